@@ -1,0 +1,194 @@
+//! What a sink receives: events, and a header that is paid once for all of them.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use object_pool::Pool;
+
+use crate::event::{Event, Record};
+use crate::lanes::{Lanes, Round};
+use crate::sync::Arc;
+
+/// How many buffers wait for reuse. One is in use while sinks run on the worker thread; sinks that keep
+/// a batch for a while (clones) may hold a few more.
+const SPARE_BUFFERS: usize = 4;
+
+/// Events in the order of their delivery, and a header. Immutable; a clone shares the events.
+///
+/// The events of one producer and one priority keep their order, within a batch and from batch to batch.
+pub struct Batch<E = Record> {
+    header: Header,
+    events: Arc<Buffer<E>>,
+}
+
+#[derive(Debug, Clone)]
+struct Header {
+    number: u64,
+    first_event: u64,
+    gap: u64,
+    session: Arc<str>,
+    time: SystemTime,
+}
+
+impl<E> Batch<E> {
+    /// Makes a batch by hand, to try a sink without a collector: number 0, session `test`, no gap.
+    pub fn from_events(events: Vec<E>) -> Self {
+        let header =
+            Header { number: 0, first_event: 0, gap: 0, session: Arc::from("test"), time: SystemTime::now() };
+        Self { header, events: Arc::new(Buffer { events, home: None }) }
+    }
+
+    /// The number of this batch. Counts from 0 in steps of one, through stops and restarts.
+    pub fn number(&self) -> u64 {
+        self.header.number
+    }
+
+    /// The number of the first event. Evicted events are counted too: without a gap, a batch begins
+    /// where the one before it ended.
+    pub fn first_event(&self) -> u64 {
+        self.header.first_event
+    }
+
+    /// How many events were evicted right before or among these, since the batch before. After a flush,
+    /// the gaps of all batches add up to [`Stats::evicted`](crate::Stats::evicted); should the last
+    /// evictions have no event after them, a batch without events carries them.
+    pub fn gap(&self) -> u64 {
+        self.header.gap
+    }
+
+    /// The session id of the collector.
+    pub fn session(&self) -> &str {
+        &self.header.session
+    }
+
+    /// When the batch was put together, by the system's clock.
+    pub fn time(&self) -> SystemTime {
+        self.header.time
+    }
+
+    /// The events.
+    pub fn events(&self) -> &[E] {
+        &self.events.events
+    }
+
+    /// How many events it carries.
+    pub fn len(&self) -> usize {
+        self.events().len()
+    }
+
+    /// Whether it carries no event, only a gap.
+    pub fn is_empty(&self) -> bool {
+        self.events().is_empty()
+    }
+
+    /// Goes through the events.
+    pub fn iter(&self) -> std::slice::Iter<'_, E> {
+        self.events().iter()
+    }
+}
+
+impl<E> Clone for Batch<E> {
+    fn clone(&self) -> Self {
+        Self { header: self.header.clone(), events: Arc::clone(&self.events) }
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for Batch<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("header", &self.header).field("events", &self.events()).finish()
+    }
+}
+
+impl<'a, E> IntoIterator for &'a Batch<E> {
+    type Item = &'a E;
+    type IntoIter = std::slice::Iter<'a, E>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// The events of a batch. The vector goes back to its pool, empty, with the last clone of the batch.
+struct Buffer<E> {
+    events: Vec<E>,
+    /// `None` for a batch that was made by hand.
+    home: Option<Arc<Pool<Vec<E>>>>,
+}
+
+impl<E> Drop for Buffer<E> {
+    fn drop(&mut self) {
+        // The destructors of events are foreign code; a panic in one must not reach the worker.
+        let clear = std::panic::AssertUnwindSafe(|| self.events.clear());
+        let _ = std::panic::catch_unwind(clear);
+        if let Some(home) = self.home.take().filter(|home| home.len() < SPARE_BUFFERS) {
+            home.attach(std::mem::take(&mut self.events));
+        }
+    }
+}
+
+/// Puts batches together: takes events out of the lanes, numbers them and stamps the gaps. Owned by the
+/// worker, and kept from run to run so that the numbers go on.
+pub(crate) struct Press<E> {
+    pool: Arc<Pool<Vec<E>>>,
+    session: Arc<str>,
+    /// The most events of a batch, at least 1.
+    most: usize,
+    next_batch: u64,
+    next_event: u64,
+    /// How many evictions the batches so far have told.
+    told_evictions: u64,
+}
+
+impl<E: Event> Press<E> {
+    pub(crate) fn new(session: Arc<str>, most: usize) -> Self {
+        Self {
+            pool: Arc::new(Pool::new(0, Vec::new)),
+            session,
+            most,
+            next_batch: 0,
+            next_event: 0,
+            told_evictions: 0,
+        }
+    }
+
+    /// How many evictions the batches so far have told.
+    pub(crate) fn told_evictions(&self) -> u64 {
+        self.told_evictions
+    }
+
+    /// The next batch of a round. `None` when the round is over and has nothing left to tell; no number
+    /// is used up then.
+    pub(crate) fn next_batch(&mut self, lanes: &Lanes<E>, round: &mut Round) -> Option<Batch<E>> {
+        let events = self.pool.try_pull().map_or_else(Vec::new, |spare| spare.detach().1);
+        let mut buffer = Buffer { events, home: Some(Arc::clone(&self.pool)) };
+        lanes.take(round, &mut buffer.events, self.most);
+        // Read after the events were taken: whatever was evicted to make room for one of them and is
+        // counted by now belongs before or among them. An eviction that is counted later goes into the
+        // next batch.
+        let evicted = lanes.evicted();
+        let gap = evicted - self.told_evictions;
+        if buffer.events.is_empty() && gap == 0 {
+            return None;
+        }
+        self.told_evictions = evicted;
+        let header = Header {
+            number: self.next_batch,
+            first_event: self.next_event + gap,
+            gap,
+            session: Arc::clone(&self.session),
+            time: SystemTime::now(),
+        };
+        self.next_batch += 1;
+        self.next_event += gap + buffer.events.len() as u64;
+        Some(Batch { header, events: Arc::new(buffer) })
+    }
+}
+
+impl<E> fmt::Debug for Press<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Press")
+            .field("next_batch", &self.next_batch)
+            .field("next_event", &self.next_event)
+            .finish_non_exhaustive()
+    }
+}

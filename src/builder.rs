@@ -1,0 +1,216 @@
+//! How a collector is put together.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::batch::Press;
+use crate::clock::{self, Clock, ManualClock};
+use crate::collector::{Collector, Shared};
+use crate::config::{Config, FlushStrategy, Overflow};
+use crate::control::{Control, enter_all};
+use crate::error::{BuildError, StartError};
+use crate::event::{Event, Record};
+use crate::lanes::Lanes;
+use crate::sink::Sink;
+use crate::stats::{Registry, Tally};
+use crate::sync::Arc;
+use crate::unix;
+use crate::wake::{Phase, Room};
+use crate::worker::Crew;
+
+/// Puts a collector together: settings, sinks, then [`start`](Self::start).
+///
+/// Every setting is a field of [`Config`], which tells its default and what is allowed.
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::{Collector, FlushStrategy, Overflow, sink::MemorySink};
+///
+/// # fn main() -> Result<(), forebay::StartError> {
+/// let collector = Collector::builder()
+///     .capacity(16_384)
+///     .overflow(Overflow::DropOldest)
+///     .flush(FlushStrategy::Hybrid { events: 512, interval: Duration::from_secs(1) })
+///     .sink(MemorySink::new())
+///     .start()?;
+/// assert!(collector.is_running());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until `start` or `build`"]
+pub struct Builder<E: Event = Record> {
+    config: Config,
+    sinks: Vec<Box<dyn Sink<E>>>,
+    clock: Clock,
+}
+
+impl<E: Event> Builder<E> {
+    /// Begins with the default settings and no sinks.
+    pub fn new() -> Self {
+        Self { config: Config::default(), sinks: Vec::new(), clock: Clock::System }
+    }
+
+    /// Replaces all settings.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets [`Config::capacity`].
+    pub fn capacity(mut self, events: usize) -> Self {
+        self.config.capacity = events;
+        self
+    }
+
+    /// Sets [`Config::critical_capacity`].
+    pub fn critical_capacity(mut self, events: usize) -> Self {
+        self.config.critical_capacity = events;
+        self
+    }
+
+    /// Sets [`Config::low_capacity`].
+    pub fn low_capacity(mut self, events: usize) -> Self {
+        self.config.low_capacity = events;
+        self
+    }
+
+    /// Sets [`Config::batch_size`].
+    pub fn batch_size(mut self, events: usize) -> Self {
+        self.config.batch_size = events;
+        self
+    }
+
+    /// Sets [`Config::overflow`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.config.overflow = overflow;
+        self
+    }
+
+    /// Sets [`Config::flush`].
+    pub fn flush(mut self, strategy: FlushStrategy) -> Self {
+        self.config.flush = strategy;
+        self
+    }
+
+    /// Sets [`Config::critical_wait`].
+    pub fn critical_wait(mut self, longest: Duration) -> Self {
+        self.config.critical_wait = longest;
+        self
+    }
+
+    /// Sets [`Config::flush_timeout`].
+    pub fn flush_timeout(mut self, timeout: Duration) -> Self {
+        self.config.flush_timeout = timeout;
+        self
+    }
+
+    /// Sets [`Config::stop_timeout`].
+    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.config.stop_timeout = timeout;
+        self
+    }
+
+    /// Sets [`Config::drop_timeout`].
+    pub fn drop_timeout(mut self, timeout: Duration) -> Self {
+        self.config.drop_timeout = timeout;
+        self
+    }
+
+    /// Sets [`Config::session_id`].
+    pub fn session_id(mut self, id: impl Into<String>) -> Self {
+        self.config.session_id = Some(id.into());
+        self
+    }
+
+    /// Sets [`Config::thread_name`].
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        self.config.thread_name = name.into();
+        self
+    }
+
+    /// Sets [`Config::thread_stack_size`].
+    pub fn thread_stack_size(mut self, bytes: usize) -> Self {
+        self.config.thread_stack_size = Some(bytes);
+        self
+    }
+
+    /// Adds a sink. Every sink gets every batch, in the order in which they were added.
+    pub fn sink(mut self, sink: impl Sink<E> + 'static) -> Self {
+        self.sinks.push(Box::new(sink));
+        self
+    }
+
+    /// Adds several sinks.
+    pub fn sinks(mut self, sinks: impl IntoIterator<Item = Box<dyn Sink<E>>>) -> Self {
+        self.sinks.extend(sinks);
+        self
+    }
+
+    /// Lets the intervals of the flush strategy go by a clock that is moved by hand, for tests.
+    pub fn manual_clock(mut self, clock: &ManualClock) -> Self {
+        self.clock = Clock::Manual(clock.clone());
+        self
+    }
+
+    /// Builds the collector without starting it: events are queued, and delivered once
+    /// [`Collector::start`] is called.
+    ///
+    /// # Errors
+    ///
+    /// A setting is not allowed, or two sinks have one name.
+    pub fn build(self) -> Result<Collector<E>, BuildError> {
+        let Self { config, sinks, clock } = self;
+        config.validate()?;
+        let registry = Registry::default();
+        let slots = enter_all(sinks, &registry)?;
+        // Calibrates the time stamps now rather than in the loop.
+        clock::keep_time();
+        let session: Arc<str> = match &config.session_id {
+            Some(id) => Arc::from(id.as_str()),
+            None => Arc::from(uuid::Uuid::now_v7().to_string()),
+        };
+        let (phase, parker, bell) = Phase::new();
+        clock.tell(&bell);
+        let phase = Arc::new(phase);
+        unix::watch_forks(&phase);
+        let press = Press::new(Arc::clone(&session), config.batch_limit());
+        let shared = Shared {
+            phase,
+            lanes: Lanes::new(&config),
+            tally: Tally::default(),
+            room: Room::new(),
+            control: Control::new(Crew::new(slots, press, parker)),
+            registry,
+            session,
+            clock,
+            config,
+        };
+        Ok(Collector::from_shared(Arc::new(shared)))
+    }
+
+    /// Builds the collector and starts its worker.
+    ///
+    /// # Errors
+    ///
+    /// As for [`build`](Self::build), or no thread could be created.
+    pub fn start(self) -> Result<Collector<E>, StartError> {
+        let collector = self.build()?;
+        collector.start()?;
+        Ok(collector)
+    }
+}
+
+impl<E: Event> Default for Builder<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<E: Event> fmt::Debug for Builder<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("sinks", &self.sinks.iter().map(|sink| sink.name()).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,442 @@
+//! The handle: all that a hot loop sees.
+//!
+//! `collect` is the path that everything else makes way for: one load of the phase word, one push into a
+//! ring, one fence, one more load. All that is rare (a sleeping worker, a full lane, a stop, a fork) is
+//! told by those two loads or by the push, and handled out of line.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::builder::Builder;
+use crate::clock::Clock;
+use crate::config::{Config, Overflow};
+use crate::control::Control;
+use crate::error::{CollectError, Refusal, StartError};
+use crate::event::{Event, Priority, Record};
+use crate::lanes::{Lanes, Offer};
+use crate::stats::{Registry, Rejected, Stats, Tally};
+use crate::sync::{Arc, WorkerMark, is_worker_of};
+use crate::wake::{Phase, Room, State, Word, deadline_in};
+
+/// Collects events: hand one to every thread that has something to tell.
+///
+/// A clone is another handle of the same collector and costs two reference counts. When the last handle
+/// is dropped, the collector is stopped with a short deadline
+/// ([`Config::drop_timeout`](crate::Config::drop_timeout)); call [`stop`](Self::stop) to learn how
+/// that went. Sinks that hold a handle keep the collector alive until `stop`.
+///
+/// ```
+/// use forebay::{Collector, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder().sink(memory.clone()).start()?;
+/// for step in 0..1000 {
+///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+/// }
+/// let report = collector.stop()?;
+/// assert_eq!(report.stats.processed, 1000);
+/// assert_eq!(memory.len(), 1000);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Collector<E: Event = Record> {
+    pub(crate) shared: Arc<Shared<E>>,
+    /// Held by handles alone, never by the worker: its drop is the drop of the last handle.
+    _owner: Arc<Owner<E>>,
+}
+
+/// What became of an event. It may be ignored: every fate is also counted in
+/// [`Stats`](crate::Stats).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It is queued. Should the collector stop at this very moment, it can still end up counted as
+    /// [`Rejected::stopped`].
+    Queued,
+    /// It is queued, in the place of the oldest of its lane, which is counted as evicted.
+    QueuedEvicting,
+    /// It is queued after a wait for room, under [`Overflow::Block`] or as a critical event.
+    QueuedAfterWait,
+    /// Not taken: its lane is full, and neither evicts nor had room in time.
+    Full,
+    /// Not taken: the collector is stopped or stopping.
+    Stopped,
+    /// Not taken: the worker ended by a panic in forebay itself.
+    WorkerGone,
+    /// Not taken: this process is a forked child, the worker lives in the parent.
+    Forked,
+}
+
+impl Outcome {
+    /// Whether the event was taken.
+    pub fn is_queued(self) -> bool {
+        matches!(self, Self::Queued | Self::QueuedEvicting | Self::QueuedAfterWait)
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(reason: Refusal) -> Self {
+        match reason {
+            Refusal::Full => Outcome::Full,
+            Refusal::Stopped => Outcome::Stopped,
+            Refusal::WorkerGone => Outcome::WorkerGone,
+            Refusal::Forked => Outcome::Forked,
+        }
+    }
+}
+
+/// What became of a batch of events: how many met each fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BatchOutcome {
+    /// Events that were queued.
+    pub queued: u64,
+    /// Events of earlier calls or of this one that made room for them.
+    pub evicted: u64,
+    /// Events that were not taken.
+    pub rejected: u64,
+    /// Why the first of those was not taken.
+    pub first_rejection: Option<Outcome>,
+}
+
+// Not generic, so that `Collector::builder()` needs no annotation: with `collect(impl Into<E>)`, nothing else
+// would tell the compiler that events are records.
+impl Collector {
+    /// Begins a collector of [`Record`]s with the default settings and no sinks.
+    ///
+    /// For events of another type, begin with [`Builder::new`]: `Builder::<MyEvent>::new()`.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Builds and starts a collector of [`Record`]s without sinks; add them with
+    /// [`add_sink`](Self::add_sink).
+    ///
+    /// # Errors
+    ///
+    /// A setting is not allowed, or no thread could be created.
+    pub fn new(config: Config) -> Result<Self, StartError> {
+        Builder::new().config(config).start()
+    }
+}
+
+impl<E: Event> Collector<E> {
+    pub(crate) fn from_shared(shared: Arc<Shared<E>>) -> Self {
+        let owner = Arc::new(Owner(Arc::clone(&shared)));
+        Self { shared, _owner: owner }
+    }
+
+    /// Takes an event, to be delivered by the worker.
+    ///
+    /// It takes no lock, makes no system call but the one that wakes a sleeping worker, allocates nothing,
+    /// and does not wait for a sink. It waits in two cases, both bounded: for room under
+    /// [`Overflow::Block`], and for room in a full critical lane
+    /// ([`Config::critical_wait`](crate::Config::critical_wait)); never on the worker thread. It never
+    /// fails: the outcome tells what happened, and so do the statistics.
+    ///
+    /// The destructor of an event that is evicted or not taken runs here.
+    #[inline]
+    pub fn collect(&self, event: impl Into<E>) -> Outcome {
+        let event = event.into();
+        let priority = event.priority();
+        match self.shared.offer(priority, event) {
+            Ok(outcome) => outcome,
+            Err(refused) => self.shared.collect_late(priority, refused),
+        }
+    }
+
+    /// Takes an event if that needs no wait, or gives it back.
+    ///
+    /// Like `collect`, but a full lane refuses at once under [`Overflow::Block`] and for a critical event.
+    /// `Ok` tells that the event was taken; [`Outcome::Stopped`] in it, that the collector stopped at this
+    /// very moment and the event is gone and counted.
+    ///
+    /// # Errors
+    ///
+    /// The event was not taken, and is counted as rejected; here it is.
+    pub fn try_collect(&self, event: impl Into<E>) -> Result<Outcome, CollectError<E>> {
+        let event = event.into();
+        self.shared.offer(event.priority(), event).inspect_err(|refused| {
+            self.shared.count_refusal(refused.reason);
+        })
+    }
+
+    /// Takes several events in order, as `collect` would one by one.
+    pub fn collect_batch<T: Into<E>>(&self, events: impl IntoIterator<Item = T>) -> BatchOutcome {
+        let mut all = BatchOutcome::default();
+        for event in events {
+            let outcome = self.collect(event);
+            if outcome.is_queued() {
+                all.queued += 1;
+                all.evicted += u64::from(outcome == Outcome::QueuedEvicting);
+            } else {
+                all.rejected += 1;
+                all.first_rejection.get_or_insert(outcome);
+            }
+        }
+        all
+    }
+
+    /// Whether a worker is there to deliver what is collected.
+    pub fn is_running(&self) -> bool {
+        self.state().is_running()
+    }
+
+    /// What the collector is doing.
+    pub fn state(&self) -> State {
+        self.shared.phase.load().state()
+    }
+
+    /// How many events are queued or in the hands of the worker.
+    pub fn pending(&self) -> u64 {
+        self.shared.pending()
+    }
+
+    /// The account of all events so far.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The id that every batch carries: the one of the settings, or a UUID made with the collector.
+    pub fn session_id(&self) -> &str {
+        &self.shared.session
+    }
+}
+
+impl<E: Event> Clone for Collector<E> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), _owner: Arc::clone(&self._owner) }
+    }
+}
+
+impl<E: Event> fmt::Debug for Collector<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector")
+            .field("state", &self.state())
+            .field("pending", &self.pending())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Stops the collector when the last handle is dropped.
+struct Owner<E: Event>(Arc<Shared<E>>);
+
+impl<E: Event> Drop for Owner<E> {
+    fn drop(&mut self) {
+        if self.0.is_worker() {
+            // A sink drops the last handle: the worker ends by itself, it cannot wait for itself.
+            self.0.phase.close();
+        } else {
+            // It ends by its deadline, and touches no lock in a forked child. Nobody is left to be told
+            // how it went.
+            let _ = self.0.stop(self.0.config.drop_timeout);
+        }
+    }
+}
+
+/// What handles and worker share. Made by the builder; handles and worker hold it, and the last of them
+/// drops it, with whatever a collector that was never stopped still has in its rings.
+pub(crate) struct Shared<E> {
+    pub(crate) phase: Arc<Phase>,
+    pub(crate) lanes: Lanes<E>,
+    pub(crate) config: Config,
+    pub(crate) tally: Tally,
+    pub(crate) room: Room,
+    pub(crate) control: Control<E>,
+    pub(crate) registry: Registry,
+    pub(crate) session: Arc<str>,
+    pub(crate) clock: Clock,
+}
+
+impl<E: Event> Shared<E> {
+    /// The hot path. An event that is not taken comes back, uncounted.
+    #[inline]
+    pub(crate) fn offer(&self, priority: Priority, event: E) -> Result<Outcome, CollectError<E>> {
+        let before = self.phase.load();
+        if !before.admits() {
+            return Err(CollectError { event, reason: reason_of(before) });
+        }
+        let outcome = match self.lanes.offer(priority, event, self.config.overflow) {
+            Offer::Queued => Outcome::Queued,
+            Offer::Evicted => Outcome::QueuedEvicting,
+            Offer::Full(event) => return Err(CollectError { event, reason: Refusal::Full }),
+        };
+        Ok(self.settle(priority, outcome))
+    }
+
+    /// After a push: wakes a worker that sleeps and is wanted, and sees to an event that came too late.
+    #[inline]
+    pub(crate) fn settle(&self, priority: Priority, outcome: Outcome) -> Outcome {
+        let after = self.phase.load_after_push();
+        if after.is_awake() {
+            return outcome;
+        }
+        match after.wake_at() {
+            Some(wake_at) => {
+                if self.lanes.calls_after_push(priority, wake_at) {
+                    self.phase.wake();
+                }
+                outcome
+            }
+            None => self.settle_late(after, outcome),
+        }
+    }
+
+    /// The collector is not running: it was never started, or it stopped while the event was on its way.
+    #[cold]
+    fn settle_late(&self, after: Word, outcome: Outcome) -> Outcome {
+        match after.state() {
+            // A worker will come to look at it.
+            State::Idle | State::Awake | State::Asleep | State::Draining => outcome,
+            // The only thread of a forked child; the ring is its own, and nobody will ever drain it.
+            State::Forked => outcome,
+            // None will. What lies in the rings now came too late, all of it: they were drained before
+            // the word said so. When another has just taken the event out, it has been seen to.
+            State::Stopped | State::WorkerGone => match self.discard_late() {
+                0 => outcome,
+                _ => reason_of(after).into(),
+            },
+        }
+    }
+
+    /// Empties the rings of a collector without a worker; says how many events there were.
+    pub(crate) fn discard_late(&self) -> u64 {
+        let discarded = self.lanes.discard();
+        if self.phase.load().state() == State::WorkerGone {
+            self.tally.rejected.worker_gone.add(discarded);
+        } else {
+            self.tally.rejected.stopped.add(discarded);
+        }
+        discarded
+    }
+
+    /// `collect` of an event that was not taken at once: waits where that was asked for, else counts it.
+    #[cold]
+    fn collect_late(&self, priority: Priority, refused: CollectError<E>) -> Outcome {
+        let patience = match (priority, self.config.overflow) {
+            (Priority::Critical, _) => self.config.critical_wait,
+            (_, Overflow::Block { timeout }) => timeout,
+            (_, Overflow::DropOldest | Overflow::DropNewest) => Duration::ZERO,
+        };
+        let is_hopeless = refused.reason != Refusal::Full || patience.is_zero() || self.is_worker();
+        let outcome = if is_hopeless {
+            Err(refused.reason)
+        } else {
+            self.wait_for_room(priority, refused.event, patience)
+        };
+        outcome.unwrap_or_else(|reason| {
+            self.count_refusal(reason);
+            reason.into()
+        })
+    }
+
+    /// Waits for room for as long as `patience`, then gives the event up.
+    fn wait_for_room(&self, priority: Priority, event: E, patience: Duration) -> Result<Outcome, Refusal> {
+        let deadline = deadline_in(patience);
+        self.tally.waits.add(1);
+        let mut event = event;
+        let mut is_late = false;
+        let mut waiting = self.room.enter();
+        loop {
+            match self.try_again(priority, event) {
+                Ok(()) => break,
+                Err(refused) if refused.reason == Refusal::Full && !is_late => event = refused.event,
+                Err(refused) => return Err(refused.reason),
+            }
+            is_late = self.room.wait(&mut waiting, deadline);
+        }
+        drop(waiting);
+        Ok(self.settle(priority, Outcome::QueuedAfterWait))
+    }
+
+    /// One attempt of a waiter, which holds the lock of the room. Evicts nothing. A full lane makes sure
+    /// that the worker is up, unless its strategy is not to be disturbed.
+    pub(crate) fn try_again(&self, priority: Priority, event: E) -> Result<(), CollectError<E>> {
+        let word = self.phase.load();
+        if !word.admits() {
+            return Err(CollectError { event, reason: reason_of(word) });
+        }
+        match self.lanes.offer(priority, event, Overflow::DropNewest) {
+            Offer::Queued | Offer::Evicted => Ok(()),
+            Offer::Full(event) => {
+                if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
+                    self.phase.wake();
+                }
+                Err(CollectError { event, reason: Refusal::Full })
+            }
+        }
+    }
+
+    pub(crate) fn count_refusal(&self, reason: Refusal) {
+        let rejected = &self.tally.rejected;
+        match reason {
+            Refusal::Full => rejected.full.add(1),
+            Refusal::Stopped => rejected.stopped.add(1),
+            Refusal::WorkerGone => rejected.worker_gone.add(1),
+            Refusal::Forked => rejected.forked.add(1),
+        }
+    }
+
+    pub(crate) fn pending(&self) -> u64 {
+        // `processed` first: it never passes `taken`, so the difference cannot fall below zero.
+        let processed = self.tally.worker.processed.get();
+        let in_hand = self.tally.worker.taken.get().saturating_sub(processed);
+        self.lanes.pending() as u64 + in_hand
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let state = self.phase.load().state();
+        let worker = &self.tally.worker;
+        let rejected = Rejected {
+            full: self.tally.rejected.full.get(),
+            stopped: self.tally.rejected.stopped.get(),
+            worker_gone: self.tally.rejected.worker_gone.get(),
+            forked: self.tally.rejected.forked.get(),
+        };
+        let (evicted, processed, pending) = (self.lanes.evicted(), worker.processed.get(), self.pending());
+        Stats {
+            state,
+            offered: rejected.total() + evicted + processed + pending,
+            rejected,
+            evicted,
+            processed,
+            pending,
+            peak_pending: worker.peak_pending.get(),
+            batches: worker.batches.get(),
+            flushes: worker.flushes.get(),
+            naps: worker.naps.get(),
+            waits: self.tally.waits.get(),
+            // In a forked child the holder of the lock may not exist.
+            sinks: if state == State::Forked { Vec::new() } else { self.registry.snapshot() },
+        }
+    }
+
+    /// Whether the calling thread is this collector's worker.
+    pub(crate) fn is_worker(&self) -> bool {
+        is_worker_of(self.address())
+    }
+
+    /// Marks the calling thread as this collector's worker.
+    pub(crate) fn mark_worker(&self) -> WorkerMark {
+        WorkerMark::set(self.address())
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+/// Why a collector in this state takes no events.
+fn reason_of(word: Word) -> Refusal {
+    match word.state() {
+        State::WorkerGone => Refusal::WorkerGone,
+        State::Forked => Refusal::Forked,
+        _ => Refusal::Stopped,
+    }
+}

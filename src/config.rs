@@ -1,0 +1,254 @@
+//! The settings of a collector, their defaults, and what is allowed.
+
+use std::time::Duration;
+
+use crate::wake::NEVER;
+
+/// The most slots a lane may have.
+const MAX_CAPACITY: usize = 1 << 30;
+
+/// When the worker delivers what is pending.
+///
+/// A critical event is delivered at once, together with everything that is pending, under every strategy
+/// but `Manual`. `flush` and `stop` deliver everything under every strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushStrategy {
+    /// Every event is delivered within `interval` of its collection. The timer starts with the first
+    /// event and no later event postpones it. Half a lane of events is delivered earlier, so that a
+    /// ring does not overflow while the worker sleeps.
+    Time {
+        /// The longest that an event waits, apart from the time its delivery takes. Not zero.
+        interval: Duration,
+    },
+    /// Events are delivered when `events` of them are pending. A smaller rest stays until more events,
+    /// a `flush` or a `stop` come.
+    Size {
+        /// How many pending events set off a delivery. At least 1.
+        events: usize,
+    },
+    /// Whichever of the two comes first.
+    Hybrid {
+        /// How many pending events set off a delivery. At least 1.
+        events: usize,
+        /// The longest that an event waits. Not zero.
+        interval: Duration,
+    },
+    /// Nothing is delivered until `flush` or `stop` is called, critical events included. Meanwhile the
+    /// rings overflow as the overflow policy says.
+    Manual,
+}
+
+impl Default for FlushStrategy {
+    /// `Hybrid` with 100 events and one second.
+    fn default() -> Self {
+        Self::Hybrid { events: 100, interval: Duration::from_secs(1) }
+    }
+}
+
+impl FlushStrategy {
+    /// The longest wait, for the strategies that have one.
+    pub(crate) fn interval(self) -> Option<Duration> {
+        match self {
+            Self::Time { interval } | Self::Hybrid { interval, .. } => Some(interval),
+            Self::Size { .. } | Self::Manual => None,
+        }
+    }
+
+    /// The number of events that sets off a delivery, for the strategies that have one.
+    pub(crate) fn events(self) -> Option<usize> {
+        match self {
+            Self::Size { events } | Self::Hybrid { events, .. } => Some(events),
+            Self::Time { .. } | Self::Manual => None,
+        }
+    }
+}
+
+/// What happens to a normal or low event that finds its lane full.
+///
+/// Critical events know no policy: their lane evicts nothing, and a full one makes the caller wait for
+/// up to [`Config::critical_wait`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The oldest queued event of the lane makes room, and is counted as evicted. Its destructor runs on
+    /// the collecting thread. This is the default: a training run would rather see what happens now.
+    #[default]
+    DropOldest,
+    /// The new event is refused ([`Outcome::Full`](crate::Outcome::Full)).
+    DropNewest,
+    /// The caller waits for room, then is refused. The one policy under which `collect` may wait; it
+    /// never does on the worker thread itself, where nobody could make room.
+    Block {
+        /// The longest wait. `Duration::MAX` waits for as long as the collector runs.
+        timeout: Duration,
+    },
+}
+
+/// All settings of a collector. Public fields with defaults: change those that you need.
+///
+/// ```
+/// use forebay::{Collector, Config};
+///
+/// # fn main() -> Result<(), forebay::StartError> {
+/// let config = Config { capacity: 50_000, ..Config::default() };
+/// let collector = Collector::new(config)?;
+/// assert_eq!(collector.config().capacity, 50_000);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Slots of the normal lane, in events. All slots are allocated when the collector is built, each of
+    /// the size of an event plus 8 bytes. 1 to 2^30. Defaults to 10,000.
+    pub capacity: usize,
+    /// Slots of the critical lane, in events. 1 to 2^30. Defaults to 1,000.
+    pub critical_capacity: usize,
+    /// Slots of the low lane, in events. 1 to 2^30. Defaults to 10,000.
+    pub low_capacity: usize,
+    /// The most events that one batch carries, at least 1. A strategy that delivers more than that many
+    /// at a time raises it. Defaults to 100.
+    pub batch_size: usize,
+    /// What a full lane does. Defaults to [`Overflow::DropOldest`].
+    pub overflow: Overflow,
+    /// When events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
+    pub flush: FlushStrategy,
+    /// How long `collect` of a critical event waits for room in a full lane. Zero never waits. Defaults to
+    /// 100 ms.
+    pub critical_wait: Duration,
+    /// The deadline of `flush`. Defaults to 10 s.
+    pub flush_timeout: Duration,
+    /// The deadline of `stop`. Defaults to 10 s.
+    pub stop_timeout: Duration,
+    /// The deadline of the stop that happens when the last handle is dropped. Defaults to 1 s.
+    pub drop_timeout: Duration,
+    /// The session id that every batch carries; `None` makes a new UUID (version 7). Not empty. Defaults
+    /// to `None`.
+    pub session_id: Option<String>,
+    /// The name of the worker thread; Linux shows its first 15 bytes. Without NUL. Defaults to
+    /// `forebay-worker`.
+    pub thread_name: String,
+    /// The stack of the worker thread in bytes, on which the sinks run; `None` is the platform's default.
+    pub thread_stack_size: Option<usize>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            capacity: 10_000,
+            critical_capacity: 1_000,
+            low_capacity: 10_000,
+            batch_size: 100,
+            overflow: Overflow::default(),
+            flush: FlushStrategy::default(),
+            critical_wait: Duration::from_millis(100),
+            flush_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(10),
+            drop_timeout: Duration::from_secs(1),
+            session_id: None,
+            thread_name: "forebay-worker".to_owned(),
+            thread_stack_size: None,
+        }
+    }
+}
+
+/// A setting outside of what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, allowed is {allowed}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy).
+    pub field: &'static str,
+    /// The value it has.
+    pub value: String,
+    /// The values it may have.
+    pub allowed: &'static str,
+}
+
+/// A setting that is allowed, but does not do what its number says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, used is {used}: {why}")]
+#[non_exhaustive]
+pub struct ConfigWarning {
+    /// The setting, as a field of [`Config`].
+    pub field: &'static str,
+    /// The value it has.
+    pub value: usize,
+    /// The value that is used instead.
+    pub used: usize,
+    /// The reason.
+    pub why: &'static str,
+}
+
+impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is outside of what is allowed, with its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        const SLOTS: &str = "1 to 1073741824 (2^30)";
+        let lanes = [
+            ("capacity", self.capacity),
+            ("critical_capacity", self.critical_capacity),
+            ("low_capacity", self.low_capacity),
+        ];
+        for (field, slots) in lanes {
+            check(field, slots, SLOTS, (1..=MAX_CAPACITY).contains(&slots))?;
+        }
+        check("batch_size", self.batch_size, "1 or more", self.batch_size >= 1)?;
+        if let Some(events) = self.flush.events() {
+            check("flush.events", events, "1 or more", events >= 1)?;
+        }
+        if let Some(interval) = self.flush.interval() {
+            let value = format!("{interval:?}");
+            check("flush.interval", value, "more than zero", !interval.is_zero())?;
+        }
+        if let Overflow::Block { timeout: Duration::MAX } = self.overflow {
+            let allowed = "a finite timeout, because under the flush strategy Manual nobody makes room";
+            check("overflow.timeout", "endless", allowed, self.flush != FlushStrategy::Manual)?;
+        }
+        if let Some(id) = &self.session_id {
+            check("session_id", "empty", "a text that is not empty", !id.is_empty())?;
+        }
+        let name = &self.thread_name;
+        check("thread_name", format!("{name:?}"), "a text without NUL", !name.contains('\0'))
+    }
+
+    /// Says which settings are used with another value than the one they have.
+    pub fn warnings(&self) -> Vec<ConfigWarning> {
+        const WHY: &str = "a lane of `capacity` events never holds more";
+        let events = self.flush.events().map(|events| ("flush.events", events));
+        [Some(("batch_size", self.batch_size)), events]
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| *value > self.capacity)
+            .map(|(field, value)| ConfigWarning { field, value, used: self.capacity, why: WHY })
+            .collect()
+    }
+
+    /// The most events of one batch, as it is used.
+    pub(crate) fn batch_limit(&self) -> usize {
+        self.batch_size.max(self.flush.events().unwrap_or(1)).min(self.capacity)
+    }
+
+    /// The number of pending events that sets off a delivery, as it is used; `NEVER` for `Manual`.
+    pub(crate) fn trigger(&self) -> u32 {
+        let events = match self.flush {
+            FlushStrategy::Size { events } | FlushStrategy::Hybrid { events, .. } => {
+                events.min(self.capacity)
+            }
+            FlushStrategy::Time { .. } => self.capacity.div_ceil(2),
+            FlushStrategy::Manual => return NEVER,
+        };
+        // At most 2^30, so that it fits and differs from NEVER.
+        events as u32
+    }
+}
+
+fn check(
+    field: &'static str,
+    value: impl ToString,
+    allowed: &'static str,
+    is_allowed: bool,
+) -> Result<(), ConfigError> {
+    if is_allowed { Ok(()) } else { Err(ConfigError { field, value: value.to_string(), allowed }) }
+}

@@ -1,0 +1,512 @@
+//! Everything that is asked of the worker by name: start, flush, stop, add and remove sinks.
+//!
+//! Requests never ride in the rings, where a flood of events could evict them. They lie in a mailbox
+//! behind a mutex, which the worker empties before it drains: so a flush covers every event whose
+//! `collect` returned before it was asked for. Every request carries the place for its answer. A worker
+//! that ends, well or badly, leaves no request behind without one.
+
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::collector::{Collector, Shared};
+use crate::dispatch::Slot;
+use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
+use crate::event::Event;
+use crate::sink::Sink;
+use crate::stats::{SinkStats, Stats};
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard};
+use crate::wake::{Closed, State, deadline_in, wake_quietly};
+use crate::worker::{self, Crew};
+
+/// The mailbox of a collector.
+pub(crate) struct Control<E> {
+    desk: Mutex<Desk<E>>,
+    /// Rung when a worker has given its crew back, or is lost.
+    ended: Condvar,
+}
+
+/// What lies on the desk.
+pub(crate) struct Desk<E> {
+    /// Requests that the worker has not taken yet. Bounded by the callers that wait: a request leaves
+    /// with the worker, or with its caller.
+    asked: Asked<E>,
+    crew: Station<E>,
+    /// Of the run that is going on or ended last; taken by whoever joins it.
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where the crew is: sinks, numbering and bed of the worker.
+enum Station<E> {
+    /// On the desk: no worker runs.
+    Here(Box<Crew<E>>),
+    /// Still on the desk, but a worker was started and is about to take it.
+    Boarding(Box<Crew<E>>),
+    /// With the worker.
+    AtWork,
+    /// With a worker that ended by a panic. It does not come back.
+    Lost,
+}
+
+/// Requests, as the worker takes them.
+pub(crate) struct Asked<E> {
+    pub(crate) flushes: Vec<Arc<Reply<FlushReport>>>,
+    pub(crate) added: Vec<Slot<E>>,
+    pub(crate) removed: Vec<(String, Arc<Reply<Option<SinkStats>>>)>,
+}
+
+impl<E> Asked<E> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flushes.is_empty() && self.added.is_empty() && self.removed.is_empty()
+    }
+
+    /// Whether everything that was collected so far is to be delivered first.
+    pub(crate) fn wants_sweep(&self) -> bool {
+        !self.flushes.is_empty() || !self.removed.is_empty()
+    }
+}
+
+impl<E> Default for Asked<E> {
+    fn default() -> Self {
+        Self { flushes: Vec::new(), added: Vec::new(), removed: Vec::new() }
+    }
+}
+
+impl<E: Event> Control<E> {
+    pub(crate) fn new(crew: Crew<E>) -> Self {
+        let desk = Desk { asked: Asked::default(), crew: Station::Here(Box::new(crew)), thread: None };
+        Self { desk: Mutex::new(desk), ended: Condvar::new() }
+    }
+
+    /// The worker takes what was asked so far.
+    pub(crate) fn take(&self) -> Asked<E> {
+        std::mem::take(&mut self.desk.lock().asked)
+    }
+
+    /// Whether nothing was asked. The worker looks once more after it announced sleep: a request that
+    /// comes later finds `Asleep` in the phase word, by the order of this mutex, and rings.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.desk.lock().asked.is_empty()
+    }
+
+    /// The worker's first act: takes the crew. `None` when `start` found no thread to give it to.
+    pub(crate) fn clock_in(&self) -> Option<Box<Crew<E>>> {
+        let mut desk = self.desk.lock();
+        match std::mem::replace(&mut desk.crew, Station::AtWork) {
+            Station::Boarding(crew) => Some(crew),
+            other => {
+                desk.crew = other;
+                None
+            }
+        }
+    }
+
+    /// The worker's last act: gives the crew back, with the sinks that were added meanwhile. The other
+    /// requests that came meanwhile are its to answer.
+    pub(crate) fn clock_out(&self, mut crew: Box<Crew<E>>) -> Asked<E> {
+        let mut desk = self.desk.lock();
+        let mut asked = std::mem::take(&mut desk.asked);
+        crew.slots.append(&mut asked.added);
+        desk.crew = Station::Here(crew);
+        self.ended.notify_all();
+        asked
+    }
+
+    /// The worker ended by a panic: nobody waits for an answer that cannot come.
+    pub(crate) fn lose(&self) -> Asked<E> {
+        let mut desk = self.desk.lock();
+        desk.crew = Station::Lost;
+        self.ended.notify_all();
+        std::mem::take(&mut desk.asked)
+    }
+}
+
+/// The place for one answer. Made by the caller, held by caller and mailbox, then worker.
+pub(crate) struct Reply<T> {
+    state: Mutex<ReplyState<T>>,
+    changed: Condvar,
+}
+
+struct ReplyState<T> {
+    /// `None` until it is there; `Some(None)` says that there will be none, because the worker is gone.
+    answer: Option<Option<T>>,
+    waker: Option<Waker>,
+}
+
+impl<T> Reply<T> {
+    fn new() -> Arc<Self> {
+        let state = Mutex::new(ReplyState { answer: None, waker: None });
+        Arc::new(Self { state, changed: Condvar::new() })
+    }
+
+    /// Answers; `None` says that the worker is gone. Only the first answer counts.
+    pub(crate) fn answer(&self, answer: Option<T>) {
+        let mut state = self.state.lock();
+        if state.answer.is_none() {
+            state.answer = Some(answer);
+            self.changed.notify_all();
+            let waker = state.waker.take();
+            drop(state);
+            if let Some(waker) = waker {
+                wake_quietly(waker);
+            }
+        }
+    }
+
+    /// Waits for the answer; `None` when the deadline comes first.
+    fn wait(&self, deadline: Option<Instant>) -> Option<Option<T>> {
+        let mut state = self.state.lock();
+        while state.answer.is_none() {
+            if self.changed.wait_until(&mut state, deadline) {
+                break;
+            }
+        }
+        state.answer.take()
+    }
+
+    /// The answer, or the waker is left behind in the place of an earlier one.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Option<T>> {
+        let mut state = self.state.lock();
+        match state.answer.take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                let left = state.waker.replace(waker.clone());
+                // Its destructor is foreign code: not under our lock.
+                drop(state);
+                drop(left);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// What a flush did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+#[must_use = "a sink may have failed; see `is_clean`"]
+pub struct FlushReport {
+    /// Events delivered to the sinks by this flush. Others may have been delivered before it.
+    pub processed: u64,
+    /// Events that were evicted since the batch before this flush.
+    pub evicted: u64,
+    /// What the flush did in each sink.
+    pub sinks: Vec<SinkFlush>,
+}
+
+/// What a flush did in one sink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SinkFlush {
+    /// Its name.
+    pub name: String,
+    /// Events that it took.
+    pub delivered: u64,
+    /// Events that it failed to take.
+    pub failed: u64,
+    /// Why its own flush, or else its last write, failed.
+    pub error: Option<String>,
+}
+
+impl FlushReport {
+    /// Whether every sink took every event, and could be flushed. Evictions are no failure of a sink.
+    pub fn is_clean(&self) -> bool {
+        self.sinks.iter().all(|sink| sink.failed == 0 && sink.error.is_none())
+    }
+}
+
+/// What happened until a collector was stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// The account of all events since the collector was built.
+    pub stats: Stats,
+    /// Events that were accepted and reached no sink by this stop: still queued or in the hands of a
+    /// worker that did not end in time or, if there never was a worker, discarded and counted as
+    /// rejected.
+    pub left_behind: u64,
+    /// The sink in which the worker was when the deadline passed.
+    pub busy_sink: Option<String>,
+    /// How long the stop took.
+    pub elapsed: Duration,
+}
+
+impl StopReport {
+    /// Events that some sink failed to take, summed over the sinks.
+    pub fn failed(&self) -> u64 {
+        self.stats.sinks.iter().map(|sink| sink.failed).sum()
+    }
+}
+
+impl<E: Event> Collector<E> {
+    /// Starts the worker thread. A running collector stays as it is; a stopped one starts again, with its
+    /// sinks, and goes on with its numbers. Events that were collected before the first start are
+    /// delivered now.
+    ///
+    /// # Errors
+    ///
+    /// No thread could be created; the worker of the last run has not ended yet; the worker is gone; this
+    /// is a forked child. Nothing changes then.
+    pub fn start(&self) -> Result<(), StartError> {
+        if self.state() == State::Forked {
+            return Err(StartError::Forked);
+        }
+        let mut desk = self.shared.control.desk.lock();
+        let crew = match std::mem::replace(&mut desk.crew, Station::AtWork) {
+            Station::Here(crew) => crew,
+            other => {
+                let is_lost = matches!(other, Station::Lost);
+                desk.crew = other;
+                return match is_lost {
+                    true => Err(StartError::WorkerGone),
+                    false if self.is_running() => Ok(()),
+                    false => Err(StartError::StillStopping),
+                };
+            }
+        };
+        let shared = Arc::clone(&self.shared);
+        let config = &self.shared.config;
+        // The worker's first act is to take the crew from the desk, which we hold until the phase is open.
+        let body = move || worker::work(&shared);
+        match sync::spawn(&config.thread_name, config.thread_stack_size, body) {
+            Ok(thread) => {
+                desk.crew = Station::Boarding(crew);
+                desk.thread = Some(thread);
+                self.shared.phase.open();
+                Ok(())
+            }
+            Err(error) => {
+                desk.crew = Station::Here(crew);
+                Err(StartError::Thread(error))
+            }
+        }
+    }
+
+    /// Delivers every event whose `collect` returned before this call, flushes every sink, and waits for
+    /// that, up to [`Config::flush_timeout`](crate::Config::flush_timeout).
+    ///
+    /// It ends although others keep collecting. Events that were evicted have left, and are told in the
+    /// report.
+    ///
+    /// # Errors
+    ///
+    /// The deadline passed; there is no worker (not started, stopped, gone, forked); or this is the worker
+    /// thread. A sink that fails is no error here: see [`FlushReport::is_clean`].
+    pub fn flush(&self) -> Result<FlushReport, FlushError> {
+        self.flush_timeout(self.shared.config.flush_timeout)
+    }
+
+    /// The same with another deadline.
+    ///
+    /// # Errors
+    ///
+    /// As for [`flush`](Self::flush).
+    pub fn flush_timeout(&self, timeout: Duration) -> Result<FlushReport, FlushError> {
+        let deadline = deadline_in(timeout);
+        let reply = self.shared.ask_flush()?;
+        let answer = reply.wait(deadline);
+        self.shared.withdraw_flush(&reply);
+        match answer {
+            Some(Some(report)) => Ok(report),
+            Some(None) => Err(FlushError::WorkerGone),
+            None => Err(self.shared.flush_timed_out(timeout)),
+        }
+    }
+
+    /// Refuses new events, delivers those that are queued, flushes the sinks and ends the worker thread,
+    /// in that order, within [`Config::stop_timeout`](crate::Config::stop_timeout).
+    ///
+    /// Called twice, or by several threads, every call reports the same end. The collector can be started
+    /// again. One that was never started discards what is queued and counts it as rejected.
+    ///
+    /// # Errors
+    ///
+    /// The deadline passed (the error carries the report, with what was left behind and where the worker
+    /// hangs; the worker ends by itself should its sink return); the worker is gone; this is a forked
+    /// child; or this is the worker thread.
+    pub fn stop(&self) -> Result<StopReport, StopError> {
+        self.stop_timeout(self.shared.config.stop_timeout)
+    }
+
+    /// The same with another deadline.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stop`](Self::stop).
+    pub fn stop_timeout(&self, timeout: Duration) -> Result<StopReport, StopError> {
+        self.shared.stop(timeout)
+    }
+
+    /// Adds a sink. It gets every event that is collected from now on, and may get some that are queued.
+    ///
+    /// # Errors
+    ///
+    /// Another sink has its name; the worker is gone; or this is a forked child.
+    pub fn add_sink(&self, sink: impl Sink<E> + 'static) -> Result<(), SinkChangeError> {
+        if self.state() == State::Forked {
+            return Err(FlushError::Forked.into());
+        }
+        let name = sink.name().to_owned();
+        let Some(tally) = self.shared.registry.enter(&name) else {
+            return Err(SinkChangeError::DuplicateSink { name });
+        };
+        let slot = Slot::new(Box::new(sink), tally);
+        let mut desk = self.shared.control.desk.lock();
+        match &mut desk.crew {
+            Station::Here(crew) => crew.slots.push(slot),
+            Station::Boarding(_) | Station::AtWork => {
+                desk.asked.added.push(slot);
+                drop(desk);
+                self.shared.phase.wake();
+            }
+            Station::Lost => {
+                drop(desk);
+                self.shared.registry.strike(&name);
+                return Err(FlushError::WorkerGone.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the sink of that name, and tells what became of its events. A running collector delivers to
+    /// it every event collected before this call; in any case it is flushed.
+    ///
+    /// # Errors
+    ///
+    /// No sink has that name; the worker is gone; this is a forked child or the worker thread; or the worker did not get to
+    /// it within [`Config::flush_timeout`](crate::Config::flush_timeout): it is then removed as soon as the
+    /// worker can.
+    pub fn remove_sink(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
+        let unknown = || SinkChangeError::UnknownSink { name: name.to_owned() };
+        self.shared.refuse_waiting()?;
+        let timeout = self.shared.config.flush_timeout;
+        let reply = Reply::new();
+        let mut desk = self.shared.control.desk.lock();
+        match &mut desk.crew {
+            Station::Here(crew) => {
+                let slot = crew.take_slot(name);
+                // The sink's own code runs without our lock.
+                drop(desk);
+                let slot = slot.ok_or_else(unknown)?;
+                return Ok(worker::retire(slot, &self.shared.registry));
+            }
+            Station::Lost => return Err(FlushError::WorkerGone.into()),
+            Station::Boarding(_) | Station::AtWork => {
+                desk.asked.removed.push((name.to_owned(), Arc::clone(&reply)));
+            }
+        }
+        drop(desk);
+        self.shared.phase.wake();
+        match reply.wait(deadline_in(timeout)) {
+            Some(Some(stats)) => stats.ok_or_else(unknown),
+            Some(None) => Err(FlushError::WorkerGone.into()),
+            None => Err(self.shared.flush_timed_out(timeout).into()),
+        }
+    }
+
+    /// The names of the sinks, in the order in which they get batches.
+    pub fn sinks(&self) -> Vec<String> {
+        self.shared.registry.snapshot().into_iter().map(|sink| sink.name).collect()
+    }
+}
+
+impl<E: Event> Shared<E> {
+    /// Refuses a call that would have to wait for a worker which cannot answer.
+    fn refuse_waiting(&self) -> Result<(), FlushError> {
+        // The phase first: in a forked child no lock may be touched, its holder does not exist here.
+        match self.phase.load().state() {
+            State::Forked => Err(FlushError::Forked),
+            _ if self.is_worker() => Err(FlushError::OnWorker),
+            _ => Ok(()),
+        }
+    }
+
+    fn flush_timed_out(&self, waited: Duration) -> FlushError {
+        FlushError::TimedOut { waited, pending: self.pending(), busy_sink: self.registry.busy() }
+    }
+
+    /// Puts a flush into the mailbox.
+    pub(crate) fn ask_flush(&self) -> Result<Arc<Reply<FlushReport>>, FlushError> {
+        self.refuse_waiting()?;
+        let mut desk = self.control.desk.lock();
+        match (&desk.crew, self.phase.load().state()) {
+            (Station::Lost, _) => return Err(FlushError::WorkerGone),
+            (Station::Here(_), State::Idle) => return Err(FlushError::NotStarted),
+            (Station::Here(_), _) => return Err(FlushError::Stopped),
+            (Station::Boarding(_) | Station::AtWork, _) => {}
+        }
+        let reply = Reply::new();
+        desk.asked.flushes.push(Arc::clone(&reply));
+        drop(desk);
+        self.phase.wake();
+        Ok(reply)
+    }
+
+    /// Takes a flush back whose caller has gone, so that the mailbox does not grow while the worker hangs.
+    pub(crate) fn withdraw_flush(&self, reply: &Arc<Reply<FlushReport>>) {
+        if self.phase.load().state() != State::Forked {
+            self.control.desk.lock().asked.flushes.retain(|asked| !Arc::ptr_eq(asked, reply));
+        }
+    }
+
+    pub(crate) fn stop(&self, timeout: Duration) -> Result<StopReport, StopError> {
+        let begun = Instant::now();
+        match self.refuse_waiting() {
+            Err(FlushError::Forked) => return Err(StopError::Forked),
+            Err(_) => return Err(StopError::OnWorker),
+            Ok(()) => {}
+        }
+        let deadline = deadline_in(timeout);
+        let mut desk = self.control.desk.lock();
+        let discarded = match self.phase.close() {
+            Closed::NeverStarted => self.discard_late(),
+            Closed::Draining | Closed::Already => 0,
+        };
+        self.room.release();
+        let report = |left_behind, busy_sink| StopReport {
+            stats: self.stats(),
+            left_behind,
+            busy_sink,
+            elapsed: begun.elapsed(),
+        };
+        if !self.await_end(&mut desk, deadline) {
+            let busy = self.registry.busy();
+            let report = Box::new(report(self.pending(), busy));
+            return Err(StopError::TimedOut { report });
+        }
+        let thread = desk.thread.take();
+        let is_lost = matches!(desk.crew, Station::Lost);
+        drop(desk);
+        if let Some(thread) = thread {
+            // Its last act was to give the crew back, so this waits for no sink. Its own panic is caught.
+            let _ = thread.join();
+        }
+        if is_lost { Err(StopError::WorkerGone) } else { Ok(report(discarded, None)) }
+    }
+
+    /// Waits until no worker has the crew; `false` when the deadline comes first.
+    fn await_end(&self, desk: &mut MutexGuard<'_, Desk<E>>, deadline: Option<Instant>) -> bool {
+        let is_out = |desk: &Desk<E>| matches!(desk.crew, Station::Boarding(_) | Station::AtWork);
+        while is_out(desk) {
+            if self.control.ended.wait_until(desk, deadline) {
+                return !is_out(desk);
+            }
+        }
+        true
+    }
+}
+
+/// Enters the sinks of a builder.
+pub(crate) fn enter_all<E>(
+    sinks: Vec<Box<dyn Sink<E>>>,
+    registry: &crate::stats::Registry,
+) -> Result<Vec<Slot<E>>, BuildError> {
+    let enter = |sink: Box<dyn Sink<E>>| {
+        let name = sink.name().to_owned();
+        match registry.enter(&name) {
+            Some(tally) => Ok(Slot::new(sink, tally)),
+            None => Err(BuildError::DuplicateSink { name }),
+        }
+    };
+    sinks.into_iter().map(enter).collect()
+}

@@ -1,0 +1,98 @@
+//! One batch to all sinks, each fenced off from the others.
+//!
+//! Sinks are foreign code: a call may fail or panic, at any time. Both are counted under the name of the
+//! sink, and the next sink gets the batch all the same.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::batch::Batch;
+use crate::sink::{Sink, SinkError};
+use crate::stats::SinkTally;
+use crate::sync::{Arc, Ordering};
+
+/// A sink and its account. Owned by the worker while there is one, else by the mailbox.
+pub(crate) struct Slot<E> {
+    sink: Box<dyn Sink<E>>,
+    pub(crate) tally: Arc<SinkTally>,
+}
+
+impl<E> Slot<E> {
+    pub(crate) fn new(sink: Box<dyn Sink<E>>, tally: Arc<SinkTally>) -> Self {
+        Self { sink, tally }
+    }
+
+    /// Offers a batch to the sink and counts what becomes of it.
+    fn write(&mut self, batch: &Batch<E>) {
+        let events = batch.len() as u64;
+        self.tally.in_flight.store(events, Ordering::Relaxed);
+        self.tally.offered.add(events);
+        let failed = match self.guarded(|sink| sink.write_batch(batch)) {
+            Ok(()) => 0,
+            Err(error) => error.and_then(|e| e.failed_events()).unwrap_or(events).min(events),
+        };
+        self.tally.failed.add(failed);
+        self.tally.delivered.add(events - failed);
+        self.tally.in_flight.store(0, Ordering::Relaxed);
+    }
+
+    /// Flushes the sink; says what went wrong.
+    pub(crate) fn flush(&mut self) -> Result<(), ()> {
+        self.guarded(|sink| sink.flush()).map_err(drop)
+    }
+
+    /// Ends the sink; its destructor is foreign code too.
+    pub(crate) fn end(self) -> Arc<SinkTally> {
+        let Self { sink, tally } = self;
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(sink))) {
+            note_panic(&tally, panic);
+        }
+        tally
+    }
+
+    /// Runs one call of the sink. `Err(None)` is a panic. What went wrong is counted.
+    fn guarded(
+        &mut self,
+        call: impl FnOnce(&mut dyn Sink<E>) -> Result<(), SinkError>,
+    ) -> Result<(), Option<SinkError>> {
+        self.tally.is_busy.store(1, Ordering::Relaxed);
+        // A sink that panics stays in service, as its contract says; it must cope with its own state.
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(&mut *self.sink)));
+        self.tally.is_busy.store(0, Ordering::Relaxed);
+        match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.tally.errors.add(1);
+                *self.tally.last_error.lock() = Some(error.to_string());
+                Err(Some(error))
+            }
+            Err(panic) => {
+                note_panic(&self.tally, panic);
+                Err(None)
+            }
+        }
+    }
+}
+
+/// Offers a batch to all sinks in turn.
+pub(crate) fn dispatch<E>(slots: &mut [Slot<E>], batch: &Batch<E>) {
+    for slot in slots {
+        slot.write(batch);
+    }
+}
+
+fn note_panic(tally: &SinkTally, panic: Box<dyn Any + Send>) {
+    let said = if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a value that is not text".to_owned()
+    };
+    tally.panics.add(1);
+    *tally.last_error.lock() = Some(format!("panicked: {said}"));
+    // The payload's destructor is foreign code as well, and may panic in turn; that payload is let go.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+}

@@ -1,0 +1,69 @@
+//! What is collected: the trait, and the record that most people use.
+
+pub mod catalog;
+mod json;
+mod name;
+mod record;
+mod value;
+
+pub use name::Name;
+pub use record::{Extra, Record};
+pub use value::{Fields, Histogram, Image, ImageFormat, Text, Value};
+
+/// Something that can be collected. Every method has a default: `impl Event for MyEvent {}` is enough.
+///
+/// An event is moved into a ring, once, by the thread that collects it, and seen by sinks by reference.
+/// Its destructor runs on the worker thread or, when it is evicted or refused, on the collecting thread:
+/// there it is part of the price of `collect`.
+///
+/// ```
+/// use forebay::{Builder, Event, sink::MemorySink};
+///
+/// #[derive(Debug, Clone, Copy, PartialEq)]
+/// struct Tick(u64);
+///
+/// impl Event for Tick {}
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let collector = Builder::<Tick>::new().sink(memory.clone()).start()?;
+/// collector.collect(Tick(1));
+/// collector.stop()?;
+/// assert_eq!(memory.events(), [Tick(1)]);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Event: Send + Sync + 'static {
+    /// The name by which the event is routed and filtered. Defaults to the name of its type.
+    fn name(&self) -> &str {
+        std::any::type_name::<Self>()
+    }
+
+    /// The lane it takes. Asked once, by the thread that collects it. Defaults to [`Priority::Normal`].
+    fn priority(&self) -> Priority {
+        Priority::Normal
+    }
+
+    /// About how many bytes it occupies, what it owns on the heap included. Cheap: it may be asked on the
+    /// collecting thread. Defaults to the size of its type.
+    fn size_hint(&self) -> usize {
+        size_of_val(self)
+    }
+}
+
+/// Which lane an event takes.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Priority {
+    /// Delivered at once and before all others; never evicted, never sampled out. For the few events that
+    /// must arrive: a run started, completed, failed.
+    Critical = 0,
+    /// The default.
+    #[default]
+    Normal = 1,
+    /// Delivered last, at least one for every two normal ones.
+    Low = 2,
+}

@@ -1,0 +1,393 @@
+//! The standard events of training, model, data, plugin and system code, one struct each.
+//!
+//! They convert into a [`Record`] whose fields have the names of the struct's, so that every reader
+//! finds the same keys; a field that is `None` is left out. Durations are in seconds, sizes in the unit
+//! of their name. `collect` takes them as they are:
+//!
+//! ```
+//! use std::time::Duration;
+//! use forebay::catalog::training::EpochCompleted;
+//! use forebay::{Collector, Fields, sink::MemorySink};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let memory = MemorySink::new();
+//! let collector = Collector::builder().sink(memory.clone()).start()?;
+//! collector.collect(EpochCompleted {
+//!     epoch: 3,
+//!     metrics: Fields::from([("train_loss", 0.12), ("val_loss", 0.15)]),
+//!     duration: Duration::from_millis(1500),
+//! });
+//! collector.stop()?;
+//! let record = &memory.events()[0];
+//! assert_eq!(record.name(), "training.epoch_completed");
+//! let fields = record.value().as_fields().ok_or("no fields")?;
+//! assert_eq!(fields.get("duration").and_then(|value| value.as_f64()), Some(1.5));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::time::Duration;
+
+use super::{Fields, Priority, Record, Value};
+
+/// Defines the events of one module: name, priority, and fields.
+macro_rules! events {
+    ($(
+        $(#[$doc:meta])*
+        $event:ident = $name:literal, $priority:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+        }
+    )*) => {$(
+        $(#[$doc])*
+        #[doc = concat!("\n\nIts name is `", $name, "`.")]
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $event {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl $event {
+            /// The name of its records.
+            pub const NAME: &'static str = $name;
+        }
+
+        impl From<$event> for Record {
+            fn from(event: $event) -> Record {
+                let mut fields = Fields::new();
+                $(match Value::from(event.$field) {
+                    Value::Empty => {}
+                    value => fields.set(stringify!($field), value),
+                })*
+                Record::fields($event::NAME, fields).with_priority(Priority::$priority)
+            }
+        }
+    )*};
+}
+
+/// The life of a training run. Its beginning and its ends are critical.
+pub mod training {
+    use super::*;
+
+    events! {
+        /// A run begins.
+        Started = "training.started", Critical {
+            /// Which run.
+            run_id: String,
+            /// Its settings.
+            config: Fields,
+            /// What is trained.
+            model_type: Option<String>,
+        }
+        /// An epoch begins.
+        EpochStarted = "training.epoch_started", Normal {
+            /// Which epoch.
+            epoch: u64,
+            /// Of how many.
+            total_epochs: u64,
+        }
+        /// A batch is done.
+        BatchCompleted = "training.batch_completed", Low {
+            /// Which batch.
+            batch: u64,
+            /// Its loss.
+            loss: f64,
+            /// What else was measured.
+            metrics: Fields,
+        }
+        /// An epoch is done.
+        EpochCompleted = "training.epoch_completed", Normal {
+            /// Which epoch.
+            epoch: u64,
+            /// What was measured.
+            metrics: Fields,
+            /// How long it took.
+            duration: Duration,
+        }
+        /// A run ends well.
+        Completed = "training.completed", Critical {
+            /// What was measured in the end.
+            final_metrics: Fields,
+            /// How long it took.
+            total_duration: Duration,
+        }
+        /// A run ends badly.
+        Failed = "training.failed", Critical {
+            /// What went wrong.
+            error: String,
+            /// Where.
+            traceback: Option<String>,
+            /// In which epoch.
+            epoch: Option<u64>,
+        }
+        /// No model was better before.
+        NewBestModel = "training.new_best_model", Normal {
+            /// In which epoch.
+            epoch: u64,
+            /// Its loss.
+            loss: f64,
+        }
+        /// A run ends early, on purpose.
+        EarlyStopped = "training.early_stopped", Critical {
+            /// In which epoch.
+            epoch: u64,
+            /// Why.
+            reason: String,
+        }
+    }
+}
+
+/// What a model does.
+pub mod model {
+    use super::*;
+
+    events! {
+        /// An input went through.
+        ForwardPass = "model.forward_pass", Low {
+            /// Its dimensions.
+            input_shape: Vec<u64>,
+            /// Those of the result.
+            output_shape: Vec<u64>,
+        }
+        /// Gradients came back.
+        BackwardPass = "model.backward_pass", Low {
+            /// Norms by parameter, not the tensors.
+            gradients: Fields,
+            /// The loss.
+            loss: f64,
+        }
+        /// A checkpoint is on disk.
+        CheckpointSaved = "model.checkpoint_saved", Normal {
+            /// Where.
+            path: String,
+            /// Of which epoch.
+            epoch: u64,
+            /// What was measured.
+            metrics: Fields,
+            /// Its size in MiB.
+            size_mb: Option<f64>,
+        }
+        /// A checkpoint is loaded.
+        CheckpointLoaded = "model.checkpoint_loaded", Normal {
+            /// From where.
+            path: String,
+            /// Of which epoch.
+            restored_epoch: u64,
+        }
+    }
+}
+
+/// What happens to data on its way.
+pub mod data {
+    use super::*;
+
+    events! {
+        /// A batch is loaded.
+        BatchLoaded = "data.batch_loaded", Low {
+            /// How many samples.
+            batch_size: u64,
+            /// How long it took.
+            load_time: Duration,
+            /// The length of its sequences.
+            sequence_length: Option<u64>,
+            /// The memory that it takes, in MiB.
+            memory_usage: Option<f64>,
+        }
+        /// Preprocessing begins.
+        PreprocessingStarted = "data.preprocessing_started", Normal {
+            /// Of how many samples.
+            dataset_size: u64,
+        }
+        /// Preprocessing is done.
+        PreprocessingCompleted = "data.preprocessing_completed", Normal {
+            /// How many samples.
+            processed_samples: u64,
+            /// How long it took.
+            duration: Duration,
+        }
+        /// Something was in the cache.
+        CacheHit = "data.cache_hit", Low {
+            /// What.
+            cache_key: String,
+            /// Its size in MiB.
+            size_mb: f64,
+        }
+        /// Something was not in the cache.
+        CacheMiss = "data.cache_miss", Low {
+            /// What.
+            cache_key: String,
+            /// Why.
+            reason: String,
+        }
+        /// Validation begins.
+        ValidationStarted = "data.validation_started", Normal {
+            /// Of what kind.
+            validation_type: String,
+        }
+        /// Validation is done.
+        ValidationCompleted = "data.validation_completed", Normal {
+            /// Whether all is well.
+            passed: bool,
+            /// What is not.
+            issues: Vec<String>,
+        }
+        /// Data does not look as it should.
+        SchemaMismatch = "data.schema_mismatch", Normal {
+            /// How it should.
+            expected: String,
+            /// How it does.
+            actual: String,
+        }
+        /// A measurement of loading crossed its threshold.
+        PerformanceWarning = "data.performance_warning", Normal {
+            /// Where.
+            component: String,
+            /// What was measured.
+            metric: String,
+            /// The measurement.
+            value: f64,
+            /// What it should not cross.
+            threshold: f64,
+        }
+    }
+}
+
+/// The life of a plugin.
+pub mod plugin {
+    use super::*;
+
+    events! {
+        /// Its code is loaded.
+        Loaded = "plugin.loaded", Normal {
+            /// Which plugin.
+            plugin_name: String,
+            /// In which version.
+            version: String,
+        }
+        /// It has its settings.
+        Initialized = "plugin.initialized", Normal {
+            /// Which plugin.
+            plugin_name: String,
+            /// Its settings.
+            config: Fields,
+        }
+        /// It is in service.
+        Activated = "plugin.activated", Normal {
+            /// Which plugin.
+            plugin_name: String,
+            /// In which version.
+            version: Option<String>,
+            /// What it can do.
+            capabilities: Option<Vec<String>>,
+        }
+        /// It is out of service.
+        Deactivated = "plugin.deactivated", Normal {
+            /// Which plugin.
+            plugin_name: String,
+        }
+        /// It failed.
+        Error = "plugin.error", Normal {
+            /// Which plugin.
+            plugin_name: String,
+            /// How.
+            error: String,
+        }
+        /// It says something to another.
+        Message = "plugin.message", Normal {
+            /// Who says it.
+            from: String,
+            /// To whom.
+            to: String,
+            /// What.
+            message: String,
+        }
+        /// It goes from one state into another.
+        StateChanged = "plugin.state_changed", Normal {
+            /// Which plugin.
+            plugin_name: String,
+            /// The state it was in.
+            old_state: String,
+            /// The state it is in.
+            new_state: String,
+        }
+    }
+}
+
+/// The machine, and the program as a whole.
+pub mod system {
+    use super::*;
+
+    events! {
+        /// Memory.
+        MemoryUsage = "system.memory_usage", Low {
+            /// In use, in MiB.
+            used_mb: f64,
+            /// Left, in MiB.
+            available_mb: f64,
+            /// In use, in percent.
+            percentage: f64,
+        }
+        /// A graphics processor.
+        GpuUsage = "system.gpu_usage", Low {
+            /// How busy it is, in percent.
+            utilization: f64,
+            /// Its memory in use, in MiB.
+            memory_used: f64,
+            /// In degrees Celsius.
+            temperature: f64,
+        }
+        /// Disk space.
+        DiskUsage = "system.disk_usage", Low {
+            /// In use, in GiB.
+            used_gb: f64,
+            /// Left, in GiB.
+            available_gb: f64,
+        }
+        /// A measurement crossed its threshold.
+        PerformanceWarning = "system.performance_warning", Normal {
+            /// Where.
+            component: String,
+            /// What was measured.
+            metric: String,
+            /// The measurement.
+            value: f64,
+            /// What it should not cross.
+            threshold: f64,
+        }
+        /// Something holds everything up.
+        BottleneckDetected = "system.bottleneck_detected", Normal {
+            /// What.
+            component: String,
+            /// How.
+            description: String,
+            /// What may help.
+            suggestions: Vec<String>,
+        }
+        /// More errors than there should be.
+        ErrorThresholdExceeded = "system.error_threshold_exceeded", Normal {
+            /// How many.
+            error_count: u64,
+            /// How many there should be at most.
+            threshold: u64,
+            /// Where.
+            component: String,
+        }
+    }
+}
+
+/// Summaries of other events.
+pub mod metrics {
+    use super::*;
+
+    events! {
+        /// What went by lately.
+        Aggregated = "metrics.aggregated", Normal {
+            /// Events of training.
+            training_events_count: u64,
+            /// Events of the system.
+            system_events_count: u64,
+            /// All of them a second.
+            events_per_second: f64,
+            /// Until when, in seconds since 1970-01-01 UTC.
+            timestamp: f64,
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The event that most people use.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Event, Fields, Histogram, Image, Name, Priority, Text, Value};
+use crate::clock;
+
+/// A named value at a moment, with a step, a priority and, rarely, more.
+///
+/// 56 bytes, so that a slot of a ring fills one cache line. Making one with a number and a literal for a
+/// name allocates nothing and costs one reading of the clock; text, histograms, images, lists and fields
+/// live on the heap.
+///
+/// ```
+/// use forebay::{Priority, Record, Value};
+///
+/// let loss = Record::scalar("train.loss", 0.25).step(7);
+/// assert_eq!(loss.name(), "train.loss");
+/// assert_eq!(loss.value(), &Value::Scalar(0.25));
+/// assert_eq!(loss.get_step(), Some(7));
+///
+/// let failed = Record::new("training.failed")
+///     .with_field("error", "loss is NaN")
+///     .with_field("epoch", 3)
+///     .with_priority(Priority::Critical);
+/// assert_eq!(failed.value().as_fields().map(|fields| fields.len()), Some(2));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    name: Name,
+    value: Value,
+    step: Step,
+    stamp: Stamp,
+    extra: Option<Box<Extra>>,
+}
+
+/// The parts that few records have. All empty by default.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Extra {
+    /// Who made the record.
+    pub source: Option<Text>,
+    /// What it belongs to, across sources.
+    pub correlation_id: Option<Text>,
+    /// A session other than the collector's.
+    pub session_id: Option<Text>,
+    /// Anything else.
+    pub metadata: Fields,
+    /// Labels.
+    pub tags: Vec<Name>,
+}
+
+/// A step plus one, so that no step costs no space. The last step that can be told is `u64::MAX - 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Step(Option<NonZeroU64>);
+
+/// Nanoseconds since 1970 (62 bits, until the year 2116) and the priority (2 bits) in one word: a byte of
+/// its own would cost the record eight, and the ring slot its cache line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64);
+
+impl Stamp {
+    const MAX_NANOS: u64 = (1 << 62) - 1;
+
+    #[inline]
+    fn new(nanos: u64, priority: Priority) -> Self {
+        Self(nanos.min(Self::MAX_NANOS) << 2 | priority as u64)
+    }
+
+    fn nanos(self) -> u64 {
+        self.0 >> 2
+    }
+
+    #[inline]
+    fn priority(self) -> Priority {
+        match self.0 & 3 {
+            0 => Priority::Critical,
+            2 => Priority::Low,
+            _ => Priority::Normal,
+        }
+    }
+}
+
+impl Record {
+    /// Something happened: a record without a value. Stamped with the present, like all that follow.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self::with_value(name, Value::Empty)
+    }
+
+    /// A record of any value.
+    #[inline]
+    pub fn with_value(name: impl Into<Name>, value: impl Into<Value>) -> Self {
+        Self {
+            name: name.into(),
+            value: value.into(),
+            step: Step::default(),
+            stamp: Stamp::new(clock::unix_nanos(), Priority::Normal),
+            extra: None,
+        }
+    }
+
+    /// A floating-point number.
+    #[inline]
+    pub fn scalar(name: impl Into<Name>, value: impl Into<f64>) -> Self {
+        Self::with_value(name, Value::Scalar(value.into()))
+    }
+
+    /// A whole number.
+    #[inline]
+    pub fn integer(name: impl Into<Name>, value: i64) -> Self {
+        Self::with_value(name, Value::Integer(value))
+    }
+
+    /// Yes or no.
+    #[inline]
+    pub fn boolean(name: impl Into<Name>, value: bool) -> Self {
+        Self::with_value(name, Value::Bool(value))
+    }
+
+    /// Text.
+    pub fn text(name: impl Into<Name>, text: impl Into<Text>) -> Self {
+        Self::with_value(name, text.into())
+    }
+
+    /// A distribution.
+    pub fn histogram(name: impl Into<Name>, histogram: Histogram) -> Self {
+        Self::with_value(name, histogram)
+    }
+
+    /// A picture.
+    pub fn image(name: impl Into<Name>, image: Image) -> Self {
+        Self::with_value(name, image)
+    }
+
+    /// Named values.
+    pub fn fields(name: impl Into<Name>, fields: impl Into<Fields>) -> Self {
+        Self::with_value(name, fields.into())
+    }
+
+    /// Sets the step: the position in the run that the value belongs to.
+    #[inline]
+    pub fn step(mut self, step: u64) -> Self {
+        self.step = Step(NonZeroU64::new(step.saturating_add(1)));
+        self
+    }
+
+    /// Sets the lane that it takes. Defaults to [`Priority::Normal`].
+    #[inline]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.stamp = Stamp::new(self.stamp.nanos(), priority);
+        self
+    }
+
+    /// Sets the moment. Moments before 1970 become 1970, those after 2115 become 2116.
+    pub fn with_time(self, time: SystemTime) -> Self {
+        let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        self.with_unix_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// Sets the moment, in nanoseconds since 1970-01-01 UTC.
+    pub fn with_unix_nanos(mut self, nanos: u64) -> Self {
+        self.stamp = Stamp::new(nanos, self.stamp.priority());
+        self
+    }
+
+    /// Adds a field. A value that is not a set of fields becomes the field `value` of one.
+    pub fn with_field(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
+        let mut fields = match self.value {
+            Value::Fields(fields) => fields,
+            Value::Empty => Box::default(),
+            other => Box::new(Fields::new().with("value", other)),
+        };
+        fields.set(name, value);
+        self.value = Value::Fields(fields);
+        self
+    }
+
+    /// Says who made it.
+    pub fn with_source(mut self, source: impl Into<Text>) -> Self {
+        self.extra_mut().source = Some(source.into());
+        self
+    }
+
+    /// Says what it belongs to.
+    pub fn with_correlation_id(mut self, id: impl Into<Text>) -> Self {
+        self.extra_mut().correlation_id = Some(id.into());
+        self
+    }
+
+    /// Says which session it belongs to, when that is not the collector's.
+    pub fn with_session_id(mut self, id: impl Into<Text>) -> Self {
+        self.extra_mut().session_id = Some(id.into());
+        self
+    }
+
+    /// Adds metadata.
+    pub fn with_metadata(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
+        self.extra_mut().metadata.set(name, value);
+        self
+    }
+
+    /// Adds a label.
+    pub fn with_tag(mut self, tag: impl Into<Name>) -> Self {
+        self.extra_mut().tags.push(tag.into());
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its value.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Its value, moved out.
+    pub fn into_value(self) -> Value {
+        self.value
+    }
+
+    /// Its step, if it has one.
+    pub fn get_step(&self) -> Option<u64> {
+        self.step.0.map(|step| step.get() - 1)
+    }
+
+    /// Its priority.
+    pub fn get_priority(&self) -> Priority {
+        self.stamp.priority()
+    }
+
+    /// Its moment.
+    pub fn time(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.unix_nanos())
+    }
+
+    /// Its moment, in nanoseconds since 1970-01-01 UTC.
+    pub fn unix_nanos(&self) -> u64 {
+        self.stamp.nanos()
+    }
+
+    /// The parts that few records have.
+    pub fn extra(&self) -> Option<&Extra> {
+        self.extra.as_deref()
+    }
+
+    fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+}
+
+impl Event for Record {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[inline]
+    fn priority(&self) -> Priority {
+        self.stamp.priority()
+    }
+
+    fn size_hint(&self) -> usize {
+        let extra = self.extra.as_ref().map_or(0, |extra| {
+            let texts = [&extra.source, &extra.correlation_id, &extra.session_id];
+            let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+            let metadata: usize = extra.metadata.iter().map(|(_, value)| 32 + value.heap_size()).sum();
+            size_of::<Extra>() + texts + metadata + extra.tags.len() * size_of::<Name>()
+        });
+        size_of::<Self>() + self.name.heap_size() + self.value.heap_size() + extra
+    }
+}
+
+impl fmt::Display for Record {
+    /// `name = value (step n)`, without the parts that it has not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.value != Value::Empty {
+            write!(f, " = {}", self.value)?;
+        }
+        if let Some(step) = self.get_step() {
+            write!(f, " (step {step})")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_leaves_room_for_the_stamp_of_its_ring_slot() {
+        assert_eq!(size_of::<Record>(), 56);
+        assert_eq!(size_of::<Name>(), 16);
+        assert_eq!(size_of::<Value>(), 16);
+    }
+
+    #[test]
+    fn time_and_priority_share_a_word_and_do_not_disturb_each_other() {
+        for priority in [Priority::Critical, Priority::Normal, Priority::Low] {
+            for nanos in [0, 1, 1_763_700_000_123_456_789, Stamp::MAX_NANOS] {
+                let record = Record::new("x").with_unix_nanos(nanos).with_priority(priority);
+                assert_eq!((record.unix_nanos(), record.get_priority()), (nanos, priority));
+                let record = record.with_unix_nanos(nanos);
+                assert_eq!((record.unix_nanos(), record.get_priority()), (nanos, priority));
+            }
+        }
+        assert_eq!(Record::new("x").with_unix_nanos(u64::MAX).unix_nanos(), Stamp::MAX_NANOS);
+    }
+
+    #[test]
+    fn every_step_but_the_very_last_can_be_told_from_none() {
+        assert_eq!(Record::new("x").get_step(), None);
+        for step in [0, 1, u64::MAX - 1] {
+            assert_eq!(Record::new("x").step(step).get_step(), Some(step));
+        }
+        assert_eq!(Record::new("x").step(u64::MAX).get_step(), Some(u64::MAX - 1));
+    }
+
+    #[test]
+    fn a_size_hint_counts_what_lies_on_the_heap() {
+        let small = Record::scalar("x", 1.0).size_hint();
+        assert_eq!(small, 56);
+        assert!(Record::text("x", "y".repeat(1000)).size_hint() >= 1000 + small);
+        let tagged = Record::new("x").with_source("s").with_metadata("k", "v").with_tag("t");
+        assert!(tagged.size_hint() > small + size_of::<Extra>());
+    }
+}

@@ -1,0 +1,381 @@
+//! What a record carries: a number, or something larger behind one pointer.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use super::Name;
+
+/// The value of a record or of one of its fields. 16 bytes; numbers and booleans cost no allocation.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub enum Value {
+    /// No value: the record says only that something happened.
+    #[default]
+    Empty,
+    /// A floating-point number; NaN and infinities are values like others.
+    Scalar(f64),
+    /// A whole number.
+    Integer(i64),
+    /// Yes or no.
+    Bool(bool),
+    /// Text.
+    Text(Text),
+    /// A distribution.
+    Histogram(Box<Histogram>),
+    /// A picture.
+    Image(Box<Image>),
+    /// Several values in order.
+    List(Box<Vec<Value>>),
+    /// Named values.
+    Fields(Box<Fields>),
+}
+
+impl Value {
+    /// The number, if it is one: a scalar or an integer.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Scalar(value) => Some(*value),
+            Value::Integer(value) => Some(*value as f64),
+            _ => None,
+        }
+    }
+
+    /// The integer, if it is one.
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Value::Integer(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The fields, if it has any.
+    pub fn as_fields(&self) -> Option<&Fields> {
+        match self {
+            Value::Fields(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
+    /// About how many bytes it owns on the heap.
+    pub(crate) fn heap_size(&self) -> usize {
+        match self {
+            Value::Empty | Value::Scalar(_) | Value::Integer(_) | Value::Bool(_) => 0,
+            Value::Text(text) => text.len() + size_of::<Box<str>>(),
+            Value::Histogram(h) => size_of::<Histogram>() + 8 * (h.edges.len() + h.counts.len()),
+            Value::Image(image) => size_of::<Image>() + image.bytes.len(),
+            Value::List(list) => list.iter().map(|v| size_of::<Value>() + v.heap_size()).sum(),
+            Value::Fields(fields) => fields
+                .iter()
+                .map(|(name, v)| size_of::<(Name, Value)>() + name.heap_size() + v.heap_size())
+                .sum(),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Empty => f.write_str("-"),
+            Value::Scalar(value) => value.fmt(f),
+            Value::Integer(value) => value.fmt(f),
+            Value::Bool(value) => value.fmt(f),
+            Value::Text(text) => f.write_str(text),
+            Value::Histogram(h) => write!(f, "histogram of {} in {}..{}", h.count(), h.min(), h.max()),
+            Value::Image(image) => write!(f, "image {} x {}", image.width, image.height),
+            Value::List(list) => {
+                f.write_str("[")?;
+                for (i, value) in list.iter().enumerate() {
+                    write!(f, "{}{value}", if i == 0 { "" } else { ", " })?;
+                }
+                f.write_str("]")
+            }
+            Value::Fields(fields) => {
+                f.write_str("{")?;
+                for (i, (name, value)) in fields.iter().enumerate() {
+                    write!(f, "{}{name}: {value}", if i == 0 { "" } else { ", " })?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+macro_rules! value_from {
+    ($($type:ty => |$value:ident| $make:expr;)*) => {$(
+        impl From<$type> for Value {
+            fn from($value: $type) -> Self {
+                $make
+            }
+        }
+    )*};
+}
+
+value_from! {
+    f64 => |value| Value::Scalar(value);
+    f32 => |value| Value::Scalar(value.into());
+    i64 => |value| Value::Integer(value);
+    i32 => |value| Value::Integer(value.into());
+    i16 => |value| Value::Integer(value.into());
+    i8 => |value| Value::Integer(value.into());
+    u32 => |value| Value::Integer(value.into());
+    u16 => |value| Value::Integer(value.into());
+    u8 => |value| Value::Integer(value.into());
+    bool => |value| Value::Bool(value);
+    &str => |value| Value::Text(value.into());
+    String => |value| Value::Text(value.into());
+    Text => |value| Value::Text(value);
+    Histogram => |value| Value::Histogram(Box::new(value));
+    Image => |value| Value::Image(Box::new(value));
+    Fields => |value| Value::Fields(Box::new(value));
+    Duration => |value| Value::Scalar(value.as_secs_f64());
+}
+
+impl From<u64> for Value {
+    /// An integer up to `i64::MAX`, the nearest scalar above that.
+    fn from(value: u64) -> Self {
+        i64::try_from(value).map_or(Value::Scalar(value as f64), Value::Integer)
+    }
+}
+
+impl From<usize> for Value {
+    /// Like `u64`.
+    fn from(value: usize) -> Self {
+        (value as u64).into()
+    }
+}
+
+impl<T: Into<Value>> From<Vec<T>> for Value {
+    fn from(values: Vec<T>) -> Self {
+        Value::List(Box::new(values.into_iter().map(Into::into).collect()))
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    /// `None` is [`Value::Empty`].
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Value::Empty, Into::into)
+    }
+}
+
+/// Text behind one thin pointer, so that a [`Value`] stays small.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Text(Box<Box<str>>);
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(Box::new(text.into()))
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(Box::new(text.into_boxed_str()))
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self)
+    }
+}
+
+/// Named values in the order in which they were added. Made for few: a look-up goes through them all.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Fields(pub(super) Vec<(Name, Value)>);
+
+impl Fields {
+    /// No fields.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `name`, in the place of an earlier value of that name.
+    pub fn set(&mut self, name: impl Into<Name>, value: impl Into<Value>) {
+        let (name, value) = (name.into(), value.into());
+        match self.0.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, held)) => *held = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    /// The same, for chains.
+    pub fn with(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
+        self.set(name, value);
+        self
+    }
+
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+    }
+
+    /// Goes through names and values.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Name, &Value)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<N: Into<Name>, V: Into<Value>> FromIterator<(N, V)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
+        fields.into_iter().fold(Self::new(), |all, (name, value)| all.with(name, value))
+    }
+}
+
+impl<N: Into<Name>, V: Into<Value>, const COUNT: usize> From<[(N, V); COUNT]> for Fields {
+    fn from(fields: [(N, V); COUNT]) -> Self {
+        fields.into_iter().collect()
+    }
+}
+
+/// A distribution: how many values lie between each two edges. Values that are not finite are counted
+/// apart.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Histogram {
+    pub(super) edges: Vec<f64>,
+    pub(super) counts: Vec<u64>,
+    pub(super) sum: f64,
+    pub(super) sum_of_squares: f64,
+    pub(super) non_finite: u64,
+}
+
+impl Histogram {
+    /// Sorts `values` into `bins` equally wide bins between the smallest and the largest of them.
+    ///
+    /// All equal values make one bin of no width; no values, or no bins, make none.
+    ///
+    /// ```
+    /// use forebay::Histogram;
+    ///
+    /// let weights = Histogram::from_values(&[0.0, 1.0, 2.0, 4.0, f64::NAN], 2);
+    /// assert_eq!(weights.edges(), [0.0, 2.0, 4.0]);
+    /// assert_eq!(weights.counts(), [2, 2]);
+    /// assert_eq!(weights.non_finite(), 1);
+    /// ```
+    pub fn from_values<T: Into<f64> + Copy>(values: &[T], bins: usize) -> Self {
+        let finite = || values.iter().map(|value| (*value).into()).filter(|value| value.is_finite());
+        let (min, max) = finite()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| (min.min(value), max.max(value)));
+        let mut histogram = Self { non_finite: values.len() as u64, ..Self::default() };
+        if min <= max && bins > 0 {
+            let bins = if min < max { bins } else { 1 };
+            // Halves first: the width of the full range of f64 is not finite.
+            let width = max / bins as f64 - min / bins as f64;
+            histogram.edges = (0..bins).map(|bin| min + width * bin as f64).chain([max]).collect();
+            histogram.counts = vec![0; bins];
+        }
+        for value in finite() {
+            histogram.non_finite -= 1;
+            histogram.sum += value;
+            histogram.sum_of_squares += value * value;
+            if let Some(last) = histogram.counts.len().checked_sub(1) {
+                // The bin is the last whose lower edge is not above the value.
+                let bin = histogram.edges.partition_point(|edge| *edge <= value).saturating_sub(1);
+                histogram.counts[bin.min(last)] += 1;
+            }
+        }
+        histogram
+    }
+
+    /// The borders of the bins, ascending: one more than there are bins, or none.
+    pub fn edges(&self) -> &[f64] {
+        &self.edges
+    }
+
+    /// How many values lie in each bin: from its lower edge up to, not including, its upper one; the last
+    /// bin includes both.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// How many values were sorted in.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The smallest value; NaN without values.
+    pub fn min(&self) -> f64 {
+        self.edges.first().copied().unwrap_or(f64::NAN)
+    }
+
+    /// The largest value; NaN without values.
+    pub fn max(&self) -> f64 {
+        self.edges.last().copied().unwrap_or(f64::NAN)
+    }
+
+    /// The sum of the values.
+    pub fn sum(&self) -> f64 {
+        self.sum
+    }
+
+    /// The sum of their squares.
+    pub fn sum_of_squares(&self) -> f64 {
+        self.sum_of_squares
+    }
+
+    /// How many values were NaN or infinite.
+    pub fn non_finite(&self) -> u64 {
+        self.non_finite
+    }
+}
+
+/// A picture, as encoded bytes or raw pixels. It is never encoded on the thread that collects it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Image {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// What the bytes mean.
+    pub format: ImageFormat,
+    /// The bytes; raw pixels come row by row from the top, without padding.
+    #[serde(with = "super::json::base64_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// What the bytes of an [`Image`] mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ImageFormat {
+    /// A PNG file.
+    Png,
+    /// One byte a pixel, 0 is black.
+    Gray8,
+    /// Three bytes a pixel: red, green, blue.
+    Rgb8,
+    /// Four bytes a pixel: red, green, blue, opacity.
+    Rgba8,
+}

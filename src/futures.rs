@@ -1,0 +1,272 @@
+//! The adapter to async code: named futures that any executor can poll.
+//!
+//! There is no runtime here, no thread and no timer. A future that waits leaves its waker with whoever will
+//! bring the news (the worker), and takes it back when it is dropped.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures_sink::Sink;
+
+use crate::collector::{Collector, Outcome};
+use crate::config::Overflow;
+use crate::control::{FlushReport, Reply};
+use crate::error::{CollectError, FlushError, Refusal};
+use crate::event::{Event, Priority, Record};
+use crate::sync::Arc;
+use crate::wake::State;
+
+impl<E: Event> Collector<E> {
+    /// Collects an event; where [`collect`](Self::collect) would wait for room, the future does, and
+    /// leaves its executor free.
+    ///
+    /// It waits until there is room or the collector stops. Timeouts of the settings do not apply, because
+    /// there is no timer: drop the future to give up. It does nothing before it is polled; dropped before
+    /// it is ready, its event goes with it, as one that was never offered.
+    pub fn collect_async(&self, event: impl Into<E>) -> CollectAsync<E> {
+        let event = event.into();
+        let priority = event.priority();
+        CollectAsync { collector: self.clone(), priority, state: Collecting::Holding(event), ticket: None }
+    }
+
+    /// Flushes like [`flush`](Self::flush), without a deadline: drop the future to give up.
+    ///
+    /// It does nothing before it is polled, and covers every event whose `collect` returned before that.
+    pub fn flush_async(&self) -> FlushAsync<E> {
+        FlushAsync { collector: self.clone(), state: Flushing::NotAsked }
+    }
+
+    /// A [`futures::Sink`](Sink) into this collector: under [`Overflow::Block`] it is ready when there is
+    /// room, `flush` flushes, and `close` flushes too; it does not stop the collector.
+    pub fn as_sink(&self) -> CollectSink<E> {
+        CollectSink { collector: self.clone(), collecting: None, flushing: None }
+    }
+}
+
+/// The future of [`Collector::collect_async`]. Cancel-safe: dropping it disturbs nobody else.
+#[derive(Debug)]
+#[must_use = "a future does nothing until it is polled"]
+pub struct CollectAsync<E: Event = Record> {
+    collector: Collector<E>,
+    priority: Priority,
+    state: Collecting<E>,
+    /// Under which our waker lies with the collector's `Room`, while we wait.
+    ticket: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Collecting<E> {
+    Holding(E),
+    Done(Outcome),
+}
+
+/// The event is moved, never pinned.
+impl<E: Event> Unpin for CollectAsync<E> {}
+
+impl<E: Event> Future for CollectAsync<E> {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        // The outcome here stands in for the event while that is on its way; nobody sees it. A future that is
+        // polled again after its end tells its outcome again.
+        let event = match std::mem::replace(&mut this.state, Collecting::Done(Outcome::Full)) {
+            Collecting::Holding(event) => event,
+            Collecting::Done(outcome) => {
+                this.state = Collecting::Done(outcome);
+                return Poll::Ready(outcome);
+            }
+        };
+        let outcome = match this.collector.shared.offer(this.priority, event) {
+            Ok(outcome) => outcome,
+            Err(refused) if refused.reason == Refusal::Full && this.may_wait() => {
+                ready!(this.wait(refused.event, cx))
+            }
+            Err(refused) => this.refuse(refused),
+        };
+        this.withdraw();
+        this.state = Collecting::Done(outcome);
+        Poll::Ready(outcome)
+    }
+}
+
+impl<E: Event> CollectAsync<E> {
+    /// Whether a full lane is waited for; never on the worker thread, which alone makes room.
+    fn may_wait(&self) -> bool {
+        let shared = &self.collector.shared;
+        let is_patient =
+            self.priority == Priority::Critical || matches!(shared.config.overflow, Overflow::Block { .. });
+        is_patient && !shared.is_worker()
+    }
+
+    /// Tries again under the lock of the room, and leaves the waker there if that fails.
+    fn wait(&mut self, event: E, cx: &Context<'_>) -> Poll<Outcome> {
+        let shared = &self.collector.shared;
+        let waker = cx.waker().clone();
+        let mut waiting = shared.room.enter();
+        match shared.try_again(self.priority, event) {
+            Ok(()) => {
+                drop(waiting);
+                Poll::Ready(shared.settle(self.priority, Outcome::QueuedAfterWait))
+            }
+            Err(refused) if refused.reason == Refusal::Full => {
+                if self.ticket.is_none() {
+                    shared.tally.waits.add(1);
+                }
+                let left = waiting.leave(&mut self.ticket, waker);
+                drop(waiting);
+                drop(left);
+                self.state = Collecting::Holding(refused.event);
+                Poll::Pending
+            }
+            Err(refused) => {
+                drop(waiting);
+                Poll::Ready(self.refuse(refused))
+            }
+        }
+    }
+
+    /// Counts an event that is not taken.
+    fn refuse(&self, refused: CollectError<E>) -> Outcome {
+        self.collector.shared.count_refusal(refused.reason);
+        refused.reason.into()
+    }
+
+    /// Takes our waker back.
+    fn withdraw(&mut self) {
+        // In a forked child the holder of the lock may not exist.
+        if self.ticket.is_some() && self.collector.state() != State::Forked {
+            let left = self.collector.shared.room.enter().withdraw(&mut self.ticket);
+            drop(left);
+        }
+    }
+}
+
+impl<E: Event> Drop for CollectAsync<E> {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+/// The future of [`Collector::flush_async`]. Cancel-safe: dropping it takes the request back.
+#[must_use = "a future does nothing until it is polled"]
+pub struct FlushAsync<E: Event = Record> {
+    collector: Collector<E>,
+    state: Flushing,
+}
+
+enum Flushing {
+    NotAsked,
+    Waiting(Arc<Reply<FlushReport>>),
+    Done(Result<FlushReport, FlushError>),
+}
+
+impl<E: Event> Future for FlushAsync<E> {
+    type Output = Result<FlushReport, FlushError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if matches!(this.state, Flushing::NotAsked) {
+            this.state = match this.collector.shared.ask_flush() {
+                Ok(reply) => Flushing::Waiting(reply),
+                Err(error) => Flushing::Done(Err(error)),
+            };
+        }
+        if let Flushing::Waiting(reply) = &this.state {
+            let answer = ready!(reply.poll(cx.waker()));
+            this.state = Flushing::Done(answer.ok_or(FlushError::WorkerGone));
+        }
+        match &this.state {
+            Flushing::Done(result) => Poll::Ready(result.clone()),
+            Flushing::NotAsked | Flushing::Waiting(_) => Poll::Pending,
+        }
+    }
+}
+
+impl<E: Event> Drop for FlushAsync<E> {
+    fn drop(&mut self) {
+        if let Flushing::Waiting(reply) = &self.state {
+            self.collector.shared.withdraw_flush(reply);
+        }
+    }
+}
+
+impl<E: Event> std::fmt::Debug for FlushAsync<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlushAsync").field("collector", &self.collector).finish_non_exhaustive()
+    }
+}
+
+/// A `futures::Sink` into a collector; made by [`Collector::as_sink`].
+#[derive(Debug)]
+pub struct CollectSink<E: Event = Record> {
+    collector: Collector<E>,
+    /// An event that found no room yet. It is on its way into the collector: dropping the sink drops it.
+    collecting: Option<CollectAsync<E>>,
+    flushing: Option<FlushAsync<E>>,
+}
+
+/// Why a [`CollectSink`] failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CollectSinkError {
+    /// The collector takes no more events. An event that a full lane refuses under
+    /// [`Overflow::DropNewest`] is no error here; it is counted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The flush failed.
+    #[error(transparent)]
+    Flush(#[from] FlushError),
+}
+
+impl<E: Event> CollectSink<E> {
+    /// Sees the event that found no room into the collector.
+    fn poll_collecting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CollectSinkError>> {
+        if let Some(collecting) = &mut self.collecting {
+            let outcome = ready!(Pin::new(collecting).poll(cx));
+            self.collecting = None;
+            let refusal = match outcome {
+                Outcome::Stopped => Refusal::Stopped,
+                Outcome::WorkerGone => Refusal::WorkerGone,
+                Outcome::Forked => Refusal::Forked,
+                _ => return Poll::Ready(Ok(())),
+            };
+            return Poll::Ready(Err(refusal.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<E: Event> Sink<E> for CollectSink<E> {
+    type Error = CollectSinkError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.get_mut().poll_collecting(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, event: E) -> Result<(), Self::Error> {
+        let this = self.get_mut();
+        this.collecting = Some(this.collector.collect_async(event));
+        // Polled at once, so that an event for which there is room does not depend on another poll. One
+        // for which there is none leaves a waker that wakes nobody; the next `poll_ready` replaces it.
+        match this.poll_collecting(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let this = self.get_mut();
+        ready!(this.poll_collecting(cx))?;
+        let flushing = this.flushing.get_or_insert_with(|| this.collector.flush_async());
+        let result = ready!(Pin::new(flushing).poll(cx));
+        this.flushing = None;
+        // What sinks made of the events is told by the statistics.
+        Poll::Ready(result.map(drop).map_err(Into::into))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.poll_flush(cx)
+    }
+}

@@ -1,0 +1,116 @@
+//! One collector for the whole program, for code that cannot be handed one.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use crate::collector::Collector;
+use crate::event::Record;
+use crate::sync::OnceLock;
+
+static GLOBAL: OnceLock<Collector<Record>> = OnceLock::new();
+
+thread_local! {
+    /// The overrides of this thread, the innermost last.
+    static SCOPED: RefCell<Vec<Collector<Record>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Installs the collector of the program. It can be done once.
+///
+/// Statics are never dropped: call [`stop`](Collector::stop) on it before the program ends, or what was
+/// collected within the last interval is lost.
+///
+/// ```
+/// use forebay::{Collector, track_event};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// forebay::init(Collector::builder().start()?)?;
+/// track_event!("training.epoch_completed", epoch = 3, loss = 0.12);
+/// let report = forebay::global().ok_or("none")?.stop()?;
+/// assert_eq!(report.stats.processed, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// There is one already; the new one comes back, running.
+pub fn init(collector: Collector<Record>) -> Result<(), AlreadyInitialized> {
+    GLOBAL.set(collector).map_err(AlreadyInitialized)
+}
+
+/// The collector of the program; installs the one that `make` makes if there is none.
+pub fn get_or_init(make: impl FnOnce() -> Collector<Record>) -> Collector<Record> {
+    GLOBAL.get_or_init(make).clone()
+}
+
+/// The collector of the program, if one is installed: the innermost [`scoped`] one of this thread, or else
+/// the one given to [`init`].
+pub fn global() -> Option<Collector<Record>> {
+    let scoped = SCOPED.try_with(|scoped| scoped.borrow().last().cloned());
+    scoped.ok().flatten().or_else(|| GLOBAL.get().cloned())
+}
+
+/// Runs `body` with `collector` in the place of the program's, on this thread only. For tests: they run
+/// side by side in one program.
+///
+/// ```
+/// use forebay::{Collector, scoped, sink::MemorySink, track_event};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder().sink(memory.clone()).start()?;
+/// scoped(&collector, || track_event!("cache.hit", key = "user:7"));
+/// track_event!("cache.hit", key = "nobody listens");
+/// collector.stop()?;
+/// assert_eq!(memory.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub fn scoped<R>(collector: &Collector<Record>, body: impl FnOnce() -> R) -> R {
+    /// Ends the override, also when `body` panics.
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            // Moved out first: the drop of a collector may run code that comes back here.
+            let ended = SCOPED.try_with(|scoped| scoped.borrow_mut().pop());
+            drop(ended);
+        }
+    }
+    SCOPED.with(|scoped| scoped.borrow_mut().push(collector.clone()));
+    let _end = End;
+    body()
+}
+
+/// A program has one global collector; this is a second.
+#[derive(thiserror::Error)]
+#[error("a global collector is installed already")]
+pub struct AlreadyInitialized(pub Collector<Record>);
+
+impl fmt::Debug for AlreadyInitialized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AlreadyInitialized")
+    }
+}
+
+/// Collects a record with the program's collector ([`global`]).
+///
+/// `track_event!("name")`, `track_event!("name", key = value, ...)`, and
+/// `track_event!(priority: Priority::Critical, "name", key = value, ...)`. The value is
+/// `Some(`[`Outcome`](crate::Outcome)`)`, or `None` when no collector is installed; then no argument is evaluated.
+#[macro_export]
+macro_rules! track_event {
+    (priority: $priority:expr, $name:expr $(, $key:ident = $value:expr)* $(,)?) => {
+        match $crate::global() {
+            ::std::option::Option::Some(collector) => {
+                let record = $crate::Record::new($name)
+                    .with_priority($priority)
+                    $(.with_field(::std::stringify!($key), $value))*;
+                ::std::option::Option::Some(collector.collect(record))
+            }
+            ::std::option::Option::None => ::std::option::Option::None,
+        }
+    };
+    ($name:expr $(, $key:ident = $value:expr)* $(,)?) => {
+        $crate::track_event!(priority: $crate::Priority::Normal, $name $(, $key = $value)*)
+    };
+}

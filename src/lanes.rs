@@ -1,0 +1,293 @@
+//! Three rings, one a priority: bounded memory, and the order in which it is emptied.
+//!
+//! * *Critical* never evicts: a full lane makes the producer wait (`collector.rs`).
+//! * *Normal* and *low* follow the overflow policy.
+//!
+//! The worker takes critical events first, then normal and low ones two to one, so that a flood of
+//! normal events cannot starve the low lane. Within a lane, events of one producer keep their order.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::config::{Config, Overflow};
+use crate::event::{Event, Priority};
+use crate::ring::Ring;
+use crate::sync::{AtomicU64, CachePadded, Ordering};
+use crate::wake::NEVER;
+
+/// How many normal events are taken for [`LOW_SHARE`] low ones.
+const NORMAL_SHARE: usize = 2;
+const LOW_SHARE: usize = 1;
+
+/// What became of an event that was offered to its lane.
+#[derive(Debug)]
+pub(crate) enum Offer<E> {
+    Queued,
+    /// Queued in the place of the oldest, which is counted and destroyed by now.
+    Evicted,
+    /// No room, and this lane or policy evicts nothing.
+    Full(E),
+}
+
+/// The three lanes of a collector.
+#[derive(Debug)]
+pub(crate) struct Lanes<E> {
+    critical: Ring<E>,
+    normal: Ring<E>,
+    low: Ring<E>,
+    /// How many events were displaced from the normal and the low lane. Written by producers that evict,
+    /// nobody else; read by the worker for the gap of a batch.
+    evicted: CachePadded<AtomicU64>,
+}
+
+impl<E: Event> Lanes<E> {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            critical: Ring::new(config.critical_capacity),
+            normal: Ring::new(config.capacity),
+            low: Ring::new(config.low_capacity),
+            evicted: CachePadded::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Offers `event` to the lane of its priority.
+    #[inline]
+    pub(crate) fn offer(&self, priority: Priority, event: E, overflow: Overflow) -> Offer<E> {
+        let lane = self.lane(priority);
+        match (overflow, priority) {
+            (Overflow::DropOldest, Priority::Normal | Priority::Low) => {
+                match lane.push_evicting(event) {
+                    None => Offer::Queued,
+                    Some(evicted) => {
+                        // Counted before its destructor runs, which is foreign code and may panic.
+                        // Relaxed: a count, not a signal; the flush that must see it comes with a mutex.
+                        self.evicted.fetch_add(1, Ordering::Relaxed);
+                        drop(evicted);
+                        Offer::Evicted
+                    }
+                }
+            }
+            _ => match lane.push(event) {
+                Ok(()) => Offer::Queued,
+                Err(event) => Offer::Full(event),
+            },
+        }
+    }
+
+    /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the
+    /// lane of `priority`.
+    #[inline]
+    pub(crate) fn calls_after_push(&self, priority: Priority, wake_at: u32) -> bool {
+        if wake_at == NEVER {
+            return false;
+        }
+        let lane = self.lane(priority);
+        priority == Priority::Critical || self.pending() >= wake_at as usize || lane.len() == lane.capacity()
+    }
+
+    /// The same question, asked by the worker of all lanes.
+    pub(crate) fn calls(&self, wake_at: u32) -> bool {
+        self.has_critical(wake_at) || self.presses(wake_at)
+    }
+
+    /// Whether a critical event waits for a worker that sleeps with this threshold.
+    pub(crate) fn has_critical(&self, wake_at: u32) -> bool {
+        wake_at != NEVER && self.critical.len() > 0
+    }
+
+    /// Whether `trigger` events are pending, or one lane is full.
+    pub(crate) fn presses(&self, trigger: u32) -> bool {
+        let full = |ring: &Ring<E>| ring.len() == ring.capacity();
+        trigger != NEVER
+            && (self.pending() >= trigger as usize
+                || full(&self.normal)
+                || full(&self.low)
+                || full(&self.critical))
+    }
+
+    /// How many events are queued in all lanes.
+    #[inline]
+    pub(crate) fn pending(&self) -> usize {
+        self.critical.len() + self.normal.len() + self.low.len()
+    }
+
+    /// How many events were evicted since the collector was built.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Begins a round: see [`Round`].
+    pub(crate) fn round(&self) -> Round {
+        Round { critical: self.critical.capacity(), normal: self.normal.capacity(), low: self.low.capacity() }
+    }
+
+    /// Moves events into `events` until it holds `most`, or the round is over.
+    pub(crate) fn take(&self, round: &mut Round, events: &mut Vec<E>, most: usize) {
+        while events.len() < most && !round.is_over() {
+            take_from(&self.critical, &mut round.critical, usize::MAX, events, most);
+            take_from(&self.normal, &mut round.normal, NORMAL_SHARE, events, most);
+            take_from(&self.low, &mut round.low, LOW_SHARE, events, most);
+        }
+    }
+
+    /// Takes out and destroys all that is queued; says how many there were. For whoever finds events in
+    /// the rings of a collector that no longer has a worker.
+    pub(crate) fn discard(&self) -> u64 {
+        let mut discarded = 0;
+        for ring in [&self.critical, &self.normal, &self.low] {
+            while let Some(event) = ring.pop() {
+                discarded += 1;
+                // Most of them are somebody else's, and so is a panic of their destructors.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(event)));
+            }
+        }
+        discarded
+    }
+
+    #[inline]
+    fn lane(&self, priority: Priority) -> &Ring<E> {
+        match priority {
+            Priority::Critical => &self.critical,
+            Priority::Normal => &self.normal,
+            Priority::Low => &self.low,
+        }
+    }
+}
+
+/// A barrier without tickets: how many events each lane may still give.
+///
+/// A ring is first-in first-out and bounded. So once a lane was seen empty, or gave as many events as it
+/// has slots, all that was in it when the round began has left (an eviction counts as having left). A
+/// round therefore ends even while producers keep pushing, and it covers every event that was collected
+/// before it began.
+#[derive(Debug)]
+pub(crate) struct Round {
+    critical: usize,
+    normal: usize,
+    low: usize,
+}
+
+impl Round {
+    pub(crate) fn is_over(&self) -> bool {
+        self.critical == 0 && self.normal == 0 && self.low == 0
+    }
+}
+
+/// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty.
+fn take_from<E>(ring: &Ring<E>, left: &mut usize, share: usize, events: &mut Vec<E>, most: usize) {
+    for _ in 0..share.min(*left) {
+        if events.len() >= most {
+            return;
+        }
+        match ring.pop() {
+            Some(event) => {
+                events.push(event);
+                *left -= 1;
+            }
+            None => *left = 0,
+        }
+        if *left == 0 {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Tagged(Priority, u32);
+
+    impl Event for Tagged {
+        fn priority(&self) -> Priority {
+            self.0
+        }
+    }
+
+    fn lanes(capacity: usize) -> Lanes<Tagged> {
+        Lanes::new(&Config {
+            capacity,
+            critical_capacity: capacity,
+            low_capacity: capacity,
+            ..Config::default()
+        })
+    }
+
+    fn offer(lanes: &Lanes<Tagged>, priority: Priority, n: u32) -> Offer<Tagged> {
+        lanes.offer(priority, Tagged(priority, n), Overflow::DropOldest)
+    }
+
+    #[test]
+    fn critical_first_then_normal_and_low_two_to_one() {
+        let lanes = lanes(8);
+        for n in 0..4 {
+            for priority in [Priority::Low, Priority::Normal, Priority::Critical] {
+                assert!(matches!(offer(&lanes, priority, n), Offer::Queued));
+            }
+        }
+        let mut taken = Vec::new();
+        lanes.take(&mut lanes.round(), &mut taken, 100);
+        let order: String = taken
+            .iter()
+            .map(|event| match event.0 {
+                Priority::Critical => 'c',
+                Priority::Normal => 'n',
+                Priority::Low => 'l',
+            })
+            .collect();
+        assert_eq!(order, "ccccnnlnnlll");
+        for priority in [Priority::Critical, Priority::Normal, Priority::Low] {
+            let of_lane: Vec<u32> = taken.iter().filter(|e| e.0 == priority).map(|e| e.1).collect();
+            assert_eq!(of_lane, [0, 1, 2, 3], "a lane keeps its order");
+        }
+    }
+
+    #[test]
+    fn a_critical_event_is_never_evicted_and_a_normal_one_is_counted() {
+        let lanes = lanes(2);
+        for n in 0..2 {
+            offer(&lanes, Priority::Critical, n);
+            offer(&lanes, Priority::Normal, n);
+        }
+        assert!(matches!(offer(&lanes, Priority::Critical, 2), Offer::Full(Tagged(_, 2))));
+        assert!(matches!(offer(&lanes, Priority::Normal, 2), Offer::Evicted));
+        assert_eq!(lanes.evicted(), 1);
+        assert_eq!(lanes.pending(), 4);
+    }
+
+    #[test]
+    fn a_round_ends_although_events_keep_coming() {
+        let lanes = lanes(4);
+        for n in 0..4 {
+            offer(&lanes, Priority::Normal, n);
+        }
+        let mut round = lanes.round();
+        let mut taken = Vec::new();
+        let mut n = 4;
+        while !round.is_over() {
+            let most = taken.len() + 1;
+            lanes.take(&mut round, &mut taken, most);
+            offer(&lanes, Priority::Normal, n);
+            n += 1;
+        }
+        assert_eq!(taken.len(), 4, "as many as the lane has slots, then the round is over");
+        assert_eq!(taken.iter().map(|e| e.1).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_sleeper_is_called_by_number_by_a_full_lane_and_by_a_critical_event() {
+        let lanes = lanes(3);
+        offer(&lanes, Priority::Normal, 0);
+        assert!(!lanes.calls_after_push(Priority::Normal, 2));
+        offer(&lanes, Priority::Low, 0);
+        assert!(lanes.calls_after_push(Priority::Low, 2), "two lanes count together");
+        assert!(!lanes.calls(100));
+        offer(&lanes, Priority::Normal, 1);
+        offer(&lanes, Priority::Normal, 2);
+        assert!(lanes.calls_after_push(Priority::Normal, 100) && lanes.calls(100), "a full lane");
+        assert!(!lanes.calls(NEVER) && !lanes.calls_after_push(Priority::Critical, NEVER));
+        assert_eq!(lanes.discard(), 4);
+        offer(&lanes, Priority::Critical, 0);
+        assert!(lanes.calls(100) && lanes.calls_after_push(Priority::Critical, 100));
+    }
+}

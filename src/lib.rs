@@ -1,0 +1,55 @@
+#![doc = include_str!("../README.md")]
+
+// In the order in which an event meets them; the blank lines keep it so.
+mod event;
+pub use event::{
+    Event, Extra, Fields, Histogram, Image, ImageFormat, Name, Priority, Record, Text, Value, catalog,
+};
+
+mod collector;
+pub use collector::{BatchOutcome, Collector, Outcome};
+
+mod lanes;
+mod ring;
+
+mod wake;
+pub use wake::State;
+
+mod worker;
+
+mod batch;
+pub use batch::Batch;
+
+mod dispatch;
+
+pub mod sink;
+
+mod control;
+pub use control::{FlushReport, SinkFlush, StopReport};
+
+// Looked up, not read through.
+mod builder;
+pub use builder::Builder;
+
+mod config;
+pub use config::{Config, ConfigError, ConfigWarning, FlushStrategy, Overflow};
+
+mod stats;
+pub use stats::{Rejected, SinkStats, Stats};
+
+mod error;
+pub use error::{BuildError, CollectError, FlushError, Refusal, SinkChangeError, StartError, StopError};
+
+mod clock;
+pub use clock::ManualClock;
+
+#[cfg(feature = "futures")]
+mod futures;
+#[cfg(feature = "futures")]
+pub use futures::{CollectAsync, CollectSink, CollectSinkError, FlushAsync};
+
+mod global;
+pub use global::{AlreadyInitialized, get_or_init, global, init, scoped};
+
+mod sync;
+mod unix;

@@ -1,0 +1,200 @@
+//! Where batches go: the trait and its contract.
+//!
+//! One file a destination below this one. All of them run on the worker thread and may block, fail or
+//! panic there without reaching the loop that collects.
+
+mod console;
+mod function;
+mod json_lines;
+mod memory;
+
+pub use console::ConsoleSink;
+pub use function::{FnSink, from_fn};
+pub use json_lines::JsonLinesSink;
+pub use memory::MemorySink;
+
+use std::error::Error as StdError;
+
+use crate::batch::Batch;
+use crate::event::Record;
+
+/// A destination of batches.
+///
+/// # For callers
+///
+/// A sink is given to [`Builder::sink`](crate::Builder::sink) or
+/// [`Collector::add_sink`](crate::Collector::add_sink), and is owned by the worker thread from then on.
+/// Every sink gets every batch that is put together while it is there, in order. What becomes of them is
+/// told by [`SinkStats`](crate::SinkStats) under the name of the sink.
+///
+/// # For implementors
+///
+/// * [`write_batch`](Sink::write_batch) gets the sink alone (`&mut self`): no lock is needed.
+/// * `Ok` means that the events are where they belong as far as this process can do it: a process that
+///   is killed right after must not lose them. Do not keep them in a buffer of your own until `flush`,
+///   or say so in your documentation.
+/// * `Err` means that the batch failed: as a whole, or as many of its events as
+///   [`SinkError::only`] says. They are counted under [`SinkStats::failed`] and not offered again; the
+///   next batch is.
+/// * A panic is caught and counted like an error. The sink is called again with the next batch, so leave
+///   nothing behind that a panic makes invalid.
+/// * While a call runs, no other sink gets anything: this is what the deadline of `flush` and `stop` is
+///   for.
+/// * A batch may carry no event, only a [`gap`](Batch::gap).
+/// * `collect` may be called from here. `flush`, `stop` and `remove_sink` refuse at once, because the
+///   worker would wait for itself.
+///
+/// [`SinkStats::failed`]: crate::SinkStats::failed
+///
+/// ```
+/// use forebay::sink::{Sink, SinkError};
+/// use forebay::{Batch, Record};
+///
+/// /// Counts events.
+/// struct Counter(u64);
+///
+/// impl Sink<Record> for Counter {
+///     fn name(&self) -> &str {
+///         "counter"
+///     }
+///
+///     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+///         self.0 += batch.len() as u64;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut counter = Counter(0);
+/// counter.write_batch(&Batch::from_events(vec![Record::scalar("train.loss", 0.5)]))?;
+/// assert_eq!(counter.0, 1);
+/// # Ok::<(), SinkError>(())
+/// ```
+pub trait Sink<E = Record>: Send {
+    /// The name under which the sink is counted. Asked once, when the sink is added; no two sinks of a
+    /// collector share one.
+    fn name(&self) -> &str;
+
+    /// Delivers one batch.
+    ///
+    /// # Errors
+    ///
+    /// The batch failed, or as many of its events as [`SinkError::only`] says.
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError>;
+
+    /// Pushes out what the sink holds back. Called by `flush` and `stop`, and before the sink is removed.
+    /// Does nothing by default.
+    ///
+    /// # Errors
+    ///
+    /// Something that was accepted earlier could not be pushed out.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+impl<E, S: Sink<E> + ?Sized> Sink<E> for Box<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        (**self).write_batch(batch)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        (**self).flush()
+    }
+}
+
+/// Why a sink failed, and whether trying again may help.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {message}")]
+pub struct SinkError {
+    what: What,
+    message: String,
+    #[source]
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    is_transient: bool,
+    failed_events: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum What {
+    #[error("sink unavailable")]
+    Unavailable,
+    #[error("write failed")]
+    WriteFailed,
+    #[error("flush failed")]
+    FlushFailed,
+}
+
+impl SinkError {
+    /// The destination cannot be reached at present. Transient.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(What::Unavailable, message.into())
+    }
+
+    /// The destination did not take the data. Transient unless [`permanent`](Self::permanent) says
+    /// otherwise.
+    pub fn write_failed(message: impl Into<String>) -> Self {
+        Self::new(What::WriteFailed, message.into())
+    }
+
+    /// What was accepted earlier could not be pushed out. Transient unless
+    /// [`permanent`](Self::permanent) says otherwise.
+    pub fn flush_failed(message: impl Into<String>) -> Self {
+        Self::new(What::FlushFailed, message.into())
+    }
+
+    /// Says that trying again cannot help.
+    pub fn permanent(mut self) -> Self {
+        self.is_transient = false;
+        self
+    }
+
+    /// Adds the error below this one.
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Says that only this many events of the batch failed; the others are where they belong.
+    pub fn only(mut self, events: u64) -> Self {
+        self.failed_events = Some(events);
+        self
+    }
+
+    /// How many events failed, when it is not the whole batch.
+    pub fn failed_events(&self) -> Option<u64> {
+        self.failed_events
+    }
+
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        self.is_transient
+    }
+
+    fn new(what: What, message: String) -> Self {
+        Self { what, message, source: None, is_transient: true, failed_events: None }
+    }
+}
+
+impl From<std::io::Error> for SinkError {
+    /// A failed write. Permanent for what does not mend itself: no permission, a broken pipe, a path that
+    /// is gone, data that cannot be written.
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind as Kind;
+        let is_permanent = matches!(
+            error.kind(),
+            Kind::PermissionDenied
+                | Kind::BrokenPipe
+                | Kind::NotFound
+                | Kind::InvalidInput
+                | Kind::InvalidData
+                | Kind::Unsupported
+                | Kind::ReadOnlyFilesystem
+        );
+        let failed = Self::write_failed(error.to_string()).with_source(error);
+        if is_permanent { failed.permanent() } else { failed }
+    }
+}

@@ -1,0 +1,191 @@
+//! One JSON object a line, one `write` a batch.
+//!
+//! A process may be killed at any moment, and a disk may be full in the middle of a batch. What is in the
+//! file then must still be whole lines, but for the very last: readers depend on it. So a batch is
+//! encoded into one buffer and handed to the system in one call, nothing is kept back until later, and a
+//! write that failed half-way is cut off again.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Sink, SinkError};
+use crate::batch::Batch;
+use crate::event::Record;
+
+/// A sink that appends events to a file, one JSON object a line.
+///
+/// * Every batch is one `write` to the system. A process that is killed loses nothing that was written;
+///   only the very last line can be torn.
+/// * An existing file is continued, never overwritten. Should its last line be torn, that line is closed,
+///   so that it stays the only one that is lost.
+/// * Missing parent folders are created.
+/// * Names and texts are escaped; NaN and infinities are written as strings that read back.
+/// * Events that were evicted leave a line of their own, where they are missing: a record named
+///   `forebay.gap` whose integer is their number.
+/// * An event that cannot be serialised fails alone; the rest of its batch is written.
+///
+/// Any event that implements [`serde::Serialize`] will do; for [`Record`] the format is
+/// `{"name": .., "time": .., "step": .., "scalar": ..}`, with the kind of the value for its key (`integer`,
+/// `bool`, `text`, `histogram`, `image`, `list`, `fields`), and it reads back with
+/// [`serde_json::from_str`].
+///
+/// ```
+/// use forebay::sink::JsonLinesSink;
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("runs/1/events.jsonl");
+/// let collector = Collector::builder().sink(JsonLinesSink::create(&path)?).start()?;
+/// collector.collect(Record::scalar("train.loss", f64::NAN).step(3));
+/// collector.stop()?;
+///
+/// let line = std::fs::read_to_string(&path)?;
+/// assert!(line.ends_with("\"step\":3,\"scalar\":\"NaN\"}\n"));
+/// let record: Record = serde_json::from_str(&line)?;
+/// assert_eq!(record.get_step(), Some(3));
+/// # Ok(())
+/// # }
+/// ```
+pub struct JsonLinesSink {
+    name: String,
+    path: PathBuf,
+    file: File,
+    /// Bytes of the file that are whole lines: what a failed write is cut back to.
+    length: u64,
+    /// A failed write could not be cut off: the next one closes the torn line first.
+    is_torn: bool,
+    /// The encoded batch. Its capacity is that of the largest batch so far.
+    lines: Vec<u8>,
+}
+
+impl JsonLinesSink {
+    /// A sink named `json_lines` that appends to the file at `path`, which is created if it is missing,
+    /// with its parent folders.
+    ///
+    /// # Errors
+    ///
+    /// The system's, with the path in its text.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let about_path = |error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot write to {}: {error}", path.display()))
+        };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(about_path)?;
+        }
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(about_path)?;
+        let (length, is_torn) = examine(&mut file).map_err(about_path)?;
+        Ok(Self {
+            name: "json_lines".to_owned(),
+            path: path.to_owned(),
+            file,
+            length,
+            is_torn,
+            lines: Vec::new(),
+        })
+    }
+
+    /// Gives it another name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Where it writes to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Encodes one line; an event that fails leaves nothing behind.
+    fn encode(&mut self, event: &impl Serialize) -> Result<(), serde_json::Error> {
+        let begin = self.lines.len();
+        let encoded = serde_json::to_writer(&mut self.lines, event);
+        match encoded {
+            Ok(()) => self.lines.push(b'\n'),
+            Err(_) => self.lines.truncate(begin),
+        }
+        encoded
+    }
+
+    /// Writes the encoded batch, all of it or nothing.
+    fn write_lines(&mut self) -> io::Result<()> {
+        match self.file.write_all(&self.lines) {
+            Ok(()) => {
+                self.length += self.lines.len() as u64;
+                self.is_torn = false;
+                Ok(())
+            }
+            Err(error) => {
+                // Whatever part of it reached the file would be a torn line in its middle.
+                if self.file.set_len(self.length).is_err() {
+                    self.is_torn = true;
+                    self.length = self.file.metadata().map_or(self.length, |data| data.len());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<E: Serialize> Sink<E> for JsonLinesSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        self.lines.clear();
+        if self.is_torn {
+            self.lines.push(b'\n');
+        }
+        if batch.gap() > 0 {
+            let lost = i64::try_from(batch.gap()).unwrap_or(i64::MAX);
+            let gap = Record::integer("forebay.gap", lost).with_time(batch.time());
+            self.encode(&gap).map_err(not_serialised)?;
+        }
+        let mut refused = None;
+        let mut refused_events = 0;
+        for event in batch {
+            if let Err(error) = self.encode(event) {
+                refused_events += 1;
+                refused.get_or_insert(error);
+            }
+        }
+        self.write_lines()?;
+        match refused {
+            None => Ok(()),
+            Some(error) => Err(not_serialised(error).only(refused_events)),
+        }
+    }
+}
+
+fn not_serialised(error: serde_json::Error) -> SinkError {
+    SinkError::write_failed(format!("event not serialised: {error}")).with_source(error).permanent()
+}
+
+/// The length of a file, and whether its last line is torn.
+fn examine(file: &mut File) -> io::Result<(u64, bool)> {
+    let length = file.metadata()?.len();
+    // A pipe or a device has no length and no last line.
+    if length == 0 {
+        return Ok((0, false));
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok((length, last != [b'\n']))
+}
+
+impl fmt::Debug for JsonLinesSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsonLinesSink")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! Keeps what it gets, for tests and for looking at the last events of a running program.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use super::{Sink, SinkError};
+use crate::batch::Batch;
+use crate::event::Record;
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::wake::deadline_in;
+
+/// A sink that keeps batches in memory. A clone is another view of the same memory: give one to the
+/// collector and look through the other.
+///
+/// It keeps everything, for as long as nobody clears it; [`keep_last`](Self::keep_last) bounds it.
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::{Collector, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder().sink(memory.clone()).start()?;
+/// collector.collect(Record::scalar("train.loss", 0.5));
+/// collector.flush()?;
+/// assert!(memory.wait_for(1, Duration::ZERO));
+/// assert_eq!(memory.events()[0].name(), "train.loss");
+/// # Ok(())
+/// # }
+/// ```
+pub struct MemorySink<E = Record> {
+    name: String,
+    most: usize,
+    shared: Arc<Shared<E>>,
+}
+
+struct Shared<E> {
+    kept: Mutex<Kept<E>>,
+    grown: Condvar,
+}
+
+struct Kept<E> {
+    batches: VecDeque<Batch<E>>,
+    /// Events in `batches`.
+    events: usize,
+    /// Events ever received, those that were cleared or pushed out included.
+    received: u64,
+}
+
+impl<E> MemorySink<E> {
+    /// A sink named `memory` that keeps everything.
+    pub fn new() -> Self {
+        let kept = Kept { batches: VecDeque::new(), events: 0, received: 0 };
+        let shared = Arc::new(Shared { kept: Mutex::new(kept), grown: Condvar::new() });
+        Self { name: "memory".to_owned(), most: usize::MAX, shared }
+    }
+
+    /// Gives it another name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Forgets the oldest batches as soon as the rest holds at least `events` events.
+    pub fn keep_last(mut self, events: usize) -> Self {
+        self.most = events;
+        self
+    }
+
+    /// The batches that it holds, oldest first. They are shared, not copied.
+    pub fn batches(&self) -> Vec<Batch<E>> {
+        self.shared.kept.lock().batches.iter().cloned().collect()
+    }
+
+    /// The events that it holds, in the order of their delivery.
+    pub fn events(&self) -> Vec<E>
+    where
+        E: Clone,
+    {
+        self.batches().iter().flatten().cloned().collect()
+    }
+
+    /// How many events it holds.
+    pub fn len(&self) -> usize {
+        self.shared.kept.lock().events
+    }
+
+    /// Whether it holds no event.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many events it ever received, those that it holds no longer included.
+    pub fn received(&self) -> u64 {
+        self.shared.kept.lock().received
+    }
+
+    /// Forgets everything but the number of events received.
+    pub fn clear(&self) {
+        let mut kept = self.shared.kept.lock();
+        kept.events = 0;
+        let forgotten = std::mem::take(&mut kept.batches);
+        drop(kept);
+        drop(forgotten);
+    }
+
+    /// Waits until `events` events were received in all; `false` when `timeout` passed first.
+    pub fn wait_for(&self, events: u64, timeout: Duration) -> bool {
+        let deadline = deadline_in(timeout);
+        let mut kept = self.shared.kept.lock();
+        while kept.received < events {
+            if self.shared.grown.wait_until(&mut kept, deadline) {
+                return kept.received >= events;
+            }
+        }
+        true
+    }
+}
+
+impl<E: Send + Sync> Sink<E> for MemorySink<E> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let mut kept = self.shared.kept.lock();
+        kept.received += batch.len() as u64;
+        kept.events += batch.len();
+        kept.batches.push_back(batch.clone());
+        let mut forgotten = Vec::new();
+        while let Some(oldest) = kept.batches.front() {
+            if kept.events - oldest.len() < self.most {
+                break;
+            }
+            kept.events -= oldest.len();
+            forgotten.extend(kept.batches.pop_front());
+        }
+        self.shared.grown.notify_all();
+        drop(kept);
+        drop(forgotten);
+        Ok(())
+    }
+}
+
+impl<E> Default for MemorySink<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<E> Clone for MemorySink<E> {
+    fn clone(&self) -> Self {
+        Self { name: self.name.clone(), most: self.most, shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<E> fmt::Debug for MemorySink<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySink")
+            .field("name", &self.name)
+            .field("events", &self.len())
+            .finish_non_exhaustive()
+    }
+}

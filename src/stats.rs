@@ -1,0 +1,279 @@
+//! The account of every event: counters inside, plain data outside.
+//!
+//! # The law
+//!
+//! ```text
+//! offered          = rejected (full | stopped | worker_gone | forked) + evicted + processed + pending
+//! per sink:  offered = delivered + failed + in_flight
+//! sum of gaps over all batches = evicted (after a flush)
+//! ```
+//!
+//! Nothing is counted on the way in: a shared counter there would double the price of `collect`. The
+//! worker counts what it took out, producers count the rare fates, and what is queued can be asked of the
+//! rings. So `offered` is a sum here, and a test of the law counts its own calls.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering};
+use crate::wake::State;
+
+/// Counters of a collector. All Relaxed: they are counts, not signals; who must see a particular event
+/// counted (after a flush, a stop) synchronises through the mailbox.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Written by the worker alone.
+    pub(crate) worker: CachePadded<WorkerTally>,
+    /// Written by producers whose event was not taken, and by those who take late events out again.
+    pub(crate) rejected: CachePadded<RejectedTally>,
+    /// How often a producer waited for room.
+    pub(crate) waits: Count,
+}
+
+/// What the worker counts.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerTally {
+    /// Events taken out of the rings and put into a batch.
+    pub(crate) taken: Count,
+    /// Events of batches that all sinks have seen. Never more than `taken`.
+    pub(crate) processed: Count,
+    pub(crate) batches: Count,
+    pub(crate) flushes: Count,
+    pub(crate) naps: Count,
+    pub(crate) peak_pending: Count,
+}
+
+/// Events that were not taken, by reason.
+#[derive(Debug, Default)]
+pub(crate) struct RejectedTally {
+    pub(crate) full: Count,
+    pub(crate) stopped: Count,
+    pub(crate) worker_gone: Count,
+    pub(crate) forked: Count,
+}
+
+/// One counter.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn raise_to(&self, n: u64) {
+        self.0.fetch_max(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of one sink. Made when the sink is added; shared by the slot that writes them and the
+/// registry that reads them; ends with the later of the two.
+#[derive(Debug)]
+pub(crate) struct SinkTally {
+    pub(crate) name: String,
+    pub(crate) offered: Count,
+    pub(crate) delivered: Count,
+    pub(crate) failed: Count,
+    pub(crate) errors: Count,
+    pub(crate) panics: Count,
+    /// Events that the sink is busy with; 0 between calls.
+    pub(crate) in_flight: AtomicU64,
+    /// 1 while the worker is in a call of the sink.
+    pub(crate) is_busy: AtomicU64,
+    pub(crate) last_error: Mutex<Option<String>>,
+}
+
+impl SinkTally {
+    pub(crate) fn new(name: String) -> Self {
+        Self {
+            name,
+            offered: Count::default(),
+            delivered: Count::default(),
+            failed: Count::default(),
+            errors: Count::default(),
+            panics: Count::default(),
+            in_flight: AtomicU64::new(0),
+            is_busy: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> SinkStats {
+        SinkStats {
+            name: self.name.clone(),
+            offered: self.offered.get(),
+            delivered: self.delivered.get(),
+            failed: self.failed.get(),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            errors: self.errors.get(),
+            panics: self.panics.get(),
+            last_error: self.last_error.lock().clone(),
+        }
+    }
+}
+
+/// The tallies of the sinks that are there, by name: names are unique.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<Vec<Arc<SinkTally>>>);
+
+impl Registry {
+    /// Enters a name; `None` when it is taken.
+    pub(crate) fn enter(&self, name: &str) -> Option<Arc<SinkTally>> {
+        let mut tallies = self.0.lock();
+        if tallies.iter().any(|tally| tally.name == name) {
+            return None;
+        }
+        let tally = Arc::new(SinkTally::new(name.to_owned()));
+        tallies.push(Arc::clone(&tally));
+        Some(tally)
+    }
+
+    /// Strikes a name out.
+    pub(crate) fn strike(&self, name: &str) {
+        self.0.lock().retain(|tally| tally.name != name);
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<SinkStats> {
+        self.0.lock().iter().map(|tally| tally.snapshot()).collect()
+    }
+
+    /// The sink in which the worker is at present.
+    pub(crate) fn busy(&self) -> Option<String> {
+        let tallies = self.0.lock();
+        let busy = tallies.iter().find(|tally| tally.is_busy.load(Ordering::Relaxed) != 0);
+        busy.map(|tally| tally.name.clone())
+    }
+}
+
+/// What became of all events since the collector was built. Plain data: it does not change any more.
+///
+/// Taken while producers and worker are busy, its numbers are each right but not of one instant; after
+/// [`flush`](crate::Collector::flush) or [`stop`](crate::Collector::stop), with no producer at work, they
+/// are exact and the law holds to the event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// What the collector is doing.
+    pub state: State,
+    /// Events given to `collect` and its relatives: the sum of all fates below.
+    pub offered: u64,
+    /// Events that were not taken, by reason.
+    pub rejected: Rejected,
+    /// Events that made room for newer ones.
+    pub evicted: u64,
+    /// Events that every sink has seen. What each made of them is told under `sinks`.
+    pub processed: u64,
+    /// Events that are queued or in the hands of the worker.
+    pub pending: u64,
+    /// The most events that were ever queued when the worker came to take some.
+    pub peak_pending: u64,
+    /// Batches put together.
+    pub batches: u64,
+    /// Flushes done, those of `stop` included.
+    pub flushes: u64,
+    /// How often the worker went to sleep.
+    pub naps: u64,
+    /// How often a producer had to wait for room.
+    pub waits: u64,
+    /// Every sink that is there.
+    pub sinks: Vec<SinkStats>,
+}
+
+/// Events that were not taken, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// Their lane was full, and neither evicted nor had room in time.
+    pub full: u64,
+    /// The collector was stopped or stopping.
+    pub stopped: u64,
+    /// The worker had ended by a panic.
+    pub worker_gone: u64,
+    /// The process was a forked child.
+    pub forked: u64,
+}
+
+impl Rejected {
+    /// All reasons together.
+    pub fn total(&self) -> u64 {
+        self.full + self.stopped + self.worker_gone + self.forked
+    }
+}
+
+/// What became of the events that were offered to one sink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SinkStats {
+    /// Its name.
+    pub name: String,
+    /// Events offered to it.
+    pub offered: u64,
+    /// Events that it took.
+    pub delivered: u64,
+    /// Events that it failed to take, by an error or a panic.
+    pub failed: u64,
+    /// Events that it is busy with.
+    pub in_flight: u64,
+    /// Calls that returned an error, those of `flush` included.
+    pub errors: u64,
+    /// Calls that panicked, those of `flush` included.
+    pub panics: u64,
+    /// What the last error or panic said.
+    pub last_error: Option<String>,
+}
+
+impl Stats {
+    /// The sink of that name.
+    pub fn sink(&self, name: &str) -> Option<&SinkStats> {
+        self.sinks.iter().find(|sink| sink.name == name)
+    }
+
+    /// Checks the law for a caller who knows how many events were offered.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says which sum does not hold, with its numbers.
+    pub fn check_law(&self, offered: u64) -> Result<(), String> {
+        let fates = self.rejected.total() + self.evicted + self.processed + self.pending;
+        if fates != offered || self.offered != offered {
+            return Err(format!("{offered} events were offered, their fates add up to {fates}: {self:?}"));
+        }
+        for sink in &self.sinks {
+            if sink.offered != sink.delivered + sink.failed + sink.in_flight {
+                return Err(format!("the fates in a sink do not add up: {sink:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Stats {
+    /// The law with its numbers, then a line for every sink.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} offered = {} processed + {} evicted + {} rejected + {} pending",
+            self.offered,
+            self.processed,
+            self.evicted,
+            self.rejected.total(),
+            self.pending
+        )?;
+        for sink in &self.sinks {
+            write!(
+                f,
+                "\n{}: {} offered = {} delivered + {} failed + {} in flight",
+                sink.name, sink.offered, sink.delivered, sink.failed, sink.in_flight
+            )?;
+            if let Some(error) = &sink.last_error {
+                write!(f, " (last error: {error})")?;
+            }
+        }
+        Ok(())
+    }
+}

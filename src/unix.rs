@@ -1,0 +1,77 @@
+//! What only Unix has: `fork`. Elsewhere this file does nothing.
+//!
+//! A forked child has one thread. The worker is not there, a lock may be held by a thread that is not
+//! there, and a slot of a ring may be half-written by one: a push that came to it would spin for ever. So
+//! the child must know before it touches anything, and without asking the system at every event: the
+//! system tells us instead. A hook that runs in the child moves the phase word of every collector to
+//! `Orphaned`; the load that every `collect` does anyway sees it.
+//!
+//! The sinks belong to the stack of a thread that the child has not: nothing there can write, or write
+//! again, what the parent had collected.
+
+pub(crate) use imp::watch_forks;
+
+#[cfg(unix)]
+mod imp {
+    #![allow(unsafe_code)]
+
+    use crate::sync::{Arc, Mutex, OnceLock, Weak};
+    use crate::wake::Phase;
+
+    /// One entry of the list of collectors. Entries are never freed, so that the hook can walk along them
+    /// without a lock; those of collectors that are gone are used again. There are as many as there ever
+    /// were collectors at one time.
+    struct Entry {
+        /// Locked for a moment by whoever enters a phase; the hook only tries.
+        phase: Mutex<Weak<Phase>>,
+        next: OnceLock<&'static Entry>,
+    }
+
+    static FIRST: OnceLock<&'static Entry> = OnceLock::new();
+    static HOOKED: OnceLock<()> = OnceLock::new();
+
+    /// Sees to it that a forked child finds this phase `Orphaned`.
+    pub(crate) fn watch_forks(phase: &Arc<Phase>) {
+        HOOKED.get_or_init(|| {
+            // SAFETY: `orphan_all` is a function without arguments that lives as long as the program, as
+            // pthread_atfork(3) asks. It allocates nothing and waits for no lock, as a child of a process
+            // with threads must not. (Should there be no memory for the hook, forks go unnoticed, as they
+            // would without it.)
+            unsafe { libc::pthread_atfork(None, None, Some(orphan_all)) };
+        });
+        let mut link = &FIRST;
+        loop {
+            // A new entry has no phase yet: it looks like one that can be used again.
+            let empty = || Entry { phase: Mutex::new(Weak::new()), next: OnceLock::new() };
+            let entry: &'static Entry = link.get_or_init(|| Box::leak(Box::new(empty())));
+            // Only tried: in a child, a lock that was held at the fork is never given back.
+            if let Some(mut held) = entry.phase.try_lock().filter(|held| held.strong_count() == 0) {
+                *held = Arc::downgrade(phase);
+                return;
+            }
+            link = &entry.next;
+        }
+    }
+
+    /// Runs in the child, right after the fork.
+    extern "C" fn orphan_all() {
+        let mut link = &FIRST;
+        while let Some(entry) = link.get() {
+            // It is locked only if the fork caught another thread in entering it: then that collector
+            // was not built yet, and nobody in the child has it.
+            if let Some(phase) = entry.phase.try_lock().and_then(|held| held.upgrade()) {
+                phase.set_orphaned();
+                // Should this be the last reference, the child frees memory here, which malloc allows.
+            }
+            link = &entry.next;
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod imp {
+    use crate::sync::Arc;
+    use crate::wake::Phase;
+
+    pub(crate) fn watch_forks(_: &Arc<Phase>) {}
+}

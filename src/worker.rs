@@ -1,0 +1,361 @@
+//! The worker: one thread that waits, drains, dispatches and serves requests.
+//!
+//! It owns the sinks, so that they need no lock, and it alone numbers batches. Its body is a plain
+//! function of the shared state. All foreign code that runs here (sinks, destructors of events, wakers)
+//! is fenced off where it is called; should the worker itself panic all the same, everybody who waits
+//! for it is told.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use crate::batch::{Batch, Press};
+use crate::clock;
+use crate::collector::Shared;
+use crate::config::Config;
+use crate::control::{Asked, FlushReport, SinkFlush};
+use crate::dispatch::{Slot, dispatch};
+use crate::event::Event;
+use crate::stats::{Registry, SinkStats};
+use crate::sync::{Arc, Parker};
+use crate::wake::State;
+
+/// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
+pub(crate) struct Crew<E> {
+    pub(crate) slots: Vec<Slot<E>>,
+    press: Press<E>,
+    parker: Parker,
+}
+
+impl<E> Crew<E> {
+    pub(crate) fn new(slots: Vec<Slot<E>>, press: Press<E>, parker: Parker) -> Self {
+        Self { slots, press, parker }
+    }
+
+    /// Takes the slot of that name out.
+    pub(crate) fn take_slot(&mut self, name: &str) -> Option<Slot<E>> {
+        let index = self.slots.iter().position(|slot| slot.tally.name == name)?;
+        Some(self.slots.remove(index))
+    }
+}
+
+/// Flushes and ends a sink that was taken out, and gives its name free.
+pub(crate) fn retire<E>(mut slot: Slot<E>, registry: &Registry) -> SinkStats {
+    // What fails is counted, and told by the statistics that are returned.
+    let _ = slot.flush();
+    let tally = slot.end();
+    registry.strike(&tally.name);
+    tally.snapshot()
+}
+
+/// The body of the worker thread.
+pub(crate) fn work<E: Event>(shared: &Arc<Shared<E>>) {
+    let Some(crew) = shared.control.clock_in() else { return };
+    let _mark = shared.mark_worker();
+    let mut worker = Worker { shared, crew, schedule: Schedule::new(&shared.config) };
+    match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+        Ok(last_flush) => {
+            let late = shared.control.clock_out(worker.crew);
+            // They were asked while the last flush went on. Nothing was accepted since it began, so it
+            // covers them.
+            answer(late, &last_flush, |_| None);
+        }
+        Err(_) => {
+            shared.phase.set_gone();
+            shared.discard_late();
+            shared.room.release();
+            let stranded = shared.control.lose();
+            stranded.flushes.iter().for_each(|reply| reply.answer(None));
+            stranded.removed.iter().for_each(|(_, reply)| reply.answer(None));
+        }
+    }
+}
+
+/// What the worker does next.
+enum Duty {
+    /// The collector stops.
+    Finish,
+    /// Everything that is pending is due.
+    Sweep,
+    /// Enough is pending for one batch.
+    Batch,
+    Sleep,
+}
+
+struct Worker<'a, E> {
+    shared: &'a Shared<E>,
+    crew: Box<Crew<E>>,
+    schedule: Schedule,
+}
+
+impl<E: Event> Worker<'_, E> {
+    /// Runs until the collector is stopped; returns the report of the last flush.
+    fn run(&mut self) -> FlushReport {
+        loop {
+            // Requests before rings: whoever asks for a flush has collected before. The other way round,
+            // an event collected between the two looks would be missed by its flush.
+            let mut asked = self.shared.control.take();
+            self.crew.slots.append(&mut asked.added);
+            let now = self.shared.clock.now();
+            match self.next_duty(&asked, now) {
+                Duty::Finish => return self.finish(asked),
+                Duty::Sweep => self.serve(asked, now),
+                Duty::Batch => self.deliver_one(),
+                Duty::Sleep => self.sleep(now),
+            }
+        }
+    }
+
+    fn next_duty(&mut self, asked: &Asked<E>, now: Instant) -> Duty {
+        let lanes = &self.shared.lanes;
+        let pending = lanes.pending();
+        self.shared.tally.worker.peak_pending.raise_to(pending as u64);
+        self.schedule.observe(now, pending);
+        let trigger = self.schedule.trigger;
+        if self.shared.phase.load().state() == State::Draining {
+            Duty::Finish
+        } else if asked.wants_sweep() || self.schedule.is_due(now) || lanes.has_critical(trigger) {
+            Duty::Sweep
+        } else if lanes.presses(trigger) {
+            Duty::Batch
+        } else {
+            Duty::Sleep
+        }
+    }
+
+    /// Delivers everything that is pending, then answers.
+    fn serve(&mut self, asked: Asked<E>, now: Instant) {
+        let before = Account::take(self);
+        self.sweep();
+        self.schedule.swept(now, self.shared.tally.worker.taken.get() > before.taken);
+        if !asked.flushes.is_empty() {
+            let report = self.flush(&before);
+            self.answer(asked, &report);
+        } else if !asked.removed.is_empty() {
+            self.answer(asked, &FlushReport::default());
+        }
+    }
+
+    /// Drains, closes the door behind the last event, and flushes.
+    fn finish(&mut self, asked: Asked<E>) -> FlushReport {
+        let before = Account::take(self);
+        // Since `Draining` only events that were on their way come in.
+        self.sweep();
+        self.shared.phase.set_stopped();
+        // Those that came after this sweep began find `Stopped` and are taken out by whoever put them in.
+        self.sweep();
+        let report = self.flush(&before);
+        self.answer(asked, &report);
+        report
+    }
+
+    /// Delivers every event that was pending when it began. Ends although more keep coming: see
+    /// [`Round`](crate::lanes::Round).
+    fn sweep(&mut self) {
+        let mut round = self.shared.lanes.round();
+        while !round.is_over() {
+            if let Some(batch) = self.crew.press.next_batch(&self.shared.lanes, &mut round) {
+                self.deliver(batch);
+            }
+        }
+    }
+
+    fn deliver_one(&mut self) {
+        let mut round = self.shared.lanes.round();
+        if let Some(batch) = self.crew.press.next_batch(&self.shared.lanes, &mut round) {
+            self.deliver(batch);
+        }
+    }
+
+    fn deliver(&mut self, batch: Batch<E>) {
+        let events = batch.len() as u64;
+        let tally = &self.shared.tally.worker;
+        tally.taken.add(events);
+        tally.batches.add(1);
+        // Before the sinks, which may be slow: there is room by now.
+        self.shared.room.release();
+        clock::keep_time();
+        dispatch(&mut self.crew.slots, &batch);
+        tally.processed.add(events);
+    }
+
+    /// Flushes every sink, and tells what happened since `before`.
+    fn flush(&mut self, before: &Account) -> FlushReport {
+        let tally = &self.shared.tally.worker;
+        let slots = self.crew.slots.iter_mut().zip(&before.slots);
+        let sinks = slots.map(|(slot, &(delivered, failed, troubles))| {
+            let is_flushed = slot.flush().is_ok();
+            let now = slot.tally.snapshot();
+            let has_trouble = !is_flushed || now.errors + now.panics > troubles;
+            SinkFlush {
+                name: now.name,
+                delivered: now.delivered - delivered,
+                failed: now.failed - failed,
+                error: now.last_error.filter(|_| has_trouble),
+            }
+        });
+        let sinks = sinks.collect();
+        tally.flushes.add(1);
+        FlushReport {
+            processed: tally.processed.get() - before.processed,
+            evicted: self.crew.press.told_evictions() - before.told_evictions,
+            sinks,
+        }
+    }
+
+    fn answer(&mut self, asked: Asked<E>, report: &FlushReport) {
+        let Self { shared, crew, .. } = self;
+        answer(asked, report, |name| crew.take_slot(name).map(|slot| retire(slot, &shared.registry)));
+    }
+
+    /// Sleeps until it is time, or somebody rings.
+    fn sleep(&mut self, now: Instant) {
+        let phase = &self.shared.phase;
+        let wake_at = self.schedule.wake_at();
+        if !phase.fall_asleep(wake_at) {
+            return;
+        }
+        // What came before the announcement rings no bell.
+        if !self.shared.lanes.calls(wake_at) && self.shared.control.is_quiet() {
+            self.shared.tally.worker.naps.add(1);
+            self.shared.clock.park(&self.crew.parker, self.schedule.due.filter(|due| *due > now));
+        }
+        phase.get_up();
+    }
+}
+
+/// Answers every request; `remove` takes a sink out by its name.
+fn answer<E>(asked: Asked<E>, report: &FlushReport, mut remove: impl FnMut(&str) -> Option<SinkStats>) {
+    for (name, reply) in asked.removed {
+        reply.answer(Some(remove(&name)));
+    }
+    for reply in asked.flushes {
+        reply.answer(Some(report.clone()));
+    }
+}
+
+/// The counters before a flush, so that its report can tell the difference.
+struct Account {
+    taken: u64,
+    processed: u64,
+    told_evictions: u64,
+    /// Delivered, failed and troubles of each slot, in their order.
+    slots: Vec<(u64, u64, u64)>,
+}
+
+impl Account {
+    fn take<E: Event>(worker: &Worker<'_, E>) -> Self {
+        let tally = &worker.shared.tally.worker;
+        let of_slot = |slot: &Slot<E>| {
+            let tally = &slot.tally;
+            (tally.delivered.get(), tally.failed.get(), tally.errors.get() + tally.panics.get())
+        };
+        Self {
+            taken: tally.taken.get(),
+            processed: tally.processed.get(),
+            told_evictions: worker.crew.press.told_evictions(),
+            slots: worker.crew.slots.iter().map(of_slot).collect(),
+        }
+    }
+}
+
+/// When the worker has to deliver by itself.
+#[derive(Debug)]
+struct Schedule {
+    /// The longest wait of an event, for the strategies that have one.
+    interval: Option<Duration>,
+    /// How many pending events set off a batch.
+    trigger: u32,
+    /// When everything pending is due. Set when something is seen pending, and never moved back before it
+    /// is reached: a steady stream does not postpone it.
+    due: Option<Instant>,
+}
+
+impl Schedule {
+    /// As good as for ever, and far from the end of what an `Instant` can tell.
+    const LONGEST_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
+
+    fn new(config: &Config) -> Self {
+        let interval = config.flush.interval().map(|interval| interval.min(Self::LONGEST_INTERVAL));
+        Self { interval, trigger: config.trigger(), due: None }
+    }
+
+    /// Starts the timer when something is pending and it does not run.
+    fn observe(&mut self, now: Instant, pending: usize) {
+        if pending > 0 && self.due.is_none() {
+            self.due = self.interval.map(|interval| now + interval);
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Everything pending at `now` was delivered. While events keep coming the timer runs on, so that no
+    /// producer has to wake the worker for it; after an interval without any it stops.
+    fn swept(&mut self, now: Instant, was_busy: bool) {
+        self.due = self.interval.filter(|_| was_busy).map(|interval| now + interval);
+    }
+
+    /// What a producer must have made pending before it wakes the worker: the first event, where one must
+    /// start the timer.
+    fn wake_at(&self) -> u32 {
+        if self.interval.is_some() && self.due.is_none() { 1 } else { self.trigger }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FlushStrategy;
+    use crate::wake::NEVER;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn schedule(flush: FlushStrategy) -> Schedule {
+        Schedule::new(&Config { flush, ..Config::default() })
+    }
+
+    #[test]
+    fn a_steady_stream_never_postpones_the_interval() {
+        let mut schedule = schedule(FlushStrategy::Time { interval: SECOND });
+        let start = Instant::now();
+        schedule.observe(start, 0);
+        assert_eq!((schedule.wake_at(), schedule.is_due(start + SECOND)), (1, false));
+        for tenth in 0..10 {
+            schedule.observe(start + SECOND / 10 * tenth, 1 + tenth as usize);
+            assert_eq!(schedule.due, Some(start + SECOND));
+        }
+        assert!(!schedule.is_due(start + SECOND * 9 / 10) && schedule.is_due(start + SECOND));
+    }
+
+    #[test]
+    fn the_timer_runs_while_events_come_and_stops_after_an_empty_interval() {
+        let mut schedule = schedule(FlushStrategy::Hybrid { events: 10, interval: SECOND });
+        let start = Instant::now();
+        schedule.observe(start, 1);
+        schedule.swept(start + SECOND, true);
+        assert_eq!((schedule.due, schedule.wake_at()), (Some(start + SECOND * 2), 10));
+        schedule.swept(start + SECOND * 2, false);
+        assert_eq!((schedule.due, schedule.wake_at()), (None, 1));
+    }
+
+    #[test]
+    fn size_and_manual_have_no_timer() {
+        for (flush, wake_at) in [
+            (FlushStrategy::Size { events: 7 }, 7),
+            (FlushStrategy::Size { events: 1 << 20 }, 10_000),
+            (FlushStrategy::Manual, NEVER),
+        ] {
+            let mut schedule = schedule(flush);
+            schedule.observe(Instant::now(), 5);
+            assert_eq!((schedule.due, schedule.wake_at()), (None, wake_at));
+        }
+    }
+
+    #[test]
+    fn an_endless_interval_is_a_long_one() {
+        let mut schedule = schedule(FlushStrategy::Time { interval: Duration::MAX });
+        schedule.observe(Instant::now(), 1);
+        assert!(schedule.due.is_some());
+    }
+}

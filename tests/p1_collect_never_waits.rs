@@ -1,0 +1,207 @@
+//! P1: `collect()` never waits for a sink, never makes a system call but the one that wakes a sleeping
+//! worker, never allocates. Two waits exist, both asked for by name, bounded, and told in the outcome.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use forebay::{Collector, FlushStrategy, Outcome, Overflow, Record, State};
+use support::*;
+
+/// Counts the allocations of the calling thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn note() {
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: it passes every call on to the system's allocator as it came.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        note();
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note();
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How often `body` allocates or frees.
+fn allocations(body: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    body();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 2);
+}
+
+#[test]
+fn collecting_scalars_allocates_nothing_whether_the_worker_sleeps_wakes_or_the_ring_is_full() {
+    let collector = Collector::builder().capacity(1000).start().unwrap();
+    let collect = |events: u64| {
+        for step in 0..events {
+            let record = Record::scalar("train.loss", 0.5).step(step);
+            assert!(collector.collect(record).is_queued());
+        }
+    };
+    collect(1);
+    // Asleep, waking the worker by number, awake, and overflowing: at this rate all of them happen.
+    assert_eq!(allocations(|| collect(100_000)), 0);
+    let _ = collector.flush().unwrap();
+    until("the worker sleeps", || collector.state() == State::Asleep);
+    assert_eq!(allocations(|| collect(10)), 0);
+    collector.stop().unwrap();
+    let refused = allocations(|| {
+        assert_eq!(collector.collect(Record::scalar("late", 1.0)), Outcome::Stopped);
+    });
+    assert_eq!(refused, 0);
+    law(&collector, 100_012);
+}
+
+#[test]
+fn a_stalled_sink_does_not_hold_up_the_loop_and_eviction_allocates_nothing() {
+    let gate = Gate::closed();
+    let collector = stalled(ticks().capacity(100), &gate);
+    // The worker stands in the sink and does not move. Were there any wait for it, this would not end.
+    let allocated = allocations(|| {
+        for number in 0..100_000 {
+            let expected = if number < 100 { Outcome::Queued } else { Outcome::QueuedEvicting };
+            assert_eq!(collector.collect(tick(number)), expected);
+        }
+    });
+    assert_eq!(allocated, 0);
+    assert_eq!(law(&collector, 100_001).evicted, 99_900);
+    gate.open();
+    collector.stop().unwrap();
+    let stats = law(&collector, 100_001);
+    assert_eq!((stats.processed, stats.pending), (101, 0));
+}
+
+#[test]
+fn only_the_call_that_makes_enough_pending_wakes_the_worker() {
+    let clock = forebay::ManualClock::new();
+    let builder = ticks().manual_clock(&clock);
+    let collector = builder.flush(FlushStrategy::Size { events: 1000 }).start().unwrap();
+    until_asleep(&collector);
+    let naps = collector.stats().naps;
+    for number in 0..999 {
+        collector.collect(tick(number));
+        assert_eq!(collector.state(), State::Asleep, "event {number} woke the worker");
+    }
+    collector.collect(tick(999));
+    until("the worker slept again", || collector.stats().naps > naps);
+    assert_eq!(collector.stats().naps, naps + 1);
+    collector.stop().unwrap();
+    assert_eq!(law(&collector, 1000).processed, 1000);
+}
+
+#[test]
+fn block_waits_for_room_and_says_so() {
+    let gate = Gate::closed();
+    let builder = ticks().capacity(1).overflow(Overflow::Block { timeout: LONG });
+    let collector = stalled(builder, &gate);
+    assert_eq!(collector.collect(tick(0)), Outcome::Queued);
+    let blocked = std::thread::spawn({
+        let collector = collector.clone();
+        move || collector.collect(tick(1))
+    });
+    until("a producer waits", || collector.stats().waits == 1);
+    assert!(!blocked.is_finished());
+    gate.open();
+    assert_eq!(blocked.join().unwrap(), Outcome::QueuedAfterWait);
+    collector.stop().unwrap();
+    assert_eq!(law(&collector, 3).processed, 3);
+}
+
+#[test]
+fn block_gives_up_at_its_timeout_and_says_so() {
+    let gate = Gate::closed();
+    let timeout = Duration::from_millis(1);
+    let collector = stalled(ticks().capacity(1).overflow(Overflow::Block { timeout }), &gate);
+    assert_eq!(collector.collect(tick(0)), Outcome::Queued);
+    assert_eq!(collector.collect(tick(1)), Outcome::Full);
+    let refused = collector.try_collect(tick(2)).unwrap_err();
+    assert_eq!(refused.event, tick(2), "it comes back");
+    gate.open();
+    collector.stop().unwrap();
+    let stats = law(&collector, 4);
+    assert_eq!((stats.rejected.full, stats.waits), (2, 1));
+}
+
+#[test]
+fn a_blocked_producer_is_released_by_stop() {
+    for is_started in [true, false] {
+        let gate = Gate::closed();
+        let overflow = Overflow::Block { timeout: Duration::MAX };
+        let builder = ticks().capacity(1).overflow(overflow);
+        let collector = if is_started { stalled(builder, &gate) } else { builder.build().unwrap() };
+        assert_eq!(collector.collect(tick(0)), Outcome::Queued);
+        let blocked = std::thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(tick(1))
+        });
+        until("a producer waits", || collector.stats().waits == 1);
+        let stopped = collector.stop_timeout(Duration::ZERO);
+        assert_eq!(stopped.is_err(), is_started, "a worker at a closed gate cannot end");
+        assert_eq!(blocked.join().unwrap(), Outcome::Stopped);
+        gate.open();
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 2 + u64::from(is_started)).pending, 0);
+    }
+}
+
+#[test]
+fn the_worker_never_waits_for_room_that_only_it_can_make() {
+    // A sink that collects into its own full collector, under a policy that would wait for ever.
+    let handle = std::sync::Arc::new(std::sync::OnceLock::<Collector<Tick>>::new());
+    let outcomes = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = forebay::sink::from_fn("reentrant", {
+        let (handle, outcomes) = (handle.clone(), outcomes.clone());
+        move |batch: &forebay::Batch<Tick>| {
+            if batch.events()[0].number == 0 {
+                let collector = handle.get().unwrap();
+                outcomes.lock().unwrap().extend([1, 2].map(|n| collector.collect(tick(n))));
+                outcomes.lock().unwrap().extend([3, 4].map(|n| collector.collect(critical(n))));
+            }
+            Ok(())
+        }
+    });
+    let collector = ticks()
+        .capacity(1)
+        .critical_capacity(1)
+        .critical_wait(LONG)
+        .overflow(Overflow::Block { timeout: Duration::MAX })
+        .flush(FlushStrategy::Size { events: 1 })
+        .sink(sink)
+        .build()
+        .unwrap();
+    assert!(handle.set(collector.clone()).is_ok());
+    collector.collect(tick(0));
+    collector.start().unwrap();
+    let _ = collector.flush().unwrap();
+    collector.stop().unwrap();
+    use Outcome::{Full, Queued};
+    assert_eq!(*outcomes.lock().unwrap(), [Queued, Full, Queued, Full]);
+    let stats = law(&collector, 5);
+    assert_eq!((stats.processed, stats.rejected.full), (3, 2));
+}

@@ -1,0 +1,166 @@
+//! What the tests share: events, a sink that waits at a gate, and the law.
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside of any #[test]")]
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use forebay::sink::{MemorySink, Sink, SinkError, from_fn};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority, State, Stats};
+
+/// Far more than anything here takes. A test that needs it has failed.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// An event that says who collected it, as which of theirs, and where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    pub producer: u32,
+    pub number: u64,
+    pub priority: Priority,
+}
+
+impl Event for Tick {
+    fn name(&self) -> &str {
+        "tick"
+    }
+
+    fn priority(&self) -> Priority {
+        self.priority
+    }
+}
+
+/// Begins a collector of ticks.
+pub fn ticks() -> Builder<Tick> {
+    Builder::new()
+}
+
+pub fn tick(number: u64) -> Tick {
+    Tick { producer: 0, number, priority: Priority::Normal }
+}
+
+pub fn critical(number: u64) -> Tick {
+    Tick { priority: Priority::Critical, ..tick(number) }
+}
+
+pub fn low(number: u64) -> Tick {
+    Tick { priority: Priority::Low, ..tick(number) }
+}
+
+pub fn numbers(events: &[Tick]) -> Vec<u64> {
+    events.iter().map(|event| event.number).collect()
+}
+
+/// Nothing is delivered by itself before an hour has passed.
+pub const HOURLY: FlushStrategy = FlushStrategy::Time { interval: Duration::from_secs(3600) };
+
+/// Checks the law, and that nothing is left, for a collector that was flushed or stopped.
+#[track_caller]
+pub fn law<E: Event>(collector: &Collector<E>, offered: u64) -> Stats {
+    let stats = collector.stats();
+    if let Err(broken) = stats.check_law(offered) {
+        panic!("{broken}");
+    }
+    stats
+}
+
+/// Checks the headers of all batches a sink has seen: numbered without a hole, events numbered without a
+/// hole but for the gaps. Returns the sum of the gaps.
+#[track_caller]
+pub fn audit<E>(memory: &MemorySink<E>) -> u64 {
+    let mut next_event = 0;
+    let mut gaps = 0;
+    for (number, batch) in memory.batches().iter().enumerate() {
+        assert_eq!(batch.number(), number as u64);
+        assert_eq!(batch.first_event(), next_event + batch.gap());
+        assert!(!batch.is_empty() || batch.gap() > 0, "an empty batch without a gap");
+        next_event = batch.first_event() + batch.len() as u64;
+        gaps += batch.gap();
+    }
+    gaps
+}
+
+/// Yields until something holds.
+#[track_caller]
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LONG, "never happened: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until the worker has seen everything that was done so far, and sleeps.
+#[track_caller]
+pub fn until_asleep<E: Event>(collector: &Collector<E>) {
+    until("the worker sleeps", || collector.state() == State::Asleep);
+}
+
+/// A gate in front of a sink. The worker that comes to it waits while it is closed.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Default)]
+struct GateState {
+    is_open: bool,
+    arrivals: u64,
+}
+
+impl Gate {
+    pub fn closed() -> Self {
+        Self::default()
+    }
+
+    pub fn open(&self) {
+        self.0.0.lock().unwrap().is_open = true;
+        self.0.1.notify_all();
+    }
+
+    pub fn close(&self) {
+        self.0.0.lock().unwrap().is_open = false;
+    }
+
+    /// Waits until the worker has come to the gate `arrivals` times.
+    #[track_caller]
+    pub fn await_arrivals(&self, arrivals: u64) {
+        let state = self.0.0.lock().unwrap();
+        let late = |state: &mut GateState| state.arrivals < arrivals;
+        let (state, timeout) = self.0.1.wait_timeout_while(state, LONG, late).unwrap();
+        drop(state);
+        assert!(!timeout.timed_out(), "the worker never came to the gate");
+    }
+
+    pub fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        state.arrivals += 1;
+        self.0.1.notify_all();
+        drop(self.0.1.wait_while(state, |state| !state.is_open).unwrap());
+    }
+
+    /// A sink behind this gate.
+    pub fn sink<E: Event>(&self) -> impl Sink<E> + 'static {
+        let gate = self.clone();
+        from_fn("gate", move |_: &Batch<E>| {
+            gate.pass();
+            Ok(())
+        })
+    }
+}
+
+/// A collector whose worker stands at a closed gate, in a batch of one event. Its rings are empty.
+#[track_caller]
+pub fn stalled(builder: Builder<Tick>, gate: &Gate) -> Collector<Tick> {
+    let collector = builder.flush(FlushStrategy::Size { events: 1 }).sink(gate.sink()).start().unwrap();
+    collector.collect(tick(u64::MAX));
+    gate.await_arrivals(1);
+    collector
+}
+
+/// A sink that always fails.
+pub fn failing<E>(name: &str) -> impl Sink<E> + 'static {
+    from_fn(name, |_: &Batch<E>| Err(SinkError::unavailable("nobody is there")))
+}
+
+/// A sink that always panics.
+pub fn panicking<E>(name: &str) -> impl Sink<E> + 'static {
+    from_fn(name, |_: &Batch<E>| panic!("on purpose"))
+}
