@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// 56 bytes, like a record, and plain data.
 #[derive(Clone, Copy)]
-struct Plain([u64; 7]);
+struct Plain(#[allow(dead_code, reason = "it is only carried")] [u64; 7]);
 
 impl Event for Plain {}
 
@@ -29,7 +29,7 @@ fn collect(c: &mut Criterion) {
     group.bench_function("bare force_push, 56 bytes", |b| {
         b.iter(|| black_box(ring.force_push(Plain([1; 7]))))
     });
-    let plain = collector();
+    let plain = collector::<Plain>();
     group.bench_function("collect, 56 bytes", |b| b.iter(|| black_box(plain.collect(Plain([1; 7])))));
     let ring = ArrayQueue::new(CAPACITY);
     let mut step = 0;
@@ -39,7 +39,7 @@ fn collect(c: &mut Criterion) {
             black_box(ring.force_push(Record::scalar("train.loss", 0.5).step(step)))
         });
     });
-    let records = collector();
+    let records = collector::<Record>();
     group.bench_function("collect of a record", |b| {
         b.iter(|| {
             step += 1;

@@ -5,7 +5,9 @@
 //! `collect` returned before it was asked for. Every request carries the place for its answer. A worker
 //! that ends, well or badly, leaves no request behind without one.
 
-use std::task::{Poll, Waker};
+mod reply;
+pub(crate) use reply::Reply;
+
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -17,7 +19,7 @@ use crate::event::Event;
 use crate::sink::Sink;
 use crate::stats::{SinkStats, Stats};
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard};
-use crate::wake::{Closed, State, deadline_in, wake_quietly};
+use crate::wake::{Closed, State, deadline_in};
 use crate::worker::{self, Crew};
 
 /// The mailbox of a collector.
@@ -119,65 +121,6 @@ impl<E: Event> Control<E> {
         desk.crew = Station::Lost;
         self.ended.notify_all();
         std::mem::take(&mut desk.asked)
-    }
-}
-
-/// The place for one answer. Made by the caller, held by caller and mailbox, then worker.
-pub(crate) struct Reply<T> {
-    state: Mutex<ReplyState<T>>,
-    changed: Condvar,
-}
-
-struct ReplyState<T> {
-    /// `None` until it is there; `Some(None)` says that there will be none, because the worker is gone.
-    answer: Option<Option<T>>,
-    waker: Option<Waker>,
-}
-
-impl<T> Reply<T> {
-    fn new() -> Arc<Self> {
-        let state = Mutex::new(ReplyState { answer: None, waker: None });
-        Arc::new(Self { state, changed: Condvar::new() })
-    }
-
-    /// Answers; `None` says that the worker is gone. Only the first answer counts.
-    pub(crate) fn answer(&self, answer: Option<T>) {
-        let mut state = self.state.lock();
-        if state.answer.is_none() {
-            state.answer = Some(answer);
-            self.changed.notify_all();
-            let waker = state.waker.take();
-            drop(state);
-            if let Some(waker) = waker {
-                wake_quietly(waker);
-            }
-        }
-    }
-
-    /// Waits for the answer; `None` when the deadline comes first.
-    fn wait(&self, deadline: Option<Instant>) -> Option<Option<T>> {
-        let mut state = self.state.lock();
-        while state.answer.is_none() {
-            if self.changed.wait_until(&mut state, deadline) {
-                break;
-            }
-        }
-        state.answer.take()
-    }
-
-    /// The answer, or the waker is left behind in the place of an earlier one.
-    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Option<T>> {
-        let mut state = self.state.lock();
-        match state.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => {
-                let left = state.waker.replace(waker.clone());
-                // Its destructor is foreign code: not under our lock.
-                drop(state);
-                drop(left);
-                Poll::Pending
-            }
-        }
     }
 }
 

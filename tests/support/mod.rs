@@ -79,6 +79,15 @@ pub fn audit<E>(memory: &MemorySink<E>) -> u64 {
     gaps
 }
 
+/// Raises a flag when it is dropped, so that the threads of a scope end although an assertion failed.
+pub struct Raise<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// Yields until something holds.
 #[track_caller]
 pub fn until(what: &str, holds: impl Fn() -> bool) {

@@ -1,0 +1,66 @@
+//! How an answer finds back to whoever asked.
+
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::wake::wake_quietly;
+
+/// The place for one answer. Made by the caller, held by caller and mailbox, then worker.
+pub(crate) struct Reply<T> {
+    state: Mutex<ReplyState<T>>,
+    changed: Condvar,
+}
+
+struct ReplyState<T> {
+    /// `None` until it is there; `Some(None)` says that there will be none, because the worker is gone.
+    answer: Option<Option<T>>,
+    waker: Option<Waker>,
+}
+
+impl<T> Reply<T> {
+    pub(super) fn new() -> Arc<Self> {
+        let state = Mutex::new(ReplyState { answer: None, waker: None });
+        Arc::new(Self { state, changed: Condvar::new() })
+    }
+
+    /// Answers; `None` says that the worker is gone. Only the first answer counts.
+    pub(crate) fn answer(&self, answer: Option<T>) {
+        let mut state = self.state.lock();
+        if state.answer.is_none() {
+            state.answer = Some(answer);
+            self.changed.notify_all();
+            let waker = state.waker.take();
+            drop(state);
+            if let Some(waker) = waker {
+                wake_quietly(waker);
+            }
+        }
+    }
+
+    /// Waits for the answer; `None` when the deadline comes first.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<Option<T>> {
+        let mut state = self.state.lock();
+        while state.answer.is_none() {
+            if self.changed.wait_until(&mut state, deadline) {
+                break;
+            }
+        }
+        state.answer.take()
+    }
+
+    /// The answer, or the waker is left behind in the place of an earlier one.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Option<T>> {
+        let mut state = self.state.lock();
+        match state.answer.take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                let left = state.waker.replace(waker.clone());
+                // Its destructor is foreign code: not under our lock.
+                drop(state);
+                drop(left);
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! P10: idle costs nothing: no polling.
+//!
+//! What is counted is how often the worker goes to sleep, which needs no quiet machine; the processor time
+//! that an idle process takes is measured by `benches/idle.sh`.
+
+mod support;
+
+use std::time::Duration;
+
+use forebay::FlushStrategy;
+use support::*;
+
+#[test]
+fn an_idle_worker_sleeps_once_and_stays_asleep() {
+    let interval = Duration::from_millis(1);
+    let strategies = [
+        FlushStrategy::Time { interval },
+        FlushStrategy::Size { events: 10 },
+        FlushStrategy::Hybrid { events: 10, interval },
+        FlushStrategy::Manual,
+    ];
+    for strategy in strategies {
+        let collector = ticks().flush(strategy).start().unwrap();
+        collector.collect(tick(0));
+        let _ = collector.flush().unwrap();
+        // Once the interval after the last event is over there is nothing left to wait for: three hundred
+        // intervals later the worker has not stirred.
+        std::thread::park_timeout(Duration::from_millis(100));
+        until_asleep(&collector);
+        let naps = collector.stats().naps;
+        std::thread::park_timeout(Duration::from_millis(300));
+        assert_eq!(collector.stats().naps, naps, "{strategy:?}");
+        collector.stop().unwrap();
+        law(&collector, 1);
+    }
+}

@@ -1,0 +1,126 @@
+//! P9: after `fork()`, the child neither hangs nor writes the parent's events twice.
+#![cfg(unix)]
+#![allow(unsafe_code, reason = "fork and waitpid")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use forebay::sink::{JsonLinesSink, MemorySink};
+use forebay::{Collector, FlushError, Outcome, Record, StartError, State, StopError};
+use support::*;
+
+/// Runs `body` in a forked child; its exit status, or `None` if it did not end.
+fn in_child(body: impl FnOnce() -> bool) -> Option<i32> {
+    // SAFETY: the child runs `body` and leaves by `_exit`. Like any child of a process with threads it must
+    // not take a lock that another thread may hold; that forebay does not is what is tested here.
+    match unsafe { libc::fork() } {
+        0 => {
+            let is_good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
+            unsafe { libc::_exit(if is_good { 0 } else { 1 }) }
+        }
+        child => {
+            assert!(child > 0, "no fork");
+            let begun = Instant::now();
+            let mut status = 0;
+            loop {
+                match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
+                    0 if begun.elapsed() < LONG => std::thread::yield_now(),
+                    0 => {
+                        unsafe { libc::kill(child, libc::SIGKILL) };
+                        unsafe { libc::waitpid(child, &mut status, 0) };
+                        return None;
+                    }
+                    _ => return libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let collector =
+        Collector::builder().capacity(64).sink(JsonLinesSink::create(&path).unwrap()).start().unwrap();
+    let is_over = AtomicBool::new(false);
+    let mut offered = 0;
+    std::thread::scope(|scope| {
+        // Producers and worker are in the middle of whatever they do when the fork catches them: slots
+        // half-written, locks held.
+        let producers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut number = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        collector.collect(Record::integer("parent", number as i64));
+                        number += 1;
+                    }
+                    number
+                })
+            })
+            .collect();
+        let raise = Raise(&is_over);
+        for _ in 0..50 {
+            let status = in_child(|| {
+                for _ in 0..1000 {
+                    assert_eq!(collector.collect(Record::new("child")), Outcome::Forked);
+                }
+                assert_eq!(collector.state(), State::Forked);
+                assert_eq!(collector.flush().unwrap_err(), FlushError::Forked);
+                assert_eq!(collector.stop().unwrap_err(), StopError::Forked);
+                assert!(matches!(collector.start(), Err(StartError::Forked)));
+                assert!(collector.add_sink(MemorySink::new()).is_err());
+                assert!(collector.remove_sink("json_lines").is_err());
+                assert!(collector.stats().rejected.forked >= 1000);
+                // The child's last handle, as when it exits in an orderly way.
+                drop(collector.clone());
+                true
+            });
+            assert_eq!(status, Some(0), "the child hangs or failed");
+        }
+        drop(raise);
+        offered = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
+    });
+    collector.stop().unwrap();
+    let stats = law(&collector, offered);
+    assert_eq!(stats.rejected.forked, 0, "the parent has nothing of it");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(records.iter().all(|record| record.name() != "child"));
+    let own = records.iter().filter(|record| record.name() == "parent").count() as u64;
+    assert_eq!(own, stats.processed, "every line once");
+}
+
+#[test]
+fn a_child_can_build_a_collector_of_its_own() {
+    let parent = ticks().sink(MemorySink::new()).start().unwrap();
+    parent.collect(tick(0));
+    let _ = parent.flush().unwrap();
+    let status = in_child(|| {
+        let memory = MemorySink::new();
+        let own = ticks().sink(memory.clone()).start().unwrap();
+        own.collect(tick(1));
+        own.stop_timeout(Duration::from_secs(30)).unwrap();
+        numbers(&memory.events()) == [1] && parent.collect(tick(2)) == Outcome::Forked
+    });
+    assert_eq!(status, Some(0));
+    assert_eq!(parent.collect(tick(3)), Outcome::Queued, "the parent does not notice");
+    parent.stop().unwrap();
+    law(&parent, 2);
+}
+
+#[test]
+fn collectors_that_are_gone_are_not_looked_for() {
+    for round in 0..100 {
+        let collector = ticks().start().unwrap();
+        collector.collect(tick(round));
+        drop(collector);
+    }
+    let collector = ticks().start().unwrap();
+    assert_eq!(in_child(|| collector.collect(tick(0)) == Outcome::Forked), Some(0));
+    collector.stop().unwrap();
+    law(&collector, 0);
+}
