@@ -5,6 +5,7 @@
 //! told by those two loads or by the push, and handled out of line.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use crate::builder::Builder;
@@ -214,6 +215,11 @@ impl<E: Event> Clone for Collector<E> {
         Self { shared: Arc::clone(&self.shared), _owner: Arc::clone(&self._owner) }
     }
 }
+
+/// A panic of the caller cannot leave a collector half-changed: no lock is poisoned, and no call runs foreign
+/// code in the middle of a change.
+impl<E: Event> UnwindSafe for Collector<E> {}
+impl<E: Event> RefUnwindSafe for Collector<E> {}
 
 impl<E: Event> fmt::Debug for Collector<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

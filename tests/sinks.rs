@@ -1,0 +1,224 @@
+//! The sinks that come with the crate.
+
+mod support;
+
+use std::fs;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use forebay::sink::{ConsoleSink, JsonLinesSink, MemorySink, Sink};
+use forebay::{Batch, Collector, FlushStrategy, Record};
+use support::*;
+
+fn read(path: &std::path::Path) -> Vec<Record> {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line is torn: {text:?}");
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn memory_waits_keeps_and_clears() {
+    let memory = MemorySink::new();
+    let collector = ticks().flush(FlushStrategy::Size { events: 1 }).sink(memory.clone()).start().unwrap();
+    assert!(!memory.wait_for(1, Duration::ZERO));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| memory.wait_for(2, LONG));
+        collector.collect_batch([tick(0), tick(1)]);
+        assert!(waiting.join().unwrap());
+    });
+    memory.clear();
+    assert!(memory.is_empty() && memory.batches().is_empty());
+    assert_eq!(memory.received(), 2, "received stays");
+    assert!(memory.wait_for(2, Duration::ZERO));
+    collector.stop().unwrap();
+    law(&collector, 2);
+}
+
+#[test]
+fn memory_that_keeps_the_last_is_bounded() {
+    let mut memory = MemorySink::new().keep_last(10);
+    for begin in (0..100).step_by(4) {
+        memory.write_batch(&Batch::from_events((begin..begin + 4).map(tick).collect())).unwrap();
+        assert!(memory.len() <= 13);
+    }
+    assert_eq!(numbers(&memory.events()), (88..100).collect::<Vec<_>>());
+    assert_eq!(memory.received(), 100);
+}
+
+/// What a console would show.
+#[derive(Clone, Default)]
+struct Screen(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().push(bytes.to_vec());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_console_shows_a_line_an_event_in_one_write_a_batch() {
+    let screen = Screen::default();
+    let sink = ConsoleSink::to_writer("train", screen.clone());
+    let collector = Collector::builder().flush(FlushStrategy::Manual).sink(sink).start().unwrap();
+    collector.collect(Record::scalar("train.loss", 0.5).step(3));
+    collector.collect(Record::text("note", "two\nlines\r"));
+    collector.collect(Record::new("epoch").with_field("n", 1).with_field("done", true));
+    collector.stop().unwrap();
+    let writes = screen.0.lock().unwrap();
+    assert_eq!(writes.len(), 1);
+    assert_eq!(
+        String::from_utf8_lossy(&writes[0]),
+        "[train] train.loss = 0.5 (step 3)\n[train] note = two\\nlines\\r\n[train] epoch = {n: 1, done: true}\n"
+    );
+    collector.stats().check_law(3).unwrap();
+}
+
+#[test]
+fn a_console_that_is_gone_is_an_error_not_a_panic() {
+    struct Broken;
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut sink = ConsoleSink::to_writer("x", Broken);
+    let error = sink.write_batch(&Batch::from_events(vec![Record::new("x")])).unwrap_err();
+    assert!(!error.is_transient(), "{error}");
+}
+
+#[test]
+fn json_lines_creates_folders_and_writes_a_line_an_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a/b/events.jsonl");
+    let sink = JsonLinesSink::create(&path).unwrap();
+    assert_eq!(sink.path(), path);
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    for step in 0..1000 {
+        collector.collect(Record::scalar("train.loss", step as f64 / 7.0).step(step));
+    }
+    collector.stop().unwrap();
+    let records = read(&path);
+    assert_eq!(records.len(), 1000);
+    for (step, record) in records.iter().enumerate() {
+        assert_eq!(record.get_step(), Some(step as u64));
+        assert_eq!(record.value().as_f64(), Some(step as f64 / 7.0), "to the last bit");
+    }
+    collector.stats().check_law(1000).unwrap();
+}
+
+#[test]
+fn json_lines_continues_a_file_and_closes_a_torn_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let write = |number| {
+        let mut sink = JsonLinesSink::create(&path).unwrap();
+        sink.write_batch(&Batch::from_events(vec![Record::integer("n", number)])).unwrap();
+    };
+    write(0);
+    write(1);
+    assert_eq!(read(&path).len(), 2, "nothing was overwritten");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+    write(2);
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<_> = text.lines().map(serde_json::from_str::<Record>).collect();
+    assert!(lines[0].is_ok() && lines[1].is_err() && lines[2].is_ok(), "{text}");
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn json_lines_marks_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let collector = Collector::builder()
+        .capacity(2)
+        .flush(FlushStrategy::Manual)
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .start()
+        .unwrap();
+    for number in 0..5 {
+        collector.collect(Record::integer("n", number));
+    }
+    collector.stop().unwrap();
+    let told: Vec<_> = read(&path).iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["forebay.gap = 3", "n = 3", "n = 4"]);
+    collector.stats().check_law(5).unwrap();
+}
+
+#[test]
+fn an_event_that_cannot_be_serialised_fails_alone() {
+    #[derive(serde::Serialize)]
+    #[serde(untagged)]
+    enum Odd {
+        Fine(u32),
+        /// A map whose keys JSON cannot express.
+        Bad(std::collections::BTreeMap<Vec<u8>, u8>),
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("odd.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap();
+    let bad = Odd::Bad([(vec![1], 1)].into());
+    let error = sink.write_batch(&Batch::from_events(vec![Odd::Fine(1), bad, Odd::Fine(2)])).unwrap_err();
+    assert_eq!(error.failed_events(), Some(1));
+    assert!(!error.is_transient());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "1\n2\n");
+}
+
+#[test]
+fn a_path_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    for path in [file.join("below/events.jsonl"), folder.path().to_owned()] {
+        let error = JsonLinesSink::create(&path).unwrap_err();
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_fails_the_batch_and_the_next_is_tried() {
+    let sink = JsonLinesSink::create("/dev/full").unwrap();
+    let memory = MemorySink::new();
+    let collector = Collector::builder().sink(sink).sink(memory.clone()).start().unwrap();
+    for step in 0..3 {
+        collector.collect(Record::new("x").step(step));
+        let report = collector.flush().unwrap();
+        assert!(!report.is_clean());
+    }
+    collector.stop().unwrap();
+    let stats = collector.stats();
+    stats.check_law(3).unwrap();
+    let full = stats.sink("json_lines").unwrap();
+    assert_eq!((full.failed, full.errors), (3, 3));
+    assert!(full.last_error.as_ref().unwrap().contains("No space left"), "{full:?}");
+    assert_eq!(memory.len(), 3);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn json_lines_makes_one_write_a_batch() {
+    // The kernel counts our write calls; reading the count makes none.
+    fn writes() -> u64 {
+        let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+        let line = io.lines().find(|line| line.starts_with("syscw")).unwrap();
+        line.split(' ').next_back().unwrap().parse().unwrap()
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = JsonLinesSink::create(folder.path().join("events.jsonl")).unwrap();
+    let batch = Batch::from_events((0..1000).map(|n| Record::integer("n", n)).collect());
+    let before = writes();
+    for _ in 0..10 {
+        sink.write_batch(&batch).unwrap();
+    }
+    assert_eq!(writes() - before, 10);
+}
