@@ -1,0 +1,100 @@
+//! What the command line asks for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use forebay::Overflow;
+use lexopt::prelude::*;
+
+pub(crate) const HELP: &str = "\
+Trains a small neural network on handwritten digits and collects every batch of it.
+
+Usage: train_digits [options]
+
+  --epochs N           how often to go through the data, 1 or more       [default: 30]
+  --batch-size N       images a step, 1 to 1437                          [default: 32]
+  --learning-rate X    of the first step, more than 0                    [default: 0.1]
+  --out DIR            where events.jsonl goes; one there is continued   [default: runs/digits-TIME]
+  --seed N             of weights and shuffling                          [default: 7]
+  --overflow POLICY    drop-oldest, drop-newest or block                 [default: drop-oldest]
+  --no-collect         train without collecting anything
+  --help               this text";
+
+pub(crate) enum Asked {
+    Help,
+    Run(Options),
+}
+
+pub(crate) struct Options {
+    pub(crate) epochs: u64,
+    pub(crate) batch_size: usize,
+    pub(crate) learning_rate: f64,
+    pub(crate) out: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) overflow: Overflow,
+    pub(crate) collect: bool,
+}
+
+/// Reads the command line. The error is one line for a person.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, lexopt::Error> {
+    let mut options = Options {
+        epochs: 30,
+        batch_size: 32,
+        learning_rate: 0.1,
+        out: PathBuf::from(format!("runs/digits-{}", now())),
+        seed: 7,
+        overflow: Overflow::DropOldest,
+        collect: true,
+    };
+    let mut parser = lexopt::Parser::from_iter(args);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("epochs") => {
+                options.epochs = number(&mut parser, "--epochs", "a whole number of 1 or more", |n| *n >= 1)?;
+            }
+            Long("batch-size") => {
+                let allowed = "a whole number from 1 to 1437";
+                options.batch_size =
+                    number(&mut parser, "--batch-size", allowed, |n| (1..=1437).contains(n))?;
+            }
+            Long("learning-rate") => {
+                let allowed = "a number above 0";
+                options.learning_rate = number(&mut parser, "--learning-rate", allowed, |x| *x > 0.0)?;
+            }
+            Long("seed") => options.seed = number(&mut parser, "--seed", "a whole number", |_| true)?,
+            Long("out") => options.out = parser.value()?.into(),
+            Long("overflow") => options.overflow = overflow(&parser.value()?.string()?)?,
+            Long("no-collect") => options.collect = false,
+            Long("help") | Short('h') => return Ok(Asked::Help),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(Asked::Run(options))
+}
+
+/// The present as part of a file name.
+fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-")
+}
+
+fn number<T: FromStr>(
+    parser: &mut lexopt::Parser,
+    option: &str,
+    allowed: &str,
+    is_allowed: impl Fn(&T) -> bool,
+) -> Result<T, lexopt::Error> {
+    let text = parser.value()?.string()?;
+    let number = text.parse().ok().filter(is_allowed);
+    number.ok_or_else(|| format!("{option} is {text:?}, allowed is {allowed}").into())
+}
+
+fn overflow(text: &str) -> Result<Overflow, lexopt::Error> {
+    match text {
+        "drop-oldest" => Ok(Overflow::DropOldest),
+        "drop-newest" => Ok(Overflow::DropNewest),
+        "block" => Ok(Overflow::Block { timeout: Duration::from_secs(1) }),
+        _ => Err(format!("--overflow is {text:?}, allowed is drop-oldest, drop-newest or block").into()),
+    }
+}
