@@ -24,6 +24,21 @@ impl<E: Event> Collector<E> {
     /// It waits until there is room or the collector stops. Timeouts of the settings do not apply, because
     /// there is no timer: drop the future to give up. It does nothing before it is polled; dropped before
     /// it is ready, its event goes with it, as one that was never offered.
+    ///
+    /// ```
+    /// use forebay::{Collector, Record, sink::MemorySink};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let memory = MemorySink::new();
+    /// let collector = Collector::builder().sink(memory.clone()).start()?;
+    /// futures::executor::block_on(async {
+    ///     collector.collect_async(Record::scalar("train.loss", 0.5)).await;
+    ///     collector.flush_async().await
+    /// })?;
+    /// assert_eq!(memory.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn collect_async(&self, event: impl Into<E>) -> CollectAsync<E> {
         let event = event.into();
         let priority = event.priority();

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(not(feature = "futures"), allow(dead_code, reason = "wakers are left by the adapter alone"))]
 
 // In the order in which an event meets them; the blank lines keep it so.
 mod event;

@@ -1,5 +1,6 @@
 //! Settings: every value that is not allowed is refused with its field, its value and what is allowed, and
 //! nothing is half-started.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! When events are delivered, by a clock that the tests move.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The futures adapter: any executor, no thread a call, nothing lost by dropping.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 #![cfg(feature = "futures")]
 
 mod support;

@@ -1,4 +1,5 @@
 //! The program's collector and its macro.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 //!
 //! What is counted is how often the worker goes to sleep, which needs no quiet machine; the processor time
 //! that an idle process takes is measured by `benches/idle.sh`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

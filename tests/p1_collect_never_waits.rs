@@ -1,5 +1,6 @@
 //! P1: `collect()` never waits for a sink, never makes a system call but the one that wakes a sleeping
 //! worker, never allocates. Two waits exist, both asked for by name, bounded, and told in the outcome.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! P2: memory is bounded, whatever the producers do.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

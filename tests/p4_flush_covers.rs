@@ -1,5 +1,6 @@
 //! P4: `flush()` covers every event whose `collect()` returned before it, ends by its deadline even under
 //! full load, with a dead worker or a hung sink, and returns what happened, not just "ok".
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! P5: `stop()` refuses, drains, flushes, joins, in that order, by its deadline, and says what it left
 //! behind. Dropping the last handle does the same with a short deadline; it never panics and never hangs.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

@@ -2,6 +2,7 @@
 //! come and go while events flow.
 //!
 //! (A sink that blocks delays the others until sinks can have a thread of their own.)
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! P8: a killed process loses at most what was still in the ring. What a sink had written stays; at most its
 //! very last record is torn.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 #![cfg(unix)]
 
 mod support;

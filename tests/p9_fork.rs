@@ -1,4 +1,5 @@
 //! P9: after `fork()`, the child neither hangs nor writes the parent's events twice.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "fork and waitpid")]
 

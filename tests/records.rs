@@ -1,4 +1,5 @@
 //! Records read back from JSON as they were, to the last bit, whatever they carry.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use forebay::{Fields, Histogram, Image, ImageFormat, Name, Priority, Record, Value, catalog};
 use proptest::prelude::*;

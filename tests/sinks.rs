@@ -1,4 +1,5 @@
 //! The sinks that come with the crate.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 
