@@ -49,9 +49,11 @@ impl<E> Batch<E> {
         self.header.first_event
     }
 
-    /// How many events were evicted right before or among these, since the batch before. After a flush,
-    /// the gaps of all batches add up to [`Stats::evicted`](crate::Stats::evicted); should the last
-    /// evictions have no event after them, a batch without events carries them.
+    /// How many events were evicted before these, and not told by an earlier batch. A gap is never told before
+    /// the events behind which it lies; one that opens while a batch is put together is told by the next.
+    ///
+    /// After a flush, the gaps of all batches add up to [`Stats::evicted`](crate::Stats::evicted); should
+    /// no event follow the last evictions, a batch without events tells them.
     pub fn gap(&self) -> u64 {
         self.header.gap
     }
@@ -159,14 +161,13 @@ impl<E: Event> Press<E> {
     /// The next batch of a round. `None` when the round is over and has nothing left to tell; no number
     /// is used up then.
     pub(crate) fn next_batch(&mut self, lanes: &Lanes<E>, round: &mut Round) -> Option<Batch<E>> {
+        // Read before the events are taken: whatever is evicted by now was older than all that is in the
+        // rings. Read afterwards, the gap could tell of a hole that comes only behind these events.
+        let evicted = lanes.evicted();
+        let gap = evicted - self.told_evictions;
         let events = self.pool.try_pull().map_or_else(Vec::new, |spare| spare.detach().1);
         let mut buffer = Buffer { events, home: Some(Arc::clone(&self.pool)) };
         lanes.take(round, &mut buffer.events, self.most);
-        // Read after the events were taken: whatever was evicted to make room for one of them and is
-        // counted by now belongs before or among them. An eviction that is counted later goes into the
-        // next batch.
-        let evicted = lanes.evicted();
-        let gap = evicted - self.told_evictions;
         if buffer.events.is_empty() && gap == 0 {
             return None;
         }

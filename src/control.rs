@@ -92,6 +92,15 @@ impl<E: Event> Control<E> {
         self.desk.lock().asked.is_empty()
     }
 
+    /// Makes the crew ready for a worker, as `start` does.
+    #[cfg(test)]
+    pub(crate) fn board(&self) {
+        let mut desk = self.desk.lock();
+        if let Station::Here(crew) = std::mem::replace(&mut desk.crew, Station::AtWork) {
+            desk.crew = Station::Boarding(crew);
+        }
+    }
+
     /// The worker's first act: takes the crew. `None` when `start` found no thread to give it to.
     pub(crate) fn clock_in(&self) -> Option<Box<Crew<E>>> {
         let mut desk = self.desk.lock();

@@ -16,7 +16,7 @@ use crate::control::{Asked, FlushReport, SinkFlush};
 use crate::dispatch::{Slot, dispatch};
 use crate::event::Event;
 use crate::stats::{Registry, SinkStats};
-use crate::sync::{Arc, Parker};
+use crate::sync::Parker;
 use crate::wake::State;
 
 /// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
@@ -48,26 +48,33 @@ pub(crate) fn retire<E>(mut slot: Slot<E>, registry: &Registry) -> SinkStats {
 }
 
 /// The body of the worker thread.
-pub(crate) fn work<E: Event>(shared: &Arc<Shared<E>>) {
+pub(crate) fn work<E: Event>(shared: &Shared<E>) {
+    work_with(shared, |worker| worker.run());
+}
+
+fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) -> FlushReport) {
     let Some(crew) = shared.control.clock_in() else { return };
     let _mark = shared.mark_worker();
     let mut worker = Worker { shared, crew, schedule: Schedule::new(&shared.config) };
-    match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+    match catch_unwind(AssertUnwindSafe(|| run(&mut worker))) {
         Ok(last_flush) => {
             let late = shared.control.clock_out(worker.crew);
             // They were asked while the last flush went on. Nothing was accepted since it began, so it
             // covers them.
             answer(late, &last_flush, |_| None);
         }
-        Err(_) => {
-            shared.phase.set_gone();
-            shared.discard_late();
-            shared.room.release();
-            let stranded = shared.control.lose();
-            stranded.flushes.iter().for_each(|reply| reply.answer(None));
-            stranded.removed.iter().for_each(|(_, reply)| reply.answer(None));
-        }
+        Err(_) => abandon(shared),
     }
+}
+
+/// The worker is gone: refuses events, and tells everybody who waits for it.
+fn abandon<E: Event>(shared: &Shared<E>) {
+    shared.phase.set_gone();
+    shared.discard_late();
+    shared.room.release();
+    let stranded = shared.control.lose();
+    stranded.flushes.iter().for_each(|reply| reply.answer(None));
+    stranded.removed.iter().for_each(|(_, reply)| reply.answer(None));
 }
 
 /// What the worker does next.
@@ -308,6 +315,64 @@ mod tests {
     use super::*;
     use crate::config::FlushStrategy;
     use crate::wake::NEVER;
+
+    struct Tick;
+    impl Event for Tick {}
+
+    #[test]
+    fn a_worker_that_is_gone_strands_nobody() {
+        use crate::{Builder, FlushError, Outcome, Overflow, StartError, StopError};
+
+        let collector = Builder::<Tick>::new()
+            .capacity(1)
+            .overflow(Overflow::Block { timeout: Duration::MAX })
+            .flush(FlushStrategy::Size { events: 100 })
+            .build()
+            .unwrap();
+        let shared = &collector.shared;
+        // A worker takes the crew, as after a start, and dies at its first step.
+        shared.control.board();
+        let crew = shared.control.clock_in();
+        shared.phase.open();
+        assert_eq!(collector.collect(Tick), Outcome::Queued);
+        std::thread::scope(|scope| {
+            let flusher = scope.spawn(|| collector.flush_timeout(Duration::MAX));
+            let remover = scope.spawn(|| collector.remove_sink("none"));
+            let stopper = scope.spawn(|| {
+                while collector.stats().waits == 0 {
+                    std::thread::yield_now();
+                }
+                drop(crew);
+                abandon(shared);
+                collector.stop_timeout(Duration::MAX)
+            });
+            assert_eq!(collector.collect(Tick), Outcome::WorkerGone, "it waited for room");
+            assert!(matches!(flusher.join().unwrap(), Err(FlushError::WorkerGone)));
+            assert!(remover.join().unwrap().is_err());
+            assert_eq!(stopper.join().unwrap(), Err(StopError::WorkerGone));
+        });
+        assert_eq!(collector.collect(Tick), Outcome::WorkerGone);
+        assert!(matches!(collector.start(), Err(StartError::WorkerGone)));
+        assert_eq!(collector.flush(), Err(FlushError::WorkerGone));
+        assert!(collector.add_sink(crate::sink::from_fn("x", |_| Ok(()))).is_err());
+        assert!(collector.sinks().is_empty());
+        let stats = collector.stats();
+        stats.check_law(3).unwrap();
+        assert_eq!(stats.rejected.worker_gone, 3);
+    }
+
+    #[test]
+    fn a_panic_of_the_worker_itself_is_caught_and_told() {
+        let collector = crate::Builder::<Tick>::new().build().unwrap();
+        let shared = &collector.shared;
+        shared.control.board();
+        shared.phase.open();
+        std::thread::scope(|scope| {
+            scope.spawn(|| work_with(shared, |_| panic!("on purpose")));
+        });
+        assert_eq!(collector.state(), State::WorkerGone);
+        assert_eq!(collector.stop(), Err(crate::StopError::WorkerGone));
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 
