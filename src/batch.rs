@@ -1,6 +1,7 @@
 //! What a sink receives: events, and a header that is paid once for all of them.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use object_pool::Pool;
@@ -119,9 +120,15 @@ struct Buffer<E> {
 
 impl<E> Drop for Buffer<E> {
     fn drop(&mut self) {
-        // The destructors of events are foreign code; a panic in one must not reach the worker.
-        let clear = std::panic::AssertUnwindSafe(|| self.events.clear());
-        let _ = std::panic::catch_unwind(clear);
+        // The destructors of events are foreign code; a panic in one must not reach the worker. One by one,
+        // because a second panic while the first unwinds would end the process.
+        if std::mem::needs_drop::<E>() {
+            for event in self.events.drain(..) {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(event)));
+            }
+        } else {
+            self.events.clear();
+        }
         if let Some(home) = self.home.take().filter(|home| home.len() < SPARE_BUFFERS) {
             home.attach(std::mem::take(&mut self.events));
         }

@@ -76,7 +76,7 @@ impl<E: Event> Builder<E> {
 
     /// Sets [`Config::batch_size`].
     pub fn batch_size(mut self, events: usize) -> Self {
-        self.config.batch_size = events;
+        self.config.batch_size = Some(events);
         self
     }
 
@@ -163,8 +163,7 @@ impl<E: Event> Builder<E> {
         config.validate()?;
         let registry = Registry::default();
         let slots = enter_all(sinks, &registry)?;
-        // Calibrates the time stamps now rather than in the loop.
-        clock::keep_time();
+        clock::calibrate();
         let session: Arc<str> = match &config.session_id {
             Some(id) => Arc::from(id.as_str()),
             None => Arc::from(uuid::Uuid::now_v7().to_string()),

@@ -416,6 +416,7 @@ impl<E: Event> Shared<E> {
             peak_pending: worker.peak_pending.get(),
             batches: worker.batches.get(),
             flushes: worker.flushes.get(),
+            last_flush: worker.last_flush(),
             naps: worker.naps.get(),
             waits: self.tally.waits.get(),
             // In a forked child the holder of the lock may not exist.

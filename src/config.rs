@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::wake::NEVER;
 
+/// Waits that nobody ends must end by themselves.
+const LONGEST_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
+
 /// The most slots a lane may have.
 const MAX_CAPACITY: usize = 1 << 30;
 
@@ -12,6 +15,7 @@ const MAX_CAPACITY: usize = 1 << 30;
 /// A critical event is delivered at once, together with everything that is pending, under every strategy
 /// but `Manual`. `flush` and `stop` deliver everything under every strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FlushStrategy {
     /// Every event is delivered within `interval` of its collection. The timer starts with the first
     /// event and no later event postpones it. Half a lane of events is delivered earlier, so that a
@@ -68,6 +72,7 @@ impl FlushStrategy {
 /// Critical events know no policy: their lane evicts nothing, and a full one makes the caller wait for
 /// up to [`Config::critical_wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Overflow {
     /// The oldest queued event of the lane makes room, and is counted as evicted. Its destructor runs on
     /// the collecting thread. This is the default: a training run would rather see what happens now.
@@ -104,9 +109,9 @@ pub struct Config {
     pub critical_capacity: usize,
     /// Slots of the low lane, in events. 1 to 2^30. Defaults to 10,000.
     pub low_capacity: usize,
-    /// The most events that one batch carries, at least 1. A strategy that delivers more than that many
-    /// at a time raises it. Defaults to 100.
-    pub batch_size: usize,
+    /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
+    /// sets off a delivery if that is more; a smaller one splits such a delivery into several batches.
+    pub batch_size: Option<usize>,
     /// What a full lane does. Defaults to [`Overflow::DropOldest`].
     pub overflow: Overflow,
     /// When events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
@@ -136,7 +141,7 @@ impl Default for Config {
             capacity: 10_000,
             critical_capacity: 1_000,
             low_capacity: 10_000,
-            batch_size: 100,
+            batch_size: None,
             overflow: Overflow::default(),
             flush: FlushStrategy::default(),
             critical_wait: Duration::from_millis(100),
@@ -171,9 +176,9 @@ pub struct ConfigWarning {
     /// The setting, as a field of [`Config`].
     pub field: &'static str,
     /// The value it has.
-    pub value: usize,
+    pub value: String,
     /// The value that is used instead.
-    pub used: usize,
+    pub used: String,
     /// The reason.
     pub why: &'static str,
 }
@@ -194,7 +199,9 @@ impl Config {
         for (field, slots) in lanes {
             check(field, slots, SLOTS, (1..=MAX_CAPACITY).contains(&slots))?;
         }
-        check("batch_size", self.batch_size, "1 or more", self.batch_size >= 1)?;
+        if let Some(events) = self.batch_size {
+            check("batch_size", events, "1 or more", events >= 1)?;
+        }
         if let Some(events) = self.flush.events() {
             check("flush.events", events, "1 or more", events >= 1)?;
         }
@@ -202,9 +209,15 @@ impl Config {
             let value = format!("{interval:?}");
             check("flush.interval", value, "more than zero", !interval.is_zero())?;
         }
-        if let Overflow::Block { timeout: Duration::MAX } = self.overflow {
-            let allowed = "a finite timeout, because under the flush strategy Manual nobody makes room";
-            check("overflow.timeout", "endless", allowed, self.flush != FlushStrategy::Manual)?;
+        if self.flush == FlushStrategy::Manual {
+            let allowed = "a day at most under the flush strategy Manual, because nobody makes room";
+            let blocks = match self.overflow {
+                Overflow::Block { timeout } => timeout,
+                Overflow::DropOldest | Overflow::DropNewest => Duration::ZERO,
+            };
+            for (field, wait) in [("overflow.timeout", blocks), ("critical_wait", self.critical_wait)] {
+                check(field, format!("{wait:?}"), allowed, wait <= LONGEST_MANUAL_WAIT)?;
+            }
         }
         if let Some(id) = &self.session_id {
             check("session_id", "empty", "a text that is not empty", !id.is_empty())?;
@@ -217,17 +230,23 @@ impl Config {
     pub fn warnings(&self) -> Vec<ConfigWarning> {
         const WHY: &str = "a lane of `capacity` events never holds more";
         let events = self.flush.events().map(|events| ("flush.events", events));
-        [Some(("batch_size", self.batch_size)), events]
+        [self.batch_size.map(|events| ("batch_size", events)), events]
             .into_iter()
             .flatten()
             .filter(|(_, value)| *value > self.capacity)
-            .map(|(field, value)| ConfigWarning { field, value, used: self.capacity, why: WHY })
+            .map(|(field, value)| ConfigWarning {
+                field,
+                value: value.to_string(),
+                used: self.capacity.to_string(),
+                why: WHY,
+            })
             .collect()
     }
 
     /// The most events of one batch, as it is used.
     pub(crate) fn batch_limit(&self) -> usize {
-        self.batch_size.max(self.flush.events().unwrap_or(1)).min(self.capacity)
+        let by_default = self.flush.events().unwrap_or(1).max(100);
+        self.batch_size.unwrap_or(by_default).min(self.capacity)
     }
 
     /// The number of pending events that sets off a delivery, as it is used; `NEVER` for `Manual`.

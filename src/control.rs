@@ -33,7 +33,9 @@ pub(crate) struct Control<E> {
 pub(crate) struct Desk<E> {
     /// Requests that the worker has not taken yet. Bounded by the callers that wait: a request leaves
     /// with the worker, or with its caller.
-    asked: Asked<E>,
+    asked: Asked,
+    /// Sinks that the worker has not admitted yet.
+    added: Vec<Slot<E>>,
     crew: Station<E>,
     /// Of the run that is going on or ended last; taken by whoever joins it.
     thread: Option<JoinHandle<()>>,
@@ -52,15 +54,15 @@ enum Station<E> {
 }
 
 /// Requests, as the worker takes them.
-pub(crate) struct Asked<E> {
+#[derive(Default)]
+pub(crate) struct Asked {
     pub(crate) flushes: Vec<Arc<Reply<FlushReport>>>,
-    pub(crate) added: Vec<Slot<E>>,
     pub(crate) removed: Vec<(String, Arc<Reply<Option<SinkStats>>>)>,
 }
 
-impl<E> Asked<E> {
+impl Asked {
     pub(crate) fn is_empty(&self) -> bool {
-        self.flushes.is_empty() && self.added.is_empty() && self.removed.is_empty()
+        self.flushes.is_empty() && self.removed.is_empty()
     }
 
     /// Whether everything that was collected so far is to be delivered first.
@@ -69,21 +71,21 @@ impl<E> Asked<E> {
     }
 }
 
-impl<E> Default for Asked<E> {
-    fn default() -> Self {
-        Self { flushes: Vec::new(), added: Vec::new(), removed: Vec::new() }
-    }
-}
-
 impl<E: Event> Control<E> {
     pub(crate) fn new(crew: Crew<E>) -> Self {
-        let desk = Desk { asked: Asked::default(), crew: Station::Here(Box::new(crew)), thread: None };
+        let crew = Station::Here(Box::new(crew));
+        let desk = Desk { asked: Asked::default(), added: Vec::new(), crew, thread: None };
         Self { desk: Mutex::new(desk), ended: Condvar::new() }
     }
 
     /// The worker takes what was asked so far.
-    pub(crate) fn take(&self) -> Asked<E> {
+    pub(crate) fn take(&self) -> Asked {
         std::mem::take(&mut self.desk.lock().asked)
+    }
+
+    /// The worker admits the sinks that were added.
+    pub(crate) fn admit(&self, slots: &mut Vec<Slot<E>>) {
+        slots.append(&mut self.desk.lock().added);
     }
 
     /// Whether nothing was asked. The worker looks once more after it announced sleep: a request that
@@ -115,17 +117,16 @@ impl<E: Event> Control<E> {
 
     /// The worker's last act: gives the crew back, with the sinks that were added meanwhile. The other
     /// requests that came meanwhile are its to answer.
-    pub(crate) fn clock_out(&self, mut crew: Box<Crew<E>>) -> Asked<E> {
+    pub(crate) fn clock_out(&self, mut crew: Box<Crew<E>>) -> Asked {
         let mut desk = self.desk.lock();
-        let mut asked = std::mem::take(&mut desk.asked);
-        crew.slots.append(&mut asked.added);
+        crew.slots.append(&mut desk.added);
         desk.crew = Station::Here(crew);
         self.ended.notify_all();
-        asked
+        std::mem::take(&mut desk.asked)
     }
 
     /// The worker ended by a panic: nobody waits for an answer that cannot come.
-    pub(crate) fn lose(&self) -> Asked<E> {
+    pub(crate) fn lose(&self) -> Asked {
         let mut desk = self.desk.lock();
         desk.crew = Station::Lost;
         self.ended.notify_all();
@@ -133,20 +134,21 @@ impl<E: Event> Control<E> {
     }
 }
 
-/// What a flush did.
+/// What happened up to a flush, since the one before it (or the start) whose report reached its caller. So
+/// nothing that fails between two flushes is missed by both.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 #[must_use = "a sink may have failed; see `is_clean`"]
 pub struct FlushReport {
-    /// Events delivered to the sinks by this flush. Others may have been delivered before it.
+    /// Events that every sink has seen.
     pub processed: u64,
-    /// Events that were evicted since the batch before this flush.
+    /// Events that were evicted.
     pub evicted: u64,
-    /// What the flush did in each sink.
+    /// What happened in each sink.
     pub sinks: Vec<SinkFlush>,
 }
 
-/// What a flush did in one sink.
+/// What happened in one sink up to a flush, since the one before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SinkFlush {
@@ -156,12 +158,13 @@ pub struct SinkFlush {
     pub delivered: u64,
     /// Events that it failed to take.
     pub failed: u64,
-    /// Why its own flush, or else its last write, failed.
+    /// What the last error or panic said, in a write or in the flush itself.
     pub error: Option<String>,
 }
 
 impl FlushReport {
-    /// Whether every sink took every event, and could be flushed. Evictions are no failure of a sink.
+    /// Whether every sink took every event offered to it since the flush before, and could be flushed.
+    /// Evictions are no failure of a sink.
     pub fn is_clean(&self) -> bool {
         self.sinks.iter().all(|sink| sink.failed == 0 && sink.error.is_none())
     }
@@ -307,9 +310,8 @@ impl<E: Event> Collector<E> {
         match &mut desk.crew {
             Station::Here(crew) => crew.slots.push(slot),
             Station::Boarding(_) | Station::AtWork => {
-                desk.asked.added.push(slot);
-                drop(desk);
-                self.shared.phase.wake();
+                // It is admitted with the next batch or flush; nothing needs to happen before.
+                desk.added.push(slot);
             }
             Station::Lost => {
                 drop(desk);
@@ -331,6 +333,9 @@ impl<E: Event> Collector<E> {
     pub fn remove_sink(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
         let unknown = || SinkChangeError::UnknownSink { name: name.to_owned() };
         self.shared.refuse_waiting()?;
+        if !self.shared.registry.knows(name) {
+            return Err(unknown());
+        }
         let timeout = self.shared.config.flush_timeout;
         let reply = Reply::new();
         let mut desk = self.shared.control.desk.lock();
@@ -352,7 +357,16 @@ impl<E: Event> Collector<E> {
         match reply.wait(deadline_in(timeout)) {
             Some(Some(stats)) => stats.ok_or_else(unknown),
             Some(None) => Err(FlushError::WorkerGone.into()),
-            None => Err(self.shared.flush_timed_out(timeout).into()),
+            None => {
+                // It stays asked for, but once for a name: the mailbox does not grow while the worker hangs.
+                let mut desk = self.shared.control.desk.lock();
+                let is_mine = |asked: &(String, Arc<_>)| Arc::ptr_eq(&asked.1, &reply);
+                if desk.asked.removed.iter().filter(|asked| asked.0 == name).count() > 1 {
+                    desk.asked.removed.retain(|asked| !is_mine(asked));
+                }
+                drop(desk);
+                Err(self.shared.flush_timed_out(timeout).into())
+            }
         }
     }
 
@@ -409,12 +423,17 @@ impl<E: Event> Shared<E> {
             Ok(()) => {}
         }
         let deadline = deadline_in(timeout);
-        let mut desk = self.control.desk.lock();
-        let discarded = match self.phase.close() {
-            Closed::NeverStarted => self.discard_late(),
-            Closed::Draining | Closed::Already => 0,
+        let discarded = match self.close() {
+            Some(crew) => {
+                let discarded = self.discard_late();
+                let late = self.control.clock_out(crew);
+                worker::answer(late, &FlushReport::default(), |_| None);
+                discarded
+            }
+            None => 0,
         };
         self.room.release();
+        let mut desk = self.control.desk.lock();
         let report = |left_behind, busy_sink| StopReport {
             stats: self.stats(),
             left_behind,
@@ -422,6 +441,7 @@ impl<E: Event> Shared<E> {
             elapsed: begun.elapsed(),
         };
         if !self.await_end(&mut desk, deadline) {
+            drop(desk);
             let busy = self.registry.busy();
             let report = Box::new(report(self.pending(), busy));
             return Err(StopError::TimedOut { report });
@@ -434,6 +454,19 @@ impl<E: Event> Shared<E> {
             let _ = thread.join();
         }
         if is_lost { Err(StopError::WorkerGone) } else { Ok(report(discarded, None)) }
+    }
+
+    /// Refuses events from now on. The crew of a collector that never had a worker is the caller's until it
+    /// has done what the worker would have: nothing can start meanwhile.
+    fn close(&self) -> Option<Box<Crew<E>>> {
+        let mut desk = self.control.desk.lock();
+        match (self.phase.close(), std::mem::replace(&mut desk.crew, Station::AtWork)) {
+            (Closed::NeverStarted, Station::Here(crew)) => Some(crew),
+            (_, crew) => {
+                desk.crew = crew;
+                None
+            }
+        }
     }
 
     /// Waits until no worker has the crew; `false` when the deadline comes first.

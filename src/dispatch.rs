@@ -7,6 +7,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::batch::Batch;
+use crate::control::SinkFlush;
 use crate::sink::{Sink, SinkError};
 use crate::stats::SinkTally;
 use crate::sync::{Arc, Ordering};
@@ -15,11 +16,20 @@ use crate::sync::{Arc, Ordering};
 pub(crate) struct Slot<E> {
     sink: Box<dyn Sink<E>>,
     pub(crate) tally: Arc<SinkTally>,
+    /// What the counters were when a flush last told of them.
+    told: Told,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    delivered: u64,
+    failed: u64,
+    troubles: u64,
 }
 
 impl<E> Slot<E> {
     pub(crate) fn new(sink: Box<dyn Sink<E>>, tally: Arc<SinkTally>) -> Self {
-        Self { sink, tally }
+        Self { sink, tally, told: Told::default() }
     }
 
     /// Offers a batch to the sink and counts what becomes of it.
@@ -36,14 +46,37 @@ impl<E> Slot<E> {
         self.tally.in_flight.store(0, Ordering::Relaxed);
     }
 
-    /// Flushes the sink; says what went wrong.
-    pub(crate) fn flush(&mut self) -> Result<(), ()> {
-        self.guarded(|sink| sink.flush()).map_err(drop)
+    /// Flushes the sink; what goes wrong is counted.
+    pub(crate) fn flush(&mut self) {
+        if self.guarded(|sink| sink.flush()).is_err() {
+            self.tally.flush_errors.add(1);
+        }
+    }
+
+    /// What happened since the flush that was told last.
+    pub(crate) fn news(&self) -> SinkFlush {
+        let (now, told) = (self.tally.snapshot(), self.told);
+        SinkFlush {
+            delivered: now.delivered - told.delivered,
+            failed: now.failed - told.failed,
+            error: now.last_error.filter(|_| now.errors + now.panics > told.troubles),
+            name: now.name,
+        }
+    }
+
+    /// The news were told to somebody.
+    pub(crate) fn set_told(&mut self) {
+        let tally = &self.tally;
+        self.told = Told {
+            delivered: tally.delivered.get(),
+            failed: tally.failed.get(),
+            troubles: tally.errors.get() + tally.panics.get(),
+        };
     }
 
     /// Ends the sink; its destructor is foreign code too.
     pub(crate) fn end(self) -> Arc<SinkTally> {
-        let Self { sink, tally } = self;
+        let Self { sink, tally, .. } = self;
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(sink))) {
             note_panic(&tally, panic);
         }

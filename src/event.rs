@@ -8,7 +8,7 @@ mod value;
 
 pub use name::Name;
 pub use record::{Extra, Record};
-pub use value::{Fields, Histogram, Image, ImageFormat, Text, Value};
+pub use value::{Fields, Histogram, HistogramError, Image, ImageFormat, Text, Value};
 
 /// Something that can be collected. Every method has a default: `impl Event for MyEvent {}` is enough.
 ///

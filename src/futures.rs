@@ -52,8 +52,9 @@ impl<E: Event> Collector<E> {
         FlushAsync { collector: self.clone(), state: Flushing::NotAsked }
     }
 
-    /// A [`futures::Sink`](Sink) into this collector: under [`Overflow::Block`] it is ready when there is
-    /// room, `flush` flushes, and `close` flushes too; it does not stop the collector.
+    /// A [`futures::Sink`](Sink) into this collector. Under [`Overflow::Block`] it holds one event that found
+    /// no room, and is ready again when that is queued; dropping the sink drops that event. `flush` flushes
+    /// the collector, and so does `close`, which does not stop it.
     pub fn as_sink(&self) -> CollectSink<E> {
         CollectSink { collector: self.clone(), collecting: None, flushing: None }
     }
@@ -262,6 +263,9 @@ impl<E: Event> Sink<E> for CollectSink<E> {
 
     fn start_send(self: Pin<&mut Self>, event: E) -> Result<(), Self::Error> {
         let this = self.get_mut();
+        // A flush that was begun and not awaited does not cover this event; its end must not be taken for one
+        // that does.
+        this.flushing = None;
         this.collecting = Some(this.collector.collect_async(event));
         // Polled at once, so that an event for which there is room does not depend on another poll. One
         // for which there is none leaves a waker that wakes nobody; the next `poll_ready` replaces it.

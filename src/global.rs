@@ -38,9 +38,18 @@ pub fn init(collector: Collector<Record>) -> Result<(), AlreadyInitialized> {
     GLOBAL.set(collector).map_err(AlreadyInitialized)
 }
 
-/// The collector of the program; installs the one that `make` makes if there is none.
-pub fn get_or_init(make: impl FnOnce() -> Collector<Record>) -> Collector<Record> {
-    GLOBAL.get_or_init(make).clone()
+/// The collector given to [`init`]; if there is none, installs the one that `make` makes.
+///
+/// # Errors
+///
+/// That of `make`.
+pub fn get_or_init<F>(make: impl FnOnce() -> Result<Collector<Record>, F>) -> Result<Collector<Record>, F> {
+    if let Some(collector) = GLOBAL.get() {
+        return Ok(collector.clone());
+    }
+    let made = make()?;
+    // Should another thread have been faster, its collector holds, and ours ends here.
+    Ok(GLOBAL.get_or_init(|| made).clone())
 }
 
 /// The collector of the program, if one is installed: the innermost [`scoped`] one of this thread, or else

@@ -4,7 +4,8 @@
 // In the order in which an event meets them; the blank lines keep it so.
 mod event;
 pub use event::{
-    Event, Extra, Fields, Histogram, Image, ImageFormat, Name, Priority, Record, Text, Value, catalog,
+    Event, Extra, Fields, Histogram, HistogramError, Image, ImageFormat, Name, Priority, Record, Text, Value,
+    catalog,
 };
 
 mod collector;

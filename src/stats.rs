@@ -13,6 +13,7 @@
 //! rings. So `offered` is a sum here, and a test of the law counts its own calls.
 
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -40,8 +41,18 @@ pub(crate) struct WorkerTally {
     pub(crate) processed: Count,
     pub(crate) batches: Count,
     pub(crate) flushes: Count,
+    /// Nanoseconds since 1970, 0 before the first flush.
+    pub(crate) last_flush: Count,
     pub(crate) naps: Count,
     pub(crate) peak_pending: Count,
+}
+
+impl WorkerTally {
+    /// The moment of the last flush.
+    pub(crate) fn last_flush(&self) -> Option<SystemTime> {
+        let nanos = self.last_flush.get();
+        (nanos > 0).then(|| UNIX_EPOCH + Duration::from_nanos(nanos))
+    }
 }
 
 /// Events that were not taken, by reason.
@@ -81,6 +92,7 @@ pub(crate) struct SinkTally {
     pub(crate) failed: Count,
     pub(crate) errors: Count,
     pub(crate) panics: Count,
+    pub(crate) flush_errors: Count,
     /// Events that the sink is busy with; 0 between calls.
     pub(crate) in_flight: AtomicU64,
     /// 1 while the worker is in a call of the sink.
@@ -97,6 +109,7 @@ impl SinkTally {
             failed: Count::default(),
             errors: Count::default(),
             panics: Count::default(),
+            flush_errors: Count::default(),
             in_flight: AtomicU64::new(0),
             is_busy: AtomicU64::new(0),
             last_error: Mutex::new(None),
@@ -112,6 +125,7 @@ impl SinkTally {
             in_flight: self.in_flight.load(Ordering::Relaxed),
             errors: self.errors.get(),
             panics: self.panics.get(),
+            flush_errors: self.flush_errors.get(),
             last_error: self.last_error.lock().clone(),
         }
     }
@@ -131,6 +145,11 @@ impl Registry {
         let tally = Arc::new(SinkTally::new(name.to_owned()));
         tallies.push(Arc::clone(&tally));
         Some(tally)
+    }
+
+    /// Whether a sink has this name.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.0.lock().iter().any(|tally| tally.name == name)
     }
 
     /// Strikes a name out.
@@ -176,7 +195,9 @@ pub struct Stats {
     pub batches: u64,
     /// Flushes done, those of `stop` included.
     pub flushes: u64,
-    /// How often the worker went to sleep.
+    /// When the last of them was done.
+    pub last_flush: Option<SystemTime>,
+    /// How often the worker went to sleep, or was about to when something came up.
     pub naps: u64,
     /// How often a producer had to wait for room.
     pub waits: u64,
@@ -223,6 +244,8 @@ pub struct SinkStats {
     pub errors: u64,
     /// Calls that panicked, those of `flush` included.
     pub panics: u64,
+    /// Calls of `flush` that returned an error or panicked.
+    pub flush_errors: u64,
     /// What the last error or panic said.
     pub last_error: Option<String>,
 }

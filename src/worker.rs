@@ -12,7 +12,7 @@ use crate::batch::{Batch, Press};
 use crate::clock;
 use crate::collector::Shared;
 use crate::config::Config;
-use crate::control::{Asked, FlushReport, SinkFlush};
+use crate::control::{Asked, FlushReport, Reply};
 use crate::dispatch::{Slot, dispatch};
 use crate::event::Event;
 use crate::stats::{Registry, SinkStats};
@@ -24,11 +24,14 @@ pub(crate) struct Crew<E> {
     pub(crate) slots: Vec<Slot<E>>,
     press: Press<E>,
     parker: Parker,
+    /// What the counters were when a flush last told of them.
+    told_processed: u64,
+    told_evictions: u64,
 }
 
 impl<E> Crew<E> {
     pub(crate) fn new(slots: Vec<Slot<E>>, press: Press<E>, parker: Parker) -> Self {
-        Self { slots, press, parker }
+        Self { slots, press, parker, told_processed: 0, told_evictions: 0 }
     }
 
     /// Takes the slot of that name out.
@@ -40,8 +43,7 @@ impl<E> Crew<E> {
 
 /// Flushes and ends a sink that was taken out, and gives its name free.
 pub(crate) fn retire<E>(mut slot: Slot<E>, registry: &Registry) -> SinkStats {
-    // What fails is counted, and told by the statistics that are returned.
-    let _ = slot.flush();
+    slot.flush();
     let tally = slot.end();
     registry.strike(&tally.name);
     tally.snapshot()
@@ -83,8 +85,8 @@ enum Duty {
     Finish,
     /// Everything that is pending is due.
     Sweep,
-    /// Enough is pending for one batch.
-    Batch,
+    /// Enough is pending to deliver that much.
+    Load,
     Sleep,
 }
 
@@ -100,19 +102,18 @@ impl<E: Event> Worker<'_, E> {
         loop {
             // Requests before rings: whoever asks for a flush has collected before. The other way round,
             // an event collected between the two looks would be missed by its flush.
-            let mut asked = self.shared.control.take();
-            self.crew.slots.append(&mut asked.added);
+            let asked = self.shared.control.take();
             let now = self.shared.clock.now();
             match self.next_duty(&asked, now) {
                 Duty::Finish => return self.finish(asked),
                 Duty::Sweep => self.serve(asked, now),
-                Duty::Batch => self.deliver_one(),
+                Duty::Load => self.deliver_load(),
                 Duty::Sleep => self.sleep(now),
             }
         }
     }
 
-    fn next_duty(&mut self, asked: &Asked<E>, now: Instant) -> Duty {
+    fn next_duty(&mut self, asked: &Asked, now: Instant) -> Duty {
         let lanes = &self.shared.lanes;
         let pending = lanes.pending();
         self.shared.tally.worker.peak_pending.raise_to(pending as u64);
@@ -123,34 +124,33 @@ impl<E: Event> Worker<'_, E> {
         } else if asked.wants_sweep() || self.schedule.is_due(now) || lanes.has_critical(trigger) {
             Duty::Sweep
         } else if lanes.presses(trigger) {
-            Duty::Batch
+            Duty::Load
         } else {
             Duty::Sleep
         }
     }
 
     /// Delivers everything that is pending, then answers.
-    fn serve(&mut self, asked: Asked<E>, now: Instant) {
-        let before = Account::take(self);
+    fn serve(&mut self, asked: Asked, now: Instant) {
+        let taken = self.shared.tally.worker.taken.get();
         self.sweep();
-        self.schedule.swept(now, self.shared.tally.worker.taken.get() > before.taken);
-        if !asked.flushes.is_empty() {
-            let report = self.flush(&before);
-            self.answer(asked, &report);
-        } else if !asked.removed.is_empty() {
+        self.schedule.swept(now, self.shared.tally.worker.taken.get() > taken);
+        if asked.flushes.is_empty() {
             self.answer(asked, &FlushReport::default());
+        } else {
+            let report = self.flush();
+            self.answer(asked, &report);
         }
     }
 
     /// Drains, closes the door behind the last event, and flushes.
-    fn finish(&mut self, asked: Asked<E>) -> FlushReport {
-        let before = Account::take(self);
+    fn finish(&mut self, asked: Asked) -> FlushReport {
         // Since `Draining` only events that were on their way come in.
         self.sweep();
         self.shared.phase.set_stopped();
         // Those that came after this sweep began find `Stopped` and are taken out by whoever put them in.
         self.sweep();
-        let report = self.flush(&before);
+        let report = self.flush();
         self.answer(asked, &report);
         report
     }
@@ -166,10 +166,15 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    fn deliver_one(&mut self) {
+    /// Delivers as many events as set this off, or more if they fit into the last batch.
+    fn deliver_load(&mut self) {
         let mut round = self.shared.lanes.round();
-        if let Some(batch) = self.crew.press.next_batch(&self.shared.lanes, &mut round) {
-            self.deliver(batch);
+        let mut left = self.schedule.trigger as usize;
+        while left > 0 && !round.is_over() {
+            if let Some(batch) = self.crew.press.next_batch(&self.shared.lanes, &mut round) {
+                left = left.saturating_sub(batch.len());
+                self.deliver(batch);
+            }
         }
     }
 
@@ -180,37 +185,35 @@ impl<E: Event> Worker<'_, E> {
         tally.batches.add(1);
         // Before the sinks, which may be slow: there is room by now.
         self.shared.room.release();
-        clock::keep_time();
+        // After the events were taken: a sink gets every event that is collected once it was added.
+        self.shared.control.admit(&mut self.crew.slots);
         dispatch(&mut self.crew.slots, &batch);
         tally.processed.add(events);
     }
 
-    /// Flushes every sink, and tells what happened since `before`.
-    fn flush(&mut self, before: &Account) -> FlushReport {
+    /// Flushes every sink, and tells what happened since the flush that was told last.
+    fn flush(&mut self) -> FlushReport {
+        self.shared.control.admit(&mut self.crew.slots);
+        self.crew.slots.iter_mut().for_each(Slot::flush);
         let tally = &self.shared.tally.worker;
-        let slots = self.crew.slots.iter_mut().zip(&before.slots);
-        let sinks = slots.map(|(slot, &(delivered, failed, troubles))| {
-            let is_flushed = slot.flush().is_ok();
-            let now = slot.tally.snapshot();
-            let has_trouble = !is_flushed || now.errors + now.panics > troubles;
-            SinkFlush {
-                name: now.name,
-                delivered: now.delivered - delivered,
-                failed: now.failed - failed,
-                error: now.last_error.filter(|_| has_trouble),
-            }
-        });
-        let sinks = sinks.collect();
         tally.flushes.add(1);
+        tally.last_flush.raise_to(clock::unix_nanos());
         FlushReport {
-            processed: tally.processed.get() - before.processed,
-            evicted: self.crew.press.told_evictions() - before.told_evictions,
-            sinks,
+            processed: tally.processed.get() - self.crew.told_processed,
+            evicted: self.crew.press.told_evictions() - self.crew.told_evictions,
+            sinks: self.crew.slots.iter().map(Slot::news).collect(),
         }
     }
 
-    fn answer(&mut self, asked: Asked<E>, report: &FlushReport) {
+    fn answer(&mut self, asked: Asked, report: &FlushReport) {
         let Self { shared, crew, .. } = self;
+        // A caller that has given up meanwhile has heard nothing: the next one is told.
+        if asked.flushes.iter().any(Reply::is_awaited) {
+            crew.slots.iter_mut().for_each(Slot::set_told);
+            crew.told_processed = shared.tally.worker.processed.get();
+            crew.told_evictions = crew.press.told_evictions();
+        }
+        shared.control.admit(&mut crew.slots);
         answer(asked, report, |name| crew.take_slot(name).map(|slot| retire(slot, &shared.registry)));
     }
 
@@ -218,12 +221,13 @@ impl<E: Event> Worker<'_, E> {
     fn sleep(&mut self, now: Instant) {
         let phase = &self.shared.phase;
         let wake_at = self.schedule.wake_at();
+        // Counted before it shows in the phase: whoever sees the worker asleep sees this nap.
+        self.shared.tally.worker.naps.add(1);
         if !phase.fall_asleep(wake_at) {
             return;
         }
         // What came before the announcement rings no bell.
         if !self.shared.lanes.calls(wake_at) && self.shared.control.is_quiet() {
-            self.shared.tally.worker.naps.add(1);
             self.shared.clock.park(&self.crew.parker, self.schedule.due.filter(|due| *due > now));
         }
         phase.get_up();
@@ -231,37 +235,12 @@ impl<E: Event> Worker<'_, E> {
 }
 
 /// Answers every request; `remove` takes a sink out by its name.
-fn answer<E>(asked: Asked<E>, report: &FlushReport, mut remove: impl FnMut(&str) -> Option<SinkStats>) {
+pub(crate) fn answer(asked: Asked, report: &FlushReport, mut remove: impl FnMut(&str) -> Option<SinkStats>) {
     for (name, reply) in asked.removed {
         reply.answer(Some(remove(&name)));
     }
     for reply in asked.flushes {
         reply.answer(Some(report.clone()));
-    }
-}
-
-/// The counters before a flush, so that its report can tell the difference.
-struct Account {
-    taken: u64,
-    processed: u64,
-    told_evictions: u64,
-    /// Delivered, failed and troubles of each slot, in their order.
-    slots: Vec<(u64, u64, u64)>,
-}
-
-impl Account {
-    fn take<E: Event>(worker: &Worker<'_, E>) -> Self {
-        let tally = &worker.shared.tally.worker;
-        let of_slot = |slot: &Slot<E>| {
-            let tally = &slot.tally;
-            (tally.delivered.get(), tally.failed.get(), tally.errors.get() + tally.panics.get())
-        };
-        Self {
-            taken: tally.taken.get(),
-            processed: tally.processed.get(),
-            told_evictions: worker.crew.press.told_evictions(),
-            slots: worker.crew.slots.iter().map(of_slot).collect(),
-        }
     }
 }
 

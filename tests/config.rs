@@ -10,7 +10,7 @@ use forebay::{BuildError, Collector, Config, FlushStrategy, Overflow, StartError
 fn the_defaults_are_the_documented_ones() {
     let config = Config::default();
     assert_eq!((config.capacity, config.critical_capacity, config.low_capacity), (10_000, 1_000, 10_000));
-    assert_eq!((config.batch_size, config.overflow), (100, Overflow::DropOldest));
+    assert_eq!((config.batch_size, config.overflow), (None, Overflow::DropOldest));
     assert_eq!(config.flush, FlushStrategy::Hybrid { events: 100, interval: Duration::from_secs(1) });
     assert_eq!(config.stop_timeout, Duration::from_secs(10));
     assert_eq!(config.flush_timeout, Duration::from_secs(10));
@@ -24,13 +24,15 @@ fn the_defaults_are_the_documented_ones() {
 fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
     let zero = Duration::ZERO;
     let base = Config::default;
+    let day = "a day at most under the flush strategy Manual, because nobody makes room";
+    let day_and_more = Duration::from_secs(86_401);
     let slots = "allowed is 1 to 1073741824 (2^30)";
     let cases = [
         (Config { capacity: 0, ..base() }, format!("capacity is 0, {slots}")),
         (Config { capacity: 1 << 31, ..base() }, format!("capacity is 2147483648, {slots}")),
         (Config { critical_capacity: 0, ..base() }, format!("critical_capacity is 0, {slots}")),
         (Config { low_capacity: 0, ..base() }, format!("low_capacity is 0, {slots}")),
-        (Config { batch_size: 0, ..base() }, "batch_size is 0, allowed is 1 or more".into()),
+        (Config { batch_size: Some(0), ..base() }, "batch_size is 0, allowed is 1 or more".into()),
         (
             Config { flush: FlushStrategy::Size { events: 0 }, ..base() },
             "flush.events is 0, allowed is 1 or more".into(),
@@ -49,9 +51,11 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
                 overflow: Overflow::Block { timeout: Duration::MAX },
                 ..base()
             },
-            "overflow.timeout is endless, allowed is a finite timeout, because under the flush strategy \
-             Manual nobody makes room"
-                .into(),
+            format!("overflow.timeout is {:?}, allowed is {day}", Duration::MAX),
+        ),
+        (
+            Config { flush: FlushStrategy::Manual, critical_wait: day_and_more, ..base() },
+            format!("critical_wait is 86401s, allowed is {day}"),
         ),
         (
             Config { session_id: Some(String::new()), ..base() },
@@ -77,7 +81,7 @@ fn the_largest_and_smallest_allowed_settings_are_allowed() {
         capacity: 1,
         critical_capacity: 1,
         low_capacity: 1 << 30,
-        batch_size: usize::MAX,
+        batch_size: Some(usize::MAX),
         flush: FlushStrategy::Hybrid { events: usize::MAX, interval: Duration::MAX },
         overflow: Overflow::Block { timeout: Duration::MAX },
         ..Config::default()
@@ -87,7 +91,8 @@ fn the_largest_and_smallest_allowed_settings_are_allowed() {
 
 #[test]
 fn a_batch_larger_than_the_lane_is_clamped_and_says_so() {
-    let config = Config { capacity: 2, flush: FlushStrategy::Size { events: 50 }, ..Config::default() };
+    let flush = FlushStrategy::Size { events: 50 };
+    let config = Config { capacity: 2, batch_size: Some(100), flush, ..Config::default() };
     let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
     let why = "used is 2: a lane of `capacity` events never holds more";
     assert_eq!(warnings, [format!("batch_size is 100, {why}"), format!("flush.events is 50, {why}")]);

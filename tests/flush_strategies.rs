@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use forebay::sink::{MemorySink, from_fn};
-use forebay::{Batch, Collector, FlushStrategy, ManualClock};
+use forebay::{Batch, Collector, Config, FlushStrategy, ManualClock};
 use support::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -165,22 +165,24 @@ fn manual_delivers_nothing_until_asked() {
 #[test]
 fn a_batch_carries_no_more_than_its_limit() {
     let limits = [
-        (5, FlushStrategy::Manual, 5),
-        // A strategy that delivers more at a time raises it.
-        (5, FlushStrategy::Size { events: 20 }, 20),
-        (30, FlushStrategy::Size { events: 20 }, 30),
+        (Some(5), FlushStrategy::Manual, 5),
+        (Some(5), FlushStrategy::Size { events: 20 }, 5),
+        (Some(30), FlushStrategy::Size { events: 20 }, 30),
+        (None, FlushStrategy::Size { events: 20 }, 100),
+        (None, FlushStrategy::Size { events: 150 }, 150),
     ];
     for (batch_size, strategy, limit) in limits {
         let memory = MemorySink::new();
-        let collector = ticks().batch_size(batch_size).flush(strategy).sink(memory.clone()).build().unwrap();
-        for number in 0..100 {
+        let config = Config { batch_size, flush: strategy, ..Config::default() };
+        let collector = ticks().config(config).sink(memory.clone()).build().unwrap();
+        for number in 0..300 {
             collector.collect(tick(number));
         }
         collector.start().unwrap();
         collector.stop().unwrap();
         let sizes: Vec<usize> = memory.batches().iter().map(Batch::len).collect();
         assert_eq!(sizes.iter().max(), Some(&limit), "{strategy:?}: {sizes:?}");
-        assert_eq!(numbers(&memory.events()), (0..100).collect::<Vec<_>>());
-        law(&collector, 100);
+        assert_eq!(numbers(&memory.events()), (0..300).collect::<Vec<_>>());
+        law(&collector, 300);
     }
 }

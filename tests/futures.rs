@@ -258,6 +258,55 @@ fn a_handle_is_a_futures_sink() {
 }
 
 #[test]
+fn a_flush_that_was_cancelled_is_not_taken_for_a_later_one() {
+    let gate = Gate::closed();
+    let memory = MemorySink::new();
+    let collector = stalled(ticks().sink(memory.clone()), &gate);
+    let mut sink = collector.as_sink();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(sink.flush()).poll(&mut context).is_pending());
+    block_on(sink.feed(tick(1))).unwrap();
+    gate.open();
+    block_on(sink.flush()).unwrap();
+    assert_eq!(numbers(&memory.events()), [u64::MAX, 1], "what was sent before the flush is there after it");
+    collector.stop().unwrap();
+    law(&collector, 2);
+}
+
+#[test]
+fn a_waker_that_ends_a_task_may_come_back_into_the_collector() {
+    /// Its wake drops a task that holds a flush, as an executor that is shutting down does.
+    struct LastTask(std::sync::Mutex<Option<forebay::FlushAsync<Tick>>>);
+    impl Wake for LastTask {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().unwrap().take());
+        }
+    }
+    let collector = ticks().capacity(1).overflow(Overflow::Block { timeout: LONG }).build().unwrap();
+    collector.collect(tick(0));
+    collector.start().unwrap();
+    let _ = collector.flush().unwrap();
+    let gate = Gate::closed();
+    collector.add_sink(gate.sink()).unwrap();
+    collector.collect(tick(1));
+    let mut flushing = Box::pin(collector.flush_async());
+    assert!(flushing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    gate.await_arrivals(1);
+    collector.collect(tick(2));
+    let mut second = collector.flush_async();
+    assert!(pin!(&mut second).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let waker: Waker = Arc::new(LastTask(std::sync::Mutex::new(Some(second)))).into();
+    let mut waiting = Box::pin(collector.collect_async(tick(3)));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    // Stop tells the waiting task, whose waker takes a flush back.
+    assert!(collector.stop_timeout(Duration::ZERO).is_err());
+    gate.open();
+    collector.stop().unwrap();
+    assert_eq!(block_on(waiting), Outcome::Stopped);
+    law(&collector, 4);
+}
+
+#[test]
 fn a_stream_can_be_forwarded() {
     let memory = MemorySink::new();
     let collector = ticks().sink(memory.clone()).start().unwrap();

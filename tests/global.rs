@@ -30,7 +30,8 @@ fn without_a_collector_no_argument_is_evaluated_and_then_every_thread_has_it() {
     let error = init(second).unwrap_err();
     assert_eq!(error.to_string(), "a global collector is installed already");
     assert!(error.0.is_running(), "it comes back as it was");
-    assert_eq!(get_or_init(|| unreachable!("there is one")).session_id(), global().unwrap().session_id());
+    let same = get_or_init(|| -> Result<Collector, ()> { unreachable!("there is one") }).unwrap();
+    assert_eq!(same.session_id(), global().unwrap().session_id());
 
     let collector = global().unwrap();
     let _ = collector.flush().unwrap();

@@ -25,12 +25,15 @@ fn an_idle_worker_sleeps_once_and_stays_asleep() {
         collector.collect(tick(0));
         let _ = collector.flush().unwrap();
         // Once the interval after the last event is over there is nothing left to wait for: three hundred
-        // intervals later the worker has not stirred.
-        std::thread::park_timeout(Duration::from_millis(100));
-        until_asleep(&collector);
-        let naps = collector.stats().naps;
-        std::thread::park_timeout(Duration::from_millis(300));
-        assert_eq!(collector.stats().naps, naps, "{strategy:?}");
+        // intervals go by and the worker does not stir. A busy machine may be late in getting there, so it
+        // has several tries; a worker that polls has none.
+        let is_quiet = (0..10).any(|_| {
+            until_asleep(&collector);
+            let naps = collector.stats().naps;
+            std::thread::park_timeout(Duration::from_millis(300));
+            collector.stats().naps == naps
+        });
+        assert!(is_quiet, "{strategy:?}");
         collector.stop().unwrap();
         law(&collector, 1);
     }

@@ -165,6 +165,32 @@ fn a_flush_says_what_failed_and_where() {
 }
 
 #[test]
+fn what_failed_between_two_flushes_is_told_by_the_second() {
+    let collector = ticks().flush(FlushStrategy::Size { events: 10 }).sink(failing("down")).start().unwrap();
+    collector.collect_batch((0..100).map(tick));
+    until("all is delivered, without any flush", || collector.pending() == 0);
+    let report = collector.flush().unwrap();
+    assert!(!report.is_clean());
+    assert_eq!((report.processed, report.sinks[0].failed), (100, 100));
+    assert!(collector.flush().unwrap().is_clean(), "it is told once");
+    collector.stop().unwrap();
+    law(&collector, 100);
+}
+
+#[test]
+fn what_a_flush_could_not_tell_because_its_caller_gave_up_is_told_by_the_next() {
+    let gate = Gate::closed();
+    let collector = stalled(ticks().sink(failing("down")), &gate);
+    let given_up = collector.flush_timeout(Duration::from_millis(1));
+    assert!(given_up.is_err());
+    gate.open();
+    let report = collector.flush().unwrap();
+    assert_eq!((report.processed, report.sinks[0].failed), (1, 1));
+    collector.stop().unwrap();
+    law(&collector, 1);
+}
+
+#[test]
 fn a_sink_that_cannot_flush_is_told_apart_from_one_that_cannot_write() {
     struct NoFlush;
     impl forebay::sink::Sink<Tick> for NoFlush {
@@ -183,6 +209,9 @@ fn a_sink_that_cannot_flush_is_told_apart_from_one_that_cannot_write() {
     let report = collector.flush().unwrap();
     assert_eq!((report.sinks[0].delivered, report.sinks[0].failed), (1, 0));
     assert_eq!(report.sinks[0].error.as_deref(), Some("flush failed: disk on fire"));
+    let stats = collector.stats();
+    assert_eq!((stats.sinks[0].errors, stats.sinks[0].flush_errors), (1, 1));
+    assert!(stats.last_flush.is_some());
     collector.stop().unwrap();
     law(&collector, 1);
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use forebay::sink::{MemorySink, Sink, SinkError, from_fn};
 use forebay::{
-    Batch, Collector, FlushError, FlushStrategy, Outcome, SinkChangeError, StartError, State, StopError,
+    Batch, Builder, Collector, Event, FlushError, FlushStrategy, Outcome, SinkChangeError, StartError, State,
+    StopError,
 };
 use support::*;
 
@@ -93,6 +94,31 @@ fn a_hung_sink_does_not_hold_stop_past_its_deadline() {
     assert!(collector.is_running());
     collector.stop().unwrap();
     law(&collector, 11);
+}
+
+#[test]
+fn stop_runs_destructors_and_wakers_that_come_back_into_the_collector() {
+    /// An event whose destructor flushes, as a log line about its own loss might.
+    struct Chatty(Arc<OnceLock<Collector<Chatty>>>);
+    impl Event for Chatty {}
+    impl Drop for Chatty {
+        fn drop(&mut self) {
+            if let Some(collector) = self.0.get() {
+                let _ = collector.flush_timeout(Duration::ZERO);
+                let _ = collector.stats();
+            }
+        }
+    }
+    let handle = Arc::new(OnceLock::new());
+    let collector = Builder::<Chatty>::new().build().unwrap();
+    assert!(handle.set(collector.clone()).is_ok());
+    for _ in 0..3 {
+        collector.collect(Chatty(handle.clone()));
+    }
+    assert_eq!(collector.stop().unwrap().left_behind, 3);
+    collector.start().unwrap();
+    collector.stop().unwrap();
+    law(&collector, 3);
 }
 
 #[test]
@@ -268,7 +294,8 @@ fn collecting_flushing_and_stopping_while_a_thread_panics_works() {
 fn no_thread_means_an_error_and_a_collector_as_it_was() {
     let memory = MemorySink::new();
     // No system has that much address space for a stack.
-    let collector = ticks().thread_stack_size(1 << 62).sink(memory.clone()).build().unwrap();
+    let collector =
+        ticks().thread_stack_size(isize::MAX as usize & !0xffff).sink(memory.clone()).build().unwrap();
     collector.collect(tick(0));
     for _ in 0..2 {
         let error = collector.start().unwrap_err();

@@ -99,6 +99,39 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_histogram_of_a_narrow_or_an_endless_range_is_in_order(
+        low in any::<f64>().prop_filter("finite", |x| x.is_finite()),
+        ulps in proptest::collection::vec(0..64u64, 1..20),
+        bins in 1..80usize,
+    ) {
+        let near: Vec<f64> = ulps.iter().map(|n| f64::from_bits(low.to_bits().saturating_add(*n))).collect();
+        for values in [near, vec![low, f64::MAX, -f64::MAX], vec![low, 0.0, f64::MIN_POSITIVE / 4.0]] {
+            let histogram = Histogram::from_values(&values, bins);
+            let finite = values.iter().filter(|value| value.is_finite()).count() as u64;
+            prop_assert_eq!(histogram.count(), finite);
+            prop_assert!(histogram.edges().is_sorted(), "{:?}", histogram.edges());
+            prop_assert!(histogram.edges().iter().all(|edge| edge.is_finite()));
+            let line = serde_json::to_string(&histogram).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Histogram>(&line).unwrap(), &histogram);
+        }
+    }
+}
+
+#[test]
+fn a_histogram_that_was_counted_elsewhere_is_checked() {
+    let counted = Histogram::from_counts(vec![0.0, 1.0, 2.0], vec![3, u64::MAX], 4.0, 5.0).unwrap();
+    assert_eq!((counted.count(), counted.min(), counted.max()), (u64::MAX, 0.0, 2.0));
+    for (edges, counts) in
+        [(vec![0.0], vec![1]), (vec![1.0, 0.0], vec![1]), (vec![0.0, f64::NAN], vec![1]), (vec![0.0], vec![])]
+    {
+        assert!(Histogram::from_counts(edges, counts, 0.0, 0.0).is_err());
+    }
+    assert_eq!(Histogram::from_values(&[1.0, 2.0], usize::MAX).counts().len(), 65_536);
+    assert_eq!(Histogram::from_values(&[1.0; 3], 0), Histogram::from_values(&[1.0; 3], 0));
+}
+
 #[test]
 fn the_json_of_a_record_is_what_the_documentation_shows() {
     let record = Record::scalar("train.loss", 0.25).step(3).with_unix_nanos(1_763_712_000_123_456_789);

@@ -38,6 +38,11 @@ impl<T> Reply<T> {
         }
     }
 
+    /// Whether somebody still holds the other end.
+    pub(crate) fn is_awaited(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1
+    }
+
     /// Waits for the answer; `None` when the deadline comes first.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<Option<T>> {
         let mut state = self.state.lock();

@@ -40,7 +40,7 @@ macro_rules! events {
     )*) => {$(
         $(#[$doc])*
         #[doc = concat!("\n\nIts name is `", $name, "`.")]
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Debug, Clone, PartialEq, Default)]
         pub struct $event {
             $($(#[$field_doc])* pub $field: $type,)*
         }

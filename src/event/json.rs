@@ -1,15 +1,4 @@
-//! Records as JSON: one object a record, readable, and exact both ways.
-//!
-//! ```json
-//! {"name":"train.loss","time":"2026-11-21T08:00:00.123456789Z","step":3,"scalar":0.25}
-//! ```
-//!
-//! The kind of a value is the key it stands under: `scalar`, `integer`, `bool`, `text`, `histogram`,
-//! `image`, `list` or `fields`; a record without a value has none of them. A scalar that is not finite is
-//! a string: `"NaN"`, `"Infinity"`, `"-Infinity"`. Inside of lists and fields, values are plain JSON: a
-//! number with a point or an exponent is a scalar, one without is an integer. What plain JSON cannot tell
-//! there stands in an object with one key: `$scalar`, `$histogram`, `$image`, or `$fields` for fields whose
-//! first name begins with `$`.
+//! Records as JSON: see [`Record`] for the format.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -329,7 +318,7 @@ struct HistogramWire {
 
 impl Serialize for Histogram {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The edges are finite by construction; sums may have overflowed.
+        // The edges are finite; sums may have overflowed.
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("edges", &self.edges)?;
         map.serialize_entry("counts", &self.counts)?;
@@ -345,18 +334,9 @@ impl Serialize for Histogram {
 impl<'de> Deserialize<'de> for Histogram {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = HistogramWire::deserialize(deserializer)?;
-        let is_whole = wire.edges.len() == wire.counts.len() + 1 && !wire.counts.is_empty();
-        let is_empty = wire.edges.is_empty() && wire.counts.is_empty();
-        if !(is_whole || is_empty) {
-            return Err(de::Error::custom("a histogram has one edge more than it has counts"));
-        }
-        Ok(Histogram {
-            edges: wire.edges,
-            counts: wire.counts,
-            sum: wire.sum.0,
-            sum_of_squares: wire.sum_of_squares.0,
-            non_finite: wire.non_finite,
-        })
+        let histogram = Histogram::from_counts(wire.edges, wire.counts, wire.sum.0, wire.sum_of_squares.0);
+        let histogram = histogram.map_err(de::Error::custom)?;
+        Ok(Histogram { non_finite: wire.non_finite, ..histogram })
     }
 }
 

@@ -27,6 +27,24 @@ use crate::clock;
 ///     .with_priority(Priority::Critical);
 /// assert_eq!(failed.value().as_fields().map(|fields| fields.len()), Some(2));
 /// ```
+///
+/// # JSON
+///
+/// One object a record, readable, and exact both ways (values may be nested a hundred deep):
+///
+/// ```json
+/// {"name":"train.loss","time":"2026-11-21T08:00:00.123456789Z","step":3,"scalar":0.25}
+/// ```
+///
+/// The kind of a value is the key under which it stands: `scalar`, `integer`, `bool`, `text`, `histogram`,
+/// `image`, `list` or `fields`; a record without a value has none of them. A scalar that is not finite is a
+/// string: `"NaN"`, `"Infinity"` or `"-Infinity"`. `priority`, `source`, `correlation_id`, `session_id`,
+/// `metadata` and `tags` are there when they are set.
+///
+/// Inside of lists and fields, values are plain JSON: a number with a point or an exponent is a scalar, one
+/// without is an integer. What plain JSON cannot tell there stands in an object with one key: `{"$scalar":
+/// "NaN"}` for a scalar that is not finite, `$histogram`, `$image`, or `$fields` for fields whose first name
+/// begins with `$`. Unknown keys are passed over in reading.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     name: Name,

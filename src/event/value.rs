@@ -274,7 +274,8 @@ pub struct Histogram {
 impl Histogram {
     /// Sorts `values` into `bins` equally wide bins between the smallest and the largest of them.
     ///
-    /// All equal values make one bin of no width; no values, or no bins, make none.
+    /// All equal values make one bin of no width; no values, or no bins, make none. More bins than 65,536
+    /// are not made.
     ///
     /// ```
     /// use forebay::Histogram;
@@ -290,10 +291,16 @@ impl Histogram {
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| (min.min(value), max.max(value)));
         let mut histogram = Self { non_finite: values.len() as u64, ..Self::default() };
         if min <= max && bins > 0 {
-            let bins = if min < max { bins } else { 1 };
-            // Halves first: the width of the full range of f64 is not finite.
-            let width = max / bins as f64 - min / bins as f64;
-            histogram.edges = (0..bins).map(|bin| min + width * bin as f64).chain([max]).collect();
+            let bins = if min < max { bins.min(Self::MOST_BINS) } else { 1 };
+            // Shares of both ends: their difference may be more than an f64 can hold. Clamped, because
+            // rounding may carry an edge past an end that is close.
+            let edge = |bin: usize| {
+                let share = bin as f64 / bins as f64;
+                (min * (1.0 - share) + max * share).clamp(min, max)
+            };
+            histogram.edges = [min].into_iter().chain((1..bins).map(edge)).chain([max]).collect();
+            // Rounding may also put neighbours in the wrong order.
+            histogram.edges.sort_by(f64::total_cmp);
             histogram.counts = vec![0; bins];
         }
         for value in finite() {
@@ -309,6 +316,29 @@ impl Histogram {
         histogram
     }
 
+    /// A distribution that was counted elsewhere, on a GPU say.
+    ///
+    /// # Errors
+    ///
+    /// The edges are not finite, not ascending, or not one more than the counts.
+    pub fn from_counts(
+        edges: Vec<f64>,
+        counts: Vec<u64>,
+        sum: f64,
+        sum_of_squares: f64,
+    ) -> Result<Self, HistogramError> {
+        let is_empty = edges.is_empty() && counts.is_empty();
+        let is_whole = edges.len() == counts.len() + 1 && !counts.is_empty();
+        let is_ascending = edges.is_sorted() && edges.iter().all(|edge| edge.is_finite());
+        if (is_empty || is_whole) && is_ascending {
+            Ok(Self { edges, counts, sum, sum_of_squares, non_finite: 0 })
+        } else {
+            Err(HistogramError { edges: edges.len(), counts: counts.len() })
+        }
+    }
+
+    const MOST_BINS: usize = 65_536;
+
     /// The borders of the bins, ascending: one more than there are bins, or none.
     pub fn edges(&self) -> &[f64] {
         &self.edges
@@ -322,7 +352,7 @@ impl Histogram {
 
     /// How many values were sorted in.
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// The smallest value; NaN without values.
@@ -349,6 +379,19 @@ impl Histogram {
     pub fn non_finite(&self) -> u64 {
         self.non_finite
     }
+}
+
+/// Edges and counts that make no [`Histogram`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{edges} edges and {counts} counts, allowed are finite ascending edges, one more than counts, or none at all"
+)]
+#[non_exhaustive]
+pub struct HistogramError {
+    /// How many edges there are.
+    pub edges: usize,
+    /// How many counts there are.
+    pub counts: usize,
 }
 
 /// A picture, as encoded bytes or raw pixels. It is never encoded on the thread that collects it.

@@ -9,8 +9,8 @@ use crate::batch::Batch;
 /// A sink that writes `[prefix] name = value (step n)` for every event, one write a batch.
 ///
 /// It takes every event that can be displayed. What cannot be written (a closed pipe, say) is an error
-/// that is counted, not a panic. Line breaks inside an event are written as `\n`, so that one event stays
-/// one line.
+/// that is counted, not a panic. Line breaks and other control characters inside an event are escaped, so that
+/// one event stays one line. An event whose `Display` fails does so alone.
 pub struct ConsoleSink {
     name: String,
     prefix: String,
@@ -40,13 +40,15 @@ impl ConsoleSink {
         self
     }
 
-    /// Writes one line to the text. Formatting into a `String` fails only where a `Display` does.
-    fn line(&mut self, shown: &dyn Display) -> Result<(), SinkError> {
-        let bad_display = |_| SinkError::write_failed("the event's Display failed").permanent();
-        write!(self.text, "[{}] ", self.prefix).map_err(bad_display)?;
-        write!(OneLine(&mut self.text), "{shown}").map_err(bad_display)?;
-        self.text.push('\n');
-        Ok(())
+    /// Writes one line to the text; one that cannot be displayed leaves nothing behind.
+    fn line(&mut self, shown: &dyn Display) -> fmt::Result {
+        let begin = self.text.len();
+        let written = write!(OneLine(&mut self.text), "[{}] {shown}", self.prefix);
+        match written {
+            Ok(()) => self.text.push('\n'),
+            Err(_) => self.text.truncate(begin),
+        }
+        written
     }
 }
 
@@ -57,30 +59,32 @@ impl<E: Display> Sink<E> for ConsoleSink {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.text.clear();
+        let mut refused = 0;
         if batch.gap() > 0 {
-            self.line(&format_args!("{} events were evicted here", batch.gap()))?;
+            refused +=
+                u64::from(self.line(&format_args!("{} events were evicted here", batch.gap())).is_err());
         }
         for event in batch {
-            self.line(event)?;
+            refused += u64::from(self.line(event).is_err());
         }
         self.out.write_all(self.text.as_bytes())?;
         self.out.flush()?;
-        Ok(())
+        match refused {
+            0 => Ok(()),
+            _ => Err(SinkError::write_failed("an event's Display failed").permanent().only(refused)),
+        }
     }
 }
 
-/// Passes text on, line breaks as `\n`.
+/// Passes text on, control characters escaped: one event stays one line, and no event moves the cursor.
 struct OneLine<'a>(&'a mut String);
 
 impl fmt::Write for OneLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for part in text.split_inclusive(['\n', '\r']) {
-            match part.strip_suffix(['\n', '\r']) {
-                Some(line) => {
-                    self.0.push_str(line);
-                    self.0.push_str(if part.ends_with('\n') { "\\n" } else { "\\r" });
-                }
-                None => self.0.push_str(part),
+        for character in text.chars() {
+            match character.is_control() {
+                true => self.0.extend(character.escape_default()),
+                false => self.0.push(character),
             }
         }
         Ok(())

@@ -24,8 +24,8 @@ use crate::event::Record;
 ///   so that it stays the only one that is lost.
 /// * Missing parent folders are created.
 /// * Names and texts are escaped; NaN and infinities are written as strings that read back.
-/// * Events that were evicted leave a line of their own, where they are missing: a record named
-///   `forebay.gap` whose integer is their number.
+/// * Events that are missing leave a line of their own, where they are missing: a record named `forebay.gap`
+///   whose integer is their number. They were evicted, or an earlier write of this sink failed.
 /// * An event that cannot be serialised fails alone; the rest of its batch is written.
 ///
 /// Any event that implements [`serde::Serialize`] will do; for [`Record`] the format is
@@ -55,8 +55,10 @@ pub struct JsonLinesSink {
     name: String,
     path: PathBuf,
     file: File,
-    /// Bytes of the file that are whole lines: what a failed write is cut back to.
+    /// The length of the file after our last write, as far as we know: where a failed write began.
     length: u64,
+    /// Events that were lost on the way into this file and are not marked in it yet.
+    missing: u64,
     /// A failed write could not be cut off: the next one closes the torn line first.
     is_torn: bool,
     /// The encoded batch. Its capacity is that of the largest batch so far.
@@ -86,6 +88,7 @@ impl JsonLinesSink {
             path: path.to_owned(),
             file,
             length,
+            missing: 0,
             is_torn,
             lines: Vec::new(),
         })
@@ -115,21 +118,31 @@ impl JsonLinesSink {
 
     /// Writes the encoded batch, all of it or nothing.
     fn write_lines(&mut self) -> io::Result<()> {
-        match self.file.write_all(&self.lines) {
-            Ok(()) => {
-                self.length += self.lines.len() as u64;
-                self.is_torn = false;
-                Ok(())
-            }
-            Err(error) => {
-                // Whatever part of it reached the file would be a torn line in its middle.
-                if self.file.set_len(self.length).is_err() {
-                    self.is_torn = true;
-                    self.length = self.file.metadata().map_or(self.length, |data| data.len());
-                }
-                Err(error)
+        let mut written = 0;
+        while written < self.lines.len() {
+            match self.file.write(&self.lines[written..]) {
+                Ok(0) => return self.cut_back(written, io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.cut_back(written, error),
             }
         }
+        self.is_torn = false;
+        self.length += written as u64;
+        Ok(())
+    }
+
+    /// A write failed after `written` bytes: they would stay as a torn line in the middle of the file.
+    fn cut_back(&mut self, written: usize, error: io::Error) -> io::Result<()> {
+        let length = self.file.metadata().map(|data| data.len());
+        let is_ours = matches!(length, Ok(length) if length == self.length + written as u64);
+        // Should the file be of another length than we left it with, somebody else writes to it or has cut
+        // it: then nothing is cut off, lest it be theirs.
+        if written > 0 && !(is_ours && self.file.set_len(self.length).is_ok()) {
+            self.is_torn = true;
+        }
+        self.length = self.file.metadata().map_or(self.length, |data| data.len());
+        Err(error)
     }
 }
 
@@ -143,9 +156,10 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         if self.is_torn {
             self.lines.push(b'\n');
         }
-        if batch.gap() > 0 {
-            let lost = i64::try_from(batch.gap()).unwrap_or(i64::MAX);
-            let gap = Record::integer("forebay.gap", lost).with_time(batch.time());
+        self.missing += batch.gap();
+        if self.missing > 0 {
+            let missing = i64::try_from(self.missing).unwrap_or(i64::MAX);
+            let gap = Record::integer("forebay.gap", missing).with_time(batch.time());
             self.encode(&gap).map_err(not_serialised)?;
         }
         let mut refused = None;
@@ -156,7 +170,11 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
                 refused.get_or_insert(error);
             }
         }
-        self.write_lines()?;
+        if let Err(error) = self.write_lines() {
+            self.missing += batch.len() as u64;
+            return Err(error.into());
+        }
+        self.missing = refused_events;
         match refused {
             None => Ok(()),
             Some(error) => Err(not_serialised(error).only(refused_events)),

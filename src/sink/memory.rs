@@ -31,7 +31,6 @@ use crate::wake::deadline_in;
 /// ```
 pub struct MemorySink<E = Record> {
     name: String,
-    most: usize,
     shared: Arc<Shared<E>>,
 }
 
@@ -41,6 +40,8 @@ struct Shared<E> {
 }
 
 struct Kept<E> {
+    /// Old batches are forgotten as long as the rest holds that many events.
+    most: usize,
     batches: VecDeque<Batch<E>>,
     /// Events in `batches`.
     events: usize,
@@ -51,9 +52,9 @@ struct Kept<E> {
 impl<E> MemorySink<E> {
     /// A sink named `memory` that keeps everything.
     pub fn new() -> Self {
-        let kept = Kept { batches: VecDeque::new(), events: 0, received: 0 };
+        let kept = Kept { most: usize::MAX, batches: VecDeque::new(), events: 0, received: 0 };
         let shared = Arc::new(Shared { kept: Mutex::new(kept), grown: Condvar::new() });
-        Self { name: "memory".to_owned(), most: usize::MAX, shared }
+        Self { name: "memory".to_owned(), shared }
     }
 
     /// Gives it another name.
@@ -62,9 +63,9 @@ impl<E> MemorySink<E> {
         self
     }
 
-    /// Forgets the oldest batches as soon as the rest holds at least `events` events.
-    pub fn keep_last(mut self, events: usize) -> Self {
-        self.most = events;
+    /// Forgets the oldest batches as soon as the rest holds at least `events` events. It holds for all clones.
+    pub fn keep_last(self, events: usize) -> Self {
+        self.shared.kept.lock().most = events;
         self
     }
 
@@ -130,7 +131,7 @@ impl<E: Send + Sync> Sink<E> for MemorySink<E> {
         kept.batches.push_back(batch.clone());
         let mut forgotten = Vec::new();
         while let Some(oldest) = kept.batches.front() {
-            if kept.events - oldest.len() < self.most {
+            if kept.events - oldest.len() < kept.most {
                 break;
             }
             kept.events -= oldest.len();
@@ -151,7 +152,7 @@ impl<E> Default for MemorySink<E> {
 
 impl<E> Clone for MemorySink<E> {
     fn clone(&self) -> Self {
-        Self { name: self.name.clone(), most: self.most, shared: Arc::clone(&self.shared) }
+        Self { name: self.name.clone(), shared: Arc::clone(&self.shared) }
     }
 }
 
