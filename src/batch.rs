@@ -1,14 +1,13 @@
 //! What a sink receives: events, and a header that is paid once for all of them.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 use object_pool::Pool;
 
 use crate::event::{Event, Record};
 use crate::lanes::{Lanes, Round};
-use crate::sync::Arc;
+use crate::sync::{Arc, guarded};
 
 /// How many buffers wait for reuse. One is in use while sinks run on the worker thread; sinks that keep
 /// a batch for a while (clones) may hold a few more.
@@ -124,7 +123,7 @@ impl<E> Drop for Buffer<E> {
         // because a second panic while the first unwinds would end the process.
         if std::mem::needs_drop::<E>() {
             for event in self.events.drain(..) {
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(event)));
+                let _ = guarded(|| drop(event));
             }
         } else {
             self.events.clear();

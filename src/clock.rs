@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, Parker, Unparker};
+use crate::sync::{Arc, Mutex, OnceLock, Ordering, Parker, PlainU64, Unparker};
 
 /// The longest that a worker sleeps at a stretch. It never depends on this: the protocol of `wake.rs`
 /// loses no wake-up. Should it do so all the same, this bounds what it costs.
@@ -17,9 +17,9 @@ struct Stamper {
     origin: u64,
     /// Unix time minus counter time, in nanoseconds. One word, so that it cannot be read half-written.
     /// Relaxed, like the next: each stands for itself, and a stale one is a microsecond off.
-    offset: AtomicU64,
+    offset: PlainU64,
     /// Counter time of the last correction.
-    anchored_at: AtomicU64,
+    anchored_at: PlainU64,
 }
 
 static STAMPER: OnceLock<Stamper> = OnceLock::new();
@@ -29,7 +29,7 @@ impl Stamper {
         STAMPER.get_or_init(|| {
             let counter = quanta::Clock::new();
             let origin = counter.raw();
-            let stamper = Self { counter, origin, offset: AtomicU64::new(0), anchored_at: AtomicU64::new(0) };
+            let stamper = Self { counter, origin, offset: PlainU64::new(0), anchored_at: PlainU64::new(0) };
             stamper.anchor(stamper.counter_nanos());
             stamper
         })
@@ -135,7 +135,7 @@ pub struct ManualClock {
 struct ManualInner {
     origin: Instant,
     /// Nanoseconds since `origin`.
-    elapsed: AtomicU64,
+    elapsed: PlainU64,
     bells: Mutex<Vec<Unparker>>,
 }
 
@@ -143,7 +143,7 @@ impl ManualClock {
     /// A clock that shows the present, and stands.
     pub fn new() -> Self {
         let inner =
-            ManualInner { origin: Instant::now(), elapsed: AtomicU64::new(0), bells: Mutex::new(Vec::new()) };
+            ManualInner { origin: Instant::now(), elapsed: PlainU64::new(0), bells: Mutex::new(Vec::new()) };
         Self { inner: Arc::new(inner) }
     }
 

@@ -16,7 +16,7 @@ use crate::error::{CollectError, Refusal, StartError};
 use crate::event::{Event, Priority, Record};
 use crate::lanes::{Lanes, Offer};
 use crate::stats::{Registry, Rejected, Stats, Tally};
-use crate::sync::{Arc, WorkerMark, is_worker_of};
+use crate::sync::{Arc, WorkerMark, is_failing_model, is_worker_of};
 use crate::wake::{Phase, Room, State, Word, deadline_in};
 
 /// Collects events: hand one to every thread that has something to tell.
@@ -235,6 +235,9 @@ struct Owner<E: Event>(Arc<Shared<E>>);
 
 impl<E: Event> Drop for Owner<E> {
     fn drop(&mut self) {
+        if is_failing_model() {
+            return;
+        }
         if self.0.is_worker() {
             // A sink drops the last handle: the worker ends by itself, it cannot wait for itself.
             self.0.phase.close();

@@ -4,13 +4,12 @@
 //! sink, and the next sink gets the batch all the same.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::batch::Batch;
 use crate::control::SinkFlush;
 use crate::sink::{Sink, SinkError};
 use crate::stats::SinkTally;
-use crate::sync::{Arc, Ordering};
+use crate::sync::{Arc, Ordering, guarded};
 
 /// A sink and its account. Owned by the worker while there is one, else by the mailbox.
 pub(crate) struct Slot<E> {
@@ -77,7 +76,7 @@ impl<E> Slot<E> {
     /// Ends the sink; its destructor is foreign code too.
     pub(crate) fn end(self) -> Arc<SinkTally> {
         let Self { sink, tally, .. } = self;
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(sink))) {
+        if let Err(panic) = guarded(|| drop(sink)) {
             note_panic(&tally, panic);
         }
         tally
@@ -90,7 +89,7 @@ impl<E> Slot<E> {
     ) -> Result<(), Option<SinkError>> {
         self.tally.is_busy.store(1, Ordering::Relaxed);
         // A sink that panics stays in service, as its contract says; it must cope with its own state.
-        let outcome = catch_unwind(AssertUnwindSafe(|| call(&mut *self.sink)));
+        let outcome = guarded(|| call(&mut *self.sink));
         self.tally.is_busy.store(0, Ordering::Relaxed);
         match outcome {
             Ok(Ok(())) => Ok(()),
@@ -125,7 +124,7 @@ fn note_panic(tally: &SinkTally, panic: Box<dyn Any + Send>) {
     tally.panics.add(1);
     *tally.last_error.lock() = Some(format!("panicked: {said}"));
     // The payload's destructor is foreign code as well, and may panic in turn; that payload is let go.
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+    if let Err(again) = guarded(|| drop(panic)) {
         std::mem::forget(again);
     }
 }

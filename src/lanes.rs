@@ -6,12 +6,10 @@
 //! The worker takes critical events first, then normal and low ones two to one, so that a flood of
 //! normal events cannot starve the low lane. Within a lane, events of one producer keep their order.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::config::{Config, Overflow};
 use crate::event::{Event, Priority};
 use crate::ring::Ring;
-use crate::sync::{AtomicU64, CachePadded, Ordering};
+use crate::sync::{CachePadded, Ordering, PlainU64, guarded};
 use crate::wake::NEVER;
 
 /// How many normal events are taken for [`LOW_SHARE`] low ones.
@@ -36,7 +34,7 @@ pub(crate) struct Lanes<E> {
     low: Ring<E>,
     /// How many events were displaced from the normal and the low lane. Written by producers that evict,
     /// nobody else; read by the worker for the gap of a batch.
-    evicted: CachePadded<AtomicU64>,
+    evicted: CachePadded<PlainU64>,
 }
 
 impl<E: Event> Lanes<E> {
@@ -45,7 +43,7 @@ impl<E: Event> Lanes<E> {
             critical: Ring::new(config.critical_capacity),
             normal: Ring::new(config.capacity),
             low: Ring::new(config.low_capacity),
-            evicted: CachePadded::new(AtomicU64::new(0)),
+            evicted: CachePadded::new(PlainU64::new(0)),
         }
     }
 
@@ -137,7 +135,7 @@ impl<E: Event> Lanes<E> {
             while let Some(event) = ring.pop() {
                 discarded += 1;
                 // Most of them are somebody else's, and so is a panic of their destructors.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(event)));
+                let _ = guarded(|| drop(event));
             }
         }
         discarded

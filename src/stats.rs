@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::sync::{Arc, AtomicU64, CachePadded, Mutex, Ordering};
+use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainU64};
 use crate::wake::State;
 
 /// Counters of a collector. All Relaxed: they are counts, not signals; who must see a particular event
@@ -66,7 +66,7 @@ pub(crate) struct RejectedTally {
 
 /// One counter.
 #[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
+pub(crate) struct Count(PlainU64);
 
 impl Count {
     pub(crate) fn add(&self, n: u64) {
@@ -94,9 +94,9 @@ pub(crate) struct SinkTally {
     pub(crate) panics: Count,
     pub(crate) flush_errors: Count,
     /// Events that the sink is busy with; 0 between calls.
-    pub(crate) in_flight: AtomicU64,
+    pub(crate) in_flight: PlainU64,
     /// 1 while the worker is in a call of the sink.
-    pub(crate) is_busy: AtomicU64,
+    pub(crate) is_busy: PlainU64,
     pub(crate) last_error: Mutex<Option<String>>,
 }
 
@@ -110,8 +110,8 @@ impl SinkTally {
             errors: Count::default(),
             panics: Count::default(),
             flush_errors: Count::default(),
-            in_flight: AtomicU64::new(0),
-            is_busy: AtomicU64::new(0),
+            in_flight: PlainU64::new(0),
+            is_busy: PlainU64::new(0),
             last_error: Mutex::new(None),
         }
     }

@@ -1,98 +1,44 @@
 //! Everything that synchronises, in one facade: the only file that names `std::sync`, `std::thread`,
-//! parking_lot or crossbeam-utils.
+//! parking_lot, crossbeam-utils or loom.
 //!
 //! The model checker needs to put its own primitives in their place, and it can do so only where nobody
-//! goes around them. What the core may use is therefore what this file exports, no more.
+//! goes around them. What the core may use is therefore what this file exports, no more. Both halves below
+//! have one shape: `native` is what ships, `model` what `loom-tests` compiles in its place, under our own
+//! cfg, so that a user's own loom run does not switch our primitives.
 
 pub(crate) use crossbeam_utils::CachePadded;
-pub(crate) use parking_lot::{Mutex, MutexGuard};
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::Ordering;
+/// Reference counts are trusted, not modelled.
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
-pub(crate) use std::thread::JoinHandle;
 
-use std::cell::Cell;
-use std::io;
-use std::time::{Duration, Instant};
+#[cfg(forebay_loom)]
+pub(crate) use model::*;
+#[cfg(not(forebay_loom))]
+pub(crate) use native::*;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A counter that no decision depends on, and time. Never modelled: it takes no part in the protocol, and
+/// every operation that is modelled multiplies the schedules to visit.
+pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
 
 /// The producer's half of the Dekker pair of `wake.rs`: after the push, before the second load of the
 /// phase word.
 #[inline(always)]
 pub(crate) fn push_fence() {
-    std::sync::atomic::fence(Ordering::SeqCst);
+    fence(Ordering::SeqCst);
 }
 
 /// The other halves: after a store to the phase word, before the rings are looked at again.
 pub(crate) fn announce_fence() {
-    std::sync::atomic::fence(Ordering::SeqCst);
+    fence(Ordering::SeqCst);
 }
 
-/// A condition variable whose deadline may be absent.
-#[derive(Debug, Default)]
-pub(crate) struct Condvar(parking_lot::Condvar);
-
-impl Condvar {
-    pub(crate) fn new() -> Self {
-        Self(parking_lot::Condvar::new())
-    }
-
-    /// Waits for a notification; `true` when `deadline` came first. `None` waits without end.
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
-        match deadline {
-            Some(deadline) => self.0.wait_until(guard, deadline).timed_out(),
-            None => {
-                self.0.wait(guard);
-                false
-            }
-        }
-    }
-
-    pub(crate) fn notify_all(&self) {
-        self.0.notify_all();
-    }
-}
-
-/// The worker's bed. An `unpark` that comes before `park` is remembered, so that it is not lost.
-#[derive(Debug)]
-pub(crate) struct Parker(crossbeam_utils::sync::Parker);
-
-/// The bell beside it; ringing it is the one system call that a producer may make.
-#[derive(Debug, Clone)]
-pub(crate) struct Unparker(crossbeam_utils::sync::Unparker);
-
-impl Parker {
-    pub(crate) fn new() -> (Parker, Unparker) {
-        let parker = crossbeam_utils::sync::Parker::new();
-        let unparker = Unparker(parker.unparker().clone());
-        (Parker(parker), unparker)
-    }
-
-    pub(crate) fn park_timeout(&self, longest: Duration) {
-        self.0.park_timeout(longest);
-    }
-}
-
-impl Unparker {
-    pub(crate) fn unpark(&self) {
-        self.0.unpark();
-    }
-}
-
-/// Starts a named thread; the error is the system's.
-pub(crate) fn spawn(
-    name: &str,
-    stack_size: Option<usize>,
-    body: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    let mut builder = std::thread::Builder::new().name(name.to_owned());
-    if let Some(bytes) = stack_size {
-        builder = builder.stack_size(bytes);
-    }
-    builder.spawn(body)
-}
-
-thread_local! {
-    /// The address of the collector whose worker this thread is; 0 on every other thread.
-    static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+/// Runs foreign code; a panic of it ends here. Whoever calls vouches that nothing of ours is left
+/// half-changed by it.
+pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(foreign)).map_err(let_the_model_panic)
 }
 
 /// Marks the calling thread as the worker of the collector at `address`, until the value is dropped.
@@ -116,4 +62,215 @@ impl Drop for WorkerMark {
 /// Whether the calling thread is the worker of the collector at `address`.
 pub(crate) fn is_worker_of(address: usize) -> bool {
     WORKER_OF.try_with(|cell| cell.get() == address).unwrap_or(false)
+}
+
+#[cfg(not(forebay_loom))]
+mod native {
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use std::sync::atomic::{AtomicU64, fence};
+    pub(crate) use std::thread::JoinHandle;
+
+    use std::any::Any;
+    use std::cell::Cell;
+    use std::io;
+    use std::time::{Duration, Instant};
+
+    thread_local! {
+        /// The address of the collector whose worker this thread is; 0 on every other thread.
+        pub(super) static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// A condition variable whose deadline may be absent.
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(parking_lot::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(parking_lot::Condvar::new())
+        }
+
+        /// Waits for a notification; `true` when `deadline` came first. `None` waits without end.
+        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
+            match deadline {
+                Some(deadline) => self.0.wait_until(guard, deadline).timed_out(),
+                None => {
+                    self.0.wait(guard);
+                    false
+                }
+            }
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    /// The worker's bed. An `unpark` that comes before `park` is remembered, so that it is not lost.
+    #[derive(Debug)]
+    pub(crate) struct Parker(crossbeam_utils::sync::Parker);
+
+    /// The bell beside it; ringing it is the one system call that a producer may make.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Unparker(crossbeam_utils::sync::Unparker);
+
+    impl Parker {
+        pub(crate) fn new() -> (Parker, Unparker) {
+            let parker = crossbeam_utils::sync::Parker::new();
+            let unparker = Unparker(parker.unparker().clone());
+            (Parker(parker), unparker)
+        }
+
+        pub(crate) fn park_timeout(&self, longest: Duration) {
+            self.0.park_timeout(longest);
+        }
+    }
+
+    impl Unparker {
+        pub(crate) fn unpark(&self) {
+            self.0.unpark();
+        }
+    }
+
+    /// Starts a named thread; the error is the system's.
+    pub(crate) fn spawn(
+        name: &str,
+        stack_size: Option<usize>,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let mut builder = std::thread::Builder::new().name(name.to_owned());
+        if let Some(bytes) = stack_size {
+            builder = builder.stack_size(bytes);
+        }
+        builder.spawn(body)
+    }
+
+    pub(super) fn let_the_model_panic(panic: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
+        panic
+    }
+
+    /// Whether a failed model unwinds, in which nothing may wait.
+    pub(crate) fn is_failing_model() -> bool {
+        false
+    }
+}
+
+/// The same on loom. A timed wait is an untimed one: a lost wake-up then shows as a deadlock, instead of
+/// hiding behind the timer.
+#[cfg(forebay_loom)]
+mod model {
+    pub(crate) use loom::sync::atomic::{AtomicU64, fence};
+    pub(crate) use loom::thread::JoinHandle;
+
+    use std::any::Any;
+    use std::cell::Cell;
+    use std::io;
+    use std::ops::{Deref, DerefMut};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    loom::thread_local! {
+        pub(super) static WORKER_OF: Cell<usize> = Cell::new(0);
+    }
+
+    /// loom's mutex, without poisoning.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    /// A guard that a condition variable can take apart and put together again: `None` only meanwhile.
+    #[derive(Debug)]
+    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            MutexGuard(Some(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            match &self.0 {
+                Some(guard) => guard,
+                None => unreachable!("a guard in the middle of a wait"),
+            }
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            match &mut self.0 {
+                Some(guard) => guard,
+                None => unreachable!("a guard in the middle of a wait"),
+            }
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(loom::sync::Condvar::new())
+        }
+
+        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Option<Instant>) -> bool {
+            if let Some(held) = guard.0.take() {
+                guard.0 = Some(self.0.wait(held).unwrap_or_else(|poisoned| poisoned.into_inner()));
+            }
+            false
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    /// loom's `park` loses its token at a contended mutex; its `Notify` does not.
+    #[derive(Debug)]
+    pub(crate) struct Parker(Arc<loom::sync::Notify>);
+
+    #[derive(Debug, Clone)]
+    pub(crate) struct Unparker(Arc<loom::sync::Notify>);
+
+    impl Parker {
+        pub(crate) fn new() -> (Parker, Unparker) {
+            let notify = Arc::new(loom::sync::Notify::new());
+            (Parker(Arc::clone(&notify)), Unparker(notify))
+        }
+
+        pub(crate) fn park_timeout(&self, _: Duration) {
+            self.0.wait();
+        }
+    }
+
+    impl Unparker {
+        pub(crate) fn unpark(&self) {
+            self.0.notify();
+        }
+    }
+
+    pub(crate) fn spawn(
+        _: &str,
+        _: Option<usize>,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        Ok(loom::thread::spawn(body))
+    }
+
+    /// Only a panic that a model throws itself is foreign code's; all others are findings.
+    pub(super) fn let_the_model_panic(panic: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
+        match panic.downcast_ref::<&str>() {
+            Some(text) if text.starts_with("on purpose") => panic,
+            _ => std::panic::resume_unwind(panic),
+        }
+    }
+
+    pub(crate) fn is_failing_model() -> bool {
+        std::thread::panicking()
+    }
 }

@@ -1,4 +1,4 @@
-//! What only Unix has: `fork`. Elsewhere this file does nothing.
+//! What only Unix has: `fork`. Elsewhere, and under the model checker, this file does nothing.
 //!
 //! A forked child has one thread. The worker is not there, a lock may be held by a thread that is not
 //! there, and a slot of a ring may be half-written by one: a push that came to it would spin for ever. So
@@ -11,7 +11,7 @@
 
 pub(crate) use imp::watch_forks;
 
-#[cfg(unix)]
+#[cfg(all(unix, not(forebay_loom)))]
 mod imp {
     #![allow(unsafe_code)]
 
@@ -68,7 +68,7 @@ mod imp {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(any(not(unix), forebay_loom))]
 mod imp {
     use crate::sync::Arc;
     use crate::wake::Phase;

@@ -43,7 +43,9 @@
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::sync::{self, AtomicU64, CachePadded, Condvar, Mutex, MutexGuard, Ordering, Parker, Unparker};
+use crate::sync::{
+    self, AtomicU64, CachePadded, Condvar, Mutex, MutexGuard, Ordering, Parker, Unparker, guarded,
+};
 
 const IDLE: u64 = 0;
 const AWAKE: u64 = 1;
@@ -344,7 +346,7 @@ impl Waiting {
 
 /// Wakes a task; a waker that panics is its executor's bug and must not reach the worker.
 pub(crate) fn wake_quietly(waker: Waker) {
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+    let _ = guarded(|| waker.wake());
 }
 
 /// The moment `longest` from now; `None` where that is beyond what the clock can tell: no deadline.

@@ -5,7 +5,6 @@
 //! is fenced off where it is called; should the worker itself panic all the same, everybody who waits
 //! for it is told.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Press};
@@ -16,7 +15,7 @@ use crate::control::{Asked, FlushReport, Reply};
 use crate::dispatch::{Slot, dispatch};
 use crate::event::Event;
 use crate::stats::{Registry, SinkStats};
-use crate::sync::Parker;
+use crate::sync::{Parker, guarded};
 use crate::wake::State;
 
 /// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
@@ -58,7 +57,7 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     let Some(crew) = shared.control.clock_in() else { return };
     let _mark = shared.mark_worker();
     let mut worker = Worker { shared, crew, schedule: Schedule::new(&shared.config) };
-    match catch_unwind(AssertUnwindSafe(|| run(&mut worker))) {
+    match guarded(|| run(&mut worker)) {
         Ok(last_flush) => {
             let late = shared.control.clock_out(worker.crew);
             // They were asked while the last flush went on. Nothing was accepted since it began, so it
