@@ -119,18 +119,22 @@ struct Buffer<E> {
 
 impl<E> Drop for Buffer<E> {
     fn drop(&mut self) {
-        // The destructors of events are foreign code; a panic in one must not reach the worker. One by one,
-        // because a second panic while the first unwinds would end the process.
-        if std::mem::needs_drop::<E>() {
-            for event in self.events.drain(..) {
-                let _ = guarded(|| drop(event));
-            }
-        } else {
-            self.events.clear();
-        }
+        destroy(&mut self.events);
         if let Some(home) = self.home.take().filter(|home| home.len() < SPARE_BUFFERS) {
             home.attach(std::mem::take(&mut self.events));
         }
+    }
+}
+
+/// Empties `events`. Their destructors are foreign code, and a panic in one must not reach us. One by one,
+/// because a second panic while the first unwinds would end the process.
+pub(crate) fn destroy<E>(events: &mut Vec<E>) {
+    if std::mem::needs_drop::<E>() {
+        for event in events.drain(..) {
+            let _ = guarded(|| drop(event));
+        }
+    } else {
+        events.clear();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::event::{Event, Record};
 use crate::lanes::Lanes;
 use crate::sink::Sink;
 use crate::stats::{Registry, Tally};
-use crate::sync::Arc;
+use crate::sync::{Arc, PlainU64};
 use crate::unix;
 use crate::wake::{Phase, Room};
 use crate::worker::Crew;
@@ -171,7 +171,7 @@ impl<E: Event> Builder<E> {
         let (phase, parker, bell) = Phase::new();
         clock.tell(&bell);
         let phase = Arc::new(phase);
-        unix::watch_forks(&phase);
+        let fork_watch = unix::watch_forks(&phase);
         let press = Press::new(Arc::clone(&session), config.batch_limit());
         let shared = Shared {
             phase,
@@ -183,6 +183,8 @@ impl<E: Event> Builder<E> {
             session,
             clock,
             config,
+            is_disowned: PlainU64::new(0),
+            _fork_watch: fork_watch,
         };
         Ok(Collector::from_shared(Arc::new(shared)))
     }

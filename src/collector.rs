@@ -8,6 +8,7 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
+use crate::batch::destroy;
 use crate::builder::Builder;
 use crate::clock::Clock;
 use crate::config::{Config, Overflow};
@@ -16,7 +17,8 @@ use crate::error::{CollectError, Refusal, StartError};
 use crate::event::{Event, Priority, Record};
 use crate::lanes::{Lanes, Offer};
 use crate::stats::{Registry, Rejected, Stats, Tally};
-use crate::sync::{Arc, WorkerMark, is_failing_model, is_worker_of};
+use crate::sync::{Arc, Ordering, PlainU64, WorkerMark, is_failing_model, is_worker_of};
+use crate::unix::ForkWatch;
 use crate::wake::{Phase, Room, State, Word, deadline_in};
 
 /// Collects events: hand one to every thread that has something to tell.
@@ -24,7 +26,7 @@ use crate::wake::{Phase, Room, State, Word, deadline_in};
 /// A clone is another handle of the same collector and costs two reference counts. When the last handle
 /// is dropped, the collector is stopped with a short deadline
 /// ([`Config::drop_timeout`](crate::Config::drop_timeout)); call [`stop`](Self::stop) to learn how
-/// that went. Sinks that hold a handle keep the collector alive until `stop`.
+/// that went. A sink that holds a handle keeps its collector alive until the sink is removed.
 ///
 /// ```
 /// use forebay::{Collector, Record, sink::MemorySink};
@@ -53,7 +55,8 @@ pub struct Collector<E: Event = Record> {
 #[non_exhaustive]
 pub enum Outcome {
     /// It is queued. Should the collector stop at this very moment, it can still end up counted as
-    /// [`Rejected::stopped`].
+    /// [`Rejected::stopped`]; and of several threads that are late for a stop, one may be told `Stopped` in
+    /// the place of another. The counts are right all the same.
     Queued,
     /// It is queued, in the place of the oldest of its lane, which is counted as evicted.
     QueuedEvicting,
@@ -238,12 +241,19 @@ impl<E: Event> Drop for Owner<E> {
         if is_failing_model() {
             return;
         }
+        if self.0.phase.load().state() == State::Forked {
+            // Rings and sinks are the parent's: a slot may be half-written, and a sink that is dropped may write
+            // what it holds. They stay, untouched, until this process ends.
+            std::mem::forget(Arc::clone(&self.0));
+            return;
+        }
+        // The worker ends the sinks too, so that a slow destructor of theirs is not ours to wait for.
+        self.0.is_disowned.store(1, Ordering::Relaxed);
         if self.0.is_worker() {
             // A sink drops the last handle: the worker ends by itself, it cannot wait for itself.
             self.0.phase.close();
         } else {
-            // It ends by its deadline, and touches no lock in a forked child. Nobody is left to be told
-            // how it went.
+            // It ends by its deadline. Nobody is left to be told how it went.
             let _ = self.0.stop(self.0.config.drop_timeout);
         }
     }
@@ -261,6 +271,11 @@ pub(crate) struct Shared<E> {
     pub(crate) registry: Registry,
     pub(crate) session: Arc<str>,
     pub(crate) clock: Clock,
+    /// 1 once the last handle is being dropped. Written before the phase says `Draining`, which the worker
+    /// reads before this.
+    pub(crate) is_disowned: PlainU64,
+    /// Takes the phase off the list of those that a fork orphans.
+    pub(crate) _fork_watch: ForkWatch,
 }
 
 impl<E: Event> Shared<E> {
@@ -271,12 +286,15 @@ impl<E: Event> Shared<E> {
         if !before.admits() {
             return Err(CollectError { event, reason: reason_of(before) });
         }
-        let outcome = match self.lanes.offer(priority, event, self.config.overflow) {
-            Offer::Queued => Outcome::Queued,
-            Offer::Evicted => Outcome::QueuedEvicting,
-            Offer::Full(event) => return Err(CollectError { event, reason: Refusal::Full }),
-        };
-        Ok(self.settle(priority, outcome))
+        match self.lanes.offer(priority, event, self.config.overflow) {
+            Offer::Queued => Ok(self.settle(priority, Outcome::Queued)),
+            Offer::Evicted(evicted) => {
+                let outcome = self.settle(priority, Outcome::QueuedEvicting);
+                drop(evicted);
+                Ok(outcome)
+            }
+            Offer::Full(event) => Err(CollectError { event, reason: Refusal::Full }),
+        }
     }
 
     /// After a push: wakes a worker that sleeps and is wanted, and sees to an event that came too late.
@@ -306,22 +324,31 @@ impl<E: Event> Shared<E> {
             // The only thread of a forked child; the ring is its own, and nobody will ever drain it.
             State::Forked => outcome,
             // None will. What lies in the rings now came too late, all of it: they were drained before
-            // the word said so. When another has just taken the event out, it has been seen to.
-            State::Stopped | State::WorkerGone => match self.discard_late() {
-                0 => outcome,
-                _ => reason_of(after).into(),
-            },
+            // the word said so. When there is nothing, another has taken the event out and seen to it.
+            State::Stopped | State::WorkerGone => {
+                // Nobody can start the collector while we hold the mailbox: were it started again between
+                // the load and here, these would be events of the new run.
+                let held = self.control.hold();
+                let now = self.phase.load();
+                let late = if now.admits() { Vec::new() } else { self.lanes.take_all() };
+                drop(held);
+                match self.discard(late) {
+                    0 => outcome,
+                    _ => reason_of(after).into(),
+                }
+            }
         }
     }
 
-    /// Empties the rings of a collector without a worker; says how many events there were.
-    pub(crate) fn discard_late(&self) -> u64 {
-        let discarded = self.lanes.discard();
+    /// Counts and destroys events that came too late; says how many there were.
+    pub(crate) fn discard(&self, mut late: Vec<E>) -> u64 {
+        let discarded = late.len() as u64;
         if self.phase.load().state() == State::WorkerGone {
             self.tally.rejected.worker_gone.add(discarded);
         } else {
             self.tally.rejected.stopped.add(discarded);
         }
+        destroy(&mut late);
         discarded
     }
 
@@ -356,7 +383,11 @@ impl<E: Event> Shared<E> {
             match self.try_again(priority, event) {
                 Ok(()) => break,
                 Err(refused) if refused.reason == Refusal::Full && !is_late => event = refused.event,
-                Err(refused) => return Err(refused.reason),
+                Err(refused) => {
+                    // The event ends here, and its destructor is foreign code: not under our lock.
+                    drop(waiting);
+                    return Err(refused.reason);
+                }
             }
             is_late = self.room.wait(&mut waiting, deadline);
         }
@@ -372,7 +403,7 @@ impl<E: Event> Shared<E> {
             return Err(CollectError { event, reason: reason_of(word) });
         }
         match self.lanes.offer(priority, event, Overflow::DropNewest) {
-            Offer::Queued | Offer::Evicted => Ok(()),
+            Offer::Queued | Offer::Evicted(_) => Ok(()),
             Offer::Full(event) => {
                 if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
                     self.phase.wake();

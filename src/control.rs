@@ -39,6 +39,8 @@ pub(crate) struct Desk<E> {
     crew: Station<E>,
     /// Of the run that is going on or ended last; taken by whoever joins it.
     thread: Option<JoinHandle<()>>,
+    /// Counts the starts: who waits for the end of a run must not wait for that of the next.
+    run: u64,
 }
 
 /// Where the crew is: sinks, numbering and bed of the worker.
@@ -60,6 +62,14 @@ pub(crate) struct Asked {
     pub(crate) removed: Vec<(String, Arc<Reply<Option<SinkStats>>>)>,
 }
 
+impl Drop for Asked {
+    /// Whoever asked is told, also when the worker panics with the request in its hands.
+    fn drop(&mut self) {
+        self.flushes.drain(..).for_each(|reply| _ = reply.answer(None));
+        self.removed.drain(..).for_each(|(_, reply)| _ = reply.answer(None));
+    }
+}
+
 impl Asked {
     pub(crate) fn is_empty(&self) -> bool {
         self.flushes.is_empty() && self.removed.is_empty()
@@ -74,7 +84,7 @@ impl Asked {
 impl<E: Event> Control<E> {
     pub(crate) fn new(crew: Crew<E>) -> Self {
         let crew = Station::Here(Box::new(crew));
-        let desk = Desk { asked: Asked::default(), added: Vec::new(), crew, thread: None };
+        let desk = Desk { asked: Asked::default(), added: Vec::new(), crew, thread: None, run: 0 };
         Self { desk: Mutex::new(desk), ended: Condvar::new() }
     }
 
@@ -115,14 +125,22 @@ impl<E: Event> Control<E> {
         }
     }
 
-    /// The worker's last act: gives the crew back, with the sinks that were added meanwhile. The other
-    /// requests that came meanwhile are its to answer.
-    pub(crate) fn clock_out(&self, mut crew: Box<Crew<E>>) -> Asked {
+    /// The worker's last act: gives the crew back, with the sinks that were added meanwhile. Not while there are
+    /// requests to answer: then both come back.
+    pub(crate) fn clock_out(&self, mut crew: Box<Crew<E>>) -> Result<(), (Box<Crew<E>>, Asked)> {
         let mut desk = self.desk.lock();
         crew.slots.append(&mut desk.added);
+        if !desk.asked.is_empty() {
+            return Err((crew, std::mem::take(&mut desk.asked)));
+        }
         desk.crew = Station::Here(crew);
         self.ended.notify_all();
-        std::mem::take(&mut desk.asked)
+        Ok(())
+    }
+
+    /// As long as the value lives, nobody starts the collector.
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.desk.lock()
     }
 
     /// The worker ended by a panic: nobody waits for an answer that cannot come.
@@ -227,6 +245,7 @@ impl<E: Event> Collector<E> {
             Ok(thread) => {
                 desk.crew = Station::Boarding(crew);
                 desk.thread = Some(thread);
+                desk.run += 1;
                 self.shared.phase.open();
                 Ok(())
             }
@@ -372,6 +391,10 @@ impl<E: Event> Collector<E> {
 
     /// The names of the sinks, in the order in which they get batches.
     pub fn sinks(&self) -> Vec<String> {
+        if self.state() == State::Forked {
+            // The holder of the lock may not exist here.
+            return Vec::new();
+        }
         self.shared.registry.snapshot().into_iter().map(|sink| sink.name).collect()
     }
 }
@@ -399,6 +422,9 @@ impl<E: Event> Shared<E> {
             (Station::Lost, _) => return Err(FlushError::WorkerGone),
             (Station::Here(_), State::Idle) => return Err(FlushError::NotStarted),
             (Station::Here(_), _) => return Err(FlushError::Stopped),
+            // It is on its last flush. Were it to wait for this one, a caller that flushes in a loop could keep
+            // it from ending.
+            (_, State::Stopped) => return Err(FlushError::Stopped),
             (Station::Boarding(_) | Station::AtWork, _) => {}
         }
         let reply = Reply::new();
@@ -425,33 +451,35 @@ impl<E: Event> Shared<E> {
         let deadline = deadline_in(timeout);
         let discarded = match self.close() {
             Some(crew) => {
-                let discarded = self.discard_late();
-                let late = self.control.clock_out(crew);
-                worker::answer(late, &FlushReport::default(), |_| None);
+                let discarded = self.discard(self.lanes.take_all());
+                worker::leave(self, crew, &FlushReport::default());
                 discarded
             }
             None => 0,
         };
         self.room.release();
         let mut desk = self.control.desk.lock();
+        let run = desk.run;
         let report = |left_behind, busy_sink| StopReport {
             stats: self.stats(),
             left_behind,
             busy_sink,
             elapsed: begun.elapsed(),
         };
-        if !self.await_end(&mut desk, deadline) {
+        if !self.await_end(&mut desk, run, deadline) {
             drop(desk);
             let busy = self.registry.busy();
             let report = Box::new(report(self.pending(), busy));
             return Err(StopError::TimedOut { report });
         }
-        let thread = desk.thread.take();
         let is_lost = matches!(desk.crew, Station::Lost);
+        // Its last act was to give the crew back, so the join waits for no sink. A lost one may still be
+        // taking its crew apart.
+        let is_joined = desk.run == run && !is_lost;
+        let thread = if is_joined { desk.thread.take() } else { None };
         drop(desk);
         if let Some(thread) = thread {
-            // Its last act was to give the crew back, so this waits for no sink. Its own panic is caught.
-            let _ = thread.join();
+            sync::join(thread);
         }
         if is_lost { Err(StopError::WorkerGone) } else { Ok(report(discarded, None)) }
     }
@@ -469,9 +497,10 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// Waits until no worker has the crew; `false` when the deadline comes first.
-    fn await_end(&self, desk: &mut MutexGuard<'_, Desk<E>>, deadline: Option<Instant>) -> bool {
-        let is_out = |desk: &Desk<E>| matches!(desk.crew, Station::Boarding(_) | Station::AtWork);
+    /// Waits until no worker of this run has the crew; `false` when the deadline comes first.
+    fn await_end(&self, desk: &mut MutexGuard<'_, Desk<E>>, run: u64, deadline: Option<Instant>) -> bool {
+        let is_out =
+            |desk: &Desk<E>| desk.run == run && matches!(desk.crew, Station::Boarding(_) | Station::AtWork);
         while is_out(desk) {
             if self.control.ended.wait_until(desk, deadline) {
                 return !is_out(desk);

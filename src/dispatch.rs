@@ -3,8 +3,6 @@
 //! Sinks are foreign code: a call may fail or panic, at any time. Both are counted under the name of the
 //! sink, and the next sink gets the batch all the same.
 
-use std::any::Any;
-
 use crate::batch::Batch;
 use crate::control::SinkFlush;
 use crate::sink::{Sink, SinkError};
@@ -38,7 +36,7 @@ impl<E> Slot<E> {
         self.tally.offered.add(events);
         let failed = match self.guarded(|sink| sink.write_batch(batch)) {
             Ok(()) => 0,
-            Err(error) => error.and_then(|e| e.failed_events()).unwrap_or(events).min(events),
+            Err(failed_events) => failed_events.unwrap_or(events).min(events),
         };
         self.tally.failed.add(failed);
         self.tally.delivered.add(events - failed);
@@ -76,30 +74,33 @@ impl<E> Slot<E> {
     /// Ends the sink; its destructor is foreign code too.
     pub(crate) fn end(self) -> Arc<SinkTally> {
         let Self { sink, tally, .. } = self;
-        if let Err(panic) = guarded(|| drop(sink)) {
-            note_panic(&tally, panic);
+        if let Err(said) = guarded(|| drop(sink)) {
+            note_panic(&tally, said);
         }
         tally
     }
 
-    /// Runs one call of the sink. `Err(None)` is a panic. What went wrong is counted.
+    /// Runs one call of the sink and counts what goes wrong. The error is how many events failed, if the sink
+    /// said so.
     fn guarded(
         &mut self,
         call: impl FnOnce(&mut dyn Sink<E>) -> Result<(), SinkError>,
-    ) -> Result<(), Option<SinkError>> {
+    ) -> Result<(), Option<u64>> {
         self.tally.is_busy.store(1, Ordering::Relaxed);
-        // A sink that panics stays in service, as its contract says; it must cope with its own state.
-        let outcome = guarded(|| call(&mut *self.sink));
+        // A sink that panics stays in service, as its contract says; it must cope with its own state. Its error
+        // is read and dropped in here, because that is its code as well.
+        let told = |error: SinkError| (error.to_string(), error.failed_events());
+        let outcome = guarded(|| call(&mut *self.sink).map_err(told));
         self.tally.is_busy.store(0, Ordering::Relaxed);
         match outcome {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
+            Ok(Err((said, failed_events))) => {
                 self.tally.errors.add(1);
-                *self.tally.last_error.lock() = Some(error.to_string());
-                Err(Some(error))
+                *self.tally.last_error.lock() = Some(said);
+                Err(failed_events)
             }
-            Err(panic) => {
-                note_panic(&self.tally, panic);
+            Err(said) => {
+                note_panic(&self.tally, said);
                 Err(None)
             }
         }
@@ -113,18 +114,7 @@ pub(crate) fn dispatch<E>(slots: &mut [Slot<E>], batch: &Batch<E>) {
     }
 }
 
-fn note_panic(tally: &SinkTally, panic: Box<dyn Any + Send>) {
-    let said = if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a value that is not text".to_owned()
-    };
+fn note_panic(tally: &SinkTally, said: String) {
     tally.panics.add(1);
     *tally.last_error.lock() = Some(format!("panicked: {said}"));
-    // The payload's destructor is foreign code as well, and may panic in turn; that payload is let go.
-    if let Err(again) = guarded(|| drop(panic)) {
-        std::mem::forget(again);
-    }
 }

@@ -189,6 +189,9 @@ impl<E: Event> Future for FlushAsync<E> {
                 Err(error) => Flushing::Done(Err(error)),
             };
         }
+        if this.collector.state() == State::Forked && !matches!(this.state, Flushing::Done(_)) {
+            this.state = Flushing::Done(Err(FlushError::Forked));
+        }
         if let Flushing::Waiting(reply) = &this.state {
             let answer = ready!(reply.poll(cx.waker()));
             this.state = Flushing::Done(answer.ok_or(FlushError::WorkerGone));
@@ -202,7 +205,11 @@ impl<E: Event> Future for FlushAsync<E> {
 
 impl<E: Event> Drop for FlushAsync<E> {
     fn drop(&mut self) {
-        if let Flushing::Waiting(reply) = &self.state {
+        // In a forked child the holder of the lock may not exist.
+        if let Flushing::Waiting(reply) = &self.state
+            && self.collector.state() != State::Forked
+        {
+            reply.give_up();
             self.collector.shared.withdraw_flush(reply);
         }
     }

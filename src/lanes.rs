@@ -9,7 +9,7 @@
 use crate::config::{Config, Overflow};
 use crate::event::{Event, Priority};
 use crate::ring::Ring;
-use crate::sync::{CachePadded, Ordering, PlainU64, guarded};
+use crate::sync::{CachePadded, Ordering, PlainU64};
 use crate::wake::NEVER;
 
 /// How many normal events are taken for [`LOW_SHARE`] low ones.
@@ -20,8 +20,9 @@ const LOW_SHARE: usize = 1;
 #[derive(Debug)]
 pub(crate) enum Offer<E> {
     Queued,
-    /// Queued in the place of the oldest, which is counted and destroyed by now.
-    Evicted,
+    /// Queued in the place of the oldest, which is counted. Its destructor is foreign code and may be slow:
+    /// run it when the push has been settled.
+    Evicted(E),
     /// No room, and this lane or policy evicts nothing.
     Full(E),
 }
@@ -56,11 +57,9 @@ impl<E: Event> Lanes<E> {
                 match lane.push_evicting(event) {
                     None => Offer::Queued,
                     Some(evicted) => {
-                        // Counted before its destructor runs, which is foreign code and may panic.
                         // Relaxed: a count, not a signal; the flush that must see it comes with a mutex.
                         self.evicted.fetch_add(1, Ordering::Relaxed);
-                        drop(evicted);
-                        Offer::Evicted
+                        Offer::Evicted(evicted)
                     }
                 }
             }
@@ -127,18 +126,12 @@ impl<E: Event> Lanes<E> {
         }
     }
 
-    /// Takes out and destroys all that is queued; says how many there were. For whoever finds events in
-    /// the rings of a collector that no longer has a worker.
-    pub(crate) fn discard(&self) -> u64 {
-        let mut discarded = 0;
-        for ring in [&self.critical, &self.normal, &self.low] {
-            while let Some(event) = ring.pop() {
-                discarded += 1;
-                // Most of them are somebody else's, and so is a panic of their destructors.
-                let _ = guarded(|| drop(event));
-            }
-        }
-        discarded
+    /// Takes out all that is queued. For whoever finds events in the rings of a collector that no longer has a
+    /// worker.
+    pub(crate) fn take_all(&self) -> Vec<E> {
+        let mut taken = Vec::new();
+        self.take(&mut self.round(), &mut taken, usize::MAX);
+        taken
     }
 
     #[inline]
@@ -248,7 +241,7 @@ mod tests {
             offer(&lanes, Priority::Normal, n);
         }
         assert!(matches!(offer(&lanes, Priority::Critical, 2), Offer::Full(Tagged(_, 2))));
-        assert!(matches!(offer(&lanes, Priority::Normal, 2), Offer::Evicted));
+        assert!(matches!(offer(&lanes, Priority::Normal, 2), Offer::Evicted(Tagged(_, 0))));
         assert_eq!(lanes.evicted(), 1);
         assert_eq!(lanes.pending(), 4);
     }
@@ -284,7 +277,7 @@ mod tests {
         offer(&lanes, Priority::Normal, 2);
         assert!(lanes.calls_after_push(Priority::Normal, 100) && lanes.calls(100), "a full lane");
         assert!(!lanes.calls(NEVER) && !lanes.calls_after_push(Priority::Critical, NEVER));
-        assert_eq!(lanes.discard(), 4);
+        assert_eq!(lanes.take_all().len(), 4);
         offer(&lanes, Priority::Critical, 0);
         assert!(lanes.calls(100) && lanes.calls_after_push(Priority::Critical, 100));
     }

@@ -77,6 +77,10 @@ impl Count {
         self.0.fetch_max(n, Ordering::Relaxed);
     }
 
+    pub(crate) fn lower_by(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

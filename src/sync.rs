@@ -16,7 +16,6 @@ pub(crate) use model::*;
 #[cfg(not(forebay_loom))]
 pub(crate) use native::*;
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A counter that no decision depends on, and time. Never modelled: it takes no part in the protocol, and
@@ -35,10 +34,24 @@ pub(crate) fn announce_fence() {
     fence(Ordering::SeqCst);
 }
 
-/// Runs foreign code; a panic of it ends here. Whoever calls vouches that nothing of ours is left
-/// half-changed by it.
-pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
-    catch_unwind(AssertUnwindSafe(foreign)).map_err(let_the_model_panic)
+/// Runs foreign code; a panic of it ends here, and is told as text. Whoever calls vouches that nothing of ours
+/// is left half-changed by it.
+pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(foreign)).map_err(|panic| {
+        let panic = let_the_model_panic(panic);
+        let said = if let Some(text) = panic.downcast_ref::<&str>() {
+            (*text).to_owned()
+        } else if let Some(text) = panic.downcast_ref::<String>() {
+            text.clone()
+        } else {
+            "a value that is not text".to_owned()
+        };
+        // The destructor of what was thrown is foreign code as well, and may panic in turn; that is let go.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            std::mem::forget(again);
+        }
+        said
+    })
 }
 
 /// Marks the calling thread as the worker of the collector at `address`, until the value is dropped.
@@ -142,6 +155,14 @@ mod native {
             builder = builder.stack_size(bytes);
         }
         builder.spawn(body)
+    }
+
+    /// Waits for the end of a thread, unless it is this one.
+    pub(crate) fn join(thread: JoinHandle<()>) {
+        if thread.thread().id() != std::thread::current().id() {
+            // What it ran has caught its own panics.
+            let _ = thread.join();
+        }
     }
 
     pub(super) fn let_the_model_panic(panic: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
@@ -260,6 +281,10 @@ mod model {
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         Ok(loom::thread::spawn(body))
+    }
+
+    pub(crate) fn join(thread: JoinHandle<()>) {
+        let _ = thread.join();
     }
 
     /// Only a panic that a model throws itself is foreign code's; all others are findings.

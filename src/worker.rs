@@ -11,11 +11,11 @@ use crate::batch::{Batch, Press};
 use crate::clock;
 use crate::collector::Shared;
 use crate::config::Config;
-use crate::control::{Asked, FlushReport, Reply};
+use crate::control::{Asked, FlushReport};
 use crate::dispatch::{Slot, dispatch};
 use crate::event::Event;
 use crate::stats::{Registry, SinkStats};
-use crate::sync::{Parker, guarded};
+use crate::sync::{Ordering, Parker, guarded};
 use crate::wake::State;
 
 /// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
@@ -33,10 +33,30 @@ impl<E> Crew<E> {
         Self { slots, press, parker, told_processed: 0, told_evictions: 0 }
     }
 
+    /// Answers every request. Whether a flush was heard by its caller.
+    fn answer(&mut self, mut asked: Asked, report: &FlushReport, registry: &Registry) -> bool {
+        for (name, reply) in asked.removed.drain(..) {
+            reply.answer(Some(self.take_slot(&name).map(|slot| retire(slot, registry))));
+        }
+        let heard = asked.flushes.drain(..).map(|reply| reply.answer(Some(report.clone())));
+        heard.fold(false, |any, heard| any | heard)
+    }
+
+    /// Ends all sinks. One by one, because each may panic.
+    fn end(&mut self) {
+        self.slots.drain(..).for_each(|slot| drop(slot.end()));
+    }
+
     /// Takes the slot of that name out.
     pub(crate) fn take_slot(&mut self, name: &str) -> Option<Slot<E>> {
         let index = self.slots.iter().position(|slot| slot.tally.name == name)?;
         Some(self.slots.remove(index))
+    }
+}
+
+impl<E> Drop for Crew<E> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -58,24 +78,37 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     let _mark = shared.mark_worker();
     let mut worker = Worker { shared, crew, schedule: Schedule::new(&shared.config) };
     match guarded(|| run(&mut worker)) {
-        Ok(last_flush) => {
-            let late = shared.control.clock_out(worker.crew);
-            // They were asked while the last flush went on. Nothing was accepted since it began, so it
-            // covers them.
-            answer(late, &last_flush, |_| None);
+        Ok(last_flush) => leave(shared, worker.crew, &last_flush),
+        Err(_) => {
+            drop(worker);
+            abandon(shared);
         }
-        Err(_) => abandon(shared),
+    }
+}
+
+/// Gives the crew back once every request is answered. Those that came since the last flush began are covered
+/// by it: nothing was accepted meanwhile.
+pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_flush: &FlushReport) {
+    if shared.is_disowned.load(Ordering::Relaxed) != 0 {
+        crew.end();
+    }
+    while let Err((same, asked)) = shared.control.clock_out(crew) {
+        crew = same;
+        crew.answer(asked, last_flush, &shared.registry);
     }
 }
 
 /// The worker is gone: refuses events, and tells everybody who waits for it.
 fn abandon<E: Event>(shared: &Shared<E>) {
     shared.phase.set_gone();
-    shared.discard_late();
+    let tally = &shared.tally;
+    // What it had in its hands ended with it.
+    let in_hand = tally.worker.taken.get() - tally.worker.processed.get();
+    tally.rejected.worker_gone.add(in_hand);
+    tally.worker.taken.lower_by(in_hand);
+    shared.discard(shared.lanes.take_all());
     shared.room.release();
-    let stranded = shared.control.lose();
-    stranded.flushes.iter().for_each(|reply| reply.answer(None));
-    stranded.removed.iter().for_each(|(_, reply)| reply.answer(None));
+    drop(shared.control.lose());
 }
 
 /// What the worker does next.
@@ -205,15 +238,13 @@ impl<E: Event> Worker<'_, E> {
     }
 
     fn answer(&mut self, asked: Asked, report: &FlushReport) {
-        let Self { shared, crew, .. } = self;
+        self.shared.control.admit(&mut self.crew.slots);
         // A caller that has given up meanwhile has heard nothing: the next one is told.
-        if asked.flushes.iter().any(Reply::is_awaited) {
-            crew.slots.iter_mut().for_each(Slot::set_told);
-            crew.told_processed = shared.tally.worker.processed.get();
-            crew.told_evictions = crew.press.told_evictions();
+        if self.crew.answer(asked, report, &self.shared.registry) {
+            self.crew.slots.iter_mut().for_each(Slot::set_told);
+            self.crew.told_processed = self.shared.tally.worker.processed.get();
+            self.crew.told_evictions = self.crew.press.told_evictions();
         }
-        shared.control.admit(&mut crew.slots);
-        answer(asked, report, |name| crew.take_slot(name).map(|slot| retire(slot, &shared.registry)));
     }
 
     /// Sleeps until it is time, or somebody rings.
@@ -230,16 +261,6 @@ impl<E: Event> Worker<'_, E> {
             self.shared.clock.park(&self.crew.parker, self.schedule.due.filter(|due| *due > now));
         }
         phase.get_up();
-    }
-}
-
-/// Answers every request; `remove` takes a sink out by its name.
-pub(crate) fn answer(asked: Asked, report: &FlushReport, mut remove: impl FnMut(&str) -> Option<SinkStats>) {
-    for (name, reply) in asked.removed {
-        reply.answer(Some(remove(&name)));
-    }
-    for reply in asked.flushes {
-        reply.answer(Some(report.clone()));
     }
 }
 
@@ -345,10 +366,21 @@ mod tests {
         let shared = &collector.shared;
         shared.control.board();
         shared.phase.open();
+        let reply = shared.ask_flush().unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| work_with(shared, |_| panic!("on purpose")));
+            scope.spawn(|| {
+                work_with(shared, |worker| {
+                    // With a request and an event in its hands.
+                    let _asked = worker.shared.control.take();
+                    worker.shared.tally.worker.taken.add(1);
+                    panic!("on purpose")
+                });
+            });
         });
+        assert_eq!(reply.poll(std::task::Waker::noop()), std::task::Poll::Ready(None), "nobody is stranded");
         assert_eq!(collector.state(), State::WorkerGone);
+        collector.stats().check_law(1).unwrap();
+        assert_eq!(collector.pending(), 0);
         assert_eq!(collector.stop(), Err(crate::StopError::WorkerGone));
     }
 

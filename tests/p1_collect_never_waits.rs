@@ -150,6 +150,32 @@ fn block_gives_up_at_its_timeout_and_says_so() {
 }
 
 #[test]
+fn the_destructor_of_an_event_that_found_no_room_may_collect_again() {
+    struct Again(std::sync::Weak<std::sync::OnceLock<Collector<Again>>>);
+    impl forebay::Event for Again {}
+    impl Drop for Again {
+        fn drop(&mut self) {
+            if let Some(handle) = self.0.upgrade()
+                && let Some(collector) = handle.get()
+            {
+                collector.collect(Again(std::sync::Weak::new()));
+            }
+        }
+    }
+    let handle = std::sync::Arc::new(std::sync::OnceLock::new());
+    let collector = forebay::Builder::<Again>::new()
+        .capacity(1)
+        .overflow(Overflow::Block { timeout: Duration::from_millis(1) })
+        .build()
+        .unwrap();
+    assert!(handle.set(collector.clone()).is_ok());
+    collector.collect(Again(std::sync::Weak::new()));
+    assert_eq!(collector.collect(Again(std::sync::Arc::downgrade(&handle))), Outcome::Full);
+    assert_eq!(law(&collector, 3).rejected.full, 2);
+    collector.stop().unwrap();
+}
+
+#[test]
 fn a_blocked_producer_is_released_by_stop() {
     for is_started in [true, false] {
         let gate = Gate::closed();

@@ -122,6 +122,77 @@ fn stop_runs_destructors_and_wakers_that_come_back_into_the_collector() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_later_run() {
+    for _ in 0..50 {
+        let collector = ticks().sink(MemorySink::new()).start().unwrap();
+        std::thread::scope(|scope| {
+            let stopper = scope.spawn(|| collector.stop_timeout(LONG));
+            // Starts again as soon as it can, and keeps running.
+            until("it starts again", || {
+                collector.state() != State::Draining
+                    && collector.start().is_ok()
+                    && (stopper.is_finished() || collector.is_running())
+            });
+            stopper.join().unwrap().unwrap();
+        });
+        collector.stop().unwrap();
+        law(&collector, 0);
+    }
+}
+
+#[test]
+fn a_sink_is_removed_while_the_collector_stops() {
+    let gate = Gate::closed();
+    let collector = stalled(ticks().sink(MemorySink::new()), &gate);
+    std::thread::scope(|scope| {
+        let stopper = scope.spawn(|| collector.stop());
+        until("it stops", || collector.state() == State::Draining);
+        let remover = scope.spawn(|| collector.remove_sink("memory"));
+        gate.open();
+        assert_eq!(remover.join().unwrap().unwrap().delivered, 1);
+        stopper.join().unwrap().unwrap();
+    });
+    assert_eq!(collector.sinks(), ["gate"]);
+    law(&collector, 1);
+}
+
+#[test]
+fn the_last_handle_may_live_in_the_thread_local_storage_of_the_worker() {
+    std::thread_local! {
+        static HANDLE: std::cell::RefCell<Option<Collector<Tick>>> = const { std::cell::RefCell::new(None) };
+    }
+    let memory = MemorySink::new();
+    let sink = from_fn("keeper", |batch: &Batch<Tick>| {
+        // Given by way of a channel, so that the worker's own is the last.
+        let _ = batch;
+        Ok(())
+    });
+    let collector = ticks().sink(sink).sink(memory.clone()).start().unwrap();
+    let (give, take) = std::sync::mpsc::channel::<Collector<Tick>>();
+    let gate = Gate::closed();
+    collector
+        .add_sink(from_fn("thread_local", {
+            let gate = gate.clone();
+            move |_: &Batch<Tick>| {
+                if let Ok(handle) = take.recv() {
+                    HANDLE.with(|held| *held.borrow_mut() = Some(handle));
+                }
+                gate.pass();
+                Ok(())
+            }
+        }))
+        .unwrap();
+    collector.collect(critical(0));
+    give.send(collector.clone()).unwrap();
+    gate.await_arrivals(1);
+    assert!(collector.stop_timeout(Duration::ZERO).is_err());
+    drop(collector);
+    // The worker ends now, and with its thread-local storage the last handle: it must not wait for itself.
+    gate.open();
+    assert!(memory.wait_for(1, LONG));
+}
+
+#[test]
 fn stop_ends_while_four_threads_keep_collecting() {
     for _ in 0..20 {
         let memory = MemorySink::new();

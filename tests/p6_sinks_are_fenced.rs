@@ -94,6 +94,57 @@ fn a_sink_that_misbehaves_at_every_call_harms_nobody() {
 }
 
 #[test]
+fn sinks_whose_destructors_panic_do_not_reach_whoever_drops_the_collector() {
+    struct Nasty(&'static str);
+    impl Sink<Tick> for Nasty {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn write_batch(&mut self, _: &Batch<Tick>) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+    impl Drop for Nasty {
+        fn drop(&mut self) {
+            panic!("in the destructor of a sink");
+        }
+    }
+    for stops_first in [true, false] {
+        let collector = ticks().sink(Nasty("one")).sink(Nasty("two")).start().unwrap();
+        collector.collect(tick(0));
+        if stops_first {
+            collector.stop().unwrap();
+            law(&collector, 1);
+        }
+        drop(collector);
+    }
+    drop(ticks().sink(Nasty("one")).sink(Nasty("two")).build().unwrap());
+}
+
+#[test]
+fn an_error_whose_source_panics_when_dropped_is_survived() {
+    #[derive(Debug)]
+    struct Nasty;
+    impl std::fmt::Display for Nasty {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("nasty")
+        }
+    }
+    impl std::error::Error for Nasty {}
+    impl Drop for Nasty {
+        fn drop(&mut self) {
+            panic!("in the destructor of an error");
+        }
+    }
+    let sink = from_fn("nasty", |_: &Batch<Tick>| Err(SinkError::write_failed("x").with_source(Nasty)));
+    let collector = ticks().flush(FlushStrategy::Manual).sink(sink).start().unwrap();
+    collector.collect(tick(0));
+    assert_eq!(collector.flush().unwrap().sinks[0].failed, 1);
+    collector.stop().unwrap();
+    assert_eq!(law(&collector, 1).sink("nasty").unwrap().panics, 1);
+}
+
+#[test]
 fn a_panic_whose_payload_panics_when_dropped_is_survived() {
     struct Nasty;
     impl Drop for Nasty {

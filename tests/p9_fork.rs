@@ -96,6 +96,59 @@ fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
 }
 
 #[test]
+fn a_child_does_not_drop_the_sinks_of_a_collector_that_is_not_running() {
+    /// Writes what it holds when it is dropped, as a `BufWriter` does.
+    struct Buffered(std::path::PathBuf);
+    impl forebay::sink::Sink<Tick> for Buffered {
+        fn name(&self) -> &str {
+            "buffered"
+        }
+        fn write_batch(&mut self, _: &forebay::Batch<Tick>) -> Result<(), forebay::sink::SinkError> {
+            Ok(())
+        }
+    }
+    impl Drop for Buffered {
+        fn drop(&mut self) {
+            use std::io::Write;
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&self.0).unwrap();
+            file.write_all(b"header\n").unwrap();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let mut collector = Some(ticks().sink(Buffered(path.clone())).build().unwrap());
+    let status = in_child(|| {
+        drop(collector.take());
+        true
+    });
+    assert_eq!(status, Some(0));
+    assert!(!path.exists(), "the child wrote what is the parent's");
+    drop(collector);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "header\n");
+}
+
+#[test]
+fn a_fork_while_others_build_collectors_misses_none() {
+    let collector = ticks().start().unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _raise = Raise(&is_over);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    drop(ticks().capacity(1).low_capacity(1).critical_capacity(1).build().unwrap());
+                }
+            });
+        }
+        for _ in 0..300 {
+            assert_eq!(in_child(|| collector.collect(tick(0)) == Outcome::Forked), Some(0));
+        }
+    });
+    collector.stop().unwrap();
+    law(&collector, 0);
+}
+
+#[test]
 fn a_child_can_build_a_collector_of_its_own() {
     let parent = ticks().sink(MemorySink::new()).start().unwrap();
     parent.collect(tick(0));

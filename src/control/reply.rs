@@ -16,34 +16,44 @@ struct ReplyState<T> {
     /// `None` until it is there; `Some(None)` says that there will be none, because the worker is gone.
     answer: Option<Option<T>>,
     waker: Option<Waker>,
+    /// Nobody waits any more.
+    is_given_up: bool,
 }
 
 impl<T> Reply<T> {
     pub(super) fn new() -> Arc<Self> {
-        let state = Mutex::new(ReplyState { answer: None, waker: None });
+        let state = Mutex::new(ReplyState { answer: None, waker: None, is_given_up: false });
         Arc::new(Self { state, changed: Condvar::new() })
     }
 
-    /// Answers; `None` says that the worker is gone. Only the first answer counts.
-    pub(crate) fn answer(&self, answer: Option<T>) {
+    /// Answers; `None` says that the worker is gone. Whether somebody will hear it: the caller has not given
+    /// up, and there was no answer before.
+    pub(crate) fn answer(&self, answer: Option<T>) -> bool {
         let mut state = self.state.lock();
-        if state.answer.is_none() {
-            state.answer = Some(answer);
-            self.changed.notify_all();
-            let waker = state.waker.take();
-            drop(state);
-            if let Some(waker) = waker {
-                wake_quietly(waker);
-            }
+        if state.is_given_up || state.answer.is_some() {
+            return false;
         }
+        state.answer = Some(answer);
+        self.changed.notify_all();
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            wake_quietly(waker);
+        }
+        true
     }
 
-    /// Whether somebody still holds the other end.
-    pub(crate) fn is_awaited(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) > 1
+    /// The caller goes away without the answer.
+    pub(crate) fn give_up(&self) {
+        let mut state = self.state.lock();
+        state.is_given_up = true;
+        let left = state.waker.take();
+        // Its destructor is foreign code: not under our lock.
+        drop(state);
+        drop(left);
     }
 
-    /// Waits for the answer; `None` when the deadline comes first.
+    /// Waits for the answer; gives up, with `None`, when the deadline comes first.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<Option<T>> {
         let mut state = self.state.lock();
         while state.answer.is_none() {
@@ -51,6 +61,7 @@ impl<T> Reply<T> {
                 break;
             }
         }
+        state.is_given_up = state.answer.is_none();
         state.answer.take()
     }
 

@@ -1,0 +1,158 @@
+//! What the models share. See `docs/verification.md` in the repository.
+
+#[cfg(not(forebay_loom))]
+compile_error!(
+    "the cfg forebay_loom is missing: run this in loom-tests/, with RUSTFLAGS unset, or nothing is modelled"
+);
+
+/// Fails to compile where the queue is not the one on loom.
+pub use crossbeam_queue::ON_LOOM;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use forebay::sink::{Sink, SinkError};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority};
+use loom::cell::UnsafeCell;
+use loom::sync::Notify;
+
+/// An event with a number; numbers from 100 are critical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick(pub u32);
+
+impl Event for Tick {
+    fn priority(&self) -> Priority {
+        if self.0 >= 100 { Priority::Critical } else { Priority::Normal }
+    }
+}
+
+/// Begins a collector as small as it can be.
+pub fn small(capacity: usize, flush: FlushStrategy) -> Builder<Tick> {
+    Builder::new().capacity(capacity).critical_capacity(1).low_capacity(1).session_id("model").flush(flush)
+}
+
+/// Delivers at the first event.
+pub const EAGER: FlushStrategy = FlushStrategy::Size { events: 1 };
+
+/// Checks the law, and that nothing is pending. `offered` counts the calls of `collect`.
+#[track_caller]
+pub fn law(collector: &Collector<Tick>, offered: u64) -> forebay::Stats {
+    let stats = collector.stats();
+    stats.check_law(offered).unwrap();
+    assert_eq!(stats.pending, 0, "{stats:?}");
+    for sink in &stats.sinks {
+        assert_eq!(sink.offered, stats.processed, "the sink missed a batch: {stats:?}");
+    }
+    stats
+}
+
+/// A sink that keeps numbers in a cell whose accesses loom checks: reading them without a happens-before
+/// edge from the worker's write is an error. It can also ring a bell for every event.
+#[derive(Clone)]
+pub struct Log {
+    numbers: Arc<UnsafeCell<Vec<u32>>>,
+    bell: Option<loom::sync::Arc<Notify>>,
+}
+
+// SAFETY: that the cell is not accessed by two threads at once is what loom checks.
+unsafe impl Send for Log {}
+
+impl Log {
+    pub fn new() -> Self {
+        Self { numbers: Arc::new(UnsafeCell::new(Vec::new())), bell: None }
+    }
+
+    pub fn ringing(bell: &loom::sync::Arc<Notify>) -> Self {
+        Self { bell: Some(bell.clone()), ..Self::new() }
+    }
+
+    /// What was delivered, in order.
+    #[track_caller]
+    pub fn numbers(&self) -> Vec<u32> {
+        // SAFETY: as above.
+        self.numbers.with(|numbers| unsafe { (*numbers).clone() })
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sink<Tick> for Log {
+    fn name(&self) -> &str {
+        "log"
+    }
+
+    fn write_batch(&mut self, batch: &Batch<Tick>) -> Result<(), SinkError> {
+        // SAFETY: as above.
+        self.numbers.with_mut(|numbers| unsafe { (*numbers).extend(batch.iter().map(|tick| tick.0)) });
+        if let Some(bell) = &self.bell {
+            batch.iter().for_each(|_| bell.notify());
+        }
+        Ok(())
+    }
+}
+
+/// Collects which outcomes a model visited.
+#[derive(Clone, Default)]
+pub struct Witness(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Witness {
+    /// This execution ended so.
+    pub fn saw(&self, outcome: impl Debug) {
+        *self.0.lock().unwrap().entry(format!("{outcome:?}")).or_default() += 1;
+    }
+
+    /// Every expected outcome was visited: else the model does not show what it is meant to.
+    #[track_caller]
+    pub fn expect(&self, outcomes: &[&str]) {
+        let seen = self.0.lock().unwrap();
+        for outcome in outcomes {
+            assert!(seen.contains_key(*outcome), "never visited: {outcome}; visited: {seen:?}");
+        }
+    }
+}
+
+/// Keeps panics that a model throws itself off the screen: there are thousands.
+fn hush() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !panic.payload().downcast_ref::<&str>().is_some_and(|text| text.starts_with("on purpose")) {
+                tell(panic);
+            }
+        }));
+    });
+}
+
+/// Visits the schedules of `body` with at most `bound` preemptions (or FOREBAY_EXTRA more), prints one line, and
+/// demands that there were at least `floor` of them: fewer, and the model no longer models much.
+#[track_caller]
+pub fn check(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync + 'static) {
+    hush();
+    let extra = std::env::var("FOREBAY_EXTRA").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let executions = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let begun = Instant::now();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(bound + extra);
+    builder.max_branches = 100_000;
+    builder.check({
+        let executions = executions.clone();
+        move || {
+            executions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            body();
+        }
+    });
+    let executions = executions.load(std::sync::atomic::Ordering::Relaxed);
+    println!(
+        "{name:<58} bound {}  {executions:>9} executions  {:>6.1} s",
+        bound + extra,
+        begun.elapsed().as_secs_f64()
+    );
+    assert!(executions >= floor, "{name}: only {executions} executions, expected at least {floor}");
+}

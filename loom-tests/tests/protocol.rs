@@ -1,0 +1,604 @@
+//! The models: the shipped collector on the real ring, one promise each. Run them with `./run`.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use forebay::sink::from_fn;
+use forebay::{Batch, FlushError, FlushStrategy, Outcome, Overflow, StopError};
+use forebay_loom_tests::{EAGER, Log, Tick, Witness, check, law, small};
+use loom::sync::{Arc, Notify};
+use loom::thread;
+
+const MANUAL: FlushStrategy = FlushStrategy::Manual;
+const FOREVER: Duration = Duration::MAX;
+
+// ---- wake-up ----
+
+#[test]
+fn an_event_alone_wakes_the_worker() {
+    check("an event alone wakes the worker", 3, 10_000, || {
+        let bell = Arc::new(Notify::new());
+        let collector = small(2, EAGER).sink(Log::ringing(&bell)).start().unwrap();
+        assert_eq!(collector.collect(Tick(0)), Outcome::Queued);
+        // Nothing but the event can wake the worker, nothing but the worker rings.
+        bell.wait();
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+#[test]
+fn the_event_that_makes_enough_pending_wakes_the_worker() {
+    check("the second of two producers wakes the worker", 1, 1_000, || {
+        let bell = Arc::new(Notify::new());
+        let collector =
+            small(2, FlushStrategy::Size { events: 2 }).sink(Log::ringing(&bell)).start().unwrap();
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(0))
+        });
+        collector.collect(Tick(1));
+        bell.wait();
+        other.join().unwrap();
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 2).processed, 2);
+    });
+}
+
+#[test]
+fn a_critical_event_wakes_the_worker() {
+    check("a critical event wakes the worker", 3, 10_000, || {
+        let bell = Arc::new(Notify::new());
+        let collector =
+            small(2, FlushStrategy::Size { events: 2 }).sink(Log::ringing(&bell)).start().unwrap();
+        collector.collect(Tick(100));
+        bell.wait();
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+#[test]
+fn a_full_lane_wakes_the_worker() {
+    check("a full lane wakes the worker", 3, 10_000, || {
+        let bell = Arc::new(Notify::new());
+        // Two events would set off a delivery, but the low lane has only one slot: see `Low`.
+        let collector =
+            small(1, FlushStrategy::Size { events: 2 }).sink(Log::ringing(&bell)).start().unwrap();
+        collector.collect(Tick(0));
+        bell.wait();
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+// ---- fates ----
+
+#[test]
+fn accepted_is_delivered_or_evicted_in_order() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("accepted = delivered + evicted, in order", 3, 10_000, move || {
+        let log = Log::new();
+        let collector = small(2, EAGER).sink(log.clone()).start().unwrap();
+        for number in 0..3 {
+            assert!(collector.collect(Tick(number)).is_queued());
+        }
+        collector.stop().unwrap();
+        let stats = law(&collector, 3);
+        let numbers = log.numbers();
+        assert!(numbers.is_sorted() && numbers.len() as u64 == stats.processed);
+        assert_eq!(numbers.last(), Some(&2), "the newest is never evicted");
+        seen.saw(stats.evicted);
+    });
+    witness.expect(&["0", "1"]);
+}
+
+#[test]
+fn two_producers_keep_their_order() {
+    check("two producers keep their order", 1, 1_000, || {
+        let log = Log::new();
+        let collector = small(4, EAGER).sink(log.clone()).start().unwrap();
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || (10..12).for_each(|number| _ = collector.collect(Tick(number)))
+        });
+        (0..2).for_each(|number| _ = collector.collect(Tick(number)));
+        other.join().unwrap();
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 4).processed, 4);
+        let numbers = log.numbers();
+        assert!(numbers.iter().filter(|n| **n < 10).is_sorted());
+        assert!(numbers.iter().filter(|n| **n >= 10).is_sorted());
+    });
+}
+
+#[test]
+fn gaps_add_up_to_evictions_after_a_flush() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("gaps add up to evictions after a flush", 2, 1_000, move || {
+        let gaps = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let sink = from_fn("gaps", {
+            let gaps = gaps.clone();
+            move |batch: &Batch<Tick>| {
+                gaps.fetch_add(batch.gap(), std::sync::atomic::Ordering::Relaxed);
+                Ok(())
+            }
+        });
+        let collector = small(1, EAGER).sink(sink).start().unwrap();
+        (0..3).for_each(|number| _ = collector.collect(Tick(number)));
+        let _ = collector.flush().unwrap();
+        let evicted = collector.stats().evicted;
+        assert_eq!(gaps.load(std::sync::atomic::Ordering::Relaxed), evicted);
+        collector.stop().unwrap();
+        law(&collector, 3);
+        seen.saw(evicted);
+    });
+    witness.expect(&["0", "1", "2"]);
+}
+
+// ---- flush ----
+
+#[test]
+fn a_flush_covers_what_was_collected_before_it() {
+    check("a flush covers, and happens after, what came before", 3, 5000, || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        collector.collect(Tick(0));
+        let _ = collector.flush().unwrap();
+        // The cell of the log is read without any other edge than the flush.
+        assert_eq!(log.numbers(), [0]);
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+#[test]
+fn a_flush_covers_what_another_thread_collected_before_it() {
+    check("a flush covers what another thread told us of", 1, 1000, || {
+        let log = Log::new();
+        let collector = small(2, EAGER).sink(log.clone()).start().unwrap();
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(7))
+        });
+        collector.collect(Tick(0));
+        other.join().unwrap();
+        let _ = collector.flush().unwrap();
+        let mut numbers = log.numbers();
+        numbers.sort();
+        assert_eq!(numbers, [0, 7]);
+        collector.stop().unwrap();
+        law(&collector, 2);
+    });
+}
+
+#[test]
+fn two_flushers_are_both_answered() {
+    check("two flushers are both answered, and covered", 1, 1_000, || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || {
+                collector.collect(Tick(1));
+                collector.flush().unwrap().processed
+            }
+        });
+        collector.collect(Tick(0));
+        let _ = collector.flush().unwrap();
+        let _ = other.join().unwrap();
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 2).processed, 2);
+        assert_eq!(log.numbers().len(), 2);
+    });
+}
+
+#[test]
+fn a_flush_against_a_stop_is_answered() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("a flush against a stop is answered", 2, 1_000, move || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        collector.collect(Tick(0));
+        let flusher = thread::spawn({
+            let collector = collector.clone();
+            move || collector.flush().map(drop)
+        });
+        collector.stop().unwrap();
+        let flushed = flusher.join().unwrap();
+        assert!(matches!(flushed, Ok(()) | Err(FlushError::Stopped)), "{flushed:?}");
+        assert_eq!(log.numbers(), [0]);
+        law(&collector, 1);
+        seen.saw(flushed);
+    });
+    witness.expect(&["Ok(())", "Err(Stopped)"]);
+}
+
+#[test]
+fn a_panicking_sink_strands_no_flusher() {
+    check("a panicking sink strands no flusher", 3, 1_000, || {
+        let sink = from_fn("mad", |_: &Batch<Tick>| panic!("on purpose"));
+        let collector = small(2, MANUAL).sink(sink).start().unwrap();
+        collector.collect(Tick(0));
+        let report = collector.flush().unwrap();
+        assert_eq!(report.sinks[0].failed, 1);
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+// ---- stop ----
+
+#[test]
+fn what_is_accepted_while_it_stops_is_accounted_for() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("accepted or refused while it stops: accounted for", 3, 5000, move || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        let producer = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(0))
+        });
+        collector.stop().unwrap();
+        let outcome = producer.join().unwrap();
+        // No other producer could have swept it: queued is delivered, refused is not.
+        let numbers = log.numbers();
+        match outcome {
+            Outcome::Queued => assert_eq!(numbers, [0]),
+            Outcome::Stopped => assert!(numbers.is_empty()),
+            other => panic!("{other:?}"),
+        }
+        law(&collector, 1);
+        seen.saw((outcome, collector.stats().rejected.stopped));
+    });
+    witness.expect(&["(Queued, 0)", "(Stopped, 1)"]);
+}
+
+#[test]
+fn two_producers_while_it_stops_are_accounted_for() {
+    check("two producers while it stops: accounted for", 1, 900, || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        let producers: Vec<_> = (0..2)
+            .map(|number| {
+                let collector = collector.clone();
+                thread::spawn(move || collector.collect(Tick(number)))
+            })
+            .collect();
+        collector.stop().unwrap();
+        producers.into_iter().for_each(|producer| _ = producer.join().unwrap());
+        let stats = law(&collector, 2);
+        assert_eq!(log.numbers().len() as u64, stats.processed);
+    });
+}
+
+#[test]
+fn two_stops_both_end() {
+    check("two stops both end, and tell the same", 1, 130, || {
+        let collector = small(2, MANUAL).sink(Log::new()).start().unwrap();
+        collector.collect(Tick(0));
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || collector.stop().unwrap().stats.processed
+        });
+        assert_eq!(collector.stop().unwrap().stats.processed, 1);
+        assert_eq!(other.join().unwrap(), 1);
+        law(&collector, 1);
+    });
+}
+
+#[test]
+fn a_stop_before_the_start_discards_and_counts() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("a stop before the start discards and counts", 3, 30, move || {
+        let collector = small(2, MANUAL).sink(Log::new()).build().unwrap();
+        let producer = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(0))
+        });
+        let report = collector.stop().unwrap();
+        let outcome = producer.join().unwrap();
+        assert_eq!(law(&collector, 1).rejected.stopped, 1);
+        seen.saw((outcome, report.left_behind));
+    });
+    witness.expect(&["(Queued, 1)", "(Stopped, 0)"]);
+}
+
+#[test]
+fn a_restarted_collector_loses_nothing() {
+    check("a restart loses nothing", 2, 1_000, || {
+        let log = Log::new();
+        let collector = small(2, EAGER).sink(log.clone()).start().unwrap();
+        collector.collect(Tick(0));
+        collector.stop().unwrap();
+        collector.start().unwrap();
+        collector.collect(Tick(1));
+        collector.stop().unwrap();
+        assert_eq!(log.numbers(), [0, 1]);
+        law(&collector, 2);
+    });
+}
+
+#[test]
+fn a_start_against_a_late_event_loses_nothing() {
+    check("a late event against a restart: accounted for", 1, 300, || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        let producer = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(0))
+        });
+        collector.stop().unwrap();
+        collector.start().unwrap();
+        assert_eq!(collector.collect(Tick(1)), Outcome::Queued);
+        collector.stop().unwrap();
+        let _ = producer.join().unwrap();
+        let stats = law(&collector, 2);
+        assert!(log.numbers().contains(&1), "an event of the new run was taken for a late one of the old");
+        assert_eq!(log.numbers().len() as u64, stats.processed);
+    });
+}
+
+#[test]
+fn the_last_handle_stops_the_worker() {
+    check("dropping the last handle delivers and ends", 3, 400, || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        collector.collect(Tick(0));
+        drop(collector);
+        assert_eq!(log.numbers(), [0]);
+    });
+}
+
+// ---- room ----
+
+#[test]
+fn a_blocked_producer_is_released_by_the_drain() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("a blocked producer is released by the drain", 2, 1_000, move || {
+        let log = Log::new();
+        let overflow = Overflow::Block { timeout: FOREVER };
+        let collector = small(1, EAGER).overflow(overflow).sink(log.clone()).start().unwrap();
+        let outcomes = [0, 1].map(|number| collector.collect(Tick(number)));
+        collector.stop().unwrap();
+        assert_eq!(log.numbers(), [0, 1]);
+        law(&collector, 2);
+        seen.saw(outcomes[1]);
+    });
+    witness.expect(&["Queued", "QueuedAfterWait"]);
+}
+
+#[test]
+fn a_blocked_producer_is_released_by_a_stop_without_a_worker() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("a blocked producer is released by stop alone", 3, 50, move || {
+        let overflow = Overflow::Block { timeout: FOREVER };
+        let collector = small(1, EAGER).overflow(overflow).build().unwrap();
+        collector.collect(Tick(0));
+        let producer = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(1))
+        });
+        collector.stop().unwrap();
+        let outcome = producer.join().unwrap();
+        law(&collector, 2);
+        seen.saw(outcome);
+    });
+    witness.expect(&["Stopped"]);
+}
+
+#[test]
+fn a_blocked_producer_is_released_by_a_stop_of_a_worker_that_delivers_nothing() {
+    check("a blocked producer is released by stop and drain", 1, 50, || {
+        let overflow = Overflow::Block { timeout: Duration::from_secs(1) };
+        let collector = small(1, MANUAL).overflow(overflow).sink(Log::new()).start().unwrap();
+        collector.collect(Tick(0));
+        let producer = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(1))
+        });
+        collector.stop().unwrap();
+        let _ = producer.join().unwrap();
+        law(&collector, 2);
+    });
+}
+
+#[test]
+fn a_critical_event_waits_for_room_and_is_never_evicted() {
+    check("a critical event waits and is never evicted", 2, 1_000, || {
+        let log = Log::new();
+        let collector = small(1, EAGER).sink(log.clone()).start().unwrap();
+        for number in [100, 0, 101] {
+            assert!(collector.collect(Tick(number)).is_queued());
+        }
+        collector.stop().unwrap();
+        let numbers = log.numbers();
+        assert!(numbers.iter().filter(|n| **n >= 100).eq([100, 101].iter()), "{numbers:?}");
+        law(&collector, 3);
+    });
+}
+
+// ---- futures ----
+
+/// Rings when it is woken.
+struct Bell(Arc<Notify>);
+
+impl Wake for Bell {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.notify();
+    }
+}
+
+fn bell() -> (Arc<Notify>, Waker) {
+    let notify = Arc::new(Notify::new());
+    (notify.clone(), std::sync::Arc::new(Bell(notify)).into())
+}
+
+/// Polls until it is ready; between polls only the waker can wake it.
+fn wait_for<F: Future + Unpin>(mut future: F) -> F::Output {
+    let (bell, waker) = bell();
+    loop {
+        match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => bell.wait(),
+        }
+    }
+}
+
+fn poll_once<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn a_waiting_future_is_woken_when_there_is_room() {
+    check("a waiting CollectAsync is woken by the drain", 2, 1_000, || {
+        let log = Log::new();
+        let overflow = Overflow::Block { timeout: FOREVER };
+        let collector = small(1, EAGER).overflow(overflow).sink(log.clone()).start().unwrap();
+        collector.collect(Tick(0));
+        assert!(wait_for(collector.collect_async(Tick(1))).is_queued());
+        collector.stop().unwrap();
+        assert_eq!(log.numbers(), [0, 1]);
+        law(&collector, 2);
+    });
+}
+
+#[test]
+fn a_future_polled_by_another_task_wakes_that_one() {
+    check("CollectAsync polled again by another task", 2, 1_000, || {
+        let overflow = Overflow::Block { timeout: FOREVER };
+        let collector = small(1, EAGER).overflow(overflow).sink(Log::new()).start().unwrap();
+        collector.collect(Tick(0));
+        let mut future = collector.collect_async(Tick(1));
+        // The first task polls once and is never heard of again.
+        if poll_once(&mut future, Waker::noop()).is_pending() {
+            assert!(wait_for(&mut future).is_queued());
+        }
+        collector.stop().unwrap();
+        law(&collector, 2);
+    });
+}
+
+#[test]
+fn a_dropped_future_disturbs_nobody() {
+    check("CollectAsync dropped while another waits", 2, 1_000, || {
+        let overflow = Overflow::Block { timeout: FOREVER };
+        let collector = small(1, EAGER).overflow(overflow).sink(Log::new()).start().unwrap();
+        collector.collect(Tick(0));
+        let mut dropped = collector.collect_async(Tick(1));
+        let was_ready = poll_once(&mut dropped, Waker::noop()).is_ready();
+        let mut kept = collector.collect_async(Tick(2));
+        let (bell, waker) = bell();
+        let first = poll_once(&mut kept, &waker);
+        drop(dropped);
+        if first.is_pending() {
+            bell.wait();
+            assert!(wait_for(kept).is_queued());
+        }
+        collector.stop().unwrap();
+        law(&collector, 2 + u64::from(was_ready));
+    });
+}
+
+#[test]
+fn a_waiting_future_is_woken_by_stop() {
+    check("a waiting CollectAsync is woken by stop", 3, 30, || {
+        let overflow = Overflow::Block { timeout: FOREVER };
+        let collector = small(1, EAGER).overflow(overflow).build().unwrap();
+        collector.collect(Tick(0));
+        let task = thread::spawn({
+            let collector = collector.clone();
+            move || wait_for(collector.collect_async(Tick(1)))
+        });
+        collector.stop().unwrap();
+        assert_eq!(task.join().unwrap(), Outcome::Stopped);
+        law(&collector, 2);
+    });
+}
+
+#[test]
+fn a_flush_future_covers_and_is_woken() {
+    check("FlushAsync covers, and its task is woken", 2, 1_000, || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        collector.collect(Tick(0));
+        let _ = wait_for(collector.flush_async()).unwrap();
+        assert_eq!(log.numbers(), [0]);
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+#[test]
+fn a_flush_future_polled_by_another_task_wakes_that_one_and_a_dropped_one_nobody() {
+    check("FlushAsync polled again, and one dropped", 2, 1_000, || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
+        collector.collect(Tick(0));
+        let mut dropped = collector.flush_async();
+        let _ = poll_once(&mut dropped, Waker::noop());
+        let mut kept = collector.flush_async();
+        if poll_once(&mut kept, Waker::noop()).is_pending() {
+            drop(dropped);
+            let _ = wait_for(&mut kept).unwrap();
+        }
+        assert_eq!(log.numbers(), [0]);
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+// ---- sinks ----
+
+#[test]
+fn a_sink_gets_what_is_collected_after_it_was_added_and_before_it_is_removed() {
+    check("add_sink and remove_sink against dispatch", 2, 1_000, || {
+        let collector = small(3, EAGER).start().unwrap();
+        collector.collect(Tick(0));
+        let log = Log::new();
+        collector.add_sink(log.clone()).unwrap();
+        collector.collect(Tick(1));
+        let told = collector.remove_sink("log").unwrap();
+        let numbers = log.numbers();
+        assert!(numbers.contains(&1), "{numbers:?}");
+        assert_eq!(told.delivered, numbers.len() as u64);
+        collector.collect(Tick(2));
+        collector.stop().unwrap();
+        assert!(!log.numbers().contains(&2));
+        assert_eq!(law(&collector, 3).processed, 3);
+    });
+}
+
+#[test]
+fn a_sink_that_collects_does_not_hang_a_flush() {
+    check("a sink that collects into its own collector", 2, 500, || {
+        let handle = std::sync::Arc::new(std::sync::OnceLock::<forebay::Collector<Tick>>::new());
+        let sink = from_fn("echo", {
+            let handle = handle.clone();
+            move |batch: &Batch<Tick>| {
+                if let Some(collector) = handle.get()
+                    && batch.events().contains(&Tick(0))
+                {
+                    collector.collect(Tick(1));
+                    assert_eq!(collector.stop(), Err(StopError::OnWorker));
+                }
+                Ok(())
+            }
+        });
+        let collector = small(2, MANUAL).sink(sink).start().unwrap();
+        assert!(handle.set(collector.clone()).is_ok());
+        collector.collect(Tick(0));
+        let _ = collector.flush().unwrap();
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 2).processed, 2);
+    });
+}
