@@ -326,11 +326,12 @@ impl<E: Event> Shared<E> {
             // None will. What lies in the rings now came too late, all of it: they were drained before
             // the word said so. When there is nothing, another has taken the event out and seen to it.
             State::Stopped | State::WorkerGone => {
-                // Nobody can start the collector while we hold the mailbox: were it started again between
-                // the load and here, these would be events of the new run.
+                // Were it started again between the load and here, these would be events of the new run. Nobody
+                // can start it while we hold the mailbox; and a run that is `Draining` by now has a worker
+                // that will deliver ours as well.
                 let held = self.control.hold();
-                let now = self.phase.load();
-                let late = if now.admits() { Vec::new() } else { self.lanes.take_all() };
+                let is_over = matches!(self.phase.load().state(), State::Stopped | State::WorkerGone);
+                let late = if is_over { self.lanes.take_all() } else { Vec::new() };
                 drop(held);
                 match self.discard(late) {
                     0 => outcome,
