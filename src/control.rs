@@ -8,16 +8,17 @@
 mod reply;
 pub(crate) use reply::Reply;
 
-use std::time::{Duration, Instant};
+mod report;
+pub use report::{FlushReport, SinkFlush, StopReport};
 
-use serde::Serialize;
+use std::time::{Duration, Instant};
 
 use crate::collector::{Collector, Shared};
 use crate::dispatch::Slot;
 use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
 use crate::event::Event;
 use crate::sink::Sink;
-use crate::stats::{SinkStats, Stats};
+use crate::stats::SinkStats;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard};
 use crate::wake::{Closed, State, deadline_in};
 use crate::worker::{self, Crew};
@@ -149,65 +150,6 @@ impl<E: Event> Control<E> {
         desk.crew = Station::Lost;
         self.ended.notify_all();
         std::mem::take(&mut desk.asked)
-    }
-}
-
-/// What happened up to a flush, since the one before it (or the start) whose report reached its caller. So
-/// nothing that fails between two flushes is missed by both.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[non_exhaustive]
-#[must_use = "a sink may have failed; see `is_clean`"]
-pub struct FlushReport {
-    /// Events that every sink has seen.
-    pub processed: u64,
-    /// Events that were evicted.
-    pub evicted: u64,
-    /// What happened in each sink.
-    pub sinks: Vec<SinkFlush>,
-}
-
-/// What happened in one sink up to a flush, since the one before it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct SinkFlush {
-    /// Its name.
-    pub name: String,
-    /// Events that it took.
-    pub delivered: u64,
-    /// Events that it failed to take.
-    pub failed: u64,
-    /// What the last error or panic said, in a write or in the flush itself.
-    pub error: Option<String>,
-}
-
-impl FlushReport {
-    /// Whether every sink took every event offered to it since the flush before, and could be flushed.
-    /// Evictions are no failure of a sink.
-    pub fn is_clean(&self) -> bool {
-        self.sinks.iter().all(|sink| sink.failed == 0 && sink.error.is_none())
-    }
-}
-
-/// What happened until a collector was stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct StopReport {
-    /// The account of all events since the collector was built.
-    pub stats: Stats,
-    /// Events that were accepted and reached no sink by this stop: still queued or in the hands of a
-    /// worker that did not end in time or, if there never was a worker, discarded and counted as
-    /// rejected.
-    pub left_behind: u64,
-    /// The sink in which the worker was when the deadline passed.
-    pub busy_sink: Option<String>,
-    /// How long the stop took.
-    pub elapsed: Duration,
-}
-
-impl StopReport {
-    /// Events that some sink failed to take, summed over the sinks.
-    pub fn failed(&self) -> u64 {
-        self.stats.sinks.iter().map(|sink| sink.failed).sum()
     }
 }
 

@@ -1,0 +1,122 @@
+use super::*;
+use crate::config::FlushStrategy;
+use crate::wake::NEVER;
+
+struct Tick;
+impl Event for Tick {}
+
+#[test]
+fn a_worker_that_is_gone_strands_nobody() {
+    use crate::{Builder, FlushError, Outcome, Overflow, StartError, StopError};
+
+    let collector = Builder::<Tick>::new()
+        .capacity(1)
+        .overflow(Overflow::Block { timeout: Duration::MAX })
+        .flush(FlushStrategy::Size { events: 100 })
+        .build()
+        .unwrap();
+    let shared = &collector.shared;
+    // A worker takes the crew, as after a start, and dies at its first step.
+    shared.control.board();
+    let crew = shared.control.clock_in();
+    shared.phase.open();
+    assert_eq!(collector.collect(Tick), Outcome::Queued);
+    std::thread::scope(|scope| {
+        let flusher = scope.spawn(|| collector.flush_timeout(Duration::MAX));
+        let remover = scope.spawn(|| collector.remove_sink("none"));
+        let stopper = scope.spawn(|| {
+            while collector.stats().waits == 0 {
+                std::thread::yield_now();
+            }
+            drop(crew);
+            abandon(shared);
+            collector.stop_timeout(Duration::MAX)
+        });
+        assert_eq!(collector.collect(Tick), Outcome::WorkerGone, "it waited for room");
+        assert!(matches!(flusher.join().unwrap(), Err(FlushError::WorkerGone)));
+        assert!(remover.join().unwrap().is_err());
+        assert_eq!(stopper.join().unwrap(), Err(StopError::WorkerGone));
+    });
+    assert_eq!(collector.collect(Tick), Outcome::WorkerGone);
+    assert!(matches!(collector.start(), Err(StartError::WorkerGone)));
+    assert_eq!(collector.flush(), Err(FlushError::WorkerGone));
+    assert!(collector.add_sink(crate::sink::from_fn("x", |_| Ok(()))).is_err());
+    assert!(collector.sinks().is_empty());
+    let stats = collector.stats();
+    stats.check_law(3).unwrap();
+    assert_eq!(stats.rejected.worker_gone, 3);
+}
+
+#[test]
+fn a_panic_of_the_worker_itself_is_caught_and_told() {
+    let collector = crate::Builder::<Tick>::new().build().unwrap();
+    let shared = &collector.shared;
+    shared.control.board();
+    shared.phase.open();
+    let reply = shared.ask_flush().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            work_with(shared, |worker| {
+                // With a request and an event in its hands.
+                let _asked = worker.shared.control.take();
+                worker.shared.tally.worker.taken.add(1);
+                panic!("on purpose")
+            });
+        });
+    });
+    assert_eq!(reply.poll(std::task::Waker::noop()), std::task::Poll::Ready(None), "nobody is stranded");
+    assert_eq!(collector.state(), State::WorkerGone);
+    collector.stats().check_law(1).unwrap();
+    assert_eq!(collector.pending(), 0);
+    assert_eq!(collector.stop(), Err(crate::StopError::WorkerGone));
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn schedule(flush: FlushStrategy) -> Schedule {
+    Schedule::new(&Config { flush, ..Config::default() })
+}
+
+#[test]
+fn a_steady_stream_never_postpones_the_interval() {
+    let mut schedule = schedule(FlushStrategy::Time { interval: SECOND });
+    let start = Instant::now();
+    schedule.observe(start, 0);
+    assert_eq!((schedule.wake_at(), schedule.is_due(start + SECOND)), (1, false));
+    for tenth in 0..10 {
+        schedule.observe(start + SECOND / 10 * tenth, 1 + tenth as usize);
+        assert_eq!(schedule.due, Some(start + SECOND));
+    }
+    assert!(!schedule.is_due(start + SECOND * 9 / 10) && schedule.is_due(start + SECOND));
+}
+
+#[test]
+fn the_timer_runs_while_events_come_and_stops_after_an_empty_interval() {
+    let mut schedule = schedule(FlushStrategy::Hybrid { events: 10, interval: SECOND });
+    let start = Instant::now();
+    schedule.observe(start, 1);
+    schedule.swept(start + SECOND, true);
+    assert_eq!((schedule.due, schedule.wake_at()), (Some(start + SECOND * 2), 10));
+    schedule.swept(start + SECOND * 2, false);
+    assert_eq!((schedule.due, schedule.wake_at()), (None, 1));
+}
+
+#[test]
+fn size_and_manual_have_no_timer() {
+    for (flush, wake_at) in [
+        (FlushStrategy::Size { events: 7 }, 7),
+        (FlushStrategy::Size { events: 1 << 20 }, 10_000),
+        (FlushStrategy::Manual, NEVER),
+    ] {
+        let mut schedule = schedule(flush);
+        schedule.observe(Instant::now(), 5);
+        assert_eq!((schedule.due, schedule.wake_at()), (None, wake_at));
+    }
+}
+
+#[test]
+fn an_endless_interval_is_a_long_one() {
+    let mut schedule = schedule(FlushStrategy::Time { interval: Duration::MAX });
+    schedule.observe(Instant::now(), 1);
+    assert!(schedule.due.is_some());
+}
