@@ -18,13 +18,17 @@ use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority};
 use loom::cell::UnsafeCell;
 use loom::sync::Notify;
 
-/// An event with a number; numbers from 100 are critical.
+/// An event with a number; numbers from 100 are critical, those from 200 low.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tick(pub u32);
 
 impl Event for Tick {
     fn priority(&self) -> Priority {
-        if self.0 >= 100 { Priority::Critical } else { Priority::Normal }
+        match self.0 {
+            0..100 => Priority::Normal,
+            100..200 => Priority::Critical,
+            _ => Priority::Low,
+        }
     }
 }
 
