@@ -26,7 +26,7 @@ use crate::wake::{Phase, Room, State, Word, deadline_in};
 /// A clone is another handle of the same collector and costs two reference counts. When the last handle
 /// is dropped, the collector is stopped with a short deadline
 /// ([`Config::drop_timeout`](crate::Config::drop_timeout)); call [`stop`](Self::stop) to learn how
-/// that went. A sink that holds a handle keeps its collector alive until the sink is removed.
+/// that went. The destructors of the sinks of a collector that does not run are run by whoever drops it. A sink that holds a handle keeps its collector alive until the sink is removed.
 ///
 /// ```
 /// use forebay::{Collector, Record, sink::MemorySink};
@@ -139,7 +139,9 @@ impl<E: Event> Collector<E> {
     /// ([`Config::critical_wait`](crate::Config::critical_wait)); never on the worker thread. It never
     /// fails: the outcome tells what happened, and so do the statistics.
     ///
-    /// The destructor of an event that is evicted or not taken runs here.
+    /// The destructor of an event that is evicted or not taken runs here. A call that is overtaken by a `stop`
+    /// between its push and its end takes the event out again; this, once a stop at most, takes a lock and may
+    /// allocate.
     #[inline]
     pub fn collect(&self, event: impl Into<E>) -> Outcome {
         let event = event.into();
@@ -271,8 +273,8 @@ pub(crate) struct Shared<E> {
     pub(crate) registry: Registry,
     pub(crate) session: Arc<str>,
     pub(crate) clock: Clock,
-    /// 1 once the last handle is being dropped. Written before the phase says `Draining`, which the worker
-    /// reads before this.
+    /// 1 once the last handle is being dropped. Ordered by the mailbox's mutex, which `stop` takes after it is
+    /// written and the worker before it is read.
     pub(crate) is_disowned: PlainU64,
     /// Takes the phase off the list of those that a fork orphans.
     pub(crate) _fork_watch: ForkWatch,
@@ -362,19 +364,22 @@ impl<E: Event> Shared<E> {
             (_, Overflow::DropOldest | Overflow::DropNewest) => Duration::ZERO,
         };
         let is_hopeless = refused.reason != Refusal::Full || patience.is_zero() || self.is_worker();
-        let outcome = if is_hopeless {
-            Err(refused.reason)
-        } else {
-            self.wait_for_room(priority, refused.event, patience)
-        };
-        outcome.unwrap_or_else(|reason| {
-            self.count_refusal(reason);
-            reason.into()
+        let outcome =
+            if is_hopeless { Err(refused) } else { self.wait_for_room(priority, refused.event, patience) };
+        outcome.unwrap_or_else(|refused| {
+            // Counted before the event ends: its destructor may panic.
+            self.count_refusal(refused.reason);
+            refused.reason.into()
         })
     }
 
     /// Waits for room for as long as `patience`, then gives the event up.
-    fn wait_for_room(&self, priority: Priority, event: E, patience: Duration) -> Result<Outcome, Refusal> {
+    fn wait_for_room(
+        &self,
+        priority: Priority,
+        event: E,
+        patience: Duration,
+    ) -> Result<Outcome, CollectError<E>> {
         let deadline = deadline_in(patience);
         self.tally.waits.add(1);
         let mut event = event;
@@ -385,9 +390,9 @@ impl<E: Event> Shared<E> {
                 Ok(()) => break,
                 Err(refused) if refused.reason == Refusal::Full && !is_late => event = refused.event,
                 Err(refused) => {
-                    // The event ends here, and its destructor is foreign code: not under our lock.
+                    // The event will end, and its destructor is foreign code: not under our lock.
                     drop(waiting);
-                    return Err(refused.reason);
+                    return Err(refused);
                 }
             }
             is_late = self.room.wait(&mut waiting, deadline);

@@ -298,8 +298,16 @@ impl<E: Event> Collector<E> {
             return Err(unknown());
         }
         let timeout = self.shared.config.flush_timeout;
+        let deadline = deadline_in(timeout);
         let reply = Reply::new();
         let mut desk = self.shared.control.desk.lock();
+        // A worker on its last flush is let go first: callers that add and remove in a loop could keep it.
+        while self.state() == State::Stopped && matches!(desk.crew, Station::AtWork) {
+            if self.shared.control.ended.wait_until(&mut desk, deadline) {
+                drop(desk);
+                return Err(self.shared.flush_timed_out(timeout).into());
+            }
+        }
         match &mut desk.crew {
             Station::Here(crew) => {
                 let slot = crew.take_slot(name);
@@ -315,7 +323,7 @@ impl<E: Event> Collector<E> {
         }
         drop(desk);
         self.shared.phase.wake();
-        match reply.wait(deadline_in(timeout)) {
+        match reply.wait(deadline) {
             Some(Some(stats)) => stats.ok_or_else(unknown),
             Some(None) => Err(FlushError::WorkerGone.into()),
             None => {
@@ -391,7 +399,8 @@ impl<E: Event> Shared<E> {
             Ok(()) => {}
         }
         let deadline = deadline_in(timeout);
-        let discarded = match self.close() {
+        let (crew, run) = self.close();
+        let discarded = match crew {
             Some(crew) => {
                 let discarded = self.discard(self.lanes.take_all());
                 worker::leave(self, crew, &FlushReport::default());
@@ -401,7 +410,6 @@ impl<E: Event> Shared<E> {
         };
         self.room.release();
         let mut desk = self.control.desk.lock();
-        let run = desk.run;
         let report = |left_behind, busy_sink| StopReport {
             stats: self.stats(),
             left_behind,
@@ -414,11 +422,11 @@ impl<E: Event> Shared<E> {
             let report = Box::new(report(self.pending(), busy));
             return Err(StopError::TimedOut { report });
         }
-        let is_lost = matches!(desk.crew, Station::Lost);
+        let is_ours = desk.run == run;
+        let is_lost = is_ours && matches!(desk.crew, Station::Lost);
         // Its last act was to give the crew back, so the join waits for no sink. A lost one may still be
         // taking its crew apart.
-        let is_joined = desk.run == run && !is_lost;
-        let thread = if is_joined { desk.thread.take() } else { None };
+        let thread = if is_ours && !is_lost { desk.thread.take() } else { None };
         drop(desk);
         if let Some(thread) = thread {
             sync::join(thread);
@@ -426,17 +434,18 @@ impl<E: Event> Shared<E> {
         if is_lost { Err(StopError::WorkerGone) } else { Ok(report(discarded, None)) }
     }
 
-    /// Refuses events from now on. The crew of a collector that never had a worker is the caller's until it
-    /// has done what the worker would have: nothing can start meanwhile.
-    fn close(&self) -> Option<Box<Crew<E>>> {
+    /// Refuses events from now on, and says which run that ends. The crew of a collector that never had a
+    /// worker is the caller's until it has done what the worker would have: nothing can start meanwhile.
+    fn close(&self) -> (Option<Box<Crew<E>>>, u64) {
         let mut desk = self.control.desk.lock();
-        match (self.phase.close(), std::mem::replace(&mut desk.crew, Station::AtWork)) {
+        let crew = match (self.phase.close(), std::mem::replace(&mut desk.crew, Station::AtWork)) {
             (Closed::NeverStarted, Station::Here(crew)) => Some(crew),
             (_, crew) => {
                 desk.crew = crew;
                 None
             }
-        }
+        };
+        (crew, desk.run)
     }
 
     /// Waits until no worker of this run has the crew; `false` when the deadline comes first.

@@ -42,6 +42,16 @@ impl<E> Crew<E> {
         heard.fold(false, |any, heard| any | heard)
     }
 
+    /// A report of all that happened so far has reached its caller.
+    fn set_told(&mut self, shared: &Shared<E>)
+    where
+        E: Event,
+    {
+        self.slots.iter_mut().for_each(Slot::set_told);
+        self.told_processed = shared.tally.worker.processed.get();
+        self.told_evictions = self.press.told_evictions();
+    }
+
     /// Ends all sinks. One by one, because each may panic.
     fn end(&mut self) {
         self.slots.drain(..).for_each(|slot| drop(slot.end()));
@@ -80,8 +90,9 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     match guarded(|| run(&mut worker)) {
         Ok(last_flush) => leave(shared, worker.crew, &last_flush),
         Err(_) => {
-            drop(worker);
+            // Before the sinks end with the worker: their destructors may be slow, and others wait.
             abandon(shared);
+            drop(worker);
         }
     }
 }
@@ -94,7 +105,9 @@ pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_f
     }
     while let Err((same, asked)) = shared.control.clock_out(crew) {
         crew = same;
-        crew.answer(asked, last_flush, &shared.registry);
+        if crew.answer(asked, last_flush, &shared.registry) {
+            crew.set_told(shared);
+        }
     }
 }
 
@@ -241,9 +254,7 @@ impl<E: Event> Worker<'_, E> {
         self.shared.control.admit(&mut self.crew.slots);
         // A caller that has given up meanwhile has heard nothing: the next one is told.
         if self.crew.answer(asked, report, &self.shared.registry) {
-            self.crew.slots.iter_mut().for_each(Slot::set_told);
-            self.crew.told_processed = self.shared.tally.worker.processed.get();
-            self.crew.told_evictions = self.crew.press.told_evictions();
+            self.crew.set_told(self.shared);
         }
     }
 

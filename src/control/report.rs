@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::stats::Stats;
 
 /// What happened up to a flush, since the one before it (or the start) whose report reached its caller. So
-/// nothing that fails between two flushes is missed by both.
+/// nothing that fails between two flushes is missed by both (but by a `FlushAsync` that is dropped
+/// between its answer and its next poll).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 #[must_use = "a sink may have failed; see `is_clean`"]
