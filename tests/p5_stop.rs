@@ -162,18 +162,14 @@ fn the_last_handle_may_live_in_the_thread_local_storage_of_the_worker() {
         static HANDLE: std::cell::RefCell<Option<Collector<Tick>>> = const { std::cell::RefCell::new(None) };
     }
     let memory = MemorySink::new();
-    let sink = from_fn("keeper", |batch: &Batch<Tick>| {
-        // Given by way of a channel, so that the worker's own is the last.
-        let _ = batch;
-        Ok(())
-    });
-    let collector = ticks().sink(sink).sink(memory.clone()).start().unwrap();
+    let collector = ticks().sink(memory.clone()).start().unwrap();
     let (give, take) = std::sync::mpsc::channel::<Collector<Tick>>();
     let gate = Gate::closed();
     collector
         .add_sink(from_fn("thread_local", {
             let gate = gate.clone();
             move |_: &Batch<Tick>| {
+                // By way of a channel, so that the worker's handle is a second one, and the last.
                 if let Ok(handle) = take.recv() {
                     HANDLE.with(|held| *held.borrow_mut() = Some(handle));
                 }
