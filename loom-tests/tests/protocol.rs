@@ -364,6 +364,22 @@ fn a_start_against_a_late_event_loses_nothing() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_run_that_was_started_meanwhile() {
+    check("a stop against a start waits for its own run", 1, 50, || {
+        let collector = small(1, MANUAL).start().unwrap();
+        let starter = thread::spawn({
+            let collector = collector.clone();
+            move || drop(collector.start())
+        });
+        // Waiting is untimed here: for a run that nobody stops it would never end.
+        collector.stop().unwrap();
+        starter.join().unwrap();
+        collector.stop().unwrap();
+        law(&collector, 0);
+    });
+}
+
+#[test]
 fn the_last_handle_stops_the_worker() {
     check("dropping the last handle delivers and ends", 3, 400, || {
         let log = Log::new();
