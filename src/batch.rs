@@ -163,6 +163,11 @@ impl<E: Event> Press<E> {
         }
     }
 
+    /// Changes the most events of a batch, at least 1.
+    pub(crate) fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// How many evictions the batches so far have told.
     pub(crate) fn told_evictions(&self) -> u64 {
         self.told_evictions

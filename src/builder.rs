@@ -7,7 +7,7 @@ use crate::batch::Press;
 use crate::clock::{self, Clock, ManualClock};
 use crate::collector::{Collector, Shared};
 use crate::config::{Config, FlushStrategy, Overflow};
-use crate::control::{Control, enter_all};
+use crate::control::{Control, Settings, enter_all};
 use crate::error::{BuildError, StartError};
 use crate::event::{Event, Record};
 use crate::lanes::Lanes;
@@ -182,7 +182,7 @@ impl<E: Event> Builder<E> {
             registry,
             session,
             clock,
-            config,
+            settings: Settings::new(config),
             is_disowned: PlainU64::new(0),
             _fork_watch: fork_watch,
         };

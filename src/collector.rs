@@ -6,20 +6,20 @@
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::time::Duration;
+use std::time::Instant;
 
 use crate::batch::destroy;
 use crate::builder::Builder;
 use crate::clock::Clock;
-use crate::config::{Config, Overflow};
-use crate::control::Control;
+use crate::config::Config;
+use crate::control::{Control, Settings};
 use crate::error::{CollectError, Refusal, StartError};
 use crate::event::{Event, Priority, Record};
 use crate::lanes::{Lanes, Offer};
 use crate::stats::{Registry, Rejected, Stats, Tally};
 use crate::sync::{Arc, Ordering, PlainU64, WorkerMark, is_failing_model, is_worker_of};
 use crate::unix::ForkWatch;
-use crate::wake::{Phase, Room, State, Word, deadline_in};
+use crate::wake::{Phase, Room, State, Word};
 
 /// Collects events: hand one to every thread that has something to tell.
 ///
@@ -204,9 +204,9 @@ impl<E: Event> Collector<E> {
         self.shared.stats()
     }
 
-    /// The settings.
-    pub fn config(&self) -> &Config {
-        &self.shared.config
+    /// The settings as they are now; [`update_config`](Self::update_config) changes them. Takes no lock.
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.settings.config()
     }
 
     /// The id that every batch carries: the one of the settings, or a UUID made with the collector.
@@ -256,7 +256,7 @@ impl<E: Event> Drop for Owner<E> {
             self.0.phase.close();
         } else {
             // It ends by its deadline. Nobody is left to be told how it went.
-            let _ = self.0.stop(self.0.config.drop_timeout);
+            let _ = self.0.stop(self.0.settings.config().drop_timeout);
         }
     }
 }
@@ -266,7 +266,7 @@ impl<E: Event> Drop for Owner<E> {
 pub(crate) struct Shared<E> {
     pub(crate) phase: Arc<Phase>,
     pub(crate) lanes: Lanes<E>,
-    pub(crate) config: Config,
+    pub(crate) settings: Settings,
     pub(crate) tally: Tally,
     pub(crate) room: Room,
     pub(crate) control: Control<E>,
@@ -288,7 +288,7 @@ impl<E: Event> Shared<E> {
         if !before.admits() {
             return Err(CollectError { event, reason: reason_of(before) });
         }
-        match self.lanes.offer(priority, event, self.config.overflow) {
+        match self.lanes.offer(priority, event, self.settings.when_full()) {
             Offer::Queued => Ok(self.settle(priority, Outcome::Queued)),
             Offer::Evicted(evicted) => {
                 let outcome = self.settle(priority, Outcome::QueuedEvicting);
@@ -358,14 +358,12 @@ impl<E: Event> Shared<E> {
     /// `collect` of an event that was not taken at once: waits where that was asked for, else counts it.
     #[cold]
     fn collect_late(&self, priority: Priority, refused: CollectError<E>) -> Outcome {
-        let patience = match (priority, self.config.overflow) {
-            (Priority::Critical, _) => self.config.critical_wait,
-            (_, Overflow::Block { timeout }) => timeout,
-            (_, Overflow::DropOldest | Overflow::DropNewest) => Duration::ZERO,
+        let is_patient = refused.reason == Refusal::Full && !self.settings.patience(priority).is_zero();
+        let outcome = if is_patient && !self.is_worker() {
+            self.wait_for_room(priority, refused.event)
+        } else {
+            Err(refused)
         };
-        let is_hopeless = refused.reason != Refusal::Full || patience.is_zero() || self.is_worker();
-        let outcome =
-            if is_hopeless { Err(refused) } else { self.wait_for_room(priority, refused.event, patience) };
         outcome.unwrap_or_else(|refused| {
             // Counted before the event ends: its destructor may panic.
             self.count_refusal(refused.reason);
@@ -373,43 +371,46 @@ impl<E: Event> Shared<E> {
         })
     }
 
-    /// Waits for room for as long as `patience`, then gives the event up.
-    fn wait_for_room(
-        &self,
-        priority: Priority,
-        event: E,
-        patience: Duration,
-    ) -> Result<Outcome, CollectError<E>> {
-        let deadline = deadline_in(patience);
+    /// Waits for room for as long as the settings say, then gives the event up. Settings that change meanwhile
+    /// hold from then on.
+    fn wait_for_room(&self, priority: Priority, event: E) -> Result<Outcome, CollectError<E>> {
+        let begun = Instant::now();
         self.tally.waits.add(1);
         let mut event = event;
         let mut is_late = false;
         let mut waiting = self.room.enter();
-        loop {
+        let evicted = loop {
+            let patience = self.settings.patience(priority);
             match self.try_again(priority, event) {
-                Ok(()) => break,
-                Err(refused) if refused.reason == Refusal::Full && !is_late => event = refused.event,
+                Ok(evicted) => break evicted,
+                Err(refused) if refused.reason == Refusal::Full && !is_late && !patience.is_zero() => {
+                    event = refused.event;
+                }
                 Err(refused) => {
                     // The event will end, and its destructor is foreign code: not under our lock.
                     drop(waiting);
                     return Err(refused);
                 }
             }
-            is_late = self.room.wait(&mut waiting, deadline);
-        }
+            is_late = self.room.wait(&mut waiting, begun.checked_add(patience));
+        };
         drop(waiting);
-        Ok(self.settle(priority, Outcome::QueuedAfterWait))
+        let outcome = self.settle(priority, Outcome::QueuedAfterWait);
+        drop(evicted);
+        Ok(outcome)
     }
 
-    /// One attempt of a waiter, which holds the lock of the room. Evicts nothing. A full lane makes sure
-    /// that the worker is up, unless its strategy is not to be disturbed.
-    pub(crate) fn try_again(&self, priority: Priority, event: E) -> Result<(), CollectError<E>> {
+    /// One attempt of a waiter, which holds the lock of the room. It evicts only if the settings have come to
+    /// say so; what it evicted is to be dropped without the lock. A full lane makes sure that the worker is up,
+    /// unless its strategy is not to be disturbed.
+    pub(crate) fn try_again(&self, priority: Priority, event: E) -> Result<Option<E>, CollectError<E>> {
         let word = self.phase.load();
         if !word.admits() {
             return Err(CollectError { event, reason: reason_of(word) });
         }
-        match self.lanes.offer(priority, event, Overflow::DropNewest) {
-            Offer::Queued | Offer::Evicted(_) => Ok(()),
+        match self.lanes.offer(priority, event, self.settings.when_full()) {
+            Offer::Queued => Ok(None),
+            Offer::Evicted(evicted) => Ok(Some(evicted)),
             Offer::Full(event) => {
                 if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
                     self.phase.wake();

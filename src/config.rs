@@ -155,17 +155,30 @@ impl Default for Config {
     }
 }
 
-/// A setting outside of what is allowed.
+/// A setting outside of what is allowed, or one that cannot change any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {value}, allowed is {allowed}")]
 #[non_exhaustive]
-pub struct ConfigError {
-    /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy).
-    pub field: &'static str,
-    /// The value it has.
-    pub value: String,
-    /// The values it may have.
-    pub allowed: &'static str,
+pub enum ConfigError {
+    /// The value is not allowed.
+    #[error("{field} is {value}, allowed is {allowed}")]
+    #[non_exhaustive]
+    Invalid {
+        /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy).
+        field: &'static str,
+        /// The value it has.
+        value: String,
+        /// The values it may have.
+        allowed: &'static str,
+    },
+    /// The setting cannot change once the collector is built.
+    #[error("{field} cannot change once the collector is built")]
+    Immutable {
+        /// The setting, as a field of [`Config`].
+        field: &'static str,
+    },
+    /// This process is a forked child: there is nothing left to change. Build a new collector here.
+    #[error("this process is a fork of the one that built the collector")]
+    Forked,
 }
 
 /// A setting that is allowed, but does not do what its number says.
@@ -226,6 +239,20 @@ impl Config {
         check("thread_name", format!("{name:?}"), "a text without NUL", !name.contains('\0'))
     }
 
+    /// Checks that the settings which cannot change are those of `before`.
+    pub(crate) fn keeps_what_is_fixed(&self, before: &Self) -> Result<(), ConfigError> {
+        let fixed = [
+            ("capacity", self.capacity == before.capacity),
+            ("critical_capacity", self.critical_capacity == before.critical_capacity),
+            ("low_capacity", self.low_capacity == before.low_capacity),
+            ("session_id", self.session_id == before.session_id),
+        ];
+        match fixed.into_iter().find(|(_, is_kept)| !is_kept) {
+            Some((field, _)) => Err(ConfigError::Immutable { field }),
+            None => Ok(()),
+        }
+    }
+
     /// Says which settings are used with another value than the one they have.
     pub fn warnings(&self) -> Vec<ConfigWarning> {
         const WHY: &str = "a lane of `capacity` events never holds more";
@@ -269,5 +296,5 @@ fn check(
     allowed: &'static str,
     is_allowed: bool,
 ) -> Result<(), ConfigError> {
-    if is_allowed { Ok(()) } else { Err(ConfigError { field, value: value.to_string(), allowed }) }
+    if is_allowed { Ok(()) } else { Err(ConfigError::Invalid { field, value: value.to_string(), allowed }) }
 }

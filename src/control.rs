@@ -8,6 +8,9 @@
 mod reply;
 pub(crate) use reply::Reply;
 
+mod settings;
+pub(crate) use settings::Settings;
+
 mod report;
 pub use report::{FlushReport, SinkFlush, StopReport};
 
@@ -61,6 +64,8 @@ enum Station<E> {
 pub(crate) struct Asked {
     pub(crate) flushes: Vec<Arc<Reply<FlushReport>>>,
     pub(crate) removed: Vec<(String, Arc<Reply<Option<SinkStats>>>)>,
+    /// Whether the settings changed since the worker last read them.
+    pub(crate) is_reconfigured: bool,
 }
 
 impl Drop for Asked {
@@ -72,11 +77,7 @@ impl Drop for Asked {
 }
 
 impl Asked {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.flushes.is_empty() && self.removed.is_empty()
-    }
-
-    /// Whether everything that was collected so far is to be delivered first.
+    /// Whether somebody waits for an answer, and everything that was collected so far is to be delivered first.
     pub(crate) fn wants_sweep(&self) -> bool {
         !self.flushes.is_empty() || !self.removed.is_empty()
     }
@@ -102,7 +103,13 @@ impl<E: Event> Control<E> {
     /// Whether nothing was asked. The worker looks once more after it announced sleep: a request that
     /// comes later finds `Asleep` in the phase word, by the order of this mutex, and rings.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.desk.lock().asked.is_empty()
+        let desk = self.desk.lock();
+        !desk.asked.wants_sweep() && !desk.asked.is_reconfigured
+    }
+
+    /// As long as the value lives, nobody else changes the settings.
+    pub(crate) fn reconfigure(&self) -> Reconfiguring<'_, E> {
+        Reconfiguring(self.desk.lock())
     }
 
     /// Makes the crew ready for a worker, as `start` does.
@@ -131,7 +138,7 @@ impl<E: Event> Control<E> {
     pub(crate) fn clock_out(&self, mut crew: Box<Crew<E>>) -> Result<(), (Box<Crew<E>>, Asked)> {
         let mut desk = self.desk.lock();
         crew.slots.append(&mut desk.added);
-        if !desk.asked.is_empty() {
+        if desk.asked.wants_sweep() {
             return Err((crew, std::mem::take(&mut desk.asked)));
         }
         desk.crew = Station::Here(crew);
@@ -150,6 +157,16 @@ impl<E: Event> Control<E> {
         desk.crew = Station::Lost;
         self.ended.notify_all();
         std::mem::take(&mut desk.asked)
+    }
+}
+
+/// The mailbox, held by whoever changes the settings.
+pub(crate) struct Reconfiguring<'a, E>(MutexGuard<'a, Desk<E>>);
+
+impl<E> Reconfiguring<'_, E> {
+    /// Asks the worker to read the settings. One that starts reads them anyway.
+    pub(crate) fn post(&mut self) {
+        self.0.asked.is_reconfigured = true;
     }
 }
 
@@ -180,7 +197,7 @@ impl<E: Event> Collector<E> {
             }
         };
         let shared = Arc::clone(&self.shared);
-        let config = &self.shared.config;
+        let config = self.shared.settings.config();
         // The worker's first act is to take the crew from the desk, which we hold until the phase is open.
         let body = move || worker::work(&shared);
         match sync::spawn(&config.thread_name, config.thread_stack_size, body) {
@@ -209,7 +226,7 @@ impl<E: Event> Collector<E> {
     /// The deadline passed; there is no worker (not started, stopped, gone, forked); or this is the worker
     /// thread. A sink that fails is no error here: see [`FlushReport::is_clean`].
     pub fn flush(&self) -> Result<FlushReport, FlushError> {
-        self.flush_timeout(self.shared.config.flush_timeout)
+        self.flush_timeout(self.config().flush_timeout)
     }
 
     /// The same with another deadline.
@@ -241,7 +258,7 @@ impl<E: Event> Collector<E> {
     /// hangs; the worker ends by itself should its sink return); the worker is gone; this is a forked
     /// child; or this is the worker thread.
     pub fn stop(&self) -> Result<StopReport, StopError> {
-        self.stop_timeout(self.shared.config.stop_timeout)
+        self.stop_timeout(self.config().stop_timeout)
     }
 
     /// The same with another deadline.
@@ -297,7 +314,7 @@ impl<E: Event> Collector<E> {
         if !self.shared.registry.knows(name) {
             return Err(unknown());
         }
-        let timeout = self.shared.config.flush_timeout;
+        let timeout = self.config().flush_timeout;
         let deadline = deadline_in(timeout);
         let reply = Reply::new();
         let mut desk = self.shared.control.desk.lock();

@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_sink::Sink;
 
 use crate::collector::{Collector, Outcome};
-use crate::config::Overflow;
 use crate::control::{FlushReport, Reply};
 use crate::error::{CollectError, FlushError, Refusal};
 use crate::event::{Event, Priority, Record};
@@ -52,7 +51,7 @@ impl<E: Event> Collector<E> {
         FlushAsync { collector: self.clone(), state: Flushing::NotAsked }
     }
 
-    /// A [`futures::Sink`](Sink) into this collector. Under [`Overflow::Block`] it holds one event that found
+    /// A [`futures::Sink`](Sink) into this collector. Under [`Overflow::Block`](crate::Overflow::Block) it holds one event that found
     /// no room, and is ready again when that is queued; dropping the sink drops that event. `flush` flushes
     /// the collector, and so does `close`, which does not stop it.
     pub fn as_sink(&self) -> CollectSink<E> {
@@ -111,9 +110,7 @@ impl<E: Event> CollectAsync<E> {
     /// Whether a full lane is waited for; never on the worker thread, which alone makes room.
     fn may_wait(&self) -> bool {
         let shared = &self.collector.shared;
-        let is_patient =
-            self.priority == Priority::Critical || matches!(shared.config.overflow, Overflow::Block { .. });
-        is_patient && !shared.is_worker()
+        shared.settings.waits(self.priority) && !shared.is_worker()
     }
 
     /// Tries again under the lock of the room, and leaves the waker there if that fails.
@@ -122,9 +119,11 @@ impl<E: Event> CollectAsync<E> {
         let waker = cx.waker().clone();
         let mut waiting = shared.room.enter();
         match shared.try_again(self.priority, event) {
-            Ok(()) => {
+            Ok(evicted) => {
                 drop(waiting);
-                Poll::Ready(shared.settle(self.priority, Outcome::QueuedAfterWait))
+                let outcome = shared.settle(self.priority, Outcome::QueuedAfterWait);
+                drop(evicted);
+                Poll::Ready(outcome)
             }
             Err(refused) if refused.reason == Refusal::Full => {
                 if self.ticket.is_none() {
@@ -235,7 +234,7 @@ pub struct CollectSink<E: Event = Record> {
 #[non_exhaustive]
 pub enum CollectSinkError {
     /// The collector takes no more events. An event that a full lane refuses under
-    /// [`Overflow::DropNewest`] is no error here; it is counted.
+    /// [`Overflow::DropNewest`](crate::Overflow::DropNewest) is no error here; it is counted.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The flush failed.

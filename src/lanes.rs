@@ -6,7 +6,7 @@
 //! The worker takes critical events first, then normal and low ones two to one, so that a flood of
 //! normal events cannot starve the low lane. Within a lane, events of one producer keep their order.
 
-use crate::config::{Config, Overflow};
+use crate::config::Config;
 use crate::event::{Event, Priority};
 use crate::ring::Ring;
 use crate::sync::{CachePadded, Ordering, PlainU64};
@@ -25,6 +25,13 @@ pub(crate) enum Offer<E> {
     Evicted(E),
     /// No room, and this lane or policy evicts nothing.
     Full(E),
+}
+
+/// What a full lane of normal or low events does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    Evict,
+    Refuse,
 }
 
 /// The three lanes of a collector.
@@ -50,10 +57,10 @@ impl<E: Event> Lanes<E> {
 
     /// Offers `event` to the lane of its priority.
     #[inline]
-    pub(crate) fn offer(&self, priority: Priority, event: E, overflow: Overflow) -> Offer<E> {
+    pub(crate) fn offer(&self, priority: Priority, event: E, when_full: WhenFull) -> Offer<E> {
         let lane = self.lane(priority);
-        match (overflow, priority) {
-            (Overflow::DropOldest, Priority::Normal | Priority::Low) => {
+        match (when_full, priority) {
+            (WhenFull::Evict, Priority::Normal | Priority::Low) => {
                 match lane.push_evicting(event) {
                     None => Offer::Queued,
                     Some(evicted) => {
@@ -205,7 +212,7 @@ mod tests {
     }
 
     fn offer(lanes: &Lanes<Tagged>, priority: Priority, n: u32) -> Offer<Tagged> {
-        lanes.offer(priority, Tagged(priority, n), Overflow::DropOldest)
+        lanes.offer(priority, Tagged(priority, n), WhenFull::Evict)
     }
 
     #[test]

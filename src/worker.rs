@@ -86,7 +86,9 @@ pub(crate) fn work<E: Event>(shared: &Shared<E>) {
 fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) -> FlushReport) {
     let Some(crew) = shared.control.clock_in() else { return };
     let _mark = shared.mark_worker();
-    let mut worker = Worker { shared, crew, schedule: Schedule::new(&shared.config) };
+    let config = shared.settings.config();
+    let mut worker = Worker { shared, crew, schedule: Schedule::new(&config) };
+    worker.crew.press.set_most(config.batch_limit());
     match guarded(|| run(&mut worker)) {
         Ok(last_flush) => leave(shared, worker.crew, &last_flush),
         Err(_) => {
@@ -149,6 +151,9 @@ impl<E: Event> Worker<'_, E> {
             // an event collected between the two looks would be missed by its flush.
             let asked = self.shared.control.take();
             let now = self.shared.clock.now();
+            if asked.is_reconfigured {
+                self.reconfigure(now);
+            }
             match self.next_duty(&asked, now) {
                 Duty::Finish => return self.finish(asked),
                 Duty::Sweep => self.serve(asked, now),
@@ -173,6 +178,13 @@ impl<E: Event> Worker<'_, E> {
         } else {
             Duty::Sleep
         }
+    }
+
+    /// Goes by the settings as they are now.
+    fn reconfigure(&mut self, now: Instant) {
+        let config = self.shared.settings.config();
+        self.schedule.change(&config, now);
+        self.crew.press.set_most(config.batch_limit());
     }
 
     /// Delivers everything that is pending, then answers.
@@ -294,6 +306,13 @@ impl Schedule {
     fn new(config: &Config) -> Self {
         let interval = config.flush.interval().map(|interval| interval.min(Self::LONGEST_INTERVAL));
         Self { interval, trigger: config.trigger(), due: None }
+    }
+
+    /// Goes by other settings from now on. What waits already is due no later than under either.
+    fn change(&mut self, config: &Config, now: Instant) {
+        let due = self.due;
+        *self = Self::new(config);
+        self.due = self.interval.and_then(|interval| due.map(|due| due.min(now + interval)));
     }
 
     /// Starts the timer when something is pending and it does not run.

@@ -13,6 +13,7 @@ use loom::thread;
 
 const MANUAL: FlushStrategy = FlushStrategy::Manual;
 const FOREVER: Duration = Duration::MAX;
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 // ---- wake-up ----
 
@@ -72,6 +73,36 @@ fn a_full_lane_wakes_the_worker() {
         bell.wait();
         collector.stop().unwrap();
         law(&collector, 1);
+    });
+}
+
+#[test]
+fn new_settings_alone_wake_the_worker() {
+    check("new settings alone wake the worker", 3, 5_000, || {
+        let bell = Arc::new(Notify::new());
+        let collector = small(2, MANUAL).sink(Log::ringing(&bell)).start().unwrap();
+        collector.collect(Tick(0));
+        collector.update_config(|config| config.flush = EAGER).unwrap();
+        // The event did not ring; the change must.
+        bell.wait();
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+#[test]
+fn new_settings_release_who_waits_for_room() {
+    check("new settings release who waits for room", 3, 5, || {
+        let collector = small(1, MANUAL).overflow(Overflow::Block { timeout: DAY }).build().unwrap();
+        collector.collect(Tick(0));
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(1))
+        });
+        collector.update_config(|config| config.overflow = Overflow::DropNewest).unwrap();
+        assert_eq!(other.join().unwrap(), Outcome::Full);
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 2).rejected.full, 1);
     });
 }
 
