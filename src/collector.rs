@@ -60,7 +60,7 @@ pub enum Outcome {
     Queued,
     /// It is queued, in the place of the oldest of its lane, which is counted as evicted.
     QueuedEvicting,
-    /// It is queued after a wait for room, under [`Overflow::Block`] or as a critical event.
+    /// It is queued after a wait for room, under [`Overflow::Block`](crate::Overflow::Block) or as a critical event.
     QueuedAfterWait,
     /// Not taken: its lane is full, and neither evicts nor had room in time.
     Full,
@@ -135,7 +135,7 @@ impl<E: Event> Collector<E> {
     ///
     /// It takes no lock, makes no system call but the one that wakes a sleeping worker, allocates nothing,
     /// and does not wait for a sink. It waits in two cases, both bounded: for room under
-    /// [`Overflow::Block`], and for room in a full critical lane
+    /// [`Overflow::Block`](crate::Overflow::Block), and for room in a full critical lane
     /// ([`Config::critical_wait`](crate::Config::critical_wait)); never on the worker thread. It never
     /// fails: the outcome tells what happened, and so do the statistics.
     ///
@@ -154,7 +154,7 @@ impl<E: Event> Collector<E> {
 
     /// Takes an event if that needs no wait, or gives it back.
     ///
-    /// Like `collect`, but a full lane refuses at once under [`Overflow::Block`] and for a critical event.
+    /// Like `collect`, but a full lane refuses at once under [`Overflow::Block`](crate::Overflow::Block) and for a critical event.
     /// `Ok` tells that the event was taken; [`Outcome::Stopped`] in it, that the collector stopped at this
     /// very moment and the event is gone and counted.
     ///
