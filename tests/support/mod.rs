@@ -91,9 +91,15 @@ impl Drop for Raise<'_> {
 /// Yields until something holds.
 #[track_caller]
 pub fn until(what: &str, holds: impl Fn() -> bool) {
+    until_within(LONG, what, holds);
+}
+
+/// The same with less patience, where a failure is repeated many times.
+#[track_caller]
+pub fn until_within(longest: Duration, what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < LONG, "never happened: {what}");
+        assert!(begun.elapsed() < longest, "never happened: {what}");
         std::thread::yield_now();
     }
 }
@@ -172,4 +178,17 @@ pub fn failing<E>(name: &str) -> impl Sink<E> + 'static {
 /// A sink that always panics.
 pub fn panicking<E>(name: &str) -> impl Sink<E> + 'static {
     from_fn(name, |_: &Batch<E>| panic!("on purpose"))
+}
+
+/// Keeps panics that a test throws itself off the screen.
+pub fn hush() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.payload().downcast_ref::<&str>() != Some(&"on purpose") {
+                tell(panic);
+            }
+        }));
+    });
 }

@@ -1,0 +1,506 @@
+//! Runs the real collector beside the reference, operation by operation, and compares all that can be seen.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use forebay::sink::{Sink, SinkError};
+use forebay::{
+    Batch, Collector, Config, FlushError, ManualClock, Outcome, Priority, SinkChangeError, StartError, State,
+    StopError,
+};
+use forebay::{CollectAsync, FlushAsync};
+
+use crate::reference::{self, Answer, ECHO, Manner, Reference, Seen, echo};
+use crate::support::{LONG, Tick, ticks, until_within};
+
+/// A failure is repeated for every case that it may shrink to.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tasks have producers from here on. An event that waits for room is overtaken by those that need not, and an
+/// echo is made by every sink that hears it: what they collect is in the order of the reference, not in that of
+/// their numbers.
+const TASK: u32 = ECHO / 2;
+
+/// One operation of a case.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Collect(u32, Priority),
+    TryCollect(u32, Priority),
+    CollectBatch(Vec<(u32, Priority)>),
+    CollectAsync(u32, Priority),
+    /// Polls the oldest event that waits for room.
+    PollCollect,
+    DropCollect,
+    Flush,
+    /// Gives up the newest flush that is not answered.
+    DropFlush,
+    Start,
+    Stop,
+    AddSink(usize, Manner),
+    RemoveSink(usize),
+    Reconfigure(Change),
+    Advance(Duration),
+    OpenGate,
+    CloseGate,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Change {
+    Flush(forebay::FlushStrategy),
+    Overflow(forebay::Overflow),
+    BatchSize(Option<usize>),
+    CriticalWait(Duration),
+    FlushTimeout(Duration),
+}
+
+impl Change {
+    fn apply(self, config: &mut Config) {
+        match self {
+            Change::Flush(flush) => config.flush = flush,
+            Change::Overflow(overflow) => config.overflow = overflow,
+            Change::BatchSize(batch_size) => config.batch_size = batch_size,
+            Change::CriticalWait(wait) => config.critical_wait = wait,
+            Change::FlushTimeout(timeout) => config.flush_timeout = timeout,
+        }
+    }
+}
+
+/// Where a slow sink waits; the driver sees whether it does.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Default)]
+struct GateState {
+    is_closed: bool,
+    is_occupied: bool,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        state.is_occupied = state.is_closed;
+        drop(self.0.1.wait_while(state, |state| state.is_closed).unwrap());
+    }
+
+    fn close(&self) {
+        self.0.0.lock().unwrap().is_closed = true;
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = GateState::default();
+        self.0.1.notify_all();
+    }
+
+    fn is_occupied(&self) -> bool {
+        self.0.0.lock().unwrap().is_occupied
+    }
+}
+
+/// What a real sink has seen.
+#[derive(Default)]
+struct Log {
+    seen: Vec<Seen>,
+    echoes: Vec<Outcome>,
+}
+
+struct Scripted {
+    name: String,
+    manner: Manner,
+    log: Arc<Mutex<Log>>,
+    gate: Gate,
+    handle: Arc<Mutex<Option<Collector<Tick>>>>,
+}
+
+impl Sink<Tick> for Scripted {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn write_batch(&mut self, batch: &Batch<Tick>) -> Result<(), SinkError> {
+        self.log.lock().unwrap().seen.push(Seen {
+            number: batch.number(),
+            first_event: batch.first_event(),
+            gap: batch.gap(),
+            events: batch.events().to_vec(),
+        });
+        match self.manner {
+            Manner::Good => Ok(()),
+            Manner::Slow => {
+                self.gate.pass();
+                Ok(())
+            }
+            Manner::Failing => Err(SinkError::write_failed("as it was told")),
+            Manner::LosesOne => Err(SinkError::write_failed("as it was told").only(1)),
+            Manner::Panicking => panic!("on purpose"),
+            Manner::Reentrant => {
+                let handle = self.handle.lock().unwrap();
+                if let Some(collector) = &*handle {
+                    for event in batch.iter().filter_map(echo) {
+                        let outcome = collector.collect(event);
+                        self.log.lock().unwrap().echoes.push(outcome);
+                    }
+                    // What would wait for the worker says so.
+                    assert_eq!(collector.flush(), Err(FlushError::OnWorker));
+                    assert_eq!(collector.stop().unwrap_err(), StopError::OnWorker);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        match self.manner {
+            Manner::Failing => Err(SinkError::flush_failed("as it was told")),
+            Manner::Panicking => panic!("on purpose"),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub struct Lockstep {
+    real: Collector<Tick>,
+    model: Reference,
+    clock: ManualClock,
+    gate: Gate,
+    handle: Arc<Mutex<Option<Collector<Tick>>>>,
+    /// One a sink that ever was, by its id.
+    logs: Vec<Arc<Mutex<Log>>>,
+    next_flush: u64,
+    flushes: Vec<(u64, Pin<Box<FlushAsync<Tick>>>)>,
+    collecting: Vec<(Tick, Pin<Box<CollectAsync<Tick>>>)>,
+    next_number: BTreeMap<u32, u64>,
+}
+
+fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+pub const NAMES: [&str; 3] = ["a", "b", "c"];
+
+impl Lockstep {
+    /// Builds both, with one sink a manner.
+    pub fn new(config: &Config, manners: &[Manner]) -> Self {
+        let clock = ManualClock::new();
+        let (gate, handle) = (Gate::default(), Arc::new(Mutex::new(None)));
+        let mut logs = Vec::new();
+        let mut builder = ticks().config(config.clone()).manual_clock(&clock);
+        let mut sinks = Vec::new();
+        for (&manner, name) in manners.iter().zip(NAMES) {
+            let log = Arc::new(Mutex::new(Log::default()));
+            sinks.push(reference::Sink::new(logs.len(), name, manner));
+            logs.push(Arc::clone(&log));
+            let (name, gate, handle) = (name.to_owned(), gate.clone(), Arc::clone(&handle));
+            builder = builder.sink(Scripted { name, manner, log, gate, handle });
+        }
+        let real = builder.build().unwrap();
+        *handle.lock().unwrap() = Some(real.clone());
+        Self {
+            real,
+            model: Reference::new(config, sinks),
+            clock,
+            gate,
+            handle,
+            logs,
+            next_flush: 0,
+            flushes: Vec::new(),
+            collecting: Vec::new(),
+            next_number: BTreeMap::new(),
+        }
+    }
+
+    fn event(&mut self, producer: u32, priority: Priority) -> Tick {
+        let number = self.next_number.entry(producer).or_default();
+        *number += 1;
+        Tick { producer, number: *number, priority }
+    }
+
+    /// Does one operation on both, waits until the real worker rests, and compares.
+    pub fn step(&mut self, op: &Op) {
+        match op {
+            Op::Collect(producer, priority) => {
+                let event = self.event(*producer, *priority);
+                assert_eq!(self.real.collect(event), self.model.collect(event, true));
+            }
+            Op::TryCollect(producer, priority) => {
+                let event = self.event(*producer, *priority);
+                let outcome = self.real.try_collect(event).unwrap_or_else(|refused| {
+                    assert_eq!(refused.event, event);
+                    refused.reason.into()
+                });
+                assert_eq!(outcome, self.model.collect(event, false));
+            }
+            Op::CollectBatch(events) => self.collect_batch(events),
+            Op::CollectAsync(producer, priority) => {
+                let event = self.event(TASK + *producer, *priority);
+                self.collecting.push((event, Box::pin(self.real.collect_async(event))));
+                self.poll_collect(self.collecting.len() - 1, true);
+            }
+            Op::PollCollect if !self.collecting.is_empty() => self.poll_collect(0, false),
+            Op::DropCollect if !self.collecting.is_empty() => drop(self.collecting.remove(0)),
+            Op::PollCollect | Op::DropCollect => {}
+            Op::Flush => self.flush(),
+            Op::DropFlush => {
+                if let Some((number, future)) = self.flushes.pop() {
+                    drop(future);
+                    self.model.abandon_flush(number);
+                }
+            }
+            Op::Start => {
+                let answer = match self.real.start() {
+                    Ok(()) => Answer::Done,
+                    Err(StartError::StillStopping) => Answer::StillStopping,
+                    Err(other) => panic!("{other}"),
+                };
+                assert_eq!(answer, self.model.start());
+            }
+            Op::Stop => self.stop(),
+            Op::AddSink(name, manner) => self.add_sink(NAMES[*name], *manner),
+            Op::RemoveSink(name) => self.remove_sink(NAMES[*name]),
+            Op::Reconfigure(change) => self.reconfigure(*change),
+            Op::Advance(by) => {
+                let naps = (self.real.state() == State::Asleep).then(|| self.real.stats().naps);
+                self.clock.advance(*by);
+                if let Some(naps) = naps {
+                    let looked = || self.gate.is_occupied() || self.real.stats().naps > naps;
+                    until_within(PATIENCE, "the worker looks at the clock", looked);
+                }
+                self.model.advance(*by);
+            }
+            Op::OpenGate => {
+                self.gate.open();
+                self.model.set_gate(true);
+            }
+            Op::CloseGate => {
+                self.gate.close();
+                self.model.set_gate(false);
+            }
+        }
+        self.rest();
+        self.hear_answers();
+        self.compare();
+    }
+
+    /// In one call where the worker cannot come in between, else one by one.
+    fn collect_batch(&mut self, events: &[(u32, Priority)]) {
+        if !self.model.is_deaf() {
+            for (producer, priority) in events {
+                self.step(&Op::Collect(*producer, *priority));
+            }
+            return;
+        }
+        let events: Vec<Tick> =
+            events.iter().map(|(producer, priority)| self.event(*producer, *priority)).collect();
+        let outcome = self.real.collect_batch(events.iter().copied());
+        let outcomes: Vec<Outcome> =
+            events.into_iter().map(|event| self.model.collect(event, true)).collect();
+        let queued = outcomes.iter().filter(|outcome| outcome.is_queued()).count();
+        let evicted = outcomes.iter().filter(|outcome| **outcome == Outcome::QueuedEvicting).count();
+        assert_eq!((outcome.queued, outcome.evicted), (queued as u64, evicted as u64));
+        assert_eq!(outcome.rejected, (outcomes.len() - queued) as u64);
+        assert_eq!(outcome.first_rejection, outcomes.into_iter().find(|outcome| !outcome.is_queued()));
+    }
+
+    fn poll_collect(&mut self, at: usize, is_first: bool) {
+        let (event, future) = &mut self.collecting[at];
+        let outcome = poll(future);
+        assert_eq!(outcome, self.model.poll_collect(*event, is_first));
+        if outcome.is_some() {
+            drop(self.collecting.remove(at));
+        }
+    }
+
+    fn flush(&mut self) {
+        let number = self.next_flush;
+        self.next_flush += 1;
+        let mut future = Box::pin(self.real.flush_async());
+        let at_once = poll(&mut future);
+        match self.model.flush(number) {
+            Answer::NotStarted => assert_eq!(at_once, Some(Err(FlushError::NotStarted))),
+            Answer::Stopped => assert_eq!(at_once, Some(Err(FlushError::Stopped))),
+            // Answered now or later; a quick worker may have done so already.
+            _ => match at_once {
+                Some(answer) => self.hear(number, answer.unwrap()),
+                None => self.flushes.push((number, future)),
+            },
+        }
+    }
+
+    fn hear(&self, number: u64, report: forebay::FlushReport) {
+        let report = reference::Report {
+            processed: report.processed,
+            evicted: report.evicted,
+            sinks: report.sinks.into_iter().map(|sink| (sink.name, sink.delivered, sink.failed)).collect(),
+        };
+        assert_eq!(Some(&report), self.model.answers.get(&number), "flush {number}");
+    }
+
+    fn hear_answers(&mut self) {
+        for (number, mut future) in std::mem::take(&mut self.flushes) {
+            match poll(&mut future) {
+                Some(answer) => self.hear(number, answer.unwrap()),
+                None => {
+                    assert!(!self.model.answers.contains_key(&number), "flush {number} is not answered");
+                    self.flushes.push((number, future));
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        let answer = self.model.stop();
+        let timeout = if answer == Answer::Done { LONG } else { Duration::ZERO };
+        match self.real.stop_timeout(timeout) {
+            Ok(_) => assert_eq!(answer, Answer::Done),
+            Err(StopError::TimedOut { .. }) => assert_eq!(answer, Answer::TimedOut),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn add_sink(&mut self, name: &str, manner: Manner) {
+        let log = Arc::new(Mutex::new(Log::default()));
+        let (gate, handle) = (self.gate.clone(), Arc::clone(&self.handle));
+        let sink = Scripted { name: name.to_owned(), manner, log: Arc::clone(&log), gate, handle };
+        let answer = match self.real.add_sink(sink) {
+            Ok(()) => Answer::Done,
+            Err(SinkChangeError::DuplicateSink { .. }) => Answer::Duplicate,
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!(answer, self.model.add_sink(reference::Sink::new(self.logs.len(), name, manner)));
+        if answer == Answer::Done {
+            self.logs.push(log);
+        }
+    }
+
+    fn remove_sink(&mut self, name: &str) {
+        let patient = self.real.config().flush_timeout;
+        let is_hopeless = self.model.clone().remove_sink(name) == Answer::TimedOut;
+        if is_hopeless {
+            self.step(&Op::Reconfigure(Change::FlushTimeout(Duration::ZERO)));
+        }
+        let removed = self.real.remove_sink(name);
+        let answer = self.model.remove_sink(name);
+        match removed {
+            Ok(stats) => {
+                assert_eq!(answer, Answer::Done);
+                same_account(&stats, self.model.retired.last().unwrap());
+            }
+            Err(SinkChangeError::UnknownSink { .. }) => assert_eq!(answer, Answer::Unknown),
+            Err(SinkChangeError::Unanswered(FlushError::TimedOut { .. })) => {
+                assert_eq!(answer, Answer::TimedOut);
+            }
+            Err(other) => panic!("{other}"),
+        }
+        if is_hopeless {
+            self.rest();
+            self.step(&Op::Reconfigure(Change::FlushTimeout(patient)));
+        }
+    }
+
+    fn reconfigure(&mut self, change: Change) {
+        self.real.update_config(|config| change.apply(config)).unwrap();
+        self.model.update_config(|config| change.apply(config));
+    }
+
+    /// Waits until the worker has nothing left to do: it sleeps, waits at the gate, or has ended.
+    fn rest(&self) {
+        until_within(PATIENCE, "the worker rests", || {
+            self.gate.is_occupied()
+                || match self.real.state() {
+                    State::Idle | State::Asleep => true,
+                    State::Stopped => self.real.stop_timeout(Duration::ZERO).is_ok(),
+                    _ => false,
+                }
+        });
+    }
+
+    fn compare(&self) {
+        let (stats, model) = (self.real.stats(), &self.model);
+        stats.check_law(model.offered).unwrap();
+        let state = match stats.state {
+            State::Idle => reference::State::Idle,
+            State::Awake | State::Asleep => reference::State::Running,
+            State::Draining => reference::State::Draining,
+            State::Stopped => reference::State::Stopped,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((state, self.gate.is_occupied()), (model.state, model.is_stalled()));
+        let fates = |full, stopped, evicted, processed, pending| {
+            BTreeMap::from([
+                ("full", full),
+                ("stopped", stopped),
+                ("evicted", evicted),
+                ("processed", processed),
+                ("pending", pending),
+            ])
+        };
+        assert_eq!(
+            fates(stats.rejected.full, stats.rejected.stopped, stats.evicted, stats.processed, stats.pending),
+            fates(
+                model.rejected_full,
+                model.rejected_stopped,
+                model.evicted,
+                model.processed,
+                model.pending()
+            )
+        );
+        assert_eq!((stats.flushes, stats.waits), (model.flushes, model.waits));
+        let present = model.sinks.iter().chain(&model.added);
+        assert_eq!(stats.sinks.len(), present.clone().count());
+        for sink in present.clone() {
+            same_account(stats.sink(&sink.name).unwrap(), sink);
+        }
+        for sink in present.chain(&model.retired) {
+            let log = self.logs[sink.id].lock().unwrap();
+            assert_eq!((&log.seen, &log.echoes), (&sink.seen, &sink.echoes), "sink {}", sink.name);
+            in_order(&log.seen);
+        }
+    }
+
+    /// Opens the gate, stops both, and compares for the last time.
+    pub fn finish(mut self) {
+        self.step(&Op::OpenGate);
+        self.step(&Op::Stop);
+        assert!(self.flushes.is_empty(), "every flush is answered by now");
+        let stats = self.real.stats();
+        assert_eq!((stats.pending, stats.state), (0, State::Stopped));
+        assert!(stats.sinks.iter().all(|sink| sink.in_flight == 0));
+        // The handles in the sinks would keep the collector.
+        self.handle.lock().unwrap().take();
+    }
+}
+
+#[track_caller]
+fn same_account(real: &forebay::SinkStats, model: &reference::Sink) {
+    let numbers = [real.offered, real.delivered, real.failed, real.in_flight];
+    assert_eq!(
+        numbers,
+        [model.offered, model.delivered, model.failed, model.in_flight],
+        "sink {}",
+        real.name
+    );
+    let troubles = [real.errors, real.panics, real.flush_errors];
+    assert_eq!(troubles, [model.errors, model.panics, model.flush_errors], "sink {}", real.name);
+    assert_eq!(real.offered, real.delivered + real.failed + real.in_flight);
+}
+
+/// What every sink sees, without regard to the reference: numbers without a hole but for the gaps, and the
+/// events of one producer and priority in their order.
+fn in_order(seen: &[Seen]) {
+    let mut last = BTreeMap::new();
+    for (one, next) in seen.iter().zip(seen.iter().skip(1)) {
+        assert_eq!(next.number, one.number + 1);
+        assert_eq!(next.first_event, one.first_event + one.events.len() as u64 + next.gap);
+    }
+    for event in seen.iter().flat_map(|batch| &batch.events) {
+        let before = last.insert((event.producer, event.priority as u8), event.number);
+        let is_later = before.is_none_or(|before| before < event.number);
+        assert!(is_later || event.producer >= TASK, "{event:?} after number {before:?}");
+    }
+}

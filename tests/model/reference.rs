@@ -1,0 +1,707 @@
+//! The collector as one would write it if there were only one thread: what the real one has to agree with.
+//!
+//! Nothing here is clever. The worker is a list of things to do that stops where the real one would wait: at a
+//! closed gate (a sink that takes its time), or because there is nothing to do.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use forebay::{Config, FlushStrategy, Outcome, Overflow, Priority};
+
+use crate::support::Tick;
+
+/// What a sink does with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    Good,
+    /// Says that the whole batch failed.
+    Failing,
+    /// Says that one event of the batch failed.
+    LosesOne,
+    Panicking,
+    /// Waits at a gate.
+    Slow,
+    /// Collects an echo of every third event.
+    Reentrant,
+}
+
+/// Events of sinks have producers from here on.
+pub const ECHO: u32 = 100;
+
+/// The echo of an event, for the sinks that make one.
+pub fn echo(event: &Tick) -> Option<Tick> {
+    let is_heard = event.producer < ECHO && event.number.is_multiple_of(3);
+    is_heard.then_some(Tick { producer: ECHO, number: event.number, priority: Priority::Low })
+}
+
+/// A batch as a sink sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub number: u64,
+    pub first_event: u64,
+    pub gap: u64,
+    pub events: Vec<Tick>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sink {
+    /// Sinks may have a name one after the other, but never a number.
+    pub id: usize,
+    pub name: String,
+    pub manner: Manner,
+    pub seen: Vec<Seen>,
+    pub echoes: Vec<Outcome>,
+    pub offered: u64,
+    pub delivered: u64,
+    pub failed: u64,
+    pub in_flight: u64,
+    pub errors: u64,
+    pub panics: u64,
+    pub flush_errors: u64,
+    told_delivered: u64,
+    told_failed: u64,
+}
+
+impl Sink {
+    pub fn new(id: usize, name: &str, manner: Manner) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            manner,
+            seen: Vec::new(),
+            echoes: Vec::new(),
+            offered: 0,
+            delivered: 0,
+            failed: 0,
+            in_flight: 0,
+            errors: 0,
+            panics: 0,
+            flush_errors: 0,
+            told_delivered: 0,
+            told_failed: 0,
+        }
+    }
+
+    /// The batch has been written, well or badly.
+    fn account(&mut self, events: u64) {
+        self.in_flight = 0;
+        let failed = match self.manner {
+            Manner::Good | Manner::Slow | Manner::Reentrant => 0,
+            Manner::LosesOne => events.min(1),
+            Manner::Failing | Manner::Panicking => events,
+        };
+        self.delivered += events - failed;
+        self.failed += failed;
+        self.errors += u64::from(matches!(self.manner, Manner::Failing | Manner::LosesOne));
+        self.panics += u64::from(self.manner == Manner::Panicking);
+    }
+
+    fn flush(&mut self) {
+        self.errors += u64::from(self.manner == Manner::Failing);
+        self.panics += u64::from(self.manner == Manner::Panicking);
+        self.flush_errors += u64::from(matches!(self.manner, Manner::Failing | Manner::Panicking));
+    }
+}
+
+/// What a flush tells: events processed and evicted, and for each sink those delivered and failed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    pub processed: u64,
+    pub evicted: u64,
+    pub sinks: Vec<(String, u64, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Idle,
+    Running,
+    Draining,
+    Stopped,
+}
+
+/// What became of a call that asks the worker for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    NotStarted,
+    Stopped,
+    StillStopping,
+    TimedOut,
+    Unknown,
+    Duplicate,
+}
+
+/// Requests, as the worker takes them.
+#[derive(Debug, Clone, Default)]
+struct Asked {
+    flushes: Vec<u64>,
+    removals: Vec<String>,
+    settings: bool,
+}
+
+impl Asked {
+    fn is_waited_for(&self) -> bool {
+        !self.flushes.is_empty() || !self.removals.is_empty()
+    }
+}
+
+/// Where the worker is in its work.
+#[derive(Debug, Clone)]
+enum Doing {
+    /// There is none.
+    Out,
+    Asleep,
+    Looking,
+    /// Takes events until the round is over, or `left` of them.
+    Taking {
+        round: [usize; 3],
+        left: usize,
+        then: Then,
+    },
+}
+
+#[derive(Debug, Clone)]
+enum Then {
+    Look,
+    Answer { asked: Asked, begun: Duration, taken: u64 },
+    CloseTheDoor(Asked),
+    Leave(Asked),
+}
+
+#[derive(Debug, Clone)]
+pub struct Reference {
+    pub state: State,
+    pub rejected_full: u64,
+    pub rejected_stopped: u64,
+    pub evicted: u64,
+    pub processed: u64,
+    pub flushes: u64,
+    pub waits: u64,
+    pub offered: u64,
+    pub sinks: Vec<Sink>,
+    /// Sinks that were removed, as they were when that was done.
+    pub retired: Vec<Sink>,
+    /// Those that the worker has not admitted yet.
+    pub added: Vec<Sink>,
+    /// Flushes that were answered, by their number.
+    pub answers: BTreeMap<u64, Report>,
+    pub is_gate_open: bool,
+    /// How often a sink came to the gate.
+    pub arrivals: u64,
+    config: Config,
+    now: Duration,
+    /// Critical, normal, low.
+    lanes: [VecDeque<Tick>; 3],
+    asked: Asked,
+    abandoned: Vec<u64>,
+    doing: Doing,
+    in_hand: Option<(Seen, usize)>,
+    /// The settings that the worker goes by.
+    trigger: Option<usize>,
+    interval: Option<Duration>,
+    most: usize,
+    due: Option<Duration>,
+    taken: u64,
+    next_batch: u64,
+    next_event: u64,
+    told_gaps: u64,
+    told_processed: u64,
+    told_evicted: u64,
+}
+
+fn index(priority: Priority) -> usize {
+    match priority {
+        Priority::Critical => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}
+
+impl Reference {
+    pub fn new(config: &Config, sinks: Vec<Sink>) -> Self {
+        Self {
+            state: State::Idle,
+            rejected_full: 0,
+            rejected_stopped: 0,
+            evicted: 0,
+            processed: 0,
+            flushes: 0,
+            waits: 0,
+            offered: 0,
+            sinks,
+            retired: Vec::new(),
+            added: Vec::new(),
+            answers: BTreeMap::new(),
+            is_gate_open: true,
+            arrivals: 0,
+            config: config.clone(),
+            now: Duration::ZERO,
+            lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
+            asked: Asked::default(),
+            abandoned: Vec::new(),
+            doing: Doing::Out,
+            in_hand: None,
+            trigger: None,
+            interval: None,
+            most: 0,
+            due: None,
+            taken: 0,
+            next_batch: 0,
+            next_event: 0,
+            told_gaps: 0,
+            told_processed: 0,
+            told_evicted: 0,
+        }
+    }
+
+    // ---- what a caller does ----
+
+    /// Where an event goes. `None` says that its lane is full and does not evict.
+    fn push(&mut self, event: Tick) -> Option<Outcome> {
+        let lane = index(event.priority);
+        let evicts = lane != 0 && self.config.overflow == Overflow::DropOldest;
+        let is_full = self.lanes[lane].len() == self.capacity(lane);
+        match (is_full, evicts) {
+            (false, _) => {
+                self.lanes[lane].push_back(event);
+                Some(Outcome::Queued)
+            }
+            (true, true) => {
+                self.lanes[lane].pop_front();
+                self.evicted += 1;
+                self.lanes[lane].push_back(event);
+                Some(Outcome::QueuedEvicting)
+            }
+            (true, false) => None,
+        }
+    }
+
+    fn admits(&self) -> bool {
+        matches!(self.state, State::Idle | State::Running)
+    }
+
+    /// `collect` and `try_collect`; the former waits for room, in vain, where nobody makes room.
+    pub fn collect(&mut self, event: Tick, is_patient: bool) -> Outcome {
+        self.offered += 1;
+        if !self.admits() {
+            self.rejected_stopped += 1;
+            return Outcome::Stopped;
+        }
+        let outcome = match self.push(event) {
+            Some(outcome) => outcome,
+            None => {
+                let wait = match (event.priority, self.config.overflow) {
+                    (Priority::Critical, _) => self.config.critical_wait,
+                    (_, Overflow::Block { timeout }) => timeout,
+                    _ => Duration::ZERO,
+                };
+                self.waits += u64::from(is_patient && !wait.is_zero());
+                self.rejected_full += 1;
+                Outcome::Full
+            }
+        };
+        self.wake_for(event.priority);
+        outcome
+    }
+
+    /// One poll of `collect_async`. `None` says that it waits.
+    pub fn poll_collect(&mut self, event: Tick, is_first: bool) -> Option<Outcome> {
+        if !self.admits() {
+            self.offered += 1;
+            self.rejected_stopped += 1;
+            return Some(Outcome::Stopped);
+        }
+        let outcome = match self.push(event) {
+            Some(outcome) => outcome,
+            None if event.priority == Priority::Critical
+                || matches!(self.config.overflow, Overflow::Block { .. }) =>
+            {
+                self.waits += u64::from(is_first);
+                return None;
+            }
+            None => {
+                self.rejected_full += 1;
+                Outcome::Full
+            }
+        };
+        self.offered += 1;
+        self.wake_for(event.priority);
+        Some(outcome)
+    }
+
+    /// After a push: a worker that sleeps gets up if it is wanted.
+    fn wake_for(&mut self, priority: Priority) {
+        let starts_the_timer = self.interval.is_some() && self.due.is_none();
+        let calls = match self.trigger {
+            None => false,
+            Some(trigger) => {
+                priority == Priority::Critical
+                    || starts_the_timer
+                    || self.queued() >= trigger
+                    || self.has_full_lane()
+            }
+        };
+        if matches!(self.doing, Doing::Asleep) && calls {
+            self.doing = Doing::Looking;
+        }
+        self.work();
+    }
+
+    pub fn flush(&mut self, number: u64) -> Answer {
+        match (&self.doing, self.state) {
+            (Doing::Out, State::Idle) => return Answer::NotStarted,
+            (_, State::Stopped) => return Answer::Stopped,
+            _ => self.asked.flushes.push(number),
+        }
+        self.ring();
+        if self.answers.contains_key(&number) { Answer::Done } else { Answer::TimedOut }
+    }
+
+    /// The caller of a flush goes away before it has heard of its answer.
+    pub fn abandon_flush(&mut self, number: u64) {
+        self.asked.flushes.retain(|other| *other != number);
+        self.abandoned.push(number);
+    }
+
+    pub fn start(&mut self) -> Answer {
+        match (&self.doing, self.state) {
+            (Doing::Out, _) => {}
+            (_, State::Running) => return Answer::Done,
+            _ => return Answer::StillStopping,
+        }
+        self.state = State::Running;
+        self.read_settings();
+        self.due = None;
+        self.doing = Doing::Looking;
+        self.work();
+        Answer::Done
+    }
+
+    pub fn stop(&mut self) -> Answer {
+        match self.state {
+            State::Idle => {
+                let discarded: usize = self.lanes.iter_mut().map(|lane| lane.drain(..).len()).sum();
+                self.rejected_stopped += discarded as u64;
+                self.state = State::Stopped;
+            }
+            State::Running => {
+                self.state = State::Draining;
+                self.ring();
+            }
+            State::Draining | State::Stopped => {}
+        }
+        if matches!(self.doing, Doing::Out) { Answer::Done } else { Answer::TimedOut }
+    }
+
+    pub fn add_sink(&mut self, sink: Sink) -> Answer {
+        if self.knows(&sink.name) {
+            return Answer::Duplicate;
+        }
+        match self.doing {
+            Doing::Out => self.sinks.push(sink),
+            _ => self.added.push(sink),
+        }
+        Answer::Done
+    }
+
+    pub fn remove_sink(&mut self, name: &str) -> Answer {
+        if !self.knows(name) {
+            return Answer::Unknown;
+        }
+        if matches!(self.doing, Doing::Out) {
+            self.retire(name);
+            return Answer::Done;
+        }
+        if self.state == State::Stopped {
+            // The worker is on its last flush; it is let go first.
+            return Answer::TimedOut;
+        }
+        if !self.asked.removals.iter().any(|asked| asked == name) {
+            self.asked.removals.push(name.to_owned());
+        }
+        self.ring();
+        if self.knows(name) { Answer::TimedOut } else { Answer::Done }
+    }
+
+    pub fn update_config(&mut self, change: impl Fn(&mut Config)) {
+        change(&mut self.config);
+        self.asked.settings = true;
+        self.ring();
+    }
+
+    pub fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.ring();
+    }
+
+    pub fn set_gate(&mut self, is_open: bool) {
+        self.is_gate_open = is_open;
+        self.work();
+    }
+
+    fn ring(&mut self) {
+        if matches!(self.doing, Doing::Asleep) {
+            self.doing = Doing::Looking;
+        }
+        self.work();
+    }
+
+    // ---- what a caller may ask ----
+
+    pub fn is_stalled(&self) -> bool {
+        self.in_hand.is_some()
+    }
+
+    /// Whether a delivery would be stalled by a closed gate.
+    pub fn would_stall(&self) -> bool {
+        !self.is_gate_open && self.sinks.iter().chain(&self.added).any(|sink| sink.manner == Manner::Slow)
+    }
+
+    /// Whether no event that is collected now can reach the worker before the next operation.
+    pub fn is_deaf(&self) -> bool {
+        self.is_stalled() || matches!(self.doing, Doing::Out) || self.config.flush == FlushStrategy::Manual
+    }
+
+    pub fn pending(&self) -> u64 {
+        self.queued() as u64 + self.in_hand.as_ref().map_or(0, |(seen, _)| seen.events.len() as u64)
+    }
+
+    pub fn knows(&self, name: &str) -> bool {
+        self.sinks.iter().chain(&self.added).any(|sink| sink.name == name)
+    }
+
+    // ---- the worker ----
+
+    /// Works until there is nothing to do, or the gate is in the way.
+    fn work(&mut self) {
+        loop {
+            if !self.dispatch() {
+                return;
+            }
+            match std::mem::replace(&mut self.doing, Doing::Looking) {
+                Doing::Looking => self.look(),
+                Doing::Taking { mut round, left, then } => {
+                    let is_over = left == 0 || round == [0; 3];
+                    if is_over {
+                        self.go_on(then);
+                    } else {
+                        let taken = self.take_batch(&mut round);
+                        self.doing = Doing::Taking { round, left: left.saturating_sub(taken), then };
+                    }
+                }
+                rest @ (Doing::Out | Doing::Asleep) => {
+                    self.doing = rest;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let asked = std::mem::take(&mut self.asked);
+        if asked.settings {
+            let due = self.due;
+            self.read_settings();
+            self.due = match (due, self.interval) {
+                (Some(due), Some(interval)) => Some(due.min(self.now + interval)),
+                _ => None,
+            };
+        }
+        if self.queued() > 0 && self.due.is_none() {
+            self.due = self.interval.map(|interval| self.now + interval);
+        }
+        let is_due = self.due.is_some_and(|due| due <= self.now);
+        let round = [0, 1, 2].map(|lane| self.capacity(lane));
+        let sweep = |then| Doing::Taking { round, left: usize::MAX, then };
+        self.doing = match self.trigger {
+            _ if self.state == State::Draining => sweep(Then::CloseTheDoor(asked)),
+            _ if asked.is_waited_for() || is_due => {
+                sweep(Then::Answer { asked, begun: self.now, taken: self.taken })
+            }
+            Some(_) if !self.lanes[0].is_empty() => {
+                sweep(Then::Answer { asked, begun: self.now, taken: self.taken })
+            }
+            Some(trigger) if self.queued() >= trigger || self.has_full_lane() => {
+                Doing::Taking { round, left: trigger, then: Then::Look }
+            }
+            _ => Doing::Asleep,
+        };
+    }
+
+    fn go_on(&mut self, then: Then) {
+        match then {
+            Then::Look => {}
+            Then::Answer { asked, begun, taken } => {
+                // The timer runs on while events keep coming.
+                let was_busy = self.taken > taken;
+                self.due = self.interval.filter(|_| was_busy).map(|interval| begun + interval);
+                let report = if asked.flushes.is_empty() { Report::default() } else { self.flush_sinks() };
+                self.answer(asked, &report);
+            }
+            Then::CloseTheDoor(asked) => {
+                self.state = State::Stopped;
+                let round = [0, 1, 2].map(|lane| self.capacity(lane));
+                self.doing = Doing::Taking { round, left: usize::MAX, then: Then::Leave(asked) };
+            }
+            Then::Leave(asked) => {
+                let report = self.flush_sinks();
+                self.answer(asked, &report);
+                let late = std::mem::take(&mut self.asked);
+                self.asked.settings = late.settings;
+                self.answer(late, &report);
+                self.doing = Doing::Out;
+            }
+        }
+    }
+
+    /// Puts a batch together; how many events it has.
+    fn take_batch(&mut self, round: &mut [usize; 3]) -> usize {
+        let gap = self.evicted - self.told_gaps;
+        let mut events = Vec::new();
+        // Critical ones first, then two normal ones for a low one.
+        while events.len() < self.most && *round != [0; 3] {
+            for (lane, share) in [(0, usize::MAX), (1, 2), (2, 1)] {
+                for _ in 0..share {
+                    if events.len() == self.most || round[lane] == 0 {
+                        break;
+                    }
+                    match self.lanes[lane].pop_front() {
+                        Some(event) => {
+                            events.push(event);
+                            round[lane] -= 1;
+                        }
+                        None => round[lane] = 0,
+                    }
+                }
+            }
+        }
+        let length = events.len();
+        if length == 0 && gap == 0 {
+            return 0;
+        }
+        self.told_gaps = self.evicted;
+        let first_event = self.next_event + gap;
+        let seen = Seen { number: self.next_batch, first_event, gap, events };
+        self.next_batch += 1;
+        self.next_event = first_event + length as u64;
+        self.taken += length as u64;
+        self.sinks.append(&mut self.added);
+        self.in_hand = Some((seen, 0));
+        length
+    }
+
+    /// Gives the batch in hand to the sinks that have not seen it. `false` where one waits at the gate.
+    fn dispatch(&mut self) -> bool {
+        let Some((seen, next)) = self.in_hand.take() else { return true };
+        let events = seen.events.len() as u64;
+        for at in next..self.sinks.len() {
+            let manner = self.sinks[at].manner;
+            let sink = &mut self.sinks[at];
+            let is_new = sink.seen.last() != Some(&seen);
+            if is_new {
+                sink.offered += events;
+                sink.in_flight = events;
+                sink.seen.push(seen.clone());
+                self.arrivals += u64::from(manner == Manner::Slow);
+            }
+            if manner == Manner::Slow && !self.is_gate_open {
+                self.in_hand = Some((seen, at));
+                return false;
+            }
+            if manner == Manner::Reentrant {
+                for event in seen.events.iter().filter_map(echo) {
+                    let outcome = self.echo(event);
+                    self.sinks[at].echoes.push(outcome);
+                }
+            }
+            self.sinks[at].account(events);
+        }
+        self.processed += events;
+        true
+    }
+
+    /// A sink collects: on the worker thread, which never waits and need not be woken.
+    fn echo(&mut self, event: Tick) -> Outcome {
+        self.offered += 1;
+        if !self.admits() {
+            self.rejected_stopped += 1;
+            return Outcome::Stopped;
+        }
+        self.push(event).unwrap_or_else(|| {
+            self.rejected_full += 1;
+            Outcome::Full
+        })
+    }
+
+    fn flush_sinks(&mut self) -> Report {
+        self.sinks.append(&mut self.added);
+        self.sinks.iter_mut().for_each(Sink::flush);
+        self.flushes += 1;
+        let news = |sink: &Sink| {
+            let delivered = sink.delivered - sink.told_delivered;
+            (sink.name.clone(), delivered, sink.failed - sink.told_failed)
+        };
+        Report {
+            processed: self.processed - self.told_processed,
+            evicted: self.told_gaps - self.told_evicted,
+            sinks: self.sinks.iter().map(news).collect(),
+        }
+    }
+
+    fn answer(&mut self, asked: Asked, report: &Report) {
+        self.sinks.append(&mut self.added);
+        for name in asked.removals {
+            self.retire(&name);
+        }
+        let mut is_heard = false;
+        for flush in asked.flushes {
+            if !self.abandoned.contains(&flush) {
+                is_heard = true;
+                self.answers.insert(flush, report.clone());
+            }
+        }
+        if is_heard {
+            for sink in &mut self.sinks {
+                (sink.told_delivered, sink.told_failed) = (sink.delivered, sink.failed);
+            }
+            (self.told_processed, self.told_evicted) = (self.processed, self.told_gaps);
+        }
+    }
+
+    fn retire(&mut self, name: &str) {
+        if let Some(at) = self.sinks.iter().position(|sink| sink.name == name) {
+            let mut sink = self.sinks.remove(at);
+            sink.flush();
+            self.retired.push(sink);
+        }
+    }
+
+    fn read_settings(&mut self) {
+        let config = &self.config;
+        let (events, interval) = match config.flush {
+            FlushStrategy::Time { interval } => (None, Some(interval)),
+            FlushStrategy::Size { events } => (Some(events), None),
+            FlushStrategy::Hybrid { events, interval } => (Some(events), Some(interval)),
+            _ => (None, None),
+        };
+        self.interval = interval;
+        self.trigger = match config.flush {
+            FlushStrategy::Manual => None,
+            _ => Some(events.unwrap_or(config.capacity.div_ceil(2)).min(config.capacity)),
+        };
+        let by_default = events.unwrap_or(1).max(100);
+        self.most = config.batch_size.unwrap_or(by_default).min(config.capacity);
+    }
+
+    fn capacity(&self, lane: usize) -> usize {
+        [self.config.critical_capacity, self.config.capacity, self.config.low_capacity][lane]
+    }
+
+    fn queued(&self) -> usize {
+        self.lanes.iter().map(VecDeque::len).sum()
+    }
+
+    fn has_full_lane(&self) -> bool {
+        (0..3).any(|lane| self.lanes[lane].len() == self.capacity(lane))
+    }
+}
