@@ -27,7 +27,7 @@ const TASK: u32 = ECHO / 2;
 
 /// One operation of a case.
 #[derive(Debug, Clone)]
-pub enum Op {
+pub(crate) enum Op {
     Collect(u32, Priority),
     TryCollect(u32, Priority),
     CollectBatch(Vec<(u32, Priority)>),
@@ -49,7 +49,7 @@ pub enum Op {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Change {
+pub(crate) enum Change {
     Flush(forebay::FlushStrategy),
     Overflow(forebay::Overflow),
     BatchSize(Option<usize>),
@@ -161,7 +161,7 @@ impl Sink<Tick> for Scripted {
     }
 }
 
-pub struct Lockstep {
+pub(crate) struct Lockstep {
     real: Collector<Tick>,
     model: Reference,
     clock: ManualClock,
@@ -182,11 +182,11 @@ fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
     }
 }
 
-pub const NAMES: [&str; 3] = ["a", "b", "c"];
+pub(crate) const NAMES: [&str; 3] = ["a", "b", "c"];
 
 impl Lockstep {
     /// Builds both, with one sink a manner.
-    pub fn new(config: &Config, manners: &[Manner]) -> Self {
+    pub(crate) fn new(config: &Config, manners: &[Manner]) -> Self {
         let clock = ManualClock::new();
         let (gate, handle) = (Gate::default(), Arc::new(Mutex::new(None)));
         let mut logs = Vec::new();
@@ -222,7 +222,7 @@ impl Lockstep {
     }
 
     /// Does one operation on both, waits until the real worker rests, and compares.
-    pub fn step(&mut self, op: &Op) {
+    pub(crate) fn step(&mut self, op: &Op) {
         match op {
             Op::Collect(producer, priority) => {
                 let event = self.event(*producer, *priority);
@@ -464,7 +464,7 @@ impl Lockstep {
     }
 
     /// Opens the gate, stops both, and compares for the last time.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.step(&Op::OpenGate);
         self.step(&Op::Stop);
         assert!(self.flushes.is_empty(), "every flush is answered by now");

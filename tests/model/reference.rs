@@ -12,7 +12,7 @@ use crate::support::Tick;
 
 /// What a sink does with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     Good,
     /// Says that the whole batch failed.
     Failing,
@@ -26,44 +26,44 @@ pub enum Manner {
 }
 
 /// Events of sinks have producers from here on.
-pub const ECHO: u32 = 100;
+pub(crate) const ECHO: u32 = 100;
 
 /// The echo of an event, for the sinks that make one.
-pub fn echo(event: &Tick) -> Option<Tick> {
+pub(crate) fn echo(event: &Tick) -> Option<Tick> {
     let is_heard = event.producer < ECHO && event.number.is_multiple_of(3);
     is_heard.then_some(Tick { producer: ECHO, number: event.number, priority: Priority::Low })
 }
 
 /// A batch as a sink sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub number: u64,
-    pub first_event: u64,
-    pub gap: u64,
-    pub events: Vec<Tick>,
+pub(crate) struct Seen {
+    pub(crate) number: u64,
+    pub(crate) first_event: u64,
+    pub(crate) gap: u64,
+    pub(crate) events: Vec<Tick>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sink {
+pub(crate) struct Sink {
     /// Sinks may have a name one after the other, but never a number.
-    pub id: usize,
-    pub name: String,
-    pub manner: Manner,
-    pub seen: Vec<Seen>,
-    pub echoes: Vec<Outcome>,
-    pub offered: u64,
-    pub delivered: u64,
-    pub failed: u64,
-    pub in_flight: u64,
-    pub errors: u64,
-    pub panics: u64,
-    pub flush_errors: u64,
+    pub(crate) id: usize,
+    pub(crate) name: String,
+    pub(crate) manner: Manner,
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) echoes: Vec<Outcome>,
+    pub(crate) offered: u64,
+    pub(crate) delivered: u64,
+    pub(crate) failed: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) errors: u64,
+    pub(crate) panics: u64,
+    pub(crate) flush_errors: u64,
     told_delivered: u64,
     told_failed: u64,
 }
 
 impl Sink {
-    pub fn new(id: usize, name: &str, manner: Manner) -> Self {
+    pub(crate) fn new(id: usize, name: &str, manner: Manner) -> Self {
         Self {
             id,
             name: name.to_owned(),
@@ -105,14 +105,14 @@ impl Sink {
 
 /// What a flush tells: events processed and evicted, and for each sink those delivered and failed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Report {
-    pub processed: u64,
-    pub evicted: u64,
-    pub sinks: Vec<(String, u64, u64)>,
+pub(crate) struct Report {
+    pub(crate) processed: u64,
+    pub(crate) evicted: u64,
+    pub(crate) sinks: Vec<(String, u64, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     Idle,
     Running,
     Draining,
@@ -121,7 +121,7 @@ pub enum State {
 
 /// What became of a call that asks the worker for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Done,
     NotStarted,
     Stopped,
@@ -169,25 +169,25 @@ enum Then {
 }
 
 #[derive(Debug, Clone)]
-pub struct Reference {
-    pub state: State,
-    pub rejected_full: u64,
-    pub rejected_stopped: u64,
-    pub evicted: u64,
-    pub processed: u64,
-    pub flushes: u64,
-    pub waits: u64,
-    pub offered: u64,
-    pub sinks: Vec<Sink>,
+pub(crate) struct Reference {
+    pub(crate) state: State,
+    pub(crate) rejected_full: u64,
+    pub(crate) rejected_stopped: u64,
+    pub(crate) evicted: u64,
+    pub(crate) processed: u64,
+    pub(crate) flushes: u64,
+    pub(crate) waits: u64,
+    pub(crate) offered: u64,
+    pub(crate) sinks: Vec<Sink>,
     /// Sinks that were removed, as they were when that was done.
-    pub retired: Vec<Sink>,
+    pub(crate) retired: Vec<Sink>,
     /// Those that the worker has not admitted yet.
-    pub added: Vec<Sink>,
+    pub(crate) added: Vec<Sink>,
     /// Flushes that were answered, by their number.
-    pub answers: BTreeMap<u64, Report>,
-    pub is_gate_open: bool,
+    pub(crate) answers: BTreeMap<u64, Report>,
+    pub(crate) is_gate_open: bool,
     /// How often a sink came to the gate.
-    pub arrivals: u64,
+    pub(crate) arrivals: u64,
     config: Config,
     now: Duration,
     /// Critical, normal, low.
@@ -218,7 +218,7 @@ fn index(priority: Priority) -> usize {
 }
 
 impl Reference {
-    pub fn new(config: &Config, sinks: Vec<Sink>) -> Self {
+    pub(crate) fn new(config: &Config, sinks: Vec<Sink>) -> Self {
         Self {
             state: State::Idle,
             rejected_full: 0,
@@ -281,7 +281,7 @@ impl Reference {
     }
 
     /// `collect` and `try_collect`; the former waits for room, in vain, where nobody makes room.
-    pub fn collect(&mut self, event: Tick, is_patient: bool) -> Outcome {
+    pub(crate) fn collect(&mut self, event: Tick, is_patient: bool) -> Outcome {
         self.offered += 1;
         if !self.admits() {
             self.rejected_stopped += 1;
@@ -305,7 +305,7 @@ impl Reference {
     }
 
     /// One poll of `collect_async`. `None` says that it waits.
-    pub fn poll_collect(&mut self, event: Tick, is_first: bool) -> Option<Outcome> {
+    pub(crate) fn poll_collect(&mut self, event: Tick, is_first: bool) -> Option<Outcome> {
         if !self.admits() {
             self.offered += 1;
             self.rejected_stopped += 1;
@@ -347,7 +347,7 @@ impl Reference {
         self.work();
     }
 
-    pub fn flush(&mut self, number: u64) -> Answer {
+    pub(crate) fn flush(&mut self, number: u64) -> Answer {
         match (&self.doing, self.state) {
             (Doing::Out, State::Idle) => return Answer::NotStarted,
             (_, State::Stopped) => return Answer::Stopped,
@@ -358,12 +358,12 @@ impl Reference {
     }
 
     /// The caller of a flush goes away before it has heard of its answer.
-    pub fn abandon_flush(&mut self, number: u64) {
+    pub(crate) fn abandon_flush(&mut self, number: u64) {
         self.asked.flushes.retain(|other| *other != number);
         self.abandoned.push(number);
     }
 
-    pub fn start(&mut self) -> Answer {
+    pub(crate) fn start(&mut self) -> Answer {
         match (&self.doing, self.state) {
             (Doing::Out, _) => {}
             (_, State::Running) => return Answer::Done,
@@ -377,7 +377,7 @@ impl Reference {
         Answer::Done
     }
 
-    pub fn stop(&mut self) -> Answer {
+    pub(crate) fn stop(&mut self) -> Answer {
         match self.state {
             State::Idle => {
                 let discarded: usize = self.lanes.iter_mut().map(|lane| lane.drain(..).len()).sum();
@@ -393,7 +393,7 @@ impl Reference {
         if matches!(self.doing, Doing::Out) { Answer::Done } else { Answer::TimedOut }
     }
 
-    pub fn add_sink(&mut self, sink: Sink) -> Answer {
+    pub(crate) fn add_sink(&mut self, sink: Sink) -> Answer {
         if self.knows(&sink.name) {
             return Answer::Duplicate;
         }
@@ -404,7 +404,7 @@ impl Reference {
         Answer::Done
     }
 
-    pub fn remove_sink(&mut self, name: &str) -> Answer {
+    pub(crate) fn remove_sink(&mut self, name: &str) -> Answer {
         if !self.knows(name) {
             return Answer::Unknown;
         }
@@ -423,18 +423,18 @@ impl Reference {
         if self.knows(name) { Answer::TimedOut } else { Answer::Done }
     }
 
-    pub fn update_config(&mut self, change: impl Fn(&mut Config)) {
+    pub(crate) fn update_config(&mut self, change: impl Fn(&mut Config)) {
         change(&mut self.config);
         self.asked.settings = true;
         self.ring();
     }
 
-    pub fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         self.now += by;
         self.ring();
     }
 
-    pub fn set_gate(&mut self, is_open: bool) {
+    pub(crate) fn set_gate(&mut self, is_open: bool) {
         self.is_gate_open = is_open;
         self.work();
     }
@@ -448,25 +448,20 @@ impl Reference {
 
     // ---- what a caller may ask ----
 
-    pub fn is_stalled(&self) -> bool {
+    pub(crate) fn is_stalled(&self) -> bool {
         self.in_hand.is_some()
     }
 
-    /// Whether a delivery would be stalled by a closed gate.
-    pub fn would_stall(&self) -> bool {
-        !self.is_gate_open && self.sinks.iter().chain(&self.added).any(|sink| sink.manner == Manner::Slow)
-    }
-
     /// Whether no event that is collected now can reach the worker before the next operation.
-    pub fn is_deaf(&self) -> bool {
+    pub(crate) fn is_deaf(&self) -> bool {
         self.is_stalled() || matches!(self.doing, Doing::Out) || self.config.flush == FlushStrategy::Manual
     }
 
-    pub fn pending(&self) -> u64 {
+    pub(crate) fn pending(&self) -> u64 {
         self.queued() as u64 + self.in_hand.as_ref().map_or(0, |(seen, _)| seen.events.len() as u64)
     }
 
-    pub fn knows(&self, name: &str) -> bool {
+    pub(crate) fn knows(&self, name: &str) -> bool {
         self.sinks.iter().chain(&self.added).any(|sink| sink.name == name)
     }
 
