@@ -75,6 +75,8 @@ fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
                 assert!(matches!(collector.start(), Err(StartError::Forked)));
                 assert!(collector.add_sink(MemorySink::new()).is_err());
                 assert!(collector.remove_sink("json_lines").is_err());
+                assert_eq!(collector.update_config(|_| ()), Err(forebay::ConfigError::Forked));
+                assert_eq!(collector.config().capacity, 64);
                 assert!(collector.stats().rejected.forked >= 1000);
                 // The child's last handle, as when it exits in an orderly way.
                 drop(collector.clone());
@@ -93,6 +95,51 @@ fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
     assert!(records.iter().all(|record| record.name() != "child"));
     let own = records.iter().filter(|record| record.name() == "parent").count() as u64;
     assert_eq!(own, stats.processed, "every line once");
+}
+
+#[test]
+fn a_child_of_a_busy_parent_may_exit_or_become_another_program() {
+    use std::os::unix::process::CommandExt;
+
+    let memory = MemorySink::new();
+    let collector = ticks().capacity(64).sink(memory.clone()).start().unwrap();
+    let is_over = AtomicBool::new(false);
+    let mut offered = 0;
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| {
+            let mut number = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                collector.collect(tick(number));
+                number += 1;
+            }
+            number
+        });
+        let raise = Raise(&is_over);
+        for _ in 0..20 {
+            // With the destructors of the process, and with the child's handle still alive.
+            let exits = in_child(|| {
+                assert_eq!(collector.collect(tick(0)), Outcome::Forked);
+                // SAFETY: no other thread of this process exists.
+                unsafe { libc::exit(3) }
+            });
+            assert_eq!(exits, Some(3));
+            let execs = in_child(|| {
+                assert_eq!(collector.collect(tick(0)), Outcome::Forked);
+                let error = std::process::Command::new("sh").args(["-c", "exit 4"]).exec();
+                panic!("{error}");
+            });
+            assert_eq!(execs, Some(4));
+            // The same in one go, as programs are usually started.
+            let spawned = std::process::Command::new("sh").args(["-c", "exit 5"]).status().unwrap();
+            assert_eq!(spawned.code(), Some(5));
+        }
+        drop(raise);
+        offered = producer.join().unwrap();
+    });
+    collector.stop().unwrap();
+    let stats = law(&collector, offered);
+    assert_eq!(stats.rejected.forked, 0);
+    assert_eq!(audit(&memory), stats.evicted);
 }
 
 #[test]
