@@ -120,3 +120,58 @@ fn an_endless_interval_is_a_long_one() {
     schedule.observe(Instant::now(), 1);
     assert!(schedule.due.is_some());
 }
+
+#[test]
+fn who_waits_for_a_dead_worker_need_not_wait_for_its_sinks_to_end() {
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// Its destructor waits until it is told to go on.
+    struct SlowToEnd(std::sync::Mutex<Receiver<()>>);
+    impl crate::sink::Sink<Tick> for SlowToEnd {
+        fn name(&self) -> &str {
+            "slow to end"
+        }
+        fn write_batch(&mut self, _: &Batch<Tick>) -> Result<(), crate::sink::SinkError> {
+            Ok(())
+        }
+    }
+    impl Drop for SlowToEnd {
+        fn drop(&mut self) {
+            let told = self.0.lock().unwrap().recv_timeout(60 * SECOND);
+            assert!(told.is_ok(), "whoever waits for the worker waits for its sinks");
+        }
+    }
+    let (go_on, told) = channel();
+    let sink = SlowToEnd(std::sync::Mutex::new(told));
+    let collector = crate::Builder::<Tick>::new().sink(sink).build().unwrap();
+    let shared = &collector.shared;
+    shared.control.board();
+    shared.phase.open();
+    std::thread::scope(|scope| {
+        scope.spawn(|| work_with(shared, |_| panic!("on purpose")));
+        assert_eq!(collector.stop_timeout(60 * SECOND), Err(crate::StopError::WorkerGone));
+        go_on.send(()).unwrap();
+    });
+    collector.stats().check_law(0).unwrap();
+}
+
+#[test]
+fn removals_that_time_out_do_not_fill_the_mailbox() {
+    let config = Config { flush_timeout: Duration::ZERO, ..Config::default() };
+    let sink = || crate::sink::from_fn("a sink", |_: &Batch<Tick>| Ok(()));
+    let collector = crate::Builder::<Tick>::new().config(config).sink(sink()).build().unwrap();
+    let shared = &collector.shared;
+    // A worker has the crew and never looks at its requests.
+    shared.control.board();
+    let crew = shared.control.clock_in().unwrap();
+    shared.phase.open();
+    for _ in 0..100 {
+        assert!(collector.remove_sink("a sink").is_err());
+    }
+    let asked = shared.control.take();
+    assert_eq!(asked.removed.len(), 1, "one for a name");
+    drop(asked);
+    assert!(shared.control.clock_out(crew).is_ok());
+    assert_eq!(collector.sinks(), ["a sink"]);
+    collector.stats().check_law(0).unwrap();
+}
