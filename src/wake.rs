@@ -397,6 +397,13 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_has_waited_is_no_longer_counted() {
+        let room = Room::new();
+        assert!(room.wait(&mut room.enter(), Some(Instant::now())), "the deadline came first");
+        assert_eq!(room.len(), 0);
+    }
+
+    #[test]
     fn a_task_that_waits_twice_leaves_one_waker_and_takes_it_back() {
         let room = Room::new();
         let mut ticket = None;

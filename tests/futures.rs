@@ -232,6 +232,24 @@ fn a_flush_that_is_dropped_is_taken_back_and_one_that_is_kept_is_answered() {
 }
 
 #[test]
+fn what_two_flushes_were_told_together_is_not_told_again() {
+    let gate = Gate::closed();
+    let collector = stalled(ticks(), &gate);
+    let (bell, waker) = bell();
+    let mut context = Context::from_waker(&waker);
+    let mut one = pin!(collector.flush_async());
+    let mut other = pin!(collector.flush_async());
+    assert!(one.as_mut().poll(&mut context).is_pending() && other.as_mut().poll(&mut context).is_pending());
+    gate.open();
+    until("both are answered", || bell.rings() == 2);
+    let reports =
+        [block_on(one).unwrap(), block_on(other).unwrap(), block_on(collector.flush_async()).unwrap()];
+    assert_eq!(reports.map(|report| report.processed), [1, 1, 0]);
+    collector.stop().unwrap();
+    law(&collector, 1);
+}
+
+#[test]
 fn a_handle_is_a_futures_sink() {
     let (collector, memory) = full();
     let mut sink = collector.as_sink();

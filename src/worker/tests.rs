@@ -57,16 +57,19 @@ fn a_panic_of_the_worker_itself_is_caught_and_told() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             work_with(shared, |worker| {
-                // With a request and an event in its hands.
+                // With a request and one of three events in its hands.
                 let _asked = worker.shared.control.take();
-                worker.shared.tally.worker.taken.add(1);
+                worker.shared.tally.worker.taken.add(3);
+                worker.shared.tally.worker.processed.add(2);
                 panic!("on purpose")
             });
         });
     });
     assert_eq!(reply.poll(std::task::Waker::noop()), std::task::Poll::Ready(None), "nobody is stranded");
     assert_eq!(collector.state(), State::WorkerGone);
-    collector.stats().check_law(1).unwrap();
+    let stats = collector.stats();
+    stats.check_law(3).unwrap();
+    assert_eq!((stats.processed, stats.rejected.worker_gone), (2, 1));
     assert_eq!(collector.pending(), 0);
     assert_eq!(collector.stop(), Err(crate::StopError::WorkerGone));
 }
