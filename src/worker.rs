@@ -158,7 +158,7 @@ impl<E: Event> Worker<'_, E> {
                 Duty::Finish => return self.finish(asked),
                 Duty::Sweep => self.serve(asked, now),
                 Duty::Load => self.deliver_load(),
-                Duty::Sleep => self.sleep(now),
+                Duty::Sleep => self.sleep(),
             }
         }
     }
@@ -271,7 +271,7 @@ impl<E: Event> Worker<'_, E> {
     }
 
     /// Sleeps until it is time, or somebody rings.
-    fn sleep(&mut self, now: Instant) {
+    fn sleep(&mut self) {
         let phase = &self.shared.phase;
         let wake_at = self.schedule.wake_at();
         // Counted before it shows in the phase: whoever sees the worker asleep sees this nap.
@@ -281,7 +281,7 @@ impl<E: Event> Worker<'_, E> {
         }
         // What came before the announcement rings no bell.
         if !self.shared.lanes.calls(wake_at) && self.shared.control.is_quiet() {
-            self.shared.clock.park(&self.crew.parker, self.schedule.due.filter(|due| *due > now));
+            self.shared.clock.park(&self.crew.parker, self.schedule.due);
         }
         phase.get_up();
     }
