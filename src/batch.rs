@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use object_pool::Pool;
 
 use crate::event::{Event, Record};
-use crate::lanes::{Lanes, Round};
+use crate::lanes::{Lanes, Round, Turn};
 use crate::sync::{Arc, guarded};
 
 /// How many buffers wait for reuse. One is in use while sinks run on the worker thread; sinks that keep
@@ -149,6 +149,7 @@ pub(crate) struct Press<E> {
     next_event: u64,
     /// How many evictions the batches so far have told.
     told_evictions: u64,
+    turn: Turn,
 }
 
 impl<E: Event> Press<E> {
@@ -160,6 +161,7 @@ impl<E: Event> Press<E> {
             next_batch: 0,
             next_event: 0,
             told_evictions: 0,
+            turn: Turn::default(),
         }
     }
 
@@ -182,7 +184,7 @@ impl<E: Event> Press<E> {
         let gap = evicted - self.told_evictions;
         let events = self.pool.try_pull().map_or_else(Vec::new, |spare| spare.detach().1);
         let mut buffer = Buffer { events, home: Some(Arc::clone(&self.pool)) };
-        lanes.take(round, &mut buffer.events, self.most);
+        lanes.take(round, &mut self.turn, &mut buffer.events, self.most);
         if buffer.events.is_empty() && gap == 0 {
             return None;
         }

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::control::{Control, Settings};
 use crate::error::{CollectError, Refusal, StartError};
 use crate::event::{Event, Priority, Record};
-use crate::lanes::{Lanes, Offer};
+use crate::lanes::Lanes;
 use crate::stats::{Registry, Rejected, Stats, Tally};
 use crate::sync::{Arc, Ordering, PlainU64, WorkerMark, is_failing_model, is_worker_of};
 use crate::unix::ForkWatch;
@@ -58,7 +58,8 @@ pub enum Outcome {
     /// [`Rejected::stopped`]; and of several threads that are late for a stop, one may be told `Stopped` in
     /// the place of another. The counts are right all the same.
     Queued,
-    /// It is queued, in the place of the oldest of its lane, which is counted as evicted.
+    /// It is queued, in the place of the oldest of its lane, which is counted as evicted. This is told also where
+    /// it had waited before, because the settings changed to [`Overflow::DropOldest`](crate::Overflow::DropOldest).
     QueuedEvicting,
     /// It is queued after a wait for room, under [`Overflow::Block`](crate::Overflow::Block) or as a critical event.
     QueuedAfterWait,
@@ -142,14 +143,12 @@ impl<E: Event> Collector<E> {
     /// The destructor of an event that is evicted or not taken runs here. A call that is overtaken by a `stop`
     /// between its push and its end takes the event out again; this, once a stop at most, takes a lock and may
     /// allocate.
-    #[inline]
+    #[inline(always)]
     pub fn collect(&self, event: impl Into<E>) -> Outcome {
         let event = event.into();
         let priority = event.priority();
-        match self.shared.offer(priority, event) {
-            Ok(outcome) => outcome,
-            Err(refused) => self.shared.collect_late(priority, refused),
-        }
+        let refused = |event, reason| self.shared.collect_late(priority, CollectError { event, reason });
+        self.shared.offer(priority, event, |outcome| outcome, refused)
     }
 
     /// Takes an event if that needs no wait, or gives it back.
@@ -163,8 +162,9 @@ impl<E: Event> Collector<E> {
     /// The event was not taken, and is counted as rejected; here it is.
     pub fn try_collect(&self, event: impl Into<E>) -> Result<Outcome, CollectError<E>> {
         let event = event.into();
-        self.shared.offer(event.priority(), event).inspect_err(|refused| {
-            self.shared.count_refusal(refused.reason);
+        self.shared.offer(event.priority(), event, Ok, |event, reason| {
+            self.shared.count_refusal(reason);
+            Err(CollectError { event, reason })
         })
     }
 
@@ -281,21 +281,32 @@ pub(crate) struct Shared<E> {
 }
 
 impl<E: Event> Shared<E> {
-    /// The hot path. An event that is not taken comes back, uncounted.
-    #[inline]
-    pub(crate) fn offer(&self, priority: Priority, event: E) -> Result<Outcome, CollectError<E>> {
+    /// The hot path. It goes on with `taken`, or with `refused` for an event that is not taken, which is not
+    /// counted yet.
+    #[inline(always)]
+    pub(crate) fn offer<R>(
+        &self,
+        priority: Priority,
+        event: E,
+        taken: impl FnOnce(Outcome) -> R,
+        refused: impl FnOnce(E, Refusal) -> R,
+    ) -> R {
         let before = self.phase.load();
         if !before.admits() {
-            return Err(CollectError { event, reason: reason_of(before) });
+            return refused(event, reason_of(before));
         }
-        match self.lanes.offer(priority, event, self.settings.when_full()) {
-            Offer::Queued => Ok(self.settle(priority, Outcome::Queued)),
-            Offer::Evicted(evicted) => {
-                let outcome = self.settle(priority, Outcome::QueuedEvicting);
-                drop(evicted);
-                Ok(outcome)
+        // Event and evicted event stay where they are: moved into a result on their way, they would be copied, and
+        // these copies would cost more than the push.
+        if self.settings.policy().evicts(priority) {
+            let evicted = self.lanes.push_evicting(priority, event);
+            let outcome = if evicted.is_some() { Outcome::QueuedEvicting } else { Outcome::Queued };
+            // What was evicted ends behind this, in its place: `drop` would copy it, also where there is none.
+            taken(self.settle(priority, outcome))
+        } else {
+            match self.lanes.push(priority, event) {
+                Ok(()) => taken(self.settle(priority, Outcome::Queued)),
+                Err(event) => refused(event, Refusal::Full),
             }
-            Offer::Full(event) => Err(CollectError { event, reason: Refusal::Full }),
         }
     }
 
@@ -357,9 +368,14 @@ impl<E: Event> Shared<E> {
 
     /// `collect` of an event that was not taken at once: waits where that was asked for, else counts it.
     #[cold]
+    #[inline(never)]
     fn collect_late(&self, priority: Priority, refused: CollectError<E>) -> Outcome {
-        let is_patient = refused.reason == Refusal::Full && !self.settings.patience(priority).is_zero();
-        let outcome = if is_patient && !self.is_worker() {
+        // It may evict by now, if the settings changed meanwhile.
+        let may_stay = || {
+            self.settings.policy().evicts(priority)
+                || !self.settings.patience(priority).is_zero() && !self.is_worker()
+        };
+        let outcome = if refused.reason == Refusal::Full && may_stay() {
             self.wait_for_room(priority, refused.event)
         } else {
             Err(refused)
@@ -395,7 +411,8 @@ impl<E: Event> Shared<E> {
             is_late = self.room.wait(&mut waiting, begun.checked_add(patience));
         };
         drop(waiting);
-        let outcome = self.settle(priority, Outcome::QueuedAfterWait);
+        let outcome = if evicted.is_some() { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait };
+        let outcome = self.settle(priority, outcome);
         drop(evicted);
         Ok(outcome)
     }
@@ -408,16 +425,15 @@ impl<E: Event> Shared<E> {
         if !word.admits() {
             return Err(CollectError { event, reason: reason_of(word) });
         }
-        match self.lanes.offer(priority, event, self.settings.when_full()) {
-            Offer::Queued => Ok(None),
-            Offer::Evicted(evicted) => Ok(Some(evicted)),
-            Offer::Full(event) => {
-                if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
-                    self.phase.wake();
-                }
-                Err(CollectError { event, reason: Refusal::Full })
-            }
+        if self.settings.policy().evicts(priority) {
+            return Ok(self.lanes.push_evicting(priority, event));
         }
+        self.lanes.push(priority, event).map(|()| None).map_err(|event| {
+            if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
+                self.phase.wake();
+            }
+            CollectError { event, reason: Refusal::Full }
+        })
     }
 
     pub(crate) fn count_refusal(&self, reason: Refusal) {

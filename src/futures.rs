@@ -93,7 +93,9 @@ impl<E: Event> Future for CollectAsync<E> {
                 return Poll::Ready(outcome);
             }
         };
-        let outcome = match this.collector.shared.offer(this.priority, event) {
+        let refused = |event, reason| Err(CollectError { event, reason });
+        let outcome = match this.collector.shared.offer(this.priority, event, Ok, refused) {
+            Ok(Outcome::Queued) if this.ticket.is_some() => Outcome::QueuedAfterWait,
             Ok(outcome) => outcome,
             Err(refused) if refused.reason == Refusal::Full && this.may_wait() => {
                 ready!(this.wait(refused.event, cx))
@@ -121,11 +123,14 @@ impl<E: Event> CollectAsync<E> {
         match shared.try_again(self.priority, event) {
             Ok(evicted) => {
                 drop(waiting);
-                let outcome = shared.settle(self.priority, Outcome::QueuedAfterWait);
+                let outcome =
+                    if evicted.is_some() { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait };
+                let outcome = shared.settle(self.priority, outcome);
                 drop(evicted);
                 Poll::Ready(outcome)
             }
-            Err(refused) if refused.reason == Refusal::Full => {
+            // Asked again under the lock: who changes the settings takes it afterwards, and finds the waker.
+            Err(refused) if refused.reason == Refusal::Full && self.may_wait() => {
                 if self.ticket.is_none() {
                     shared.tally.waits.add(1);
                 }

@@ -16,24 +16,6 @@ use crate::wake::NEVER;
 const NORMAL_SHARE: usize = 2;
 const LOW_SHARE: usize = 1;
 
-/// What became of an event that was offered to its lane.
-#[derive(Debug)]
-pub(crate) enum Offer<E> {
-    Queued,
-    /// Queued in the place of the oldest, which is counted. Its destructor is foreign code and may be slow:
-    /// run it when the push has been settled.
-    Evicted(E),
-    /// No room, and this lane or policy evicts nothing.
-    Full(E),
-}
-
-/// What a full lane of normal or low events does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhenFull {
-    Evict,
-    Refuse,
-}
-
 /// The three lanes of a collector.
 #[derive(Debug)]
 pub(crate) struct Lanes<E> {
@@ -55,37 +37,41 @@ impl<E: Event> Lanes<E> {
         }
     }
 
-    /// Offers `event` to the lane of its priority.
-    #[inline]
-    pub(crate) fn offer(&self, priority: Priority, event: E, when_full: WhenFull) -> Offer<E> {
-        let lane = self.lane(priority);
-        match (when_full, priority) {
-            (WhenFull::Evict, Priority::Normal | Priority::Low) => {
-                match lane.push_evicting(event) {
-                    None => Offer::Queued,
-                    Some(evicted) => {
-                        // Relaxed: a count, not a signal; the flush that must see it comes with a mutex.
-                        self.evicted.fetch_add(1, Ordering::Relaxed);
-                        Offer::Evicted(evicted)
-                    }
-                }
-            }
-            _ => match lane.push(event) {
-                Ok(()) => Offer::Queued,
-                Err(event) => Offer::Full(event),
-            },
+    /// Appends `event` to the lane of its priority, or gives it back when that is full.
+    #[inline(always)]
+    pub(crate) fn push(&self, priority: Priority, event: E) -> Result<(), E> {
+        self.lane(priority).push(event)
+    }
+
+    /// Appends `event` to the lane of its priority, which must be one that may evict. The oldest, if
+    /// it had to make room, is counted and returned: its destructor is foreign code and may be slow, so run it
+    /// when the push has been settled.
+    #[inline(always)]
+    pub(crate) fn push_evicting(&self, priority: Priority, event: E) -> Option<E> {
+        let evicted = self.lane(priority).push_evicting(event);
+        if evicted.is_some() {
+            // Relaxed: a count, not a signal; the flush that must see it comes with a mutex.
+            self.evicted.fetch_add(1, Ordering::Relaxed);
         }
+        evicted
     }
 
     /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the
     /// lane of `priority`.
     #[inline]
     pub(crate) fn calls_after_push(&self, priority: Priority, wake_at: u32) -> bool {
-        if wake_at == NEVER {
-            return false;
-        }
-        let lane = self.lane(priority);
-        priority == Priority::Critical || self.pending() >= wake_at as usize || lane.len() == lane.capacity()
+        // A worker that sleeps and may be called has left no critical event behind, so two lanes make up all that
+        // is pending.
+        let (lane, other) = match priority {
+            Priority::Critical => return wake_at != NEVER,
+            Priority::Normal => (&self.normal, &self.low),
+            Priority::Low => (&self.low, &self.normal),
+        };
+        let pending = lane.len();
+        wake_at != NEVER
+            && (pending >= wake_at as usize
+                || pending == lane.capacity()
+                || pending + other.len() >= wake_at as usize)
     }
 
     /// The same question, asked by the worker of all lanes.
@@ -125,11 +111,20 @@ impl<E: Event> Lanes<E> {
     }
 
     /// Moves events into `events` until it holds `most`, or the round is over.
-    pub(crate) fn take(&self, round: &mut Round, events: &mut Vec<E>, most: usize) {
+    pub(crate) fn take(&self, round: &mut Round, turn: &mut Turn, events: &mut Vec<E>, most: usize) {
         while events.len() < most && !round.is_over() {
             take_from(&self.critical, &mut round.critical, usize::MAX, events, most);
-            take_from(&self.normal, &mut round.normal, NORMAL_SHARE, events, most);
-            take_from(&self.low, &mut round.low, LOW_SHARE, events, most);
+            // Alone, the normal lane need not take turns.
+            let share = if round.low == 0 { usize::MAX } else { NORMAL_SHARE - turn.normal };
+            let before = events.len();
+            take_from(&self.normal, &mut round.normal, share, events, most);
+            turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
+            if events.len() < most && round.low > 0 {
+                // The normal lane has had its share, or has no more.
+                let share = if round.normal == 0 { usize::MAX } else { LOW_SHARE };
+                take_from(&self.low, &mut round.low, share, events, most);
+                turn.normal = 0;
+            }
         }
     }
 
@@ -137,7 +132,7 @@ impl<E: Event> Lanes<E> {
     /// worker.
     pub(crate) fn take_all(&self) -> Vec<E> {
         let mut taken = Vec::new();
-        self.take(&mut self.round(), &mut taken, usize::MAX);
+        self.take(&mut self.round(), &mut Turn::default(), &mut taken, usize::MAX);
         taken
     }
 
@@ -168,6 +163,14 @@ impl Round {
     pub(crate) fn is_over(&self) -> bool {
         self.critical == 0 && self.normal == 0 && self.low == 0
     }
+}
+
+/// Whose turn it is, the normal or the low lane's: kept from batch to batch, so that small batches starve
+/// nobody.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// How many normal events were taken since it was the low lane's turn.
+    normal: usize,
 }
 
 /// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty.
@@ -211,8 +214,20 @@ mod tests {
         })
     }
 
-    fn offer(lanes: &Lanes<Tagged>, priority: Priority, n: u32) -> Offer<Tagged> {
-        lanes.offer(priority, Tagged(priority, n), WhenFull::Evict)
+    #[derive(Debug, PartialEq)]
+    enum Offer {
+        Queued,
+        Evicted(u32),
+        Full(u32),
+    }
+
+    fn offer(lanes: &Lanes<Tagged>, priority: Priority, n: u32) -> Offer {
+        let event = Tagged(priority, n);
+        if priority != Priority::Critical {
+            lanes.push_evicting(priority, event).map_or(Offer::Queued, |event| Offer::Evicted(event.1))
+        } else {
+            lanes.push(priority, event).map_or_else(|event| Offer::Full(event.1), |()| Offer::Queued)
+        }
     }
 
     #[test]
@@ -224,7 +239,7 @@ mod tests {
             }
         }
         let mut taken = Vec::new();
-        lanes.take(&mut lanes.round(), &mut taken, 100);
+        lanes.take(&mut lanes.round(), &mut Turn::default(), &mut taken, 100);
         let order: String = taken
             .iter()
             .map(|event| match event.0 {
@@ -241,14 +256,33 @@ mod tests {
     }
 
     #[test]
+    fn turns_go_on_from_batch_to_batch() {
+        for most in 1..=7 {
+            let lanes = lanes(16);
+            for n in 0..12 {
+                offer(&lanes, Priority::Normal, n);
+                offer(&lanes, Priority::Low, n);
+            }
+            let mut turn = Turn::default();
+            let mut order = String::new();
+            for _ in 0..18_usize.div_ceil(most) {
+                let mut taken = Vec::new();
+                lanes.take(&mut lanes.round(), &mut turn, &mut taken, most);
+                order.extend(taken.iter().map(|event| if event.0 == Priority::Low { 'l' } else { 'n' }));
+            }
+            assert!(order.starts_with("nnlnnlnnlnnlnnlnnl"), "batches of {most}: {order}");
+        }
+    }
+
+    #[test]
     fn a_critical_event_is_never_evicted_and_a_normal_one_is_counted() {
         let lanes = lanes(2);
         for n in 0..2 {
             offer(&lanes, Priority::Critical, n);
             offer(&lanes, Priority::Normal, n);
         }
-        assert!(matches!(offer(&lanes, Priority::Critical, 2), Offer::Full(Tagged(_, 2))));
-        assert!(matches!(offer(&lanes, Priority::Normal, 2), Offer::Evicted(Tagged(_, 0))));
+        assert!(matches!(offer(&lanes, Priority::Critical, 2), Offer::Full(2)));
+        assert!(matches!(offer(&lanes, Priority::Normal, 2), Offer::Evicted(0)));
         assert_eq!(lanes.evicted(), 1);
         assert_eq!(lanes.pending(), 4);
     }
@@ -264,7 +298,7 @@ mod tests {
         let mut n = 4;
         while !round.is_over() {
             let most = taken.len() + 1;
-            lanes.take(&mut round, &mut taken, most);
+            lanes.take(&mut round, &mut Turn::default(), &mut taken, most);
             offer(&lanes, Priority::Normal, n);
             n += 1;
         }

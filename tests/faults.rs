@@ -6,8 +6,8 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::{Duration, Instant};
 
 use forebay::sink::{JsonLinesSink, MemorySink, from_fn};
 use forebay::{Batch, Collector, FlushError, FlushStrategy, Outcome, Overflow, Record, State, StopError};
@@ -149,9 +149,15 @@ fn end_without_a_stop(ending: &str, path: &Path) -> Option<i32> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let child = std::cell::RefCell::new(&mut child);
-    until("the process ends", || child.borrow_mut().try_wait().unwrap().is_some());
-    child.borrow_mut().wait().unwrap().code()
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > LONG {
+            child.kill().unwrap();
+            panic!("{ending}: the process does not end");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.wait().unwrap().code()
 }
 
 #[test]
@@ -159,7 +165,9 @@ fn a_process_that_ends_without_a_stop_ends_and_keeps_what_was_delivered() {
     let folder = tempfile::tempdir().unwrap();
     for (ending, code) in [("exit", Some(7)), ("abort", None), ("exec", Some(7))] {
         let path = folder.path().join(ending);
-        assert_eq!(end_without_a_stop(ending, &path), code, "{ending}");
+        let ended = end_without_a_stop(ending, &path);
+        // What code an abort leaves behind is the system's own affair.
+        assert_eq!(ended.filter(|_| ending != "abort"), code, "{ending}");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.ends_with('\n'), "{ending}: a torn line");
         let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -177,18 +185,17 @@ fn an_event_may_collect_and_flush_in_its_destructor_wherever_that_runs() {
         Plain,
         Echoing(Arc<OnceLock<Collector<Loud>>>),
     }
+    static FLUSHED: Mutex<Vec<(bool, Result<u64, FlushError>)>> = Mutex::new(Vec::new());
     impl forebay::Event for Loud {}
     impl Drop for Loud {
         fn drop(&mut self) {
             if let Loud::Echoing(handle) = self
                 && let Some(collector) = handle.get()
             {
-                assert!(collector.collect(Loud::Plain).is_queued());
-                // On the worker thread it says that it cannot; elsewhere it delivers.
-                assert!(matches!(
-                    collector.flush(),
-                    Ok(_) | Err(FlushError::OnWorker | FlushError::NotStarted)
-                ));
+                let is_queued = collector.collect(Loud::Plain).is_queued();
+                // On the worker thread a panic would not be seen: it is looked at below.
+                let flushed = collector.flush().map(|report| report.processed);
+                FLUSHED.lock().unwrap().push((is_queued, flushed));
             }
         }
     }
@@ -207,5 +214,7 @@ fn an_event_may_collect_and_flush_in_its_destructor_wherever_that_runs() {
     let _ = collector.flush().unwrap();
     let stats = law(&collector, 5);
     assert_eq!((stats.processed, stats.evicted), (2, 3));
+    let wants = [(true, Err(FlushError::NotStarted)), (true, Err(FlushError::OnWorker))];
+    assert_eq!(*FLUSHED.lock().unwrap(), wants);
     collector.stop().unwrap();
 }

@@ -153,7 +153,7 @@ fn a_future_wakes_its_last_task_when_there_is_room() {
     let _ = collector.flush().unwrap();
     assert_eq!((first.rings(), last.rings()), (0, 1), "the task that polled last, and it alone");
     let polled = collecting.as_mut().poll(&mut Context::from_waker(&last_waker));
-    assert_eq!(polled, Poll::Ready(Outcome::Queued));
+    assert_eq!(polled, Poll::Ready(Outcome::QueuedAfterWait));
     collector.stop().unwrap();
     assert_eq!(law(&collector, 2).processed, 2);
 }

@@ -80,6 +80,25 @@ fn collecting_scalars_allocates_nothing_whether_the_worker_sleeps_wakes_or_the_r
 }
 
 #[test]
+fn being_refused_allocates_nothing_not_even_the_first_time_on_a_thread() {
+    use support::{critical, tick};
+    let refusing = [
+        ticks().overflow(Overflow::DropNewest),
+        ticks().overflow(Overflow::Block { timeout: Duration::ZERO }),
+        ticks().critical_wait(Duration::ZERO),
+    ];
+    for (builder, event) in refusing.into_iter().zip([tick(0), tick(0), critical(0)]) {
+        let collector = builder.capacity(1).critical_capacity(1).build().unwrap();
+        collector.collect(event);
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| assert_eq!(allocations(|| assert_eq!(collector.collect(event), Outcome::Full)), 0));
+        });
+        law(&collector, 2);
+    }
+}
+
+#[test]
 fn a_stalled_sink_does_not_hold_up_the_loop_and_eviction_allocates_nothing() {
     let gate = Gate::closed();
     let collector = stalled(ticks().capacity(100), &gate);

@@ -160,7 +160,7 @@ fn a_flush_says_what_failed_and_where() {
     // An old error is not told again.
     let report = collector.flush().unwrap();
     assert!(report.is_clean(), "{report:?}");
-    collector.stop().unwrap();
+    assert_eq!(collector.stop().unwrap().failed(), 6, "three in each of two sinks");
     law(&collector, 3);
 }
 
@@ -209,6 +209,7 @@ fn a_sink_that_cannot_flush_is_told_apart_from_one_that_cannot_write() {
     let report = collector.flush().unwrap();
     assert_eq!((report.sinks[0].delivered, report.sinks[0].failed), (1, 0));
     assert_eq!(report.sinks[0].error.as_deref(), Some("flush failed: disk on fire"));
+    assert!(!report.is_clean(), "it took every event, and could not be flushed");
     let stats = collector.stats();
     assert_eq!((stats.sinks[0].errors, stats.sinks[0].flush_errors), (1, 1));
     assert!(stats.last_flush.is_some());

@@ -62,6 +62,33 @@ fn stop_refuses_then_drains_then_flushes_then_joins() {
 }
 
 #[test]
+fn when_stop_returns_the_thread_has_ended() {
+    /// Lives in the storage of the worker thread, and takes its time to end with it.
+    struct Last(Arc<AtomicBool>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            // So that a stop which does not wait would certainly be seen.
+            std::thread::sleep(Duration::from_millis(20));
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    std::thread_local! {
+        static LAST: std::cell::RefCell<Option<Last>> = const { std::cell::RefCell::new(None) };
+    }
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&has_ended);
+    let sink = from_fn("storage", move |_: &Batch<Tick>| {
+        LAST.set(Some(Last(Arc::clone(&flag))));
+        Ok(())
+    });
+    let collector = ticks().sink(sink).start().unwrap();
+    collector.collect(tick(0));
+    collector.stop().unwrap();
+    assert!(has_ended.load(Ordering::Acquire));
+    law(&collector, 1);
+}
+
+#[test]
 fn stopping_twice_or_from_several_threads_tells_the_same_end() {
     let memory = MemorySink::new();
     let collector = ticks().sink(memory.clone()).start().unwrap();

@@ -1,4 +1,5 @@
 //! Settings that change at run time: what holds from when on, and what cannot change.
+#![allow(unsafe_code, reason = "a waker by hand")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
@@ -80,7 +81,7 @@ fn who_waits_for_room_goes_by_the_new_policy_too() {
     let refuse = |config: &mut Config| config.overflow = Overflow::DropNewest;
     assert_eq!(waiting_through(refuse, Outcome::Full, false), 0);
     let evict = |config: &mut Config| config.overflow = Overflow::DropOldest;
-    assert_eq!(waiting_through(evict, Outcome::QueuedAfterWait, false), 1);
+    assert_eq!(waiting_through(evict, Outcome::QueuedEvicting, false), 1);
     let no_wait = |config: &mut Config| config.critical_wait = Duration::ZERO;
     assert_eq!(waiting_through(no_wait, Outcome::Full, true), 0);
 }
@@ -104,6 +105,63 @@ fn a_task_that_waits_for_room_goes_by_the_new_policy_too() {
 }
 
 #[test]
+#[cfg(feature = "futures")]
+fn a_task_that_is_about_to_wait_when_the_policy_changes_is_not_left_waiting() {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+    /// Changes the settings when it is cloned: between the future's look at them and its wait.
+    struct Meddler(Collector<Tick>, AtomicBool);
+    fn raw(meddler: *const ()) -> RawWaker {
+        static TABLE: RawWakerVTable = RawWakerVTable::new(clone, drop_it, drop_it, drop_it);
+        RawWaker::new(meddler, &TABLE)
+    }
+    fn clone(meddler: *const ()) -> RawWaker {
+        // SAFETY: the meddler outlives all wakers of this test.
+        let Meddler(collector, has_meddled) = unsafe { &*meddler.cast::<Meddler>() };
+        if !has_meddled.swap(true, Ordering::Relaxed) {
+            collector.update_config(|config| config.overflow = Overflow::DropNewest).unwrap();
+        }
+        raw(meddler)
+    }
+    fn drop_it(_: *const ()) {}
+
+    let collector = ticks().capacity(1).overflow(Overflow::Block { timeout: LONG }).build().unwrap();
+    collector.collect(tick(0));
+    let meddler = Meddler(collector.clone(), AtomicBool::new(false));
+    // SAFETY: as above; the functions of the table keep the contract of a waker without a count.
+    let waker = unsafe { Waker::from_raw(raw(std::ptr::from_ref(&meddler).cast())) };
+    let mut collecting = pin!(collector.collect_async(tick(1)));
+    let polled = collecting.as_mut().poll(&mut Context::from_waker(&waker));
+    assert_eq!(polled, Poll::Ready(Outcome::Full));
+    assert_eq!(law(&collector, 2).rejected.full, 1);
+}
+
+#[test]
+fn a_policy_that_changes_all_the_time_refuses_nothing_that_either_would_take() {
+    let collector = ticks().capacity(1).build().unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let block = Overflow::Block { timeout: LONG };
+    thread::scope(|scope| {
+        let raise = Raise(&is_over);
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                for overflow in [block, Overflow::DropOldest] {
+                    collector.update_config(|config| config.overflow = overflow).unwrap();
+                }
+            }
+        });
+        for number in 0..100_000 {
+            assert!(collector.collect(tick(number)).is_queued());
+        }
+        drop(raise);
+    });
+    assert_eq!(law(&collector, 100_000).rejected.full, 0);
+}
+
+#[test]
 fn a_worker_that_sleeps_learns_of_a_new_strategy_without_another_event() {
     for before in [FlushStrategy::Manual, HOURLY, FlushStrategy::Size { events: 100 }] {
         let memory = MemorySink::new();
@@ -112,9 +170,9 @@ fn a_worker_that_sleeps_learns_of_a_new_strategy_without_another_event() {
         until_asleep(&collector);
         assert_eq!(memory.len(), 0);
         collector.update_config(|config| config.flush = FlushStrategy::Size { events: 1 }).unwrap();
-        assert!(memory.wait_for(1, LONG), "{before:?}");
+        assert!(memory.wait_for(1, SOON), "{before:?}");
         collector.collect(tick(1));
-        assert!(memory.wait_for(2, LONG), "{before:?}");
+        assert!(memory.wait_for(2, SOON), "{before:?}");
         until("it is counted", || collector.pending() == 0);
         law(&collector, 2);
     }
@@ -140,7 +198,7 @@ fn a_new_interval_makes_what_waits_due_sooner_and_never_later() {
         until_asleep(&collector);
         assert_eq!(memory.len(), 0, "{before} to {after} minutes: too early");
         clock.advance(SECOND);
-        assert!(memory.wait_for(1, LONG), "{before} to {after} minutes: too late");
+        assert!(memory.wait_for(1, SOON), "{before} to {after} minutes: too late");
         let _ = collector.flush().unwrap();
         law(&collector, 1);
     }
@@ -163,7 +221,7 @@ fn a_timer_ends_with_the_strategy_that_had_it() {
     until_asleep(&collector);
     assert_eq!(memory.len(), 0);
     collector.collect(tick(1));
-    assert!(memory.wait_for(2, LONG));
+    assert!(memory.wait_for(2, SOON));
     let _ = collector.flush().unwrap();
     law(&collector, 2);
 }
@@ -223,7 +281,7 @@ fn a_sink_may_change_the_settings() {
         .unwrap();
     tell.send(collector.clone()).unwrap();
     collector.collect(tick(0));
-    assert!(memory.wait_for(1, LONG));
+    assert!(memory.wait_for(1, SOON));
     until_asleep(&collector);
     collector.collect(tick(1));
     collector.collect(critical(2));

@@ -106,6 +106,22 @@ fn new_settings_release_who_waits_for_room() {
     });
 }
 
+#[test]
+fn new_settings_reach_a_task_that_waits_for_room() {
+    check("new settings reach a CollectAsync that waits", 3, 5, || {
+        let collector = small(1, MANUAL).overflow(Overflow::Block { timeout: DAY }).build().unwrap();
+        collector.collect(Tick(0));
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || wait_for(collector.collect_async(Tick(1)))
+        });
+        collector.update_config(|config| config.overflow = Overflow::DropNewest).unwrap();
+        assert_eq!(other.join().unwrap(), Outcome::Full);
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 2).rejected.full, 1);
+    });
+}
+
 // ---- fates ----
 
 #[test]

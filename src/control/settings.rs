@@ -7,29 +7,70 @@ use arc_swap::ArcSwap;
 use crate::collector::Collector;
 use crate::config::{Config, ConfigError, Overflow};
 use crate::event::{Event, Priority};
-use crate::lanes::WhenFull;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, CachePadded, Ordering};
 use crate::wake::State;
 
-/// The settings of a collector, read without a lock.
-///
-/// Written under the mailbox's mutex alone, so that the copy for the hot path never disagrees with them for long.
+/// The settings of a collector, read without a lock. Written under the mailbox's mutex alone.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// The first load of a thread allocates: not for `collect`.
     config: ArcSwap<Config>,
-    /// Of `config`, for the hot path. Relaxed: it guards nothing, and a push that races with a change goes
-    /// by either.
-    evicts: AtomicU64,
+    hot: CachePadded<Hot>,
+}
+
+/// What `collect` goes by. Relaxed: it guards nothing, and a call that races with a change goes by the old
+/// or the new policy.
+#[derive(Debug)]
+struct Hot {
+    /// A [`Policy`], in one word so that nobody reads half of it.
+    policy: AtomicU64,
+    /// How long a critical event waits, in nanoseconds.
+    critical_wait: AtomicU64,
+}
+
+/// What a full lane of normal or low events does: the overflow policy in 64 bits, two for the kind and 62
+/// for the nanoseconds of a wait. 146 years are as good as for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Policy(u64);
+
+impl Policy {
+    const EVICT: u64 = 0;
+    const REFUSE: u64 = 1;
+    const WAIT: u64 = 2;
+    const LONGEST_WAIT: u64 = (1 << 62) - 1;
+
+    fn of(config: &Config) -> Self {
+        match config.overflow {
+            Overflow::DropOldest => Self(Self::EVICT),
+            Overflow::DropNewest => Self(Self::REFUSE),
+            Overflow::Block { timeout } => Self(Self::WAIT | nanos(timeout).min(Self::LONGEST_WAIT) << 2),
+        }
+    }
+
+    /// Whether a full lane of this priority evicts. The critical one never does.
+    #[inline(always)]
+    pub(crate) fn evicts(self, priority: Priority) -> bool {
+        self.0 == Self::EVICT && priority != Priority::Critical
+    }
+}
+
+fn nanos(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Settings {
     pub(crate) fn new(config: Config) -> Self {
-        Self { evicts: AtomicU64::new(evicts(&config)), config: ArcSwap::from_pointee(config) }
+        let hot = Hot {
+            policy: AtomicU64::new(Policy::of(&config).0),
+            critical_wait: AtomicU64::new(nanos(config.critical_wait)),
+        };
+        Self { config: ArcSwap::from_pointee(config), hot: CachePadded::new(hot) }
     }
 
     /// For whoever holds the mailbox.
     fn set(&self, config: Config) {
-        self.evicts.store(evicts(&config), Ordering::Relaxed);
+        self.hot.critical_wait.store(nanos(config.critical_wait), Ordering::Relaxed);
+        self.hot.policy.store(Policy::of(&config).0, Ordering::Relaxed);
         self.config.store(Arc::new(config));
     }
 
@@ -37,42 +78,44 @@ impl Settings {
         self.config.load_full()
     }
 
-    /// What a full lane of normal or low events does.
-    #[inline]
-    pub(crate) fn when_full(&self) -> WhenFull {
-        if self.evicts.load(Ordering::Relaxed) == 0 { WhenFull::Refuse } else { WhenFull::Evict }
+    #[inline(always)]
+    pub(crate) fn policy(&self) -> Policy {
+        Policy(self.hot.policy.load(Ordering::Relaxed))
     }
 
-    /// How long `collect` waits for room in the lane of `priority`.
+    /// How long `collect` waits for room in the lane of `priority`. Never where that evicts.
     pub(crate) fn patience(&self, priority: Priority) -> Duration {
-        let config = self.config.load();
-        match (priority, config.overflow) {
-            (Priority::Critical, _) => config.critical_wait,
-            (_, Overflow::Block { timeout }) => timeout,
-            (_, Overflow::DropOldest | Overflow::DropNewest) => Duration::ZERO,
+        if priority == Priority::Critical {
+            return Duration::from_nanos(self.hot.critical_wait.load(Ordering::Relaxed));
+        }
+        match self.policy().0 {
+            Policy::EVICT | Policy::REFUSE => Duration::ZERO,
+            wait => Duration::from_nanos(wait >> 2),
         }
     }
 
     /// Whether a task waits for room in the lane of `priority`. It does so without a deadline.
     #[cfg(feature = "futures")]
     pub(crate) fn waits(&self, priority: Priority) -> bool {
-        priority == Priority::Critical || matches!(self.config.load().overflow, Overflow::Block { .. })
+        priority == Priority::Critical || self.policy().0 & 3 == Policy::WAIT
     }
-}
-
-fn evicts(config: &Config) -> u64 {
-    u64::from(config.overflow == Overflow::DropOldest)
 }
 
 impl<E: Event> Collector<E> {
     /// Changes settings while the collector exists, running or not.
     ///
-    /// `change` gets a copy and may be called again when another thread changes settings meanwhile. A new
-    /// overflow policy holds for every `collect` that begins after this call, and for those that wait for
-    /// room. A new flush strategy holds from the worker's next look at its requests, for which it is woken: what is
-    /// pending then is due no later than under either strategy. New deadlines hold for the calls that begin
-    /// afterwards, the name and the stack of the worker thread from the next `start`. It may be called on the
-    /// worker thread. It takes a lock, and waits for no sink.
+    /// `change` gets a copy. It is called again whenever another thread has changed settings meanwhile, so it
+    /// should be quick, and must not change settings itself: that would never end.
+    ///
+    /// * The overflow policy and `critical_wait` hold for every `collect` that begins after this call, and for
+    ///   those that wait for room.
+    /// * The flush strategy and the batch size hold from the worker's next look at its requests, for which it is
+    ///   woken. If the old and the new strategy have an interval, what is pending is due at the earlier of the
+    ///   old moment and one new interval from now. A strategy without an interval ends the timer.
+    /// * Deadlines hold for the calls that begin afterwards, the name and the stack of the worker thread from
+    ///   the next `start`.
+    ///
+    /// It may be called on the worker thread. It takes a lock, and waits for no sink.
     ///
     /// ```
     /// use forebay::{Collector, ConfigError, Overflow};

@@ -159,7 +159,7 @@ fn who_waits_for_a_dead_worker_need_not_wait_for_its_sinks_to_end() {
 }
 
 #[test]
-fn removals_that_time_out_do_not_fill_the_mailbox() {
+fn requests_that_time_out_do_not_fill_the_mailbox() {
     let config = Config { flush_timeout: Duration::ZERO, ..Config::default() };
     let sink = || crate::sink::from_fn("a sink", |_: &Batch<Tick>| Ok(()));
     let collector = crate::Builder::<Tick>::new().config(config).sink(sink()).build().unwrap();
@@ -170,9 +170,10 @@ fn removals_that_time_out_do_not_fill_the_mailbox() {
     shared.phase.open();
     for _ in 0..100 {
         assert!(collector.remove_sink("a sink").is_err());
+        assert!(collector.flush().is_err());
     }
     let asked = shared.control.take();
-    assert_eq!(asked.removed.len(), 1, "one for a name");
+    assert_eq!((asked.removed.len(), asked.flushes.len()), (1, 0), "one removal for a name");
     drop(asked);
     assert!(shared.control.clock_out(crew).is_ok());
     assert_eq!(collector.sinks(), ["a sink"]);

@@ -186,9 +186,9 @@ pub(crate) struct Reference {
     /// Flushes that were answered, by their number.
     pub(crate) answers: BTreeMap<u64, Report>,
     pub(crate) is_gate_open: bool,
-    /// How often a sink came to the gate.
-    pub(crate) arrivals: u64,
-    config: Config,
+    pub(crate) config: Config,
+    /// How many events the stop of a collector that never ran has discarded last.
+    pub(crate) discarded: u64,
     now: Duration,
     /// Critical, normal, low.
     lanes: [VecDeque<Tick>; 3],
@@ -205,6 +205,8 @@ pub(crate) struct Reference {
     next_batch: u64,
     next_event: u64,
     told_gaps: u64,
+    /// How many normal events were taken since the low lane had its turn.
+    turn: usize,
     told_processed: u64,
     told_evicted: u64,
 }
@@ -233,8 +235,8 @@ impl Reference {
             added: Vec::new(),
             answers: BTreeMap::new(),
             is_gate_open: true,
-            arrivals: 0,
             config: config.clone(),
+            discarded: 0,
             now: Duration::ZERO,
             lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             asked: Asked::default(),
@@ -249,6 +251,7 @@ impl Reference {
             next_batch: 0,
             next_event: 0,
             told_gaps: 0,
+            turn: 0,
             told_processed: 0,
             told_evicted: 0,
         }
@@ -312,6 +315,7 @@ impl Reference {
             return Some(Outcome::Stopped);
         }
         let outcome = match self.push(event) {
+            Some(Outcome::Queued) if !is_first => Outcome::QueuedAfterWait,
             Some(outcome) => outcome,
             None if event.priority == Priority::Critical
                 || matches!(self.config.overflow, Overflow::Block { .. }) =>
@@ -378,10 +382,12 @@ impl Reference {
     }
 
     pub(crate) fn stop(&mut self) -> Answer {
+        self.discarded = 0;
         match self.state {
             State::Idle => {
                 let discarded: usize = self.lanes.iter_mut().map(|lane| lane.drain(..).len()).sum();
-                self.rejected_stopped += discarded as u64;
+                self.discarded = discarded as u64;
+                self.rejected_stopped += self.discarded;
                 self.state = State::Stopped;
             }
             State::Running => {
@@ -553,21 +559,22 @@ impl Reference {
     fn take_batch(&mut self, round: &mut [usize; 3]) -> usize {
         let gap = self.evicted - self.told_gaps;
         let mut events = Vec::new();
-        // Critical ones first, then two normal ones for a low one.
+        // Critical ones first, then two normal ones for a low one, from batch to batch.
         while events.len() < self.most && *round != [0; 3] {
-            for (lane, share) in [(0, usize::MAX), (1, 2), (2, 1)] {
-                for _ in 0..share {
-                    if events.len() == self.most || round[lane] == 0 {
-                        break;
-                    }
-                    match self.lanes[lane].pop_front() {
-                        Some(event) => {
-                            events.push(event);
-                            round[lane] -= 1;
-                        }
-                        None => round[lane] = 0,
-                    }
-                }
+            if let Some(event) = self.pop(0, round) {
+                events.push(event);
+                continue;
+            }
+            if (self.turn < 2 || round[2] == 0)
+                && let Some(event) = self.pop(1, round)
+            {
+                events.push(event);
+                self.turn = (self.turn + 1).min(2);
+                continue;
+            }
+            if round[2] > 0 {
+                events.extend(self.pop(2, round));
+                self.turn = 0;
             }
         }
         let length = events.len();
@@ -585,6 +592,16 @@ impl Reference {
         length
     }
 
+    /// The oldest of a lane, if the round has not seen the end of it.
+    fn pop(&mut self, lane: usize, round: &mut [usize; 3]) -> Option<Tick> {
+        if round[lane] == 0 {
+            return None;
+        }
+        let event = self.lanes[lane].pop_front();
+        round[lane] = if event.is_some() { round[lane] - 1 } else { 0 };
+        event
+    }
+
     /// Gives the batch in hand to the sinks that have not seen it. `false` where one waits at the gate.
     fn dispatch(&mut self) -> bool {
         let Some((seen, next)) = self.in_hand.take() else { return true };
@@ -597,7 +614,6 @@ impl Reference {
                 sink.offered += events;
                 sink.in_flight = events;
                 sink.seen.push(seen.clone());
-                self.arrivals += u64::from(manner == Manner::Slow);
             }
             if manner == Manner::Slow && !self.is_gate_open {
                 self.in_hand = Some((seen, at));

@@ -11,6 +11,10 @@ use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority, State, 
 /// Far more than anything here takes. A test that needs it has failed.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// Less than the nap after which a worker looks around by itself: what happens within it happened because
+/// somebody rang.
+pub const SOON: Duration = Duration::from_secs(5);
+
 /// An event that says who collected it, as which of theirs, and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tick {
