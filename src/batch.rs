@@ -1,10 +1,11 @@
 //! What a sink receives: events, and a header that is paid once for all of them.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use object_pool::Pool;
 
+use crate::clock;
 use crate::event::{Event, Record};
 use crate::lanes::{Lanes, Round, Turn};
 use crate::sync::{Arc, guarded};
@@ -194,7 +195,7 @@ impl<E: Event> Press<E> {
             first_event: self.next_event + gap,
             gap,
             session: Arc::clone(&self.session),
-            time: SystemTime::now(),
+            time: UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos()),
         };
         self.next_batch += 1;
         self.next_event += gap + buffer.events.len() as u64;

@@ -33,20 +33,20 @@ impl<E> Slot<E> {
     fn write(&mut self, batch: &Batch<E>) {
         let events = batch.len() as u64;
         self.tally.in_flight.store(events, Ordering::Relaxed);
-        self.tally.offered.add(events);
+        self.tally.offered.bump(events);
         let failed = match self.guarded(|sink| sink.write_batch(batch)) {
             Ok(()) => 0,
             Err(failed_events) => failed_events.unwrap_or(events).min(events),
         };
-        self.tally.failed.add(failed);
-        self.tally.delivered.add(events - failed);
+        self.tally.failed.bump(failed);
+        self.tally.delivered.bump(events - failed);
         self.tally.in_flight.store(0, Ordering::Relaxed);
     }
 
     /// Flushes the sink; what goes wrong is counted.
     pub(crate) fn flush(&mut self) {
         if self.guarded(|sink| sink.flush()).is_err() {
-            self.tally.flush_errors.add(1);
+            self.tally.flush_errors.bump(1);
         }
     }
 
@@ -95,7 +95,7 @@ impl<E> Slot<E> {
         match outcome {
             Ok(Ok(())) => Ok(()),
             Ok(Err((said, failed_events))) => {
-                self.tally.errors.add(1);
+                self.tally.errors.bump(1);
                 *self.tally.last_error.lock() = Some(said);
                 Err(failed_events)
             }
@@ -115,6 +115,6 @@ pub(crate) fn dispatch<E>(slots: &mut [Slot<E>], batch: &Batch<E>) {
 }
 
 fn note_panic(tally: &SinkTally, said: String) {
-    tally.panics.add(1);
+    tally.panics.bump(1);
     *tally.last_error.lock() = Some(format!("panicked: {said}"));
 }

@@ -175,21 +175,15 @@ pub(crate) struct Turn {
 
 /// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty.
 fn take_from<E>(ring: &Ring<E>, left: &mut usize, share: usize, events: &mut Vec<E>, most: usize) {
-    for _ in 0..share.min(*left) {
-        if events.len() >= most {
+    let wanted = share.min(*left).min(most - events.len());
+    for _ in 0..wanted {
+        let Some(event) = ring.pop() else {
+            *left = 0;
             return;
-        }
-        match ring.pop() {
-            Some(event) => {
-                events.push(event);
-                *left -= 1;
-            }
-            None => *left = 0,
-        }
-        if *left == 0 {
-            return;
-        }
+        };
+        events.push(event);
     }
+    *left -= wanted;
 }
 
 #[cfg(test)]

@@ -238,14 +238,14 @@ impl<E: Event> Worker<'_, E> {
     fn deliver(&mut self, batch: Batch<E>) {
         let events = batch.len() as u64;
         let tally = &self.shared.tally.worker;
-        tally.taken.add(events);
-        tally.batches.add(1);
+        tally.taken.bump(events);
+        tally.batches.bump(1);
         // Before the sinks, which may be slow: there is room by now.
         self.shared.room.release();
         // After the events were taken: a sink gets every event that is collected once it was added.
         self.shared.control.admit(&mut self.crew.slots);
         dispatch(&mut self.crew.slots, &batch);
-        tally.processed.add(events);
+        tally.processed.bump(events);
     }
 
     /// Flushes every sink, and tells what happened since the flush that was told last.
@@ -253,7 +253,7 @@ impl<E: Event> Worker<'_, E> {
         self.shared.control.admit(&mut self.crew.slots);
         self.crew.slots.iter_mut().for_each(Slot::flush);
         let tally = &self.shared.tally.worker;
-        tally.flushes.add(1);
+        tally.flushes.bump(1);
         tally.last_flush.raise_to(clock::unix_nanos());
         FlushReport {
             processed: tally.processed.get() - self.crew.told_processed,
@@ -275,7 +275,7 @@ impl<E: Event> Worker<'_, E> {
         let phase = &self.shared.phase;
         let wake_at = self.schedule.wake_at();
         // Counted before it shows in the phase: whoever sees the worker asleep sees this nap.
-        self.shared.tally.worker.naps.add(1);
+        self.shared.tally.worker.naps.bump(1);
         if !phase.fall_asleep(wake_at) {
             return;
         }

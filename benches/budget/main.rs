@@ -12,11 +12,11 @@ use std::hint::black_box;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
-use forebay::sink::{JsonLinesSink, from_fn};
+use forebay::sink::{JsonLinesSink, SinkError, from_fn};
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Record, State, StopError};
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
 
@@ -97,11 +97,11 @@ fn main() -> Outcome<()> {
     table.ratio("collect of a stamped scalar / bare push and clock", Budget::AtMost(1.3), stamped)?;
     table.ratio("collect, two producers / bare push, two producers", Budget::AtMost(1.3), two_producers)?;
     table.ratio("collect / tracing-appender, 10 lines a step", Budget::AtLeast(3.0), |rounds| {
-        tracing_appender(rounds, |n, push| steps(n, push))
+        tracing_appender(rounds.div_ceil(2), 1_000, |n, push| steps(n, push))
     })?;
     // The ring alone is half of what a line costs there: no budget of ours, but nothing to hide either.
     table.ratio("collect / tracing-appender, 8,000 lines in a row", Budget::AtLeast(2.0), |rounds| {
-        tracing_appender(rounds, |n, push| time(n, push))
+        tracing_appender(rounds, BURST, |n, push| time(n, push))
     })?;
     table.ratio("collect of a scalar / OpenTelemetry, 2 attributes", Budget::AtLeast(8.0), open_telemetry)?;
     table.ratio("through the worker / bare pop loop", Budget::AtLeast(0.8), through_the_worker)?;
@@ -119,7 +119,7 @@ fn main() -> Outcome<()> {
 
 /// A sink in which the worker stays until the sender is dropped.
 fn hung<E: Event>(arrived: std::sync::mpsc::Sender<()>, go_on: Receiver<()>) -> impl forebay::sink::Sink<E> {
-    let go_on = std::sync::Mutex::new(go_on);
+    let go_on = Mutex::new(go_on);
     from_fn("hung", move |_: &Batch<E>| {
         let _ = arrived.send(());
         if let Ok(go_on) = go_on.lock() {
@@ -237,9 +237,9 @@ fn stamped(rounds: usize) -> Outcome<Duel> {
         time
     };
     let bare = || {
-        let time = time(EVENTS, |_| {
+        let time = time(EVENTS, |step| {
             let now = clock.delta_as_nanos(origin, clock.raw());
-            black_box(ring.force_push(Plain([now; 7])));
+            black_box(ring.force_push(Plain([now, black_box(0.5_f64).to_bits(), step, 1, 2, 3, 4])));
         });
         while ring.pop().is_some() {}
         time
@@ -316,13 +316,13 @@ fn null<E: Event>() -> impl forebay::sink::Sink<E> {
     from_fn("null", |_: &Batch<E>| Ok(()))
 }
 
-/// Ten calls, then some microseconds of other work, as in a training loop; the calls alone are timed.
+/// Ten calls, then 200 microseconds of other work, as in a fast training loop; the calls alone are timed.
 fn steps(events: usize, mut push: impl FnMut(u64)) -> Duration {
     let mut spent = Duration::ZERO;
     for step in 0..events as u64 / 10 {
         spent += time(10, |n| push(10 * step + n));
         let work = Instant::now();
-        while work.elapsed() < Duration::from_micros(20) {
+        while work.elapsed() < Duration::from_micros(200) {
             std::hint::spin_loop();
         }
     }
@@ -331,12 +331,13 @@ fn steps(events: usize, mut push: impl FnMut(u64)) -> Duration {
 
 /// Ours with its default settings, under the same burst.
 fn burst<E: Event>(
+    events: usize,
     make: impl Fn(u64) -> E,
     timer: impl Fn(usize, &mut dyn FnMut(u64)) -> Duration,
 ) -> Outcome<impl FnMut() -> Duration> {
     let collector = Builder::<E>::new().sink(null()).start()?;
     Ok(move || {
-        let time = timer(BURST, &mut |n| _ = black_box(collector.collect(make(n))));
+        let time = timer(events, &mut |n| _ = black_box(collector.collect(make(n))));
         let _ = collector.flush();
         time
     })
@@ -344,17 +345,18 @@ fn burst<E: Event>(
 
 fn tracing_appender(
     rounds: usize,
+    events: usize,
     timer: impl Fn(usize, &mut dyn FnMut(u64)) -> Duration + Copy,
 ) -> Outcome<Duel> {
     let counter = Counter::default();
     let (mut writer, _guard) = tracing_appender::non_blocking(counter.clone());
     let line = [b'x'; 64];
     let theirs = || {
-        let time = timer(BURST, &mut |_| _ = black_box(writer.write_all(black_box(&line))));
-        counter.await_multiple_of(BURST);
+        let time = timer(events, &mut |_| _ = black_box(writer.write_all(black_box(&line))));
+        counter.await_multiple_of(events);
         time
     };
-    Ok(duel(rounds, BURST, burst(plain, timer)?, theirs))
+    Ok(duel(rounds, events, burst(events, plain, timer)?, theirs))
 }
 
 fn open_telemetry(rounds: usize) -> Outcome<Duel> {
@@ -375,24 +377,51 @@ fn open_telemetry(rounds: usize) -> Outcome<Duel> {
         counter.await_multiple_of(BURST);
         time
     };
-    let ours =
-        burst(|step| Record::scalar("train.loss", black_box(0.5)).step(step), |n, push| time(n, push))?;
+    let ours = burst(
+        BURST,
+        |step| Record::scalar("train.loss", black_box(0.5)).step(step),
+        |n, push| time(n, push),
+    )?;
     Ok(duel(rounds, BURST, ours, theirs))
 }
 
+/// Writes down when its first batch came and when it was flushed.
+struct Stopwatch(Arc<Mutex<(Option<Instant>, Duration)>>);
+
+impl forebay::sink::Sink<Plain> for Stopwatch {
+    fn name(&self) -> &str {
+        "stopwatch"
+    }
+
+    fn write_batch(&mut self, _: &Batch<Plain>) -> Result<(), SinkError> {
+        if let Ok(mut watch) = self.0.lock() {
+            watch.0.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        if let Ok(mut watch) = self.0.lock() {
+            watch.1 = watch.0.take().map_or(Duration::MAX, |begun| begun.elapsed());
+        }
+        Ok(())
+    }
+}
+
+/// Batches of 512; timed on the worker, without the two wake-ups of the flush that starts it.
 fn through_the_worker(rounds: usize) -> Outcome<Duel> {
     const EVENTS: usize = 100_000;
-    let builder = Builder::<Plain>::new().capacity(EVENTS).flush(FlushStrategy::Manual);
-    let collector = builder.sink(null()).start()?;
+    let watch = Arc::new(Mutex::new((None, Duration::ZERO)));
+    let builder = Builder::<Plain>::new().capacity(EVENTS).batch_size(512).flush(FlushStrategy::Manual);
+    let collector = builder.sink(Stopwatch(Arc::clone(&watch))).start()?;
     let ring = ArrayQueue::new(EVENTS);
     let ours = || {
-        collector.collect_batch((0..EVENTS).map(|_| PLAIN));
-        let begun = Instant::now();
+        collector.collect_batch((0..EVENTS as u64).map(plain));
         let _ = collector.flush();
-        begun.elapsed()
+        watch.lock().map_or(Duration::MAX, |watch| watch.1)
     };
     let theirs = || {
-        (0..EVENTS).for_each(|_| _ = ring.force_push(PLAIN));
+        (0..EVENTS as u64).for_each(|n| _ = ring.force_push(plain(n)));
         let begun = Instant::now();
         while let Some(event) = ring.pop() {
             black_box(event);
