@@ -186,3 +186,29 @@ fn a_batch_carries_no_more_than_its_limit() {
         law(&collector, 300);
     }
 }
+
+#[test]
+fn the_timer_runs_on_while_events_come_so_that_they_need_not_wake_the_worker() {
+    let (collector, memory, clock) = start(FlushStrategy::Time { interval: SECOND });
+    let wakes = |number| {
+        let naps = collector.stats().naps;
+        collector.collect(tick(number));
+        until_asleep(&collector);
+        collector.stats().naps > naps
+    };
+    assert!(wakes(0), "the first event starts the timer");
+    advance(&collector, &clock, SECOND);
+    assert_eq!(memory.len(), 1);
+    // Due a second after the delivery, not after the event.
+    advance(&collector, &clock, SECOND / 2);
+    assert!(!wakes(1), "the timer runs");
+    advance(&collector, &clock, SECOND / 2);
+    assert_eq!(memory.len(), 2);
+    // An interval without an event stops it.
+    advance(&collector, &clock, SECOND);
+    assert!(wakes(2), "the timer has stopped");
+    advance(&collector, &clock, SECOND);
+    assert_eq!(memory.len(), 3);
+    collector.stop().unwrap();
+    law(&collector, 3);
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forebay::sink::from_fn;
 use forebay::{Batch, FlushError, FlushStrategy, Outcome, Overflow, StopError};
-use forebay_loom_tests::{EAGER, Log, Tick, Witness, check, law, small};
+use forebay_loom_tests::{EAGER, Log, Tick, Witness, check, check_at, law, small};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
@@ -326,7 +326,7 @@ fn what_is_accepted_while_it_stops_is_accounted_for() {
 
 #[test]
 fn two_producers_while_it_stops_are_accounted_for() {
-    check("two producers while it stops: accounted for", 1, 900, || {
+    check_at("two producers while it stops: accounted for", 1, 900, || {
         let log = Log::new();
         let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
         let producers: Vec<_> = (0..2)
