@@ -1,0 +1,59 @@
+//! What `collect` and its relatives return.
+
+use crate::error::Refusal;
+
+/// What became of an event. It may be ignored: every fate is also counted in
+/// [`Stats`](crate::Stats).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It is queued. Should the collector stop at this very moment, it can still end up counted as
+    /// [`Rejected::stopped`]; and of several threads that are late for a stop, one may be told `Stopped` in
+    /// the place of another. The counts are right all the same.
+    Queued,
+    /// It is queued, in the place of the oldest of its lane, which is counted as evicted. This is told also where
+    /// it had waited before, because the settings changed to [`Overflow::DropOldest`](crate::Overflow::DropOldest).
+    QueuedEvicting,
+    /// It is queued after a wait for room, under [`Overflow::Block`](crate::Overflow::Block) or as a critical event.
+    QueuedAfterWait,
+    /// Not taken: its lane is full, and neither evicts nor had room in time.
+    Full,
+    /// Not taken: the collector is stopped or stopping.
+    Stopped,
+    /// Not taken: the worker ended by a panic in forebay itself.
+    WorkerGone,
+    /// Not taken: this process is a forked child, the worker lives in the parent.
+    Forked,
+}
+
+impl Outcome {
+    /// Whether the event was taken.
+    pub fn is_queued(self) -> bool {
+        matches!(self, Self::Queued | Self::QueuedEvicting | Self::QueuedAfterWait)
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(reason: Refusal) -> Self {
+        match reason {
+            Refusal::Full => Outcome::Full,
+            Refusal::Stopped => Outcome::Stopped,
+            Refusal::WorkerGone => Outcome::WorkerGone,
+            Refusal::Forked => Outcome::Forked,
+        }
+    }
+}
+
+/// What became of a batch of events: how many met each fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BatchOutcome {
+    /// Events that were queued.
+    pub queued: u64,
+    /// Events of earlier calls or of this one that made room for them.
+    pub evicted: u64,
+    /// Events that were not taken.
+    pub rejected: u64,
+    /// Why the first of those was not taken.
+    pub first_rejection: Option<Outcome>,
+}
