@@ -8,7 +8,7 @@ use crate::error::Refusal;
 #[non_exhaustive]
 pub enum Outcome {
     /// It is queued. Should the collector stop at this very moment, it can still end up counted as
-    /// [`Rejected::stopped`]; and of several threads that are late for a stop, one may be told `Stopped` in
+    /// [`Rejected::stopped`](crate::Rejected::stopped); and of several threads that are late for a stop, one may be told `Stopped` in
     /// the place of another. The counts are right all the same.
     Queued,
     /// It is queued, in the place of the oldest of its lane, which is counted as evicted. This is told also where
