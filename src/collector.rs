@@ -15,7 +15,7 @@ use crate::batch::destroy;
 use crate::builder::Builder;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{Control, Settings};
+use crate::control::{Control, Policy, Settings};
 use crate::error::{CollectError, Refusal, StartError};
 use crate::event::{Event, Priority, Record};
 use crate::lanes::Lanes;
@@ -318,11 +318,10 @@ impl<E: Event> Shared<E> {
     #[inline(never)]
     fn collect_late(&self, priority: Priority, refused: CollectError<E>) -> Outcome {
         // It may evict by now, if the settings changed meanwhile.
-        let may_stay = || {
-            self.settings.policy().evicts(priority)
-                || !self.settings.patience(priority).is_zero() && !self.is_worker()
-        };
-        let outcome = if refused.reason == Refusal::Full && may_stay() {
+        let policy = self.settings.policy();
+        let may_stay = policy.evicts(priority)
+            || !self.settings.patience(policy, priority).is_zero() && !self.is_worker();
+        let outcome = if refused.reason == Refusal::Full && may_stay {
             self.wait_for_room(priority, refused.event)
         } else {
             Err(refused)
@@ -343,8 +342,9 @@ impl<E: Event> Shared<E> {
         let mut is_late = false;
         let mut waiting = self.room.enter();
         let evicted = loop {
-            let patience = self.settings.patience(priority);
-            match self.try_again(priority, event) {
+            let policy = self.settings.policy();
+            let patience = self.settings.patience(policy, priority);
+            match self.try_again(policy, priority, event) {
                 Ok(evicted) => break evicted,
                 Err(refused) if refused.reason == Refusal::Full && !is_late && !patience.is_zero() => {
                     event = refused.event;
@@ -367,12 +367,17 @@ impl<E: Event> Shared<E> {
     /// One attempt of a waiter, which holds the lock of the room. It evicts only if the settings have come to
     /// say so; what it evicted is to be dropped without the lock. A full lane makes sure that the worker is up,
     /// unless its strategy is not to be disturbed.
-    pub(crate) fn try_again(&self, priority: Priority, event: E) -> Result<Option<E>, CollectError<E>> {
+    pub(crate) fn try_again(
+        &self,
+        policy: Policy,
+        priority: Priority,
+        event: E,
+    ) -> Result<Option<E>, CollectError<E>> {
         let word = self.phase.load();
         if !word.admits() {
             return Err(CollectError { event, reason: reason_of(word) });
         }
-        if self.settings.policy().evicts(priority) {
+        if policy.evicts(priority) {
             return Ok(self.lanes.push_evicting(priority, event));
         }
         self.lanes.push(priority, event).map(|()| None).map_err(|event| {

@@ -9,7 +9,7 @@ mod reply;
 pub(crate) use reply::Reply;
 
 mod settings;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Policy, Settings};
 
 mod report;
 pub use report::{FlushReport, SinkFlush, StopReport};

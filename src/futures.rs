@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_sink::Sink;
 
 use crate::collector::{Collector, Outcome};
-use crate::control::{FlushReport, Reply};
+use crate::control::{FlushReport, Policy, Reply};
 use crate::error::{CollectError, FlushError, Refusal};
 use crate::event::{Event, Priority, Record};
 use crate::sync::Arc;
@@ -97,10 +97,14 @@ impl<E: Event> Future for CollectAsync<E> {
         let outcome = match this.collector.shared.offer(this.priority, event, Ok, refused) {
             Ok(Outcome::Queued) if this.ticket.is_some() => Outcome::QueuedAfterWait,
             Ok(outcome) => outcome,
-            Err(refused) if refused.reason == Refusal::Full && this.may_wait() => {
-                ready!(this.wait(refused.event, cx))
+            Err(refused) => {
+                let policy = this.collector.shared.settings.policy();
+                if refused.reason == Refusal::Full && this.may_stay(policy) {
+                    ready!(this.wait(refused.event, cx))
+                } else {
+                    this.refuse(refused)
+                }
             }
-            Err(refused) => this.refuse(refused),
         };
         this.withdraw();
         this.state = Collecting::Done(outcome);
@@ -109,10 +113,10 @@ impl<E: Event> Future for CollectAsync<E> {
 }
 
 impl<E: Event> CollectAsync<E> {
-    /// Whether a full lane is waited for; never on the worker thread, which alone makes room.
-    fn may_wait(&self) -> bool {
-        let shared = &self.collector.shared;
-        shared.settings.waits(self.priority) && !shared.is_worker()
+    /// Whether a full lane is no end: it is waited for, or it evicts by now. Never on the worker thread, which
+    /// alone makes room.
+    fn may_stay(&self, policy: Policy) -> bool {
+        (policy.waits(self.priority) || policy.evicts(self.priority)) && !self.collector.shared.is_worker()
     }
 
     /// Tries again under the lock of the room, and leaves the waker there if that fails.
@@ -120,7 +124,8 @@ impl<E: Event> CollectAsync<E> {
         let shared = &self.collector.shared;
         let waker = cx.waker().clone();
         let mut waiting = shared.room.enter();
-        match shared.try_again(self.priority, event) {
+        let policy = shared.settings.policy();
+        match shared.try_again(policy, self.priority, event) {
             Ok(evicted) => {
                 drop(waiting);
                 let outcome =
@@ -130,7 +135,7 @@ impl<E: Event> CollectAsync<E> {
                 Poll::Ready(outcome)
             }
             // Asked again under the lock: who changes the settings takes it afterwards, and finds the waker.
-            Err(refused) if refused.reason == Refusal::Full && self.may_wait() => {
+            Err(refused) if refused.reason == Refusal::Full && self.may_stay(policy) => {
                 if self.ticket.is_none() {
                     shared.tally.waits.add(1);
                 }

@@ -29,7 +29,8 @@ struct Hot {
 }
 
 /// What a full lane of normal or low events does: the overflow policy in 64 bits, two for the kind and 62
-/// for the nanoseconds of a wait. 146 years are as good as for ever.
+/// for the nanoseconds of a wait. 146 years are as good as for ever. Whoever decides by it reads it once: of two
+/// readings, one could say that it waits and the other that it does not refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Policy(u64);
 
@@ -51,6 +52,12 @@ impl Policy {
     #[inline(always)]
     pub(crate) fn evicts(self, priority: Priority) -> bool {
         self.0 == Self::EVICT && priority != Priority::Critical
+    }
+
+    /// Whether a task waits for room in the lane of `priority`. It does so without a deadline.
+    #[cfg(feature = "futures")]
+    pub(crate) fn waits(self, priority: Priority) -> bool {
+        priority == Priority::Critical || self.0 & 3 == Self::WAIT
     }
 }
 
@@ -83,21 +90,15 @@ impl Settings {
         Policy(self.hot.policy.load(Ordering::Relaxed))
     }
 
-    /// How long `collect` waits for room in the lane of `priority`. Never where that evicts.
-    pub(crate) fn patience(&self, priority: Priority) -> Duration {
+    /// How long `collect` waits for room in the lane of `priority` under `policy`. Never where that evicts.
+    pub(crate) fn patience(&self, policy: Policy, priority: Priority) -> Duration {
         if priority == Priority::Critical {
             return Duration::from_nanos(self.hot.critical_wait.load(Ordering::Relaxed));
         }
-        match self.policy().0 {
+        match policy.0 {
             Policy::EVICT | Policy::REFUSE => Duration::ZERO,
             wait => Duration::from_nanos(wait >> 2),
         }
-    }
-
-    /// Whether a task waits for room in the lane of `priority`. It does so without a deadline.
-    #[cfg(feature = "futures")]
-    pub(crate) fn waits(&self, priority: Priority) -> bool {
-        priority == Priority::Critical || self.policy().0 & 3 == Policy::WAIT
     }
 }
 
