@@ -9,7 +9,7 @@ pub use outcome::{BatchOutcome, Outcome};
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::batch::destroy;
 use crate::builder::Builder;
@@ -337,13 +337,15 @@ impl<E: Event> Shared<E> {
     /// hold from then on.
     fn wait_for_room(&self, priority: Priority, event: E) -> Result<Outcome, CollectError<E>> {
         let begun = Instant::now();
-        self.tally.waits.add(1);
+        // It alone makes room: it must not wait, whatever the settings come to say.
+        let is_worker = self.is_worker();
+        let mut has_waited = false;
         let mut event = event;
         let mut is_late = false;
         let mut waiting = self.room.enter();
         let evicted = loop {
             let policy = self.settings.policy();
-            let patience = self.settings.patience(policy, priority);
+            let patience = if is_worker { Duration::ZERO } else { self.settings.patience(policy, priority) };
             match self.try_again(policy, priority, event) {
                 Ok(evicted) => break evicted,
                 Err(refused) if refused.reason == Refusal::Full && !is_late && !patience.is_zero() => {
@@ -354,6 +356,10 @@ impl<E: Event> Shared<E> {
                     drop(waiting);
                     return Err(refused);
                 }
+            }
+            if !has_waited {
+                self.tally.waits.add(1);
+                has_waited = true;
             }
             is_late = self.room.wait(&mut waiting, begun.checked_add(patience));
         };

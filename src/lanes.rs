@@ -112,6 +112,11 @@ impl<E: Event> Lanes<E> {
 
     /// Moves events into `events` until it holds `most`, or the round is over.
     pub(crate) fn take(&self, round: &mut Round, turn: &mut Turn, events: &mut Vec<E>, most: usize) {
+        if round.critical == 0 && !round.is_over() {
+            // Those that came since the round saw the end of their lane. At most half a batch, so that a flood of
+            // them cannot keep the round from ending.
+            take_from(&self.critical, &mut (most / 2), usize::MAX, events, most);
+        }
         while events.len() < most && !round.is_over() {
             take_from(&self.critical, &mut round.critical, usize::MAX, events, most);
             // Alone, the normal lane need not take turns.

@@ -10,7 +10,9 @@ use crossbeam_queue::ArrayQueue;
 /// A bounded first-in first-out ring for any number of producers and consumers.
 ///
 /// Facts that others build on: it is linearisable; `len` never reads more than `capacity`; an element
-/// leaves exactly once, by `pop` or by being displaced.
+/// leaves exactly once, by `pop` or by being displaced; a slot that is claimed shows in `len`, and `pop` waits for
+/// it; and on x86-64 the claim of a push is a locked instruction, at or behind which no load of the pushing thread
+/// is satisfied before the claim is visible (`sync::push_fence` builds on it).
 #[derive(Debug)]
 pub(crate) struct Ring<E> {
     queue: ArrayQueue<E>,

@@ -75,3 +75,24 @@ fn a_critical_event_is_delivered_at_once_and_first_with_all_that_is_pending() {
         law(&collector, 3);
     }
 }
+
+#[test]
+fn a_critical_event_that_comes_in_the_middle_of_a_long_delivery_is_in_its_next_batch() {
+    let gate = Gate::closed();
+    let memory = MemorySink::new();
+    let builder = ticks().capacity(100).batch_size(10).flush(FlushStrategy::Size { events: 100 });
+    let collector = builder.sink(memory.clone()).sink(gate.sink()).start().unwrap();
+    collector.collect_batch((0..100).map(tick));
+    gate.await_arrivals(1);
+    // The worker stands in the first of ten batches.
+    collector.collect_batch((1_000..1_020).map(critical));
+    gate.open();
+    let _ = collector.flush().unwrap();
+    let batches = memory.batches();
+    let critical =
+        |at: usize| numbers(batches[at].events()).iter().filter(|number| **number >= 1_000).count();
+    assert_eq!([critical(0), critical(1), critical(2)], [0, 5, 5], "half a batch, the rest goes on");
+    collector.stop().unwrap();
+    assert_eq!(law(&collector, 120).processed, 120);
+    audit(&memory);
+}

@@ -559,6 +559,14 @@ impl Reference {
     fn take_batch(&mut self, round: &mut [usize; 3]) -> usize {
         let gap = self.evicted - self.told_gaps;
         let mut events = Vec::new();
+        if round[0] == 0 && *round != [0; 3] {
+            // Those that came since the round began are first as well, up to half a batch.
+            while events.len() < self.most / 2
+                && let Some(event) = self.lanes[0].pop_front()
+            {
+                events.push(event);
+            }
+        }
         // Critical ones first, then two normal ones for a low one, from batch to batch.
         while events.len() < self.most && *round != [0; 3] {
             if let Some(event) = self.pop(0, round) {
