@@ -121,7 +121,8 @@ struct Buffer<E> {
 impl<E> Drop for Buffer<E> {
     fn drop(&mut self) {
         destroy(&mut self.events);
-        if let Some(home) = self.home.take().filter(|home| home.len() < SPARE_BUFFERS) {
+        let has_room = |home: &Arc<Pool<Vec<E>>>| self.events.capacity() > 0 && home.len() < SPARE_BUFFERS;
+        if let Some(home) = self.home.take().filter(has_room) {
             home.attach(std::mem::take(&mut self.events));
         }
     }
@@ -143,6 +144,9 @@ pub(crate) fn destroy<E>(events: &mut Vec<E>) {
 /// worker, and kept from run to run so that the numbers go on.
 pub(crate) struct Press<E> {
     pool: Arc<Pool<Vec<E>>>,
+    /// Of the last batch, if no sink has kept it: the next one is made in its place.
+    spare: Option<Arc<Buffer<E>>>,
+    spare_events: Vec<E>,
     session: Arc<str>,
     /// The most events of a batch, at least 1.
     most: usize,
@@ -157,6 +161,8 @@ impl<E: Event> Press<E> {
     pub(crate) fn new(session: Arc<str>, most: usize) -> Self {
         Self {
             pool: Arc::new(Pool::new(0, Vec::new)),
+            spare: None,
+            spare_events: Vec::new(),
             session,
             most,
             next_batch: 0,
@@ -183,10 +189,13 @@ impl<E: Event> Press<E> {
         // rings. Read afterwards, the gap could tell of a hole that comes only behind these events.
         let evicted = lanes.evicted();
         let gap = evicted - self.told_evictions;
-        let events = self.pool.try_pull().map_or_else(Vec::new, |spare| spare.detach().1);
-        let mut buffer = Buffer { events, home: Some(Arc::clone(&self.pool)) };
-        lanes.take(round, &mut self.turn, &mut buffer.events, self.most);
-        if buffer.events.is_empty() && gap == 0 {
+        let mut events = std::mem::take(&mut self.spare_events);
+        if events.capacity() == 0 {
+            events = self.pool.try_pull().map_or_else(Vec::new, |spare| spare.detach().1);
+        }
+        lanes.take(round, &mut self.turn, &mut events, self.most);
+        if events.is_empty() && gap == 0 {
+            self.spare_events = events;
             return None;
         }
         self.told_evictions = evicted;
@@ -198,8 +207,28 @@ impl<E: Event> Press<E> {
             time: UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos()),
         };
         self.next_batch += 1;
-        self.next_event += gap + buffer.events.len() as u64;
-        Some(Batch { header, events: Arc::new(buffer) })
+        self.next_event += gap + events.len() as u64;
+        Some(Batch { header, events: self.wrap(events) })
+    }
+
+    fn wrap(&mut self, events: Vec<E>) -> Arc<Buffer<E>> {
+        if let Some(mut spare) = self.spare.take()
+            && let Some(buffer) = Arc::get_mut(&mut spare)
+        {
+            buffer.events = events;
+            return spare;
+        }
+        Arc::new(Buffer { events, home: Some(Arc::clone(&self.pool)) })
+    }
+
+    /// Takes a batch back that every sink has seen, and ends its events unless a sink has kept them.
+    pub(crate) fn take_back(&mut self, batch: Batch<E>) {
+        let mut events = batch.events;
+        if let Some(buffer) = Arc::get_mut(&mut events) {
+            destroy(&mut buffer.events);
+            self.spare_events = std::mem::take(&mut buffer.events);
+            self.spare = Some(events);
+        }
     }
 }
 

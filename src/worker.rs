@@ -246,6 +246,7 @@ impl<E: Event> Worker<'_, E> {
         self.shared.control.admit(&mut self.crew.slots);
         dispatch(&mut self.crew.slots, &batch);
         tally.processed.bump(events);
+        self.crew.press.take_back(batch);
     }
 
     /// Flushes every sink, and tells what happened since the flush that was told last.

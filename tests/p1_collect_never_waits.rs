@@ -80,6 +80,29 @@ fn collecting_scalars_allocates_nothing_whether_the_worker_sleeps_wakes_or_the_r
 }
 
 #[test]
+fn the_worker_allocates_nothing_from_batch_to_batch() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    let between = Arc::new(AtomicU64::new(u64::MAX));
+    let least = Arc::clone(&between);
+    let mut last = None;
+    let sink = forebay::sink::from_fn("between", move |_: &forebay::Batch<Tick>| {
+        let now = ALLOCATIONS.with(Cell::get);
+        if let Some(last) = last.replace(now) {
+            least.store(now - last, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    let collector = ticks().batch_size(10).flush(FlushStrategy::Manual).sink(sink).start().unwrap();
+    collector.collect_batch((0..1000).map(support::tick));
+    let _ = collector.flush().unwrap();
+    assert_eq!(between.load(Ordering::Relaxed), 0, "between the last two of a hundred batches");
+    collector.stop().unwrap();
+    law(&collector, 1000);
+}
+
+#[test]
 fn being_refused_allocates_nothing_not_even_the_first_time_on_a_thread() {
     use support::{critical, tick};
     let refusing = [
