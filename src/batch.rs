@@ -148,7 +148,7 @@ pub(crate) struct Press<E> {
     spare: Option<Arc<Buffer<E>>>,
     spare_events: Vec<E>,
     session: Arc<str>,
-    /// The most events of a batch, at least 1.
+    /// The most events of a batch, at least 1. A run of the worker begins by setting it.
     most: usize,
     next_batch: u64,
     next_event: u64,
@@ -158,13 +158,13 @@ pub(crate) struct Press<E> {
 }
 
 impl<E: Event> Press<E> {
-    pub(crate) fn new(session: Arc<str>, most: usize) -> Self {
+    pub(crate) fn new(session: Arc<str>) -> Self {
         Self {
             pool: Arc::new(Pool::new(0, Vec::new)),
             spare: None,
             spare_events: Vec::new(),
             session,
-            most,
+            most: 1,
             next_batch: 0,
             next_event: 0,
             told_evictions: 0,

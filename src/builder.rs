@@ -172,7 +172,7 @@ impl<E: Event> Builder<E> {
         clock.tell(&bell);
         let phase = Arc::new(phase);
         let fork_watch = unix::watch_forks(&phase);
-        let press = Press::new(Arc::clone(&session), config.batch_limit());
+        let press = Press::new(Arc::clone(&session));
         let shared = Shared {
             phase,
             lanes: Lanes::new(&config),

@@ -364,10 +364,13 @@ impl<E: Event> Shared<E> {
             is_late = self.room.wait(&mut waiting, begun.checked_add(patience));
         };
         drop(waiting);
+        Ok(self.settle_waiter(priority, evicted))
+    }
+
+    /// After the push of a waiter, without the lock of the room: the end of what it evicted is foreign code.
+    pub(crate) fn settle_waiter(&self, priority: Priority, evicted: Option<E>) -> Outcome {
         let outcome = if evicted.is_some() { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait };
-        let outcome = self.settle(priority, outcome);
-        drop(evicted);
-        Ok(outcome)
+        self.settle(priority, outcome)
     }
 
     /// One attempt of a waiter, which holds the lock of the room. It evicts only if the settings have come to

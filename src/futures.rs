@@ -128,11 +128,7 @@ impl<E: Event> CollectAsync<E> {
         match shared.try_again(policy, self.priority, event) {
             Ok(evicted) => {
                 drop(waiting);
-                let outcome =
-                    if evicted.is_some() { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait };
-                let outcome = shared.settle(self.priority, outcome);
-                drop(evicted);
-                Poll::Ready(outcome)
+                Poll::Ready(shared.settle_waiter(self.priority, evicted))
             }
             // Asked again under the lock: who changes the settings takes it afterwards, and finds the waker.
             Err(refused) if refused.reason == Refusal::Full && self.may_stay(policy) => {

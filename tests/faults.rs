@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forebay::sink::{JsonLinesSink, MemorySink, from_fn};
 use forebay::{Batch, Collector, FlushError, FlushStrategy, Outcome, Overflow, Record, State, StopError};
@@ -141,7 +141,7 @@ fn exec() {
 }
 
 fn end_without_a_stop(ending: &str, path: &Path) -> Option<i32> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "ends_without_a_stop", "--nocapture"])
         .env(FILE, path)
         .env(ENDING, ending)
@@ -149,15 +149,7 @@ fn end_without_a_stop(ending: &str, path: &Path) -> Option<i32> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if begun.elapsed() > LONG {
-            child.kill().unwrap();
-            panic!("{ending}: the process does not end");
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.wait().unwrap().code()
+    Killed(child).code()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! P10: idle costs nothing: no polling.
 //!
 //! What is counted is how often the worker goes to sleep, which needs no quiet machine; the processor time
-//! that an idle process takes is measured by `cargo bench --bench lifecycle`.
+//! that an idle process takes is measured by `cargo bench --bench budget idle`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;

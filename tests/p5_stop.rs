@@ -63,28 +63,40 @@ fn stop_refuses_then_drains_then_flushes_then_joins() {
 
 #[test]
 fn when_stop_returns_the_thread_has_ended() {
-    /// Lives in the storage of the worker thread, and takes its time to end with it.
-    struct Last(Arc<AtomicBool>);
+    /// Lives in the storage of the worker thread, and ends with it, once the gate is open.
+    struct Last(Gate);
     impl Drop for Last {
         fn drop(&mut self) {
-            // So that a stop which does not wait would certainly be seen.
-            std::thread::sleep(Duration::from_millis(20));
-            self.0.store(true, Ordering::Release);
+            self.0.pass();
         }
     }
     std::thread_local! {
         static LAST: std::cell::RefCell<Option<Last>> = const { std::cell::RefCell::new(None) };
     }
-    let has_ended = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&has_ended);
-    let sink = from_fn("storage", move |_: &Batch<Tick>| {
-        LAST.set(Some(Last(Arc::clone(&flag))));
-        Ok(())
+    let gate = Gate::closed();
+    let sink = from_fn("storage", {
+        let gate = gate.clone();
+        move |_: &Batch<Tick>| {
+            LAST.set(Some(Last(gate.clone())));
+            Ok(())
+        }
     });
     let collector = ticks().sink(sink).start().unwrap();
     collector.collect(tick(0));
-    collector.stop().unwrap();
-    assert!(has_ended.load(Ordering::Acquire));
+    let has_returned = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            collector.stop().unwrap();
+            has_returned.store(true, Ordering::Relaxed);
+        });
+        gate.await_arrivals(1);
+        // Time enough for a stop that does not wait for the thread.
+        for _ in 0..10_000 {
+            std::thread::yield_now();
+        }
+        assert!(!has_returned.load(Ordering::Relaxed), "the thread has not ended");
+        gate.open();
+    });
     law(&collector, 1);
 }
 

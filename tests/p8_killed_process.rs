@@ -7,7 +7,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use forebay::sink::JsonLinesSink;
@@ -23,16 +23,6 @@ fn whole_records(path: &Path) -> Vec<Record> {
     let text = std::fs::read_to_string(path).unwrap();
     let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
     whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// Ends with the process it guards.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// The process that is to be killed: collects as fast as it can and tells, a line each time, how many events

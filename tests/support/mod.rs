@@ -114,6 +114,31 @@ pub fn until_asleep<E: Event>(collector: &Collector<E>) {
     until("the worker sleeps", || collector.state() == State::Asleep);
 }
 
+/// A process that does not outlive the test that started it.
+pub struct Killed(pub std::process::Child);
+
+impl Killed {
+    /// Waits for its end; its code, if it has one.
+    #[track_caller]
+    pub fn code(mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < LONG, "the process does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A gate in front of a sink. The worker that comes to it waits while it is closed.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<GateState>, Condvar)>);
