@@ -182,6 +182,11 @@ impl<E: Event> Press<E> {
         self.told_evictions
     }
 
+    /// Begins a round through the lanes.
+    pub(crate) fn round(&mut self, lanes: &Lanes<E>) -> Round {
+        lanes.round(&mut self.turn)
+    }
+
     /// The next batch of a round. `None` when the round is over and has nothing left to tell; no number
     /// is used up then.
     pub(crate) fn next_batch(&mut self, lanes: &Lanes<E>, round: &mut Round) -> Option<Batch<E>> {

@@ -74,6 +74,12 @@ impl<E: Event> Builder<E> {
         self
     }
 
+    /// Sets [`Config::shards`].
+    pub fn shards(mut self, rings: usize) -> Self {
+        self.config.shards = rings;
+        self
+    }
+
     /// Sets [`Config::batch_size`].
     pub fn batch_size(mut self, events: usize) -> Self {
         self.config.batch_size = Some(events);

@@ -246,7 +246,12 @@ impl<E: Event> Shared<E> {
         // these copies would cost more than the push.
         if self.settings.policy().evicts(priority) {
             let evicted = self.lanes.push_evicting(priority, event);
-            let outcome = if evicted.is_some() { Outcome::QueuedEvicting } else { Outcome::Queued };
+            let outcome = if evicted.is_some() {
+                self.lanes.count_evicted(priority);
+                Outcome::QueuedEvicting
+            } else {
+                Outcome::Queued
+            };
             // What was evicted ends behind this, in its place: `drop` would copy it, also where there is none.
             taken(self.settle(priority, outcome))
         } else {
@@ -387,7 +392,11 @@ impl<E: Event> Shared<E> {
             return Err(CollectError { event, reason: reason_of(word) });
         }
         if policy.evicts(priority) {
-            return Ok(self.lanes.push_evicting(priority, event));
+            let evicted = self.lanes.push_evicting(priority, event);
+            if evicted.is_some() {
+                self.lanes.count_evicted(priority);
+            }
+            return Ok(evicted);
         }
         self.lanes.push(priority, event).map(|()| None).map_err(|event| {
             if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {

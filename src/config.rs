@@ -10,6 +10,9 @@ const LONGEST_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// The most slots a lane may have.
 const MAX_CAPACITY: usize = 1 << 30;
 
+/// More rings than this and the worker spends its time looking at empty ones.
+const MAX_SHARDS: usize = 64;
+
 /// When the worker delivers what is pending.
 ///
 /// A critical event is delivered at once, together with everything that is pending, under every strategy
@@ -109,6 +112,18 @@ pub struct Config {
     pub critical_capacity: usize,
     /// Slots of the low lane, in events. 1 to 2^30. Defaults to 10,000.
     pub low_capacity: usize,
+    /// Into how many rings the normal lane is split: a power of two, 1 to 64. Defaults to 1.
+    ///
+    /// Threads that collect at full speed into one ring wait for each other's cache lines: two at once pay two to
+    /// four times what one pays, and now and then much more. With several rings every thread has its own, or
+    /// shares it with the threads whose turn in the choice came round to it. What changes with it:
+    ///
+    /// * each ring has its part of `capacity` (rounded up) and evicts, refuses or waits by itself: a thread that is
+    ///   alone cannot use more than that part;
+    /// * "pending" in a flush strategy means the fullest ring times their number, so a delivery may
+    ///   begin with fewer events than the strategy says, never with more;
+    /// * the events of one thread keep their order; those of one task that moves from thread to thread need not.
+    pub shards: usize,
     /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
     /// sets off a delivery if that is more; a smaller one splits such a delivery into several batches.
     pub batch_size: Option<usize>,
@@ -141,6 +156,7 @@ impl Default for Config {
             capacity: 10_000,
             critical_capacity: 1_000,
             low_capacity: 10_000,
+            shards: 1,
             batch_size: None,
             overflow: Overflow::default(),
             flush: FlushStrategy::default(),
@@ -212,6 +228,8 @@ impl Config {
         for (field, slots) in lanes {
             check(field, slots, SLOTS, (1..=MAX_CAPACITY).contains(&slots))?;
         }
+        let is_allowed = self.shards.is_power_of_two() && self.shards <= MAX_SHARDS;
+        check("shards", self.shards, "1, 2, 4, 8, 16, 32 or 64", is_allowed)?;
         if let Some(events) = self.batch_size {
             check("batch_size", events, "1 or more", events >= 1)?;
         }
@@ -245,6 +263,7 @@ impl Config {
             ("capacity", self.capacity == before.capacity),
             ("critical_capacity", self.critical_capacity == before.critical_capacity),
             ("low_capacity", self.low_capacity == before.low_capacity),
+            ("shards", self.shards == before.shards),
             ("session_id", self.session_id == before.session_id),
         ];
         match fixed.into_iter().find(|(_, is_kept)| !is_kept) {

@@ -1,16 +1,18 @@
 //! Three rings, one a priority: bounded memory, and the order in which it is emptied.
 //!
 //! * *Critical* never evicts: a full lane makes the producer wait (`collector.rs`).
-//! * *Normal* and *low* follow the overflow policy.
+//! * *Normal* and *low* follow the overflow policy. The normal one may be split into several rings (`shards.rs`).
 //!
 //! The worker takes critical events first, then normal and low ones two to one, so that a flood of
 //! normal events cannot starve the low lane. Within a lane, events of one producer keep their order.
 
+mod shards;
+
 use crate::config::Config;
 use crate::event::{Event, Priority};
 use crate::ring::Ring;
-use crate::sync::{CachePadded, Ordering, PlainU64};
 use crate::wake::NEVER;
+use shards::Shards;
 
 /// How many normal events are taken for [`LOW_SHARE`] low ones.
 const NORMAL_SHARE: usize = 2;
@@ -20,20 +22,16 @@ const LOW_SHARE: usize = 1;
 #[derive(Debug)]
 pub(crate) struct Lanes<E> {
     critical: Ring<E>,
-    normal: Ring<E>,
+    normal: Shards<E>,
     low: Ring<E>,
-    /// How many events were displaced from the normal and the low lane. Written by producers that evict,
-    /// nobody else; read by the worker for the gap of a batch.
-    evicted: CachePadded<PlainU64>,
 }
 
 impl<E: Event> Lanes<E> {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             critical: Ring::new(config.critical_capacity),
-            normal: Ring::new(config.capacity),
+            normal: Shards::new(config.capacity, config.shards),
             low: Ring::new(config.low_capacity),
-            evicted: CachePadded::new(PlainU64::new(0)),
         }
     }
 
@@ -44,16 +42,17 @@ impl<E: Event> Lanes<E> {
     }
 
     /// Appends `event` to the lane of its priority, which must be one that may evict. The oldest, if
-    /// it had to make room, is counted and returned: its destructor is foreign code and may be slow, so run it
-    /// when the push has been settled.
+    /// it had to make room, is returned: the caller counts it, and ends it when the push has been settled, because
+    /// its destructor is foreign code and may be slow.
     #[inline(always)]
     pub(crate) fn push_evicting(&self, priority: Priority, event: E) -> Option<E> {
-        let evicted = self.lane(priority).push_evicting(event);
-        if evicted.is_some() {
-            // Relaxed: a count, not a signal; the flush that must see it comes with a mutex.
-            self.evicted.fetch_add(1, Ordering::Relaxed);
-        }
-        evicted
+        self.lane(priority).push_evicting(event)
+    }
+
+    /// Counts an event that `push_evicting` returned.
+    #[inline(always)]
+    pub(crate) fn count_evicted(&self, priority: Priority) {
+        self.lane(priority).count_evicted();
     }
 
     /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the
@@ -64,14 +63,27 @@ impl<E: Event> Lanes<E> {
         // is pending.
         let (lane, other) = match priority {
             Priority::Critical => return wake_at != NEVER,
-            Priority::Normal => (&self.normal, &self.low),
-            Priority::Low => (&self.low, &self.normal),
+            Priority::Normal if self.normal.is_split() => return self.calls_after_push_to_split(wake_at),
+            Priority::Normal => (self.normal.mine(), &self.low),
+            Priority::Low if self.normal.is_split() => return self.presses(wake_at),
+            Priority::Low => (&self.low, self.normal.mine()),
         };
         let pending = lane.len();
         wake_at != NEVER
             && (pending >= wake_at as usize
                 || pending == lane.capacity()
-                || pending + other.len() >= wake_at as usize)
+                || !other.is_empty() && pending + other.len() >= wake_at as usize)
+    }
+
+    /// The same where the normal lane is several rings. Each counts as if the others held as many: whoever pushes
+    /// looks at its own alone, and the last who pushes into the fullest ring or into the low lane sees what
+    /// `presses` sees.
+    #[inline(never)]
+    fn calls_after_push_to_split(&self, wake_at: u32) -> bool {
+        let ring = self.normal.mine();
+        wake_at != NEVER
+            && (ring.len() == ring.capacity()
+                || self.normal.load_like(ring) + self.low.len() >= wake_at as usize)
     }
 
     /// The same question, asked by the worker of all lanes.
@@ -81,15 +93,15 @@ impl<E: Event> Lanes<E> {
 
     /// Whether a critical event waits for a worker that sleeps with this threshold.
     pub(crate) fn has_critical(&self, wake_at: u32) -> bool {
-        wake_at != NEVER && self.critical.len() > 0
+        wake_at != NEVER && !self.critical.is_empty()
     }
 
-    /// Whether `trigger` events are pending, or one lane is full.
+    /// Whether `trigger` events are pending, or a ring is full.
     pub(crate) fn presses(&self, trigger: u32) -> bool {
         let full = |ring: &Ring<E>| ring.len() == ring.capacity();
         trigger != NEVER
-            && (self.pending() >= trigger as usize
-                || full(&self.normal)
+            && (self.critical.len() + self.normal.load() + self.low.len() >= trigger as usize
+                || self.normal.iter().any(full)
                 || full(&self.low)
                 || full(&self.critical))
     }
@@ -102,12 +114,19 @@ impl<E: Event> Lanes<E> {
 
     /// How many events were evicted since the collector was built.
     pub(crate) fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
+        self.normal.evicted() + self.low.evicted()
     }
 
-    /// Begins a round: see [`Round`].
-    pub(crate) fn round(&self) -> Round {
-        Round { critical: self.critical.capacity(), normal: self.normal.capacity(), low: self.low.capacity() }
+    /// Begins a round: see [`Round`]. The one before it may not have ended: then the next of several normal
+    /// rings comes first.
+    pub(crate) fn round(&self, turn: &mut Turn) -> Round {
+        turn.shard += 1;
+        Round {
+            critical: self.critical.capacity(),
+            normal: self.normal.get(turn.shard).capacity(),
+            more_normal: self.normal.count() - 1,
+            low: self.low.capacity(),
+        }
     }
 
     /// Moves events into `events` until it holds `most`, or the round is over.
@@ -122,8 +141,14 @@ impl<E: Event> Lanes<E> {
             // Alone, the normal lane need not take turns.
             let share = if round.low == 0 { usize::MAX } else { NORMAL_SHARE - turn.normal };
             let before = events.len();
-            take_from(&self.normal, &mut round.normal, share, events, most);
+            take_from(self.normal.get(turn.shard), &mut round.normal, share, events, most);
             turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
+            if round.normal == 0 && round.more_normal > 0 {
+                turn.shard += 1;
+                round.more_normal -= 1;
+                round.normal = self.normal.get(turn.shard).capacity();
+                continue;
+            }
             if events.len() < most && round.low > 0 {
                 // The normal lane has had its share, or has no more.
                 let share = if round.normal == 0 { usize::MAX } else { LOW_SHARE };
@@ -137,15 +162,16 @@ impl<E: Event> Lanes<E> {
     /// worker.
     pub(crate) fn take_all(&self) -> Vec<E> {
         let mut taken = Vec::new();
-        self.take(&mut self.round(), &mut Turn::default(), &mut taken, usize::MAX);
+        let mut turn = Turn::default();
+        self.take(&mut self.round(&mut turn), &mut turn, &mut taken, usize::MAX);
         taken
     }
 
-    #[inline]
+    #[inline(always)]
     fn lane(&self, priority: Priority) -> &Ring<E> {
         match priority {
             Priority::Critical => &self.critical,
-            Priority::Normal => &self.normal,
+            Priority::Normal => self.normal.mine(),
             Priority::Low => &self.low,
         }
     }
@@ -153,14 +179,17 @@ impl<E: Event> Lanes<E> {
 
 /// A barrier without tickets: how many events each lane may still give.
 ///
-/// A ring is first-in first-out and bounded. So once a lane was seen empty, or gave as many events as it
+/// A ring is first-in first-out and bounded. So once it was seen empty, or gave as many events as it
 /// has slots, all that was in it when the round began has left (an eviction counts as having left). A
 /// round therefore ends even while producers keep pushing, and it covers every event that was collected
 /// before it began.
 #[derive(Debug)]
 pub(crate) struct Round {
     critical: usize,
+    /// Of the ring whose turn it is. 0 only when that was the last.
     normal: usize,
+    /// How many normal rings come after it.
+    more_normal: usize,
     low: usize,
 }
 
@@ -176,19 +205,16 @@ impl Round {
 pub(crate) struct Turn {
     /// How many normal events were taken since it was the low lane's turn.
     normal: usize,
+    /// Of the normal rings, the one that gives; counts on beyond the last.
+    shard: usize,
 }
 
 /// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty.
 fn take_from<E>(ring: &Ring<E>, left: &mut usize, share: usize, events: &mut Vec<E>, most: usize) {
     let wanted = share.min(*left).min(most - events.len());
-    for _ in 0..wanted {
-        let Some(event) = ring.pop() else {
-            *left = 0;
-            return;
-        };
-        events.push(event);
-    }
-    *left -= wanted;
+    let before = events.len();
+    events.extend(std::iter::from_fn(|| ring.pop()).take(wanted));
+    *left = if events.len() - before < wanted { 0 } else { *left - wanted };
 }
 
 #[cfg(test)]
@@ -223,7 +249,13 @@ mod tests {
     fn offer(lanes: &Lanes<Tagged>, priority: Priority, n: u32) -> Offer {
         let event = Tagged(priority, n);
         if priority != Priority::Critical {
-            lanes.push_evicting(priority, event).map_or(Offer::Queued, |event| Offer::Evicted(event.1))
+            match lanes.push_evicting(priority, event) {
+                None => Offer::Queued,
+                Some(evicted) => {
+                    lanes.count_evicted(priority);
+                    Offer::Evicted(evicted.1)
+                }
+            }
         } else {
             lanes.push(priority, event).map_or_else(|event| Offer::Full(event.1), |()| Offer::Queued)
         }
@@ -238,7 +270,8 @@ mod tests {
             }
         }
         let mut taken = Vec::new();
-        lanes.take(&mut lanes.round(), &mut Turn::default(), &mut taken, 100);
+        let mut turn = Turn::default();
+        lanes.take(&mut lanes.round(&mut turn), &mut turn, &mut taken, 100);
         let order: String = taken
             .iter()
             .map(|event| match event.0 {
@@ -266,7 +299,7 @@ mod tests {
             let mut order = String::new();
             for _ in 0..18_usize.div_ceil(most) {
                 let mut taken = Vec::new();
-                lanes.take(&mut lanes.round(), &mut turn, &mut taken, most);
+                lanes.take(&mut lanes.round(&mut turn), &mut turn, &mut taken, most);
                 order.extend(taken.iter().map(|event| if event.0 == Priority::Low { 'l' } else { 'n' }));
             }
             assert!(order.starts_with("nnlnnlnnlnnlnnlnnl"), "batches of {most}: {order}");
@@ -292,12 +325,13 @@ mod tests {
         for n in 0..4 {
             offer(&lanes, Priority::Normal, n);
         }
-        let mut round = lanes.round();
+        let mut turn = Turn::default();
+        let mut round = lanes.round(&mut turn);
         let mut taken = Vec::new();
         let mut n = 4;
         while !round.is_over() {
             let most = taken.len() + 1;
-            lanes.take(&mut round, &mut Turn::default(), &mut taken, most);
+            lanes.take(&mut round, &mut turn, &mut taken, most);
             offer(&lanes, Priority::Normal, n);
             n += 1;
         }
@@ -320,5 +354,77 @@ mod tests {
         assert_eq!(lanes.take_all().len(), 4);
         offer(&lanes, Priority::Critical, 0);
         assert!(lanes.calls(100) && lanes.calls_after_push(Priority::Critical, 100));
+    }
+    /// Four normal rings of four slots.
+    fn split() -> Lanes<Tagged> {
+        Lanes::new(&Config { capacity: 16, shards: 4, ..Config::default() })
+    }
+
+    fn into_ring(lanes: &Lanes<Tagged>, ring: usize, n: u32) {
+        lanes.normal.get(ring).push(Tagged(Priority::Normal, n)).unwrap();
+    }
+
+    #[test]
+    fn a_round_goes_through_every_ring_once() {
+        for most in 1..=20 {
+            let lanes = split();
+            for n in 0..16 {
+                into_ring(&lanes, n as usize, n);
+            }
+            offer(&lanes, Priority::Low, 100);
+            let mut turn = Turn::default();
+            let mut round = lanes.round(&mut turn);
+            let mut taken = Vec::new();
+            while !round.is_over() {
+                let batch = taken.len() + most;
+                lanes.take(&mut round, &mut turn, &mut taken, batch);
+                // What comes later does not keep the round from ending.
+                let _ = lanes.normal.get(3).push(Tagged(Priority::Normal, 200));
+            }
+            for ring in 0..4 {
+                let of_ring: Vec<u32> =
+                    taken.iter().map(|e| e.1).filter(|n| *n < 100 && n % 4 == ring).collect();
+                assert_eq!(of_ring, [ring, ring + 4, ring + 8, ring + 12], "batches of {most}");
+            }
+            assert_eq!(taken.iter().filter(|e| e.1 == 100).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_flood_in_one_ring_does_not_starve_the_others() {
+        let lanes = split();
+        (0..4).for_each(|ring| into_ring(&lanes, ring, ring as u32));
+        let mut turn = Turn::default();
+        let mut taken = Vec::new();
+        for _ in 0..4 {
+            // A round that is not gone through to its end, as the delivery of a load is.
+            let mut round = lanes.round(&mut turn);
+            let most = taken.len() + 1;
+            lanes.take(&mut round, &mut turn, &mut taken, most);
+            while lanes.normal.get(1).push(Tagged(Priority::Normal, 200)).is_ok() {}
+        }
+        let mut first: Vec<u32> = taken.iter().map(|e| e.1).collect();
+        first.sort_unstable();
+        assert_eq!(first, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_sleeper_is_called_by_the_fullest_ring_times_their_number() {
+        let lanes = split();
+        into_ring(&lanes, 2, 0);
+        assert!(!lanes.presses(5) && lanes.presses(4));
+        offer(&lanes, Priority::Low, 0);
+        assert!(lanes.presses(5) && lanes.calls_after_push(Priority::Low, 5));
+        assert!(!lanes.presses(6) && !lanes.calls_after_push(Priority::Low, 6));
+        into_ring(&lanes, 3, 0);
+        assert!(!lanes.presses(6), "the others count as if they held as many, not twice");
+        (1..4).for_each(|n| into_ring(&lanes, 2, n));
+        assert!(lanes.presses(1000), "a full ring");
+        // The ring of this thread, whichever it is.
+        let lanes = split();
+        offer(&lanes, Priority::Normal, 0);
+        assert!(lanes.calls_after_push(Priority::Normal, 4) && !lanes.calls_after_push(Priority::Normal, 5));
+        assert!(!lanes.calls_after_push(Priority::Normal, NEVER));
+        assert_eq!(lanes.pending(), 1);
     }
 }

@@ -16,6 +16,7 @@ pub(crate) use model::*;
 #[cfg(not(forebay_loom))]
 pub(crate) use native::*;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A counter that no decision depends on, and time. Never modelled: it takes no part in the protocol, and
@@ -87,6 +88,20 @@ pub(crate) fn is_worker_of(address: usize) -> bool {
     WORKER_OF.try_with(|cell| cell.get() == address).unwrap_or(false)
 }
 
+/// A small number of the calling thread, counted up from thread to thread, for the choice of a ring.
+#[inline]
+pub(crate) fn thread_index() -> usize {
+    // Without a number only while the thread is torn down: any ring will do.
+    INDEX.try_with(|index| index.get().unwrap_or_else(|| number(index))).unwrap_or(0)
+}
+
+#[inline]
+fn number(index: &Cell<Option<usize>>) -> usize {
+    let next = NEXT_INDEX.fetch_add(1, Ordering::Relaxed);
+    index.set(Some(next));
+    next
+}
+
 #[cfg(not(forebay_loom))]
 mod native {
     pub(crate) use parking_lot::{Mutex, MutexGuard};
@@ -96,12 +111,17 @@ mod native {
     use std::any::Any;
     use std::cell::Cell;
     use std::io;
+    use std::sync::atomic::AtomicUsize;
     use std::time::{Duration, Instant};
 
     thread_local! {
         /// The address of the collector whose worker this thread is; 0 on every other thread.
         pub(super) static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+        /// See `thread_index`.
+        pub(super) static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
     }
+
+    pub(super) static NEXT_INDEX: AtomicUsize = AtomicUsize::new(0);
 
     /// A condition variable whose deadline may be absent.
     #[derive(Debug, Default)]
@@ -201,6 +221,13 @@ mod model {
 
     loom::thread_local! {
         pub(super) static WORKER_OF: Cell<usize> = Cell::new(0);
+        pub(super) static INDEX: Cell<Option<usize>> = Cell::new(None);
+    }
+
+    loom::lazy_static! {
+        /// Begins anew with every execution, as the threads do; no decision of the protocol depends on it.
+        pub(super) static ref NEXT_INDEX: std::sync::atomic::AtomicUsize =
+            std::sync::atomic::AtomicUsize::new(0);
     }
 
     /// loom's mutex, without poisoning.

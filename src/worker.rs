@@ -215,7 +215,7 @@ impl<E: Event> Worker<'_, E> {
     /// Delivers every event that was pending when it began. Ends although more keep coming: see
     /// [`Round`](crate::lanes::Round).
     fn sweep(&mut self) {
-        let mut round = self.shared.lanes.round();
+        let mut round = self.crew.press.round(&self.shared.lanes);
         while !round.is_over() {
             if let Some(batch) = self.crew.press.next_batch(&self.shared.lanes, &mut round) {
                 self.deliver(batch);
@@ -225,7 +225,7 @@ impl<E: Event> Worker<'_, E> {
 
     /// Delivers as many events as set this off, or more if they fit into the last batch.
     fn deliver_load(&mut self) {
-        let mut round = self.shared.lanes.round();
+        let mut round = self.crew.press.round(&self.shared.lanes);
         let mut left = self.schedule.trigger as usize;
         while left > 0 && !round.is_over() {
             if let Some(batch) = self.crew.press.next_batch(&self.shared.lanes, &mut round) {

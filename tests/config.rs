@@ -61,6 +61,9 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
             Config { session_id: Some(String::new()), ..base() },
             "session_id is empty, allowed is a text that is not empty".into(),
         ),
+        (Config { shards: 3, ..base() }, "shards is 3, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
+        (Config { shards: 128, ..base() }, "shards is 128, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
+        (Config { shards: 0, ..base() }, "shards is 0, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
         (
             Config { thread_name: "a\0b".into(), ..base() },
             "thread_name is \"a\\0b\", allowed is a text without NUL".into(),

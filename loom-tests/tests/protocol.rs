@@ -77,6 +77,37 @@ fn a_full_lane_wakes_the_worker() {
 }
 
 #[test]
+fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
+    // One event in a ring of two counts as two; the low one is the third.
+    let start = |bell: &Arc<Notify>| {
+        let builder = small(4, FlushStrategy::Size { events: 3 }).shards(2).low_capacity(2);
+        builder.sink(Log::ringing(bell)).start().unwrap()
+    };
+    check("two rings: a low event, then a normal one, wake it", 2, 1_000, move || {
+        let bell = Arc::new(Notify::new());
+        let collector = start(&bell);
+        collector.collect(Tick(200));
+        collector.collect(Tick(0));
+        bell.wait();
+        collector.stop().unwrap();
+        law(&collector, 2);
+    });
+    check("two rings: a low and a normal event of two producers", 1, 1_000, move || {
+        let bell = Arc::new(Notify::new());
+        let collector = start(&bell);
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(200))
+        });
+        collector.collect(Tick(0));
+        bell.wait();
+        other.join().unwrap();
+        collector.stop().unwrap();
+        law(&collector, 2);
+    });
+}
+
+#[test]
 fn new_settings_alone_wake_the_worker() {
     check("new settings alone wake the worker", 3, 5_000, || {
         let bell = Arc::new(Notify::new());
@@ -295,6 +326,31 @@ fn a_panicking_sink_strands_no_flusher() {
 }
 
 // ---- stop ----
+
+#[test]
+fn two_rings_lose_nothing_while_it_stops() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("two rings: accepted or refused while it stops", 2, 1_000, move || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).shards(2).sink(log.clone()).start().unwrap();
+        // This thread has the first ring, the other the second.
+        collector.collect(Tick(9));
+        let producer = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(0))
+        });
+        assert!(collector.flush_timeout(FOREVER).unwrap().processed >= 1);
+        collector.stop().unwrap();
+        let outcome = producer.join().unwrap();
+        let numbers = log.numbers();
+        assert!(numbers.contains(&9));
+        assert_eq!(numbers.contains(&0), outcome == Outcome::Queued);
+        law(&collector, 2);
+        seen.saw((outcome, collector.stats().rejected.stopped));
+    });
+    witness.expect(&["(Queued, 0)", "(Stopped, 1)"]);
+}
 
 #[test]
 fn what_is_accepted_while_it_stops_is_accounted_for() {

@@ -82,9 +82,10 @@ struct Stamp(u64);
 impl Stamp {
     const MAX_NANOS: u64 = (1 << 62) - 1;
 
+    /// `nanos` is at most `MAX_NANOS`: the present is.
     #[inline]
     fn new(nanos: u64, priority: Priority) -> Self {
-        Self(nanos.min(Self::MAX_NANOS) << 2 | priority as u64)
+        Self(nanos << 2 | priority as u64)
     }
 
     fn nanos(self) -> u64 {
@@ -179,7 +180,7 @@ impl Record {
 
     /// Sets the moment, in nanoseconds since 1970-01-01 UTC.
     pub fn with_unix_nanos(mut self, nanos: u64) -> Self {
-        self.stamp = Stamp::new(nanos, self.stamp.priority());
+        self.stamp = Stamp::new(nanos.min(Stamp::MAX_NANOS), self.stamp.priority());
         self
     }
 
