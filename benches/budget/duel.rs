@@ -2,31 +2,6 @@
 
 use std::time::Duration;
 
-/// What a ratio is held against.
-#[derive(Clone, Copy)]
-pub(crate) enum Budget {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Budget {
-    pub(crate) fn holds(self, value: f64) -> bool {
-        match self {
-            Budget::AtMost(most) => value <= most,
-            Budget::AtLeast(least) => value >= least,
-        }
-    }
-}
-
-impl std::fmt::Display for Budget {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Budget::AtMost(most) => write!(f, "at most {most}"),
-            Budget::AtLeast(least) => write!(f, "at least {least}"),
-        }
-    }
-}
-
 /// The medians of both sides, in nanoseconds an event, and the median of the rounds' ratios.
 pub(crate) struct Duel {
     pub(crate) ours: f64,

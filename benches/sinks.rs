@@ -1,0 +1,137 @@
+//! Every sink behind the worker, beside a bare loop that does the same with the same encoder.
+//!
+//! Both get 20,000 records; forebay's side is the time of a flush, with both wake-ups.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use forebay::sink::{ConsoleSink, JsonLinesSink, MemorySink, Sink};
+use forebay::{Collector, FlushStrategy, Record};
+
+const EVENTS: u64 = 20_000;
+
+/// As many as a batch has by default.
+const BATCH: usize = 100;
+
+fn record(step: u64) -> Record {
+    Record::scalar("train.loss", black_box(0.123_456_789)).step(step)
+}
+
+fn beside(
+    c: &mut Criterion,
+    name: &str,
+    sink: impl Sink<Record> + 'static,
+    mut after: impl FnMut(),
+    mut bare: impl FnMut(&[Record]) -> std::io::Result<()>,
+) {
+    let mut group = c.benchmark_group(name);
+    group.throughput(Throughput::Elements(EVENTS));
+    let builder = Collector::builder().capacity(EVENTS as usize).flush(FlushStrategy::Manual);
+    let collector = match builder.sink(sink).start() {
+        Ok(collector) => collector,
+        Err(error) => unreachable!("the settings are allowed: {error}"),
+    };
+    group.bench_function("sink", |b| {
+        b.iter_custom(|rounds| {
+            let round = |_| {
+                collector.collect_batch((0..EVENTS).map(record));
+                let begun = Instant::now();
+                let _ = collector.flush();
+                let time = begun.elapsed();
+                after();
+                time
+            };
+            (0..rounds).map(round).sum()
+        });
+    });
+    group.bench_function("bare loop", |b| {
+        b.iter_custom(|rounds| {
+            let round = |_| {
+                let records: Vec<Record> = (0..EVENTS).map(record).collect();
+                let begun = Instant::now();
+                match bare(&records) {
+                    Ok(()) => begun.elapsed(),
+                    Err(_) => Duration::MAX,
+                }
+            };
+            (0..rounds).map(round).sum()
+        });
+    });
+    group.finish();
+}
+
+fn sinks(c: &mut Criterion) {
+    let memory = MemorySink::new();
+    beside(
+        c,
+        "memory",
+        memory.clone(),
+        || memory.clear(),
+        |records| {
+            let batches: Vec<Vec<Record>> = records.chunks(BATCH).map(<[Record]>::to_vec).collect();
+            black_box(batches);
+            Ok(())
+        },
+    );
+    let mut text = String::new();
+    beside(
+        c,
+        "console",
+        ConsoleSink::to_writer("forebay", std::io::sink()),
+        || (),
+        |records| {
+            for batch in records.chunks(BATCH) {
+                text.clear();
+                for record in batch {
+                    // It cannot fail: it writes into memory.
+                    let _ = writeln!(text, "[forebay] {record}");
+                }
+                std::io::sink().write_all(text.as_bytes())?;
+            }
+            Ok(())
+        },
+    );
+    if let Err(error) = files(c) {
+        unreachable!("a temporary file cannot be written: {error}");
+    }
+}
+
+fn files(c: &mut Criterion) -> std::io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| Path::new(folder.path()).join(name);
+    let mut file = File::create(path("bare.jsonl"))?;
+    let mut buffer = Vec::new();
+    beside(
+        c,
+        "JSON Lines",
+        JsonLinesSink::create(path("ours.jsonl"))?,
+        || (),
+        |records| {
+            for batch in records.chunks(BATCH) {
+                buffer.clear();
+                for record in batch {
+                    serde_json::to_writer(&mut buffer, record)?;
+                    buffer.push(b'\n');
+                }
+                file.write_all(&buffer)?;
+            }
+            Ok(())
+        },
+    );
+    Ok(())
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
+    targets = sinks
+}
+criterion_main!(benches);
