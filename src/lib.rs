@@ -42,6 +42,9 @@ pub use stats::{Rejected, SinkStats, Stats};
 mod error;
 pub use error::{BuildError, CollectError, FlushError, Refusal, SinkChangeError, StartError, StopError};
 
+mod pattern;
+pub use pattern::{Pattern, PatternError};
+
 mod clock;
 pub use clock::ManualClock;
 

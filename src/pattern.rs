@@ -1,0 +1,291 @@
+//! Patterns for names: `training.*`, `*.failed`, `model.{saved,loaded}`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A pattern for names, in the manner of file names in a shell.
+///
+/// * `*` stands for any number of characters, dots included, and for none.
+/// * `?` stands for one character.
+/// * `[abc]`, `[a-z]`, `[!abc]` stand for one character that is, or is not, among them. A `]` that comes first, and a
+///   `-` that comes first or last, stand for themselves.
+/// * `{a,b}` stands for one of several patterns; braces may be nested.
+/// * Every other character stands for itself; `[*]` is a star.
+///
+/// Matching takes no memory, and time in proportion to the product of both lengths at worst.
+///
+/// ```
+/// use forebay::Pattern;
+///
+/// let pattern = Pattern::new("model.checkpoint_{saved,loaded}")?;
+/// assert!(pattern.matches("model.checkpoint_saved"));
+/// assert!(!pattern.matches("model.checkpoint_removed"));
+/// assert!(Pattern::new("training.*")?.matches("training.epoch.completed"));
+/// # Ok::<(), forebay::PatternError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Pattern {
+    text: String,
+    /// What the braces expand to; one without braces.
+    branches: Vec<Vec<Token>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Token {
+    Char(char),
+    One,
+    Many,
+    Class { is_negated: bool, ranges: Vec<(char, char)> },
+}
+
+/// Why a text is no pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("pattern {pattern:?}: {why}")]
+#[non_exhaustive]
+pub struct PatternError {
+    /// The text.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl Pattern {
+    /// The most that the braces of one pattern may expand to.
+    const MOST_BRANCHES: usize = 1_000;
+
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    ///
+    /// A bracket or a brace is not closed, a range runs backward, or the braces expand to more than 1,000 patterns.
+    pub fn new(pattern: impl Into<String>) -> Result<Self, PatternError> {
+        let text = pattern.into();
+        let chars: Vec<char> = text.chars().collect();
+        match expand(&chars).and_then(|all| all.iter().map(|chars| tokens(chars)).collect()) {
+            Ok(branches) => Ok(Self { text, branches }),
+            Err(why) => Err(PatternError { pattern: text, why }),
+        }
+    }
+
+    /// Whether `name` is one of those it stands for.
+    pub fn matches(&self, name: &str) -> bool {
+        self.branches.iter().any(|tokens| fits(tokens, name))
+    }
+
+    /// The text it was made from.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pattern").field(&self.text).finish()
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        Self::new(text)
+    }
+}
+
+/// The end of the class that begins at `open`: the place of its `]`.
+fn end_of_class(chars: &[char], open: usize) -> Result<usize, &'static str> {
+    let first = open + 1 + usize::from(matches!(chars.get(open + 1), Some('!' | '^')));
+    // A bracket that comes first stands for itself.
+    let from = (first + 1).min(chars.len());
+    let length = chars[from..].iter().position(|c| *c == ']').ok_or("a [ is not closed")?;
+    Ok(from + length)
+}
+
+/// All patterns without braces that one with braces stands for.
+fn expand(chars: &[char]) -> Result<Vec<Vec<char>>, &'static str> {
+    let mut all: Vec<Vec<char>> = vec![Vec::new()];
+    let mut at = 0;
+    while at < chars.len() {
+        let (next, parts) = match chars[at] {
+            '[' => {
+                let end = end_of_class(chars, at)?;
+                (end + 1, vec![chars[at..=end].to_vec()])
+            }
+            '{' => {
+                let (end, parts) = alternatives(chars, at)?;
+                (end + 1, parts)
+            }
+            '}' => return Err("a } has no {"),
+            char => (at + 1, vec![vec![char]]),
+        };
+        if all.len() * parts.len() > Pattern::MOST_BRANCHES {
+            return Err("its braces expand to more than 1,000 patterns");
+        }
+        all = all.iter().flat_map(|begun| parts.iter().map(|part| [&begun[..], part].concat())).collect();
+        at = next;
+    }
+    Ok(all)
+}
+
+/// The end of the brace that begins at `open`, and what it may stand for.
+fn alternatives(chars: &[char], open: usize) -> Result<(usize, Vec<Vec<char>>), &'static str> {
+    let (mut parts, mut begin, mut at, mut depth) = (Vec::new(), open + 1, open + 1, 0);
+    while at < chars.len() {
+        match chars[at] {
+            '[' => at = end_of_class(chars, at)?,
+            '{' => depth += 1,
+            ',' if depth == 0 => {
+                parts.extend(expand(&chars[begin..at])?);
+                begin = at + 1;
+            }
+            '}' if depth == 0 => {
+                parts.extend(expand(&chars[begin..at])?);
+                return Ok((at, parts));
+            }
+            '}' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    Err("a { is not closed")
+}
+
+fn tokens(chars: &[char]) -> Result<Vec<Token>, &'static str> {
+    let mut tokens = Vec::with_capacity(chars.len());
+    let mut at = 0;
+    while at < chars.len() {
+        match chars[at] {
+            '*' => {
+                if tokens.last() != Some(&Token::Many) {
+                    tokens.push(Token::Many);
+                }
+            }
+            '?' => tokens.push(Token::One),
+            '[' => {
+                let end = end_of_class(chars, at)?;
+                tokens.push(class(&chars[at + 1..end])?);
+                at = end;
+            }
+            char => tokens.push(Token::Char(char)),
+        }
+        at += 1;
+    }
+    Ok(tokens)
+}
+
+fn class(chars: &[char]) -> Result<Token, &'static str> {
+    let is_negated = matches!(chars.first(), Some('!' | '^'));
+    let mut chars = &chars[usize::from(is_negated)..];
+    let mut ranges = Vec::new();
+    while let [first, rest @ ..] = chars {
+        chars = match rest {
+            ['-', last, rest @ ..] => {
+                if first > last {
+                    return Err("a range runs backward");
+                }
+                ranges.push((*first, *last));
+                rest
+            }
+            _ => {
+                ranges.push((*first, *first));
+                rest
+            }
+        };
+    }
+    Ok(Token::Class { is_negated, ranges })
+}
+
+/// Whether the tokens stand for the name. At a mismatch the last star takes one character more: what lies before it
+/// fits already, so an earlier star need never take more.
+fn fits(tokens: &[Token], name: &str) -> bool {
+    let (mut token, mut rest) = (0, name.chars());
+    let mut retry = None;
+    loop {
+        let before = rest.clone();
+        let fits = match (tokens.get(token), rest.next()) {
+            (Some(Token::Many), _) => {
+                token += 1;
+                retry = Some((token, before.clone()));
+                rest = before;
+                continue;
+            }
+            (None, None) => return true,
+            (Some(Token::Char(wanted)), Some(char)) => *wanted == char,
+            (Some(Token::One), Some(_)) => true,
+            (Some(Token::Class { is_negated, ranges }), Some(char)) => {
+                ranges.iter().any(|(first, last)| (*first..=*last).contains(&char)) != *is_negated
+            }
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        if fits {
+            token += 1;
+            continue;
+        }
+        let Some((after_star, from)) = &mut retry else { return false };
+        if from.next().is_none() {
+            return false;
+        }
+        (token, rest) = (*after_star, from.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_patterns_stand_for() {
+        let truths: &[(&str, &[&str], &[&str])] = &[
+            ("training.*", &["training.", "training.a", "training.a.b"], &["training", "model.training.a"]),
+            ("*.failed", &["training.failed", ".failed", "a.b.failed"], &["failed", "a.failed.b"]),
+            ("model.checkpoint_*", &["model.checkpoint_saved"], &["model.checkpoint"]),
+            ("*", &["", "a", "a.b", "ä/\n"], &[]),
+            ("", &[""], &["a"]),
+            ("a?c", &["abc", "a.c", "aäc"], &["ac", "abbc"]),
+            ("[a-c]x", &["ax", "cx"], &["dx", "x"]),
+            ("[!a-c]x", &["dx", ".x"], &["ax"]),
+            ("[]]", &["]"], &["["]),
+            ("[a-]", &["a", "-"], &["b"]),
+            ("[-a]", &["a", "-"], &["b"]),
+            ("[*]", &["*"], &["a"]),
+            ("{a,b}.{c,d}", &["a.c", "b.d"], &["a.b", "a"]),
+            ("{a,b{c,d}}", &["a", "bc", "bd"], &["b"]),
+            ("x{,y}", &["x", "xy"], &["xyy"]),
+            ("{[,],a}", &[",", "a"], &["b"]),
+            ("*a*b*", &["ab", "xaxbx", "aab"], &["ba"]),
+        ];
+        for (text, inside, outside) in truths {
+            let pattern = Pattern::new(*text).unwrap();
+            assert!(inside.iter().all(|name| pattern.matches(name)), "{text} {inside:?}");
+            assert!(!outside.iter().any(|name| pattern.matches(name)), "{text} {outside:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern() {
+        let many = "{a,b}".repeat(10);
+        for (text, why) in [
+            ("[a", "a [ is not closed"),
+            ("[]", "a [ is not closed"),
+            ("{a", "a { is not closed"),
+            ("a}", "a } has no {"),
+            ("[b-a]", "a range runs backward"),
+            (&many, "its braces expand to more than 1,000 patterns"),
+        ] {
+            let error = Pattern::new(text).unwrap_err();
+            assert_eq!(error, PatternError { pattern: text.to_owned(), why });
+        }
+    }
+
+    #[test]
+    fn many_stars_do_not_take_for_ever() {
+        let pattern = Pattern::new(format!("{}b", "a*".repeat(50))).unwrap();
+        assert!(!pattern.matches(&"a".repeat(10_000)));
+    }
+}
