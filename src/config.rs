@@ -115,13 +115,15 @@ pub struct Config {
     /// Into how many rings the normal lane is split: a power of two, 1 to 64. Defaults to 1.
     ///
     /// Threads that collect at full speed into one ring wait for each other's cache lines: two at once pay two to
-    /// four times what one pays, and now and then much more. With several rings every thread has its own, or
-    /// shares it with the threads whose turn in the choice came round to it. What changes with it:
+    /// four times what one pays. With several rings they meet less or not at all: threads are numbered in the order
+    /// in which they first collect (over all collectors of the process), and the numbers are dealt out to the rings in
+    /// turn. Give about as many rings as threads that collect at full speed, not more. What changes with it:
     ///
-    /// * each ring has its part of `capacity` (rounded up) and evicts, refuses or waits by itself: a thread that is
-    ///   alone cannot use more than that part;
-    /// * "pending" in a flush strategy means the fullest ring times their number, so a delivery may
-    ///   begin with fewer events than the strategy says, never with more;
+    /// * each ring has its part of `capacity` (rounded up) and evicts its oldest, refuses or waits by itself: a
+    ///   thread that is alone cannot use more than that part;
+    /// * "pending" in a flush strategy means the fullest ring times their number, and "half a lane" half a ring. A
+    ///   thread that is alone so sets off a delivery with a part of the events that the strategy says, and wakes the
+    ///   worker as many times more often: raise `flush.events` with it;
     /// * the events of one thread keep their order; those of one task that moves from thread to thread need not.
     pub shards: usize,
     /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
@@ -274,37 +276,44 @@ impl Config {
 
     /// Says which settings are used with another value than the one they have.
     pub fn warnings(&self) -> Vec<ConfigWarning> {
-        const WHY: &str = "a lane of `capacity` events never holds more";
+        const FEWER: &str = "a lane of `capacity` events never holds more";
+        const EVEN: &str = "every one of `shards` rings has the same number of slots";
+        let slots = self.slots();
         let events = self.flush.events().map(|events| ("flush.events", events));
-        [self.batch_size.map(|events| ("batch_size", events)), events]
+        let capped = [self.batch_size.map(|events| ("batch_size", events)), events].into_iter().flatten();
+        let capped = capped.map(|(field, value)| (field, value, value.min(slots), FEWER));
+        [("capacity", self.capacity, slots, EVEN)]
             .into_iter()
-            .flatten()
-            .filter(|(_, value)| *value > self.capacity)
-            .map(|(field, value)| ConfigWarning {
+            .chain(capped)
+            .filter(|(_, value, used, _)| value != used)
+            .map(|(field, value, used, why)| ConfigWarning {
                 field,
                 value: value.to_string(),
-                used: self.capacity.to_string(),
-                why: WHY,
+                used: used.to_string(),
+                why,
             })
             .collect()
+    }
+
+    /// The slots of the normal lane, as they are used: the same number in every ring.
+    fn slots(&self) -> usize {
+        self.capacity.next_multiple_of(self.shards.max(1))
     }
 
     /// The most events of one batch, as it is used.
     pub(crate) fn batch_limit(&self) -> usize {
         let by_default = self.flush.events().unwrap_or(1).max(100);
-        self.batch_size.unwrap_or(by_default).min(self.capacity)
+        self.batch_size.unwrap_or(by_default).min(self.slots())
     }
 
     /// The number of pending events that sets off a delivery, as it is used; `NEVER` for `Manual`.
     pub(crate) fn trigger(&self) -> u32 {
         let events = match self.flush {
-            FlushStrategy::Size { events } | FlushStrategy::Hybrid { events, .. } => {
-                events.min(self.capacity)
-            }
-            FlushStrategy::Time { .. } => self.capacity.div_ceil(2),
+            FlushStrategy::Size { events } | FlushStrategy::Hybrid { events, .. } => events.min(self.slots()),
+            FlushStrategy::Time { .. } => self.slots().div_ceil(2),
             FlushStrategy::Manual => return NEVER,
         };
-        // At most 2^30, so that it fits and differs from NEVER.
+        // About 2^30 at most, so that it fits and differs from NEVER.
         events as u32
     }
 }

@@ -11,6 +11,7 @@ mod shards;
 use crate::config::Config;
 use crate::event::{Event, Priority};
 use crate::ring::Ring;
+use crate::sync::thread_index;
 use crate::wake::NEVER;
 use shards::Shards;
 
@@ -52,7 +53,8 @@ impl<E: Event> Lanes<E> {
     /// Counts an event that `push_evicting` returned.
     #[inline(always)]
     pub(crate) fn count_evicted(&self, priority: Priority) {
-        self.lane(priority).count_evicted();
+        let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
+        self.lane(priority).count_evicted(stripe);
     }
 
     /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the
@@ -120,7 +122,7 @@ impl<E: Event> Lanes<E> {
     /// Begins a round: see [`Round`]. The one before it may not have ended: then the next of several normal
     /// rings comes first.
     pub(crate) fn round(&self, turn: &mut Turn) -> Round {
-        turn.shard += 1;
+        turn.shard = turn.shard.wrapping_add(1);
         Round {
             critical: self.critical.capacity(),
             normal: self.normal.get(turn.shard).capacity(),
@@ -143,8 +145,9 @@ impl<E: Event> Lanes<E> {
             let before = events.len();
             take_from(self.normal.get(turn.shard), &mut round.normal, share, events, most);
             turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
-            if round.normal == 0 && round.more_normal > 0 {
-                turn.shard += 1;
+            if events.len() < most && round.normal == 0 && round.more_normal > 0 {
+                // Not when the batch is full as well: should the round end here, the next one begins one further.
+                turn.shard = turn.shard.wrapping_add(1);
                 round.more_normal -= 1;
                 round.normal = self.normal.get(turn.shard).capacity();
                 continue;
@@ -186,7 +189,7 @@ impl<E: Event> Lanes<E> {
 #[derive(Debug)]
 pub(crate) struct Round {
     critical: usize,
-    /// Of the ring whose turn it is. 0 only when that was the last.
+    /// Of the ring whose turn it is.
     normal: usize,
     /// How many normal rings come after it.
     more_normal: usize,
@@ -195,7 +198,7 @@ pub(crate) struct Round {
 
 impl Round {
     pub(crate) fn is_over(&self) -> bool {
-        self.critical == 0 && self.normal == 0 && self.low == 0
+        self.critical == 0 && self.normal == 0 && self.more_normal == 0 && self.low == 0
     }
 }
 
@@ -406,6 +409,30 @@ mod tests {
         let mut first: Vec<u32> = taken.iter().map(|e| e.1).collect();
         first.sort_unstable();
         assert_eq!(first, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn nor_when_a_batch_ends_with_a_ring() {
+        // As many as a ring holds, and a part of that: both end batch and ring at once.
+        for most in [4, 2, 1] {
+            let lanes = split();
+            (0..4).for_each(|ring| into_ring(&lanes, ring, ring as u32));
+            let mut turn = Turn::default();
+            let mut taken = Vec::new();
+            for _ in 0..4 {
+                let mut round = lanes.round(&mut turn);
+                let mut left = 4_usize;
+                while left > 0 && !round.is_over() {
+                    for flooded in [1, 3] {
+                        while lanes.normal.get(flooded).push(Tagged(Priority::Normal, 200)).is_ok() {}
+                    }
+                    let before = taken.len();
+                    lanes.take(&mut round, &mut turn, &mut taken, before + most);
+                    left = left.saturating_sub(taken.len() - before);
+                }
+            }
+            assert!([0, 2].iter().all(|n| taken.iter().any(|e| e.1 == *n)), "batches of {most}: {taken:?}");
+        }
     }
 
     #[test]

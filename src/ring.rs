@@ -7,7 +7,7 @@
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::sync::{CachePadded, Ordering, PlainU64, thread_index};
+use crate::sync::{CachePadded, Ordering, PlainU64};
 
 /// A power of two, so that the choice is a mask.
 const STRIPES: usize = 4;
@@ -45,12 +45,12 @@ impl<E> Ring<E> {
         self.queue.force_push(event)
     }
 
-    /// Counts an event that `push_evicting` returned. Not done there, where the result would be moved once more on
+    /// Counts an event that `push_evicting` returned; `stripe` tells threads apart. Not done there, where the result would be moved once more on
     /// its way: a copy that stalls, also of nothing.
     #[inline(always)]
-    pub(crate) fn count_evicted(&self) {
+    pub(crate) fn count_evicted(&self, stripe: usize) {
         // Relaxed: a count, not a signal; the flush that must see it comes with a mutex.
-        self.evicted[thread_index() & (STRIPES - 1)].fetch_add(1, Ordering::Relaxed);
+        self.evicted[stripe & (STRIPES - 1)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many events were displaced so far.

@@ -113,6 +113,19 @@ fn a_batch_larger_than_the_lane_is_clamped_and_says_so() {
 }
 
 #[test]
+fn a_capacity_that_rings_cannot_share_evenly_is_rounded_up_and_says_so() {
+    let config = Config { capacity: 10, shards: 4, ..Config::default() };
+    let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "capacity is 10, used is 12: every one of `shards` rings has the same number of slots",
+            "flush.events is 100, used is 12: a lane of `capacity` events never holds more"
+        ]
+    );
+}
+
+#[test]
 fn the_session_id_is_the_given_one_or_a_new_one() {
     let collector = Collector::builder().session_id("run-7").start().unwrap();
     assert_eq!(collector.session_id(), "run-7");

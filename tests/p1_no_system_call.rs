@@ -74,11 +74,12 @@ fn collects_without_a_right_to_system_calls() {
             & all_are(Outcome::Queued, &|n| asleep.collect(Record::scalar("train.loss", 0.5).step(n)))
             & all_are(Outcome::Stopped, &|n| stopped.collect(tick(n)))
     };
-    let (stage, ended) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (stage, ended, thread) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // The clock is calibrated, the thread has its number.
             let is_right = collect_all(300);
+            thread.store(thread_id() as u64, Ordering::SeqCst);
             stage.store(1, Ordering::SeqCst);
             while stage.load(Ordering::SeqCst) < 2 {
                 std::hint::spin_loop();
@@ -93,15 +94,12 @@ fn collects_without_a_right_to_system_calls() {
                 std::hint::spin_loop();
             }
         });
-        let mine = thread_id();
-        let others = || {
-            let tasks = std::fs::read_dir("/proc/self/task").unwrap().map_while(Result::ok);
-            tasks.filter(|task| task.file_name().to_str() != Some(&mine.to_string())).count()
-        };
         until("the thread is ready", || stage.load(Ordering::SeqCst) == 1);
-        let alive = others();
+        let task = format!("/proc/self/task/{}", thread.load(Ordering::SeqCst));
+        let is_alive = || std::path::Path::new(&task).exists();
+        assert!(is_alive());
         stage.store(2, Ordering::SeqCst);
-        until("it has collected, or was killed", || ended.load(Ordering::SeqCst) > 0 || others() < alive);
+        until("it has collected, or was killed", || ended.load(Ordering::SeqCst) > 0 || !is_alive());
         std::process::exit(match ended.load(Ordering::SeqCst) {
             0 => WAS_KILLED,
             1 => 0,

@@ -135,7 +135,7 @@ impl<E: Event> Collector<E> {
     /// # Errors
     ///
     /// A setting is not allowed; it is one that cannot change (the capacities of the lanes, whose slots are
-    /// allocated once, and the session id); or this is a forked child. Nothing changes then.
+    /// allocated once, `shards`, and the session id); or this is a forked child. Nothing changes then.
     pub fn update_config(&self, mut change: impl FnMut(&mut Config)) -> Result<(), ConfigError> {
         let shared = &self.shared;
         if self.state() == State::Forked {

@@ -3,8 +3,8 @@
 use crate::ring::Ring;
 use crate::sync::thread_index;
 
-/// A power of two of rings. A thread always pushes into the same one, so that its events keep their order, and
-/// threads take turns in the choice: as many threads as rings do not meet.
+/// A power of two of rings. A thread always pushes into the same one, so that its events keep their order. Threads are
+/// numbered one after the other, so that those which begin together are spread evenly.
 #[derive(Debug)]
 pub(crate) struct Shards<E> {
     /// Beside the collector's other fields: with one ring, `collect` follows no pointer more.
@@ -23,6 +23,12 @@ impl<E> Shards<E> {
     #[inline]
     pub(crate) fn mine(&self) -> &Ring<E> {
         if self.is_split() { self.get(thread_index()) } else { &self.first }
+    }
+
+    /// Tells apart the threads that share a ring: what the choice of the ring leaves of a thread's number.
+    #[inline]
+    pub(crate) fn stripe(&self) -> usize {
+        thread_index() / self.count()
     }
 
     /// Whether there are several rings.
