@@ -1,4 +1,6 @@
-#![doc = include_str!("../README.md")]
+// Its first program has a sink that is a feature.
+#![cfg_attr(feature = "tensorboard", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "tensorboard"), doc = "An event collector for hot loops: see the README.")]
 #![cfg_attr(not(feature = "futures"), allow(dead_code, reason = "wakers are left by the adapter alone"))]
 
 // In the order in which an event meets them; the blank lines keep it so.
@@ -52,6 +54,9 @@ pub use clock::ManualClock;
 mod futures;
 #[cfg(feature = "futures")]
 pub use futures::{CollectAsync, CollectSink, CollectSinkError, FlushAsync};
+
+#[cfg(feature = "tensorboard")]
+pub mod tfevents;
 
 mod global;
 pub use global::{AlreadyInitialized, get_or_init, global, init, scoped};

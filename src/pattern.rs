@@ -1,7 +1,6 @@
 //! Patterns for names: `training.*`, `*.failed`, `model.{saved,loaded}`.
 
 use std::fmt;
-use std::str::FromStr;
 
 /// A pattern for names, in the manner of file names in a shell.
 ///
@@ -78,6 +77,14 @@ impl Pattern {
     }
 }
 
+impl From<&str> for Pattern {
+    /// A text that is no pattern stands for itself.
+    fn from(text: &str) -> Self {
+        let literal = || vec![text.chars().map(Token::Char).collect()];
+        Self::new(text).unwrap_or_else(|_| Self { text: text.to_owned(), branches: literal() })
+    }
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -87,14 +94,6 @@ impl fmt::Display for Pattern {
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pattern").field(&self.text).finish()
-    }
-}
-
-impl FromStr for Pattern {
-    type Err = PatternError;
-
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        Self::new(text)
     }
 }
 
@@ -281,6 +280,13 @@ mod tests {
             let error = Pattern::new(text).unwrap_err();
             assert_eq!(error, PatternError { pattern: text.to_owned(), why });
         }
+    }
+
+    #[test]
+    fn a_text_that_is_no_pattern_stands_for_itself() {
+        let pattern = Pattern::from("a[*");
+        assert!(pattern.matches("a[*") && !pattern.matches("a[b"));
+        assert!(Pattern::from("a*").matches("ab"));
     }
 
     #[test]

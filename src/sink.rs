@@ -7,11 +7,15 @@ mod console;
 mod function;
 mod json_lines;
 mod memory;
+#[cfg(feature = "tensorboard")]
+mod tensorboard;
 
 pub use console::ConsoleSink;
 pub use function::{FnSink, from_fn};
 pub use json_lines::JsonLinesSink;
 pub use memory::MemorySink;
+#[cfg(feature = "tensorboard")]
+pub use tensorboard::{BackwardStep, TensorBoardSink};
 
 use std::error::Error as StdError;
 

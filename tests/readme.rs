@@ -1,17 +1,23 @@
 //! The program at the top of the README does what the README says it prints.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+#[cfg(feature = "tensorboard")]
 mod support;
 
-use forebay::sink::JsonLinesSink;
-use forebay::{Collector, Record};
-
+#[cfg(feature = "tensorboard")]
 #[test]
 fn the_first_program_of_the_readme_prints_what_stands_below_it() {
+    use forebay::sink::{JsonLinesSink, TensorBoardSink};
+    use forebay::{Collector, Record};
+
     let readme = include_str!("../README.md");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("runs/1/events.jsonl");
-    let collector = Collector::builder().sink(JsonLinesSink::create(&path).unwrap()).start().unwrap();
+    let collector = Collector::builder()
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .sink(TensorBoardSink::create(path.parent().unwrap()).unwrap())
+        .start()
+        .unwrap();
     for step in 0..1000 {
         let loss = 1.0 / (step + 1) as f64;
         collector.collect(Record::scalar("train.loss", loss).step(step));

@@ -19,7 +19,8 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
-use forebay::sink::JsonLinesSink;
+use forebay::sink::{JsonLinesSink, TensorBoardSink};
+use forebay::tfevents::{Encoder, Summary};
 use forebay::{Builder, Collector, Event, FlushStrategy, Record, State, StopError};
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
 
@@ -91,6 +92,7 @@ fn measure(table: &Table) -> Outcome<()> {
         through_the_worker(rounds, 100)
     })?;
     table.ratio("JSON Lines / bare loop of the encoder", Budget::AtLeast(0.7), json_lines)?;
+    table.ratio("TensorBoard / bare loop of the encoder", Budget::AtLeast(0.7), tensorboard)?;
     stop_with_pending(table)?;
     stop_with_a_hung_sink(table)?;
     if table.is_first {
@@ -442,6 +444,47 @@ fn json_lines(rounds: usize) -> Outcome<Duel> {
     };
     theirs()?;
     Ok(duel(rounds.div_ceil(4), EVENTS, ours, || theirs().unwrap_or(Duration::MAX)))
+}
+
+fn tensorboard(rounds: usize) -> Outcome<Duel> {
+    const EVENTS: u64 = 20_000;
+    const NAMES: [&str; 4] = ["train.loss", "train.accuracy", "train.gradient_norm", "train.rate"];
+    let folder = tempfile::tempdir()?;
+    let sink = TensorBoardSink::create(folder.path().join("ours"))?;
+    let collector =
+        Collector::builder().capacity(EVENTS as usize).flush(FlushStrategy::Manual).sink(sink).start()?;
+    let record = |n: u64| Record::scalar(NAMES[n as usize % 4], 0.123_456_789).step(n / 4);
+    let mut next = 0;
+    let ours = || {
+        collector.collect_batch((next..next + EVENTS).map(record));
+        next += EVENTS;
+        let begun = Instant::now();
+        let _ = collector.flush();
+        begun.elapsed()
+    };
+    let mut file = std::fs::File::create(folder.path().join("theirs"))?;
+    let mut encoder = Encoder::new();
+    encoder.begin_file(0.0, 0);
+    let mut next = 0;
+    // From the same records, which lie in memory here.
+    let mut theirs = || -> Outcome<Duration> {
+        let records: Vec<Record> = (next..next + EVENTS).map(record).collect();
+        next += EVENTS;
+        let begun = Instant::now();
+        for batch in records.chunks(100) {
+            for record in batch {
+                let step = record.get_step().map_or(0, |step| step as i64);
+                let value = Summary::Scalar(record.value().as_f64().unwrap_or(f64::NAN) as f32);
+                let time = record.unix_nanos() as f64 / 1e9;
+                encoder.add(time, step, &record.name().replace('.', "/"), value)?;
+            }
+            file.write_all(encoder.bytes())?;
+            encoder.clear();
+        }
+        Ok(begun.elapsed())
+    };
+    theirs()?;
+    Ok(duel(rounds, EVENTS as usize, ours, || theirs().unwrap_or(Duration::MAX)))
 }
 
 fn stop_with_pending(table: &Table) -> Outcome<()> {

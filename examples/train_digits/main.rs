@@ -53,11 +53,13 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
 
     let path = options.out.join("events.jsonl");
     let recent = MemorySink::new().keep_last(1000).named("last 1,000");
-    let collector = Collector::builder()
+    let builder = Collector::builder()
         .overflow(options.overflow)
         .sink(JsonLinesSink::create(&path)?)
-        .sink(recent.clone())
-        .start()?;
+        .sink(recent.clone());
+    #[cfg(feature = "tensorboard")]
+    let builder = builder.sink(forebay::sink::TensorBoardSink::create(&options.out)?);
+    let collector = builder.start()?;
     let mut observer = Observer::new(collector.clone());
     let trained = train::train(options, &digits, &interrupted, &mut observer)?;
     let stopped = collector.stop()?;

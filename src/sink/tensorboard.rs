@@ -1,0 +1,431 @@
+//! Files that TensorBoard shows while the run goes on.
+//!
+//! What a record looks like is the encoder's business ([`tfevents`](crate::tfevents)); here it is decided what is
+//! written under which tag and step, into which file, and what happens when that cannot be written.
+
+mod files;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Sink, SinkError};
+use crate::batch::Batch;
+use crate::catalog::training;
+use crate::event::{Event, Fields, Image, ImageFormat, Record, Value};
+use crate::pattern::Pattern;
+use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatus, Summary};
+
+/// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
+///
+/// One folder is one run and has one writer: give every rank a folder of its own. Each sink begins a new file in it.
+///
+/// # What is written
+///
+/// | record | shown as |
+/// |---|---|
+/// | scalar, integer, boolean | scalar, as a 32-bit float: TensorBoard has no wider one. NaN and infinities are shown |
+/// | text | text (Markdown) |
+/// | histogram | histogram; values that were not finite are counted in a scalar beside it, `<tag>/non_finite` |
+/// | image | image; raw pixels become a PNG here, on the worker |
+/// | fields | each of its values by the same rules, under `<tag>/<name>`, nested ones too |
+/// | [`training::Started`] | the row of the folder in the table of hyper-parameters, from its `config` |
+/// | [`training::Completed`], `EarlyStopped`, `Failed` | how that run ended, besides their fields |
+///
+/// Records without a value, and lists, have nothing to show and are passed over. So is what no
+/// [`route`](Self::route) takes.
+///
+/// * **Tag**: the name of the record, with `/` for every `.`, so that `train.loss` stands in the group `train`.
+/// * **Step**: that of the record. A record without a step has the one after the last of its tag, from 0. Steps beyond
+///   `i64::MAX` are refused. (From 2^31 on, TensorBoard's table of hyper-parameters fails for the run; from 2^53 on, a
+///   browser rounds them.)
+/// * **Moment**: that of the record. Values of one step that follow one another share the moment of the first.
+/// * A tag keeps the kind it had first: a value of another kind is refused. So are tags beyond
+///   100,000 ([`most_tags`](Self::most_tags)).
+/// * A step before the last one of its tag: see [`BackwardStep`].
+///
+/// What is refused is counted as failed; everything else in the batch is written.
+///
+/// # When it cannot be written
+///
+/// Every batch is one `write`, so a process that is killed loses nothing that was delivered; at most the last record
+/// is torn, which TensorBoard waits for and never shows. A write that fails is cut off again and its batch counted
+/// as failed. The next one begins a new file, also when the folder had been removed meanwhile: TensorBoard reads on there.
+///
+/// TensorBoard shows 1,000 points a scalar tag, chosen at random, unless it is started with more, as in
+/// `--samples_per_plugin scalars=1000000`; they are all in the file. (`scalars=0`, which is said to mean all, shows none
+/// in version 2.21.)
+///
+/// ```
+/// use forebay::sink::TensorBoardSink;
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let runs = folder.path();
+/// let sink = TensorBoardSink::create(runs.join("1"))?.route("train.*");
+/// let collector = Collector::builder().sink(sink).start()?;
+/// for step in 0..100 {
+///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+/// }
+/// collector.stop()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`training::Started`]: crate::catalog::training::Started
+/// [`training::Completed`]: crate::catalog::training::Completed
+pub struct TensorBoardSink {
+    name: String,
+    folder: PathBuf,
+    routes: Vec<Pattern>,
+    backward: BackwardStep,
+    encoder: Encoder,
+    /// `None` after a write failed: the next batch begins a new one.
+    file: Option<File>,
+    /// Bytes of whole records in it.
+    length: u64,
+    path: PathBuf,
+    /// When the file was last seen to be there.
+    seen_at: SystemTime,
+    /// The tag of the record at hand; its memory is used again.
+    tag: String,
+}
+
+/// What a [`TensorBoardSink`] does with a step before the last one of its tag.
+///
+/// TensorBoard deletes the points of a tag from such a step on. That is right where a run was resumed and goes over
+/// steps again, and wrong where two threads merely came in the wrong order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum BackwardStep {
+    /// The value is refused, and counted as failed. The default.
+    #[default]
+    Refuse,
+    /// A new file begins at that step, as for a run that was resumed: from there on, the new points take the place of
+    /// the old ones. The old ones stay in the older file.
+    NewFile,
+}
+
+impl TensorBoardSink {
+    /// A sink named `tensorboard` that begins a file in `folder`, which is created if it is missing, with its
+    /// parents.
+    ///
+    /// # Errors
+    ///
+    /// The system's, with the path in its text.
+    pub fn create(folder: impl AsRef<Path>) -> io::Result<Self> {
+        let folder = folder.as_ref().to_owned();
+        let mut sink = Self {
+            name: "tensorboard".to_owned(),
+            routes: Vec::new(),
+            backward: BackwardStep::default(),
+            encoder: Encoder::new(),
+            file: None,
+            length: 0,
+            path: PathBuf::new(),
+            seen_at: UNIX_EPOCH,
+            tag: String::new(),
+            folder,
+        };
+        sink.begin_file(0).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot write to {}: {error}", sink.folder.display()))
+        })?;
+        Ok(sink)
+    }
+
+    /// The same for a run that goes on at `step`, the first that is to be written: points from there on that an
+    /// earlier process wrote are shown no longer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create).
+    pub fn resume(folder: impl AsRef<Path>, step: u64) -> io::Result<Self> {
+        let mut sink = Self::create(folder)?;
+        let step = i64::try_from(step).unwrap_or(i64::MAX);
+        // In the file that was just begun: nothing was written behind its head yet.
+        sink.rewrite_head(step)?;
+        Ok(sink)
+    }
+
+    /// Gives it another name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Takes records whose name the pattern stands for, and those of earlier routes; without any, all. A text that is
+    /// no [`Pattern`] (a bracket is not closed) stands for itself; make a `Pattern` to be told.
+    pub fn route(mut self, pattern: impl Into<Pattern>) -> Self {
+        self.routes.push(pattern.into());
+        self
+    }
+
+    /// Says what happens to a step before the last one of its tag.
+    pub fn backward_steps(mut self, what: BackwardStep) -> Self {
+        self.backward = what;
+        self
+    }
+
+    /// Changes how many tags there may be. Each takes about 100 bytes and the length of its name. Defaults to 100,000.
+    pub fn most_tags(mut self, tags: usize) -> Self {
+        self.encoder = self.encoder.with_most_tags(tags);
+        self
+    }
+
+    /// The file that it writes to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins a new file, whose head says that points from `step` on are its own.
+    fn begin_file(&mut self, step: i64) -> io::Result<()> {
+        self.file = None;
+        let (path, file) = files::create(&self.folder)?;
+        self.path = path;
+        self.file = Some(file);
+        self.length = 0;
+        self.rewrite_head(step)
+    }
+
+    fn rewrite_head(&mut self, step: i64) -> io::Result<()> {
+        if let Some(file) = &mut self.file {
+            file.set_len(0)?;
+        }
+        self.length = 0;
+        self.encoder.begin_file(seconds(crate::clock::unix_nanos()), step);
+        self.write()
+    }
+
+    /// Writes what was encoded, all of it or nothing.
+    fn write(&mut self) -> io::Result<()> {
+        let bytes = self.encoder.bytes();
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        let written = file.write_all(bytes);
+        let length = bytes.len() as u64;
+        self.encoder.clear();
+        match written {
+            Ok(()) => {
+                self.length += length;
+                Ok(())
+            }
+            Err(error) => {
+                // Should that fail as well, the torn record stays the last of its file.
+                let _ = file.set_len(self.length);
+                self.file = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Encodes all that a record shows; leaves behind why values were refused.
+    fn encode(&mut self, record: &Record, refused: &mut Vec<SinkError>) {
+        let Some(step) = record.get_step().map(i64::try_from).transpose().ok() else {
+            refused.push(SinkError::write_failed(format!(
+                "step {} of {:?} is more than TensorBoard can tell",
+                record.get_step().unwrap_or_default(),
+                Event::name(record)
+            )));
+            return;
+        };
+        let mut tag = std::mem::take(&mut self.tag);
+        set_tag(&mut tag, Event::name(record));
+        let mut writer = Writer { sink: self, step, wall_time: seconds(record.unix_nanos()), refused };
+        writer.session(record);
+        writer.value(&tag, record.value());
+        self.tag = tag;
+    }
+
+    /// Whether the file is gone: one whose folder was removed takes writes as ever, and nobody reads them. Looked at once a
+    /// second and after a flush, because it asks the system.
+    fn is_removed(&mut self, now: SystemTime) -> bool {
+        if now.duration_since(self.seen_at).is_ok_and(|ago| ago < Duration::from_secs(1)) {
+            return false;
+        }
+        self.seen_at = now;
+        !self.path.exists()
+    }
+
+    fn takes(&self, record: &Record) -> bool {
+        self.routes.is_empty() || self.routes.iter().any(|route| route.matches(Event::name(record)))
+    }
+}
+
+/// The tag of a record of that name.
+fn set_tag(tag: &mut String, name: &str) {
+    tag.clear();
+    for (place, part) in name.split('.').enumerate() {
+        if place > 0 {
+            tag.push('/');
+        }
+        tag.push_str(part);
+    }
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// Where the values of one record go.
+struct Writer<'a> {
+    sink: &'a mut TensorBoardSink,
+    step: Option<i64>,
+    wall_time: f64,
+    refused: &'a mut Vec<SinkError>,
+}
+
+impl Writer<'_> {
+    fn value(&mut self, tag: &str, value: &Value) {
+        match value {
+            Value::Empty | Value::List(_) => {}
+            Value::Scalar(number) => self.add(tag, Summary::Scalar(*number as f32)),
+            Value::Integer(number) => self.add(tag, Summary::Scalar(*number as f32)),
+            Value::Bool(is) => self.add(tag, Summary::Scalar(f32::from(*is))),
+            Value::Text(text) => self.add(tag, Summary::Text(text)),
+            Value::Histogram(histogram) => {
+                self.add(tag, Summary::Histogram(histogram));
+                if histogram.non_finite() > 0 {
+                    let count = histogram.non_finite() as f32;
+                    self.add(&format!("{tag}/non_finite"), Summary::Scalar(count));
+                }
+            }
+            Value::Image(image) => match as_png(image) {
+                Ok(png) => {
+                    let (width, height) = (image.width, image.height);
+                    self.add(tag, Summary::Image { width, height, png: &png });
+                }
+                Err(why) => {
+                    self.refused.push(SinkError::write_failed(format!("image {tag:?}: {why}")).permanent());
+                }
+            },
+            Value::Fields(fields) => {
+                for (name, value) in fields.iter() {
+                    self.value(&format!("{tag}/{}", name.replace('.', "/")), value);
+                }
+            }
+        }
+    }
+
+    /// What the table of hyper-parameters shows of the life of a run.
+    fn session(&mut self, record: &Record) {
+        if !Event::name(record).starts_with("training.") {
+            return;
+        }
+        let fields = record.value().as_fields();
+        let ended = |status| Summary::SessionEnd { status, ended_at: seconds(record.unix_nanos()) };
+        match Event::name(record) {
+            training::Started::NAME => {
+                let nothing = Fields::new();
+                let settings = fields.and_then(|fields| fields.get("config")).and_then(Value::as_fields);
+                let start = Summary::SessionStart {
+                    // Without a name, a folder is a group of its own: a row of the table.
+                    group: "",
+                    settings: settings.unwrap_or(&nothing),
+                    began_at: self.wall_time,
+                };
+                self.add(SESSION_START, start);
+            }
+            training::Completed::NAME | training::EarlyStopped::NAME => {
+                self.add(SESSION_END, ended(SessionStatus::Success));
+            }
+            training::Failed::NAME => self.add(SESSION_END, ended(SessionStatus::Failure)),
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, tag: &str, summary: Summary<'_>) {
+        let step = self.step.unwrap_or_else(|| self.sink.encoder.next_step(tag));
+        let mut added = self.sink.encoder.add(self.wall_time, step, tag, summary);
+        if matches!(added, Err(Refused::Backward { .. })) && self.sink.backward == BackwardStep::NewFile {
+            // What was encoded so far belongs to the old file.
+            let begun = self.sink.write().and_then(|()| {
+                self.sink.encoder.forget_steps();
+                self.sink.begin_file(step)
+            });
+            if let Err(error) = begun {
+                self.refused.push(error.into());
+                return;
+            }
+            added = self.sink.encoder.add(self.wall_time, step, tag, summary);
+        }
+        if let Err(refused) = added {
+            self.refused.push(SinkError::write_failed(refused.to_string()).permanent());
+        }
+    }
+}
+
+impl Sink<Record> for TensorBoardSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        if self.file.is_none() || self.is_removed(batch.time()) {
+            // Behind all that was written: no point of an older file is meant.
+            let after = self.encoder.last_step().map_or(0, |last| last.saturating_add(1));
+            self.begin_file(after)?;
+        }
+        let (mut refused_events, mut first) = (0, None);
+        for record in batch {
+            if self.takes(record) {
+                let mut refused = Vec::new();
+                self.encode(record, &mut refused);
+                if !refused.is_empty() {
+                    refused_events += 1;
+                    first = first.or(refused.into_iter().next());
+                }
+            }
+        }
+        self.write()?;
+        match first {
+            None => Ok(()),
+            Some(error) => Err(error.only(refused_events)),
+        }
+    }
+
+    /// There is nothing to push out; but the next batch looks whether the file is still there.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.seen_at = UNIX_EPOCH;
+        Ok(())
+    }
+}
+
+/// The bytes of a PNG file.
+fn as_png(image: &Image) -> Result<Vec<u8>, String> {
+    let (color, channels) = match image.format {
+        ImageFormat::Png => return Ok(image.bytes.clone()),
+        ImageFormat::Gray8 => (png::ColorType::Grayscale, 1),
+        ImageFormat::Rgb8 => (png::ColorType::Rgb, 3),
+        ImageFormat::Rgba8 => (png::ColorType::Rgba, 4),
+    };
+    let expected = u64::from(image.width) * u64::from(image.height) * channels;
+    if image.bytes.len() as u64 != expected || expected == 0 {
+        let (width, height, has) = (image.width, image.height, image.bytes.len());
+        return Err(format!("{width} x {height} pixels of {channels} bytes are {expected} bytes, not {has}"));
+    }
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, image.width, image.height);
+    encoder.set_color(color);
+    encoder.set_depth(png::BitDepth::Eight);
+    // The worker has other things to do: large files are better than late ones.
+    encoder.set_compression(png::Compression::Fast);
+    let written = encoder.write_header().and_then(|mut writer| {
+        writer.write_image_data(&image.bytes)?;
+        writer.finish()
+    });
+    match written {
+        Ok(()) => Ok(file),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl fmt::Debug for TensorBoardSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TensorBoardSink")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,126 @@
+//! Protocol buffers and the framing of records, as far as event files need them.
+
+/// Wire types: <https://protobuf.dev/programming-guides/encoding/>.
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const BYTES: u8 = 2;
+const FIXED32: u8 = 5;
+
+/// Writes fields behind one another. All field numbers here are below 16, so that a key is one byte.
+pub(super) trait Wire {
+    fn varint(&mut self, field: u8, value: u64);
+    fn fixed32(&mut self, field: u8, value: f32);
+    fn fixed64(&mut self, field: u8, value: f64);
+    fn bytes(&mut self, field: u8, value: &[u8]);
+    /// The begin of a message of that many bytes inside of this one.
+    fn key_of_message(&mut self, field: u8, length: u64);
+    /// A message inside of this one.
+    fn message(&mut self, field: u8, write: impl FnOnce(&mut Vec<u8>));
+}
+
+impl Wire for Vec<u8> {
+    fn varint(&mut self, field: u8, value: u64) {
+        self.push(field << 3 | VARINT);
+        push_varint(self, value);
+    }
+
+    fn fixed32(&mut self, field: u8, value: f32) {
+        self.push(field << 3 | FIXED32);
+        self.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn fixed64(&mut self, field: u8, value: f64) {
+        self.push(field << 3 | FIXED64);
+        self.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn bytes(&mut self, field: u8, value: &[u8]) {
+        self.push(field << 3 | BYTES);
+        push_varint(self, value.len() as u64);
+        self.extend_from_slice(value);
+    }
+
+    fn key_of_message(&mut self, field: u8, length: u64) {
+        self.push(field << 3 | BYTES);
+        push_varint(self, length);
+    }
+
+    fn message(&mut self, field: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        self.push(field << 3 | BYTES);
+        let begin = self.len();
+        write(self);
+        // Its length comes before it, and is known only now: behind it first, then turned to the front.
+        let length = self.len() - begin;
+        push_varint(self, length as u64);
+        let size = self.len() - begin - length;
+        self[begin..].rotate_right(size);
+    }
+}
+
+/// How many bytes a number takes.
+pub(super) fn varint_size(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// The checksum of a record: CRC-32C, turned by 15 bits and shifted, so that a checksum of data that holds
+/// checksums is not weak.
+///
+/// ```
+/// assert_eq!(forebay::tfevents::masked_crc32c(b"\x1a\x11CRC test, one two"), 0x5794_d08a);
+/// ```
+pub fn masked_crc32c(data: &[u8]) -> u32 {
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// Appends a record: its length and the checksum of that, what `write` writes, and the checksum of it.
+pub(super) fn push_record(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    const HEADER: usize = 12;
+    let begin = out.len();
+    out.extend_from_slice(&[0; HEADER]);
+    write(out);
+    let length = ((out.len() - begin - HEADER) as u64).to_le_bytes();
+    out[begin..begin + 8].copy_from_slice(&length);
+    out[begin + 8..begin + HEADER].copy_from_slice(&masked_crc32c(&length).to_le_bytes());
+    let checksum = masked_crc32c(&out[begin + HEADER..]);
+    out.extend_from_slice(&checksum.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_those_of_the_format() {
+        assert_eq!(masked_crc32c(b"\x1a\x11CRC test, one two"), 0x5794_d08a);
+        assert_eq!(crc32c::crc32c(&[0; 32]), 0x8a91_36aa);
+    }
+
+    #[test]
+    fn numbers_and_messages_of_every_length() {
+        for (value, bytes) in [
+            (0, &[0x08, 0][..]),
+            (127, &[0x08, 0x7f]),
+            (128, &[0x08, 0x80, 1]),
+            (u64::MAX, &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]),
+        ] {
+            let mut out = Vec::new();
+            out.varint(1, value);
+            assert_eq!(out, bytes);
+        }
+        for length in [0, 1, 127, 128, 16_383, 16_384, 100_000] {
+            let inner: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let (mut message, mut bytes) = (vec![7], vec![7]);
+            message.message(2, |out| out.extend_from_slice(&inner));
+            bytes.bytes(2, &inner);
+            assert_eq!(message, bytes);
+        }
+    }
+}

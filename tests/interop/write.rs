@@ -1,0 +1,94 @@
+//! Writes runs for `check.py`, which asks the real TensorBoard what it sees in them.
+#![allow(clippy::print_stdout, reason = "a program that talks to a script")]
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use forebay::catalog::training;
+use forebay::sink::TensorBoardSink;
+use forebay::{Collector, Fields, Histogram, Image, ImageFormat, Record};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn main() -> Outcome {
+    let folder = std::env::args().nth(1).ok_or("say where to write")?;
+    let folder = Path::new(&folder);
+    everything(&folder.join("everything"))?;
+    // In a run of its own: TensorBoard's table of hyper-parameters fails at steps of more than 31 bits.
+    let far = [1 << 53, (1 << 53) + 1].map(|step| Record::scalar("far", 1.0).step(step));
+    run(TensorBoardSink::create(folder.join("far"))?, far)?;
+    resumed(&folder.join("resumed"))?;
+    torn(&folder.join("torn"))?;
+    for rank in 0..2 {
+        this_rank(&folder.join(format!("ranks/{rank}")), rank)?;
+    }
+    Ok(())
+}
+
+fn run(sink: TensorBoardSink, records: impl IntoIterator<Item = Record>) -> Outcome {
+    let collector = Collector::builder().capacity(100_000).sink(sink).start()?;
+    let mut offered = 0;
+    for record in records {
+        collector.collect(record);
+        offered += 1;
+    }
+    let stats = collector.stop()?.stats;
+    stats.check_law(offered)?;
+    let failed = stats.sinks[0].failed + stats.evicted;
+    if failed > 0 { Err(format!("{failed} events were not written").into()) } else { Ok(()) }
+}
+
+/// The value of a step: any 32 bits, so that some are NaN, infinite or denormal. `check.py` knows the formula.
+fn value(step: u64) -> f32 {
+    f32::from_bits((step as u32).wrapping_mul(0x9e37_79b9))
+}
+
+fn everything(folder: &Path) -> Outcome {
+    let mut records: Vec<Record> = Vec::new();
+    let config = Fields::new().with("rate", 0.125).with("layers", 3).with("name", "mlp").with("fast", true);
+    let run_id = "everything".to_owned();
+    records.push(training::Started { run_id, config, model_type: None }.into());
+    for step in 0..5_000 {
+        records.push(Record::scalar("train.bits", value(step)).step(step));
+        records.push(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+    }
+    for step in 0..3_u32 {
+        let weights: Vec<f64> = (0..100).map(|n| f64::from(n * (step + 1))).collect();
+        let step = u64::from(step);
+        records.push(Record::histogram("weights", Histogram::from_values(&weights, 10)).step(step));
+        records.push(Record::text("notes", format!("step **{step}**")).step(step));
+        let bytes = (0..4 * 3 * 3).map(|n| n * 7 + step as u8).collect();
+        let image = Image { width: 4, height: 3, format: ImageFormat::Rgb8, bytes };
+        records.push(Record::image("picture", image).step(step));
+    }
+    let final_metrics = Fields::new().with("accuracy", 0.5);
+    let total_duration = std::time::Duration::from_secs(1);
+    records.push(training::Completed { final_metrics, total_duration }.into());
+    run(TensorBoardSink::create(folder)?, records)
+}
+
+/// Ten steps; then another process goes on at step 6.
+fn resumed(folder: &Path) -> Outcome {
+    let steps = |range: std::ops::Range<u64>, value: f64| {
+        range.map(move |step| Record::scalar("train.loss", value).step(step))
+    };
+    run(TensorBoardSink::create(folder)?, steps(0..10, 1.0))?;
+    run(TensorBoardSink::resume(folder, 6)?, steps(6..12, 2.0))
+}
+
+/// A file whose last record is torn, and the file of the process that went on.
+fn torn(folder: &Path) -> Outcome {
+    let steps = |range: std::ops::Range<u64>| range.map(|step| Record::scalar("train.loss", 1.0).step(step));
+    let sink = TensorBoardSink::create(folder)?;
+    let path = sink.path().to_owned();
+    run(sink, steps(0..10))?;
+    let bytes = fs::read(&path)?;
+    fs::write(&path, &bytes[..bytes.len() - 5])?;
+    run(TensorBoardSink::resume(folder, 9)?, steps(9..20))
+}
+
+fn this_rank(folder: &Path, rank: u32) -> Outcome {
+    let steps = (0..10).map(|step| Record::scalar("train.loss", f64::from(rank)).step(step));
+    run(TensorBoardSink::create(folder)?, steps)
+}
