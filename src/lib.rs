@@ -44,6 +44,8 @@ pub use stats::{Rejected, SinkStats, Stats};
 mod error;
 pub use error::{BuildError, CollectError, FlushError, Refusal, SinkChangeError, StartError, StopError};
 
+pub mod history;
+
 mod pattern;
 pub use pattern::{Pattern, PatternError};
 

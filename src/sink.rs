@@ -7,6 +7,8 @@ mod console;
 mod function;
 mod json_lines;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
 
@@ -14,6 +16,10 @@ pub use console::ConsoleSink;
 pub use function::{FnSink, from_fn};
 pub use json_lines::JsonLinesSink;
 pub use memory::MemorySink;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteSink;
+#[cfg(feature = "sqlite")]
+pub(crate) use sqlite::row_to_record;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::{BackwardStep, TensorBoardSink};
 

@@ -93,6 +93,11 @@ fn measure(table: &Table) -> Outcome<()> {
     })?;
     table.ratio("JSON Lines / bare loop of the encoder", Budget::AtLeast(0.7), json_lines)?;
     table.ratio("TensorBoard / bare loop of the encoder", Budget::AtLeast(0.7), tensorboard)?;
+    #[cfg(feature = "sqlite")]
+    {
+        table.ratio("SQLite / bare prepared inserts in one transaction", Budget::AtLeast(0.7), sqlite)?;
+        query(table)?;
+    }
     stop_with_pending(table)?;
     stop_with_a_hung_sink(table)?;
     if table.is_first {
@@ -485,6 +490,81 @@ fn tensorboard(rounds: usize) -> Outcome<Duel> {
     };
     theirs()?;
     Ok(duel(rounds, EVENTS as usize, ours, || theirs().unwrap_or(Duration::MAX)))
+}
+
+/// 20,000 records, a transaction each time, into tables of the same form with the same indices.
+#[cfg(feature = "sqlite")]
+fn sqlite(rounds: usize) -> Outcome<Duel> {
+    const EVENTS: u64 = 20_000;
+    let folder = tempfile::tempdir()?;
+    let record = |step| Record::scalar("train.loss", 0.123_456_789).step(step);
+    let sink = forebay::sink::SqliteSink::create(folder.path().join("ours.db"))?;
+    let builder = Collector::builder().capacity(EVENTS as usize).batch_size(EVENTS as usize);
+    let collector = builder.flush(FlushStrategy::Manual).sink(sink).start()?;
+    let ours = || {
+        collector.collect_batch((0..EVENTS).map(record));
+        let begun = Instant::now();
+        let _ = collector.flush();
+        begun.elapsed()
+    };
+    drop(forebay::sink::SqliteSink::create(folder.path().join("theirs.db"))?);
+    let mut database = rusqlite::Connection::open(folder.path().join("theirs.db"))?;
+    database.pragma_update(None, "synchronous", "NORMAL")?;
+    database.execute_batch(
+        "INSERT INTO runs VALUES (1, 'bare', 0); INSERT INTO names VALUES (1, 'train.loss')",
+    )?;
+    let mut theirs = || -> Outcome<Duration> {
+        let records: Vec<Record> = (0..EVENTS).map(record).collect();
+        let begun = Instant::now();
+        let transaction = database.transaction()?;
+        {
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO events (run, name, time, step, priority, kind, value) VALUES (1, 1, ?, ?, 1, 'scalar', ?)",
+            )?;
+            for record in &records {
+                let step = record.get_step().map(|step| step as i64);
+                insert.execute((record.unix_nanos() as i64, step, record.value().as_f64()))?;
+            }
+        }
+        transaction.commit()?;
+        Ok(begun.elapsed())
+    };
+    theirs()?;
+    Ok(duel(rounds.div_ceil(4), EVENTS as usize, ours, || theirs().unwrap_or(Duration::MAX)))
+}
+
+#[cfg(feature = "sqlite")]
+fn query(table: &Table) -> Outcome<()> {
+    use forebay::history::{EventQuery, History, SqliteHistory};
+    use forebay::sink::Sink;
+    let what = "a query of 1,000,000 events by name and time, in ms";
+    if !table.wants(what) || !table.is_first {
+        return Ok(());
+    }
+    let events = if table.is_test { 1_000 } else { 1_000_000 };
+    const NAMES: [&str; 4] = ["train.loss", "train.accuracy", "train.gradient_norm", "train.rate"];
+    let folder = tempfile::tempdir()?;
+    let mut sink = forebay::sink::SqliteSink::create(folder.path().join("events.db"))?;
+    let second = |n: u64| std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + n / 100);
+    let record = |n: u64| Record::scalar(NAMES[n as usize % 4], 0.5).step(n / 4).with_time(second(n));
+    for begin in (0..events).step_by(1_000) {
+        sink.write_batch(&forebay::Batch::from_events((begin..begin + 1_000).map(record).collect()))?;
+    }
+    let history = SqliteHistory::open(folder.path().join("events.db"))?;
+    // Ten seconds in the middle: 250 of a million.
+    let middle = second(events / 2);
+    let query = EventQuery::new().name("train.loss").since(middle).before(middle + Duration::from_secs(10));
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let found = history.query(&query)?.len();
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        if !table.is_test && found != 250 {
+            return Err(format!("{found} events were found").into());
+        }
+    }
+    table.line(what, 0.0, 0.0, duel::median(times), Budget::AtMost(50.0));
+    Ok(())
 }
 
 fn stop_with_pending(table: &Table) -> Outcome<()> {

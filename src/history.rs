@@ -1,0 +1,214 @@
+//! What was collected, asked for again: one query, the same answers from every place that keeps records.
+//!
+//! | place | what it keeps |
+//! |---|---|
+//! | [`JsonLinesHistory`] | what a [`JsonLinesSink`](crate::sink::JsonLinesSink) wrote |
+//! | `SqliteHistory` (feature `sqlite`) | what a `SqliteSink` wrote |
+//! | [`Recent`] | the last records, in memory |
+//!
+//! All may be asked while a run goes on and writes.
+//!
+//! ```
+//! use forebay::history::{EventQuery, History, Recent};
+//! use forebay::{Collector, Record};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let recent = Recent::<1000>::new();
+//! let collector = Collector::builder().sink(recent.clone()).start()?;
+//! for step in 0..100 {
+//!     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+//! }
+//! collector.stop()?;
+//! let last = recent.query(&EventQuery::new().name("train.*").steps(50..).newest_first().limit(2))?;
+//! assert_eq!(last.iter().map(|record| record.get_step()).collect::<Vec<_>>(), [Some(99), Some(98)]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod json_lines;
+mod recent;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+pub use json_lines::{JsonLinesHistory, JsonLinesReader};
+pub use recent::Recent;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteHistory;
+
+use std::collections::VecDeque;
+use std::ops::{Bound, RangeBounds};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::event::{Event, Name, Priority, Record, Value};
+use crate::pattern::Pattern;
+
+/// A place that keeps records and can be asked for them.
+pub trait History {
+    /// The records that the query asks for, in the order in which they were delivered, or the other way round.
+    ///
+    /// # Errors
+    ///
+    /// The place cannot be read.
+    fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError>;
+
+    /// All records with that correlation id.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query).
+    fn correlated(&self, id: &str) -> Result<Vec<Record>, HistoryError> {
+        self.query(&EventQuery::new().correlation(id))
+    }
+}
+
+/// Why a place could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {place}")]
+#[non_exhaustive]
+pub struct HistoryError {
+    /// Which place.
+    pub place: String,
+    /// Why.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Which records are asked for: those for which all conditions hold. Without any, all.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct EventQuery {
+    name: Option<Pattern>,
+    /// Nanoseconds since 1970; the first that is inside, the first that is not.
+    from_time: Option<u64>,
+    until_time: Option<u64>,
+    /// The first and the last that are inside.
+    steps: Option<(u64, u64)>,
+    priority: Option<Priority>,
+    source: Option<String>,
+    correlation: Option<String>,
+    contains: Vec<(Name, Value)>,
+    limit: Option<usize>,
+    is_newest_first: bool,
+}
+
+impl EventQuery {
+    /// Asks for everything.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The name fits the pattern. A text that is no [`Pattern`] stands for itself.
+    pub fn name(mut self, pattern: impl Into<Pattern>) -> Self {
+        self.name = Some(pattern.into());
+        self
+    }
+
+    /// It was made at `time` or later.
+    pub fn since(mut self, time: SystemTime) -> Self {
+        self.from_time = Some(nanos(time));
+        self
+    }
+
+    /// It was made before `time`.
+    pub fn before(mut self, time: SystemTime) -> Self {
+        self.until_time = Some(nanos(time));
+        self
+    }
+
+    /// It has a step, and that lies in the range.
+    pub fn steps(mut self, range: impl RangeBounds<u64>) -> Self {
+        let first = match range.start_bound() {
+            Bound::Included(first) => Some(*first),
+            Bound::Excluded(before) => before.checked_add(1),
+            Bound::Unbounded => Some(0),
+        };
+        let last = match range.end_bound() {
+            Bound::Included(last) => Some(*last),
+            Bound::Excluded(after) => after.checked_sub(1),
+            Bound::Unbounded => Some(u64::MAX),
+        };
+        // A range in which nothing lies.
+        self.steps = Some(first.zip(last).unwrap_or((1, 0)));
+        self
+    }
+
+    /// It has that priority.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// It has that source.
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// It has that correlation id.
+    pub fn correlation(mut self, id: impl Into<String>) -> Self {
+        self.correlation = Some(id.into());
+        self
+    }
+
+    /// Among its fields, or in its metadata, there is one of that name and value. May be said several times: all must be
+    /// there.
+    pub fn contains(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
+        self.contains.push((name.into(), value.into()));
+        self
+    }
+
+    /// The first `records` of those that fit, in the order that is asked for.
+    pub fn limit(mut self, records: usize) -> Self {
+        self.limit = Some(records);
+        self
+    }
+
+    /// The last delivered comes first.
+    pub fn newest_first(mut self) -> Self {
+        self.is_newest_first = true;
+        self
+    }
+
+    /// Whether all conditions hold for the record. Order and limit are none.
+    pub fn matches(&self, record: &Record) -> bool {
+        let time = record.unix_nanos();
+        let extra = record.extra();
+        let of_extra = |wanted: &Option<String>, part: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| part == Some(wanted))
+        };
+        self.name.as_ref().is_none_or(|name| name.matches(Event::name(record)))
+            && self.from_time.is_none_or(|from| time >= from)
+            && self.until_time.is_none_or(|until| time < until)
+            && self.steps.is_none_or(|(first, last)| {
+                record.get_step().is_some_and(|step| (first..=last).contains(&step))
+            })
+            && self.priority.is_none_or(|priority| priority == record.get_priority())
+            && of_extra(&self.source, extra.and_then(|extra| extra.source.as_deref()))
+            && of_extra(&self.correlation, extra.and_then(|extra| extra.correlation_id.as_deref()))
+            && self.contains.iter().all(|(name, value)| {
+                let fields = record.value().as_fields();
+                let metadata = extra.map(|extra| &extra.metadata);
+                fields.into_iter().chain(metadata).any(|fields| fields.get(name) == Some(value))
+            })
+    }
+
+    /// Takes of all records, in the order of their delivery, those that are asked for. Keeps no more than that.
+    fn select<T>(&self, records: impl Iterator<Item = T>, is_in: impl Fn(&T) -> bool) -> Vec<T> {
+        let limit = self.limit.unwrap_or(usize::MAX);
+        if !self.is_newest_first {
+            return records.filter(is_in).take(limit).collect();
+        }
+        let mut last = VecDeque::new();
+        for record in records.filter(is_in) {
+            if last.len() == limit {
+                last.pop_front();
+            }
+            if limit > 0 {
+                last.push_back(record);
+            }
+        }
+        last.into_iter().rev().collect()
+    }
+}
+
+fn nanos(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}

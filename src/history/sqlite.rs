@@ -1,0 +1,115 @@
+//! The database of an SQLite sink, read while it is written.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::Value as Cell;
+use rusqlite::{Connection, OpenFlags, params_from_iter};
+
+use super::{EventQuery, History, HistoryError};
+use crate::event::Record;
+use crate::sink::row_to_record;
+use crate::sync::Mutex;
+
+/// The database of a [`SqliteSink`](crate::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
+/// nothing.
+#[derive(Debug)]
+pub struct SqliteHistory {
+    path: PathBuf,
+    database: Mutex<Connection>,
+}
+
+impl SqliteHistory {
+    /// Opens the database.
+    ///
+    /// # Errors
+    ///
+    /// There is none at `path`, or it cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
+        let path = path.as_ref().to_owned();
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match Connection::open_with_flags(&path, flags) {
+            Ok(database) => Ok(Self { path, database: Mutex::new(database) }),
+            Err(error) => Err(failed(&path, error)),
+        }
+    }
+
+    fn find(&self, query: &EventQuery) -> Result<Vec<Record>, rusqlite::Error> {
+        let database = self.database.lock();
+        let mut sql = "SELECT name, time, step, priority, kind, value, record FROM (
+            SELECT events.id AS id, names.name AS name, time, step, priority, kind, value, record
+            FROM events JOIN names ON names.id = events.name WHERE true"
+            .to_owned();
+        let mut given: Vec<Cell> = Vec::new();
+        let mut and = |condition: &str, cell: Cell| {
+            sql.push_str(condition);
+            given.push(cell);
+        };
+        let whole = |number: u64| Cell::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+        // Beyond what the columns can hold, there is nothing.
+        if query
+            .from_time
+            .into_iter()
+            .chain(query.steps.map(|(first, _)| first))
+            .any(|from| from > i64::MAX as u64)
+        {
+            return Ok(Vec::new());
+        }
+        if let Some(from) = query.from_time {
+            and(" AND time >= ?", whole(from));
+        }
+        if let Some(until) = query.until_time {
+            and(" AND time < ?", whole(until));
+        }
+        if let Some((first, last)) = query.steps {
+            and(" AND step >= ?", whole(first));
+            and(" AND step <= ?", whole(last));
+        }
+        if let Some(priority) = query.priority {
+            and(" AND priority = ?", Cell::Integer(priority as i64));
+        }
+        if let Some(source) = &query.source {
+            and(" AND source = ?", Cell::Text(source.clone()));
+        }
+        if let Some(correlation) = &query.correlation {
+            and(" AND correlation = ?", Cell::Text(correlation.clone()));
+        }
+        if let Some(pattern) = &query.name {
+            // There are few names and many events: the pattern is tried on the names.
+            let mut names = database.prepare_cached("SELECT id, name FROM names")?;
+            let names = names.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+            let ids: Vec<String> = names
+                .filter(|name| !matches!(name, Ok((_, name)) if !pattern.matches(name)))
+                .map(|name| name.map(|(id, _)| id.to_string()))
+                .collect::<Result<_, _>>()?;
+            sql.push_str(&format!(" AND events.name IN ({})", ids.join(",")));
+        }
+        // What the columns cannot tell is looked for in the records, and then the limit comes after that.
+        let in_records = !query.contains.is_empty();
+        sql.push_str(if query.is_newest_first { ") ORDER BY id DESC" } else { ") ORDER BY id" });
+        if let Some(limit) = query.limit.filter(|_| !in_records) {
+            sql.push_str(&format!(" LIMIT {limit}"));
+        }
+        let mut statement = database.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(given))?;
+        let mut found = Vec::new();
+        while found.len() < query.limit.unwrap_or(usize::MAX)
+            && let Some(row) = rows.next()?
+        {
+            let record = row_to_record(row)?;
+            if !in_records || query.matches(&record) {
+                found.push(record);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl History for SqliteHistory {
+    fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
+        self.find(query).map_err(|error| failed(&self.path, error))
+    }
+}
+
+fn failed(path: &Path, error: rusqlite::Error) -> HistoryError {
+    HistoryError { place: path.display().to_string(), source: error.into() }
+}

@@ -1,0 +1,237 @@
+//! A database that can be asked while the run goes on.
+
+mod schema;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+
+use super::{Sink, SinkError};
+use crate::batch::Batch;
+use crate::event::{Event, Record};
+
+pub(crate) use schema::row_to_record;
+
+/// A sink that inserts records into an SQLite database, one transaction a batch.
+///
+/// The database is in WAL mode with `synchronous = NORMAL`: readers and this sink do not wait for each other, a process
+/// that is killed loses nothing that was delivered, and a power cut may lose the last batches but leaves no broken file.
+/// One writer a file; give every rank a file of its own.
+///
+/// # Schema
+///
+/// Version 1, told by `PRAGMA user_version`; `PRAGMA application_id` is `0x666f7265`. An older version is brought up to
+/// date when the database is opened, a newer one is refused.
+///
+/// | table | columns |
+/// |---|---|
+/// | `runs` | `id`; `session`, the session id of the collector; `began`, nanoseconds since 1970 |
+/// | `names` | `id`; `name` |
+/// | `events` | `id`, ascending in the order of delivery; `run`; `name`, an id; `time`, nanoseconds since 1970; `step` or NULL; `priority`, 0 critical, 1 normal, 2 low; `kind`; `value`; `source`; `correlation`; `record` |
+///
+/// `kind` is `scalar`, `integer`, `bool`, `text`, `empty` or `other`. `value` is a REAL, an INTEGER, or a TEXT; NaN, which
+/// SQLite cannot store, is the text `NaN` of kind `scalar`. `record` is the whole record as JSON, where it has more than
+/// these columns hold (fields, histograms, images, lists, metadata, tags), else NULL.
+///
+/// Views: `scalars (run, name, step, time, value)` and `log (id, session, name, time, step, priority, kind, value,
+/// source, correlation, record)`, with names instead of ids. Indices: by name and time, by name and step, by
+/// correlation id.
+///
+/// ```sql
+/// SELECT step, value FROM scalars WHERE name = 'train.loss' ORDER BY step;
+/// ```
+///
+/// # What can go wrong
+///
+/// * Events that are missing are told by an event `forebay.gap` whose integer is their number, as in JSON Lines.
+/// * A step beyond `i64::MAX` cannot be stored: that event is refused and counted.
+/// * Another process holds the database: the batch waits for [`busy_timeout`](Self::busy_timeout) and fails. So it does when
+///   the disk is full. Both are transient: the next batch is tried.
+/// * The file is read-only, broken, or not a database of ours: permanent.
+///
+/// A batch that fails is rolled back as a whole.
+pub struct SqliteSink {
+    name: String,
+    path: PathBuf,
+    database: Connection,
+    /// Ids of names that are committed. Bounded: see `MOST_NAMES`.
+    names: HashMap<Box<str>, i64>,
+    /// The run of the session at hand.
+    run: Option<(Box<str>, i64)>,
+    /// Events that were lost on the way into this database and are not told in it yet.
+    missing: u64,
+}
+
+/// How many names are remembered; beyond, they are asked of the database again.
+const MOST_NAMES: usize = 100_000;
+
+const INSERT: &str =
+    "INSERT INTO events (run, name, time, step, priority, kind, value, source, correlation, record)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+impl SqliteSink {
+    /// A sink named `sqlite` on the database at `path`, which is created if it is missing, with its parent folders.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened or written to, or it is not a database of ours, or one of a newer version.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, SinkError> {
+        let path = path.as_ref();
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut database = Connection::open_with_flags(path, flags).map_err(failed)?;
+        database.busy_timeout(Duration::from_millis(100)).map_err(failed)?;
+        schema::prepare(&mut database)?;
+        Ok(Self {
+            name: "sqlite".to_owned(),
+            path: path.to_owned(),
+            database,
+            names: HashMap::new(),
+            run: None,
+            missing: 0,
+        })
+    }
+
+    /// Gives it another name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How long a batch waits for another process that holds the database. Other sinks wait with it. Defaults to
+    /// 100 ms.
+    ///
+    /// # Errors
+    ///
+    /// SQLite does not allow it.
+    pub fn busy_timeout(self, longest: Duration) -> Result<Self, SinkError> {
+        self.database.busy_timeout(longest).map_err(failed)?;
+        Ok(self)
+    }
+
+    /// Where the database is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Inserts a batch; how many of its events cannot be stored, and why the first cannot.
+    fn insert(&mut self, batch: &Batch<Record>) -> Result<Option<(u64, String)>, rusqlite::Error> {
+        let transaction =
+            self.database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let run = match &self.run {
+            Some((session, run)) if **session == *batch.session() => *run,
+            _ => {
+                let began = batch.time().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64;
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO runs (session, began) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                    )?
+                    .execute(params![batch.session(), began])?;
+                transaction
+                    .prepare_cached("SELECT id FROM runs WHERE session = ?1")?
+                    .query_row([batch.session()], |row| row.get(0))?
+            }
+        };
+        let mut new_names = Vec::new();
+        let mut refused = None;
+        {
+            let mut insert = transaction.prepare_cached(INSERT)?;
+            let mut add = |record: &Record| -> Result<bool, rusqlite::Error> {
+                let name = Event::name(record);
+                let id = match self.names.get(name) {
+                    Some(id) => *id,
+                    None => {
+                        let id = schema::intern(&transaction, name)?;
+                        if self.names.len() >= MOST_NAMES {
+                            self.names.clear();
+                        }
+                        self.names.insert(name.into(), id);
+                        new_names.push(Box::<str>::from(name));
+                        id
+                    }
+                };
+                schema::insert(&mut insert, run, id, record)
+            };
+            let missing = self.missing + batch.gap();
+            if missing > 0 {
+                let missing = i64::try_from(missing).unwrap_or(i64::MAX);
+                add(&Record::integer("forebay.gap", missing).with_time(batch.time()))?;
+            }
+            for record in batch {
+                if !add(record)? {
+                    let step = record.get_step().unwrap_or_default();
+                    let why =
+                        || format!("step {step} of {:?} is more than SQLite can hold", Event::name(record));
+                    refused = refused.map(|(events, why)| (events + 1, why)).or_else(|| Some((1, why())));
+                }
+            }
+        }
+        if let Err(error) = transaction.commit() {
+            // Ids that were not committed are nobody's.
+            new_names.iter().for_each(|name| _ = self.names.remove(name));
+            return Err(error);
+        }
+        self.run = Some((batch.session().into(), run));
+        Ok(refused)
+    }
+}
+
+impl Sink<Record> for SqliteSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        match self.insert(batch) {
+            Ok(refused) => {
+                self.missing = refused.as_ref().map_or(0, |(events, _)| *events);
+                match refused {
+                    None => Ok(()),
+                    Some((events, why)) => Err(SinkError::write_failed(why).permanent().only(events)),
+                }
+            }
+            Err(error) => {
+                // Also after an error before the commit: the transaction was rolled back, with its names.
+                self.names.clear();
+                self.run = None;
+                self.missing += batch.gap() + batch.len() as u64;
+                Err(failed(error))
+            }
+        }
+    }
+}
+
+/// What an error of SQLite means for whoever might try again.
+fn failed(error: rusqlite::Error) -> SinkError {
+    let said = error.to_string();
+    let is = |codes: &[ErrorCode]| error.sqlite_error_code().is_some_and(|code| codes.contains(&code));
+    if is(&[ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked]) {
+        SinkError::unavailable(said).with_source(error)
+    } else if is(&[
+        ErrorCode::ReadOnly,
+        ErrorCode::NotADatabase,
+        ErrorCode::DatabaseCorrupt,
+        ErrorCode::PermissionDenied,
+        ErrorCode::CannotOpen,
+    ]) {
+        SinkError::write_failed(said).with_source(error).permanent()
+    } else {
+        SinkError::write_failed(said).with_source(error)
+    }
+}
+
+impl fmt::Debug for SqliteSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteSink")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

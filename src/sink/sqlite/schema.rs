@@ -1,0 +1,162 @@
+//! The tables, and how a record becomes a row and a record again.
+
+use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction};
+
+use super::failed;
+use crate::event::{Priority, Record, Value};
+use crate::sink::SinkError;
+
+/// `fore`, in ASCII.
+const APPLICATION: i64 = 0x666f_7265;
+
+/// What brings a database of version n to version n + 1, from 0, which is an empty one.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY,
+        session TEXT NOT NULL UNIQUE,
+        began INTEGER NOT NULL
+    );
+    CREATE TABLE names (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    );
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY,
+        run INTEGER NOT NULL REFERENCES runs (id),
+        name INTEGER NOT NULL REFERENCES names (id),
+        time INTEGER NOT NULL,
+        step INTEGER,
+        priority INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        value,
+        source TEXT,
+        correlation TEXT,
+        record TEXT
+    );
+    CREATE INDEX events_by_time ON events (name, time);
+    CREATE INDEX events_by_step ON events (name, step) WHERE step IS NOT NULL;
+    CREATE INDEX events_by_correlation ON events (correlation) WHERE correlation IS NOT NULL;
+    CREATE VIEW scalars AS
+        SELECT run, names.name AS name, step, time, value
+        FROM events JOIN names ON names.id = events.name WHERE kind = 'scalar';
+    CREATE VIEW log AS
+        SELECT events.id AS id, session, names.name AS name, time, step, priority, kind, value, source, correlation,
+            record
+        FROM events JOIN names ON names.id = events.name JOIN runs ON runs.id = events.run;
+"];
+
+/// Makes a database ours: its mode, and its tables in the newest version.
+pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
+    let mode: String =
+        database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    // Where the file system has no shared memory, SQLite keeps to another mode, which is slower but as safe.
+    let _ = mode;
+    database.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+    let transaction =
+        database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+    let number = |name: &str| -> Result<i64, rusqlite::Error> {
+        transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+    };
+    let (version, application) =
+        (number("user_version").map_err(failed)?, number("application_id").map_err(failed)?);
+    let tables: i64 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if tables > 0 && application != APPLICATION {
+        return Err(SinkError::unavailable("the database holds tables of something else").permanent());
+    }
+    let newest = MIGRATIONS.len() as i64;
+    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+        let message =
+            format!("the database has version {version}, this program knows versions up to {newest}");
+        return Err(SinkError::unavailable(message).permanent());
+    };
+    for migration in missing {
+        transaction.execute_batch(migration).map_err(failed)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
+    transaction.pragma_update(None, "user_version", newest).map_err(failed)?;
+    transaction.commit().map_err(failed)
+}
+
+/// The id of a name, which is new to the sink but may be known to the database.
+pub(super) fn intern(transaction: &Transaction<'_>, name: &str) -> Result<i64, rusqlite::Error> {
+    let known = transaction
+        .prepare_cached("SELECT id FROM names WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    match known {
+        Some(id) => Ok(id),
+        None => transaction.prepare_cached("INSERT INTO names (name) VALUES (?1)")?.insert([name]),
+    }
+}
+
+/// Inserts a record; `false` if its step cannot be stored.
+pub(super) fn insert(
+    statement: &mut CachedStatement<'_>,
+    run: i64,
+    name: i64,
+    record: &Record,
+) -> Result<bool, rusqlite::Error> {
+    let Ok(step) = record.get_step().map(i64::try_from).transpose() else { return Ok(false) };
+    let (kind, value) = match record.value() {
+        // NaN would be stored as NULL.
+        Value::Scalar(number) if number.is_nan() => ("scalar", ValueRef::Text(b"NaN")),
+        Value::Scalar(number) => ("scalar", ValueRef::Real(*number)),
+        Value::Integer(number) => ("integer", ValueRef::Integer(*number)),
+        Value::Bool(is) => ("bool", ValueRef::Integer(i64::from(*is))),
+        Value::Text(text) => ("text", ValueRef::Text(text.as_bytes())),
+        Value::Empty => ("empty", ValueRef::Null),
+        _ => ("other", ValueRef::Null),
+    };
+    let extra = record.extra();
+    // A NaN with a payload, or a negative one, is a NaN.
+    let whole = (kind == "other" || extra.is_some()).then(|| serde_json::to_string(record)).transpose();
+    let whole = whole.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    statement.execute(rusqlite::params![
+        run,
+        name,
+        record.unix_nanos() as i64,
+        step,
+        record.get_priority() as i64,
+        kind,
+        ToSqlOutput::Borrowed(value),
+        extra.and_then(|extra| extra.source.as_deref()),
+        extra.and_then(|extra| extra.correlation_id.as_deref()),
+        whole,
+    ])?;
+    Ok(true)
+}
+
+/// A row of `name, time, step, priority, kind, value, record` as the record that it was.
+pub(crate) fn row_to_record(row: &Row<'_>) -> Result<Record, rusqlite::Error> {
+    let broken = |column, what: &str| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
+    };
+    if let Some(whole) = row.get_ref(6)?.as_str_or_null()? {
+        return serde_json::from_str(whole).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(6, rusqlite::types::Type::Text, error.into())
+        });
+    }
+    let name: String = row.get(0)?;
+    let kind: String = row.get(4)?;
+    let value = match (&*kind, row.get(5)?) {
+        ("scalar", Cell::Real(number)) => Value::Scalar(number),
+        ("scalar", Cell::Text(_)) => Value::Scalar(f64::NAN),
+        ("integer", Cell::Integer(number)) => Value::Integer(number),
+        ("bool", Cell::Integer(is)) => Value::Bool(is != 0),
+        ("text", Cell::Text(text)) => Value::from(text),
+        ("empty", Cell::Null) => Value::Empty,
+        _ => return Err(broken(5, "a value that is not of its kind")),
+    };
+    let record = Record::with_value(name, value).with_unix_nanos(row.get::<_, i64>(1)? as u64);
+    let record = match row.get::<_, Option<i64>>(2)? {
+        Some(step) => record.step(u64::try_from(step).map_err(|_| broken(2, "a step below 0"))?),
+        None => record,
+    };
+    Ok(record.with_priority(match row.get::<_, i64>(3)? {
+        0 => Priority::Critical,
+        2 => Priority::Low,
+        _ => Priority::Normal,
+    }))
+}
