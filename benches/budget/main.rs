@@ -501,8 +501,10 @@ fn sqlite(rounds: usize) -> Outcome<Duel> {
     let sink = forebay::sink::SqliteSink::create(folder.path().join("ours.db"))?;
     let builder = Collector::builder().capacity(EVENTS as usize).batch_size(EVENTS as usize);
     let collector = builder.flush(FlushStrategy::Manual).sink(sink).start()?;
+    let mut next = 0;
     let ours = || {
-        collector.collect_batch((0..EVENTS).map(record));
+        collector.collect_batch((next..next + EVENTS).map(record));
+        next += EVENTS;
         let begun = Instant::now();
         let _ = collector.flush();
         begun.elapsed()
@@ -513,8 +515,10 @@ fn sqlite(rounds: usize) -> Outcome<Duel> {
     database.execute_batch(
         "INSERT INTO runs VALUES (1, 'bare', 0); INSERT INTO names VALUES (1, 'train.loss')",
     )?;
+    let mut next = 0;
     let mut theirs = || -> Outcome<Duration> {
-        let records: Vec<Record> = (0..EVENTS).map(record).collect();
+        let records: Vec<Record> = (next..next + EVENTS).map(record).collect();
+        next += EVENTS;
         let begun = Instant::now();
         let transaction = database.transaction()?;
         {
