@@ -14,7 +14,8 @@ mod tensorboard;
 
 pub use console::ConsoleSink;
 pub use function::{FnSink, from_fn};
-pub use json_lines::JsonLinesSink;
+pub(crate) use json_lines::closed;
+pub use json_lines::{JsonLinesSink, SyncPolicy};
 pub use memory::MemorySink;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSink;

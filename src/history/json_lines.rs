@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{EventQuery, History, HistoryError};
 use crate::event::Record;
+use crate::sink::closed;
 
 /// Reads the records of a file that a [`JsonLinesSink`](crate::sink::JsonLinesSink) wrote, one after the other.
 ///
@@ -65,16 +66,44 @@ impl<R: BufRead> Iterator for JsonLinesReader<R> {
     }
 }
 
-/// The file of a [`JsonLinesSink`](crate::sink::JsonLinesSink). Each query reads it from its beginning.
+/// The files of a [`JsonLinesSink`](crate::sink::JsonLinesSink), those that it has closed included. Each query reads them
+/// from the beginning.
 #[derive(Debug, Clone)]
 pub struct JsonLinesHistory {
     path: PathBuf,
 }
 
 impl JsonLinesHistory {
-    /// The file at `path`, which is opened anew for every query.
+    /// The files of the sink that writes to `path`; they are opened anew for every query.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
+    }
+
+    /// Opens all files, oldest first. Opened, they stay readable whatever becomes of their names.
+    fn open(&self) -> io::Result<Vec<File>> {
+        loop {
+            let closed = closed(&self.path)?;
+            let last = File::open(&self.path);
+            let mut files = Vec::with_capacity(closed.len() + 1);
+            for (_, path) in &closed {
+                match File::open(path) {
+                    Ok(file) => files.push(file),
+                    // The sink keeps only so many.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // The sink may have closed the last one meanwhile: then it would be read twice, or the next not at all.
+            if self::closed(&self.path)?.last() == closed.last() {
+                match last {
+                    Ok(file) => files.push(file),
+                    // Just closed, and the next one not begun.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && !files.is_empty() => {}
+                    Err(error) => return Err(error),
+                }
+                return Ok(files);
+            }
+        }
     }
 }
 
@@ -82,8 +111,9 @@ impl History for JsonLinesHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
         let failed =
             |error: io::Error| HistoryError { place: self.path.display().to_string(), source: error.into() };
+        let files = self.open().map_err(failed)?;
         let mut broken = None;
-        let records = JsonLinesReader::open(&self.path).map_err(failed)?;
+        let records = files.into_iter().flat_map(|file| JsonLinesReader::new(BufReader::new(file)));
         let records = records.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
         let found = query.select(records, |record| query.matches(record));
         broken.map_or(Ok(found), |error| Err(failed(error)))

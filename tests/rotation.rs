@@ -1,0 +1,131 @@
+//! JSON Lines in several files: none too large, none lost, all read as one.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use forebay::history::{EventQuery, History, JsonLinesHistory};
+use forebay::sink::{JsonLinesSink, Sink, SyncPolicy};
+use forebay::{Batch, Collector, Record};
+
+fn batch(steps: std::ops::Range<u64>) -> Batch {
+    Batch::from_events(steps.map(|step| Record::scalar("a", 1.0).step(step)).collect())
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn steps(path: &Path) -> Vec<u64> {
+    let records = JsonLinesHistory::new(path).query(&EventQuery::new()).unwrap();
+    records.iter().filter_map(Record::get_step).collect()
+}
+
+#[test]
+fn no_file_grows_beyond_its_size_and_all_are_read_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let sink = JsonLinesSink::create(&path).unwrap().rotate_at(2_000);
+    let collector = Collector::builder().batch_size(7).sink(sink).start().unwrap();
+    for step in 0..1_000 {
+        collector.collect(Record::scalar("a", 1.0).step(step));
+    }
+    collector.stop().unwrap();
+    support::law(&collector, 1_000);
+    let files = files(folder.path());
+    assert!(files.len() > 20, "{files:?}");
+    assert!(files.iter().all(|file| std::fs::metadata(file).unwrap().len() <= 2_000));
+    let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(names[..3], ["events.jsonl", "events.jsonl.000001", "events.jsonl.000002"]);
+    assert!(steps(&path).into_iter().eq(0..1_000));
+    // The next process goes on with the same numbers.
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
+    sink.write_batch(&batch(1_000..1_001)).unwrap();
+    assert!(steps(&path).into_iter().eq(0..1_001));
+    assert_eq!(self::files(folder.path()).len(), files.len() + 1);
+}
+
+#[test]
+fn a_batch_larger_than_a_file_is_not_split_and_an_empty_file_is_not_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
+    sink.write_batch(&batch(0..100)).unwrap();
+    sink.write_batch(&batch(100..200)).unwrap();
+    assert_eq!(files(folder.path()).len(), 2);
+    assert!(steps(&path).into_iter().eq(0..200));
+}
+
+#[test]
+fn the_oldest_files_leave_and_others_in_the_folder_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    for other in ["events.jsonl.bak", "events.jsonl.12", "more.jsonl.000001"] {
+        std::fs::write(folder.path().join(other), "").unwrap();
+    }
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_every(Duration::ZERO).keep_closed(2);
+    for step in 0..6 {
+        sink.write_batch(&batch(step..step + 1)).unwrap();
+    }
+    assert_eq!(steps(&path), [3, 4, 5]);
+    assert_eq!(files(folder.path()).len(), 3 + 3);
+}
+
+#[test]
+fn whoever_reads_meanwhile_sees_a_beginning_without_a_hole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(500);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                let seen = steps(&path);
+                let expected: Vec<u64> = (0..seen.len() as u64).collect();
+                assert_eq!(seen, expected);
+                reads += 1;
+            }
+            reads
+        });
+        for step in 0..2_000 {
+            sink.write_batch(&batch(step..step + 1)).unwrap();
+        }
+        is_over.store(true, Ordering::SeqCst);
+        assert!(reader.join().unwrap() > 0);
+    });
+    assert_eq!(steps(&path).len(), 2_000);
+}
+
+#[test]
+fn a_file_that_was_taken_away_is_begun_anew_and_told_without_a_failed_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
+    sink.write_batch(&batch(0..1)).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let error = sink.write_batch(&batch(1..2)).unwrap_err();
+    assert_eq!(error.failed_events(), Some(0), "{error}");
+    assert_eq!(steps(&path), [1]);
+}
+
+#[test]
+fn synced_at_a_flush_or_after_a_while_it_writes_the_same() {
+    for policy in [SyncPolicy::AtFlush, SyncPolicy::Every(Duration::ZERO), SyncPolicy::Every(Duration::MAX)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let sink = JsonLinesSink::create(&path).unwrap().sync(policy);
+        let collector = Collector::builder().sink(sink).start().unwrap();
+        collector.collect(Record::scalar("a", 1.0).step(0));
+        assert!(collector.flush().unwrap().is_clean());
+        collector.stop().unwrap();
+        support::law(&collector, 1);
+        assert_eq!(steps(&path), [0]);
+    }
+}
