@@ -11,7 +11,8 @@ use std::fmt;
 /// * `{a,b}` stands for one of several patterns; braces may be nested.
 /// * Every other character stands for itself; `[*]` is a star.
 ///
-/// Matching takes no memory, and time in proportion to the product of both lengths at worst.
+/// Matching takes no memory, and time in proportion to the length of the name times that of the pattern without its
+/// braces, at worst.
 ///
 /// ```
 /// use forebay::Pattern;
@@ -52,15 +53,25 @@ impl Pattern {
     /// The most that the braces of one pattern may expand to.
     const MOST_BRANCHES: usize = 1_000;
 
+    /// The most characters, and how deep braces may be nested.
+    const MOST_CHARS: usize = 1_000;
+    const DEEPEST: usize = 16;
+
     /// Reads a pattern.
     ///
     /// # Errors
     ///
-    /// A bracket or a brace is not closed, a range runs backward, or the braces expand to more than 1,000 patterns.
+    /// A bracket or a brace is not closed, a range runs backward, the braces expand to more than 1,000 patterns or are nested
+    /// more than 16 deep, or it has more than 1,000 characters.
     pub fn new(pattern: impl Into<String>) -> Result<Self, PatternError> {
         let text = pattern.into();
         let chars: Vec<char> = text.chars().collect();
-        match expand(&chars).and_then(|all| all.iter().map(|chars| tokens(chars)).collect()) {
+        let all = if chars.len() > Self::MOST_CHARS {
+            Err("it has more than 1,000 characters")
+        } else {
+            expand(&chars, 0)
+        };
+        match all.and_then(|all| all.iter().map(|chars| tokens(chars)).collect()) {
             Ok(branches) => Ok(Self { text, branches }),
             Err(why) => Err(PatternError { pattern: text, why }),
         }
@@ -107,7 +118,7 @@ fn end_of_class(chars: &[char], open: usize) -> Result<usize, &'static str> {
 }
 
 /// All patterns without braces that one with braces stands for.
-fn expand(chars: &[char]) -> Result<Vec<Vec<char>>, &'static str> {
+fn expand(chars: &[char], depth: usize) -> Result<Vec<Vec<char>>, &'static str> {
     let mut all: Vec<Vec<char>> = vec![Vec::new()];
     let mut at = 0;
     while at < chars.len() {
@@ -117,11 +128,15 @@ fn expand(chars: &[char]) -> Result<Vec<Vec<char>>, &'static str> {
                 (end + 1, vec![chars[at..=end].to_vec()])
             }
             '{' => {
-                let (end, parts) = alternatives(chars, at)?;
+                let (end, parts) = alternatives(chars, at, depth + 1)?;
                 (end + 1, parts)
             }
             '}' => return Err("a } has no {"),
-            char => (at + 1, vec![vec![char]]),
+            char => {
+                all.iter_mut().for_each(|begun| begun.push(char));
+                at += 1;
+                continue;
+            }
         };
         if all.len() * parts.len() > Pattern::MOST_BRANCHES {
             return Err("its braces expand to more than 1,000 patterns");
@@ -133,22 +148,32 @@ fn expand(chars: &[char]) -> Result<Vec<Vec<char>>, &'static str> {
 }
 
 /// The end of the brace that begins at `open`, and what it may stand for.
-fn alternatives(chars: &[char], open: usize) -> Result<(usize, Vec<Vec<char>>), &'static str> {
+fn alternatives(
+    chars: &[char],
+    open: usize,
+    depth_of_all: usize,
+) -> Result<(usize, Vec<Vec<char>>), &'static str> {
+    if depth_of_all > Pattern::DEEPEST {
+        return Err("its braces are nested more than 16 deep");
+    }
     let (mut parts, mut begin, mut at, mut depth) = (Vec::new(), open + 1, open + 1, 0);
     while at < chars.len() {
         match chars[at] {
             '[' => at = end_of_class(chars, at)?,
             '{' => depth += 1,
             ',' if depth == 0 => {
-                parts.extend(expand(&chars[begin..at])?);
+                parts.extend(expand(&chars[begin..at], depth_of_all)?);
                 begin = at + 1;
             }
             '}' if depth == 0 => {
-                parts.extend(expand(&chars[begin..at])?);
+                parts.extend(expand(&chars[begin..at], depth_of_all)?);
                 return Ok((at, parts));
             }
             '}' => depth -= 1,
             _ => {}
+        }
+        if parts.len() > Pattern::MOST_BRANCHES {
+            return Err("its braces expand to more than 1,000 patterns");
         }
         at += 1;
     }
@@ -276,6 +301,12 @@ mod tests {
             ("a}", "a } has no {"),
             ("[b-a]", "a range runs backward"),
             (&many, "its braces expand to more than 1,000 patterns"),
+            (
+                &format!("{{{}}}", ",{a,b}{a,b}{a,b}{a,b}{a,b}".repeat(35)),
+                "its braces expand to more than 1,000 patterns",
+            ),
+            (&format!("{}a{}", "{".repeat(300), "}".repeat(300)), "its braces are nested more than 16 deep"),
+            (&"{".repeat(20_000), "it has more than 1,000 characters"),
         ] {
             let error = Pattern::new(text).unwrap_err();
             assert_eq!(error, PatternError { pattern: text.to_owned(), why });

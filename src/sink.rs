@@ -7,6 +7,7 @@ mod console;
 mod function;
 mod json_lines;
 mod memory;
+mod missing;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "tensorboard")]
@@ -20,7 +21,7 @@ pub use memory::MemorySink;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSink;
 #[cfg(feature = "sqlite")]
-pub(crate) use sqlite::row_to_record;
+pub(crate) use sqlite::{row_to_record, version};
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::{BackwardStep, TensorBoardSink};
 

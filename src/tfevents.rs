@@ -34,6 +34,9 @@ use wire::{Wire, push_record, varint_size};
 /// readers have to take in a large event at once.
 const MOST_VALUES: usize = 64;
 
+/// And in bytes, before the last value: a reader takes an event into memory as a whole.
+const MOST_BYTES: usize = 1 << 20;
+
 /// What a tag has at a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Summary<'a> {
@@ -148,7 +151,10 @@ pub enum Refused {
 #[derive(Debug)]
 struct Tag {
     kind: Kind,
+    /// Below which no step may come.
     last_step: Option<i64>,
+    /// Of all that there ever were: what comes without a step goes on behind it.
+    largest_step: i64,
     /// The file in which its metadata was written last.
     described_in: u64,
 }
@@ -165,6 +171,8 @@ pub struct Encoder {
     /// The values of the event that is being put together, all of one step.
     values: Vec<u8>,
     open: Option<Open>,
+    /// Where tags that come without steps begin.
+    first_step: i64,
 }
 
 #[derive(Debug)]
@@ -178,7 +186,15 @@ impl Encoder {
     /// Allows 100,000 tags.
     pub fn new() -> Self {
         let tags = HashMap::new();
-        Self { out: Vec::new(), tags, most_tags: 100_000, file: 0, values: Vec::new(), open: None }
+        Self {
+            out: Vec::new(),
+            tags,
+            most_tags: 100_000,
+            file: 0,
+            values: Vec::new(),
+            open: None,
+            first_step: 0,
+        }
     }
 
     /// Changes how many tags are allowed.
@@ -210,19 +226,25 @@ impl Encoder {
         });
     }
 
-    /// Forgets the last step of every tag: what comes now may go over steps again. The kinds stay.
+    /// Lets tags that come without steps begin at `step`, for a run that is resumed there. From 0 by default.
+    pub fn count_from(&mut self, step: i64) {
+        self.first_step = step;
+    }
+
+    /// Forgets the last step of every tag: what comes now may go over steps again. The kinds stay, and what comes
+    /// without a step still goes on behind all that came before.
     pub fn forget_steps(&mut self) {
         self.tags.values_mut().for_each(|tag| tag.last_step = None);
     }
 
     /// The largest step of any tag.
     pub fn last_step(&self) -> Option<i64> {
-        self.tags.values().filter_map(|tag| tag.last_step).max()
+        self.tags.values().map(|tag| tag.largest_step).max()
     }
 
     /// The step after the last one of `tag`: for what comes without a step.
     pub fn next_step(&self, tag: &str) -> i64 {
-        self.tags.get(tag).and_then(|tag| tag.last_step).map_or(0, |last| last.saturating_add(1))
+        self.tags.get(tag).map_or(self.first_step, |tag| tag.largest_step.saturating_add(1))
     }
 
     /// Adds what `tag` has at `step`. `wall_time` is in seconds since 1970. Values of one step that follow one another
@@ -244,19 +266,24 @@ impl Encoder {
                     return Err(Refused::Backward { tag: tag.to_owned(), step, last });
                 }
                 known.last_step = Some(step);
+                known.largest_step = known.largest_step.max(step);
                 std::mem::replace(&mut known.described_in, self.file) != self.file
             }
             None if !has_room => {
                 return Err(Refused::TooManyTags { tag: tag.to_owned(), most: self.most_tags });
             }
             None => {
-                let known = Tag { kind, last_step: Some(step), described_in: self.file };
+                let known = Tag { kind, last_step: Some(step), largest_step: step, described_in: self.file };
                 self.tags.insert(tag.into(), known);
                 true
             }
         };
         match &mut self.open {
-            Some(open) if open.step == step && open.values < MOST_VALUES => open.values += 1,
+            Some(open)
+                if open.step == step && open.values < MOST_VALUES && self.values.len() < MOST_BYTES =>
+            {
+                open.values += 1;
+            }
             _ => {
                 self.close_event();
                 self.open = Some(Open { wall_time, step, values: 1 });

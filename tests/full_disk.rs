@@ -4,20 +4,19 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 
 use forebay::sink::Sink;
 use forebay::{Batch, Record};
 
 /// Limits the size of files of this process, until it is dropped.
-struct FileLimit(libc::rlimit, #[allow(dead_code, reason = "held")] MutexGuard<'static, ()>);
+struct FileLimit(libc::rlimit);
 
-/// Of one test at a time.
-static ONE: Mutex<()> = Mutex::new(());
+/// One test at a time, from its begin to its end.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl FileLimit {
     fn set(bytes: u64) -> Self {
-        let alone = ONE.lock().unwrap();
         let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: both calls are given a structure of theirs; the signal is one that a write past the limit
         // would otherwise end the process with.
@@ -27,7 +26,7 @@ impl FileLimit {
             let limit = libc::rlimit { rlim_cur: bytes, ..before };
             assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
         }
-        Self(before, alone)
+        Self(before)
     }
 }
 
@@ -63,6 +62,7 @@ fn records(path: &Path) -> Vec<usize> {
 #[cfg(feature = "tensorboard")]
 #[test]
 fn tensorboard_leaves_whole_records_and_goes_on_in_a_new_file_when_there_is_room() {
+    let _alone = ALONE.lock().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();
     sink.write_batch(&batch(0..1)).unwrap();
@@ -71,7 +71,12 @@ fn tensorboard_leaves_whole_records_and_goes_on_in_a_new_file_when_there_is_room
     let limit = FileLimit::set(length(&first) + 100);
     let error = sink.write_batch(&batch(1..100)).unwrap_err();
     drop(limit);
-    assert_eq!(error.failed_events(), None, "all of them");
+    // No room for the head of a file either: no try leaves an empty one.
+    let limit = FileLimit::set(10);
+    assert!(sink.write_batch(&batch(1..2)).is_err() && sink.write_batch(&batch(1..2)).is_err());
+    drop(limit);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(error.failed_events(), Some(99), "all of them");
     assert!(error.is_transient(), "{error}");
     assert_eq!(records(&first).len(), 3, "version, session, the first batch; no part of the second");
     sink.write_batch(&batch(100..102)).unwrap();
@@ -82,6 +87,7 @@ fn tensorboard_leaves_whole_records_and_goes_on_in_a_new_file_when_there_is_room
 #[cfg(feature = "sqlite")]
 #[test]
 fn sqlite_rolls_the_batch_back_and_goes_on_when_there_is_room() {
+    let _alone = ALONE.lock().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.db");
     let mut sink = forebay::sink::SqliteSink::create(&path).unwrap();

@@ -104,6 +104,41 @@ fn another_process_that_holds_the_database_fails_a_batch_and_what_is_missing_is_
 }
 
 #[test]
+fn a_batch_that_is_tried_again_is_missing_once_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let mut sink = SqliteSink::create(&path).unwrap().busy_timeout(Duration::ZERO).unwrap();
+    let other = Connection::open(&path).unwrap();
+    let (first, second) = (batch(0..2), batch(2..5));
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for again in [&first, &first, &second, &second] {
+        assert!(sink.write_batch(again).is_err());
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    sink.write_batch(&second).unwrap();
+    assert_eq!(
+        number(&path, "SELECT value FROM log WHERE name = 'forebay.gap'"),
+        2,
+        "those of the first alone"
+    );
+    assert_eq!(number(&path, "SELECT count(*) FROM scalars"), 3);
+}
+
+#[test]
+fn values_nested_too_deep_to_be_read_back_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let mut sink = SqliteSink::create(&path).unwrap();
+    let nested =
+        |depth| (0..depth).fold(forebay::Value::from(1), |value, _| forebay::Value::from(vec![value]));
+    let records = vec![Record::with_value("deep", nested(100)), Record::with_value("deeper", nested(101))];
+    let error = sink.write_batch(&Batch::from_events(records)).unwrap_err();
+    assert_eq!(error.failed_events(), Some(1));
+    let stored = SqliteHistory::open(&path).unwrap().query(&EventQuery::new()).unwrap();
+    assert_eq!(stored.len(), 1, "and what is stored reads back");
+}
+
+#[test]
 fn a_step_that_cannot_be_stored_is_refused_alone() {
     let folder = tempfile::tempdir().unwrap();
     let memory = MemorySink::new();
@@ -144,6 +179,10 @@ fn what_is_not_a_database_of_ours_is_refused_and_left_alone() {
     let error = refused(&foreign);
     assert_eq!(error.to_string(), "sink unavailable: the database holds tables of something else");
     assert_eq!(number(&foreign, "SELECT count(*) FROM sqlite_schema"), 1);
+    let mode: String =
+        Connection::open(&foreign).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "delete", "its mode is its own");
+    assert!(SqliteHistory::open(&foreign).is_err());
 
     let text = folder.path().join("text.db");
     std::fs::write(&text, "this is no database, however long it may be; ".repeat(100)).unwrap();

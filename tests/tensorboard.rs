@@ -472,6 +472,50 @@ fn a_folder_that_is_removed_comes_back_with_a_new_file() {
 }
 
 #[test]
+fn what_comes_without_a_step_goes_on_across_a_step_backward_and_a_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap().backward_steps(BackwardStep::NewFile);
+    let counted = || Record::scalar("counted", 1.0);
+    let records = vec![counted(), counted(), scalar("a", 9, 1.0), scalar("a", 3, 1.0), counted()];
+    sink.write_batch(&Batch::from_events(records)).unwrap();
+    assert_eq!(scalars(folder.path())["counted"], [(0, 1.0), (1, 1.0), (2, 1.0)]);
+    let mut sink = TensorBoardSink::resume(folder.path(), 20).unwrap();
+    sink.write_batch(&Batch::from_events(vec![counted()])).unwrap();
+    assert_eq!(scalars(folder.path())["counted"][3], (20, 1.0));
+}
+
+#[test]
+fn a_batch_that_failed_may_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let mut sink = TensorBoardSink::create(&runs).unwrap();
+    std::fs::remove_dir_all(&runs).unwrap();
+    std::fs::write(&runs, "").unwrap();
+    let batch = Batch::from_events((0..5).map(|step| scalar("a", step, 1.0)).collect());
+    sink.flush().unwrap();
+    assert!(sink.write_batch(&batch).is_err());
+    std::fs::remove_file(&runs).unwrap();
+    sink.write_batch(&batch).unwrap();
+    assert_eq!(scalars(&runs)["a"].len(), 5);
+}
+
+#[test]
+fn what_is_in_a_file_that_was_left_is_not_counted_as_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let mut sink = TensorBoardSink::create(&runs).unwrap().backward_steps(BackwardStep::NewFile);
+    let aside = folder.path().join("aside");
+    sink.write_batch(&Batch::from_events(vec![scalar("a", 0, 1.0)])).unwrap();
+    // The file stays open, and no other can be begun.
+    std::fs::rename(&runs, &aside).unwrap();
+    std::fs::write(&runs, "").unwrap();
+    let records = vec![scalar("a", 8, 1.0), scalar("a", 9, 1.0), scalar("a", 5, 1.0), scalar("a", 6, 1.0)];
+    let error = sink.write_batch(&Batch::from_events(records)).unwrap_err();
+    assert_eq!(error.failed_events(), Some(2), "{error}");
+    assert_eq!(scalars(&aside)["a"], [(0, 1.0), (8, 1.0), (9, 1.0)]);
+}
+
+#[test]
 fn the_encoder_refuses_what_would_end_a_file() {
     let mut encoder = Encoder::new();
     encoder.begin_file(0.0, 0);

@@ -65,6 +65,16 @@ impl Value {
         }
     }
 
+    /// How deep lists and fields are nested in it.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn depth(&self) -> usize {
+        match self {
+            Value::List(list) => 1 + list.iter().map(Value::depth).max().unwrap_or(0),
+            Value::Fields(fields) => fields.depth(),
+            _ => 0,
+        }
+    }
+
     /// About how many bytes it owns on the heap.
     pub(crate) fn heap_size(&self) -> usize {
         match self {
@@ -210,6 +220,11 @@ impl Fields {
     /// No fields.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn depth(&self) -> usize {
+        1 + self.iter().map(|(_, value)| value.depth()).max().unwrap_or(0)
     }
 
     /// Sets `name`, in the place of an earlier value of that name.

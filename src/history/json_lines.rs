@@ -11,12 +11,15 @@ use crate::sink::closed;
 /// Reads the records of a file that a [`JsonLinesSink`](crate::sink::JsonLinesSink) wrote, one after the other.
 ///
 /// A last line without an end was torn by the death of its writer, or is being written: it is never read as a record, and
-/// counted. So is any other line that is no record.
+/// counted. So is any other line that is no record. After the end, or an error, there is nothing more: to see what was
+/// written since, begin anew.
 #[derive(Debug)]
 pub struct JsonLinesReader<R = BufReader<File>> {
     lines: R,
     line: Vec<u8>,
     skipped: u64,
+    /// The end, or an error that will come again.
+    is_over: bool,
 }
 
 impl JsonLinesReader {
@@ -33,7 +36,7 @@ impl JsonLinesReader {
 impl<R: BufRead> JsonLinesReader<R> {
     /// Begins where `lines` is.
     pub fn new(lines: R) -> Self {
-        Self { lines, line: Vec::new(), skipped: 0 }
+        Self { lines, line: Vec::new(), skipped: 0, is_over: false }
     }
 
     /// How many lines were no records, so far.
@@ -46,12 +49,15 @@ impl<R: BufRead> Iterator for JsonLinesReader<R> {
     type Item = io::Result<Record>;
 
     fn next(&mut self) -> Option<io::Result<Record>> {
-        loop {
+        while !self.is_over {
             self.line.clear();
             match self.lines.read_until(b'\n', &mut self.line) {
-                Ok(0) => return None,
+                Ok(0) => break,
                 Ok(_) => {}
-                Err(error) => return Some(Err(error)),
+                Err(error) => {
+                    self.is_over = true;
+                    return Some(Err(error));
+                }
             }
             let is_whole = self.line.last() == Some(&b'\n');
             // The sink closes a torn line that it finds: what follows may be empty.
@@ -63,6 +69,8 @@ impl<R: BufRead> Iterator for JsonLinesReader<R> {
                 _ => self.skipped += 1,
             }
         }
+        self.is_over = true;
+        None
     }
 }
 

@@ -7,11 +7,11 @@ use rusqlite::{Connection, OpenFlags, params_from_iter};
 
 use super::{EventQuery, History, HistoryError};
 use crate::event::Record;
-use crate::sink::row_to_record;
+use crate::sink::{row_to_record, version};
 use crate::sync::Mutex;
 
 /// The database of a [`SqliteSink`](crate::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
-/// nothing.
+/// no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it.)
 #[derive(Debug)]
 pub struct SqliteHistory {
     path: PathBuf,
@@ -23,13 +23,14 @@ impl SqliteHistory {
     ///
     /// # Errors
     ///
-    /// There is none at `path`, or it cannot be read.
+    /// There is none at `path`, it cannot be read, or it is not one of ours, or one of a newer version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
         let path = path.as_ref().to_owned();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        match Connection::open_with_flags(&path, flags) {
-            Ok(database) => Ok(Self { path, database: Mutex::new(database) }),
-            Err(error) => Err(failed(&path, error)),
+        let database = Connection::open_with_flags(&path, flags).map_err(|error| failed(&path, error))?;
+        match version(&database) {
+            Ok(_) => Ok(Self { path, database: Mutex::new(database) }),
+            Err(error) => Err(HistoryError { place: path.display().to_string(), source: error.into() }),
         }
     }
 
@@ -81,13 +82,17 @@ impl SqliteHistory {
                 .filter(|name| !matches!(name, Ok((_, name)) if !pattern.matches(name)))
                 .map(|name| name.map(|(id, _)| id.to_string()))
                 .collect::<Result<_, _>>()?;
-            sql.push_str(&format!(" AND events.name IN ({})", ids.join(",")));
+            // With a limit and no other bound, going through the events until there are enough beats sorting all that
+            // fit: the plus keeps the index of names out of it.
+            let is_bounded = query.from_time.or(query.until_time).is_some() || query.steps.is_some();
+            let plus = if query.limit.is_some() && !is_bounded { "+" } else { "" };
+            sql.push_str(&format!(" AND {plus}events.name IN ({})", ids.join(",")));
         }
         // What the columns cannot tell is looked for in the records, and then the limit comes after that.
         let in_records = !query.contains.is_empty();
         sql.push_str(if query.is_newest_first { ") ORDER BY id DESC" } else { ") ORDER BY id" });
         if let Some(limit) = query.limit.filter(|_| !in_records) {
-            sql.push_str(&format!(" LIMIT {limit}"));
+            sql.push_str(&format!(" LIMIT {}", limit.min(i64::MAX as usize)));
         }
         let mut statement = database.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(given))?;

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::missing::Missing;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::Record;
@@ -70,7 +71,7 @@ pub struct JsonLinesSink {
     /// The length of the file after our last write, as far as we know: where a failed write began.
     length: u64,
     /// Events that were lost on the way into this file and are not marked in it yet.
-    missing: u64,
+    missing: Missing,
     /// A failed write could not be cut off: the next one closes the torn line first.
     is_torn: bool,
     /// The encoded batch. Its capacity is that of the largest batch so far.
@@ -126,7 +127,7 @@ impl JsonLinesSink {
             path: path.to_owned(),
             file,
             length,
-            missing: 0,
+            missing: Missing::default(),
             is_torn,
             lines: Vec::new(),
             most_bytes: Some(MOST_BYTES),
@@ -252,9 +253,9 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         if self.is_torn {
             self.lines.push(b'\n');
         }
-        self.missing += batch.gap();
-        if self.missing > 0 {
-            let missing = i64::try_from(self.missing).unwrap_or(i64::MAX);
+        let missing = self.missing.before(batch);
+        if missing > 0 {
+            let missing = i64::try_from(missing).unwrap_or(i64::MAX);
             let gap = Record::integer("forebay.gap", missing).with_time(batch.time());
             self.encode(&gap).map_err(not_serialised)?;
         }
@@ -268,10 +269,10 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         }
         let rotated = self.rotate(batch.time());
         if let Err(error) = self.write_lines() {
-            self.missing += batch.len() as u64;
+            self.missing.add(batch);
             return Err(error.into());
         }
-        self.missing = refused_events;
+        self.missing.told(refused_events);
         let synced = self.sync_if_due(batch.time());
         match refused {
             Some(error) => Err(not_serialised(error).only(refused_events)),

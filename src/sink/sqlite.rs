@@ -9,11 +9,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
+use super::missing::Missing;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 
-pub(crate) use schema::row_to_record;
+pub(crate) use schema::{row_to_record, version};
 
 /// A sink that inserts records into an SQLite database, one transaction a batch.
 ///
@@ -47,10 +48,12 @@ pub(crate) use schema::row_to_record;
 /// # What can go wrong
 ///
 /// * Events that are missing are told by an event `forebay.gap` whose integer is their number, as in JSON Lines.
-/// * A step beyond `i64::MAX` cannot be stored: that event is refused and counted.
+/// * A step beyond `i64::MAX`, or values nested more than a hundred deep, cannot be stored and read back: that event is
+///   refused and counted.
 /// * Another process holds the database: the batch waits for [`busy_timeout`](Self::busy_timeout) and fails. So it does when
 ///   the disk is full. Both are transient: the next batch is tried.
-/// * The file is read-only, broken, or not a database of ours: permanent.
+/// * The file is read-only, broken, or not a database of ours, or a text is larger than SQLite allows (a billion bytes):
+///   permanent.
 ///
 /// A batch that fails is rolled back as a whole.
 pub struct SqliteSink {
@@ -62,7 +65,7 @@ pub struct SqliteSink {
     /// The run of the session at hand.
     run: Option<(Box<str>, i64)>,
     /// Events that were lost on the way into this database and are not told in it yet.
-    missing: u64,
+    missing: Missing,
 }
 
 /// How many names are remembered; beyond, they are asked of the database again.
@@ -95,7 +98,7 @@ impl SqliteSink {
             database,
             names: HashMap::new(),
             run: None,
-            missing: 0,
+            missing: Missing::default(),
         })
     }
 
@@ -112,6 +115,8 @@ impl SqliteSink {
     ///
     /// SQLite does not allow it.
     pub fn busy_timeout(self, longest: Duration) -> Result<Self, SinkError> {
+        // SQLite counts milliseconds in 31 bits.
+        let longest = longest.min(Duration::from_millis(i32::MAX as u64));
         self.database.busy_timeout(longest).map_err(failed)?;
         Ok(self)
     }
@@ -159,16 +164,15 @@ impl SqliteSink {
                 };
                 schema::insert(&mut insert, run, id, record)
             };
-            let missing = self.missing + batch.gap();
+            let missing = self.missing.before(batch);
             if missing > 0 {
                 let missing = i64::try_from(missing).unwrap_or(i64::MAX);
                 add(&Record::integer("forebay.gap", missing).with_time(batch.time()))?;
             }
             for record in batch {
                 if !add(record)? {
-                    let step = record.get_step().unwrap_or_default();
-                    let why =
-                        || format!("step {step} of {:?} is more than SQLite can hold", Event::name(record));
+                    let name = Event::name(record);
+                    let why = || format!("{name:?} has a step beyond 2^63, or values nested too deep");
                     refused = refused.map(|(events, why)| (events + 1, why)).or_else(|| Some((1, why())));
                 }
             }
@@ -191,7 +195,7 @@ impl Sink<Record> for SqliteSink {
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
         match self.insert(batch) {
             Ok(refused) => {
-                self.missing = refused.as_ref().map_or(0, |(events, _)| *events);
+                self.missing.told(refused.as_ref().map_or(0, |(events, _)| *events));
                 match refused {
                     None => Ok(()),
                     Some((events, why)) => Err(SinkError::write_failed(why).permanent().only(events)),
@@ -201,7 +205,7 @@ impl Sink<Record> for SqliteSink {
                 // Also after an error before the commit: the transaction was rolled back, with its names.
                 self.names.clear();
                 self.run = None;
-                self.missing += batch.gap() + batch.len() as u64;
+                self.missing.add(batch);
                 Err(failed(error))
             }
         }
@@ -220,6 +224,7 @@ fn failed(error: rusqlite::Error) -> SinkError {
         ErrorCode::DatabaseCorrupt,
         ErrorCode::PermissionDenied,
         ErrorCode::CannotOpen,
+        ErrorCode::TooBig,
     ]) {
         SinkError::write_failed(said).with_source(error).permanent()
     } else {

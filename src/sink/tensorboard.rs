@@ -6,7 +6,7 @@
 mod files;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,7 +46,8 @@ use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatu
 ///   100,000 ([`most_tags`](Self::most_tags)).
 /// * A step before the last one of its tag: see [`BackwardStep`].
 ///
-/// What is refused is counted as failed; everything else in the batch is written.
+/// What is refused is counted as failed; everything else in the batch is written. Names that make the same tag (`a.b` and
+/// `a/b`) share it. Events that were evicted leave no mark here.
 ///
 /// # When it cannot be written
 ///
@@ -88,6 +89,12 @@ pub struct TensorBoardSink {
     /// Bytes of whole records in it.
     length: u64,
     path: PathBuf,
+    /// How many events of the batch at hand are in a file that was left for another.
+    safe_events: u64,
+    /// How many events of the batch at hand came before the one that is being encoded.
+    events: u64,
+    /// Why another file could not be begun in the middle of the batch at hand.
+    broken: Option<io::Error>,
     /// When the file was last seen to be there.
     seen_at: SystemTime,
     /// The tag of the record at hand; its memory is used again.
@@ -117,7 +124,8 @@ impl TensorBoardSink {
     ///
     /// The system's, with the path in its text.
     pub fn create(folder: impl AsRef<Path>) -> io::Result<Self> {
-        let folder = folder.as_ref().to_owned();
+        // Whatever the process makes its working directory later.
+        let folder = std::path::absolute(folder.as_ref())?;
         let mut sink = Self {
             name: "tensorboard".to_owned(),
             routes: Vec::new(),
@@ -126,6 +134,9 @@ impl TensorBoardSink {
             file: None,
             length: 0,
             path: PathBuf::new(),
+            safe_events: 0,
+            events: 0,
+            broken: None,
             seen_at: UNIX_EPOCH,
             tag: String::new(),
             folder,
@@ -137,7 +148,7 @@ impl TensorBoardSink {
     }
 
     /// The same for a run that goes on at `step`, the first that is to be written: points from there on that an
-    /// earlier process wrote are shown no longer.
+    /// earlier process wrote are shown no longer. Tags that come without steps go on from there.
     ///
     /// # Errors
     ///
@@ -145,6 +156,7 @@ impl TensorBoardSink {
     pub fn resume(folder: impl AsRef<Path>, step: u64) -> io::Result<Self> {
         let mut sink = Self::create(folder)?;
         let step = i64::try_from(step).unwrap_or(i64::MAX);
+        sink.encoder.count_from(step);
         // In the file that was just begun: nothing was written behind its head yet.
         sink.rewrite_head(step)?;
         Ok(sink)
@@ -186,8 +198,12 @@ impl TensorBoardSink {
         let (path, file) = files::create(&self.folder)?;
         self.path = path;
         self.file = Some(file);
-        self.length = 0;
-        self.rewrite_head(step)
+        let begun = self.rewrite_head(step);
+        if begun.is_err() {
+            // On a full disk, every try would leave an empty file.
+            let _ = fs::remove_file(&self.path);
+        }
+        begun
     }
 
     fn rewrite_head(&mut self, step: i64) -> io::Result<()> {
@@ -215,6 +231,8 @@ impl TensorBoardSink {
                 // Should that fail as well, the torn record stays the last of its file.
                 let _ = file.set_len(self.length);
                 self.file = None;
+                // Whoever tries again comes with the same steps.
+                self.encoder.forget_steps();
                 Err(error)
             }
         }
@@ -223,11 +241,14 @@ impl TensorBoardSink {
     /// Encodes all that a record shows; leaves behind why values were refused.
     fn encode(&mut self, record: &Record, refused: &mut Vec<SinkError>) {
         let Some(step) = record.get_step().map(i64::try_from).transpose().ok() else {
-            refused.push(SinkError::write_failed(format!(
-                "step {} of {:?} is more than TensorBoard can tell",
-                record.get_step().unwrap_or_default(),
-                Event::name(record)
-            )));
+            refused.push(
+                SinkError::write_failed(format!(
+                    "step {} of {:?} is more than TensorBoard can tell",
+                    record.get_step().unwrap_or_default(),
+                    Event::name(record)
+                ))
+                .permanent(),
+            );
             return;
         };
         let mut tag = std::mem::take(&mut self.tag);
@@ -285,6 +306,8 @@ impl Writer<'_> {
             Value::Bool(is) => self.add(tag, Summary::Scalar(f32::from(*is))),
             Value::Text(text) => self.add(tag, Summary::Text(text)),
             Value::Histogram(histogram) => {
+                // Both at the same step.
+                self.step = self.step.or_else(|| Some(self.sink.encoder.next_step(tag)));
                 self.add(tag, Summary::Histogram(histogram));
                 if histogram.non_finite() > 0 {
                     let count = histogram.non_finite() as f32;
@@ -336,16 +359,20 @@ impl Writer<'_> {
     }
 
     fn add(&mut self, tag: &str, summary: Summary<'_>) {
+        if self.sink.broken.is_some() {
+            return;
+        }
         let step = self.step.unwrap_or_else(|| self.sink.encoder.next_step(tag));
         let mut added = self.sink.encoder.add(self.wall_time, step, tag, summary);
         if matches!(added, Err(Refused::Backward { .. })) && self.sink.backward == BackwardStep::NewFile {
             // What was encoded so far belongs to the old file.
             let begun = self.sink.write().and_then(|()| {
+                self.sink.safe_events = self.sink.events;
                 self.sink.encoder.forget_steps();
                 self.sink.begin_file(step)
             });
             if let Err(error) = begun {
-                self.refused.push(error.into());
+                self.sink.broken = Some(error);
                 return;
             }
             added = self.sink.encoder.add(self.wall_time, step, tag, summary);
@@ -362,6 +389,9 @@ impl Sink<Record> for TensorBoardSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        // Should a panic have left something behind.
+        self.encoder.clear();
+        (self.safe_events, self.events, self.broken) = (0, 0, None);
         if self.file.is_none() || self.is_removed(batch.time()) {
             // Behind all that was written: no point of an older file is meant.
             let after = self.encoder.last_step().map_or(0, |last| last.saturating_add(1));
@@ -377,8 +407,13 @@ impl Sink<Record> for TensorBoardSink {
                     first = first.or(refused.into_iter().next());
                 }
             }
+            self.events += 1;
         }
-        self.write()?;
+        let written = self.broken.take().map_or_else(|| self.write(), Err);
+        if let Err(error) = written {
+            // What is in a file that was left before is safe.
+            return Err(SinkError::from(error).only(batch.len() as u64 - self.safe_events));
+        }
         match first {
             None => Ok(()),
             Some(error) => Err(error.only(refused_events)),

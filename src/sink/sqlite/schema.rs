@@ -48,39 +48,47 @@ const MIGRATIONS: [&str; 1] = ["
 
 /// Makes a database ours: its mode, and its tables in the newest version.
 pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
-    let mode: String =
-        database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    // Before anything is changed: it may be somebody else's.
+    let known = version(database)?;
     // Where the file system has no shared memory, SQLite keeps to another mode, which is slower but as safe.
-    let _ = mode;
+    let _: String = database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
     database.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
     // Every id that is inserted was just looked up: checking it again would be a third of the time.
     database.pragma_update(None, "foreign_keys", false).map_err(failed)?;
     // The last pages of the indices of many names: 16 MiB at most.
     database.pragma_update(None, "cache_size", -16_384).map_err(failed)?;
+    if known == MIGRATIONS.len() {
+        return Ok(());
+    }
     let transaction =
         database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
-    let number = |name: &str| -> Result<i64, rusqlite::Error> {
-        transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
-    };
-    let (version, application) =
-        (number("user_version").map_err(failed)?, number("application_id").map_err(failed)?);
-    let tables: i64 =
-        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
-    if tables > 0 && application != APPLICATION {
-        return Err(SinkError::unavailable("the database holds tables of something else").permanent());
-    }
-    let newest = MIGRATIONS.len() as i64;
-    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
-        let message =
-            format!("the database has version {version}, this program knows versions up to {newest}");
-        return Err(SinkError::unavailable(message).permanent());
-    };
-    for migration in missing {
+    // Another process may have been here meanwhile.
+    for migration in MIGRATIONS.iter().skip(version(&transaction)?) {
         transaction.execute_batch(migration).map_err(failed)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
-    transaction.pragma_update(None, "user_version", newest).map_err(failed)?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(failed)?;
     transaction.commit().map_err(failed)
+}
+
+/// The version of a database of ours; 0 for an empty one.
+pub(crate) fn version(database: &Connection) -> Result<usize, SinkError> {
+    let number = |sql: &str| -> Result<i64, SinkError> {
+        database.query_row(sql, [], |row| row.get(0)).map_err(failed)
+    };
+    if number("SELECT count(*) FROM sqlite_schema")? > 0 && number("PRAGMA application_id")? != APPLICATION {
+        return Err(SinkError::unavailable("the database holds tables of something else").permanent());
+    }
+    let version = number("PRAGMA user_version")?;
+    let newest = MIGRATIONS.len();
+    match usize::try_from(version) {
+        Ok(version) if version <= newest => Ok(version),
+        _ => {
+            let message =
+                format!("the database has version {version}, this program knows versions up to {newest}");
+            Err(SinkError::unavailable(message).permanent())
+        }
+    }
 }
 
 /// The id of a name, which is new to the sink but may be known to the database.
@@ -95,7 +103,10 @@ pub(super) fn intern(transaction: &Transaction<'_>, name: &str) -> Result<i64, r
     }
 }
 
-/// Inserts a record; `false` if its step cannot be stored.
+/// How deep JSON may be nested and still be read: serde_json's limit is 128, and a record adds some levels.
+const DEEPEST: usize = 100;
+
+/// Inserts a record; `false` if it cannot be stored, or could not be read back.
 pub(super) fn insert(
     statement: &mut CachedStatement<'_>,
     run: i64,
@@ -103,6 +114,11 @@ pub(super) fn insert(
     record: &Record,
 ) -> Result<bool, rusqlite::Error> {
     let Ok(step) = record.get_step().map(i64::try_from).transpose() else { return Ok(false) };
+    if record.value().depth() > DEEPEST
+        || record.extra().is_some_and(|extra| extra.metadata.depth() > DEEPEST)
+    {
+        return Ok(false);
+    }
     let (kind, value) = match record.value() {
         // NaN would be stored as NULL.
         Value::Scalar(number) if number.is_nan() => ("scalar", ValueRef::Text(b"NaN")),

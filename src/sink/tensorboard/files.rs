@@ -35,7 +35,9 @@ fn last(folder: &Path) -> io::Result<Option<u64>> {
             .to_str()
             .and_then(|name| name.strip_prefix(PREFIX))
             .and_then(|rest| rest.split('.').next())
-            .and_then(|seconds| seconds.parse().ok());
+            .and_then(|seconds| seconds.parse().ok())
+            // Ten digits; what is larger is not a moment.
+            .filter(|seconds| *seconds < 9_999_999_999);
         last = last.max(seconds);
     }
     Ok(last)
