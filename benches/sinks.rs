@@ -1,12 +1,17 @@
 //! Every sink behind the worker, beside a bare loop that does the same with the same encoder.
 //!
-//! Both get 20,000 records; forebay's side is the time of a flush, with both wake-ups.
+//! SQLite is among them with `--features sqlite`. Both get 20,000 records; forebay's side is the time of a flush, with both wake-ups.
+
+#[cfg(feature = "sqlite")]
+#[path = "support/mod.rs"]
+mod support;
 
 use std::fmt::Write as _;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -18,8 +23,11 @@ const EVENTS: u64 = 20_000;
 /// As many as a batch has by default.
 const BATCH: usize = 100;
 
-fn record(step: u64) -> Record {
-    Record::scalar("train.loss", black_box(0.123_456_789)).step(step)
+/// As many records as are measured at a time. Their steps go on from round to round, as those of a run do.
+fn records() -> impl Iterator<Item = Record> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let next = NEXT.fetch_add(EVENTS, Ordering::Relaxed);
+    (next..next + EVENTS).map(|step| Record::scalar("train.loss", black_box(0.123_456_789)).step(step))
 }
 
 fn beside(
@@ -39,7 +47,7 @@ fn beside(
     group.bench_function("sink", |b| {
         b.iter_custom(|rounds| {
             let round = |_| {
-                collector.collect_batch((0..EVENTS).map(record));
+                collector.collect_batch(records());
                 let begun = Instant::now();
                 let _ = collector.flush();
                 let time = begun.elapsed();
@@ -52,7 +60,7 @@ fn beside(
     group.bench_function("bare loop", |b| {
         b.iter_custom(|rounds| {
             let round = |_| {
-                let records: Vec<Record> = (0..EVENTS).map(record).collect();
+                let records: Vec<Record> = records().collect();
                 let begun = Instant::now();
                 match bare(&records) {
                     Ok(()) => begun.elapsed(),

@@ -8,6 +8,7 @@ mod function;
 mod json_lines;
 mod memory;
 mod missing;
+mod presence;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "tensorboard")]

@@ -509,28 +509,14 @@ fn sqlite(rounds: usize) -> Outcome<Duel> {
         let _ = collector.flush();
         begun.elapsed()
     };
-    drop(forebay::sink::SqliteSink::create(folder.path().join("theirs.db"))?);
-    let mut database = rusqlite::Connection::open(folder.path().join("theirs.db"))?;
-    database.pragma_update(None, "synchronous", "NORMAL")?;
-    database.execute_batch(
-        "INSERT INTO runs VALUES (1, 'bare', 0); INSERT INTO names VALUES (1, 'train.loss')",
-    )?;
+    let theirs = support::BareDatabase::create(&folder.path().join("theirs.db"));
+    let mut database = theirs.map_err(|error| error.to_string())?;
     let mut next = 0;
     let mut theirs = || -> Outcome<Duration> {
         let records: Vec<Record> = (next..next + EVENTS).map(record).collect();
         next += EVENTS;
         let begun = Instant::now();
-        let transaction = database.transaction()?;
-        {
-            let mut insert = transaction.prepare_cached(
-                "INSERT INTO events (run, name, time, step, priority, kind, value) VALUES (1, 1, ?, ?, 1, 'scalar', ?)",
-            )?;
-            for record in &records {
-                let step = record.get_step().map(|step| step as i64);
-                insert.execute((record.unix_nanos() as i64, step, record.value().as_f64()))?;
-            }
-        }
-        transaction.commit()?;
+        database.insert(&records)?;
         Ok(begun.elapsed())
     };
     theirs()?;

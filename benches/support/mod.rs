@@ -84,3 +84,33 @@ impl<E: Event> Sink<E> for Stopwatch {
         Ok(())
     }
 }
+
+/// Prepared inserts of scalars, a transaction at a time, into the tables and indices of an `SqliteSink`.
+#[cfg(feature = "sqlite")]
+pub(crate) struct BareDatabase(rusqlite::Connection);
+
+#[cfg(feature = "sqlite")]
+impl BareDatabase {
+    pub(crate) fn create(path: &std::path::Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        drop(forebay::sink::SqliteSink::create(path)?);
+        let database = rusqlite::Connection::open(path)?;
+        database.pragma_update(None, "synchronous", "NORMAL")?;
+        let ids = "INSERT INTO runs VALUES (1, 'bare', 0); INSERT INTO names VALUES (1, 'train.loss')";
+        database.execute_batch(ids)?;
+        Ok(Self(database))
+    }
+
+    pub(crate) fn insert(&mut self, records: &[forebay::Record]) -> Result<(), rusqlite::Error> {
+        let transaction = self.0.transaction()?;
+        {
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO events (run, name, time, step, priority, kind, value) VALUES (1, 1, ?, ?, 1, 'scalar', ?)",
+            )?;
+            for record in records {
+                let step = record.get_step().map(|step| step as i64);
+                insert.execute((record.unix_nanos() as i64, step, record.value().as_f64()))?;
+            }
+        }
+        transaction.commit()
+    }
+}

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::missing::Missing;
+use super::presence::Presence;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::Record;
@@ -28,7 +29,8 @@ use crate::event::Record;
 ///   only the very last line can be torn.
 /// * An existing file is continued, never overwritten. Should its last line be torn, that line is closed,
 ///   so that it stays the only one that is lost.
-/// * Missing parent folders are created.
+/// * Missing parent folders are created. A file that is removed under the sink, alone or with its folder, is begun anew
+///   within a second or after a flush; what was written until then went with it.
 /// * Names and texts are escaped; NaN and infinities are written as strings that read back.
 /// * Events that are missing leave a line of their own, where they are missing: a record named `forebay.gap`
 ///   whose integer is their number. They were evicted, or an earlier write of this sink failed.
@@ -86,6 +88,7 @@ pub struct JsonLinesSink {
     synced: SystemTime,
     /// A pipe or a device cannot be closed and begun anew.
     is_file: bool,
+    presence: Presence,
 }
 
 /// When a [`JsonLinesSink`] has the system write its file to the disk. A sync of a few bytes takes about 250
@@ -113,18 +116,15 @@ impl JsonLinesSink {
     ///
     /// The system's, with the path in its text.
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref();
+        // Whatever the process makes its working directory later.
+        let path = std::path::absolute(path.as_ref())?;
         let about_path = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot write to {}: {error}", path.display()))
         };
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(about_path)?;
-        }
-        let mut file = open(path).map_err(about_path)?;
+        let mut file = open(&path).map_err(about_path)?;
         let (length, is_torn) = examine(&mut file).map_err(about_path)?;
         Ok(Self {
             name: "json_lines".to_owned(),
-            path: path.to_owned(),
             file,
             length,
             missing: Missing::default(),
@@ -136,7 +136,9 @@ impl JsonLinesSink {
             begun: SystemTime::now(),
             sync: SyncPolicy::default(),
             synced: SystemTime::now(),
-            is_file: fs::metadata(path).is_ok_and(|data| data.is_file()),
+            is_file: fs::metadata(&path).is_ok_and(|data| data.is_file()),
+            path,
+            presence: Presence::default(),
         })
     }
 
@@ -185,6 +187,18 @@ impl JsonLinesSink {
             Err(_) => self.lines.truncate(begin),
         }
         encoded
+    }
+
+    /// Begins the file anew where it was removed, with its folder.
+    fn find_again(&mut self, now: SystemTime) -> io::Result<()> {
+        if self.is_file && self.presence.is_lost(&self.path, now) {
+            // Should that fail, the next batch looks again.
+            self.presence.doubt();
+            self.file = open(&self.path)?;
+            (self.length, self.is_torn) = (0, false);
+            self.begun = now;
+        }
+        Ok(())
     }
 
     /// Closes the file and begins a new one, if it is time for that.
@@ -249,11 +263,15 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let missing = self.missing.before(batch);
+        if let Err(error) = self.find_again(batch.time()) {
+            self.missing.add(batch);
+            return Err(error.into());
+        }
         self.lines.clear();
         if self.is_torn {
             self.lines.push(b'\n');
         }
-        let missing = self.missing.before(batch);
         if missing > 0 {
             let missing = i64::try_from(missing).unwrap_or(i64::MAX);
             let gap = Record::integer("forebay.gap", missing).with_time(batch.time());
@@ -282,6 +300,7 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
+        self.presence.doubt();
         if self.sync != SyncPolicy::Never {
             self.file
                 .sync_data()
@@ -292,6 +311,9 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
 }
 
 fn open(path: &Path) -> io::Result<File> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
     OpenOptions::new().read(true).append(true).create(true).open(path)
 }
 

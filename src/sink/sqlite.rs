@@ -5,11 +5,12 @@ mod schema;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use super::missing::Missing;
+use super::presence::Presence;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
@@ -55,6 +56,9 @@ pub(crate) use schema::{row_to_record, version};
 /// * The file is read-only, broken, or not a database of ours, or a text is larger than SQLite allows (a billion bytes):
 ///   permanent.
 ///
+/// * The file is removed, alone or with its folder: the database is begun anew within a second or after a flush; what
+///   was delivered until then went with it.
+///
 /// A batch that fails is rolled back as a whole.
 pub struct SqliteSink {
     name: String,
@@ -66,10 +70,14 @@ pub struct SqliteSink {
     run: Option<(Box<str>, i64)>,
     /// Events that were lost on the way into this database and are not told in it yet.
     missing: Missing,
+    presence: Presence,
+    busy_timeout: Duration,
 }
 
 /// How many names are remembered; beyond, they are asked of the database again.
 const MOST_NAMES: usize = 100_000;
+
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 const INSERT: &str =
     "INSERT INTO events (run, name, time, step, priority, kind, value, source, correlation, record)
@@ -82,23 +90,18 @@ impl SqliteSink {
     ///
     /// The file cannot be opened or written to, or it is not a database of ours, or one of a newer version.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, SinkError> {
-        let path = path.as_ref();
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut database = Connection::open_with_flags(path, flags).map_err(failed)?;
-        database.busy_timeout(Duration::from_millis(100)).map_err(failed)?;
-        schema::prepare(&mut database)?;
+        // Whatever the process makes its working directory later.
+        let path = std::path::absolute(path.as_ref())?;
+        let database = open(&path, BUSY_TIMEOUT)?;
         Ok(Self {
             name: "sqlite".to_owned(),
-            path: path.to_owned(),
+            path,
             database,
             names: HashMap::new(),
             run: None,
             missing: Missing::default(),
+            presence: Presence::default(),
+            busy_timeout: BUSY_TIMEOUT,
         })
     }
 
@@ -114,10 +117,11 @@ impl SqliteSink {
     /// # Errors
     ///
     /// SQLite does not allow it.
-    pub fn busy_timeout(self, longest: Duration) -> Result<Self, SinkError> {
+    pub fn busy_timeout(mut self, longest: Duration) -> Result<Self, SinkError> {
         // SQLite counts milliseconds in 31 bits.
         let longest = longest.min(Duration::from_millis(i32::MAX as u64));
         self.database.busy_timeout(longest).map_err(failed)?;
+        self.busy_timeout = longest;
         Ok(self)
     }
 
@@ -126,8 +130,24 @@ impl SqliteSink {
         &self.path
     }
 
-    /// Inserts a batch; how many of its events cannot be stored, and why the first cannot.
-    fn insert(&mut self, batch: &Batch<Record>) -> Result<Option<(u64, String)>, rusqlite::Error> {
+    /// Begins the database anew where it was removed, with its folder.
+    fn find_again(&mut self, now: SystemTime) -> Result<(), SinkError> {
+        if self.presence.is_lost(&self.path, now) {
+            // Should that fail, the next batch looks again.
+            self.presence.doubt();
+            self.names.clear();
+            self.run = None;
+            self.database = open(&self.path, self.busy_timeout)?;
+        }
+        Ok(())
+    }
+
+    /// Inserts a batch, and before it how many events are missing; how many of its events cannot be stored, and why the first cannot.
+    fn insert(
+        &mut self,
+        batch: &Batch<Record>,
+        missing: u64,
+    ) -> Result<Option<(u64, String)>, rusqlite::Error> {
         let transaction =
             self.database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let run = match &self.run {
@@ -164,7 +184,6 @@ impl SqliteSink {
                 };
                 schema::insert(&mut insert, run, id, record)
             };
-            let missing = self.missing.before(batch);
             if missing > 0 {
                 let missing = i64::try_from(missing).unwrap_or(i64::MAX);
                 add(&Record::integer("forebay.gap", missing).with_time(batch.time()))?;
@@ -193,7 +212,12 @@ impl Sink<Record> for SqliteSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
-        match self.insert(batch) {
+        let missing = self.missing.before(batch);
+        if let Err(error) = self.find_again(batch.time()) {
+            self.missing.add(batch);
+            return Err(error);
+        }
+        match self.insert(batch, missing) {
             Ok(refused) => {
                 self.missing.told(refused.as_ref().map_or(0, |(events, _)| *events));
                 match refused {
@@ -210,6 +234,24 @@ impl Sink<Record> for SqliteSink {
             }
         }
     }
+
+    /// There is nothing to push out; but the next batch looks whether the file is still there.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.presence.doubt();
+        Ok(())
+    }
+}
+
+fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, SinkError> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut database = Connection::open_with_flags(path, flags).map_err(failed)?;
+    database.busy_timeout(busy_timeout).map_err(failed)?;
+    schema::prepare(&mut database)?;
+    Ok(database)
 }
 
 /// What an error of SQLite means for whoever might try again.

@@ -9,8 +9,8 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::presence::Presence;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::catalog::training;
@@ -95,8 +95,7 @@ pub struct TensorBoardSink {
     events: u64,
     /// Why another file could not be begun in the middle of the batch at hand.
     broken: Option<io::Error>,
-    /// When the file was last seen to be there.
-    seen_at: SystemTime,
+    presence: Presence,
     /// The tag of the record at hand; its memory is used again.
     tag: String,
 }
@@ -137,7 +136,7 @@ impl TensorBoardSink {
             safe_events: 0,
             events: 0,
             broken: None,
-            seen_at: UNIX_EPOCH,
+            presence: Presence::default(),
             tag: String::new(),
             folder,
         };
@@ -257,16 +256,6 @@ impl TensorBoardSink {
         writer.session(record);
         writer.value(&tag, record.value());
         self.tag = tag;
-    }
-
-    /// Whether the file is gone: one whose folder was removed takes writes as ever, and nobody reads them. Looked at once a
-    /// second and after a flush, because it asks the system.
-    fn is_removed(&mut self, now: SystemTime) -> bool {
-        if now.duration_since(self.seen_at).is_ok_and(|ago| ago < Duration::from_secs(1)) {
-            return false;
-        }
-        self.seen_at = now;
-        !self.path.exists()
     }
 
     fn takes(&self, record: &Record) -> bool {
@@ -392,7 +381,7 @@ impl Sink<Record> for TensorBoardSink {
         // Should a panic have left something behind.
         self.encoder.clear();
         (self.safe_events, self.events, self.broken) = (0, 0, None);
-        if self.file.is_none() || self.is_removed(batch.time()) {
+        if self.file.is_none() || self.presence.is_lost(&self.path, batch.time()) {
             // Behind all that was written: no point of an older file is meant.
             let after = self.encoder.last_step().map_or(0, |last| last.saturating_add(1));
             self.begin_file(after)?;
@@ -422,7 +411,7 @@ impl Sink<Record> for TensorBoardSink {
 
     /// There is nothing to push out; but the next batch looks whether the file is still there.
     fn flush(&mut self) -> Result<(), SinkError> {
-        self.seen_at = UNIX_EPOCH;
+        self.presence.doubt();
         Ok(())
     }
 }
