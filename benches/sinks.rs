@@ -131,6 +131,50 @@ fn files(c: &mut Criterion) -> std::io::Result<()> {
             Ok(())
         },
     );
+    #[cfg(feature = "tensorboard")]
+    {
+        use forebay::sink::TensorBoardSink;
+        use forebay::tfevents::{Encoder, Summary};
+        let mut file = File::create(path("bare.tfevents"))?;
+        let mut encoder = Encoder::new();
+        encoder.begin_file(0.0, 0);
+        let sink = TensorBoardSink::create(path("ours"))?;
+        beside(
+            c,
+            "TensorBoard",
+            sink,
+            || (),
+            |records| {
+                for batch in records.chunks(BATCH) {
+                    for record in batch {
+                        let step = record.get_step().map_or(0, |step| step as i64);
+                        let value = Summary::Scalar(record.value().as_f64().unwrap_or(f64::NAN) as f32);
+                        let time = record.unix_nanos() as f64 / 1e9;
+                        let added = encoder.add(time, step, &record.name().replace('.', "/"), value);
+                        added.map_err(std::io::Error::other)?;
+                    }
+                    file.write_all(encoder.bytes())?;
+                    encoder.clear();
+                }
+                Ok(())
+            },
+        );
+    }
+    #[cfg(feature = "sqlite")]
+    {
+        let mut database = support::BareDatabase::create(&path("bare.db")).map_err(std::io::Error::other)?;
+        let sink = forebay::sink::SqliteSink::create(path("ours.db")).map_err(std::io::Error::other)?;
+        beside(
+            c,
+            "SQLite",
+            sink,
+            || (),
+            |records| {
+                let mut batches = records.chunks(BATCH);
+                batches.try_for_each(|batch| database.insert(batch).map_err(std::io::Error::other))
+            },
+        );
+    }
     Ok(())
 }
 
