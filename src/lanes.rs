@@ -142,19 +142,24 @@ impl<E: Event> Lanes<E> {
             take_from(&self.critical, &mut round.critical, usize::MAX, events, most);
             // Alone, the normal lane need not take turns.
             let share = if round.low == 0 { usize::MAX } else { NORMAL_SHARE - turn.normal };
-            let before = events.len();
-            take_from(self.normal.get(turn.shard), &mut round.normal, share, events, most);
-            turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
-            if events.len() < most && round.normal == 0 && round.more_normal > 0 {
-                // Not when the batch is full as well: should the round end here, the next one begins one further.
+            if share > 0 && round.normal == 0 && round.more_normal > 0 {
+                // Only now, when this ring gives at least one: a round that ended before is followed by one that begins
+                // with it.
                 turn.shard = turn.shard.wrapping_add(1);
                 round.more_normal -= 1;
                 round.normal = self.normal.get(turn.shard).capacity();
+            }
+            let before = events.len();
+            take_from(self.normal.get(turn.shard), &mut round.normal, share, events, most);
+            turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
+            let is_over = round.normal == 0 && round.more_normal == 0;
+            if round.normal == 0 && !is_over && turn.normal < NORMAL_SHARE {
+                // The rest of the share is the next ring's.
                 continue;
             }
             if events.len() < most && round.low > 0 {
                 // The normal lane has had its share, or has no more.
-                let share = if round.normal == 0 { usize::MAX } else { LOW_SHARE };
+                let share = if is_over { usize::MAX } else { LOW_SHARE };
                 take_from(&self.low, &mut round.low, share, events, most);
                 turn.normal = 0;
             }
@@ -432,6 +437,26 @@ mod tests {
                 }
             }
             assert!([0, 2].iter().all(|n| taken.iter().any(|e| e.1 == *n)), "batches of {most}: {taken:?}");
+        }
+    }
+
+    #[test]
+    fn nor_when_a_low_event_ends_a_batch_behind_a_ring() {
+        // Two rings of four, one flooded, and a flood of low events: two to one, six at a time.
+        let config = Config { capacity: 8, shards: 2, low_capacity: 8, ..Config::default() };
+        for (flooded, starved) in [(0, 1), (1, 0)] {
+            let lanes = Lanes::new(&config);
+            into_ring(&lanes, starved, 0);
+            let mut turn = Turn::default();
+            let mut taken = Vec::new();
+            for _ in 0..4 {
+                while lanes.normal.get(flooded).push(Tagged(Priority::Normal, 200)).is_ok() {}
+                while lanes.low.push(Tagged(Priority::Low, 100)).is_ok() {}
+                let mut round = lanes.round(&mut turn);
+                let most = taken.len() + 6;
+                lanes.take(&mut round, &mut turn, &mut taken, most);
+            }
+            assert!(taken.iter().any(|event| event.1 == 0), "ring {starved}: {taken:?}");
         }
     }
 

@@ -208,9 +208,7 @@ impl Encoder {
     /// One of TensorBoard's loaders forgets all points of the run from that step on; the other does so tag by tag,
     /// when it meets a point.
     pub fn begin_file(&mut self, wall_time: f64, first_step: i64) {
-        self.out.clear();
-        self.values.clear();
-        self.open = None;
+        self.clear();
         self.file += 1;
         push_record(&mut self.out, |event| {
             event.fixed64(1, wall_time);

@@ -164,7 +164,6 @@ impl SqliteSink {
                     .query_row([batch.session()], |row| row.get(0))?
             }
         };
-        let mut new_names = Vec::new();
         let mut refused = None;
         {
             let mut insert = transaction.prepare_cached(INSERT)?;
@@ -178,7 +177,6 @@ impl SqliteSink {
                             self.names.clear();
                         }
                         self.names.insert(name.into(), id);
-                        new_names.push(Box::<str>::from(name));
                         id
                     }
                 };
@@ -196,11 +194,7 @@ impl SqliteSink {
                 }
             }
         }
-        if let Err(error) = transaction.commit() {
-            // Ids that were not committed are nobody's.
-            new_names.iter().for_each(|name| _ = self.names.remove(name));
-            return Err(error);
-        }
+        transaction.commit()?;
         self.run = Some((batch.session().into(), run));
         Ok(refused)
     }
@@ -226,7 +220,7 @@ impl Sink<Record> for SqliteSink {
                 }
             }
             Err(error) => {
-                // Also after an error before the commit: the transaction was rolled back, with its names.
+                // The transaction was rolled back, with its names and its run.
                 self.names.clear();
                 self.run = None;
                 self.missing.add(batch);
