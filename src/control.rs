@@ -6,7 +6,7 @@
 //! that ends, well or badly, leaves no request behind without one.
 
 mod reply;
-pub(crate) use reply::Reply;
+pub(crate) use reply::{Flush, Reply};
 
 mod settings;
 pub(crate) use settings::{Policy, Settings};
@@ -62,7 +62,7 @@ enum Station<E> {
 /// Requests, as the worker takes them.
 #[derive(Default)]
 pub(crate) struct Asked {
-    pub(crate) flushes: Vec<Arc<Reply<FlushReport>>>,
+    pub(crate) flushes: Vec<Flush>,
     pub(crate) removed: Vec<(String, Arc<Reply<Option<SinkStats>>>)>,
     /// Whether the settings changed since the worker last read them.
     pub(crate) is_reconfigured: bool,
@@ -235,15 +235,7 @@ impl<E: Event> Collector<E> {
     ///
     /// As for [`flush`](Self::flush).
     pub fn flush_timeout(&self, timeout: Duration) -> Result<FlushReport, FlushError> {
-        let deadline = deadline_in(timeout);
-        let reply = self.shared.ask_flush()?;
-        let answer = reply.wait(deadline);
-        self.shared.withdraw_flush(&reply);
-        match answer {
-            Some(Some(report)) => Ok(report),
-            Some(None) => Err(FlushError::WorkerGone),
-            None => Err(self.shared.flush_timed_out(timeout)),
-        }
+        self.shared.flush(Reply::new(), timeout)
     }
 
     /// Refuses new events, delivers those that are queued, flushes the sinks and ends the worker thread,
@@ -381,8 +373,21 @@ impl<E: Event> Shared<E> {
         FlushError::TimedOut { waited, pending: self.pending(), busy_sink: self.registry.busy() }
     }
 
+    /// Flushes, and has what happened told by `reply`.
+    pub(crate) fn flush(&self, reply: Flush, timeout: Duration) -> Result<FlushReport, FlushError> {
+        let deadline = deadline_in(timeout);
+        let reply = self.ask_flush(reply)?;
+        let answer = reply.wait(deadline);
+        self.withdraw_flush(&reply);
+        match answer {
+            Some(Some(report)) => Ok(report),
+            Some(None) => Err(FlushError::WorkerGone),
+            None => Err(self.flush_timed_out(timeout)),
+        }
+    }
+
     /// Puts a flush into the mailbox.
-    pub(crate) fn ask_flush(&self) -> Result<Arc<Reply<FlushReport>>, FlushError> {
+    pub(crate) fn ask_flush(&self, reply: Flush) -> Result<Flush, FlushError> {
         self.refuse_waiting()?;
         let mut desk = self.control.desk.lock();
         match (&desk.crew, self.phase.load().state()) {
@@ -394,7 +399,6 @@ impl<E: Event> Shared<E> {
             (_, State::Stopped) => return Err(FlushError::Stopped),
             (Station::Boarding(_) | Station::AtWork, _) => {}
         }
-        let reply = Reply::new();
         desk.asked.flushes.push(Arc::clone(&reply));
         drop(desk);
         self.phase.wake();
@@ -402,7 +406,7 @@ impl<E: Event> Shared<E> {
     }
 
     /// Takes a flush back whose caller has gone, so that the mailbox does not grow while the worker hangs.
-    pub(crate) fn withdraw_flush(&self, reply: &Arc<Reply<FlushReport>>) {
+    pub(crate) fn withdraw_flush(&self, reply: &Flush) {
         if self.phase.load().state() != State::Forked {
             self.control.desk.lock().asked.flushes.retain(|asked| !Arc::ptr_eq(asked, reply));
         }

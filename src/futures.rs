@@ -10,10 +10,9 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_sink::Sink;
 
 use crate::collector::{Collector, Outcome};
-use crate::control::{FlushReport, Policy, Reply};
+use crate::control::{Flush, FlushReport, Policy, Reply};
 use crate::error::{CollectError, FlushError, Refusal};
 use crate::event::{Event, Priority, Record};
-use crate::sync::Arc;
 use crate::wake::State;
 
 impl<E: Event> Collector<E> {
@@ -179,7 +178,7 @@ pub struct FlushAsync<E: Event = Record> {
 
 enum Flushing {
     NotAsked,
-    Waiting(Arc<Reply<FlushReport>>),
+    Waiting(Flush),
     Done(Result<FlushReport, FlushError>),
 }
 
@@ -189,7 +188,7 @@ impl<E: Event> Future for FlushAsync<E> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if matches!(this.state, Flushing::NotAsked) {
-            this.state = match this.collector.shared.ask_flush() {
+            this.state = match this.collector.shared.ask_flush(Reply::new()) {
                 Ok(reply) => Flushing::Waiting(reply),
                 Err(error) => Flushing::Done(Err(error)),
             };

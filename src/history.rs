@@ -26,21 +26,25 @@
 //! ```
 
 mod json_lines;
+mod lineage;
 mod recent;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use json_lines::{JsonLinesHistory, JsonLinesReader};
+pub use lineage::{RunEnd, RunInfo, RunStatus, runs};
 pub use recent::Recent;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteHistory;
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::event::{Event, Name, Priority, Record, Value};
 use crate::pattern::Pattern;
+use lineage::{Generations, Lineage};
 
 /// A place that keeps records and can be asked for them.
 pub trait History {
@@ -85,6 +89,7 @@ pub struct EventQuery {
     source: Option<String>,
     correlation: Option<String>,
     contains: Vec<(Name, Value)>,
+    generations: Option<Generations>,
     limit: Option<usize>,
     is_newest_first: bool,
 }
@@ -155,6 +160,21 @@ impl EventQuery {
         self
     }
 
+    /// Of a step that was told several times, because the run was resumed before it, the last time: without what was
+    /// delivered before a `training.started` of the same run with a `first_step`, from that step on. Records without a
+    /// step are all there.
+    pub fn current(mut self) -> Self {
+        self.generations = Some(Generations::Current);
+        self
+    }
+
+    /// It was told by that generation of its run: by the how-manieth process that worked on it, from 1. Takes the place
+    /// of [`current`](Self::current), and the other way round.
+    pub fn generation(mut self, generation: u64) -> Self {
+        self.generations = Some(Generations::One(generation));
+        self
+    }
+
     /// The first `records` of those that fit, in the order that is asked for.
     pub fn limit(mut self, records: usize) -> Self {
         self.limit = Some(records);
@@ -167,7 +187,8 @@ impl EventQuery {
         self
     }
 
-    /// Whether all conditions hold for the record. Order and limit are none.
+    /// Whether all conditions hold for the record that it tells by itself: order and limit are none, and of which
+    /// generation it is, its place among others tells.
     pub fn matches(&self, record: &Record) -> bool {
         let time = record.unix_nanos();
         let extra = record.extra();
@@ -190,22 +211,36 @@ impl EventQuery {
             })
     }
 
-    /// Takes of all records, in the order of their delivery, those that are asked for. Keeps no more than that.
-    fn select<T>(&self, records: impl Iterator<Item = T>, is_in: impl Fn(&T) -> bool) -> Vec<T> {
+    /// Takes of all records, in the order of their delivery, those that are asked for.
+    fn select<T: Borrow<Record>>(&self, records: impl Iterator<Item = T>) -> Vec<T> {
         let limit = self.limit.unwrap_or(usize::MAX);
-        if !self.is_newest_first {
-            return records.filter(is_in).take(limit).collect();
-        }
-        let mut last = VecDeque::new();
-        for record in records.filter(is_in) {
-            if last.len() == limit {
-                last.pop_front();
+        let mut lineage = Lineage::default();
+        let mut found = VecDeque::new();
+        for record in records {
+            let begun = self.generations.map_or(0, |_| lineage.see(record.borrow()));
+            let step = record.borrow().get_step();
+            // What is asked of one generation is known at once; what is current, at the end alone.
+            let may_be = self.generations.is_none_or(|wanted| lineage.has(wanted, begun, step));
+            if !may_be || !self.matches(record.borrow()) {
+                continue;
             }
-            if limit > 0 {
-                last.push_back(record);
+            found.push_back((begun, record));
+            if self.generations != Some(Generations::Current) && found.len() >= limit {
+                // Keeps no more than that.
+                match self.is_newest_first {
+                    false => break,
+                    true if found.len() > limit => _ = found.pop_front(),
+                    true => {}
+                }
             }
         }
-        last.into_iter().rev().collect()
+        let is_in = |(begun, record): &(usize, T)| {
+            self.generations.is_none_or(|wanted| lineage.has(wanted, *begun, record.borrow().get_step()))
+        };
+        let found = found.into_iter();
+        let found: Box<dyn Iterator<Item = (usize, T)>> =
+            if self.is_newest_first { Box::new(found.rev()) } else { Box::new(found) };
+        found.filter(is_in).take(limit).map(|(_, record)| record).collect()
     }
 }
 

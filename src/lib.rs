@@ -46,6 +46,8 @@ pub use error::{BuildError, CollectError, FlushError, Refusal, SinkChangeError, 
 
 pub mod history;
 
+pub mod run;
+
 mod pattern;
 pub use pattern::{Pattern, PatternError};
 

@@ -45,6 +45,11 @@ pub(crate) fn announce_fence() {
     fence(Ordering::SeqCst);
 }
 
+/// Whether the calling thread unwinds.
+pub(crate) fn is_panicking() -> bool {
+    std::thread::panicking()
+}
+
 /// Runs foreign code; a panic of it ends here, and is told as text. Whoever calls vouches that nothing of ours
 /// is left half-changed by it.
 pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {

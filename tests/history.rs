@@ -68,6 +68,44 @@ fn records() -> impl Strategy<Value = Record> {
     )
 }
 
+/// Begins of two runs, new and resumed.
+fn begins() -> impl Strategy<Value = Record> {
+    let first_step = proptest::option::of(prop_oneof![9 => 0..10u64, 1 => Just(u64::MAX)]);
+    (ids(), proptest::option::of(1..4u64), first_step, times()).prop_map(|(run, generation, step, time)| {
+        let mut begin = Record::new("training.started").with_field("run_id", run).with_unix_nanos(time);
+        if let Some(generation) = generation {
+            begin = begin.with_field("generation", generation);
+        }
+        match step {
+            Some(step) => begin.with_field("first_step", step),
+            None => begin,
+        }
+    })
+}
+
+/// Whether the record at `place` is of the generation, or current, as the query says; by looking at all others.
+fn is_of_its_generation(query: &EventQuery, records: &[Record], place: usize) -> bool {
+    let of = |record: &Record, name| record.value().as_fields().unwrap().get(name).cloned();
+    let begin = |record: &&Record| record.name() == "training.started";
+    let own = records[..=place].iter().rfind(begin);
+    let asked = format!("{query:?}");
+    if let Some(one) = asked.split("generations: Some(One(").nth(1) {
+        let one: i64 = one.split(')').next().unwrap().parse().unwrap();
+        return own.is_some_and(|own| of(own, "generation").map_or(1, |own| own.as_i64().unwrap()) == one);
+    }
+    if !asked.contains("generations: Some(Current)") {
+        return true;
+    }
+    let (Some(own), Some(step)) = (own, records[place].get_step()) else { return true };
+    let is_superseded = |later: &Record| {
+        of(later, "run_id") == of(own, "run_id")
+            && of(later, "first_step")
+                .and_then(|first| first.as_i64())
+                .is_some_and(|first| step as i64 >= first)
+    };
+    !records[place + 1..].iter().filter(begin).any(is_superseded)
+}
+
 fn queries() -> impl Strategy<Value = EventQuery> {
     let patterns =
         prop::sample::select(vec!["*", "train.*", "*.failed", "model.{saved,loaded}", "[*", "no such"]);
@@ -79,13 +117,15 @@ fn queries() -> impl Strategy<Value = EventQuery> {
     let name = proptest::option::of(patterns);
     let times = (proptest::option::of(times()), proptest::option::of(times()));
     let of_extra = (proptest::option::of(ids()), proptest::option::of(ids()), proptest::option::of(0..3i64));
-    let order = (proptest::option::of(0..6usize), any::<bool>());
+    let generations =
+        prop_oneof![4 => Just(None), 2 => Just(Some(None)), 2 => (1..4u64).prop_map(|one| Some(Some(one)))];
+    let order = (proptest::option::of(0..6usize), any::<bool>(), generations);
     let conditions = (name, times, proptest::option::of(steps), proptest::option::of(priorities()));
     (conditions, of_extra, order).prop_map(
         |(
             (name, (since, before), steps, priority),
             (source, correlation, epoch),
-            (limit, is_newest_first),
+            (limit, is_newest_first, generations),
         )| {
             let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
             let mut query = EventQuery::new();
@@ -98,6 +138,11 @@ fn queries() -> impl Strategy<Value = EventQuery> {
             query = correlation.into_iter().fold(query, EventQuery::correlation);
             query = epoch.into_iter().fold(query, |query, epoch| query.contains("epoch", epoch));
             query = limit.into_iter().fold(query, EventQuery::limit);
+            query = match generations {
+                None => query,
+                Some(None) => query.current(),
+                Some(Some(one)) => query.generation(one),
+            };
             if is_newest_first { query.newest_first() } else { query }
         },
     )
@@ -127,8 +172,11 @@ fn ask_all(records: &[Record], batch: usize, queries: &[EventQuery]) -> Result<(
     #[cfg(feature = "sqlite")]
     let database = forebay::history::SqliteHistory::open(database.path()).unwrap();
     for query in queries {
+        let is_in = |(place, record): &(usize, &Record)| {
+            query.matches(record) && is_of_its_generation(query, records, *place)
+        };
         let mut expected: Vec<Record> =
-            records.iter().filter(|record| query.matches(record)).cloned().collect();
+            records.iter().enumerate().filter(is_in).map(|(_, record)| record.clone()).collect();
         if format!("{query:?}").contains("is_newest_first: true") {
             expected.reverse();
         }
@@ -149,7 +197,7 @@ proptest! {
 
     #[test]
     fn all_places_answer_as_a_plain_filter_does(
-        records in prop::collection::vec(records(), 0..60),
+        records in prop::collection::vec(prop_oneof![8 => records(), 1 => begins()], 0..60),
         batch in 1..20usize,
         queries in prop::collection::vec(queries(), 10),
     ) {

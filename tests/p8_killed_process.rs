@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use forebay::history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
 use forebay::sink::JsonLinesSink;
 use forebay::{Collector, FlushStrategy, Overflow, Record};
 use support::*;
@@ -126,11 +127,54 @@ fn ctrl_c_ends_the_example_with_everything_flushed() {
     assert_eq!(child.0.wait().unwrap().code(), Some(130));
     assert!(report.contains("(interrupted)") && report.contains("+ 0 pending"), "{report}");
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.ends_with('\n') && text.contains("training.early_stopped"));
+    assert!(text.ends_with('\n') && text.contains("training.preempted"));
     let lines = text.lines().count();
     let offered: String =
         report.split("events ").nth(1).unwrap().trim_start().chars().take_while(|c| *c != ' ').collect();
     assert_eq!(offered.replace(',', ""), lines.to_string(), "every event is a line");
+}
+
+/// What the run in a folder trained, by step, as it holds in the end.
+fn losses(folder: &Path) -> Vec<(Option<u64>, Option<f64>)> {
+    let history = JsonLinesHistory::new(folder.join("events.jsonl"));
+    let records = history.query(&EventQuery::new().name("train.loss").current()).unwrap();
+    records.iter().map(|record| (record.get_step(), record.value().as_f64())).collect()
+}
+
+#[test]
+fn a_training_that_was_killed_and_resumed_ends_as_one_that_was_not() {
+    let train = |folder: &Path, args: &[&str]| {
+        let output = Command::new(example()).args(args).arg(folder).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let child = Command::new(example())
+        .args(["--epochs", "1000000", "--seed", "11", "--out"])
+        .arg(killed.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    until("an epoch is done", || killed.path().join("checkpoint.json").exists());
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+    let checkpoint = std::fs::read_to_string(killed.path().join("checkpoint.json")).unwrap();
+    let done = checkpoint.split("\"epoch\":").nth(1).unwrap().split(',').next().unwrap();
+    let epochs = done.parse::<usize>().unwrap() + 1;
+    let output =
+        Command::new(example()).args(["--epochs", done, "--resume"]).arg(killed.path()).output().unwrap();
+    let expected = format!("train_digits: {done} epochs are done, --epochs must be more\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    train(killed.path(), &["--epochs", &epochs.to_string(), "--resume"]);
+    train(whole.path(), &["--epochs", &epochs.to_string(), "--seed", "11", "--out"]);
+    let losses_of_both = (losses(whole.path()), losses(killed.path()));
+    assert_eq!(losses_of_both.0.len(), epochs * 45);
+    assert_eq!(losses_of_both.0, losses_of_both.1, "to the last bit, each step once");
+    let runs = runs(&JsonLinesHistory::new(killed.path().join("events.jsonl"))).unwrap();
+    let told: Vec<_> = runs.iter().map(|run| (run.generation, run.end.clone())).collect();
+    assert_eq!(told, [(1, None), (2, Some(RunEnd::Completed))]);
+    assert_eq!(runs[0].run_id, runs[1].run_id);
 }
 
 #[test]
@@ -142,6 +186,7 @@ fn bad_options_of_the_example_get_one_clear_line_and_code_2() {
         (&["--learning-rate", "NaN"], "--learning-rate is \"NaN\", allowed is a number above 0"),
         (&["--overflow", "spill"], "--overflow is \"spill\", allowed is drop-oldest, drop-newest or block"),
         (&["--seed"], "missing argument for option '--seed'"),
+        (&["--resume", ".", "--no-collect"], "--resume and --no-collect do not go together"),
         (&["--speed", "9"], "invalid option '--speed'"),
     ];
     for (args, expected) in cases {

@@ -8,6 +8,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use forebay::run::TrainingRun;
 use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, FlushError, Outcome, Record, StartError, State, StopError};
 use support::*;
@@ -224,4 +225,32 @@ fn collectors_that_are_gone_are_not_looked_for() {
     assert_eq!(in_child(|| collector.collect(tick(0)) == Outcome::Forked), Some(0));
     collector.stop().unwrap();
     law(&collector, 0);
+}
+
+#[test]
+fn a_training_run_that_was_begun_before_the_fork_ends_in_the_parent_alone() {
+    let memory = MemorySink::new();
+    let collector = Collector::builder().sink(memory.clone()).start().unwrap();
+    let run = TrainingRun::builder().heartbeat(Duration::from_millis(1)).start(&collector).unwrap();
+    let begun = std::cell::Cell::new(Some(run));
+    for _ in 0..20 {
+        // Its heart beats in the parent, and may hold any lock.
+        let status = in_child(|| {
+            let run = begun.take().unwrap();
+            assert_eq!(run.batch_completed(1, 0.5, [("a", 1.0)]), Outcome::Forked);
+            match std::process::id() % 2 {
+                0 => drop(run),
+                _ => assert_eq!(run.completed([("a", 1.0)]), Err(FlushError::Forked)),
+            }
+            true
+        });
+        assert_eq!(status, Some(0));
+    }
+    begun.take().unwrap().completed([("a", 1.0)]).unwrap();
+    let ends =
+        memory.events().iter().filter(|record: &&Record| record.name() == "training.completed").count();
+    assert_eq!(ends, 1);
+    let offered = memory.len() as u64;
+    collector.stop().unwrap();
+    law(&collector, offered);
 }

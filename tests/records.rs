@@ -176,7 +176,7 @@ fn the_catalogue_has_the_names_and_keys_of_the_documents() {
     let fields = Fields::new;
     let second = std::time::Duration::from_secs(1);
     let s = String::new;
-    let events: [(Record, &str); 35] = [
+    let events: [(Record, &str); 36] = [
         (
             training::Started { run_id: s(), config: fields(), model_type: None }.into(),
             "training.started run_id config",
@@ -201,6 +201,7 @@ fn the_catalogue_has_the_names_and_keys_of_the_documents() {
             training::Failed { error: s(), traceback: Some(s()), epoch: Some(1) }.into(),
             "training.failed error traceback epoch",
         ),
+        (training::Preempted { reason: s(), epoch: Some(1) }.into(), "training.preempted reason epoch"),
         (training::NewBestModel { epoch: 1, loss: 1.0 }.into(), "training.new_best_model epoch loss"),
         (training::EarlyStopped { epoch: 1, reason: s() }.into(), "training.early_stopped epoch reason"),
         (
@@ -293,9 +294,10 @@ fn the_catalogue_has_the_names_and_keys_of_the_documents() {
         let keys = record.value().as_fields().unwrap().iter().map(|(key, _)| key.as_str());
         let told: Vec<&str> = [record.name()].into_iter().chain(keys).collect();
         assert_eq!(told.join(" "), expected);
-        let critical =
-            ["training.started", "training.completed", "training.failed", "training.early_stopped"];
-        assert_eq!(record.get_priority() == Priority::Critical, critical.contains(&record.name()));
+        let critical = ["started", "completed", "failed", "early_stopped", "preempted"];
+        let is_critical =
+            record.name().strip_prefix("training.").is_some_and(|name| critical.contains(&name));
+        assert_eq!(record.get_priority() == Priority::Critical, is_critical);
     }
     assert_eq!(Record::scalar(training::Started::NAME, 1.0).name(), "training.started");
 }

@@ -3,6 +3,7 @@
 //! `cargo run --release --example train_digits -- --help` tells the options.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
 
+mod checkpoint;
 mod data;
 mod net;
 mod options;
@@ -14,9 +15,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use forebay::Collector;
+use forebay::history::{EventQuery, History, JsonLinesHistory, runs};
+use forebay::run::{HEARTBEAT, RunBuilder, TrainingRun};
 use forebay::sink::{JsonLinesSink, MemorySink};
+use forebay::{Collector, Fields};
 
+use checkpoint::Checkpoint;
 use options::{Asked, Options};
 use report::Report;
 use train::{End, Observer};
@@ -27,7 +31,7 @@ fn main() -> ExitCode {
             println!("{}", options::HELP);
             ExitCode::SUCCESS
         }
-        Ok(Asked::Run(options)) => run(&options).unwrap_or_else(|error| {
+        Ok(Asked::Run(options)) => run(options).unwrap_or_else(|error| {
             eprintln!("train_digits: {error}");
             ExitCode::FAILURE
         }),
@@ -38,15 +42,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+fn run(mut options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     ctrlc::set_handler({
         let interrupted = Arc::clone(&interrupted);
         move || interrupted.store(true, Ordering::Relaxed)
     })?;
+    let checkpoint = options.resume.then(|| Checkpoint::load(&options.out)).transpose()?;
+    if let Some(checkpoint) = &checkpoint {
+        checkpoint.set(&mut options);
+    }
+    let options = &options;
     let digits = data::load(options.seed)?;
     if !options.collect {
-        let trained = train::train(options, &digits, &interrupted, &mut Observer::silent())?;
+        let trained = train::train(options, &digits, None, &interrupted, &mut Observer::silent())?;
         println!("{}", report::accuracy_line(&trained, digits.test.len()));
         return Ok(exit_code(&trained.end));
     }
@@ -58,12 +67,22 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         .sink(JsonLinesSink::create(&path)?)
         .sink(recent.clone());
     #[cfg(feature = "tensorboard")]
-    let builder = builder.sink(forebay::sink::TensorBoardSink::create(&options.out)?);
+    let builder = builder.sink(match &checkpoint {
+        None => forebay::sink::TensorBoardSink::create(&options.out)?,
+        Some(checkpoint) => forebay::sink::TensorBoardSink::resume(&options.out, checkpoint.step)?,
+    });
+    let history = JsonLinesHistory::new(&path);
+    let run = begin_run(options, &history, checkpoint.as_ref())?;
     let collector = builder.start()?;
-    let mut observer = Observer::new(collector.clone());
-    let trained = train::train(options, &digits, &interrupted, &mut observer)?;
+    let run = run.start(&collector)?;
+    let generation = run.generation();
+    let mut observer = Observer::new(run);
+    let trained = train::train(options, &digits, checkpoint.as_ref(), &interrupted, &mut observer)?;
+    observer.end(&trained)?;
     let stopped = collector.stop()?;
-    stopped.stats.check_law(observer.offered())?;
+    // The heart beats by itself: its events are the ones that nobody here has counted.
+    let beats = history.query(&EventQuery::new().name(HEARTBEAT).generation(generation))?.len() as u64;
+    stopped.stats.check_law(observer.offered() + beats)?;
 
     let overhead = match trained.end {
         End::Completed => train::overhead(options, &digits, &interrupted).unwrap_or_else(|error| {
@@ -85,6 +104,28 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         return Err(format!("{} events did not reach a sink", stopped.failed()).into());
     }
     Ok(exit_code(&trained.end))
+}
+
+/// The run as its events tell it: a new one, or the next generation of the one whose files are there.
+fn begin_run(
+    options: &Options,
+    history: &JsonLinesHistory,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<RunBuilder, Box<dyn Error>> {
+    let config = Fields::new()
+        .with("epochs", options.epochs)
+        .with("batch_size", options.batch_size)
+        .with("learning_rate", options.learning_rate)
+        .with("seed", options.seed);
+    let run = TrainingRun::builder().config(config).model_type("mlp 64-64-10");
+    let Some(checkpoint) = checkpoint else {
+        return Ok(run);
+    };
+    let last = runs(history)?.pop().ok_or("the file tells of no run")?;
+    if checkpoint.epoch >= options.epochs {
+        return Err(format!("{} epochs are done, --epochs must be more", checkpoint.epoch).into());
+    }
+    Ok(run.resume(&last, checkpoint.step))
 }
 
 fn exit_code(end: &End) -> ExitCode {

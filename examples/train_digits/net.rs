@@ -47,6 +47,14 @@ impl<const IN: usize, const OUT: usize> Layer<IN, OUT> {
         self.biases.iter_mut().zip(&gradient.biases).for_each(|(bias, slope)| *bias -= rate * slope);
     }
 
+    fn values(&self) -> impl Iterator<Item = &f32> {
+        self.weights.iter().flatten().chain(&self.biases)
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut f32> {
+        self.weights.iter_mut().flatten().chain(&mut self.biases)
+    }
+
     fn square_norm(&self) -> f32 {
         let weights = self.weights.iter().flatten().map(|w| w * w).sum::<f32>();
         weights + self.biases.iter().map(|bias| bias * bias).sum::<f32>()
@@ -71,6 +79,15 @@ impl Net {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x5eed);
         Self { first: Layer::new(&mut random), second: Layer::new(&mut random) }
+    }
+
+    /// All weights and biases, always in the same order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &f32> {
+        self.first.values().chain(self.second.values())
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut f32> {
+        self.first.values_mut().chain(self.second.values_mut())
     }
 
     /// One step down the mean gradient of a batch.

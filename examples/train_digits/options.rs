@@ -16,7 +16,9 @@ Usage: train_digits [options]
   --epochs N           how often to go through the data, 1 or more       [default: 30]
   --batch-size N       images a step, 1 to 1437                          [default: 32]
   --learning-rate X    of the first step, more than 0                    [default: 0.1]
-  --out DIR            where events.jsonl goes; one there is continued   [default: runs/digits-TIME]
+  --out DIR            where the files of the run go                     [default: runs/digits-TIME]
+  --resume DIR         goes on with the run in DIR after its last whole epoch, with its batch size,
+                       learning rate and seed
   --seed N             of weights and shuffling                          [default: 7]
   --overflow POLICY    drop-oldest, drop-newest or block                 [default: drop-oldest]
   --no-collect         train without collecting anything
@@ -32,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) batch_size: usize,
     pub(crate) learning_rate: f64,
     pub(crate) out: PathBuf,
+    /// Goes on with the run in `out`.
+    pub(crate) resume: bool,
     pub(crate) seed: u64,
     pub(crate) overflow: Overflow,
     pub(crate) collect: bool,
@@ -44,6 +48,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, l
         batch_size: 32,
         learning_rate: 0.1,
         out: PathBuf::from(format!("runs/digits-{}", now())),
+        resume: false,
         seed: 7,
         overflow: Overflow::DropOldest,
         collect: true,
@@ -65,11 +70,18 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, l
             }
             Long("seed") => options.seed = number(&mut parser, "--seed", "a whole number", |_| true)?,
             Long("out") => options.out = parser.value()?.into(),
+            Long("resume") => {
+                options.out = parser.value()?.into();
+                options.resume = true;
+            }
             Long("overflow") => options.overflow = overflow(&parser.value()?.string()?)?,
             Long("no-collect") => options.collect = false,
             Long("help") | Short('h') => return Ok(Asked::Help),
             _ => return Err(arg.unexpected()),
         }
+    }
+    if options.resume && !options.collect {
+        return Err("--resume and --no-collect do not go together".into());
     }
     Ok(Asked::Run(options))
 }

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::catalog::training;
+use forebay::run::{Epoch, TrainingRun};
 use forebay::sink::JsonLinesSink;
-use forebay::{Collector, Fields, Histogram, Record};
+use forebay::{Collector, Fields, FlushError, Histogram, Record};
 use hdrhistogram::Histogram as Latencies;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::checkpoint::Checkpoint;
 use crate::data::{Digit, Digits, Random};
-use crate::net::Net;
+use crate::net::{Net, Step};
 use crate::options::Options;
 
 /// How many pairs of epochs the overhead is measured with.
@@ -32,21 +34,22 @@ pub(crate) struct Trained {
     pub(crate) elapsed: Duration,
 }
 
-/// Hands events to a collector and takes the time of every call.
+/// Tells a run what happens, and takes the time of every call of `collect`.
 pub(crate) struct Observer {
-    collector: Option<Collector>,
+    run: Option<TrainingRun>,
+    epoch: Option<Epoch>,
     offered: u64,
     latencies: Latencies<u64>,
     clock_cost: u64,
 }
 
 impl Observer {
-    /// Collects nothing.
+    /// Tells nobody.
     pub(crate) fn silent() -> Self {
-        Self { collector: None, offered: 0, latencies: latencies(), clock_cost: 0 }
+        Self { run: None, epoch: None, offered: 0, latencies: latencies(), clock_cost: 0 }
     }
 
-    pub(crate) fn new(collector: Collector) -> Self {
+    pub(crate) fn new(run: TrainingRun) -> Self {
         // What reading the clock twice costs when nothing lies between.
         let mut empty = latencies();
         for _ in 0..10_000 {
@@ -54,7 +57,8 @@ impl Observer {
             empty.saturating_record(begun.elapsed().as_nanos() as u64);
         }
         let clock_cost = empty.value_at_quantile(0.5);
-        Self { collector: Some(collector), clock_cost, ..Self::silent() }
+        // Its begin is told.
+        Self { run: Some(run), clock_cost, offered: 1, ..Self::silent() }
     }
 
     pub(crate) fn offered(&self) -> u64 {
@@ -67,13 +71,57 @@ impl Observer {
     }
 
     fn collect(&mut self, make: impl FnOnce() -> Record) {
-        if let Some(collector) = &self.collector {
+        if let Some(run) = &self.run {
             let record = make();
             let begun = Instant::now();
-            collector.collect(record);
+            run.collector().collect(record);
             let nanos = begun.elapsed().as_nanos() as u64;
             self.latencies.saturating_record(nanos.saturating_sub(self.clock_cost));
             self.offered += 1;
+        }
+    }
+
+    fn epoch_started(&mut self, epoch: u64, total: u64) {
+        if let Some(run) = &self.run {
+            self.epoch = Some(run.epoch(epoch, total));
+            self.offered += 1;
+        }
+    }
+
+    fn epoch_completed(&mut self, metrics: Fields) {
+        if let Some(epoch) = self.epoch.take() {
+            epoch.completed(metrics);
+            self.offered += 1;
+        }
+    }
+
+    /// What a batch was like.
+    fn batch(&mut self, step: u64, now: &Step, rate: f64) {
+        if let Some(run) = &self.run {
+            run.set_step(step);
+        }
+        self.collect(|| Record::scalar("train.loss", now.loss).step(step));
+        self.collect(|| Record::scalar("train.accuracy", now.accuracy).step(step));
+        self.collect(|| Record::scalar("train.learning_rate", rate).step(step));
+        self.collect(|| Record::scalar("train.gradient_norm", now.gradient_norm).step(step));
+    }
+
+    /// What was collected so far is delivered.
+    fn flush(&self) -> Result<(), FlushError> {
+        self.run.as_ref().map_or(Ok(()), |run| run.collector().flush().map(drop))
+    }
+
+    /// Tells how the training ended.
+    pub(crate) fn end(&mut self, trained: &Trained) -> Result<(), FlushError> {
+        // An epoch that was not completed is not told, and keeps the collector.
+        self.epoch = None;
+        let Some(run) = self.run.take() else { return Ok(()) };
+        self.offered += 1;
+        match &trained.end {
+            End::Completed => run.completed([("val_accuracy", trained.accuracy)]),
+            // It may be resumed.
+            End::Interrupted => run.preempted("interrupted"),
+            End::Failed(error) => run.failed(error),
         }
     }
 }
@@ -84,35 +132,30 @@ fn latencies() -> Latencies<u64> {
     Latencies::new_with_bounds(1, 10_000_000_000, 3).expect("allowed bounds")
 }
 
-/// Trains a network, and tells the observer everything.
+/// Trains a network, and tells the observer everything. The same whether it was interrupted or not.
 pub(crate) fn train(
     options: &Options,
     digits: &Digits,
+    from: Option<&Checkpoint>,
     interrupted: &AtomicBool,
     observer: &mut Observer,
 ) -> Result<Trained, Box<dyn Error>> {
     let begun = Instant::now();
     let bar = progress_bar(options.epochs)?;
-    let mut net = Net::new(options.seed);
-    let mut order: Vec<usize> = (0..digits.train.len()).collect();
-    let mut random = Random::new(options.seed);
-    let mut trained = Trained {
-        end: End::Completed,
-        epochs: 0,
-        accuracy: net.examine(&digits.test).0,
-        elapsed: Duration::ZERO,
-    };
-    let mut step = 0;
-    let mut best_loss = f64::INFINITY;
-    observer.collect(|| started(options, begun).into());
-    for epoch in 1..=options.epochs {
-        let epoch_begun = Instant::now();
-        observer.collect(|| training::EpochStarted { epoch, total_epochs: options.epochs }.into());
-        random.shuffle(&mut order);
-        let end = train_epoch(options, &digits.train, &order, epoch, &mut net, &mut step, |records| {
-            records.into_iter().for_each(|record| observer.collect(|| record));
-            !interrupted.load(Ordering::Relaxed)
-        });
+    let mut net = from.map_or_else(|| Ok(Net::new(options.seed)), Checkpoint::net)?;
+    let (done, mut step, mut best_loss) =
+        from.map_or((0, 0, f64::INFINITY), |from| (from.epoch, from.step, from.best_loss));
+    bar.set_position(done);
+    let accuracy = net.examine(&digits.test).0;
+    let mut trained = Trained { end: End::Completed, epochs: done, accuracy, elapsed: Duration::ZERO };
+    for epoch in done + 1..=options.epochs {
+        observer.epoch_started(epoch, options.epochs);
+        let order = order(options.seed, epoch, digits.train.len());
+        let end =
+            train_epoch(options, &digits.train, &order, epoch, &mut net, &mut step, |step, now, rate| {
+                observer.batch(step, now, rate);
+                !interrupted.load(Ordering::Relaxed)
+            });
         if !matches!(end, End::Completed) {
             trained.end = end;
             break;
@@ -126,19 +169,28 @@ pub(crate) fn train(
         }
         observer.collect(|| weights("weights.first", &net.first.weights, step));
         observer.collect(|| weights("weights.second", &net.second.weights, step));
-        let metrics = Fields::from([("val_loss", loss), ("val_accuracy", accuracy)]);
-        let duration = epoch_begun.elapsed();
-        observer.collect(|| Record::from(training::EpochCompleted { epoch, metrics, duration }).step(step));
+        observer.epoch_completed(Fields::from([("val_loss", loss), ("val_accuracy", accuracy)]));
+        if options.collect {
+            // First: were the process killed right after, whoever resumes here would find a hole before it.
+            observer.flush()?;
+            Checkpoint::of(&net, options, epoch, step, best_loss).save(&options.out)?;
+        }
         bar.set_message(format!("{:.1} %", accuracy * 100.0));
         bar.inc(1);
     }
     bar.finish_and_clear();
     trained.elapsed = begun.elapsed();
-    observer.collect(|| ended(&trained));
     Ok(trained)
 }
 
-/// Goes through the data once. `tell` gets the records of every batch and says whether to go on.
+/// The order in which an epoch goes through the data: of its own, so that it is the same after a resume.
+fn order(seed: u64, epoch: u64, digits: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..digits).collect();
+    Random::new(seed ^ epoch.rotate_left(32)).shuffle(&mut order);
+    order
+}
+
+/// Goes through the data once. `tell` gets number, outcome and learning rate of every batch, and says whether to go on.
 fn train_epoch(
     options: &Options,
     digits: &[Digit],
@@ -146,17 +198,12 @@ fn train_epoch(
     epoch: u64,
     net: &mut Net,
     step: &mut u64,
-    mut tell: impl FnMut([Record; 4]) -> bool,
+    mut tell: impl FnMut(u64, &Step, f64) -> bool,
 ) -> End {
     let rate = options.learning_rate / (1.0 + 0.05 * (epoch - 1) as f64);
     for batch in order.chunks(options.batch_size) {
         let now = net.learn(batch.iter().map(|index| &digits[*index]), rate as f32);
-        let goes_on = tell([
-            Record::scalar("train.loss", now.loss).step(*step),
-            Record::scalar("train.accuracy", now.accuracy).step(*step),
-            Record::scalar("train.learning_rate", rate).step(*step),
-            Record::scalar("train.gradient_norm", now.gradient_norm).step(*step),
-        ]);
+        let goes_on = tell(*step, &now, rate);
         if !now.loss.is_finite() {
             return End::Failed(format!("the loss is {} at step {step}", now.loss));
         }
@@ -183,8 +230,13 @@ pub(crate) fn overhead(
     let epoch = |collect: &mut dyn FnMut([Record; 4])| {
         let (mut net, mut step) = (net.clone(), 0);
         let begun = Instant::now();
-        train_epoch(options, &digits.train, &order, 1, &mut net, &mut step, |records| {
-            collect(records);
+        train_epoch(options, &digits.train, &order, 1, &mut net, &mut step, |step, now, rate| {
+            collect([
+                Record::scalar("train.loss", now.loss).step(step),
+                Record::scalar("train.accuracy", now.accuracy).step(step),
+                Record::scalar("train.learning_rate", rate).step(step),
+                Record::scalar("train.gradient_norm", now.gradient_norm).step(step),
+            ]);
             true
         });
         begun.elapsed().as_secs_f64()
@@ -214,33 +266,6 @@ pub(crate) fn overhead(
     std::fs::remove_file(path)?;
     ratios.sort_by(f64::total_cmp);
     Ok((ratios.len() == PAIRS).then(|| ratios[PAIRS / 2]))
-}
-
-fn started(options: &Options, begun: Instant) -> training::Started {
-    let config = Fields::new()
-        .with("epochs", options.epochs)
-        .with("batch_size", options.batch_size)
-        .with("learning_rate", options.learning_rate)
-        .with("seed", options.seed)
-        .with("preparation", begun.elapsed());
-    let run_id = format!("digits-{}", options.seed);
-    training::Started { run_id, config, model_type: Some("mlp 64-64-10".to_owned()) }
-}
-
-fn ended(trained: &Trained) -> Record {
-    match &trained.end {
-        End::Completed => {
-            let final_metrics = Fields::from([("val_accuracy", trained.accuracy)]);
-            training::Completed { final_metrics, total_duration: trained.elapsed }.into()
-        }
-        End::Interrupted => {
-            training::EarlyStopped { epoch: trained.epochs, reason: "interrupted".to_owned() }.into()
-        }
-        End::Failed(error) => {
-            let epoch = Some(trained.epochs + 1);
-            training::Failed { error: error.clone(), traceback: None, epoch }.into()
-        }
-    }
 }
 
 fn weights<const IN: usize>(name: &'static str, rows: &[[f32; IN]], step: u64) -> Record {

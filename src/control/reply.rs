@@ -3,13 +3,19 @@
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use super::FlushReport;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::wake::wake_quietly;
+
+/// The place for the answer to a flush.
+pub(crate) type Flush = Arc<Reply<FlushReport>>;
 
 /// The place for one answer. Made by the caller, held by caller and mailbox, then worker.
 pub(crate) struct Reply<T> {
     state: Mutex<ReplyState<T>>,
     changed: Condvar,
+    /// Whether who asked looks at the answer, beyond that it came.
+    is_heard: bool,
 }
 
 struct ReplyState<T> {
@@ -21,13 +27,22 @@ struct ReplyState<T> {
 }
 
 impl<T> Reply<T> {
-    pub(super) fn new() -> Arc<Self> {
-        let state = Mutex::new(ReplyState { answer: None, waker: None, is_given_up: false });
-        Arc::new(Self { state, changed: Condvar::new() })
+    pub(crate) fn new() -> Arc<Self> {
+        Self::with(true)
     }
 
-    /// Answers; `None` says that the worker is gone. Whether somebody will hear it: the caller has not given
-    /// up, and there was no answer before.
+    /// For who only waits for it: what it tells, the next one is told as well.
+    pub(crate) fn unheard() -> Arc<Self> {
+        Self::with(false)
+    }
+
+    fn with(is_heard: bool) -> Arc<Self> {
+        let state = Mutex::new(ReplyState { answer: None, waker: None, is_given_up: false });
+        Arc::new(Self { state, changed: Condvar::new(), is_heard })
+    }
+
+    /// Answers; `None` says that the worker is gone. Whether somebody will hear it: the caller listens, has
+    /// not given up, and there was no answer before.
     pub(crate) fn answer(&self, answer: Option<T>) -> bool {
         let mut state = self.state.lock();
         if state.is_given_up || state.answer.is_some() {
@@ -40,7 +55,7 @@ impl<T> Reply<T> {
         if let Some(waker) = waker {
             wake_quietly(waker);
         }
-        true
+        self.is_heard
     }
 
     /// The caller goes away without the answer.

@@ -63,7 +63,8 @@ macro_rules! events {
     )*};
 }
 
-/// The life of a training run. Its beginning and its ends are critical.
+/// The life of a training run. Its beginning and its ends are critical. [`TrainingRun`](crate::run::TrainingRun) tells
+/// all of it.
 pub mod training {
     use super::*;
 
@@ -115,6 +116,13 @@ pub mod training {
             error: String,
             /// Where.
             traceback: Option<String>,
+            /// In which epoch.
+            epoch: Option<u64>,
+        }
+        /// A run is interrupted, and may be resumed.
+        Preempted = "training.preempted", Critical {
+            /// By what.
+            reason: String,
             /// In which epoch.
             epoch: Option<u64>,
         }

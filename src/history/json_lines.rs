@@ -123,7 +123,7 @@ impl History for JsonLinesHistory {
         let mut broken = None;
         let records = files.into_iter().flat_map(|file| JsonLinesReader::new(BufReader::new(file)));
         let records = records.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
-        let found = query.select(records, |record| query.matches(record));
+        let found = query.select(records);
         broken.map_or(Ok(found), |error| Err(failed(error)))
     }
 }

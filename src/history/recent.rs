@@ -59,7 +59,7 @@ impl<const N: usize> Sink<Record> for Recent<N> {
 impl<const N: usize> History for Recent<N> {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
         let records = self.records.lock();
-        let found = query.select(records.iter(), |record| query.matches(record));
+        let found = query.select(records.iter());
         Ok(found.into_iter().cloned().collect())
     }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
+use super::lineage::{Generations, Lineage};
 use super::{EventQuery, History, HistoryError};
+use crate::catalog::training;
 use crate::event::Record;
 use crate::sink::{row_to_record, version};
 use crate::sync::Mutex;
@@ -88,6 +90,9 @@ impl SqliteHistory {
             let plus = if query.limit.is_some() && !is_bounded { "+" } else { "" };
             sql.push_str(&format!(" AND {plus}events.name IN ({})", ids.join(",")));
         }
+        if let Some(wanted) = query.generations {
+            sql.push_str(&self::generations(&database, wanted)?);
+        }
         // What the columns cannot tell is looked for in the records, and then the limit comes after that.
         let in_records = !query.contains.is_empty();
         sql.push_str(if query.is_newest_first { ") ORDER BY id DESC" } else { ") ORDER BY id" });
@@ -113,6 +118,45 @@ impl History for SqliteHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
         self.find(query).map_err(|error| failed(&self.path, error))
     }
+}
+
+/// The condition that keeps what was asked of generations.
+fn generations(database: &Connection, wanted: Generations) -> Result<String, rusqlite::Error> {
+    let mut begins = database.prepare_cached(
+        "SELECT names.name, time, step, priority, kind, value, record, events.id
+        FROM events JOIN names ON names.id = events.name WHERE names.name = ? ORDER BY events.id",
+    )?;
+    let mut lineage = Lineage::default();
+    let mut ids: Vec<i64> = Vec::new();
+    let mut rows = begins.query([training::Started::NAME])?;
+    while let Some(row) = rows.next()? {
+        lineage.see(&row_to_record(row)?);
+        ids.push(row.get(7)?);
+    }
+    let mut sql = String::new();
+    let mut of_one = Vec::new();
+    for (index, (begin, section)) in ids.iter().zip(&lineage.sections).enumerate() {
+        let end = ids.get(index + 1).map_or_else(String::new, |next| format!(" AND events.id < {next}"));
+        match wanted {
+            Generations::One(one) if section.generation == one => {
+                of_one.push(format!("(events.id >= {begin}{end})"))
+            }
+            Generations::One(_) => {}
+            Generations::Current => {
+                if let Some(step) = section.superseded_from.and_then(|step| i64::try_from(step).ok()) {
+                    sql.push_str(&format!(
+                        " AND NOT (events.id >= {begin}{end} AND coalesce(step, -1) >= {step})"
+                    ));
+                }
+            }
+        }
+    }
+    if matches!(wanted, Generations::One(_)) {
+        // SQLite has no `false` in an empty list of alternatives.
+        of_one.push("false".to_owned());
+        sql = format!(" AND ({})", of_one.join(" OR "));
+    }
+    Ok(sql)
 }
 
 fn failed(path: &Path, error: rusqlite::Error) -> HistoryError {

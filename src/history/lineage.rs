@@ -1,0 +1,212 @@
+//! Which run, and which generation of it, a record belongs to: told by where it stands among the begins of runs.
+
+use std::time::{Duration, SystemTime};
+
+use super::{EventQuery, History, HistoryError};
+use crate::catalog::training;
+use crate::event::{Event, Record, Value};
+
+/// What was delivered from one begin of a run until the next.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Section {
+    run_id: String,
+    pub(super) generation: u64,
+    /// From this step on, a later generation has taken the place of this one.
+    pub(super) superseded_from: Option<u64>,
+}
+
+/// The sections of a history, as far as it was seen. Records before the first begin belong to none.
+#[derive(Debug, Default)]
+pub(super) struct Lineage {
+    pub(super) sections: Vec<Section>,
+}
+
+/// Of which generations records are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Generations {
+    /// The one of that number.
+    One(u64),
+    /// Of each step, the last.
+    Current,
+}
+
+impl Lineage {
+    /// Sees the next record, and says how many sections have begun by then.
+    pub(super) fn see(&mut self, record: &Record) -> usize {
+        if Event::name(record) == training::Started::NAME {
+            let fields = record.value().as_fields();
+            let of = |name| fields.and_then(|fields| fields.get(name));
+            let number =
+                |name| of(name).and_then(Value::as_i64).and_then(|number| u64::try_from(number).ok());
+            let run_id = of("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if let Some(step) = number("first_step") {
+                let earlier = self.sections.iter_mut().filter(|section| section.run_id == run_id);
+                for section in earlier {
+                    section.superseded_from =
+                        Some(section.superseded_from.map_or(step, |before| before.min(step)));
+                }
+            }
+            let generation = number("generation").unwrap_or(1);
+            self.sections.push(Section { run_id, generation, superseded_from: None });
+        }
+        self.sections.len()
+    }
+
+    /// Whether a record of that step, which came when so many sections had begun, is asked for.
+    pub(super) fn has(&self, wanted: Generations, begun: usize, step: Option<u64>) -> bool {
+        let section = begun.checked_sub(1).and_then(|last| self.sections.get(last));
+        match wanted {
+            Generations::One(generation) => section.is_some_and(|section| section.generation == generation),
+            Generations::Current => section
+                .and_then(|section| section.superseded_from)
+                .zip(step)
+                .is_none_or(|(superseded_from, step)| step < superseded_from),
+        }
+    }
+}
+
+/// A process that worked on a training run, as its events tell it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RunInfo {
+    /// Which run.
+    pub run_id: String,
+    /// The how-manieth process that worked on it, one after the other, from 1.
+    pub generation: u64,
+    /// Its number among those that worked on the run at the same time, and how many there were.
+    pub rank: u64,
+    /// See `rank`.
+    pub world_size: u64,
+    /// When it began.
+    pub began: SystemTime,
+    /// When it was last heard of.
+    pub last_seen: SystemTime,
+    /// The last step it told with a heartbeat or its end.
+    pub last_step: Option<u64>,
+    /// How often it promised to be heard of.
+    pub heartbeat: Option<Duration>,
+    /// How it ended, if it told.
+    pub end: Option<RunEnd>,
+}
+
+/// How a run ended, as it told itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunEnd {
+    /// Well.
+    Completed,
+    /// Early, on purpose.
+    EarlyStopped {
+        /// Why.
+        reason: String,
+    },
+    /// Badly.
+    Failed {
+        /// What went wrong.
+        error: String,
+    },
+    /// It was interrupted, and may be resumed.
+    Preempted {
+        /// By what.
+        reason: String,
+    },
+}
+
+/// What has become of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunStatus {
+    /// It was heard of within three heartbeats.
+    Running,
+    /// It told its end, other than by failing.
+    Finished,
+    /// It told that it failed.
+    Failed,
+    /// It was interrupted, and may be resumed.
+    Preempted,
+    /// It told no end, and was not heard of for three heartbeats: its process was killed, or its machine is gone.
+    Vanished,
+}
+
+impl RunInfo {
+    /// What has become of it by `now`. The clocks of writer and reader should agree to a heartbeat. A run that promised
+    /// no heartbeat, because it was not told by a [`TrainingRun`](crate::run::TrainingRun), counts as running until it
+    /// tells its end.
+    pub fn status(&self, now: SystemTime) -> RunStatus {
+        match &self.end {
+            Some(RunEnd::Completed | RunEnd::EarlyStopped { .. }) => RunStatus::Finished,
+            Some(RunEnd::Failed { .. }) => RunStatus::Failed,
+            Some(RunEnd::Preempted { .. }) => RunStatus::Preempted,
+            None => {
+                let silence = now.duration_since(self.last_seen).unwrap_or_default();
+                let is_late = self.heartbeat.is_some_and(|heartbeat| silence > heartbeat.saturating_mul(3));
+                if is_late { RunStatus::Vanished } else { RunStatus::Running }
+            }
+        }
+    }
+
+    fn began_with(record: &Record) -> Self {
+        let fields = record.value().as_fields();
+        let of = |name| fields.and_then(|fields| fields.get(name));
+        let number = |name, or| {
+            of(name).and_then(Value::as_i64).and_then(|number| u64::try_from(number).ok()).unwrap_or(or)
+        };
+        let heartbeat = of("heartbeat").and_then(Value::as_f64);
+        Self {
+            run_id: of("run_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            generation: number("generation", 1),
+            rank: number("rank", 0),
+            world_size: number("world_size", 1),
+            began: record.time(),
+            last_seen: record.time(),
+            last_step: None,
+            heartbeat: heartbeat.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            end: None,
+        }
+    }
+
+    fn goes_on_with(&mut self, record: &Record) {
+        self.last_seen = self.last_seen.max(record.time());
+        self.last_step = record.get_step().or(self.last_step);
+        let text = |name| {
+            let fields = record.value().as_fields();
+            fields.and_then(|fields| fields.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let end = match Event::name(record) {
+            training::Completed::NAME => RunEnd::Completed,
+            training::EarlyStopped::NAME => RunEnd::EarlyStopped { reason: text("reason") },
+            training::Failed::NAME => RunEnd::Failed { error: text("error") },
+            training::Preempted::NAME => RunEnd::Preempted { reason: text("reason") },
+            _ => return,
+        };
+        self.end = Some(end);
+    }
+}
+
+/// The runs that a history tells of, in the order in which they began; each generation by itself. The last is the one
+/// to resume. They need not have been told by a [`TrainingRun`](crate::run::TrainingRun): the events of
+/// [`catalog::training`](crate::catalog::training) are enough.
+///
+/// A history tells one run at a time. Two that go on at once and share their files cannot be told apart.
+///
+/// # Errors
+///
+/// The history cannot be read.
+pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
+    let life = "training.{started,heartbeat,completed,early_stopped,failed,preempted}";
+    let mut runs: Vec<RunInfo> = Vec::new();
+    for record in history.query(&EventQuery::new().name(life))? {
+        match runs.last_mut() {
+            _ if Event::name(&record) == training::Started::NAME => runs.push(RunInfo::began_with(&record)),
+            Some(run) => run.goes_on_with(&record),
+            // Its begin is not there any more.
+            None => {}
+        }
+    }
+    // All its events show that it lives, not heartbeats alone.
+    let last = history.query(&EventQuery::new().newest_first().limit(1))?;
+    if let (Some(run), Some(last)) = (runs.last_mut(), last.first()) {
+        run.last_seen = run.last_seen.max(last.time());
+    }
+    Ok(runs)
+}

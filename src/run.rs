@@ -1,0 +1,475 @@
+//! A training run, from its begin to its end, whatever that is.
+//!
+//! A run is told by events, like everything else, so that every sink keeps it: `training.started`, a heartbeat now and
+//! then, and one of `training.completed`, `early_stopped`, `failed` or `preempted`. From these alone
+//! [`history::runs`](crate::history::runs) tells runs that go on, that ended, and that vanished.
+
+mod last_panic;
+mod rank;
+
+pub use rank::{Rank, RankError};
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::catalog::training;
+use crate::collector::{Collector, Outcome};
+use crate::control::Reply;
+use crate::error::FlushError;
+use crate::event::{Fields, Priority, Record};
+use crate::history::RunInfo;
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, is_panicking};
+use crate::wake::State;
+
+/// The guard of a training run: tells its begin, its epochs and batches, and its end.
+///
+/// Dropped without one of [`completed`](Self::completed), [`early_stopped`](Self::early_stopped),
+/// [`failed`](Self::failed) and [`preempted`](Self::preempted), it tells that the run has failed: with the panic's
+/// message and place, if that is why it is dropped.
+///
+/// ```
+/// use forebay::run::TrainingRun;
+/// use forebay::{Collector, Fields, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder().sink(memory.clone()).start()?;
+/// let config = Fields::from([("learning_rate", 0.1)]);
+/// let run = TrainingRun::builder().config(config).model_type("mlp").start(&collector)?;
+/// let mut step = 0;
+/// for number in 1..=2 {
+///     let epoch = run.epoch(number, 2);
+///     for _ in 0..10 {
+///         let loss = 1.0 / (step + 1) as f64;
+///         run.set_step(step);
+///         collector.collect(Record::scalar("train.loss", loss).step(step));
+///         step += 1;
+///     }
+///     epoch.completed(Fields::from([("val_loss", 0.1)]));
+/// }
+/// run.completed(Fields::from([("val_accuracy", 0.97)]))?;
+/// let names: Vec<String> = memory.events().iter().map(|record| record.name().to_owned()).collect();
+/// assert_eq!(names.first().map(String::as_str), Some("training.started"));
+/// assert_eq!(names.last().map(String::as_str), Some("training.completed"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What it costs
+///
+/// [`set_step`](Self::set_step) is one store. The other helpers make a record with fields, which allocates; begin and
+/// end also flush, before, so that they stand where they belong among the other events, and after. A thread of its own
+/// sleeps but for the heartbeats: they go on while the loop computes for an hour, and end with the process.
+///
+/// The first run of a process puts a panic hook of its own before the one that is there, to learn what a panic said.
+///
+/// In a forked child, it does nothing.
+pub struct TrainingRun {
+    life: Arc<Life>,
+    heart: Option<JoinHandle<()>>,
+}
+
+/// The name of the events by which a run says that its process lives. They have no value, and the step that was set last.
+pub const HEARTBEAT: &str = "training.heartbeat";
+
+/// What the guard, its heartbeat and its epochs share.
+struct Life {
+    collector: Collector,
+    run_id: String,
+    generation: u64,
+    rank: Rank,
+    began: Instant,
+    /// The epoch, and the step, that the run is in, plus one; 0 before the first.
+    epoch: PlainU64,
+    step: PlainU64,
+    has_ended: Mutex<bool>,
+    /// Rung when it has: the heart stops.
+    ended: Condvar,
+}
+
+/// Puts a run together, then [`start`](Self::start).
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct RunBuilder {
+    run_id: Option<String>,
+    generation: u64,
+    first_step: Option<u64>,
+    config: Fields,
+    model_type: Option<String>,
+    rank: Option<Rank>,
+    heartbeat: Duration,
+}
+
+/// Why a run could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A setting is outside of what is allowed.
+    #[error("{field} is {value}, allowed is {allowed}")]
+    #[non_exhaustive]
+    Invalid {
+        /// Which setting.
+        field: &'static str,
+        /// The value it has.
+        value: String,
+        /// The values it may have.
+        allowed: &'static str,
+    },
+    /// The environment does not say which process of the run this is.
+    #[error(transparent)]
+    Rank(#[from] RankError),
+    /// The collector did not take the begin of the run.
+    #[error("the collector did not take the begin of the run: {0:?}")]
+    NotCollected(Outcome),
+    /// No thread could be created for the heartbeat.
+    #[error("cannot create the thread of the heartbeat: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+impl RunBuilder {
+    /// Names the run. Defaults to a UUID that sorts by time (version 7).
+    pub fn run_id(mut self, id: impl Into<String>) -> Self {
+        self.run_id = Some(id.into());
+        self
+    }
+
+    /// Its settings, which TensorBoard shows as hyper-parameters. Defaults to none.
+    pub fn config(mut self, config: impl Into<Fields>) -> Self {
+        self.config = config.into();
+        self
+    }
+
+    /// What is trained.
+    pub fn model_type(mut self, model: impl Into<String>) -> Self {
+        self.model_type = Some(model.into());
+        self
+    }
+
+    /// Goes on with an earlier run at `step`, the first that is done again or anew: as its next generation. What it told
+    /// of `step` and later is superseded ([`EventQuery::current`](crate::history::EventQuery::current)) and stays. Give
+    /// the same step to [`TensorBoardSink::resume`](crate::sink).
+    ///
+    /// [`flush`](Collector::flush) before you save a checkpoint: of the last interval before it is killed, a process loses
+    /// what a resume from that checkpoint does not tell again.
+    pub fn resume(mut self, earlier: &RunInfo, step: u64) -> Self {
+        self.run_id = Some(earlier.run_id.clone());
+        self.generation = earlier.generation.saturating_add(1);
+        self.first_step = Some(step);
+        self
+    }
+
+    /// Which process of the run this is. Defaults to what the environment says ([`Rank::from_env`]).
+    pub fn rank(mut self, rank: Rank) -> Self {
+        self.rank = Some(rank);
+        self
+    }
+
+    /// How often the run tells that its process lives. Readers take it for vanished after three times that without a
+    /// word. At least a millisecond; defaults to 10 s. Every heartbeat is a critical event, and so delivers what else is
+    /// pending.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = interval;
+        self
+    }
+
+    /// Tells that the run begins.
+    ///
+    /// # Errors
+    ///
+    /// A setting is outside of what is allowed; the environment contradicts itself; the collector is stopped; no thread
+    /// could be created. Nothing was told then, but in the last case.
+    pub fn start(self, collector: &Collector) -> Result<TrainingRun, RunError> {
+        let run_id = self.run_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        check("run_id", format!("{run_id:?}"), "a text that is not empty", !run_id.is_empty())?;
+        let heartbeat = self.heartbeat;
+        let allowed = "a millisecond or more";
+        check("heartbeat", format!("{heartbeat:?}"), allowed, heartbeat >= Duration::from_millis(1))?;
+        let rank = self.rank.map_or_else(Rank::from_env, Ok)?;
+        last_panic::listen();
+        // What was collected before is told before.
+        let _ = collector.shared.flush(Reply::unheard(), collector.config().flush_timeout);
+        let started =
+            training::Started { run_id: run_id.clone(), config: self.config, model_type: self.model_type };
+        let mut started = Record::from(started)
+            .with_field("generation", self.generation)
+            .with_field("rank", rank.rank)
+            .with_field("world_size", rank.world_size)
+            .with_field("heartbeat", heartbeat)
+            .with_session_id(collector.session_id());
+        if let Some(local_rank) = rank.local_rank {
+            started = started.with_field("local_rank", local_rank);
+        }
+        if let Some(step) = self.first_step {
+            started = started.with_field("first_step", step);
+        }
+        let outcome = collector.collect(started);
+        if !outcome.is_queued() {
+            return Err(RunError::NotCollected(outcome));
+        }
+        let life = Arc::new(Life {
+            collector: collector.clone(),
+            run_id,
+            generation: self.generation,
+            rank,
+            began: Instant::now(),
+            epoch: PlainU64::new(0),
+            step: PlainU64::new(0),
+            has_ended: Mutex::new(false),
+            ended: Condvar::new(),
+        });
+        let mut run = TrainingRun { life: Arc::clone(&life), heart: None };
+        match sync::spawn("forebay-heart", None, move || life.beat(heartbeat)) {
+            Ok(heart) => {
+                run.heart = Some(heart);
+                Ok(run)
+            }
+            Err(error) => {
+                // The end of the guard says so.
+                let _ = run.life.end(failed("no thread for the heartbeat", None, None));
+                Err(RunError::Thread(error))
+            }
+        }
+    }
+}
+
+fn check(
+    field: &'static str,
+    value: String,
+    allowed: &'static str,
+    is_allowed: bool,
+) -> Result<(), RunError> {
+    if is_allowed { Ok(()) } else { Err(RunError::Invalid { field, value, allowed }) }
+}
+
+impl TrainingRun {
+    /// Begins a run of a name of its own, without settings.
+    pub fn builder() -> RunBuilder {
+        RunBuilder {
+            run_id: None,
+            generation: 1,
+            first_step: None,
+            config: Fields::new(),
+            model_type: None,
+            rank: None,
+            heartbeat: Duration::from_secs(10),
+        }
+    }
+
+    /// Which run.
+    pub fn run_id(&self) -> &str {
+        &self.life.run_id
+    }
+
+    /// The how-manieth process that works on this run, one after the other: 1, unless it was resumed.
+    pub fn generation(&self) -> u64 {
+        self.life.generation
+    }
+
+    /// Which process this is, of those that work on the run at the same time.
+    pub fn rank(&self) -> Rank {
+        self.life.rank
+    }
+
+    /// The collector that it tells.
+    pub fn collector(&self) -> &Collector {
+        &self.life.collector
+    }
+
+    /// Says at which step the loop is. Heartbeats, epochs and the end of the run carry it.
+    #[inline]
+    pub fn set_step(&self, step: u64) {
+        self.life.step.store(step.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Tells that an epoch begins: number `epoch`, from 1, of `total`. The value tells its end.
+    pub fn epoch(&self, epoch: u64, total: u64) -> Epoch {
+        self.life.epoch.store(epoch.saturating_add(1), Ordering::Relaxed);
+        self.life.tell(training::EpochStarted { epoch, total_epochs: total });
+        Epoch { life: Arc::clone(&self.life), epoch, began: Instant::now() }
+    }
+
+    /// Tells that a batch is done, as a low event at the step of its number. Allocates; for the price of a scalar,
+    /// collect a [`Record::scalar`].
+    pub fn batch_completed(&self, batch: u64, loss: f64, metrics: impl Into<Fields>) -> Outcome {
+        self.set_step(batch);
+        self.life.tell(training::BatchCompleted { batch, loss, metrics: metrics.into() })
+    }
+
+    /// Tells that no model was better before.
+    pub fn new_best_model(&self, epoch: u64, loss: f64) -> Outcome {
+        self.life.tell(training::NewBestModel { epoch, loss })
+    }
+
+    /// Tells that the run ends well.
+    ///
+    /// # Errors
+    ///
+    /// It was told, but the flush before or after it did not end well. (What sinks failed to take is told by the next
+    /// flush or stop.) Nothing is told if the run has ended already, as by a signal.
+    pub fn completed(self, final_metrics: impl Into<Fields>) -> Result<(), FlushError> {
+        let total_duration = self.life.began.elapsed();
+        self.life.end(training::Completed { final_metrics: final_metrics.into(), total_duration })
+    }
+
+    /// Tells that the run ends early, on purpose.
+    ///
+    /// # Errors
+    ///
+    /// As for [`completed`](Self::completed).
+    pub fn early_stopped(self, reason: impl Into<String>) -> Result<(), FlushError> {
+        let epoch = self.life.epoch().unwrap_or_default();
+        self.life.end(training::EarlyStopped { epoch, reason: reason.into() })
+    }
+
+    /// Tells that the run ends badly.
+    ///
+    /// # Errors
+    ///
+    /// As for [`completed`](Self::completed).
+    pub fn failed(self, error: impl fmt::Display) -> Result<(), FlushError> {
+        self.life.end(failed(error.to_string(), None, self.life.epoch()))
+    }
+
+    /// Tells that the run was interrupted, and may be resumed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`completed`](Self::completed).
+    pub fn preempted(self, reason: impl Into<String>) -> Result<(), FlushError> {
+        self.life.end(training::Preempted { reason: reason.into(), epoch: self.life.epoch() })
+    }
+
+    /// Does all of it: runs `body`, then tells that the run has completed, or has failed with the error of `body`, which
+    /// comes back. A panic of `body` is told as well, and goes on.
+    ///
+    /// # Errors
+    ///
+    /// That of `body`.
+    pub fn within<T, E: fmt::Display>(self, body: impl FnOnce(&Self) -> Result<T, E>) -> Result<T, E> {
+        let result = body(&self);
+        // How the flush went is told by the statistics.
+        let _ = match &result {
+            Ok(_) => self.completed(Fields::new()),
+            Err(error) => self.failed(error),
+        };
+        result
+    }
+}
+
+fn failed(error: impl Into<String>, traceback: Option<String>, epoch: Option<u64>) -> training::Failed {
+    training::Failed { error: error.into(), traceback, epoch }
+}
+
+impl Life {
+    /// Says until when the run lives, again and again.
+    fn beat(&self, interval: Duration) {
+        let mut has_ended = self.has_ended.lock();
+        while !*has_ended {
+            let next = Instant::now().checked_add(interval);
+            while !*has_ended && !self.ended.wait_until(&mut has_ended, next) {}
+            if !*has_ended {
+                // The lock is not held in the call, which may wait.
+                drop(has_ended);
+                self.tell(Record::new(HEARTBEAT).with_priority(Priority::Critical));
+                has_ended = self.has_ended.lock();
+            }
+        }
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.epoch.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// At the step that was set last.
+    fn tell(&self, event: impl Into<Record>) -> Outcome {
+        let record = event.into();
+        self.collector.collect(match self.step.load(Ordering::Relaxed).checked_sub(1) {
+            Some(step) => record.step(step),
+            None => record,
+        })
+    }
+
+    /// Tells the end, once.
+    fn end(&self, event: impl Into<Record>) -> Result<(), FlushError> {
+        self.end_within(event, self.collector.config().flush_timeout)
+    }
+
+    fn end_within(&self, event: impl Into<Record>, timeout: Duration) -> Result<(), FlushError> {
+        // In a forked child, the holder of the lock may not exist.
+        if self.collector.state() == State::Forked {
+            return Err(FlushError::Forked);
+        }
+        if std::mem::replace(&mut *self.has_ended.lock(), true) {
+            return self.flush(timeout);
+        }
+        self.ended.notify_all();
+        // The end is critical, and would come before what was collected before it.
+        let begun = Instant::now();
+        let before = self.flush(timeout);
+        self.tell(event);
+        let left = timeout.saturating_sub(begun.elapsed()).max(timeout / 10);
+        before.and(self.flush(left))
+    }
+
+    /// What happened until then is the caller's to ask: the next flush tells it.
+    fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.collector.shared.flush(Reply::unheard(), timeout).map(drop)
+    }
+}
+
+impl Drop for TrainingRun {
+    fn drop(&mut self) {
+        if self.life.collector.state() == State::Forked {
+            // Neither its heart nor whoever held a lock exists here.
+            std::mem::forget((self.heart.take(), Arc::clone(&self.life)));
+            return;
+        }
+        let has_ended = *self.life.has_ended.lock();
+        if !has_ended {
+            let (error, place) = match last_panic::take().filter(|_| is_panicking()) {
+                Some((said, place)) => (format!("panicked: {said}"), place),
+                None if is_panicking() => ("panicked".to_owned(), None),
+                None => ("dropped before it was told how it ended".to_owned(), None),
+            };
+            let event = failed(error, place, self.life.epoch());
+            // Nobody is left to be told how that went.
+            let _ = self.life.end_within(event, self.life.collector.config().drop_timeout);
+        }
+        if let Some(heart) = self.heart.take() {
+            // It was rung, and waits for room in a full lane at most.
+            sync::join(heart);
+        }
+    }
+}
+
+impl fmt::Debug for TrainingRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrainingRun")
+            .field("run_id", &self.life.run_id)
+            .field("generation", &self.life.generation)
+            .field("rank", &self.life.rank)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An epoch that has begun. Dropped, it is told of no more. It keeps the collector, like a handle of it.
+#[must_use = "without `completed`, the end of the epoch is not told"]
+pub struct Epoch {
+    life: Arc<Life>,
+    epoch: u64,
+    began: Instant,
+}
+
+impl Epoch {
+    /// Tells that it is done, how long it took, and what was measured.
+    pub fn completed(self, metrics: impl Into<Fields>) -> Outcome {
+        let (epoch, metrics, duration) = (self.epoch, metrics.into(), self.began.elapsed());
+        self.life.tell(training::EpochCompleted { epoch, metrics, duration })
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Epoch").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}

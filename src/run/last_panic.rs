@@ -1,0 +1,42 @@
+//! What the last panic of a thread said. A destructor that runs because of one is not told by the language.
+
+use std::cell::RefCell;
+use std::panic::PanicHookInfo;
+
+use crate::sync::{OnceLock, is_panicking};
+
+static HOOKED: OnceLock<()> = OnceLock::new();
+
+thread_local! {
+    static LAST: RefCell<Option<(String, Option<String>)>> = const { RefCell::new(None) };
+}
+
+/// Puts a hook before the one that is there, once.
+pub(super) fn listen() {
+    // A thread that panics must not touch the hooks.
+    if is_panicking() {
+        return;
+    }
+    HOOKED.get_or_init(|| {
+        let next = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            remember(panic);
+            next(panic);
+        }));
+    });
+}
+
+fn remember(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let said = text.unwrap_or("a value that is not text").to_owned();
+    let place = panic.location().map(ToString::to_string);
+    // A panic amid this very function would come here again: then nothing is remembered.
+    let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some((said, place))));
+}
+
+/// The message and the place of this thread's last panic, once.
+pub(super) fn take() -> Option<(String, Option<String>)> {
+    LAST.try_with(|last| last.try_borrow_mut().ok()?.take()).ok().flatten()
+}

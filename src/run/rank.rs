@@ -1,0 +1,122 @@
+//! Which process of a run this is.
+
+use std::path::PathBuf;
+
+/// Which process this is, of those that work on a run at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Rank {
+    /// Its number among all, from 0.
+    pub rank: u64,
+    /// Its number among those of its machine, from 0, where that is known.
+    pub local_rank: Option<u64>,
+    /// How many there are.
+    pub world_size: u64,
+}
+
+/// The environment does not say which process of the run this is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the environment variable {variable} is {value}, allowed is {allowed}")]
+#[non_exhaustive]
+pub struct RankError {
+    /// Which variable.
+    pub variable: &'static str,
+    /// The value it has.
+    pub value: String,
+    /// The values it may have.
+    pub allowed: String,
+}
+
+impl Default for Rank {
+    /// A process that is alone.
+    fn default() -> Self {
+        Self { rank: 0, local_rank: None, world_size: 1 }
+    }
+}
+
+impl Rank {
+    /// What `RANK`, `LOCAL_RANK` and `WORLD_SIZE` say, as torchrun and others set them. Without them, a process that is
+    /// alone.
+    ///
+    /// # Errors
+    ///
+    /// One is no whole number, or `RANK` or `LOCAL_RANK` is not below `WORLD_SIZE`.
+    pub fn from_env() -> Result<Self, RankError> {
+        Self::from_vars(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    }
+
+    fn from_vars(value_of: impl Fn(&str) -> Option<String>) -> Result<Self, RankError> {
+        let number = |variable| -> Result<Option<u64>, RankError> {
+            let Some(value) = value_of(variable) else { return Ok(None) };
+            let allowed = || "a whole number from 0".to_owned();
+            let number = value.trim().parse();
+            number.map(Some).map_err(|_| RankError {
+                variable,
+                value: format!("{value:?}"),
+                allowed: allowed(),
+            })
+        };
+        let (rank, local_rank) = (number("RANK")?, number("LOCAL_RANK")?);
+        let (largest, whose) = match (rank, local_rank) {
+            (Some(rank), Some(local)) if local > rank => (local, "LOCAL_RANK"),
+            (Some(rank), _) => (rank, "RANK"),
+            (None, Some(local)) => (local, "LOCAL_RANK"),
+            (None, None) => (0, "RANK"),
+        };
+        let world_size = number("WORLD_SIZE")?;
+        if world_size.unwrap_or(1) <= largest {
+            let value = world_size.map_or_else(|| "not set".to_owned(), |size| size.to_string());
+            let allowed = format!("more than {whose}, which is {largest}");
+            return Err(RankError { variable: "WORLD_SIZE", value, allowed });
+        }
+        Ok(Self { rank: rank.unwrap_or(0), local_rank, world_size: world_size.unwrap_or(1) })
+    }
+
+    /// The folder of this rank in that of the run: `rank-00003` in it, or the folder itself for a process that is alone.
+    /// Files have one writer.
+    pub fn folder(&self, run: impl Into<PathBuf>) -> PathBuf {
+        let run = run.into();
+        if self.world_size == 1 { run } else { run.join(format!("rank-{:05}", self.rank)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rank(vars: &[(&str, &str)]) -> Result<Rank, String> {
+        let value_of =
+            |name: &str| vars.iter().find(|(var, _)| *var == name).map(|(_, value)| (*value).to_owned());
+        Rank::from_vars(value_of).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_usual_variables_tell_the_rank() {
+        assert_eq!(rank(&[]), Ok(Rank::default()));
+        let third = Rank { rank: 3, local_rank: Some(1), world_size: 4 };
+        assert_eq!(rank(&[("RANK", "3"), ("LOCAL_RANK", " 1"), ("WORLD_SIZE", "4")]), Ok(third));
+        assert_eq!(third.folder("runs/1"), PathBuf::from("runs/1/rank-00003"));
+        assert_eq!(Rank::default().folder("runs/1"), PathBuf::from("runs/1"));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_named_with_what_is_allowed() {
+        let said = |vars: &[_]| rank(vars).err().unwrap_or_default();
+        assert_eq!(
+            said(&[("RANK", "first"), ("WORLD_SIZE", "2")]),
+            "the environment variable RANK is \"first\", allowed is a whole number from 0"
+        );
+        assert_eq!(
+            said(&[("RANK", "2"), ("WORLD_SIZE", "2")]),
+            "the environment variable WORLD_SIZE is 2, allowed is more than RANK, which is 2"
+        );
+        assert_eq!(
+            said(&[("RANK", "1")]),
+            "the environment variable WORLD_SIZE is not set, allowed is more than RANK, which is 1"
+        );
+        assert_eq!(
+            said(&[("LOCAL_RANK", "5"), ("WORLD_SIZE", "4"), ("RANK", "0")]),
+            "the environment variable WORLD_SIZE is 4, allowed is more than LOCAL_RANK, which is 5"
+        );
+        assert!(said(&[("WORLD_SIZE", "0")]).contains("WORLD_SIZE is 0"));
+    }
+}

@@ -1,0 +1,272 @@
+//! A training run tells its begin and its end, whatever that is, and readers can tell what became of it.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use forebay::history::{EventQuery, History, JsonLinesHistory, Recent, RunEnd, RunInfo, RunStatus, runs};
+use forebay::run::{HEARTBEAT, Rank, RunError, TrainingRun};
+use forebay::sink::{JsonLinesSink, MemorySink};
+use forebay::{Collector, Fields, Outcome, Record};
+use support::*;
+
+const NO_FIELDS: [(&str, f64); 0] = [];
+
+fn names(records: &[Record]) -> Vec<&str> {
+    records.iter().map(|record| record.name()).collect()
+}
+
+fn text<'a>(record: &'a Record, field: &str) -> Option<&'a str> {
+    record.value().as_fields()?.get(field)?.as_str()
+}
+
+/// A collector that delivers nothing by itself, and what it has delivered.
+fn collector() -> (Collector, Recent<1000>) {
+    let recent = Recent::new();
+    (Collector::builder().flush(HOURLY).sink(recent.clone()).start().unwrap(), recent)
+}
+
+fn all(recent: &Recent<1000>) -> Vec<Record> {
+    recent.query(&EventQuery::new()).unwrap()
+}
+
+#[test]
+fn a_run_is_told_from_its_begin_to_its_end_in_order() {
+    let (collector, recent) = collector();
+    collector.collect(Record::new("before"));
+    let run = TrainingRun::builder()
+        .run_id("7")
+        .config([("learning_rate", 0.1)])
+        .model_type("mlp")
+        .start(&collector)
+        .unwrap();
+    assert_eq!((run.run_id(), run.generation(), run.rank()), ("7", 1, Rank::default()));
+    let epoch = run.epoch(1, 2);
+    for step in 0..3 {
+        run.batch_completed(step, 0.5, NO_FIELDS);
+    }
+    run.new_best_model(1, 0.25);
+    epoch.completed([("val_loss", 0.25)]);
+    run.completed([("val_accuracy", 0.97)]).unwrap();
+    let told = all(&recent);
+    let expected = [
+        "before",
+        "training.started",
+        // Low events give way to normal ones, two to one.
+        "training.epoch_started",
+        "training.new_best_model",
+        "training.batch_completed",
+        "training.epoch_completed",
+        "training.batch_completed",
+        "training.batch_completed",
+        "training.completed",
+    ];
+    assert_eq!(names(&told), expected);
+    let (started, completed) = (&told[1], &told[8]);
+    let fields = started.value().as_fields().unwrap();
+    assert_eq!(fields.get("config").unwrap().as_fields(), Some(&Fields::from([("learning_rate", 0.1)])));
+    assert_eq!((text(started, "run_id"), text(started, "model_type")), (Some("7"), Some("mlp")));
+    assert_eq!(&*started.extra().unwrap().session_id.clone().unwrap(), collector.session_id());
+    assert_eq!(completed.get_step(), Some(2), "where the loop was");
+    assert_eq!((told[5].get_step(), told[2].get_step()), (Some(2), None));
+    let report = collector.flush().unwrap();
+    assert_eq!(report.processed, 9, "its own flushes leave the report to whoever asks");
+    collector.stop().unwrap();
+    law(&collector, 9);
+}
+
+#[test]
+fn a_panic_is_told_with_its_words_and_its_place_and_goes_on() {
+    let (collector, recent) = collector();
+    let end = std::panic::catch_unwind(|| {
+        let run = TrainingRun::builder().start(&collector).unwrap();
+        let _epoch = run.epoch(3, 10);
+        std::panic::panic_any("on purpose");
+    });
+    assert_eq!(end.unwrap_err().downcast_ref(), Some(&"on purpose"));
+    let told = all(&recent);
+    let failed = told.last().unwrap();
+    assert_eq!(failed.name(), "training.failed");
+    assert_eq!(text(failed, "error"), Some("panicked: on purpose"));
+    assert!(text(failed, "traceback").unwrap().contains("training_run.rs:"));
+    assert_eq!(failed.value().as_fields().unwrap().get("epoch").unwrap().as_i64(), Some(3));
+    let info = runs(&recent).unwrap();
+    assert_eq!(info[0].end, Some(RunEnd::Failed { error: "panicked: on purpose".to_owned() }));
+    // The next one does not inherit the words.
+    drop(TrainingRun::builder().start(&collector).unwrap());
+    let told = all(&recent);
+    assert_eq!(text(told.last().unwrap(), "error"), Some("dropped before it was told how it ended"));
+    collector.stop().unwrap();
+    law(&collector, 5);
+}
+
+#[test]
+fn an_error_of_the_body_is_told_and_comes_back() {
+    let (collector, recent) = collector();
+    let start = || TrainingRun::builder().start(&collector).unwrap();
+    let result: Result<(), String> = start().within(|_| Err("no data".to_owned()));
+    assert_eq!(result, Err("no data".to_owned()));
+    let result: Result<u64, String> = start().within(|run| Ok(run.generation()));
+    assert_eq!(result, Ok(1));
+    start().early_stopped("converged").unwrap();
+    start().preempted("SIGTERM").unwrap();
+    start().failed("the loss is NaN").unwrap();
+    let ends: Vec<RunEnd> = runs(&recent).unwrap().into_iter().map(|run| run.end.unwrap()).collect();
+    let expected = [
+        RunEnd::Failed { error: "no data".to_owned() },
+        RunEnd::Completed,
+        RunEnd::EarlyStopped { reason: "converged".to_owned() },
+        RunEnd::Preempted { reason: "SIGTERM".to_owned() },
+        RunEnd::Failed { error: "the loss is NaN".to_owned() },
+    ];
+    assert_eq!(ends, expected);
+    let now = std::time::SystemTime::now();
+    let status: Vec<RunStatus> = runs(&recent).unwrap().iter().map(|run| run.status(now)).collect();
+    use RunStatus::{Failed, Finished, Preempted};
+    assert_eq!(status, [Failed, Finished, Finished, Preempted, Failed]);
+    collector.stop().unwrap();
+    law(&collector, 10);
+}
+
+#[test]
+fn a_heart_beats_at_the_step_of_the_loop_until_the_run_ends() {
+    let (collector, recent) = collector();
+    let run = TrainingRun::builder().heartbeat(Duration::from_millis(1)).start(&collector).unwrap();
+    let beats = || recent.query(&EventQuery::new().name(HEARTBEAT)).unwrap();
+    // Nothing else would deliver them within the hour.
+    until("three beats", || beats().len() >= 3);
+    run.set_step(41);
+    until("a beat at that step", || beats().last().unwrap().get_step() == Some(41));
+    let (other, is_over) = (collector.clone(), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // Against the end, from another thread.
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                _ = other.flush();
+            }
+        });
+        let _raise = Raise(&is_over);
+        run.completed(NO_FIELDS).unwrap();
+    });
+    let told = all(&recent);
+    assert_eq!(told.last().unwrap().name(), "training.completed", "the heart stands still");
+    assert_eq!(runs(&recent).unwrap()[0].last_step, Some(41));
+    collector.stop().unwrap();
+    law(&collector, told.len() as u64);
+}
+
+#[test]
+fn what_a_resumed_run_tells_again_supersedes_and_both_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let history = JsonLinesHistory::new(&path);
+    let generation = |steps: std::ops::Range<u64>, loss: f64, earlier: Option<&RunInfo>| {
+        let sink = JsonLinesSink::create(&path).unwrap();
+        let collector = Collector::builder().flush(HOURLY).sink(sink).start().unwrap();
+        let builder = TrainingRun::builder().rank(Rank::default());
+        let builder = match earlier {
+            Some(earlier) => builder.resume(earlier, steps.start),
+            None => builder.run_id("digits"),
+        };
+        let run = builder.start(&collector).unwrap();
+        for step in steps {
+            collector.collect(Record::scalar("loss", loss).step(step));
+        }
+        run.preempted("SIGTERM").unwrap();
+        collector.stop().unwrap();
+    };
+    generation(0..10, 1.0, None);
+    let first = runs(&history).unwrap().pop().unwrap();
+    generation(6..12, 2.0, Some(&first));
+    let second = runs(&history).unwrap().pop().unwrap();
+    assert_eq!((&*second.run_id, second.generation), ("digits", 2));
+    generation(8..10, 3.0, Some(&second));
+    let ask = |query: EventQuery| -> Vec<(u64, f64)> {
+        let found = history.query(&query.name("loss")).unwrap();
+        found.iter().map(|record| (record.get_step().unwrap(), record.value().as_f64().unwrap())).collect()
+    };
+    let told = |steps: std::ops::Range<u64>, loss| steps.map(move |step| (step, loss)).collect::<Vec<_>>();
+    assert_eq!(ask(EventQuery::new().generation(1)), told(0..10, 1.0));
+    assert_eq!(ask(EventQuery::new().generation(2)), told(6..12, 2.0));
+    assert_eq!(ask(EventQuery::new().generation(3)), told(8..10, 3.0));
+    assert_eq!(ask(EventQuery::new()).len(), 10 + 6 + 2);
+    let current = [told(0..6, 1.0), told(6..8, 2.0), told(8..10, 3.0)].concat();
+    assert_eq!(ask(EventQuery::new().current()), current);
+    assert_eq!(ask(EventQuery::new().current().newest_first().limit(3)), [(9, 3.0), (8, 3.0), (7, 2.0)]);
+    let info = runs(&history).unwrap();
+    assert_eq!(info.iter().map(|run| run.generation).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn what_is_not_allowed_is_named_with_what_is() {
+    let (collector, _) = collector();
+    let said = |builder: forebay::run::RunBuilder| builder.start(&collector).unwrap_err().to_string();
+    assert_eq!(
+        said(TrainingRun::builder().run_id("")),
+        "run_id is \"\", allowed is a text that is not empty"
+    );
+    assert_eq!(
+        said(TrainingRun::builder().heartbeat(Duration::ZERO)),
+        "heartbeat is 0ns, allowed is a millisecond or more"
+    );
+    collector.stop().unwrap();
+    let refused = TrainingRun::builder().start(&collector);
+    assert!(matches!(refused, Err(RunError::NotCollected(Outcome::Stopped))));
+    law(&collector, 1);
+}
+
+#[test]
+fn a_run_that_outlives_its_collector_ends_without_a_word() {
+    let (collector, recent) = collector();
+    let run = TrainingRun::builder().start(&collector).unwrap();
+    collector.stop().unwrap();
+    drop(run);
+    assert_eq!(names(&all(&recent)), ["training.started"]);
+    law(&collector, 2);
+}
+
+/// Set in the process that is to be killed.
+const FOLDER: &str = "FOREBAY_TEST_FOLDER";
+
+/// The process that is to be killed. Does nothing unless it was asked to.
+#[test]
+fn a_run_that_never_ends() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let memory = MemorySink::new();
+    let sink = JsonLinesSink::create(Path::new(&folder).join("events.jsonl")).unwrap();
+    let collector = Collector::builder().flush(HOURLY).sink(sink).sink(memory.clone()).start().unwrap();
+    let _run = TrainingRun::builder().heartbeat(Duration::from_millis(5)).start(&collector).unwrap();
+    until("a heartbeat", || memory.events().iter().any(|record: &Record| record.name() == HEARTBEAT));
+    println!("it beats");
+    std::thread::sleep(LONG);
+}
+
+#[test]
+fn a_killed_process_is_found_to_have_vanished_from_its_file_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_run_that_never_ends", "--nocapture"])
+        .env(FOLDER, folder.path())
+        .envs([("RANK", "1"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    let told = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(told.into_iter().any(|line| line.contains("it beats")));
+    drop(child);
+    let runs = runs(&JsonLinesHistory::new(folder.path().join("events.jsonl"))).unwrap();
+    let [run] = &runs[..] else { panic!("one run, not {}", runs.len()) };
+    assert_eq!((run.rank, run.world_size, &run.end), (1, 2, &None));
+    assert!(run.last_seen > run.began);
+    let heartbeat = run.heartbeat.unwrap();
+    assert_eq!(heartbeat, Duration::from_millis(5));
+    assert_eq!(run.status(run.last_seen), RunStatus::Running);
+    assert_eq!(run.status(run.last_seen + heartbeat * 3), RunStatus::Running);
+    assert_eq!(run.status(run.last_seen + heartbeat * 4), RunStatus::Vanished);
+}
