@@ -5,7 +5,8 @@ use std::fmt;
 
 use crate::collector::Collector;
 use crate::event::Record;
-use crate::sync::OnceLock;
+use crate::sync::{OnceLock, guarded};
+use crate::unix;
 
 static GLOBAL: OnceLock<Collector<Record>> = OnceLock::new();
 
@@ -16,8 +17,9 @@ thread_local! {
 
 /// Installs the collector of the program. It can be done once.
 ///
-/// Statics are never dropped: call [`stop`](Collector::stop) on it before the program ends, or what was
-/// collected within the last interval is lost.
+/// Statics are never dropped. Call [`stop`](Collector::stop) on it before the program ends, to learn how that went. On
+/// Unix, a program that ends without, by `exit` or by a return from `main`, stops it with the deadline of a last handle
+/// ([`Config::drop_timeout`](crate::Config::drop_timeout)); elsewhere, what was collected within the last interval is lost.
 ///
 /// ```
 /// use forebay::{Collector, track_event};
@@ -35,7 +37,9 @@ thread_local! {
 ///
 /// There is one already; the new one comes back, running.
 pub fn init(collector: Collector<Record>) -> Result<(), AlreadyInitialized> {
-    GLOBAL.set(collector).map_err(AlreadyInitialized)
+    GLOBAL.set(collector).map_err(AlreadyInitialized)?;
+    unix::at_exit(stop_global);
+    Ok(())
 }
 
 /// The collector given to [`init`]; if there is none, installs the one that `make` makes.
@@ -49,7 +53,23 @@ pub fn get_or_init<F>(make: impl FnOnce() -> Result<Collector<Record>, F>) -> Re
     }
     let made = make()?;
     // Should another thread have been faster, its collector holds, and ours ends here.
-    Ok(GLOBAL.get_or_init(|| made).clone())
+    let mut is_ours = false;
+    let global = GLOBAL.get_or_init(|| {
+        is_ours = true;
+        made
+    });
+    if is_ours {
+        unix::at_exit(stop_global);
+    }
+    Ok(global.clone())
+}
+
+/// The process ends. Other threads may still run, and collect.
+extern "C" fn stop_global() {
+    if let Some(collector) = GLOBAL.get() {
+        // Nobody is left to be told how that went; and nothing may unwind from here.
+        let _ = guarded(|| drop(collector.stop_timeout(collector.config().drop_timeout)));
+    }
 }
 
 /// The collector of the program, if one is installed: the innermost [`scoped`] one of this thread, or else

@@ -6,8 +6,12 @@
 
 mod last_panic;
 mod rank;
+#[cfg(all(unix, feature = "signals"))]
+mod signals;
 
 pub use rank::{Rank, RankError};
+#[cfg(all(unix, feature = "signals"))]
+pub use signals::{Signals, SignalsBuilder, SignalsError};
 
 use std::fmt;
 use std::time::{Duration, Instant};

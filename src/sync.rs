@@ -23,6 +23,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// every operation that is modelled multiplies the schedules to visit.
 pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
 
+/// Not modelled either: for signal handlers.
+#[cfg(feature = "signals")]
+pub(crate) type PlainBool = std::sync::atomic::AtomicBool;
+#[cfg(feature = "signals")]
+pub(crate) type PlainUsize = std::sync::atomic::AtomicUsize;
+
 /// The producer's half of the Dekker pair of `wake.rs`: after the push, before the second load of the
 /// phase word.
 ///
