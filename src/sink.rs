@@ -16,7 +16,7 @@ mod tensorboard;
 
 pub use console::ConsoleSink;
 pub use function::{FnSink, from_fn};
-pub(crate) use json_lines::closed;
+pub(crate) use json_lines::{Closed, closed, decode};
 pub use json_lines::{JsonLinesSink, SyncPolicy};
 pub use memory::MemorySink;
 #[cfg(feature = "sqlite")]

@@ -129,3 +129,118 @@ fn synced_at_a_flush_or_after_a_while_it_writes_the_same() {
         assert_eq!(steps(&path), [0]);
     }
 }
+
+#[cfg(feature = "zstd")]
+mod compressed {
+    use super::*;
+
+    fn ends(folder: &Path, end: &str) -> usize {
+        files(folder).iter().filter(|file| file.to_str().unwrap().ends_with(end)).count()
+    }
+
+    #[test]
+    fn closed_files_are_compressed_and_read_as_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let sink = JsonLinesSink::create(&path).unwrap().rotate_at(2_000).compress_closed();
+        let collector = Collector::builder().batch_size(7).sink(sink).start().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Whoever asks meanwhile misses nothing between two forms of a file, and sees nothing twice.
+            let asking = scope.spawn(|| {
+                let (mut seen, mut asked) = (0, 0);
+                while !is_over.load(Ordering::Relaxed) || asked == 0 {
+                    let steps = steps(&path);
+                    assert!(steps.len() >= seen && steps.iter().copied().eq(0..steps.len() as u64));
+                    (seen, asked) = (steps.len(), asked + 1);
+                }
+            });
+            let raise = support::Raise(&is_over);
+            for step in 0..3_000 {
+                collector.collect(Record::scalar("a", 1.0).step(step));
+            }
+            assert!(collector.flush().unwrap().is_clean());
+            drop(raise);
+            asking.join().unwrap();
+        });
+        // What went wrong would be told here.
+        assert_eq!(collector.remove_sink("json_lines").unwrap().errors, 0);
+        collector.stop().unwrap();
+        support::law(&collector, 3_000);
+        assert!(steps(&path).into_iter().eq(0..3_000));
+        let files = files(folder.path()).len();
+        assert!(files > 60);
+        assert_eq!(ends(folder.path(), ".zst"), files - 1, "all but the open one");
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_is_compressed_with_the_next_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
+        for step in 0..3 {
+            sink.write_batch(&batch(step..step + 1)).unwrap();
+        }
+        drop(sink);
+        // It died while it compressed the first, and between the two last acts for the second.
+        std::fs::write(folder.path().join("events.jsonl.000001.zst.new"), "(\u{b5}/").unwrap();
+        let second = std::fs::File::open(folder.path().join("events.jsonl.000002")).unwrap();
+        std::fs::write(folder.path().join("events.jsonl.000002.zst"), zstd(second)).unwrap();
+        assert_eq!(steps(&path), [0, 1, 2], "none twice");
+        let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).compress_closed();
+        sink.write_batch(&batch(3..4)).unwrap();
+        drop(sink);
+        assert_eq!((ends(folder.path(), ".zst"), files(folder.path()).len()), (3, 4));
+        assert_eq!(steps(&path), [0, 1, 2, 3]);
+    }
+
+    fn zstd(file: std::fs::File) -> Vec<u8> {
+        zstd::encode_all(file, 1).unwrap()
+    }
+
+    #[test]
+    fn compressed_files_count_among_those_that_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        for step in 0..20 {
+            let sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).keep_closed(3).compress_closed();
+            let mut sink = sink;
+            sink.write_batch(&batch(step..step + 1)).unwrap();
+        }
+        assert_eq!(steps(&path), [16, 17, 18, 19]);
+        assert_eq!(ends(folder.path(), ".zst"), 3);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_compressed_stays_and_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        // Where the compressed file would go, there is a folder.
+        std::fs::create_dir(folder.path().join("events.jsonl.000001.zst.new")).unwrap();
+        let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).compress_closed();
+        let mut told = None;
+        for step in 0.. {
+            match sink.write_batch(&batch(step..step + 1)) {
+                Ok(()) => std::thread::yield_now(),
+                Err(error) => {
+                    told = Some((step, error));
+                    break;
+                }
+            }
+        }
+        let (last, error) = told.unwrap();
+        assert_eq!(error.failed_events(), Some(0), "no event is lost");
+        assert!(steps(&path).into_iter().eq(0..=last));
+    }
+}
+
+#[cfg(not(feature = "zstd"))]
+#[test]
+fn a_compressed_file_is_not_passed_over_where_it_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    std::fs::write(&path, "").unwrap();
+    std::fs::write(folder.path().join("events.jsonl.000001.zst"), "").unwrap();
+    let error = JsonLinesHistory::new(&path).query(&EventQuery::new()).unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("takes the feature zstd"));
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{EventQuery, History, HistoryError};
 use crate::event::Record;
-use crate::sink::closed;
+use crate::sink::{Closed, closed, decode};
 
 /// Reads the records of a file that a [`JsonLinesSink`](crate::sink::JsonLinesSink) wrote, one after the other.
 ///
@@ -88,23 +88,19 @@ impl JsonLinesHistory {
     }
 
     /// Opens all files, oldest first. Opened, they stay readable whatever becomes of their names.
-    fn open(&self) -> io::Result<Vec<File>> {
+    fn open(&self) -> io::Result<Vec<Box<dyn BufRead>>> {
         loop {
             let closed = closed(&self.path)?;
             let last = File::open(&self.path);
             let mut files = Vec::with_capacity(closed.len() + 1);
-            for (_, path) in &closed {
-                match File::open(path) {
-                    Ok(file) => files.push(file),
-                    // The sink keeps only so many.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+            for closed in &closed {
+                files.extend(open_closed(closed)?);
             }
             // The sink may have closed the last one meanwhile: then it would be read twice, or the next not at all.
-            if self::closed(&self.path)?.last() == closed.last() {
+            let number = |closed: &[Closed]| closed.last().map(|last| last.number);
+            if number(&self::closed(&self.path)?) == number(&closed) {
                 match last {
-                    Ok(file) => files.push(file),
+                    Ok(file) => files.push(Box::new(BufReader::new(file))),
                     // Just closed, and the next one not begun.
                     Err(error) if error.kind() == io::ErrorKind::NotFound && !files.is_empty() => {}
                     Err(error) => return Err(error),
@@ -115,13 +111,33 @@ impl JsonLinesHistory {
     }
 }
 
+/// Opens a closed file, unless it is not there any more.
+fn open_closed(closed: &Closed) -> io::Result<Option<Box<dyn BufRead>>> {
+    let mut compressed = closed.path.clone().into_os_string();
+    if !closed.is_compressed {
+        compressed.push(".zst");
+        match File::open(&closed.path) {
+            Ok(file) => return Ok(Some(Box::new(BufReader::new(file)))),
+            // It may just have been compressed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match File::open(compressed) {
+        Ok(file) => decode(file).map(Some),
+        // The sink keeps only so many.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl History for JsonLinesHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
         let failed =
             |error: io::Error| HistoryError { place: self.path.display().to_string(), source: error.into() };
         let files = self.open().map_err(failed)?;
         let mut broken = None;
-        let records = files.into_iter().flat_map(|file| JsonLinesReader::new(BufReader::new(file)));
+        let records = files.into_iter().flat_map(JsonLinesReader::new);
         let records = records.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
         let found = query.select(records);
         broken.map_or(Ok(found), |error| Err(failed(error)))
