@@ -267,6 +267,18 @@ fn a_torn_last_line_is_no_record_and_counted() {
 }
 
 #[test]
+fn a_line_that_is_too_long_is_passed_over_and_counted() {
+    let record = |name: &str| format!("{}\n", serde_json::to_string(&Record::new(name.to_owned())).unwrap());
+    let (short, long) = (record("a"), record(&"b".repeat(100)));
+    let text = format!("{short}{long}{short}{long}");
+    for (longest, expected) in [(long.len(), 0), (long.len() - 1, 0), (long.len() - 2, 2), (short.len(), 2)] {
+        let mut reader = JsonLinesReader::new(text.as_bytes()).longest_line(longest as u64);
+        assert_eq!(reader.by_ref().count() as u64, 4 - expected);
+        assert_eq!(reader.skipped(), expected, "{longest}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let error = JsonLinesHistory::new("no/such/file.jsonl").query(&EventQuery::new()).unwrap_err();
     assert_eq!(error.to_string(), "cannot read no/such/file.jsonl");

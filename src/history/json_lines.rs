@@ -1,23 +1,27 @@
 //! Files of JSON Lines, read while they are written.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::{EventQuery, History, HistoryError};
 use crate::event::Record;
 use crate::sink::{Closed, closed, decode};
 
+/// 1 GiB.
+const LONGEST_LINE: u64 = 1 << 30;
+
 /// Reads the records of a file that a [`JsonLinesSink`](crate::sink::JsonLinesSink) wrote, one after the other.
 ///
 /// A last line without an end was torn by the death of its writer, or is being written: it is never read as a record, and
-/// counted. So is any other line that is no record. After the end, or an error, there is nothing more: to see what was
+/// counted. So is any other line that is no record, and one of more than 1 GiB ([`longest_line`](Self::longest_line)). After the end, or an error, there is nothing more: to see what was
 /// written since, begin anew.
 #[derive(Debug)]
 pub struct JsonLinesReader<R = BufReader<File>> {
     lines: R,
     line: Vec<u8>,
     skipped: u64,
+    longest: u64,
     /// The end, or an error that will come again.
     is_over: bool,
 }
@@ -36,7 +40,25 @@ impl JsonLinesReader {
 impl<R: BufRead> JsonLinesReader<R> {
     /// Begins where `lines` is.
     pub fn new(lines: R) -> Self {
-        Self { lines, line: Vec::new(), skipped: 0, is_over: false }
+        Self { lines, line: Vec::new(), skipped: 0, longest: LONGEST_LINE, is_over: false }
+    }
+
+    /// Passes over lines of more bytes than that, and counts them: no more of a file is held in memory. Defaults to
+    /// 1 GiB.
+    pub fn longest_line(mut self, bytes: u64) -> Self {
+        self.longest = bytes;
+        self
+    }
+
+    /// Reads the next line, with its end; of one that is too long, the beginning.
+    fn read_line(&mut self) -> io::Result<usize> {
+        self.line.clear();
+        let read =
+            (&mut self.lines).take(self.longest.saturating_add(1)).read_until(b'\n', &mut self.line)?;
+        if self.line.last() != Some(&b'\n') && read as u64 > self.longest {
+            self.lines.skip_until(b'\n')?;
+        }
+        Ok(read)
     }
 
     /// How many lines were no records, so far.
@@ -50,8 +72,7 @@ impl<R: BufRead> Iterator for JsonLinesReader<R> {
 
     fn next(&mut self) -> Option<io::Result<Record>> {
         while !self.is_over {
-            self.line.clear();
-            match self.lines.read_until(b'\n', &mut self.line) {
+            match self.read_line() {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {

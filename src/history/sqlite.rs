@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value as Cell;
-use rusqlite::{Connection, OpenFlags, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use super::lineage::{Generations, Lineage};
 use super::{EventQuery, History, HistoryError};
@@ -13,11 +13,14 @@ use crate::sink::{row_to_record, version};
 use crate::sync::Mutex;
 
 /// The database of a [`SqliteSink`](crate::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
-/// no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it.)
+/// no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a disk that is read-only, and
+/// so without them, the database is opened anew for every query, as one that nobody writes to.)
 #[derive(Debug)]
 pub struct SqliteHistory {
     path: PathBuf,
     database: Mutex<Connection>,
+    /// Nobody can write to it, nor could we to the files that readers and writers share.
+    is_fixed: bool,
 }
 
 impl SqliteHistory {
@@ -28,16 +31,27 @@ impl SqliteHistory {
     /// There is none at `path`, it cannot be read, or it is not one of ours, or one of a newer version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
         let path = path.as_ref().to_owned();
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let database = Connection::open_with_flags(&path, flags).map_err(|error| failed(&path, error))?;
+        let database = Connection::open_with_flags(&path, FLAGS).map_err(|error| failed(&path, error))?;
+        let (database, is_fixed) =
+            match database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+                Err(error) if is_out_of_reach(&error) && !beside(&path, "-wal").exists() => {
+                    (open_fixed(&path).map_err(|error| failed(&path, error))?, true)
+                }
+                // Whatever else it is comes again below.
+                _ => (database, false),
+            };
         match version(&database) {
-            Ok(_) => Ok(Self { path, database: Mutex::new(database) }),
+            Ok(_) => Ok(Self { path, database: Mutex::new(database), is_fixed }),
             Err(error) => Err(HistoryError { place: path.display().to_string(), source: error.into() }),
         }
     }
 
     fn find(&self, query: &EventQuery) -> Result<Vec<Record>, rusqlite::Error> {
-        let database = self.database.lock();
+        let mut database = self.database.lock();
+        if self.is_fixed {
+            // Somebody may have changed it in a way that is not seen from here.
+            *database = open_fixed(&self.path)?;
+        }
         let mut sql = "SELECT name, time, step, priority, kind, value, record FROM (
             SELECT events.id AS id, names.name AS name, time, step, priority, kind, value, record
             FROM events JOIN names ON names.id = events.name WHERE true"
@@ -118,6 +132,26 @@ impl History for SqliteHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
         self.find(query).map_err(|error| failed(&self.path, error))
     }
+}
+
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
+/// Whether a database in WAL mode cannot be read because the files beside it can be neither found nor made.
+fn is_out_of_reach(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// Opens a database that does not change.
+fn open_fixed(path: &Path) -> Result<Connection, rusqlite::Error> {
+    // What has a meaning in a URI (RFC 3986).
+    let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    Connection::open_with_flags(format!("file:{path}?immutable=1"), FLAGS | OpenFlags::SQLITE_OPEN_URI)
 }
 
 /// The condition that keeps what was asked of generations.
