@@ -44,7 +44,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::event::{Event, Name, Priority, Record, Value};
 use crate::pattern::Pattern;
-use lineage::{Generations, Lineage};
+use lineage::{Lineage, Wanted};
 
 /// A place that keeps records and can be asked for them.
 pub trait History {
@@ -89,7 +89,7 @@ pub struct EventQuery {
     source: Option<String>,
     correlation: Option<String>,
     contains: Vec<(Name, Value)>,
-    generations: Option<Generations>,
+    wanted: Wanted,
     limit: Option<usize>,
     is_newest_first: bool,
 }
@@ -160,18 +160,25 @@ impl EventQuery {
         self
     }
 
+    /// It belongs to that run: it was delivered behind its begin, and before that of another. (Runs tell their begin:
+    /// [`TrainingRun`](crate::run::TrainingRun). Where that is not kept any more, its records are not found by this.)
+    pub fn run(mut self, id: impl Into<String>) -> Self {
+        self.wanted.run_id = Some(id.into());
+        self
+    }
+
+    /// It was told by that generation of its run: by the how-manieth process that worked on it, from 1. Goes by the begins
+    /// as well.
+    pub fn generation(mut self, generation: u64) -> Self {
+        self.wanted.generation = Some(generation);
+        self
+    }
+
     /// Of a step that was told several times, because the run was resumed before it, the last time: without what was
     /// delivered before a `training.started` of the same run with a `first_step`, from that step on. Records without a
     /// step are all there.
     pub fn current(mut self) -> Self {
-        self.generations = Some(Generations::Current);
-        self
-    }
-
-    /// It was told by that generation of its run: by the how-manieth process that worked on it, from 1. Takes the place
-    /// of [`current`](Self::current), and the other way round.
-    pub fn generation(mut self, generation: u64) -> Self {
-        self.generations = Some(Generations::One(generation));
+        self.wanted.is_current = true;
         self
     }
 
@@ -217,15 +224,14 @@ impl EventQuery {
         let mut lineage = Lineage::default();
         let mut found = VecDeque::new();
         for record in records {
-            let begun = self.generations.map_or(0, |_| lineage.see(record.borrow()));
+            let begun = if self.wanted.is_everything() { 0 } else { lineage.see(record.borrow()) };
             let step = record.borrow().get_step();
-            // What is asked of one generation is known at once; what is current, at the end alone.
-            let may_be = self.generations.is_none_or(|wanted| lineage.has(wanted, begun, step));
-            if !may_be || !self.matches(record.borrow()) {
+            // What is asked of one run or generation is known at once; what is current, at the end alone.
+            if !lineage.has(&self.wanted, begun, step) || !self.matches(record.borrow()) {
                 continue;
             }
             found.push_back((begun, record));
-            if self.generations != Some(Generations::Current) && found.len() >= limit {
+            if !self.wanted.is_current && found.len() >= limit {
                 // Keeps no more than that.
                 match self.is_newest_first {
                     false => break,
@@ -234,9 +240,8 @@ impl EventQuery {
                 }
             }
         }
-        let is_in = |(begun, record): &(usize, T)| {
-            self.generations.is_none_or(|wanted| lineage.has(wanted, *begun, record.borrow().get_step()))
-        };
+        let is_in =
+            |(begun, record): &(usize, T)| lineage.has(&self.wanted, *begun, record.borrow().get_step());
         let found = found.into_iter();
         let found: Box<dyn Iterator<Item = (usize, T)>> =
             if self.is_newest_first { Box::new(found.rev()) } else { Box::new(found) };

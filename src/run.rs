@@ -23,7 +23,7 @@ use crate::error::FlushError;
 use crate::event::{Fields, Priority, Record};
 use crate::history::RunInfo;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, is_panicking};
-use crate::wake::State;
+use crate::wake::{State, deadline_in};
 
 /// The guard of a training run: tells its begin, its epochs and batches, and its end.
 ///
@@ -65,7 +65,9 @@ use crate::wake::State;
 /// end also flush, before, so that they stand where they belong among the other events, and after. A thread of its own
 /// sleeps but for the heartbeats: they go on while the loop computes for an hour, and end with the process.
 ///
-/// The first run of a process puts a panic hook of its own before the one that is there, to learn what a panic said.
+/// The first run of a process puts a panic hook of its own before the one that is there, to learn what a panic said. Without
+/// it, because another hook was set later, or where `resume_unwind` carries a panic from another thread, which calls no
+/// hook, the run tells that it panicked and no more.
 ///
 /// In a forked child, it does nothing.
 pub struct TrainingRun {
@@ -73,7 +75,7 @@ pub struct TrainingRun {
     heart: Option<JoinHandle<()>>,
 }
 
-/// The name of the events by which a run says that its process lives. They have no value, and the step that was set last.
+/// The name of the events by which a run says that its process lives. They carry the step that was set last.
 pub const HEARTBEAT: &str = "training.heartbeat";
 
 /// What the guard, its heartbeat and its epochs share.
@@ -83,12 +85,22 @@ struct Life {
     generation: u64,
     rank: Rank,
     began: Instant,
-    /// The epoch, and the step, that the run is in, plus one; 0 before the first.
+    heartbeat: Duration,
+    /// The epoch that the run is in, plus one; 0 before the first.
     epoch: PlainU64,
-    step: PlainU64,
-    has_ended: Mutex<bool>,
-    /// Rung when it has: the heart stops.
-    ended: Condvar,
+    /// The step that comes next.
+    next_step: PlainU64,
+    stage: Mutex<Stage>,
+    /// Rung when it changes.
+    changed: Condvar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Somebody is about to tell the end.
+    Ending,
+    Told,
 }
 
 /// Puts a run together, then [`start`](Self::start).
@@ -125,6 +137,12 @@ pub enum RunError {
     /// The collector did not take the begin of the run.
     #[error("the collector did not take the begin of the run: {0:?}")]
     NotCollected(Outcome),
+    /// The collector did not take the end of the run.
+    #[error("the collector did not take the end of the run: {0:?}")]
+    EndNotCollected(Outcome),
+    /// The events around it were not delivered in time.
+    #[error(transparent)]
+    Flush(#[from] FlushError),
     /// No thread could be created for the heartbeat.
     #[error("cannot create the thread of the heartbeat: {0}")]
     Thread(#[source] std::io::Error),
@@ -180,8 +198,9 @@ impl RunBuilder {
     ///
     /// # Errors
     ///
-    /// A setting is outside of what is allowed; the environment contradicts itself; the collector is stopped; no thread
-    /// could be created. Nothing was told then, but in the last case.
+    /// A setting is outside of what is allowed; the environment contradicts itself; what was collected before is not
+    /// delivered in time; the collector is stopped; no thread could be created. Nothing was told then, but in the last
+    /// case.
     pub fn start(self, collector: &Collector) -> Result<TrainingRun, RunError> {
         let run_id = self.run_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         check("run_id", format!("{run_id:?}"), "a text that is not empty", !run_id.is_empty())?;
@@ -191,7 +210,12 @@ impl RunBuilder {
         let rank = self.rank.map_or_else(Rank::from_env, Ok)?;
         last_panic::listen();
         // What was collected before is told before.
-        let _ = collector.shared.flush(Reply::unheard(), collector.config().flush_timeout);
+        match collector.shared.flush(Reply::unheard(), collector.config().flush_timeout) {
+            // Its events come after the begin then; or it refuses that.
+            Ok(_) | Err(FlushError::NotStarted | FlushError::Stopped) => {}
+            // They would come after it although they belong before it.
+            Err(error) => return Err(error.into()),
+        }
         let started =
             training::Started { run_id: run_id.clone(), config: self.config, model_type: self.model_type };
         let mut started = Record::from(started)
@@ -216,13 +240,14 @@ impl RunBuilder {
             generation: self.generation,
             rank,
             began: Instant::now(),
+            heartbeat,
             epoch: PlainU64::new(0),
-            step: PlainU64::new(0),
-            has_ended: Mutex::new(false),
-            ended: Condvar::new(),
+            next_step: PlainU64::new(self.first_step.unwrap_or(0)),
+            stage: Mutex::new(Stage::Running),
+            changed: Condvar::new(),
         });
         let mut run = TrainingRun { life: Arc::clone(&life), heart: None };
-        match sync::spawn("forebay-heart", None, move || life.beat(heartbeat)) {
+        match sync::spawn("forebay-heart", None, move || life.beat()) {
             Ok(heart) => {
                 run.heart = Some(heart);
                 Ok(run)
@@ -282,13 +307,16 @@ impl TrainingRun {
     /// Says at which step the loop is. Heartbeats, epochs and the end of the run carry it.
     #[inline]
     pub fn set_step(&self, step: u64) {
-        self.life.step.store(step.saturating_add(1), Ordering::Relaxed);
+        self.life.next_step.store(step.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Tells that an epoch begins: number `epoch`, from 1, of `total`. The value tells its end.
     pub fn epoch(&self, epoch: u64, total: u64) -> Epoch {
         self.life.epoch.store(epoch.saturating_add(1), Ordering::Relaxed);
-        self.life.tell(training::EpochStarted { epoch, total_epochs: total });
+        // At the step that it begins with, so that a resume from there supersedes it.
+        let next = self.life.next_step.load(Ordering::Relaxed);
+        let started = training::EpochStarted { epoch, total_epochs: total };
+        self.life.collector.collect(Record::from(started).step(next));
         Epoch { life: Arc::clone(&self.life), epoch, began: Instant::now() }
     }
 
@@ -308,9 +336,10 @@ impl TrainingRun {
     ///
     /// # Errors
     ///
-    /// It was told, but the flush before or after it did not end well. (What sinks failed to take is told by the next
-    /// flush or stop.) Nothing is told if the run has ended already, as by a signal.
-    pub fn completed(self, final_metrics: impl Into<Fields>) -> Result<(), FlushError> {
+    /// The collector did not take it (it is stopped, or its critical lane stayed full); or it was told, but the flush before
+    /// or after it did not end well. (What sinks failed to take is told by the next flush or stop.) A run that has ended
+    /// already, as by a signal, tells nothing more, and is flushed.
+    pub fn completed(self, final_metrics: impl Into<Fields>) -> Result<(), RunError> {
         let total_duration = self.life.began.elapsed();
         self.life.end(training::Completed { final_metrics: final_metrics.into(), total_duration })
     }
@@ -320,7 +349,7 @@ impl TrainingRun {
     /// # Errors
     ///
     /// As for [`completed`](Self::completed).
-    pub fn early_stopped(self, reason: impl Into<String>) -> Result<(), FlushError> {
+    pub fn early_stopped(self, reason: impl Into<String>) -> Result<(), RunError> {
         let epoch = self.life.epoch().unwrap_or_default();
         self.life.end(training::EarlyStopped { epoch, reason: reason.into() })
     }
@@ -330,7 +359,7 @@ impl TrainingRun {
     /// # Errors
     ///
     /// As for [`completed`](Self::completed).
-    pub fn failed(self, error: impl fmt::Display) -> Result<(), FlushError> {
+    pub fn failed(self, error: impl fmt::Display) -> Result<(), RunError> {
         self.life.end(failed(error.to_string(), None, self.life.epoch()))
     }
 
@@ -339,7 +368,7 @@ impl TrainingRun {
     /// # Errors
     ///
     /// As for [`completed`](Self::completed).
-    pub fn preempted(self, reason: impl Into<String>) -> Result<(), FlushError> {
+    pub fn preempted(self, reason: impl Into<String>) -> Result<(), RunError> {
         self.life.end(training::Preempted { reason: reason.into(), epoch: self.life.epoch() })
     }
 
@@ -365,17 +394,25 @@ fn failed(error: impl Into<String>, traceback: Option<String>, epoch: Option<u64
 }
 
 impl Life {
-    /// Says until when the run lives, again and again.
-    fn beat(&self, interval: Duration) {
-        let mut has_ended = self.has_ended.lock();
-        while !*has_ended {
-            let next = Instant::now().checked_add(interval);
-            while !*has_ended && !self.ended.wait_until(&mut has_ended, next) {}
-            if !*has_ended {
+    /// Says that the run lives, again and again.
+    fn beat(&self) {
+        let mut stage = self.stage.lock();
+        while *stage == Stage::Running {
+            let next = Instant::now().checked_add(self.heartbeat);
+            while *stage == Stage::Running && !self.changed.wait_until(&mut stage, next) {}
+            if *stage == Stage::Running {
                 // The lock is not held in the call, which may wait.
-                drop(has_ended);
-                self.tell(Record::new(HEARTBEAT).with_priority(Priority::Critical));
-                has_ended = self.has_ended.lock();
+                drop(stage);
+                // With all that a reader needs who finds the begin no longer.
+                let alive = Record::new(HEARTBEAT)
+                    .with_field("run_id", self.run_id.clone())
+                    .with_field("generation", self.generation)
+                    .with_field("rank", self.rank.rank)
+                    .with_field("world_size", self.rank.world_size)
+                    .with_field("heartbeat", self.heartbeat)
+                    .with_field("uptime", self.began.elapsed());
+                self.tell(alive.with_priority(Priority::Critical));
+                stage = self.stage.lock();
             }
         }
     }
@@ -384,40 +421,52 @@ impl Life {
         self.epoch.load(Ordering::Relaxed).checked_sub(1)
     }
 
-    /// At the step that was set last.
+    /// At the step that was done last.
     fn tell(&self, event: impl Into<Record>) -> Outcome {
         let record = event.into();
-        self.collector.collect(match self.step.load(Ordering::Relaxed).checked_sub(1) {
+        self.collector.collect(match self.next_step.load(Ordering::Relaxed).checked_sub(1) {
             Some(step) => record.step(step),
             None => record,
         })
     }
 
     /// Tells the end, once.
-    fn end(&self, event: impl Into<Record>) -> Result<(), FlushError> {
+    fn end(&self, event: impl Into<Record>) -> Result<(), RunError> {
         self.end_within(event, self.collector.config().flush_timeout)
     }
 
-    fn end_within(&self, event: impl Into<Record>, timeout: Duration) -> Result<(), FlushError> {
+    fn end_within(&self, event: impl Into<Record>, timeout: Duration) -> Result<(), RunError> {
         // In a forked child, the holder of the lock may not exist.
         if self.collector.state() == State::Forked {
-            return Err(FlushError::Forked);
+            return Err(RunError::EndNotCollected(Outcome::Forked));
         }
-        if std::mem::replace(&mut *self.has_ended.lock(), true) {
-            return self.flush(timeout);
+        let deadline = deadline_in(timeout);
+        let mut stage = self.stage.lock();
+        if *stage != Stage::Running {
+            // Another thread tells it just now, or has: whoever is next may stop the collector.
+            while *stage != Stage::Told && !self.changed.wait_until(&mut stage, deadline) {}
+            drop(stage);
+            return Ok(self.flush(deadline)?);
         }
-        self.ended.notify_all();
+        *stage = Stage::Ending;
+        drop(stage);
+        self.changed.notify_all();
         // The end is critical, and would come before what was collected before it.
-        let begun = Instant::now();
-        let before = self.flush(timeout);
-        self.tell(event);
-        let left = timeout.saturating_sub(begun.elapsed()).max(timeout / 10);
-        before.and(self.flush(left))
+        let before = self.flush(deadline);
+        let outcome = self.tell(event);
+        let after = self.flush(deadline);
+        *self.stage.lock() = Stage::Told;
+        self.changed.notify_all();
+        if !outcome.is_queued() {
+            return Err(RunError::EndNotCollected(outcome));
+        }
+        Ok(before.and(after)?)
     }
 
     /// What happened until then is the caller's to ask: the next flush tells it.
-    fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        self.collector.shared.flush(Reply::unheard(), timeout).map(drop)
+    fn flush(&self, deadline: Option<Instant>) -> Result<(), FlushError> {
+        let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        self.collector.shared.flush(Reply::unheard(), left).map(drop)
     }
 }
 
@@ -428,9 +477,9 @@ impl Drop for TrainingRun {
             std::mem::forget((self.heart.take(), Arc::clone(&self.life)));
             return;
         }
-        let has_ended = *self.life.has_ended.lock();
+        let has_ended = *self.life.stage.lock() != Stage::Running;
         if !has_ended {
-            let (error, place) = match last_panic::take().filter(|_| is_panicking()) {
+            let (error, place) = match last_panic::take_since(self.life.began).filter(|_| is_panicking()) {
                 Some((said, place)) => (format!("panicked: {said}"), place),
                 None if is_panicking() => ("panicked".to_owned(), None),
                 None => ("dropped before it was told how it ended".to_owned(), None),

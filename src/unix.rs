@@ -10,9 +10,9 @@
 //! The sinks are the parent's: the child never calls nor drops them, so nothing there can write, or write again,
 //! what the parent had collected.
 
-#[cfg(all(unix, feature = "signals", not(forebay_loom)))]
-pub(crate) use imp::{ForkSignals, when_forked};
 pub(crate) use imp::{ForkWatch, at_exit, watch_forks};
+#[cfg(all(unix, feature = "signals", not(forebay_loom)))]
+pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, watch_forks_for_signals};
 
 #[cfg(all(unix, not(forebay_loom)))]
 mod imp {
@@ -37,19 +37,40 @@ mod imp {
     static FIRST: OnceLock<&'static Entry> = OnceLock::new();
     static HOOKED: OnceLock<()> = OnceLock::new();
 
-    /// What handlers of signals go by in a forked child, which has no thread that they could tell.
+    /// What the handler of a signal goes by, one for each that can be watched. It lies here, and is never freed, so that
+    /// the hooks reach it without a lock.
     #[cfg(feature = "signals")]
-    #[derive(Clone, Default)]
-    pub(crate) struct ForkSignals {
-        /// Raised in the child.
-        pub(crate) is_child: Arc<PlainBool>,
-        /// The signal that came last; 0 before the first.
-        pub(crate) last: Arc<PlainUsize>,
+    pub(crate) struct SignalSlot {
+        pub(crate) signal: i32,
+        /// The signal has its default effect: nobody watches it, or nobody can in a forked child.
+        pub(crate) is_default: OnceLock<Arc<PlainBool>>,
+        /// The signal, once it came.
+        pub(crate) came: OnceLock<Arc<PlainUsize>>,
+        /// It had its default effect before it was watched: nobody else was there to see to it.
+        pub(crate) had_default: PlainBool,
     }
 
-    /// See `when_forked`. A child that asks gets other ones: its own children will be told by those.
     #[cfg(feature = "signals")]
-    static FORK_SIGNALS: Mutex<Option<ForkSignals>> = Mutex::new(None);
+    impl SignalSlot {
+        const fn new(signal: i32) -> Self {
+            Self {
+                signal,
+                is_default: OnceLock::new(),
+                came: OnceLock::new(),
+                had_default: PlainBool::new(false),
+            }
+        }
+    }
+
+    #[cfg(feature = "signals")]
+    pub(crate) static SIGNALS: [SignalSlot; 6] = [
+        SignalSlot::new(libc::SIGTERM),
+        SignalSlot::new(libc::SIGINT),
+        SignalSlot::new(libc::SIGHUP),
+        SignalSlot::new(libc::SIGQUIT),
+        SignalSlot::new(libc::SIGUSR1),
+        SignalSlot::new(libc::SIGUSR2),
+    ];
 
     /// Owns an entry, until it is dropped with its collector.
     pub(crate) struct ForkWatch(&'static Entry);
@@ -80,20 +101,29 @@ mod imp {
         }
     }
 
-    /// What the next forked child will go by.
+    /// Whether the signal has no handler.
     #[cfg(feature = "signals")]
-    pub(crate) fn when_forked() -> ForkSignals {
+    pub(crate) fn has_default_effect(signal: i32) -> bool {
+        // SAFETY: without a new action, the call only writes the old one into a structure of ours, for which zeros are
+        // a value like others.
+        unsafe {
+            let mut old: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_DFL
+        }
+    }
+
+    #[cfg(feature = "signals")]
+    pub(crate) fn watch_forks_for_signals() {
         hook();
-        FORK_SIGNALS.lock().get_or_insert_default().clone()
     }
 
     fn hook() {
         HOOKED.get_or_init(|| {
-            // SAFETY: `orphan_all` is a function without arguments that lives as long as the program, as
-            // pthread_atfork(3) asks. It allocates nothing and waits for no lock, as a child of a process
-            // with threads must not. (Should there be no memory for the hook, forks go unnoticed, as they
-            // would without it.)
-            unsafe { libc::pthread_atfork(None, None, Some(orphan_all)) };
+            // SAFETY: both are functions without arguments that live as long as the program, as
+            // pthread_atfork(3) asks. They allocate nothing and wait for no lock, as a child of a process
+            // with threads must not. (Should there be no memory for the hooks, forks go unnoticed, as they
+            // would without them.)
+            unsafe { libc::pthread_atfork(Some(prepare), None, Some(orphan_all)) };
         });
     }
 
@@ -116,14 +146,29 @@ mod imp {
             }
             link = &entry.next;
         }
+        orphan_signals();
+    }
+
+    /// Runs in the parent, right before the fork: signals that came until now are not the child's.
+    extern "C" fn prepare() {
         #[cfg(feature = "signals")]
-        if let Some(signals) = FORK_SIGNALS.try_lock().and_then(|mut held| held.take()) {
-            signals.is_child.store(true, Ordering::SeqCst);
-            let last = signals.last.load(Ordering::SeqCst);
-            if last != 0 {
-                // It came between the fork and here, or ends the parent just now.
-                // SAFETY: the number of a signal that a handler has got.
-                unsafe { libc::raise(last as i32) };
+        for came in SIGNALS.iter().filter_map(|slot| slot.came.get()) {
+            came.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// A forked child has no thread that could see to a signal.
+    fn orphan_signals() {
+        #[cfg(feature = "signals")]
+        for slot in &SIGNALS {
+            let (Some(is_default), Some(came)) = (slot.is_default.get(), slot.came.get()) else { continue };
+            if slot.had_default.load(Ordering::SeqCst) {
+                is_default.store(true, Ordering::SeqCst);
+                if came.load(Ordering::SeqCst) != 0 {
+                    // It came between the fork and here.
+                    // SAFETY: a signal that has a handler.
+                    unsafe { libc::raise(slot.signal) };
+                }
             }
         }
     }

@@ -83,27 +83,44 @@ fn begins() -> impl Strategy<Value = Record> {
     })
 }
 
-/// Whether the record at `place` is of the generation, or current, as the query says; by looking at all others.
+/// Whether the record at `place` is of the run and generation, and current, as the query says; by looking at all others.
 fn is_of_its_generation(query: &EventQuery, records: &[Record], place: usize) -> bool {
     let of = |record: &Record, name| record.value().as_fields().unwrap().get(name).cloned();
     let begin = |record: &&Record| record.name() == "training.started";
     let own = records[..=place].iter().rfind(begin);
     let asked = format!("{query:?}");
-    if let Some(one) = asked.split("generations: Some(One(").nth(1) {
-        let one: i64 = one.split(')').next().unwrap().parse().unwrap();
-        return own.is_some_and(|own| of(own, "generation").map_or(1, |own| own.as_i64().unwrap()) == one);
+    let after =
+        |what: &str| asked.split(what).nth(1).map(|rest| rest.split([')', '"']).next().unwrap().to_owned());
+    if let Some(run) = after("run_id: Some(\"") {
+        let is_own = |own: &Record| of(own, "run_id").unwrap().as_str() == Some(&run);
+        if !own.is_some_and(is_own) {
+            return false;
+        }
     }
-    if !asked.contains("generations: Some(Current)") {
+    if let Some(one) = after("generation: Some(") {
+        let is_own =
+            |own: &Record| of(own, "generation").map_or(1, |own| own.as_i64().unwrap()).to_string() == one;
+        if !own.is_some_and(is_own) {
+            return false;
+        }
+    }
+    let Some(step) = records[place].get_step().filter(|_| asked.contains("is_current: true")) else {
         return true;
-    }
-    let (Some(own), Some(step)) = (own, records[place].get_step()) else { return true };
-    let is_superseded = |later: &Record| {
-        of(later, "run_id") == of(own, "run_id")
-            && of(later, "first_step")
+    };
+    // A later begin of the same run supersedes; for records without a begin, one of a run that had none before.
+    let is_superseded = |(later, begin_of): (usize, &Record)| {
+        let run = of(begin_of, "run_id");
+        let is_same = match own {
+            Some(own) => run == of(own, "run_id"),
+            None => !records[..later].iter().filter(begin).any(|earlier| of(earlier, "run_id") == run),
+        };
+        is_same
+            && of(begin_of, "first_step")
                 .and_then(|first| first.as_i64())
                 .is_some_and(|first| step as i64 >= first)
     };
-    !records[place + 1..].iter().filter(begin).any(is_superseded)
+    let later = records.iter().enumerate().skip(place + 1).filter(|(_, record)| begin(record));
+    !later.into_iter().any(is_superseded)
 }
 
 fn queries() -> impl Strategy<Value = EventQuery> {
@@ -117,15 +134,14 @@ fn queries() -> impl Strategy<Value = EventQuery> {
     let name = proptest::option::of(patterns);
     let times = (proptest::option::of(times()), proptest::option::of(times()));
     let of_extra = (proptest::option::of(ids()), proptest::option::of(ids()), proptest::option::of(0..3i64));
-    let generations =
-        prop_oneof![4 => Just(None), 2 => Just(Some(None)), 2 => (1..4u64).prop_map(|one| Some(Some(one)))];
-    let order = (proptest::option::of(0..6usize), any::<bool>(), generations);
+    let places = (any::<bool>(), proptest::option::of(1..4u64), proptest::option::of(ids()));
+    let order = (proptest::option::of(0..6usize), any::<bool>(), places);
     let conditions = (name, times, proptest::option::of(steps), proptest::option::of(priorities()));
     (conditions, of_extra, order).prop_map(
         |(
             (name, (since, before), steps, priority),
             (source, correlation, epoch),
-            (limit, is_newest_first, generations),
+            (limit, is_newest_first, (is_current, generation, run)),
         )| {
             let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
             let mut query = EventQuery::new();
@@ -138,11 +154,9 @@ fn queries() -> impl Strategy<Value = EventQuery> {
             query = correlation.into_iter().fold(query, EventQuery::correlation);
             query = epoch.into_iter().fold(query, |query, epoch| query.contains("epoch", epoch));
             query = limit.into_iter().fold(query, EventQuery::limit);
-            query = match generations {
-                None => query,
-                Some(None) => query.current(),
-                Some(Some(one)) => query.generation(one),
-            };
+            query = generation.into_iter().fold(query, EventQuery::generation);
+            query = run.into_iter().fold(query, EventQuery::run);
+            query = if is_current { query.current() } else { query };
             if is_newest_first { query.newest_first() } else { query }
         },
     )

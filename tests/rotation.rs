@@ -163,7 +163,11 @@ mod compressed {
             drop(raise);
             asking.join().unwrap();
         });
-        // What went wrong would be told here.
+        support::until("all but the open one are compressed", || {
+            // What was closed when the thread was about to end waits for the next flush.
+            assert!(collector.flush().unwrap().is_clean());
+            ends(folder.path(), ".zst") == files(folder.path()).len() - 1
+        });
         assert_eq!(collector.remove_sink("json_lines").unwrap().errors, 0);
         collector.stop().unwrap();
         support::law(&collector, 3_000);
@@ -189,9 +193,17 @@ mod compressed {
         assert_eq!(steps(&path), [0, 1, 2], "none twice");
         let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).compress_closed();
         sink.write_batch(&batch(3..4)).unwrap();
-        drop(sink);
+        until_compressed(sink, folder.path(), 4);
         assert_eq!((ends(folder.path(), ".zst"), files(folder.path()).len()), (3, 4));
         assert_eq!(steps(&path), [0, 1, 2, 3]);
+    }
+
+    /// Waits until all files but the open one are compressed, then drops the sink.
+    fn until_compressed(mut sink: JsonLinesSink, folder: &Path, all: usize) {
+        while ends(folder, ".zst") < all - 1 || files(folder).len() > all {
+            Sink::<Record>::flush(&mut sink).unwrap();
+            std::thread::yield_now();
+        }
     }
 
     fn zstd(file: std::fs::File) -> Vec<u8> {
@@ -206,6 +218,7 @@ mod compressed {
             let sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).keep_closed(3).compress_closed();
             let mut sink = sink;
             sink.write_batch(&batch(step..step + 1)).unwrap();
+            until_compressed(sink, folder.path(), 4.min(step as usize + 1));
         }
         assert_eq!(steps(&path), [16, 17, 18, 19]);
         assert_eq!(ends(folder.path(), ".zst"), 3);
@@ -232,6 +245,24 @@ mod compressed {
         assert_eq!(error.failed_events(), Some(0), "no event is lost");
         assert!(steps(&path).into_iter().eq(0..=last));
     }
+}
+
+#[test]
+fn none_are_kept_where_none_are_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).keep_closed(0);
+    (0..3).for_each(|step| sink.write_batch(&batch(step..step + 1)).unwrap());
+    assert_eq!((steps(&path), files(folder.path()).len()), (vec![2], 1));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_name_that_could_not_be_numbered_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let error = JsonLinesSink::create(folder.path().join(std::ffi::OsStr::from_bytes(b"\xff"))).unwrap_err();
+    assert!(error.to_string().ends_with("the name of the file is not UTF-8"), "{error}");
 }
 
 #[cfg(not(feature = "zstd"))]

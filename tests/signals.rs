@@ -13,9 +13,9 @@ use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use forebay::history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
-use forebay::run::{Signals, TrainingRun};
-use forebay::sink::JsonLinesSink;
-use forebay::{Collector, Record};
+use forebay::run::{Signals, SignalsError, TrainingRun};
+use forebay::sink::{JsonLinesSink, from_fn};
+use forebay::{Batch, Collector, Record};
 use support::*;
 
 /// Set in the process that gets the signals: its folder, and what it does.
@@ -30,6 +30,11 @@ fn a_process_that_is_to_be_ended() {
     let gate = Gate::closed();
     let builder = Collector::builder().flush(HOURLY).sink(sink);
     let hangs = what == "hung";
+    let slow = from_fn("slow", |_: &Batch| {
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    });
+    let builder = if what == "race" { builder.sink(slow) } else { builder };
     let collector = if hangs { builder.sink(gate.sink()) } else { builder }.start().unwrap();
     let collector = &collector;
     let run =
@@ -37,7 +42,7 @@ fn a_process_that_is_to_be_ended() {
     let builder = Signals::builder(collector).also(libc::SIGUSR1);
     let builder = run.iter().fold(builder, |builder, run| builder.run(run));
     let builder = match &*what {
-        "cooperative" => builder.leave_time().grace(LONG),
+        "cooperative" | "later" => builder.leave_time().grace(LONG),
         "stubborn" => builder.leave_time().grace(Duration::from_millis(300)),
         "twice" => builder.leave_time().grace(LONG * 60),
         "hung" => builder.grace(Duration::from_millis(100)),
@@ -46,6 +51,59 @@ fn a_process_that_is_to_be_ended() {
     let signals = builder.start().unwrap();
     match &*what {
         "dropped" => drop(signals),
+        // The second of two, one after the other, is as good as the first.
+        "again" => {
+            drop(signals);
+            let signals = Signals::builder(collector).run(run.as_ref().unwrap()).start().unwrap();
+            (0..2000).for_each(|step| _ = collector.collect(Record::scalar("train.loss", 1.0).step(step)));
+            println!("ready");
+            std::thread::sleep(LONG);
+            drop(signals);
+        }
+        // It cannot be watched: no descriptor is left.
+        "refused" => {
+            drop(signals);
+            // SAFETY: a structure of ours.
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) };
+            // A process of its own listener: that of the parent does not count here.
+            if unsafe { libc::fork() } == 0 {
+                let refused = Signals::builder(&Collector::builder().build().unwrap()).start();
+                unsafe {
+                    libc::_exit(if matches!(refused, Err(SignalsError::System(_))) {
+                        libc::raise(libc::SIGTERM)
+                    } else {
+                        1
+                    })
+                };
+            }
+            let mut status = 0;
+            unsafe { libc::wait(&mut status) };
+            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGTERM, "{status}");
+            println!("ready");
+            return;
+        }
+        // A signal that was seen to long ago is none of a later child.
+        "later" => {
+            println!("ready");
+            until("the signal comes", || signals.received().is_some());
+            for _ in 0..20 {
+                // SAFETY: the child does nothing but end.
+                if unsafe { libc::fork() } == 0 {
+                    unsafe { libc::_exit(7) };
+                }
+                let mut status = 0;
+                unsafe { libc::wait(&mut status) };
+                assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status}");
+            }
+            return;
+        }
+        // The run ends by itself while the signal comes.
+        "race" => {
+            println!("ready");
+            run.unwrap().completed([("a", 1.0)]).ok();
+            std::thread::sleep(LONG);
+        }
         "fork" => {
             // SAFETY: the children do nothing but wait for their end.
             for _ in 0..20 {
@@ -230,6 +288,35 @@ fn a_forked_child_and_a_process_that_let_go_of_its_signals_end_by_them() {
     assert_eq!(process.end().0.signal(), Some(libc::SIGTERM));
     let ends: Vec<_> = runs(&JsonLinesHistory::new(folder.path().join("events.jsonl"))).unwrap();
     assert_eq!(ends.iter().map(|run| &run.end).collect::<Vec<_>>(), [&Some(RunEnd::Completed), &None]);
+}
+
+#[test]
+fn a_second_one_a_refused_one_and_a_signal_of_long_ago_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::new(folder.path(), "again");
+    process.signal("-TERM");
+    assert_eq!(process.end().0.signal(), Some(libc::SIGTERM));
+    let history = JsonLinesHistory::new(folder.path().join("events.jsonl"));
+    check_steps(&history, 1999);
+    assert_eq!(runs(&history).unwrap()[0].end, preempted("SIGTERM"));
+    let process = Process::new(folder.path(), "refused");
+    assert_eq!(process.end().0.code(), Some(0));
+    let process = Process::new(folder.path(), "later");
+    process.signal("-USR1");
+    assert_eq!(process.end().0.code(), Some(0));
+}
+
+#[test]
+fn a_run_that_ends_while_a_signal_comes_tells_one_end() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let process = Process::new(folder.path(), "race");
+        process.signal("-TERM");
+        assert_eq!(process.end().0.signal(), Some(libc::SIGTERM));
+        let history = JsonLinesHistory::new(folder.path().join("events.jsonl"));
+        let told = history.query(&EventQuery::new().name("training.{completed,preempted}")).unwrap();
+        assert_eq!(told.len(), 1, "{told:?}");
+    }
 }
 
 #[test]

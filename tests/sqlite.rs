@@ -191,3 +191,20 @@ fn what_is_not_a_database_of_ours_is_refused_and_left_alone() {
 
     assert!(!refused(folder.path()).is_transient(), "a folder");
 }
+
+#[test]
+fn two_thousand_runs_in_one_database_can_be_asked_for_by_generation() {
+    use forebay::history::{EventQuery, History, SqliteHistory};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let mut sink = SqliteSink::create(&path).unwrap();
+    let begin = |run: usize| Record::new("training.started").with_field("run_id", run.to_string());
+    let events = (0..2000).flat_map(|run| [begin(run), Record::scalar("a", run as f64).step(0)]);
+    sink.write_batch(&Batch::from_events(events.collect())).unwrap();
+    let history = SqliteHistory::open(&path).unwrap();
+    let count = |query: EventQuery| history.query(&query.name("a")).unwrap().len();
+    assert_eq!(count(EventQuery::new().generation(1)), 2000);
+    assert_eq!(count(EventQuery::new().current()), 2000);
+    assert_eq!(count(EventQuery::new().run("1234").generation(1)), 1);
+    assert_eq!(count(EventQuery::new().generation(2)), 0);
+}

@@ -72,7 +72,7 @@ fn a_run_is_told_from_its_begin_to_its_end_in_order() {
     assert_eq!((text(started, "run_id"), text(started, "model_type")), (Some("7"), Some("mlp")));
     assert_eq!(&*started.extra().unwrap().session_id.clone().unwrap(), collector.session_id());
     assert_eq!(completed.get_step(), Some(2), "where the loop was");
-    assert_eq!((told[5].get_step(), told[2].get_step()), (Some(2), None));
+    assert_eq!((told[5].get_step(), told[2].get_step()), (Some(2), Some(0)), "the step that it begins with");
     let report = collector.flush().unwrap();
     assert_eq!(report.processed, 9, "its own flushes leave the report to whoever asks");
     collector.stop().unwrap();
@@ -269,4 +269,69 @@ fn a_killed_process_is_found_to_have_vanished_from_its_file_alone() {
     assert_eq!(run.status(run.last_seen), RunStatus::Running);
     assert_eq!(run.status(run.last_seen + heartbeat * 3), RunStatus::Running);
     assert_eq!(run.status(run.last_seen + heartbeat * 4), RunStatus::Vanished);
+}
+
+#[test]
+fn an_end_that_finds_no_room_is_an_error() {
+    let gate = Gate::closed();
+    let collector = Collector::builder()
+        .critical_capacity(1)
+        .critical_wait(Duration::ZERO)
+        .flush_timeout(Duration::from_millis(10))
+        .flush(HOURLY)
+        .sink(gate.sink())
+        .start()
+        .unwrap();
+    gate.open();
+    let run = TrainingRun::builder().start(&collector).unwrap();
+    gate.close();
+    let full = || Record::new("critical").with_priority(forebay::Priority::Critical);
+    let mut offered = 1;
+    until("the critical lane is full", || {
+        collector.stats().rejected.full > 0 || {
+            collector.collect(full());
+            false
+        }
+    });
+    offered += collector.stats().offered - 1;
+    let end = run.completed(NO_FIELDS);
+    assert!(matches!(end, Err(RunError::EndNotCollected(Outcome::Full))), "{end:?}");
+    gate.open();
+    collector.stop().unwrap();
+    law(&collector, offered + 1);
+}
+
+#[test]
+fn where_the_begin_is_not_kept_heartbeats_tell_the_run_and_resumes_supersede() {
+    let recent = Recent::<30>::new();
+    let collector = Collector::builder().flush(HOURLY).sink(recent.clone()).start().unwrap();
+    let scalars = |steps: std::ops::Range<u64>| {
+        steps.for_each(|step| _ = collector.collect(Record::scalar("loss", 0.5).step(step)));
+    };
+    let first = TrainingRun::builder().heartbeat(Duration::from_millis(1)).start(&collector).unwrap();
+    scalars(0..100);
+    collector.flush().map(drop).unwrap();
+    until("its begin is forgotten, and it beats", || {
+        recent.query(&EventQuery::new().name("training.started")).unwrap().is_empty()
+            && !recent.query(&EventQuery::new().name(HEARTBEAT)).unwrap().is_empty()
+    });
+    let told = runs(&recent).unwrap();
+    assert_eq!((told.len(), &*told[0].run_id, told[0].generation), (1, first.run_id(), 1));
+    assert_eq!(told[0].heartbeat, Some(Duration::from_millis(1)));
+    first.preempted("SIGTERM").unwrap();
+    scalars(100..110);
+    let second = TrainingRun::builder().resume(&told[0], 105).start(&collector).unwrap();
+    assert_eq!(second.generation(), 2);
+    let epoch = second.epoch(2, 3);
+    scalars(105..107);
+    epoch.completed(NO_FIELDS);
+    second.completed(NO_FIELDS).unwrap();
+    let found = recent.query(&EventQuery::new().name("loss").steps(100..).current()).unwrap();
+    let steps: Vec<u64> = found.iter().filter_map(Record::get_step).collect();
+    assert_eq!(steps, [100, 101, 102, 103, 104, 105, 106]);
+    let epochs = recent.query(&EventQuery::new().name("training.epoch_started")).unwrap();
+    assert_eq!(epochs[0].get_step(), Some(105), "so that a resume from there supersedes it");
+    let offered = collector.stats().offered;
+    collector.stop().unwrap();
+    law(&collector, offered);
 }

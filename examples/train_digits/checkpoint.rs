@@ -15,7 +15,8 @@ pub(crate) struct Checkpoint {
     pub(crate) epoch: u64,
     /// The first step that was not done.
     pub(crate) step: u64,
-    pub(crate) best_loss: f64,
+    /// Bits as well: JSON has no infinity.
+    best_loss: u64,
     seed: u64,
     batch_size: usize,
     learning_rate: f64,
@@ -27,6 +28,7 @@ impl Checkpoint {
     pub(crate) fn of(net: &Net, options: &Options, epoch: u64, step: u64, best_loss: f64) -> Self {
         let weights = net.values().map(|value| value.to_bits()).collect();
         let Options { seed, batch_size, learning_rate, .. } = *options;
+        let best_loss = best_loss.to_bits();
         Self { epoch, step, best_loss, seed, batch_size, learning_rate, weights }
     }
 
@@ -51,6 +53,10 @@ impl Checkpoint {
         }
         net.values_mut().zip(&self.weights).for_each(|(value, bits)| *value = f32::from_bits(*bits));
         Ok(net)
+    }
+
+    pub(crate) fn best_loss(&self) -> f64 {
+        f64::from_bits(self.best_loss)
     }
 
     /// The options under which it was made.

@@ -75,13 +75,14 @@ fn run(mut options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let run = begin_run(options, &history, checkpoint.as_ref())?;
     let collector = builder.start()?;
     let run = run.start(&collector)?;
-    let generation = run.generation();
+    let (run_id, generation) = (run.run_id().to_owned(), run.generation());
     let mut observer = Observer::new(run);
     let trained = train::train(options, &digits, checkpoint.as_ref(), &interrupted, &mut observer)?;
     observer.end(&trained)?;
     let stopped = collector.stop()?;
     // The heart beats by itself: its events are the ones that nobody here has counted.
-    let beats = history.query(&EventQuery::new().name(HEARTBEAT).generation(generation))?.len() as u64;
+    let beats = EventQuery::new().name(HEARTBEAT).run(run_id).generation(generation);
+    let beats = history.query(&beats)?.len() as u64;
     stopped.stats.check_law(observer.offered() + beats)?;
 
     let overhead = match trained.end {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::catalog::training;
-use forebay::run::{Epoch, TrainingRun};
+use forebay::run::{Epoch, RunError, TrainingRun};
 use forebay::sink::JsonLinesSink;
 use forebay::{Collector, Fields, FlushError, Histogram, Record};
 use hdrhistogram::Histogram as Latencies;
@@ -112,7 +112,7 @@ impl Observer {
     }
 
     /// Tells how the training ended.
-    pub(crate) fn end(&mut self, trained: &Trained) -> Result<(), FlushError> {
+    pub(crate) fn end(&mut self, trained: &Trained) -> Result<(), RunError> {
         // An epoch that was not completed is not told, and keeps the collector.
         self.epoch = None;
         let Some(run) = self.run.take() else { return Ok(()) };
@@ -144,7 +144,7 @@ pub(crate) fn train(
     let bar = progress_bar(options.epochs)?;
     let mut net = from.map_or_else(|| Ok(Net::new(options.seed)), Checkpoint::net)?;
     let (done, mut step, mut best_loss) =
-        from.map_or((0, 0, f64::INFINITY), |from| (from.epoch, from.step, from.best_loss));
+        from.map_or((0, 0, f64::INFINITY), |from| (from.epoch, from.step, from.best_loss()));
     bar.set_position(done);
     let accuracy = net.examine(&digits.test).0;
     let mut trained = Trained { end: End::Completed, epochs: done, accuracy, elapsed: Duration::ZERO };
@@ -167,8 +167,9 @@ pub(crate) fn train(
             best_loss = loss;
             observer.collect(|| training::NewBestModel { epoch, loss }.into());
         }
-        observer.collect(|| weights("weights.first", &net.first.weights, step));
-        observer.collect(|| weights("weights.second", &net.second.weights, step));
+        // At the last step that was done: whoever resumes tells the next one again.
+        observer.collect(|| weights("weights.first", &net.first.weights, step - 1));
+        observer.collect(|| weights("weights.second", &net.second.weights, step - 1));
         observer.epoch_completed(Fields::from([("val_loss", loss), ("val_accuracy", accuracy)]));
         if options.collect {
             // First: were the process killed right after, whoever resumes here would find a hole before it.

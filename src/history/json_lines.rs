@@ -1,5 +1,6 @@
 //! Files of JSON Lines, read while they are written.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -108,27 +109,45 @@ impl JsonLinesHistory {
         Self { path: path.into() }
     }
 
-    /// Opens all files, oldest first. Opened, they stay readable whatever becomes of their names.
-    fn open(&self) -> io::Result<Vec<Box<dyn BufRead>>> {
-        loop {
-            let closed = closed(&self.path)?;
-            let last = File::open(&self.path);
-            let mut files = Vec::with_capacity(closed.len() + 1);
-            for closed in &closed {
-                files.extend(open_closed(closed)?);
-            }
-            // The sink may have closed the last one meanwhile: then it would be read twice, or the next not at all.
-            let number = |closed: &[Closed]| closed.last().map(|last| last.number);
-            if number(&self::closed(&self.path)?) == number(&closed) {
-                match last {
-                    Ok(file) => files.push(Box::new(BufReader::new(file))),
-                    // Just closed, and the next one not begun.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && !files.is_empty() => {}
-                    Err(error) => return Err(error),
+    /// All files, oldest first, one open at a time. Ends with the file that the sink writes to now, whatever becomes of that
+    /// meanwhile.
+    fn files(&self) -> io::Result<impl Iterator<Item = io::Result<Box<dyn BufRead>>>> {
+        let path = self.path.clone();
+        let mut closed: VecDeque<Closed> = closed(&path)?.into();
+        // What the sink writes to now will have this number, once it is closed.
+        let open = closed.back().map_or(1, |last| last.number + 1);
+        let mut is_over = false;
+        Ok(std::iter::from_fn(move || {
+            while let Some(next) = closed.pop_front() {
+                // Or it is not there any more: the sink keeps only so many.
+                if let Some(file) = open_closed(&next).transpose() {
+                    return Some(file);
                 }
-                return Ok(files);
             }
-        }
+            if std::mem::replace(&mut is_over, true) {
+                return None;
+            }
+            Some(open_last(&path, open))
+        }))
+    }
+}
+
+/// Opens the file that the sink writes to, or wrote to until it was closed under that number.
+fn open_last(path: &Path, number: u64) -> io::Result<Box<dyn BufRead>> {
+    let open = File::open(path);
+    let mut closed = closed(path)?.into_iter().filter(|closed| closed.number >= number).peekable();
+    // Should it have been closed before it was opened, this is another one.
+    if closed.peek().is_some() {
+        let own = closed.find(|closed| closed.number == number);
+        let file = own.map_or(Ok(None), |own| open_closed(&own))?;
+        // Or it was removed since, as the oldest.
+        return Ok(file.unwrap_or_else(|| Box::new(io::empty())));
+    }
+    match open {
+        Ok(file) => Ok(Box::new(BufReader::new(file))),
+        // Just closed, and the next one not begun: or there never was one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && number > 1 => Ok(Box::new(io::empty())),
+        Err(error) => Err(error),
     }
 }
 
@@ -156,10 +175,16 @@ impl History for JsonLinesHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
         let failed =
             |error: io::Error| HistoryError { place: self.path.display().to_string(), source: error.into() };
-        let files = self.open().map_err(failed)?;
+        let files = self.files().map_err(failed)?;
         let mut broken = None;
-        let records = files.into_iter().flat_map(JsonLinesReader::new);
-        let records = records.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
+        let lines = files.flat_map(|file| {
+            let (file, error) = match file {
+                Ok(file) => (Some(file), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            file.into_iter().flat_map(JsonLinesReader::new).chain(error)
+        });
+        let records = lines.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
         let found = query.select(records);
         broken.map_or(Ok(found), |error| Err(failed(error)))
     }

@@ -5,29 +5,39 @@ use std::time::{Duration, SystemTime};
 use super::{EventQuery, History, HistoryError};
 use crate::catalog::training;
 use crate::event::{Event, Record, Value};
+use crate::run::HEARTBEAT;
 
 /// What was delivered from one begin of a run until the next.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Section {
+struct Section {
     run_id: String,
-    pub(super) generation: u64,
+    generation: u64,
     /// From this step on, a later generation has taken the place of this one.
-    pub(super) superseded_from: Option<u64>,
+    superseded_from: Option<u64>,
 }
 
-/// The sections of a history, as far as it was seen. Records before the first begin belong to none.
+/// The sections of a history, as far as it was seen.
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
-    pub(super) sections: Vec<Section>,
+    sections: Vec<Section>,
+    /// As in a section, for the records before the first begin: those of a run whose begin is not there any more.
+    leading_superseded_from: Option<u64>,
 }
 
-/// Of which generations records are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Generations {
-    /// The one of that number.
-    One(u64),
+/// Of which runs and generations records are asked for. All conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Wanted {
+    pub(super) run_id: Option<String>,
+    pub(super) generation: Option<u64>,
     /// Of each step, the last.
-    Current,
+    pub(super) is_current: bool,
+}
+
+impl Wanted {
+    /// Whether the place of a record tells nothing of what is asked for.
+    pub(super) fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Lineage {
@@ -41,9 +51,12 @@ impl Lineage {
             let run_id = of("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
             if let Some(step) = number("first_step") {
                 let earlier = self.sections.iter_mut().filter(|section| section.run_id == run_id);
-                for section in earlier {
-                    section.superseded_from =
-                        Some(section.superseded_from.map_or(step, |before| before.min(step)));
+                let mut earlier: Vec<_> = earlier.map(|section| &mut section.superseded_from).collect();
+                if earlier.is_empty() {
+                    earlier.push(&mut self.leading_superseded_from);
+                }
+                for superseded_from in earlier {
+                    *superseded_from = Some(superseded_from.map_or(step, |before| before.min(step)));
                 }
             }
             let generation = number("generation").unwrap_or(1);
@@ -53,15 +66,16 @@ impl Lineage {
     }
 
     /// Whether a record of that step, which came when so many sections had begun, is asked for.
-    pub(super) fn has(&self, wanted: Generations, begun: usize, step: Option<u64>) -> bool {
+    pub(super) fn has(&self, wanted: &Wanted, begun: usize, step: Option<u64>) -> bool {
         let section = begun.checked_sub(1).and_then(|last| self.sections.get(last));
-        match wanted {
-            Generations::One(generation) => section.is_some_and(|section| section.generation == generation),
-            Generations::Current => section
-                .and_then(|section| section.superseded_from)
-                .zip(step)
-                .is_none_or(|(superseded_from, step)| step < superseded_from),
-        }
+        let superseded_from = section.map_or(self.leading_superseded_from, |section| section.superseded_from);
+        let is_superseded = step.zip(superseded_from).is_some_and(|(step, from)| step >= from);
+        let is_of =
+            |what: fn(&Section, &Wanted) -> bool| section.is_some_and(|section| what(section, wanted));
+        (wanted.run_id.is_none() || is_of(|section, wanted| wanted.run_id.as_ref() == Some(&section.run_id)))
+            && (wanted.generation.is_none()
+                || is_of(|section, wanted| wanted.generation == Some(section.generation)))
+            && !(wanted.is_current && is_superseded)
     }
 }
 
@@ -145,22 +159,26 @@ impl RunInfo {
         }
     }
 
-    fn began_with(record: &Record) -> Self {
+    /// What the begin of a run tells of it, or a heartbeat.
+    fn told_by(record: &Record) -> Self {
         let fields = record.value().as_fields();
         let of = |name| fields.and_then(|fields| fields.get(name));
         let number = |name, or| {
             of(name).and_then(Value::as_i64).and_then(|number| u64::try_from(number).ok()).unwrap_or(or)
         };
-        let heartbeat = of("heartbeat").and_then(Value::as_f64);
+        let seconds = |name| {
+            of(name).and_then(Value::as_f64).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        };
+        let uptime = seconds("uptime").unwrap_or_default();
         Self {
             run_id: of("run_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
             generation: number("generation", 1),
             rank: number("rank", 0),
             world_size: number("world_size", 1),
-            began: record.time(),
+            began: record.time().checked_sub(uptime).unwrap_or(record.time()),
             last_seen: record.time(),
             last_step: None,
-            heartbeat: heartbeat.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            heartbeat: seconds("heartbeat"),
             end: None,
         }
     }
@@ -187,7 +205,8 @@ impl RunInfo {
 /// to resume. They need not have been told by a [`TrainingRun`](crate::run::TrainingRun): the events of
 /// [`catalog::training`](crate::catalog::training) are enough.
 ///
-/// A history tells one run at a time. Two that go on at once and share their files cannot be told apart.
+/// A run whose begin is not there any more, because only so many files or records are kept, is told by its heartbeats. A
+/// history tells one run at a time: two that go on at once and share their files cannot be told apart.
 ///
 /// # Errors
 ///
@@ -196,11 +215,19 @@ pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
     let life = "training.{started,heartbeat,completed,early_stopped,failed,preempted}";
     let mut runs: Vec<RunInfo> = Vec::new();
     for record in history.query(&EventQuery::new().name(life))? {
-        match runs.last_mut() {
-            _ if Event::name(&record) == training::Started::NAME => runs.push(RunInfo::began_with(&record)),
-            Some(run) => run.goes_on_with(&record),
+        let told = RunInfo::told_by(&record);
+        match (Event::name(&record), runs.last_mut()) {
+            (training::Started::NAME, _) => runs.push(told),
+            (HEARTBEAT, Some(run)) if run.run_id == told.run_id && run.generation == told.generation => {
+                run.goes_on_with(&record);
+            }
             // Its begin is not there any more.
-            None => {}
+            (HEARTBEAT, _) => {
+                runs.push(told);
+                runs.last_mut().into_iter().for_each(|run| run.goes_on_with(&record));
+            }
+            (_, Some(run)) => run.goes_on_with(&record),
+            (_, None) => {}
         }
     }
     // All its events show that it lives, not heartbeats alone.

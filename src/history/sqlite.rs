@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
-use super::lineage::{Generations, Lineage};
+use super::lineage::Lineage;
 use super::{EventQuery, History, HistoryError};
 use crate::catalog::training;
 use crate::event::Record;
@@ -52,7 +52,9 @@ impl SqliteHistory {
             // Somebody may have changed it in a way that is not seen from here.
             *database = open_fixed(&self.path)?;
         }
-        let mut sql = "SELECT name, time, step, priority, kind, value, record FROM (
+        // All that follows sees the same state.
+        let database = database.unchecked_transaction()?;
+        let mut sql = "SELECT name, time, step, priority, kind, value, record, id FROM (
             SELECT events.id AS id, names.name AS name, time, step, priority, kind, value, record
             FROM events JOIN names ON names.id = events.name WHERE true"
             .to_owned();
@@ -104,11 +106,10 @@ impl SqliteHistory {
             let plus = if query.limit.is_some() && !is_bounded { "+" } else { "" };
             sql.push_str(&format!(" AND {plus}events.name IN ({})", ids.join(",")));
         }
-        if let Some(wanted) = query.generations {
-            sql.push_str(&self::generations(&database, wanted)?);
-        }
+        let (begins, lineage) =
+            if query.wanted.is_everything() { Default::default() } else { self::begins(&database)? };
         // What the columns cannot tell is looked for in the records, and then the limit comes after that.
-        let in_records = !query.contains.is_empty();
+        let in_records = !query.contains.is_empty() || !query.wanted.is_everything();
         sql.push_str(if query.is_newest_first { ") ORDER BY id DESC" } else { ") ORDER BY id" });
         if let Some(limit) = query.limit.filter(|_| !in_records) {
             sql.push_str(&format!(" LIMIT {}", limit.min(i64::MAX as usize)));
@@ -120,7 +121,10 @@ impl SqliteHistory {
             && let Some(row) = rows.next()?
         {
             let record = row_to_record(row)?;
-            if !in_records || query.matches(&record) {
+            let id: i64 = row.get(7)?;
+            let begun = begins.partition_point(|begin| *begin <= id);
+            let is_in = || query.matches(&record) && lineage.has(&query.wanted, begun, record.get_step());
+            if !in_records || is_in() {
                 found.push(record);
             }
         }
@@ -154,43 +158,19 @@ fn open_fixed(path: &Path) -> Result<Connection, rusqlite::Error> {
     Connection::open_with_flags(format!("file:{path}?immutable=1"), FLAGS | OpenFlags::SQLITE_OPEN_URI)
 }
 
-/// The condition that keeps what was asked of generations.
-fn generations(database: &Connection, wanted: Generations) -> Result<String, rusqlite::Error> {
+/// The begins of all runs: their ids, and what they tell.
+fn begins(database: &Connection) -> Result<(Vec<i64>, Lineage), rusqlite::Error> {
     let mut begins = database.prepare_cached(
         "SELECT names.name, time, step, priority, kind, value, record, events.id
         FROM events JOIN names ON names.id = events.name WHERE names.name = ? ORDER BY events.id",
     )?;
-    let mut lineage = Lineage::default();
-    let mut ids: Vec<i64> = Vec::new();
+    let (mut ids, mut lineage) = (Vec::new(), Lineage::default());
     let mut rows = begins.query([training::Started::NAME])?;
     while let Some(row) = rows.next()? {
         lineage.see(&row_to_record(row)?);
         ids.push(row.get(7)?);
     }
-    let mut sql = String::new();
-    let mut of_one = Vec::new();
-    for (index, (begin, section)) in ids.iter().zip(&lineage.sections).enumerate() {
-        let end = ids.get(index + 1).map_or_else(String::new, |next| format!(" AND events.id < {next}"));
-        match wanted {
-            Generations::One(one) if section.generation == one => {
-                of_one.push(format!("(events.id >= {begin}{end})"))
-            }
-            Generations::One(_) => {}
-            Generations::Current => {
-                if let Some(step) = section.superseded_from.and_then(|step| i64::try_from(step).ok()) {
-                    sql.push_str(&format!(
-                        " AND NOT (events.id >= {begin}{end} AND coalesce(step, -1) >= {step})"
-                    ));
-                }
-            }
-        }
-    }
-    if matches!(wanted, Generations::One(_)) {
-        // SQLite has no `false` in an empty list of alternatives.
-        of_one.push("false".to_owned());
-        sql = format!(" AND ({})", of_one.join(" OR "));
-    }
-    Ok(sql)
+    Ok((ids, lineage))
 }
 
 fn failed(path: &Path, error: rusqlite::Error) -> HistoryError {

@@ -2,13 +2,17 @@
 
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
+use std::time::Instant;
 
 use crate::sync::{OnceLock, is_panicking};
 
 static HOOKED: OnceLock<()> = OnceLock::new();
 
+/// When, what, and where.
+type Said = (Instant, String, Option<String>);
+
 thread_local! {
-    static LAST: RefCell<Option<(String, Option<String>)>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<Said>> = const { RefCell::new(None) };
 }
 
 /// Puts a hook before the one that is there, once.
@@ -33,10 +37,12 @@ fn remember(panic: &PanicHookInfo<'_>) {
     let said = text.unwrap_or("a value that is not text").to_owned();
     let place = panic.location().map(ToString::to_string);
     // A panic amid this very function would come here again: then nothing is remembered.
-    let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some((said, place))));
+    let _ = LAST
+        .try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some((Instant::now(), said, place))));
 }
 
-/// The message and the place of this thread's last panic, once.
-pub(super) fn take() -> Option<(String, Option<String>)> {
-    LAST.try_with(|last| last.try_borrow_mut().ok()?.take()).ok().flatten()
+/// The message and the place of this thread's last panic, if it is not older; once.
+pub(super) fn take_since(begin: Instant) -> Option<(String, Option<String>)> {
+    let last = LAST.try_with(|last| last.try_borrow_mut().ok()?.take()).ok().flatten();
+    last.filter(|(time, ..)| *time >= begin).map(|(_, said, place)| (said, place))
 }

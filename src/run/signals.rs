@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::{register_conditional_default, register_usize};
 use signal_hook::iterator;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
@@ -14,8 +14,8 @@ use crate::catalog::training;
 use crate::collector::Collector;
 use crate::control::Reply;
 use crate::event::Event;
-use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64};
-use crate::unix::{ForkSignals, when_forked};
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64, PlainUsize};
+use crate::unix::{SIGNALS, SignalSlot, has_default_effect, watch_forks_for_signals};
 
 /// Sees SIGTERM and SIGINT come, on a thread of its own (feature `signals`, Unix).
 ///
@@ -27,8 +27,9 @@ use crate::unix::{ForkSignals, when_forked};
 /// the rest waits until the grace period is nearly over, the value is dropped, or a second signal comes. Ask
 /// [`received`](Self::received) in the loop, which is one load.
 ///
-/// Dropped, signals have their default effect again. In a forked child, they have it from the begin. It holds a handle of
-/// the collector.
+/// Several values may watch the same signals: the process ends when all are done. Once nobody watches a signal, it has its
+/// default effect again, unless other code of the program handled it before the first value was made; so it has in a forked
+/// child, until that makes a value of its own. It holds a handle of the collector.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -53,8 +54,6 @@ use crate::unix::{ForkSignals, when_forked};
 /// ```
 pub struct Signals {
     watch: Arc<Watch>,
-    handle: iterator::Handle,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// Says what signals do, then [`start`](Self::start).
@@ -68,16 +67,32 @@ pub struct SignalsBuilder {
     leaves_time: bool,
 }
 
-/// What the value, its thread, and whoever waits for the end of the grace period share.
+/// What the value shares with the threads that see signals come.
 struct Watch {
+    /// Another process is a forked child, which has none of these threads.
+    process: u32,
+    signals: Vec<i32>,
+    grace: Duration,
     /// The first signal; 0 before.
     received: PlainU64,
-    /// From now on signals have their default effect. Read by the handler.
-    is_over: Arc<PlainBool>,
-    in_child: ForkSignals,
-    hurry: Mutex<bool>,
-    hurried: Condvar,
+    /// What is to be done at a signal; taken by the thread that does it.
+    plan: Mutex<Option<SignalsBuilder>>,
+    /// That thread.
+    finisher: Mutex<Option<JoinHandle<()>>>,
+    is_dropped: Mutex<bool>,
+    dropped: Condvar,
 }
+
+/// The one thread of the process that is told of signals, and whom it tells.
+struct Listener {
+    process: u32,
+    /// To listen to more signals.
+    handle: iterator::Handle,
+    watches: Vec<Arc<Watch>>,
+}
+
+/// `None` until the first value is made. Never held while anything waits.
+static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
 
 /// Signals cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +112,9 @@ pub enum SignalsError {
     /// The system refused.
     #[error("cannot watch signals: {0}")]
     System(#[from] io::Error),
+    /// The thread that is told of signals is not there.
+    #[error("nobody listens to signals")]
+    NoListener,
 }
 
 impl Signals {
@@ -153,95 +171,182 @@ impl SignalsBuilder {
     ///
     /// # Errors
     ///
-    /// A signal that is not allowed; or the system refused a handler, a pipe or a thread.
+    /// A signal that is not allowed; or the system refused a handler, a pipe or a thread. Signals have their default effect
+    /// then, unless they are watched already.
     pub fn start(self) -> Result<Signals, SignalsError> {
-        let allowed = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2];
-        if let Some(signal) = self.signals.iter().find(|signal| !allowed.contains(signal)) {
+        let slot = |signal: &i32| SIGNALS.iter().find(|slot| slot.signal == *signal);
+        if let Some(signal) = self.signals.iter().find(|signal| slot(signal).is_none()) {
             let allowed = "the number of SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 or SIGUSR2";
             return Err(SignalsError::Invalid { field: "signal", value: signal.to_string(), allowed });
         }
-        let watch = Arc::new(Watch {
-            received: PlainU64::new(0),
-            is_over: Arc::default(),
-            in_child: when_forked(),
-            hurry: Mutex::new(false),
-            hurried: Condvar::new(),
-        });
-        // Before the handler that tells our thread: in a child there is none, and after the drop it has ended.
-        for signal in &self.signals {
-            register_conditional_default(*signal, Arc::clone(&watch.is_over))?;
-            register_usize(*signal, Arc::clone(&watch.in_child.last), *signal as usize)?;
-            register_conditional_default(*signal, Arc::clone(&watch.in_child.is_child))?;
+        watch_forks_for_signals();
+        let mut listener = LISTENER.lock();
+        for slot in self.signals.iter().filter_map(slot) {
+            prepare(slot)?;
         }
-        let coming = iterator::Signals::new(&self.signals)?;
-        let handle = coming.handle();
-        let shared = Arc::clone(&watch);
-        let thread = sync::spawn("forebay-signals", None, move || shared.wait(coming, self))?;
-        Ok(Signals { watch, handle, thread: Some(thread) })
+        // Those of a forked child's parent are not ours.
+        let process = std::process::id();
+        if listener.as_ref().is_none_or(|listener| listener.process != process) {
+            std::mem::forget(listener.replace(Listener::start(process)?));
+        }
+        let Some(listener) = &mut *listener else { return Err(SignalsError::NoListener) };
+        for signal in &self.signals {
+            listener.handle.add_signal(*signal)?;
+        }
+        let watch = Arc::new(Watch {
+            process,
+            signals: self.signals.clone(),
+            grace: self.grace,
+            received: PlainU64::new(0),
+            plan: Mutex::new(Some(self)),
+            finisher: Mutex::new(None),
+            is_dropped: Mutex::new(false),
+            dropped: Condvar::new(),
+        });
+        listener.watches.push(Arc::clone(&watch));
+        listener.decide_defaults();
+        Ok(Signals { watch })
     }
 }
 
-impl Watch {
-    /// The body of the thread: waits for the first signal, then ends the process.
-    fn wait(self: &Arc<Self>, mut coming: iterator::Signals, settings: SignalsBuilder) {
-        let Some(signal) = coming.forever().next() else { return };
-        let begun = Instant::now();
-        self.received.store(signal as u64, Ordering::Relaxed);
-        let grace = settings.grace;
-        let left = || grace.saturating_sub(begun.elapsed());
-        // The second one is for another thread: this one is busy with the first. Without it, a second signal is not seen.
-        let listener = Arc::clone(self);
-        let second = sync::spawn("forebay-signals", None, move || {
-            if coming.forever().next().is_some() {
-                // No waiting for anything any more.
-                listener.end(signal);
+/// Has the handler of a signal know what we tell it. Until it is told otherwise, the signal has its default effect.
+fn prepare(slot: &'static SignalSlot) -> io::Result<()> {
+    if slot.is_default.get().is_none() {
+        let had_default = has_default_effect(slot.signal);
+        slot.had_default.store(had_default, Ordering::SeqCst);
+        let (is_default, came) = (Arc::new(PlainBool::new(had_default)), Arc::new(PlainUsize::new(0)));
+        register_usize(slot.signal, Arc::clone(&came), 1)?;
+        register_conditional_default(slot.signal, Arc::clone(&is_default))?;
+        // In this order: the hook of a fork looks at both.
+        _ = slot.came.set(came);
+        _ = slot.is_default.set(is_default);
+    }
+    Ok(())
+}
+
+impl Listener {
+    fn start(process: u32) -> Result<Self, SignalsError> {
+        let mut coming = iterator::Signals::new([] as [i32; 0])?;
+        let handle = coming.handle();
+        sync::spawn("forebay-signals", None, move || {
+            for signal in coming.forever() {
+                tell(signal);
             }
-        });
-        if settings.leaves_time {
-            (settings.flush)(left());
-            // A tenth of the time is for the end.
-            let until = begun.checked_add(grace - grace / 10);
-            let mut hurry = self.hurry.lock();
-            while !*hurry && !self.hurried.wait_until(&mut hurry, until) {}
-            if *hurry {
-                // The value was dropped: the program ends by itself.
-                drop(hurry);
-                if let Ok(second) = second {
-                    sync::join(second);
-                }
-                return;
+        })?;
+        Ok(Self { process, handle, watches: Vec::new() })
+    }
+
+    /// Signals that nobody watches have their default effect, unless somebody else saw to them before.
+    fn decide_defaults(&self) {
+        for slot in &SIGNALS {
+            let is_watched = self.watches.iter().any(|watch| watch.signals.contains(&slot.signal));
+            if let Some(is_default) = slot.is_default.get() {
+                is_default.store(!is_watched && slot.had_default.load(Ordering::SeqCst), Ordering::SeqCst);
             }
         }
-        if let Some(life) = &settings.run {
+    }
+}
+
+/// Has all who watch the signal see to it.
+fn tell(signal: i32) {
+    let mut watches: Vec<Arc<Watch>> = match &*LISTENER.lock() {
+        Some(listener) => listener.watches.clone(),
+        None => Vec::new(),
+    };
+    let before = watches.iter().map(|watch| watch.received.load(Ordering::Relaxed)).find(|first| *first != 0);
+    if let Some(first) = before {
+        // The second one: no waiting for anything any more.
+        end(first as i32);
+    }
+    watches.retain(|watch| watch.signals.contains(&signal));
+    // How many are not done, and whether one of those who are leaves the process to us.
+    let (left, is_ours) = (Arc::new(PlainU64::new(watches.len() as u64)), Arc::new(PlainBool::new(false)));
+    for watch in &watches {
+        watch.received.store(signal as u64, Ordering::Relaxed);
+        let Some(plan) = watch.plan.lock().take() else { continue };
+        let (own, left, is_ours) = (Arc::clone(watch), Arc::clone(&left), Arc::clone(&is_ours));
+        let finish = move || {
+            is_ours.fetch_or(own.finish(signal, plan), Ordering::SeqCst);
+            if left.fetch_sub(1, Ordering::SeqCst) == 1 && is_ours.load(Ordering::SeqCst) {
+                end(signal);
+            }
+        };
+        let mut finisher = watch.finisher.lock();
+        // Without a thread for it, the process ends at once: by the default effect, as if nobody had watched.
+        match sync::spawn("forebay-signals", None, finish) {
+            Ok(thread) => *finisher = Some(thread),
+            Err(_) => end(signal),
+        }
+        drop(finisher);
+        let late = Arc::clone(watch);
+        // Whatever hangs: the grace period is an end.
+        let _ = sync::spawn("forebay-signals", None, move || {
+            if !late.waits_for_drop(Instant::now().checked_add(late.grace)) {
+                end(signal);
+            }
+        });
+    }
+}
+
+/// The process ends as it would have without us.
+fn end(signal: i32) {
+    for is_default in SIGNALS.iter().filter_map(|slot| slot.is_default.get()) {
+        is_default.store(true, Ordering::SeqCst);
+    }
+    // It fails for a signal that is unknown to the library alone, and ours are known.
+    let _ = emulate_default_handler(signal);
+}
+
+impl Watch {
+    /// Sees to the signal; whether the process is then ours to end.
+    fn finish(&self, signal: i32, plan: SignalsBuilder) -> bool {
+        let begun = Instant::now();
+        let left = || plan.grace.saturating_sub(begun.elapsed());
+        if plan.leaves_time {
+            (plan.flush)(left());
+            // A tenth of the time is for the end.
+            if self.waits_for_drop(begun.checked_add(plan.grace - plan.grace / 10)) {
+                // The program ends by itself.
+                return false;
+            }
+        }
+        if let Some(life) = &plan.run {
             let preempted = training::Preempted { reason: name(signal).to_owned(), epoch: life.epoch() };
             let _ = life.end_within(preempted, left() / 2);
         }
-        (settings.stop)(left().max(Duration::from_millis(50)));
-        self.end(signal);
+        (plan.stop)(left().max(Duration::from_millis(50)));
+        true
     }
 
-    /// The process ends as it would have without us.
-    fn end(&self, signal: i32) {
-        self.is_over.store(true, Ordering::SeqCst);
-        // It fails for a signal that is unknown to the library alone, and ours are known.
-        let _ = emulate_default_handler(signal);
+    /// Waits for the drop of the value; whether it came first.
+    fn waits_for_drop(&self, until: Option<Instant>) -> bool {
+        let mut is_dropped = self.is_dropped.lock();
+        while !*is_dropped && !self.dropped.wait_until(&mut is_dropped, until) {}
+        *is_dropped
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        if self.watch.in_child.is_child.load(Ordering::SeqCst) {
-            // Nor may a handle of the collector end here, or a lock be taken.
-            std::mem::forget((self.thread.take(), Arc::clone(&self.watch)));
+        if self.watch.process != std::process::id() {
+            // In a forked child, neither a handle of the collector may end here, nor a lock be taken.
+            std::mem::forget(Arc::clone(&self.watch));
             return;
         }
-        self.watch.is_over.store(true, Ordering::SeqCst);
-        self.handle.close();
-        *self.watch.hurry.lock() = true;
-        self.watch.hurried.notify_all();
-        if let Some(thread) = self.thread.take() {
-            sync::join(thread);
+        if let Some(listener) = &mut *LISTENER.lock() {
+            listener.watches.retain(|watch| !Arc::ptr_eq(watch, &self.watch));
+            listener.decide_defaults();
         }
+        *self.watch.is_dropped.lock() = true;
+        self.watch.dropped.notify_all();
+        // One that is past waiting ends the process.
+        let finisher = self.watch.finisher.lock().take();
+        if let Some(finisher) = finisher {
+            sync::join(finisher);
+        }
+        let plan = self.watch.plan.lock().take();
+        // It may hold the last handle of the collector: not under our lock.
+        drop(plan);
     }
 }
 

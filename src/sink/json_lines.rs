@@ -88,7 +88,8 @@ pub struct JsonLinesSink {
     most_bytes: Option<u64>,
     longest: Option<Duration>,
     keep: Option<usize>,
-    /// What is done with files that were closed; it tells what went wrong since it was last called.
+    /// What is done with files that were closed: called after each, and at a flush. It tells what went wrong since it was
+    /// last called.
     after_close: Option<AfterClose>,
     /// When the file was begun, or found.
     begun: SystemTime,
@@ -131,6 +132,11 @@ impl JsonLinesSink {
         let about_path = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot write to {}: {error}", path.display()))
         };
+        if path.file_name().and_then(|name| name.to_str()).is_none() {
+            // Closed files get a number behind it.
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "the name of the file is not UTF-8");
+            return Err(about_path(error));
+        }
         let mut file = open(&path).map_err(about_path)?;
         let (length, is_torn) = examine(&mut file).map_err(about_path)?;
         Ok(Self {
@@ -313,12 +319,12 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         self.presence.doubt();
+        let flush_failed = |error: io::Error| SinkError::flush_failed(error.to_string()).with_source(error);
+        let after = self.after_close.as_mut().map_or(Ok(()), |after_close| after_close());
         if self.sync != SyncPolicy::Never {
-            self.file
-                .sync_data()
-                .map_err(|error| SinkError::flush_failed(error.to_string()).with_source(error))?;
+            self.file.sync_data().map_err(flush_failed)?;
         }
-        Ok(())
+        after.map_err(flush_failed)
     }
 }
 

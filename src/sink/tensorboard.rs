@@ -16,6 +16,7 @@ use crate::batch::Batch;
 use crate::catalog::training;
 use crate::event::{Event, Fields, Image, ImageFormat, Record, Value};
 use crate::pattern::Pattern;
+use crate::run::HEARTBEAT;
 use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatus, Summary};
 
 /// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
@@ -34,7 +35,7 @@ use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatu
 /// | [`training::Started`] | the row of the folder in the table of hyper-parameters, from its `config` |
 /// | [`training::Completed`], `EarlyStopped`, `Failed` | how that run ended, besides their fields |
 ///
-/// Records without a value, and lists, have nothing to show and are passed over. So is what no
+/// Records without a value, lists, and the heartbeats of runs have nothing to show and are passed over. So is what no
 /// [`route`](Self::route) takes.
 ///
 /// * **Tag**: the name of the record, with `/` for every `.`, so that `train.loss` stands in the group `train`.
@@ -259,7 +260,9 @@ impl TensorBoardSink {
     }
 
     fn takes(&self, record: &Record) -> bool {
-        self.routes.is_empty() || self.routes.iter().any(|route| route.matches(Event::name(record)))
+        // Heartbeats have numbers, but none that is to be looked at.
+        Event::name(record) != HEARTBEAT
+            && (self.routes.is_empty() || self.routes.iter().any(|route| route.matches(Event::name(record))))
     }
 }
 

@@ -43,13 +43,14 @@ pub(crate) fn closed(path: &Path) -> io::Result<Vec<Closed>> {
 
 /// Closes the file at `path`: it gets the next number. Of the closed ones, the last `keep` stay.
 pub(super) fn close(path: &Path, keep: Option<usize>) -> io::Result<()> {
-    let before = closed(path)?;
-    let number = before.last().map_or(1, |last| last.number + 1);
+    let number = closed(path)?.last().map_or(1, |last| last.number + 1);
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number:06}"));
     fs::rename(path, name)?;
-    let too_many = keep.map_or(0, |keep| (before.len() + 1).saturating_sub(keep));
-    for old in before.into_iter().take(too_many) {
+    let Some(keep) = keep else { return Ok(()) };
+    let closed = closed(path)?;
+    let too_many = closed.len().saturating_sub(keep);
+    for old in closed.into_iter().take(too_many) {
         match fs::remove_file(&old.path) {
             // It was just compressed: the next time.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
