@@ -284,21 +284,18 @@ fn an_end_that_finds_no_room_is_an_error() {
         .unwrap();
     gate.open();
     let run = TrainingRun::builder().start(&collector).unwrap();
+    gate.await_arrivals(1);
     gate.close();
-    let full = || Record::new("critical").with_priority(forebay::Priority::Critical);
-    let mut offered = 1;
-    until("the critical lane is full", || {
-        collector.stats().rejected.full > 0 || {
-            collector.collect(full());
-            false
-        }
-    });
-    offered += collector.stats().offered - 1;
+    let critical = || collector.collect(Record::new("critical").with_priority(forebay::Priority::Critical));
+    critical();
+    gate.await_arrivals(2);
+    // The worker is held up with that one, and this one fills the lane.
+    assert_eq!(critical(), Outcome::Queued);
     let end = run.completed(NO_FIELDS);
     assert!(matches!(end, Err(RunError::EndNotCollected(Outcome::Full))), "{end:?}");
     gate.open();
     collector.stop().unwrap();
-    law(&collector, offered + 1);
+    law(&collector, 4);
 }
 
 #[test]
