@@ -1,0 +1,159 @@
+//! How a run begins.
+
+use std::time::{Duration, Instant};
+
+use super::{Life, Rank, RunError, Stage, TrainingRun, failed, last_panic};
+use crate::catalog::training;
+use crate::collector::Collector;
+use crate::control::Reply;
+use crate::error::FlushError;
+use crate::event::{Fields, Record};
+use crate::history::RunInfo;
+use crate::sync::{self, Arc, Condvar, Mutex, PlainU64};
+
+/// Puts a run together, then [`start`](Self::start).
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct RunBuilder {
+    run_id: Option<String>,
+    generation: u64,
+    first_step: Option<u64>,
+    config: Fields,
+    model_type: Option<String>,
+    rank: Option<Rank>,
+    heartbeat: Duration,
+}
+
+impl RunBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            run_id: None,
+            generation: 1,
+            first_step: None,
+            config: Fields::new(),
+            model_type: None,
+            rank: None,
+            heartbeat: Duration::from_secs(10),
+        }
+    }
+
+    /// Names the run. Defaults to a UUID that sorts by time (version 7).
+    pub fn run_id(mut self, id: impl Into<String>) -> Self {
+        self.run_id = Some(id.into());
+        self
+    }
+
+    /// Its settings, which TensorBoard shows as hyper-parameters. Defaults to none.
+    pub fn config(mut self, config: impl Into<Fields>) -> Self {
+        self.config = config.into();
+        self
+    }
+
+    /// What is trained.
+    pub fn model_type(mut self, model: impl Into<String>) -> Self {
+        self.model_type = Some(model.into());
+        self
+    }
+
+    /// Goes on with an earlier run at `step`, the first that is done again or anew: as its next generation. What it told
+    /// of `step` and later is superseded ([`EventQuery::current`](crate::history::EventQuery::current)) and stays. Give
+    /// the same step to [`TensorBoardSink::resume`](crate::sink).
+    ///
+    /// [`flush`](Collector::flush) before you save a checkpoint: of the last interval before it is killed, a process loses
+    /// what a resume from that checkpoint does not tell again.
+    pub fn resume(mut self, earlier: &RunInfo, step: u64) -> Self {
+        self.run_id = Some(earlier.run_id.clone());
+        self.generation = earlier.generation.saturating_add(1);
+        self.first_step = Some(step);
+        self
+    }
+
+    /// Which process of the run this is. Defaults to what the environment says ([`Rank::from_env`]).
+    pub fn rank(mut self, rank: Rank) -> Self {
+        self.rank = Some(rank);
+        self
+    }
+
+    /// How often the run tells that its process lives. Readers take it for vanished after three times that without a
+    /// word. At least a millisecond; defaults to 10 s. Every heartbeat is a critical event, and so delivers what else is
+    /// pending.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = interval;
+        self
+    }
+
+    /// Tells that the run begins.
+    ///
+    /// # Errors
+    ///
+    /// A setting is outside of what is allowed; the environment contradicts itself; what was collected before is not
+    /// delivered in time; the collector is stopped; no thread could be created. Nothing was told then, but in the last
+    /// case.
+    pub fn start(self, collector: &Collector) -> Result<TrainingRun, RunError> {
+        let run_id = self.run_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        check("run_id", format!("{run_id:?}"), "a text that is not empty", !run_id.is_empty())?;
+        let heartbeat = self.heartbeat;
+        let allowed = "a millisecond or more";
+        check("heartbeat", format!("{heartbeat:?}"), allowed, heartbeat >= Duration::from_millis(1))?;
+        let rank = self.rank.map_or_else(Rank::from_env, Ok)?;
+        last_panic::listen();
+        // What was collected before is told before.
+        match collector.shared.flush(Reply::unheard(), collector.config().flush_timeout) {
+            // Its events come after the begin then; or it refuses that.
+            Ok(_) | Err(FlushError::NotStarted | FlushError::Stopped) => {}
+            // They would come after it although they belong before it.
+            Err(error) => return Err(error.into()),
+        }
+        let started =
+            training::Started { run_id: run_id.clone(), config: self.config, model_type: self.model_type };
+        let mut started = Record::from(started)
+            .with_field("generation", self.generation)
+            .with_field("rank", rank.rank)
+            .with_field("world_size", rank.world_size)
+            .with_field("heartbeat", heartbeat)
+            .with_session_id(collector.session_id());
+        if let Some(local_rank) = rank.local_rank {
+            started = started.with_field("local_rank", local_rank);
+        }
+        if let Some(step) = self.first_step {
+            started = started.with_field("first_step", step);
+        }
+        let outcome = collector.collect(started);
+        if !outcome.is_queued() {
+            return Err(RunError::NotCollected(outcome));
+        }
+        let life = Arc::new(Life {
+            collector: collector.clone(),
+            run_id,
+            generation: self.generation,
+            rank,
+            began: Instant::now(),
+            heartbeat,
+            epoch: PlainU64::new(0),
+            next_step: PlainU64::new(self.first_step.unwrap_or(0)),
+            stage: Mutex::new(Stage::Running),
+            changed: Condvar::new(),
+        });
+        let mut run = TrainingRun { life: Arc::clone(&life), heart: None };
+        match sync::spawn("forebay-heart", None, move || life.beat()) {
+            Ok(heart) => {
+                run.heart = Some(heart);
+                Ok(run)
+            }
+            Err(error) => {
+                // The end of the guard says so.
+                let _ = run.life.end(failed("no thread for the heartbeat", None, None));
+                Err(RunError::Thread(error))
+            }
+        }
+    }
+}
+
+fn check(
+    field: &'static str,
+    value: String,
+    allowed: &'static str,
+    is_allowed: bool,
+) -> Result<(), RunError> {
+    if is_allowed { Ok(()) } else { Err(RunError::Invalid { field, value, allowed }) }
+}
