@@ -39,6 +39,24 @@ impl<E> Batch<E> {
         Self { header, events: Arc::new(Buffer { events, home: None }) }
     }
 
+    /// A batch of other events under the same header.
+    pub(crate) fn with_events<T>(&self, events: Vec<T>) -> Batch<T> {
+        Batch { header: self.header.clone(), events: Arc::new(Buffer { events, home: None }) }
+    }
+
+    /// A batch that tells a gap alone, behind this one.
+    pub(crate) fn without_events(&self, gap: u64) -> Self {
+        let mut batch = self.with_events(Vec::new());
+        batch.header.first_event += self.len() as u64;
+        batch.header.gap = gap;
+        batch
+    }
+
+    /// More events are missing before these.
+    pub(crate) fn add_gap(&mut self, events: u64) {
+        self.header.gap += events;
+    }
+
     /// The number of this batch. Counts from 0 in steps of one, through stops and restarts.
     pub fn number(&self) -> u64 {
         self.header.number

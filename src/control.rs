@@ -5,8 +5,11 @@
 //! `collect` returned before it was asked for. Every request carries the place for its answer. A worker
 //! that ends, well or badly, leaves no request behind without one.
 
+mod flush;
+pub(crate) use flush::{Flush, Flushed};
+
 mod reply;
-pub(crate) use reply::{Flush, Reply};
+pub(crate) use reply::Reply;
 
 mod settings;
 pub(crate) use settings::{Policy, Settings};
@@ -17,14 +20,14 @@ pub use report::{FlushReport, SinkFlush, StopReport};
 use std::time::{Duration, Instant};
 
 use crate::collector::{Collector, Shared};
-use crate::dispatch::Slot;
+use crate::dispatch::{LateFlush, Slot};
 use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
 use crate::event::Event;
 use crate::sink::Sink;
 use crate::stats::SinkStats;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard};
 use crate::wake::{Closed, State, deadline_in};
-use crate::worker::{self, Crew};
+use crate::worker::{self, Crew, Retired};
 
 /// The mailbox of a collector.
 pub(crate) struct Control<E> {
@@ -41,6 +44,8 @@ pub(crate) struct Desk<E> {
     /// Sinks that the worker has not admitted yet.
     added: Vec<Slot<E>>,
     crew: Station<E>,
+    /// What other threads have to finish of the last flush of the run that ended last.
+    late: Vec<Arc<LateFlush>>,
     /// Of the run that is going on or ended last; taken by whoever joins it.
     thread: Option<JoinHandle<()>>,
     /// Counts the starts: who waits for the end of a run must not wait for that of the next.
@@ -63,7 +68,7 @@ enum Station<E> {
 #[derive(Default)]
 pub(crate) struct Asked {
     pub(crate) flushes: Vec<Flush>,
-    pub(crate) removed: Vec<(String, Arc<Reply<Option<SinkStats>>>)>,
+    pub(crate) removed: Vec<(String, Arc<Reply<Option<Retired>>>)>,
     /// Whether the settings changed since the worker last read them.
     pub(crate) is_reconfigured: bool,
 }
@@ -86,7 +91,8 @@ impl Asked {
 impl<E: Event> Control<E> {
     pub(crate) fn new(crew: Crew<E>) -> Self {
         let crew = Station::Here(Box::new(crew));
-        let desk = Desk { asked: Asked::default(), added: Vec::new(), crew, thread: None, run: 0 };
+        let (asked, added, late) = Default::default();
+        let desk = Desk { asked, added, crew, late, thread: None, run: 0 };
         Self { desk: Mutex::new(desk), ended: Condvar::new() }
     }
 
@@ -131,6 +137,11 @@ impl<E: Event> Control<E> {
                 None
             }
         }
+    }
+
+    /// What other threads have to finish of the last flush: for whoever stops.
+    pub(crate) fn leave_late(&self, late: Vec<LateFlush>) {
+        self.desk.lock().late = late.into_iter().map(Arc::new).collect();
     }
 
     /// The worker's last act: gives the crew back, with the sinks that were added meanwhile. Not while there are
@@ -204,6 +215,7 @@ impl<E: Event> Collector<E> {
             Ok(thread) => {
                 desk.crew = Station::Boarding(crew);
                 desk.thread = Some(thread);
+                desk.late = Vec::new();
                 desk.run += 1;
                 self.shared.phase.open();
                 Ok(())
@@ -323,7 +335,7 @@ impl<E: Event> Collector<E> {
                 // The sink's own code runs without our lock.
                 drop(desk);
                 let slot = slot.ok_or_else(unknown)?;
-                return Ok(worker::retire(slot, &self.shared.registry));
+                return self.shared.await_retired(worker::retire(slot, &self.shared.registry), deadline);
             }
             Station::Lost => return Err(FlushError::WorkerGone.into()),
             Station::Boarding(_) | Station::AtWork => {
@@ -333,7 +345,7 @@ impl<E: Event> Collector<E> {
         drop(desk);
         self.shared.phase.wake();
         match reply.wait(deadline) {
-            Some(Some(stats)) => stats.ok_or_else(unknown),
+            Some(Some(retired)) => self.shared.await_retired(retired.ok_or_else(unknown)?, deadline),
             Some(None) => Err(FlushError::WorkerGone.into()),
             None => {
                 // It stays asked for, but once for a name: the mailbox does not grow while the worker hangs.
@@ -366,49 +378,6 @@ impl<E: Event> Shared<E> {
             State::Forked => Err(FlushError::Forked),
             _ if self.is_worker() => Err(FlushError::OnWorker),
             _ => Ok(()),
-        }
-    }
-
-    fn flush_timed_out(&self, waited: Duration) -> FlushError {
-        FlushError::TimedOut { waited, pending: self.pending(), busy_sink: self.registry.busy() }
-    }
-
-    /// Flushes, and has what happened told by `reply`.
-    pub(crate) fn flush(&self, reply: Flush, timeout: Duration) -> Result<FlushReport, FlushError> {
-        let deadline = deadline_in(timeout);
-        let reply = self.ask_flush(reply)?;
-        let answer = reply.wait(deadline);
-        self.withdraw_flush(&reply);
-        match answer {
-            Some(Some(report)) => Ok(report),
-            Some(None) => Err(FlushError::WorkerGone),
-            None => Err(self.flush_timed_out(timeout)),
-        }
-    }
-
-    /// Puts a flush into the mailbox.
-    pub(crate) fn ask_flush(&self, reply: Flush) -> Result<Flush, FlushError> {
-        self.refuse_waiting()?;
-        let mut desk = self.control.desk.lock();
-        match (&desk.crew, self.phase.load().state()) {
-            (Station::Lost, _) => return Err(FlushError::WorkerGone),
-            (Station::Here(_), State::Idle) => return Err(FlushError::NotStarted),
-            (Station::Here(_), _) => return Err(FlushError::Stopped),
-            // It is on its last flush. Were it to wait for this one, a caller that flushes in a loop could keep
-            // it from ending.
-            (_, State::Stopped) => return Err(FlushError::Stopped),
-            (Station::Boarding(_) | Station::AtWork, _) => {}
-        }
-        desk.asked.flushes.push(Arc::clone(&reply));
-        drop(desk);
-        self.phase.wake();
-        Ok(reply)
-    }
-
-    /// Takes a flush back whose caller has gone, so that the mailbox does not grow while the worker hangs.
-    pub(crate) fn withdraw_flush(&self, reply: &Flush) {
-        if self.phase.load().state() != State::Forked {
-            self.control.desk.lock().asked.flushes.retain(|asked| !Arc::ptr_eq(asked, reply));
         }
     }
 
@@ -448,11 +417,21 @@ impl<E: Event> Shared<E> {
         // Its last act was to give the crew back, so the join waits for no sink. A lost one may still be
         // taking its crew apart.
         let thread = if is_ours && !is_lost { desk.thread.take() } else { None };
+        let late = if is_ours { desk.late.clone() } else { Vec::new() };
         drop(desk);
         if let Some(thread) = thread {
             sync::join(thread);
         }
-        if is_lost { Err(StopError::WorkerGone) } else { Ok(report(discarded, None)) }
+        if is_lost {
+            return Err(StopError::WorkerGone);
+        }
+        match late.iter().find(|late| !late.wait(deadline)) {
+            None => Ok(report(discarded, None)),
+            Some(late) => {
+                let report = Box::new(report(discarded, Some(late.tally.name.clone())));
+                Err(StopError::TimedOut { report })
+            }
+        }
     }
 
     /// Refuses events from now on, and says which run that ends. The crew of a collector that never had a
@@ -483,7 +462,7 @@ impl<E: Event> Shared<E> {
 }
 
 /// Enters the sinks of a builder.
-pub(crate) fn enter_all<E>(
+pub(crate) fn enter_all<E: Event>(
     sinks: Vec<Box<dyn Sink<E>>>,
     registry: &crate::stats::Registry,
 ) -> Result<Vec<Slot<E>>, BuildError> {

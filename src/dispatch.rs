@@ -3,81 +3,63 @@
 //! Sinks are foreign code: a call may fail or panic, at any time. Both are counted under the name of the
 //! sink, and the next sink gets the batch all the same.
 
+use std::time::Instant;
+
 use crate::batch::Batch;
-use crate::control::SinkFlush;
-use crate::sink::{Sink, SinkError};
-use crate::stats::SinkTally;
+use crate::event::Event;
+use crate::sink::{Account, Isolated, PendingFlush, Sink, SinkError};
+use crate::stats::{SinkTally, Told};
 use crate::sync::{Arc, Ordering, guarded};
 
-/// A sink and its account. Owned by the worker while there is one, else by the mailbox.
-pub(crate) struct Slot<E> {
+/// A sink and its account, behind a fence: what it does is counted, and its panics end here. Owned by whichever thread
+/// calls it.
+pub(crate) struct Fenced<E> {
     sink: Box<dyn Sink<E>>,
-    pub(crate) tally: Arc<SinkTally>,
-    /// What the counters were when a flush last told of them.
-    told: Told,
+    account: Account,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Told {
-    delivered: u64,
-    failed: u64,
-    troubles: u64,
-}
-
-impl<E> Slot<E> {
-    pub(crate) fn new(sink: Box<dyn Sink<E>>, tally: Arc<SinkTally>) -> Self {
-        Self { sink, tally, told: Told::default() }
+impl<E> Fenced<E> {
+    /// Opens the sink.
+    pub(crate) fn new(sink: Box<dyn Sink<E>>, account: Account) -> Self {
+        let mut fenced = Self { sink, account: account.clone() };
+        if let Err(said) = guarded(|| fenced.sink.open(account)) {
+            fenced.account.tally().note_panic(said);
+        }
+        fenced
     }
 
-    /// Offers a batch to the sink and counts what becomes of it.
-    fn write(&mut self, batch: &Batch<E>) {
-        let events = batch.len() as u64;
-        self.tally.in_flight.store(events, Ordering::Relaxed);
-        self.tally.offered.bump(events);
-        let failed = match self.guarded(|sink| sink.write_batch(batch)) {
+    /// Offers a batch to the sink; how many of its events were delivered, and failed. The others it has kept.
+    pub(crate) fn write(&mut self, batch: &Batch<E>) -> (u64, u64) {
+        let before = self.account.kept();
+        let outcome = self.guarded(|sink| sink.write_batch(batch));
+        // What it has kept, it settles itself.
+        let events = (batch.len() as u64).saturating_sub(self.account.kept() - before);
+        let failed = match outcome {
             Ok(()) => 0,
             Err(failed_events) => failed_events.unwrap_or(events).min(events),
         };
-        self.tally.failed.bump(failed);
-        self.tally.delivered.bump(events - failed);
-        self.tally.in_flight.store(0, Ordering::Relaxed);
+        (events - failed, failed)
     }
 
     /// Flushes the sink; what goes wrong is counted.
     pub(crate) fn flush(&mut self) {
         if self.guarded(|sink| sink.flush()).is_err() {
-            self.tally.flush_errors.bump(1);
+            self.account.tally().flush_errors.add(1);
         }
     }
 
-    /// What happened since the flush that was told last.
-    pub(crate) fn news(&self) -> SinkFlush {
-        let (now, told) = (self.tally.snapshot(), self.told);
-        SinkFlush {
-            delivered: now.delivered - told.delivered,
-            failed: now.failed - told.failed,
-            error: now.last_error.filter(|_| now.errors + now.panics > told.troubles),
-            name: now.name,
-        }
-    }
-
-    /// The news were told to somebody.
-    pub(crate) fn set_told(&mut self) {
-        let tally = &self.tally;
-        self.told = Told {
-            delivered: tally.delivered.get(),
-            failed: tally.failed.get(),
-            troubles: tally.errors.get() + tally.panics.get(),
-        };
+    /// Begins a flush that another thread will finish, if the sink is of that kind.
+    fn begin_flush(&mut self) -> Option<PendingFlush> {
+        guarded(|| self.sink.begin_flush()).ok().flatten()
     }
 
     /// Ends the sink; its destructor is foreign code too.
-    pub(crate) fn end(self) -> Arc<SinkTally> {
-        let Self { sink, tally, .. } = self;
+    pub(crate) fn end(self) -> Account {
+        let Self { sink, account } = self;
         if let Err(said) = guarded(|| drop(sink)) {
-            note_panic(&tally, said);
+            account.tally().note_panic(said);
         }
-        tally
+        account
     }
 
     /// Runs one call of the sink and counts what goes wrong. The error is how many events failed, if the sink
@@ -86,24 +68,101 @@ impl<E> Slot<E> {
         &mut self,
         call: impl FnOnce(&mut dyn Sink<E>) -> Result<(), SinkError>,
     ) -> Result<(), Option<u64>> {
-        self.tally.is_busy.store(1, Ordering::Relaxed);
         // A sink that panics stays in service, as its contract says; it must cope with its own state. Its error
         // is read and dropped in here, because that is its code as well.
         let told = |error: SinkError| (error.to_string(), error.failed_events());
-        let outcome = guarded(|| call(&mut *self.sink).map_err(told));
-        self.tally.is_busy.store(0, Ordering::Relaxed);
-        match outcome {
+        match guarded(|| call(&mut *self.sink).map_err(told)) {
             Ok(Ok(())) => Ok(()),
             Ok(Err((said, failed_events))) => {
-                self.tally.errors.bump(1);
-                *self.tally.last_error.lock() = Some(said);
+                self.account.tally().note_error(said);
                 Err(failed_events)
             }
             Err(said) => {
-                note_panic(&self.tally, said);
+                self.account.tally().note_panic(said);
                 Err(None)
             }
         }
+    }
+}
+
+/// A sink of a collector. Owned by the worker while there is one, else by the mailbox.
+pub(crate) struct Slot<E> {
+    fenced: Fenced<E>,
+    pub(crate) tally: Arc<SinkTally>,
+}
+
+/// A flush that another thread finishes, and whose it is.
+pub(crate) struct LateFlush {
+    pub(crate) pending: PendingFlush,
+    pub(crate) tally: Arc<SinkTally>,
+    pub(crate) begun: Instant,
+    /// Up to where the worker's part of the report tells of the sink.
+    pub(crate) told: Told,
+}
+
+impl LateFlush {
+    /// Waits for it, for as long as that sink is waited for, and until the deadline; whether it was done in time.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
+        let own = self.begun.checked_add(self.pending.within);
+        let first = match (own, deadline) {
+            (Some(own), Some(deadline)) => Some(own.min(deadline)),
+            (own, deadline) => own.or(deadline),
+        };
+        self.pending.reply.is_answered_by(first)
+    }
+}
+
+/// The queue of a sink that asks for a thread of its own, in batches.
+const QUEUE: usize = 64;
+
+impl<E: Event> Slot<E> {
+    pub(crate) fn new(sink: Box<dyn Sink<E>>, tally: Arc<SinkTally>) -> Self {
+        // One that may wait would let all others wait with it.
+        let sink = if sink.may_wait() { Box::new(Isolated::new(sink, QUEUE)) } else { sink };
+        let fenced = Fenced::new(sink, Account::new(Arc::clone(&tally)));
+        Self { fenced, tally }
+    }
+}
+
+impl<E> Slot<E> {
+    /// Offers a batch to the sink and counts what becomes of it.
+    fn write(&mut self, batch: &Batch<E>) {
+        let events = batch.len() as u64;
+        self.tally.in_flight.store(events, Ordering::Relaxed);
+        self.tally.offered.bump(events);
+        let (delivered, failed) = self.busy(|fenced| fenced.write(batch));
+        self.tally.failed.add(failed);
+        self.tally.delivered.add(delivered);
+        self.tally.in_flight.store(0, Ordering::Relaxed);
+    }
+
+    /// Flushes the sink; what goes wrong is counted.
+    pub(crate) fn flush(&mut self) {
+        self.busy(Fenced::flush);
+    }
+
+    /// See [`LateFlush`].
+    pub(crate) fn begin_flush(&mut self) -> Option<LateFlush> {
+        let pending = self.busy(Fenced::begin_flush)?;
+        Some(LateFlush {
+            pending,
+            tally: Arc::clone(&self.tally),
+            begun: Instant::now(),
+            told: Told::default(),
+        })
+    }
+
+    /// Ends the sink.
+    pub(crate) fn end(self) -> Arc<SinkTally> {
+        drop(self.fenced.end());
+        self.tally
+    }
+
+    fn busy<R>(&mut self, call: impl FnOnce(&mut Fenced<E>) -> R) -> R {
+        self.tally.is_busy.store(1, Ordering::Relaxed);
+        let result = call(&mut self.fenced);
+        self.tally.is_busy.store(0, Ordering::Relaxed);
+        result
     }
 }
 
@@ -112,9 +171,4 @@ pub(crate) fn dispatch<E>(slots: &mut [Slot<E>], batch: &Batch<E>) {
     for slot in slots {
         slot.write(batch);
     }
-}
-
-fn note_panic(tally: &SinkTally, said: String) {
-    tally.panics.bump(1);
-    *tally.last_error.lock() = Some(format!("panicked: {said}"));
 }

@@ -153,7 +153,7 @@ pub enum Refusal {
     Forked,
 }
 
-/// The half-sentence that names the sink which keeps the worker busy.
+/// The half-sentence that names the sink that is waited for.
 fn in_sink(sink: &Option<String>) -> String {
-    sink.as_ref().map_or_else(String::new, |name| format!(", the worker is in sink {name:?}"))
+    sink.as_ref().map_or_else(String::new, |name| format!(", sink {name:?} is busy"))
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_sink::Sink;
 
 use crate::collector::{Collector, Outcome};
-use crate::control::{Flush, FlushReport, Policy, Reply};
+use crate::control::{Flush, FlushReport, Flushed, Policy, Reply};
 use crate::error::{CollectError, FlushError, Refusal};
 use crate::event::{Event, Priority, Record};
 use crate::wake::State;
@@ -179,6 +179,8 @@ pub struct FlushAsync<E: Event = Record> {
 enum Flushing {
     NotAsked,
     Waiting(Flush),
+    /// The worker has done its part; the threads of these isolated sinks have not, the last one first.
+    Late(Flushed),
     Done(Result<FlushReport, FlushError>),
 }
 
@@ -197,12 +199,23 @@ impl<E: Event> Future for FlushAsync<E> {
             this.state = Flushing::Done(Err(FlushError::Forked));
         }
         if let Flushing::Waiting(reply) = &this.state {
-            let answer = ready!(reply.poll(cx.waker()));
-            this.state = Flushing::Done(answer.ok_or(FlushError::WorkerGone));
+            this.state = match ready!(reply.poll(cx.waker())) {
+                Some(flushed) => Flushing::Late(flushed),
+                None => Flushing::Done(Err(FlushError::WorkerGone)),
+            };
+        }
+        if let Flushing::Late(flushed) = &mut this.state {
+            while let Some(late) = flushed.late.last() {
+                ready!(late.pending.reply.poll(cx.waker()));
+                if let Some(late) = flushed.late.pop() {
+                    flushed.tell(&late, true);
+                }
+            }
+            this.state = Flushing::Done(Ok(std::mem::take(&mut flushed.report)));
         }
         match &this.state {
             Flushing::Done(result) => Poll::Ready(result.clone()),
-            Flushing::NotAsked | Flushing::Waiting(_) => Poll::Pending,
+            Flushing::NotAsked | Flushing::Waiting(_) | Flushing::Late(_) => Poll::Pending,
         }
     }
 }

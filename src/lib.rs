@@ -48,6 +48,8 @@ pub mod history;
 
 pub mod run;
 
+mod rate;
+
 mod pattern;
 pub use pattern::{Pattern, PatternError};
 

@@ -82,6 +82,16 @@ impl Pattern {
         self.branches.iter().any(|tokens| fits(tokens, name))
     }
 
+    /// The one name that it stands for, if there is no other.
+    pub(crate) fn as_name(&self) -> Option<String> {
+        let [tokens] = &self.branches[..] else { return None };
+        let chars = tokens.iter().map(|token| match token {
+            Token::Char(char) => Some(*char),
+            Token::One | Token::Many | Token::Class { .. } => None,
+        });
+        chars.collect()
+    }
+
     /// The text it was made from.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -3,22 +3,36 @@
 //! One file a destination below this one. All of them run on the worker thread and may block, fail or
 //! panic there without reaching the loop that collects.
 
+mod account;
+mod breaker;
 mod console;
+mod dead_letters;
 mod function;
+mod isolated;
 mod json_lines;
 mod memory;
 mod missing;
 mod presence;
+mod rate_limited;
+mod retry;
+mod route;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
 
+pub use account::{Account, Fate, PendingFlush};
+pub use breaker::{Breaker, BreakerPolicy, BreakerState, BreakerWatch};
 pub use console::ConsoleSink;
+pub use dead_letters::{DeadLetter, DeadLettering, DeadLetters};
 pub use function::{FnSink, from_fn};
+pub use isolated::{Isolated, Shed};
 pub(crate) use json_lines::{Closed, closed, decode};
 pub use json_lines::{JsonLinesSink, SyncPolicy};
 pub use memory::MemorySink;
+pub use rate_limited::RateLimited;
+pub use retry::{Retry, RetryPolicy};
+pub use route::{Filter, Map, Route};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSink;
 #[cfg(feature = "sqlite")]
@@ -29,7 +43,8 @@ pub use tensorboard::{BackwardStep, TensorBoardSink};
 use std::error::Error as StdError;
 
 use crate::batch::Batch;
-use crate::event::Record;
+use crate::event::{Event, Record};
+use crate::pattern::Pattern;
 
 /// A destination of batches.
 ///
@@ -103,11 +118,147 @@ pub trait Sink<E = Record>: Send {
     fn flush(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
+
+    /// For wrappers: is given the account under which the sink is counted, before the first batch. Pass it on to the sink
+    /// inside.
+    fn open(&mut self, account: Account) {
+        drop(account);
+    }
+
+    /// For wrappers: begins a flush that another thread finishes, if there is one. Pass it on to the sink inside.
+    fn begin_flush(&mut self) -> Option<PendingFlush> {
+        None
+    }
+
+    /// For wrappers: whether a call may wait for something. Then the sink is given a thread of its own. Pass it on to the
+    /// sink inside.
+    fn may_wait(&self) -> bool {
+        false
+    }
+
+    /// Only events whose names the pattern stands for; may be said again. A text that is no [`Pattern`] stands for itself.
+    fn route(self, pattern: impl Into<Pattern>) -> Route<Self, E>
+    where
+        Self: Sized,
+    {
+        Route::new(self).route(pattern)
+    }
+
+    /// Only events for which `is_in` says so.
+    fn filter<F: FnMut(&E) -> bool + Send>(self, is_in: F) -> Filter<Self, F, E>
+    where
+        Self: Sized,
+    {
+        Filter::new(self, is_in)
+    }
+
+    /// This sink gets what `make` makes of every event.
+    fn map<A, F: FnMut(&A) -> E + Send>(self, make: F) -> Map<Self, F, A, E>
+    where
+        Self: Sized,
+    {
+        Map::new(self, make)
+    }
+
+    /// Tries a batch again that failed: see [`Retry`].
+    fn retry(self, policy: RetryPolicy) -> Retry<Self, E>
+    where
+        Self: Sized,
+    {
+        Retry::new(self, policy)
+    }
+
+    /// Keeps events that could not be delivered: see [`DeadLetters`].
+    fn dead_letters(self, letters: &DeadLetters<E>) -> DeadLettering<Self, E>
+    where
+        Self: Sized,
+    {
+        DeadLettering::new(self, letters)
+    }
+
+    /// Leaves the sink alone for a while when it fails again and again: see [`Breaker`].
+    fn breaker(self, policy: BreakerPolicy) -> Breaker<Self, E>
+    where
+        Self: Sized,
+    {
+        Breaker::new(self, policy)
+    }
+
+    /// At most so many events a second: see [`RateLimited`].
+    fn rate_limited(self, per_second: u32) -> RateLimited<Self, E>
+    where
+        Self: Sized,
+    {
+        RateLimited::new(self, per_second)
+    }
+
+    /// Gives the sink a thread of its own, behind a queue of so many batches: see [`Isolated`].
+    fn isolated(self, batches: usize) -> Isolated<Self, E>
+    where
+        Self: Sized,
+        E: Event,
+    {
+        Isolated::new(self, batches)
+    }
 }
+
+/// What a wrapper of one sink does no more than pass on.
+macro_rules! forward {
+    ($sink:ident) => {
+        fn open(&mut self, account: Account) {
+            self.$sink.open(account);
+        }
+
+        forward!($sink, without open);
+    };
+    ($sink:ident, without open) => {
+        fn may_wait(&self) -> bool {
+            self.$sink.may_wait()
+        }
+
+        forward!($sink, without open and may_wait);
+    };
+    ($sink:ident, without open and may_wait) => {
+        fn flush(&mut self) -> Result<(), SinkError> {
+            self.$sink.flush()
+        }
+
+        forward!($sink, only name and begin_flush);
+    };
+    ($sink:ident, without open and flush) => {
+        fn may_wait(&self) -> bool {
+            self.$sink.may_wait()
+        }
+
+        forward!($sink, only name and begin_flush);
+    };
+    ($sink:ident, only name and begin_flush) => {
+        fn name(&self) -> &str {
+            self.$sink.name()
+        }
+
+        fn begin_flush(&mut self) -> Option<PendingFlush> {
+            self.$sink.begin_flush()
+        }
+    };
+}
+use forward;
 
 impl<E, S: Sink<E> + ?Sized> Sink<E> for Box<S> {
     fn name(&self) -> &str {
         (**self).name()
+    }
+
+    fn open(&mut self, account: Account) {
+        (**self).open(account);
+    }
+
+    fn begin_flush(&mut self) -> Option<PendingFlush> {
+        (**self).begin_flush()
+    }
+
+    fn may_wait(&self) -> bool {
+        (**self).may_wait()
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
@@ -129,6 +280,7 @@ pub struct SinkError {
     source: Option<Box<dyn StdError + Send + Sync>>,
     is_transient: bool,
     failed_events: Option<u64>,
+    attempts: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -177,6 +329,22 @@ impl SinkError {
         self
     }
 
+    /// A batch that failed as a whole, as a part of a larger one, had that many events.
+    fn at_most(mut self, events: u64) -> Self {
+        self.failed_events.get_or_insert(events);
+        self
+    }
+
+    fn with_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// How often the batch was tried.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// How many events failed, when it is not the whole batch.
     pub fn failed_events(&self) -> Option<u64> {
         self.failed_events
@@ -188,7 +356,7 @@ impl SinkError {
     }
 
     fn new(what: What, message: String) -> Self {
-        Self { what, message, source: None, is_transient: true, failed_events: None }
+        Self { what, message, source: None, is_transient: true, failed_events: None, attempts: 1 }
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! offered          = rejected (full | stopped | worker_gone | forked) + evicted + processed + pending
-//! per sink:  offered = delivered + failed + in_flight
+//! per sink:  offered = delivered + dead_lettered + failed + shed + in_flight
 //! sum of gaps over all batches = evicted (after a flush)
 //! ```
 //!
@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::control::SinkFlush;
 use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainU64};
 use crate::wake::State;
 
@@ -99,6 +100,12 @@ pub(crate) struct SinkTally {
     pub(crate) offered: Count,
     pub(crate) delivered: Count,
     pub(crate) failed: Count,
+    pub(crate) dead_lettered: Count,
+    pub(crate) shed: Count,
+    pub(crate) retries: Count,
+    pub(crate) redriven: Count,
+    /// Events that a part of the sink has kept, to settle them later.
+    pub(crate) kept: Count,
     pub(crate) errors: Count,
     pub(crate) panics: Count,
     pub(crate) flush_errors: Count,
@@ -107,6 +114,17 @@ pub(crate) struct SinkTally {
     /// 1 while the worker is in a call of the sink.
     pub(crate) is_busy: PlainU64,
     pub(crate) last_error: Mutex<Option<String>>,
+    /// What the counters were when a flush last told of them.
+    pub(crate) told: Mutex<Told>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told {
+    delivered: u64,
+    failed: u64,
+    dead_lettered: u64,
+    shed: u64,
+    troubles: u64,
 }
 
 impl SinkTally {
@@ -116,13 +134,76 @@ impl SinkTally {
             offered: Count::default(),
             delivered: Count::default(),
             failed: Count::default(),
+            dead_lettered: Count::default(),
+            shed: Count::default(),
+            retries: Count::default(),
+            redriven: Count::default(),
+            kept: Count::default(),
             errors: Count::default(),
             panics: Count::default(),
             flush_errors: Count::default(),
             in_flight: PlainU64::new(0),
             is_busy: PlainU64::new(0),
             last_error: Mutex::new(None),
+            told: Mutex::default(),
         }
+    }
+
+    /// What happened since the flush that was told last, and up to where.
+    pub(crate) fn news(&self) -> (SinkFlush, Told) {
+        self.news_since(*self.told.lock())
+    }
+
+    /// The same, told to somebody by that.
+    pub(crate) fn take_news(&self) -> SinkFlush {
+        let mut told = self.told.lock();
+        let (news, up_to) = self.news_since(*told);
+        *told = up_to;
+        news
+    }
+
+    fn news_since(&self, told: Told) -> (SinkFlush, Told) {
+        let now = self.snapshot();
+        let up_to = Told {
+            delivered: now.delivered,
+            failed: now.failed,
+            dead_lettered: now.dead_lettered,
+            shed: now.shed,
+            troubles: now.errors + now.panics,
+        };
+        let news = SinkFlush {
+            delivered: up_to.delivered - told.delivered,
+            failed: up_to.failed - told.failed,
+            dead_lettered: up_to.dead_lettered - told.dead_lettered,
+            shed: up_to.shed - told.shed,
+            error: now.last_error.filter(|_| up_to.troubles > told.troubles),
+            name: now.name,
+        };
+        (news, up_to)
+    }
+
+    /// The news up to there were told to somebody. Others may have been told more meanwhile.
+    pub(crate) fn set_told(&self, up_to: Told) {
+        let mut told = self.told.lock();
+        *told = Told {
+            delivered: told.delivered.max(up_to.delivered),
+            failed: told.failed.max(up_to.failed),
+            dead_lettered: told.dead_lettered.max(up_to.dead_lettered),
+            shed: told.shed.max(up_to.shed),
+            troubles: told.troubles.max(up_to.troubles),
+        };
+    }
+
+    /// Notes a call that panicked.
+    pub(crate) fn note_panic(&self, said: String) {
+        self.panics.add(1);
+        *self.last_error.lock() = Some(format!("panicked: {said}"));
+    }
+
+    /// Notes a call that failed.
+    pub(crate) fn note_error(&self, said: String) {
+        self.errors.add(1);
+        *self.last_error.lock() = Some(said);
     }
 
     pub(crate) fn snapshot(&self) -> SinkStats {
@@ -131,7 +212,11 @@ impl SinkTally {
             offered: self.offered.get(),
             delivered: self.delivered.get(),
             failed: self.failed.get(),
-            in_flight: self.in_flight.load(Ordering::Relaxed),
+            dead_lettered: self.dead_lettered.get(),
+            shed: self.shed.get(),
+            retries: self.retries.get(),
+            redriven: self.redriven.get(),
+            in_flight: self.in_flight.load(Ordering::Relaxed) + self.kept.get(),
             errors: self.errors.get(),
             panics: self.panics.get(),
             flush_errors: self.flush_errors.get(),
@@ -247,7 +332,15 @@ pub struct SinkStats {
     pub delivered: u64,
     /// Events that it failed to take, by an error or a panic.
     pub failed: u64,
-    /// Events that it is busy with.
+    /// Events that became dead letters.
+    pub dead_lettered: u64,
+    /// Events that were lost because its own queue overflowed.
+    pub shed: u64,
+    /// Batches that were tried again, each time.
+    pub retries: u64,
+    /// Dead letters that were delivered after all.
+    pub redriven: u64,
+    /// Events that it is busy with, those in its own queue included.
     pub in_flight: u64,
     /// Calls that returned an error, those of `flush` included.
     pub errors: u64,
@@ -276,7 +369,8 @@ impl Stats {
             return Err(format!("{offered} events were offered, their fates add up to {fates}: {self:?}"));
         }
         for sink in &self.sinks {
-            if sink.offered != sink.delivered + sink.failed + sink.in_flight {
+            let fates = sink.delivered + sink.dead_lettered + sink.failed + sink.shed + sink.in_flight;
+            if sink.offered != fates {
                 return Err(format!("the fates in a sink do not add up: {sink:?}"));
             }
         }
@@ -302,6 +396,11 @@ impl fmt::Display for Stats {
                 "\n{}: {} offered = {} delivered + {} failed + {} in flight",
                 sink.name, sink.offered, sink.delivered, sink.failed, sink.in_flight
             )?;
+            for (events, fate) in [(sink.dead_lettered, "dead letters"), (sink.shed, "shed")] {
+                if events > 0 {
+                    write!(f, " + {events} {fate}")?;
+                }
+            }
             if let Some(error) = &sink.last_error {
                 write!(f, " (last error: {error})")?;
             }

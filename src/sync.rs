@@ -94,9 +94,14 @@ impl Drop for WorkerMark {
     }
 }
 
+/// The address of the collector whose worker the calling thread is; 0 if it is none.
+pub(crate) fn worker_of() -> usize {
+    WORKER_OF.try_with(|cell| cell.get()).unwrap_or(0)
+}
+
 /// Whether the calling thread is the worker of the collector at `address`.
 pub(crate) fn is_worker_of(address: usize) -> bool {
-    WORKER_OF.try_with(|cell| cell.get() == address).unwrap_or(false)
+    worker_of() == address
 }
 
 /// A small number of the calling thread, counted up from thread to thread, for the choice of a ring.

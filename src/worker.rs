@@ -11,11 +11,11 @@ use crate::batch::{Batch, Press};
 use crate::clock;
 use crate::collector::Shared;
 use crate::config::Config;
-use crate::control::{Asked, FlushReport};
-use crate::dispatch::{Slot, dispatch};
+use crate::control::{Asked, FlushReport, Flushed};
+use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Event;
-use crate::stats::{Registry, SinkStats};
-use crate::sync::{Ordering, Parker, guarded};
+use crate::stats::{Registry, SinkTally, Told};
+use crate::sync::{Arc, Ordering, Parker, guarded};
 use crate::wake::State;
 
 /// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
@@ -26,11 +26,20 @@ pub(crate) struct Crew<E> {
     /// What the counters were when a flush last told of them.
     told_processed: u64,
     told_evictions: u64,
+    /// Up to where the last flush told of the sinks.
+    told_sinks: Vec<(Arc<SinkTally>, Told)>,
+}
+
+/// A sink that was taken out.
+pub(crate) struct Retired {
+    pub(crate) tally: Arc<SinkTally>,
+    /// Its thread has to finish its last flush.
+    pub(crate) late: Option<LateFlush>,
 }
 
 impl<E> Crew<E> {
     pub(crate) fn new(slots: Vec<Slot<E>>, press: Press<E>, parker: Parker) -> Self {
-        Self { slots, press, parker, told_processed: 0, told_evictions: 0 }
+        Self { slots, press, parker, told_processed: 0, told_evictions: 0, told_sinks: Vec::new() }
     }
 
     /// Answers every request. Whether a flush was heard by its caller.
@@ -38,8 +47,21 @@ impl<E> Crew<E> {
         for (name, reply) in asked.removed.drain(..) {
             reply.answer(Some(self.take_slot(&name).map(|slot| retire(slot, registry))));
         }
-        let heard = asked.flushes.drain(..).map(|reply| reply.answer(Some(report.clone())));
+        let heard = asked.flushes.drain(..).map(|reply| {
+            let flushed = Flushed { report: report.clone(), late: self.begin_flushes() };
+            reply.answer(Some(flushed))
+        });
         heard.fold(false, |any, heard| any | heard)
+    }
+
+    /// Has the threads of isolated sinks flush them.
+    fn begin_flushes(&mut self) -> Vec<LateFlush> {
+        let told = |late: &LateFlush| {
+            let own = self.told_sinks.iter().find(|(tally, _)| Arc::ptr_eq(tally, &late.tally));
+            own.map(|(_, up_to)| *up_to).unwrap_or_default()
+        };
+        let late = self.slots.iter_mut().filter_map(Slot::begin_flush);
+        late.map(|late| LateFlush { told: told(&late), ..late }).collect()
     }
 
     /// A report of all that happened so far has reached its caller.
@@ -47,7 +69,7 @@ impl<E> Crew<E> {
     where
         E: Event,
     {
-        self.slots.iter_mut().for_each(Slot::set_told);
+        self.told_sinks.drain(..).for_each(|(tally, up_to)| tally.set_told(up_to));
         self.told_processed = shared.tally.worker.processed.get();
         self.told_evictions = self.press.told_evictions();
     }
@@ -71,11 +93,12 @@ impl<E> Drop for Crew<E> {
 }
 
 /// Flushes and ends a sink that was taken out, and gives its name free.
-pub(crate) fn retire<E>(mut slot: Slot<E>, registry: &Registry) -> SinkStats {
+pub(crate) fn retire<E>(mut slot: Slot<E>, registry: &Registry) -> Retired {
     slot.flush();
+    let late = slot.begin_flush();
     let tally = slot.end();
     registry.strike(&tally.name);
-    tally.snapshot()
+    Retired { tally, late }
 }
 
 /// The body of the worker thread.
@@ -102,6 +125,7 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
 /// Gives the crew back once every request is answered. Those that came since the last flush began are covered
 /// by it: nothing was accepted meanwhile.
 pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_flush: &FlushReport) {
+    shared.control.leave_late(crew.begin_flushes());
     if shared.is_disowned.load(Ordering::Relaxed) != 0 {
         crew.end();
     }
@@ -256,10 +280,20 @@ impl<E: Event> Worker<'_, E> {
         let tally = &self.shared.tally.worker;
         tally.flushes.bump(1);
         tally.last_flush.raise_to(clock::unix_nanos());
+        let (sinks, told) = self
+            .crew
+            .slots
+            .iter()
+            .map(|slot| {
+                let (news, up_to) = slot.tally.news();
+                (news, (Arc::clone(&slot.tally), up_to))
+            })
+            .unzip();
+        self.crew.told_sinks = told;
         FlushReport {
             processed: tally.processed.get() - self.crew.told_processed,
             evicted: self.crew.press.told_evictions() - self.crew.told_evictions,
-            sinks: self.crew.slots.iter().map(Slot::news).collect(),
+            sinks,
         }
     }
 

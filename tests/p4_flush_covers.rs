@@ -132,7 +132,7 @@ fn a_hung_sink_does_not_hold_a_flush_past_its_deadline_and_is_named() {
     let error = collector.flush_timeout(Duration::from_millis(5)).unwrap_err();
     let FlushError::TimedOut { pending, busy_sink, .. } = &error else { panic!("{error}") };
     assert_eq!((*pending, busy_sink.as_deref()), (2, Some("gate")));
-    assert!(error.to_string().ends_with("2 events are pending, the worker is in sink \"gate\""), "{error}");
+    assert!(error.to_string().ends_with("2 events are pending, sink \"gate\" is busy"), "{error}");
     gate.open();
     assert!(collector.flush().unwrap().is_clean());
     collector.stop().unwrap();

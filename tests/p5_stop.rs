@@ -123,7 +123,7 @@ fn a_hung_sink_does_not_hold_stop_past_its_deadline() {
     let error = collector.stop_timeout(Duration::from_millis(5)).unwrap_err();
     let StopError::TimedOut { report } = &error else { panic!("{error}") };
     assert_eq!((report.left_behind, report.busy_sink.as_deref()), (10, Some("gate")));
-    assert!(error.to_string().contains("10 events are left behind, the worker is in sink \"gate\""));
+    assert!(error.to_string().contains("10 events are left behind, sink \"gate\" is busy"));
     assert!(matches!(collector.start(), Err(StartError::StillStopping)));
     assert_eq!(collector.collect(tick(0)), Outcome::Stopped);
     // The worker ends by itself once its sink returns, and delivers what it had been given.

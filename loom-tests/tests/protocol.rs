@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use forebay::sink::from_fn;
+use forebay::sink::{Sink, from_fn};
 use forebay::{Batch, FlushError, FlushStrategy, Outcome, Overflow, StopError};
 use forebay_loom_tests::{EAGER, Log, Tick, Witness, check, check_at, law, small};
 use loom::sync::{Arc, Notify};
@@ -736,5 +736,86 @@ fn a_sink_that_collects_does_not_hang_a_flush() {
         let _ = collector.flush().unwrap();
         collector.stop().unwrap();
         assert_eq!(law(&collector, 2).processed, 2);
+    });
+}
+
+// ---- a sink on a thread of its own ----
+
+#[test]
+fn a_flush_covers_the_queue_of_an_isolated_sink() {
+    check("a flush covers the queue of an isolated sink", 2, 500, || {
+        let log = Log::new();
+        let collector = small(2, EAGER).sink(log.clone().isolated(2)).start().unwrap();
+        collector.collect(Tick(0));
+        let report = collector.flush_timeout(FOREVER).unwrap();
+        // Read without a lock: the flush happens after the write, on the third thread.
+        assert_eq!(log.numbers(), [0]);
+        assert_eq!((report.sinks[0].delivered, report.is_clean()), (1, true));
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 1).sinks[0].delivered, 1);
+    });
+}
+
+#[test]
+fn an_event_alone_reaches_an_isolated_sink() {
+    check("an event alone reaches an isolated sink", 2, 500, || {
+        let bell = Arc::new(Notify::new());
+        let collector = small(2, EAGER).sink(Log::ringing(&bell).isolated(2)).start().unwrap();
+        collector.collect(Tick(0));
+        // No flush has the thread look.
+        bell.wait();
+        collector.stop().unwrap();
+        law(&collector, 1);
+    });
+}
+
+#[test]
+fn a_stop_covers_the_queue_and_what_is_shed_is_counted_and_told() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("an isolated sink sheds, and its account is exact", 2, 500, move || {
+        let gaps = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let told = std::sync::Arc::clone(&gaps);
+        let sink = from_fn("gaps", move |batch: &Batch<Tick>| {
+            told.fetch_add(batch.gap(), std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        });
+        let builder = small(2, EAGER).batch_size(1);
+        let collector = builder.sink(sink.isolated(1)).start().unwrap();
+        collector.collect(Tick(0));
+        collector.collect(Tick(1));
+        collector.stop().unwrap();
+        let stats = law(&collector, 2);
+        let sink = &stats.sinks[0];
+        assert_eq!((sink.in_flight, sink.delivered + sink.shed), (0, 2));
+        assert_eq!(gaps.load(std::sync::atomic::Ordering::Relaxed), sink.shed, "told where it is missing");
+        seen.saw(sink.shed);
+    });
+    witness.expect(&["0", "1"]);
+}
+
+#[test]
+fn the_last_handle_ends_an_isolated_sink_with_everything_delivered() {
+    check("the last handle ends an isolated sink", 2, 500, || {
+        let log = Log::new();
+        let collector = small(2, EAGER).sink(log.clone().isolated(2)).start().unwrap();
+        collector.collect(Tick(0));
+        // Should its thread not end, the model has a deadlock.
+        drop(collector);
+        assert_eq!(log.numbers(), [0]);
+    });
+}
+
+#[test]
+fn a_removed_isolated_sink_gets_its_rest() {
+    check("a removed isolated sink gets its rest", 2, 500, || {
+        let log = Log::new();
+        let collector = small(2, MANUAL).sink(log.clone().isolated(2)).start().unwrap();
+        collector.collect(Tick(0));
+        let stats = collector.remove_sink("log").unwrap();
+        assert_eq!((stats.delivered, stats.in_flight), (1, 0));
+        assert_eq!(log.numbers(), [0]);
+        collector.stop().unwrap();
+        law(&collector, 1);
     });
 }

@@ -3,12 +3,8 @@
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use super::FlushReport;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::wake::wake_quietly;
-
-/// The place for the answer to a flush.
-pub(crate) type Flush = Arc<Reply<FlushReport>>;
 
 /// The place for one answer. Made by the caller, held by caller and mailbox, then worker.
 pub(crate) struct Reply<T> {
@@ -78,6 +74,22 @@ impl<T> Reply<T> {
         }
         state.is_given_up = state.answer.is_none();
         state.answer.take()
+    }
+
+    /// Waits for the answer and leaves it there, so that many may wait; whether it came before the deadline.
+    pub(crate) fn is_answered_by(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        while state.answer.is_none() {
+            if self.changed.wait_until(&mut state, deadline) {
+                break;
+            }
+        }
+        state.answer.is_some()
+    }
+
+    /// Whether who asked looks at the answer, beyond that it came.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.is_heard
     }
 
     /// The answer, or the waker is left behind in the place of an earlier one.

@@ -31,15 +31,32 @@ pub struct SinkFlush {
     pub delivered: u64,
     /// Events that it failed to take.
     pub failed: u64,
+    /// Events that became dead letters.
+    pub dead_lettered: u64,
+    /// Events that were lost because its own queue overflowed.
+    pub shed: u64,
     /// What the last error or panic said, in a write or in the flush itself.
     pub error: Option<String>,
+}
+
+impl SinkFlush {
+    /// Adds what happened later.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.delivered += later.delivered;
+        self.failed += later.failed;
+        self.dead_lettered += later.dead_lettered;
+        self.shed += later.shed;
+        self.error = later.error.or(self.error.take());
+    }
 }
 
 impl FlushReport {
     /// Whether every sink took every event offered to it since the flush before, and could be flushed.
     /// Evictions are no failure of a sink.
     pub fn is_clean(&self) -> bool {
-        self.sinks.iter().all(|sink| sink.failed == 0 && sink.error.is_none())
+        self.sinks
+            .iter()
+            .all(|sink| sink.failed + sink.dead_lettered + sink.shed == 0 && sink.error.is_none())
     }
 }
 

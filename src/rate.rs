@@ -1,0 +1,71 @@
+//! A rate limit: the generic cell rate algorithm (ITU-T I.371, as a virtual schedule), which holds one number.
+
+use std::time::Duration;
+
+/// So many events a second, and so many at once. Goes by whatever clock it is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gcra {
+    /// Nanoseconds of one event.
+    increment: u64,
+    /// How far ahead of its schedule an event may come.
+    tolerance: u64,
+    /// When the next event is on schedule, in nanoseconds: the theoretical arrival time.
+    due: u64,
+}
+
+impl Gcra {
+    /// Both at least 1.
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+        let increment = 1_000_000_000 / u64::from(per_second.max(1));
+        Self { increment, tolerance: increment * u64::from(burst.max(1) - 1), due: 0 }
+    }
+
+    /// Takes an event at `now`, or says how long until one may come.
+    pub(crate) fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let due = self.due.max(now);
+        let wait = due.saturating_sub(self.tolerance).saturating_sub(now);
+        if wait > 0 {
+            return Err(Duration::from_nanos(wait));
+        }
+        self.due = due.saturating_add(self.increment);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use governor::clock::FakeRelativeClock;
+    use governor::{Quota, RateLimiter};
+    use proptest::prelude::*;
+    use std::num::NonZeroU32;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn events_come_when_governor_lets_them(
+            rate in 1..2_000u32,
+            burst in 1..50u32,
+            pauses in prop::collection::vec(prop_oneof![3 => Just(0u64), 2 => 0..2_000_000u64, 1 => 0..3_000_000_000u64], 1..200),
+        ) {
+            let quota = Quota::per_second(NonZeroU32::new(rate).unwrap()).allow_burst(NonZeroU32::new(burst).unwrap());
+            let clock = FakeRelativeClock::default();
+            let theirs = RateLimiter::direct_with_clock(quota, clock.clone());
+            let (mut ours, mut now) = (Gcra::new(rate, burst), Duration::ZERO);
+            for pause in pauses {
+                clock.advance(Duration::from_nanos(pause));
+                now += Duration::from_nanos(pause);
+                let taken = ours.take(now);
+                prop_assert_eq!(taken.is_ok(), theirs.check().is_ok());
+                if let Err(wait) = taken {
+                    let mut later = ours.clone();
+                    prop_assert!(later.take(now + wait).is_ok(), "that long, and not longer");
+                    prop_assert!(ours.clone().take(now + wait - Duration::from_nanos(1)).is_err());
+                }
+            }
+        }
+    }
+}

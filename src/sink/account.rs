@@ -1,0 +1,147 @@
+//! What wrappers need: the account of the sink that they are a part of, and flushes that another thread finishes.
+
+use std::time::Duration;
+
+use super::SinkError;
+use crate::control::Reply;
+use crate::stats::{Count, SinkTally};
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::wake::deadline_in;
+
+/// The account of a sink, given to it by [`Sink::open`](super::Sink::open).
+///
+/// By default the return value of `write_batch` settles all events of a batch: `Ok` delivered them, `Err` failed. A wrapper
+/// that settles events otherwise [`keep`](Self::keep)s them: they are in flight then, and the return value is about the
+/// rest of the batch. Later, on whatever thread, it [`settle`](Self::settle)s each of them once. A clone is the same
+/// account.
+#[derive(Debug, Clone)]
+pub struct Account {
+    tally: Arc<SinkTally>,
+    /// Events ever kept by the part of a chain that one thread calls.
+    kept: Arc<Count>,
+    cancel: Option<Arc<Cancel>>,
+}
+
+/// What became of an event that a wrapper kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fate {
+    /// It is where it belongs.
+    Delivered,
+    /// It was lost by an error.
+    Failed,
+    /// It lies among the dead letters.
+    DeadLettered,
+    /// It was lost because a queue overflowed.
+    Shed,
+}
+
+impl Account {
+    pub(crate) fn new(tally: Arc<SinkTally>) -> Self {
+        Self { tally, kept: Arc::default(), cancel: None }
+    }
+
+    /// Of nobody: for a sink that is tried without a collector.
+    pub(crate) fn nobody() -> Self {
+        Self::new(Arc::new(SinkTally::new(String::new())))
+    }
+
+    /// For the part of a chain that another thread calls, and that is let go by `cancel`.
+    pub(crate) fn on_thread(&self, cancel: &Arc<Cancel>) -> Self {
+        Self { tally: Arc::clone(&self.tally), kept: Arc::default(), cancel: Some(Arc::clone(cancel)) }
+    }
+
+    /// Takes `events` of the batch at hand out of what its return value is about.
+    pub fn keep(&self, events: u64) {
+        self.kept.add(events);
+        self.tally.kept.add(events);
+    }
+
+    /// Says what became of `events` that were kept.
+    pub fn settle(&self, fate: Fate, events: u64) {
+        let fates = &self.tally;
+        let fate = match fate {
+            Fate::Delivered => &fates.delivered,
+            Fate::Failed => &fates.failed,
+            Fate::DeadLettered => &fates.dead_lettered,
+            Fate::Shed => &fates.shed,
+        };
+        fate.add(events);
+        fates.kept.lower_by(events);
+    }
+
+    /// A batch of which all events were kept has been written: that many were delivered, and failed; who kept the rest
+    /// again settles it.
+    pub(crate) fn settle_written(&self, events: u64, delivered: u64, failed: u64) {
+        self.tally.delivered.add(delivered);
+        self.tally.failed.add(failed);
+        self.tally.kept.lower_by(events);
+    }
+
+    /// Counts a call that failed and is tried again.
+    pub(crate) fn note_retry(&self, error: &SinkError) {
+        self.tally.retries.add(1);
+        *self.tally.last_error.lock() = Some(error.to_string());
+    }
+
+    /// Counts a call that failed, but whose events are settled.
+    pub(crate) fn note_error(&self, error: &SinkError) {
+        self.tally.note_error(error.to_string());
+    }
+
+    /// Counts dead letters that were delivered after all.
+    pub(crate) fn note_redriven(&self, events: u64) {
+        self.tally.redriven.add(events);
+    }
+
+    /// Waits, on the thread of an isolated sink, unless that is to end: then, and on every other thread, the answer is
+    /// `false`, at once.
+    pub fn wait(&self, longest: Duration) -> bool {
+        self.cancel.as_ref().is_some_and(|cancel| cancel.wait(longest))
+    }
+
+    pub(crate) fn tally(&self) -> &Arc<SinkTally> {
+        &self.tally
+    }
+
+    /// Events ever kept.
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept.get()
+    }
+}
+
+/// Lets go who waits.
+#[derive(Debug, Default)]
+pub(crate) struct Cancel {
+    is_cancelled: Mutex<bool>,
+    rung: Condvar,
+}
+
+impl Cancel {
+    pub(crate) fn cancel(&self) {
+        *self.is_cancelled.lock() = true;
+        self.rung.notify_all();
+    }
+
+    /// `false` when it was cancelled.
+    fn wait(&self, longest: Duration) -> bool {
+        let deadline = deadline_in(longest);
+        let mut is_cancelled = self.is_cancelled.lock();
+        while !*is_cancelled && !self.rung.wait_until(&mut is_cancelled, deadline) {}
+        !*is_cancelled
+    }
+}
+
+/// A flush that another thread finishes.
+#[must_use = "nobody waits for it otherwise"]
+pub struct PendingFlush {
+    pub(crate) reply: Arc<Reply<()>>,
+    /// How long it is waited for.
+    pub(crate) within: Duration,
+}
+
+impl std::fmt::Debug for PendingFlush {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PendingFlush").field("within", &self.within).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,190 @@
+//! Leaving a sink alone that fails again and again.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use super::{Account, PendingFlush, Sink, SinkError, forward};
+use crate::batch::Batch;
+use crate::clock::{Clock, ManualClock};
+use crate::event::Record;
+use crate::sync::{Arc, Mutex};
+
+/// When a breaker opens and closes.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct BreakerPolicy {
+    /// It opens when that many batches in a row have failed; 0 counts as 1. Defaults to 5.
+    pub failures: u32,
+    /// It also opens when that part of the last `window` batches has failed. Defaults to 0.5.
+    pub rate: f64,
+    /// How many batches the rate is taken over; it counts only once there were so many. Defaults to 20.
+    pub window: usize,
+    /// How long it stays open. Defaults to 30 s.
+    pub open_for: Duration,
+    /// How many batches in a row must succeed after that, before it closes; 0 counts as 1. Defaults to 1.
+    pub probes: u32,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self { failures: 5, rate: 0.5, window: 20, open_for: Duration::from_secs(30), probes: 1 }
+    }
+}
+
+/// What a breaker lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Everything.
+    Closed,
+    /// Nothing: batches fail at once, by a transient error.
+    Open,
+    /// One batch after the other, to see whether the sink has recovered.
+    HalfOpen,
+}
+
+/// A sink that is left alone for a while when it fails again and again. Made by [`Sink::breaker`].
+///
+/// While it is open, batches fail at once: put [`dead_letters`](Sink::dead_letters) outside of it to keep them. Inside of a
+/// [`retry`](Sink::retry), every try counts.
+pub struct Breaker<S, E = Record> {
+    sink: S,
+    policy: BreakerPolicy,
+    clock: Clock,
+    /// Whether the last batches failed, newest last.
+    last: VecDeque<bool>,
+    in_a_row: u32,
+    state: Arc<Mutex<Trips>>,
+    opened: Instant,
+    of: PhantomData<fn(&E)>,
+}
+
+/// Looks at a breaker from outside. Made by [`Breaker::watch`].
+#[derive(Debug, Clone)]
+pub struct BreakerWatch(Arc<Mutex<Trips>>);
+
+#[derive(Debug)]
+struct Trips {
+    state: BreakerState,
+    opened: u64,
+}
+
+impl BreakerWatch {
+    /// What it lets through.
+    pub fn state(&self) -> BreakerState {
+        self.0.lock().state
+    }
+
+    /// How often it has opened.
+    pub fn opened(&self) -> u64 {
+        self.0.lock().opened
+    }
+}
+
+impl<S, E> Breaker<S, E> {
+    pub(super) fn new(sink: S, policy: BreakerPolicy) -> Self {
+        let state = Arc::new(Mutex::new(Trips { state: BreakerState::Closed, opened: 0 }));
+        let (last, of) = (VecDeque::new(), PhantomData);
+        let clock = Clock::System;
+        Self { sink, policy, opened: clock.now(), clock, last, in_a_row: 0, state, of }
+    }
+
+    /// Lets it go by a clock that is moved by hand, for tests.
+    pub fn manual_clock(mut self, clock: &ManualClock) -> Self {
+        self.clock = Clock::Manual(clock.clone());
+        self.opened = self.clock.now();
+        self
+    }
+
+    /// A look at it from outside, once it belongs to a collector.
+    pub fn watch(&self) -> BreakerWatch {
+        BreakerWatch(Arc::clone(&self.state))
+    }
+
+    fn state(&self) -> BreakerState {
+        self.state.lock().state
+    }
+
+    fn set(&mut self, state: BreakerState) {
+        let mut trips = self.state.lock();
+        trips.opened += u64::from(state == BreakerState::Open);
+        trips.state = state;
+        drop(trips);
+        self.in_a_row = 0;
+        self.last.clear();
+        if state == BreakerState::Open {
+            self.opened = self.clock.now();
+        }
+    }
+
+    /// Goes by what became of a batch.
+    fn note(&mut self, has_failed: bool) {
+        match (self.state(), has_failed) {
+            (BreakerState::HalfOpen, true) => self.set(BreakerState::Open),
+            (BreakerState::HalfOpen, false) => {
+                self.in_a_row += 1;
+                if self.in_a_row >= self.policy.probes {
+                    self.set(BreakerState::Closed);
+                }
+            }
+            (_, has_failed) => {
+                self.in_a_row = if has_failed { self.in_a_row + 1 } else { 0 };
+                self.last.push_back(has_failed);
+                if self.last.len() > self.policy.window {
+                    self.last.pop_front();
+                }
+                let failed = self.last.iter().filter(|has_failed| **has_failed).count() as f64;
+                let window = self.policy.window;
+                let is_bad = window > 0
+                    && self.last.len() == window
+                    && failed >= self.policy.rate * window as f64
+                    && failed > 0.0;
+                if is_bad || self.in_a_row >= self.policy.failures.max(1) {
+                    self.set(BreakerState::Open);
+                }
+            }
+        }
+    }
+}
+
+impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
+    forward!(sink);
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        if self.state() == BreakerState::Open {
+            let since = self.clock.now().saturating_duration_since(self.opened);
+            if since < self.policy.open_for {
+                return Err(SinkError::unavailable("the breaker is open"));
+            }
+            self.set(BreakerState::HalfOpen);
+        }
+        // A panic is a failure too; it goes on its way.
+        struct Panicked<'a, S, E>(Option<&'a mut Breaker<S, E>>);
+        impl<S, E> Drop for Panicked<'_, S, E> {
+            fn drop(&mut self) {
+                if let Some(breaker) = self.0.take() {
+                    breaker.note(true);
+                }
+            }
+        }
+        let mut guard = Panicked(Some(self));
+        let Some(breaker) = &mut guard.0 else { return Ok(()) };
+        let result = breaker.sink.write_batch(batch);
+        if let Some(breaker) = guard.0.take() {
+            // A part that cannot be delivered says nothing of the destination.
+            breaker.note(result.as_ref().is_err_and(|error| error.failed_events().is_none()));
+        }
+        result
+    }
+}
+
+impl<S, E> fmt::Debug for Breaker<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker")
+            .field("state", &self.state())
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,262 @@
+//! A sink on a thread of its own, behind a bounded queue of batches.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use super::account::{Account, Cancel, Fate, PendingFlush};
+use super::{Sink, SinkError};
+use crate::batch::Batch;
+use crate::control::Reply;
+use crate::dispatch::Fenced;
+use crate::event::{Event, Record};
+use crate::sync::{self, Arc, Condvar, Mutex, WorkerMark};
+
+/// What a full queue of an [`Isolated`] sink does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Shed {
+    /// The oldest batch in it makes room. The default, as for the rings: rather what happens now.
+    #[default]
+    Oldest,
+    /// The new batch is not taken.
+    Newest,
+}
+
+/// A sink on a thread of its own. Made by [`Sink::isolated`].
+///
+/// The worker only puts batches into its queue, which it shares with the other sinks, not copies. So a sink that is slow,
+/// or hangs for ever, holds up nobody but itself.
+///
+/// * A full queue sheds batches ([`overflow`](Self::overflow)): their events are counted under
+///   [`SinkStats::shed`](crate::SinkStats::shed), and told to the sink by the [`gap`](Batch::gap) of the batch behind
+///   them.
+/// * Events in the queue are in flight. `flush` and `stop` wait until the sink has all that was queued before and is
+///   flushed, but not longer than [`flush_within`](Self::flush_within); then the report names it, and the rest stays in
+///   the queue.
+/// * The thread starts with the first batch. It ends when the sink is dropped, which does not wait for it: it delivers
+///   what is in the queue, then drops the inner sink. A [`retry`](Sink::retry) that waits gives up then.
+pub struct Isolated<S, E: Event = Record> {
+    name: String,
+    /// `None` once the thread has it.
+    sink: Option<S>,
+    account: Account,
+    within: Duration,
+    shared: Arc<Shared<E>>,
+}
+
+struct Shared<E> {
+    queue: Mutex<Queue<E>>,
+    /// Rung when there is something to do.
+    changed: Condvar,
+    /// Lets go of what waits in the inner sink.
+    cancel: Arc<Cancel>,
+}
+
+struct Queue<E> {
+    most: usize,
+    shed: Shed,
+    batches: VecDeque<Batch<E>>,
+    /// Batches that ever came, and that ever left.
+    came: u64,
+    left: u64,
+    /// Behind the last batch in the queue: a batch without events, whose gap tells what was shed there.
+    missing: Option<Batch<E>>,
+    /// Flushes, and how many batches must have left before.
+    flushes: VecDeque<(u64, Arc<Reply<()>>)>,
+    is_running: bool,
+    is_closed: bool,
+}
+
+impl<S: Sink<E>, E: Event> Isolated<S, E> {
+    /// A queue of no batch is one of one.
+    pub(crate) fn new(sink: S, batches: usize) -> Self {
+        let queue = Queue {
+            most: batches.max(1),
+            shed: Shed::default(),
+            batches: VecDeque::new(),
+            came: 0,
+            left: 0,
+            missing: None,
+            flushes: VecDeque::new(),
+            is_running: false,
+            is_closed: false,
+        };
+        let (queue, changed, cancel) = (Mutex::new(queue), Condvar::new(), Arc::default());
+        Self {
+            name: sink.name().to_owned(),
+            sink: Some(sink),
+            account: Account::nobody(),
+            within: Duration::from_secs(5),
+            shared: Arc::new(Shared { queue, changed, cancel }),
+        }
+    }
+
+    /// What a full queue does. Defaults to [`Shed::Oldest`].
+    pub fn overflow(self, shed: Shed) -> Self {
+        self.shared.queue.lock().shed = shed;
+        self
+    }
+
+    /// How long `flush` and `stop` wait for this sink. Defaults to 5 s, and never longer than they wait at all.
+    pub fn flush_within(mut self, longest: Duration) -> Self {
+        self.within = longest;
+        self
+    }
+}
+
+impl<S: Sink<E> + 'static, E: Event> Isolated<S, E> {
+    /// Starts the thread, unless it runs.
+    fn start(&mut self) -> Result<(), SinkError> {
+        let Some(sink) = self.sink.take() else { return Ok(()) };
+        // The sink stays ours should the system refuse the thread.
+        let place = Arc::new(Mutex::new(Some(sink)));
+        let (inner, shared) = (Arc::clone(&place), Arc::clone(&self.shared));
+        let account = self.account.on_thread(&shared.cancel);
+        // This is the worker thread. A flush from inside of the sink would wait for itself here as well as there.
+        let worker_of = sync::worker_of();
+        let body = move || {
+            let _mark = WorkerMark::set(worker_of);
+            let Some(sink) = inner.lock().take() else { return };
+            drop(inner);
+            shared.run(Fenced::new(Box::new(sink), account.clone()), &account);
+        };
+        match sync::spawn("forebay-sink", None, body) {
+            Ok(_) => {
+                self.shared.queue.lock().is_running = true;
+                Ok(())
+            }
+            Err(error) => {
+                self.sink = place.lock().take();
+                Err(SinkError::unavailable(format!("no thread for the sink: {error}")).with_source(error))
+            }
+        }
+    }
+}
+
+impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open(&mut self, account: Account) {
+        self.account = account;
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        self.start()?;
+        self.account.keep(batch.len() as u64);
+        let shed = self.shared.queue.lock().push(batch.clone());
+        self.shared.changed.notify_all();
+        if let Some(shed) = shed {
+            // It ends here, without the lock: events have destructors.
+            self.account.settle(Fate::Shed, shed.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn begin_flush(&mut self) -> Option<PendingFlush> {
+        let mut queue = self.shared.queue.lock();
+        if !queue.is_running {
+            return None;
+        }
+        let reply = Reply::new();
+        let after = queue.came;
+        queue.flushes.push_back((after, Arc::clone(&reply)));
+        self.shared.changed.notify_all();
+        Some(PendingFlush { reply, within: self.within })
+    }
+}
+
+impl<S, E: Event> Drop for Isolated<S, E> {
+    fn drop(&mut self) {
+        self.shared.queue.lock().is_closed = true;
+        self.shared.changed.notify_all();
+        self.shared.cancel.cancel();
+    }
+}
+
+/// What the thread does next.
+enum Task<E> {
+    Write(Batch<E>),
+    Flush(Arc<Reply<()>>),
+    End,
+}
+
+impl<E> Queue<E> {
+    /// Takes a batch in; what is shed for that comes out.
+    fn push(&mut self, mut batch: Batch<E>) -> Option<Batch<E>> {
+        let is_full = self.batches.len() >= self.most;
+        if is_full && self.shed == Shed::Newest {
+            let missing = batch.gap() + batch.len() as u64 + self.missing.as_ref().map_or(0, Batch::gap);
+            self.missing = Some(batch.without_events(missing));
+            return Some(batch);
+        }
+        if let Some(missing) = self.missing.take() {
+            batch.add_gap(missing.gap());
+        }
+        self.came += 1;
+        self.batches.push_back(batch);
+        let oldest = if is_full { self.batches.pop_front() } else { None }?;
+        self.left += 1;
+        if let Some(next) = self.batches.front_mut() {
+            next.add_gap(oldest.gap() + oldest.len() as u64);
+        }
+        Some(oldest)
+    }
+
+    fn next(&mut self) -> Option<Task<E>> {
+        let is_flush_due = self.flushes.front().is_some_and(|(after, _)| *after <= self.left);
+        if self.batches.is_empty()
+            && (is_flush_due || self.is_closed)
+            && let Some(missing) = self.missing.take()
+        {
+            return Some(Task::Write(missing));
+        }
+        if is_flush_due {
+            return self.flushes.pop_front().map(|(_, reply)| Task::Flush(reply));
+        }
+        match self.batches.pop_front() {
+            Some(batch) => {
+                self.left += 1;
+                Some(Task::Write(batch))
+            }
+            None => self.is_closed.then_some(Task::End),
+        }
+    }
+}
+
+impl<E: Event> Shared<E> {
+    /// The body of the thread.
+    fn run(&self, mut sink: Fenced<E>, account: &Account) {
+        loop {
+            let task = {
+                let mut queue = self.queue.lock();
+                loop {
+                    match queue.next() {
+                        Some(task) => break task,
+                        None => _ = self.changed.wait_until(&mut queue, None),
+                    }
+                }
+            };
+            match task {
+                Task::Write(batch) => {
+                    let (delivered, failed) = sink.write(&batch);
+                    account.settle_written(batch.len() as u64, delivered, failed);
+                }
+                Task::Flush(reply) => {
+                    sink.flush();
+                    reply.answer(Some(()));
+                }
+                Task::End => break,
+            }
+        }
+        drop(sink.end());
+    }
+}
+
+impl<S, E: Event> fmt::Debug for Isolated<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Isolated").field("name", &self.name).finish_non_exhaustive()
+    }
+}

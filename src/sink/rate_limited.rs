@@ -1,0 +1,60 @@
+//! Not too fast.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Instant;
+
+use super::{Account, PendingFlush, Sink, SinkError, forward};
+use crate::batch::Batch;
+use crate::event::Record;
+use crate::rate::Gcra;
+
+/// A sink that gets so many events a second at most. Made by [`Sink::rate_limited`].
+///
+/// A batch waits until its events may come; it is not split. It waits on a thread of its own, as a
+/// [`retry`](Sink::retry) does, and what comes faster for long overflows that thread's queue.
+pub struct RateLimited<S, E = Record> {
+    sink: S,
+    limit: Gcra,
+    begun: Instant,
+    account: Account,
+    of: PhantomData<fn(&E)>,
+}
+
+impl<S, E> RateLimited<S, E> {
+    pub(super) fn new(sink: S, per_second: u32) -> Self {
+        let limit = Gcra::new(per_second, per_second);
+        Self { sink, limit, begun: Instant::now(), account: Account::nobody(), of: PhantomData }
+    }
+}
+
+impl<S: Sink<E>, E> Sink<E> for RateLimited<S, E> {
+    forward!(sink, without open and may_wait);
+
+    fn open(&mut self, account: Account) {
+        self.account = account.clone();
+        self.sink.open(account);
+    }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        for _ in batch {
+            while let Err(wait) = self.limit.take(self.begun.elapsed()) {
+                // When the sink is to end, what is left goes as fast as it can.
+                if !self.account.wait(wait) {
+                    break;
+                }
+            }
+        }
+        self.sink.write_batch(batch)
+    }
+}
+
+impl<S, E> fmt::Debug for RateLimited<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimited").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,162 @@
+//! Trying again.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use super::{Account, PendingFlush, Sink, SinkError, forward};
+use crate::batch::Batch;
+use crate::event::Record;
+
+/// How often, and after which waits, a batch is tried again.
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::sink::RetryPolicy;
+///
+/// let policy = RetryPolicy::exponential(Duration::from_millis(100), 5).cap(Duration::from_secs(1));
+/// let waits: Vec<u128> = (0..6).map_while(|retry| policy.delay(retry)).map(|wait| wait.as_millis()).collect();
+/// assert_eq!(waits, [100, 200, 400, 800, 1000]);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryPolicy {
+    /// The waits before the first retries; after them the last one doubles each time.
+    delays: Vec<Duration>,
+    factor: u32,
+    retries: u32,
+    cap: Duration,
+    jitter: f64,
+    most_elapsed: Option<Duration>,
+}
+
+impl Default for RetryPolicy {
+    /// Three retries, after 1, 2 and 4 seconds.
+    fn default() -> Self {
+        Self::exponential(Duration::from_secs(1), 3)
+    }
+}
+
+impl RetryPolicy {
+    /// Always the same wait.
+    pub fn fixed(delay: Duration, retries: u32) -> Self {
+        Self { factor: 1, cap: Duration::MAX, ..Self::exponential(delay, retries) }
+    }
+
+    /// Each wait is twice the one before, 30 s at most ([`cap`](Self::cap)).
+    pub fn exponential(first: Duration, retries: u32) -> Self {
+        let (delays, cap) = (vec![first], Duration::from_secs(30));
+        Self { delays, factor: 2, retries, cap, jitter: 0.0, most_elapsed: None }
+    }
+
+    /// These waits, one after the other: as many retries.
+    pub fn list(delays: impl IntoIterator<Item = Duration>) -> Self {
+        let delays: Vec<Duration> = delays.into_iter().collect();
+        let retries = u32::try_from(delays.len()).unwrap_or(u32::MAX);
+        Self { delays, cap: Duration::MAX, ..Self::exponential(Duration::ZERO, retries) }
+    }
+
+    /// More retries than a list has waits: the last one doubles from then on.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// The longest wait.
+    pub fn cap(mut self, longest: Duration) -> Self {
+        self.cap = longest;
+        self
+    }
+
+    /// Makes every wait longer or shorter by up to that part of it, at random, so that many do not come back at once: 0 to
+    /// 1, others become the nearest of these; NaN becomes 0. Defaults to 0.
+    pub fn jitter(mut self, part: f64) -> Self {
+        self.jitter = if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) };
+        self
+    }
+
+    /// Gives up rather than wait longer than that since the first try. By default only the number of retries counts.
+    pub fn max_elapsed(mut self, longest: Duration) -> Self {
+        self.most_elapsed = Some(longest);
+        self
+    }
+
+    /// The wait before retry number `retry`, from 0, without jitter; `None` if there is none.
+    pub fn delay(&self, retry: u32) -> Option<Duration> {
+        if retry >= self.retries {
+            return None;
+        }
+        let last = u32::try_from(self.delays.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let delay = self.delays.get(retry.min(last) as usize).copied().unwrap_or_default();
+        let doublings = retry.saturating_sub(last);
+        let times = self.factor.checked_pow(doublings).unwrap_or(u32::MAX);
+        Some(delay.checked_mul(times).unwrap_or(Duration::MAX).min(self.cap))
+    }
+
+    /// The same with jitter.
+    fn next_delay(&self, retry: u32) -> Option<Duration> {
+        let delay = self.delay(retry)?;
+        let part = 1.0 + self.jitter * (2.0 * fastrand::f64() - 1.0);
+        let nanos = (delay.as_nanos() as f64 * part).min(self.cap.as_nanos() as f64);
+        // What is beyond a u64 saturates: 584 years.
+        Some(if self.jitter == 0.0 { delay } else { Duration::from_nanos(nanos as u64) })
+    }
+}
+
+/// A sink that is offered a batch again after it failed. Made by [`Sink::retry`].
+///
+/// * Only a batch that failed as a whole, by an error that is [transient](SinkError::is_transient), is tried again: of one
+///   that failed in part, nobody knows which events would be delivered twice. Nor is one that panicked.
+/// * It waits on a thread of its own: a chain with a retry is [`isolated`](Sink::isolated), by a queue of 64 batches unless
+///   it says otherwise outside of the retry. Other sinks go on meanwhile.
+/// * A `flush` or `stop` does not shorten the waits; it ends by its own deadline, and tells that this sink was not flushed.
+///   The drop of the sink ends them: the batch has failed then.
+pub struct Retry<S, E = Record> {
+    sink: S,
+    policy: RetryPolicy,
+    account: Account,
+    of: PhantomData<fn(&E)>,
+}
+
+impl<S: Sink<E>, E> Retry<S, E> {
+    pub(super) fn new(sink: S, policy: RetryPolicy) -> Self {
+        Self { sink, policy, account: Account::nobody(), of: PhantomData }
+    }
+}
+
+impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
+    forward!(sink, without open and may_wait);
+
+    fn open(&mut self, account: Account) {
+        self.account = account.clone();
+        self.sink.open(account);
+    }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let begun = Instant::now();
+        let mut retry = 0;
+        loop {
+            let Err(error) = self.sink.write_batch(batch) else { return Ok(()) };
+            let error = error.with_attempts(retry + 1);
+            if !error.is_transient() || error.failed_events().is_some() {
+                return Err(error);
+            }
+            let Some(delay) = self.policy.next_delay(retry) else { return Err(error) };
+            let is_late = self.policy.most_elapsed.is_some_and(|most| begun.elapsed() + delay > most);
+            if is_late || !self.account.wait(delay) {
+                return Err(error);
+            }
+            self.account.note_retry(&error);
+            retry += 1;
+        }
+    }
+}
+
+impl<S, E> fmt::Debug for Retry<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}

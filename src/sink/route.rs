@@ -1,0 +1,129 @@
+//! A sink that gets some events, or others in their place.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::{Account, PendingFlush, Sink, SinkError, forward};
+use crate::batch::Batch;
+use crate::event::{Event, Record};
+use crate::pattern::Pattern;
+
+/// A sink for the events of some names. Made by [`Sink::route`].
+pub struct Route<S, E = Record> {
+    sink: S,
+    /// Patterns without a wildcard.
+    names: HashSet<String>,
+    patterns: Vec<Pattern>,
+    of: PhantomData<fn(&E)>,
+}
+
+/// A sink for the events that a function chooses. Made by [`Sink::filter`].
+pub struct Filter<S, F, E = Record> {
+    sink: S,
+    is_in: F,
+    of: PhantomData<fn(&E)>,
+}
+
+/// A sink that gets what a function makes of the events. Made by [`Sink::map`].
+pub struct Map<S, F, E, T> {
+    sink: S,
+    make: F,
+    of: PhantomData<fn(&E) -> T>,
+}
+
+impl<S, E> Route<S, E> {
+    pub(super) fn new(sink: S) -> Self {
+        Self { sink, names: HashSet::new(), patterns: Vec::new(), of: PhantomData }
+    }
+
+    /// Takes events of these names as well.
+    pub fn route(mut self, pattern: impl Into<Pattern>) -> Self {
+        let pattern = pattern.into();
+        match pattern.as_name() {
+            Some(name) => _ = self.names.insert(name),
+            None => self.patterns.push(pattern),
+        }
+        self
+    }
+}
+
+impl<S, F, E> Filter<S, F, E> {
+    pub(super) fn new(sink: S, is_in: F) -> Self {
+        Self { sink, is_in, of: PhantomData }
+    }
+}
+
+impl<S, F, E, T> Map<S, F, E, T> {
+    pub(super) fn new(sink: S, make: F) -> Self {
+        Self { sink, make, of: PhantomData }
+    }
+}
+
+/// Offers those events that are in. The others are passed over, and count as delivered: nothing of them is missing.
+fn offer<E: Clone>(
+    sink: &mut impl Sink<E>,
+    batch: &Batch<E>,
+    mut is_in: impl FnMut(&E) -> bool,
+) -> Result<(), SinkError> {
+    let chosen: Vec<bool> = batch.iter().map(&mut is_in).collect();
+    let count = chosen.iter().filter(|is_in| **is_in).count();
+    if count == batch.len() {
+        return sink.write_batch(batch);
+    }
+    if count == 0 && batch.gap() == 0 {
+        return Ok(());
+    }
+    let events = batch.iter().zip(chosen).filter(|(_, is_in)| *is_in).map(|(event, _)| event.clone());
+    let part = batch.with_events(events.collect());
+    sink.write_batch(&part).map_err(|error| error.at_most(count as u64))
+}
+
+impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {
+    forward!(sink);
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let Self { sink, names, patterns, .. } = self;
+        offer(sink, batch, |event| {
+            let name = event.name();
+            names.contains(name) || patterns.iter().any(|pattern| pattern.matches(name))
+        })
+    }
+}
+
+impl<S: Sink<E>, F: FnMut(&E) -> bool + Send, E: Clone> Sink<E> for Filter<S, F, E> {
+    forward!(sink);
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        offer(&mut self.sink, batch, &mut self.is_in)
+    }
+}
+
+impl<S: Sink<T>, F: FnMut(&E) -> T + Send, E, T> Sink<E> for Map<S, F, E, T> {
+    forward!(sink);
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        self.sink.write_batch(&batch.with_events(batch.iter().map(&mut self.make).collect()))
+    }
+}
+
+impl<S, E> fmt::Debug for Route<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("names", &self.names)
+            .field("patterns", &self.patterns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, F, E> fmt::Debug for Filter<S, F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filter").finish_non_exhaustive()
+    }
+}
+
+impl<S, F, E, T> fmt::Debug for Map<S, F, E, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").finish_non_exhaustive()
+    }
+}
