@@ -10,6 +10,7 @@ use crate::config::{Config, FlushStrategy, Overflow};
 use crate::control::{Control, Settings, enter_all};
 use crate::error::{BuildError, StartError};
 use crate::event::{Event, Record};
+use crate::gate::{Gate, GateConfig};
 use crate::lanes::Lanes;
 use crate::sink::Sink;
 use crate::stats::{Registry, Tally};
@@ -89,6 +90,12 @@ impl<E: Event> Builder<E> {
     /// Sets [`Config::overflow`].
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.config.overflow = overflow;
+        self
+    }
+
+    /// Sets [`Config::gate`].
+    pub fn gate(mut self, gate: GateConfig) -> Self {
+        self.config.gate = gate;
         self
     }
 
@@ -178,6 +185,7 @@ impl<E: Event> Builder<E> {
         clock.tell(&bell);
         let phase = Arc::new(phase);
         let fork_watch = unix::watch_forks(&phase);
+        let gate = Gate::new(&config.gate, clock.clone());
         let press = Press::new(Arc::clone(&session));
         let shared = Shared {
             phase,
@@ -188,7 +196,7 @@ impl<E: Event> Builder<E> {
             registry,
             session,
             clock,
-            settings: Settings::new(config),
+            settings: Settings::new(config, gate),
             is_disowned: PlainU64::new(0),
             _fork_watch: fork_watch,
         };

@@ -84,6 +84,17 @@ impl Clock {
         }
     }
 
+    /// Nanoseconds since some moment: a third of the price of an `Instant`.
+    pub(crate) fn nanos(&self) -> u64 {
+        match self {
+            Clock::System => unix_nanos(),
+            // A day after that moment, so that no window is the one before all others.
+            Clock::Manual(clock) => u64::try_from(clock.elapsed().as_nanos())
+                .unwrap_or(u64::MAX)
+                .saturating_add(86_400_000_000_000),
+        }
+    }
+
     /// Registers the worker's bell with a clock that is moved by hand.
     pub(crate) fn tell(&self, bell: &Unparker) {
         if let Clock::Manual(clock) = self {

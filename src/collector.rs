@@ -4,6 +4,8 @@
 //! ring, one fence, one more load. All that is rare (a sleeping worker, a full lane, a stop, a fork) is
 //! told by those two loads or by the push, and handled out of line.
 
+mod account;
+
 mod outcome;
 pub use outcome::{BatchOutcome, Outcome};
 
@@ -18,8 +20,9 @@ use crate::config::Config;
 use crate::control::{Control, Policy, Settings};
 use crate::error::{CollectError, Refusal, StartError};
 use crate::event::{Event, Priority, Record};
+use crate::gate::Gate;
 use crate::lanes::Lanes;
-use crate::stats::{Registry, Rejected, Stats, Tally};
+use crate::stats::{Registry, Stats, Tally};
 use crate::sync::{Arc, Ordering, PlainU64, WorkerMark, is_failing_model, is_worker_of};
 use crate::unix::ForkWatch;
 use crate::wake::{Phase, Room, State, Word};
@@ -92,6 +95,18 @@ impl<E: Event> Collector<E> {
     /// allocate.
     #[inline(always)]
     pub fn collect(&self, event: impl Into<E>) -> Outcome {
+        if let Some(gate) = self.shared.settings.gate() {
+            // Out of line: to look at the event would keep it in memory on the way without a gate as well.
+            return match self.admit(gate, event) {
+                Ok(event) => self.collect_ungated(event),
+                Err(refused) => refused.reason.into(),
+            };
+        }
+        self.collect_ungated(event)
+    }
+
+    #[inline(always)]
+    fn collect_ungated(&self, event: impl Into<E>) -> Outcome {
         let event = event.into();
         let priority = event.priority();
         let refused = |event, reason| self.shared.collect_late(priority, CollectError { event, reason });
@@ -108,11 +123,35 @@ impl<E: Event> Collector<E> {
     ///
     /// The event was not taken, and is counted as rejected; here it is.
     pub fn try_collect(&self, event: impl Into<E>) -> Result<Outcome, CollectError<E>> {
-        let event = event.into();
+        let event = match self.shared.settings.gate() {
+            Some(gate) => self.admit(gate, event)?,
+            None => event.into(),
+        };
         self.shared.offer(event.priority(), event, Ok, |event, reason| {
             self.shared.count_refusal(reason);
             Err(CollectError { event, reason })
         })
+    }
+
+    /// Asks the gate; an event that is not let in is counted.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn admit(&self, gate: &Gate, event: impl Into<E>) -> Result<E, CollectError<E>> {
+        let event = event.into();
+        // A collector that takes no events says so, whatever the gate would say.
+        if self.shared.phase.load().admits()
+            && let Err(reason) = gate.admit(event.priority(), &event)
+        {
+            self.shared.count_refusal(reason);
+            return Err(CollectError { event, reason });
+        }
+        Ok(event)
+    }
+
+    /// Whether an event of that name, of normal priority, may come in at present: to skip the making of what would not.
+    /// Sampling and limits are not asked.
+    pub fn enabled(&self, name: &str) -> bool {
+        self.shared.phase.load().admits() && self.shared.settings.gate().is_none_or(|gate| gate.enabled(name))
     }
 
     /// Takes several events in order, as `collect` would one by one.
@@ -404,51 +443,6 @@ impl<E: Event> Shared<E> {
             }
             CollectError { event, reason: Refusal::Full }
         })
-    }
-
-    pub(crate) fn count_refusal(&self, reason: Refusal) {
-        let rejected = &self.tally.rejected;
-        match reason {
-            Refusal::Full => rejected.full.add(1),
-            Refusal::Stopped => rejected.stopped.add(1),
-            Refusal::WorkerGone => rejected.worker_gone.add(1),
-            Refusal::Forked => rejected.forked.add(1),
-        }
-    }
-
-    pub(crate) fn pending(&self) -> u64 {
-        // `processed` first: it never passes `taken`, so the difference cannot fall below zero.
-        let processed = self.tally.worker.processed.get();
-        let in_hand = self.tally.worker.taken.get().saturating_sub(processed);
-        self.lanes.pending() as u64 + in_hand
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        let state = self.phase.load().state();
-        let worker = &self.tally.worker;
-        let rejected = Rejected {
-            full: self.tally.rejected.full.get(),
-            stopped: self.tally.rejected.stopped.get(),
-            worker_gone: self.tally.rejected.worker_gone.get(),
-            forked: self.tally.rejected.forked.get(),
-        };
-        let (evicted, processed, pending) = (self.lanes.evicted(), worker.processed.get(), self.pending());
-        Stats {
-            state,
-            offered: rejected.total() + evicted + processed + pending,
-            rejected,
-            evicted,
-            processed,
-            pending,
-            peak_pending: worker.peak_pending.get(),
-            batches: worker.batches.get(),
-            flushes: worker.flushes.get(),
-            last_flush: worker.last_flush(),
-            naps: worker.naps.get(),
-            waits: self.tally.waits.get(),
-            // In a forked child the holder of the lock may not exist.
-            sinks: if state == State::Forked { Vec::new() } else { self.registry.snapshot() },
-        }
     }
 
     /// Whether the calling thread is this collector's worker.

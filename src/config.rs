@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::gate::GateConfig;
 use crate::wake::NEVER;
 
 /// Waits that nobody ends must end by themselves.
@@ -131,6 +132,8 @@ pub struct Config {
     pub batch_size: Option<usize>,
     /// What a full lane does. Defaults to [`Overflow::DropOldest`].
     pub overflow: Overflow,
+    /// What may come in. Defaults to everything.
+    pub gate: GateConfig,
     /// When events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
     pub flush: FlushStrategy,
     /// How long `collect` of a critical event waits for room in a full lane. Zero never waits. Defaults to
@@ -161,6 +164,7 @@ impl Default for Config {
             shards: 1,
             batch_size: None,
             overflow: Overflow::default(),
+            gate: GateConfig::default(),
             flush: FlushStrategy::default(),
             critical_wait: Duration::from_millis(100),
             flush_timeout: Duration::from_secs(10),
@@ -252,6 +256,7 @@ impl Config {
                 check(field, format!("{wait:?}"), allowed, wait <= LONGEST_MANUAL_WAIT)?;
             }
         }
+        self.gate.validate()?;
         if let Some(id) = &self.session_id {
             check("session_id", "empty", "a text that is not empty", !id.is_empty())?;
         }
@@ -270,7 +275,7 @@ impl Config {
         ];
         match fixed.into_iter().find(|(_, is_kept)| !is_kept) {
             Some((field, _)) => Err(ConfigError::Immutable { field }),
-            None => Ok(()),
+            None => self.gate.keeps_what_is_fixed(&before.gate),
         }
     }
 

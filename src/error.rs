@@ -142,6 +142,18 @@ pub enum Refusal {
     /// Its lane is full, and neither evicts nor had room in time.
     #[error("event queue is full")]
     Full,
+    /// The gate does not let it in: by the switch, its name, or its priority.
+    #[error("the event is filtered out")]
+    Filtered,
+    /// The gate let others of its name in.
+    #[error("the event is sampled out")]
+    SampledOut,
+    /// The gate lets in so many events a second.
+    #[error("the rate limit is reached")]
+    RateLimited,
+    /// It is larger than the gate lets in.
+    #[error("the event is too large")]
+    Oversize,
     /// The collector is stopped or stopping.
     #[error("collector is shut down")]
     Stopped,

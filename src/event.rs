@@ -44,6 +44,12 @@ pub trait Event: Send + Sync + 'static {
         Priority::Normal
     }
 
+    /// What it belongs to, across sources: [`Sampling::Keyed`](crate::Sampling) lets in all events of an id, or none. Defaults
+    /// to none.
+    fn correlation_id(&self) -> Option<&str> {
+        None
+    }
+
     /// About how many bytes it occupies, what it owns on the heap included. Cheap: it may be asked on the
     /// collecting thread. Defaults to the size of its type.
     fn size_hint(&self) -> usize {

@@ -40,7 +40,7 @@ impl<E: Event> Collector<E> {
     pub fn collect_async(&self, event: impl Into<E>) -> CollectAsync<E> {
         let event = event.into();
         let priority = event.priority();
-        CollectAsync { collector: self.clone(), priority, state: Collecting::Holding(event), ticket: None }
+        CollectAsync { collector: self.clone(), priority, state: Collecting::New(event), ticket: None }
     }
 
     /// Flushes like [`flush`](Self::flush), without a deadline: drop the future to give up.
@@ -71,6 +71,8 @@ pub struct CollectAsync<E: Event = Record> {
 
 #[derive(Debug)]
 enum Collecting<E> {
+    /// The gate was not asked yet.
+    New(E),
     Holding(E),
     Done(Outcome),
 }
@@ -86,6 +88,17 @@ impl<E: Event> Future for CollectAsync<E> {
         // The outcome here stands in for the event while that is on its way; nobody sees it. A future that is
         // polled again after its end tells its outcome again.
         let event = match std::mem::replace(&mut this.state, Collecting::Done(Outcome::Full)) {
+            Collecting::New(event) => match this.collector.shared.settings.gate() {
+                None => event,
+                Some(gate) => match this.collector.admit(gate, event) {
+                    Ok(event) => event,
+                    Err(refused) => {
+                        let outcome = refused.reason.into();
+                        this.state = Collecting::Done(outcome);
+                        return Poll::Ready(outcome);
+                    }
+                },
+            },
             Collecting::Holding(event) => event,
             Collecting::Done(outcome) => {
                 this.state = Collecting::Done(outcome);

@@ -13,6 +13,9 @@ pub use event::{
 mod collector;
 pub use collector::{BatchOutcome, Collector, Outcome};
 
+mod gate;
+pub use gate::{GateConfig, NameRule, Sampling};
+
 mod lanes;
 mod ring;
 

@@ -3,7 +3,7 @@
 //! # The law
 //!
 //! ```text
-//! offered          = rejected (full | stopped | worker_gone | forked) + evicted + processed + pending
+//! offered          = filtered + sampled_out + rate_limited + oversize + rejected (full | stopped | worker_gone | forked) + evicted + processed + pending
 //! per sink:  offered = delivered + dead_lettered + failed + shed + in_flight
 //! sum of gaps over all batches = evicted (after a flush)
 //! ```
@@ -29,6 +29,11 @@ pub(crate) struct Tally {
     pub(crate) worker: CachePadded<WorkerTally>,
     /// Written by producers whose event was not taken, and by those who take late events out again.
     pub(crate) rejected: CachePadded<RejectedTally>,
+    /// Events that the gate did not let in.
+    pub(crate) filtered: Count,
+    pub(crate) sampled_out: Count,
+    pub(crate) rate_limited: Count,
+    pub(crate) oversize: Count,
     /// How often a producer waited for room.
     pub(crate) waits: Count,
 }
@@ -275,6 +280,14 @@ pub struct Stats {
     pub state: State,
     /// Events given to `collect` and its relatives: the sum of all fates below.
     pub offered: u64,
+    /// Events that the gate did not let in: by the switch, their names, or their priority.
+    pub filtered: u64,
+    /// Events that the gate did not let in, because it let in others of their names.
+    pub sampled_out: u64,
+    /// Events that the gate did not let in, because there were so many at that time.
+    pub rate_limited: u64,
+    /// Events that the gate did not let in, because they were too large.
+    pub oversize: u64,
     /// Events that were not taken, by reason.
     pub rejected: Rejected,
     /// Events that made room for newer ones.
@@ -364,7 +377,8 @@ impl Stats {
     ///
     /// A sentence that says which sum does not hold, with its numbers.
     pub fn check_law(&self, offered: u64) -> Result<(), String> {
-        let fates = self.rejected.total() + self.evicted + self.processed + self.pending;
+        let not_let_in = self.filtered + self.sampled_out + self.rate_limited + self.oversize;
+        let fates = not_let_in + self.rejected.total() + self.evicted + self.processed + self.pending;
         if fates != offered || self.offered != offered {
             return Err(format!("{offered} events were offered, their fates add up to {fates}: {self:?}"));
         }
@@ -390,6 +404,15 @@ impl fmt::Display for Stats {
             self.rejected.total(),
             self.pending
         )?;
+        let gate = [
+            (self.filtered, "filtered"),
+            (self.sampled_out, "sampled out"),
+            (self.rate_limited, "rate limited"),
+            (self.oversize, "oversize"),
+        ];
+        for (events, fate) in gate.into_iter().filter(|(events, _)| *events > 0) {
+            write!(f, " + {events} {fate}")?;
+        }
         for sink in &self.sinks {
             write!(
                 f,

@@ -29,6 +29,11 @@ pub(crate) type PlainBool = std::sync::atomic::AtomicBool;
 #[cfg(feature = "signals")]
 pub(crate) type PlainUsize = std::sync::atomic::AtomicUsize;
 
+/// Changes a number as `change` says, unless that is not at all; whether it was changed.
+pub(crate) fn fetch_update(number: &PlainU64, change: impl FnMut(u64) -> Option<u64>) -> bool {
+    number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
+}
+
 /// The producer's half of the Dekker pair of `wake.rs`: after the push, before the second load of the
 /// phase word.
 ///

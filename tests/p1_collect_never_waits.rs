@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use forebay::{Collector, FlushStrategy, Outcome, Overflow, Record, State};
+use forebay::{Collector, FlushStrategy, GateConfig, NameRule, Outcome, Overflow, Record, Sampling, State};
 use support::*;
 
 /// Counts the allocations of the calling thread.
@@ -77,6 +77,28 @@ fn collecting_scalars_allocates_nothing_whether_the_worker_sleeps_wakes_or_the_r
     });
     assert_eq!(refused, 0);
     law(&collector, 100_012);
+}
+
+#[test]
+fn a_gate_allocates_nothing_not_even_the_first_time_on_a_thread() {
+    let second = Duration::from_secs(1);
+    let gate = GateConfig {
+        deny: vec!["*.debug".into()],
+        rules: vec![NameRule::new("keyed.*").sampling(Sampling::Keyed { rate: 0.5 })],
+        sampling: Some(Sampling::Rate { rate: 0.5, min_per_window: 1, window: second }),
+        rate_limit: Some(100_000),
+        max_event_bytes: Some(1000),
+        ..GateConfig::default()
+    };
+    let collector = Collector::builder().gate(gate).start().unwrap();
+    let collect = |name: &'static str| _ = collector.collect(Record::scalar(name, 0.5));
+    let one_round = || ["train.loss", "train.debug", "keyed.a"].into_iter().for_each(collect);
+    std::thread::scope(|scope| {
+        let fresh = scope.spawn(|| allocations(|| (0..1000).for_each(|_| one_round())));
+        assert_eq!(fresh.join().unwrap(), 0);
+    });
+    collector.stop().unwrap();
+    law(&collector, 3000);
 }
 
 #[test]

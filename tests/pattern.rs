@@ -44,3 +44,58 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn forty_cases_that_people_write() {
+    let cases = [
+        // Exactly.
+        ("train.loss", "train.loss", true),
+        ("train.loss", "train.losses", false),
+        ("train.loss", "Train.loss", false),
+        ("train.loss", "trainXloss", false),
+        ("", "", true),
+        ("", "a", false),
+        // A star crosses dots, and stands for nothing too.
+        ("*", "", true),
+        ("*", "a.b.c", true),
+        ("training.*", "training.started", true),
+        ("training.*", "training.epoch.completed", true),
+        ("training.*", "training.", true),
+        ("training.*", "training", false),
+        ("training.*", "pretraining.started", false),
+        ("*.error", "plugin.error", true),
+        ("*.error", "a.b.error", true),
+        ("*.error", ".error", true),
+        ("*.error", "error", false),
+        ("*.error", "plugin.errors", false),
+        ("model.checkpoint_*", "model.checkpoint_saved", true),
+        ("model.checkpoint_*", "model.checkpoint", false),
+        ("*loss*", "train.loss.mean", true),
+        ("a*b*c", "a-b-b-c", true),
+        ("a*b*c", "a-c-b", false),
+        ("**", "a.b", true),
+        // One character, dots included, of any length in bytes.
+        ("layer.?", "layer.7", true),
+        ("layer.?", "layer.17", false),
+        ("layer.?", "layer.", false),
+        ("layer.?", "layer.\u{1f984}", true),
+        ("?.?", "a.b", true),
+        // Classes.
+        ("gpu[0-3].load", "gpu2.load", true),
+        ("gpu[0-3].load", "gpu4.load", false),
+        ("gpu[!0-3].load", "gpu4.load", true),
+        ("[*]", "*", true),
+        ("[*]", "a", false),
+        ("[]a]", "]", true),
+        // One of several.
+        ("model.{saved,loaded}", "model.loaded", true),
+        ("model.{saved,loaded}", "model.removed", false),
+        ("{train,val}.*", "val.loss", true),
+        ("{a,b{c,d}}x", "bdx", true),
+        ("a{,b}", "a", true),
+    ];
+    assert_eq!(cases.len(), 40);
+    for (pattern, name, expected) in cases {
+        assert_eq!(Pattern::new(pattern).unwrap().matches(name), expected, "{pattern:?} {name:?}");
+    }
+}

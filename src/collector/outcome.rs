@@ -18,6 +18,14 @@ pub enum Outcome {
     QueuedAfterWait,
     /// Not taken: its lane is full, and neither evicts nor had room in time.
     Full,
+    /// Not taken: the [gate](crate::GateConfig) does not let it in, by the switch, its name, or its priority.
+    Filtered,
+    /// Not taken: the gate let others of its name in.
+    SampledOut,
+    /// Not taken: the gate lets in so many events a second.
+    RateLimited,
+    /// Not taken: it is larger than the gate lets in.
+    Oversize,
     /// Not taken: the collector is stopped or stopping.
     Stopped,
     /// Not taken: the worker ended by a panic in forebay itself.
@@ -37,6 +45,10 @@ impl From<Refusal> for Outcome {
     fn from(reason: Refusal) -> Self {
         match reason {
             Refusal::Full => Outcome::Full,
+            Refusal::Filtered => Outcome::Filtered,
+            Refusal::SampledOut => Outcome::SampledOut,
+            Refusal::RateLimited => Outcome::RateLimited,
+            Refusal::Oversize => Outcome::Oversize,
             Refusal::Stopped => Outcome::Stopped,
             Refusal::WorkerGone => Outcome::WorkerGone,
             Refusal::Forked => Outcome::Forked,

@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use crate::collector::Collector;
 use crate::config::{Config, ConfigError, Overflow};
 use crate::event::{Event, Priority};
-use crate::sync::{Arc, AtomicU64, CachePadded, Ordering};
+use crate::gate::Gate;
+use crate::sync::{Arc, AtomicU64, CachePadded, Ordering, PlainU64};
 use crate::wake::State;
 
 /// The settings of a collector, read without a lock. Written under the mailbox's mutex alone.
@@ -16,6 +17,7 @@ pub(crate) struct Settings {
     /// The first load of a thread allocates: not for `collect`.
     config: ArcSwap<Config>,
     hot: CachePadded<Hot>,
+    gate: Gate,
 }
 
 /// What `collect` goes by. Relaxed: it guards nothing, and a call that races with a change goes by the old
@@ -26,6 +28,8 @@ struct Hot {
     policy: AtomicU64,
     /// How long a critical event waits, in nanoseconds.
     critical_wait: AtomicU64,
+    /// 1 if the gate has to be asked. Not modelled: no decision of the protocol depends on it.
+    is_gated: PlainU64,
 }
 
 /// What a full lane of normal or low events does: the overflow policy in 64 bits, two for the kind and 62
@@ -66,18 +70,21 @@ fn nanos(wait: Duration) -> u64 {
 }
 
 impl Settings {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, gate: Gate) -> Self {
         let hot = Hot {
             policy: AtomicU64::new(Policy::of(&config).0),
             critical_wait: AtomicU64::new(nanos(config.critical_wait)),
+            is_gated: PlainU64::new(u64::from(!config.gate.is_open())),
         };
-        Self { config: ArcSwap::from_pointee(config), hot: CachePadded::new(hot) }
+        Self { config: ArcSwap::from_pointee(config), hot: CachePadded::new(hot), gate }
     }
 
     /// For whoever holds the mailbox.
     fn set(&self, config: Config) {
         self.hot.critical_wait.store(nanos(config.critical_wait), Ordering::Relaxed);
         self.hot.policy.store(Policy::of(&config).0, Ordering::Relaxed);
+        self.gate.set(&config.gate);
+        self.hot.is_gated.store(u64::from(!config.gate.is_open()), Ordering::Relaxed);
         self.config.store(Arc::new(config));
     }
 
@@ -88,6 +95,12 @@ impl Settings {
     #[inline(always)]
     pub(crate) fn policy(&self) -> Policy {
         Policy(self.hot.policy.load(Ordering::Relaxed))
+    }
+
+    /// The gate, if it has to be asked.
+    #[inline(always)]
+    pub(crate) fn gate(&self) -> Option<&Gate> {
+        (self.hot.is_gated.load(Ordering::Relaxed) != 0).then_some(&self.gate)
     }
 
     /// How long `collect` waits for room in the lane of `priority` under `policy`. Never where that evicts.
@@ -110,6 +123,7 @@ impl<E: Event> Collector<E> {
     ///
     /// * The overflow policy and `critical_wait` hold for every `collect` that begins after this call, and for
     ///   those that wait for room.
+    /// * What can change of the gate holds for every `collect` that begins after this call.
     /// * The flush strategy and the batch size hold from the worker's next look at its requests, for which it is
     ///   woken. If the old and the new strategy have an interval, what is pending is due at the earlier of the
     ///   old moment and one new interval from now. A strategy without an interval ends the timer.
@@ -135,7 +149,7 @@ impl<E: Event> Collector<E> {
     /// # Errors
     ///
     /// A setting is not allowed; it is one that cannot change (the capacities of the lanes, whose slots are
-    /// allocated once, `shards`, and the session id); or this is a forked child. Nothing changes then.
+    /// allocated once, `shards`, the session id, and the names of the gate); or this is a forked child. Nothing changes then.
     pub fn update_config(&self, mut change: impl FnMut(&mut Config)) -> Result<(), ConfigError> {
         let shared = &self.shared;
         if self.state() == State::Forked {

@@ -281,6 +281,10 @@ impl Event for Record {
         self.stamp.priority()
     }
 
+    fn correlation_id(&self) -> Option<&str> {
+        self.extra.as_ref()?.correlation_id.as_deref()
+    }
+
     fn size_hint(&self) -> usize {
         let extra = self.extra.as_ref().map_or(0, |extra| {
             let texts = [&extra.source, &extra.correlation_id, &extra.session_id];

@@ -1,0 +1,92 @@
+//! What is remembered of names, in tables of a fixed size that are read and written without a lock.
+
+use std::hash::{DefaultHasher, Hasher};
+
+use crate::sync::{Ordering, PlainU64, fetch_update};
+
+/// The hash of a name or an id; the same in every process.
+pub(super) fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+/// Verdicts on names. An entry is the upper 48 bits of the hash, which the place does not tell, and the verdict plus one; a
+/// newer name takes the place of an older one. Two names are mixed up if 58 bits of their hashes are the same.
+#[derive(Debug)]
+pub(super) struct Table(Box<[PlainU64]>);
+
+const ENTRIES: usize = 1 << 10;
+
+impl Default for Table {
+    fn default() -> Self {
+        Self((0..ENTRIES).map(|_| PlainU64::new(0)).collect())
+    }
+}
+
+impl Table {
+    /// The verdict on a name, at most 65,534; decided now if it is not here.
+    pub(super) fn get_or_put(&self, hash: u64, decide: impl FnOnce() -> u16) -> u16 {
+        let entry = &self.0[hash as usize % ENTRIES];
+        let known = entry.load(Ordering::Relaxed);
+        if known >> 16 == hash >> 16 && known & 0xffff != 0 {
+            return (known & 0xffff) as u16 - 1;
+        }
+        let verdict = decide();
+        entry.store(hash & !0xffff | (u64::from(verdict) + 1), Ordering::Relaxed);
+        verdict
+    }
+}
+
+/// Counters by name; of names that meet in one place, all.
+#[derive(Debug)]
+pub(super) struct Windows(Box<[Window]>);
+
+const WINDOWS: usize = 1 << 14;
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self((0..WINDOWS).map(|_| Window(PlainU64::new(0))).collect())
+    }
+}
+
+impl Windows {
+    pub(super) fn of(&self, hash: u64) -> &Window {
+        &self.0[(hash >> 16) as usize % WINDOWS]
+    }
+}
+
+/// The number of the window at hand in the upper 32 bits, and how many were let in in it below. Or, for turns, how many
+/// there were.
+#[derive(Debug)]
+pub(super) struct Window(PlainU64);
+
+impl Window {
+    /// Whether fewer than `first` were let in in window `number`; this one is then counted among them.
+    pub(super) fn is_among_first(&self, number: u64, first: u64) -> bool {
+        fetch_update(&self.0, |word| {
+            let count = Self::count_in(word, number);
+            (count < first).then_some(Self::word(number, count + 1))
+        })
+    }
+
+    /// One more was let in.
+    pub(super) fn count(&self, number: u64) {
+        let more = |word| Some(Self::word(number, Self::count_in(word, number) + 1));
+        fetch_update(&self.0, more);
+    }
+
+    /// How many turns there were before this one.
+    pub(super) fn next_turn(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn count_in(word: u64, number: u64) -> u64 {
+        // Window 0 is that of a counter which was never used, and of a clock that begins: both have none.
+        if word >> 32 == number & 0xffff_ffff { word & 0xffff_ffff } else { 0 }
+    }
+
+    fn word(number: u64, count: u64) -> u64 {
+        number << 32 | count.min(0xffff_ffff)
+    }
+}
