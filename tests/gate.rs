@@ -5,7 +5,6 @@ mod support;
 
 use std::time::Duration;
 
-use forebay::sink::MemorySink;
 use forebay::{
     Builder, Collector, ConfigError, Event, GateConfig, ManualClock, NameRule, Outcome, Priority, Record,
     Refusal, Sampling,
@@ -268,7 +267,7 @@ fn an_event_of_another_type_has_defaults_that_come_in() {
 #[cfg(feature = "futures")]
 #[test]
 fn what_is_awaited_passes_the_gate_once() {
-    let memory = MemorySink::new();
+    let memory = forebay::sink::MemorySink::new();
     let gate = GateConfig { sampling: Some(Sampling::Every { nth: 2 }), ..GateConfig::default() };
     let collector = Collector::builder().gate(gate).sink(memory.clone()).start().unwrap();
     let outcomes: Vec<Outcome> = futures::executor::block_on(async {
