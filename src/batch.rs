@@ -29,13 +29,21 @@ struct Header {
     gap: u64,
     session: Arc<str>,
     time: SystemTime,
+    /// Its events were offered before, and failed.
+    is_redriven: bool,
 }
 
 impl<E> Batch<E> {
     /// Makes a batch by hand, to try a sink without a collector: number 0, session `test`, no gap.
     pub fn from_events(events: Vec<E>) -> Self {
-        let header =
-            Header { number: 0, first_event: 0, gap: 0, session: Arc::from("test"), time: SystemTime::now() };
+        let header = Header {
+            number: 0,
+            first_event: 0,
+            gap: 0,
+            session: Arc::from("test"),
+            time: SystemTime::now(),
+            is_redriven: false,
+        };
         Self { header, events: Arc::new(Buffer { events, home: None }) }
     }
 
@@ -50,6 +58,19 @@ impl<E> Batch<E> {
         batch.header.first_event += self.len() as u64;
         batch.header.gap = gap;
         batch
+    }
+
+    /// A batch of events that were offered before, and failed.
+    pub(crate) fn redriven(&self, events: Vec<E>) -> Self {
+        let mut batch = self.with_events(events);
+        batch.header.gap = 0;
+        batch.header.is_redriven = true;
+        batch
+    }
+
+    /// Whether its events were offered before, and failed: they are told as missing already.
+    pub(crate) fn is_redriven(&self) -> bool {
+        self.header.is_redriven
     }
 
     /// More events are missing before these.
@@ -70,6 +91,8 @@ impl<E> Batch<E> {
 
     /// How many events were evicted before these, and not told by an earlier batch. A gap is never told before
     /// the events behind which it lies; one that opens while a batch is put together is told by the next.
+    ///
+    /// To an [isolated](crate::sink::Isolated) sink, it also tells what its own queue shed.
     ///
     /// After a flush, the gaps of all batches add up to [`Stats::evicted`](crate::Stats::evicted); should
     /// no event follow the last evictions, a batch without events tells them.
@@ -232,6 +255,7 @@ impl<E: Event> Press<E> {
             gap,
             session: Arc::clone(&self.session),
             time: UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos()),
+            is_redriven: false,
         };
         self.next_batch += 1;
         self.next_event += gap + events.len() as u64;

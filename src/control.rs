@@ -6,7 +6,7 @@
 //! that ends, well or badly, leaves no request behind without one.
 
 mod flush;
-pub(crate) use flush::{Flush, Flushed};
+pub(crate) use flush::{Flush, Flushed, ToldOf};
 
 mod reply;
 pub(crate) use reply::Reply;
@@ -20,7 +20,7 @@ pub use report::{FlushReport, SinkFlush, StopReport};
 use std::time::{Duration, Instant};
 
 use crate::collector::{Collector, Shared};
-use crate::dispatch::{LateFlush, Slot};
+use crate::dispatch::{LateFlush, Slot, prepared};
 use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
 use crate::event::Event;
 use crate::sink::Sink;
@@ -283,11 +283,13 @@ impl<E: Event> Collector<E> {
         if self.state() == State::Forked {
             return Err(FlushError::Forked.into());
         }
+        // Foreign code, which may panic: before the name is taken.
+        let sink = prepared(Box::new(sink));
         let name = sink.name().to_owned();
         let Some(tally) = self.shared.registry.enter(&name) else {
             return Err(SinkChangeError::DuplicateSink { name });
         };
-        let slot = Slot::new(Box::new(sink), tally);
+        let slot = Slot::new(sink, tally);
         let mut desk = self.shared.control.desk.lock();
         match &mut desk.crew {
             Station::Here(crew) => crew.slots.push(slot),
@@ -305,7 +307,8 @@ impl<E: Event> Collector<E> {
     }
 
     /// Removes the sink of that name, and tells what became of its events. A running collector delivers to
-    /// it every event collected before this call; in any case it is flushed.
+    /// it every event collected before this call; in any case it is flushed. (One that is
+    /// [isolated](crate::sink::Isolated) is dropped by its thread, some time after this call.)
     ///
     /// # Errors
     ///
@@ -425,7 +428,9 @@ impl<E: Event> Shared<E> {
         if is_lost {
             return Err(StopError::WorkerGone);
         }
-        match late.iter().find(|late| !late.wait(deadline)) {
+        // All of them, also behind one that does not end.
+        let hung: Vec<_> = late.iter().filter(|late| !late.wait(deadline)).collect();
+        match hung.first() {
             None => Ok(report(discarded, None)),
             Some(late) => {
                 let report = Box::new(report(discarded, Some(late.tally.name.clone())));
@@ -467,6 +472,7 @@ pub(crate) fn enter_all<E: Event>(
     registry: &crate::stats::Registry,
 ) -> Result<Vec<Slot<E>>, BuildError> {
     let enter = |sink: Box<dyn Sink<E>>| {
+        let sink = prepared(sink);
         let name = sink.name().to_owned();
         match registry.enter(&name) {
             Some(tally) => Ok(Slot::new(sink, tally)),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::batch::Batch;
 use crate::event::Event;
 use crate::sink::{Account, Isolated, PendingFlush, Sink, SinkError};
-use crate::stats::{SinkTally, Told};
+use crate::stats::SinkTally;
 use crate::sync::{Arc, Ordering, guarded};
 
 /// A sink and its account, behind a fence: what it does is counted, and its panics end here. Owned by whichever thread
@@ -36,7 +36,8 @@ impl<E> Fenced<E> {
         let events = (batch.len() as u64).saturating_sub(self.account.kept() - before);
         let failed = match outcome {
             Ok(()) => 0,
-            Err(failed_events) => failed_events.unwrap_or(events).min(events),
+            Err(None) => events,
+            Err(Some(error)) => error.failed_of(events),
         };
         (events - failed, failed)
     }
@@ -49,7 +50,7 @@ impl<E> Fenced<E> {
     }
 
     /// Begins a flush that another thread will finish, if the sink is of that kind.
-    fn begin_flush(&mut self) -> Option<PendingFlush> {
+    pub(crate) fn begin_flush(&mut self) -> Option<PendingFlush> {
         guarded(|| self.sink.begin_flush()).ok().flatten()
     }
 
@@ -62,20 +63,19 @@ impl<E> Fenced<E> {
         account
     }
 
-    /// Runs one call of the sink and counts what goes wrong. The error is how many events failed, if the sink
-    /// said so.
+    /// Runs one call of the sink and counts what goes wrong. The error is that of the sink, unless it panicked.
     fn guarded(
         &mut self,
         call: impl FnOnce(&mut dyn Sink<E>) -> Result<(), SinkError>,
-    ) -> Result<(), Option<u64>> {
+    ) -> Result<(), Option<SinkError>> {
         // A sink that panics stays in service, as its contract says; it must cope with its own state. Its error
-        // is read and dropped in here, because that is its code as well.
-        let told = |error: SinkError| (error.to_string(), error.failed_events());
+        // is read and its source dropped in here, because that is its code as well.
+        let told = |error: SinkError| (error.to_string(), error.without_source());
         match guarded(|| call(&mut *self.sink).map_err(told)) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err((said, failed_events))) => {
+            Ok(Err((said, error))) => {
                 self.account.tally().note_error(said);
-                Err(failed_events)
+                Err(Some(error))
             }
             Err(said) => {
                 self.account.tally().note_panic(said);
@@ -96,8 +96,6 @@ pub(crate) struct LateFlush {
     pub(crate) pending: PendingFlush,
     pub(crate) tally: Arc<SinkTally>,
     pub(crate) begun: Instant,
-    /// Up to where the worker's part of the report tells of the sink.
-    pub(crate) told: Told,
 }
 
 impl LateFlush {
@@ -108,17 +106,20 @@ impl LateFlush {
             (Some(own), Some(deadline)) => Some(own.min(deadline)),
             (own, deadline) => own.or(deadline),
         };
-        self.pending.reply.is_answered_by(first)
+        self.pending.reply.answer_by(first) == Some(true)
     }
 }
 
 /// The queue of a sink that asks for a thread of its own, in batches.
 const QUEUE: usize = 64;
 
+/// A sink as it goes into a slot: one that may wait would let all others wait with it.
+pub(crate) fn prepared<E: Event>(sink: Box<dyn Sink<E>>) -> Box<dyn Sink<E>> {
+    if sink.may_wait() { Box::new(Isolated::new(sink, QUEUE)) } else { sink }
+}
+
 impl<E: Event> Slot<E> {
     pub(crate) fn new(sink: Box<dyn Sink<E>>, tally: Arc<SinkTally>) -> Self {
-        // One that may wait would let all others wait with it.
-        let sink = if sink.may_wait() { Box::new(Isolated::new(sink, QUEUE)) } else { sink };
         let fenced = Fenced::new(sink, Account::new(Arc::clone(&tally)));
         Self { fenced, tally }
     }
@@ -144,12 +145,7 @@ impl<E> Slot<E> {
     /// See [`LateFlush`].
     pub(crate) fn begin_flush(&mut self) -> Option<LateFlush> {
         let pending = self.busy(Fenced::begin_flush)?;
-        Some(LateFlush {
-            pending,
-            tally: Arc::clone(&self.tally),
-            begun: Instant::now(),
-            told: Told::default(),
-        })
+        Some(LateFlush { pending, tally: Arc::clone(&self.tally), begun: Instant::now() })
     }
 
     /// Ends the sink.

@@ -219,10 +219,13 @@ impl<E: Event> Future for FlushAsync<E> {
         }
         if let Flushing::Late(flushed) = &mut this.state {
             while let Some(late) = flushed.late.last() {
-                ready!(late.pending.reply.poll(cx.waker()));
+                let is_done = ready!(late.pending.reply.poll(cx.waker())).unwrap_or_default();
                 if let Some(late) = flushed.late.pop() {
-                    flushed.tell(&late, true);
+                    flushed.done.push((late, is_done));
                 }
+            }
+            for (late, is_done) in std::mem::take(&mut flushed.done) {
+                flushed.tell(&late, is_done);
             }
             this.state = Flushing::Done(Ok(std::mem::take(&mut flushed.report)));
         }
@@ -236,11 +239,16 @@ impl<E: Event> Future for FlushAsync<E> {
 impl<E: Event> Drop for FlushAsync<E> {
     fn drop(&mut self) {
         // In a forked child the holder of the lock may not exist.
-        if let Flushing::Waiting(reply) = &self.state
-            && self.collector.state() != State::Forked
-        {
-            reply.give_up();
-            self.collector.shared.withdraw_flush(reply);
+        if self.collector.state() == State::Forked {
+            return;
+        }
+        match &self.state {
+            Flushing::Waiting(reply) => {
+                reply.give_up();
+                self.collector.shared.withdraw_flush(reply);
+            }
+            Flushing::Late(flushed) => flushed.withdraw(),
+            Flushing::NotAsked | Flushing::Done(_) => {}
         }
     }
 }

@@ -168,7 +168,7 @@ pub trait Sink<E = Record>: Send {
         Retry::new(self, policy)
     }
 
-    /// Keeps events that could not be delivered: see [`DeadLetters`].
+    /// Keeps events that could not be delivered: see [`DeadLettering`] and [`DeadLetters`].
     fn dead_letters(self, letters: &DeadLetters<E>) -> DeadLettering<Self, E>
     where
         Self: Sized,
@@ -184,7 +184,7 @@ pub trait Sink<E = Record>: Send {
         Breaker::new(self, policy)
     }
 
-    /// At most so many events a second: see [`RateLimited`].
+    /// So many events a second in the long run: see [`RateLimited`].
     fn rate_limited(self, per_second: u32) -> RateLimited<Self, E>
     where
         Self: Sized,
@@ -280,6 +280,8 @@ pub struct SinkError {
     source: Option<Box<dyn StdError + Send + Sync>>,
     is_transient: bool,
     failed_events: Option<u64>,
+    /// It was offered as a part of a batch: so many events, of which all failed unless `failed_events` says otherwise.
+    part: Option<u64>,
     attempts: u32,
 }
 
@@ -329,9 +331,31 @@ impl SinkError {
         self
     }
 
-    /// A batch that failed as a whole, as a part of a larger one, had that many events.
-    fn at_most(mut self, events: u64) -> Self {
-        self.failed_events.get_or_insert(events);
+    /// What failed was that many events of a larger batch.
+    fn of_part(mut self, events: u64) -> Self {
+        self.part.get_or_insert(events);
+        self
+    }
+
+    /// How many of the events that were offered have failed.
+    pub(crate) fn failed_of(&self, events: u64) -> u64 {
+        self.failed_events.or(self.part).unwrap_or(events).min(events)
+    }
+
+    /// Whether it was offered as a part of a batch.
+    fn is_of_part(&self) -> bool {
+        self.part.is_some()
+    }
+
+    /// Whether some of the events that were offered are where they belong. Then nobody knows which.
+    fn is_partial(&self, events: usize) -> bool {
+        let offered = self.part.unwrap_or(events as u64);
+        self.failed_events.is_some_and(|failed| failed < offered)
+    }
+
+    /// Ends what lies below it.
+    pub(crate) fn without_source(mut self) -> Self {
+        self.source = None;
         self
     }
 
@@ -356,7 +380,7 @@ impl SinkError {
     }
 
     fn new(what: What, message: String) -> Self {
-        Self { what, message, source: None, is_transient: true, failed_events: None, attempts: 1 }
+        Self { what, message, source: None, is_transient: true, failed_events: None, part: None, attempts: 1 }
     }
 }
 

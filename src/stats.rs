@@ -154,9 +154,11 @@ impl SinkTally {
         }
     }
 
-    /// What happened since the flush that was told last, and up to where.
-    pub(crate) fn news(&self) -> (SinkFlush, Told) {
-        self.news_since(*self.told.lock())
+    /// What happened since the flush that was told last, from where, and up to where.
+    pub(crate) fn news(&self) -> (SinkFlush, Told, Told) {
+        let from = *self.told.lock();
+        let (news, up_to) = self.news_since(from);
+        (news, from, up_to)
     }
 
     /// The same, told to somebody by that.
@@ -185,6 +187,18 @@ impl SinkTally {
             name: now.name,
         };
         (news, up_to)
+    }
+
+    /// What was told since `from` was not heard after all. Better twice than never.
+    pub(crate) fn untell(&self, from: Told) {
+        let mut told = self.told.lock();
+        *told = Told {
+            delivered: told.delivered.min(from.delivered),
+            failed: told.failed.min(from.failed),
+            dead_lettered: told.dead_lettered.min(from.dead_lettered),
+            shed: told.shed.min(from.shed),
+            troubles: told.troubles.min(from.troubles),
+        };
     }
 
     /// The news up to there were told to somebody. Others may have been told more meanwhile.

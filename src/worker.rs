@@ -11,12 +11,12 @@ use crate::batch::{Batch, Press};
 use crate::clock;
 use crate::collector::Shared;
 use crate::config::Config;
-use crate::control::{Asked, FlushReport, Flushed};
+use crate::control::{Asked, FlushReport, Flushed, ToldOf};
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Event;
-use crate::stats::{Registry, SinkTally, Told};
+use crate::stats::{Registry, SinkTally};
 use crate::sync::{Arc, Ordering, Parker, guarded};
-use crate::wake::State;
+use crate::wake::{State, deadline_in};
 
 /// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
 pub(crate) struct Crew<E> {
@@ -26,8 +26,8 @@ pub(crate) struct Crew<E> {
     /// What the counters were when a flush last told of them.
     told_processed: u64,
     told_evictions: u64,
-    /// Up to where the last flush told of the sinks.
-    told_sinks: Vec<(Arc<SinkTally>, Told)>,
+    /// What the last flush tells of the sinks.
+    told_sinks: Vec<ToldOf>,
 }
 
 /// A sink that was taken out.
@@ -48,20 +48,15 @@ impl<E> Crew<E> {
             reply.answer(Some(self.take_slot(&name).map(|slot| retire(slot, registry))));
         }
         let heard = asked.flushes.drain(..).map(|reply| {
-            let flushed = Flushed { report: report.clone(), late: self.begin_flushes() };
-            reply.answer(Some(flushed))
+            let (report, told) = (report.clone(), self.told_sinks.clone());
+            reply.answer(Some(Flushed { report, told, late: self.begin_flushes(), done: Vec::new() }))
         });
         heard.fold(false, |any, heard| any | heard)
     }
 
     /// Has the threads of isolated sinks flush them.
     fn begin_flushes(&mut self) -> Vec<LateFlush> {
-        let told = |late: &LateFlush| {
-            let own = self.told_sinks.iter().find(|(tally, _)| Arc::ptr_eq(tally, &late.tally));
-            own.map(|(_, up_to)| *up_to).unwrap_or_default()
-        };
-        let late = self.slots.iter_mut().filter_map(Slot::begin_flush);
-        late.map(|late| LateFlush { told: told(&late), ..late }).collect()
+        self.slots.iter_mut().filter_map(Slot::begin_flush).collect()
     }
 
     /// A report of all that happened so far has reached its caller.
@@ -69,7 +64,7 @@ impl<E> Crew<E> {
     where
         E: Event,
     {
-        self.told_sinks.drain(..).for_each(|(tally, up_to)| tally.set_told(up_to));
+        self.told_sinks.iter().for_each(|told| told.tally.set_told(told.up_to));
         self.told_processed = shared.tally.worker.processed.get();
         self.told_evictions = self.press.told_evictions();
     }
@@ -125,8 +120,15 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
 /// Gives the crew back once every request is answered. Those that came since the last flush began are covered
 /// by it: nothing was accepted meanwhile.
 pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_flush: &FlushReport) {
-    shared.control.leave_late(crew.begin_flushes());
-    if shared.is_disowned.load(Ordering::Relaxed) != 0 {
+    let late = crew.begin_flushes();
+    let is_disowned = shared.is_disowned.load(Ordering::Relaxed) != 0;
+    if is_disowned {
+        // The drop of a sink ends its waits: not before the time that the last handle leaves it.
+        let deadline = deadline_in(shared.settings.config().drop_timeout);
+        late.iter().for_each(|late| _ = late.wait(deadline));
+    }
+    shared.control.leave_late(late);
+    if is_disowned {
         crew.end();
     }
     while let Err((same, asked)) = shared.control.clock_out(crew) {
@@ -285,8 +287,8 @@ impl<E: Event> Worker<'_, E> {
             .slots
             .iter()
             .map(|slot| {
-                let (news, up_to) = slot.tally.news();
-                (news, (Arc::clone(&slot.tally), up_to))
+                let (news, from, up_to) = slot.tally.news();
+                (news, ToldOf { tally: Arc::clone(&slot.tally), from, up_to })
             })
             .unzip();
         self.crew.told_sinks = told;

@@ -479,6 +479,7 @@ fn a_breaker_opens_by_rate_and_by_panics() {
     // What cannot be delivered by anybody is no sign of a destination that is gone.
     let (inner, ..) = flaky(|_| Some(nobody().only(1)));
     let mut breaker = inner.breaker(BreakerPolicy::default());
+    let batch = Batch::from_events(vec![Record::new("a"), Record::new("b")]);
     (0..30).for_each(|_| assert!(breaker.write_batch(&batch).is_err()));
     assert_eq!(breaker.watch().state(), BreakerState::Closed);
 }
@@ -543,4 +544,245 @@ fn a_rate_limit_delivers_everything_in_its_time() {
     collector.stop().unwrap();
     law(&collector, 30);
     assert!(steps(&memory).into_iter().eq(0..30));
+}
+
+// ---- what reviews found ----
+
+/// A sink that takes its time with every batch.
+fn slow(name: &str, longest: Duration, mut memory: MemorySink) -> impl Sink + 'static {
+    from_fn(name, move |batch: &Batch| {
+        std::thread::sleep(longest);
+        memory.write_batch(batch)
+    })
+}
+
+#[test]
+fn a_flush_reaches_through_two_queues_and_a_stop_waits_for_all_that_can_end() {
+    let (inner, other, gate) = (MemorySink::new(), MemorySink::new(), Gate::closed());
+    let pause = Duration::from_millis(50);
+    let collector = builder()
+        .sink(slow("nested", pause, inner.clone()).isolated(8).rate_limited(1_000_000))
+        .sink(gate.sink().isolated(8).flush_within(Duration::ZERO))
+        .sink(slow("slow", pause, other.clone()).isolated(8))
+        .start()
+        .unwrap();
+    scalars(&collector, "a", 0..10);
+    let report = collector.flush().unwrap();
+    let named: Vec<&str> =
+        report.sinks.iter().filter(|sink| sink.error.is_some()).map(|sink| sink.name.as_str()).collect();
+    assert_eq!((named, inner.len(), other.len()), (vec!["gate"], 10, 10));
+    scalars(&collector, "a", 0..10);
+    let Err(StopError::TimedOut { report }) = collector.stop() else { panic!("the gate is closed") };
+    assert_eq!((report.busy_sink.as_deref(), inner.len(), other.len()), (Some("gate"), 20, 20));
+    law(&collector, 20);
+    gate.open();
+}
+
+#[test]
+fn a_failure_behind_a_route_or_counted_in_full_is_one_of_the_whole() {
+    let whole: fn(u64) -> Option<SinkError> = |_| Some(nobody());
+    let counted: fn(u64) -> Option<SinkError> = |_| Some(nobody().only(5));
+    for fails in [whole, counted] {
+        let (inner, _, calls) = flaky(fails);
+        let letters = DeadLetters::new(100);
+        let retry = RetryPolicy::fixed(Duration::ZERO, 3);
+        let collector = builder().sink(inner.retry(retry).dead_letters(&letters).route("a")).start().unwrap();
+        scalars(&collector, "a", 0..5);
+        scalars(&collector, "b", 0..5);
+        collector.stop().unwrap();
+        law(&collector, 10);
+        assert_eq!((calls.load(Ordering::Relaxed), letters.len()), (4, 5));
+    }
+    // The route inside: tried again as well, and a breaker sees it.
+    let (inner, _, calls) = flaky(whole);
+    let breaker = inner.route("a").breaker(BreakerPolicy::default());
+    let watch = breaker.watch();
+    let collector = builder().sink(breaker.retry(RetryPolicy::fixed(Duration::ZERO, 4))).start().unwrap();
+    scalars(&collector, "a", 0..5);
+    scalars(&collector, "b", 0..5);
+    collector.stop().unwrap();
+    law(&collector, 10);
+    let stats = sink(&collector, "flaky");
+    assert_eq!((calls.load(Ordering::Relaxed), watch.state()), (5, BreakerState::Open));
+    assert_eq!((stats.delivered, stats.failed), (5, 5), "b was passed over");
+}
+
+#[test]
+fn the_last_handle_leaves_a_retry_the_time_that_a_stop_would() {
+    let (inner, memory, _) = flaky(|call| (call == 0).then(nobody));
+    let retry = RetryPolicy::fixed(Duration::from_millis(20), 3);
+    let collector = builder().drop_timeout(LONG).sink(inner.retry(retry)).start().unwrap();
+    scalars(&collector, "a", 0..10);
+    drop(collector);
+    assert_eq!(memory.len(), 10);
+}
+
+#[cfg(feature = "futures")]
+#[test]
+fn a_flush_that_is_dropped_beside_a_hung_sink_leaves_its_news_to_the_next() {
+    use std::future::Future;
+    use std::task::{Context, Waker};
+    let gate = Gate::closed();
+    let hung = gate.sink().isolated(4).flush_within(Duration::ZERO);
+    let collector = builder().sink(failing("fails")).sink(hung).start().unwrap();
+    scalars(&collector, "a", 0..5);
+    let mut flush = Box::pin(collector.flush_async());
+    let begun = Instant::now();
+    // Until the worker has done its part, and some time more: it answers right after.
+    let mut after = 0;
+    while after < 1000 {
+        assert!(flush.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(begun.elapsed() < LONG);
+        after += u64::from(collector.stats().flushes == 1);
+        std::thread::yield_now();
+    }
+    drop(flush);
+    let report = collector.flush().unwrap();
+    assert_eq!((report.sinks[0].failed, report.sinks[0].error.is_some()), (5, true));
+    gate.open();
+    collector.stop().unwrap();
+    law(&collector, 5);
+}
+
+#[test]
+fn flushes_that_gave_up_leave_nothing_in_the_queue_of_a_hung_sink() {
+    struct Flushes(Gate, Arc<AtomicU64>);
+    impl Sink for Flushes {
+        fn name(&self) -> &str {
+            "flushes"
+        }
+        fn write_batch(&mut self, _: &Batch) -> Result<(), SinkError> {
+            self.0.pass();
+            Ok(())
+        }
+        fn flush(&mut self) -> Result<(), SinkError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+    let (gate, flushes) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
+    let hung = Flushes(gate.clone(), Arc::clone(&flushes)).isolated(4).flush_within(Duration::ZERO);
+    let collector = builder().sink(hung).start().unwrap();
+    scalars(&collector, "a", 0..1);
+    (0..1000).for_each(|_| assert!(!collector.flush().unwrap().is_clean()));
+    gate.open();
+    until("it has ended", || sink(&collector, "flushes").in_flight == 0);
+    let _ = collector.stop();
+    law(&collector, 1);
+    assert!(flushes.load(Ordering::Relaxed) <= 3, "{flushes:?}");
+}
+
+#[test]
+fn dead_letters_survive_panics_bad_ones_among_them_and_go_back_to_their_own() {
+    hush();
+    // The first batch fails; what is redriven panics once, then one letter is the reason of a permanent error.
+    let memory = MemorySink::new();
+    let mut kept = memory.clone();
+    let mut call = 0;
+    let sessions = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&sessions);
+    let inner = from_fn("odd", move |batch: &Batch| {
+        call += 1;
+        match call {
+            1 => Err(nobody()),
+            2 => panic!("on purpose"),
+            _ if batch.iter().any(|record| record.get_step() == Some(3)) => Err(nobody().permanent()),
+            _ => {
+                told.lock().unwrap().push(batch.session().to_owned());
+                kept.write_batch(batch)
+            }
+        }
+    });
+    let letters = DeadLetters::new(100);
+    let collector = builder()
+        .sink(inner.dead_letters(&letters))
+        .sink(MemorySink::new().named("another").dead_letters(&letters))
+        .start()
+        .unwrap();
+    scalars(&collector, "a", 0..5);
+    let _ = collector.flush().unwrap();
+    letters.redrive(None);
+    let _ = collector.flush().unwrap();
+    assert_eq!((letters.len(), letters.entries()[0].attempts), (5, 2), "a panic loses none");
+    letters.redrive(None);
+    let _ = collector.flush().unwrap();
+    let left: Vec<_> = letters.entries().iter().map(|letter| letter.event.get_step()).collect();
+    assert_eq!((left, steps(&memory)), (vec![Some(3)], vec![0, 1, 2, 4]), "one by one");
+    assert!(sessions.lock().unwrap().iter().all(|session| session == collector.session_id()));
+    collector.stop().unwrap();
+    law(&collector, 5);
+    let stats = sink(&collector, "odd");
+    assert_eq!((stats.dead_lettered, stats.redriven, stats.panics), (5, 4, 1));
+    assert_eq!(sink(&collector, "another").delivered, 5, "and nothing of the other's letters");
+    // A panic makes letters as an error does.
+    let letters = DeadLetters::new(100);
+    let collector = builder().sink(panicking::<Record>("panics").dead_letters(&letters)).start().unwrap();
+    scalars(&collector, "a", 0..3);
+    collector.stop().unwrap();
+    law(&collector, 3);
+    assert_eq!((letters.len(), &*letters.entries()[0].error), (3, "panicked: on purpose"));
+}
+
+#[test]
+fn what_letters_forget_ends_without_harm() {
+    hush();
+    struct Bomb(DeadLetters<Bomb>, bool);
+    impl Event for Bomb {}
+    impl Clone for Bomb {
+        fn clone(&self) -> Self {
+            Self(self.0.clone(), true)
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            // It looks at the queue that forgets it, and panics.
+            let _ = self.0.len();
+            if self.1 {
+                std::panic::panic_any("on purpose");
+            }
+        }
+    }
+    let letters = DeadLetters::new(1);
+    let collector = Builder::<Bomb>::new()
+        .flush(HOURLY)
+        .sink(failing::<Bomb>("fails").dead_letters(&letters))
+        .start()
+        .unwrap();
+    for _ in 0..5 {
+        collector.collect(Bomb(letters.clone(), false));
+    }
+    let _ = collector.flush().unwrap();
+    letters.redrive(None);
+    let _ = collector.flush().unwrap();
+    collector.stop().unwrap();
+    law(&collector, 5);
+    assert_eq!((letters.len(), letters.forgotten()), (1, 4));
+    std::mem::forget((letters, collector));
+}
+
+#[test]
+fn odd_policies_and_odd_sinks_do_no_harm() {
+    hush();
+    let (inner, _, calls) = flaky(|_| Some(nobody()));
+    let retry = RetryPolicy::fixed(Duration::MAX, 3).max_elapsed(HOUR);
+    let collector = builder().sink(inner.retry(retry)).start().unwrap();
+    scalars(&collector, "a", 0..1);
+    collector.stop().unwrap();
+    law(&collector, 1);
+    assert_eq!((calls.load(Ordering::Relaxed), sink(&collector, "flaky").panics), (1, 0));
+    struct Odd;
+    impl Sink for Odd {
+        fn name(&self) -> &str {
+            "odd"
+        }
+        fn write_batch(&mut self, _: &Batch) -> Result<(), SinkError> {
+            Ok(())
+        }
+        fn may_wait(&self) -> bool {
+            std::panic::panic_any("on purpose")
+        }
+    }
+    let added = std::panic::catch_unwind(|| collector.add_sink(Odd));
+    assert!(added.is_err());
+    assert_eq!(collector.sinks(), ["flaky"], "its name is free");
 }

@@ -7,7 +7,7 @@ use crate::collector::Shared;
 use crate::dispatch::LateFlush;
 use crate::error::{FlushError, SinkChangeError};
 use crate::event::Event;
-use crate::stats::SinkStats;
+use crate::stats::{SinkStats, SinkTally, Told};
 use crate::sync::Arc;
 use crate::wake::{State, deadline_in};
 use crate::worker::Retired;
@@ -15,10 +15,21 @@ use crate::worker::Retired;
 /// The place for the answer to a flush.
 pub(crate) type Flush = Arc<Reply<Flushed>>;
 
+/// What a flush tells of one sink: from where, and up to where.
+#[derive(Clone)]
+pub(crate) struct ToldOf {
+    pub(crate) tally: Arc<SinkTally>,
+    pub(crate) from: Told,
+    pub(crate) up_to: Told,
+}
+
 /// The worker's part of a flush, and what is left to other threads.
 pub(crate) struct Flushed {
     pub(crate) report: FlushReport,
+    pub(crate) told: Vec<ToldOf>,
     pub(crate) late: Vec<LateFlush>,
+    /// Those that ended, and whether they were done.
+    pub(crate) done: Vec<(LateFlush, bool)>,
 }
 
 impl Flushed {
@@ -33,9 +44,17 @@ impl Flushed {
         self.report
     }
 
+    /// Nobody will hear it: what it says of the sinks, the next flush tells.
+    pub(crate) fn withdraw(&self) {
+        self.told.iter().for_each(|told| told.tally.untell(told.from));
+        self.late.iter().for_each(|late| late.pending.reply.give_up());
+    }
+
     /// Adds what happened in a sink since the worker looked.
     pub(crate) fn tell(&mut self, late: &LateFlush, is_done: bool) {
-        late.tally.set_told(late.told);
+        // The worker sets this too, in its time; what it told is not to be told again.
+        let own = self.told.iter().find(|told| Arc::ptr_eq(&told.tally, &late.tally));
+        own.into_iter().for_each(|told| told.tally.set_told(told.up_to));
         let mut news = late.tally.take_news();
         if !is_done {
             let events = late.tally.snapshot().in_flight;

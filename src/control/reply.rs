@@ -76,15 +76,18 @@ impl<T> Reply<T> {
         state.answer.take()
     }
 
-    /// Waits for the answer and leaves it there, so that many may wait; whether it came before the deadline.
-    pub(crate) fn is_answered_by(&self, deadline: Option<Instant>) -> bool {
+    /// Waits for the answer and leaves it there, so that many may wait; `None` if it did not come before the deadline.
+    pub(crate) fn answer_by(&self, deadline: Option<Instant>) -> Option<T>
+    where
+        T: Copy,
+    {
         let mut state = self.state.lock();
         while state.answer.is_none() {
             if self.changed.wait_until(&mut state, deadline) {
                 break;
             }
         }
-        state.answer.is_some()
+        state.answer.flatten()
     }
 
     /// Whether who asked looks at the answer, beyond that it came.

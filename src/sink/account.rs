@@ -14,6 +14,8 @@ use crate::wake::deadline_in;
 /// that settles events otherwise [`keep`](Self::keep)s them: they are in flight then, and the return value is about the
 /// rest of the batch. Later, on whatever thread, it [`settle`](Self::settle)s each of them once. A clone is the same
 /// account.
+///
+/// A wrapper that keeps events returns `Ok`: what fails in its stead would be tried again by a wrapper outside of it.
 #[derive(Debug, Clone)]
 pub struct Account {
     tally: Arc<SinkTally>,
@@ -89,6 +91,11 @@ impl Account {
         self.tally.note_error(error.to_string());
     }
 
+    /// Counts a call that panicked, but whose events are settled.
+    pub(crate) fn note_panic(&self, said: &str) {
+        self.tally.note_panic(said.to_owned());
+    }
+
     /// Counts dead letters that were delivered after all.
     pub(crate) fn note_redriven(&self, events: u64) {
         self.tally.redriven.add(events);
@@ -135,7 +142,8 @@ impl Cancel {
 /// A flush that another thread finishes.
 #[must_use = "nobody waits for it otherwise"]
 pub struct PendingFlush {
-    pub(crate) reply: Arc<Reply<()>>,
+    /// Whether all of it was done, in the end.
+    pub(crate) reply: Arc<Reply<bool>>,
     /// How long it is waited for.
     pub(crate) within: Duration,
 }

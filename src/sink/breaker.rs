@@ -19,7 +19,8 @@ pub struct BreakerPolicy {
     pub failures: u32,
     /// It also opens when that part of the last `window` batches has failed. Defaults to 0.5.
     pub rate: f64,
-    /// How many batches the rate is taken over; it counts only once there were so many. Defaults to 20.
+    /// How many batches the rate is taken over, 10,000 at most; it counts only once there were so many. 0 looks at no rate.
+    /// Defaults to 20.
     pub window: usize,
     /// How long it stays open. Defaults to 30 s.
     pub open_for: Duration,
@@ -39,7 +40,7 @@ impl Default for BreakerPolicy {
 pub enum BreakerState {
     /// Everything.
     Closed,
-    /// Nothing: batches fail at once, by a transient error.
+    /// No batch: they fail at once, by a transient error.
     Open,
     /// One batch after the other, to see whether the sink has recovered.
     HalfOpen,
@@ -48,7 +49,8 @@ pub enum BreakerState {
 /// A sink that is left alone for a while when it fails again and again. Made by [`Sink::breaker`].
 ///
 /// While it is open, batches fail at once: put [`dead_letters`](Sink::dead_letters) outside of it to keep them. Inside of a
-/// [`retry`](Sink::retry), every try counts.
+/// [`retry`](Sink::retry), every try counts. Put it inside of [`isolated`](Sink::isolated), which fails no batch, and of
+/// [`route`](Sink::route), which passes batches over that would count as successes. A flush always goes through.
 pub struct Breaker<S, E = Record> {
     sink: S,
     policy: BreakerPolicy,
@@ -84,7 +86,8 @@ impl BreakerWatch {
 }
 
 impl<S, E> Breaker<S, E> {
-    pub(super) fn new(sink: S, policy: BreakerPolicy) -> Self {
+    pub(super) fn new(sink: S, mut policy: BreakerPolicy) -> Self {
+        policy.window = policy.window.min(10_000);
         let state = Arc::new(Mutex::new(Trips { state: BreakerState::Closed, opened: 0 }));
         let (last, of) = (VecDeque::new(), PhantomData);
         let clock = Clock::System;
@@ -174,7 +177,7 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
         let result = breaker.sink.write_batch(batch);
         if let Some(breaker) = guard.0.take() {
             // A part that cannot be delivered says nothing of the destination.
-            breaker.note(result.as_ref().is_err_and(|error| error.failed_events().is_none()));
+            breaker.note(result.as_ref().is_err_and(|error| !error.is_partial(batch.len())));
         }
         result
     }

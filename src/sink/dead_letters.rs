@@ -5,15 +5,16 @@ use std::fmt;
 use std::time::{Instant, SystemTime};
 
 use super::{Account, Fate, PendingFlush, Sink, SinkError, forward};
-use crate::batch::Batch;
+use crate::batch::{Batch, destroy};
 use crate::event::{Event, Record};
 use crate::rate::Gcra;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, Ordering, PlainU64, guarded};
 
 /// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
 /// queue: give one to [`Sink::dead_letters`], and keep one.
 ///
-/// A full queue forgets its oldest letter ([`forgotten`](Self::forgotten) counts them).
+/// A full queue forgets its oldest letter ([`forgotten`](Self::forgotten) counts them). Its calls take a lock: not in a forked
+/// child, where the holder may not exist.
 ///
 /// ```
 /// use forebay::sink::{DeadLetters, Sink, SinkError, from_fn};
@@ -51,27 +52,26 @@ pub struct DeadLetter<E = Record> {
 
 struct Letters<E> {
     most: usize,
-    letters: VecDeque<DeadLetter<E>>,
+    letters: VecDeque<Kept<E>>,
     forgotten: u64,
-    /// How many of them, from the oldest, are to be offered again.
-    due: usize,
     pace: Option<Gcra>,
     /// The clock of the pace counts from here.
     begun: Instant,
 }
 
+struct Kept<E> {
+    letter: DeadLetter<E>,
+    /// Which wrapper put it here: it goes back to the same sink.
+    owner: u64,
+    /// It is to be offered again.
+    is_due: bool,
+}
+
 impl<E> DeadLetters<E> {
     /// A queue of that many letters; of none is one of one.
     pub fn new(letters: usize) -> Self {
-        let most = letters.max(1);
-        let letters = Letters {
-            most,
-            letters: VecDeque::new(),
-            forgotten: 0,
-            due: 0,
-            pace: None,
-            begun: Instant::now(),
-        };
+        let (most, letters) = (letters.max(1), VecDeque::new());
+        let letters = Letters { most, letters, forgotten: 0, pace: None, begun: Instant::now() };
         Self { shared: Arc::new(Mutex::new(letters)) }
     }
 
@@ -85,7 +85,7 @@ impl<E> DeadLetters<E> {
         self.len() == 0
     }
 
-    /// How many letters were forgotten for newer ones.
+    /// How many letters were forgotten: for newer ones, or because a sink took a part of them and nobody knows which.
     pub fn forgotten(&self) -> u64 {
         self.shared.lock().forgotten
     }
@@ -95,105 +95,185 @@ impl<E> DeadLetters<E> {
     where
         E: Clone,
     {
-        self.shared.lock().letters.iter().cloned().collect()
+        self.shared.lock().letters.iter().map(|kept| kept.letter.clone()).collect()
     }
 
     /// Takes all letters out; here they are.
     pub fn purge(&self) -> Vec<DeadLetter<E>> {
-        let mut letters = self.shared.lock();
-        letters.due = 0;
-        std::mem::take(&mut letters.letters).into()
+        let letters = std::mem::take(&mut self.shared.lock().letters);
+        letters.into_iter().map(|kept| kept.letter).collect()
     }
 
-    /// Has all letters that are here offered to the sink again, oldest first, with its next batches and flushes, at
-    /// `per_second` letters a second at most; `None` sets no pace. Each leaves the queue when the sink has taken it, and
-    /// stays, with one more attempt and the new error, when it has not: then the rest is not offered, until you ask again.
-    /// How many will be offered.
+    /// Has all letters that are here offered again to the sink that they come from, oldest first, with its next batches and
+    /// flushes, a hundred at once, at `per_second` letters a second at most; `None` sets no pace. Each leaves the queue when
+    /// the sink has taken it, and stays, with one more attempt and the new error, when it has not: then it is not offered,
+    /// until you ask again. How many will be offered.
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
         let mut letters = self.shared.lock();
-        letters.due = letters.letters.len();
+        letters.letters.iter_mut().for_each(|kept| kept.is_due = true);
         letters.pace = per_second.map(|rate| Gcra::new(rate.max(1), rate.max(1)));
         letters.begun = Instant::now();
-        letters.due
+        letters.letters.len()
     }
 }
 
+/// The most letters that are offered again at once.
+const AT_ONCE: usize = 100;
+
 impl<E> Letters<E> {
-    fn put(&mut self, letter: DeadLetter<E>) -> Option<DeadLetter<E>> {
-        self.letters.push_back(letter);
-        if self.letters.len() <= self.most {
-            return None;
-        }
-        self.forgotten += 1;
-        self.due = self.due.saturating_sub(1);
-        self.letters.pop_front()
+    /// Puts letters in, in the place of the oldest where there is no room; those come out.
+    fn put(&mut self, new: Vec<Kept<E>>) -> Vec<E> {
+        self.letters.extend(new);
+        self.make_room()
     }
 
-    /// Takes those out that may be offered now.
-    fn take_due(&mut self) -> Vec<DeadLetter<E>> {
+    fn make_room(&mut self) -> Vec<E> {
+        let too_many = self.letters.len().saturating_sub(self.most);
+        self.forgotten += too_many as u64;
+        self.letters.drain(..too_many).map(|kept| kept.letter.event).collect()
+    }
+
+    /// Takes those out that may be offered to their sink now.
+    fn take_due(&mut self, owner: u64) -> Vec<Kept<E>> {
         let now = self.begun.elapsed();
-        let mut count = self.due.min(self.letters.len());
-        if let Some(pace) = &mut self.pace {
-            count = (0..count).take_while(|_| pace.take(now).is_ok()).count();
+        let mut due = Vec::new();
+        let mut place = 0;
+        while due.len() < AT_ONCE && place < self.letters.len() {
+            let is_due = self.letters[place].is_due && self.letters[place].owner == owner;
+            if !is_due {
+                place += 1;
+            } else if self.pace.as_mut().is_none_or(|pace| pace.take(now).is_ok()) {
+                due.extend(self.letters.remove(place));
+            } else {
+                break;
+            }
         }
-        self.due -= count;
-        self.letters.drain(..count).collect()
+        due
     }
 
-    /// Puts those back that were not taken, where they were.
-    fn put_back(&mut self, letters: Vec<DeadLetter<E>>) {
-        self.due = 0;
-        letters.into_iter().rev().for_each(|letter| self.letters.push_front(letter));
-        while self.letters.len() > self.most {
-            self.forgotten += 1;
-            self.letters.pop_front();
-        }
+    /// Puts those back that were not taken, before all others; those for which there is no room come out.
+    fn put_back(&mut self, letters: Vec<Kept<E>>) -> Vec<E> {
+        letters.into_iter().rev().for_each(|kept| self.letters.push_front(kept));
+        self.make_room()
     }
 }
 
 /// A sink whose failed events become dead letters. Made by [`Sink::dead_letters`].
 ///
-/// A batch that fails as a whole becomes letters, whatever the error. Of one that fails in part, nobody knows which events:
-/// they count as failed. Put it outside of a [`retry`](Sink::retry): what is left after all retries becomes a letter.
+/// A batch that fails as a whole becomes letters, by whatever error or panic. Of one that fails in part, nobody knows which
+/// events: they count as failed. Put it outside of a [`retry`](Sink::retry), so that what is left after all retries becomes
+/// a letter; inside of a [`route`](Sink::route), so that only its events do; and inside of [`isolated`](Sink::isolated),
+/// outside of which nothing fails.
+///
+/// Files that mark missing events count letters as missing, when they failed first.
 pub struct DeadLettering<S, E = Record> {
     sink: S,
     letters: DeadLetters<E>,
     account: Account,
+    /// Which letters are its own.
+    id: u64,
+    /// The header of the last batch that became letters, without its events.
+    last: Option<Batch<E>>,
 }
+
+/// Counts the wrappers of the process.
+static NEXT_ID: PlainU64 = PlainU64::new(0);
 
 impl<S, E> DeadLettering<S, E> {
     pub(super) fn new(sink: S, letters: &DeadLetters<E>) -> Self {
-        Self { sink, letters: letters.clone(), account: Account::nobody() }
+        let (letters, account) = (letters.clone(), Account::nobody());
+        Self { sink, letters, account, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), last: None }
     }
+}
 
+impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     /// Offers letters again that are due.
-    fn redrive(&mut self)
-    where
-        S: Sink<E>,
-        E: Event + Clone,
-    {
-        let due = self.letters.shared.lock().take_due();
-        if due.is_empty() {
-            return;
-        }
-        let batch = Batch::from_events(due.iter().map(|letter| letter.event.clone()).collect());
-        match self.sink.write_batch(&batch) {
-            Ok(()) => self.account.note_redriven(due.len() as u64),
-            Err(error) => {
-                self.account.note_error(&error);
-                // Of one that failed in part, all but those are delivered, and nobody knows which: none comes back.
-                if error.failed_events().is_none() {
-                    let said = error.to_string();
-                    let again = |letter: DeadLetter<E>| DeadLetter {
-                        attempts: letter.attempts.saturating_add(error.attempts()),
-                        error: said.clone(),
-                        ..letter
-                    };
-                    self.letters.shared.lock().put_back(due.into_iter().map(again).collect());
-                }
+    fn redrive(&mut self) {
+        let Some(header) = self.last.clone() else { return };
+        loop {
+            let due = self.letters.shared.lock().take_due(self.id);
+            let is_last = due.len() < AT_ONCE;
+            if due.is_empty() || !self.offer_again(&header, due) || is_last {
+                return;
             }
         }
     }
+
+    /// Whether the sink has taken them. What it has not goes back.
+    fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>) -> bool {
+        let count = due.len();
+        let Err(failure) =
+            self.guarded(&header.redriven(due.iter().map(|kept| kept.letter.event.clone()).collect()))
+        else {
+            self.account.note_redriven(count as u64);
+            end_all(due.into_iter().map(|kept| kept.letter.event).collect());
+            return true;
+        };
+        failure.error.iter().for_each(|error| self.account.note_error(error));
+        let (said, attempts) = (failure.said, failure.attempts);
+        if let Some(failed) = failure.in_part {
+            self.account.note_redriven((count as u64).saturating_sub(failed));
+            self.letters.shared.lock().forgotten += failed;
+            end_all(due.into_iter().map(|kept| kept.letter.event).collect());
+            return false;
+        }
+        if count > 1 && !failure.is_transient {
+            // One of them may be the reason: each by itself.
+            let mut all = true;
+            for kept in due {
+                all &= self.offer_again(header, vec![kept]);
+            }
+            return all;
+        }
+        let again = due.into_iter().map(|mut kept| {
+            kept.is_due = false;
+            kept.letter.attempts = kept.letter.attempts.saturating_add(attempts);
+            kept.letter.error.clone_from(&said);
+            kept
+        });
+        let again = again.collect();
+        let forgotten = self.letters.shared.lock().put_back(again);
+        end_all(forgotten);
+        false
+    }
+
+    /// Offers a batch to the sink; what it says, or that it panicked, is noted.
+    fn guarded(&mut self, batch: &Batch<E>) -> Result<(), Failure> {
+        match guarded(|| self.sink.write_batch(batch)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                let failure = Failure {
+                    said: error.to_string(),
+                    attempts: error.attempts(),
+                    is_transient: error.is_transient(),
+                    in_part: error.is_partial(batch.len()).then(|| error.failed_of(batch.len() as u64)),
+                    error: Some(Box::new(error)),
+                };
+                Err(failure)
+            }
+            Err(said) => {
+                self.account.note_panic(&said);
+                let said = format!("panicked: {said}");
+                Err(Failure { said, attempts: 1, is_transient: true, in_part: None, error: None })
+            }
+        }
+    }
+}
+
+/// Why a batch was not taken.
+struct Failure {
+    said: String,
+    attempts: u32,
+    is_transient: bool,
+    /// How many events failed, when others were taken.
+    in_part: Option<u64>,
+    /// `None` for a panic, which is noted.
+    error: Option<Box<SinkError>>,
+}
+
+/// Ends events, whose destructors are foreign code; without a lock.
+fn end_all<E>(mut events: Vec<E>) {
+    destroy(&mut events);
 }
 
 impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
@@ -211,23 +291,26 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.redrive();
-        let Err(error) = self.sink.write_batch(batch) else { return Ok(()) };
-        if error.failed_events().is_some() || batch.is_empty() {
-            return Err(error);
+        let Err(failure) = self.guarded(batch) else { return Ok(()) };
+        if let Some(error) = failure.error {
+            // Of a part, be it by a route inside, nobody knows which events.
+            if failure.in_part.is_some() || error.is_of_part() || batch.is_empty() {
+                return Err(*error);
+            }
+            self.account.note_error(&error);
         }
-        self.account.note_error(&error);
-        let (said, time) = (error.to_string(), SystemTime::now());
-        // What is forgotten ends without the lock: events have destructors.
-        let mut forgotten = Vec::new();
-        let mut letters = self.letters.shared.lock();
-        for event in batch {
-            let letter =
-                DeadLetter { event: event.clone(), attempts: error.attempts(), error: said.clone(), time };
-            forgotten.extend(letters.put(letter));
-        }
-        drop(letters);
+        let time = SystemTime::now();
+        let letters = batch.iter().map(|event| {
+            let (event, error) = (event.clone(), failure.said.clone());
+            let letter = DeadLetter { event, attempts: failure.attempts, error, time };
+            Kept { letter, owner: self.id, is_due: false }
+        });
+        let letters = letters.collect();
+        self.last = Some(batch.without_events(0));
+        let forgotten = self.letters.shared.lock().put(letters);
         self.account.keep(batch.len() as u64);
         self.account.settle(Fate::DeadLettered, batch.len() as u64);
+        end_all(forgotten);
         Ok(())
     }
 }

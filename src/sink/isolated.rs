@@ -11,6 +11,7 @@ use crate::control::Reply;
 use crate::dispatch::Fenced;
 use crate::event::{Event, Record};
 use crate::sync::{self, Arc, Condvar, Mutex, WorkerMark};
+use crate::wake::deadline_in;
 
 /// What a full queue of an [`Isolated`] sink does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,9 +34,12 @@ pub enum Shed {
 ///   them.
 /// * Events in the queue are in flight. `flush` and `stop` wait until the sink has all that was queued before and is
 ///   flushed, but not longer than [`flush_within`](Self::flush_within); then the report names it, and the rest stays in
-///   the queue.
-/// * The thread starts with the first batch. It ends when the sink is dropped, which does not wait for it: it delivers
-///   what is in the queue, then drops the inner sink. A [`retry`](Sink::retry) that waits gives up then.
+///   the queue. (A flush that is awaited by a task knows no time, and waits for as long as it takes.)
+/// * Critical events are in batches like others, and are shed like others: what the rings never evict can be lost here.
+/// * The thread starts with the first batch or flush. It ends when the sink is dropped, which does not wait for it: it
+///   delivers what is in the queue, then drops the inner sink. A [`retry`](Sink::retry) that waits gives up then.
+/// * Wrappers outside of it see no error: put [`retry`](Sink::retry), [`breaker`](Sink::breaker) and
+///   [`dead_letters`](Sink::dead_letters) inside.
 pub struct Isolated<S, E: Event = Record> {
     name: String,
     /// `None` once the thread has it.
@@ -63,8 +67,7 @@ struct Queue<E> {
     /// Behind the last batch in the queue: a batch without events, whose gap tells what was shed there.
     missing: Option<Batch<E>>,
     /// Flushes, and how many batches must have left before.
-    flushes: VecDeque<(u64, Arc<Reply<()>>)>,
-    is_running: bool,
+    flushes: VecDeque<(u64, Arc<Reply<bool>>)>,
     is_closed: bool,
 }
 
@@ -79,7 +82,6 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
             left: 0,
             missing: None,
             flushes: VecDeque::new(),
-            is_running: false,
             is_closed: false,
         };
         let (queue, changed, cancel) = (Mutex::new(queue), Condvar::new(), Arc::default());
@@ -122,10 +124,7 @@ impl<S: Sink<E> + 'static, E: Event> Isolated<S, E> {
             shared.run(Fenced::new(Box::new(sink), account.clone()), &account);
         };
         match sync::spawn("forebay-sink", None, body) {
-            Ok(_) => {
-                self.shared.queue.lock().is_running = true;
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(error) => {
                 self.sink = place.lock().take();
                 Err(SinkError::unavailable(format!("no thread for the sink: {error}")).with_source(error))
@@ -156,13 +155,19 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
     }
 
     fn begin_flush(&mut self) -> Option<PendingFlush> {
-        let mut queue = self.shared.queue.lock();
-        if !queue.is_running {
-            return None;
-        }
+        // Also before its first batch: the sink inside may have something to push out.
+        self.start().ok()?;
         let reply = Reply::new();
+        let mut queue = self.shared.queue.lock();
         let after = queue.came;
+        // Those that nobody waits for any more: beside a sink that hangs there could be any number.
+        let (left, gone): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut queue.flushes)
+            .into_iter()
+            .partition(|(_, reply)| Arc::strong_count(reply) > 1);
+        queue.flushes = left;
         queue.flushes.push_back((after, Arc::clone(&reply)));
+        drop(queue);
+        drop(gone);
         self.shared.changed.notify_all();
         Some(PendingFlush { reply, within: self.within })
     }
@@ -179,7 +184,7 @@ impl<S, E: Event> Drop for Isolated<S, E> {
 /// What the thread does next.
 enum Task<E> {
     Write(Batch<E>),
-    Flush(Arc<Reply<()>>),
+    Flush(Vec<Arc<Reply<bool>>>),
     End,
 }
 
@@ -214,7 +219,8 @@ impl<E> Queue<E> {
             return Some(Task::Write(missing));
         }
         if is_flush_due {
-            return self.flushes.pop_front().map(|(_, reply)| Task::Flush(reply));
+            let due = self.flushes.iter().take_while(|(after, _)| *after <= self.left).count();
+            return Some(Task::Flush(self.flushes.drain(..due).map(|(_, reply)| reply).collect()));
         }
         match self.batches.pop_front() {
             Some(batch) => {
@@ -244,9 +250,13 @@ impl<E: Event> Shared<E> {
                     let (delivered, failed) = sink.write(&batch);
                     account.settle_written(batch.len() as u64, delivered, failed);
                 }
-                Task::Flush(reply) => {
+                Task::Flush(replies) => {
                     sink.flush();
-                    reply.answer(Some(()));
+                    // A sink inside may have a thread of its own.
+                    let is_done = sink.begin_flush().is_none_or(|pending| {
+                        pending.reply.answer_by(deadline_in(pending.within)) == Some(true)
+                    });
+                    replies.iter().for_each(|reply| _ = reply.answer(Some(is_done)));
                 }
                 Task::End => break,
             }

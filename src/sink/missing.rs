@@ -26,6 +26,10 @@ impl Missing {
 
     /// The batch did not get in.
     pub(super) fn add<E>(&mut self, batch: &Batch<E>) {
+        if batch.is_redriven() {
+            // They were added when they failed first.
+            return;
+        }
         let added = batch.gap() + batch.len() as u64;
         self.events += added;
         self.failed = Some(((batch.number(), batch.time()), added));

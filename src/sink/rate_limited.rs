@@ -9,7 +9,8 @@ use crate::batch::Batch;
 use crate::event::Record;
 use crate::rate::Gcra;
 
-/// A sink that gets so many events a second at most. Made by [`Sink::rate_limited`].
+/// A sink that gets so many events a second in the long run, up to a second's worth at once. Made by
+/// [`Sink::rate_limited`].
 ///
 /// A batch waits until its events may come; it is not split. It waits on a thread of its own, as a
 /// [`retry`](Sink::retry) does, and what comes faster for long overflows that thread's queue.

@@ -109,7 +109,9 @@ impl RetryPolicy {
 /// * It waits on a thread of its own: a chain with a retry is [`isolated`](Sink::isolated), by a queue of 64 batches unless
 ///   it says otherwise outside of the retry. Other sinks go on meanwhile.
 /// * A `flush` or `stop` does not shorten the waits; it ends by its own deadline, and tells that this sink was not flushed.
-///   The drop of the sink ends them: the batch has failed then.
+///   The drop of the sink ends them: the batch has failed then. The drop of the last handle waits before, up to its
+///   deadline.
+/// * Put it inside of [`isolated`](Sink::isolated), if that is there: outside, it sees no error.
 pub struct Retry<S, E = Record> {
     sink: S,
     policy: RetryPolicy,
@@ -141,11 +143,12 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
         loop {
             let Err(error) = self.sink.write_batch(batch) else { return Ok(()) };
             let error = error.with_attempts(retry + 1);
-            if !error.is_transient() || error.failed_events().is_some() {
+            if !error.is_transient() || error.is_partial(batch.len()) {
                 return Err(error);
             }
             let Some(delay) = self.policy.next_delay(retry) else { return Err(error) };
-            let is_late = self.policy.most_elapsed.is_some_and(|most| begun.elapsed() + delay > most);
+            let is_late =
+                self.policy.most_elapsed.is_some_and(|most| begun.elapsed().saturating_add(delay) > most);
             if is_late || !self.account.wait(delay) {
                 return Err(error);
             }

@@ -10,6 +10,8 @@ use crate::event::{Event, Record};
 use crate::pattern::Pattern;
 
 /// A sink for the events of some names. Made by [`Sink::route`].
+///
+/// To the sink inside, what is passed over looks like numbers that are missing without a [`gap`](Batch::gap).
 pub struct Route<S, E = Record> {
     sink: S,
     /// Patterns without a wildcard.
@@ -76,7 +78,7 @@ fn offer<E: Clone>(
     }
     let events = batch.iter().zip(chosen).filter(|(_, is_in)| *is_in).map(|(event, _)| event.clone());
     let part = batch.with_events(events.collect());
-    sink.write_batch(&part).map_err(|error| error.at_most(count as u64))
+    sink.write_batch(&part).map_err(|error| error.of_part(count as u64))
 }
 
 impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {

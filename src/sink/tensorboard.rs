@@ -404,7 +404,11 @@ impl Sink<Record> for TensorBoardSink {
         let written = self.broken.take().map_or_else(|| self.write(), Err);
         if let Err(error) = written {
             // What is in a file that was left before is safe.
-            return Err(SinkError::from(error).only(batch.len() as u64 - self.safe_events));
+            let error = SinkError::from(error);
+            return Err(match self.safe_events {
+                0 => error,
+                safe => error.only(batch.len() as u64 - safe),
+            });
         }
         match first {
             None => Ok(()),
