@@ -142,6 +142,11 @@ impl<E> Slot<E> {
         self.busy(Fenced::flush);
     }
 
+    /// Whether it is to be taken out.
+    pub(crate) fn is_over(&self) -> bool {
+        guarded(|| self.fenced.sink.is_over()).unwrap_or(false)
+    }
+
     /// See [`LateFlush`].
     pub(crate) fn begin_flush(&mut self) -> Option<LateFlush> {
         let pending = self.busy(Fenced::begin_flush)?;

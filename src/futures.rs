@@ -7,12 +7,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
+use futures_core::Stream;
 use futures_sink::Sink;
 
 use crate::collector::{Collector, Outcome};
 use crate::control::{Flush, FlushReport, Flushed, Policy, Reply};
 use crate::error::{CollectError, FlushError, Refusal};
 use crate::event::{Event, Priority, Record};
+use crate::subscription::Subscription;
 use crate::wake::State;
 
 impl<E: Event> Collector<E> {
@@ -256,6 +258,15 @@ impl<E: Event> Drop for FlushAsync<E> {
 impl<E: Event> std::fmt::Debug for FlushAsync<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FlushAsync").field("collector", &self.collector).finish_non_exhaustive()
+    }
+}
+
+/// Losses are passed over: see [`lost`](Subscription::lost).
+impl<E: Event + Clone> Stream for Subscription<E> {
+    type Item = E;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<E>> {
+        self.poll_next_event(cx.waker())
     }
 }
 

@@ -53,6 +53,9 @@ pub mod run;
 
 mod rate;
 
+mod subscription;
+pub use subscription::{Events, RecvError, Subscription};
+
 mod pattern;
 pub use pattern::{Pattern, PatternError};
 

@@ -136,6 +136,11 @@ pub trait Sink<E = Record>: Send {
         false
     }
 
+    /// Whether nobody wants it any more: the worker takes it out then, after the batch at hand. Never by default.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// Only events whose names the pattern stands for; may be said again. A text that is no [`Pattern`] stands for itself.
     fn route(self, pattern: impl Into<Pattern>) -> Route<Self, E>
     where
@@ -259,6 +264,10 @@ impl<E, S: Sink<E> + ?Sized> Sink<E> for Box<S> {
 
     fn may_wait(&self) -> bool {
         (**self).may_wait()
+    }
+
+    fn is_over(&self) -> bool {
+        (**self).is_over()
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {

@@ -74,6 +74,14 @@ impl<E> Crew<E> {
         self.slots.drain(..).for_each(|slot| drop(slot.end()));
     }
 
+    /// Takes out the sinks that nobody wants any more.
+    fn let_go(&mut self, registry: &Registry) {
+        while let Some(place) = self.slots.iter().position(Slot::is_over) {
+            let tally = self.slots.remove(place).end();
+            registry.strike(&tally.name);
+        }
+    }
+
     /// Takes the slot of that name out.
     pub(crate) fn take_slot(&mut self, name: &str) -> Option<Slot<E>> {
         let index = self.slots.iter().position(|slot| slot.tally.name == name)?;
@@ -271,6 +279,7 @@ impl<E: Event> Worker<'_, E> {
         // After the events were taken: a sink gets every event that is collected once it was added.
         self.shared.control.admit(&mut self.crew.slots);
         dispatch(&mut self.crew.slots, &batch);
+        self.crew.let_go(&self.shared.registry);
         tally.processed.bump(events);
         self.crew.press.take_back(batch);
     }

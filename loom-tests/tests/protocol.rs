@@ -819,3 +819,18 @@ fn a_removed_isolated_sink_gets_its_rest() {
         law(&collector, 1);
     });
 }
+
+// ---- subscriptions ----
+
+#[test]
+fn a_subscriber_that_waits_is_woken_by_an_event_and_by_the_end() {
+    check("a subscriber is woken by an event and by the end", 2, 500, || {
+        let collector = small(2, EAGER).start().unwrap();
+        let subscription = collector.subscribe("*").unwrap();
+        let waiting = thread::spawn(move || (subscription.recv(), subscription.recv()));
+        collector.collect(Tick(7));
+        drop(collector);
+        // Nobody else rings: a lost one is a deadlock.
+        assert_eq!(waiting.join().unwrap(), (Ok(Tick(7)), Err(forebay::RecvError::Closed)));
+    });
+}

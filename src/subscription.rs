@@ -1,0 +1,362 @@
+//! Live events for whoever looks: bounded, and no business of the loop or of the sinks.
+//!
+//! A subscription is a sink that passes the worker's batches on through a queue. What a slow subscriber loses there is told
+//! to it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::batch::Batch;
+use crate::collector::Collector;
+use crate::error::SinkChangeError;
+use crate::event::{Event, Record};
+use crate::pattern::Pattern;
+use crate::sink::{Sink, SinkError};
+use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64};
+use crate::wake::{deadline_in, wake_quietly};
+
+/// Events as they are delivered, for one subscriber. Made by [`Collector::subscribe`].
+///
+/// * It gets the events that are collected from then on and whose names fit, in the order in which sinks get them.
+/// * It holds so many events at most ([`subscribe_with`](Collector::subscribe_with)). A subscriber that lags loses its own
+///   oldest, and is told how many: by [`RecvError::Lagged`] where they are missing, and by [`lost`](Self::lost). Neither the
+///   loop nor a sink waits for it.
+/// * [`iter`](Self::iter), and the `Stream` that it is (feature `futures`), go from event to event until the collector is
+///   gone.
+/// * It shares the batches of the sinks; an event is cloned when it is received.
+/// * It ends with the collector: what is queued can be received, then [`RecvError::Closed`]. A stop does not end it: the
+///   collector may start again.
+/// * Among the sinks it is named `subscription-1` and so on; what is passed on to it, or passed over, counts as delivered.
+///   Dropped, it is taken out with the next batch.
+///
+/// ```
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().start()?;
+/// let losses = collector.subscribe("train.loss")?;
+/// for step in 0..3 {
+///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+///     collector.collect(Record::scalar("train.accuracy", 0.5).step(step));
+/// }
+/// collector.stop()?;
+/// drop(collector);
+/// let steps: Vec<_> = losses.iter().filter_map(|record| record.get_step()).collect();
+/// assert_eq!(steps, [0, 1, 2]);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Subscription<E = Record> {
+    shared: Arc<Shared<E>>,
+}
+
+/// Why nothing was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// So many events were lost here, because the subscriber lagged. The next one can be received.
+    #[error("{0} events were lost, because the subscriber lagged")]
+    Lagged(u64),
+    /// There is nothing at present.
+    #[error("there is no event at present")]
+    Empty,
+    /// The collector is gone, and everything was received.
+    #[error("the collector is gone")]
+    Closed,
+}
+
+struct Shared<E> {
+    queue: Mutex<Queue<E>>,
+    changed: Condvar,
+    /// 1 once the subscriber is gone.
+    is_over: PlainU64,
+}
+
+struct Queue<E> {
+    capacity: usize,
+    /// Batches, and the places in each of those events that fit and were not received.
+    batches: VecDeque<(Batch<E>, VecDeque<usize>)>,
+    /// How many these are in all.
+    events: usize,
+    lost: u64,
+    told: u64,
+    waker: Option<Waker>,
+    is_closed: bool,
+}
+
+/// The default capacity.
+const CAPACITY: usize = 1000;
+
+/// Names subscriptions.
+static NEXT: PlainU64 = PlainU64::new(1);
+
+impl<E: Event + Clone> Collector<E> {
+    /// Receives events as they are delivered, whose names the pattern stands for, and holds 1,000 of them. A text that is no
+    /// [`Pattern`] stands for itself. What nobody subscribes to costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// The worker is gone, or this is a forked child.
+    pub fn subscribe(&self, pattern: impl Into<Pattern>) -> Result<Subscription<E>, SinkChangeError> {
+        self.subscribe_with(pattern, CAPACITY)
+    }
+
+    /// The same with another capacity, in events; of none is one of one. As batches are shared, the memory that is held is
+    /// that of the batches in which these events lie.
+    ///
+    /// # Errors
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    pub fn subscribe_with(
+        &self,
+        pattern: impl Into<Pattern>,
+        capacity: usize,
+    ) -> Result<Subscription<E>, SinkChangeError> {
+        let queue = Queue {
+            capacity: capacity.max(1),
+            batches: VecDeque::new(),
+            events: 0,
+            lost: 0,
+            told: 0,
+            waker: None,
+            is_closed: false,
+        };
+        let shared = Shared { queue: Mutex::new(queue), changed: Condvar::new(), is_over: PlainU64::new(0) };
+        let shared = Arc::new(shared);
+        let name = format!("subscription-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.add_sink(Tap { shared: Arc::clone(&shared), name, pattern: pattern.into() })?;
+        Ok(Subscription { shared })
+    }
+}
+
+/// What is received: an event in its batch, to be cloned without the lock.
+type Taken<E> = Result<(Batch<E>, usize), RecvError>;
+
+impl<E> Queue<E> {
+    fn take(&mut self) -> Taken<E> {
+        if self.lost > self.told {
+            let lagged = self.lost - self.told;
+            self.told = self.lost;
+            return Err(RecvError::Lagged(lagged));
+        }
+        let Some((batch, places)) = self.batches.front_mut() else {
+            return Err(if self.is_closed { RecvError::Closed } else { RecvError::Empty });
+        };
+        // A batch without a place left does not stay.
+        let place = places.pop_front().unwrap_or_default();
+        self.events -= 1;
+        let batch = if places.is_empty() {
+            self.batches.pop_front().map(|(batch, _)| batch)
+        } else {
+            Some(batch.clone())
+        };
+        batch.map(|batch| (batch, place)).ok_or(RecvError::Empty)
+    }
+
+    /// Takes events in; the batches of those that are lost for them come out.
+    fn put(&mut self, batch: Batch<E>, places: VecDeque<usize>) -> Vec<Batch<E>> {
+        self.events += places.len();
+        self.batches.push_back((batch, places));
+        let mut ended = Vec::new();
+        while self.events > self.capacity
+            && let Some((_, places)) = self.batches.front_mut()
+        {
+            let lost = places.len().min(self.events - self.capacity);
+            places.drain(..lost);
+            self.events -= lost;
+            self.lost += lost as u64;
+            if places.is_empty() {
+                ended.extend(self.batches.pop_front().map(|(batch, _)| batch));
+            }
+        }
+        ended
+    }
+}
+
+impl<E: Event + Clone> Subscription<E> {
+    /// The next event, as soon as there is one.
+    ///
+    /// # Errors
+    ///
+    /// Events were lost here; or the collector is gone.
+    pub fn recv(&self) -> Result<E, RecvError> {
+        self.recv_until(None)
+    }
+
+    /// The same, within `longest`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Self::recv), or there was none in time ([`RecvError::Empty`]).
+    pub fn recv_timeout(&self, longest: Duration) -> Result<E, RecvError> {
+        self.recv_until(deadline_in(longest))
+    }
+
+    /// The next event, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv_timeout`](Self::recv_timeout).
+    pub fn try_recv(&self) -> Result<E, RecvError> {
+        let taken = self.shared.queue.lock().take();
+        given(taken)
+    }
+
+    /// Waits for one event after the other, until the collector is gone. Losses are passed over ([`lost`](Self::lost)).
+    pub fn iter(&self) -> Events<'_, E> {
+        Events(self)
+    }
+
+    /// How many events can be received.
+    pub fn len(&self) -> usize {
+        self.shared.queue.lock().events
+    }
+
+    /// Whether none can be received.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many events were lost so far, told or not.
+    pub fn lost(&self) -> u64 {
+        self.shared.queue.lock().lost
+    }
+
+    fn recv_until(&self, deadline: Option<Instant>) -> Result<E, RecvError> {
+        let mut queue = self.shared.queue.lock();
+        let taken = loop {
+            match queue.take() {
+                Err(RecvError::Empty) if !self.shared.changed.wait_until(&mut queue, deadline) => {}
+                taken => break taken,
+            }
+        };
+        drop(queue);
+        given(taken)
+    }
+
+    /// The next event, or the waker is left. Losses are passed over.
+    #[cfg_attr(not(feature = "futures"), allow(dead_code, reason = "a `Stream` alone waits so"))]
+    pub(crate) fn poll_next_event(&self, waker: &Waker) -> Poll<Option<E>> {
+        let mut queue = self.shared.queue.lock();
+        loop {
+            let taken = match queue.take() {
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return Poll::Ready(None),
+                Err(RecvError::Empty) => {
+                    // Foreign code, and so is the drop of the one before: without the lock.
+                    drop(queue);
+                    let (waker, mut again) = (waker.clone(), self.shared.queue.lock());
+                    let before = again.waker.replace(waker);
+                    let is_quiet = again.batches.is_empty() && !again.is_closed;
+                    drop(again);
+                    drop(before);
+                    if is_quiet {
+                        return Poll::Pending;
+                    }
+                    queue = self.shared.queue.lock();
+                    continue;
+                }
+                taken => taken,
+            };
+            drop(queue);
+            return Poll::Ready(given(taken).ok());
+        }
+    }
+}
+
+/// Clones an event out of its batch, which may end here.
+fn given<E: Clone>(taken: Taken<E>) -> Result<E, RecvError> {
+    let (batch, place) = taken?;
+    batch.events().get(place).cloned().ok_or(RecvError::Empty)
+}
+
+/// The events of a [`Subscription`], one after the other. Made by [`Subscription::iter`].
+#[derive(Debug)]
+pub struct Events<'a, E = Record>(&'a Subscription<E>);
+
+impl<E: Event + Clone> Iterator for Events<'_, E> {
+    type Item = E;
+
+    fn next(&mut self) -> Option<E> {
+        loop {
+            match self.0.recv() {
+                Ok(event) => return Some(event),
+                Err(RecvError::Closed) => return None,
+                Err(RecvError::Lagged(_) | RecvError::Empty) => {}
+            }
+        }
+    }
+}
+
+impl<'a, E: Event + Clone> IntoIterator for &'a Subscription<E> {
+    type Item = E;
+    type IntoIter = Events<'a, E>;
+
+    fn into_iter(self) -> Events<'a, E> {
+        self.iter()
+    }
+}
+
+impl<E> Drop for Subscription<E> {
+    fn drop(&mut self) {
+        self.shared.is_over.store(1, Ordering::Relaxed);
+        let batches = std::mem::take(&mut self.shared.queue.lock().batches);
+        // Events may end here: not under the lock.
+        drop(batches);
+    }
+}
+
+/// The worker's end.
+struct Tap<E> {
+    shared: Arc<Shared<E>>,
+    name: String,
+    pattern: Pattern,
+}
+
+impl<E: Event> Sink<E> for Tap<E> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.is_over.load(Ordering::Relaxed) != 0
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let fits = |(place, event): (usize, &E)| self.pattern.matches(event.name()).then_some(place);
+        let places: VecDeque<usize> = batch.iter().enumerate().filter_map(fits).collect();
+        if places.is_empty() || self.is_over() {
+            return Ok(());
+        }
+        let mut queue = self.shared.queue.lock();
+        let ended = queue.put(batch.clone(), places);
+        let waker = queue.waker.take();
+        drop(queue);
+        self.shared.changed.notify_all();
+        waker.into_iter().for_each(wake_quietly);
+        drop(ended);
+        Ok(())
+    }
+}
+
+impl<E> Drop for Tap<E> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue.lock();
+        queue.is_closed = true;
+        let waker = queue.waker.take();
+        drop(queue);
+        self.shared.changed.notify_all();
+        waker.into_iter().for_each(wake_quietly);
+    }
+}
+
+impl<E> fmt::Debug for Subscription<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = self.shared.queue.lock();
+        let (events, lost) = (queue.events, queue.lost);
+        drop(queue);
+        f.debug_struct("Subscription").field("len", &events).field("lost", &lost).finish_non_exhaustive()
+    }
+}
