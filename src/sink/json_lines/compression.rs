@@ -46,7 +46,7 @@ impl Compressor {
             let (path, shared) = (self.path.clone(), Arc::clone(&self.shared));
             let body = move || {
                 if let Err(error) = shared.compress_all(&path) {
-                    *shared.error.lock() = Some(error);
+                    shared.note(error);
                 }
             };
             self.thread = Some(sync::spawn("forebay-zstd", None, body)?);
@@ -66,9 +66,9 @@ impl Drop for Compressor {
 }
 
 impl Shared {
-    /// Compresses all files, those that are closed meanwhile included; the first error, with which it goes on.
+    /// Compresses all files, those that are closed meanwhile included. It goes on behind one that fails.
     fn compress_all(&self, path: &Path) -> io::Result<()> {
-        let (mut first, mut last) = (Ok(()), 0);
+        let mut last = 0;
         while let Some(next) =
             closed(path)?.into_iter().find(|closed| !closed.is_compressed && closed.number > last)
         {
@@ -76,13 +76,20 @@ impl Shared {
             match self.compress(&next.path) {
                 // Only so many are kept.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !next.path.exists() => {}
-                compressed => first = first.and(compressed),
+                // Told now: there may be more to do for long.
+                Err(error) => self.note(error),
+                Ok(()) => {}
             }
             if self.is_over() {
                 break;
             }
         }
-        first
+        Ok(())
+    }
+
+    /// The first error since it was last asked is told.
+    fn note(&self, error: io::Error) {
+        self.error.lock().get_or_insert(error);
     }
 
     fn compress(&self, path: &Path) -> io::Result<()> {
