@@ -100,12 +100,20 @@ fn a_flush_under_saturating_load_ends_and_covers_what_came_before() {
         .start()
         .unwrap();
     let (is_over, offered) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (pause, paused) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     collector.collect(Marked(None));
                     offered.fetch_add(1, Ordering::Relaxed);
+                    if pause.load(Ordering::SeqCst) {
+                        paused.fetch_add(1, Ordering::SeqCst);
+                        while pause.load(Ordering::SeqCst) && !is_over.load(Ordering::Relaxed) {
+                            std::thread::yield_now();
+                        }
+                        paused.fetch_sub(1, Ordering::SeqCst);
+                    }
                 }
             });
         }
@@ -116,8 +124,12 @@ fn a_flush_under_saturating_load_ends_and_covers_what_came_before() {
             offered.fetch_add(1, Ordering::Relaxed);
             // Nobody stops collecting, so a flush that waited for empty rings would not end.
             let _ = collector.flush_timeout(LONG).unwrap();
-            // Delivered and dropped, or evicted and dropped: it has left.
+            // It has left: delivered and dropped, or evicted and, once who evicted it goes on, dropped.
+            pause.store(true, Ordering::SeqCst);
+            until("nobody collects", || paused.load(Ordering::SeqCst) == 3);
             assert_eq!(Arc::strong_count(&mark), 1, "the event is still queued after the flush");
+            pause.store(false, Ordering::SeqCst);
+            until("all go on", || paused.load(Ordering::SeqCst) == 0);
         }
     });
     collector.stop().unwrap();
