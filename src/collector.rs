@@ -95,19 +95,24 @@ impl<E: Event> Collector<E> {
     /// allocate.
     #[inline(always)]
     pub fn collect(&self, event: impl Into<E>) -> Outcome {
-        if let Some(gate) = self.shared.settings.gate() {
+        match self.shared.settings.gate() {
+            None => self.collect_ungated(event.into()),
             // Out of line: to look at the event would keep it in memory on the way without a gate as well.
-            return match self.admit(gate, event) {
-                Ok(event) => self.collect_ungated(event),
-                Err(refused) => refused.reason.into(),
-            };
+            Some(gate) => self.collect_gated(gate, event.into()),
         }
-        self.collect_ungated(event)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn collect_gated(&self, gate: &Gate, event: E) -> Outcome {
+        match self.admit(gate, event) {
+            Ok(event) => self.collect_ungated(event),
+            Err(refused) => refused.reason.into(),
+        }
     }
 
     #[inline(always)]
-    fn collect_ungated(&self, event: impl Into<E>) -> Outcome {
-        let event = event.into();
+    fn collect_ungated(&self, event: E) -> Outcome {
         let priority = event.priority();
         let refused = |event, reason| self.shared.collect_late(priority, CollectError { event, reason });
         self.shared.offer(priority, event, |outcome| outcome, refused)
@@ -123,10 +128,10 @@ impl<E: Event> Collector<E> {
     ///
     /// The event was not taken, and is counted as rejected; here it is.
     pub fn try_collect(&self, event: impl Into<E>) -> Result<Outcome, CollectError<E>> {
-        let event = match self.shared.settings.gate() {
-            Some(gate) => self.admit(gate, event)?,
-            None => event.into(),
-        };
+        let mut event = event.into();
+        if let Some(gate) = self.shared.settings.gate() {
+            event = self.admit(gate, event)?;
+        }
         self.shared.offer(event.priority(), event, Ok, |event, reason| {
             self.shared.count_refusal(reason);
             Err(CollectError { event, reason })
@@ -134,10 +139,7 @@ impl<E: Event> Collector<E> {
     }
 
     /// Asks the gate; an event that is not let in is counted.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn admit(&self, gate: &Gate, event: impl Into<E>) -> Result<E, CollectError<E>> {
-        let event = event.into();
+    pub(crate) fn admit(&self, gate: &Gate, event: E) -> Result<E, CollectError<E>> {
         // A collector that takes no events says so, whatever the gate would say.
         if self.shared.phase.load().admits()
             && let Err(reason) = gate.admit(event.priority(), &event)

@@ -272,10 +272,14 @@ impl Config {
             ("low_capacity", self.low_capacity == before.low_capacity),
             ("shards", self.shards == before.shards),
             ("session_id", self.session_id == before.session_id),
+            ("gate.allow", self.gate.allow == before.gate.allow),
+            ("gate.deny", self.gate.deny == before.gate.deny),
+            ("gate.rules", self.gate.rules == before.gate.rules),
+            ("gate.seed", self.gate.seed == before.gate.seed),
         ];
         match fixed.into_iter().find(|(_, is_kept)| !is_kept) {
             Some((field, _)) => Err(ConfigError::Immutable { field }),
-            None => self.gate.keeps_what_is_fixed(&before.gate),
+            None => Ok(()),
         }
     }
 
@@ -323,7 +327,8 @@ impl Config {
     }
 }
 
-fn check(
+/// An error that names all three, unless the value is allowed.
+pub(crate) fn check(
     field: &'static str,
     value: impl ToString,
     allowed: &'static str,

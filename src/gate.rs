@@ -10,11 +10,12 @@ mod table;
 pub use sampling::Sampling;
 
 use crate::clock::Clock;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, check};
 use crate::error::Refusal;
 use crate::event::{Event, Priority};
 use crate::pattern::Pattern;
-use crate::sync::{Ordering, PlainU64, fetch_update};
+use crate::rate::Rate;
+use crate::sync::{OnceLock, Ordering, PlainU64, fetch_update};
 use sampling::{Sampler, chance};
 use table::{Table, Windows, hash};
 
@@ -119,37 +120,15 @@ const MOST_RULES: usize = 10_000;
 
 impl GateConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let invalid = |field, value: String, allowed| ConfigError::Invalid { field, value, allowed };
-        if self.rules.len() > MOST_RULES {
-            let rules = format!("{} rules", self.rules.len());
-            return Err(invalid("gate.rules", rules, "10000 rules or less"));
-        }
+        let rules = self.rules.len();
+        check("gate.rules", format!("{rules} rules"), "10000 rules or less", rules <= MOST_RULES)?;
         let sampled =
             self.rules.iter().filter_map(|rule| rule.sampling.map(|it| ("gate.rules.sampling", it)));
         for (field, sampling) in sampled.chain(self.sampling.map(|it| ("gate.sampling", it))) {
-            sampling.check().map_err(|(value, allowed)| invalid(field, value, allowed))?;
+            sampling.check().or_else(|(value, allowed)| check(field, value, allowed, false))?;
         }
-        if self.rate_limit == Some(0) {
-            return Err(invalid("gate.rate_limit", "0".to_owned(), "1 or more"));
-        }
-        if self.max_event_bytes == Some(0) {
-            return Err(invalid("gate.max_event_bytes", "0".to_owned(), "1 or more"));
-        }
-        Ok(())
-    }
-
-    /// Checks that what cannot change is that of `before`.
-    pub(crate) fn keeps_what_is_fixed(&self, before: &Self) -> Result<(), ConfigError> {
-        let fixed = [
-            ("gate.allow", self.allow == before.allow),
-            ("gate.deny", self.deny == before.deny),
-            ("gate.rules", self.rules == before.rules),
-            ("gate.seed", self.seed == before.seed),
-        ];
-        match fixed.into_iter().find(|(_, is_kept)| !is_kept) {
-            Some((field, _)) => Err(ConfigError::Immutable { field }),
-            None => Ok(()),
-        }
+        check("gate.rate_limit", 0, "1 or more", self.rate_limit != Some(0))?;
+        check("gate.max_event_bytes", 0, "1 or more", self.max_event_bytes != Some(0))
     }
 
     /// Whether everything is let in.
@@ -167,14 +146,14 @@ pub(crate) struct Gate {
     seed: Option<u64>,
     /// Random decisions so far, where they are the same in every run.
     decisions: PlainU64,
-    /// Counters of windows and turns, by name.
-    windows: Windows,
+    /// Counters of windows and turns, by name: there once something is sampled.
+    windows: OnceLock<Windows>,
     is_enabled: PlainU64,
     /// The number of the priority; lower numbers come first.
     lowest: PlainU64,
     sampler: Sampler,
-    /// Nanoseconds of one event, 0 without a limit; and when the next is on schedule.
-    increment: PlainU64,
+    /// Events a second, 0 without a limit; and when the next is on schedule.
+    per_second: PlainU64,
     due: PlainU64,
     /// `u64::MAX` without a limit.
     most_bytes: PlainU64,
@@ -186,8 +165,8 @@ struct Names {
     allow: Vec<Pattern>,
     deny: Vec<Pattern>,
     rules: Vec<(Pattern, Option<Priority>, Option<Sampler>)>,
-    /// What was decided before, by the hash of the name.
-    table: Table,
+    /// What was decided before, by the hash of the name. `None` where every name is let in by the general settings.
+    table: Option<Table>,
 }
 
 /// What the patterns say of a name.
@@ -205,22 +184,23 @@ impl Gate {
             .rules
             .iter()
             .map(|rule| (rule.pattern.clone(), rule.min_priority, rule.sampling.as_ref().map(Sampler::of)));
+        let is_asked = !(config.allow.is_empty() && config.deny.is_empty() && config.rules.is_empty());
         let names = Names {
             allow: config.allow.clone(),
             deny: config.deny.clone(),
             rules: rules.collect(),
-            table: Table::default(),
+            table: is_asked.then(Table::default),
         };
         let gate = Self {
             names,
             clock,
             seed: config.seed,
             decisions: PlainU64::new(0),
-            windows: Windows::default(),
+            windows: OnceLock::new(),
             is_enabled: PlainU64::new(1),
             lowest: PlainU64::new(0),
             sampler: Sampler::all(),
-            increment: PlainU64::new(0),
+            per_second: PlainU64::new(0),
             due: PlainU64::new(0),
             most_bytes: PlainU64::new(u64::MAX),
         };
@@ -230,12 +210,14 @@ impl Gate {
 
     /// Goes by what can change of these settings.
     pub(crate) fn set(&self, config: &GateConfig) {
-        let increment = config.rate_limit.map_or(0, |rate| 1_000_000_000 / u64::from(rate.max(1)));
         let most_bytes = config.max_event_bytes.map_or(u64::MAX, |bytes| bytes as u64);
         self.is_enabled.store(u64::from(config.enabled), Ordering::Relaxed);
         self.lowest.store(config.min_priority as u64, Ordering::Relaxed);
+        if config.sampling.is_some() || config.rules.iter().any(|rule| rule.sampling.is_some()) {
+            self.windows.get_or_init(Windows::default);
+        }
         self.sampler.set(config.sampling.as_ref());
-        self.increment.store(increment, Ordering::Relaxed);
+        self.per_second.store(config.rate_limit.map_or(0, u64::from), Ordering::Relaxed);
         self.most_bytes.store(most_bytes, Ordering::Relaxed);
     }
 
@@ -247,17 +229,7 @@ impl Gate {
         if priority == Priority::Critical {
             return Ok(());
         }
-        let name = hash(event.name());
-        let verdict = self.names.verdict(name, || event.name());
-        let (lowest, sampler) = match verdict {
-            Verdict::Denied => return Err(Refusal::Filtered),
-            Verdict::Allowed => (None, &self.sampler),
-            Verdict::Rule(rule) => match self.names.rules.get(rule) {
-                Some((_, lowest, sampler)) => (*lowest, sampler.as_ref().unwrap_or(&self.sampler)),
-                None => (None, &self.sampler),
-            },
-        };
-        let lowest = lowest.map_or_else(|| self.lowest.load(Ordering::Relaxed), |lowest| lowest as u64);
+        let Some((lowest, sampler)) = self.settings_of(event.name()) else { return Err(Refusal::Filtered) };
         // 0 is critical, 2 is low.
         if priority as u64 > lowest {
             return Err(Refusal::Filtered);
@@ -266,8 +238,14 @@ impl Gate {
         if most_bytes != u64::MAX && event.size_hint() as u64 > most_bytes {
             return Err(Refusal::Oversize);
         }
-        let now = || self.clock.nanos();
-        if !sampler.keeps(self.windows.of(name), now, || self.chance(), || event.correlation_id()) {
+        if let Some(windows) = self.windows.get()
+            && !sampler.keeps(
+                || windows.of(hash(event.name())),
+                || self.clock.nanos(),
+                || self.chance(),
+                || event.correlation_id(),
+            )
+        {
             return Err(Refusal::SampledOut);
         }
         if !self.is_in_time() {
@@ -278,52 +256,44 @@ impl Gate {
 
     /// Whether events of that name, of normal priority, may be let in.
     pub(crate) fn enabled(&self, name: &str) -> bool {
-        if self.is_enabled.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        let lowest = match self.names.verdict(hash(name), || name) {
-            Verdict::Denied => return false,
+        self.is_enabled.load(Ordering::Relaxed) != 0
+            && self.settings_of(name).is_some_and(|(lowest, _)| Priority::Normal as u64 <= lowest)
+    }
+
+    /// The number of the lowest priority that is let in under that name, and the sampling; `None` if nothing is.
+    fn settings_of(&self, name: &str) -> Option<(u64, &Sampler)> {
+        let rule = match self.names.verdict(name) {
+            Verdict::Denied => return None,
             Verdict::Allowed => None,
-            Verdict::Rule(rule) => self.names.rules.get(rule).and_then(|(_, lowest, _)| *lowest),
+            Verdict::Rule(rule) => self.names.rules.get(rule),
         };
+        let (lowest, sampler) = rule.map_or((None, None), |(_, lowest, sampler)| (*lowest, sampler.as_ref()));
         let lowest = lowest.map_or_else(|| self.lowest.load(Ordering::Relaxed), |lowest| lowest as u64);
-        Priority::Normal as u64 <= lowest
+        Some((lowest, sampler.unwrap_or(&self.sampler)))
     }
 
     /// From 0 to 1, without 1.
     fn chance(&self) -> f64 {
         match self.seed {
             None => fastrand::f64(),
-            Some(seed) => chance(seed ^ hash_of(self.decisions.fetch_add(1, Ordering::Relaxed))),
+            Some(seed) => chance(seed.wrapping_add(self.decisions.fetch_add(1, Ordering::Relaxed))),
         }
     }
 
-    /// The generic cell rate algorithm, as in [`Gcra`](crate::rate), on one atomic number.
     fn is_in_time(&self) -> bool {
-        let increment = self.increment.load(Ordering::Relaxed);
-        if increment == 0 {
+        let per_second = self.per_second.load(Ordering::Relaxed) as u32;
+        if per_second == 0 {
             return true;
         }
-        let now = self.clock.nanos();
-        let tolerance = 1_000_000_000 - increment;
-        fetch_update(&self.due, |due| {
-            let due = due.max(now);
-            (due <= now.saturating_add(tolerance)).then(|| due.saturating_add(increment))
-        })
+        let (rate, now) = (Rate::new(per_second, per_second), self.clock.nanos());
+        fetch_update(&self.due, |due| rate.next(due, now).ok())
     }
-}
-
-/// Spreads a counter.
-fn hash_of(number: u64) -> u64 {
-    number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Names {
-    fn verdict<'a>(&self, hash: u64, name: impl FnOnce() -> &'a str) -> Verdict {
-        if self.allow.is_empty() && self.deny.is_empty() && self.rules.is_empty() {
-            return Verdict::Allowed;
-        }
-        let code = self.table.get_or_put(hash, || match self.decide(name()) {
+    fn verdict(&self, name: &str) -> Verdict {
+        let Some(table) = &self.table else { return Verdict::Allowed };
+        let code = table.get_or_put(hash(name), || match self.decide(name) {
             Verdict::Denied => 0,
             Verdict::Allowed => 1,
             Verdict::Rule(rule) => 2 + rule as u16,

@@ -1,34 +1,51 @@
-//! A rate limit: the generic cell rate algorithm (ITU-T I.371, as a virtual schedule), which holds one number.
+//! A rate limit: the generic cell rate algorithm (ITU-T I.371, as a virtual schedule), which remembers one number.
 
 use std::time::Duration;
 
-/// So many events a second, and so many at once. Goes by whatever clock it is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Gcra {
+/// So many events a second, and so many at once. Goes by whatever clock it is given, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
     /// Nanoseconds of one event.
     increment: u64,
     /// How far ahead of its schedule an event may come.
     tolerance: u64,
-    /// When the next event is on schedule, in nanoseconds: the theoretical arrival time.
-    due: u64,
 }
 
-impl Gcra {
+impl Rate {
     /// Both at least 1.
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         let increment = 1_000_000_000 / u64::from(per_second.max(1));
-        Self { increment, tolerance: increment * u64::from(burst.max(1) - 1), due: 0 }
+        Self { increment, tolerance: increment * u64::from(burst.max(1) - 1) }
+    }
+
+    /// Takes an event at `now`, where the next one is on schedule at `due` (the theoretical arrival time): when the one after
+    /// it is; or how long until one may come.
+    pub(crate) fn next(self, due: u64, now: u64) -> Result<u64, u64> {
+        let due = due.max(now);
+        match due.saturating_sub(self.tolerance).saturating_sub(now) {
+            0 => Ok(due.saturating_add(self.increment)),
+            wait => Err(wait),
+        }
+    }
+}
+
+/// A rate at work on one thread, which counts its time from its begin.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    rate: Rate,
+    due: u64,
+}
+
+impl Pace {
+    /// Up to a second's worth at once.
+    pub(crate) fn new(per_second: u32) -> Self {
+        Self { rate: Rate::new(per_second, per_second), due: 0 }
     }
 
     /// Takes an event at `now`, or says how long until one may come.
     pub(crate) fn take(&mut self, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let due = self.due.max(now);
-        let wait = due.saturating_sub(self.tolerance).saturating_sub(now);
-        if wait > 0 {
-            return Err(Duration::from_nanos(wait));
-        }
-        self.due = due.saturating_add(self.increment);
+        self.due = self.rate.next(self.due, now).map_err(Duration::from_nanos)?;
         Ok(())
     }
 }
@@ -54,7 +71,7 @@ mod tests {
             let quota = Quota::per_second(NonZeroU32::new(rate).unwrap()).allow_burst(NonZeroU32::new(burst).unwrap());
             let clock = FakeRelativeClock::default();
             let theirs = RateLimiter::direct_with_clock(quota, clock.clone());
-            let (mut ours, mut now) = (Gcra::new(rate, burst), Duration::ZERO);
+            let (mut ours, mut now) = (Pace { rate: Rate::new(rate, burst), due: 0 }, Duration::ZERO);
             for pause in pauses {
                 clock.advance(Duration::from_nanos(pause));
                 now += Duration::from_nanos(pause);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::table::{Window, hash};
+use super::table::{Window, hash, mix};
 use crate::sync::{Ordering, PlainU64};
 
 /// Which part of the events is let in. Counted by name; of some ten thousand names, two may share a counter.
@@ -42,12 +42,12 @@ impl Sampling {
     pub(super) fn check(&self) -> Result<(), (String, &'static str)> {
         const RATE: &str = "a rate from 0 to 1";
         const WINDOW: &str = "a window of a millisecond to a day";
-        let (minute, day) = (Duration::from_millis(1), Duration::from_secs(24 * 3600));
+        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(24 * 3600));
         match *self {
             Self::Rate { rate, .. } | Self::Keyed { rate } if !(0.0..=1.0).contains(&rate) => {
                 Err((format!("a rate of {rate}"), RATE))
             }
-            Self::Rate { window, .. } if !(minute..=day).contains(&window) => {
+            Self::Rate { window, .. } if !(shortest..=longest).contains(&window) => {
                 Err((format!("a window of {window:?}"), WINDOW))
             }
             Self::Every { nth: 0 } | Self::FirstThenEvery { every: 0, .. } => {
@@ -107,7 +107,7 @@ impl Sampler {
     /// Whether an event is let in, by the counter of its name, the time, chance, and its correlation id.
     pub(super) fn keeps<'a>(
         &self,
-        window: &Window,
+        window: impl FnOnce() -> &'a Window,
         now: impl FnOnce() -> u64,
         by_chance: impl FnOnce() -> f64,
         id: impl FnOnce() -> Option<&'a str>,
@@ -118,17 +118,21 @@ impl Sampler {
         match self.kind.load(Ordering::Relaxed) {
             RATE => {
                 let number = now() / every;
-                if first > 0 && window.is_among_first(number, first) {
+                if first == 0 {
+                    return by_chance() < rate();
+                }
+                let window = window();
+                if window.is_among_first(number, first) {
                     return true;
                 }
                 let is_in = by_chance() < rate();
-                if is_in && first > 0 {
+                if is_in {
                     window.count(number);
                 }
                 is_in
             }
             TURNS => {
-                let before = window.next_turn();
+                let before = window().next_turn();
                 before < first || (before - first + 1).is_multiple_of(every)
             }
             KEYED => id().is_none_or(|id| chance(hash(id)) < rate()),
@@ -137,10 +141,7 @@ impl Sampler {
     }
 }
 
-/// A number from 0 to 1, without 1, from 64 bits that need not be random: the mixing of SplitMix64 (Steele, Lea, Flood 2014).
+/// A number from 0 to 1, without 1, from 64 bits that need not be random.
 pub(super) fn chance(bits: u64) -> f64 {
-    let mut mixed = bits;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    (mix(bits) >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,14 +1,20 @@
 //! What is remembered of names, in tables of a fixed size that are read and written without a lock.
 
-use std::hash::{DefaultHasher, Hasher};
-
 use crate::sync::{Ordering, PlainU64, fetch_update};
 
-/// The hash of a name or an id; the same in every process.
+/// The hash of a name or an id: FNV-1a (Fowler, Noll, Vo), mixed. The same in every process, whatever compiler made it, which
+/// the standard library's does not promise: processes that sample by an id must agree.
 pub(super) fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(text.as_bytes());
-    hasher.finish()
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv))
+}
+
+/// A step of SplitMix64 (Steele, Lea, Flood 2014): every bit depends on every bit.
+pub(super) fn mix(bits: u64) -> u64 {
+    let mut mixed = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Verdicts on names. An entry is the upper 48 bits of the hash, which the place does not tell, and the verdict plus one; a
@@ -88,5 +94,19 @@ impl Window {
 
     fn word(number: u64, count: u64) -> u64 {
         number << 32 | count.min(0xffff_ffff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_those_of_every_other_process() {
+        // The published vectors of FNV-1a for "" and "a", one step of SplitMix64 further.
+        assert_eq!(hash(""), mix(0xcbf2_9ce4_8422_2325));
+        assert_eq!(hash("a"), mix(0xaf63_dc4c_8601_ec8c));
+        // The first number of SplitMix64 from seed 0.
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
     }
 }

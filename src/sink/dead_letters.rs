@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::{Account, Fate, PendingFlush, Sink, SinkError, forward};
 use crate::batch::{Batch, destroy};
 use crate::event::{Event, Record};
-use crate::rate::Gcra;
+use crate::rate::Pace;
 use crate::sync::{Arc, Mutex, Ordering, PlainU64, guarded};
 
 /// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
@@ -54,7 +54,7 @@ struct Letters<E> {
     most: usize,
     letters: VecDeque<Kept<E>>,
     forgotten: u64,
-    pace: Option<Gcra>,
+    pace: Option<Pace>,
     /// The clock of the pace counts from here.
     begun: Instant,
 }
@@ -111,7 +111,7 @@ impl<E> DeadLetters<E> {
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
         let mut letters = self.shared.lock();
         letters.letters.iter_mut().for_each(|kept| kept.is_due = true);
-        letters.pace = per_second.map(|rate| Gcra::new(rate.max(1), rate.max(1)));
+        letters.pace = per_second.map(Pace::new);
         letters.begun = Instant::now();
         letters.letters.len()
     }

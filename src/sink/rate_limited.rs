@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Account, PendingFlush, Sink, SinkError, forward};
 use crate::batch::Batch;
 use crate::event::Record;
-use crate::rate::Gcra;
+use crate::rate::Pace;
 
 /// A sink that gets so many events a second in the long run, up to a second's worth at once. Made by
 /// [`Sink::rate_limited`].
@@ -16,7 +16,7 @@ use crate::rate::Gcra;
 /// [`retry`](Sink::retry) does, and what comes faster for long overflows that thread's queue.
 pub struct RateLimited<S, E = Record> {
     sink: S,
-    limit: Gcra,
+    limit: Pace,
     begun: Instant,
     account: Account,
     of: PhantomData<fn(&E)>,
@@ -24,8 +24,13 @@ pub struct RateLimited<S, E = Record> {
 
 impl<S, E> RateLimited<S, E> {
     pub(super) fn new(sink: S, per_second: u32) -> Self {
-        let limit = Gcra::new(per_second, per_second);
-        Self { sink, limit, begun: Instant::now(), account: Account::nobody(), of: PhantomData }
+        Self {
+            sink,
+            limit: Pace::new(per_second),
+            begun: Instant::now(),
+            account: Account::nobody(),
+            of: PhantomData,
+        }
     }
 }
 
