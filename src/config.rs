@@ -185,7 +185,7 @@ pub enum ConfigError {
     #[error("{field} is {value}, allowed is {allowed}")]
     #[non_exhaustive]
     Invalid {
-        /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy).
+        /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy), or of another builder.
         field: &'static str,
         /// The value it has.
         value: String,

@@ -91,8 +91,8 @@ impl Asked {
 impl<E: Event> Control<E> {
     pub(crate) fn new(crew: Crew<E>) -> Self {
         let crew = Station::Here(Box::new(crew));
-        let (asked, added, late) = Default::default();
-        let desk = Desk { asked, added, crew, late, thread: None, run: 0 };
+        let (added, late) = (Vec::new(), Vec::new());
+        let desk = Desk { asked: Asked::default(), added, crew, late, thread: None, run: 0 };
         Self { desk: Mutex::new(desk), ended: Condvar::new() }
     }
 

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::training;
 use crate::collector::{Collector, Outcome};
+use crate::config::ConfigError;
 use crate::control::Reply;
 use crate::error::FlushError;
 use crate::event::{Fields, Priority, Record};
@@ -104,21 +105,13 @@ enum Stage {
     Told,
 }
 
-/// Why a run could not start.
+/// Why a run could not start, or its end not be told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// A setting is outside of what is allowed.
-    #[error("{field} is {value}, allowed is {allowed}")]
-    #[non_exhaustive]
-    Invalid {
-        /// Which setting.
-        field: &'static str,
-        /// The value it has.
-        value: String,
-        /// The values it may have.
-        allowed: &'static str,
-    },
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
     /// The environment does not say which process of the run this is.
     #[error(transparent)]
     Rank(#[from] RankError),

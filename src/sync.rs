@@ -26,8 +26,6 @@ pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
 /// Not modelled either: for signal handlers.
 #[cfg(feature = "signals")]
 pub(crate) type PlainBool = std::sync::atomic::AtomicBool;
-#[cfg(feature = "signals")]
-pub(crate) type PlainUsize = std::sync::atomic::AtomicUsize;
 
 /// Changes a number as `change` says, unless that is not at all; whether it was changed.
 pub(crate) fn fetch_update(number: &PlainU64, change: impl FnMut(u64) -> Option<u64>) -> bool {

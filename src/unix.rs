@@ -12,15 +12,15 @@
 
 pub(crate) use imp::{ForkWatch, at_exit, watch_forks};
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
-pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, watch_forks_for_signals};
+pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 
 #[cfg(all(unix, not(forebay_loom)))]
 mod imp {
     #![allow(unsafe_code)]
 
-    use crate::sync::{Arc, Mutex, OnceLock, Ordering, PlainU64, Weak};
     #[cfg(feature = "signals")]
-    use crate::sync::{PlainBool, PlainUsize};
+    use crate::sync::PlainBool;
+    use crate::sync::{Arc, Mutex, OnceLock, Ordering, PlainU64, Weak};
     use crate::wake::Phase;
 
     /// One entry of the list of collectors. Entries are never freed, so that the hook can walk along them
@@ -44,8 +44,8 @@ mod imp {
         pub(crate) signal: i32,
         /// The signal has its default effect: nobody watches it, or nobody can in a forked child.
         pub(crate) is_default: OnceLock<Arc<PlainBool>>,
-        /// The signal, once it came.
-        pub(crate) came: OnceLock<Arc<PlainUsize>>,
+        /// It came since the last fork began.
+        pub(crate) came: OnceLock<Arc<PlainBool>>,
         /// It had its default effect before it was watched: nobody else was there to see to it.
         pub(crate) had_default: PlainBool,
     }
@@ -84,7 +84,7 @@ mod imp {
 
     /// Sees to it that a forked child finds this phase `Orphaned`.
     pub(crate) fn watch_forks(phase: &Arc<Phase>) -> ForkWatch {
-        hook();
+        hook_forks();
         let mut link = &FIRST;
         loop {
             let free = || Entry {
@@ -112,12 +112,8 @@ mod imp {
         }
     }
 
-    #[cfg(feature = "signals")]
-    pub(crate) fn watch_forks_for_signals() {
-        hook();
-    }
-
-    fn hook() {
+    /// Has the hooks below called at every fork from now on.
+    pub(crate) fn hook_forks() {
         HOOKED.get_or_init(|| {
             // SAFETY: both are functions without arguments that live as long as the program, as
             // pthread_atfork(3) asks. They allocate nothing and wait for no lock, as a child of a process
@@ -153,7 +149,7 @@ mod imp {
     extern "C" fn prepare() {
         #[cfg(feature = "signals")]
         for came in SIGNALS.iter().filter_map(|slot| slot.came.get()) {
-            came.store(0, Ordering::SeqCst);
+            came.store(false, Ordering::SeqCst);
         }
     }
 
@@ -164,7 +160,7 @@ mod imp {
             let (Some(is_default), Some(came)) = (slot.is_default.get(), slot.came.get()) else { continue };
             if slot.had_default.load(Ordering::SeqCst) {
                 is_default.store(true, Ordering::SeqCst);
-                if came.load(Ordering::SeqCst) != 0 {
+                if came.load(Ordering::SeqCst) {
                     // It came between the fork and here.
                     // SAFETY: a signal that has a handler.
                     unsafe { libc::raise(slot.signal) };

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Life, Rank, RunError, Stage, TrainingRun, failed, last_panic};
 use crate::catalog::training;
 use crate::collector::Collector;
+use crate::config::check;
 use crate::control::Reply;
 use crate::error::FlushError;
 use crate::event::{Fields, Record};
@@ -147,13 +148,4 @@ impl RunBuilder {
             }
         }
     }
-}
-
-fn check(
-    field: &'static str,
-    value: String,
-    allowed: &'static str,
-    is_allowed: bool,
-) -> Result<(), RunError> {
-    if is_allowed { Ok(()) } else { Err(RunError::Invalid { field, value, allowed }) }
 }

@@ -5,17 +5,18 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag::{register_conditional_default, register_usize};
+use signal_hook::flag::{register, register_conditional_default};
 use signal_hook::iterator;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 
 use super::{Life, TrainingRun};
 use crate::catalog::training;
 use crate::collector::Collector;
+use crate::config::{ConfigError, check};
 use crate::control::Reply;
 use crate::event::Event;
-use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64, PlainUsize};
-use crate::unix::{SIGNALS, SignalSlot, has_default_effect, watch_forks_for_signals};
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64};
+use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 
 /// Sees SIGTERM and SIGINT come, on a thread of its own (feature `signals`, Unix).
 ///
@@ -98,23 +99,12 @@ static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalsError {
-    /// A setting is outside of what is allowed.
-    #[error("{field} is {value}, allowed is {allowed}")]
-    #[non_exhaustive]
-    Invalid {
-        /// Which setting.
-        field: &'static str,
-        /// The value it has.
-        value: String,
-        /// The values it may have.
-        allowed: &'static str,
-    },
+    /// A signal that is not allowed.
+    #[error(transparent)]
+    Signal(#[from] ConfigError),
     /// The system refused.
     #[error("cannot watch signals: {0}")]
     System(#[from] io::Error),
-    /// The thread that is told of signals is not there.
-    #[error("nobody listens to signals")]
-    NoListener,
 }
 
 impl Signals {
@@ -175,21 +165,24 @@ impl SignalsBuilder {
     /// then, unless they are watched already.
     pub fn start(self) -> Result<Signals, SignalsError> {
         let slot = |signal: &i32| SIGNALS.iter().find(|slot| slot.signal == *signal);
-        if let Some(signal) = self.signals.iter().find(|signal| slot(signal).is_none()) {
-            let allowed = "the number of SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 or SIGUSR2";
-            return Err(SignalsError::Invalid { field: "signal", value: signal.to_string(), allowed });
+        let allowed = "the number of SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 or SIGUSR2";
+        for signal in &self.signals {
+            check("signal", signal, allowed, slot(signal).is_some())?;
         }
-        watch_forks_for_signals();
+        hook_forks();
         let mut listener = LISTENER.lock();
         for slot in self.signals.iter().filter_map(slot) {
             prepare(slot)?;
         }
-        // Those of a forked child's parent are not ours.
         let process = std::process::id();
-        if listener.as_ref().is_none_or(|listener| listener.process != process) {
-            std::mem::forget(listener.replace(Listener::start(process)?));
+        if listener.as_ref().is_some_and(|listener| listener.process != process) {
+            // That of a forked child's parent.
+            std::mem::forget(listener.take());
         }
-        let Some(listener) = &mut *listener else { return Err(SignalsError::NoListener) };
+        let listener = match &mut *listener {
+            Some(listener) => listener,
+            none => none.insert(Listener::start(process)?),
+        };
         for signal in &self.signals {
             listener.handle.add_signal(*signal)?;
         }
@@ -214,8 +207,8 @@ fn prepare(slot: &'static SignalSlot) -> io::Result<()> {
     if slot.is_default.get().is_none() {
         let had_default = has_default_effect(slot.signal);
         slot.had_default.store(had_default, Ordering::SeqCst);
-        let (is_default, came) = (Arc::new(PlainBool::new(had_default)), Arc::new(PlainUsize::new(0)));
-        register_usize(slot.signal, Arc::clone(&came), 1)?;
+        let (is_default, came) = (Arc::new(PlainBool::new(had_default)), Arc::new(PlainBool::new(false)));
+        register(slot.signal, Arc::clone(&came))?;
         register_conditional_default(slot.signal, Arc::clone(&is_default))?;
         // In this order: the hook of a fork looks at both.
         _ = slot.came.set(came);
@@ -259,12 +252,22 @@ fn tell(signal: i32) {
         end(first as i32);
     }
     watches.retain(|watch| watch.signals.contains(&signal));
+    let plan_of = |watch: Arc<Watch>| {
+        let plan = watch.plan.lock().take();
+        plan.map(|plan| (watch, plan))
+    };
+    let plans: Vec<_> = watches.into_iter().filter_map(plan_of).collect();
+    if plans.is_empty()
+        && SIGNALS.iter().any(|slot| slot.signal == signal && slot.had_default.load(Ordering::SeqCst))
+    {
+        // Who watched it was dropped since it came.
+        end(signal);
+    }
     // How many are not done, and whether one of those who are leaves the process to us.
-    let (left, is_ours) = (Arc::new(PlainU64::new(watches.len() as u64)), Arc::new(PlainBool::new(false)));
-    for watch in &watches {
+    let (left, is_ours) = (Arc::new(PlainU64::new(plans.len() as u64)), Arc::new(PlainBool::new(false)));
+    for (watch, plan) in plans {
         watch.received.store(signal as u64, Ordering::Relaxed);
-        let Some(plan) = watch.plan.lock().take() else { continue };
-        let (own, left, is_ours) = (Arc::clone(watch), Arc::clone(&left), Arc::clone(&is_ours));
+        let (own, left, is_ours) = (Arc::clone(&watch), Arc::clone(&left), Arc::clone(&is_ours));
         let finish = move || {
             is_ours.fetch_or(own.finish(signal, plan), Ordering::SeqCst);
             if left.fetch_sub(1, Ordering::SeqCst) == 1 && is_ours.load(Ordering::SeqCst) {
@@ -278,10 +281,9 @@ fn tell(signal: i32) {
             Err(_) => end(signal),
         }
         drop(finisher);
-        let late = Arc::clone(watch);
         // Whatever hangs: the grace period is an end.
         let _ = sync::spawn("forebay-signals", None, move || {
-            if !late.waits_for_drop(Instant::now().checked_add(late.grace)) {
+            if !watch.waits_for_drop(Instant::now().checked_add(watch.grace)) {
                 end(signal);
             }
         });
