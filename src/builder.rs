@@ -81,6 +81,12 @@ impl<E: Event> Builder<E> {
         self
     }
 
+    /// Sets [`Config::max_bytes`].
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_bytes = Some(bytes);
+        self
+    }
+
     /// Sets [`Config::batch_size`].
     pub fn batch_size(mut self, events: usize) -> Self {
         self.config.batch_size = Some(events);

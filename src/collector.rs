@@ -6,6 +6,9 @@
 
 mod account;
 
+mod owner;
+use owner::Owner;
+
 mod outcome;
 pub use outcome::{BatchOutcome, Outcome};
 
@@ -21,9 +24,9 @@ use crate::control::{Control, Policy, Settings};
 use crate::error::{CollectError, Refusal, StartError};
 use crate::event::{Event, Priority, Record};
 use crate::gate::Gate;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, payload_of};
 use crate::stats::{Registry, Stats, Tally};
-use crate::sync::{Arc, Ordering, PlainU64, WorkerMark, is_failing_model, is_worker_of};
+use crate::sync::{Arc, PlainU64, WorkerMark, is_worker_of};
 use crate::unix::ForkWatch;
 use crate::wake::{Phase, Room, State, Word};
 
@@ -78,7 +81,7 @@ impl Collector {
 
 impl<E: Event> Collector<E> {
     pub(crate) fn from_shared(shared: Arc<Shared<E>>) -> Self {
-        let owner = Arc::new(Owner(Arc::clone(&shared)));
+        let owner = Arc::new(Owner::of(&shared));
         Self { shared, _owner: owner }
     }
 
@@ -223,32 +226,6 @@ impl<E: Event> fmt::Debug for Collector<E> {
     }
 }
 
-/// Stops the collector when the last handle is dropped.
-struct Owner<E: Event>(Arc<Shared<E>>);
-
-impl<E: Event> Drop for Owner<E> {
-    fn drop(&mut self) {
-        if is_failing_model() {
-            return;
-        }
-        if self.0.phase.load().state() == State::Forked {
-            // Rings and sinks are the parent's: a slot may be half-written, and a sink that is dropped may write
-            // what it holds. They stay, untouched, until this process ends.
-            std::mem::forget(Arc::clone(&self.0));
-            return;
-        }
-        // The worker ends the sinks too, so that a slow destructor of theirs is not ours to wait for.
-        self.0.is_disowned.store(1, Ordering::Relaxed);
-        if self.0.is_worker() {
-            // A sink drops the last handle: the worker ends by itself, it cannot wait for itself.
-            self.0.phase.close();
-        } else {
-            // It ends by its deadline. Nobody is left to be told how it went.
-            let _ = self.0.stop(self.0.settings.config().drop_timeout);
-        }
-    }
-}
-
 /// What handles and worker share. Made by the builder; handles and worker hold it, and the last of them
 /// drops it, with whatever a collector that was never stopped still has in its rings.
 pub(crate) struct Shared<E> {
@@ -283,24 +260,51 @@ impl<E: Event> Shared<E> {
         if !before.admits() {
             return refused(event, reason_of(before));
         }
+        let policy = self.settings.policy();
+        let bytes = payload_of(&event);
+        let mut has_evicted = false;
+        if bytes > 0 {
+            match self.reserve(priority, bytes, policy.evicts(priority)) {
+                Ok(evicted) => has_evicted = evicted,
+                Err(reason) => return refused(event, reason),
+            }
+        }
         // Event and evicted event stay where they are: moved into a result on their way, they would be copied, and
         // these copies would cost more than the push.
-        if self.settings.policy().evicts(priority) {
+        if policy.evicts(priority) {
             let evicted = self.lanes.push_evicting(priority, event);
-            let outcome = if evicted.is_some() {
-                self.lanes.count_evicted(priority);
-                Outcome::QueuedEvicting
-            } else {
-                Outcome::Queued
-            };
+            if let Some(evicted) = &evicted {
+                self.lanes.count_evicted(priority, evicted);
+                has_evicted = true;
+            }
+            let outcome = if has_evicted { Outcome::QueuedEvicting } else { Outcome::Queued };
             // What was evicted ends behind this, in its place: `drop` would copy it, also where there is none.
             taken(self.settle(priority, outcome))
         } else {
             match self.lanes.push(priority, event) {
                 Ok(()) => taken(self.settle(priority, Outcome::Queued)),
-                Err(event) => refused(event, Refusal::Full),
+                Err(event) => {
+                    self.lanes.give_back(bytes);
+                    refused(event, Refusal::Full)
+                }
             }
         }
+    }
+
+    /// Takes the bytes that an event owns out of the budget; see [`Lanes::reserve`]. Where they do not fit, the worker is
+    /// called, as by a full lane.
+    #[cold]
+    #[inline(never)]
+    fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> Result<bool, Refusal> {
+        let reserved = self.lanes.reserve(priority, bytes, evicts);
+        // As after a push: a worker that goes to sleep meanwhile sees that bytes are wanted, or we see that it sleeps.
+        if reserved == Err(Refusal::Full)
+            && let Some(wake_at) = self.phase.load_after_push().wake_at()
+            && self.lanes.calls(wake_at)
+        {
+            self.phase.wake();
+        }
+        reserved
     }
 
     /// After a push: wakes a worker that sleeps and is wanted, and sees to an event that came too late.
@@ -349,6 +353,7 @@ impl<E: Event> Shared<E> {
 
     /// Counts and destroys events that came too late; says how many there were.
     pub(crate) fn discard(&self, mut late: Vec<E>) -> u64 {
+        self.lanes.give_back(self.lanes.payload_of(&late));
         let discarded = late.len() as u64;
         if self.phase.load().state() == State::WorkerGone {
             self.tally.rejected.worker_gone.add(discarded);
@@ -432,14 +437,22 @@ impl<E: Event> Shared<E> {
         if !word.admits() {
             return Err(CollectError { event, reason: reason_of(word) });
         }
+        let bytes = payload_of(&event);
+        // No other event makes room for it: what it ended would end under the lock.
+        if bytes > 0
+            && let Err(reason) = self.reserve(priority, bytes, false)
+        {
+            return Err(CollectError { event, reason });
+        }
         if policy.evicts(priority) {
             let evicted = self.lanes.push_evicting(priority, event);
-            if evicted.is_some() {
-                self.lanes.count_evicted(priority);
+            if let Some(evicted) = &evicted {
+                self.lanes.count_evicted(priority, evicted);
             }
             return Ok(evicted);
         }
         self.lanes.push(priority, event).map(|()| None).map_err(|event| {
+            self.lanes.give_back(bytes);
             if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
                 self.phase.wake();
             }

@@ -127,6 +127,15 @@ pub struct Config {
     ///   worker as many times more often: raise `flush.events` with it;
     /// * the events of one thread keep their order; those of one task that moves from thread to thread need not.
     pub shards: usize,
+    /// How many bytes the events may own, beyond the slots that they take, which are queued or in the hands of the worker:
+    /// texts, images, histograms, fields, names made at run time ([`Event::size_hint`](crate::Event::size_hint)). An eighth
+    /// of it is kept for critical events. 1 or more; `None` is no limit. Defaults to 50 MiB.
+    ///
+    /// For an event that does not fit, the overflow policy applies. [`Overflow::DropOldest`] lets the oldest low events make
+    /// room, then, for a normal event, normal ones, 128 at most; should that not do, the event is not taken, as if its lane
+    /// were full. One that is larger than all of the budget is not taken as oversize. Half of the budget sets off a
+    /// delivery, as half a lane does.
+    pub max_bytes: Option<usize>,
     /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
     /// sets off a delivery if that is more; a smaller one splits such a delivery into several batches.
     pub batch_size: Option<usize>,
@@ -162,6 +171,7 @@ impl Default for Config {
             critical_capacity: 1_000,
             low_capacity: 10_000,
             shards: 1,
+            max_bytes: Some(50 << 20),
             batch_size: None,
             overflow: Overflow::default(),
             gate: GateConfig::default(),
@@ -236,6 +246,7 @@ impl Config {
         }
         let is_allowed = self.shards.is_power_of_two() && self.shards <= MAX_SHARDS;
         check("shards", self.shards, "1, 2, 4, 8, 16, 32 or 64", is_allowed)?;
+        check("max_bytes", 0, "1 or more", self.max_bytes != Some(0))?;
         if let Some(events) = self.batch_size {
             check("batch_size", events, "1 or more", events >= 1)?;
         }

@@ -50,8 +50,12 @@ pub trait Event: Send + Sync + 'static {
         None
     }
 
-    /// About how many bytes it occupies, what it owns on the heap included. Cheap: it may be asked on the
-    /// collecting thread. Defaults to the size of its type.
+    /// About how many bytes it occupies, what it owns on the heap included: what goes beyond the size of its type counts
+    /// against [`Config::max_bytes`](crate::Config::max_bytes). Defaults to the size of its type.
+    ///
+    /// Cheap, and the same whenever it is asked until a sink has the event: it is asked on the collecting thread, and again
+    /// when the event leaves the ring.
+    #[inline]
     fn size_hint(&self) -> usize {
         size_of_val(self)
     }

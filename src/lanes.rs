@@ -6,18 +6,25 @@
 //! The worker takes critical events first, then normal and low ones two to one, so that a flood of
 //! normal events cannot starve the low lane. Within a lane, events of one producer keep their order.
 
+mod payload;
 mod shards;
 
 use crate::config::Config;
+use crate::error::Refusal;
 use crate::event::{Event, Priority};
 use crate::ring::Ring;
-use crate::sync::thread_index;
+use crate::sync::{guarded, thread_index};
 use crate::wake::NEVER;
+use payload::Payload;
+pub(crate) use payload::payload_of;
 use shards::Shards;
 
 /// How many normal events are taken for [`LOW_SHARE`] low ones.
 const NORMAL_SHARE: usize = 2;
 const LOW_SHARE: usize = 1;
+
+/// The most events that one event makes give up their bytes: a bound of what `collect` may cost.
+const MOST_EVICTED: usize = 128;
 
 /// The three lanes of a collector.
 #[derive(Debug)]
@@ -25,6 +32,7 @@ pub(crate) struct Lanes<E> {
     critical: Ring<E>,
     normal: Shards<E>,
     low: Ring<E>,
+    payload: Payload,
 }
 
 impl<E: Event> Lanes<E> {
@@ -33,7 +41,67 @@ impl<E: Event> Lanes<E> {
             critical: Ring::new(config.critical_capacity),
             normal: Shards::new(config.capacity, config.shards),
             low: Ring::new(config.low_capacity),
+            payload: Payload::new(config.max_bytes),
         }
+    }
+
+    /// The budget of bytes that events own beyond their slots.
+    pub(crate) fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// Takes the bytes that an event owns out of the budget, before its push. Where they are not left and `evicts` says
+    /// so, the oldest make room: low events, then, for a normal one, normal events; not more than [`MOST_EVICTED`], behind
+    /// which the event itself is the one to go. Whether some did.
+    pub(crate) fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> Result<bool, Refusal> {
+        if self.payload.take(priority, bytes) {
+            return Ok(false);
+        }
+        if bytes > self.payload.most(priority) {
+            return Err(Refusal::Oversize);
+        }
+        self.payload.set_wanted();
+        let most = if evicts { MOST_EVICTED } else { 0 };
+        for _ in 0..most {
+            if !self.evict(priority) {
+                break;
+            }
+            if self.payload.take(priority, bytes) {
+                return Ok(true);
+            }
+        }
+        Err(Refusal::Full)
+    }
+
+    /// Gives bytes back to the budget, of events that have left.
+    #[inline(always)]
+    pub(crate) fn give_back(&self, bytes: u64) {
+        if bytes > 0 {
+            self.payload.give_back(bytes);
+        }
+    }
+
+    /// Takes out and ends the oldest event that makes room for one of this priority; `false` if there is none.
+    fn evict(&self, priority: Priority) -> bool {
+        let rings = std::iter::once(&self.low);
+        let normal = std::iter::once(self.normal.mine()).chain(self.normal.iter());
+        let normal = normal.filter(|_| priority != Priority::Low);
+        let popped = rings.chain(normal).find_map(|ring| Some((ring, ring.pop()?)));
+        let Some((ring, event)) = popped else { return false };
+        ring.count_evicted(thread_index());
+        self.payload.give_back(payload_of(&event));
+        // Foreign code.
+        _ = guarded(|| drop(event));
+        true
+    }
+
+    /// What these events own, which were taken out and still count.
+    pub(crate) fn payload_of(&self, events: &[E]) -> u64 {
+        // Whoever owns bytes has taken them: without any, nobody need be asked.
+        if self.payload.held() == 0 {
+            return 0;
+        }
+        guarded(|| events.iter().map(payload_of).sum()).unwrap_or(0)
     }
 
     /// Appends `event` to the lane of its priority, or gives it back when that is full.
@@ -50,9 +118,10 @@ impl<E: Event> Lanes<E> {
         self.lane(priority).push_evicting(event)
     }
 
-    /// Counts an event that `push_evicting` returned.
+    /// Counts an event that `push_evicting` returned, and gives its bytes back.
     #[inline(always)]
-    pub(crate) fn count_evicted(&self, priority: Priority) {
+    pub(crate) fn count_evicted(&self, priority: Priority, evicted: &E) {
+        self.give_back(payload_of(evicted));
         let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
         self.lane(priority).count_evicted(stripe);
     }
@@ -74,6 +143,7 @@ impl<E: Event> Lanes<E> {
         wake_at != NEVER
             && (pending >= wake_at as usize
                 || pending == lane.capacity()
+                || self.payload.presses()
                 || !other.is_empty() && pending + other.len() >= wake_at as usize)
     }
 
@@ -85,6 +155,7 @@ impl<E: Event> Lanes<E> {
         let ring = self.normal.mine();
         wake_at != NEVER
             && (ring.len() == ring.capacity()
+                || self.payload.presses()
                 || self.normal.load_like(ring) + self.low.len() >= wake_at as usize)
     }
 
@@ -98,11 +169,12 @@ impl<E: Event> Lanes<E> {
         wake_at != NEVER && !self.critical.is_empty()
     }
 
-    /// Whether `trigger` events are pending, or a ring is full.
+    /// Whether `trigger` events are pending, a ring is full, or bytes run short.
     pub(crate) fn presses(&self, trigger: u32) -> bool {
         let full = |ring: &Ring<E>| ring.len() == ring.capacity();
         trigger != NEVER
             && (self.critical.len() + self.normal.load() + self.low.len() >= trigger as usize
+                || self.payload.presses() && self.pending() > 0
                 || self.normal.iter().any(full)
                 || full(&self.low)
                 || full(&self.critical))
@@ -226,257 +298,4 @@ fn take_from<E>(ring: &Ring<E>, left: &mut usize, share: usize, events: &mut Vec
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Clone, Copy, PartialEq)]
-    struct Tagged(Priority, u32);
-
-    impl Event for Tagged {
-        fn priority(&self) -> Priority {
-            self.0
-        }
-    }
-
-    fn lanes(capacity: usize) -> Lanes<Tagged> {
-        Lanes::new(&Config {
-            capacity,
-            critical_capacity: capacity,
-            low_capacity: capacity,
-            ..Config::default()
-        })
-    }
-
-    #[derive(Debug, PartialEq)]
-    enum Offer {
-        Queued,
-        Evicted(u32),
-        Full(u32),
-    }
-
-    fn offer(lanes: &Lanes<Tagged>, priority: Priority, n: u32) -> Offer {
-        let event = Tagged(priority, n);
-        if priority != Priority::Critical {
-            match lanes.push_evicting(priority, event) {
-                None => Offer::Queued,
-                Some(evicted) => {
-                    lanes.count_evicted(priority);
-                    Offer::Evicted(evicted.1)
-                }
-            }
-        } else {
-            lanes.push(priority, event).map_or_else(|event| Offer::Full(event.1), |()| Offer::Queued)
-        }
-    }
-
-    #[test]
-    fn critical_first_then_normal_and_low_two_to_one() {
-        let lanes = lanes(8);
-        for n in 0..4 {
-            for priority in [Priority::Low, Priority::Normal, Priority::Critical] {
-                assert!(matches!(offer(&lanes, priority, n), Offer::Queued));
-            }
-        }
-        let mut taken = Vec::new();
-        let mut turn = Turn::default();
-        lanes.take(&mut lanes.round(&mut turn), &mut turn, &mut taken, 100);
-        let order: String = taken
-            .iter()
-            .map(|event| match event.0 {
-                Priority::Critical => 'c',
-                Priority::Normal => 'n',
-                Priority::Low => 'l',
-            })
-            .collect();
-        assert_eq!(order, "ccccnnlnnlll");
-        for priority in [Priority::Critical, Priority::Normal, Priority::Low] {
-            let of_lane: Vec<u32> = taken.iter().filter(|e| e.0 == priority).map(|e| e.1).collect();
-            assert_eq!(of_lane, [0, 1, 2, 3], "a lane keeps its order");
-        }
-    }
-
-    #[test]
-    fn turns_go_on_from_batch_to_batch() {
-        for most in 1..=7 {
-            let lanes = lanes(16);
-            for n in 0..12 {
-                offer(&lanes, Priority::Normal, n);
-                offer(&lanes, Priority::Low, n);
-            }
-            let mut turn = Turn::default();
-            let mut order = String::new();
-            for _ in 0..18_usize.div_ceil(most) {
-                let mut taken = Vec::new();
-                lanes.take(&mut lanes.round(&mut turn), &mut turn, &mut taken, most);
-                order.extend(taken.iter().map(|event| if event.0 == Priority::Low { 'l' } else { 'n' }));
-            }
-            assert!(order.starts_with("nnlnnlnnlnnlnnlnnl"), "batches of {most}: {order}");
-        }
-    }
-
-    #[test]
-    fn a_critical_event_is_never_evicted_and_a_normal_one_is_counted() {
-        let lanes = lanes(2);
-        for n in 0..2 {
-            offer(&lanes, Priority::Critical, n);
-            offer(&lanes, Priority::Normal, n);
-        }
-        assert!(matches!(offer(&lanes, Priority::Critical, 2), Offer::Full(2)));
-        assert!(matches!(offer(&lanes, Priority::Normal, 2), Offer::Evicted(0)));
-        assert_eq!(lanes.evicted(), 1);
-        assert_eq!(lanes.pending(), 4);
-    }
-
-    #[test]
-    fn a_round_ends_although_events_keep_coming() {
-        let lanes = lanes(4);
-        for n in 0..4 {
-            offer(&lanes, Priority::Normal, n);
-        }
-        let mut turn = Turn::default();
-        let mut round = lanes.round(&mut turn);
-        let mut taken = Vec::new();
-        let mut n = 4;
-        while !round.is_over() {
-            let most = taken.len() + 1;
-            lanes.take(&mut round, &mut turn, &mut taken, most);
-            offer(&lanes, Priority::Normal, n);
-            n += 1;
-        }
-        assert_eq!(taken.len(), 4, "as many as the lane has slots, then the round is over");
-        assert_eq!(taken.iter().map(|e| e.1).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    }
-
-    #[test]
-    fn a_sleeper_is_called_by_number_by_a_full_lane_and_by_a_critical_event() {
-        let lanes = lanes(3);
-        offer(&lanes, Priority::Normal, 0);
-        assert!(!lanes.calls_after_push(Priority::Normal, 2));
-        offer(&lanes, Priority::Low, 0);
-        assert!(lanes.calls_after_push(Priority::Low, 2), "two lanes count together");
-        assert!(!lanes.calls(100));
-        offer(&lanes, Priority::Normal, 1);
-        offer(&lanes, Priority::Normal, 2);
-        assert!(lanes.calls_after_push(Priority::Normal, 100) && lanes.calls(100), "a full lane");
-        assert!(!lanes.calls(NEVER) && !lanes.calls_after_push(Priority::Critical, NEVER));
-        assert_eq!(lanes.take_all().len(), 4);
-        offer(&lanes, Priority::Critical, 0);
-        assert!(lanes.calls(100) && lanes.calls_after_push(Priority::Critical, 100));
-    }
-    /// Four normal rings of four slots.
-    fn split() -> Lanes<Tagged> {
-        Lanes::new(&Config { capacity: 16, shards: 4, ..Config::default() })
-    }
-
-    fn into_ring(lanes: &Lanes<Tagged>, ring: usize, n: u32) {
-        lanes.normal.get(ring).push(Tagged(Priority::Normal, n)).unwrap();
-    }
-
-    #[test]
-    fn a_round_goes_through_every_ring_once() {
-        for most in 1..=20 {
-            let lanes = split();
-            for n in 0..16 {
-                into_ring(&lanes, n as usize, n);
-            }
-            offer(&lanes, Priority::Low, 100);
-            let mut turn = Turn::default();
-            let mut round = lanes.round(&mut turn);
-            let mut taken = Vec::new();
-            while !round.is_over() {
-                let batch = taken.len() + most;
-                lanes.take(&mut round, &mut turn, &mut taken, batch);
-                // What comes later does not keep the round from ending.
-                let _ = lanes.normal.get(3).push(Tagged(Priority::Normal, 200));
-            }
-            for ring in 0..4 {
-                let of_ring: Vec<u32> =
-                    taken.iter().map(|e| e.1).filter(|n| *n < 100 && n % 4 == ring).collect();
-                assert_eq!(of_ring, [ring, ring + 4, ring + 8, ring + 12], "batches of {most}");
-            }
-            assert_eq!(taken.iter().filter(|e| e.1 == 100).count(), 1);
-        }
-    }
-
-    #[test]
-    fn a_flood_in_one_ring_does_not_starve_the_others() {
-        let lanes = split();
-        (0..4).for_each(|ring| into_ring(&lanes, ring, ring as u32));
-        let mut turn = Turn::default();
-        let mut taken = Vec::new();
-        for _ in 0..4 {
-            // A round that is not gone through to its end, as the delivery of a load is.
-            let mut round = lanes.round(&mut turn);
-            let most = taken.len() + 1;
-            lanes.take(&mut round, &mut turn, &mut taken, most);
-            while lanes.normal.get(1).push(Tagged(Priority::Normal, 200)).is_ok() {}
-        }
-        let mut first: Vec<u32> = taken.iter().map(|e| e.1).collect();
-        first.sort_unstable();
-        assert_eq!(first, [0, 1, 2, 3]);
-    }
-
-    #[test]
-    fn nor_when_a_batch_ends_with_a_ring() {
-        // As many as a ring holds, and a part of that: both end batch and ring at once.
-        for most in [4, 2, 1] {
-            let lanes = split();
-            (0..4).for_each(|ring| into_ring(&lanes, ring, ring as u32));
-            let mut turn = Turn::default();
-            let mut taken = Vec::new();
-            for _ in 0..4 {
-                let mut round = lanes.round(&mut turn);
-                let mut left = 4_usize;
-                while left > 0 && !round.is_over() {
-                    for flooded in [1, 3] {
-                        while lanes.normal.get(flooded).push(Tagged(Priority::Normal, 200)).is_ok() {}
-                    }
-                    let before = taken.len();
-                    lanes.take(&mut round, &mut turn, &mut taken, before + most);
-                    left = left.saturating_sub(taken.len() - before);
-                }
-            }
-            assert!([0, 2].iter().all(|n| taken.iter().any(|e| e.1 == *n)), "batches of {most}: {taken:?}");
-        }
-    }
-
-    #[test]
-    fn nor_when_a_low_event_ends_a_batch_behind_a_ring() {
-        // Two rings of four, one flooded, and a flood of low events: two to one, six at a time.
-        let config = Config { capacity: 8, shards: 2, low_capacity: 8, ..Config::default() };
-        for (flooded, starved) in [(0, 1), (1, 0)] {
-            let lanes = Lanes::new(&config);
-            into_ring(&lanes, starved, 0);
-            let mut turn = Turn::default();
-            let mut taken = Vec::new();
-            for _ in 0..4 {
-                while lanes.normal.get(flooded).push(Tagged(Priority::Normal, 200)).is_ok() {}
-                while lanes.low.push(Tagged(Priority::Low, 100)).is_ok() {}
-                let mut round = lanes.round(&mut turn);
-                let most = taken.len() + 6;
-                lanes.take(&mut round, &mut turn, &mut taken, most);
-            }
-            assert!(taken.iter().any(|event| event.1 == 0), "ring {starved}: {taken:?}");
-        }
-    }
-
-    #[test]
-    fn a_sleeper_is_called_by_the_fullest_ring_times_their_number() {
-        let lanes = split();
-        into_ring(&lanes, 2, 0);
-        assert!(!lanes.presses(5) && lanes.presses(4));
-        offer(&lanes, Priority::Low, 0);
-        assert!(lanes.presses(5) && lanes.calls_after_push(Priority::Low, 5));
-        assert!(!lanes.presses(6) && !lanes.calls_after_push(Priority::Low, 6));
-        into_ring(&lanes, 3, 0);
-        assert!(!lanes.presses(6), "the others count as if they held as many, not twice");
-        (1..4).for_each(|n| into_ring(&lanes, 2, n));
-        assert!(lanes.presses(1000), "a full ring");
-        // The ring of this thread, whichever it is.
-        let lanes = split();
-        offer(&lanes, Priority::Normal, 0);
-        assert!(lanes.calls_after_push(Priority::Normal, 4) && !lanes.calls_after_push(Priority::Normal, 5));
-        assert!(!lanes.calls_after_push(Priority::Normal, NEVER));
-        assert_eq!(lanes.pending(), 1);
-    }
-}
+mod tests;

@@ -310,6 +310,8 @@ pub struct Stats {
     pub processed: u64,
     /// Events that are queued or in the hands of the worker.
     pub pending: u64,
+    /// How many bytes they own, beyond the slots of the rings.
+    pub pending_bytes: u64,
     /// The most events that were ever queued when the worker came to take some.
     pub peak_pending: u64,
     /// Batches put together.

@@ -156,6 +156,8 @@ fn abandon<E: Event>(shared: &Shared<E>) {
     tally.rejected.worker_gone.add(in_hand);
     tally.worker.taken.lower_by(in_hand);
     shared.discard(shared.lanes.take_all());
+    // With what it had in its hands.
+    shared.lanes.give_back(shared.lanes.payload().held());
     shared.room.release();
     drop(shared.control.lose());
 }
@@ -271,6 +273,8 @@ impl<E: Event> Worker<'_, E> {
 
     fn deliver(&mut self, batch: Batch<E>) {
         let events = batch.len() as u64;
+        let bytes = self.shared.lanes.payload_of(batch.events());
+        self.shared.lanes.payload().clear_wanted();
         let tally = &self.shared.tally.worker;
         tally.taken.bump(events);
         tally.batches.bump(1);
@@ -282,6 +286,10 @@ impl<E: Event> Worker<'_, E> {
         self.crew.let_go(&self.shared.registry);
         tally.processed.bump(events);
         self.crew.press.take_back(batch);
+        if bytes > 0 {
+            self.shared.lanes.give_back(bytes);
+            self.shared.room.release();
+        }
     }
 
     /// Flushes every sink, and tells what happened since the flush that was told last.

@@ -17,6 +17,7 @@ use support::*;
 /// All three sinks in one folder. Nothing is delivered by itself.
 fn collector(folder: &Path) -> Collector {
     Collector::builder()
+        .max_bytes(200_000_000)
         .flush(HOURLY)
         .overflow(Overflow::Block { timeout: LONG })
         .flush_timeout(LONG)

@@ -32,6 +32,16 @@ impl Event for Tick {
     }
 }
 
+/// An event that owns so many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heavy(pub usize);
+
+impl Event for Heavy {
+    fn size_hint(&self) -> usize {
+        size_of::<Self>() + self.0
+    }
+}
+
 /// Begins a collector as small as it can be.
 pub fn small(capacity: usize, flush: FlushStrategy) -> Builder<Tick> {
     Builder::new().capacity(capacity).critical_capacity(1).low_capacity(1).session_id("model").flush(flush)

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use forebay::sink::{Sink, from_fn};
-use forebay::{Batch, FlushError, FlushStrategy, Outcome, Overflow, StopError};
-use forebay_loom_tests::{EAGER, Log, Tick, Witness, check, check_at, law, small};
+use forebay::{Batch, Builder, FlushError, FlushStrategy, Outcome, Overflow, StopError};
+use forebay_loom_tests::{EAGER, Heavy, Log, Tick, Witness, check, check_at, law, small};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
@@ -510,6 +510,72 @@ fn a_blocked_producer_is_released_by_the_drain() {
         seen.saw(outcomes[1]);
     });
     witness.expect(&["Queued", "QueuedAfterWait"]);
+}
+
+#[test]
+fn who_waits_for_bytes_is_released_by_the_delivery() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("who waits for bytes is released by the delivery", 2, 1_000, move || {
+        let log = from_fn("log", |_: &Batch<Heavy>| Ok(()));
+        // Neither their number nor half of the bytes sets off a delivery: only that the second does not fit.
+        let collector = Builder::<Heavy>::new()
+            .capacity(2)
+            .critical_capacity(1)
+            .low_capacity(1)
+            .max_bytes(100)
+            .session_id("model")
+            .overflow(Overflow::Block { timeout: FOREVER })
+            .flush(FlushStrategy::Size { events: 2 })
+            .sink(log)
+            .start()
+            .unwrap();
+        let outcomes = [Heavy(40), Heavy(60)].map(|event| collector.collect(event));
+        collector.stop().unwrap();
+        let stats = collector.stats();
+        stats.check_law(2).unwrap();
+        assert_eq!((stats.processed, stats.pending_bytes), (2, 0));
+        seen.saw(outcomes[1]);
+    });
+    witness.expect(&["QueuedAfterWait"]);
+}
+
+#[test]
+fn bytes_that_are_given_up_are_evicted_events() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("events that make room in bytes are counted, told by a gap", 2, 1_000, move || {
+        let (gaps, counter) =
+            (std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)), std::sync::atomic::Ordering::SeqCst);
+        let sink = from_fn("gaps", {
+            let gaps = gaps.clone();
+            move |batch: &Batch<Heavy>| {
+                gaps.fetch_add(batch.gap(), counter);
+                Ok(())
+            }
+        });
+        let collector = Builder::<Heavy>::new()
+            .capacity(2)
+            .critical_capacity(1)
+            .low_capacity(1)
+            .max_bytes(100)
+            .session_id("model")
+            .flush(EAGER)
+            .sink(sink)
+            .start()
+            .unwrap();
+        [60, 60].into_iter().for_each(|bytes| _ = collector.collect(Heavy(bytes)));
+        let _ = collector.flush().unwrap();
+        let stats = collector.stats();
+        assert_eq!(gaps.load(counter), stats.evicted);
+        collector.stop().unwrap();
+        let stats = collector.stats();
+        stats.check_law(2).unwrap();
+        assert_eq!(stats.pending_bytes, 0);
+        seen.saw((stats.processed, stats.evicted, stats.rejected.full));
+    });
+    // Made room; delivered before it was in the way. (In the hands of the worker, where nothing makes room: bound 3.)
+    witness.expect(&["(1, 1, 0)", "(2, 0, 0)"]);
 }
 
 #[test]

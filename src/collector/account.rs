@@ -52,6 +52,7 @@ impl<E: Event> Shared<E> {
             evicted,
             processed,
             pending,
+            pending_bytes: self.lanes.payload().held(),
             peak_pending: worker.peak_pending.get(),
             batches: worker.batches.get(),
             flushes: worker.flushes.get(),

@@ -123,7 +123,7 @@ impl<E: Event> Collector<E> {
     ///
     /// * The overflow policy and `critical_wait` hold for every `collect` that begins after this call, and for
     ///   those that wait for room.
-    /// * What can change of the gate holds for every `collect` that begins after this call.
+    /// * `max_bytes` and what can change of the gate hold for every `collect` that begins after this call.
     /// * The flush strategy and the batch size hold from the worker's next look at its requests, for which it is
     ///   woken. If the old and the new strategy have an interval, what is pending is due at the earlier of the
     ///   old moment and one new interval from now. A strategy without an interval ends the timer.
@@ -164,6 +164,7 @@ impl<E: Event> Collector<E> {
             after.keeps_what_is_fixed(&before)?;
             let mut request = shared.control.reconfigure();
             if Arc::ptr_eq(&before, &shared.settings.config()) {
+                shared.lanes.payload().set_most(after.max_bytes);
                 shared.settings.set(after);
                 request.post();
                 break;

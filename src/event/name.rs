@@ -38,6 +38,7 @@ impl Name {
     }
 
     /// Bytes that it shares on the heap.
+    #[inline]
     pub(crate) fn heap_size(&self) -> usize {
         match &self.0 {
             Repr::Static(_) => 0,

@@ -70,6 +70,16 @@ pub struct Extra {
     pub tags: Vec<Name>,
 }
 
+impl Extra {
+    /// About how many bytes it occupies.
+    fn heap_size(&self) -> usize {
+        let texts = [&self.source, &self.correlation_id, &self.session_id];
+        let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+        let tags = self.tags.len() * size_of::<Name>();
+        size_of::<Self>() + texts + self.metadata.heap_size() + tags
+    }
+}
+
 /// A step plus one, so that no step costs no space. The last step that can be told is `u64::MAX - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Step(Option<NonZeroU64>);
@@ -285,13 +295,9 @@ impl Event for Record {
         self.extra.as_ref()?.correlation_id.as_deref()
     }
 
+    #[inline]
     fn size_hint(&self) -> usize {
-        let extra = self.extra.as_ref().map_or(0, |extra| {
-            let texts = [&extra.source, &extra.correlation_id, &extra.session_id];
-            let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
-            let metadata: usize = extra.metadata.iter().map(|(_, value)| 32 + value.heap_size()).sum();
-            size_of::<Extra>() + texts + metadata + extra.tags.len() * size_of::<Name>()
-        });
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.heap_size());
         size_of::<Self>() + self.name.heap_size() + self.value.heap_size() + extra
     }
 }

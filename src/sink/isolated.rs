@@ -10,6 +10,7 @@ use crate::batch::Batch;
 use crate::control::Reply;
 use crate::dispatch::Fenced;
 use crate::event::{Event, Record};
+use crate::lanes::payload_of;
 use crate::sync::{self, Arc, Condvar, Mutex, WorkerMark};
 use crate::wake::deadline_in;
 
@@ -29,6 +30,8 @@ pub enum Shed {
 /// The worker only puts batches into its queue, which it shares with the other sinks, not copies. So a sink that is slow,
 /// or hangs for ever, holds up nobody but itself.
 ///
+/// * A queue is full when it holds as many batches as it was made for, or events that own more than
+///   [`max_bytes`](Self::max_bytes), but for one batch, which it always takes.
 /// * A full queue sheds batches ([`overflow`](Self::overflow)): their events are counted under
 ///   [`SinkStats::shed`](crate::SinkStats::shed), and told to the sink by the [`gap`](Batch::gap) of the batch behind
 ///   them.
@@ -59,8 +62,12 @@ struct Shared<E> {
 
 struct Queue<E> {
     most: usize,
+    most_bytes: u64,
     shed: Shed,
-    batches: VecDeque<Batch<E>>,
+    /// With what the events of each own.
+    batches: VecDeque<(Batch<E>, u64)>,
+    /// Of all of them.
+    bytes: u64,
     /// Batches that ever came, and that ever left.
     came: u64,
     left: u64,
@@ -76,8 +83,10 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
     pub(crate) fn new(sink: S, batches: usize) -> Self {
         let queue = Queue {
             most: batches.max(1),
+            most_bytes: 50 << 20,
             shed: Shed::default(),
             batches: VecDeque::new(),
+            bytes: 0,
             came: 0,
             left: 0,
             missing: None,
@@ -97,6 +106,13 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
     /// What a full queue does. Defaults to [`Shed::Oldest`].
     pub fn overflow(self, shed: Shed) -> Self {
         self.shared.queue.lock().shed = shed;
+        self
+    }
+
+    /// How many bytes the events in the queue may own beyond their own size
+    /// ([`Event::size_hint`](crate::Event::size_hint)). Defaults to 50 MiB.
+    pub fn max_bytes(self, bytes: usize) -> Self {
+        self.shared.queue.lock().most_bytes = bytes as u64;
         self
     }
 
@@ -144,12 +160,14 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.start()?;
+        // Foreign code: before anything is kept.
+        let bytes = batch.iter().map(payload_of).sum();
         self.account.keep(batch.len() as u64);
-        let shed = self.shared.queue.lock().push(batch.clone());
+        let shed = self.shared.queue.lock().push(batch.clone(), bytes);
         self.shared.changed.notify_all();
-        if let Some(shed) = shed {
-            // It ends here, without the lock: events have destructors.
-            self.account.settle(Fate::Shed, shed.len() as u64);
+        // They end here, without the lock: events have destructors.
+        for batch in shed {
+            self.account.settle(Fate::Shed, batch.len() as u64);
         }
         Ok(())
     }
@@ -189,25 +207,45 @@ enum Task<E> {
 }
 
 impl<E> Queue<E> {
-    /// Takes a batch in; what is shed for that comes out.
-    fn push(&mut self, mut batch: Batch<E>) -> Option<Batch<E>> {
-        let is_full = self.batches.len() >= self.most;
-        if is_full && self.shed == Shed::Newest {
+    /// Takes a batch in, whose events own so many bytes; what is shed for that comes out.
+    fn push(&mut self, mut batch: Batch<E>, bytes: u64) -> Vec<Batch<E>> {
+        let mut shed = Vec::new();
+        if self.shed == Shed::Newest && self.is_full(bytes) {
             let missing = batch.gap() + batch.len() as u64 + self.missing.as_ref().map_or(0, Batch::gap);
             self.missing = Some(batch.without_events(missing));
-            return Some(batch);
+            shed.push(batch);
+            return shed;
         }
         if let Some(missing) = self.missing.take() {
             batch.add_gap(missing.gap());
         }
-        self.came += 1;
-        self.batches.push_back(batch);
-        let oldest = if is_full { self.batches.pop_front() } else { None }?;
-        self.left += 1;
-        if let Some(next) = self.batches.front_mut() {
-            next.add_gap(oldest.gap() + oldest.len() as u64);
+        let mut missing = 0;
+        while self.is_full(bytes)
+            && let Some(oldest) = self.pop()
+        {
+            missing += oldest.gap() + oldest.len() as u64;
+            shed.push(oldest);
         }
-        Some(oldest)
+        self.came += 1;
+        self.bytes += bytes;
+        self.batches.push_back((batch, bytes));
+        if let Some((next, _)) = self.batches.front_mut() {
+            next.add_gap(missing);
+        }
+        shed
+    }
+
+    /// Whether there is no room for a batch whose events own so many bytes.
+    fn is_full(&self, bytes: u64) -> bool {
+        let has_bytes = bytes <= self.most_bytes.saturating_sub(self.bytes);
+        self.batches.len() >= self.most || !self.batches.is_empty() && !has_bytes
+    }
+
+    fn pop(&mut self) -> Option<Batch<E>> {
+        let (batch, bytes) = self.batches.pop_front()?;
+        self.bytes -= bytes;
+        self.left += 1;
+        Some(batch)
     }
 
     fn next(&mut self) -> Option<Task<E>> {
@@ -222,11 +260,8 @@ impl<E> Queue<E> {
             let due = self.flushes.iter().take_while(|(after, _)| *after <= self.left).count();
             return Some(Task::Flush(self.flushes.drain(..due).map(|(_, reply)| reply).collect()));
         }
-        match self.batches.pop_front() {
-            Some(batch) => {
-                self.left += 1;
-                Some(Task::Write(batch))
-            }
+        match self.pop() {
+            Some(batch) => Some(Task::Write(batch)),
             None => self.is_closed.then_some(Task::End),
         }
     }

@@ -1,0 +1,115 @@
+//! The byte budget: what queued events own beyond their slots.
+
+use crate::event::{Event, Priority};
+use crate::sync::{CachePadded, Ordering, PlainU64, fetch_update};
+
+/// The part of the budget that only critical events may use: one in so many.
+const KEPT_FOR_CRITICAL: u64 = 8;
+
+/// How many bytes the events own that are queued or in the hands of the worker, and how many they may.
+///
+/// The bytes of an event are taken before it is pushed and given back after it has left, so they are never fewer than what
+/// the rings hold. Relaxed: a number that guards nothing. What the taking of an event's bytes wrote is seen by whoever
+/// popped it, by the order of its ring.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    held: CachePadded<PlainU64>,
+    /// `u64::MAX` without a limit.
+    most: PlainU64,
+    /// 1 from when an event did not fit until the worker takes some out.
+    is_wanted: PlainU64,
+}
+
+/// What an event owns beyond the slot that it takes. 0 for one that owns nothing, which the compiler knows then.
+#[inline(always)]
+pub(crate) fn payload_of<E: Event>(event: &E) -> u64 {
+    event.size_hint().saturating_sub(size_of::<E>()) as u64
+}
+
+impl Payload {
+    pub(crate) fn new(most: Option<usize>) -> Self {
+        let payload =
+            Self { held: CachePadded::default(), most: PlainU64::new(0), is_wanted: PlainU64::new(0) };
+        payload.set_most(most);
+        payload
+    }
+
+    pub(crate) fn set_most(&self, most: Option<usize>) {
+        self.most.store(most.map_or(u64::MAX, |bytes| bytes as u64), Ordering::Relaxed);
+    }
+
+    /// How many bytes are held.
+    #[inline]
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes events of this priority may bring it to.
+    pub(crate) fn most(&self, priority: Priority) -> u64 {
+        match (self.most.load(Ordering::Relaxed), priority) {
+            (u64::MAX, _) => u64::MAX,
+            (most, Priority::Critical) => most,
+            (most, Priority::Normal | Priority::Low) => most - most / KEPT_FOR_CRITICAL,
+        }
+    }
+
+    /// Takes so many bytes, if that many are left.
+    pub(crate) fn take(&self, priority: Priority, bytes: u64) -> bool {
+        let most = self.most(priority);
+        fetch_update(&self.held, |held| held.checked_add(bytes).filter(|held| *held <= most))
+    }
+
+    /// Gives them back. An event that tells more bytes than it did before takes no other's with it for ever: the count
+    /// ends at 0.
+    pub(crate) fn give_back(&self, bytes: u64) {
+        fetch_update(&self.held, |held| Some(held.saturating_sub(bytes)));
+    }
+
+    /// An event did not fit.
+    pub(crate) fn set_wanted(&self) {
+        self.is_wanted.store(1, Ordering::Relaxed);
+    }
+
+    /// The worker takes events out, or has given their bytes back.
+    #[inline]
+    pub(crate) fn clear_wanted(&self) {
+        if self.is_wanted.load(Ordering::Relaxed) != 0 {
+            self.is_wanted.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether half of the budget is used, or an event did not fit: a worker that sleeps is to get up if there is
+    /// something to deliver.
+    #[inline]
+    pub(crate) fn presses(&self) -> bool {
+        let held = self.held();
+        held > 0 && (held >= self.most(Priority::Critical) / 2 || self.is_wanted.load(Ordering::Relaxed) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eighth_is_kept_for_critical_events() {
+        let payload = Payload::new(Some(80));
+        assert!(payload.take(Priority::Normal, 70) && !payload.take(Priority::Low, 1));
+        assert!(payload.take(Priority::Critical, 10) && !payload.take(Priority::Critical, 1));
+        payload.give_back(11);
+        assert!(payload.take(Priority::Normal, 1) && !payload.take(Priority::Normal, 1));
+        assert_eq!(payload.held(), 70);
+    }
+
+    #[test]
+    fn no_limit_and_the_largest_numbers() {
+        let payload = Payload::new(None);
+        assert!(payload.take(Priority::Low, u64::MAX - 1) && payload.take(Priority::Low, 1));
+        assert!(!payload.take(Priority::Low, 1), "no count wraps");
+        payload.give_back(u64::MAX);
+        payload.give_back(5);
+        assert_eq!(payload.held(), 0);
+        payload.set_most(Some(4));
+        assert!(payload.take(Priority::Critical, 4) && payload.presses());
+    }
+}
