@@ -1,5 +1,8 @@
 //! What a sink receives: events, and a header that is paid once for all of them.
 
+mod origin;
+pub use origin::Origin;
+
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +17,9 @@ use crate::sync::{Arc, guarded};
 /// a batch for a while (clones) may hold a few more.
 const SPARE_BUFFERS: usize = 4;
 
+/// Completes an event on the worker thread.
+pub(crate) type Enrich<E> = dyn FnMut(&mut E, &Origin) + Send;
+
 /// Events in the order of their delivery, and a header. Immutable; a clone shares the events.
 ///
 /// The events of one producer and one priority keep their order, within a batch and from batch to batch.
@@ -27,7 +33,7 @@ struct Header {
     number: u64,
     first_event: u64,
     gap: u64,
-    session: Arc<str>,
+    origin: Arc<Origin>,
     time: SystemTime,
     /// Its events were offered before, and failed.
     is_redriven: bool,
@@ -40,7 +46,7 @@ impl<E> Batch<E> {
             number: 0,
             first_event: 0,
             gap: 0,
-            session: Arc::from("test"),
+            origin: Arc::new(Origin::of_test()),
             time: SystemTime::now(),
             is_redriven: false,
         };
@@ -102,7 +108,20 @@ impl<E> Batch<E> {
 
     /// The session id of the collector.
     pub fn session(&self) -> &str {
-        &self.header.session
+        &self.header.origin.session_id
+    }
+
+    /// Where the events come from.
+    pub fn origin(&self) -> &Origin {
+        &self.header.origin
+    }
+
+    /// Lets foreign code complete the events, one by one; how often it panicked. Nobody else has them yet.
+    pub(crate) fn enrich(&mut self, enrich: &mut Enrich<E>) -> u64 {
+        let Some(buffer) = Arc::get_mut(&mut self.events) else { return 0 };
+        let origin = &*self.header.origin;
+        let panics = buffer.events.iter_mut().filter_map(|event| guarded(|| enrich(event, origin)).err());
+        panics.count() as u64
     }
 
     /// When the batch was put together, by the system's clock.
@@ -192,7 +211,7 @@ pub(crate) struct Press<E> {
     /// Of the last batch, if no sink has kept it: the next one is made in its place.
     spare: Option<Arc<Buffer<E>>>,
     spare_events: Vec<E>,
-    session: Arc<str>,
+    origin: Arc<Origin>,
     /// The most events of a batch, at least 1. A run of the worker begins by setting it.
     most: usize,
     next_batch: u64,
@@ -203,12 +222,12 @@ pub(crate) struct Press<E> {
 }
 
 impl<E: Event> Press<E> {
-    pub(crate) fn new(session: Arc<str>) -> Self {
+    pub(crate) fn new(origin: Arc<Origin>) -> Self {
         Self {
             pool: Arc::new(Pool::new(0, Vec::new)),
             spare: None,
             spare_events: Vec::new(),
-            session,
+            origin,
             most: 1,
             next_batch: 0,
             next_event: 0,
@@ -253,7 +272,7 @@ impl<E: Event> Press<E> {
             number: self.next_batch,
             first_event: self.next_event + gap,
             gap,
-            session: Arc::clone(&self.session),
+            origin: Arc::clone(&self.origin),
             time: UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos()),
             is_redriven: false,
         };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::batch::Press;
+use crate::batch::{Enrich, Origin, Press};
 use crate::clock::{self, Clock, ManualClock};
 use crate::collector::{Collector, Shared};
 use crate::config::{Config, FlushStrategy, Overflow};
@@ -43,12 +43,13 @@ pub struct Builder<E: Event = Record> {
     config: Config,
     sinks: Vec<Box<dyn Sink<E>>>,
     clock: Clock,
+    enrich: Option<Box<Enrich<E>>>,
 }
 
 impl<E: Event> Builder<E> {
     /// Begins with the default settings and no sinks.
     pub fn new() -> Self {
-        Self { config: Config::default(), sinks: Vec::new(), clock: Clock::System }
+        Self { config: Config::default(), sinks: Vec::new(), clock: Clock::System, enrich: None }
     }
 
     /// Replaces all settings.
@@ -141,6 +142,56 @@ impl<E: Event> Builder<E> {
         self
     }
 
+    /// Sets [`Config::source`].
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.config.source = Some(source.into());
+        self
+    }
+
+    /// Sets [`Config::host`].
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.config.host = Some(host.into());
+        self
+    }
+
+    /// Sets [`Config::rank`].
+    pub fn rank(mut self, rank: u64) -> Self {
+        self.config.rank = Some(rank);
+        self
+    }
+
+    /// Completes every event on the worker thread, before any sink sees it: what should not cost the loop time, such as
+    /// looking up what a number stands for. What is the same for all events of the collector is told by
+    /// [`Batch::origin`](crate::Batch::origin) and need not be written into each.
+    ///
+    /// A panic ends here: it is counted ([`Stats::enrich_panics`](crate::Stats::enrich_panics)), and the event goes on as
+    /// it is. Said twice, the last holds.
+    ///
+    /// ```
+    /// use forebay::{Collector, Record, sink::MemorySink};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let memory = MemorySink::new();
+    /// let collector = Collector::builder()
+    ///     .source("trainer")
+    ///     .enrich(|record: &mut Record, origin| {
+    ///         let extra = record.extra_mut();
+    ///         extra.session_id.get_or_insert_with(|| origin.session_id.as_str().into());
+    ///     })
+    ///     .sink(memory.clone())
+    ///     .start()?;
+    /// collector.collect(Record::scalar("train.loss", 0.5));
+    /// collector.stop()?;
+    /// let session = memory.events()[0].extra().and_then(|extra| extra.session_id.clone());
+    /// assert_eq!(session.as_deref(), Some(collector.session_id()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn enrich(mut self, enrich: impl FnMut(&mut E, &Origin) + Send + 'static) -> Self {
+        self.enrich = Some(Box::new(enrich));
+        self
+    }
+
     /// Sets [`Config::thread_name`].
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.config.thread_name = name.into();
@@ -178,29 +229,26 @@ impl<E: Event> Builder<E> {
     ///
     /// A setting is not allowed, or two sinks have one name.
     pub fn build(self) -> Result<Collector<E>, BuildError> {
-        let Self { config, sinks, clock } = self;
+        let Self { config, sinks, clock, enrich } = self;
         config.validate()?;
         let registry = Registry::default();
         let slots = enter_all(sinks, &registry)?;
         clock::calibrate();
-        let session: Arc<str> = match &config.session_id {
-            Some(id) => Arc::from(id.as_str()),
-            None => Arc::from(uuid::Uuid::now_v7().to_string()),
-        };
+        let origin = Arc::new(Origin::of(&config));
         let (phase, parker, bell) = Phase::new();
         clock.tell(&bell);
         let phase = Arc::new(phase);
         let fork_watch = unix::watch_forks(&phase);
         let gate = Gate::new(&config.gate, clock.clone());
-        let press = Press::new(Arc::clone(&session));
+        let press = Press::new(Arc::clone(&origin));
         let shared = Shared {
             phase,
             lanes: Lanes::new(&config),
             tally: Tally::default(),
             room: Room::new(),
-            control: Control::new(Crew::new(slots, press, parker)),
+            control: Control::new(Crew::new(slots, press, parker, enrich)),
             registry,
-            session,
+            origin,
             clock,
             settings: Settings::new(config, gate),
             is_disowned: PlainU64::new(0),

@@ -16,7 +16,7 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use crate::batch::destroy;
+use crate::batch::{Origin, destroy};
 use crate::builder::Builder;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -202,7 +202,12 @@ impl<E: Event> Collector<E> {
 
     /// The id that every batch carries: the one of the settings, or a UUID made with the collector.
     pub fn session_id(&self) -> &str {
-        &self.shared.session
+        &self.shared.origin.session_id
+    }
+
+    /// Where its events come from, as every batch tells.
+    pub fn origin(&self) -> &Origin {
+        &self.shared.origin
     }
 }
 
@@ -236,7 +241,7 @@ pub(crate) struct Shared<E> {
     pub(crate) room: Room,
     pub(crate) control: Control<E>,
     pub(crate) registry: Registry,
-    pub(crate) session: Arc<str>,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) clock: Clock,
     /// 1 once the last handle is being dropped. Ordered by the mailbox's mutex, which `stop` takes after it is
     /// written and the worker before it is read.

@@ -157,6 +157,13 @@ pub struct Config {
     /// The session id that every batch carries; `None` makes a new UUID (version 7). Not empty. Defaults
     /// to `None`.
     pub session_id: Option<String>,
+    /// Who collects: told by every batch ([`Origin`](crate::Origin)). Defaults to `None`.
+    pub source: Option<String>,
+    /// The name of the machine, told by every batch; `None` asks the system. Defaults to `None`.
+    pub host: Option<String>,
+    /// Which process of a run this is, told by every batch; `None` is the variable `RANK`, if there is one. Defaults to
+    /// `None`.
+    pub rank: Option<u64>,
     /// The name of the worker thread; Linux shows its first 15 bytes. Without NUL. Defaults to
     /// `forebay-worker`.
     pub thread_name: String,
@@ -181,6 +188,9 @@ impl Default for Config {
             stop_timeout: Duration::from_secs(10),
             drop_timeout: Duration::from_secs(1),
             session_id: None,
+            source: None,
+            host: None,
+            rank: None,
             thread_name: "forebay-worker".to_owned(),
             thread_stack_size: None,
         }
@@ -283,6 +293,9 @@ impl Config {
             ("low_capacity", self.low_capacity == before.low_capacity),
             ("shards", self.shards == before.shards),
             ("session_id", self.session_id == before.session_id),
+            ("source", self.source == before.source),
+            ("host", self.host == before.host),
+            ("rank", self.rank == before.rank),
             ("gate.allow", self.gate.allow == before.gate.allow),
             ("gate.deny", self.gate.deny == before.gate.deny),
             ("gate.rules", self.gate.rules == before.gate.rules),

@@ -25,7 +25,7 @@ pub use wake::State;
 mod worker;
 
 mod batch;
-pub use batch::Batch;
+pub use batch::{Batch, Origin};
 
 mod dispatch;
 

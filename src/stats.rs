@@ -51,6 +51,7 @@ pub(crate) struct WorkerTally {
     pub(crate) last_flush: Count,
     pub(crate) naps: Count,
     pub(crate) peak_pending: Count,
+    pub(crate) enrich_panics: Count,
 }
 
 impl WorkerTally {
@@ -324,6 +325,8 @@ pub struct Stats {
     pub naps: u64,
     /// How often a producer had to wait for room.
     pub waits: u64,
+    /// How often what completes events panicked ([`Builder::enrich`](crate::Builder::enrich)).
+    pub enrich_panics: u64,
     /// Every sink that is there.
     pub sinks: Vec<SinkStats>,
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, Press};
+use crate::batch::{Batch, Enrich, Press};
 use crate::clock;
 use crate::collector::Shared;
 use crate::config::Config;
@@ -23,6 +23,7 @@ pub(crate) struct Crew<E> {
     pub(crate) slots: Vec<Slot<E>>,
     press: Press<E>,
     parker: Parker,
+    enrich: Option<Box<Enrich<E>>>,
     /// What the counters were when a flush last told of them.
     told_processed: u64,
     told_evictions: u64,
@@ -38,8 +39,13 @@ pub(crate) struct Retired {
 }
 
 impl<E> Crew<E> {
-    pub(crate) fn new(slots: Vec<Slot<E>>, press: Press<E>, parker: Parker) -> Self {
-        Self { slots, press, parker, told_processed: 0, told_evictions: 0, told_sinks: Vec::new() }
+    pub(crate) fn new(
+        slots: Vec<Slot<E>>,
+        press: Press<E>,
+        parker: Parker,
+        enrich: Option<Box<Enrich<E>>>,
+    ) -> Self {
+        Self { slots, press, parker, enrich, told_processed: 0, told_evictions: 0, told_sinks: Vec::new() }
     }
 
     /// Answers every request. Whether a flush was heard by its caller.
@@ -271,7 +277,7 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    fn deliver(&mut self, batch: Batch<E>) {
+    fn deliver(&mut self, mut batch: Batch<E>) {
         let events = batch.len() as u64;
         let bytes = self.shared.lanes.payload_of(batch.events());
         self.shared.lanes.payload().clear_wanted();
@@ -280,6 +286,9 @@ impl<E: Event> Worker<'_, E> {
         tally.batches.bump(1);
         // Before the sinks, which may be slow: there is room by now.
         self.shared.room.release();
+        if let Some(enrich) = &mut self.crew.enrich {
+            tally.enrich_panics.bump(batch.enrich(enrich));
+        }
         // After the events were taken: a sink gets every event that is collected once it was added.
         self.shared.control.admit(&mut self.crew.slots);
         dispatch(&mut self.crew.slots, &batch);

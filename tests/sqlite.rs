@@ -46,7 +46,7 @@ fn a_run_can_be_asked_while_it_goes_on_and_the_schema_is_the_documented_one() {
     assert_eq!(last[0].get_step(), Some(99));
     collector.stop().unwrap();
     support::law(&collector, 100);
-    assert_eq!(number(&path, "PRAGMA user_version"), 1);
+    assert_eq!(number(&path, "PRAGMA user_version"), 2);
     assert_eq!(number(&path, "PRAGMA application_id"), 0x666f_7265);
     let mode: String =
         Connection::open(&path).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
@@ -171,7 +171,7 @@ fn what_is_not_a_database_of_ours_is_refused_and_left_alone() {
     assert!(!error.is_transient());
     assert_eq!(
         error.to_string(),
-        "sink unavailable: the database has version 99, this program knows versions up to 1"
+        "sink unavailable: the database has version 99, this program knows versions up to 2"
     );
 
     let foreign = folder.path().join("foreign.db");
@@ -207,4 +207,36 @@ fn two_thousand_runs_in_one_database_can_be_asked_for_by_generation() {
     assert_eq!(count(EventQuery::new().current()), 2000);
     assert_eq!(count(EventQuery::new().run("1234").generation(1)), 1);
     assert_eq!(count(EventQuery::new().generation(2)), 0);
+}
+
+#[test]
+fn a_run_tells_where_it_was_and_a_database_of_version_1_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let run = |session: &str| {
+        let sink = SqliteSink::create(&path).unwrap();
+        let builder = Collector::builder().session_id(session).source("trainer").host("node-3").rank(5);
+        let collector = builder.sink(sink).start().unwrap();
+        collector.collect(scalar(1, 0.5));
+        collector.stop().unwrap();
+        support::law(&collector, 1);
+    };
+    run("first");
+    let told = |session: &str| -> (Option<String>, Option<String>, Option<i64>, Option<i64>) {
+        let sql = "SELECT origin, host, pid, rank FROM runs WHERE session = ?1";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        Connection::open(&path).unwrap().query_row(sql, [session], row).unwrap()
+    };
+    let here = (Some("trainer".into()), Some("node-3".into()), Some(std::process::id().into()), Some(5));
+    assert_eq!(told("first"), here);
+    // As version 1 left it.
+    let old = Connection::open(&path).unwrap();
+    for column in ["origin", "host", "pid", "rank"] {
+        old.execute_batch(&format!("ALTER TABLE runs DROP COLUMN {column}")).unwrap();
+    }
+    old.pragma_update(None, "user_version", 1).unwrap();
+    drop(old);
+    run("second");
+    assert_eq!((told("first"), told("second")), ((None, None, None, None), here));
+    assert_eq!(number(&path, "SELECT count(*) FROM scalars"), 2);
 }

@@ -44,7 +44,15 @@ impl Event for Heavy {
 
 /// Begins a collector as small as it can be.
 pub fn small(capacity: usize, flush: FlushStrategy) -> Builder<Tick> {
-    Builder::new().capacity(capacity).critical_capacity(1).low_capacity(1).session_id("model").flush(flush)
+    // With all that would be asked of the system for every execution.
+    Builder::new()
+        .capacity(capacity)
+        .critical_capacity(1)
+        .low_capacity(1)
+        .session_id("model")
+        .host("model")
+        .rank(0)
+        .flush(flush)
 }
 
 /// Delivers at the first event.

@@ -59,6 +59,7 @@ impl<E: Event> Shared<E> {
             last_flush: worker.last_flush(),
             naps: worker.naps.get(),
             waits: self.tally.waits.get(),
+            enrich_panics: worker.enrich_panics.get(),
             // In a forked child the holder of the lock may not exist.
             sinks: if state == State::Forked { Vec::new() } else { self.registry.snapshot() },
         }

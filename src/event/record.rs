@@ -276,7 +276,8 @@ impl Record {
         self.extra.as_deref()
     }
 
-    fn extra_mut(&mut self) -> &mut Extra {
+    /// The same, to be changed; made if the record has none.
+    pub fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
 }

@@ -44,6 +44,12 @@ impl Rank {
         Self::from_vars(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
+    /// The number, if the environment says one.
+    pub(crate) fn told() -> Option<u64> {
+        let is_told = std::env::var_os("RANK").is_some();
+        Self::from_env().ok().filter(|_| is_told).map(|rank| rank.rank)
+    }
+
     fn from_vars(value_of: impl Fn(&str) -> Option<String>) -> Result<Self, RankError> {
         let number = |variable| -> Result<Option<u64>, RankError> {
             let Some(value) = value_of(variable) else { return Ok(None) };

@@ -26,7 +26,7 @@ use serde::Serialize;
 use super::missing::Missing;
 use super::presence::Presence;
 use super::{Sink, SinkError};
-use crate::batch::Batch;
+use crate::batch::{Batch, Origin};
 use crate::event::Record;
 
 /// A sink that appends events to a file, one JSON object a line.
@@ -84,6 +84,8 @@ pub struct JsonLinesSink {
     is_torn: bool,
     /// The encoded batch. Its capacity is that of the largest batch so far.
     lines: Vec<u8>,
+    /// What goes into every line of the batch at hand, if anything does.
+    origin: Option<Vec<u8>>,
     /// `None` never closes a file.
     most_bytes: Option<u64>,
     longest: Option<Duration>,
@@ -146,6 +148,7 @@ impl JsonLinesSink {
             missing: Missing::default(),
             is_torn,
             lines: Vec::new(),
+            origin: None,
             most_bytes: Some(MOST_BYTES),
             longest: None,
             keep: None,
@@ -195,15 +198,45 @@ impl JsonLinesSink {
         &self.path
     }
 
+    /// Gives every line a key `origin` that tells where the event comes from, as [`Origin`] has it: for lines of many
+    /// processes that end up in one place. Some hundred bytes a line. An event that is no object has none.
+    pub fn with_origin(mut self) -> Self {
+        self.origin = Some(Vec::new());
+        self
+    }
+
     /// Encodes one line; an event that fails leaves nothing behind.
     fn encode(&mut self, event: &impl Serialize) -> Result<(), serde_json::Error> {
         let begin = self.lines.len();
         let encoded = serde_json::to_writer(&mut self.lines, event);
         match encoded {
-            Ok(()) => self.lines.push(b'\n'),
+            Ok(()) => {
+                if let Some(origin) = &self.origin
+                    && self.lines.pop_if(|last| *last == b'}').is_some()
+                {
+                    let is_first = self.lines.last() == Some(&b'{');
+                    self.lines.extend_from_slice(if is_first {
+                        origin.get(1..).unwrap_or_default()
+                    } else {
+                        origin
+                    });
+                }
+                self.lines.push(b'\n');
+            }
             Err(_) => self.lines.truncate(begin),
         }
         encoded
+    }
+
+    /// What goes into every line of the batch, from the comma to the end of the object.
+    fn set_origin(&mut self, origin: &Origin) {
+        if let Some(text) = &mut self.origin {
+            text.clear();
+            text.extend_from_slice(b",\"origin\":");
+            // Numbers and text cannot fail.
+            _ = serde_json::to_writer(&mut *text, origin);
+            text.push(b'}');
+        }
     }
 
     /// Begins the file anew where it was removed, with its folder.
@@ -287,6 +320,7 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
             return Err(error.into());
         }
         self.lines.clear();
+        self.set_origin(batch.origin());
         if self.is_torn {
             self.lines.push(b'\n');
         }

@@ -25,12 +25,12 @@ pub(crate) use schema::{row_to_record, version};
 ///
 /// # Schema
 ///
-/// Version 1, told by `PRAGMA user_version`; `PRAGMA application_id` is `0x666f7265`. An older version is brought up to
+/// Version 2, told by `PRAGMA user_version`; `PRAGMA application_id` is `0x666f7265`. An older version is brought up to
 /// date when the database is opened, a newer one is refused.
 ///
 /// | table | columns |
 /// |---|---|
-/// | `runs` | `id`; `session`, the session id of the collector; `began`, nanoseconds since 1970 |
+/// | `runs` | `id`; `session`, the session id of the collector; `began`, nanoseconds since 1970; `origin` (the source), `host`, `pid`, `rank`, as [`Origin`](crate::Origin) tells them |
 /// | `names` | `id`; `name` |
 /// | `events` | `id`, ascending in the order of delivery; `run`; `name`, an id; `time`, nanoseconds since 1970; `step` or NULL; `priority`, 0 critical, 1 normal, 2 low; `kind`; `value`; `source`; `correlation`; `record` |
 ///
@@ -153,12 +153,21 @@ impl SqliteSink {
         let run = match &self.run {
             Some((session, run)) if **session == *batch.session() => *run,
             _ => {
+                let origin = batch.origin();
                 let began = batch.time().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64;
                 transaction
                     .prepare_cached(
-                        "INSERT INTO runs (session, began) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                        "INSERT INTO runs (session, began, origin, host, pid, rank) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                        ON CONFLICT DO NOTHING",
                     )?
-                    .execute(params![batch.session(), began])?;
+                    .execute(params![
+                        origin.session_id,
+                        began,
+                        origin.source,
+                        origin.host,
+                        origin.pid,
+                        origin.rank.and_then(|rank| i64::try_from(rank).ok())
+                    ])?;
                 transaction
                     .prepare_cached("SELECT id FROM runs WHERE session = ?1")?
                     .query_row([batch.session()], |row| row.get(0))?

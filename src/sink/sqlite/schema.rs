@@ -11,7 +11,8 @@ use crate::sink::SinkError;
 const APPLICATION: i64 = 0x666f_7265;
 
 /// What brings a database of version n to version n + 1, from 0, which is an empty one.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE runs (
         id INTEGER PRIMARY KEY,
         session TEXT NOT NULL UNIQUE,
@@ -44,7 +45,14 @@ const MIGRATIONS: [&str; 1] = ["
         SELECT events.id AS id, session, names.name AS name, time, step, priority, kind, value, source, correlation,
             record
         FROM events JOIN names ON names.id = events.name JOIN runs ON runs.id = events.run;
-"];
+",
+    "
+    ALTER TABLE runs ADD COLUMN origin TEXT;
+    ALTER TABLE runs ADD COLUMN host TEXT;
+    ALTER TABLE runs ADD COLUMN pid INTEGER;
+    ALTER TABLE runs ADD COLUMN rank INTEGER;
+",
+];
 
 /// Makes a database ours: its mode, and its tables in the newest version.
 pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
