@@ -1,5 +1,17 @@
 //! The settings of a collector, their defaults, and what is allowed.
 
+mod draft;
+#[cfg(feature = "toml")]
+mod file;
+mod keys;
+mod layers;
+mod presets;
+mod value;
+
+pub use layers::{ConfigLoader, ConfigPlace};
+pub use presets::Preset;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::gate::GateConfig;
@@ -93,6 +105,8 @@ pub enum Overflow {
 }
 
 /// All settings of a collector. Public fields with defaults: change those that you need.
+///
+/// [`loader`](Self::loader) takes them from a preset, a file and the environment.
 ///
 /// ```
 /// use forebay::{Collector, Config};
@@ -205,12 +219,70 @@ pub enum ConfigError {
     #[error("{field} is {value}, allowed is {allowed}")]
     #[non_exhaustive]
     Invalid {
-        /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy), or of another builder.
+        /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy, `overflow_timeout` for that of
+        /// the policy), or of another builder.
         field: &'static str,
         /// The value it has.
         value: String,
         /// The values it may have.
         allowed: &'static str,
+    },
+    /// The value that a setting has outside of the program is not allowed.
+    #[error("{key} in {place} is {value}, allowed is {allowed}")]
+    #[non_exhaustive]
+    InvalidAt {
+        /// The name that was used there: a key, one of its aliases, or a variable.
+        key: String,
+        /// Where that was.
+        place: ConfigPlace,
+        /// The setting.
+        field: &'static str,
+        /// The value it has.
+        value: String,
+        /// The values it may have.
+        allowed: String,
+    },
+    /// No setting has this name.
+    #[error("unknown key {key} in {place}")]
+    #[non_exhaustive]
+    UnknownKey {
+        /// The key, with its tables (`flush.interval`), or the variable.
+        key: String,
+        /// Where it was found.
+        place: ConfigPlace,
+    },
+    /// Two names of one setting have different values in one place.
+    #[error("{} is {}, but {} is {} in {place}: they are one setting", keys.0, values.0, keys.1, values.1)]
+    #[non_exhaustive]
+    Contradiction {
+        /// The names.
+        keys: (String, String),
+        /// Their values.
+        values: (String, String),
+        /// Where they were found.
+        place: ConfigPlace,
+    },
+    /// The text is no TOML.
+    #[error("no TOML in {place}, line {line}, column {column}: {why}")]
+    #[non_exhaustive]
+    Syntax {
+        /// Where the text is from.
+        place: ConfigPlace,
+        /// The line, from 1.
+        line: usize,
+        /// The character in the line, from 1.
+        column: usize,
+        /// What is wrong there.
+        why: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {}: {why}", path.display())]
+    #[non_exhaustive]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
     },
     /// The setting cannot change once the collector is built.
     #[error("{field} cannot change once the collector is built")]
@@ -273,7 +345,7 @@ impl Config {
                 Overflow::Block { timeout } => timeout,
                 Overflow::DropOldest | Overflow::DropNewest => Duration::ZERO,
             };
-            for (field, wait) in [("overflow.timeout", blocks), ("critical_wait", self.critical_wait)] {
+            for (field, wait) in [("overflow_timeout", blocks), ("critical_wait", self.critical_wait)] {
                 check(field, format!("{wait:?}"), allowed, wait <= LONGEST_MANUAL_WAIT)?;
             }
         }

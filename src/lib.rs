@@ -39,7 +39,9 @@ mod builder;
 pub use builder::Builder;
 
 mod config;
-pub use config::{Config, ConfigError, ConfigWarning, FlushStrategy, Overflow};
+pub use config::{
+    Config, ConfigError, ConfigLoader, ConfigPlace, ConfigWarning, FlushStrategy, Overflow, Preset,
+};
 
 mod stats;
 pub use stats::{Rejected, SinkStats, Stats};

@@ -51,7 +51,7 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
                 overflow: Overflow::Block { timeout: Duration::MAX },
                 ..base()
             },
-            format!("overflow.timeout is {:?}, allowed is {day}", Duration::MAX),
+            format!("overflow_timeout is {:?}, allowed is {day}", Duration::MAX),
         ),
         (
             Config { flush: FlushStrategy::Manual, critical_wait: day_and_more, ..base() },

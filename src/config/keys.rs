@@ -1,0 +1,270 @@
+//! What every setting is called outside of Rust: the one table, for files, variables, serde and the documentation.
+
+use serde_json::Value;
+
+use super::draft::Draft;
+use super::value::{Setting, Wrong};
+
+/// With what the name of a variable begins.
+pub(super) const PREFIX: &str = "FOREBAY_";
+
+/// A setting. [`KEYS`] has them all.
+pub(super) struct Key {
+    /// The name in a file; dots are between tables.
+    pub(super) name: &'static str,
+    /// Other names in a file, those of the documents that this crate was written to.
+    pub(super) aliases: &'static [Alias],
+    /// Puts a value into its place.
+    pub(super) set: fn(&mut Draft, &Value) -> Result<(), Wrong>,
+    /// The value in that place, as `set` reads it; null if there is none.
+    pub(super) get: fn(&Draft) -> Value,
+    /// What `set` takes.
+    pub(super) allowed: fn() -> String,
+}
+
+/// What a value that stands under some name is under the setting's own.
+type Meaning = fn(&Value) -> Value;
+
+/// Another name of a setting.
+pub(super) struct Alias {
+    name: &'static str,
+    meant: Meaning,
+}
+
+/// An alias under which a value means what it always means.
+const fn same(name: &'static str) -> Alias {
+    Alias { name, meant: Value::clone }
+}
+
+/// An alias under which a bare number is one of milliseconds.
+const fn millis(name: &'static str) -> Alias {
+    Alias {
+        name,
+        meant: |value| value.as_f64().map_or_else(|| value.clone(), |millis| (millis / 1e3).into()),
+    }
+}
+
+/// An alias under which a bare number is one of MiB.
+const fn mib(name: &'static str) -> Alias {
+    Alias {
+        name,
+        meant: |value| {
+            let number = match value {
+                Value::String(text) => text.trim().parse().ok(),
+                value => value.as_u64(),
+            };
+            number.and_then(|mib| mib.checked_mul(1 << 20)).map_or_else(|| value.clone(), Value::from)
+        },
+    }
+}
+
+/// `key!(name, place in the draft, aliases)`.
+macro_rules! key {
+    ($name:literal, $($place:ident).+ $(, $alias:expr)*) => {
+        Key {
+            name: $name,
+            aliases: &[$($alias),*],
+            set: |draft, value| put(&mut draft.$($place).+, value),
+            get: |draft| draft.$($place).+.write(),
+            allowed: || allowed(|draft| &draft.$($place).+),
+        }
+    };
+}
+
+/// Every setting, in the order of `docs/configuration.md`.
+pub(super) static KEYS: &[Key] = &[
+    key!(
+        "capacity",
+        config.capacity,
+        same("ring_capacity"),
+        same("maxQueueSize"),
+        same("memoryLimits.maxQueueSize")
+    ),
+    key!("critical_capacity", config.critical_capacity),
+    key!("low_capacity", config.low_capacity),
+    key!("shards", config.shards),
+    key!("max_bytes", config.max_bytes, mib("maxMemoryMB"), mib("memoryLimits.totalMemoryMB")),
+    key!("batch_size", config.batch_size),
+    key!("overflow", policy),
+    key!("overflow_timeout", overflow_timeout),
+    key!("flush.strategy", strategy),
+    key!("flush.events", events),
+    key!("flush.interval", interval, millis("flushInterval")),
+    key!("critical_wait", config.critical_wait),
+    key!("flush_timeout", config.flush_timeout),
+    key!(
+        "stop_timeout",
+        config.stop_timeout,
+        same("shutdown_timeout"),
+        millis("reliabilityLimits.gracefulShutdownTimeout")
+    ),
+    key!("drop_timeout", config.drop_timeout),
+    key!("session_id", config.session_id),
+    key!("source", config.source),
+    key!("host", config.host),
+    key!("rank", config.rank),
+    key!("thread_name", config.thread_name),
+    key!("thread_stack_size", config.thread_stack_size),
+    key!("gate.enabled", config.gate.enabled, same("enabled")),
+    key!("gate.allow", config.gate.allow),
+    key!("gate.deny", config.gate.deny),
+    key!("gate.rules", config.gate.rules),
+    key!("gate.min_priority", config.gate.min_priority),
+    key!("gate.sampling", config.gate.sampling),
+    key!("gate.rate_limit", config.gate.rate_limit, same("performanceLimits.maxInputRate")),
+    key!(
+        "gate.max_event_bytes",
+        config.gate.max_event_bytes,
+        same("maxEventSize"),
+        same("memoryLimits.maxEventSize")
+    ),
+    key!("gate.seed", config.gate.seed),
+];
+
+fn put<T: Setting>(place: &mut T, value: &Value) -> Result<(), Wrong> {
+    *place = T::read(value)?;
+    Ok(())
+}
+
+fn allowed<T: Setting>(_: fn(&Draft) -> &T) -> String {
+    T::allowed()
+}
+
+impl Key {
+    /// The name of its variable.
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_uppercase().replace('.', "__"))
+    }
+
+    /// Its name and all others.
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        [self.name].into_iter().chain(self.aliases.iter().map(|alias| alias.name))
+    }
+}
+
+/// The setting that has that name in a file, and what a value means under it.
+pub(super) fn find(name: &str) -> Option<(&'static Key, Meaning)> {
+    KEYS.iter().find_map(|key| {
+        let alias = key.aliases.iter().find(|alias| alias.name == name).map(|alias| alias.meant);
+        let meant = alias.or_else(|| (key.name == name).then_some(Value::clone as Meaning));
+        meant.map(|meant| (key, meant))
+    })
+}
+
+/// Whether settings are in the table of that name.
+pub(super) fn is_table(name: &str) -> bool {
+    let is_in = |key: &str| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    KEYS.iter().any(|key| key.names().any(is_in))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Preset};
+
+    const DOCUMENT: &str = include_str!("../../docs/configuration.md");
+
+    /// The rows of the table below a heading, by cells, without its two first.
+    fn table(heading: &str) -> Vec<Vec<String>> {
+        let rest = DOCUMENT.split(&format!("\n## {heading}\n")).nth(1).unwrap();
+        let section = rest.split("\n## ").next().unwrap();
+        let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+        let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        rows.map(cells).collect()
+    }
+
+    fn as_written(value: &Value) -> String {
+        match value {
+            Value::Null => "none".to_owned(),
+            Value::Array(all) if all.is_empty() => "none".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    fn value(config: Config, key: &Key) -> String {
+        as_written(&(key.get)(&Draft::new(config)))
+    }
+
+    #[test]
+    fn every_key_is_documented_with_its_variable_aliases_and_default() {
+        let rows = table("Keys");
+        let names: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+        let expected: Vec<&str> = ["preset"].into_iter().chain(KEYS.iter().map(|key| key.name)).collect();
+        assert_eq!(names, expected);
+        for (key, row) in KEYS.iter().zip(&rows[1..]) {
+            assert_eq!(row[1].split('`').nth(1), Some(&*key.variable()), "{}", key.name);
+            let alias = |alias: &Alias| {
+                let unit = match (alias.meant)(&1000.into()).as_f64() {
+                    Some(1000.0) => "",
+                    Some(1.0) => " (ms)",
+                    _ => " (MiB)",
+                };
+                format!("`{}`{unit}", alias.name)
+            };
+            assert_eq!(row[2], key.aliases.iter().map(alias).collect::<Vec<_>>().join(", "), "{}", key.name);
+            assert_eq!(row[3].replace(',', ""), value(Config::default(), key), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn what_can_change_at_run_time_is_what_the_document_says() {
+        let defaults = Config::default();
+        for (key, row) in KEYS.iter().zip(&table("Keys")[1..]) {
+            let samples: [Value; 7] = [
+                1.into(),
+                2.into(),
+                "a".into(),
+                "false".into(),
+                "normal".into(),
+                serde_json::json!([{ "pattern": "a" }]),
+                serde_json::json!({ "every": 1 }),
+            ];
+            let words = ["drop_newest", "manual"].map(Value::from);
+            let mut changes = 0;
+            for sample in samples.iter().chain(&words) {
+                let mut draft = Draft::new(defaults.clone());
+                let before = (key.get)(&draft);
+                if (key.set)(&mut draft, sample).is_err() || (key.get)(&draft) == before {
+                    continue;
+                }
+                changes += 1;
+                draft.settle().unwrap();
+                let is_fixed = draft.config.keeps_what_is_fixed(&defaults).is_err();
+                assert_eq!(
+                    row[5].split(',').next(),
+                    Some(if is_fixed { "no" } else { "yes" }),
+                    "{}",
+                    key.name
+                );
+            }
+            assert!(changes > 0, "{} takes none of the samples", key.name);
+        }
+    }
+
+    #[test]
+    fn every_preset_is_what_the_document_says() {
+        let rows = table("Presets");
+        for key in KEYS {
+            let name = format!("`{}`", key.name);
+            let row = rows.iter().find(|row| row[0] == name);
+            for (column, preset) in Preset::ALL.into_iter().enumerate() {
+                let cell = row.map_or("", |row| &row[column + 1]).replace(',', "");
+                let default = value(Config::default(), key);
+                let expected = if cell.is_empty() { default } else { cell };
+                assert_eq!(value(preset.config(), key), expected, "{} of {preset}", key.name);
+            }
+        }
+        assert!(rows.iter().all(|row| KEYS.iter().any(|key| row[0] == format!("`{}`", key.name))));
+    }
+
+    #[test]
+    fn no_name_stands_for_two_settings_or_for_a_table() {
+        let mut names: Vec<&str> = KEYS.iter().flat_map(Key::names).collect();
+        assert!(names.iter().all(|name| !is_table(name)));
+        let before = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), before);
+    }
+}

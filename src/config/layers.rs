@@ -1,0 +1,344 @@
+//! Settings from outside of the program, laid one upon the other.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::draft::Draft;
+use super::keys::{self, KEYS, Key, PREFIX};
+use super::value::Wrong;
+use super::{Config, ConfigError, Preset};
+
+/// The name of the setting that chooses the preset, which is none of [`Config`].
+const PRESET: &str = "preset";
+
+/// Loads settings from a preset, files and the environment.
+///
+/// Each layer says what differs from those below it. From the lowest:
+///
+/// 1. the defaults;
+/// 2. the preset: that of the highest layer that has the key `preset` (`FOREBAY_PRESET` in the environment), else that of
+///    [`preset`](Self::preset);
+/// 3. files and texts, each one over those that were given before it;
+/// 4. the environment, wherever it stands in the chain of calls;
+/// 5. what the program itself sets afterwards, on the [`Config`] or the builder.
+///
+/// Every key, its variable, its default and what is allowed are in [`docs/configuration.md`][docs]. A key that is
+/// unknown is an error, and so is a variable that begins with `FOREBAY_` and is no setting.
+///
+/// ```
+/// # #[cfg(feature = "toml")]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use forebay::{Collector, Config, FlushStrategy, Preset};
+///
+/// let text = "
+///     capacity = 20_000
+///     flush.interval = '250ms'
+/// ";
+/// let config = Config::loader()
+///     .preset(Preset::Training)
+///     .toml(text) // Or `toml_file(path)`.
+///     .vars([("FOREBAY_CAPACITY", "30000")]) // Or `env()`: the variables of this process.
+///     .load()?;
+/// assert_eq!(config.capacity, 30_000);
+/// assert_eq!(config.flush, FlushStrategy::Hybrid { events: 512, interval: Duration::from_millis(250) });
+///
+/// let collector = Collector::builder().config(config).capacity(40_000).start()?;
+/// assert_eq!(collector.config().capacity, 40_000);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "toml"))]
+/// # fn main() {}
+/// ```
+///
+/// [docs]: https://docs.rs/crate/forebay/latest/source/docs/configuration.md
+#[derive(Debug, Clone, Default)]
+#[must_use = "a loader does nothing until `load`"]
+pub struct ConfigLoader {
+    preset: Option<Preset>,
+    texts: Vec<Result<Layer, ConfigError>>,
+    variables: Vec<Result<Layer, ConfigError>>,
+}
+
+impl ConfigLoader {
+    /// Begins with the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Goes by that preset where neither a file nor the environment chooses another one.
+    pub fn preset(mut self, preset: Preset) -> Self {
+        self.preset = Some(preset);
+        self
+    }
+
+    /// Adds the variables of this process that begin with `FOREBAY_`, as they are now.
+    pub fn env(self) -> Self {
+        self.vars(std::env::vars_os())
+    }
+
+    /// Adds variables in the place of those of the process. Of those that do not begin with `FOREBAY_`, nothing is read.
+    pub fn vars<N: Into<OsString>, V: Into<OsString>>(
+        mut self,
+        vars: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into()));
+        self.variables.push(Layer::of_vars(vars));
+        self
+    }
+
+    pub(super) fn text(mut self, layer: Result<Layer, ConfigError>) -> Self {
+        self.texts.push(layer);
+        self
+    }
+
+    /// Lays all layers one upon the other, and checks what comes out.
+    ///
+    /// # Errors
+    ///
+    /// The first that is wrong, by its key or variable and the place where it was found: a key is unknown; a value
+    /// cannot be read or is not allowed; two names of one setting have different values in one layer; with the strategy
+    /// or the policy that a layer comes to, something is missing, or something is set of which nothing comes; a file
+    /// cannot be read or is no TOML.
+    pub fn load(self) -> Result<Config, ConfigError> {
+        let layers = self.texts.into_iter().chain(self.variables).collect::<Result<Vec<_>, _>>()?;
+        let chosen = layers.iter().rev().find_map(|layer| layer.preset);
+        let mut draft = Draft::new(Config::default());
+        if let Some(preset) = chosen.or(self.preset) {
+            draft = Draft::new(preset.config()).over(draft);
+        }
+        for layer in &layers {
+            layer.apply(&mut draft)?;
+        }
+        draft.config.validate().map_err(|error| with_its_place(error, &layers))?;
+        Ok(draft.config)
+    }
+}
+
+/// Where a setting was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigPlace {
+    /// In that file.
+    File(PathBuf),
+    /// In the environment.
+    Environment,
+    /// In a text, or a value to deserialize.
+    Given,
+}
+
+impl fmt::Display for ConfigPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment => f.write_str("the environment"),
+            Self::Given => f.write_str("the given settings"),
+        }
+    }
+}
+
+/// Settings from one place.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    place: ConfigPlace,
+    preset: Option<Preset>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    key: &'static Key,
+    /// The name that was used.
+    name: String,
+    /// The value that stands there, and what it means under the setting's own name.
+    given: Value,
+    value: Value,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}", self.name, self.given)
+    }
+}
+
+impl Layer {
+    pub(super) fn of_table(place: ConfigPlace, table: Map<String, Value>) -> Result<Self, ConfigError> {
+        let mut layer = Self { place, preset: None, entries: Vec::new() };
+        let mut tables = vec![(String::new(), table)];
+        while let Some((path, table)) = tables.pop() {
+            for (name, given) in table {
+                let name = format!("{path}{name}");
+                match (keys::find(&name), given) {
+                    (Some((key, meant)), given) => {
+                        layer.entries.push(Entry { key, name, value: meant(&given), given });
+                    }
+                    (None, given) if name == PRESET => layer.preset = Some(layer.read_preset(name, &given)?),
+                    (None, Value::Object(inner)) if keys::is_table(&name) => {
+                        tables.push((format!("{name}."), inner));
+                    }
+                    (None, _) => return Err(ConfigError::UnknownKey { key: name, place: layer.place }),
+                }
+            }
+        }
+        layer.check()?;
+        Ok(layer)
+    }
+
+    fn of_vars(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
+        let mut layer = Self { place: ConfigPlace::Environment, preset: None, entries: Vec::new() };
+        for (name, value) in vars {
+            let name = name.to_string_lossy().into_owned();
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            let key = KEYS.iter().find(|key| key.variable() == name);
+            if key.is_none() && rest != "PRESET" {
+                return Err(ConfigError::UnknownKey { key: name, place: layer.place });
+            }
+            let text = value.into_string().map_err(|value| ConfigError::InvalidAt {
+                field: key.map_or(PRESET, |key| key.name),
+                key: name.clone(),
+                place: layer.place.clone(),
+                value: format!("{value:?}"),
+                allowed: "UTF-8".to_owned(),
+            })?;
+            let given = Value::from(text);
+            match key {
+                Some(key) => layer.entries.push(Entry { key, name, value: given.clone(), given }),
+                None => layer.preset = Some(layer.read_preset(name, &given)?),
+            }
+        }
+        layer.check()?;
+        Ok(layer)
+    }
+
+    fn read_preset(&self, key: String, given: &Value) -> Result<Preset, ConfigError> {
+        let preset = given.as_str().and_then(|name| name.trim().parse().ok());
+        preset.ok_or_else(|| ConfigError::InvalidAt {
+            key,
+            place: self.place.clone(),
+            field: PRESET,
+            value: given.to_string(),
+            allowed: Preset::NAMES.to_owned(),
+        })
+    }
+
+    /// Checks that every value can be read, and that all names of a setting say the same.
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut scratch = Draft::new(Config::default());
+        let mut values: Vec<(&Entry, Value)> = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            self.set(entry, &mut scratch)?;
+            let value = (entry.key.get)(&scratch);
+            let other = values.iter().find(|(other, _)| other.key.name == entry.key.name);
+            if let Some((other, _)) = other.filter(|(_, before)| *before != value) {
+                return Err(ConfigError::Contradiction {
+                    keys: (other.name.clone(), entry.name.clone()),
+                    values: (other.given.to_string(), entry.given.to_string()),
+                    place: self.place.clone(),
+                });
+            }
+            values.push((entry, value));
+        }
+        Ok(())
+    }
+
+    fn set(&self, entry: &Entry, draft: &mut Draft) -> Result<(), ConfigError> {
+        (entry.key.set)(draft, &entry.value).map_err(|wrong| match wrong {
+            Wrong::Value => self.invalid(entry, entry.given.to_string(), (entry.key.allowed)()),
+            Wrong::Part { value, allowed } => self.invalid(entry, value, allowed),
+            Wrong::Key(part) => {
+                ConfigError::UnknownKey { key: format!("{}.{part}", entry.name), place: self.place.clone() }
+            }
+        })
+    }
+
+    fn apply(&self, draft: &mut Draft) -> Result<(), ConfigError> {
+        for entry in &self.entries {
+            self.set(entry, draft)?;
+        }
+        let unused = draft.unused().find_map(|(name, allowed)| Some((self.entry(name)?, allowed)));
+        if let Some((entry, allowed)) = unused {
+            return Err(self.invalid(entry, entry.given.to_string(), allowed.to_owned()));
+        }
+        draft.settle()
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.key.name == name)
+    }
+
+    fn invalid(&self, entry: &Entry, value: String, allowed: String) -> ConfigError {
+        let (key, place) = (entry.name.clone(), self.place.clone());
+        ConfigError::InvalidAt { key, place, field: entry.key.name, value, allowed }
+    }
+}
+
+/// The same error, with the name and the place from which the value is, if it is from one.
+fn with_its_place(error: ConfigError, layers: &[Layer]) -> ConfigError {
+    let ConfigError::Invalid { field, value, allowed } = error else { return error };
+    // Whatever is wrong inside of a setting, such as `gate.rules.sampling`, is from where that is.
+    let is_it = |entry: &&Entry| {
+        field.strip_prefix(entry.key.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let found = layers.iter().rev().find_map(|layer| Some((layer, layer.entries.iter().find(is_it)?)));
+    match found {
+        Some((layer, entry)) => layer.invalid(entry, value, allowed.to_owned()),
+        None => ConfigError::Invalid { field, value, allowed },
+    }
+}
+
+impl Config {
+    /// Loads settings from several places. See [`ConfigLoader`] for their order.
+    pub fn loader() -> ConfigLoader {
+        ConfigLoader::new()
+    }
+
+    /// The defaults, changed by the variables of this process that begin with `FOREBAY_`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ConfigLoader::load`].
+    pub fn from_env() -> Result<Self, ConfigError> {
+        ConfigLoader::new().env().load()
+    }
+
+    /// Every setting in the tables of a file. Those that are not there are null.
+    pub(super) fn to_table(&self) -> Map<String, Value> {
+        let draft = Draft::new(self.clone());
+        let mut root = Map::new();
+        for key in KEYS {
+            insert(&mut root, key.name, (key.get)(&draft));
+        }
+        root
+    }
+}
+
+/// Puts a value into the table that its name says.
+fn insert(table: &mut Map<String, Value>, name: &str, value: Value) {
+    let Some((outer, inner)) = name.split_once('.') else {
+        table.insert(name.to_owned(), value);
+        return;
+    };
+    if let Value::Object(next) = table.entry(outer).or_insert_with(|| Map::new().into()) {
+        insert(next, inner, value);
+    }
+}
+
+impl Serialize for Config {
+    /// A table of all settings, by the keys of a file.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_table().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Config {
+    /// As [`ConfigLoader::load`] of one layer: settings that are not there have their defaults, or those of the `preset`.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = Map::deserialize(deserializer)?;
+        let loader = ConfigLoader::new().text(Layer::of_table(ConfigPlace::Given, table));
+        loader.load().map_err(serde::de::Error::custom)
+    }
+}

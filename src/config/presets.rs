@@ -1,0 +1,127 @@
+//! Settings that fit a purpose, as a whole.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Config, ConfigError, FlushStrategy, Overflow};
+use crate::gate::GateConfig;
+
+/// The purpose of a collector, by the settings that fit it.
+///
+/// A file chooses one by `preset = "production"`, the environment by `FOREBAY_PRESET`; see
+/// [`ConfigLoader`](crate::ConfigLoader).
+///
+/// ```
+/// use forebay::{Config, Preset};
+///
+/// let preset: Preset = "production".parse()?;
+/// assert_eq!(preset.config(), Config::production());
+/// # Ok::<(), forebay::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Preset {
+    /// [`Config::training`].
+    Training,
+    /// [`Config::analytics`].
+    Analytics,
+    /// [`Config::development`].
+    Development,
+    /// [`Config::production`].
+    Production,
+}
+
+impl Preset {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Training, Self::Analytics, Self::Development, Self::Production];
+
+    pub(super) const NAMES: &str = "training, analytics, development, production";
+
+    /// Its settings.
+    pub fn config(self) -> Config {
+        match self {
+            Self::Training => Config::training(),
+            Self::Analytics => Config::analytics(),
+            Self::Development => Config::development(),
+            Self::Production => Config::production(),
+        }
+    }
+
+    /// Its name: `training`, `analytics`, `development` or `production`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Analytics => "analytics",
+            Self::Development => "development",
+            Self::Production => "production",
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Preset {
+    type Err = ConfigError;
+
+    /// Reads a [`name`](Self::name).
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        let found = Self::ALL.into_iter().find(|preset| preset.name() == name);
+        let (field, value) = ("preset", format!("{name:?}"));
+        found.ok_or(ConfigError::Invalid { field, value, allowed: Self::NAMES })
+    }
+}
+
+impl Config {
+    /// For a training loop: nothing waits, and a step may bring thousands of events at once.
+    ///
+    /// As the defaults, but with a `capacity` of 65,536 events and the flush strategy `Hybrid` with 512 events and one second:
+    /// bursts fit, and fewer batches cost the loop fewer wake-ups. What is too much evicts the oldest.
+    pub fn training() -> Self {
+        Self {
+            capacity: 65_536,
+            flush: FlushStrategy::Hybrid { events: 512, interval: Duration::from_secs(1) },
+            ..Self::default()
+        }
+    }
+
+    /// For analytics: a loss matters more than a short wait, and throughput more than freshness.
+    ///
+    /// As the defaults, but with the overflow policy `Block` with 10 ms and the flush strategy `Hybrid` with 1,000 events and
+    /// 30 seconds. A killed process loses up to 30 seconds.
+    pub fn analytics() -> Self {
+        Self {
+            overflow: Overflow::Block { timeout: Duration::from_millis(10) },
+            flush: FlushStrategy::Hybrid { events: 1_000, interval: Duration::from_secs(30) },
+            ..Self::default()
+        }
+    }
+
+    /// For development: events are seen at once, and a program that collects too much shows it early.
+    ///
+    /// As the defaults, but with a `capacity` and a `low_capacity` of 1,000 events and the flush strategy `Time` with 50 ms.
+    pub fn development() -> Self {
+        Self {
+            capacity: 1_000,
+            low_capacity: 1_000,
+            flush: FlushStrategy::Time { interval: Duration::from_millis(50) },
+            ..Self::default()
+        }
+    }
+
+    /// For services: bounded in every direction.
+    ///
+    /// As the defaults, which have the flush strategy `Hybrid` with 100 events and one second, and ten seconds for `stop`, but
+    /// with a `capacity` of 50,000 events and a `gate.max_event_bytes` of 5,120 (5 KiB).
+    pub fn production() -> Self {
+        Self {
+            capacity: 50_000,
+            gate: GateConfig { max_event_bytes: Some(5_120), ..GateConfig::default() },
+            ..Self::default()
+        }
+    }
+}
