@@ -244,7 +244,7 @@ impl<E: Event> Builder<E> {
         let shared = Shared {
             phase,
             lanes: Lanes::new(&config),
-            tally: Tally::default(),
+            tally: Tally::new(&clock),
             room: Room::new(),
             control: Control::new(Crew::new(slots, press, parker, enrich)),
             registry,

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use crate::batch::Batch;
+use crate::clock;
 use crate::event::Event;
 use crate::sink::{Account, Isolated, PendingFlush, Sink, SinkError};
 use crate::stats::SinkTally;
@@ -31,7 +32,9 @@ impl<E> Fenced<E> {
     /// Offers a batch to the sink; how many of its events were delivered, and failed. The others it has kept.
     pub(crate) fn write(&mut self, batch: &Batch<E>) -> (u64, u64) {
         let before = self.account.kept();
+        let begun = clock::unix_nanos();
         let outcome = self.guarded(|sink| sink.write_batch(batch));
+        self.account.tally().write_nanos.add(clock::unix_nanos().saturating_sub(begun));
         // What it has kept, it settles itself.
         let events = (batch.len() as u64).saturating_sub(self.account.kept() - before);
         let failed = match outcome {
@@ -160,9 +163,9 @@ impl<E> Slot<E> {
     }
 
     fn busy<R>(&mut self, call: impl FnOnce(&mut Fenced<E>) -> R) -> R {
-        self.tally.is_busy.store(1, Ordering::Relaxed);
+        self.tally.busy_since.store(clock::unix_nanos().max(1), Ordering::Relaxed);
         let result = call(&mut self.fenced);
-        self.tally.is_busy.store(0, Ordering::Relaxed);
+        self.tally.busy_since.store(0, Ordering::Relaxed);
         result
     }
 }

@@ -50,6 +50,12 @@ pub trait Event: Send + Sync + 'static {
         None
     }
 
+    /// When it was made, in nanoseconds since 1970: for the latency that [`Stats`](crate::Stats) tell. Cheap: asked by the
+    /// worker. Defaults to none.
+    fn made_at(&self) -> Option<u64> {
+        None
+    }
+
     /// About how many bytes it occupies, what it owns on the heap included: what goes beyond the size of its type counts
     /// against [`Config::max_bytes`](crate::Config::max_bytes). Defaults to the size of its type.
     ///

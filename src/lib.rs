@@ -44,7 +44,7 @@ pub use config::{
 };
 
 mod stats;
-pub use stats::{Rejected, SinkStats, Stats};
+pub use stats::{Latency, Rejected, SinkDelta, SinkStats, Stats, StatsDelta};
 
 mod error;
 pub use error::{BuildError, CollectError, FlushError, Refusal, SinkChangeError, StartError, StopError};

@@ -23,6 +23,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// every operation that is modelled multiplies the schedules to visit.
 pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
 
+/// Not modelled either: held for a few instructions, over nothing that is modelled.
+pub(crate) type PlainMutex<T> = parking_lot::Mutex<T>;
+
 /// Not modelled either: for signal handlers.
 #[cfg(feature = "signals")]
 pub(crate) type PlainBool = std::sync::atomic::AtomicBool;

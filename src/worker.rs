@@ -294,6 +294,8 @@ impl<E: Event> Worker<'_, E> {
         dispatch(&mut self.crew.slots, &batch);
         self.crew.let_go(&self.shared.registry);
         tally.processed.bump(events);
+        let now = self.shared.clock.nanos();
+        self.shared.tally.meter.delivered(now, batch.events(), tally.processed.get());
         self.crew.press.take_back(batch);
         if bytes > 0 {
             self.shared.lanes.give_back(bytes);

@@ -41,8 +41,16 @@ impl<E: Event> Shared<E> {
         let (filtered, sampled_out) = (self.tally.filtered.get(), self.tally.sampled_out.get());
         let (rate_limited, oversize) = (self.tally.rate_limited.get(), self.tally.oversize.get());
         let not_let_in = filtered + sampled_out + rate_limited + oversize;
+        let (uptime, rate, latency) = match state {
+            // Whoever holds the lock may not exist here.
+            State::Forked => Default::default(),
+            _ => self.tally.meter.read(self.clock.nanos(), processed),
+        };
         Stats {
             state,
+            uptime,
+            rate,
+            latency,
             offered: not_let_in + rejected.total() + evicted + processed + pending,
             filtered,
             sampled_out,

@@ -61,7 +61,7 @@ impl FlushReport {
 }
 
 /// What happened until a collector was stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct StopReport {
     /// The account of all events since the collector was built.

@@ -292,6 +292,10 @@ impl Event for Record {
         self.stamp.priority()
     }
 
+    fn made_at(&self) -> Option<u64> {
+        Some(self.unix_nanos())
+    }
+
     fn correlation_id(&self) -> Option<&str> {
         self.extra.as_ref()?.correlation_id.as_deref()
     }

@@ -1,0 +1,239 @@
+//! How fast events are delivered: the rate, and the latency from the collection to the last sink.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::clock;
+use crate::event::Event;
+use crate::sync::{PlainMutex, guarded};
+
+/// How many events of a batch are measured at most, evenly spaced: all of a small one.
+const MEASURED: usize = 16;
+
+/// How long a histogram is filled before the next one: what is told covers the last one to two of these.
+const WINDOW_NANOS: u64 = 60_000_000_000;
+
+/// The longest latency that is told apart: an hour, in nanoseconds.
+const LONGEST_NANOS: u64 = 3_600_000_000_000;
+
+/// The rate is taken over at least so long.
+const SECOND_NANOS: u64 = 1_000_000_000;
+
+/// How long events took from their collection until all sinks had seen them (an [isolated](crate::sink::Isolated) sink: until
+/// it had them in its queue), over the last one to two minutes in which some were delivered. Of a batch, sixteen events at
+/// most are measured. Within one per cent (an HDR histogram with two digits). All zero for events that do not tell
+/// [when they were made](crate::Event::made_at).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Latency {
+    /// How many events that stands for.
+    pub events: u64,
+    /// The mean.
+    pub mean: Duration,
+    /// Half of the events took that long at most.
+    pub p50: Duration,
+    /// 95 % took that long at most.
+    pub p95: Duration,
+    /// 99 % took that long at most.
+    pub p99: Duration,
+    /// The longest that was measured.
+    pub max: Duration,
+}
+
+/// Written by the worker once a batch, read by whoever asks.
+#[derive(Debug)]
+pub(crate) struct Meter(PlainMutex<Readings>);
+
+#[derive(Debug)]
+struct Readings {
+    /// When the meter was made, in nanoseconds of the collector's clock.
+    begun: u64,
+    /// The present window and the one before it; there once an event was measured.
+    windows: [Option<Histogram<u64>>; 2],
+    turned: u64,
+    /// Moments, at least a second apart, and how many events were delivered before them; the older first.
+    marks: [(u64, u64); 2],
+}
+
+impl Meter {
+    /// `now` is the time of the collector's clock.
+    pub(crate) fn new(now: u64) -> Self {
+        let marks = [(now, 0); 2];
+        Self(PlainMutex::new(Readings { begun: now, windows: [None, None], turned: now, marks }))
+    }
+
+    /// All sinks have seen these events, `processed` in all.
+    pub(crate) fn delivered<E: Event>(&self, now: u64, events: &[E], processed: u64) {
+        let mut readings = self.0.lock();
+        readings.mark(now, processed.saturating_sub(events.len() as u64));
+        readings.turn(now);
+        let step = events.len().div_ceil(MEASURED).max(1);
+        let stamped = || events.iter().step_by(step).filter_map(Event::made_at);
+        // Foreign code.
+        let mut note = |made: u64| readings.note(clock::unix_nanos().saturating_sub(made), step as u64);
+        _ = guarded(|| stamped().for_each(&mut note));
+    }
+
+    /// How long it is since it was made; the rate; the latency.
+    pub(crate) fn read(&self, now: u64, processed: u64) -> (Duration, f64, Latency) {
+        let mut readings = self.0.lock();
+        readings.turn(now);
+        let uptime = Duration::from_nanos(now.saturating_sub(readings.begun));
+        (uptime, readings.rate(now, processed), readings.latency())
+    }
+}
+
+impl Readings {
+    fn mark(&mut self, now: u64, processed: u64) {
+        if now.saturating_sub(self.marks[1].0) >= SECOND_NANOS {
+            self.marks = [self.marks[1], (now, processed)];
+        }
+    }
+
+    fn rate(&self, now: u64, processed: u64) -> f64 {
+        // From the newer mark once it is a second old.
+        let is_old = now.saturating_sub(self.marks[1].0) >= SECOND_NANOS;
+        let (from, before) = if is_old { self.marks[1] } else { self.marks[0] };
+        let seconds = Duration::from_nanos(now.saturating_sub(from)).as_secs_f64();
+        if seconds > 0.0 { processed.saturating_sub(before) as f64 / seconds } else { 0.0 }
+    }
+
+    /// Begins a window when the present one has had its time.
+    fn turn(&mut self, now: u64) {
+        let age = now.saturating_sub(self.turned);
+        if age < WINDOW_NANOS {
+            return;
+        }
+        self.turned = now;
+        self.windows.swap(0, 1);
+        let stale = if age < 2 * WINDOW_NANOS { 1 } else { 2 };
+        for window in self.windows.iter_mut().take(stale).flatten() {
+            window.reset();
+        }
+    }
+
+    fn note(&mut self, nanos: u64, events: u64) {
+        let [window, _] = &mut self.windows;
+        if window.is_none() {
+            // These bounds are allowed; were they not, nothing would be measured.
+            *window = Histogram::new_with_bounds(1, LONGEST_NANOS, 2).ok();
+        }
+        if let Some(window) = window {
+            window.saturating_record_n(nanos.max(1), events);
+        }
+    }
+
+    fn latency(&self) -> Latency {
+        let mut windows = self.windows.iter().flatten();
+        let Some(first) = windows.next() else { return Latency::default() };
+        let mut all = first.clone();
+        for window in windows {
+            // Of the same bounds.
+            _ = all.add(window);
+        }
+        if all.is_empty() {
+            return Latency::default();
+        }
+        let at = |quantile| Duration::from_nanos(all.value_at_quantile(quantile));
+        Latency {
+            events: all.len(),
+            mean: Duration::from_nanos(all.mean() as u64),
+            p50: at(0.5),
+            p95: at(0.95),
+            p99: at(0.99),
+            max: Duration::from_nanos(all.max()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// Made that many milliseconds ago.
+    struct Made(u64);
+
+    impl Event for Made {
+        fn made_at(&self) -> Option<u64> {
+            Some(clock::unix_nanos() - self.0 * MS)
+        }
+    }
+
+    fn close(told: Duration, millis: u64) -> bool {
+        let wanted = Duration::from_millis(millis);
+        told >= wanted.mul_f64(0.99) && told <= wanted.mul_f64(1.02) + Duration::from_millis(20)
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_events() {
+        let meter = Meter::new(0);
+        // Batches of one, so that each is measured.
+        for millis in 1..=1000 {
+            meter.delivered(0, &[Made(1000 * millis)], millis);
+        }
+        let latency = meter.read(0, 1000).2;
+        assert_eq!(latency.events, 1000);
+        assert!(close(latency.p50, 500_000) && close(latency.p95, 950_000), "{latency:?}");
+        assert!(close(latency.p99, 990_000) && close(latency.max, 1_000_000), "{latency:?}");
+        assert!(close(latency.mean, 500_500), "{latency:?}");
+    }
+
+    #[test]
+    fn a_large_batch_is_measured_in_steps_that_stand_for_all_of_it() {
+        let meter = Meter::new(0);
+        let events: Vec<Made> = (0..160).map(|n| Made(if n < 80 { 10_000 } else { 1_000 })).collect();
+        meter.delivered(0, &events, 160);
+        let latency = meter.read(0, 160).2;
+        assert_eq!(latency.events, 160);
+        assert!(close(latency.p50, 1_000) && close(latency.p95, 10_000), "{latency:?}");
+    }
+
+    #[test]
+    fn what_is_older_than_two_windows_is_forgotten() {
+        let meter = Meter::new(0);
+        meter.delivered(0, &[Made(100_000)], 1);
+        meter.delivered(WINDOW_NANOS, &[Made(1_000)], 2);
+        assert_eq!(meter.read(WINDOW_NANOS, 2).2.events, 2);
+        let later = meter.read(2 * WINDOW_NANOS, 2).2;
+        assert_eq!(later.events, 1);
+        assert!(close(later.max, 1_000), "{later:?}");
+        assert_eq!(meter.read(4 * WINDOW_NANOS, 2).2, Latency::default(), "a long pause forgets both");
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_second_or_two_and_falls_when_nothing_comes() {
+        let meter = Meter::new(0);
+        let tenth = SECOND_NANOS / 10;
+        for n in 1..=30 {
+            meter.delivered::<Made>(n * tenth, &[], n * 100);
+        }
+        let rate = |now, processed| meter.read(now, processed).1;
+        assert!((rate(3 * SECOND_NANOS, 3000) - 1000.0).abs() < 1.0);
+        for n in 31..=50 {
+            meter.delivered::<Made>(n * tenth, &[], 3000 + (n - 30) * 500);
+        }
+        assert!((rate(5 * SECOND_NANOS, 13_000) - 5000.0).abs() < 1.0, "the new rate alone");
+        assert!(rate(15 * SECOND_NANOS, 13_000) < 500.0);
+        assert_eq!(meter.read(7 * SECOND_NANOS, 0).0, Duration::from_secs(7));
+        assert_eq!(Meter::new(5).read(5, 0).1, 0.0, "no time has passed");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_and_an_event_from_the_future_do_no_harm() {
+        struct Future;
+        impl Event for Future {
+            fn made_at(&self) -> Option<u64> {
+                Some(u64::MAX)
+            }
+        }
+        let meter = Meter::new(1000);
+        meter.delivered(0, &[Future], 1);
+        let (uptime, rate, latency) = meter.read(500, 1);
+        assert_eq!((uptime, rate, latency.events), (Duration::ZERO, 0.0, 1));
+        assert!(latency.max < Duration::from_micros(1));
+    }
+}

@@ -1,0 +1,291 @@
+//! The counters themselves.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Meter, SinkStats};
+use crate::clock::Clock;
+use crate::control::SinkFlush;
+use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainU64};
+
+/// Counters of a collector. All Relaxed: they are counts, not signals; who must see a particular event
+/// counted (after a flush, a stop) synchronises through the mailbox.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// Written by the worker alone.
+    pub(crate) worker: CachePadded<WorkerTally>,
+    /// Written by producers whose event was not taken, and by those who take late events out again.
+    pub(crate) rejected: CachePadded<RejectedTally>,
+    /// Events that the gate did not let in.
+    pub(crate) filtered: Count,
+    pub(crate) sampled_out: Count,
+    pub(crate) rate_limited: Count,
+    pub(crate) oversize: Count,
+    /// How often a producer waited for room.
+    pub(crate) waits: Count,
+    /// How fast events are delivered.
+    pub(crate) meter: Meter,
+}
+
+impl Tally {
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Self {
+            worker: CachePadded::default(),
+            rejected: CachePadded::default(),
+            filtered: Count::default(),
+            sampled_out: Count::default(),
+            rate_limited: Count::default(),
+            oversize: Count::default(),
+            waits: Count::default(),
+            meter: Meter::new(clock.nanos()),
+        }
+    }
+}
+
+/// What the worker counts.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerTally {
+    /// Events taken out of the rings and put into a batch.
+    pub(crate) taken: Count,
+    /// Events of batches that all sinks have seen. Never more than `taken`.
+    pub(crate) processed: Count,
+    pub(crate) batches: Count,
+    pub(crate) flushes: Count,
+    /// Nanoseconds since 1970, 0 before the first flush.
+    pub(crate) last_flush: Count,
+    pub(crate) naps: Count,
+    pub(crate) peak_pending: Count,
+    pub(crate) enrich_panics: Count,
+}
+
+impl WorkerTally {
+    /// The moment of the last flush.
+    pub(crate) fn last_flush(&self) -> Option<SystemTime> {
+        let nanos = self.last_flush.get();
+        (nanos > 0).then(|| UNIX_EPOCH + Duration::from_nanos(nanos))
+    }
+}
+
+/// Events that were not taken, by reason.
+#[derive(Debug, Default)]
+pub(crate) struct RejectedTally {
+    pub(crate) full: Count,
+    pub(crate) stopped: Count,
+    pub(crate) worker_gone: Count,
+    pub(crate) forked: Count,
+}
+
+/// One counter.
+#[derive(Debug, Default)]
+pub(crate) struct Count(PlainU64);
+
+impl Count {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The same for a counter that one thread alone writes: a third of the price.
+    pub(crate) fn bump(&self, n: u64) {
+        self.0.store(self.get() + n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn raise_to(&self, n: u64) {
+        self.0.fetch_max(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lower_by(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of one sink. Made when the sink is added; shared by the slot that writes them and the
+/// registry that reads them; ends with the later of the two.
+#[derive(Debug)]
+pub(crate) struct SinkTally {
+    pub(crate) name: String,
+    pub(crate) offered: Count,
+    pub(crate) delivered: Count,
+    pub(crate) failed: Count,
+    pub(crate) dead_lettered: Count,
+    pub(crate) shed: Count,
+    pub(crate) retries: Count,
+    pub(crate) redriven: Count,
+    /// Events that a part of the sink has kept, to settle them later.
+    pub(crate) kept: Count,
+    pub(crate) errors: Count,
+    pub(crate) panics: Count,
+    pub(crate) flush_errors: Count,
+    /// Events that the sink is busy with; 0 between calls.
+    pub(crate) in_flight: PlainU64,
+    /// When the worker began the call of the sink in which it is, in nanoseconds since 1970; 0 while it is in none.
+    pub(crate) busy_since: PlainU64,
+    /// How long writes took, in nanoseconds.
+    pub(crate) write_nanos: Count,
+    pub(crate) last_error: Mutex<Option<String>>,
+    /// What the counters were when a flush last told of them.
+    pub(crate) told: Mutex<Told>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told {
+    delivered: u64,
+    failed: u64,
+    dead_lettered: u64,
+    shed: u64,
+    troubles: u64,
+}
+
+impl SinkTally {
+    pub(crate) fn new(name: String) -> Self {
+        Self {
+            name,
+            offered: Count::default(),
+            delivered: Count::default(),
+            failed: Count::default(),
+            dead_lettered: Count::default(),
+            shed: Count::default(),
+            retries: Count::default(),
+            redriven: Count::default(),
+            kept: Count::default(),
+            errors: Count::default(),
+            panics: Count::default(),
+            flush_errors: Count::default(),
+            in_flight: PlainU64::new(0),
+            busy_since: PlainU64::new(0),
+            write_nanos: Count::default(),
+            last_error: Mutex::new(None),
+            told: Mutex::default(),
+        }
+    }
+
+    /// What happened since the flush that was told last, from where, and up to where.
+    pub(crate) fn news(&self) -> (SinkFlush, Told, Told) {
+        let from = *self.told.lock();
+        let (news, up_to) = self.news_since(from);
+        (news, from, up_to)
+    }
+
+    /// The same, told to somebody by that.
+    pub(crate) fn take_news(&self) -> SinkFlush {
+        let mut told = self.told.lock();
+        let (news, up_to) = self.news_since(*told);
+        *told = up_to;
+        news
+    }
+
+    fn news_since(&self, told: Told) -> (SinkFlush, Told) {
+        let now = self.snapshot();
+        let up_to = Told {
+            delivered: now.delivered,
+            failed: now.failed,
+            dead_lettered: now.dead_lettered,
+            shed: now.shed,
+            troubles: now.errors + now.panics,
+        };
+        let news = SinkFlush {
+            delivered: up_to.delivered - told.delivered,
+            failed: up_to.failed - told.failed,
+            dead_lettered: up_to.dead_lettered - told.dead_lettered,
+            shed: up_to.shed - told.shed,
+            error: now.last_error.filter(|_| up_to.troubles > told.troubles),
+            name: now.name,
+        };
+        (news, up_to)
+    }
+
+    /// What was told since `from` was not heard after all. Better twice than never.
+    pub(crate) fn untell(&self, from: Told) {
+        let mut told = self.told.lock();
+        *told = Told {
+            delivered: told.delivered.min(from.delivered),
+            failed: told.failed.min(from.failed),
+            dead_lettered: told.dead_lettered.min(from.dead_lettered),
+            shed: told.shed.min(from.shed),
+            troubles: told.troubles.min(from.troubles),
+        };
+    }
+
+    /// The news up to there were told to somebody. Others may have been told more meanwhile.
+    pub(crate) fn set_told(&self, up_to: Told) {
+        let mut told = self.told.lock();
+        *told = Told {
+            delivered: told.delivered.max(up_to.delivered),
+            failed: told.failed.max(up_to.failed),
+            dead_lettered: told.dead_lettered.max(up_to.dead_lettered),
+            shed: told.shed.max(up_to.shed),
+            troubles: told.troubles.max(up_to.troubles),
+        };
+    }
+
+    /// Notes a call that panicked.
+    pub(crate) fn note_panic(&self, said: String) {
+        self.panics.add(1);
+        *self.last_error.lock() = Some(format!("panicked: {said}"));
+    }
+
+    /// Notes a call that failed.
+    pub(crate) fn note_error(&self, said: String) {
+        self.errors.add(1);
+        *self.last_error.lock() = Some(said);
+    }
+
+    pub(crate) fn snapshot(&self) -> SinkStats {
+        SinkStats {
+            name: self.name.clone(),
+            offered: self.offered.get(),
+            delivered: self.delivered.get(),
+            failed: self.failed.get(),
+            dead_lettered: self.dead_lettered.get(),
+            shed: self.shed.get(),
+            retries: self.retries.get(),
+            redriven: self.redriven.get(),
+            in_flight: self.in_flight.load(Ordering::Relaxed) + self.kept.get(),
+            errors: self.errors.get(),
+            panics: self.panics.get(),
+            flush_errors: self.flush_errors.get(),
+            last_error: self.last_error.lock().clone(),
+            write_time: Duration::from_nanos(self.write_nanos.get()),
+        }
+    }
+}
+
+/// The tallies of the sinks that are there, by name: names are unique.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<Vec<Arc<SinkTally>>>);
+
+impl Registry {
+    /// Enters a name; `None` when it is taken.
+    pub(crate) fn enter(&self, name: &str) -> Option<Arc<SinkTally>> {
+        let mut tallies = self.0.lock();
+        if tallies.iter().any(|tally| tally.name == name) {
+            return None;
+        }
+        let tally = Arc::new(SinkTally::new(name.to_owned()));
+        tallies.push(Arc::clone(&tally));
+        Some(tally)
+    }
+
+    /// Whether a sink has this name.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.0.lock().iter().any(|tally| tally.name == name)
+    }
+
+    /// Strikes a name out.
+    pub(crate) fn strike(&self, name: &str) {
+        self.0.lock().retain(|tally| tally.name != name);
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<SinkStats> {
+        self.0.lock().iter().map(|tally| tally.snapshot()).collect()
+    }
+
+    /// The sink in which the worker is at present.
+    pub(crate) fn busy(&self) -> Option<String> {
+        let tallies = self.0.lock();
+        let busy = tallies.iter().find(|tally| tally.busy_since.load(Ordering::Relaxed) != 0);
+        busy.map(|tally| tally.name.clone())
+    }
+}

@@ -1,0 +1,103 @@
+//! What an operator reads: rates, latencies, what happened between two readings.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::time::{Duration, SystemTime};
+
+use forebay::sink::MemorySink;
+use forebay::{Collector, FlushStrategy, Latency, ManualClock, Overflow, Record};
+use support::*;
+
+#[test]
+fn the_rate_and_the_uptime_go_by_the_collectors_clock() {
+    let clock = ManualClock::new();
+    let collector =
+        ticks().flush(FlushStrategy::Manual).capacity(100_000).manual_clock(&clock).start().unwrap();
+    assert_eq!((collector.stats().uptime, collector.stats().rate), (Duration::ZERO, 0.0));
+    for _ in 0..4 {
+        (0..1000).for_each(|number| _ = collector.collect(tick(number)));
+        let _ = collector.flush().unwrap();
+        clock.advance(Duration::from_secs(1));
+    }
+    let stats = law(&collector, 4000);
+    assert_eq!(stats.uptime, Duration::from_secs(4));
+    assert!((900.0..1100.0).contains(&stats.rate), "{}", stats.rate);
+    clock.advance(Duration::from_secs(36));
+    assert!(collector.stats().rate < 60.0, "it falls while nothing comes");
+    collector.stop().unwrap();
+}
+
+#[test]
+fn latencies_are_those_of_records_and_nothing_for_events_without_a_time() {
+    let collector = Collector::builder().flush(FlushStrategy::Manual).start().unwrap();
+    let ago = |seconds| SystemTime::now() - Duration::from_secs(seconds);
+    for seconds in [1, 1, 1, 100] {
+        collector.collect(Record::scalar("loss", 0.5).with_time(ago(seconds)));
+    }
+    let _ = collector.flush().unwrap();
+    let latency = law(&collector, 4).latency;
+    assert_eq!(latency.events, 4);
+    let seconds = |told: Duration| told.as_secs_f64().round() as i64;
+    assert_eq!((seconds(latency.p50), latency.p50 < latency.p95), (1, true), "{latency:?}");
+    assert!((99..=102).contains(&seconds(latency.max)) && (25..=27).contains(&seconds(latency.mean)));
+    collector.stop().unwrap();
+
+    let ticking = ticks().start().unwrap();
+    ticking.collect(tick(1));
+    ticking.stop().unwrap();
+    assert_eq!(law(&ticking, 1).latency, Latency::default());
+}
+
+#[test]
+fn a_delta_tells_what_happened_between_two_readings() {
+    hush();
+    let clock = ManualClock::new();
+    let memory = MemorySink::new();
+    let collector = ticks()
+        .flush(FlushStrategy::Manual)
+        .capacity(4)
+        .manual_clock(&clock)
+        .sink(memory)
+        .sink(failing::<Tick>("failing"))
+        .start()
+        .unwrap();
+    (0..3).for_each(|number| _ = collector.collect(tick(number)));
+    let _ = collector.flush().unwrap();
+    let before = collector.stats();
+    clock.advance(Duration::from_secs(2));
+    (0..6).for_each(|number| _ = collector.collect(tick(number)));
+    collector.update_config(|config| config.overflow = Overflow::DropNewest).unwrap();
+    collector.collect(tick(6));
+    collector.add_sink(MemorySink::new().named("later")).unwrap();
+    let _ = collector.flush().unwrap();
+    let now = law(&collector, 10);
+    let delta = now.delta(&before);
+    assert_eq!((delta.offered, delta.processed, delta.evicted, delta.rejected.full), (7, 4, 2, 1));
+    assert_eq!((delta.lost(), delta.batches, delta.elapsed), (3, 1, Duration::from_secs(2)));
+    assert_eq!(delta.per_second(delta.processed), 2.0);
+    let of = |name| delta.sinks.iter().find(|sink| sink.name == name).unwrap();
+    assert_eq!((of("memory").delivered, of("failing").failed, of("later").delivered), (4, 4, 4));
+    let backwards = before.delta(&now);
+    assert_eq!((backwards.offered, backwards.per_second(5)), (0, 0.0), "no number wraps");
+    collector.stop().unwrap();
+}
+
+#[test]
+fn the_time_in_a_sink_is_counted() {
+    let gate = Gate::closed();
+    let collector = ticks().flush(FlushStrategy::Manual).sink(gate.sink()).start().unwrap();
+    collector.collect(tick(1));
+    let shortest = Duration::from_millis(5);
+    std::thread::scope(|scope| {
+        scope.spawn(|| collector.flush().map(drop).unwrap());
+        gate.await_arrivals(1);
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < shortest {
+            std::thread::yield_now();
+        }
+        gate.open();
+    });
+    assert!(law(&collector, 1).sinks[0].write_time >= shortest);
+    collector.stop().unwrap();
+}
