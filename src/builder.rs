@@ -11,10 +11,12 @@ use crate::control::{Control, Settings, enter_all};
 use crate::error::{BuildError, StartError};
 use crate::event::{Event, Record};
 use crate::gate::{Gate, GateConfig};
+use crate::health::HealthConfig;
 use crate::lanes::Lanes;
+use crate::self_log::{Hook, LogEntry, SelfLog};
 use crate::sink::Sink;
 use crate::stats::{Registry, Tally};
-use crate::sync::{Arc, PlainU64};
+use crate::sync::{Arc, PlainMutex, PlainU64};
 use crate::unix;
 use crate::wake::{Phase, Room};
 use crate::worker::Crew;
@@ -44,12 +46,19 @@ pub struct Builder<E: Event = Record> {
     sinks: Vec<Box<dyn Sink<E>>>,
     clock: Clock,
     enrich: Option<Box<Enrich<E>>>,
+    on_log: Option<Box<Hook>>,
 }
 
 impl<E: Event> Builder<E> {
     /// Begins with the default settings and no sinks.
     pub fn new() -> Self {
-        Self { config: Config::default(), sinks: Vec::new(), clock: Clock::System, enrich: None }
+        Self {
+            config: Config::default(),
+            sinks: Vec::new(),
+            clock: Clock::System,
+            enrich: None,
+            on_log: None,
+        }
     }
 
     /// Replaces all settings.
@@ -103,6 +112,12 @@ impl<E: Event> Builder<E> {
     /// Sets [`Config::gate`].
     pub fn gate(mut self, gate: GateConfig) -> Self {
         self.config.gate = gate;
+        self
+    }
+
+    /// Sets [`Config::health`].
+    pub fn health(mut self, health: HealthConfig) -> Self {
+        self.config.health = health;
         self
     }
 
@@ -192,6 +207,37 @@ impl<E: Event> Builder<E> {
         self
     }
 
+    /// Calls `hook` when forebay has something to say of itself: sinks that fail, breakers that open, events that are lost.
+    /// Nothing is printed anywhere else.
+    ///
+    /// It is called by the worker, by the threads of isolated sinks, and by who asks for the
+    /// [health](crate::Collector::health); never by `collect`. So it may be slow like a sink, and `flush` and `stop` are
+    /// refused from within. Of each topic, and of each sink, an entry is said once a second; those between are counted in
+    /// [`LogEntry::held_back`]. What would be said while the hook runs, on its own thread, is held back too. A hook may
+    /// collect into the same collector; should the events that it collects themselves lead to entries, that is once a second
+    /// as well. A panic ends here.
+    ///
+    /// ```
+    /// use forebay::sink::{SinkError, from_fn};
+    /// use forebay::{Batch, Collector, LogEntry, Record};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (said, heard) = std::sync::mpsc::channel();
+    /// let collector = Collector::builder()
+    ///     .on_log(move |entry: &LogEntry| _ = said.send(entry.to_string()))
+    ///     .sink(from_fn("disk", |_: &Batch| Err(SinkError::unavailable("no such device"))))
+    ///     .start()?;
+    /// collector.collect(Record::scalar("train.loss", 0.5));
+    /// collector.stop()?;
+    /// assert_eq!(heard.recv()?, "error: disk: sink unavailable: no such device");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_log(mut self, hook: impl Fn(&LogEntry) + Send + Sync + 'static) -> Self {
+        self.on_log = Some(Box::new(hook));
+        self
+    }
+
     /// Sets [`Config::thread_name`].
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.config.thread_name = name.into();
@@ -229,9 +275,10 @@ impl<E: Event> Builder<E> {
     ///
     /// A setting is not allowed, or two sinks have one name.
     pub fn build(self) -> Result<Collector<E>, BuildError> {
-        let Self { config, sinks, clock, enrich } = self;
+        let Self { config, sinks, clock, enrich, on_log } = self;
         config.validate()?;
-        let registry = Registry::default();
+        let log = Arc::new(SelfLog::new(on_log, clock.clone()));
+        let registry = Registry::new(Arc::clone(&log));
         let slots = enter_all(sinks, &registry)?;
         clock::calibrate();
         let origin = Arc::new(Origin::of(&config));
@@ -244,10 +291,11 @@ impl<E: Event> Builder<E> {
         let shared = Shared {
             phase,
             lanes: Lanes::new(&config),
-            tally: Tally::new(&clock),
+            tally: Tally::new(&clock, log),
             room: Room::new(),
             control: Control::new(Crew::new(slots, press, parker, enrich)),
             registry,
+            alerts: PlainMutex::default(),
             origin,
             clock,
             settings: Settings::new(config, gate),

@@ -24,9 +24,10 @@ use crate::control::{Control, Policy, Settings};
 use crate::error::{CollectError, Refusal, StartError};
 use crate::event::{Event, Priority, Record};
 use crate::gate::Gate;
+use crate::health::Alerts;
 use crate::lanes::{Lanes, payload_of};
 use crate::stats::{Registry, Stats, Tally};
-use crate::sync::{Arc, PlainU64, WorkerMark, is_worker_of};
+use crate::sync::{Arc, PlainMutex, PlainU64, WorkerMark, is_worker_of};
 use crate::unix::ForkWatch;
 use crate::wake::{Phase, Room, State, Word};
 
@@ -241,6 +242,7 @@ pub(crate) struct Shared<E> {
     pub(crate) room: Room,
     pub(crate) control: Control<E>,
     pub(crate) registry: Registry,
+    pub(crate) alerts: PlainMutex<Alerts>,
     pub(crate) origin: Arc<Origin>,
     pub(crate) clock: Clock,
     /// 1 once the last handle is being dropped. Ordered by the mailbox's mutex, which `stop` takes after it is

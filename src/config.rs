@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::gate::GateConfig;
+use crate::health::HealthConfig;
 use crate::wake::NEVER;
 
 /// Waits that nobody ends must end by themselves.
@@ -157,6 +158,8 @@ pub struct Config {
     pub overflow: Overflow,
     /// What may come in. Defaults to everything.
     pub gate: GateConfig,
+    /// What is alarming. Defaults as [`HealthConfig`] tells.
+    pub health: HealthConfig,
     /// When events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
     pub flush: FlushStrategy,
     /// How long `collect` of a critical event waits for room in a full lane. Zero never waits. Defaults to
@@ -196,6 +199,7 @@ impl Default for Config {
             batch_size: None,
             overflow: Overflow::default(),
             gate: GateConfig::default(),
+            health: HealthConfig::default(),
             flush: FlushStrategy::default(),
             critical_wait: Duration::from_millis(100),
             flush_timeout: Duration::from_secs(10),
@@ -350,6 +354,7 @@ impl Config {
             }
         }
         self.gate.validate()?;
+        self.health.validate()?;
         if let Some(id) = &self.session_id {
             check("session_id", "empty", "a text that is not empty", !id.is_empty())?;
         }

@@ -38,7 +38,13 @@ impl<E> Fenced<E> {
         // What it has kept, it settles itself.
         let events = (batch.len() as u64).saturating_sub(self.account.kept() - before);
         let failed = match outcome {
-            Ok(()) => 0,
+            Ok(()) => {
+                // A batch that was kept tells nothing yet.
+                if events > 0 {
+                    self.account.tally().went_well();
+                }
+                0
+            }
             Err(None) => events,
             Err(Some(error)) => error.failed_of(events),
         };

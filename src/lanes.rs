@@ -186,6 +186,12 @@ impl<E: Event> Lanes<E> {
         self.critical.len() + self.normal.len() + self.low.len()
     }
 
+    /// How full the fullest ring is, 0 to 1.
+    pub(crate) fn fullest(&self) -> f64 {
+        let rings = self.normal.iter().chain([&self.critical, &self.low]);
+        rings.map(|ring| ring.len() as f64 / ring.capacity() as f64).fold(0.0, f64::max)
+    }
+
     /// How many events were evicted since the collector was built.
     pub(crate) fn evicted(&self) -> u64 {
         self.normal.evicted() + self.low.evicted()

@@ -46,6 +46,12 @@ pub use config::{
 mod stats;
 pub use stats::{Latency, Rejected, SinkDelta, SinkStats, Stats, StatsDelta};
 
+mod health;
+pub use health::{Alert, AlertKind, Health, HealthConfig, HealthStatus, Threshold};
+
+mod self_log;
+pub use self_log::{LogEntry, LogLevel, LogTopic};
+
 mod error;
 pub use error::{BuildError, CollectError, FlushError, Refusal, SinkChangeError, StartError, StopError};
 

@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::sink::BreakerState;
 use crate::wake::State;
 
 /// What became of all events since the collector was built. Plain data: it does not change any more.
@@ -133,6 +134,10 @@ pub struct SinkStats {
     pub flush_errors: u64,
     /// What the last error or panic said.
     pub last_error: Option<String>,
+    /// Dead letters of this sink that wait to be looked at.
+    pub dead_letters: u64,
+    /// The breaker of this sink, if it has one.
+    pub breaker: Option<BreakerState>,
     /// How long its writes took, all together.
     pub write_time: Duration,
 }

@@ -100,6 +100,29 @@ impl Drop for WorkerMark {
     }
 }
 
+/// Marks the calling thread as one that runs a hook, until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct HookMark(());
+
+impl HookMark {
+    /// `None` if it runs one already, or is torn down.
+    pub(crate) fn set() -> Option<Self> {
+        let was = IN_HOOK.try_with(|is_in| is_in.replace(true)).unwrap_or(true);
+        (!was).then_some(HookMark(()))
+    }
+}
+
+impl Drop for HookMark {
+    fn drop(&mut self) {
+        let _ = IN_HOOK.try_with(|is_in| is_in.set(false));
+    }
+}
+
+thread_local! {
+    /// Nobody's model: a hook runs from its call to its return on one thread.
+    static IN_HOOK: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The address of the collector whose worker the calling thread is; 0 if it is none.
 pub(crate) fn worker_of() -> usize {
     WORKER_OF.try_with(|cell| cell.get()).unwrap_or(0)

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::control::{Asked, FlushReport, Flushed, ToldOf};
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Event;
+use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{Registry, SinkTally};
 use crate::sync::{Arc, Ordering, Parker, guarded};
 use crate::wake::{State, deadline_in};
@@ -166,6 +167,9 @@ fn abandon<E: Event>(shared: &Shared<E>) {
     shared.lanes.give_back(shared.lanes.payload().held());
     shared.room.release();
     drop(shared.control.lose());
+    tally.say(LogLevel::Error, LogTopic::WorkerGone, || {
+        "the worker is gone: nothing is delivered any more".to_owned()
+    });
 }
 
 /// What the worker does next.
@@ -284,11 +288,14 @@ impl<E: Event> Worker<'_, E> {
         let tally = &self.shared.tally.worker;
         tally.taken.bump(events);
         tally.batches.bump(1);
+        tally.busy_since.store(clock::unix_nanos().max(1), Ordering::Relaxed);
         // Before the sinks, which may be slow: there is room by now.
         self.shared.room.release();
-        if let Some(enrich) = &mut self.crew.enrich {
-            tally.enrich_panics.bump(batch.enrich(enrich));
+        if batch.gap() > 0 {
+            let gap = batch.gap();
+            self.shared.tally.say(LogLevel::Warn, LogTopic::Evicted, || format!("{gap} events were evicted"));
         }
+        self.enrich(&mut batch);
         // After the events were taken: a sink gets every event that is collected once it was added.
         self.shared.control.admit(&mut self.crew.slots);
         dispatch(&mut self.crew.slots, &batch);
@@ -297,9 +304,23 @@ impl<E: Event> Worker<'_, E> {
         let now = self.shared.clock.nanos();
         self.shared.tally.meter.delivered(now, batch.events(), tally.processed.get());
         self.crew.press.take_back(batch);
+        tally.busy_since.store(0, Ordering::Relaxed);
         if bytes > 0 {
             self.shared.lanes.give_back(bytes);
             self.shared.room.release();
+        }
+    }
+
+    /// Completes the events, if that was asked for.
+    fn enrich(&mut self, batch: &mut Batch<E>) {
+        let Some(enrich) = &mut self.crew.enrich else { return };
+        let panics = batch.enrich(enrich);
+        if panics > 0 {
+            let tally = &self.shared.tally;
+            tally.worker.enrich_panics.bump(panics);
+            tally.say(LogLevel::Error, LogTopic::EnrichPanicked, || {
+                format!("what completes events panicked at {panics} of them")
+            });
         }
     }
 

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use forebay::{
-    BuildError, Collector, Config, ConfigError, FlushStrategy, GateConfig, NameRule, Overflow, Pattern,
-    Preset, Priority, Sampling,
+    BuildError, Collector, Config, ConfigError, FlushStrategy, GateConfig, HealthConfig, NameRule, Overflow,
+    Pattern, Preset, Priority, Sampling, Threshold,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -65,6 +65,15 @@ fn rows() -> Vec<Row> {
         row("gate.rate_limit", "2", json!(2), "none", Value::Null, "4294967296"),
         row("gate.max_event_bytes", "2", json!(2), "3", json!(3), "'5 KiB'"),
         row("gate.seed", "2", json!(2), "18446744073709551615", json!("18446744073709551615"), "-2"),
+        row("health.queue_depth.raise", "0.75", json!(0.75), "0.7", json!(0.7), "'half'"),
+        row("health.queue_depth.clear", "0.5", json!(0.5), "0.25", json!(0.25), "true"),
+        row("health.memory.raise", "0.75", json!(0.75), "1", json!(1.0), "'half'"),
+        row("health.memory.clear", "0.5", json!(0.5), "0", json!(0.0), "[]"),
+        row("health.failing.raise", "0.75", json!(0.75), "0.5", json!(0.5), "'half'"),
+        row("health.failing.clear", "0.25", json!(0.25), "0.125", json!(0.125), "{}"),
+        row("health.late_after", "1", json!("1s"), "5ms", json!("5ms"), "'soon'"),
+        row("health.latency", "'100ms'", json!("100ms"), "none", Value::Null, "true"),
+        row("health.dead_letters", "2", json!(2), "3", json!(3), "1.5"),
     ]
 }
 
@@ -99,12 +108,15 @@ fn every_layer_goes_over_the_one_below_it_key_by_key() {
 #[test]
 fn the_rows_above_are_all_settings() {
     let known: BTreeSet<String> = rows().iter().map(|row| row.key.to_owned()).collect();
-    let Value::Object(root) = serde_json::to_value(Config::default()).unwrap() else { panic!("no table") };
     let mut all = BTreeSet::new();
-    for (name, value) in root {
+    let mut tables = vec![(String::new(), serde_json::to_value(Config::default()).unwrap())];
+    while let Some((name, value)) = tables.pop() {
         match value {
-            Value::Object(inner) => all.extend(inner.keys().map(|key| format!("{name}.{key}"))),
-            _ => drop(all.insert(name)),
+            Value::Object(inner) => {
+                let below = inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value));
+                tables.extend(below);
+            }
+            _ => drop(all.insert(name[1..].to_owned())),
         }
     }
     assert_eq!(known, all);
@@ -212,6 +224,7 @@ fn every_alias_means_its_setting() {
     same("ring_capacity = 7", "capacity = 7");
     same("maxQueueSize = 7", "capacity = 7");
     same("memoryLimits.maxQueueSize = 7", "capacity = 7");
+    same("performanceLimits.maxQueueLatency = 100", "health.latency = '100ms'");
     same("maxMemoryMB = 7", "max_bytes = 7340032");
     same("memoryLimits.totalMemoryMB = '7'", "max_bytes = 7340032");
     same("maxMemoryMB = 'none'", "max_bytes = 'none'");
@@ -410,34 +423,46 @@ fn config() -> impl Strategy<Value = Config> {
     let origin = (text(), text(), text(), any::<Option<u64>>());
     let thread = ("[^\0]{0,9}", any::<Option<usize>>(), origin);
     let number = || prop::option::of(1..=usize::MAX);
+    let threshold = || {
+        (0.001..=1.0_f64, 0.0..=1.0_f64).prop_map(|(raise, part)| Threshold { raise, clear: raise * part })
+    };
+    let wait = || any::<Duration>().prop_map(|wait| wait.max(Duration::from_nanos(1)));
+    let limits = (wait(), prop::option::of(wait()));
+    let health = (threshold(), threshold(), threshold(), limits, any::<u64>());
+    let health = health.prop_map(|(queue_depth, memory, failing, (late_after, latency), dead_letters)| {
+        HealthConfig { queue_depth, memory, failing, late_after, latency, dead_letters }
+    });
     let choices = (number(), flush(), overflow(), any::<bool>(), number());
-    (lanes, waits, thread, choices, gate()).prop_map(|(lanes, waits, thread, choices, gate)| {
-        let (batch_size, flush, overflow, is_manual, max_bytes) = choices;
-        let (thread_name, thread_stack_size, (session_id, source, host, rank)) = thread;
-        // Only with a wait of a day at most.
-        let is_manual = is_manual && !matches!(overflow, Overflow::Block { .. });
-        Config {
-            capacity: lanes.0,
-            critical_capacity: lanes.1,
-            low_capacity: lanes.2,
-            shards: lanes.3,
-            max_bytes,
-            batch_size,
-            overflow,
-            gate,
-            flush: if is_manual { FlushStrategy::Manual } else { flush },
-            critical_wait: if is_manual { Duration::from_nanos(1) } else { waits[0] },
-            flush_timeout: waits[1],
-            stop_timeout: waits[2],
-            drop_timeout: waits[3],
-            session_id,
-            source,
-            host,
-            rank,
-            thread_name,
-            thread_stack_size,
-        }
-    })
+    (lanes, waits, thread, choices, gate(), health).prop_map(
+        |(lanes, waits, thread, choices, gate, health)| {
+            let (batch_size, flush, overflow, is_manual, max_bytes) = choices;
+            let (thread_name, thread_stack_size, (session_id, source, host, rank)) = thread;
+            // Only with a wait of a day at most.
+            let is_manual = is_manual && !matches!(overflow, Overflow::Block { .. });
+            Config {
+                capacity: lanes.0,
+                critical_capacity: lanes.1,
+                low_capacity: lanes.2,
+                shards: lanes.3,
+                max_bytes,
+                batch_size,
+                overflow,
+                gate,
+                health,
+                flush: if is_manual { FlushStrategy::Manual } else { flush },
+                critical_wait: if is_manual { Duration::from_nanos(1) } else { waits[0] },
+                flush_timeout: waits[1],
+                stop_timeout: waits[2],
+                drop_timeout: waits[3],
+                session_id,
+                source,
+                host,
+                rank,
+                thread_name,
+                thread_stack_size,
+            }
+        },
+    )
 }
 
 proptest! {

@@ -119,6 +119,15 @@ pub(super) static KEYS: &[Key] = &[
         same("memoryLimits.maxEventSize")
     ),
     key!("gate.seed", config.gate.seed),
+    key!("health.queue_depth.raise", config.health.queue_depth.raise),
+    key!("health.queue_depth.clear", config.health.queue_depth.clear),
+    key!("health.memory.raise", config.health.memory.raise),
+    key!("health.memory.clear", config.health.memory.clear),
+    key!("health.failing.raise", config.health.failing.raise),
+    key!("health.failing.clear", config.health.failing.clear),
+    key!("health.late_after", config.health.late_after),
+    key!("health.latency", config.health.latency, millis("performanceLimits.maxQueueLatency")),
+    key!("health.dead_letters", config.health.dead_letters),
 ];
 
 fn put<T: Setting>(place: &mut T, value: &Value) -> Result<(), Wrong> {

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::SinkError;
+use super::{BreakerWatch, SinkError};
+use crate::clock;
 use crate::control::Reply;
+use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{Count, SinkTally};
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, Condvar, Mutex, Ordering};
 use crate::wake::deadline_in;
 
 /// The account of a sink, given to it by [`Sink::open`](super::Sink::open).
@@ -45,7 +47,7 @@ impl Account {
 
     /// Of nobody: for a sink that is tried without a collector.
     pub(crate) fn nobody() -> Self {
-        Self::new(Arc::new(SinkTally::new(String::new())))
+        Self::new(Arc::new(SinkTally::new(String::new(), Arc::default())))
     }
 
     /// For the part of a chain that another thread calls, and that is let go by `cancel`.
@@ -62,14 +64,19 @@ impl Account {
     /// Says what became of `events` that were kept.
     pub fn settle(&self, fate: Fate, events: u64) {
         let fates = &self.tally;
-        let fate = match fate {
-            Fate::Delivered => &fates.delivered,
-            Fate::Failed => &fates.failed,
-            Fate::DeadLettered => &fates.dead_lettered,
-            Fate::Shed => &fates.shed,
+        let (count, is_worth_saying) = match fate {
+            Fate::Delivered => (&fates.delivered, None),
+            Fate::Failed => (&fates.failed, None),
+            Fate::DeadLettered => {
+                (&fates.dead_lettered, Some((LogTopic::DeadLettered, "became dead letters")))
+            }
+            Fate::Shed => (&fates.shed, Some((LogTopic::Shed, "were shed by a full queue"))),
         };
-        fate.add(events);
+        count.add(events);
         fates.kept.lower_by(events);
+        if let Some((topic, what)) = is_worth_saying {
+            self.tally.say(LogLevel::Warn, topic, || format!("{events} events {what}"));
+        }
     }
 
     /// A batch of which all events were kept has been written: that many were delivered, and failed; who kept the rest
@@ -80,10 +87,21 @@ impl Account {
         self.tally.kept.lower_by(events);
     }
 
+    /// Notes since when a call goes on, on the thread of an isolated sink.
+    pub(crate) fn on_own_thread<R>(&self, call: impl FnOnce() -> R) -> R {
+        self.tally.own_thread_since.store(clock::unix_nanos().max(1), Ordering::Relaxed);
+        let result = call();
+        self.tally.own_thread_since.store(0, Ordering::Relaxed);
+        result
+    }
+
     /// Counts a call that failed and is tried again.
     pub(crate) fn note_retry(&self, error: &SinkError) {
         self.tally.retries.add(1);
-        *self.tally.last_error.lock() = Some(error.to_string());
+        self.tally.went_wrong();
+        let said = error.to_string();
+        *self.tally.last_error.lock() = Some(said.clone());
+        self.tally.say(LogLevel::Warn, LogTopic::Retried, || format!("tries again: {said}"));
     }
 
     /// Counts a call that failed, but whose events are settled.
@@ -96,9 +114,25 @@ impl Account {
         self.tally.note_panic(said.to_owned());
     }
 
+    /// Shows a breaker to those who look at the sink.
+    pub(crate) fn show_breaker(&self, breaker: BreakerWatch) {
+        self.tally.show_breaker(breaker);
+    }
+
+    /// Says that a breaker has opened, or closed.
+    pub(crate) fn say_breaker(&self, level: LogLevel, what: &str) {
+        self.tally.say(level, LogTopic::Breaker, || format!("the breaker {what}"));
+    }
+
+    /// Shows how many dead letters wait to those who look at the sink.
+    pub(crate) fn show_letters(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.tally.show_letters(count);
+    }
+
     /// Counts dead letters that were delivered after all.
     pub(crate) fn note_redriven(&self, events: u64) {
         self.tally.redriven.add(events);
+        self.tally.went_well();
     }
 
     /// Waits, on the thread of an isolated sink, unless that is to end: then, and on every other thread, the answer is

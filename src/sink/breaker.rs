@@ -5,11 +5,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::{Account, PendingFlush, Sink, SinkError, forward};
 use crate::batch::Batch;
 use crate::clock::{Clock, ManualClock};
 use crate::event::Record;
-use crate::sync::{Arc, Mutex};
+use crate::self_log::LogLevel;
+use crate::sync::{Arc, Mutex, is_panicking};
 
 /// When a breaker opens and closes.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +38,8 @@ impl Default for BreakerPolicy {
 }
 
 /// What a breaker lets through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BreakerState {
     /// Everything.
@@ -60,6 +64,7 @@ pub struct Breaker<S, E = Record> {
     in_a_row: u32,
     state: Arc<Mutex<Trips>>,
     opened: Instant,
+    account: Account,
     of: PhantomData<fn(&E)>,
 }
 
@@ -91,7 +96,8 @@ impl<S, E> Breaker<S, E> {
         let state = Arc::new(Mutex::new(Trips { state: BreakerState::Closed, opened: 0 }));
         let (last, of) = (VecDeque::new(), PhantomData);
         let clock = Clock::System;
-        Self { sink, policy, opened: clock.now(), clock, last, in_a_row: 0, state, of }
+        let account = Account::nobody();
+        Self { sink, policy, opened: clock.now(), clock, last, in_a_row: 0, state, account, of }
     }
 
     /// Lets it go by a clock that is moved by hand, for tests.
@@ -117,8 +123,13 @@ impl<S, E> Breaker<S, E> {
         drop(trips);
         self.in_a_row = 0;
         self.last.clear();
-        if state == BreakerState::Open {
-            self.opened = self.clock.now();
+        match state {
+            BreakerState::Open => {
+                self.opened = self.clock.now();
+                self.account.say_breaker(LogLevel::Warn, "has opened");
+            }
+            BreakerState::Closed => self.account.say_breaker(LogLevel::Info, "is closed again"),
+            BreakerState::HalfOpen => {}
         }
     }
 
@@ -152,8 +163,25 @@ impl<S, E> Breaker<S, E> {
     }
 }
 
+/// A panic is a failure too; it goes on its way.
+struct Panicked<'a, S, E>(&'a mut Breaker<S, E>);
+
+impl<S, E> Drop for Panicked<'_, S, E> {
+    fn drop(&mut self) {
+        if is_panicking() {
+            self.0.note(true);
+        }
+    }
+}
+
 impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
-    forward!(sink);
+    forward!(sink, without open);
+
+    fn open(&mut self, account: Account) {
+        account.show_breaker(self.watch());
+        self.account = account.clone();
+        self.sink.open(account);
+    }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         if self.state() == BreakerState::Open {
@@ -163,22 +191,10 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
             }
             self.set(BreakerState::HalfOpen);
         }
-        // A panic is a failure too; it goes on its way.
-        struct Panicked<'a, S, E>(Option<&'a mut Breaker<S, E>>);
-        impl<S, E> Drop for Panicked<'_, S, E> {
-            fn drop(&mut self) {
-                if let Some(breaker) = self.0.take() {
-                    breaker.note(true);
-                }
-            }
-        }
-        let mut guard = Panicked(Some(self));
-        let Some(breaker) = &mut guard.0 else { return Ok(()) };
-        let result = breaker.sink.write_batch(batch);
-        if let Some(breaker) = guard.0.take() {
-            // A part that cannot be delivered says nothing of the destination.
-            breaker.note(result.as_ref().is_err_and(|error| !error.is_partial(batch.len())));
-        }
+        let guard = Panicked(self);
+        let result = guard.0.sink.write_batch(batch);
+        // A part that cannot be delivered says nothing of the destination.
+        guard.0.note(result.as_ref().is_err_and(|error| !error.is_partial(batch.len())));
         result
     }
 }

@@ -127,6 +127,11 @@ impl<E> Letters<E> {
         self.make_room()
     }
 
+    /// How many are of that wrapper.
+    fn of(&self, owner: u64) -> u64 {
+        self.letters.iter().filter(|kept| kept.owner == owner).count() as u64
+    }
+
     fn make_room(&mut self) -> Vec<E> {
         let too_many = self.letters.len().saturating_sub(self.most);
         self.forgotten += too_many as u64;
@@ -280,6 +285,8 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
     forward!(sink, without open and flush);
 
     fn open(&mut self, account: Account) {
+        let (letters, id) = (Arc::downgrade(&self.letters.shared), self.id);
+        account.show_letters(move || letters.upgrade().map_or(0, |letters| letters.lock().of(id)));
         self.account = account.clone();
         self.sink.open(account);
     }

@@ -282,11 +282,11 @@ impl<E: Event> Shared<E> {
             };
             match task {
                 Task::Write(batch) => {
-                    let (delivered, failed) = sink.write(&batch);
+                    let (delivered, failed) = account.on_own_thread(|| sink.write(&batch));
                     account.settle_written(batch.len() as u64, delivered, failed);
                 }
                 Task::Flush(replies) => {
-                    sink.flush();
+                    account.on_own_thread(|| sink.flush());
                     // A sink inside may have a thread of its own.
                     let is_done = sink.begin_flush().is_none_or(|pending| {
                         pending.reply.answer_by(deadline_in(pending.within)) == Some(true)

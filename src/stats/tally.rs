@@ -1,11 +1,14 @@
 //! The counters themselves.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Meter, SinkStats};
 use crate::clock::Clock;
 use crate::control::SinkFlush;
-use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainU64};
+use crate::self_log::{LogLevel, LogTopic, Said, SelfLog};
+use crate::sink::{BreakerState, BreakerWatch};
+use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainMutex, PlainU64, fetch_update};
 
 /// Counters of a collector. All Relaxed: they are counts, not signals; who must see a particular event
 /// counted (after a flush, a stop) synchronises through the mailbox.
@@ -24,10 +27,12 @@ pub(crate) struct Tally {
     pub(crate) waits: Count,
     /// How fast events are delivered.
     pub(crate) meter: Meter,
+    pub(crate) log: Arc<SelfLog>,
+    pub(crate) said: Said,
 }
 
 impl Tally {
-    pub(crate) fn new(clock: &Clock) -> Self {
+    pub(crate) fn new(clock: &Clock, log: Arc<SelfLog>) -> Self {
         Self {
             worker: CachePadded::default(),
             rejected: CachePadded::default(),
@@ -37,7 +42,14 @@ impl Tally {
             oversize: Count::default(),
             waits: Count::default(),
             meter: Meter::new(clock.nanos()),
+            log,
+            said: Said::default(),
         }
+    }
+
+    /// Tells the hook of the collector.
+    pub(crate) fn say(&self, level: LogLevel, topic: LogTopic, message: impl FnOnce() -> String) {
+        self.log.say(&self.said, (level, topic), None, message);
     }
 }
 
@@ -55,6 +67,8 @@ pub(crate) struct WorkerTally {
     pub(crate) naps: Count,
     pub(crate) peak_pending: Count,
     pub(crate) enrich_panics: Count,
+    /// Since when it has a batch in its hands, in nanoseconds since 1970; 0 while it has none.
+    pub(crate) busy_since: PlainU64,
 }
 
 impl WorkerTally {
@@ -122,12 +136,37 @@ pub(crate) struct SinkTally {
     pub(crate) in_flight: PlainU64,
     /// When the worker began the call of the sink in which it is, in nanoseconds since 1970; 0 while it is in none.
     pub(crate) busy_since: PlainU64,
+    /// The same for the thread of an isolated sink.
+    pub(crate) own_thread_since: PlainU64,
+    /// A mean over the calls so far, 0 to 1, of whether they failed: the bits of a float.
+    trouble: PlainU64,
+    /// What wrappers show of themselves.
+    shown: PlainMutex<Shown>,
     /// How long writes took, in nanoseconds.
     pub(crate) write_nanos: Count,
     pub(crate) last_error: Mutex<Option<String>>,
+    log: Arc<SelfLog>,
+    said: Said,
     /// What the counters were when a flush last told of them.
     pub(crate) told: Mutex<Told>,
 }
+
+/// What wrappers of a sink show of themselves.
+#[derive(Default)]
+struct Shown {
+    breakers: Vec<BreakerWatch>,
+    /// How many dead letters wait, for each queue of them.
+    letters: Vec<Box<dyn Fn() -> u64 + Send + Sync>>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").field("breakers", &self.breakers).finish_non_exhaustive()
+    }
+}
+
+/// What the next call weighs in the mean over all.
+const WEIGHT: f64 = 0.25;
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Told {
@@ -139,9 +178,11 @@ pub(crate) struct Told {
 }
 
 impl SinkTally {
-    pub(crate) fn new(name: String) -> Self {
+    pub(crate) fn new(name: String, log: Arc<SelfLog>) -> Self {
         Self {
             name,
+            log,
+            said: Said::default(),
             offered: Count::default(),
             delivered: Count::default(),
             failed: Count::default(),
@@ -155,6 +196,9 @@ impl SinkTally {
             flush_errors: Count::default(),
             in_flight: PlainU64::new(0),
             busy_since: PlainU64::new(0),
+            own_thread_since: PlainU64::new(0),
+            trouble: PlainU64::new(0),
+            shown: PlainMutex::default(),
             write_nanos: Count::default(),
             last_error: Mutex::new(None),
             told: Mutex::default(),
@@ -223,13 +267,65 @@ impl SinkTally {
     /// Notes a call that panicked.
     pub(crate) fn note_panic(&self, said: String) {
         self.panics.add(1);
-        *self.last_error.lock() = Some(format!("panicked: {said}"));
+        self.went_wrong();
+        let said = format!("panicked: {said}");
+        *self.last_error.lock() = Some(said.clone());
+        self.say(LogLevel::Error, LogTopic::SinkPanicked, || said);
     }
 
     /// Notes a call that failed.
     pub(crate) fn note_error(&self, said: String) {
         self.errors.add(1);
-        *self.last_error.lock() = Some(said);
+        self.went_wrong();
+        *self.last_error.lock() = Some(said.clone());
+        self.say(LogLevel::Error, LogTopic::SinkFailed, || said);
+    }
+
+    /// Tells the hook of the collector.
+    pub(crate) fn say(&self, level: LogLevel, topic: LogTopic, message: impl FnOnce() -> String) {
+        self.log.say(&self.said, (level, topic), Some(&self.name), message);
+    }
+
+    /// A call succeeded.
+    pub(crate) fn went_well(&self) {
+        self.weigh(0.0);
+    }
+
+    /// A call failed, whatever became of its events.
+    pub(crate) fn went_wrong(&self) {
+        self.weigh(1.0);
+    }
+
+    fn weigh(&self, call: f64) {
+        fetch_update(&self.trouble, |bits| {
+            let mean = f64::from_bits(bits);
+            Some((mean + (call - mean) * WEIGHT).to_bits())
+        });
+    }
+
+    /// Which part of the last calls failed.
+    pub(crate) fn trouble(&self) -> f64 {
+        f64::from_bits(self.trouble.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn show_breaker(&self, breaker: BreakerWatch) {
+        self.shown.lock().breakers.push(breaker);
+    }
+
+    pub(crate) fn show_letters(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.shown.lock().letters.push(Box::new(count));
+    }
+
+    /// The state of the breaker that is furthest from closed, if there is one.
+    pub(crate) fn breaker(&self) -> Option<BreakerState> {
+        let states = self.shown.lock().breakers.iter().map(BreakerWatch::state).collect::<Vec<_>>();
+        let worst = [BreakerState::Open, BreakerState::HalfOpen, BreakerState::Closed];
+        worst.into_iter().find(|state| states.contains(state))
+    }
+
+    /// How many dead letters wait.
+    pub(crate) fn letters(&self) -> u64 {
+        self.shown.lock().letters.iter().map(|count| count()).sum()
     }
 
     pub(crate) fn snapshot(&self) -> SinkStats {
@@ -247,44 +343,57 @@ impl SinkTally {
             panics: self.panics.get(),
             flush_errors: self.flush_errors.get(),
             last_error: self.last_error.lock().clone(),
+            dead_letters: self.letters(),
+            breaker: self.breaker(),
             write_time: Duration::from_nanos(self.write_nanos.get()),
         }
     }
 }
 
 /// The tallies of the sinks that are there, by name: names are unique.
-#[derive(Debug, Default)]
-pub(crate) struct Registry(Mutex<Vec<Arc<SinkTally>>>);
+#[derive(Debug)]
+pub(crate) struct Registry {
+    tallies: Mutex<Vec<Arc<SinkTally>>>,
+    log: Arc<SelfLog>,
+}
 
 impl Registry {
+    pub(crate) fn new(log: Arc<SelfLog>) -> Self {
+        Self { tallies: Mutex::default(), log }
+    }
+
     /// Enters a name; `None` when it is taken.
     pub(crate) fn enter(&self, name: &str) -> Option<Arc<SinkTally>> {
-        let mut tallies = self.0.lock();
+        let mut tallies = self.tallies.lock();
         if tallies.iter().any(|tally| tally.name == name) {
             return None;
         }
-        let tally = Arc::new(SinkTally::new(name.to_owned()));
+        let tally = Arc::new(SinkTally::new(name.to_owned(), Arc::clone(&self.log)));
         tallies.push(Arc::clone(&tally));
         Some(tally)
     }
 
     /// Whether a sink has this name.
     pub(crate) fn knows(&self, name: &str) -> bool {
-        self.0.lock().iter().any(|tally| tally.name == name)
+        self.tallies.lock().iter().any(|tally| tally.name == name)
     }
 
     /// Strikes a name out.
     pub(crate) fn strike(&self, name: &str) {
-        self.0.lock().retain(|tally| tally.name != name);
+        self.tallies.lock().retain(|tally| tally.name != name);
     }
 
     pub(crate) fn snapshot(&self) -> Vec<SinkStats> {
-        self.0.lock().iter().map(|tally| tally.snapshot()).collect()
+        self.tallies.lock().iter().map(|tally| tally.snapshot()).collect()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<SinkTally>> {
+        self.tallies.lock().clone()
     }
 
     /// The sink in which the worker is at present.
     pub(crate) fn busy(&self) -> Option<String> {
-        let tallies = self.0.lock();
+        let tallies = self.tallies.lock();
         let busy = tallies.iter().find(|tally| tally.busy_since.load(Ordering::Relaxed) != 0);
         busy.map(|tally| tally.name.clone())
     }

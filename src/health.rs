@@ -1,0 +1,381 @@
+//! How a collector is: what an operator has to know, judged by thresholds.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::collector::{Collector, Shared};
+use crate::config::{ConfigError, check};
+use crate::event::Event;
+use crate::self_log::{LogLevel, LogTopic};
+use crate::sink::BreakerState;
+use crate::stats::{SinkTally, Stats};
+use crate::sync::{Ordering, PlainU64};
+use crate::wake::State;
+
+/// From where on something is alarming, and from where on it is no more: a part of [`Config`](crate::Config). All can
+/// change at run time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthConfig {
+    /// How full the fullest lane is, 0 to 1. Defaults to 0.8 and 0.6.
+    pub queue_depth: Threshold,
+    /// How much of [`Config::max_bytes`](crate::Config::max_bytes) is taken, 0 to 1. Defaults to 0.9 and 0.7.
+    pub memory: Threshold,
+    /// Which part of the last calls of a sink have failed, 0 to 1: a mean in which each call weighs three quarters of the one
+    /// after it. Defaults to 0.5, which is three failures in a row, and 0.1.
+    pub failing: Threshold,
+    /// How long the worker may be in one call of a sink, and an isolated sink in one of its own. More than zero. Defaults to
+    /// 2 s.
+    pub late_after: Duration,
+    /// The longest latency of 95 % of the events ([`Stats::latency`]); it is no more alarming at half of that. Defaults to
+    /// none.
+    pub latency: Option<Duration>,
+    /// How many dead letters of one sink may wait; it is no more alarming at half of that. Defaults to 0: each is too many.
+    pub dead_letters: u64,
+}
+
+/// Where an alert is raised, and where it is cleared: less, so that it does not come and go.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Threshold {
+    /// At that value or more it is raised.
+    pub raise: f64,
+    /// At that value or less it is cleared. Not more than `raise`.
+    pub clear: f64,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            queue_depth: Threshold { raise: 0.8, clear: 0.6 },
+            memory: Threshold { raise: 0.9, clear: 0.7 },
+            failing: Threshold { raise: 0.5, clear: 0.1 },
+            late_after: Duration::from_secs(2),
+            latency: None,
+            dead_letters: 0,
+        }
+    }
+}
+
+impl HealthConfig {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let thresholds = [
+            ("health.queue_depth.raise", "health.queue_depth.clear", self.queue_depth),
+            ("health.memory.raise", "health.memory.clear", self.memory),
+            ("health.failing.raise", "health.failing.clear", self.failing),
+        ];
+        for (raise, clear, at) in thresholds {
+            check(raise, at.raise, "more than 0, and 1 at most", at.raise > 0.0 && at.raise <= 1.0)?;
+            check(clear, at.clear, "0 to where it is raised", at.clear >= 0.0 && at.clear <= at.raise)?;
+        }
+        let late = format!("{:?}", self.late_after);
+        check("health.late_after", late, "more than zero", !self.late_after.is_zero())?;
+        check("health.latency", "0ns", "more than zero", self.latency != Some(Duration::ZERO))
+    }
+}
+
+/// How a collector is. Plain data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// The worst of the alerts.
+    pub status: HealthStatus,
+    /// What the collector is doing. One that is stopped on purpose is healthy.
+    pub state: State,
+    /// What is wrong, oldest first.
+    pub alerts: Vec<Alert>,
+    /// Events that are queued or in the hands of the worker.
+    pub queue_depth: u64,
+    /// How full the fullest lane is, 0 to 1.
+    pub queue_utilization: f64,
+    /// How much of the byte budget is taken, 0 to 1; 0 without a limit.
+    pub memory_utilization: f64,
+    /// Events a second: see [`Stats::rate`].
+    pub processing_rate: f64,
+    /// Workers that run: 1 or 0.
+    pub active_workers: u64,
+}
+
+/// The worst that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// Nothing.
+    Healthy,
+    /// Something, but events are delivered.
+    Degraded,
+    /// No event is delivered, or soon none will be.
+    Unhealthy,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Alert {
+    /// Its number, by which it is [acknowledged](Collector::acknowledge). Not used again.
+    pub id: u64,
+    /// What is wrong.
+    pub kind: AlertKind,
+    /// What it makes of the collector.
+    pub severity: HealthStatus,
+    /// A sentence without a full stop.
+    pub message: String,
+    /// When it was seen first.
+    pub since: SystemTime,
+    /// The value that was measured last.
+    pub value: f64,
+    /// The value at which it is raised.
+    pub threshold: f64,
+    /// Whether somebody has said that they know.
+    pub is_acknowledged: bool,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AlertKind {
+    /// A lane is nearly full.
+    QueueDepth,
+    /// The byte budget is nearly used up.
+    Memory,
+    /// Events take long.
+    Latency,
+    /// Calls of that sink fail.
+    SinkFailing(String),
+    /// That sink, which has a thread of its own, does not come back from a call.
+    SinkLate(String),
+    /// A breaker of that sink is not closed.
+    BreakerOpen(String),
+    /// Dead letters of that sink wait.
+    DeadLetters(String),
+    /// The worker does not come back from a call of a sink, or of what completes events.
+    WorkerLate,
+    /// The worker ended by a panic, or this is a forked child.
+    WorkerGone,
+}
+
+/// A value, and from where to where it is alarming.
+struct Finding {
+    kind: AlertKind,
+    severity: HealthStatus,
+    value: f64,
+    at: Threshold,
+    message: String,
+}
+
+/// The alerts that are up, from one look to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Alerts {
+    up: Vec<Alert>,
+    next_id: u64,
+}
+
+impl Alerts {
+    /// Goes by what was found: raises, keeps and clears. What was raised and cleared comes out.
+    fn update(&mut self, findings: Vec<Finding>, now: SystemTime) -> Vec<(LogLevel, String)> {
+        let mut news = Vec::new();
+        let before = std::mem::take(&mut self.up);
+        let was_up = |kind: &AlertKind| before.iter().find(|alert| alert.kind == *kind).cloned();
+        for finding in findings {
+            let Finding { kind, severity, value, at, message } = finding;
+            let known = was_up(&kind);
+            let is_up = if known.is_some() { value > at.clear } else { value >= at.raise };
+            if !is_up {
+                continue;
+            }
+            let is_new = known.is_none();
+            let (id, since, is_acknowledged) = match known {
+                Some(alert) => (alert.id, alert.since, alert.is_acknowledged),
+                None => (self.next_id, now, false),
+            };
+            self.next_id += u64::from(is_new);
+            if is_new {
+                news.push((LogLevel::Warn, format!("alert {id}: {message}")));
+            }
+            let threshold = at.raise;
+            self.up.push(Alert { id, kind, severity, message, since, value, threshold, is_acknowledged });
+        }
+        let cleared = before.iter().filter(|alert| self.up.iter().all(|up| up.id != alert.id));
+        news.extend(cleared.map(|alert| (LogLevel::Info, format!("alert {} is over", alert.id))));
+        self.up.sort_by_key(|alert| alert.id);
+        news
+    }
+}
+
+/// Something that is so or not.
+const YES: Threshold = Threshold { raise: 1.0, clear: 0.0 };
+
+/// For how long something is busy in seconds, if that is too long, else 0; and from where on it is.
+fn lateness(since: &PlainU64, config: &HealthConfig) -> (f64, Threshold) {
+    let late = config.late_after.as_secs_f64();
+    let busy = match since.load(Ordering::Relaxed) {
+        0 => 0.0,
+        since => Duration::from_nanos(clock::unix_nanos().saturating_sub(since)).as_secs_f64(),
+    };
+    (if busy >= late { busy } else { 0.0 }, Threshold { raise: late, clear: 0.0 })
+}
+
+fn as_value(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
+impl<E: Event> Shared<E> {
+    fn findings(&self, config: &HealthConfig, stats: &Stats, health: &Health) -> Vec<Finding> {
+        let mut all = Vec::new();
+        let mut find = |kind, severity, value, at, message| {
+            all.push(Finding { kind, severity, value, at, message });
+        };
+        let is_gone = as_value(stats.state == State::WorkerGone);
+        find(AlertKind::WorkerGone, HealthStatus::Unhealthy, is_gone, YES, "the worker is gone".to_owned());
+        let tallies = self.registry.all();
+        let busy = tallies.iter().map(|tally| lateness(&tally.busy_since, config).0);
+        let (own, at) = lateness(&self.tally.worker.busy_since, config);
+        let busy = busy.fold(own, f64::max);
+        let place = self.registry.busy().map_or_else(String::new, |sink| format!(" in {sink:?}"));
+        let message = format!("the worker is busy{place} for {busy:.1} s");
+        find(AlertKind::WorkerLate, HealthStatus::Unhealthy, busy, at, message);
+        let full = health.queue_utilization;
+        let message = format!("a lane is {:.0} % full", full * 100.0);
+        find(AlertKind::QueueDepth, HealthStatus::Degraded, full, config.queue_depth, message);
+        let full = health.memory_utilization;
+        let message = format!("{:.0} % of the bytes are taken", full * 100.0);
+        find(AlertKind::Memory, HealthStatus::Degraded, full, config.memory, message);
+        if let Some(longest) = config.latency {
+            let (longest, p95) = (longest.as_secs_f64(), stats.latency.p95);
+            let at = Threshold { raise: longest, clear: longest / 2.0 };
+            let message = format!("95 % of the events take up to {p95:?}");
+            find(AlertKind::Latency, HealthStatus::Degraded, p95.as_secs_f64(), at, message);
+        }
+        // Where every sink fails, nothing is delivered.
+        let fail_all = tallies.iter().all(|tally| tally.trouble() >= config.failing.raise);
+        let severity = if fail_all { HealthStatus::Unhealthy } else { HealthStatus::Degraded };
+        all.extend(tallies.iter().flat_map(|tally| sink_findings(tally, config, severity)));
+        all
+    }
+}
+
+/// What is found of one sink; `severity` is how bad it is that it fails.
+fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatus) -> [Finding; 4] {
+    let name = &tally.name;
+    let (busy, late) = lateness(&tally.own_thread_since, config);
+    let (trouble, letters) = (tally.trouble(), tally.letters());
+    let is_open = tally.breaker().is_some_and(|state| state != BreakerState::Closed);
+    let (raise, clear) = ((config.dead_letters + 1) as f64, (config.dead_letters / 2) as f64);
+    let degraded = HealthStatus::Degraded;
+    let find = |kind: fn(String) -> AlertKind, severity, value, at, message| Finding {
+        kind: kind(name.clone()),
+        severity,
+        value,
+        at,
+        message,
+    };
+    [
+        find(AlertKind::SinkLate, degraded, busy, late, format!("{name:?} is in a call for {busy:.1} s")),
+        find(
+            AlertKind::SinkFailing,
+            severity,
+            trouble,
+            config.failing,
+            format!("{:.0} % of the last calls of {name:?} failed", trouble * 100.0),
+        ),
+        find(
+            AlertKind::BreakerOpen,
+            degraded,
+            as_value(is_open),
+            YES,
+            format!("a breaker of {name:?} is open"),
+        ),
+        find(
+            AlertKind::DeadLetters,
+            degraded,
+            letters as f64,
+            Threshold { raise, clear },
+            format!("{letters} dead letters of {name:?} wait"),
+        ),
+    ]
+}
+
+impl<E: Event> Collector<E> {
+    /// How the collector is: looks at it now, raises the alerts that are due and clears those that are over. What is
+    /// alarming is said by [`Config::health`](crate::Config::health). Alerts that come and go between two looks are not seen:
+    /// look every few seconds. Takes locks that the worker takes for moments; waits for no sink.
+    ///
+    /// ```
+    /// use forebay::{Collector, HealthStatus};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let collector = Collector::builder().start()?;
+    /// let health = collector.health();
+    /// assert_eq!(health.status, HealthStatus::Healthy);
+    /// for alert in &health.alerts {
+    ///     println!("{} since {:?}", alert.message, alert.since);
+    ///     collector.acknowledge(alert.id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn health(&self) -> Health {
+        let (shared, stats) = (&self.shared, self.stats());
+        let config = self.config();
+        let mut health = Health {
+            status: HealthStatus::Healthy,
+            state: stats.state,
+            alerts: Vec::new(),
+            queue_depth: stats.pending,
+            queue_utilization: shared.lanes.fullest(),
+            memory_utilization: config.max_bytes.map_or(0.0, |most| stats.pending_bytes as f64 / most as f64),
+            processing_rate: stats.rate,
+            active_workers: u64::from(stats.state.is_running()),
+        };
+        if stats.state == State::Forked {
+            // Whoever holds our locks may not exist here.
+            health.status = HealthStatus::Unhealthy;
+            return health;
+        }
+        let findings = shared.findings(&config.health, &stats, &health);
+        let mut alerts = shared.alerts.lock();
+        let news = alerts.update(findings, SystemTime::now());
+        health.alerts.clone_from(&alerts.up);
+        drop(alerts);
+        health.status =
+            health.alerts.iter().map(|alert| alert.severity).max().unwrap_or(HealthStatus::Healthy);
+        for (level, message) in news {
+            shared.tally.say(level, LogTopic::Alert, || message);
+        }
+        health
+    }
+
+    /// Says that somebody knows of an alert; `false` if it is over. It stays as long as its reason, and so does the status.
+    pub fn acknowledge(&self, alert: u64) -> bool {
+        if self.state() == State::Forked {
+            return false;
+        }
+        let mut alerts = self.shared.alerts.lock();
+        let found = alerts.up.iter_mut().find(|up| up.id == alert);
+        found.map(|up| up.is_acknowledged = true).is_some()
+    }
+}
+
+impl fmt::Display for HealthStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        })
+    }
+}
+
+impl fmt::Display for Health {
+    /// The status, then a line for every alert.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        for alert in &self.alerts {
+            let known = if alert.is_acknowledged { " (acknowledged)" } else { "" };
+            write!(f, "\n{}: {}{known}", alert.severity, alert.message)?;
+        }
+        Ok(())
+    }
+}
