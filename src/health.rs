@@ -341,8 +341,10 @@ impl<E: Event> Collector<E> {
         drop(alerts);
         health.status =
             health.alerts.iter().map(|alert| alert.severity).max().unwrap_or(HealthStatus::Healthy);
-        for (level, message) in news {
-            shared.tally.say(level, LogTopic::Alert, || message);
+        // As one: what else comes up within a second is held back.
+        if let Some(level) = news.iter().map(|(level, _)| *level).max() {
+            let messages = news.into_iter().map(|(_, message)| message).collect::<Vec<_>>();
+            shared.tally.say(level, LogTopic::Alert, || messages.join("; "));
         }
         health
     }

@@ -14,6 +14,10 @@
 
 mod delta;
 mod meter;
+#[cfg(feature = "prometheus")]
+mod prometheus;
+#[cfg(feature = "metrics")]
+mod publish;
 mod tally;
 
 pub use delta::{SinkDelta, StatsDelta};
@@ -148,6 +152,23 @@ impl Stats {
         self.sinks.iter().find(|sink| sink.name == name)
     }
 
+    /// What became of the events that are not pending, by name.
+    #[cfg(any(feature = "metrics", feature = "prometheus"))]
+    fn fates(&self) -> [(&'static str, u64); 10] {
+        [
+            ("filtered", self.filtered),
+            ("sampled_out", self.sampled_out),
+            ("rate_limited", self.rate_limited),
+            ("oversize", self.oversize),
+            ("rejected_full", self.rejected.full),
+            ("rejected_stopped", self.rejected.stopped),
+            ("rejected_worker_gone", self.rejected.worker_gone),
+            ("rejected_forked", self.rejected.forked),
+            ("evicted", self.evicted),
+            ("processed", self.processed),
+        ]
+    }
+
     /// Checks the law for a caller who knows how many events were offered.
     ///
     /// # Errors
@@ -166,6 +187,19 @@ impl Stats {
             }
         }
         Ok(())
+    }
+}
+
+impl SinkStats {
+    /// What became of the events that are not in flight, by name.
+    #[cfg(any(feature = "metrics", feature = "prometheus"))]
+    fn fates(&self) -> [(&'static str, u64); 4] {
+        [
+            ("delivered", self.delivered),
+            ("failed", self.failed),
+            ("dead_lettered", self.dead_lettered),
+            ("shed", self.shed),
+        ]
     }
 }
 

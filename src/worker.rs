@@ -37,6 +37,14 @@ pub(crate) struct Retired {
     pub(crate) tally: Arc<SinkTally>,
     /// Its thread has to finish its last flush.
     pub(crate) late: Option<LateFlush>,
+    /// Ends it then: not before, because its end ends the waits of a retry.
+    end: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        self.end.take().into_iter().for_each(|end| end());
+    }
 }
 
 impl<E> Crew<E> {
@@ -50,7 +58,10 @@ impl<E> Crew<E> {
     }
 
     /// Answers every request. Whether a flush was heard by its caller.
-    fn answer(&mut self, mut asked: Asked, report: &FlushReport, registry: &Registry) -> bool {
+    fn answer(&mut self, mut asked: Asked, report: &FlushReport, registry: &Registry) -> bool
+    where
+        E: Event,
+    {
         for (name, reply) in asked.removed.drain(..) {
             reply.answer(Some(self.take_slot(&name).map(|slot| retire(slot, registry))));
         }
@@ -102,13 +113,20 @@ impl<E> Drop for Crew<E> {
     }
 }
 
-/// Flushes and ends a sink that was taken out, and gives its name free.
-pub(crate) fn retire<E>(mut slot: Slot<E>, registry: &Registry) -> Retired {
+/// Flushes and ends a sink that was taken out, and gives its name free. One that has a thread of its own is ended by
+/// whoever waits for that.
+pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retired {
     slot.flush();
-    let late = slot.begin_flush();
-    let tally = slot.end();
+    let (late, tally) = (slot.begin_flush(), Arc::clone(&slot.tally));
+    let end = move || drop(slot.end());
+    let end: Option<Box<dyn FnOnce() + Send>> = if late.is_some() {
+        Some(Box::new(end))
+    } else {
+        end();
+        None
+    };
     registry.strike(&tally.name);
-    Retired { tally, late }
+    Retired { tally, late, end }
 }
 
 /// The body of the worker thread.

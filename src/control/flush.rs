@@ -117,7 +117,7 @@ impl<E: Event> Shared<E> {
         retired: Retired,
         deadline: Option<Instant>,
     ) -> Result<SinkStats, SinkChangeError> {
-        match retired.late {
+        match &retired.late {
             Some(late) if !late.wait(deadline) => Err(FlushError::TimedOut {
                 waited: late.begun.elapsed(),
                 pending: self.pending(),

@@ -1,0 +1,119 @@
+//! Statistics as Prometheus reads them.
+
+use std::fmt::{self, Write};
+
+use super::Stats;
+
+/// One number of the export: its name, its help, its kind, and its values by labels.
+struct Family<'a> {
+    out: &'a mut String,
+    name: &'static str,
+}
+
+impl<'a> Family<'a> {
+    fn begin(out: &'a mut String, name: &'static str, kind: &str, help: &str) -> Result<Self, fmt::Error> {
+        writeln!(out, "# HELP {name} {help}")?;
+        writeln!(out, "# TYPE {name} {kind}")?;
+        Ok(Self { out, name })
+    }
+
+    fn value(&mut self, labels: &[(&str, &str)], value: impl fmt::Display) -> fmt::Result {
+        self.out.push_str(self.name);
+        for (place, (label, text)) in labels.iter().enumerate() {
+            let before = if place == 0 { '{' } else { ',' };
+            write!(self.out, "{before}{label}=\"")?;
+            for letter in text.chars() {
+                match letter {
+                    '\\' => self.out.push_str("\\\\"),
+                    '"' => self.out.push_str("\\\""),
+                    '\n' => self.out.push_str("\\n"),
+                    other => self.out.push(other),
+                }
+            }
+            self.out.push('"');
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        writeln!(self.out, "{end} {value}")
+    }
+}
+
+impl Stats {
+    /// These statistics in the [text format of Prometheus][format] (version 0.0.4), to be served at `/metrics`. Times are in
+    /// seconds.
+    ///
+    /// | name | type | labels |
+    /// |---|---|---|
+    /// | `forebay_events_total` | counter | `fate`: filtered, sampled_out, rate_limited, oversize, rejected_full, rejected_stopped, rejected_worker_gone, rejected_forked, evicted, processed |
+    /// | `forebay_pending_events`, `forebay_pending_bytes` | gauge | |
+    /// | `forebay_batches_total`, `forebay_flushes_total`, `forebay_waits_total` | counter | |
+    /// | `forebay_events_per_second` | gauge | |
+    /// | `forebay_latency_seconds` | gauge | `quantile`: 0.5, 0.95, 0.99; of the last one to two minutes |
+    /// | `forebay_sink_events_total` | counter | `sink`; `fate`: delivered, failed, dead_lettered, shed |
+    /// | `forebay_sink_errors_total`, `forebay_sink_panics_total`, `forebay_sink_retries_total`, `forebay_sink_write_seconds_total` | counter | `sink` |
+    /// | `forebay_sink_in_flight_events`, `forebay_sink_dead_letters` | gauge | `sink` |
+    ///
+    /// [format]: https://prometheus.io/docs/instrumenting/exposition_formats/
+    pub fn to_prometheus(&self) -> String {
+        let mut out = String::new();
+        // Writing into a text cannot fail.
+        _ = self.export(&mut out);
+        out
+    }
+
+    fn export(&self, out: &mut String) -> fmt::Result {
+        let mut events =
+            Family::begin(out, "forebay_events_total", "counter", "Events by what became of them.")?;
+        for (fate, number) in self.fates() {
+            events.value(&[("fate", fate)], number)?;
+        }
+        let numbers = [
+            ("forebay_pending_events", "gauge", "Events that are queued or with the worker.", self.pending),
+            ("forebay_pending_bytes", "gauge", "Bytes that they own.", self.pending_bytes),
+            ("forebay_batches_total", "counter", "Batches put together.", self.batches),
+            ("forebay_flushes_total", "counter", "Flushes done.", self.flushes),
+            ("forebay_waits_total", "counter", "Waits of producers for room.", self.waits),
+        ];
+        for (name, kind, help, number) in numbers {
+            Family::begin(out, name, kind, help)?.value(&[], number)?;
+        }
+        let help = "Events a second that all sinks have seen.";
+        Family::begin(out, "forebay_events_per_second", "gauge", help)?.value(&[], self.rate)?;
+        let help = "From the collection of an event until all sinks had seen it.";
+        let mut latency = Family::begin(out, "forebay_latency_seconds", "gauge", help)?;
+        let told = &self.latency;
+        for (quantile, time) in [("0.5", told.p50), ("0.95", told.p95), ("0.99", told.p99)] {
+            latency.value(&[("quantile", quantile)], time.as_secs_f64())?;
+        }
+        self.export_sinks(out)
+    }
+
+    fn export_sinks(&self, out: &mut String) -> fmt::Result {
+        let help = "Events offered to a sink, by what became of them.";
+        let mut events = Family::begin(out, "forebay_sink_events_total", "counter", help)?;
+        for sink in &self.sinks {
+            for (fate, number) in sink.fates() {
+                events.value(&[("sink", &sink.name), ("fate", fate)], number)?;
+            }
+        }
+        let numbers = [
+            ("forebay_sink_errors_total", "counter", "Calls that failed."),
+            ("forebay_sink_panics_total", "counter", "Calls that panicked."),
+            ("forebay_sink_retries_total", "counter", "Batches tried again."),
+            ("forebay_sink_in_flight_events", "gauge", "Events that it is busy with."),
+            ("forebay_sink_dead_letters", "gauge", "Dead letters that wait."),
+        ];
+        for (place, (name, kind, help)) in numbers.into_iter().enumerate() {
+            let mut family = Family::begin(out, name, kind, help)?;
+            for sink in &self.sinks {
+                let of = [sink.errors, sink.panics, sink.retries, sink.in_flight, sink.dead_letters];
+                family.value(&[("sink", &sink.name)], of[place])?;
+            }
+        }
+        let help = "Time spent in writes.";
+        let mut time = Family::begin(out, "forebay_sink_write_seconds_total", "counter", help)?;
+        for sink in &self.sinks {
+            time.value(&[("sink", &sink.name)], sink.write_time.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
