@@ -3,7 +3,7 @@
 //! `cargo run --release --example soak -- [SECONDS] [EVENTS_A_SECOND] [SEED]`, by default ten minutes at 200,000. Every ten
 //! seconds the producers pause, everything is flushed, and the law is checked to the event; memory and threads are read from
 //! `/proc`. It fails when the law is broken, when memory grows after the first fifth, or when a thread is left behind.
-#![allow(clippy::print_stdout, reason = "that is what it is for")]
+#![allow(clippy::print_stdout, clippy::panic, reason = "that is what it is for")]
 
 use std::error::Error;
 use std::sync::Barrier;
