@@ -239,29 +239,24 @@ impl<E: Event + Clone> Subscription<E> {
     /// The next event, or the waker is left. Losses are passed over.
     #[cfg_attr(not(feature = "futures"), allow(dead_code, reason = "a `Stream` alone waits so"))]
     pub(crate) fn poll_next_event(&self, waker: &Waker) -> Poll<Option<E>> {
+        // Foreign code, and so is the drop of the one before: without the lock.
+        let waker = waker.clone();
         let mut queue = self.shared.queue.lock();
         loop {
-            let taken = match queue.take() {
-                Err(RecvError::Lagged(_)) => continue,
+            match queue.take() {
+                Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return Poll::Ready(None),
                 Err(RecvError::Empty) => {
-                    // Foreign code, and so is the drop of the one before: without the lock.
+                    let before = queue.waker.replace(waker);
                     drop(queue);
-                    let (waker, mut again) = (waker.clone(), self.shared.queue.lock());
-                    let before = again.waker.replace(waker);
-                    let is_quiet = again.batches.is_empty() && !again.is_closed;
-                    drop(again);
                     drop(before);
-                    if is_quiet {
-                        return Poll::Pending;
-                    }
-                    queue = self.shared.queue.lock();
-                    continue;
+                    return Poll::Pending;
                 }
-                taken => taken,
-            };
-            drop(queue);
-            return Poll::Ready(given(taken).ok());
+                taken => {
+                    drop(queue);
+                    return Poll::Ready(given(taken).ok());
+                }
+            }
         }
     }
 }
@@ -325,9 +320,12 @@ impl<E: Event> Sink<E> for Tap<E> {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        if self.is_over() {
+            return Ok(());
+        }
         let fits = |(place, event): (usize, &E)| self.pattern.matches(event.name()).then_some(place);
         let places: VecDeque<usize> = batch.iter().enumerate().filter_map(fits).collect();
-        if places.is_empty() || self.is_over() {
+        if places.is_empty() {
             return Ok(());
         }
         let mut queue = self.shared.queue.lock();
