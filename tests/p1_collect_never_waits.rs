@@ -101,6 +101,33 @@ fn a_gate_allocates_nothing_not_even_the_first_time_on_a_thread() {
     law(&collector, 3000);
 }
 
+/// An event that says it owns much, and owns nothing: what is freed is not the test's.
+#[derive(Clone, Copy)]
+struct Claims(usize);
+
+impl forebay::Event for Claims {
+    fn size_hint(&self) -> usize {
+        size_of::<Self>() + self.0
+    }
+}
+
+#[test]
+fn a_full_byte_budget_allocates_nothing_be_it_that_others_make_room_or_not() {
+    let builder = forebay::Builder::<Claims>::new().max_bytes(8_000).flush(FlushStrategy::Manual);
+    let collector = builder.start().unwrap();
+    let collect = |events: u64, bytes: usize| {
+        let mut outcome = Outcome::Queued;
+        let allocated = allocations(|| (0..events).for_each(|_| outcome = collector.collect(Claims(bytes))));
+        (outcome, allocated)
+    };
+    assert_eq!(collect(1_000, 100), (Outcome::QueuedEvicting, 0));
+    assert_eq!(collect(1, 9_000), (Outcome::Oversize, 0));
+    collector.update_config(|config| config.overflow = Overflow::DropNewest).unwrap();
+    assert_eq!(collect(1_000, 100), (Outcome::Full, 0));
+    collector.stop().unwrap();
+    law(&collector, 2_001);
+}
+
 #[test]
 fn the_worker_allocates_nothing_from_batch_to_batch() {
     use std::sync::Arc;
