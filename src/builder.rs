@@ -210,9 +210,10 @@ impl<E: Event> Builder<E> {
     /// Calls `hook` when forebay has something to say of itself: sinks that fail, breakers that open, events that are lost.
     /// Nothing is printed anywhere else.
     ///
-    /// It is called by the worker, by the threads of isolated sinks, and by who asks for the
-    /// [health](crate::Collector::health); never by `collect`. So it may be slow like a sink, and `flush` and `stop` are
-    /// refused from within. Of each topic, and of each sink, an entry is said once a second; those between are counted in
+    /// It is called by the worker, by the threads of isolated sinks, by who asks for the
+    /// [health](crate::Collector::health), and where no worker runs by who adds or removes a sink, or stops; never by
+    /// `collect`. So it may be slow like a sink, and on the worker's threads `flush` and `stop` are refused from within. A hook
+    /// that holds a handle keeps the collector from being dropped. Of each topic, and of each sink, an entry is said once a second; those between are counted in
     /// [`LogEntry::held_back`]. What would be said while the hook runs, on its own thread, is held back too. A hook may
     /// collect into the same collector; should the events that it collects themselves lead to entries, that is once a second
     /// as well. A panic ends here.

@@ -63,6 +63,15 @@ pub(crate) fn unix_nanos() -> u64 {
     now.wrapping_add(stamper.offset.load(Ordering::Relaxed))
 }
 
+/// Nanoseconds since some moment before the first call, at least a day: for spans of time, which do not care what the
+/// system's clock is set to.
+pub(crate) fn nanos() -> u64 {
+    Stamper::get().counter_nanos().saturating_add(DAY_NANOS)
+}
+
+/// So that no window of time is the one before all others.
+const DAY_NANOS: u64 = 86_400_000_000_000;
+
 /// Calibrates the counter, once a process: a few milliseconds that the first record would pay otherwise.
 pub(crate) fn calibrate() {
     Stamper::get();
@@ -87,11 +96,10 @@ impl Clock {
     /// Nanoseconds since some moment: a third of the price of an `Instant`.
     pub(crate) fn nanos(&self) -> u64 {
         match self {
-            Clock::System => unix_nanos(),
-            // A day after that moment, so that no window is the one before all others.
-            Clock::Manual(clock) => u64::try_from(clock.elapsed().as_nanos())
-                .unwrap_or(u64::MAX)
-                .saturating_add(86_400_000_000_000),
+            Clock::System => nanos(),
+            Clock::Manual(clock) => {
+                u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(DAY_NANOS)
+            }
         }
     }
 
@@ -115,8 +123,9 @@ impl Clock {
 
 /// A clock that stands still until it is moved, so that a test of intervals needs no sleep.
 ///
-/// It governs the intervals of the flush strategy, nothing else: deadlines of callers and the time stamps
-/// of records and batches come from the system. A clone is the same clock.
+/// It governs the intervals of the flush strategy, the gate, the rate and the uptime that statistics tell, and the pace of
+/// [`on_log`](crate::Builder::on_log). Deadlines of callers, and the time stamps of records and batches, come from the system.
+/// A clone is the same clock.
 ///
 /// ```
 /// use std::time::Duration;

@@ -27,7 +27,7 @@ use crate::gate::Gate;
 use crate::health::Alerts;
 use crate::lanes::{Lanes, payload_of};
 use crate::stats::{Registry, Stats, Tally};
-use crate::sync::{Arc, PlainMutex, PlainU64, WorkerMark, is_worker_of};
+use crate::sync::{Arc, PlainMutex, PlainU64, WorkerMark, announce_fence, is_worker_of};
 use crate::unix::ForkWatch;
 use crate::wake::{Phase, Room, State, Word};
 
@@ -118,7 +118,9 @@ impl<E: Event> Collector<E> {
     #[inline(always)]
     fn collect_ungated(&self, event: E) -> Outcome {
         let priority = event.priority();
-        let refused = |event, reason| self.shared.collect_late(priority, CollectError { event, reason });
+        let refused = |event, reason, policy| {
+            self.shared.collect_late(priority, CollectError { event, reason }, policy)
+        };
         self.shared.offer(priority, event, |outcome| outcome, refused)
     }
 
@@ -136,7 +138,7 @@ impl<E: Event> Collector<E> {
         if let Some(gate) = self.shared.settings.gate() {
             event = self.admit(gate, event)?;
         }
-        self.shared.offer(event.priority(), event, Ok, |event, reason| {
+        self.shared.offer(event.priority(), event, Ok, |event, reason, _| {
             self.shared.count_refusal(reason);
             Err(CollectError { event, reason })
         })
@@ -254,26 +256,26 @@ pub(crate) struct Shared<E> {
 
 impl<E: Event> Shared<E> {
     /// The hot path. It goes on with `taken`, or with `refused` for an event that is not taken, which is not
-    /// counted yet.
+    /// counted yet: with the reason, and the policy under which that was.
     #[inline(always)]
     pub(crate) fn offer<R>(
         &self,
         priority: Priority,
         event: E,
         taken: impl FnOnce(Outcome) -> R,
-        refused: impl FnOnce(E, Refusal) -> R,
+        refused: impl FnOnce(E, Refusal, Policy) -> R,
     ) -> R {
+        let policy = self.settings.policy();
         let before = self.phase.load();
         if !before.admits() {
-            return refused(event, reason_of(before));
+            return refused(event, reason_of(before), policy);
         }
-        let policy = self.settings.policy();
         let bytes = payload_of(&event);
         let mut has_evicted = false;
         if bytes > 0 {
             match self.reserve(priority, bytes, policy.evicts(priority)) {
                 Ok(evicted) => has_evicted = evicted,
-                Err(reason) => return refused(event, reason),
+                Err(reason) => return refused(event, reason, policy),
             }
         }
         // Event and evicted event stay where they are: moved into a result on their way, they would be copied, and
@@ -291,8 +293,8 @@ impl<E: Event> Shared<E> {
             match self.lanes.push(priority, event) {
                 Ok(()) => taken(self.settle(priority, Outcome::Queued)),
                 Err(event) => {
-                    self.lanes.give_back(bytes);
-                    refused(event, Refusal::Full)
+                    self.lanes.give_back(priority, bytes);
+                    refused(event, Refusal::Full, policy)
                 }
             }
         }
@@ -304,12 +306,13 @@ impl<E: Event> Shared<E> {
     #[inline(never)]
     fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> Result<bool, Refusal> {
         let reserved = self.lanes.reserve(priority, bytes, evicts);
-        // As after a push: a worker that goes to sleep meanwhile sees that bytes are wanted, or we see that it sleeps.
-        if reserved == Err(Refusal::Full)
-            && let Some(wake_at) = self.phase.load_after_push().wake_at()
-            && self.lanes.calls(wake_at)
-        {
-            self.phase.wake();
+        if reserved == Err(Refusal::Full) {
+            // A worker that goes to sleep meanwhile sees that bytes are wanted, or we see that it sleeps. Nothing was pushed
+            // that would be a fence by itself.
+            announce_fence();
+            if self.phase.load().wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
+                self.phase.wake();
+            }
         }
         reserved
     }
@@ -360,7 +363,7 @@ impl<E: Event> Shared<E> {
 
     /// Counts and destroys events that came too late; says how many there were.
     pub(crate) fn discard(&self, mut late: Vec<E>) -> u64 {
-        self.lanes.give_back(self.lanes.payload_of(&late));
+        self.lanes.payload().give_back(self.lanes.payload_of(&late));
         let discarded = late.len() as u64;
         if self.phase.load().state() == State::WorkerGone {
             self.tally.rejected.worker_gone.add(discarded);
@@ -374,10 +377,10 @@ impl<E: Event> Shared<E> {
     /// `collect` of an event that was not taken at once: waits where that was asked for, else counts it.
     #[cold]
     #[inline(never)]
-    fn collect_late(&self, priority: Priority, refused: CollectError<E>) -> Outcome {
-        // It may evict by now, if the settings changed meanwhile.
+    fn collect_late(&self, priority: Priority, refused: CollectError<E>, before: Policy) -> Outcome {
         let policy = self.settings.policy();
-        let may_stay = policy.evicts(priority)
+        // It may evict by now, if the settings changed meanwhile. Where it could before, there was nothing to evict.
+        let may_stay = policy.evicts(priority) && !before.evicts(priority)
             || !self.settings.patience(policy, priority).is_zero() && !self.is_worker();
         let outcome = if refused.reason == Refusal::Full && may_stay {
             self.wait_for_room(priority, refused.event)
@@ -400,11 +403,13 @@ impl<E: Event> Shared<E> {
         let mut has_waited = false;
         let mut event = event;
         let mut is_late = false;
+        // Foreign code: not under our lock.
+        let bytes = payload_of(&event);
         let mut waiting = self.room.enter();
         let evicted = loop {
             let policy = self.settings.policy();
             let patience = if is_worker { Duration::ZERO } else { self.settings.patience(policy, priority) };
-            match self.try_again(policy, priority, event) {
+            match self.try_again(policy, priority, event, bytes) {
                 Ok(evicted) => break evicted,
                 Err(refused) if refused.reason == Refusal::Full && !is_late && !patience.is_zero() => {
                     event = refused.event;
@@ -427,24 +432,30 @@ impl<E: Event> Shared<E> {
 
     /// After the push of a waiter, without the lock of the room: the end of what it evicted is foreign code.
     pub(crate) fn settle_waiter(&self, priority: Priority, evicted: Option<E>) -> Outcome {
-        let outcome = if evicted.is_some() { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait };
+        let outcome = match &evicted {
+            Some(evicted) => {
+                self.lanes.count_evicted(priority, evicted);
+                Outcome::QueuedEvicting
+            }
+            None => Outcome::QueuedAfterWait,
+        };
         self.settle(priority, outcome)
     }
 
-    /// One attempt of a waiter, which holds the lock of the room. It evicts only if the settings have come to
-    /// say so; what it evicted is to be dropped without the lock. A full lane makes sure that the worker is up,
-    /// unless its strategy is not to be disturbed.
+    /// One attempt of a waiter, which holds the lock of the room, for an event that owns so many bytes. It evicts only if the
+    /// settings have come to say so; what it evicted is to be counted and dropped without the lock (`settle_waiter`). A full
+    /// lane makes sure that the worker is up, unless its strategy is not to be disturbed.
     pub(crate) fn try_again(
         &self,
         policy: Policy,
         priority: Priority,
         event: E,
+        bytes: u64,
     ) -> Result<Option<E>, CollectError<E>> {
         let word = self.phase.load();
         if !word.admits() {
             return Err(CollectError { event, reason: reason_of(word) });
         }
-        let bytes = payload_of(&event);
         // No other event makes room for it: what it ended would end under the lock.
         if bytes > 0
             && let Err(reason) = self.reserve(priority, bytes, false)
@@ -452,14 +463,10 @@ impl<E: Event> Shared<E> {
             return Err(CollectError { event, reason });
         }
         if policy.evicts(priority) {
-            let evicted = self.lanes.push_evicting(priority, event);
-            if let Some(evicted) = &evicted {
-                self.lanes.count_evicted(priority, evicted);
-            }
-            return Ok(evicted);
+            return Ok(self.lanes.push_evicting(priority, event));
         }
         self.lanes.push(priority, event).map(|()| None).map_err(|event| {
-            self.lanes.give_back(bytes);
+            self.lanes.give_back(priority, bytes);
             if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
                 self.phase.wake();
             }

@@ -148,8 +148,12 @@ pub struct Config {
     ///
     /// For an event that does not fit, the overflow policy applies. [`Overflow::DropOldest`] lets the oldest low events make
     /// room, then, for a normal event, normal ones, 128 at most; should that not do, the event is not taken, as if its lane
-    /// were full. One that is larger than all of the budget is not taken as oversize. Half of the budget sets off a
-    /// delivery, as half a lane does.
+    /// were full. One that is larger than all that events of its priority may take is not taken as oversize. Half of the
+    /// budget, or an event that does not fit, sets off a delivery, as a full lane does.
+    ///
+    /// Behind the worker, other bounds hold: the queue of an isolated sink has [one of its
+    /// own](crate::sink::Isolated::max_bytes); subscriptions and dead letters are bounded by number, whatever their events
+    /// own.
     pub max_bytes: Option<usize>,
     /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
     /// sets off a delivery if that is more; a smaller one splits such a delivery into several batches.

@@ -31,16 +31,16 @@ impl<E> Fenced<E> {
 
     /// Offers a batch to the sink; how many of its events were delivered, and failed. The others it has kept.
     pub(crate) fn write(&mut self, batch: &Batch<E>) -> (u64, u64) {
-        let before = self.account.kept();
-        let begun = clock::unix_nanos();
+        let (before, passed) = (self.account.kept(), self.account.passed());
+        let begun = clock::nanos();
         let outcome = self.guarded(|sink| sink.write_batch(batch));
-        self.account.tally().write_nanos.add(clock::unix_nanos().saturating_sub(begun));
+        self.account.tally().write_nanos.add(clock::nanos().saturating_sub(begun));
         // What it has kept, it settles itself.
         let events = (batch.len() as u64).saturating_sub(self.account.kept() - before);
         let failed = match outcome {
             Ok(()) => {
-                // A batch that was kept tells nothing yet.
-                if events > 0 {
+                // A batch that was kept tells nothing yet, and one that was routed past the sink never does.
+                if events > 0 && self.account.passed() == passed {
                     self.account.tally().went_well();
                 }
                 0
@@ -169,7 +169,7 @@ impl<E> Slot<E> {
     }
 
     fn busy<R>(&mut self, call: impl FnOnce(&mut Fenced<E>) -> R) -> R {
-        self.tally.busy_since.store(clock::unix_nanos().max(1), Ordering::Relaxed);
+        self.tally.busy_since.store(clock::nanos(), Ordering::Relaxed);
         let result = call(&mut self.fenced);
         self.tally.busy_since.store(0, Ordering::Relaxed);
         result

@@ -14,6 +14,7 @@ use crate::collector::{Collector, Outcome};
 use crate::control::{Flush, FlushReport, Flushed, Policy, Reply};
 use crate::error::{CollectError, FlushError, Refusal};
 use crate::event::{Event, Priority, Record};
+use crate::lanes::payload_of;
 use crate::subscription::Subscription;
 use crate::wake::State;
 
@@ -107,13 +108,12 @@ impl<E: Event> Future for CollectAsync<E> {
                 return Poll::Ready(outcome);
             }
         };
-        let refused = |event, reason| Err(CollectError { event, reason });
+        let refused = |event, reason, policy| Err((CollectError { event, reason }, policy));
         let outcome = match this.collector.shared.offer(this.priority, event, Ok, refused) {
             Ok(Outcome::Queued) if this.ticket.is_some() => Outcome::QueuedAfterWait,
             Ok(outcome) => outcome,
-            Err(refused) => {
-                let policy = this.collector.shared.settings.policy();
-                if refused.reason == Refusal::Full && this.may_stay(policy) {
+            Err((refused, before)) => {
+                if refused.reason == Refusal::Full && this.may_stay(before) {
                     ready!(this.wait(refused.event, cx))
                 } else {
                     this.refuse(refused)
@@ -127,19 +127,22 @@ impl<E: Event> Future for CollectAsync<E> {
 }
 
 impl<E: Event> CollectAsync<E> {
-    /// Whether a full lane is no end: it is waited for, or it evicts by now. Never on the worker thread, which
-    /// alone makes room.
-    fn may_stay(&self, policy: Policy) -> bool {
-        (policy.waits(self.priority) || policy.evicts(self.priority)) && !self.collector.shared.is_worker()
+    /// Whether a full lane is no end: it is waited for, or it evicts by now and could not before. Never on the worker
+    /// thread, which alone makes room.
+    fn may_stay(&self, before: Policy) -> bool {
+        let (policy, priority) = (self.collector.shared.settings.policy(), self.priority);
+        let evicts_by_now = policy.evicts(priority) && !before.evicts(priority);
+        (policy.waits(priority) || evicts_by_now) && !self.collector.shared.is_worker()
     }
 
     /// Tries again under the lock of the room, and leaves the waker there if that fails.
     fn wait(&mut self, event: E, cx: &Context<'_>) -> Poll<Outcome> {
         let shared = &self.collector.shared;
-        let waker = cx.waker().clone();
+        // Foreign code: not under the lock.
+        let (waker, bytes) = (cx.waker().clone(), payload_of(&event));
         let mut waiting = shared.room.enter();
         let policy = shared.settings.policy();
-        match shared.try_again(policy, self.priority, event) {
+        match shared.try_again(policy, self.priority, event, bytes) {
             Ok(evicted) => {
                 drop(waiting);
                 Poll::Ready(shared.settle_waiter(self.priority, evicted))

@@ -21,13 +21,14 @@ use crate::wake::State;
 pub struct HealthConfig {
     /// How full the fullest lane is, 0 to 1. Defaults to 0.8 and 0.6.
     pub queue_depth: Threshold,
-    /// How much of [`Config::max_bytes`](crate::Config::max_bytes) is taken, 0 to 1. Defaults to 0.9 and 0.7.
+    /// How much of [`Config::max_bytes`](crate::Config::max_bytes) is taken, 0 to 1; events that are not
+    /// critical take seven eighths at most. Defaults to 0.8 and 0.6.
     pub memory: Threshold,
     /// Which part of the last calls of a sink have failed, 0 to 1: a mean in which each call weighs three quarters of the one
-    /// after it. Defaults to 0.5, which is three failures in a row, and 0.1.
+    /// after it. 0.01 to 0.99. Defaults to 0.5, which is three failures in a row, and 0.1.
     pub failing: Threshold,
-    /// How long the worker may be in one call of a sink, and an isolated sink in one of its own. More than zero. Defaults to
-    /// 2 s.
+    /// How long the worker may be busy with one batch, all its sinks together, and an isolated sink with one of its own. More
+    /// than zero. Defaults to 2 s.
     pub late_after: Duration,
     /// The longest latency of 95 % of the events ([`Stats::latency`]); it is no more alarming at half of that. Defaults to
     /// none.
@@ -49,7 +50,7 @@ impl Default for HealthConfig {
     fn default() -> Self {
         Self {
             queue_depth: Threshold { raise: 0.8, clear: 0.6 },
-            memory: Threshold { raise: 0.9, clear: 0.7 },
+            memory: Threshold { raise: 0.8, clear: 0.6 },
             failing: Threshold { raise: 0.5, clear: 0.1 },
             late_after: Duration::from_secs(2),
             latency: None,
@@ -69,6 +70,10 @@ impl HealthConfig {
             check(raise, at.raise, "more than 0, and 1 at most", at.raise > 0.0 && at.raise <= 1.0)?;
             check(clear, at.clear, "0 to where it is raised", at.clear >= 0.0 && at.clear <= at.raise)?;
         }
+        // The mean comes near 0 and 1, and never quite there.
+        let failing = self.failing;
+        check("health.failing.raise", failing.raise, "0.01 to 0.99", failing.raise <= 0.99)?;
+        check("health.failing.clear", failing.clear, "0.01 to where it is raised", failing.clear >= 0.01)?;
         let late = format!("{:?}", self.late_after);
         check("health.late_after", late, "more than zero", !self.late_after.is_zero())?;
         check("health.latency", "0ns", "more than zero", self.latency != Some(Duration::ZERO))
@@ -152,7 +157,7 @@ pub enum AlertKind {
     DeadLetters(String),
     /// The worker does not come back from a call of a sink, or of what completes events.
     WorkerLate,
-    /// The worker ended by a panic, or this is a forked child.
+    /// The worker ended by a panic. (In a forked child the status says so, and there are no alerts.)
     WorkerGone,
 }
 
@@ -181,7 +186,7 @@ impl Alerts {
         for finding in findings {
             let Finding { kind, severity, value, at, message } = finding;
             let known = was_up(&kind);
-            let is_up = if known.is_some() { value > at.clear } else { value >= at.raise };
+            let is_up = value >= at.raise || known.is_some() && value > at.clear;
             if !is_up {
                 continue;
             }
@@ -212,7 +217,7 @@ fn lateness(since: &PlainU64, config: &HealthConfig) -> (f64, Threshold) {
     let late = config.late_after.as_secs_f64();
     let busy = match since.load(Ordering::Relaxed) {
         0 => 0.0,
-        since => Duration::from_nanos(clock::unix_nanos().saturating_sub(since)).as_secs_f64(),
+        since => Duration::from_nanos(clock::nanos().saturating_sub(since)).as_secs_f64(),
     };
     (if busy >= late { busy } else { 0.0 }, Threshold { raise: late, clear: 0.0 })
 }
@@ -249,7 +254,8 @@ impl<E: Event> Shared<E> {
             find(AlertKind::Latency, HealthStatus::Degraded, p95.as_secs_f64(), at, message);
         }
         // Where every sink fails, nothing is delivered.
-        let fail_all = tallies.iter().all(|tally| tally.trouble() >= config.failing.raise);
+        let mut sinks = tallies.iter().filter(|tally| !tally.is_tap()).peekable();
+        let fail_all = sinks.peek().is_some() && sinks.all(|tally| tally.trouble() >= config.failing.raise);
         let severity = if fail_all { HealthStatus::Unhealthy } else { HealthStatus::Degraded };
         all.extend(tallies.iter().flat_map(|tally| sink_findings(tally, config, severity)));
         all
@@ -262,7 +268,8 @@ fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatu
     let (busy, late) = lateness(&tally.own_thread_since, config);
     let (trouble, letters) = (tally.trouble(), tally.letters());
     let is_open = tally.breaker().is_some_and(|state| state != BreakerState::Closed);
-    let (raise, clear) = ((config.dead_letters + 1) as f64, (config.dead_letters / 2) as f64);
+    let raise = config.dead_letters.saturating_add(1) as f64;
+    let clear = (config.dead_letters / 2) as f64;
     let degraded = HealthStatus::Degraded;
     let find = |kind: fn(String) -> AlertKind, severity, value, at, message| Finding {
         kind: kind(name.clone()),

@@ -51,8 +51,9 @@ impl<E: Event> Lanes<E> {
     }
 
     /// Takes the bytes that an event owns out of the budget, before its push. Where they are not left and `evicts` says
-    /// so, the oldest make room: low events, then, for a normal one, normal events; not more than [`MOST_EVICTED`], behind
-    /// which the event itself is the one to go. Whether some did.
+    /// so, the oldest make room: low events, then, for a normal one, normal events; not more than [`MOST_EVICTED`]. Whether
+    /// some did. Where that cannot do, or not by events of the size that they have on average, the event itself is the one to
+    /// go, alone.
     pub(crate) fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> Result<bool, Refusal> {
         if self.payload.take(priority, bytes) {
             return Ok(false);
@@ -61,8 +62,10 @@ impl<E: Event> Lanes<E> {
             return Err(Refusal::Oversize);
         }
         self.payload.set_wanted();
-        let most = if evicts { MOST_EVICTED } else { 0 };
-        for _ in 0..most {
+        if !evicts || !self.may_make_room(priority, bytes) {
+            return Err(Refusal::Full);
+        }
+        for _ in 0..MOST_EVICTED {
             if !self.evict(priority) {
                 break;
             }
@@ -73,23 +76,31 @@ impl<E: Event> Lanes<E> {
         Err(Refusal::Full)
     }
 
-    /// Gives bytes back to the budget, of events that have left.
+    fn may_make_room(&self, priority: Priority, bytes: u64) -> bool {
+        let (missing, reach) = self.payload.shortage(priority, bytes);
+        let normal = if priority == Priority::Normal { self.normal.len() } else { 0 };
+        let events = (self.low.len() + normal) as u128;
+        missing <= reach && u128::from(missing) * events <= u128::from(reach) * MOST_EVICTED as u128
+    }
+
+    /// Gives the bytes back of an event that has left its ring, or never came to it.
     #[inline(always)]
-    pub(crate) fn give_back(&self, bytes: u64) {
+    pub(crate) fn give_back(&self, priority: Priority, bytes: u64) {
         if bytes > 0 {
+            self.payload.leave(priority, bytes);
             self.payload.give_back(bytes);
         }
     }
 
     /// Takes out and ends the oldest event that makes room for one of this priority; `false` if there is none.
     fn evict(&self, priority: Priority) -> bool {
-        let rings = std::iter::once(&self.low);
+        let low = std::iter::once((Priority::Low, &self.low));
         let normal = std::iter::once(self.normal.mine()).chain(self.normal.iter());
-        let normal = normal.filter(|_| priority != Priority::Low);
-        let popped = rings.chain(normal).find_map(|ring| Some((ring, ring.pop()?)));
-        let Some((ring, event)) = popped else { return false };
+        let normal = normal.filter(|_| priority != Priority::Low).map(|ring| (Priority::Normal, ring));
+        let popped = low.chain(normal).find_map(|(lane, ring)| Some((lane, ring, ring.pop()?)));
+        let Some((lane, ring, event)) = popped else { return false };
         ring.count_evicted(thread_index());
-        self.payload.give_back(payload_of(&event));
+        self.give_back(lane, payload_of(&event));
         // Foreign code.
         _ = guarded(|| drop(event));
         true
@@ -101,7 +112,8 @@ impl<E: Event> Lanes<E> {
         if self.payload.held() == 0 {
             return 0;
         }
-        guarded(|| events.iter().map(payload_of).sum()).unwrap_or(0)
+        // Foreign code; what of one is not told is not given back.
+        events.iter().map(|event| guarded(|| payload_of(event)).unwrap_or(0)).sum()
     }
 
     /// Appends `event` to the lane of its priority, or gives it back when that is full.
@@ -121,9 +133,9 @@ impl<E: Event> Lanes<E> {
     /// Counts an event that `push_evicting` returned, and gives its bytes back.
     #[inline(always)]
     pub(crate) fn count_evicted(&self, priority: Priority, evicted: &E) {
-        self.give_back(payload_of(evicted));
         let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
         self.lane(priority).count_evicted(stripe);
+        self.give_back(priority, payload_of(evicted));
     }
 
     /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the
@@ -214,10 +226,16 @@ impl<E: Event> Lanes<E> {
         if round.critical == 0 && !round.is_over() {
             // Those that came since the round saw the end of their lane. At most half a batch, so that a flood of
             // them cannot keep the round from ending.
-            take_from(&self.critical, &mut (most / 2), usize::MAX, events, most);
+            self.take_from((Priority::Critical, &self.critical), &mut (most / 2), usize::MAX, events, most);
         }
         while events.len() < most && !round.is_over() {
-            take_from(&self.critical, &mut round.critical, usize::MAX, events, most);
+            self.take_from(
+                (Priority::Critical, &self.critical),
+                &mut round.critical,
+                usize::MAX,
+                events,
+                most,
+            );
             // Alone, the normal lane need not take turns.
             let share = if round.low == 0 { usize::MAX } else { NORMAL_SHARE - turn.normal };
             if share > 0 && round.normal == 0 && round.more_normal > 0 {
@@ -228,7 +246,8 @@ impl<E: Event> Lanes<E> {
                 round.normal = self.normal.get(turn.shard).capacity();
             }
             let before = events.len();
-            take_from(self.normal.get(turn.shard), &mut round.normal, share, events, most);
+            let ring = self.normal.get(turn.shard);
+            self.take_from((Priority::Normal, ring), &mut round.normal, share, events, most);
             turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
             let is_over = round.normal == 0 && round.more_normal == 0;
             if round.normal == 0 && !is_over && turn.normal < NORMAL_SHARE {
@@ -238,9 +257,28 @@ impl<E: Event> Lanes<E> {
             if events.len() < most && round.low > 0 {
                 // The normal lane has had its share, or has no more.
                 let share = if is_over { usize::MAX } else { LOW_SHARE };
-                take_from(&self.low, &mut round.low, share, events, most);
+                self.take_from((Priority::Low, &self.low), &mut round.low, share, events, most);
                 turn.normal = 0;
             }
+        }
+    }
+
+    /// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty.
+    fn take_from(
+        &self,
+        (lane, ring): (Priority, &Ring<E>),
+        left: &mut usize,
+        share: usize,
+        events: &mut Vec<E>,
+        most: usize,
+    ) {
+        let wanted = share.min(*left).min(most - events.len());
+        let before = events.len();
+        events.extend(std::iter::from_fn(|| ring.pop()).take(wanted));
+        *left = if events.len() - before < wanted { 0 } else { *left - wanted };
+        let bytes = self.payload_of(&events[before..]);
+        if bytes > 0 {
+            self.payload.leave(lane, bytes);
         }
     }
 
@@ -293,14 +331,6 @@ pub(crate) struct Turn {
     normal: usize,
     /// Of the normal rings, the one that gives; counts on beyond the last.
     shard: usize,
-}
-
-/// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty.
-fn take_from<E>(ring: &Ring<E>, left: &mut usize, share: usize, events: &mut Vec<E>, most: usize) {
-    let wanted = share.min(*left).min(most - events.len());
-    let before = events.len();
-    events.extend(std::iter::from_fn(|| ring.pop()).take(wanted));
-    *left = if events.len() - before < wanted { 0 } else { *left - wanted };
 }
 
 #[cfg(test)]

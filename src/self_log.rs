@@ -126,6 +126,14 @@ impl SelfLog {
     }
 }
 
+impl Drop for SelfLog {
+    fn drop(&mut self) {
+        // Foreign code.
+        let hook = self.hook.take();
+        _ = guarded(|| drop(hook));
+    }
+}
+
 impl Topic {
     fn is_due(&self, now: u64) -> bool {
         let next = self.next.load(Ordering::Relaxed);

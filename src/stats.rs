@@ -65,7 +65,8 @@ pub struct Stats {
     pub pending: u64,
     /// How many bytes they own, beyond the slots of the rings.
     pub pending_bytes: u64,
-    /// Events a second that all sinks have seen, over the last second or two in which some were delivered, and the time since.
+    /// Events a second that all sinks have seen: between the last two deliveries that are a second or more apart; less and
+    /// less once it is longer since then.
     pub rate: f64,
     /// How long events took until all sinks had seen them.
     pub latency: Latency,

@@ -13,7 +13,7 @@ use crate::collector::Collector;
 use crate::error::SinkChangeError;
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Account, Sink, SinkError};
 use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64};
 use crate::wake::{deadline_in, wake_quietly};
 
@@ -313,6 +313,10 @@ struct Tap<E> {
 impl<E: Event> Sink<E> for Tap<E> {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn open(&mut self, account: Account) {
+        account.tally().show_tap();
     }
 
     fn is_over(&self) -> bool {

@@ -110,6 +110,9 @@ impl<E> Crew<E> {
 impl<E> Drop for Crew<E> {
     fn drop(&mut self) {
         self.end();
+        // Foreign code as well.
+        let enrich = self.enrich.take();
+        _ = guarded(|| drop(enrich));
     }
 }
 
@@ -182,7 +185,7 @@ fn abandon<E: Event>(shared: &Shared<E>) {
     tally.worker.taken.lower_by(in_hand);
     shared.discard(shared.lanes.take_all());
     // With what it had in its hands.
-    shared.lanes.give_back(shared.lanes.payload().held());
+    shared.lanes.payload().give_back(shared.lanes.payload().held());
     shared.room.release();
     drop(shared.control.lose());
     tally.say(LogLevel::Error, LogTopic::WorkerGone, || {
@@ -306,7 +309,7 @@ impl<E: Event> Worker<'_, E> {
         let tally = &self.shared.tally.worker;
         tally.taken.bump(events);
         tally.batches.bump(1);
-        tally.busy_since.store(clock::unix_nanos().max(1), Ordering::Relaxed);
+        tally.busy_since.store(clock::nanos(), Ordering::Relaxed);
         // Before the sinks, which may be slow: there is room by now.
         self.shared.room.release();
         if batch.gap() > 0 {
@@ -324,7 +327,7 @@ impl<E: Event> Worker<'_, E> {
         self.crew.press.take_back(batch);
         tally.busy_since.store(0, Ordering::Relaxed);
         if bytes > 0 {
-            self.shared.lanes.give_back(bytes);
+            self.shared.lanes.payload().give_back(bytes);
             self.shared.room.release();
         }
     }

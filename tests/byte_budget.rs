@@ -71,12 +71,13 @@ fn low_events_make_room_before_normal_ones_and_never_for_themselves_from_above()
     collector.collect(of(Priority::Low, 200));
     // A normal event: the older of the low ones goes, although the normal one is older.
     assert_eq!(collector.collect(heavy(100)), Outcome::QueuedEvicting);
-    // A low event makes low ones go, and is itself not taken where that does not do.
+    // A low event makes low ones go, where that does.
     assert_eq!(collector.collect(of(Priority::Low, 500)), Outcome::Full);
+    assert_eq!(collector.collect(of(Priority::Low, 210)), Outcome::QueuedEvicting);
     let _ = collector.flush().unwrap();
     let kept: Vec<usize> = memory.events().iter().map(|event| event.bytes).collect();
-    assert_eq!(kept, [300, 100]);
-    let stats = law(&collector, 5);
+    assert_eq!(kept, [300, 100, 210]);
+    let stats = law(&collector, 6);
     assert_eq!((stats.evicted, stats.rejected.full), (2, 1));
     collector.stop().unwrap();
 }
@@ -342,4 +343,108 @@ fn who_waits_for_bytes_calls_the_worker() {
     until("there is room", || memory.len() == before + 1 && collector.stats().pending_bytes == 0);
     collector.stop().unwrap();
     law(&collector, 6);
+}
+
+#[test]
+fn nobody_makes_room_where_that_cannot_do() {
+    // What is in the way is critical.
+    let collector = builder().start().unwrap();
+    collector.collect(of(Priority::Critical, 700));
+    (0..100).for_each(|_| _ = collector.collect(heavy(0)));
+    assert_eq!(collector.collect(heavy(100)), Outcome::Full);
+    let stats = law(&collector, 102);
+    assert_eq!((stats.evicted, stats.rejected.full), (0, 1), "no event is lost in vain");
+    // A low event takes none from the normal lane.
+    let _ = collector.flush().unwrap();
+    collector.collect(heavy(700));
+    (0..100).for_each(|_| _ = collector.collect(of(Priority::Low, 0)));
+    assert_eq!(collector.collect(of(Priority::Low, 100)), Outcome::Full);
+    assert_eq!(law(&collector, 204).evicted, 0);
+    collector.stop().unwrap();
+
+    // It is in the hands of the worker.
+    let gate = Gate::closed();
+    let collector = builder().sink(gate.sink()).start().unwrap();
+    collector.collect(heavy(700));
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| collector.flush().map(drop).unwrap());
+        gate.await_arrivals(1);
+        (0..100).for_each(|_| _ = collector.collect(heavy(0)));
+        assert_eq!(collector.collect(heavy(100)), Outcome::Full);
+        assert_eq!(collector.stats().evicted, 0);
+        gate.open();
+        flush.join().unwrap();
+    });
+    collector.stop().unwrap();
+    assert_eq!(law(&collector, 102).pending_bytes, 0);
+}
+
+#[test]
+fn one_event_is_refused_rather_than_hundreds_evicted() {
+    let collector = builder().max_bytes(8_000).start().unwrap();
+    // On average, a thousand would have to go for the last.
+    for _ in 0..7 {
+        (0..300).for_each(|_| _ = collector.collect(heavy(0)));
+        collector.collect(heavy(1_000));
+    }
+    assert_eq!(collector.collect(heavy(3_000)), Outcome::Full);
+    assert_eq!(law(&collector, 2108).evicted, 0);
+    collector.stop().unwrap();
+}
+
+#[cfg(feature = "futures")]
+#[test]
+fn a_future_waits_for_bytes_only_where_collect_would_and_evicts_once() {
+    use std::task::{Context, Poll, Waker};
+    let collector = builder().start().unwrap();
+    collector.collect(of(Priority::Critical, 700));
+    (0..500).for_each(|_| _ = collector.collect(heavy(0)));
+    let mut refused = Box::pin(collector.collect_async(heavy(100)));
+    let poll = |future: &mut std::pin::Pin<Box<_>>| {
+        std::future::Future::poll(std::pin::Pin::as_mut(future), &mut Context::from_waker(Waker::noop()))
+    };
+    assert_eq!(poll(&mut refused), Poll::Ready(Outcome::Full), "as `collect` says at once");
+    assert_eq!(collector.stats().evicted, 0);
+    // A critical one waits, and is there when the bytes are.
+    let mut waits = Box::pin(collector.collect_async(of(Priority::Critical, 200)));
+    assert_eq!((poll(&mut waits), poll(&mut waits)), (Poll::Pending, Poll::Pending));
+    let _ = collector.flush().unwrap();
+    assert_eq!(poll(&mut waits), Poll::Ready(Outcome::QueuedAfterWait));
+    drop((refused, waits));
+    collector.stop().unwrap();
+    assert_eq!(law(&collector, 503).pending_bytes, 0);
+}
+
+/// Asks the collector for its statistics when it is asked for its size, and panics if it is told to.
+struct Nosy(std::sync::Arc<std::sync::OnceLock<Collector<Nosy>>>, bool);
+
+impl Event for Nosy {
+    fn size_hint(&self) -> usize {
+        if let Some(collector) = self.0.get() {
+            let _ = (collector.stats(), collector.health());
+        }
+        assert!(!self.1 || std::thread::current().name() != Some("forebay-worker"), "on purpose");
+        size_of::<Self>() + 100
+    }
+
+    fn made_at(&self) -> Option<u64> {
+        if let Some(collector) = self.0.get() {
+            let _ = (collector.stats(), collector.health());
+        }
+        Some(0)
+    }
+}
+
+#[test]
+fn foreign_code_may_ask_and_panic_and_keeps_no_bytes_of_others() {
+    hush();
+    let handle = std::sync::Arc::new(std::sync::OnceLock::new());
+    let collector = Builder::<Nosy>::new().max_bytes(10_000).flush(FlushStrategy::Manual).start().unwrap();
+    handle.set(collector.clone()).ok().unwrap();
+    for number in 0..10 {
+        collector.collect(Nosy(handle.clone(), number == 5));
+    }
+    let _ = collector.flush().unwrap();
+    assert_eq!(law(&collector, 10).pending_bytes, 100, "those of the one that panicked");
+    collector.stop().unwrap();
 }

@@ -230,6 +230,7 @@ fn every_alias_means_its_setting() {
     same("maxMemoryMB = 'none'", "max_bytes = 'none'");
     same("flushInterval = 250", "flush.interval = '250ms'");
     same("flushInterval = '2s'", "flush.interval = 2");
+    same("flushInterval = '250'", "flush.interval = '250ms'");
     same("shutdown_timeout = 7", "stop_timeout = '7s'");
     same("reliabilityLimits.gracefulShutdownTimeout = 7000", "stop_timeout = '7s'");
     same("enabled = false", "gate.enabled = false");
@@ -428,7 +429,8 @@ fn config() -> impl Strategy<Value = Config> {
     };
     let wait = || any::<Duration>().prop_map(|wait| wait.max(Duration::from_nanos(1)));
     let limits = (wait(), prop::option::of(wait()));
-    let health = (threshold(), threshold(), threshold(), limits, any::<u64>());
+    let failing = (0.01..=0.99_f64).prop_map(|raise| Threshold { raise, clear: raise.min(0.1) });
+    let health = (threshold(), threshold(), failing, limits, any::<u64>());
     let health = health.prop_map(|(queue_depth, memory, failing, (late_after, latency), dead_letters)| {
         HealthConfig { queue_depth, memory, failing, late_after, latency, dead_letters }
     });

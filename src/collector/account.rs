@@ -44,7 +44,7 @@ impl<E: Event> Shared<E> {
         let (uptime, rate, latency) = match state {
             // Whoever holds the lock may not exist here.
             State::Forked => Default::default(),
-            _ => self.tally.meter.read(self.clock.nanos(), processed),
+            _ => self.tally.meter.read(self.clock.nanos()),
         };
         Stats {
             state,

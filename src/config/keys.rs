@@ -38,23 +38,27 @@ const fn same(name: &'static str) -> Alias {
 
 /// An alias under which a bare number is one of milliseconds.
 const fn millis(name: &'static str) -> Alias {
-    Alias {
-        name,
-        meant: |value| value.as_f64().map_or_else(|| value.clone(), |millis| (millis / 1e3).into()),
-    }
+    Alias { name, meant: |value| number(value).map_or_else(|| value.clone(), |millis| (millis / 1e3).into()) }
 }
 
 /// An alias under which a bare number is one of MiB.
 const fn mib(name: &'static str) -> Alias {
     Alias {
         name,
-        meant: |value| {
-            let number = match value {
-                Value::String(text) => text.trim().parse().ok(),
-                value => value.as_u64(),
-            };
-            number.and_then(|mib| mib.checked_mul(1 << 20)).map_or_else(|| value.clone(), Value::from)
+        // What is no number of bytes is refused, by what it says.
+        meant: |value| match number(value).map(|mib| mib * f64::from(1 << 20)) {
+            Some(bytes) if bytes.fract() == 0.0 && (0.0..9e15).contains(&bytes) => (bytes as u64).into(),
+            Some(_) => value.to_string().into(),
+            None => value.clone(),
         },
+    }
+}
+
+/// A number, or a text that is one.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => text.trim().parse().ok(),
+        value => value.as_f64(),
     }
 }
 

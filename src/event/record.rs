@@ -75,7 +75,7 @@ impl Extra {
     fn heap_size(&self) -> usize {
         let texts = [&self.source, &self.correlation_id, &self.session_id];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
-        let tags = self.tags.len() * size_of::<Name>();
+        let tags: usize = self.tags.iter().map(|tag| size_of::<Name>() + tag.heap_size()).sum();
         size_of::<Self>() + texts + self.metadata.heap_size() + tags
     }
 }

@@ -1,7 +1,7 @@
 //! The byte budget: what queued events own beyond their slots.
 
 use crate::event::{Event, Priority};
-use crate::sync::{CachePadded, Ordering, PlainU64, fetch_update};
+use crate::sync::{AtomicU64, CachePadded, Ordering, PlainU64, fetch_update};
 
 /// The part of the budget that only critical events may use: one in so many.
 const KEPT_FOR_CRITICAL: u64 = 8;
@@ -10,14 +10,17 @@ const KEPT_FOR_CRITICAL: u64 = 8;
 ///
 /// The bytes of an event are taken before it is pushed and given back after it has left, so they are never fewer than what
 /// the rings hold. Relaxed: a number that guards nothing. What the taking of an event's bytes wrote is seen by whoever
-/// popped it, by the order of its ring.
+/// popped it, by the order of its ring. The numbers are not modelled; that somebody wants bytes is.
 #[derive(Debug)]
 pub(crate) struct Payload {
     held: CachePadded<PlainU64>,
+    /// Of these, what lies in the rings: by priority.
+    queued: [PlainU64; 3],
     /// `u64::MAX` without a limit.
     most: PlainU64,
-    /// 1 from when an event did not fit until the worker takes some out.
-    is_wanted: PlainU64,
+    /// 1 from when an event did not fit until the worker takes some out. Together with the phase, half of a Dekker pair:
+    /// see `Shared::reserve`.
+    is_wanted: AtomicU64,
 }
 
 /// What an event owns beyond the slot that it takes. 0 for one that owns nothing, which the compiler knows then.
@@ -28,8 +31,12 @@ pub(crate) fn payload_of<E: Event>(event: &E) -> u64 {
 
 impl Payload {
     pub(crate) fn new(most: Option<usize>) -> Self {
-        let payload =
-            Self { held: CachePadded::default(), most: PlainU64::new(0), is_wanted: PlainU64::new(0) };
+        let payload = Self {
+            held: CachePadded::default(),
+            queued: Default::default(),
+            most: PlainU64::new(0),
+            is_wanted: AtomicU64::new(0),
+        };
         payload.set_most(most);
         payload
     }
@@ -53,16 +60,38 @@ impl Payload {
         }
     }
 
-    /// Takes so many bytes, if that many are left.
+    /// Takes so many bytes for an event that is to be pushed, if that many are left.
     pub(crate) fn take(&self, priority: Priority, bytes: u64) -> bool {
         let most = self.most(priority);
-        fetch_update(&self.held, |held| held.checked_add(bytes).filter(|held| *held <= most))
+        let has_taken = fetch_update(&self.held, |held| held.checked_add(bytes).filter(|held| *held <= most));
+        if has_taken {
+            self.queued[priority as usize].fetch_add(bytes, Ordering::Relaxed);
+        }
+        has_taken
+    }
+
+    /// Events that own so many have left the ring, or never came to it.
+    pub(crate) fn leave(&self, priority: Priority, bytes: u64) {
+        lower(&self.queued[priority as usize], bytes);
+    }
+
+    /// How many bytes are missing for an event, and how many are owned by events that may make room for it. What critical
+    /// events own, and what is in the hands of the worker, is out of reach.
+    pub(crate) fn shortage(&self, priority: Priority, bytes: u64) -> (u64, u64) {
+        let missing = self.held().saturating_add(bytes).saturating_sub(self.most(priority));
+        let queued = |of: Priority| self.queued[of as usize].load(Ordering::Relaxed);
+        let reach = match priority {
+            Priority::Critical => 0,
+            Priority::Normal => queued(Priority::Normal).saturating_add(queued(Priority::Low)),
+            Priority::Low => queued(Priority::Low),
+        };
+        (missing, reach)
     }
 
     /// Gives them back. An event that tells more bytes than it did before takes no other's with it for ever: the count
     /// ends at 0.
     pub(crate) fn give_back(&self, bytes: u64) {
-        fetch_update(&self.held, |held| Some(held.saturating_sub(bytes)));
+        lower(&self.held, bytes);
     }
 
     /// An event did not fit.
@@ -70,10 +99,10 @@ impl Payload {
         self.is_wanted.store(1, Ordering::Relaxed);
     }
 
-    /// The worker takes events out, or has given their bytes back.
+    /// The worker takes events out.
     #[inline]
     pub(crate) fn clear_wanted(&self) {
-        if self.is_wanted.load(Ordering::Relaxed) != 0 {
+        if self.held() > 0 && self.is_wanted.load(Ordering::Relaxed) != 0 {
             self.is_wanted.store(0, Ordering::Relaxed);
         }
     }
@@ -85,6 +114,10 @@ impl Payload {
         let held = self.held();
         held > 0 && (held >= self.most(Priority::Critical) / 2 || self.is_wanted.load(Ordering::Relaxed) != 0)
     }
+}
+
+fn lower(number: &PlainU64, by: u64) {
+    fetch_update(number, |number| Some(number.saturating_sub(by)));
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub struct Account {
     tally: Arc<SinkTally>,
     /// Events ever kept by the part of a chain that one thread calls.
     kept: Arc<Count>,
+    /// Batches of which that part has seen nothing, because they were routed past it.
+    passed: Arc<Count>,
     cancel: Option<Arc<Cancel>>,
 }
 
@@ -42,7 +44,7 @@ pub enum Fate {
 
 impl Account {
     pub(crate) fn new(tally: Arc<SinkTally>) -> Self {
-        Self { tally, kept: Arc::default(), cancel: None }
+        Self { tally, kept: Arc::default(), passed: Arc::default(), cancel: None }
     }
 
     /// Of nobody: for a sink that is tried without a collector.
@@ -52,7 +54,7 @@ impl Account {
 
     /// For the part of a chain that another thread calls, and that is let go by `cancel`.
     pub(crate) fn on_thread(&self, cancel: &Arc<Cancel>) -> Self {
-        Self { tally: Arc::clone(&self.tally), kept: Arc::default(), cancel: Some(Arc::clone(cancel)) }
+        Self { tally: Arc::clone(&self.tally), cancel: Some(Arc::clone(cancel)), ..Self::nobody() }
     }
 
     /// Takes `events` of the batch at hand out of what its return value is about.
@@ -89,7 +91,7 @@ impl Account {
 
     /// Notes since when a call goes on, on the thread of an isolated sink.
     pub(crate) fn on_own_thread<R>(&self, call: impl FnOnce() -> R) -> R {
-        self.tally.own_thread_since.store(clock::unix_nanos().max(1), Ordering::Relaxed);
+        self.tally.own_thread_since.store(clock::nanos(), Ordering::Relaxed);
         let result = call();
         self.tally.own_thread_since.store(0, Ordering::Relaxed);
         result
@@ -138,7 +140,14 @@ impl Account {
     /// Waits, on the thread of an isolated sink, unless that is to end: then, and on every other thread, the answer is
     /// `false`, at once.
     pub fn wait(&self, longest: Duration) -> bool {
-        self.cancel.as_ref().is_some_and(|cancel| cancel.wait(longest))
+        let Some(cancel) = &self.cancel else { return false };
+        // It is in no call meanwhile.
+        let since = self.tally.own_thread_since.swap(0, Ordering::Relaxed);
+        let goes_on = cancel.wait(longest);
+        if since > 0 {
+            self.tally.own_thread_since.store(clock::nanos(), Ordering::Relaxed);
+        }
+        goes_on
     }
 
     pub(crate) fn tally(&self) -> &Arc<SinkTally> {
@@ -148,6 +157,16 @@ impl Account {
     /// Events ever kept.
     pub(crate) fn kept(&self) -> u64 {
         self.kept.get()
+    }
+
+    /// The sink inside sees nothing of the batch at hand: that it succeeds tells nothing.
+    pub(crate) fn pass(&self) {
+        self.passed.add(1);
+    }
+
+    /// Batches ever passed.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.get()
     }
 }
 

@@ -199,7 +199,8 @@ impl JsonLinesSink {
     }
 
     /// Gives every line a key `origin` that tells where the event comes from, as [`Origin`] has it: for lines of many
-    /// processes that end up in one place. Some hundred bytes a line. An event that is no object has none.
+    /// processes that end up in one place. Some hundred bytes a line. An event that is no object has none;
+    /// one that has a key `origin` of its own has two.
     pub fn with_origin(mut self) -> Self {
         self.origin = Some(Vec::new());
         self

@@ -17,6 +17,7 @@ pub struct Route<S, E = Record> {
     /// Patterns without a wildcard.
     names: HashSet<String>,
     patterns: Vec<Pattern>,
+    account: Account,
     of: PhantomData<fn(&E)>,
 }
 
@@ -24,6 +25,7 @@ pub struct Route<S, E = Record> {
 pub struct Filter<S, F, E = Record> {
     sink: S,
     is_in: F,
+    account: Account,
     of: PhantomData<fn(&E)>,
 }
 
@@ -36,7 +38,8 @@ pub struct Map<S, F, E, T> {
 
 impl<S, E> Route<S, E> {
     pub(super) fn new(sink: S) -> Self {
-        Self { sink, names: HashSet::new(), patterns: Vec::new(), of: PhantomData }
+        let (names, patterns) = (HashSet::new(), Vec::new());
+        Self { sink, names, patterns, account: Account::nobody(), of: PhantomData }
     }
 
     /// Takes events of these names as well.
@@ -52,7 +55,7 @@ impl<S, E> Route<S, E> {
 
 impl<S, F, E> Filter<S, F, E> {
     pub(super) fn new(sink: S, is_in: F) -> Self {
-        Self { sink, is_in, of: PhantomData }
+        Self { sink, is_in, account: Account::nobody(), of: PhantomData }
     }
 }
 
@@ -64,7 +67,7 @@ impl<S, F, E, T> Map<S, F, E, T> {
 
 /// Offers those events that are in. The others are passed over, and count as delivered: nothing of them is missing.
 fn offer<E: Clone>(
-    sink: &mut impl Sink<E>,
+    (sink, account): (&mut impl Sink<E>, &Account),
     batch: &Batch<E>,
     mut is_in: impl FnMut(&E) -> bool,
 ) -> Result<(), SinkError> {
@@ -72,6 +75,9 @@ fn offer<E: Clone>(
     let count = chosen.iter().filter(|is_in| **is_in).count();
     if count == batch.len() {
         return sink.write_batch(batch);
+    }
+    if count == 0 {
+        account.pass();
     }
     if count == 0 && batch.gap() == 0 {
         return Ok(());
@@ -82,11 +88,16 @@ fn offer<E: Clone>(
 }
 
 impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {
-    forward!(sink);
+    forward!(sink, without open);
+
+    fn open(&mut self, account: Account) {
+        self.account = account.clone();
+        self.sink.open(account);
+    }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        let Self { sink, names, patterns, .. } = self;
-        offer(sink, batch, |event| {
+        let Self { sink, names, patterns, account, .. } = self;
+        offer((sink, account), batch, |event| {
             let name = event.name();
             names.contains(name) || patterns.iter().any(|pattern| pattern.matches(name))
         })
@@ -94,10 +105,15 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {
 }
 
 impl<S: Sink<E>, F: FnMut(&E) -> bool + Send, E: Clone> Sink<E> for Filter<S, F, E> {
-    forward!(sink);
+    forward!(sink, without open);
+
+    fn open(&mut self, account: Account) {
+        self.account = account.clone();
+        self.sink.open(account);
+    }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        offer(&mut self.sink, batch, &mut self.is_in)
+        offer((&mut self.sink, &self.account), batch, &mut self.is_in)
     }
 }
 

@@ -18,7 +18,7 @@ const WINDOW_NANOS: u64 = 60_000_000_000;
 /// The longest latency that is told apart: an hour, in nanoseconds.
 const LONGEST_NANOS: u64 = 3_600_000_000_000;
 
-/// The rate is taken over at least so long.
+/// The rate is taken over deliveries that are so far apart, at least.
 const SECOND_NANOS: u64 = 1_000_000_000;
 
 /// How long events took from their collection until all sinks had seen them (an [isolated](crate::sink::Isolated) sink: until
@@ -53,51 +53,69 @@ struct Readings {
     /// The present window and the one before it; there once an event was measured.
     windows: [Option<Histogram<u64>>; 2],
     turned: u64,
-    /// Moments, at least a second apart, and how many events were delivered before them; the older first.
+    /// Deliveries at least a second apart, the older first: when, and how many events were delivered by then.
     marks: [(u64, u64); 2],
+    processed: u64,
 }
 
 impl Meter {
     /// `now` is the time of the collector's clock.
     pub(crate) fn new(now: u64) -> Self {
         let marks = [(now, 0); 2];
-        Self(PlainMutex::new(Readings { begun: now, windows: [None, None], turned: now, marks }))
+        Self(PlainMutex::new(Readings {
+            begun: now,
+            windows: [None, None],
+            turned: now,
+            marks,
+            processed: 0,
+        }))
     }
 
     /// All sinks have seen these events, `processed` in all.
     pub(crate) fn delivered<E: Event>(&self, now: u64, events: &[E], processed: u64) {
-        let mut readings = self.0.lock();
-        readings.mark(now, processed.saturating_sub(events.len() as u64));
-        readings.turn(now);
         let step = events.len().div_ceil(MEASURED).max(1);
-        let stamped = || events.iter().step_by(step).filter_map(Event::made_at);
-        // Foreign code.
-        let mut note = |made: u64| readings.note(clock::unix_nanos().saturating_sub(made), step as u64);
-        _ = guarded(|| stamped().for_each(&mut note));
+        let mut made = [None; MEASURED];
+        // Foreign code: not under the lock.
+        for (made, event) in made.iter_mut().zip(events.iter().step_by(step)) {
+            *made = guarded(|| event.made_at()).ok().flatten();
+        }
+        let mut readings = self.0.lock();
+        readings.mark(now, processed);
+        if made.iter().any(Option::is_some) {
+            readings.turn(now);
+            let present = clock::unix_nanos();
+            for made in made.into_iter().flatten() {
+                readings.note(present.saturating_sub(made), step as u64);
+            }
+        }
     }
 
     /// How long it is since it was made; the rate; the latency.
-    pub(crate) fn read(&self, now: u64, processed: u64) -> (Duration, f64, Latency) {
+    pub(crate) fn read(&self, now: u64) -> (Duration, f64, Latency) {
         let mut readings = self.0.lock();
         readings.turn(now);
         let uptime = Duration::from_nanos(now.saturating_sub(readings.begun));
-        (uptime, readings.rate(now, processed), readings.latency())
+        let (rate, windows) = (readings.rate(now), readings.windows.clone());
+        drop(readings);
+        (uptime, rate, latency(&windows))
     }
 }
 
 impl Readings {
     fn mark(&mut self, now: u64, processed: u64) {
+        self.processed = processed;
         if now.saturating_sub(self.marks[1].0) >= SECOND_NANOS {
             self.marks = [self.marks[1], (now, processed)];
         }
     }
 
-    fn rate(&self, now: u64, processed: u64) -> f64 {
-        // From the newer mark once it is a second old.
-        let is_old = now.saturating_sub(self.marks[1].0) >= SECOND_NANOS;
-        let (from, before) = if is_old { self.marks[1] } else { self.marks[0] };
-        let seconds = Duration::from_nanos(now.saturating_sub(from)).as_secs_f64();
-        if seconds > 0.0 { processed.saturating_sub(before) as f64 / seconds } else { 0.0 }
+    /// Between the marks; from the older one on, once the newer is further away than they are from each other.
+    fn rate(&self, now: u64) -> f64 {
+        let [(from, before), (to, after)] = self.marks;
+        let is_over = now.saturating_sub(to) > to.saturating_sub(from);
+        let (to, after) = if is_over { (now, self.processed) } else { (to, after) };
+        let seconds = Duration::from_nanos(to.saturating_sub(from)).as_secs_f64();
+        if seconds > 0.0 { after.saturating_sub(before) as f64 / seconds } else { 0.0 }
     }
 
     /// Begins a window when the present one has had its time.
@@ -124,27 +142,27 @@ impl Readings {
             window.saturating_record_n(nanos.max(1), events);
         }
     }
+}
 
-    fn latency(&self) -> Latency {
-        let mut windows = self.windows.iter().flatten();
-        let Some(first) = windows.next() else { return Latency::default() };
-        let mut all = first.clone();
-        for window in windows {
-            // Of the same bounds.
-            _ = all.add(window);
-        }
-        if all.is_empty() {
-            return Latency::default();
-        }
-        let at = |quantile| Duration::from_nanos(all.value_at_quantile(quantile));
-        Latency {
-            events: all.len(),
-            mean: Duration::from_nanos(all.mean() as u64),
-            p50: at(0.5),
-            p95: at(0.95),
-            p99: at(0.99),
-            max: Duration::from_nanos(all.max()),
-        }
+fn latency(windows: &[Option<Histogram<u64>>; 2]) -> Latency {
+    let mut windows = windows.iter().flatten();
+    let Some(first) = windows.next() else { return Latency::default() };
+    let mut all = first.clone();
+    for window in windows {
+        // Of the same bounds.
+        _ = all.add(window);
+    }
+    if all.is_empty() {
+        return Latency::default();
+    }
+    let at = |quantile| Duration::from_nanos(all.value_at_quantile(quantile));
+    Latency {
+        events: all.len(),
+        mean: Duration::from_nanos(all.mean() as u64),
+        p50: at(0.5),
+        p95: at(0.95),
+        p99: at(0.99),
+        max: Duration::from_nanos(all.max()),
     }
 }
 
@@ -175,7 +193,7 @@ mod tests {
         for millis in 1..=1000 {
             meter.delivered(0, &[Made(1000 * millis)], millis);
         }
-        let latency = meter.read(0, 1000).2;
+        let latency = meter.read(0).2;
         assert_eq!(latency.events, 1000);
         assert!(close(latency.p50, 500_000) && close(latency.p95, 950_000), "{latency:?}");
         assert!(close(latency.p99, 990_000) && close(latency.max, 1_000_000), "{latency:?}");
@@ -187,7 +205,7 @@ mod tests {
         let meter = Meter::new(0);
         let events: Vec<Made> = (0..160).map(|n| Made(if n < 80 { 10_000 } else { 1_000 })).collect();
         meter.delivered(0, &events, 160);
-        let latency = meter.read(0, 160).2;
+        let latency = meter.read(0).2;
         assert_eq!(latency.events, 160);
         assert!(close(latency.p50, 1_000) && close(latency.p95, 10_000), "{latency:?}");
     }
@@ -197,29 +215,44 @@ mod tests {
         let meter = Meter::new(0);
         meter.delivered(0, &[Made(100_000)], 1);
         meter.delivered(WINDOW_NANOS, &[Made(1_000)], 2);
-        assert_eq!(meter.read(WINDOW_NANOS, 2).2.events, 2);
-        let later = meter.read(2 * WINDOW_NANOS, 2).2;
+        assert_eq!(meter.read(WINDOW_NANOS).2.events, 2);
+        let later = meter.read(2 * WINDOW_NANOS).2;
         assert_eq!(later.events, 1);
         assert!(close(later.max, 1_000), "{later:?}");
-        assert_eq!(meter.read(4 * WINDOW_NANOS, 2).2, Latency::default(), "a long pause forgets both");
+        assert_eq!(meter.read(4 * WINDOW_NANOS).2, Latency::default(), "a long pause forgets both");
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_second_or_two_and_falls_when_nothing_comes() {
+    fn the_rate_is_that_of_the_last_deliveries_and_falls_when_nothing_comes() {
         let meter = Meter::new(0);
         let tenth = SECOND_NANOS / 10;
+        let rate = |now| meter.read(now).1;
+        let batch = |events| (0..events).map(|_| Made(0)).collect::<Vec<_>>();
         for n in 1..=30 {
-            meter.delivered::<Made>(n * tenth, &[], n * 100);
+            meter.delivered(n * tenth, &batch(100), n * 100);
         }
-        let rate = |now, processed| meter.read(now, processed).1;
-        assert!((rate(3 * SECOND_NANOS, 3000) - 1000.0).abs() < 1.0);
+        for now in [30, 35, 39] {
+            assert!((rate(now * tenth) - 1000.0).abs() < 1.0, "steady: {}", rate(now * tenth));
+        }
         for n in 31..=50 {
-            meter.delivered::<Made>(n * tenth, &[], 3000 + (n - 30) * 500);
+            meter.delivered(n * tenth, &batch(500), 3000 + (n - 30) * 500);
         }
-        assert!((rate(5 * SECOND_NANOS, 13_000) - 5000.0).abs() < 1.0, "the new rate alone");
-        assert!(rate(15 * SECOND_NANOS, 13_000) < 500.0);
-        assert_eq!(meter.read(7 * SECOND_NANOS, 0).0, Duration::from_secs(7));
-        assert_eq!(Meter::new(5).read(5, 0).1, 0.0, "no time has passed");
+        assert!((rate(50 * tenth) - 5000.0).abs() < 1.0, "the new rate alone: {}", rate(50 * tenth));
+        assert!(rate(150 * tenth) < 1000.0);
+        assert_eq!(meter.read(70 * tenth).0, Duration::from_secs(7));
+        assert_eq!(Meter::new(5).read(5).1, 0.0, "no time has passed");
+    }
+
+    #[test]
+    fn the_rate_of_rare_batches_is_what_comes_in_not_one_batch_a_second() {
+        let meter = Meter::new(0);
+        for n in 1..=4 {
+            meter.delivered(n * 30 * SECOND_NANOS, &[Made(0)], n * 1500);
+        }
+        for seconds in [120, 121, 135, 149] {
+            let rate = meter.read(seconds * SECOND_NANOS).1;
+            assert!((rate - 50.0).abs() < 0.1, "after {seconds} s: {rate}");
+        }
     }
 
     #[test]
@@ -232,7 +265,7 @@ mod tests {
         }
         let meter = Meter::new(1000);
         meter.delivered(0, &[Future], 1);
-        let (uptime, rate, latency) = meter.read(500, 1);
+        let (uptime, rate, latency) = meter.read(500);
         assert_eq!((uptime, rate, latency.events), (Duration::ZERO, 0.0, 1));
         assert!(latency.max < Duration::from_micros(1));
     }

@@ -6,7 +6,9 @@ use super::Stats;
 
 impl Stats {
     /// Gives these statistics to the recorder of the [`metrics`] crate, under the names of
-    /// `Stats::to_prometheus`. Without a recorder nothing happens. Call it every few seconds.
+    /// `Stats::to_prometheus`. The time in writes is a gauge here, because counters of the facade are
+    /// whole numbers. Of several collectors in one process, each needs a recorder or a prefix of its own. Without a recorder
+    /// nothing happens. Call it every few seconds.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

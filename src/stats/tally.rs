@@ -67,7 +67,7 @@ pub(crate) struct WorkerTally {
     pub(crate) naps: Count,
     pub(crate) peak_pending: Count,
     pub(crate) enrich_panics: Count,
-    /// Since when it has a batch in its hands, in nanoseconds since 1970; 0 while it has none.
+    /// Since when it has a batch in its hands, by `clock::nanos`; 0 while it has none.
     pub(crate) busy_since: PlainU64,
 }
 
@@ -134,7 +134,7 @@ pub(crate) struct SinkTally {
     pub(crate) flush_errors: Count,
     /// Events that the sink is busy with; 0 between calls.
     pub(crate) in_flight: PlainU64,
-    /// When the worker began the call of the sink in which it is, in nanoseconds since 1970; 0 while it is in none.
+    /// When the worker began the call of the sink in which it is, by `clock::nanos`; 0 while it is in none.
     pub(crate) busy_since: PlainU64,
     /// The same for the thread of an isolated sink.
     pub(crate) own_thread_since: PlainU64,
@@ -155,6 +155,8 @@ pub(crate) struct SinkTally {
 #[derive(Default)]
 struct Shown {
     breakers: Vec<BreakerWatch>,
+    /// It is a live subscription, which cannot fail.
+    is_tap: bool,
     /// How many dead letters wait, for each queue of them.
     letters: Vec<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
@@ -310,6 +312,14 @@ impl SinkTally {
 
     pub(crate) fn show_breaker(&self, breaker: BreakerWatch) {
         self.shown.lock().breakers.push(breaker);
+    }
+
+    pub(crate) fn show_tap(&self) {
+        self.shown.lock().is_tap = true;
+    }
+
+    pub(crate) fn is_tap(&self) -> bool {
+        self.shown.lock().is_tap
     }
 
     pub(crate) fn show_letters(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
