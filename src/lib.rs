@@ -59,6 +59,8 @@ pub mod history;
 
 pub mod run;
 
+pub mod emit;
+
 mod rate;
 
 mod subscription;

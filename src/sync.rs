@@ -8,6 +8,8 @@
 
 pub(crate) use crossbeam_utils::CachePadded;
 pub(crate) use std::sync::atomic::Ordering;
+/// Foreign: a source of items, read by iteration.
+pub(crate) use std::sync::mpsc::Receiver;
 /// Reference counts are trusted, not modelled.
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 

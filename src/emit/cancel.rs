@@ -1,0 +1,105 @@
+//! One word that stops a task: a flag, and whom to tell.
+
+use std::fmt;
+
+use crate::sync::{Arc, Mutex, Ordering, PlainU64, Weak};
+
+/// Cancels tasks, and tells whoever asks that they are cancelled. A clone is the same token.
+///
+/// It is handed down ([`child`](Self::child)): a token that is cancelled cancels its children, and never its parent. A task has
+/// a child of the token that its chain was given, so that one token may stop many tasks, and each of them may be stopped alone.
+///
+/// ```
+/// use forebay::emit::CancelToken;
+///
+/// let program = CancelToken::new();
+/// let (import, export) = (program.child(), program.child());
+/// import.cancel();
+/// assert!(import.is_cancelled() && !export.is_cancelled());
+/// program.cancel();
+/// assert!(export.is_cancelled());
+/// ```
+#[derive(Clone)]
+pub struct CancelToken {
+    inner: Arc<Inner>,
+}
+
+/// Who is told of a cancellation. It runs under the lock of the token: no foreign code, and no call of a token.
+pub(super) trait Listener: Send + Sync {
+    fn on_cancel(&self);
+}
+
+struct Inner {
+    /// 1 once it is cancelled. Written under the lock of `listeners`, read without: a Release that hands what came before
+    /// `cancel` on to whoever reads 1.
+    flag: PlainU64,
+    /// Empty once it is cancelled. Each may be gone already.
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
+}
+
+impl CancelToken {
+    /// A token of its own.
+    pub fn new() -> Self {
+        let inner = Inner { flag: PlainU64::new(0), listeners: Mutex::new(Vec::new()) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A token that is cancelled with this one, or before it.
+    pub fn child(&self) -> Self {
+        let child = Self::new();
+        let listener: Arc<dyn Listener> = Arc::<Inner>::clone(&child.inner);
+        self.tell(&listener);
+        child
+    }
+
+    /// Cancels. Once this has returned, to whichever caller, no task of this token takes another item. What a handler has
+    /// is finished; what waits is dropped, by the task's own threads. Again, it does nothing.
+    pub fn cancel(&self) {
+        self.inner.on_cancel();
+    }
+
+    /// Whether it is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.inner.flag.load(Ordering::Acquire) != 0
+    }
+
+    /// Has somebody told; at once, if it is cancelled already.
+    pub(super) fn tell(&self, listener: &Arc<dyn Listener>) {
+        let mut listeners = self.inner.listeners.lock();
+        if self.is_cancelled() {
+            drop(listeners);
+            listener.on_cancel();
+            return;
+        }
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(listener));
+    }
+}
+
+impl Listener for Inner {
+    fn on_cancel(&self) {
+        let mut told = Vec::new();
+        let mut listeners = self.listeners.lock();
+        self.flag.store(1, Ordering::Release);
+        // Under the lock, so that a second caller returns no sooner than all were told.
+        for listener in listeners.drain(..).filter_map(|listener| listener.upgrade()) {
+            listener.on_cancel();
+            told.push(listener);
+        }
+        drop(listeners);
+        // We may hold a task by now that everybody else has let go, and its items with it.
+        drop(told);
+    }
+}
+
+impl Default for CancelToken {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelToken").field("is_cancelled", &self.is_cancelled()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,282 @@
+//! How a task is put together: source, settings, handler, gathering, start.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::cancel::CancelToken;
+use super::channel::{Control, Report, Shared};
+use super::gather::Gather;
+use super::policy::ErrorPolicy;
+use super::results::{Results, outlet};
+use super::sender::Sender;
+use super::source::Source;
+use super::strategy::Strategy;
+use super::summary::{Summary, check_name};
+use super::task::{Final, Slot, Task};
+use super::worker::{Job, Work, feed};
+use crate::clock::{Clock, ManualClock};
+use crate::collector::Collector;
+use crate::config::{ConfigError, check};
+use crate::event::Name;
+use crate::sync::{Arc, Mutex};
+
+/// A task could not be started. Items that were sent are dropped, senders are refused; there is no final event.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// A setting is outside of what is allowed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system refused a thread.
+    #[error("cannot create a thread of the task: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// The first half of a task: its source and its settings. Made by [`from_iter`](super::from_iter) and the other functions of
+/// [the module](super); a handler ([`map`](Self::map), [`try_map`](Self::try_map), [`map_batch`](Self::map_batch)) makes a
+/// [`Stage`] of it.
+///
+/// Settings are checked at the start. Dropped without, what was sent is dropped and senders are refused.
+#[must_use = "a chain does nothing until it is started"]
+pub struct Chain<T> {
+    inlet: Inlet<T>,
+    /// `None` if items come from senders.
+    source: Option<Source<T>>,
+    settings: Settings,
+}
+
+/// The second half of a task: what becomes of the items, and of the results.
+#[must_use = "a chain does nothing until it is started"]
+pub struct Stage<T, R, O = u64> {
+    chain: Chain<T>,
+    work: Work<T, R>,
+    gather: Gather<R, O>,
+}
+
+struct Settings {
+    capacity: usize,
+    most: u64,
+    strategy: Strategy,
+    policy: ErrorPolicy,
+    token: CancelToken,
+    report: Option<(Collector, Name)>,
+    drop_timeout: Duration,
+    clock: Clock,
+    interval: Option<Duration>,
+}
+
+/// The channel of a chain. Dropped before the start, it is closed.
+struct Inlet<T>(Arc<Shared<T>>);
+
+impl<T> Drop for Inlet<T> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl<T> Chain<T> {
+    pub(super) fn new(source: Option<Source<T>>) -> Self {
+        let settings = Settings {
+            capacity: 64,
+            most: u64::MAX,
+            strategy: Strategy::default(),
+            policy: ErrorPolicy::default(),
+            token: CancelToken::new(),
+            report: None,
+            drop_timeout: Duration::from_secs(1),
+            clock: Clock::System,
+            interval: None,
+        };
+        Self { inlet: Inlet(Arc::new(Shared::new())), source, settings }
+    }
+
+    /// With the period of its source, to be checked.
+    pub(super) fn with_interval(mut self, every: Duration) -> Self {
+        self.settings.interval = Some(every);
+        self
+    }
+
+    pub(super) fn sender(&self) -> Sender<T> {
+        Sender::new(&self.inlet.0)
+    }
+
+    /// How many items wait in the channel at most, 1 or more; when it is full, senders and the source wait. Defaults to 64.
+    pub fn capacity(mut self, items: usize) -> Self {
+        self.settings.capacity = items;
+        // Senders may be at work already. Of none is an error at the start.
+        self.inlet.0.lock().capacity = items.max(1);
+        self
+    }
+
+    /// Closes the channel behind so many items. Defaults to no end of its own.
+    pub fn take(mut self, items: u64) -> Self {
+        self.settings.most = items;
+        self.inlet.0.lock().most = items;
+        self
+    }
+
+    /// How items are handled. Defaults to [`Strategy::Serial`].
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.settings.strategy = strategy;
+        self
+    }
+
+    /// What is done about failures. Defaults to [`ErrorPolicy::Continue`].
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
+
+    /// Cancels the task with this token. Cancelled before the start, the task ends without handling anything.
+    pub fn cancel(mut self, token: &CancelToken) -> Self {
+        self.settings.token = token.child();
+        self
+    }
+
+    /// Collects one critical record by this name at the end of the task, whatever that is: an end by itself, a failure, a
+    /// cancellation, the drop of the task. It holds the fields of [`Summary`]; it is collected before whoever waits for the
+    /// task is told. The name is of two or more words of `a-z`, `0-9` and `_`, joined by dots: `import.files.finished`.
+    pub fn report_to(mut self, collector: &Collector, name: impl Into<Name>) -> Self {
+        self.settings.report = Some((collector.clone(), name.into()));
+        self
+    }
+
+    /// How long the drop of the task waits for handlers that run. Defaults to 1 s.
+    pub fn drop_timeout(mut self, longest: Duration) -> Self {
+        self.settings.drop_timeout = longest;
+        self
+    }
+
+    /// Lets delays, rates, windows and intervals go by a clock that is moved by hand, for tests.
+    pub fn manual_clock(mut self, clock: &ManualClock) -> Self {
+        self.settings.clock = Clock::Manual(clock.clone());
+        self
+    }
+}
+
+impl<T: Send + 'static> Chain<T> {
+    /// Handles items by a function that cannot fail, but by a panic.
+    pub fn map<R: Send + 'static>(self, handler: impl Fn(&T) -> R + Send + Sync + 'static) -> Stage<T, R> {
+        self.stage(Work::Item(Box::new(move |item| Ok(handler(item)))))
+    }
+
+    /// Handles items by a function that can fail. It may be called by several threads at a time, and again for the same item
+    /// ([`ErrorPolicy::Retry`]); the item is dropped behind its last call.
+    pub fn try_map<R: Send + 'static, E: Into<Box<dyn Error + Send + Sync>>>(
+        self,
+        handler: impl Fn(&T) -> Result<R, E> + Send + Sync + 'static,
+    ) -> Stage<T, R> {
+        self.stage(Work::Item(Box::new(move |item| handler(item).map_err(Into::into))))
+    }
+
+    /// Handles all items that a worker takes at once, as a unit with one result: they are handled, tried again, or fail,
+    /// together. By [`Strategy::Batched`] that is a batch, by every other strategy one item.
+    pub fn map_batch<R: Send + 'static, E: Into<Box<dyn Error + Send + Sync>>>(
+        self,
+        handler: impl Fn(&[T]) -> Result<R, E> + Send + Sync + 'static,
+    ) -> Stage<T, R> {
+        self.stage(Work::Batch(Box::new(move |items| handler(items).map_err(Into::into))))
+    }
+
+    fn stage<R: Send + 'static>(self, work: Work<T, R>) -> Stage<T, R> {
+        Stage { chain: self, work, gather: Gather::count() }
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), ConfigError> {
+        check("emit.capacity", self.capacity, "1 or more", self.capacity >= 1)?;
+        self.strategy.check()?;
+        if let Some(every) = self.interval {
+            check("emit.interval", format!("{every:?}"), "more than zero", !every.is_zero())?;
+        }
+        self.report.iter().try_for_each(|(_, name)| check_name(name))
+    }
+}
+
+impl<T, R, O> Stage<T, R, O>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    O: Send + 'static,
+{
+    /// What becomes of the results. Defaults to [`Gather::count`].
+    pub fn gather<P: Send + 'static>(self, gather: Gather<R, P>) -> Stage<T, R, P> {
+        Stage { chain: self.chain, work: self.work, gather }
+    }
+
+    /// Starts the task on threads of its own.
+    ///
+    /// # Errors
+    ///
+    /// A setting is outside of what is allowed; the system refused a thread.
+    pub fn start(self) -> Result<Task<O>, EmitError> {
+        let Stage { chain: Chain { inlet, source, settings }, work, gather } = self;
+        settings.check()?;
+        let Settings { capacity, most, strategy, policy, token, report, drop_timeout, clock, .. } = settings;
+        let shared = Arc::clone(&inlet.0);
+        let plan = strategy.plan();
+        let workers = plan.limit;
+        let mut state = shared.lock();
+        (state.capacity, state.most, state.plan, state.clock) = (capacity, most, plan, clock.clone());
+        state.report = report.map(|(collector, name)| -> Report {
+            Box::new(move |summary: &Summary| _ = collector.collect(summary.record(name)))
+        });
+        drop(state);
+        let slot = Arc::new(Slot::new());
+        let gather = Mutex::new(Some(gather));
+        let job = Job { shared: Arc::clone(&shared), work, policy, gather, slot: Arc::clone(&slot), clock };
+        // Before any worker looks, or one that finds no sender would leave.
+        let feeding = source.map_or(Ok(()), |source| feed(&shared, source));
+        feeding.map_err(EmitError::Thread)?;
+        shared.begin(workers);
+        token.tell(&(Arc::clone(&shared) as _));
+        let control: Arc<dyn Control> = shared;
+        let task = Task::new(control, token, slot, drop_timeout);
+        let job = Arc::new(job);
+        if let Err((missing, error)) = job.hire(workers) {
+            task.disown();
+            job.depart(missing);
+            return Err(EmitError::Thread(error));
+        }
+        Ok(task)
+    }
+
+    /// Starts the task and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start). What becomes of the task is no error: see [`Summary::outcome`].
+    pub fn run(self) -> Result<Final<O>, EmitError> {
+        self.start().map(Task::wait)
+    }
+
+    /// Starts the task, to take its results as they come. They take the place of what [`gather`](Self::gather) said.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub fn results(self) -> Result<Results<R>, EmitError> {
+        let (writer, into_results) = outlet(self.chain.settings.capacity);
+        self.gather(Gather::from_steps(writer)).start().map(into_results)
+    }
+}
+
+impl<T> fmt::Debug for Chain<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { capacity, strategy, policy, .. } = &self.settings;
+        f.debug_struct("Chain")
+            .field("capacity", capacity)
+            .field("strategy", strategy)
+            .field("on_error", policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, R, O> fmt::Debug for Stage<T, R, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}

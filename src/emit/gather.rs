@@ -1,0 +1,135 @@
+//! What becomes of the results.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+/// Gathers the results `R` of a task into one `O`. Defaults to [`count`](Gather::count), which keeps none of them.
+///
+/// It is fed by one worker at a time, so that its functions need no lock; a panic of theirs is a failure of the item
+/// ([`Failure::Gather`](super::Failure::Gather)). All but [`count`](Gather::count), [`last`](Gather::last) and a
+/// [`fold`](Gather::fold) that does not grow take memory with every result.
+///
+/// ```
+/// use forebay::emit::{self, Gather, Strategy};
+///
+/// # fn main() -> Result<(), forebay::emit::EmitError> {
+/// let words = || emit::from_iter(["ring", "lane", "gate", "sink", "worker"]);
+/// let by_length = words().map(|word| *word).gather(Gather::by_key(|word: &&str| word.len())).run()?.results;
+/// assert_eq!(by_length[&4], ["ring", "lane", "gate", "sink"]);
+/// let letters = words().map(|word| word.len()).gather(Gather::fold(0, |sum, length| *sum += length)).run()?;
+/// assert_eq!(letters.results, 22);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Gather<R, O> {
+    steps: Box<dyn Gathering<R, O>>,
+}
+
+/// Behind [`Gather`].
+pub(super) trait Gathering<R, O>: Send {
+    /// Takes the result of the item `number`, counted from 0 in the order of sending.
+    fn add(&mut self, number: u64, result: R);
+
+    fn finish(self: Box<Self>) -> O;
+}
+
+/// All ways of gathering are these three.
+struct Steps<S, A, F> {
+    so_far: S,
+    add: A,
+    finish: F,
+}
+
+impl<R, O, S, A, F> Gathering<R, O> for Steps<S, A, F>
+where
+    S: Send,
+    A: FnMut(&mut S, u64, R) + Send,
+    F: FnOnce(S) -> O + Send,
+{
+    fn add(&mut self, number: u64, result: R) {
+        (self.add)(&mut self.so_far, number, result);
+    }
+
+    fn finish(self: Box<Self>) -> O {
+        (self.finish)(self.so_far)
+    }
+}
+
+impl<R: 'static, O: 'static> Gather<R, O> {
+    fn new<S: Send + 'static>(
+        so_far: S,
+        add: impl FnMut(&mut S, u64, R) + Send + 'static,
+        finish: impl FnOnce(S) -> O + Send + 'static,
+    ) -> Self {
+        Self::from_steps(Steps { so_far, add, finish })
+    }
+
+    pub(super) fn from_steps(steps: impl Gathering<R, O> + 'static) -> Self {
+        Self { steps: Box::new(steps) }
+    }
+
+    pub(super) fn add(&mut self, number: u64, result: R) {
+        self.steps.add(number, result);
+    }
+
+    pub(super) fn finish(self) -> O {
+        self.steps.finish()
+    }
+}
+
+impl<R: Send + 'static> Gather<R, Vec<R>> {
+    /// All results, in the order in which handlers ended.
+    pub fn list() -> Self {
+        Self::new(Vec::new(), |list, _, result| list.push(result), |list| list)
+    }
+
+    /// All results, in the order in which their items were sent. Those that failed leave no hole.
+    pub fn ordered() -> Self {
+        let by_number = |mut list: Vec<(u64, R)>| {
+            list.sort_unstable_by_key(|(number, _)| *number);
+            list.into_iter().map(|(_, result)| result).collect()
+        };
+        Self::new(Vec::new(), |list, number, result| list.push((number, result)), by_number)
+    }
+
+    /// The last `most` results, in the order in which handlers ended.
+    pub fn last(most: usize) -> Self {
+        let add = move |ring: &mut VecDeque<R>, _, result| {
+            ring.push_back(result);
+            if ring.len() > most {
+                ring.pop_front();
+            }
+        };
+        Self::new(VecDeque::new(), add, Vec::from)
+    }
+}
+
+impl<R: 'static> Gather<R, u64> {
+    /// How many results there were.
+    pub fn count() -> Self {
+        Self::new(0, |count, _, _| *count += 1, |count| count)
+    }
+}
+
+impl<R: Send + 'static, K: Ord + Send + 'static> Gather<R, BTreeMap<K, Vec<R>>> {
+    /// All results by a key, those of one key in the order in which handlers ended.
+    pub fn by_key(mut key: impl FnMut(&R) -> K + Send + 'static) -> Self {
+        let add = move |map: &mut BTreeMap<K, Vec<R>>, _, result| {
+            map.entry(key(&result)).or_default().push(result);
+        };
+        Self::new(BTreeMap::new(), add, |map| map)
+    }
+}
+
+impl<R: 'static, A: Send + 'static> Gather<R, A> {
+    /// One value, into which results go in the order in which handlers ended. What it holds when `add` panics, it keeps.
+    pub fn fold(initial: A, mut add: impl FnMut(&mut A, R) + Send + 'static) -> Self {
+        Self::new(initial, move |so_far, _, result| add(so_far, result), |so_far| so_far)
+    }
+}
+
+impl<R, O> fmt::Debug for Gather<R, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gather").finish_non_exhaustive()
+    }
+}

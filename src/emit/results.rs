@@ -1,0 +1,181 @@
+//! Results as they come.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::task::{Poll, Waker};
+
+use super::gather::Gathering;
+use super::task::Task;
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::wake::wake_quietly;
+
+/// The results of a task, in the order in which handlers end. Made by [`Stage::results`](super::Stage::results).
+///
+/// [`iter`](Self::iter) waits for one after the other; the `Stream` that it is (feature `futures`) leaves a waker. As many
+/// results as the channel has slots are held; handlers whose results find no room wait, and the source with them. Dropped, it drops
+/// the task ([`Task`]) and what was not taken.
+///
+/// ```
+/// use forebay::emit;
+///
+/// # fn main() -> Result<(), forebay::emit::EmitError> {
+/// let squares = emit::from_iter(1..=3).map(|n| n * n).results()?;
+/// assert_eq!(squares.iter().sum::<i32>(), 14);
+/// assert_eq!(squares.into_task().wait().summary.handled, 3);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "results that are dropped cancel their task"]
+pub struct Results<R> {
+    /// Dropped before the task, so that no worker waits for room any more.
+    reader: Reader<R>,
+    task: Task<()>,
+}
+
+/// The end at which results are taken.
+struct Reader<R>(Arc<Outlet<R>>);
+
+/// The end at which results are put in.
+struct Writer<R>(Arc<Outlet<R>>);
+
+struct Outlet<R> {
+    queue: Mutex<Queue<R>>,
+    changed: Condvar,
+}
+
+struct Queue<R> {
+    results: VecDeque<R>,
+    /// 1 or more.
+    capacity: usize,
+    /// Nobody takes results any more.
+    is_deaf: bool,
+    /// No more will come.
+    is_ended: bool,
+    waker: Option<Waker>,
+}
+
+/// Both ends of a queue of so many results: what a task gathers into, and what becomes its results.
+pub(super) fn outlet<R: Send + 'static>(
+    capacity: usize,
+) -> (impl Gathering<R, ()> + 'static, impl FnOnce(Task<()>) -> Results<R>) {
+    let queue = Queue { results: VecDeque::new(), capacity, is_deaf: false, is_ended: false, waker: None };
+    let outlet = Arc::new(Outlet { queue: Mutex::new(queue), changed: Condvar::new() });
+    let reader = Reader(Arc::clone(&outlet));
+    (Writer(outlet), |task| Results { reader, task })
+}
+
+impl<R: Send> Gathering<R, ()> for Writer<R> {
+    fn add(&mut self, _: u64, result: R) {
+        let mut queue = self.0.queue.lock();
+        while !queue.is_deaf && queue.results.len() >= queue.capacity {
+            self.0.changed.wait_until(&mut queue, None);
+        }
+        if !queue.is_deaf {
+            queue.results.push_back(result);
+        }
+        let waker = queue.waker.take();
+        drop(queue);
+        self.0.changed.notify_all();
+        waker.into_iter().for_each(wake_quietly);
+    }
+
+    fn finish(self: Box<Self>) {}
+}
+
+impl<R> Drop for Writer<R> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        queue.is_ended = true;
+        let waker = queue.waker.take();
+        drop(queue);
+        self.0.changed.notify_all();
+        waker.into_iter().for_each(wake_quietly);
+    }
+}
+
+impl<R> Drop for Reader<R> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        queue.is_deaf = true;
+        let (results, waker) = (std::mem::take(&mut queue.results), queue.waker.take());
+        drop(queue);
+        self.0.changed.notify_all();
+        // Foreign code: not under the lock.
+        drop((results, waker));
+    }
+}
+
+impl<R> Results<R> {
+    /// The next result, as soon as there is one; `None` when the task is over and all were taken.
+    pub fn recv(&self) -> Option<R> {
+        let outlet = &self.reader.0;
+        let mut queue = outlet.queue.lock();
+        while queue.results.is_empty() && !queue.is_ended {
+            outlet.changed.wait_until(&mut queue, None);
+        }
+        let next = queue.results.pop_front();
+        drop(queue);
+        outlet.changed.notify_all();
+        next
+    }
+
+    /// Waits for one result after the other, until the task is over.
+    pub fn iter(&self) -> ResultsIter<'_, R> {
+        ResultsIter(self)
+    }
+
+    /// The task: its account, and what cancels it. Results of handlers that run then still come.
+    pub fn task(&self) -> &Task<()> {
+        &self.task
+    }
+
+    /// The task, to be waited for; results that come from now on are dropped.
+    pub fn into_task(self) -> Task<()> {
+        self.task
+    }
+
+    /// The next result, or the waker is left.
+    #[cfg_attr(not(feature = "futures"), allow(dead_code, reason = "a `Stream` alone waits so"))]
+    pub(super) fn poll_next_result(&self, waker: &Waker) -> Poll<Option<R>> {
+        // Foreign code, and so is the drop of the one before: without the lock.
+        let waker = waker.clone();
+        let mut queue = self.reader.0.queue.lock();
+        let next = queue.results.pop_front();
+        if next.is_some() || queue.is_ended {
+            drop(queue);
+            self.reader.0.changed.notify_all();
+            return Poll::Ready(next);
+        }
+        let before = queue.waker.replace(waker);
+        drop(queue);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+/// The results of a task, one after the other. Made by [`Results::iter`].
+#[derive(Debug)]
+pub struct ResultsIter<'a, R>(&'a Results<R>);
+
+impl<R> Iterator for ResultsIter<'_, R> {
+    type Item = R;
+
+    fn next(&mut self) -> Option<R> {
+        self.0.recv()
+    }
+}
+
+impl<'a, R> IntoIterator for &'a Results<R> {
+    type Item = R;
+    type IntoIter = ResultsIter<'a, R>;
+
+    fn into_iter(self) -> ResultsIter<'a, R> {
+        self.iter()
+    }
+}
+
+impl<R> fmt::Debug for Results<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Results").field("task", &self.task).finish_non_exhaustive()
+    }
+}

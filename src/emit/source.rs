@@ -1,0 +1,72 @@
+//! Where items come from, when it is not a [`Sender`](super::Sender) in your hands.
+
+use std::task::{Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::event::Event;
+use crate::subscription::Subscription;
+use crate::sync::{Arc, Parker, Unparker};
+
+/// Makes one item after the other, on the task's source thread; `None` is the end.
+pub(super) type Source<T> = Box<dyn FnMut(&Seat<'_>) -> Option<T> + Send>;
+
+/// The place of the source on its thread: time, and a bed from which a cancellation wakes it.
+pub(super) struct Seat<'a> {
+    pub(super) clock: &'a Clock,
+    pub(super) parker: &'a Parker,
+    pub(super) bell: &'a Unparker,
+    pub(super) is_wanted: &'a dyn Fn() -> bool,
+}
+
+impl Seat<'_> {
+    /// Sleeps until then; whether items are still wanted.
+    fn sleep_until(&self, until: Instant) -> bool {
+        while (self.is_wanted)() && self.clock.now() < until {
+            self.clock.park(self.parker, Some(until));
+        }
+        (self.is_wanted)()
+    }
+}
+
+/// Rings when a subscription has something.
+struct Bell(Unparker);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+pub(super) fn of_subscription<E: Event + Clone>(subscription: Subscription<E>) -> Source<E> {
+    let mut waker: Option<Waker> = None;
+    Box::new(move |seat| {
+        let waker = waker.get_or_insert_with(|| Arc::new(Bell(seat.bell.clone())).into());
+        while (seat.is_wanted)() {
+            match subscription.poll_next_event(waker) {
+                Poll::Ready(event) => return event,
+                Poll::Pending => seat.clock.park(seat.parker, None),
+            }
+        }
+        None
+    })
+}
+
+/// Number `n` comes `n` periods after the first. Numbers for which nobody had time are left out.
+pub(super) fn of_interval(every: Duration) -> Source<u64> {
+    let mut first: Option<Instant> = None;
+    let mut next = 0u64;
+    Box::new(move |seat| {
+        let first = *first.get_or_insert_with(|| seat.clock.now());
+        let nanos = u64::try_from(every.as_nanos()).unwrap_or(u64::MAX).max(1);
+        // Beyond what the clock can tell, there is no next one.
+        let due = first.checked_add(Duration::from_nanos(nanos.checked_mul(next)?))?;
+        if !seat.sleep_until(due) {
+            return None;
+        }
+        let passed = seat.clock.now().saturating_duration_since(first).as_nanos() / u128::from(nanos);
+        let number = next.max(u64::try_from(passed).unwrap_or(u64::MAX));
+        next = number.checked_add(1)?;
+        Some(number)
+    })
+}

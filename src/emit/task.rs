@@ -1,0 +1,187 @@
+//! A task that runs, and its end.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::cancel::CancelToken;
+use super::channel::Control;
+use super::summary::Summary;
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::wake::{deadline_in, wake_quietly};
+
+/// A task that runs on threads of its own, named `forebay-emit`. Made by [`Stage::start`](super::Stage::start).
+///
+/// It is a `Future` of its [`Final`], for any executor: polling leaves a waker, no thread. Polled until its end, it
+/// has given that away: polled again it is pending for ever, and nobody should wait for it.
+///
+/// Dropped before its end, it is cancelled; the drop waits for handlers that run, [1 s at most by
+/// default](super::Chain::drop_timeout), and leaves those alone that have not returned by then: their threads end with them.
+/// From a handler of its own it does not wait; where nothing may block, as in async code, set that time to zero.
+/// [`detach`](Self::detach) lets it run on instead.
+#[must_use = "a task that is dropped is cancelled"]
+pub struct Task<O> {
+    control: Arc<dyn Control>,
+    token: CancelToken,
+    slot: Arc<Slot<O>>,
+    /// `None` if the drop lets it run on.
+    drop_timeout: Option<Duration>,
+}
+
+/// The end of a task: its account, and what was gathered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Final<O> {
+    /// The outcome and the counts.
+    pub summary: Summary,
+    /// What was gathered until the end, whatever the outcome.
+    pub results: O,
+}
+
+/// Where the last worker leaves the end.
+pub(super) struct Slot<O> {
+    told: Mutex<Told<O>>,
+    changed: Condvar,
+}
+
+struct Told<O> {
+    /// `None` before it is told, and after it was taken.
+    ending: Option<Final<O>>,
+    is_told: bool,
+    waker: Option<Waker>,
+}
+
+impl<O> Slot<O> {
+    pub(super) fn new() -> Self {
+        let told = Told { ending: None, is_told: false, waker: None };
+        Self { told: Mutex::new(told), changed: Condvar::new() }
+    }
+
+    pub(super) fn tell(&self, ending: Final<O>) {
+        let mut told = self.told.lock();
+        (told.ending, told.is_told) = (Some(ending), true);
+        let waker = told.waker.take();
+        drop(told);
+        self.changed.notify_all();
+        waker.into_iter().for_each(wake_quietly);
+    }
+
+    /// Waits for the end, and takes it.
+    fn take(&self) -> Final<O> {
+        let mut told = self.told.lock();
+        loop {
+            match told.ending.take() {
+                Some(ending) => return ending,
+                None => _ = self.changed.wait_until(&mut told, None),
+            }
+        }
+    }
+
+    /// Whether it was told by then.
+    fn wait(&self, deadline: Option<Instant>) -> bool {
+        let mut told = self.told.lock();
+        while !told.is_told {
+            if self.changed.wait_until(&mut told, deadline) {
+                break;
+            }
+        }
+        told.is_told
+    }
+}
+
+impl<O> Task<O> {
+    pub(super) fn new(
+        control: Arc<dyn Control>,
+        token: CancelToken,
+        slot: Arc<Slot<O>>,
+        drop_timeout: Duration,
+    ) -> Self {
+        Self { control, token, slot, drop_timeout: Some(drop_timeout) }
+    }
+
+    /// Waits for the end, however long handlers take.
+    pub fn wait(self) -> Final<O> {
+        self.slot.take()
+    }
+
+    /// The same, within `longest`.
+    ///
+    /// # Errors
+    ///
+    /// It goes on: the task itself.
+    pub fn wait_timeout(self, longest: Duration) -> Result<Final<O>, Self> {
+        if self.slot.wait(deadline_in(longest)) { Ok(self.slot.take()) } else { Err(self) }
+    }
+
+    /// Stops it: once this has returned, no item is taken by a handler; those that run are finished. The outcome is
+    /// [`Cancelled`](super::TaskOutcome::Cancelled), unless it was over before. Does not wait.
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+
+    /// What cancels this task alone.
+    pub fn token(&self) -> &CancelToken {
+        &self.token
+    }
+
+    /// Whether it is over, so that waiting for it takes no time.
+    pub fn is_over(&self) -> bool {
+        self.slot.told.lock().is_told
+    }
+
+    /// The account at this moment.
+    pub fn summary(&self) -> Summary {
+        self.control.summary()
+    }
+
+    /// Cancels a task that could not be started, and tells nobody.
+    pub(super) fn disown(&self) {
+        self.control.disown();
+        self.token.cancel();
+    }
+
+    /// Lets it run to its end, which is then told to nobody but the collector of
+    /// [`report_to`](super::Chain::report_to).
+    pub fn detach(mut self) {
+        self.drop_timeout = None;
+    }
+}
+
+impl<O> Future for Task<O> {
+    type Output = Final<O>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Final<O>> {
+        // Foreign code, and so is the drop of the one before: without the lock.
+        let waker = cx.waker().clone();
+        let mut told = self.slot.told.lock();
+        if let Some(ending) = told.ending.take() {
+            drop(told);
+            return Poll::Ready(ending);
+        }
+        let before = told.waker.replace(waker);
+        drop(told);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl<O> Drop for Task<O> {
+    fn drop(&mut self) {
+        let waker = self.slot.told.lock().waker.take();
+        drop(waker);
+        let Some(longest) = self.drop_timeout.filter(|_| !self.is_over()) else { return };
+        self.token.cancel();
+        let longest = if self.control.is_here() { Duration::ZERO } else { longest };
+        if !self.slot.wait(deadline_in(longest)) {
+            self.control.give_up();
+        }
+    }
+}
+
+impl<O> fmt::Debug for Task<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("summary", &self.summary()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,199 @@
+//! What the threads of a task do.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use super::channel::{Fate, Report, Shared, Stop, Turn, drop_each, drop_quietly};
+use super::gather::Gather;
+use super::policy::{Decision, ErrorPolicy, Failure};
+use super::sender::Sender;
+use super::source::{Seat, Source};
+use super::task::{Final, Slot};
+use crate::clock::Clock;
+use crate::sync::{self, Arc, Mutex, Parker, WorkerMark, guarded};
+
+/// The name of every thread of a task.
+const THREAD: &str = "forebay-emit";
+
+/// What all workers of a task share.
+pub(super) struct Job<T, R, O> {
+    pub(super) shared: Arc<Shared<T>>,
+    pub(super) work: Work<T, R>,
+    pub(super) policy: ErrorPolicy,
+    /// Taken by the last worker.
+    pub(super) gather: Mutex<Option<Gather<R, O>>>,
+    pub(super) slot: Arc<Slot<O>>,
+    pub(super) clock: Clock,
+}
+
+/// The handler.
+pub(super) enum Work<T, R> {
+    /// Of one item.
+    Item(Handler<T, R>),
+    /// Of all items that a worker takes at once.
+    Batch(Handler<[T], R>),
+}
+
+type Handler<T, R> = Box<dyn Fn(&T) -> Result<R, BoxedError> + Send + Sync>;
+
+type BoxedError = Box<dyn Error + Send + Sync>;
+
+impl<T, R, O> Job<T, R, O>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    O: Send + 'static,
+{
+    /// Starts workers that are counted already. With the error, how many it could not start: they have to depart.
+    pub(super) fn hire(self: &Arc<Self>, workers: usize) -> Result<(), (usize, io::Error)> {
+        for hired in 0..workers {
+            let job = Arc::clone(self);
+            sync::spawn(THREAD, None, move || job.run()).map_err(|error| (workers - hired, error))?;
+        }
+        Ok(())
+    }
+
+    fn run(self: Arc<Self>) {
+        let mark = WorkerMark::set(self.shared.address());
+        let (parker, bell) = Parker::new();
+        let number = self.shared.hang_up(&bell);
+        let mut items = Vec::new();
+        // All foreign code is guarded by itself; this is for a bug of ours, so that the task has an end.
+        let _ = guarded(|| {
+            loop {
+                match self.shared.turn(number, &mut items) {
+                    Turn::Work(first) => self.handle(first, &mut items, &parker),
+                    Turn::Sleep(until) => self.clock.park(&parker, until),
+                    Turn::Leave => break,
+                }
+            }
+        });
+        self.depart(1);
+        drop(mark);
+    }
+
+    /// Handles what a worker has taken, and drops it.
+    fn handle(self: &Arc<Self>, first: u64, items: &mut Vec<T>, parker: &Parker) {
+        match &self.work {
+            Work::Item(handler) => {
+                for (number, item) in (first..).zip(items.drain(..)) {
+                    // The first was begun when it was taken.
+                    let fate = if number == first || self.shared.goes_on() {
+                        self.attempt(number, parker, || handler(&item))
+                    } else {
+                        Fate::Cancelled
+                    };
+                    drop_quietly(item);
+                    self.settle(fate, 1);
+                }
+            }
+            Work::Batch(handler) => {
+                let fate = self.attempt(first, parker, || handler(items));
+                let count = items.len() as u64;
+                drop_each(items.drain(..));
+                self.settle(fate, count);
+            }
+        }
+    }
+
+    fn settle(self: &Arc<Self>, fate: Fate, items: u64) {
+        let more = self.shared.settle(fate, items);
+        if let Err((missing, _)) = self.hire(more) {
+            // Fewer than would be right: those that there are go on.
+            self.depart(missing);
+        }
+    }
+
+    /// Calls the handler, as often as the policy says.
+    fn attempt(&self, number: u64, parker: &Parker, mut work: impl FnMut() -> Result<R, BoxedError>) -> Fate {
+        let mut retries = 0;
+        loop {
+            let failure = match guarded(&mut work) {
+                Ok(Ok(result)) => match self.gather(number, result) {
+                    Ok(()) => return Fate::Handled,
+                    Err(panic) => Failure::Gather(panic),
+                },
+                Ok(Err(error)) => Failure::Error(error),
+                Err(panic) => Failure::Panic(panic),
+            };
+            let decision = self.policy.decide(&failure, retries);
+            if let Decision::Retry { after } = decision
+                && self.pause(after, parker)
+            {
+                drop_quietly(failure);
+                retries += 1;
+                self.shared.count_retry();
+                continue;
+            }
+            let text = guarded(|| failure.to_string());
+            drop_quietly(failure);
+            self.shared.note_error(text.unwrap_or_else(|panic| format!("an error that panics: {panic}")));
+            if decision == Decision::Stop {
+                self.shared.stop(Stop::Failed);
+            }
+            return Fate::Failed;
+        }
+    }
+
+    /// Hands a result over; the error is the text of a panic.
+    fn gather(&self, number: u64, result: R) -> Result<(), String> {
+        let mut gather = self.gather.lock();
+        guarded(|| {
+            if let Some(gather) = &mut *gather {
+                gather.add(number, result);
+            }
+        })
+    }
+
+    /// Waits before another attempt; whether there should be one.
+    fn pause(&self, after: Duration, parker: &Parker) -> bool {
+        let due = self.clock.now().checked_add(after);
+        while self.shared.goes_on() {
+            if due.is_some_and(|due| self.clock.now() >= due) {
+                return true;
+            }
+            self.clock.park(parker, due);
+        }
+        false
+    }
+
+    /// So many workers leave, the last of whom tells the end.
+    pub(super) fn depart(&self, workers: usize) {
+        if !self.shared.dismiss(workers) {
+            return;
+        }
+        drop_each(self.shared.clear());
+        let gather = self.gather.lock().take();
+        let results = gather.and_then(|gather| guarded(|| gather.finish()).ok());
+        let (summary, report): (_, Option<Report>) = self.shared.end();
+        // Before whoever waits is told, so that it is there by then.
+        report.into_iter().for_each(|report| report(&summary));
+        results.into_iter().for_each(|results| self.slot.tell(Final { summary: summary.clone(), results }));
+    }
+}
+
+/// Starts the thread that sends what a source makes.
+pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Source<T>) -> io::Result<()> {
+    let (shared, sender) = (Arc::clone(shared), Sender::new(shared));
+    sync::spawn(THREAD, None, move || {
+        let (parker, bell) = Parker::new();
+        shared.hang_up(&bell);
+        let clock = shared.lock().clock.clone();
+        let is_wanted = || shared.is_wanted();
+        let seat = Seat { clock: &clock, parker: &parker, bell: &bell, is_wanted: &is_wanted };
+        while shared.is_wanted() {
+            match guarded(|| source(&seat)) {
+                Ok(Some(item)) => drop_quietly(sender.send(item)),
+                Ok(None) => break,
+                Err(panic) => {
+                    shared.note_broken_source(&panic);
+                    break;
+                }
+            }
+        }
+        drop_quietly(source);
+        drop(sender);
+    })
+    .map(drop)
+}

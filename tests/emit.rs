@@ -1,0 +1,797 @@
+//! Tasks: one suite over all strategies, then what each of them promises alone.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::time::Duration;
+
+use forebay::emit::{
+    self, CancelToken, Chain, Decision, EmitError, ErrorPolicy, Failure, Final, Gather, SendRefusal,
+    Strategy, Summary, Task, TaskOutcome,
+};
+use forebay::sink::MemorySink;
+use forebay::{Collector, ConfigError, ManualClock, Record};
+use support::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Every strategy, and how many handlers it begins with.
+fn strategies() -> [(Strategy, u64); 7] {
+    let window = Duration::from_millis(1);
+    [
+        (Strategy::Serial, 1),
+        (Strategy::Parallel { workers: 1, rate_limit: None }, 1),
+        (Strategy::Parallel { workers: 4, rate_limit: None }, 4),
+        (Strategy::Parallel { workers: 3, rate_limit: Some(1_000_000) }, 3),
+        (Strategy::Batched { size: 3, max_delay: Duration::ZERO }, 1),
+        (Strategy::Batched { size: 64, max_delay: Duration::from_millis(1) }, 1),
+        (Strategy::Adaptive { min: 1, max: 4, window }, 1),
+    ]
+}
+
+/// Counts the items that it made, and those that were dropped; an item that is dropped twice is one too many.
+#[derive(Debug, Clone, Default)]
+struct Ledger(Arc<[AtomicU64; 2]>);
+
+#[derive(Debug)]
+struct Item {
+    number: u64,
+    ledger: Ledger,
+}
+
+impl Ledger {
+    fn item(&self, number: u64) -> Item {
+        self.0[0].fetch_add(1, Ordering::SeqCst);
+        Item { number, ledger: self.clone() }
+    }
+
+    fn items(&self, count: u64) -> impl Iterator<Item = Item> + Send + use<> {
+        let ledger = self.clone();
+        (0..count).map(move |number| ledger.item(number))
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.0[0].load(Ordering::SeqCst), self.0[1].load(Ordering::SeqCst))
+    }
+
+    /// Items may be in the hands of a source that a cancelled task does not wait for.
+    #[track_caller]
+    fn balances(&self) {
+        until("every item is dropped", || self.counts().0 == self.counts().1);
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        self.ledger.0[1].fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[track_caller]
+fn over(task: Task<impl std::fmt::Debug>) -> Summary {
+    end(task).summary
+}
+
+/// Waits, but not for ever, and checks the law.
+#[track_caller]
+fn end<O: std::fmt::Debug>(task: Task<O>) -> Final<O> {
+    let end = task.wait_timeout(LONG).unwrap_or_else(|task| panic!("it never ends: {task:?}"));
+    end.summary.check_law(end.summary.sent).unwrap();
+    assert_eq!(end.summary.left, 0);
+    end
+}
+
+/// A task that tells its end to a collector, and what that got.
+fn observed() -> (Collector, MemorySink) {
+    let memory = MemorySink::new();
+    let collector = Collector::builder().sink(memory.clone()).start().unwrap();
+    (collector, memory)
+}
+
+/// The outcome and the counts of the one final event.
+#[track_caller]
+fn final_event(collector: &Collector, memory: &MemorySink) -> (String, [i64; 5]) {
+    let _ = collector.flush().unwrap();
+    let events = memory.events();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0].name(), "test.task.finished");
+    let fields = events[0].value().as_fields().unwrap();
+    let count = |name: &str| fields.get(name).unwrap().as_i64().unwrap();
+    let counts = ["sent", "handled", "failed", "cancelled", "left"].map(count);
+    assert_eq!(counts[0], counts[1..].iter().sum::<i64>(), "the law");
+    (fields.get("outcome").unwrap().as_str().unwrap().to_owned(), counts)
+}
+
+#[test]
+fn every_item_is_handled_once_and_dropped_once() {
+    for (strategy, _) in strategies() {
+        let (ledger, (collector, memory)) = (Ledger::default(), observed());
+        let chain = emit::from_iter(ledger.items(500)).capacity(7).strategy(strategy);
+        let task = chain
+            .report_to(&collector, "test.task.finished")
+            .map(|item| item.number)
+            .gather(Gather::ordered())
+            .start();
+        let end = end(task.unwrap());
+        assert_eq!(ledger.counts(), (500, 500), "{strategy:?}: all are dropped before the end is told");
+        assert!(end.results.into_iter().eq(0..500), "{strategy:?}");
+        let Summary { outcome, handled, .. } = end.summary;
+        assert_eq!((outcome, handled), (TaskOutcome::Completed, 500), "{strategy:?}");
+        assert_eq!(final_event(&collector, &memory), ("completed".to_owned(), [500, 500, 0, 0, 0]));
+    }
+}
+
+#[test]
+fn failures_and_panics_fail_their_item_alone() {
+    hush();
+    for (strategy, _) in strategies() {
+        let ledger = Ledger::default();
+        let work = |item: &Item| match item.number % 10 {
+            3 => Err("three"),
+            7 => panic!("on purpose"),
+            _ => Ok(item.number),
+        };
+        let chain = emit::from_iter(ledger.items(100)).strategy(strategy);
+        let end = end(chain.try_map(work).gather(Gather::list()).start().unwrap());
+        let Summary { outcome, sent, handled, failed, .. } = end.summary;
+        assert_eq!((outcome, sent, handled, failed), (TaskOutcome::Completed, 100, 80, 20), "{strategy:?}");
+        let error = end.summary.first_error.unwrap();
+        assert!(["three", "the handler panicked: on purpose"].contains(&&*error), "{error}");
+        assert_eq!((end.results.len(), ledger.counts()), (80, (100, 100)));
+    }
+}
+
+#[test]
+fn the_first_failure_stops_the_task_if_the_policy_says_so() {
+    for (strategy, workers) in strategies() {
+        let (ledger, (collector, memory)) = (Ledger::default(), observed());
+        let task = emit::from_iter(ledger.items(1000))
+            .strategy(strategy)
+            .on_error(ErrorPolicy::StopOnFirst)
+            .report_to(&collector, "test.task.finished")
+            .try_map(|item| if item.number == 5 { Err("five") } else { Ok(()) });
+        let summary = over(task.start().unwrap());
+        assert_eq!((summary.outcome, summary.failed), (TaskOutcome::Failed, 1), "{strategy:?}");
+        assert_eq!(summary.first_error.as_deref(), Some("five"));
+        assert!(summary.handled >= 5 && (workers > 1 || summary.handled == 5), "{strategy:?}: {summary}");
+        assert_eq!(final_event(&collector, &memory).0, "failed");
+        ledger.balances();
+    }
+}
+
+#[test]
+fn no_handler_starts_after_a_cancel_and_those_that_run_finish() {
+    for (strategy, workers) in strategies() {
+        let (ledger, gate, (collector, memory)) = (Ledger::default(), Gate::closed(), observed());
+        let (token, behind) = (CancelToken::new(), gate.clone());
+        let (sender, chain) = emit::channel(50);
+        (0..50).for_each(|number| sender.send(ledger.item(number)).unwrap());
+        let chain = chain.strategy(strategy).cancel(&token).report_to(&collector, "test.task.finished");
+        let task = chain.map(move |_| behind.pass()).start().unwrap();
+        gate.await_arrivals(workers);
+        token.cancel();
+        let refused = sender.try_send(ledger.item(50)).unwrap_err();
+        assert_eq!((refused.reason, refused.item.number), (SendRefusal::Closed, 50));
+        assert!(!task.is_over() && sender.is_closed());
+        drop(refused);
+        gate.open();
+        let summary = over(task);
+        let Summary { outcome, sent, handled, failed, cancelled, .. } = summary;
+        assert_eq!(outcome, TaskOutcome::Cancelled);
+        assert_eq!((sent, handled, failed, cancelled), (50, workers, 0, 50 - workers), "{strategy:?}");
+        assert_eq!(ledger.counts(), (51, 51));
+        let told = [50, workers as i64, 0, 50 - workers as i64, 0];
+        assert_eq!(final_event(&collector, &memory), ("cancelled".to_owned(), told));
+    }
+}
+
+#[test]
+fn a_task_that_is_cancelled_before_its_start_handles_nothing() {
+    for (strategy, _) in strategies() {
+        let (ledger, token) = (Ledger::default(), CancelToken::new());
+        token.cancel();
+        let chain = emit::from_iter(ledger.items(10)).strategy(strategy).cancel(&token);
+        let summary =
+            over(chain.map(|_| panic!("on purpose")).gather(Gather::<(), _>::count()).start().unwrap());
+        assert_eq!((summary.outcome, summary.handled, summary.failed), (TaskOutcome::Cancelled, 0, 0));
+        ledger.balances();
+    }
+}
+
+#[test]
+fn a_full_channel_makes_senders_wait_until_there_is_room_or_no_hope() {
+    for (strategy, _) in strategies() {
+        let (gate, token) = (Gate::closed(), CancelToken::new());
+        let (sender, chain) = emit::channel(2);
+        // Before the start, and as long as nobody takes it.
+        (0..2).for_each(|number| sender.try_send(number).unwrap());
+        assert_eq!(sender.try_send(2).unwrap_err().reason, SendRefusal::Full);
+        let late = sender.send_timeout(3, Duration::from_millis(1)).unwrap_err();
+        assert_eq!((late.item, late.reason), (3, SendRefusal::Full));
+        std::thread::scope(|scope| {
+            let many = scope.spawn(|| (4..200).try_for_each(|number| sender.send(number)));
+            let behind = gate.clone();
+            let stage = chain.strategy(strategy).cancel(&token).map(move |_| behind.pass());
+            let task = stage.start().unwrap();
+            gate.await_arrivals(1);
+            gate.open();
+            many.join().unwrap().unwrap();
+            until("all are handled", || task.summary().handled == 198);
+            gate.close();
+            // One of them waits for room when the cancel comes, whatever happens to be taken before.
+            let hopeless = scope.spawn(|| (0..20).try_for_each(|number| sender.send(number)));
+            until("the channel is full", || task.summary().sent >= 200);
+            task.cancel();
+            assert_eq!(hopeless.join().unwrap().unwrap_err().reason, SendRefusal::Closed);
+            assert!(!token.is_cancelled(), "a task does not cancel its parent");
+            gate.open();
+            over(task);
+        });
+    }
+}
+
+#[test]
+fn workers_that_sleep_are_woken_by_what_is_sent_and_by_the_end() {
+    for (strategy, _) in strategies() {
+        for round in 0..20 {
+            let (sender, chain) = emit::channel(4);
+            let task = chain.strategy(strategy).map(|_: &u64| ()).start().unwrap();
+            for handled in 1..4 {
+                sender.send(round).unwrap();
+                until_within(SOON, "it is handled", || task.summary().handled == handled);
+            }
+            if round % 2 == 0 {
+                task.cancel()
+            } else {
+                drop(sender)
+            }
+            assert!(task.wait_timeout(SOON).is_ok(), "{strategy:?}");
+        }
+    }
+}
+
+#[test]
+fn an_item_is_tried_again_as_often_as_the_policy_says() {
+    hush();
+    for (strategy, _) in strategies() {
+        for (policy, handled, retries) in [
+            (ErrorPolicy::Continue, 0, 0),
+            (ErrorPolicy::Retry(1), 0, 30),
+            (ErrorPolicy::Retry(2), 30, 60),
+            (ErrorPolicy::Retry(9), 30, 60),
+            (ErrorPolicy::custom(|_, retries| [RETRY, RETRY, Decision::Stop][retries as usize]), 30, 60),
+        ] {
+            let attempts: Arc<Vec<AtomicUsize>> = Arc::new((0..30).map(|_| AtomicUsize::new(0)).collect());
+            let work = move |number: &usize| match attempts[*number].fetch_add(1, Ordering::SeqCst) {
+                0 => Err("once"),
+                1 => panic!("on purpose"),
+                _ => Ok(()),
+            };
+            let chain = emit::from_iter(0..30).strategy(strategy).on_error(policy.clone());
+            let summary = over(chain.try_map(work).start().unwrap());
+            let counts = (summary.handled, summary.failed, summary.retries);
+            assert_eq!(counts, (handled, 30 - handled, retries), "{strategy:?}, {policy:?}");
+            assert_eq!(summary.first_error.is_some(), handled == 0);
+        }
+    }
+}
+
+const RETRY: Decision = Decision::Retry { after: Duration::ZERO };
+
+#[test]
+fn a_handler_that_hangs_holds_up_neither_the_drop_nor_the_final_event() {
+    for (strategy, workers) in strategies() {
+        let (ledger, gate, (collector, memory)) = (Ledger::default(), Gate::closed(), observed());
+        let behind = gate.clone();
+        let task = emit::from_iter(ledger.items(100))
+            .strategy(strategy)
+            .drop_timeout(Duration::from_millis(1))
+            .report_to(&collector, "test.task.finished")
+            .map(move |_| behind.pass())
+            .start()
+            .unwrap();
+        gate.await_arrivals(workers);
+        let task = task.wait_timeout(Duration::from_millis(1)).unwrap_err();
+        drop(task);
+        let (outcome, [sent, handled, failed, cancelled, left]) = final_event(&collector, &memory);
+        assert_eq!((&*outcome, handled, failed), ("cancelled", 0, 0), "{strategy:?}");
+        // A batch hangs with its first.
+        assert!(left >= workers as i64 && sent == cancelled + left, "{strategy:?}: {left} of {sent}");
+        // They end all the same, when they can; nobody tells of it again.
+        gate.open();
+        ledger.balances();
+        collector.stop().unwrap();
+        assert_eq!(memory.len(), 1, "{strategy:?}");
+    }
+}
+
+#[test]
+fn the_final_event_comes_once_also_from_tasks_that_nobody_waits_for() {
+    for (strategy, _) in strategies() {
+        for drop_it in [|task: Task<u64>| task.detach(), |task| drop(task)] {
+            let (ledger, (collector, memory)) = (Ledger::default(), observed());
+            let chain = emit::from_iter(ledger.items(20)).strategy(strategy);
+            drop_it(
+                chain.report_to(&collector, "test.task.finished").map(|item| item.number).start().unwrap(),
+            );
+            ledger.balances();
+            assert!(memory.wait_for(1, LONG), "{strategy:?}");
+            collector.stop().unwrap();
+            final_event_after_stop(&memory);
+        }
+    }
+}
+
+#[track_caller]
+fn final_event_after_stop(memory: &MemorySink) {
+    let names: Vec<_> = memory.events().iter().map(|event| event.name().to_owned()).collect();
+    assert_eq!(names, ["test.task.finished"]);
+}
+
+#[test]
+fn results_come_one_by_one_and_wait_for_their_reader() {
+    for (strategy, _) in strategies() {
+        let (ledger, begun) = (Ledger::default(), Arc::new(AtomicU64::new(0)));
+        let counter = begun.clone();
+        let stage = emit::from_iter(ledger.items(2_000)).capacity(3).strategy(strategy).map(move |item| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            item.number
+        });
+        let results = stage.results().unwrap();
+        let mut numbers = Vec::new();
+        while let Some(number) = results.recv() {
+            numbers.push(number);
+            // Those taken, those held, one a worker.
+            assert!(begun.load(Ordering::SeqCst) <= numbers.len() as u64 + 3 + 4, "{strategy:?}");
+        }
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..2_000));
+        assert_eq!(over(results.into_task()).handled, 2_000);
+        ledger.balances();
+    }
+}
+
+#[test]
+fn results_that_are_dropped_cancel_their_task_although_handlers_wait_for_room() {
+    for (strategy, _) in strategies() {
+        let (ledger, (collector, memory)) = (Ledger::default(), observed());
+        let chain = emit::from_iter(ledger.items(1_000)).capacity(1).strategy(strategy);
+        let stage =
+            chain.drop_timeout(LONG).report_to(&collector, "test.task.finished").map(|item| item.number);
+        let results = stage.results().unwrap();
+        assert!(results.recv().is_some());
+        drop(results);
+        let (outcome, counts) = final_event(&collector, &memory);
+        assert_eq!((&*outcome, counts[4]), ("cancelled", 0), "{strategy:?}");
+        ledger.balances();
+    }
+}
+
+#[test]
+fn a_source_that_panics_fails_the_task_behind_what_it_has_sent() {
+    hush();
+    for (strategy, _) in strategies() {
+        let ledger = Ledger::default();
+        let items = ledger.items(40).inspect(|item| assert_ne_on_purpose(item.number, 30));
+        let summary =
+            over(emit::from_iter(items).strategy(strategy).map(|item| item.number).start().unwrap());
+        assert_eq!((summary.outcome, summary.handled), (TaskOutcome::Failed, 30), "{strategy:?}");
+        assert_eq!(summary.first_error.as_deref(), Some("the source panicked: on purpose"));
+        ledger.balances();
+    }
+}
+
+fn assert_ne_on_purpose(number: u64, bad: u64) {
+    if number == bad {
+        panic!("on purpose");
+    }
+}
+
+#[test]
+fn what_gathers_may_panic_and_fails_the_item() {
+    hush();
+    for (strategy, _) in strategies() {
+        let add = |sum: &mut u64, number| {
+            assert_ne_on_purpose(number, 4);
+            *sum += number;
+        };
+        let chain = emit::from_iter(0..10).strategy(strategy).on_error(ErrorPolicy::Retry(3));
+        let end = end(chain.map(|number| *number).gather(Gather::fold(0, add)).start().unwrap());
+        assert_eq!((end.results, end.summary.handled, end.summary.failed), (41, 9, 1), "{strategy:?}");
+        assert_eq!(end.summary.retries, 0, "its handler has done its work");
+        assert_eq!(end.summary.first_error.as_deref(), Some("the gathering panicked: on purpose"));
+    }
+}
+
+#[test]
+fn a_handler_that_sends_into_its_own_full_channel_is_refused_instead_of_waiting_for_itself() {
+    for (strategy, _) in strategies() {
+        let (sender, chain) = emit::channel(1);
+        sender.send(0).unwrap();
+        let own = Mutex::new(Some(sender));
+        let task = chain.strategy(strategy).try_map(move |_: &u64| {
+            let Some(own) = own.lock().unwrap().take() else { return Ok(()) };
+            own.send(1)?;
+            while own.send(2).is_ok() {}
+            own.send(3)
+        });
+        let summary = over(task.start().unwrap());
+        // Others may have made room meanwhile; on one thread nobody can.
+        assert!(summary.handled + summary.failed >= 2, "{strategy:?}: {summary}");
+        assert_eq!(summary.outcome, TaskOutcome::Completed);
+    }
+}
+
+#[test]
+fn a_task_that_its_own_handler_drops_does_not_wait_for_itself() {
+    for (strategy, _) in strategies() {
+        let (collector, memory) = observed();
+        let own: Arc<Mutex<Option<Task<u64>>>> = Arc::default();
+        let (sender, chain) = emit::channel(1);
+        let chain = chain.strategy(strategy).drop_timeout(LONG + LONG);
+        let inside = own.clone();
+        let stage = chain.report_to(&collector, "test.task.finished").map(move |_: &()| {
+            let task = inside.lock().unwrap().take();
+            drop(task);
+        });
+        *own.lock().unwrap() = Some(stage.start().unwrap());
+        sender.send(()).unwrap();
+        assert!(memory.wait_for(1, LONG), "{strategy:?}");
+        assert_eq!(final_event(&collector, &memory), ("cancelled".to_owned(), [1, 0, 0, 0, 1]));
+    }
+}
+
+#[test]
+fn settings_that_make_no_sense_are_errors_that_name_them() {
+    let window = Duration::from_secs(1);
+    let chain = || emit::from_iter([0_u64]);
+    let (collector, memory) = observed();
+    let cases: Vec<(Chain<u64>, &str)> = vec![
+        (chain().capacity(0), "emit.capacity is 0, allowed is 1 or more"),
+        (
+            chain().strategy(Strategy::Parallel { workers: 0, rate_limit: None }),
+            "emit.strategy.workers is 0, allowed is 1 to 1024",
+        ),
+        (
+            chain().strategy(Strategy::Parallel { workers: 1025, rate_limit: None }),
+            "emit.strategy.workers is 1025, allowed is 1 to 1024",
+        ),
+        (
+            chain().strategy(Strategy::Parallel { workers: 1, rate_limit: Some(0) }),
+            "emit.strategy.rate_limit is 0, allowed is 1 or more",
+        ),
+        (
+            chain().strategy(Strategy::Batched { size: 0, max_delay: window }),
+            "emit.strategy.size is 0, allowed is 1 or more",
+        ),
+        (
+            chain().strategy(Strategy::Adaptive { min: 0, max: 4, window }),
+            "emit.strategy.min is 0, allowed is 1 to 1024",
+        ),
+        (
+            chain().strategy(Strategy::Adaptive { min: 4, max: 3, window }),
+            "emit.strategy.max is 3, allowed is emit.strategy.min to 1024",
+        ),
+        (
+            chain().strategy(Strategy::Adaptive { min: 1, max: 3, window: Duration::ZERO }),
+            "emit.strategy.window is 0ns, allowed is more than zero",
+        ),
+        (emit::interval(Duration::ZERO), "emit.interval is 0ns, allowed is more than zero"),
+    ];
+    let names =
+        ["", "task", "Task.finished", "task..finished", ".task", "task.", "task finished.x", "täsk.x"];
+    let name = |name: &'static str| {
+        let allowed = "two or more words of a-z, 0-9 and _, joined by dots";
+        let text = format!("emit.report_to is {name:?}, allowed is {allowed}");
+        (chain().report_to(&collector, name), text)
+    };
+    let cases = cases.into_iter().map(|(chain, text)| (chain, text.to_owned()));
+    for (chain, text) in cases.chain(names.map(name)) {
+        match chain.map(|number| *number).start() {
+            Err(error @ EmitError::Config(ConfigError::Invalid { .. })) => {
+                assert_eq!(error.to_string(), text)
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    collector.stop().unwrap();
+    assert!(memory.is_empty(), "nothing was started, nothing has ended");
+}
+
+#[test]
+fn what_was_sent_into_a_chain_that_never_starts_is_dropped_and_senders_are_refused() {
+    let ledger = Ledger::default();
+    let (sender, chain) = emit::channel(2);
+    sender.send(ledger.item(0)).unwrap();
+    let refused = |sender: &emit::Sender<Item>| sender.send(ledger.item(1)).unwrap_err().reason;
+    drop(chain);
+    assert_eq!((refused(&sender), ledger.counts()), (SendRefusal::Closed, (2, 2)));
+    let (sender, chain) = emit::channel(0);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| (0..3).try_for_each(|number| sender.send(ledger.item(number))));
+        assert!(chain.map(|item| item.number).start().is_err());
+        assert_eq!(waiting.join().unwrap().unwrap_err().reason, SendRefusal::Closed);
+    });
+    ledger.balances();
+}
+
+#[test]
+fn serial_and_batched_keep_the_order_of_sending() {
+    for (strategy, workers) in strategies() {
+        if let Strategy::Adaptive { .. } | Strategy::Parallel { .. } = strategy {
+            assert!(workers >= 1);
+            continue;
+        }
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let inside = seen.clone();
+        let chain = emit::from_iter(0..300).strategy(strategy);
+        let end = end(chain.map(move |number| inside.lock().unwrap().push(*number)).start().unwrap());
+        assert_eq!(end.results, 300);
+        assert!(seen.lock().unwrap().iter().copied().eq(0..300), "{strategy:?}");
+    }
+}
+
+#[test]
+fn parallel_handlers_run_side_by_side_on_threads_of_their_name() {
+    let meeting = Barrier::new(4);
+    let stage = emit::from_iter(0..40).strategy(Strategy::Parallel { workers: 4, rate_limit: None });
+    let stage = stage.map(move |_| {
+        meeting.wait();
+        std::thread::current().name().map(str::to_owned)
+    });
+    let end = end(stage.gather(Gather::by_key(Clone::clone)).start().unwrap());
+    assert_eq!(end.results.keys().collect::<Vec<_>>(), [&Some("forebay-emit".to_owned())]);
+}
+
+#[test]
+fn an_adaptive_task_hires_workers_while_that_pays() {
+    let window = Duration::from_millis(5);
+    let stage = emit::from_fn(|| Some(())).strategy(Strategy::Adaptive { min: 1, max: 16, window });
+    // They wait: sixteen do sixteen times as much.
+    let task = stage.map(|()| std::thread::sleep(Duration::from_millis(1))).start().unwrap();
+    until("it has hired", || task.summary().workers >= 4);
+    task.cancel();
+    over(task);
+}
+
+#[test]
+fn a_rate_limit_lets_a_second_s_worth_through_and_then_goes_by_the_clock() {
+    let clock = ManualClock::new();
+    let strategy = Strategy::Parallel { workers: 2, rate_limit: Some(10) };
+    let task = emit::from_iter(0..15).strategy(strategy).manual_clock(&clock).map(|_| ()).start().unwrap();
+    until("the first second's worth is handled", || task.summary().handled == 10);
+    for handled in 11..=15 {
+        clock.advance(Duration::from_millis(99));
+        // A tenth of a second is not over: whoever looks now may not take it.
+        assert_eq!(task.summary().handled, handled - 1);
+        clock.advance(Duration::from_millis(1));
+        until("one more is handled", || task.summary().handled == handled);
+    }
+    over(task);
+}
+
+#[test]
+fn a_batch_is_handled_when_it_is_full_or_late_or_the_last() {
+    let clock = ManualClock::new();
+    let (sender, chain) = emit::channel(100);
+    let strategy = Strategy::Batched { size: 4, max_delay: HOUR };
+    let chain = chain.strategy(strategy).manual_clock(&clock);
+    let batches = chain.map_batch(|items: &[u32]| Ok::<_, EmitError>(items.to_vec())).results().unwrap();
+    (0..9).for_each(|number| sender.send(number).unwrap());
+    assert_eq!([batches.recv().unwrap(), batches.recv().unwrap()], [[0, 1, 2, 3], [4, 5, 6, 7]]);
+    until("both are settled", || batches.task().summary().handled == 8);
+    clock.advance(HOUR - Duration::from_nanos(1));
+    assert_eq!((batches.task().summary().handled, batches.task().summary().left), (8, 1));
+    clock.advance(Duration::from_nanos(1));
+    assert_eq!(batches.recv().unwrap(), [8]);
+    (9..11).for_each(|number| sender.send(number).unwrap());
+    drop(sender);
+    assert_eq!(batches.recv().unwrap(), [9, 10]);
+    assert_eq!(batches.recv(), None);
+    assert_eq!(over(batches.into_task()).handled, 11);
+}
+
+#[test]
+fn a_channel_smaller_than_a_batch_fills_no_batch_and_stops_nobody() {
+    let strategy = Strategy::Batched { size: 100, max_delay: HOUR };
+    let stage = emit::from_iter(0..10).capacity(3).strategy(strategy);
+    let stage = stage.map_batch(|items| Ok::<_, EmitError>(items.len())).gather(Gather::list());
+    assert_eq!(end(stage.start().unwrap()).results, [3, 3, 3, 1]);
+}
+
+#[test]
+fn a_batch_succeeds_or_fails_as_one() {
+    let tries = Arc::new(AtomicU64::new(0));
+    let work = move |items: &[u64]| match (items[0], tries.fetch_add(1, Ordering::SeqCst)) {
+        (0, 0) => Err("once more"),
+        (5, _) => Err("never"),
+        _ => Ok(items.iter().sum::<u64>()),
+    };
+    let strategy = Strategy::Batched { size: 5, max_delay: HOUR };
+    let chain = emit::from_iter(0..15).strategy(strategy).on_error(ErrorPolicy::Retry(1));
+    let end = end(chain.map_batch(work).gather(Gather::list()).start().unwrap());
+    assert_eq!(end.results, [10, 60]);
+    let Summary { handled, failed, retries, .. } = end.summary;
+    assert_eq!((handled, failed, retries), (10, 5, 2));
+}
+
+#[test]
+fn a_retry_waits_by_the_clock_and_not_beyond_a_cancel() {
+    let clock = ManualClock::new();
+    let policy = ErrorPolicy::custom(|failure, retries| match failure {
+        Failure::Error(_) if retries < 3 => Decision::Retry { after: HOUR },
+        _ => Decision::Stop,
+    });
+    let tries = Arc::new(Mutex::new(Vec::new()));
+    let (begun, inside) = (tries.clone(), clock.clone());
+    let chain = emit::from_iter([()]).on_error(policy).manual_clock(&clock);
+    let work = move |_: &()| {
+        let mut begun = begun.lock().unwrap();
+        begun.push(inside.elapsed());
+        Err::<(), _>(format!("attempt {}", begun.len()))
+    };
+    let task = chain.try_map(work).start().unwrap();
+    let tried = || tries.lock().unwrap().len();
+    for attempts in 2..=3 {
+        until("it has tried once more", || {
+            clock.advance(HOUR / 10);
+            tried() >= attempts
+        });
+    }
+    task.cancel();
+    let summary = over(task);
+    assert_eq!((summary.outcome, summary.failed, summary.retries), (TaskOutcome::Cancelled, 1, 2));
+    assert_eq!((summary.first_error.as_deref(), tried()), (Some("attempt 3"), 3));
+    let tries = tries.lock().unwrap();
+    assert!(tries.windows(2).all(|pair| pair[1] - pair[0] >= HOUR), "{tries:?}");
+}
+
+#[test]
+fn results_are_gathered_in_every_way() {
+    let squares = || emit::from_iter(0..6_u64).map(|number| number * number);
+    assert_eq!(squares().run().unwrap().results, 6);
+    assert_eq!(squares().gather(Gather::count()).run().unwrap().results, 6);
+    assert_eq!(squares().gather(Gather::list()).run().unwrap().results, [0, 1, 4, 9, 16, 25]);
+    assert_eq!(squares().gather(Gather::last(2)).run().unwrap().results, [16, 25]);
+    assert!(squares().gather(Gather::last(0)).run().unwrap().results.is_empty());
+    assert_eq!(squares().gather(Gather::fold(1, |sum, square| *sum += square)).run().unwrap().results, 56);
+    let by_parity = squares().gather(Gather::by_key(|square| square % 2)).run().unwrap().results;
+    assert_eq!((&by_parity[&0][..], &by_parity[&1][..]), (&[0, 4, 16][..], &[1, 9, 25][..]));
+    // By the order of sending, although the first of two ends last.
+    let (first, last) = mpsc::channel();
+    let last = Mutex::new(last);
+    let stage = emit::from_iter(0..2).strategy(Strategy::Parallel { workers: 2, rate_limit: None });
+    let stage = stage.map(move |number| {
+        if *number == 0 {
+            last.lock().unwrap().recv().unwrap()
+        } else {
+            first.send(()).unwrap()
+        };
+        *number
+    });
+    assert_eq!(end(stage.gather(Gather::ordered()).start().unwrap()).results, [0, 1]);
+}
+
+#[test]
+fn an_interval_goes_by_the_clock_and_leaves_out_what_is_missed() {
+    let clock = ManualClock::new();
+    let chain = emit::interval(HOUR).take(4).manual_clock(&clock);
+    let ticks = chain.map(|tick| *tick).results().unwrap();
+    assert_eq!(ticks.recv(), Some(0));
+    for tick in 1..3 {
+        assert_eq!(ticks.task().summary().sent, tick);
+        clock.advance(HOUR);
+        assert_eq!(ticks.recv(), Some(tick));
+    }
+    clock.advance(HOUR * 5);
+    assert_eq!((ticks.recv(), ticks.recv()), (Some(7), None));
+    assert_eq!(over(ticks.into_task()).outcome, TaskOutcome::Completed);
+    let endless = emit::interval(HOUR).manual_clock(&clock).map(|_| ()).start().unwrap();
+    until("the first tick is handled", || endless.summary().handled == 1);
+    endless.cancel();
+    assert_eq!(over(endless).outcome, TaskOutcome::Cancelled);
+}
+
+#[test]
+fn receivers_and_subscriptions_are_sources() {
+    let (sender, receiver) = mpsc::channel();
+    let task =
+        emit::from_receiver(receiver).map(|number: &u64| *number).gather(Gather::list()).start().unwrap();
+    (0..3).for_each(|number| sender.send(number).unwrap());
+    drop(sender);
+    assert_eq!(end(task).results, [0, 1, 2]);
+
+    let collector = Collector::builder().start().unwrap();
+    let steps = |name: &str| {
+        let subscription = collector.subscribe(name).unwrap();
+        emit::from_subscription(subscription).map(Record::get_step).gather(Gather::list()).start().unwrap()
+    };
+    let (all, endless) = (steps("train.*"), steps("other"));
+    (0..3).for_each(|step| _ = collector.collect(Record::scalar("train.loss", 0.5).step(step)));
+    let _ = collector.flush().unwrap();
+    // Its source sleeps, and is woken by the cancel: then its subscription is gone with the next batch.
+    assert_eq!(collector.sinks().len(), 2);
+    endless.cancel();
+    assert_eq!(end(endless).summary.outcome, TaskOutcome::Cancelled);
+    until("its subscription is gone", || {
+        collector.collect(Record::new("other"));
+        let _ = collector.flush().unwrap();
+        collector.sinks().len() == 1
+    });
+    collector.stop().unwrap();
+    drop(collector);
+    assert_eq!(end(all).results, [Some(0), Some(1), Some(2)]);
+}
+
+#[test]
+fn a_token_cancels_its_children_and_not_its_parent() {
+    let root = CancelToken::new();
+    let (left, right) = (root.child(), root.child());
+    let leaf = left.child();
+    left.cancel();
+    left.cancel();
+    assert!(left.is_cancelled() && leaf.is_cancelled() && !root.is_cancelled() && !right.is_cancelled());
+    root.cancel();
+    assert!(right.is_cancelled() && right.child().is_cancelled());
+}
+
+#[test]
+fn a_summary_tells_the_law_and_when_it_is_broken() {
+    let mut summary = emit::from_iter(0..3).map(|_| ()).run().unwrap().summary;
+    assert_eq!(summary.to_string(), "completed: 3 sent = 3 handled + 0 failed + 0 cancelled + 0 left");
+    assert!(summary.check_law(3).is_ok() && summary.check_law(4).is_err());
+    summary.failed = 1;
+    assert!(summary.check_law(3).is_err());
+}
+
+#[cfg(feature = "futures")]
+mod with_futures {
+    use super::*;
+    use futures::StreamExt;
+    use futures::executor::block_on;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Wake};
+
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_is_a_future_that_is_woken_once_at_its_end() {
+        for (strategy, _) in strategies() {
+            let (gate, bell) = (Gate::closed(), Arc::new(Bell(AtomicUsize::new(0))));
+            let behind = gate.clone();
+            let stage = emit::from_iter(0..5).strategy(strategy).map(move |_| behind.pass());
+            let mut task = pin!(stage.start().unwrap());
+            let waker = bell.clone().into();
+            let mut cx = Context::from_waker(&waker);
+            assert!(task.as_mut().poll(&mut cx).is_pending() && task.as_mut().poll(&mut cx).is_pending());
+            gate.await_arrivals(1);
+            assert_eq!(bell.0.load(Ordering::SeqCst), 0);
+            gate.open();
+            until("it is woken", || bell.0.load(Ordering::SeqCst) == 1);
+            let Poll::Ready(end) = task.as_mut().poll(&mut cx) else { panic!("it was woken too early") };
+            assert_eq!(end.results, 5);
+            assert!(task.as_mut().poll(&mut cx).is_pending(), "polled again after its end");
+        }
+    }
+
+    #[test]
+    fn results_are_a_stream() {
+        for (strategy, _) in strategies() {
+            let stage = emit::from_iter(0..100_u64).capacity(2).strategy(strategy).map(|number| *number);
+            let mut numbers: Vec<_> = block_on(stage.results().unwrap().collect());
+            numbers.sort_unstable();
+            assert!(numbers.into_iter().eq(0..100), "{strategy:?}");
+            let end = block_on(emit::from_iter(0..100_u64).strategy(strategy).map(|_| ()).start().unwrap());
+            assert_eq!(end.results, 100);
+        }
+    }
+}
