@@ -2,10 +2,12 @@
 
 pub mod catalog;
 mod json;
+mod mark;
 mod name;
 mod record;
 mod value;
 
+pub(crate) use mark::{Mark, Progress, Ticket};
 pub use name::Name;
 pub use record::{Extra, Record};
 pub use value::{Fields, Histogram, HistogramError, Image, ImageFormat, Text, Value};

@@ -80,6 +80,8 @@ pub use futures::{CollectAsync, CollectSink, CollectSinkError, FlushAsync};
 #[cfg(feature = "tensorboard")]
 pub mod tfevents;
 
+pub mod bus;
+
 mod global;
 pub use global::{AlreadyInitialized, get_or_init, global, init, scoped};
 

@@ -1,4 +1,4 @@
-//! What only Unix has: `fork`, and a last word at the end of the process. Elsewhere, and under the model checker, this
+//! What only Unix has: `fork`, a last word at the end of the process, and how full a disk is. Elsewhere, and under the model checker, this
 //! file does nothing.
 //!
 //! A forked child has one thread. The worker is not there, a lock may be held by a thread that is not
@@ -10,13 +10,17 @@
 //! The sinks are the parent's: the child never calls nor drops them, so nothing there can write, or write again,
 //! what the parent had collected.
 
-pub(crate) use imp::{ForkWatch, at_exit, watch_forks};
+pub(crate) use imp::{ForkWatch, at_exit, disk_usage, watch_forks};
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
 pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 
 #[cfg(all(unix, not(forebay_loom)))]
 mod imp {
     #![allow(unsafe_code)]
+
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
 
     #[cfg(feature = "signals")]
     use crate::sync::PlainBool;
@@ -130,6 +134,21 @@ mod imp {
         unsafe { libc::atexit(last_word) };
     }
 
+    /// How many bytes are taken on the file system of `path`, and how many are left for us.
+    pub(crate) fn disk_usage(path: &Path) -> Option<(u64, u64)> {
+        let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+        // SAFETY: the path ends with a zero, and outlives the call, which writes into a structure of ours, for which
+        // zeros are a value like others.
+        let stats = unsafe {
+            let mut stats: libc::statvfs = std::mem::zeroed();
+            (libc::statvfs(path.as_ptr(), &raw mut stats) == 0).then_some(stats)?
+        };
+        #[allow(clippy::unnecessary_cast, reason = "of other sizes elsewhere")]
+        let (block, all, free, ours) =
+            (stats.f_frsize as u64, stats.f_blocks as u64, stats.f_bfree as u64, stats.f_bavail as u64);
+        Some((all.saturating_sub(free).saturating_mul(block), ours.saturating_mul(block)))
+    }
+
     /// Runs in the child, right after the fork.
     extern "C" fn orphan_all() {
         let mut link = &FIRST;
@@ -182,4 +201,8 @@ mod imp {
     }
 
     pub(crate) fn at_exit(_: extern "C" fn()) {}
+
+    pub(crate) fn disk_usage(_: &std::path::Path) -> Option<(u64, u64)> {
+        None
+    }
 }

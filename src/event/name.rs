@@ -47,6 +47,13 @@ impl Name {
     }
 }
 
+impl Default for Name {
+    /// The empty name.
+    fn default() -> Self {
+        Self::from_static("")
+    }
+}
+
 impl From<&'static str> for Name {
     fn from(name: &'static str) -> Self {
         Self::from_static(name)

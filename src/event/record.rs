@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Event, Fields, Histogram, Image, Name, Priority, Text, Value};
+use super::{Event, Fields, Histogram, Image, Mark, Name, Priority, Text, Value};
 use crate::clock;
 
 /// A named value at a moment, with a step, a priority and, rarely, more.
@@ -68,6 +68,8 @@ pub struct Extra {
     pub metadata: Fields,
     /// Labels.
     pub tags: Vec<Name>,
+    /// What a bus keeps with it on its way.
+    pub(crate) mark: Option<Mark>,
 }
 
 impl Extra {
@@ -76,7 +78,8 @@ impl Extra {
         let texts = [&self.source, &self.correlation_id, &self.session_id];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
         let tags: usize = self.tags.iter().map(|tag| size_of::<Name>() + tag.heap_size()).sum();
-        size_of::<Self>() + texts + self.metadata.heap_size() + tags
+        let mark = self.mark.as_ref().map_or(0, Mark::heap_size);
+        size_of::<Self>() + texts + self.metadata.heap_size() + tags + mark
     }
 }
 
@@ -279,6 +282,16 @@ impl Record {
     /// The same, to be changed; made if the record has none.
     pub fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// Its name, to be shared.
+    pub(crate) fn shared_name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What a bus keeps with it, if it came by one.
+    pub(crate) fn mark(&self) -> Option<&Mark> {
+        self.extra.as_ref()?.mark.as_ref()
     }
 }
 

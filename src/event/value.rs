@@ -133,6 +133,7 @@ macro_rules! value_from {
 }
 
 value_from! {
+    () => |_nothing| Value::Empty;
     f64 => |value| Value::Scalar(value);
     f32 => |value| Value::Scalar(value.into());
     i64 => |value| Value::Integer(value);

@@ -117,6 +117,31 @@ impl<E> DeadLetters<E> {
     }
 }
 
+/// For the bus, whose handlers are what sinks are here.
+impl<E> DeadLetters<E> {
+    /// A number under which letters are put in and taken out.
+    pub(crate) fn new_owner() -> u64 {
+        NEXT_ID.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Puts letters in, behind the others; what is forgotten for them ends here, without the lock.
+    pub(crate) fn keep(&self, owner: u64, letters: Vec<DeadLetter<E>>) {
+        let letters = letters.into_iter().map(|letter| Kept { letter, owner, is_due: false }).collect();
+        let forgotten = self.shared.lock().put(letters);
+        end_all(forgotten);
+    }
+
+    /// Takes those out that may be offered again now.
+    pub(crate) fn take_due(&self, owner: u64) -> Vec<DeadLetter<E>> {
+        self.shared.lock().take_due(owner).into_iter().map(|kept| kept.letter).collect()
+    }
+
+    /// Whether some are to be offered again.
+    pub(crate) fn has_due(&self) -> bool {
+        self.shared.lock().letters.iter().any(|kept| kept.is_due)
+    }
+}
+
 /// The most letters that are offered again at once.
 const AT_ONCE: usize = 100;
 

@@ -93,7 +93,7 @@ impl RetryPolicy {
     }
 
     /// The same with jitter.
-    fn next_delay(&self, retry: u32) -> Option<Duration> {
+    pub(crate) fn next_delay(&self, retry: u32) -> Option<Duration> {
         let delay = self.delay(retry)?;
         let part = 1.0 + self.jitter * (2.0 * fastrand::f64() - 1.0);
         let nanos = (delay.as_nanos() as f64 * part).min(self.cap.as_nanos() as f64);

@@ -1,0 +1,453 @@
+//! Events that set something off: a bus calls handlers, by name, pattern or type, on worker threads of its own.
+//!
+//! It is built on a [`Collector`]: emitting is a push into its rings, whose bounds, priorities, overflow policy, gate and
+//! account hold for the bus. Behind them every event goes to a history, to whatever sinks there are, and to its handlers.
+//!
+//! ```
+//! use forebay::Fields;
+//! use forebay::bus::Bus;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bus = Bus::new()?;
+//! let emitter = bus.emitter();
+//! let best = bus.on("training.epoch_completed", move |event| {
+//!     let loss = event.value().as_fields().and_then(|fields| fields.get("val_loss")?.as_f64());
+//!     if loss.is_some_and(|loss| loss < 0.2) {
+//!         // Derived from the event at hand.
+//!         let _ = emitter.emit("training.new_best_model", loss);
+//!     }
+//! })?;
+//! bus.emit("training.epoch_completed", Fields::new().with("epoch", 5).with("val_loss", 0.15))?;
+//! bus.flush()?;
+//! assert_eq!(bus.query(&forebay::history::EventQuery::new().name("training.new_*"))?.len(), 1);
+//! drop(best);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `docs/bus.md` in the repository tells what is delivered when, in which order, and what happens on bad days.
+
+mod builder;
+mod chores;
+mod config;
+mod context;
+mod crew;
+mod dispatch;
+mod emit;
+mod engine;
+mod filter;
+mod foreman;
+mod handler;
+mod mailbox;
+mod plugin;
+mod report;
+mod scaling;
+mod settle;
+mod sinks;
+mod stats;
+mod subscription;
+mod table;
+mod tally;
+mod timers;
+pub mod watch;
+
+pub use builder::BusBuilder;
+pub use config::{BusConfig, Mode};
+pub use context::{CorrelationScope, correlate};
+pub use emit::{Calls, EmitError, EmitOptions, EventId, Receipt, SyncReceipt};
+pub use filter::Filter;
+pub use handler::{Delivery, Handled, Handler, HandlerError, Topics};
+pub use plugin::{Plugin, PluginError, Plugins, Wiring};
+pub use scaling::{ScaleError, Scaling};
+pub use stats::{
+    Alert, AlertKind, BusHealth, BusReport, BusStats, BusStopError, HandlerStats, Metrics, QueueMetrics,
+    RetryMetrics, WorkerStats,
+};
+pub use subscription::{SubscribeError, Subscription, SubscriptionId};
+
+use std::any::Any;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::collector::Collector;
+use crate::error::{FlushError, StartError};
+use crate::event::Record;
+use crate::history::{EventQuery, History, HistoryError};
+use crate::sink::DeadLetters;
+use crate::stats::Count;
+use crate::sync::{Arc, Mutex, PlainU64, Weak};
+use crate::wake::{State, deadline_in};
+use engine::Engine;
+use foreman::Estate;
+use sinks::InlineSinks;
+
+/// A bus: hand a clone to everybody who emits or subscribes.
+///
+/// When the last handle is dropped, the bus is stopped with a short deadline (`drop_timeout` of
+/// [`Config`](crate::Config)); call [`stop`](Self::stop) to learn how that went. A handler that holds a handle keeps its
+/// bus alive: give it an [`Emitter`] instead.
+pub struct Bus {
+    shared: Arc<Shared>,
+    /// Held by handles alone: its drop is the drop of the last handle.
+    _owner: Arc<Owner>,
+}
+
+/// A way to emit that does not keep the bus alive: for handlers. Made by [`Bus::emitter`].
+#[derive(Debug, Clone)]
+pub struct Emitter(Weak<Shared>);
+
+/// The number of a filter. Never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FilterId(u64);
+
+/// How many events can be asked for without a journal.
+const RECENT: usize = 1_000;
+
+/// What handles share.
+pub(crate) struct Shared {
+    collector: Collector,
+    engine: Arc<Engine>,
+    /// Read without a lock by whoever emits; changed under the lock of `changes`, which counts their numbers.
+    filters: ArcSwap<Vec<(u64, Filter)>>,
+    changes: Mutex<u64>,
+    history: Box<dyn History + Send + Sync>,
+    sinks: InlineSinks,
+    counts: Counts,
+    next_event: PlainU64,
+}
+
+/// What became of events before the rings.
+#[derive(Debug, Default)]
+struct Counts {
+    emitted: Count,
+    misnamed: Count,
+    too_deep: Count,
+    filtered: Count,
+    stopped: Count,
+    inline: Count,
+    own: Count,
+}
+
+impl Counts {
+    /// All events so far, those of the bus itself included.
+    fn all(&self) -> u64 {
+        self.emitted.get() + self.own.get()
+    }
+}
+
+impl Bus {
+    /// Starts a bus with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// No thread could be created.
+    pub fn new() -> Result<Self, StartError> {
+        Self::builder().start()
+    }
+
+    /// Begins a bus with the default settings and no sinks.
+    pub fn builder() -> BusBuilder {
+        BusBuilder::new()
+    }
+
+    /// Calls a function for all events whose names one of the topics stands for: one name or
+    /// [`Pattern`](crate::Pattern), or an array of them. It gets every event that is emitted from now on, and may get some
+    /// that are on their way. See [`Handler`] for more.
+    ///
+    /// # Errors
+    ///
+    /// There are too many subscriptions; a topic is a name that no event may have; or the bus is stopped.
+    pub fn on<R: Handled>(
+        &self,
+        topics: impl Into<Topics>,
+        call: impl Fn(&Delivery) -> R + Send + Sync + 'static,
+    ) -> Result<Subscription, SubscribeError> {
+        self.subscribe(Handler::new(topics, call))
+    }
+
+    /// Calls a function for all events that are emitted as a `T` ([`emit_event`](Self::emit_event)).
+    ///
+    /// ```
+    /// use forebay::bus::Bus;
+    /// use forebay::catalog::training::Completed;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let bus = Bus::new()?;
+    /// bus.on_type(|run: &Completed| assert_eq!(run.total_duration.as_secs(), 7))?.keep();
+    /// bus.emit_event(Completed { total_duration: std::time::Duration::from_secs(7), ..Completed::default() })?;
+    /// assert_eq!(bus.stop()?.stats.handlers[0].handled, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`on`](Self::on).
+    pub fn on_type<T: Any + Send + Sync, R: Handled>(
+        &self,
+        call: impl Fn(&T) -> R + Send + Sync + 'static,
+    ) -> Result<Subscription, SubscribeError> {
+        self.subscribe(Handler::of_type(call))
+    }
+
+    /// Subscribes a handler.
+    ///
+    /// # Errors
+    ///
+    /// As for [`on`](Self::on), or something else of the handler is not allowed.
+    pub fn subscribe(&self, handler: Handler) -> Result<Subscription, SubscribeError> {
+        let id = self.shared.engine.subscribe(handler)?;
+        Ok(Subscription { id, shared: Arc::downgrade(&self.shared) })
+    }
+
+    /// Unsubscribes a handler: after this no call of it begins. What waits for it is cancelled; calls that run go on. May be
+    /// called from the handler itself. Whether there was one of that number.
+    pub fn unsubscribe(&self, id: SubscriptionId) -> bool {
+        self.shared.engine.unsubscribe(id).is_some()
+    }
+
+    /// The same, and waits until no call of it runs, up to `longest`; `false` when that came first, too. In a handler,
+    /// nobody waits.
+    pub fn unsubscribe_and_wait(&self, id: SubscriptionId, longest: Duration) -> bool {
+        let Some(subscriber) = self.shared.engine.unsubscribe(id) else { return false };
+        self.shared.is_inside() || self.shared.engine.await_idle(&subscriber, deadline_in(longest))
+    }
+
+    /// Lets in only events that the filter lets in, beside those that were added before. It is asked by whoever emits,
+    /// before the event is queued, also for critical events.
+    pub fn add_filter(&self, filter: Filter) -> FilterId {
+        let mut changes = self.shared.changes.lock();
+        *changes += 1;
+        let mut filters = Vec::clone(&self.shared.filters.load());
+        filters.push((*changes, filter));
+        self.shared.filters.store(Arc::new(filters));
+        FilterId(*changes)
+    }
+
+    /// Takes a filter out. Whether there was one of that number.
+    pub fn remove_filter(&self, id: FilterId) -> bool {
+        let changes = self.shared.changes.lock();
+        let before = self.shared.filters.load_full();
+        let filters: Vec<_> = before.iter().filter(|(number, _)| *number != id.0).cloned().collect();
+        let is_found = filters.len() < before.len();
+        self.shared.filters.store(Arc::new(filters));
+        // The filter may end here, which is foreign code.
+        drop(changes);
+        drop(before);
+        is_found
+    }
+
+    /// A way to emit that does not keep the bus alive.
+    pub fn emitter(&self) -> Emitter {
+        Emitter(Arc::downgrade(&self.shared))
+    }
+
+    /// The collector inside: its rings, gate, sinks, settings and subscriptions. Its sink `bus` is the bus.
+    /// [Inline](Mode::Inline), it is never started, and its gate alone is used.
+    pub fn collector(&self) -> &Collector {
+        &self.shared.collector
+    }
+
+    /// Waits until all events that were emitted before have come to their handlers and their calls have ended, and so for
+    /// what these handlers have emitted, up to the `flush_timeout` of [`Config`](crate::Config). It ends although others keep
+    /// emitting. What is to be called again later is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// The deadline passed; the bus is stopped; this is a forked child; or a handler or a sink calls, which would have to
+    /// wait for itself.
+    pub fn flush(&self) -> Result<(), FlushError> {
+        if self.shared.is_inside() {
+            return Err(FlushError::OnWorker);
+        }
+        let (timeout, begun) = (self.shared.collector.config().flush_timeout, Instant::now());
+        // Every round covers one more link of each chain of events; there are no longer ones.
+        for _ in 0..=self.shared.engine.config.max_depth {
+            let before = self.shared.counts.all();
+            self.shared.flush_once(timeout, timeout.saturating_sub(begun.elapsed()))?;
+            if self.shared.counts.all() == before {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was emitted and has been delivered, from the journal if there is one, or else the last 1,000 events.
+    /// [`flush`](Self::flush) before, to see all.
+    ///
+    /// # Errors
+    ///
+    /// The journal cannot be read.
+    pub fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
+        self.shared.history.query(query)
+    }
+
+    /// The same for all events with that correlation id.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query).
+    pub fn correlated(&self, id: &str) -> Result<Vec<Record>, HistoryError> {
+        self.shared.history.correlated(id)
+    }
+
+    /// Events that handlers did not take, to be looked at and taken out. The error tells the handler.
+    pub fn dead_letters(&self) -> &DeadLetters {
+        &self.shared.engine.letters
+    }
+
+    /// Offers all dead letters to the handlers again that they come from, at `per_second` letters a second at most; `None`
+    /// sets no pace. Each is gone once its handler has taken it; one that fails again is a dead letter again. Those of
+    /// handlers that are not subscribed any more stay. How many there are. [Inline](Mode::Inline), a pace is kept by calls of
+    /// [`flush`](Self::flush).
+    pub fn redrive(&self, per_second: Option<u32>) -> usize {
+        let letters = self.shared.engine.letters.redrive(per_second);
+        match self.shared.engine.config.mode {
+            Mode::Pooled => self.shared.engine.timers.ring(),
+            Mode::Inline => {
+                self.shared.engine.redrive();
+                if !self.shared.is_inside() {
+                    self.shared.engine.run_ready();
+                }
+            }
+        }
+        letters
+    }
+
+    /// Changes the number of workers. Those that are too many end after the call at hand. Where
+    /// [scaling](BusConfig::scaling) is on, it goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// The number is not 1 to 256; the bus has no workers; or no thread could be created.
+    pub fn scale_workers(&self, workers: usize) -> Result<(), ScaleError> {
+        config::check_workers("workers", workers)?;
+        if self.shared.engine.config.mode == Mode::Inline {
+            return Err(ScaleError::Inline);
+        }
+        self.shared.engine.scale_to(workers).map_err(ScaleError::Thread)
+    }
+
+    /// Refuses new events, waits until those that were emitted have been handled, and ends the threads, up to the
+    /// `stop_timeout` of [`Config`](crate::Config). What waits for a retry becomes a dead letter. What handlers emit
+    /// meanwhile is refused. A bus that was stopped stays stopped; called again, it reports the same end.
+    ///
+    /// # Errors
+    ///
+    /// The deadline passed: what still waited is cancelled, and calls that hang are left behind; or a handler or a sink
+    /// calls, or a forked child.
+    pub fn stop(&self) -> Result<BusReport, BusStopError> {
+        self.stop_timeout(self.shared.collector.config().stop_timeout)
+    }
+
+    /// The same with another deadline.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stop`](Self::stop).
+    pub fn stop_timeout(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
+        match self.shared.collector.state() {
+            State::Forked => Err(BusStopError::Forked),
+            _ if self.shared.is_inside() => Err(BusStopError::Inside),
+            _ => self.shared.stop(timeout),
+        }
+    }
+}
+
+impl Shared {
+    fn is_forked(&self) -> bool {
+        self.collector.state() == State::Forked
+    }
+
+    fn drop_timeout(&self) -> Duration {
+        self.collector.config().drop_timeout
+    }
+
+    fn flush_once(&self, timeout: Duration, left: Duration) -> Result<(), FlushError> {
+        let deadline = deadline_in(left);
+        match self.engine.config.mode {
+            Mode::Pooled => _ = self.collector.flush_timeout(left)?,
+            Mode::Inline => self.flush_inline()?,
+        }
+        if self.engine.tower.await_all(&self.engine.flights(), deadline) {
+            return Ok(());
+        }
+        let (pending, busy_sink) = (self.collector.pending(), Some("bus".to_owned()));
+        Err(FlushError::TimedOut { waited: timeout, pending, busy_sink })
+    }
+
+    fn flush_inline(&self) -> Result<(), FlushError> {
+        match self.collector.state() {
+            State::Forked => return Err(FlushError::Forked),
+            _ if self.engine.crew.is_closed() => return Err(FlushError::Stopped),
+            _ => {}
+        }
+        self.engine.run_due(self.engine.clock.now());
+        self.engine.redrive();
+        self.engine.run_ready();
+        self.sinks.flush();
+        Ok(())
+    }
+
+    fn stop(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
+        let begun = Instant::now();
+        let deadline = deadline_in(timeout);
+        let is_drained = self.collector.stop_timeout(timeout).is_ok()
+            & self.engine.tower.await_all(&self.engine.flights(), deadline);
+        self.engine.close();
+        self.sinks.flush();
+        let left_behind = self.engine.crew.await_end(deadline) as u64;
+        let report = BusReport { stats: self.stats(), left_behind, elapsed: begun.elapsed() };
+        if is_drained && left_behind == 0 {
+            Ok(report)
+        } else {
+            Err(BusStopError::TimedOut { report: Box::new(report) })
+        }
+    }
+}
+
+/// Stops the bus when the last handle is dropped.
+struct Owner {
+    shared: Arc<Shared>,
+    estate: Arc<Estate>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        if shared.is_forked() {
+            // Locks and threads are the parent's.
+            std::mem::forget(shared);
+        } else if !shared.is_inside() {
+            // Nobody is left to be told how it went.
+            let _ = shared.stop(shared.drop_timeout());
+        } else if shared.engine.config.mode == Mode::Pooled && !shared.engine.crew.is_closed() {
+            // It cannot wait for itself; the foreman can.
+            let engine = Arc::clone(&shared.engine);
+            self.estate.leave(shared);
+            engine.timers.ring();
+        } else {
+            shared.engine.close();
+        }
+    }
+}
+
+impl Clone for Bus {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), _owner: Arc::clone(&self._owner) }
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("collector", &self.shared.collector).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("collector", &self.collector).finish_non_exhaustive()
+    }
+}

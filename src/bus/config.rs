@@ -1,0 +1,141 @@
+//! The settings of a bus.
+
+use std::time::Duration;
+
+use super::Scaling;
+use crate::config::{Config, ConfigError, FlushStrategy, check};
+use crate::sink::RetryPolicy;
+
+/// All settings of a bus. Public fields with defaults: change those that you need.
+///
+/// ```
+/// use forebay::bus::{Bus, BusConfig};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::builder().config(BusConfig { workers: 2, ..BusConfig::default() }).start()?;
+/// assert_eq!(bus.worker_stats().total, 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct BusConfig {
+    /// The rings, the gate and the deadlines of the collector inside. Defaults to those of [`Config`], but with the flush
+    /// strategy `Size` with one event: handlers do not wait for a batch to fill. Its `flush_timeout`, `stop_timeout` and
+    /// `drop_timeout` hold for the bus as a whole.
+    pub collector: Config,
+    /// Who calls the handlers. Defaults to [`Mode::Pooled`].
+    pub mode: Mode,
+    /// How many worker threads there are at first. 1 to 256. Defaults to 4.
+    pub workers: usize,
+    /// Changes their number by load. Defaults to no: it stays until [`scale_workers`](super::Bus::scale_workers) changes it.
+    pub scaling: Option<Scaling>,
+    /// The most subscriptions at once. At least 1. Defaults to 1,000.
+    pub max_subscribers: usize,
+    /// How many events wait for one handler at most. At least 1. Defaults to 1,000.
+    ///
+    /// A handler that is behind holds the bus back when it has so many, so that the rings do what their overflow policy
+    /// says. What is too much for one that hangs becomes dead letters.
+    pub handler_queue: usize,
+    /// The same in bytes: what these events own ([`Config::max_bytes`]), but for one event, which is always taken. At least 1.
+    /// Defaults to 50 MiB.
+    pub handler_bytes: u64,
+    /// When a call that failed or panicked is made again, unless a handler says otherwise. Defaults to three retries, after
+    /// 1, 2 and 4 seconds.
+    pub retry: RetryPolicy,
+    /// How long a call may take before it is told ([`AlertKind::HandlerOverdue`](super::AlertKind)), unless a handler says
+    /// otherwise. More than zero. Defaults to 10 s.
+    pub deadline: Duration,
+    /// How many dead letters are kept. At least 1. Defaults to 1,000.
+    pub dead_letters: usize,
+    /// How many events may lead to one another, each emitted by a handler of the one before. Defaults to 16.
+    pub max_depth: u32,
+}
+
+/// Who calls the handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Worker threads, named `forebay-bus`.
+    #[default]
+    Pooled,
+    /// Whoever emits: `emit` returns when the handlers have run. There is no thread at all; retries that are due are made
+    /// by the next `emit` or `flush`.
+    Inline,
+}
+
+const MOST_WORKERS: usize = 256;
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self {
+            collector: prompt(Config::default()),
+            mode: Mode::default(),
+            workers: 4,
+            scaling: None,
+            max_subscribers: 1_000,
+            handler_queue: 1_000,
+            handler_bytes: 50 << 20,
+            retry: RetryPolicy::default(),
+            deadline: Duration::from_secs(10),
+            dead_letters: 1_000,
+            max_depth: 16,
+        }
+    }
+}
+
+/// Handlers get every event at once.
+fn prompt(config: Config) -> Config {
+    Config { flush: FlushStrategy::Size { events: 1 }, ..config }
+}
+
+impl BusConfig {
+    /// For development: as the defaults, but with 2 workers, rings of 1,000 events ([`Config::development`]), and a deadline
+    /// of one second, so that a slow handler shows early.
+    pub fn development() -> Self {
+        Self {
+            collector: prompt(Config::development()),
+            workers: 2,
+            deadline: Duration::from_secs(1),
+            ..Self::default()
+        }
+    }
+
+    /// For services: as the defaults, but with 8 workers, and with 50,000 events in the normal ring and 5 KiB for one event
+    /// ([`Config::production`]).
+    pub fn production() -> Self {
+        Self { collector: prompt(Config::production()), workers: 8, ..Self::default() }
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is outside of what is allowed, with its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        const SOME: &str = "1 or more";
+        self.collector.validate()?;
+        check_workers("workers", self.workers)?;
+        if let Some(scaling) = &self.scaling {
+            scaling.validate()?;
+        }
+        let counts = [
+            ("max_subscribers", self.max_subscribers),
+            ("handler_queue", self.handler_queue),
+            ("dead_letters", self.dead_letters),
+        ];
+        for (field, count) in counts {
+            check(field, count, SOME, count >= 1)?;
+        }
+        check("handler_bytes", self.handler_bytes, SOME, self.handler_bytes >= 1)?;
+        check_deadline(self.deadline)
+    }
+}
+
+/// A number of workers.
+pub(super) fn check_workers(field: &'static str, workers: usize) -> Result<(), ConfigError> {
+    check(field, workers, "1 to 256", (1..=MOST_WORKERS).contains(&workers))
+}
+
+pub(super) fn check_deadline(deadline: Duration) -> Result<(), ConfigError> {
+    check("deadline", format!("{deadline:?}"), "more than zero", !deadline.is_zero())
+}

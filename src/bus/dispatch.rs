@@ -1,0 +1,184 @@
+//! Events go to the mailboxes of those they are for.
+
+use std::collections::VecDeque;
+
+use super::SubscriptionId;
+use super::engine::Engine;
+use super::handler::{Delivery, Flight};
+use super::settle::note;
+use super::table::{Known, Subscriber, Table};
+use crate::batch::Batch;
+use crate::event::Record;
+use crate::sink::{Sink, SinkError};
+use crate::sync::{Arc, Weak};
+
+/// What to do with events for which a mailbox has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Full {
+    /// They stay, for another attempt.
+    Leave,
+    /// They become dead letters.
+    Bury,
+}
+
+/// What the dispatcher has at hand from batch to batch.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// The table that `known` is of.
+    table: Option<Arc<Table>>,
+    known: Known,
+    /// By place in the table.
+    mail: Vec<VecDeque<Delivery>>,
+}
+
+impl Desk {
+    fn sit_down(&mut self, table: &Arc<Table>) {
+        if !self.table.as_ref().is_some_and(|own| Arc::ptr_eq(own, table)) {
+            self.table = Some(Arc::clone(table));
+            self.known = Known::default();
+            self.mail.resize_with(table.subscribers.len(), VecDeque::new);
+        }
+    }
+}
+
+/// The sink of the collector inside that gives events to the handlers.
+pub(super) struct Dispatcher {
+    pub(super) engine: Arc<Engine>,
+    pub(super) desk: Desk,
+}
+
+impl Sink<Record> for Dispatcher {
+    fn name(&self) -> &str {
+        "bus"
+    }
+
+    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        self.engine.dispatch(&mut self.desk, batch);
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Gives a batch to the handlers. Waits where a handler is behind and does not hang.
+    pub(super) fn dispatch(&self, desk: &mut Desk, batch: &Batch<Record>) {
+        let table = self.table();
+        desk.sit_down(&table);
+        let flight = self.launch(batch.clone());
+        let Desk { known, mail, .. } = desk;
+        let mut touched = Vec::new();
+        for (place, event) in batch.iter().enumerate() {
+            let mut found = 0;
+            table.each_for(known, event, |subscriber| {
+                let delivery = Delivery { flight: Arc::clone(&flight), place, attempt: 0, redriven: None };
+                if mail[subscriber].is_empty() {
+                    touched.push(subscriber);
+                }
+                mail[subscriber].push_back(delivery);
+                found += 1;
+            });
+            expect(event, found);
+        }
+        drop(flight);
+        // Who has room first: nobody waits for a handler of another.
+        touched.retain(|place| {
+            self.hand_out(&table.subscribers[*place], &mut mail[*place], Full::Leave);
+            !mail[*place].is_empty()
+        });
+        for place in touched {
+            let subscriber = &table.subscribers[place];
+            while !mail[place].is_empty() {
+                self.await_room(subscriber);
+                self.hand_out(subscriber, &mut mail[place], Full::Leave);
+            }
+        }
+    }
+
+    /// Gives one event to the handlers, without a wait.
+    pub(super) fn dispatch_one(&self, record: Record) {
+        let table = self.table();
+        let flight = self.launch(self.blank.with_events(vec![record]));
+        let mut places = Vec::new();
+        let event = &flight.batch().events()[0];
+        table.each_for(&mut Known::default(), event, |place| places.push(place));
+        expect(event, places.len() as u64);
+        for place in places {
+            let delivery = Delivery { flight: Arc::clone(&flight), place: 0, attempt: 0, redriven: None };
+            self.hand_out(&table.subscribers[place], &mut VecDeque::from([delivery]), Full::Bury);
+        }
+    }
+
+    /// Calls a handler without an event, unless it is busy with such a call.
+    pub(super) fn poke(&self, id: SubscriptionId) {
+        let table = self.table();
+        let Some(subscriber) = table.subscribers.iter().find(|subscriber| subscriber.id == id.0) else {
+            return;
+        };
+        if subscriber.mailbox.lock().load() == (0, 0) {
+            let flight = Flight::new(self.blank.with_events(vec![Record::new("forebay.poke")]), None);
+            let delivery = Delivery { flight, place: 0, attempt: 0, redriven: None };
+            self.hand_out(subscriber, &mut VecDeque::from([delivery]), Full::Bury);
+        }
+    }
+
+    /// A flight that is waited for.
+    pub(super) fn launch(&self, batch: Batch<Record>) -> Arc<Flight> {
+        self.tally.note_events(batch.len() as u64, self.clock.now());
+        let flight = Flight::new(batch, Some(&self.tower));
+        let mut flights = self.flights.lock();
+        // Those behind one that is late are found out only when there are many.
+        if flights.len() == flights.capacity() {
+            flights.retain(|flight| flight.strong_count() > 0);
+        }
+        flights.push_back(Arc::downgrade(&flight));
+        flight
+    }
+
+    /// What has not ended.
+    pub(super) fn flights(&self) -> Vec<Weak<Flight>> {
+        let mut flights = self.flights.lock();
+        flights.retain(|flight| flight.strong_count() > 0);
+        flights.iter().cloned().collect()
+    }
+
+    /// Puts events into a mailbox while it has room.
+    fn hand_out(&self, subscriber: &Arc<Subscriber>, mail: &mut VecDeque<Delivery>, full: Full) {
+        let mut mailbox = subscriber.mailbox.lock();
+        while !mailbox.is_over()
+            && !mailbox.is_full()
+            && let Some(delivery) = mail.pop_front()
+        {
+            mailbox.put(delivery);
+        }
+        let is_over = mailbox.is_over();
+        let buries = !is_over && (full == Full::Bury || mailbox.is_full() && mailbox.hangs());
+        let out: Vec<Delivery> = if is_over || buries { mail.drain(..).collect() } else { Vec::new() };
+        if buries {
+            out.iter().for_each(|_| mailbox.pass_by());
+        }
+        drop(mailbox);
+        self.line_up(subscriber);
+        for delivery in out {
+            if buries {
+                note(&delivery, |progress| progress.failed += 1);
+                self.bury(subscriber, &delivery, "its queue is full, because a call hangs");
+            } else {
+                note(&delivery, |progress| progress.cancelled += 1);
+            }
+        }
+    }
+
+    /// Waits until a mailbox has room, or need not be waited for.
+    fn await_room(&self, subscriber: &Subscriber) {
+        let mut mailbox = subscriber.mailbox.lock();
+        while mailbox.is_full() && !mailbox.is_over() && !mailbox.hangs() {
+            mailbox.is_wanted = true;
+            subscriber.changed.wait_until(&mut mailbox, None);
+        }
+    }
+}
+
+fn expect(event: &Record, handlers: u64) {
+    if let Some(ticket) = event.mark().and_then(|mark| mark.ticket.as_ref()) {
+        ticket.expect(handlers);
+    }
+}

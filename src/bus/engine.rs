@@ -1,0 +1,297 @@
+//! What handlers, workers, foreman and dispatcher share: who is subscribed, and the turns of those who are called. Who calls
+//! is another matter: workers (`crew.rs`), or whoever emits.
+//!
+//! No lock is held while a handler, a filter or a destructor of theirs runs. Where two locks are held at once, they are
+//! taken in this order: the roster, under which the table is exchanged; a mailbox; the line of handlers that wait for a
+//! worker. All others are taken alone.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use super::chores::Chores;
+use super::crew::Crew;
+use super::handler::{Flight, Handler, Tower};
+use super::mailbox::Mailbox;
+use super::settle::{call, end, letter_of, note};
+use super::table::{Fixed, Subscriber, Table};
+use super::tally::Tally;
+use super::timers::Timers;
+use super::{BusConfig, HandlerStats, Mode, Shared, SubscribeError, SubscriptionId};
+use crate::batch::Batch;
+use crate::clock::Clock;
+use crate::event::Record;
+use crate::sink::DeadLetters;
+use crate::sync::{Arc, Mutex, OnceLock, Weak};
+
+/// What handles, workers, foreman and dispatcher share.
+pub(super) struct Engine {
+    pub(super) config: BusConfig,
+    pub(super) clock: Clock,
+    table: ArcSwap<Table>,
+    roster: Mutex<Roster>,
+    pub(super) crew: Crew,
+    pub(super) timers: Timers,
+    pub(super) chores: Chores,
+    pub(super) letters: DeadLetters<Record>,
+    pub(super) tower: Arc<Tower>,
+    /// Those that may not have ended, oldest first.
+    pub(super) flights: Mutex<VecDeque<Weak<Flight>>>,
+    pub(super) tally: Tally,
+    /// The header of events that came in no batch.
+    pub(super) blank: Batch<Record>,
+    /// For events that the bus emits itself.
+    pub(super) voice: OnceLock<Weak<Shared>>,
+}
+
+/// Changes the table; remembers those who left it.
+#[derive(Default)]
+struct Roster {
+    /// Unsubscribed, but busy.
+    leaving: Vec<Arc<Subscriber>>,
+    gone: HandlerStats,
+    is_closed: bool,
+}
+
+/// How many calls a worker makes for one handler before it lets others have a turn.
+const BURST: usize = 64;
+
+impl Engine {
+    pub(super) fn new(config: BusConfig, clock: Clock) -> Self {
+        Self {
+            crew: Crew::new(config.workers),
+            letters: DeadLetters::new(config.dead_letters),
+            config,
+            clock,
+            table: ArcSwap::from_pointee(Table::default()),
+            roster: Mutex::default(),
+            timers: Timers::default(),
+            chores: Chores::default(),
+            tower: Arc::default(),
+            flights: Mutex::default(),
+            tally: Tally::default(),
+            blank: Batch::from_events(Vec::new()),
+            voice: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// How many calls of that handler may run at once.
+    fn most(&self, subscriber: &Subscriber) -> usize {
+        match self.config.mode {
+            Mode::Pooled => subscriber.at_once.min(self.crew.target()),
+            Mode::Inline => subscriber.at_once.min(BURST),
+        }
+    }
+
+    pub(super) fn subscribe(&self, handler: Handler) -> Result<SubscriptionId, SubscribeError> {
+        handler.validate()?;
+        let name = handler.label();
+        // Never used again, and the owner of its dead letters.
+        let id = DeadLetters::<Record>::new_owner() + 1;
+        let stats = HandlerStats { id: SubscriptionId(id), name: name.clone(), ..HandlerStats::default() };
+        let room = (self.config.handler_queue, self.config.handler_bytes);
+        let mailbox = Mailbox::new(handler.call, handler.is_ordered, room, stats);
+        let fixed = Fixed {
+            id,
+            name,
+            topics: handler.topics,
+            typed: handler.typed,
+            filters: handler.filters,
+            at_once: handler.at_once,
+            retry: handler.retry.unwrap_or_else(|| self.config.retry.clone()),
+            deadline: handler.deadline.unwrap_or(self.config.deadline),
+            is_discarding: handler.is_discarding,
+            is_plugin: handler.is_plugin,
+        };
+        let subscriber = Subscriber::new(fixed, mailbox);
+        let roster = self.roster.lock();
+        let mut subscribers = self.table().subscribers.clone();
+        let most = self.config.max_subscribers;
+        let refused = match subscribers.len() {
+            _ if roster.is_closed => Some(SubscribeError::Stopped),
+            full if full >= most => Some(SubscribeError::TooMany { most }),
+            _ => None,
+        };
+        if let Some(refused) = refused {
+            // The function is foreign code, and ends with the subscriber: not under the lock.
+            drop(roster);
+            return Err(refused);
+        }
+        subscribers.push(subscriber);
+        self.table.store(Arc::new(Table::new(subscribers)));
+        Ok(SubscriptionId(id))
+    }
+
+    /// Takes a handler out; `None` if there is none of that id.
+    pub(super) fn unsubscribe(&self, id: SubscriptionId) -> Option<Arc<Subscriber>> {
+        let mut roster = self.roster.lock();
+        let mut subscribers = self.table().subscribers.clone();
+        let place = subscribers.iter().position(|subscriber| subscriber.id == id.0)?;
+        let subscriber = subscribers.remove(place);
+        self.table.store(Arc::new(Table::new(subscribers)));
+        roster.leaving.push(Arc::clone(&subscriber));
+        drop(roster);
+        self.close_mailbox(&subscriber);
+        let waiting = self.timers.take_of(subscriber.id);
+        waiting.iter().for_each(|_| subscriber.mailbox.lock().give_up(None));
+        end(waiting);
+        Some(subscriber)
+    }
+
+    /// No call begins from now on. What waited has ended when this returns.
+    fn close_mailbox(&self, subscriber: &Subscriber) {
+        let (call, out) = subscriber.mailbox.lock().close();
+        subscriber.changed.notify_all();
+        for delivery in out {
+            if delivery.redriven.is_some() {
+                let mut letter = letter_of(&delivery, format!("{}: unsubscribed", subscriber.name));
+                // It was not called.
+                letter.attempts -= 1;
+                self.letters.keep(subscriber.id, vec![letter]);
+            }
+            note(&delivery, |progress| progress.cancelled += 1);
+            end(delivery);
+        }
+        end(call);
+    }
+
+    /// Waits until no call of a handler runs that was unsubscribed; `false` when the deadline came first.
+    pub(super) fn await_idle(&self, subscriber: &Subscriber, deadline: Option<Instant>) -> bool {
+        let mut mailbox = subscriber.mailbox.lock();
+        while mailbox.load().0 > 0 {
+            mailbox.is_wanted = true;
+            if subscriber.changed.wait_until(&mut mailbox, deadline) {
+                return mailbox.load().0 == 0;
+            }
+        }
+        true
+    }
+
+    /// Has a handler stand in line as often as it has use for a worker.
+    pub(super) fn line_up(&self, subscriber: &Arc<Subscriber>) {
+        let most = self.most(subscriber);
+        let mut mailbox = subscriber.mailbox.lock();
+        let is_urgent = mailbox.is_urgent();
+        let mut turns = mailbox.take_turns(most);
+        if is_urgent && turns == 0 && mailbox.turns <= most && mailbox.is_ready(most) {
+            // It stands among the others already.
+            mailbox.turns += 1;
+            turns = 1;
+        }
+        drop(mailbox);
+        if self.crew.line_up(subscriber, turns, is_urgent) {
+            self.timers.ring();
+        }
+    }
+
+    /// A turn of a handler: calls it with what waits, up to a burst.
+    pub(super) fn serve(&self, subscriber: &Arc<Subscriber>) {
+        let mut now = self.clock.now();
+        for left in (0..BURST).rev() {
+            let most = self.most(subscriber);
+            let mut mailbox = subscriber.mailbox.lock();
+            let begun = mailbox.begin(most, now);
+            self.tell_waiters(subscriber, &mut mailbox);
+            let Some(begun) = begun else {
+                mailbox.turns -= 1;
+                return;
+            };
+            drop(mailbox);
+            let result = call(&begun.call, &begun.delivery);
+            end(begun.call);
+            let begin = std::mem::replace(&mut now, self.clock.now());
+            self.tally.note_call(now.saturating_duration_since(begin));
+            self.settle(subscriber, begun.number, begun.delivery, result, now);
+            // An urgent handler does not wait for the burst of another.
+            if left == 0 || self.crew.has_urgent() {
+                break;
+            }
+        }
+        // To the end of the line, if there is more.
+        subscriber.mailbox.lock().turns -= 1;
+        self.line_up(subscriber);
+    }
+
+    pub(super) fn tell_waiters(&self, subscriber: &Subscriber, mailbox: &mut Mailbox) {
+        if mailbox.is_wanted && mailbox.has_much_room() {
+            mailbox.is_wanted = false;
+            subscriber.changed.notify_all();
+        }
+    }
+
+    /// Emits an event of the bus itself.
+    pub(super) fn say(&self, event: impl Into<Record>) {
+        if let Some(shared) = self.voice.get().and_then(Weak::upgrade) {
+            shared.emit_own(event.into());
+        }
+    }
+
+    /// Makes the retries that are due, and does the chores; when the next of these is due.
+    pub(super) fn run_due(&self, now: Instant) -> Option<Instant> {
+        for (subscriber, delivery) in self.timers.take_due(now) {
+            let refused = subscriber.mailbox.lock().put_again(delivery);
+            self.line_up(&subscriber);
+            end(refused);
+        }
+        self.chores.run_due(self, now)
+    }
+
+    /// All who are, or were, subscribed and may be busy.
+    pub(super) fn everybody(&self) -> Vec<Arc<Subscriber>> {
+        let roster = self.roster.lock();
+        self.table().subscribers.iter().chain(&roster.leaving).cloned().collect()
+    }
+
+    /// The accounts of all that are subscribed, and of all that were.
+    pub(super) fn handler_stats(&self) -> (Vec<HandlerStats>, HandlerStats) {
+        let mut roster = self.roster.lock();
+        let table = self.table();
+        let mut over = Vec::new();
+        for subscriber in std::mem::take(&mut roster.leaving) {
+            let stats = subscriber.mailbox.lock().snapshot();
+            if stats.in_flight > 0 {
+                roster.leaving.push(subscriber);
+            } else {
+                roster.gone.add(&stats);
+                over.push(subscriber);
+            }
+        }
+        let mut gone = roster.gone.clone();
+        roster.leaving.iter().for_each(|subscriber| gone.add(&subscriber.mailbox.lock().snapshot()));
+        drop(roster);
+        drop(over);
+        (table.subscribers.iter().map(|it| it.mailbox.lock().snapshot()).collect(), gone)
+    }
+
+    /// Cancels what waits, buries what waits for a retry, and sends the workers home.
+    pub(super) fn close(&self) {
+        self.roster.lock().is_closed = true;
+        self.crew.close();
+        for (subscriber, delivery) in self.timers.close() {
+            self.give_up(&subscriber, delivery);
+        }
+        self.table().subscribers.iter().for_each(|subscriber| self.close_mailbox(subscriber));
+        // The foreman goes home as well.
+        self.timers.ring();
+    }
+
+    /// Calls whoever stands in line, on this thread, until nobody does.
+    pub(super) fn run_ready(&self) {
+        while let Some(subscriber) = self.crew.next_in_line() {
+            self.serve(&subscriber);
+            self.crew.served();
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+    }
+}

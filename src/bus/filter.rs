@@ -1,0 +1,72 @@
+//! What a bus, or one handler of it, lets in.
+
+use std::fmt;
+
+use crate::event::{Event, Priority, Record, Value};
+use crate::pattern::Pattern;
+use crate::sync::{Arc, guarded};
+
+/// Chooses events: on the bus, before they are queued ([`Bus::add_filter`](super::Bus::add_filter)); for one handler,
+/// before they are given to it ([`Handler::filter`](super::Handler::filter)).
+///
+/// What is the same for all of a bus and never changes is better set in its gate
+/// ([`GateConfig`](crate::GateConfig)), which remembers names.
+///
+/// ```
+/// use forebay::bus::Filter;
+/// use forebay::{Fields, Priority, Record, Value};
+///
+/// let important = Filter::data("important", |value| value == Some(&Value::Bool(true)));
+/// assert!(important.lets_in(&Record::fields("a.b", Fields::new().with("important", true))));
+/// assert!(!important.lets_in(&Record::new("a.b")));
+/// assert!(!Filter::deny(["*.debug"]).lets_in(&Record::new("loader.debug")));
+/// assert!(Filter::min_priority(Priority::Normal).lets_in(&Record::new("a.b")));
+/// ```
+#[derive(Clone)]
+pub struct Filter(Arc<dyn Fn(&Record) -> bool + Send + Sync>);
+
+impl Filter {
+    /// Lets in what a function says. It runs on the thread that emits (for one handler: on the thread that delivers to all),
+    /// so it should be quick. One that panics lets the event in.
+    pub fn new(lets_in: impl Fn(&Record) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(lets_in))
+    }
+
+    /// Lets in names that one of the patterns stands for.
+    pub fn allow<P: Into<Pattern>>(patterns: impl IntoIterator<Item = P>) -> Self {
+        let patterns: Vec<Pattern> = patterns.into_iter().map(Into::into).collect();
+        Self::new(move |event| patterns.iter().any(|pattern| pattern.matches(Event::name(event))))
+    }
+
+    /// Lets in names that none of the patterns stands for.
+    pub fn deny<P: Into<Pattern>>(patterns: impl IntoIterator<Item = P>) -> Self {
+        let Self(is_named) = Self::allow(patterns);
+        Self::new(move |event| !is_named(event))
+    }
+
+    /// Lets in events of that priority and above.
+    pub fn min_priority(lowest: Priority) -> Self {
+        // The highest comes first.
+        Self::new(move |event| event.get_priority() <= lowest)
+    }
+
+    /// Lets in what a function says of one field of the data; of `None`, where there is no such field.
+    pub fn data(
+        field: impl Into<String>,
+        lets_in: impl Fn(Option<&Value>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let field = field.into();
+        Self::new(move |event| lets_in(event.value().as_fields().and_then(|fields| fields.get(&field))))
+    }
+
+    /// Whether it lets an event in.
+    pub fn lets_in(&self, event: &Record) -> bool {
+        guarded(|| (self.0)(event)).unwrap_or(true)
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filter").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,354 @@
+//! Who is called: a function, what it is called for, and how.
+
+use std::any::{Any, TypeId};
+use std::fmt;
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use super::config::check_deadline;
+use super::emit::is_name;
+use super::{EventId, Filter};
+use crate::batch::Batch;
+use crate::config::{ConfigError, check};
+use crate::event::{Name, Record};
+use crate::pattern::Pattern;
+use crate::sink::RetryPolicy;
+use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak, announce_fence};
+
+/// A function for some events, and how it is called; given to [`Bus::subscribe`](super::Bus::subscribe).
+///
+/// By default a handler is called by as many workers at once as there are events for it, in no particular order; calls that
+/// fail are made again ([`BusConfig::retry`](super::BusConfig::retry)), then the event becomes a dead letter.
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::bus::{Bus, Handler, HandlerError};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::new()?;
+/// let upload = Handler::new("model.checkpoint_saved", |event| {
+///     let path = event.value().as_str().ok_or(HandlerError::new("no path").permanent())?;
+///     println!("uploads {path}");
+///     Ok::<(), HandlerError>(())
+/// });
+/// bus.subscribe(upload.named("upload").at_once(1).deadline(Duration::from_secs(60)))?.keep();
+/// bus.emit("model.checkpoint_saved", "runs/1/model.bin")?;
+/// bus.emit("model.checkpoint_saved", ())?;
+/// bus.flush()?;
+/// assert_eq!(bus.dead_letters().entries()[0].error, "upload: no path");
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "it is called once it is given to `subscribe`"]
+pub struct Handler {
+    pub(super) name: Option<Name>,
+    pub(super) topics: Topics,
+    pub(super) typed: Option<TypeId>,
+    pub(super) filters: Vec<Filter>,
+    pub(super) is_ordered: bool,
+    pub(super) at_once: usize,
+    pub(super) retry: Option<RetryPolicy>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) is_discarding: bool,
+    /// Whether its last failures are told by `plugin.error`.
+    pub(super) is_plugin: bool,
+    pub(super) call: Arc<Call>,
+}
+
+/// What is called.
+pub(super) type Call = dyn Fn(&Delivery) -> Result<(), HandlerError> + Send + Sync;
+
+impl Handler {
+    /// A handler for all events whose names one of the topics stands for: one name or [`Pattern`], or several. An event for
+    /// which several of them stand is given to it once.
+    pub fn new<R: Handled>(
+        topics: impl Into<Topics>,
+        call: impl Fn(&Delivery) -> R + Send + Sync + 'static,
+    ) -> Self {
+        Self::with(topics.into(), None, Arc::new(move |event| call(event).into_result()))
+    }
+
+    /// A handler for all events that were emitted as a `T` ([`Bus::emit_event`](super::Bus::emit_event)).
+    pub fn of_type<T: Any + Send + Sync, R: Handled>(call: impl Fn(&T) -> R + Send + Sync + 'static) -> Self {
+        let call = move |event: &Delivery| event.as_type::<T>().map_or(Ok(()), |it| call(it).into_result());
+        let handler = Self::with(Topics(Vec::new()), Some(TypeId::of::<T>()), Arc::new(call));
+        handler.named(std::any::type_name::<T>())
+    }
+
+    /// A handler for no event: called by [`Engine::poke`](super::engine::Engine) alone.
+    pub(super) fn poked(call: impl Fn() + Send + Sync + 'static) -> Self {
+        struct Nothing;
+        let call = move |_: &Delivery| {
+            call();
+            Ok(())
+        };
+        Self::with(Topics(Vec::new()), Some(TypeId::of::<Nothing>()), Arc::new(call)).at_once(1)
+    }
+
+    fn with(topics: Topics, typed: Option<TypeId>, call: Arc<Call>) -> Self {
+        Self {
+            name: None,
+            topics,
+            typed,
+            filters: Vec::new(),
+            is_ordered: false,
+            at_once: usize::MAX,
+            retry: None,
+            deadline: None,
+            is_discarding: false,
+            is_plugin: false,
+            call,
+        }
+    }
+
+    /// The name under which it is counted. Names need not differ. Defaults to its topics, or to the name of its type.
+    pub fn named(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Gives it only what the filter lets in; may be said again.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filters.push(filter);
+        self
+    }
+
+    /// Keeps the order of events that have one name and one priority: one of them at a time, and none before a retry of the
+    /// one before it is done. Events of other names do not wait for them.
+    pub fn ordered(mut self) -> Self {
+        self.is_ordered = true;
+        self
+    }
+
+    /// How many calls there may be at once. At least 1. Defaults to as many as there are workers.
+    pub fn at_once(mut self, calls: usize) -> Self {
+        self.at_once = calls;
+        self
+    }
+
+    /// When a call that failed is made again, in the place of [`BusConfig::retry`](super::BusConfig::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
+    /// How long a call may take before it is told, in the place of [`BusConfig::deadline`](super::BusConfig::deadline).
+    /// More than zero.
+    pub fn deadline(mut self, longest: Duration) -> Self {
+        self.deadline = Some(longest);
+        self
+    }
+
+    /// Lets go of events that it could not take, instead of keeping them as dead letters: they count as failed.
+    pub fn discard_failed(mut self) -> Self {
+        self.is_discarding = true;
+        self
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let has_topic = !self.topics.0.is_empty() || self.typed.is_some();
+        check("topics", "none", "at least one", has_topic)?;
+        for name in self.topics.0.iter().filter_map(Pattern::as_name) {
+            let is_allowed = is_name(&name);
+            check("topics", format!("{name:?}"), super::emit::NAME_RULE, is_allowed)?;
+        }
+        check("at_once", self.at_once, "1 or more", self.at_once >= 1)?;
+        self.deadline.map_or(Ok(()), check_deadline)
+    }
+
+    pub(super) fn label(&self) -> Name {
+        let topics = || self.topics.0.iter().map(Pattern::as_str).collect::<Vec<_>>().join(" ").into();
+        self.name.clone().unwrap_or_else(topics)
+    }
+}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handler").field("name", &self.label()).finish_non_exhaustive()
+    }
+}
+
+/// Names and patterns of names: made from one, or from several. A text that is no [`Pattern`] stands for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics(pub(super) Vec<Pattern>);
+
+impl<P: Into<Pattern>> From<P> for Topics {
+    fn from(topic: P) -> Self {
+        Self(vec![topic.into()])
+    }
+}
+
+impl<P: Into<Pattern>, const N: usize> From<[P; N]> for Topics {
+    fn from(topics: [P; N]) -> Self {
+        Self(topics.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<P: Into<Pattern>> From<Vec<P>> for Topics {
+    fn from(topics: Vec<P>) -> Self {
+        Self(topics.into_iter().map(Into::into).collect())
+    }
+}
+
+/// What a handler may return: nothing, or a result. Any error of the standard kind is transient;
+/// [`HandlerError::permanent`] says otherwise.
+pub trait Handled {
+    /// How the call went.
+    ///
+    /// # Errors
+    ///
+    /// The event was not taken.
+    fn into_result(self) -> Result<(), HandlerError>;
+}
+
+impl Handled for () {
+    fn into_result(self) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<HandlerError>> Handled for Result<(), E> {
+    fn into_result(self) -> Result<(), HandlerError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// Why a handler did not take an event, and whether another call may help. Made from any error by `?`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerError {
+    pub(super) message: String,
+    pub(super) is_transient: bool,
+}
+
+impl HandlerError {
+    /// It failed; another call may help.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_transient: true }
+    }
+
+    /// Says that another call cannot help.
+    pub fn permanent(mut self) -> Self {
+        self.is_transient = false;
+        self
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl<E: std::error::Error> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// An event, as it is given to a handler: a [`Record`] that nobody changes any more, and which call for it this is. All
+/// handlers share one.
+pub struct Delivery {
+    pub(super) flight: Arc<Flight>,
+    pub(super) place: usize,
+    pub(super) attempt: u32,
+    /// A dead letter that is offered again: how often it was before.
+    pub(super) redriven: Option<u32>,
+}
+
+impl Delivery {
+    /// The number of the event, as [`Receipt::id`](super::Receipt::id) told it: the same for all handlers and all calls.
+    pub fn id(&self) -> EventId {
+        EventId(self.mark().map_or(0, |mark| mark.id))
+    }
+
+    /// Which call for this event this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.redriven.unwrap_or(0) + self.attempt + 1
+    }
+
+    /// What it was emitted as, if that was a `T`.
+    pub fn as_type<T: Any>(&self) -> Option<&T> {
+        self.mark()?.typed.as_ref()?.downcast_ref()
+    }
+}
+
+impl Deref for Delivery {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.flight.batch().events()[self.place]
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// Events on their way to handlers. Shared by all that have one of them; ends when the last of these is done.
+pub(super) struct Flight {
+    /// Ends its events with care: their destructors may panic.
+    batch: Batch<Record>,
+    /// Who waits for its end.
+    tower: Option<Arc<Tower>>,
+}
+
+impl Flight {
+    pub(super) fn new(batch: Batch<Record>, tower: Option<&Arc<Tower>>) -> Arc<Self> {
+        Arc::new(Self { batch, tower: tower.cloned() })
+    }
+
+    /// The same events, for whom nobody waits.
+    pub(super) fn unwatched(&self) -> Arc<Self> {
+        Self::new(self.batch.clone(), None)
+    }
+
+    pub(super) fn batch(&self) -> &Batch<Record> {
+        &self.batch
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(tower) = &self.tower {
+            // Its last reference is gone: who comes to wait sees that, or is seen here.
+            announce_fence();
+            if tower.waiting.load(Ordering::Relaxed) > 0 {
+                tower.ring();
+            }
+        }
+    }
+}
+
+/// Where the end of flights is waited for.
+#[derive(Debug, Default)]
+pub(super) struct Tower {
+    landed: Mutex<()>,
+    rung: Condvar,
+    /// How many wait.
+    waiting: PlainU64,
+}
+
+impl Tower {
+    /// Waits until all of them have ended; `false` when the deadline came first.
+    pub(super) fn await_all(&self, flights: &[Weak<Flight>], deadline: Option<Instant>) -> bool {
+        let is_over = || flights.iter().all(|flight| flight.strong_count() == 0);
+        let mut landed = self.landed.lock();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // See `Flight::drop`.
+        announce_fence();
+        let mut is_late = false;
+        while !is_over() && !is_late {
+            is_late = self.rung.wait_until(&mut landed, deadline);
+        }
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        is_over()
+    }
+
+    fn ring(&self) {
+        // Not between the look and the wait of who waits.
+        drop(self.landed.lock());
+        self.rung.notify_all();
+    }
+}

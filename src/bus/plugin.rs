@@ -1,0 +1,259 @@
+//! Plugins: several handlers that come and go together, and say so.
+
+use std::fmt;
+
+use super::engine::Engine;
+use super::{
+    Bus, Delivery, Emitter, Handled, Handler, HandlerError, Shared, SubscribeError, SubscriptionId, Topics,
+};
+use crate::catalog::plugin;
+use crate::event::{Fields, Name};
+use crate::sync::{Arc, Mutex, Weak, guarded};
+
+/// Something that is put into service on a bus as a whole, by [`Plugins::start`].
+///
+/// ```
+/// use forebay::bus::{Bus, Plugin, Plugins, Wiring, SubscribeError};
+///
+/// struct Counter(std::sync::Arc<std::sync::atomic::AtomicU64>);
+///
+/// impl Plugin for Counter {
+///     fn name(&self) -> &str {
+///         "counter"
+///     }
+///
+///     fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
+///         let count = self.0.clone();
+///         wiring.on("training.*", move |_| {
+///             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+///         })
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::new()?;
+/// let plugins = Plugins::new(&bus);
+/// let count = std::sync::Arc::default();
+/// plugins.start(Counter(std::sync::Arc::clone(&count)))?;
+/// bus.emit_sync("training.started", ())?;
+/// assert!(plugins.stop("counter"));
+/// bus.emit_sync("training.completed", ())?;
+/// assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Plugin: Send + Sync + 'static {
+    /// Its name, under which its handlers are counted and its events are told.
+    fn name(&self) -> &str;
+
+    /// In which version; `None` by default.
+    fn version(&self) -> Option<String> {
+        None
+    }
+
+    /// What it can do; nothing to tell by default.
+    fn capabilities(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// Its settings, to be told; none by default.
+    fn config(&self) -> Fields {
+        Fields::new()
+    }
+
+    /// Subscribes what it needs.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be put into service: what it has subscribed is taken back.
+    fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError>;
+
+    /// Its handlers are not called any more. Does nothing by default.
+    fn stop(&self) {}
+}
+
+/// What a plugin subscribes through, while it starts.
+pub struct Wiring<'a> {
+    engine: &'a Engine,
+    emitter: Emitter,
+    name: Name,
+    ids: Vec<SubscriptionId>,
+}
+
+impl Wiring<'_> {
+    /// As [`Bus::on`], for as long as the plugin is in service.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bus::on`].
+    pub fn on<R: Handled>(
+        &mut self,
+        topics: impl Into<Topics>,
+        call: impl Fn(&Delivery) -> R + Send + Sync + 'static,
+    ) -> Result<(), SubscribeError> {
+        self.subscribe(Handler::new(topics, call))
+    }
+
+    /// As [`Bus::subscribe`]; the handler has the name of the plugin. An event that it does not take in the end is told by
+    /// `plugin.error`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bus::subscribe`].
+    pub fn subscribe(&mut self, handler: Handler) -> Result<(), SubscribeError> {
+        let mut handler = handler.named(self.name.clone());
+        handler.is_plugin = true;
+        self.ids.push(self.engine.subscribe(handler)?);
+        Ok(())
+    }
+
+    /// A way to emit, to be kept.
+    pub fn emitter(&self) -> Emitter {
+        self.emitter.clone()
+    }
+}
+
+/// Plugins in service on a bus. Dropped, it stops them; it does not keep the bus alive.
+pub struct Plugins {
+    shared: Weak<Shared>,
+    running: Mutex<Vec<Running>>,
+}
+
+struct Running {
+    name: Name,
+    plugin: Arc<dyn Plugin>,
+    ids: Vec<SubscriptionId>,
+}
+
+/// A plugin was not put into service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginError {
+    /// Another plugin has its name.
+    #[error("plugin name is {name:?}, which another plugin has, allowed is a name of its own")]
+    DuplicatePlugin {
+        /// The name.
+        name: String,
+    },
+    /// A handler of it was not subscribed.
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+    /// It panicked.
+    #[error("plugin {name:?} panicked: {said}")]
+    Panicked {
+        /// Its name.
+        name: String,
+        /// What it said.
+        said: String,
+    },
+}
+
+impl Plugins {
+    /// None yet.
+    pub fn new(bus: &Bus) -> Self {
+        Self { shared: Arc::downgrade(&bus.shared), running: Mutex::default() }
+    }
+
+    /// Starts a plugin, and announces it: `plugin.loaded`, `plugin.initialized` and `plugin.activated`. One that cannot
+    /// start is told by `plugin.error`.
+    ///
+    /// # Errors
+    ///
+    /// Another plugin has its name; it could not subscribe, because the bus is stopped for example; or it panicked. Nothing
+    /// of it stays subscribed then.
+    pub fn start(&self, plugin: impl Plugin) -> Result<(), PluginError> {
+        let plugin: Arc<dyn Plugin> = Arc::new(plugin);
+        let shared = self.shared.upgrade().ok_or(SubscribeError::Stopped)?;
+        // Foreign code, like all of it: without a lock.
+        let plugin_name = plugin.name().to_owned();
+        let name: Name = plugin_name.clone().into();
+        let place = Running { name: name.clone(), plugin: Arc::clone(&plugin), ids: Vec::new() };
+        let mut running = self.running.lock();
+        if running.iter().any(|it| it.name == name) {
+            drop(running);
+            return Err(PluginError::DuplicatePlugin { name: plugin_name });
+        }
+        running.push(place);
+        drop(running);
+        let version = plugin.version();
+        shared.emit_own(
+            plugin::Loaded { plugin_name: plugin_name.clone(), version: version.clone().unwrap_or_default() }
+                .into(),
+        );
+        let emitter = Emitter(Weak::clone(&self.shared));
+        let mut wiring = Wiring { engine: &shared.engine, emitter, name: name.clone(), ids: Vec::new() };
+        let panicked = |said| PluginError::Panicked { name: plugin_name.clone(), said };
+        let started = guarded(|| plugin.start(&mut wiring)).map_err(panicked);
+        if let Err(error) = started.and_then(|started| Ok(started?)) {
+            wiring.ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
+            let refused = take(&mut self.running.lock(), &name);
+            drop(refused);
+            let said = error.to_string();
+            shared.emit_own(plugin::Error { plugin_name, error: said }.into());
+            return Err(error);
+        }
+        let ids = wiring.ids;
+        if let Some(own) = self.running.lock().iter_mut().find(|it| it.name == name) {
+            own.ids = ids;
+        } else {
+            // It was stopped meanwhile.
+            ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
+            return Ok(());
+        }
+        let config = plugin.config();
+        shared.emit_own(plugin::Initialized { plugin_name: plugin_name.clone(), config }.into());
+        let capabilities = plugin.capabilities();
+        shared.emit_own(plugin::Activated { plugin_name, version, capabilities }.into());
+        Ok(())
+    }
+
+    /// Unsubscribes a plugin, stops it, and announces that: `plugin.deactivated`. Whether there was one of that name.
+    pub fn stop(&self, name: &str) -> bool {
+        let Some(own) = take(&mut self.running.lock(), name) else { return false };
+        let shared = self.shared.upgrade().filter(|shared| !shared.is_forked());
+        if let Some(shared) = &shared {
+            own.ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
+        }
+        let plugin_name = name.to_owned();
+        let stopped = guarded(|| own.plugin.stop());
+        if let Some(shared) = shared {
+            if let Err(said) = stopped {
+                let error = HandlerError::new(format!("panicked: {said}")).to_string();
+                shared.emit_own(plugin::Error { plugin_name: plugin_name.clone(), error }.into());
+            }
+            shared.emit_own(plugin::Deactivated { plugin_name }.into());
+        }
+        // Its end is foreign code.
+        let _ = guarded(|| drop(own));
+        true
+    }
+
+    /// The names of those in service, in the order of their starts.
+    pub fn names(&self) -> Vec<String> {
+        self.running.lock().iter().map(|it| it.name.to_string()).collect()
+    }
+}
+
+fn take(running: &mut Vec<Running>, name: &str) -> Option<Running> {
+    let place = running.iter().position(|it| it.name == name)?;
+    Some(running.remove(place))
+}
+
+impl Drop for Plugins {
+    fn drop(&mut self) {
+        // Those that were started last may need the others.
+        self.names().iter().rev().for_each(|name| _ = self.stop(name));
+    }
+}
+
+impl fmt::Debug for Wiring<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wiring").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Plugins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugins").field("names", &self.names()).finish_non_exhaustive()
+    }
+}

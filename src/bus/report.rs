@@ -1,0 +1,147 @@
+//! How a bus does: its account, its metrics, its health.
+
+use super::{
+    Alert, AlertKind, Bus, BusHealth, BusStats, Metrics, Mode, QueueMetrics, RetryMetrics, Shared,
+    WorkerStats,
+};
+use crate::health::HealthStatus;
+use crate::sync::Ordering;
+use crate::wake::State;
+
+impl Bus {
+    /// The account of all events so far.
+    pub fn stats(&self) -> BusStats {
+        self.shared.stats()
+    }
+
+    /// How many events come, what waits, how long calls take.
+    pub fn metrics(&self) -> Metrics {
+        let shared = &self.shared;
+        let engine = &shared.engine;
+        let (handlers, gone) = engine.handler_stats();
+        let sum =
+            |part: fn(&super::HandlerStats) -> u64| handlers.iter().chain([&gone]).map(part).sum::<u64>();
+        let taken = sum(|it| it.handled + it.redriven);
+        let ended = taken + sum(|it| it.failed + it.dead_lettered) - sum(|it| it.redriven);
+        let retry = RetryMetrics {
+            total: sum(|it| it.retries),
+            waiting: engine.timers.len() as u64,
+            dead_letters: engine.letters.len() as u64,
+            success_rate: if ended == 0 { 1.0 } else { taken as f64 / ended as f64 },
+        };
+        Metrics {
+            total_events: engine.tally.events.get(),
+            events_per_second: engine.tally.rate(engine.clock.now()),
+            avg_processing_time: engine.tally.mean(),
+            processing_time_p50: engine.tally.quantile(0.5),
+            processing_time_p95: engine.tally.quantile(0.95),
+            processing_time_p99: engine.tally.quantile(0.99),
+            queue: shared.queue_metrics(),
+            retry,
+            workers: self.worker_stats(),
+        }
+    }
+
+    /// Who calls the handlers.
+    pub fn worker_stats(&self) -> WorkerStats {
+        let engine = &self.shared.engine;
+        if engine.config.mode == Mode::Inline {
+            return WorkerStats::default();
+        }
+        let roll = engine.crew.roll();
+        WorkerStats {
+            target: roll.target as u64,
+            total: roll.workers as u64,
+            active: roll.workers.saturating_sub(roll.idle) as u64,
+            idle: roll.idle.min(roll.workers) as u64,
+            stuck: roll.stuck as u64,
+            restarts: engine.crew.restarts.load(Ordering::Relaxed),
+            calls: engine.tally.calls(),
+            avg_processing_time: engine.tally.mean(),
+        }
+    }
+
+    /// Whether all is well, and what is not. Takes some locks for a moment; waits for no handler.
+    pub fn health(&self) -> BusHealth {
+        let shared = &self.shared;
+        let roll = shared.engine.crew.roll();
+        let queue = shared.queue_metrics();
+        let mut alerts = Vec::new();
+        let mut alert = |kind, is_on: bool, message: String, value: f64, threshold: f64| {
+            if is_on {
+                alerts.push(Alert { kind, message, value, threshold });
+            }
+        };
+        let state = shared.collector.state();
+        let is_inline = shared.engine.config.mode == Mode::Inline;
+        let is_running = state.is_running() || is_inline && state == State::Idle;
+        let is_stopped = !is_running || shared.engine.crew.is_closed();
+        alert(AlertKind::Stopped, is_stopped, format!("the bus does not run: {state:?}"), 0.0, 1.0);
+        let is_alone = !is_inline && !is_stopped && roll.workers == 0;
+        alert(AlertKind::NoWorkers, is_alone, "no worker is there that does not hang".to_owned(), 0.0, 1.0);
+        let (deep, full) = (queue.utilization, queue.memory_usage);
+        alert(AlertKind::QueueDeep, deep > DEEP, format!("{} events wait", queue.len), deep, DEEP);
+        alert(AlertKind::MemoryHigh, full > FULL, format!("{} bytes wait", queue.memory_bytes), full, FULL);
+        let letters = shared.engine.letters.len();
+        alert(AlertKind::DeadLetters, letters > 0, format!("{letters} dead letters"), letters as f64, 0.0);
+        for subscriber in shared.engine.everybody() {
+            let hangs = subscriber.mailbox.lock().hangs();
+            let (name, deadline) = (&subscriber.name, subscriber.deadline);
+            let message = format!("handler {name:?} takes more than {deadline:?}");
+            let threshold = deadline.as_secs_f64();
+            alert(AlertKind::HandlerOverdue, hangs, message, threshold, threshold);
+        }
+        let status = if is_stopped || is_alone {
+            HealthStatus::Unhealthy
+        } else if alerts.is_empty() {
+            HealthStatus::Healthy
+        } else {
+            HealthStatus::Degraded
+        };
+        BusHealth {
+            status,
+            active_workers: roll.workers as u64,
+            queue_depth: queue.len,
+            processing_rate: shared.engine.tally.rate(shared.engine.clock.now()),
+            alerts,
+        }
+    }
+}
+
+/// What is told above that part of the normal ring, and of the bytes.
+const DEEP: f64 = 0.5;
+const FULL: f64 = 0.8;
+
+impl Shared {
+    pub(super) fn stats(&self) -> BusStats {
+        let (handlers, gone) = self.engine.handler_stats();
+        let counts = &self.counts;
+        BusStats {
+            emitted: counts.emitted.get(),
+            misnamed: counts.misnamed.get(),
+            too_deep: counts.too_deep.get(),
+            filtered: counts.filtered.get(),
+            stopped: counts.stopped.get(),
+            inline: counts.inline.get(),
+            own: counts.own.get(),
+            events: self.collector.stats(),
+            handlers,
+            gone,
+        }
+    }
+
+    fn queue_metrics(&self) -> QueueMetrics {
+        let stats = self.collector.stats();
+        let config = self.collector.config();
+        let waiting = self.engine.everybody().iter().map(|it| it.mailbox.lock().load().1 as u64).sum();
+        let most_bytes = config.max_bytes.unwrap_or(usize::MAX) as f64;
+        QueueMetrics {
+            len: stats.pending,
+            utilization: stats.pending as f64 / config.capacity as f64,
+            processed: self.engine.tally.events.get(),
+            waiting,
+            memory_bytes: stats.pending_bytes,
+            memory_usage: stats.pending_bytes as f64 / most_bytes,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The sinks of a bus that has no threads: called by whoever emits.
+
+use std::collections::VecDeque;
+
+use crate::batch::Batch;
+use crate::event::Record;
+use crate::sink::Sink;
+use crate::sync::{Mutex, guarded};
+
+/// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes for those that
+/// come meanwhile: so a sink may emit, and nobody waits for another's.
+#[derive(Default)]
+pub(super) struct InlineSinks(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// `None` while a thread has them.
+    sinks: Option<Vec<Box<dyn Sink<Record>>>>,
+    waiting: VecDeque<Record>,
+}
+
+/// While a sink hangs, the oldest make room.
+const MOST_WAITING: usize = 10_000;
+
+impl InlineSinks {
+    pub(super) fn new(sinks: Vec<Box<dyn Sink<Record>>>) -> Self {
+        Self(Mutex::new(State { sinks: Some(sinks), waiting: VecDeque::new() }))
+    }
+
+    pub(super) fn write(&self, record: &Record) {
+        let record = record.clone();
+        let mut state = self.0.lock();
+        state.waiting.push_back(record);
+        let lost = if state.waiting.len() > MOST_WAITING { state.waiting.pop_front() } else { None };
+        let Some(mut sinks) = state.sinks.take() else {
+            drop(state);
+            drop(lost);
+            return;
+        };
+        loop {
+            let records: Vec<Record> = state.waiting.drain(..).collect();
+            if records.is_empty() {
+                state.sinks = Some(sinks);
+                return;
+            }
+            drop(state);
+            let batch = Batch::from_events(records);
+            for sink in &mut sinks {
+                // As a sink that fails under a collector: the others go on.
+                let _ = guarded(|| sink.write_batch(&batch));
+            }
+            let _ = guarded(|| drop(batch));
+            state = self.0.lock();
+        }
+    }
+
+    pub(super) fn flush(&self) {
+        let Some(mut sinks) = self.0.lock().sinks.take() else { return };
+        for sink in &mut sinks {
+            let _ = guarded(|| sink.flush());
+        }
+        self.0.lock().sinks = Some(sinks);
+    }
+}

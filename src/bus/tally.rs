@@ -1,0 +1,98 @@
+//! How many events came, and how long calls take.
+
+use std::time::{Duration, Instant};
+
+use crate::stats::Count;
+use crate::sync::{CachePadded, Mutex, OnceLock, thread_index};
+
+/// Counters of a bus, spread so that workers do not meet. All Relaxed: they are counts, not signals.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    calls: [CachePadded<Calls>; 8],
+    /// Events that came to the handlers.
+    pub(super) events: Count,
+    recent: Mutex<[(u64, u64); WINDOW as usize + 1]>,
+    begun: OnceLock<Instant>,
+}
+
+/// The calls that some threads have made.
+#[derive(Debug)]
+struct Calls {
+    nanos: Count,
+    /// By the number of bits of their nanoseconds.
+    by_length: [Count; 64],
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self { nanos: Count::default(), by_length: std::array::from_fn(|_| Count::default()) }
+    }
+}
+
+/// How far back a rate looks, in seconds.
+const WINDOW: u64 = 10;
+
+impl Tally {
+    pub(super) fn note_call(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let calls = &self.calls[thread_index() % self.calls.len()];
+        calls.nanos.add(nanos);
+        calls.by_length[(63 - (nanos | 1).leading_zeros()) as usize].add(1);
+    }
+
+    pub(super) fn note_events(&self, events: u64, now: Instant) {
+        self.events.add(events);
+        let second = self.second(now);
+        let mut recent = self.recent.lock();
+        let place = &mut recent[(second % (WINDOW + 1)) as usize];
+        *place = if place.0 == second { (second, place.1 + events) } else { (second, events) };
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(*self.begun.get_or_init(|| now)).as_secs()
+    }
+
+    /// Events a second over the last ten seconds that are over, or since the begin if that is later; the first second
+    /// counts as a whole.
+    pub(super) fn rate(&self, now: Instant) -> f64 {
+        let second = self.second(now);
+        if second == 0 {
+            return self.recent.lock()[0].1 as f64;
+        }
+        let from = second.saturating_sub(WINDOW);
+        let recent = *self.recent.lock();
+        let events: u64 =
+            recent.iter().filter(|(at, _)| (from..second).contains(at)).map(|(_, events)| events).sum();
+        events as f64 / (second - from) as f64
+    }
+
+    pub(super) fn busy(&self) -> Duration {
+        Duration::from_nanos(self.calls.iter().map(|calls| calls.nanos.get()).sum())
+    }
+
+    fn lengths(&self) -> [u64; 64] {
+        std::array::from_fn(|bits| self.calls.iter().map(|calls| calls.by_length[bits].get()).sum())
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.lengths().iter().sum()
+    }
+
+    /// How long a call takes, in the mean.
+    pub(super) fn mean(&self) -> Duration {
+        let calls = u32::try_from(self.calls()).unwrap_or(u32::MAX);
+        self.busy().checked_div(calls).unwrap_or_default()
+    }
+
+    /// How long that part of the calls take at most, to within a factor of two.
+    pub(super) fn quantile(&self, part: f64) -> Duration {
+        let lengths = self.lengths();
+        let wanted = (lengths.iter().sum::<u64>() as f64 * part).ceil() as u64;
+        let mut seen = 0;
+        let longest = lengths.iter().position(|calls| {
+            seen += calls;
+            wanted > 0 && seen >= wanted
+        });
+        longest.map_or(Duration::ZERO, |bits| Duration::from_nanos(2 << bits.min(62)))
+    }
+}
