@@ -61,6 +61,9 @@ pub mod run;
 
 pub mod emit;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 mod rate;
 
 mod subscription;
