@@ -289,24 +289,18 @@ fn the_queue_of_an_isolated_sink_is_bounded_in_bytes_as_well() {
     let hung = gate.sink().isolated(1000).max_bytes(1000);
     let collector = builder().max_bytes(8000).sink(hung).sink(memory.clone()).start().unwrap();
     collector.collect(heavy(1));
-    let _ = collector.flush_timeout(Duration::from_millis(1));
+    until_delivered(&collector);
     gate.await_arrivals(1);
     for _ in 0..10 {
         collector.collect(heavy(400));
-        until("it is delivered to the other", || {
-            let _ = collector.flush_timeout(Duration::from_millis(1));
-            collector.pending() == 0
-        });
+        until_delivered(&collector);
     }
     let stats = collector.stats();
     let sink = stats.sinks.iter().find(|sink| sink.name != "memory").unwrap();
     assert_eq!((sink.shed, sink.in_flight), (8, 3), "two of 400 in the queue, one in its hands");
     // One that is larger than the queue is taken alone.
     collector.collect(heavy(5000));
-    until("it is there", || {
-        let _ = collector.flush_timeout(Duration::from_millis(1));
-        collector.pending() == 0
-    });
+    until_delivered(&collector);
     gate.open();
     collector.stop().unwrap();
     let stats = law(&collector, 12);

@@ -324,14 +324,11 @@ fn every_loss_is_said() {
         .start()
         .unwrap();
     (0..3).for_each(|number| _ = collector.collect(tick(number)));
-    let _ = collector.flush_timeout(Duration::from_millis(1));
+    until_delivered(&collector);
     gate.await_arrivals(1);
     for _ in 0..3 {
         collector.collect(tick(9));
-        until("it is delivered", || {
-            let _ = collector.flush_timeout(Duration::from_millis(1));
-            collector.pending() == 0
-        });
+        until_delivered(&collector);
     }
     let expected = [
         LogTopic::Evicted,

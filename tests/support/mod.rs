@@ -114,6 +114,16 @@ pub fn until_asleep<E: Event>(collector: &Collector<E>) {
     until("the worker sleeps", || collector.state() == State::Asleep);
 }
 
+/// Has everything delivered that is pending, also beside a sink that hangs. A flush that gives up takes its request back: it
+/// is asked again until the worker has come to it.
+#[track_caller]
+pub fn until_delivered<E: Event>(collector: &Collector<E>) {
+    until("all is delivered", || {
+        let _ = collector.flush_timeout(Duration::from_millis(1));
+        collector.pending() == 0
+    });
+}
+
 /// A process that does not outlive the test that started it.
 pub struct Killed(pub std::process::Child);
 
