@@ -33,6 +33,8 @@ pub struct HealthConfig {
     /// The longest latency of 95 % of the events ([`Stats::latency`]); it is no more alarming at half of that. Defaults to
     /// none.
     pub latency: Option<Duration>,
+    /// The fewest events a second that are delivered while some wait ([`Stats::rate`]). More than 0. Defaults to none.
+    pub least_rate: Option<f64>,
     /// How many dead letters of one sink may wait; it is no more alarming at half of that. Defaults to 0: each is too many.
     pub dead_letters: u64,
 }
@@ -54,6 +56,7 @@ impl Default for HealthConfig {
             failing: Threshold { raise: 0.5, clear: 0.1 },
             late_after: Duration::from_secs(2),
             latency: None,
+            least_rate: None,
             dead_letters: 0,
         }
     }
@@ -76,7 +79,9 @@ impl HealthConfig {
         check("health.failing.clear", failing.clear, "0.01 to where it is raised", failing.clear >= 0.01)?;
         let late = format!("{:?}", self.late_after);
         check("health.late_after", late, "more than zero", !self.late_after.is_zero())?;
-        check("health.latency", "0ns", "more than zero", self.latency != Some(Duration::ZERO))
+        check("health.latency", "0ns", "more than zero", self.latency != Some(Duration::ZERO))?;
+        let least = self.least_rate.unwrap_or(1.0);
+        check("health.least_rate", least, "a number of more than 0", least > 0.0 && least.is_finite())
     }
 }
 
@@ -147,6 +152,8 @@ pub enum AlertKind {
     Memory,
     /// Events take long.
     Latency,
+    /// Events wait, and few are delivered.
+    TooSlow,
     /// Calls of that sink fail.
     SinkFailing(String),
     /// That sink, which has a thread of its own, does not come back from a call.
@@ -245,13 +252,22 @@ impl<E: Event> Shared<E> {
         let message = format!("a lane is {:.0} % full", full * 100.0);
         find(AlertKind::QueueDepth, HealthStatus::Degraded, full, config.queue_depth, message);
         let full = health.memory_utilization;
-        let message = format!("{:.0} % of the bytes are taken", full * 100.0);
+        let message = format!(
+            "{:.0} % of the bytes are taken: isolate the sink that is behind, make events smaller, or raise max_bytes",
+            full * 100.0
+        );
         find(AlertKind::Memory, HealthStatus::Degraded, full, config.memory, message);
         if let Some(longest) = config.latency {
             let (longest, p95) = (longest.as_secs_f64(), stats.latency.p95);
             let at = Threshold { raise: longest, clear: longest / 2.0 };
             let message = format!("95 % of the events take up to {p95:?}");
             find(AlertKind::Latency, HealthStatus::Degraded, p95.as_secs_f64(), at, message);
+        }
+        if let Some(least) = config.least_rate {
+            let behind = if stats.pending > 0 { (least - stats.rate).max(0.0) } else { 0.0 };
+            let message = format!("{:.0} events/s are delivered, {least:.0} should be", stats.rate);
+            let at = Threshold { raise: f64::MIN_POSITIVE, clear: 0.0 };
+            find(AlertKind::TooSlow, HealthStatus::Degraded, behind, at, message);
         }
         // Where every sink fails, nothing is delivered.
         let mut sinks = tallies.iter().filter(|tally| !tally.is_tap()).peekable();

@@ -73,6 +73,7 @@ fn rows() -> Vec<Row> {
         row("health.failing.clear", "0.25", json!(0.25), "0.125", json!(0.125), "{}"),
         row("health.late_after", "1", json!("1s"), "5ms", json!("5ms"), "'soon'"),
         row("health.latency", "'100ms'", json!("100ms"), "none", Value::Null, "true"),
+        row("health.least_rate", "500", json!(500.0), "none", Value::Null, "true"),
         row("health.dead_letters", "2", json!(2), "3", json!(3), "1.5"),
     ]
 }
@@ -225,6 +226,7 @@ fn every_alias_means_its_setting() {
     same("maxQueueSize = 7", "capacity = 7");
     same("memoryLimits.maxQueueSize = 7", "capacity = 7");
     same("performanceLimits.maxQueueLatency = 100", "health.latency = '100ms'");
+    same("performanceLimits.targetProcessingRate = 500", "health.least_rate = 500");
     same("maxMemoryMB = 7", "max_bytes = 7340032");
     same("memoryLimits.totalMemoryMB = '7'", "max_bytes = 7340032");
     same("maxMemoryMB = 'none'", "max_bytes = 'none'");
@@ -428,12 +430,13 @@ fn config() -> impl Strategy<Value = Config> {
         (0.001..=1.0_f64, 0.0..=1.0_f64).prop_map(|(raise, part)| Threshold { raise, clear: raise * part })
     };
     let wait = || any::<Duration>().prop_map(|wait| wait.max(Duration::from_nanos(1)));
-    let limits = (wait(), prop::option::of(wait()));
+    let limits = (wait(), prop::option::of(wait()), prop::option::of(0.001..1e9_f64));
     let failing = (0.01..=0.99_f64).prop_map(|raise| Threshold { raise, clear: raise.min(0.1) });
     let health = (threshold(), threshold(), failing, limits, any::<u64>());
-    let health = health.prop_map(|(queue_depth, memory, failing, (late_after, latency), dead_letters)| {
-        HealthConfig { queue_depth, memory, failing, late_after, latency, dead_letters }
-    });
+    let health =
+        health.prop_map(|(queue_depth, memory, failing, (late_after, latency, least_rate), dead_letters)| {
+            HealthConfig { queue_depth, memory, failing, late_after, latency, least_rate, dead_letters }
+        });
     let choices = (number(), flush(), overflow(), any::<bool>(), number());
     (lanes, waits, thread, choices, gate(), health).prop_map(
         |(lanes, waits, thread, choices, gate, health)| {

@@ -111,6 +111,7 @@ fn thresholds_change_at_run_time_and_wrong_ones_are_named() {
     collector.update_config(|config| config.health.dead_letters = u64::MAX).unwrap();
     assert_eq!(collector.health().status, HealthStatus::Degraded);
     assert_eq!(field(HealthConfig { late_after: Duration::ZERO, ..default() }), "health.late_after");
+    assert_eq!(field(HealthConfig { least_rate: Some(0.0), ..default() }), "health.least_rate");
     assert_eq!(field(HealthConfig { latency: Some(Duration::ZERO), ..default() }), "health.latency");
     collector.stop().unwrap();
     law(&collector, 3);
@@ -131,6 +132,7 @@ fn bytes_that_run_short_are_an_alert() {
     // 90 of 110: all that normal events may take is less than all.
     let health = collector.health();
     assert_eq!(kinds(&health), [AlertKind::Memory]);
+    assert!(health.alerts[0].message.ends_with("or raise max_bytes"), "{}", health.alerts[0].message);
     assert!((health.memory_utilization - 90.0 / 110.0).abs() < 1e-9);
     let _ = collector.flush().unwrap();
     assert_eq!(collector.health().status, HealthStatus::Healthy);
@@ -463,4 +465,25 @@ fn an_alert_that_is_raised_and_cleared_at_one_value_stays_there() {
     assert_eq!(ids, [0; 4]);
     collector.stop().unwrap();
     law(&collector, 2);
+}
+
+#[test]
+fn events_that_wait_while_few_are_delivered_are_an_alert() {
+    let clock = ManualClock::new();
+    let slow = HealthConfig { least_rate: Some(500.0), ..HealthConfig::default() };
+    let collector = ticks().health(slow).flush(FlushStrategy::Manual).manual_clock(&clock).start().unwrap();
+    assert_eq!(collector.health().status, HealthStatus::Healthy, "nothing waits");
+    (0..100).for_each(|number| _ = collector.collect(tick(number)));
+    assert_eq!(kinds(&collector.health()), [AlertKind::TooSlow]);
+    let _ = collector.flush().unwrap();
+    assert_eq!(collector.health().status, HealthStatus::Healthy);
+    for _ in 0..3 {
+        clock.advance(Duration::from_secs(1));
+        (0..1000).for_each(|number| _ = collector.collect(tick(number)));
+        let _ = collector.flush().unwrap();
+    }
+    collector.collect(tick(1));
+    assert_eq!(collector.health().status, HealthStatus::Healthy, "a thousand a second are enough");
+    collector.stop().unwrap();
+    law(&collector, 3101);
 }

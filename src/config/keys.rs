@@ -131,6 +131,7 @@ pub(super) static KEYS: &[Key] = &[
     key!("health.failing.clear", config.health.failing.clear),
     key!("health.late_after", config.health.late_after),
     key!("health.latency", config.health.latency, millis("performanceLimits.maxQueueLatency")),
+    key!("health.least_rate", config.health.least_rate, same("performanceLimits.targetProcessingRate")),
     key!("health.dead_letters", config.health.dead_letters),
 ];
 
