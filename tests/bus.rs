@@ -615,3 +615,15 @@ fn the_metrics_tell_what_happened() {
         law(&bus, 10);
     });
 }
+
+#[test]
+fn the_defaults_are_those_of_the_documents() {
+    let config = BusConfig::default();
+    assert_eq!((config.workers, config.max_subscribers, config.handler_queue), (4, 1_000, 1_000));
+    assert_eq!((config.dead_letters, config.handler_bytes, config.max_depth), (1_000, 50 << 20, 16));
+    assert_eq!((config.collector.capacity, config.collector.max_bytes), (10_000, Some(50 << 20)));
+    let bus = Bus::builder().inline().start().unwrap();
+    assert_eq!(bus.emit("large", "x".repeat(4_500)).unwrap().outcome, Outcome::Queued);
+    assert_eq!(bus.emit("large", "x".repeat(5_120)).unwrap().outcome, Outcome::Oversize, "5 KiB an event");
+    bus.stop().unwrap().stats.check_law(2).unwrap();
+}

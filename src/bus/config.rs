@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Scaling;
 use crate::config::{Config, ConfigError, FlushStrategy, check};
+use crate::gate::GateConfig;
 use crate::sink::RetryPolicy;
 
 /// All settings of a bus. Public fields with defaults: change those that you need.
@@ -20,7 +21,8 @@ use crate::sink::RetryPolicy;
 #[derive(Debug, Clone, PartialEq)]
 pub struct BusConfig {
     /// The rings, the gate and the deadlines of the collector inside. Defaults to those of [`Config`], but with the flush
-    /// strategy `Size` with one event: handlers do not wait for a batch to fill. Its `flush_timeout`, `stop_timeout` and
+    /// strategy `Size` with one event, because handlers do not wait for a batch to fill, and with 5 KiB (5,120 bytes) for an
+    /// event at most ([`GateConfig::max_event_bytes`]). Its `flush_timeout`, `stop_timeout` and
     /// `drop_timeout` hold for the bus as a whole.
     pub collector: Config,
     /// Who calls the handlers. Defaults to [`Mode::Pooled`].
@@ -83,9 +85,11 @@ impl Default for BusConfig {
     }
 }
 
-/// Handlers get every event at once.
+/// Handlers get every event at once, and no large ones.
 fn prompt(config: Config) -> Config {
-    Config { flush: FlushStrategy::Size { events: 1 }, ..config }
+    let max_event_bytes = config.gate.max_event_bytes.or(Some(5_120));
+    let gate = GateConfig { max_event_bytes, ..config.gate };
+    Config { flush: FlushStrategy::Size { events: 1 }, gate, ..config }
 }
 
 impl BusConfig {
@@ -100,7 +104,7 @@ impl BusConfig {
         }
     }
 
-    /// For services: as the defaults, but with 8 workers, and with 50,000 events in the normal ring and 5 KiB for one event
+    /// For services: as the defaults, but with 8 workers, and with 50,000 events in the normal ring
     /// ([`Config::production`]).
     pub fn production() -> Self {
         Self { collector: prompt(Config::production()), workers: 8, ..Self::default() }

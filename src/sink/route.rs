@@ -1,4 +1,4 @@
-//! A sink that gets some events, or others in their place.
+//! A sink for the events of some names.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,21 +21,6 @@ pub struct Route<S, E = Record> {
     of: PhantomData<fn(&E)>,
 }
 
-/// A sink for the events that a function chooses. Made by [`Sink::filter`].
-pub struct Filter<S, F, E = Record> {
-    sink: S,
-    is_in: F,
-    account: Account,
-    of: PhantomData<fn(&E)>,
-}
-
-/// A sink that gets what a function makes of the events. Made by [`Sink::map`].
-pub struct Map<S, F, E, T> {
-    sink: S,
-    make: F,
-    of: PhantomData<fn(&E) -> T>,
-}
-
 impl<S, E> Route<S, E> {
     pub(super) fn new(sink: S) -> Self {
         let (names, patterns) = (HashSet::new(), Vec::new());
@@ -53,20 +38,8 @@ impl<S, E> Route<S, E> {
     }
 }
 
-impl<S, F, E> Filter<S, F, E> {
-    pub(super) fn new(sink: S, is_in: F) -> Self {
-        Self { sink, is_in, account: Account::nobody(), of: PhantomData }
-    }
-}
-
-impl<S, F, E, T> Map<S, F, E, T> {
-    pub(super) fn new(sink: S, make: F) -> Self {
-        Self { sink, make, of: PhantomData }
-    }
-}
-
 /// Offers those events that are in. The others are passed over, and count as delivered: nothing of them is missing.
-fn offer<E: Clone>(
+pub(super) fn offer<E: Clone>(
     (sink, account): (&mut impl Sink<E>, &Account),
     batch: &Batch<E>,
     mut is_in: impl FnMut(&E) -> bool,
@@ -104,44 +77,11 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {
     }
 }
 
-impl<S: Sink<E>, F: FnMut(&E) -> bool + Send, E: Clone> Sink<E> for Filter<S, F, E> {
-    forward!(sink, without open);
-
-    fn open(&mut self, account: Account) {
-        self.account = account.clone();
-        self.sink.open(account);
-    }
-
-    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        offer((&mut self.sink, &self.account), batch, &mut self.is_in)
-    }
-}
-
-impl<S: Sink<T>, F: FnMut(&E) -> T + Send, E, T> Sink<E> for Map<S, F, E, T> {
-    forward!(sink);
-
-    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        self.sink.write_batch(&batch.with_events(batch.iter().map(&mut self.make).collect()))
-    }
-}
-
 impl<S, E> fmt::Debug for Route<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Route")
             .field("names", &self.names)
             .field("patterns", &self.patterns)
             .finish_non_exhaustive()
-    }
-}
-
-impl<S, F, E> fmt::Debug for Filter<S, F, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Filter").finish_non_exhaustive()
-    }
-}
-
-impl<S, F, E, T> fmt::Debug for Map<S, F, E, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").finish_non_exhaustive()
     }
 }

@@ -1,0 +1,42 @@
+//! A sink for the events that a function chooses.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use super::route::offer;
+use super::{Account, PendingFlush, Sink, SinkError, forward};
+use crate::batch::Batch;
+use crate::event::Record;
+
+/// A sink for the events that a function chooses. Made by [`Sink::filter`].
+pub struct Filter<S, F, E = Record> {
+    sink: S,
+    is_in: F,
+    account: Account,
+    of: PhantomData<fn(&E)>,
+}
+
+impl<S, F, E> Filter<S, F, E> {
+    pub(super) fn new(sink: S, is_in: F) -> Self {
+        Self { sink, is_in, account: Account::nobody(), of: PhantomData }
+    }
+}
+
+impl<S: Sink<E>, F: FnMut(&E) -> bool + Send, E: Clone> Sink<E> for Filter<S, F, E> {
+    forward!(sink, without open);
+
+    fn open(&mut self, account: Account) {
+        self.account = account.clone();
+        self.sink.open(account);
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        offer((&mut self.sink, &self.account), batch, &mut self.is_in)
+    }
+}
+
+impl<S, F, E> fmt::Debug for Filter<S, F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filter").finish_non_exhaustive()
+    }
+}
