@@ -326,3 +326,14 @@ fn json_lines_makes_one_write_a_batch() {
         assert_eq!(writes() - before, 10);
     }
 }
+
+#[test]
+fn errors_say_what_they_are() {
+    let texts = [
+        forebay::sink::SinkError::unavailable("no route"),
+        forebay::sink::SinkError::write_failed("disk full"),
+        forebay::sink::SinkError::flush_failed("disk full"),
+    ]
+    .map(|error| error.to_string());
+    assert_eq!(texts, ["sink unavailable: no route", "write failed: disk full", "flush failed: disk full"]);
+}

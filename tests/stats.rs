@@ -101,3 +101,14 @@ fn the_time_in_a_sink_is_counted() {
     assert!(law(&collector, 1).sinks[0].write_time >= shortest);
     collector.stop().unwrap();
 }
+
+#[test]
+fn the_most_that_were_ever_queued_is_kept() {
+    let collector = ticks().flush(FlushStrategy::Manual).start().unwrap();
+    for events in [5, 3] {
+        (0..events).for_each(|number| _ = collector.collect(tick(number)));
+        let _ = collector.flush().unwrap();
+    }
+    assert_eq!(law(&collector, 8).peak_pending, 5);
+    collector.stop().unwrap();
+}

@@ -155,3 +155,14 @@ fn foreign_code_of_an_event_runs_without_a_lock() {
     collector.stop().unwrap();
     law(&collector, 5);
 }
+
+#[test]
+fn a_subscription_holds_a_thousand_events_by_default() {
+    let collector = Collector::builder().flush(HOURLY).batch_size(1).start().unwrap();
+    let live = collector.subscribe("*").unwrap();
+    scalars(&collector, "a", 0..1_001);
+    let _ = collector.flush().unwrap();
+    assert_eq!((live.len(), live.try_recv()), (1_000, Err(RecvError::Lagged(1))));
+    collector.stop().unwrap();
+    law(&collector, 1_001);
+}
