@@ -176,7 +176,15 @@ fn the_catalogue_has_the_names_and_keys_of_the_documents() {
     let fields = Fields::new;
     let second = std::time::Duration::from_secs(1);
     let s = String::new;
-    let events: [(Record, &str); 36] = [
+    let events: [(Record, &str); 38] = [
+        (
+            metrics::FeatureUsed { feature: s(), action: s(), success: true }.into(),
+            "usage.feature_used feature action success",
+        ),
+        (
+            metrics::Measured { metric: s(), value: 1.0, unit: s() }.into(),
+            "performance.measured metric value unit",
+        ),
         (
             training::Started { run_id: s(), config: fields(), model_type: None }.into(),
             "training.started run_id config",

@@ -381,7 +381,7 @@ pub mod system {
     }
 }
 
-/// Summaries of other events.
+/// Summaries of other events, and what people count and measure.
 pub mod metrics {
     use super::*;
 
@@ -396,6 +396,24 @@ pub mod metrics {
             events_per_second: f64,
             /// Until when, in seconds since 1970-01-01 UTC.
             timestamp: f64,
+        }
+        /// Somebody used something.
+        FeatureUsed = "usage.feature_used", Normal {
+            /// What.
+            feature: String,
+            /// How.
+            action: String,
+            /// Whether that worked.
+            success: bool,
+        }
+        /// Something was measured.
+        Measured = "performance.measured", Normal {
+            /// What.
+            metric: String,
+            /// The measurement.
+            value: f64,
+            /// In which unit.
+            unit: String,
         }
     }
 }
