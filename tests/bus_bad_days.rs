@@ -557,10 +557,16 @@ fn the_number_of_workers_follows_the_load_and_the_hand() {
     bus.flush().unwrap();
     looked(|workers| workers == 2);
     until("the others have gone", || bus.worker_stats().total == 2);
-    bus.scale_workers(5).unwrap();
-    until("there are five", || bus.worker_stats().total == 5);
     bus.stop().unwrap();
     law(&bus, 8);
+    // By hand, where nobody else changes it.
+    let bus = Bus::builder().workers(2).start().unwrap();
+    bus.scale_workers(5).unwrap();
+    until("there are five", || bus.worker_stats().total == 5);
+    bus.scale_workers(1).unwrap();
+    until("there is one", || bus.worker_stats().total == 1);
+    bus.stop().unwrap();
+    law(&bus, 0);
 }
 
 #[test]
