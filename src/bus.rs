@@ -128,13 +128,8 @@ struct Counts {
     stopped: Count,
     inline: Count,
     own: Count,
-}
-
-impl Counts {
-    /// All events so far, those of the bus itself included.
-    fn all(&self) -> u64 {
-        self.emitted.get() + self.own.get()
-    }
+    /// Events whose fate before the handlers is known, those of the bus itself included.
+    settled: Count,
 }
 
 impl Bus {
@@ -265,9 +260,9 @@ impl Bus {
         let (timeout, begun) = (self.shared.collector.config().flush_timeout, Instant::now());
         // Every round covers one more link of each chain of events; there are no longer ones.
         for _ in 0..=self.shared.engine.config.max_depth {
-            let before = self.shared.counts.all();
+            let before = self.shared.counts.settled.get();
             self.shared.flush_once(timeout, timeout.saturating_sub(begun.elapsed()))?;
-            if self.shared.counts.all() == before {
+            if self.shared.counts.settled.get() == before {
                 break;
             }
         }

@@ -124,6 +124,10 @@ impl Crew {
             if line.is_closed || line.workers > self.target() {
                 line.workers -= 1;
                 line.ended.push(number);
+                if !line.urgent.is_empty() || !line.others.is_empty() {
+                    // The ring that it has heard was for somebody who stays.
+                    self.bell.notify_one();
+                }
                 self.left.notify_all();
                 return None;
             }
@@ -214,7 +218,8 @@ impl Engine {
         loop {
             let number = {
                 let mut line = self.crew.line.lock();
-                let is_full = line.workers >= self.crew.target() || line.stuck > MOST_STUCK;
+                let target = self.crew.target();
+                let is_full = line.workers >= target || line.workers + line.stuck >= target + MOST_STUCK;
                 if line.is_closed || is_full {
                     return Ok(());
                 }

@@ -257,6 +257,13 @@ impl Emitter {
     }
 }
 
+/// Whether who emits may wait for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    None,
+    OfSettings,
+}
+
 impl Shared {
     /// Whether the calling thread is in a handler of some bus, or in a sink of this one: it cannot wait for handlers.
     pub(super) fn is_inside(&self) -> bool {
@@ -266,8 +273,8 @@ impl Shared {
     /// Emits an event of the bus itself. The chain of events that led to it ends here.
     pub(super) fn emit_own(&self, record: Record) {
         self.counts.own.add(1);
-        // It is lost where the bus stops, or is full.
-        let _ = self.take(record, Mark::default());
+        // It is lost where the bus stops, or is full: a worker and the foreman must not wait for room that they make.
+        let _ = self.take(record, Mark::default(), Patience::None);
     }
 
     fn emit(&self, mut record: Record, mut mark: Mark) -> Result<Receipt, EmitError> {
@@ -286,10 +293,11 @@ impl Shared {
             record.extra_mut().correlation_id = Some(id);
         }
         mark.depth = depth;
-        Ok(self.take(record, mark))
+        let patience = if context::is_inside() { Patience::None } else { Patience::OfSettings };
+        Ok(self.take(record, mark, patience))
     }
 
-    fn take(&self, mut record: Record, mut mark: Mark) -> Receipt {
+    fn take(&self, mut record: Record, mut mark: Mark, patience: Patience) -> Receipt {
         let id = self.next_event.fetch_add(1, Ordering::Relaxed);
         mark.id = id;
         record.extra_mut().mark = Some(mark);
@@ -298,12 +306,17 @@ impl Shared {
             Outcome::Filtered
         } else if self.engine.config.mode == Mode::Inline {
             self.take_inline(record)
-        } else if context::is_inside() {
-            // A worker must not wait for room that handlers make.
-            self.collector.try_collect(record).unwrap_or_else(|refused| refused.reason.into())
         } else {
-            self.collector.collect(record)
+            match patience {
+                // A worker must not wait for room that handlers make.
+                Patience::None => {
+                    self.collector.try_collect(record).unwrap_or_else(|refused| refused.reason.into())
+                }
+                Patience::OfSettings => self.collector.collect(record),
+            }
         };
+        // Behind the push: a flush that sees no more of them has missed none.
+        self.counts.settled.add(1);
         Receipt { id: EventId(id), outcome }
     }
 

@@ -93,7 +93,7 @@ impl Engine {
         handler.validate()?;
         let name = handler.label();
         // Never used again, and the owner of its dead letters.
-        let id = DeadLetters::<Record>::new_owner() + 1;
+        let id = DeadLetters::<Record>::new_owner();
         let stats = HandlerStats { id: SubscriptionId(id), name: name.clone(), ..HandlerStats::default() };
         let room = (self.config.handler_queue, self.config.handler_bytes);
         let mailbox = Mailbox::new(handler.call, handler.is_ordered, room, stats);
@@ -141,6 +141,9 @@ impl Engine {
         let waiting = self.timers.take_of(subscriber.id);
         waiting.iter().for_each(|_| subscriber.mailbox.lock().give_up(None));
         end(waiting);
+        // Those that have ended since are summed up, whether somebody asks for statistics or not.
+        let over = self.fold_leaving(&mut self.roster.lock());
+        end(over);
         Some(subscriber)
     }
 
@@ -155,7 +158,10 @@ impl Engine {
                 letter.attempts -= 1;
                 self.letters.keep(subscriber.id, vec![letter]);
             }
-            note(&delivery, |progress| progress.cancelled += 1);
+            // What was called before is told.
+            if delivery.attempt == 0 && delivery.redriven.is_none() {
+                note(&delivery, |progress| progress.cancelled += 1);
+            }
             end(delivery);
         }
         end(call);
@@ -248,10 +254,9 @@ impl Engine {
         self.table().subscribers.iter().chain(&roster.leaving).cloned().collect()
     }
 
-    /// The accounts of all that are subscribed, and of all that were.
-    pub(super) fn handler_stats(&self) -> (Vec<HandlerStats>, HandlerStats) {
-        let mut roster = self.roster.lock();
-        let table = self.table();
+    /// Sums up those of whom nothing is on its way any more. They come out, to end without the lock: their functions are
+    /// foreign.
+    fn fold_leaving(&self, roster: &mut Roster) -> Vec<Arc<Subscriber>> {
         let mut over = Vec::new();
         for subscriber in std::mem::take(&mut roster.leaving) {
             let stats = subscriber.mailbox.lock().snapshot();
@@ -262,6 +267,14 @@ impl Engine {
                 over.push(subscriber);
             }
         }
+        over
+    }
+
+    /// The accounts of all that are subscribed, and of all that were.
+    pub(super) fn handler_stats(&self) -> (Vec<HandlerStats>, HandlerStats) {
+        let mut roster = self.roster.lock();
+        let table = self.table();
+        let over = self.fold_leaving(&mut roster);
         let mut gone = roster.gone.clone();
         roster.leaving.iter().for_each(|subscriber| gone.add(&subscriber.mailbox.lock().snapshot()));
         drop(roster);

@@ -76,7 +76,7 @@ impl Foreman {
 
     /// Marks calls that take too long, tells of them, and puts others in the place of their workers. When the next one may.
     fn look_at_calls(&self, now: Instant) -> Instant {
-        let mut stuck = 0;
+        let mut warnings = Vec::new();
         let mut next = now + LONGEST_LOOK;
         for subscriber in self.engine.everybody() {
             let mut mailbox = subscriber.mailbox.lock();
@@ -89,7 +89,6 @@ impl Foreman {
             if late.is_empty() {
                 continue;
             }
-            stuck += late.len();
             // Who waits for room need not wait for this one.
             subscriber.changed.notify_all();
             let threshold = subscriber.deadline.as_secs_f64();
@@ -97,13 +96,12 @@ impl Foreman {
             for (elapsed, _) in late.into_iter().filter(|(_, is_warning)| !is_warning) {
                 let (component, metric) = (subscriber.name.to_string(), "handler_seconds".to_owned());
                 let value = elapsed.as_secs_f64();
-                self.engine.say(PerformanceWarning { component, metric, value, threshold });
+                warnings.push(PerformanceWarning { component, metric, value, threshold });
             }
         }
-        if stuck > 0 {
-            // Without a thread for it, the others go on by themselves.
-            let _ = self.engine.fill();
-        }
+        // Also those for which there was no thread before. Without one now, the others go on by themselves.
+        let _ = self.engine.fill();
+        warnings.into_iter().for_each(|warning| self.engine.say(warning));
         next
     }
 

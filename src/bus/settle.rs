@@ -138,6 +138,9 @@ impl Engine {
         if !self.letters.has_due() {
             return;
         }
+        let table = self.table();
+        let is_ours = |owner| table.subscribers.iter().any(|subscriber| subscriber.id == owner);
+        self.letters.leave_unknown(is_ours);
         for subscriber in &self.table().subscribers {
             loop {
                 let letters = self.letters.take_due(subscriber.id);

@@ -94,7 +94,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     fn is_over(&self) -> bool {
-        self.is_lost || self.expected == Some(self.handled + self.failed + self.cancelled)
+        let told = self.handled + self.failed + self.cancelled;
+        self.is_lost || self.expected.is_some_and(|expected| told >= expected)
     }
 }
 

@@ -136,6 +136,12 @@ impl<E> DeadLetters<E> {
         self.shared.lock().take_due(owner).into_iter().map(|kept| kept.letter).collect()
     }
 
+    /// Offers those no more that are of nobody whom `is_known` knows.
+    pub(crate) fn leave_unknown(&self, is_known: impl Fn(u64) -> bool) {
+        let mut letters = self.shared.lock();
+        letters.letters.iter_mut().for_each(|kept| kept.is_due &= is_known(kept.owner));
+    }
+
     /// Whether some are to be offered again.
     pub(crate) fn has_due(&self) -> bool {
         self.shared.lock().letters.iter().any(|kept| kept.is_due)
@@ -207,7 +213,7 @@ pub struct DeadLettering<S, E = Record> {
 }
 
 /// Counts the wrappers of the process.
-static NEXT_ID: PlainU64 = PlainU64::new(0);
+static NEXT_ID: PlainU64 = PlainU64::new(1);
 
 impl<S, E> DeadLettering<S, E> {
     pub(super) fn new(sink: S, letters: &DeadLetters<E>) -> Self {

@@ -1,0 +1,207 @@
+//! What a review of the bus found.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use forebay::bus::{Bus, BusConfig, Filter, Handler, HandlerError, Plugin, Plugins, SubscribeError, Wiring};
+use forebay::sink::{RetryPolicy, Sink, SinkError, from_fn};
+use forebay::{Batch, Config, ManualClock, Overflow, Record};
+use support::{Gate, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// No retries.
+fn once() -> BusConfig {
+    BusConfig { retry: RetryPolicy::list([]), ..BusConfig::default() }
+}
+
+/// Rings of so many events, for which whoever emits waits.
+fn blocking(capacity: usize) -> Config {
+    Config { capacity, overflow: Overflow::Block { timeout: HOUR }, ..BusConfig::default().collector }
+}
+
+fn counter(bus: &Bus, topic: &'static str) -> Arc<AtomicU64> {
+    let calls = Arc::new(AtomicU64::new(0));
+    let own = Arc::clone(&calls);
+    bus.on(topic, move |_| _ = own.fetch_add(1, Ordering::SeqCst)).unwrap().keep();
+    calls
+}
+
+struct Failing;
+
+impl Plugin for Failing {
+    fn name(&self) -> &str {
+        "failing"
+    }
+
+    fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
+        wiring.on("a.b", |_| Err(HandlerError::new("no")))
+    }
+}
+
+#[test]
+fn a_worker_that_tells_of_a_plugin_does_not_wait_for_room_that_it_makes() {
+    let config = BusConfig { workers: 1, handler_queue: 2, collector: blocking(2), ..once() };
+    let bus = Bus::builder().config(config).start().unwrap();
+    let plugins = Plugins::new(&bus);
+    plugins.start(Failing).unwrap();
+    for _ in 0..200 {
+        bus.emit("a.b", ()).unwrap();
+    }
+    bus.flush().unwrap();
+    assert_eq!(bus.dead_letters().len(), 200);
+    drop(plugins);
+    bus.stop().unwrap().stats.check_law(200).unwrap();
+}
+
+#[test]
+fn workers_that_hang_are_replaced_although_the_rings_are_full() {
+    let (clock, gate) = (ManualClock::new(), Gate::closed());
+    let config = BusConfig { workers: 1, handler_queue: 1, collector: blocking(1), ..once() };
+    let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
+    let own = gate.clone();
+    bus.on("h.one", move |_| own.pass()).unwrap().keep();
+    let calls = counter(&bus, "o.one");
+    bus.emit("h.one", ()).unwrap();
+    gate.await_arrivals(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..20).for_each(|_| _ = bus.emit("o.one", ()).unwrap()));
+        until("the rings are full", || bus.collector().stats().waits > 0);
+        until("the one that hangs is seen", || {
+            clock.advance(Duration::from_secs(10));
+            bus.worker_stats().stuck > 0
+        });
+        until("another worker serves", || calls.load(Ordering::SeqCst) == 20);
+    });
+    gate.open();
+    bus.flush().unwrap();
+    bus.stop().unwrap().stats.check_law(21).unwrap();
+}
+
+#[test]
+fn more_than_sixty_four_that_hang_at_once_are_replaced_as_far_as_that_goes() {
+    let (clock, gate) = (ManualClock::new(), Gate::closed());
+    let config = BusConfig { workers: 66, ..once() };
+    let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
+    let own = gate.clone();
+    bus.on("h.one", move |_| own.pass()).unwrap().keep();
+    let calls = counter(&bus, "o.one");
+    (0..66).for_each(|_| _ = bus.emit("h.one", ()).unwrap());
+    gate.await_arrivals(66);
+    until("others take their places", || {
+        clock.advance(Duration::from_secs(10));
+        bus.worker_stats().total > 0
+    });
+    bus.emit("o.one", ()).unwrap();
+    until("it is served", || calls.load(Ordering::SeqCst) == 1);
+    gate.open();
+    bus.flush().unwrap();
+    bus.stop().unwrap().stats.check_law(67).unwrap();
+}
+
+#[test]
+fn a_worker_that_goes_home_passes_the_ring_on() {
+    let (clock, one, two) = (ManualClock::new(), Gate::closed(), Gate::closed());
+    let bus = Bus::builder().config(BusConfig { workers: 2, ..once() }).manual_clock(&clock).start().unwrap();
+    let (first, second) = (one.clone(), two.clone());
+    let handler = Handler::new("h.*", move |event| match event.name() {
+        "h.one" => first.pass(),
+        _ => second.pass(),
+    });
+    bus.subscribe(handler.at_once(1)).unwrap().keep();
+    let calls = counter(&bus, "o.one");
+    bus.emit("h.one", ()).unwrap();
+    one.await_arrivals(1);
+    bus.emit("h.two", ()).unwrap();
+    until("another has taken its place", || {
+        clock.advance(Duration::from_secs(10));
+        bus.worker_stats().idle == 2
+    });
+    one.open();
+    two.await_arrivals(1);
+    // There is one worker too many, which hears of this first, perhaps.
+    for number in 1..=5 {
+        bus.emit("o.one", ()).unwrap();
+        until("it is served beside the call", || calls.load(Ordering::SeqCst) == number);
+    }
+    two.open();
+    bus.flush().unwrap();
+    bus.stop().unwrap().stats.check_law(7).unwrap();
+}
+
+#[test]
+fn a_retry_that_is_given_up_is_no_second_answer() {
+    let (clock, busy, other) = (ManualClock::new(), Gate::closed(), Gate::closed());
+    let bus = Bus::builder().manual_clock(&clock).start().unwrap();
+    let (first, second) = (busy.clone(), other.clone());
+    let handler = Handler::new("x.*", move |event| match event.name() {
+        "x.block" => {
+            first.pass();
+            Ok(())
+        }
+        _ => Err(HandlerError::new("no")),
+    });
+    let id = bus.subscribe(handler.at_once(1).named("failing")).unwrap().keep();
+    bus.on("x.sync", move |_| second.pass()).unwrap().keep();
+    std::thread::scope(|scope| {
+        let emitting = scope.spawn(|| bus.emit_sync("x.sync", ()).unwrap().calls.unwrap());
+        other.await_arrivals(1);
+        until("the one waits for its retry", || bus.metrics().retry.waiting == 1);
+        bus.emit("x.block", ()).unwrap();
+        busy.await_arrivals(1);
+        until("the retry is due", || {
+            clock.advance(Duration::from_secs(1));
+            bus.metrics().retry.waiting == 0
+        });
+        bus.unsubscribe(id);
+        busy.open();
+        other.open();
+        let calls = emitting.join().unwrap();
+        assert_eq!((calls.handled, calls.failed, calls.cancelled), (1, 1, 0));
+    });
+    bus.stop().unwrap().stats.check_law(2).unwrap();
+}
+
+#[test]
+fn dead_letters_of_a_sink_and_of_a_handler_are_not_mixed_up() {
+    let bus = Bus::builder().config(once()).start().unwrap();
+    let calls = counter(&bus, "never.this");
+    let broken = from_fn("broken", |_: &Batch<Record>| Err(SinkError::unavailable("always")));
+    bus.collector().add_sink(broken.dead_letters(bus.dead_letters())).unwrap();
+    bus.emit("a.b", ()).unwrap();
+    bus.flush().unwrap();
+    bus.redrive(None);
+    bus.flush().unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+    assert_eq!(bus.stats().handlers[0].redriven, 0);
+    bus.stop().unwrap().stats.check_law(1).unwrap();
+}
+
+#[test]
+fn a_flush_covers_what_a_handler_is_about_to_emit() {
+    let bus = Bus::builder().config(once()).start().unwrap();
+    let (gate, seen) = (Gate::closed(), Arc::new(Mutex::new(Vec::new())));
+    let (own, emitter) = (gate.clone(), bus.emitter());
+    bus.add_filter(Filter::new(move |event| {
+        if event.name() == "derived.one" {
+            own.pass();
+        }
+        true
+    }));
+    bus.on("a.b", move |_| _ = emitter.emit("derived.one", ())).unwrap().keep();
+    let told = Arc::clone(&seen);
+    bus.on("derived.one", move |event| told.lock().unwrap().push(event.id())).unwrap().keep();
+    bus.emit("a.b", ()).unwrap();
+    gate.await_arrivals(1);
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| bus.flush().map(|()| seen.lock().unwrap().len()).unwrap());
+        until("the flush has begun", || bus.collector().stats().flushes > 0);
+        gate.open();
+        assert_eq!(flush.join().unwrap(), 1);
+    });
+    bus.stop().unwrap().stats.check_law(2).unwrap();
+}
