@@ -1,7 +1,7 @@
 //! For the tests of programs that use forebay (feature `testing`): a bus and a collector that remember, sinks that fail, block
 //! and panic by script, and [`assert_emitted!`](crate::assert_emitted).
 //!
-//! Nothing here sleeps. Time is a [`ManualClock`] that the test moves.
+//! Nothing here sleeps. Time can be a [`ManualClock`] that the test moves.
 //!
 //! ```
 //! use forebay::assert_emitted;
@@ -51,17 +51,17 @@ macro_rules! assert_emitted {
     ($of:expr, $pattern:expr $(,)?) => {
         $crate::assert_emitted!($of, $pattern, |_| true)
     };
-    ($of:expr, $pattern:expr, times = $times:expr $(,)?) => {
+    ($of:expr, $pattern:expr, times = $times:expr $(,)?) => {{
         let times: usize = $times;
         if let ::std::result::Result::Err(why) = $crate::testing::check_times(&$of, $pattern, times) {
             ::std::panic!("{why}");
         }
-    };
-    ($of:expr, $pattern:expr, $holds:expr $(,)?) => {
+    }};
+    ($of:expr, $pattern:expr, $holds:expr $(,)?) => {{
         if let ::std::result::Result::Err(why) = $crate::testing::check_any(&$of, $pattern, $holds) {
             ::std::panic!("{why}");
         }
-    };
+    }};
 }
 
 /// What [`assert_emitted!`](crate::assert_emitted) checks with a number.

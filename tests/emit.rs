@@ -795,3 +795,89 @@ mod with_futures {
         }
     }
 }
+
+// ---- what a review found ----
+
+#[test]
+fn a_token_reaches_a_task_whose_handles_and_links_were_let_go() {
+    for is_detached in [true, false] {
+        let program = CancelToken::new();
+        let (collector, memory) = observed();
+        let chain = emit::interval(Duration::from_micros(100)).report_to(&collector, "test.task.finished");
+        // The token between is gone at once.
+        let task = chain.cancel(&program.child().child()).map(|_| ()).start().unwrap();
+        let task = if is_detached {
+            task.detach();
+            None
+        } else {
+            Some(task)
+        };
+        program.cancel();
+        until("it has ended", || {
+            let _ = collector.flush().unwrap();
+            memory.len() == 1
+        });
+        assert_eq!(final_event(&collector, &memory).0, "cancelled");
+        assert!(task.is_none_or(|task| over(task).outcome == TaskOutcome::Cancelled));
+    }
+}
+
+/// Panics at its end.
+struct Bad;
+
+impl Drop for Bad {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
+#[test]
+fn a_destructor_that_panics_in_what_gathers_costs_no_result() {
+    hush();
+    let bad = Bad;
+    let add = move |sum: &mut u64, number: u64| {
+        let _captured = &bad;
+        *sum += number;
+    };
+    let task = emit::from_iter(0..5u64).map(|number| *number).gather(Gather::fold(0, add)).start().unwrap();
+    assert_eq!(end(task).results, 10);
+}
+
+#[test]
+fn more_room_is_told_to_who_waits_for_it() {
+    let (sender, chain) = emit::channel(1);
+    sender.send(0).unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| sender.send_timeout(1, LONG));
+        let hourly = Strategy::Batched { size: 2, max_delay: HOUR };
+        let task = chain.capacity(100).strategy(hourly).take(2).map(|number: &i32| *number).start().unwrap();
+        waits.join().unwrap().unwrap();
+        assert_eq!(over(task).handled, 2);
+    });
+}
+
+#[test]
+fn what_waited_before_the_start_goes_by_the_clock_of_the_task() {
+    let clock = ManualClock::new();
+    let (sender, chain) = emit::channel(10);
+    sender.send(1).unwrap();
+    let late = Strategy::Batched { size: 5, max_delay: HOUR };
+    let task = chain.manual_clock(&clock).strategy(late).map(|number: &i32| *number).start().unwrap();
+    until("the batch is due", || {
+        clock.advance(HOUR);
+        task.summary().handled == 1
+    });
+    drop(sender);
+    assert_eq!(over(task).handled, 1);
+}
+
+#[test]
+fn an_end_that_was_polled_is_not_waited_for_in_vain() {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+    let mut task = emit::from_iter(0..3).map(|_| ()).start().unwrap();
+    until("it is over", || task.is_over());
+    let polled = std::pin::Pin::new(&mut task).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(_)));
+    assert!(task.wait_timeout(LONG).is_err(), "at once");
+}

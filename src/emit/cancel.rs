@@ -35,25 +35,31 @@ struct Inner {
     flag: PlainU64,
     /// Empty once it is cancelled. Each may be gone already.
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
+    /// Kept for as long as this one, so that the word gets here from above it.
+    _parent: Option<Arc<Inner>>,
 }
 
 impl CancelToken {
     /// A token of its own.
     pub fn new() -> Self {
-        let inner = Inner { flag: PlainU64::new(0), listeners: Mutex::new(Vec::new()) };
-        Self { inner: Arc::new(inner) }
+        Self::below(None)
+    }
+
+    fn below(parent: Option<Arc<Inner>>) -> Self {
+        let (flag, listeners) = (PlainU64::new(0), Mutex::new(Vec::new()));
+        Self { inner: Arc::new(Inner { flag, listeners, _parent: parent }) }
     }
 
     /// A token that is cancelled with this one, or before it.
     pub fn child(&self) -> Self {
-        let child = Self::new();
+        let child = Self::below(Some(Arc::clone(&self.inner)));
         let listener: Arc<dyn Listener> = Arc::<Inner>::clone(&child.inner);
         self.tell(&listener);
         child
     }
 
-    /// Cancels. Once this has returned, to whichever caller, no task of this token takes another item. What a handler has
-    /// is finished; what waits is dropped, by the task's own threads. Again, it does nothing.
+    /// Cancels. Once this has returned, to whichever caller, no task of this token takes another item. What was taken is
+    /// finished, also where the call of its handler has not quite begun; what waits is dropped, by the task's own threads. Again, it does nothing.
     pub fn cancel(&self) {
         self.inner.on_cancel();
     }

@@ -106,14 +106,14 @@ impl<T> Chain<T> {
     pub fn capacity(mut self, items: usize) -> Self {
         self.settings.capacity = items;
         // Senders may be at work already. Of none is an error at the start.
-        self.inlet.0.lock().capacity = items.max(1);
+        self.inlet.0.change_bounds(|state| state.capacity = items.max(1));
         self
     }
 
     /// Closes the channel behind so many items. Defaults to no end of its own.
     pub fn take(mut self, items: u64) -> Self {
         self.settings.most = items;
-        self.inlet.0.lock().most = items;
+        self.inlet.0.change_bounds(|state| state.most = items);
         self
     }
 
@@ -137,7 +137,8 @@ impl<T> Chain<T> {
 
     /// Collects one critical record by this name at the end of the task, whatever that is: an end by itself, a failure, a
     /// cancellation, the drop of the task. It holds the fields of [`Summary`]; it is collected before whoever waits for the
-    /// task is told. The name is of two or more words of `a-z`, `0-9` and `_`, joined by dots: `import.files.finished`.
+    /// task is told. The task holds a handle of the collector: one whose source is a subscription to that same collector does
+    /// not end by the collector's end, and has to be cancelled. The name is of two or more words of `a-z`, `0-9` and `_`, joined by dots: `import.files.finished`.
     pub fn report_to(mut self, collector: &Collector, name: impl Into<Name>) -> Self {
         self.settings.report = Some((collector.clone(), name.into()));
         self
@@ -219,20 +220,23 @@ where
         let shared = Arc::clone(&inlet.0);
         let plan = strategy.plan();
         let workers = plan.limit;
-        let mut state = shared.lock();
-        (state.capacity, state.most, state.plan, state.clock) = (capacity, most, plan, clock.clone());
-        state.report = report.map(|(collector, name)| -> Report {
+        let report = report.map(|(collector, name)| -> Report {
             Box::new(move |summary: &Summary| _ = collector.collect(summary.record(name)))
         });
-        drop(state);
+        shared.change_bounds(|state| {
+            (state.capacity, state.most, state.plan, state.clock) = (capacity, most, plan, clock.clone());
+            state.report = report;
+        });
         let slot = Arc::new(Slot::new());
         let gather = Mutex::new(Some(gather));
-        let job = Job { shared: Arc::clone(&shared), work, policy, gather, slot: Arc::clone(&slot), clock };
+        let (own, told) = (token.clone(), Arc::clone(&slot));
+        let job = Job { shared: Arc::clone(&shared), work, policy, gather, slot: told, clock, _token: own };
+        // One that is cancelled already asks its source for nothing.
+        token.tell(&(Arc::clone(&shared) as _));
         // Before any worker looks, or one that finds no sender would leave.
         let feeding = source.map_or(Ok(()), |source| feed(&shared, source));
         feeding.map_err(EmitError::Thread)?;
         shared.begin(workers);
-        token.tell(&(Arc::clone(&shared) as _));
         let control: Arc<dyn Control> = shared;
         let task = Task::new(control, token, slot, drop_timeout);
         let job = Arc::new(job);

@@ -288,6 +288,17 @@ impl<T> Shared<T> {
         Ok(())
     }
 
+    /// Has who waits for room look again: the bounds have changed.
+    pub(super) fn change_bounds(&self, change: impl FnOnce(&mut State<T>)) {
+        let mut state = self.lock();
+        change(&mut state);
+        // Those that wait go by the clock of the task from now on.
+        let now = state.clock.now();
+        state.queue.iter_mut().for_each(|waiting| waiting.since = now);
+        drop(state);
+        self.room.notify_all();
+    }
+
     /// Whether another item would be taken in, if there were room.
     pub(super) fn is_wanted(&self) -> bool {
         self.lock().is_wanted()

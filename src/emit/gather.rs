@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use super::channel::drop_quietly;
+
 /// Gathers the results `R` of a task into one `O`. Defaults to [`count`](Gather::count), which keeps none of them.
 ///
 /// It is fed by one worker at a time, so that its functions need no lock; a panic of theirs is a failure of the item
@@ -51,7 +53,10 @@ where
     }
 
     fn finish(self: Box<Self>) -> O {
-        (self.finish)(self.so_far)
+        let Self { so_far, add, finish } = *self;
+        // What it captures is foreign, and what was gathered is not to go with it.
+        drop_quietly(add);
+        finish(so_far)
     }
 }
 
@@ -107,7 +112,14 @@ impl<R: Send + 'static> Gather<R, Vec<R>> {
 impl<R: 'static> Gather<R, u64> {
     /// How many results there were.
     pub fn count() -> Self {
-        Self::new(0, |count, _, _| *count += 1, |count| count)
+        Self::new(
+            0,
+            |count, _, result| {
+                drop(result);
+                *count += 1;
+            },
+            |count| count,
+        )
     }
 }
 

@@ -106,7 +106,8 @@ impl<R> Drop for Reader<R> {
 }
 
 impl<R> Results<R> {
-    /// The next result, as soon as there is one; `None` when the task is over and all were taken.
+    /// The next result, as soon as there is one; `None` when no more will come and all were taken. The task is
+    /// over then, or about to be.
     pub fn recv(&self) -> Option<R> {
         let outlet = &self.reader.0;
         let mut queue = outlet.queue.lock();

@@ -79,6 +79,13 @@ impl<O> Slot<O> {
         }
     }
 
+    /// The same, until then; `None` also if it was taken before.
+    fn take_by(&self, deadline: Option<Instant>) -> Option<Final<O>> {
+        let mut told = self.told.lock();
+        while !told.is_told && !self.changed.wait_until(&mut told, deadline) {}
+        told.ending.take()
+    }
+
     /// Whether it was told by then.
     fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut told = self.told.lock();
@@ -110,9 +117,9 @@ impl<O> Task<O> {
     ///
     /// # Errors
     ///
-    /// It goes on: the task itself.
+    /// It goes on, or its end was polled: the task itself.
     pub fn wait_timeout(self, longest: Duration) -> Result<Final<O>, Self> {
-        if self.slot.wait(deadline_in(longest)) { Ok(self.slot.take()) } else { Err(self) }
+        self.slot.take_by(deadline_in(longest)).ok_or(self)
     }
 
     /// Stops it: once this has returned, no item is taken by a handler; those that run are finished. The outcome is

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use super::cancel::CancelToken;
 use super::channel::{Fate, Report, Shared, Stop, Turn, drop_each, drop_quietly};
 use super::gather::Gather;
 use super::policy::{Decision, ErrorPolicy, Failure};
@@ -25,6 +26,8 @@ pub(super) struct Job<T, R, O> {
     pub(super) gather: Mutex<Option<Gather<R, O>>>,
     pub(super) slot: Arc<Slot<O>>,
     pub(super) clock: Clock,
+    /// It hears of a cancellation for as long as somebody works, whoever else has let it go.
+    pub(super) _token: CancelToken,
 }
 
 /// The handler.
