@@ -205,3 +205,52 @@ fn a_flush_covers_what_a_handler_is_about_to_emit() {
     });
     bus.stop().unwrap().stats.check_law(2).unwrap();
 }
+
+#[test]
+fn retries_are_bounded_and_what_is_too_many_is_a_dead_letter() {
+    let config = BusConfig { handler_queue: 10, retry: RetryPolicy::fixed(HOUR, 1), ..BusConfig::default() };
+    let bus = Bus::builder().config(config).start().unwrap();
+    bus.subscribe(Handler::new("a.b", |_| Err(HandlerError::new("no"))).at_once(1)).unwrap().keep();
+    for _ in 0..100 {
+        bus.emit("a.b", ()).unwrap();
+    }
+    bus.flush().unwrap();
+    assert_eq!((bus.metrics().retry.waiting, bus.dead_letters().len()), (10, 90));
+    let stats = bus.stop().unwrap().stats;
+    stats.check_law(100).unwrap();
+    assert_eq!(stats.handlers[0].dead_lettered, 100);
+}
+
+/// Counts what it gets, and stands at a gate when it is flushed.
+struct Slow(Gate, Arc<AtomicU64>);
+
+impl Sink<Record> for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        self.1.fetch_add(batch.len() as u64, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.0.pass();
+        Ok(())
+    }
+}
+
+#[test]
+fn inline_what_is_emitted_while_another_thread_flushes_reaches_the_sinks() {
+    let (gate, seen) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
+    let bus = Bus::builder().inline().sink(Slow(gate.clone(), Arc::clone(&seen))).start().unwrap();
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| bus.flush().unwrap());
+        gate.await_arrivals(1);
+        bus.emit("a.b", ()).unwrap();
+        gate.open();
+        flush.join().unwrap();
+    });
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    bus.stop().unwrap().stats.check_law(1).unwrap();
+}

@@ -110,6 +110,11 @@ impl Mailbox {
         self.overdue > 0
     }
 
+    /// Whether another event may wait for a retry: as many as may wait for a call.
+    pub(super) fn may_retry(&self) -> bool {
+        self.retrying < self.most as u64
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.queued >= self.most || self.queued > 0 && self.bytes >= self.most_bytes
     }

@@ -63,7 +63,8 @@ impl Engine {
     ) {
         let delay = match &result {
             Err(failure) if failure.is_transient && delivery.redriven.is_none() => {
-                subscriber.retry.next_delay(delivery.attempt).filter(|_| !self.crew.is_closed())
+                let delay = subscriber.retry.next_delay(delivery.attempt);
+                delay.filter(|_| !self.crew.is_closed() && subscriber.mailbox.lock().may_retry())
             }
             _ => None,
         };

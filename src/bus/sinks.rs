@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::batch::Batch;
 use crate::event::Record;
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkError};
 use crate::sync::{Mutex, guarded};
 
 /// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes for those that
@@ -32,33 +32,41 @@ impl InlineSinks {
         let mut state = self.0.lock();
         state.waiting.push_back(record);
         let lost = if state.waiting.len() > MOST_WAITING { state.waiting.pop_front() } else { None };
-        let Some(mut sinks) = state.sinks.take() else {
-            drop(state);
-            drop(lost);
-            return;
-        };
+        drop(state);
+        // Foreign code: not under the lock.
+        drop(lost);
+        self.work(None);
+    }
+
+    pub(super) fn flush(&self) {
+        let flush = |sink: &mut Box<dyn Sink<Record>>| sink.flush();
+        self.work(Some(flush));
+    }
+
+    /// Writes until nothing waits, then does that to every sink, unless another thread has them: it goes on for this one.
+    fn work(&self, mut last: Option<fn(&mut Box<dyn Sink<Record>>) -> Result<(), SinkError>>) {
+        let Some(mut sinks) = self.0.lock().sinks.take() else { return };
         loop {
+            let mut state = self.0.lock();
             let records: Vec<Record> = state.waiting.drain(..).collect();
-            if records.is_empty() {
+            if records.is_empty() && last.is_none() {
                 state.sinks = Some(sinks);
                 return;
             }
             drop(state);
+            // As a sink that fails under a collector: the others go on.
+            if records.is_empty() {
+                let call = last.take();
+                for sink in &mut sinks {
+                    let _ = guarded(|| call.map(|call| call(sink)));
+                }
+                continue;
+            }
             let batch = Batch::from_events(records);
             for sink in &mut sinks {
-                // As a sink that fails under a collector: the others go on.
                 let _ = guarded(|| sink.write_batch(&batch));
             }
             let _ = guarded(|| drop(batch));
-            state = self.0.lock();
         }
-    }
-
-    pub(super) fn flush(&self) {
-        let Some(mut sinks) = self.0.lock().sinks.take() else { return };
-        for sink in &mut sinks {
-            let _ = guarded(|| sink.flush());
-        }
-        self.0.lock().sinks = Some(sinks);
     }
 }
