@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::batch::Batch;
 use crate::event::Record;
-use crate::sink::{Sink, SinkError};
+use crate::sink::Sink;
 use crate::sync::{Mutex, guarded};
 
 /// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes for those that
@@ -18,6 +18,9 @@ struct State {
     sinks: Option<Vec<Box<dyn Sink<Record>>>>,
     waiting: VecDeque<Record>,
 }
+
+/// To be asked for.
+struct Flush;
 
 /// While a sink hangs, the oldest make room.
 const MOST_WAITING: usize = 10_000;
@@ -39,12 +42,12 @@ impl InlineSinks {
     }
 
     pub(super) fn flush(&self) {
-        let flush = |sink: &mut Box<dyn Sink<Record>>| sink.flush();
-        self.work(Some(flush));
+        self.work(Some(Flush));
     }
 
-    /// Writes until nothing waits, then does that to every sink, unless another thread has them: it goes on for this one.
-    fn work(&self, mut last: Option<fn(&mut Box<dyn Sink<Record>>) -> Result<(), SinkError>>) {
+    /// Writes until nothing waits, flushes if that is asked for, and writes what came meanwhile; unless another thread has
+    /// the sinks, which goes on for this one.
+    fn work(&self, mut last: Option<Flush>) {
         let Some(mut sinks) = self.0.lock().sinks.take() else { return };
         loop {
             let mut state = self.0.lock();
@@ -56,9 +59,9 @@ impl InlineSinks {
             drop(state);
             // As a sink that fails under a collector: the others go on.
             if records.is_empty() {
-                let call = last.take();
+                last = None;
                 for sink in &mut sinks {
-                    let _ = guarded(|| call.map(|call| call(sink)));
+                    let _ = guarded(|| sink.flush());
                 }
                 continue;
             }
