@@ -218,6 +218,8 @@ pub(crate) struct Press<E> {
     next_event: u64,
     /// How many evictions the batches so far have told.
     told_evictions: u64,
+    /// What the events of the last batch owned when they were taken.
+    bytes: u64,
     turn: Turn,
 }
 
@@ -232,6 +234,7 @@ impl<E: Event> Press<E> {
             next_batch: 0,
             next_event: 0,
             told_evictions: 0,
+            bytes: 0,
             turn: Turn::default(),
         }
     }
@@ -244,6 +247,11 @@ impl<E: Event> Press<E> {
     /// How many evictions the batches so far have told.
     pub(crate) fn told_evictions(&self) -> u64 {
         self.told_evictions
+    }
+
+    /// How many bytes of the budget the events of the last batch hold.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Begins a round through the lanes.
@@ -262,7 +270,7 @@ impl<E: Event> Press<E> {
         if events.capacity() == 0 {
             events = self.pool.try_pull().map_or_else(Vec::new, |spare| spare.detach().1);
         }
-        lanes.take(round, &mut self.turn, &mut events, self.most);
+        self.bytes = lanes.take(round, &mut self.turn, &mut events, self.most);
         if events.is_empty() && gap == 0 {
             self.spare_events = events;
             return None;

@@ -363,7 +363,6 @@ impl<E: Event> Shared<E> {
 
     /// Counts and destroys events that came too late; says how many there were.
     pub(crate) fn discard(&self, mut late: Vec<E>) -> u64 {
-        self.lanes.payload().give_back(self.lanes.payload_of(&late));
         let discarded = late.len() as u64;
         if self.phase.load().state() == State::WorkerGone {
             self.tally.rejected.worker_gone.add(discarded);

@@ -32,9 +32,7 @@ impl<E> Fenced<E> {
     /// Offers a batch to the sink; how many of its events were delivered, and failed. The others it has kept.
     pub(crate) fn write(&mut self, batch: &Batch<E>) -> (u64, u64) {
         let (before, passed) = (self.account.kept(), self.account.passed());
-        let begun = clock::nanos();
         let outcome = self.guarded(|sink| sink.write_batch(batch));
-        self.account.tally().write_nanos.add(clock::nanos().saturating_sub(begun));
         // What it has kept, it settles itself.
         let events = (batch.len() as u64).saturating_sub(self.account.kept() - before);
         let failed = match outcome {
@@ -140,7 +138,8 @@ impl<E> Slot<E> {
         let events = batch.len() as u64;
         self.tally.in_flight.store(events, Ordering::Relaxed);
         self.tally.offered.bump(events);
-        let (delivered, failed) = self.busy(|fenced| fenced.write(batch));
+        let (begun, (delivered, failed)) = self.busy(|fenced| fenced.write(batch));
+        self.tally.write_nanos.add(clock::nanos().saturating_sub(begun));
         self.tally.failed.add(failed);
         self.tally.delivered.add(delivered);
         self.tally.in_flight.store(0, Ordering::Relaxed);
@@ -158,7 +157,7 @@ impl<E> Slot<E> {
 
     /// See [`LateFlush`].
     pub(crate) fn begin_flush(&mut self) -> Option<LateFlush> {
-        let pending = self.busy(Fenced::begin_flush)?;
+        let pending = self.busy(Fenced::begin_flush).1?;
         Some(LateFlush { pending, tally: Arc::clone(&self.tally), begun: Instant::now() })
     }
 
@@ -168,11 +167,13 @@ impl<E> Slot<E> {
         self.tally
     }
 
-    fn busy<R>(&mut self, call: impl FnOnce(&mut Fenced<E>) -> R) -> R {
-        self.tally.busy_since.store(clock::nanos(), Ordering::Relaxed);
+    /// Notes since when a call goes on; when that was, and what it returned.
+    fn busy<R>(&mut self, call: impl FnOnce(&mut Fenced<E>) -> R) -> (u64, R) {
+        let begun = clock::nanos();
+        self.tally.busy_since.store(begun, Ordering::Relaxed);
         let result = call(&mut self.fenced);
         self.tally.busy_since.store(0, Ordering::Relaxed);
-        result
+        (begun, result)
     }
 }
 

@@ -107,7 +107,7 @@ impl<E: Event> Lanes<E> {
     }
 
     /// What these events own, which were taken out and still count.
-    pub(crate) fn payload_of(&self, events: &[E]) -> u64 {
+    fn payload_of(&self, events: &[E]) -> u64 {
         // Whoever owns bytes has taken them: without any, nobody need be asked.
         if self.payload.held() == 0 {
             return 0;
@@ -221,21 +221,19 @@ impl<E: Event> Lanes<E> {
         }
     }
 
-    /// Moves events into `events` until it holds `most`, or the round is over.
-    pub(crate) fn take(&self, round: &mut Round, turn: &mut Turn, events: &mut Vec<E>, most: usize) {
+    /// Moves events into `events` until it holds `most`, or the round is over. How many bytes they own, which still
+    /// count: whoever ends them gives these back.
+    pub(crate) fn take(&self, round: &mut Round, turn: &mut Turn, events: &mut Vec<E>, most: usize) -> u64 {
+        let mut bytes = 0;
         if round.critical == 0 && !round.is_over() {
             // Those that came since the round saw the end of their lane. At most half a batch, so that a flood of
             // them cannot keep the round from ending.
-            self.take_from((Priority::Critical, &self.critical), &mut (most / 2), usize::MAX, events, most);
+            let left = &mut (most / 2);
+            bytes += self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most);
         }
         while events.len() < most && !round.is_over() {
-            self.take_from(
-                (Priority::Critical, &self.critical),
-                &mut round.critical,
-                usize::MAX,
-                events,
-                most,
-            );
+            let left = &mut round.critical;
+            bytes += self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most);
             // Alone, the normal lane need not take turns.
             let share = if round.low == 0 { usize::MAX } else { NORMAL_SHARE - turn.normal };
             if share > 0 && round.normal == 0 && round.more_normal > 0 {
@@ -247,7 +245,7 @@ impl<E: Event> Lanes<E> {
             }
             let before = events.len();
             let ring = self.normal.get(turn.shard);
-            self.take_from((Priority::Normal, ring), &mut round.normal, share, events, most);
+            bytes += self.take_from((Priority::Normal, ring), &mut round.normal, share, events, most);
             turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
             let is_over = round.normal == 0 && round.more_normal == 0;
             if round.normal == 0 && !is_over && turn.normal < NORMAL_SHARE {
@@ -257,13 +255,14 @@ impl<E: Event> Lanes<E> {
             if events.len() < most && round.low > 0 {
                 // The normal lane has had its share, or has no more.
                 let share = if is_over { usize::MAX } else { LOW_SHARE };
-                self.take_from((Priority::Low, &self.low), &mut round.low, share, events, most);
+                bytes += self.take_from((Priority::Low, &self.low), &mut round.low, share, events, most);
                 turn.normal = 0;
             }
         }
+        bytes
     }
 
-    /// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty.
+    /// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty. How many bytes they own.
     fn take_from(
         &self,
         (lane, ring): (Priority, &Ring<E>),
@@ -271,7 +270,7 @@ impl<E: Event> Lanes<E> {
         share: usize,
         events: &mut Vec<E>,
         most: usize,
-    ) {
+    ) -> u64 {
         let wanted = share.min(*left).min(most - events.len());
         let before = events.len();
         events.extend(std::iter::from_fn(|| ring.pop()).take(wanted));
@@ -280,14 +279,16 @@ impl<E: Event> Lanes<E> {
         if bytes > 0 {
             self.payload.leave(lane, bytes);
         }
+        bytes
     }
 
-    /// Takes out all that is queued. For whoever finds events in the rings of a collector that no longer has a
+    /// Takes out all that is queued, and gives its bytes back. For whoever finds events in the rings of a collector that no longer has a
     /// worker.
     pub(crate) fn take_all(&self) -> Vec<E> {
         let mut taken = Vec::new();
         let mut turn = Turn::default();
-        self.take(&mut self.round(&mut turn), &mut turn, &mut taken, usize::MAX);
+        let bytes = self.take(&mut self.round(&mut turn), &mut turn, &mut taken, usize::MAX);
+        self.payload.give_back(bytes);
         taken
     }
 

@@ -304,8 +304,8 @@ impl<E: Event> Worker<'_, E> {
 
     fn deliver(&mut self, mut batch: Batch<E>) {
         let events = batch.len() as u64;
-        let bytes = self.shared.lanes.payload_of(batch.events());
-        self.shared.lanes.payload().clear_wanted();
+        let (bytes, payload) = (self.crew.press.bytes(), self.shared.lanes.payload());
+        payload.clear_wanted();
         let tally = &self.shared.tally.worker;
         tally.taken.bump(events);
         tally.batches.bump(1);
@@ -327,7 +327,7 @@ impl<E: Event> Worker<'_, E> {
         self.crew.press.take_back(batch);
         tally.busy_since.store(0, Ordering::Relaxed);
         if bytes > 0 {
-            self.shared.lanes.payload().give_back(bytes);
+            payload.give_back(bytes);
             self.shared.room.release();
         }
     }

@@ -42,8 +42,13 @@ impl Event for Heavy {
     }
 }
 
-/// Begins a collector as small as it can be.
+/// Begins a collector of ticks as small as it can be.
 pub fn small(capacity: usize, flush: FlushStrategy) -> Builder<Tick> {
+    small_of(capacity, flush)
+}
+
+/// The same of other events.
+pub fn small_of<E: Event>(capacity: usize, flush: FlushStrategy) -> Builder<E> {
     // With all that would be asked of the system for every execution.
     Builder::new()
         .capacity(capacity)
@@ -60,7 +65,7 @@ pub const EAGER: FlushStrategy = FlushStrategy::Size { events: 1 };
 
 /// Checks the law, and that nothing is pending. `offered` counts the calls of `collect`.
 #[track_caller]
-pub fn law(collector: &Collector<Tick>, offered: u64) -> forebay::Stats {
+pub fn law<E: Event>(collector: &Collector<E>, offered: u64) -> forebay::Stats {
     let stats = collector.stats();
     stats.check_law(offered).unwrap();
     assert_eq!(stats.pending, 0, "{stats:?}");

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use forebay::sink::{Sink, from_fn};
-use forebay::{Batch, Builder, FlushError, FlushStrategy, Outcome, Overflow, StopError};
-use forebay_loom_tests::{EAGER, Heavy, Log, Tick, Witness, check, check_at, law, small};
+use forebay::{Batch, FlushError, FlushStrategy, Outcome, Overflow, StopError};
+use forebay_loom_tests::{EAGER, Heavy, Log, Tick, Witness, check, check_at, law, small, small_of};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
@@ -519,23 +519,15 @@ fn who_waits_for_bytes_is_released_by_the_delivery() {
     check("who waits for bytes is released by the delivery", 2, 1_000, move || {
         let log = from_fn("log", |_: &Batch<Heavy>| Ok(()));
         // Neither their number nor half of the bytes sets off a delivery: only that the second does not fit.
-        let collector = Builder::<Heavy>::new()
-            .capacity(2)
-            .critical_capacity(1)
-            .low_capacity(1)
+        let collector = small_of::<Heavy>(2, FlushStrategy::Size { events: 2 })
             .max_bytes(100)
-            .session_id("model")
-            .host("model")
-            .rank(0)
             .overflow(Overflow::Block { timeout: FOREVER })
-            .flush(FlushStrategy::Size { events: 2 })
             .sink(log)
             .start()
             .unwrap();
         let outcomes = [Heavy(40), Heavy(60)].map(|event| collector.collect(event));
         collector.stop().unwrap();
-        let stats = collector.stats();
-        stats.check_law(2).unwrap();
+        let stats = law(&collector, 2);
         assert_eq!((stats.processed, stats.pending_bytes), (2, 0));
         seen.saw(outcomes[1]);
     });
@@ -556,25 +548,13 @@ fn bytes_that_are_given_up_are_evicted_events() {
                 Ok(())
             }
         });
-        let collector = Builder::<Heavy>::new()
-            .capacity(2)
-            .critical_capacity(1)
-            .low_capacity(1)
-            .max_bytes(100)
-            .session_id("model")
-            .host("model")
-            .rank(0)
-            .flush(EAGER)
-            .sink(sink)
-            .start()
-            .unwrap();
+        let collector = small_of::<Heavy>(2, EAGER).max_bytes(100).sink(sink).start().unwrap();
         [60, 60].into_iter().for_each(|bytes| _ = collector.collect(Heavy(bytes)));
         let _ = collector.flush().unwrap();
         let stats = collector.stats();
         assert_eq!(gaps.load(counter), stats.evicted);
         collector.stop().unwrap();
-        let stats = collector.stats();
-        stats.check_law(2).unwrap();
+        let stats = law(&collector, 2);
         assert_eq!(stats.pending_bytes, 0);
         seen.saw((stats.processed, stats.evicted, stats.rejected.full));
     });

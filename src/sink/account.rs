@@ -81,20 +81,22 @@ impl Account {
         }
     }
 
-    /// A batch of which all events were kept has been written: that many were delivered, and failed; who kept the rest
-    /// again settles it.
-    pub(crate) fn settle_written(&self, events: u64, delivered: u64, failed: u64) {
+    /// A batch of which all events were kept has been written since then: that many were delivered, and failed; who kept
+    /// the rest again settles it.
+    pub(crate) fn settle_written(&self, begun: u64, events: u64, (delivered, failed): (u64, u64)) {
+        self.tally.write_nanos.add(clock::nanos().saturating_sub(begun));
         self.tally.delivered.add(delivered);
         self.tally.failed.add(failed);
         self.tally.kept.lower_by(events);
     }
 
-    /// Notes since when a call goes on, on the thread of an isolated sink.
-    pub(crate) fn on_own_thread<R>(&self, call: impl FnOnce() -> R) -> R {
-        self.tally.own_thread_since.store(clock::nanos(), Ordering::Relaxed);
+    /// Notes since when a call goes on, on the thread of an isolated sink; when that was, and what it returned.
+    pub(crate) fn on_own_thread<R>(&self, call: impl FnOnce() -> R) -> (u64, R) {
+        let begun = clock::nanos();
+        self.tally.own_thread_since.store(begun, Ordering::Relaxed);
         let result = call();
         self.tally.own_thread_since.store(0, Ordering::Relaxed);
-        result
+        (begun, result)
     }
 
     /// Counts a call that failed and is tried again.

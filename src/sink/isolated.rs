@@ -282,8 +282,8 @@ impl<E: Event> Shared<E> {
             };
             match task {
                 Task::Write(batch) => {
-                    let (delivered, failed) = account.on_own_thread(|| sink.write(&batch));
-                    account.settle_written(batch.len() as u64, delivered, failed);
+                    let (begun, written) = account.on_own_thread(|| sink.write(&batch));
+                    account.settle_written(begun, batch.len() as u64, written);
                 }
                 Task::Flush(replies) => {
                     account.on_own_thread(|| sink.flush());

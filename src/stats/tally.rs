@@ -223,21 +223,20 @@ impl SinkTally {
     }
 
     fn news_since(&self, told: Told) -> (SinkFlush, Told) {
-        let now = self.snapshot();
         let up_to = Told {
-            delivered: now.delivered,
-            failed: now.failed,
-            dead_lettered: now.dead_lettered,
-            shed: now.shed,
-            troubles: now.errors + now.panics,
+            delivered: self.delivered.get(),
+            failed: self.failed.get(),
+            dead_lettered: self.dead_lettered.get(),
+            shed: self.shed.get(),
+            troubles: self.errors.get() + self.panics.get(),
         };
         let news = SinkFlush {
             delivered: up_to.delivered - told.delivered,
             failed: up_to.failed - told.failed,
             dead_lettered: up_to.dead_lettered - told.dead_lettered,
             shed: up_to.shed - told.shed,
-            error: now.last_error.filter(|_| up_to.troubles > told.troubles),
-            name: now.name,
+            error: if up_to.troubles > told.troubles { self.last_error.lock().clone() } else { None },
+            name: self.name.clone(),
         };
         (news, up_to)
     }
@@ -328,9 +327,12 @@ impl SinkTally {
 
     /// The state of the breaker that is furthest from closed, if there is one.
     pub(crate) fn breaker(&self) -> Option<BreakerState> {
-        let states = self.shown.lock().breakers.iter().map(BreakerWatch::state).collect::<Vec<_>>();
-        let worst = [BreakerState::Open, BreakerState::HalfOpen, BreakerState::Closed];
-        worst.into_iter().find(|state| states.contains(state))
+        let severity = |state: &BreakerState| match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        self.shown.lock().breakers.iter().map(BreakerWatch::state).max_by_key(severity)
     }
 
     /// How many dead letters wait.
