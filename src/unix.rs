@@ -18,8 +18,6 @@ pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 mod imp {
     #![allow(unsafe_code)]
 
-    use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
 
     #[cfg(feature = "signals")]
@@ -136,17 +134,9 @@ mod imp {
 
     /// How many bytes are taken on the file system of `path`, and how many are left for us.
     pub(crate) fn disk_usage(path: &Path) -> Option<(u64, u64)> {
-        let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-        // SAFETY: the path ends with a zero, and outlives the call, which writes into a structure of ours, for which
-        // zeros are a value like others.
-        let stats = unsafe {
-            let mut stats: libc::statvfs = std::mem::zeroed();
-            (libc::statvfs(path.as_ptr(), &raw mut stats) == 0).then_some(stats)?
-        };
-        #[allow(clippy::unnecessary_cast, reason = "of other sizes elsewhere")]
-        let (block, all, free, ours) =
-            (stats.f_frsize as u64, stats.f_blocks as u64, stats.f_bfree as u64, stats.f_bavail as u64);
-        Some((all.saturating_sub(free).saturating_mul(block), ours.saturating_mul(block)))
+        let stats = rustix::fs::statvfs(path).ok()?;
+        let taken = stats.f_blocks.saturating_sub(stats.f_bfree);
+        Some((taken.saturating_mul(stats.f_frsize), stats.f_bavail.saturating_mul(stats.f_frsize)))
     }
 
     /// Runs in the child, right after the fork.
@@ -181,8 +171,7 @@ mod imp {
                 is_default.store(true, Ordering::SeqCst);
                 if came.load(Ordering::SeqCst) {
                     // It came between the fork and here.
-                    // SAFETY: a signal that has a handler.
-                    unsafe { libc::raise(slot.signal) };
+                    _ = signal_hook::low_level::raise(slot.signal);
                 }
             }
         }
