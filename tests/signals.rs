@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use forebay::history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
@@ -30,11 +31,15 @@ fn a_process_that_is_to_be_ended() {
     let gate = Gate::closed();
     let builder = Collector::builder().flush(HOURLY).sink(sink);
     let hangs = what == "hung";
-    let slow = from_fn("slow", |_: &Batch| {
-        std::thread::sleep(Duration::from_millis(20));
+    let watched = Arc::new(OnceLock::<Signals>::new());
+    let late = Arc::clone(&watched);
+    let late = from_fn("late", move |_: &Batch| {
+        if let Some(signals) = late.get() {
+            until("the signal comes", || signals.received().is_some());
+        }
         Ok(())
     });
-    let builder = if what == "race" { builder.sink(slow) } else { builder };
+    let builder = if what == "race" { builder.sink(late) } else { builder };
     let collector = if hangs { builder.sink(gate.sink()) } else { builder }.start().unwrap();
     let collector = &collector;
     let run =
@@ -57,7 +62,7 @@ fn a_process_that_is_to_be_ended() {
             let signals = Signals::builder(collector).run(run.as_ref().unwrap()).start().unwrap();
             (0..2000).for_each(|step| _ = collector.collect(Record::scalar("train.loss", 1.0).step(step)));
             println!("ready");
-            std::thread::sleep(LONG);
+            stay();
             drop(signals);
         }
         // It cannot be watched: no descriptor is left.
@@ -98,11 +103,12 @@ fn a_process_that_is_to_be_ended() {
             }
             return;
         }
-        // The run ends by itself while the signal comes.
+        // The run ends by itself, and has not quite when the signal comes.
         "race" => {
+            _ = watched.set(signals);
             println!("ready");
             run.unwrap().completed([("a", 1.0)]).ok();
-            std::thread::sleep(LONG);
+            stay();
         }
         "fork" => {
             // SAFETY: the children do nothing but wait for their end.
@@ -129,7 +135,7 @@ fn a_process_that_is_to_be_ended() {
             for step in 0.. {
                 if !collector.collect(Record::scalar("train.loss", 1.0).step(step)).is_queued() {
                     // It is stopped, and the process about to end.
-                    std::thread::sleep(LONG);
+                    stay();
                 }
                 if step % 1000 == 0 {
                     println!("collected {step}");
@@ -148,7 +154,7 @@ fn a_process_that_is_to_be_ended() {
         }
     }
     println!("ready");
-    std::thread::sleep(LONG);
+    stay();
 }
 
 struct Process {
@@ -163,6 +169,7 @@ impl Process {
             .args(["--exact", "a_process_that_is_to_be_ended", "--nocapture"])
             .env(FOLDER, folder)
             .env(WHAT, what)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

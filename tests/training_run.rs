@@ -248,7 +248,7 @@ fn a_run_that_never_ends() {
     let _run = TrainingRun::builder().heartbeat(Duration::from_millis(5)).start(&collector).unwrap();
     until("a heartbeat", || memory.events().iter().any(|record: &Record| record.name() == HEARTBEAT));
     println!("it beats");
-    std::thread::sleep(LONG);
+    stay();
 }
 
 #[test]
@@ -258,6 +258,7 @@ fn a_killed_process_is_found_to_have_vanished_from_its_file_alone() {
         .args(["--exact", "a_run_that_never_ends", "--nocapture"])
         .env(FOLDER, folder.path())
         .envs([("RANK", "1"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

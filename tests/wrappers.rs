@@ -4,7 +4,7 @@
 mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use forebay::sink::{
@@ -548,10 +548,16 @@ fn a_rate_limit_delivers_everything_in_its_time() {
 
 // ---- what reviews found ----
 
-/// A sink that takes its time with every batch.
-fn slow(name: &str, longest: Duration, mut memory: MemorySink) -> impl Sink + 'static {
+/// A sink that writes each batch only after the worker has flushed: a flush that does not wait for the sink's own thread is
+/// answered before.
+fn late(name: &str, collector: &Arc<OnceLock<Collector>>, mut memory: MemorySink) -> impl Sink + 'static {
+    let collector = Arc::clone(collector);
+    let mut written = 0;
     from_fn(name, move |batch: &Batch| {
-        std::thread::sleep(longest);
+        let flushes = || collector.get().map_or(0, |collector| collector.stats().flushes);
+        until("the worker has flushed", || flushes() > written);
+        (0..1000).for_each(|_| std::thread::yield_now());
+        written += 1;
         memory.write_batch(batch)
     })
 }
@@ -559,13 +565,14 @@ fn slow(name: &str, longest: Duration, mut memory: MemorySink) -> impl Sink + 's
 #[test]
 fn a_flush_reaches_through_two_queues_and_a_stop_waits_for_all_that_can_end() {
     let (inner, other, gate) = (MemorySink::new(), MemorySink::new(), Gate::closed());
-    let pause = Duration::from_millis(50);
+    let known = Arc::default();
     let collector = builder()
-        .sink(slow("nested", pause, inner.clone()).isolated(8).rate_limited(1_000_000))
+        .sink(late("nested", &known, inner.clone()).isolated(8).rate_limited(1_000_000))
         .sink(gate.sink().isolated(8).flush_within(Duration::ZERO))
-        .sink(slow("slow", pause, other.clone()).isolated(8))
+        .sink(late("late", &known, other.clone()).isolated(8))
         .start()
         .unwrap();
+    _ = known.set(collector.clone());
     scalars(&collector, "a", 0..10);
     let report = collector.flush().unwrap();
     let named: Vec<&str> =

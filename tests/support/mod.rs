@@ -149,6 +149,11 @@ impl Drop for Killed {
     }
 }
 
+/// What a process does that was started with a pipe as its input: nothing, until it is killed, or the test is gone.
+pub fn stay() {
+    _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+}
+
 /// A gate in front of a sink. The worker that comes to it waits while it is closed.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<GateState>, Condvar)>);
