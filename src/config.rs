@@ -1,5 +1,6 @@
 //! The settings of a collector, their defaults, and what is allowed.
 
+mod bus;
 mod draft;
 #[cfg(feature = "toml")]
 mod file;

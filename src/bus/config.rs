@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Scaling;
-use crate::config::{Config, ConfigError, FlushStrategy, check};
+use crate::config::{Config, ConfigError, FlushStrategy, Preset, check};
 use crate::gate::GateConfig;
 use crate::sink::RetryPolicy;
 
@@ -93,6 +93,16 @@ fn prompt(config: Config) -> Config {
 }
 
 impl BusConfig {
+    /// The bus that fits a purpose: [`development`](Self::development), [`production`](Self::production), or the defaults with
+    /// the rings of [`Config::training`] or [`Config::analytics`].
+    pub fn preset(preset: Preset) -> Self {
+        match preset {
+            Preset::Development => Self::development(),
+            Preset::Production => Self::production(),
+            other => Self { collector: prompt(other.config()), ..Self::default() },
+        }
+    }
+
     /// For development: as the defaults, but with 2 workers, rings of 1,000 events ([`Config::development`]), and a deadline
     /// of one second, so that a slow handler shows early.
     pub fn development() -> Self {
@@ -130,6 +140,8 @@ impl BusConfig {
         for (field, count) in counts {
             check(field, count, SOME, count >= 1)?;
         }
+        let jitter = self.retry.jitter;
+        check("retry.jitter", jitter, "0 to 1", (0.0..=1.0).contains(&jitter))?;
         check("handler_bytes", self.handler_bytes, SOME, self.handler_bytes >= 1)?;
         check_deadline(self.deadline)
     }

@@ -6,7 +6,11 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
+use super::keys::{KEYS, Key};
 use super::{Config, ConfigError, FlushStrategy, Overflow};
+use crate::bus::BusConfig;
 
 /// Which overflow policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub(super) struct Draft {
     pub(super) strategy: Strategy,
     pub(super) events: Option<usize>,
     pub(super) interval: Option<Duration>,
+    /// All of a bus but its collector, which is `config`.
+    pub(super) bus: BusConfig,
 }
 
 impl Draft {
@@ -51,7 +57,11 @@ impl Draft {
             FlushStrategy::Manual => Strategy::Manual,
         };
         let (events, interval) = (config.flush.events(), config.flush.interval());
-        Self { config, policy, overflow_timeout, strategy, events, interval }
+        Self { config, policy, overflow_timeout, strategy, events, interval, bus: BusConfig::default() }
+    }
+
+    pub(super) fn of_bus(bus: BusConfig) -> Self {
+        Self { bus: bus.clone(), ..Self::new(bus.collector) }
     }
 
     /// Replaces all settings.
@@ -62,6 +72,15 @@ impl Draft {
             interval: self.interval.or(lower.interval),
             ..self
         }
+    }
+
+    /// The settings that are wanted, in the tables of a file. Those that are not there are null.
+    pub(super) fn to_table(&self, is_wanted: impl Fn(&Key) -> bool) -> Map<String, Value> {
+        let mut root = Map::new();
+        for key in KEYS.iter().filter(|key| is_wanted(key)) {
+            insert(&mut root, key.name, (key.get)(self));
+        }
+        root
     }
 
     /// Makes the choices of what belongs to them.
@@ -104,5 +123,16 @@ impl Draft {
             ("overflow_timeout", blocks || self.overflow_timeout.is_none(), "none unless overflow is block"),
         ];
         all.into_iter().filter(|(_, is_fine, _)| !is_fine).map(|(name, _, allowed)| (name, allowed))
+    }
+}
+
+/// Puts a value into the table that its name says.
+fn insert(table: &mut Map<String, Value>, name: &str, value: Value) {
+    let Some((outer, inner)) = name.split_once('.') else {
+        table.insert(name.to_owned(), value);
+        return;
+    };
+    if let Value::Object(next) = table.entry(outer).or_insert_with(|| Map::new().into()) {
+        insert(next, inner, value);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
 use super::layers::{ConfigLoader, ConfigPlace, Layer};
 use super::value::NONE;
@@ -32,10 +32,13 @@ impl Config {
     /// Two things have no spelling there: the text `none` for a session id, a source or a host, which is read as none, and a
     /// pattern of the gate that [is none](crate::Pattern::new), which is refused.
     pub fn to_toml(&self) -> String {
-        let table: toml::Table =
-            self.to_table().into_iter().map(|(name, value)| (name, to_toml(value))).collect();
-        table.to_string()
+        write(self.to_table())
     }
+}
+
+pub(super) fn write(table: Map<String, Value>) -> String {
+    let table: toml::Table = table.into_iter().map(|(name, value)| (name, to_toml(value))).collect();
+    table.to_string()
 }
 
 impl ConfigLoader {

@@ -8,6 +8,9 @@ use super::value::{Setting, Wrong};
 /// With what the name of a variable begins.
 pub(super) const PREFIX: &str = "FOREBAY_";
 
+/// With what the name of a setting of a bus begins.
+const OF_BUS: &str = "bus.";
+
 /// A setting. [`KEYS`] has them all.
 pub(super) struct Key {
     /// The name in a file; dots are between tables.
@@ -38,7 +41,21 @@ const fn same(name: &'static str) -> Alias {
 
 /// An alias under which a bare number is one of milliseconds.
 const fn millis(name: &'static str) -> Alias {
-    Alias { name, meant: |value| number(value).map_or_else(|| value.clone(), |millis| (millis / 1e3).into()) }
+    Alias { name, meant: in_millis }
+}
+
+fn in_millis(value: &Value) -> Value {
+    number(value).map_or_else(|| value.clone(), |millis| (millis / 1e3).into())
+}
+
+/// An alias under which bare numbers in a list are milliseconds.
+const fn millis_each(name: &'static str) -> Alias {
+    let meant: Meaning = |value| match value {
+        Value::Array(all) => all.iter().map(in_millis).collect(),
+        Value::String(text) => text.split(',').map(|one| in_millis(&one.trim().into())).collect(),
+        value => in_millis(value),
+    };
+    Alias { name, meant }
 }
 
 /// An alias under which a bare number is one of MiB.
@@ -133,6 +150,26 @@ pub(super) static KEYS: &[Key] = &[
     key!("health.latency", config.health.latency, millis("performanceLimits.maxQueueLatency")),
     key!("health.least_rate", config.health.least_rate, same("performanceLimits.targetProcessingRate")),
     key!("health.dead_letters", config.health.dead_letters),
+    key!("bus.mode", bus.mode),
+    key!("bus.workers", bus.workers, same("workerCount")),
+    key!("bus.scaling", bus.scaling),
+    key!("bus.max_subscribers", bus.max_subscribers, same("maxSubscribers")),
+    key!("bus.handler_queue", bus.handler_queue),
+    key!("bus.handler_bytes", bus.handler_bytes),
+    key!("bus.retry.delays", bus.retry.delays, millis_each("retryDelays")),
+    key!(
+        "bus.retry.retries",
+        bus.retry.retries,
+        same("retryAttempts"),
+        same("reliabilityLimits.maxRetryAttempts")
+    ),
+    key!("bus.retry.factor", bus.retry.factor),
+    key!("bus.retry.cap", bus.retry.cap),
+    key!("bus.retry.jitter", bus.retry.jitter),
+    key!("bus.retry.max_elapsed", bus.retry.most_elapsed),
+    key!("bus.deadline", bus.deadline),
+    key!("bus.dead_letters", bus.dead_letters),
+    key!("bus.max_depth", bus.max_depth),
 ];
 
 fn put<T: Setting>(place: &mut T, value: &Value) -> Result<(), Wrong> {
@@ -148,6 +185,16 @@ impl Key {
     /// The name of its variable.
     pub(super) fn variable(&self) -> String {
         format!("{PREFIX}{}", self.name.to_uppercase().replace('.', "__"))
+    }
+
+    /// Whether it is a setting of a bus, and none of the collector inside.
+    pub(super) fn is_of_bus(&self) -> bool {
+        self.name.starts_with(OF_BUS)
+    }
+
+    /// What errors of the settings themselves call it.
+    pub(super) fn field(&self) -> &'static str {
+        self.name.strip_prefix(OF_BUS).unwrap_or(self.name)
     }
 
     /// Its name and all others.
@@ -174,6 +221,7 @@ pub(super) fn is_table(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::BusConfig;
     use crate::config::{Config, Preset};
 
     const DOCUMENT: &str = include_str!("../../docs/configuration.md");
@@ -191,13 +239,16 @@ mod tests {
         match value {
             Value::Null => "none".to_owned(),
             Value::Array(all) if all.is_empty() => "none".to_owned(),
+            Value::Array(all) => all.iter().map(as_written).collect::<Vec<_>>().join(", "),
             Value::String(text) => text.clone(),
             other => other.to_string(),
         }
     }
 
-    fn value(config: Config, key: &Key) -> String {
-        as_written(&(key.get)(&Draft::new(config)))
+    fn value_of(preset: Option<Preset>, key: &Key) -> String {
+        let bus = preset.map_or_else(BusConfig::default, BusConfig::preset);
+        let config = preset.map_or_else(Config::default, Preset::config);
+        as_written(&(key.get)(&Draft { bus, ..Draft::new(config) }))
     }
 
     #[test]
@@ -217,7 +268,7 @@ mod tests {
                 format!("`{}`{unit}", alias.name)
             };
             assert_eq!(row[2], key.aliases.iter().map(alias).collect::<Vec<_>>().join(", "), "{}", key.name);
-            assert_eq!(row[3].replace(',', ""), value(Config::default(), key), "{}", key.name);
+            assert_eq!(row[3].replace(',', ""), value_of(None, key), "{}", key.name);
         }
     }
 
@@ -225,7 +276,7 @@ mod tests {
     fn what_can_change_at_run_time_is_what_the_document_says() {
         let defaults = Config::default();
         for (key, row) in KEYS.iter().zip(&table("Keys")[1..]) {
-            let samples: [Value; 7] = [
+            let samples: [Value; 8] = [
                 1.into(),
                 2.into(),
                 "a".into(),
@@ -233,8 +284,9 @@ mod tests {
                 "normal".into(),
                 serde_json::json!([{ "pattern": "a" }]),
                 serde_json::json!({ "every": 1 }),
+                serde_json::json!({ "min": 1 }),
             ];
-            let words = ["drop_newest", "manual"].map(Value::from);
+            let words = ["drop_newest", "manual", "inline"].map(Value::from);
             let mut changes = 0;
             for sample in samples.iter().chain(&words) {
                 let mut draft = Draft::new(defaults.clone());
@@ -244,7 +296,7 @@ mod tests {
                 }
                 changes += 1;
                 draft.settle().unwrap();
-                let is_fixed = draft.config.keeps_what_is_fixed(&defaults).is_err();
+                let is_fixed = key.is_of_bus() || draft.config.keeps_what_is_fixed(&defaults).is_err();
                 assert_eq!(
                     row[5].split(',').next(),
                     Some(if is_fixed { "no" } else { "yes" }),
@@ -264,9 +316,8 @@ mod tests {
             let row = rows.iter().find(|row| row[0] == name);
             for (column, preset) in Preset::ALL.into_iter().enumerate() {
                 let cell = row.map_or("", |row| &row[column + 1]).replace(',', "");
-                let default = value(Config::default(), key);
-                let expected = if cell.is_empty() { default } else { cell };
-                assert_eq!(value(preset.config(), key), expected, "{} of {preset}", key.name);
+                let expected = if cell.is_empty() { value_of(None, key) } else { cell };
+                assert_eq!(value_of(Some(preset), key), expected, "{} of {preset}", key.name);
             }
         }
         assert!(rows.iter().all(|row| KEYS.iter().any(|key| row[0] == format!("`{}`", key.name))));

@@ -103,19 +103,26 @@ impl ConfigLoader {
     /// The first that is wrong, by its key or variable and the place where it was found: a key is unknown; a value
     /// cannot be read or is not allowed; two names of one setting have different values in one layer; with the strategy
     /// or the policy that a layer comes to, something is missing, or something is set of which nothing comes; a file
-    /// cannot be read or is no TOML.
+    /// cannot be read or is no TOML. The keys of a bus are read, and nothing comes of them: see [`load_bus`](Self::load_bus).
     pub fn load(self) -> Result<Config, ConfigError> {
+        let base = |preset: Option<Preset>| preset.map_or_else(Config::default, Preset::config);
+        let (draft, layers) = self.lay(|preset| Draft::new(base(preset)))?;
+        draft.config.validate().map_err(|error| with_its_place(error, &layers))?;
+        Ok(draft.config)
+    }
+
+    /// Lays all layers upon the base of the preset that they choose, which lies upon that of none.
+    pub(super) fn lay(
+        self,
+        base: impl Fn(Option<Preset>) -> Draft,
+    ) -> Result<(Draft, Vec<Layer>), ConfigError> {
         let layers = self.texts.into_iter().chain(self.variables).collect::<Result<Vec<_>, _>>()?;
-        let chosen = layers.iter().rev().find_map(|layer| layer.preset);
-        let mut draft = Draft::new(Config::default());
-        if let Some(preset) = chosen.or(self.preset) {
-            draft = Draft::new(preset.config()).over(draft);
-        }
+        let chosen = layers.iter().rev().find_map(|layer| layer.preset).or(self.preset);
+        let mut draft = base(chosen).over(base(None));
         for layer in &layers {
             layer.apply(&mut draft)?;
         }
-        draft.config.validate().map_err(|error| with_its_place(error, &layers))?;
-        Ok(draft.config)
+        Ok((draft, layers))
     }
 }
 
@@ -277,11 +284,12 @@ impl Layer {
 }
 
 /// The same error, with the name and the place from which the value is, if it is from one.
-fn with_its_place(error: ConfigError, layers: &[Layer]) -> ConfigError {
+pub(super) fn with_its_place(error: ConfigError, layers: &[Layer]) -> ConfigError {
     let ConfigError::Invalid { field, value, allowed } = error else { return error };
     // Whatever is wrong inside of a setting, such as `gate.rules.sampling`, is from where that is.
     let is_it = |entry: &&Entry| {
-        field.strip_prefix(entry.key.name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        let rest = field.strip_prefix(entry.key.field());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     let found = layers.iter().rev().find_map(|layer| Some((layer, layer.entries.iter().find(is_it)?)));
     match found {
@@ -307,23 +315,7 @@ impl Config {
 
     /// Every setting in the tables of a file. Those that are not there are null.
     pub(super) fn to_table(&self) -> Map<String, Value> {
-        let draft = Draft::new(self.clone());
-        let mut root = Map::new();
-        for key in KEYS {
-            insert(&mut root, key.name, (key.get)(&draft));
-        }
-        root
-    }
-}
-
-/// Puts a value into the table that its name says.
-fn insert(table: &mut Map<String, Value>, name: &str, value: Value) {
-    let Some((outer, inner)) = name.split_once('.') else {
-        table.insert(name.to_owned(), value);
-        return;
-    };
-    if let Value::Object(next) = table.entry(outer).or_insert_with(|| Map::new().into()) {
-        insert(next, inner, value);
+        Draft::new(self.clone()).to_table(|key| !key.is_of_bus())
     }
 }
 

@@ -193,7 +193,7 @@ macro_rules! words {
 
 words!(Priority: PRIORITIES, Policy: POLICIES, Strategy: STRATEGIES);
 
-fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, Wrong> {
+pub(super) fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, Wrong> {
     let text = value.as_str().ok_or(Wrong::Value)?.trim();
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, meant)| *meant).ok_or(Wrong::Value)
@@ -321,10 +321,10 @@ fn rule(value: &Value) -> Result<NameRule, Wrong> {
 }
 
 /// The parts of a value that has several: a table, or a text of the form `rate=0.1, window=1s`.
-struct Parts(Map<String, Value>);
+pub(super) struct Parts(Map<String, Value>);
 
 impl Parts {
-    fn of(value: &Value, known: &[&str]) -> Result<Self, Wrong> {
+    pub(super) fn of(value: &Value, known: &[&str]) -> Result<Self, Wrong> {
         let parts = match value {
             Value::Object(table) => table.clone(),
             Value::String(text) => {
@@ -344,7 +344,7 @@ impl Parts {
         }
     }
 
-    fn get<T: Setting>(&self, name: &str) -> Result<Option<T>, Wrong> {
+    pub(super) fn get<T: Setting>(&self, name: &str) -> Result<Option<T>, Wrong> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         T::read(value).map(Some).map_err(|wrong| match wrong {
             Wrong::Value => Wrong::Part { value: format!("{name} = {value}"), allowed: T::allowed() },

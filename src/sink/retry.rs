@@ -21,12 +21,14 @@ use crate::event::Record;
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     /// The waits before the first retries; after them the last one doubles each time.
-    delays: Vec<Duration>,
-    factor: u32,
-    retries: u32,
-    cap: Duration,
-    jitter: f64,
-    most_elapsed: Option<Duration>,
+    pub(crate) delays: Vec<Duration>,
+    /// By what the last of them is multiplied for every further retry.
+    pub(crate) factor: u32,
+    pub(crate) retries: u32,
+    pub(crate) cap: Duration,
+    /// 0 to 1.
+    pub(crate) jitter: f64,
+    pub(crate) most_elapsed: Option<Duration>,
 }
 
 impl Default for RetryPolicy {
