@@ -49,6 +49,14 @@ impl Value {
         }
     }
 
+    /// Whether it is true, if it is that or false.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// The text, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {
