@@ -23,6 +23,7 @@ fn the_rate_and_the_uptime_go_by_the_collectors_clock() {
     let stats = law(&collector, 4000);
     assert_eq!(stats.uptime, Duration::from_secs(4));
     assert!((900.0..1100.0).contains(&stats.rate), "{}", stats.rate);
+    assert_eq!(collector.health().processing_rate, stats.rate, "health tells the same");
     clock.advance(Duration::from_secs(36));
     assert!(collector.stats().rate < 60.0, "it falls while nothing comes");
     collector.stop().unwrap();
