@@ -389,8 +389,12 @@ impl Shared {
     fn stop(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
         let begun = Instant::now();
         let deadline = deadline_in(timeout);
-        let is_drained = self.collector.stop_timeout(timeout).is_ok()
-            & self.engine.tower.await_all(&self.engine.flights(), deadline);
+        let is_drained = self.collector.stop_timeout(timeout).is_ok();
+        self.engine.end_retries();
+        if self.engine.config.mode == Mode::Inline {
+            self.engine.run_ready();
+        }
+        let is_drained = is_drained & self.engine.await_quiet(deadline);
         self.engine.close();
         self.sinks.flush();
         let left_behind = self.engine.crew.await_end(deadline) as u64;

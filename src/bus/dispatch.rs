@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::SubscriptionId;
 use super::engine::Engine;
 use super::handler::{Delivery, Flight};
-use super::settle::note;
+use super::settle::{TOO_MANY_BEHIND, end, note};
 use super::table::{Known, Subscriber, Table};
 use crate::batch::Batch;
 use crate::event::Record;
@@ -69,11 +69,10 @@ impl Engine {
         for (place, event) in batch.iter().enumerate() {
             let mut found = 0;
             table.each_for(known, event, |subscriber| {
-                let delivery = Delivery { flight: Arc::clone(&flight), place, attempt: 0, redriven: None };
                 if mail[subscriber].is_empty() {
                     touched.push(subscriber);
                 }
-                mail[subscriber].push_back(delivery);
+                mail[subscriber].push_back(Delivery::new(&flight, place));
                 found += 1;
             });
             expect(event, found);
@@ -102,8 +101,8 @@ impl Engine {
         table.each_for(&mut Known::default(), event, |place| places.push(place));
         expect(event, places.len() as u64);
         for place in places {
-            let delivery = Delivery { flight: Arc::clone(&flight), place: 0, attempt: 0, redriven: None };
-            self.hand_out(&table.subscribers[place], &mut VecDeque::from([delivery]), Full::Bury);
+            let mut mail = VecDeque::from([Delivery::new(&flight, 0)]);
+            self.hand_out(&table.subscribers[place], &mut mail, Full::Bury);
         }
     }
 
@@ -115,14 +114,19 @@ impl Engine {
         };
         if subscriber.mailbox.lock().load() == (0, 0) {
             let flight = Flight::new(self.blank.with_events(vec![Record::new("forebay.poke")]), None);
-            let delivery = Delivery { flight, place: 0, attempt: 0, redriven: None };
-            self.hand_out(subscriber, &mut VecDeque::from([delivery]), Full::Bury);
+            let mut mail = VecDeque::from([Delivery::new(&flight, 0)]);
+            self.hand_out(subscriber, &mut mail, Full::Bury);
         }
     }
 
     /// A flight that is waited for.
     pub(super) fn launch(&self, batch: Batch<Record>) -> Arc<Flight> {
         self.tally.note_events(batch.len() as u64, self.clock.now());
+        self.watched(batch)
+    }
+
+    /// The same, without a count.
+    pub(super) fn watched(&self, batch: Batch<Record>) -> Arc<Flight> {
         let flight = Flight::new(batch, Some(&self.tower));
         let mut flights = self.flights.lock();
         // Those behind one that is late are found out only when there are many.
@@ -142,12 +146,12 @@ impl Engine {
 
     /// Puts events into a mailbox while it has room.
     fn hand_out(&self, subscriber: &Arc<Subscriber>, mail: &mut VecDeque<Delivery>, full: Full) {
+        let (mut overflow, mut remains) = (Vec::new(), Vec::new());
         let mut mailbox = subscriber.mailbox.lock();
-        while !mailbox.is_over()
-            && !mailbox.is_full()
+        while mail.front().is_some_and(|next| mailbox.takes(next))
             && let Some(delivery) = mail.pop_front()
         {
-            mailbox.put(delivery);
+            overflow.extend(mailbox.put(delivery, &mut remains));
         }
         let is_over = mailbox.is_over();
         let buries = !is_over && (full == Full::Bury || mailbox.is_full() && mailbox.hangs());
@@ -157,14 +161,13 @@ impl Engine {
         }
         drop(mailbox);
         self.line_up(subscriber);
-        for delivery in out {
-            if buries {
-                note(&delivery, |progress| progress.failed += 1);
-                self.bury(subscriber, &delivery, "its queue is full, because a call hangs");
-            } else {
-                note(&delivery, |progress| progress.cancelled += 1);
-            }
+        self.lose(subscriber, overflow, TOO_MANY_BEHIND);
+        if buries {
+            self.lose(subscriber, out, "its queue is full, because a call hangs");
+        } else {
+            out.iter().for_each(|delivery| note(delivery, |progress| progress.cancelled += 1));
         }
+        end(remains);
     }
 
     /// Waits until a mailbox has room, or need not be waited for.

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use super::chores::Chores;
 use super::crew::Crew;
 use super::handler::{Flight, Handler, Tower};
-use super::mailbox::Mailbox;
+use super::mailbox::{End, Mailbox, Why};
 use super::settle::{call, end, letter_of, note};
 use super::table::{Fixed, Subscriber, Table};
 use super::tally::Tally;
@@ -96,7 +96,8 @@ impl Engine {
         let id = DeadLetters::<Record>::new_owner();
         let stats = HandlerStats { id: SubscriptionId(id), name: name.clone(), ..HandlerStats::default() };
         let room = (self.config.handler_queue, self.config.handler_bytes);
-        let mailbox = Mailbox::new(handler.call, handler.is_ordered, room, stats);
+        let lost_as = if handler.is_discarding { End::Failed } else { End::DeadLettered };
+        let mailbox = Mailbox::new((handler.call, handler.is_ordered, lost_as), room, stats);
         let fixed = Fixed {
             id,
             name,
@@ -137,10 +138,8 @@ impl Engine {
         self.table.store(Arc::new(Table::new(subscribers)));
         roster.leaving.push(Arc::clone(&subscriber));
         drop(roster);
-        self.close_mailbox(&subscriber);
-        let waiting = self.timers.take_of(subscriber.id);
-        waiting.iter().for_each(|_| subscriber.mailbox.lock().give_up(None));
-        end(waiting);
+        self.close_mailbox(&subscriber, Why::Unsubscribed);
+        self.give_up_all(&subscriber);
         // Those that have ended since are summed up, whether somebody asks for statistics or not.
         let over = self.fold_leaving(&mut self.roster.lock());
         end(over);
@@ -148,10 +147,15 @@ impl Engine {
     }
 
     /// No call begins from now on. What waited has ended when this returns.
-    fn close_mailbox(&self, subscriber: &Subscriber) {
-        let (call, out) = subscriber.mailbox.lock().close();
+    fn close_mailbox(&self, subscriber: &Subscriber, why: Why) {
+        let (call, out) = subscriber.mailbox.lock().close(why);
         subscriber.changed.notify_all();
-        for delivery in out {
+        for (delivery, end_as) in out {
+            if end_as == End::DeadLettered && delivery.redriven.is_none() {
+                let mut letter = letter_of(&delivery, format!("{}: the bus has stopped", subscriber.name));
+                letter.attempts -= 1;
+                self.letters.keep(subscriber.id, vec![letter]);
+            }
             if delivery.redriven.is_some() {
                 let mut letter = letter_of(&delivery, format!("{}: unsubscribed", subscriber.name));
                 // It was not called.
@@ -210,10 +214,9 @@ impl Engine {
             };
             drop(mailbox);
             let result = call(&begun.call, &begun.delivery);
-            end(begun.call);
-            let begin = std::mem::replace(&mut now, self.clock.now());
-            self.tally.note_call(now.saturating_duration_since(begin));
-            self.settle(subscriber, begun.number, begun.delivery, result, now);
+            let since = std::mem::replace(&mut now, self.clock.now());
+            self.tally.note_call(now.saturating_duration_since(since));
+            self.settle(subscriber, begun, result, (since, now));
             // An urgent handler does not wait for the burst of another.
             if left == 0 || self.crew.has_urgent() {
                 break;
@@ -240,12 +243,42 @@ impl Engine {
 
     /// Makes the retries that are due, and does the chores; when the next of these is due.
     pub(super) fn run_due(&self, now: Instant) -> Option<Instant> {
-        for (subscriber, delivery) in self.timers.take_due(now) {
-            let refused = subscriber.mailbox.lock().put_again(delivery);
-            self.line_up(&subscriber);
-            end(refused);
+        let due = self.timers.take_due(now);
+        if !due.is_empty() {
+            let watch = self.watched(self.blank.clone());
+            for (subscriber, delivery) in due {
+                let refused = subscriber.mailbox.lock().put_again(delivery, &watch);
+                match refused {
+                    Some(delivery) => self.give_up(&subscriber, delivery),
+                    None => self.line_up(&subscriber),
+                }
+                // Its last reference may end a function of the user.
+                end(subscriber);
+            }
         }
         self.chores.run_due(self, now)
+    }
+
+    /// Makes no retry any more: those that wait are given up, and what is parked behind them goes on.
+    pub(super) fn end_retries(&self) {
+        for (subscriber, delivery) in self.timers.close() {
+            self.give_up(&subscriber, delivery);
+            end(subscriber);
+        }
+    }
+
+    /// Waits until nothing is on its way to any handler; `false` when the deadline came first.
+    pub(super) fn await_quiet(&self, deadline: Option<Instant>) -> bool {
+        self.everybody().into_iter().all(|subscriber| {
+            let mut mailbox = subscriber.mailbox.lock();
+            while !mailbox.is_quiet() {
+                mailbox.is_wanted = true;
+                if subscriber.changed.wait_until(&mut mailbox, deadline) {
+                    return mailbox.is_quiet();
+                }
+            }
+            true
+        })
     }
 
     /// All who are, or were, subscribed and may be busy.
@@ -282,14 +315,14 @@ impl Engine {
         (table.subscribers.iter().map(|it| it.mailbox.lock().snapshot()).collect(), gone)
     }
 
-    /// Cancels what waits, buries what waits for a retry, and sends the workers home.
+    /// Buries what waits for a retry or behind one, cancels what else waits, and sends the workers home.
     pub(super) fn close(&self) {
         self.roster.lock().is_closed = true;
         self.crew.close();
-        for (subscriber, delivery) in self.timers.close() {
-            self.give_up(&subscriber, delivery);
+        self.end_retries();
+        for subscriber in &self.table().subscribers {
+            self.close_mailbox(subscriber, Why::Stopped);
         }
-        self.table().subscribers.iter().for_each(|subscriber| self.close_mailbox(subscriber));
         // The foreman goes home as well.
         self.timers.ring();
     }

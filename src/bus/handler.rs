@@ -253,9 +253,40 @@ pub struct Delivery {
     pub(super) attempt: u32,
     /// A dead letter that is offered again: how often it was before.
     pub(super) redriven: Option<u32>,
+    /// When the first call began, if another is to be made.
+    pub(super) begun: Option<Instant>,
+    /// It was aside: where there is no time for it, it is no less kept than others that failed.
+    pub(super) is_kept: bool,
+    /// By which it is waited for again.
+    pub(super) watch: Option<Arc<Flight>>,
 }
 
 impl Delivery {
+    /// An event of a flight that was not given to anybody yet.
+    pub(super) fn new(flight: &Arc<Flight>, place: usize) -> Self {
+        let flight = Arc::clone(flight);
+        Self { flight, place, attempt: 0, redriven: None, begun: None, is_kept: false, watch: None }
+    }
+
+    /// Has nobody wait for it, and no other event kept with it. What it shared comes out: events may end with that.
+    pub(super) fn set_aside(&mut self, remains: &mut Vec<Arc<Flight>>) {
+        remains.extend(self.watch.take());
+        self.is_kept = true;
+        let batch = self.flight.batch();
+        // A copy would not tell who waits for its first call.
+        let is_awaited = self.attempt == 0 && self.mark().is_some_and(|mark| mark.ticket.is_some());
+        let own = match batch.len() {
+            1 => batch.clone(),
+            _ if is_awaited => batch.clone(),
+            _ => {
+                let own = batch.with_events(vec![Record::clone(self)]);
+                self.place = 0;
+                own
+            }
+        };
+        remains.push(std::mem::replace(&mut self.flight, Flight::new(own, None)));
+    }
+
     /// The number of the event, as [`Receipt::id`](super::Receipt::id) told it: the same for all handlers and all calls.
     pub fn id(&self) -> EventId {
         EventId(self.mark().map_or(0, |mark| mark.id))
@@ -297,11 +328,6 @@ pub(super) struct Flight {
 impl Flight {
     pub(super) fn new(batch: Batch<Record>, tower: Option<&Arc<Tower>>) -> Arc<Self> {
         Arc::new(Self { batch, tower: tower.cloned() })
-    }
-
-    /// The same events, for whom nobody waits.
-    pub(super) fn unwatched(&self) -> Arc<Self> {
-        Self::new(self.batch.clone(), None)
     }
 
     pub(super) fn batch(&self) -> &Batch<Record> {

@@ -2,8 +2,11 @@
 //! handler holds at every moment.
 //!
 //! ```text
-//! matched = handled + failed + dead_lettered + cancelled + in flight (queued | running | waiting for a retry)
+//! matched = handled + failed + dead_lettered + cancelled + in flight (queued | running | aside)
 //! ```
+//!
+//! Aside is what waits for a retry, and, where order is kept, what waits behind that. It takes no room in the mailbox, shares
+//! no batch, and nobody waits for it; of it, there may be as much as may be queued. What is too much is lost at once.
 //!
 //! Whoever takes an event out to call the handler does so under this lock; whoever unsubscribes takes the function out
 //! under it. So no call begins after that.
@@ -12,7 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::HandlerStats;
-use super::handler::{Call, Delivery};
+use super::handler::{Call, Delivery, Flight};
 use crate::catalog::system::PerformanceWarning;
 use crate::event::{Name, Priority};
 use crate::lanes::payload_of;
@@ -23,6 +26,8 @@ pub(super) struct Mailbox {
     /// `None` once it is unsubscribed.
     call: Option<Arc<Call>>,
     is_ordered: bool,
+    /// What becomes of events that are not taken.
+    lost_as: End,
     most: usize,
     most_bytes: u64,
     /// By priority.
@@ -31,21 +36,31 @@ pub(super) struct Mailbox {
     turn: u32,
     /// Before all others: retries, letters that are offered again, and what was parked and may go on.
     first: VecDeque<Delivery>,
-    /// Names of which an event is running or waits for a retry, where order is kept; and what is parked behind it.
-    held: HashMap<Name, VecDeque<Delivery>>,
-    /// In the lanes and parked, and what these own in bytes.
+    /// By priority: names of which an event is running or waits for a retry, where order is kept.
+    held: [HashMap<Name, Held>; 3],
+    /// In the lanes, first, and parked but not aside; and what these own in bytes.
     queued: usize,
     bytes: u64,
+    /// Aside, and what these own in bytes.
+    aside: usize,
+    aside_bytes: u64,
     running: Vec<Running>,
     next_call: u64,
     /// Calls that run for longer than they should.
     overdue: usize,
-    retrying: u64,
     /// How often it stands in line for a worker, or is with one.
     pub(super) turns: usize,
     /// Somebody waits for room.
     pub(super) is_wanted: bool,
     pub(super) stats: HandlerStats,
+}
+
+/// What is parked behind an event, in order.
+#[derive(Default)]
+struct Held {
+    parked: VecDeque<Delivery>,
+    /// The event waits for a retry: these are aside with it.
+    is_aside: bool,
 }
 
 /// A call.
@@ -73,28 +88,51 @@ pub(super) enum End {
     DeadLettered,
     /// It is to be called again.
     Again,
+    /// It was not called after all.
+    Cancelled,
+}
+
+/// Why nothing is called any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Unsubscribed,
+    /// The bus stops, and has no time left.
+    Stopped,
+}
+
+/// What is to be done without the lock, once a call has ended.
+#[derive(Default)]
+pub(super) struct Ended {
+    pub(super) was_overdue: bool,
+    /// What there was no room for aside.
+    pub(super) overflow: Vec<Delivery>,
+    /// What was shared. Events may end with it, which are foreign code.
+    pub(super) remains: Vec<Arc<Flight>>,
 }
 
 /// How many low events there are for how many normal ones.
 const NORMAL_PER_LOW: u32 = 2;
 
 impl Mailbox {
-    pub(super) fn new(call: Arc<Call>, is_ordered: bool, room: (usize, u64), stats: HandlerStats) -> Self {
+    pub(super) fn new(handler: (Arc<Call>, bool, End), room: (usize, u64), stats: HandlerStats) -> Self {
+        let (call, is_ordered, lost_as) = handler;
         Self {
             call: Some(call),
             is_ordered,
+            lost_as,
             most: room.0,
             most_bytes: room.1,
             lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             turn: 0,
             first: VecDeque::new(),
-            held: HashMap::new(),
+            held: Default::default(),
             queued: 0,
             bytes: 0,
+            aside: 0,
+            aside_bytes: 0,
             running: Vec::new(),
             next_call: 0,
             overdue: 0,
-            retrying: 0,
             turns: 0,
             is_wanted: false,
             stats,
@@ -110,9 +148,28 @@ impl Mailbox {
         self.overdue > 0
     }
 
-    /// Whether another event may wait for a retry: as many as may wait for a call.
+    /// Whether another event may wait for a retry.
     pub(super) fn may_retry(&self) -> bool {
-        self.retrying < self.most as u64
+        !self.is_over() && self.has_room_aside()
+    }
+
+    fn has_room_aside(&self) -> bool {
+        self.aside < self.most && (self.aside == 0 || self.aside_bytes < self.most_bytes)
+    }
+
+    /// Whether it takes this event in: there is room, or it needs none.
+    pub(super) fn takes(&self, delivery: &Delivery) -> bool {
+        !self.is_over() && (!self.is_full() || self.is_behind_retry(delivery))
+    }
+
+    fn is_behind_retry(&self, delivery: &Delivery) -> bool {
+        let held = self.held[delivery.get_priority() as usize].get(delivery.name());
+        held.is_some_and(|held| held.is_aside)
+    }
+
+    /// Whether nothing is on its way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.queued == 0 && self.running.is_empty() && self.aside == 0
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -143,18 +200,52 @@ impl Mailbox {
         !self.lanes[Priority::Critical as usize].is_empty()
     }
 
-    /// Takes an event in; there is room, or it is not asked for.
-    pub(super) fn put(&mut self, delivery: Delivery) {
+    /// Takes an event in; what has no room aside is lost, and comes out.
+    pub(super) fn put(&mut self, delivery: Delivery, remains: &mut Vec<Arc<Flight>>) -> Option<Delivery> {
         self.stats.matched += 1;
+        if self.is_behind_retry(&delivery) {
+            return self.put_aside(delivery, remains);
+        }
         self.queued += 1;
         self.bytes += payload_of(&*delivery);
         self.lanes[delivery.get_priority() as usize].push_back(delivery);
+        None
     }
 
-    /// Notes an event that was not taken in, and becomes a dead letter.
+    /// Parks an event behind one that waits for a retry.
+    fn put_aside(&mut self, mut delivery: Delivery, remains: &mut Vec<Arc<Flight>>) -> Option<Delivery> {
+        if !self.has_room_aside() {
+            self.count(self.lost_as);
+            return Some(delivery);
+        }
+        delivery.set_aside(remains);
+        self.aside += 1;
+        self.aside_bytes += payload_of(&*delivery);
+        if let Some(held) = self.held[delivery.get_priority() as usize].get_mut(delivery.name()) {
+            held.parked.push_back(delivery);
+        }
+        None
+    }
+
+    /// Notes an event that was not taken in, and is lost.
     pub(super) fn pass_by(&mut self) {
         self.stats.matched += 1;
-        self.stats.dead_lettered += 1;
+        self.count(self.lost_as);
+    }
+
+    fn count(&mut self, end: End) {
+        match end {
+            End::Handled => self.stats.handled += 1,
+            End::Failed => self.stats.failed += 1,
+            End::DeadLettered => self.stats.dead_lettered += 1,
+            End::Cancelled => self.stats.cancelled += 1,
+            End::Again => self.stats.retries += 1,
+        }
+    }
+
+    /// What becomes of events that are not taken.
+    pub(super) fn lost_as(&self) -> End {
+        self.lost_as
     }
 
     /// Whether who waits for room should be told.
@@ -162,17 +253,36 @@ impl Mailbox {
         self.queued <= self.most / 2 && !self.is_full()
     }
 
-    /// A retry is due. What is unsubscribed comes back.
-    pub(super) fn put_again(&mut self, delivery: Delivery) -> Option<Delivery> {
-        self.retrying -= 1;
+    /// A retry is due: it and what is parked behind it are waited for again, by `watch`. After the end it comes back.
+    pub(super) fn put_again(&mut self, mut delivery: Delivery, watch: &Arc<Flight>) -> Option<Delivery> {
         if self.is_over() {
-            self.stats.cancelled += 1;
             return Some(delivery);
         }
-        self.queued += 1;
-        self.bytes += payload_of(&*delivery);
+        self.take_back(&mut delivery, watch);
+        self.bring_back(&delivery, Some(watch));
         self.first.push_back(delivery);
         None
+    }
+
+    /// An event is not aside any more, but queued.
+    fn take_back(&mut self, delivery: &mut Delivery, watch: &Arc<Flight>) {
+        let bytes = payload_of(&**delivery);
+        (self.aside, self.aside_bytes) = (self.aside - 1, self.aside_bytes - bytes);
+        (self.queued, self.bytes) = (self.queued + 1, self.bytes + bytes);
+        delivery.watch = Some(Arc::clone(watch));
+    }
+
+    /// So is what is parked behind it.
+    fn bring_back(&mut self, delivery: &Delivery, watch: Option<&Arc<Flight>>) {
+        let Some(held) = self.held[delivery.get_priority() as usize].get_mut(delivery.name()) else { return };
+        if !std::mem::take(&mut held.is_aside) {
+            return;
+        }
+        let bytes = held.parked.iter().map(|parked| payload_of(&**parked)).sum::<u64>();
+        let parked = held.parked.len();
+        held.parked.iter_mut().for_each(|parked| parked.watch = watch.cloned());
+        (self.aside, self.aside_bytes) = (self.aside - parked, self.aside_bytes - bytes);
+        (self.queued, self.bytes) = (self.queued + parked, self.bytes + bytes);
     }
 
     /// A dead letter is offered again. What is unsubscribed comes back.
@@ -204,22 +314,25 @@ impl Mailbox {
     }
 
     fn next(&mut self) -> Option<Delivery> {
-        if let Some(delivery) = self.first.pop_front() {
-            return Some(delivery);
-        }
-        while let Some(delivery) = self.next_of_lanes() {
+        loop {
+            // A critical event waits for no other.
+            let is_critical = |first: &Delivery| first.get_priority() == Priority::Critical;
+            if self.first.front().is_some_and(|first| !self.is_urgent() || is_critical(first)) {
+                return self.first.pop_front();
+            }
+            let delivery = self.next_of_lanes()?;
             if !self.is_ordered {
                 return Some(delivery);
             }
-            match self.held.get_mut(delivery.name()) {
-                Some(parked) => parked.push_back(delivery),
+            let held = &mut self.held[delivery.get_priority() as usize];
+            match held.get_mut(delivery.name()) {
+                Some(held) => held.parked.push_back(delivery),
                 None => {
-                    self.held.insert(delivery.shared_name().clone(), VecDeque::new());
+                    held.insert(delivery.shared_name().clone(), Held::default());
                     return Some(delivery);
                 }
             }
         }
-        None
     }
 
     /// Critical ones first, then two normal ones for a low one.
@@ -236,7 +349,7 @@ impl Mailbox {
         normal.pop_front()
     }
 
-    /// A call has ended; whether it was marked as overdue.
+    /// A call has ended.
     pub(super) fn end(
         &mut self,
         number: u64,
@@ -244,9 +357,11 @@ impl Mailbox {
         end: End,
         now: Instant,
         deadline: Duration,
-    ) -> bool {
+    ) -> Ended {
+        let mut ended = Ended::default();
         let place = self.running.iter().position(|running| running.number == number);
-        let Some(call) = place.map(|place| self.running.swap_remove(place)) else { return false };
+        let Some(call) = place.map(|place| self.running.swap_remove(place)) else { return ended };
+        ended.was_overdue = call.is_overdue;
         self.overdue -= usize::from(call.is_overdue);
         // It ended before anybody looked.
         let was_late = now.saturating_duration_since(call.since) >= deadline;
@@ -255,48 +370,80 @@ impl Mailbox {
         match end {
             End::Handled if call.is_redriven => self.stats.redriven += 1,
             _ if call.is_redriven => {}
-            End::Handled => self.stats.handled += 1,
-            End::Failed => self.stats.failed += 1,
-            End::DeadLettered => self.stats.dead_lettered += 1,
-            End::Again => {
-                self.retrying += 1;
-                self.stats.retries += 1;
-            }
+            _ => self.count(end),
+        }
+        if end == End::Again {
+            self.aside += 1;
+            self.aside_bytes += payload_of(&**delivery);
         }
         // A letter that is offered again holds up nobody.
-        if self.is_ordered && end != End::Again && !call.is_redriven {
-            self.release(delivery.name());
+        if self.is_ordered && !call.is_redriven {
+            match end {
+                End::Again => self.park_behind(delivery, &mut ended),
+                _ => self.release(delivery),
+            }
         }
-        call.is_overdue
+        ended
     }
 
-    /// Lets the next event of that name go on.
-    fn release(&mut self, name: &str) {
-        let Some(parked) = self.held.get_mut(name) else { return };
-        match parked.pop_front() {
+    /// All of that name and priority wait behind a retry, aside.
+    fn park_behind(&mut self, retry: &Delivery, ended: &mut Ended) {
+        let lane = retry.get_priority() as usize;
+        let Some(held) = self.held[lane].get_mut(retry.name()) else { return };
+        held.is_aside = true;
+        let mut behind = std::mem::take(&mut held.parked);
+        let is_behind = |delivery: &Delivery| delivery.name() == retry.name();
+        let (same, others) = std::mem::take(&mut self.lanes[lane]).into_iter().partition(is_behind);
+        self.lanes[lane] = others;
+        let same: VecDeque<Delivery> = same;
+        behind.extend(same);
+        for delivery in behind {
+            self.queued -= 1;
+            self.bytes -= payload_of(&*delivery);
+            ended.overflow.extend(self.put_aside(delivery, &mut ended.remains));
+        }
+    }
+
+    /// Lets the next event of that name and priority go on.
+    fn release(&mut self, before: &Delivery) {
+        let lane = &mut self.held[before.get_priority() as usize];
+        let Some(held) = lane.get_mut(before.name()) else { return };
+        match held.parked.pop_front() {
             Some(next) => self.first.push_back(next),
-            None => _ = self.held.remove(name),
+            None => _ = lane.remove(before.name()),
         }
     }
 
-    /// A retry will not be made; without an end, it is cancelled.
-    pub(super) fn give_up(&mut self, end: Option<End>) {
-        self.retrying -= 1;
-        match end {
-            Some(End::DeadLettered) => self.stats.dead_lettered += 1,
-            Some(_) => self.stats.failed += 1,
-            None => self.stats.cancelled += 1,
-        }
+    /// A retry will not be made: it ends so. What is parked behind it goes on.
+    pub(super) fn give_up(&mut self, retry: &Delivery, end: End) {
+        self.aside -= 1;
+        self.aside_bytes -= payload_of(&**retry);
+        self.count(end);
+        self.bring_back(retry, None);
+        self.release(retry);
     }
 
-    /// Takes the function and all that waits out. Nothing is called from now on. Letters among them are to be put back.
-    pub(super) fn close(&mut self) -> (Option<Arc<Call>>, Vec<Delivery>) {
+    /// Takes the function out, and all that waits but for retries that are not due: with what becomes of it. Nothing is called
+    /// from now on. Letters among them are to be put back, and are not counted.
+    pub(super) fn close(&mut self, why: Why) -> (Option<Arc<Call>>, Vec<(Delivery, End)>) {
         let mut out: Vec<Delivery> = self.first.drain(..).collect();
         self.lanes.iter_mut().for_each(|lane| out.extend(lane.drain(..)));
-        self.held.drain().for_each(|(_, parked)| out.extend(parked));
+        for (_, held) in self.held.iter_mut().flat_map(HashMap::drain) {
+            if held.is_aside {
+                self.aside -= held.parked.len();
+                self.aside_bytes -= held.parked.iter().map(|parked| payload_of(&**parked)).sum::<u64>();
+            }
+            out.extend(held.parked);
+        }
         (self.queued, self.bytes) = (0, 0);
-        self.stats.cancelled += out.iter().filter(|delivery| delivery.redriven.is_none()).count() as u64;
-        (self.call.take(), out)
+        let lost_as = self.lost_as;
+        let end_of = |delivery: &Delivery| match why {
+            Why::Stopped if delivery.is_kept => lost_as,
+            _ => End::Cancelled,
+        };
+        let out: Vec<_> = out.into_iter().map(|delivery| (end_of(&delivery), delivery)).collect();
+        out.iter().filter(|(_, it)| it.redriven.is_none()).for_each(|(end, _)| self.count(*end));
+        (self.call.take(), out.into_iter().map(|(end, delivery)| (delivery, end)).collect())
     }
 
     /// Marks calls that run for longer than they should: for how long each does, and whether it is about such a call.
@@ -329,7 +476,7 @@ impl Mailbox {
     pub(super) fn snapshot(&self) -> HandlerStats {
         let letters = self.first.iter().filter(|delivery| delivery.redriven.is_some()).count();
         let running = self.running.iter().filter(|call| !call.is_redriven).count();
-        let in_flight = (self.queued - letters + running) as u64 + self.retrying;
+        let in_flight = (self.queued - letters + running + self.aside) as u64;
         HandlerStats { in_flight, ..self.stats.clone() }
     }
 }

@@ -4,8 +4,8 @@ use std::time::{Instant, SystemTime};
 
 use super::context::Inside;
 use super::engine::Engine;
-use super::handler::{Call, Delivery, Flight, HandlerError};
-use super::mailbox::End;
+use super::handler::{Call, Delivery, HandlerError};
+use super::mailbox::{Begun, End, Ended};
 use super::table::Subscriber;
 use crate::catalog::plugin;
 use crate::event::{Progress, Record};
@@ -18,6 +18,9 @@ pub(super) struct Failure {
     is_transient: bool,
     is_panic: bool,
 }
+
+/// What is said of an event that finds no room behind a retry.
+pub(super) const TOO_MANY_BEHIND: &str = "too many events wait behind a retry";
 
 /// Calls a handler.
 pub(super) fn call(function: &Arc<Call>, delivery: &Delivery) -> Result<(), Failure> {
@@ -56,31 +59,40 @@ impl Engine {
     pub(super) fn settle(
         &self,
         subscriber: &Arc<Subscriber>,
-        number: u64,
-        delivery: Delivery,
+        begun: Begun,
         result: Result<(), Failure>,
-        now: Instant,
+        (since, now): (Instant, Instant),
     ) {
+        let Begun { mut delivery, number, call } = begun;
+        end(call);
+        let since = delivery.begun.unwrap_or(since);
         let delay = match &result {
             Err(failure) if failure.is_transient && delivery.redriven.is_none() => {
-                let delay = subscriber.retry.next_delay(delivery.attempt);
-                delay.filter(|_| !self.crew.is_closed() && subscriber.mailbox.lock().may_retry())
+                subscriber.retry.next_delay_after(delivery.attempt, now.saturating_duration_since(since))
             }
             _ => None,
         };
+        let is_first = delivery.attempt == 0 && delivery.redriven.is_none();
+        let ticket = delivery.mark().and_then(|mark| mark.ticket.clone()).filter(|_| is_first);
+        // Ends behind all else: whoever waits for it finds all of this done.
+        let mut remains = Vec::new();
+        let mut mailbox = subscriber.mailbox.lock();
+        let delay = delay.filter(|_| mailbox.may_retry() && !self.timers.is_closed());
         let end_as = match &result {
             Ok(()) => End::Handled,
             Err(_) if delay.is_some() => End::Again,
-            Err(_) if subscriber.is_discarding => End::Failed,
-            Err(_) => End::DeadLettered,
+            Err(_) => mailbox.lost_as(),
         };
-        let is_first = delivery.attempt == 0 && delivery.redriven.is_none();
-        let mut mailbox = subscriber.mailbox.lock();
         if let Err(failure) = &result {
             mailbox.stats.panics += u64::from(failure.is_panic);
             mailbox.stats.last_error = Some(failure.said.clone());
         }
-        let was_overdue = mailbox.end(number, &delivery, end_as, now, subscriber.deadline);
+        if delay.is_some() {
+            (delivery.attempt, delivery.begun) = (delivery.attempt + 1, Some(since));
+            delivery.set_aside(&mut remains);
+        }
+        let Ended { was_overdue, overflow, remains: behind } =
+            mailbox.end(number, &delivery, end_as, now, subscriber.deadline);
         self.tell_waiters(subscriber, &mut mailbox);
         drop(mailbox);
         if was_overdue {
@@ -92,20 +104,38 @@ impl Engine {
         {
             self.bury(subscriber, &delivery, &failure.said);
         }
-        if is_first {
-            note(&delivery, |progress| match result {
+        if let Some(ticket) = ticket {
+            ticket.change(|progress| match result {
                 Ok(()) => progress.handled += 1,
                 Err(_) => progress.failed += 1,
             });
         }
-        if let Some(delay) = delay {
-            let flight = delivery.flight.unwatched();
-            let again = Delivery { flight, attempt: delivery.attempt + 1, ..delivery };
-            let due = now.checked_add(delay).unwrap_or(now);
-            if let Some(again) = self.timers.add(due, subscriber, again) {
-                self.give_up(subscriber, again);
+        self.lose(subscriber, overflow, TOO_MANY_BEHIND);
+        match delay {
+            Some(delay) => self.call_again(subscriber, delivery, now.checked_add(delay).unwrap_or(now)),
+            None => end(delivery),
+        }
+        end((remains, behind));
+    }
+
+    /// Has an event wait for its retry.
+    fn call_again(&self, subscriber: &Arc<Subscriber>, delivery: Delivery, due: Instant) {
+        if let Some(delivery) = self.timers.add(due, subscriber, delivery) {
+            self.give_up(subscriber, delivery);
+        }
+        // Whoever unsubscribed meanwhile may have looked before it was there.
+        if subscriber.mailbox.lock().is_over() {
+            self.give_up_all(subscriber);
+        }
+    }
+
+    /// Sees to events that were not taken, and are counted.
+    pub(super) fn lose(&self, subscriber: &Subscriber, lost: Vec<Delivery>, said: &str) {
+        for delivery in lost {
+            note(&delivery, |progress| progress.failed += 1);
+            if !subscriber.is_discarding {
+                self.bury(subscriber, &delivery, said);
             }
-        } else {
             end(delivery);
         }
     }
@@ -120,18 +150,27 @@ impl Engine {
         }
     }
 
-    /// A retry that will not be made, because the bus stops.
-    pub(super) fn give_up(&self, subscriber: &Subscriber, delivery: Delivery) {
-        let end_as = if subscriber.is_discarding { End::Failed } else { End::DeadLettered };
-        let said = {
-            let mut mailbox = subscriber.mailbox.lock();
-            mailbox.give_up(Some(end_as));
-            mailbox.stats.last_error.clone().unwrap_or_default()
-        };
+    /// A retry will not be made, because the bus stops, or its handler was unsubscribed.
+    pub(super) fn give_up(&self, subscriber: &Arc<Subscriber>, mut delivery: Delivery) {
+        let mut mailbox = subscriber.mailbox.lock();
+        let end_as = if self.timers.is_closed() { mailbox.lost_as() } else { End::Cancelled };
+        mailbox.give_up(&delivery, end_as);
+        let said = mailbox.stats.last_error.clone().unwrap_or_default();
+        self.tell_waiters(subscriber, &mut mailbox);
+        drop(mailbox);
+        self.line_up(subscriber);
+        // The next call was not made.
+        delivery.attempt -= 1;
         if end_as == End::DeadLettered {
             self.bury(subscriber, &delivery, &said);
         }
         end(delivery);
+    }
+
+    /// The same for all of a handler.
+    pub(super) fn give_up_all(&self, subscriber: &Arc<Subscriber>) {
+        let waiting = self.timers.take_of(subscriber.id);
+        waiting.into_iter().for_each(|(subscriber, delivery)| self.give_up(&subscriber, delivery));
     }
 
     /// Offers letters again that are due.
@@ -155,9 +194,8 @@ impl Engine {
     }
 
     fn offer_again(&self, subscriber: &Subscriber, letter: DeadLetter<Record>) {
-        let flight = Flight::new(self.blank.with_events(vec![letter.event]), Some(&self.tower));
-        self.flights.lock().push_back(Arc::downgrade(&flight));
-        let delivery = Delivery { flight, place: 0, attempt: 0, redriven: Some(letter.attempts) };
+        let flight = self.watched(self.blank.with_events(vec![letter.event]));
+        let delivery = Delivery { redriven: Some(letter.attempts), ..Delivery::new(&flight, 0) };
         let refused = subscriber.mailbox.lock().put_letter(delivery);
         if let Some(delivery) = refused {
             let (event, attempts) = ((*delivery).clone(), letter.attempts);

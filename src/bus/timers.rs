@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use super::handler::Delivery;
 use super::table::Subscriber;
-use crate::sync::{Arc, Mutex, OnceLock, Unparker};
+use crate::sync::{Arc, Mutex, OnceLock, Ordering, PlainU64, Unparker};
 
 /// Events that are to be given to their handlers again.
 #[derive(Default)]
 pub(super) struct Timers {
     waiting: Mutex<Waiting>,
+    /// No retry is kept any more. Written under the lock.
+    is_closed: PlainU64,
     /// Of the foreman, if there is one.
     pub(super) bell: OnceLock<Unparker>,
 }
@@ -20,7 +22,6 @@ struct Waiting {
     /// By the moment when they are due, and by the order in which they came.
     events: BTreeMap<(Instant, u64), Again>,
     next: u64,
-    is_closed: bool,
 }
 
 /// An event and its handler.
@@ -35,7 +36,7 @@ impl Timers {
         delivery: Delivery,
     ) -> Option<Delivery> {
         let mut waiting = self.waiting.lock();
-        if waiting.is_closed {
+        if self.is_closed() {
             return Some(delivery);
         }
         waiting.next += 1;
@@ -84,10 +85,14 @@ impl Timers {
         self.waiting.lock().events.len()
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed) != 0
+    }
+
     /// Keeps nothing from now on; what it has comes out.
     pub(super) fn close(&self) -> Vec<Again> {
         let mut waiting = self.waiting.lock();
-        waiting.is_closed = true;
+        self.is_closed.store(1, Ordering::Relaxed);
         std::mem::take(&mut waiting.events).into_values().collect()
     }
 }

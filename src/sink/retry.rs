@@ -102,6 +102,12 @@ impl RetryPolicy {
         // What is beyond a u64 saturates: 584 years.
         Some(if self.jitter == 0.0 { delay } else { Duration::from_nanos(nanos as u64) })
     }
+
+    /// The same so long after the first try; `None` if that would take too long.
+    pub(crate) fn next_delay_after(&self, retry: u32, elapsed: Duration) -> Option<Duration> {
+        let delay = self.next_delay(retry)?;
+        self.most_elapsed.is_none_or(|most| elapsed.saturating_add(delay) <= most).then_some(delay)
+    }
 }
 
 /// A sink that is offered a batch again after it failed. Made by [`Sink::retry`].
@@ -148,10 +154,8 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
             if !error.is_transient() || error.is_partial(batch.len()) {
                 return Err(error);
             }
-            let Some(delay) = self.policy.next_delay(retry) else { return Err(error) };
-            let is_late =
-                self.policy.most_elapsed.is_some_and(|most| begun.elapsed().saturating_add(delay) > most);
-            if is_late || !self.account.wait(delay) {
+            let delay = self.policy.next_delay_after(retry, begun.elapsed());
+            if !delay.is_some_and(|delay| self.account.wait(delay)) {
                 return Err(error);
             }
             self.account.note_retry(&error);

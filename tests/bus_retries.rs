@@ -1,0 +1,390 @@
+//! Calls of a bus that are made again: what waits behind them, and what becomes of both at the end.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use forebay::bus::{Bus, BusConfig, BusStats, BusStopError, Delivery, EmitOptions, Handler, HandlerError};
+use forebay::sink::RetryPolicy;
+use forebay::{Config, FlushStrategy, ManualClock, Priority, Record};
+use support::{Gate, LONG, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// So many events in the queue of a handler; retries after one second; a flush that gives up soon.
+fn config(handler_queue: usize) -> BusConfig {
+    let collector = Config { flush_timeout: Duration::from_secs(2), ..BusConfig::default().collector };
+    let retry = RetryPolicy::fixed(Duration::from_secs(1), 3);
+    BusConfig { handler_queue, collector, retry, ..BusConfig::default() }
+}
+
+/// A bus of either kind, by a clock that is moved by hand.
+fn start(config: BusConfig, is_inline: bool) -> (Bus, ManualClock) {
+    let clock = ManualClock::new();
+    let builder = Bus::builder().config(config).manual_clock(&clock);
+    let builder = if is_inline { builder.inline() } else { builder };
+    (builder.start().unwrap(), clock)
+}
+
+/// What handlers took, in order.
+type Taken = Arc<Mutex<Vec<(String, i64)>>>;
+
+fn number(event: &Record) -> i64 {
+    event.value().as_i64().unwrap()
+}
+
+/// Fails with 0, the first time or always; remembers all others.
+fn unlucky(taken: &Taken, fails: fn(&Delivery) -> bool) -> Handler {
+    let taken = Arc::clone(taken);
+    Handler::new("order.*", move |event| {
+        if number(event) == 0 && fails(event) {
+            return Err(HandlerError::new("no luck"));
+        }
+        taken.lock().unwrap().push((event.name().to_owned(), number(event)));
+        Ok(())
+    })
+}
+
+fn once(event: &Delivery) -> bool {
+    event.attempt() == 1
+}
+
+fn always(_: &Delivery) -> bool {
+    true
+}
+
+fn numbers_of(taken: &Taken, name: &str) -> Vec<i64> {
+    taken.lock().unwrap().iter().filter(|(of, _)| of == name).map(|(_, number)| *number).collect()
+}
+
+#[track_caller]
+fn law(bus: &Bus, emitted: u64) -> BusStats {
+    let stats = bus.stats();
+    if let Err(broken) = stats.check_law(emitted) {
+        panic!("{broken}");
+    }
+    stats
+}
+
+#[test]
+fn what_waits_behind_a_retry_holds_up_neither_the_bus_nor_a_flush() {
+    for is_inline in [false, true] {
+        let (bus, clock) = start(config(4), is_inline);
+        let taken = Taken::default();
+        bus.subscribe(unlucky(&taken, once).ordered()).unwrap().keep();
+        bus.emit("order.a", 0).unwrap();
+        until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+        (1..4).for_each(|number| _ = bus.emit("order.a", number).unwrap());
+        for number in 0..20 {
+            bus.emit("order.b", 100 + number).unwrap();
+            bus.flush().unwrap();
+        }
+        assert_eq!(numbers_of(&taken, "order.b").len(), 20);
+        assert_eq!((numbers_of(&taken, "order.a"), bus.metrics().queue.waiting), (vec![], 0));
+        assert_eq!(law(&bus, 24).handlers[0].in_flight, 4);
+        clock.advance(Duration::from_secs(1));
+        until("all are taken", || {
+            bus.flush().unwrap();
+            numbers_of(&taken, "order.a") == [0, 1, 2, 3]
+        });
+        bus.flush().unwrap();
+        let handled = law(&bus, 24).handlers[0].clone();
+        assert_eq!((handled.handled, handled.in_flight, bus.dead_letters().len()), (24, 0, 0));
+        bus.stop().unwrap();
+    }
+}
+
+#[test]
+fn what_was_there_before_the_call_failed_waits_behind_its_retry_as_well() {
+    let (bus, clock) = start(config(100), false);
+    let (taken, gate) = (Taken::default(), Gate::closed());
+    let (own, seen) = (gate.clone(), Arc::clone(&taken));
+    let handler = Handler::new("order.a", move |event| {
+        if number(event) == 0 && event.attempt() == 1 {
+            own.pass();
+            return Err(HandlerError::new("once"));
+        }
+        seen.lock().unwrap().push((event.name().to_owned(), number(event)));
+        Ok(())
+    });
+    bus.subscribe(handler.ordered()).unwrap().keep();
+    (0..10).for_each(|number| _ = bus.emit("order.a", number).unwrap());
+    gate.await_arrivals(1);
+    until("the others wait for it", || bus.stats().handlers[0].in_flight == 10);
+    gate.open();
+    bus.flush().unwrap();
+    assert_eq!((bus.metrics().queue.waiting, bus.stats().handlers[0].in_flight), (0, 10));
+    clock.advance(Duration::from_secs(1));
+    until("all are taken", || numbers_of(&taken, "order.a") == (0..10).collect::<Vec<i64>>());
+    bus.stop().unwrap();
+    law(&bus, 10);
+}
+
+#[test]
+fn too_many_behind_a_retry_are_dead_letters_at_once_or_let_go_of() {
+    for discards in [false, true] {
+        for is_inline in [false, true] {
+            let (bus, clock) = start(config(4), is_inline);
+            let taken = Taken::default();
+            let handler = unlucky(&taken, once).ordered().named("h");
+            let handler = if discards { handler.discard_failed() } else { handler };
+            bus.subscribe(handler).unwrap().keep();
+            bus.emit("order.a", 0).unwrap();
+            until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+            (1..=10).for_each(|number| _ = bus.emit("order.a", number).unwrap());
+            bus.flush().unwrap();
+            let stats = law(&bus, 11).handlers.remove(0);
+            let letters = if discards { 0 } else { 7 };
+            assert_eq!((stats.dead_lettered, stats.failed), (letters, 7 - letters));
+            assert_eq!(bus.dead_letters().len() as u64, letters);
+            clock.advance(Duration::from_secs(1));
+            until("the others are taken", || {
+                bus.flush().unwrap();
+                numbers_of(&taken, "order.a") == [0, 1, 2, 3]
+            });
+            bus.stop().unwrap();
+            law(&bus, 11);
+        }
+    }
+}
+
+#[test]
+fn a_critical_event_does_not_wait_behind_a_retry_of_a_normal_one() {
+    for is_inline in [false, true] {
+        let (bus, clock) = start(config(4), is_inline);
+        let taken = Taken::default();
+        bus.subscribe(unlucky(&taken, once).ordered()).unwrap().keep();
+        bus.emit("order.a", 0).unwrap();
+        until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+        bus.emit("order.a", 1).unwrap();
+        let critical = || EmitOptions::new().priority(Priority::Critical);
+        bus.emit_with("order.a", 2, critical()).unwrap();
+        bus.flush().unwrap();
+        assert_eq!(numbers_of(&taken, "order.a"), [2]);
+        clock.advance(Duration::from_secs(1));
+        until("all are taken", || {
+            bus.flush().unwrap();
+            numbers_of(&taken, "order.a") == [2, 0, 1]
+        });
+        bus.stop().unwrap();
+        law(&bus, 3);
+    }
+}
+
+#[test]
+fn a_stop_makes_a_dead_letter_of_the_retry_and_handles_what_waits_behind_it() {
+    for is_inline in [false, true] {
+        let (bus, _clock) = start(config(100), is_inline);
+        let taken = Taken::default();
+        bus.subscribe(unlucky(&taken, always).ordered()).unwrap().keep();
+        (0..5).for_each(|number| _ = bus.emit("order.a", number).unwrap());
+        bus.emit("order.b", 9).unwrap();
+        until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+        bus.stop().unwrap().stats.check_law(6).unwrap();
+        assert_eq!(numbers_of(&taken, "order.a"), [1, 2, 3, 4]);
+        let stats = law(&bus, 6).handlers.remove(0);
+        assert_eq!((stats.handled, stats.dead_lettered, stats.cancelled), (5, 1, 0));
+        let letter = bus.dead_letters().entries().remove(0);
+        assert_eq!((number(&letter.event), letter.attempts, &*letter.error), (0, 1, "order.*: no luck"));
+    }
+}
+
+#[test]
+fn what_waits_behind_a_retry_is_kept_when_a_stop_has_no_time_for_it() {
+    let (bus, _clock) = start(config(100), false);
+    let gate = Gate::closed();
+    let own = gate.clone();
+    let handler = Handler::new("order.a", move |event| match number(event) {
+        0 => Err(HandlerError::new("no luck")),
+        _ => {
+            own.pass();
+            Ok(())
+        }
+    });
+    bus.subscribe(handler.ordered()).unwrap().keep();
+    (0..4).for_each(|number| _ = bus.emit("order.a", number).unwrap());
+    until("all wait", || {
+        (bus.metrics().retry.waiting, bus.stats().handlers[0].in_flight, bus.collector().pending())
+            == (1, 4, 0)
+    });
+    let Err(BusStopError::TimedOut { report }) = bus.stop_timeout(Duration::from_millis(50)) else {
+        panic!()
+    };
+    report.stats.check_law(4).unwrap();
+    gate.await_arrivals(1);
+    gate.open();
+    until("the last call is over", || bus.stats().handlers[0].in_flight == 0);
+    let stats = law(&bus, 4).handlers.remove(0);
+    assert_eq!((stats.handled, stats.dead_lettered, stats.cancelled), (1, 3, 0));
+    let letters = bus.dead_letters().entries();
+    assert_eq!(letters.iter().map(|letter| number(&letter.event)).collect::<Vec<_>>(), [0, 2, 3]);
+}
+
+/// A handler of one call at a time that stands at a gate for `x.block`, and fails otherwise.
+fn blocking(gate: &Gate) -> Handler {
+    let own = gate.clone();
+    let handler = Handler::new("x.*", move |event| match event.name() {
+        "x.block" => {
+            own.pass();
+            Ok(())
+        }
+        _ => Err(HandlerError::new("no")),
+    });
+    handler.at_once(1)
+}
+
+#[test]
+fn a_retry_that_is_due_when_time_is_over_is_a_dead_letter() {
+    let (bus, clock) = start(config(100), false);
+    let gate = Gate::closed();
+    bus.subscribe(blocking(&gate)).unwrap().keep();
+    bus.emit("x.fails", ()).unwrap();
+    until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+    bus.emit("x.block", ()).unwrap();
+    gate.await_arrivals(1);
+    until("the retry is due", || {
+        clock.advance(Duration::from_secs(1));
+        bus.metrics().retry.waiting == 0
+    });
+    until("it is queued", || bus.metrics().queue.waiting == 1);
+    assert!(bus.stop_timeout(Duration::from_millis(50)).is_err());
+    let stats = bus.stats().handlers.remove(0);
+    assert_eq!((stats.dead_lettered, stats.cancelled), (1, 0));
+    assert_eq!(bus.dead_letters().entries()[0].attempts, 1);
+    gate.open();
+    until("the last call is over", || bus.stats().handlers[0].in_flight == 0);
+    law(&bus, 2);
+}
+
+#[test]
+fn a_retry_that_is_due_is_made_before_the_bus_has_stopped() {
+    for is_inline in [false, true] {
+        let (bus, clock) = start(config(100), is_inline);
+        let taken = Taken::default();
+        bus.subscribe(unlucky(&taken, once)).unwrap().keep();
+        bus.emit("order.a", 0).unwrap();
+        until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+        clock.advance(Duration::from_secs(1));
+        if !is_inline {
+            until("it is made", || bus.metrics().retry.waiting == 0);
+        }
+        bus.stop().unwrap();
+        let stats = law(&bus, 1).handlers.remove(0);
+        assert_eq!((stats.cancelled, stats.in_flight), (0, 0));
+        assert_eq!(stats.handled, u64::from(!is_inline), "inline, nobody has looked at the clock");
+    }
+}
+
+#[test]
+fn a_call_that_fails_after_its_handler_was_unsubscribed_is_not_made_again() {
+    let bus = Bus::builder().config(BusConfig { retry: RetryPolicy::fixed(HOUR, 1), ..config(100) });
+    let bus = bus.start().unwrap();
+    let gate = Gate::closed();
+    let own = gate.clone();
+    let handler = Handler::new("a.b", move |_| {
+        own.pass();
+        Err(HandlerError::new("no"))
+    });
+    let id = bus.subscribe(handler).unwrap().keep();
+    bus.emit("a.b", ()).unwrap();
+    gate.await_arrivals(1);
+    bus.unsubscribe(id);
+    gate.open();
+    bus.flush().unwrap();
+    let stats = law(&bus, 1);
+    assert_eq!((stats.gone.dead_lettered, stats.gone.in_flight), (1, 0));
+    assert_eq!((bus.metrics().retry.waiting, bus.dead_letters().len()), (0, 1));
+    bus.stop().unwrap();
+}
+
+#[test]
+fn what_is_too_much_for_a_handler_that_hangs_is_let_go_of_if_it_says_so() {
+    let (bus, clock) = start(BusConfig { workers: 1, ..config(2) }, false);
+    let gate = Gate::closed();
+    let own = gate.clone();
+    bus.subscribe(Handler::new("a.b", move |_| own.pass()).at_once(1).discard_failed()).unwrap().keep();
+    bus.emit("a.b", ()).unwrap();
+    gate.await_arrivals(1);
+    until("it hangs", || {
+        clock.advance(Duration::from_secs(10));
+        bus.worker_stats().stuck == 1
+    });
+    (0..10).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
+    let _ = bus.collector().flush().unwrap();
+    let stats = bus.stats().handlers.remove(0);
+    assert_eq!((stats.failed, stats.dead_lettered, bus.dead_letters().len()), (8, 0, 0));
+    gate.open();
+    bus.stop_timeout(LONG).unwrap();
+    assert_eq!(law(&bus, 11).handlers[0].handled, 3);
+}
+
+/// Counts its end.
+#[derive(Clone)]
+struct Counted(#[allow(dead_code, reason = "it is there to end")] Arc<Ends>);
+
+struct Ends(Arc<AtomicU64>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl From<Counted> for Record {
+    fn from(_: Counted) -> Record {
+        Record::new("counted.event")
+    }
+}
+
+#[test]
+fn an_event_that_waits_for_a_retry_does_not_keep_those_of_its_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Config { flush: FlushStrategy::Manual, ..BusConfig::default().collector };
+    let config = BusConfig { retry: RetryPolicy::fixed(HOUR, 1), collector, ..BusConfig::default() };
+    // Without a journal, the last events are remembered.
+    let builder = Bus::builder().config(config).journal(folder.path().join("events.jsonl")).unwrap();
+    let bus = builder.start().unwrap();
+    bus.on("x.fails", |_| Err(HandlerError::new("no"))).unwrap().keep();
+    let ends = Arc::new(AtomicU64::new(0));
+    bus.emit("x.fails", 7).unwrap();
+    (0..10).for_each(|_| _ = bus.emit_event(Counted(Arc::new(Ends(Arc::clone(&ends))))).unwrap());
+    bus.flush().unwrap();
+    assert_eq!((bus.metrics().retry.waiting, ends.load(Ordering::SeqCst)), (1, 10));
+    bus.stop().unwrap();
+    assert_eq!(bus.dead_letters().entries()[0].event.value().as_i64(), Some(7));
+    law(&bus, 11);
+}
+
+#[test]
+fn a_call_is_not_made_again_after_the_longest_time_that_the_policy_gives() {
+    for is_inline in [false, true] {
+        let retry = RetryPolicy::fixed(Duration::from_secs(1), 10).max_elapsed(Duration::from_millis(2_500));
+        let (bus, clock) = start(BusConfig { retry, ..config(10) }, is_inline);
+        let calls = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&calls);
+        let handler = Handler::new("a.b", move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Err(HandlerError::new("no"))
+        });
+        bus.subscribe(handler).unwrap().keep();
+        bus.emit("a.b", ()).unwrap();
+        for call in 1..=2 {
+            until("it waits for its retry", || {
+                bus.metrics().retry.waiting == 1 && calls.load(Ordering::SeqCst) == call
+            });
+            clock.advance(Duration::from_secs(1));
+            until("it is called again", || {
+                bus.flush().unwrap();
+                calls.load(Ordering::SeqCst) == call + 1
+            });
+        }
+        until("it is a dead letter", || bus.dead_letters().len() + bus.metrics().retry.waiting as usize == 1);
+        assert_eq!((calls.load(Ordering::SeqCst), bus.dead_letters().len()), (3, 1));
+        assert_eq!(bus.dead_letters().entries()[0].attempts, 3);
+        bus.stop().unwrap();
+        law(&bus, 1);
+    }
+}
