@@ -303,9 +303,7 @@ impl Bus {
             Mode::Pooled => self.shared.engine.timers.ring(),
             Mode::Inline => {
                 self.shared.engine.redrive();
-                if !self.shared.is_inside() {
-                    self.shared.engine.run_ready();
-                }
+                self.shared.engine.run_inline();
             }
         }
         letters
@@ -361,42 +359,49 @@ impl Shared {
     }
 
     fn flush_once(&self, timeout: Duration, left: Duration) -> Result<(), FlushError> {
-        let deadline = deadline_in(left);
+        let (deadline, mut busy_sink) = (deadline_in(left), None);
         match self.engine.config.mode {
             Mode::Pooled => _ = self.collector.flush_timeout(left)?,
-            Mode::Inline => self.flush_inline()?,
+            Mode::Inline => busy_sink = self.flush_inline(deadline)?,
         }
-        if self.engine.tower.await_all(&self.engine.flights(), deadline) {
+        if !self.engine.tower.await_all(&self.engine.flights(), deadline) {
+            busy_sink.get_or_insert_with(|| "bus".to_owned());
+        }
+        if busy_sink.is_none() {
             return Ok(());
         }
-        let (pending, busy_sink) = (self.collector.pending(), Some("bus".to_owned()));
-        Err(FlushError::TimedOut { waited: timeout, pending, busy_sink })
+        Err(FlushError::TimedOut { waited: timeout, pending: self.collector.pending(), busy_sink })
     }
 
-    fn flush_inline(&self) -> Result<(), FlushError> {
+    fn flush_inline(&self, deadline: Option<Instant>) -> Result<Option<String>, FlushError> {
         match self.collector.state() {
             State::Forked => return Err(FlushError::Forked),
             _ if self.engine.crew.is_closed() => return Err(FlushError::Stopped),
             _ => {}
         }
-        self.engine.run_due(self.engine.clock.now());
         self.engine.redrive();
-        self.engine.run_ready();
-        self.sinks.flush();
-        Ok(())
+        self.engine.run_inline();
+        let busy = self.sinks.flush(deadline);
+        // What a sink has emitted in its flush.
+        self.engine.run_inline();
+        Ok(busy)
     }
 
     fn stop(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
         let begun = Instant::now();
         let deadline = deadline_in(timeout);
         let is_drained = self.collector.stop_timeout(timeout).is_ok();
+        let is_inline = self.engine.config.mode == Mode::Inline;
+        if is_inline {
+            self.engine.run_inline();
+        }
         self.engine.end_retries();
-        if self.engine.config.mode == Mode::Inline {
-            self.engine.run_ready();
+        if is_inline {
+            self.engine.run_inline();
         }
         let is_drained = is_drained & self.engine.await_quiet(deadline);
         self.engine.close();
-        self.sinks.flush();
+        let is_drained = is_drained & self.sinks.flush(deadline).is_none();
         let left_behind = self.engine.crew.await_end(deadline) as u64;
         let report = BusReport { stats: self.stats(), left_behind, elapsed: begun.elapsed() };
         if is_drained && left_behind == 0 {

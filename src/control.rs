@@ -157,6 +157,14 @@ impl<E: Event> Control<E> {
         Ok(())
     }
 
+    /// Takes the sinks out of a collector that has no worker: somebody else calls them.
+    pub(crate) fn take_slots(&self) -> Vec<Slot<E>> {
+        match &mut self.desk.lock().crew {
+            Station::Here(crew) => std::mem::take(&mut crew.slots),
+            _ => Vec::new(),
+        }
+    }
+
     /// As long as the value lives, nobody starts the collector.
     pub(crate) fn hold(&self) -> impl Sized + '_ {
         self.desk.lock()

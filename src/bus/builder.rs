@@ -113,12 +113,14 @@ impl BusBuilder {
         if let Some(clock) = &clock {
             collector = collector.manual_clock(clock);
         }
-        let (collector, sinks) = match engine.config.mode {
-            Mode::Pooled => {
-                let dispatcher = Dispatcher { engine: Arc::clone(&engine), desk: Desk::default() };
-                (collector.sinks(sinks).sink(dispatcher).build()?, Vec::new())
-            }
-            Mode::Inline => (collector.build()?, sinks),
+        collector = collector.sinks(sinks);
+        if engine.config.mode == Mode::Pooled {
+            collector = collector.sink(Dispatcher { engine: Arc::clone(&engine), desk: Desk::default() });
+        }
+        let collector = collector.build()?;
+        let slots = match engine.config.mode {
+            Mode::Pooled => Vec::new(),
+            Mode::Inline => collector.shared.control.take_slots(),
         };
         let estate = Arc::new(Estate::default());
         let shared = Arc::new(Shared {
@@ -127,7 +129,7 @@ impl BusBuilder {
             filters: ArcSwap::default(),
             changes: Mutex::default(),
             history,
-            sinks: InlineSinks::new(sinks),
+            sinks: InlineSinks::new(slots, engine.place()),
             counts: Counts::default(),
             next_event: PlainU64::new(1),
         });

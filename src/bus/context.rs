@@ -1,4 +1,4 @@
-//! What the calling thread is in the middle of: a handler, a scope of correlation.
+//! What the calling thread is in the middle of: a handler, the calls of a bus, a scope of correlation.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -8,6 +8,8 @@ use crate::event::Text;
 thread_local! {
     /// How many events led to the one whose handler this thread is in; `None` outside of handlers.
     static DEPTH: Cell<Option<u32>> = const { Cell::new(None) };
+    /// The addresses of the buses for which this thread makes calls, the innermost last.
+    static WITHIN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     /// The ids of the scopes of this thread, the innermost last.
     static SCOPES: RefCell<Vec<Text>> = const { RefCell::new(Vec::new()) };
 }
@@ -15,6 +17,30 @@ thread_local! {
 /// Whether the calling thread is in a handler, of any bus.
 pub(super) fn is_inside() -> bool {
     DEPTH.try_with(Cell::get).is_ok_and(|depth| depth.is_some())
+}
+
+/// Whether the calling thread makes calls for the bus at this address, of handlers or of sinks.
+pub(super) fn is_within(place: usize) -> bool {
+    WITHIN.try_with(|within| within.borrow().contains(&place)).unwrap_or(false)
+}
+
+/// The calling thread makes calls for the bus at this address from now on, until the value is dropped; `None` if it does
+/// already.
+pub(super) fn within(place: usize) -> Option<Within> {
+    let enter = |within: &RefCell<Vec<usize>>| {
+        let is_new = !within.borrow().contains(&place);
+        is_new.then(|| within.borrow_mut().push(place))
+    };
+    WITHIN.try_with(enter).ok().flatten().map(|()| Within(PhantomData))
+}
+
+/// Made by [`within`]. Belongs to its thread.
+pub(super) struct Within(PhantomData<*const ()>);
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        let _ = WITHIN.try_with(|within| within.borrow_mut().pop());
+    }
 }
 
 /// How many events led to one that is emitted here.

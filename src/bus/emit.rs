@@ -267,7 +267,7 @@ enum Patience {
 impl Shared {
     /// Whether the calling thread is in a handler of some bus, or in a sink of this one: it cannot wait for handlers.
     pub(super) fn is_inside(&self) -> bool {
-        context::is_inside() || self.collector.shared.is_worker()
+        context::is_inside() || context::is_within(self.engine.place()) || self.collector.shared.is_worker()
     }
 
     /// Emits an event of the bus itself. The chain of events that led to it ends here.
@@ -336,10 +336,7 @@ impl Shared {
         self.counts.inline.add(1);
         self.sinks.write(&record);
         self.engine.dispatch_one(record);
-        if !context::is_inside() {
-            self.engine.run_due(self.engine.clock.now());
-            self.engine.run_ready();
-        }
+        self.engine.run_inline();
         Outcome::Queued
     }
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use super::chores::Chores;
+use super::context;
 use super::crew::Crew;
 use super::handler::{Flight, Handler, Tower};
 use super::mailbox::{End, Mailbox, Why};
@@ -79,6 +80,11 @@ impl Engine {
 
     pub(super) fn table(&self) -> Arc<Table> {
         self.table.load_full()
+    }
+
+    /// By which a thread knows that it makes calls for this bus.
+    pub(super) fn place(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// How many calls of that handler may run at once.
@@ -202,6 +208,7 @@ impl Engine {
 
     /// A turn of a handler: calls it with what waits, up to a burst.
     pub(super) fn serve(&self, subscriber: &Arc<Subscriber>) {
+        let _within = context::within(self.place());
         let mut now = self.clock.now();
         for left in (0..BURST).rev() {
             let most = self.most(subscriber);
@@ -327,8 +334,11 @@ impl Engine {
         self.timers.ring();
     }
 
-    /// Calls whoever stands in line, on this thread, until nobody does.
-    pub(super) fn run_ready(&self) {
+    /// Does what is due, and calls whoever stands in line, on this thread, until nobody does; unless it is in the middle of
+    /// that already.
+    pub(super) fn run_inline(&self) {
+        let Some(_within) = context::within(self.place()) else { return };
+        self.run_due(self.clock.now());
         while let Some(subscriber) = self.crew.next_in_line() {
             self.serve(&subscriber);
             self.crew.served();

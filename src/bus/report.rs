@@ -91,6 +91,12 @@ impl Bus {
             let threshold = deadline.as_secs_f64();
             alert(AlertKind::HandlerOverdue, hangs, message, threshold, threshold);
         }
+        for found in shared.collector.health().alerts {
+            use crate::health::AlertKind::{BreakerOpen, DeadLetters, SinkFailing, SinkLate};
+            let is_of_sink =
+                matches!(found.kind, BreakerOpen(_) | DeadLetters(_) | SinkFailing(_) | SinkLate(_));
+            alert(AlertKind::Sink, is_of_sink, found.message, found.value, found.threshold);
+        }
         let status = if is_stopped || is_alone {
             HealthStatus::Unhealthy
         } else if alerts.is_empty() {

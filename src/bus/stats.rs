@@ -239,6 +239,8 @@ pub enum AlertKind {
     HandlerOverdue,
     /// There are dead letters.
     DeadLetters,
+    /// A sink fails or hangs, or what wraps it says so: an alert of [`Collector::health`](crate::Collector::health).
+    Sink,
     /// There is no worker that does not hang.
     NoWorkers,
     /// It is stopped, or its collector is gone.

@@ -1,0 +1,215 @@
+//! A bus without threads: what its handlers and sinks do on the thread that emits.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use forebay::bus::{
+    AlertKind, Bus, BusStats, Handler, HandlerError, Plugin, Plugins, SubscribeError, Wiring,
+};
+use forebay::sink::{MemorySink, Sink, SinkError};
+use forebay::{Batch, HealthStatus, Record, StartError};
+use support::{Gate, failing, hush, panicking};
+
+#[track_caller]
+fn law(bus: &Bus, emitted: u64) -> BusStats {
+    let stats = bus.stats();
+    if let Err(broken) = stats.check_law(emitted) {
+        panic!("{broken}");
+    }
+    stats
+}
+
+fn inline() -> Bus {
+    Bus::builder().inline().start().unwrap()
+}
+
+#[test]
+fn a_handler_of_another_bus_emits_and_finds_the_handlers_called() {
+    for outer in [inline(), Bus::new().unwrap()] {
+        let (inner, calls) = (inline(), Arc::new(AtomicU64::new(0)));
+        let count = Arc::clone(&calls);
+        inner.on("b.c", move |_| _ = count.fetch_add(1, Ordering::SeqCst)).unwrap().keep();
+        let (emitter, seen) = (inner.emitter(), Arc::new(Mutex::new(Vec::new())));
+        let own = Arc::clone(&seen);
+        outer
+            .on("a.b", move |_| {
+                emitter.emit("b.c", ()).unwrap();
+                own.lock().unwrap().push(calls.load(Ordering::SeqCst));
+            })
+            .unwrap()
+            .keep();
+        outer.emit_sync("a.b", ()).unwrap();
+        outer.emit_sync("a.b", ()).unwrap();
+        assert_eq!(*seen.lock().unwrap(), [1, 2]);
+        outer.stop().unwrap();
+        inner.stop().unwrap();
+        law(&outer, 2);
+        assert_eq!(law(&inner, 2).handlers[0].handled, 2);
+    }
+}
+
+#[test]
+fn two_buses_that_emit_to_each_other_come_to_an_end() {
+    let (one, two) = (inline(), inline());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    for (name, bus, other) in [("one", &one, &two), ("two", &two, &one)] {
+        let (emitter, seen) = (other.emitter(), Arc::clone(&seen));
+        bus.on("count.down", move |event| {
+            let left = event.value().as_i64().unwrap();
+            if left > 0 {
+                emitter.emit("count.down", left - 1).unwrap();
+            }
+            seen.lock().unwrap().push((name, left));
+        })
+        .unwrap()
+        .keep();
+    }
+    one.emit("count.down", 4).unwrap();
+    // What comes back to the first waits until its handler has returned.
+    assert_eq!(*seen.lock().unwrap(), [("two", 3), ("one", 4), ("two", 1), ("one", 2), ("one", 0)]);
+    one.stop().unwrap();
+    two.stop().unwrap();
+    law(&one, 3);
+    law(&two, 2);
+}
+
+/// Fails, and remembers where on the stack that was.
+struct Failing(u64, String, Arc<Mutex<Vec<usize>>>);
+
+impl Plugin for Failing {
+    fn name(&self) -> &str {
+        &self.1
+    }
+
+    fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
+        let places = Arc::clone(&self.2);
+        wiring.subscribe(Handler::new(format!("fails.{}", self.0).as_str(), move |_| {
+            let here = 0_u8;
+            places.lock().unwrap().push((&raw const here).addr());
+            Err(HandlerError::new("no").permanent())
+        }))
+    }
+}
+
+#[test]
+fn a_plugin_that_fails_is_told_behind_its_call_and_not_within() {
+    let bus = inline();
+    let (plugins, places) = (Plugins::new(&bus), Arc::default());
+    for number in 0..6 {
+        plugins.start(Failing(number, format!("plugin-{number}"), Arc::clone(&places))).unwrap();
+    }
+    let (emitter, next) = (bus.emitter(), AtomicU64::new(1));
+    bus.on("plugin.error", move |_| {
+        let next = next.fetch_add(1, Ordering::SeqCst);
+        if next < 6 {
+            emitter.emit(format!("fails.{next}"), ()).unwrap();
+        }
+    })
+    .unwrap()
+    .keep();
+    bus.emit("fails.0", ()).unwrap();
+    let places = places.lock().unwrap().clone();
+    assert_eq!(places.len(), 6);
+    let deep = places.iter().max().unwrap() - places.iter().min().unwrap();
+    assert!(deep < 1_000, "calls within calls: {deep} bytes of stack");
+    drop(plugins);
+    bus.stop().unwrap();
+    law(&bus, 6);
+}
+
+/// Takes everything, and cannot be flushed.
+struct Unflushed;
+
+impl Sink<Record> for Unflushed {
+    fn name(&self) -> &str {
+        "unflushed"
+    }
+
+    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Err(SinkError::flush_failed("on purpose"))
+    }
+}
+
+#[test]
+fn what_sinks_do_is_counted_and_told_as_that_of_a_bus_with_threads() {
+    hush();
+    for is_inline in [false, true] {
+        let memory = MemorySink::new();
+        let builder = Bus::builder().sink(failing("fails")).sink(panicking("panics")).sink(Unflushed);
+        let builder = builder.sink(memory.clone());
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        for number in 0..10 {
+            bus.emit("a.b", number).unwrap();
+            bus.flush().unwrap();
+        }
+        let stats = law(&bus, 10);
+        let sink = |name| stats.events.sink(name).unwrap();
+        assert_eq!((sink("fails").offered, sink("fails").failed, sink("fails").errors), (10, 10, 10));
+        assert_eq!(sink("fails").last_error.as_deref(), Some("sink unavailable: nobody is there"));
+        assert_eq!((sink("panics").failed, sink("panics").panics), (10, 10));
+        assert_eq!((sink("unflushed").delivered, sink("unflushed").flush_errors), (10, 10));
+        assert_eq!((sink("recent").delivered, memory.len()), (10, 10));
+        let health = bus.health();
+        assert_eq!(health.status, HealthStatus::Degraded);
+        let failing = health.alerts.iter().filter(|alert| alert.kind == AlertKind::Sink);
+        let told: Vec<&str> = failing.map(|alert| &*alert.message).collect();
+        assert!(told.iter().any(|told| told.contains("\"fails\"")), "{told:?}");
+        bus.stop().unwrap();
+        law(&bus, 10);
+    }
+}
+
+#[test]
+fn two_sinks_of_one_name_are_refused() {
+    let twice = Bus::builder().inline().sink(MemorySink::new()).sink(MemorySink::new()).start();
+    assert!(matches!(twice, Err(StartError::Build(_))), "{twice:?}");
+}
+
+#[test]
+fn what_is_too_much_for_a_sink_that_hangs_is_counted() {
+    let gate = Gate::closed();
+    let bus = Bus::builder().inline().sink(gate.sink()).start().unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| bus.emit("a.b", ()).unwrap());
+        gate.await_arrivals(1);
+        (0..10_005).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
+        gate.open();
+        first.join().unwrap();
+    });
+    bus.flush().unwrap();
+    let stats = law(&bus, 10_006);
+    let sink = stats.events.sink("gate").unwrap();
+    assert_eq!((sink.offered, sink.delivered, sink.shed), (10_006, 10_001, 5));
+    bus.stop().unwrap();
+}
+
+#[test]
+fn a_sink_that_ends_with_a_panic_does_no_harm() {
+    struct Spite;
+    impl Sink<Record> for Spite {
+        fn name(&self) -> &str {
+            "spite"
+        }
+        fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+    impl Drop for Spite {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    hush();
+    let bus = Bus::builder().inline().sink(Spite).start().unwrap();
+    bus.emit("a.b", ()).unwrap();
+    bus.stop().unwrap();
+    law(&bus, 1);
+    drop(bus);
+}
