@@ -85,6 +85,8 @@ use sinks::InlineSinks;
 
 /// A bus: hand a clone to everybody who emits or subscribes.
 ///
+/// In a forked child every call returns: it is refused, or tells what can be told without a lock. The bus is the parent's.
+///
 /// When the last handle is dropped, the bus is stopped with a short deadline (`drop_timeout` of
 /// [`Config`](crate::Config)); call [`stop`](Self::stop) to learn how that went. A handler that holds a handle keeps its
 /// bus alive: give it an [`Emitter`] instead.
@@ -153,7 +155,8 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// There are too many subscriptions; a topic is a name that no event may have; or the bus is stopped.
+    /// There are too many subscriptions; a topic is a name that no event may have; the bus is stopped; or this is a forked
+    /// child.
     pub fn on<R: Handled>(
         &self,
         topics: impl Into<Topics>,
@@ -193,6 +196,9 @@ impl Bus {
     ///
     /// As for [`on`](Self::on), or something else of the handler is not allowed.
     pub fn subscribe(&self, handler: Handler) -> Result<Subscription, SubscribeError> {
+        if self.shared.is_forked() {
+            return Err(SubscribeError::Forked);
+        }
         let id = self.shared.engine.subscribe(handler)?;
         Ok(Subscription { id, shared: Arc::downgrade(&self.shared) })
     }
@@ -200,12 +206,15 @@ impl Bus {
     /// Unsubscribes a handler: after this no call of it begins. What waits for it is cancelled; calls that run go on. May be
     /// called from the handler itself. Whether there was one of that number.
     pub fn unsubscribe(&self, id: SubscriptionId) -> bool {
-        self.shared.engine.unsubscribe(id).is_some()
+        !self.shared.is_forked() && self.shared.engine.unsubscribe(id).is_some()
     }
 
     /// The same, and waits until no call of it runs, up to `longest`; `false` when that came first, too. In a handler,
     /// nobody waits.
     pub fn unsubscribe_and_wait(&self, id: SubscriptionId, longest: Duration) -> bool {
+        if self.shared.is_forked() {
+            return false;
+        }
         let Some(subscriber) = self.shared.engine.unsubscribe(id) else { return false };
         self.shared.is_inside() || self.shared.engine.await_idle(&subscriber, deadline_in(longest))
     }
@@ -213,6 +222,10 @@ impl Bus {
     /// Lets in only events that the filter lets in, beside those that were added before. It is asked by whoever emits,
     /// before the event is queued, also for critical events.
     pub fn add_filter(&self, filter: Filter) -> FilterId {
+        if self.shared.is_forked() {
+            // Nothing comes in here.
+            return FilterId(0);
+        }
         let mut changes = self.shared.changes.lock();
         *changes += 1;
         let mut filters = Vec::clone(&self.shared.filters.load());
@@ -223,6 +236,9 @@ impl Bus {
 
     /// Takes a filter out. Whether there was one of that number.
     pub fn remove_filter(&self, id: FilterId) -> bool {
+        if self.shared.is_forked() {
+            return false;
+        }
         let changes = self.shared.changes.lock();
         let before = self.shared.filters.load_full();
         let filters: Vec<_> = before.iter().filter(|(number, _)| *number != id.0).cloned().collect();
@@ -274,9 +290,9 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// The journal cannot be read.
+    /// The journal cannot be read; or this is a forked child.
     pub fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        self.shared.history.query(query)
+        self.shared.history()?.query(query)
     }
 
     /// The same for all events with that correlation id.
@@ -285,7 +301,7 @@ impl Bus {
     ///
     /// As for [`query`](Self::query).
     pub fn correlated(&self, id: &str) -> Result<Vec<Record>, HistoryError> {
-        self.shared.history.correlated(id)
+        self.shared.history()?.correlated(id)
     }
 
     /// Events that handlers did not take, to be looked at and taken out. The error tells the handler.
@@ -298,6 +314,9 @@ impl Bus {
     /// handlers that are not subscribed any more stay. How many there are. [Inline](Mode::Inline), a pace is kept by calls of
     /// [`flush`](Self::flush).
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
+        if self.shared.is_forked() {
+            return 0;
+        }
         let letters = self.shared.engine.letters.redrive(per_second);
         match self.shared.engine.config.mode {
             Mode::Pooled => self.shared.engine.timers.ring(),
@@ -314,8 +333,11 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// The number is not 1 to 256; the bus has no workers; or no thread could be created.
+    /// The number is not 1 to 256; the bus has no workers; no thread could be created; or this is a forked child.
     pub fn scale_workers(&self, workers: usize) -> Result<(), ScaleError> {
+        if self.shared.is_forked() {
+            return Err(ScaleError::Forked);
+        }
         config::check_workers("workers", workers)?;
         if self.shared.engine.config.mode == Mode::Inline {
             return Err(ScaleError::Inline);
@@ -352,6 +374,14 @@ impl Bus {
 impl Shared {
     fn is_forked(&self) -> bool {
         self.collector.state() == State::Forked
+    }
+
+    fn history(&self) -> Result<&(dyn History + Send + Sync), HistoryError> {
+        if self.is_forked() {
+            let place = "the events of the bus".to_owned();
+            return Err(HistoryError { place, source: FlushError::Forked.into() });
+        }
+        Ok(&*self.history)
     }
 
     fn drop_timeout(&self) -> Duration {

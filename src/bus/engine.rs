@@ -241,6 +241,11 @@ impl Engine {
         }
     }
 
+    /// Whether this is a forked child: no lock is to be taken.
+    pub(super) fn is_forked(&self) -> bool {
+        self.voice.get().and_then(Weak::upgrade).is_some_and(|shared| shared.is_forked())
+    }
+
     /// Emits an event of the bus itself.
     pub(super) fn say(&self, event: impl Into<Record>) {
         if let Some(shared) = self.voice.get().and_then(Weak::upgrade) {

@@ -164,6 +164,9 @@ impl Plugins {
     pub fn start(&self, plugin: impl Plugin) -> Result<(), PluginError> {
         let plugin: Arc<dyn Plugin> = Arc::new(plugin);
         let shared = self.shared.upgrade().ok_or(SubscribeError::Stopped)?;
+        if shared.is_forked() {
+            return Err(SubscribeError::Forked.into());
+        }
         // Foreign code, like all of it: without a lock.
         let plugin_name = plugin.name().to_owned();
         let name: Name = plugin_name.clone().into();
@@ -209,8 +212,11 @@ impl Plugins {
 
     /// Unsubscribes a plugin, stops it, and announces that: `plugin.deactivated`. Whether there was one of that name.
     pub fn stop(&self, name: &str) -> bool {
+        let shared = self.shared.upgrade();
+        if shared.as_ref().is_some_and(|shared| shared.is_forked()) {
+            return false;
+        }
         let Some(own) = take(&mut self.running.lock(), name) else { return false };
-        let shared = self.shared.upgrade().filter(|shared| !shared.is_forked());
         if let Some(shared) = &shared {
             own.ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
         }
@@ -230,6 +236,9 @@ impl Plugins {
 
     /// The names of those in service, in the order of their starts.
     pub fn names(&self) -> Vec<String> {
+        if self.shared.upgrade().is_some_and(|shared| shared.is_forked()) {
+            return Vec::new();
+        }
         self.running.lock().iter().map(|it| it.name.to_string()).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! How a bus does: its account, its metrics, its health.
 
 use super::{
-    Alert, AlertKind, Bus, BusHealth, BusStats, Metrics, Mode, QueueMetrics, RetryMetrics, Shared,
+    Alert, AlertKind, Bus, BusHealth, BusStats, HandlerStats, Metrics, Mode, QueueMetrics, RetryMetrics, Shared,
     WorkerStats,
 };
 use crate::health::HealthStatus;
@@ -18,20 +18,22 @@ impl Bus {
     pub fn metrics(&self) -> Metrics {
         let shared = &self.shared;
         let engine = &shared.engine;
-        let (handlers, gone) = engine.handler_stats();
+        let is_forked = shared.is_forked();
+        let unless_forked = |number: &dyn Fn() -> u64| if is_forked { 0 } else { number() };
+        let (handlers, gone) = shared.accounts();
         let sum =
-            |part: fn(&super::HandlerStats) -> u64| handlers.iter().chain([&gone]).map(part).sum::<u64>();
+            |part: fn(&HandlerStats) -> u64| handlers.iter().chain([&gone]).map(part).sum::<u64>();
         let taken = sum(|it| it.handled + it.redriven);
         let ended = taken + sum(|it| it.failed + it.dead_lettered) - sum(|it| it.redriven);
         let retry = RetryMetrics {
             total: sum(|it| it.retries),
-            waiting: engine.timers.len() as u64,
-            dead_letters: engine.letters.len() as u64,
+            waiting: unless_forked(&|| engine.timers.len() as u64),
+            dead_letters: unless_forked(&|| engine.letters.len() as u64),
             success_rate: if ended == 0 { 1.0 } else { taken as f64 / ended as f64 },
         };
         Metrics {
             total_events: engine.tally.events.get(),
-            events_per_second: engine.tally.rate(engine.clock.now()),
+            events_per_second: if is_forked { 0.0 } else { engine.tally.rate(engine.clock.now()) },
             avg_processing_time: engine.tally.mean(),
             processing_time_p50: engine.tally.quantile(0.5),
             processing_time_p95: engine.tally.quantile(0.95),
@@ -45,7 +47,7 @@ impl Bus {
     /// Who calls the handlers.
     pub fn worker_stats(&self) -> WorkerStats {
         let engine = &self.shared.engine;
-        if engine.config.mode == Mode::Inline {
+        if engine.config.mode == Mode::Inline || self.shared.is_forked() {
             return WorkerStats::default();
         }
         let roll = engine.crew.roll();
@@ -64,9 +66,15 @@ impl Bus {
     /// Whether all is well, and what is not. Takes some locks for a moment; waits for no handler.
     pub fn health(&self) -> BusHealth {
         let shared = &self.shared;
-        let roll = shared.engine.crew.roll();
         let queue = shared.queue_metrics();
         let mut alerts = Vec::new();
+        if shared.is_forked() {
+            let message = "this process is a fork of the one that started the bus".to_owned();
+            alerts.push(Alert { kind: AlertKind::Stopped, message, value: 0.0, threshold: 1.0 });
+            let (status, queue_depth) = (HealthStatus::Unhealthy, queue.len);
+            return BusHealth { status, active_workers: 0, queue_depth, processing_rate: 0.0, alerts };
+        }
+        let roll = shared.engine.crew.roll();
         let mut alert = |kind, is_on: bool, message: String, value: f64, threshold: f64| {
             if is_on {
                 alerts.push(Alert { kind, message, value, threshold });
@@ -119,8 +127,13 @@ const DEEP: f64 = 0.5;
 const FULL: f64 = 0.8;
 
 impl Shared {
+    /// Those of handlers; none in a forked child, where whoever holds a lock may not exist.
+    fn accounts(&self) -> (Vec<HandlerStats>, HandlerStats) {
+        if self.is_forked() { Default::default() } else { self.engine.handler_stats() }
+    }
+
     pub(super) fn stats(&self) -> BusStats {
-        let (handlers, gone) = self.engine.handler_stats();
+        let (handlers, gone) = self.accounts();
         let counts = &self.counts;
         BusStats {
             emitted: counts.emitted.get(),
@@ -139,7 +152,8 @@ impl Shared {
     fn queue_metrics(&self) -> QueueMetrics {
         let stats = self.collector.stats();
         let config = self.collector.config();
-        let waiting = self.engine.everybody().iter().map(|it| it.mailbox.lock().load().1 as u64).sum();
+        let everybody = if self.is_forked() { Vec::new() } else { self.engine.everybody() };
+        let waiting = everybody.iter().map(|it| it.mailbox.lock().load().1 as u64).sum();
         let most_bytes = config.max_bytes.unwrap_or(usize::MAX) as f64;
         QueueMetrics {
             len: stats.pending,

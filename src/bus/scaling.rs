@@ -19,6 +19,9 @@ pub enum ScaleError {
     /// The bus has no workers: whoever emits calls the handlers.
     #[error("the bus has no workers, because whoever emits calls the handlers")]
     Inline,
+    /// This process is a forked child; the threads live in the parent.
+    #[error("this process is a fork of the one that started the bus")]
+    Forked,
 }
 
 /// How the number of workers follows the load.

@@ -27,6 +27,9 @@ pub enum SubscribeError {
     /// The bus is stopped.
     #[error("the bus is stopped")]
     Stopped,
+    /// This process is a forked child; the threads live in the parent.
+    #[error("this process is a fork of the one that started the bus")]
+    Forked,
 }
 
 /// Whose handlers are called until this is dropped. Made by [`Bus::on`](super::Bus::on) and its relatives.

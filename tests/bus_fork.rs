@@ -1,0 +1,157 @@
+//! A bus in a forked child: every call returns, refused or with what can be told without a lock.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![cfg(unix)]
+#![allow(unsafe_code, reason = "fork and waitpid")]
+
+mod support;
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use forebay::bus::{
+    Bus, BusConfig, BusStopError, Filter, Handler, HandlerError, Plugin, PluginError, Plugins, ScaleError,
+    SubscribeError, Wiring, watch,
+};
+use forebay::history::EventQuery;
+use forebay::sink::RetryPolicy;
+use forebay::{FlushError, HealthStatus, Outcome, State};
+use support::{LONG, Raise};
+
+/// Runs `body` in a forked child; its exit status, or `None` if it did not end.
+fn in_child(body: impl FnOnce() -> bool) -> Option<i32> {
+    // SAFETY: the child runs `body` and leaves by `_exit`. Like any child of a process with threads it must
+    // not take a lock that another thread may hold; that forebay does not is what is tested here.
+    match unsafe { libc::fork() } {
+        0 => {
+            let is_good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
+            unsafe { libc::_exit(if is_good { 0 } else { 1 }) }
+        }
+        child => {
+            assert!(child > 0, "no fork");
+            let begun = Instant::now();
+            let mut status = 0;
+            loop {
+                match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
+                    0 if begun.elapsed() < LONG => std::thread::yield_now(),
+                    0 => {
+                        unsafe { libc::kill(child, libc::SIGKILL) };
+                        unsafe { libc::waitpid(child, &mut status, 0) };
+                        return None;
+                    }
+                    _ => return libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+                }
+            }
+        }
+    }
+}
+
+struct Quiet;
+
+impl Plugin for Quiet {
+    fn name(&self) -> &str {
+        "quiet"
+    }
+
+    fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
+        wiring.on("never.this", |_| ())
+    }
+}
+
+/// What the child does with a bus, and what of it the parent has made.
+fn use_in_child(bus: &Bus, own: &mut Option<(forebay::bus::Subscription, watch::Watcher, Plugins)>) -> bool {
+    assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Forked);
+    let told = bus.emit_sync("a.b", ()).unwrap();
+    assert_eq!((told.outcome, told.calls), (Outcome::Forked, None));
+    assert_eq!(bus.emitter().emit("a.b", ()).unwrap().outcome, Outcome::Forked);
+    assert!(!bus.enabled("a.b"));
+    assert_eq!(bus.on("a.b", |_| ()).unwrap_err(), SubscribeError::Forked);
+    assert!(watch::error_budget(bus, 10).is_err());
+    let (subscription, watcher, plugins) = own.take().unwrap();
+    assert!(!bus.unsubscribe(subscription.id()));
+    assert!(!bus.unsubscribe_and_wait(subscription.id(), LONG));
+    drop(subscription);
+    drop(watcher);
+    assert_eq!(plugins.start(Quiet).unwrap_err(), PluginError::Subscribe(SubscribeError::Forked));
+    assert!(!plugins.stop("quiet") && plugins.names().is_empty());
+    drop(plugins);
+    let filter = bus.add_filter(Filter::new(|_| true));
+    assert!(!bus.remove_filter(filter));
+    assert_eq!(bus.flush().unwrap_err(), FlushError::Forked);
+    assert!(matches!(bus.stop().unwrap_err(), BusStopError::Forked));
+    assert!(matches!(bus.scale_workers(3).unwrap_err(), ScaleError::Forked));
+    assert!(bus.query(&EventQuery::new()).is_err() && bus.correlated("x").is_err());
+    assert_eq!(bus.redrive(None), 0);
+    let stats = bus.stats();
+    assert_eq!((stats.events.state, stats.handlers.len()), (State::Forked, 0));
+    assert_eq!((bus.metrics().retry.waiting, bus.worker_stats().total), (0, 0));
+    assert_eq!(bus.health().status, HealthStatus::Unhealthy);
+    assert!(format!("{bus:?}").contains("Forked"));
+    // As the last handle of the child, when it exits in an orderly way.
+    drop(bus.clone());
+    true
+}
+
+#[test]
+fn a_child_of_a_busy_parent_neither_hangs_nor_does_what_is_the_parents() {
+    for is_inline in [false, true] {
+        let config = BusConfig { retry: RetryPolicy::fixed(Duration::from_micros(1), 1), ..BusConfig::default() };
+        let builder = Bus::builder().config(config);
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        bus.subscribe(Handler::new("a.*", |_| Err(HandlerError::new("no")))).unwrap().keep();
+        let (is_over, emitted) = (AtomicBool::new(false), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let raise = Raise(&is_over);
+            let busy = |work: fn(&Bus) -> u64| {
+                let (bus, is_over, emitted) = (&bus, &is_over, &emitted);
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        emitted.fetch_add(work(bus), Ordering::Relaxed);
+                    }
+                })
+            };
+            // In the middle of whatever they do when the fork catches them, with whatever locks.
+            busy(|bus| bus.emit("a.b", ()).map_or(0, |_| 1));
+            busy(|bus| {
+                drop(bus.on("a.b", |_| ()).unwrap());
+                bus.remove_filter(bus.add_filter(Filter::new(|_| true)));
+                0
+            });
+            busy(|bus| {
+                let _ = (bus.stats(), bus.metrics(), bus.health(), bus.query(&EventQuery::new()));
+                0
+            });
+            for _ in 0..50 {
+                let made = Cell::new(Some((
+                    bus.on("b.c", |_| ()).unwrap(),
+                    watch::aggregate(&bus, LONG, 10).unwrap(),
+                    Plugins::new(&bus),
+                )));
+                let mut own = made.take();
+                let status = in_child(|| use_in_child(&bus, &mut own));
+                assert_eq!(status, Some(0), "the child hangs or failed");
+            }
+            drop(raise);
+        });
+        let stats = bus.stop().unwrap().stats;
+        stats.check_law(emitted.load(Ordering::Relaxed)).unwrap();
+        assert_eq!((stats.events.rejected.forked, stats.stopped), (0, 0));
+    }
+}
+
+#[test]
+fn a_child_that_has_the_last_handle_drops_it_and_may_have_a_bus_of_its_own() {
+    let bus = Cell::new(Some(Bus::new().unwrap()));
+    let status = in_child(|| {
+        drop(bus.take());
+        let own = Bus::new().unwrap();
+        own.on("a.b", |_| ()).unwrap().keep();
+        let handled = own.emit_sync("a.b", ()).unwrap().calls.unwrap().handled;
+        own.stop().unwrap().stats.check_law(1).unwrap();
+        handled == 1
+    });
+    assert_eq!(status, Some(0));
+    let bus = bus.take().unwrap();
+    assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Queued, "the parent does not notice");
+    bus.stop().unwrap().stats.check_law(1).unwrap();
+}
