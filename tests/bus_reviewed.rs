@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use forebay::bus::{Bus, BusConfig, Filter, Handler, HandlerError, Plugin, Plugins, SubscribeError, Wiring};
+use forebay::bus::{
+    Bus, BusConfig, EmitError, Filter, Handler, HandlerError, Plugin, Plugins, SubscribeError, Wiring, watch,
+};
 use forebay::sink::{RetryPolicy, Sink, SinkError, from_fn};
 use forebay::{Batch, Config, ManualClock, Overflow, Record};
 use support::{Gate, until};
@@ -253,4 +255,77 @@ fn inline_what_is_emitted_while_another_thread_flushes_reaches_the_sinks() {
     });
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     bus.stop().unwrap().stats.check_law(1).unwrap();
+}
+
+#[test]
+fn events_of_the_bus_that_are_answered_by_what_caused_them_come_to_an_end() {
+    for is_inline in [false, true] {
+        let builder = Bus::builder().config(once());
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        let plugins = Plugins::new(&bus);
+        plugins.start(Failing).unwrap();
+        let (emitter, refused) = (bus.emitter(), Arc::new(Mutex::new(Vec::new())));
+        let (own, answers) = (Arc::clone(&refused), AtomicU64::new(0));
+        bus.on("plugin.error", move |_| {
+            // Were there no end, the test would have one.
+            if answers.fetch_add(1, Ordering::SeqCst) < 100 {
+                own.lock().unwrap().extend(emitter.emit("a.b", ()).err());
+            }
+        })
+        .unwrap()
+        .keep();
+        bus.emit("a.b", ()).unwrap();
+        bus.flush().unwrap();
+        let refused = refused.lock().unwrap().clone();
+        // 0, 2, ... 16 are the causes, 1, 3, ... what is told of them: the last is at 17.
+        assert_eq!((refused.len(), bus.dead_letters().len()), (0, 9));
+        let stats = bus.stats();
+        assert_eq!((stats.too_deep, stats.emitted), (1, 9));
+        drop(plugins);
+        bus.stop().unwrap().stats.check_law(9).unwrap();
+    }
+}
+
+#[test]
+fn a_warning_of_a_call_that_hangs_is_an_event_of_its_chain() {
+    let (clock, gate) = (ManualClock::new(), Gate::closed());
+    let bus = Bus::builder().config(BusConfig { max_depth: 1, ..once() }).manual_clock(&clock);
+    let bus = bus.start().unwrap();
+    let (own, emitter, told) = (gate.clone(), bus.emitter(), Arc::new(Mutex::new(Vec::new())));
+    bus.on("h.one", move |_| own.pass()).unwrap().keep();
+    let answers = Arc::clone(&told);
+    bus.on("system.performance_warning", move |_| answers.lock().unwrap().push(emitter.emit("h.one", ())))
+        .unwrap()
+        .keep();
+    bus.emit("h.one", ()).unwrap();
+    gate.await_arrivals(1);
+    until("it is told", || {
+        clock.advance(Duration::from_secs(10));
+        !told.lock().unwrap().is_empty()
+    });
+    assert!(matches!(told.lock().unwrap()[0], Err(EmitError::TooDeep { depth: 2, .. })));
+    gate.open();
+    bus.flush().unwrap();
+    bus.stop().unwrap().stats.check_law(2).unwrap();
+}
+
+#[test]
+fn what_a_watcher_tells_is_an_event_of_the_chain_that_it_watches() {
+    for is_inline in [false, true] {
+        let builder = Bus::builder().config(BusConfig { max_depth: 1, ..once() });
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        let watcher = watch::threshold(&bus, "x.*", "value", 1.0).unwrap();
+        let (emitter, told) = (bus.emitter(), Arc::new(Mutex::new(Vec::new())));
+        let answers = Arc::clone(&told);
+        bus.on("system.performance_warning", move |_| {
+            answers.lock().unwrap().push(emitter.emit("x.one", 2.0))
+        })
+        .unwrap()
+        .keep();
+        bus.emit("x.one", 2.0).unwrap();
+        bus.flush().unwrap();
+        assert!(matches!(told.lock().unwrap()[..], [Err(EmitError::TooDeep { depth: 2, .. })]));
+        drop(watcher);
+        bus.stop().unwrap().stats.check_law(2).unwrap();
+    }
 }

@@ -270,11 +270,22 @@ impl Shared {
         context::is_inside() || context::is_within(self.engine.place()) || self.collector.shared.is_worker()
     }
 
-    /// Emits an event of the bus itself. The chain of events that led to it ends here.
+    /// Emits an event of the bus itself.
     pub(super) fn emit_own(&self, record: Record) {
+        self.emit_own_at(record, context::depth());
+    }
+
+    /// The same, to which so many events led: handlers that answer it with what caused it come to an end.
+    pub(super) fn emit_own_at(&self, record: Record, depth: u32) {
         self.counts.own.add(1);
+        if depth > self.engine.config.max_depth {
+            self.counts.too_deep.add(1);
+            return;
+        }
+        let mut mark = Mark::default();
+        mark.depth = depth;
         // It is lost where the bus stops, or is full: a worker and the foreman must not wait for room that they make.
-        let _ = self.take(record, Mark::default(), Patience::None);
+        let _ = self.take(record, mark, Patience::None);
     }
 
     fn emit(&self, mut record: Record, mut mark: Mark) -> Result<Receipt, EmitError> {

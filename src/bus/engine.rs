@@ -248,8 +248,13 @@ impl Engine {
 
     /// Emits an event of the bus itself.
     pub(super) fn say(&self, event: impl Into<Record>) {
+        self.say_at(event, context::depth());
+    }
+
+    /// The same, to which so many events led.
+    pub(super) fn say_at(&self, event: impl Into<Record>, depth: u32) {
         if let Some(shared) = self.voice.get().and_then(Weak::upgrade) {
-            shared.emit_own(event.into());
+            shared.emit_own_at(event.into(), depth);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
+use super::mailbox::Late;
 use super::{Scaling, Shared};
 use crate::catalog::system::PerformanceWarning;
 use crate::sync::{Arc, Mutex, Parker, guarded};
@@ -93,15 +94,17 @@ impl Foreman {
             subscriber.changed.notify_all();
             let threshold = subscriber.deadline.as_secs_f64();
             // A warning that is slow to be handled is not warned of in turn.
-            for (elapsed, _) in late.into_iter().filter(|(_, is_warning)| !is_warning) {
+            for Late { elapsed, depth, .. } in late.into_iter().filter(|late| !late.is_warning) {
                 let (component, metric) = (subscriber.name.to_string(), "handler_seconds".to_owned());
                 let value = elapsed.as_secs_f64();
-                warnings.push(PerformanceWarning { component, metric, value, threshold });
+                warnings.push((PerformanceWarning { component, metric, value, threshold }, depth));
             }
         }
         // Also those for which there was no thread before. Without one now, the others go on by themselves.
         let _ = self.engine.fill();
-        warnings.into_iter().for_each(|warning| self.engine.say(warning));
+        warnings
+            .into_iter()
+            .for_each(|(warning, depth)| self.engine.say_at(warning, depth.saturating_add(1)));
         next
     }
 

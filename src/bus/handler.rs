@@ -297,6 +297,11 @@ impl Delivery {
         self.redriven.unwrap_or(0) + self.attempt + 1
     }
 
+    /// How many events led to it.
+    pub(super) fn depth(&self) -> u32 {
+        self.mark().map_or(0, |mark| mark.depth)
+    }
+
     /// What it was emitted as, if that was a `T`.
     pub fn as_type<T: Any>(&self) -> Option<&T> {
         self.mark()?.typed.as_ref()?.downcast_ref()

@@ -71,6 +71,15 @@ struct Running {
     is_redriven: bool,
     /// It is about such a call.
     is_warning: bool,
+    /// How many events led to its own.
+    depth: u32,
+}
+
+/// A call that runs for longer than it should.
+pub(super) struct Late {
+    pub(super) elapsed: Duration,
+    pub(super) is_warning: bool,
+    pub(super) depth: u32,
 }
 
 /// What a worker has taken out.
@@ -309,7 +318,8 @@ impl Mailbox {
         self.next_call += 1;
         let is_redriven = delivery.redriven.is_some();
         let is_warning = delivery.name() == PerformanceWarning::NAME;
-        self.running.push(Running { number, since: now, is_overdue: false, is_redriven, is_warning });
+        let (since, depth) = (now, delivery.depth());
+        self.running.push(Running { number, since, is_overdue: false, is_redriven, is_warning, depth });
         Some(Begun { delivery, call, number })
     }
 
@@ -446,14 +456,14 @@ impl Mailbox {
         (self.call.take(), out.into_iter().map(|(end, delivery)| (delivery, end)).collect())
     }
 
-    /// Marks calls that run for longer than they should: for how long each does, and whether it is about such a call.
-    pub(super) fn look(&mut self, now: Instant, deadline: Duration) -> Vec<(Duration, bool)> {
+    /// Marks calls that run for longer than they should.
+    pub(super) fn look(&mut self, now: Instant, deadline: Duration) -> Vec<Late> {
         let mut late = Vec::new();
         for call in self.running.iter_mut().filter(|call| !call.is_overdue) {
             let elapsed = now.saturating_duration_since(call.since);
             if elapsed >= deadline {
                 call.is_overdue = true;
-                late.push((elapsed, call.is_warning));
+                late.push(Late { elapsed, is_warning: call.is_warning, depth: call.depth });
             }
         }
         self.overdue += late.len();

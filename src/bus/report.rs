@@ -1,8 +1,8 @@
 //! How a bus does: its account, its metrics, its health.
 
 use super::{
-    Alert, AlertKind, Bus, BusHealth, BusStats, HandlerStats, Metrics, Mode, QueueMetrics, RetryMetrics, Shared,
-    WorkerStats,
+    Alert, AlertKind, Bus, BusHealth, BusStats, HandlerStats, Metrics, Mode, QueueMetrics, RetryMetrics,
+    Shared, WorkerStats,
 };
 use crate::health::HealthStatus;
 use crate::sync::Ordering;
@@ -21,8 +21,7 @@ impl Bus {
         let is_forked = shared.is_forked();
         let unless_forked = |number: &dyn Fn() -> u64| if is_forked { 0 } else { number() };
         let (handlers, gone) = shared.accounts();
-        let sum =
-            |part: fn(&HandlerStats) -> u64| handlers.iter().chain([&gone]).map(part).sum::<u64>();
+        let sum = |part: fn(&HandlerStats) -> u64| handlers.iter().chain([&gone]).map(part).sum::<u64>();
         let taken = sum(|it| it.handled + it.redriven);
         let ended = taken + sum(|it| it.failed + it.dead_lettered) - sum(|it| it.redriven);
         let retry = RetryMetrics {

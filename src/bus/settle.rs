@@ -24,9 +24,8 @@ pub(super) const TOO_MANY_BEHIND: &str = "too many events wait behind a retry";
 
 /// Calls a handler.
 pub(super) fn call(function: &Arc<Call>, delivery: &Delivery) -> Result<(), Failure> {
-    let depth = delivery.mark().map_or(0, |mark| mark.depth);
     let extra = delivery.extra();
-    let _inside = Inside::enter(depth, extra.and_then(|extra| extra.correlation_id.as_deref()));
+    let _inside = Inside::enter(delivery.depth(), extra.and_then(|extra| extra.correlation_id.as_deref()));
     match guarded(|| function(delivery)) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(HandlerError { message, is_transient })) => {
@@ -146,7 +145,7 @@ impl Engine {
         self.letters.keep(subscriber.id, vec![letter_of(delivery, error)]);
         if subscriber.is_plugin && delivery.name() != plugin::Error::NAME {
             let (plugin_name, error) = (subscriber.name.to_string(), said.to_owned());
-            self.say(plugin::Error { plugin_name, error });
+            self.say_at(plugin::Error { plugin_name, error }, delivery.depth().saturating_add(1));
         }
     }
 
