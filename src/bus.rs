@@ -27,6 +27,7 @@
 //!
 //! `docs/bus.md` in the repository tells what is delivered when, in which order, and what happens on bad days.
 
+mod bottlenecks;
 mod builder;
 mod chores;
 mod config;

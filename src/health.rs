@@ -234,6 +234,38 @@ fn as_value(is_so: bool) -> f64 {
 }
 
 impl<E: Event> Shared<E> {
+    pub(crate) fn health(&self) -> Health {
+        let (stats, config) = (self.stats(), self.settings.config());
+        let mut health = Health {
+            status: HealthStatus::Healthy,
+            state: stats.state,
+            alerts: Vec::new(),
+            queue_depth: stats.pending,
+            queue_utilization: self.lanes.fullest(),
+            memory_utilization: config.max_bytes.map_or(0.0, |most| stats.pending_bytes as f64 / most as f64),
+            processing_rate: stats.rate,
+            active_workers: u64::from(stats.state.is_running()),
+        };
+        if stats.state == State::Forked {
+            // Whoever holds our locks may not exist here.
+            health.status = HealthStatus::Unhealthy;
+            return health;
+        }
+        let findings = self.findings(&config.health, &stats, &health);
+        let mut alerts = self.alerts.lock();
+        let news = alerts.update(findings, SystemTime::now());
+        health.alerts.clone_from(&alerts.up);
+        drop(alerts);
+        health.status =
+            health.alerts.iter().map(|alert| alert.severity).max().unwrap_or(HealthStatus::Healthy);
+        // As one: what else comes up within a second is held back.
+        if let Some(level) = news.iter().map(|(level, _)| *level).max() {
+            let messages = news.into_iter().map(|(_, message)| message).collect::<Vec<_>>();
+            self.tally.say(level, LogTopic::Alert, || messages.join("; "));
+        }
+        health
+    }
+
     fn findings(&self, config: &HealthConfig, stats: &Stats, health: &Health) -> Vec<Finding> {
         let mut all = Vec::new();
         let mut find = |kind, severity, value, at, message| {
@@ -323,7 +355,7 @@ fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatu
 impl<E: Event> Collector<E> {
     /// How the collector is: looks at it now, raises the alerts that are due and clears those that are over. What is
     /// alarming is said by [`Config::health`](crate::Config::health). Alerts that come and go between two looks are not seen:
-    /// look every few seconds. Takes locks that the worker takes for moments; waits for no sink.
+    /// look every few seconds, or have a bus do so ([`bottlenecks_of`](crate::bus::watch::bottlenecks_of)). Takes locks that the worker takes for moments; waits for no sink.
     ///
     /// ```
     /// use forebay::{Collector, HealthStatus};
@@ -340,36 +372,7 @@ impl<E: Event> Collector<E> {
     /// # }
     /// ```
     pub fn health(&self) -> Health {
-        let (shared, stats) = (&self.shared, self.stats());
-        let config = self.config();
-        let mut health = Health {
-            status: HealthStatus::Healthy,
-            state: stats.state,
-            alerts: Vec::new(),
-            queue_depth: stats.pending,
-            queue_utilization: shared.lanes.fullest(),
-            memory_utilization: config.max_bytes.map_or(0.0, |most| stats.pending_bytes as f64 / most as f64),
-            processing_rate: stats.rate,
-            active_workers: u64::from(stats.state.is_running()),
-        };
-        if stats.state == State::Forked {
-            // Whoever holds our locks may not exist here.
-            health.status = HealthStatus::Unhealthy;
-            return health;
-        }
-        let findings = shared.findings(&config.health, &stats, &health);
-        let mut alerts = shared.alerts.lock();
-        let news = alerts.update(findings, SystemTime::now());
-        health.alerts.clone_from(&alerts.up);
-        drop(alerts);
-        health.status =
-            health.alerts.iter().map(|alert| alert.severity).max().unwrap_or(HealthStatus::Healthy);
-        // As one: what else comes up within a second is held back.
-        if let Some(level) = news.iter().map(|(level, _)| *level).max() {
-            let messages = news.into_iter().map(|(_, message)| message).collect::<Vec<_>>();
-            shared.tally.say(level, LogTopic::Alert, || messages.join("; "));
-        }
-        health
+        self.shared.health()
     }
 
     /// Says that somebody knows of an alert; `false` if it is over. It stays as long as its reason, and so does the status.

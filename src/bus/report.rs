@@ -64,45 +64,56 @@ impl Bus {
 
     /// Whether all is well, and what is not. Takes some locks for a moment; waits for no handler.
     pub fn health(&self) -> BusHealth {
-        let shared = &self.shared;
-        let queue = shared.queue_metrics();
+        self.shared.health()
+    }
+}
+
+impl Shared {
+    pub(super) fn health(&self) -> BusHealth {
+        let queue = self.queue_metrics();
         let mut alerts = Vec::new();
-        if shared.is_forked() {
+        if self.is_forked() {
             let message = "this process is a fork of the one that started the bus".to_owned();
-            alerts.push(Alert { kind: AlertKind::Stopped, message, value: 0.0, threshold: 1.0 });
+            let (kind, subject) = (AlertKind::Stopped, None);
+            alerts.push(Alert { kind, subject, message, value: 0.0, threshold: 1.0 });
             let (status, queue_depth) = (HealthStatus::Unhealthy, queue.len);
             return BusHealth { status, active_workers: 0, queue_depth, processing_rate: 0.0, alerts };
         }
-        let roll = shared.engine.crew.roll();
+        let roll = self.engine.crew.roll();
         let mut alert = |kind, is_on: bool, message: String, value: f64, threshold: f64| {
             if is_on {
-                alerts.push(Alert { kind, message, value, threshold });
+                alerts.push(Alert { kind, subject: None, message, value, threshold });
             }
         };
-        let state = shared.collector.state();
-        let is_inline = shared.engine.config.mode == Mode::Inline;
+        let state = self.collector.state();
+        let is_inline = self.engine.config.mode == Mode::Inline;
         let is_running = state.is_running() || is_inline && state == State::Idle;
-        let is_stopped = !is_running || shared.engine.crew.is_closed();
+        let is_stopped = !is_running || self.engine.crew.is_closed();
         alert(AlertKind::Stopped, is_stopped, format!("the bus does not run: {state:?}"), 0.0, 1.0);
         let is_alone = !is_inline && !is_stopped && roll.workers == 0;
         alert(AlertKind::NoWorkers, is_alone, "no worker is there that does not hang".to_owned(), 0.0, 1.0);
         let (deep, full) = (queue.utilization, queue.memory_usage);
         alert(AlertKind::QueueDeep, deep > DEEP, format!("{} events wait", queue.len), deep, DEEP);
         alert(AlertKind::MemoryHigh, full > FULL, format!("{} bytes wait", queue.memory_bytes), full, FULL);
-        let letters = shared.engine.letters.len();
+        let letters = self.engine.letters.len();
         alert(AlertKind::DeadLetters, letters > 0, format!("{letters} dead letters"), letters as f64, 0.0);
-        for subscriber in shared.engine.everybody() {
-            let hangs = subscriber.mailbox.lock().hangs();
-            let (name, deadline) = (&subscriber.name, subscriber.deadline);
-            let message = format!("handler {name:?} takes more than {deadline:?}");
-            let threshold = deadline.as_secs_f64();
-            alert(AlertKind::HandlerOverdue, hangs, message, threshold, threshold);
+        for subscriber in self.engine.everybody() {
+            if subscriber.mailbox.lock().hangs() {
+                let (name, deadline) = (&subscriber.name, subscriber.deadline);
+                let message = format!("handler {name:?} takes more than {deadline:?}");
+                let (kind, subject) = (AlertKind::HandlerOverdue, Some(name.to_string()));
+                let threshold = deadline.as_secs_f64();
+                alerts.push(Alert { kind, subject, message, value: threshold, threshold });
+            }
         }
-        for found in shared.collector.health().alerts {
+        for found in self.collector.health().alerts {
             use crate::health::AlertKind::{BreakerOpen, DeadLetters, SinkFailing, SinkLate};
-            let is_of_sink =
-                matches!(found.kind, BreakerOpen(_) | DeadLetters(_) | SinkFailing(_) | SinkLate(_));
-            alert(AlertKind::Sink, is_of_sink, found.message, found.value, found.threshold);
+            let (BreakerOpen(sink) | DeadLetters(sink) | SinkFailing(sink) | SinkLate(sink)) = found.kind
+            else {
+                continue;
+            };
+            let (kind, subject, message) = (AlertKind::Sink, Some(sink), found.message);
+            alerts.push(Alert { kind, subject, message, value: found.value, threshold: found.threshold });
         }
         let status = if is_stopped || is_alone {
             HealthStatus::Unhealthy
@@ -115,7 +126,7 @@ impl Bus {
             status,
             active_workers: roll.workers as u64,
             queue_depth: queue.len,
-            processing_rate: shared.engine.tally.rate(shared.engine.clock.now()),
+            processing_rate: self.engine.tally.rate(self.engine.clock.now()),
             alerts,
         }
     }

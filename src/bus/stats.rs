@@ -217,6 +217,8 @@ pub struct BusHealth {
 pub struct Alert {
     /// What.
     pub kind: AlertKind,
+    /// Of which handler or sink, if it is of one.
+    pub subject: Option<String>,
     /// The same for a person.
     pub message: String,
     /// What was measured.

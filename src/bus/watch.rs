@@ -23,6 +23,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use super::bottlenecks::{bottlenecks, bottlenecks_of};
+
 use super::chores::ChoreId;
 use super::engine::Engine;
 use super::{Bus, Delivery, Handler, SubscribeError, Subscription, Topics};
@@ -179,7 +181,7 @@ pub fn slow_batches(bus: &Bus, longest: Duration) -> Result<Watcher, SubscribeEr
     Ok(Watcher { _subscription: bus.subscribe(handler)?, chore: None })
 }
 
-/// Measures something every so often on a worker, and emits what comes of it: of the graphics card, for example, as
+/// Measures something every so often on a worker, and emits what comes of it, one event, some or none: of the graphics card, for example, as
 /// `system.gpu_usage`. A call that panics or hangs is treated as that of any handler. [Inline](super::Mode::Inline), as for
 /// [`aggregate`].
 ///
@@ -200,19 +202,21 @@ pub fn slow_batches(bus: &Bus, longest: Duration) -> Result<Watcher, SubscribeEr
 /// # Errors
 ///
 /// `every` is zero; there are too many subscriptions; or the bus is stopped.
-pub fn probe<R: Into<Record>>(
+pub fn probe<I>(
     bus: &Bus,
     every: Duration,
     name: &'static str,
-    measure: impl Fn() -> Option<R> + Send + Sync + 'static,
-) -> Result<Watcher, SubscribeError> {
+    measure: impl Fn() -> I + Send + Sync + 'static,
+) -> Result<Watcher, SubscribeError>
+where
+    I: IntoIterator,
+    I::Item: Into<Record>,
+{
     check("every", format!("{every:?}"), "more than zero", !every.is_zero())?;
     let engine = Arc::downgrade(&bus.shared.engine);
     let handler = Handler::poked(move || {
-        if let Some(engine) = engine.upgrade()
-            && let Some(event) = measure()
-        {
-            engine.say(event);
+        if let Some(engine) = engine.upgrade() {
+            measure().into_iter().for_each(|event| engine.say(event));
         }
     });
     let subscription = bus.subscribe(handler.named(name))?;
