@@ -3,16 +3,17 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::bus::{
-    Bus, BusConfig, EmitError, Filter, Handler, HandlerError, Plugin, Plugins, SubscribeError, Wiring, watch,
+    Bus, BusConfig, EmitError, Filter, Handler, HandlerError, Plugin, Plugins, Scaling, SubscribeError,
+    Wiring, watch,
 };
 use forebay::sink::{RetryPolicy, Sink, SinkError, from_fn};
 use forebay::{Batch, Config, ManualClock, Overflow, Record};
-use support::{Gate, until};
+use support::{Gate, Raise, hush, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -328,4 +329,113 @@ fn what_a_watcher_tells_is_an_event_of_the_chain_that_it_watches() {
         drop(watcher);
         bus.stop().unwrap().stats.check_law(2).unwrap();
     }
+}
+
+/// Panics when it ends.
+struct Spite;
+
+impl Drop for Spite {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
+fn spiteful() -> Filter {
+    let spite = Spite;
+    Filter::new(move |_| {
+        let _spite = &spite;
+        true
+    })
+}
+
+#[test]
+fn a_filter_or_a_handler_that_ends_with_a_panic_does_no_harm() {
+    hush();
+    for is_inline in [false, true] {
+        let builder = Bus::builder().config(BusConfig { max_subscribers: 1, ..once() });
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        let id = bus.add_filter(spiteful());
+        bus.emit("a.b", ()).unwrap();
+        assert!(bus.remove_filter(id));
+        let spite = Spite;
+        let handler = Handler::new("a.b", move |_| _ = &spite).filter(spiteful());
+        let id = bus.subscribe(handler).unwrap().keep();
+        bus.emit_sync("a.b", ()).unwrap();
+        let (spite, filtered) = (Spite, spiteful());
+        let too_many = bus.subscribe(Handler::new("a.b", move |_| _ = &spite).filter(filtered));
+        assert!(matches!(too_many, Err(SubscribeError::TooMany { .. })));
+        assert!(bus.unsubscribe(id));
+        bus.emit("a.b", ()).unwrap();
+        bus.flush().unwrap();
+        bus.add_filter(spiteful());
+        bus.stop().unwrap().stats.check_law(3).unwrap();
+        drop(bus);
+    }
+}
+
+/// Panics in the process whose text has this.
+fn panics_with(text: &'static str) -> Arc<AtomicU64> {
+    let (count, tell) = (Arc::new(AtomicU64::new(0)), std::panic::take_hook());
+    let own = Arc::clone(&count);
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.to_string().contains(text) {
+            own.fetch_add(1, Ordering::SeqCst);
+        }
+        tell(panic);
+    }));
+    count
+}
+
+#[test]
+fn the_longest_intervals_are_as_good_as_never() {
+    let panics = panics_with("overflow when adding duration");
+    let clock = ManualClock::new();
+    let scaling = Some(Scaling { interval: Duration::MAX, ..Scaling::default() });
+    let retry = RetryPolicy::fixed(Duration::MAX, 1);
+    let config = BusConfig { scaling, workers: 2, deadline: Duration::MAX, retry, ..BusConfig::default() };
+    let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
+    let watcher = watch::aggregate(&bus, Duration::MAX, 10).unwrap();
+    bus.on("a.b", |_| Err(HandlerError::new("no"))).unwrap().keep();
+    let calls = counter(&bus, "a.c");
+    bus.emit("a.b", ()).unwrap();
+    for number in 1..=10 {
+        clock.advance(Duration::from_secs(1));
+        bus.emit("a.c", ()).unwrap();
+        until("it is served", || calls.load(Ordering::SeqCst) == number);
+    }
+    bus.flush().unwrap();
+    assert_eq!(bus.metrics().retry.waiting, 1, "it is due when no clock can tell, not at once");
+    drop(watcher);
+    bus.stop().unwrap().stats.check_law(11).unwrap();
+    assert_eq!(panics.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn every_call_is_in_the_account_although_others_look_while_its_handler_is_unsubscribed() {
+    let bus = Bus::builder().config(once()).start().unwrap();
+    let (calls, emitted, is_over) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = bus.stats();
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                bus.emit_sync("a.b", ()).unwrap();
+                emitted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let raise = Raise(&is_over);
+        for _ in 0..3_000 {
+            let count = Arc::clone(&calls);
+            drop(bus.on("a.b", move |_| _ = count.fetch_add(1, Ordering::SeqCst)).unwrap());
+        }
+        drop(raise);
+    });
+    let stats = bus.stop().unwrap().stats;
+    stats.check_law(emitted.load(Ordering::Relaxed)).unwrap();
+    assert_eq!(stats.gone.handled, calls.load(Ordering::SeqCst));
 }

@@ -66,7 +66,7 @@ impl Chores {
 }
 
 /// As good as never, where the clock cannot tell.
-fn later(now: Instant, every: Duration) -> Instant {
+pub(super) fn later(now: Instant, every: Duration) -> Instant {
     now.checked_add(every).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
 }
 

@@ -117,22 +117,25 @@ impl Crew {
         self.line.lock().serving -= 1;
     }
 
-    /// The same for a worker, which waits for somebody. `None` sends it home; it is not counted any more then.
-    fn next_for_worker(&self, number: u64) -> Option<Arc<Subscriber>> {
+    /// The same for a worker, which waits for somebody. The error sends it home, to join those that went before; it is not
+    /// counted any more then.
+    fn next_for_worker(&self, number: u64) -> Result<Arc<Subscriber>, Vec<JoinHandle<()>>> {
         let mut line = self.line.lock();
         loop {
             if line.is_closed || line.workers > self.target() {
                 line.workers -= 1;
+                // Nobody joins one that goes after it: so no two wait for each other.
+                let before = if line.is_closed { Vec::new() } else { line.take_ended() };
                 line.ended.push(number);
                 if !line.urgent.is_empty() || !line.others.is_empty() {
                     // The ring that it has heard was for somebody who stays.
                     self.bell.notify_one();
                 }
                 self.left.notify_all();
-                return None;
+                return Err(before);
             }
             if let Some(next) = self.pop(&mut line) {
-                return Some(next);
+                return Ok(next);
             }
             line.idle += 1;
             self.bell.wait_until(&mut line, None);
@@ -185,15 +188,20 @@ impl Crew {
 
     /// Joins threads that have come to their end.
     fn reap(&self) {
-        let mut line = self.line.lock();
+        let ended = self.line.lock().take_ended();
+        ended.into_iter().for_each(sync::join);
+    }
+}
+
+impl Line {
+    /// Threads that have come to their end, or are about to.
+    fn take_ended(&mut self) -> Vec<JoinHandle<()>> {
         // Whoever started one may not have put it in yet.
         let (known, unknown) =
-            std::mem::take(&mut line.ended).into_iter().partition(|number| line.threads.contains_key(number));
-        line.ended = unknown;
+            std::mem::take(&mut self.ended).into_iter().partition(|number| self.threads.contains_key(number));
+        self.ended = unknown;
         let known: Vec<u64> = known;
-        let ended: Vec<_> = known.iter().filter_map(|number| line.threads.remove(number)).collect();
-        drop(line);
-        ended.into_iter().for_each(sync::join);
+        known.iter().filter_map(|number| self.threads.remove(number)).collect()
     }
 }
 
@@ -242,13 +250,21 @@ impl Engine {
 
     /// The body of a worker. A panic outside of a handler costs it its turn, not its life.
     fn work(&self, number: u64) {
-        while let Some(subscriber) = self.crew.next_for_worker(number) {
+        let before = loop {
+            let subscriber = match self.crew.next_for_worker(number) {
+                Ok(subscriber) => subscriber,
+                Err(before) => break before,
+            };
             if guarded(|| self.serve(&subscriber)).is_err() {
                 self.crew.restarts.fetch_add(1, Ordering::Relaxed);
             }
             // Its last reference may end a function of the user.
             let _ = guarded(|| drop(subscriber));
             self.crew.served();
-        }
+        };
+        before.into_iter().for_each(sync::join);
     }
 }
+
+#[cfg(test)]
+mod tests;

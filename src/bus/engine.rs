@@ -15,7 +15,7 @@ use super::chores::Chores;
 use super::context;
 use super::crew::Crew;
 use super::handler::{Flight, Handler, Tower};
-use super::mailbox::{End, Mailbox, Why};
+use super::mailbox::{Closed, End, Mailbox, Why};
 use super::settle::{call, end, letter_of, note};
 use super::table::{Fixed, Subscriber, Table};
 use super::tally::Tally;
@@ -54,6 +54,23 @@ struct Roster {
     leaving: Vec<Arc<Subscriber>>,
     gone: HandlerStats,
     is_closed: bool,
+}
+
+/// A turn that is being served.
+pub(super) struct Turn<'a> {
+    engine: &'a Engine,
+    subscriber: &'a Arc<Subscriber>,
+    is_over: bool,
+}
+
+impl Drop for Turn<'_> {
+    /// To the end of the line, if there is more; also where it ends by a panic.
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.subscriber.mailbox.lock().turns -= 1;
+            self.engine.line_up(self.subscriber);
+        }
+    }
 }
 
 /// How many calls a worker makes for one handler before it lets others have a turn.
@@ -142,9 +159,11 @@ impl Engine {
         let place = subscribers.iter().position(|subscriber| subscriber.id == id.0)?;
         let subscriber = subscribers.remove(place);
         self.table.store(Arc::new(Table::new(subscribers)));
+        // Closed before anybody can sum it up: nothing more comes to it.
+        let closed = subscriber.mailbox.lock().close(Why::Unsubscribed);
         roster.leaving.push(Arc::clone(&subscriber));
         drop(roster);
-        self.close_mailbox(&subscriber, Why::Unsubscribed);
+        self.end_closed(&subscriber, closed);
         self.give_up_all(&subscriber);
         // Those that have ended since are summed up, whether somebody asks for statistics or not.
         let over = self.fold_leaving(&mut self.roster.lock());
@@ -152,9 +171,8 @@ impl Engine {
         Some(subscriber)
     }
 
-    /// No call begins from now on. What waited has ended when this returns.
-    fn close_mailbox(&self, subscriber: &Subscriber, why: Why) {
-        let (call, out) = subscriber.mailbox.lock().close(why);
+    /// Sees to what has come out of a mailbox that is closed: no call of it begins any more.
+    fn end_closed(&self, subscriber: &Subscriber, (call, out): Closed) {
         subscriber.changed.notify_all();
         for (delivery, end_as) in out {
             if end_as == End::DeadLettered && delivery.redriven.is_none() {
@@ -206,9 +224,14 @@ impl Engine {
         }
     }
 
+    pub(super) fn turn<'a>(&'a self, subscriber: &'a Arc<Subscriber>) -> Turn<'a> {
+        Turn { engine: self, subscriber, is_over: false }
+    }
+
     /// A turn of a handler: calls it with what waits, up to a burst.
     pub(super) fn serve(&self, subscriber: &Arc<Subscriber>) {
         let _within = context::within(self.place());
+        let mut turn = self.turn(subscriber);
         let mut now = self.clock.now();
         for left in (0..BURST).rev() {
             let most = self.most(subscriber);
@@ -217,6 +240,7 @@ impl Engine {
             self.tell_waiters(subscriber, &mut mailbox);
             let Some(begun) = begun else {
                 mailbox.turns -= 1;
+                turn.is_over = true;
                 return;
             };
             drop(mailbox);
@@ -229,9 +253,6 @@ impl Engine {
                 break;
             }
         }
-        // To the end of the line, if there is more.
-        subscriber.mailbox.lock().turns -= 1;
-        self.line_up(subscriber);
     }
 
     pub(super) fn tell_waiters(&self, subscriber: &Subscriber, mailbox: &mut Mailbox) {
@@ -338,7 +359,8 @@ impl Engine {
         self.crew.close();
         self.end_retries();
         for subscriber in &self.table().subscribers {
-            self.close_mailbox(subscriber, Why::Stopped);
+            let closed = subscriber.mailbox.lock().close(Why::Stopped);
+            self.end_closed(subscriber, closed);
         }
         // The foreman goes home as well.
         self.timers.ring();

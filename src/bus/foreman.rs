@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::chores::later;
 use super::engine::Engine;
 use super::mailbox::Late;
 use super::{Scaling, Shared};
@@ -115,11 +116,11 @@ impl Foreman {
         let busy = self.engine.tally.busy() + running;
         let Some((last, was_busy)) = self.last_look else {
             self.last_look = Some((now, busy));
-            return now + scaling.interval;
+            return later(now, scaling.interval);
         };
         let elapsed = now.saturating_duration_since(last);
         if elapsed < scaling.interval {
-            return last + scaling.interval;
+            return later(last, scaling.interval);
         }
         self.last_look = Some((now, busy));
         let workers = self.engine.crew.target();
@@ -128,6 +129,6 @@ impl Foreman {
         if wanted != workers {
             let _ = self.engine.scale_to(wanted);
         }
-        now + scaling.interval
+        later(now, scaling.interval)
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::config::check_deadline;
 use super::emit::is_name;
+use super::settle::Careful;
 use super::{EventId, Filter};
 use crate::batch::Batch;
 use crate::config::{ConfigError, check};
@@ -65,12 +66,18 @@ impl Handler {
         topics: impl Into<Topics>,
         call: impl Fn(&Delivery) -> R + Send + Sync + 'static,
     ) -> Self {
-        Self::with(topics.into(), None, Arc::new(move |event| call(event).into_result()))
+        let call = Careful::new(call);
+        let call = move |event: &Delivery| call.get().map_or(Ok(()), |call| call(event).into_result());
+        Self::with(topics.into(), None, Arc::new(call))
     }
 
     /// A handler for all events that were emitted as a `T` ([`Bus::emit_event`](super::Bus::emit_event)).
     pub fn of_type<T: Any + Send + Sync, R: Handled>(call: impl Fn(&T) -> R + Send + Sync + 'static) -> Self {
-        let call = move |event: &Delivery| event.as_type::<T>().map_or(Ok(()), |it| call(it).into_result());
+        let call = Careful::new(call);
+        let call = move |event: &Delivery| match (call.get(), event.as_type::<T>()) {
+            (Some(call), Some(it)) => call(it).into_result(),
+            _ => Ok(()),
+        };
         let handler = Self::with(Topics(Vec::new()), Some(TypeId::of::<T>()), Arc::new(call));
         handler.named(std::any::type_name::<T>())
     }
@@ -78,8 +85,9 @@ impl Handler {
     /// A handler for no event: called by [`Engine::poke`](super::engine::Engine) alone.
     pub(super) fn poked(call: impl Fn() + Send + Sync + 'static) -> Self {
         struct Nothing;
+        let call = Careful::new(call);
         let call = move |_: &Delivery| {
-            call();
+            call.get().into_iter().for_each(|call| call());
             Ok(())
         };
         Self::with(Topics(Vec::new()), Some(TypeId::of::<Nothing>()), Arc::new(call)).at_once(1)

@@ -109,6 +109,9 @@ pub(super) enum Why {
     Stopped,
 }
 
+/// The function, which ends, and what waited, with what becomes of it.
+pub(super) type Closed = (Option<Arc<Call>>, Vec<(Delivery, End)>);
+
 /// What is to be done without the lock, once a call has ended.
 #[derive(Default)]
 pub(super) struct Ended {
@@ -435,7 +438,7 @@ impl Mailbox {
 
     /// Takes the function out, and all that waits but for retries that are not due: with what becomes of it. Nothing is called
     /// from now on. Letters among them are to be put back, and are not counted.
-    pub(super) fn close(&mut self, why: Why) -> (Option<Arc<Call>>, Vec<(Delivery, End)>) {
+    pub(super) fn close(&mut self, why: Why) -> Closed {
         let mut out: Vec<Delivery> = self.first.drain(..).collect();
         self.lanes.iter_mut().for_each(|lane| out.extend(lane.drain(..)));
         for (_, held) in self.held.iter_mut().flat_map(HashMap::drain) {

@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use super::chores::later;
 use super::context::Inside;
 use super::engine::Engine;
 use super::handler::{Call, Delivery, HandlerError};
@@ -39,6 +40,26 @@ pub(super) fn call(function: &Arc<Call>, delivery: &Delivery) -> Result<(), Fail
 pub(super) fn end<T>(it: T) {
     // What a destructor says when it panics is nobody's to hear.
     let _ = guarded(|| drop(it));
+}
+
+/// A function of the user, whose end is foreign code as well, wherever that is.
+pub(super) struct Careful<F>(Option<F>);
+
+impl<F> Careful<F> {
+    pub(super) fn new(function: F) -> Self {
+        Self(Some(function))
+    }
+
+    /// `None` only while it ends.
+    pub(super) fn get(&self) -> Option<&F> {
+        self.0.as_ref()
+    }
+}
+
+impl<F> Drop for Careful<F> {
+    fn drop(&mut self) {
+        end(self.0.take());
+    }
 }
 
 pub(super) fn letter_of(delivery: &Delivery, error: String) -> DeadLetter<Record> {
@@ -111,7 +132,7 @@ impl Engine {
         }
         self.lose(subscriber, overflow, TOO_MANY_BEHIND);
         match delay {
-            Some(delay) => self.call_again(subscriber, delivery, now.checked_add(delay).unwrap_or(now)),
+            Some(delay) => self.call_again(subscriber, delivery, later(now, delay)),
             None => end(delivery),
         }
         end((remains, behind));
