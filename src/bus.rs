@@ -53,7 +53,7 @@ mod timers;
 pub mod watch;
 
 pub use builder::BusBuilder;
-pub use config::{BusConfig, Mode};
+pub use config::{BusConfig, Mode, OnWorkerFailure};
 pub use context::{CorrelationScope, correlate};
 pub use emit::{Calls, EmitError, EmitOptions, EventId, Receipt, SyncReceipt};
 pub use filter::Filter;
@@ -73,7 +73,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::collector::Collector;
-use crate::error::{FlushError, StartError};
+use crate::error::{FlushError, StartError, StopError};
 use crate::event::Record;
 use crate::history::{EventQuery, History, HistoryError};
 use crate::sink::DeadLetters;
@@ -140,7 +140,7 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// No thread could be created.
+    /// As for [`BusBuilder::start`].
     pub fn new() -> Result<Self, StartError> {
         Self::builder().start()
     }
@@ -377,6 +377,15 @@ impl Shared {
         self.collector.state() == State::Forked
     }
 
+    /// Who calls the handlers at present.
+    fn mode(&self) -> Mode {
+        let config = &self.engine.config;
+        match config.on_worker_failure {
+            OnWorkerFailure::Inline if self.collector.state() == State::WorkerGone => Mode::Inline,
+            _ => config.mode,
+        }
+    }
+
     fn history(&self) -> Result<&(dyn History + Send + Sync), HistoryError> {
         if self.is_forked() {
             let place = "the events of the bus".to_owned();
@@ -391,7 +400,7 @@ impl Shared {
 
     fn flush_once(&self, timeout: Duration, left: Duration) -> Result<(), FlushError> {
         let (deadline, mut busy_sink) = (deadline_in(left), None);
-        match self.engine.config.mode {
+        match self.mode() {
             Mode::Pooled => _ = self.collector.flush_timeout(left)?,
             Mode::Inline => busy_sink = self.flush_inline(deadline)?,
         }
@@ -421,8 +430,12 @@ impl Shared {
     fn stop(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
         let begun = Instant::now();
         let deadline = deadline_in(timeout);
-        let is_drained = self.collector.stop_timeout(timeout).is_ok();
-        let is_inline = self.engine.config.mode == Mode::Inline;
+        self.engine.refuse();
+        let is_drained = match self.collector.stop_timeout(timeout) {
+            Ok(_) => true,
+            Err(error) => error == StopError::WorkerGone && self.mode() == Mode::Inline,
+        };
+        let is_inline = self.mode() == Mode::Inline;
         if is_inline {
             self.engine.run_inline();
         }

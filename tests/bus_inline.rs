@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use forebay::bus::{
-    AlertKind, Bus, BusStats, Handler, HandlerError, Plugin, Plugins, SubscribeError, Wiring,
+    AlertKind, Bus, BusConfig, BusStats, Handler, HandlerError, Mode, OnWorkerFailure, Plugin, Plugins,
+    ScaleError, SubscribeError, Wiring,
 };
 use forebay::sink::{MemorySink, Sink, SinkError};
-use forebay::{Batch, HealthStatus, Record, StartError};
+use forebay::{Batch, Config, HealthStatus, Record, StartError};
 use support::{Gate, failing, hush, panicking};
 
 #[track_caller]
@@ -212,4 +213,46 @@ fn a_sink_that_ends_with_a_panic_does_no_harm() {
     bus.stop().unwrap();
     law(&bus, 1);
     drop(bus);
+}
+
+/// No system has that much address space for the stack of the collector's worker.
+fn without_threads() -> BusConfig {
+    let thread_stack_size = Some(isize::MAX as usize & !0xffff);
+    let collector = Config { thread_stack_size, ..BusConfig::default().collector };
+    BusConfig { collector, ..BusConfig::default() }
+}
+
+#[test]
+fn a_bus_whose_threads_cannot_be_started_is_inline_and_says_so() {
+    let (memory, calls) = (MemorySink::new(), Arc::new(AtomicU64::new(0)));
+    let bus = Bus::builder().config(without_threads()).sink(memory.clone()).start().unwrap();
+    assert_eq!(bus.stats().mode, Mode::Inline);
+    let health = bus.health();
+    assert_eq!((health.status, health.mode), (HealthStatus::Degraded, Mode::Inline));
+    assert_eq!(health.alerts[0].kind, AlertKind::WorkersFailed);
+    assert!(health.alerts[0].message.contains("cannot create the worker thread"), "{health:?}");
+    let count = Arc::clone(&calls);
+    bus.on("a.b", move |_| _ = count.fetch_add(1, Ordering::SeqCst)).unwrap().keep();
+    for number in 1..=10 {
+        bus.emit("a.b", ()).unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), number, "within the emit");
+    }
+    assert!(matches!(bus.scale_workers(3), Err(ScaleError::Inline)));
+    bus.flush().unwrap();
+    let stats = law(&bus, 10);
+    assert_eq!((memory.len(), stats.inline, stats.events.sink("memory").unwrap().delivered), (10, 10, 10));
+    assert!(stats.events.sink("bus").is_none());
+    bus.stop().unwrap();
+    law(&bus, 10);
+}
+
+#[test]
+fn a_bus_may_rather_not_start_than_be_inline() {
+    let builder = Bus::builder().config(without_threads()).on_worker_failure(OnWorkerFailure::Refuse);
+    assert!(matches!(builder.start(), Err(StartError::Thread(_))));
+    let bus = Bus::new().unwrap();
+    assert_eq!((bus.stats().mode, bus.health().mode), (Mode::Pooled, Mode::Pooled));
+    assert_eq!(bus.health().status, HealthStatus::Healthy);
+    bus.stop().unwrap();
+    law(&bus, 0);
 }

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use arc_swap::ArcSwap;
 
-use super::dispatch::{Desk, Dispatcher};
+use super::dispatch::{DISPATCHER, Desk, Dispatcher};
 use super::engine::Engine;
 use super::foreman::{Estate, Foreman};
 use super::sinks::InlineSinks;
-use super::{Bus, BusConfig, Counts, Mode, Owner, RECENT, Shared};
+use super::{Bus, BusConfig, Counts, Mode, OnWorkerFailure, Owner, RECENT, Shared};
 use crate::builder::Builder;
 use crate::clock::{Clock, ManualClock};
+use crate::collector::Collector;
+use crate::dispatch::Slot;
 use crate::error::StartError;
 use crate::event::Record;
 use crate::history::{History, JsonLinesHistory, Recent};
@@ -45,6 +47,12 @@ impl BusBuilder {
     /// Has whoever emits call the handlers: [`Mode::Inline`].
     pub fn inline(mut self) -> Self {
         self.config.mode = Mode::Inline;
+        self
+    }
+
+    /// Sets [`BusConfig::on_worker_failure`].
+    pub fn on_worker_failure(mut self, what: OnWorkerFailure) -> Self {
+        self.config.on_worker_failure = what;
         self
     }
 
@@ -91,20 +99,21 @@ impl BusBuilder {
     /// # Errors
     ///
     /// A setting is not allowed; two sinks have one name (`bus` is taken, and so is `journal` or
-    /// `recent`); or no thread could be created.
+    /// `recent`); or no thread could be created, and the bus is not to be inline for that
+    /// ([`BusConfig::on_worker_failure`]).
     pub fn start(self) -> Result<Bus, StartError> {
         let Self { config, mut sinks, journal, clock } = self;
         config.validate()?;
-        let history: Box<dyn History + Send + Sync> = match journal {
+        let (history, spare): (Box<dyn History + Send + Sync>, _) = match journal {
             Some(sink) => {
                 let path = sink.path().to_owned();
                 sinks.insert(0, Box::new(sink));
-                Box::new(JsonLinesHistory::new(path))
+                (Box::new(JsonLinesHistory::new(path)), None)
             }
             None => {
                 let recent = Recent::<RECENT>::new();
                 sinks.insert(0, Box::new(recent.clone()));
-                Box::new(recent)
+                (Box::new(recent.clone()), Some(recent))
             }
         };
         let engine_clock = clock.as_ref().map_or(Clock::System, |clock| Clock::Manual(clock.clone()));
@@ -118,11 +127,18 @@ impl BusBuilder {
             collector = collector.sink(Dispatcher { engine: Arc::clone(&engine), desk: Desk::default() });
         }
         let collector = collector.build()?;
-        let slots = match engine.config.mode {
-            Mode::Pooled => Vec::new(),
-            Mode::Inline => collector.shared.control.take_slots(),
-        };
         let estate = Arc::new(Estate::default());
+        let engine = match engine.config.mode {
+            Mode::Inline => engine,
+            Mode::Pooled => match start_threads(&engine, &collector, &estate) {
+                Ok(()) => engine,
+                Err(error) => fall_back(&engine, &collector, error)?,
+            },
+        };
+        let slots = match engine.config.mode {
+            Mode::Inline => collector.shared.control.take_slots(),
+            Mode::Pooled => spare.map_or_else(Vec::new, |recent| spare_slots(&collector, recent)),
+        };
         let shared = Arc::new(Shared {
             collector,
             engine: Arc::clone(&engine),
@@ -134,19 +150,15 @@ impl BusBuilder {
             next_event: PlainU64::new(1),
         });
         let _ = engine.voice.set(Arc::downgrade(&shared));
-        if engine.config.mode == Mode::Pooled
-            && let Err(error) = start_threads(&shared, &estate)
-        {
-            engine.close();
-            engine.timers.ring();
-            return Err(error);
-        }
         Ok(Bus { _owner: Arc::new(Owner { shared: Arc::clone(&shared), estate }), shared })
     }
 }
 
-fn start_threads(shared: &Arc<Shared>, estate: &Arc<Estate>) -> Result<(), StartError> {
-    let engine = &shared.engine;
+fn start_threads(
+    engine: &Arc<Engine>,
+    collector: &Collector,
+    estate: &Arc<Estate>,
+) -> Result<(), StartError> {
     let (parker, bell) = sync::Parker::new();
     tell(engine, &bell);
     let foreman = Foreman::new(Arc::clone(engine), Arc::clone(estate), parker);
@@ -154,7 +166,34 @@ fn start_threads(shared: &Arc<Shared>, estate: &Arc<Estate>) -> Result<(), Start
     // It ends by itself, and is not waited for: it may be the one that stops the bus.
     drop(thread);
     engine.fill().map_err(StartError::Thread)?;
-    shared.collector.start()
+    collector.start()
+}
+
+/// Sends the threads home that were started, and goes on without any, if that is wanted.
+fn fall_back(
+    before: &Arc<Engine>,
+    collector: &Collector,
+    error: StartError,
+) -> Result<Arc<Engine>, StartError> {
+    before.close();
+    let StartError::Thread(_) = error else { return Err(error) };
+    if before.config.on_worker_failure == OnWorkerFailure::Refuse {
+        return Err(error);
+    }
+    // It gives events to those who are gone.
+    let _ = collector.remove_sink(DISPATCHER);
+    let config = BusConfig { mode: Mode::Inline, ..before.config.clone() };
+    let engine = Arc::new(Engine::new(config, before.clock.clone()));
+    let _ = engine.failure.set(error.to_string());
+    Ok(engine)
+}
+
+/// Those that are left should the worker end, and the sinks with it.
+fn spare_slots(collector: &Collector, recent: Recent<RECENT>) -> Vec<Slot<Record>> {
+    let name = Sink::<Record>::name(&recent).to_owned();
+    let tallies = collector.shared.registry.all();
+    let tally = tallies.into_iter().find(|tally| tally.name == name);
+    tally.map(|tally| Slot::new(Box::new(recent), tally)).into_iter().collect()
 }
 
 /// The bell of the foreman rings when a retry is to be watched, and when a clock is moved.

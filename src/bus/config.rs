@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::Scaling;
 use crate::config::{Config, ConfigError, FlushStrategy, Preset, check};
 use crate::gate::GateConfig;
@@ -51,11 +53,29 @@ pub struct BusConfig {
     pub dead_letters: usize,
     /// How many events may lead to one another, each emitted by a handler of the one before. Defaults to 16.
     pub max_depth: u32,
+    /// What to do when threads cannot be started, or the worker of the collector is gone. Defaults to
+    /// [`OnWorkerFailure::Inline`].
+    pub on_worker_failure: OnWorkerFailure,
+}
+
+/// What a bus does when threads that it needs fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnWorkerFailure {
+    /// It goes on without them, and [`health`](super::Bus::health) tells: where they cannot be started it is
+    /// [inline](Mode::Inline), and where the worker of the collector has ended by a panic, whoever emits gives events to the
+    /// handlers, and calls those for which no worker has time. The sinks have ended with their worker, but for the last
+    /// 1,000 events, which can be asked for as before.
+    #[default]
+    Inline,
+    /// It does not start, or takes no events any more ([`Outcome::WorkerGone`](crate::Outcome::WorkerGone)).
+    Refuse,
 }
 
 /// Who calls the handlers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Worker threads, named `forebay-bus`.
     #[default]
@@ -81,6 +101,7 @@ impl Default for BusConfig {
             deadline: Duration::from_secs(10),
             dead_letters: 1_000,
             max_depth: 16,
+            on_worker_failure: OnWorkerFailure::default(),
         }
     }
 }

@@ -41,6 +41,9 @@ impl Desk {
     }
 }
 
+/// Its name.
+pub(super) const DISPATCHER: &str = "bus";
+
 /// The sink of the collector inside that gives events to the handlers.
 pub(super) struct Dispatcher {
     pub(super) engine: Arc<Engine>,
@@ -49,7 +52,7 @@ pub(super) struct Dispatcher {
 
 impl Sink<Record> for Dispatcher {
     fn name(&self) -> &str {
-        "bus"
+        DISPATCHER
     }
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {

@@ -230,7 +230,14 @@ impl Bus {
     /// Whether an event of that name, of normal priority, may come in at present: to skip the making of its data. Sampling,
     /// limits and filters are not asked.
     pub fn enabled(&self, name: &str) -> bool {
-        !self.shared.engine.crew.is_closed() && self.shared.collector.enabled(name)
+        let shared = &self.shared.collector.shared;
+        match self.shared.collector.state() {
+            _ if self.shared.engine.is_refusing() => false,
+            State::WorkerGone if self.shared.mode() == Mode::Inline => {
+                shared.settings.gate().is_none_or(|gate| gate.enabled(name))
+            }
+            _ => self.shared.collector.enabled(name),
+        }
     }
 }
 
@@ -315,7 +322,7 @@ impl Shared {
         let outcome = if !self.filters.load().iter().all(|(_, filter)| filter.lets_in(&record)) {
             self.counts.filtered.add(1);
             Outcome::Filtered
-        } else if self.engine.config.mode == Mode::Inline {
+        } else if self.mode() == Mode::Inline {
             self.take_inline(record)
         } else {
             match patience {
@@ -332,18 +339,17 @@ impl Shared {
     }
 
     fn take_inline(&self, record: Record) -> Outcome {
-        if self.engine.crew.is_closed() || self.collector.state() != State::Idle {
+        let state = self.collector.state();
+        if self.engine.is_refusing() || !matches!(state, State::Idle | State::WorkerGone) {
             self.counts.stopped.add(1);
-            return if self.collector.state() == State::Forked { Outcome::Forked } else { Outcome::Stopped };
+            return if state == State::Forked { Outcome::Forked } else { Outcome::Stopped };
         }
-        let admitted = match self.collector.shared.settings.gate() {
-            Some(gate) => self.collector.admit(gate, record),
-            None => Ok(record),
-        };
-        let record = match admitted {
-            Ok(record) => record,
-            Err(refused) => return refused.reason.into(),
-        };
+        if let Some(gate) = self.collector.shared.settings.gate()
+            && let Err(reason) = gate.admit(Event::priority(&record), &record)
+        {
+            self.collector.shared.count_refusal(reason);
+            return reason.into();
+        }
         self.counts.inline.add(1);
         self.sinks.write(&record);
         self.engine.dispatch_one(record);

@@ -25,7 +25,7 @@ use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::event::Record;
 use crate::sink::DeadLetters;
-use crate::sync::{Arc, Mutex, OnceLock, Weak};
+use crate::sync::{Arc, Mutex, OnceLock, Ordering, PlainU64, Weak};
 
 /// What handles, workers, foreman and dispatcher share.
 pub(super) struct Engine {
@@ -43,6 +43,10 @@ pub(super) struct Engine {
     pub(super) tally: Tally,
     /// The header of events that came in no batch.
     pub(super) blank: Batch<Record>,
+    /// Why there are no threads, although there should be.
+    pub(super) failure: OnceLock<String>,
+    /// 1 once the bus stops. Relaxed: an event that comes meanwhile may come to handlers, or not.
+    is_refusing: PlainU64,
     /// For events that the bus emits itself.
     pub(super) voice: OnceLock<Weak<Shared>>,
 }
@@ -91,12 +95,23 @@ impl Engine {
             flights: Mutex::default(),
             tally: Tally::default(),
             blank: Batch::from_events(Vec::new()),
+            failure: OnceLock::new(),
+            is_refusing: PlainU64::new(0),
             voice: OnceLock::new(),
         }
     }
 
     pub(super) fn table(&self) -> Arc<Table> {
         self.table.load_full()
+    }
+
+    /// Takes no event any more from those who give them to the handlers themselves.
+    pub(super) fn refuse(&self) {
+        self.is_refusing.store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_refusing(&self) -> bool {
+        self.is_refusing.load(Ordering::Relaxed) != 0
     }
 
     /// By which a thread knows that it makes calls for this bus.
@@ -355,6 +370,7 @@ impl Engine {
 
     /// Buries what waits for a retry or behind one, cancels what else waits, and sends the workers home.
     pub(super) fn close(&self) {
+        self.refuse();
         self.roster.lock().is_closed = true;
         self.crew.close();
         self.end_retries();

@@ -77,7 +77,8 @@ impl Shared {
             let (kind, subject) = (AlertKind::Stopped, None);
             alerts.push(Alert { kind, subject, message, value: 0.0, threshold: 1.0 });
             let (status, queue_depth) = (HealthStatus::Unhealthy, queue.len);
-            return BusHealth { status, active_workers: 0, queue_depth, processing_rate: 0.0, alerts };
+            let mode = self.mode();
+            return BusHealth { status, mode, active_workers: 0, queue_depth, processing_rate: 0.0, alerts };
         }
         let roll = self.engine.crew.roll();
         let mut alert = |kind, is_on: bool, message: String, value: f64, threshold: f64| {
@@ -86,9 +87,12 @@ impl Shared {
             }
         };
         let state = self.collector.state();
-        let is_inline = self.engine.config.mode == Mode::Inline;
-        let is_running = state.is_running() || is_inline && state == State::Idle;
-        let is_stopped = !is_running || self.engine.crew.is_closed();
+        let is_inline = self.mode() == Mode::Inline;
+        let is_stopped = self.engine.is_refusing() || !is_inline && !state.is_running();
+        let gone = (state == State::WorkerGone).then(|| "the worker of the collector is gone".to_owned());
+        let failure = self.engine.failure.get().cloned().or(gone);
+        let message = format!("{}: whoever emits calls the handlers", failure.as_deref().unwrap_or_default());
+        alert(AlertKind::WorkersFailed, is_inline && failure.is_some(), message, 0.0, 1.0);
         alert(AlertKind::Stopped, is_stopped, format!("the bus does not run: {state:?}"), 0.0, 1.0);
         let is_alone = !is_inline && !is_stopped && roll.workers == 0;
         alert(AlertKind::NoWorkers, is_alone, "no worker is there that does not hang".to_owned(), 0.0, 1.0);
@@ -124,6 +128,7 @@ impl Shared {
         };
         BusHealth {
             status,
+            mode: self.mode(),
             active_workers: roll.workers as u64,
             queue_depth: queue.len,
             processing_rate: self.engine.tally.rate(self.engine.clock.now()),
@@ -146,6 +151,7 @@ impl Shared {
         let (handlers, gone) = self.accounts();
         let counts = &self.counts;
         BusStats {
+            mode: self.mode(),
             emitted: counts.emitted.get(),
             misnamed: counts.misnamed.get(),
             too_deep: counts.too_deep.get(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::SubscriptionId;
+use super::{Mode, SubscriptionId};
 use crate::event::Name;
 use crate::health::HealthStatus;
 use crate::stats::Stats;
@@ -61,6 +61,8 @@ impl HandlerStats {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BusStats {
+    /// Who calls the handlers at present: see [`OnWorkerFailure`](super::OnWorkerFailure).
+    pub mode: Mode,
     /// Calls of `emit` and its relatives: the sum of the fates below.
     pub emitted: u64,
     /// Events whose names are not allowed.
@@ -201,6 +203,8 @@ pub struct BusHealth {
     /// As a whole: unhealthy when events do not come to the handlers, because the bus is stopped or there is nobody to call
     /// them; degraded when there are other alerts.
     pub status: HealthStatus,
+    /// Who calls the handlers at present.
+    pub mode: Mode,
     /// Workers that do not hang.
     pub active_workers: u64,
     /// Events that have not come to the handlers yet.
@@ -245,6 +249,9 @@ pub enum AlertKind {
     Sink,
     /// There is no worker that does not hang.
     NoWorkers,
+    /// Threads cannot be started, or the worker of the collector is gone: whoever emits calls the handlers
+    /// ([`OnWorkerFailure`](super::OnWorkerFailure)).
+    WorkersFailed,
     /// It is stopped, or its collector is gone.
     Stopped,
 }

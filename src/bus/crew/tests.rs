@@ -1,5 +1,8 @@
 use super::*;
-use crate::bus::{Bus, Handler};
+use crate::bus::{AlertKind, Bus, BusConfig, Handler, Mode, OnWorkerFailure};
+use crate::gate::GateConfig;
+use crate::history::EventQuery;
+use crate::{Config, HealthStatus, Outcome, State};
 
 fn until(holds: impl Fn() -> bool) {
     let deadline = Instant::now() + std::time::Duration::from_secs(60);
@@ -37,4 +40,56 @@ fn a_turn_that_ends_by_a_panic_is_over() {
     assert_eq!(subscriber.mailbox.lock().turns, 0);
     assert_eq!(bus.emit_sync("a.b", ()).unwrap().calls.unwrap().handled, 1);
     bus.stop().unwrap().stats.check_law(1).unwrap();
+}
+
+/// What the worker of a collector does that panics outside of foreign code.
+fn kill(bus: &Bus) {
+    let _ = bus.collector().flush().unwrap();
+    let shared = &bus.shared.collector.shared;
+    shared.phase.set_gone();
+    drop(shared.control.lose());
+    assert_eq!(bus.collector().state(), State::WorkerGone);
+}
+
+#[test]
+fn events_come_to_their_handlers_although_the_worker_of_the_collector_is_gone() {
+    let gate = GateConfig { deny: vec!["denied.*".into()], ..BusConfig::default().collector.gate };
+    let collector = Config { gate, ..BusConfig::default().collector };
+    let bus = Bus::builder().config(BusConfig { collector, ..BusConfig::default() }).start().unwrap();
+    let emitter = bus.emitter();
+    let derive = move |_: &crate::bus::Delivery| _ = emitter.emit("c.d", ()).unwrap();
+    bus.on("a.b", derive).unwrap().keep();
+    bus.on(["c.d", "denied.one"], |_| ()).unwrap().keep();
+    assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Queued);
+    bus.flush().unwrap();
+    kill(&bus);
+    for _ in 0..10 {
+        assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Queued);
+        assert_eq!(bus.emit_sync("a.b", ()).unwrap().calls.unwrap().handled, 1);
+    }
+    assert_eq!(bus.emit("denied.one", ()).unwrap().outcome, Outcome::Filtered);
+    bus.flush().unwrap();
+    let stats = bus.stats();
+    stats.check_law(2 + 40 + 1).unwrap();
+    assert_eq!((stats.mode, stats.inline, stats.events.rejected.worker_gone), (Mode::Inline, 40, 0));
+    assert_eq!((stats.handlers[0].handled, stats.handlers[1].handled), (21, 21));
+    // Who looks back sees them; the sinks are gone with their worker.
+    assert_eq!(bus.query(&EventQuery::new().name("c.d")).unwrap().len(), 21);
+    let health = bus.health();
+    assert_eq!((health.status, health.mode), (HealthStatus::Degraded, Mode::Inline));
+    assert!(health.alerts.iter().any(|alert| alert.kind == AlertKind::WorkersFailed));
+    let stats = bus.stop().unwrap().stats;
+    assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Stopped);
+    stats.check_law(43).unwrap();
+}
+
+#[test]
+fn a_bus_may_rather_refuse_than_call_handlers_inline() {
+    let bus = Bus::builder().on_worker_failure(OnWorkerFailure::Refuse).start().unwrap();
+    bus.on("a.b", |_| ()).unwrap().keep();
+    kill(&bus);
+    assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::WorkerGone);
+    assert_eq!((bus.health().status, bus.stats().mode), (HealthStatus::Unhealthy, Mode::Pooled));
+    assert!(bus.stop().is_err());
+    bus.stats().check_law(1).unwrap();
 }
