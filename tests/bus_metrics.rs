@@ -99,3 +99,22 @@ fn the_mailbox_of_a_handler_is_bounded_in_bytes_as_well() {
     stats.check_law(40).unwrap();
     assert_eq!(stats.handlers[0].handled, 40);
 }
+
+#[test]
+fn a_bus_tells_the_rate_of_its_collector_also_without_threads() {
+    for is_inline in [false, true] {
+        let clock = ManualClock::new();
+        let builder = Bus::builder().manual_clock(&clock);
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        for _ in 0..5 {
+            clock.advance(Duration::from_secs(1));
+            (0..20).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
+            bus.flush().unwrap();
+        }
+        let (rate, stats) = (bus.metrics().events_per_second, bus.stats());
+        assert_eq!((rate, bus.health().processing_rate), (stats.events.rate, stats.events.rate));
+        // A second counts from its first delivery, of one event or of twenty.
+        assert!(rate > 0.0 && rate < 40.0, "{rate}");
+        bus.stop().unwrap().stats.check_law(100).unwrap();
+    }
+}

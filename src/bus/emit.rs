@@ -352,6 +352,10 @@ impl Shared {
         }
         self.counts.inline.add(1);
         self.sinks.write(&record);
+        let tally = &self.collector.shared.tally;
+        let delivered = self.counts.inline.get() + tally.worker.processed.get();
+        let now = self.collector.shared.clock.nanos();
+        tally.meter.delivered(now, std::slice::from_ref(&record), delivered);
         self.engine.dispatch_one(record);
         self.engine.run_inline();
         Outcome::Queued

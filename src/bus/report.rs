@@ -32,7 +32,7 @@ impl Bus {
         };
         Metrics {
             total_events: engine.tally.events.get(),
-            events_per_second: if is_forked { 0.0 } else { engine.tally.rate(engine.clock.now()) },
+            events_per_second: shared.collector.stats().rate,
             avg_processing_time: engine.tally.mean(),
             processing_time_p50: engine.tally.quantile(0.5),
             processing_time_p95: engine.tally.quantile(0.95),
@@ -110,7 +110,8 @@ impl Shared {
                 alerts.push(Alert { kind, subject, message, value: threshold, threshold });
             }
         }
-        for found in self.collector.health().alerts {
+        let found = self.collector.health();
+        for found in found.alerts {
             use crate::health::AlertKind::{BreakerOpen, DeadLetters, SinkFailing, SinkLate};
             let (BreakerOpen(sink) | DeadLetters(sink) | SinkFailing(sink) | SinkLate(sink)) = found.kind
             else {
@@ -131,7 +132,7 @@ impl Shared {
             mode: self.mode(),
             active_workers: roll.workers as u64,
             queue_depth: queue.len,
-            processing_rate: self.engine.tally.rate(self.engine.clock.now()),
+            processing_rate: found.processing_rate,
             alerts,
         }
     }

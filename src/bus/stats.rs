@@ -124,7 +124,7 @@ impl BusStats {
 pub struct Metrics {
     /// Events that came to the handlers.
     pub total_events: u64,
-    /// Of these, so many a second over the last ten seconds.
+    /// Of these, so many a second at present: [`Stats::rate`].
     pub events_per_second: f64,
     /// How long a call takes, in the mean.
     pub avg_processing_time: Duration,
@@ -209,7 +209,7 @@ pub struct BusHealth {
     pub active_workers: u64,
     /// Events that have not come to the handlers yet.
     pub queue_depth: u64,
-    /// Events a second over the last ten seconds.
+    /// Events a second that come to the handlers: [`Stats::rate`].
     pub processing_rate: f64,
     /// What is not well.
     pub alerts: Vec<Alert>,

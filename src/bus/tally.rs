@@ -1,9 +1,9 @@
 //! How many events came, and how long calls take.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::stats::Count;
-use crate::sync::{CachePadded, Mutex, OnceLock, thread_index};
+use crate::sync::{CachePadded, thread_index};
 
 /// Counters of a bus, spread so that workers do not meet. All Relaxed: they are counts, not signals.
 #[derive(Debug, Default)]
@@ -11,8 +11,6 @@ pub(super) struct Tally {
     calls: [CachePadded<Calls>; 8],
     /// Events that came to the handlers.
     pub(super) events: Count,
-    recent: Mutex<[(u64, u64); WINDOW as usize + 1]>,
-    begun: OnceLock<Instant>,
 }
 
 /// The calls that some threads have made.
@@ -29,41 +27,12 @@ impl Default for Calls {
     }
 }
 
-/// How far back a rate looks, in seconds.
-const WINDOW: u64 = 10;
-
 impl Tally {
     pub(super) fn note_call(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let calls = &self.calls[thread_index() % self.calls.len()];
         calls.nanos.add(nanos);
         calls.by_length[(63 - (nanos | 1).leading_zeros()) as usize].add(1);
-    }
-
-    pub(super) fn note_events(&self, events: u64, now: Instant) {
-        self.events.add(events);
-        let second = self.second(now);
-        let mut recent = self.recent.lock();
-        let place = &mut recent[(second % (WINDOW + 1)) as usize];
-        *place = if place.0 == second { (second, place.1 + events) } else { (second, events) };
-    }
-
-    fn second(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(*self.begun.get_or_init(|| now)).as_secs()
-    }
-
-    /// Events a second over the last ten seconds that are over, or since the begin if that is later; the first second
-    /// counts as a whole.
-    pub(super) fn rate(&self, now: Instant) -> f64 {
-        let second = self.second(now);
-        if second == 0 {
-            return self.recent.lock()[0].1 as f64;
-        }
-        let from = second.saturating_sub(WINDOW);
-        let recent = *self.recent.lock();
-        let events: u64 =
-            recent.iter().filter(|(at, _)| (from..second).contains(at)).map(|(_, events)| events).sum();
-        events as f64 / (second - from) as f64
     }
 
     pub(super) fn busy(&self) -> Duration {
