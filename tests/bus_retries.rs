@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use forebay::bus::{Bus, BusConfig, BusStats, BusStopError, Delivery, EmitOptions, Handler, HandlerError};
 use forebay::sink::RetryPolicy;
-use forebay::{Config, FlushStrategy, ManualClock, Priority, Record};
+use forebay::{Config, FlushStrategy, ManualClock, Overflow, Priority, Record};
 use support::{Gate, LONG, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -386,5 +386,64 @@ fn a_call_is_not_made_again_after_the_longest_time_that_the_policy_gives() {
         assert_eq!(bus.dead_letters().entries()[0].attempts, 3);
         bus.stop().unwrap();
         law(&bus, 1);
+    }
+}
+
+#[test]
+fn order_and_account_hold_under_retries_of_many_names_from_many_threads() {
+    for is_inline in [false, true] {
+        let retry = RetryPolicy::fixed(Duration::from_micros(50), 2);
+        let overflow = Overflow::Block { timeout: LONG };
+        let collector = Config { capacity: 64, overflow, ..BusConfig::default().collector };
+        let config = BusConfig { handler_queue: 16, retry, collector, ..BusConfig::default() };
+        let builder = Bus::builder().config(config);
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let own = Arc::clone(&taken);
+        let handler = Handler::new("order.*", move |event| {
+            // Some fail once, some until they are dead letters, some for good.
+            match number(event) % 7 {
+                0 if event.attempt() == 1 => return Err(HandlerError::new("once")),
+                3 => return Err(HandlerError::new("always")),
+                5 => return Err(HandlerError::new("for good").permanent()),
+                _ => {}
+            }
+            own.lock().unwrap().push((event.name().to_owned(), event.get_priority(), number(event)));
+            Ok(())
+        });
+        let plain = Handler::new("order.*", |event| match number(event) % 3 {
+            0 => Err(HandlerError::new("no")),
+            _ => Ok(()),
+        });
+        bus.subscribe(handler.ordered()).unwrap().keep();
+        bus.subscribe(plain.discard_failed()).unwrap().keep();
+        std::thread::scope(|scope| {
+            for name in ["order.a", "order.b", "order.c"] {
+                let bus = &bus;
+                scope.spawn(move || {
+                    for number in 0..2_000 {
+                        let priority = [Priority::Critical, Priority::Normal, Priority::Low][number % 3];
+                        let options = EmitOptions::new().priority(priority);
+                        bus.emit_with(name, number as i64, options).unwrap();
+                        if number % 500 == 0 {
+                            bus.flush().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        bus.stop_timeout(LONG).unwrap();
+        let stats = law(&bus, 6_000);
+        assert!(stats.handlers.iter().all(|it| (it.cancelled, it.in_flight) == (0, 0)), "{stats:?}");
+        assert_eq!((stats.handlers[0].failed, stats.handlers[1].dead_lettered), (0, 0));
+        let taken = taken.lock().unwrap();
+        assert_eq!(taken.len() as u64, stats.handlers[0].handled);
+        for name in ["order.a", "order.b", "order.c"] {
+            for priority in [Priority::Critical, Priority::Normal, Priority::Low] {
+                let of = taken.iter().filter(|(of, at, _)| of == name && *at == priority);
+                let numbers: Vec<i64> = of.map(|(_, _, number)| *number).collect();
+                assert!(numbers.is_sorted(), "{name} {priority:?}: {numbers:?}");
+            }
+        }
     }
 }

@@ -38,7 +38,8 @@ pub struct BusConfig {
     /// How many events wait for one handler at most. At least 1. Defaults to 1,000.
     ///
     /// A handler that is behind holds the bus back when it has so many, so that the rings do what their overflow policy
-    /// says. What is too much for one that hangs becomes dead letters.
+    /// says. What is too much for one that hangs becomes dead letters. As many again may wait for a retry, or behind one, where
+    /// [order is kept](super::Handler::ordered); they come back into the queue when the retry is due.
     pub handler_queue: usize,
     /// The same in bytes: what these events own ([`Config::max_bytes`]), but for one event, which is always taken. At least 1.
     /// Defaults to 50 MiB.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use super::context;
 use super::engine::Engine;
 use super::table::Subscriber;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, guarded};
@@ -250,6 +251,8 @@ impl Engine {
 
     /// The body of a worker. A panic outside of a handler costs it its turn, not its life.
     fn work(&self, number: u64) {
+        // All of it: what ends here may hold the last handle of the bus, which cannot wait for this thread.
+        let _within = context::within(self.place());
         let before = loop {
             let subscriber = match self.crew.next_for_worker(number) {
                 Ok(subscriber) => subscriber,

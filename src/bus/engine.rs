@@ -245,7 +245,6 @@ impl Engine {
 
     /// A turn of a handler: calls it with what waits, up to a burst.
     pub(super) fn serve(&self, subscriber: &Arc<Subscriber>) {
-        let _within = context::within(self.place());
         let mut turn = self.turn(subscriber);
         let mut now = self.clock.now();
         for left in (0..BURST).rev() {
