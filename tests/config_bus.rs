@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use forebay::bus::{BusConfig, Mode, Scaling};
+use forebay::bus::{BusConfig, Mode, OnWorkerFailure, Scaling};
 use forebay::{Config, FlushStrategy, Preset};
 
 /// The settings of a bus.
@@ -27,6 +27,7 @@ fn a_bus_has_keys_of_its_own_and_those_of_its_collector() {
         deadline = '7s'
         dead_letters = 8
         max_depth = 9
+        on_worker_failure = 'refuse'
         [bus.retry]
         delays = ['10ms', 1]
         retries = 4
@@ -49,6 +50,7 @@ fn a_bus_has_keys_of_its_own_and_those_of_its_collector() {
         deadline: Duration::from_secs(7),
         dead_letters: 8,
         max_depth: 9,
+        on_worker_failure: OnWorkerFailure::Refuse,
         retry: retry.clone(),
         ..BusConfig::default()
     };
@@ -79,6 +81,8 @@ fn the_names_of_the_documents_are_settings_of_a_bus() {
     same("retryDelays = [1000, 2500, 4000]", "bus.retry.delays = ['1s', '2500ms', '4s']");
     same("retryDelays = '1000, 2500'", "bus.retry.delays = ['1s', '2500ms']");
     same("maxQueueSize = 7", "capacity = 7");
+    same("fallbackToSync = false", "bus.on_worker_failure = 'refuse'");
+    assert_eq!(bus("fallbackToSync = true"), Ok(BusConfig::default()));
     let twice = bus("retryAttempts = 2\nreliabilityLimits.maxRetryAttempts = 3").unwrap_err();
     assert_eq!(
         twice,

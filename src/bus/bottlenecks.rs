@@ -92,6 +92,9 @@ fn of_bus(kind: BusAlert) -> &'static str {
         BusAlert::DeadLetters => "look at their errors, and offer them again when the cause is gone",
         BusAlert::NoWorkers => "give the calls that hang a time limit of their own",
         BusAlert::Sink => "look at its last error, and let it retry; where it hangs, isolate it",
+        BusAlert::WorkersFailed => {
+            "raise the limit of threads, and start the bus again: those who emit wait for handlers"
+        }
         BusAlert::Stopped => "start another bus",
     }
 }

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 
 use super::draft::Draft;
 use super::layers::{ConfigLoader, ConfigPlace, Layer, with_its_place};
-use super::value::{Parts, Setting, Wrong, word};
+use super::value::{Parts, Setting, Wrong, word, words};
 use super::{ConfigError, Preset};
-use crate::bus::{BusConfig, Mode, Scaling};
+use crate::bus::{BusConfig, Mode, OnWorkerFailure, Scaling};
 
 impl ConfigLoader {
     /// As [`load`](Self::load), for a bus: its own keys begin with `bus.`, the others are those of the collector inside. They
@@ -78,19 +78,10 @@ impl<'de> Deserialize<'de> for BusConfig {
 
 const MODES: [(&str, Mode); 2] = [("pooled", Mode::Pooled), ("inline", Mode::Inline)];
 
-impl Setting for Mode {
-    fn allowed() -> String {
-        MODES.map(|(word, _)| word).join(", ")
-    }
+const FAILURES: [(&str, OnWorkerFailure); 2] =
+    [("inline", OnWorkerFailure::Inline), ("refuse", OnWorkerFailure::Refuse)];
 
-    fn read(value: &Value) -> Result<Self, Wrong> {
-        word(value, &MODES)
-    }
-
-    fn write(&self) -> Value {
-        MODES.iter().find(|(_, mode)| mode == self).map_or(Value::Null, |(word, _)| (*word).into())
-    }
-}
+words!(Mode: MODES, OnWorkerFailure: FAILURES);
 
 impl Setting for Scaling {
     fn allowed() -> String {

@@ -48,6 +48,16 @@ fn in_millis(value: &Value) -> Value {
     number(value).map_or_else(|| value.clone(), |millis| (millis / 1e3).into())
 }
 
+/// An alias under which true is `inline`, and false `refuse`.
+const fn on_or_off(name: &'static str) -> Alias {
+    let meant: Meaning = |value| match value.as_bool() {
+        Some(true) => "inline".into(),
+        Some(false) => "refuse".into(),
+        None => value.clone(),
+    };
+    Alias { name, meant }
+}
+
 /// An alias under which bare numbers in a list are milliseconds.
 const fn millis_each(name: &'static str) -> Alias {
     let meant: Meaning = |value| match value {
@@ -170,6 +180,7 @@ pub(super) static KEYS: &[Key] = &[
     key!("bus.deadline", bus.deadline),
     key!("bus.dead_letters", bus.dead_letters),
     key!("bus.max_depth", bus.max_depth),
+    key!("bus.on_worker_failure", bus.on_worker_failure, on_or_off("fallbackToSync")),
 ];
 
 fn put<T: Setting>(place: &mut T, value: &Value) -> Result<(), Wrong> {
@@ -286,7 +297,7 @@ mod tests {
                 serde_json::json!({ "every": 1 }),
                 serde_json::json!({ "min": 1 }),
             ];
-            let words = ["drop_newest", "manual", "inline"].map(Value::from);
+            let words = ["drop_newest", "manual", "inline", "refuse"].map(Value::from);
             let mut changes = 0;
             for sample in samples.iter().chain(&words) {
                 let mut draft = Draft::new(defaults.clone());

@@ -191,6 +191,8 @@ macro_rules! words {
     )*};
 }
 
+pub(super) use words;
+
 words!(Priority: PRIORITIES, Policy: POLICIES, Strategy: STRATEGIES);
 
 pub(super) fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, Wrong> {
