@@ -20,13 +20,15 @@ for patch in loom-tests/mutants/*.patch; do
 done
 
 check() { # TREE NAME: prints one line; fails unless the bug was reported
-    local tree=$1 name=$2 patch model expected out status
+    local tree=$1 name=$2 patch model file expected out status
     patch=$PWD/loom-tests/mutants/$name.patch
     model=$(sed -n 's/^# test: //p' "$patch") expected=$(sed -n 's/^# expect: //p' "$patch")
+    file=$(grep -l "^fn $model()" "$tree"/loom-tests/tests/*.rs) || { echo "STALE     $name: no $model"; return 1; }
+    file=$(basename "$file" .rs)
     if ! (cd "$tree" && patch -s -p1 --dry-run <"$patch" && patch -s -p1 <"$patch") >/dev/null; then
         echo "STALE     $name: does not apply"; return 1
     fi
-    out=$(cd "$tree/loom-tests" && timeout 300 cargo test --quiet --release --test protocol -- --exact "$model" 2>&1)
+    out=$(cd "$tree/loom-tests" && timeout 300 cargo test --quiet --release --test "$file" -- --exact "$model" 2>&1)
     status=$?
     (cd "$tree" && patch -s -R -p1 <"$patch") || exit 2
     if grep -q '^error.*could not compile' <<<"$out"; then
