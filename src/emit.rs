@@ -68,6 +68,8 @@ pub use sender::{SendError, SendRefusal, Sender};
 mod chain;
 pub use chain::{Chain, EmitError, Stage};
 
+mod state;
+
 mod channel;
 
 mod strategy;

@@ -6,12 +6,13 @@ use std::io;
 use std::time::Duration;
 
 use super::cancel::CancelToken;
-use super::channel::{Control, Report, Shared};
+use super::channel::{Control, Shared};
 use super::gather::Gather;
 use super::policy::ErrorPolicy;
 use super::results::{Results, outlet};
 use super::sender::Sender;
 use super::source::Source;
+use super::state::Report;
 use super::strategy::Strategy;
 use super::summary::{Summary, check_name};
 use super::task::{Final, Slot, Task};

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::cancel::Listener;
 use super::sender::{SendError, SendRefusal};
-use super::strategy::{Plan, Strategy};
-use super::summary::{Summary, TaskOutcome};
-use crate::clock::Clock;
+use super::state::{Fate, Phase, Report, State, Stop, Turn, Waiting};
+use super::summary::Summary;
 use crate::sync::{self, Condvar, Mutex, MutexGuard, Unparker};
 
 /// Shared by senders, workers, the source thread, the task and its token.
@@ -22,75 +21,6 @@ pub(super) struct Shared<T> {
     room: Condvar,
 }
 
-/// An item that waits.
-pub(super) struct Waiting<T> {
-    item: T,
-    since: Instant,
-}
-
-/// Why no more items are taken, although there may be some.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    Cancelled,
-    Failed,
-}
-
-/// From left to right, each once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    /// A chain that is still put together. Items wait.
-    Building,
-    Running,
-    /// The last worker has left, or none was ever hired.
-    Over,
-}
-
-pub(super) struct State<T> {
-    queue: VecDeque<Waiting<T>>,
-    pub(super) capacity: usize,
-    /// How many items are taken in at most.
-    pub(super) most: u64,
-    senders: usize,
-    pub(super) phase: Phase,
-    /// Set once.
-    stop: Option<Stop>,
-    pub(super) plan: Plan,
-    pub(super) clock: Clock,
-    begun: Option<Instant>,
-    ended: Option<Instant>,
-    /// Those of all workers, by their number, and of the source.
-    bells: Vec<Unparker>,
-    /// The numbers of workers that sleep and were not woken yet.
-    idle: Vec<usize>,
-    /// Workers that were ever hired.
-    pub(super) hired: usize,
-    /// Those of them that have not left.
-    workers: usize,
-    /// Items that workers have: one each, or the one worker has a batch.
-    in_flight: u64,
-    sent: u64,
-    handled: u64,
-    failed: u64,
-    cancelled: u64,
-    retries: u64,
-    first_error: Option<String>,
-    is_source_broken: bool,
-    /// Gone once the final event was told.
-    pub(super) report: Option<Report>,
-}
-
-/// Tells the final event.
-pub(super) type Report = Box<dyn FnOnce(&Summary) + Send>;
-
-/// What became of items that a worker had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    Handled,
-    Failed,
-    /// No handler saw them.
-    Cancelled,
-}
-
 /// How long a sender waits for room.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wait {
@@ -98,127 +28,9 @@ pub(super) enum Wait {
     Until(Option<Instant>),
 }
 
-/// What a worker finds.
-enum Look {
-    Take(usize),
-    Wait(Option<Instant>),
-    Leave,
-}
-
-/// What a worker gets: items that follow each other.
-pub(super) enum Turn {
-    /// The number of the first.
-    Work(u64),
-    Sleep(Option<Instant>),
-    Leave,
-}
-
-impl<T> State<T> {
-    fn is_closed(&self) -> bool {
-        self.senders == 0 || self.sent >= self.most
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.stop.is_none() && self.phase < Phase::Over && self.sent < self.most
-    }
-
-    fn ring_all(&mut self) {
-        self.idle.clear();
-        self.bells.iter().for_each(Unparker::unpark);
-    }
-
-    /// Has somebody look. Where nobody may take an item, those that have one will look when they are done with it.
-    fn ring_one(&mut self) {
-        if self.in_flight >= self.plan.limit as u64 {
-            return;
-        }
-        if let Some(bell) = self.idle.pop().and_then(|worker| self.bells.get(worker)) {
-            bell.unpark();
-        }
-    }
-
-    fn look(&mut self) -> Look {
-        if self.stop.is_some() {
-            return Look::Leave;
-        }
-        let Some(oldest) = self.queue.front().map(|waiting| waiting.since) else {
-            return if self.is_closed() { Look::Leave } else { Look::Wait(None) };
-        };
-        if self.in_flight >= self.plan.limit as u64 {
-            return Look::Wait(None);
-        }
-        let now = self.clock.now();
-        let waiting = self.queue.len();
-        if waiting < self.plan.size.min(self.capacity) && !self.is_closed() {
-            match oldest.checked_add(self.plan.max_delay) {
-                Some(due) if due <= now => {}
-                due => return Look::Wait(due),
-            }
-        }
-        if let (Some(pace), Some(begun)) = (&mut self.plan.pace, self.begun)
-            && let Err(wait) = pace.take(now.saturating_duration_since(begun))
-        {
-            return Look::Wait(now.checked_add(wait));
-        }
-        Look::Take(waiting.min(self.plan.size))
-    }
-
-    /// The account at this moment.
-    fn summary(&self) -> Summary {
-        let outcome = match (self.phase, self.stop) {
-            (_, Some(Stop::Cancelled)) => TaskOutcome::Cancelled,
-            (_, Some(Stop::Failed)) => TaskOutcome::Failed,
-            (Phase::Over, None) if self.is_source_broken => TaskOutcome::Failed,
-            (Phase::Over, None) => TaskOutcome::Completed,
-            (Phase::Building | Phase::Running, None) => TaskOutcome::Running,
-        };
-        let elapsed = self.begun.map(|begun| {
-            let end = self.ended.unwrap_or_else(|| self.clock.now());
-            end.saturating_duration_since(begun)
-        });
-        Summary {
-            outcome,
-            sent: self.sent,
-            handled: self.handled,
-            failed: self.failed,
-            cancelled: self.cancelled,
-            left: self.queue.len() as u64 + self.in_flight,
-            retries: self.retries,
-            workers: self.plan.limit,
-            elapsed: elapsed.unwrap_or_default(),
-            first_error: self.first_error.clone(),
-        }
-    }
-}
-
 impl<T> Shared<T> {
     pub(super) fn new() -> Self {
-        let state = State {
-            queue: VecDeque::new(),
-            capacity: 64,
-            most: u64::MAX,
-            senders: 0,
-            phase: Phase::Building,
-            stop: None,
-            plan: Strategy::Serial.plan(),
-            clock: Clock::System,
-            begun: None,
-            ended: None,
-            bells: Vec::new(),
-            idle: Vec::new(),
-            hired: 0,
-            workers: 0,
-            in_flight: 0,
-            sent: 0,
-            handled: 0,
-            failed: 0,
-            cancelled: 0,
-            retries: 0,
-            first_error: None,
-            is_source_broken: false,
-            report: None,
-        };
-        Self { state: Mutex::new(state), room: Condvar::new() }
+        Self { state: Mutex::new(State::new()), room: Condvar::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -322,26 +134,11 @@ impl<T> Shared<T> {
 
     /// What the worker does next; its items go into `items`, which is empty.
     pub(super) fn turn(&self, worker: usize, items: &mut Vec<T>) -> Turn {
-        let mut state = self.lock();
-        // Who was woken by time still stands there.
-        state.idle.retain(|idle| *idle != worker);
-        match state.look() {
-            Look::Leave => Turn::Leave,
-            Look::Wait(until) => {
-                state.idle.push(worker);
-                Turn::Sleep(until)
-            }
-            Look::Take(count) => {
-                let first = state.sent - state.queue.len() as u64;
-                items.extend(state.queue.drain(..count).map(|waiting| waiting.item));
-                state.in_flight += count as u64;
-                self.room.notify_all();
-                if state.queue.is_empty() && state.is_closed() {
-                    state.ring_all();
-                }
-                Turn::Work(first)
-            }
+        let turn = self.lock().turn(worker, items);
+        if let Turn::Work(_) = turn {
+            self.room.notify_all();
         }
+        turn
     }
 
     /// Whether nobody has stopped the task.

@@ -5,11 +5,12 @@ use std::io;
 use std::time::Duration;
 
 use super::cancel::CancelToken;
-use super::channel::{Fate, Report, Shared, Stop, Turn, drop_each, drop_quietly};
+use super::channel::{Shared, drop_each, drop_quietly};
 use super::gather::Gather;
 use super::policy::{Decision, ErrorPolicy, Failure};
 use super::sender::Sender;
 use super::source::{Seat, Source};
+use super::state::{Fate, Report, Stop, Turn};
 use super::task::{Final, Slot};
 use crate::clock::Clock;
 use crate::sync::{self, Arc, Mutex, Parker, WorkerMark, guarded};

@@ -1,0 +1,224 @@
+//! What the lock of a task guards: items, workers, account, and the decision of who takes what.
+//!
+//! Nothing here locks, waits or calls foreign code.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::strategy::{Plan, Strategy};
+use super::summary::{Summary, TaskOutcome};
+use crate::clock::Clock;
+use crate::sync::Unparker;
+
+/// An item that waits.
+pub(super) struct Waiting<T> {
+    pub(super) item: T,
+    pub(super) since: Instant,
+}
+
+/// Why no more items are taken, although there may be some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    Cancelled,
+    Failed,
+}
+
+/// From left to right, each once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// A chain that is still put together. Items wait.
+    Building,
+    Running,
+    /// The last worker has left, or none was ever hired.
+    Over,
+}
+
+pub(super) struct State<T> {
+    pub(super) queue: VecDeque<Waiting<T>>,
+    pub(super) capacity: usize,
+    /// How many items are taken in at most.
+    pub(super) most: u64,
+    pub(super) senders: usize,
+    pub(super) phase: Phase,
+    /// Set once.
+    pub(super) stop: Option<Stop>,
+    pub(super) plan: Plan,
+    pub(super) clock: Clock,
+    pub(super) begun: Option<Instant>,
+    pub(super) ended: Option<Instant>,
+    /// Those of all workers, by their number, and of the source.
+    pub(super) bells: Vec<Unparker>,
+    /// The numbers of workers that sleep and were not woken yet.
+    pub(super) idle: Vec<usize>,
+    /// Workers that were ever hired.
+    pub(super) hired: usize,
+    /// Those of them that have not left.
+    pub(super) workers: usize,
+    /// Items that workers have: one each, or the one worker has a batch.
+    pub(super) in_flight: u64,
+    pub(super) sent: u64,
+    pub(super) handled: u64,
+    pub(super) failed: u64,
+    pub(super) cancelled: u64,
+    pub(super) retries: u64,
+    pub(super) first_error: Option<String>,
+    pub(super) is_source_broken: bool,
+    /// Gone once the final event was told.
+    pub(super) report: Option<Report>,
+}
+
+/// Tells the final event.
+pub(super) type Report = Box<dyn FnOnce(&Summary) + Send>;
+
+/// What became of items that a worker had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Handled,
+    Failed,
+    /// No handler saw them.
+    Cancelled,
+}
+
+/// What a worker finds.
+enum Look {
+    Take(usize),
+    Wait(Option<Instant>),
+    Leave,
+}
+
+/// What a worker gets: items that follow each other.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The number of the first.
+    Work(u64),
+    Sleep(Option<Instant>),
+    Leave,
+}
+
+impl<T> State<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            capacity: 64,
+            most: u64::MAX,
+            senders: 0,
+            phase: Phase::Building,
+            stop: None,
+            plan: Strategy::Serial.plan(),
+            clock: Clock::System,
+            begun: None,
+            ended: None,
+            bells: Vec::new(),
+            idle: Vec::new(),
+            hired: 0,
+            workers: 0,
+            in_flight: 0,
+            sent: 0,
+            handled: 0,
+            failed: 0,
+            cancelled: 0,
+            retries: 0,
+            first_error: None,
+            is_source_broken: false,
+            report: None,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.senders == 0 || self.sent >= self.most
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.stop.is_none() && self.phase < Phase::Over && self.sent < self.most
+    }
+
+    pub(super) fn ring_all(&mut self) {
+        self.idle.clear();
+        self.bells.iter().for_each(Unparker::unpark);
+    }
+
+    /// Has somebody look. Where nobody may take an item, those that have one will look when they are done with it.
+    pub(super) fn ring_one(&mut self) {
+        if self.in_flight >= self.plan.limit as u64 {
+            return;
+        }
+        if let Some(bell) = self.idle.pop().and_then(|worker| self.bells.get(worker)) {
+            bell.unpark();
+        }
+    }
+
+    fn look(&mut self) -> Look {
+        if self.stop.is_some() {
+            return Look::Leave;
+        }
+        let Some(oldest) = self.queue.front().map(|waiting| waiting.since) else {
+            return if self.is_closed() { Look::Leave } else { Look::Wait(None) };
+        };
+        if self.in_flight >= self.plan.limit as u64 {
+            return Look::Wait(None);
+        }
+        let now = self.clock.now();
+        let waiting = self.queue.len();
+        if waiting < self.plan.size.min(self.capacity) && !self.is_closed() {
+            match oldest.checked_add(self.plan.max_delay) {
+                Some(due) if due <= now => {}
+                due => return Look::Wait(due),
+            }
+        }
+        if let (Some(pace), Some(begun)) = (&mut self.plan.pace, self.begun)
+            && let Err(wait) = pace.take(now.saturating_duration_since(begun))
+        {
+            return Look::Wait(now.checked_add(wait));
+        }
+        Look::Take(waiting.min(self.plan.size))
+    }
+
+    /// What the worker does next; its items go into `items`, which is empty.
+    pub(super) fn turn(&mut self, worker: usize, items: &mut Vec<T>) -> Turn {
+        // Who was woken by time still stands there.
+        self.idle.retain(|idle| *idle != worker);
+        match self.look() {
+            Look::Leave => Turn::Leave,
+            Look::Wait(until) => {
+                self.idle.push(worker);
+                Turn::Sleep(until)
+            }
+            Look::Take(count) => {
+                let first = self.sent - self.queue.len() as u64;
+                items.extend(self.queue.drain(..count).map(|waiting| waiting.item));
+                self.in_flight += count as u64;
+                if self.queue.is_empty() && self.is_closed() {
+                    self.ring_all();
+                }
+                Turn::Work(first)
+            }
+        }
+    }
+
+    /// The account at this moment.
+    pub(super) fn summary(&self) -> Summary {
+        let outcome = match (self.phase, self.stop) {
+            (_, Some(Stop::Cancelled)) => TaskOutcome::Cancelled,
+            (_, Some(Stop::Failed)) => TaskOutcome::Failed,
+            (Phase::Over, None) if self.is_source_broken => TaskOutcome::Failed,
+            (Phase::Over, None) => TaskOutcome::Completed,
+            (Phase::Building | Phase::Running, None) => TaskOutcome::Running,
+        };
+        let elapsed = self.begun.map(|begun| {
+            let end = self.ended.unwrap_or_else(|| self.clock.now());
+            end.saturating_duration_since(begun)
+        });
+        Summary {
+            outcome,
+            sent: self.sent,
+            handled: self.handled,
+            failed: self.failed,
+            cancelled: self.cancelled,
+            left: self.queue.len() as u64 + self.in_flight,
+            retries: self.retries,
+            workers: self.plan.limit,
+            elapsed: elapsed.unwrap_or_default(),
+            first_error: self.first_error.clone(),
+        }
+    }
+}
