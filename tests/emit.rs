@@ -573,6 +573,18 @@ fn a_rate_limit_lets_a_second_s_worth_through_and_then_goes_by_the_clock() {
 }
 
 #[test]
+fn the_next_slot_of_a_rate_is_waited_for_although_the_one_before_is_still_handled() {
+    // The last two meet: whoever takes the first of them cannot take the second.
+    let meeting = Barrier::new(2);
+    let strategy = Strategy::Parallel { workers: 4, rate_limit: Some(20) };
+    let stage = emit::from_iter(0..22).strategy(strategy);
+    let stage = stage.map(move |number| _ = (*number >= 20).then(|| meeting.wait()));
+    let task = stage.start().unwrap();
+    until_within(SOON, "somebody takes the last", || task.summary().handled == 22);
+    over(task);
+}
+
+#[test]
 fn a_batch_is_handled_when_it_is_full_or_late_or_the_last() {
     let clock = ManualClock::new();
     let (sender, chain) = emit::channel(100);

@@ -50,6 +50,9 @@ pub(super) struct State<T> {
     pub(super) bells: Vec<Unparker>,
     /// The numbers of workers that sleep and were not woken yet.
     pub(super) idle: Vec<usize>,
+    /// The one of them that is woken by time, on behalf of all. It looks by then, and sees to it that another one does, should
+    /// it have an item itself.
+    pub(super) keeper: Option<usize>,
     /// Workers that were ever hired.
     pub(super) hired: usize,
     /// Those of them that have not left.
@@ -110,6 +113,7 @@ impl<T> State<T> {
             ended: None,
             bells: Vec::new(),
             idle: Vec::new(),
+            keeper: None,
             hired: 0,
             workers: 0,
             in_flight: 0,
@@ -140,6 +144,10 @@ impl<T> State<T> {
     /// Has somebody look. Where nobody may take an item, those that have one will look when they are done with it.
     pub(super) fn ring_one(&mut self) {
         if self.in_flight >= self.plan.limit as u64 {
+            return;
+        }
+        // Nor before the next slot of a rate, for which one waits already.
+        if self.plan.pace.is_some() && self.keeper.is_some() {
             return;
         }
         if let Some(bell) = self.idle.pop().and_then(|worker| self.bells.get(worker)) {
@@ -177,18 +185,23 @@ impl<T> State<T> {
     pub(super) fn turn(&mut self, worker: usize, items: &mut Vec<T>) -> Turn {
         // Who was woken by time still stands there.
         self.idle.retain(|idle| *idle != worker);
+        self.keeper = self.keeper.filter(|keeper| *keeper != worker);
         match self.look() {
             Look::Leave => Turn::Leave,
             Look::Wait(until) => {
                 self.idle.push(worker);
+                let until = until.filter(|_| self.keeper.is_none());
+                self.keeper = self.keeper.or(until.map(|_| worker));
                 Turn::Sleep(until)
             }
             Look::Take(count) => {
                 let first = self.sent - self.queue.len() as u64;
                 items.extend(self.queue.drain(..count).map(|waiting| waiting.item));
                 self.in_flight += count as u64;
-                if self.queue.is_empty() && self.is_closed() {
-                    self.ring_all();
+                match self.queue.is_empty() {
+                    true if self.is_closed() => self.ring_all(),
+                    true => {}
+                    false => self.ring_one(),
                 }
                 Turn::Work(first)
             }
@@ -222,3 +235,6 @@ impl<T> State<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
