@@ -57,7 +57,10 @@
 //! less in turn, keeps more where that pays by the same measure, and keeps fewer where it costs less than that. So handlers that
 //! wait get many workers, handlers that compute get as many as there are processors, and a slow source gets no more than
 //! keep up with it; where load changes, it follows. A window lasts at least until every worker has ended some items, so numbers
-//! are judged slowly where handlers are slow. The method is that of the thread pool of .NET (Hellerstein, Morrison, Eilebrecht,
+//! are judged slowly where handlers are slow. Only time in which all workers had an item and another waited counts, so a source
+//! that comes in bursts is judged by its bursts; a number that a window had no use for is lowered. Where nothing is completed although
+//! items wait, as when handlers wait for each other, the number is doubled: after four windows at first, or four times what an
+//! item took before, then after twice as long. The method is that of the thread pool of .NET (Hellerstein, Morrison, Eilebrecht,
 //! 2009), with the slow start of TCP (Jacobson, 1988).
 
 mod source;

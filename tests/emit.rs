@@ -557,6 +557,21 @@ fn an_adaptive_task_hires_workers_while_that_pays() {
 }
 
 #[test]
+fn an_adaptive_task_leaves_a_stall_of_handlers_that_wait_for_later_items() {
+    let clock = ManualClock::new();
+    let meeting = Barrier::new(5);
+    let strategy = Strategy::Adaptive { min: 1, max: 8, window: HOUR };
+    let chain = emit::from_iter(0..5).strategy(strategy).manual_clock(&clock);
+    // Nothing is completed before five are begun.
+    let task = chain.map(move |_| _ = meeting.wait()).start().unwrap();
+    until("all have met", || {
+        clock.advance(HOUR);
+        task.summary().handled == 5
+    });
+    assert_eq!(over(task).workers, 8);
+}
+
+#[test]
 fn a_rate_limit_lets_a_second_s_worth_through_and_then_goes_by_the_clock() {
     let clock = ManualClock::new();
     let strategy = Strategy::Parallel { workers: 2, rate_limit: Some(10) };

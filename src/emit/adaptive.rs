@@ -9,6 +9,12 @@
 //! is 1 where handlers wait, 0 where processors, a lock or the source are the limit. A number is right when a step up has
 //! less than half, and a step down would cost more than half.
 //!
+//! Throughput says something of the number only while the number is what limits it: from a completion at which all had an
+//! item and another waited, to the next. All other time is left out, so that a source that comes in bursts is judged by its bursts, and
+//! one that is slow is not judged at all; a number that nothing needed for a window is lowered. And where nothing completes,
+//! nothing can be measured: handlers that wait for what only a later item brings would do so for ever. So a number that has
+//! completed nothing for long is doubled, unmeasured.
+//!
 //! It is pure: it knows the time that it is told.
 
 use std::time::Duration;
@@ -28,6 +34,10 @@ const MOST_PATIENCE: u32 = 16;
 /// How many times as long a number is held as one is tried, at most.
 const HOLDS_A_TRY: u32 = 4;
 
+/// How long nothing completes in a stall, at first: in windows, and in times that an item takes. Twice as long with each step
+/// that has not helped, so that the number grows no faster than the time that was waited.
+const STALL: u32 = 4;
+
 /// Decides how many workers may have items at a time.
 #[derive(Debug)]
 pub(super) struct Controller {
@@ -41,9 +51,40 @@ pub(super) struct Controller {
     stale: u64,
     /// How many windows a number is held before a step is tried: 1 while steps pay, twice as many with each that does not.
     patience: u32,
-    /// When the first of the counted items could begin.
-    begun: Duration,
+    /// When the last item was completed, and whether the limit was what held others back from then on.
+    last: (Duration, Bound),
+    /// Items whose time counts, and that time.
     completed: u64,
+    counted: Duration,
+    /// Of the present window of use: its begin, its items, the most that were busy, and whether that was not enough.
+    used: Used,
+    /// What an item took by the last measurement.
+    service: Duration,
+    /// Since when somebody watches that nothing completes, and how many steps were in vain.
+    stall: Option<Duration>,
+    stalls: u32,
+}
+
+/// What workers have to do at a completion, with the item that is completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Items in handlers.
+    pub(super) busy: usize,
+    /// Whether another item waits.
+    pub(super) is_behind: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Limit,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    begun: Duration,
+    items: u64,
+    most: usize,
 }
 
 /// What is measured at present.
@@ -74,34 +115,107 @@ impl Controller {
     /// Begins at `min`. `min` is 1 or more, `max` no less, the window longer than nothing.
     pub(super) fn new(min: usize, max: usize, window: Duration) -> Self {
         let phase = Phase::Hold(Way::Double);
-        let (limit, begun) = (min, Duration::ZERO);
-        Self { min, max, window, limit, phase, stale: 0, patience: 1, begun, completed: 0 }
+        let (limit, last) = (min, (Duration::ZERO, Bound::Other));
+        let used = Used { begun: Duration::ZERO, items: 0, most: 0 };
+        let (service, counted) = (Duration::ZERO, Duration::ZERO);
+        let (completed, stall, stalls) = (0, None, 0);
+        Self {
+            min,
+            max,
+            window,
+            limit,
+            phase,
+            stale: 0,
+            patience: 1,
+            last,
+            completed,
+            counted,
+            used,
+            service,
+            stall,
+            stalls,
+        }
+    }
+
+    /// The threads that it takes: one more than may have items watches that one of these completes.
+    pub(super) fn threads(&self) -> usize {
+        (self.limit + 1).min(self.max)
+    }
+
+    /// Whether there is a number above this one.
+    pub(super) fn has_more(&self) -> bool {
+        self.limit < self.max
     }
 
     /// An item was handled, or has failed, at `now`, counted from any moment. The new limit, if it changes.
-    pub(super) fn completed(&mut self, now: Duration) -> Option<usize> {
+    pub(super) fn completed(&mut self, now: Duration, load: Load) -> Option<usize> {
+        (self.stall, self.stalls) = (None, 0);
+        let (since, bound) = self.last;
+        let is_bound = load.is_behind && load.busy >= self.limit;
+        self.last = (now, if is_bound { Bound::Limit } else { Bound::Other });
         if self.stale > 0 {
             self.stale -= 1;
-            self.begun = now;
             return None;
         }
-        self.completed += 1;
-        let elapsed = now.saturating_sub(self.begun);
+        self.used.items += 1;
+        self.used.most = self.used.most.max(load.busy + usize::from(is_bound));
+        if bound == Bound::Limit {
+            self.completed += 1;
+            self.counted += now.saturating_sub(since);
+        }
+        let before = self.limit;
         let windows = match self.phase {
             Phase::Hold(_) => self.patience,
             Phase::Try(..) => self.patience.div_ceil(HOLDS_A_TRY),
         };
         let least = LEAST_ITEMS.max(self.limit as u64 * ITEMS_PER_WORKER);
-        if elapsed < self.window.saturating_mul(windows) || self.completed < least {
-            return None;
+        if self.counted >= self.window.saturating_mul(windows) && self.completed >= least {
+            let speed = self.completed as f64 / self.counted.as_secs_f64();
+            self.service = Duration::try_from_secs_f64(before as f64 / speed).unwrap_or_default();
+            self.judge(Measured { limit: self.limit, speed });
+            self.restart(now);
+        } else if now.saturating_sub(self.used.begun) >= self.window && self.used.items >= least {
+            self.lower();
+            self.used = Used { begun: now, items: 0, most: 0 };
         }
-        let speed = self.completed as f64 / elapsed.as_secs_f64();
+        self.change_from(before, now)
+    }
+
+    /// All workers have an item, and another waits: so it is at `now`, by the same count. The new limit, if nothing was completed
+    /// for too long; else when to ask again.
+    pub(super) fn watch(&mut self, now: Duration) -> Result<usize, Duration> {
+        let since = *self.stall.get_or_insert(now);
+        let first = self.window.max(self.service).saturating_mul(STALL);
+        let due = since.saturating_add(first.saturating_mul(1 << self.stalls.min(16)));
+        if now < due {
+            return Err(due);
+        }
         let before = self.limit;
-        self.judge(Measured { limit: self.limit, speed });
-        (self.begun, self.completed) = (now, 0);
+        self.limit = (before * 2).min(self.max);
+        self.hold(Way::Up, 1);
+        (self.stall, self.stalls) = (Some(now), self.stalls + 1);
+        self.change_from(before, now).ok_or(due.saturating_add(first))
+    }
+
+    /// Where a window had no use for so many, a quarter fewer, or as few as it had use for.
+    fn lower(&mut self) {
+        if self.used.most < self.limit {
+            self.limit = (self.limit - stride(self.limit)).max(self.used.most).max(self.min);
+            // What comes next may be anything.
+            self.hold(Way::Double, 1);
+        }
+    }
+
+    fn restart(&mut self, now: Duration) {
+        (self.completed, self.counted) = (0, Duration::ZERO);
+        self.used = Used { begun: now, items: 0, most: 0 };
+    }
+
+    fn change_from(&mut self, before: usize, now: Duration) -> Option<usize> {
         if self.limit == before {
             return None;
         }
+        self.restart(now);
         self.stale = self.limit.max(before) as u64;
         Some(self.limit)
     }
@@ -127,7 +241,7 @@ impl Controller {
 
     /// Tries another number, on the other side where there is none on this one.
     fn step(&mut self, here: Measured, way: Way) {
-        let stride = (here.limit / 4).max(1);
+        let stride = stride(here.limit);
         let up = if way == Way::Double { here.limit } else { stride };
         let (higher, lower) =
             ((here.limit + up).min(self.max), here.limit.saturating_sub(stride).max(self.min));
@@ -146,6 +260,11 @@ impl Controller {
             self.phase = Phase::Try(here, way);
         }
     }
+}
+
+/// A quarter of it.
+fn stride(limit: usize) -> usize {
+    (limit / 4).max(1)
 }
 
 /// Whether the step from the lower number to the higher has paid.

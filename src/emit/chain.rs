@@ -220,7 +220,7 @@ where
         let Settings { capacity, most, strategy, policy, token, report, drop_timeout, clock, .. } = settings;
         let shared = Arc::clone(&inlet.0);
         let plan = strategy.plan();
-        let workers = plan.limit;
+        let workers = plan.threads();
         let report = report.map(|(collector, name)| -> Report {
             Box::new(move |summary: &Summary| _ = collector.collect(summary.record(name)))
         });

@@ -6,7 +6,7 @@
 //! hundredth of that. A lock-free queue was rejected: it would hold the items, and not the answer.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::cancel::Listener;
 use super::sender::{SendError, SendRefusal};
@@ -148,24 +148,7 @@ impl<T> Shared<T> {
 
     /// Accounts for items that a worker has done with. The number of workers to hire.
     pub(super) fn settle(&self, fate: Fate, items: u64) -> usize {
-        let mut state = self.lock();
-        state.in_flight -= items;
-        let counter = match fate {
-            Fate::Handled => &mut state.handled,
-            Fate::Failed => &mut state.failed,
-            Fate::Cancelled => &mut state.cancelled,
-        };
-        *counter += items;
-        let (now, begun) = (state.clock.now(), state.begun);
-        let now = begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
-        let controller = state.plan.controller.as_mut().filter(|_| fate != Fate::Cancelled);
-        let Some(limit) = controller.and_then(|controller| controller.completed(now)) else { return 0 };
-        state.plan.limit = limit;
-        state.ring_all();
-        let more = limit.saturating_sub(state.hired);
-        state.hired += more;
-        state.workers += more;
-        more
+        self.lock().settle(fate, items)
     }
 
     pub(super) fn count_retry(&self) {

@@ -3,8 +3,9 @@
 //! Nothing here locks, waits or calls foreign code.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::adaptive::{Controller, Load};
 use super::strategy::{Plan, Strategy};
 use super::summary::{Summary, TaskOutcome};
 use crate::clock::Clock;
@@ -86,6 +87,8 @@ pub(super) enum Fate {
 enum Look {
     Take(usize),
     Wait(Option<Instant>),
+    /// Look again, with so many more beside it.
+    Hire(usize),
     Leave,
 }
 
@@ -95,6 +98,8 @@ pub(super) enum Turn {
     /// The number of the first.
     Work(u64),
     Sleep(Option<Instant>),
+    /// So many more are to be hired, and are counted.
+    Hire(usize),
     Leave,
 }
 
@@ -141,18 +146,72 @@ impl<T> State<T> {
         self.bells.iter().for_each(Unparker::unpark);
     }
 
-    /// Has somebody look. Where nobody may take an item, those that have one will look when they are done with it.
+    /// Has somebody look. Where nobody may take an item, those that have one will look when they are done with it; but somebody
+    /// has to watch that they ever are.
     pub(super) fn ring_one(&mut self) {
-        if self.in_flight >= self.plan.limit as u64 {
+        let is_full = self.in_flight >= self.plan.limit as u64;
+        // Nor may anybody before the next slot of a rate, for which one waits already.
+        let is_kept = self.keeper.is_some();
+        if is_full && (is_kept || !self.can_stall()) || self.plan.pace.is_some() && is_kept {
             return;
         }
-        // Nor before the next slot of a rate, for which one waits already.
-        if self.plan.pace.is_some() && self.keeper.is_some() {
-            return;
+        let Some(worker) = self.idle.pop() else { return };
+        if is_full {
+            self.keeper = Some(worker);
         }
-        if let Some(bell) = self.idle.pop().and_then(|worker| self.bells.get(worker)) {
+        if let Some(bell) = self.bells.get(worker) {
             bell.unpark();
         }
+    }
+
+    /// Whether more workers might help where nothing is completed.
+    fn can_stall(&self) -> bool {
+        self.plan.controller.as_ref().is_some_and(Controller::has_more)
+    }
+
+    /// The clock of the controller.
+    fn elapsed(&self) -> Duration {
+        self.begun.map_or(Duration::ZERO, |begun| self.clock.now().saturating_duration_since(begun))
+    }
+
+    /// The number of workers to hire for it.
+    fn set_limit(&mut self, limit: usize) -> usize {
+        self.plan.limit = limit;
+        self.ring_all();
+        let more = self.plan.threads().saturating_sub(self.hired);
+        self.hired += more;
+        self.workers += more;
+        more
+    }
+
+    /// All that may have items have one, and others wait.
+    fn watch(&mut self) -> Look {
+        let now = self.elapsed();
+        if self.keeper.is_some() || !self.can_stall() {
+            return Look::Wait(None);
+        }
+        match self.plan.controller.as_mut().map(|controller| controller.watch(now)) {
+            Some(Ok(limit)) => Look::Hire(self.set_limit(limit)),
+            Some(Err(due)) => Look::Wait(self.begun.and_then(|begun| begun.checked_add(due))),
+            None => Look::Wait(None),
+        }
+    }
+
+    /// Accounts for items that a worker has done with. The number of workers to hire.
+    pub(super) fn settle(&mut self, fate: Fate, items: u64) -> usize {
+        let busy = self.in_flight;
+        self.in_flight -= items;
+        let counter = match fate {
+            Fate::Handled => &mut self.handled,
+            Fate::Failed => &mut self.failed,
+            Fate::Cancelled => &mut self.cancelled,
+        };
+        *counter += items;
+        let load = Load { busy: busy as usize, is_behind: !self.queue.is_empty() };
+        let now = self.elapsed();
+        let controller = self.plan.controller.as_mut().filter(|_| fate != Fate::Cancelled);
+        let limit = controller.and_then(|controller| controller.completed(now, load));
+        limit.map_or(0, |limit| self.set_limit(limit))
     }
 
     fn look(&mut self) -> Look {
@@ -163,7 +222,7 @@ impl<T> State<T> {
             return if self.is_closed() { Look::Leave } else { Look::Wait(None) };
         };
         if self.in_flight >= self.plan.limit as u64 {
-            return Look::Wait(None);
+            return self.watch();
         }
         let now = self.clock.now();
         let waiting = self.queue.len();
@@ -188,6 +247,7 @@ impl<T> State<T> {
         self.keeper = self.keeper.filter(|keeper| *keeper != worker);
         match self.look() {
             Look::Leave => Turn::Leave,
+            Look::Hire(workers) => Turn::Hire(workers),
             Look::Wait(until) => {
                 self.idle.push(worker);
                 let until = until.filter(|_| self.keeper.is_none());

@@ -37,7 +37,7 @@ pub enum Strategy {
     Adaptive {
         /// Threads, 1 or more.
         min: usize,
-        /// Threads, `min` to 1,024. They are started when they are first needed.
+        /// Threads, `min` to 1,024. They are started when they are first needed, and one ahead: it watches for stalls.
         max: usize,
         /// How long one number is tried before it is judged, more than zero; longer where handlers are slower. 100 ms is
         /// usual.
@@ -58,6 +58,13 @@ pub(super) struct Plan {
     pub(super) controller: Option<Controller>,
     /// How many workers may have items at a time; 1 or more.
     pub(super) limit: usize,
+}
+
+impl Plan {
+    /// How many threads that takes.
+    pub(super) fn threads(&self) -> usize {
+        self.controller.as_ref().map_or(self.limit, Controller::threads)
+    }
 }
 
 impl Strategy {

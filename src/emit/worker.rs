@@ -68,6 +68,7 @@ where
             loop {
                 match self.shared.turn(number, &mut items) {
                     Turn::Work(first) => self.handle(first, &mut items, &parker),
+                    Turn::Hire(workers) => self.hire_more(workers),
                     Turn::Sleep(until) => self.clock.park(&parker, until),
                     Turn::Leave => break,
                 }
@@ -102,8 +103,11 @@ where
     }
 
     fn settle(self: &Arc<Self>, fate: Fate, items: u64) {
-        let more = self.shared.settle(fate, items);
-        if let Err((missing, _)) = self.hire(more) {
+        self.hire_more(self.shared.settle(fate, items));
+    }
+
+    fn hire_more(self: &Arc<Self>, workers: usize) {
+        if let Err((missing, _)) = self.hire(workers) {
             // Fewer than would be right: those that there are go on.
             self.depart(missing);
         }

@@ -70,3 +70,31 @@ fn one_worker_alone_waits_for_the_next_slot_of_a_rate() {
     assert_eq!(state.look_as(0), Turn::Work(11));
     assert_eq!(state.summary().check_law(14), Ok(()));
 }
+
+#[test]
+fn one_worker_watches_that_something_is_completed_where_others_wait() {
+    let (clock, window) = (ManualClock::new(), Duration::from_millis(100));
+    let mut state = running(Strategy::Adaptive { min: 1, max: 4, window }, 2, &clock);
+    assert_eq!((state.look_as(0), state.look_as(1)), (Turn::Sleep(None), Turn::Sleep(None)));
+    state.send();
+    assert_eq!(state.look_as(1), Turn::Work(0));
+    // With nothing that waits, there is nothing to watch.
+    assert_eq!(state.asleep(), [0]);
+    state.send();
+    assert_eq!((state.asleep(), state.keeper), (vec![], Some(0)), "he was rung");
+    let due = state.clock.now() + window * 4;
+    assert_eq!(state.look_as(0), Turn::Sleep(Some(due)));
+    state.send();
+    assert_eq!(state.asleep(), [0], "once is enough");
+    clock.advance(window * 4);
+    assert_eq!(state.look_as(0), Turn::Hire(1));
+    assert_eq!((state.plan.limit, state.hired, state.look_as(0)), (2, 3, Turn::Work(1)));
+    // Whoever comes next watches these two.
+    state.bells.push(Parker::new().1);
+    assert_eq!(state.look_as(2), Turn::Sleep(Some(due + window * 8)));
+    assert_eq!(state.settle(Fate::Handled, 1), 0);
+    assert_eq!(state.look_as(1), Turn::Work(2));
+    state.settle(Fate::Handled, 1);
+    state.settle(Fate::Handled, 1);
+    assert_eq!(state.summary().check_law(3), Ok(()));
+}
