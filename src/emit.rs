@@ -27,7 +27,8 @@
 //! # What holds for all strategies
 //!
 //! * The law: `sent = handled + failed + cancelled + left`, at every moment ([`Summary::check_law`]). Every item is dropped
-//!   exactly once, behind the last call of its handler, before the end of the task is told.
+//!   exactly once, behind the last call of its handler, before the end of the task is told; what handler and policy captured,
+//!   too.
 //! * The channel is bounded. Who sends into a full one waits, and so does the source.
 //! * Items are begun in the order of sending, each once, but for attempts that the [`ErrorPolicy`] asks for.
 //! * Once [`CancelToken::cancel`] has returned, no item is taken by a worker. Those that were taken, one a worker, are
@@ -42,7 +43,7 @@
 //! | when | then |
 //! |---|---|
 //! | a handler panics | its item has failed, by [`Failure::Panic`]; the policy decides, the thread goes on |
-//! | a handler hangs | other workers go on; [`wait_timeout`](Task::wait_timeout) gives the task back; the drop of the task returns at its deadline, and the final event counts the item as left |
+//! | a handler hangs | other workers go on; [`wait_timeout`](Task::wait_timeout) gives the task back; the drop of the task returns at its deadline, behind a critical event for the collector, and that counts the item as left; destructors are left to a thread |
 //! | a source panics | what it has sent is handled; the outcome is [`TaskOutcome::Failed`] |
 //! | a source blocks | a cancelled task ends without it; its thread ends when it returns, and what it then makes is dropped |
 //! | what gathers panics | the item has failed, by [`Failure::Gather`]; what was gathered before is kept |

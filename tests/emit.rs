@@ -908,3 +908,127 @@ fn an_end_that_was_polled_is_not_waited_for_in_vain() {
     assert!(matches!(polled, Poll::Ready(_)));
     assert!(task.wait_timeout(LONG).is_err(), "at once");
 }
+
+/// Stands at a gate while it is dropped.
+struct Slow(Gate);
+
+impl std::fmt::Debug for Slow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slow")
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.0.pass();
+    }
+}
+
+/// Opens a gate at its end, so that the threads of a scope end although an assertion failed.
+struct Opens<'a>(&'a Gate);
+
+impl Drop for Opens<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+#[test]
+fn what_handler_and_policy_captured_is_gone_before_the_end_is_told() {
+    for (strategy, _) in strategies() {
+        let gates = [Gate::closed(), Gate::closed()];
+        let [handler, policy] = gates.clone().map(Slow);
+        let (collector, memory) = observed();
+        let policy = ErrorPolicy::custom(move |_, _| {
+            let _captured = &policy;
+            Decision::Continue
+        });
+        let chain = emit::from_iter(0..9).strategy(strategy).on_error(policy);
+        let stage = chain.report_to(&collector, "test.task.finished").map(move |_| {
+            let _captured = &handler;
+        });
+        let task = stage.start().unwrap();
+        for gate in gates {
+            gate.await_arrivals(1);
+            assert!(!task.is_over(), "{strategy:?}");
+            gate.open();
+        }
+        assert_eq!(over(task).handled, 9);
+        assert_eq!(final_event(&collector, &memory).0, "completed");
+    }
+}
+
+#[test]
+fn a_task_that_its_handler_captured_is_over_when_it_is_dropped() {
+    let (collector, memory) = observed();
+    let own: Arc<Mutex<Option<Task<u64>>>> = Arc::default();
+    let (sender, chain) = emit::channel(1);
+    let inside = own.clone();
+    let stage = chain.report_to(&collector, "test.task.finished").map(move |_: &()| drop(inside.clone()));
+    *own.lock().unwrap() = Some(stage.start().unwrap());
+    sender.send(()).unwrap();
+    drop((own, sender));
+    assert!(memory.wait_for(1, LONG));
+    assert_eq!(final_event(&collector, &memory), ("completed".to_owned(), [1, 1, 0, 0, 0]));
+}
+
+#[test]
+fn a_source_that_is_slow_to_go_holds_up_no_end() {
+    let gate = Gate::closed();
+    let slow = Slow(gate.clone());
+    let source = move || {
+        let _captured = &slow;
+        None::<u64>
+    };
+    let task = emit::from_fn(source).map(|_| ()).start().unwrap();
+    gate.await_arrivals(1);
+    assert_eq!(over(task).outcome, TaskOutcome::Completed);
+    gate.open();
+}
+
+#[test]
+fn the_drop_of_a_task_waits_for_no_destructor() {
+    let (hung, slow) = (Gate::closed(), Gate::closed());
+    let (behind, (sender, chain)) = (hung.clone(), emit::channel(2));
+    let (collector, memory) = observed();
+    let chain = chain.drop_timeout(Duration::ZERO).report_to(&collector, "test.task.finished");
+    let task = chain.map(move |_: &Option<Slow>| behind.pass()).start().unwrap();
+    sender.send(None).unwrap();
+    hung.await_arrivals(1);
+    sender.send(Some(Slow(slow.clone()))).unwrap();
+    std::thread::scope(|scope| {
+        let drops = scope.spawn(|| drop(task));
+        let opens = Opens(&slow);
+        until_within(SOON, "the drop returns", || drops.is_finished());
+        slow.await_arrivals(1);
+        drop(opens);
+    });
+    assert_eq!(final_event(&collector, &memory), ("cancelled".to_owned(), [2, 0, 0, 1, 1]));
+    hung.open();
+}
+
+/// Says so much that nobody can keep it.
+#[derive(Debug)]
+struct Talkative;
+
+impl std::fmt::Display for Talkative {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (0..1 << 22).try_for_each(|_| f.write_str("ä lot, "))
+    }
+}
+
+impl std::error::Error for Talkative {}
+
+#[test]
+fn the_text_of_an_error_is_bounded() {
+    hush();
+    let summary = over(emit::from_iter([0]).try_map(|_| Err::<(), _>(Talkative)).start().unwrap());
+    let text = summary.first_error.unwrap();
+    assert!(text.starts_with("ä lot, ä lot") && text.ends_with('…') && text.len() <= 1_003, "{}", text.len());
+    let panics = |_: &u64| -> u64 { std::panic::panic_any("x".repeat(10_000_000)) };
+    let text = over(emit::from_iter([0]).map(panics).start().unwrap()).first_error.unwrap();
+    assert!(text.starts_with("the handler panicked: xxx") && text.len() <= 1_003, "{}", text.len());
+    let broken = || -> Option<u64> { std::panic::panic_any("x".repeat(10_000_000)) };
+    let text = over(emit::from_fn(broken).map(|_| ()).start().unwrap()).first_error.unwrap();
+    assert!(text.starts_with("the source panicked: xxx") && text.len() <= 1_003, "{}", text.len());
+}

@@ -14,9 +14,9 @@ use super::sender::Sender;
 use super::source::Source;
 use super::state::Report;
 use super::strategy::Strategy;
-use super::summary::{Summary, check_name};
+use super::summary::check_name;
 use super::task::{Final, Slot, Task};
-use super::worker::{Job, Work, feed};
+use super::worker::{Job, Tools, Work, feed};
 use crate::clock::{Clock, ManualClock};
 use crate::collector::Collector;
 use crate::config::{ConfigError, check};
@@ -145,7 +145,8 @@ impl<T> Chain<T> {
         self
     }
 
-    /// How long the drop of the task waits for handlers that run. Defaults to 1 s.
+    /// How long the drop of the task waits for handlers that run. Where they do not return in time, it tells the collector of
+    /// [`report_to`](Self::report_to) itself, and leaves destructors to a thread. Defaults to 1 s.
     pub fn drop_timeout(mut self, longest: Duration) -> Self {
         self.settings.drop_timeout = longest;
         self
@@ -221,9 +222,7 @@ where
         let shared = Arc::clone(&inlet.0);
         let plan = strategy.plan();
         let workers = plan.threads();
-        let report = report.map(|(collector, name)| -> Report {
-            Box::new(move |summary: &Summary| _ = collector.collect(summary.record(name)))
-        });
+        let report = report.map(|(collector, name)| Report { collector, name });
         shared.change_bounds(|state| {
             (state.capacity, state.most, state.plan, state.clock) = (capacity, most, plan, clock.clone());
             state.report = report;
@@ -231,7 +230,8 @@ where
         let slot = Arc::new(Slot::new());
         let gather = Mutex::new(Some(gather));
         let (own, told) = (token.clone(), Arc::clone(&slot));
-        let job = Job { shared: Arc::clone(&shared), work, policy, gather, slot: told, clock, _token: own };
+        let tools = Mutex::new(Some(Arc::new(Tools { work, policy })));
+        let job = Job { shared: Arc::clone(&shared), tools, gather, slot: told, clock, _token: own };
         // One that is cancelled already asks its source for nothing.
         token.tell(&(Arc::clone(&shared) as _));
         // Before any worker looks, or one that finds no sender would leave.

@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use super::cancel::Listener;
 use super::sender::{SendError, SendRefusal};
-use super::state::{Fate, Phase, Report, State, Stop, Turn, Waiting};
+use super::state::{Fate, Phase, Report, State, Stop, Turn, Waiting, bounded};
 use super::summary::Summary;
+use super::worker::THREAD;
 use crate::sync::{self, Condvar, Mutex, MutexGuard, Unparker};
 
 /// Shared by senders, workers, the source thread, the task and its token.
@@ -164,7 +165,8 @@ impl<T> Shared<T> {
     pub(super) fn note_broken_source(&self, panic: &str) {
         let mut state = self.lock();
         state.is_source_broken = true;
-        state.first_error.get_or_insert(format!("the source panicked: {panic}"));
+        let text = bounded(&format_args!("the source panicked: {panic}"));
+        state.first_error.get_or_insert(text);
     }
 
     /// Lets no worker take another item, and no sender send one.
@@ -194,13 +196,18 @@ impl<T> Shared<T> {
         state.workers == 0
     }
 
-    /// The last worker has left. What is told of it, and to whom, if nobody told it before: see `give_up`.
-    pub(super) fn end(&self) -> (Summary, Option<Report>) {
+    /// The last worker has left: the account that is told of it.
+    pub(super) fn end(&self) -> Summary {
         let mut state = self.lock();
         state.phase = Phase::Over;
         state.ended = Some(state.clock.now());
         self.room.notify_all();
-        (state.summary(), state.report.take())
+        state.summary()
+    }
+
+    /// Whom to tell, if nobody told him before: see `give_up`.
+    pub(super) fn take_report(&self) -> Option<Report> {
+        self.lock().report.take()
     }
 }
 
@@ -218,7 +225,7 @@ pub(super) trait Control: Send + Sync {
     fn disown(&self);
 }
 
-impl<T: Send> Control for Shared<T> {
+impl<T: Send + 'static> Control for Shared<T> {
     fn summary(&self) -> Summary {
         self.lock().summary()
     }
@@ -228,16 +235,20 @@ impl<T: Send> Control for Shared<T> {
     }
 
     fn give_up(&self) {
-        drop_each(self.clear());
-        let mut state = self.lock();
-        let (summary, report) = (state.summary(), state.report.take());
-        drop(state);
-        report.into_iter().for_each(|report| report(&summary));
+        let items = self.clear();
+        let (summary, report) = {
+            let mut state = self.lock();
+            (state.summary(), state.report.take())
+        };
+        report.iter().for_each(|report| report.tell(&summary));
+        // Destructors take their time, and so does the last handle of a collector. Where there is no thread for them, they go here.
+        if !items.is_empty() || report.is_some() {
+            let _ = sync::spawn(THREAD, None, move || drop((drop_each(items), report)));
+        }
     }
 
     fn disown(&self) {
-        let report = self.lock().report.take();
-        drop(report);
+        drop(self.take_report());
     }
 }
 

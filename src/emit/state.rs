@@ -3,12 +3,15 @@
 //! Nothing here locks, waits or calls foreign code.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use super::adaptive::{Controller, Load};
 use super::strategy::{Plan, Strategy};
 use super::summary::{Summary, TaskOutcome};
 use crate::clock::Clock;
+use crate::collector::Collector;
+use crate::event::Name;
 use crate::sync::Unparker;
 
 /// An item that waits.
@@ -67,12 +70,48 @@ pub(super) struct State<T> {
     pub(super) retries: u64,
     pub(super) first_error: Option<String>,
     pub(super) is_source_broken: bool,
-    /// Gone once the final event was told.
+    /// Taken by who tells the final event.
     pub(super) report: Option<Report>,
 }
 
-/// Tells the final event.
-pub(super) type Report = Box<dyn FnOnce(&Summary) + Send>;
+/// Whom the final event is told.
+pub(super) struct Report {
+    pub(super) collector: Collector,
+    pub(super) name: Name,
+}
+
+impl Report {
+    pub(super) fn tell(&self, summary: &Summary) {
+        self.collector.collect(summary.record(self.name.clone()));
+    }
+}
+
+/// The most bytes that are kept of the text of an error.
+const LONGEST_TEXT: usize = 1_000;
+
+/// A text that is written as far as it is kept.
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = LONGEST_TEXT - self.0.len();
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end));
+        self.0.push_str(&text[..end.unwrap_or(0)]);
+        Err(fmt::Error)
+    }
+}
+
+/// The text of something, cut where it is too long.
+pub(super) fn bounded(text: &dyn fmt::Display) -> String {
+    let mut kept = Bounded(String::new());
+    let is_whole = write!(kept, "{text}").is_ok();
+    kept.0.push_str(if is_whole { "" } else { "…" });
+    kept.0
+}
 
 /// What became of items that a worker had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,7 +48,8 @@ pub struct Summary {
     pub workers: usize,
     /// From the start to the end, or so far.
     pub elapsed: Duration,
-    /// The first error of a handler that was not mended by another attempt, or of the source.
+    /// The first error of a handler that was not mended by another attempt, or of the source; of a long text the first 1,000
+    /// bytes.
     pub first_error: Option<String>,
 }
 

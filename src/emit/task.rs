@@ -181,7 +181,8 @@ impl<O> Drop for Task<O> {
         let Some(longest) = self.drop_timeout.filter(|_| !self.is_over()) else { return };
         self.token.cancel();
         let longest = if self.control.is_here() { Duration::ZERO } else { longest };
-        if !self.slot.wait(deadline_in(longest)) {
+        let is_over = if longest.is_zero() { self.is_over() } else { self.slot.wait(deadline_in(longest)) };
+        if !is_over {
             self.control.give_up();
         }
     }

@@ -10,25 +10,31 @@ use super::gather::Gather;
 use super::policy::{Decision, ErrorPolicy, Failure};
 use super::sender::Sender;
 use super::source::{Seat, Source};
-use super::state::{Fate, Report, Stop, Turn};
+use super::state::{Fate, Stop, Turn, bounded};
 use super::task::{Final, Slot};
 use crate::clock::Clock;
 use crate::sync::{self, Arc, Mutex, Parker, WorkerMark, guarded};
 
 /// The name of every thread of a task.
-const THREAD: &str = "forebay-emit";
+pub(super) const THREAD: &str = "forebay-emit";
 
 /// What all workers of a task share.
 pub(super) struct Job<T, R, O> {
     pub(super) shared: Arc<Shared<T>>,
-    pub(super) work: Work<T, R>,
-    pub(super) policy: ErrorPolicy,
+    /// Every worker has a handle of them, and lets it go before it leaves; this one is taken by the last.
+    pub(super) tools: Mutex<Option<Arc<Tools<T, R>>>>,
     /// Taken by the last worker.
     pub(super) gather: Mutex<Option<Gather<R, O>>>,
     pub(super) slot: Arc<Slot<O>>,
     pub(super) clock: Clock,
     /// It hears of a cancellation for as long as somebody works, whoever else has let it go.
     pub(super) _token: CancelToken,
+}
+
+/// What is foreign, and called.
+pub(super) struct Tools<T, R> {
+    pub(super) work: Work<T, R>,
+    pub(super) policy: ErrorPolicy,
 }
 
 /// The handler.
@@ -62,30 +68,32 @@ where
         let mark = WorkerMark::set(self.shared.address());
         let (parker, bell) = Parker::new();
         let number = self.shared.hang_up(&bell);
-        let mut items = Vec::new();
+        let (tools, mut items) = (self.tools.lock().clone(), Vec::new());
         // All foreign code is guarded by itself; this is for a bug of ours, so that the task has an end.
         let _ = guarded(|| {
-            loop {
+            while let Some(tools) = &tools {
                 match self.shared.turn(number, &mut items) {
-                    Turn::Work(first) => self.handle(first, &mut items, &parker),
+                    Turn::Work(first) => self.handle(tools, first, &mut items, &parker),
                     Turn::Hire(workers) => self.hire_more(workers),
                     Turn::Sleep(until) => self.clock.park(&parker, until),
                     Turn::Leave => break,
                 }
             }
         });
+        drop_quietly(tools);
         self.depart(1);
         drop(mark);
     }
 
     /// Handles what a worker has taken, and drops it.
-    fn handle(self: &Arc<Self>, first: u64, items: &mut Vec<T>, parker: &Parker) {
-        match &self.work {
+    fn handle(self: &Arc<Self>, tools: &Tools<T, R>, first: u64, items: &mut Vec<T>, parker: &Parker) {
+        let policy = &tools.policy;
+        match &tools.work {
             Work::Item(handler) => {
                 for (number, item) in (first..).zip(items.drain(..)) {
                     // The first was begun when it was taken.
                     let fate = if number == first || self.shared.goes_on() {
-                        self.attempt(number, parker, || handler(&item))
+                        self.attempt(policy, number, parker, || handler(&item))
                     } else {
                         Fate::Cancelled
                     };
@@ -94,7 +102,7 @@ where
                 }
             }
             Work::Batch(handler) => {
-                let fate = self.attempt(first, parker, || handler(items));
+                let fate = self.attempt(policy, first, parker, || handler(items));
                 let count = items.len() as u64;
                 drop_each(items.drain(..));
                 self.settle(fate, count);
@@ -114,7 +122,13 @@ where
     }
 
     /// Calls the handler, as often as the policy says.
-    fn attempt(&self, number: u64, parker: &Parker, mut work: impl FnMut() -> Result<R, BoxedError>) -> Fate {
+    fn attempt(
+        &self,
+        policy: &ErrorPolicy,
+        number: u64,
+        parker: &Parker,
+        mut work: impl FnMut() -> Result<R, BoxedError>,
+    ) -> Fate {
         let mut retries = 0;
         loop {
             let failure = match guarded(&mut work) {
@@ -125,7 +139,7 @@ where
                 Ok(Err(error)) => Failure::Error(error),
                 Err(panic) => Failure::Panic(panic),
             };
-            let decision = self.policy.decide(&failure, retries);
+            let decision = policy.decide(&failure, retries);
             if let Decision::Retry { after } = decision
                 && self.pause(after, parker)
             {
@@ -134,9 +148,11 @@ where
                 self.shared.count_retry();
                 continue;
             }
-            let text = guarded(|| failure.to_string());
+            let text = guarded(|| bounded(&failure));
             drop_quietly(failure);
-            self.shared.note_error(text.unwrap_or_else(|panic| format!("an error that panics: {panic}")));
+            self.shared.note_error(
+                text.unwrap_or_else(|panic| bounded(&format_args!("an error that panics: {panic}"))),
+            );
             if decision == Decision::Stop {
                 self.shared.stop(Stop::Failed);
             }
@@ -174,10 +190,16 @@ where
         drop_each(self.shared.clear());
         let gather = self.gather.lock().take();
         let results = gather.and_then(|gather| guarded(|| gather.finish()).ok());
-        let (summary, report): (_, Option<Report>) = self.shared.end();
+        let summary = self.shared.end();
+        // The others have let go of theirs: with this go handler and policy, and what they captured.
+        let tools = self.tools.lock().take();
+        drop_quietly(tools);
+        let report = self.shared.take_report();
         // Before whoever waits is told, so that it is there by then.
-        report.into_iter().for_each(|report| report(&summary));
+        report.iter().for_each(|report| report.tell(&summary));
         results.into_iter().for_each(|results| self.slot.tell(Final { summary: summary.clone(), results }));
+        // It may be the last handle of a collector that takes its time to stop.
+        drop(report);
     }
 }
 
@@ -200,8 +222,8 @@ pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Sourc
                 }
             }
         }
-        drop_quietly(source);
         drop(sender);
+        drop_quietly(source);
     })
     .map(drop)
 }
