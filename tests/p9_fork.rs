@@ -5,9 +5,11 @@
 
 mod support;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use forebay::emit::{self, CancelToken, Gather, SendRefusal, Strategy};
 use forebay::run::{RunError, TrainingRun};
 use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, FlushError, Outcome, Record, StartError, State, StopError};
@@ -96,6 +98,70 @@ fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
     assert!(records.iter().all(|record| record.name() != "child"));
     let own = records.iter().filter(|record| record.name() == "parent").count() as u64;
     assert_eq!(own, stats.processed, "every line once");
+}
+
+#[test]
+fn tasks_of_a_busy_parent_are_told_in_the_child_and_neither_hang_nor_handle() {
+    let token = CancelToken::new();
+    let (sender, chain) = emit::channel(4);
+    let pair = Strategy::Parallel { workers: 2, rate_limit: None };
+    let task = chain.strategy(pair).cancel(&token).map(|number: &u64| *number).gather(Gather::count());
+    let task = Mutex::new(Some(task.start().unwrap()));
+    let results =
+        Mutex::new(Some(emit::from_fn(|| Some(1)).capacity(2).map(|number| *number).results().unwrap()));
+    let never = Mutex::new(Some(emit::channel::<u64>(1).1));
+    let is_over = AtomicBool::new(false);
+    let mut sent = 0;
+    std::thread::scope(|scope| {
+        // Locks are held, and queues half-changed, when the fork catches them.
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..)
+                        .take_while(|number| !is_over.load(Ordering::Relaxed) && sender.send(*number).is_ok())
+                        .count()
+                })
+            })
+            .collect();
+        let raise = Raise(&is_over);
+        for _ in 0..50 {
+            let status = in_child(|| {
+                assert_eq!(sender.send(0).unwrap_err().reason, SendRefusal::Forked);
+                assert_eq!(sender.try_send(0).unwrap_err().reason, SendRefusal::Forked);
+                assert_eq!(sender.send_timeout(0, LONG).unwrap_err().reason, SendRefusal::Forked);
+                assert!(sender.is_closed());
+                drop(sender.clone());
+                token.cancel();
+                assert!(token.is_cancelled() && token.child().is_cancelled());
+                let task = task.lock().unwrap().take().unwrap();
+                task.cancel();
+                task.summary().check_law(0).unwrap();
+                assert!(!task.is_over());
+                drop(task.wait_timeout(LONG).unwrap_err());
+                let results = results.lock().unwrap().take().unwrap();
+                assert!(results.recv().is_none() && results.iter().next().is_none());
+                drop(results);
+                let never = never.lock().unwrap().take().unwrap().capacity(2).map(|_| ()).start();
+                assert!(matches!(never, Err(emit::EmitError::Forked)));
+                // Its own tasks are as good as any.
+                let own = emit::from_iter(0..3).map(|number| *number).gather(Gather::list()).run().unwrap();
+                assert_eq!(own.results, [0, 1, 2]);
+                own.summary.check_law(3).unwrap();
+                let (sender, chain) = emit::channel(1);
+                sender.send(1).unwrap();
+                drop((chain, sender));
+                true
+            });
+            assert_eq!(status, Some(0), "the child hangs or failed");
+        }
+        drop(raise);
+        sent = senders.into_iter().map(|sender| sender.join().unwrap() as u64).sum();
+    });
+    assert!(!token.is_cancelled(), "the parent has nothing of it");
+    drop((sender, results));
+    let end = task.into_inner().unwrap().unwrap().wait();
+    end.summary.check_law(sent).unwrap();
+    assert_eq!(end.results, sent);
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use super::fork::Home;
 use crate::sync::{Arc, Mutex, Ordering, PlainU64, Weak};
 
 /// Cancels tasks, and tells whoever asks that they are cancelled. A clone is the same token.
 ///
 /// It is handed down ([`child`](Self::child)): a token that is cancelled cancels its children, and never its parent. A task has
 /// a child of the token that its chain was given, so that one token may stop many tasks, and each of them may be stopped alone.
+///
+/// In a forked child, a token of the parent is cancelled for whoever asks it there, and reaches no task.
 ///
 /// ```
 /// use forebay::emit::CancelToken;
@@ -33,6 +36,7 @@ struct Inner {
     /// 1 once it is cancelled. Written under the lock of `listeners`, read without: a Release that hands what came before
     /// `cancel` on to whoever reads 1.
     flag: PlainU64,
+    home: Home,
     /// Empty once it is cancelled. Each may be gone already.
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
     /// Kept for as long as this one, so that the word gets here from above it.
@@ -47,7 +51,7 @@ impl CancelToken {
 
     fn below(parent: Option<Arc<Inner>>) -> Self {
         let (flag, listeners) = (PlainU64::new(0), Mutex::new(Vec::new()));
-        Self { inner: Arc::new(Inner { flag, listeners, _parent: parent }) }
+        Self { inner: Arc::new(Inner { flag, home: Home::here(), listeners, _parent: parent }) }
     }
 
     /// A token that is cancelled with this one, or before it.
@@ -71,6 +75,12 @@ impl CancelToken {
 
     /// Has somebody told; at once, if it is cancelled already.
     pub(super) fn tell(&self, listener: &Arc<dyn Listener>) {
+        if self.inner.home.is_left() {
+            if self.is_cancelled() {
+                listener.on_cancel();
+            }
+            return;
+        }
         let mut listeners = self.inner.listeners.lock();
         if self.is_cancelled() {
             drop(listeners);
@@ -84,6 +94,9 @@ impl CancelToken {
 
 impl Listener for Inner {
     fn on_cancel(&self) {
+        if self.home.is_left() {
+            return self.flag.store(1, Ordering::Release);
+        }
         let mut told = Vec::new();
         let mut listeners = self.listeners.lock();
         self.flag.store(1, Ordering::Release);
@@ -95,6 +108,15 @@ impl Listener for Inner {
         drop(listeners);
         // We may hold a task by now that everybody else has let go, and its items with it.
         drop(told);
+    }
+}
+
+impl Drop for CancelToken {
+    fn drop(&mut self) {
+        if self.inner.home.is_left() {
+            // The list may be half-changed: it stays, until this process ends.
+            std::mem::forget(Arc::clone(&self.inner));
+        }
     }
 }
 

@@ -33,6 +33,9 @@ pub enum EmitError {
     /// The system refused a thread.
     #[error("cannot create a thread of the task: {0}")]
     Thread(#[source] io::Error),
+    /// This is a forked child, and the chain was made in its parent.
+    #[error("the chain is the parent's of this forked process")]
+    Forked,
 }
 
 /// The first half of a task: its source and its settings. Made by [`from_iter`](super::from_iter) and the other functions of
@@ -220,6 +223,9 @@ where
         settings.check()?;
         let Settings { capacity, most, strategy, policy, token, report, drop_timeout, clock, .. } = settings;
         let shared = Arc::clone(&inlet.0);
+        if shared.is_left() {
+            return Err(EmitError::Forked);
+        }
         let plan = strategy.plan();
         let workers = plan.threads();
         let report = report.map(|(collector, name)| Report { collector, name });

@@ -9,15 +9,17 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::cancel::Listener;
+use super::fork::Home;
 use super::sender::{SendError, SendRefusal};
 use super::state::{Fate, Phase, Report, State, Stop, Turn, Waiting, bounded};
 use super::summary::Summary;
 use super::worker::THREAD;
-use crate::sync::{self, Condvar, Mutex, MutexGuard, Unparker};
+use crate::sync::{self, Arc, Condvar, Mutex, MutexGuard, Unparker};
 
 /// Shared by senders, workers, the source thread, the task and its token.
 pub(super) struct Shared<T> {
     state: Mutex<State<T>>,
+    home: Home,
     /// Senders that wait for room.
     room: Condvar,
 }
@@ -31,7 +33,12 @@ pub(super) enum Wait {
 
 impl<T> Shared<T> {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::new(State::new()), room: Condvar::new() }
+        Self { state: Mutex::new(State::new()), home: Home::here(), room: Condvar::new() }
+    }
+
+    /// Whether this is a forked child, and nothing of it may be touched.
+    pub(super) fn is_left(&self) -> bool {
+        self.home.is_left()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -44,10 +51,15 @@ impl<T> Shared<T> {
     }
 
     pub(super) fn enter(&self) {
-        self.lock().senders += 1;
+        if !self.is_left() {
+            self.lock().senders += 1;
+        }
     }
 
-    pub(super) fn leave(&self) {
+    pub(super) fn leave(self: &Arc<Self>) {
+        if self.is_left() {
+            return std::mem::forget(Arc::clone(self));
+        }
         let mut state = self.lock();
         state.senders -= 1;
         if state.is_closed() {
@@ -56,7 +68,10 @@ impl<T> Shared<T> {
     }
 
     /// Ends what was never begun.
-    pub(super) fn abandon(&self) {
+    pub(super) fn abandon(self: &Arc<Self>) {
+        if self.is_left() {
+            return std::mem::forget(Arc::clone(self));
+        }
         let mut state = self.lock();
         if state.phase > Phase::Building {
             return;
@@ -72,6 +87,9 @@ impl<T> Shared<T> {
 
     /// Takes an item in, as soon as there is room; gives it back when there is none by the deadline, or it is not wanted.
     pub(super) fn put(&self, item: T, wait: Wait) -> Result<(), SendError<T>> {
+        if self.is_left() {
+            return Err(SendError { item, reason: SendRefusal::Forked });
+        }
         let mut state = self.lock();
         while state.is_wanted() && state.queue.len() >= state.capacity {
             // Who works here would wait for itself.
@@ -103,6 +121,9 @@ impl<T> Shared<T> {
 
     /// Has who waits for room look again: the bounds have changed.
     pub(super) fn change_bounds(&self, change: impl FnOnce(&mut State<T>)) {
+        if self.is_left() {
+            return;
+        }
         let mut state = self.lock();
         change(&mut state);
         // Those that wait go by the clock of the task from now on.
@@ -114,7 +135,7 @@ impl<T> Shared<T> {
 
     /// Whether another item would be taken in, if there were room.
     pub(super) fn is_wanted(&self) -> bool {
-        self.lock().is_wanted()
+        !self.is_left() && self.lock().is_wanted()
     }
 
     /// Begins, with so many workers to be hired.
@@ -227,7 +248,7 @@ pub(super) trait Control: Send + Sync {
 
 impl<T: Send + 'static> Control for Shared<T> {
     fn summary(&self) -> Summary {
-        self.lock().summary()
+        if self.is_left() { State::<T>::new().summary() } else { self.lock().summary() }
     }
 
     fn is_here(&self) -> bool {
@@ -254,7 +275,9 @@ impl<T: Send + 'static> Control for Shared<T> {
 
 impl<T: Send> Listener for Shared<T> {
     fn on_cancel(&self) {
-        self.stop(Stop::Cancelled);
+        if !self.is_left() {
+            self.stop(Stop::Cancelled);
+        }
     }
 }
 

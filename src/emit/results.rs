@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::task::{Poll, Waker};
 
+use super::fork::Home;
 use super::gather::Gathering;
 use super::task::Task;
 use crate::sync::{Arc, Condvar, Mutex};
@@ -33,7 +34,7 @@ pub struct Results<R> {
 }
 
 /// The end at which results are taken.
-struct Reader<R>(Arc<Outlet<R>>);
+struct Reader<R>(Arc<Outlet<R>>, Home);
 
 /// The end at which results are put in.
 struct Writer<R>(Arc<Outlet<R>>);
@@ -60,7 +61,7 @@ pub(super) fn outlet<R: Send + 'static>(
 ) -> (impl Gathering<R, ()> + 'static, impl FnOnce(Task<()>) -> Results<R>) {
     let queue = Queue { results: VecDeque::new(), capacity, is_deaf: false, is_ended: false, waker: None };
     let outlet = Arc::new(Outlet { queue: Mutex::new(queue), changed: Condvar::new() });
-    let reader = Reader(Arc::clone(&outlet));
+    let reader = Reader(Arc::clone(&outlet), Home::here());
     (Writer(outlet), |task| Results { reader, task })
 }
 
@@ -95,6 +96,10 @@ impl<R> Drop for Writer<R> {
 
 impl<R> Drop for Reader<R> {
     fn drop(&mut self) {
+        if self.1.is_left() {
+            // It may be half-changed: it stays, until this process ends.
+            return std::mem::forget(Arc::clone(&self.0));
+        }
         let mut queue = self.0.queue.lock();
         queue.is_deaf = true;
         let (results, waker) = (std::mem::take(&mut queue.results), queue.waker.take());
@@ -107,8 +112,11 @@ impl<R> Drop for Reader<R> {
 
 impl<R> Results<R> {
     /// The next result, as soon as there is one; `None` when no more will come and all were taken. The task is
-    /// over then, or about to be.
+    /// over then, or about to be. None in a forked child.
     pub fn recv(&self) -> Option<R> {
+        if self.task.is_left() {
+            return None;
+        }
         let outlet = &self.reader.0;
         let mut queue = outlet.queue.lock();
         while queue.results.is_empty() && !queue.is_ended {
@@ -140,6 +148,9 @@ impl<R> Results<R> {
     pub(super) fn poll_next_result(&self, waker: &Waker) -> Poll<Option<R>> {
         // Foreign code, and so is the drop of the one before: without the lock.
         let waker = waker.clone();
+        if self.task.is_left() {
+            return Poll::Ready(None);
+        }
         let mut queue = self.reader.0.queue.lock();
         let next = queue.results.pop_front();
         if next.is_some() || queue.is_ended {

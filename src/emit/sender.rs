@@ -39,6 +39,9 @@ pub enum SendRefusal {
     /// Nobody will ever take it: the task is cancelled, has failed, has had as many items as it takes, or was never started.
     #[error("the task takes no more items")]
     Closed,
+    /// This is a forked child; the task is its parent's.
+    #[error("the task is the parent's of this forked process")]
+    Forked,
 }
 
 impl<T> Sender<T> {

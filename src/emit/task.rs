@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::cancel::CancelToken;
 use super::channel::Control;
+use super::fork::Home;
 use super::summary::Summary;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::wake::{deadline_in, wake_quietly};
@@ -26,6 +27,7 @@ pub struct Task<O> {
     control: Arc<dyn Control>,
     token: CancelToken,
     slot: Arc<Slot<O>>,
+    home: Home,
     /// `None` if the drop lets it run on.
     drop_timeout: Option<Duration>,
 }
@@ -105,11 +107,26 @@ impl<O> Task<O> {
         slot: Arc<Slot<O>>,
         drop_timeout: Duration,
     ) -> Self {
-        Self { control, token, slot, drop_timeout: Some(drop_timeout) }
+        let home = Home::here();
+        Self { control, token, slot, home, drop_timeout: Some(drop_timeout) }
+    }
+
+    /// Whether this is a forked child, whose parent has the task.
+    pub(super) fn is_left(&self) -> bool {
+        self.home.is_left()
     }
 
     /// Waits for the end, however long handlers take.
+    ///
+    /// # Panics
+    ///
+    /// In a forked child: the end comes to its parent, and there is nothing that this could return.
+    /// [`wait_timeout`](Self::wait_timeout) gives the task back there.
     pub fn wait(self) -> Final<O> {
+        #[allow(clippy::panic, reason = "the other way out is to wait for ever")]
+        if self.is_left() {
+            panic!("the task is the parent's of this forked process");
+        }
         self.slot.take()
     }
 
@@ -117,8 +134,11 @@ impl<O> Task<O> {
     ///
     /// # Errors
     ///
-    /// It goes on, or its end was polled: the task itself.
+    /// It goes on, or its end was polled, or this is a forked child: the task itself.
     pub fn wait_timeout(self, longest: Duration) -> Result<Final<O>, Self> {
+        if self.is_left() {
+            return Err(self);
+        }
         self.slot.take_by(deadline_in(longest)).ok_or(self)
     }
 
@@ -135,10 +155,10 @@ impl<O> Task<O> {
 
     /// Whether it is over, so that waiting for it takes no time.
     pub fn is_over(&self) -> bool {
-        self.slot.told.lock().is_told
+        !self.is_left() && self.slot.told.lock().is_told
     }
 
-    /// The account at this moment.
+    /// The account at this moment; an empty one in a forked child.
     pub fn summary(&self) -> Summary {
         self.control.summary()
     }
@@ -162,6 +182,9 @@ impl<O> Future for Task<O> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Final<O>> {
         // Foreign code, and so is the drop of the one before: without the lock.
         let waker = cx.waker().clone();
+        if self.is_left() {
+            return Poll::Pending;
+        }
         let mut told = self.slot.told.lock();
         if let Some(ending) = told.ending.take() {
             drop(told);
@@ -176,6 +199,10 @@ impl<O> Future for Task<O> {
 
 impl<O> Drop for Task<O> {
     fn drop(&mut self) {
+        if self.is_left() {
+            // Nothing of it may be touched: it stays, until this process ends.
+            return std::mem::forget((Arc::clone(&self.control), Arc::clone(&self.slot)));
+        }
         let waker = self.slot.told.lock().waker.take();
         drop(waker);
         let Some(longest) = self.drop_timeout.filter(|_| !self.is_over()) else { return };
