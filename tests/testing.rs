@@ -135,3 +135,30 @@ fn a_scripted_sink_does_what_its_script_says() {
     collector.stop().unwrap();
     law(&collector, 11);
 }
+
+#[test]
+fn a_pattern_that_no_name_can_fit_is_an_error_also_where_nothing_is_expected() {
+    hush();
+    let memory = std::panic::AssertUnwindSafe(MemorySink::new());
+    for (pattern, why) in [
+        ("training.{failed", "pattern \"training.{failed\": a { is not closed"),
+        ("training.[ab", "pattern \"training.[ab\": a [ is not closed"),
+    ] {
+        assert_eq!(said(|| assert_emitted!(*memory, pattern, times = 0)), why);
+        assert_eq!(said(|| assert_emitted!(*memory, pattern)), why);
+    }
+    assert_emitted!(*memory, "training.{failed,preempted}", times = 0);
+}
+
+#[test]
+fn what_remembers_may_be_asked_through_a_reference() {
+    fn failed(of: &impl forebay::testing::Emitted) -> usize {
+        of.emitted().iter().filter(|record| record.name() == "training.failed").count()
+    }
+    let bus = Arc::new(MockBus::new().unwrap());
+    bus.emit("training.failed", ()).unwrap();
+    assert_emitted!(bus, "training.failed", times = 1);
+    assert_emitted!(&bus, "training.failed");
+    assert_eq!((failed(&bus), failed(&&*bus)), (1, 1));
+    bus.stop().unwrap().stats.check_law(1).unwrap();
+}
