@@ -83,6 +83,17 @@ fn end<O: std::fmt::Debug>(task: Task<O>) -> Final<O> {
     end
 }
 
+/// What a task gathers into, to learn when nothing of the task is left: whatever it tells was told by then.
+#[derive(Debug, Clone, Default)]
+struct Gone(Arc<()>);
+
+impl Gone {
+    #[track_caller]
+    fn is_behind_all(&self) {
+        until("nothing of it is left", || Arc::strong_count(&self.0) == 1);
+    }
+}
+
 /// A task that tells its end to a collector, and what that got.
 fn observed() -> (Collector, MemorySink) {
     let memory = MemorySink::new();
@@ -284,12 +295,13 @@ const RETRY: Decision = Decision::Retry { after: Duration::ZERO };
 fn a_handler_that_hangs_holds_up_neither_the_drop_nor_the_final_event() {
     for (strategy, workers) in strategies() {
         let (ledger, gate, (collector, memory)) = (Ledger::default(), Gate::closed(), observed());
-        let behind = gate.clone();
+        let (behind, last) = (gate.clone(), Gone::default());
         let task = emit::from_iter(ledger.items(100))
             .strategy(strategy)
             .drop_timeout(Duration::from_millis(1))
             .report_to(&collector, "test.task.finished")
             .map(move |_| behind.pass())
+            .gather(Gather::fold(last.clone(), |_, ()| {}))
             .start()
             .unwrap();
         gate.await_arrivals(workers);
@@ -302,6 +314,7 @@ fn a_handler_that_hangs_holds_up_neither_the_drop_nor_the_final_event() {
         // They end all the same, when they can; nobody tells of it again.
         gate.open();
         ledger.balances();
+        last.is_behind_all();
         collector.stop().unwrap();
         assert_eq!(memory.len(), 1, "{strategy:?}");
     }
@@ -310,13 +323,14 @@ fn a_handler_that_hangs_holds_up_neither_the_drop_nor_the_final_event() {
 #[test]
 fn the_final_event_comes_once_also_from_tasks_that_nobody_waits_for() {
     for (strategy, _) in strategies() {
-        for drop_it in [|task: Task<u64>| task.detach(), |task| drop(task)] {
-            let (ledger, (collector, memory)) = (Ledger::default(), observed());
+        for drop_it in [|task: Task<Gone>| task.detach(), |task| drop(task)] {
+            let (ledger, last, (collector, memory)) = (Ledger::default(), Gone::default(), observed());
             let chain = emit::from_iter(ledger.items(20)).strategy(strategy);
-            drop_it(
-                chain.report_to(&collector, "test.task.finished").map(|item| item.number).start().unwrap(),
-            );
+            let chain = chain.report_to(&collector, "test.task.finished");
+            let gather = Gather::fold(last.clone(), |_, _| {});
+            drop_it(chain.map(|item| item.number).gather(gather).start().unwrap());
             ledger.balances();
+            last.is_behind_all();
             assert!(memory.wait_for(1, LONG), "{strategy:?}");
             collector.stop().unwrap();
             final_event_after_stop(&memory);
@@ -407,7 +421,7 @@ fn what_gathers_may_panic_and_fails_the_item() {
 
 #[test]
 fn a_handler_that_sends_into_its_own_full_channel_is_refused_instead_of_waiting_for_itself() {
-    for (strategy, _) in strategies() {
+    for (strategy, workers) in strategies() {
         let (sender, chain) = emit::channel(1);
         sender.send(0).unwrap();
         let own = Mutex::new(Some(sender));
@@ -421,6 +435,10 @@ fn a_handler_that_sends_into_its_own_full_channel_is_refused_instead_of_waiting_
         // Others may have made room meanwhile; on one thread nobody can.
         assert!(summary.handled + summary.failed >= 2, "{strategy:?}: {summary}");
         assert_eq!(summary.outcome, TaskOutcome::Completed);
+        if workers == 1 {
+            assert_eq!((summary.handled, summary.failed), (1, 1), "{strategy:?}");
+            assert_eq!(summary.first_error.as_deref(), Some("item not sent: the channel is full"));
+        }
     }
 }
 
@@ -545,13 +563,55 @@ fn parallel_handlers_run_side_by_side_on_threads_of_their_name() {
     assert_eq!(end.results.keys().collect::<Vec<_>>(), [&Some("forebay-emit".to_owned())]);
 }
 
+/// Lets handlers through, so many at a time.
+#[derive(Default)]
+struct Turnstile {
+    /// Those that have come, and those that may go.
+    counts: Mutex<[u64; 2]>,
+    changed: std::sync::Condvar,
+}
+
+impl Turnstile {
+    fn pass(&self) {
+        let mut counts = self.counts.lock().unwrap();
+        counts[0] += 1;
+        let number = counts[0];
+        drop(self.changed.wait_while(counts, |counts| counts[1] < number).unwrap());
+    }
+
+    fn have_come(&self) -> u64 {
+        self.counts.lock().unwrap()[0]
+    }
+
+    fn admit(&self, all: u64) {
+        self.counts.lock().unwrap()[1] = all;
+        self.changed.notify_all();
+    }
+}
+
 #[test]
 fn an_adaptive_task_hires_workers_while_that_pays() {
-    let window = Duration::from_millis(5);
-    let stage = emit::from_fn(|| Some(())).strategy(Strategy::Adaptive { min: 1, max: 16, window });
-    // They wait: sixteen do sixteen times as much.
-    let task = stage.map(|()| std::thread::sleep(Duration::from_millis(1))).start().unwrap();
-    until("it has hired", || task.summary().workers >= 4);
+    let (clock, turnstile) = (ManualClock::new(), Arc::new(Turnstile::default()));
+    let strategy = Strategy::Adaptive { min: 1, max: 8, window: Duration::from_secs(1) };
+    let (behind, chain) = (turnstile.clone(), emit::from_fn(|| Some(())).manual_clock(&clock));
+    let task = chain.strategy(strategy).map(move |()| behind.pass()).start().unwrap();
+    // Every handler takes a tenth of a second, however many there are.
+    let mut all = 0;
+    let mut numbers = vec![1];
+    for _ in 0..200 {
+        let workers = task.summary().workers as u64;
+        numbers.extend((numbers.last() != Some(&workers)).then_some(workers));
+        all += workers;
+        until("all are at it, and others wait", || {
+            turnstile.have_come() == all && task.summary().left == 64 + workers
+        });
+        clock.advance(Duration::from_millis(100));
+        turnstile.admit(all);
+        until("they are done", || task.summary().handled == all);
+    }
+    assert_eq!(numbers[..4], [1, 2, 4, 8], "{numbers:?}");
+    assert!(numbers[4..].iter().all(|workers| *workers >= 6), "{numbers:?}");
+    turnstile.admit(u64::MAX);
     task.cancel();
     over(task);
 }
@@ -575,16 +635,22 @@ fn an_adaptive_task_leaves_a_stall_of_handlers_that_wait_for_later_items() {
 fn a_rate_limit_lets_a_second_s_worth_through_and_then_goes_by_the_clock() {
     let clock = ManualClock::new();
     let strategy = Strategy::Parallel { workers: 2, rate_limit: Some(10) };
-    let task = emit::from_iter(0..15).strategy(strategy).manual_clock(&clock).map(|_| ()).start().unwrap();
+    let (inside, taken) = (clock.clone(), Arc::new(Mutex::new(Vec::new())));
+    let times = taken.clone();
+    let chain = emit::from_iter(0..15).strategy(strategy).manual_clock(&clock);
+    let task = chain.map(move |_| times.lock().unwrap().push(inside.elapsed())).start().unwrap();
     until("the first second's worth is handled", || task.summary().handled == 10);
     for handled in 11..=15 {
+        // Whoever looks before a tenth of a second is over may not take it.
         clock.advance(Duration::from_millis(99));
-        // A tenth of a second is not over: whoever looks now may not take it.
         assert_eq!(task.summary().handled, handled - 1);
         clock.advance(Duration::from_millis(1));
         until("one more is handled", || task.summary().handled == handled);
     }
     over(task);
+    let taken = taken.lock().unwrap();
+    let slots = (1..=5).map(|slot| Duration::from_millis(100) * slot);
+    assert!(taken[10..].iter().copied().eq(slots), "{taken:?}");
 }
 
 #[test]
@@ -797,6 +863,8 @@ mod with_futures {
             let behind = gate.clone();
             let stage = emit::from_iter(0..5).strategy(strategy).map(move |_| behind.pass());
             let mut task = pin!(stage.start().unwrap());
+            let left = Arc::new(Bell(AtomicUsize::new(0)));
+            assert!(task.as_mut().poll(&mut Context::from_waker(&left.clone().into())).is_pending());
             let waker = bell.clone().into();
             let mut cx = Context::from_waker(&waker);
             assert!(task.as_mut().poll(&mut cx).is_pending() && task.as_mut().poll(&mut cx).is_pending());
@@ -807,6 +875,7 @@ mod with_futures {
             let Poll::Ready(end) = task.as_mut().poll(&mut cx) else { panic!("it was woken too early") };
             assert_eq!(end.results, 5);
             assert!(task.as_mut().poll(&mut cx).is_pending(), "polled again after its end");
+            assert_eq!(left.0.load(Ordering::SeqCst), 0, "whoever polled last is woken");
         }
     }
 

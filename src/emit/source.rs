@@ -70,3 +70,31 @@ pub(super) fn of_interval(every: Duration) -> Source<u64> {
         Some(number)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn an_interval_waits_for_its_time() {
+        let (clock, hour) = (ManualClock::new(), Duration::from_secs(3600));
+        let (parker, bell) = Parker::new();
+        let by = Clock::Manual(clock.clone());
+        by.tell(&bell);
+        // Time passes whenever somebody asks whether to go on.
+        let is_wanted = || {
+            clock.advance(hour / 7);
+            true
+        };
+        let seat = Seat { clock: &by, parker: &parker, bell: &bell, is_wanted: &is_wanted };
+        let mut source = of_interval(hour);
+        assert_eq!(source(&seat), Some(0));
+        let begun = clock.elapsed();
+        for number in 1..5 {
+            assert_eq!(source(&seat), Some(number));
+            assert!(clock.elapsed() >= hour * number as u32, "{number} came at {:?}", clock.elapsed());
+            assert!(clock.elapsed() < begun + hour * (number as u32 + 1));
+        }
+    }
+}
