@@ -96,6 +96,9 @@ pub use cancel::CancelToken;
 mod gather;
 pub use gather::Gather;
 
+mod item;
+pub use item::{Item, ItemKind, TaskId};
+
 mod task;
 pub use task::{Final, Task};
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
 use forebay::emit::{
-    self, CancelToken, Chain, Decision, EmitError, ErrorPolicy, Failure, Final, Gather, SendRefusal,
-    Strategy, Summary, Task, TaskOutcome,
+    self, CancelToken, Chain, Decision, EmitError, ErrorPolicy, Failure, Final, Gather, ItemKind,
+    SendRefusal, Strategy, Summary, Task, TaskOutcome,
 };
 use forebay::sink::MemorySink;
 use forebay::{Collector, ConfigError, ManualClock, Record};
@@ -765,6 +765,93 @@ fn results_are_gathered_in_every_way() {
         *number
     });
     assert_eq!(end(stage.gather(Gather::ordered()).start().unwrap()).results, [0, 1]);
+}
+
+#[test]
+fn every_item_is_told_with_its_place_times_and_fate_and_then_the_end() {
+    hush();
+    let mut ids = Vec::new();
+    for (strategy, _) in strategies() {
+        let work = |number: &u64| match number % 5 {
+            3 => Err("three"),
+            4 => panic!("on purpose"),
+            _ => Ok(number * 2),
+        };
+        let stage = emit::from_iter(0..50).strategy(strategy).capacity(3).try_map(work);
+        let told = stage.items().unwrap();
+        let mut items: Vec<_> = told.iter().collect();
+        let task = told.into_task();
+        ids.push(task.id());
+        assert!(items.iter().all(|item| item.task == task.id()), "{strategy:?}");
+        let end = items.pop().unwrap();
+        let summary = over(task);
+        assert_eq!((end.id, end.items, &end.kind), (50, 0, &ItemKind::Final(summary)), "{strategy:?}");
+        items.sort_by_key(|item| item.id);
+        assert!(items.iter().map(|item| item.id).eq(0..50), "{strategy:?}: each once");
+        for item in items {
+            let expected = match item.id % 5 {
+                3 => ItemKind::Continue("three".to_owned()),
+                4 => ItemKind::Continue("the handler panicked: on purpose".to_owned()),
+                _ => ItemKind::Data(item.id * 2),
+            };
+            assert_eq!((item.items, item.kind), (1, expected));
+            let started = item.started.unwrap();
+            assert!(item.created <= started && started <= item.completed && item.completed <= end.completed);
+        }
+    }
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
+}
+
+#[test]
+fn items_that_stop_a_task_or_are_stopped_by_it_are_told_as_such() {
+    for (strategy, workers) in strategies() {
+        let ledger = Ledger::default();
+        let (sender, chain) = emit::channel(9);
+        (0..9).for_each(|number| sender.send(ledger.item(number)).unwrap());
+        let work = |item: &Item| if item.number < 1 { Err("none") } else { Ok(item.number) };
+        let chain = chain.strategy(strategy).on_error(ErrorPolicy::StopOnFirst);
+        let gather = Gather::by_key(|item: &emit::Item<u64>| item.kind.as_str());
+        let end = end(chain.try_map(work).gather_items(gather).start().unwrap());
+        let count = |kind| end.results.get(kind).map_or(0, Vec::len) as u64;
+        let Summary { handled, failed, cancelled, .. } = end.summary;
+        assert_eq!((count("data"), count("error"), count("cancelled")), (handled, failed, cancelled));
+        assert_eq!((failed, count("final"), count("continue")), (1, 1, 0), "{strategy:?}");
+        assert!(cancelled >= 1 || workers > 1, "{strategy:?}");
+        let all = end.results.into_values().flatten();
+        let mut ids: Vec<_> = all.filter(|item| item.items == 1).map(|item| item.id).collect();
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq(0..9), "{strategy:?}");
+        assert_eq!(ledger.counts(), (9, 9));
+    }
+}
+
+#[test]
+fn items_have_their_times_from_the_clock_of_the_task() {
+    let (clock, gate) = (ManualClock::new(), Gate::closed());
+    let (sender, chain) = emit::channel(4);
+    let strategy = Strategy::Batched { size: 2, max_delay: HOUR };
+    let behind = gate.clone();
+    let work = move |items: &[u64]| {
+        behind.pass();
+        Ok::<_, EmitError>(items.iter().sum::<u64>())
+    };
+    let stage = chain.strategy(strategy).manual_clock(&clock).map_batch(work);
+    let task = stage.gather_items(Gather::list()).start().unwrap();
+    clock.advance(HOUR);
+    sender.send(1).unwrap();
+    clock.advance(HOUR / 2);
+    sender.send(2).unwrap();
+    gate.await_arrivals(1);
+    clock.advance(HOUR * 2);
+    gate.open();
+    drop(sender);
+    let items = end(task).results;
+    let (batch, last) = (&items[0], &items[1]);
+    let since = |time: std::time::SystemTime| time.duration_since(last.created).unwrap();
+    assert_eq!((batch.id, batch.items, &batch.kind), (0, 2, &ItemKind::Data(3)));
+    let times = [batch.created, batch.started.unwrap(), batch.completed].map(since);
+    assert_eq!(times, [HOUR, HOUR * 3 / 2, HOUR * 7 / 2]);
+    assert_eq!(since(last.completed), HOUR * 7 / 2);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::cancel::CancelToken;
 use super::channel::{Control, Shared};
 use super::gather::Gather;
+use super::item::{Item, Keep, Observer, TaskId};
 use super::policy::ErrorPolicy;
 use super::results::{Results, outlet};
 use super::sender::Sender;
@@ -56,7 +57,7 @@ pub struct Chain<T> {
 pub struct Stage<T, R, O = u64> {
     chain: Chain<T>,
     work: Work<T, R>,
-    gather: Gather<R, O>,
+    keep: Keep<R, O>,
 }
 
 struct Settings {
@@ -187,7 +188,7 @@ impl<T: Send + 'static> Chain<T> {
     }
 
     fn stage<R: Send + 'static>(self, work: Work<T, R>) -> Stage<T, R> {
-        Stage { chain: self, work, gather: Gather::count() }
+        Stage { chain: self, work, keep: Keep::Results(Gather::count()) }
     }
 }
 
@@ -210,7 +211,27 @@ where
 {
     /// What becomes of the results. Defaults to [`Gather::count`].
     pub fn gather<P: Send + 'static>(self, gather: Gather<R, P>) -> Stage<T, R, P> {
-        Stage { chain: self.chain, work: self.work, gather }
+        Stage { chain: self.chain, work: self.work, keep: Keep::Results(gather) }
+    }
+
+    /// The same, of items and not of results: one [`Item`] for every item, with its times and what became of it, and one for the end. An
+    /// item costs three looks at the clock and its record; who does not ask for them pays nothing.
+    ///
+    /// ```
+    /// use forebay::emit::{self, Gather, ItemKind};
+    ///
+    /// # fn main() -> Result<(), forebay::emit::EmitError> {
+    /// let lines = emit::from_iter(["4", "eight"]).try_map(|line| line.parse::<u32>());
+    /// let items = lines.gather_items(Gather::list()).run()?.results;
+    /// assert_eq!((items[0].id, &items[0].kind), (0, &ItemKind::Data(4)));
+    /// assert_eq!(items[1].kind, ItemKind::Continue("invalid digit found in string".to_owned()));
+    /// assert!(matches!(&items[2].kind, ItemKind::Final(summary) if summary.failed == 1));
+    /// assert!(items[0].created <= items[0].completed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn gather_items<P: Send + 'static>(self, gather: Gather<Item<R>, P>) -> Stage<T, R, P> {
+        Stage { chain: self.chain, work: self.work, keep: Keep::Items(gather) }
     }
 
     /// Starts the task on threads of its own.
@@ -219,7 +240,7 @@ where
     ///
     /// A setting is outside of what is allowed; the system refused a thread.
     pub fn start(self) -> Result<Task<O>, EmitError> {
-        let Stage { chain: Chain { inlet, source, settings }, work, gather } = self;
+        let Stage { chain: Chain { inlet, source, settings }, work, keep } = self;
         settings.check()?;
         let Settings { capacity, most, strategy, policy, token, report, drop_timeout, clock, .. } = settings;
         let shared = Arc::clone(&inlet.0);
@@ -232,12 +253,15 @@ where
         shared.change_bounds(|state| {
             (state.capacity, state.most, state.plan, state.clock) = (capacity, most, plan, clock.clone());
             state.report = report;
+            state.is_observed = matches!(keep, Keep::Items(_));
         });
         let slot = Arc::new(Slot::new());
-        let gather = Mutex::new(Some(gather));
+        let id = TaskId::next();
+        let observer = matches!(keep, Keep::Items(_)).then(|| Observer::new(id, &clock));
+        let keep = Mutex::new(Some(keep));
         let (own, told) = (token.clone(), Arc::clone(&slot));
         let tools = Mutex::new(Some(Arc::new(Tools { work, policy })));
-        let job = Job { shared: Arc::clone(&shared), tools, gather, slot: told, clock, _token: own };
+        let job = Job { shared: Arc::clone(&shared), tools, keep, observer, slot: told, clock, _token: own };
         // One that is cancelled already asks its source for nothing.
         token.tell(&(Arc::clone(&shared) as _));
         // Before any worker looks, or one that finds no sender would leave.
@@ -245,7 +269,7 @@ where
         feeding.map_err(EmitError::Thread)?;
         shared.begin(workers);
         let control: Arc<dyn Control> = shared;
-        let task = Task::new(control, token, slot, drop_timeout);
+        let task = Task::new(id, control, token, slot, drop_timeout);
         let job = Arc::new(job);
         if let Err((missing, error)) = job.hire(workers) {
             task.disown();
@@ -272,6 +296,17 @@ where
     pub fn results(self) -> Result<Results<R>, EmitError> {
         let (writer, into_results) = outlet(self.chain.settings.capacity);
         self.gather(Gather::from_steps(writer)).start().map(into_results)
+    }
+
+    /// Starts the task, to take its items as they are done with: one [`Item`] for every item, whatever became of it, then one for the
+    /// end. See [`gather_items`](Self::gather_items).
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub fn items(self) -> Result<Results<Item<R>>, EmitError> {
+        let (writer, into_results) = outlet(self.chain.settings.capacity);
+        self.gather_items(Gather::from_steps(writer)).start().map(into_results)
     }
 }
 

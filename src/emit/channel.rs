@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::cancel::Listener;
 use super::fork::Home;
 use super::sender::{SendError, SendRefusal};
-use super::state::{Fate, Phase, Report, State, Stop, Turn, Waiting, bounded};
+use super::state::{Fate, Phase, Report, State, Stop, Taken, Turn, Waiting, bounded};
 use super::summary::Summary;
 use super::worker::THREAD;
 use crate::sync::{self, Arc, Condvar, Mutex, MutexGuard, Unparker};
@@ -154,9 +154,9 @@ impl<T> Shared<T> {
         state.bells.len() - 1
     }
 
-    /// What the worker does next; its items go into `items`, which is empty.
-    pub(super) fn turn(&self, worker: usize, items: &mut Vec<T>) -> Turn {
-        let turn = self.lock().turn(worker, items);
+    /// What the worker does next; its items go into `taken`, which is empty.
+    pub(super) fn turn(&self, worker: usize, taken: &mut Taken<T>) -> Turn {
+        let turn = self.lock().turn(worker, taken);
         if let Turn::Work(_) = turn {
             self.room.notify_all();
         }
@@ -208,6 +208,11 @@ impl<T> Shared<T> {
         }
         state.cancelled += state.queue.len() as u64;
         std::mem::take(&mut state.queue)
+    }
+
+    /// How many items were sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.lock().sent
     }
 
     /// So many workers leave. Whether nobody is left.

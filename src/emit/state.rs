@@ -40,6 +40,8 @@ pub(super) enum Phase {
 pub(super) struct State<T> {
     pub(super) queue: VecDeque<Waiting<T>>,
     pub(super) capacity: usize,
+    /// Whether it matters when items were sent.
+    pub(super) is_observed: bool,
     /// How many items are taken in at most.
     pub(super) most: u64,
     pub(super) senders: usize,
@@ -131,6 +133,12 @@ enum Look {
     Leave,
 }
 
+/// The items of a worker, and where items are told, when they were sent.
+pub(super) struct Taken<T> {
+    pub(super) items: Vec<T>,
+    pub(super) created: Vec<Instant>,
+}
+
 /// What a worker gets: items that follow each other.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -147,6 +155,7 @@ impl<T> State<T> {
         Self {
             queue: VecDeque::new(),
             capacity: 64,
+            is_observed: false,
             most: u64::MAX,
             senders: 0,
             phase: Phase::Building,
@@ -279,8 +288,8 @@ impl<T> State<T> {
         Look::Take(waiting.min(self.plan.size))
     }
 
-    /// What the worker does next; its items go into `items`, which is empty.
-    pub(super) fn turn(&mut self, worker: usize, items: &mut Vec<T>) -> Turn {
+    /// What the worker does next; its items go into `taken`, which is empty.
+    pub(super) fn turn(&mut self, worker: usize, taken: &mut Taken<T>) -> Turn {
         // Who was woken by time still stands there.
         self.idle.retain(|idle| *idle != worker);
         self.keeper = self.keeper.filter(|keeper| *keeper != worker);
@@ -295,7 +304,10 @@ impl<T> State<T> {
             }
             Look::Take(count) => {
                 let first = self.sent - self.queue.len() as u64;
-                items.extend(self.queue.drain(..count).map(|waiting| waiting.item));
+                if self.is_observed {
+                    taken.created.extend(self.queue.iter().take(count).map(|waiting| waiting.since));
+                }
+                taken.items.extend(self.queue.drain(..count).map(|waiting| waiting.item));
                 self.in_flight += count as u64;
                 match self.queue.is_empty() {
                     true if self.is_closed() => self.ring_all(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::cancel::CancelToken;
 use super::channel::Control;
 use super::fork::Home;
+use super::item::TaskId;
 use super::summary::Summary;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::wake::{deadline_in, wake_quietly};
@@ -24,6 +25,7 @@ use crate::wake::{deadline_in, wake_quietly};
 /// [`detach`](Self::detach) lets it run on instead.
 #[must_use = "a task that is dropped is cancelled"]
 pub struct Task<O> {
+    id: TaskId,
     control: Arc<dyn Control>,
     token: CancelToken,
     slot: Arc<Slot<O>>,
@@ -102,13 +104,19 @@ impl<O> Slot<O> {
 
 impl<O> Task<O> {
     pub(super) fn new(
+        id: TaskId,
         control: Arc<dyn Control>,
         token: CancelToken,
         slot: Arc<Slot<O>>,
         drop_timeout: Duration,
     ) -> Self {
         let home = Home::here();
-        Self { control, token, slot, home, drop_timeout: Some(drop_timeout) }
+        Self { id, control, token, slot, home, drop_timeout: Some(drop_timeout) }
+    }
+
+    /// Which task of this process.
+    pub fn id(&self) -> TaskId {
+        self.id
     }
 
     /// Whether this is a forked child, whose parent has the task.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::cancel::CancelToken;
 use super::channel::{Shared, drop_each, drop_quietly};
-use super::gather::Gather;
+use super::item::{ItemKind, Keep, Observer, Origin};
 use super::policy::{Decision, ErrorPolicy, Failure};
 use super::sender::Sender;
 use super::source::{Seat, Source};
-use super::state::{Fate, Stop, Turn, bounded};
+use super::state::{Fate, Stop, Taken, Turn, bounded};
 use super::task::{Final, Slot};
 use crate::clock::Clock;
 use crate::sync::{self, Arc, Mutex, Parker, WorkerMark, guarded};
@@ -24,7 +24,9 @@ pub(super) struct Job<T, R, O> {
     /// Every worker has a handle of them, and lets it go before it leaves; this one is taken by the last.
     pub(super) tools: Mutex<Option<Arc<Tools<T, R>>>>,
     /// Taken by the last worker.
-    pub(super) gather: Mutex<Option<Gather<R, O>>>,
+    pub(super) keep: Mutex<Option<Keep<R, O>>>,
+    /// Where items are told.
+    pub(super) observer: Option<Observer>,
     pub(super) slot: Arc<Slot<O>>,
     pub(super) clock: Clock,
     /// It hears of a cancellation for as long as somebody works, whoever else has let it go.
@@ -68,12 +70,13 @@ where
         let mark = WorkerMark::set(self.shared.address());
         let (parker, bell) = Parker::new();
         let number = self.shared.hang_up(&bell);
-        let (tools, mut items) = (self.tools.lock().clone(), Vec::new());
+        let (tools, mut taken) =
+            (self.tools.lock().clone(), Taken { items: Vec::new(), created: Vec::new() });
         // All foreign code is guarded by itself; this is for a bug of ours, so that the task has an end.
         let _ = guarded(|| {
             while let Some(tools) = &tools {
-                match self.shared.turn(number, &mut items) {
-                    Turn::Work(first) => self.handle(tools, first, &mut items, &parker),
+                match self.shared.turn(number, &mut taken) {
+                    Turn::Work(first) => self.handle(tools, first, &mut taken, &parker),
                     Turn::Hire(workers) => self.hire_more(workers),
                     Turn::Sleep(until) => self.clock.park(&parker, until),
                     Turn::Leave => break,
@@ -86,15 +89,21 @@ where
     }
 
     /// Handles what a worker has taken, and drops it.
-    fn handle(self: &Arc<Self>, tools: &Tools<T, R>, first: u64, items: &mut Vec<T>, parker: &Parker) {
-        let policy = &tools.policy;
+    fn handle(self: &Arc<Self>, tools: &Tools<T, R>, first: u64, taken: &mut Taken<T>, parker: &Parker) {
+        let (policy, created) = (&tools.policy, std::mem::take(&mut taken.created));
+        let origin = |place: usize, items| {
+            let created = created.get(place).copied();
+            Origin { number: first + place as u64, items, created, started: None }
+        };
         match &tools.work {
             Work::Item(handler) => {
-                for (number, item) in (first..).zip(items.drain(..)) {
+                for (place, item) in taken.items.drain(..).enumerate() {
+                    let origin = origin(place, 1);
                     // The first was begun when it was taken.
-                    let fate = if number == first || self.shared.goes_on() {
-                        self.attempt(policy, number, parker, || handler(&item))
+                    let fate = if place == 0 || self.shared.goes_on() {
+                        self.attempt(policy, origin, parker, || handler(&item))
                     } else {
+                        self.tell(origin, || ItemKind::Cancelled);
                         Fate::Cancelled
                     };
                     drop_quietly(item);
@@ -102,9 +111,9 @@ where
                 }
             }
             Work::Batch(handler) => {
-                let fate = self.attempt(policy, first, parker, || handler(items));
-                let count = items.len() as u64;
-                drop_each(items.drain(..));
+                let count = taken.items.len() as u64;
+                let fate = self.attempt(policy, origin(0, count), parker, || handler(&taken.items));
+                drop_each(taken.items.drain(..));
                 self.settle(fate, count);
             }
         }
@@ -125,14 +134,15 @@ where
     fn attempt(
         &self,
         policy: &ErrorPolicy,
-        number: u64,
+        mut origin: Origin,
         parker: &Parker,
         mut work: impl FnMut() -> Result<R, BoxedError>,
     ) -> Fate {
+        origin.started = self.observer.as_ref().map(Observer::now);
         let mut retries = 0;
         loop {
             let failure = match guarded(&mut work) {
-                Ok(Ok(result)) => match self.gather(number, result) {
+                Ok(Ok(result)) => match self.gather(origin, result) {
                     Ok(()) => return Fate::Handled,
                     Err(panic) => Failure::Gather(panic),
                 },
@@ -150,9 +160,12 @@ where
             }
             let text = guarded(|| bounded(&failure));
             drop_quietly(failure);
-            self.shared.note_error(
-                text.unwrap_or_else(|panic| bounded(&format_args!("an error that panics: {panic}"))),
-            );
+            let text = text.unwrap_or_else(|panic| bounded(&format_args!("an error that panics: {panic}")));
+            self.tell(origin, || match decision {
+                Decision::Stop => ItemKind::Error(text.clone()),
+                _ => ItemKind::Continue(text.clone()),
+            });
+            self.shared.note_error(text);
             if decision == Decision::Stop {
                 self.shared.stop(Stop::Failed);
             }
@@ -161,13 +174,25 @@ where
     }
 
     /// Hands a result over; the error is the text of a panic.
-    fn gather(&self, number: u64, result: R) -> Result<(), String> {
-        let mut gather = self.gather.lock();
-        guarded(|| {
-            if let Some(gather) = &mut *gather {
-                gather.add(number, result);
+    fn gather(&self, origin: Origin, result: R) -> Result<(), String> {
+        let mut keep = self.keep.lock();
+        guarded(|| match (&mut *keep, &self.observer) {
+            (Some(Keep::Results(gather)), _) => gather.add(origin.number, result),
+            (Some(Keep::Items(gather)), Some(observer)) => {
+                gather.add(origin.number, observer.item(origin, ItemKind::Data(result)));
             }
+            _ => {}
         })
+    }
+
+    /// Hands over what became of an item that has no result, where items are told. Who gathers them may panic: it is let go.
+    fn tell(&self, origin: Origin, kind: impl FnOnce() -> ItemKind<R>) {
+        let Some(observer) = &self.observer else { return };
+        let mut keep = self.keep.lock();
+        if let Some(Keep::Items(gather)) = &mut *keep {
+            let item = observer.item(origin, kind());
+            let _ = guarded(|| gather.add(origin.number, item));
+        }
     }
 
     /// Waits before another attempt; whether there should be one.
@@ -182,15 +207,28 @@ where
         false
     }
 
+    /// Drops what waits in a task that was stopped.
+    fn cancel_rest(&self) {
+        let rest = self.shared.clear();
+        let first = self.shared.sent() - rest.len() as u64;
+        for (number, waiting) in (first..).zip(rest) {
+            let created = Some(waiting.since);
+            self.tell(Origin { number, items: 1, created, started: None }, || ItemKind::Cancelled);
+            drop_quietly(waiting);
+        }
+    }
+
     /// So many workers leave, the last of whom tells the end.
     pub(super) fn depart(&self, workers: usize) {
         if !self.shared.dismiss(workers) {
             return;
         }
-        drop_each(self.shared.clear());
-        let gather = self.gather.lock().take();
-        let results = gather.and_then(|gather| guarded(|| gather.finish()).ok());
+        self.cancel_rest();
         let summary = self.shared.end();
+        let end = Origin { number: summary.sent, items: 0, created: None, started: None };
+        self.tell(end, || ItemKind::Final(summary.clone()));
+        let keep = self.keep.lock().take();
+        let results = keep.and_then(|keep| guarded(|| keep.finish()).ok());
         // The others have let go of theirs: with this go handler and policy, and what they captured.
         let tools = self.tools.lock().take();
         drop_quietly(tools);

@@ -26,7 +26,7 @@ impl State<u64> {
     }
 
     fn look_as(&mut self, worker: usize) -> Turn {
-        self.turn(worker, &mut Vec::new())
+        self.turn(worker, &mut Taken { items: Vec::new(), created: Vec::new() })
     }
 
     fn done(&mut self) {
@@ -57,12 +57,15 @@ fn one_worker_alone_waits_for_the_next_slot_of_a_rate() {
     // What is sent meanwhile wakes nobody: it would have to wait for the same.
     state.send();
     assert_eq!(state.asleep(), [0, 1, 2]);
-    clock.advance(Duration::from_millis(100));
+    clock.advance(Duration::from_millis(99));
+    assert_eq!(state.look_as(0), Turn::Sleep(Some(next)), "not yet");
+    clock.advance(Duration::from_millis(1));
     assert_eq!(state.look_as(0), Turn::Work(10));
     // The next slot is another's, while this one handles its item; he is rung.
-    assert_eq!(state.asleep(), [1]);
-    assert_eq!(state.look_as(2), Turn::Sleep(Some(next + Duration::from_millis(100))));
-    assert_eq!(state.look_as(1), Turn::Sleep(None));
+    let rung = if state.asleep() == [1] { 2 } else { 1 };
+    assert_eq!(state.asleep(), [3 - rung]);
+    assert_eq!(state.look_as(rung), Turn::Sleep(Some(next + Duration::from_millis(100))));
+    assert_eq!(state.look_as(3 - rung), Turn::Sleep(None));
     state.done();
     assert_eq!(state.look_as(0), Turn::Sleep(None));
     // Whoever is there, when it is time, may take it.
@@ -97,4 +100,29 @@ fn one_worker_watches_that_something_is_completed_where_others_wait() {
     state.settle(Fate::Handled, 1);
     state.settle(Fate::Handled, 1);
     assert_eq!(state.summary().check_law(3), Ok(()));
+}
+
+#[test]
+fn a_batch_is_taken_when_it_is_full_late_or_the_last_and_no_sooner() {
+    let clock = ManualClock::new();
+    let (hour, moment) = (Duration::from_secs(3600), Duration::from_nanos(1));
+    let mut state = running(Strategy::Batched { size: 3, max_delay: hour }, 1, &clock);
+    let due = state.clock.now() + hour;
+    state.send();
+    clock.advance(hour - moment);
+    state.send();
+    assert_eq!(state.look_as(0), Turn::Sleep(Some(due)), "the oldest counts");
+    clock.advance(moment);
+    let mut taken = Taken { items: Vec::new(), created: Vec::new() };
+    assert_eq!((state.turn(0, &mut taken), &taken.items[..]), (Turn::Work(0), &[0, 1][..]));
+    state.settle(Fate::Handled, 2);
+    (0..4).for_each(|_| state.send());
+    taken.items.clear();
+    assert_eq!((state.turn(0, &mut taken), &taken.items[..]), (Turn::Work(2), &[2, 3, 4][..]));
+    state.settle(Fate::Failed, 3);
+    assert_eq!(state.look_as(0), Turn::Sleep(Some(due + hour)));
+    state.senders = 0;
+    assert_eq!(state.look_as(0), Turn::Work(5));
+    state.settle(Fate::Handled, 1);
+    assert_eq!((state.look_as(0), state.summary().check_law(6)), (Turn::Leave, Ok(())));
 }
