@@ -26,7 +26,7 @@
 //!
 //! # What holds for all strategies
 //!
-//! * The law: `sent = handled + failed + cancelled + left`, at every moment ([`Summary::check_law`]). Every item is dropped
+//! * The law: `sent = handled + failed + cancelled + superseded + left`, at every moment ([`Summary::check_law`]). Every item is dropped
 //!   exactly once, behind the last call of its handler, before the end of the task is told; what handler and policy captured,
 //!   too.
 //! * The channel is bounded. Who sends into a full one waits, and so does the source.

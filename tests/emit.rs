@@ -497,6 +497,11 @@ fn settings_that_make_no_sense_are_errors_that_name_them() {
             "emit.strategy.window is 0ns, allowed is more than zero",
         ),
         (emit::interval(Duration::ZERO), "emit.interval is 0ns, allowed is more than zero"),
+        (chain().debounce(Duration::ZERO), "emit.debounce is 0ns, allowed is more than zero"),
+        (
+            chain().debounce(window).strategy(Strategy::Batched { size: 2, max_delay: window }),
+            "emit.debounce is 1s, allowed is none with Strategy::Batched",
+        ),
     ];
     let names =
         ["", "task", "Task.finished", "task..finished", ".task", "task.", "task finished.x", "täsk.x"];
@@ -629,6 +634,48 @@ fn an_adaptive_task_leaves_a_stall_of_handlers_that_wait_for_later_items() {
         task.summary().handled == 5
     });
     assert_eq!(over(task).workers, 8);
+}
+
+#[test]
+fn a_debounced_item_is_handled_when_no_other_has_come_for_so_long() {
+    for (strategy, _) in strategies() {
+        if let Strategy::Batched { .. } = strategy {
+            continue;
+        }
+        let (ledger, clock, (collector, memory)) = (Ledger::default(), ManualClock::new(), observed());
+        let (sender, chain) = emit::channel(2);
+        // Before it is said, and before the start.
+        (0..2).for_each(|number| sender.send(ledger.item(number)).unwrap());
+        let chain = chain.debounce(HOUR).strategy(strategy).manual_clock(&clock);
+        let inside = clock.clone();
+        let stage = chain.report_to(&collector, "test.task.finished");
+        let results = stage.map(move |item| (item.number, inside.elapsed())).results().unwrap();
+        // Nobody waits for room.
+        (2..9).for_each(|number| sender.try_send(ledger.item(number)).unwrap());
+        assert_eq!(results.task().summary().superseded, 8);
+        clock.advance(HOUR / 2);
+        sender.send(ledger.item(9)).unwrap();
+        clock.advance(HOUR - Duration::from_nanos(1));
+        assert_eq!((results.task().summary().handled, results.task().summary().left), (0, 1));
+        clock.advance(Duration::from_nanos(1));
+        assert_eq!(results.recv(), Some((9, HOUR * 3 / 2)), "{strategy:?}");
+        // The last at the end, at once.
+        sender.send(ledger.item(10)).unwrap();
+        sender.send(ledger.item(11)).unwrap();
+        drop(sender);
+        assert_eq!(results.recv(), Some((11, HOUR * 3 / 2)));
+        assert_eq!(results.recv(), None);
+        let summary = over(results.into_task());
+        assert_eq!((summary.sent, summary.handled, summary.superseded), (12, 2, 10), "{strategy:?}");
+        assert_eq!(
+            summary.to_string(),
+            "completed: 12 sent = 2 handled + 0 failed + 0 cancelled + 0 left + 10 superseded"
+        );
+        assert_eq!(ledger.counts(), (12, 12));
+        let _ = collector.flush().unwrap();
+        let told = memory.events();
+        assert_eq!(told[0].value().as_fields().unwrap().get("superseded").unwrap().as_i64(), Some(10));
+    }
 }
 
 #[test]

@@ -70,6 +70,7 @@ struct Settings {
     drop_timeout: Duration,
     clock: Clock,
     interval: Option<Duration>,
+    debounce: Option<Duration>,
 }
 
 /// The channel of a chain. Dropped before the start, it is closed.
@@ -93,6 +94,7 @@ impl<T> Chain<T> {
             drop_timeout: Duration::from_secs(1),
             clock: Clock::System,
             interval: None,
+            debounce: None,
         };
         Self { inlet: Inlet(Arc::new(Shared::new())), source, settings }
     }
@@ -119,6 +121,28 @@ impl<T> Chain<T> {
     pub fn take(mut self, items: u64) -> Self {
         self.settings.most = items;
         self.inlet.0.change_bounds(|state| state.most = items);
+        self
+    }
+
+    /// Hands an item on when no other has come for so long, by the clock of the task; more than zero. One that comes sooner takes the
+    /// place of the one before, which is dropped and counted as [`superseded`](super::Summary::superseded); the last is handed on at
+    /// the end. So senders never wait for room, and the capacity says nothing. Not with [`Strategy::Batched`]. What is superseded is not among
+    /// the [items](Stage::items). Defaults to all items.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use forebay::emit::{self, Gather};
+    ///
+    /// # fn main() -> Result<(), forebay::emit::EmitError> {
+    /// let typed = emit::from_iter(["f", "fo", "for"]).debounce(Duration::from_secs(3600));
+    /// let end = typed.map(|text| text.len()).gather(Gather::list()).run()?;
+    /// assert_eq!((end.results, end.summary.superseded), (vec![3], 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn debounce(mut self, quiet: Duration) -> Self {
+        self.settings.debounce = Some(quiet);
+        self.inlet.0.debounce(quiet);
         self
     }
 
@@ -198,6 +222,11 @@ impl Settings {
         self.strategy.check()?;
         if let Some(every) = self.interval {
             check("emit.interval", format!("{every:?}"), "more than zero", !every.is_zero())?;
+        }
+        if let Some(quiet) = self.debounce {
+            check("emit.debounce", format!("{quiet:?}"), "more than zero", !quiet.is_zero())?;
+            let is_batched = matches!(self.strategy, Strategy::Batched { .. });
+            check("emit.debounce", format!("{quiet:?}"), "none with Strategy::Batched", !is_batched)?;
         }
         self.report.iter().try_for_each(|(_, name)| check_name(name))
     }

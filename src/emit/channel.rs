@@ -6,7 +6,7 @@
 //! hundredth of that. A lock-free queue was rejected: it would hold the items, and not the answer.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cancel::Listener;
 use super::fork::Home;
@@ -91,20 +91,21 @@ impl<T> Shared<T> {
             return Err(SendError { item, reason: SendRefusal::Forked });
         }
         let mut state = self.lock();
-        while state.is_wanted() && state.queue.len() >= state.capacity {
+        while state.is_wanted() && state.is_full() {
             // Who works here would wait for itself.
             let has_time = !sync::is_worker_of(self.address());
             let is_late = match wait {
                 Wait::Until(deadline) if has_time => self.room.wait_until(&mut state, deadline),
                 Wait::Until(_) | Wait::No => true,
             };
-            if is_late && state.is_wanted() && state.queue.len() >= state.capacity {
+            if is_late && state.is_wanted() && state.is_full() {
                 return Err(SendError { item, reason: SendRefusal::Full });
             }
         }
         if !state.is_wanted() {
             return Err(SendError { item, reason: SendRefusal::Closed });
         }
+        let before = state.supersede();
         let since = state.clock.now();
         state.queue.push_back(Waiting { item, since });
         state.sent += 1;
@@ -112,11 +113,30 @@ impl<T> Shared<T> {
         if state.is_closed() {
             state.ring_all();
             self.room.notify_all();
+        } else if !before.is_empty() {
+            // Somebody waits already, and will see that it takes longer.
         } else if waiting == 1 || waiting >= state.plan.size.min(state.capacity) {
             // The first of a batch sets its time, the last completes it.
             state.ring_one();
         }
+        drop(state);
+        drop_each(before);
         Ok(())
+    }
+
+    /// Has one item alone wait, for so long after the last.
+    pub(super) fn debounce(&self, quiet: Duration) {
+        if self.is_left() {
+            return;
+        }
+        let mut state = self.lock();
+        state.quiet = Some(quiet);
+        let last = state.queue.pop_back();
+        let before = state.supersede();
+        state.queue.extend(last);
+        drop(state);
+        self.room.notify_all();
+        drop_each(before);
     }
 
     /// Has who waits for room look again: the bounds have changed.

@@ -40,6 +40,8 @@ pub(super) enum Phase {
 pub(super) struct State<T> {
     pub(super) queue: VecDeque<Waiting<T>>,
     pub(super) capacity: usize,
+    /// How long no other item may have come before one is taken: then it holds one at most, and the next takes its place.
+    pub(super) quiet: Option<Duration>,
     /// Whether it matters when items were sent.
     pub(super) is_observed: bool,
     /// How many items are taken in at most.
@@ -69,6 +71,7 @@ pub(super) struct State<T> {
     pub(super) handled: u64,
     pub(super) failed: u64,
     pub(super) cancelled: u64,
+    pub(super) superseded: u64,
     pub(super) retries: u64,
     pub(super) first_error: Option<String>,
     pub(super) is_source_broken: bool,
@@ -155,6 +158,7 @@ impl<T> State<T> {
         Self {
             queue: VecDeque::new(),
             capacity: 64,
+            quiet: None,
             is_observed: false,
             most: u64::MAX,
             senders: 0,
@@ -174,6 +178,7 @@ impl<T> State<T> {
             handled: 0,
             failed: 0,
             cancelled: 0,
+            superseded: 0,
             retries: 0,
             first_error: None,
             is_source_broken: false,
@@ -187,6 +192,18 @@ impl<T> State<T> {
 
     pub(super) fn is_wanted(&self) -> bool {
         self.stop.is_none() && self.phase < Phase::Over && self.sent < self.most
+    }
+
+    /// Whether an item has to wait for room.
+    pub(super) fn is_full(&self) -> bool {
+        self.quiet.is_none() && self.queue.len() >= self.capacity
+    }
+
+    /// Takes out what the next item takes the place of. To be dropped without the lock.
+    pub(super) fn supersede(&mut self) -> VecDeque<Waiting<T>> {
+        let before = if self.quiet.is_some() { std::mem::take(&mut self.queue) } else { VecDeque::new() };
+        self.superseded += before.len() as u64;
+        before
     }
 
     pub(super) fn ring_all(&mut self) {
@@ -273,6 +290,12 @@ impl<T> State<T> {
             return self.watch();
         }
         let now = self.clock.now();
+        if let Some(quiet) = self.quiet.filter(|_| !self.is_closed()) {
+            match oldest.checked_add(quiet) {
+                Some(due) if due <= now => {}
+                due => return Look::Wait(due),
+            }
+        }
         let waiting = self.queue.len();
         if waiting < self.plan.size.min(self.capacity) && !self.is_closed() {
             match oldest.checked_add(self.plan.max_delay) {
@@ -339,6 +362,7 @@ impl<T> State<T> {
             failed: self.failed,
             cancelled: self.cancelled,
             left: self.queue.len() as u64 + self.in_flight,
+            superseded: self.superseded,
             retries: self.retries,
             workers: self.plan.limit,
             elapsed: elapsed.unwrap_or_default(),
