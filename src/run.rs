@@ -9,11 +9,13 @@ mod last_panic;
 mod rank;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
+mod timed;
 
 pub use builder::RunBuilder;
 pub use rank::{Rank, RankError};
 #[cfg(all(unix, feature = "signals"))]
 pub use signals::{Signals, SignalsBuilder, SignalsError};
+pub use timed::{Timed, timed};
 
 use std::fmt;
 use std::time::{Duration, Instant};
