@@ -145,7 +145,7 @@ fn the_end_alone_wakes_all_workers() {
 
 #[test]
 fn two_items_get_two_workers() {
-    check("emit: two items wake two workers, side by side", 3, 1_000, || {
+    check("emit: two items wake two workers, side by side", 2, 1_000, || {
         let (sender, chain) = emit::channel(2);
         let bells = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         // Each handler waits for the other: one worker alone would never end.
@@ -362,7 +362,7 @@ fn the_end_is_told_once_and_before_who_waits() {
 fn the_end_of_a_task_that_is_dropped_is_told_once_by_whoever_comes_first() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("emit: a task that is dropped has one final event", 5, 100, move || {
+    check("emit: a task that is dropped has one final event", 4, 500, move || {
         let (collector, bell) = (keeping(), Arc::new(Notify::new()));
         let gone = Arc::new(AtomicBool::new(false));
         let (sender, chain) = emit::channel(1);
