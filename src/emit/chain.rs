@@ -165,7 +165,7 @@ impl<T> Chain<T> {
     }
 
     /// Collects one critical record by this name at the end of the task, whatever that is: an end by itself, a failure, a
-    /// cancellation, the drop of the task. It holds the fields of [`Summary`]; it is collected before whoever waits for the
+    /// cancellation, the drop of the task. It holds the fields of [`Summary`](super::Summary); it is collected before whoever waits for the
     /// task is told. The task holds a handle of the collector: one whose source is a subscription to that same collector does
     /// not end by the collector's end, and has to be cancelled. The name is of two or more words of `a-z`, `0-9` and `_`, joined by dots: `import.files.finished`.
     pub fn report_to(mut self, collector: &Collector, name: impl Into<Name>) -> Self {
@@ -312,7 +312,7 @@ where
     ///
     /// # Errors
     ///
-    /// As for [`start`](Self::start). What becomes of the task is no error: see [`Summary::outcome`].
+    /// As for [`start`](Self::start). What becomes of the task is no error: see [`Summary::outcome`](super::Summary::outcome).
     pub fn run(self) -> Result<Final<O>, EmitError> {
         self.start().map(Task::wait)
     }
