@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ticks = emit::interval(Duration::from_millis(1)).cancel(&token).map(|tick| tick * tick).results()?;
     println!("squares: {:?}", ticks.iter().take(3).collect::<Vec<_>>());
     token.cancel();
-    println!("then {}", ticks.into_task().wait().summary.outcome);
+    println!("then {}", ticks.into_task().wait()?.summary.outcome);
 
     collector.stop()?;
     for event in memory.events() {

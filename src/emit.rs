@@ -48,7 +48,7 @@
 //! | a source blocks | a cancelled task ends without it; its thread ends when it returns, and what it then makes is dropped |
 //! | what gathers panics | the item has failed, by [`Failure::Gather`]; what was gathered before is kept |
 //! | a strategy has 0 workers, a name breaks the rule | an [`EmitError::Config`] at the start names the setting, the value and what is allowed; nothing is started |
-//! | the process forks | in the child, senders are refused, [`wait_timeout`](Task::wait_timeout) gives the task back, a cancel and a drop do nothing; the task goes on in the parent |
+//! | the process forks | in the child, senders and [`wait`](Task::wait) are refused, [`wait_timeout`](Task::wait_timeout) gives the task back, a cancel and a drop do nothing; the task goes on in the parent |
 //! | the chain is dropped without a start | what was sent is dropped, senders are refused |
 //! | a handler sends into its own full channel | it is refused as full, instead of waiting for itself |
 //!

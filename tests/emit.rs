@@ -1109,7 +1109,8 @@ fn an_end_that_was_polled_is_not_waited_for_in_vain() {
     until("it is over", || task.is_over());
     let polled = std::pin::Pin::new(&mut task).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(polled, Poll::Ready(_)));
-    assert!(task.wait_timeout(LONG).is_err(), "at once");
+    let task = task.wait_timeout(LONG).unwrap_err();
+    assert!(matches!(task.wait(), Err(emit::EmitError::Taken)), "at once");
 }
 
 /// Stands at a gate while it is dropped.

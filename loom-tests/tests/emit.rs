@@ -54,7 +54,7 @@ impl Book {
 /// Waits for the end of the task, and checks the law.
 #[track_caller]
 fn end<O>(task: Task<O>, sent: u64) -> Summary {
-    let Final { summary, .. } = task.wait();
+    let Final { summary, .. } = task.wait().unwrap();
     summary.check_law(sent).unwrap();
     assert_eq!(summary.left, 0, "{summary:?}");
     summary

@@ -24,7 +24,8 @@ use crate::config::{ConfigError, check};
 use crate::event::Name;
 use crate::sync::{Arc, Mutex};
 
-/// A task could not be started. Items that were sent are dropped, senders are refused; there is no final event.
+/// A task could not be started, or not be waited for. One that could not be started drops the items that were sent, and refuses
+/// senders; there is no final event.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmitError {
@@ -34,9 +35,12 @@ pub enum EmitError {
     /// The system refused a thread.
     #[error("cannot create a thread of the task: {0}")]
     Thread(#[source] io::Error),
-    /// This is a forked child, and the chain was made in its parent.
-    #[error("the chain is the parent's of this forked process")]
+    /// This is a forked child, and the task is its parent's.
+    #[error("the task is the parent's of this forked process")]
     Forked,
+    /// Its end was polled before.
+    #[error("the end of the task was taken before, by a poll")]
+    Taken,
 }
 
 /// The first half of a task: its source and its settings. Made by [`from_iter`](super::from_iter) and the other functions of
@@ -314,7 +318,7 @@ where
     ///
     /// As for [`start`](Self::start). What becomes of the task is no error: see [`Summary::outcome`](super::Summary::outcome).
     pub fn run(self) -> Result<Final<O>, EmitError> {
-        self.start().map(Task::wait)
+        self.start()?.wait()
     }
 
     /// Starts the task, to take its results as they come. They take the place of what [`gather`](Self::gather) said.

@@ -22,7 +22,7 @@ use crate::wake::wake_quietly;
 /// # fn main() -> Result<(), forebay::emit::EmitError> {
 /// let squares = emit::from_iter(1..=3).map(|n| n * n).results()?;
 /// assert_eq!(squares.iter().sum::<i32>(), 14);
-/// assert_eq!(squares.into_task().wait().summary.handled, 3);
+/// assert_eq!(squares.into_task().wait()?.summary.handled, 3);
 /// # Ok(())
 /// # }
 /// ```

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::cancel::CancelToken;
+use super::chain::EmitError;
 use super::channel::Control;
 use super::fork::Home;
 use super::item::TaskId;
@@ -72,18 +73,7 @@ impl<O> Slot<O> {
         waker.into_iter().for_each(wake_quietly);
     }
 
-    /// Waits for the end, and takes it.
-    fn take(&self) -> Final<O> {
-        let mut told = self.told.lock();
-        loop {
-            match told.ending.take() {
-                Some(ending) => return ending,
-                None => _ = self.changed.wait_until(&mut told, None),
-            }
-        }
-    }
-
-    /// The same, until then; `None` also if it was taken before.
+    /// Waits for the end until then, and takes it; `None` also if it was taken before.
     fn take_by(&self, deadline: Option<Instant>) -> Option<Final<O>> {
         let mut told = self.told.lock();
         while !told.is_told && !self.changed.wait_until(&mut told, deadline) {}
@@ -126,16 +116,15 @@ impl<O> Task<O> {
 
     /// Waits for the end, however long handlers take.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// In a forked child: the end comes to its parent, and there is nothing that this could return.
-    /// [`wait_timeout`](Self::wait_timeout) gives the task back there.
-    pub fn wait(self) -> Final<O> {
-        #[allow(clippy::panic, reason = "the other way out is to wait for ever")]
+    /// Its end was polled before ([`EmitError::Taken`]), or comes to the parent of this forked child
+    /// ([`EmitError::Forked`]): there is nothing to wait for.
+    pub fn wait(self) -> Result<Final<O>, EmitError> {
         if self.is_left() {
-            panic!("the task is the parent's of this forked process");
+            return Err(EmitError::Forked);
         }
-        self.slot.take()
+        self.slot.take_by(None).ok_or(EmitError::Taken)
     }
 
     /// The same, within `longest`.
