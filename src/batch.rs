@@ -2,6 +2,7 @@
 
 mod origin;
 pub use origin::Origin;
+pub(crate) use origin::new_id;
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,5 +1,5 @@
 //! Everything that synchronises, in one facade: the only file that names `std::sync`, `std::thread`,
-//! parking_lot, crossbeam-utils or loom.
+//! crossbeam-utils or loom.
 //!
 //! The model checker needs to put its own primitives in their place, and it can do so only where nobody
 //! goes around them. What the core may use is therefore what this file exports, no more. Both halves below
@@ -19,14 +19,65 @@ pub(crate) use model::*;
 pub(crate) use native::*;
 
 use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
 
 /// A counter that no decision depends on, and time. Never modelled: it takes no part in the protocol, and
 /// every operation that is modelled multiplies the schedules to visit.
 pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
 
-/// Not modelled either: held for a few instructions, over nothing that is modelled.
-pub(crate) type PlainMutex<T> = parking_lot::Mutex<T>;
+/// The standard library's mutex, without poisoning, so that a sink that panics cannot lock anybody out. Not modelled either:
+/// held for a few instructions, over nothing that is modelled.
+///
+/// Not parking_lot's: all of its locks share one table of those who wait, whose own locks a forked child may find held by
+/// threads that it does not have. A child that builds a collector of its own would wait for them for ever.
+#[derive(Debug, Default)]
+pub(crate) struct PlainMutex<T>(std::sync::Mutex<T>);
+
+/// A guard that a condition variable can take apart and put together again: `None` only meanwhile.
+#[derive(Debug)]
+pub(crate) struct PlainGuard<'a, T>(Option<std::sync::MutexGuard<'a, T>>);
+
+impl<T> PlainMutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> PlainGuard<'_, T> {
+        PlainGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// `None` while somebody has it.
+    #[cfg(all(unix, not(forebay_loom)))]
+    pub(crate) fn try_lock(&self) -> Option<PlainGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(held) => Some(PlainGuard(Some(held))),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(PlainGuard(Some(poisoned.into_inner()))),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl<T> Deref for PlainGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(guard) => guard,
+            None => unreachable!("a guard in the middle of a wait"),
+        }
+    }
+}
+
+impl<T> DerefMut for PlainGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.0 {
+            Some(guard) => guard,
+            None => unreachable!("a guard in the middle of a wait"),
+        }
+    }
+}
 
 /// Not modelled either: for signal handlers.
 #[cfg(feature = "signals")]
@@ -151,10 +202,11 @@ fn number(index: &Cell<Option<usize>>) -> usize {
 
 #[cfg(not(forebay_loom))]
 mod native {
-    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use super::{PlainGuard as MutexGuard, PlainMutex as Mutex};
     pub(crate) use std::sync::atomic::{AtomicU64, fence};
     pub(crate) use std::thread::JoinHandle;
 
+    use super::{Ordering, PlainU64, PoisonError};
     use std::any::Any;
     use std::cell::Cell;
     use std::io;
@@ -170,32 +222,49 @@ mod native {
 
     pub(super) static NEXT_INDEX: AtomicUsize = AtomicUsize::new(0);
 
-    /// A condition variable whose deadline may be absent.
+    /// A condition variable whose deadline may be absent, and whose notification costs a system call only where somebody
+    /// waits.
     #[derive(Debug, Default)]
-    pub(crate) struct Condvar(parking_lot::Condvar);
+    pub(crate) struct Condvar {
+        inner: std::sync::Condvar,
+        /// How many wait. Changed under their mutex, so whoever has changed under it what they wait for sees those who have
+        /// not seen that: Relaxed.
+        waiting: PlainU64,
+    }
 
     impl Condvar {
-        pub(crate) fn new() -> Self {
-            Self(parking_lot::Condvar::new())
+        pub(crate) const fn new() -> Self {
+            Self { inner: std::sync::Condvar::new(), waiting: PlainU64::new(0) }
         }
 
         /// Waits for a notification; `true` when `deadline` came first. `None` waits without end.
         pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
-            match deadline {
-                Some(deadline) => self.0.wait_until(guard, deadline).timed_out(),
-                None => {
-                    self.0.wait(guard);
-                    false
+            let Some(held) = guard.0.take() else { return false };
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            let (held, is_late) = match deadline {
+                Some(deadline) => {
+                    let longest = deadline.saturating_duration_since(Instant::now());
+                    let woken = self.inner.wait_timeout(held, longest);
+                    let (held, waited) = woken.unwrap_or_else(PoisonError::into_inner);
+                    (held, waited.timed_out())
                 }
-            }
+                None => (self.inner.wait(held).unwrap_or_else(PoisonError::into_inner), false),
+            };
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            guard.0 = Some(held);
+            is_late
         }
 
         pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                self.inner.notify_all();
+            }
         }
 
         pub(crate) fn notify_one(&self) {
-            self.0.notify_one();
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                self.inner.notify_one();
+            }
         }
     }
 

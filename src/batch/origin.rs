@@ -1,6 +1,7 @@
 //! Where events come from: what need not be said of each.
 
 use serde::Serialize;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::config::Config;
 use crate::run::Rank;
@@ -23,10 +24,16 @@ pub struct Origin {
     pub rank: Option<u64>,
 }
 
+/// A new id that sorts by time, to the millisecond: a UUID of version 7. Not `Uuid::now_v7`, which sorts those of one
+/// millisecond as well, by a lock that a forked child may find held by a thread that it does not have.
+pub(crate) fn new_id() -> String {
+    Uuid::new_v7(Timestamp::now(NoContext)).to_string()
+}
+
 impl Origin {
     /// What the settings say, and the system where they say nothing.
     pub(crate) fn of(config: &Config) -> Self {
-        let session_id = config.session_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let session_id = config.session_id.clone().unwrap_or_else(new_id);
         let host =
             config.host.clone().unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
         let (source, pid) = (config.source.clone(), std::process::id());

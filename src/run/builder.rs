@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Life, Rank, RunError, Stage, TrainingRun, failed, last_panic};
+use crate::batch::new_id;
 use crate::catalog::training;
 use crate::collector::Collector;
 use crate::config::check;
@@ -91,7 +92,7 @@ impl RunBuilder {
     /// delivered in time; the collector is stopped; no thread could be created. Nothing was told then, but in the last
     /// case.
     pub fn start(self, collector: &Collector) -> Result<TrainingRun, RunError> {
-        let run_id = self.run_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let run_id = self.run_id.unwrap_or_else(new_id);
         check("run_id", format!("{run_id:?}"), "a text that is not empty", !run_id.is_empty())?;
         let heartbeat = self.heartbeat;
         let allowed = "a millisecond or more";
