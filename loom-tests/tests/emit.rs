@@ -252,6 +252,22 @@ fn a_sender_that_waits_for_room_is_released_by_a_failure_that_stops() {
 }
 
 #[test]
+fn a_sender_that_waits_for_room_is_released_by_more_of_it() {
+    check("emit: more room releases who waits for it", 3, 3, || {
+        let (sender, chain) = emit::channel(1);
+        sender.send(0).unwrap();
+        let other = thread::spawn({
+            let sender = sender.clone();
+            move || sender.send(1).unwrap()
+        });
+        let chain = chain.capacity(2);
+        other.join().unwrap();
+        drop(chain);
+        refused(&sender, 2);
+    });
+}
+
+#[test]
 fn a_sender_that_waits_for_room_is_released_by_a_chain_that_never_starts() {
     check("emit: a chain let go releases who waits for room", 3, 5, || {
         let (sender, chain) = emit::channel(1);
