@@ -7,10 +7,11 @@ use std::path::Path;
 use arc_swap::ArcSwap;
 
 use super::dispatch::{DISPATCHER, Desk, Dispatcher};
+use super::ending::Owner;
 use super::engine::Engine;
 use super::foreman::{Estate, Foreman};
 use super::sinks::InlineSinks;
-use super::{Bus, BusConfig, Counts, Mode, OnWorkerFailure, Owner, RECENT, Shared};
+use super::{Bus, BusConfig, Counts, Mode, OnWorkerFailure, RECENT, Shared};
 use crate::builder::Builder;
 use crate::clock::{Clock, ManualClock};
 use crate::collector::Collector;
