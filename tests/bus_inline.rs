@@ -3,16 +3,17 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use forebay::bus::{
     AlertKind, Bus, BusConfig, BusStats, Handler, HandlerError, Mode, OnWorkerFailure, Plugin, Plugins,
     ScaleError, SubscribeError, Wiring,
 };
 use forebay::sink::{MemorySink, Sink, SinkError};
-use forebay::{Batch, Config, HealthStatus, Record, StartError};
-use support::{Gate, failing, hush, panicking};
+use forebay::{Batch, Config, FlushError, HealthStatus, Record, StartError};
+use support::{Gate, Raise, failing, hush, panicking};
 
 #[track_caller]
 fn law(bus: &Bus, emitted: u64) -> BusStats {
@@ -255,4 +256,94 @@ fn a_bus_may_rather_not_start_than_be_inline() {
     assert_eq!(bus.health().status, HealthStatus::Healthy);
     bus.stop().unwrap();
     law(&bus, 0);
+}
+
+/// Counts what it writes and how often it is flushed, and does something in each call.
+struct Busy<F> {
+    flushes: Arc<AtomicU64>,
+    work: F,
+}
+
+impl<F: FnMut() + Send> Sink<Record> for Busy<F> {
+    fn name(&self) -> &str {
+        "busy"
+    }
+
+    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+        (self.work)();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_thread_that_writes_for_another_comes_back_while_that_one_goes_on() {
+    let (emitted, calls, is_over) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), AtomicBool::new(false));
+    let (seen, own, first) = (Arc::clone(&emitted), Arc::clone(&calls), std::thread::current().id());
+    let work = move || {
+        if std::thread::current().id() != first {
+            return;
+        }
+        // At the first call until the other has surely left something; then as far as it gets without a wait.
+        let (is_first, before) = (own.fetch_add(1, Ordering::SeqCst) == 0, seen.load(Ordering::SeqCst));
+        let mut looks = 0;
+        while seen.load(Ordering::SeqCst) < before + 2 && (is_first || looks < 10_000) {
+            looks += 1;
+            std::thread::yield_now();
+        }
+    };
+    let bus = Bus::builder().inline().sink(Busy { flushes: Arc::default(), work }).start().unwrap();
+    let mut all = 1;
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut own = 0;
+            while own < 2 || !is_over.load(Ordering::SeqCst) && calls.load(Ordering::SeqCst) < 50 {
+                bus.emit("a.b", ()).unwrap();
+                emitted.fetch_add(1, Ordering::SeqCst);
+                own += 1;
+            }
+            own
+        });
+        let raise = Raise(&is_over);
+        bus.emit("a.b", ()).unwrap();
+        drop(raise);
+        all += other.join().unwrap();
+    });
+    assert!(calls.load(Ordering::SeqCst) <= 2, "its own, and what came meanwhile");
+    bus.flush().unwrap();
+    assert_eq!(law(&bus, all).events.sink("busy").unwrap().delivered, all);
+    bus.stop().unwrap();
+}
+
+#[test]
+fn a_flush_waits_for_a_thread_that_has_the_sinks_and_a_stop_does_so_too() {
+    let (gate, flushes) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
+    let own = gate.clone();
+    let sink = Busy { flushes: Arc::clone(&flushes), work: move || own.pass() };
+    let collector = Config { flush_timeout: Duration::from_millis(20), ..BusConfig::default().collector };
+    let config = BusConfig { collector, ..BusConfig::default() };
+    let bus = Bus::builder().config(config).inline().sink(sink).start().unwrap();
+    std::thread::scope(|scope| {
+        let emitting = scope.spawn(|| bus.emit("a.b", ()).unwrap());
+        gate.await_arrivals(1);
+        let (flushed, stopped) = (bus.flush(), bus.stop_timeout(Duration::from_millis(20)));
+        let before = flushes.load(Ordering::SeqCst);
+        let stop = scope.spawn(|| bus.stop());
+        gate.open();
+        stop.join().unwrap().unwrap();
+        assert!(
+            matches!(&flushed, Err(FlushError::TimedOut { busy_sink: Some(sink), .. }) if sink == "busy"),
+            "{flushed:?}"
+        );
+        assert!(stopped.is_err());
+        let after = flushes.load(Ordering::SeqCst);
+        assert_eq!((before, after), (0, 1), "once what was being written was written");
+        emitting.join().unwrap();
+    });
+    law(&bus, 1);
 }

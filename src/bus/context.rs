@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 
 use crate::event::Text;
+use crate::sync::worker_of;
 
 thread_local! {
     /// How many events led to the one whose handler this thread is in; `None` outside of handlers.
@@ -17,6 +18,12 @@ thread_local! {
 /// Whether the calling thread is in a handler, of any bus.
 pub(super) fn is_inside() -> bool {
     DEPTH.try_with(Cell::get).is_ok_and(|depth| depth.is_some())
+}
+
+/// Whether the calling thread is in a handler or a sink of any bus, or makes calls for one: it may be what others wait for.
+pub(super) fn is_busy() -> bool {
+    let makes_calls = WITHIN.try_with(|within| !within.borrow().is_empty()).unwrap_or(true);
+    makes_calls || is_inside() || worker_of() != 0
 }
 
 /// Whether the calling thread makes calls for the bus at this address, of handlers or of sinks.

@@ -7,86 +7,144 @@ use super::context;
 use crate::batch::Batch;
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Record;
-use crate::sync::{Mutex, guarded};
+use crate::stats::SinkTally;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, guarded};
 
-/// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes for those that
-/// come meanwhile: so a sink may emit, and nobody waits for another's.
+/// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes what is there when
+/// it comes, and then for those that come meanwhile: so a sink may emit. Whoever comes while it writes for others waits, and
+/// goes on in its place: so nobody writes for others without end.
 #[derive(Default)]
 pub(super) struct InlineSinks {
     state: Mutex<State>,
+    /// Rung when the sinks are back, and somebody waits for them.
+    back: Condvar,
     /// Of the bus: a sink that emits to it is not to make calls.
     place: usize,
+    /// Of the sinks.
+    tallies: Vec<Arc<SinkTally>>,
 }
 
 #[derive(Default)]
 struct State {
     /// `None` while a thread has them.
-    slots: Option<Vec<Slot<Record>>>,
+    slots: Option<Slots>,
+    /// That thread has done its own, and writes for others.
+    is_overtime: bool,
+    /// How many wait for the sinks.
+    wanted: usize,
     waiting: VecDeque<Record>,
     /// Records that made room for others since the last batch.
     shed: u64,
 }
 
-/// To be asked for.
-struct Flush;
+type Slots = Vec<Slot<Record>>;
 
 /// While a sink hangs, the oldest make room.
 const MOST_WAITING: usize = 10_000;
 
+/// How many batches a thread writes for others, where none of them may wait to do it: they are in handlers or sinks.
+const MOST_OVERTIME: usize = 64;
+
+impl State {
+    fn take(&mut self) -> Option<Slots> {
+        self.is_overtime = false;
+        self.slots.take()
+    }
+}
+
 impl InlineSinks {
-    pub(super) fn new(slots: Vec<Slot<Record>>, place: usize) -> Self {
-        let state = State { slots: Some(slots), waiting: VecDeque::new(), shed: 0 };
-        Self { state: Mutex::new(state), place }
+    pub(super) fn new(slots: Slots, place: usize) -> Self {
+        let tallies = slots.iter().map(|slot| Arc::clone(&slot.tally)).collect();
+        let state = State { slots: Some(slots), ..State::default() };
+        Self { state: Mutex::new(state), back: Condvar::new(), place, tallies }
     }
 
     pub(super) fn write(&self, record: &Record) {
-        let record = record.clone();
+        let (record, may_wait) = (record.clone(), !context::is_busy());
         let mut state = self.state.lock();
         state.waiting.push_back(record);
         let shed = if state.waiting.len() > MOST_WAITING { state.waiting.pop_front() } else { None };
         state.shed += u64::from(shed.is_some());
+        let slots = match &state.slots {
+            // Whoever waits for them writes this as well.
+            _ if state.wanted > 0 => None,
+            Some(_) => state.take(),
+            None if state.is_overtime && may_wait => self.wait(&mut state, None),
+            None => None,
+        };
         drop(state);
         // Foreign code: not under the lock.
         let _ = guarded(|| drop(shed));
-        self.work(None);
+        if let Some(mut slots) = slots {
+            let _within = context::within(self.place);
+            self.write_waiting(&mut slots);
+            self.give_back(slots, None);
+        }
     }
 
-    /// Flushes all; the name of one whose thread was not done by the deadline.
+    /// Writes and flushes all; the name of a sink that was not done by the deadline, whoever calls it.
     pub(super) fn flush(&self, deadline: Option<Instant>) -> Option<String> {
-        let late = self.work(Some(Flush));
-        let late: Vec<_> = late.iter().filter(|late| !late.wait(deadline)).collect();
-        late.first().map(|late| late.tally.name.clone())
+        let mut state = self.state.lock();
+        let slots = if state.slots.is_some() { state.take() } else { self.wait(&mut state, deadline) };
+        drop(state);
+        let Some(mut slots) = slots else { return Some(self.busy()) };
+        let within = context::within(self.place);
+        self.write_waiting(&mut slots);
+        slots.iter_mut().for_each(Slot::flush);
+        let late: Vec<_> = slots.iter_mut().filter_map(Slot::begin_flush).collect();
+        self.give_back(slots, deadline);
+        drop(within);
+        let mut late = late.iter().filter(|late: &&LateFlush| !late.wait(deadline));
+        late.next().map(|late| late.tally.name.clone())
     }
 
-    /// Writes until nothing waits, flushes if that is asked for, and writes what came meanwhile; unless another thread has
-    /// the sinks, which goes on for this one. What the threads of isolated sinks have to finish.
-    fn work(&self, mut last: Option<Flush>) -> Vec<LateFlush> {
-        let mut late = Vec::new();
-        let Some(mut slots) = self.state.lock().slots.take() else { return late };
-        let _within = context::within(self.place);
-        loop {
+    /// Waits for the sinks; `None` when the deadline came first.
+    fn wait(&self, state: &mut MutexGuard<'_, State>, deadline: Option<Instant>) -> Option<Slots> {
+        state.wanted += 1;
+        while state.slots.is_none() && !self.back.wait_until(state, deadline) {}
+        state.wanted -= 1;
+        state.take()
+    }
+
+    /// The sink that is in a call.
+    fn busy(&self) -> String {
+        let busy = self.tallies.iter().find(|tally| tally.busy_since.load(Ordering::Relaxed) != 0);
+        busy.map_or_else(|| "bus".to_owned(), |tally| tally.name.clone())
+    }
+
+    fn write_waiting(&self, slots: &mut Slots) {
+        let mut state = self.state.lock();
+        let records: Vec<Record> = state.waiting.drain(..).collect();
+        let shed = std::mem::take(&mut state.shed);
+        drop(state);
+        if records.is_empty() {
+            return;
+        }
+        for slot in &*slots {
+            slot.tally.offered.bump(shed);
+            slot.tally.shed.add(shed);
+        }
+        let mut batch = Batch::from_events(records);
+        batch.add_gap(shed);
+        dispatch(slots, &batch);
+        let _ = guarded(|| drop(batch));
+    }
+
+    /// Writes what has come meanwhile, until nothing waits, another thread wants the sinks, or time is over.
+    fn give_back(&self, mut slots: Slots, deadline: Option<Instant>) {
+        for left in (0..=MOST_OVERTIME).rev() {
             let mut state = self.state.lock();
-            let (records, shed): (Vec<Record>, u64) =
-                (state.waiting.drain(..).collect(), std::mem::take(&mut state.shed));
-            if records.is_empty() && last.is_none() {
+            let is_late = left == 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if state.wanted > 0 || state.waiting.is_empty() || is_late {
                 state.slots = Some(slots);
-                return late;
+                if state.wanted > 0 {
+                    self.back.notify_all();
+                }
+                return;
             }
+            state.is_overtime = true;
             drop(state);
-            if records.is_empty() {
-                last = None;
-                slots.iter_mut().for_each(Slot::flush);
-                late = slots.iter_mut().filter_map(Slot::begin_flush).collect();
-                continue;
-            }
-            for slot in &slots {
-                slot.tally.offered.bump(shed);
-                slot.tally.shed.add(shed);
-            }
-            let mut batch = Batch::from_events(records);
-            batch.add_gap(shed);
-            dispatch(&mut slots, &batch);
-            let _ = guarded(|| drop(batch));
+            self.write_waiting(&mut slots);
         }
     }
 }
