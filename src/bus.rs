@@ -324,7 +324,7 @@ impl Bus {
             Mode::Pooled => self.shared.engine.timers.ring(),
             Mode::Inline => {
                 self.shared.engine.redrive();
-                self.shared.engine.run_inline();
+                self.shared.engine.run_inline(None);
             }
         }
         letters

@@ -4,16 +4,19 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay::bus::{
-    AlertKind, Bus, BusConfig, BusStats, Handler, HandlerError, Mode, OnWorkerFailure, Plugin, Plugins,
-    ScaleError, SubscribeError, Wiring,
+    AlertKind, Bus, BusConfig, BusStats, BusStopError, Handler, HandlerError, Mode, OnWorkerFailure, Plugin,
+    Plugins, ScaleError, SubscribeError, Wiring,
 };
-use forebay::sink::{MemorySink, Sink, SinkError};
-use forebay::{Batch, Config, FlushError, HealthStatus, Record, StartError};
-use support::{Gate, Raise, failing, hush, panicking};
+use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
+use forebay::{Batch, Config, FlushError, HealthStatus, ManualClock, Outcome, Record, StartError};
+use support::{Gate, LONG, Raise, failing, hush, panicking, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[track_caller]
 fn law(bus: &Bus, emitted: u64) -> BusStats {
@@ -316,7 +319,9 @@ fn a_thread_that_writes_for_another_comes_back_while_that_one_goes_on() {
     });
     assert!(calls.load(Ordering::SeqCst) <= 2, "its own, and what came meanwhile");
     bus.flush().unwrap();
-    assert_eq!(law(&bus, all).events.sink("busy").unwrap().delivered, all);
+    let stats = law(&bus, all);
+    let sink = stats.events.sink("busy").unwrap();
+    assert_eq!(sink.delivered + sink.shed, all);
     bus.stop().unwrap();
 }
 
@@ -346,4 +351,57 @@ fn a_flush_waits_for_a_thread_that_has_the_sinks_and_a_stop_does_so_too() {
         emitting.join().unwrap();
     });
     law(&bus, 1);
+}
+
+#[test]
+fn a_flush_ends_by_its_deadline_although_others_keep_emitting_to_the_handler_that_it_calls() {
+    let timeout = Duration::from_millis(20);
+    let collector = Config { flush_timeout: timeout, ..BusConfig::default().collector };
+    let config = BusConfig { collector, retry: RetryPolicy::fixed(HOUR, 1), ..BusConfig::default() };
+    let clock = ManualClock::new();
+    let bus = Bus::builder().config(config).inline().manual_clock(&clock).start().unwrap();
+    let ((ask, asked), (answer, answered)) = (channel(), channel());
+    let (answered, late) = (Mutex::new(answered), Arc::new(AtomicU64::new(0)));
+    let (begun, own) = (Arc::new(Mutex::new(None::<Instant>)), Arc::clone(&late));
+    let since = Arc::clone(&begun);
+    let handler = Handler::new("a.b", move |event| {
+        if event.value().as_i64() == Some(0) && event.attempt() == 1 {
+            return Err(HandlerError::new("once"));
+        }
+        // One more for every call, until the flush should long be over.
+        let begun: Instant = since.lock().unwrap().unwrap();
+        let is_late = begun.elapsed() > 2 * timeout;
+        if !is_late || own.fetch_add(1, Ordering::SeqCst) < 1_000 {
+            ask.send(()).unwrap();
+            answered.lock().unwrap().recv().unwrap();
+        }
+        Ok(())
+    });
+    bus.subscribe(handler.at_once(1)).unwrap().keep();
+    bus.emit("a.b", 0).unwrap();
+    clock.advance(HOUR);
+    let mut emitted = 1;
+    std::thread::scope(|scope| {
+        let bus = &bus;
+        let other = scope.spawn(move || {
+            let mut emitted = 0;
+            while asked.recv_timeout(LONG).is_ok() {
+                emitted += 1;
+                bus.emit("a.b", 1).unwrap();
+                answer.send(()).unwrap();
+            }
+            emitted
+        });
+        *begun.lock().unwrap() = Some(Instant::now());
+        let flushed = bus.flush();
+        let calls = late.load(Ordering::SeqCst);
+        // What was left is done by the next, and lets go of the other thread with its handler.
+        until("all is handled", || bus.flush().is_ok());
+        bus.unsubscribe(bus.stats().handlers[0].id);
+        emitted += other.join().unwrap();
+        assert!(matches!(flushed, Err(FlushError::TimedOut { .. })), "{flushed:?}");
+        assert!(calls <= 128, "{calls}: a turn, and what is left of one");
+    });
+    law(&bus, emitted);
+    bus.stop().unwrap();
 }

@@ -357,7 +357,7 @@ impl Shared {
         let now = self.collector.shared.clock.nanos();
         tally.meter.delivered(now, std::slice::from_ref(&record), delivered);
         self.engine.dispatch_one(record);
-        self.engine.run_inline();
+        self.engine.run_inline(None);
         Outcome::Queued
     }
 }

@@ -31,10 +31,10 @@ impl Shared {
             _ => {}
         }
         self.engine.redrive();
-        self.engine.run_inline();
+        self.engine.run_inline(deadline);
         let busy = self.sinks.flush(deadline);
         // What a sink has emitted in its flush.
-        self.engine.run_inline();
+        self.engine.run_inline(deadline);
         Ok(busy)
     }
 
@@ -48,11 +48,11 @@ impl Shared {
         };
         let is_inline = self.mode() == Mode::Inline;
         if is_inline {
-            self.engine.run_inline();
+            self.engine.run_inline(deadline);
         }
         self.engine.end_retries();
         if is_inline {
-            self.engine.run_inline();
+            self.engine.run_inline(deadline);
         }
         let is_drained = is_drained & self.engine.await_quiet(deadline);
         self.engine.close();

@@ -381,12 +381,14 @@ impl Engine {
         self.timers.ring();
     }
 
-    /// Does what is due, and calls whoever stands in line, on this thread, until nobody does; unless it is in the middle of
-    /// that already.
-    pub(super) fn run_inline(&self) {
+    /// Does what is due, and calls whoever stands in line, on this thread, until nobody does or time is over; unless it is in
+    /// the middle of that already.
+    pub(super) fn run_inline(&self, deadline: Option<Instant>) {
         let Some(_within) = context::within(self.place()) else { return };
         self.run_due(self.clock.now());
-        while let Some(subscriber) = self.crew.next_in_line() {
+        while deadline.is_none_or(|deadline| Instant::now() < deadline)
+            && let Some(subscriber) = self.crew.next_in_line()
+        {
             self.serve(&subscriber);
             self.crew.served();
         }
