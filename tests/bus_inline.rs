@@ -405,3 +405,52 @@ fn a_flush_ends_by_its_deadline_although_others_keep_emitting_to_the_handler_tha
     law(&bus, emitted);
     bus.stop().unwrap();
 }
+
+#[test]
+fn what_is_told_of_a_plugin_comes_behind_the_event_that_it_did_not_take() {
+    let gate = Gate::closed();
+    let bus = Bus::builder().config(BusConfig { handler_queue: 2, ..BusConfig::default() }).inline();
+    let bus = bus.start().unwrap();
+    let (plugins, seen) = (Plugins::new(&bus), Arc::new(Mutex::new(Vec::new())));
+    plugins.start(Hanging(gate.clone())).unwrap();
+    let own = Arc::clone(&seen);
+    bus.on("**", move |event| own.lock().unwrap().push((event.name().to_owned(), event.value().as_i64())))
+        .unwrap()
+        .keep();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| bus.emit("a.b", 1).unwrap());
+        gate.await_arrivals(1);
+        (2..5).for_each(|number| _ = bus.emit("a.b", number).unwrap());
+        gate.open();
+        first.join().unwrap();
+    });
+    let told = |name: &str, number| (name.to_owned(), number);
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(
+        seen,
+        [
+            told("a.b", Some(1)),
+            told("a.b", Some(2)),
+            told("a.b", Some(3)),
+            told("a.b", Some(4)),
+            told("plugin.error", None)
+        ]
+    );
+    drop(plugins);
+    bus.stop().unwrap();
+    law(&bus, 4);
+}
+
+/// One call at a time, at a gate.
+struct Hanging(Gate);
+
+impl Plugin for Hanging {
+    fn name(&self) -> &str {
+        "hanging"
+    }
+
+    fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
+        let gate = self.0.clone();
+        wiring.subscribe(Handler::new("a.b", move |_| gate.pass()).at_once(1))
+    }
+}

@@ -21,6 +21,18 @@ enum Full {
     Bury,
 }
 
+/// Events that a mailbox did not take.
+struct Lost {
+    /// There was no room behind a retry.
+    overflow: Vec<Delivery>,
+    /// There was none at all, or the handler is gone.
+    out: Vec<Delivery>,
+    /// The handler is not gone: they are lost.
+    buries: bool,
+    /// What was shared. Events may end with it, which are foreign code.
+    remains: Vec<Arc<Flight>>,
+}
+
 /// What the dispatcher has at hand from batch to batch.
 #[derive(Default)]
 pub(super) struct Desk {
@@ -103,10 +115,15 @@ impl Engine {
         let event = &flight.batch().events()[0];
         table.each_for(&mut Known::default(), event, |place| places.push(place));
         expect(event, places.len() as u64);
-        for place in places {
-            let mut mail = VecDeque::from([Delivery::new(&flight, 0)]);
-            self.hand_out(&table.subscribers[place], &mut mail, Full::Bury);
-        }
+        let handed_out: Vec<_> = places
+            .into_iter()
+            .map(|place| {
+                let mut mail = VecDeque::from([Delivery::new(&flight, 0)]);
+                (place, self.put_in(&table.subscribers[place], &mut mail, Full::Bury))
+            })
+            .collect();
+        // What is told of it comes behind it, also to those who come last.
+        handed_out.into_iter().for_each(|(place, lost)| self.see_to(&table.subscribers[place], lost));
     }
 
     /// Calls a handler without an event, unless it is busy with such a call.
@@ -147,8 +164,14 @@ impl Engine {
         flights.iter().cloned().collect()
     }
 
-    /// Puts events into a mailbox while it has room.
+    /// Puts events into a mailbox while it has room, and sees to the others.
     fn hand_out(&self, subscriber: &Arc<Subscriber>, mail: &mut VecDeque<Delivery>, full: Full) {
+        let lost = self.put_in(subscriber, mail, full);
+        self.see_to(subscriber, lost);
+    }
+
+    /// Puts events into a mailbox while it has room; those that it does not take come out.
+    fn put_in(&self, subscriber: &Arc<Subscriber>, mail: &mut VecDeque<Delivery>, full: Full) -> Lost {
         let (mut overflow, mut remains) = (Vec::new(), Vec::new());
         let mut mailbox = subscriber.mailbox.lock();
         while mail.front().is_some_and(|next| mailbox.takes(next))
@@ -164,6 +187,12 @@ impl Engine {
         }
         drop(mailbox);
         self.line_up(subscriber);
+        Lost { overflow, out, buries, remains }
+    }
+
+    /// Sees to events that a mailbox did not take, and are counted.
+    fn see_to(&self, subscriber: &Subscriber, lost: Lost) {
+        let Lost { overflow, out, buries, remains } = lost;
         self.lose(subscriber, overflow, TOO_MANY_BEHIND);
         if buries {
             self.lose(subscriber, out, "its queue is full, because a call hangs");

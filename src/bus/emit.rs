@@ -356,8 +356,12 @@ impl Shared {
         let delivered = self.counts.inline.get() + tally.worker.processed.get();
         let now = self.collector.shared.clock.nanos();
         tally.meter.delivered(now, std::slice::from_ref(&record), delivered);
+        // As one: what is emitted meanwhile is handled behind it.
+        let within = context::within(self.engine.place());
         self.engine.dispatch_one(record);
-        self.engine.run_inline(None);
+        if within.is_some() {
+            self.engine.call_all(None);
+        }
         Outcome::Queued
     }
 }

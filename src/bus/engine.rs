@@ -384,7 +384,13 @@ impl Engine {
     /// Does what is due, and calls whoever stands in line, on this thread, until nobody does or time is over; unless it is in
     /// the middle of that already.
     pub(super) fn run_inline(&self, deadline: Option<Instant>) {
-        let Some(_within) = context::within(self.place()) else { return };
+        if let Some(_within) = context::within(self.place()) {
+            self.call_all(deadline);
+        }
+    }
+
+    /// The same for a thread that is marked.
+    pub(super) fn call_all(&self, deadline: Option<Instant>) {
         self.run_due(self.clock.now());
         while deadline.is_none_or(|deadline| Instant::now() < deadline)
             && let Some(subscriber) = self.crew.next_in_line()
