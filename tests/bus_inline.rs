@@ -454,3 +454,21 @@ impl Plugin for Hanging {
         wiring.subscribe(Handler::new("a.b", move |_| gate.pass()).at_once(1))
     }
 }
+
+#[test]
+fn a_stop_tells_of_calls_that_other_threads_are_in() {
+    let gate = Gate::closed();
+    let bus = inline();
+    let own = gate.clone();
+    bus.on("a.b", move |_| own.pass()).unwrap().keep();
+    std::thread::scope(|scope| {
+        let emitting = scope.spawn(|| bus.emit("a.b", ()).unwrap());
+        gate.await_arrivals(1);
+        let stopped = bus.stop_timeout(Duration::from_millis(20));
+        gate.open();
+        emitting.join().unwrap();
+        let Err(BusStopError::TimedOut { report }) = stopped else { panic!("{stopped:?}") };
+        assert_eq!(report.left_behind, 1);
+    });
+    law(&bus, 1);
+}

@@ -57,7 +57,11 @@ impl Shared {
         let is_drained = is_drained & self.engine.await_quiet(deadline);
         self.engine.close();
         let is_drained = is_drained & self.sinks.flush(deadline).is_none();
-        let left_behind = self.engine.crew.await_end(deadline) as u64;
+        let left_behind = match self.engine.config.mode {
+            Mode::Pooled => self.engine.crew.await_end(deadline),
+            // Calls that other threads make, which emit.
+            Mode::Inline => self.engine.everybody().iter().map(|it| it.mailbox.lock().load().0).sum(),
+        } as u64;
         let report = BusReport { stats: self.stats(), left_behind, elapsed: begun.elapsed() };
         if is_drained && left_behind == 0 {
             Ok(report)
