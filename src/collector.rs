@@ -483,7 +483,7 @@ impl<E: Event> Shared<E> {
         WorkerMark::set(self.address())
     }
 
-    fn address(&self) -> usize {
+    pub(crate) fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 }

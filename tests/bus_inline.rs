@@ -472,3 +472,39 @@ fn a_stop_tells_of_calls_that_other_threads_are_in() {
     });
     law(&bus, 1);
 }
+
+/// On a thread of its own; calls what would have to wait for it.
+struct Waiting(Arc<Mutex<Option<Bus>>>, Arc<Mutex<Vec<bool>>>);
+
+impl Sink<Record> for Waiting {
+    fn name(&self) -> &str {
+        "waiting"
+    }
+
+    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+        if let Some(bus) = self.0.lock().unwrap().take() {
+            let is_flush_refused = matches!(bus.flush(), Err(FlushError::OnWorker));
+            let is_stop_refused = matches!(bus.stop(), Err(BusStopError::Inside));
+            let is_enqueued = matches!(bus.emit_sync("never.this", ()), Ok(told) if told.calls.is_none());
+            self.1.lock().unwrap().extend([is_flush_refused, is_stop_refused, is_enqueued]);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_on_a_thread_of_its_own_is_refused_what_would_wait_for_it() {
+    let (place, told) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
+    let waits = Duration::from_millis(100);
+    let collector = Config { flush_timeout: waits, stop_timeout: waits, ..BusConfig::default().collector };
+    let sink = Waiting(Arc::clone(&place), Arc::clone(&told)).isolated(10);
+    let config = BusConfig { collector, ..BusConfig::default() };
+    let bus = Bus::builder().config(config).inline().sink(sink).start().unwrap();
+    *place.lock().unwrap() = Some(bus.clone());
+    bus.emit("a.b", ()).unwrap();
+    until("it has called", || told.lock().unwrap().len() == 3);
+    assert_eq!(*told.lock().unwrap(), [true; 3]);
+    bus.flush().unwrap();
+    bus.stop_timeout(LONG).unwrap();
+    law(&bus, 2);
+}

@@ -140,13 +140,14 @@ impl BusBuilder {
             Mode::Inline => collector.shared.control.take_slots(),
             Mode::Pooled => spare.map_or_else(Vec::new, |recent| spare_slots(&collector, recent)),
         };
+        let sinks = InlineSinks::new(slots, engine.place(), collector.shared.address());
         let shared = Arc::new(Shared {
             collector,
             engine: Arc::clone(&engine),
             filters: ArcSwap::default(),
             changes: Mutex::default(),
             history,
-            sinks: InlineSinks::new(slots, engine.place()),
+            sinks,
             counts: Counts::default(),
             next_event: PlainU64::new(1),
         });

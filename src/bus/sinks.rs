@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Record;
 use crate::stats::SinkTally;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, guarded};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded, worker_of};
 
 /// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes what is there when
 /// it comes, and then for those that come meanwhile: so a sink may emit. Whoever comes while it writes for others waits, and
@@ -20,6 +20,8 @@ pub(super) struct InlineSinks {
     back: Condvar,
     /// Of the bus: a sink that emits to it is not to make calls.
     place: usize,
+    /// Of its collector: a thread that has the sinks stands in for its worker.
+    worker: usize,
     /// Of the sinks.
     tallies: Vec<Arc<SinkTally>>,
 }
@@ -53,10 +55,10 @@ impl State {
 }
 
 impl InlineSinks {
-    pub(super) fn new(slots: Slots, place: usize) -> Self {
+    pub(super) fn new(slots: Slots, place: usize, worker: usize) -> Self {
         let tallies = slots.iter().map(|slot| Arc::clone(&slot.tally)).collect();
         let state = State { slots: Some(slots), ..State::default() };
-        Self { state: Mutex::new(state), back: Condvar::new(), place, tallies }
+        Self { state: Mutex::new(state), back: Condvar::new(), place, worker, tallies }
     }
 
     pub(super) fn write(&self, record: &Record) {
@@ -76,7 +78,7 @@ impl InlineSinks {
         // Foreign code: not under the lock.
         let _ = guarded(|| drop(shed));
         if let Some(mut slots) = slots {
-            let _within = context::within(self.place);
+            let _marks = (context::within(self.place), StandIn::of(self.worker));
             self.write_waiting(&mut slots);
             self.give_back(slots, None);
         }
@@ -88,12 +90,12 @@ impl InlineSinks {
         let slots = if state.slots.is_some() { state.take() } else { self.wait(&mut state, deadline) };
         drop(state);
         let Some(mut slots) = slots else { return Some(self.busy()) };
-        let within = context::within(self.place);
+        let marks = (context::within(self.place), StandIn::of(self.worker));
         self.write_waiting(&mut slots);
         slots.iter_mut().for_each(Slot::flush);
         let late: Vec<_> = slots.iter_mut().filter_map(Slot::begin_flush).collect();
         self.give_back(slots, deadline);
-        drop(within);
+        drop(marks);
         let mut late = late.iter().filter(|late: &&LateFlush| !late.wait(deadline));
         late.next().map(|late| late.tally.name.clone())
     }
@@ -145,6 +147,31 @@ impl InlineSinks {
             state.is_overtime = true;
             drop(state);
             self.write_waiting(&mut slots);
+        }
+    }
+}
+
+/// While it lives, the thread is marked as the worker of a collector: a sink that starts a thread of its own hands the mark
+/// on, so that nothing is waited for there either.
+struct StandIn {
+    /// Of which collector it was the worker before, or 0.
+    before: usize,
+    mark: Option<WorkerMark>,
+}
+
+impl StandIn {
+    fn of(worker: usize) -> Self {
+        let before = worker_of();
+        Self { before, mark: Some(WorkerMark::set(worker)) }
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        drop(self.mark.take());
+        if self.before != 0 {
+            // It is taken back by whoever has set it.
+            std::mem::forget(WorkerMark::set(self.before));
         }
     }
 }
