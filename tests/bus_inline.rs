@@ -508,3 +508,21 @@ fn a_sink_on_a_thread_of_its_own_is_refused_what_would_wait_for_it() {
     bus.stop_timeout(LONG).unwrap();
     law(&bus, 2);
 }
+
+#[test]
+fn an_event_that_is_overtaken_by_a_stop_is_in_the_account_of_its_handlers() {
+    let gate = Gate::closed();
+    let bus = Bus::builder().inline().sink(gate.sink()).start().unwrap();
+    bus.on("a.b", |_| ()).unwrap().keep();
+    std::thread::scope(|scope| {
+        let emitting = scope.spawn(|| bus.emit("a.b", ()).unwrap());
+        gate.await_arrivals(1);
+        let stopped = bus.stop_timeout(Duration::from_millis(20));
+        gate.open();
+        let outcome = emitting.join().unwrap().outcome;
+        assert!(stopped.is_err());
+        assert_eq!(outcome, Outcome::Queued);
+    });
+    let stats = law(&bus, 1);
+    assert_eq!((stats.handlers[0].matched, stats.handlers[0].cancelled), (1, 1));
+}

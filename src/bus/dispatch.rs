@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::SubscriptionId;
 use super::engine::Engine;
 use super::handler::{Delivery, Flight};
+use super::mailbox::Mailbox;
 use super::settle::{TOO_MANY_BEHIND, end, note};
 use super::table::{Known, Subscriber, Table};
 use crate::batch::Batch;
@@ -182,9 +183,8 @@ impl Engine {
         let is_over = mailbox.is_over();
         let buries = !is_over && (full == Full::Bury || mailbox.is_full() && mailbox.hangs());
         let out: Vec<Delivery> = if is_over || buries { mail.drain(..).collect() } else { Vec::new() };
-        if buries {
-            out.iter().for_each(|_| mailbox.pass_by());
-        }
+        let count = if buries { Mailbox::pass_by } else { Mailbox::come_late };
+        out.iter().for_each(|_| count(&mut mailbox));
         drop(mailbox);
         self.line_up(subscriber);
         Lost { overflow, out, buries, remains }

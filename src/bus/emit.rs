@@ -31,7 +31,7 @@ pub struct Receipt {
     /// Its number.
     pub id: EventId,
     /// Whether it was taken, or why not: as for [`Collector::collect`](crate::Collector::collect). Inline, `Queued` says that
-    /// it was given to its handlers.
+    /// it was given to its handlers; to those that a stop had closed meanwhile it counts as cancelled.
     pub outcome: Outcome,
 }
 

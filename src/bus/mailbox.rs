@@ -25,6 +25,8 @@ use crate::sync::Arc;
 pub(super) struct Mailbox {
     /// `None` once it is unsubscribed.
     call: Option<Arc<Call>>,
+    /// It is not called any more because the bus has stopped.
+    is_stopped: bool,
     is_ordered: bool,
     /// What becomes of events that are not taken.
     lost_as: End,
@@ -130,6 +132,7 @@ impl Mailbox {
         let (call, is_ordered, lost_as) = handler;
         Self {
             call: Some(call),
+            is_stopped: false,
             is_ordered,
             lost_as,
             most: room.0,
@@ -148,6 +151,14 @@ impl Mailbox {
             turns: 0,
             is_wanted: false,
             stats,
+        }
+    }
+
+    /// Notes an event that came when the bus had stopped, and is cancelled; nothing where the handler was unsubscribed before.
+    pub(super) fn come_late(&mut self) {
+        if self.is_stopped {
+            self.stats.matched += 1;
+            self.count(End::Cancelled);
         }
     }
 
@@ -224,21 +235,6 @@ impl Mailbox {
         None
     }
 
-    /// Parks an event behind one that waits for a retry.
-    fn put_aside(&mut self, mut delivery: Delivery, remains: &mut Vec<Arc<Flight>>) -> Option<Delivery> {
-        if !self.has_room_aside() {
-            self.count(self.lost_as);
-            return Some(delivery);
-        }
-        delivery.set_aside(remains);
-        self.aside += 1;
-        self.aside_bytes += payload_of(&*delivery);
-        if let Some(held) = self.held[delivery.get_priority() as usize].get_mut(delivery.name()) {
-            held.parked.push_back(delivery);
-        }
-        None
-    }
-
     /// Notes an event that was not taken in, and is lost.
     pub(super) fn pass_by(&mut self) {
         self.stats.matched += 1;
@@ -263,38 +259,6 @@ impl Mailbox {
     /// Whether who waits for room should be told.
     pub(super) fn has_much_room(&self) -> bool {
         self.queued <= self.most / 2 && !self.is_full()
-    }
-
-    /// A retry is due: it and what is parked behind it are waited for again, by `watch`. After the end it comes back.
-    pub(super) fn put_again(&mut self, mut delivery: Delivery, watch: &Arc<Flight>) -> Option<Delivery> {
-        if self.is_over() {
-            return Some(delivery);
-        }
-        self.take_back(&mut delivery, watch);
-        self.bring_back(&delivery, Some(watch));
-        self.first.push_back(delivery);
-        None
-    }
-
-    /// An event is not aside any more, but queued.
-    fn take_back(&mut self, delivery: &mut Delivery, watch: &Arc<Flight>) {
-        let bytes = payload_of(&**delivery);
-        (self.aside, self.aside_bytes) = (self.aside - 1, self.aside_bytes - bytes);
-        (self.queued, self.bytes) = (self.queued + 1, self.bytes + bytes);
-        delivery.watch = Some(Arc::clone(watch));
-    }
-
-    /// So is what is parked behind it.
-    fn bring_back(&mut self, delivery: &Delivery, watch: Option<&Arc<Flight>>) {
-        let Some(held) = self.held[delivery.get_priority() as usize].get_mut(delivery.name()) else { return };
-        if !std::mem::take(&mut held.is_aside) {
-            return;
-        }
-        let bytes = held.parked.iter().map(|parked| payload_of(&**parked)).sum::<u64>();
-        let parked = held.parked.len();
-        held.parked.iter_mut().for_each(|parked| parked.watch = watch.cloned());
-        (self.aside, self.aside_bytes) = (self.aside - parked, self.aside_bytes - bytes);
-        (self.queued, self.bytes) = (self.queued + parked, self.bytes + bytes);
     }
 
     /// A dead letter is offered again. What is unsubscribed comes back.
@@ -399,46 +363,10 @@ impl Mailbox {
         ended
     }
 
-    /// All of that name and priority wait behind a retry, aside.
-    fn park_behind(&mut self, retry: &Delivery, ended: &mut Ended) {
-        let lane = retry.get_priority() as usize;
-        let Some(held) = self.held[lane].get_mut(retry.name()) else { return };
-        held.is_aside = true;
-        let mut behind = std::mem::take(&mut held.parked);
-        let is_behind = |delivery: &Delivery| delivery.name() == retry.name();
-        let (same, others) = std::mem::take(&mut self.lanes[lane]).into_iter().partition(is_behind);
-        self.lanes[lane] = others;
-        let same: VecDeque<Delivery> = same;
-        behind.extend(same);
-        for delivery in behind {
-            self.queued -= 1;
-            self.bytes -= payload_of(&*delivery);
-            ended.overflow.extend(self.put_aside(delivery, &mut ended.remains));
-        }
-    }
-
-    /// Lets the next event of that name and priority go on.
-    fn release(&mut self, before: &Delivery) {
-        let lane = &mut self.held[before.get_priority() as usize];
-        let Some(held) = lane.get_mut(before.name()) else { return };
-        match held.parked.pop_front() {
-            Some(next) => self.first.push_back(next),
-            None => _ = lane.remove(before.name()),
-        }
-    }
-
-    /// A retry will not be made: it ends so. What is parked behind it goes on.
-    pub(super) fn give_up(&mut self, retry: &Delivery, end: End) {
-        self.aside -= 1;
-        self.aside_bytes -= payload_of(&**retry);
-        self.count(end);
-        self.bring_back(retry, None);
-        self.release(retry);
-    }
-
     /// Takes the function out, and all that waits but for retries that are not due: with what becomes of it. Nothing is called
     /// from now on. Letters among them are to be put back, and are not counted.
     pub(super) fn close(&mut self, why: Why) -> Closed {
+        self.is_stopped = why == Why::Stopped;
         let mut out: Vec<Delivery> = self.first.drain(..).collect();
         self.lanes.iter_mut().for_each(|lane| out.extend(lane.drain(..)));
         for (_, held) in self.held.iter_mut().flat_map(HashMap::drain) {
@@ -493,3 +421,5 @@ impl Mailbox {
         HandlerStats { in_flight, ..self.stats.clone() }
     }
 }
+
+mod aside;
