@@ -3,11 +3,13 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use forebay::bus::{Bus, BusConfig, BusStats, BusStopError, Delivery, EmitOptions, Handler, HandlerError};
+use forebay::bus::{
+    Bus, BusConfig, BusStats, BusStopError, Delivery, EmitOptions, Filter, Handler, HandlerError,
+};
 use forebay::sink::RetryPolicy;
 use forebay::{Config, FlushStrategy, ManualClock, Overflow, Priority, Record};
 use support::{Gate, LONG, until};
@@ -448,4 +450,174 @@ fn order_and_account_hold_under_retries_of_many_names_from_many_threads() {
             }
         }
     }
+}
+
+fn options(priority: Priority) -> EmitOptions {
+    EmitOptions::new().priority(priority)
+}
+
+#[test]
+fn letters_of_one_name_are_offered_again_one_after_the_other() {
+    let (bus, _clock) = start(BusConfig { workers: 4, ..config(100) }, false);
+    let (gate, is_open, taken) = (Gate::closed(), Arc::new(AtomicBool::new(false)), Taken::default());
+    let (own, is_well, seen) = (gate.clone(), Arc::clone(&is_open), Arc::clone(&taken));
+    let handler = Handler::new("order.*", move |event| {
+        if event.name() == "order.a" {
+            if !is_well.load(Ordering::SeqCst) {
+                return Err(HandlerError::new("not yet").permanent());
+            }
+            own.pass();
+        }
+        seen.lock().unwrap().push((event.name().to_owned(), number(event)));
+        Ok(())
+    });
+    bus.subscribe(handler.ordered()).unwrap().keep();
+    (0..3).for_each(|number| _ = bus.emit("order.a", number).unwrap());
+    bus.flush().unwrap();
+    is_open.store(true, Ordering::SeqCst);
+    assert_eq!(bus.redrive(None), 3);
+    gate.await_arrivals(1);
+    bus.emit_sync("order.b", 9).unwrap();
+    let waiting = bus.metrics().queue.waiting;
+    gate.open();
+    bus.flush().unwrap();
+    assert_eq!(waiting, 2, "behind the first of them");
+    assert_eq!(numbers_of(&taken, "order.a"), [0, 1, 2]);
+    let stats = law(&bus, 4);
+    assert_eq!((stats.handlers[0].redriven, stats.handlers[0].in_flight), (3, 0));
+    bus.stop().unwrap();
+}
+
+#[test]
+fn a_letter_that_is_offered_again_waits_behind_a_retry_and_nobody_waits_for_it() {
+    for is_inline in [false, true] {
+        let (bus, clock) = start(config(4), is_inline);
+        let (taken, calls) = (Taken::default(), Arc::new(AtomicU64::new(0)));
+        let (seen, count) = (Arc::clone(&taken), Arc::clone(&calls));
+        let handler = Handler::new("order.*", move |event| {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => return Err(HandlerError::new("for good").permanent()),
+                1 => return Err(HandlerError::new("once")),
+                _ => seen.lock().unwrap().push((event.name().to_owned(), number(event))),
+            }
+            Ok(())
+        });
+        bus.subscribe(handler.ordered()).unwrap().keep();
+        bus.emit("order.a", 0).unwrap();
+        bus.flush().unwrap();
+        bus.emit("order.a", 1).unwrap();
+        until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+        bus.redrive(None);
+        until("it is offered", || bus.dead_letters().is_empty());
+        bus.flush().unwrap();
+        assert_eq!((numbers_of(&taken, "order.a"), law(&bus, 2).handlers[0].in_flight), (vec![], 1));
+        clock.advance(Duration::from_secs(1));
+        until("all are taken", || {
+            bus.flush().unwrap();
+            numbers_of(&taken, "order.a") == [1, 0]
+        });
+        bus.stop().unwrap();
+        let stats = law(&bus, 2);
+        assert_eq!((stats.handlers[0].handled, stats.handlers[0].redriven), (1, 1));
+    }
+}
+
+#[test]
+fn letters_that_find_no_room_behind_a_retry_and_those_of_a_stopped_bus_stay_what_they_are() {
+    for is_inline in [false, true] {
+        let (bus, _clock) = start(config(2), is_inline);
+        let handler = Handler::new("order.*", |event| match number(event) {
+            9 => Err(HandlerError::new("once")),
+            _ => Err(HandlerError::new("for good").permanent()),
+        });
+        bus.subscribe(handler.ordered().named("h")).unwrap().keep();
+        (0..4).for_each(|number| _ = bus.emit("order.a", number).unwrap());
+        bus.flush().unwrap();
+        let before = bus.dead_letters().entries();
+        bus.emit("order.a", 9).unwrap();
+        until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+        bus.redrive(None);
+        until("one waits behind it", || bus.dead_letters().len() == 3);
+        let stopped = bus.stop_timeout(Duration::ZERO);
+        let kept = bus.dead_letters().entries();
+        let of = |number_of: i64| {
+            let letter = kept.iter().find(|letter| number(&letter.event) == number_of);
+            let letter = letter.unwrap_or_else(|| panic!("{number_of} is gone: {kept:?}"));
+            (letter.attempts, letter.error.clone(), letter.time)
+        };
+        for letter in &before {
+            let (attempts, error, time) = of(number(&letter.event));
+            // The one that waited may have been called once more before the end.
+            assert!(attempts == 1 || number(&letter.event) == 0 && attempts == 2, "{stopped:?}: {attempts}");
+            assert_eq!((&*error, time), ("h: for good", letter.time), "{stopped:?}");
+        }
+        let _ = bus.stop();
+        law(&bus, 5);
+    }
+}
+
+#[test]
+fn what_is_released_or_called_again_keeps_its_priority() {
+    let (bus, clock) = start(BusConfig { workers: 1, ..config(100) }, false);
+    let (taken, gate) = (Taken::default(), Gate::closed());
+    let (own, seen) = (gate.clone(), Arc::clone(&taken));
+    let handler = Handler::new("order.*", move |event| {
+        match (event.name(), number(event), event.attempt()) {
+            ("order.block", ..) => own.pass(),
+            (_, 0, 1) => return Err(HandlerError::new("once")),
+            _ => seen.lock().unwrap().push((event.name().to_owned(), number(event))),
+        }
+        Ok(())
+    });
+    bus.subscribe(handler.ordered()).unwrap().keep();
+    (0..2).for_each(|number| _ = bus.emit_with("order.a", number, options(Priority::Low)).unwrap());
+    until("they wait for the retry", || {
+        bus.metrics().retry.waiting == 1 && bus.stats().handlers[0].in_flight == 2
+    });
+    bus.flush().unwrap();
+    bus.emit("order.block", 0).unwrap();
+    gate.await_arrivals(1);
+    clock.advance(Duration::from_secs(1));
+    until("the retry is due", || bus.metrics().queue.waiting == 2);
+    bus.emit("order.b", 5).unwrap();
+    until("it is there", || bus.metrics().queue.waiting == 3);
+    gate.open();
+    bus.flush().unwrap();
+    let numbers: Vec<i64> = taken.lock().unwrap().iter().map(|(_, number)| *number).collect();
+    assert_eq!(numbers, [5, 0, 1], "a normal one first");
+    bus.stop().unwrap();
+    law(&bus, 4);
+}
+
+#[test]
+fn a_critical_event_that_is_called_again_is_as_urgent_as_before() {
+    let (bus, clock) = start(BusConfig { workers: 1, ..config(100) }, false);
+    let (order, gate) = (Arc::new(Mutex::new(Vec::new())), Gate::closed());
+    let (own, seen) = (gate.clone(), Arc::clone(&order));
+    let busy = Handler::new("busy.one", move |event| {
+        own.pass();
+        seen.lock().unwrap().push(number(event));
+    });
+    bus.subscribe(busy).unwrap().keep();
+    let seen = Arc::clone(&order);
+    let urgent = Handler::new("urgent.one", move |event| {
+        if event.attempt() == 1 {
+            return Err(HandlerError::new("once"));
+        }
+        seen.lock().unwrap().push(number(event));
+        Ok(())
+    });
+    bus.subscribe(urgent.ordered()).unwrap().keep();
+    bus.emit_with("urgent.one", 100, options(Priority::Critical)).unwrap();
+    until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+    (0..3).for_each(|number| _ = bus.emit("busy.one", number).unwrap());
+    gate.await_arrivals(1);
+    until("the others wait", || bus.metrics().queue.waiting == 2);
+    clock.advance(Duration::from_secs(1));
+    until("the retry is due", || bus.metrics().queue.waiting == 3);
+    gate.open();
+    bus.flush().unwrap();
+    assert_eq!(*order.lock().unwrap(), [0, 100, 1, 2]);
+    bus.stop().unwrap();
+    law(&bus, 4);
 }

@@ -190,19 +190,17 @@ impl Engine {
     fn end_closed(&self, subscriber: &Subscriber, (call, out): Closed) {
         subscriber.changed.notify_all();
         for (delivery, end_as) in out {
-            if end_as == End::DeadLettered && delivery.redriven.is_none() {
+            if delivery.redriven.is_some() {
+                self.put_back(subscriber, delivery);
+                continue;
+            }
+            if end_as == End::DeadLettered {
                 let mut letter = letter_of(&delivery, format!("{}: the bus has stopped", subscriber.name));
                 letter.attempts -= 1;
                 self.letters.keep(subscriber.id, vec![letter]);
             }
-            if delivery.redriven.is_some() {
-                let mut letter = letter_of(&delivery, format!("{}: unsubscribed", subscriber.name));
-                // It was not called.
-                letter.attempts -= 1;
-                self.letters.keep(subscriber.id, vec![letter]);
-            }
             // What was called before is told.
-            if delivery.attempt == 0 && delivery.redriven.is_none() {
+            if delivery.attempt == 0 {
                 note(&delivery, |progress| progress.cancelled += 1);
             }
             end(delivery);
@@ -298,7 +296,8 @@ impl Engine {
         let due = self.timers.take_due(now);
         if !due.is_empty() {
             let watch = self.watched(self.blank.clone());
-            for (subscriber, delivery) in due {
+            // Each goes to the front.
+            for (subscriber, delivery) in due.into_iter().rev() {
                 let refused = subscriber.mailbox.lock().put_again(delivery, &watch);
                 match refused {
                     Some(delivery) => self.give_up(&subscriber, delivery),

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 use std::ops::Deref;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::config::check_deadline;
 use super::emit::is_name;
@@ -122,7 +122,7 @@ impl Handler {
     }
 
     /// Keeps the order of events that have one name and one priority: one of them at a time, and none before a retry of the
-    /// one before it is done. Events of other names do not wait for them, nor does the bus: what waits behind a retry takes no
+    /// one before it is done. Dead letters that are offered again come behind what waits. Events of other names do not wait for them, nor does the bus: what waits behind a retry takes no
     /// room in the queue of the handler.
     pub fn ordered(mut self) -> Self {
         self.is_ordered = true;
@@ -260,14 +260,21 @@ pub struct Delivery {
     pub(super) flight: Arc<Flight>,
     pub(super) place: usize,
     pub(super) attempt: u32,
-    /// A dead letter that is offered again: how often it was before.
-    pub(super) redriven: Option<u32>,
+    /// What it was as a dead letter, if it is one that is offered again.
+    pub(super) redriven: Option<Box<Past>>,
     /// When the first call began, if another is to be made.
     pub(super) begun: Option<Instant>,
     /// It was aside: where there is no time for it, it is no less kept than others that failed.
     pub(super) is_kept: bool,
     /// By which it is waited for again.
     pub(super) watch: Option<Arc<Flight>>,
+}
+
+/// What a dead letter was before it was offered again.
+pub(super) struct Past {
+    pub(super) attempts: u32,
+    pub(super) error: String,
+    pub(super) time: SystemTime,
 }
 
 impl Delivery {
@@ -303,7 +310,7 @@ impl Delivery {
 
     /// Which call for this event this is, from 1.
     pub fn attempt(&self) -> u32 {
-        self.redriven.unwrap_or(0) + self.attempt + 1
+        self.redriven.as_ref().map_or(0, |past| past.attempts) + self.attempt + 1
     }
 
     /// How many events led to it.

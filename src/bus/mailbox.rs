@@ -36,16 +36,16 @@ pub(super) struct Mailbox {
     lanes: [VecDeque<Delivery>; 3],
     /// Normal events since the last low one.
     turn: u32,
-    /// Before all others: retries, letters that are offered again, and what was parked and may go on.
-    first: VecDeque<Delivery>,
     /// By priority: names of which an event is running or waits for a retry, where order is kept.
     held: [HashMap<Name, Held>; 3],
-    /// In the lanes, first, and parked but not aside; and what these own in bytes.
+    /// In the lanes, and parked but not aside; and what these own in bytes.
     queued: usize,
     bytes: u64,
     /// Aside, and what these own in bytes.
     aside: usize,
     aside_bytes: u64,
+    /// Of all of these, dead letters that are offered again: they are not counted a second time.
+    letters: usize,
     running: Vec<Running>,
     next_call: u64,
     /// Calls that run for longer than they should.
@@ -63,6 +63,8 @@ struct Held {
     parked: VecDeque<Delivery>,
     /// The event waits for a retry: these are aside with it.
     is_aside: bool,
+    /// It is over, or to be called again: the first of that name in the lane goes on.
+    is_next: bool,
 }
 
 /// A call.
@@ -139,12 +141,12 @@ impl Mailbox {
             most_bytes: room.1,
             lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             turn: 0,
-            first: VecDeque::new(),
             held: Default::default(),
             queued: 0,
             bytes: 0,
             aside: 0,
             aside_bytes: 0,
+            letters: 0,
             running: Vec::new(),
             next_call: 0,
             overdue: 0,
@@ -186,8 +188,8 @@ impl Mailbox {
     }
 
     fn is_behind_retry(&self, delivery: &Delivery) -> bool {
-        let held = self.held[delivery.get_priority() as usize].get(delivery.name());
-        held.is_some_and(|held| held.is_aside)
+        let held = || self.held[delivery.get_priority() as usize].get(delivery.name());
+        self.is_ordered && held().is_some_and(|held| held.is_aside)
     }
 
     /// Whether nothing is on its way.
@@ -205,7 +207,7 @@ impl Mailbox {
     }
 
     fn waiting(&self) -> usize {
-        self.first.len() + self.lanes.iter().map(VecDeque::len).sum::<usize>()
+        self.lanes.iter().map(VecDeque::len).sum::<usize>()
     }
 
     /// How much more often it should stand in line; it does from now on.
@@ -226,6 +228,10 @@ impl Mailbox {
     /// Takes an event in; what has no room aside is lost, and comes out.
     pub(super) fn put(&mut self, delivery: Delivery, remains: &mut Vec<Arc<Flight>>) -> Option<Delivery> {
         self.stats.matched += 1;
+        self.take_in(delivery, remains)
+    }
+
+    fn take_in(&mut self, delivery: Delivery, remains: &mut Vec<Arc<Flight>>) -> Option<Delivery> {
         if self.is_behind_retry(&delivery) {
             return self.put_aside(delivery, remains);
         }
@@ -261,15 +267,18 @@ impl Mailbox {
         self.queued <= self.most / 2 && !self.is_full()
     }
 
-    /// A dead letter is offered again. What is unsubscribed comes back.
-    pub(super) fn put_letter(&mut self, delivery: Delivery) -> Option<Delivery> {
+    /// A dead letter is offered again, like any event. What finds no room behind a retry comes back, and so does what comes to
+    /// a handler that is unsubscribed.
+    pub(super) fn put_letter(
+        &mut self,
+        delivery: Delivery,
+        remains: &mut Vec<Arc<Flight>>,
+    ) -> Option<Delivery> {
         if self.is_over() {
             return Some(delivery);
         }
-        self.queued += 1;
-        self.bytes += payload_of(&*delivery);
-        self.first.push_back(delivery);
-        None
+        self.letters += 1;
+        self.take_in(delivery, remains)
     }
 
     /// Takes the next event out, for a call that begins now.
@@ -284,6 +293,7 @@ impl Mailbox {
         let number = self.next_call;
         self.next_call += 1;
         let is_redriven = delivery.redriven.is_some();
+        self.letters -= usize::from(is_redriven);
         let is_warning = delivery.name() == PerformanceWarning::NAME;
         let (since, depth) = (now, delivery.depth());
         self.running.push(Running { number, since, is_overdue: false, is_redriven, is_warning, depth });
@@ -292,18 +302,18 @@ impl Mailbox {
 
     fn next(&mut self) -> Option<Delivery> {
         loop {
-            // A critical event waits for no other.
-            let is_critical = |first: &Delivery| first.get_priority() == Priority::Critical;
-            if self.first.front().is_some_and(|first| !self.is_urgent() || is_critical(first)) {
-                return self.first.pop_front();
-            }
             let delivery = self.next_of_lanes()?;
             if !self.is_ordered {
                 return Some(delivery);
             }
             let held = &mut self.held[delivery.get_priority() as usize];
             match held.get_mut(delivery.name()) {
-                Some(held) => held.parked.push_back(delivery),
+                Some(held) => {
+                    if std::mem::take(&mut held.is_next) {
+                        return Some(delivery);
+                    }
+                    held.parked.push_back(delivery);
+                }
                 None => {
                     held.insert(delivery.shared_name().clone(), Held::default());
                     return Some(delivery);
@@ -353,8 +363,7 @@ impl Mailbox {
             self.aside += 1;
             self.aside_bytes += payload_of(&**delivery);
         }
-        // A letter that is offered again holds up nobody.
-        if self.is_ordered && !call.is_redriven {
+        if self.is_ordered {
             match end {
                 End::Again => self.park_behind(delivery, &mut ended),
                 _ => self.release(delivery),
@@ -367,7 +376,7 @@ impl Mailbox {
     /// from now on. Letters among them are to be put back, and are not counted.
     pub(super) fn close(&mut self, why: Why) -> Closed {
         self.is_stopped = why == Why::Stopped;
-        let mut out: Vec<Delivery> = self.first.drain(..).collect();
+        let mut out: Vec<Delivery> = Vec::new();
         self.lanes.iter_mut().for_each(|lane| out.extend(lane.drain(..)));
         for (_, held) in self.held.iter_mut().flat_map(HashMap::drain) {
             if held.is_aside {
@@ -376,7 +385,7 @@ impl Mailbox {
             }
             out.extend(held.parked);
         }
-        (self.queued, self.bytes) = (0, 0);
+        (self.queued, self.bytes, self.letters) = (0, 0, 0);
         let lost_as = self.lost_as;
         let end_of = |delivery: &Delivery| match why {
             Why::Stopped if delivery.is_kept => lost_as,
@@ -415,9 +424,8 @@ impl Mailbox {
     }
 
     pub(super) fn snapshot(&self) -> HandlerStats {
-        let letters = self.first.iter().filter(|delivery| delivery.redriven.is_some()).count();
         let running = self.running.iter().filter(|call| !call.is_redriven).count();
-        let in_flight = (self.queued - letters + running + self.aside) as u64;
+        let in_flight = (self.queued + self.aside - self.letters + running) as u64;
         HandlerStats { in_flight, ..self.stats.clone() }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 use super::chores::later;
 use super::context::Inside;
 use super::engine::Engine;
-use super::handler::{Call, Delivery, HandlerError};
+use super::handler::{Call, Delivery, HandlerError, Past};
 use super::mailbox::{Begun, End, Ended};
 use super::table::Subscriber;
 use crate::catalog::plugin;
@@ -64,7 +64,9 @@ impl<F> Drop for Careful<F> {
 
 pub(super) fn letter_of(delivery: &Delivery, error: String) -> DeadLetter<Record> {
     let event = (**delivery).clone();
-    DeadLetter { event, attempts: delivery.attempt(), error, time: SystemTime::now() }
+    // One that was a letter before has been here since then.
+    let time = delivery.redriven.as_ref().map_or_else(SystemTime::now, |past| past.time);
+    DeadLetter { event, attempts: delivery.attempt(), error, time }
 }
 
 /// Tells who waits for the handlers of this event.
@@ -152,6 +154,10 @@ impl Engine {
     /// Sees to events that were not taken, and are counted.
     pub(super) fn lose(&self, subscriber: &Subscriber, lost: Vec<Delivery>, said: &str) {
         for delivery in lost {
+            if delivery.redriven.is_some() {
+                self.put_back(subscriber, delivery);
+                continue;
+            }
             note(&delivery, |progress| progress.failed += 1);
             if !subscriber.is_discarding {
                 self.bury(subscriber, &delivery, said);
@@ -214,13 +220,24 @@ impl Engine {
     }
 
     fn offer_again(&self, subscriber: &Subscriber, letter: DeadLetter<Record>) {
-        let flight = self.watched(self.blank.with_events(vec![letter.event]));
-        let delivery = Delivery { redriven: Some(letter.attempts), ..Delivery::new(&flight, 0) };
-        let refused = subscriber.mailbox.lock().put_letter(delivery);
-        if let Some(delivery) = refused {
-            let (event, attempts) = ((*delivery).clone(), letter.attempts);
-            let letter = DeadLetter { event, attempts, error: letter.error, time: letter.time };
+        let DeadLetter { event, attempts, error, time } = letter;
+        let flight = self.watched(self.blank.with_events(vec![event]));
+        let redriven = Some(Box::new(Past { attempts, error, time }));
+        let delivery = Delivery { redriven, ..Delivery::new(&flight, 0) };
+        drop(flight);
+        let mut remains = Vec::new();
+        let refused = subscriber.mailbox.lock().put_letter(delivery, &mut remains);
+        refused.into_iter().for_each(|delivery| self.put_back(subscriber, delivery));
+        end(remains);
+    }
+
+    /// A letter was not called after all: it is what it was before.
+    pub(super) fn put_back(&self, subscriber: &Subscriber, mut delivery: Delivery) {
+        if let Some(past) = delivery.redriven.take() {
+            let Past { attempts, error, time } = *past;
+            let letter = DeadLetter { event: (*delivery).clone(), attempts, error, time };
             self.letters.keep(subscriber.id, vec![letter]);
         }
+        end(delivery);
     }
 }

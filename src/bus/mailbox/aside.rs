@@ -14,7 +14,10 @@ impl Mailbox {
         remains: &mut Vec<Arc<Flight>>,
     ) -> Option<Delivery> {
         if !self.has_room_aside() {
-            self.count(self.lost_as);
+            match delivery.redriven {
+                Some(_) => self.letters -= 1,
+                None => self.count(self.lost_as),
+            }
             return Some(delivery);
         }
         delivery.set_aside(remains);
@@ -37,7 +40,7 @@ impl Mailbox {
         }
         self.take_back(&mut delivery, watch);
         self.bring_back(&delivery, Some(watch));
-        self.first.push_back(delivery);
+        self.put_first(delivery);
         None
     }
 
@@ -85,9 +88,19 @@ impl Mailbox {
         let lane = &mut self.held[before.get_priority() as usize];
         let Some(held) = lane.get_mut(before.name()) else { return };
         match held.parked.pop_front() {
-            Some(next) => self.first.push_back(next),
+            Some(next) => self.put_first(next),
             None => _ = lane.remove(before.name()),
         }
+    }
+
+    /// The next of its name and priority, where order is kept: at the front of its lane, so that it overtakes none of more
+    /// importance.
+    fn put_first(&mut self, delivery: Delivery) {
+        let lane = delivery.get_priority() as usize;
+        if let Some(held) = self.held[lane].get_mut(delivery.name()) {
+            held.is_next = true;
+        }
+        self.lanes[lane].push_front(delivery);
     }
 
     /// A retry will not be made: it ends so. What is parked behind it goes on.
