@@ -621,3 +621,36 @@ fn a_critical_event_that_is_called_again_is_as_urgent_as_before() {
     bus.stop().unwrap();
     law(&bus, 4);
 }
+
+#[test]
+fn a_retry_that_is_due_at_the_stop_is_made_although_nobody_has_seen_to_it() {
+    let (bus, clock) = start(config(100), false);
+    let (busy, telling) = (Gate::closed(), Gate::closed());
+    let (taken, own) = (Taken::default(), busy.clone());
+    bus.on("busy.one", move |_| own.pass()).unwrap().keep();
+    bus.subscribe(unlucky(&taken, once)).unwrap().keep();
+    let own = telling.clone();
+    bus.add_filter(Filter::new(move |event| {
+        if event.name() == "system.performance_warning" {
+            own.pass();
+        }
+        true
+    }));
+    bus.emit("busy.one", ()).unwrap();
+    busy.await_arrivals(1);
+    // Whoever looks after retries tells of the call that hangs, and is held up by that.
+    until("it is told", || {
+        clock.advance(Duration::from_secs(10));
+        bus.worker_stats().stuck == 1
+    });
+    telling.await_arrivals(1);
+    bus.emit("order.a", 0).unwrap();
+    until("it waits for its retry", || bus.metrics().retry.waiting == 1);
+    clock.advance(Duration::from_secs(1));
+    busy.open();
+    let stats = bus.stop().unwrap().stats;
+    telling.open();
+    assert_eq!((stats.handlers[1].handled, stats.handlers[1].dead_lettered), (1, 0));
+    until("the warning is refused", || bus.stats().own == bus.stats().events.rejected.stopped);
+    law(&bus, 2);
+}

@@ -50,6 +50,7 @@ impl Shared {
         if is_inline {
             self.engine.run_inline(deadline);
         }
+        self.engine.retry_due(self.engine.clock.now());
         self.engine.end_retries();
         if is_inline {
             self.engine.run_inline(deadline);

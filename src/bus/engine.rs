@@ -293,6 +293,12 @@ impl Engine {
 
     /// Makes the retries that are due, and does the chores; when the next of these is due.
     pub(super) fn run_due(&self, now: Instant) -> Option<Instant> {
+        self.retry_due(now);
+        self.chores.run_due(self, now)
+    }
+
+    /// Makes the retries that are due.
+    pub(super) fn retry_due(&self, now: Instant) {
         let due = self.timers.take_due(now);
         if !due.is_empty() {
             let watch = self.watched(self.blank.clone());
@@ -307,7 +313,6 @@ impl Engine {
                 end(subscriber);
             }
         }
-        self.chores.run_due(self, now)
     }
 
     /// Makes no retry any more: those that wait are given up, and what is parked behind them goes on.
