@@ -654,3 +654,36 @@ fn a_retry_that_is_due_at_the_stop_is_made_although_nobody_has_seen_to_it() {
     until("the warning is refused", || bus.stats().own == bus.stats().events.rejected.stopped);
     law(&bus, 2);
 }
+
+#[test]
+fn a_worker_that_hangs_with_a_letter_is_replaced_although_its_handler_is_gone() {
+    let (bus, clock) = start(BusConfig { workers: 1, ..config(100) }, false);
+    let gate = Gate::closed();
+    let own = gate.clone();
+    let handler = Handler::new("a.b", move |event| match event.attempt() {
+        1 => Err(HandlerError::new("for good").permanent()),
+        _ => {
+            own.pass();
+            Ok(())
+        }
+    });
+    let id = bus.subscribe(handler).unwrap().keep();
+    bus.emit("a.b", ()).unwrap();
+    bus.flush().unwrap();
+    bus.redrive(None);
+    gate.await_arrivals(1);
+    bus.unsubscribe(id);
+    let _ = bus.stats();
+    let begun = Instant::now();
+    let mut is_stuck = false;
+    while !is_stuck && begun.elapsed() < Duration::from_secs(5) {
+        clock.advance(Duration::from_secs(10));
+        is_stuck = bus.worker_stats().stuck == 1;
+        std::thread::yield_now();
+    }
+    gate.open();
+    bus.flush().unwrap();
+    assert!(is_stuck, "nobody has looked at its call");
+    assert_eq!(law(&bus, 1).gone.redriven, 1);
+    bus.stop().unwrap();
+}

@@ -348,12 +348,16 @@ impl Engine {
     fn fold_leaving(&self, roster: &mut Roster) -> Vec<Arc<Subscriber>> {
         let mut over = Vec::new();
         for subscriber in std::mem::take(&mut roster.leaving) {
-            let stats = subscriber.mailbox.lock().snapshot();
-            if stats.in_flight > 0 {
-                roster.leaving.push(subscriber);
-            } else {
-                roster.gone.add(&stats);
-                over.push(subscriber);
+            let mailbox = subscriber.mailbox.lock();
+            // With its calls for letters, which are in no account.
+            let stats = mailbox.is_quiet().then(|| mailbox.snapshot());
+            drop(mailbox);
+            match stats {
+                Some(stats) => {
+                    roster.gone.add(&stats);
+                    over.push(subscriber);
+                }
+                None => roster.leaving.push(subscriber),
             }
         }
         over
