@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::bus::{
-    Bus, BusConfig, EmitError, Filter, Handler, HandlerError, Plugin, Plugins, Scaling, SubscribeError,
-    Wiring, watch,
+    AlertKind, Bus, BusConfig, EmitError, Emitter, Filter, Handler, HandlerError, Plugin, Plugins, Scaling,
+    SubscribeError, Wiring, watch,
 };
 use forebay::sink::{RetryPolicy, Sink, SinkError, from_fn};
-use forebay::{Batch, Config, ManualClock, Overflow, Record};
+use forebay::{Batch, Config, FlushStrategy, HealthConfig, ManualClock, Outcome, Overflow, Record};
 use support::{Gate, Raise, hush, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -437,4 +437,80 @@ fn every_call_is_in_the_account_although_others_look_while_its_handler_is_unsubs
     let stats = bus.stop().unwrap().stats;
     stats.check_law(emitted.load(Ordering::Relaxed)).unwrap();
     assert_eq!(stats.gone.handled, calls.load(Ordering::SeqCst));
+}
+
+/// Panics when it ends, and becomes a record.
+#[derive(Clone)]
+struct Typed(#[allow(dead_code, reason = "it is there to end")] Arc<Spite>);
+
+impl From<Typed> for Record {
+    fn from(_: Typed) -> Record {
+        Record::new("typed.event")
+    }
+}
+
+#[test]
+fn what_panics_when_it_makes_room_for_an_event_of_the_bus_costs_no_other_handler_an_event() {
+    hush();
+    let (clock, gate, sink) = (ManualClock::new(), Gate::closed(), Gate::closed());
+    let flush = FlushStrategy::Manual;
+    let collector = Config { capacity: 4, flush, ..BusConfig::default().collector };
+    let config = BusConfig { workers: 1, handler_queue: 1, collector, ..once() };
+    // Without a journal, the last events are remembered.
+    let folder = tempfile::tempdir().unwrap();
+    let builder = Bus::builder().config(config).journal(folder.path().join("events.jsonl")).unwrap();
+    let bus = builder.manual_clock(&clock).sink(sink.sink()).start().unwrap();
+    let plugins = Plugins::new(&bus);
+    plugins.start(Hanging(gate.clone())).unwrap();
+    let calls = counter(&bus, "a.b");
+    sink.open();
+    bus.emit("a.b", ()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| _ = bus.collector().flush().unwrap());
+        gate.await_arrivals(1);
+    });
+    until("it hangs", || {
+        clock.advance(Duration::from_secs(10));
+        bus.worker_stats().stuck == 1
+    });
+    until("the other is served", || calls.load(Ordering::SeqCst) == 1);
+    until("the warning is there", || bus.collector().stats().pending == 1);
+    let _ = bus.collector().flush().unwrap();
+    sink.close();
+    (0..2).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| bus.collector().flush().unwrap());
+        sink.await_arrivals(3);
+        // What is told of the plugin finds the ring full of these.
+        (0..4).for_each(|_| _ = bus.emit_event(Typed(Arc::new(Spite))).unwrap());
+        sink.open();
+        let _ = flush.join().unwrap();
+    });
+    let _ = bus.collector().flush().unwrap();
+    bus.emit("a.b", ()).unwrap();
+    let _ = bus.collector().flush().unwrap();
+    let begun = std::time::Instant::now();
+    while calls.load(Ordering::SeqCst) < 4 && begun.elapsed() < Duration::from_secs(5) {
+        std::thread::yield_now();
+    }
+    gate.open();
+    let _ = bus.flush();
+    drop(plugins);
+    let stopped = bus.stop();
+    assert_eq!(calls.load(Ordering::SeqCst), 4);
+    stopped.unwrap().stats.check_law(8).unwrap();
+}
+
+/// One call at a time, at a gate.
+struct Hanging(Gate);
+
+impl Plugin for Hanging {
+    fn name(&self) -> &str {
+        "hanging"
+    }
+
+    fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
+        let gate = self.0.clone();
+        wiring.subscribe(Handler::new("a.b", move |_| gate.pass()).at_once(1))
+    }
 }

@@ -77,6 +77,12 @@ impl Sink<Record> for Dispatcher {
 impl Engine {
     /// Gives a batch to the handlers. Waits where a handler is behind and does not hang.
     pub(super) fn dispatch(&self, desk: &mut Desk, batch: &Batch<Record>) {
+        // What a panic has left there goes first, to those it is for.
+        if let Some(table) = &desk.table {
+            for (subscriber, mail) in table.subscribers.iter().zip(&mut desk.mail) {
+                self.deliver(subscriber, mail);
+            }
+        }
         let table = self.table();
         desk.sit_down(&table);
         let flight = self.launch(batch.clone());
@@ -99,12 +105,14 @@ impl Engine {
             self.hand_out(&table.subscribers[*place], &mut mail[*place], Full::Leave);
             !mail[*place].is_empty()
         });
-        for place in touched {
-            let subscriber = &table.subscribers[place];
-            while !mail[place].is_empty() {
-                self.await_room(subscriber);
-                self.hand_out(subscriber, &mut mail[place], Full::Leave);
-            }
+        touched.into_iter().for_each(|place| self.deliver(&table.subscribers[place], &mut mail[place]));
+    }
+
+    /// Hands out all, as room comes.
+    fn deliver(&self, subscriber: &Arc<Subscriber>, mail: &mut VecDeque<Delivery>) {
+        while !mail.is_empty() {
+            self.await_room(subscriber);
+            self.hand_out(subscriber, mail, Full::Leave);
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Bus, Emitter, Mode, Shared, context};
 use crate::collector::Outcome;
 use crate::config::{ConfigError, check};
 use crate::event::{Event, Fields, Mark, Name, Priority, Record, Text, Ticket, Value};
-use crate::sync::{Arc, Ordering, Weak};
+use crate::sync::{Arc, Ordering, Weak, guarded};
 use crate::wake::{State, deadline_in};
 
 /// The number of an event of one bus, from 1: the same for all handlers and all calls. 0 for an event that never was given one.
@@ -271,6 +271,14 @@ enum Patience {
     OfSettings,
 }
 
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
 impl Shared {
     /// Whether the calling thread is in a handler of some bus, or in a sink of this one: it cannot wait for handlers.
     pub(super) fn is_inside(&self) -> bool {
@@ -291,8 +299,9 @@ impl Shared {
         }
         let mut mark = Mark::default();
         mark.depth = depth;
-        // It is lost where the bus stops, or is full: a worker and the foreman must not wait for room that they make.
-        let _ = self.take(record, mark, Patience::None);
+        // It is lost where the bus stops, or is full: a worker and the foreman must not wait for room that they make. What it
+        // evicts ends here, which is foreign code.
+        let _ = guarded(|| self.take(record, mark, Patience::None));
     }
 
     fn emit(&self, mut record: Record, mut mark: Mark) -> Result<Receipt, EmitError> {
@@ -319,6 +328,8 @@ impl Shared {
         let id = self.next_event.fetch_add(1, Ordering::Relaxed);
         mark.id = id;
         record.extra_mut().mark = Some(mark);
+        // Behind the push, also where what it evicts panics: a flush that sees no more of them has missed none.
+        let _settles = OnDrop(|| self.counts.settled.add(1));
         let outcome = if !self.filters.load().iter().all(|(_, filter)| filter.lets_in(&record)) {
             self.counts.filtered.add(1);
             Outcome::Filtered
@@ -333,8 +344,6 @@ impl Shared {
                 Patience::OfSettings => self.collector.collect(record),
             }
         };
-        // Behind the push: a flush that sees no more of them has missed none.
-        self.counts.settled.add(1);
         Receipt { id: EventId(id), outcome }
     }
 
