@@ -514,3 +514,26 @@ impl Plugin for Hanging {
         wiring.subscribe(Handler::new("a.b", move |_| gate.pass()).at_once(1))
     }
 }
+
+#[test]
+fn a_sink_that_hangs_is_told_by_the_health_of_its_bus() {
+    for is_inline in [false, true] {
+        let gate = Gate::closed();
+        let health = HealthConfig { late_after: Duration::from_nanos(1), ..HealthConfig::default() };
+        let collector = Config { health, ..BusConfig::default().collector };
+        let builder = Bus::builder().config(BusConfig { collector, ..once() }).sink(gate.sink());
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| bus.emit("a.b", ()).unwrap());
+            gate.await_arrivals(1);
+            let (begun, mut alerts) = (std::time::Instant::now(), Vec::new());
+            while alerts.is_empty() && begun.elapsed() < Duration::from_secs(5) {
+                alerts = bus.health().alerts;
+            }
+            gate.open();
+            assert_eq!(alerts.len(), 1);
+            assert_eq!((alerts[0].kind, alerts[0].subject.as_deref()), (AlertKind::Sink, Some("gate")));
+        });
+        bus.stop().unwrap().stats.check_law(1).unwrap();
+    }
+}

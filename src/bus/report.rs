@@ -1,5 +1,6 @@
 //! How a bus does: its account, its metrics, its health.
 
+use super::dispatch::DISPATCHER;
 use super::{
     Alert, AlertKind, Bus, BusHealth, BusStats, HandlerStats, Metrics, Mode, QueueMetrics, RetryMetrics,
     Shared, WorkerStats,
@@ -112,11 +113,14 @@ impl Shared {
         }
         let found = self.collector.health();
         for found in found.alerts {
-            use crate::health::AlertKind::{BreakerOpen, DeadLetters, SinkFailing, SinkLate};
-            let (BreakerOpen(sink) | DeadLetters(sink) | SinkFailing(sink) | SinkLate(sink)) = found.kind
-            else {
-                continue;
+            use crate::health::AlertKind::{BreakerOpen, DeadLetters, SinkFailing, SinkLate, WorkerLate};
+            let sink = match found.kind {
+                BreakerOpen(sink) | DeadLetters(sink) | SinkFailing(sink) | SinkLate(sink) => Some(sink),
+                // Handlers that hold up the worker are told by themselves.
+                WorkerLate => self.collector.shared.registry.busy().filter(|sink| sink != DISPATCHER),
+                _ => None,
             };
+            let Some(sink) = sink else { continue };
             let (kind, subject, message) = (AlertKind::Sink, Some(sink), found.message);
             alerts.push(Alert { kind, subject, message, value: found.value, threshold: found.threshold });
         }
