@@ -537,3 +537,50 @@ fn a_sink_that_hangs_is_told_by_the_health_of_its_bus() {
         bus.stop().unwrap().stats.check_law(1).unwrap();
     }
 }
+
+/// Emits when it ends.
+#[derive(Clone)]
+struct Last(#[allow(dead_code, reason = "it is there to end")] Arc<OnEnd>);
+
+struct OnEnd(Emitter, Arc<Mutex<Vec<Outcome>>>);
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        let told = self.0.emit("o.last", ()).unwrap();
+        self.1.lock().unwrap().push(told.outcome);
+    }
+}
+
+impl From<Last> for Record {
+    fn from(_: Last) -> Record {
+        Record::new("typed.last")
+    }
+}
+
+#[test]
+fn an_event_that_emits_when_it_ends_does_not_wait_for_room_that_its_worker_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    let overflow = Overflow::Block { timeout: Duration::from_millis(100) };
+    let collector = Config { overflow, ..blocking(1) };
+    let config = BusConfig { workers: 1, handler_queue: 1, collector, ..once() };
+    // Without a journal, the last events are remembered.
+    let builder = Bus::builder().config(config).journal(folder.path().join("events.jsonl")).unwrap();
+    let bus = builder.start().unwrap();
+    let (gate, told) = (Gate::closed(), Arc::new(Mutex::new(Vec::new())));
+    let own = gate.clone();
+    bus.on(["typed.last", "o.one"], move |_| own.pass()).unwrap().keep();
+    bus.emit_event(Last(Arc::new(OnEnd(bus.emitter(), Arc::clone(&told))))).unwrap();
+    gate.await_arrivals(1);
+    // One in the mailbox, one in the hands of who delivers, one in the ring.
+    let mut emitted = 2;
+    while bus.emit("o.one", ()).unwrap().outcome.is_queued() {
+        emitted += 1;
+    }
+    let waits = bus.collector().stats().waits;
+    gate.open();
+    bus.flush().unwrap();
+    assert_eq!(told.lock().unwrap().len(), 1);
+    let stats = bus.stop().unwrap().stats;
+    assert_eq!(stats.events.waits, waits, "nobody has waited: {told:?}");
+    stats.check_law(emitted + 1).unwrap();
+}

@@ -320,7 +320,7 @@ impl Shared {
             record.extra_mut().correlation_id = Some(id);
         }
         mark.depth = depth;
-        let patience = if context::is_inside() { Patience::None } else { Patience::OfSettings };
+        let patience = if self.is_inside() { Patience::None } else { Patience::OfSettings };
         Ok(self.take(record, mark, patience))
     }
 
