@@ -6,7 +6,8 @@
 mod support;
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::bus::{
@@ -14,8 +15,8 @@ use forebay::bus::{
     SubscribeError, Wiring, watch,
 };
 use forebay::history::EventQuery;
-use forebay::sink::RetryPolicy;
-use forebay::{FlushError, HealthStatus, Outcome, State};
+use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
+use forebay::{Batch, FlushError, HealthStatus, Outcome, Record, State};
 use support::{LONG, Raise};
 
 /// Runs `body` in a forked child; its exit status, or `None` if it did not end.
@@ -154,5 +155,121 @@ fn a_child_that_has_the_last_handle_drops_it_and_the_parent_does_not_notice() {
         bus.on("a.b", |_| ()).unwrap().keep();
         assert_eq!(bus.emit_sync("a.b", ()).unwrap().calls.unwrap().handled, 1);
         bus.stop().unwrap().stats.check_law(1).unwrap();
+    }
+}
+
+#[test]
+fn no_filter_is_asked_in_a_child() {
+    for is_inline in [false, true] {
+        let bus = if is_inline { Bus::builder().inline() } else { Bus::builder() }.start().unwrap();
+        let asked = Arc::new(AtomicU64::new(0));
+        let own = Arc::clone(&asked);
+        bus.add_filter(Filter::new(move |_| {
+            own.fetch_add(1, Ordering::SeqCst);
+            false
+        }));
+        let status = in_child(|| {
+            let outcome = bus.emit("a.b", ()).unwrap().outcome;
+            outcome == Outcome::Forked && asked.load(Ordering::SeqCst) == 0
+        });
+        assert_eq!(status, Some(0));
+        assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Filtered);
+        bus.stop().unwrap().stats.check_law(1).unwrap();
+    }
+}
+
+/// Forks once, and returns on both sides; the child, as the parent knows it.
+fn fork_once(child: &AtomicI32) {
+    if child.load(Ordering::SeqCst) == 0 {
+        // SAFETY: the child goes on where the parent was, which is what is tested here; it has no other thread.
+        let pid = unsafe { libc::fork() };
+        child.store(if pid == 0 { -1 } else { pid }, Ordering::SeqCst);
+    }
+}
+
+/// In the child, whose number is not known to itself: ends it, with what it has seen.
+fn leave_if_child(child: &AtomicI32, seen: u64) {
+    if child.load(Ordering::SeqCst) == -1 {
+        // SAFETY: this process is a child that the test has made.
+        unsafe { libc::_exit(i32::try_from(seen).unwrap_or(99)) };
+    }
+}
+
+/// The exit status of a child.
+fn status_of(child: &AtomicI32) -> Option<i32> {
+    let (begun, mut status, pid) = (Instant::now(), 0, child.load(Ordering::SeqCst));
+    // SAFETY: the number is that of a child of this process which nobody else waits for.
+    while unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } == 0 {
+        if begun.elapsed() > Duration::from_secs(10) {
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            unsafe { libc::waitpid(pid, &mut status, 0) };
+            return None;
+        }
+        std::thread::yield_now();
+    }
+    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
+}
+
+#[test]
+fn a_handler_that_forks_may_return_in_the_child_which_leaves_the_rest_to_its_parent() {
+    for is_inline in [false, true] {
+        let builder = Bus::builder().workers(1);
+        let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
+        let (child, calls) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicU64::new(0)));
+        let own = Arc::clone(&child);
+        bus.on("a.b", move |_| fork_once(&own)).unwrap().keep();
+        let (own, count) = (Arc::clone(&child), Arc::clone(&calls));
+        bus.on("a.b", move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            leave_if_child(&own, 7);
+        })
+        .unwrap()
+        .keep();
+        let told = bus.emit_sync("a.b", ()).unwrap();
+        leave_if_child(&child, calls.load(Ordering::SeqCst) + u64::from(told.calls.is_some()));
+        assert_eq!(told.calls.unwrap().handled, 2);
+        assert_eq!(status_of(&child), Some(0), "7 where the child has called the other handler");
+        bus.stop().unwrap().stats.check_law(1).unwrap();
+    }
+}
+
+#[test]
+fn an_inline_sink_that_forks_may_return_in_the_child_which_leaves_the_rest_to_its_parent() {
+    for forks_in_flush in [false, true] {
+        let child = Arc::new(AtomicI32::new(0));
+        let memory = MemorySink::new();
+        let forking = Forking(Arc::clone(&child), forks_in_flush);
+        let bus = Bus::builder().inline().sink(forking).sink(memory.clone()).start().unwrap();
+        bus.on("a.b", |_| ()).unwrap().keep();
+        let outcome = bus.emit("a.b", ()).unwrap().outcome;
+        leave_if_child(&child, memory.len() as u64 + u64::from(outcome != Outcome::Forked));
+        let flushed = bus.flush();
+        leave_if_child(&child, u64::from(flushed != Err(FlushError::Forked)));
+        assert_eq!(status_of(&child), Some(0));
+        assert_eq!((flushed, memory.len()), (Ok(()), 1));
+        bus.stop().unwrap().stats.check_law(1).unwrap();
+    }
+}
+
+/// Forks in its first write, or in its first flush.
+struct Forking(Arc<AtomicI32>, bool);
+
+impl Sink<Record> for Forking {
+    fn name(&self) -> &str {
+        "forking"
+    }
+
+    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+        if !self.1 {
+            fork_once(&self.0);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        if self.1 {
+            fork_once(&self.0);
+        }
+        Ok(())
     }
 }

@@ -128,6 +128,7 @@ impl BusBuilder {
             collector = collector.sink(Dispatcher { engine: Arc::clone(&engine), desk: Desk::default() });
         }
         let collector = collector.build()?;
+        let _ = engine.phase.set(Arc::clone(&collector.shared.phase));
         let estate = Arc::new(Estate::default());
         let engine = match engine.config.mode {
             Mode::Inline => engine,
@@ -140,7 +141,7 @@ impl BusBuilder {
             Mode::Inline => collector.shared.control.take_slots(),
             Mode::Pooled => spare.map_or_else(Vec::new, |recent| spare_slots(&collector, recent)),
         };
-        let sinks = InlineSinks::new(slots, engine.place(), collector.shared.address());
+        let sinks = InlineSinks::new(slots, engine.place(), &collector);
         let shared = Arc::new(Shared {
             collector,
             engine: Arc::clone(&engine),
@@ -186,6 +187,7 @@ fn fall_back(
     let _ = collector.remove_sink(DISPATCHER);
     let config = BusConfig { mode: Mode::Inline, ..before.config.clone() };
     let engine = Arc::new(Engine::new(config, before.clock.clone()));
+    let _ = engine.phase.set(Arc::clone(&collector.shared.phase));
     let _ = engine.failure.set(error.to_string());
     Ok(engine)
 }

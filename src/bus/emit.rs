@@ -212,7 +212,7 @@ impl Bus {
         let deadline = deadline_in(timeout);
         let ticket = Arc::new(Ticket::default());
         let Receipt { id, outcome } = self.shared.emit(record, Mark::with_ticket(Arc::clone(&ticket)))?;
-        if !outcome.is_queued() {
+        if !outcome.is_queued() || self.shared.is_forked() {
             return Ok(SyncReceipt { id, outcome, calls: None });
         }
         // Under a strategy that does not deliver by the first event, somebody has to ask for it.
@@ -330,20 +330,22 @@ impl Shared {
         record.extra_mut().mark = Some(mark);
         // Behind the push, also where what it evicts panics: a flush that sees no more of them has missed none.
         let _settles = OnDrop(|| self.counts.settled.add(1));
-        let outcome = if !self.filters.load().iter().all(|(_, filter)| filter.lets_in(&record)) {
-            self.counts.filtered.add(1);
-            Outcome::Filtered
-        } else if self.mode() == Mode::Inline {
-            self.take_inline(record)
-        } else {
-            match patience {
-                // A worker must not wait for room that handlers make.
-                Patience::None => {
-                    self.collector.try_collect(record).unwrap_or_else(|refused| refused.reason.into())
+        // In a forked child nobody is asked: it is refused below.
+        let outcome =
+            if !self.is_forked() && !self.filters.load().iter().all(|(_, filter)| filter.lets_in(&record)) {
+                self.counts.filtered.add(1);
+                Outcome::Filtered
+            } else if self.mode() == Mode::Inline {
+                self.take_inline(record)
+            } else {
+                match patience {
+                    // A worker must not wait for room that handlers make.
+                    Patience::None => {
+                        self.collector.try_collect(record).unwrap_or_else(|refused| refused.reason.into())
+                    }
+                    Patience::OfSettings => self.collector.collect(record),
                 }
-                Patience::OfSettings => self.collector.collect(record),
-            }
-        };
+            };
         Receipt { id: EventId(id), outcome }
     }
 
@@ -361,6 +363,10 @@ impl Shared {
         }
         self.counts.inline.add(1);
         self.sinks.write(&record);
+        if self.is_forked() {
+            // A sink has forked, and this is the child.
+            return Outcome::Forked;
+        }
         let tally = &self.collector.shared.tally;
         let delivered = self.counts.inline.get() + tally.worker.processed.get();
         let now = self.collector.shared.clock.nanos();

@@ -32,10 +32,17 @@ impl Shared {
         }
         self.engine.redrive();
         self.engine.run_inline(deadline);
+        // Behind every call of foreign code, which may have forked.
+        if self.is_forked() {
+            return Err(FlushError::Forked);
+        }
         let busy = self.sinks.flush(deadline);
+        if self.is_forked() {
+            return Err(FlushError::Forked);
+        }
         // What a sink has emitted in its flush.
         self.engine.run_inline(deadline);
-        Ok(busy)
+        if self.is_forked() { Err(FlushError::Forked) } else { Ok(busy) }
     }
 
     pub(super) fn stop(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
@@ -47,17 +54,22 @@ impl Shared {
             Err(error) => error == StopError::WorkerGone && self.mode() == Mode::Inline,
         };
         let is_inline = self.mode() == Mode::Inline;
+        // Behind every call of foreign code, which may have forked.
+        let ours = || if self.is_forked() { Err(BusStopError::Forked) } else { Ok(()) };
         if is_inline {
             self.engine.run_inline(deadline);
+            ours()?;
         }
         self.engine.retry_due(self.engine.clock.now());
         self.engine.end_retries();
         if is_inline {
             self.engine.run_inline(deadline);
+            ours()?;
         }
         let is_drained = is_drained & self.engine.await_quiet(deadline);
         self.engine.close();
         let is_drained = is_drained & self.sinks.flush(deadline).is_none();
+        ours()?;
         let left_behind = match self.engine.config.mode {
             Mode::Pooled => self.engine.crew.await_end(deadline),
             // Calls that other threads make, which emit.

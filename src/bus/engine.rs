@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::event::Record;
 use crate::sink::DeadLetters;
 use crate::sync::{Arc, Mutex, OnceLock, Ordering, PlainU64, Weak};
+use crate::wake::{Phase, State};
 
 /// What handles, workers, foreman and dispatcher share.
 pub(super) struct Engine {
@@ -47,6 +48,8 @@ pub(super) struct Engine {
     pub(super) failure: OnceLock<String>,
     /// 1 once the bus stops. Relaxed: an event that comes meanwhile may come to handlers, or not.
     is_refusing: PlainU64,
+    /// Of the collector, which knows whether this is a forked child.
+    pub(super) phase: OnceLock<Arc<Phase>>,
     /// For events that the bus emits itself.
     pub(super) voice: OnceLock<Weak<Shared>>,
 }
@@ -97,6 +100,7 @@ impl Engine {
             blank: Batch::from_events(Vec::new()),
             failure: OnceLock::new(),
             is_refusing: PlainU64::new(0),
+            phase: OnceLock::new(),
             voice: OnceLock::new(),
         }
     }
@@ -257,6 +261,11 @@ impl Engine {
             };
             drop(mailbox);
             let result = call(&begun.call, &begun.delivery);
+            if self.is_forked() {
+                // The handler has forked, and this is the child: what is in hand is the parent's, and so are the locks.
+                std::mem::forget((turn, begun, result));
+                return;
+            }
             let since = std::mem::replace(&mut now, self.clock.now());
             self.tally.note_call(now.saturating_duration_since(since));
             self.settle(subscriber, begun, result, (since, now));
@@ -276,7 +285,7 @@ impl Engine {
 
     /// Whether this is a forked child: no lock is to be taken.
     pub(super) fn is_forked(&self) -> bool {
-        self.voice.get().and_then(Weak::upgrade).is_some_and(|shared| shared.is_forked())
+        self.phase.get().is_some_and(|phase| phase.load().state() == State::Forked)
     }
 
     /// Emits an event of the bus itself.
@@ -404,6 +413,10 @@ impl Engine {
             && let Some(subscriber) = self.crew.next_in_line()
         {
             self.serve(&subscriber);
+            if self.is_forked() {
+                std::mem::forget(subscriber);
+                return;
+            }
             self.crew.served();
         }
     }

@@ -5,15 +5,16 @@ use std::time::Instant;
 
 use super::context;
 use crate::batch::Batch;
+use crate::collector::Collector;
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Record;
 use crate::stats::SinkTally;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded, worker_of};
+use crate::wake::Phase;
 
 /// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes what is there when
 /// it comes, and then for those that come meanwhile: so a sink may emit. Whoever comes while it writes for others waits, and
 /// goes on in its place: so nobody writes for others without end.
-#[derive(Default)]
 pub(super) struct InlineSinks {
     state: Mutex<State>,
     /// Rung when the sinks are back, and somebody waits for them.
@@ -22,6 +23,8 @@ pub(super) struct InlineSinks {
     place: usize,
     /// Of its collector: a thread that has the sinks stands in for its worker.
     worker: usize,
+    /// Of the collector as well, which knows whether this is a forked child.
+    phase: Arc<Phase>,
     /// Of the sinks.
     tallies: Vec<Arc<SinkTally>>,
 }
@@ -37,6 +40,13 @@ struct State {
     waiting: VecDeque<Record>,
     /// Records that made room for others since the last batch.
     shed: u64,
+}
+
+/// Whose the sinks are: in a forked child, of its parent. There they are neither called nor ended, and no lock is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Parents,
 }
 
 type Slots = Vec<Slot<Record>>;
@@ -55,10 +65,11 @@ impl State {
 }
 
 impl InlineSinks {
-    pub(super) fn new(slots: Slots, place: usize, worker: usize) -> Self {
+    pub(super) fn new(slots: Slots, place: usize, collector: &Collector) -> Self {
+        let (worker, phase) = (collector.shared.address(), Arc::clone(&collector.shared.phase));
         let tallies = slots.iter().map(|slot| Arc::clone(&slot.tally)).collect();
         let state = State { slots: Some(slots), ..State::default() };
-        Self { state: Mutex::new(state), back: Condvar::new(), place, worker, tallies }
+        Self { state: Mutex::new(state), back: Condvar::new(), place, worker, phase, tallies }
     }
 
     pub(super) fn write(&self, record: &Record) {
@@ -79,8 +90,10 @@ impl InlineSinks {
         let _ = guarded(|| drop(shed));
         if let Some(mut slots) = slots {
             let _marks = (context::within(self.place), StandIn::of(self.worker));
-            self.write_waiting(&mut slots);
-            self.give_back(slots, None);
+            match self.write_waiting(&mut slots) {
+                Whose::Ours => self.give_back(slots, None),
+                Whose::Parents => std::mem::forget(slots),
+            }
         }
     }
 
@@ -91,8 +104,14 @@ impl InlineSinks {
         drop(state);
         let Some(mut slots) = slots else { return Some(self.busy()) };
         let marks = (context::within(self.place), StandIn::of(self.worker));
-        self.write_waiting(&mut slots);
-        slots.iter_mut().for_each(Slot::flush);
+        let each = |slot: &mut Slot<Record>| {
+            slot.flush();
+            self.whose() == Whose::Ours
+        };
+        if self.write_waiting(&mut slots) == Whose::Parents || !slots.iter_mut().all(each) {
+            std::mem::forget(slots);
+            return None;
+        }
         let late: Vec<_> = slots.iter_mut().filter_map(Slot::begin_flush).collect();
         self.give_back(slots, deadline);
         drop(marks);
@@ -114,13 +133,18 @@ impl InlineSinks {
         busy.map_or_else(|| "bus".to_owned(), |tally| tally.name.clone())
     }
 
-    fn write_waiting(&self, slots: &mut Slots) {
+    /// Whose the sinks and the locks are, behind a call of a sink, which may have forked.
+    fn whose(&self) -> Whose {
+        if self.phase.load().state() == crate::State::Forked { Whose::Parents } else { Whose::Ours }
+    }
+
+    fn write_waiting(&self, slots: &mut Slots) -> Whose {
         let mut state = self.state.lock();
         let records: Vec<Record> = state.waiting.drain(..).collect();
         let shed = std::mem::take(&mut state.shed);
         drop(state);
         if records.is_empty() {
-            return;
+            return Whose::Ours;
         }
         for slot in &*slots {
             slot.tally.offered.bump(shed);
@@ -128,8 +152,15 @@ impl InlineSinks {
         }
         let mut batch = Batch::from_events(records);
         batch.add_gap(shed);
-        dispatch(slots, &batch);
+        for slot in slots {
+            dispatch(std::slice::from_mut(slot), &batch);
+            if self.whose() == Whose::Parents {
+                std::mem::forget(batch);
+                return Whose::Parents;
+            }
+        }
         let _ = guarded(|| drop(batch));
+        Whose::Ours
     }
 
     /// Writes what has come meanwhile, until nothing waits, another thread wants the sinks, or time is over.
@@ -146,7 +177,10 @@ impl InlineSinks {
             }
             state.is_overtime = true;
             drop(state);
-            self.write_waiting(&mut slots);
+            if self.write_waiting(&mut slots) == Whose::Parents {
+                std::mem::forget(slots);
+                return;
+            }
         }
     }
 }
