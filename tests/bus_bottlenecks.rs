@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use forebay::bus::{Bus, Handler, HandlerError, watch};
 use forebay::catalog::system::BottleneckDetected;
-use forebay::sink::{SinkError, from_fn};
+use forebay::sink::{BreakerPolicy, Sink, SinkError, from_fn};
 use forebay::{Batch, Collector, ManualClock, Record};
 use support::law;
 
@@ -125,4 +125,29 @@ fn an_interval_of_nothing_is_refused() {
     let (bus, _, _) = bus();
     let refused = watch::bottlenecks(&bus, Duration::ZERO).unwrap_err();
     assert_eq!(refused.to_string(), "every is 0ns, allowed is more than zero");
+}
+
+#[test]
+fn a_second_trouble_of_one_sink_is_told_as_well() {
+    let (clock, told) = (ManualClock::new(), Arc::<Mutex<Vec<String>>>::default());
+    // It opens at the fifth failure in a row.
+    let broken = support::failing::<Record>("broken").breaker(BreakerPolicy::default());
+    let bus = Bus::builder().inline().manual_clock(&clock).sink(broken).start().unwrap();
+    let kept = Arc::clone(&told);
+    bus.on(BottleneckDetected::NAME, move |event| {
+        let fields = event.value().as_fields().unwrap();
+        kept.lock().unwrap().push(fields.get("description").unwrap().as_str().unwrap().to_owned());
+    })
+    .unwrap()
+    .keep();
+    let _watcher = watch::bottlenecks(&bus, EVERY).unwrap();
+    (0..3).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
+    let failing = look(&bus, &clock, &told);
+    assert_eq!(failing.len(), 1, "{failing:?}");
+    (0..3).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
+    let open = look(&bus, &clock, &told);
+    assert_eq!(open.len(), 1, "{open:?}");
+    assert_ne!(failing, open);
+    assert!(look(&bus, &clock, &told).is_empty());
+    bus.stop().unwrap().stats.check_law(6).unwrap();
 }

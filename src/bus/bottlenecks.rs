@@ -21,7 +21,8 @@ pub fn bottlenecks(bus: &Bus, every: Duration) -> Result<Watcher, SubscribeError
     let (shared, up) = (Arc::downgrade(&bus.shared), Mutex::new(Vec::new()));
     probe(bus, every, "bottlenecks", move || {
         let alerts = shared.upgrade().map_or_else(Vec::new, |shared| shared.health().alerts);
-        let is_new = new_of(&up, alerts.iter().map(|alert| (alert.kind, alert.subject.clone())).collect());
+        let keys = alerts.iter().map(|alert| (alert.kind, alert.subject.clone(), alert.id));
+        let is_new = new_of(&up, keys.collect());
         let told = alerts.into_iter().zip(is_new).filter(|(_, is_new)| *is_new);
         let told = told.map(|(alert, _)| {
             let component = alert.subject.unwrap_or_else(|| "bus".to_owned());

@@ -76,7 +76,7 @@ impl Shared {
         if self.is_forked() {
             let message = "this process is a fork of the one that started the bus".to_owned();
             let (kind, subject) = (AlertKind::Stopped, None);
-            alerts.push(Alert { kind, subject, message, value: 0.0, threshold: 1.0 });
+            alerts.push(Alert { kind, subject, message, value: 0.0, threshold: 1.0, id: None });
             let (status, queue_depth) = (HealthStatus::Unhealthy, queue.len);
             let mode = self.mode();
             return BusHealth { status, mode, active_workers: 0, queue_depth, processing_rate: 0.0, alerts };
@@ -84,7 +84,7 @@ impl Shared {
         let roll = self.engine.crew.roll();
         let mut alert = |kind, is_on: bool, message: String, value: f64, threshold: f64| {
             if is_on {
-                alerts.push(Alert { kind, subject: None, message, value, threshold });
+                alerts.push(Alert { kind, subject: None, message, value, threshold, id: None });
             }
         };
         let state = self.collector.state();
@@ -108,7 +108,7 @@ impl Shared {
                 let message = format!("handler {name:?} takes more than {deadline:?}");
                 let (kind, subject) = (AlertKind::HandlerOverdue, Some(name.to_string()));
                 let threshold = deadline.as_secs_f64();
-                alerts.push(Alert { kind, subject, message, value: threshold, threshold });
+                alerts.push(Alert { kind, subject, message, value: threshold, threshold, id: None });
             }
         }
         let found = self.collector.health();
@@ -122,7 +122,8 @@ impl Shared {
             };
             let Some(sink) = sink else { continue };
             let (kind, subject, message) = (AlertKind::Sink, Some(sink), found.message);
-            alerts.push(Alert { kind, subject, message, value: found.value, threshold: found.threshold });
+            let id = Some(found.id);
+            alerts.push(Alert { kind, subject, message, value: found.value, threshold: found.threshold, id });
         }
         let status = if is_stopped || is_alone {
             HealthStatus::Unhealthy

@@ -229,6 +229,9 @@ pub struct Alert {
     pub value: f64,
     /// What it should not cross.
     pub threshold: f64,
+    /// Of the alert of the collector inside, if it is one: a sink may have several.
+    #[serde(skip)]
+    pub(super) id: Option<u64>,
 }
 
 /// What can be not well.
