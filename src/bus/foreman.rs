@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::chores::later;
+use super::context;
 use super::engine::Engine;
 use super::mailbox::Late;
 use super::{Scaling, Shared};
@@ -44,6 +45,8 @@ impl Foreman {
     }
 
     pub(super) fn run(mut self) {
+        // It makes no calls, which may hang, and what ends here may hold the last handle: it cannot wait for this thread.
+        let _within = context::within(self.engine.place());
         while !self.engine.crew.is_closed() {
             // What could panic here ends there: it must be back at the next ring.
             let next = guarded(|| self.look()).unwrap_or(None);

@@ -93,3 +93,42 @@ fn a_bus_may_rather_refuse_than_call_handlers_inline() {
     assert!(bus.stop().is_err());
     bus.stats().check_law(1).unwrap();
 }
+
+/// Spins until it is opened.
+#[derive(Clone, Default)]
+struct Bar(Arc<std::sync::atomic::AtomicBool>);
+
+impl Bar {
+    fn pass(&self) {
+        until(|| self.0.load(Ordering::SeqCst));
+    }
+
+    fn open(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn whoever_looks_after_the_calls_makes_none_although_the_worker_of_the_collector_is_gone() {
+    let (clock, bar) = (crate::ManualClock::new(), Bar::default());
+    let bus = Bus::builder().workers(1).manual_clock(&clock).start().unwrap();
+    for topic in ["h.one", "o.one", "system.performance_warning"] {
+        let own = bar.clone();
+        bus.subscribe(Handler::new(topic, move |_| own.pass()).at_once(1)).unwrap().keep();
+    }
+    bus.emit("h.one", ()).unwrap();
+    bus.emit("o.one", ()).unwrap();
+    let _ = bus.collector().flush().unwrap();
+    until(|| bus.metrics().queue.waiting == 1);
+    kill(&bus);
+    let begun = Instant::now();
+    let mut stuck = 0;
+    while stuck < 2 && begun.elapsed() < std::time::Duration::from_secs(5) {
+        clock.advance(std::time::Duration::from_secs(10));
+        stuck = bus.worker_stats().stuck;
+        std::thread::yield_now();
+    }
+    bar.open();
+    assert!(stuck >= 2, "nobody has looked at the second call: {stuck}");
+    bus.stop().unwrap().stats.check_law(2).unwrap();
+}
