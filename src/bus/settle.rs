@@ -116,9 +116,12 @@ impl Engine {
         let Ended { was_overdue, overflow, remains: behind } =
             mailbox.end(number, &delivery, end_as, now, subscriber.deadline);
         self.tell_waiters(subscriber, &mut mailbox);
+        if was_overdue {
+            // Under the lock: whoever sees that nothing is on its way finds the worker back.
+            self.crew.come_back();
+        }
         drop(mailbox);
         if was_overdue {
-            self.crew.come_back();
             self.line_up(subscriber);
         }
         if let Err(failure) = &result
