@@ -87,7 +87,8 @@ use sinks::InlineSinks;
 
 /// A bus: hand a clone to everybody who emits or subscribes.
 ///
-/// In a forked child every call returns: it is refused, or tells what can be told without a lock. The bus is the parent's.
+/// In a forked child every call returns: it is refused, or tells what can be told without a lock. The bus is the parent's, and so
+/// are its [dead letters](Self::dead_letters): what looks at these takes a lock that may have no holder there.
 ///
 /// When the last handle is dropped, the bus is stopped with a short deadline (`drop_timeout` of
 /// [`Config`](crate::Config)); call [`stop`](Self::stop) to learn how that went. A handler that holds a handle keeps its

@@ -436,6 +436,7 @@ fn what_is_told_of_a_plugin_comes_behind_the_event_that_it_did_not_take() {
             told("plugin.error", None)
         ]
     );
+    assert_eq!(bus.dead_letters().entries()[0].error, "hanging: its queue is full");
     drop(plugins);
     bus.stop().unwrap();
     law(&bus, 4);

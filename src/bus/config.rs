@@ -81,8 +81,8 @@ pub enum Mode {
     /// Worker threads, named `forebay-bus`.
     #[default]
     Pooled,
-    /// Whoever emits: `emit` returns when the handlers have run. There is no thread at all; retries that are due are made
-    /// by the next `emit` or `flush`.
+    /// Whoever emits: `emit` returns when the handlers have run. There is no thread but those of sinks that ask for one
+    /// ([isolated](crate::sink::Sink::isolated)); retries that are due are made by the next `emit`, `flush` or `stop`.
     Inline,
 }
 

@@ -28,8 +28,8 @@ struct Lost {
     overflow: Vec<Delivery>,
     /// There was none at all, or the handler is gone.
     out: Vec<Delivery>,
-    /// The handler is not gone: they are lost.
-    buries: bool,
+    /// Why they are lost, unless the handler is gone.
+    why: Option<&'static str>,
     /// What was shared. Events may end with it, which are foreign code.
     remains: Vec<Arc<Flight>>,
 }
@@ -191,21 +191,23 @@ impl Engine {
         let is_over = mailbox.is_over();
         let buries = !is_over && (full == Full::Bury || mailbox.is_full() && mailbox.hangs());
         let out: Vec<Delivery> = if is_over || buries { mail.drain(..).collect() } else { Vec::new() };
+        let full =
+            if mailbox.hangs() { "its queue is full, because a call hangs" } else { "its queue is full" };
+        let why = buries.then_some(full);
         let count = if buries { Mailbox::pass_by } else { Mailbox::come_late };
         out.iter().for_each(|_| count(&mut mailbox));
         drop(mailbox);
         self.line_up(subscriber);
-        Lost { overflow, out, buries, remains }
+        Lost { overflow, out, why, remains }
     }
 
     /// Sees to events that a mailbox did not take, and are counted.
     fn see_to(&self, subscriber: &Subscriber, lost: Lost) {
-        let Lost { overflow, out, buries, remains } = lost;
+        let Lost { overflow, out, why, remains } = lost;
         self.lose(subscriber, overflow, TOO_MANY_BEHIND);
-        if buries {
-            self.lose(subscriber, out, "its queue is full, because a call hangs");
-        } else {
-            out.iter().for_each(|delivery| note(delivery, |progress| progress.cancelled += 1));
+        match why {
+            Some(why) => self.lose(subscriber, out, why),
+            None => out.iter().for_each(|delivery| note(delivery, |progress| progress.cancelled += 1)),
         }
         end(remains);
     }

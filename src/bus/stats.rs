@@ -27,7 +27,7 @@ pub struct HandlerStats {
     pub dead_lettered: u64,
     /// Events that it was not called for after all: it was unsubscribed, or the bus stopped by its deadline.
     pub cancelled: u64,
-    /// Events that wait for it, it is busy with, or wait for a retry.
+    /// Events that wait for it, it is busy with, or wait for a retry or behind one.
     pub in_flight: u64,
     /// Calls that were to be made again, each time.
     pub retries: u64,
