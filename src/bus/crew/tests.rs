@@ -133,5 +133,6 @@ fn whoever_looks_after_the_calls_makes_none_although_the_worker_of_the_collector
     }
     bar.open();
     assert!(stuck >= 2, "nobody has looked at the second call: {stuck}");
+    until(|| bus.stats().check_law(2).is_ok());
     bus.stop().unwrap().stats.check_law(2).unwrap();
 }
