@@ -82,6 +82,7 @@ fn the_names_of_the_documents_are_settings_of_a_bus() {
     same("retryDelays = '1000, 2500'", "bus.retry.delays = ['1s', '2500ms']");
     same("maxQueueSize = 7", "capacity = 7");
     same("fallbackToSync = false", "bus.on_worker_failure = 'refuse'");
+    same("fallbackToSync = 'false'", "bus.on_worker_failure = 'refuse'");
     assert_eq!(bus("fallbackToSync = true"), Ok(BusConfig::default()));
     let twice = bus("retryAttempts = 2\nreliabilityLimits.maxRetryAttempts = 3").unwrap_err();
     assert_eq!(
@@ -94,7 +95,7 @@ fn the_names_of_the_documents_are_settings_of_a_bus() {
 fn what_is_wrong_with_a_bus_is_told_by_its_key_and_a_collector_passes_over_it() {
     let said = "bus.workers in the given settings is 0, allowed is 1 to 256";
     assert_eq!(bus("bus.workers = 0"), Err(said.to_owned()));
-    let said = "bus.scaling in the given settings is 9, allowed is scaling.min or more";
+    let said = "bus.scaling.max in the given settings is 9, allowed is scaling.min or more";
     assert_eq!(bus("bus.scaling = { min = 12, max = 9 }"), Err(said.to_owned()));
     let said = "bus.retry.jitter in the given settings is 2, allowed is 0 to 1";
     assert_eq!(bus("bus.retry.jitter = 2"), Err(said.to_owned()));

@@ -233,6 +233,10 @@ fn every_alias_means_its_setting() {
     same("flushInterval = 250", "flush.interval = '250ms'");
     same("flushInterval = '2s'", "flush.interval = 2");
     same("flushInterval = '250'", "flush.interval = '250ms'");
+    for nothing in ["nan", "inf", "'NaN'"] {
+        let said = refused(&format!("performanceLimits.maxQueueLatency = {nothing}"));
+        assert!(said.starts_with("performanceLimits.maxQueueLatency in the given settings is "), "{said}");
+    }
     same("shutdown_timeout = 7", "stop_timeout = '7s'");
     same("reliabilityLimits.gracefulShutdownTimeout = 7000", "stop_timeout = '7s'");
     same("enabled = false", "gate.enabled = false");
@@ -308,7 +312,8 @@ fn what_is_loaded_is_checked_as_a_whole_and_traced_to_the_highest_layer_that_say
     let five = loader.clone().vars([("FOREBAY_SHARDS", "5")]).load().unwrap_err().to_string();
     assert!(five.starts_with("FOREBAY_SHARDS in the environment is 5, allowed"), "{five}");
     let rule = loader.vars([("FOREBAY_SHARDS", "4")]).load().unwrap_err();
-    let expected = "gate.rules in the given settings is every 0th, allowed is every 1st, or a later one";
+    let expected =
+        "gate.rules.sampling in the given settings is every 0th, allowed is every 1st, or a later one";
     assert_eq!(rule.to_string(), expected, "a lower layer that was wrong does not matter");
     assert_eq!(BuildError::from(rule).to_string(), expected);
 }

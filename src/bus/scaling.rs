@@ -76,8 +76,8 @@ impl Scaling {
         check_workers("scaling.min", self.min)?;
         check_workers("scaling.max", self.max)?;
         check("scaling.max", self.max, "scaling.min or more", self.max >= self.min)?;
-        check("scaling.low", self.low, "0 to scaling.high", (0.0..=self.high).contains(&self.low))?;
         check("scaling.high", self.high, "scaling.low to 1", (self.low..=1.0).contains(&self.high))?;
+        check("scaling.low", self.low, "0 to scaling.high", (0.0..=self.high).contains(&self.low))?;
         let interval = format!("{:?}", self.interval);
         check("scaling.interval", interval, "more than zero", !self.interval.is_zero())
     }

@@ -1,6 +1,6 @@
 //! What every setting is called outside of Rust: the one table, for files, variables, serde and the documentation.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::draft::Draft;
 use super::value::{Setting, Wrong};
@@ -45,15 +45,17 @@ const fn millis(name: &'static str) -> Alias {
 }
 
 fn in_millis(value: &Value) -> Value {
-    number(value).map_or_else(|| value.clone(), |millis| (millis / 1e3).into())
+    // What is no number of seconds is refused, by what it says.
+    let seconds = number(value).and_then(|millis| Number::from_f64(millis / 1e3));
+    seconds.map_or_else(|| value.clone(), Value::Number)
 }
 
 /// An alias under which true is `inline`, and false `refuse`.
 const fn on_or_off(name: &'static str) -> Alias {
-    let meant: Meaning = |value| match value.as_bool() {
-        Some(true) => "inline".into(),
-        Some(false) => "refuse".into(),
-        None => value.clone(),
+    let meant: Meaning = |value| match bool::read(value) {
+        Ok(true) => "inline".into(),
+        Ok(false) => "refuse".into(),
+        Err(_) => value.clone(),
     };
     Alias { name, meant }
 }

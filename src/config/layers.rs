@@ -287,13 +287,19 @@ impl Layer {
 pub(super) fn with_its_place(error: ConfigError, layers: &[Layer]) -> ConfigError {
     let ConfigError::Invalid { field, value, allowed } = error else { return error };
     // Whatever is wrong inside of a setting, such as `gate.rules.sampling`, is from where that is.
-    let is_it = |entry: &&Entry| {
-        let rest = field.strip_prefix(entry.key.field());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    let part_of = |entry: &Entry| {
+        field.strip_prefix(entry.key.field()).filter(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    let found = layers.iter().rev().find_map(|layer| Some((layer, layer.entries.iter().find(is_it)?)));
-    match found {
-        Some((layer, entry)) => layer.invalid(entry, value, allowed.to_owned()),
+    let found_in = |layer| -> Option<(&Layer, &Entry, &str)> {
+        let layer: &Layer = layer;
+        layer.entries.iter().find_map(|entry| Some((layer, entry, part_of(entry)?)))
+    };
+    match layers.iter().rev().find_map(found_in) {
+        Some((layer, entry, part)) => {
+            let (key, place, allowed) =
+                (format!("{}{part}", entry.name), layer.place.clone(), allowed.to_owned());
+            ConfigError::InvalidAt { key, place, field: entry.key.name, value, allowed }
+        }
         None => ConfigError::Invalid { field, value, allowed },
     }
 }
