@@ -135,13 +135,18 @@ pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
     })
 }
 
-/// Marks the calling thread as the worker of the collector at `address`, until the value is dropped.
+/// Marks the calling thread as the worker of the collector (or task) at `address`, until the value is dropped. Marks nest.
 #[derive(Debug)]
 pub(crate) struct WorkerMark(());
 
 impl WorkerMark {
     pub(crate) fn set(address: usize) -> Self {
-        WORKER_OF.with(|cell| cell.set(address));
+        WORKER_OF.with(|cell| {
+            let mut marks = cell.get();
+            marks.rotate_right(1);
+            marks[0] = address;
+            cell.set(marks);
+        });
         WorkerMark(())
     }
 }
@@ -149,9 +154,18 @@ impl WorkerMark {
 impl Drop for WorkerMark {
     fn drop(&mut self) {
         // `try_with`: a worker may end while its thread-local storage is being torn down.
-        let _ = WORKER_OF.try_with(|cell| cell.set(0));
+        let _ = WORKER_OF.try_with(|cell| {
+            let mut marks = cell.get();
+            marks.rotate_left(1);
+            marks[MARKS - 1] = 0;
+            cell.set(marks);
+        });
     }
 }
+
+/// How many marks of a thread are kept, the latest first: an array has no destructor, so that it can be asked for as long as
+/// the thread lives.
+const MARKS: usize = 4;
 
 /// Marks the calling thread as one that runs a hook, until the value is dropped.
 #[derive(Debug)]
@@ -176,14 +190,14 @@ thread_local! {
     static IN_HOOK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The address of the collector whose worker the calling thread is; 0 if it is none.
+/// The address of the collector whose worker the calling thread is, by its latest mark; 0 if it is none.
 pub(crate) fn worker_of() -> usize {
-    WORKER_OF.try_with(|cell| cell.get()).unwrap_or(0)
+    WORKER_OF.try_with(|cell| cell.get()[0]).unwrap_or(0)
 }
 
-/// Whether the calling thread is the worker of the collector at `address`.
+/// Whether the calling thread is the worker of the collector at `address`, by whichever mark.
 pub(crate) fn is_worker_of(address: usize) -> bool {
-    worker_of() == address
+    WORKER_OF.try_with(|cell| cell.get().contains(&address)).unwrap_or(false)
 }
 
 /// A small number of the calling thread, counted up from thread to thread, for the choice of a ring.
@@ -206,7 +220,7 @@ mod native {
     pub(crate) use std::sync::atomic::{AtomicU64, fence};
     pub(crate) use std::thread::JoinHandle;
 
-    use super::{Ordering, PlainU64, PoisonError};
+    use super::{MARKS, Ordering, PlainU64, PoisonError};
     use std::any::Any;
     use std::cell::Cell;
     use std::io;
@@ -214,8 +228,8 @@ mod native {
     use std::time::{Duration, Instant};
 
     thread_local! {
-        /// The address of the collector whose worker this thread is; 0 on every other thread.
-        pub(super) static WORKER_OF: Cell<usize> = const { Cell::new(0) };
+        /// See `WorkerMark`.
+        pub(super) static WORKER_OF: Cell<[usize; MARKS]> = const { Cell::new([0; MARKS]) };
         /// See `thread_index`.
         pub(super) static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
     }
@@ -340,7 +354,7 @@ mod model {
     use std::time::{Duration, Instant};
 
     loom::thread_local! {
-        pub(super) static WORKER_OF: Cell<usize> = Cell::new(0);
+        pub(super) static WORKER_OF: Cell<[usize; super::MARKS]> = Cell::new([0; super::MARKS]);
         pub(super) static INDEX: Cell<Option<usize>> = Cell::new(None);
     }
 

@@ -1245,3 +1245,21 @@ fn the_text_of_an_error_is_bounded() {
     let text = over(emit::from_fn(broken).map(|_| ()).start().unwrap()).first_error.unwrap();
     assert!(text.starts_with("the source panicked: xxx") && text.len() <= 1_003, "{}", text.len());
 }
+
+#[test]
+fn a_handler_that_waits_for_its_own_task_is_refused_at_once() {
+    let (sender, chain) = emit::channel(4);
+    let (handle, refused) = (Arc::new(Mutex::new(None::<Task<u64>>)), Arc::new(Mutex::new(None)));
+    let (own, told) = (Arc::clone(&handle), Arc::clone(&refused));
+    let stage = chain.map(move |_: &u64| {
+        let task = own.lock().unwrap().take();
+        *told.lock().unwrap() = task.map(|task| task.wait().unwrap_err().to_string());
+    });
+    *handle.lock().unwrap() = Some(stage.gather(Gather::count()).start().unwrap());
+    sender.send(1).unwrap();
+    until("the handler has asked", || refused.lock().unwrap().is_some());
+    let said = "called from a handler of the task, which cannot wait for itself";
+    assert_eq!(refused.lock().unwrap().as_deref(), Some(said));
+    // It was dropped there, and so cancelled.
+    until("it is over", || sender.is_closed());
+}

@@ -302,3 +302,36 @@ fn a_training_run_that_was_begun_before_the_fork_ends_in_the_parent_alone() {
     collector.stop().unwrap();
     law(&collector, offered);
 }
+
+#[test]
+fn a_handler_of_a_task_that_forks_may_return_in_the_child_which_handles_nothing_more() {
+    let child = std::sync::atomic::AtomicI32::new(0);
+    let (child, calls) =
+        (std::sync::Arc::new(child), std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)));
+    let (own, count) = (child.clone(), calls.clone());
+    let handler = move |_: &u64| {
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            // SAFETY: the child goes on where the parent was, which is what is tested here; it has no other thread.
+            let pid = unsafe { libc::fork() };
+            own.store(if pid == 0 { -1 } else { pid }, Ordering::SeqCst);
+        } else if own.load(Ordering::SeqCst) == -1 {
+            // SAFETY: this process is a child that the test has made.
+            unsafe { libc::_exit(7) };
+        }
+    };
+    let end = emit::from_iter(0..10).map(handler).gather(Gather::count()).run().unwrap();
+    end.summary.check_law(10).unwrap();
+    assert_eq!((end.results, calls.load(Ordering::SeqCst)), (10, 10));
+    let (begun, mut status, pid) = (Instant::now(), 0, child.load(Ordering::SeqCst));
+    // SAFETY: the number is that of a child of this process which nobody else waits for.
+    while unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } == 0 {
+        if begun.elapsed() > LONG {
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        std::thread::yield_now();
+    }
+    assert!(
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+        "{status}: 7 where the child has handled an item"
+    );
+}

@@ -149,6 +149,8 @@ impl Crew {
         let mut line = self.line.lock();
         line.workers = line.workers.saturating_sub(workers);
         line.stuck += workers;
+        drop(line);
+        self.left.notify_all();
     }
 
     /// Such a call has ended.

@@ -9,7 +9,7 @@ use crate::collector::Collector;
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Record;
 use crate::stats::SinkTally;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded, worker_of};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded};
 use crate::wake::Phase;
 
 /// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes what is there when
@@ -89,7 +89,8 @@ impl InlineSinks {
         // Foreign code: not under the lock.
         let _ = guarded(|| drop(shed));
         if let Some(mut slots) = slots {
-            let _marks = (context::within(self.place), StandIn::of(self.worker));
+            // A sink that starts a thread of its own hands the mark on, so that nothing is waited for there either.
+            let _marks = (context::within(self.place), WorkerMark::set(self.worker));
             match self.write_waiting(&mut slots) {
                 Whose::Ours => self.give_back(slots, None),
                 Whose::Parents => std::mem::forget(slots),
@@ -103,7 +104,7 @@ impl InlineSinks {
         let slots = if state.slots.is_some() { state.take() } else { self.wait(&mut state, deadline) };
         drop(state);
         let Some(mut slots) = slots else { return Some(self.busy()) };
-        let marks = (context::within(self.place), StandIn::of(self.worker));
+        let marks = (context::within(self.place), WorkerMark::set(self.worker));
         let each = |slot: &mut Slot<Record>| {
             slot.flush();
             self.whose() == Whose::Ours
@@ -181,31 +182,6 @@ impl InlineSinks {
                 std::mem::forget(slots);
                 return;
             }
-        }
-    }
-}
-
-/// While it lives, the thread is marked as the worker of a collector: a sink that starts a thread of its own hands the mark
-/// on, so that nothing is waited for there either.
-struct StandIn {
-    /// Of which collector it was the worker before, or 0.
-    before: usize,
-    mark: Option<WorkerMark>,
-}
-
-impl StandIn {
-    fn of(worker: usize) -> Self {
-        let before = worker_of();
-        Self { before, mark: Some(WorkerMark::set(worker)) }
-    }
-}
-
-impl Drop for StandIn {
-    fn drop(&mut self) {
-        drop(self.mark.take());
-        if self.before != 0 {
-            // It is taken back by whoever has set it.
-            std::mem::forget(WorkerMark::set(self.before));
         }
     }
 }

@@ -38,6 +38,9 @@ pub enum EmitError {
     /// This is a forked child, and the task is its parent's.
     #[error("the task is the parent's of this forked process")]
     Forked,
+    /// A handler of the task cannot wait for it.
+    #[error("called from a handler of the task, which cannot wait for itself")]
+    Inside,
     /// Its end was polled before.
     #[error("the end of the task was taken before, by a poll")]
     Taken,

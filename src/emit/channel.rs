@@ -235,6 +235,11 @@ impl<T> Shared<T> {
         self.lock().sent
     }
 
+    /// So many were never there.
+    pub(super) fn unhire(&self, workers: usize) {
+        self.lock().hired -= workers;
+    }
+
     /// So many workers leave. Whether nobody is left.
     pub(super) fn dismiss(&self, workers: usize) -> bool {
         let mut state = self.lock();

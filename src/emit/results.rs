@@ -112,9 +112,9 @@ impl<R> Drop for Reader<R> {
 
 impl<R> Results<R> {
     /// The next result, as soon as there is one; `None` when no more will come and all were taken. The task is
-    /// over then, or about to be. None in a forked child.
+    /// over then, or about to be. None in a forked child, and in a handler of the task, which cannot wait for itself.
     pub fn recv(&self) -> Option<R> {
-        if self.task.is_left() {
+        if self.task.is_left() || self.task.is_here() {
             return None;
         }
         let outlet = &self.reader.0;

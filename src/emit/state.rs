@@ -58,9 +58,9 @@ pub(super) struct State<T> {
     pub(super) bells: Vec<Unparker>,
     /// The numbers of workers that sleep and were not woken yet.
     pub(super) idle: Vec<usize>,
-    /// The one of them that is woken by time, on behalf of all. It looks by then, and sees to it that another one does, should
-    /// it have an item itself.
-    pub(super) keeper: Option<usize>,
+    /// The one of them that is woken by time, on behalf of all, and when. It looks by then, and sees to it that another one does,
+    /// should it have an item itself. Whoever has to look sooner takes its place.
+    pub(super) keeper: Option<(usize, Instant)>,
     /// Workers that were ever hired.
     pub(super) hired: usize,
     /// Those of them that have not left.
@@ -222,7 +222,8 @@ impl<T> State<T> {
         }
         let Some(worker) = self.idle.pop() else { return };
         if is_full {
-            self.keeper = Some(worker);
+            // It looks at once.
+            self.keeper = Some((worker, self.clock.now()));
         }
         if let Some(bell) = self.bells.get(worker) {
             bell.unpark();
@@ -315,14 +316,14 @@ impl<T> State<T> {
     pub(super) fn turn(&mut self, worker: usize, taken: &mut Taken<T>) -> Turn {
         // Who was woken by time still stands there.
         self.idle.retain(|idle| *idle != worker);
-        self.keeper = self.keeper.filter(|keeper| *keeper != worker);
+        self.keeper = self.keeper.filter(|(keeper, _)| *keeper != worker);
         match self.look() {
             Look::Leave => Turn::Leave,
             Look::Hire(workers) => Turn::Hire(workers),
             Look::Wait(until) => {
                 self.idle.push(worker);
-                let until = until.filter(|_| self.keeper.is_none());
-                self.keeper = self.keeper.or(until.map(|_| worker));
+                let until = until.filter(|until| self.keeper.is_none_or(|(_, due)| *until < due));
+                self.keeper = until.map(|until| (worker, until)).or(self.keeper);
                 Turn::Sleep(until)
             }
             Look::Take(count) => {

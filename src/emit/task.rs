@@ -22,7 +22,8 @@ use crate::wake::{deadline_in, wake_quietly};
 ///
 /// Dropped before its end, it is cancelled; the drop waits for handlers that run, [1 s at most by
 /// default](super::Chain::drop_timeout), and leaves those alone that have not returned by then: their threads end with them.
-/// From a handler of its own it does not wait; where nothing may block, as in async code, set that time to zero.
+/// From a handler of its own it does not wait; where nothing may block, as in async code, set that time to zero. (The
+/// record for the collector is critical, and waits in a full lane as any.)
 /// [`detach`](Self::detach) lets it run on instead.
 #[must_use = "a task that is dropped is cancelled"]
 pub struct Task<O> {
@@ -109,6 +110,11 @@ impl<O> Task<O> {
         self.id
     }
 
+    /// Whether this is a handler of the task.
+    pub(super) fn is_here(&self) -> bool {
+        self.control.is_here()
+    }
+
     /// Whether this is a forked child, whose parent has the task.
     pub(super) fn is_left(&self) -> bool {
         self.home.is_left()
@@ -119,10 +125,14 @@ impl<O> Task<O> {
     /// # Errors
     ///
     /// Its end was polled before ([`EmitError::Taken`]), or comes to the parent of this forked child
-    /// ([`EmitError::Forked`]): there is nothing to wait for.
+    /// ([`EmitError::Forked`]): there is nothing to wait for. In a handler of the task, which cannot wait for itself,
+    /// [`EmitError::Inside`]; the task is dropped there.
     pub fn wait(self) -> Result<Final<O>, EmitError> {
         if self.is_left() {
             return Err(EmitError::Forked);
+        }
+        if self.is_here() {
+            return Err(EmitError::Inside);
         }
         self.slot.take_by(None).ok_or(EmitError::Taken)
     }
@@ -176,6 +186,7 @@ impl<O> Task<O> {
 impl<O> Future for Task<O> {
     type Output = Final<O>;
 
+    /// In a forked child, it is pending for ever.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Final<O>> {
         // Foreign code, and so is the drop of the one before: without the lock.
         let waker = cx.waker().clone();

@@ -73,23 +73,35 @@ where
         let (tools, mut taken) =
             (self.tools.lock().clone(), Taken { items: Vec::new(), created: Vec::new() });
         // All foreign code is guarded by itself; this is for a bug of ours, so that the task has an end.
-        let _ = guarded(|| {
+        let worked = guarded(|| {
             while let Some(tools) = &tools {
                 match self.shared.turn(number, &mut taken) {
-                    Turn::Work(first) => self.handle(tools, first, &mut taken, &parker),
+                    Turn::Work(first) => self.handle(tools, first, &mut taken, &parker)?,
                     Turn::Hire(workers) => self.hire_more(workers),
                     Turn::Sleep(until) => self.clock.park(&parker, until),
                     Turn::Leave => break,
                 }
             }
+            Ok(())
         });
+        if let Ok(Err(Left)) = worked {
+            // What is in hand is the parent's, and so are the locks. This is the only thread here, and ends.
+            std::mem::forget((self, tools, taken, parker, bell));
+            return;
+        }
         drop_quietly(tools);
         self.depart(1);
         drop(mark);
     }
 
     /// Handles what a worker has taken, and drops it.
-    fn handle(self: &Arc<Self>, tools: &Tools<T, R>, first: u64, taken: &mut Taken<T>, parker: &Parker) {
+    fn handle(
+        self: &Arc<Self>,
+        tools: &Tools<T, R>,
+        first: u64,
+        taken: &mut Taken<T>,
+        parker: &Parker,
+    ) -> Result<(), Left> {
         let (policy, created) = (&tools.policy, std::mem::take(&mut taken.created));
         let origin = |place: usize, items| {
             let created = created.get(place).copied();
@@ -97,26 +109,30 @@ where
         };
         match &tools.work {
             Work::Item(handler) => {
-                for (place, item) in taken.items.drain(..).enumerate() {
+                // Each leaves by itself, the first first.
+                taken.items.reverse();
+                for place in 0..taken.items.len() {
+                    let Some(item) = taken.items.last() else { break };
                     let origin = origin(place, 1);
                     // The first was begun when it was taken.
                     let fate = if place == 0 || self.shared.goes_on() {
-                        self.attempt(policy, origin, parker, || handler(&item))
+                        self.attempt(policy, origin, parker, || handler(item))?
                     } else {
                         self.tell(origin, || ItemKind::Cancelled);
                         Fate::Cancelled
                     };
-                    drop_quietly(item);
+                    drop_quietly(taken.items.pop());
                     self.settle(fate, 1);
                 }
             }
             Work::Batch(handler) => {
                 let count = taken.items.len() as u64;
-                let fate = self.attempt(policy, origin(0, count), parker, || handler(&taken.items));
+                let fate = self.attempt(policy, origin(0, count), parker, || handler(&taken.items))?;
                 drop_each(taken.items.drain(..));
                 self.settle(fate, count);
             }
         }
+        Ok(())
     }
 
     fn settle(self: &Arc<Self>, fate: Fate, items: u64) {
@@ -125,7 +141,8 @@ where
 
     fn hire_more(self: &Arc<Self>, workers: usize) {
         if let Err((missing, _)) = self.hire(workers) {
-            // Fewer than would be right: those that there are go on.
+            // Fewer than would be right: those that there are go on, and the next change tries again.
+            self.shared.unhire(missing);
             self.depart(missing);
         }
     }
@@ -137,13 +154,18 @@ where
         mut origin: Origin,
         parker: &Parker,
         mut work: impl FnMut() -> Result<R, BoxedError>,
-    ) -> Fate {
+    ) -> Result<Fate, Left> {
         origin.started = self.observer.as_ref().map(Observer::now);
-        let mut retries = 0;
+        let mut retries = 0_u32;
         loop {
-            let failure = match guarded(&mut work) {
+            let outcome = guarded(&mut work);
+            if self.shared.is_left() {
+                std::mem::forget(outcome);
+                return Err(Left);
+            }
+            let failure = match outcome {
                 Ok(Ok(result)) => match self.gather(origin, result) {
-                    Ok(()) => return Fate::Handled,
+                    Ok(()) => return Ok(Fate::Handled),
                     Err(panic) => Failure::Gather(panic),
                 },
                 Ok(Err(error)) => Failure::Error(error),
@@ -154,7 +176,7 @@ where
                 && self.pause(after, parker)
             {
                 drop_quietly(failure);
-                retries += 1;
+                retries = retries.saturating_add(1);
                 self.shared.count_retry();
                 continue;
             }
@@ -169,7 +191,7 @@ where
             if decision == Decision::Stop {
                 self.shared.stop(Stop::Failed);
             }
-            return Fate::Failed;
+            return Ok(Fate::Failed);
         }
     }
 
@@ -240,6 +262,9 @@ where
         drop(report);
     }
 }
+
+/// A handler has forked, and this is the child.
+struct Left;
 
 /// Starts the thread that sends what a source makes.
 pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Source<T>) -> io::Result<()> {

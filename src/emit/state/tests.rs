@@ -84,7 +84,8 @@ fn one_worker_watches_that_something_is_completed_where_others_wait() {
     // With nothing that waits, there is nothing to watch.
     assert_eq!(state.asleep(), [0]);
     state.send();
-    assert_eq!((state.asleep(), state.keeper), (vec![], Some(0)), "he was rung");
+    let keeper = state.keeper.map(|(keeper, _)| keeper);
+    assert_eq!((state.asleep(), keeper), (vec![], Some(0)), "he was rung");
     let due = state.clock.now() + window * 4;
     assert_eq!(state.look_as(0), Turn::Sleep(Some(due)));
     state.send();
@@ -100,6 +101,28 @@ fn one_worker_watches_that_something_is_completed_where_others_wait() {
     state.settle(Fate::Handled, 1);
     state.settle(Fate::Handled, 1);
     assert_eq!(state.summary().check_law(3), Ok(()));
+}
+
+#[test]
+fn who_has_to_look_sooner_takes_the_place_of_who_watches_for_a_stall() {
+    let (clock, window) = (ManualClock::new(), Duration::from_millis(100));
+    let mut state = running(Strategy::Adaptive { min: 1, max: 4, window }, 2, &clock);
+    let quiet = Duration::from_millis(50);
+    state.quiet = Some(quiet);
+    state.send();
+    clock.advance(quiet);
+    assert_eq!(state.look_as(0), Turn::Work(0));
+    state.send();
+    let stall = state.clock.now() + window * 4;
+    assert_eq!(state.look_as(1), Turn::Sleep(Some(stall)), "the only one is busy, and an item waits");
+    assert_eq!(state.settle(Fate::Handled, 1), 0);
+    let due = state.clock.now() + quiet;
+    assert_eq!(state.look_as(0), Turn::Sleep(Some(due)), "not behind the stall");
+    assert_eq!(state.look_as(1), Turn::Sleep(None));
+    clock.advance(quiet);
+    assert_eq!(state.look_as(0), Turn::Work(1));
+    assert_eq!(state.settle(Fate::Handled, 1), 0);
+    assert_eq!(state.summary().check_law(2), Ok(()));
 }
 
 #[test]
