@@ -3,12 +3,14 @@
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
+#[path = "support/fork.rs"]
+mod fork;
 mod support;
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forebay::bus::{
     Bus, BusConfig, BusStopError, Filter, Handler, HandlerError, Plugin, PluginError, Plugins, ScaleError,
@@ -17,35 +19,8 @@ use forebay::bus::{
 use forebay::history::EventQuery;
 use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
 use forebay::{Batch, FlushError, HealthStatus, Outcome, Record, State};
+use fork::{fork_once, in_child, leave_if_child, status_of};
 use support::{LONG, Raise};
-
-/// Runs `body` in a forked child; its exit status, or `None` if it did not end.
-fn in_child(body: impl FnOnce() -> bool) -> Option<i32> {
-    // SAFETY: the child runs `body` and leaves by `_exit`. Like any child of a process with threads it must
-    // not take a lock that another thread may hold; that forebay does not is what is tested here.
-    match unsafe { libc::fork() } {
-        0 => {
-            let is_good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
-            unsafe { libc::_exit(if is_good { 0 } else { 1 }) }
-        }
-        child => {
-            assert!(child > 0, "no fork");
-            let begun = Instant::now();
-            let mut status = 0;
-            loop {
-                match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
-                    0 if begun.elapsed() < LONG => std::thread::yield_now(),
-                    0 => {
-                        unsafe { libc::kill(child, libc::SIGKILL) };
-                        unsafe { libc::waitpid(child, &mut status, 0) };
-                        return None;
-                    }
-                    _ => return libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
-                }
-            }
-        }
-    }
-}
 
 struct Quiet;
 
@@ -176,38 +151,6 @@ fn no_filter_is_asked_in_a_child() {
         assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Filtered);
         bus.stop().unwrap().stats.check_law(1).unwrap();
     }
-}
-
-/// Forks once, and returns on both sides; the child, as the parent knows it.
-fn fork_once(child: &AtomicI32) {
-    if child.load(Ordering::SeqCst) == 0 {
-        // SAFETY: the child goes on where the parent was, which is what is tested here; it has no other thread.
-        let pid = unsafe { libc::fork() };
-        child.store(if pid == 0 { -1 } else { pid }, Ordering::SeqCst);
-    }
-}
-
-/// In the child, whose number is not known to itself: ends it, with what it has seen.
-fn leave_if_child(child: &AtomicI32, seen: u64) {
-    if child.load(Ordering::SeqCst) == -1 {
-        // SAFETY: this process is a child that the test has made.
-        unsafe { libc::_exit(i32::try_from(seen).unwrap_or(99)) };
-    }
-}
-
-/// The exit status of a child.
-fn status_of(child: &AtomicI32) -> Option<i32> {
-    let (begun, mut status, pid) = (Instant::now(), 0, child.load(Ordering::SeqCst));
-    // SAFETY: the number is that of a child of this process which nobody else waits for.
-    while unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } == 0 {
-        if begun.elapsed() > Duration::from_secs(10) {
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-            unsafe { libc::waitpid(pid, &mut status, 0) };
-            return None;
-        }
-        std::thread::yield_now();
-    }
-    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
 }
 
 #[test]

@@ -3,45 +3,20 @@
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
+#[path = "support/fork.rs"]
+mod fork;
 mod support;
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use forebay::emit::{self, CancelToken, Gather, SendRefusal, Strategy};
 use forebay::run::{RunError, TrainingRun};
 use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, FlushError, Outcome, Record, StartError, State, StopError};
+use fork::{fork_once, in_child, leave_if_child, status_of};
 use support::*;
-
-/// Runs `body` in a forked child; its exit status, or `None` if it did not end.
-fn in_child(body: impl FnOnce() -> bool) -> Option<i32> {
-    // SAFETY: the child runs `body` and leaves by `_exit`. Like any child of a process with threads it must
-    // not take a lock that another thread may hold; that forebay does not is what is tested here.
-    match unsafe { libc::fork() } {
-        0 => {
-            let is_good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
-            unsafe { libc::_exit(if is_good { 0 } else { 1 }) }
-        }
-        child => {
-            assert!(child > 0, "no fork");
-            let begun = Instant::now();
-            let mut status = 0;
-            loop {
-                match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
-                    0 if begun.elapsed() < LONG => std::thread::yield_now(),
-                    0 => {
-                        unsafe { libc::kill(child, libc::SIGKILL) };
-                        unsafe { libc::waitpid(child, &mut status, 0) };
-                        return None;
-                    }
-                    _ => return libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
-                }
-            }
-        }
-    }
-}
 
 #[test]
 fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
@@ -305,33 +280,15 @@ fn a_training_run_that_was_begun_before_the_fork_ends_in_the_parent_alone() {
 
 #[test]
 fn a_handler_of_a_task_that_forks_may_return_in_the_child_which_handles_nothing_more() {
-    let child = std::sync::atomic::AtomicI32::new(0);
-    let (child, calls) =
-        (std::sync::Arc::new(child), std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)));
-    let (own, count) = (child.clone(), calls.clone());
+    let (child, calls) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicU64::new(0)));
+    let (own, count) = (Arc::clone(&child), Arc::clone(&calls));
     let handler = move |_: &u64| {
-        if count.fetch_add(1, Ordering::SeqCst) == 0 {
-            // SAFETY: the child goes on where the parent was, which is what is tested here; it has no other thread.
-            let pid = unsafe { libc::fork() };
-            own.store(if pid == 0 { -1 } else { pid }, Ordering::SeqCst);
-        } else if own.load(Ordering::SeqCst) == -1 {
-            // SAFETY: this process is a child that the test has made.
-            unsafe { libc::_exit(7) };
-        }
+        count.fetch_add(1, Ordering::SeqCst);
+        leave_if_child(&own, 7);
+        fork_once(&own);
     };
     let end = emit::from_iter(0..10).map(handler).gather(Gather::count()).run().unwrap();
     end.summary.check_law(10).unwrap();
     assert_eq!((end.results, calls.load(Ordering::SeqCst)), (10, 10));
-    let (begun, mut status, pid) = (Instant::now(), 0, child.load(Ordering::SeqCst));
-    // SAFETY: the number is that of a child of this process which nobody else waits for.
-    while unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } == 0 {
-        if begun.elapsed() > LONG {
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-        std::thread::yield_now();
-    }
-    assert!(
-        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
-        "{status}: 7 where the child has handled an item"
-    );
+    assert_eq!(status_of(&child), Some(0), "7 where the child has handled an item");
 }

@@ -7,44 +7,18 @@
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
+#[path = "support/fork.rs"]
+mod fork;
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use forebay::bus::Bus;
 use forebay::emit::{self, Gather};
 use forebay::sink::{MemorySink, Sink};
 use forebay::{Collector, Outcome, Record};
+use fork::in_child;
 use support::*;
-
-/// Runs `body` in a forked child; its exit status, or `None` if it did not end.
-fn in_child(body: impl FnOnce() -> bool) -> Option<i32> {
-    // SAFETY: the child runs `body` and leaves by `_exit`. Like any child of a process with threads it must
-    // not take a lock that another thread may hold; that forebay does not is what is tested here.
-    match unsafe { libc::fork() } {
-        0 => {
-            let is_good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
-            unsafe { libc::_exit(if is_good { 0 } else { 1 }) }
-        }
-        child => {
-            assert!(child > 0, "no fork");
-            let begun = Instant::now();
-            let mut status = 0;
-            loop {
-                match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
-                    0 if begun.elapsed() < LONG => std::thread::yield_now(),
-                    0 => {
-                        unsafe { libc::kill(child, libc::SIGKILL) };
-                        unsafe { libc::waitpid(child, &mut status, 0) };
-                        return None;
-                    }
-                    _ => return libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
-                }
-            }
-        }
-    }
-}
 
 /// A collector with many threads that wait.
 fn collects(parent: &Collector) -> bool {
