@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
+use forebay::bus::Bus;
 use forebay::emit::{
     self, CancelToken, Chain, Decision, EmitError, ErrorPolicy, Failure, Final, Gather, ItemKind,
     SendRefusal, Strategy, Summary, Task, TaskOutcome,
 };
-use forebay::sink::MemorySink;
-use forebay::{Collector, ConfigError, ManualClock, Record};
+use forebay::sink::{MemorySink, from_fn};
+use forebay::{Batch, Collector, ConfigError, ManualClock, Record};
 use support::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -1262,4 +1263,26 @@ fn a_handler_that_waits_for_its_own_task_is_refused_at_once() {
     assert_eq!(refused.lock().unwrap().as_deref(), Some(said));
     // It was dropped there, and so cancelled.
     until("it is over", || sender.is_closed());
+}
+
+#[test]
+fn a_sink_of_an_inline_bus_that_sends_into_the_task_that_it_runs_in_does_not_wait_for_itself() {
+    let (sender, chain) = emit::channel(1);
+    let (own, told) = (sender.clone(), Arc::new(Mutex::new(Vec::new())));
+    let kept = Arc::clone(&told);
+    let sends = from_fn("sends", move |_: &Batch| {
+        let sent = [7, 8].map(|number| own.send(number).map_err(|refused| refused.reason));
+        kept.lock().unwrap().extend(sent);
+        Ok(())
+    });
+    let bus = Bus::builder().inline().sink(sends).start().unwrap();
+    let emitter = bus.emitter();
+    let handler = move |number: &u64| _ = (*number == 0).then(|| emitter.emit("a.b", ()).unwrap());
+    let task = chain.take(3).map(handler).gather(Gather::count()).start().unwrap();
+    sender.send(0).unwrap();
+    until("the sink has sent", || told.lock().unwrap().len() == 2);
+    assert_eq!(*told.lock().unwrap(), [Ok(()), Err(SendRefusal::Full)], "room is made by this thread alone");
+    sender.send(1).unwrap();
+    assert_eq!(over(task).handled, 3);
+    bus.stop().unwrap().stats.check_law(1).unwrap();
 }
