@@ -36,7 +36,8 @@ use crate::wake::{Phase, Room, State, Word};
 /// A clone is another handle of the same collector and costs two reference counts. When the last handle
 /// is dropped, the collector is stopped with a short deadline
 /// ([`Config::drop_timeout`](crate::Config::drop_timeout)); call [`stop`](Self::stop) to learn how
-/// that went. The destructors of the sinks of a collector that does not run are run by whoever drops it. A sink that holds a handle keeps its collector alive until the sink is removed.
+/// that went. The destructors of the sinks of a collector that does not run are run by whoever drops it. A sink that holds a
+/// handle keeps its collector alive until the sink is removed.
 ///
 /// ```
 /// use forebay::{Collector, Record, sink::MemorySink};

@@ -26,13 +26,16 @@
 //!
 //! # What holds for all strategies
 //!
-//! * The law: `sent = handled + failed + cancelled + superseded + left`, at every moment ([`Summary::check_law`]). Every item is dropped
-//!   exactly once, behind the last call of its handler, before the end of the task is told (one that is superseded, by who sends); what handler and policy captured,
+//! * The law: `sent = handled + failed + cancelled + superseded + left`, at every moment ([`Summary::check_law`]). Every item
+//!   is dropped
+//!   exactly once, behind the last call of its handler, before the end of the task is told (one that is superseded, by who
+//!   sends); what handler and policy captured,
 //!   too.
 //! * The channel is bounded. Who sends into a full one waits, and so does the source.
 //! * Items are begun in the order of sending, each once, but for attempts that the [`ErrorPolicy`] asks for.
 //! * Once [`CancelToken::cancel`] has returned, no item is taken by a worker. Those that were begun, one (or a batch) a
-//!   worker, are finished, and their results gathered; of what a worker has taken at once, the others are cancelled. Senders are refused from then on, also those that wait.
+//!   worker, are finished, and their results gathered; of what a worker has taken at once, the others are cancelled. Senders
+//!   are refused from then on, also those that wait.
 //! * Every task has exactly one final event: the [`Final`] for whoever waits, and a record for the collector of
 //!   [`report_to`](Chain::report_to), if there is one.
 //! * Threads are the task's own, named `forebay-emit`; they end with it, but for one in a handler or source that does not
@@ -63,7 +66,8 @@
 //! are judged slowly where handlers are slow. Only time in which all workers had an item and another waited counts, so a source
 //! that comes in bursts is judged by its bursts; a number that a window had no use for is lowered. Where nothing is completed although
 //! items wait, as when handlers wait for each other, the number is doubled: after four windows at first, or four times what an
-//! item took before, then after twice as long; so also where a reader of results pauses. The method is that of the thread pool of .NET (Hellerstein, Morrison, Eilebrecht,
+//! item took before, then after twice as long; so also where a reader of results pauses. The method is that of the thread pool
+//! of .NET (Hellerstein, Morrison, Eilebrecht,
 //! 2009), with the slow start of TCP (Jacobson, 1988).
 
 mod source;

@@ -355,7 +355,8 @@ fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatu
 impl<E: Event> Collector<E> {
     /// How the collector is: looks at it now, raises the alerts that are due and clears those that are over. What is
     /// alarming is said by [`Config::health`](crate::Config::health). Alerts that come and go between two looks are not seen:
-    /// look every few seconds, or have a bus do so ([`bottlenecks_of`](crate::bus::watch::bottlenecks_of)). Takes locks that the worker takes for moments; waits for no sink.
+    /// look every few seconds, or have a bus do so ([`bottlenecks_of`](crate::bus::watch::bottlenecks_of)). Takes locks that
+    /// the worker takes for moments; waits for no sink.
     ///
     /// ```
     /// use forebay::{Collector, HealthStatus};

@@ -113,7 +113,9 @@ impl<E: Event> Lanes<E> {
             return 0;
         }
         // Foreign code; what of one is not told is not given back.
-        events.iter().map(|event| guarded(|| payload_of(event)).unwrap_or(0)).sum()
+        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
+        // An event may tell anything.
+        events.iter().map(of).fold(0, u64::saturating_add)
     }
 
     /// Appends `event` to the lane of its priority, or gives it back when that is full.
@@ -224,16 +226,17 @@ impl<E: Event> Lanes<E> {
     /// Moves events into `events` until it holds `most`, or the round is over. How many bytes they own, which still
     /// count: whoever ends them gives these back.
     pub(crate) fn take(&self, round: &mut Round, turn: &mut Turn, events: &mut Vec<E>, most: usize) -> u64 {
-        let mut bytes = 0;
+        let mut bytes = 0_u64;
+        let mut add = |taken| bytes = bytes.saturating_add(taken);
         if round.critical == 0 && !round.is_over() {
             // Those that came since the round saw the end of their lane. At most half a batch, so that a flood of
             // them cannot keep the round from ending.
             let left = &mut (most / 2);
-            bytes += self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most);
+            add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most));
         }
         while events.len() < most && !round.is_over() {
             let left = &mut round.critical;
-            bytes += self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most);
+            add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most));
             // Alone, the normal lane need not take turns.
             let share = if round.low == 0 { usize::MAX } else { NORMAL_SHARE - turn.normal };
             if share > 0 && round.normal == 0 && round.more_normal > 0 {
@@ -245,7 +248,7 @@ impl<E: Event> Lanes<E> {
             }
             let before = events.len();
             let ring = self.normal.get(turn.shard);
-            bytes += self.take_from((Priority::Normal, ring), &mut round.normal, share, events, most);
+            add(self.take_from((Priority::Normal, ring), &mut round.normal, share, events, most));
             turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
             let is_over = round.normal == 0 && round.more_normal == 0;
             if round.normal == 0 && !is_over && turn.normal < NORMAL_SHARE {
@@ -255,7 +258,7 @@ impl<E: Event> Lanes<E> {
             if events.len() < most && round.low > 0 {
                 // The normal lane has had its share, or has no more.
                 let share = if is_over { usize::MAX } else { LOW_SHARE };
-                bytes += self.take_from((Priority::Low, &self.low), &mut round.low, share, events, most);
+                add(self.take_from((Priority::Low, &self.low), &mut round.low, share, events, most));
                 turn.normal = 0;
             }
         }
@@ -282,8 +285,8 @@ impl<E: Event> Lanes<E> {
         bytes
     }
 
-    /// Takes out all that is queued, and gives its bytes back. For whoever finds events in the rings of a collector that no longer has a
-    /// worker.
+    /// Takes out all that is queued, and gives its bytes back. For whoever finds events in the rings of a collector that
+    /// no longer has a worker.
     pub(crate) fn take_all(&self) -> Vec<E> {
         let mut taken = Vec::new();
         let mut turn = Turn::default();

@@ -35,9 +35,7 @@ pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
 #[derive(Debug, Default)]
 pub(crate) struct PlainMutex<T>(std::sync::Mutex<T>);
 
-/// A guard that a condition variable can take apart and put together again: `None` only meanwhile.
-#[derive(Debug)]
-pub(crate) struct PlainGuard<'a, T>(Option<std::sync::MutexGuard<'a, T>>);
+pub(crate) type PlainGuard<'a, T> = Guard<std::sync::MutexGuard<'a, T>>;
 
 impl<T> PlainMutex<T> {
     pub(crate) const fn new(value: T) -> Self {
@@ -45,24 +43,28 @@ impl<T> PlainMutex<T> {
     }
 
     pub(crate) fn lock(&self) -> PlainGuard<'_, T> {
-        PlainGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+        Guard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// `None` while somebody has it.
     #[cfg(all(unix, not(forebay_loom)))]
     pub(crate) fn try_lock(&self) -> Option<PlainGuard<'_, T>> {
         match self.0.try_lock() {
-            Ok(held) => Some(PlainGuard(Some(held))),
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(PlainGuard(Some(poisoned.into_inner()))),
+            Ok(held) => Some(Guard(Some(held))),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(Guard(Some(poisoned.into_inner()))),
             Err(std::sync::TryLockError::WouldBlock) => None,
         }
     }
 }
 
-impl<T> Deref for PlainGuard<'_, T> {
-    type Target = T;
+/// The guard of a mutex, which a condition variable can take apart and put together again: `None` only meanwhile.
+#[derive(Debug)]
+pub(crate) struct Guard<G>(Option<G>);
 
-    fn deref(&self) -> &T {
+impl<G: Deref> Deref for Guard<G> {
+    type Target = G::Target;
+
+    fn deref(&self) -> &G::Target {
         match &self.0 {
             Some(guard) => guard,
             None => unreachable!("a guard in the middle of a wait"),
@@ -70,8 +72,8 @@ impl<T> Deref for PlainGuard<'_, T> {
     }
 }
 
-impl<T> DerefMut for PlainGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
+impl<G: DerefMut> DerefMut for Guard<G> {
+    fn deref_mut(&mut self) -> &mut G::Target {
         match &mut self.0 {
             Some(guard) => guard,
             None => unreachable!("a guard in the middle of a wait"),
@@ -349,7 +351,6 @@ mod model {
     use std::any::Any;
     use std::cell::Cell;
     use std::io;
-    use std::ops::{Deref, DerefMut};
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
@@ -368,9 +369,7 @@ mod model {
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
-    /// A guard that a condition variable can take apart and put together again: `None` only meanwhile.
-    #[derive(Debug)]
-    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+    pub(crate) type MutexGuard<'a, T> = super::Guard<loom::sync::MutexGuard<'a, T>>;
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -378,27 +377,7 @@ mod model {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
-        }
-    }
-
-    impl<T> Deref for MutexGuard<'_, T> {
-        type Target = T;
-
-        fn deref(&self) -> &T {
-            match &self.0 {
-                Some(guard) => guard,
-                None => unreachable!("a guard in the middle of a wait"),
-            }
-        }
-    }
-
-    impl<T> DerefMut for MutexGuard<'_, T> {
-        fn deref_mut(&mut self) -> &mut T {
-            match &mut self.0 {
-                Some(guard) => guard,
-                None => unreachable!("a guard in the middle of a wait"),
-            }
+            super::Guard(Some(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
         }
     }
 

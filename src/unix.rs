@@ -1,4 +1,5 @@
-//! What only Unix has: `fork`, a last word at the end of the process, and how full a disk is. Elsewhere, and under the model checker, this
+//! What only Unix has: `fork`, a last word at the end of the process, and how full a disk is. Elsewhere, and under the model
+//! checker, this
 //! file does nothing.
 //!
 //! A forked child has one thread. The worker is not there, a lock may be held by a thread that is not

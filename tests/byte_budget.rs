@@ -442,3 +442,24 @@ fn foreign_code_may_ask_and_panic_and_keeps_no_bytes_of_others() {
     assert_eq!(law(&collector, 10).pending_bytes, 100, "those of the one that panicked");
     collector.stop().unwrap();
 }
+
+/// Says that it owns nearly everything, once it is with the worker.
+struct Boaster;
+
+impl Event for Boaster {
+    fn size_hint(&self) -> usize {
+        let is_delivered = std::thread::current().name() == Some("forebay-worker");
+        if is_delivered { usize::MAX } else { size_of::<Self>() + 100 }
+    }
+}
+
+#[test]
+fn events_that_come_to_own_more_than_can_be_counted_cost_no_worker() {
+    let collector = Builder::<Boaster>::new().flush(HOURLY).start().unwrap();
+    (0..3).for_each(|_| _ = collector.collect(Boaster));
+    let _ = collector.flush().unwrap();
+    assert_eq!(law(&collector, 3).pending_bytes, 0);
+    assert_eq!(collector.collect(Boaster), Outcome::Queued, "the worker is there");
+    collector.stop().unwrap();
+    assert_eq!(law(&collector, 4).processed, 4);
+}

@@ -181,7 +181,8 @@ pub fn slow_batches(bus: &Bus, longest: Duration) -> Result<Watcher, SubscribeEr
     Ok(Watcher { _subscription: bus.subscribe(handler)?, chore: None })
 }
 
-/// Measures something every so often on a worker, and emits what comes of it, one event, some or none: of the graphics card, for example, as
+/// Measures something every so often on a worker, and emits what comes of it, one event, some or none: of the graphics card,
+/// for example, as
 /// `system.gpu_usage`. A call that panics or hangs is treated as that of any handler. [Inline](super::Mode::Inline), as for
 /// [`aggregate`].
 ///

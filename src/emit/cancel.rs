@@ -63,7 +63,8 @@ impl CancelToken {
     }
 
     /// Cancels. Once this has returned, to whichever caller, no task of this token takes another item. What was begun is
-    /// finished, also where the call of its handler has not quite begun; the rest of what a worker has taken at once is not; what waits is dropped, by the task's own threads. Again, it does nothing.
+    /// finished, also where the call of its handler has not quite begun; the rest of what a worker has taken at once is not;
+    /// what waits is dropped, by the task's own threads. Again, it does nothing.
     pub fn cancel(&self) {
         self.inner.on_cancel();
     }

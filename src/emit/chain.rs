@@ -133,7 +133,8 @@ impl<T> Chain<T> {
 
     /// Hands an item on when no other has come for so long, by the clock of the task; more than zero. One that comes sooner takes the
     /// place of the one before, which is dropped and counted as [`superseded`](super::Summary::superseded); the last is handed on at
-    /// the end. So senders never wait for room, and the capacity says nothing. Not with [`Strategy::Batched`]. What is superseded is not among
+    /// the end. So senders never wait for room, and the capacity says nothing. Not with [`Strategy::Batched`]. What is
+    /// superseded is not among
     /// the [items](Stage::items). Defaults to all items.
     ///
     /// ```
@@ -172,9 +173,11 @@ impl<T> Chain<T> {
     }
 
     /// Collects one critical record by this name at the end of the task, whatever that is: an end by itself, a failure, a
-    /// cancellation, the drop of the task. It holds the fields of [`Summary`](super::Summary); it is collected before whoever waits for the
+    /// cancellation, the drop of the task. It holds the fields of [`Summary`](super::Summary); it is collected before whoever
+    /// waits for the
     /// task is told. The task holds a handle of the collector: one whose source is a subscription to that same collector does
-    /// not end by the collector's end, and has to be cancelled. The name is of two or more words of `a-z`, `0-9` and `_`, joined by dots: `import.files.finished`.
+    /// not end by the collector's end, and has to be cancelled. The name is of two or more words of `a-z`, `0-9` and `_`,
+    /// joined by dots: `import.files.finished`.
     pub fn report_to(mut self, collector: &Collector, name: impl Into<Name>) -> Self {
         self.settings.report = Some((collector.clone(), name.into()));
         self
@@ -250,7 +253,8 @@ where
         Stage { chain: self.chain, work: self.work, keep: Keep::Results(gather) }
     }
 
-    /// The same, of items and not of results: one [`Item`] for every item, with its times and what became of it, and one for the end. An
+    /// The same, of items and not of results: one [`Item`] for every item, with its times and what became of it, and one for
+    /// the end. An
     /// item costs three looks at the clock and its record; who does not ask for them pays nothing.
     ///
     /// ```

@@ -34,7 +34,8 @@ use crate::collector::Collector;
 ///
 /// # What it costs
 ///
-/// An item costs two looks at the clock and one record of low priority, whose fields allocate; beside it nothing does, until there is something to
+/// An item costs two looks at the clock and one record of low priority, whose fields allocate; beside it nothing does, until
+/// there is something to
 /// warn of. What the collector's gate does not want is made all the same.
 pub fn timed<I: IntoIterator>(
     items: I,
@@ -75,7 +76,8 @@ impl<I: Iterator> Timed<I> {
         self
     }
 
-    /// Warns when an item takes longer, by a [`BottleneckDetected`] of this component. Of items in a row that do, the first is told: what goes
+    /// Warns when an item takes longer, by a [`BottleneckDetected`] of this component. Of items in a row that do, the first is
+    /// told: what goes
     /// on is no news, and every item's time is in its own record. Defaults to no warning.
     pub fn warn_above(mut self, threshold: Duration) -> Self {
         self.warn_above = Some(threshold);
