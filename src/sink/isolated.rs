@@ -161,7 +161,7 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.start()?;
         // Foreign code: before anything is kept.
-        let bytes = batch.iter().map(payload_of).sum();
+        let bytes = batch.iter().map(payload_of).fold(0, u64::saturating_add);
         self.account.keep(batch.len() as u64);
         let shed = self.shared.queue.lock().push(batch.clone(), bytes);
         self.shared.changed.notify_all();
