@@ -1,12 +1,15 @@
 //! One query, the same answers from every place that keeps records, and those of a plain filter.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod support;
+
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use forebay::bus::Bus;
 use forebay::history::{EventQuery, History, JsonLinesHistory, JsonLinesReader, Recent};
 use forebay::sink::{JsonLinesSink, Sink};
-use forebay::{Batch, Fields, Histogram, Priority, Record, Value};
+use forebay::{Batch, Collector, Fields, Histogram, Priority, Record, Value};
 use proptest::prelude::*;
 
 fn names() -> impl Strategy<Value = String> {
@@ -262,6 +265,27 @@ fn recent_keeps_the_last_and_no_more() {
     let mut nothing = Recent::<0>::new();
     nothing.write_batch(&Batch::from_events(vec![Record::new("x")])).unwrap();
     assert!(nothing.is_empty());
+}
+
+#[test]
+fn a_collector_and_a_bus_have_several_recents_by_name() {
+    let (long, short) = (Recent::<100>::new(), Recent::<2>::new().named("latest"));
+    let collector = Collector::builder().sink(long.clone()).sink(short.clone()).start().unwrap();
+    (0..5).for_each(|step| assert!(collector.collect(Record::new("x").step(step)).is_queued()));
+    collector.stop().unwrap();
+    assert_eq!(collector.sinks(), ["recent", "latest"]);
+    assert_eq!((long.len(), short.len()), (5, 2));
+    support::law(&collector, 5);
+
+    // A bus has one of its own.
+    let own = Recent::<2>::new().named("latest");
+    let bus = Bus::builder().sink(own.clone()).start().unwrap();
+    (0..5).for_each(|number| assert!(bus.emit("a.b", number).unwrap().outcome.is_queued()));
+    bus.flush().unwrap();
+    assert_eq!(bus.query(&EventQuery::new()).unwrap().len(), 5);
+    let values: Vec<_> = own.query(&EventQuery::new()).unwrap().into_iter().map(Record::into_value).collect();
+    assert_eq!(values, [Value::from(3), Value::from(4)]);
+    bus.stop().unwrap().stats.check_law(5).unwrap();
 }
 
 #[test]

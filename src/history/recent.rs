@@ -13,13 +13,22 @@ use crate::sync::{Arc, Mutex};
 /// It takes no more memory than `N` records and what they own.
 #[derive(Debug, Clone)]
 pub struct Recent<const N: usize> {
+    name: String,
     records: Arc<Mutex<VecDeque<Record>>>,
 }
 
 impl<const N: usize> Recent<N> {
     /// Keeps nothing yet. As a sink it is named `recent`.
     pub fn new() -> Self {
-        Self { records: Arc::new(Mutex::new(VecDeque::with_capacity(N.min(1 << 16)))) }
+        let records = Arc::new(Mutex::new(VecDeque::with_capacity(N.min(1 << 16))));
+        Self { name: "recent".to_owned(), records }
+    }
+
+    /// Gives it another name, so that a collector can have several. A [bus](crate::bus::Bus) without a journal has one of its
+    /// own, named `recent`.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
     }
 
     /// How many records it has.
@@ -41,7 +50,7 @@ impl<const N: usize> Default for Recent<N> {
 
 impl<const N: usize> Sink<Record> for Recent<N> {
     fn name(&self) -> &str {
-        "recent"
+        &self.name
     }
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
