@@ -52,8 +52,9 @@ pub trait Event: Send + Sync + 'static {
         None
     }
 
-    /// When it was made, in nanoseconds since 1970: for the latency that [`Stats`](crate::Stats) tell. Cheap: asked by the
-    /// worker. Defaults to none.
+    /// When it was made, in nanoseconds since 1970, by the clock of this process at that moment: for the latency that
+    /// [`Stats`](crate::Stats) tell. None leaves the event out: return none for an event whose moment came from elsewhere,
+    /// such as one that is imported. Cheap: asked by the worker. Defaults to none.
     fn made_at(&self) -> Option<u64> {
         None
     }

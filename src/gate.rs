@@ -241,7 +241,7 @@ impl Gate {
         if let Some(windows) = self.windows.get()
             && !sampler.keeps(
                 || windows.of(hash(event.name())),
-                || self.clock.nanos(),
+                || self.clock.fast_nanos(),
                 || self.chance(),
                 || event.correlation_id(),
             )
@@ -285,7 +285,7 @@ impl Gate {
         if per_second == 0 {
             return true;
         }
-        let (rate, now) = (Rate::new(per_second, per_second), self.clock.nanos());
+        let (rate, now) = (Rate::new(per_second, per_second), self.clock.fast_nanos());
         fetch_update(&self.due, |due| rate.next(due, now).ok())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+const SECOND_NANOS: u64 = 1_000_000_000;
+
 /// So many events a second, and so many at once. Goes by whatever clock it is given, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
@@ -14,14 +16,20 @@ pub(crate) struct Rate {
 impl Rate {
     /// Both at least 1.
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        let increment = 1_000_000_000 / u64::from(per_second.max(1));
-        Self { increment, tolerance: increment * u64::from(burst.max(1) - 1) }
+        let increment = SECOND_NANOS / u64::from(per_second.max(1));
+        // Beyond a billion a second, an event takes no time, and nothing is refused.
+        let tolerance = if increment == 0 { SECOND_NANOS } else { increment * u64::from(burst.max(1) - 1) };
+        Self { increment, tolerance }
     }
 
     /// Takes an event at `now`, where the next one is on schedule at `due` (the theoretical arrival time): when the one after
     /// it is; or how long until one may come.
     pub(crate) fn next(self, due: u64, now: u64) -> Result<u64, u64> {
-        let due = due.max(now);
+        // No schedule reaches further ahead, also when another thread has read the clock a little later: one that does is from
+        // before the clock went backward, as of a process that was restored on another machine.
+        let furthest =
+            now.saturating_add(self.tolerance).saturating_add(self.increment.max(SECOND_NANOS) * 2);
+        let due = if due > furthest { now } else { due.max(now) };
         match due.saturating_sub(self.tolerance).saturating_sub(now) {
             0 => Ok(due.saturating_add(self.increment)),
             wait => Err(wait),
@@ -58,6 +66,19 @@ mod tests {
     use governor::{Quota, RateLimiter};
     use proptest::prelude::*;
     use std::num::NonZeroU32;
+
+    #[test]
+    fn a_clock_that_goes_backward_closes_no_limit() {
+        for per_second in [1, 7, 1000, u32::MAX] {
+            let rate = Rate::new(per_second, per_second);
+            let due = (0..2000).fold(1 << 50, |due, _| rate.next(due, 1 << 50).unwrap_or(due));
+            assert!(rate.next(due, 5).is_ok(), "{per_second} a second");
+            // No more than the limit at once, and no second chance by a clock that is read a little earlier.
+            let now = 1 << 50;
+            let refused = rate.next(due, now - SECOND_NANOS / 2).is_err();
+            assert_eq!(refused, per_second <= 1000, "{per_second} a second");
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]

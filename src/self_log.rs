@@ -137,8 +137,10 @@ impl Drop for SelfLog {
 impl Topic {
     fn is_due(&self, now: u64) -> bool {
         let next = self.next.load(Ordering::Relaxed);
+        // Further ahead than any pace: the clock went backward.
+        let is_due = next <= now || next > now.saturating_add(2 * PACE_NANOS);
         // A second thread that comes at the same time finds it taken.
-        next <= now
+        is_due
             && self
                 .next
                 .compare_exchange(next, now.saturating_add(PACE_NANOS), Ordering::Relaxed, Ordering::Relaxed)

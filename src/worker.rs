@@ -351,7 +351,7 @@ impl<E: Event> Worker<'_, E> {
         self.crew.slots.iter_mut().for_each(Slot::flush);
         let tally = &self.shared.tally.worker;
         tally.flushes.bump(1);
-        tally.last_flush.raise_to(clock::unix_nanos());
+        tally.last_flush.set(clock::unix_nanos());
         let (sinks, told) = self
             .crew
             .slots

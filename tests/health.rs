@@ -256,15 +256,24 @@ fn what_completes_events_makes_the_worker_late_as_well() {
     law(&collector, 1);
 }
 
+/// Made so many seconds ago.
+struct Made(u64);
+
+impl Event for Made {
+    fn made_at(&self) -> Option<u64> {
+        let moment = std::time::SystemTime::now() - Duration::from_secs(self.0);
+        Some(moment.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64)
+    }
+}
+
 #[test]
 fn latencies_beyond_the_limit_are_an_alert() {
     let slow = HealthConfig { latency: Some(Duration::from_secs(100)), ..HealthConfig::default() };
-    let collector = Collector::builder().health(slow).flush(FlushStrategy::Manual).start().unwrap();
-    let ago = |seconds| std::time::SystemTime::now() - Duration::from_secs(seconds);
-    collector.collect(Record::scalar("loss", 0.5).with_time(ago(90)));
+    let collector = Builder::<Made>::new().health(slow).flush(FlushStrategy::Manual).start().unwrap();
+    collector.collect(Made(90));
     let _ = collector.flush().unwrap();
     assert_eq!(collector.health().status, HealthStatus::Healthy);
-    collector.collect(Record::scalar("loss", 0.5).with_time(ago(300)));
+    collector.collect(Made(300));
     let _ = collector.flush().unwrap();
     assert_eq!(kinds(&collector.health()), [AlertKind::Latency]);
     collector.stop().unwrap();

@@ -6,7 +6,10 @@ mod support;
 use std::time::{Duration, SystemTime};
 
 use forebay::sink::MemorySink;
-use forebay::{Collector, FlushStrategy, Latency, ManualClock, Overflow, Record};
+use forebay::{
+    Builder, Collector, Event, FlushStrategy, HealthConfig, HealthStatus, Latency, ManualClock, Origin,
+    Overflow, Priority, Record,
+};
 use support::*;
 
 #[test]
@@ -29,12 +32,26 @@ fn the_rate_and_the_uptime_go_by_the_collectors_clock() {
     collector.stop().unwrap();
 }
 
+/// Nanoseconds since 1970, so long ago.
+fn ago(seconds: u64) -> u64 {
+    let moment = SystemTime::now() - Duration::from_secs(seconds);
+    moment.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64
+}
+
+/// Tells when it was made.
+struct Made(u64);
+
+impl Event for Made {
+    fn made_at(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
 #[test]
-fn latencies_are_those_of_records_and_nothing_for_events_without_a_time() {
-    let collector = Collector::builder().flush(FlushStrategy::Manual).start().unwrap();
-    let ago = |seconds| SystemTime::now() - Duration::from_secs(seconds);
+fn latencies_are_those_of_events_that_tell_when_they_were_made() {
+    let collector = Builder::<Made>::new().flush(FlushStrategy::Manual).start().unwrap();
     for seconds in [1, 1, 1, 100] {
-        collector.collect(Record::scalar("loss", 0.5).with_time(ago(seconds)));
+        collector.collect(Made(ago(seconds)));
     }
     let _ = collector.flush().unwrap();
     let latency = law(&collector, 4).latency;
@@ -48,6 +65,44 @@ fn latencies_are_those_of_records_and_nothing_for_events_without_a_time() {
     ticking.collect(tick(1));
     ticking.stop().unwrap();
     assert_eq!(law(&ticking, 1).latency, Latency::default());
+}
+
+#[test]
+fn records_are_measured_from_their_receipt_and_not_from_a_moment_that_the_caller_set() {
+    let limit = HealthConfig { latency: Some(Duration::from_secs(60)), ..HealthConfig::default() };
+    let collector = Collector::builder()
+        .health(limit)
+        .flush(FlushStrategy::Manual)
+        .enrich(|record: &mut Record, _: &Origin| {
+            if record.name() == "enriched" {
+                *record = record.clone().with_unix_nanos(ago(4000));
+            }
+        })
+        .start()
+        .unwrap();
+    let past = SystemTime::now() - Duration::from_secs(31_536_000);
+    let future = SystemTime::now() + Duration::from_secs(31_536_000);
+    for priority in [Priority::Critical, Priority::Normal, Priority::Low] {
+        let record = Record::scalar("loss", 0.5).with_priority(priority);
+        collector.collect(record.clone().with_time(past));
+        collector.collect(record.clone().with_time(future));
+        collector.collect(record.with_unix_nanos(7).step(3));
+    }
+    let read: Record = serde_json::from_str(r#"{"name":"read","time":"2020-02-03T04:05:06Z"}"#).unwrap();
+    collector.collect(read);
+    collector.collect(Record::new("enriched"));
+    let _ = collector.flush().unwrap();
+    assert_eq!(law(&collector, 11).latency, Latency::default());
+    assert_eq!(collector.health().status, HealthStatus::Healthy);
+    // Among these, those that forebay stamped are measured.
+    for _ in 0..3 {
+        collector.collect(Record::scalar("loss", 0.5).with_priority(Priority::Low).step(1));
+        collector.collect(Record::scalar("loss", 0.5).with_time(past));
+    }
+    let _ = collector.flush().unwrap();
+    let latency = law(&collector, 17).latency;
+    assert_eq!((latency.events, latency.max < Duration::from_secs(60)), (3, true), "{latency:?}");
+    collector.stop().unwrap();
 }
 
 #[test]

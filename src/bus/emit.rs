@@ -369,7 +369,7 @@ impl Shared {
         }
         let tally = &self.collector.shared.tally;
         let delivered = self.counts.inline.get() + tally.worker.processed.get();
-        let now = self.collector.shared.clock.nanos();
+        let now = self.collector.shared.clock.fast_nanos();
         tally.meter.delivered(now, std::slice::from_ref(&record), delivered);
         // As one: what is emitted meanwhile is handled behind it.
         let within = context::within(self.engine.place());

@@ -87,31 +87,78 @@ impl Extra {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Step(Option<NonZeroU64>);
 
-/// Nanoseconds since 1970 (62 bits, until the year 2116) and the priority (2 bits) in one word: a byte of
-/// its own would cost the record eight, and the ring slot its cache line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The moment, the priority, and whether the caller set the moment, in one word: a byte of its own would cost the record
+/// eight, and the ring slot its cache line.
+///
+/// | lowest two bits | moment | the other bits |
+/// |---|---|---|
+/// | 0, 1 or 2: the priority | set by the caller | nanoseconds since 1970: 62 bits, until the year 2116 |
+/// | 3 | taken from the clock | two bits of priority, then nanoseconds since 2020: 60 bits, until the year 2056 |
+///
+/// A clock that shows another year is taken down as if the caller had set the moment, which costs the record its place in
+/// the latency.
+#[derive(Debug, Clone, Copy)]
 struct Stamp(u64);
 
 impl Stamp {
     const MAX_NANOS: u64 = (1 << 62) - 1;
+    /// In the place of a priority.
+    const FROM_CLOCK: u64 = 3;
+    /// 2020-01-01.
+    const CLOCK_BEGINS: u64 = 1_577_836_800_000_000_000;
+    const CLOCK_LASTS: u64 = 1 << 60;
 
-    /// `nanos` is at most `MAX_NANOS`: the present is.
+    /// The present.
     #[inline]
-    fn new(nanos: u64, priority: Priority) -> Self {
-        Self(nanos << 2 | priority as u64)
+    fn now(priority: Priority) -> Self {
+        Self::from_clock(clock::unix_nanos(), priority)
+    }
+
+    #[inline]
+    fn from_clock(nanos: u64, priority: Priority) -> Self {
+        let since = nanos.wrapping_sub(Self::CLOCK_BEGINS);
+        if since < Self::CLOCK_LASTS {
+            Self(since << 4 | (priority as u64) << 2 | Self::FROM_CLOCK)
+        } else {
+            Self::set_by_caller(nanos, priority)
+        }
+    }
+
+    #[inline]
+    fn set_by_caller(nanos: u64, priority: Priority) -> Self {
+        Self(nanos.min(Self::MAX_NANOS) << 2 | priority as u64)
+    }
+
+    #[inline]
+    fn is_from_clock(self) -> bool {
+        self.0 & 3 == Self::FROM_CLOCK
     }
 
     fn nanos(self) -> u64 {
-        self.0 >> 2
+        if self.is_from_clock() { (self.0 >> 4) + Self::CLOCK_BEGINS } else { self.0 >> 2 }
     }
 
     #[inline]
     fn priority(self) -> Priority {
-        match self.0 & 3 {
+        let bits = if self.is_from_clock() { self.0 >> 2 } else { self.0 };
+        match bits & 3 {
             0 => Priority::Critical,
             2 => Priority::Low,
             _ => Priority::Normal,
         }
+    }
+
+    #[inline]
+    fn with_priority(self, priority: Priority) -> Self {
+        let place = if self.is_from_clock() { 2 } else { 0 };
+        Self(self.0 & !(3 << place) | (priority as u64) << place)
+    }
+}
+
+impl PartialEq for Stamp {
+    /// Who set the moment makes no difference: a record is equal to what is read back.
+    fn eq(&self, other: &Self) -> bool {
+        (self.nanos(), self.priority()) == (other.nanos(), other.priority())
     }
 }
 
@@ -128,7 +175,7 @@ impl Record {
             name: name.into(),
             value: value.into(),
             step: Step::default(),
-            stamp: Stamp::new(clock::unix_nanos(), Priority::Normal),
+            stamp: Stamp::now(Priority::Normal),
             extra: None,
         }
     }
@@ -181,19 +228,20 @@ impl Record {
     /// Sets the lane that it takes. Defaults to [`Priority::Normal`].
     #[inline]
     pub fn with_priority(mut self, priority: Priority) -> Self {
-        self.stamp = Stamp::new(self.stamp.nanos(), priority);
+        self.stamp = self.stamp.with_priority(priority);
         self
     }
 
-    /// Sets the moment. Moments before 1970 become 1970, those after 2115 become 2116.
+    /// Sets the moment. Moments before 1970 become 1970, those after 2115 become 2116. The record is left out of the
+    /// [latency](crate::Stats::latency), which is measured from the clock alone.
     pub fn with_time(self, time: SystemTime) -> Self {
         let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         self.with_unix_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// Sets the moment, in nanoseconds since 1970-01-01 UTC.
+    /// Sets the moment, in nanoseconds since 1970-01-01 UTC; see [`with_time`](Self::with_time).
     pub fn with_unix_nanos(mut self, nanos: u64) -> Self {
-        self.stamp = Stamp::new(nanos.min(Stamp::MAX_NANOS), self.stamp.priority());
+        self.stamp = Stamp::set_by_caller(nanos, self.stamp.priority());
         self
     }
 
@@ -306,7 +354,8 @@ impl Event for Record {
     }
 
     fn made_at(&self) -> Option<u64> {
-        Some(self.unix_nanos())
+        // A moment that the caller set tells nothing of the wait.
+        self.stamp.is_from_clock().then(|| self.unix_nanos())
     }
 
     fn correlation_id(&self) -> Option<&str> {
@@ -356,6 +405,37 @@ mod tests {
             }
         }
         assert_eq!(Record::new("x").with_unix_nanos(u64::MAX).unix_nanos(), Stamp::MAX_NANOS);
+    }
+
+    #[test]
+    fn a_moment_from_the_clock_keeps_its_nanoseconds_and_its_priority() {
+        let begins = Stamp::CLOCK_BEGINS;
+        let last = begins + Stamp::CLOCK_LASTS - 1;
+        for nanos in [0, begins - 1, begins, begins + 1, 1_795_000_000_123_456_789, last, last + 1] {
+            for first in [Priority::Critical, Priority::Normal, Priority::Low] {
+                let stamp = Stamp::from_clock(nanos, first);
+                assert_eq!((stamp.nanos(), stamp.priority()), (nanos, first));
+                assert_eq!(stamp.is_from_clock(), (begins..=last).contains(&nanos));
+                assert_eq!(stamp, Stamp::set_by_caller(nanos, first), "who set it makes no difference");
+                for second in [Priority::Critical, Priority::Normal, Priority::Low] {
+                    let changed = stamp.with_priority(second);
+                    assert_eq!((changed.nanos(), changed.priority()), (nanos, second));
+                    assert_eq!(changed.is_from_clock(), stamp.is_from_clock());
+                    assert_eq!(changed == stamp, first == second);
+                }
+            }
+        }
+        assert_eq!(Stamp::from_clock(u64::MAX, Priority::Low).nanos(), Stamp::MAX_NANOS);
+    }
+
+    #[test]
+    fn only_a_moment_from_the_clock_tells_when_the_record_was_made() {
+        let record = Record::scalar("x", 1.0);
+        assert_eq!(record.made_at(), Some(record.unix_nanos()));
+        let low = record.clone().with_priority(Priority::Low).step(3);
+        assert_eq!(low.made_at(), Some(record.unix_nanos()));
+        assert_eq!(low.clone().with_unix_nanos(low.unix_nanos()).made_at(), None);
+        assert_eq!(record.with_time(SystemTime::now()).with_priority(Priority::Critical).made_at(), None);
     }
 
     #[test]

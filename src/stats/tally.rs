@@ -106,6 +106,11 @@ impl Count {
         self.0.fetch_max(n, Ordering::Relaxed);
     }
 
+    /// For a moment, not a count: the wall clock may have been set back.
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     pub(crate) fn lower_by(&self, n: u64) {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
