@@ -130,6 +130,7 @@ fn run_of(path: &Path) -> String {
         RunStatus::Failed => "has failed",
         RunStatus::Preempted => "was preempted",
         RunStatus::Vanished => "has vanished: three heartbeats are missing",
+        RunStatus::Unclear => "was last heard of in the future: a clock was set back",
         _ => "is in a state that is new",
     };
     format!("run {} (generation {}) {status}", run.run_id, run.generation)

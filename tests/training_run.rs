@@ -6,7 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use forebay::history::{EventQuery, History, JsonLinesHistory, Recent, RunEnd, RunInfo, RunStatus, runs};
 use forebay::run::{HEARTBEAT, Rank, RunError, TrainingRun};
@@ -276,6 +276,80 @@ fn a_killed_process_is_found_to_have_vanished_from_its_file_alone() {
     assert_eq!(run.status(run.last_seen), RunStatus::Running);
     assert_eq!(run.status(run.last_seen + heartbeat * 3), RunStatus::Running);
     assert_eq!(run.status(run.last_seen + heartbeat * 4), RunStatus::Vanished);
+}
+
+/// The runs that a file of these records tells, each with its moment in seconds.
+fn runs_of(records: &[(u64, Record)]) -> Vec<RunInfo> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let lines = records.iter().map(|(seconds, record)| {
+        let record = record.clone().with_unix_nanos(seconds * 1_000_000_000);
+        serde_json::to_string(&record).unwrap() + "\n"
+    });
+    std::fs::write(&path, lines.collect::<String>()).unwrap();
+    runs(&JsonLinesHistory::new(path)).unwrap()
+}
+
+/// What a run tells that beats every ten seconds.
+fn told(name: &'static str, uptime: u64) -> Record {
+    Record::new(name)
+        .with_field("run_id", "1")
+        .with_field("heartbeat", Duration::from_secs(10))
+        .with_field("uptime", Duration::from_secs(uptime))
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+const DAYS: u64 = 2 * 86_400;
+
+#[test]
+fn the_last_word_of_a_run_counts_and_not_the_latest_moment() {
+    // Begun while the clock was two days ahead; it was set right after the second heartbeat.
+    let begun = 1_800_000_000;
+    let runs = runs_of(&[
+        (begun + DAYS, told("training.started", 0)),
+        (begun + DAYS + 10, told(HEARTBEAT, 10)),
+        (begun + DAYS + 20, told(HEARTBEAT, 20)),
+        (begun + 30, told(HEARTBEAT, 30)),
+        (begun + 40, told(HEARTBEAT, 40)),
+    ]);
+    let [run] = &runs[..] else { panic!("one run, not {}", runs.len()) };
+    assert_eq!((run.last_seen, run.uptime), (at(begun + 40), Some(Duration::from_secs(40))));
+    assert_eq!(run.status(at(begun + 60)), RunStatus::Running);
+    assert_eq!(run.status(at(begun + 71)), RunStatus::Vanished, "it is not taken for running for two days");
+}
+
+#[test]
+fn a_last_word_from_the_future_is_neither_running_nor_vanished() {
+    let begun = 1_800_000_000;
+    let runs =
+        runs_of(&[(begun + DAYS, told("training.started", 0)), (begun + DAYS + 10, told(HEARTBEAT, 10))]);
+    let [run] = &runs[..] else { panic!("one run, not {}", runs.len()) };
+    assert_eq!(run.status(at(begun)), RunStatus::Unclear);
+    assert_eq!(run.status(at(begun + DAYS - 20)), RunStatus::Running, "clocks may differ by a heartbeat");
+    // It ended by its own word, whatever the clock showed.
+    let runs =
+        runs_of(&[(begun + DAYS, told("training.started", 0)), (begun, told("training.completed", 0))]);
+    assert_eq!(runs[0].status(at(begun - DAYS)), RunStatus::Finished);
+}
+
+#[test]
+fn a_measurement_that_was_imported_tells_nothing_of_the_life_of_a_run() {
+    let begun = 1_800_000_000;
+    for imported in [begun - DAYS, begun + DAYS] {
+        let runs = runs_of(&[
+            (begun, told("training.started", 0)),
+            (begun + 10, told(HEARTBEAT, 10)),
+            (imported, Record::scalar("loss", 0.5)),
+        ]);
+        assert_eq!(runs[0].last_seen, at(begun + 10));
+        assert_eq!(runs[0].status(at(begun + 20)), RunStatus::Running);
+        assert_eq!(runs[0].status(at(begun + 50)), RunStatus::Vanished);
+    }
+    let runs = runs_of(&[(begun, told("training.started", 0)), (begun + 29, Record::scalar("loss", 0.5))]);
+    assert_eq!(runs[0].last_seen, at(begun + 29), "any event shows that it lives");
 }
 
 #[test]

@@ -93,8 +93,12 @@ pub struct RunInfo {
     pub world_size: u64,
     /// When it began.
     pub began: SystemTime,
-    /// When it was last heard of.
+    /// When it was last heard of, by the clock of its machine: the moment of its last word, not the latest of all moments.
+    /// A clock that was set back meanwhile does not hide what came later.
     pub last_seen: SystemTime,
+    /// How long it had been running by its last heartbeat, by the monotonic clock of its machine. It grows as long as the
+    /// process lives, whatever the clocks show.
+    pub uptime: Option<Duration>,
     /// The last step it told with a heartbeat or its end.
     pub last_step: Option<u64>,
     /// How often it promised to be heard of.
@@ -140,22 +144,30 @@ pub enum RunStatus {
     Preempted,
     /// It told no end, and was not heard of for three heartbeats: its process was killed, or its machine is gone.
     Vanished,
+    /// It told no end, and its last word lies more than three heartbeats in the future: a clock was set back since then, or
+    /// the clocks of writer and reader differ. Read the history again after a heartbeat. A process that lives has told
+    /// more by then, and its [`uptime`](RunInfo::uptime) has grown.
+    Unclear,
 }
 
 impl RunInfo {
-    /// What has become of it by `now`. The clocks of writer and reader should agree to a heartbeat. A run that promised
-    /// no heartbeat, because it was not told by a [`TrainingRun`](crate::run::TrainingRun), counts as running until it
-    /// tells its end.
+    /// What has become of it by `now`. A run that promised no heartbeat, because it was not told by a
+    /// [`TrainingRun`](crate::run::TrainingRun), counts as running until it tells its end.
+    ///
+    /// Processes share no clock but the wall clock, so those of writer and reader should agree to a heartbeat. After a clock
+    /// was set forward, a run that goes on seems to have vanished until its next heartbeat. After one was set back, it is
+    /// [`Unclear`](RunStatus::Unclear) until then.
     pub fn status(&self, now: SystemTime) -> RunStatus {
-        match &self.end {
-            Some(RunEnd::Completed | RunEnd::EarlyStopped { .. }) => RunStatus::Finished,
-            Some(RunEnd::Failed { .. }) => RunStatus::Failed,
-            Some(RunEnd::Preempted { .. }) => RunStatus::Preempted,
-            None => {
-                let silence = now.duration_since(self.last_seen).unwrap_or_default();
-                let is_late = self.heartbeat.is_some_and(|heartbeat| silence > heartbeat.saturating_mul(3));
-                if is_late { RunStatus::Vanished } else { RunStatus::Running }
-            }
+        match (&self.end, self.heartbeat.map(|heartbeat| heartbeat.saturating_mul(3))) {
+            (Some(RunEnd::Completed | RunEnd::EarlyStopped { .. }), _) => RunStatus::Finished,
+            (Some(RunEnd::Failed { .. }), _) => RunStatus::Failed,
+            (Some(RunEnd::Preempted { .. }), _) => RunStatus::Preempted,
+            (None, None) => RunStatus::Running,
+            (None, Some(longest)) => match now.duration_since(self.last_seen) {
+                Ok(silence) if silence > longest => RunStatus::Vanished,
+                Err(ahead) if ahead.duration() > longest => RunStatus::Unclear,
+                _ => RunStatus::Running,
+            },
         }
     }
 
@@ -169,14 +181,15 @@ impl RunInfo {
         let seconds = |name| {
             of(name).and_then(Value::as_f64).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         };
-        let uptime = seconds("uptime").unwrap_or_default();
+        let uptime = seconds("uptime");
         Self {
             run_id: of("run_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
             generation: number("generation", 1),
             rank: number("rank", 0),
             world_size: number("world_size", 1),
-            began: record.time().checked_sub(uptime).unwrap_or(record.time()),
+            began: record.time().checked_sub(uptime.unwrap_or_default()).unwrap_or(record.time()),
             last_seen: record.time(),
+            uptime,
             last_step: None,
             heartbeat: seconds("heartbeat"),
             end: None,
@@ -184,7 +197,7 @@ impl RunInfo {
     }
 
     fn goes_on_with(&mut self, record: &Record) {
-        self.last_seen = self.last_seen.max(record.time());
+        self.last_seen = record.time();
         self.last_step = record.get_step().or(self.last_step);
         let text = |name| {
             let fields = record.value().as_fields();
@@ -219,6 +232,7 @@ pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
         match (Event::name(&record), runs.last_mut()) {
             (training::Started::NAME, _) => runs.push(told),
             (HEARTBEAT, Some(run)) if run.run_id == told.run_id && run.generation == told.generation => {
+                run.uptime = told.uptime;
                 run.goes_on_with(&record);
             }
             // Its begin is not there any more.
@@ -230,10 +244,14 @@ pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
             (_, None) => {}
         }
     }
-    // All its events show that it lives, not heartbeats alone.
+    // All its events show that it lives, not heartbeats alone. What lies further away than heartbeats do has a moment that
+    // came from elsewhere, such as a measurement that was imported.
     let last = history.query(&EventQuery::new().newest_first().limit(1))?;
-    if let (Some(run), Some(last)) = (runs.last_mut(), last.first()) {
-        run.last_seen = run.last_seen.max(last.time());
+    if let (Some(run), Some(last)) = (runs.last_mut(), last.first())
+        && let Ok(later) = last.time().duration_since(run.last_seen)
+        && run.heartbeat.is_none_or(|heartbeat| later <= heartbeat.saturating_mul(3))
+    {
+        run.last_seen = last.time();
     }
     Ok(runs)
 }
