@@ -274,11 +274,12 @@ impl<E: Event> Builder<E> {
     ///
     /// # Errors
     ///
-    /// A setting is not allowed, or two sinks have one name.
+    /// A setting is not allowed, a lane does not fit into memory, or two sinks have one name.
     pub fn build(self) -> Result<Collector<E>, BuildError> {
         let Self { config, sinks, clock, enrich, on_log } = self;
         config.validate()?;
         let log = Arc::new(SelfLog::new(on_log, clock.clone()));
+        let lanes = Lanes::new(&config)?;
         let registry = Registry::new(Arc::clone(&log));
         let slots = enter_all(sinks, &registry)?;
         clock::calibrate();
@@ -291,7 +292,7 @@ impl<E: Event> Builder<E> {
         let press = Press::new(Arc::clone(&origin));
         let shared = Shared {
             phase,
-            lanes: Lanes::new(&config),
+            lanes,
             tally: Tally::new(&clock, log),
             room: Room::new(),
             control: Control::new(Crew::new(slots, press, parker, enrich)),

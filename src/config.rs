@@ -25,6 +25,9 @@ const LONGEST_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// The most slots a lane may have.
 const MAX_CAPACITY: usize = 1 << 30;
 
+/// Far more than any machine has. The standard library panics on sizes near the end of the address space.
+const MAX_STACK: u64 = 1 << 40;
+
 /// More rings than this and the worker spends its time looking at empty ones.
 const MAX_SHARDS: usize = 64;
 
@@ -123,7 +126,8 @@ pub enum Overflow {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Slots of the normal lane, in events. All slots are allocated when the collector is built, each of
-    /// the size of an event plus 8 bytes. 1 to 2^30. Defaults to 10,000.
+    /// the size of an event plus 8 bytes; where the system refuses the memory, the build fails
+    /// ([`BuildError::OutOfMemory`](crate::BuildError::OutOfMemory)). 1 to 2^30. Defaults to 10,000.
     pub capacity: usize,
     /// Slots of the critical lane, in events. 1 to 2^30. Defaults to 1,000.
     pub critical_capacity: usize,
@@ -189,8 +193,11 @@ pub struct Config {
     /// The name of the worker thread; Linux shows its first 15 bytes. Without NUL. Defaults to
     /// `forebay-worker`.
     pub thread_name: String,
-    /// The stack of the worker thread in bytes, on which the sinks run; `None` is the platform's default.
+    /// The stack of the worker thread in bytes, on which the sinks run; `None` is the platform's default. At most 2^40.
     pub thread_stack_size: Option<usize>,
+    /// Variables that begin with `FOREBAY_` and are not ours, as the loader found them. Told by
+    /// [`warnings`](Self::warnings), and otherwise without effect. Defaults to none.
+    pub ignored_variables: Vec<String>,
 }
 
 impl Default for Config {
@@ -216,6 +223,7 @@ impl Default for Config {
             rank: None,
             thread_name: "forebay-worker".to_owned(),
             thread_stack_size: None,
+            ignored_variables: Vec::new(),
         }
     }
 }
@@ -304,16 +312,16 @@ pub enum ConfigError {
     Forked,
 }
 
-/// A setting that is allowed, but does not do what its number says.
+/// A setting that is allowed, but does not do what its number says; or a variable that is not ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}, used is {used}: {why}")]
 #[non_exhaustive]
 pub struct ConfigWarning {
     /// The setting, as a field of [`Config`].
     pub field: &'static str,
-    /// The value it has.
+    /// The value it has. Of `ignored_variables`, the name of one.
     pub value: String,
-    /// The value that is used instead.
+    /// The value that is used instead. Of `ignored_variables`, `none`.
     pub used: String,
     /// The reason.
     pub why: &'static str,
@@ -363,6 +371,9 @@ impl Config {
         if let Some(id) = &self.session_id {
             check("session_id", "empty", "a text that is not empty", !id.is_empty())?;
         }
+        if let Some(bytes) = self.thread_stack_size {
+            check("thread_stack_size", bytes, "1099511627776 (2^40) at most", bytes as u64 <= MAX_STACK)?;
+        }
         let name = &self.thread_name;
         check("thread_name", format!("{name:?}"), "a text without NUL", !name.contains('\0'))
     }
@@ -389,7 +400,7 @@ impl Config {
         }
     }
 
-    /// Says which settings are used with another value than the one they have.
+    /// Returns which settings are used with another value than the one they have, and which variables are ignored.
     pub fn warnings(&self) -> Vec<ConfigWarning> {
         const FEWER: &str = "a lane of `capacity` events never holds more";
         const EVEN: &str = "every one of `shards` rings has the same number of slots";
@@ -397,6 +408,13 @@ impl Config {
         let events = self.flush.events().map(|events| ("flush.events", events));
         let capped = [self.batch_size.map(|events| ("batch_size", events)), events].into_iter().flatten();
         let capped = capped.map(|(field, value)| (field, value, value.min(slots), FEWER));
+        const KUBERNETES: &str = "Kubernetes sets it for a service; no setting has this name";
+        let ignored = self.ignored_variables.iter().map(|name| ConfigWarning {
+            field: "ignored_variables",
+            value: name.clone(),
+            used: "none".to_owned(),
+            why: KUBERNETES,
+        });
         [("capacity", self.capacity, slots, EVEN)]
             .into_iter()
             .chain(capped)
@@ -407,6 +425,7 @@ impl Config {
                 used: used.to_string(),
                 why,
             })
+            .chain(ignored)
             .collect()
     }
 

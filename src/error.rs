@@ -19,6 +19,18 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A lane does not fit into memory. On a system that promises more memory than it has, a lane that fits may still take
+    /// more than there is.
+    #[error("{field} must fit into memory, got {slots} slots of {slot_bytes} bytes")]
+    #[non_exhaustive]
+    OutOfMemory {
+        /// The setting, as a field of [`Config`](crate::Config).
+        field: &'static str,
+        /// The value it has.
+        slots: usize,
+        /// What each slot takes, in bytes.
+        slot_bytes: usize,
+    },
 }
 
 /// A collector could not be started. Nothing is half-started: it is as it was before the call.

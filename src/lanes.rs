@@ -10,9 +10,9 @@ mod payload;
 mod shards;
 
 use crate::config::Config;
-use crate::error::Refusal;
+use crate::error::{BuildError, Refusal};
 use crate::event::{Event, Priority};
-use crate::ring::Ring;
+use crate::ring::{self, Ring};
 use crate::sync::{guarded, thread_index};
 use crate::wake::NEVER;
 use payload::Payload;
@@ -36,13 +36,29 @@ pub(crate) struct Lanes<E> {
 }
 
 impl<E: Event> Lanes<E> {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
+    /// Allocates all slots.
+    ///
+    /// # Errors
+    ///
+    /// The memory for them is not to be had.
+    pub(crate) fn new(config: &Config) -> Result<Self, BuildError> {
+        let lanes = [
+            ("capacity", config.capacity),
+            ("critical_capacity", config.critical_capacity),
+            ("low_capacity", config.low_capacity),
+        ];
+        let slots = lanes.map(|(_, slots)| slots);
+        if let Some((field, slots)) =
+            ring::first_too_large::<E>(slots).and_then(|place| lanes.get(place).copied())
+        {
+            return Err(BuildError::OutOfMemory { field, slots, slot_bytes: ring::slot_size::<E>() });
+        }
+        Ok(Self {
             critical: Ring::new(config.critical_capacity),
             normal: Shards::new(config.capacity, config.shards),
             low: Ring::new(config.low_capacity),
             payload: Payload::new(config.max_bytes),
-        }
+        })
     }
 
     /// The budget of bytes that events own beyond their slots.

@@ -5,6 +5,9 @@
 //! half-written by a thread the scheduler has just preempted spins, then yields, until that thread has
 //! written its few bytes. See "What lock-free means here" in the README.
 
+use std::hint::black_box;
+use std::mem::MaybeUninit;
+
 use crossbeam_queue::ArrayQueue;
 
 use crate::sync::{CachePadded, Ordering, PlainU64};
@@ -25,6 +28,29 @@ pub(crate) struct Ring<E> {
     /// ones. Counting in one word took two of them from 50 to 760 ns an event. Read by the worker for the gap of a
     /// batch.
     evicted: [CachePadded<PlainU64>; STRIPES],
+}
+
+/// The size of a slot of a ring of `E`, in bytes.
+pub(crate) const fn slot_size<E>() -> usize {
+    size_of::<Slot<E>>()
+}
+
+/// A slot as `ArrayQueue` lays it out: a stamp and an element.
+type Slot<E> = (usize, MaybeUninit<E>);
+
+/// Returns the place of the first of these capacities that cannot be allocated together with those before it.
+///
+/// `ArrayQueue` aborts the process where the allocator refuses. So it is asked here first, for the same sizes, and what it
+/// gives is returned to it. It may still refuse later, if other threads take the memory in between.
+pub(crate) fn first_too_large<E>(capacities: impl IntoIterator<Item = usize>) -> Option<usize> {
+    let mut held: Vec<Vec<Slot<E>>> = Vec::new();
+    capacities.into_iter().position(|capacity| {
+        let mut slots = Vec::new();
+        let is_refused = slots.try_reserve_exact(capacity).is_err();
+        // Without it, the compiler may take an allocation that nobody uses for one that succeeds.
+        held.push(black_box(slots));
+        is_refused
+    })
 }
 
 impl<E> Ring<E> {

@@ -30,6 +30,57 @@ fn a_variable_that_is_no_setting_is_an_error_that_names_it() {
     }
 }
 
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let empty = ["CAPACITY", "PRESET", "SESSION_ID", "FLUSH__INTERVAL", "GATE__ALLOW", "BUS__WORKERS"];
+    for name in empty.map(|name| format!("FOREBAY_{name}")) {
+        assert_eq!(load([(name.as_str(), "")]), Ok(Config::default()), "{name}");
+    }
+    let config = load([("FOREBAY_PRESET", "training"), ("FOREBAY_CAPACITY", "")]).unwrap();
+    assert_eq!(config, Preset::Training.config(), "the lower layer holds");
+    assert!(load([("FOREBAY_CAPACITY", " ")]).is_err(), "a blank is a value");
+}
+
+#[test]
+fn variables_of_a_kubernetes_service_are_ignored_with_a_warning() {
+    let injected = [
+        "FOREBAY_SERVICE_HOST",
+        "FOREBAY_SERVICE_PORT",
+        "FOREBAY_SERVICE_PORT_HTTP",
+        "FOREBAY_PORT",
+        "FOREBAY_PORT_80_TCP",
+        "FOREBAY_PORT_80_TCP_PROTO",
+        "FOREBAY_PORT_80_TCP_PORT",
+        "FOREBAY_PORT_80_TCP_ADDR",
+        "FOREBAY_PORT_5353_UDP",
+        "FOREBAY_EVENT_SINK_SERVICE_HOST",
+        "FOREBAY_EVENT_SINK_SERVICE_PORT_GRPC_WEB",
+        "FOREBAY_EVENT_SINK_PORT_443_TCP_ADDR",
+        "FOREBAY_PORT_PORT_80_TCP",
+    ];
+    for name in injected {
+        let config = load([(name, "tcp://10.0.0.1:80"), ("FOREBAY_CAPACITY", "7")]).unwrap();
+        let told: Vec<String> = config.warnings().iter().map(|warning| warning.to_string()).collect();
+        assert!(told.iter().any(|said| said.contains(name)), "{name}: {told:?}");
+        assert_eq!(
+            Config { ignored_variables: vec![], ..config },
+            Config { capacity: 7, ..Config::default() }
+        );
+        let bus = Config::loader().vars([(name, "1")]).load_bus().unwrap();
+        assert_eq!(bus.collector.ignored_variables, [name]);
+        assert!(Collector::builder().config(bus.collector).build().is_ok());
+    }
+    for typo in [
+        "FOREBAY_PORTS",
+        "FOREBAY_PORT_80",
+        "FOREBAY_PORT_80_HTTP",
+        "FOREBAY_PORT_80_TCP_X",
+        "FOREBAY_SERVICE",
+    ] {
+        assert!(matches!(load([(typo, "1")]), Err(ConfigError::UnknownKey { .. })), "{typo}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_variable_that_is_no_text_is_an_error_that_names_it() {
@@ -81,7 +132,7 @@ fn durations_are_texts_or_seconds() {
     {
         assert_eq!(wait(text), Ok(Duration::from_millis(millis)), "{text}");
     }
-    for text in ["", "-1", "inf", "nan", "1 parsec", "1e300", "none"] {
+    for text in ["-1", "inf", "nan", "1 parsec", "1e300", "none"] {
         let error = wait(text).unwrap_err().to_string();
         assert!(error.starts_with("FOREBAY_CRITICAL_WAIT in the environment is"), "{error}");
         assert!(error.contains("allowed is a duration"), "{error}");
@@ -107,8 +158,7 @@ fn a_sampling_has_one_of_four_forms() {
     for (text, expected) in forms {
         assert_eq!(sampling(text), Ok(expected), "{text}");
     }
-    for text in
-        ["", "0.5", "first=5", "rate=1,every=2", "every=1,window=1s", "every=1,every=2", "keyed=1,rate=1"]
+    for text in ["0.5", "first=5", "rate=1,every=2", "every=1,window=1s", "every=1,every=2", "keyed=1,rate=1"]
     {
         let error = sampling(text).unwrap_err().to_string();
         let start = format!("FOREBAY_GATE__SAMPLING in the environment is {text:?}, allowed is rate");

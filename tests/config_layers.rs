@@ -469,7 +469,8 @@ fn config() -> impl Strategy<Value = Config> {
                 host,
                 rank,
                 thread_name,
-                thread_stack_size,
+                thread_stack_size: thread_stack_size.map(|bytes| bytes.min(1 << 40)),
+                ignored_variables: Vec::new(),
             }
         },
     )

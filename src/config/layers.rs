@@ -27,7 +27,9 @@ const PRESET: &str = "preset";
 /// 5. what the program itself sets afterwards, on the [`Config`] or the builder.
 ///
 /// Every key, its variable, its default and what is allowed are in [`docs/configuration.md`][docs]. A key that is
-/// unknown is an error, and so is a variable that begins with `FOREBAY_` and is no setting.
+/// unknown is an error, and so is a variable that begins with `FOREBAY_` and is no setting. Two kinds of variables are
+/// passed over: an empty one counts as unset, and one that Kubernetes sets for a service called `forebay`
+/// (`FOREBAY_SERVICE_HOST`, `FOREBAY_PORT_80_TCP`) leaves a [warning](Config::warnings).
 ///
 /// ```
 /// # #[cfg(feature = "toml")]
@@ -122,8 +124,31 @@ impl ConfigLoader {
         for layer in &layers {
             layer.apply(&mut draft)?;
         }
+        draft.config.ignored_variables = layers.iter().flat_map(|layer| &layer.ignored).cloned().collect();
         Ok((draft, layers))
     }
+}
+
+/// Returns whether Kubernetes sets a variable with this name behind `FOREBAY`. It sets a group of variables for every
+/// service of a namespace, and the name of the service begins each of them. A service may be called `forebay`, or
+/// `forebay-collector`.
+///
+/// Source: "Accessing the Service" in the Kubernetes documentation, and Docker's links, whose form they follow:
+/// `{SERVICE}_SERVICE_HOST`, `{SERVICE}_SERVICE_PORT[_{NAME}]`, `{SERVICE}_PORT[_{NUMBER}_{PROTOCOL}[_{PART}]]`.
+fn is_of_kubernetes(rest: &str) -> bool {
+    // The prefix has taken the underscore behind the name.
+    let whole = format!("_{rest}");
+    if whole.ends_with("_SERVICE_HOST") || whole.ends_with("_PORT") || whole.contains("_SERVICE_PORT_") {
+        return true;
+    }
+    whole.split("_PORT").skip(1).any(|behind| {
+        let mut parts = behind.split('_').skip(1);
+        let is_number = |part: &str| part.parse::<u16>().is_ok();
+        parts.next().is_some_and(is_number)
+            && matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"))
+            && matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"))
+            && parts.next().is_none()
+    })
 }
 
 /// Where a setting was found.
@@ -154,6 +179,8 @@ pub(super) struct Layer {
     place: ConfigPlace,
     preset: Option<Preset>,
     entries: Vec<Entry>,
+    /// Variables that begin with `FOREBAY_` and are not ours.
+    ignored: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -173,8 +200,12 @@ impl fmt::Debug for Entry {
 }
 
 impl Layer {
+    fn new(place: ConfigPlace) -> Self {
+        Self { place, preset: None, entries: Vec::new(), ignored: Vec::new() }
+    }
+
     pub(super) fn of_table(place: ConfigPlace, table: Map<String, Value>) -> Result<Self, ConfigError> {
-        let mut layer = Self { place, preset: None, entries: Vec::new() };
+        let mut layer = Self::new(place);
         let mut tables = vec![(String::new(), table)];
         while let Some((path, table)) = tables.pop() {
             for (name, given) in table {
@@ -196,13 +227,21 @@ impl Layer {
     }
 
     fn of_vars(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
-        let mut layer = Self { place: ConfigPlace::Environment, preset: None, entries: Vec::new() };
+        let mut layer = Self::new(ConfigPlace::Environment);
         for (name, value) in vars {
             let name = name.to_string_lossy().into_owned();
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
             let key = KEYS.iter().find(|key| key.variable() == name);
             if key.is_none() && rest != "PRESET" {
-                return Err(ConfigError::UnknownKey { key: name, place: layer.place });
+                if !is_of_kubernetes(rest) {
+                    return Err(ConfigError::UnknownKey { key: name, place: layer.place });
+                }
+                layer.ignored.push(name);
+                continue;
+            }
+            if value.is_empty() {
+                // A shell cannot remove a variable for one command; it can empty it.
+                continue;
             }
             let text = value.into_string().map_err(|value| ConfigError::InvalidAt {
                 field: key.map_or(PRESET, |key| key.name),

@@ -12,7 +12,9 @@ impl Event for Tagged {
 }
 
 fn lanes(capacity: usize) -> Lanes<Tagged> {
-    Lanes::new(&Config { capacity, critical_capacity: capacity, low_capacity: capacity, ..Config::default() })
+    let config =
+        Config { capacity, critical_capacity: capacity, low_capacity: capacity, ..Config::default() };
+    Lanes::new(&config).unwrap()
 }
 
 #[derive(Debug, PartialEq)]
@@ -133,7 +135,7 @@ fn a_sleeper_is_called_by_number_by_a_full_lane_and_by_a_critical_event() {
 }
 /// Four normal rings of four slots.
 fn split() -> Lanes<Tagged> {
-    Lanes::new(&Config { capacity: 16, shards: 4, ..Config::default() })
+    Lanes::new(&Config { capacity: 16, shards: 4, ..Config::default() }).unwrap()
 }
 
 fn into_ring(lanes: &Lanes<Tagged>, ring: usize, n: u32) {
@@ -212,7 +214,7 @@ fn nor_when_a_low_event_ends_a_batch_behind_a_ring() {
     // Two rings of four, one flooded, and a flood of low events: two to one, six at a time.
     let config = Config { capacity: 8, shards: 2, low_capacity: 8, ..Config::default() };
     for (flooded, starved) in [(0, 1), (1, 0)] {
-        let lanes = Lanes::new(&config);
+        let lanes = Lanes::new(&config).unwrap();
         into_ring(&lanes, starved, 0);
         let mut turn = Turn::default();
         let mut taken = Vec::new();
