@@ -49,6 +49,7 @@ use std::error::Error as StdError;
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
+pub use crate::unix::ignore_sigxfsz;
 
 /// A destination of batches.
 ///
@@ -69,7 +70,8 @@ use crate::pattern::Pattern;
 ///   [`SinkError::only`] says. They are counted under [`SinkStats::failed`] and not offered again; the
 ///   next batch is.
 /// * A panic is caught and counted like an error. The sink is called again with the next batch, so leave
-///   nothing behind that a panic makes invalid.
+///   nothing behind that a panic makes invalid. In a program that is built with `panic = "abort"`, nothing can be caught: a
+///   panic ends the process.
 /// * While a call runs, no other sink gets anything: this is what the deadline of `flush` and `stop` is
 ///   for.
 /// * A batch may carry no event, only a [`gap`](Batch::gap).

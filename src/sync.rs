@@ -112,6 +112,11 @@ pub(crate) fn announce_fence() {
     fence(Ordering::SeqCst);
 }
 
+/// Does nothing for a while. Not modelled: no decision of the protocol depends on it.
+pub(crate) fn sleep(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 /// Whether the calling thread unwinds.
 pub(crate) fn is_panicking() -> bool {
     std::thread::panicking()

@@ -1,6 +1,5 @@
-//! What only Unix has: `fork`, a last word at the end of the process, and how full a disk is. Elsewhere, and under the model
-//! checker, this
-//! file does nothing.
+//! What only Unix has: `fork`, a last word at the end of the process, a limit on the size of files, and how full a disk is.
+//! Elsewhere, and under the model checker, this file does nothing.
 //!
 //! A forked child has one thread. The worker is not there, a lock may be held by a thread that is not
 //! there, and a slot of a ring may be half-written by one: a push that came to it would spin for ever. So
@@ -11,7 +10,8 @@
 //! The sinks are the parent's: the child never calls nor drops them, so nothing there can write, or write again,
 //! what the parent had collected.
 
-pub(crate) use imp::{ForkWatch, at_exit, disk_usage, watch_forks};
+pub use imp::ignore_sigxfsz;
+pub(crate) use imp::{ForkWatch, at_exit, disk_usage, hold_sigxfsz, wait_for_room, watch_forks};
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
 pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 
@@ -19,7 +19,11 @@ pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 mod imp {
     #![allow(unsafe_code)]
 
+    use std::os::fd::AsFd;
     use std::path::Path;
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     #[cfg(feature = "signals")]
     use crate::sync::PlainBool;
@@ -140,6 +144,50 @@ mod imp {
         Some((taken.saturating_mul(stats.f_frsize), stats.f_bavail.saturating_mul(stats.f_frsize)))
     }
 
+    /// Has SIGXFSZ wait on the calling thread, and on those that it starts. A write beyond the limit on the size of files
+    /// (`ulimit -f`) then fails with an error, where it would end the process. The signal is sent to the thread that writes,
+    /// so other threads keep what the program has arranged.
+    pub(crate) fn hold_sigxfsz() {
+        // SAFETY: all three calls are given a set of ours, for which zeros are a value like others.
+        unsafe {
+            let mut held: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut held);
+            libc::sigaddset(&raw mut held, libc::SIGXFSZ);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const held, std::ptr::null_mut());
+        }
+    }
+
+    /// Has the whole process ignore SIGXFSZ, unless the program has a handler for it. Python and Node.js do the same when they
+    /// start.
+    ///
+    /// The system sends this signal to a thread that writes beyond the limit on the size of files (`ulimit -f`, as batch
+    /// systems set it), and by default it ends the process. The threads of a collector need nothing: such a write is an
+    /// error there, counted like that of a full disk. Call this where sinks run on threads of the program: in a bus that calls
+    /// inline, and where a sink is used without a collector. Does nothing on systems without the signal.
+    pub fn ignore_sigxfsz() {
+        // SAFETY: the first call only writes the old action into a structure of ours, the second only reads one.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let is_known = libc::sigaction(libc::SIGXFSZ, std::ptr::null(), &raw mut action) == 0;
+            if is_known && action.sa_sigaction == libc::SIG_DFL {
+                action.sa_sigaction = libc::SIG_IGN;
+                libc::sigaction(libc::SIGXFSZ, &raw const action, std::ptr::null_mut());
+            }
+        }
+    }
+
+    /// Waits until there is room in what `out` writes to, or the time is over. May return early. Without a descriptor, it waits a
+    /// millisecond.
+    pub(crate) fn wait_for_room(out: Option<&impl AsFd>, longest: Duration) {
+        let millisecond = Duration::from_millis(1);
+        let Some(out) = out else { return crate::sync::sleep(longest.min(millisecond)) };
+        let timeout = Timespec::try_from(longest).ok();
+        let polled = poll(&mut [PollFd::new(out, PollFlags::OUT)], timeout.as_ref());
+        if polled.is_err() {
+            crate::sync::sleep(longest.min(millisecond));
+        }
+    }
+
     /// Runs in the child, right after the fork.
     extern "C" fn orphan_all() {
         let mut link = &FIRST;
@@ -191,6 +239,15 @@ mod imp {
     }
 
     pub(crate) fn at_exit(_: extern "C" fn()) {}
+
+    pub(crate) fn hold_sigxfsz() {}
+
+    pub(crate) fn wait_for_room<T>(_: Option<&T>, longest: std::time::Duration) {
+        crate::sync::sleep(longest.min(std::time::Duration::from_millis(1)));
+    }
+
+    /// Does nothing: this system has no such signal.
+    pub fn ignore_sigxfsz() {}
 
     pub(crate) fn disk_usage(_: &std::path::Path) -> Option<(u64, u64)> {
         None

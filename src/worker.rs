@@ -17,6 +17,7 @@ use crate::event::Event;
 use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{Registry, SinkTally};
 use crate::sync::{Arc, Ordering, Parker, guarded};
+use crate::unix::hold_sigxfsz;
 use crate::wake::{State, deadline_in};
 
 /// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
@@ -134,6 +135,7 @@ pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retire
 
 /// The body of the worker thread.
 pub(crate) fn work<E: Event>(shared: &Shared<E>) {
+    hold_sigxfsz();
     work_with(shared, |worker| worker.run());
 }
 

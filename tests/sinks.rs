@@ -128,6 +128,36 @@ fn a_console_that_is_gone_is_an_error_not_a_panic() {
     assert!(!error.is_transient(), "{error}");
 }
 
+/// Takes as many bytes as the script says, or fails as it says.
+struct Scripted(Vec<Result<usize, io::ErrorKind>>, Screen);
+
+impl Write for Scripted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let most = if self.0.is_empty() { bytes.len() } else { self.0.remove(0)? };
+        self.1.write(&bytes[..most.min(bytes.len())])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_console_waits_for_room_and_completes_a_line_that_it_could_not_end() {
+    let screen = Screen::default();
+    let events =
+        |names: &[&'static str]| Batch::from_events(names.iter().map(|name| Record::new(*name)).collect());
+    let (wait, gone) = (Err(io::ErrorKind::WouldBlock), Err(io::ErrorKind::Other));
+    let script = vec![wait, Ok(3), wait, Err(io::ErrorKind::Interrupted), Ok(9), gone, Ok(1), gone];
+    let mut sink = ConsoleSink::to_writer("x", Scripted(script, screen.clone()));
+    let shown = || String::from_utf8(screen.0.lock().unwrap().concat()).unwrap();
+    assert!(sink.write_batch(&events(&["first", "second", "third"])).is_err());
+    assert_eq!(shown(), "[x] first\n[x", "the writer waited for room, and then failed");
+    assert!(sink.write_batch(&events(&["fourth"])).is_err(), "one byte of the rest");
+    sink.write_batch(&events(&["fifth"])).unwrap();
+    assert_eq!(shown(), "[x] first\n[x] second\n[x] fifth\n");
+}
+
 #[test]
 fn json_lines_creates_folders_and_writes_a_line_an_event() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,42 +2,123 @@
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use super::{Sink, SinkError};
 use crate::batch::Batch;
+use crate::unix::wait_for_room;
 
 /// A sink that writes `[prefix] name = value (step n)` for every event, one write a batch.
 ///
 /// It takes every event that can be displayed. What cannot be written (a closed pipe, say) is an error
 /// that is counted, not a panic. Line breaks and other control characters inside an event are escaped, so that
 /// one event stays one line. An event whose `Display` fails does so alone.
+///
+/// A descriptor in non-blocking mode is written to as any other: the sink waits for room, 10 seconds at most in which
+/// nothing is read. (The mode belongs to the open terminal or pipe, so another process that shares it may set it.) A line of
+/// which only a part got out is completed by the next batch, so that lines stay whole.
 pub struct ConsoleSink {
     name: String,
     prefix: String,
-    out: Box<dyn Write + Send>,
+    out: Out,
     text: String,
+    /// The rest of a line of which a part is written. It goes before all others.
+    rest: Vec<u8>,
+}
+
+/// Where the lines go.
+enum Out {
+    Stdout(io::Stdout),
+    Stderr(io::Stderr),
+    Writer(Box<dyn Write + Send>),
+}
+
+/// The longest wait for room in which not a byte gets out.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Out {
+    /// Calls the writer until it does not ask to wait any more, or its reader takes nothing for [`ROOM_TIMEOUT`].
+    fn insist<R>(&mut self, mut call: impl FnMut(&mut dyn Write) -> io::Result<R>) -> io::Result<R> {
+        let begun = Instant::now();
+        loop {
+            let outcome = match self {
+                Self::Stdout(stdout) => call(stdout),
+                Self::Stderr(stderr) => call(stderr),
+                Self::Writer(writer) => call(writer),
+            };
+            match outcome {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = ROOM_TIMEOUT.saturating_sub(begun.elapsed());
+                    if left.is_zero() {
+                        return Err(error);
+                    }
+                    match self {
+                        Self::Stdout(stdout) => wait_for_room(Some(stdout), left),
+                        Self::Stderr(stderr) => wait_for_room(Some(stderr), left),
+                        // Nobody knows its descriptor.
+                        Self::Writer(_) => wait_for_room(None::<&io::Stdout>, left),
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Writes `bytes`; how many were written is added to `written`.
+    fn write_all(&mut self, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+        while *written < bytes.len() {
+            // Not `write_all` of the writer: when that fails, nobody knows how much is written.
+            match self.insist(|out| out.write(&bytes[*written..]))? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                more => *written += more,
+            }
+        }
+        self.insist(|out| out.flush())
+    }
 }
 
 impl ConsoleSink {
     /// A sink named `console` that writes to the standard output.
     pub fn new(prefix: impl Into<String>) -> Self {
-        Self::to_writer(prefix, io::stdout())
+        Self::to(prefix, Out::Stdout(io::stdout()))
     }
 
     /// The same to the standard error, for programs whose output is data.
     pub fn stderr(prefix: impl Into<String>) -> Self {
-        Self::to_writer(prefix, io::stderr())
+        Self::to(prefix, Out::Stderr(io::stderr()))
     }
 
     /// The same to any writer.
     pub fn to_writer(prefix: impl Into<String>, out: impl Write + Send + 'static) -> Self {
-        Self { name: "console".to_owned(), prefix: prefix.into(), out: Box::new(out), text: String::new() }
+        Self::to(prefix, Out::Writer(Box::new(out)))
+    }
+
+    fn to(prefix: impl Into<String>, out: Out) -> Self {
+        let (name, prefix) = ("console".to_owned(), prefix.into());
+        Self { name, prefix, out, text: String::new(), rest: Vec::new() }
     }
 
     /// Gives it another name.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
+    }
+
+    /// Writes the text, behind the rest of an earlier line.
+    fn write_text(&mut self) -> io::Result<()> {
+        let mut written = 0;
+        let completed = self.out.write_all(&self.rest, &mut written);
+        self.rest.drain(..written);
+        completed?;
+        let mut written = 0;
+        let result = self.out.write_all(self.text.as_bytes(), &mut written);
+        let (done, left) = self.text.as_bytes().split_at(written);
+        if result.is_err() && done.last().is_some_and(|last| *last != b'\n') {
+            let end = left.iter().position(|byte| *byte == b'\n').map_or(left.len(), |end| end + 1);
+            self.rest = left[..end].to_vec();
+        }
+        result
     }
 
     /// Writes one line to the text; one that cannot be displayed leaves nothing behind.
@@ -67,8 +148,7 @@ impl<E: Display> Sink<E> for ConsoleSink {
         for event in batch {
             refused += u64::from(self.line(event).is_err());
         }
-        self.out.write_all(self.text.as_bytes())?;
-        self.out.flush()?;
+        self.write_text()?;
         match refused {
             0 => Ok(()),
             _ => Err(SinkError::write_failed("an event's Display failed").permanent().only(refused)),

@@ -1,0 +1,72 @@
+//! A console whose pipe is full and in non-blocking mode. A program of its own, because a process has one standard output.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![cfg(unix)]
+
+mod support;
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
+use forebay::sink::ConsoleSink;
+use forebay::{Collector, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use support::*;
+
+/// Set in the process that writes: to which of its streams.
+const WRITER: &str = "FOREBAY_TEST_WRITER";
+
+const EVENTS: u64 = 5_000;
+
+/// The process that writes. Does nothing unless it was asked to.
+#[test]
+fn writes_into_a_pipe_without_room() {
+    let Some(stream) = std::env::var_os(WRITER) else { return };
+    let sink = if stream == "stdout" { ConsoleSink::new("x") } else { ConsoleSink::stderr("x") };
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    for n in 0..EVENTS {
+        collector.collect(Record::integer("event", n as i64));
+    }
+    collector.stop().unwrap();
+    let stats = law(&collector, EVENTS);
+    let is_delivered = stats.sinks[0].delivered == EVENTS && stats.sinks[0].errors == 0;
+    // Before the harness writes to the same pipe, and takes the refusal for a reason to panic.
+    std::process::exit(i32::from(!is_delivered));
+}
+
+fn lines_stay_whole(stream: &str) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(writer.as_fd(), true).unwrap();
+    let probe = writer.try_clone().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "writes_into_a_pipe_without_room", "--nocapture"]).env(WRITER, stream);
+    match stream {
+        "stdout" => command.stdout(writer).stderr(Stdio::null()),
+        _ => command.stderr(writer).stdout(Stdio::null()),
+    };
+    let child = Killed(command.spawn().unwrap());
+    drop(command);
+    // The lines take more than a pipe holds, so the writer comes to a full one while nothing is read.
+    let has_room = || {
+        let mut watched = [PollFd::new(&probe, PollFlags::OUT)];
+        poll(&mut watched, Some(&Timespec::default())).unwrap() > 0
+    };
+    until("the pipe is full", || !has_room());
+    drop(probe);
+    let mut all = String::new();
+    reader.read_to_string(&mut all).unwrap();
+    let lines: Vec<&str> = all.lines().filter(|line| line.starts_with("[x]")).collect();
+    let expected: Vec<String> = (0..EVENTS).map(|n| format!("[x] event = {n}")).collect();
+    assert_eq!(lines, expected);
+    assert_eq!(child.code(), Some(0), "every event is delivered");
+}
+
+#[test]
+fn lines_stay_whole_on_a_standard_output_that_does_not_block() {
+    lines_stay_whole("stdout");
+}
+
+#[test]
+fn lines_stay_whole_on_a_standard_error_that_does_not_block() {
+    lines_stay_whole("stderr");
+}
