@@ -274,6 +274,9 @@ impl<E: Event> Shared<E> {
         let bytes = payload_of(&event);
         let mut has_evicted = false;
         if bytes > 0 {
+            if event.is_too_deep() {
+                return refused(event, Refusal::Oversize, policy);
+            }
             match self.reserve(priority, bytes, policy.evicts(priority)) {
                 Ok(evicted) => has_evicted = evicted,
                 Err(reason) => return refused(event, reason, policy),

@@ -163,7 +163,8 @@ pub enum Refusal {
     /// The gate lets in so many events a second.
     #[error("the rate limit is reached")]
     RateLimited,
-    /// It is larger than the gate lets in.
+    /// It is larger than the gate or the byte budget allows, or its values are nested deeper than
+    /// [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH).
     #[error("the event is too large")]
     Oversize,
     /// The collector is stopped or stopping.

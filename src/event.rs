@@ -10,7 +10,7 @@ mod value;
 pub(crate) use mark::{Mark, Progress, Ticket};
 pub use name::Name;
 pub use record::{Extra, Record};
-pub use value::{Fields, Histogram, HistogramError, Image, ImageFormat, Text, Value};
+pub use value::{Fields, Histogram, HistogramError, Image, ImageFormat, List, Text, Value};
 
 /// Something that can be collected. Every method has a default: `impl Event for MyEvent {}` is enough.
 ///
@@ -67,6 +67,18 @@ pub trait Event: Send + Sync + 'static {
     #[inline]
     fn size_hint(&self) -> usize {
         size_of_val(self)
+    }
+
+    /// Returns whether `collect` refuses the event as [`Outcome::Oversize`](crate::Outcome::Oversize), whatever the settings
+    /// allow. A [`Record`] is refused when its values are nested deeper than [`Value::MAX_DEPTH`]. Asked only where
+    /// [`size_hint`](Self::size_hint) is more than the size of the type. Defaults to false.
+    ///
+    /// Sinks that write by `Serialize` or `Display` call these of your type on the worker thread: one that recurses over data
+    /// of any depth exhausts the stack there, which no library can catch. Limit that depth here, or give the worker a larger
+    /// [`thread_stack_size`](crate::Config::thread_stack_size).
+    #[inline]
+    fn is_too_deep(&self) -> bool {
+        false
     }
 }
 

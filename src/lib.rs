@@ -6,8 +6,8 @@
 // In the order in which an event meets them; the blank lines keep it so.
 mod event;
 pub use event::{
-    Event, Extra, Fields, Histogram, HistogramError, Image, ImageFormat, Name, Priority, Record, Text, Value,
-    catalog,
+    Event, Extra, Fields, Histogram, HistogramError, Image, ImageFormat, List, Name, Priority, Record, Text,
+    Value, catalog,
 };
 
 mod collector;

@@ -53,7 +53,7 @@ pub struct Stats {
     pub sampled_out: u64,
     /// Events that the gate did not let in, because there were so many at that time.
     pub rate_limited: u64,
-    /// Events that the gate did not let in, because they were too large.
+    /// Events that were not let in, because they were too large or their values were nested too deep.
     pub oversize: u64,
     /// Events that were not taken, by reason.
     pub rejected: Rejected,

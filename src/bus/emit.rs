@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Bus, Emitter, Mode, Shared, context};
 use crate::collector::Outcome;
 use crate::config::{ConfigError, check};
+use crate::error::Refusal;
 use crate::event::{Event, Fields, Mark, Name, Priority, Record, Text, Ticket, Value};
 use crate::sync::{Arc, Ordering, Weak, guarded};
 use crate::wake::{State, deadline_in};
@@ -360,6 +361,10 @@ impl Shared {
         {
             self.collector.shared.count_refusal(reason);
             return reason.into();
+        }
+        if record.is_too_deep() {
+            self.collector.shared.count_refusal(Refusal::Oversize);
+            return Outcome::Oversize;
         }
         self.counts.inline.add(1);
         self.sinks.write(&record);

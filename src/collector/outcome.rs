@@ -24,7 +24,8 @@ pub enum Outcome {
     SampledOut,
     /// Not taken: the gate lets in so many events a second.
     RateLimited,
-    /// Not taken: it is larger than the gate lets in.
+    /// Not taken: it is larger than the gate or the byte budget allows, or its values are nested deeper than
+    /// [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH).
     Oversize,
     /// Not taken: the collector is stopped or stopping.
     Stopped,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::draft::Draft;
 use super::layers::{ConfigLoader, ConfigPlace, Layer, with_its_place};
-use super::value::{Parts, Setting, Wrong, word, words};
+use super::value::{Parts, Setting, Wrong, read_table, word, words};
 use super::{ConfigError, Preset};
 use crate::bus::{BusConfig, Mode, OnWorkerFailure, Scaling};
 
@@ -70,7 +70,7 @@ impl Serialize for BusConfig {
 impl<'de> Deserialize<'de> for BusConfig {
     /// As [`ConfigLoader::load_bus`](crate::ConfigLoader::load_bus) of one layer.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = Map::deserialize(deserializer)?;
+        let table = read_table(deserializer)?;
         let loader = ConfigLoader::new().text(Layer::of_table(ConfigPlace::Given, table));
         loader.load_bus().map_err(serde::de::Error::custom)
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::draft::Draft;
 use super::keys::{self, KEYS, Key, PREFIX};
-use super::value::Wrong;
+use super::value::{Wrong, read_table};
 use super::{Config, ConfigError, Preset};
 
 /// The name of the setting that chooses the preset, which is none of [`Config`].
@@ -374,7 +374,7 @@ impl Serialize for Config {
 impl<'de> Deserialize<'de> for Config {
     /// As [`ConfigLoader::load`] of one layer: settings that are not there have their defaults, or those of the `preset`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = Map::deserialize(deserializer)?;
+        let table = read_table(deserializer)?;
         let loader = ConfigLoader::new().text(Layer::of_table(ConfigPlace::Given, table));
         loader.load().map_err(serde::de::Error::custom)
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
 
 use super::draft::{Policy, Strategy};
 use crate::event::Priority;
@@ -11,6 +12,88 @@ use crate::pattern::Pattern;
 
 /// What a value that is read is called when it is not there.
 pub(super) const NONE: &str = "none";
+
+/// Reads a table of settings. `serde_json` would follow one that is nested to any depth, where the deserializer has no limit.
+pub(super) fn read_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    match deserializer.deserialize_map(Nested { levels: MAX_LEVELS })? {
+        Value::Object(table) => Ok(table),
+        // A deserializer that gives something else has its own mind.
+        _ => Err(de::Error::custom("settings must be a table")),
+    }
+}
+
+/// Settings themselves have four.
+const MAX_LEVELS: usize = 32;
+
+/// Reads a value of so many levels at most.
+#[derive(Clone, Copy)]
+struct Nested {
+    levels: usize,
+}
+
+impl Nested {
+    fn inside<E: de::Error>(self) -> Result<Self, E> {
+        let levels = self.levels.checked_sub(1);
+        let too_deep = || E::custom(format_args!("settings must be nested at most {MAX_LEVELS} levels deep"));
+        levels.map(|levels| Self { levels }).ok_or_else(too_deep)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Nested {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Nested {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a table of settings")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.inside()?.deserialize(deserializer)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let inside = self.inside()?;
+        let mut all = Vec::new();
+        while let Some(value) = seq.next_element_seed(inside)? {
+            all.push(value);
+        }
+        Ok(Value::Array(all))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let inside = self.inside()?;
+        let mut table = Map::new();
+        while let Some(name) = map.next_key()? {
+            table.insert(name, map.next_value_seed(inside)?);
+        }
+        Ok(Value::Object(table))
+    }
+}
 
 /// What a setting may be. A text stands for every value that it can spell, since variables know nothing else.
 pub(super) trait Setting: Sized {

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{SerializeMap, SerializeSeq, Serializer};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Error as _, SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Fields, Histogram, Image, Name, Priority, Record, Text, Value};
+use super::{Event, Fields, Histogram, Image, ImageFormat, List, Name, Priority, Record, Text, Value};
 
 /// A floating-point number that may be a string.
 #[derive(Clone, Copy)]
@@ -95,6 +97,7 @@ impl Serialize for Record {
             Value::Image(image) => map.serialize_entry("image", image)?,
             Value::List(list) => map.serialize_entry("list", list)?,
             Value::Fields(fields) => map.serialize_entry("fields", fields)?,
+            Value::TooDeep => return Err(S::Error::custom(TooDeep)),
         }
         if let Some(extra) = self.extra() {
             let texts = [
@@ -118,32 +121,152 @@ impl Serialize for Record {
     }
 }
 
-/// What a line may hold. Unknown keys are passed over, so that a later version's lines can be read.
-#[derive(Deserialize)]
-struct Wire {
-    name: Name,
-    time: Moment,
-    #[serde(default)]
-    priority: Priority,
-    step: Option<u64>,
-    scalar: Option<Float>,
-    integer: Option<i64>,
-    bool: Option<bool>,
-    text: Option<String>,
-    histogram: Option<Histogram>,
-    image: Option<Image>,
-    list: Option<Vec<Value>>,
-    fields: Option<Fields>,
-    source: Option<String>,
-    correlation_id: Option<String>,
-    session_id: Option<String>,
-    metadata: Option<Fields>,
-    tags: Option<Vec<Name>>,
+/// Declares what an object may hold. Each key may be there once or not at all. Unknown keys are passed over, so that a later
+/// version's lines can be read; `derive(Deserialize)` would follow them to any depth.
+macro_rules! object {
+    ($(#[$doc:meta])* $object:ident { $($key:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        struct $object {
+            $($key: Option<$kind>,)*
+        }
+
+        impl<'de> Visitor<'de> for $object {
+            type Value = Self;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+                while let Some(key) = map.next_key_seed(KeyOf(&[$(stringify!($key)),*]))? {
+                    match key {
+                        $(Some(key) if key == stringify!($key) => {
+                            if self.$key.is_some() {
+                                return Err(de::Error::duplicate_field(stringify!($key)));
+                            }
+                            self.$key = map.next_value()?;
+                        })*
+                        _ => map.next_value_seed(Ignored(Value::MAX_DEPTH))?,
+                    }
+                }
+                Ok(self)
+            }
+        }
+    };
+}
+
+/// One of these keys, or `None`.
+struct KeyOf(&'static [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for KeyOf {
+    type Value = Option<&'static str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for KeyOf {
+    type Value = Option<&'static str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().copied().find(|key| *key == text))
+    }
+}
+
+/// Passes over what has so many levels at most.
+struct Ignored(usize);
+
+impl Ignored {
+    fn inside<E: de::Error>(&self) -> Result<usize, E> {
+        self.0.checked_sub(1).ok_or_else(|| E::custom(TooDeep))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Ignored {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_ignored_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Ignored {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        Ignored(self.inside()?).deserialize(deserializer)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let inside = self.inside()?;
+        while seq.next_element_seed(Ignored(inside))?.is_some() {}
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let inside = self.inside()?;
+        while map.next_key_seed(Ignored(inside))?.is_some() {
+            map.next_value_seed(Ignored(inside))?;
+        }
+        Ok(())
+    }
+}
+
+object! {
+    /// What a line may hold.
+    Line {
+        name: Name,
+        time: Moment,
+        priority: Priority,
+        step: u64,
+        scalar: Float,
+        integer: i64,
+        bool: bool,
+        text: String,
+        histogram: Histogram,
+        image: Image,
+        list: List,
+        fields: Fields,
+        source: String,
+        correlation_id: String,
+        session_id: String,
+        metadata: Fields,
+        tags: Vec<Name>,
+    }
 }
 
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wire = Wire::deserialize(deserializer)?;
+        let wire = deserializer.deserialize_map(Line::default())?;
         let kinds = [
             wire.scalar.map(|float| Value::Scalar(float.0)),
             wire.integer.map(Value::Integer),
@@ -159,8 +282,11 @@ impl<'de> Deserialize<'de> for Record {
         if values.next().is_some() {
             return Err(de::Error::custom("a record has one value, this one has several"));
         }
-        let mut record =
-            Record::with_value(wire.name, value).with_unix_nanos(wire.time.0).with_priority(wire.priority);
+        let name = wire.name.ok_or_else(|| de::Error::missing_field("name"))?;
+        let time = wire.time.ok_or_else(|| de::Error::missing_field("time"))?;
+        let mut record = Record::with_value(name, value)
+            .with_unix_nanos(time.0)
+            .with_priority(wire.priority.unwrap_or_default());
         if let Some(step) = wire.step {
             record = record.step(step);
         }
@@ -173,8 +299,8 @@ impl<'de> Deserialize<'de> for Record {
         if let Some(id) = wire.session_id {
             record = record.with_session_id(id);
         }
-        for (name, value) in wire.metadata.unwrap_or_default().0 {
-            record = record.with_metadata(name, value);
+        if let Some(metadata) = wire.metadata.filter(|metadata| !metadata.is_empty()) {
+            record.extra_mut().metadata = metadata;
         }
         for tag in wire.tags.unwrap_or_default() {
             record = record.with_tag(tag);
@@ -194,18 +320,22 @@ impl Serialize for Value {
             Value::Text(text) => serializer.serialize_str(text),
             Value::Histogram(histogram) => wrapped(serializer, "$histogram", histogram),
             Value::Image(image) => wrapped(serializer, "$image", image),
-            Value::List(list) => {
-                let mut seq = serializer.serialize_seq(Some(list.len()))?;
-                for value in &**list {
-                    seq.serialize_element(value)?;
-                }
-                seq.end()
-            }
-            Value::Fields(fields) if fields.0.first().is_some_and(|(name, _)| name.starts_with('$')) => {
+            Value::List(list) => list.serialize(serializer),
+            Value::Fields(fields) if fields.iter().next().is_some_and(|(name, _)| name.starts_with('$')) => {
                 wrapped(serializer, "$fields", fields)
             }
             Value::Fields(fields) => fields.serialize(serializer),
+            Value::TooDeep => Err(S::Error::custom(TooDeep)),
         }
+    }
+}
+
+/// Why a value can be neither written nor read.
+struct TooDeep;
+
+impl fmt::Display for TooDeep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lists and fields must be nested at most {} levels deep", Value::MAX_DEPTH)
     }
 }
 
@@ -217,63 +347,89 @@ fn wrapped<S: Serializer>(serializer: S, key: &str, value: &impl Serialize) -> R
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ValueVisitor;
-        impl<'de> Visitor<'de> for ValueVisitor {
-            type Value = Value;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-            fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-                Ok(Value::Empty)
-            }
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::Bool(value))
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::Integer(value))
-            }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-                Ok(value.into())
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::Scalar(value))
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-                Ok(text.into())
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-                let mut list: Vec<Value> = Vec::new();
-                while let Some(value) = seq.next_element()? {
-                    list.push(value);
-                }
-                Ok(list.into())
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                let first = map.next_key::<String>()?;
-                match first.as_deref() {
-                    Some("$scalar") => Ok(Value::Scalar(map.next_value::<Float>()?.0)),
-                    Some("$histogram") => Ok(map.next_value::<Histogram>()?.into()),
-                    Some("$image") => Ok(map.next_value::<Image>()?.into()),
-                    Some("$fields") => Ok(map.next_value::<Fields>()?.into()),
-                    _ => Ok(read_fields(first, map)?.into()),
-                }
-            }
-        }
-        deserializer.deserialize_any(ValueVisitor)
+        Beneath(Value::MAX_DEPTH).deserialize(deserializer)
     }
 }
 
-/// Reads the rest of an object whose first key was read already.
-fn read_fields<'de, A: MapAccess<'de>>(first: Option<String>, mut map: A) -> Result<Fields, A::Error> {
-    let mut fields = Fields::new();
-    let mut key = first;
-    while let Some(name) = key {
-        let value: Value = map.next_value()?;
-        fields.set(name, value);
-        key = map.next_key()?;
+/// Reads what may have so many levels. Not every deserializer limits them, and each takes a part of the stack.
+#[derive(Clone, Copy)]
+struct Beneath(usize);
+
+impl Beneath {
+    /// What may stand inside of a list or of fields here.
+    fn inside<E: de::Error>(self) -> Result<Self, E> {
+        self.0.checked_sub(1).map(Self).ok_or_else(|| E::custom(TooDeep))
     }
-    Ok(fields)
+
+    /// Reads the elements of a list.
+    fn list<'de, A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+        let inside = self.inside()?;
+        let mut list = List::new();
+        while let Some(value) = seq.next_element_seed(inside)? {
+            list.push(value);
+        }
+        Ok(list)
+    }
+
+    /// Reads the rest of an object whose first key was read already.
+    fn fields<'de, A: MapAccess<'de>>(self, first: Option<String>, mut map: A) -> Result<Fields, A::Error> {
+        let inside = self.inside()?;
+        let mut fields = Fields::new();
+        let mut key = first;
+        while let Some(name) = key {
+            fields.set(name, map.next_value_seed(inside)?);
+            key = map.next_key()?;
+        }
+        // Some fields count as two levels.
+        if fields.depth() > Value::MAX_DEPTH { Err(de::Error::custom(TooDeep)) } else { Ok(fields) }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Beneath {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Beneath {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Empty)
+    }
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Scalar(value))
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Value, A::Error> {
+        self.list(seq).map(Value::from)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let first = map.next_key::<String>()?;
+        match first.as_deref() {
+            Some("$scalar") => Ok(Value::Scalar(map.next_value::<Float>()?.0)),
+            Some("$histogram") => Ok(map.next_value::<Histogram>()?.into()),
+            Some("$image") => Ok(map.next_value::<Image>()?.into()),
+            Some("$fields") => Ok(map.next_value_seed(FieldsBeneath(self))?.into()),
+            _ => Ok(self.fields(first, map)?.into()),
+        }
+    }
 }
 
 impl Serialize for Fields {
@@ -284,18 +440,52 @@ impl Serialize for Fields {
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields;
+        FieldsBeneath(Beneath(Value::MAX_DEPTH)).deserialize(deserializer)
+    }
+}
+
+/// Reads fields that may have so many levels.
+struct FieldsBeneath(Beneath);
+
+impl<'de> DeserializeSeed<'de> for FieldsBeneath {
+    type Value = Fields;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FieldsBeneath {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        self.0.fields(map.next_key()?, map)
+    }
+}
+
+impl Serialize for List {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor;
+        impl<'de> Visitor<'de> for ListVisitor {
+            type Value = List;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+                f.write_str("an array")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                read_fields(map.next_key()?, map)
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<List, A::Error> {
+                Beneath(Value::MAX_DEPTH).list(seq)
             }
         }
-        deserializer.deserialize_map(FieldsVisitor)
+        deserializer.deserialize_seq(ListVisitor)
     }
 }
 
@@ -306,14 +496,14 @@ impl Serialize for Text {
     }
 }
 
-#[derive(Deserialize)]
-struct HistogramWire {
-    edges: Vec<f64>,
-    counts: Vec<u64>,
-    sum: Float,
-    sum_of_squares: Float,
-    #[serde(default)]
-    non_finite: u64,
+object! {
+    HistogramObject {
+        edges: Vec<f64>,
+        counts: Vec<u64>,
+        sum: Float,
+        sum_of_squares: Float,
+        non_finite: u64,
+    }
 }
 
 impl Serialize for Histogram {
@@ -333,26 +523,49 @@ impl Serialize for Histogram {
 
 impl<'de> Deserialize<'de> for Histogram {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wire = HistogramWire::deserialize(deserializer)?;
-        let histogram = Histogram::from_counts(wire.edges, wire.counts, wire.sum.0, wire.sum_of_squares.0);
+        let wire = deserializer.deserialize_map(HistogramObject::default())?;
+        let histogram = Histogram::from_counts(
+            wire.edges.ok_or_else(|| de::Error::missing_field("edges"))?,
+            wire.counts.ok_or_else(|| de::Error::missing_field("counts"))?,
+            wire.sum.ok_or_else(|| de::Error::missing_field("sum"))?.0,
+            wire.sum_of_squares.ok_or_else(|| de::Error::missing_field("sum_of_squares"))?.0,
+        );
         let histogram = histogram.map_err(de::Error::custom)?;
-        Ok(Histogram { non_finite: wire.non_finite, ..histogram })
+        Ok(Histogram { non_finite: wire.non_finite.unwrap_or_default(), ..histogram })
+    }
+}
+
+object! {
+    ImageObject {
+        width: u32,
+        height: u32,
+        format: ImageFormat,
+        bytes: Base64,
+    }
+}
+
+impl<'de> Deserialize<'de> for Image {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wire = deserializer.deserialize_map(ImageObject::default())?;
+        Ok(Image {
+            width: wire.width.ok_or_else(|| de::Error::missing_field("width"))?,
+            height: wire.height.ok_or_else(|| de::Error::missing_field("height"))?,
+            format: wire.format.ok_or_else(|| de::Error::missing_field("format"))?,
+            bytes: wire.bytes.ok_or_else(|| de::Error::missing_field("bytes"))?.0,
+        })
     }
 }
 
 /// Bytes as base64 text (RFC 4648, with padding).
-pub(super) mod base64_bytes {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
+struct Base64(Vec<u8>);
 
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&base64::display::Base64Display::new(bytes, &STANDARD))
-    }
+pub(super) fn serialize_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&base64::display::Base64Display::new(bytes, &STANDARD))
+}
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        STANDARD.decode(&*text).map_err(D::Error::custom)
+        STANDARD.decode(&*text).map(Self).map_err(de::Error::custom)
     }
 }

@@ -30,7 +30,7 @@ use crate::clock;
 ///
 /// # JSON
 ///
-/// One object a record, readable, and exact both ways (values may be nested a hundred deep):
+/// One object a record, readable, and exact both ways:
 ///
 /// ```json
 /// {"name":"train.loss","time":"2026-11-21T08:00:00.123456789Z","step":3,"scalar":0.25}
@@ -360,6 +360,12 @@ impl Event for Record {
 
     fn correlation_id(&self) -> Option<&str> {
         self.extra.as_ref()?.correlation_id.as_deref()
+    }
+
+    #[inline]
+    fn is_too_deep(&self) -> bool {
+        let metadata = self.extra.as_ref().map_or(0, |extra| extra.metadata.depth());
+        self.value.depth().max(metadata) > Value::MAX_DEPTH
     }
 
     #[inline]

@@ -1,5 +1,6 @@
 //! What a record carries: a number, or something larger behind one pointer.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
@@ -7,6 +8,10 @@ use std::time::Duration;
 use super::Name;
 
 /// The value of a record or of one of its fields. 16 bytes; numbers and booleans cost no allocation.
+///
+/// Lists and fields may be nested [`MAX_DEPTH`](Self::MAX_DEPTH) levels deep. A level beyond that is cut off where the
+/// value is put together: [`TooDeep`](Self::TooDeep) stands in its place, and `collect` refuses the record as
+/// [`Oversize`](crate::Outcome::Oversize). No value is deep enough to exhaust a stack, be it written, compared or dropped.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Value {
@@ -26,12 +31,18 @@ pub enum Value {
     /// A picture.
     Image(Box<Image>),
     /// Several values in order.
-    List(Box<Vec<Value>>),
+    List(Box<List>),
     /// Named values.
     Fields(Box<Fields>),
+    /// Stands where lists or fields were nested deeper than [`MAX_DEPTH`](Value::MAX_DEPTH). It cannot be serialised.
+    TooDeep,
 }
 
 impl Value {
+    /// The most levels of lists and fields that a value may have: 100. A number has none, a list of numbers has one. Fields
+    /// whose first name begins with `$` count as two, because JSON tells them by a further level.
+    pub const MAX_DEPTH: usize = 100;
+
     /// The number, if it is one: a scalar or an integer.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
@@ -73,14 +84,25 @@ impl Value {
         }
     }
 
-    /// How deep lists and fields are nested in it.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn depth(&self) -> usize {
+    /// The number of levels of lists and fields in it. More than [`MAX_DEPTH`](Self::MAX_DEPTH) where a level was cut off.
+    #[inline]
+    pub fn depth(&self) -> usize {
+        usize::from(self.levels())
+    }
+
+    #[inline]
+    fn levels(&self) -> u8 {
         match self {
-            Value::List(list) => 1 + list.iter().map(Value::depth).max().unwrap_or(0),
-            Value::Fields(fields) => fields.depth(),
+            Value::List(list) => list.depth,
+            Value::Fields(fields) => fields.depth,
+            Value::TooDeep => TOO_DEEP,
             _ => 0,
         }
+    }
+
+    /// The value, or [`TooDeep`](Self::TooDeep) where it does not fit beneath that many levels.
+    fn beneath(self, levels: u8) -> Self {
+        if self.levels() > MAX_LEVELS - levels { Value::TooDeep } else { self }
     }
 
     /// About how many bytes it owns on the heap.
@@ -92,15 +114,16 @@ impl Value {
             Value::Text(text) => text.len() + size_of::<Box<str>>(),
             Value::Histogram(h) => size_of::<Histogram>() + 8 * (h.edges.len() + h.counts.len()),
             Value::Image(image) => size_of::<Image>() + image.bytes.len(),
-            Value::List(list) => size_of_list(list),
+            Value::List(list) => list.heap_size(),
             Value::Fields(fields) => fields.heap_size(),
+            // Only an event that owns something is asked whether it is too deep.
+            Value::TooDeep => 1,
         }
     }
 }
 
-fn size_of_list(list: &[Value]) -> usize {
-    list.iter().map(|value| size_of::<Value>() + value.heap_size()).sum()
-}
+const MAX_LEVELS: u8 = Value::MAX_DEPTH as u8;
+const TOO_DEEP: u8 = MAX_LEVELS + 1;
 
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,6 +149,7 @@ impl fmt::Display for Value {
                 }
                 f.write_str("}")
             }
+            Value::TooDeep => f.write_str("(nested too deep)"),
         }
     }
 }
@@ -157,6 +181,7 @@ value_from! {
     Text => |value| Value::Text(value);
     Histogram => |value| Value::Histogram(Box::new(value));
     Image => |value| Value::Image(Box::new(value));
+    List => |value| Value::List(Box::new(value));
     Fields => |value| Value::Fields(Box::new(value));
     Duration => |value| Value::Scalar(value.as_secs_f64());
 }
@@ -177,7 +202,7 @@ impl From<usize> for Value {
 
 impl<T: Into<Value>> From<Vec<T>> for Value {
     fn from(values: Vec<T>) -> Self {
-        Value::List(Box::new(values.into_iter().map(Into::into).collect()))
+        values.into_iter().collect::<List>().into()
     }
 }
 
@@ -225,9 +250,113 @@ impl fmt::Display for Text {
     }
 }
 
-/// Named values in the order in which they were added. Made for few: a look-up goes through them all.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Fields(pub(super) Vec<(Name, Value)>);
+/// Values in order: a slice that can grow.
+#[derive(Clone, PartialEq)]
+pub struct List {
+    values: Vec<Value>,
+    /// The number of levels, from 1; `TOO_DEEP` where one was cut off.
+    depth: u8,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { values: Vec::new(), depth: 1 }
+    }
+}
+
+impl List {
+    /// Makes an empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a value. One that would be nested too deep becomes [`Value::TooDeep`].
+    pub fn push(&mut self, value: impl Into<Value>) {
+        let value = value.into().beneath(1);
+        self.depth = self.depth.max(value.levels().saturating_add(1)).min(TOO_DEEP);
+        self.values.push(value);
+    }
+
+    /// About how many bytes they occupy.
+    fn heap_size(&self) -> usize {
+        let size: usize = self.iter().map(|value| size_of::<Value>() + value.heap_size()).sum();
+        size_of::<Self>() + size
+    }
+}
+
+impl Deref for List {
+    type Target = [Value];
+
+    fn deref(&self) -> &[Value] {
+        &self.values
+    }
+}
+
+impl<V: Into<Value>> FromIterator<V> for List {
+    fn from_iter<I: IntoIterator<Item = V>>(values: I) -> Self {
+        let mut list = Self::new();
+        list.extend(values);
+        list
+    }
+}
+
+impl<V: Into<Value>> Extend<V> for List {
+    fn extend<I: IntoIterator<Item = V>>(&mut self, values: I) {
+        let values = values.into_iter();
+        self.values.reserve(values.size_hint().0);
+        values.for_each(|value| self.push(value));
+    }
+}
+
+impl<V: Into<Value>> From<Vec<V>> for List {
+    fn from(values: Vec<V>) -> Self {
+        values.into_iter().collect()
+    }
+}
+
+impl IntoIterator for List {
+    type Item = Value;
+    type IntoIter = std::vec::IntoIter<Value>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.values.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a List {
+    type Item = &'a Value;
+    type IntoIter = std::slice::Iter<'a, Value>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.values.iter()
+    }
+}
+
+impl fmt::Debug for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.values, f)
+    }
+}
+
+/// Named values in the order in which they were added. Made for few; many are found by an index.
+#[derive(Clone)]
+pub struct Fields {
+    entries: Vec<(Name, Value)>,
+    /// The places of all names, once there are more than `MAX_UNINDEXED`: reading many fields must not take the square of
+    /// their number.
+    index: Option<Box<HashMap<Name, usize>>>,
+    /// The number of levels, from 1; `TOO_DEEP` where one was cut off.
+    depth: u8,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self { entries: Vec::new(), index: None, depth: 1 }
+    }
+}
+
+/// How many fields are looked through one by one.
+const MAX_UNINDEXED: usize = 32;
 
 impl Fields {
     /// No fields.
@@ -235,9 +364,16 @@ impl Fields {
         Self::default()
     }
 
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn depth(&self) -> usize {
-        1 + self.iter().map(|(_, value)| value.depth()).max().unwrap_or(0)
+    /// The number of levels, at least 1. More than [`Value::MAX_DEPTH`] where one was cut off.
+    #[inline]
+    pub fn depth(&self) -> usize {
+        usize::from(self.depth)
+    }
+
+    /// How many levels these fields themselves take in JSON.
+    fn own_levels(&self, first: &str) -> u8 {
+        let first = self.entries.first().map_or(first, |(name, _)| name);
+        1 + u8::from(first.starts_with('$'))
     }
 
     /// About how many bytes they occupy.
@@ -245,15 +381,49 @@ impl Fields {
         let size = |(name, value): (&Name, &Value)| {
             size_of::<(Name, Value)>() + name.heap_size() + value.heap_size()
         };
-        self.iter().map(size).sum()
+        let index = self.index.as_ref().map_or(0, |index| index.capacity() * size_of::<(Name, usize)>());
+        self.iter().map(size).sum::<usize>() + index
     }
 
-    /// Sets `name`, in the place of an earlier value of that name.
+    fn place(&self, name: &str) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.get(name).copied(),
+            None => self.entries.iter().position(|(other, _)| *other == name),
+        }
+    }
+
+    /// Sets `name`, in the place of an earlier value of that name. A value that would be nested too deep becomes
+    /// [`Value::TooDeep`].
     pub fn set(&mut self, name: impl Into<Name>, value: impl Into<Value>) {
-        let (name, value) = (name.into(), value.into());
-        match self.0.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, held)) => *held = value,
-            None => self.0.push((name, value)),
+        let name = name.into();
+        let own = self.own_levels(&name);
+        let value = value.into().beneath(own);
+        let levels = own.saturating_add(value.levels()).min(TOO_DEEP);
+        match self.place(&name) {
+            Some(place) => {
+                let before = std::mem::replace(&mut self.entries[place].1, value);
+                // Only the deepest value can have left them less deep.
+                let was_deepest = before.levels() > 0 && own + before.levels() >= self.depth;
+                self.depth = if was_deepest {
+                    self.entries.iter().map(|(_, value)| own + value.levels()).fold(1, u8::max).min(TOO_DEEP)
+                } else {
+                    self.depth.max(levels)
+                };
+            }
+            None => {
+                self.depth = self.depth.max(levels);
+                let place = self.entries.len();
+                self.entries.push((name, value));
+                match &mut self.index {
+                    Some(index) => _ = index.insert(self.entries[place].0.clone(), place),
+                    None if place >= MAX_UNINDEXED => {
+                        let names = self.entries.iter().enumerate();
+                        let index = names.map(|(place, (name, _))| (name.clone(), place)).collect();
+                        self.index = Some(Box::new(index));
+                    }
+                    None => {}
+                }
+            }
         }
     }
 
@@ -265,28 +435,48 @@ impl Fields {
 
     /// The value of `name`.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+        self.place(name).map(|place| &self.entries[place].1)
     }
 
     /// Goes through names and values.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Name, &Value)> {
-        self.0.iter().map(|(name, value)| (name, value))
+        self.entries.iter().map(|(name, value)| (name, value))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
+    }
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fields").field(&self.entries).finish()
     }
 }
 
 impl<N: Into<Name>, V: Into<Value>> FromIterator<(N, V)> for Fields {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
-        fields.into_iter().fold(Self::new(), |all, (name, value)| all.with(name, value))
+        let mut all = Self::new();
+        all.extend(fields);
+        all
+    }
+}
+
+impl<N: Into<Name>, V: Into<Value>> Extend<(N, V)> for Fields {
+    fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, fields: I) {
+        fields.into_iter().for_each(|(name, value)| self.set(name, value));
     }
 }
 
@@ -431,7 +621,7 @@ pub struct HistogramError {
 }
 
 /// A picture, as encoded bytes or raw pixels. It is never encoded on the thread that collects it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Image {
     /// Width in pixels.
     pub width: u32,
@@ -440,7 +630,7 @@ pub struct Image {
     /// What the bytes mean.
     pub format: ImageFormat,
     /// The bytes; raw pixels come row by row from the top, without padding.
-    #[serde(with = "super::json::base64_bytes")]
+    #[serde(serialize_with = "super::json::serialize_base64")]
     pub bytes: Vec<u8>,
 }
 

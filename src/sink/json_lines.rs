@@ -40,7 +40,8 @@ use crate::event::Record;
 /// * Names and texts are escaped; NaN and infinities are written as strings that read back.
 /// * Events that are missing leave a line of their own, where they are missing: a record named `forebay.gap`
 ///   whose integer is their number. They were evicted, or an earlier write of this sink failed.
-/// * An event that cannot be serialised fails alone; the rest of its batch is written.
+/// * An event that cannot be serialised fails alone; the rest of its batch is written. (`Serialize` of your own types runs on
+///   the worker: one that recurses to any depth exhausts its stack. A [`Record`] never does.)
 /// * A file that would grow beyond 100 MiB ([`rotate_at`](Self::rotate_at)) is closed before, and gets a number:
 ///   `events.jsonl.000001`, the next `events.jsonl.000002`. Numbers never change. All closed files stay, unless
 ///   [`keep_closed`](Self::keep_closed) says how many. [`JsonLinesHistory`](crate::history::JsonLinesHistory) reads

@@ -49,7 +49,8 @@ pub(crate) use schema::{row_to_record, version};
 /// # What can go wrong
 ///
 /// * Events that are missing are told by an event `forebay.gap` whose integer is their number, as in JSON Lines.
-/// * A step beyond `i64::MAX`, or values nested more than a hundred deep, cannot be stored and read back: that event is
+/// * A step beyond `i64::MAX`, or values nested deeper than [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH) (which `collect`
+///   refuses, but a hook may make), cannot be stored and read back: that event is
 ///   refused and counted.
 /// * Another process holds the database: the batch waits for [`busy_timeout`](Self::busy_timeout) and fails. So it does when
 ///   the disk is full. Both are transient: the next batch is tried.

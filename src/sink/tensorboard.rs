@@ -293,6 +293,9 @@ impl Writer<'_> {
     fn value(&mut self, tag: &str, value: &Value) {
         match value {
             Value::Empty | Value::List(_) => {}
+            Value::TooDeep => {
+                self.refused.push(SinkError::write_failed(format!("{tag:?} is nested too deep")).permanent());
+            }
             Value::Scalar(number) => self.add(tag, Summary::Scalar(*number as f32)),
             Value::Integer(number) => self.add(tag, Summary::Scalar(*number as f32)),
             Value::Bool(is) => self.add(tag, Summary::Scalar(f32::from(*is))),

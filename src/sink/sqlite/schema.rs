@@ -4,7 +4,7 @@ use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction};
 
 use super::failed;
-use crate::event::{Priority, Record, Value};
+use crate::event::{Event, Priority, Record, Value};
 use crate::sink::SinkError;
 
 /// `fore`, in ASCII.
@@ -111,9 +111,6 @@ pub(super) fn intern(transaction: &Transaction<'_>, name: &str) -> Result<i64, r
     }
 }
 
-/// How deep JSON may be nested and still be read: serde_json's limit is 128, and a record adds some levels.
-const DEEPEST: usize = 100;
-
 /// Inserts a record; `false` if it cannot be stored, or could not be read back.
 pub(super) fn insert(
     statement: &mut CachedStatement<'_>,
@@ -122,9 +119,7 @@ pub(super) fn insert(
     record: &Record,
 ) -> Result<bool, rusqlite::Error> {
     let Ok(step) = record.get_step().map(i64::try_from).transpose() else { return Ok(false) };
-    if record.value().depth() > DEEPEST
-        || record.extra().is_some_and(|extra| extra.metadata.depth() > DEEPEST)
-    {
+    if record.is_too_deep() {
         return Ok(false);
     }
     let (kind, value) = match record.value() {
