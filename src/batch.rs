@@ -36,6 +36,8 @@ struct Header {
     gap: u64,
     origin: Arc<Origin>,
     time: SystemTime,
+    /// When it was handed out, in nanoseconds of the worker's clock. Spans are measured by it, because nobody can set it.
+    moment: u64,
     /// Its events were offered before, and failed.
     is_redriven: bool,
 }
@@ -49,6 +51,7 @@ impl<E> Batch<E> {
             gap: 0,
             origin: Arc::new(Origin::of_test()),
             time: SystemTime::now(),
+            moment: clock::nanos(),
             is_redriven: false,
         };
         Self { header, events: Arc::new(Buffer { events, home: None }) }
@@ -128,6 +131,17 @@ impl<E> Batch<E> {
     /// When the batch was put together, by the system's clock.
     pub fn time(&self) -> SystemTime {
         self.header.time
+    }
+
+    /// When it was handed out, in nanoseconds of the worker's clock: for spans, which must not depend on what the system's
+    /// clock is set to.
+    pub(crate) fn moment(&self) -> u64 {
+        self.header.moment
+    }
+
+    /// Says when it is handed out.
+    pub(crate) fn set_moment(&mut self, moment: u64) {
+        self.header.moment = moment;
     }
 
     /// The events.
@@ -283,6 +297,7 @@ impl<E: Event> Press<E> {
             gap,
             origin: Arc::clone(&self.origin),
             time: UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos()),
+            moment: 0,
             is_redriven: false,
         };
         self.next_batch += 1;

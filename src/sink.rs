@@ -20,6 +20,7 @@ mod retry;
 mod route;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod target;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
 
@@ -30,7 +31,7 @@ pub use dead_letters::{DeadLetter, DeadLettering, DeadLetters};
 pub use filter::Filter;
 pub use function::{FnSink, from_fn};
 pub use isolated::{Isolated, Shed};
-pub(crate) use json_lines::{Closed, closed, decode};
+pub(crate) use json_lines::{Closed, ClosedFiles, closed, decode};
 pub use json_lines::{JsonLinesSink, SyncPolicy};
 pub use map::Map;
 pub use memory::MemorySink;
@@ -41,6 +42,7 @@ pub use route::Route;
 pub use sqlite::SqliteSink;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::{row_to_record, version};
+pub(crate) use target::resolve;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::{BackwardStep, TensorBoardSink};
 

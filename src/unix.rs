@@ -1,5 +1,6 @@
-//! What only Unix has: `fork`, a last word at the end of the process, a limit on the size of files, and how full a disk is.
-//! Elsewhere, and under the model checker, this file does nothing.
+//! What only Unix has: `fork`, a last word at the end of the process, a limit on the size of files, how full a disk is, and
+//! what tells two files apart. Elsewhere, and under the model checker, this file does nothing, or what the standard library
+//! can.
 //!
 //! A forked child has one thread. The worker is not there, a lock may be held by a thread that is not
 //! there, and a slot of a ring may be half-written by one: a push that came to it would spin for ever. So
@@ -14,6 +15,10 @@ pub use imp::ignore_sigxfsz;
 pub(crate) use imp::{ForkWatch, at_exit, disk_usage, hold_sigxfsz, wait_for_room, watch_forks};
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
 pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
+
+pub(crate) use files::{
+    FileId, duplicate, file_id, is_unlinked, open_append, open_read, rename_new, sync_folder, write_stream,
+};
 
 #[cfg(all(unix, not(forebay_loom)))]
 mod imp {
@@ -251,5 +256,209 @@ mod imp {
 
     pub(crate) fn disk_usage(_: &std::path::Path) -> Option<(u64, u64)> {
         None
+    }
+}
+
+/// What file sinks ask of the system beyond the standard library.
+#[cfg(unix)]
+mod files {
+    #![allow(unsafe_code)]
+
+    use std::fs::{self, File, Metadata, OpenOptions};
+    use std::io::{self, Write};
+    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+    /// Identity of a file. No other file has it as long as the file is open.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct FileId {
+        device: u64,
+        inode: u64,
+    }
+
+    /// Returns the identity of a file; `None` where the platform has none.
+    pub(crate) fn file_id(data: &Metadata) -> Option<FileId> {
+        Some(FileId { device: data.dev(), inode: data.ino() })
+    }
+
+    /// Returns whether no folder lists the file any more: it ends with its last descriptor.
+    pub(crate) fn is_unlinked(file: &File) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{AtFlags, StatxFlags, statx};
+            // Asks for so little that a file system on another machine need not be asked.
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+            if let Ok(data) = statx(file, "", flags, StatxFlags::NLINK) {
+                return data.stx_nlink == 0;
+            }
+        }
+        file.metadata().is_ok_and(|data| data.nlink() == 0)
+    }
+
+    /// Opens a file for appending alone, and creates it if it is missing. Connects to a socket.
+    pub(crate) fn open_append(path: &Path) -> io::Result<File> {
+        // A pipe without a reader is an error at once, instead of a wait without end. A terminal does not become the
+        // one that controls the process.
+        let opened = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path);
+        let file = match opened {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::EOPNOTSUPP)) => {
+                let kind = fs::metadata(path)?.file_type();
+                if kind.is_socket() {
+                    return UnixStream::connect(path).map(|socket| File::from(OwnedFd::from(socket)));
+                } else if kind.is_fifo() {
+                    return Err(io::Error::new(io::ErrorKind::NotConnected, "the pipe has no reader"));
+                }
+                return Err(error);
+            }
+            opened => opened?,
+        };
+        if !file.metadata()?.is_file() {
+            // Writes wait for room, as they do for a plain file.
+            fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+        }
+        Ok(file)
+    }
+
+    /// Opens a file for reading, and never waits for the other end of a pipe.
+    pub(crate) fn open_read(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+    }
+
+    /// Duplicates a descriptor of this process that can be written to.
+    pub(crate) fn duplicate(descriptor: i32) -> io::Result<File> {
+        // SAFETY: fcntl takes any number, and refuses one that is no open descriptor.
+        let copy = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 3) };
+        if copy < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new, and nobody else owns it.
+        let file = unsafe { File::from_raw_fd(copy) };
+        if fcntl_getfl(&file)? & OFlags::ACCMODE == OFlags::RDONLY {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        Ok(file)
+    }
+
+    /// Writes to a pipe, a socket or a device. Waits for room although the descriptor may be non-blocking. A reader that
+    /// went away is an error, and no signal.
+    pub(crate) fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match without_sigpipe(|| file.write(bytes)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    super::wait_for_room(Some(&file), std::time::Duration::from_secs(1));
+                }
+                written => return written,
+            }
+        }
+    }
+
+    /// Calls `write` with SIGPIPE blocked on this thread, and takes back the one that it may have raised. Rust ignores the
+    /// signal, but a program in another language that embeds this library may not.
+    fn without_sigpipe(write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        // SAFETY: all calls are given sets of ours, for which zeros are a value like others. The signal is raised on the
+        // thread that writes, so `sigwait` finds it and returns at once.
+        unsafe {
+            let mut sigpipe: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut sigpipe);
+            libc::sigaddset(&raw mut sigpipe, libc::SIGPIPE);
+            let is_pending = || {
+                let mut pending: libc::sigset_t = std::mem::zeroed();
+                libc::sigpending(&raw mut pending) == 0
+                    && libc::sigismember(&raw const pending, libc::SIGPIPE) == 1
+            };
+            let was_pending = is_pending();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const sigpipe, &raw mut before) != 0 {
+                return write();
+            }
+            let written = write();
+            let is_broken = matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
+            if is_broken && !was_pending && is_pending() {
+                libc::sigwait(&raw const sigpipe, &mut 0);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+            written
+        }
+    }
+
+    /// Renames a file, unless there is one of the new name.
+    pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+        {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            use rustix::io::Errno;
+            match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+                // The kernel or the file system cannot do it.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+                renamed => return Ok(renamed?),
+            }
+        }
+        super::look_and_rename(from, to)
+    }
+
+    /// Has the system write the names in a folder to the disk.
+    pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+        match File::open(folder)?.sync_all() {
+            // Some file systems cannot.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod files {
+    use std::fs::{File, Metadata, OpenOptions};
+    use std::io::{self, Write};
+    use std::path::Path;
+
+    pub(crate) use super::look_and_rename as rename_new;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct FileId(());
+
+    pub(crate) fn file_id(_: &Metadata) -> Option<FileId> {
+        None
+    }
+
+    pub(crate) fn is_unlinked(_: &File) -> bool {
+        false
+    }
+
+    pub(crate) fn open_append(path: &Path) -> io::Result<File> {
+        OpenOptions::new().append(true).create(true).open(path)
+    }
+
+    pub(crate) fn open_read(path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    pub(crate) fn duplicate(_: i32) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        file.write(bytes)
+    }
+
+    pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Renames a file, unless one of the new name is there when it looks.
+fn look_and_rename(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::symlink_metadata(to) {
+        Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::rename(from, to),
+        Err(error) => Err(error),
     }
 }

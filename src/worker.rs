@@ -305,6 +305,7 @@ impl<E: Event> Worker<'_, E> {
     }
 
     fn deliver(&mut self, mut batch: Batch<E>) {
+        batch.set_moment(self.shared.clock.nanos());
         let events = batch.len() as u64;
         let (bytes, payload) = (self.crew.press.bytes(), self.shared.lanes.payload());
         payload.clear_wanted();

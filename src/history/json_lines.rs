@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{EventQuery, History, HistoryError};
 use crate::event::Record;
-use crate::sink::{Closed, closed, decode};
+use crate::sink::{Closed, ClosedFiles, closed, decode, resolve};
 
 /// 1 GiB.
 const LONGEST_LINE: u64 = 1 << 30;
@@ -112,10 +112,11 @@ impl JsonLinesHistory {
     /// All files, oldest first, one open at a time. Ends with the file that the sink writes to now, whatever becomes of that
     /// meanwhile.
     fn files(&self) -> io::Result<impl Iterator<Item = io::Result<Box<dyn BufRead>>>> {
-        let path = self.path.clone();
-        let mut closed: VecDeque<Closed> = closed(&path)?.into();
-        // What the sink writes to now will have this number, once it is closed.
-        let open = closed.back().map_or(1, |last| last.number + 1);
+        // Closed files lie where the sink's file lies, and not where a link to it lies.
+        let path = resolve(&self.path)?;
+        // What the sink writes to now will have the next number, once it is closed.
+        let ClosedFiles { files, next, .. } = closed(&path)?;
+        let (mut closed, open) = (VecDeque::from(files), next.unwrap_or(u64::MAX));
         let mut is_over = false;
         Ok(std::iter::from_fn(move || {
             while let Some(next) = closed.pop_front() {
@@ -135,7 +136,7 @@ impl JsonLinesHistory {
 /// Opens the file that the sink writes to, or wrote to until it was closed under that number.
 fn open_last(path: &Path, number: u64) -> io::Result<Box<dyn BufRead>> {
     let open = File::open(path);
-    let mut closed = closed(path)?.into_iter().filter(|closed| closed.number >= number).peekable();
+    let mut closed = closed(path)?.files.into_iter().filter(|closed| closed.number >= number).peekable();
     // Should it have been closed before it was opened, this is another one.
     if closed.peek().is_some() {
         let own = closed.find(|closed| closed.number == number);

@@ -5,6 +5,7 @@
 //! encoded into one buffer and handed to the system in one call, nothing is kept back until later, and a
 //! write that failed half-way is cut off again.
 
+mod age;
 #[cfg(feature = "zstd")]
 mod compression;
 #[cfg(not(feature = "zstd"))]
@@ -13,21 +14,23 @@ mod compression;
 mod rotation;
 
 pub(crate) use compression::decode;
-pub(crate) use rotation::{Closed, closed};
+pub(crate) use rotation::{Closed, ClosedFiles, closed};
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::missing::Missing;
-use super::presence::Presence;
+use super::presence::Found;
+use super::target::Target;
 use super::{Sink, SinkError};
 use crate::batch::{Batch, Origin};
 use crate::event::Record;
+use age::Age;
 
 /// A sink that appends events to a file, one JSON object a line.
 ///
@@ -35,8 +38,14 @@ use crate::event::Record;
 ///   only the very last line can be torn.
 /// * An existing file is continued, never overwritten. Should its last line be torn, that line is closed,
 ///   so that it stays the only one that is lost.
-/// * Missing parent folders are created. A file that is removed under the sink, alone or with its folder, is begun anew
-///   within a second or after a flush; what was written until then went with it.
+/// * Missing parent folders are created. A file that is removed, moved, hidden or replaced under the sink, alone or with its
+///   folder, is noticed within a second or at a flush: the sink goes on in what is at the path, behind what is there, or
+///   begins the file anew. What was written until then went with the old file. A batch is never left in a file that had been
+///   removed before. A file that cannot be looked at, because the process has dropped its privileges, stays in use.
+/// * A symbolic link is followed once, by [`create`](Self::create): closed files lie beside the file that it leads to. A pipe, a
+///   device, a socket, or a descriptor, as `/dev/stdout` is, is written as a stream: never renamed, closed, or cut. A pipe
+///   must have a reader when the sink is created; one that goes away later is an error of each batch. A file that may be
+///   written but not read is continued behind an empty line.
 /// * Names and texts are escaped; NaN and infinities are written as strings that read back.
 /// * Events that are missing leave a line of their own, where they are missing: a record named `forebay.gap`
 ///   whose integer is their number. They were evicted, or an earlier write of this sink failed.
@@ -45,8 +54,11 @@ use crate::event::Record;
 /// * A file that would grow beyond 100 MiB ([`rotate_at`](Self::rotate_at)) is closed before, and gets a number:
 ///   `events.jsonl.000001`, the next `events.jsonl.000002`. Numbers never change. All closed files stay, unless
 ///   [`keep_closed`](Self::keep_closed) says how many. [`JsonLinesHistory`](crate::history::JsonLinesHistory) reads
-///   across them. A batch is never split. Should closing fail, the sink writes on into the same file and the error is
-///   counted, without a failed event.
+///   across them. A batch is never split. Should closing fail, the sink writes on into the same file, tries again after a
+///   second, and the error is counted, without a failed event.
+/// * Numbers have six digits, or seven up to 1,899,999; those that read as a date (`202611`, `261128`) are passed over. A file
+///   of another name, as `events.jsonl.1` or `events.jsonl.20261128`, is somebody else's: it is never renamed, removed,
+///   compressed, read, or overwritten.
 /// * Nothing is synced to the disk unless [`sync`](Self::sync) says so: a power cut may take what the system had not
 ///   written yet; the death of the process takes nothing.
 ///
@@ -75,8 +87,9 @@ use crate::event::Record;
 /// ```
 pub struct JsonLinesSink {
     name: String,
+    /// As it was given: the target may lie elsewhere.
     path: PathBuf,
-    file: File,
+    target: Target,
     /// The length of the file after our last write, as far as we know: where a failed write began.
     length: u64,
     /// Events that were lost on the way into this file and are not marked in it yet.
@@ -91,19 +104,25 @@ pub struct JsonLinesSink {
     most_bytes: Option<u64>,
     longest: Option<Duration>,
     keep: Option<usize>,
+    /// Closed files that could not be removed, which was told.
+    kept_back: BTreeSet<u64>,
     /// What is done with files that were closed: called after each, and at a flush. It tells what went wrong since it was
     /// last called.
     after_close: Option<AfterClose>,
-    /// When the file was begun, or found.
-    begun: SystemTime,
+    age: Age,
+    /// When closing the file failed last.
+    not_closed: Option<u64>,
     sync: SyncPolicy,
-    synced: SystemTime,
-    /// A pipe or a device cannot be closed and begun anew.
-    is_file: bool,
-    presence: Presence,
+    /// When it was synced last, by the worker's clock; from the first batch on.
+    synced: Option<u64>,
+    /// The names in its folder have changed since that was synced.
+    is_folder_dirty: bool,
+    /// What went wrong beside the events, and was not told yet.
+    trouble: Option<io::Error>,
 }
 
-type AfterClose = Box<dyn FnMut() -> io::Result<()> + Send>;
+/// Is given the path of the sink's file, and whether a file was just closed.
+type AfterClose = Box<dyn FnMut(&Path, bool) -> io::Result<()> + Send>;
 
 /// When a [`JsonLinesSink`] has the system write its file to the disk. A sync of a few bytes takes about 250
 /// microseconds, and 6 ms at the 99th percentile, in which no sink gets anything.
@@ -113,14 +132,17 @@ pub enum SyncPolicy {
     /// Never: the system does so when it likes. The default.
     #[default]
     Never,
-    /// At every `flush` and `stop`.
+    /// At every `flush` and `stop`. A file that is closed in between, or was moved away, is synced when it is left.
     AtFlush,
-    /// With the first batch after this time, and at every `flush` and `stop`.
+    /// With the first batch after this time, and as under [`AtFlush`](Self::AtFlush).
     Every(Duration),
 }
 
 /// 100 MiB.
 const MOST_BYTES: u64 = 100 << 20;
+
+/// How long a file that could not be closed is written on to before that is tried again.
+const RETRY_NANOS: u64 = 1_000_000_000;
 
 impl JsonLinesSink {
     /// A sink named `json_lines` that appends to the file at `path`, which is created if it is missing,
@@ -135,16 +157,11 @@ impl JsonLinesSink {
         let about_path = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot write to {}: {error}", path.display()))
         };
-        if path.file_name().and_then(|name| name.to_str()).is_none() {
-            // Closed files get a number behind it.
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "the name of the file is not UTF-8");
-            return Err(about_path(error));
-        }
-        let mut file = open(&path).map_err(about_path)?;
-        let (length, is_torn) = examine(&mut file).map_err(about_path)?;
+        let target = Target::open(&path).map_err(about_path)?;
+        let (length, is_torn) = target.examine().map_err(about_path)?;
         Ok(Self {
             name: "json_lines".to_owned(),
-            file,
+            target,
             length,
             missing: Missing::default(),
             is_torn,
@@ -153,13 +170,15 @@ impl JsonLinesSink {
             most_bytes: Some(MOST_BYTES),
             longest: None,
             keep: None,
+            kept_back: BTreeSet::new(),
             after_close: None,
-            begun: SystemTime::now(),
+            age: Age::default(),
+            not_closed: None,
             sync: SyncPolicy::default(),
-            synced: SystemTime::now(),
-            is_file: fs::metadata(&path).is_ok_and(|data| data.is_file()),
+            synced: None,
+            is_folder_dirty: true,
+            trouble: None,
             path,
-            presence: Presence::default(),
         })
     }
 
@@ -170,13 +189,15 @@ impl JsonLinesSink {
     }
 
     /// Also closes a file with the first batch that comes this long after it was begun. By default none is closed for
-    /// its age.
+    /// its age. That age survives a restart: the file system tells when the file was created, or its first line does, or when
+    /// it was last written to. While the process runs, the worker's clock measures it, which nobody can set.
     pub fn rotate_every(mut self, longest: Duration) -> Self {
         self.longest = Some(longest);
         self
     }
 
-    /// Removes the oldest closed files, so that this many stay. By default all stay.
+    /// Removes the oldest closed files, so that this many stay. By default all stay. A file that cannot be removed stays in
+    /// addition, and is told once.
     pub fn keep_closed(mut self, files: usize) -> Self {
         self.keep = Some(files);
         self
@@ -185,6 +206,10 @@ impl JsonLinesSink {
     /// Says when the file is synced to the disk. Defaults to never.
     pub fn sync(mut self, when: SyncPolicy) -> Self {
         self.sync = when;
+        if when != SyncPolicy::Never {
+            // Now, because the folder may be out of reach later. Should that fail, it is tried again, and told.
+            self.is_folder_dirty = self.target.sync_name().is_err();
+        }
         self
     }
 
@@ -241,71 +266,157 @@ impl JsonLinesSink {
         }
     }
 
-    /// Begins the file anew where it was removed, with its folder.
-    fn find_again(&mut self, now: SystemTime) -> io::Result<()> {
-        if self.is_file && self.presence.is_lost(&self.path, now) {
-            // Should that fail, the next batch looks again.
-            self.presence.doubt();
-            self.file = open(&self.path)?;
-            (self.length, self.is_torn) = (0, false);
-            self.begun = now;
+    /// Goes on in what is at the path, if that is not the file that is open.
+    fn find_again(&mut self, now: u64) -> io::Result<()> {
+        if self.target.is_look_due(now) && !self.is_found() {
+            // Should the rest fail, the next batch looks again.
+            self.target.doubt();
+            self.sync_left();
+            self.open_again()?;
         }
+        Ok(())
+    }
+
+    /// Looks whether what is written is found at the path.
+    fn is_found(&mut self) -> bool {
+        match self.target.look() {
+            Found::Own(length) => {
+                if self.target.is_own_file() {
+                    // Others may append to it, or cut it.
+                    self.length = length;
+                }
+                true
+            }
+            Found::Unknown => true,
+            Found::Other | Found::Nothing => false,
+        }
+    }
+
+    fn open_again(&mut self) -> io::Result<()> {
+        self.target = Target::open(self.target.path())?;
+        (self.length, self.is_torn) = self.target.examine()?;
+        self.age = Age::default();
+        self.is_folder_dirty = true;
         Ok(())
     }
 
     /// Closes the file and begins a new one, if it is time for that.
-    fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
-        let is_full = self.most_bytes.is_some_and(|most| self.length + self.lines.len() as u64 > most);
-        let is_old =
-            self.longest.zip(now.duration_since(self.begun).ok()).is_some_and(|(most, age)| age >= most);
-        if !self.is_file || self.length == 0 || !(is_full || is_old) {
+    fn rotate(&mut self, now: u64) -> io::Result<()> {
+        if !self.target.is_own_file() || self.length == 0 {
             return Ok(());
         }
-        let closed = rotation::close(&self.path, self.keep);
-        // Should the old one be gone, or still there: what is at the path is ours to write to.
-        self.file = open(&self.path)?;
-        (self.length, self.is_torn) = examine(&mut self.file)?;
-        self.begun = now;
-        let after = self.after_close.as_mut().map_or(Ok(()), |after_close| after_close());
-        closed.and(after)
-    }
-
-    /// Syncs the file, if it is time for that.
-    fn sync_if_due(&mut self, now: SystemTime) -> io::Result<()> {
-        let SyncPolicy::Every(interval) = self.sync else { return Ok(()) };
-        if now.duration_since(self.synced).is_ok_and(|ago| ago >= interval) {
-            self.synced = now;
-            return self.file.sync_data();
+        let is_full = self.most_bytes.is_some_and(|most| {
+            // Without the first byte, which closes a torn line.
+            self.length.saturating_add(self.lines.len() as u64 - 1) > most
+        });
+        let is_old = self.longest.is_some_and(|most| self.age.is_over(most, now, &self.target));
+        if !(is_full || is_old) {
+            return Ok(());
+        }
+        // Where it cannot be closed, it is not tried with every batch.
+        let is_soon = |failed: u64| now.checked_sub(failed).is_some_and(|ago| ago < RETRY_NANOS);
+        if self.not_closed.is_some_and(is_soon) {
+            return Ok(());
+        }
+        // What is not ours is not renamed.
+        if !self.is_found() {
+            self.sync_left();
+            self.open_again()?;
+            return Err(io::Error::other("the file was removed or replaced before it could be closed"));
+        }
+        self.sync_left();
+        self.not_closed = Some(now);
+        let is_closed = rotation::close(self.target.path(), self.target.presence())?;
+        self.not_closed = None;
+        self.open_again()?;
+        if is_closed {
+            let path = self.target.path();
+            let retained = self.keep.map_or(Ok(()), |keep| rotation::retain(path, keep, &mut self.kept_back));
+            let after = self.after_close.as_mut().map_or(Ok(()), |after_close| after_close(path, true));
+            self.note(retained);
+            self.note(after);
         }
         Ok(())
     }
 
+    /// Keeps the first error beside the events until it is told.
+    fn note(&mut self, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
+            self.trouble.get_or_insert(error);
+        }
+    }
+
+    /// Syncs the file before another takes its place, unless that was never asked for.
+    fn sync_left(&mut self) {
+        if self.sync != SyncPolicy::Never {
+            let synced = self.target.sync();
+            self.note(synced);
+        }
+    }
+
+    /// Syncs the file, and its name where that is new.
+    fn sync_now(&mut self) -> io::Result<()> {
+        self.target.sync()?;
+        // Where that fails, it is told once.
+        if std::mem::take(&mut self.is_folder_dirty) { self.target.sync_name() } else { Ok(()) }
+    }
+
+    /// Syncs the file, if it is time for that.
+    fn sync_if_due(&mut self, now: u64) {
+        let SyncPolicy::Every(interval) = self.sync else { return };
+        let synced = *self.synced.get_or_insert(now);
+        // A clock that began anew tells nothing.
+        if now.checked_sub(synced).is_none_or(|ago| Duration::from_nanos(ago) >= interval) {
+            self.synced = Some(now);
+            let synced = self.sync_now();
+            self.note(synced);
+        }
+    }
+
+    /// Writes the encoded batch so that somebody can find it.
+    fn write_found(&mut self) -> io::Result<()> {
+        self.write_lines()?;
+        if !self.target.is_unlinked() {
+            return Ok(());
+        }
+        // Nobody can read what was removed meanwhile.
+        self.target.doubt();
+        self.open_again()?;
+        self.write_lines()
+    }
+
     /// Writes the encoded batch, all of it or nothing.
     fn write_lines(&mut self) -> io::Result<()> {
-        let mut written = 0;
+        // The first byte closes a torn line.
+        let begin = usize::from(!self.is_torn);
+        let mut written = begin;
         while written < self.lines.len() {
-            match self.file.write(&self.lines[written..]) {
-                Ok(0) => return self.cut_back(written, io::ErrorKind::WriteZero.into()),
+            match self.target.write(&self.lines[written..]) {
+                Ok(0) => return self.cut_back(written - begin, io::ErrorKind::WriteZero.into()),
                 Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.cut_back(written, error),
+                Err(error) => return self.cut_back(written - begin, error),
             }
         }
         self.is_torn = false;
-        self.length += written as u64;
+        self.length = self.length.saturating_add((written - begin) as u64);
         Ok(())
     }
 
     /// A write failed after `written` bytes: they would stay as a torn line in the middle of the file.
     fn cut_back(&mut self, written: usize, error: io::Error) -> io::Result<()> {
-        let length = self.file.metadata().map(|data| data.len());
-        let is_ours = matches!(length, Ok(length) if length == self.length + written as u64);
+        // Another file may be at the path by now.
+        self.target.doubt();
+        let file = self.target.file();
+        let length = file.metadata().map(|data| data.len());
+        let is_ours = self.target.is_own_file()
+            && matches!(length, Ok(length) if length == self.length + written as u64);
         // Should the file be of another length than we left it with, somebody else writes to it or has cut
         // it: then nothing is cut off, lest it be theirs.
-        if written > 0 && !(is_ours && self.file.set_len(self.length).is_ok()) {
+        if written > 0 && !(is_ours && file.set_len(self.length).is_ok()) {
             self.is_torn = true;
         }
-        self.length = self.file.metadata().map_or(self.length, |data| data.len());
+        self.length = file.metadata().map_or(self.length, |data| data.len());
         Err(error)
     }
 }
@@ -316,16 +427,16 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let now = batch.moment();
         let missing = self.missing.before(batch);
-        if let Err(error) = self.find_again(batch.time()) {
+        if let Err(error) = self.find_again(now) {
             self.missing.add(batch);
             return Err(error.into());
         }
         self.lines.clear();
+        // In case that a torn line is to be closed.
+        self.lines.push(b'\n');
         self.set_origin(batch.origin());
-        if self.is_torn {
-            self.lines.push(b'\n');
-        }
         if missing > 0 {
             let missing = i64::try_from(missing).unwrap_or(i64::MAX);
             let gap = Record::integer("forebay.gap", missing).with_time(batch.time());
@@ -339,53 +450,46 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
                 refused.get_or_insert(error);
             }
         }
-        let rotated = self.rotate(batch.time());
-        if let Err(error) = self.write_lines() {
+        let rotated = self.rotate(now);
+        self.note(rotated);
+        if self.length == 0 {
+            self.age = Age::begins(now);
+        }
+        if let Err(error) = self.write_found() {
             self.missing.add(batch);
             return Err(error.into());
         }
         self.missing.told(refused_events);
-        let synced = self.sync_if_due(batch.time());
+        self.sync_if_due(now);
         match refused {
             Some(error) => Err(not_serialised(error).only(refused_events)),
             // All events are in the file.
-            None => rotated.and(synced).map_err(|error| SinkError::from(error).only(0)),
+            None => self.trouble.take().map_or(Ok(()), |error| Err(SinkError::from(error).only(0))),
         }
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        self.presence.doubt();
-        let flush_failed = |error: io::Error| SinkError::flush_failed(error.to_string()).with_source(error);
-        let after = self.after_close.as_mut().map_or(Ok(()), |after_close| after_close());
-        if self.sync != SyncPolicy::Never {
-            self.file.sync_data().map_err(flush_failed)?;
+        let is_found = self.is_found();
+        if !is_found {
+            self.sync_left();
         }
-        after.map_err(flush_failed)
+        // Whatever happens behind this look: the next batch looks again.
+        self.target.doubt();
+        let path = self.target.path();
+        let after = self.after_close.as_mut().map_or(Ok(()), |after_close| after_close(path, false));
+        if is_found && self.sync != SyncPolicy::Never {
+            let synced = self.sync_now();
+            self.note(synced);
+        }
+        self.note(after);
+        self.trouble
+            .take()
+            .map_or(Ok(()), |error| Err(SinkError::flush_failed(error.to_string()).with_source(error)))
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    OpenOptions::new().read(true).append(true).create(true).open(path)
 }
 
 fn not_serialised(error: serde_json::Error) -> SinkError {
     SinkError::write_failed(format!("event not serialised: {error}")).with_source(error).permanent()
-}
-
-/// The length of a file, and whether its last line is torn.
-fn examine(file: &mut File) -> io::Result<(u64, bool)> {
-    let length = file.metadata()?.len();
-    // A pipe or a device has no length and no last line.
-    if length == 0 {
-        return Ok((0, false));
-    }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok((length, last != [b'\n']))
 }
 
 impl fmt::Debug for JsonLinesSink {

@@ -1,32 +1,73 @@
-//! Whether a file is still there. One whose folder was removed takes writes as ever, and nobody reads them.
+//! Whether the file that a sink has open is the one at its path.
+//!
+//! A file that was removed, moved or replaced takes writes as ever, and nobody finds them. That *something* is at the path
+//! tells nothing: logrotate puts an empty file there. So the file at the path must have the device and the inode of the open
+//! one. Where a platform has no such numbers, it has to do that something is there.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Looks once a second and after a flush, because it asks the system. Goes by the clock of the batches.
+use crate::unix::{FileId, file_id};
+
+/// What is at the path of an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The open file, which is so many bytes long.
+    Own(u64),
+    /// Another file.
+    Other,
+    Nothing,
+    /// It cannot be looked at: privileges were dropped, or the disk fails. That does not make the open file a bad one.
+    Unknown,
+}
+
+/// Looks once a second and after a flush, because it asks the system. Goes by the worker's clock.
 #[derive(Debug)]
 pub(super) struct Presence {
-    seen_at: SystemTime,
+    /// Of the open file.
+    id: Option<FileId>,
+    /// `None` has the next batch look.
+    looked_at: Option<u64>,
 }
 
-impl Default for Presence {
-    fn default() -> Self {
-        Self { seen_at: UNIX_EPOCH }
-    }
-}
+const INTERVAL_NANOS: u64 = 1_000_000_000;
 
 impl Presence {
-    /// Whether it was looked, and the file is gone.
-    pub(super) fn is_lost(&mut self, path: &Path, now: SystemTime) -> bool {
-        if now.duration_since(self.seen_at).is_ok_and(|ago| ago < Duration::from_secs(1)) {
-            return false;
-        }
-        self.seen_at = now;
-        !path.exists()
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        Ok(Self { id: file_id(&file.metadata()?), looked_at: None })
     }
 
-    /// The next batch looks again.
+    /// Returns whether it is time to look, and takes note that the caller does.
+    pub(super) fn is_due(&mut self, now: u64) -> bool {
+        // A clock that began anew tells nothing.
+        let is_due =
+            self.looked_at.is_none_or(|then| now.checked_sub(then).is_none_or(|ago| ago >= INTERVAL_NANOS));
+        if is_due {
+            self.looked_at = Some(now);
+        }
+        is_due
+    }
+
+    /// Has the next batch look.
     pub(super) fn doubt(&mut self) {
-        self.seen_at = UNIX_EPOCH;
+        self.looked_at = None;
+    }
+
+    /// Looks what is at `path`, where no symbolic link is followed: it was when the file was opened.
+    pub(super) fn look(&self, path: &Path) -> Found {
+        look(self.id, path)
+    }
+}
+
+/// Looks for the file of that identity at `path`.
+pub(super) fn look(id: Option<FileId>, path: &Path) -> Found {
+    match fs::symlink_metadata(path) {
+        Ok(data) if id.is_none() || file_id(&data) == id => Found::Own(data.len()),
+        Ok(_) => Found::Other,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Found::Nothing
+        }
+        Err(_) => Found::Unknown,
     }
 }

@@ -1,19 +1,21 @@
 //! A database that can be asked while the run goes on.
 
+mod files;
 mod schema;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use super::missing::Missing;
-use super::presence::Presence;
+use super::target::resolve;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
+use files::Live;
 
 pub(crate) use schema::{row_to_record, version};
 
@@ -56,22 +58,28 @@ pub(crate) use schema::{row_to_record, version};
 ///   the disk is full. Both are transient: the next batch is tried.
 /// * The file is read-only, broken, or not a database of ours, or a text is larger than SQLite allows (a billion bytes):
 ///   permanent.
-///
-/// * The file is removed, alone or with its folder: the database is begun anew within a second or after a flush; what
-///   was delivered until then went with it.
+/// * The file is removed, moved, hidden or replaced, alone or with its folder: what was committed goes with it, out of the log
+///   into the database, and the sink goes on in the database at the path, or begins one anew. Each batch looks before and
+///   after it is inserted. What is at the path and no database of ours is refused and left as it is.
+/// * `-wal` or `-shm` beside it is removed or replaced: the database is opened anew, with all that was committed. A file in the
+///   place of `-wal` that is no log is refused and left as it is.
+/// * A file that cannot be looked at, because the process has dropped its privileges, stays in use.
 ///
 /// A batch that fails is rolled back as a whole.
 pub struct SqliteSink {
     name: String,
+    /// As it was given.
     path: PathBuf,
-    database: Connection,
+    /// Without a symbolic link at its end.
+    target: PathBuf,
+    /// `None` after its files were removed or replaced, until it is begun anew.
+    live: Option<Live>,
     /// Ids of names that are committed. Bounded: see `MOST_NAMES`.
     names: HashMap<Box<str>, i64>,
     /// The run of the session at hand.
     run: Option<(Box<str>, i64)>,
     /// Events that were lost on the way into this database and are not told in it yet.
     missing: Missing,
-    presence: Presence,
     busy_timeout: Duration,
 }
 
@@ -93,15 +101,16 @@ impl SqliteSink {
     pub fn create(path: impl AsRef<Path>) -> Result<Self, SinkError> {
         // Whatever the process makes its working directory later.
         let path = std::path::absolute(path.as_ref())?;
-        let database = open(&path, BUSY_TIMEOUT)?;
+        let target = resolve(&path)?;
+        let live = Live::open(&target, |path| open(path, BUSY_TIMEOUT))?;
         Ok(Self {
             name: "sqlite".to_owned(),
             path,
-            database,
+            target,
+            live: Some(live),
             names: HashMap::new(),
             run: None,
             missing: Missing::default(),
-            presence: Presence::default(),
             busy_timeout: BUSY_TIMEOUT,
         })
     }
@@ -121,7 +130,9 @@ impl SqliteSink {
     pub fn busy_timeout(mut self, longest: Duration) -> Result<Self, SinkError> {
         // SQLite counts milliseconds in 31 bits.
         let longest = longest.min(Duration::from_millis(i32::MAX as u64));
-        self.database.busy_timeout(longest).map_err(failed)?;
+        if let Some(live) = &self.live {
+            live.connection.busy_timeout(longest).map_err(failed)?;
+        }
         self.busy_timeout = longest;
         Ok(self)
     }
@@ -131,16 +142,40 @@ impl SqliteSink {
         &self.path
     }
 
-    /// Begins the database anew where it was removed, with its folder.
-    fn find_again(&mut self, now: SystemTime) -> Result<(), SinkError> {
-        if self.presence.is_lost(&self.path, now) {
-            // Should that fail, the next batch looks again.
-            self.presence.doubt();
-            self.names.clear();
-            self.run = None;
-            self.database = open(&self.path, self.busy_timeout)?;
+    /// Goes on in the database at the path, if that is not the one that is open.
+    fn find_again(&mut self) -> Result<(), SinkError> {
+        if self.live.as_ref().is_some_and(Live::is_found) {
+            return Ok(());
         }
+        self.names.clear();
+        self.run = None;
+        // Before another one is opened: in one process, SQLite has two of the same file share what they know of it.
+        if let Some(live) = self.live.take() {
+            live.leave();
+        }
+        self.target = resolve(&self.target)?;
+        let open = |path: &Path| {
+            files::refuse_foreign_log(path)?;
+            open(path, self.busy_timeout)
+        };
+        self.live = Some(Live::open(&self.target, open)?);
         Ok(())
+    }
+
+    /// Inserts a batch so that whoever opens the path finds it.
+    fn insert_found(
+        &mut self,
+        batch: &Batch<Record>,
+        missing: u64,
+    ) -> Result<Option<(u64, String)>, SinkError> {
+        self.find_again()?;
+        let inserted = self.insert(batch, missing).map_err(failed)?;
+        if self.live.as_ref().is_some_and(Live::is_found) {
+            return Ok(inserted);
+        }
+        // It was removed or replaced meanwhile.
+        self.find_again()?;
+        self.insert(batch, missing).map_err(failed)
     }
 
     /// Inserts a batch, and before it how many events are missing; how many of its events cannot be stored, and why the first cannot.
@@ -149,8 +184,10 @@ impl SqliteSink {
         batch: &Batch<Record>,
         missing: u64,
     ) -> Result<Option<(u64, String)>, rusqlite::Error> {
+        // Whoever calls has opened it.
+        let Some(live) = &mut self.live else { return Err(rusqlite::Error::InvalidQuery) };
         let transaction =
-            self.database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            live.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let run = match &self.run {
             Some((session, run)) if **session == *batch.session() => *run,
             _ => {
@@ -217,11 +254,7 @@ impl Sink<Record> for SqliteSink {
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
         let missing = self.missing.before(batch);
-        if let Err(error) = self.find_again(batch.time()) {
-            self.missing.add(batch);
-            return Err(error);
-        }
-        match self.insert(batch, missing) {
+        match self.insert_found(batch, missing) {
             Ok(refused) => {
                 self.missing.told(refused.as_ref().map_or(0, |(events, _)| *events));
                 match refused {
@@ -234,19 +267,31 @@ impl Sink<Record> for SqliteSink {
                 self.names.clear();
                 self.run = None;
                 self.missing.add(batch);
-                Err(failed(error))
+                Err(error)
             }
         }
     }
 
-    /// There is nothing to push out; but the next batch looks whether the file is still there.
+    /// There is nothing to push out. But it looks whether the files are still there: should they have been moved, all that is
+    /// committed goes with them.
     fn flush(&mut self) -> Result<(), SinkError> {
-        self.presence.doubt();
+        if let Some(live) = self.live.take_if(|live| !live.is_found()) {
+            live.leave();
+        }
         Ok(())
     }
 }
 
+impl Drop for SqliteSink {
+    fn drop(&mut self) {
+        if let Some(live) = self.live.take_if(|live| !live.is_found()) {
+            live.leave();
+        }
+    }
+}
+
 fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, SinkError> {
+    files::refuse_foreign(path)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::presence::Presence;
+use super::presence::{Found, Presence};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::catalog::training;
@@ -18,6 +18,7 @@ use crate::event::{Event, Fields, Image, ImageFormat, Record, Value};
 use crate::pattern::Pattern;
 use crate::run::HEARTBEAT;
 use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatus, Summary};
+use crate::unix::is_unlinked;
 
 /// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
 ///
@@ -54,7 +55,9 @@ use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatu
 ///
 /// Every batch is one `write`, so a process that is killed loses nothing that was delivered; at most the last record
 /// is torn, which TensorBoard waits for and never shows. A write that fails is cut off again and its batch counted
-/// as failed. The next one begins a new file, also when the folder had been removed meanwhile: TensorBoard reads on there.
+/// as failed. The next one begins a new file: TensorBoard reads on there. So does the next batch when the file was removed,
+/// moved, hidden, replaced or cut, which is noticed within a second or at a flush; a batch is never left in a file that had
+/// been removed before. A file that cannot be looked at, because the process has dropped its privileges, stays in use.
 ///
 /// TensorBoard shows 1,000 points a scalar tag, chosen at random, unless it is started with more, as in
 /// `--samples_per_plugin scalars=1000000`; they are all in the file. (`scalars=0`, which is said to mean all, shows none
@@ -96,7 +99,8 @@ pub struct TensorBoardSink {
     events: u64,
     /// Why another file could not be begun in the middle of the batch at hand.
     broken: Option<io::Error>,
-    presence: Presence,
+    /// Of the file, and `None` without one.
+    presence: Option<Presence>,
     /// The tag of the record at hand; its memory is used again.
     tag: String,
 }
@@ -137,7 +141,7 @@ impl TensorBoardSink {
             safe_events: 0,
             events: 0,
             broken: None,
-            presence: Presence::default(),
+            presence: None,
             tag: String::new(),
             folder,
         };
@@ -197,13 +201,26 @@ impl TensorBoardSink {
         self.file = None;
         let (path, file) = files::create(&self.folder)?;
         self.path = path;
+        let presence = Presence::of(&file)?;
         self.file = Some(file);
         let begun = self.rewrite_head(step);
-        if begun.is_err() {
+        if begun.is_err() && matches!(presence.look(&self.path), Found::Own(_)) {
             // On a full disk, every try would leave an empty file.
             let _ = fs::remove_file(&self.path);
         }
+        self.presence = Some(presence);
         begun
+    }
+
+    /// Looks whether what is written is found in the folder.
+    fn is_found(&self) -> bool {
+        let (Some(file), Some(presence)) = (&self.file, &self.presence) else { return false };
+        match presence.look(&self.path) {
+            // Somebody has cut it: what follows would be no records.
+            Found::Own(length) => length >= self.length,
+            Found::Unknown => !is_unlinked(file),
+            Found::Other | Found::Nothing => false,
+        }
     }
 
     fn rewrite_head(&mut self, step: i64) -> io::Result<()> {
@@ -229,7 +246,9 @@ impl TensorBoardSink {
             }
             Err(error) => {
                 // Should that fail as well, the torn record stays the last of its file.
-                let _ = file.set_len(self.length);
+                if file.metadata().is_ok_and(|data| data.len() > self.length) {
+                    let _ = file.set_len(self.length);
+                }
                 self.file = None;
                 // Whoever tries again comes with the same steps.
                 self.encoder.forget_steps();
@@ -384,10 +403,35 @@ impl Sink<Record> for TensorBoardSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        let written = self.write_once(batch);
+        if !self.file.as_ref().is_some_and(is_unlinked) {
+            return written;
+        }
+        // Nobody can read what was removed meanwhile. The same steps come again.
+        self.file = None;
+        self.encoder.forget_steps();
+        self.write_once(batch)
+    }
+
+    /// There is nothing to push out. But it looks whether the file is still there, and so does the next batch.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        if !self.is_found() {
+            self.file = None;
+        }
+        if let Some(presence) = &mut self.presence {
+            presence.doubt();
+        }
+        Ok(())
+    }
+}
+
+impl TensorBoardSink {
+    fn write_once(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
         // Should a panic have left something behind.
         self.encoder.clear();
         (self.safe_events, self.events, self.broken) = (0, 0, None);
-        if self.file.is_none() || self.presence.is_lost(&self.path, batch.time()) {
+        let is_due = self.presence.as_mut().is_none_or(|presence| presence.is_due(batch.moment()));
+        if self.file.is_none() || is_due && !self.is_found() {
             // Behind all that was written: no point of an older file is meant.
             let after = self.encoder.last_step().map_or(0, |last| last.saturating_add(1));
             self.begin_file(after)?;
@@ -417,12 +461,6 @@ impl Sink<Record> for TensorBoardSink {
             None => Ok(()),
             Some(error) => Err(error.only(refused_events)),
         }
-    }
-
-    /// There is nothing to push out; but the next batch looks whether the file is still there.
-    fn flush(&mut self) -> Result<(), SinkError> {
-        self.presence.doubt();
-        Ok(())
     }
 }
 

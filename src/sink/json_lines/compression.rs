@@ -1,11 +1,13 @@
 //! Closed files, compressed by zstd, on a thread of their own: 100 MiB take some tenths of a second, in which no sink
 //! would get anything.
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{JsonLinesSink, closed};
+use super::JsonLinesSink;
+use super::rotation::{Closed, closed, with};
 use crate::sync::{self, Arc, JoinHandle, Mutex, Ordering, PlainU64};
 
 impl JsonLinesSink {
@@ -15,18 +17,23 @@ impl JsonLinesSink {
     ///
     /// A thread of its own does it, one file after the other, until the sink is dropped. A file keeps its old form until the
     /// new one is whole and synced to the disk: a process that ends meanwhile loses nothing, and the next one compresses
-    /// what is left, from its first flush or closed file on. What goes wrong is told as an error of the next flush, or of
-    /// the batch that closes the next file, without a failed event.
+    /// what is left, from its first flush or closed file on. What goes wrong is told once, as an error of the next flush, or
+    /// of the batch that closes the next file, without a failed event; it is tried again when the next file is closed.
     pub fn compress_closed(mut self) -> Self {
-        let shared = Arc::new(Shared { is_over: PlainU64::new(0), error: Mutex::new(None) });
-        let mut compressor = Compressor { path: self.path.clone(), thread: None, shared };
-        self.after_close = Some(Box::new(move || compressor.start()));
+        let shared = Arc::new(Shared {
+            is_over: PlainU64::new(0),
+            error: Mutex::new(None),
+            failed: Mutex::new(BTreeSet::new()),
+        });
+        let mut compressor = Compressor { is_blind: false, thread: None, shared };
+        self.after_close = Some(Box::new(move |path, what| compressor.start(path, what)));
         self
     }
 }
 
 struct Compressor {
-    path: PathBuf,
+    /// The folder cannot be looked through, which was told.
+    is_blind: bool,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -36,20 +43,37 @@ struct Shared {
     is_over: PlainU64,
     /// What went wrong since it was last asked.
     error: Mutex<Option<io::Error>>,
+    /// Numbers of files that could not be compressed. That was told, once; they are tried again when a file is closed.
+    failed: Mutex<BTreeSet<u64>>,
 }
 
 impl Compressor {
-    fn start(&mut self) -> io::Result<()> {
+    fn start(&mut self, path: &Path, is_closed: bool) -> io::Result<()> {
         let before = self.shared.error.lock().take().map_or(Ok(()), Err);
         let is_idle = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        if is_idle && closed(&self.path)?.iter().any(|closed| !closed.is_compressed) {
-            let (path, shared) = (self.path.clone(), Arc::clone(&self.shared));
-            let body = move || {
-                if let Err(error) = shared.compress_all(&path) {
-                    shared.note(error);
+        if is_idle {
+            let closed = match closed(path) {
+                Ok(closed) => closed,
+                Err(_) if self.is_blind => return before,
+                Err(error) => {
+                    self.is_blind = true;
+                    return before.and(Err(error));
                 }
             };
-            self.thread = Some(sync::spawn("forebay-zstd", None, body)?);
+            self.is_blind = false;
+            let failed = self.shared.failed.lock();
+            let is_due =
+                |closed: &Closed| !closed.is_compressed && (is_closed || !failed.contains(&closed.number));
+            if closed.files.iter().any(is_due) || !closed.unfinished.is_empty() {
+                drop(failed);
+                let (path, shared) = (path.to_owned(), Arc::clone(&self.shared));
+                let body = move || {
+                    if let Err(error) = shared.compress_all(&path) {
+                        shared.note(error);
+                    }
+                };
+                self.thread = Some(sync::spawn("forebay-zstd", None, body)?);
+            }
         }
         before
     }
@@ -68,21 +92,33 @@ impl Drop for Compressor {
 impl Shared {
     /// Compresses all files, those that are closed meanwhile included. It goes on behind one that fails.
     fn compress_all(&self, path: &Path) -> io::Result<()> {
+        let mut files = closed(path)?;
+        for unfinished in &files.unfinished {
+            // Where that cannot be removed, its file cannot be compressed, which is told.
+            _ = fs::remove_file(unfinished);
+        }
         let mut last = 0;
         while let Some(next) =
-            closed(path)?.into_iter().find(|closed| !closed.is_compressed && closed.number > last)
+            files.files.into_iter().find(|closed| !closed.is_compressed && closed.number > last)
         {
             last = next.number;
             match self.compress(&next.path) {
                 // Only so many are kept.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !next.path.exists() => {}
                 // Told now: there may be more to do for long.
-                Err(error) => self.note(error),
-                Ok(()) => {}
+                Err(error) => {
+                    if self.failed.lock().insert(next.number) {
+                        let said = format!("cannot compress {}: {error}", next.path.display());
+                        self.note(io::Error::new(error.kind(), said));
+                    }
+                }
+                Ok(()) => _ = self.failed.lock().remove(&next.number),
             }
             if self.is_over() {
                 break;
             }
+            files = closed(path)?;
+            self.failed.lock().retain(|failed| files.files.iter().any(|closed| closed.number == *failed));
         }
         Ok(())
     }
@@ -93,14 +129,21 @@ impl Shared {
     }
 
     fn compress(&self, path: &Path) -> io::Result<()> {
-        let with = |end: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(end);
-            PathBuf::from(name)
-        };
-        let unfinished = with(".zst.new");
-        match self.write_compressed(File::open(path)?, File::create(&unfinished)?) {
-            Ok(true) => fs::rename(unfinished, with(".zst")).and_then(|()| fs::remove_file(path)),
+        let (unfinished, compressed) = (with(path, ".zst.new"), with(path, ".zst"));
+        let plain = File::open(path)?;
+        let file = OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
+        match self.write_compressed(plain, file) {
+            Ok(true) => {
+                fs::rename(unfinished, &compressed)?;
+                if let Some(folder) = path.parent() {
+                    crate::unix::sync_folder(folder)?;
+                }
+                match fs::remove_file(path) {
+                    // It was one too many, and was removed meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(compressed),
+                    removed => removed,
+                }
+            }
             // It was told to end, which is no error; or on a full disk, where it would be in the way of all others.
             stopped => {
                 let _ = fs::remove_file(unfinished);

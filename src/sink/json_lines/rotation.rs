@@ -1,9 +1,16 @@
 //! Closed files of a sink: `events.jsonl.000001` and so on beside `events.jsonl`, the oldest with the lowest number; some
 //! with `.zst` behind it.
+//!
+//! Others put files beside it as well: `events.jsonl.1`, `events.jsonl.20261128`. A file is ours only if its name is one that
+//! [`close`] could have given it. What is not ours is never renamed, removed, compressed, read, or overwritten.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use super::super::presence::{Found, Presence};
+use crate::unix::rename_new;
 
 /// A closed file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,45 +21,141 @@ pub(crate) struct Closed {
     pub(crate) path: PathBuf,
 }
 
-/// The closed files beside `path`, oldest first, each once.
-pub(crate) fn closed(path: &Path) -> io::Result<Vec<Closed>> {
+/// The closed files beside a file.
+#[derive(Debug, Default)]
+pub(crate) struct ClosedFiles {
+    /// Oldest first, each once.
+    pub(crate) files: Vec<Closed>,
+    /// The number that the next one gets; `None` when all are used up.
+    pub(crate) next: Option<u64>,
+    /// What a process left that died while it compressed.
+    pub(super) unfinished: Vec<PathBuf>,
+}
+
+/// The largest number that a closed file gets. Larger ones of seven digits read as a year and a day (`2026332`), those of
+/// eight as a date (`20261128`).
+const MAX_NUMBER: u64 = 1_899_999;
+
+/// Reads a number as closed files have it: six digits, or seven without a zero at the front, that read as no date.
+fn parse(digits: &str) -> Option<u64> {
+    let number = digits.parse().ok().filter(|number| is_number(*number))?;
+    (digits == numbered(number)).then_some(number)
+}
+
+fn numbered(number: u64) -> String {
+    format!("{number:06}")
+}
+
+/// Returns whether a closed file may have that number.
+fn is_number(number: u64) -> bool {
+    (1..=MAX_NUMBER).contains(&number) && !is_date(number)
+}
+
+/// Returns whether a number of six digits reads as a month (`202611`) or a day (`261128`) of the decades in which somebody
+/// else may name a file by it.
+fn is_date(number: u64) -> bool {
+    let (front, middle, last) = (number / 10_000, number / 100 % 100, number % 100);
+    let is_month = |month| (1..=12).contains(&month);
+    ((19..=20).contains(&front) && is_month(last))
+        || ((20..=49).contains(&front) && is_month(middle) && (1..=31).contains(&last))
+}
+
+/// The number behind `last`.
+fn next(last: u64) -> Option<u64> {
+    (last.checked_add(1)?..=MAX_NUMBER).find(|number| is_number(*number))
+}
+
+/// Looks for the closed files beside `path`.
+pub(crate) fn closed(path: &Path) -> io::Result<ClosedFiles> {
+    let mut found = ClosedFiles::default();
     let (Some(folder), Some(name)) = (folder(path), path.file_name().and_then(|name| name.to_str())) else {
-        return Ok(Vec::new());
+        return Ok(found);
     };
-    let mut closed = Vec::new();
+    let mut last = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let other = entry.file_name();
         let Some(end) = other.to_str().and_then(|other| other.strip_prefix(name)?.strip_prefix('.')) else {
             continue;
         };
-        let (digits, is_compressed) = match end.strip_suffix(".zst") {
-            Some(digits) => (digits, true),
-            None => (end, false),
+        let (digits, end) = end.split_at(end.find('.').unwrap_or(end.len()));
+        let Some(number) = parse(digits) else { continue };
+        let path = entry.path();
+        // A folder of such a name is nobody's closed file, but its number is taken.
+        let is_file = || match entry.file_type() {
+            Ok(kind) if kind.is_symlink() => fs::metadata(&path).is_ok_and(|data| data.is_file()),
+            Ok(kind) => kind.is_file(),
+            // It was just compressed: its other form is looked for.
+            Err(_) => true,
         };
-        let is_number = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if let Some(number) = digits.parse().ok().filter(|_| is_number) {
-            closed.push(Closed { number, is_compressed, path: entry.path() });
+        match end {
+            "" | ".zst" => {
+                last = last.max(number);
+                if is_file() {
+                    found.files.push(Closed { number, is_compressed: !end.is_empty(), path });
+                }
+            }
+            ".zst.new" if is_file() => found.unfinished.push(path),
+            _ => {}
         }
     }
-    closed.sort();
+    found.files.sort();
     // The plain one of two comes first.
-    closed.dedup_by_key(|closed| closed.number);
-    Ok(closed)
+    found.files.dedup_by_key(|closed| closed.number);
+    found.next = next(last);
+    Ok(found)
 }
 
-/// Closes the file at `path`: it gets the next number. Of the closed ones, the last `keep` stay.
-pub(super) fn close(path: &Path, keep: Option<usize>) -> io::Result<()> {
-    let number = closed(path)?.last().map_or(1, |last| last.number + 1);
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number:06}"));
-    fs::rename(path, name)?;
-    let Some(keep) = keep else { return Ok(()) };
-    let closed = closed(path)?;
+/// Closes the file at `path`: it gets the next number. `false` if another file has come to the path meanwhile: that stays
+/// there.
+pub(super) fn close(path: &Path, presence: &Presence) -> io::Result<bool> {
+    let mut number = closed(path)?.next;
+    loop {
+        let Some(free) = number else { return Err(io::Error::other("no number is left for a closed file")) };
+        let mut name = path.as_os_str().to_owned();
+        name.push(".");
+        name.push(numbered(free));
+        let name = PathBuf::from(name);
+        match rename_new(path, &name) {
+            // Somebody else was here meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number = next(free),
+            Err(error) => return Err(error),
+            Ok(()) => {
+                let is_own = matches!(presence.look(&name), Found::Own(_) | Found::Unknown);
+                if !is_own {
+                    rename_new(&name, path)?;
+                }
+                return Ok(is_own);
+            }
+        }
+    }
+}
+
+/// Removes the oldest closed files but for the last `keep`. One that cannot be removed holds up no other; an error is told
+/// once for each of them, for which `told` has their numbers.
+pub(super) fn retain(path: &Path, keep: usize, told: &mut BTreeSet<u64>) -> io::Result<()> {
+    let closed = closed(path)?.files;
+    told.retain(|number| closed.iter().any(|closed| closed.number == *number));
     let too_many = closed.len().saturating_sub(keep);
+    let mut outcome = Ok(());
     for old in closed.into_iter().take(too_many) {
-        match fs::remove_file(&old.path) {
-            // It was just compressed: the next time.
+        if let Err(error) = remove(&old)
+            && told.insert(old.number)
+            && outcome.is_ok()
+        {
+            let said = format!("cannot remove {}: {error}", old.path.display());
+            outcome = Err(io::Error::new(error.kind(), said));
+        }
+    }
+    outcome
+}
+
+/// Removes a closed file, in both of its forms.
+fn remove(closed: &Closed) -> io::Result<()> {
+    let compressed = (!closed.is_compressed).then(|| with(&closed.path, ".zst"));
+    for path in std::iter::once(&closed.path).chain(&compressed) {
+        match fs::remove_file(path) {
+            // It was just compressed, or never.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
         }
@@ -60,6 +163,71 @@ pub(super) fn close(path: &Path, keep: Option<usize>) -> io::Result<()> {
     Ok(())
 }
 
+/// A path with something behind its name.
+pub(super) fn with(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
 fn folder(path: &Path) -> Option<&Path> {
     path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_numbers_that_the_sink_gives_are_its_own() {
+        for own in ["000001", "000012", "010101", "123456", "189912", "999999", "1000000", "1899999"] {
+            assert!(parse(own).is_some(), "{own}");
+        }
+        let others = [
+            "",
+            "1",
+            "12",
+            "00001",
+            "0000001",
+            "000000",
+            "+00001",
+            "20261128",
+            "2026332",
+            "202611",
+            "261128",
+            "1900000",
+            "18446744073709551615",
+            "18446744073709551616",
+            "00000a",
+            "000001 ",
+        ];
+        for other in others {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn every_number_is_followed_by_the_next_that_is_its_own_until_none_is_left() {
+        let mut number = 0;
+        while let Some(next) = next(number) {
+            assert!(next > number && parse(&numbered(next)) == Some(next));
+            number = next;
+        }
+        assert_eq!(number, MAX_NUMBER);
+        assert_eq!((next(202_510), next(u64::MAX)), (Some(202_513), None));
+    }
+
+    #[test]
+    fn a_file_that_came_to_the_path_before_it_was_renamed_goes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("events.jsonl"), folder.path().join("moved"));
+        let own = fs::File::create(&path).unwrap();
+        let presence = Presence::of(&own).unwrap();
+        fs::rename(&path, moved).unwrap();
+        fs::write(&path, "somebody else's").unwrap();
+        assert!(!close(&path, &presence).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody else's");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 }

@@ -1,0 +1,358 @@
+//! Files that are replaced, moved, hidden or removed under a sink are noticed, and what comes after is found at the path.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, unsafe_code, reason = "tests; libc")]
+#![cfg(all(unix, feature = "sqlite", feature = "tensorboard"))]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use forebay::history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
+use forebay::sink::{JsonLinesSink, Sink, SqliteSink, TensorBoardSink};
+use forebay::{Batch, Collector, Record};
+use support::*;
+
+const LINES: &str = "events.jsonl";
+const DATABASE: &str = "events.db";
+
+/// A collector with all three file sinks, in one folder.
+fn collector(folder: &Path) -> Collector {
+    Collector::builder()
+        .flush(HOURLY)
+        .sink(JsonLinesSink::create(folder.join(LINES)).unwrap())
+        .sink(SqliteSink::create(folder.join(DATABASE)).unwrap())
+        .sink(TensorBoardSink::create(folder).unwrap())
+        .start()
+        .unwrap()
+}
+
+/// Delivers one event.
+#[track_caller]
+fn deliver(collector: &Collector, name: &'static str, step: u64) {
+    collector.collect(Record::scalar(name, 0.5).step(step));
+    let report = collector.flush().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+fn event_files(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.to_str().unwrap().contains("tfevents")).collect();
+    files.sort();
+    files
+}
+
+fn in_lines(path: &Path, name: &str) -> usize {
+    JsonLinesHistory::new(path).query(&EventQuery::new().name(name)).unwrap().len()
+}
+
+fn in_database(path: &Path, name: &str) -> usize {
+    SqliteHistory::open(path).unwrap().query(&EventQuery::new().name(name)).unwrap().len()
+}
+
+fn in_event_files(folder: &Path, name: &str) -> usize {
+    let count = |path: PathBuf| {
+        fs::read(path).unwrap().windows(name.len()).filter(|part| *part == name.as_bytes()).count()
+    };
+    event_files(folder).into_iter().map(count).sum()
+}
+
+/// How many events of that name are found in the files of each sink.
+fn found(folder: &Path, name: &str) -> [usize; 3] {
+    [
+        in_lines(&folder.join(LINES), name),
+        in_database(&folder.join(DATABASE), name),
+        in_event_files(folder, name),
+    ]
+}
+
+fn batch(name: &'static str, step: u64) -> Batch {
+    Batch::from_events(vec![Record::scalar(name, 0.5).step(step)])
+}
+
+/// What logrotate does by default.
+fn rotate_as_logrotate(path: &Path) {
+    let old = path.with_extension("1");
+    fs::rename(path, &old).unwrap();
+    fs::File::create(path).unwrap();
+    fs::remove_file(old).unwrap();
+}
+
+#[test]
+fn what_comes_after_a_file_was_replaced_is_found_at_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let collector = collector(folder);
+    deliver(&collector, "before", 0);
+    let mut step = 1;
+    // Several times in a row.
+    for _ in 0..3 {
+        rotate_as_logrotate(&folder.join(LINES));
+        rotate_as_logrotate(&folder.join(DATABASE));
+        for file in event_files(folder) {
+            rotate_as_logrotate(&file);
+        }
+        for _ in 0..5 {
+            deliver(&collector, "after", step);
+            step += 1;
+        }
+        assert_eq!(found(folder, "after"), [5, 5, 5]);
+    }
+    collector.stop().unwrap();
+    law(&collector, step);
+    assert_eq!(found(folder, "after"), [5, 5, 5]);
+}
+
+#[test]
+fn a_file_that_is_removed_behind_the_last_look_takes_no_batch_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut lines = JsonLinesSink::create(folder.join(LINES)).unwrap();
+    let mut database = SqliteSink::create(folder.join(DATABASE)).unwrap();
+    let mut board = TensorBoardSink::create(folder).unwrap();
+    let mut write = |name, step| {
+        lines.write_batch(&batch(name, step)).unwrap();
+        database.write_batch(&batch(name, step)).unwrap();
+        board.write_batch(&batch(name, step)).unwrap();
+    };
+    write("before", 0);
+    // No second passes, and nobody flushes.
+    for file in fs::read_dir(folder).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    write("after", 1);
+    assert_eq!(found(folder, "after"), [1, 1, 1]);
+    assert_eq!(found(folder, "before"), [0, 0, 0]);
+}
+
+#[test]
+fn a_folder_that_is_moved_away_and_back_has_what_was_delivered_while_it_was_there() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, away) = (parent.path().join("run"), parent.path().join("away"));
+    let collector = collector(&folder);
+    deliver(&collector, "first", 0);
+    fs::rename(&folder, &away).unwrap();
+    deliver(&collector, "second", 1);
+    assert_eq!(found(&folder, "second"), [1, 1, 1]);
+    assert_eq!(found(&away, "first"), [1, 1, 1], "whole, without what lies beside");
+    // Back again, as if a mount had hidden it.
+    fs::rename(&folder, parent.path().join("other")).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    deliver(&collector, "third", 2);
+    assert_eq!(found(&folder, "first"), [1, 1, 1]);
+    assert_eq!(found(&folder, "third"), [1, 1, 1]);
+    collector.stop().unwrap();
+    law(&collector, 3);
+    assert_eq!(found(&parent.path().join("other"), "second"), [1, 1, 1]);
+}
+
+#[test]
+fn a_foreign_file_at_the_path_is_continued_and_never_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let collector = collector(folder);
+    deliver(&collector, "before", 0);
+    let board = event_files(folder).remove(0);
+    for path in [&folder.join(LINES), &board] {
+        fs::remove_file(path).unwrap();
+        fs::write(path, "somebody else's, without an end").unwrap();
+    }
+    deliver(&collector, "after", 1);
+    collector.stop().unwrap();
+    law(&collector, 2);
+    let lines = fs::read_to_string(folder.join(LINES)).unwrap();
+    assert!(lines.starts_with("somebody else's, without an end\n{"), "{lines}");
+    assert_eq!(in_lines(&folder.join(LINES), "after"), 1);
+    // Event files are never shared.
+    assert_eq!(fs::read_to_string(&board).unwrap(), "somebody else's, without an end");
+    assert_eq!(in_event_files(folder, "after"), 1);
+}
+
+#[test]
+fn a_file_that_was_replaced_is_not_closed_in_place_of_the_own_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(LINES);
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
+    sink.write_batch(&batch("before", 0)).unwrap();
+    fs::rename(&path, folder.path().join("moved")).unwrap();
+    fs::write(&path, "{\"name\":\"foreign\",\"time\":\"2026-11-28T00:00:00Z\"}\n").unwrap();
+    let error = sink.write_batch(&batch("after", 1)).unwrap_err();
+    assert_eq!(error.failed_events(), Some(0), "told, and no event has failed: {error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was renamed");
+    assert_eq!((in_lines(&path, "foreign"), in_lines(&path, "after")), (1, 1));
+}
+
+#[test]
+fn a_database_goes_on_when_a_file_beside_it_is_removed_or_replaced() {
+    for (end, is_replaced) in [("-wal", false), ("-wal", true), ("-shm", false), ("-shm", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DATABASE);
+        let beside = folder.path().join(format!("{DATABASE}{end}"));
+        let collector = Collector::builder().sink(SqliteSink::create(&path).unwrap()).start().unwrap();
+        deliver(&collector, "before", 0);
+        fs::remove_file(&beside).unwrap();
+        if is_replaced {
+            fs::File::create(&beside).unwrap();
+        }
+        for step in 1..4 {
+            deliver(&collector, "after", step);
+        }
+        let found = |name| in_database(&path, name);
+        assert_eq!((found("before"), found("after")), (1, 3), "{end}, while it lives");
+        collector.stop().unwrap();
+        law(&collector, 4);
+        drop(collector);
+        assert_eq!((found("before"), found("after")), (1, 3), "{end}");
+        let check = rusqlite::Connection::open(&path).unwrap();
+        let check: String = check.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(check, "ok", "{end}");
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_a_log_that_is_none_is_refused_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = (folder.path().join(DATABASE), folder.path().join(format!("{DATABASE}-wal")));
+    let mut sink = SqliteSink::create(&path).unwrap();
+    sink.write_batch(&batch("before", 0)).unwrap();
+    fs::remove_file(&log).unwrap();
+    fs::write(&log, "somebody's notes").unwrap();
+    for step in 1..3 {
+        let error = sink.write_batch(&batch("refused", step)).unwrap_err();
+        assert!(error.to_string().contains("write-ahead log") && !error.is_transient(), "{error}");
+    }
+    assert_eq!(fs::read_to_string(&log).unwrap(), "somebody's notes");
+    fs::remove_file(&log).unwrap();
+    sink.write_batch(&batch("after", 3)).unwrap();
+    let found = |name| in_database(&path, name);
+    assert_eq!((found("before"), found("refused"), found("after"), found("forebay.gap")), (1, 0, 1, 1));
+}
+
+#[test]
+fn a_database_in_the_place_of_another_is_used_if_it_is_ours_and_left_alone_if_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join(DATABASE), folder.path().join("other.db"));
+    SqliteSink::create(&other).unwrap().write_batch(&batch("other", 0)).unwrap();
+    let mut sink = SqliteSink::create(&path).unwrap();
+    for step in 0..100 {
+        sink.write_batch(&batch("before", step)).unwrap();
+    }
+    // The log of the old one still lies beside it.
+    fs::rename(&path, folder.path().join("old.db")).unwrap();
+    fs::rename(&other, &path).unwrap();
+    sink.write_batch(&batch("after", 100)).unwrap();
+    let found = |name| in_database(&path, name);
+    assert_eq!((found("other"), found("before"), found("after")), (1, 0, 1));
+    assert_eq!(in_database(&folder.path().join("old.db"), "before"), 100);
+    // What is no database.
+    fs::rename(&path, folder.path().join("old.db")).unwrap();
+    fs::write(&path, "not a database, but somebody's notes, which are long enough").unwrap();
+    for step in 101..103 {
+        let error = sink.write_batch(&batch("refused", step)).unwrap_err();
+        assert!(!error.is_transient(), "{error}");
+    }
+    assert!(fs::read_to_string(&path).unwrap().starts_with("not a database"));
+    assert_eq!(in_database(&folder.path().join("old.db"), "after"), 1);
+    fs::remove_file(&path).unwrap();
+    sink.write_batch(&batch("again", 103)).unwrap();
+    drop(sink);
+    let found = |name| in_database(&path, name);
+    assert_eq!((found("after"), found("again"), found("forebay.gap")), (0, 1, 1));
+}
+
+/// Set in a process of its own, to the folder that it works in.
+const FOLDER: &str = "FOREBAY_TEST_FOLDER";
+
+/// Runs one of the tests below in a process of its own; behind `before`, which gets its command line.
+#[track_caller]
+fn in_a_process(before: &[&str], test: &str, folder: &Path) {
+    let program = std::env::current_exe().unwrap();
+    let mut words: Vec<&std::ffi::OsStr> = before.iter().map(std::ffi::OsStr::new).collect();
+    words.push(program.as_os_str());
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .args(["--exact", test, "--nocapture"])
+        .env(FOLDER, folder)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("1 passed"), "{}", text(&output.stdout));
+}
+
+/// Does nothing unless it was asked to.
+#[test]
+fn under_a_mount() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let run = |command: &str, args: &[&str]| {
+        assert!(Command::new(command).args(args).arg(folder).status().unwrap().success(), "{command}");
+    };
+    let collector = collector(folder);
+    deliver(&collector, "first", 0);
+    run("mount", &["-t", "tmpfs", "none"]);
+    deliver(&collector, "second", 1);
+    assert_eq!(found(folder, "second"), [1, 1, 1]);
+    run("umount", &["--lazy"]);
+    deliver(&collector, "third", 2);
+    assert_eq!(found(folder, "first"), [1, 1, 1]);
+    assert_eq!(found(folder, "third"), [1, 1, 1]);
+    collector.stop().unwrap();
+    law(&collector, 3);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_a_mount_hides_is_found_again_when_it_is_uncovered() {
+    let unshare = ["unshare", "--map-root-user", "--mount"];
+    if !Command::new(unshare[0]).args(&unshare[1..]).arg("true").status().is_ok_and(|status| status.success())
+    {
+        println!("skipped: no namespaces for mounts here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    in_a_process(&unshare, "under_a_mount", folder.path());
+    assert_eq!(found(folder.path(), "third"), [1, 1, 1]);
+}
+
+/// Becomes somebody who may not look into the folder of root. `false` for whoever is nobody already.
+fn drop_privileges() -> bool {
+    // SAFETY: both calls change numbers of this process alone, which is one of the test's own.
+    unsafe { libc::setgid(65_534) == 0 && libc::setuid(65_534) == 0 }
+}
+
+/// Does nothing unless it was asked to.
+#[test]
+fn without_privileges() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let collector = collector(folder);
+    deliver(&collector, "before", 0);
+    // One more, of which no name is left: nothing may count as delivered there.
+    let lost = folder.join("lost.jsonl");
+    let mut gone = JsonLinesSink::create(&lost).unwrap();
+    fs::remove_file(lost).unwrap();
+    assert!(drop_privileges());
+    assert_eq!(fs::metadata(folder.join(LINES)).unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    for step in 1..4 {
+        deliver(&collector, "after", step);
+    }
+    assert!(gone.write_batch(&batch("after", 4)).is_err());
+    collector.stop().unwrap();
+    law(&collector, 4);
+}
+
+#[test]
+fn a_file_that_cannot_be_looked_at_stays_in_use() {
+    // SAFETY: it only asks.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("skipped: only root has privileges to drop");
+        return;
+    }
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("private");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    in_a_process(&["env"], "without_privileges", &folder);
+    assert_eq!(found(&folder, "after"), [3, 3, 3]);
+}
