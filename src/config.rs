@@ -25,8 +25,8 @@ const LONGEST_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// The most slots a lane may have.
 const MAX_CAPACITY: usize = 1 << 30;
 
-/// Far more than any machine has. The standard library panics on sizes near the end of the address space.
-const MAX_STACK: u64 = 1 << 40;
+/// The standard library rounds up to pages, and panics where the sum is beyond the address space.
+const MAX_STACK: usize = isize::MAX as usize & !0xffff;
 
 /// More rings than this and the worker spends its time looking at empty ones.
 const MAX_SHARDS: usize = 64;
@@ -193,7 +193,8 @@ pub struct Config {
     /// The name of the worker thread; Linux shows its first 15 bytes. Without NUL. Defaults to
     /// `forebay-worker`.
     pub thread_name: String,
-    /// The stack of the worker thread in bytes, on which the sinks run; `None` is the platform's default. At most 2^40.
+    /// The stack of the worker thread in bytes, on which the sinks run; `None` is the platform's default. Less than half of the address
+    /// space.
     pub thread_stack_size: Option<usize>,
     /// Variables that begin with `FOREBAY_` and are not ours, as the loader found them. Told by
     /// [`warnings`](Self::warnings), and otherwise without effect. Defaults to none.
@@ -372,7 +373,7 @@ impl Config {
             check("session_id", "empty", "a text that is not empty", !id.is_empty())?;
         }
         if let Some(bytes) = self.thread_stack_size {
-            check("thread_stack_size", bytes, "1099511627776 (2^40) at most", bytes as u64 <= MAX_STACK)?;
+            check("thread_stack_size", bytes, "less than half of the address space", bytes <= MAX_STACK)?;
         }
         let name = &self.thread_name;
         check("thread_name", format!("{name:?}"), "a text without NUL", !name.contains('\0'))

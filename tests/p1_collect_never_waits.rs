@@ -152,6 +152,43 @@ fn the_worker_allocates_nothing_from_batch_to_batch() {
 }
 
 #[test]
+fn the_worker_recycles_the_buffers_of_batches_that_a_sink_keeps_for_a_while() {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    for kept in 1..=4 {
+        let between = Arc::new(AtomicU64::new(u64::MAX));
+        let least = Arc::clone(&between);
+        // A sink that holds the last batches has their buffers while the worker fills the next.
+        let mut last = None;
+        let mut batches = VecDeque::with_capacity(kept + 1);
+        let sink = forebay::sink::from_fn("keeper", move |batch: &forebay::Batch<Tick>| {
+            batches.push_back(batch.clone());
+            if batches.len() > kept {
+                batches.pop_front();
+            }
+            let now = ALLOCATIONS.with(Cell::get);
+            if let Some(last) = last.replace(now) {
+                least.store(now - last, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        let collector = ticks().batch_size(10).flush(FlushStrategy::Manual).sink(sink).start().unwrap();
+        collector.collect_batch((0..1000).map(support::tick));
+        let _ = collector.flush().unwrap();
+        // The counted reference to the buffer comes and goes with its batch. The buffer itself is used again.
+        assert_eq!(
+            between.load(Ordering::Relaxed),
+            2,
+            "between the last two of a hundred batches, {kept} kept"
+        );
+        collector.stop().unwrap();
+        law(&collector, 1000);
+    }
+}
+
+#[test]
 fn being_refused_allocates_nothing_not_even_the_first_time_on_a_thread() {
     use support::{critical, tick};
     let refusing = [

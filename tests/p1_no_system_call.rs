@@ -116,7 +116,7 @@ fn collect_makes_no_system_call() {
         .spawn()
         .unwrap();
     match Killed(child).code() {
-        Some(NO_SECCOMP) => println!("skipped: this system has no seccomp"),
+        Some(NO_SECCOMP) => skipped("this system has no seccomp"),
         Some(WAS_KILLED) => panic!("collect made a system call"),
         code => assert_eq!(code, Some(0)),
     }

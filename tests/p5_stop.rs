@@ -347,11 +347,41 @@ fn the_last_handle_may_be_dropped_while_others_finish_collecting() {
     }
 }
 
+/// Drops the last handle of a collector whose worker stands at the gate, with 9 events behind it, on a thread of its own.
+fn dropped(builder: Builder<Tick>, gate: &Gate) -> std::thread::JoinHandle<()> {
+    let collector = stalled(builder, gate);
+    collector.collect_batch((0..9).map(tick));
+    law(&collector, 10);
+    std::thread::spawn(move || drop(collector))
+}
+
 #[test]
-fn dropping_the_last_handle_with_a_hung_sink_ends_by_its_deadline() {
-    let gate = Gate::closed();
-    drop(stalled(ticks().drop_timeout(Duration::from_millis(5)), &gate));
+fn dropping_the_last_handle_with_a_hung_sink_ends_by_its_own_deadline() {
+    let (gate, memory) = (Gate::closed(), MemorySink::new());
+    let builder = ticks().drop_timeout(Duration::from_millis(5)).stop_timeout(Duration::MAX);
+    let end = dropped(builder.sink(memory.clone()), &gate);
+    // The gate is closed until the drop has ended, and nobody but its deadline ends it.
+    until("the drop ends", || end.is_finished());
+    end.join().unwrap();
+    assert!(memory.len() <= 1, "the worker has not passed the gate");
     gate.open();
+    // The worker ends by itself once its sink returns.
+    assert!(memory.wait_for(10, LONG));
+}
+
+#[test]
+fn dropping_the_last_handle_waits_for_the_worker_until_its_deadline() {
+    let (gate, memory) = (Gate::closed(), MemorySink::new());
+    let builder = ticks().drop_timeout(Duration::MAX).stop_timeout(Duration::ZERO);
+    let end = dropped(builder.sink(memory.clone()), &gate);
+    // Time enough for a drop that does not wait.
+    for _ in 0..10_000 {
+        std::thread::yield_now();
+    }
+    assert!(!end.is_finished(), "a sink has not returned");
+    gate.open();
+    end.join().unwrap();
+    assert_eq!(memory.len(), 10, "all is delivered when the drop ends");
 }
 
 #[test]

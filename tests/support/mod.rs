@@ -149,6 +149,16 @@ impl Drop for Killed {
     }
 }
 
+/// Says that a test cannot run here, and why, in one line that the harness does not hold back. Where `FOREBAY_NO_SKIPS` is set,
+/// as CI sets it, the test fails instead.
+#[track_caller]
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    assert!(std::env::var_os("FOREBAY_NO_SKIPS").is_none(), "a test cannot run here: {why}");
+    // Not `eprintln!`, which is held back where a test passes.
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
 /// What a process does that was started with a pipe as its input: nothing, until it is killed, or the test is gone.
 pub fn stay() {
     _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
