@@ -7,12 +7,10 @@ pub(crate) use origin::new_id;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use object_pool::Pool;
-
 use crate::clock;
 use crate::event::{Event, Record};
 use crate::lanes::{Lanes, Round, Turn};
-use crate::sync::{Arc, guarded};
+use crate::sync::{Arc, Forked, Home, PlainMutex, guarded};
 
 /// How many buffers wait for reuse. One is in use while sinks run on the worker thread; sinks that keep
 /// a batch for a while (clones) may hold a few more.
@@ -40,6 +38,8 @@ struct Header {
     moment: u64,
     /// Its events were offered before, and failed.
     is_redriven: bool,
+    /// The process that delivers it.
+    process: Home,
 }
 
 impl<E> Batch<E> {
@@ -53,13 +53,20 @@ impl<E> Batch<E> {
             time: SystemTime::now(),
             moment: clock::nanos(),
             is_redriven: false,
+            process: Home::here(),
         };
-        Self { header, events: Arc::new(Buffer { events, home: None }) }
+        Self { events: Buffer::alone(events, header.process), header }
+    }
+
+    /// Refuses in a forked child of the process that delivers it: its events are the parent's. To be asked behind user code, and
+    /// before anything is written.
+    pub(crate) fn check(&self) -> Result<(), Forked> {
+        self.header.process.check()
     }
 
     /// A batch of other events under the same header.
     pub(crate) fn with_events<T>(&self, events: Vec<T>) -> Batch<T> {
-        Batch { header: self.header.clone(), events: Arc::new(Buffer { events, home: None }) }
+        Batch { header: self.header.clone(), events: Buffer::alone(events, self.header.process) }
     }
 
     /// A batch that tells a gap alone, behind this one.
@@ -189,17 +196,53 @@ impl<'a, E> IntoIterator for &'a Batch<E> {
 /// The events of a batch. The vector goes back to its pool, empty, with the last clone of the batch.
 struct Buffer<E> {
     events: Vec<E>,
+    /// Where the events may end.
+    process: Home,
     /// `None` for a batch that was made by hand.
-    home: Option<Arc<Pool<Vec<E>>>>,
+    home: Option<Arc<Pool<E>>>,
+}
+
+impl<E> Buffer<E> {
+    /// Of no pool.
+    fn alone(events: Vec<E>, process: Home) -> Arc<Self> {
+        Arc::new(Self { events, process, home: None })
+    }
 }
 
 impl<E> Drop for Buffer<E> {
     fn drop(&mut self) {
-        destroy(&mut self.events);
-        let has_room = |home: &Arc<Pool<Vec<E>>>| self.events.capacity() > 0 && home.len() < SPARE_BUFFERS;
-        if let Some(home) = self.home.take().filter(has_room) {
-            home.attach(std::mem::take(&mut self.events));
+        if self.process.is_left() {
+            // A forked child has let it go. The events are the parent's, and are not ended here.
+            std::mem::forget(std::mem::take(&mut self.events));
+            return;
         }
+        destroy(&mut self.events);
+        if let Some(home) = self.home.take().filter(|_| self.events.capacity() > 0) {
+            home.put(std::mem::take(&mut self.events));
+        }
+    }
+}
+
+/// Empty buffers of one collector, for reuse. A lock and not a ring: it is taken once a batch at most, for a push or a pop.
+struct Pool<E> {
+    buffers: PlainMutex<Vec<Vec<E>>>,
+}
+
+impl<E> Pool<E> {
+    fn new() -> Self {
+        Self { buffers: PlainMutex::new(Vec::with_capacity(SPARE_BUFFERS)) }
+    }
+
+    /// Keeps a buffer, unless there are enough.
+    fn put(&self, buffer: Vec<E>) {
+        let mut buffers = self.buffers.lock();
+        if buffers.len() < SPARE_BUFFERS {
+            buffers.push(buffer);
+        }
+    }
+
+    fn take(&self) -> Option<Vec<E>> {
+        self.buffers.lock().pop()
     }
 }
 
@@ -222,7 +265,7 @@ pub(crate) fn destroy<E>(events: &mut Vec<E>) {
 /// Puts batches together: takes events out of the lanes, numbers them and stamps the gaps. Owned by the
 /// worker, and kept from run to run so that the numbers go on.
 pub(crate) struct Press<E> {
-    pool: Arc<Pool<Vec<E>>>,
+    pool: Arc<Pool<E>>,
     /// Of the last batch, if no sink has kept it: the next one is made in its place.
     spare: Option<Arc<Buffer<E>>>,
     spare_events: Vec<E>,
@@ -241,7 +284,7 @@ pub(crate) struct Press<E> {
 impl<E: Event> Press<E> {
     pub(crate) fn new(origin: Arc<Origin>) -> Self {
         Self {
-            pool: Arc::new(Pool::new(0, Vec::new)),
+            pool: Arc::new(Pool::new()),
             spare: None,
             spare_events: Vec::new(),
             origin,
@@ -283,7 +326,7 @@ impl<E: Event> Press<E> {
         let gap = evicted - self.told_evictions;
         let mut events = std::mem::take(&mut self.spare_events);
         if events.capacity() == 0 {
-            events = self.pool.try_pull().map_or_else(Vec::new, |spare| spare.detach().1);
+            events = self.pool.take().unwrap_or_default();
         }
         self.bytes = lanes.take(round, &mut self.turn, &mut events, self.most);
         if events.is_empty() && gap == 0 {
@@ -299,6 +342,7 @@ impl<E: Event> Press<E> {
             time: UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos()),
             moment: 0,
             is_redriven: false,
+            process: Home::now(),
         };
         self.next_batch += 1;
         self.next_event += gap + events.len() as u64;
@@ -312,7 +356,7 @@ impl<E: Event> Press<E> {
             buffer.events = events;
             return spare;
         }
-        Arc::new(Buffer { events, home: Some(Arc::clone(&self.pool)) })
+        Arc::new(Buffer { events, process: Home::here(), home: Some(Arc::clone(&self.pool)) })
     }
 
     /// Takes a batch back that every sink has seen, and ends its events unless a sink has kept them.

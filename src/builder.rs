@@ -180,7 +180,8 @@ impl<E: Event> Builder<E> {
     /// [`Batch::origin`](crate::Batch::origin) and need not be written into each.
     ///
     /// A panic ends here: it is counted ([`Stats::enrich_panics`](crate::Stats::enrich_panics)), and the event goes on as
-    /// it is. Said twice, the last holds.
+    /// it is. A child that is forked in here ends when this returns, as for a [`Sink`](crate::sink::Sink). Said twice, the last
+    /// holds.
     ///
     /// ```
     /// use forebay::{Collector, Record, sink::MemorySink};

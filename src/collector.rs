@@ -267,11 +267,12 @@ impl<E: Event> Shared<E> {
         refused: impl FnOnce(E, Refusal, Policy) -> R,
     ) -> R {
         let policy = self.settings.policy();
+        // User code, which may fork: before the word is read, so that the child does not touch the rings.
+        let bytes = payload_of(&event);
         let before = self.phase.load();
         if !before.admits() {
             return refused(event, reason_of(before), policy);
         }
-        let bytes = payload_of(&event);
         let mut has_evicted = false;
         if bytes > 0 {
             if event.is_too_deep() {

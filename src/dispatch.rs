@@ -10,7 +10,7 @@ use crate::clock;
 use crate::event::Event;
 use crate::sink::{Account, Isolated, PendingFlush, Sink, SinkError};
 use crate::stats::SinkTally;
-use crate::sync::{Arc, Ordering, guarded};
+use crate::sync::{Arc, Home, Ordering, guarded};
 
 /// A sink and its account, behind a fence: what it does is counted, and its panics end here. Owned by whichever thread
 /// calls it.
@@ -33,6 +33,10 @@ impl<E> Fenced<E> {
     pub(crate) fn write(&mut self, batch: &Batch<E>) -> (u64, u64) {
         let (before, passed) = (self.account.kept(), self.account.passed());
         let outcome = self.guarded(|sink| sink.write_batch(batch));
+        if batch.check().is_err() {
+            // The sink has forked on a thread of the user, and this is the child: the account is the parent's.
+            return (0, 0);
+        }
         // What it has kept, it settles itself.
         let events = (batch.len() as u64).saturating_sub(self.account.kept() - before);
         let failed = match outcome {
@@ -51,7 +55,8 @@ impl<E> Fenced<E> {
 
     /// Flushes the sink; what goes wrong is counted.
     pub(crate) fn flush(&mut self) {
-        if self.guarded(|sink| sink.flush()).is_err() {
+        let home = Home::now();
+        if self.guarded(|sink| sink.flush()).is_err() && !home.is_left() {
             self.account.tally().flush_errors.add(1);
         }
     }
@@ -64,7 +69,10 @@ impl<E> Fenced<E> {
     /// Ends the sink; its destructor is foreign code too.
     pub(crate) fn end(self) -> Account {
         let Self { sink, account } = self;
-        if let Err(said) = guarded(|| drop(sink)) {
+        let home = Home::now();
+        if let Err(said) = guarded(|| drop(sink))
+            && !home.is_left()
+        {
             account.tally().note_panic(said);
         }
         account
@@ -78,8 +86,11 @@ impl<E> Fenced<E> {
         // A sink that panics stays in service, as its contract says; it must cope with its own state. Its error
         // is read and its source dropped in here, because that is its code as well.
         let told = |error: SinkError| (error.to_string(), error.without_source());
+        let home = Home::now();
         match guarded(|| call(&mut *self.sink).map_err(told)) {
             Ok(Ok(())) => Ok(()),
+            // It has forked on a thread of the user, and this is the child: no lock of the account is taken.
+            _ if home.is_left() => Err(None),
             Ok(Err((said, error))) => {
                 self.account.tally().note_error(said);
                 Err(Some(error))
@@ -181,5 +192,8 @@ impl<E> Slot<E> {
 pub(crate) fn dispatch<E>(slots: &mut [Slot<E>], batch: &Batch<E>) {
     for slot in slots {
         slot.write(batch);
+        if batch.check().is_err() {
+            return;
+        }
     }
 }

@@ -78,9 +78,6 @@ pub use sender::{SendError, SendRefusal, Sender};
 mod chain;
 pub use chain::{Chain, EmitError, Stage};
 
-#[cfg_attr(forebay_loom, path = "emit/fork/model.rs")]
-mod fork;
-
 mod state;
 
 mod channel;

@@ -51,6 +51,7 @@ use std::error::Error as StdError;
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
+use crate::sync::Forked;
 pub use crate::unix::ignore_sigxfsz;
 
 /// A destination of batches.
@@ -79,6 +80,11 @@ pub use crate::unix::ignore_sigxfsz;
 /// * A batch may carry no event, only a [`gap`](Batch::gap).
 /// * `collect` may be called from here. `flush`, `stop` and `remove_sink` refuse at once, because the
 ///   worker would wait for itself.
+///
+/// * A call may fork. If it returns in the child, the copy of the worker thread ends there, and with it the process if it has no
+///   other thread: with status 0, and without exit handlers, destructors or a flush of buffers, as by `_exit`. The batch is the
+///   parent's. A child that is to do something of its own must do it before it returns. (On a Unix other than Linux, all threads
+///   of the child end.)
 ///
 /// [`SinkStats::failed`]: crate::SinkStats::failed
 ///
@@ -398,6 +404,13 @@ impl SinkError {
 
     fn new(what: What, message: String) -> Self {
         Self { what, message, source: None, is_transient: true, failed_events: None, part: None, attempts: 1 }
+    }
+}
+
+impl From<Forked> for SinkError {
+    /// Permanent: it does not become the parent again.
+    fn from(Forked: Forked) -> Self {
+        Self::unavailable("this is a forked child, and what was asked is its parent's").permanent()
     }
 }
 

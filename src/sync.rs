@@ -23,9 +23,75 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 
+/// A process: this one, or the one that it was forked from.
+///
+/// The threads of a parent do not exist in its forked child. A lock may be held there by one of them, and what it guards may be
+/// half-changed. So what can be met in a child knows its process, and refuses in any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Home(u64);
+
+/// The number of forks between the first process and this one. Written by the hook of `unix.rs` alone, in a child that has one
+/// thread by then. Relaxed: `fork` orders it for that thread, and thread creation for all others.
+static FORKS: PlainU64 = PlainU64::new(0);
+
+impl Home {
+    /// The process of the caller. Every fork from now on is noticed.
+    pub(crate) fn here() -> Self {
+        crate::unix::hook_forks();
+        Self::now()
+    }
+
+    /// The same for a caller who holds something that has been made by `here`.
+    #[inline]
+    pub(crate) fn now() -> Self {
+        Self(FORKS.load(Ordering::Relaxed))
+    }
+
+    /// Whether the caller is in a forked child of this process.
+    #[inline]
+    pub(crate) fn is_left(self) -> bool {
+        self != Self::now()
+    }
+
+    /// Refuses in a forked child of this process.
+    #[inline]
+    pub(crate) fn check(self) -> Result<(), Forked> {
+        if self.is_left() { Err(Forked) } else { Ok(()) }
+    }
+}
+
+/// This is a forked child, and what was asked is its parent's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Forked;
+
+/// For the hook that runs in a child: what was made before is inherited from now on.
+#[cfg(all(unix, not(forebay_loom)))]
+pub(crate) fn note_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+thread_local! {
+    /// The process in which this thread was started by `spawn`; `None` for a thread of the user. Without a destructor, so that it
+    /// can be asked for as long as the thread lives.
+    static THREAD_HOME: Cell<Option<Home>> = const { Cell::new(None) };
+}
+
+/// Ends the calling thread if it is the copy of a thread of ours in a forked child: user code that was called by it has forked.
+/// What it has in hand is the parent's, and so is the stack above: nothing of it is run or dropped. See [`guarded`].
+#[cold]
+fn end_copied_thread() {
+    if THREAD_HOME.get().is_some_and(Home::is_left) {
+        crate::unix::end_thread();
+    }
+}
+
 /// A counter that no decision depends on, and time. Never modelled: it takes no part in the protocol, and
 /// every operation that is modelled multiplies the schedules to visit.
 pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
+
+/// For a list that is read where nothing may wait.
+#[cfg(all(unix, not(forebay_loom)))]
+pub(crate) type PlainPtr<T> = std::sync::atomic::AtomicPtr<T>;
 
 /// The standard library's mutex, without poisoning, so that a sink that panics cannot lock anybody out. Not modelled either:
 /// held for a few instructions, over nothing that is modelled.
@@ -124,7 +190,19 @@ pub(crate) fn is_panicking() -> bool {
 
 /// Runs foreign code; a panic of it ends here, and is told as text. Whoever calls vouches that nothing of ours
 /// is left half-changed by it.
+///
+/// Foreign code may fork and return on both sides. In the child, a thread of ours ends here: it is the copy of a thread that goes
+/// on in the parent. A thread of the user goes on in the child, and its caller has to ask whether it is still at home.
 pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
+    let home = Home::now();
+    let result = fenced(foreign);
+    if home.is_left() {
+        end_copied_thread();
+    }
+    result
+}
+
+fn fenced<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(foreign)).map_err(|panic| {
         let panic = let_the_model_panic(panic);
         let said = if let Some(text) = panic.downcast_ref::<&str>() {
@@ -325,7 +403,11 @@ mod native {
         if let Some(bytes) = stack_size {
             builder = builder.stack_size(bytes);
         }
-        builder.spawn(body)
+        let home = super::Home::here();
+        builder.spawn(move || {
+            super::THREAD_HOME.set(Some(home));
+            body();
+        })
     }
 
     /// Waits for the end of a thread, unless it is this one.

@@ -12,9 +12,11 @@
 //! what the parent had collected.
 
 pub use imp::ignore_sigxfsz;
-pub(crate) use imp::{ForkWatch, at_exit, disk_usage, hold_sigxfsz, wait_for_room, watch_forks};
+pub(crate) use imp::{
+    ForkWatch, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, wait_for_room, watch_forks,
+};
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
-pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
+pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect};
 
 pub(crate) use files::{
     FileId, duplicate, file_id, is_unlinked, open_append, open_read, rename_new, sync_folder, write_stream,
@@ -31,8 +33,10 @@ mod imp {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     #[cfg(feature = "signals")]
+    use crate::sync::OnceLock;
+    #[cfg(feature = "signals")]
     use crate::sync::PlainBool;
-    use crate::sync::{Arc, Mutex, OnceLock, Ordering, PlainU64, Weak};
+    use crate::sync::{Arc, Ordering, PlainMutex, PlainPtr, PlainU64, Weak, note_fork};
     use crate::wake::Phase;
 
     /// One entry of the list of collectors. Entries are never freed, so that the hook can walk along them
@@ -42,12 +46,38 @@ mod imp {
         /// 1 while a collector owns the entry. Who moves it from 0 to 1 is the owner.
         is_taken: PlainU64,
         /// Locked by the owner alone, while its collector is built and while it is dropped; the hook tries.
-        phase: Mutex<Weak<Phase>>,
-        next: OnceLock<&'static Entry>,
+        phase: PlainMutex<Weak<Phase>>,
+        next: Link,
     }
 
-    static FIRST: OnceLock<&'static Entry> = OnceLock::new();
-    static HOOKED: OnceLock<()> = OnceLock::new();
+    /// The next entry, once there is one; null before. A `OnceLock` would be busy for ever in the child of a process that was
+    /// just setting it.
+    type Link = PlainPtr<Entry>;
+
+    static FIRST: Link = Link::new(std::ptr::null_mut());
+    /// 1 once the hooks are there.
+    static HOOKED: PlainU64 = PlainU64::new(0);
+
+    fn get(link: &Link) -> Option<&'static Entry> {
+        // SAFETY: a link is null or points to an entry that was leaked; whoever stored it by Release had made all of it.
+        unsafe { link.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The entry behind a link, which is made if there is none.
+    fn get_or_make(link: &Link) -> &'static Entry {
+        if let Some(entry) = get(link) {
+            return entry;
+        }
+        let new = Entry {
+            is_taken: PlainU64::new(0),
+            phase: PlainMutex::new(Weak::new()),
+            next: Link::new(std::ptr::null_mut()),
+        };
+        let new = Box::leak(Box::new(new));
+        // Who comes second goes by the entry of the first; its own is lost, a few bytes.
+        let _ = link.compare_exchange(std::ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
+        get(link).unwrap_or(new)
+    }
 
     /// What the handler of a signal goes by, one for each that can be watched. It lies here, and is never freed, so that
     /// the hooks reach it without a lock.
@@ -99,12 +129,7 @@ mod imp {
         hook_forks();
         let mut link = &FIRST;
         loop {
-            let free = || Entry {
-                is_taken: PlainU64::new(0),
-                phase: Mutex::new(Weak::new()),
-                next: OnceLock::new(),
-            };
-            let entry: &'static Entry = link.get_or_init(|| Box::leak(Box::new(free())));
+            let entry = get_or_make(link);
             if entry.is_taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 *entry.phase.lock() = Arc::downgrade(phase);
                 return ForkWatch(entry);
@@ -126,13 +151,30 @@ mod imp {
 
     /// Has the hooks below called at every fork from now on.
     pub(crate) fn hook_forks() {
-        HOOKED.get_or_init(|| {
-            // SAFETY: both are functions without arguments that live as long as the program, as
-            // pthread_atfork(3) asks. They allocate nothing and wait for no lock, as a child of a process
-            // with threads must not. (Should there be no memory for the hooks, forks go unnoticed, as they
-            // would without them.)
-            unsafe { libc::pthread_atfork(Some(prepare), None, Some(orphan_all)) };
-        });
+        if HOOKED.load(Ordering::Acquire) == 1 {
+            return;
+        }
+        // SAFETY: both are functions without arguments that live as long as the program, as
+        // pthread_atfork(3) asks. They allocate nothing and wait for no lock, as a child of a process
+        // with threads must not. (Should there be no memory for the hooks, forks go unnoticed, as they
+        // would without them.)
+        unsafe { libc::pthread_atfork(Some(prepare), None, Some(orphan_all)) };
+        // Two threads that are here at once both register: the hooks may be called twice at a fork. To have one wait for the
+        // other would hang a child that was forked meanwhile.
+        HOOKED.store(1, Ordering::Release);
+    }
+
+    /// Ends the calling thread, and with it the process if it is the only one: with status 0, without exit handlers, destructors
+    /// or a flush of buffers, which are those of the parent. Called in a forked child alone.
+    pub(crate) fn end_thread() -> ! {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        // SAFETY: exit(2) by its number ends this thread alone. Nothing on its stack is used by another one: its threads are
+        // the parent's, and what the child has started since does not borrow from it.
+        unsafe {
+            libc::syscall(libc::SYS_exit, 0);
+        }
+        // SAFETY: it takes a number, and does not return.
+        unsafe { libc::_exit(0) }
     }
 
     /// Has `last_word` said when the process ends by `exit`, or by a return from its main function.
@@ -195,8 +237,9 @@ mod imp {
 
     /// Runs in the child, right after the fork.
     extern "C" fn orphan_all() {
+        note_fork();
         let mut link = &FIRST;
-        while let Some(entry) = link.get() {
+        while let Some(entry) = get(link) {
             // It is locked only if the fork caught another thread in building or dropping this collector: then
             // nobody in the child has it.
             if let Some(phase) = entry.phase.try_lock().and_then(|held| held.upgrade()) {
@@ -242,6 +285,11 @@ mod imp {
     pub(crate) fn watch_forks(_: &Arc<Phase>) -> ForkWatch {
         ForkWatch(())
     }
+
+    pub(crate) fn hook_forks() {}
+
+    /// Nobody forks here.
+    pub(crate) fn end_thread() {}
 
     pub(crate) fn at_exit(_: extern "C" fn()) {}
 

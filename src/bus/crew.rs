@@ -263,11 +263,6 @@ impl Engine {
             if guarded(|| self.serve(&subscriber)).is_err() {
                 self.crew.restarts.fetch_add(1, Ordering::Relaxed);
             }
-            if self.is_forked() {
-                // A handler has forked: this is the only thread of the child, which ends with it.
-                std::mem::forget(subscriber);
-                return;
-            }
             // Its last reference may end a function of the user.
             let _ = guarded(|| drop(subscriber));
             self.crew.served();

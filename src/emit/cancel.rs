@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::fork::Home;
-use crate::sync::{Arc, Mutex, Ordering, PlainU64, Weak};
+use crate::sync::{Arc, Home, Mutex, Ordering, PlainU64, Weak};
 
 /// Cancels tasks, and tells whoever asks that they are cancelled. A clone is the same token.
 ///

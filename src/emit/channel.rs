@@ -9,12 +9,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::cancel::Listener;
-use super::fork::Home;
 use super::sender::{SendError, SendRefusal};
 use super::state::{Fate, Phase, Report, State, Stop, Taken, Turn, Waiting, bounded};
 use super::summary::Summary;
 use super::worker::THREAD;
-use crate::sync::{self, Arc, Condvar, Mutex, MutexGuard, Unparker};
+use crate::sync::{self, Arc, Condvar, Home, Mutex, MutexGuard, Unparker};
 
 /// Shared by senders, workers, the source thread, the task and its token.
 pub(super) struct Shared<T> {

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::task::{Poll, Waker};
 
-use super::fork::Home;
 use super::gather::Gathering;
 use super::task::Task;
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, Condvar, Home, Mutex};
 use crate::wake::wake_quietly;
 
 /// The results of a task, in the order in which handlers end. Made by [`Stage::results`](super::Stage::results).

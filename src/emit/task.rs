@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use super::cancel::CancelToken;
 use super::chain::EmitError;
 use super::channel::Control;
-use super::fork::Home;
 use super::item::TaskId;
 use super::summary::Summary;
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, Condvar, Home, Mutex};
 use crate::wake::{deadline_in, wake_quietly};
 
 /// A task that runs on threads of its own, named `forebay-emit`. Made by [`Stage::start`](super::Stage::start).

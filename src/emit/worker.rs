@@ -73,35 +73,23 @@ where
         let (tools, mut taken) =
             (self.tools.lock().clone(), Taken { items: Vec::new(), created: Vec::new() });
         // All foreign code is guarded by itself; this is for a bug of ours, so that the task has an end.
-        let worked = guarded(|| {
+        let _ = guarded(|| {
             while let Some(tools) = &tools {
                 match self.shared.turn(number, &mut taken) {
-                    Turn::Work(first) => self.handle(tools, first, &mut taken, &parker)?,
+                    Turn::Work(first) => self.handle(tools, first, &mut taken, &parker),
                     Turn::Hire(workers) => self.hire_more(workers),
                     Turn::Sleep(until) => self.clock.park(&parker, until),
                     Turn::Leave => break,
                 }
             }
-            Ok(())
         });
-        if let Ok(Err(Left)) = worked {
-            // What is in hand is the parent's, and so are the locks. This is the only thread here, and ends.
-            std::mem::forget((self, tools, taken, parker, bell));
-            return;
-        }
         drop_quietly(tools);
         self.depart(1);
         drop(mark);
     }
 
     /// Handles what a worker has taken, and drops it.
-    fn handle(
-        self: &Arc<Self>,
-        tools: &Tools<T, R>,
-        first: u64,
-        taken: &mut Taken<T>,
-        parker: &Parker,
-    ) -> Result<(), Left> {
+    fn handle(self: &Arc<Self>, tools: &Tools<T, R>, first: u64, taken: &mut Taken<T>, parker: &Parker) {
         let (policy, created) = (&tools.policy, std::mem::take(&mut taken.created));
         let origin = |place: usize, items| {
             let created = created.get(place).copied();
@@ -116,7 +104,7 @@ where
                     let origin = origin(place, 1);
                     // The first was begun when it was taken.
                     let fate = if place == 0 || self.shared.goes_on() {
-                        self.attempt(policy, origin, parker, || handler(item))?
+                        self.attempt(policy, origin, parker, || handler(item))
                     } else {
                         self.tell(origin, || ItemKind::Cancelled);
                         Fate::Cancelled
@@ -127,12 +115,11 @@ where
             }
             Work::Batch(handler) => {
                 let count = taken.items.len() as u64;
-                let fate = self.attempt(policy, origin(0, count), parker, || handler(&taken.items))?;
+                let fate = self.attempt(policy, origin(0, count), parker, || handler(&taken.items));
                 drop_each(taken.items.drain(..));
                 self.settle(fate, count);
             }
         }
-        Ok(())
     }
 
     fn settle(self: &Arc<Self>, fate: Fate, items: u64) {
@@ -154,18 +141,13 @@ where
         mut origin: Origin,
         parker: &Parker,
         mut work: impl FnMut() -> Result<R, BoxedError>,
-    ) -> Result<Fate, Left> {
+    ) -> Fate {
         origin.started = self.observer.as_ref().map(Observer::now);
         let mut retries = 0_u32;
         loop {
-            let outcome = guarded(&mut work);
-            if self.shared.is_left() {
-                std::mem::forget(outcome);
-                return Err(Left);
-            }
-            let failure = match outcome {
+            let failure = match guarded(&mut work) {
                 Ok(Ok(result)) => match self.gather(origin, result) {
-                    Ok(()) => return Ok(Fate::Handled),
+                    Ok(()) => return Fate::Handled,
                     Err(panic) => Failure::Gather(panic),
                 },
                 Ok(Err(error)) => Failure::Error(error),
@@ -191,7 +173,7 @@ where
             if decision == Decision::Stop {
                 self.shared.stop(Stop::Failed);
             }
-            return Ok(Fate::Failed);
+            return Fate::Failed;
         }
     }
 
@@ -262,9 +244,6 @@ where
         drop(report);
     }
 }
-
-/// A handler has forked, and this is the child.
-struct Left;
 
 /// Starts the thread that sends what a source makes.
 pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Source<T>) -> io::Result<()> {

@@ -54,6 +54,7 @@ impl<const N: usize> Sink<Record> for Recent<N> {
     }
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        batch.check()?;
         let mut records = self.records.lock();
         for record in batch.events().iter().skip(batch.len().saturating_sub(N)) {
             if records.len() == N {

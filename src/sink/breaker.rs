@@ -193,6 +193,8 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
         }
         let guard = Panicked(self);
         let result = guard.0.sink.write_batch(batch);
+        // The sink may have forked.
+        batch.check()?;
         // A part that cannot be delivered says nothing of the destination.
         guard.0.note(result.as_ref().is_err_and(|error| !error.is_partial(batch.len())));
         result

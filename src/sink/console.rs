@@ -139,6 +139,7 @@ impl<E: Display> Sink<E> for ConsoleSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        batch.check()?;
         self.text.clear();
         let mut refused = 0;
         if batch.gap() > 0 {
@@ -148,6 +149,8 @@ impl<E: Display> Sink<E> for ConsoleSink {
         for event in batch {
             refused += u64::from(self.line(event).is_err());
         }
+        // Displayed by user code, which may have forked.
+        batch.check()?;
         self.write_text()?;
         match refused {
             0 => Ok(()),

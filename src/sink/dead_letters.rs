@@ -241,10 +241,17 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
         let Err(failure) =
             self.guarded(&header.redriven(due.iter().map(|kept| kept.letter.event.clone()).collect()))
         else {
-            self.account.note_redriven(count as u64);
+            if header.check().is_ok() {
+                self.account.note_redriven(count as u64);
+            }
             end_all(due.into_iter().map(|kept| kept.letter.event).collect());
             return true;
         };
+        if header.check().is_err() {
+            // The sink has forked: letters and locks are the parent's.
+            std::mem::forget(due);
+            return false;
+        }
         failure.error.iter().for_each(|error| self.account.note_error(error));
         let (said, attempts) = (failure.said, failure.attempts);
         if let Some(failed) = failure.in_part {
@@ -330,6 +337,8 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.redrive();
         let Err(failure) = self.guarded(batch) else { return Ok(()) };
+        // The sink may have forked.
+        batch.check()?;
         if let Some(error) = failure.error {
             // Of a part, be it by a route inside, nobody knows which events.
             if failure.in_part.is_some() || error.is_of_part() || batch.is_empty() {
@@ -344,6 +353,7 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
             Kept { letter, owner: self.id, is_due: false }
         });
         let letters = letters.collect();
+        batch.check()?;
         self.last = Some(batch.without_events(0));
         let forgotten = self.letters.shared.lock().put(letters);
         self.account.keep(batch.len() as u64);

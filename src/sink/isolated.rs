@@ -162,6 +162,7 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
         self.start()?;
         // Foreign code: before anything is kept.
         let bytes = batch.iter().map(payload_of).fold(0, u64::saturating_add);
+        batch.check()?;
         self.account.keep(batch.len() as u64);
         let shed = self.shared.queue.lock().push(batch.clone(), bytes);
         self.shared.changed.notify_all();

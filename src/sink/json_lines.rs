@@ -427,6 +427,7 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        batch.check()?;
         let now = batch.moment();
         let missing = self.missing.before(batch);
         if let Err(error) = self.find_again(now) {
@@ -450,6 +451,8 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
                 refused.get_or_insert(error);
             }
         }
+        // Serialised by user code, which may have forked.
+        batch.check()?;
         let rotated = self.rotate(now);
         self.note(rotated);
         if self.length == 0 {

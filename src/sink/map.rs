@@ -23,7 +23,10 @@ impl<S: Sink<T>, F: FnMut(&E) -> T + Send, E, T> Sink<E> for Map<S, F, E, T> {
     forward!(sink);
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        self.sink.write_batch(&batch.with_events(batch.iter().map(&mut self.make).collect()))
+        let made = batch.with_events(batch.iter().map(&mut self.make).collect());
+        // They were made by user code, which may have forked.
+        batch.check()?;
+        self.sink.write_batch(&made)
     }
 }
 

@@ -125,6 +125,7 @@ impl<E: Send + Sync> Sink<E> for MemorySink<E> {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        batch.check()?;
         let mut kept = self.shared.kept.lock();
         kept.received += batch.len() as u64;
         kept.events += batch.len();

@@ -150,6 +150,8 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
         let mut retry = 0;
         loop {
             let Err(error) = self.sink.write_batch(batch) else { return Ok(()) };
+            // The sink may have forked.
+            batch.check()?;
             let error = error.with_attempts(retry + 1);
             if !error.is_transient() || error.is_partial(batch.len()) {
                 return Err(error);

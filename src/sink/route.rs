@@ -45,6 +45,8 @@ pub(super) fn offer<E: Clone>(
     mut is_in: impl FnMut(&E) -> bool,
 ) -> Result<(), SinkError> {
     let chosen: Vec<bool> = batch.iter().map(&mut is_in).collect();
+    // They were chosen by user code, which may have forked.
+    batch.check()?;
     let count = chosen.iter().filter(|is_in| **is_in).count();
     if count == batch.len() {
         return sink.write_batch(batch);
@@ -57,6 +59,8 @@ pub(super) fn offer<E: Clone>(
     }
     let events = batch.iter().zip(chosen).filter(|(_, is_in)| *is_in).map(|(event, _)| event.clone());
     let part = batch.with_events(events.collect());
+    // So was a clone.
+    batch.check()?;
     sink.write_batch(&part).map_err(|error| error.of_part(count as u64))
 }
 

@@ -253,6 +253,7 @@ impl Sink<Record> for SqliteSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        batch.check()?;
         let missing = self.missing.before(batch);
         match self.insert_found(batch, missing) {
             Ok(refused) => {

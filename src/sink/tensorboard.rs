@@ -403,6 +403,7 @@ impl Sink<Record> for TensorBoardSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        batch.check()?;
         let written = self.write_once(batch);
         if !self.file.as_ref().is_some_and(is_unlinked) {
             return written;
