@@ -26,11 +26,11 @@ pub(super) struct Target {
 enum Kind {
     /// A plain file.
     File,
-    /// A pipe, a device, or a socket.
+    /// A pipe or a device.
     Stream,
     /// A descriptor, as `/dev/stdout` is, with a plain file behind it: others may write to it, and nobody knows its path.
     SharedFile,
-    /// A descriptor with anything else behind it.
+    /// A descriptor with anything else behind it, or a connection to a socket.
     SharedStream,
 }
 
@@ -55,13 +55,14 @@ impl Target {
                 open_append(&path)?
             }
         };
+        let presence = Presence::of(&file)?;
         let kind = match (file.metadata()?.is_file(), is_shared) {
             (true, false) => Kind::File,
-            (false, false) => Kind::Stream,
             (true, true) => Kind::SharedFile,
-            (false, true) => Kind::SharedStream,
+            // The end of a connection is not what is at the path of its socket.
+            (false, false) if matches!(presence.look(&path), Found::Own(_)) => Kind::Stream,
+            (false, _) => Kind::SharedStream,
         };
-        let presence = Presence::of(&file)?;
         Ok(Self { path, file, kind, new_folders, presence })
     }
 
