@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use forebay::history::{EventQuery, History, JsonLinesHistory};
 use forebay::sink::{JsonLinesSink, Sink, SyncPolicy};
-use forebay::{Batch, Collector, Record};
+use forebay::{Batch, Collector, ManualClock, Record};
 
 fn batch(steps: std::ops::Range<u64>) -> Batch {
     Batch::from_events(steps.map(|step| Record::scalar("a", 1.0).step(step)).collect())
@@ -127,6 +127,70 @@ fn synced_at_a_flush_or_after_a_while_it_writes_the_same() {
         collector.stop().unwrap();
         support::law(&collector, 1);
         assert_eq!(steps(&path), [0]);
+    }
+}
+
+#[test]
+fn files_are_closed_for_their_age_by_the_clock_of_the_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let clock = ManualClock::new();
+    let sink = JsonLinesSink::create(&path).unwrap().rotate_every(Duration::from_secs(3600));
+    let collector = Collector::builder().manual_clock(&clock).sink(sink).start().unwrap();
+    for step in 0..40 {
+        collector.collect(Record::scalar("a", 1.0).step(step));
+        assert!(collector.flush().unwrap().is_clean());
+        clock.advance(Duration::from_secs(600));
+    }
+    collector.stop().unwrap();
+    support::law(&collector, 40);
+    // Six events an hour.
+    assert_eq!(files(folder.path()).len(), 7);
+    assert!(steps(&path).into_iter().eq(0..40));
+}
+
+#[test]
+fn the_age_of_a_file_survives_the_process_that_began_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    // Stands still, so that no file grows older while a process writes it.
+    let clock = ManualClock::new();
+    let longest = Duration::from_millis(300);
+    let run = |step| {
+        let sink = JsonLinesSink::create(&path).unwrap().rotate_every(longest);
+        let collector = Collector::builder().manual_clock(&clock).sink(sink).start().unwrap();
+        for _ in 0..3 {
+            collector.collect(Record::scalar("a", 1.0).step(step));
+            assert!(collector.flush().unwrap().is_clean());
+        }
+        collector.stop().unwrap();
+        support::law(&collector, 3);
+    };
+    for step in 0..3 {
+        run(step);
+        assert_eq!(files(folder.path()).len() as u64, step + 1);
+        let begun = std::fs::metadata(&path).unwrap();
+        let begun = begun.created().or_else(|_| begun.modified()).unwrap();
+        support::until("the file is old", || begun.elapsed().is_ok_and(|age| age >= longest));
+    }
+    assert_eq!(steps(&path), [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+}
+
+#[test]
+fn every_line_of_every_file_tells_its_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(500).with_origin();
+    (0..20).for_each(|step| sink.write_batch(&batch(step..step + 1)).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    Sink::<Record>::flush(&mut sink).unwrap();
+    (20..40).for_each(|step| sink.write_batch(&batch(step..step + 1)).unwrap());
+    let files = files(folder.path());
+    assert!(files.len() > 10);
+    for line in files.iter().flat_map(|file| {
+        std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    }) {
+        assert!(line.contains("\"origin\":{\"session_id\":\"test\""), "{line}");
     }
 }
 
