@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::collector::{Collector, Shared};
 use crate::config::{ConfigError, check};
+use crate::escape::OneLine;
 use crate::event::Event;
 use crate::self_log::{LogLevel, LogTopic};
 use crate::sink::BreakerState;
@@ -403,7 +404,7 @@ impl fmt::Display for Health {
         write!(f, "{}", self.status)?;
         for alert in &self.alerts {
             let known = if alert.is_acknowledged { " (acknowledged)" } else { "" };
-            write!(f, "\n{}: {}{known}", alert.severity, alert.message)?;
+            write!(f, "\n{}: {}{known}", alert.severity, OneLine(&alert.message))?;
         }
         Ok(())
     }

@@ -66,6 +66,9 @@ pub mod testing;
 
 mod rate;
 
+mod buffer;
+mod escape;
+
 mod subscription;
 pub use subscription::{Events, RecvError, Subscription};
 

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::clock::Clock;
+use crate::escape::OneLine;
 use crate::sync::{HookMark, Ordering, PlainU64, guarded};
 
 /// Something that forebay has to say of itself: see [`Builder::on_log`](crate::Builder::on_log).
@@ -149,7 +150,7 @@ impl Topic {
 }
 
 impl fmt::Display for LogEntry {
-    /// `warn: sink: message (and 3 more)`.
+    /// `warn: sink: message (and 3 more)`, on one line: control and bidirectional characters are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
             LogLevel::Info => "info",
@@ -158,9 +159,9 @@ impl fmt::Display for LogEntry {
         };
         write!(f, "{level}: ")?;
         if let Some(sink) = &self.sink {
-            write!(f, "{sink}: ")?;
+            write!(f, "{}: ", OneLine(sink))?;
         }
-        f.write_str(&self.message)?;
+        write!(f, "{}", OneLine(&self.message))?;
         if self.held_back > 0 {
             write!(f, " (and {} more before)", self.held_back)?;
         }

@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::escape::OneLine;
 use crate::sink::BreakerState;
 use crate::wake::State;
 
@@ -205,7 +206,7 @@ impl SinkStats {
 }
 
 impl fmt::Display for Stats {
-    /// The law with its numbers, then a line for every sink.
+    /// The law with its numbers, then a line for every sink. Control and bidirectional characters are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -229,7 +230,11 @@ impl fmt::Display for Stats {
             write!(
                 f,
                 "\n{}: {} offered = {} delivered + {} failed + {} in flight",
-                sink.name, sink.offered, sink.delivered, sink.failed, sink.in_flight
+                OneLine(&sink.name),
+                sink.offered,
+                sink.delivered,
+                sink.failed,
+                sink.in_flight
             )?;
             for (events, fate) in [(sink.dead_lettered, "dead letters"), (sink.shed, "shed")] {
                 if events > 0 {
@@ -237,7 +242,7 @@ impl fmt::Display for Stats {
                 }
             }
             if let Some(error) = &sink.last_error {
-                write!(f, " (last error: {error})")?;
+                write!(f, " (last error: {})", OneLine(error))?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::{ConfigError, check};
+use crate::escape::OneLine;
 use crate::event::{Fields, Name, Priority, Record};
 
 /// How a task stands.
@@ -119,7 +120,7 @@ impl fmt::Display for Summary {
             write!(f, " + {superseded} superseded")?;
         }
         match &self.first_error {
-            Some(error) => write!(f, " ({error})"),
+            Some(error) => write!(f, " ({})", OneLine(error)),
             None => Ok(()),
         }
     }

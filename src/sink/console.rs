@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use super::{Sink, SinkError};
 use crate::batch::Batch;
+use crate::buffer::empty_text;
+use crate::escape::Escaping;
 use crate::unix::wait_for_room;
 
 /// A sink that writes `[prefix] name = value (step n)` for every event, one write a batch.
 ///
 /// It takes every event that can be displayed. What cannot be written (a closed pipe, say) is an error
-/// that is counted, not a panic. Line breaks and other control characters inside an event are escaped, so that
-/// one event stays one line. An event whose `Display` fails does so alone.
+/// that is counted, not a panic. Line breaks, other control characters and those that turn the direction of
+/// reading are escaped inside an event: it stays one line, and shows what it holds. An event whose `Display` fails does so alone.
 ///
 /// A descriptor in non-blocking mode is written to as any other: the sink waits for room, 10 seconds at most in which
 /// nothing is read. (The mode belongs to the open terminal or pipe, so another process that shares it may set it.) A line of
@@ -124,7 +126,7 @@ impl ConsoleSink {
     /// Writes one line to the text; one that cannot be displayed leaves nothing behind.
     fn line(&mut self, shown: &dyn Display) -> fmt::Result {
         let begin = self.text.len();
-        let written = write!(OneLine(&mut self.text), "[{}] {shown}", self.prefix);
+        let written = write!(Escaping(&mut self.text), "[{}] {shown}", self.prefix);
         match written {
             Ok(()) => self.text.push('\n'),
             Err(_) => self.text.truncate(begin),
@@ -151,26 +153,13 @@ impl<E: Display> Sink<E> for ConsoleSink {
         }
         // Displayed by user code, which may have forked.
         batch.check()?;
-        self.write_text()?;
+        let written = self.write_text();
+        empty_text(&mut self.text);
+        written?;
         match refused {
             0 => Ok(()),
             _ => Err(SinkError::write_failed("an event's Display failed").permanent().only(refused)),
         }
-    }
-}
-
-/// Passes text on, control characters escaped: one event stays one line, and no event moves the cursor.
-struct OneLine<'a>(&'a mut String);
-
-impl fmt::Write for OneLine<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            match character.is_control() {
-                true => self.0.extend(character.escape_default()),
-                false => self.0.push(character),
-            }
-        }
-        Ok(())
     }
 }
 

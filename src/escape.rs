@@ -1,0 +1,37 @@
+//! Text of somebody else on a line of a terminal or of a log.
+
+use std::fmt::{self, Display, Write};
+
+/// Display wrapper that escapes what may break the line, move the cursor or turn the direction of reading.
+pub(crate) struct OneLine<T>(pub(crate) T);
+
+impl<T: Display> Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+/// Writer that escapes the same on its way.
+pub(crate) struct Escaping<'a, W>(pub(crate) &'a mut W);
+
+impl<W: Write> Write for Escaping<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut plain = 0;
+        for (place, character) in text.char_indices().filter(|(_, character)| is_escaped(*character)) {
+            self.0.write_str(&text[plain..place])?;
+            write!(self.0, "{}", character.escape_default())?;
+            plain = place + character.len_utf8();
+        }
+        self.0.write_str(&text[plain..])
+    }
+}
+
+/// Control characters (C0, DEL, C1), the separators of lines and paragraphs, and the controls of the Unicode bidirectional
+/// algorithm (UAX #9, section 2), which can show a text as another one.
+fn is_escaped(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
