@@ -71,6 +71,8 @@ pub(crate) struct Asked {
     pub(crate) removed: Vec<(String, Arc<Reply<Option<Retired>>>)>,
     /// Whether the settings changed since the worker last read them.
     pub(crate) is_reconfigured: bool,
+    /// Whether nobody wants a sink any more that the worker has.
+    pub(crate) has_leavers: bool,
 }
 
 impl Drop for Asked {
@@ -110,7 +112,7 @@ impl<E: Event> Control<E> {
     /// comes later finds `Asleep` in the phase word, by the order of this mutex, and rings.
     pub(crate) fn is_quiet(&self) -> bool {
         let desk = self.desk.lock();
-        !desk.asked.wants_sweep() && !desk.asked.is_reconfigured
+        !desk.asked.wants_sweep() && !desk.asked.is_reconfigured && !desk.asked.has_leavers
     }
 
     /// As long as the value lives, nobody else changes the settings.
@@ -149,7 +151,7 @@ impl<E: Event> Control<E> {
     pub(crate) fn clock_out(&self, mut crew: Box<Crew<E>>) -> Result<(), (Box<Crew<E>>, Asked)> {
         let mut desk = self.desk.lock();
         crew.slots.append(&mut desk.added);
-        if desk.asked.wants_sweep() {
+        if desk.asked.wants_sweep() || desk.asked.has_leavers {
             return Err((crew, std::mem::take(&mut desk.asked)));
         }
         desk.crew = Station::Here(crew);
@@ -389,6 +391,32 @@ impl<E: Event> Shared<E> {
             State::Forked => Err(FlushError::Forked),
             _ if self.is_worker() => Err(FlushError::OnWorker),
             _ => Ok(()),
+        }
+    }
+
+    /// Takes out a sink of that name that nobody wants any more. Where a worker has it, that does so; nobody waits for it.
+    pub(crate) fn let_go(&self, name: &str) {
+        // In a forked child no lock may be touched.
+        if self.phase.load().state() == State::Forked {
+            return;
+        }
+        let mut desk = self.control.desk.lock();
+        let added = desk.added.iter().position(|slot| slot.tally.name == name);
+        let mut over = added.map(|place| desk.added.remove(place));
+        match &mut desk.crew {
+            Station::Here(crew) => over = over.or_else(|| crew.take_slot(name)),
+            Station::Boarding(_) | Station::AtWork => desk.asked.has_leavers |= over.is_none(),
+            Station::Lost => {}
+        }
+        let is_asked = desk.asked.has_leavers;
+        // A sink ends without our lock.
+        drop(desk);
+        if let Some(slot) = over {
+            drop(slot.end());
+            self.registry.strike(name);
+        }
+        if is_asked {
+            self.phase.wake();
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -12,15 +13,17 @@ use crate::batch::Batch;
 use crate::collector::Collector;
 use crate::error::SinkChangeError;
 use crate::event::{Event, Record};
+use crate::lanes::payload_of;
 use crate::pattern::Pattern;
 use crate::sink::{Account, Sink, SinkError};
-use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64};
+use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak};
 use crate::wake::{deadline_in, wake_quietly};
 
 /// Events as they are delivered, for one subscriber. Made by [`Collector::subscribe`].
 ///
 /// * It gets the events that are collected from then on and whose names fit, in the order in which sinks get them.
-/// * It holds so many events at most ([`subscribe_with`](Collector::subscribe_with)). A subscriber that lags loses its own
+/// * It holds so many events at most ([`subscribe_with`](Collector::subscribe_with)), in batches that own so many bytes at most
+///   ([`max_bytes`](Self::max_bytes)), but for the last one. A subscriber that lags loses its own
 ///   oldest, and is told how many: by [`RecvError::Lagged`] where they are missing, and by [`lost`](Self::lost). Neither the
 ///   loop nor a sink waits for it.
 /// * [`iter`](Self::iter), and the `Stream` that it is (feature `futures`), go from event to event until the collector is
@@ -29,7 +32,7 @@ use crate::wake::{deadline_in, wake_quietly};
 /// * It ends with the collector: what is queued can be received, then [`RecvError::Closed`]. A stop does not end it: the
 ///   collector may start again.
 /// * Among the sinks it is named `subscription-1` and so on; what is passed on to it, or passed over, counts as delivered.
-///   Dropped, it is taken out with the next batch.
+///   Dropped, it is taken out at once, by the worker if there is one.
 ///
 /// ```
 /// use forebay::{Collector, Record};
@@ -50,7 +53,13 @@ use crate::wake::{deadline_in, wake_quietly};
 /// ```
 pub struct Subscription<E = Record> {
     shared: Arc<Shared<E>>,
+    /// Takes its sink out of the collector, if that is still there.
+    leave: Box<dyn Fn() + Send + Sync>,
 }
+
+/// A panic of the caller cannot leave it half-changed: no lock is poisoned.
+impl<E> UnwindSafe for Subscription<E> {}
+impl<E> RefUnwindSafe for Subscription<E> {}
 
 /// Why nothing was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,14 +85,23 @@ struct Shared<E> {
 
 struct Queue<E> {
     capacity: usize,
-    /// Batches, and the places in each of those events that fit and were not received.
-    batches: VecDeque<(Batch<E>, VecDeque<usize>)>,
+    max_bytes: u64,
+    batches: VecDeque<Queued<E>>,
+    /// What the events of these batches own.
+    bytes: u64,
     /// How many these are in all.
     events: usize,
     lost: u64,
     told: u64,
     waker: Option<Waker>,
     is_closed: bool,
+}
+
+/// A batch, what its events own, and the places of those that fit and were not received.
+struct Queued<E> {
+    batch: Batch<E>,
+    bytes: u64,
+    places: VecDeque<usize>,
 }
 
 /// The default capacity.
@@ -104,7 +122,7 @@ impl<E: Event + Clone> Collector<E> {
     }
 
     /// The same with another capacity, in events; of none is one of one. As batches are shared, the memory that is held is
-    /// that of the batches in which these events lie.
+    /// that of the batches in which these events lie: see [`Subscription::max_bytes`].
     ///
     /// # Errors
     ///
@@ -116,7 +134,9 @@ impl<E: Event + Clone> Collector<E> {
     ) -> Result<Subscription<E>, SinkChangeError> {
         let queue = Queue {
             capacity: capacity.max(1),
+            max_bytes: 50 << 20,
             batches: VecDeque::new(),
+            bytes: 0,
             events: 0,
             lost: 0,
             told: 0,
@@ -126,8 +146,11 @@ impl<E: Event + Clone> Collector<E> {
         let shared = Shared { queue: Mutex::new(queue), changed: Condvar::new(), is_over: PlainU64::new(0) };
         let shared = Arc::new(shared);
         let name = format!("subscription-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        self.add_sink(Tap { shared: Arc::clone(&shared), name, pattern: pattern.into() })?;
-        Ok(Subscription { shared })
+        let tap = Tap { shared: Arc::clone(&shared), name: name.clone(), pattern: pattern.into() };
+        self.add_sink(tap)?;
+        let collector = Arc::downgrade(&self.shared);
+        let leave = move || _ = Weak::upgrade(&collector).map(|collector| collector.let_go(&name));
+        Ok(Subscription { shared, leave: Box::new(leave) })
     }
 }
 
@@ -141,37 +164,63 @@ impl<E> Queue<E> {
             self.told = self.lost;
             return Err(RecvError::Lagged(lagged));
         }
-        let Some((batch, places)) = self.batches.front_mut() else {
+        let Some(Queued { batch, places, .. }) = self.batches.front_mut() else {
             return Err(if self.is_closed { RecvError::Closed } else { RecvError::Empty });
         };
         // A batch without a place left does not stay.
         let place = places.pop_front().unwrap_or_default();
         self.events -= 1;
-        let batch = if places.is_empty() {
-            self.batches.pop_front().map(|(batch, _)| batch)
-        } else {
-            Some(batch.clone())
-        };
+        let batch = if places.is_empty() { self.pop() } else { Some(batch.clone()) };
         batch.map(|batch| (batch, place)).ok_or(RecvError::Empty)
     }
 
     /// Takes events in; the batches of those that are lost for them come out.
-    fn put(&mut self, batch: Batch<E>, places: VecDeque<usize>) -> Vec<Batch<E>> {
-        self.events += places.len();
-        self.batches.push_back((batch, places));
+    fn put(&mut self, new: Queued<E>) -> Vec<Batch<E>> {
+        self.events += new.places.len();
+        self.bytes = self.bytes.saturating_add(new.bytes);
+        self.batches.push_back(new);
+        self.make_room()
+    }
+
+    /// Lets go of the oldest events where there are too many, and of the oldest batches where they own too much.
+    fn make_room(&mut self) -> Vec<Batch<E>> {
         let mut ended = Vec::new();
-        while self.events > self.capacity
-            && let Some((_, places)) = self.batches.front_mut()
-        {
-            let lost = places.len().min(self.events - self.capacity);
-            places.drain(..lost);
+        loop {
+            let is_heavy = self.bytes > self.max_bytes && self.batches.len() > 1;
+            let too_many = self.events.saturating_sub(self.capacity);
+            let Some(oldest) = self.batches.front_mut().filter(|_| is_heavy || too_many > 0) else {
+                return ended;
+            };
+            let all = oldest.places.len();
+            let lost = if is_heavy { all } else { all.min(too_many) };
+            oldest.places.drain(..lost);
+            let is_empty = oldest.places.is_empty();
             self.events -= lost;
             self.lost += lost as u64;
-            if places.is_empty() {
-                ended.extend(self.batches.pop_front().map(|(batch, _)| batch));
+            if is_empty {
+                ended.extend(self.pop());
             }
         }
-        ended
+    }
+
+    fn pop(&mut self) -> Option<Batch<E>> {
+        let Queued { batch, bytes, .. } = self.batches.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        Some(batch)
+    }
+}
+
+impl<E> Subscription<E> {
+    /// Changes how many bytes the events of the batches that it holds may own beyond their own size
+    /// ([`Event::size_hint`](crate::Event::size_hint)): beyond, the oldest batch is lost. Defaults to 50 MiB.
+    pub fn max_bytes(self, bytes: usize) -> Self {
+        let mut queue = self.shared.queue.lock();
+        queue.max_bytes = bytes as u64;
+        let ended = queue.make_room();
+        drop(queue);
+        // Events may end here: not under the lock.
+        drop(ended);
+        self
     }
 }
 
@@ -300,6 +349,7 @@ impl<E> Drop for Subscription<E> {
         let batches = std::mem::take(&mut self.shared.queue.lock().batches);
         // Events may end here: not under the lock.
         drop(batches);
+        (self.leave)();
     }
 }
 
@@ -332,8 +382,10 @@ impl<E: Event> Sink<E> for Tap<E> {
         if places.is_empty() {
             return Ok(());
         }
+        // Foreign code: not under the lock.
+        let bytes = batch.iter().map(payload_of).fold(0, u64::saturating_add);
         let mut queue = self.shared.queue.lock();
-        let ended = queue.put(batch.clone(), places);
+        let ended = queue.put(Queued { batch: batch.clone(), bytes, places });
         let waker = queue.waker.take();
         drop(queue);
         self.shared.changed.notify_all();

@@ -171,6 +171,7 @@ pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_f
     }
     while let Err((same, asked)) = shared.control.clock_out(crew) {
         crew = same;
+        crew.let_go(&shared.registry);
         if crew.answer(asked, last_flush, &shared.registry) {
             crew.set_told(shared);
         }
@@ -222,6 +223,9 @@ impl<E: Event> Worker<'_, E> {
             let now = self.shared.clock.now();
             if asked.is_reconfigured {
                 self.reconfigure(now);
+            }
+            if asked.has_leavers {
+                self.crew.let_go(&self.shared.registry);
             }
             match self.next_duty(&asked, now) {
                 Duty::Finish => return self.finish(asked),
@@ -365,6 +369,7 @@ impl<E: Event> Worker<'_, E> {
             })
             .unzip();
         self.crew.told_sinks = told;
+        self.crew.let_go(&self.shared.registry);
         FlushReport {
             processed: tally.processed.get() - self.crew.told_processed,
             evicted: self.crew.press.told_evictions() - self.crew.told_evictions,

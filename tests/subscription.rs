@@ -166,3 +166,113 @@ fn a_subscription_holds_a_thousand_events_by_default() {
     collector.stop().unwrap();
     law(&collector, 1_001);
 }
+
+#[test]
+fn a_subscriber_that_leaves_an_idle_collector_is_taken_out_without_an_event_or_a_flush() {
+    let collector = manual();
+    let kept = collector.subscribe("*").unwrap();
+    for is_admitted in [false, true] {
+        let many: Vec<_> = (0..100).map(|_| collector.subscribe("*").unwrap()).collect();
+        let mut offered = 0;
+        if is_admitted {
+            // The worker has them only now.
+            scalars(&collector, "a", 0..1);
+            let _ = collector.flush().unwrap();
+            offered = 1;
+        }
+        until_asleep(&collector);
+        drop(many);
+        until("all but one are taken out", || collector.sinks().len() == 1);
+        law(&collector, offered);
+    }
+    assert_eq!(kept.len(), 1);
+    collector.stop().unwrap();
+    law(&collector, 1);
+}
+
+#[test]
+fn a_subscriber_that_leaves_a_collector_without_a_worker_is_taken_out_at_once() {
+    let collector = Collector::builder().build().unwrap();
+    for _ in 0..100 {
+        drop(collector.subscribe("*").unwrap());
+    }
+    assert!(collector.sinks().is_empty(), "it was never started");
+    let (early, late) = (collector.subscribe("*").unwrap(), collector.subscribe("*").unwrap());
+    collector.start().unwrap();
+    scalars(&collector, "a", 0..2);
+    drop(early);
+    collector.stop().unwrap();
+    assert_eq!(collector.sinks().len(), 1, "a stop takes out who left before");
+    assert_eq!(late.len(), 2);
+    drop(late);
+    assert!(collector.sinks().is_empty(), "it is stopped");
+    for _ in 0..100 {
+        drop(collector.subscribe("*").unwrap());
+    }
+    assert!(collector.sinks().is_empty());
+    collector.start().unwrap();
+    scalars(&collector, "a", 0..1);
+    collector.stop().unwrap();
+    law(&collector, 3);
+}
+
+#[test]
+fn a_subscriber_that_leaves_while_a_sink_hangs_waits_for_nobody() {
+    let gate = Gate::closed();
+    let collector = stalled(ticks(), &gate);
+    let many: Vec<_> = (0..10).map(|_| collector.subscribe("*").unwrap()).collect();
+    drop(many);
+    assert_eq!(collector.sinks().len(), 1, "the worker never had them");
+    gate.open();
+    collector.stop().unwrap();
+    law(&collector, 1);
+}
+
+#[test]
+fn a_subscription_may_outlive_its_collector_and_leave_from_the_worker() {
+    let collector = manual();
+    let outlives = collector.subscribe("*").unwrap();
+    let leaves = std::sync::Mutex::new(Some(collector.subscribe("*").unwrap()));
+    let sink = forebay::sink::from_fn("drops it", move |_: &forebay::Batch<Record>| {
+        leaves.lock().unwrap().take();
+        Ok(())
+    });
+    collector.add_sink(sink).unwrap();
+    scalars(&collector, "a", 0..3);
+    let _ = collector.flush().unwrap();
+    assert_eq!(collector.sinks().len(), 2);
+    collector.stop().unwrap();
+    law(&collector, 3);
+    drop(collector);
+    assert_eq!(outlives.iter().count(), 3);
+}
+
+/// A sink that nobody wants any more once it has had an event, or a flush.
+struct Once(bool);
+
+impl forebay::sink::Sink for Once {
+    fn name(&self) -> &str {
+        "once"
+    }
+    fn write_batch(&mut self, _: &forebay::Batch<Record>) -> Result<(), forebay::sink::SinkError> {
+        self.0 = true;
+        Ok(())
+    }
+    fn flush(&mut self) -> Result<(), forebay::sink::SinkError> {
+        self.0 = true;
+        Ok(())
+    }
+    fn is_over(&self) -> bool {
+        self.0
+    }
+}
+
+#[test]
+fn a_sink_that_is_over_is_taken_out_at_a_flush_as_well() {
+    let collector = Collector::builder().flush(HOURLY).sink(Once(false)).start().unwrap();
+    let report = collector.flush().unwrap();
+    assert_eq!(report.sinks.len(), 1, "it is told once more");
+    assert!(collector.sinks().is_empty());
+    collector.stop().unwrap();
+    law(&collector, 0);
+}
