@@ -25,8 +25,9 @@ mod wire;
 
 pub use wire::masked_crc32c;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use crate::buffer::empty;
 use crate::event::{Fields, Histogram, Value};
 use wire::{Wire, push_record, varint_size};
 
@@ -55,11 +56,15 @@ pub enum Summary<'a> {
         /// The file.
         png: &'a [u8],
     },
-    /// The settings of a run: numbers, texts, booleans. Belongs under [`SESSION_START`].
+    /// The settings of a run. Belongs under [`SESSION_START`].
+    ///
+    /// The table of hyper-parameters knows numbers, texts and booleans. Nested settings appear under their path
+    /// (`optimizer/lr`), lists and all else as text (`[64, 32]`). Settings without a value stay blank. Of two settings of
+    /// one path, the later is left out; so is what would bring the paths beyond 1 MiB.
     SessionStart {
         /// The name under which sessions of the same settings are shown in one row; empty for a row of its own.
         group: &'a str,
-        /// The settings. Values of other kinds are left out.
+        /// The settings.
         settings: &'a Fields,
         /// Seconds since 1970.
         began_at: f64,
@@ -146,6 +151,14 @@ pub enum Refused {
         /// How many are allowed.
         most: usize,
     },
+    /// The names of all tags would take more bytes than are allowed.
+    #[error("tag {tag:?} would bring the names of all tags beyond {max} bytes")]
+    TooManyTagBytes {
+        /// The tag.
+        tag: String,
+        /// How many bytes are allowed.
+        max: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -166,6 +179,9 @@ pub struct Encoder {
     out: Vec<u8>,
     tags: HashMap<Box<str>, Tag>,
     most_tags: usize,
+    /// How many bytes the names of the tags take, and how many they may.
+    tag_bytes: usize,
+    max_tag_bytes: usize,
     /// Counts the files, from 1.
     file: u64,
     /// The values of the event that is being put together, all of one step.
@@ -183,13 +199,15 @@ struct Open {
 }
 
 impl Encoder {
-    /// Allows 100,000 tags.
+    /// Allows 100,000 tags, and 16 MiB for their names.
     pub fn new() -> Self {
         let tags = HashMap::new();
         Self {
             out: Vec::new(),
             tags,
             most_tags: 100_000,
+            tag_bytes: 0,
+            max_tag_bytes: 16 << 20,
             file: 0,
             values: Vec::new(),
             open: None,
@@ -200,6 +218,12 @@ impl Encoder {
     /// Changes how many tags are allowed.
     pub fn with_most_tags(mut self, most: usize) -> Self {
         self.most_tags = most;
+        self
+    }
+
+    /// Changes how many bytes the names of all tags may take.
+    pub fn with_max_tag_bytes(mut self, bytes: usize) -> Self {
+        self.max_tag_bytes = bytes;
         self
     }
 
@@ -270,7 +294,11 @@ impl Encoder {
             None if !has_room => {
                 return Err(Refused::TooManyTags { tag: tag.to_owned(), most: self.most_tags });
             }
+            None if tag.len() > self.max_tag_bytes.saturating_sub(self.tag_bytes) => {
+                return Err(Refused::TooManyTagBytes { tag: tag.to_owned(), max: self.max_tag_bytes });
+            }
             None => {
+                self.tag_bytes += tag.len();
                 let known = Tag { kind, last_step: Some(step), largest_step: step, described_in: self.file };
                 self.tags.insert(tag.into(), known);
                 true
@@ -316,8 +344,8 @@ impl Encoder {
 
     /// Drops the records since the last call.
     pub fn clear(&mut self) {
-        self.out.clear();
-        self.values.clear();
+        empty(&mut self.out);
+        empty(&mut self.values);
         self.open = None;
     }
 
@@ -328,7 +356,7 @@ impl Encoder {
             push_step(event, open.step);
             event.bytes(5, &self.values);
         });
-        self.values.clear();
+        empty(&mut self.values);
     }
 }
 
@@ -389,26 +417,73 @@ fn push_metadata(value: &mut Vec<u8>, summary: &Summary<'_>) {
 
 fn push_session_start(content: &mut Vec<u8>, group: &str, settings: &Fields, began_at: f64) {
     content.message(3, |start| {
-        for (name, setting) in settings.iter() {
-            let mut push = |write: &dyn Fn(&mut Vec<u8>)| {
-                start.message(1, |entry| {
-                    entry.bytes(1, name.as_bytes());
-                    entry.message(2, |value| write(value));
+        Settings::default().each(settings, &mut |path, setting| {
+            start.message(1, |entry| {
+                entry.bytes(1, path.as_bytes());
+                entry.message(2, |value| match setting {
+                    Value::Bool(is) => value.varint(4, u64::from(*is)),
+                    Value::Text(text) => value.bytes(3, text.as_bytes()),
+                    other => match other.as_f64() {
+                        Some(number) => value.fixed64(2, number),
+                        None => value.bytes(3, other.to_string().as_bytes()),
+                    },
                 });
-            };
-            match setting {
-                Value::Bool(is) => push(&|value| value.varint(4, u64::from(*is))),
-                Value::Text(text) => push(&|value| value.bytes(3, text.as_bytes())),
-                other => {
-                    if let Some(number) = other.as_f64() {
-                        push(&|value| value.fixed64(2, number));
-                    }
-                }
-            }
-        }
+            });
+        });
         start.bytes(4, group.as_bytes());
         start.fixed64(5, began_at);
     });
+}
+
+/// How many bytes the paths of all settings of a run take at most.
+const MAX_SETTING_BYTES: usize = 1 << 20;
+
+/// Nested settings, one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    path: String,
+    /// All paths so far.
+    known: HashSet<Box<str>>,
+    bytes: usize,
+    /// How many were left out.
+    left_out: u64,
+}
+
+impl Settings {
+    /// How many of these settings the table cannot show.
+    pub(crate) fn left_out(settings: &Fields) -> u64 {
+        let mut all = Self::default();
+        all.each(settings, &mut |_, _| {});
+        all.left_out
+    }
+
+    /// Calls `show` with the path of every setting that has a value, and with that.
+    fn each(&mut self, settings: &Fields, show: &mut impl FnMut(&str, &Value)) {
+        let end = self.path.len();
+        for (name, setting) in settings.iter() {
+            if self.bytes > MAX_SETTING_BYTES {
+                // A path is not even put together: that would take the square of its length.
+                self.left_out += 1;
+                continue;
+            }
+            if end > 0 {
+                self.path.push('/');
+            }
+            self.path.push_str(name);
+            self.bytes += self.path.len();
+            match setting {
+                Value::Empty => {}
+                Value::Fields(inner) if !inner.is_empty() => self.each(inner, show),
+                // What is in it was left out before.
+                Value::TooDeep => self.left_out += 1,
+                _ if self.bytes > MAX_SETTING_BYTES || !self.known.insert(self.path.as_str().into()) => {
+                    self.left_out += 1;
+                }
+                setting => show(&self.path, setting),
+            }
+            self.path.truncate(end);
+        }
+    }
 }
 
 fn push_summary(value: &mut Vec<u8>, summary: &Summary<'_>) {

@@ -354,6 +354,81 @@ fn the_life_of_a_run_is_a_row_of_the_table_of_hyper_parameters() {
     assert_eq!(content("_hparams_/session_end_info").end.unwrap().status, 2);
 }
 
+/// The settings of the only run in a folder, as the table of hyper-parameters gets them.
+#[track_caller]
+fn settings(folder: &Path) -> BTreeMap<String, proto::SettingKind> {
+    let mut starts =
+        values(folder).into_iter().filter(|(_, value)| value.tag == "_hparams_/session_start_info");
+    let data = starts.next().unwrap().1.metadata.unwrap().plugin_data.unwrap();
+    let start = proto::HParams::decode(&*data.content).unwrap().start.unwrap();
+    start.hparams.into_iter().map(|(name, setting)| (name, setting.kind.unwrap())).collect()
+}
+
+#[test]
+fn nested_settings_appear_under_their_path_and_lists_as_text() {
+    use proto::SettingKind::{Bool, Number, Text};
+    let folder = tempfile::tempdir().unwrap();
+    let schedule = Fields::new().with("kind", "cosine").with("warm.up", 10).with("none", ());
+    let optimizer = Fields::new().with("name", "adam").with("lr", 0.1).with("schedule", schedule);
+    let config = Fields::new()
+        .with("batch", 32)
+        .with("optimizer", optimizer)
+        .with("layers", vec![64, 32])
+        .with("grid", vec![vec![1, 2], vec![]])
+        .with("stages", vec![Value::from(Fields::new().with("a", true)), "b".into(), Value::Empty])
+        .with("nothing", ())
+        .with("no_fields", Fields::new())
+        .with("no_list", Vec::<i64>::new())
+        .with("nan", f64::NAN)
+        .with("amp", true)
+        .with("weights", Histogram::from_values(&[1.0, 2.0], 1));
+    let collector =
+        Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
+    collector.collect(training::Started { run_id: "7".to_owned(), config, model_type: None });
+    collector.stop().unwrap();
+    let sink = &support::law(&collector, 1).sinks[0];
+    assert_eq!((sink.delivered, sink.failed), (1, 0), "{:?}", sink.last_error);
+    let text = |text: &str| Text(text.to_owned());
+    let mut settings = settings(folder.path());
+    assert!(matches!(settings.remove("nan"), Some(Number(number)) if number.is_nan()));
+    let expected = [
+        ("amp", Bool(true)),
+        ("batch", Number(32.0)),
+        ("grid", text("[[1, 2], []]")),
+        ("layers", text("[64, 32]")),
+        ("no_fields", text("{}")),
+        ("no_list", text("[]")),
+        ("optimizer/lr", Number(0.1)),
+        ("optimizer/name", text("adam")),
+        ("optimizer/schedule/kind", text("cosine")),
+        ("optimizer/schedule/warm.up", Number(10.0)),
+        ("stages", text("[{a: true}, b, -]")),
+        ("weights", text("histogram of 2 in 1..2")),
+    ];
+    assert_eq!(settings, expected.map(|(name, kind)| (name.to_owned(), kind)).into());
+}
+
+#[test]
+fn settings_whose_path_is_taken_are_left_out_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Fields::new()
+        .with("a/b", 1)
+        .with("a", Fields::new().with("b", 2).with("c", 3))
+        .with("a/c", "late")
+        .with("long", Fields::new().with("x".repeat(2 << 20), 1).with("y", 2));
+    let collector =
+        Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
+    collector.collect(training::Started { run_id: "7".to_owned(), config, model_type: None });
+    collector.stop().unwrap();
+    let sink = &support::law(&collector, 1).sinks[0];
+    assert_eq!((sink.delivered, sink.failed), (0, 1));
+    let said = sink.last_error.as_ref().unwrap();
+    assert!(said.contains("4 settings were left out"), "{said}");
+    let expected = [("a/b", 1.0), ("a/c", 3.0)];
+    let expected = expected.map(|(name, number)| (name.to_owned(), proto::SettingKind::Number(number)));
+    assert_eq!(settings(folder.path()), expected.into());
+}
+
 #[test]
 fn what_cannot_be_shown_is_refused_and_counted_and_the_rest_is_written() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use super::presence::{Found, Presence};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
+use crate::buffer::empty_text;
 use crate::catalog::training;
 use crate::event::{Event, Fields, Image, ImageFormat, Record, Value};
 use crate::pattern::Pattern;
 use crate::run::HEARTBEAT;
-use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatus, Summary};
+use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatus, Settings, Summary};
 use crate::unix::is_unlinked;
 
 /// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
@@ -33,7 +34,7 @@ use crate::unix::is_unlinked;
 /// | histogram | histogram; values that were not finite are counted in a scalar beside it, `<tag>/non_finite` |
 /// | image | image; raw pixels become a PNG here, on the worker |
 /// | fields | each of its values by the same rules, under `<tag>/<name>`, nested ones too |
-/// | [`training::Started`] | the row of the folder in the table of hyper-parameters, from its `config` |
+/// | [`training::Started`] | the row of the folder in the table of hyper-parameters, from its `config`: nested settings under their path (`optimizer/lr`), lists as text |
 /// | [`training::Completed`], `EarlyStopped`, `Failed` | how that run ended, besides their fields |
 ///
 /// Records without a value, lists, and the heartbeats of runs have nothing to show and are passed over. So is what no
@@ -45,7 +46,8 @@ use crate::unix::is_unlinked;
 ///   browser rounds them.)
 /// * **Moment**: that of the record. Values of one step that follow one another share the moment of the first.
 /// * A tag keeps the kind it had first: a value of another kind is refused. So are tags beyond
-///   100,000 ([`most_tags`](Self::most_tags)).
+///   100,000 ([`most_tags`](Self::most_tags)), beyond 16 MiB of names ([`max_tag_bytes`](Self::max_tag_bytes)), and beyond
+///   4 MiB for one record; and settings whose path another setting has.
 /// * A step before the last one of its tag: see [`BackwardStep`].
 ///
 /// What is refused is counted as failed; everything else in the batch is written. Names that make the same tag (`a.b` and
@@ -191,6 +193,12 @@ impl TensorBoardSink {
         self
     }
 
+    /// Changes how many bytes the names of all tags may take. Defaults to 16 MiB.
+    pub fn max_tag_bytes(mut self, bytes: usize) -> Self {
+        self.encoder = self.encoder.with_max_tag_bytes(bytes);
+        self
+    }
+
     /// The file that it writes to.
     pub fn path(&self) -> &Path {
         &self.path
@@ -257,25 +265,29 @@ impl TensorBoardSink {
         }
     }
 
-    /// Encodes all that a record shows; leaves behind why values were refused.
-    fn encode(&mut self, record: &Record, refused: &mut Vec<SinkError>) {
+    /// Encodes all that a record shows; why the first of its values was refused, if one was.
+    fn encode(&mut self, record: &Record) -> Option<SinkError> {
         let Some(step) = record.get_step().map(i64::try_from).transpose().ok() else {
-            refused.push(
-                SinkError::write_failed(format!(
-                    "step {} of {:?} is more than TensorBoard can tell",
-                    record.get_step().unwrap_or_default(),
-                    Event::name(record)
-                ))
-                .permanent(),
-            );
-            return;
+            let (step, name) = (record.get_step().unwrap_or_default(), Event::name(record));
+            let why = format!("step {step} of {name:?} is more than TensorBoard can tell");
+            return Some(SinkError::write_failed(why).permanent());
         };
         let mut tag = std::mem::take(&mut self.tag);
-        set_tag(&mut tag, Event::name(record));
-        let mut writer = Writer { sink: self, step, wall_time: seconds(record.unix_nanos()), refused };
+        tag.clear();
+        push_name(&mut tag, Event::name(record));
+        let mut writer = Writer {
+            sink: self,
+            step,
+            wall_time: seconds(record.unix_nanos()),
+            left: MAX_RECORD_TAG_BYTES,
+            refused: None,
+        };
         writer.session(record);
-        writer.value(&tag, record.value());
+        writer.value(&mut tag, record.value());
+        let refused = writer.refused;
+        empty_text(&mut tag);
         self.tag = tag;
+        refused
     }
 
     fn takes(&self, record: &Record) -> bool {
@@ -285,9 +297,12 @@ impl TensorBoardSink {
     }
 }
 
-/// The tag of a record of that name.
-fn set_tag(tag: &mut String, name: &str) {
-    tag.clear();
+/// How many bytes the tags of one record take at most. Each value of nested fields has the names of all that it lies in, so
+/// a record of 9 MiB could have tags of gigabytes.
+const MAX_RECORD_TAG_BYTES: usize = 4 << 20;
+
+/// Appends the name of a record or of a field to a tag.
+fn push_name(tag: &mut String, name: &str) {
     for (place, part) in name.split('.').enumerate() {
         if place > 0 {
             tag.push('/');
@@ -305,16 +320,18 @@ struct Writer<'a> {
     sink: &'a mut TensorBoardSink,
     step: Option<i64>,
     wall_time: f64,
-    refused: &'a mut Vec<SinkError>,
+    /// How many bytes the tags of this record may still take.
+    left: usize,
+    /// Why the first of its values was refused.
+    refused: Option<SinkError>,
 }
 
 impl Writer<'_> {
-    fn value(&mut self, tag: &str, value: &Value) {
+    /// Writes a value, and those inside of it behind its tag. The tag is left as it was.
+    fn value(&mut self, tag: &mut String, value: &Value) {
         match value {
             Value::Empty | Value::List(_) => {}
-            Value::TooDeep => {
-                self.refused.push(SinkError::write_failed(format!("{tag:?} is nested too deep")).permanent());
-            }
+            Value::TooDeep => self.refuse(|| format!("{tag:?} is nested too deep")),
             Value::Scalar(number) => self.add(tag, Summary::Scalar(*number as f32)),
             Value::Integer(number) => self.add(tag, Summary::Scalar(*number as f32)),
             Value::Bool(is) => self.add(tag, Summary::Scalar(f32::from(*is))),
@@ -333,16 +350,40 @@ impl Writer<'_> {
                     let (width, height) = (image.width, image.height);
                     self.add(tag, Summary::Image { width, height, png: &png });
                 }
-                Err(why) => {
-                    self.refused.push(SinkError::write_failed(format!("image {tag:?}: {why}")).permanent());
-                }
+                Err(why) => self.refuse(|| format!("image {tag:?}: {why}")),
             },
             Value::Fields(fields) => {
+                let end = tag.len();
                 for (name, value) in fields.iter() {
-                    self.value(&format!("{tag}/{}", name.replace('.', "/")), value);
+                    // Also where it has nothing to show: to put the tag together takes time.
+                    if !self.spend(1 + name.len()) {
+                        return;
+                    }
+                    tag.push('/');
+                    push_name(tag, name);
+                    self.value(tag, value);
+                    tag.truncate(end);
                 }
             }
         }
+    }
+
+    /// Takes so many bytes of what the tags of the record may have; `false` when there are not that many left.
+    fn spend(&mut self, bytes: usize) -> bool {
+        match self.left.checked_sub(bytes) {
+            Some(left) => self.left = left,
+            None => {
+                self.left = 0;
+                let why = || format!("the tags of one record must take at most {MAX_RECORD_TAG_BYTES} bytes");
+                self.refuse(why);
+            }
+        }
+        self.left > 0
+    }
+
+    /// A part of the record is not written. The first reason is told.
+    fn refuse(&mut self, why: impl FnOnce() -> String) {
+        self.refused.get_or_insert_with(|| SinkError::write_failed(why()).permanent());
     }
 
     /// What the table of hyper-parameters shows of the life of a run.
@@ -356,6 +397,12 @@ impl Writer<'_> {
             training::Started::NAME => {
                 let nothing = Fields::new();
                 let settings = fields.and_then(|fields| fields.get("config")).and_then(Value::as_fields);
+                let left_out = settings.map_or(0, Settings::left_out);
+                if left_out > 0 {
+                    self.refuse(|| {
+                        format!("{left_out} settings were left out: their paths are taken or too long")
+                    });
+                }
                 let start = Summary::SessionStart {
                     // Without a name, a folder is a group of its own: a row of the table.
                     group: "",
@@ -373,7 +420,7 @@ impl Writer<'_> {
     }
 
     fn add(&mut self, tag: &str, summary: Summary<'_>) {
-        if self.sink.broken.is_some() {
+        if self.sink.broken.is_some() || !self.spend(tag.len()) {
             return;
         }
         let step = self.step.unwrap_or_else(|| self.sink.encoder.next_step(tag));
@@ -392,7 +439,7 @@ impl Writer<'_> {
             added = self.sink.encoder.add(self.wall_time, step, tag, summary);
         }
         if let Err(refused) = added {
-            self.refused.push(SinkError::write_failed(refused.to_string()).permanent());
+            self.refuse(|| refused.to_string());
         }
     }
 }
@@ -440,11 +487,9 @@ impl TensorBoardSink {
         let (mut refused_events, mut first) = (0, None);
         for record in batch {
             if self.takes(record) {
-                let mut refused = Vec::new();
-                self.encode(record, &mut refused);
-                if !refused.is_empty() {
+                if let Some(error) = self.encode(record) {
                     refused_events += 1;
-                    first = first.or(refused.into_iter().next());
+                    first = first.or(Some(error));
                 }
             }
             self.events += 1;
