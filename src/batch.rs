@@ -7,6 +7,7 @@ pub(crate) use origin::new_id;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::buffer::empty;
 use crate::clock;
 use crate::event::{Event, Record};
 use crate::lanes::{Lanes, Round, Turn};
@@ -217,6 +218,7 @@ impl<E> Drop for Buffer<E> {
             return;
         }
         destroy(&mut self.events);
+        empty(&mut self.events);
         if let Some(home) = self.home.take().filter(|_| self.events.capacity() > 0) {
             home.put(std::mem::take(&mut self.events));
         }
@@ -364,6 +366,7 @@ impl<E: Event> Press<E> {
         let mut events = batch.events;
         if let Some(buffer) = Arc::get_mut(&mut events) {
             destroy(&mut buffer.events);
+            empty(&mut buffer.events);
             self.spare_events = std::mem::take(&mut buffer.events);
             self.spare = Some(events);
         }

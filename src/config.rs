@@ -156,9 +156,10 @@ pub struct Config {
     /// were full. One that is larger than all that events of its priority may take is not taken as oversize. Half of the
     /// budget, or an event that does not fit, sets off a delivery, as a full lane does.
     ///
-    /// Behind the worker, other bounds hold: the queue of an isolated sink has [one of its
-    /// own](crate::sink::Isolated::max_bytes); subscriptions and dead letters are bounded by number, whatever their events
-    /// own.
+    /// Behind the worker, other bounds hold, each of 50 MiB by default and with a setter named `max_bytes`: for the queue of an
+    /// [isolated sink](crate::sink::Isolated::max_bytes), [dead letters](crate::sink::DeadLetters::max_bytes), a
+    /// [subscription](crate::Subscription::max_bytes), and [`Recent`](crate::history::Recent::max_bytes). Names and tags that a
+    /// sink remembers take 16 MiB.
     pub max_bytes: Option<usize>,
     /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
     /// sets off a delivery if that is more; a smaller one splits such a delivery into several batches.

@@ -50,7 +50,7 @@ pub struct BusConfig {
     /// How long a call may take before it is told ([`AlertKind::HandlerOverdue`](super::AlertKind)), unless a handler says
     /// otherwise. More than zero. Defaults to 10 s.
     pub deadline: Duration,
-    /// How many dead letters are kept. At least 1. Defaults to 1,000.
+    /// How many dead letters are kept, of 50 MiB in all. At least 1. Defaults to 1,000.
     pub dead_letters: usize,
     /// How many events may lead to one another, each emitted by a handler of the one before. Defaults to 16.
     pub max_depth: u32,

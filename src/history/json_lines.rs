@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::{EventQuery, History, HistoryError};
+use crate::buffer::empty;
 use crate::event::Record;
 use crate::sink::{Closed, ClosedFiles, closed, decode, resolve};
 
@@ -53,7 +54,7 @@ impl<R: BufRead> JsonLinesReader<R> {
 
     /// Reads the next line, with its end; of one that is too long, the beginning.
     fn read_line(&mut self) -> io::Result<usize> {
-        self.line.clear();
+        empty(&mut self.line);
         let read =
             (&mut self.lines).take(self.longest.saturating_add(1)).read_until(b'\n', &mut self.line)?;
         if self.line.last() != Some(&b'\n') && read as u64 > self.longest {

@@ -5,23 +5,74 @@ use std::collections::VecDeque;
 use super::{EventQuery, History, HistoryError};
 use crate::batch::Batch;
 use crate::event::Record;
+use crate::lanes::payload_of;
 use crate::sink::{Sink, SinkError};
 use crate::sync::{Arc, Mutex};
 
 /// A sink that keeps the last `N` records and can be asked for them. A clone is the same history.
 ///
-/// It takes no more memory than `N` records and what they own.
+/// It takes no more memory than `N` records, and [`max_bytes`](Self::max_bytes) for what they own, but for one record: the
+/// oldest make room.
 #[derive(Debug, Clone)]
 pub struct Recent<const N: usize> {
     name: String,
-    records: Arc<Mutex<VecDeque<Record>>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    records: VecDeque<Record>,
+    max_bytes: u64,
+    /// What the records own.
+    bytes: u64,
+    forgotten: u64,
+}
+
+impl Kept {
+    /// Takes a record in, in the place of the oldest where there is no room.
+    fn push(&mut self, record: Record, most: usize) {
+        self.bytes = self.bytes.saturating_add(payload_of(&record));
+        self.records.push_back(record);
+        if self.records.len() > most {
+            self.pop();
+        }
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
+        while self.bytes > self.max_bytes && self.records.len() > 1 {
+            self.pop();
+            self.forgotten += 1;
+        }
+    }
+
+    fn pop(&mut self) {
+        let oldest = self.records.pop_front();
+        self.bytes = self.bytes.saturating_sub(oldest.as_ref().map_or(0, payload_of));
+    }
 }
 
 impl<const N: usize> Recent<N> {
     /// Keeps nothing yet. As a sink it is named `recent`.
     pub fn new() -> Self {
-        let records = Arc::new(Mutex::new(VecDeque::with_capacity(N.min(1 << 16))));
-        Self { name: "recent".to_owned(), records }
+        let records = VecDeque::with_capacity(N.min(1 << 16));
+        let kept = Kept { records, max_bytes: 50 << 20, bytes: 0, forgotten: 0 };
+        Self { name: "recent".to_owned(), kept: Arc::new(Mutex::new(kept)) }
+    }
+
+    /// Changes how many bytes the records may own beyond their own size
+    /// ([`Event::size_hint`](crate::Event::size_hint)). Defaults to 50 MiB.
+    pub fn max_bytes(self, bytes: usize) -> Self {
+        let mut kept = self.kept.lock();
+        kept.max_bytes = bytes as u64;
+        kept.make_room();
+        drop(kept);
+        self
+    }
+
+    /// How many of the last `N` records were dropped for their bytes.
+    pub fn forgotten(&self) -> u64 {
+        self.kept.lock().forgotten
     }
 
     /// Gives it another name, so that a collector can have several. A [bus](crate::bus::Bus) without a journal has one of its
@@ -33,7 +84,7 @@ impl<const N: usize> Recent<N> {
 
     /// How many records it has.
     pub fn len(&self) -> usize {
-        self.records.lock().len()
+        self.kept.lock().records.len()
     }
 
     /// Whether it has none.
@@ -55,12 +106,9 @@ impl<const N: usize> Sink<Record> for Recent<N> {
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
         batch.check()?;
-        let mut records = self.records.lock();
+        let mut kept = self.kept.lock();
         for record in batch.events().iter().skip(batch.len().saturating_sub(N)) {
-            if records.len() == N {
-                records.pop_front();
-            }
-            records.push_back(record.clone());
+            kept.push(record.clone(), N);
         }
         Ok(())
     }
@@ -68,8 +116,8 @@ impl<const N: usize> Sink<Record> for Recent<N> {
 
 impl<const N: usize> History for Recent<N> {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let records = self.records.lock();
-        let found = query.select(records.iter());
+        let kept = self.kept.lock();
+        let found = query.select(kept.records.iter());
         Ok(found.into_iter().cloned().collect())
     }
 }

@@ -7,13 +7,15 @@ use std::time::{Instant, SystemTime};
 use super::{Account, Fate, PendingFlush, Sink, SinkError, forward};
 use crate::batch::{Batch, destroy};
 use crate::event::{Event, Record};
+use crate::lanes::payload_of;
 use crate::rate::Pace;
 use crate::sync::{Arc, Mutex, Ordering, PlainU64, guarded};
 
 /// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
 /// queue: give one to [`Sink::dead_letters`], and keep one.
 ///
-/// A full queue forgets its oldest letter ([`forgotten`](Self::forgotten) counts them). Its calls take a lock: not in a forked
+/// A full queue forgets its oldest letter ([`forgotten`](Self::forgotten) counts them). It is full when it holds as many
+/// letters as it was made for, or letters that own more than [`max_bytes`](Self::max_bytes), but for one. Its calls take a lock: not in a forked
 /// child, where the holder may not exist.
 ///
 /// ```
@@ -52,6 +54,9 @@ pub struct DeadLetter<E = Record> {
 
 struct Letters<E> {
     most: usize,
+    max_bytes: u64,
+    /// What all letters own.
+    bytes: u64,
     letters: VecDeque<Kept<E>>,
     forgotten: u64,
     pace: Option<Pace>,
@@ -61,6 +66,8 @@ struct Letters<E> {
 
 struct Kept<E> {
     letter: DeadLetter<E>,
+    /// What its event owns, and the length of its error.
+    bytes: u64,
     /// Which wrapper put it here: it goes back to the same sink.
     owner: u64,
     /// It is to be offered again.
@@ -71,8 +78,27 @@ impl<E> DeadLetters<E> {
     /// A queue of that many letters; of none is one of one.
     pub fn new(letters: usize) -> Self {
         let (most, letters) = (letters.max(1), VecDeque::new());
-        let letters = Letters { most, letters, forgotten: 0, pace: None, begun: Instant::now() };
+        let letters = Letters {
+            most,
+            max_bytes: 50 << 20,
+            bytes: 0,
+            letters,
+            forgotten: 0,
+            pace: None,
+            begun: Instant::now(),
+        };
         Self { shared: Arc::new(Mutex::new(letters)) }
+    }
+
+    /// Changes how many bytes the events of all letters may own beyond their own size
+    /// ([`Event::size_hint`](crate::Event::size_hint)), with the texts of their errors. Defaults to 50 MiB.
+    pub fn max_bytes(self, bytes: usize) -> Self {
+        let mut letters = self.shared.lock();
+        letters.max_bytes = bytes as u64;
+        let forgotten = letters.make_room();
+        drop(letters);
+        end_all(forgotten);
+        self
     }
 
     /// How many letters there are.
@@ -100,7 +126,10 @@ impl<E> DeadLetters<E> {
 
     /// Takes all letters out; here they are.
     pub fn purge(&self) -> Vec<DeadLetter<E>> {
-        let letters = std::mem::take(&mut self.shared.lock().letters);
+        let mut shared = self.shared.lock();
+        let letters = std::mem::take(&mut shared.letters);
+        shared.bytes = 0;
+        drop(shared);
         letters.into_iter().map(|kept| kept.letter).collect()
     }
 
@@ -118,7 +147,7 @@ impl<E> DeadLetters<E> {
 }
 
 /// For the bus, whose handlers are what sinks are here.
-impl<E> DeadLetters<E> {
+impl<E: Event> DeadLetters<E> {
     /// A number under which letters are put in and taken out.
     pub(crate) fn new_owner() -> u64 {
         NEXT_ID.fetch_add(1, Ordering::Relaxed)
@@ -126,7 +155,7 @@ impl<E> DeadLetters<E> {
 
     /// Puts letters in, behind the others; what is forgotten for them ends here, without the lock.
     pub(crate) fn keep(&self, owner: u64, letters: Vec<DeadLetter<E>>) {
-        let letters = letters.into_iter().map(|letter| Kept { letter, owner, is_due: false }).collect();
+        let letters = letters.into_iter().map(|letter| Kept::new(letter, owner)).collect();
         let forgotten = self.shared.lock().put(letters);
         end_all(forgotten);
     }
@@ -151,10 +180,20 @@ impl<E> DeadLetters<E> {
 /// The most letters that are offered again at once.
 const AT_ONCE: usize = 100;
 
+impl<E: Event> Kept<E> {
+    fn new(letter: DeadLetter<E>, owner: u64) -> Self {
+        let bytes = payload_of(&letter.event).saturating_add(letter.error.len() as u64);
+        Self { letter, bytes, owner, is_due: false }
+    }
+}
+
 impl<E> Letters<E> {
     /// Puts letters in, in the place of the oldest where there is no room; those come out.
     fn put(&mut self, new: Vec<Kept<E>>) -> Vec<E> {
-        self.letters.extend(new);
+        for kept in new {
+            self.bytes = self.bytes.saturating_add(kept.bytes);
+            self.letters.push_back(kept);
+        }
         self.make_room()
     }
 
@@ -164,9 +203,15 @@ impl<E> Letters<E> {
     }
 
     fn make_room(&mut self) -> Vec<E> {
-        let too_many = self.letters.len().saturating_sub(self.most);
-        self.forgotten += too_many as u64;
-        self.letters.drain(..too_many).map(|kept| kept.letter.event).collect()
+        let mut forgotten = Vec::new();
+        while (self.letters.len() > self.most || self.bytes > self.max_bytes && self.letters.len() > 1)
+            && let Some(oldest) = self.letters.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(oldest.bytes);
+            forgotten.push(oldest.letter.event);
+        }
+        self.forgotten += forgotten.len() as u64;
+        forgotten
     }
 
     /// Takes those out that may be offered to their sink now.
@@ -179,7 +224,9 @@ impl<E> Letters<E> {
             if !is_due {
                 place += 1;
             } else if self.pace.as_mut().is_none_or(|pace| pace.take(now).is_ok()) {
-                due.extend(self.letters.remove(place));
+                let kept = self.letters.remove(place);
+                self.bytes = self.bytes.saturating_sub(kept.as_ref().map_or(0, |kept| kept.bytes));
+                due.extend(kept);
             } else {
                 break;
             }
@@ -189,7 +236,10 @@ impl<E> Letters<E> {
 
     /// Puts those back that were not taken, before all others; those for which there is no room come out.
     fn put_back(&mut self, letters: Vec<Kept<E>>) -> Vec<E> {
-        letters.into_iter().rev().for_each(|kept| self.letters.push_front(kept));
+        for kept in letters.into_iter().rev() {
+            self.bytes = self.bytes.saturating_add(kept.bytes);
+            self.letters.push_front(kept);
+        }
         self.make_room()
     }
 }
@@ -271,6 +321,8 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
         let again = due.into_iter().map(|mut kept| {
             kept.is_due = false;
             kept.letter.attempts = kept.letter.attempts.saturating_add(attempts);
+            kept.bytes = kept.bytes.saturating_sub(kept.letter.error.len() as u64);
+            kept.bytes = kept.bytes.saturating_add(said.len() as u64);
             kept.letter.error.clone_from(&said);
             kept
         });
@@ -349,8 +401,7 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
         let time = SystemTime::now();
         let letters = batch.iter().map(|event| {
             let (event, error) = (event.clone(), failure.said.clone());
-            let letter = DeadLetter { event, attempts: failure.attempts, error, time };
-            Kept { letter, owner: self.id, is_due: false }
+            Kept::new(DeadLetter { event, attempts: failure.attempts, error, time }, self.id)
         });
         let letters = letters.collect();
         batch.check()?;

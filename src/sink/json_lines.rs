@@ -29,6 +29,7 @@ use super::presence::Found;
 use super::target::Target;
 use super::{Sink, SinkError};
 use crate::batch::{Batch, Origin};
+use crate::buffer::empty;
 use crate::event::Record;
 use age::Age;
 
@@ -96,7 +97,7 @@ pub struct JsonLinesSink {
     missing: Missing,
     /// A failed write could not be cut off: the next one closes the torn line first.
     is_torn: bool,
-    /// The encoded batch. Its capacity is that of the largest batch so far.
+    /// The encoded batch.
     lines: Vec<u8>,
     /// What goes into every line of the batch at hand, if anything does.
     origin: Option<Vec<u8>>,
@@ -458,7 +459,9 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         if self.length == 0 {
             self.age = Age::begins(now);
         }
-        if let Err(error) = self.write_found() {
+        let written = self.write_found();
+        empty(&mut self.lines);
+        if let Err(error) = written {
             self.missing.add(batch);
             return Err(error.into());
         }

@@ -74,8 +74,8 @@ pub struct SqliteSink {
     target: PathBuf,
     /// `None` after its files were removed or replaced, until it is begun anew.
     live: Option<Live>,
-    /// Ids of names that are committed. Bounded: see `MOST_NAMES`.
-    names: HashMap<Box<str>, i64>,
+    /// Ids of names that are committed.
+    names: Names,
     /// The run of the session at hand.
     run: Option<(Box<str>, i64)>,
     /// Events that were lost on the way into this database and are not told in it yet.
@@ -83,8 +83,34 @@ pub struct SqliteSink {
     busy_timeout: Duration,
 }
 
-/// How many names are remembered; beyond, they are asked of the database again.
+/// Ids of names. When they are too many, or too long, all are forgotten and asked of the database again.
+struct Names {
+    ids: HashMap<Box<str>, i64>,
+    /// How many bytes the names take, and how many they may.
+    bytes: usize,
+    max_bytes: usize,
+}
+
+/// How many names are remembered.
 const MOST_NAMES: usize = 100_000;
+
+impl Names {
+    fn insert(&mut self, name: &str, id: i64) {
+        if name.len() > self.max_bytes {
+            return;
+        }
+        if self.ids.len() >= MOST_NAMES || self.bytes + name.len() > self.max_bytes {
+            self.clear();
+        }
+        self.bytes += name.len();
+        self.ids.insert(name.into(), id);
+    }
+
+    fn clear(&mut self) {
+        self.ids.clear();
+        self.bytes = 0;
+    }
+}
 
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -108,7 +134,7 @@ impl SqliteSink {
             path,
             target,
             live: Some(live),
-            names: HashMap::new(),
+            names: Names { ids: HashMap::new(), bytes: 0, max_bytes: 16 << 20 },
             run: None,
             missing: Missing::default(),
             busy_timeout: BUSY_TIMEOUT,
@@ -135,6 +161,12 @@ impl SqliteSink {
         }
         self.busy_timeout = longest;
         Ok(self)
+    }
+
+    /// Changes how many bytes of names are remembered, so that their ids need not be looked up. Defaults to 16 MiB.
+    pub fn max_name_bytes(mut self, bytes: usize) -> Self {
+        self.names.max_bytes = bytes;
+        self
     }
 
     /// Where the database is.
@@ -216,14 +248,11 @@ impl SqliteSink {
             let mut insert = transaction.prepare_cached(INSERT)?;
             let mut add = |record: &Record| -> Result<bool, rusqlite::Error> {
                 let name = Event::name(record);
-                let id = match self.names.get(name) {
+                let id = match self.names.ids.get(name) {
                     Some(id) => *id,
                     None => {
                         let id = schema::intern(&transaction, name)?;
-                        if self.names.len() >= MOST_NAMES {
-                            self.names.clear();
-                        }
-                        self.names.insert(name.into(), id);
+                        self.names.insert(name, id);
                         id
                     }
                 };

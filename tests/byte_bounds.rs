@@ -1,0 +1,416 @@
+//! P2, by bytes: what holds events, names or encoded batches keeps to its bound, whatever passed through it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
+use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, Sink, SinkError, from_fn};
+use forebay::{Batch, Collector, Fields, List, Outcome, Record, RecvError, Value};
+use support::*;
+
+/// Counts the bytes of the whole process: those in use, and all that were ever asked for.
+struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static ASKED_FOR: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: it passes every call on to the system's allocator as it came.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        ASKED_FOR.fetch_add(layout.size(), Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        IN_USE.fetch_add(size, Ordering::Relaxed);
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        ASKED_FOR.fetch_add(size.saturating_sub(layout.size()), Ordering::Relaxed);
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const MIB: usize = 1 << 20;
+
+/// One test at a time: the counts are of the whole process.
+fn alone<R>(body: impl FnOnce() -> R) -> R {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    body()
+}
+
+fn in_use() -> usize {
+    IN_USE.load(Ordering::Relaxed)
+}
+
+fn text(bytes: usize) -> Record {
+    Record::text("frame", "\u{1}".repeat(bytes))
+}
+
+fn manual() -> forebay::Builder {
+    Collector::builder().flush(HOURLY)
+}
+
+#[test]
+fn what_one_large_batch_needed_is_given_back_when_it_is_written() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let json = JsonLinesSink::create(folder.path().join("events.jsonl")).unwrap();
+        let console = ConsoleSink::to_writer("x", std::io::sink());
+        let mut sinks: Vec<Box<dyn Sink>> =
+            vec![Box::new(json), Box::new(console), Box::new(from_fn("none", |_: &Batch<Record>| Ok(())))];
+        #[cfg(feature = "tensorboard")]
+        sinks.push(Box::new(forebay::sink::TensorBoardSink::create(folder.path()).unwrap()));
+        #[cfg(feature = "sqlite")]
+        sinks.push(Box::new(forebay::sink::SqliteSink::create(folder.path().join("events.db")).unwrap()));
+        for sink in sinks {
+            let name = sink.name().to_owned();
+            let collector = manual().sink(sink).start().unwrap();
+            collector.collect(Record::scalar("x", 0.5));
+            let _ = collector.flush().unwrap();
+            let before = in_use();
+            assert_eq!(collector.collect(text(20 * MIB)), Outcome::Queued);
+            assert!(collector.flush().unwrap().is_clean());
+            let kept = in_use().saturating_sub(before);
+            assert!(kept < 4 * MIB, "{name} keeps {kept} bytes");
+            collector.stop().unwrap();
+            law(&collector, 2);
+        }
+    });
+}
+
+#[test]
+fn what_one_batch_of_many_events_needed_is_given_back() {
+    alone(|| {
+        const EVENTS: u64 = 200_000;
+        let collector = manual().capacity(EVENTS as usize).batch_size(EVENTS as usize).start().unwrap();
+        let _ = collector.flush().unwrap();
+        let before = in_use();
+        (0..EVENTS).for_each(|step| _ = collector.collect(Record::scalar("x", 0.5).step(step)));
+        let _ = collector.flush().unwrap();
+        let kept = in_use().saturating_sub(before);
+        assert!(kept < 2 * MIB, "{kept} bytes");
+        collector.stop().unwrap();
+        law(&collector, EVENTS);
+    });
+}
+
+#[test]
+fn a_reader_gives_a_large_line_back_with_the_next() {
+    alone(|| {
+        let lines: String = [text(4 * MIB), Record::scalar("x", 0.5)]
+            .iter()
+            .map(|record| serde_json::to_string(record).unwrap() + "\n")
+            .collect();
+        let mut reader = JsonLinesReader::new(lines.as_bytes());
+        let before = in_use();
+        assert!(reader.by_ref().all(|record| record.is_ok()));
+        let kept = in_use().saturating_sub(before);
+        assert!(kept < 2 * MIB, "{kept} bytes");
+    });
+}
+
+/// A sink that fails until it is told not to.
+fn down(works: &'static AtomicBool) -> impl Sink {
+    from_fn(
+        "down",
+        |_: &Batch<Record>| {
+            if works.load(Ordering::Relaxed) { Ok(()) } else { Err(SinkError::unavailable("down")) }
+        },
+    )
+}
+
+#[test]
+fn dead_letters_hold_50_mib_by_default_and_the_oldest_make_room() {
+    static WORKS: AtomicBool = AtomicBool::new(false);
+    alone(|| {
+        let letters = DeadLetters::new(10_000);
+        let collector = manual().sink(down(&WORKS).dead_letters(&letters)).start().unwrap();
+        let before = in_use();
+        for step in 0..120 {
+            collector.collect(text(MIB).step(step));
+            assert!(collector.flush().is_ok());
+        }
+        assert!(in_use().saturating_sub(before) < 55 * MIB);
+        assert_eq!(letters.len() as u64 + letters.forgotten(), 120);
+        assert!((48..=50).contains(&letters.len()), "{}", letters.len());
+        // Those that are offered again in vain come back, within the bound.
+        letters.redrive(None);
+        assert!(collector.flush().is_ok());
+        assert!((48..=50).contains(&letters.len()), "{}", letters.len());
+        WORKS.store(true, Ordering::Relaxed);
+        letters.redrive(None);
+        assert!(collector.flush().is_ok());
+        assert!(letters.is_empty());
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 120).sinks[0].offered, 120);
+    });
+}
+
+#[test]
+fn the_bytes_of_dead_letters_can_be_set_and_errors_count() {
+    let long = "e".repeat(10_000);
+    let broken = || {
+        let long = long.clone();
+        from_fn("broken", move |_: &Batch<Record>| Err(SinkError::write_failed(long.clone()).permanent()))
+    };
+    // By the events, and by the errors.
+    for (payload, most, expected) in [(100_000, 1_200_000, 10), (1, 105_000, 10), (100_000, 0, 1)] {
+        let letters = DeadLetters::new(1000).max_bytes(most);
+        let collector = manual().sink(broken().dead_letters(&letters)).start().unwrap();
+        for step in 0..50 {
+            collector.collect(Record::text("t", "x".repeat(payload)).step(step));
+            assert!(collector.flush().is_ok());
+        }
+        assert_eq!(
+            (letters.len(), letters.forgotten()),
+            (expected, 50 - expected as u64),
+            "{payload} {most}"
+        );
+        let newest = letters.entries().last().map(|letter| letter.event.get_step());
+        assert_eq!(newest, Some(Some(49)), "the oldest go");
+        // Less room lets go of more, at once.
+        let _ = letters.clone().max_bytes(0);
+        assert_eq!((letters.len(), letters.forgotten()), (1, 49));
+        assert_eq!(letters.purge().len(), 1);
+        collector.stop().unwrap();
+        law(&collector, 50);
+    }
+}
+
+#[test]
+fn recent_holds_50_mib_by_default_and_what_is_set() {
+    alone(|| {
+        let recent = Recent::<1000>::new();
+        let small = Recent::<1000>::new().named("small").max_bytes(10 * MIB);
+        let before = in_use();
+        let collector = manual().sink(recent.clone()).sink(small.clone()).start().unwrap();
+        for step in 0..100 {
+            collector.collect(text(MIB).step(step));
+            assert!(collector.flush().is_ok());
+        }
+        assert!(in_use().saturating_sub(before) < 66 * MIB);
+        for (recent, most) in [(&recent, 50), (&small, 10)] {
+            assert!((most - 2..=most).contains(&recent.len()), "{}", recent.len());
+            assert_eq!(recent.len() as u64 + recent.forgotten(), 100);
+            let newest = recent.query(&EventQuery::new().newest_first().limit(1)).unwrap();
+            assert_eq!(newest[0].get_step(), Some(99));
+        }
+        // By number alone, nothing is forgotten.
+        let few = Recent::<3>::new();
+        few.clone().write_batch(&Batch::from_events(vec![Record::scalar("x", 0.5); 10])).unwrap();
+        assert_eq!((few.len(), few.forgotten()), (3, 0));
+        collector.stop().unwrap();
+        law(&collector, 100);
+    });
+}
+
+#[test]
+fn a_subscription_that_nobody_reads_holds_50_mib_by_default_and_what_is_set() {
+    alone(|| {
+        let collector = manual().start().unwrap();
+        let all = collector.subscribe("*").unwrap();
+        let small = collector.subscribe("frame").unwrap().max_bytes(10 * MIB);
+        let before = in_use();
+        for step in 0..100 {
+            collector.collect(text(MIB).step(step));
+            collector.collect(Record::scalar("x", 0.5).step(step));
+            assert!(collector.flush().unwrap().is_clean());
+        }
+        assert!(in_use().saturating_sub(before) < 55 * MIB);
+        for (subscription, most, sent) in [(&all, 2 * 50, 200), (&small, 10, 100)] {
+            assert!((most - 4..=most).contains(&subscription.len()), "{}", subscription.len());
+            assert_eq!(subscription.len() as u64 + subscription.lost(), sent);
+            assert_eq!(subscription.try_recv(), Err(RecvError::Lagged(subscription.lost())));
+            let received = std::iter::from_fn(|| subscription.try_recv().ok()).count() as u64;
+            assert_eq!(received + subscription.lost(), sent);
+        }
+        // One batch is always kept, however large.
+        let one = collector.subscribe("*").unwrap().max_bytes(0);
+        collector.collect(text(MIB));
+        assert!(collector.flush().unwrap().is_clean());
+        assert_eq!((one.len(), one.lost()), (1, 0));
+        drop((all, small, one));
+        collector.stop().unwrap();
+        law(&collector, 201);
+    });
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn sqlite_remembers_16_mib_of_names_by_default_and_what_is_set() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, most) in [("a.db", None), ("b.db", Some(MIB)), ("c.db", Some(10))] {
+            let path = folder.path().join(path);
+            let mut sink = forebay::sink::SqliteSink::create(&path).unwrap();
+            if let Some(most) = most {
+                sink = sink.max_name_bytes(most);
+            }
+            let collector = manual().sink(sink).start().unwrap();
+            let before = in_use();
+            for round in 0..2 {
+                for number in 0..1_500 {
+                    let name = format!("{number}{}", "n".repeat(20_000));
+                    collector.collect(Record::scalar(name, 0.5).step(round));
+                    if number % 100 == 0 {
+                        assert!(collector.flush().unwrap().is_clean());
+                    }
+                }
+            }
+            assert!(collector.flush().unwrap().is_clean());
+            let kept = in_use().saturating_sub(before);
+            assert!(kept < most.unwrap_or(16 * MIB) + 2 * MIB, "{kept} bytes");
+            collector.stop().unwrap();
+            law(&collector, 3_000);
+            let history = forebay::history::SqliteHistory::open(&path).unwrap();
+            assert_eq!(history.query(&EventQuery::new()).unwrap().len(), 3_000);
+        }
+    });
+}
+
+#[cfg(feature = "tensorboard")]
+#[test]
+fn tensorboard_has_16_mib_of_tags_by_default_and_what_is_set_and_counts_the_rest() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        for most in [None, Some(MIB)] {
+            let mut sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();
+            if let Some(most) = most {
+                sink = sink.max_tag_bytes(most);
+            }
+            let collector = manual().sink(sink).start().unwrap();
+            let before = in_use();
+            for number in 0..1_500 {
+                collector.collect(Record::scalar(format!("{number:010}{}", "n".repeat(19_990)), 0.5));
+                if number % 100 == 0 {
+                    assert!(collector.flush().is_ok());
+                }
+            }
+            assert!(collector.flush().is_ok());
+            let kept = in_use().saturating_sub(before);
+            assert!(kept < most.unwrap_or(16 * MIB) + 4 * MIB, "{kept} bytes");
+            collector.stop().unwrap();
+            let delivered = (most.unwrap_or(16 * MIB) / 20_000) as u64;
+            let sink = &law(&collector, 1_500).sinks[0];
+            assert_eq!((sink.delivered, sink.failed), (delivered, 1_500 - delivered));
+        }
+    });
+}
+
+#[cfg(feature = "tensorboard")]
+#[test]
+fn one_event_does_not_cost_tensorboard_the_square_of_its_size() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let many = |fields: usize| (0..fields).map(|n| (format!("{n}"), n as f64)).collect::<Fields>();
+        // A long name before many fields; many fields deep down; an image, a histogram and an empty list as well.
+        let long = Record::fields("n".repeat(100_000), many(20_000));
+        let deep = (0..90).fold(many(20_000), |inner, _| Fields::new().with("k".repeat(1_000), inner));
+        let empty = Fields::from([("e".repeat(1_000_000), Value::from(List::new()))]);
+        let empty = (0..50).fold(empty, |inner, _| {
+            Fields::from([("x".repeat(100_000), Value::from(inner)), ("y".repeat(100_000), Value::Empty)])
+        });
+        let records = [long, Record::fields("deep", deep), Record::fields("empty", empty)];
+        for record in records {
+            let sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();
+            let collector = manual().sink(sink).start().unwrap();
+            let before = ASKED_FOR.load(Ordering::Relaxed);
+            collector.collect(record);
+            collector.collect(Record::scalar("behind", 0.5));
+            assert!(collector.flush().is_ok());
+            let cost = ASKED_FOR.load(Ordering::Relaxed) - before;
+            assert!(cost < 64 * MIB, "{cost} bytes");
+            collector.stop().unwrap();
+            let sink = &law(&collector, 2).sinks[0];
+            assert_eq!((sink.delivered, sink.failed), (1, 1));
+            assert!(sink.last_error.as_ref().is_some_and(|error| error.contains("4194304")), "{sink:?}");
+        }
+        // What fits is written: ten thousand parameters.
+        let sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();
+        let collector = manual().sink(sink).start().unwrap();
+        collector.collect(Record::fields("gradients", many(10_000)));
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 1).sinks[0].delivered, 1);
+    });
+}
+
+#[cfg(feature = "tensorboard")]
+#[test]
+fn deep_settings_do_not_cost_the_table_the_square_of_their_size() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let many: Fields = (0..20_000).map(|n| (format!("{n}"), n as f64)).collect();
+        let config = (0..50).fold(many, |inner, _| Fields::new().with("k".repeat(1_000), inner));
+        let sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();
+        let collector = manual().sink(sink).start().unwrap();
+        let before = ASKED_FOR.load(Ordering::Relaxed);
+        collector.collect(forebay::catalog::training::Started {
+            run_id: "7".into(),
+            config,
+            model_type: None,
+        });
+        assert!(collector.flush().is_ok());
+        let cost = ASKED_FOR.load(Ordering::Relaxed) - before;
+        assert!(cost < 64 * MIB, "{cost} bytes");
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 1).sinks[0].failed, 1, "settings are left out");
+    });
+}
+
+/// Each way to put many fields together: it is done in no time, or never.
+#[test]
+fn many_fields_are_put_together_and_read_in_time_that_grows_with_their_number() {
+    alone(|| {
+        const MANY: usize = 300_000;
+        let name = |n: usize| format!("abcdefgh{n}");
+        let pairs = || (0..MANY).map(|n| (name(n), n as i64));
+        let collected: Fields = pairs().collect();
+        let mut extended = Fields::new();
+        extended.extend(pairs());
+        // Again: every name is known.
+        extended.extend(pairs());
+        let chained = pairs().fold(Fields::new(), |all, (name, value)| all.with(name, value));
+        assert_eq!((&collected, &collected), (&extended, &chained));
+        assert!((0..MANY).all(|n| collected.get(&name(n)) == Some(&Value::Integer(n as i64))));
+        assert_eq!((collected.get("other"), collected.len()), (None, MANY));
+        assert!(collected.iter().map(|(_, value)| value.as_i64().unwrap()).eq(0..MANY as i64), "in order");
+
+        let record = pairs().fold(Record::fields("a", collected.clone()), |record, (name, value)| {
+            record.with_field(format!("f{name}"), value).with_metadata(name, value)
+        });
+        let line = serde_json::to_string(&record).unwrap() + "\n";
+        let before = in_use();
+        let read = JsonLinesReader::new(line.as_bytes()).next().unwrap().unwrap();
+        let kept = in_use().saturating_sub(before);
+        assert!(kept < 12 * line.len(), "{kept} bytes for a line of {}", line.len());
+        assert_eq!(read, record);
+        #[cfg(feature = "sqlite")]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("events.db");
+            let mut sink = forebay::sink::SqliteSink::create(&path).unwrap();
+            sink.write_batch(&Batch::from_events(vec![record.clone()])).unwrap();
+            let history = forebay::history::SqliteHistory::open(&path).unwrap();
+            assert_eq!(history.query(&EventQuery::new()).unwrap(), [record]);
+        }
+        #[cfg(feature = "toml")]
+        {
+            let text: String = pairs().map(|(name, value)| format!("{name} = {value}\n")).collect();
+            assert_eq!(toml::from_str::<Fields>(&text).unwrap().len(), MANY);
+        }
+    });
+}
