@@ -444,8 +444,8 @@ mod files {
             use rustix::fs::{CWD, RenameFlags, renameat_with};
             use rustix::io::Errno;
             match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-                // The kernel or the file system cannot do it.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+                // The kernel or the file system cannot do it, or may not.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM) => {}
                 renamed => return Ok(renamed?),
             }
         }
@@ -503,7 +503,7 @@ mod files {
 }
 
 /// Renames a file, unless one of the new name is there when it looks.
-fn look_and_rename(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+pub(crate) fn look_and_rename(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
     match std::fs::symlink_metadata(to) {
         Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::rename(from, to),

@@ -7,7 +7,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -120,18 +120,31 @@ fn a_pipe_without_a_reader_is_refused_at_once_and_one_that_loses_its_reader_fail
     assert!(text.contains("forebay.gap"), "{text}");
     assert_eq!(names(folder.path()), ["events.jsonl"]);
     assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+    // A query does not wait for somebody who writes.
+    assert!(JsonLinesHistory::new(&path).query(&EventQuery::new()).is_err());
 }
 
 #[test]
 fn a_device_is_written_to_and_stays_where_it_is() {
-    let collector = Collector::builder().sink(eager("/dev/null")).start().unwrap();
+    // A terminal, because nobody can rename one by mistake, as root might /dev/null.
+    // SAFETY: the calls are given what those before have returned; the name ends with a zero.
+    let (mut terminal, path) = unsafe {
+        let terminal = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY);
+        assert!(terminal >= 0 && libc::grantpt(terminal) == 0 && libc::unlockpt(terminal) == 0);
+        let name = std::ffi::CStr::from_ptr(libc::ptsname(terminal));
+        (File::from_raw_fd(terminal), PathBuf::from(name.to_str().unwrap()))
+    };
+    let collector = Collector::builder().sink(eager(&path)).start().unwrap();
     for step in 0..3 {
         collector.collect(Record::scalar("a", 1.0).step(step));
         assert!(collector.flush().unwrap().is_clean());
     }
     collector.stop().unwrap();
     support::law(&collector, 3);
-    assert!(fs::symlink_metadata("/dev/null").unwrap().file_type().is_char_device());
+    let mut bytes = [0; 4096];
+    let length = terminal.read(&mut bytes).unwrap();
+    assert_eq!(read_steps(&bytes[..length]), [0, 1, 2]);
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_char_device());
 }
 
 #[test]
@@ -218,8 +231,11 @@ fn in_a_process(test: &str, folder: &Path, stdout: Stdio) {
 /// Does nothing unless it was asked to.
 #[test]
 fn into_its_standard_output() {
-    let Some(_) = std::env::var_os(FOLDER) else { return };
-    let mut sink = eager("/dev/stdout");
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    // What /dev/stdout is, which root might rename by mistake.
+    let link = Path::new(&folder).join("stdout");
+    symlink("/dev/fd/1", &link).unwrap();
+    let mut sink = eager(link);
     for step in 0..10 {
         println!("printed {step}");
         sink.write_batch(&batch(step)).unwrap();
@@ -236,7 +252,7 @@ fn the_standard_output_may_be_a_plain_file_that_is_printed_to_as_well() {
     assert!(read_steps(lines.as_bytes()).into_iter().eq(0..10), "{text}");
     assert_eq!(text.lines().filter(|line| line.contains("printed")).count(), 10, "{text}");
     assert!(text.contains("test result: ok"), "{text}");
-    assert_eq!(names(folder.path()), ["out"]);
+    assert_eq!(names(folder.path()), ["out", "stdout"]);
 }
 
 /// Does nothing unless it was asked to.

@@ -9,6 +9,7 @@ use super::{EventQuery, History, HistoryError};
 use crate::buffer::empty;
 use crate::event::Record;
 use crate::sink::{Closed, ClosedFiles, closed, decode, resolve};
+use crate::unix::open_read;
 
 /// 1 GiB.
 const LONGEST_LINE: u64 = 1 << 30;
@@ -136,7 +137,7 @@ impl JsonLinesHistory {
 
 /// Opens the file that the sink writes to, or wrote to until it was closed under that number.
 fn open_last(path: &Path, number: u64) -> io::Result<Box<dyn BufRead>> {
-    let open = File::open(path);
+    let open = open_plain(path);
     let mut closed = closed(path)?.files.into_iter().filter(|closed| closed.number >= number).peekable();
     // Should it have been closed before it was opened, this is another one.
     if closed.peek().is_some() {
@@ -151,6 +152,15 @@ fn open_last(path: &Path, number: u64) -> io::Result<Box<dyn BufRead>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && number > 1 => Ok(Box::new(io::empty())),
         Err(error) => Err(error),
     }
+}
+
+/// Opens a plain file. From a pipe, this reader would take what is meant for another.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let file = open_read(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "what is queried must be a plain file"))
 }
 
 /// Opens a closed file, unless it is not there any more.

@@ -301,22 +301,22 @@ impl JsonLinesSink {
         Ok(())
     }
 
+    /// Returns whether it is time to close the file.
+    fn is_over(&mut self, now: u64) -> bool {
+        if !self.target.is_own_file() || self.length == 0 {
+            return false;
+        }
+        // Without the first byte, which closes a torn line.
+        let length = self.length.saturating_add(self.lines.len() as u64 - 1);
+        let is_full = self.most_bytes.is_some_and(|most| length > most);
+        is_full || self.longest.is_some_and(|most| self.age.is_over(most, now, &self.target))
+    }
+
     /// Closes the file and begins a new one, if it is time for that.
     fn rotate(&mut self, now: u64) -> io::Result<()> {
-        if !self.target.is_own_file() || self.length == 0 {
-            return Ok(());
-        }
-        let is_full = self.most_bytes.is_some_and(|most| {
-            // Without the first byte, which closes a torn line.
-            self.length.saturating_add(self.lines.len() as u64 - 1) > most
-        });
-        let is_old = self.longest.is_some_and(|most| self.age.is_over(most, now, &self.target));
-        if !(is_full || is_old) {
-            return Ok(());
-        }
         // Where it cannot be closed, it is not tried with every batch.
         let is_soon = |failed: u64| now.checked_sub(failed).is_some_and(|ago| ago < RETRY_NANOS);
-        if self.not_closed.is_some_and(is_soon) {
+        if self.not_closed.is_some_and(is_soon) || !self.is_over(now) {
             return Ok(());
         }
         // What is not ours is not renamed.
@@ -324,6 +324,10 @@ impl JsonLinesSink {
             self.sync_left();
             self.open_again()?;
             return Err(io::Error::other("the file was removed or replaced before it could be closed"));
+        }
+        // Somebody may have cut it.
+        if !self.is_over(now) {
+            return Ok(());
         }
         self.sync_left();
         self.not_closed = Some(now);

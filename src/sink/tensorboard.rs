@@ -60,6 +60,7 @@ use crate::unix::is_unlinked;
 /// as failed. The next one begins a new file: TensorBoard reads on there. So does the next batch when the file was removed,
 /// moved, hidden, replaced or cut, which is noticed within a second or at a flush; a batch is never left in a file that had
 /// been removed before. A file that cannot be looked at, because the process has dropped its privileges, stays in use.
+/// Nothing is synced to the disk: a power cut may take what the system had not written yet.
 ///
 /// TensorBoard shows 1,000 points a scalar tag, chosen at random, unless it is started with more, as in
 /// `--samples_per_plugin scalars=1000000`; they are all in the file. (`scalars=0`, which is said to mean all, shows none

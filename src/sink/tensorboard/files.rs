@@ -36,8 +36,8 @@ fn last(folder: &Path) -> io::Result<Option<u64>> {
             .and_then(|name| name.strip_prefix(PREFIX))
             .and_then(|rest| rest.split('.').next())
             .and_then(|seconds| seconds.parse().ok())
-            // Ten digits; what is larger is not a moment.
-            .filter(|seconds| *seconds < 9_999_999_999);
+            // Ten digits, with room for files to come; what is larger is not a moment.
+            .filter(|seconds| *seconds < 9_999_000_000);
         last = last.max(seconds);
     }
     Ok(last)
@@ -54,9 +54,11 @@ mod tests {
         // A clock that was set back since.
         fs::write(folder.path().join("events.out.tfevents.4000000000.other.1.0"), "").unwrap();
         fs::write(folder.path().join("events.jsonl"), "").unwrap();
+        // Behind it, no name would be left.
+        fs::write(folder.path().join("events.out.tfevents.9999999999.other.1.0"), "").unwrap();
         let begun: Vec<PathBuf> = (0..3).map(|_| create(folder.path()).unwrap().0).collect();
         assert!(begun.is_sorted());
         assert!(begun[0].file_name().unwrap() > "events.out.tfevents.4000000000.other.1.0");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6);
     }
 }
