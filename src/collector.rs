@@ -119,10 +119,30 @@ impl<E: Event> Collector<E> {
     #[inline(always)]
     fn collect_ungated(&self, event: E) -> Outcome {
         let priority = event.priority();
-        let refused = |event, reason, policy| {
+        let refused = |event, reason, policy, _| {
             self.shared.collect_late(priority, CollectError { event, reason }, policy)
         };
-        self.shared.offer(priority, event, |outcome| outcome, refused)
+        self.shared.offer(priority, event, |outcome, _| outcome, refused)
+    }
+
+    /// `collect`, and how many events made room for this one.
+    fn collect_counting(&self, mut event: E) -> (Outcome, u64) {
+        if let Some(gate) = self.shared.settings.gate() {
+            event = match self.admit(gate, event) {
+                Ok(event) => event,
+                Err(refused) => return (refused.reason.into(), 0),
+            };
+        }
+        let priority = event.priority();
+        self.shared.offer(
+            priority,
+            event,
+            |outcome, evicted| (outcome, evicted),
+            |event, reason, policy, evicted| {
+                let outcome = self.shared.collect_late(priority, CollectError { event, reason }, policy);
+                (outcome, evicted + u64::from(outcome == Outcome::QueuedEvicting))
+            },
+        )
     }
 
     /// Takes an event if that needs no wait, or gives it back.
@@ -139,10 +159,15 @@ impl<E: Event> Collector<E> {
         if let Some(gate) = self.shared.settings.gate() {
             event = self.admit(gate, event)?;
         }
-        self.shared.offer(event.priority(), event, Ok, |event, reason, _| {
-            self.shared.count_refusal(reason);
-            Err(CollectError { event, reason })
-        })
+        self.shared.offer(
+            event.priority(),
+            event,
+            |outcome, _| Ok(outcome),
+            |event, reason, _, _| {
+                self.shared.count_refusal(reason);
+                Err(CollectError { event, reason })
+            },
+        )
     }
 
     /// Asks the gate; an event that is not let in is counted.
@@ -167,10 +192,10 @@ impl<E: Event> Collector<E> {
     pub fn collect_batch<T: Into<E>>(&self, events: impl IntoIterator<Item = T>) -> BatchOutcome {
         let mut all = BatchOutcome::default();
         for event in events {
-            let outcome = self.collect(event);
+            let (outcome, evicted) = self.collect_counting(event.into());
+            all.evicted += evicted;
             if outcome.is_queued() {
                 all.queued += 1;
-                all.evicted += u64::from(outcome == Outcome::QueuedEvicting);
             } else {
                 all.rejected += 1;
                 all.first_rejection.get_or_insert(outcome);
@@ -257,31 +282,32 @@ pub(crate) struct Shared<E> {
 
 impl<E: Event> Shared<E> {
     /// The hot path. It goes on with `taken`, or with `refused` for an event that is not taken, which is not
-    /// counted yet: with the reason, and the policy under which that was.
+    /// counted yet: with the reason, and the policy under which that was. Both are told how many events were evicted for it.
     #[inline(always)]
     pub(crate) fn offer<R>(
         &self,
         priority: Priority,
         event: E,
-        taken: impl FnOnce(Outcome) -> R,
-        refused: impl FnOnce(E, Refusal, Policy) -> R,
+        taken: impl FnOnce(Outcome, u64) -> R,
+        refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
     ) -> R {
         let policy = self.settings.policy();
         // User code, which may fork: before the word is read, so that the child does not touch the rings.
         let bytes = payload_of(&event);
         let before = self.phase.load();
         if !before.admits() {
-            return refused(event, reason_of(before), policy);
+            return refused(event, reason_of(before), policy, 0);
         }
-        let mut has_evicted = false;
+        let mut evictions = 0;
         if bytes > 0 {
             if event.is_too_deep() {
-                return refused(event, Refusal::Oversize, policy);
+                return refused(event, Refusal::Oversize, policy, 0);
             }
-            match self.reserve(priority, bytes, policy.evicts(priority)) {
-                Ok(evicted) => has_evicted = evicted,
-                Err(reason) => return refused(event, reason, policy),
+            let (evicted, reserved) = self.reserve(priority, bytes, policy.evicts(priority));
+            if let Err(reason) = reserved {
+                return refused(event, reason, policy, evicted);
             }
+            evictions = evicted;
         }
         // Event and evicted event stay where they are: moved into a result on their way, they would be copied, and
         // these copies would cost more than the push.
@@ -289,17 +315,17 @@ impl<E: Event> Shared<E> {
             let evicted = self.lanes.push_evicting(priority, event);
             if let Some(evicted) = &evicted {
                 self.lanes.count_evicted(priority, evicted);
-                has_evicted = true;
+                evictions += 1;
             }
-            let outcome = if has_evicted { Outcome::QueuedEvicting } else { Outcome::Queued };
+            let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
             // What was evicted ends behind this, in its place: `drop` would copy it, also where there is none.
-            taken(self.settle(priority, outcome))
+            taken(self.settle(priority, outcome), evictions)
         } else {
             match self.lanes.push(priority, event) {
-                Ok(()) => taken(self.settle(priority, Outcome::Queued)),
+                Ok(()) => taken(self.settle(priority, Outcome::Queued), evictions),
                 Err(event) => {
                     self.lanes.give_back(priority, bytes);
-                    refused(event, Refusal::Full, policy)
+                    refused(event, Refusal::Full, policy, evictions)
                 }
             }
         }
@@ -309,9 +335,9 @@ impl<E: Event> Shared<E> {
     /// called, as by a full lane.
     #[cold]
     #[inline(never)]
-    fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> Result<bool, Refusal> {
+    fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> (u64, Result<(), Refusal>) {
         let reserved = self.lanes.reserve(priority, bytes, evicts);
-        if reserved == Err(Refusal::Full) {
+        if reserved.1 == Err(Refusal::Full) {
             // A worker that goes to sleep meanwhile sees that bytes are wanted, or we see that it sleeps. Nothing was pushed
             // that would be a fence by itself.
             announce_fence();
@@ -462,7 +488,7 @@ impl<E: Event> Shared<E> {
         }
         // No other event makes room for it: what it ended would end under the lock.
         if bytes > 0
-            && let Err(reason) = self.reserve(priority, bytes, false)
+            && let Err(reason) = self.reserve(priority, bytes, false).1
         {
             return Err(CollectError { event, reason });
         }

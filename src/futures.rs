@@ -108,18 +108,19 @@ impl<E: Event> Future for CollectAsync<E> {
                 return Poll::Ready(outcome);
             }
         };
-        let refused = |event, reason, policy| Err((CollectError { event, reason }, policy));
-        let outcome = match this.collector.shared.offer(this.priority, event, Ok, refused) {
-            Ok(Outcome::Queued) if this.ticket.is_some() => Outcome::QueuedAfterWait,
-            Ok(outcome) => outcome,
-            Err((refused, before)) => {
-                if refused.reason == Refusal::Full && this.may_stay(before) {
-                    ready!(this.wait(refused.event, cx))
-                } else {
-                    this.refuse(refused)
+        let refused = |event, reason, policy, _| Err((CollectError { event, reason }, policy));
+        let outcome =
+            match this.collector.shared.offer(this.priority, event, |outcome, _| Ok(outcome), refused) {
+                Ok(Outcome::Queued) if this.ticket.is_some() => Outcome::QueuedAfterWait,
+                Ok(outcome) => outcome,
+                Err((refused, before)) => {
+                    if refused.reason == Refusal::Full && this.may_stay(before) {
+                        ready!(this.wait(refused.event, cx))
+                    } else {
+                        this.refuse(refused)
+                    }
                 }
-            }
-        };
+            };
         this.withdraw();
         this.state = Collecting::Done(outcome);
         Poll::Ready(outcome)

@@ -67,29 +67,28 @@ impl<E: Event> Lanes<E> {
     }
 
     /// Takes the bytes that an event owns out of the budget, before its push. Where they are not left and `evicts` says
-    /// so, the oldest make room: low events, then, for a normal one, normal events; not more than [`MOST_EVICTED`]. Whether
-    /// some did. Where that cannot do, or not by events of the size that they have on average, the event itself is the one to
+    /// so, the oldest make room: low events, then, for a normal one, normal events; not more than [`MOST_EVICTED`]. How many
+    /// did, also where that was not enough. Where that cannot do, or not by events of the size that they have on average, the event itself is the one to
     /// go, alone.
-    pub(crate) fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> Result<bool, Refusal> {
+    pub(crate) fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> (u64, Result<(), Refusal>) {
         if self.payload.take(priority, bytes) {
-            return Ok(false);
+            return (0, Ok(()));
         }
         if bytes > self.payload.most(priority) {
-            return Err(Refusal::Oversize);
+            return (0, Err(Refusal::Oversize));
         }
         self.payload.set_wanted();
         if !evicts || !self.may_make_room(priority, bytes) {
-            return Err(Refusal::Full);
+            return (0, Err(Refusal::Full));
         }
-        for _ in 0..MOST_EVICTED {
-            if !self.evict(priority) {
-                break;
-            }
+        let mut evicted = 0;
+        while evicted < MOST_EVICTED as u64 && self.evict(priority) {
+            evicted += 1;
             if self.payload.take(priority, bytes) {
-                return Ok(true);
+                return (evicted, Ok(()));
             }
         }
-        Err(Refusal::Full)
+        (evicted, Err(Refusal::Full))
     }
 
     fn may_make_room(&self, priority: Priority, bytes: u64) -> bool {

@@ -71,7 +71,8 @@ pub struct Stats {
     pub rate: f64,
     /// How long events took until all sinks had seen them.
     pub latency: Latency,
-    /// The most events that were ever queued when the worker came to take some.
+    /// The most events that were ever pending when the worker came to take some, or statistics were asked for. Never below
+    /// `pending`.
     pub peak_pending: u64,
     /// Batches put together.
     pub batches: u64,

@@ -463,3 +463,35 @@ fn events_that_come_to_own_more_than_can_be_counted_cost_no_worker() {
     collector.stop().unwrap();
     assert_eq!(law(&collector, 4).processed, 4);
 }
+
+#[test]
+fn a_batch_tells_every_event_that_was_evicted_for_it_be_it_by_bytes_or_by_slots() {
+    struct Owns(usize);
+    impl Event for Owns {
+        fn size_hint(&self) -> usize {
+            size_of::<Self>() + self.0
+        }
+    }
+    // Seven eighths of it are for events that are not critical.
+    let collector =
+        Builder::<Owns>::new().max_bytes(8_000).capacity(100).flush(FlushStrategy::Manual).start().unwrap();
+    let mut offered = 0;
+    let mut collect = |sizes: &[usize]| {
+        offered += sizes.len() as u64;
+        let before = collector.stats().evicted;
+        let outcome = collector.collect_batch(sizes.iter().map(|bytes| Owns(*bytes)));
+        assert_eq!(outcome.evicted, collector.stats().evicted - before, "{outcome:?}");
+        assert_eq!(outcome.queued + outcome.rejected, sizes.len() as u64);
+        outcome.evicted
+    };
+    assert_eq!(collect(&[1_000; 7]), 0);
+    assert_eq!(collect(&[3_000]), 3, "one event makes three give up their bytes");
+    assert_eq!(collect(&[7_000, 7_001, 10]), 5 + 1, "five for the first, and that one for the last");
+    assert_eq!(collect(&[0; 150]), 51, "and by slots");
+    let _ = collector.flush().unwrap();
+    // Many small ones before a large one: some go, and it is refused all the same, or more are evicted than one may.
+    assert_eq!(collect(&[70; 100]), 0);
+    let _ = collect(&[6_999]);
+    collector.stop().unwrap();
+    law(&collector, offered);
+}

@@ -168,3 +168,24 @@ fn the_most_that_were_ever_queued_is_kept() {
     assert_eq!(law(&collector, 8).peak_pending, 5);
     collector.stop().unwrap();
 }
+
+#[test]
+fn no_more_are_pending_than_ever_were() {
+    let collector = ticks().capacity(10).build().unwrap();
+    (0..7).for_each(|number| _ = collector.collect(tick(number)));
+    let stats = law(&collector, 7);
+    assert_eq!((stats.pending, stats.peak_pending), (7, 7), "nobody has come to take some yet");
+    collector.stop().unwrap();
+    let stats = law(&collector, 7);
+    assert_eq!((stats.pending, stats.peak_pending), (0, 7));
+
+    // In the hands of the worker they are pending as well.
+    let gate = Gate::closed();
+    let stalled = stalled(ticks(), &gate);
+    (0..3).for_each(|number| _ = stalled.collect(tick(number)));
+    let stats = stalled.stats();
+    assert!(stats.pending == 4 && stats.peak_pending >= stats.pending, "{stats:?}");
+    gate.open();
+    stalled.stop().unwrap();
+    law(&stalled, 4);
+}

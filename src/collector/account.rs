@@ -38,6 +38,8 @@ impl<E: Event> Shared<E> {
             forked: self.tally.rejected.forked.get(),
         };
         let (evicted, processed, pending) = (self.lanes.evicted(), worker.processed.get(), self.pending());
+        // The worker looks only when it comes to take some.
+        worker.peak_pending.raise_to(pending);
         let (filtered, sampled_out) = (self.tally.filtered.get(), self.tally.sampled_out.get());
         let (rate_limited, oversize) = (self.tally.rate_limited.get(), self.tally.oversize.get());
         let not_let_in = filtered + sampled_out + rate_limited + oversize;

@@ -35,24 +35,28 @@ impl Default for Rank {
 
 impl Rank {
     /// What `RANK`, `LOCAL_RANK` and `WORLD_SIZE` say, as torchrun and others set them. Without them, a process that is
-    /// alone.
+    /// alone. An empty variable counts as one that is not set. Other launchers name the rank otherwise: set `RANK` from
+    /// `SLURM_PROCID` or `OMPI_COMM_WORLD_RANK` there.
     ///
     /// # Errors
     ///
-    /// One is no whole number, or `RANK` or `LOCAL_RANK` is not below `WORLD_SIZE`.
+    /// One is no whole number; `RANK` or `LOCAL_RANK` is not below `WORLD_SIZE`; `LOCAL_RANK` is above `RANK`; or `WORLD_SIZE`
+    /// tells of others, and `RANK` is not set: every process would take itself for the first.
     pub fn from_env() -> Result<Self, RankError> {
         Self::from_vars(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
     /// The number, if the environment says one.
     pub(crate) fn told() -> Option<u64> {
-        let is_told = std::env::var_os("RANK").is_some();
+        let is_told = std::env::var_os("RANK").is_some_and(|rank| !rank.to_string_lossy().trim().is_empty());
         Self::from_env().ok().filter(|_| is_told).map(|rank| rank.rank)
     }
 
     fn from_vars(value_of: impl Fn(&str) -> Option<String>) -> Result<Self, RankError> {
         let number = |variable| -> Result<Option<u64>, RankError> {
-            let Some(value) = value_of(variable) else { return Ok(None) };
+            let Some(value) = value_of(variable).filter(|value| !value.trim().is_empty()) else {
+                return Ok(None);
+            };
             let allowed = || "a whole number from 0".to_owned();
             let number = value.trim().parse();
             number.map(Some).map_err(|_| RankError {
@@ -74,7 +78,18 @@ impl Rank {
             let allowed = format!("more than {whose}, which is {largest}");
             return Err(RankError { variable: "WORLD_SIZE", value, allowed });
         }
-        Ok(Self { rank: rank.unwrap_or(0), local_rank, world_size: world_size.unwrap_or(1) })
+        let world_size = world_size.unwrap_or(1);
+        if rank.is_none() && world_size > 1 {
+            let allowed = format!("a whole number below WORLD_SIZE, which is {world_size}");
+            return Err(RankError { variable: "RANK", value: "not set".to_owned(), allowed });
+        }
+        let rank = rank.unwrap_or(0);
+        // Of those on its machine, no more than all others come before it.
+        if let Some(local) = local_rank.filter(|local| *local > rank) {
+            let allowed = format!("at most RANK, which is {rank}");
+            return Err(RankError { variable: "LOCAL_RANK", value: local.to_string(), allowed });
+        }
+        Ok(Self { rank, local_rank, world_size })
     }
 
     /// The folder of this rank in that of the run: `rank-00003` in it, or the folder itself for a process that is alone.
@@ -124,5 +139,14 @@ mod tests {
             "the environment variable WORLD_SIZE is 4, allowed is more than LOCAL_RANK, which is 5"
         );
         assert!(said(&[("WORLD_SIZE", "0")]).contains("WORLD_SIZE is 0"));
+        let alone = "the environment variable RANK is not set, allowed is a whole number below WORLD_SIZE, which is 4";
+        assert_eq!(said(&[("WORLD_SIZE", "4")]), alone, "all four would write into one folder");
+        assert_eq!(said(&[("WORLD_SIZE", "4"), ("LOCAL_RANK", "3")]), alone);
+        assert_eq!(said(&[("WORLD_SIZE", "4"), ("RANK", " ")]), alone, "empty is not set");
+        assert_eq!(
+            said(&[("RANK", "0"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")]),
+            "the environment variable LOCAL_RANK is 1, allowed is at most RANK, which is 0"
+        );
+        assert_eq!(rank(&[("WORLD_SIZE", "1"), ("RANK", ""), ("LOCAL_RANK", "")]), Ok(Rank::default()));
     }
 }
