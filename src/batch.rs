@@ -73,7 +73,7 @@ impl<E> Batch<E> {
     /// A batch that tells a gap alone, behind this one.
     pub(crate) fn without_events(&self, gap: u64) -> Self {
         let mut batch = self.with_events(Vec::new());
-        batch.header.first_event += self.len() as u64;
+        batch.header.first_event = batch.header.first_event.saturating_add(self.len() as u64);
         batch.header.gap = gap;
         batch
     }
@@ -93,7 +93,7 @@ impl<E> Batch<E> {
 
     /// More events are missing before these.
     pub(crate) fn add_gap(&mut self, events: u64) {
-        self.header.gap += events;
+        self.header.gap = self.header.gap.saturating_add(events);
     }
 
     /// The number of this batch. Counts from 0 in steps of one, through stops and restarts.

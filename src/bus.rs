@@ -314,7 +314,7 @@ impl Bus {
 
     /// Offers all dead letters to the handlers again that they come from, at `per_second` letters a second at most; `None`
     /// sets no pace. Each is gone once its handler has taken it; one that fails again is a dead letter again. Those of
-    /// handlers that are not subscribed any more stay. How many there are. [Inline](Mode::Inline), a pace is kept by calls of
+    /// handlers that are not subscribed any more stay. How many will be offered. [Inline](Mode::Inline), a pace is kept by calls of
     /// [`flush`](Self::flush).
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
         if self.shared.is_forked() {

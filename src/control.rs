@@ -20,12 +20,12 @@ pub use report::{FlushReport, SinkFlush, StopReport};
 use std::time::{Duration, Instant};
 
 use crate::collector::{Collector, Shared};
-use crate::dispatch::{LateFlush, Slot, prepared};
+use crate::dispatch::{LateFlush, Prepared, Slot};
 use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
 use crate::event::Event;
 use crate::sink::Sink;
 use crate::stats::SinkStats;
-use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard};
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard, guarded};
 use crate::wake::{Closed, State, deadline_in};
 use crate::worker::{self, Crew, Retired};
 
@@ -293,13 +293,10 @@ impl<E: Event> Collector<E> {
         if self.state() == State::Forked {
             return Err(FlushError::Forked.into());
         }
-        // Foreign code, which may panic: before the name is taken.
-        let sink = prepared(Box::new(sink));
-        let name = sink.name().to_owned();
-        let Some(tally) = self.shared.registry.enter(&name) else {
-            return Err(SinkChangeError::DuplicateSink { name });
-        };
-        let slot = Slot::new(sink, tally);
+        let slot = Prepared::new(Box::new(sink))
+            .enter(&self.shared.registry)
+            .map_err(|name| SinkChangeError::DuplicateSink { name })?;
+        let name = slot.tally.name.clone();
         let mut desk = self.shared.control.desk.lock();
         match &mut desk.crew {
             Station::Here(crew) => crew.slots.push(slot),
@@ -310,6 +307,7 @@ impl<E: Event> Collector<E> {
             Station::Lost => {
                 drop(desk);
                 self.shared.registry.strike(&name);
+                drop(slot.end());
                 return Err(FlushError::WorkerGone.into());
             }
         }
@@ -507,13 +505,18 @@ pub(crate) fn enter_all<E: Event>(
     sinks: Vec<Box<dyn Sink<E>>>,
     registry: &crate::stats::Registry,
 ) -> Result<Vec<Slot<E>>, BuildError> {
-    let enter = |sink: Box<dyn Sink<E>>| {
-        let sink = prepared(sink);
-        let name = sink.name().to_owned();
-        match registry.enter(&name) {
-            Some(tally) => Ok(Slot::new(sink, tally)),
-            None => Err(BuildError::DuplicateSink { name }),
+    let mut slots = Vec::with_capacity(sinks.len());
+    let mut sinks = sinks.into_iter();
+    for sink in &mut sinks {
+        match Prepared::new(sink).enter(registry) {
+            Ok(slot) => slots.push(slot),
+            Err(name) => {
+                // Destructors of sinks are foreign code.
+                slots.into_iter().for_each(|slot| drop(slot.end()));
+                sinks.for_each(|sink| _ = guarded(|| drop(sink)));
+                return Err(BuildError::DuplicateSink { name });
+            }
         }
-    };
-    sinks.into_iter().map(enter).collect()
+    }
+    Ok(slots)
 }

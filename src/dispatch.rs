@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::clock;
 use crate::event::Event;
 use crate::sink::{Account, Isolated, PendingFlush, Sink, SinkError};
-use crate::stats::SinkTally;
+use crate::stats::{Registry, SinkTally};
 use crate::sync::{Arc, Home, Ordering, guarded};
 
 /// A sink and its account, behind a fence: what it does is counted, and its panics end here. Owned by whichever thread
@@ -61,9 +61,18 @@ impl<E> Fenced<E> {
         }
     }
 
-    /// Begins a flush that another thread will finish, if the sink is of that kind.
+    /// Begins a flush that another thread will finish, if the sink is of that kind. After a panic it is over, and not clean:
+    /// whoever waits for it finds that in the account.
     pub(crate) fn begin_flush(&mut self) -> Option<PendingFlush> {
-        guarded(|| self.sink.begin_flush()).ok().flatten()
+        let home = Home::now();
+        guarded(|| self.sink.begin_flush()).unwrap_or_else(|said| {
+            if home.is_left() {
+                return None;
+            }
+            self.account.tally().flush_errors.add(1);
+            self.account.tally().note_panic(said);
+            Some(PendingFlush::over())
+        })
     }
 
     /// Ends the sink; its destructor is foreign code too.
@@ -92,7 +101,7 @@ impl<E> Fenced<E> {
             // It has forked on a thread of the user, and this is the child: no lock of the account is taken.
             _ if home.is_left() => Err(None),
             Ok(Err((said, error))) => {
-                self.account.tally().note_error(said);
+                self.account.tally().note_error(said, error.is_panic());
                 Err(Some(error))
             }
             Err(said) => {
@@ -132,8 +141,42 @@ impl LateFlush {
 const QUEUE: usize = 64;
 
 /// A sink as it goes into a slot: one that may wait would let all others wait with it.
-pub(crate) fn prepared<E: Event>(sink: Box<dyn Sink<E>>) -> Box<dyn Sink<E>> {
-    if sink.may_wait() { Box::new(Isolated::new(sink, QUEUE)) } else { sink }
+pub(crate) struct Prepared<E> {
+    sink: Box<dyn Sink<E>>,
+    name: String,
+    /// What its own code said when it panicked before it had an account.
+    panics: Vec<String>,
+}
+
+/// The name of a sink whose name panics.
+pub(crate) const UNNAMED: &str = "unnamed";
+
+impl<E: Event> Prepared<E> {
+    pub(crate) fn new(sink: Box<dyn Sink<E>>) -> Self {
+        let mut panics = Vec::new();
+        let name = guarded(|| sink.name().to_owned()).unwrap_or_else(|said| {
+            panics.push(said);
+            UNNAMED.to_owned()
+        });
+        let may_wait = guarded(|| sink.may_wait()).unwrap_or_else(|said| {
+            panics.push(said);
+            false
+        });
+        let sink = if may_wait { Box::new(Isolated::named(name.clone(), sink, QUEUE)) } else { sink };
+        Self { sink, name, panics }
+    }
+
+    /// Opens an account under its name; or gives the name back, which is taken.
+    pub(crate) fn enter(self, registry: &Registry) -> Result<Slot<E>, String> {
+        let Self { sink, name, panics } = self;
+        let Some(tally) = registry.enter(&name) else {
+            // Its destructor is foreign code.
+            _ = guarded(|| drop(sink));
+            return Err(name);
+        };
+        panics.into_iter().for_each(|said| tally.note_panic(said));
+        Ok(Slot::new(sink, tally))
+    }
 }
 
 impl<E: Event> Slot<E> {
@@ -163,7 +206,13 @@ impl<E> Slot<E> {
 
     /// Whether it is to be taken out.
     pub(crate) fn is_over(&self) -> bool {
-        guarded(|| self.fenced.sink.is_over()).unwrap_or(false)
+        let home = Home::now();
+        guarded(|| self.fenced.sink.is_over()).unwrap_or_else(|said| {
+            if !home.is_left() {
+                self.tally.note_panic(said);
+            }
+            false
+        })
     }
 
     /// See [`LateFlush`].

@@ -14,6 +14,7 @@ mod json_lines;
 mod map;
 mod memory;
 mod missing;
+mod panics;
 mod presence;
 mod rate_limited;
 mod retry;
@@ -72,7 +73,7 @@ pub use crate::unix::ignore_sigxfsz;
 /// * `Err` means that the batch failed: as a whole, or as many of its events as
 ///   [`SinkError::only`] says. They are counted under [`SinkStats::failed`] and not offered again; the
 ///   next batch is.
-/// * A panic is caught and counted like an error. The sink is called again with the next batch, so leave
+/// * A panic is caught and counted like an error, in whichever method it comes. The sink is called again with the next batch, so leave
 ///   nothing behind that a panic makes invalid. In a program that is built with `panic = "abort"`, nothing can be caught: a
 ///   panic ends the process.
 /// * While a call runs, no other sink gets anything: this is what the deadline of `flush` and `stop` is
@@ -302,6 +303,8 @@ pub struct SinkError {
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
     is_transient: bool,
+    /// Somebody else's code panicked at some of the events, and was caught.
+    is_panic: bool,
     failed_events: Option<u64>,
     /// It was offered as a part of a batch: so many events, of which all failed unless `failed_events` says otherwise.
     part: Option<u64>,
@@ -340,6 +343,16 @@ impl SinkError {
     pub fn permanent(mut self) -> Self {
         self.is_transient = false;
         self
+    }
+
+    /// The user's code panicked at some of the events; `what` it was and `said`. Permanent. Counted as a panic.
+    pub(crate) fn panicked(what: &str, said: &str) -> Self {
+        Self { is_panic: true, ..Self::write_failed(format!("{what} panicked: {said}")).permanent() }
+    }
+
+    /// Whether it stands for a panic.
+    pub(crate) fn is_panic(&self) -> bool {
+        self.is_panic
     }
 
     /// Adds the error below this one.
@@ -403,7 +416,16 @@ impl SinkError {
     }
 
     fn new(what: What, message: String) -> Self {
-        Self { what, message, source: None, is_transient: true, failed_events: None, part: None, attempts: 1 }
+        Self {
+            what,
+            message,
+            source: None,
+            is_transient: true,
+            is_panic: false,
+            failed_events: None,
+            part: None,
+            attempts: 1,
+        }
     }
 }
 

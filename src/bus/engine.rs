@@ -168,6 +168,7 @@ impl Engine {
         }
         subscribers.push(subscriber);
         self.table.store(Arc::new(Table::new(subscribers)));
+        self.letters.add_taker(id);
         Ok(SubscriptionId(id))
     }
 
@@ -182,6 +183,7 @@ impl Engine {
         let closed = subscriber.mailbox.lock().close(Why::Unsubscribed);
         roster.leaving.push(Arc::clone(&subscriber));
         drop(roster);
+        self.letters.remove_taker(id.0);
         self.end_closed(&subscriber, closed);
         self.give_up_all(&subscriber);
         // Those that have ended since are summed up, whether somebody asks for statistics or not.

@@ -110,7 +110,7 @@ impl Account {
 
     /// Counts a call that failed, but whose events are settled.
     pub(crate) fn note_error(&self, error: &SinkError) {
-        self.tally.note_error(error.to_string());
+        self.tally.note_error(error.to_string(), error.is_panic());
     }
 
     /// Counts a call that panicked, but whose events are settled.
@@ -150,6 +150,11 @@ impl Account {
             self.tally.own_thread_since.store(clock::nanos(), Ordering::Relaxed);
         }
         goes_on
+    }
+
+    /// Whether the thread that calls this part of a chain is to end.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(|cancel| *cancel.is_cancelled.lock())
     }
 
     pub(crate) fn tally(&self) -> &Arc<SinkTally> {
@@ -201,6 +206,15 @@ pub struct PendingFlush {
     pub(crate) reply: Arc<Reply<bool>>,
     /// How long it is waited for.
     pub(crate) within: Duration,
+}
+
+impl PendingFlush {
+    /// One that is over: what became of it is told by the account.
+    pub(crate) fn over() -> Self {
+        let reply = Reply::new();
+        reply.answer(Some(true));
+        Self { reply, within: Duration::ZERO }
+    }
 }
 
 impl std::fmt::Debug for PendingFlush {

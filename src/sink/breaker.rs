@@ -138,13 +138,13 @@ impl<S, E> Breaker<S, E> {
         match (self.state(), has_failed) {
             (BreakerState::HalfOpen, true) => self.set(BreakerState::Open),
             (BreakerState::HalfOpen, false) => {
-                self.in_a_row += 1;
+                self.in_a_row = self.in_a_row.saturating_add(1);
                 if self.in_a_row >= self.policy.probes {
                     self.set(BreakerState::Closed);
                 }
             }
             (_, has_failed) => {
-                self.in_a_row = if has_failed { self.in_a_row + 1 } else { 0 };
+                self.in_a_row = if has_failed { self.in_a_row.saturating_add(1) } else { 0 };
                 self.last.push_back(has_failed);
                 if self.last.len() > self.policy.window {
                     self.last.pop_front();

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use super::panics::Panics;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
@@ -14,7 +15,8 @@ use crate::unix::wait_for_room;
 ///
 /// It takes every event that can be displayed. What cannot be written (a closed pipe, say) is an error
 /// that is counted, not a panic. Line breaks, other control characters and those that turn the direction of
-/// reading are escaped inside an event: it stays one line, and shows what it holds. An event whose `Display` fails does so alone.
+/// reading are escaped inside an event: it stays one line, and shows what it holds. An event whose `Display` fails or panics
+/// does so alone.
 ///
 /// A descriptor in non-blocking mode is written to as any other: the sink waits for room, 10 seconds at most in which
 /// nothing is read. (The mode belongs to the open terminal or pipe, so another process that shares it may set it.) A line of
@@ -123,15 +125,17 @@ impl ConsoleSink {
         result
     }
 
-    /// Writes one line to the text; one that cannot be displayed leaves nothing behind.
-    fn line(&mut self, shown: &dyn Display) -> fmt::Result {
+    /// Writes one line to the text, and says whether it did; one that cannot be displayed leaves nothing behind.
+    fn line(&mut self, shown: &dyn Display, panics: &mut Panics) -> bool {
         let begin = self.text.len();
-        let written = write!(Escaping(&mut self.text), "[{}] {shown}", self.prefix);
-        match written {
-            Ok(()) => self.text.push('\n'),
-            Err(_) => self.text.truncate(begin),
+        let written = panics.catch(|| write!(Escaping(&mut self.text), "[{}] {shown}", self.prefix));
+        let is_whole = matches!(written, Some(Ok(())));
+        if is_whole {
+            self.text.push('\n');
+        } else {
+            self.text.truncate(begin);
         }
-        written
+        is_whole
     }
 }
 
@@ -143,13 +147,12 @@ impl<E: Display> Sink<E> for ConsoleSink {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         batch.check()?;
         self.text.clear();
-        let mut refused = 0;
+        let (mut refused, mut panics) = (0, Panics::of("an event's Display"));
         if batch.gap() > 0 {
-            refused +=
-                u64::from(self.line(&format_args!("{} events were evicted here", batch.gap())).is_err());
+            self.line(&format_args!("{} events were evicted here", batch.gap()), &mut panics);
         }
         for event in batch {
-            refused += u64::from(self.line(event).is_err());
+            refused += u64::from(!self.line(event, &mut panics));
         }
         // Displayed by user code, which may have forked.
         batch.check()?;
@@ -158,6 +161,7 @@ impl<E: Display> Sink<E> for ConsoleSink {
         written?;
         match refused {
             0 => Ok(()),
+            _ if !panics.is_none() => Err(panics.error().only(refused)),
             _ => Err(SinkError::write_failed("an event's Display failed").permanent().only(refused)),
         }
     }

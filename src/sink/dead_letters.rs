@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Instant, SystemTime};
 
+use super::panics::Panics;
 use super::{Account, Fate, PendingFlush, Sink, SinkError, forward};
 use crate::batch::{Batch, destroy};
 use crate::event::{Event, Record};
 use crate::lanes::payload_of;
 use crate::rate::Pace;
-use crate::sync::{Arc, Mutex, Ordering, PlainU64, guarded};
+use crate::sync::{Arc, Home, Mutex, Ordering, PlainU64, guarded};
 
 /// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
 /// queue: give one to [`Sink::dead_letters`], and keep one.
@@ -58,6 +59,8 @@ struct Letters<E> {
     /// What all letters own.
     bytes: u64,
     letters: VecDeque<Kept<E>>,
+    /// Who puts letters here and takes them again, by number.
+    takers: Vec<(u64, Account)>,
     forgotten: u64,
     pace: Option<Pace>,
     /// The clock of the pace counts from here.
@@ -83,6 +86,7 @@ impl<E> DeadLetters<E> {
             max_bytes: 50 << 20,
             bytes: 0,
             letters,
+            takers: Vec::new(),
             forgotten: 0,
             pace: None,
             begun: Instant::now(),
@@ -136,13 +140,19 @@ impl<E> DeadLetters<E> {
     /// Has all letters that are here offered again to the sink that they come from, oldest first, with its next batches and
     /// flushes, a hundred at once, at `per_second` letters a second at most; `None` sets no pace. Each leaves the queue when
     /// the sink has taken it, and stays, with one more attempt and the new error, when it has not: then it is not offered,
-    /// until you ask again. How many will be offered.
+    /// until you ask again. How many
+    /// will be offered: those of a sink that was removed are not.
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
         let mut letters = self.shared.lock();
-        letters.letters.iter_mut().for_each(|kept| kept.is_due = true);
+        let takers: Vec<u64> = letters.takers().collect();
+        let mut offered = 0;
+        for kept in letters.letters.iter_mut().filter(|kept| takers.contains(&kept.owner)) {
+            kept.is_due = true;
+            offered += 1;
+        }
         letters.pace = per_second.map(Pace::new);
         letters.begun = Instant::now();
-        letters.letters.len()
+        offered
     }
 }
 
@@ -151,6 +161,16 @@ impl<E: Event> DeadLetters<E> {
     /// A number under which letters are put in and taken out.
     pub(crate) fn new_owner() -> u64 {
         NEXT_ID.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Somebody puts letters in and takes them under that number from now on.
+    pub(crate) fn add_taker(&self, owner: u64) {
+        self.shared.lock().takers.push((owner, Account::nobody()));
+    }
+
+    /// Nobody does so any more.
+    pub(crate) fn remove_taker(&self, owner: u64) {
+        self.shared.lock().remove_taker(owner);
     }
 
     /// Puts letters in, behind the others; what is forgotten for them ends here, without the lock.
@@ -195,6 +215,15 @@ impl<E> Letters<E> {
             self.letters.push_back(kept);
         }
         self.make_room()
+    }
+
+    /// Who may still take letters: not a sink that was removed, or whose thread is to end.
+    fn takers(&self) -> impl Iterator<Item = u64> {
+        self.takers.iter().filter(|(_, account)| !account.is_cancelled()).map(|(owner, _)| *owner)
+    }
+
+    fn remove_taker(&mut self, owner: u64) {
+        self.takers.retain(|(taker, _)| *taker != owner);
     }
 
     /// How many are of that wrapper.
@@ -258,6 +287,7 @@ pub struct DeadLettering<S, E = Record> {
     account: Account,
     /// Which letters are its own.
     id: u64,
+    home: Home,
     /// The header of the last batch that became letters, without its events.
     last: Option<Batch<E>>,
 }
@@ -268,7 +298,18 @@ static NEXT_ID: PlainU64 = PlainU64::new(1);
 impl<S, E> DeadLettering<S, E> {
     pub(super) fn new(sink: S, letters: &DeadLetters<E>) -> Self {
         let (letters, account) = (letters.clone(), Account::nobody());
-        Self { sink, letters, account, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), last: None }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        letters.shared.lock().takers.push((id, account.clone()));
+        Self { sink, letters, account, id, home: Home::here(), last: None }
+    }
+}
+
+impl<S, E> Drop for DeadLettering<S, E> {
+    fn drop(&mut self) {
+        // In a forked child, the letters and their lock are the parent's.
+        if !self.home.is_left() {
+            self.letters.shared.lock().remove_taker(self.id);
+        }
     }
 }
 
@@ -288,9 +329,14 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     /// Whether the sink has taken them. What it has not goes back.
     fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>) -> bool {
         let count = due.len();
-        let Err(failure) =
-            self.guarded(&header.redriven(due.iter().map(|kept| kept.letter.event.clone()).collect()))
-        else {
+        // A clone is user code.
+        let events = guarded(|| due.iter().map(|kept| kept.letter.event.clone()).collect());
+        let offered = match events {
+            _ if header.check().is_err() => Ok(()),
+            Ok(events) => self.guarded(&header.redriven(events)),
+            Err(said) => Err(self.panicked(&said)),
+        };
+        let Err(failure) = offered else {
             if header.check().is_ok() {
                 self.account.note_redriven(count as u64);
             }
@@ -334,11 +380,13 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
 
     /// Offers a batch to the sink; what it says, or that it panicked, is noted.
     fn guarded(&mut self, batch: &Batch<E>) -> Result<(), Failure> {
-        match guarded(|| self.sink.write_batch(batch)) {
+        // What lies below an error is user code, and ends in here.
+        let told = |error: SinkError| (error.to_string(), error.without_source());
+        match guarded(|| self.sink.write_batch(batch).map_err(told)) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
+            Ok(Err((said, error))) => {
                 let failure = Failure {
-                    said: error.to_string(),
+                    said,
                     attempts: error.attempts(),
                     is_transient: error.is_transient(),
                     in_part: error.is_partial(batch.len()).then(|| error.failed_of(batch.len() as u64)),
@@ -346,12 +394,15 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
                 };
                 Err(failure)
             }
-            Err(said) => {
-                self.account.note_panic(&said);
-                let said = format!("panicked: {said}");
-                Err(Failure { said, attempts: 1, is_transient: true, in_part: None, error: None })
-            }
+            Err(said) => Err(Failure { is_transient: true, ..self.panicked(&said) }),
         }
+    }
+
+    /// Notes a panic.
+    fn panicked(&self, said: &str) -> Failure {
+        self.account.note_panic(said);
+        let said = format!("panicked: {said}");
+        Failure { said, attempts: 1, is_transient: false, in_part: None, error: None }
     }
 }
 
@@ -378,6 +429,10 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
         let (letters, id) = (Arc::downgrade(&self.letters.shared), self.id);
         account.show_letters(move || letters.upgrade().map_or(0, |letters| letters.lock().of(id)));
         self.account = account.clone();
+        let own = |taker: &&mut (u64, Account)| taker.0 == id;
+        self.letters.shared.lock().takers.iter_mut().find(own).into_iter().for_each(|taker| {
+            taker.1 = account.clone();
+        });
         self.sink.open(account);
     }
 
@@ -399,18 +454,24 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
             self.account.note_error(&error);
         }
         let time = SystemTime::now();
-        let letters = batch.iter().map(|event| {
-            let (event, error) = (event.clone(), failure.said.clone());
-            Kept::new(DeadLetter { event, attempts: failure.attempts, error, time }, self.id)
+        // A clone and a size hint are user code: an event that has none fails.
+        let mut panics = Panics::of("the clone or the size hint of an event");
+        let letters = batch.iter().filter_map(|event| {
+            let error = failure.said.clone();
+            panics.catch(|| {
+                let letter = DeadLetter { event: event.clone(), attempts: failure.attempts, error, time };
+                Kept::new(letter, self.id)
+            })
         });
-        let letters = letters.collect();
+        let letters: Vec<_> = letters.collect();
         batch.check()?;
+        let kept = letters.len() as u64;
         self.last = Some(batch.without_events(0));
         let forgotten = self.letters.shared.lock().put(letters);
-        self.account.keep(batch.len() as u64);
-        self.account.settle(Fate::DeadLettered, batch.len() as u64);
+        self.account.keep(kept);
+        self.account.settle(Fate::DeadLettered, kept);
         end_all(forgotten);
-        Ok(())
+        if panics.is_none() { Ok(()) } else { Err(panics.error()) }
     }
 }
 

@@ -8,7 +8,8 @@ use super::{Account, PendingFlush, Sink, SinkError, forward};
 use crate::batch::Batch;
 use crate::event::Record;
 
-/// A sink for the events that a function chooses. Made by [`Sink::filter`].
+/// A sink for the events that a function chooses. Made by [`Sink::filter`]. An event at which the function panics fails alone,
+/// and is told to the sink inside by the [`gap`](Batch::gap).
 pub struct Filter<S, F, E = Record> {
     sink: S,
     is_in: F,
@@ -31,7 +32,7 @@ impl<S: Sink<E>, F: FnMut(&E) -> bool + Send, E: Clone> Sink<E> for Filter<S, F,
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        offer((&mut self.sink, &self.account), batch, &mut self.is_in)
+        offer((&mut self.sink, &self.account), batch, "a filter", &mut self.is_in)
     }
 }
 

@@ -8,10 +8,10 @@ use super::account::{Account, Cancel, Fate, PendingFlush};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::control::Reply;
-use crate::dispatch::Fenced;
+use crate::dispatch::{Fenced, UNNAMED};
 use crate::event::{Event, Record};
 use crate::lanes::payload_of;
-use crate::sync::{self, Arc, Condvar, Mutex, WorkerMark};
+use crate::sync::{self, Arc, Condvar, Mutex, WorkerMark, guarded};
 use crate::wake::deadline_in;
 
 /// What a full queue of an [`Isolated`] sink does.
@@ -47,6 +47,8 @@ pub struct Isolated<S, E: Event = Record> {
     name: String,
     /// `None` once the thread has it.
     sink: Option<S>,
+    /// What its name said when it panicked.
+    panicked: Option<String>,
     account: Account,
     within: Duration,
     shared: Arc<Shared<E>>,
@@ -81,6 +83,18 @@ struct Queue<E> {
 impl<S: Sink<E>, E: Event> Isolated<S, E> {
     /// A queue of no batch is one of one.
     pub(crate) fn new(sink: S, batches: usize) -> Self {
+        match guarded(|| sink.name().to_owned()) {
+            Ok(name) => Self::named(name, sink, batches),
+            // There is no account yet that could count it.
+            Err(said) => {
+                let mut isolated = Self::named(UNNAMED.to_owned(), sink, batches);
+                isolated.panicked = Some(said);
+                isolated
+            }
+        }
+    }
+
+    pub(crate) fn named(name: String, sink: S, batches: usize) -> Self {
         let queue = Queue {
             most: batches.max(1),
             most_bytes: 50 << 20,
@@ -95,8 +109,9 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
         };
         let (queue, changed, cancel) = (Mutex::new(queue), Condvar::new(), Arc::default());
         Self {
-            name: sink.name().to_owned(),
+            name,
             sink: Some(sink),
+            panicked: None,
             account: Account::nobody(),
             within: Duration::from_secs(5),
             shared: Arc::new(Shared { queue, changed, cancel }),
@@ -155,6 +170,9 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
     }
 
     fn open(&mut self, account: Account) {
+        if let Some(said) = self.panicked.take() {
+            account.note_panic(&said);
+        }
         self.account = account;
     }
 
@@ -207,12 +225,17 @@ enum Task<E> {
     End,
 }
 
+/// How many events are missing where this batch is.
+fn lost_with<E>(batch: &Batch<E>) -> u64 {
+    batch.gap().saturating_add(batch.len() as u64)
+}
+
 impl<E> Queue<E> {
     /// Takes a batch in, whose events own so many bytes; what is shed for that comes out.
     fn push(&mut self, mut batch: Batch<E>, bytes: u64) -> Vec<Batch<E>> {
         let mut shed = Vec::new();
         if self.shed == Shed::Newest && self.is_full(bytes) {
-            let missing = batch.gap() + batch.len() as u64 + self.missing.as_ref().map_or(0, Batch::gap);
+            let missing = lost_with(&batch).saturating_add(self.missing.as_ref().map_or(0, Batch::gap));
             self.missing = Some(batch.without_events(missing));
             shed.push(batch);
             return shed;
@@ -220,15 +243,15 @@ impl<E> Queue<E> {
         if let Some(missing) = self.missing.take() {
             batch.add_gap(missing.gap());
         }
-        let mut missing = 0;
+        let mut missing = 0_u64;
         while self.is_full(bytes)
             && let Some(oldest) = self.pop()
         {
-            missing += oldest.gap() + oldest.len() as u64;
+            missing = missing.saturating_add(lost_with(&oldest));
             shed.push(oldest);
         }
         self.came += 1;
-        self.bytes += bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
         self.batches.push_back((batch, bytes));
         if let Some((next, _)) = self.batches.front_mut() {
             next.add_gap(missing);
@@ -244,7 +267,7 @@ impl<E> Queue<E> {
 
     fn pop(&mut self) -> Option<Batch<E>> {
         let (batch, bytes) = self.batches.pop_front()?;
-        self.bytes -= bytes;
+        self.bytes = self.bytes.saturating_sub(bytes);
         self.left += 1;
         Some(batch)
     }

@@ -31,6 +31,7 @@ use super::{Sink, SinkError};
 use crate::batch::{Batch, Origin};
 use crate::buffer::empty;
 use crate::event::Record;
+use crate::sync::guarded;
 use age::Age;
 
 /// A sink that appends events to a file, one JSON object a line.
@@ -50,7 +51,7 @@ use age::Age;
 /// * Names and texts are escaped; NaN and infinities are written as strings that read back.
 /// * Events that are missing leave a line of their own, where they are missing: a record named `forebay.gap`
 ///   whose integer is their number. They were evicted, or an earlier write of this sink failed.
-/// * An event that cannot be serialised fails alone; the rest of its batch is written. (`Serialize` of your own types runs on
+/// * An event that cannot be serialised, or whose `Serialize` panics, fails alone; the rest of its batch is written. (`Serialize` of your own types runs on
 ///   the worker: one that recurses to any depth exhausts its stack. A [`Record`] never does.)
 /// * A file that would grow beyond 100 MiB ([`rotate_at`](Self::rotate_at)) is closed before, and gets a number:
 ///   `events.jsonl.000001`, the next `events.jsonl.000002`. Numbers never change. All closed files stay, unless
@@ -234,9 +235,12 @@ impl JsonLinesSink {
     }
 
     /// Encodes one line; an event that fails leaves nothing behind.
-    fn encode(&mut self, event: &impl Serialize) -> Result<(), serde_json::Error> {
+    fn encode(&mut self, event: &impl Serialize) -> Result<(), SinkError> {
         let begin = self.lines.len();
-        let encoded = serde_json::to_writer(&mut self.lines, event);
+        let encoded = match guarded(|| serde_json::to_writer(&mut self.lines, event)) {
+            Ok(encoded) => encoded.map_err(not_serialised),
+            Err(said) => Err(SinkError::panicked("an event's Serialize", &said)),
+        };
         match encoded {
             Ok(()) => {
                 if let Some(origin) = &self.origin
@@ -446,7 +450,7 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         if missing > 0 {
             let missing = i64::try_from(missing).unwrap_or(i64::MAX);
             let gap = Record::integer("forebay.gap", missing).with_time(batch.time());
-            self.encode(&gap).map_err(not_serialised)?;
+            self.encode(&gap)?;
         }
         let mut refused = None;
         let mut refused_events = 0;
@@ -472,7 +476,7 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         self.missing.told(refused_events);
         self.sync_if_due(now);
         match refused {
-            Some(error) => Err(not_serialised(error).only(refused_events)),
+            Some(error) => Err(error.only(refused_events)),
             // All events are in the file.
             None => self.trouble.take().map_or(Ok(()), |error| Err(SinkError::from(error).only(0))),
         }

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use super::panics::Panics;
 use super::{Account, PendingFlush, Sink, SinkError, forward};
 use crate::batch::Batch;
 
-/// A sink that gets what a function makes of the events. Made by [`Sink::map`].
+/// A sink that gets what a function makes of the events. Made by [`Sink::map`]. An event at which the function panics fails
+/// alone, and is told to the sink inside by the [`gap`](Batch::gap).
 pub struct Map<S, F, E, T> {
     sink: S,
     make: F,
@@ -23,10 +25,13 @@ impl<S: Sink<T>, F: FnMut(&E) -> T + Send, E, T> Sink<E> for Map<S, F, E, T> {
     forward!(sink);
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        let made = batch.with_events(batch.iter().map(&mut self.make).collect());
+        let mut panics = Panics::of("the function of a map");
+        let made = batch.iter().filter_map(|event| panics.catch(|| (self.make)(event))).collect();
+        let mut part = batch.with_events(made);
         // They were made by user code, which may have forked.
         batch.check()?;
-        self.sink.write_batch(&made)
+        panics.mark(&mut part);
+        panics.join(self.sink.write_batch(&part), part.len())
     }
 }
 

@@ -147,12 +147,12 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         let begun = Instant::now();
-        let mut retry = 0;
+        let mut retry = 0_u32;
         loop {
             let Err(error) = self.sink.write_batch(batch) else { return Ok(()) };
             // The sink may have forked.
             batch.check()?;
-            let error = error.with_attempts(retry + 1);
+            let error = error.with_attempts(retry.saturating_add(1));
             if !error.is_transient() || error.is_partial(batch.len()) {
                 return Err(error);
             }
@@ -161,7 +161,7 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
                 return Err(error);
             }
             self.account.note_retry(&error);
-            retry += 1;
+            retry = retry.saturating_add(1);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
+use super::panics::Panics;
 use super::{Account, PendingFlush, Sink, SinkError, forward};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
@@ -11,7 +12,8 @@ use crate::pattern::Pattern;
 
 /// A sink for the events of some names. Made by [`Sink::route`].
 ///
-/// To the sink inside, what is passed over looks like numbers that are missing without a [`gap`](Batch::gap).
+/// To the sink inside, what is passed over looks like numbers that are missing without a [`gap`](Batch::gap). An event whose
+/// [`name`](Event::name) panics fails alone, and is told by the gap.
 pub struct Route<S, E = Record> {
     sink: S,
     /// Patterns without a wildcard.
@@ -42,9 +44,12 @@ impl<S, E> Route<S, E> {
 pub(super) fn offer<E: Clone>(
     (sink, account): (&mut impl Sink<E>, &Account),
     batch: &Batch<E>,
+    what: &'static str,
     mut is_in: impl FnMut(&E) -> bool,
 ) -> Result<(), SinkError> {
-    let chosen: Vec<bool> = batch.iter().map(&mut is_in).collect();
+    let mut panics = Panics::of(what);
+    let chosen: Vec<bool> =
+        batch.iter().map(|event| panics.catch(|| is_in(event)).unwrap_or(false)).collect();
     // They were chosen by user code, which may have forked.
     batch.check()?;
     let count = chosen.iter().filter(|is_in| **is_in).count();
@@ -54,14 +59,17 @@ pub(super) fn offer<E: Clone>(
     if count == 0 {
         account.pass();
     }
-    if count == 0 && batch.gap() == 0 {
+    if count == 0 && batch.gap() == 0 && panics.is_none() {
         return Ok(());
     }
-    let events = batch.iter().zip(chosen).filter(|(_, is_in)| *is_in).map(|(event, _)| event.clone());
-    let part = batch.with_events(events.collect());
-    // So was a clone.
+    let events = batch.iter().zip(chosen).filter(|(_, is_in)| *is_in);
+    // A clone is user code as well.
+    let events: Vec<E> = events.filter_map(|(event, _)| panics.catch(|| event.clone())).collect();
+    let mut part = batch.with_events(events);
     batch.check()?;
-    sink.write_batch(&part).map_err(|error| error.of_part(count as u64))
+    panics.mark(&mut part);
+    let written = sink.write_batch(&part).map_err(|error| error.of_part(part.len() as u64));
+    panics.join(written, part.len())
 }
 
 impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {
@@ -74,7 +82,7 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         let Self { sink, names, patterns, account, .. } = self;
-        offer((sink, account), batch, |event| {
+        offer((sink, account), batch, "the name or the clone of an event", |event| {
             let name = event.name();
             names.contains(name) || patterns.iter().any(|pattern| pattern.matches(name))
         })

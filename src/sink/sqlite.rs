@@ -220,7 +220,12 @@ impl SqliteSink {
         let Some(live) = &mut self.live else { return Err(rusqlite::Error::InvalidQuery) };
         let transaction =
             live.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let run = match &self.run {
+        // Known again with the commit. Without it, or after a panic, names may be those of a transaction that was rolled back.
+        let known = self.run.take();
+        if known.is_none() {
+            self.names.clear();
+        }
+        let run = match &known {
             Some((session, run)) if **session == *batch.session() => *run,
             _ => {
                 let origin = batch.origin();

@@ -476,7 +476,10 @@ impl Sink<Record> for TensorBoardSink {
 
 impl TensorBoardSink {
     fn write_once(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
-        // Should a panic have left something behind.
+        // Should a panic have left something behind: its steps may come again.
+        if !self.encoder.bytes().is_empty() {
+            self.encoder.forget_steps();
+        }
         self.encoder.clear();
         (self.safe_events, self.events, self.broken) = (0, 0, None);
         let is_due = self.presence.as_mut().is_none_or(|presence| presence.is_due(batch.moment()));
@@ -519,7 +522,8 @@ fn as_png(image: &Image) -> Result<Vec<u8>, String> {
         ImageFormat::Rgb8 => (png::ColorType::Rgb, 3),
         ImageFormat::Rgba8 => (png::ColorType::Rgba, 4),
     };
-    let expected = u64::from(image.width) * u64::from(image.height) * channels;
+    let pixels = u64::from(image.width) * u64::from(image.height);
+    let expected = pixels.saturating_mul(channels);
     if image.bytes.len() as u64 != expected || expected == 0 {
         let (width, height, has) = (image.width, image.height, image.bytes.len());
         return Err(format!("{width} x {height} pixels of {channels} bytes are {expected} bytes, not {has}"));

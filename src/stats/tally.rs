@@ -111,8 +111,9 @@ impl Count {
         self.0.store(n, Ordering::Relaxed);
     }
 
+    /// Ends at 0: a wrapper may settle more than it kept.
     pub(crate) fn lower_by(&self, n: u64) {
-        self.0.fetch_sub(n, Ordering::Relaxed);
+        fetch_update(&self.0, |count| Some(count.saturating_sub(n)));
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -279,12 +280,16 @@ impl SinkTally {
         self.say(LogLevel::Error, LogTopic::SinkPanicked, || said);
     }
 
-    /// Notes a call that failed.
-    pub(crate) fn note_error(&self, said: String) {
-        self.errors.add(1);
+    /// Notes a call that failed, or in which user code panicked and was caught.
+    pub(crate) fn note_error(&self, said: String, is_panic: bool) {
+        let (count, topic) = match is_panic {
+            true => (&self.panics, LogTopic::SinkPanicked),
+            false => (&self.errors, LogTopic::SinkFailed),
+        };
+        count.add(1);
         self.went_wrong();
         *self.last_error.lock() = Some(said.clone());
-        self.say(LogLevel::Error, LogTopic::SinkFailed, || said);
+        self.say(LogLevel::Error, topic, || said);
     }
 
     /// Tells the hook of the collector.

@@ -1,0 +1,63 @@
+//! User code that is called for every event: where it panics, that event fails alone.
+
+use super::SinkError;
+use crate::batch::Batch;
+use crate::sync::guarded;
+
+/// The panics of one batch.
+pub(super) struct Panics {
+    /// Whose code it is.
+    what: &'static str,
+    /// How many events it panicked at.
+    events: u64,
+    /// What the first panic said.
+    said: String,
+}
+
+impl Panics {
+    /// None so far, of the code that `what` names.
+    pub(super) fn of(what: &'static str) -> Self {
+        Self { what, events: 0, said: String::new() }
+    }
+
+    /// Runs it for one event; `None` if it panics.
+    pub(super) fn catch<R>(&mut self, user_code: impl FnOnce() -> R) -> Option<R> {
+        match guarded(user_code) {
+            Ok(result) => Some(result),
+            Err(said) => {
+                if self.events == 0 {
+                    self.said = said;
+                }
+                self.events += 1;
+                None
+            }
+        }
+    }
+
+    /// Whether there was none.
+    pub(super) fn is_none(&self) -> bool {
+        self.events == 0
+    }
+
+    /// What became of these events alone.
+    pub(super) fn error(&self) -> SinkError {
+        SinkError::panicked(self.what, &self.said).only(self.events)
+    }
+
+    /// Tells the sink inside that these events are missing.
+    pub(super) fn mark<E>(&self, part: &mut Batch<E>) {
+        part.add_gap(self.events);
+    }
+
+    /// What became of the whole batch, if that became of the `offered` events that were left.
+    pub(super) fn join(self, rest: Result<(), SinkError>, offered: usize) -> Result<(), SinkError> {
+        match rest {
+            _ if self.is_none() => rest,
+            Ok(()) => Err(self.error()),
+            Err(error) => {
+                let failed = error.failed_of(offered as u64).saturating_add(self.events);
+                Err(error.only(failed))
+            }
+        }
+    }
+}
