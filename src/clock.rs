@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::sync::{Arc, Mutex, OnceLock, Ordering, Parker, PlainU64, Unparker};
+use crate::sync::{Arc, Mutex, OnceLock, Ordering, Parker, PlainU64, Unparker, unforked};
 
 /// The longest that a worker sleeps at a stretch. It never depends on this: the protocol of `wake.rs`
 /// loses no wake-up. Should it do so all the same, this bounds what it costs.
@@ -127,13 +127,13 @@ static ORIGIN: OnceLock<Instant> = OnceLock::new();
 /// costs more (23 ns instead of 12, measured).
 #[inline(never)]
 pub(crate) fn unix_nanos() -> u64 {
-    WALL.get_or_init(|| Follower::new(Wall(quanta::Clock::new()))).now()
+    once(&WALL, || Follower::new(Wall(quanta::Clock::new()))).now()
 }
 
 /// Nanoseconds since some moment before the first call, at least a day, by the monotonic clock: for spans of time. Neither a
 /// clock that is set nor a counter that begins anew disturbs them. Time in which the machine is suspended does not count.
 pub(crate) fn nanos() -> u64 {
-    let since = ORIGIN.get_or_init(Instant::now).elapsed();
+    let since = once(&ORIGIN, Instant::now).elapsed();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(DAY_NANOS)
 }
 
@@ -141,7 +141,16 @@ pub(crate) fn nanos() -> u64 {
 /// has jumped it may be wrong by as much.
 #[inline]
 pub(crate) fn fast_nanos() -> u64 {
-    MONOTONIC.get_or_init(|| Follower::new(Monotonic(quanta::Clock::new()))).now()
+    once(&MONOTONIC, || Follower::new(Monotonic(quanta::Clock::new()))).now()
+}
+
+/// What `make` makes, once. A fork waits for that: in the child, it would never be done.
+#[inline]
+fn once<T>(place: &'static OnceLock<T>, make: impl FnOnce() -> T) -> &'static T {
+    match place.get() {
+        Some(made) => made,
+        None => unforked(|| place.get_or_init(make)),
+    }
 }
 
 /// So that no window of time is the one before all others.

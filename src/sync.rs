@@ -64,6 +64,13 @@ impl Home {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Forked;
 
+/// Runs `body`, which goes by locks that are not ours. No fork by another thread finds it halfway, unless it takes longer than a
+/// second: in the child, the locks would be held for ever.
+pub(crate) fn unforked<R>(body: impl FnOnce() -> R) -> R {
+    let _section = crate::unix::Section::enter();
+    body()
+}
+
 /// For the hook that runs in a child: what was made before is inherited from now on.
 #[cfg(all(unix, not(forebay_loom)))]
 pub(crate) fn note_fork() {

@@ -13,7 +13,8 @@
 
 pub use imp::ignore_sigxfsz;
 pub(crate) use imp::{
-    ForkWatch, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, wait_for_room, watch_forks,
+    ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, is_without_lost_threads,
+    wait_for_room, watch_forks,
 };
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
 pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect};
@@ -26,9 +27,10 @@ pub(crate) use files::{
 mod imp {
     #![allow(unsafe_code)]
 
+    use std::cell::Cell;
     use std::os::fd::AsFd;
     use std::path::Path;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -154,14 +156,96 @@ mod imp {
         if HOOKED.load(Ordering::Acquire) == 1 {
             return;
         }
-        // SAFETY: both are functions without arguments that live as long as the program, as
+        // SAFETY: all are functions without arguments that live as long as the program, as
         // pthread_atfork(3) asks. They allocate nothing and wait for no lock, as a child of a process
         // with threads must not. (Should there be no memory for the hooks, forks go unnoticed, as they
         // would without them.)
-        unsafe { libc::pthread_atfork(Some(prepare), None, Some(orphan_all)) };
+        unsafe { libc::pthread_atfork(Some(prepare), Some(go_on), Some(orphan_all)) };
         // Two threads that are here at once both register: the hooks may be called twice at a fork. To have one wait for the
         // other would hang a child that was forked meanwhile.
         HOOKED.store(1, Ordering::Release);
+    }
+
+    /// Threads in a [`Section`].
+    static INSIDE: PlainU64 = PlainU64::new(0);
+    /// Forks that have begun and are not done. With `INSIDE`, a Dekker pair: who enters writes the one and reads the other, and
+    /// who forks the other way round, all by SeqCst, so that at least one of them sees the other.
+    static FORKING: PlainU64 = PlainU64::new(0);
+    /// In a forked child: how many threads of its parents were in a section at the fork. What they hold is held for ever.
+    static LOST: PlainU64 = PlainU64::new(0);
+
+    /// How long a fork waits for other threads to leave their sections. A disk that hangs must not hang the program.
+    const MAX_FORK_DELAY: Duration = Duration::from_secs(1);
+    /// How often the rare one looks again who has to wait, here or for a fork.
+    const LOOK_AGAIN: Duration = Duration::from_micros(50);
+
+    thread_local! {
+        /// How many sections this thread is in.
+        static DEPTH: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// A part of the program in which no fork should find this thread, because it may hold locks that are not ours (of SQLite, of
+    /// the standard library). As long as the value lives, a fork by another thread waits, a second at most. Sections nest.
+    #[derive(Debug)]
+    pub(crate) struct Section(());
+
+    impl Section {
+        pub(crate) fn enter() -> Self {
+            hook_forks();
+            if DEPTH.get() == 0 {
+                loop {
+                    INSIDE.fetch_add(1, Ordering::SeqCst);
+                    if FORKING.load(Ordering::SeqCst) == 0 {
+                        break;
+                    }
+                    INSIDE.fetch_sub(1, Ordering::SeqCst);
+                    crate::sync::sleep(LOOK_AGAIN);
+                }
+            }
+            DEPTH.set(DEPTH.get() + 1);
+            Self(())
+        }
+    }
+
+    impl Drop for Section {
+        fn drop(&mut self) {
+            DEPTH.set(DEPTH.get() - 1);
+            if DEPTH.get() == 0 {
+                INSIDE.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Whether no thread of a parent was in a section when this process was forked.
+    pub(crate) fn is_without_lost_threads() -> bool {
+        LOST.load(Ordering::Relaxed) == 0
+    }
+
+    /// Sections of the calling thread, as they are counted.
+    fn own_sections() -> u64 {
+        u64::from(DEPTH.get() > 0)
+    }
+
+    /// Lets no thread into a section any more, and waits for those that are in one.
+    fn hold_sections() {
+        FORKING.fetch_add(1, Ordering::SeqCst);
+        let begun = Instant::now();
+        while INSIDE.load(Ordering::SeqCst) > own_sections() && begun.elapsed() < MAX_FORK_DELAY {
+            crate::sync::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Runs in the parent, right after the fork.
+    extern "C" fn go_on() {
+        FORKING.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// In a child, whose only thread is this one. (It is in a section itself only where a signal handler has forked: what it
+    /// interrupted holds what it holds.)
+    fn lose_sections() {
+        FORKING.store(0, Ordering::SeqCst);
+        let inside = INSIDE.swap(own_sections(), Ordering::SeqCst);
+        LOST.fetch_add(inside, Ordering::Relaxed);
     }
 
     /// Ends the calling thread, and with it the process if it is the only one: with status 0, without exit handlers, destructors
@@ -238,6 +322,7 @@ mod imp {
     /// Runs in the child, right after the fork.
     extern "C" fn orphan_all() {
         note_fork();
+        lose_sections();
         let mut link = &FIRST;
         while let Some(entry) = get(link) {
             // It is locked only if the fork caught another thread in building or dropping this collector: then
@@ -251,8 +336,10 @@ mod imp {
         orphan_signals();
     }
 
-    /// Runs in the parent, right before the fork: signals that came until now are not the child's.
+    /// Runs in the parent, right before the fork: no thread is halfway in a section, and signals that came until now are not the
+    /// child's.
     extern "C" fn prepare() {
+        hold_sections();
         #[cfg(feature = "signals")]
         for came in SIGNALS.iter().filter_map(|slot| slot.came.get()) {
             came.store(false, Ordering::SeqCst);
@@ -287,6 +374,19 @@ mod imp {
     }
 
     pub(crate) fn hook_forks() {}
+
+    #[derive(Debug)]
+    pub(crate) struct Section(());
+
+    impl Section {
+        pub(crate) fn enter() -> Self {
+            Self(())
+        }
+    }
+
+    pub(crate) fn is_without_lost_threads() -> bool {
+        true
+    }
 
     /// Nobody forks here.
     pub(crate) fn end_thread() {}

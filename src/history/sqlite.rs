@@ -9,8 +9,8 @@ use super::lineage::Lineage;
 use super::{EventQuery, History, HistoryError};
 use crate::catalog::training;
 use crate::event::Record;
-use crate::sink::{row_to_record, version};
-use crate::sync::Mutex;
+use crate::sink::{Open, inside, refuse_inherited, row_to_record, version};
+use crate::sync::{Home, Mutex, unforked};
 
 /// The database of a [`SqliteSink`](crate::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
 /// no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a disk that is read-only, and
@@ -18,7 +18,12 @@ use crate::sync::Mutex;
 #[derive(Debug)]
 pub struct SqliteHistory {
     path: PathBuf,
-    database: Mutex<Connection>,
+    /// `None` only while it is dropped.
+    database: Option<Mutex<Connection>>,
+    /// Dropped behind the connection.
+    _open: Open,
+    /// The process that may use and close it.
+    home: Home,
     /// Nobody can write to it, nor could we to the files that readers and writers share.
     is_fixed: bool,
 }
@@ -28,9 +33,20 @@ impl SqliteHistory {
     ///
     /// # Errors
     ///
-    /// There is none at `path`, it cannot be read, or it is not one of ours, or one of a newer version.
+    /// There is none at `path`, it cannot be read, or it is not one of ours, or one of a newer version; or this is a forked child
+    /// that cannot use SQLite, because a thread of its parent was inside it during the fork, or cannot use this file, because
+    /// its parent has it open.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
-        let path = path.as_ref().to_owned();
+        let (path, home) = (path.as_ref().to_owned(), Home::here());
+        let refused = |source| HistoryError { place: path.display().to_string(), source: Box::new(source) };
+        inside(home, || {
+            refuse_inherited(&path).map_err(refused)?;
+            Self::open_inside(path.clone(), home)
+        })
+        .map_err(refused)?
+    }
+
+    fn open_inside(path: PathBuf, home: Home) -> Result<Self, HistoryError> {
         let database = Connection::open_with_flags(&path, FLAGS).map_err(|error| failed(&path, error))?;
         let (database, is_fixed) =
             match database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
@@ -41,13 +57,17 @@ impl SqliteHistory {
                 _ => (database, false),
             };
         match version(&database) {
-            Ok(_) => Ok(Self { path, database: Mutex::new(database), is_fixed }),
+            Ok(_) => {
+                let (open, database) = (Open::at(&path), Some(Mutex::new(database)));
+                Ok(Self { path, database, _open: open, home, is_fixed })
+            }
             Err(error) => Err(HistoryError { place: path.display().to_string(), source: error.into() }),
         }
     }
 
     fn find(&self, query: &EventQuery) -> Result<Vec<Record>, rusqlite::Error> {
-        let mut database = self.database.lock();
+        let Some(database) = &self.database else { return Ok(Vec::new()) };
+        let mut database = database.lock();
         if self.is_fixed {
             // Somebody may have changed it in a way that is not seen from here.
             *database = open_fixed(&self.path)?;
@@ -134,7 +154,21 @@ impl SqliteHistory {
 
 impl History for SqliteHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        self.find(query).map_err(|error| failed(&self.path, error))
+        let failed_here = |error| failed(&self.path, error);
+        let refused =
+            |source| HistoryError { place: self.path.display().to_string(), source: Box::new(source) };
+        inside(self.home, || self.find(query)).map_err(refused)?.map_err(failed_here)
+    }
+}
+
+impl Drop for SqliteHistory {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        if self.home.is_left() {
+            // A forked child must not close what is its parent's.
+            return std::mem::forget(database);
+        }
+        unforked(|| drop(database));
     }
 }
 

@@ -1,5 +1,6 @@
 //! A database that can be asked while the run goes on.
 
+mod child;
 mod files;
 mod schema;
 
@@ -15,8 +16,10 @@ use super::target::resolve;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
+use crate::sync::{Home, unforked};
 use files::Live;
 
+pub(crate) use child::{Open, inside, refuse_inherited};
 pub(crate) use schema::{row_to_record, version};
 
 /// A sink that inserts records into an SQLite database, one transaction a batch.
@@ -63,6 +66,9 @@ pub(crate) use schema::{row_to_record, version};
 ///   after it is inserted. What is at the path and no database of ours is refused and left as it is.
 /// * `-wal` or `-shm` beside it is removed or replaced: the database is opened anew, with all that was committed. A file in the
 ///   place of `-wal` that is no log is refused and left as it is.
+/// * The process forks: the fork waits until no sink is inside of SQLite, a second at most, and a child opens databases of its
+///   own. Where a call took longer, [`create`](Self::create) is refused in the child. So is a database that the parent has open:
+///   its locks would be taken for the child's. A sink of the parent is neither used nor closed in the child.
 /// * A file that cannot be looked at, because the process has dropped its privileges, stays in use.
 ///
 /// A batch that fails is rolled back as a whole.
@@ -81,6 +87,8 @@ pub struct SqliteSink {
     /// Events that were lost on the way into this database and are not told in it yet.
     missing: Missing,
     busy_timeout: Duration,
+    /// The process that may use and close it.
+    home: Home,
 }
 
 /// Ids of names. When they are too many, or too long, all are forgotten and asked of the database again.
@@ -123,12 +131,14 @@ impl SqliteSink {
     ///
     /// # Errors
     ///
-    /// The file cannot be opened or written to, or it is not a database of ours, or one of a newer version.
+    /// The file cannot be opened or written to, or it is not a database of ours, or one of a newer version; or this is a forked
+    /// child that cannot use SQLite, or not for this file.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, SinkError> {
         // Whatever the process makes its working directory later.
         let path = std::path::absolute(path.as_ref())?;
         let target = resolve(&path)?;
-        let live = Live::open(&target, |path| open(path, BUSY_TIMEOUT))?;
+        let home = Home::here();
+        let live = inside(home, || Live::open(&target, |path| open(path, BUSY_TIMEOUT)))??;
         Ok(Self {
             name: "sqlite".to_owned(),
             path,
@@ -138,6 +148,7 @@ impl SqliteSink {
             run: None,
             missing: Missing::default(),
             busy_timeout: BUSY_TIMEOUT,
+            home,
         })
     }
 
@@ -157,7 +168,7 @@ impl SqliteSink {
         // SQLite counts milliseconds in 31 bits.
         let longest = longest.min(Duration::from_millis(i32::MAX as u64));
         if let Some(live) = &self.live {
-            live.connection.busy_timeout(longest).map_err(failed)?;
+            inside(self.home, || live.connection.busy_timeout(longest))?.map_err(failed)?;
         }
         self.busy_timeout = longest;
         Ok(self)
@@ -289,7 +300,7 @@ impl Sink<Record> for SqliteSink {
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
         batch.check()?;
         let missing = self.missing.before(batch);
-        match self.insert_found(batch, missing) {
+        match inside(self.home, || self.insert_found(batch, missing))? {
             Ok(refused) => {
                 self.missing.told(refused.as_ref().map_or(0, |(events, _)| *events));
                 match refused {
@@ -311,7 +322,7 @@ impl Sink<Record> for SqliteSink {
     /// committed goes with them.
     fn flush(&mut self) -> Result<(), SinkError> {
         if let Some(live) = self.live.take_if(|live| !live.is_found()) {
-            live.leave();
+            inside(self.home, || live.leave())?;
         }
         Ok(())
     }
@@ -319,14 +330,18 @@ impl Sink<Record> for SqliteSink {
 
 impl Drop for SqliteSink {
     fn drop(&mut self) {
-        if let Some(live) = self.live.take_if(|live| !live.is_found()) {
-            live.leave();
+        if self.home.is_left() {
+            // A forked child must not close what is its parent's.
+            return std::mem::forget(self.live.take());
         }
+        let Some(live) = self.live.take() else { return };
+        unforked(|| if live.is_found() { drop(live) } else { live.leave() });
     }
 }
 
 fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, SinkError> {
     files::refuse_foreign(path)?;
+    refuse_inherited(path)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use super::child::Open;
 use crate::sink::SinkError;
 use crate::sink::presence::{Found, look};
 use crate::unix::{FileId, file_id, open_read};
@@ -21,6 +22,8 @@ pub(super) struct Live {
     database: Part,
     log: Part,
     index: Part,
+    /// Dropped behind the connection.
+    _open: Open,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,7 @@ impl Live {
                 database: Part::of(path.to_owned()),
                 log: Part::of(beside(path, "-wal")),
                 index: Part::of(beside(path, "-shm")),
+                _open: Open::at(path),
             };
             if before.is_none() || before == live.database.id {
                 return Ok(live);

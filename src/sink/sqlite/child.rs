@@ -1,0 +1,81 @@
+//! SQLite in a process that forks.
+//!
+//! SQLite has locks of its own that all connections of a process share, and a list of all files that are open. A child that is
+//! forked while another thread is inside of SQLite would wait for these locks for ever. So every call is a section that a fork
+//! waits for ([`unforked`]); where a call takes longer than forks wait, the child is refused. The connections and files of the
+//! parent stay in that list: a child must neither use nor close them, nor open the same file, of which its SQLite would believe
+//! that it holds the locks of the parent.
+
+use std::fs;
+use std::path::Path;
+
+use crate::sink::SinkError;
+use crate::sync::{Home, PlainMutex, unforked};
+use crate::unix::{FileId, file_id, is_without_lost_threads};
+
+/// Why a forked child cannot use SQLite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(
+        "sqlite cannot be used in this forked child: another thread of the parent was inside it during the fork"
+    )]
+    Lost,
+    #[error("the connection is that of the parent of this forked child")]
+    Parents,
+    #[error("the database is open in the parent of this forked child, which shares its locks")]
+    Open,
+}
+
+impl From<Refused> for SinkError {
+    fn from(refused: Refused) -> Self {
+        Self::unavailable(refused.to_string()).with_source(refused).permanent()
+    }
+}
+
+/// Runs `body`, which calls SQLite with what was made in `home`.
+pub(crate) fn inside<R>(home: Home, body: impl FnOnce() -> R) -> Result<R, Refused> {
+    if home.is_left() {
+        return Err(Refused::Parents);
+    }
+    if !is_without_lost_threads() {
+        return Err(Refused::Lost);
+    }
+    Ok(unforked(body))
+}
+
+/// The databases that are open. Locked only inside of SQLite, so that no child finds it locked.
+static OPEN: PlainMutex<Vec<(FileId, Home)>> = PlainMutex::new(Vec::new());
+
+/// Makes known that a database is open, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Open(Option<(FileId, Home)>);
+
+impl Open {
+    /// The database at `path`, which is open.
+    pub(crate) fn at(path: &Path) -> Self {
+        let open = id_at(path).map(|id| (id, Home::here()));
+        OPEN.lock().extend(open);
+        Self(open)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(own) = self.0.filter(|(_, home)| !home.is_left()) {
+            let mut open = OPEN.lock();
+            if let Some(place) = open.iter().position(|it| *it == own) {
+                open.swap_remove(place);
+            }
+        }
+    }
+}
+
+/// Refuses a database that the parent of this forked child has open.
+pub(crate) fn refuse_inherited(path: &Path) -> Result<(), Refused> {
+    let is_inherited = |id| OPEN.lock().iter().any(|(other, home)| *other == id && home.is_left());
+    if id_at(path).is_some_and(is_inherited) { Err(Refused::Open) } else { Ok(()) }
+}
+
+fn id_at(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().as_ref().and_then(file_id)
+}
