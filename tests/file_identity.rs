@@ -7,10 +7,11 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use forebay::history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 use forebay::sink::{JsonLinesSink, Sink, SqliteSink, TensorBoardSink};
-use forebay::{Batch, Collector, Record};
+use forebay::{Batch, Collector, FlushStrategy, ManualClock, Record};
 use support::*;
 
 const LINES: &str = "events.jsonl";
@@ -123,6 +124,112 @@ fn a_file_that_is_removed_behind_the_last_look_takes_no_batch_with_it() {
     write("after", 1);
     assert_eq!(found(folder, "after"), [1, 1, 1]);
     assert_eq!(found(folder, "before"), [0, 0, 0]);
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_noticed_within_a_second_without_a_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let clock = ManualClock::new();
+    let collector = Collector::builder()
+        .manual_clock(&clock)
+        .flush(FlushStrategy::Size { events: 1 })
+        .sink(JsonLinesSink::create(folder.join(LINES)).unwrap())
+        .sink(TensorBoardSink::create(folder).unwrap())
+        .start()
+        .unwrap();
+    let deliver = |name, step| {
+        collector.collect(Record::scalar(name, 0.5).step(step));
+        until("it is delivered", || collector.stats().processed == step + 1);
+    };
+    deliver("before", 0);
+    let moved = folder.join("moved");
+    fs::create_dir(&moved).unwrap();
+    for path in [folder.join(LINES), event_files(folder).remove(0)] {
+        fs::rename(&path, moved.join(path.file_name().unwrap())).unwrap();
+    }
+    deliver("meanwhile", 1);
+    assert_eq!((in_lines(&moved.join(LINES), "meanwhile"), in_event_files(&moved, "meanwhile")), (1, 1));
+    clock.advance(Duration::from_secs(1));
+    deliver("after", 2);
+    assert_eq!((in_lines(&folder.join(LINES), "after"), in_event_files(folder, "after")), (1, 1));
+    collector.stop().unwrap();
+    law(&collector, 3);
+}
+
+/// Numbers by the rule of Knuth's MMIX: the same in every run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end
+    }
+}
+
+/// Does something to the files that somebody else might do, and returns what.
+fn disturb(chance: &mut Chance, folder: &Path, away: &Path, number: usize) -> String {
+    let board = event_files(folder).pop().unwrap();
+    let paths = [
+        folder.join(LINES),
+        folder.join(DATABASE),
+        folder.join(format!("{DATABASE}-wal")),
+        folder.join(format!("{DATABASE}-shm")),
+        board,
+    ];
+    let path = &paths[chance.below(paths.len())];
+    let is_of_database = path.to_str().unwrap().contains(DATABASE);
+    let moved = away.join(format!("{number}"));
+    let remove = || _ = fs::remove_file(path);
+    let what = chance.below(7);
+    match what {
+        0 => remove(),
+        1 => _ = fs::rename(path, &moved),
+        2 => {
+            remove();
+            fs::write(path, "").unwrap();
+        }
+        3 => {
+            _ = fs::rename(path, &moved);
+            fs::write(path, "").unwrap();
+        }
+        4 if !is_of_database => {
+            remove();
+            fs::write(path, "without an end").unwrap();
+        }
+        // As logrotate does with `copytruncate`.
+        5 if !is_of_database => fs::write(path, "").unwrap(),
+        6 => {
+            fs::rename(folder, &moved).unwrap();
+            fs::create_dir(folder).unwrap();
+        }
+        _ => {}
+    }
+    format!("{what} to {}", path.display())
+}
+
+#[test]
+fn whatever_others_do_to_the_files_the_next_event_is_found_at_the_path() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, away) = (parent.path().join("run"), parent.path().join("away"));
+    fs::create_dir(&away).unwrap();
+    let collector = collector(&folder);
+    let mut chance = Chance(15);
+    let mut done = Vec::new();
+    deliver(&collector, "first", 0);
+    for number in 1..=300 {
+        done.push(disturb(&mut chance, &folder, &away, number));
+        let name: &'static str = format!("event-{number}-").leak();
+        deliver(&collector, name, number as u64);
+        assert_eq!(found(&folder, name), [1, 1, 1], "after {done:#?}");
+    }
+    collector.stop().unwrap();
+    law(&collector, 301);
+    drop(collector);
+    assert_eq!(found(&folder, "event-300-"), [1, 1, 1], "after {done:#?}");
+    let check = rusqlite::Connection::open(folder.join(DATABASE)).unwrap();
+    let check: String = check.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
 }
 
 #[test]
