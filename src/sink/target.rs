@@ -48,7 +48,7 @@ impl Target {
         let file = match copy {
             Some(copy) => copy,
             None => {
-                if let Some(folder) = path.parent() {
+                if let Some(folder) = path.parent().filter(|_| !is_shared) {
                     new_folders = folder.ancestors().take_while(|folder| !folder.exists()).count();
                     fs::create_dir_all(folder)?;
                 }
@@ -186,8 +186,10 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
 
 /// Returns whether the path stands for a descriptor of some process.
 fn is_descriptor(path: &Path) -> bool {
-    let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
-    folder.is_some_and(|folder| folder.starts_with("/proc") || folder == Path::new("/dev/fd"))
+    let Some(folder) = path.parent() else { return false };
+    // Where /proc is not mounted, nothing is created in its place.
+    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    folder.starts_with("/proc") || folder == Path::new("/dev/fd")
 }
 
 /// Returns the number of a descriptor of this process that the path stands for.

@@ -109,24 +109,32 @@ pub(crate) fn closed(path: &Path) -> io::Result<ClosedFiles> {
 /// Closes the file at `path`: it gets the next number. `false` if another file has come to the path meanwhile: that stays
 /// there.
 pub(super) fn close(path: &Path, presence: &Presence) -> io::Result<bool> {
+    close_by(path, presence, rename_new)
+}
+
+fn close_by(
+    path: &Path,
+    presence: &Presence,
+    mut rename: impl FnMut(&Path, &Path) -> io::Result<()>,
+) -> io::Result<bool> {
     let mut number = closed(path)?.next;
+    let is_own = |path: &Path| matches!(presence.look(path), Found::Own(_) | Found::Unknown);
     loop {
         let Some(free) = number else { return Err(io::Error::other("no number is left for a closed file")) };
+        if !is_own(path) {
+            return Ok(false);
+        }
         let mut name = path.as_os_str().to_owned();
         name.push(".");
         name.push(numbered(free));
         let name = PathBuf::from(name);
-        match rename_new(path, &name) {
+        match rename(path, &name) {
             // Somebody else was here meanwhile.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number = next(free),
             Err(error) => return Err(error),
-            Ok(()) => {
-                let is_own = matches!(presence.look(&name), Found::Own(_) | Found::Unknown);
-                if !is_own {
-                    rename_new(&name, path)?;
-                }
-                return Ok(is_own);
-            }
+            Ok(()) if is_own(&name) => return Ok(true),
+            // It was replaced between the two calls.
+            Ok(()) => return rename_new(&name, path).map(|()| false),
         }
     }
 }
@@ -218,16 +226,53 @@ mod tests {
         assert_eq!((next(202_510), next(u64::MAX)), (Some(202_513), None));
     }
 
+    /// A file of ours in a folder, and what tells it from others.
+    fn own(folder: &Path) -> (PathBuf, Presence) {
+        let path = folder.join("events.jsonl");
+        let presence = Presence::of(&fs::File::create(&path).unwrap()).unwrap();
+        (path, presence)
+    }
+
+    #[cfg(unix)]
     #[test]
-    fn a_file_that_came_to_the_path_before_it_was_renamed_goes_back() {
+    fn a_file_that_comes_to_the_path_while_ours_is_closed_goes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, moved) = (folder.path().join("events.jsonl"), folder.path().join("moved"));
-        let own = fs::File::create(&path).unwrap();
-        let presence = Presence::of(&own).unwrap();
-        fs::rename(&path, moved).unwrap();
-        fs::write(&path, "somebody else's").unwrap();
+        let (path, presence) = own(folder.path());
+        // Held open, so that no other file gets its identity.
+        let held = fs::File::open(&path).unwrap();
+        let replace = |path: &Path| {
+            fs::rename(path, folder.path().join("moved")).unwrap();
+            fs::write(path, "somebody else's").unwrap();
+        };
+        // Right between the look and the rename.
+        let rename = |from: &Path, to: &Path| {
+            replace(from);
+            rename_new(from, to)
+        };
+        assert!(!close_by(&path, &presence, rename).unwrap());
+        // And before the look.
         assert!(!close(&path, &presence).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "somebody else's");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        drop(held);
+    }
+
+    #[test]
+    fn a_file_of_the_next_number_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, presence) = own(folder.path());
+        let mut others = 0;
+        // Somebody else takes the number, right before the rename.
+        let rename = |from: &Path, to: &Path| {
+            if others < 2 {
+                others += 1;
+                fs::write(to, "somebody else's").unwrap();
+            }
+            rename_new(from, to)
+        };
+        assert!(close_by(&path, &presence, rename).unwrap());
+        let closed = closed(&path).unwrap();
+        let lengths = closed.files.iter().map(|closed| fs::metadata(&closed.path).unwrap().len());
+        assert_eq!(lengths.collect::<Vec<_>>(), [15, 15, 0]);
     }
 }
