@@ -36,6 +36,7 @@ pub(crate) use json_lines::{Closed, ClosedFiles, closed, decode};
 pub use json_lines::{JsonLinesSink, SyncPolicy};
 pub use map::Map;
 pub use memory::MemorySink;
+pub(crate) use panics::Panics;
 pub use rate_limited::RateLimited;
 pub use retry::{Retry, RetryPolicy};
 pub use route::Route;

@@ -15,8 +15,8 @@ use crate::error::SinkChangeError;
 use crate::event::{Event, Record};
 use crate::lanes::payload_of;
 use crate::pattern::Pattern;
-use crate::sink::{Account, Sink, SinkError};
-use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak};
+use crate::sink::{Account, Panics, Sink, SinkError};
+use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak, guarded};
 use crate::wake::{deadline_in, wake_quietly};
 
 /// Events as they are delivered, for one subscriber. Made by [`Collector::subscribe`].
@@ -377,13 +377,16 @@ impl<E: Event> Sink<E> for Tap<E> {
         if self.is_over() {
             return Ok(());
         }
-        let fits = |(place, event): (usize, &E)| self.pattern.matches(event.name()).then_some(place);
-        let places: VecDeque<usize> = batch.iter().enumerate().filter_map(fits).collect();
+        // User code: not under the lock.
+        let mut panics = Panics::of("the name of an event");
+        let mut fits = |event: &E| panics.catch(|| self.pattern.matches(event.name())).unwrap_or(false);
+        let places = batch.iter().enumerate().filter_map(|(place, event)| fits(event).then_some(place));
+        let places: VecDeque<usize> = places.collect();
         if places.is_empty() {
-            return Ok(());
+            return panics.join(Ok(()), batch.len());
         }
-        // Foreign code: not under the lock.
-        let bytes = batch.iter().map(payload_of).fold(0, u64::saturating_add);
+        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
+        let bytes = batch.iter().map(of).fold(0, u64::saturating_add);
         let mut queue = self.shared.queue.lock();
         let ended = queue.put(Queued { batch: batch.clone(), bytes, places });
         let waker = queue.waker.take();
@@ -391,7 +394,7 @@ impl<E: Event> Sink<E> for Tap<E> {
         self.shared.changed.notify_all();
         waker.into_iter().for_each(wake_quietly);
         drop(ended);
-        Ok(())
+        panics.join(Ok(()), batch.len())
     }
 }
 

@@ -95,7 +95,17 @@ impl<E> Crew<E> {
 
     /// Takes out the sinks that nobody wants any more.
     fn let_go(&mut self, registry: &Registry) {
-        while let Some(place) = self.slots.iter().position(Slot::is_over) {
+        let over = self.over();
+        self.take_out(over, registry);
+    }
+
+    /// Where they are.
+    fn over(&self) -> Vec<usize> {
+        self.slots.iter().enumerate().filter(|(_, slot)| slot.is_over()).map(|(place, _)| place).collect()
+    }
+
+    fn take_out(&mut self, places: Vec<usize>, registry: &Registry) {
+        for place in places.into_iter().rev() {
             let tally = self.slots.remove(place).end();
             registry.strike(&tally.name);
         }
@@ -359,6 +369,8 @@ impl<E: Event> Worker<'_, E> {
         let tally = &self.shared.tally.worker;
         tally.flushes.bump(1);
         tally.last_flush.set(clock::unix_nanos());
+        // Asked before the report: it is their code, and may panic.
+        let over = self.crew.over();
         let (sinks, told) = self
             .crew
             .slots
@@ -369,7 +381,8 @@ impl<E: Event> Worker<'_, E> {
             })
             .unzip();
         self.crew.told_sinks = told;
-        self.crew.let_go(&self.shared.registry);
+        // Told once more, before they go.
+        self.crew.take_out(over, &self.shared.registry);
         FlushReport {
             processed: tally.processed.get() - self.crew.told_processed,
             evicted: self.crew.press.told_evictions() - self.crew.told_evictions,

@@ -5,7 +5,7 @@ use crate::batch::Batch;
 use crate::sync::guarded;
 
 /// The panics of one batch.
-pub(super) struct Panics {
+pub(crate) struct Panics {
     /// Whose code it is.
     what: &'static str,
     /// How many events it panicked at.
@@ -16,12 +16,12 @@ pub(super) struct Panics {
 
 impl Panics {
     /// None so far, of the code that `what` names.
-    pub(super) fn of(what: &'static str) -> Self {
+    pub(crate) fn of(what: &'static str) -> Self {
         Self { what, events: 0, said: String::new() }
     }
 
     /// Runs it for one event; `None` if it panics.
-    pub(super) fn catch<R>(&mut self, user_code: impl FnOnce() -> R) -> Option<R> {
+    pub(crate) fn catch<R>(&mut self, user_code: impl FnOnce() -> R) -> Option<R> {
         match guarded(user_code) {
             Ok(result) => Some(result),
             Err(said) => {
@@ -35,22 +35,22 @@ impl Panics {
     }
 
     /// Whether there was none.
-    pub(super) fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         self.events == 0
     }
 
     /// What became of these events alone.
-    pub(super) fn error(&self) -> SinkError {
+    pub(crate) fn error(&self) -> SinkError {
         SinkError::panicked(self.what, &self.said).only(self.events)
     }
 
     /// Tells the sink inside that these events are missing.
-    pub(super) fn mark<E>(&self, part: &mut Batch<E>) {
+    pub(crate) fn mark<E>(&self, part: &mut Batch<E>) {
         part.add_gap(self.events);
     }
 
     /// What became of the whole batch, if that became of the `offered` events that were left.
-    pub(super) fn join(self, rest: Result<(), SinkError>, offered: usize) -> Result<(), SinkError> {
+    pub(crate) fn join(self, rest: Result<(), SinkError>, offered: usize) -> Result<(), SinkError> {
         match rest {
             _ if self.is_none() => rest,
             Ok(()) => Err(self.error()),
