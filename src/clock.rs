@@ -196,7 +196,9 @@ impl Clock {
     /// Registers the worker's bell with a clock that is moved by hand.
     pub(crate) fn tell(&self, bell: &Unparker) {
         if let Clock::Manual(clock) = self {
-            clock.inner.bells.lock().push(bell.clone());
+            if let Ok(mut bells) = clock.inner.bells.enter() {
+                bells.push(bell.clone());
+            }
         }
     }
 
@@ -263,8 +265,9 @@ impl ManualClock {
         // It stops at the end of what it can tell: after 584 years.
         let later = |elapsed: u64| Some(elapsed.saturating_add(nanos));
         let _ = self.inner.elapsed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
-        for bell in &*self.inner.bells.lock() {
-            bell.unpark();
+        // In a forked child, nobody goes by it but what the child has made; and that looks again by itself.
+        if let Ok(bells) = self.inner.bells.enter() {
+            bells.iter().for_each(Unparker::unpark);
         }
     }
 

@@ -433,7 +433,7 @@ impl SinkError {
 impl From<Forked> for SinkError {
     /// Permanent: it does not become the parent again.
     fn from(Forked: Forked) -> Self {
-        Self::unavailable("this is a forked child, and what was asked is its parent's").permanent()
+        Self::unavailable(Forked.to_string()).permanent()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::event::{Event, Record};
 use crate::lanes::payload_of;
 use crate::pattern::Pattern;
 use crate::sink::{Account, Panics, Sink, SinkError};
-use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak, guarded};
+use crate::sync::{Arc, Condvar, Forked, Mutex, Ordering, PlainU64, Weak, guarded, is_worker_of};
 use crate::wake::{deadline_in, wake_quietly};
 
 /// Events as they are delivered, for one subscriber. Made by [`Collector::subscribe`].
@@ -74,6 +74,18 @@ pub enum RecvError {
     /// The collector is gone, and everything was received.
     #[error("the collector is gone")]
     Closed,
+    /// This process is a forked child; the subscription is its parent's.
+    #[error("this process is a forked child; the subscription is its parent's")]
+    Forked,
+    /// There is nothing at present, and the worker thread would wait for itself.
+    #[error("the worker thread cannot wait for its own events")]
+    OnWorker,
+}
+
+impl From<Forked> for RecvError {
+    fn from(Forked: Forked) -> Self {
+        RecvError::Forked
+    }
 }
 
 struct Shared<E> {
@@ -81,6 +93,8 @@ struct Shared<E> {
     changed: Condvar,
     /// 1 once the subscriber is gone.
     is_over: PlainU64,
+    /// The collector, as its worker is marked.
+    worker: usize,
 }
 
 struct Queue<E> {
@@ -143,7 +157,8 @@ impl<E: Event + Clone> Collector<E> {
             waker: None,
             is_closed: false,
         };
-        let shared = Shared { queue: Mutex::new(queue), changed: Condvar::new(), is_over: PlainU64::new(0) };
+        let (queue, changed, is_over) = (Mutex::new(queue), Condvar::new(), PlainU64::new(0));
+        let shared = Shared { queue, changed, is_over, worker: self.shared.address() };
         let shared = Arc::new(shared);
         let name = format!("subscription-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let tap = Tap { shared: Arc::clone(&shared), name: name.clone(), pattern: pattern.into() };
@@ -214,7 +229,7 @@ impl<E> Subscription<E> {
     /// Changes how many bytes the events of the batches that it holds may own beyond their own size
     /// ([`Event::size_hint`](crate::Event::size_hint)): beyond, the oldest batch is lost. Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
-        let mut queue = self.shared.queue.lock();
+        let Ok(mut queue) = self.shared.queue.enter() else { return self };
         queue.max_bytes = bytes as u64;
         let ended = queue.make_room();
         drop(queue);
@@ -229,7 +244,8 @@ impl<E: Event + Clone> Subscription<E> {
     ///
     /// # Errors
     ///
-    /// Events were lost here; or the collector is gone.
+    /// Events were lost here; the collector is gone; this is a forked child; or there is nothing and this is the worker thread,
+    /// as in a sink, which would wait for itself.
     pub fn recv(&self) -> Result<E, RecvError> {
         self.recv_until(None)
     }
@@ -249,18 +265,19 @@ impl<E: Event + Clone> Subscription<E> {
     ///
     /// As for [`recv_timeout`](Self::recv_timeout).
     pub fn try_recv(&self) -> Result<E, RecvError> {
-        let taken = self.shared.queue.lock().take();
+        let taken = self.shared.queue.enter()?.take();
         given(taken)
     }
 
-    /// Waits for one event after the other, until the collector is gone. Losses are passed over ([`lost`](Self::lost)).
+    /// Waits for one event after the other, until the collector is gone. Losses are passed over ([`lost`](Self::lost)). It ends at
+    /// once in a forked child, and on the worker thread where there is nothing.
     pub fn iter(&self) -> Events<'_, E> {
         Events(self)
     }
 
-    /// How many events can be received.
+    /// How many events can be received. 0 in a forked child.
     pub fn len(&self) -> usize {
-        self.shared.queue.lock().events
+        self.shared.queue.enter().map_or(0, |queue| queue.events)
     }
 
     /// Whether none can be received.
@@ -268,15 +285,17 @@ impl<E: Event + Clone> Subscription<E> {
         self.len() == 0
     }
 
-    /// How many events were lost so far, told or not.
+    /// How many events were lost so far, told or not. 0 in a forked child.
     pub fn lost(&self) -> u64 {
-        self.shared.queue.lock().lost
+        self.shared.queue.enter().map_or(0, |queue| queue.lost)
     }
 
     fn recv_until(&self, deadline: Option<Instant>) -> Result<E, RecvError> {
-        let mut queue = self.shared.queue.lock();
+        let is_worker = is_worker_of(self.shared.worker);
+        let mut queue = self.shared.queue.enter()?;
         let taken = loop {
             match queue.take() {
+                Err(RecvError::Empty) if is_worker => break Err(RecvError::OnWorker),
                 Err(RecvError::Empty) if !self.shared.changed.wait_until(&mut queue, deadline) => {}
                 taken => break taken,
             }
@@ -290,7 +309,7 @@ impl<E: Event + Clone> Subscription<E> {
     pub(crate) fn poll_next_event(&self, waker: &Waker) -> Poll<Option<E>> {
         // Foreign code, and so is the drop of the one before: without the lock.
         let waker = waker.clone();
-        let mut queue = self.shared.queue.lock();
+        let Ok(mut queue) = self.shared.queue.enter() else { return Poll::Ready(None) };
         loop {
             match queue.take() {
                 Err(RecvError::Lagged(_)) => {}
@@ -327,7 +346,7 @@ impl<E: Event + Clone> Iterator for Events<'_, E> {
         loop {
             match self.0.recv() {
                 Ok(event) => return Some(event),
-                Err(RecvError::Closed) => return None,
+                Err(RecvError::Closed | RecvError::Forked | RecvError::OnWorker) => return None,
                 Err(RecvError::Lagged(_) | RecvError::Empty) => {}
             }
         }
@@ -346,7 +365,9 @@ impl<'a, E: Event + Clone> IntoIterator for &'a Subscription<E> {
 impl<E> Drop for Subscription<E> {
     fn drop(&mut self) {
         self.shared.is_over.store(1, Ordering::Relaxed);
-        let batches = std::mem::take(&mut self.shared.queue.lock().batches);
+        let Ok(mut queue) = self.shared.queue.enter() else { return };
+        let batches = std::mem::take(&mut queue.batches);
+        drop(queue);
         // Events may end here: not under the lock.
         drop(batches);
         (self.leave)();
@@ -400,7 +421,7 @@ impl<E: Event> Sink<E> for Tap<E> {
 
 impl<E> Drop for Tap<E> {
     fn drop(&mut self) {
-        let mut queue = self.shared.queue.lock();
+        let Ok(mut queue) = self.shared.queue.enter() else { return };
         queue.is_closed = true;
         let waker = queue.waker.take();
         drop(queue);
@@ -411,9 +432,7 @@ impl<E> Drop for Tap<E> {
 
 impl<E> fmt::Debug for Subscription<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let queue = self.shared.queue.lock();
-        let (events, lost) = (queue.events, queue.lost);
-        drop(queue);
+        let (events, lost) = self.shared.queue.enter().map_or((0, 0), |queue| (queue.events, queue.lost));
         f.debug_struct("Subscription").field("len", &events).field("lost", &lost).finish_non_exhaustive()
     }
 }

@@ -35,6 +35,13 @@ pub(crate) struct Home(u64);
 static FORKS: PlainU64 = PlainU64::new(0);
 
 impl Home {
+    /// For what is never left.
+    #[cfg_attr(
+        not(any(feature = "sqlite", feature = "signals")),
+        allow(dead_code, reason = "for these alone")
+    )]
+    const EVERY: Self = Self(u64::MAX);
+
     /// The process of the caller. Every fork from now on is noticed.
     pub(crate) fn here() -> Self {
         crate::unix::hook_forks();
@@ -50,7 +57,7 @@ impl Home {
     /// Whether the caller is in a forked child of this process.
     #[inline]
     pub(crate) fn is_left(self) -> bool {
-        self != Self::now()
+        self != Self::now() && self.0 != u64::MAX
     }
 
     /// Refuses in a forked child of this process.
@@ -61,7 +68,8 @@ impl Home {
 }
 
 /// This is a forked child, and what was asked is its parent's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is a forked child, and what was asked is its parent's")]
 pub(crate) struct Forked;
 
 /// Runs `body`, which goes by locks that are not ours. No fork by another thread finds it halfway, unless it takes longer than a
@@ -105,24 +113,52 @@ pub(crate) type PlainPtr<T> = std::sync::atomic::AtomicPtr<T>;
 ///
 /// Not parking_lot's: all of its locks share one table of those who wait, whose own locks a forked child may find held by
 /// threads that it does not have. A child that builds a collector of its own would wait for them for ever.
-#[derive(Debug, Default)]
-pub(crate) struct PlainMutex<T>(std::sync::Mutex<T>);
+///
+/// It knows its process. Whoever can come here in a forked child locks it by `enter`, which refuses there; threads of ours, which
+/// a child does not have, by `lock`.
+#[derive(Debug)]
+pub(crate) struct PlainMutex<T> {
+    inner: std::sync::Mutex<T>,
+    home: Home,
+}
+
+impl<T: Default> Default for PlainMutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
 
 pub(crate) type PlainGuard<'a, T> = Guard<std::sync::MutexGuard<'a, T>>;
 
 impl<T> PlainMutex<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self(std::sync::Mutex::new(value))
+    pub(crate) fn new(value: T) -> Self {
+        Self { inner: std::sync::Mutex::new(value), home: Home::here() }
+    }
+
+    /// For a static. It is of every process: no fork may find it locked (see [`unforked`]).
+    #[cfg_attr(
+        not(any(feature = "sqlite", feature = "signals")),
+        allow(dead_code, reason = "for these alone")
+    )]
+    pub(crate) const fn fixed(value: T) -> Self {
+        Self { inner: std::sync::Mutex::new(value), home: Home::EVERY }
     }
 
     pub(crate) fn lock(&self) -> PlainGuard<'_, T> {
-        Guard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+        Guard(Some(self.inner.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Locks it, unless this is a forked child of the process in which it was made: a thread may hold it that does not exist
+    /// there.
+    pub(crate) fn enter(&self) -> Result<PlainGuard<'_, T>, Forked> {
+        self.home.check()?;
+        Ok(self.lock())
     }
 
     /// `None` while somebody has it.
     #[cfg(all(unix, not(forebay_loom)))]
     pub(crate) fn try_lock(&self) -> Option<PlainGuard<'_, T>> {
-        match self.0.try_lock() {
+        match self.inner.try_lock() {
             Ok(held) => Some(Guard(Some(held))),
             Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(Guard(Some(poisoned.into_inner()))),
             Err(std::sync::TryLockError::WouldBlock) => None,
@@ -468,6 +504,11 @@ mod model {
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
             Self(loom::sync::Mutex::new(value))
+        }
+
+        /// Nobody forks here.
+        pub(crate) fn enter(&self) -> Result<MutexGuard<'_, T>, super::Forked> {
+            Ok(self.lock())
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {

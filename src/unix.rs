@@ -12,9 +12,10 @@
 //! what the parent had collected.
 
 pub use imp::ignore_sigxfsz;
+#[cfg(feature = "sqlite")]
+pub(crate) use imp::is_without_lost_threads;
 pub(crate) use imp::{
-    ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, is_without_lost_threads,
-    wait_for_room, watch_forks,
+    ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, wait_for_room, watch_forks,
 };
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
 pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect};
@@ -217,6 +218,7 @@ mod imp {
     }
 
     /// Whether no thread of a parent was in a section when this process was forked.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn is_without_lost_threads() -> bool {
         LOST.load(Ordering::Relaxed) == 0
     }
@@ -384,6 +386,7 @@ mod imp {
         }
     }
 
+    #[cfg(feature = "sqlite")]
     pub(crate) fn is_without_lost_threads() -> bool {
         true
     }

@@ -11,6 +11,8 @@ use crate::sync::{Arc, Mutex};
 
 /// A sink that keeps the last `N` records and can be asked for them. A clone is the same history.
 ///
+/// In a forked child it is its parent's: a query is refused, and all counts are 0.
+///
 /// It takes no more memory than `N` records, and [`max_bytes`](Self::max_bytes) for what they own, but for one record: the
 /// oldest make room.
 #[derive(Debug, Clone)]
@@ -63,16 +65,16 @@ impl<const N: usize> Recent<N> {
     /// Changes how many bytes the records may own beyond their own size
     /// ([`Event::size_hint`](crate::Event::size_hint)). Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
-        let mut kept = self.kept.lock();
-        kept.max_bytes = bytes as u64;
-        kept.make_room();
-        drop(kept);
+        if let Ok(mut kept) = self.kept.enter() {
+            kept.max_bytes = bytes as u64;
+            kept.make_room();
+        }
         self
     }
 
     /// How many of the last `N` records were dropped for their bytes.
     pub fn forgotten(&self) -> u64 {
-        self.kept.lock().forgotten
+        self.kept.enter().map_or(0, |kept| kept.forgotten)
     }
 
     /// Gives it another name, so that a collector can have several. A [bus](crate::bus::Bus) without a journal has one of its
@@ -84,7 +86,7 @@ impl<const N: usize> Recent<N> {
 
     /// How many records it has.
     pub fn len(&self) -> usize {
-        self.kept.lock().records.len()
+        self.kept.enter().map_or(0, |kept| kept.records.len())
     }
 
     /// Whether it has none.
@@ -106,7 +108,7 @@ impl<const N: usize> Sink<Record> for Recent<N> {
 
     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
         batch.check()?;
-        let mut kept = self.kept.lock();
+        let mut kept = self.kept.enter()?;
         for record in batch.events().iter().skip(batch.len().saturating_sub(N)) {
             kept.push(record.clone(), N);
         }
@@ -116,7 +118,8 @@ impl<const N: usize> Sink<Record> for Recent<N> {
 
 impl<const N: usize> History for Recent<N> {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let kept = self.kept.lock();
+        let refused = |source| HistoryError { place: self.name.clone(), source: Box::new(source) };
+        let kept = self.kept.enter().map_err(refused)?;
         let found = query.select(kept.records.iter());
         Ok(found.into_iter().cloned().collect())
     }

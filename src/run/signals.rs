@@ -93,7 +93,7 @@ struct Listener {
 }
 
 /// `None` until the first value is made. Never held while anything waits.
-static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
+static LISTENER: Mutex<Option<Listener>> = Mutex::fixed(None);
 
 /// Signals cannot be watched.
 #[derive(Debug, thiserror::Error)]

@@ -193,7 +193,7 @@ impl Cancel {
     /// `false` when it was cancelled.
     fn wait(&self, longest: Duration) -> bool {
         let deadline = deadline_in(longest);
-        let mut is_cancelled = self.is_cancelled.lock();
+        let Ok(mut is_cancelled) = self.is_cancelled.enter() else { return false };
         while !*is_cancelled && !self.rung.wait_until(&mut is_cancelled, deadline) {}
         !*is_cancelled
     }

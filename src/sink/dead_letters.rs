@@ -16,8 +16,8 @@ use crate::sync::{Arc, Home, Mutex, Ordering, PlainU64, guarded};
 /// queue: give one to [`Sink::dead_letters`], and keep one.
 ///
 /// A full queue forgets its oldest letter ([`forgotten`](Self::forgotten) counts them). It is full when it holds as many
-/// letters as it was made for, or letters that own more than [`max_bytes`](Self::max_bytes), but for one. Its calls take a lock: not in a forked
-/// child, where the holder may not exist.
+/// letters as it was made for, or letters that own more than [`max_bytes`](Self::max_bytes), but for one. In a forked child it is its
+/// parent's: it says that it is empty there, and offers nothing again.
 ///
 /// ```
 /// use forebay::sink::{DeadLetters, Sink, SinkError, from_fn};
@@ -97,7 +97,7 @@ impl<E> DeadLetters<E> {
     /// Changes how many bytes the events of all letters may own beyond their own size
     /// ([`Event::size_hint`](crate::Event::size_hint)), with the texts of their errors. Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
-        let mut letters = self.shared.lock();
+        let Ok(mut letters) = self.shared.enter() else { return self };
         letters.max_bytes = bytes as u64;
         let forgotten = letters.make_room();
         drop(letters);
@@ -107,7 +107,7 @@ impl<E> DeadLetters<E> {
 
     /// How many letters there are.
     pub fn len(&self) -> usize {
-        self.shared.lock().letters.len()
+        self.shared.enter().map_or(0, |shared| shared.letters.len())
     }
 
     /// Whether there is none.
@@ -117,7 +117,7 @@ impl<E> DeadLetters<E> {
 
     /// How many letters were forgotten: for newer ones, or because a sink took a part of them and nobody knows which.
     pub fn forgotten(&self) -> u64 {
-        self.shared.lock().forgotten
+        self.shared.enter().map_or(0, |shared| shared.forgotten)
     }
 
     /// All letters, oldest first.
@@ -125,12 +125,13 @@ impl<E> DeadLetters<E> {
     where
         E: Clone,
     {
-        self.shared.lock().letters.iter().map(|kept| kept.letter.clone()).collect()
+        let Ok(shared) = self.shared.enter() else { return Vec::new() };
+        shared.letters.iter().map(|kept| kept.letter.clone()).collect()
     }
 
     /// Takes all letters out; here they are.
     pub fn purge(&self) -> Vec<DeadLetter<E>> {
-        let mut shared = self.shared.lock();
+        let Ok(mut shared) = self.shared.enter() else { return Vec::new() };
         let letters = std::mem::take(&mut shared.letters);
         shared.bytes = 0;
         drop(shared);
@@ -143,7 +144,7 @@ impl<E> DeadLetters<E> {
     /// until you ask again. How many
     /// will be offered: those of a sink that was removed are not.
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
-        let mut letters = self.shared.lock();
+        let Ok(mut letters) = self.shared.enter() else { return 0 };
         let takers: Vec<u64> = letters.takers().collect();
         let mut offered = 0;
         for kept in letters.letters.iter_mut().filter(|kept| takers.contains(&kept.owner)) {

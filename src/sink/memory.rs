@@ -13,7 +13,8 @@ use crate::wake::deadline_in;
 /// A sink that keeps batches in memory. A clone is another view of the same memory: give one to the
 /// collector and look through the other.
 ///
-/// It keeps everything, for as long as nobody clears it; [`keep_last`](Self::keep_last) bounds it.
+/// It keeps everything, for as long as nobody clears it; [`keep_last`](Self::keep_last) bounds it. In a forked child it is
+/// its parent's, and says that it is empty.
 ///
 /// ```
 /// use std::time::Duration;
@@ -65,13 +66,15 @@ impl<E> MemorySink<E> {
 
     /// Forgets the oldest batches as soon as the rest holds at least `events` events. It holds for all clones.
     pub fn keep_last(self, events: usize) -> Self {
-        self.shared.kept.lock().most = events;
+        if let Ok(mut kept) = self.shared.kept.enter() {
+            kept.most = events;
+        }
         self
     }
 
     /// The batches that it holds, oldest first. They are shared, not copied.
     pub fn batches(&self) -> Vec<Batch<E>> {
-        self.shared.kept.lock().batches.iter().cloned().collect()
+        self.shared.kept.enter().map_or_else(|_| Vec::new(), |kept| kept.batches.iter().cloned().collect())
     }
 
     /// The events that it holds, in the order of their delivery.
@@ -84,7 +87,7 @@ impl<E> MemorySink<E> {
 
     /// How many events it holds.
     pub fn len(&self) -> usize {
-        self.shared.kept.lock().events
+        self.shared.kept.enter().map_or(0, |kept| kept.events)
     }
 
     /// Whether it holds no event.
@@ -94,12 +97,12 @@ impl<E> MemorySink<E> {
 
     /// How many events it ever received, those that it holds no longer included.
     pub fn received(&self) -> u64 {
-        self.shared.kept.lock().received
+        self.shared.kept.enter().map_or(0, |kept| kept.received)
     }
 
     /// Forgets everything but the number of events received.
     pub fn clear(&self) {
-        let mut kept = self.shared.kept.lock();
+        let Ok(mut kept) = self.shared.kept.enter() else { return };
         kept.events = 0;
         let forgotten = std::mem::take(&mut kept.batches);
         drop(kept);
@@ -109,7 +112,7 @@ impl<E> MemorySink<E> {
     /// Waits until `events` events were received in all; `false` when `timeout` passed first.
     pub fn wait_for(&self, events: u64, timeout: Duration) -> bool {
         let deadline = deadline_in(timeout);
-        let mut kept = self.shared.kept.lock();
+        let Ok(mut kept) = self.shared.kept.enter() else { return false };
         while kept.received < events {
             if self.shared.grown.wait_until(&mut kept, deadline) {
                 return kept.received >= events;
@@ -126,7 +129,7 @@ impl<E: Send + Sync> Sink<E> for MemorySink<E> {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         batch.check()?;
-        let mut kept = self.shared.kept.lock();
+        let mut kept = self.shared.kept.enter()?;
         kept.received += batch.len() as u64;
         kept.events += batch.len();
         kept.batches.push_back(batch.clone());

@@ -44,7 +44,7 @@ pub(crate) fn inside<R>(home: Home, body: impl FnOnce() -> R) -> Result<R, Refus
 }
 
 /// The databases that are open. Locked only inside of SQLite, so that no child finds it locked.
-static OPEN: PlainMutex<Vec<(FileId, Home)>> = PlainMutex::new(Vec::new());
+static OPEN: PlainMutex<Vec<(FileId, Home)>> = PlainMutex::fixed(Vec::new());
 
 /// Makes known that a database is open, until it is dropped.
 #[derive(Debug)]

@@ -1,0 +1,134 @@
+//! P9 for whoever reads: subscriptions, the last records, dead letters and events in memory are the parent's. In a forked child
+//! they refuse at once, whatever lock a thread of the parent held.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![cfg(unix)]
+#![allow(unsafe_code, reason = "fork and waitpid")]
+
+#[path = "support/fork.rs"]
+mod fork;
+mod support;
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use forebay::history::{EventQuery, History, Recent};
+use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink, SinkError, from_fn};
+use forebay::{Batch, Collector, ManualClock, Record, RecvError, Subscription};
+use fork::in_child;
+use support::*;
+
+#[test]
+fn a_subscription_refuses_at_once_in_a_child() {
+    let collector = Collector::builder().start().unwrap();
+    let subscription = Cell::new(Some(collector.subscribe("**").unwrap()));
+    let child = |take_from: fn(&mut Subscription)| {
+        in_child(|| {
+            let mut own = subscription.take().unwrap();
+            take_from(&mut own);
+            drop(own);
+            true
+        })
+    };
+    let ways: [fn(&mut Subscription); 6] = [
+        |own| assert_eq!(own.recv(), Err(RecvError::Forked)),
+        |own| assert_eq!(own.recv_timeout(LONG), Err(RecvError::Forked)),
+        |own| assert_eq!(own.try_recv(), Err(RecvError::Forked)),
+        |own| assert_eq!(own.iter().next(), None),
+        |own| {
+            let polled = futures::Stream::poll_next(Pin::new(own), &mut Context::from_waker(Waker::noop()));
+            assert!(matches!(polled, Poll::Ready(None)));
+        },
+        |own| assert_eq!((own.len(), own.lost(), format!("{own:?}").is_empty()), (0, 0, false)),
+    ];
+    for way in ways {
+        assert_eq!(child(way), Some(0), "the child hangs or failed");
+    }
+    collector.collect(Record::integer("parent", 1));
+    collector.stop().unwrap();
+    law(&collector, 1);
+    assert_eq!(subscription.take().unwrap().recv().unwrap().value().as_i64(), Some(1));
+}
+
+#[test]
+fn a_sink_that_waits_for_its_own_events_is_refused() {
+    let (give, get) = mpsc::channel::<Subscription>();
+    let (say, said) = mpsc::channel();
+    let sink = from_fn("waits", move |_: &Batch<Record>| {
+        if let Ok(own) = get.try_recv() {
+            // What there is, it gets; it does not wait for what it holds up itself.
+            say.send((own.recv().is_ok(), own.recv(), own.recv_timeout(LONG), own.iter().next())).unwrap();
+        }
+        Ok(())
+    });
+    let collector = Collector::builder().flush(HOURLY).start().unwrap();
+    give.send(collector.subscribe("**").unwrap()).unwrap();
+    collector.add_sink(sink).unwrap();
+    collector.collect(Record::integer("parent", 1));
+    collector.stop().unwrap();
+    law(&collector, 1);
+    let on_worker = Err(RecvError::OnWorker);
+    assert_eq!(said.recv().unwrap(), (true, on_worker.clone(), on_worker, None));
+}
+
+#[test]
+fn what_keeps_events_is_the_parents_and_no_child_waits_for_its_lock() {
+    let (recent, letters, memory) = (Recent::<500>::new(), DeadLetters::new(500), MemorySink::new());
+    let broken = from_fn("broken", |_: &Batch<Record>| Err(SinkError::unavailable("on purpose")));
+    let breaker = from_fn("guarded", |_: &Batch<Record>| Ok(())).breaker(BreakerPolicy::default());
+    let (watch, clock) = (breaker.watch(), ManualClock::new());
+    let collector = Collector::builder()
+        .sink(recent.clone())
+        .sink(broken.dead_letters(&letters))
+        .sink(memory.clone().keep_last(500))
+        .sink(breaker)
+        .manual_clock(&clock)
+        .flush(HOURLY)
+        .start()
+        .unwrap();
+    (0..1000).for_each(|number| _ = collector.collect(Record::integer("parent", number)));
+    let _ = collector.flush().unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _raise = Raise(&is_over);
+        // All that they do is done under those locks.
+        let read: [Box<dyn Fn() + Send + '_>; 5] = [
+            Box::new(|| assert_eq!(recent.query(&EventQuery::new()).unwrap().len(), 500)),
+            Box::new(|| assert_eq!(letters.entries().len(), 500)),
+            Box::new(|| assert!(memory.batches().len() + memory.len() > 0)),
+            Box::new(|| assert_eq!(watch.opened(), 0)),
+            Box::new(|| clock.advance(Duration::ZERO)),
+        ];
+        for read in read {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    read();
+                }
+            });
+        }
+        for _ in 0..50 {
+            let status = in_child(|| {
+                assert!(recent.query(&EventQuery::new()).is_err());
+                assert_eq!((recent.len(), recent.forgotten()), (0, 0));
+                assert_eq!((letters.len(), letters.forgotten(), letters.redrive(None)), (0, 0, 0));
+                assert!(letters.entries().is_empty() && letters.purge().is_empty());
+                assert_eq!((memory.len(), memory.received(), memory.batches().len()), (0, 0, 0));
+                memory.clear();
+                assert!(!memory.wait_for(1, LONG));
+                assert_eq!(watch.opened(), 0);
+                clock.advance(Duration::from_secs(1));
+                let text = format!("{recent:?} {letters:?} {memory:?} {watch:?} {clock:?} {collector:?}");
+                drop((recent.clone(), letters.clone(), memory.clone()));
+                !text.is_empty()
+            });
+            assert_eq!(status, Some(0), "the child hangs or failed");
+        }
+    });
+    assert_eq!((recent.len(), letters.len(), letters.forgotten()), (500, 500, 500));
+    collector.stop().unwrap();
+    law(&collector, 1000);
+}
