@@ -26,6 +26,12 @@ const LOW_SHARE: usize = 1;
 /// The most events that one event makes give up their bytes: a bound of what `collect` may cost.
 const MOST_EVICTED: usize = 128;
 
+/// What an event owns that is in the middle of being counted, which a panic of its own code must not stop. What it does not
+/// tell is not given back.
+fn told_payload_of<E: Event>(event: &E) -> u64 {
+    guarded(|| payload_of(event)).unwrap_or(0)
+}
+
 /// The three lanes of a collector.
 #[derive(Debug)]
 pub(crate) struct Lanes<E> {
@@ -115,7 +121,7 @@ impl<E: Event> Lanes<E> {
         let popped = low.chain(normal).find_map(|(lane, ring)| Some((lane, ring, ring.pop()?)));
         let Some((lane, ring, event)) = popped else { return false };
         ring.count_evicted(thread_index());
-        self.give_back(lane, payload_of(&event));
+        self.give_back(lane, told_payload_of(&event));
         // Foreign code.
         _ = guarded(|| drop(event));
         true
@@ -127,10 +133,8 @@ impl<E: Event> Lanes<E> {
         if self.payload.held() == 0 {
             return 0;
         }
-        // Foreign code; what of one is not told is not given back.
-        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
         // An event may tell anything.
-        events.iter().map(of).fold(0, u64::saturating_add)
+        events.iter().map(told_payload_of).fold(0, u64::saturating_add)
     }
 
     /// Appends `event` to the lane of its priority, or gives it back when that is full.
@@ -152,7 +156,7 @@ impl<E: Event> Lanes<E> {
     pub(crate) fn count_evicted(&self, priority: Priority, evicted: &E) {
         let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
         self.lane(priority).count_evicted(stripe);
-        self.give_back(priority, payload_of(evicted));
+        self.give_back(priority, told_payload_of(evicted));
     }
 
     /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the

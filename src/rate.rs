@@ -25,13 +25,12 @@ impl Rate {
     /// Takes an event at `now`, where the next one is on schedule at `due` (the theoretical arrival time): when the one after
     /// it is; or how long until one may come.
     pub(crate) fn next(self, due: u64, now: u64) -> Result<u64, u64> {
-        // No schedule reaches further ahead, also when another thread has read the clock a little later: one that does is from
-        // before the clock went backward, as of a process that was restored on another machine.
-        let furthest =
-            now.saturating_add(self.tolerance).saturating_add(self.increment.max(SECOND_NANOS) * 2);
-        let due = if due > furthest { now } else { due.max(now) };
-        match due.saturating_sub(self.tolerance).saturating_sub(now) {
-            0 => Ok(due.saturating_add(self.increment)),
+        let ahead = due.saturating_sub(now);
+        match ahead.saturating_sub(self.tolerance) {
+            0 => Ok(due.max(now).saturating_add(self.increment)),
+            // No schedule reaches that far ahead, also when another thread has read the clock a little later: it is from
+            // before the clock went backward, as of a process that was restored on another machine.
+            wait if wait > self.increment.max(SECOND_NANOS) * 2 => Ok(now.saturating_add(self.increment)),
             wait => Err(wait),
         }
     }

@@ -495,3 +495,34 @@ fn a_batch_tells_every_event_that_was_evicted_for_it_be_it_by_bytes_or_by_slots(
     collector.stop().unwrap();
     law(&collector, offered);
 }
+
+#[test]
+fn an_evicted_event_whose_size_panics_stops_neither_the_count_nor_the_new_one() {
+    /// Tells its size as often as it may, then panics.
+    struct Shy(std::sync::atomic::AtomicU64);
+    impl Event for Shy {
+        fn size_hint(&self) -> usize {
+            let left = self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+            assert!(left > 0 && left < 1 << 60, "on purpose");
+            size_of::<Self>() + 100
+        }
+    }
+    hush();
+    for (slots, bytes) in [(2, 1_000_000), (100, 400)] {
+        let collector = Builder::<Shy>::new()
+            .capacity(slots)
+            .max_bytes(bytes)
+            .flush(FlushStrategy::Manual)
+            .start()
+            .unwrap();
+        // Each is asked once when it comes.
+        for _ in 0..6 {
+            let outcome = collector.collect(Shy(std::sync::atomic::AtomicU64::new(1)));
+            assert!(outcome.is_queued() || outcome == Outcome::Full, "{outcome:?}");
+        }
+        let _ = collector.flush().unwrap();
+        assert!(collector.stats().evicted > 0 || collector.stats().rejected.full > 0);
+        collector.stop().unwrap();
+        law(&collector, 6);
+    }
+}

@@ -179,7 +179,8 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.start()?;
         // Foreign code: before anything is kept.
-        let bytes = batch.iter().map(payload_of).fold(0, u64::saturating_add);
+        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
+        let bytes = batch.iter().map(of).fold(0, u64::saturating_add);
         batch.check()?;
         self.account.keep(batch.len() as u64);
         let shed = self.shared.queue.lock().push(batch.clone(), bytes);
