@@ -77,6 +77,7 @@ use crate::collector::Collector;
 use crate::error::{FlushError, StartError};
 use crate::event::Record;
 use crate::history::{EventQuery, History, HistoryError};
+use crate::permit::Permit;
 use crate::sink::DeadLetters;
 use crate::stats::Count;
 use crate::sync::{Arc, Mutex, PlainU64, Weak};
@@ -115,12 +116,21 @@ pub(crate) struct Shared {
     collector: Collector,
     engine: Arc<Engine>,
     /// Read without a lock by whoever emits; changed under the lock of `changes`, which counts their numbers.
-    filters: ArcSwap<Vec<(u64, Filter)>>,
+    filters: ArcSwap<Vec<Added>>,
     changes: Mutex<u64>,
     history: Box<dyn History + Send + Sync>,
     sinks: InlineSinks,
     counts: Counts,
     next_event: PlainU64,
+}
+
+/// A filter of a bus.
+#[derive(Clone)]
+struct Added {
+    id: FilterId,
+    filter: Filter,
+    /// To ask it; revoked when it is removed.
+    permit: Arc<Permit>,
 }
 
 /// What became of events before the rings.
@@ -206,8 +216,13 @@ impl Bus {
         Ok(Subscription { id, shared: Arc::downgrade(&self.shared) })
     }
 
-    /// Unsubscribes a handler: after this no call of it begins. What waits for it is cancelled; calls that run go on. May be
-    /// called from the handler itself. Whether there was one of that number.
+    /// Unsubscribes a handler: no call of it, and of its filters, begins once this has returned. What waits for it is
+    /// cancelled; calls that have begun go on. May be called from the handler itself. Whether there was one of that number.
+    ///
+    /// The last step of a worker before the call asks whether the handler is subscribed. A call that has passed this check has
+    /// begun, although its first statement may run a moment after this has returned, where the system takes the processor
+    /// from the worker just there. Whoever takes apart what the handler uses calls
+    /// [`unsubscribe_and_wait`](Self::unsubscribe_and_wait): no call runs once that has returned `true`.
     pub fn unsubscribe(&self, id: SubscriptionId) -> bool {
         !self.shared.is_forked() && self.shared.engine.unsubscribe(id).is_some()
     }
@@ -232,24 +247,25 @@ impl Bus {
         let mut changes = self.shared.changes.lock();
         *changes += 1;
         let mut filters = Vec::clone(&self.shared.filters.load());
-        filters.push((*changes, filter));
+        filters.push(Added { id: FilterId(*changes), filter, permit: Arc::new(Permit::new()) });
         self.shared.filters.store(Arc::new(filters));
         FilterId(*changes)
     }
 
-    /// Takes a filter out. Whether there was one of that number.
+    /// Takes a filter out: no thread begins to ask it once this has returned. Whether there was one of that number.
     pub fn remove_filter(&self, id: FilterId) -> bool {
         if self.shared.is_forked() {
             return false;
         }
         let changes = self.shared.changes.lock();
         let before = self.shared.filters.load_full();
-        let filters: Vec<_> = before.iter().filter(|(number, _)| *number != id.0).cloned().collect();
-        let is_found = filters.len() < before.len();
+        let (removed, filters): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|added| added.id == id);
+        let is_found = !removed.is_empty();
         self.shared.filters.store(Arc::new(filters));
+        removed.iter().for_each(|added| added.permit.revoke());
         // The filter may end here, which is foreign code.
         drop(changes);
-        drop(before);
+        drop((before, removed));
         is_found
     }
 

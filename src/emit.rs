@@ -33,9 +33,9 @@
 //!   too.
 //! * The channel is bounded. Who sends into a full one waits, and so does the source.
 //! * Items are begun in the order of sending, each once, but for attempts that the [`ErrorPolicy`] asks for.
-//! * Once [`CancelToken::cancel`] has returned, no item is taken by a worker. Those that were begun, one (or a batch) a
-//!   worker, are finished, and their results gathered; of what a worker has taken at once, the others are cancelled. Senders
-//!   are refused from then on, also those that wait.
+//! * Once [`CancelToken::cancel`] has returned, no item is taken by a worker, and no call of the handler begins. Items that
+//!   were begun, one (or a batch) a worker, are finished, and their results gathered; what a worker has taken and not begun is
+//!   cancelled. Senders are refused from then on, also those that wait.
 //! * Every task has exactly one final event: the [`Final`] for whoever waits, and a record for the collector of
 //!   [`report_to`](Chain::report_to), if there is one.
 //! * Threads are the task's own, named `forebay-emit`; they end with it, but for one in a handler or source that does not

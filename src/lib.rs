@@ -64,6 +64,8 @@ pub mod emit;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod permit;
+
 mod rate;
 
 mod buffer;

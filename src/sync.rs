@@ -364,6 +364,14 @@ mod native {
 
     pub(super) static NEXT_INDEX: AtomicUsize = AtomicUsize::new(0);
 
+    /// Declares values of which every thread has its own.
+    macro_rules! per_thread {
+        ($($(#[$attribute:meta])* static $name:ident: $type:ty = $initial:expr;)*) => {
+            ::std::thread_local! { $($(#[$attribute])* static $name: $type = const { $initial };)* }
+        };
+    }
+    pub(crate) use per_thread;
+
     /// A condition variable whose deadline may be absent, and whose notification costs a system call only where somebody
     /// waits.
     #[derive(Debug, Default)]
@@ -494,6 +502,14 @@ mod model {
         pub(super) static ref NEXT_INDEX: std::sync::atomic::AtomicUsize =
             std::sync::atomic::AtomicUsize::new(0);
     }
+
+    /// The same of loom's threads: to them, a value of the standard library's is one that they all share.
+    macro_rules! per_thread {
+        ($($(#[$attribute:meta])* static $name:ident: $type:ty = $initial:expr;)*) => {
+            ::loom::thread_local! { $($(#[$attribute])* static $name: $type = $initial;)* }
+        };
+    }
+    pub(crate) use per_thread;
 
     /// loom's mutex, without poisoning.
     #[derive(Debug, Default)]

@@ -4,15 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 
 use crate::event::Text;
-use crate::sync::worker_of;
+use crate::sync::{per_thread, worker_of};
 
-thread_local! {
+per_thread! {
     /// How many events led to the one whose handler this thread is in; `None` outside of handlers.
-    static DEPTH: Cell<Option<u32>> = const { Cell::new(None) };
+    static DEPTH: Cell<Option<u32>> = Cell::new(None);
     /// The addresses of the buses for which this thread makes calls, the innermost last.
-    static WITHIN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    static WITHIN: RefCell<Vec<usize>> = RefCell::new(Vec::new());
     /// The ids of the scopes of this thread, the innermost last.
-    static SCOPES: RefCell<Vec<Text>> = const { RefCell::new(Vec::new()) };
+    static SCOPES: RefCell<Vec<Text>> = RefCell::new(Vec::new());
 }
 
 /// Whether the calling thread is in a handler, of any bus.

@@ -332,22 +332,26 @@ impl Shared {
         // Behind the push, also where what it evicts panics: a flush that sees no more of them has missed none.
         let _settles = OnDrop(|| self.counts.settled.add(1));
         // In a forked child nobody is asked: it is refused below.
-        let outcome =
-            if !self.is_forked() && !self.filters.load().iter().all(|(_, filter)| filter.lets_in(&record)) {
-                self.counts.filtered.add(1);
-                Outcome::Filtered
-            } else if self.mode() == Mode::Inline {
-                self.take_inline(record)
-            } else {
-                match patience {
-                    // A worker must not wait for room that handlers make.
-                    Patience::None => {
-                        self.collector.try_collect(record).unwrap_or_else(|refused| refused.reason.into())
-                    }
-                    Patience::OfSettings => self.collector.collect(record),
+        let outcome = if !self.is_forked() && !self.lets_in(&record) {
+            self.counts.filtered.add(1);
+            Outcome::Filtered
+        } else if self.mode() == Mode::Inline {
+            self.take_inline(record)
+        } else {
+            match patience {
+                // A worker must not wait for room that handlers make.
+                Patience::None => {
+                    self.collector.try_collect(record).unwrap_or_else(|refused| refused.reason.into())
                 }
-            };
+                Patience::OfSettings => self.collector.collect(record),
+            }
+        };
         Receipt { id: EventId(id), outcome }
+    }
+
+    /// Whether all filters let it in. One that is removed meanwhile is not asked.
+    fn lets_in(&self, record: &Record) -> bool {
+        self.filters.load().iter().all(|added| !added.permit.begin() || added.filter.lets_in(record))
     }
 
     fn take_inline(&self, record: Record) -> Outcome {

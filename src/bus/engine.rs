@@ -180,7 +180,7 @@ impl Engine {
         let subscriber = subscribers.remove(place);
         self.table.store(Arc::new(Table::new(subscribers)));
         // Closed before anybody can sum it up: nothing more comes to it.
-        let closed = subscriber.mailbox.lock().close(Why::Unsubscribed);
+        let closed = subscriber.close(Why::Unsubscribed);
         roster.leaving.push(Arc::clone(&subscriber));
         drop(roster);
         self.letters.remove_taker(id.0);
@@ -193,7 +193,7 @@ impl Engine {
     }
 
     /// Sees to what has come out of a mailbox that is closed: no call of it begins any more.
-    fn end_closed(&self, subscriber: &Subscriber, (call, out): Closed) {
+    pub(super) fn end_closed(&self, subscriber: &Subscriber, (call, out): Closed) {
         subscriber.changed.notify_all();
         for (delivery, end_as) in out {
             if delivery.redriven.is_some() {
@@ -262,12 +262,16 @@ impl Engine {
                 return;
             };
             drop(mailbox);
-            let result = call(&begun.call, &begun.delivery);
+            let result = call(&subscriber.permit, &begun.call, &begun.delivery);
             if self.is_forked() {
                 // The handler has forked, and this is the child: what is in hand is the parent's, and so are the locks.
                 std::mem::forget((turn, begun, result));
                 return;
             }
+            let Some(result) = result else {
+                self.withdraw(subscriber, begun);
+                return;
+            };
             let since = std::mem::replace(&mut now, self.clock.now());
             self.tally.note_call(now.saturating_duration_since(since));
             self.settle(subscriber, begun, result, (since, now));
@@ -393,7 +397,7 @@ impl Engine {
         self.crew.close();
         self.end_retries();
         for subscriber in &self.table().subscribers {
-            let closed = subscriber.mailbox.lock().close(Why::Stopped);
+            let closed = subscriber.close(Why::Stopped);
             self.end_closed(subscriber, closed);
         }
         // The foreman goes home as well.

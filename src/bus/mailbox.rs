@@ -9,7 +9,8 @@
 //! no batch, and nobody waits for it; of it, there may be as much as may be queued. What is too much is lost at once.
 //!
 //! Whoever takes an event out to call the handler does so under this lock; whoever unsubscribes takes the function out
-//! under it. So no call begins after that.
+//! under it, and revokes the permit of the handler. The call comes behind the lock, and asks the permit: so no call begins
+//! after that.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -25,8 +26,8 @@ use crate::sync::Arc;
 pub(super) struct Mailbox {
     /// `None` once it is unsubscribed.
     call: Option<Arc<Call>>,
-    /// It is not called any more because the bus has stopped.
-    is_stopped: bool,
+    /// Why it is not called any more.
+    why: Option<Why>,
     is_ordered: bool,
     /// What becomes of events that are not taken.
     lost_as: End,
@@ -134,7 +135,7 @@ impl Mailbox {
         let (call, is_ordered, lost_as) = handler;
         Self {
             call: Some(call),
-            is_stopped: false,
+            why: None,
             is_ordered,
             lost_as,
             most: room.0,
@@ -158,7 +159,7 @@ impl Mailbox {
 
     /// Notes an event that came when the bus had stopped, and is cancelled; nothing where the handler was unsubscribed before.
     pub(super) fn come_late(&mut self) {
-        if self.is_stopped {
+        if self.why == Some(Why::Stopped) {
             self.stats.matched += 1;
             self.count(End::Cancelled);
         }
@@ -375,7 +376,7 @@ impl Mailbox {
     /// Takes the function out, and all that waits but for retries that are not due: with what becomes of it. Nothing is called
     /// from now on. Letters among them are to be put back, and are not counted.
     pub(super) fn close(&mut self, why: Why) -> Closed {
-        self.is_stopped = why == Why::Stopped;
+        self.why = Some(why);
         let mut out: Vec<Delivery> = Vec::new();
         self.lanes.iter_mut().for_each(|lane| out.extend(lane.drain(..)));
         for (_, held) in self.held.iter_mut().flat_map(HashMap::drain) {
@@ -386,14 +387,17 @@ impl Mailbox {
             out.extend(held.parked);
         }
         (self.queued, self.bytes, self.letters) = (0, 0, 0);
-        let lost_as = self.lost_as;
-        let end_of = |delivery: &Delivery| match why {
-            Why::Stopped if delivery.is_kept => lost_as,
-            _ => End::Cancelled,
-        };
-        let out: Vec<_> = out.into_iter().map(|delivery| (end_of(&delivery), delivery)).collect();
+        let out: Vec<_> = out.into_iter().map(|delivery| (self.uncalled_end(&delivery), delivery)).collect();
         out.iter().filter(|(_, it)| it.redriven.is_none()).for_each(|(end, _)| self.count(*end));
         (self.call.take(), out.into_iter().map(|(end, delivery)| (delivery, end)).collect())
+    }
+
+    /// What becomes of an event that is not called any more.
+    pub(super) fn uncalled_end(&self, delivery: &Delivery) -> End {
+        match self.why {
+            Some(Why::Stopped) if delivery.is_kept => self.lost_as,
+            _ => End::Cancelled,
+        }
     }
 
     /// Marks calls that run for longer than they should.

@@ -68,7 +68,7 @@ pub trait Plugin: Send + Sync + 'static {
     /// It cannot be put into service: what it has subscribed is taken back.
     fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError>;
 
-    /// Its handlers are not called any more. Does nothing by default.
+    /// No call of its handlers begins any more; calls that have begun go on. Does nothing by default.
     fn stop(&self) {}
 }
 
@@ -123,6 +123,16 @@ struct Running {
     name: Name,
     plugin: Arc<dyn Plugin>,
     ids: Vec<SubscriptionId>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// [`Plugin::start`] has not returned yet.
+    Starting,
+    /// Nor has it, and somebody has stopped the plugin: whoever starts it stops it.
+    Refused,
+    Started,
 }
 
 /// A plugin was not put into service.
@@ -170,7 +180,8 @@ impl Plugins {
         // Foreign code, like all of it: without a lock.
         let plugin_name = plugin.name().to_owned();
         let name: Name = plugin_name.clone().into();
-        let place = Running { name: name.clone(), plugin: Arc::clone(&plugin), ids: Vec::new() };
+        let (ids, stage) = (Vec::new(), Stage::Starting);
+        let place = Running { name: name.clone(), plugin: Arc::clone(&plugin), ids, stage };
         let mut running = self.running.lock();
         if running.iter().any(|it| it.name == name) {
             drop(running);
@@ -196,11 +207,13 @@ impl Plugins {
             return Err(error);
         }
         let ids = wiring.ids;
+        let mut was_refused = false;
         if let Some(own) = self.running.lock().iter_mut().find(|it| it.name == name) {
-            own.ids = ids;
-        } else {
-            // It was stopped meanwhile.
-            ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
+            was_refused = own.stage == Stage::Refused;
+            (own.ids, own.stage) = (ids, Stage::Started);
+        }
+        if was_refused {
+            self.stop(&name);
             return Ok(());
         }
         let config = plugin.config();
@@ -210,13 +223,20 @@ impl Plugins {
         Ok(())
     }
 
-    /// Unsubscribes a plugin, stops it, and announces that: `plugin.deactivated`. Whether there was one of that name.
+    /// Unsubscribes a plugin, stops it, and announces that: `plugin.deactivated`. Whether there was one of that name. No call
+    /// of its handlers begins once this has returned; calls that have begun go on. A plugin that another thread is starting
+    /// is stopped by that thread, as soon as its start has returned.
     pub fn stop(&self, name: &str) -> bool {
         let shared = self.shared.upgrade();
         if shared.as_ref().is_some_and(|shared| shared.is_forked()) {
             return false;
         }
-        let Some(own) = take(&mut self.running.lock(), name) else { return false };
+        let mut running = self.running.lock();
+        if let Some(own) = running.iter_mut().find(|it| it.name == name && it.stage != Stage::Started) {
+            return std::mem::replace(&mut own.stage, Stage::Refused) == Stage::Starting;
+        }
+        let Some(own) = take(&mut running, name) else { return false };
+        drop(running);
         if let Some(shared) = &shared {
             own.ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
         }

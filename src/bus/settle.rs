@@ -10,6 +10,7 @@ use super::mailbox::{Begun, End, Ended};
 use super::table::Subscriber;
 use crate::catalog::plugin;
 use crate::event::{Progress, Record};
+use crate::permit::Permit;
 use crate::sink::DeadLetter;
 use crate::sync::{Arc, guarded};
 
@@ -23,16 +24,24 @@ pub(super) struct Failure {
 /// What is said of an event that finds no room behind a retry.
 pub(super) const TOO_MANY_BEHIND: &str = "too many events wait behind a retry";
 
-/// Calls a handler.
-pub(super) fn call(function: &Arc<Call>, delivery: &Delivery) -> Result<(), Failure> {
+/// Calls a handler, unless it was unsubscribed since the event was taken out for it: then `None`.
+pub(super) fn call(
+    permit: &Permit,
+    function: &Arc<Call>,
+    delivery: &Delivery,
+) -> Option<Result<(), Failure>> {
     let extra = delivery.extra();
     let _inside = Inside::enter(delivery.depth(), extra.and_then(|extra| extra.correlation_id.as_deref()));
-    match guarded(|| function(delivery)) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(HandlerError { message, is_transient })) => {
-            Err(Failure { said: message, is_transient, is_panic: false })
+    // Nothing may come between the question and the call.
+    match guarded(|| permit.begin().then(|| function(delivery))) {
+        Ok(None) => None,
+        Ok(Some(Ok(()))) => Some(Ok(())),
+        Ok(Some(Err(HandlerError { message, is_transient }))) => {
+            Some(Err(Failure { said: message, is_transient, is_panic: false }))
         }
-        Err(said) => Err(Failure { said: format!("panicked: {said}"), is_transient: true, is_panic: true }),
+        Err(said) => {
+            Some(Err(Failure { said: format!("panicked: {said}"), is_transient: true, is_panic: true }))
+        }
     }
 }
 
@@ -143,6 +152,19 @@ impl Engine {
         end((remains, behind));
     }
 
+    /// Ends an event that was taken out for a call, which the handler was unsubscribed before: like those that waited then.
+    pub(super) fn withdraw(&self, subscriber: &Subscriber, begun: Begun) {
+        let Begun { delivery, number, call } = begun;
+        let mut mailbox = subscriber.mailbox.lock();
+        let end_as = mailbox.uncalled_end(&delivery);
+        let ended = mailbox.end(number, &delivery, end_as, self.clock.now(), subscriber.deadline);
+        if ended.was_overdue {
+            self.crew.come_back();
+        }
+        drop(mailbox);
+        self.end_closed(subscriber, (Some(call), vec![(delivery, end_as)]));
+    }
+
     /// Has an event wait for its retry.
     fn call_again(&self, subscriber: &Arc<Subscriber>, delivery: Delivery, due: Instant) {
         if let Some(delivery) = self.timers.add(due, subscriber, delivery) {
@@ -244,3 +266,6 @@ impl Engine {
         end(delivery);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::Filter;
 use super::handler::Topics;
-use super::mailbox::Mailbox;
+use super::mailbox::{Closed, Mailbox, Why};
 use crate::event::{Event, Name, Record};
+use crate::permit::Permit;
 use crate::sink::RetryPolicy;
 use crate::sync::{Arc, Condvar, Mutex};
 
@@ -25,6 +26,8 @@ pub(super) struct Subscriber {
     pub(super) is_discarding: bool,
     pub(super) is_plugin: bool,
     pub(super) mailbox: Mutex<Mailbox>,
+    /// To call the function and the filters; revoked under the lock of the mailbox, when that is closed.
+    pub(super) permit: Permit,
     /// Rung when there is room in the mailbox, or will never be; and when a call ends that is waited for.
     pub(super) changed: Condvar,
 }
@@ -60,12 +63,20 @@ impl Subscriber {
             is_discarding,
             is_plugin,
             mailbox,
+            permit: Permit::new(),
             changed,
         })
     }
 
+    /// Takes the function out, and all that waits: see [`Mailbox::close`]. No call begins once this has returned.
+    pub(super) fn close(&self, why: Why) -> Closed {
+        let mut mailbox = self.mailbox.lock();
+        self.permit.revoke();
+        mailbox.close(why)
+    }
+
     fn lets_in(&self, event: &Record) -> bool {
-        self.filters.iter().all(|filter| filter.lets_in(event))
+        self.filters.iter().all(|filter| self.permit.begin() && filter.lets_in(event))
     }
 }
 

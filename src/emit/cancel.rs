@@ -61,9 +61,12 @@ impl CancelToken {
         child
     }
 
-    /// Cancels. Once this has returned, to whichever caller, no task of this token takes another item. What was begun is
-    /// finished, also where the call of its handler has not quite begun; the rest of what a worker has taken at once is not;
-    /// what waits is dropped, by the task's own threads. Again, it does nothing.
+    /// Cancels. Once this has returned, to whichever caller, no task of this token takes another item, and begins no call of
+    /// its handler or its source. Calls that have begun are finished; what was taken and not begun is cancelled; what waits is
+    /// dropped, by the task's own threads. Again, it does nothing.
+    ///
+    /// A call has begun once the last check before it has passed: its first statement may run a moment after this has
+    /// returned. Who must know that none runs waits for the [task](super::Task::wait).
     pub fn cancel(&self) {
         self.inner.on_cancel();
     }

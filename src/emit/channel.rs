@@ -4,6 +4,9 @@
 //! without. So whatever is asked ("is an item left, and may I have it?") is asked and answered in one step, and *begun*
 //! means: taken under this lock, while nobody had stopped the task. Handlers take microseconds and more; the lock takes a
 //! hundredth of that. A lock-free queue was rejected: it would hold the items, and not the answer.
+//!
+//! Between the lock and the call of the handler somebody may stop the task. So the last step before the call asks the permit
+//! (`permit.rs`), which a stop revokes: an item that was taken and not begun is cancelled.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,6 +16,7 @@ use super::sender::{SendError, SendRefusal};
 use super::state::{Fate, Phase, Report, State, Stop, Taken, Turn, Waiting, bounded};
 use super::summary::Summary;
 use super::worker::THREAD;
+use crate::permit::Permit;
 use crate::sync::{self, Arc, Condvar, Home, Mutex, MutexGuard, Unparker};
 
 /// Shared by senders, workers, the source thread, the task and its token.
@@ -21,6 +25,8 @@ pub(super) struct Shared<T> {
     home: Home,
     /// Senders that wait for room.
     room: Condvar,
+    /// To call the handler and the source; revoked when the task is stopped.
+    pub(super) permit: Permit,
 }
 
 /// How long a sender waits for room.
@@ -32,7 +38,12 @@ pub(super) enum Wait {
 
 impl<T> Shared<T> {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::new(State::new()), home: Home::here(), room: Condvar::new() }
+        Self {
+            state: Mutex::new(State::new()),
+            home: Home::here(),
+            room: Condvar::new(),
+            permit: Permit::new(),
+        }
     }
 
     /// Whether this is a forked child, and nothing of it may be touched.
@@ -182,7 +193,7 @@ impl<T> Shared<T> {
         turn
     }
 
-    /// Whether nobody has stopped the task.
+    /// Whether nobody has stopped the task. Says nothing of a call that comes later: see `permit`.
     pub(super) fn goes_on(&self) -> bool {
         self.lock().stop.is_none()
     }
@@ -214,6 +225,7 @@ impl<T> Shared<T> {
         let mut state = self.lock();
         if state.phase < Phase::Over && state.stop.is_none() {
             state.stop = Some(why);
+            self.permit.revoke();
             state.ring_all();
             self.room.notify_all();
         }

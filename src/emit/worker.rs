@@ -102,13 +102,7 @@ where
                 for place in 0..taken.items.len() {
                     let Some(item) = taken.items.last() else { break };
                     let origin = origin(place, 1);
-                    // The first was begun when it was taken.
-                    let fate = if place == 0 || self.shared.goes_on() {
-                        self.attempt(policy, origin, parker, || handler(item))
-                    } else {
-                        self.tell(origin, || ItemKind::Cancelled);
-                        Fate::Cancelled
-                    };
+                    let fate = self.attempt(policy, origin, parker, || handler(item));
                     drop_quietly(taken.items.pop());
                     self.settle(fate, 1);
                 }
@@ -134,7 +128,7 @@ where
         }
     }
 
-    /// Calls the handler, as often as the policy says.
+    /// Calls the handler, as often as the policy says; not at all once the task is stopped.
     fn attempt(
         &self,
         policy: &ErrorPolicy,
@@ -142,10 +136,30 @@ where
         parker: &Parker,
         mut work: impl FnMut() -> Result<R, BoxedError>,
     ) -> Fate {
-        origin.started = self.observer.as_ref().map(Observer::now);
+        let started = self.observer.as_ref().map(Observer::now);
         let mut retries = 0_u32;
+        // Why the attempt before has failed.
+        let mut before: Option<Failure> = None;
         loop {
-            let failure = match guarded(&mut work) {
+            // Nothing may come between the question and the call.
+            let outcome = match guarded(|| self.shared.permit.begin().then(&mut work)) {
+                Ok(Some(outcome)) => Ok(outcome),
+                Ok(None) => match before.take() {
+                    Some(failure) => return self.fail(origin, failure, Decision::Continue),
+                    None => {
+                        self.tell(origin, || ItemKind::Cancelled);
+                        return Fate::Cancelled;
+                    }
+                },
+                Err(panic) => Err(panic),
+            };
+            origin.started = started;
+            if let Some(before) = before.take() {
+                drop_quietly(before);
+                retries = retries.saturating_add(1);
+                self.shared.count_retry();
+            }
+            let failure = match outcome {
                 Ok(Ok(result)) => match self.gather(origin, result) {
                     Ok(()) => return Fate::Handled,
                     Err(panic) => Failure::Gather(panic),
@@ -157,24 +171,27 @@ where
             if let Decision::Retry { after } = decision
                 && self.pause(after, parker)
             {
-                drop_quietly(failure);
-                retries = retries.saturating_add(1);
-                self.shared.count_retry();
+                before = Some(failure);
                 continue;
             }
-            let text = guarded(|| bounded(&failure));
-            drop_quietly(failure);
-            let text = text.unwrap_or_else(|panic| bounded(&format_args!("an error that panics: {panic}")));
-            self.tell(origin, || match decision {
-                Decision::Stop => ItemKind::Error(text.clone()),
-                _ => ItemKind::Continue(text.clone()),
-            });
-            self.shared.note_error(text);
-            if decision == Decision::Stop {
-                self.shared.stop(Stop::Failed);
-            }
-            return Fate::Failed;
+            return self.fail(origin, failure, decision);
         }
+    }
+
+    /// Accounts for an item that has failed for good.
+    fn fail(&self, origin: Origin, failure: Failure, decision: Decision) -> Fate {
+        let text = guarded(|| bounded(&failure));
+        drop_quietly(failure);
+        let text = text.unwrap_or_else(|panic| bounded(&format_args!("an error that panics: {panic}")));
+        self.tell(origin, || match decision {
+            Decision::Stop => ItemKind::Error(text.clone()),
+            _ => ItemKind::Continue(text.clone()),
+        });
+        self.shared.note_error(text);
+        if decision == Decision::Stop {
+            self.shared.stop(Stop::Failed);
+        }
+        Fate::Failed
     }
 
     /// Hands a result over; the error is the text of a panic.
@@ -255,7 +272,7 @@ pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Sourc
         let is_wanted = || shared.is_wanted();
         let seat = Seat { clock: &clock, parker: &parker, bell: &bell, is_wanted: &is_wanted };
         while shared.is_wanted() {
-            match guarded(|| source(&seat)) {
+            match guarded(|| shared.permit.begin().then(|| source(&seat)).flatten()) {
                 Ok(Some(item)) => drop_quietly(sender.send(item)),
                 Ok(None) => break,
                 Err(panic) => {

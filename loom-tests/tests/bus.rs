@@ -1,0 +1,190 @@
+//! The models of the bus: the shipped engine and its mailboxes, one promise each. Run them with `./run`.
+//!
+//! The bus is inline: the thread that emits takes events out of mailboxes and calls handlers by the same code as a worker does. A
+//! bus with threads has four of them beside the model's own, too many for a model.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use forebay::Config;
+use forebay::bus::{Bus, BusConfig, Delivery, Filter, Handler, Mode};
+use forebay_loom_tests::Witness;
+use loom::sync::{Arc, Notify};
+use loom::thread::{self, JoinHandle};
+
+/// An inline bus as small as it can be.
+fn bus() -> Bus {
+    let collector = Config {
+        capacity: 1,
+        critical_capacity: 1,
+        low_capacity: 1,
+        session_id: Some("model".to_owned()),
+        host: Some("model".to_owned()),
+        rank: Some(0),
+        ..Config::default()
+    };
+    Bus::builder()
+        .config(BusConfig { collector, mode: Mode::Inline, ..BusConfig::default() })
+        .start()
+        .unwrap()
+}
+
+/// Starts a thread of the model, with the stack that a bus takes.
+fn spawn<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
+    thread::Builder::new().stack_size(1 << 16).spawn(body).unwrap()
+}
+
+/// Subscribes a handler that is called before those that are subscribed later, and rings. The event is in the mailboxes of
+/// all by then: loom does not see who reads the table of handlers, so it would not change the order of that.
+fn rings_first(bus: &Bus) -> Arc<Notify> {
+    let bell = Arc::new(Notify::new());
+    let ring = bell.clone();
+    bus.on("a", move |_: &Delivery| ring.notify()).unwrap().keep();
+    bell
+}
+
+/// Emits one event, and calls its handlers.
+fn emits(bus: &Bus) -> JoinHandle<()> {
+    let bus = bus.clone();
+    spawn(move || _ = bus.emit("a", ()).unwrap())
+}
+
+/// As `check`, on a thread with that stack.
+#[track_caller]
+fn check(name: &str, bound: usize, floor: u64, body: impl Fn() + Clone + Send + Sync + 'static) {
+    forebay_loom_tests::check(name, bound, floor, move || spawn(body.clone()).join().unwrap());
+}
+
+/// Stops the bus and checks the law. How many calls were handled and cancelled, of all handlers that there ever were.
+#[track_caller]
+fn law(bus: &Bus, emitted: u64) -> (u64, u64) {
+    let stats = bus.stop().unwrap().stats;
+    stats.check_law(emitted).unwrap();
+    let handlers = stats.handlers.iter().chain([&stats.gone]);
+    handlers.fold((0, 0), |(handled, cancelled), stats| {
+        assert_eq!(stats.in_flight, 0, "{stats:?}");
+        (handled + stats.handled, cancelled + stats.cancelled)
+    })
+}
+
+/// Whether something was removed: std's, which loom does not see. So nothing comes between the last question of the library
+/// and the first statement of the user's code; what comes before that question, comes in every order.
+fn flag() -> [std::sync::Arc<AtomicBool>; 2] {
+    let flag = std::sync::Arc::new(AtomicBool::new(false));
+    [flag.clone(), flag]
+}
+
+/// A filter that tells when it is asked: the list of filters was read by then, which loom does not see.
+fn rings() -> (Filter, Arc<Notify>) {
+    let bell = Arc::new(Notify::new());
+    let ring = bell.clone();
+    let filter = Filter::new(move |_| {
+        ring.notify();
+        true
+    });
+    (filter, bell)
+}
+
+#[test]
+fn no_call_begins_once_unsubscribe_has_returned() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("bus: no call begins once unsubscribe has returned", 3, 50, move || {
+        let bus = bus();
+        let (is_called, [gone, own]) = (rings_first(&bus), flag());
+        let call = move |_: &Delivery| assert!(!own.load(Ordering::SeqCst), "called after unsubscribe");
+        let id = bus.on("a", call).unwrap().keep();
+        let emitter = emits(&bus);
+        is_called.wait();
+        assert!(bus.unsubscribe(id));
+        gone.store(true, Ordering::SeqCst);
+        emitter.join().unwrap();
+        seen.saw(law(&bus, 1));
+    });
+    // With the call of the other handler: taken out in time or not.
+    witness.expect(&["(1, 1)", "(2, 0)"]);
+}
+
+#[test]
+fn no_filter_of_a_handler_is_asked_once_unsubscribe_has_returned() {
+    check("bus: nor is a filter of the handler asked", 3, 50, || {
+        let bus = bus();
+        let [gone, own] = flag();
+        let (first, is_asked) = rings();
+        let second = Filter::new(move |_| {
+            assert!(!own.load(Ordering::SeqCst), "asked after unsubscribe");
+            true
+        });
+        let handler = Handler::new("a", |_: &Delivery| {}).filter(first).filter(second);
+        let id = bus.subscribe(handler).unwrap().keep();
+        let emitter = emits(&bus);
+        is_asked.wait();
+        assert!(bus.unsubscribe(id));
+        gone.store(true, Ordering::SeqCst);
+        emitter.join().unwrap();
+        law(&bus, 1);
+    });
+}
+
+#[test]
+fn no_filter_is_asked_once_it_is_removed() {
+    check("bus: no filter is asked once it is removed", 3, 5, || {
+        let bus = bus();
+        let [gone, own] = flag();
+        let (first, is_asked) = rings();
+        bus.add_filter(first);
+        let id = bus.add_filter(Filter::new(move |_| {
+            assert!(!own.load(Ordering::SeqCst), "asked after its removal");
+            true
+        }));
+        let emitter = emits(&bus);
+        is_asked.wait();
+        assert!(bus.remove_filter(id));
+        gone.store(true, Ordering::SeqCst);
+        emitter.join().unwrap();
+        law(&bus, 1);
+    });
+}
+
+#[test]
+fn no_call_runs_once_unsubscribe_and_wait_has_returned() {
+    check("bus: no call runs once unsubscribe_and_wait has", 3, 50, || {
+        let bus = bus();
+        let is_called = rings_first(&bus);
+        // loom's: in every order, also within the call.
+        let gone = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+        let own = gone.clone();
+        let call =
+            move |_: &Delivery| assert!(!own.load(Ordering::SeqCst), "called after unsubscribe_and_wait");
+        let id = bus.on("a", call).unwrap().keep();
+        let emitter = emits(&bus);
+        is_called.wait();
+        assert!(bus.unsubscribe_and_wait(id, Duration::MAX));
+        gone.store(true, Ordering::SeqCst);
+        emitter.join().unwrap();
+        law(&bus, 1);
+    });
+}
+
+#[test]
+fn an_event_against_a_stop_has_one_fate() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("bus: an event against a stop has one fate", 3, 500, move || {
+        let bus = bus();
+        let is_called = rings_first(&bus);
+        let called = std::sync::Arc::new(AtomicU64::new(0));
+        let own = called.clone();
+        bus.on("a", move |_: &Delivery| _ = own.fetch_add(1, Ordering::SeqCst)).unwrap().keep();
+        let emitter = emits(&bus);
+        is_called.wait();
+        let stopped = bus.stop();
+        emitter.join().unwrap();
+        let stats = bus.stats();
+        stats.check_law(1).unwrap();
+        let [_, handler] = &stats.handlers[..] else { panic!("two handlers") };
+        assert_eq!((handler.in_flight, handler.handled), (0, called.load(Ordering::SeqCst)));
+        seen.saw((stopped.is_ok(), handler.handled, handler.cancelled));
+    });
+    witness.expect(&["(true, 0, 1)", "(true, 1, 0)"]);
+}

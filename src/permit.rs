@@ -1,0 +1,42 @@
+//! Permission to call user code, which can be revoked.
+//!
+//! Whoever calls user code takes it out of a list under a lock, releases the lock, and then calls it: the call may take
+//! long. Between the release and the call, another thread may remove the code from the list and return. The caller
+//! must not enter the code after that. So the last step before the call is [`Permit::begin`], and a removal ends with
+//! [`Permit::revoke`]. Both are read-modify-writes of one word, so one of them comes first: either the call has begun, or
+//! it does not begin.
+//!
+//! A call has begun once `begin` has returned `true`, although its first instruction still lies ahead. No check can tell these two
+//! moments apart. Only a wait for the end of the call can, as [`Bus::unsubscribe_and_wait`](crate::bus::Bus::unsubscribe_and_wait)
+//! does. A wait in every removal was rejected: user code may wait for the thread that removes it.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Permission to call user code.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    /// [`GRANTED`] until the code is removed, then [`REVOKED`] for ever. Written by who removes the code, read by who calls
+    /// it.
+    state: AtomicU64,
+}
+
+const GRANTED: u64 = 0;
+const REVOKED: u64 = 1;
+
+impl Permit {
+    pub(crate) fn new() -> Self {
+        Self { state: AtomicU64::new(GRANTED) }
+    }
+
+    /// Begins a call. Returns `false` where the permit was revoked before: the code must not be called.
+    pub(crate) fn begin(&self) -> bool {
+        // A load could be satisfied by a value from before the revocation; an exchange reads the last one. Acquire pairs with
+        // the Release of `revoke`: who is refused sees what was done before.
+        self.state.compare_exchange(GRANTED, GRANTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Lets no call begin once this has returned. Calls that have begun go on.
+    pub(crate) fn revoke(&self) {
+        self.state.swap(REVOKED, Ordering::AcqRel);
+    }
+}
