@@ -29,7 +29,7 @@
 //! * The law: `sent = handled + failed + cancelled + superseded + left`, at every moment ([`Summary::check_law`]). Every item
 //!   is dropped
 //!   exactly once, behind the last call of its handler, before the end of the task is told (one that is superseded, by who
-//!   sends); what handler and policy captured,
+//!   sends); what handler, policy and source captured,
 //!   too.
 //! * The channel is bounded. Who sends into a full one waits, and so does the source.
 //! * Items are begun in the order of sending, each once, but for attempts that the [`ErrorPolicy`] asks for.
@@ -48,10 +48,10 @@
 //! | a handler panics | its item has failed, by [`Failure::Panic`]; the policy decides, the thread goes on |
 //! | a handler hangs | other workers go on; [`wait_timeout`](Task::wait_timeout) gives the task back; the drop of the task returns at its deadline, behind a critical event for the collector, and that counts the item as left; destructors are left to a thread |
 //! | a source panics | what it has sent is handled; the outcome is [`TaskOutcome::Failed`] |
-//! | a source blocks | a cancelled task ends without it; its thread ends when it returns, and what it then makes is dropped |
+//! | a source blocks | a cancelled task waits for it for 100 ms, and ends without it; its thread ends when it returns, and what it then makes is dropped |
 //! | what gathers panics | the item has failed, by [`Failure::Gather`]; what was gathered before is kept |
 //! | a strategy has 0 workers, a name breaks the rule | an [`EmitError::Config`] at the start names the setting, the value and what is allowed; nothing is started |
-//! | a handler waits for its own task | [`wait`](Task::wait) and [`recv`](Results::recv) refuse at once |
+//! | a handler or the source waits for its own task | [`wait`](Task::wait), [`wait_timeout`](Task::wait_timeout) and [`recv`](Results::recv) refuse at once |
 //! | the process forks | in the child, senders and [`wait`](Task::wait) are refused, a poll is pending, [`wait_timeout`](Task::wait_timeout) gives the task back, a cancel and a drop do nothing; the task goes on in the parent. A handler that forks may return in the child: its thread ends there, with nothing done |
 //! | the chain is dropped without a start | what was sent is dropped, senders are refused |
 //! | a handler sends into its own full channel | it is refused as full, instead of waiting for itself |

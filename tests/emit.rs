@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use forebay::bus::Bus;
@@ -1186,17 +1188,96 @@ fn a_task_that_its_handler_captured_is_over_when_it_is_dropped() {
     assert_eq!(final_event(&collector, &memory), ("completed".to_owned(), [1, 1, 0, 0, 0]));
 }
 
-#[test]
-fn a_source_that_is_slow_to_go_holds_up_no_end() {
-    let gate = Gate::closed();
-    let slow = Slow(gate.clone());
-    let source = move || {
+/// A source of the numbers from 0 whose destructor stands at a gate.
+fn gated_source(gate: &Gate) -> impl FnMut() -> Option<u64> + Send + 'static {
+    let (slow, mut next) = (Slow(gate.clone()), 0..);
+    move || {
         let _captured = &slow;
+        next.next()
+    }
+}
+
+#[test]
+fn what_the_source_captured_is_gone_before_the_end_is_told() {
+    hush();
+    type Start = fn(emit::Chain<u64>) -> Task<u64>;
+    let ends: [(TaskOutcome, Start); 4] = [
+        (TaskOutcome::Completed, |chain| chain.take(3).map(|_| ()).start().unwrap()),
+        (TaskOutcome::Failed, |chain| {
+            let chain = chain.on_error(ErrorPolicy::StopOnFirst);
+            chain.try_map(|number| if *number == 2 { Err("two") } else { Ok(()) }).start().unwrap()
+        }),
+        (TaskOutcome::Cancelled, |chain| {
+            let task = chain.map(|_| ()).start().unwrap();
+            until("it is under way", || task.summary().handled > 9);
+            task.cancel();
+            task
+        }),
+        (TaskOutcome::Cancelled, |chain| {
+            let token = CancelToken::new();
+            token.cancel();
+            chain.cancel(&token).map(|_| ()).start().unwrap()
+        }),
+    ];
+    for (outcome, start) in ends {
+        let gate = Gate::closed();
+        let mut task = start(emit::from_fn(gated_source(&gate)));
+        gate.await_arrivals(1);
+        assert!(!task.is_over(), "{outcome:?}");
+        let polled = std::pin::Pin::new(&mut task).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "{outcome:?}");
+        gate.open();
+        assert_eq!(over(task).outcome, outcome);
+    }
+    // A source that ends by itself, and one that panics.
+    for panics in [false, true] {
+        let (gate, mut left) = (Gate::closed(), 3);
+        let slow = Slow(gate.clone());
+        let source = move || {
+            let _captured = &slow;
+            assert!(!panics, "the source panics");
+            left -= 1;
+            (left >= 0).then_some(left)
+        };
+        let task = emit::from_fn(source).map(|_| ()).start().unwrap();
+        gate.await_arrivals(1);
+        assert!(!task.is_over());
+        gate.open();
+        over(task);
+    }
+}
+
+#[test]
+fn the_last_result_comes_before_and_the_end_behind_the_drop_of_the_source() {
+    let gate = Gate::closed();
+    let results = emit::from_fn(gated_source(&gate)).take(2).map(|number| *number).results().unwrap();
+    assert_eq!((results.recv(), results.recv()), (Some(0), Some(1)));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| results.recv());
+        let opens = Opens(&gate);
+        gate.await_arrivals(1);
+        until("its handlers are done", || results.task().summary().outcome == TaskOutcome::Completed);
+        // Time for an end that came too early.
+        (0..10_000).for_each(|_| std::thread::yield_now());
+        assert!(!reader.is_finished());
+        drop(opens);
+        assert_eq!(reader.join().unwrap(), None);
+    });
+    assert_eq!(over(results.into_task()).handled, 2);
+}
+
+#[test]
+fn a_source_that_blocks_holds_up_no_cancel() {
+    let gate = Gate::closed();
+    let inside = gate.clone();
+    let source = move || {
+        inside.pass();
         None::<u64>
     };
     let task = emit::from_fn(source).map(|_| ()).start().unwrap();
     gate.await_arrivals(1);
-    assert_eq!(over(task).outcome, TaskOutcome::Completed);
+    task.cancel();
+    assert_eq!(over(task).outcome, TaskOutcome::Cancelled);
     gate.open();
 }
 
@@ -1263,6 +1344,68 @@ fn a_handler_that_waits_for_its_own_task_is_refused_at_once() {
     assert_eq!(refused.lock().unwrap().as_deref(), Some(said));
     // It was dropped there, and so cancelled.
     until("it is over", || sender.is_closed());
+}
+
+/// Hands a task to whoever runs in it, and tells what came of a wait there.
+fn asked_inside<O: Send + 'static>(
+    start: impl FnOnce(Box<dyn Fn() + Send + Sync>) -> O,
+    wait: impl Fn(O) -> &'static str + Send + Sync + 'static,
+) -> &'static str {
+    let (handle, told) = (Arc::new(Mutex::new(None::<O>)), Arc::new(Mutex::new(None)));
+    let (inside, tells) = (handle.clone(), told.clone());
+    let asks = Box::new(move || {
+        until("the task is at hand", || inside.lock().unwrap().is_some() || tells.lock().unwrap().is_some());
+        let own = inside.lock().unwrap().take();
+        if let Some(own) = own {
+            *tells.lock().unwrap() = Some(wait(own));
+        }
+    });
+    *handle.lock().unwrap() = Some(start(asks));
+    until("it has asked", || told.lock().unwrap().is_some());
+    told.lock().unwrap().unwrap()
+}
+
+#[test]
+fn whoever_runs_in_a_task_is_refused_every_way_to_wait_for_it() {
+    // For ever, unless it is refused: nobody else ends the task.
+    let timed = |task: Task<u64>| match task.wait_timeout(Duration::MAX) {
+        Ok(_) => "over",
+        Err(task) => match task.wait() {
+            Err(emit::EmitError::Inside) => "refused",
+            _ => "waited",
+        },
+    };
+    let in_handler =
+        |asks: Box<dyn Fn() + Send + Sync>| emit::from_iter([0]).map(move |_| asks()).start().unwrap();
+    assert_eq!(asked_inside(in_handler, timed), "refused");
+    let in_source = |asks: Box<dyn Fn() + Send + Sync>| {
+        let source = move || {
+            asks();
+            None::<u64>
+        };
+        emit::from_fn(source).map(|_| ()).start().unwrap()
+    };
+    assert_eq!(asked_inside(in_source, timed), "refused");
+    let in_policy = |asks: Box<dyn Fn() + Send + Sync>| {
+        let policy = ErrorPolicy::custom(move |_, _| {
+            asks();
+            Decision::Continue
+        });
+        emit::from_iter([0]).on_error(policy).try_map(|_| Err::<(), _>("no")).start().unwrap()
+    };
+    assert_eq!(asked_inside(in_policy, timed), "refused");
+    let in_gathering = |asks: Box<dyn Fn() + Send + Sync>| {
+        let gather = Gather::fold(0, move |_, _: ()| asks());
+        emit::from_iter([0]).map(|_| ()).gather(gather).start().unwrap()
+    };
+    assert_eq!(asked_inside(in_gathering, timed), "refused");
+    let read = |results: emit::Results<()>| match (results.recv(), results.iter().next()) {
+        (None, None) => "refused",
+        _ => "read",
+    };
+    let results =
+        |asks: Box<dyn Fn() + Send + Sync>| emit::from_iter([0, 1]).map(move |_| asks()).results().unwrap();
+    assert_eq!(asked_inside(results, read), "refused");
 }
 
 #[test]

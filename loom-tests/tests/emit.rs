@@ -310,6 +310,76 @@ fn nothing_is_taken_once_a_cancel_has_returned() {
 }
 
 #[test]
+fn no_call_begins_once_a_cancel_has_returned() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("emit: no call begins once a cancel has returned", 3, 100, move || {
+        // Not modelled: nothing comes between the last question of the library and the first statement of the handler.
+        let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let own = cancelled.clone();
+        let (sender, chain) = emit::channel(2);
+        (0..2).for_each(|item| sender.send(item).unwrap());
+        let work = move |_: &usize| assert!(!own.load(Ordering::SeqCst), "called after the cancel");
+        let task = chain.strategy(PAIR).map(work).start().unwrap();
+        task.cancel();
+        cancelled.store(true, Ordering::SeqCst);
+        let summary = end(task, 2);
+        seen.saw((summary.handled, summary.cancelled));
+    });
+    witness.expect(&["(0, 2)", "(1, 1)", "(2, 0)"]);
+}
+
+#[test]
+fn no_retry_begins_once_a_cancel_has_returned() {
+    check("emit: nor does a retry", 3, 100, || {
+        let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let own = cancelled.clone();
+        let (sender, chain) = emit::channel(1);
+        sender.send(0).unwrap();
+        let work = move |_: &usize| {
+            assert!(!own.load(Ordering::SeqCst), "called after the cancel");
+            Err::<(), _>("again")
+        };
+        let task = chain.on_error(ErrorPolicy::Retry(1)).try_map(work).start().unwrap();
+        task.cancel();
+        cancelled.store(true, Ordering::SeqCst);
+        let summary = end(task, 1);
+        assert_eq!(summary.failed + summary.cancelled, 1);
+    });
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_full_batch() {
+    check("emit: a cancel ends the wait for a full batch", 3, 50, || {
+        let (sender, chain) = emit::channel(4);
+        let work = |items: &[usize]| Ok::<_, emit::EmitError>(items.len());
+        let task = chain.strategy(TWO_AT_ONCE).map_batch(work).start().unwrap();
+        sender.send(0).unwrap();
+        // Neither another item nor the end of the senders comes.
+        task.cancel();
+        assert_eq!(end(task, 1).cancelled, 1);
+        drop(sender);
+    });
+}
+
+#[test]
+fn a_cancel_against_a_start_is_not_lost() {
+    check("emit: a cancel against a start is not lost", 2, 10, || {
+        let token = CancelToken::new();
+        let (sender, chain) = emit::channel::<usize>(1);
+        let other = thread::spawn({
+            let token = token.clone();
+            move || token.cancel()
+        });
+        let task = chain.cancel(&token).map(|_| ()).start().unwrap();
+        other.join().unwrap();
+        // The channel stays open: the cancel alone ends it.
+        assert_eq!(end(task, 0).outcome, TaskOutcome::Cancelled);
+        drop(sender);
+    });
+}
+
+#[test]
 fn a_second_cancel_returns_no_sooner_than_all_are_told() {
     check("emit: a second cancel has the promise of the first", 3, 500, || {
         let token = CancelToken::new();

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use super::cancel::Listener;
 use super::sender::{SendError, SendRefusal};
-use super::state::{Fate, Phase, Report, State, Stop, Taken, Turn, Waiting, bounded};
+use super::state::{Fate, Feeding, Phase, Report, State, Stop, Taken, Turn, Waiting, bounded};
 use super::summary::Summary;
 use super::worker::THREAD;
 use crate::permit::Permit;
 use crate::sync::{self, Arc, Condvar, Home, Mutex, MutexGuard, Unparker};
+use crate::wake::deadline_in;
 
 /// Shared by senders, workers, the source thread, the task and its token.
 pub(super) struct Shared<T> {
@@ -25,9 +26,15 @@ pub(super) struct Shared<T> {
     home: Home,
     /// Senders that wait for room.
     room: Condvar,
+    /// Rung when the thread of the source has let go of it.
+    source_gone: Condvar,
     /// To call the handler and the source; revoked when the task is stopped.
     pub(super) permit: Permit,
 }
+
+/// How long the end of a task that was stopped waits for a call of its source. Most calls return at once; one that blocks, as
+/// that of a receiver, must not hold up the end.
+const SOURCE_GRACE: Duration = Duration::from_millis(100);
 
 /// How long a sender waits for room.
 #[derive(Debug, Clone, Copy)]
@@ -38,12 +45,8 @@ pub(super) enum Wait {
 
 impl<T> Shared<T> {
     pub(super) fn new() -> Self {
-        Self {
-            state: Mutex::new(State::new()),
-            home: Home::here(),
-            room: Condvar::new(),
-            permit: Permit::new(),
-        }
+        let (room, source_gone) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::new(State::new()), home: Home::here(), room, source_gone, permit: Permit::new() }
     }
 
     /// Whether this is a forked child, and nothing of it may be touched.
@@ -101,6 +104,10 @@ impl<T> Shared<T> {
             return Err(SendError { item, reason: SendRefusal::Forked });
         }
         let mut state = self.lock();
+        if state.feeding == Feeding::Asking {
+            // A source has no other sender beside its thread.
+            state.feeding = Feeding::Sending;
+        }
         while state.is_wanted() && state.is_full() {
             // Who works here would wait for itself.
             let has_time = !sync::is_worker_of(self.address());
@@ -166,6 +173,41 @@ impl<T> Shared<T> {
     /// Whether another item would be taken in, if there were room.
     pub(super) fn is_wanted(&self) -> bool {
         !self.is_left() && self.lock().is_wanted()
+    }
+
+    /// Whether the source is to be asked for another item.
+    pub(super) fn ask_source(&self) -> bool {
+        if self.is_left() {
+            return false;
+        }
+        let mut state = self.lock();
+        let is_wanted = state.is_wanted();
+        state.feeding = if is_wanted { Feeding::Asking } else { Feeding::Sending };
+        is_wanted
+    }
+
+    /// Tells where the thread of the source is.
+    pub(super) fn set_feeding(&self, feeding: Feeding) {
+        if self.is_left() {
+            return;
+        }
+        self.lock().feeding = feeding;
+        if feeding == Feeding::Over {
+            self.source_gone.notify_all();
+        }
+    }
+
+    /// Waits until the thread of the source has let go of it. A source that is in a call is waited for briefly: the task was
+    /// stopped then, and the call may block for ever.
+    pub(super) fn await_source(&self) {
+        let deadline = deadline_in(SOURCE_GRACE);
+        let mut state = self.lock();
+        while state.feeding != Feeding::Over {
+            let until = if state.feeding == Feeding::Asking { deadline } else { None };
+            if self.source_gone.wait_until(&mut state, until) && state.feeding == Feeding::Asking {
+                return;
+            }
+        }
     }
 
     /// Begins, with so many workers to be hired.

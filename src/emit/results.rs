@@ -111,7 +111,8 @@ impl<R> Drop for Reader<R> {
 
 impl<R> Results<R> {
     /// The next result, as soon as there is one; `None` when no more will come and all were taken. The task is
-    /// over then, or about to be. None in a forked child, and in a handler of the task, which cannot wait for itself.
+    /// over then, or about to be: what its handler, its policy and its source captured is gone. None in a forked child, and in a
+    /// handler or the source of the task, which cannot wait for itself.
     pub fn recv(&self) -> Option<R> {
         if self.task.is_left() || self.task.is_here() {
             return None;
@@ -147,7 +148,7 @@ impl<R> Results<R> {
     pub(super) fn poll_next_result(&self, waker: &Waker) -> Poll<Option<R>> {
         // Foreign code, and so is the drop of the one before: without the lock.
         let waker = waker.clone();
-        if self.task.is_left() {
+        if self.task.is_left() || self.task.is_here() {
             return Poll::Ready(None);
         }
         let mut queue = self.reader.0.queue.lock();

@@ -27,6 +27,17 @@ pub(super) enum Stop {
     Failed,
 }
 
+/// Where the thread of the source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feeding {
+    /// In a call of the source, which may block for ever.
+    Asking,
+    /// In our own code, which does not, or in the destructor of the source.
+    Sending,
+    /// It has let go of the source, or there is none.
+    Over,
+}
+
 /// From left to right, each once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
@@ -75,6 +86,7 @@ pub(super) struct State<T> {
     pub(super) retries: u64,
     pub(super) first_error: Option<String>,
     pub(super) is_source_broken: bool,
+    pub(super) feeding: Feeding,
     /// Taken by who tells the final event.
     pub(super) report: Option<Report>,
 }
@@ -182,6 +194,7 @@ impl<T> State<T> {
             retries: 0,
             first_error: None,
             is_source_broken: false,
+            feeding: Feeding::Over,
             report: None,
         }
     }

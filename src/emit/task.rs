@@ -109,7 +109,7 @@ impl<O> Task<O> {
         self.id
     }
 
-    /// Whether this is a handler of the task.
+    /// Whether this is a handler of the task, or its source.
     pub(super) fn is_here(&self) -> bool {
         self.control.is_here()
     }
@@ -124,8 +124,8 @@ impl<O> Task<O> {
     /// # Errors
     ///
     /// Its end was polled before ([`EmitError::Taken`]), or comes to the parent of this forked child
-    /// ([`EmitError::Forked`]): there is nothing to wait for. In a handler of the task, which cannot wait for itself,
-    /// [`EmitError::Inside`]; the task is dropped there.
+    /// ([`EmitError::Forked`]): there is nothing to wait for. In a handler or the source of the task, which cannot wait for
+    /// itself, [`EmitError::Inside`]; the task is dropped there.
     pub fn wait(self) -> Result<Final<O>, EmitError> {
         if self.is_left() {
             return Err(EmitError::Forked);
@@ -140,9 +140,10 @@ impl<O> Task<O> {
     ///
     /// # Errors
     ///
-    /// It goes on, or its end was polled, or this is a forked child: the task itself.
+    /// It goes on, or its end was polled, or this is a forked child: the task itself. In a handler or the source of the task,
+    /// which cannot wait for itself, at once.
     pub fn wait_timeout(self, longest: Duration) -> Result<Final<O>, Self> {
-        if self.is_left() {
+        if self.is_left() || self.is_here() {
             return Err(self);
         }
         self.slot.take_by(deadline_in(longest)).ok_or(self)
@@ -185,7 +186,7 @@ impl<O> Task<O> {
 impl<O> Future for Task<O> {
     type Output = Final<O>;
 
-    /// In a forked child, it is pending for ever.
+    /// In a forked child, it is pending for ever; so it is in a handler or the source of the task, which must not block on it.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Final<O>> {
         // Foreign code, and so is the drop of the one before: without the lock.
         let waker = cx.waker().clone();

@@ -10,7 +10,7 @@ use super::item::{ItemKind, Keep, Observer, Origin};
 use super::policy::{Decision, ErrorPolicy, Failure};
 use super::sender::Sender;
 use super::source::{Seat, Source};
-use super::state::{Fate, Stop, Taken, Turn, bounded};
+use super::state::{Fate, Feeding, Stop, Taken, Turn, bounded};
 use super::task::{Final, Slot};
 use crate::clock::Clock;
 use crate::sync::{self, Arc, Mutex, Parker, WorkerMark, guarded};
@@ -248,14 +248,16 @@ where
         let summary = self.shared.end();
         let end = Origin { number: summary.sent, items: 0, created: None, started: None };
         self.tell(end, || ItemKind::Final(summary.clone()));
-        let keep = self.keep.lock().take();
-        let results = keep.and_then(|keep| guarded(|| keep.finish()).ok());
         // The others have let go of theirs: with this go handler and policy, and what they captured.
         let tools = self.tools.lock().take();
         drop_quietly(tools);
+        // So does the source.
+        self.shared.await_source();
         let report = self.shared.take_report();
-        // Before whoever waits is told, so that it is there by then.
+        // Before whoever waits is told, so that it is there by then. Readers of results are told by the finish.
         report.iter().for_each(|report| report.tell(&summary));
+        let keep = self.keep.lock().take();
+        let results = keep.and_then(|keep| guarded(|| keep.finish()).ok());
         results.into_iter().for_each(|results| self.slot.tell(Final { summary: summary.clone(), results }));
         // It may be the last handle of a collector that takes its time to stop.
         drop(report);
@@ -264,15 +266,22 @@ where
 
 /// Starts the thread that sends what a source makes.
 pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Source<T>) -> io::Result<()> {
-    let (shared, sender) = (Arc::clone(shared), Sender::new(shared));
-    sync::spawn(THREAD, None, move || {
+    shared.set_feeding(Feeding::Sending);
+    let (own, sender) = (Arc::clone(shared), Sender::new(shared));
+    let thread = sync::spawn(THREAD, None, move || {
+        let shared = own;
         let (parker, bell) = Parker::new();
         shared.hang_up(&bell);
         let clock = shared.lock().clock.clone();
         let is_wanted = || shared.is_wanted();
         let seat = Seat { clock: &clock, parker: &parker, bell: &bell, is_wanted: &is_wanted };
-        while shared.is_wanted() {
-            match guarded(|| shared.permit.begin().then(|| source(&seat)).flatten()) {
+        while shared.ask_source() {
+            let ask = || {
+                // It cannot wait for its own task.
+                let _mark = WorkerMark::set(shared.address());
+                shared.permit.begin().then(|| source(&seat)).flatten()
+            };
+            match guarded(ask) {
                 Ok(Some(item)) => drop_quietly(sender.send(item)),
                 Ok(None) => break,
                 Err(panic) => {
@@ -281,8 +290,15 @@ pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Sourc
                 }
             }
         }
+        shared.set_feeding(Feeding::Sending);
         drop(sender);
+        let mark = WorkerMark::set(shared.address());
         drop_quietly(source);
-    })
-    .map(drop)
+        drop(mark);
+        shared.set_feeding(Feeding::Over);
+    });
+    if thread.is_err() {
+        shared.set_feeding(Feeding::Over);
+    }
+    thread.map(drop)
 }
