@@ -262,7 +262,6 @@ fn histograms_of_any_counts_and_values() {
     collector.add_sink(forebay::sink::TensorBoardSink::create(folder.path().join("tb")).unwrap()).unwrap();
     let mut offered = 0;
     let mut collect = |histogram: Histogram| {
-        assert!(histogram.count() <= u64::MAX);
         let shown = Record::histogram("weights", histogram).step(offered);
         assert!(!shown.to_string().is_empty());
         collector.collect(shown);

@@ -29,7 +29,7 @@ impl Five {
 
 impl Event for Five {
     fn name(&self) -> &str {
-        if self.asked() % 2 == 0 { "even" } else { "odd" }
+        if self.asked().is_multiple_of(2) { "even" } else { "odd" }
     }
 }
 
