@@ -128,12 +128,14 @@ fn a_pipe_without_a_reader_is_refused_at_once_and_one_that_loses_its_reader_fail
 fn a_device_is_written_to_and_stays_where_it_is() {
     // A terminal, because nobody can rename one by mistake, as root might /dev/null.
     // SAFETY: the calls are given what those before have returned; the name ends with a zero.
-    let (mut terminal, path) = unsafe {
+    let (terminal, path) = unsafe {
         let terminal = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY);
         assert!(terminal >= 0 && libc::grantpt(terminal) == 0 && libc::unlockpt(terminal) == 0);
         let name = std::ffi::CStr::from_ptr(libc::ptsname(terminal));
         (File::from_raw_fd(terminal), PathBuf::from(name.to_str().unwrap()))
     };
+    // What was written is lost when nobody holds the terminal any more.
+    let held = fs::OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(&path).unwrap();
     let collector = Collector::builder().sink(eager(&path)).start().unwrap();
     for step in 0..3 {
         collector.collect(Record::scalar("a", 1.0).step(step));
@@ -141,9 +143,10 @@ fn a_device_is_written_to_and_stays_where_it_is() {
     }
     collector.stop().unwrap();
     support::law(&collector, 3);
-    let mut bytes = [0; 4096];
-    let length = terminal.read(&mut bytes).unwrap();
-    assert_eq!(read_steps(&bytes[..length]), [0, 1, 2]);
+    // They come one by one, and the end never comes.
+    let lines = BufReader::new(&terminal).lines().take(3).map(|line| line.unwrap() + "\n");
+    assert_eq!(read_steps(lines.collect::<String>().as_bytes()), [0, 1, 2]);
+    drop(held);
     assert!(fs::symlink_metadata(&path).unwrap().file_type().is_char_device());
 }
 

@@ -221,7 +221,7 @@ impl JsonLinesSink {
         self
     }
 
-    /// Where it writes to.
+    /// The path that it was given, made absolute.
     pub fn path(&self) -> &Path {
         &self.path
     }

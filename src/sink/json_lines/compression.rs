@@ -25,13 +25,15 @@ impl JsonLinesSink {
             error: Mutex::new(None),
             failed: Mutex::new(BTreeSet::new()),
         });
-        let mut compressor = Compressor { is_blind: false, thread: None, shared };
+        let mut compressor = Compressor { is_cleaned: false, is_blind: false, thread: None, shared };
         self.after_close = Some(Box::new(move |path, what| compressor.start(path, what)));
         self
     }
 }
 
 struct Compressor {
+    /// What an earlier process left unfinished was looked after.
+    is_cleaned: bool,
     /// The folder cannot be looked through, which was told.
     is_blind: bool,
     thread: Option<JoinHandle<()>>,
@@ -64,8 +66,9 @@ impl Compressor {
             let failed = self.shared.failed.lock();
             let is_due =
                 |closed: &Closed| !closed.is_compressed && (is_closed || !failed.contains(&closed.number));
-            if closed.files.iter().any(is_due) || !closed.unfinished.is_empty() {
+            if closed.files.iter().any(is_due) || !self.is_cleaned && !closed.unfinished.is_empty() {
                 drop(failed);
+                self.is_cleaned = true;
                 let (path, shared) = (path.to_owned(), Arc::clone(&self.shared));
                 let body = move || {
                     if let Err(error) = shared.compress_all(&path) {
@@ -134,7 +137,10 @@ impl Shared {
         let file = OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
         match self.write_compressed(plain, file) {
             Ok(true) => {
-                fs::rename(unfinished, &compressed)?;
+                if let Err(error) = fs::rename(&unfinished, &compressed) {
+                    let _ = fs::remove_file(unfinished);
+                    return Err(error);
+                }
                 if let Some(folder) = path.parent() {
                     crate::unix::sync_folder(folder)?;
                 }
