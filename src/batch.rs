@@ -2,7 +2,7 @@
 
 mod origin;
 pub use origin::Origin;
-pub(crate) use origin::new_id;
+pub(crate) use origin::{new_id, new_uuid};
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

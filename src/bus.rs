@@ -53,10 +53,11 @@ mod tally;
 mod timers;
 pub mod watch;
 
+pub use crate::event::{EventId, EventIdError};
 pub use builder::BusBuilder;
 pub use config::{BusConfig, Mode, OnWorkerFailure};
 pub use context::{CorrelationScope, correlate};
-pub use emit::{Calls, EmitError, EmitOptions, EventId, Receipt, SyncReceipt};
+pub use emit::{Calls, EmitError, EmitOptions, Receipt, SyncReceipt};
 pub use filter::Filter;
 pub use handler::{Delivery, Handled, Handler, HandlerError, Topics};
 pub use plugin::{Plugin, PluginError, Plugins, Wiring};
@@ -72,6 +73,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use uuid::Uuid;
 
 use crate::collector::Collector;
 use crate::error::{FlushError, StartError};
@@ -121,6 +123,8 @@ pub(crate) struct Shared {
     history: Box<dyn History + Send + Sync>,
     sinks: InlineSinks,
     counts: Counts,
+    /// Of the ids of its events.
+    session: Uuid,
     next_event: PlainU64,
 }
 

@@ -1,12 +1,14 @@
 //! What is collected: the trait, and the record that most people use.
 
 pub mod catalog;
+mod id;
 mod json;
 mod mark;
 mod name;
 mod record;
 mod value;
 
+pub use id::{EventId, EventIdError};
 pub(crate) use mark::{Mark, Progress, Ticket};
 pub use name::Name;
 pub use record::{Extra, Record};

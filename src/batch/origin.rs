@@ -26,8 +26,13 @@ pub struct Origin {
 
 /// A new id that sorts by time, to the millisecond: a UUID of version 7. Not `Uuid::now_v7`, which sorts those of one
 /// millisecond as well, by a lock that a forked child may find held by a thread that it does not have.
+pub(crate) fn new_uuid() -> Uuid {
+    Uuid::new_v7(Timestamp::now(NoContext))
+}
+
+/// The same as text.
 pub(crate) fn new_id() -> String {
-    Uuid::new_v7(Timestamp::now(NoContext)).to_string()
+    new_uuid().to_string()
 }
 
 impl Origin {

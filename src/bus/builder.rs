@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use arc_swap::ArcSwap;
+use uuid::Uuid;
 
 use super::dispatch::{DISPATCHER, Desk, Dispatcher};
 use super::ending::Owner;
@@ -12,6 +13,7 @@ use super::engine::Engine;
 use super::foreman::{Estate, Foreman};
 use super::sinks::InlineSinks;
 use super::{Bus, BusConfig, Counts, Mode, OnWorkerFailure, RECENT, Shared};
+use crate::batch::new_uuid;
 use crate::builder::Builder;
 use crate::clock::{Clock, ManualClock};
 use crate::collector::Collector;
@@ -142,6 +144,7 @@ impl BusBuilder {
             Mode::Pooled => spare.map_or_else(Vec::new, |recent| spare_slots(&collector, recent)),
         };
         let sinks = InlineSinks::new(slots, engine.place(), &collector);
+        let session = session_of(&collector);
         let shared = Arc::new(Shared {
             collector,
             engine: Arc::clone(&engine),
@@ -150,11 +153,19 @@ impl BusBuilder {
             history,
             sinks,
             counts: Counts::default(),
+            session,
             next_event: PlainU64::new(1),
         });
         let _ = engine.voice.set(Arc::downgrade(&shared));
         Ok(Bus { _owner: Arc::new(Owner { shared: Arc::clone(&shared), estate }), shared })
     }
+}
+
+/// That of the collector, where nobody else has it: one that is set may be that of many runs.
+fn session_of(collector: &Collector) -> Uuid {
+    let is_own = collector.config().session_id.is_none();
+    let own = is_own.then(|| collector.session_id().parse().ok()).flatten();
+    own.unwrap_or_else(new_uuid)
 }
 
 fn start_threads(

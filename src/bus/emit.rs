@@ -1,35 +1,21 @@
 //! How events come in.
 
 use std::any::Any;
-use std::fmt;
 use std::time::Duration;
-
-use serde::Serialize;
 
 use super::{Bus, Emitter, Mode, Shared, context};
 use crate::collector::Outcome;
 use crate::config::{ConfigError, check};
 use crate::error::Refusal;
-use crate::event::{Event, Fields, Mark, Name, Priority, Record, Text, Ticket, Value};
+use crate::event::{Event, EventId, Fields, Mark, Name, Priority, Record, Text, Ticket, Value};
 use crate::sync::{Arc, Ordering, Weak, guarded};
 use crate::wake::{State, deadline_in};
-
-/// The number of an event of one bus, from 1: the same for all handlers and all calls. 0 for an event that never was given one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
-#[serde(transparent)]
-pub struct EventId(pub u64);
-
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// What became of an event that was emitted. It may be ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// Its number.
+    /// Its id.
     pub id: EventId,
     /// Whether it was taken, or why not: as for [`Collector::collect`](crate::Collector::collect). Inline, `Queued` says that
     /// it was given to its handlers; to those that a stop had closed meanwhile it counts as cancelled.
@@ -40,7 +26,7 @@ pub struct Receipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncReceipt {
-    /// Its number.
+    /// Its id.
     pub id: EventId,
     /// Whether it was taken, or why not.
     pub outcome: Outcome,
@@ -260,7 +246,7 @@ impl Emitter {
     pub fn emit_record(&self, record: impl Into<Record>) -> Result<Receipt, EmitError> {
         match Weak::upgrade(&self.0) {
             Some(shared) => shared.emit(record.into(), Mark::default()),
-            None => Ok(Receipt { id: EventId(0), outcome: Outcome::Stopped }),
+            None => Ok(Receipt { id: EventId::default(), outcome: Outcome::Stopped }),
         }
     }
 }
@@ -326,7 +312,7 @@ impl Shared {
     }
 
     fn take(&self, mut record: Record, mut mark: Mark, patience: Patience) -> Receipt {
-        let id = self.next_event.fetch_add(1, Ordering::Relaxed);
+        let id = EventId::new(self.session, self.next_event.fetch_add(1, Ordering::Relaxed));
         mark.id = id;
         record.extra_mut().mark = Some(mark);
         // Behind the push, also where what it evicts panics: a flush that sees no more of them has missed none.
@@ -346,7 +332,7 @@ impl Shared {
                 Patience::OfSettings => self.collector.collect(record),
             }
         };
-        Receipt { id: EventId(id), outcome }
+        Receipt { id, outcome }
     }
 
     /// Whether all filters let it in. One that is removed meanwhile is not asked.

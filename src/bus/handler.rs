@@ -304,9 +304,10 @@ impl Delivery {
         remains.push(std::mem::replace(&mut self.flight, Flight::new(own, None)));
     }
 
-    /// The number of the event, as [`Receipt::id`](super::Receipt::id) told it: the same for all handlers and all calls.
+    /// The id of the event, as [`Receipt::id`](super::Receipt::id) told it: the same for all handlers and all calls, and
+    /// unique across runs.
     pub fn id(&self) -> EventId {
-        EventId(self.mark().map_or(0, |mark| mark.id))
+        self.event_id().unwrap_or_default()
     }
 
     /// Which call for this event this is, from 1.

@@ -9,7 +9,8 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde::ser::{Error as _, SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Fields, Histogram, Image, ImageFormat, List, Name, Priority, Record, Text, Value};
+use super::id::MaybeId;
+use super::{Event, Fields, Histogram, Image, ImageFormat, List, Mark, Name, Priority, Record, Text, Value};
 
 /// A floating-point number that may be a string.
 #[derive(Clone, Copy)]
@@ -116,6 +117,9 @@ impl Serialize for Record {
             if !extra.tags.is_empty() {
                 map.serialize_entry("tags", &extra.tags)?;
             }
+            if let Some(id) = self.event_id() {
+                map.serialize_entry("event_id", &id)?;
+            }
         }
         map.end()
     }
@@ -179,6 +183,11 @@ impl Visitor<'_> for KeyOf {
 
 /// Passes over what has so many levels at most.
 struct Ignored(usize);
+
+/// Passes over whatever there is.
+pub(super) fn pass_over<'de>() -> impl Visitor<'de, Value = ()> {
+    Ignored(Value::MAX_DEPTH)
+}
 
 impl Ignored {
     fn inside<E: de::Error>(&self) -> Result<usize, E> {
@@ -261,6 +270,7 @@ object! {
         session_id: String,
         metadata: Fields,
         tags: Vec<Name>,
+        event_id: MaybeId,
     }
 }
 
@@ -304,6 +314,9 @@ impl<'de> Deserialize<'de> for Record {
         }
         for tag in wire.tags.unwrap_or_default() {
             record = record.with_tag(tag);
+        }
+        if let Some(id) = wire.event_id.and_then(|id| id.0) {
+            record.extra_mut().mark = Some(Mark::of_id(id));
         }
         Ok(record)
     }

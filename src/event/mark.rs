@@ -1,17 +1,18 @@
-//! What a [bus](crate::bus) keeps with an event on its way. Nobody else sees it, and it is no part of what the event says:
-//! records that differ in it alone are equal, and no sink writes it.
+//! What a [bus](crate::bus) keeps with an event on its way. It is no part of what the event says: records that differ in it
+//! alone are equal. Of it, sinks write the id alone.
 
 use std::any::Any;
 use std::fmt;
 use std::time::Instant;
 
+use super::EventId;
 use crate::sync::{Arc, Condvar, Mutex};
 
 /// Made when the event is emitted; ends with it.
 #[derive(Default)]
 pub(crate) struct Mark {
-    /// The number of the event, from 1.
-    pub(crate) id: u64,
+    /// Which event it is.
+    pub(crate) id: EventId,
     /// How many events led to it, each emitted by a handler of the one before.
     pub(crate) depth: u32,
     /// What the record was made from, for handlers by type.
@@ -23,6 +24,13 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// Of an event that was read back.
+    pub(crate) fn of_id(id: EventId) -> Self {
+        let mut mark = Self::default();
+        mark.id = id;
+        mark
+    }
+
     /// Of an event that was made from `event`.
     pub(crate) fn of_type<T: Any + Send + Sync>(event: T) -> Self {
         let mut mark = Self::default();

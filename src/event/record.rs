@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Event, Fields, Histogram, Image, Mark, Name, Priority, Text, Value};
+use super::{Event, EventId, Fields, Histogram, Image, Mark, Name, Priority, Text, Value};
 use crate::clock;
 
 /// A named value at a moment, with a step, a priority and, rarely, more.
@@ -39,7 +39,8 @@ use crate::clock;
 /// The kind of a value is the key under which it stands: `scalar`, `integer`, `bool`, `text`, `histogram`,
 /// `image`, `list` or `fields`; a record without a value has none of them. A scalar that is not finite is a
 /// string: `"NaN"`, `"Infinity"` or `"-Infinity"`. `priority`, `source`, `correlation_id`, `session_id`,
-/// `metadata` and `tags` are there when they are set.
+/// `metadata` and `tags` are there when they are set, `event_id` (`SESSION:NUMBER`) where a [bus](crate::bus::Bus) gave the record
+/// one.
 ///
 /// Inside of lists and fields, values are plain JSON: a number with a point or an exponent is a scalar, one
 /// without is an integer. What plain JSON cannot tell there stands in an object with one key: `{"$scalar":
@@ -323,6 +324,12 @@ impl Record {
     /// The same, to be changed; made if the record has none.
     pub fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// The id that a [bus](crate::bus::Bus) gave it, if it came by one: also of a record that was read back from its journal.
+    /// It is no part of what the record says: records that differ in it alone are equal.
+    pub fn event_id(&self) -> Option<EventId> {
+        self.mark().map(|mark| mark.id).filter(|id| id.is_given())
     }
 
     /// Its name, to be shared.

@@ -1,0 +1,160 @@
+//! The id of an event of a bus: a session and a number.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+use uuid::Uuid;
+
+use super::json::pass_over;
+
+/// The id of an event: the session of the bus that gave it, and its number there. The same for all handlers and all calls, unique
+/// across runs, and in the journal ([`Record::event_id`](crate::Record::event_id)).
+///
+/// Written as `SESSION:NUMBER`, in JSON as well. Ids sort by the start of their bus, to the millisecond, then by number. The
+/// default is the id of an event that was given none.
+///
+/// ```
+/// use forebay::bus::{Bus, EventId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::new()?;
+/// let id = bus.emit("a.b", ())?.id;
+/// assert_eq!((id.session(), id.number()), (bus.collector().session_id().to_owned(), 1));
+/// assert_eq!(id.to_string().parse::<EventId>()?, id);
+/// assert_ne!(id, Bus::new()?.emit("a.b", ())?.id);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct EventId {
+    session: Uuid,
+    /// 0 for none.
+    number: u64,
+}
+
+impl EventId {
+    pub(crate) fn new(session: Uuid, number: u64) -> Self {
+        Self { session, number }
+    }
+
+    /// Whether an event was given it.
+    pub(crate) fn is_given(self) -> bool {
+        self.number != 0
+    }
+
+    /// The session: a UUID that every bus has for itself. It is the [session of its collector](crate::Collector::session_id),
+    /// unless [`Config::session_id`](crate::Config::session_id) sets that one.
+    pub fn session(self) -> String {
+        self.session.to_string()
+    }
+
+    /// The number of the event in its session, from 1.
+    pub fn number(self) -> u64 {
+        self.number
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.session, self.number)
+    }
+}
+
+/// A text is no [`EventId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event id must be a UUID, a colon and a number, got {0:?}")]
+pub struct EventIdError(String);
+
+impl FromStr for EventId {
+    type Err = EventIdError;
+
+    fn from_str(text: &str) -> Result<Self, EventIdError> {
+        let parse = || {
+            let (session, number) = text.rsplit_once(':')?;
+            Some(Self { session: session.parse().ok()?, number: number.parse().ok()? })
+        };
+        parse().ok_or_else(|| EventIdError(text.to_owned()))
+    }
+}
+
+impl Serialize for EventId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EventId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// An id in a line that may be of somebody else, to whom the key means something else: then none.
+pub(super) struct MaybeId(pub(super) Option<EventId>);
+
+impl<'de> Deserialize<'de> for MaybeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MaybeIdVisitor;
+        impl<'de> Visitor<'de> for MaybeIdVisitor {
+            type Value = MaybeId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<MaybeId, E> {
+                Ok(MaybeId(text.parse().ok()))
+            }
+            fn visit_unit<E>(self) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<MaybeId, A::Error> {
+                pass_over().visit_seq(seq).map(|()| MaybeId(None))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MaybeId, A::Error> {
+                pass_over().visit_map(map).map(|()| MaybeId(None))
+            }
+        }
+        deserializer.deserialize_any(MaybeIdVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_back_and_nothing_else_is() {
+        let id = EventId::new(Uuid::from_u128(7), u64::MAX);
+        assert_eq!(id.to_string(), "00000000-0000-0000-0000-000000000007:18446744073709551615");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(serde_json::from_str::<EventId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
+        for text in
+            ["", "7", ":7", "00000000-0000-0000-0000-000000000007", "run-7:1", "x:18446744073709551616"]
+        {
+            let error = text.parse::<EventId>().unwrap_err().to_string();
+            assert_eq!(error, format!("event id must be a UUID, a colon and a number, got {text:?}"));
+        }
+    }
+
+    #[test]
+    fn ids_sort_by_session_and_number() {
+        let id = |session, number| EventId::new(Uuid::from_u128(session), number);
+        assert!(id(1, 9) < id(2, 1) && id(2, 1) < id(2, 2));
+        assert!(!EventId::default().is_given() && id(0, 1).is_given());
+    }
+}
