@@ -490,11 +490,11 @@ impl TensorBoardSink {
         }
         let (mut refused_events, mut first) = (0, None);
         for record in batch {
-            if self.takes(record) {
-                if let Some(error) = self.encode(record) {
-                    refused_events += 1;
-                    first = first.or(Some(error));
-                }
+            if self.takes(record)
+                && let Some(error) = self.encode(record)
+            {
+                refused_events += 1;
+                first = first.or(Some(error));
             }
             self.events += 1;
         }
