@@ -37,6 +37,20 @@ const C0: [&str; 32] = [
     "\\u{1e}", "\\u{1f}",
 ];
 
+/// How many bytes are kept of what a sink or a handler said last.
+const MAX_SAID: usize = 4096;
+
+/// The begin of a text that is kept for as long as its sink.
+pub(crate) fn shortened(mut text: String) -> String {
+    if text.len() > MAX_SAID {
+        let end = (0..=MAX_SAID).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
+}
+
 /// Control characters (C0, DEL, C1), the separators of lines and paragraphs, and the controls of the Unicode bidirectional
 /// algorithm (UAX #9, section 2), which can show a text as another one.
 fn is_escaped(character: char) -> bool {

@@ -139,7 +139,7 @@ pub struct SinkStats {
     pub panics: u64,
     /// Calls of `flush` that returned an error or panicked.
     pub flush_errors: u64,
-    /// What the last error or panic said.
+    /// What the last error or panic said, up to 4 KiB of it.
     pub last_error: Option<String>,
     /// Dead letters of this sink that wait to be looked at.
     pub dead_letters: u64,

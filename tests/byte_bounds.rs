@@ -371,6 +371,94 @@ fn deep_settings_do_not_cost_the_table_the_square_of_their_size() {
     });
 }
 
+/// A bus takes events of 5 KiB by default.
+fn large_events() -> forebay::bus::BusConfig {
+    let mut config = forebay::bus::BusConfig::default();
+    config.collector.gate.max_event_bytes = Some(MIB);
+    config
+}
+
+#[test]
+fn a_handler_that_is_behind_holds_its_own_events_and_not_their_batches() {
+    alone(|| {
+        let gate = Gate::closed();
+        let mut config = large_events();
+        config.collector.flush = HOURLY;
+        let bus = forebay::bus::Bus::builder().config(config).workers(2).start().unwrap();
+        let slow = gate.clone();
+        // It keeps one worker, and leaves one to the other.
+        let handler = forebay::bus::Handler::new("small", move |_| slow.pass()).at_once(1);
+        let small = bus.subscribe(handler).unwrap();
+        let all = bus.on("large", |_| ()).unwrap();
+        let before = in_use();
+        for _ in 0..200 {
+            bus.emit("large", "x".repeat(MIB / 2)).unwrap();
+            bus.emit("small", 1).unwrap();
+            assert!(bus.collector().flush().unwrap().is_clean());
+        }
+        gate.await_arrivals(1);
+        // The history of the bus may hold 50 MiB.
+        until_within(SOON, "only the small ones are left", || in_use().saturating_sub(before) < 60 * MIB);
+        gate.open();
+        bus.flush().unwrap();
+        drop((small, all));
+        let report = bus.stop().unwrap();
+        report.stats.check_law(400).unwrap();
+        assert_eq!(report.stats.gone.handled, 400);
+    });
+}
+
+#[test]
+fn the_sinks_of_an_inline_bus_have_50_mib_waiting_at_most() {
+    alone(|| {
+        let gate = Gate::closed();
+        let builder = forebay::bus::Bus::builder().config(large_events()).inline();
+        let bus = builder.sink(gate.sink()).start().unwrap();
+        let before = in_use();
+        let held = std::thread::scope(|scope| {
+            let first = scope.spawn(|| bus.emit("a.b", ()).unwrap());
+            gate.await_arrivals(1);
+            (0..240).for_each(|_| _ = bus.emit("a.b", "x".repeat(MIB / 2)).unwrap());
+            let held = in_use().saturating_sub(before);
+            gate.open();
+            first.join().unwrap();
+            held
+        });
+        // The history of the bus may hold as much.
+        assert!(held < 110 * MIB, "{held} bytes");
+        bus.flush().unwrap();
+        let report = bus.stop().unwrap();
+        report.stats.check_law(241).unwrap();
+        let sink = report.stats.events.sink("gate").unwrap();
+        assert_eq!(sink.delivered + sink.shed, 241);
+        assert!((140..=143).contains(&sink.shed), "{sink:?}");
+    });
+}
+
+#[test]
+fn what_a_sink_or_a_handler_says_is_kept_up_to_4_kib() {
+    let long = "é".repeat(MIB);
+    let said = long.clone();
+    let sink =
+        from_fn("long", move |_: &Batch<Record>| Err(SinkError::write_failed(said.clone()).permanent()));
+    let collector = manual().sink(sink).start().unwrap();
+    collector.collect(Record::scalar("x", 0.5));
+    assert!(collector.flush().is_ok());
+    collector.stop().unwrap();
+    let kept = law(&collector, 1).sinks[0].last_error.clone().unwrap();
+    assert!(kept.len() < 4_200 && kept.ends_with("é…"), "{} bytes", kept.len());
+    let bus = forebay::bus::Bus::builder().inline().start().unwrap();
+    let fails = move |_: &forebay::bus::Delivery| {
+        Err::<(), _>(forebay::bus::HandlerError::new(long.clone()).permanent())
+    };
+    bus.subscribe(forebay::bus::Handler::new("a.b", fails)).unwrap().keep();
+    bus.emit("a.b", ()).unwrap();
+    let stats = bus.stats();
+    let kept = stats.handlers[0].last_error.clone().unwrap();
+    assert!(kept.len() < 4_200 && kept.ends_with("é…"), "{} bytes", kept.len());
+    bus.stop().unwrap().stats.check_law(1).unwrap();
+}
+
 /// Each way to put many fields together: it is done in no time, or never.
 #[test]
 fn many_fields_are_put_together_and_read_in_time_that_grows_with_their_number() {

@@ -10,6 +10,7 @@ use super::settle::{TOO_MANY_BEHIND, end, note};
 use super::table::{Known, Subscriber, Table};
 use crate::batch::Batch;
 use crate::event::Record;
+use crate::lanes::payload_of;
 use crate::sink::{Sink, SinkError};
 use crate::sync::{Arc, Weak};
 
@@ -21,6 +22,9 @@ enum Full {
     /// They become dead letters.
     Bury,
 }
+
+/// Beyond that, events do not share their batch: what waits in a mailbox is bounded by what its own events own.
+const MAX_SHARED_BYTES: u64 = 64 << 10;
 
 /// Events that a mailbox did not take.
 struct Lost {
@@ -86,15 +90,22 @@ impl Engine {
         let table = self.table();
         desk.sit_down(&table);
         let flight = self.launch(batch.clone());
+        let bytes = batch.iter().map(payload_of).fold(0, u64::saturating_add);
+        let is_heavy = batch.len() > 1 && bytes > MAX_SHARED_BYTES;
         let Desk { known, mail, .. } = desk;
         let mut touched = Vec::new();
         for (place, event) in batch.iter().enumerate() {
+            // A handler that is behind would hold all of a batch for each of its own events. (A copy would not tell who
+            // waits for its calls.)
+            let is_awaited = event.mark().is_some_and(|mark| mark.ticket.is_some());
+            let own = (is_heavy && !is_awaited).then(|| self.watched(batch.with_events(vec![event.clone()])));
+            let (flight, place) = own.as_ref().map_or((&flight, place), |own| (own, 0));
             let mut found = 0;
             table.each_for(known, event, |subscriber| {
                 if mail[subscriber].is_empty() {
                     touched.push(subscriber);
                 }
-                mail[subscriber].push_back(Delivery::new(&flight, place));
+                mail[subscriber].push_back(Delivery::new(flight, place));
                 found += 1;
             });
             expect(event, found);

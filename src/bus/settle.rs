@@ -9,6 +9,7 @@ use super::handler::{Call, Delivery, HandlerError, Past};
 use super::mailbox::{Begun, End, Ended};
 use super::table::Subscriber;
 use crate::catalog::plugin;
+use crate::escape::shortened;
 use crate::event::{Progress, Record};
 use crate::permit::Permit;
 use crate::sink::DeadLetter;
@@ -116,7 +117,7 @@ impl Engine {
         };
         if let Err(failure) = &result {
             mailbox.stats.panics += u64::from(failure.is_panic);
-            mailbox.stats.last_error = Some(failure.said.clone());
+            mailbox.stats.last_error = Some(shortened(failure.said.clone()));
         }
         if delay.is_some() {
             (delivery.attempt, delivery.begun) = (delivery.attempt + 1, Some(since));

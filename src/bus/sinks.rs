@@ -8,6 +8,7 @@ use crate::batch::Batch;
 use crate::collector::Collector;
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Record;
+use crate::lanes::payload_of;
 use crate::stats::SinkTally;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded};
 use crate::wake::Phase;
@@ -38,6 +39,8 @@ struct State {
     /// How many wait for the sinks.
     wanted: usize,
     waiting: VecDeque<Record>,
+    /// What these own.
+    bytes: u64,
     /// Records that made room for others since the last batch.
     shed: u64,
 }
@@ -51,13 +54,29 @@ enum Whose {
 
 type Slots = Vec<Slot<Record>>;
 
-/// While a sink hangs, the oldest make room.
+/// While a sink hangs, the oldest make room: beyond so many, and beyond what so many bytes hold, but for one.
 const MOST_WAITING: usize = 10_000;
+const MAX_WAITING_BYTES: u64 = 50 << 20;
 
 /// How many batches a thread writes for others, where none of them may wait to do it: they are in handlers or sinks.
 const MOST_OVERTIME: usize = 64;
 
 impl State {
+    /// Takes a record in; those that make room for it come out, and are counted.
+    fn push(&mut self, record: Record) -> Vec<Record> {
+        self.bytes = self.bytes.saturating_add(payload_of(&record));
+        self.waiting.push_back(record);
+        let mut shed = Vec::new();
+        while (self.waiting.len() > MOST_WAITING || self.bytes > MAX_WAITING_BYTES && self.waiting.len() > 1)
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(payload_of(&oldest));
+            shed.push(oldest);
+        }
+        self.shed += shed.len() as u64;
+        shed
+    }
+
     fn take(&mut self) -> Option<Slots> {
         self.is_overtime = false;
         self.slots.take()
@@ -75,9 +94,7 @@ impl InlineSinks {
     pub(super) fn write(&self, record: &Record) {
         let (record, may_wait) = (record.clone(), !context::is_busy());
         let mut state = self.state.lock();
-        state.waiting.push_back(record);
-        let shed = if state.waiting.len() > MOST_WAITING { state.waiting.pop_front() } else { None };
-        state.shed += u64::from(shed.is_some());
+        let shed = state.push(record);
         let slots = match &state.slots {
             // Whoever waits for them writes this as well.
             _ if state.wanted > 0 => None,
@@ -142,6 +159,7 @@ impl InlineSinks {
     fn write_waiting(&self, slots: &mut Slots) -> Whose {
         let mut state = self.state.lock();
         let records: Vec<Record> = state.waiting.drain(..).collect();
+        state.bytes = 0;
         let shed = std::mem::take(&mut state.shed);
         drop(state);
         if records.is_empty() {

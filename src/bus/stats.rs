@@ -37,7 +37,7 @@ pub struct HandlerStats {
     pub panics: u64,
     /// Calls that took longer than its deadline.
     pub overdue: u64,
-    /// What the last error or panic said.
+    /// What the last error or panic said, up to 4 KiB of it.
     pub last_error: Option<String>,
 }
 

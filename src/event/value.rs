@@ -344,7 +344,7 @@ pub struct Fields {
     entries: Vec<(Name, Value)>,
     /// The places of all names, once there are more than `MAX_UNINDEXED`: reading many fields must not take the square of
     /// their number.
-    index: Option<Box<HashMap<Name, usize>>>,
+    index: Option<HashMap<Name, usize>>,
     /// The number of levels, from 1; `TOO_DEEP` where one was cut off.
     depth: u8,
 }
@@ -419,7 +419,7 @@ impl Fields {
                     None if place >= MAX_UNINDEXED => {
                         let names = self.entries.iter().enumerate();
                         let index = names.map(|(place, (name, _))| (name.clone(), place)).collect();
-                        self.index = Some(Box::new(index));
+                        self.index = Some(index);
                     }
                     None => {}
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{BreakerWatch, SinkError};
 use crate::clock;
 use crate::control::Reply;
+use crate::escape::shortened;
 use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{Count, SinkTally};
 use crate::sync::{Arc, Condvar, Mutex, Ordering};
@@ -103,7 +104,7 @@ impl Account {
     pub(crate) fn note_retry(&self, error: &SinkError) {
         self.tally.retries.add(1);
         self.tally.went_wrong();
-        let said = error.to_string();
+        let said = shortened(error.to_string());
         *self.tally.last_error.lock() = Some(said.clone());
         self.tally.say(LogLevel::Warn, LogTopic::Retried, || format!("tries again: {said}"));
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{Meter, SinkStats};
 use crate::clock::Clock;
 use crate::control::SinkFlush;
+use crate::escape::shortened;
 use crate::self_log::{LogLevel, LogTopic, Said, SelfLog};
 use crate::sink::{BreakerState, BreakerWatch};
 use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainMutex, PlainU64, fetch_update};
@@ -275,7 +276,7 @@ impl SinkTally {
     pub(crate) fn note_panic(&self, said: String) {
         self.panics.add(1);
         self.went_wrong();
-        let said = format!("panicked: {said}");
+        let said = shortened(format!("panicked: {said}"));
         *self.last_error.lock() = Some(said.clone());
         self.say(LogLevel::Error, LogTopic::SinkPanicked, || said);
     }
@@ -286,6 +287,7 @@ impl SinkTally {
             true => (&self.panics, LogTopic::SinkPanicked),
             false => (&self.errors, LogTopic::SinkFailed),
         };
+        let said = shortened(said);
         count.add(1);
         self.went_wrong();
         *self.last_error.lock() = Some(said.clone());
