@@ -110,7 +110,8 @@ impl<E> Batch<E> {
     /// How many events were evicted before these, and not told by an earlier batch. A gap is never told before
     /// the events behind which it lies; one that opens while a batch is put together is told by the next.
     ///
-    /// To an [isolated](crate::sink::Isolated) sink, it also tells what its own queue shed.
+    /// To an [isolated](crate::sink::Isolated) sink, it also tells what its own queue shed; to a sink inside a map, a filter or a
+    /// route, at how many events their user code panicked.
     ///
     /// After a flush, the gaps of all batches add up to [`Stats::evicted`](crate::Stats::evicted); should
     /// no event follow the last evictions, a batch without events tells them.

@@ -195,10 +195,10 @@ impl Clock {
 
     /// Registers the worker's bell with a clock that is moved by hand.
     pub(crate) fn tell(&self, bell: &Unparker) {
-        if let Clock::Manual(clock) = self {
-            if let Ok(mut bells) = clock.inner.bells.enter() {
-                bells.push(bell.clone());
-            }
+        if let Clock::Manual(clock) = self
+            && let Ok(mut bells) = clock.inner.bells.enter()
+        {
+            bells.push(bell.clone());
         }
     }
 
@@ -294,6 +294,7 @@ impl Default for ManualClock {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -417,10 +418,11 @@ mod tests {
 
     #[test]
     fn threads_that_anchor_at_once_all_tell_the_time() {
-        let clock = Follower::at(8 * SECOND, 1_800_000_000 * SECOND);
-        std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
+        let clock = Arc::new(Follower::at(8 * SECOND, 1_800_000_000 * SECOND));
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                let clock = Arc::clone(&clock);
+                let read = move || {
                     for _ in 0..20_000 {
                         // The clock of the system hardly moves. A mix of an old offset with a new counter is hours off.
                         let before = clock.source.system.load(Ordering::SeqCst);
@@ -428,16 +430,18 @@ mod tests {
                         let after = clock.source.system.load(Ordering::SeqCst);
                         assert!(before <= told + SECOND && told <= after + SECOND, "{before} {told} {after}");
                     }
-                });
-            }
-            scope.spawn(|| {
-                for round in 0..20_000_u64 {
-                    // Hours ahead or back, and at no moment twice.
-                    clock.source.counter.store((round % 7) * 3600 * SECOND + round, Ordering::SeqCst);
-                    clock.source.system.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        });
+                };
+                crate::sync::spawn("reader", None, read).unwrap()
+            })
+            .collect();
+        for round in 0..20_000_u64 {
+            // Hours ahead or back, and at no moment twice.
+            clock.source.counter.store((round % 7) * 3600 * SECOND + round, Ordering::SeqCst);
+            clock.source.system.fetch_add(1, Ordering::SeqCst);
+        }
+        for reader in readers {
+            assert!(reader.join().is_ok(), "a reading was hours off");
+        }
     }
 
     #[test]

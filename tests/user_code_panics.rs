@@ -10,9 +10,7 @@ use std::sync::{Arc, Mutex};
 use forebay::sink::{
     Account, ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, PendingFlush, Sink, SinkError,
 };
-use forebay::{
-    Batch, Builder, Collector, Event, FlushStrategy, Image, ImageFormat, LogEntry, LogTopic, Record,
-};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, LogEntry, LogTopic};
 use serde::{Serialize, Serializer};
 use support::*;
 
@@ -331,6 +329,8 @@ fn two_sinks_whose_names_panic_are_refused_like_two_of_one_name() {
 #[test]
 #[cfg(feature = "tensorboard")]
 fn an_image_of_any_size_is_refused_alone() {
+    use forebay::{Image, ImageFormat, Record};
+
     let folder = tempfile::tempdir().unwrap();
     let sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();
     let collector = Collector::builder().flush(FlushStrategy::Manual).sink(sink).start().unwrap();
