@@ -82,7 +82,7 @@ use crate::history::{EventQuery, History, HistoryError};
 use crate::permit::Permit;
 use crate::sink::DeadLetters;
 use crate::stats::Count;
-use crate::sync::{Arc, Mutex, PlainU64, Weak};
+use crate::sync::{Arc, Forked, Mutex, PlainU64, Weak};
 use crate::wake::{State, deadline_in};
 use ending::Owner;
 use engine::Engine;
@@ -213,9 +213,6 @@ impl Bus {
     ///
     /// As for [`on`](Self::on), or something else of the handler is not allowed.
     pub fn subscribe(&self, handler: Handler) -> Result<Subscription, SubscribeError> {
-        if self.shared.is_forked() {
-            return Err(SubscribeError::Forked);
-        }
         let id = self.shared.engine.subscribe(handler)?;
         Ok(Subscription { id, shared: Arc::downgrade(&self.shared) })
     }
@@ -228,15 +225,12 @@ impl Bus {
     /// from the worker just there. Whoever takes apart what the handler uses calls
     /// [`unsubscribe_and_wait`](Self::unsubscribe_and_wait): no call runs once that has returned `true`.
     pub fn unsubscribe(&self, id: SubscriptionId) -> bool {
-        !self.shared.is_forked() && self.shared.engine.unsubscribe(id).is_some()
+        self.shared.engine.unsubscribe(id).is_some()
     }
 
     /// The same, and waits until no call of it runs, up to `longest`; `false` when that came first, too. In a handler,
     /// nobody waits.
     pub fn unsubscribe_and_wait(&self, id: SubscriptionId, longest: Duration) -> bool {
-        if self.shared.is_forked() {
-            return false;
-        }
         let Some(subscriber) = self.shared.engine.unsubscribe(id) else { return false };
         self.shared.is_inside() || self.shared.engine.await_idle(&subscriber, deadline_in(longest))
     }
@@ -244,11 +238,8 @@ impl Bus {
     /// Lets in only events that the filter lets in, beside those that were added before. It is asked by whoever emits,
     /// before the event is queued, also for critical events.
     pub fn add_filter(&self, filter: Filter) -> FilterId {
-        if self.shared.is_forked() {
-            // Nothing comes in here.
-            return FilterId(0);
-        }
-        let mut changes = self.shared.changes.lock();
+        // In a forked child, nothing comes in.
+        let Ok(mut changes) = self.shared.changes.enter() else { return FilterId(0) };
         *changes += 1;
         let mut filters = Vec::clone(&self.shared.filters.load());
         filters.push(Added { id: FilterId(*changes), filter, permit: Arc::new(Permit::new()) });
@@ -258,10 +249,7 @@ impl Bus {
 
     /// Takes a filter out: no thread begins to ask it once this has returned. Whether there was one of that number.
     pub fn remove_filter(&self, id: FilterId) -> bool {
-        if self.shared.is_forked() {
-            return false;
-        }
-        let changes = self.shared.changes.lock();
+        let Ok(changes) = self.shared.changes.enter() else { return false };
         let before = self.shared.filters.load_full();
         let (removed, filters): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|added| added.id == id);
         let is_found = !removed.is_empty();
@@ -337,7 +325,7 @@ impl Bus {
     /// handlers that are not subscribed any more stay. How many will be offered. [Inline](Mode::Inline), a pace is kept by calls of
     /// [`flush`](Self::flush).
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
-        if self.shared.is_forked() {
+        if self.shared.check().is_err() {
             return 0;
         }
         let letters = self.shared.engine.letters.redrive(per_second);
@@ -358,9 +346,7 @@ impl Bus {
     ///
     /// The number is not 1 to 256; the bus has no workers; no thread could be created; or this is a forked child.
     pub fn scale_workers(&self, workers: usize) -> Result<(), ScaleError> {
-        if self.shared.is_forked() {
-            return Err(ScaleError::Forked);
-        }
+        self.shared.check()?;
         config::check_workers("workers", workers)?;
         if self.shared.engine.config.mode == Mode::Inline {
             return Err(ScaleError::Inline);
@@ -386,17 +372,15 @@ impl Bus {
     ///
     /// As for [`stop`](Self::stop).
     pub fn stop_timeout(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
-        match self.shared.collector.state() {
-            State::Forked => Err(BusStopError::Forked),
-            _ if self.shared.is_inside() => Err(BusStopError::Inside),
-            _ => self.shared.stop(timeout),
-        }
+        self.shared.check()?;
+        if self.shared.is_inside() { Err(BusStopError::Inside) } else { self.shared.stop(timeout) }
     }
 }
 
 impl Shared {
-    fn is_forked(&self) -> bool {
-        self.collector.state() == State::Forked
+    /// Refuses in a forked child, where the bus and its locks are the parent's.
+    fn check(&self) -> Result<(), Forked> {
+        self.engine.check()
     }
 
     /// Who calls the handlers at present.
@@ -409,10 +393,11 @@ impl Shared {
     }
 
     fn history(&self) -> Result<&(dyn History + Send + Sync), HistoryError> {
-        if self.is_forked() {
+        let refused = |forked| {
             let place = "the events of the bus".to_owned();
-            return Err(HistoryError { place, source: FlushError::Forked.into() });
-        }
+            HistoryError { place, source: FlushError::from(forked).into() }
+        };
+        self.check().map_err(refused)?;
         Ok(&*self.history)
     }
 

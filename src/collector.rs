@@ -435,6 +435,11 @@ impl<E: Event> Shared<E> {
         let mut is_late = false;
         // Foreign code: not under our lock.
         let bytes = payload_of(&event);
+        let word = self.phase.load();
+        if !word.admits() {
+            // It may have forked: this lock is the parent's.
+            return Err(CollectError { event, reason: reason_of(word) });
+        }
         let mut waiting = self.room.enter();
         let evicted = loop {
             let policy = self.settings.policy();

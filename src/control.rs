@@ -25,7 +25,7 @@ use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopErro
 use crate::event::Event;
 use crate::sink::Sink;
 use crate::stats::SinkStats;
-use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard, guarded};
+use crate::sync::{self, Arc, Condvar, Forked, JoinHandle, Mutex, MutexGuard, guarded};
 use crate::wake::{Closed, State, deadline_in};
 use crate::worker::{self, Crew, Retired};
 
@@ -116,8 +116,8 @@ impl<E: Event> Control<E> {
     }
 
     /// As long as the value lives, nobody else changes the settings.
-    pub(crate) fn reconfigure(&self) -> Reconfiguring<'_, E> {
-        Reconfiguring(self.desk.lock())
+    pub(crate) fn reconfigure(&self) -> Result<Reconfiguring<'_, E>, Forked> {
+        self.desk.enter().map(Reconfiguring)
     }
 
     /// Makes the crew ready for a worker, as `start` does.
@@ -201,10 +201,7 @@ impl<E: Event> Collector<E> {
     /// No thread could be created; the worker of the last run has not ended yet; the worker is gone; this
     /// is a forked child. Nothing changes then.
     pub fn start(&self) -> Result<(), StartError> {
-        if self.state() == State::Forked {
-            return Err(StartError::Forked);
-        }
-        let mut desk = self.shared.control.desk.lock();
+        let mut desk = self.shared.control.desk.enter()?;
         let crew = match std::mem::replace(&mut desk.crew, Station::AtWork) {
             Station::Here(crew) => crew,
             other => {
@@ -290,9 +287,7 @@ impl<E: Event> Collector<E> {
     ///
     /// Another sink has its name; the worker is gone; or this is a forked child.
     pub fn add_sink(&self, sink: impl Sink<E> + 'static) -> Result<(), SinkChangeError> {
-        if self.state() == State::Forked {
-            return Err(FlushError::Forked.into());
-        }
+        self.shared.control.desk.check()?;
         let slot = Prepared::new(Box::new(sink))
             .enter(&self.shared.registry)
             .map_err(|name| SinkChangeError::DuplicateSink { name })?;
@@ -373,10 +368,6 @@ impl<E: Event> Collector<E> {
 
     /// The names of the sinks, in the order in which they get batches.
     pub fn sinks(&self) -> Vec<String> {
-        if self.state() == State::Forked {
-            // The holder of the lock may not exist here.
-            return Vec::new();
-        }
         self.shared.registry.snapshot().into_iter().map(|sink| sink.name).collect()
     }
 }
@@ -385,20 +376,14 @@ impl<E: Event> Shared<E> {
     /// Refuses a call that would have to wait for a worker which cannot answer.
     fn refuse_waiting(&self) -> Result<(), FlushError> {
         // The phase first: in a forked child no lock may be touched, its holder does not exist here.
-        match self.phase.load().state() {
-            State::Forked => Err(FlushError::Forked),
-            _ if self.is_worker() => Err(FlushError::OnWorker),
-            _ => Ok(()),
-        }
+        self.control.desk.check()?;
+        if self.is_worker() { Err(FlushError::OnWorker) } else { Ok(()) }
     }
 
     /// Takes out a sink of that name that nobody wants any more. Where a worker has it, that does so; nobody waits for it.
     pub(crate) fn let_go(&self, name: &str) {
         // In a forked child no lock may be touched.
-        if self.phase.load().state() == State::Forked {
-            return;
-        }
-        let mut desk = self.control.desk.lock();
+        let Ok(mut desk) = self.control.desk.enter() else { return };
         let added = desk.added.iter().position(|slot| slot.tally.name == name);
         let mut over = added.map(|place| desk.added.remove(place));
         match &mut desk.crew {

@@ -54,6 +54,26 @@ pub enum StartError {
     Forked,
 }
 
+/// Passes on that a lock, or whatever else knows its process, refused in a forked child.
+macro_rules! from_forked {
+    ($($error:ty),+) => { $(
+        impl From<crate::sync::Forked> for $error {
+            fn from(_: crate::sync::Forked) -> Self {
+                Self::Forked
+            }
+        }
+    )+ };
+}
+pub(crate) use from_forked;
+
+from_forked!(StartError, FlushError, StopError, ConfigError);
+
+impl From<crate::sync::Forked> for SinkChangeError {
+    fn from(forked: crate::sync::Forked) -> Self {
+        FlushError::from(forked).into()
+    }
+}
+
 impl From<ConfigError> for StartError {
     fn from(error: ConfigError) -> Self {
         StartError::Build(error.into())

@@ -379,10 +379,7 @@ impl<E: Event> Collector<E> {
 
     /// Says that somebody knows of an alert; `false` if it is over. It stays as long as its reason, and so does the status.
     pub fn acknowledge(&self, alert: u64) -> bool {
-        if self.state() == State::Forked {
-            return false;
-        }
-        let mut alerts = self.shared.alerts.lock();
+        let Ok(mut alerts) = self.shared.alerts.enter() else { return false };
         let found = alerts.up.iter_mut().find(|up| up.id == alert);
         found.map(|up| up.is_acknowledged = true).is_some()
     }

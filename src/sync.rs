@@ -144,6 +144,12 @@ impl<T> PlainMutex<T> {
         Self { inner: std::sync::Mutex::new(value), home: Home::EVERY }
     }
 
+    /// Refuses where `enter` does, without a lock.
+    #[cfg(not(forebay_loom))]
+    pub(crate) fn check(&self) -> Result<(), Forked> {
+        self.home.check()
+    }
+
     pub(crate) fn lock(&self) -> PlainGuard<'_, T> {
         Guard(Some(self.inner.lock().unwrap_or_else(PoisonError::into_inner)))
     }
@@ -523,6 +529,10 @@ mod model {
         }
 
         /// Nobody forks here.
+        pub(crate) fn check(&self) -> Result<(), super::Forked> {
+            Ok(())
+        }
+
         pub(crate) fn enter(&self) -> Result<MutexGuard<'_, T>, super::Forked> {
             Ok(self.lock())
         }

@@ -76,7 +76,8 @@ fn a_child_can_build_what_it_needs_while_threads_of_its_parent_wait() {
         (0..4).for_each(|_| _ = scope.spawn(flush));
         let emitters = [scope.spawn(emit), scope.spawn(emit)];
         begun.wait();
-        for _ in 0..100 {
+        // A thousand forks, in all.
+        for _ in 0..334 {
             assert_eq!(in_child(|| collects(&collector)), Some(0), "a child hangs or failed");
             assert_eq!(in_child(calls_handlers), Some(0), "a child hangs or failed");
             assert_eq!(in_child(runs_a_task), Some(0), "a child hangs or failed");

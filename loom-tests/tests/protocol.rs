@@ -109,7 +109,7 @@ fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
 
 #[test]
 fn new_settings_alone_wake_the_worker() {
-    check("new settings alone wake the worker", 3, 5_000, || {
+    check("new settings alone wake the worker", 3, 4_000, || {
         let bell = Arc::new(Notify::new());
         let collector = small(2, MANUAL).sink(Log::ringing(&bell)).start().unwrap();
         collector.collect(Tick(0));
@@ -223,7 +223,7 @@ fn gaps_add_up_to_evictions_after_a_flush() {
 
 #[test]
 fn a_flush_covers_what_was_collected_before_it() {
-    check("a flush covers, and happens after, what came before", 3, 5000, || {
+    check("a flush covers, and happens after, what came before", 3, 2_500, || {
         let log = Log::new();
         let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
         collector.collect(Tick(0));
@@ -400,7 +400,7 @@ fn two_producers_while_it_stops_are_accounted_for() {
 
 #[test]
 fn two_stops_both_end() {
-    check("two stops both end, and tell the same", 1, 130, || {
+    check("two stops both end, and tell the same", 1, 50, || {
         let collector = small(2, MANUAL).sink(Log::new()).start().unwrap();
         collector.collect(Tick(0));
         let other = thread::spawn({
@@ -766,7 +766,7 @@ fn a_sink_gets_what_is_collected_after_it_was_added_and_before_it_is_removed() {
 
 #[test]
 fn a_sink_that_collects_does_not_hang_a_flush() {
-    check("a sink that collects into its own collector", 2, 500, || {
+    check("a sink that collects into its own collector", 2, 400, || {
         let handle = std::sync::Arc::new(std::sync::OnceLock::<forebay::Collector<Tick>>::new());
         let sink = from_fn("echo", {
             let handle = handle.clone();

@@ -130,7 +130,6 @@ impl BusBuilder {
             collector = collector.sink(Dispatcher { engine: Arc::clone(&engine), desk: Desk::default() });
         }
         let collector = collector.build()?;
-        let _ = engine.phase.set(Arc::clone(&collector.shared.phase));
         let estate = Arc::new(Estate::default());
         let engine = match engine.config.mode {
             Mode::Inline => engine,
@@ -198,7 +197,6 @@ fn fall_back(
     let _ = collector.remove_sink(DISPATCHER);
     let config = BusConfig { mode: Mode::Inline, ..before.config.clone() };
     let engine = Arc::new(Engine::new(config, before.clock.clone()));
-    let _ = engine.phase.set(Arc::clone(&collector.shared.phase));
     let _ = engine.failure.set(error.to_string());
     Ok(engine)
 }

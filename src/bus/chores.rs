@@ -48,7 +48,7 @@ impl Chores {
 
     /// It is not begun once this has returned.
     pub(super) fn remove(&self, id: ChoreId) {
-        let mut list = self.0.lock();
+        let Ok(mut list) = self.0.enter() else { return };
         let place = list.chores.iter().position(|entry| entry.id == id.0);
         let removed = place.map(|place| list.chores.remove(place));
         drop(list);

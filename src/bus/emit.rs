@@ -199,7 +199,7 @@ impl Bus {
         let deadline = deadline_in(timeout);
         let ticket = Arc::new(Ticket::default());
         let Receipt { id, outcome } = self.shared.emit(record, Mark::with_ticket(Arc::clone(&ticket)))?;
-        if !outcome.is_queued() || self.shared.is_forked() {
+        if !outcome.is_queued() || self.shared.check().is_err() {
             return Ok(SyncReceipt { id, outcome, calls: None });
         }
         // Under a strategy that does not deliver by the first event, somebody has to ask for it.
@@ -318,7 +318,7 @@ impl Shared {
         // Behind the push, also where what it evicts panics: a flush that sees no more of them has missed none.
         let _settles = OnDrop(|| self.counts.settled.add(1));
         // In a forked child nobody is asked: it is refused below.
-        let outcome = if !self.is_forked() && !self.lets_in(&record) {
+        let outcome = if self.check().is_ok() && !self.lets_in(&record) {
             self.counts.filtered.add(1);
             Outcome::Filtered
         } else if self.mode() == Mode::Inline {
@@ -358,7 +358,7 @@ impl Shared {
         }
         self.counts.inline.add(1);
         self.sinks.write(&record);
-        if self.is_forked() {
+        if self.check().is_err() {
             // A sink has forked, and this is the child.
             return Outcome::Forked;
         }

@@ -6,7 +6,7 @@ use super::foreman::Estate;
 use super::{BusReport, BusStopError, Mode, Shared};
 use crate::error::{FlushError, StopError};
 use crate::sync::Arc;
-use crate::wake::{State, deadline_in};
+use crate::wake::deadline_in;
 
 impl Shared {
     pub(super) fn flush_once(&self, timeout: Duration, left: Duration) -> Result<(), FlushError> {
@@ -25,24 +25,20 @@ impl Shared {
     }
 
     fn flush_inline(&self, deadline: Option<Instant>) -> Result<Option<String>, FlushError> {
-        match self.collector.state() {
-            State::Forked => return Err(FlushError::Forked),
-            _ if self.engine.crew.is_closed() => return Err(FlushError::Stopped),
-            _ => {}
+        self.check()?;
+        if self.engine.crew.is_closed() {
+            return Err(FlushError::Stopped);
         }
         self.engine.redrive();
         self.engine.run_inline(deadline);
         // Behind every call of foreign code, which may have forked.
-        if self.is_forked() {
-            return Err(FlushError::Forked);
-        }
+        self.check()?;
         let busy = self.sinks.flush(deadline);
-        if self.is_forked() {
-            return Err(FlushError::Forked);
-        }
+        self.check()?;
         // What a sink has emitted in its flush.
         self.engine.run_inline(deadline);
-        if self.is_forked() { Err(FlushError::Forked) } else { Ok(busy) }
+        self.check()?;
+        Ok(busy)
     }
 
     pub(super) fn stop(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
@@ -55,7 +51,7 @@ impl Shared {
         };
         let is_inline = self.mode() == Mode::Inline;
         // Behind every call of foreign code, which may have forked.
-        let ours = || if self.is_forked() { Err(BusStopError::Forked) } else { Ok(()) };
+        let ours = || self.check().map_err(BusStopError::from);
         if is_inline {
             self.engine.run_inline(deadline);
             ours()?;
@@ -93,7 +89,7 @@ pub(super) struct Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         let shared = Arc::clone(&self.shared);
-        if shared.is_forked() {
+        if shared.check().is_err() {
             // Locks and threads are the parent's.
             std::mem::forget(shared);
         } else if !shared.is_inside() {

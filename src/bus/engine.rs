@@ -25,8 +25,7 @@ use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::event::Record;
 use crate::sink::DeadLetters;
-use crate::sync::{Arc, Mutex, OnceLock, Ordering, PlainU64, Weak};
-use crate::wake::{Phase, State};
+use crate::sync::{Arc, Forked, Mutex, OnceLock, Ordering, PlainU64, Weak};
 
 /// What handles, workers, foreman and dispatcher share.
 pub(super) struct Engine {
@@ -48,8 +47,6 @@ pub(super) struct Engine {
     pub(super) failure: OnceLock<String>,
     /// 1 once the bus stops. Relaxed: an event that comes meanwhile may come to handlers, or not.
     is_refusing: PlainU64,
-    /// Of the collector, which knows whether this is a forked child.
-    pub(super) phase: OnceLock<Arc<Phase>>,
     /// For events that the bus emits itself.
     pub(super) voice: OnceLock<Weak<Shared>>,
 }
@@ -100,7 +97,6 @@ impl Engine {
             blank: Batch::from_events(Vec::new()),
             failure: OnceLock::new(),
             is_refusing: PlainU64::new(0),
-            phase: OnceLock::new(),
             voice: OnceLock::new(),
         }
     }
@@ -153,7 +149,7 @@ impl Engine {
             is_plugin: handler.is_plugin,
         };
         let subscriber = Subscriber::new(fixed, mailbox);
-        let roster = self.roster.lock();
+        let roster = self.roster.enter()?;
         let mut subscribers = self.table().subscribers.clone();
         let most = self.config.max_subscribers;
         let refused = match subscribers.len() {
@@ -174,7 +170,7 @@ impl Engine {
 
     /// Takes a handler out; `None` if there is none of that id.
     pub(super) fn unsubscribe(&self, id: SubscriptionId) -> Option<Arc<Subscriber>> {
-        let mut roster = self.roster.lock();
+        let mut roster = self.roster.enter().ok()?;
         let mut subscribers = self.table().subscribers.clone();
         let place = subscribers.iter().position(|subscriber| subscriber.id == id.0)?;
         let subscriber = subscribers.remove(place);
@@ -263,7 +259,7 @@ impl Engine {
             };
             drop(mailbox);
             let result = call(&subscriber.permit, &begun.call, &begun.delivery);
-            if self.is_forked() {
+            if self.check().is_err() {
                 // The handler has forked, and this is the child: what is in hand is the parent's, and so are the locks.
                 std::mem::forget((turn, begun, result));
                 return;
@@ -289,9 +285,9 @@ impl Engine {
         }
     }
 
-    /// Whether this is a forked child: no lock is to be taken.
-    pub(super) fn is_forked(&self) -> bool {
-        self.phase.get().is_some_and(|phase| phase.load().state() == State::Forked)
+    /// Refuses in a forked child: no lock is to be taken.
+    pub(super) fn check(&self) -> Result<(), Forked> {
+        self.roster.check()
     }
 
     /// Emits an event of the bus itself.
@@ -354,7 +350,7 @@ impl Engine {
 
     /// All who are, or were, subscribed and may be busy.
     pub(super) fn everybody(&self) -> Vec<Arc<Subscriber>> {
-        let roster = self.roster.lock();
+        let Ok(roster) = self.roster.enter() else { return Vec::new() };
         self.table().subscribers.iter().chain(&roster.leaving).cloned().collect()
     }
 
@@ -380,7 +376,7 @@ impl Engine {
 
     /// The accounts of all that are subscribed, and of all that were.
     pub(super) fn handler_stats(&self) -> (Vec<HandlerStats>, HandlerStats) {
-        let mut roster = self.roster.lock();
+        let Ok(mut roster) = self.roster.enter() else { return Default::default() };
         let table = self.table();
         let over = self.fold_leaving(&mut roster);
         let mut gone = roster.gone.clone();
@@ -419,7 +415,7 @@ impl Engine {
             && let Some(subscriber) = self.crew.next_in_line()
         {
             self.serve(&subscriber);
-            if self.is_forked() {
+            if self.check().is_err() {
                 std::mem::forget(subscriber);
                 return;
             }

@@ -174,9 +174,7 @@ impl Plugins {
     pub fn start(&self, plugin: impl Plugin) -> Result<(), PluginError> {
         let plugin: Arc<dyn Plugin> = Arc::new(plugin);
         let shared = self.shared.upgrade().ok_or(SubscribeError::Stopped)?;
-        if shared.is_forked() {
-            return Err(SubscribeError::Forked.into());
-        }
+        shared.check().map_err(SubscribeError::from)?;
         // Foreign code, like all of it: without a lock.
         let plugin_name = plugin.name().to_owned();
         let name: Name = plugin_name.clone().into();
@@ -228,10 +226,7 @@ impl Plugins {
     /// is stopped by that thread, as soon as its start has returned.
     pub fn stop(&self, name: &str) -> bool {
         let shared = self.shared.upgrade();
-        if shared.as_ref().is_some_and(|shared| shared.is_forked()) {
-            return false;
-        }
-        let mut running = self.running.lock();
+        let Ok(mut running) = self.running.enter() else { return false };
         if let Some(own) = running.iter_mut().find(|it| it.name == name && it.stage != Stage::Started) {
             return std::mem::replace(&mut own.stage, Stage::Refused) == Stage::Starting;
         }
@@ -256,10 +251,8 @@ impl Plugins {
 
     /// The names of those in service, in the order of their starts.
     pub fn names(&self) -> Vec<String> {
-        if self.shared.upgrade().is_some_and(|shared| shared.is_forked()) {
-            return Vec::new();
-        }
-        self.running.lock().iter().map(|it| it.name.to_string()).collect()
+        let Ok(running) = self.running.enter() else { return Vec::new() };
+        running.iter().map(|it| it.name.to_string()).collect()
     }
 }
 

@@ -19,7 +19,7 @@ impl Bus {
     pub fn metrics(&self) -> Metrics {
         let shared = &self.shared;
         let engine = &shared.engine;
-        let is_forked = shared.is_forked();
+        let is_forked = shared.check().is_err();
         let unless_forked = |number: &dyn Fn() -> u64| if is_forked { 0 } else { number() };
         let (handlers, gone) = shared.accounts();
         let sum = |part: fn(&HandlerStats) -> u64| handlers.iter().chain([&gone]).map(part).sum::<u64>();
@@ -47,7 +47,7 @@ impl Bus {
     /// Who calls the handlers.
     pub fn worker_stats(&self) -> WorkerStats {
         let engine = &self.shared.engine;
-        if engine.config.mode == Mode::Inline || self.shared.is_forked() {
+        if engine.config.mode == Mode::Inline || self.shared.check().is_err() {
             return WorkerStats::default();
         }
         let roll = engine.crew.roll();
@@ -73,7 +73,7 @@ impl Shared {
     pub(super) fn health(&self) -> BusHealth {
         let queue = self.queue_metrics();
         let mut alerts = Vec::new();
-        if self.is_forked() {
+        if self.check().is_err() {
             let message = "this process is a fork of the one that started the bus".to_owned();
             let (kind, subject) = (AlertKind::Stopped, None);
             alerts.push(Alert { kind, subject, message, value: 0.0, threshold: 1.0, id: None });
@@ -150,7 +150,7 @@ const FULL: f64 = 0.8;
 impl Shared {
     /// Those of handlers; none in a forked child, where whoever holds a lock may not exist.
     fn accounts(&self) -> (Vec<HandlerStats>, HandlerStats) {
-        if self.is_forked() { Default::default() } else { self.engine.handler_stats() }
+        self.engine.handler_stats()
     }
 
     pub(super) fn stats(&self) -> BusStats {
@@ -174,7 +174,7 @@ impl Shared {
     fn queue_metrics(&self) -> QueueMetrics {
         let stats = self.collector.stats();
         let config = self.collector.config();
-        let everybody = if self.is_forked() { Vec::new() } else { self.engine.everybody() };
+        let everybody = self.engine.everybody();
         let waiting = everybody.iter().map(|it| it.mailbox.lock().load().1 as u64).sum();
         let most_bytes = config.max_bytes.unwrap_or(usize::MAX) as f64;
         QueueMetrics {

@@ -24,6 +24,8 @@ pub enum ScaleError {
     Forked,
 }
 
+crate::error::from_forked!(ScaleError);
+
 /// How the number of workers follows the load.
 ///
 /// Every [`interval`](Self::interval) the bus looks at which part of their time the workers were busy. Above

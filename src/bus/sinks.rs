@@ -11,7 +11,6 @@ use crate::event::Record;
 use crate::lanes::payload_of;
 use crate::stats::SinkTally;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded};
-use crate::wake::Phase;
 
 /// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes what is there when
 /// it comes, and then for those that come meanwhile: so a sink may emit. Whoever comes while it writes for others waits, and
@@ -24,8 +23,6 @@ pub(super) struct InlineSinks {
     place: usize,
     /// Of its collector: a thread that has the sinks stands in for its worker.
     worker: usize,
-    /// Of the collector as well, which knows whether this is a forked child.
-    phase: Arc<Phase>,
     /// Of the sinks.
     tallies: Vec<Arc<SinkTally>>,
 }
@@ -85,10 +82,10 @@ impl State {
 
 impl InlineSinks {
     pub(super) fn new(slots: Slots, place: usize, collector: &Collector) -> Self {
-        let (worker, phase) = (collector.shared.address(), Arc::clone(&collector.shared.phase));
+        let worker = collector.shared.address();
         let tallies = slots.iter().map(|slot| Arc::clone(&slot.tally)).collect();
         let state = State { slots: Some(slots), ..State::default() };
-        Self { state: Mutex::new(state), back: Condvar::new(), place, worker, phase, tallies }
+        Self { state: Mutex::new(state), back: Condvar::new(), place, worker, tallies }
     }
 
     pub(super) fn write(&self, record: &Record) {
@@ -153,7 +150,7 @@ impl InlineSinks {
 
     /// Whose the sinks and the locks are, behind a call of a sink, which may have forked.
     fn whose(&self) -> Whose {
-        if self.phase.load().state() == crate::State::Forked { Whose::Parents } else { Whose::Ours }
+        if self.state.check().is_err() { Whose::Parents } else { Whose::Ours }
     }
 
     fn write_waiting(&self, slots: &mut Slots) -> Whose {

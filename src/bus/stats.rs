@@ -288,3 +288,5 @@ pub enum BusStopError {
     #[error("this process is a fork of the one that started the bus")]
     Forked,
 }
+
+crate::error::from_forked!(BusStopError);

@@ -32,6 +32,8 @@ pub enum SubscribeError {
     Forked,
 }
 
+crate::error::from_forked!(SubscribeError);
+
 /// Whose handlers are called until this is dropped. Made by [`Bus::on`](super::Bus::on) and its relatives.
 #[must_use = "the handler is unsubscribed when this is dropped; see `keep`"]
 #[derive(Debug)]
@@ -55,9 +57,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade()
-            && !shared.is_forked()
-        {
+        if let Some(shared) = self.shared.upgrade() {
             shared.engine.unsubscribe(self.id);
         }
     }

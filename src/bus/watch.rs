@@ -48,7 +48,6 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         if let Some((engine, id)) = self.chore.take()
             && let Some(engine) = engine.upgrade()
-            && !engine.is_forked()
         {
             engine.chores.remove(id);
         }

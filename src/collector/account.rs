@@ -4,7 +4,6 @@ use super::Shared;
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::stats::{Rejected, Stats};
-use crate::wake::State;
 
 impl<E: Event> Shared<E> {
     pub(crate) fn count_refusal(&self, reason: Refusal) {
@@ -43,11 +42,7 @@ impl<E: Event> Shared<E> {
         let (filtered, sampled_out) = (self.tally.filtered.get(), self.tally.sampled_out.get());
         let (rate_limited, oversize) = (self.tally.rate_limited.get(), self.tally.oversize.get());
         let not_let_in = filtered + sampled_out + rate_limited + oversize;
-        let (uptime, rate, latency) = match state {
-            // Whoever holds the lock may not exist here.
-            State::Forked => Default::default(),
-            _ => self.tally.meter.read(self.clock.nanos()),
-        };
+        let (uptime, rate, latency) = self.tally.meter.read(self.clock.nanos());
         Stats {
             state,
             uptime,
@@ -70,8 +65,7 @@ impl<E: Event> Shared<E> {
             naps: worker.naps.get(),
             waits: self.tally.waits.get(),
             enrich_panics: worker.enrich_panics.get(),
-            // In a forked child the holder of the lock may not exist.
-            sinks: if state == State::Forked { Vec::new() } else { self.registry.snapshot() },
+            sinks: self.registry.snapshot(),
         }
     }
 }

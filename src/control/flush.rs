@@ -106,8 +106,8 @@ impl<E: Event> Shared<E> {
 
     /// Takes a flush back whose caller has gone, so that the mailbox does not grow while the worker hangs.
     pub(crate) fn withdraw_flush(&self, reply: &Flush) {
-        if self.phase.load().state() != State::Forked {
-            self.control.desk.lock().asked.flushes.retain(|asked| !Arc::ptr_eq(asked, reply));
+        if let Ok(mut desk) = self.control.desk.enter() {
+            desk.asked.flushes.retain(|asked| !Arc::ptr_eq(asked, reply));
         }
     }
 

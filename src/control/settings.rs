@@ -9,7 +9,6 @@ use crate::config::{Config, ConfigError, Overflow};
 use crate::event::{Event, Priority};
 use crate::gate::Gate;
 use crate::sync::{Arc, AtomicU64, CachePadded, Ordering, PlainU64};
-use crate::wake::State;
 
 /// The settings of a collector, read without a lock. Written under the mailbox's mutex alone.
 #[derive(Debug)]
@@ -152,17 +151,13 @@ impl<E: Event> Collector<E> {
     /// allocated once, `shards`, the session id, and the names of the gate); or this is a forked child. Nothing changes then.
     pub fn update_config(&self, mut change: impl FnMut(&mut Config)) -> Result<(), ConfigError> {
         let shared = &self.shared;
-        if self.state() == State::Forked {
-            // The holder of the lock may not exist here.
-            return Err(ConfigError::Forked);
-        }
         loop {
             let before = shared.settings.config();
             let mut after = Config::clone(&before);
             change(&mut after);
             after.validate()?;
             after.keeps_what_is_fixed(&before)?;
-            let mut request = shared.control.reconfigure();
+            let mut request = shared.control.reconfigure()?;
             if Arc::ptr_eq(&before, &shared.settings.config()) {
                 shared.lanes.payload().set_most(after.max_bytes);
                 shared.settings.set(after);

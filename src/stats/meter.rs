@@ -127,7 +127,8 @@ impl Meter {
 
     /// How long it is since it was made; the rate; the latency.
     pub(crate) fn read(&self, now: u64) -> (Duration, f64, Latency) {
-        let mut readings = self.0.lock();
+        // In a forked child there is nothing to tell.
+        let Ok(mut readings) = self.0.enter() else { return Default::default() };
         readings.turn(now);
         let uptime = Duration::from_nanos(now.saturating_sub(readings.begun));
         let (rate, windows) = (readings.rate(now), readings.windows.clone());

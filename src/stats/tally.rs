@@ -408,7 +408,9 @@ impl Registry {
     }
 
     pub(crate) fn snapshot(&self) -> Vec<SinkStats> {
-        self.tallies.lock().iter().map(|tally| tally.snapshot()).collect()
+        // In a forked child the sinks are the parent's.
+        let Ok(tallies) = self.tallies.enter() else { return Vec::new() };
+        tallies.iter().map(|tally| tally.snapshot()).collect()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<SinkTally>> {
