@@ -95,7 +95,9 @@ struct Life {
     /// The step that comes next.
     next_step: PlainU64,
     stage: Mutex<Stage>,
-    /// Rung when it changes.
+    /// Whether a heartbeat is being told, by a thread that has seen the run go on. Changes under the lock of `stage`.
+    is_beating: PlainU64,
+    /// Rung when one of these changes.
     changed: Condvar,
 }
 
@@ -254,7 +256,9 @@ impl Life {
             let next = Instant::now().checked_add(self.heartbeat);
             while *stage == Stage::Running && !self.changed.wait_until(&mut stage, next) {}
             if *stage == Stage::Running {
-                // The lock is not held in the call, which may wait.
+                // The lock is not held in the call, which may wait. Who tells the end waits for it: nothing is told behind
+                // the end.
+                self.is_beating.store(1, Ordering::Relaxed);
                 drop(stage);
                 // With all that a reader needs who finds the begin no longer.
                 let alive = Record::new(HEARTBEAT)
@@ -266,6 +270,8 @@ impl Life {
                     .with_field("uptime", self.began.elapsed());
                 self.tell(alive.with_priority(Priority::Critical));
                 stage = self.stage.lock();
+                self.is_beating.store(0, Ordering::Relaxed);
+                self.changed.notify_all();
             }
         }
     }
@@ -302,8 +308,10 @@ impl Life {
             return Ok(self.flush(deadline)?);
         }
         *stage = Stage::Ending;
-        drop(stage);
         self.changed.notify_all();
+        let is_beating = || self.is_beating.load(Ordering::Relaxed) != 0;
+        while is_beating() && !self.changed.wait_until(&mut stage, deadline) {}
+        drop(stage);
         // The end is critical, and would come before what was collected before it.
         let before = self.flush(deadline);
         let outcome = self.tell(event);
@@ -377,5 +385,37 @@ impl Epoch {
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Epoch").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::MemorySink;
+
+    #[test]
+    fn no_heartbeat_is_told_behind_the_end() {
+        let memory = MemorySink::new();
+        let collector = Collector::builder().sink(memory.clone()).start().unwrap();
+        let run = TrainingRun::builder().start(&collector).unwrap();
+        let life = Arc::clone(&run.life);
+        // The heart has seen the run go on, and is about to tell so.
+        life.is_beating.store(1, Ordering::Relaxed);
+        let ends = sync::spawn("ends", None, move || run.completed(Fields::new()).unwrap()).unwrap();
+        while *life.stage.lock() != Stage::Ending {
+            std::hint::spin_loop();
+        }
+        // Time for an end that came too early.
+        let _ = collector.flush().unwrap();
+        life.tell(Record::new(HEARTBEAT).with_priority(Priority::Critical));
+        let stage = life.stage.lock();
+        life.is_beating.store(0, Ordering::Relaxed);
+        life.changed.notify_all();
+        drop(stage);
+        sync::join(ends);
+        let names: Vec<String> = memory.events().iter().map(|record| record.name().to_owned()).collect();
+        assert_eq!(names, ["training.started", HEARTBEAT, "training.completed"]);
+        collector.stop().unwrap();
+        collector.stats().check_law(3).unwrap();
     }
 }

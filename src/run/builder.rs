@@ -134,6 +134,7 @@ impl RunBuilder {
             epoch: PlainU64::new(0),
             next_step: PlainU64::new(self.first_step.unwrap_or(0)),
             stage: Mutex::new(Stage::Running),
+            is_beating: PlainU64::new(0),
             changed: Condvar::new(),
         });
         let mut run = TrainingRun { life: Arc::clone(&life), heart: None };
