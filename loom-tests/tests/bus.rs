@@ -107,7 +107,7 @@ fn no_call_begins_once_unsubscribe_has_returned() {
 
 #[test]
 fn no_filter_of_a_handler_is_asked_once_unsubscribe_has_returned() {
-    check("bus: nor is a filter of the handler asked", 3, 50, || {
+    check("bus: no filter of a handler is asked once it is gone", 3, 50, || {
         let bus = bus();
         let [gone, own] = flag();
         let (first, is_asked) = rings();

@@ -331,7 +331,7 @@ fn no_call_begins_once_a_cancel_has_returned() {
 
 #[test]
 fn no_retry_begins_once_a_cancel_has_returned() {
-    check("emit: nor does a retry", 3, 100, || {
+    check("emit: no retry begins once a cancel has returned", 3, 100, || {
         let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let own = cancelled.clone();
         let (sender, chain) = emit::channel(1);
