@@ -537,7 +537,7 @@ fn every_hook_of_a_bus_may_fork() {
         for _ in 0..EVENTS {
             bus.emit("a.b", ()).unwrap();
         }
-        let _ = bus.flush().unwrap();
+        bus.flush().unwrap();
         assert_eq!(calls.load(Ordering::SeqCst), EVENTS);
         bus.stop().unwrap().stats.check_law(EVENTS).unwrap();
         drop((subscription, bus));
