@@ -154,6 +154,11 @@ mod imp {
 
     /// Has the hooks below called at every fork from now on.
     pub(crate) fn hook_forks() {
+        if FORKS_FROM.get() != 0 && FORKS_FROM.get() != std::process::id() {
+            // A handler of the program was registered before ours, so it runs before ours in this child. What it makes is the
+            // child's own.
+            orphan_all();
+        }
         if HOOKED.load(Ordering::Acquire) == 1 {
             return;
         }
@@ -162,8 +167,8 @@ mod imp {
         // with threads must not. (Should there be no memory for the hooks, forks go unnoticed, as they
         // would without them.)
         unsafe { libc::pthread_atfork(Some(prepare), Some(go_on), Some(orphan_all)) };
-        // Two threads that are here at once both register: the hooks may be called twice at a fork. To have one wait for the
-        // other would hang a child that was forked meanwhile.
+        // Two threads that are here at once both register: the hooks are then called twice at a fork, and do nothing the second
+        // time. To have one wait for the other would hang a child that was forked meanwhile.
         HOOKED.store(1, Ordering::Release);
     }
 
@@ -175,7 +180,11 @@ mod imp {
     /// In a forked child: how many threads of its parents were in a section at the fork. What they hold is held for ever.
     static LOST: PlainU64 = PlainU64::new(0);
 
-    /// How long a fork waits for other threads to leave their sections. A disk that hangs must not hang the program.
+    /// How many forks have begun, ever.
+    static BEGUN: PlainU64 = PlainU64::new(0);
+
+    /// How long a fork waits for other threads to leave their sections, and they for a fork before they enter one. A disk that
+    /// hangs must not hang the program, and a fork may itself wait for a lock that the other thread holds.
     const MAX_FORK_DELAY: Duration = Duration::from_secs(1);
     /// How often the rare one looks again who has to wait, here or for a fork.
     const LOOK_AGAIN: Duration = Duration::from_micros(50);
@@ -183,6 +192,10 @@ mod imp {
     thread_local! {
         /// How many sections this thread is in.
         static DEPTH: Cell<u64> = const { Cell::new(0) };
+        /// The process that this thread forks at present; 0 between forks.
+        static FORKS_FROM: Cell<u32> = const { Cell::new(0) };
+        /// The number of the fork that this thread last waited for in vain.
+        static GAVE_UP_ON: Cell<u64> = const { Cell::new(0) };
     }
 
     /// A part of the program in which no fork should find this thread, because it may hold locks that are not ours (of SQLite, of
@@ -194,13 +207,9 @@ mod imp {
         pub(crate) fn enter() -> Self {
             hook_forks();
             if DEPTH.get() == 0 {
-                loop {
-                    INSIDE.fetch_add(1, Ordering::SeqCst);
-                    if FORKING.load(Ordering::SeqCst) == 0 {
-                        break;
-                    }
-                    INSIDE.fetch_sub(1, Ordering::SeqCst);
-                    crate::sync::sleep(LOOK_AGAIN);
+                INSIDE.fetch_add(1, Ordering::SeqCst);
+                if FORKING.load(Ordering::SeqCst) > 0 {
+                    let_forks_pass();
                 }
             }
             DEPTH.set(DEPTH.get() + 1);
@@ -217,6 +226,26 @@ mod imp {
         }
     }
 
+    /// Waits until no fork goes on, for a second at most: the caller enters a section then, and the child of such a fork finds it
+    /// there. Counted as inside before and after, not meanwhile.
+    #[cold]
+    fn let_forks_pass() {
+        // The fork goes on in this thread: handlers of the program are called between ours.
+        if FORKS_FROM.get() != 0 {
+            return;
+        }
+        let (fork, begun) = (BEGUN.load(Ordering::SeqCst), Instant::now());
+        while FORKING.load(Ordering::SeqCst) > 0 && GAVE_UP_ON.get() != fork {
+            if begun.elapsed() >= MAX_FORK_DELAY {
+                // Once for each fork, not at each of many sections.
+                GAVE_UP_ON.set(fork);
+            }
+            INSIDE.fetch_sub(1, Ordering::SeqCst);
+            crate::sync::sleep(LOOK_AGAIN);
+            INSIDE.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// Whether no thread of a parent was in a section when this process was forked.
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_without_lost_threads() -> bool {
@@ -230,6 +259,7 @@ mod imp {
 
     /// Lets no thread into a section any more, and waits for those that are in one.
     fn hold_sections() {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
         FORKING.fetch_add(1, Ordering::SeqCst);
         let begun = Instant::now();
         while INSIDE.load(Ordering::SeqCst) > own_sections() && begun.elapsed() < MAX_FORK_DELAY {
@@ -239,7 +269,9 @@ mod imp {
 
     /// Runs in the parent, right after the fork.
     extern "C" fn go_on() {
-        FORKING.fetch_sub(1, Ordering::SeqCst);
+        if FORKS_FROM.replace(0) != 0 {
+            FORKING.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// In a child, whose only thread is this one. (It is in a section itself only where a signal handler has forked: what it
@@ -323,6 +355,10 @@ mod imp {
 
     /// Runs in the child, right after the fork.
     extern "C" fn orphan_all() {
+        if FORKS_FROM.replace(0) == 0 {
+            // Done: see `hook_forks`.
+            return;
+        }
         note_fork();
         lose_sections();
         let mut link = &FIRST;
@@ -341,6 +377,9 @@ mod imp {
     /// Runs in the parent, right before the fork: no thread is halfway in a section, and signals that came until now are not the
     /// child's.
     extern "C" fn prepare() {
+        if FORKS_FROM.replace(std::process::id()) != 0 {
+            return;
+        }
         hold_sections();
         #[cfg(feature = "signals")]
         for came in SIGNALS.iter().filter_map(|slot| slot.came.get()) {
