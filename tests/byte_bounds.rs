@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
 use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, Sink, SinkError, from_fn};
-use forebay::{Batch, Collector, Fields, List, Outcome, Record, RecvError, Value};
+use forebay::{Batch, Collector, Fields, Outcome, Record, RecvError, Value};
 use support::*;
 
 /// Counts the bytes of the whole process: those in use, and all that were ever asked for.
@@ -70,12 +70,15 @@ fn what_one_large_batch_needed_is_given_back_when_it_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let json = JsonLinesSink::create(folder.path().join("events.jsonl")).unwrap();
         let console = ConsoleSink::to_writer("x", std::io::sink());
-        let mut sinks: Vec<Box<dyn Sink>> =
-            vec![Box::new(json), Box::new(console), Box::new(from_fn("none", |_: &Batch<Record>| Ok(())))];
-        #[cfg(feature = "tensorboard")]
-        sinks.push(Box::new(forebay::sink::TensorBoardSink::create(folder.path()).unwrap()));
-        #[cfg(feature = "sqlite")]
-        sinks.push(Box::new(forebay::sink::SqliteSink::create(folder.path().join("events.db")).unwrap()));
+        let sinks: Vec<Box<dyn Sink>> = vec![
+            Box::new(json),
+            Box::new(console),
+            Box::new(from_fn("none", |_: &Batch<Record>| Ok(()))),
+            #[cfg(feature = "tensorboard")]
+            Box::new(forebay::sink::TensorBoardSink::create(folder.path()).unwrap()),
+            #[cfg(feature = "sqlite")]
+            Box::new(forebay::sink::SqliteSink::create(folder.path().join("events.db")).unwrap()),
+        ];
         for sink in sinks {
             let name = sink.name().to_owned();
             let collector = manual().sink(sink).start().unwrap();
@@ -320,7 +323,7 @@ fn one_event_does_not_cost_tensorboard_the_square_of_its_size() {
         // A long name before many fields; many fields deep down; an image, a histogram and an empty list as well.
         let long = Record::fields("n".repeat(100_000), many(20_000));
         let deep = (0..90).fold(many(20_000), |inner, _| Fields::new().with("k".repeat(1_000), inner));
-        let empty = Fields::from([("e".repeat(1_000_000), Value::from(List::new()))]);
+        let empty = Fields::from([("e".repeat(1_000_000), Value::from(forebay::List::new()))]);
         let empty = (0..50).fold(empty, |inner, _| {
             Fields::from([("x".repeat(100_000), Value::from(inner)), ("y".repeat(100_000), Value::Empty)])
         });

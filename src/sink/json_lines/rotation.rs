@@ -233,7 +233,6 @@ mod tests {
         (path, presence)
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_file_that_comes_to_the_path_while_ours_is_closed_goes_back() {
         let folder = tempfile::tempdir().unwrap();
