@@ -43,7 +43,7 @@ pub use route::Route;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSink;
 #[cfg(feature = "sqlite")]
-pub(crate) use sqlite::{Open, inside, refuse_inherited, row_to_record, version};
+pub(crate) use sqlite::{Live, inside, refuse_inherited, row_to_record, version};
 pub(crate) use target::resolve;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::{BackwardStep, TensorBoardSink};

@@ -20,8 +20,11 @@ pub(crate) use imp::{
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
 pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect};
 
+#[cfg(feature = "sqlite")]
+pub(crate) use files::open_handle;
 pub(crate) use files::{
-    FileId, duplicate, file_id, is_unlinked, open_append, open_read, rename_new, sync_folder, write_stream,
+    FileId, duplicate, file_id, is_unlinked, open_append, open_read, rename_new, sync_folder,
+    without_sigpipe, write_stream,
 };
 
 #[cfg(all(unix, not(forebay_loom)))]
@@ -522,6 +525,21 @@ mod files {
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
     }
 
+    /// Opens a file only to ask whether it still has a name. Closing an ordinary descriptor would release the locks that
+    /// this process has on the file.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn open_handle(path: &Path) -> io::Result<File> {
+        #[cfg(target_os = "linux")]
+        {
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = path;
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
     /// Duplicates a descriptor of this process that can be written to.
     pub(crate) fn duplicate(descriptor: i32) -> io::Result<File> {
         // SAFETY: fcntl takes any number, and refuses one that is no open descriptor.
@@ -552,7 +570,7 @@ mod files {
 
     /// Calls `write` with SIGPIPE blocked on this thread, and takes back the one that it may have raised. Rust ignores the
     /// signal, but a program in another language that embeds this library may not.
-    fn without_sigpipe(write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+    pub(crate) fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         // SAFETY: all calls are given sets of ours, for which zeros are a value like others. The signal is raised on the
         // thread that writes, so `sigwait` finds it and returns at once.
         unsafe {
@@ -631,12 +649,21 @@ mod files {
         File::open(path)
     }
 
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn open_handle(_: &Path) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     pub(crate) fn duplicate(_: i32) -> io::Result<File> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
     pub(crate) fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         file.write(bytes)
+    }
+
+    pub(crate) fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        write()
     }
 
     pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {

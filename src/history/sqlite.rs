@@ -1,5 +1,6 @@
 //! The database of an SQLite sink, read while it is written.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value as Cell;
@@ -9,21 +10,29 @@ use super::lineage::Lineage;
 use super::{EventQuery, History, HistoryError};
 use crate::catalog::training;
 use crate::event::Record;
-use crate::sink::{Open, inside, refuse_inherited, row_to_record, version};
+use crate::sink::{Live, inside, refuse_inherited, resolve, row_to_record, version};
 use crate::sync::{Home, Mutex, unforked};
 
 /// The database of a [`SqliteSink`](crate::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
 /// no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a disk that is read-only, and
 /// so without them, the database is opened anew for every query, as one that nobody writes to.)
+///
+/// Every query looks whether the files are still those that are open. Where they were moved, removed or replaced, or the path is
+/// a link that leads elsewhere by now, it opens what is at the path, and is an error while nothing can be read there.
 #[derive(Debug)]
 pub struct SqliteHistory {
     path: PathBuf,
-    /// `None` only while it is dropped.
-    database: Option<Mutex<Connection>>,
-    /// Dropped behind the connection.
-    _open: Open,
+    /// `None` only while it is dropped; in it, `None` after its files were replaced and could not be opened anew.
+    reader: Option<Mutex<Option<Reader>>>,
     /// The process that may use and close it.
     home: Home,
+}
+
+#[derive(Debug)]
+struct Reader {
+    live: Live,
+    /// Where it is, without a symbolic link at its end.
+    target: PathBuf,
     /// Nobody can write to it, nor could we to the files that readers and writers share.
     is_fixed: bool,
 }
@@ -39,38 +48,56 @@ impl SqliteHistory {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
         let (path, home) = (path.as_ref().to_owned(), Home::here());
         let refused = |source| HistoryError { place: path.display().to_string(), source: Box::new(source) };
-        inside(home, || {
-            refuse_inherited(&path).map_err(refused)?;
-            Self::open_inside(path.clone(), home)
-        })
-        .map_err(refused)?
+        let reader = inside(home, || Reader::open(&path)).map_err(refused)??;
+        Ok(Self { path, reader: Some(Mutex::new(Some(reader))), home })
     }
 
-    fn open_inside(path: PathBuf, home: Home) -> Result<Self, HistoryError> {
-        let database = Connection::open_with_flags(&path, FLAGS).map_err(|error| failed(&path, error))?;
-        let (database, is_fixed) =
+    fn find(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
+        let Some(reader) = &self.reader else { return Ok(Vec::new()) };
+        let mut reader = reader.lock();
+        // The old one is closed first: in one process, SQLite has two of the same file share what they know of it.
+        _ = reader.take_if(|reader| !reader.is_found(&self.path));
+        if reader.is_none() {
+            *reader = Some(Reader::open(&self.path)?);
+        }
+        let Some(reader) = reader.as_mut() else { return Ok(Vec::new()) };
+        reader.find(query).map_err(|error| failed(&self.path, error))
+    }
+}
+
+impl Reader {
+    fn open(path: &Path) -> Result<Self, HistoryError> {
+        let refused =
+            |source: Box<dyn Error + Send + Sync>| HistoryError { place: path.display().to_string(), source };
+        refuse_inherited(path).map_err(|error| refused(error.into()))?;
+        let target = resolve(path).map_err(|error| refused(error.into()))?;
+        let mut is_fixed = false;
+        let live = Live::open_once(&target, || {
+            let database = Connection::open_with_flags(&target, FLAGS)?;
             match database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
-                Err(error) if is_out_of_reach(&error) && !beside(&path, "-wal").exists() => {
-                    (open_fixed(&path).map_err(|error| failed(&path, error))?, true)
+                Err(error) if is_out_of_reach(&error) && !beside(&target, "-wal").exists() => {
+                    is_fixed = true;
+                    open_fixed(&target)
                 }
                 // Whatever else it is comes again below.
-                _ => (database, false),
-            };
-        match version(&database) {
-            Ok(_) => {
-                let (open, database) = (Open::at(&path), Some(Mutex::new(database)));
-                Ok(Self { path, database, _open: open, home, is_fixed })
+                _ => Ok(database),
             }
-            Err(error) => Err(HistoryError { place: path.display().to_string(), source: error.into() }),
-        }
+        })
+        .map_err(|error| failed(path, error))?;
+        version(&live.connection).map_err(|error| refused(error.into()))?;
+        Ok(Self { live, target, is_fixed })
     }
 
-    fn find(&self, query: &EventQuery) -> Result<Vec<Record>, rusqlite::Error> {
-        let Some(database) = &self.database else { return Ok(Vec::new()) };
-        let mut database = database.lock();
+    /// Returns whether it reads what is at the path.
+    fn is_found(&self, path: &Path) -> bool {
+        resolve(path).is_ok_and(|target| target == self.target) && self.live.is_found()
+    }
+
+    fn find(&mut self, query: &EventQuery) -> Result<Vec<Record>, rusqlite::Error> {
+        let database = &mut self.live.connection;
         if self.is_fixed {
             // Somebody may have changed it in a way that is not seen from here.
-            *database = open_fixed(&self.path)?;
+            *database = open_fixed(&self.target)?;
         }
         // All that follows sees the same state.
         let database = database.unchecked_transaction()?;
@@ -154,21 +181,21 @@ impl SqliteHistory {
 
 impl History for SqliteHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let failed_here = |error| failed(&self.path, error);
         let refused =
             |source| HistoryError { place: self.path.display().to_string(), source: Box::new(source) };
-        inside(self.home, || self.find(query)).map_err(refused)?.map_err(failed_here)
+        inside(self.home, || self.find(query)).map_err(refused)?
     }
 }
 
 impl Drop for SqliteHistory {
     fn drop(&mut self) {
-        let database = self.database.take();
+        let reader = self.reader.take();
         if self.home.is_left() {
             // A forked child must not close what is its parent's.
-            return std::mem::forget(database);
+            return std::mem::forget(reader);
         }
-        unforked(|| drop(database));
+        // With the note that it is open, for which a lock is taken that a child must not find held.
+        unforked(|| drop(reader));
     }
 }
 

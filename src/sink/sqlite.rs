@@ -17,9 +17,10 @@ use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::sync::{Home, unforked};
-use files::Live;
+use files::Left;
 
-pub(crate) use child::{Open, inside, refuse_inherited};
+pub(crate) use child::{inside, refuse_inherited};
+pub(crate) use files::Live;
 pub(crate) use schema::{row_to_record, version};
 
 /// A sink that inserts records into an SQLite database, one transaction a batch.
@@ -66,6 +67,8 @@ pub(crate) use schema::{row_to_record, version};
 ///   after it is inserted. What is at the path and no database of ours is refused and left as it is.
 /// * `-wal` or `-shm` beside it is removed or replaced: the database is opened anew, with all that was committed. A file in the
 ///   place of `-wal` that is no log is refused and left as it is.
+/// * In both cases a reader that is in the middle of a query can keep the log from being emptied. Batches fail until it is
+///   done, which is transient, and a flush is an error. A sink that is dropped meanwhile leaves the log in place.
 /// * The process forks: the fork waits until no sink is inside of SQLite, a second at most, and a child opens databases of its
 ///   own. Where a call took longer, [`create`](Self::create) is refused in the child. So is a database that the parent has open:
 ///   its locks would be taken for the child's. A sink of the parent is neither used nor closed in the child.
@@ -185,40 +188,64 @@ impl SqliteSink {
         &self.path
     }
 
+    /// Leaves the database if it is not the one at the path any more. Returns what became of what is committed, if it was left.
+    fn leave_if_lost(&mut self) -> Result<Option<Left>, SinkError> {
+        let Some(live) = self.live.take_if(|live| !live.is_found()) else { return Ok(None) };
+        match live.leave() {
+            Ok(left) => {
+                self.names.clear();
+                self.run = None;
+                Ok(Some(left))
+            }
+            Err((live, error)) => {
+                self.live = Some(live);
+                Err(error)
+            }
+        }
+    }
+
     /// Goes on in the database at the path, if that is not the one that is open.
     fn find_again(&mut self) -> Result<(), SinkError> {
-        if self.live.as_ref().is_some_and(Live::is_found) {
-            return Ok(());
-        }
-        self.names.clear();
-        self.run = None;
         // Before another one is opened: in one process, SQLite has two of the same file share what they know of it.
-        if let Some(live) = self.live.take() {
-            live.leave();
+        self.leave_if_lost()?;
+        if self.live.is_none() {
+            self.names.clear();
+            self.run = None;
+            self.target = resolve(&self.target)?;
+            self.live = Some(Live::open(&self.target, |path| open(path, self.busy_timeout))?);
         }
-        self.target = resolve(&self.target)?;
-        let open = |path: &Path| {
-            files::refuse_foreign_log(path)?;
-            open(path, self.busy_timeout)
-        };
-        self.live = Some(Live::open(&self.target, open)?);
         Ok(())
     }
 
-    /// Inserts a batch so that whoever opens the path finds it.
+    /// Inserts a batch so that whoever opens the path, or the database that was moved meanwhile, finds it.
     fn insert_found(
         &mut self,
         batch: &Batch<Record>,
         missing: u64,
     ) -> Result<Option<(u64, String)>, SinkError> {
+        self.insert_found_by(batch, missing, || {})
+    }
+
+    fn insert_found_by(
+        &mut self,
+        batch: &Batch<Record>,
+        missing: u64,
+        after_commit: impl FnOnce(),
+    ) -> Result<Option<(u64, String)>, SinkError> {
         self.find_again()?;
         let inserted = self.insert(batch, missing).map_err(failed)?;
-        if self.live.as_ref().is_some_and(Live::is_found) {
+        after_commit();
+        if !self.is_lost_meanwhile() {
             return Ok(inserted);
         }
-        // It was removed or replaced meanwhile.
         self.find_again()?;
         self.insert(batch, missing).map_err(failed)
+    }
+
+    /// Returns whether the batch that was just committed went with a file that was removed meanwhile.
+    fn is_lost_meanwhile(&mut self) -> bool {
+        // Should it fail, the batch is in the log: the next one tries again, and tells why.
+        matches!(self.leave_if_lost(), Ok(Some(Left::Lost)))
     }
 
     /// Inserts a batch, and before it how many events are missing; how many of its events cannot be stored, and why the first cannot.
@@ -321,9 +348,7 @@ impl Sink<Record> for SqliteSink {
     /// There is nothing to push out. But it looks whether the files are still there: should they have been moved, all that is
     /// committed goes with them.
     fn flush(&mut self) -> Result<(), SinkError> {
-        if let Some(live) = self.live.take_if(|live| !live.is_found()) {
-            inside(self.home, || live.leave())?;
-        }
+        inside(self.home, || self.leave_if_lost())??;
         Ok(())
     }
 }
@@ -334,13 +359,19 @@ impl Drop for SqliteSink {
             // A forked child must not close what is its parent's.
             return std::mem::forget(self.live.take());
         }
-        let Some(live) = self.live.take() else { return };
-        unforked(|| if live.is_found() { drop(live) } else { live.leave() });
+        unforked(|| {
+            if self.leave_if_lost().is_err() {
+                // What is in the log stays there.
+                _ = self.live.take().map(Live::close);
+            }
+            drop(self.live.take());
+        });
     }
 }
 
 fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, SinkError> {
     files::refuse_foreign(path)?;
+    files::refuse_foreign_log(path)?;
     refuse_inherited(path)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -379,5 +410,43 @@ impl fmt::Debug for SqliteSink {
             .field("name", &self.name)
             .field("path", &self.path)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use super::*;
+
+    fn count(path: &Path) -> u64 {
+        Connection::open(path)
+            .unwrap()
+            .query_row("SELECT count(*) FROM events", [], |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_inserted_once_although_a_file_goes_right_behind_the_commit() {
+        // What goes, and how many events are in the database at the path and in the one that was moved.
+        for (gone, counts) in
+            [("-wal", (3, None)), ("-shm", (3, None)), ("moved", (1, Some(2))), ("", (2, None))]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("events.db");
+            let moved = folder.path().join("moved.db");
+            let mut sink = SqliteSink::create(&path).unwrap();
+            let batch = Batch::from_events(vec![Record::new("event")]);
+            sink.write_batch(&batch).unwrap();
+            let after_commit = || match gone {
+                "moved" => fs::rename(&path, &moved).unwrap(),
+                end => fs::remove_file(folder.path().join(format!("events.db{end}"))).unwrap(),
+            };
+            sink.insert_found_by(&batch, 0, after_commit).unwrap();
+            sink.write_batch(&batch).unwrap();
+            drop(sink);
+            assert_eq!((count(&path), moved.exists().then(|| count(&moved))), counts, "{gone:?} goes");
+        }
     }
 }

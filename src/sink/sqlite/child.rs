@@ -43,8 +43,13 @@ pub(crate) fn inside<R>(home: Home, body: impl FnOnce() -> R) -> Result<R, Refus
     Ok(unforked(body))
 }
 
-/// The databases that are open. Locked only inside of SQLite, so that no child finds it locked.
+/// The databases that are open. Used by [`with_open`] alone.
 static OPEN: PlainMutex<Vec<(FileId, Home)>> = PlainMutex::fixed(Vec::new());
+
+/// Calls `body` with the databases that are open. A fork waits for that, so that no child finds the list locked.
+fn with_open<R>(body: impl FnOnce(&mut Vec<(FileId, Home)>) -> R) -> R {
+    unforked(|| body(&mut OPEN.lock()))
+}
 
 /// Makes known that a database is open, until it is dropped.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ impl Open {
     /// The database at `path`, which is open.
     pub(crate) fn at(path: &Path) -> Self {
         let open = id_at(path).map(|id| (id, Home::here()));
-        OPEN.lock().extend(open);
+        with_open(|list| list.extend(open));
         Self(open)
     }
 }
@@ -62,17 +67,18 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if let Some(own) = self.0.filter(|(_, home)| !home.is_left()) {
-            let mut open = OPEN.lock();
-            if let Some(place) = open.iter().position(|it| *it == own) {
-                open.swap_remove(place);
-            }
+            with_open(|list| {
+                if let Some(place) = list.iter().position(|it| *it == own) {
+                    list.swap_remove(place);
+                }
+            });
         }
     }
 }
 
 /// Refuses a database that the parent of this forked child has open.
 pub(crate) fn refuse_inherited(path: &Path) -> Result<(), Refused> {
-    let is_inherited = |id| OPEN.lock().iter().any(|(other, home)| *other == id && home.is_left());
+    let is_inherited = |id| with_open(|list| list.iter().any(|(other, home)| *other == id && home.is_left()));
     if id_at(path).is_some_and(is_inherited) { Err(Refused::Open) } else { Ok(()) }
 }
 

@@ -3,7 +3,7 @@
 //! SQLite finds them by name when it opens the database, and trusts the names from then on. Should one of them be removed or
 //! replaced, what is committed is found by nobody, and closing the database removes files that belong to another one.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -13,21 +13,23 @@ use rusqlite::config::DbConfig;
 use super::child::Open;
 use crate::sink::SinkError;
 use crate::sink::presence::{Found, look};
-use crate::unix::{FileId, file_id, open_read};
+use crate::unix::{FileId, file_id, is_unlinked, open_handle, open_read};
 
 /// A live database, and what its files were when it was opened.
 #[derive(Debug)]
-pub(super) struct Live {
-    pub(super) connection: Connection,
+pub(crate) struct Live {
+    pub(crate) connection: Connection,
     database: Part,
     log: Part,
     index: Part,
+    /// The database itself, to ask whether it has a name. `None` where the platform has no such descriptors.
+    handle: Option<File>,
     /// Dropped behind the connection.
     _open: Open,
 }
 
 #[derive(Debug)]
-struct Part {
+pub(super) struct Part {
     path: PathBuf,
     id: Option<FileId>,
 }
@@ -65,51 +67,123 @@ impl Live {
     ) -> Result<Self, SinkError> {
         for _ in 0..MAX_TRIES {
             let before = Part::of(path.to_owned()).id;
-            let live = Self {
-                connection: open(path)?,
-                database: Part::of(path.to_owned()),
-                log: Part::of(beside(path, "-wal")),
-                index: Part::of(beside(path, "-shm")),
-                _open: Open::at(path),
-            };
+            let live = Self::of(path, open(path)?);
             if before.is_none() || before == live.database.id {
                 return Ok(live);
             }
-            live.leave();
+            // Nothing was written to it.
+            live.close();
         }
         Err(SinkError::unavailable("the database was replaced while it was opened"))
     }
 
+    /// Opens a database once. Should it be replaced meanwhile, it is not found from the first look on.
+    pub(crate) fn open_once<E>(path: &Path, open: impl FnOnce() -> Result<Connection, E>) -> Result<Self, E> {
+        let before = Part::of(path.to_owned()).id;
+        let mut live = Self::of(path, open()?);
+        live.database.id = before.or(live.database.id);
+        Ok(live)
+    }
+
+    /// Takes note of the files of a database that was opened at `path`.
+    fn of(path: &Path, connection: Connection) -> Self {
+        let database = Part::of(path.to_owned());
+        let is_same = |file: &File| file.metadata().is_ok_and(|data| file_id(&data) == database.id);
+        Self {
+            connection,
+            handle: open_handle(path).ok().filter(is_same),
+            database,
+            log: Part::of(beside(path, "-wal")),
+            index: Part::of(beside(path, "-shm")),
+            _open: Open::at(path),
+        }
+    }
+
     /// Returns whether a reader that opens the path finds what is committed here.
-    pub(super) fn is_found(&self) -> bool {
+    pub(crate) fn is_found(&self) -> bool {
         let is_there = match self.database.id {
-            Some(_) => self.database.is_found(),
+            Some(_) => self.database.is_found() && !self.is_unlinked(),
             None => self.database.look() != Found::Nothing,
         };
         is_there && self.log.is_found() && self.index.is_found()
     }
 
+    fn is_unlinked(&self) -> bool {
+        self.handle.as_ref().is_some_and(is_unlinked)
+    }
+
     /// Leaves a database of which a file was removed or replaced. What is committed comes from the log into the database,
     /// wherever that is now; no file of another database is removed.
-    pub(super) fn leave(self) {
-        let is_moved = !self.database.is_found();
+    ///
+    /// Fails, and gives the database back, as long as a reader or an error keeps something in the log.
+    pub(super) fn leave(self) -> Result<Left, (Self, SinkError)> {
+        let is_unlinked = self.is_unlinked();
+        let is_moved = is_unlinked || !self.database.is_found();
         // Should somebody have begun another log for the same database, theirs is newer.
         let has_successor = !is_moved
             && self.log.look() == Found::Other
             && fs::symlink_metadata(&self.log.path).is_ok_and(|data| data.len() > 0)
             && refuse_foreign_log(&self.database.path).is_ok();
-        if !has_successor {
-            _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        let is_lost = is_unlinked || has_successor;
+        let is_known = self.handle.is_some();
+        if !is_lost && let Err(error) = self.empty_log(is_moved) {
+            return Err((self, error));
         }
-        // Otherwise SQLite removes the log by its name.
-        _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        drop(self.connection);
+        let (log, index) = self.close();
         if is_moved {
             // The next database at the path would take them for its own.
-            self.log.remove_own();
-            self.index.remove_own();
+            log.remove_own();
+            index.remove_own();
         }
+        // Without a handle, nobody knows whether a database that is not at the path has a name elsewhere.
+        Ok(if is_lost || is_moved && !is_known { Left::Lost } else { Left::Kept })
     }
+
+    /// Copies all that is in the log into the database. Where readers stop that, waits for them, as long as the busy timeout
+    /// says.
+    fn empty_log(&self, is_moved: bool) -> Result<(), SinkError> {
+        // Readers know the log by the common index, and go on in the one that they have open. A database that goes on with
+        // another log must begin that anew, for which no reader may use the old one.
+        let ways: &[&str] = if is_moved { &["PASSIVE", "FULL"] } else { &["TRUNCATE"] };
+        let mut outcome = Ok(());
+        for way in ways {
+            let sql = format!("PRAGMA wal_checkpoint({way})");
+            let row = |row: &rusqlite::Row<'_>| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            };
+            outcome = match self.connection.query_row(&sql, [], row) {
+                Ok((0, frames, copied)) if frames == copied => return Ok(()),
+                Ok(_) => {
+                    let why = "a file of the database was moved, removed or replaced, and a reader of the old state \
+                        keeps its log from being emptied";
+                    Err(SinkError::unavailable(why))
+                }
+                Err(error) => {
+                    let why =
+                        format!("the log of a database that was moved or replaced was not emptied: {error}");
+                    Err(SinkError::unavailable(why).with_source(error))
+                }
+            };
+        }
+        outcome
+    }
+
+    /// Closes the connection and leaves all files as they are; returns the two beside the database.
+    pub(super) fn close(self) -> (Part, Part) {
+        // Otherwise SQLite copies what it can, and removes the log by its name.
+        _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        drop(self.connection);
+        (self.log, self.index)
+    }
+}
+
+/// What became of all that is committed in a database that was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It is in the database, at the path or wherever that was moved.
+    Kept,
+    /// Nobody finds it.
+    Lost,
 }
 
 /// Refuses what lies in the place of a database or its log and is neither: SQLite would wait for a pipe, and write over what
