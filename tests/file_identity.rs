@@ -5,8 +5,9 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use forebay::history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
@@ -167,6 +168,16 @@ impl Chance {
     }
 }
 
+/// Takes the end of the last record, or appends half of one.
+fn cut_or_append(path: &Path, is_cut: bool) {
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    if is_cut {
+        file.set_len(file.metadata().unwrap().len().saturating_sub(5)).unwrap();
+    } else {
+        file.write_all(b"{\"name\":\"torn").unwrap();
+    }
+}
+
 /// Does something to the files that somebody else might do, and returns what.
 fn disturb(chance: &mut Chance, folder: &Path, away: &Path, number: usize) -> String {
     let board = event_files(folder).pop().unwrap();
@@ -181,7 +192,7 @@ fn disturb(chance: &mut Chance, folder: &Path, away: &Path, number: usize) -> St
     let is_of_database = path.to_str().unwrap().contains(DATABASE);
     let moved = away.join(format!("{number}"));
     let remove = || _ = fs::remove_file(path);
-    let what = chance.below(7);
+    let what = chance.below(9);
     match what {
         0 => remove(),
         1 => _ = fs::rename(path, &moved),
@@ -199,6 +210,8 @@ fn disturb(chance: &mut Chance, folder: &Path, away: &Path, number: usize) -> St
         }
         // As logrotate does with `copytruncate`.
         5 if !is_of_database => fs::write(path, "").unwrap(),
+        7 if !is_of_database => cut_or_append(path, true),
+        8 if !is_of_database => cut_or_append(path, false),
         6 => {
             fs::rename(folder, &moved).unwrap();
             fs::create_dir(folder).unwrap();
@@ -276,6 +289,31 @@ fn a_foreign_file_at_the_path_is_continued_and_never_cut() {
 }
 
 #[test]
+fn a_file_that_others_cut_or_append_to_in_the_middle_of_a_record_is_read_back_from_the_next_event_on() {
+    for is_cut in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let collector = collector(folder);
+        for step in 0..3 {
+            deliver(&collector, "before", step);
+        }
+        let board = event_files(folder).remove(0);
+        cut_or_append(&folder.join(LINES), is_cut);
+        cut_or_append(&board, is_cut);
+        let length = fs::metadata(&board).unwrap().len();
+        for step in 3..5 {
+            deliver(&collector, "after", step);
+        }
+        collector.stop().unwrap();
+        law(&collector, 5);
+        let lines = folder.join(LINES);
+        assert_eq!((in_lines(&lines, "before"), in_lines(&lines, "after")), (3 - usize::from(is_cut), 2));
+        assert_eq!(fs::metadata(&board).unwrap().len(), length, "nobody reads on behind half a record");
+        assert_eq!(in_event_files(folder, "after"), 2);
+    }
+}
+
+#[test]
 fn a_file_that_was_replaced_is_not_closed_in_place_of_the_own_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(LINES);
@@ -317,6 +355,39 @@ fn a_database_goes_on_when_a_file_beside_it_is_removed_or_replaced() {
 }
 
 #[test]
+fn an_open_history_reads_what_is_at_the_path_after_others_moved_removed_or_replaced_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, old) = (folder.path().join(DATABASE), folder.path().join("old.db"));
+    let mut sink = SqliteSink::create(&path).unwrap();
+    sink.write_batch(&batch("before", 0)).unwrap();
+    let link = folder.path().join("latest.db");
+    std::os::unix::fs::symlink("old.db", &link).unwrap();
+    let history = SqliteHistory::open(&path).unwrap();
+    let count = |history: &SqliteHistory, name| history.query(&EventQuery::new().name(name)).unwrap().len();
+    fs::rename(&path, &old).unwrap();
+    assert!(history.query(&EventQuery::new()).is_err(), "there is nothing at the path");
+    sink.write_batch(&batch("after", 1)).unwrap();
+    assert_eq!((count(&history, "before"), count(&history, "after")), (0, 1));
+    // A path that is a link, to one and then to the other.
+    let by_link = SqliteHistory::open(&link).unwrap();
+    assert_eq!((count(&by_link, "before"), count(&by_link, "after")), (1, 0));
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(DATABASE, &link).unwrap();
+    assert_eq!((count(&by_link, "before"), count(&by_link, "after")), (0, 1));
+    // What lies beside it.
+    for (round, end) in ["-wal", "-shm", "-wal"].into_iter().enumerate() {
+        fs::remove_file(folder.path().join(format!("{DATABASE}{end}"))).unwrap();
+        for step in 0..40 {
+            sink.write_batch(&batch("after", step)).unwrap();
+        }
+        assert_eq!(count(&history, "after"), 41 + 40 * round, "{end}");
+        assert_eq!(count(&by_link, "after"), 41 + 40 * round, "{end}");
+    }
+    drop(sink);
+    assert_eq!(count(&history, "after"), 121);
+}
+
+#[test]
 fn a_file_in_the_place_of_a_log_that_is_none_is_refused_and_stays() {
     let folder = tempfile::tempdir().unwrap();
     let (path, log) = (folder.path().join(DATABASE), folder.path().join(format!("{DATABASE}-wal")));
@@ -333,6 +404,176 @@ fn a_file_in_the_place_of_a_log_that_is_none_is_refused_and_stays() {
     sink.write_batch(&batch("after", 3)).unwrap();
     let found = |name| in_database(&path, name);
     assert_eq!((found("before"), found("refused"), found("after"), found("forebay.gap")), (1, 0, 1, 1));
+}
+
+#[test]
+fn a_foreign_file_in_the_place_of_a_log_is_refused_at_create_and_a_log_of_ours_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = (folder.path().join(DATABASE), folder.path().join(format!("{DATABASE}-wal")));
+    for has_database in [false, true] {
+        fs::write(&log, "somebody's notes").unwrap();
+        let error = SqliteSink::create(&path).unwrap_err();
+        assert!(error.to_string().contains("write-ahead log") && !error.is_transient(), "{error}");
+        assert_eq!(fs::read_to_string(&log).unwrap(), "somebody's notes");
+        fs::remove_file(&log).unwrap();
+        if !has_database {
+            SqliteSink::create(&path).unwrap().write_batch(&batch("before", 0)).unwrap();
+        }
+    }
+    // What a process leaves that is killed.
+    let killed = tempfile::tempdir().unwrap();
+    let mut sink = SqliteSink::create(&path).unwrap();
+    sink.write_batch(&batch("killed", 1)).unwrap();
+    for name in [DATABASE.to_owned(), format!("{DATABASE}-wal")] {
+        fs::copy(folder.path().join(&name), killed.path().join(&name)).unwrap();
+    }
+    let copy = killed.path().join(DATABASE);
+    SqliteSink::create(&copy).unwrap().write_batch(&batch("after", 2)).unwrap();
+    let found = |name| in_database(&copy, name);
+    assert_eq!((found("before"), found("killed"), found("after")), (1, 1, 1));
+}
+
+/// Reads from the database until it is told to end. Does nothing unless it was asked to.
+#[test]
+fn with_a_snapshot() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let reader = rusqlite::Connection::open(Path::new(&folder).join(DATABASE)).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
+    let count: u64 = reader.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+    println!("\nreads {count}");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    reader.execute_batch("COMMIT").unwrap();
+}
+
+/// A reader of the database in the folder that is in the middle of a query.
+enum Snapshot {
+    /// In a process of its own.
+    Other(Child),
+    Here(rusqlite::Connection),
+}
+
+impl Snapshot {
+    fn begin(folder: &Path, is_here: bool) -> Self {
+        if is_here {
+            let reader = rusqlite::Connection::open(folder.join(DATABASE)).unwrap();
+            reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
+            return Self::Here(reader);
+        }
+        let mut reader = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "with_a_snapshot", "--nocapture"])
+            .env(FOLDER, folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(reader.stdout.as_mut().unwrap()).lines();
+        assert!(lines.map(Result::unwrap).any(|line| line.starts_with("reads ")));
+        Self::Other(reader)
+    }
+
+    fn end(self) {
+        match self {
+            Self::Other(mut reader) => {
+                drop(reader.stdin.take());
+                assert!(reader.wait().unwrap().success());
+            }
+            Self::Here(reader) => reader.execute_batch("COMMIT").unwrap(),
+        }
+    }
+}
+
+fn check_integrity(path: &Path) {
+    let check = rusqlite::Connection::open(path).unwrap();
+    let check: String = check.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok", "{}", path.display());
+}
+
+#[test]
+fn a_reader_in_the_middle_of_a_query_costs_a_moved_database_nothing_that_was_delivered() {
+    for is_here in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join(DATABASE), folder.path().join("moved.db"));
+        let mut sink = SqliteSink::create(&path).unwrap();
+        sink.write_batch(&batch("before", 0)).unwrap();
+        let reader = Snapshot::begin(folder.path(), is_here);
+        for step in 1..200 {
+            sink.write_batch(&batch("before", step)).unwrap();
+        }
+        fs::rename(&path, &moved).unwrap();
+        let error = sink.write_batch(&batch("refused", 200)).unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("reader"), "{error}");
+        assert!(Sink::<Record>::flush(&mut sink).is_err(), "what is delivered is not where it is looked for");
+        reader.end();
+        sink.write_batch(&batch("after", 201)).unwrap();
+        drop(sink);
+        assert_eq!((in_database(&moved, "before"), in_database(&moved, "after")), (200, 0));
+        let found = |name| in_database(&path, name);
+        assert_eq!((found("before"), found("refused"), found("after"), found("forebay.gap")), (0, 0, 1, 1));
+        check_integrity(&moved);
+        check_integrity(&path);
+    }
+}
+
+#[test]
+fn a_reader_in_the_middle_of_a_query_costs_a_database_nothing_when_a_file_beside_it_goes() {
+    for (end, is_here) in [("-wal", false), ("-shm", false), ("-wal", true), ("-shm", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DATABASE);
+        let mut sink = SqliteSink::create(&path).unwrap();
+        sink.write_batch(&batch("event", 0)).unwrap();
+        let mut delivered = 1;
+        let reader = Snapshot::begin(folder.path(), is_here);
+        let mut write = |steps: std::ops::Range<u64>| {
+            for step in steps {
+                delivered += usize::from(sink.write_batch(&batch("event", step)).is_ok());
+            }
+            delivered
+        };
+        write(1..20);
+        fs::remove_file(folder.path().join(format!("{DATABASE}{end}"))).unwrap();
+        write(20..25);
+        reader.end();
+        assert_eq!(write(25..45), 40, "{end}: only those between the two failed");
+        Sink::<Record>::flush(&mut sink).unwrap();
+        assert_eq!(in_database(&path, "event"), 40, "{end}");
+        drop(sink);
+        assert_eq!(in_database(&path, "event"), 40, "{end}");
+        check_integrity(&path);
+    }
+}
+
+#[test]
+fn a_sink_that_is_dropped_while_a_reader_is_in_the_middle_of_a_query_leaves_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, moved) = (folder.path().join(DATABASE), folder.path().join("moved.db"));
+    let mut sink = SqliteSink::create(&path).unwrap();
+    sink.write_batch(&batch("before", 0)).unwrap();
+    let reader = Snapshot::begin(folder.path(), false);
+    sink.write_batch(&batch("before", 1)).unwrap();
+    fs::rename(&path, &moved).unwrap();
+    drop(sink);
+    fs::rename(&moved, &path).unwrap();
+    assert_eq!(in_database(&path, "before"), 2);
+    reader.end();
+    assert_eq!(in_database(&path, "before"), 2);
+    check_integrity(&path);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reader_in_the_middle_of_a_query_does_not_hold_up_the_sink_when_the_database_was_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(DATABASE);
+    let mut sink = SqliteSink::create(&path).unwrap();
+    sink.write_batch(&batch("before", 0)).unwrap();
+    let reader = Snapshot::begin(folder.path(), false);
+    sink.write_batch(&batch("before", 1)).unwrap();
+    fs::remove_file(&path).unwrap();
+    sink.write_batch(&batch("after", 2)).unwrap();
+    assert_eq!((in_database(&path, "before"), in_database(&path, "after")), (0, 1));
+    reader.end();
+    sink.write_batch(&batch("after", 3)).unwrap();
+    assert_eq!(in_database(&path, "after"), 2);
 }
 
 #[test]

@@ -81,6 +81,31 @@ fn a_child_opens_a_database_of_its_own_while_threads_of_its_parent_are_inside_sq
 }
 
 #[test]
+fn a_child_opens_a_database_while_threads_of_its_parent_begin_and_end_others() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, own) = (folder.path().join("parent.db"), folder.path().join("own.db"));
+    for path in [&path, &own] {
+        drop(SqliteSink::create(path).unwrap());
+    }
+    // So that it takes long to find one of them.
+    let _open: Vec<_> = (0..300).map(|_| SqliteHistory::open(&path).unwrap()).collect();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _raise = Raise(&is_over);
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                drop(SqliteHistory::open(&path).unwrap());
+            }
+        });
+        for number in 0..300 {
+            let status = in_child(|| SqliteHistory::open(&own).is_ok());
+            assert_eq!(status, Some(0), "child {number} hangs or failed");
+        }
+    });
+}
+
+#[test]
 fn a_child_neither_uses_nor_closes_a_database_that_its_parent_has_open() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();

@@ -286,9 +286,9 @@ impl JsonLinesSink {
     fn is_found(&mut self) -> bool {
         match self.target.look() {
             Found::Own(length) => {
-                if self.target.is_own_file() {
-                    // Others may append to it, or cut it.
-                    self.length = length;
+                if self.target.is_own_file() && length != self.length {
+                    // Others append to it, or have cut it, maybe in the middle of a line.
+                    (self.length, self.is_torn) = self.target.examine().unwrap_or((length, true));
                 }
                 true
             }

@@ -58,7 +58,7 @@ use crate::unix::is_unlinked;
 /// Every batch is one `write`, so a process that is killed loses nothing that was delivered; at most the last record
 /// is torn, which TensorBoard waits for and never shows. A write that fails is cut off again and its batch counted
 /// as failed. The next one begins a new file: TensorBoard reads on there. So does the next batch when the file was removed,
-/// moved, hidden, replaced or cut, which is noticed within a second or at a flush; a batch is never left in a file that had
+/// moved, hidden, replaced, cut or appended to, which is noticed within a second or at a flush; a batch is never left in a file that had
 /// been removed before. A file that cannot be looked at, because the process has dropped its privileges, stays in use.
 /// Nothing is synced to the disk: a power cut may take what the system had not written yet.
 ///
@@ -225,8 +225,8 @@ impl TensorBoardSink {
     fn is_found(&self) -> bool {
         let (Some(file), Some(presence)) = (&self.file, &self.presence) else { return false };
         match presence.look(&self.path) {
-            // Somebody has cut it: what follows would be no records.
-            Found::Own(length) => length >= self.length,
+            // Somebody has cut it, or appended to it: what follows would be no records.
+            Found::Own(length) => length == self.length,
             Found::Unknown => !is_unlinked(file),
             Found::Other | Found::Nothing => false,
         }
@@ -372,14 +372,17 @@ impl Writer<'_> {
     /// Takes so many bytes of what the tags of the record may have; `false` when there are not that many left.
     fn spend(&mut self, bytes: usize) -> bool {
         match self.left.checked_sub(bytes) {
-            Some(left) => self.left = left,
+            Some(left) => {
+                self.left = left;
+                true
+            }
             None => {
                 self.left = 0;
                 let why = || format!("the tags of one record must take at most {MAX_RECORD_TAG_BYTES} bytes");
                 self.refuse(why);
+                false
             }
         }
-        self.left > 0
     }
 
     /// A part of the record is not written. The first reason is told.
