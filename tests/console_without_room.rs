@@ -1,10 +1,16 @@
-//! A console whose pipe is full and in non-blocking mode. A program of its own, because a process has one standard output.
+//! A console whose pipe is full and in non-blocking mode, or has no reader any more. A program of its own, because a process has one standard output.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![cfg(unix)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unsafe_code,
+    reason = "a process that is started; signal"
+)]
 
 mod support;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
@@ -69,4 +75,58 @@ fn lines_stay_whole_on_a_standard_output_that_does_not_block() {
 #[test]
 fn lines_stay_whole_on_a_standard_error_that_does_not_block() {
     lines_stay_whole("stderr");
+}
+
+/// Writes to a reader that went away, in a program that has left SIGPIPE its default effect: the end of the process. Does
+/// nothing unless it was asked to.
+#[test]
+fn writes_to_a_reader_that_went_away() {
+    let Some(stream) = std::env::var_os(WRITER) else { return };
+    // SAFETY: it changes what a signal does to this process, which is one of the test's own.
+    assert_ne!(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) }, libc::SIG_ERR);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let sink = match stream.to_str().unwrap() {
+        "stdout" => ConsoleSink::new("x"),
+        "stderr" => ConsoleSink::stderr("x"),
+        _ => ConsoleSink::to_writer("x", writer),
+    };
+    println!("\nready");
+    eprintln!("\nready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    for n in 0..3 {
+        collector.collect(Record::integer("event", n));
+        _ = collector.flush().unwrap();
+    }
+    collector.stop().unwrap();
+    let stats = law(&collector, 3);
+    std::process::exit(i32::from(stats.sinks[0].failed != 3));
+}
+
+#[test]
+fn a_reader_that_went_away_is_an_error_although_sigpipe_has_its_default_effect() {
+    for stream in ["stdout", "stderr", "writer"] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writes_to_a_reader_that_went_away", "--nocapture"])
+            .env(WRITER, stream)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let readers: [Box<dyn Read>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for reader in readers {
+            let is_ready = BufReader::new(reader).lines().any(|line| line.unwrap() == "ready");
+            assert!(is_ready, "{stream}");
+        }
+        // Both readers are gone: it may go on.
+        drop(child.stdin.take());
+        assert_eq!(
+            child.wait().unwrap().code(),
+            Some(0),
+            "{stream}: the process lives, all three are counted"
+        );
+    }
 }

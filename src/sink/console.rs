@@ -9,7 +9,7 @@ use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
 use crate::escape::Escaping;
-use crate::unix::wait_for_room;
+use crate::unix::{wait_for_room, without_sigpipe};
 
 /// A sink that writes `[prefix] name = value (step n)` for every event, one write a batch.
 ///
@@ -17,6 +17,8 @@ use crate::unix::wait_for_room;
 /// that is counted, not a panic. Line breaks, other control characters and those that turn the direction of
 /// reading are escaped inside an event: it stays one line, and shows what it holds. An event whose `Display` fails or panics
 /// does so alone.
+///
+/// A reader that went away is an error of each batch, and never the signal SIGPIPE, whatever the program has arranged for that.
 ///
 /// A descriptor in non-blocking mode is written to as any other: the sink waits for room, 10 seconds at most in which
 /// nothing is read. (The mode belongs to the open terminal or pipe, so another process that shares it may set it.) A line of
@@ -45,11 +47,11 @@ impl Out {
     fn insist<R>(&mut self, mut call: impl FnMut(&mut dyn Write) -> io::Result<R>) -> io::Result<R> {
         let begun = Instant::now();
         loop {
-            let outcome = match self {
+            let outcome = without_sigpipe(|| match self {
                 Self::Stdout(stdout) => call(stdout),
                 Self::Stderr(stderr) => call(stderr),
                 Self::Writer(writer) => call(writer),
-            };
+            });
             match outcome {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
