@@ -626,3 +626,24 @@ proptest! {
         prop_assert_eq!(read, expected);
     }
 }
+
+#[test]
+fn a_tag_of_exactly_the_bound_is_written_and_one_of_a_byte_more_is_refused() {
+    // In one name, and in a field of a name. A field is counted with the path to it.
+    let whole = |bytes| Record::scalar("x".repeat(bytes), 0.5);
+    let nested = |bytes: usize| {
+        let field = "x".repeat(bytes / 2 - 2);
+        Record::fields("n".repeat(1 + bytes % 2), Fields::from_iter([(field, Value::Scalar(0.5))]))
+    };
+    let sizes = |extra: usize| [whole((4 << 20) + extra), nested((4 << 20) + 2 * extra)];
+    for (extra, is_written) in [(0, true), (1, false)] {
+        for record in sizes(extra) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+            let outcome = sink.write_batch(&Batch::from_events(vec![record]));
+            assert_eq!(outcome.is_ok(), is_written, "{extra} more");
+            let length = std::fs::metadata(sink.path()).unwrap().len();
+            assert_eq!(length > 1 << 20, is_written, "{extra} more: {length} bytes");
+        }
+    }
+}
