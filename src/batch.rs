@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::buffer::empty;
 use crate::clock;
 use crate::event::{Event, Record};
-use crate::lanes::{Lanes, Round, Turn};
+use crate::lanes::{Lanes, Round, Turn, payload_of};
 use crate::sync::{Arc, Forked, Home, PlainMutex, guarded};
 
 /// How many buffers wait for reuse. One is in use while sinks run on the worker thread; sinks that keep
@@ -171,6 +171,16 @@ impl<E> Batch<E> {
     /// Goes through the events.
     pub fn iter(&self) -> std::slice::Iter<'_, E> {
         self.events().iter()
+    }
+}
+
+impl<E: Event> Batch<E> {
+    /// How many bytes a clone keeps in memory: the buffer, which may have room for more events than it holds, and what the
+    /// events own. An event that panics when it is asked owns nothing.
+    pub(crate) fn bytes(&self) -> u64 {
+        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
+        let buffer = (self.events.events.capacity() as u64).saturating_mul(size_of::<E>() as u64);
+        self.iter().map(of).fold(buffer, u64::saturating_add)
     }
 }
 

@@ -158,8 +158,8 @@ pub struct Config {
     ///
     /// Behind the worker, other bounds hold, each of 50 MiB by default and with a setter named `max_bytes`: for the queue of an
     /// [isolated sink](crate::sink::Isolated::max_bytes), [dead letters](crate::sink::DeadLetters::max_bytes), a
-    /// [subscription](crate::Subscription::max_bytes), and [`Recent`](crate::history::Recent::max_bytes). Names and tags that a
-    /// sink remembers take 16 MiB.
+    /// [subscription](crate::Subscription::max_bytes), and [`Recent`](crate::history::Recent::max_bytes). Where batches wait,
+    /// their buffers count as well. Names and tags that a sink remembers take 16 MiB.
     pub max_bytes: Option<usize>,
     /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
     /// sets off a delivery if that is more; a smaller one splits such a delivery into several batches.

@@ -22,13 +22,14 @@ use crate::wake::{deadline_in, wake_quietly};
 /// Events as they are delivered, for one subscriber. Made by [`Collector::subscribe`].
 ///
 /// * It gets the events that are collected from then on and whose names fit, in the order in which sinks get them.
-/// * It holds so many events at most ([`subscribe_with`](Collector::subscribe_with)), in batches that own so many bytes at most
+/// * It holds so many events at most ([`subscribe_with`](Collector::subscribe_with)), in batches of so many bytes at most
 ///   ([`max_bytes`](Self::max_bytes)), but for the last one. A subscriber that lags loses its own
 ///   oldest, and is told how many: by [`RecvError::Lagged`] where they are missing, and by [`lost`](Self::lost). Neither the
 ///   loop nor a sink waits for it.
 /// * [`iter`](Self::iter), and the `Stream` that it is (feature `futures`), go from event to event until the collector is
 ///   gone.
-/// * It shares the batches of the sinks; an event is cloned when it is received.
+/// * It shares the batches of the sinks; an event is cloned when it is received. Of a batch of which less than half
+///   fits, by bytes, the worker makes a copy of these events instead, so that the others need not stay in memory.
 /// * It ends with the collector: what is queued can be received, then [`RecvError::Closed`]. A stop does not end it: the
 ///   collector may start again.
 /// * Among the sinks it is named `subscription-1` and so on; what is passed on to it, or passed over, counts as delivered.
@@ -101,7 +102,7 @@ struct Queue<E> {
     capacity: usize,
     max_bytes: u64,
     batches: VecDeque<Queued<E>>,
-    /// What the events of these batches own.
+    /// The bytes that these batches take.
     bytes: u64,
     /// How many these are in all.
     events: usize,
@@ -111,12 +112,15 @@ struct Queue<E> {
     is_closed: bool,
 }
 
-/// A batch, what its events own, and the places of those that fit and were not received.
+/// A batch, the bytes that it takes, and the places of those events that fit and were not received.
 struct Queued<E> {
     batch: Batch<E>,
     bytes: u64,
     places: VecDeque<usize>,
 }
+
+/// A batch that takes less is shared, however few of its events fit: a copy would save too little.
+const SHARED_BYTES: u64 = 4 << 10;
 
 /// The default capacity.
 const CAPACITY: usize = 1000;
@@ -135,8 +139,8 @@ impl<E: Event + Clone> Collector<E> {
         self.subscribe_with(pattern, CAPACITY)
     }
 
-    /// The same with another capacity, in events; of none is one of one. As batches are shared, the memory that is held is
-    /// that of the batches in which these events lie: see [`Subscription::max_bytes`].
+    /// The same with another capacity, in events; of none is one of one. The memory that is held is bounded by
+    /// [`Subscription::max_bytes`].
     ///
     /// # Errors
     ///
@@ -197,7 +201,7 @@ impl<E> Queue<E> {
         self.make_room()
     }
 
-    /// Lets go of the oldest events where there are too many, and of the oldest batches where they own too much.
+    /// Lets go of the oldest events where there are too many, and of the oldest batches where they take too much.
     fn make_room(&mut self) -> Vec<Batch<E>> {
         let mut ended = Vec::new();
         loop {
@@ -226,8 +230,8 @@ impl<E> Queue<E> {
 }
 
 impl<E> Subscription<E> {
-    /// Changes how many bytes the events of the batches that it holds may own beyond their own size
-    /// ([`Event::size_hint`](crate::Event::size_hint)): beyond, the oldest batch is lost. Defaults to 50 MiB.
+    /// Changes how many bytes the batches that it holds may take: their buffers, and what the events own
+    /// ([`Event::size_hint`](crate::Event::size_hint)). Beyond that, the oldest batch is lost. Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
         let Ok(mut queue) = self.shared.queue.enter() else { return self };
         queue.max_bytes = bytes as u64;
@@ -381,7 +385,43 @@ struct Tap<E> {
     pattern: Pattern,
 }
 
-impl<E: Event> Sink<E> for Tap<E> {
+impl<E: Event + Clone> Tap<E> {
+    /// What is queued of a batch: the batch itself, or a copy of the events that fit where the others take more.
+    fn queued(batch: &Batch<E>, places: VecDeque<usize>) -> Queued<E> {
+        let shared = batch.bytes();
+        let copy = if shared > SHARED_BYTES { Self::copy(batch, &places, shared / 2) } else { None };
+        let (batch, bytes, places) = match copy {
+            Some((copy, bytes)) => {
+                let all = 0..copy.len();
+                (copy, bytes, all.collect())
+            }
+            None => (batch.clone(), shared, places),
+        };
+        let beside = places.capacity().saturating_mul(size_of::<usize>()) as u64;
+        Queued { batch, bytes: bytes.saturating_add(beside), places }
+    }
+
+    /// A copy of these events, and the bytes that it takes; `None` if these are more than `most`, or the clone of an event
+    /// panics.
+    fn copy(batch: &Batch<E>, places: &VecDeque<usize>, most: u64) -> Option<(Batch<E>, u64)> {
+        let own = (places.len() as u64).saturating_mul(size_of::<E>() as u64);
+        if own > most {
+            return None;
+        }
+        let chosen = || places.iter().filter_map(|place| batch.events().get(*place));
+        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
+        if chosen().map(of).fold(own, u64::saturating_add) > most {
+            return None;
+        }
+        // The receiver meets the panic of a clone, if it still panics then.
+        let events = guarded(|| chosen().cloned().collect::<Vec<E>>()).ok()?;
+        let copy = batch.with_events(events);
+        let bytes = copy.bytes();
+        Some((copy, bytes))
+    }
+}
+
+impl<E: Event + Clone> Sink<E> for Tap<E> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -406,10 +446,11 @@ impl<E: Event> Sink<E> for Tap<E> {
         if places.is_empty() {
             return panics.join(Ok(()), batch.len());
         }
-        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
-        let bytes = batch.iter().map(of).fold(0, u64::saturating_add);
+        let new = Self::queued(batch, places);
+        // The clone of an event may have forked, and this may be the child.
+        batch.check()?;
         let mut queue = self.shared.queue.lock();
-        let ended = queue.put(Queued { batch: batch.clone(), bytes, places });
+        let ended = queue.put(new);
         let waker = queue.waker.take();
         drop(queue);
         self.shared.changed.notify_all();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
 use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, Sink, SinkError, from_fn};
-use forebay::{Batch, Collector, Fields, Outcome, Record, RecvError, Value};
+use forebay::{Batch, Builder, Collector, Event, Fields, Outcome, Record, RecvError, Value};
 use support::*;
 
 /// Counts the bytes of the whole process: those in use, and all that were ever asked for.
@@ -252,6 +252,115 @@ fn a_subscription_that_nobody_reads_holds_50_mib_by_default_and_what_is_set() {
     });
 }
 
+/// Collects so many rounds of 8,000 events, with a rare one among them, and has each round delivered as one batch.
+fn rare_among_many(collector: &Collector, rounds: u64) {
+    for round in 0..rounds {
+        for step in 0..8_000 {
+            collector.collect(Record::scalar("train.loss", 0.5).step(step));
+            if step == 250 {
+                collector.collect(Record::scalar("rare.event", 0.5).step(round));
+            }
+        }
+        assert!(collector.flush().unwrap().is_clean());
+    }
+}
+
+#[test]
+fn a_subscription_to_rare_events_does_not_hold_the_batches_in_which_they_lie() {
+    alone(|| {
+        let collector = manual().capacity(16_384).batch_size(8_192).start().unwrap();
+        rare_among_many(&collector, 1);
+        let rare = collector.subscribe("rare.event").unwrap().max_bytes(MIB);
+        let before = in_use();
+        rare_among_many(&collector, 100);
+        let held = in_use().saturating_sub(before);
+        assert!(held < 2 * MIB, "{held}");
+        let steps: Vec<_> =
+            std::iter::from_fn(|| rare.try_recv().ok()).map(|event| event.get_step()).collect();
+        assert_eq!((steps, rare.lost()), ((0..100).map(Some).collect(), 0));
+        collector.stop().unwrap();
+        law(&collector, 101 * 8_001);
+    });
+}
+
+/// An event that owns nothing, and takes 4 KiB itself.
+#[derive(Clone)]
+struct Wide([u8; 4096]);
+
+impl Event for Wide {}
+
+fn wide() -> Builder<Wide> {
+    Builder::new().flush(HOURLY).capacity(64)
+}
+
+#[test]
+fn what_events_take_themselves_counts_in_a_subscription() {
+    alone(|| {
+        let collector = wide().start().unwrap();
+        let all = collector.subscribe_with("*", 100_000).unwrap().max_bytes(MIB);
+        let before = in_use();
+        for _ in 0..100 {
+            (0..32).for_each(|_| _ = collector.collect(Wide([1; 4096])));
+            assert!(collector.flush().unwrap().is_clean());
+        }
+        let held = in_use().saturating_sub(before);
+        assert!(held < 2 * MIB, "{held}");
+        assert!(all.len() >= 128, "{}", all.len());
+        assert_eq!(all.len() as u64 + all.lost(), 3_200);
+        assert!(std::iter::from_fn(|| all.recv_timeout(LONG / 60_000).ok()).all(|event| event.0[7] == 1));
+        collector.stop().unwrap();
+        law(&collector, 3_200);
+    });
+}
+
+#[test]
+fn what_events_take_themselves_counts_in_the_queue_of_an_isolated_sink() {
+    alone(|| {
+        let gate = Gate::closed();
+        let hung = gate.sink().isolated(100_000).max_bytes(MIB).flush_within(std::time::Duration::ZERO);
+        let collector = wide().sink(hung).start().unwrap();
+        let before = in_use();
+        for _ in 0..100 {
+            (0..32).for_each(|_| _ = collector.collect(Wide([1; 4096])));
+            assert!(!collector.flush().unwrap().is_clean());
+        }
+        let held = in_use().saturating_sub(before);
+        gate.open();
+        assert!(held < 2 * MIB, "{held}");
+        collector.stop().unwrap();
+        let stats = law(&collector, 3_200);
+        assert!(stats.sinks[0].shed >= 2_000, "{}", stats.sinks[0].shed);
+    });
+}
+
+#[test]
+fn an_event_that_cannot_be_copied_stays_in_its_batch_and_the_panic_is_none_of_the_loop() {
+    /// Its first clone panics.
+    struct Brittle(u32, std::sync::Arc<AtomicBool>);
+    impl Event for Brittle {
+        fn name(&self) -> &str {
+            if self.0 == 7 { "rare" } else { "usual" }
+        }
+    }
+    impl Clone for Brittle {
+        fn clone(&self) -> Self {
+            assert!(self.1.swap(true, Ordering::SeqCst), "the clone panics");
+            Self(self.0, self.1.clone())
+        }
+    }
+    alone(|| {
+        let cloned = std::sync::Arc::new(AtomicBool::new(false));
+        let collector = Builder::<Brittle>::new().flush(HOURLY).batch_size(4_096).start().unwrap();
+        let rare = collector.subscribe("rare").unwrap();
+        (0..4_000).for_each(|number| _ = collector.collect(Brittle(number, cloned.clone())));
+        assert!(collector.flush().unwrap().is_clean());
+        assert!(cloned.load(Ordering::SeqCst), "a copy was tried");
+        assert_eq!(rare.try_recv().unwrap().0, 7);
+        collector.stop().unwrap();
+        law(&collector, 4_000);
+    });
+}
+
 #[cfg(feature = "sqlite")]
 #[test]
 fn sqlite_remembers_16_mib_of_names_by_default_and_what_is_set() {
@@ -408,6 +517,39 @@ fn a_handler_that_is_behind_holds_its_own_events_and_not_their_batches() {
         let report = bus.stop().unwrap();
         report.stats.check_law(400).unwrap();
         assert_eq!(report.stats.gone.handled, 400);
+    });
+}
+
+#[test]
+fn a_handler_of_rare_events_that_is_behind_does_not_hold_their_batches() {
+    alone(|| {
+        let gate = Gate::closed();
+        let mut config = large_events();
+        config.collector.flush = HOURLY;
+        config.collector.capacity = 16_384;
+        config.collector.batch_size = Some(8_192);
+        let bus = forebay::bus::Bus::builder().config(config).workers(2).start().unwrap();
+        let slow = gate.clone();
+        let rare = bus.on("rare.event", move |_| slow.pass()).unwrap();
+        let round = || {
+            for number in 0..4_000 {
+                bus.emit("train.loss", number).unwrap();
+            }
+            bus.emit("rare.event", 1).unwrap();
+            assert!(bus.collector().flush().unwrap().is_clean());
+        };
+        round();
+        gate.await_arrivals(1);
+        let before = in_use();
+        (0..50).for_each(|_| round());
+        let held = in_use().saturating_sub(before);
+        gate.open();
+        bus.flush().unwrap();
+        drop(rare);
+        let report = bus.stop().unwrap();
+        report.stats.check_law(51 * 4_001).unwrap();
+        assert_eq!(report.stats.gone.handled, 51);
+        assert!(held < 4 * MIB, "{held}");
     });
 }
 

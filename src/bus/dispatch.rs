@@ -10,7 +10,6 @@ use super::settle::{TOO_MANY_BEHIND, end, note};
 use super::table::{Known, Subscriber, Table};
 use crate::batch::Batch;
 use crate::event::Record;
-use crate::lanes::payload_of;
 use crate::sink::{Sink, SinkError};
 use crate::sync::{Arc, Weak};
 
@@ -23,7 +22,7 @@ enum Full {
     Bury,
 }
 
-/// Beyond that, events do not share their batch: what waits in a mailbox is bounded by what its own events own.
+/// The events of a batch that takes more do not share it: what waits in a mailbox is bounded by what its own events take.
 const MAX_SHARED_BYTES: u64 = 64 << 10;
 
 /// Events that a mailbox did not take.
@@ -90,8 +89,7 @@ impl Engine {
         let table = self.table();
         desk.sit_down(&table);
         let flight = self.launch(batch.clone());
-        let bytes = batch.iter().map(payload_of).fold(0, u64::saturating_add);
-        let is_heavy = batch.len() > 1 && bytes > MAX_SHARED_BYTES;
+        let is_heavy = batch.len() > 1 && batch.bytes() > MAX_SHARED_BYTES;
         let Desk { known, mail, .. } = desk;
         let mut touched = Vec::new();
         for (place, event) in batch.iter().enumerate() {

@@ -10,7 +10,6 @@ use crate::batch::Batch;
 use crate::control::Reply;
 use crate::dispatch::{Fenced, UNNAMED};
 use crate::event::{Event, Record};
-use crate::lanes::payload_of;
 use crate::sync::{self, Arc, Condvar, Mutex, WorkerMark, guarded};
 use crate::wake::deadline_in;
 
@@ -30,7 +29,7 @@ pub enum Shed {
 /// The worker only puts batches into its queue, which it shares with the other sinks, not copies. So a sink that is slow,
 /// or hangs for ever, holds up nobody but itself.
 ///
-/// * A queue is full when it holds as many batches as it was made for, or events that own more than
+/// * A queue is full when it holds as many batches as it was made for, or batches of more than
 ///   [`max_bytes`](Self::max_bytes), but for one batch, which it always takes.
 /// * A full queue sheds batches ([`overflow`](Self::overflow)): their events are counted under
 ///   [`SinkStats::shed`](crate::SinkStats::shed), and told to the sink by the [`gap`](Batch::gap) of the batch behind
@@ -66,7 +65,7 @@ struct Queue<E> {
     most: usize,
     most_bytes: u64,
     shed: Shed,
-    /// With what the events of each own.
+    /// With the bytes that each takes.
     batches: VecDeque<(Batch<E>, u64)>,
     /// Of all of them.
     bytes: u64,
@@ -124,7 +123,7 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
         self
     }
 
-    /// How many bytes the events in the queue may own beyond their own size
+    /// How many bytes the batches in the queue may take: their buffers, and what the events own
     /// ([`Event::size_hint`](crate::Event::size_hint)). Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
         self.shared.queue.lock().most_bytes = bytes as u64;
@@ -179,8 +178,7 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.start()?;
         // Foreign code: before anything is kept.
-        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
-        let bytes = batch.iter().map(of).fold(0, u64::saturating_add);
+        let bytes = batch.bytes();
         batch.check()?;
         self.account.keep(batch.len() as u64);
         let shed = self.shared.queue.lock().push(batch.clone(), bytes);
@@ -232,7 +230,7 @@ fn lost_with<E>(batch: &Batch<E>) -> u64 {
 }
 
 impl<E> Queue<E> {
-    /// Takes a batch in, whose events own so many bytes; what is shed for that comes out.
+    /// Takes a batch in, which takes so many bytes; what is shed for that comes out.
     fn push(&mut self, mut batch: Batch<E>, bytes: u64) -> Vec<Batch<E>> {
         let mut shed = Vec::new();
         if self.shed == Shed::Newest && self.is_full(bytes) {
@@ -260,7 +258,7 @@ impl<E> Queue<E> {
         shed
     }
 
-    /// Whether there is no room for a batch whose events own so many bytes.
+    /// Whether there is no room for a batch of so many bytes.
     fn is_full(&self, bytes: u64) -> bool {
         let has_bytes = bytes <= self.most_bytes.saturating_sub(self.bytes);
         self.batches.len() >= self.most || !self.batches.is_empty() && !has_bytes
