@@ -30,7 +30,7 @@
 //!   is dropped
 //!   exactly once, behind the last call of its handler, before the end of the task is told (one that is superseded, by who
 //!   sends); what handler, policy and source captured,
-//!   too.
+//!   too, unless the source blocks.
 //! * The channel is bounded. Who sends into a full one waits, and so does the source.
 //! * Items are begun in the order of sending, each once, but for attempts that the [`ErrorPolicy`] asks for.
 //! * Once [`CancelToken::cancel`] has returned, no item is taken by a worker, and no call of the handler begins. Items that
@@ -49,6 +49,7 @@
 //! | a handler hangs | other workers go on; [`wait_timeout`](Task::wait_timeout) gives the task back; the drop of the task returns at its deadline, behind a critical event for the collector, and that counts the item as left; destructors are left to a thread |
 //! | a source panics | what it has sent is handled; the outcome is [`TaskOutcome::Failed`] |
 //! | a source blocks | a cancelled task waits for it for 100 ms, and ends without it; its thread ends when it returns, and what it then makes is dropped |
+//! | the destructor of a source blocks, or that of an item that is refused | the task waits for it for 3 s, and ends without it; its thread ends when it returns |
 //! | what gathers panics | the item has failed, by [`Failure::Gather`]; what was gathered before is kept |
 //! | a strategy has 0 workers, a name breaks the rule | an [`EmitError::Config`] at the start names the setting, the value and what is allowed; nothing is started |
 //! | a handler or the source waits for its own task | [`wait`](Task::wait), [`wait_timeout`](Task::wait_timeout) and [`recv`](Results::recv) refuse at once |

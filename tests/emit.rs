@@ -1281,6 +1281,76 @@ fn a_source_that_blocks_holds_up_no_cancel() {
     gate.open();
 }
 
+/// An iterator whose destructor waits for its producer, and the producer for room in the channel that the iterator has.
+struct Producer(std::sync::mpsc::Receiver<u64>, Gate);
+
+impl Iterator for Producer {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.0.recv().ok()
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.1.pass();
+    }
+}
+
+/// Runs it on a thread of its own; opens the gate when it has ended, or did not end soon.
+#[track_caller]
+fn ends_beside_a_destructor_that_blocks(gate: &Gate, run: impl FnOnce() -> TaskOutcome + Send) {
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(run);
+        let opens = Opens(gate);
+        gate.await_arrivals(1);
+        until_within(SOON, "the end is told", || runs.is_finished());
+        drop(opens);
+        assert_eq!(runs.join().unwrap(), TaskOutcome::Completed);
+    });
+}
+
+#[test]
+fn a_source_whose_destructor_blocks_for_ever_holds_up_no_end() {
+    let gate = Gate::closed();
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    let producer = std::thread::spawn(move || while sender.send(1).is_ok() {});
+    let source = Producer(receiver, gate.clone());
+    ends_beside_a_destructor_that_blocks(&gate, move || {
+        let end = emit::from_iter(source).take(3).map(|number| *number).run().unwrap();
+        assert_eq!(end.summary.handled, 3);
+        end.summary.outcome
+    });
+    producer.join().unwrap();
+
+    let gate = Gate::closed();
+    let task = emit::from_fn(gated_source(&gate)).take(2).map(|_| ()).start().unwrap();
+    ends_beside_a_destructor_that_blocks(&gate, move || task.wait().unwrap().summary.outcome);
+}
+
+#[test]
+fn an_item_that_is_refused_and_whose_destructor_blocks_holds_up_no_end() {
+    let (asked, gate) = (Gate::closed(), Gate::closed());
+    let (inside, item) = (asked.clone(), gate.clone());
+    let source = move || {
+        inside.pass();
+        Some(Slow(item.clone()))
+    };
+    let task = emit::from_fn(source).map(|_| ()).start().unwrap();
+    asked.await_arrivals(1);
+    std::thread::scope(|scope| {
+        let ends = [Opens(&asked), Opens(&gate)];
+        task.cancel();
+        asked.open();
+        gate.await_arrivals(1);
+        let waits = scope.spawn(|| task.wait().unwrap().summary.outcome);
+        until_within(SOON, "the end is told", || waits.is_finished());
+        drop(ends);
+        assert_eq!(waits.join().unwrap(), TaskOutcome::Cancelled);
+    });
+}
+
 #[test]
 fn the_drop_of_a_task_waits_for_no_destructor() {
     let (hung, slow) = (Gate::closed(), Gate::closed());

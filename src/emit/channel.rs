@@ -36,6 +36,10 @@ pub(super) struct Shared<T> {
 /// that of a receiver, must not hold up the end.
 const SOURCE_GRACE: Duration = Duration::from_millis(100);
 
+/// How long the end of a task waits for the thread of its source outside of such a call: for destructors of the source and of
+/// items that came too late. Most return within a second. One that waits for somebody else may never return.
+const DESTRUCTOR_GRACE: Duration = Duration::from_secs(3);
+
 /// How long a sender waits for room.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wait {
@@ -198,13 +202,14 @@ impl<T> Shared<T> {
     }
 
     /// Waits until the thread of the source has let go of it. A source that is in a call is waited for briefly: the task was
-    /// stopped then, and the call may block for ever.
+    /// stopped then, and the call may block for ever. So may a destructor, which is waited for longer.
     pub(super) fn await_source(&self) {
-        let deadline = deadline_in(SOURCE_GRACE);
+        let (asked, ended) = (deadline_in(SOURCE_GRACE), deadline_in(DESTRUCTOR_GRACE));
         let mut state = self.lock();
         while state.feeding != Feeding::Over {
-            let until = if state.feeding == Feeding::Asking { deadline } else { None };
-            if self.source_gone.wait_until(&mut state, until) && state.feeding == Feeding::Asking {
+            let feeding = state.feeding;
+            let until = if feeding == Feeding::Asking { asked } else { ended };
+            if self.source_gone.wait_until(&mut state, until) && state.feeding == feeding {
                 return;
             }
         }

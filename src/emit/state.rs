@@ -32,7 +32,7 @@ pub(super) enum Stop {
 pub(super) enum Feeding {
     /// In a call of the source, which may block for ever.
     Asking,
-    /// In our own code, which does not, or in the destructor of the source.
+    /// In our own code, which does not, or in the destructor of an item or of the source, which may.
     Sending,
     /// It has let go of the source, or there is none.
     Over,
