@@ -159,13 +159,14 @@ impl Readings {
     }
 
     fn mark(&mut self, now: u64, processed: u64) {
-        self.processed = processed;
-        if now < self.marks[1].0 {
+        // Threads that deliver side by side may come in another order than they read the clock and the count.
+        self.processed = self.processed.max(processed);
+        let last = self.marks[1].0;
+        if last.saturating_sub(now) >= SECOND_NANOS {
             // A clock that went backward, as of a process that was restored on another machine.
-            self.marks = [(now, processed); 2];
-        }
-        if now.saturating_sub(self.marks[1].0) >= SECOND_NANOS {
-            self.marks = [self.marks[1], (now, processed)];
+            self.marks = [(now, self.processed); 2];
+        } else if now.saturating_sub(last) >= SECOND_NANOS {
+            self.marks = [self.marks[1], (now, self.processed)];
         }
     }
 
@@ -326,6 +327,24 @@ mod tests {
             meter.delivered(n * SECOND_NANOS, &[Made(0)], 2000 + n * 10);
         }
         assert!((meter.read(4 * SECOND_NANOS).1 - 10.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn threads_that_read_the_clock_in_another_order_than_they_deliver_reset_no_rate() {
+        for late in [1, 1000, 20 * MS, SECOND_NANOS - 1] {
+            let meter = Meter::new(0);
+            for n in 1..=10 {
+                meter.delivered(n * SECOND_NANOS, &[Made(0)], n * 100);
+            }
+            // Read before the last one, and delivered behind it.
+            meter.delivered(10 * SECOND_NANOS - late, &[Made(0)], 1000 - 1);
+            for now in [10 * SECOND_NANOS, 10 * SECOND_NANOS + SECOND_NANOS / 2] {
+                let rate = meter.read(now).1;
+                assert!((rate - 100.0).abs() < 1.0, "{late} ns late: {rate}");
+            }
+            meter.delivered(11 * SECOND_NANOS, &[Made(0)], 1100);
+            assert!((meter.read(11 * SECOND_NANOS).1 - 100.0).abs() < 1.0, "{late} ns late");
+        }
     }
 
     #[test]
