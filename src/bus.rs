@@ -228,11 +228,12 @@ impl Bus {
         self.shared.engine.unsubscribe(id).is_some()
     }
 
-    /// The same, and waits until no call of it runs, up to `longest`; `false` when that came first, too. In a handler,
-    /// nobody waits.
+    /// The same, and waits until no call of it runs, up to `longest`; `false` when that came first, too. In a handler, nobody
+    /// waits: `false` while a call of it runs, as in the call itself.
     pub fn unsubscribe_and_wait(&self, id: SubscriptionId, longest: Duration) -> bool {
         let Some(subscriber) = self.shared.engine.unsubscribe(id) else { return false };
-        self.shared.is_inside() || self.shared.engine.await_idle(&subscriber, deadline_in(longest))
+        let longest = if self.shared.is_inside() { Duration::ZERO } else { longest };
+        self.shared.engine.await_idle(&subscriber, deadline_in(longest))
     }
 
     /// Lets in only events that the filter lets in, beside those that were added before. It is asked by whoever emits,

@@ -107,6 +107,49 @@ fn a_plugin_that_is_stopped_while_it_starts_is_stopped_behind_its_start() {
 }
 
 #[test]
+fn an_unsubscription_that_waits_says_in_a_handler_whether_a_call_runs() {
+    both(|bus| {
+        let (own, other, told) =
+            (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let (ids, inside, tells) = ((own.clone(), other.clone()), bus.clone(), told.clone());
+        let call = move |_: &Delivery| {
+            let (own, other) = (*ids.0.get().unwrap(), *ids.1.get().unwrap());
+            // Of this very call; once more, when it is gone; of a handler that nobody calls.
+            let told = [own, own, other].map(|id| inside.unsubscribe_and_wait(id, LONG));
+            tells.set(told).unwrap();
+        };
+        own.set(bus.on("a.b", call).unwrap().keep()).unwrap();
+        other.set(bus.on("a.c", forbidden).unwrap().keep()).unwrap();
+        bus.emit("a.b", ()).unwrap();
+        bus.emit("a.b", ()).unwrap();
+        bus.flush().unwrap();
+        assert_eq!(told.get(), Some(&[false, false, true]));
+        bus.emit("a.c", ()).unwrap();
+        bus.flush().unwrap();
+        law(&bus, 3);
+    });
+}
+
+#[test]
+fn an_unsubscription_that_waits_in_a_handler_tells_of_a_call_on_another_thread() {
+    let (gate, told, bus) =
+        (Gate::closed(), Arc::new(OnceLock::new()), Bus::builder().workers(2).start().unwrap());
+    let slow = gate.clone();
+    let id = bus.on("a.slow", move |_: &Delivery| slow.pass()).unwrap().keep();
+    let (inside, tells) = (bus.clone(), told.clone());
+    bus.on("a.quick", move |_: &Delivery| tells.set(inside.unsubscribe_and_wait(id, LONG)).unwrap())
+        .unwrap()
+        .keep();
+    bus.emit("a.slow", ()).unwrap();
+    gate.await_arrivals(1);
+    bus.emit("a.quick", ()).unwrap();
+    support::until("the other handler is done", || told.get().is_some());
+    gate.open();
+    assert_eq!(told.get(), Some(&false));
+    law(&bus, 2);
+}
+
+#[test]
 fn no_call_runs_after_an_unsubscription_that_waits_however_events_race_it() {
     const ROUNDS: u64 = 20_000;
     let bus = Bus::builder().workers(2).start().unwrap();
