@@ -217,6 +217,22 @@ fn a_subscriber_that_leaves_a_collector_without_a_worker_is_taken_out_at_once() 
 }
 
 #[test]
+fn a_subscriber_that_leaves_beside_starts_that_fail_is_taken_out() {
+    // No machine has such a stack.
+    let collector = Collector::builder().thread_stack_size(1 << 46).build().unwrap();
+    for _ in 0..200 {
+        let many: Vec<_> = (0..4).map(|_| collector.subscribe("*").unwrap()).collect();
+        std::thread::scope(|scope| {
+            let starts = scope.spawn(|| (0..4).all(|_| collector.start().is_err()));
+            many.into_iter().for_each(drop);
+            assert!(starts.join().unwrap());
+        });
+        assert!(collector.sinks().is_empty());
+    }
+    law(&collector, 0);
+}
+
+#[test]
 fn a_subscriber_that_leaves_while_a_sink_hangs_waits_for_nobody() {
     let gate = Gate::closed();
     let collector = stalled(ticks(), &gate);
