@@ -9,6 +9,9 @@
 //! A call has begun once `begin` has returned `true`, although its first instruction still lies ahead. No check can tell these two
 //! moments apart. Only a wait for the end of the call can, as [`Bus::unsubscribe_and_wait`](crate::bus::Bus::unsubscribe_and_wait)
 //! does. A wait in every removal was rejected: user code may wait for the thread that removes it.
+//!
+//! A read-modify-write makes all threads that call the same code share a cache line. Cheaper checks were rejected: a load, also
+//! behind a fence, may return a value from before a revocation that has returned since the fence.
 
 use crate::sync::{AtomicU64, Ordering};
 
