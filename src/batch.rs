@@ -263,10 +263,15 @@ impl<E> Pool<E> {
 /// before it ends: one that panics takes no other with it, and no second panic comes while the first unwinds.
 pub(crate) fn destroy<E>(events: &mut Vec<E>) {
     if std::mem::needs_drop::<E>() {
+        let home = Home::now();
         while !events.is_empty() {
             let _ = guarded(|| {
                 while let Some(event) = events.pop() {
                     drop(event);
+                    if home.is_left() {
+                        // It has forked on a thread of the user, and this is the child: the others are the parent's.
+                        return std::mem::forget(std::mem::take(events));
+                    }
                 }
             });
         }

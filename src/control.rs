@@ -20,7 +20,7 @@ pub use report::{FlushReport, SinkFlush, StopReport};
 use std::time::{Duration, Instant};
 
 use crate::collector::{Collector, Shared};
-use crate::dispatch::{LateFlush, Prepared, Slot};
+use crate::dispatch::{LateFlush, NotEntered, Prepared, Slot};
 use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
 use crate::event::Event;
 use crate::sink::Sink;
@@ -285,12 +285,14 @@ impl<E: Event> Collector<E> {
     ///
     /// # Errors
     ///
-    /// Another sink has its name; the worker is gone; or this is a forked child.
+    /// Another sink has its name; the worker is gone; or this is a forked child, also one that the sink has made meanwhile.
     pub fn add_sink(&self, sink: impl Sink<E> + 'static) -> Result<(), SinkChangeError> {
         self.shared.control.desk.check()?;
-        let slot = Prepared::new(Box::new(sink))
-            .enter(&self.shared.registry)
-            .map_err(|name| SinkChangeError::DuplicateSink { name })?;
+        let slot =
+            Prepared::new(Box::new(sink)).enter(&self.shared.registry).map_err(|reason| match reason {
+                NotEntered::Taken(name) => SinkChangeError::DuplicateSink { name },
+                NotEntered::Forked => Forked.into(),
+            })?;
         let name = slot.tally.name.clone();
         let mut desk = self.shared.control.desk.lock();
         match &mut desk.crew {
@@ -303,6 +305,7 @@ impl<E: Event> Collector<E> {
                 drop(desk);
                 self.shared.registry.strike(&name);
                 drop(slot.end());
+                self.shared.control.desk.check()?;
                 return Err(FlushError::WorkerGone.into());
             }
         }
@@ -319,6 +322,13 @@ impl<E: Event> Collector<E> {
     /// it within [`Config::flush_timeout`](crate::Config::flush_timeout): it is then removed as soon as the
     /// worker can.
     pub fn remove_sink(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
+        let removed = self.take_out(name);
+        // The sink may have forked on this thread.
+        self.shared.control.desk.check()?;
+        removed
+    }
+
+    fn take_out(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
         let unknown = || SinkChangeError::UnknownSink { name: name.to_owned() };
         self.shared.refuse_waiting()?;
         if !self.shared.registry.knows(name) {
@@ -396,6 +406,9 @@ impl<E: Event> Shared<E> {
         drop(desk);
         if let Some(slot) = over {
             drop(slot.end());
+            if self.control.desk.check().is_err() {
+                return;
+            }
             self.registry.strike(name);
         }
         if is_asked {
@@ -420,6 +433,8 @@ impl<E: Event> Shared<E> {
             }
             None => 0,
         };
+        // An event or a sink may have forked on this thread: the locks are the parent's then.
+        self.control.desk.check()?;
         self.room.release();
         let mut desk = self.control.desk.lock();
         let report = |left_behind, busy_sink| StopReport {
@@ -495,7 +510,11 @@ pub(crate) fn enter_all<E: Event>(
     for sink in &mut sinks {
         match Prepared::new(sink).enter(registry) {
             Ok(slot) => slots.push(slot),
-            Err(name) => {
+            Err(NotEntered::Forked) => {
+                std::mem::forget(sinks);
+                return Err(BuildError::Forked);
+            }
+            Err(NotEntered::Taken(name)) => {
                 // Destructors of sinks are foreign code.
                 slots.into_iter().for_each(|slot| drop(slot.end()));
                 sinks.for_each(|sink| _ = guarded(|| drop(sink)));

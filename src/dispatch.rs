@@ -17,13 +17,45 @@ use crate::sync::{Arc, Home, Ordering, guarded};
 pub(crate) struct Fenced<E> {
     sink: Box<dyn Sink<E>>,
     account: Account,
+    /// In a forked child of it, the sink is the parent's: it is neither called nor dropped there.
+    home: Home,
+}
+
+/// Stands in for a sink that has ended.
+struct Ended;
+
+impl<E> Sink<E> for Ended {
+    fn name(&self) -> &str {
+        "ended"
+    }
+
+    fn write_batch(&mut self, _: &Batch<E>) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+impl<E> Drop for Fenced<E> {
+    fn drop(&mut self) {
+        let sink = std::mem::replace(&mut self.sink, Box::new(Ended));
+        if self.home.is_left() {
+            return std::mem::forget(sink);
+        }
+        // Its destructor is foreign code too.
+        if let Err(said) = guarded(|| drop(sink))
+            && !self.home.is_left()
+        {
+            self.account.tally().note_panic(said);
+        }
+    }
 }
 
 impl<E> Fenced<E> {
     /// Opens the sink.
     pub(crate) fn new(sink: Box<dyn Sink<E>>, account: Account) -> Self {
-        let mut fenced = Self { sink, account: account.clone() };
-        if let Err(said) = guarded(|| fenced.sink.open(account)) {
+        let mut fenced = Self { sink, account: account.clone(), home: Home::here() };
+        if let Err(said) = guarded(|| fenced.sink.open(account))
+            && !fenced.home.is_left()
+        {
             fenced.account.tally().note_panic(said);
         }
         fenced
@@ -55,8 +87,7 @@ impl<E> Fenced<E> {
 
     /// Flushes the sink; what goes wrong is counted.
     pub(crate) fn flush(&mut self) {
-        let home = Home::now();
-        if self.guarded(|sink| sink.flush()).is_err() && !home.is_left() {
+        if self.guarded(|sink| sink.flush()).is_err() && !self.home.is_left() {
             self.account.tally().flush_errors.add(1);
         }
     }
@@ -64,9 +95,11 @@ impl<E> Fenced<E> {
     /// Begins a flush that another thread will finish, if the sink is of that kind. After a panic it is over, and not clean:
     /// whoever waits for it finds that in the account.
     pub(crate) fn begin_flush(&mut self) -> Option<PendingFlush> {
-        let home = Home::now();
+        if self.home.is_left() {
+            return None;
+        }
         guarded(|| self.sink.begin_flush()).unwrap_or_else(|said| {
-            if home.is_left() {
+            if self.home.is_left() {
                 return None;
             }
             self.account.tally().flush_errors.add(1);
@@ -75,16 +108,22 @@ impl<E> Fenced<E> {
         })
     }
 
-    /// Ends the sink; its destructor is foreign code too.
-    pub(crate) fn end(self) -> Account {
-        let Self { sink, account } = self;
-        let home = Home::now();
-        if let Err(said) = guarded(|| drop(sink))
-            && !home.is_left()
-        {
-            account.tally().note_panic(said);
+    /// Whether it is to be taken out.
+    fn is_over(&self) -> bool {
+        if self.home.is_left() {
+            return false;
         }
-        account
+        guarded(|| self.sink.is_over()).unwrap_or_else(|said| {
+            if !self.home.is_left() {
+                self.account.tally().note_panic(said);
+            }
+            false
+        })
+    }
+
+    /// Ends the sink.
+    pub(crate) fn end(self) -> Account {
+        self.account.clone()
     }
 
     /// Runs one call of the sink and counts what goes wrong. The error is that of the sink, unless it panicked.
@@ -95,11 +134,13 @@ impl<E> Fenced<E> {
         // A sink that panics stays in service, as its contract says; it must cope with its own state. Its error
         // is read and its source dropped in here, because that is its code as well.
         let told = |error: SinkError| (error.to_string(), error.without_source());
-        let home = Home::now();
+        if self.home.is_left() {
+            return Err(None);
+        }
         match guarded(|| call(&mut *self.sink).map_err(told)) {
             Ok(Ok(())) => Ok(()),
             // It has forked on a thread of the user, and this is the child: no lock of the account is taken.
-            _ if home.is_left() => Err(None),
+            _ if self.home.is_left() => Err(None),
             Ok(Err((said, error))) => {
                 self.account.tally().note_error(said, error.is_panic());
                 Err(Some(error))
@@ -146,6 +187,16 @@ pub(crate) struct Prepared<E> {
     name: String,
     /// What its own code said when it panicked before it had an account.
     panics: Vec<String>,
+    /// Before its own code was called, which may have forked.
+    home: Home,
+}
+
+/// Why a sink could not be entered.
+pub(crate) enum NotEntered {
+    /// Another one has its name.
+    Taken(String),
+    /// Its own code has forked, and this is the child.
+    Forked,
 }
 
 /// The name of a sink whose name panics.
@@ -153,29 +204,39 @@ pub(crate) const UNNAMED: &str = "unnamed";
 
 impl<E: Event> Prepared<E> {
     pub(crate) fn new(sink: Box<dyn Sink<E>>) -> Self {
-        let mut panics = Vec::new();
+        let (mut panics, home) = (Vec::new(), Home::here());
         let name = guarded(|| sink.name().to_owned()).unwrap_or_else(|said| {
             panics.push(said);
             UNNAMED.to_owned()
         });
-        let may_wait = guarded(|| sink.may_wait()).unwrap_or_else(|said| {
+        let asked = || !home.is_left() && sink.may_wait();
+        let may_wait = guarded(asked).unwrap_or_else(|said| {
             panics.push(said);
             false
         });
-        let sink = if may_wait { Box::new(Isolated::named(name.clone(), sink, QUEUE)) } else { sink };
-        Self { sink, name, panics }
+        let sink = if may_wait && !home.is_left() {
+            Box::new(Isolated::named(name.clone(), sink, QUEUE))
+        } else {
+            sink
+        };
+        Self { sink, name, panics, home }
     }
 
-    /// Opens an account under its name; or gives the name back, which is taken.
-    pub(crate) fn enter(self, registry: &Registry) -> Result<Slot<E>, String> {
-        let Self { sink, name, panics } = self;
+    /// Opens an account under its name.
+    pub(crate) fn enter(self, registry: &Registry) -> Result<Slot<E>, NotEntered> {
+        let Self { sink, name, panics, home } = self;
+        if home.is_left() {
+            std::mem::forget(sink);
+            return Err(NotEntered::Forked);
+        }
         let Some(tally) = registry.enter(&name) else {
             // Its destructor is foreign code.
             _ = guarded(|| drop(sink));
-            return Err(name);
+            return Err(if home.is_left() { NotEntered::Forked } else { NotEntered::Taken(name) });
         };
         panics.into_iter().for_each(|said| tally.note_panic(said));
-        Ok(Slot::new(sink, tally))
+        let slot = Slot::new(sink, tally);
+        if home.is_left() { Err(NotEntered::Forked) } else { Ok(slot) }
     }
 }
 
@@ -206,13 +267,7 @@ impl<E> Slot<E> {
 
     /// Whether it is to be taken out.
     pub(crate) fn is_over(&self) -> bool {
-        let home = Home::now();
-        guarded(|| self.fenced.sink.is_over()).unwrap_or_else(|said| {
-            if !home.is_left() {
-                self.tally.note_panic(said);
-            }
-            false
-        })
+        self.fenced.is_over()
     }
 
     /// See [`LateFlush`].

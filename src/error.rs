@@ -31,6 +31,9 @@ pub enum BuildError {
         /// What each slot takes, in bytes.
         slot_bytes: usize,
     },
+    /// A sink has forked while it was added, and this is the child: the sinks are those of the parent.
+    #[error("this process is a fork of the one in which the collector is built")]
+    Forked,
 }
 
 /// A collector could not be started. Nothing is half-started: it is as it was before the call.

@@ -16,7 +16,7 @@ use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Event;
 use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{Registry, SinkTally};
-use crate::sync::{Arc, Ordering, Parker, guarded};
+use crate::sync::{Arc, Home, Ordering, Parker, guarded};
 use crate::unix::hold_sigxfsz;
 use crate::wake::{State, deadline_in};
 
@@ -31,6 +31,8 @@ pub(crate) struct Crew<E> {
     told_evictions: u64,
     /// What the last flush tells of the sinks.
     told_sinks: Vec<ToldOf>,
+    /// In a forked child of it, all of this is the parent's.
+    home: Home,
 }
 
 /// A sink that was taken out.
@@ -55,7 +57,16 @@ impl<E> Crew<E> {
         parker: Parker,
         enrich: Option<Box<Enrich<E>>>,
     ) -> Self {
-        Self { slots, press, parker, enrich, told_processed: 0, told_evictions: 0, told_sinks: Vec::new() }
+        Self {
+            slots,
+            press,
+            parker,
+            enrich,
+            told_processed: 0,
+            told_evictions: 0,
+            told_sinks: Vec::new(),
+            home: Home::here(),
+        }
     }
 
     /// Answers every request. Whether a flush was heard by its caller.
@@ -63,14 +74,27 @@ impl<E> Crew<E> {
     where
         E: Event,
     {
-        for (name, reply) in asked.removed.drain(..) {
-            reply.answer(Some(self.take_slot(&name).map(|slot| retire(slot, registry))));
+        while !asked.removed.is_empty() {
+            let (name, reply) = asked.removed.remove(0);
+            let retired = self.take_slot(&name).map(|slot| retire(slot, registry));
+            if self.home.is_left() {
+                std::mem::forget((asked, reply, retired));
+                return false;
+            }
+            reply.answer(Some(retired));
         }
-        let heard = asked.flushes.drain(..).map(|reply| {
+        let mut is_heard = false;
+        while !asked.flushes.is_empty() {
+            let reply = asked.flushes.remove(0);
             let (report, told) = (report.clone(), self.told_sinks.clone());
-            reply.answer(Some(Flushed { report, told, late: self.begin_flushes(), done: Vec::new() }))
-        });
-        heard.fold(false, |any, heard| any | heard)
+            let late = self.begin_flushes();
+            if self.home.is_left() {
+                std::mem::forget((asked, reply, late));
+                return false;
+            }
+            is_heard |= reply.answer(Some(Flushed { report, told, late, done: Vec::new() }));
+        }
+        is_heard
     }
 
     /// Has the threads of isolated sinks flush them.
@@ -107,6 +131,9 @@ impl<E> Crew<E> {
     fn take_out(&mut self, places: Vec<usize>, registry: &Registry) {
         for place in places.into_iter().rev() {
             let tally = self.slots.remove(place).end();
+            if self.home.is_left() {
+                return;
+            }
             registry.strike(&tally.name);
         }
     }
@@ -123,6 +150,9 @@ impl<E> Drop for Crew<E> {
         self.end();
         // Foreign code as well.
         let enrich = self.enrich.take();
+        if self.home.is_left() {
+            return std::mem::forget(enrich);
+        }
         _ = guarded(|| drop(enrich));
     }
 }
@@ -130,6 +160,7 @@ impl<E> Drop for Crew<E> {
 /// Flushes and ends a sink that was taken out, and gives its name free. One that has a thread of its own is ended by
 /// whoever waits for that.
 pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retired {
+    let home = Home::now();
     slot.flush();
     let (late, tally) = (slot.begin_flush(), Arc::clone(&slot.tally));
     let end = move || drop(slot.end());
@@ -139,7 +170,10 @@ pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retire
         end();
         None
     };
-    registry.strike(&tally.name);
+    // Its code may have forked on a thread of the user: no lock is taken in the child.
+    if !home.is_left() {
+        registry.strike(&tally.name);
+    }
     Retired { tally, late, end }
 }
 
@@ -168,7 +202,11 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
 /// Gives the crew back once every request is answered. Those that came since the last flush began are covered
 /// by it: nothing was accepted meanwhile.
 pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_flush: &FlushReport) {
+    // All that may call a sink may fork, on a thread of the user as well. In the child, the crew forgets itself as it is dropped.
     let late = crew.begin_flushes();
+    if crew.home.is_left() {
+        return std::mem::forget(late);
+    }
     let is_disowned = shared.is_disowned.load(Ordering::Relaxed) != 0;
     if is_disowned {
         // The drop of a sink ends its waits: not before the time that the last handle leaves it.
@@ -179,11 +217,20 @@ pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_f
     if is_disowned {
         crew.end();
     }
+    if crew.home.is_left() {
+        return;
+    }
     while let Err((same, asked)) = shared.control.clock_out(crew) {
         crew = same;
         crew.let_go(&shared.registry);
+        if crew.home.is_left() {
+            return std::mem::forget(asked);
+        }
         if crew.answer(asked, last_flush, &shared.registry) {
             crew.set_told(shared);
+        }
+        if crew.home.is_left() {
+            return;
         }
     }
 }

@@ -33,6 +33,10 @@ impl<E: Event> Drop for Owner<E> {
         } else {
             // It ends by its deadline. Nobody is left to be told how it went.
             let _ = self.0.stop(self.0.settings.config().drop_timeout);
+            if self.0.phase.load().state() == State::Forked {
+                // A sink or an event has forked in there, and this is the child.
+                std::mem::forget(Arc::clone(&self.0));
+            }
         }
     }
 }
