@@ -307,12 +307,14 @@ impl<E> ScriptedSink<E> {
 
     /// Goes on with this script, behind the one that there is.
     pub fn then(&self, acts: impl IntoIterator<Item = Act>) {
-        self.shared.lock().acts.extend(acts);
+        if let Ok(mut script) = self.shared.enter() {
+            script.acts.extend(acts);
+        }
     }
 
-    /// How many batches it was offered.
+    /// How many batches it was offered. In a forked child, 0: it is its parent's, and takes nothing there.
     pub fn calls(&self) -> u64 {
-        self.shared.lock().calls
+        self.shared.enter().map_or(0, |script| script.calls)
     }
 
     /// The events that it has taken.
@@ -332,7 +334,7 @@ impl<E: Event> Sink<E> for ScriptedSink<E> {
     #[allow(clippy::panic, reason = "that is what the script says")]
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         let act = {
-            let mut script = self.shared.lock();
+            let mut script = self.shared.enter()?;
             script.calls += 1;
             script.acts.pop_front().unwrap_or(Act::Take)
         };

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use forebay::history::{EventQuery, History, Recent};
 use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink, SinkError, from_fn};
+use forebay::testing::ScriptedSink;
 use forebay::{Batch, Collector, ManualClock, Record, RecvError, Subscription};
 use fork::in_child;
 use support::*;
@@ -128,6 +129,91 @@ fn what_keeps_events_is_the_parents_and_no_child_waits_for_its_lock() {
         }
     });
     assert_eq!((recent.len(), letters.len(), letters.forgotten()), (500, 500, 500));
+    collector.stop().unwrap();
+    law(&collector, 1000);
+}
+
+/// A sink that takes nothing, so that all events are to become dead letters.
+fn broken(name: &'static str) -> impl Sink + 'static {
+    from_fn(name, |_: &Batch<Record>| Err(SinkError::unavailable("on purpose").permanent()))
+}
+
+#[test]
+fn events_that_a_child_cannot_keep_among_the_letters_of_its_parent_are_counted_as_failed() {
+    let letters = DeadLetters::new(100);
+    let made_before = Cell::new(Some(broken("before").dead_letters(&letters)));
+    let status = in_child(|| {
+        let own = Collector::builder()
+            .sink(broken("child").dead_letters(&letters))
+            .sink(made_before.take().unwrap())
+            .start()
+            .unwrap();
+        (0..10).for_each(|number| _ = own.collect(Record::integer("child", number)));
+        assert_eq!(letters.redrive(None), 0);
+        let report = own.flush().unwrap();
+        assert!(!report.is_clean());
+        assert!(report.sinks.iter().all(|sink| sink.error.as_deref().unwrap().contains("forked child")));
+        own.stop().unwrap();
+        for sink in law(&own, 10).sinks {
+            assert_eq!((sink.failed, sink.dead_lettered, sink.dead_letters), (10, 0, 0), "{}", sink.name);
+        }
+        true
+    });
+    assert_eq!(status, Some(0), "the child hangs or failed");
+    // The parent goes on with both.
+    let sinks = [made_before.take().unwrap(), broken("parent").dead_letters(&letters)];
+    let collector = sinks.into_iter().fold(Collector::builder(), forebay::Builder::sink).start().unwrap();
+    collector.collect(Record::integer("parent", 1));
+    collector.stop().unwrap();
+    law(&collector, 1);
+    assert_eq!(letters.len(), 2);
+}
+
+#[test]
+fn a_sink_of_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held() {
+    let (letters, scripted) = (DeadLetters::new(500), ScriptedSink::new("scripted", []));
+    let breaker = || from_fn("guarded", |_: &Batch<Record>| Ok(())).breaker(BreakerPolicy::default());
+    let collector = Collector::builder().sink(broken("parent").dead_letters(&letters)).start().unwrap();
+    (0..1000).for_each(|number| _ = collector.collect(Record::integer("parent", number)));
+    let _ = collector.flush().unwrap();
+    let shared = breaker();
+    let (watch, shared) = (shared.watch(), Cell::new(Some(shared)));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _raise = Raise(&is_over);
+        let read: [Box<dyn Fn() + Send + '_>; 3] = [
+            Box::new(|| assert_eq!(letters.entries().len(), 500)),
+            Box::new(|| assert_eq!(watch.opened(), 0)),
+            Box::new(|| assert_eq!(scripted.calls(), 0)),
+        ];
+        for read in read {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    read();
+                }
+            });
+        }
+        for _ in 0..50 {
+            let status = in_child(|| {
+                let own = Collector::builder()
+                    .sink(broken("letters").dead_letters(&letters))
+                    .sink(shared.take().unwrap())
+                    .sink(scripted.clone())
+                    .start()
+                    .unwrap();
+                own.collect(Record::integer("child", 1));
+                let _ = own.flush().unwrap();
+                let text = format!("{:?} {:?} {watch:?}", own.stats(), own.health());
+                own.stop().unwrap();
+                law(&own, 1);
+                drop(own);
+                assert_eq!(scripted.calls(), 0, "it is the parent's");
+                !text.is_empty()
+            });
+            assert_eq!(status, Some(0), "the child hangs or failed");
+        }
+    });
     collector.stop().unwrap();
     law(&collector, 1000);
 }

@@ -62,7 +62,9 @@ pub struct Breaker<S, E = Record> {
     /// Whether the last batches failed, newest last.
     last: VecDeque<bool>,
     in_a_row: u32,
-    state: Arc<Mutex<Trips>>,
+    state: BreakerState,
+    /// What a watch sees. A breaker may be moved into a forked child, where its watch is the parent's.
+    shown: Arc<Mutex<Trips>>,
     opened: Instant,
     account: Account,
     of: PhantomData<fn(&E)>,
@@ -93,11 +95,12 @@ impl BreakerWatch {
 impl<S, E> Breaker<S, E> {
     pub(super) fn new(sink: S, mut policy: BreakerPolicy) -> Self {
         policy.window = policy.window.min(10_000);
-        let state = Arc::new(Mutex::new(Trips { state: BreakerState::Closed, opened: 0 }));
+        let state = BreakerState::Closed;
+        let shown = Arc::new(Mutex::new(Trips { state, opened: 0 }));
         let (last, of) = (VecDeque::new(), PhantomData);
         let clock = Clock::System;
         let account = Account::nobody();
-        Self { sink, policy, opened: clock.now(), clock, last, in_a_row: 0, state, account, of }
+        Self { sink, policy, opened: clock.now(), clock, last, in_a_row: 0, state, shown, account, of }
     }
 
     /// Lets it go by a clock that is moved by hand, for tests.
@@ -109,18 +112,15 @@ impl<S, E> Breaker<S, E> {
 
     /// A look at it from outside, once it belongs to a collector.
     pub fn watch(&self) -> BreakerWatch {
-        BreakerWatch(Arc::clone(&self.state))
-    }
-
-    fn state(&self) -> BreakerState {
-        self.state.lock().state
+        BreakerWatch(Arc::clone(&self.shown))
     }
 
     fn set(&mut self, state: BreakerState) {
-        let mut trips = self.state.lock();
-        trips.opened += u64::from(state == BreakerState::Open);
-        trips.state = state;
-        drop(trips);
+        self.state = state;
+        if let Ok(mut trips) = self.shown.enter() {
+            trips.opened += u64::from(state == BreakerState::Open);
+            trips.state = state;
+        }
         self.in_a_row = 0;
         self.last.clear();
         match state {
@@ -135,7 +135,7 @@ impl<S, E> Breaker<S, E> {
 
     /// Goes by what became of a batch.
     fn note(&mut self, has_failed: bool) {
-        match (self.state(), has_failed) {
+        match (self.state, has_failed) {
             (BreakerState::HalfOpen, true) => self.set(BreakerState::Open),
             (BreakerState::HalfOpen, false) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
@@ -184,7 +184,7 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        if self.state() == BreakerState::Open {
+        if self.state == BreakerState::Open {
             let since = self.clock.now().saturating_duration_since(self.opened);
             if since < self.policy.open_for {
                 return Err(SinkError::unavailable("the breaker is open"));
@@ -204,7 +204,7 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
 impl<S, E> fmt::Debug for Breaker<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breaker")
-            .field("state", &self.state())
+            .field("state", &self.state)
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }

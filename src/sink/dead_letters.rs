@@ -10,14 +10,16 @@ use crate::batch::{Batch, destroy};
 use crate::event::{Event, Record};
 use crate::lanes::payload_of;
 use crate::rate::Pace;
-use crate::sync::{Arc, Home, Mutex, Ordering, PlainU64, guarded};
+use crate::sync::{Arc, Mutex, Ordering, PlainU64, guarded};
 
 /// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
 /// queue: give one to [`Sink::dead_letters`], and keep one.
 ///
 /// A full queue forgets its oldest letter ([`forgotten`](Self::forgotten) counts them). It is full when it holds as many
-/// letters as it was made for, or letters that own more than [`max_bytes`](Self::max_bytes), but for one. In a forked child it is its
-/// parent's: it says that it is empty there, and offers nothing again.
+/// letters as it was made for, or letters that own more than [`max_bytes`](Self::max_bytes), but for one.
+///
+/// In a forked child the queue is its parent's. It says that it is empty there, offers nothing again, and keeps nothing: events
+/// that would become dead letters count as failed.
 ///
 /// ```
 /// use forebay::sink::{DeadLetters, Sink, SinkError, from_fn};
@@ -166,35 +168,42 @@ impl<E: Event> DeadLetters<E> {
 
     /// Somebody puts letters in and takes them under that number from now on.
     pub(crate) fn add_taker(&self, owner: u64) {
-        self.shared.lock().takers.push((owner, Account::nobody()));
+        if let Ok(mut letters) = self.shared.enter() {
+            letters.takers.push((owner, Account::nobody()));
+        }
     }
 
     /// Nobody does so any more.
     pub(crate) fn remove_taker(&self, owner: u64) {
-        self.shared.lock().remove_taker(owner);
+        if let Ok(mut letters) = self.shared.enter() {
+            letters.remove_taker(owner);
+        }
     }
 
     /// Puts letters in, behind the others; what is forgotten for them ends here, without the lock.
     pub(crate) fn keep(&self, owner: u64, letters: Vec<DeadLetter<E>>) {
         let letters = letters.into_iter().map(|letter| Kept::new(letter, owner)).collect();
-        let forgotten = self.shared.lock().put(letters);
+        let Ok(mut shared) = self.shared.enter() else { return };
+        let forgotten = shared.put(letters);
+        drop(shared);
         end_all(forgotten);
     }
 
     /// Takes those out that may be offered again now.
     pub(crate) fn take_due(&self, owner: u64) -> Vec<DeadLetter<E>> {
-        self.shared.lock().take_due(owner).into_iter().map(|kept| kept.letter).collect()
+        let due = self.shared.enter().map_or_else(|_| Vec::new(), |mut letters| letters.take_due(owner));
+        due.into_iter().map(|kept| kept.letter).collect()
     }
 
     /// Offers those no more that are of nobody whom `is_known` knows.
     pub(crate) fn leave_unknown(&self, is_known: impl Fn(u64) -> bool) {
-        let mut letters = self.shared.lock();
+        let Ok(mut letters) = self.shared.enter() else { return };
         letters.letters.iter_mut().for_each(|kept| kept.is_due &= is_known(kept.owner));
     }
 
     /// Whether some are to be offered again.
     pub(crate) fn has_due(&self) -> bool {
-        self.shared.lock().letters.iter().any(|kept| kept.is_due)
+        self.shared.enter().is_ok_and(|letters| letters.letters.iter().any(|kept| kept.is_due))
     }
 }
 
@@ -288,7 +297,6 @@ pub struct DeadLettering<S, E = Record> {
     account: Account,
     /// Which letters are its own.
     id: u64,
-    home: Home,
     /// The header of the last batch that became letters, without its events.
     last: Option<Batch<E>>,
 }
@@ -300,16 +308,19 @@ impl<S, E> DeadLettering<S, E> {
     pub(super) fn new(sink: S, letters: &DeadLetters<E>) -> Self {
         let (letters, account) = (letters.clone(), Account::nobody());
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        letters.shared.lock().takers.push((id, account.clone()));
-        Self { sink, letters, account, id, home: Home::here(), last: None }
+        // In a forked child, nobody takes letters of its parent.
+        if let Ok(mut shared) = letters.shared.enter() {
+            shared.takers.push((id, account.clone()));
+        }
+        Self { sink, letters, account, id, last: None }
     }
 }
 
 impl<S, E> Drop for DeadLettering<S, E> {
     fn drop(&mut self) {
         // In a forked child, the letters and their lock are the parent's.
-        if !self.home.is_left() {
-            self.letters.shared.lock().remove_taker(self.id);
+        if let Ok(mut letters) = self.letters.shared.enter() {
+            letters.remove_taker(self.id);
         }
     }
 }
@@ -319,7 +330,10 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     fn redrive(&mut self) {
         let Some(header) = self.last.clone() else { return };
         loop {
-            let due = self.letters.shared.lock().take_due(self.id);
+            // In a forked child the letters are the parent's: none is due.
+            let Ok(mut shared) = self.letters.shared.enter() else { return };
+            let due = shared.take_due(self.id);
+            drop(shared);
             let is_last = due.len() < AT_ONCE;
             if due.is_empty() || !self.offer_again(&header, due) || is_last {
                 return;
@@ -353,7 +367,9 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
         let (said, attempts) = (failure.said, failure.attempts);
         if let Some(failed) = failure.in_part {
             self.account.note_redriven((count as u64).saturating_sub(failed));
-            self.letters.shared.lock().forgotten += failed;
+            if let Ok(mut shared) = self.letters.shared.enter() {
+                shared.forgotten += failed;
+            }
             end_all(due.into_iter().map(|kept| kept.letter.event).collect());
             return false;
         }
@@ -374,8 +390,11 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
             kept
         });
         let again = again.collect();
-        let forgotten = self.letters.shared.lock().put_back(again);
-        end_all(forgotten);
+        if let Ok(mut shared) = self.letters.shared.enter() {
+            let forgotten = shared.put_back(again);
+            drop(shared);
+            end_all(forgotten);
+        }
         false
     }
 
@@ -428,12 +447,16 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
 
     fn open(&mut self, account: Account) {
         let (letters, id) = (Arc::downgrade(&self.letters.shared), self.id);
-        account.show_letters(move || letters.upgrade().map_or(0, |letters| letters.lock().of(id)));
-        self.account = account.clone();
-        let own = |taker: &&mut (u64, Account)| taker.0 == id;
-        self.letters.shared.lock().takers.iter_mut().find(own).into_iter().for_each(|taker| {
-            taker.1 = account.clone();
+        account.show_letters(move || {
+            let letters = letters.upgrade();
+            letters.map_or(0, |letters| letters.enter().map_or(0, |letters| letters.of(id)))
         });
+        self.account = account.clone();
+        if let Ok(mut letters) = self.letters.shared.enter()
+            && let Some(taker) = letters.takers.iter_mut().find(|taker| taker.0 == id)
+        {
+            taker.1 = account.clone();
+        }
         self.sink.open(account);
     }
 
@@ -467,8 +490,11 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
         let letters: Vec<_> = letters.collect();
         batch.check()?;
         let kept = letters.len() as u64;
+        // In a forked child the queue is the parent's: nobody could take the events out of it again, and they fail.
+        let mut shared = self.letters.shared.enter()?;
+        let forgotten = shared.put(letters);
+        drop(shared);
         self.last = Some(batch.without_events(0));
-        let forgotten = self.letters.shared.lock().put(letters);
         self.account.keep(kept);
         self.account.settle(Fate::DeadLettered, kept);
         end_all(forgotten);
