@@ -92,7 +92,8 @@ struct Listener {
     watches: Vec<Arc<Watch>>,
 }
 
-/// `None` until the first value is made. Never held while anything waits.
+/// `None` until the first value is made. Never held while anything waits, and only [unforked](sync::unforked): a forked child
+/// makes values of its own, and must not find it locked.
 static LISTENER: Mutex<Option<Listener>> = Mutex::fixed(None);
 
 /// Signals cannot be watched.
@@ -170,24 +171,8 @@ impl SignalsBuilder {
             check("signal", signal, allowed, slot(signal).is_some())?;
         }
         hook_forks();
-        let mut listener = LISTENER.lock();
-        for slot in self.signals.iter().filter_map(slot) {
-            prepare(slot)?;
-        }
-        let process = std::process::id();
-        if listener.as_ref().is_some_and(|listener| listener.process != process) {
-            // That of a forked child's parent.
-            std::mem::forget(listener.take());
-        }
-        let listener = match &mut *listener {
-            Some(listener) => listener,
-            none => none.insert(Listener::start(process)?),
-        };
-        for signal in &self.signals {
-            listener.handle.add_signal(*signal)?;
-        }
         let watch = Arc::new(Watch {
-            process,
+            process: std::process::id(),
             signals: self.signals.clone(),
             grace: self.grace,
             received: PlainU64::new(0),
@@ -196,10 +181,34 @@ impl SignalsBuilder {
             is_dropped: Mutex::new(false),
             dropped: Condvar::new(),
         });
-        listener.watches.push(Arc::clone(&watch));
-        listener.decide_defaults();
+        // The locks of signal-hook are taken in there as well. What fails is dropped out here: it may hold the last handle of
+        // the collector.
+        sync::unforked(|| listen(&watch))?;
         Ok(Signals { watch })
     }
+}
+
+/// Has the listener of this process tell the watch.
+fn listen(watch: &Arc<Watch>) -> Result<(), SignalsError> {
+    let mut listener = LISTENER.lock();
+    let slot = |signal: &i32| SIGNALS.iter().find(|slot| slot.signal == *signal);
+    for slot in watch.signals.iter().filter_map(slot) {
+        prepare(slot)?;
+    }
+    if listener.as_ref().is_some_and(|listener| listener.process != watch.process) {
+        // That of a forked child's parent.
+        std::mem::forget(listener.take());
+    }
+    let listener = match &mut *listener {
+        Some(listener) => listener,
+        none => none.insert(Listener::start(watch.process)?),
+    };
+    for signal in &watch.signals {
+        listener.handle.add_signal(*signal)?;
+    }
+    listener.watches.push(Arc::clone(watch));
+    listener.decide_defaults();
+    Ok(())
 }
 
 /// Has the handler of a signal know what we tell it. Until it is told otherwise, the signal has its default effect.
@@ -242,10 +251,10 @@ impl Listener {
 
 /// Has all who watch the signal see to it.
 fn tell(signal: i32) {
-    let mut watches: Vec<Arc<Watch>> = match &*LISTENER.lock() {
+    let mut watches: Vec<Arc<Watch>> = sync::unforked(|| match &*LISTENER.lock() {
         Some(listener) => listener.watches.clone(),
         None => Vec::new(),
-    };
+    });
     let before = watches.iter().map(|watch| watch.received.load(Ordering::Relaxed)).find(|first| *first != 0);
     if let Some(first) = before {
         // The second one: no waiting for anything any more.
@@ -335,10 +344,12 @@ impl Drop for Signals {
             std::mem::forget(Arc::clone(&self.watch));
             return;
         }
-        if let Some(listener) = &mut *LISTENER.lock() {
-            listener.watches.retain(|watch| !Arc::ptr_eq(watch, &self.watch));
-            listener.decide_defaults();
-        }
+        sync::unforked(|| {
+            if let Some(listener) = &mut *LISTENER.lock() {
+                listener.watches.retain(|watch| !Arc::ptr_eq(watch, &self.watch));
+                listener.decide_defaults();
+            }
+        });
         *self.watch.is_dropped.lock() = true;
         self.watch.dropped.notify_all();
         // One that is past waiting ends the process.
