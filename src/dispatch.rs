@@ -70,7 +70,8 @@ impl<E> Fenced<E> {
             return (0, 0);
         }
         // What it has kept, it settles itself.
-        let events = (batch.len() as u64).saturating_sub(self.account.kept() - before);
+        let kept = self.account.kept().saturating_sub(before);
+        let events = (batch.len() as u64).saturating_sub(kept);
         let failed = match outcome {
             Ok(()) => {
                 // A batch that was kept tells nothing yet, and one that was routed past the sink never does.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use forebay::bus::{Bus, BusConfig, Delivery, Handler, HandlerError, Mode};
 use forebay::emit::{self, ErrorPolicy, Strategy};
 use forebay::sink::{
-    BreakerPolicy, DeadLetters, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink, SinkError, SyncPolicy,
-    from_fn,
+    Account, BreakerPolicy, DeadLetters, Fate, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink, SinkError,
+    SyncPolicy, from_fn,
 };
 use forebay::{
     Batch, Builder, Collector, Event, FlushStrategy, GateConfig, HealthConfig, Histogram, ManualClock,
@@ -347,5 +347,64 @@ fn buses_with_the_largest_and_the_smallest_numbers() {
                 bus.stats().check_law(2).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn an_account_of_a_sink_that_is_told_any_number() {
+    /// Does that with its account at every batch.
+    struct Wrong(fn(&Account), Option<Account>);
+
+    impl Sink for Wrong {
+        fn name(&self) -> &str {
+            "wrong"
+        }
+
+        fn open(&mut self, account: Account) {
+            self.1 = Some(account);
+        }
+
+        fn write_batch(&mut self, _: &Batch) -> Result<(), SinkError> {
+            (self.0)(self.1.as_ref().unwrap());
+            Ok(())
+        }
+    }
+
+    let wrong: [fn(&Account); 7] = [
+        |account| account.keep(u64::MAX),
+        |account| {
+            account.keep(u64::MAX);
+            account.settle(Fate::Delivered, u64::MAX);
+        },
+        |account| account.settle(Fate::Delivered, u64::MAX - 1),
+        |account| account.settle(Fate::Failed, u64::MAX - 1),
+        |account| account.settle(Fate::DeadLettered, u64::MAX),
+        |account| account.settle(Fate::Shed, u64::MAX),
+        |account| {
+            account.settle(Fate::Delivered, u64::MAX / 2);
+            account.settle(Fate::Failed, u64::MAX / 2 + 9);
+            account.keep(1 << 63);
+        },
+    ];
+    for wrong in wrong {
+        let memory = MemorySink::new();
+        let collector = Collector::builder().sink(Wrong(wrong, None)).sink(memory.clone()).start().unwrap();
+        for number in 0..4 {
+            scalars(&collector, number..number + 1);
+            let report = collector.flush().unwrap();
+            assert_eq!(report.sinks.len(), 2);
+            let stats = collector.stats();
+            // What it was told is wrong; what forebay itself counts is not.
+            let _ = stats.check_law(number + 1);
+            assert_eq!(stats.delta(&stats).lost(), 0);
+            assert!(
+                !format!("{report:?} {stats} {:?} {}", collector.health(), collector.health()).is_empty()
+            );
+            #[cfg(feature = "prometheus")]
+            assert!(!stats.to_prometheus().is_empty());
+        }
+        collector.stop().unwrap();
+        let stats = collector.stats();
+        assert_eq!((stats.offered, stats.processed, memory.len()), (4, 4, 4));
     }
 }

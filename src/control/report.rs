@@ -42,10 +42,10 @@ pub struct SinkFlush {
 impl SinkFlush {
     /// Adds what happened later.
     pub(crate) fn add(&mut self, later: Self) {
-        self.delivered += later.delivered;
-        self.failed += later.failed;
-        self.dead_lettered += later.dead_lettered;
-        self.shed += later.shed;
+        self.delivered = self.delivered.saturating_add(later.delivered);
+        self.failed = self.failed.saturating_add(later.failed);
+        self.dead_lettered = self.dead_lettered.saturating_add(later.dead_lettered);
+        self.shed = self.shed.saturating_add(later.shed);
         self.error = later.error.or(self.error.take());
     }
 }
@@ -56,7 +56,7 @@ impl FlushReport {
     pub fn is_clean(&self) -> bool {
         self.sinks
             .iter()
-            .all(|sink| sink.failed + sink.dead_lettered + sink.shed == 0 && sink.error.is_none())
+            .all(|sink| (sink.failed, sink.dead_lettered, sink.shed) == (0, 0, 0) && sink.error.is_none())
     }
 }
 
@@ -79,6 +79,6 @@ pub struct StopReport {
 impl StopReport {
     /// Events that some sink failed to take, summed over the sinks.
     pub fn failed(&self) -> u64 {
-        self.stats.sinks.iter().map(|sink| sink.failed).sum()
+        self.stats.sinks.iter().map(|sink| sink.failed).fold(0, u64::saturating_add)
     }
 }

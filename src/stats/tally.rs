@@ -94,8 +94,11 @@ pub(crate) struct RejectedTally {
 pub(crate) struct Count(PlainU64);
 
 impl Count {
+    /// Ends at the largest number: a sink may tell its account any.
     pub(crate) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+        if self.0.fetch_add(n, Ordering::Relaxed).checked_add(n).is_none() {
+            self.0.store(u64::MAX, Ordering::Relaxed);
+        }
     }
 
     /// The same for a counter that one thread alone writes: a third of the price.
@@ -235,13 +238,15 @@ impl SinkTally {
             failed: self.failed.get(),
             dead_lettered: self.dead_lettered.get(),
             shed: self.shed.get(),
-            troubles: self.errors.get() + self.panics.get(),
+            troubles: self.errors.get().saturating_add(self.panics.get()),
         };
+        // Whoever adds to a count that is at its end makes it smaller for a moment.
+        let since = u64::saturating_sub;
         let news = SinkFlush {
-            delivered: up_to.delivered - told.delivered,
-            failed: up_to.failed - told.failed,
-            dead_lettered: up_to.dead_lettered - told.dead_lettered,
-            shed: up_to.shed - told.shed,
+            delivered: since(up_to.delivered, told.delivered),
+            failed: since(up_to.failed, told.failed),
+            dead_lettered: since(up_to.dead_lettered, told.dead_lettered),
+            shed: since(up_to.shed, told.shed),
             error: if up_to.troubles > told.troubles { self.last_error.lock().clone() } else { None },
             name: self.name.clone(),
         };
@@ -349,7 +354,7 @@ impl SinkTally {
 
     /// How many dead letters wait.
     pub(crate) fn letters(&self) -> u64 {
-        self.shown.lock().letters.iter().map(|count| count()).sum()
+        self.shown.lock().letters.iter().map(|count| count()).fold(0, u64::saturating_add)
     }
 
     pub(crate) fn snapshot(&self) -> SinkStats {
@@ -362,7 +367,7 @@ impl SinkTally {
             shed: self.shed.get(),
             retries: self.retries.get(),
             redriven: self.redriven.get(),
-            in_flight: self.in_flight.load(Ordering::Relaxed) + self.kept.get(),
+            in_flight: self.in_flight.load(Ordering::Relaxed).saturating_add(self.kept.get()),
             errors: self.errors.get(),
             panics: self.panics.get(),
             flush_errors: self.flush_errors.get(),
