@@ -106,6 +106,30 @@ fn what_waits_while_the_clock_is_set_is_not_late_for_days() {
 }
 
 #[test]
+fn what_waits_for_the_first_delivery_while_the_clock_is_set_is_not_late_for_days() {
+    let clock = clock();
+    for days in [2, -2, 400] {
+        clock.set(0);
+        let limit = HealthConfig { latency: Some(Duration::from_secs(60)), ..HealthConfig::default() };
+        let collector = Collector::builder()
+            .health(limit)
+            .flush(FlushStrategy::Manual)
+            .sink(MemorySink::new())
+            .start()
+            .unwrap();
+        (0..20).for_each(|_| _ = collector.collect(Record::scalar("loss", 0.5)));
+        clock.set(days);
+        let _ = collector.flush().unwrap();
+        let latency = collector.stats().latency;
+        assert_eq!(latency.events, 0, "{days} days: {latency:?}");
+        assert_eq!(collector.health().status, HealthStatus::Healthy, "{days} days");
+        collector.collect(Record::scalar("loss", 0.5));
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 21).latency.events, 1, "{days} days: those that come later are measured");
+    }
+}
+
+#[test]
 fn no_rate_no_uptime_and_no_pace_stops_because_of_a_clock_that_is_set() {
     let clock = clock();
     let said = Arc::new(AtomicU64::new(0));

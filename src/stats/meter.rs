@@ -77,6 +77,11 @@ struct Steps {
 const STEP_NANOS: u64 = 50_000_000;
 
 impl Steps {
+    /// Both clocks were looked at once.
+    fn seen(unix: u64, monotonic: u64) -> Self {
+        Self { last: Some((monotonic, unix.wrapping_sub(monotonic))), set_at: None }
+    }
+
     /// Looks at both clocks.
     fn look(&mut self, unix: u64, monotonic: u64) {
         let ahead = unix.wrapping_sub(monotonic);
@@ -109,7 +114,8 @@ impl Meter {
             turned: now,
             marks,
             processed: 0,
-            steps: Steps::default(),
+            // What is collected from now on may wait while the clock is set, also what is delivered first.
+            steps: Steps::seen(clock::unix_nanos(), clock::fast_nanos()),
         }))
     }
 
@@ -367,6 +373,7 @@ mod tests {
         let unix = 20_000 * DAY;
         for set in [|unix: u64| unix + 2 * DAY, |unix: u64| unix - 2 * DAY] {
             let meter = Meter::new(0);
+            meter.0.lock().steps = Steps::default();
             // A batch of one event, made so many milliseconds ago by the clock as it was then.
             let deliver = |made: u64, clocks| {
                 meter.0.lock().delivered(0, 1, [Some(made)], 1, Some(clocks));
@@ -388,6 +395,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_slewed_is_not_one_that_is_set() {
         let meter = Meter::new(0);
+        meter.0.lock().steps = Steps::default();
         for hour in 1..=5 {
             let monotonic = hour * 3600 * SECOND_NANOS;
             // Half a per mille too fast.
