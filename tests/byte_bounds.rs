@@ -165,33 +165,35 @@ fn dead_letters_hold_50_mib_by_default_and_the_oldest_make_room() {
 
 #[test]
 fn the_bytes_of_dead_letters_can_be_set_and_errors_count() {
-    let long = "e".repeat(10_000);
-    let broken = || {
-        let long = long.clone();
-        from_fn("broken", move |_: &Batch<Record>| Err(SinkError::write_failed(long.clone()).permanent()))
-    };
-    // By the events, and by the errors.
-    for (payload, most, expected) in [(100_000, 1_200_000, 10), (1, 105_000, 10), (100_000, 0, 1)] {
-        let letters = DeadLetters::new(1000).max_bytes(most);
-        let collector = manual().sink(broken().dead_letters(&letters)).start().unwrap();
-        for step in 0..50 {
-            collector.collect(Record::text("t", "x".repeat(payload)).step(step));
-            assert!(collector.flush().is_ok());
+    alone(|| {
+        let long = "e".repeat(4_000);
+        let broken = || {
+            let long = long.clone();
+            from_fn("broken", move |_: &Batch<Record>| Err(SinkError::write_failed(long.clone()).permanent()))
+        };
+        // By the events, and by the errors.
+        for (payload, most, expected) in [(100_000, 1_120_000, 10), (1, 42_000, 10), (100_000, 0, 1)] {
+            let letters = DeadLetters::new(1000).max_bytes(most);
+            let collector = manual().sink(broken().dead_letters(&letters)).start().unwrap();
+            for step in 0..50 {
+                collector.collect(Record::text("t", "x".repeat(payload)).step(step));
+                assert!(collector.flush().is_ok());
+            }
+            assert_eq!(
+                (letters.len(), letters.forgotten()),
+                (expected, 50 - expected as u64),
+                "{payload} {most}"
+            );
+            let newest = letters.entries().last().map(|letter| letter.event.get_step());
+            assert_eq!(newest, Some(Some(49)), "the oldest go");
+            // Less room lets go of more, at once.
+            let _ = letters.clone().max_bytes(0);
+            assert_eq!((letters.len(), letters.forgotten()), (1, 49));
+            assert_eq!(letters.purge().len(), 1);
+            collector.stop().unwrap();
+            law(&collector, 50);
         }
-        assert_eq!(
-            (letters.len(), letters.forgotten()),
-            (expected, 50 - expected as u64),
-            "{payload} {most}"
-        );
-        let newest = letters.entries().last().map(|letter| letter.event.get_step());
-        assert_eq!(newest, Some(Some(49)), "the oldest go");
-        // Less room lets go of more, at once.
-        let _ = letters.clone().max_bytes(0);
-        assert_eq!((letters.len(), letters.forgotten()), (1, 49));
-        assert_eq!(letters.purge().len(), 1);
-        collector.stop().unwrap();
-        law(&collector, 50);
-    }
+    });
 }
 
 #[test]
@@ -582,26 +584,28 @@ fn the_sinks_of_an_inline_bus_have_50_mib_waiting_at_most() {
 
 #[test]
 fn what_a_sink_or_a_handler_says_is_kept_up_to_4_kib() {
-    let long = "é".repeat(MIB);
-    let said = long.clone();
-    let sink =
-        from_fn("long", move |_: &Batch<Record>| Err(SinkError::write_failed(said.clone()).permanent()));
-    let collector = manual().sink(sink).start().unwrap();
-    collector.collect(Record::scalar("x", 0.5));
-    assert!(collector.flush().is_ok());
-    collector.stop().unwrap();
-    let kept = law(&collector, 1).sinks[0].last_error.clone().unwrap();
-    assert!(kept.len() < 4_200 && kept.ends_with("é…"), "{} bytes", kept.len());
-    let bus = forebay::bus::Bus::builder().inline().start().unwrap();
-    let fails = move |_: &forebay::bus::Delivery| {
-        Err::<(), _>(forebay::bus::HandlerError::new(long.clone()).permanent())
-    };
-    bus.subscribe(forebay::bus::Handler::new("a.b", fails)).unwrap().keep();
-    bus.emit("a.b", ()).unwrap();
-    let stats = bus.stats();
-    let kept = stats.handlers[0].last_error.clone().unwrap();
-    assert!(kept.len() < 4_200 && kept.ends_with("é…"), "{} bytes", kept.len());
-    bus.stop().unwrap().stats.check_law(1).unwrap();
+    alone(|| {
+        let long = "é".repeat(MIB);
+        let said = long.clone();
+        let sink =
+            from_fn("long", move |_: &Batch<Record>| Err(SinkError::write_failed(said.clone()).permanent()));
+        let collector = manual().sink(sink).start().unwrap();
+        collector.collect(Record::scalar("x", 0.5));
+        assert!(collector.flush().is_ok());
+        collector.stop().unwrap();
+        let kept = law(&collector, 1).sinks[0].last_error.clone().unwrap();
+        assert!(kept.len() < 4_200 && kept.ends_with("é…"), "{} bytes", kept.len());
+        let bus = forebay::bus::Bus::builder().inline().start().unwrap();
+        let fails = move |_: &forebay::bus::Delivery| {
+            Err::<(), _>(forebay::bus::HandlerError::new(long.clone()).permanent())
+        };
+        bus.subscribe(forebay::bus::Handler::new("a.b", fails)).unwrap().keep();
+        bus.emit("a.b", ()).unwrap();
+        let stats = bus.stats();
+        let kept = stats.handlers[0].last_error.clone().unwrap();
+        assert!(kept.len() < 4_200 && kept.ends_with("é…"), "{} bytes", kept.len());
+        bus.stop().unwrap().stats.check_law(1).unwrap();
+    });
 }
 
 /// Each way to put many fields together: it is done in no time, or never.
@@ -644,6 +648,62 @@ fn many_fields_are_put_together_and_read_in_time_that_grows_with_their_number() 
         {
             let text: String = pairs().map(|(name, value)| format!("{name} = {value}\n")).collect();
             assert_eq!(toml::from_str::<Fields>(&text).unwrap().len(), MANY);
+        }
+    });
+}
+
+#[test]
+fn dead_letters_keep_the_begin_of_a_long_error_and_never_all_of_it_for_each() {
+    alone(|| {
+        let says = || "é".repeat(MIB / 2);
+        let panics = std::sync::Arc::new(AtomicBool::new(false));
+        let own = std::sync::Arc::clone(&panics);
+        let broken = from_fn("broken", move |_: &Batch<Record>| match own.load(Ordering::Relaxed) {
+            true => std::panic::resume_unwind(Box::new(says())),
+            false => Err(SinkError::unavailable(says()).permanent()),
+        });
+        let letters = DeadLetters::new(10_000).max_bytes(10 * MIB);
+        let collector = manual().sink(broken.dead_letters(&letters)).start().unwrap();
+        for is_panic in [false, true] {
+            panics.store(is_panic, Ordering::Relaxed);
+            let before = ASKED_FOR.load(Ordering::Relaxed);
+            (0..200).for_each(|step| _ = collector.collect(Record::scalar("x", 0.5).step(step)));
+            let _ = collector.flush().unwrap();
+            // The sink makes its text, and some read it.
+            let asked = ASKED_FOR.load(Ordering::Relaxed) - before;
+            assert!(asked < 64 * MIB, "asked for {} MiB, panic: {is_panic}", asked / MIB);
+            // As those that are offered again.
+            letters.redrive(None);
+            let _ = collector.flush().unwrap();
+            for letter in letters.entries() {
+                assert!(letter.error.len() < 4200 && letter.error.ends_with('…'), "{}", letter.error.len());
+            }
+        }
+        assert_eq!((letters.len(), letters.forgotten()), (400, 0));
+        collector.stop().unwrap();
+        law(&collector, 400);
+    });
+}
+
+#[test]
+fn recent_takes_no_more_room_than_its_number_of_records() {
+    alone(|| {
+        fn of<const N: usize>() -> usize {
+            let before = in_use();
+            let mut recent = Recent::<N>::new();
+            let records = (0..1000).map(|step| Record::scalar("x", 0.5).step(step)).collect();
+            let batch = Batch::from_events(records);
+            for _ in 0..N.div_ceil(1000) + 3 {
+                recent.write_batch(&batch).unwrap();
+            }
+            assert_eq!(recent.len(), N);
+            drop(batch);
+            (in_use() - before) / size_of::<Record>()
+        }
+        for (most, used) in
+            [(1, of::<1>()), (1000, of::<1000>()), (1 << 16, of::<65536>()), (100_000, of::<100_000>())]
+        {
+            assert!(used < most + most / 8 + 64, "{most} records take the room of {used}");
         }
     });
 }

@@ -194,7 +194,7 @@ impl Engine {
 
     /// Keeps an event that a handler did not take.
     pub(super) fn bury(&self, subscriber: &Subscriber, delivery: &Delivery, said: &str) {
-        let error = format!("{}: {said}", subscriber.name);
+        let error = shortened(format!("{}: {said}", subscriber.name));
         self.letters.keep(subscriber.id, vec![letter_of(delivery, error)]);
         if subscriber.is_plugin && delivery.name() != plugin::Error::NAME {
             let (plugin_name, error) = (subscriber.name.to_string(), said.to_owned());

@@ -33,11 +33,19 @@ struct Kept {
 impl Kept {
     /// Takes a record in, in the place of the oldest where there is no room.
     fn push(&mut self, record: Record, most: usize) {
-        self.bytes = self.bytes.saturating_add(payload_of(&record));
-        self.records.push_back(record);
-        if self.records.len() > most {
+        if most == 0 {
+            return;
+        }
+        // Before it comes in: one more than there is room for would double the room.
+        if self.records.len() >= most {
             self.pop();
         }
+        if self.records.len() == self.records.capacity() {
+            let more = self.records.len().clamp(1, most - self.records.len());
+            self.records.reserve_exact(more);
+        }
+        self.bytes = self.bytes.saturating_add(payload_of(&record));
+        self.records.push_back(record);
         self.make_room();
     }
 

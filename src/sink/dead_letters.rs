@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::panics::Panics;
 use super::{Account, Fate, PendingFlush, Sink, SinkError, forward};
 use crate::batch::{Batch, destroy};
+use crate::escape::shortened;
 use crate::event::{Event, Record};
 use crate::lanes::payload_of;
 use crate::rate::Pace;
@@ -49,7 +50,7 @@ pub struct DeadLetter<E = Record> {
     pub event: E,
     /// How often it was offered to the sink.
     pub attempts: u32,
-    /// What the sink said last.
+    /// What the sink said last: the first 4 KiB of it.
     pub error: String,
     /// When it was put here first.
     pub time: SystemTime,
@@ -406,7 +407,7 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
             Ok(Ok(())) => Ok(()),
             Ok(Err((said, error))) => {
                 let failure = Failure {
-                    said,
+                    said: shortened(said),
                     attempts: error.attempts(),
                     is_transient: error.is_transient(),
                     in_part: error.is_partial(batch.len()).then(|| error.failed_of(batch.len() as u64)),
@@ -421,13 +422,14 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     /// Notes a panic.
     fn panicked(&self, said: &str) -> Failure {
         self.account.note_panic(said);
-        let said = format!("panicked: {said}");
+        let said = shortened(format!("panicked: {said}"));
         Failure { said, attempts: 1, is_transient: false, in_part: None, error: None }
     }
 }
 
 /// Why a batch was not taken.
 struct Failure {
+    /// The begin of it: every letter of the batch gets a copy, before any bound applies.
     said: String,
     attempts: u32,
     is_transient: bool,
