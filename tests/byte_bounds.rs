@@ -707,3 +707,25 @@ fn recent_takes_no_more_room_than_its_number_of_records() {
         }
     });
 }
+
+#[test]
+fn a_field_is_replaced_in_time_that_does_not_grow_with_the_number_of_fields() {
+    alone(|| {
+        const MANY: usize = 300_000;
+        let mut fields: Fields = (0..MANY).map(|n| (format!("f{n}"), 1.0)).collect();
+        let (list, deeper) = (Value::from(vec![1.0]), Value::from(vec![Value::from(vec![1.0])]));
+        // Each time, the deepest value leaves: for one as deep, for a deeper one, and for none.
+        for value in [&list, &list, &deeper, &Value::Empty].into_iter().cycle().take(4 * MANY) {
+            fields.set("f5", value.clone());
+            assert_eq!(fields.depth(), 1 + value.depth());
+        }
+        fields.set("f7", list);
+        for _ in 0..MANY {
+            fields.set("f5", deeper.clone());
+            assert_eq!(fields.depth(), 3);
+            fields.set("f5", 0);
+            assert_eq!(fields.depth(), 2);
+        }
+        assert_eq!(fields.len(), MANY);
+    });
+}

@@ -270,6 +270,11 @@ impl List {
         Self::default()
     }
 
+    /// The number of levels, at least 1. More than [`Value::MAX_DEPTH`] where one was cut off.
+    pub(super) fn depth(&self) -> usize {
+        usize::from(self.depth)
+    }
+
     /// Appends a value. One that would be nested too deep becomes [`Value::TooDeep`].
     pub fn push(&mut self, value: impl Into<Value>) {
         let value = value.into().beneath(1);
@@ -342,11 +347,61 @@ impl fmt::Debug for List {
 #[derive(Clone)]
 pub struct Fields {
     entries: Vec<(Name, Value)>,
-    /// The places of all names, once there are more than `MAX_UNINDEXED`: reading many fields must not take the square of
-    /// their number.
-    index: Option<HashMap<Name, usize>>,
+    /// There once there are more than `MAX_UNINDEXED`: reading and changing many fields must not take the square of their number.
+    index: Option<Box<Index>>,
     /// The number of levels, from 1; `TOO_DEEP` where one was cut off.
     depth: u8,
+}
+
+/// What is found of many fields without a look at each.
+#[derive(Clone, Default)]
+struct Index {
+    /// The places of all names.
+    places: HashMap<Name, usize>,
+    /// The numbers of levels that values have, where they have any, each with how many do; in order. A value that is replaced may
+    /// have been the deepest.
+    by_levels: Vec<(u8, usize)>,
+}
+
+impl Index {
+    fn of(entries: &[(Name, Value)]) -> Self {
+        let mut index = Self::default();
+        for (place, (name, value)) in entries.iter().enumerate() {
+            index.places.insert(name.clone(), place);
+            index.count_in(value.levels());
+        }
+        index
+    }
+
+    /// Counts a value of so many levels in.
+    fn count_in(&mut self, levels: u8) {
+        match self.by_levels.binary_search_by_key(&levels, |(levels, _)| *levels) {
+            _ if levels == 0 => {}
+            Ok(place) => self.by_levels[place].1 += 1,
+            Err(place) => self.by_levels.insert(place, (levels, 1)),
+        }
+    }
+
+    /// Counts one out again.
+    fn count_out(&mut self, levels: u8) {
+        if let Ok(place) = self.by_levels.binary_search_by_key(&levels, |(levels, _)| *levels) {
+            self.by_levels[place].1 -= 1;
+            if self.by_levels[place].1 == 0 {
+                self.by_levels.remove(place);
+            }
+        }
+    }
+
+    /// The levels of the deepest value.
+    fn deepest(&self) -> u8 {
+        self.by_levels.last().map_or(0, |(levels, _)| *levels)
+    }
+
+    /// About how many bytes it occupies.
+    fn heap_size(&self) -> usize {
+        let places = self.places.capacity() * size_of::<(Name, usize)>();
+        size_of::<Self>() + places + self.by_levels.capacity() * size_of::<(u8, usize)>()
+    }
 }
 
 impl Default for Fields {
@@ -381,13 +436,12 @@ impl Fields {
         let size = |(name, value): (&Name, &Value)| {
             size_of::<(Name, Value)>() + name.heap_size() + value.heap_size()
         };
-        let index = self.index.as_ref().map_or(0, |index| index.capacity() * size_of::<(Name, usize)>());
-        self.iter().map(size).sum::<usize>() + index
+        self.iter().map(size).sum::<usize>() + self.index.as_ref().map_or(0, |index| index.heap_size())
     }
 
     fn place(&self, name: &str) -> Option<usize> {
         match &self.index {
-            Some(index) => index.get(name).copied(),
+            Some(index) => index.places.get(name).copied(),
             None => self.entries.iter().position(|(other, _)| *other == name),
         }
     }
@@ -398,33 +452,34 @@ impl Fields {
         let name = name.into();
         let own = self.own_levels(&name);
         let value = value.into().beneath(own);
-        let levels = own.saturating_add(value.levels()).min(TOO_DEEP);
-        match self.place(&name) {
-            Some(place) => {
+        let levels = value.levels();
+        match (self.place(&name), &mut self.index) {
+            (Some(place), index) => {
                 let before = std::mem::replace(&mut self.entries[place].1, value);
-                // Only the deepest value can have left them less deep.
-                let was_deepest = before.levels() > 0 && own + before.levels() >= self.depth;
-                self.depth = if was_deepest {
-                    self.entries.iter().map(|(_, value)| own + value.levels()).fold(1, u8::max).min(TOO_DEEP)
-                } else {
-                    self.depth.max(levels)
-                };
-            }
-            None => {
-                self.depth = self.depth.max(levels);
-                let place = self.entries.len();
-                self.entries.push((name, value));
-                match &mut self.index {
-                    Some(index) => _ = index.insert(self.entries[place].0.clone(), place),
-                    None if place >= MAX_UNINDEXED => {
-                        let names = self.entries.iter().enumerate();
-                        let index = names.map(|(place, (name, _))| (name.clone(), place)).collect();
-                        self.index = Some(index);
+                let deepest = match index {
+                    Some(index) => {
+                        index.count_in(levels);
+                        index.count_out(before.levels());
+                        index.deepest()
                     }
-                    None => {}
+                    None => self.entries.iter().map(|(_, value)| value.levels()).fold(0, u8::max),
+                };
+                self.depth = own.saturating_add(deepest).min(TOO_DEEP);
+                return;
+            }
+            (None, Some(index)) => {
+                index.places.insert(name.clone(), self.entries.len());
+                index.count_in(levels);
+                self.entries.push((name, value));
+            }
+            (None, index) => {
+                self.entries.push((name, value));
+                if self.entries.len() > MAX_UNINDEXED {
+                    *index = Some(Box::new(Index::of(&self.entries)));
                 }
             }
         }
+        self.depth = self.depth.max(own.saturating_add(levels)).min(TOO_DEEP);
     }
 
     /// The same, for chains.
