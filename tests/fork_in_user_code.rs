@@ -13,7 +13,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use forebay::bus::{Bus, Filter as BusFilter, Handler};
@@ -426,8 +425,11 @@ fn an_event_that_forks_on_the_thread_that_collects_it_is_refused_in_the_child() 
     assert_eq!(memory.len(), 1);
 }
 
+#[cfg(feature = "futures")]
 #[test]
 fn a_waker_that_forks_on_the_worker_leaves_the_rest_to_its_parent() {
+    use std::task::{Context, Poll, Wake, Waker};
+
     struct Forks(Forker);
     impl Wake for Forks {
         fn wake(self: Arc<Self>) {
