@@ -267,6 +267,39 @@ fn a_folder_that_is_moved_away_and_back_has_what_was_delivered_while_it_was_ther
 }
 
 #[test]
+fn a_link_in_the_path_that_is_pointed_elsewhere_leads_no_sink_into_the_files_of_another_run() {
+    let parent = tempfile::tempdir().unwrap();
+    let (one, two, latest) =
+        (parent.path().join("1"), parent.path().join("runs/2"), parent.path().join("latest"));
+    fs::create_dir(&one).unwrap();
+    std::os::unix::fs::symlink("1", &latest).unwrap();
+    // Also where folders are created behind the link.
+    let first = [collector(&latest), collector(&latest.join("a/b"))];
+    first.iter().for_each(|collector| deliver(collector, "one", 0));
+    fs::create_dir_all(&two).unwrap();
+    fs::remove_file(&latest).unwrap();
+    std::os::unix::fs::symlink("runs/2", &latest).unwrap();
+    let second = [collector(&latest), collector(&latest.join("a/b"))];
+    for step in 1..4 {
+        second.iter().for_each(|collector| deliver(collector, "two", step - 1));
+        first.iter().for_each(|collector| deliver(collector, "one", step));
+    }
+    // Whose folder is removed begins it anew, where it was.
+    fs::remove_dir_all(one.join("a")).unwrap();
+    deliver(&first[1], "again", 4);
+    assert_eq!(found(&one.join("a/b"), "again"), [1, 1, 1]);
+    first.iter().chain(&second).for_each(|collector| _ = collector.stop().unwrap());
+    law(&first[0], 4);
+    law(&first[1], 5);
+    second.iter().for_each(|collector| _ = law(collector, 3));
+    assert_eq!((found(&one, "one"), found(&one, "two")), ([4; 3], [0; 3]));
+    for folder in [two.clone(), two.join("a/b")] {
+        assert_eq!((found(&folder, "one"), found(&folder, "two")), ([0; 3], [3; 3]));
+        assert_eq!(event_files(&folder).len(), 1);
+    }
+}
+
+#[test]
 fn a_foreign_file_at_the_path_is_continued_and_never_cut() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use super::missing::Missing;
-use super::target::resolve;
+use super::target::{in_real_folder, resolve};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
@@ -65,6 +65,7 @@ pub(crate) use schema::{row_to_record, version};
 /// * The file is removed, moved, hidden or replaced, alone or with its folder: what was committed goes with it, out of the log
 ///   into the database, and the sink goes on in the database at the path, or begins one anew. Each batch looks before and
 ///   after it is inserted. What is at the path and no database of ours is refused and left as it is.
+/// * A symbolic link, at the end of the path or in it, is followed once, by [`create`](Self::create).
 /// * `-wal` or `-shm` beside it is removed or replaced: the database is opened anew, with all that was committed. A file in the
 ///   place of `-wal` that is no log is refused and left as it is.
 /// * In both cases a reader that is in the middle of a query can keep the log from being emptied. Batches fail until it is
@@ -79,7 +80,7 @@ pub struct SqliteSink {
     name: String,
     /// As it was given.
     path: PathBuf,
-    /// Without a symbolic link at its end.
+    /// Without symbolic links.
     target: PathBuf,
     /// `None` after its files were removed or replaced, until it is begun anew.
     live: Option<Live>,
@@ -139,7 +140,7 @@ impl SqliteSink {
     pub fn create(path: impl AsRef<Path>) -> Result<Self, SinkError> {
         // Whatever the process makes its working directory later.
         let path = std::path::absolute(path.as_ref())?;
-        let target = resolve(&path)?;
+        let target = in_real_folder(&resolve(&path)?)?;
         let home = Home::here();
         let live = inside(home, || Live::open(&target, |path| open(path, BUSY_TIMEOUT)))??;
         Ok(Self {
@@ -211,7 +212,7 @@ impl SqliteSink {
         if self.live.is_none() {
             self.names.clear();
             self.run = None;
-            self.target = resolve(&self.target)?;
+            self.target = in_real_folder(&resolve(&self.target)?)?;
             self.live = Some(Live::open(&self.target, |path| open(path, self.busy_timeout))?);
         }
         Ok(())
@@ -373,9 +374,6 @@ fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, SinkError> {
     files::refuse_foreign(path)?;
     files::refuse_foreign_log(path)?;
     refuse_inherited(path)?;
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut database = Connection::open_with_flags(path, flags).map_err(failed)?;

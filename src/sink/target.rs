@@ -13,7 +13,7 @@ use crate::unix::{duplicate, file_id, is_unlinked, open_append, open_read, sync_
 /// Something that is open for appending, and how it may be treated.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// Where it is, without a symbolic link at its end.
+    /// Where it is, without symbolic links.
     path: PathBuf,
     file: File,
     kind: Kind,
@@ -37,7 +37,7 @@ enum Kind {
 impl Target {
     /// Opens what `path` leads to, and creates a plain file, with its folders, if there is nothing.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let path = resolve(path)?;
+        let mut path = resolve(path)?;
         if path.file_name().and_then(|name| name.to_str()).is_none() {
             // Closed files get a number behind it.
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name of the file is not UTF-8"));
@@ -50,7 +50,7 @@ impl Target {
             None => {
                 if let Some(folder) = path.parent().filter(|_| !is_shared) {
                     new_folders = folder.ancestors().take_while(|folder| !folder.exists()).count();
-                    fs::create_dir_all(folder)?;
+                    path = in_real_folder(&path)?;
                 }
                 open_append(&path)?
             }
@@ -182,6 +182,20 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
         path = path.parent().unwrap_or(Path::new("")).join(next);
     }
     Err(io::Error::other("too many symbolic links"))
+}
+
+/// Creates the folder of a file, and returns the path of the file in it without the symbolic links that lead to the folder: one
+/// that is named `latest`, say, leads elsewhere once the next run has begun.
+pub(crate) fn in_real_folder(path: &Path) -> io::Result<PathBuf> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path.to_owned()) };
+    Ok(real_folder(folder)?.join(name))
+}
+
+/// Creates a folder, and returns its path without symbolic links.
+pub(crate) fn real_folder(folder: &Path) -> io::Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    // Where a folder above may be passed but not looked at, the path stays as it is.
+    Ok(fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()))
 }
 
 /// Returns whether the path stands for a descriptor of some process.

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::presence::{Found, Presence};
+use super::target::real_folder;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
@@ -23,7 +24,8 @@ use crate::unix::is_unlinked;
 
 /// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
 ///
-/// One folder is one run and has one writer: give every rank a folder of its own. Each sink begins a new file in it.
+/// One folder is one run and has one writer: give every rank a folder of its own. Each sink begins a new file in it. Symbolic
+/// links are followed once, when the sink is created.
 ///
 /// # What is written
 ///
@@ -148,7 +150,11 @@ impl TensorBoardSink {
             tag: String::new(),
             folder,
         };
-        sink.begin_file(0).map_err(|error| {
+        let begun = real_folder(&sink.folder).and_then(|folder| {
+            sink.folder = folder;
+            sink.begin_file(0)
+        });
+        begun.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot write to {}: {error}", sink.folder.display()))
         })?;
         Ok(sink)
