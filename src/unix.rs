@@ -459,12 +459,13 @@ mod files {
 
     use std::fs::{self, File, Metadata, OpenOptions};
     use std::io::{self, Write};
-    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::os::fd::FromRawFd;
     use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-    use std::os::unix::net::UnixStream;
     use std::path::Path;
 
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    use rustix::io::{FdFlags, fcntl_setfd};
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
     /// Identity of a file. No other file has it as long as the file is open.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -505,7 +506,7 @@ mod files {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::EOPNOTSUPP)) => {
                 let kind = fs::metadata(path)?.file_type();
                 if kind.is_socket() {
-                    return UnixStream::connect(path).map(|socket| File::from(OwnedFd::from(socket)));
+                    return connect(path);
                 } else if kind.is_fifo() {
                     return Err(io::Error::new(io::ErrorKind::NotConnected, "the pipe has no reader"));
                 }
@@ -518,6 +519,17 @@ mod files {
             fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
         }
         Ok(file)
+    }
+
+    /// Connects to a socket, and never waits for who listens there: one whose queue is full is an error.
+    fn connect(path: &Path) -> io::Result<File> {
+        let address = SocketAddrUnix::new(path)?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None)?;
+        fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+        fcntl_setfl(&socket, fcntl_getfl(&socket)? | OFlags::NONBLOCK)?;
+        rustix::net::connect(&socket, &address)?;
+        fcntl_setfl(&socket, fcntl_getfl(&socket)? - OFlags::NONBLOCK)?;
+        Ok(File::from(socket))
     }
 
     /// Opens a file for reading, and never waits for the other end of a pipe.
