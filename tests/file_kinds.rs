@@ -163,6 +163,31 @@ fn a_socket_is_connected_to() {
 }
 
 /// What `/dev/stdout` leads to, for any descriptor.
+#[test]
+fn a_socket_whose_queue_is_full_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    // SAFETY: it changes how many may wait at a socket of our own.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let mut waiting = Vec::new();
+    let error = loop {
+        match JsonLinesSink::create(&path) {
+            Ok(sink) => waiting.push(sink),
+            Err(error) => break error,
+        }
+        assert!(waiting.len() < 100, "the queue has no end");
+    };
+    assert!(error.to_string().contains("cannot write to"), "{error}");
+    // There is room again, and a connection waits for room as ever.
+    let (mut accepted, _) = listener.accept().unwrap();
+    let mut sink = waiting.remove(0);
+    sink.write_batch(&batch(1)).unwrap();
+    drop(sink);
+    assert_eq!(read_steps(&mut accepted), [1]);
+    JsonLinesSink::create(&path).unwrap();
+}
+
 fn path_of(descriptor: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/dev/fd/{}", descriptor.as_raw_fd()))
 }
@@ -374,12 +399,59 @@ fn files_of_other_people_beside_it_stay_as_they_are() {
 }
 
 #[test]
+fn a_number_far_above_all_others_is_somebody_elses_and_stops_nothing() {
+    // What is there before; what the sink closes next, and what stays.
+    for (others, closed) in [
+        (vec!["1899999"], vec!["000002", "000003", "1899999"]),
+        (vec!["000007", "1700000"], vec!["000009", "000010", "1700000"]),
+        (vec!["000007", "1700000", "1899999"], vec!["000009", "000010", "1700000", "1899999"]),
+        // The only one may be the last of many.
+        (vec!["1700000"], vec!["1700002", "1700003"]),
+        (vec!["100007", "100008"], vec!["100010", "100011"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        for number in &others {
+            fs::write(folder.path().join(format!("events.jsonl.{number}")), "{}\n").unwrap();
+        }
+        let mut sink = eager(&path);
+        for step in 0..4 {
+            sink.write_batch(&batch(step)).unwrap();
+        }
+        let mut expected = vec!["events.jsonl".to_owned()];
+        expected.extend(closed.iter().map(|number| format!("events.jsonl.{number}")));
+        assert_eq!(names(folder.path()), expected, "beside {others:?}");
+        assert_eq!(steps(&path), [1, 2, 3], "beside {others:?}");
+    }
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn a_closed_file_is_as_private_compressed_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    for (number, mode) in [(1, 0o600), (2, 0o640), (3, 0o444)] {
+        let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).compress_closed();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        sink.write_batch(&batch(0)).unwrap();
+        // It closes the file of the batch before.
+        sink.write_batch(&batch(1)).unwrap();
+        let compressed = folder.path().join(format!("events.jsonl.{number:06}.zst"));
+        support::until("it is compressed", || compressed.exists());
+        assert_eq!(fs::metadata(&compressed).unwrap().permissions().mode() & 0o777, mode);
+        drop(sink);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn a_closed_file_is_never_written_over() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");
-    // The last number that there is.
-    let last = folder.path().join("events.jsonl.1899999");
-    fs::write(&last, "").unwrap();
+    // The last numbers that there are. (One alone would be somebody else's.)
+    for number in [1_899_998, 1_899_999] {
+        fs::write(folder.path().join(format!("events.jsonl.{number}")), "").unwrap();
+    }
     let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
     sink.write_batch(&batch(0)).unwrap();
     let error = sink.write_batch(&batch(1)).unwrap_err();
@@ -387,7 +459,7 @@ fn a_closed_file_is_never_written_over() {
     assert!(error.to_string().contains("no number is left"), "{error}");
     // It is not tried, and told, again with every batch.
     sink.write_batch(&batch(2)).unwrap();
-    assert_eq!(names(folder.path()).len(), 2);
+    assert_eq!(names(folder.path()).len(), 3);
     assert_eq!(steps(&path), [0, 1, 2]);
 }
 

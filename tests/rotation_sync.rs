@@ -10,9 +10,11 @@
 
 mod support;
 
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,8 +41,41 @@ fn note(descriptor: libc::c_int) -> libc::c_int {
         assert_eq!(libc::fstat(descriptor, &raw mut data), 0);
         data.st_ino
     };
+    if BROKEN.load(Ordering::Relaxed) == inode {
+        // SAFETY: it is the error number of this thread.
+        unsafe { *libc::__errno_location() = libc::EIO };
+        return -1;
+    }
     SYNCED.lock().unwrap().push(inode);
     0
+}
+
+/// The inode that cannot be synced.
+static BROKEN: AtomicU64 = AtomicU64::new(0);
+
+/// What cannot be created, because the disk is full.
+static NOT_CREATED: Mutex<Option<CString>> = Mutex::new(None);
+
+/// In place of that of the C library.
+///
+/// # Safety
+///
+/// As for that: `path` ends with a zero.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn open64(
+    path: *const libc::c_char,
+    flags: libc::c_int,
+    mode: libc::mode_t,
+) -> libc::c_int {
+    // SAFETY: the caller gives what it would give the C library.
+    unsafe {
+        let is_new = flags & libc::O_CREAT != 0;
+        if is_new && NOT_CREATED.lock().unwrap().as_deref() == Some(CStr::from_ptr(path)) {
+            *libc::__errno_location() = libc::ENOSPC;
+            return -1;
+        }
+        libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as libc::c_int
+    }
 }
 
 /// In place of that of the C library.
@@ -172,4 +207,42 @@ fn it_is_synced_by_the_clock_of_the_worker_and_by_no_other() {
 #[track_caller]
 fn until_delivered_without_a_flush(collector: &Collector, events: u64) {
     until("it is delivered", || collector.stats().processed == events);
+}
+
+#[test]
+fn the_name_of_a_file_is_synced_by_a_later_flush_when_its_folder_could_not_be_and_that_is_told_once() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    BROKEN.store(fs::metadata(folder.path()).unwrap().ino(), Ordering::Relaxed);
+    let mut sink =
+        JsonLinesSink::create(folder.path().join("events.jsonl")).unwrap().sync(SyncPolicy::AtFlush);
+    let flush = |sink: &mut JsonLinesSink| Sink::<Record>::flush(sink).is_ok();
+    assert_eq!([flush(&mut sink), flush(&mut sink), flush(&mut sink)], [false, true, true]);
+    BROKEN.store(0, Ordering::Relaxed);
+    assert!(flush(&mut sink));
+    assert_eq!(syncs(folder.path()), 1);
+    assert!(flush(&mut sink));
+    assert_eq!(syncs(folder.path()), 1, "it is known to be on the disk");
+}
+
+#[test]
+fn no_event_goes_into_a_closed_file_when_another_cannot_be_begun() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
+    let batch = |step| Batch::from_events(vec![Record::scalar("a", 1.0).step(step)]);
+    sink.write_batch(&batch(0)).unwrap();
+    *NOT_CREATED.lock().unwrap() = Some(CString::new(path.to_str().unwrap()).unwrap());
+    let closed = folder.path().join("events.jsonl.000001");
+    for step in 1..4 {
+        let error = sink.write_batch(&batch(step)).unwrap_err();
+        assert_eq!(error.failed_events(), None, "all of the batch: {error}");
+        assert_eq!(fs::read_to_string(&closed).unwrap().lines().count(), 1);
+    }
+    *NOT_CREATED.lock().unwrap() = None;
+    sink.write_batch(&batch(4)).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("{\"name\":\"forebay.gap\"") && text.contains("\"integer\":3"), "{text}");
+    assert_eq!((text.lines().count(), fs::read_dir(folder.path()).unwrap().count()), (2, 2));
 }

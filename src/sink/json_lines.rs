@@ -44,7 +44,7 @@ use age::Age;
 ///   folder, is noticed within a second or at a flush: the sink goes on in what is at the path, behind what is there, or
 ///   begins the file anew. What was written until then went with the old file. A batch is never left in a file that had been
 ///   removed before. A file that cannot be looked at, because the process has dropped its privileges, stays in use.
-/// * A symbolic link is followed once, by [`create`](Self::create): closed files lie beside the file that it leads to. A pipe, a
+/// * A symbolic link, at the end of the path or in it, is followed once, by [`create`](Self::create): closed files lie beside the file that it leads to. A pipe, a
 ///   device, a socket, or a descriptor, as `/dev/stdout` is, is written as a stream: never renamed, closed, or cut. A pipe
 ///   must have a reader when the sink is created; one that goes away later is an error of each batch. A file that may be
 ///   written but not read is continued behind an empty line.
@@ -57,9 +57,10 @@ use age::Age;
 ///   `events.jsonl.000001`, the next `events.jsonl.000002`. Numbers never change. All closed files stay, unless
 ///   [`keep_closed`](Self::keep_closed) says how many. [`JsonLinesHistory`](crate::history::JsonLinesHistory) reads
 ///   across them. A batch is never split. Should closing fail, the sink writes on into the same file, tries again after a
-///   second, and the error is counted, without a failed event.
+///   second, and the error is counted, without a failed event. Should the file be closed and no other be begun, batches fail
+///   until one is.
 /// * Numbers have six digits, or seven up to 1,899,999; those that read as a date (`202611`, `261128`) are passed over. A file
-///   of another name, as `events.jsonl.1` or `events.jsonl.20261128`, is somebody else's: it is never renamed, removed,
+///   whose number is more than 100,000 above all others, or of another name, as `events.jsonl.1` or `events.jsonl.20261128`, is somebody else's: it is never renamed, removed,
 ///   compressed, read, or overwritten.
 /// * Nothing is synced to the disk unless [`sync`](Self::sync) says so: a power cut may take what the system had not
 ///   written yet; the death of the process takes nothing.
@@ -114,11 +115,15 @@ pub struct JsonLinesSink {
     age: Age,
     /// When closing the file failed last.
     not_closed: Option<u64>,
+    /// The file was left, and another could not be opened: nothing is written to it any more.
+    is_left: bool,
     sync: SyncPolicy,
     /// When it was synced last, by the worker's clock; from the first batch on.
     synced: Option<u64>,
     /// The names in its folder have changed since that was synced.
     is_folder_dirty: bool,
+    /// That the folder cannot be synced was told.
+    is_folder_told: bool,
     /// What went wrong beside the events, and was not told yet.
     trouble: Option<io::Error>,
 }
@@ -176,9 +181,11 @@ impl JsonLinesSink {
             after_close: None,
             age: Age::default(),
             not_closed: None,
+            is_left: false,
             sync: SyncPolicy::default(),
             synced: None,
             is_folder_dirty: true,
+            is_folder_told: false,
             trouble: None,
             path,
         })
@@ -273,7 +280,7 @@ impl JsonLinesSink {
 
     /// Goes on in what is at the path, if that is not the file that is open.
     fn find_again(&mut self, now: u64) -> io::Result<()> {
-        if self.target.is_look_due(now) && !self.is_found() {
+        if self.is_left || self.target.is_look_due(now) && !self.is_found() {
             // Should the rest fail, the next batch looks again.
             self.target.doubt();
             self.sync_left();
@@ -298,10 +305,12 @@ impl JsonLinesSink {
     }
 
     fn open_again(&mut self) -> io::Result<()> {
+        self.is_left = true;
         self.target = Target::open(self.target.path())?;
         (self.length, self.is_torn) = self.target.examine()?;
         self.age = Age::default();
         self.is_folder_dirty = true;
+        self.is_left = false;
         Ok(())
     }
 
@@ -366,8 +375,13 @@ impl JsonLinesSink {
     /// Syncs the file, and its name where that is new.
     fn sync_now(&mut self) -> io::Result<()> {
         self.target.sync()?;
-        // Where that fails, it is told once.
-        if std::mem::take(&mut self.is_folder_dirty) { self.target.sync_name() } else { Ok(()) }
+        if !self.is_folder_dirty {
+            return Ok(());
+        }
+        // Where that fails, it is tried again, and told once.
+        let synced = self.target.sync_name();
+        self.is_folder_dirty = synced.is_err();
+        if std::mem::replace(&mut self.is_folder_told, synced.is_err()) { Ok(()) } else { synced }
     }
 
     /// Syncs the file, if it is time for that.
@@ -463,6 +477,12 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         // Serialised by user code, which may have forked.
         batch.check()?;
         let rotated = self.rotate(now);
+        if self.is_left {
+            // The file that is open was closed, and the compressor may remove it.
+            self.missing.add(batch);
+            empty(&mut self.lines);
+            return Err(rotated.err().unwrap_or_else(|| io::ErrorKind::NotFound.into()).into());
+        }
         self.note(rotated);
         if self.length == 0 {
             self.age = Age::begins(now);

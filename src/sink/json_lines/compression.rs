@@ -135,7 +135,9 @@ impl Shared {
         let (unfinished, compressed) = (with(path, ".zst.new"), with(path, ".zst"));
         let plain = File::open(path)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
-        match self.write_compressed(plain, file) {
+        // Whoever may not read the one may not read the other.
+        let permitted = plain.metadata().and_then(|data| file.set_permissions(data.permissions()));
+        match permitted.and_then(|()| self.write_compressed(plain, file)) {
             Ok(true) => {
                 if let Err(error) = fs::rename(&unfinished, &compressed) {
                     let _ = fs::remove_file(unfinished);

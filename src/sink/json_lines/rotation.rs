@@ -60,6 +60,21 @@ fn is_date(number: u64) -> bool {
         || ((20..=49).contains(&front) && is_month(middle) && (1..=31).contains(&last))
 }
 
+/// How far above all others a number is somebody else's: no sink has closed so many files in between.
+const MAX_GAP: u64 = 100_000;
+
+/// Returns the highest of the numbers if it is somebody else's: it would use up the numbers of the sink.
+fn stray(sorted: &[u64]) -> Option<u64> {
+    let (&highest, others) = sorted.split_last()?;
+    let below = match others.iter().rev().find(|number| **number < highest) {
+        Some(below) => *below,
+        // A sink that keeps one closed file has one, with any number.
+        None if next(highest).is_some() => highest,
+        None => 0,
+    };
+    (highest - below > MAX_GAP).then_some(highest)
+}
+
 /// The number behind `last`.
 fn next(last: u64) -> Option<u64> {
     (last.checked_add(1)?..=MAX_NUMBER).find(|number| is_number(*number))
@@ -71,7 +86,7 @@ pub(crate) fn closed(path: &Path) -> io::Result<ClosedFiles> {
     let (Some(folder), Some(name)) = (folder(path), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(found);
     };
-    let mut last = 0;
+    let mut numbers = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let other = entry.file_name();
@@ -90,7 +105,7 @@ pub(crate) fn closed(path: &Path) -> io::Result<ClosedFiles> {
         };
         match end {
             "" | ".zst" => {
-                last = last.max(number);
+                numbers.push(number);
                 if is_file() {
                     found.files.push(Closed { number, is_compressed: !end.is_empty(), path });
                 }
@@ -99,10 +114,15 @@ pub(crate) fn closed(path: &Path) -> io::Result<ClosedFiles> {
             _ => {}
         }
     }
+    numbers.sort_unstable();
+    while let Some(stray) = stray(&numbers) {
+        numbers.pop();
+        found.files.retain(|closed| closed.number != stray);
+    }
     found.files.sort();
     // The plain one of two comes first.
     found.files.dedup_by_key(|closed| closed.number);
-    found.next = next(last);
+    found.next = next(numbers.last().copied().unwrap_or(0));
     Ok(found)
 }
 
