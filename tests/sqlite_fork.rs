@@ -84,12 +84,12 @@ fn a_child_opens_a_database_of_its_own_while_threads_of_its_parent_are_inside_sq
 fn a_child_opens_a_database_while_threads_of_its_parent_begin_and_end_others() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
-    let (path, own) = (folder.path().join("parent.db"), folder.path().join("own.db"));
-    for path in [&path, &own] {
+    let [path, other, own] = ["parent.db", "other.db", "own.db"].map(|name| folder.path().join(name));
+    for path in [&path, &other, &own] {
         drop(SqliteSink::create(path).unwrap());
     }
-    // So that it takes long to find one of them.
-    let _open: Vec<_> = (0..300).map(|_| SqliteHistory::open(&path).unwrap()).collect();
+    // So that it takes long to find one in the list of all.
+    let _open: Vec<_> = (0..300).map(|_| SqliteHistory::open(&other).unwrap()).collect();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _raise = Raise(&is_over);
