@@ -427,7 +427,12 @@ impl<E: Event> Shared<E> {
         let (crew, run) = self.close();
         let discarded = match crew {
             Some(crew) => {
-                let discarded = self.discard(self.lanes.take_all());
+                let late = self.lanes.take_all();
+                if let Err(forked) = self.control.desk.check() {
+                    std::mem::forget((late, crew));
+                    return Err(forked.into());
+                }
+                let discarded = self.discard(late);
                 worker::leave(self, crew, &FlushReport::default());
                 discarded
             }

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::{BuildError, Refusal};
 use crate::event::{Event, Priority};
 use crate::ring::{self, Ring};
-use crate::sync::{guarded, thread_index};
+use crate::sync::{Home, guarded, thread_index};
 use crate::wake::NEVER;
 use payload::Payload;
 pub(crate) use payload::payload_of;
@@ -87,9 +87,13 @@ impl<E: Event> Lanes<E> {
         if !evicts || !self.may_make_room(priority, bytes) {
             return (0, Err(Refusal::Full));
         }
-        let mut evicted = 0;
+        let (mut evicted, home) = (0, Home::now());
         while evicted < MOST_EVICTED as u64 && self.evict(priority) {
             evicted += 1;
+            if home.is_left() {
+                // The destructor of an event has forked, and this is the child: the rings are the parent's.
+                return (evicted, Err(Refusal::Forked));
+            }
             if self.payload.take(priority, bytes) {
                 return (evicted, Ok(()));
             }
@@ -121,9 +125,14 @@ impl<E: Event> Lanes<E> {
         let popped = low.chain(normal).find_map(|(lane, ring)| Some((lane, ring, ring.pop()?)));
         let Some((lane, ring, event)) = popped else { return false };
         ring.count_evicted(thread_index());
+        let home = Home::now();
         self.give_back(lane, told_payload_of(&event));
-        // Foreign code.
-        _ = guarded(|| drop(event));
+        // Foreign code, as the size that it tells is: after a fork in there, this event is the parent's.
+        if home.is_left() {
+            std::mem::forget(event);
+        } else {
+            _ = guarded(|| drop(event));
+        }
         true
     }
 
@@ -245,7 +254,8 @@ impl<E: Event> Lanes<E> {
     /// Moves events into `events` until it holds `most`, or the round is over. How many bytes they own, which still
     /// count: whoever ends them gives these back.
     pub(crate) fn take(&self, round: &mut Round, turn: &mut Turn, events: &mut Vec<E>, most: usize) -> u64 {
-        let mut bytes = 0_u64;
+        // Events tell what they own, which is their own code: where it forks on a thread of the user, the rings are the parent's.
+        let (mut bytes, home) = (0_u64, Home::now());
         let mut add = |taken| bytes = bytes.saturating_add(taken);
         if round.critical == 0 && !round.is_over() {
             // Those that came since the round saw the end of their lane. At most half a batch, so that a flood of
@@ -253,7 +263,7 @@ impl<E: Event> Lanes<E> {
             let left = &mut (most / 2);
             add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most));
         }
-        while events.len() < most && !round.is_over() {
+        while events.len() < most && !round.is_over() && !home.is_left() {
             let left = &mut round.critical;
             add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most));
             // Alone, the normal lane need not take turns.

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use forebay::bus::{Bus, BusConfig, Mode};
 use forebay::sink::{MemorySink, Sink, SinkError};
-use forebay::{Batch, BuildError, Builder, Collector, Event, FlushError, Record, SinkChangeError, StopError};
+use forebay::{
+    Batch, BuildError, Builder, Collector, Event, FlushError, Outcome, Record, SinkChangeError, StopError,
+};
 use fork::{fork_once, leave_if_child, status_of};
 use support::*;
 
@@ -229,4 +231,72 @@ fn a_sink_that_forks_in_an_inline_bus_is_left_to_the_parent() {
         flushed.unwrap();
         bus.stop().unwrap();
     }
+}
+
+/// An event that owns some bytes, and forks in its destructor, or when it is asked how many it owns after it was taken out.
+struct Heavy {
+    forker: Forker,
+    call: &'static str,
+    bytes: usize,
+    asked: AtomicI32,
+}
+
+fn heavy(forker: &Forker, call: &'static str, bytes: usize) -> Heavy {
+    Heavy { forker: forker.clone(), call, bytes, asked: AtomicI32::new(0) }
+}
+
+impl Event for Heavy {
+    fn size_hint(&self) -> usize {
+        if self.call == "size" && self.asked.fetch_add(1, Ordering::SeqCst) == 1 {
+            fork_once(&self.forker.0);
+        }
+        size_of::<Self>() + self.bytes
+    }
+}
+
+impl Drop for Heavy {
+    fn drop(&mut self) {
+        // The last one is the child's as well, which has its own copy refused.
+        if self.call != "new" {
+            leave_if_child(&self.forker.0, DROPPED);
+        }
+        if self.call == "drop" {
+            fork_once(&self.forker.0);
+        }
+    }
+}
+
+/// A collector without a worker, full of events, of which the first one forks.
+fn full_of_bytes(forker: &Forker, call: &'static str) -> Collector<Heavy> {
+    let collector = Builder::new().max_bytes(800).build().unwrap();
+    for number in 0..5 {
+        let call = if number == 0 { call } else { "never" };
+        assert_eq!(collector.collect(heavy(forker, call, 100)), Outcome::Queued);
+    }
+    collector
+}
+
+#[test]
+fn an_event_that_forks_while_it_makes_room_evicts_nothing_more_in_the_child() {
+    for call in ["drop", "size"] {
+        let forker = Forker::default();
+        let collector = full_of_bytes(&forker, call);
+        let outcome = collector.collect(heavy(&forker, "new", 550));
+        forker.end_child(outcome == Outcome::Forked);
+        forker.child_has_ended();
+        assert_eq!(outcome, Outcome::QueuedEvicting);
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 6).evicted, 4);
+    }
+}
+
+#[test]
+fn an_event_that_forks_while_it_is_taken_out_leaves_the_others_to_the_parent() {
+    let forker = Forker::default();
+    let collector = full_of_bytes(&forker, "size");
+    let stopped = collector.stop();
+    forker.end_child(matches!(stopped, Err(StopError::Forked)));
+    forker.child_has_ended();
+    stopped.unwrap();
+    law(&collector, 5);
 }
