@@ -525,7 +525,7 @@ impl<E: Event> Shared<E> {
 }
 
 /// Why a collector in this state takes no events.
-fn reason_of(word: Word) -> Refusal {
+pub(crate) fn reason_of(word: Word) -> Refusal {
     match word.state() {
         State::WorkerGone => Refusal::WorkerGone,
         State::Forked => Refusal::Forked,

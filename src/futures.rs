@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use crate::collector::{Collector, Outcome};
+use crate::collector::{Collector, Outcome, reason_of};
 use crate::control::{Flush, FlushReport, Flushed, Policy, Reply};
 use crate::error::{CollectError, FlushError, Refusal};
 use crate::event::{Event, Priority, Record};
@@ -141,6 +141,11 @@ impl<E: Event> CollectAsync<E> {
         let shared = &self.collector.shared;
         // Foreign code: not under the lock.
         let (waker, bytes) = (cx.waker().clone(), payload_of(&event));
+        let word = shared.phase.load();
+        if !word.admits() {
+            // It may have forked: this lock is the parent's.
+            return Poll::Ready(self.refuse(CollectError { event, reason: reason_of(word) }));
+        }
         let mut waiting = shared.room.enter();
         let policy = shared.settings.policy();
         match shared.try_again(policy, self.priority, event, bytes) {
@@ -349,3 +354,6 @@ impl<E: Event> Sink<E> for CollectSink<E> {
         self.poll_flush(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;
