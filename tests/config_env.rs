@@ -36,6 +36,10 @@ fn an_empty_variable_counts_as_unset() {
     for name in empty.map(|name| format!("FOREBAY_{name}")) {
         assert_eq!(load([(name.as_str(), "")]), Ok(Config::default()), "{name}");
     }
+    for name in ["FOREBAY_CAPASITY", "FOREBAY_", "FOREBAY_SERVICE_HOST"] {
+        let config = load([(name, "")]).unwrap();
+        assert_eq!((config.warnings(), &config), (Vec::new(), &Config::default()), "{name}");
+    }
     let config = load([("FOREBAY_PRESET", "training"), ("FOREBAY_CAPACITY", "")]).unwrap();
     assert_eq!(config, Preset::Training.config(), "the lower layer holds");
     assert!(load([("FOREBAY_CAPACITY", " ")]).is_err(), "a blank is a value");

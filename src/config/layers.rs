@@ -231,16 +231,16 @@ impl Layer {
         for (name, value) in vars {
             let name = name.to_string_lossy().into_owned();
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            if value.is_empty() {
+                // A shell cannot remove a variable for one command; it can empty it.
+                continue;
+            }
             let key = KEYS.iter().find(|key| key.variable() == name);
             if key.is_none() && rest != "PRESET" {
                 if !is_of_kubernetes(rest) {
                     return Err(ConfigError::UnknownKey { key: name, place: layer.place });
                 }
                 layer.ignored.push(name);
-                continue;
-            }
-            if value.is_empty() {
-                // A shell cannot remove a variable for one command; it can empty it.
                 continue;
             }
             let text = value.into_string().map_err(|value| ConfigError::InvalidAt {
