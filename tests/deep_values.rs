@@ -392,6 +392,34 @@ fn a_line_of_any_depth_is_skipped_and_the_next_is_read() {
 }
 
 #[test]
+fn a_line_that_is_a_little_too_deep_is_skipped_whatever_it_nests() {
+    // What other programs write: fields without a dollar, which take one level more than they seem to.
+    let ways: [(&str, &str, usize); 4] = [
+        ("[{\"$fields\":{\"$a\":", "}}]", 3),
+        ("[[{\"k\":", "}]]", 3),
+        ("{\"$a\":[", "]}", 3),
+        ("[", "]", 1),
+    ];
+    for (open, close, levels) in ways {
+        for key in ["list", "fields", "metadata"] {
+            for times in MOST / levels - 3..MOST / levels + 4 {
+                let nested = format!("{}1{}", open.repeat(times), close.repeat(times));
+                let line = match (key, open.starts_with('[')) {
+                    ("list", true) => format!("\"list\":{nested}"),
+                    (key, _) => format!("\"{key}\":{{\"k\":{nested}}}"),
+                };
+                let line = format!("{{\"name\":\"x\",\"time\":\"2026-11-21T08:00:00Z\",{line}}}\n");
+                for record in JsonLinesReader::new(line.as_bytes()) {
+                    let record = record.unwrap();
+                    let metadata = record.extra().map_or(0, |extra| extra.metadata.depth());
+                    assert!(record.value().depth().max(metadata) <= MOST, "{open} {key} {times}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn settings_of_any_depth_are_an_error() {
     on_a_small_stack(|| {
         for key in ["capacity", "gate", "flush", "unknown"] {

@@ -381,7 +381,8 @@ impl Beneath {
         while let Some(value) = seq.next_element_seed(inside)? {
             list.push(value);
         }
-        Ok(list)
+        // Some fields in it count as two levels.
+        if list.depth() > Value::MAX_DEPTH { Err(de::Error::custom(TooDeep)) } else { Ok(list) }
     }
 
     /// Reads the rest of an object whose first key was read already.
