@@ -110,7 +110,7 @@ impl<E> Fenced<E> {
     }
 
     /// Whether it is to be taken out.
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         if self.home.is_left() {
             return false;
         }

@@ -152,7 +152,8 @@ pub trait Sink<E = Record>: Send {
         false
     }
 
-    /// Whether nobody wants it any more: the worker takes it out then, after the batch at hand. Never by default.
+    /// Whether nobody wants it any more: the worker takes it out then, after the batch at hand. Never by default. A wrapper
+    /// passes it on to the sink inside.
     fn is_over(&self) -> bool {
         false
     }
@@ -244,22 +245,26 @@ macro_rules! forward {
             self.$sink.flush()
         }
 
-        forward!($sink, only name and begin_flush);
+        forward!($sink, only name, begin_flush and is_over);
     };
     ($sink:ident, without open and flush) => {
         fn may_wait(&self) -> bool {
             self.$sink.may_wait()
         }
 
-        forward!($sink, only name and begin_flush);
+        forward!($sink, only name, begin_flush and is_over);
     };
-    ($sink:ident, only name and begin_flush) => {
+    ($sink:ident, only name, begin_flush and is_over) => {
         fn name(&self) -> &str {
             self.$sink.name()
         }
 
         fn begin_flush(&mut self) -> Option<PendingFlush> {
             self.$sink.begin_flush()
+        }
+
+        fn is_over(&self) -> bool {
+            self.$sink.is_over()
         }
     };
 }

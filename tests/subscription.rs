@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use forebay::sink::MemorySink;
+use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink};
 use forebay::{Builder, Collector, Event, Record, RecvError};
 use support::*;
 
@@ -280,6 +280,31 @@ impl forebay::sink::Sink for Once {
     }
     fn is_over(&self) -> bool {
         self.0
+    }
+}
+
+#[test]
+fn a_sink_that_is_over_is_taken_out_through_every_wrapper() {
+    let letters = DeadLetters::new(10);
+    let wrapped: [(&str, Box<dyn Sink>); 8] = [
+        ("filter", Box::new(Once(false).filter(|_| true))),
+        ("route", Box::new(Once(false).route("**"))),
+        ("map", Box::new(Once(false).map(Record::clone))),
+        ("letters", Box::new(Once(false).dead_letters(&letters))),
+        ("breaker", Box::new(Once(false).breaker(BreakerPolicy::default()))),
+        ("isolated", Box::new(Once(false).isolated(4))),
+        ("may wait", Box::new(Once(false).rate_limited(1_000_000).route("**"))),
+        ("two", Box::new(Once(false).filter(|_| true).isolated(4).route("**"))),
+    ];
+    for (name, sink) in wrapped {
+        let collector = Collector::builder().flush(HOURLY).sink(sink).start().unwrap();
+        collector.collect(Record::new("x"));
+        let _ = collector.flush().unwrap();
+        // The first call of one with a thread of its own may end behind the question.
+        let _ = collector.flush().unwrap();
+        assert!(collector.sinks().is_empty(), "{name}");
+        collector.stop().unwrap();
+        law(&collector, 1);
     }
 }
 

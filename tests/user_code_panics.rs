@@ -144,6 +144,40 @@ fn an_event_at_which_a_map_a_filter_or_a_route_panics_fails_alone_and_is_told_in
 }
 
 #[test]
+fn a_letter_at_which_user_code_panics_again_is_told_as_missing_once() {
+    hush();
+    let bad = |event: &Tick| assert!(event.number != 1, "on purpose");
+    let memory = MemorySink::new();
+    for (name, letters) in [("map", DeadLetters::new(10)), ("filter", DeadLetters::new(10))] {
+        memory.clear();
+        let inner = memory.clone().named(name);
+        let sink: Box<dyn Sink<Tick>> = match name {
+            "map" => Box::new(inner.map(move |event: &Tick| {
+                bad(event);
+                *event
+            })),
+            _ => Box::new(inner.filter(move |event: &Tick| {
+                bad(event);
+                event.number < 9
+            })),
+        };
+        let collector =
+            ticks().flush(FlushStrategy::Manual).sink(sink.dead_letters(&letters)).start().unwrap();
+        collector.collect(tick(1));
+        let _ = collector.flush().unwrap();
+        for _ in 0..3 {
+            assert_eq!(letters.redrive(None), 1, "{name}");
+            let _ = collector.flush().unwrap();
+        }
+        collector.collect(tick(2));
+        collector.stop().unwrap();
+        law(&collector, 2);
+        let gaps: u64 = memory.batches().iter().map(Batch::gap).sum();
+        assert_eq!((gaps, letters.len()), (1, 1), "{name}");
+    }
+}
+
+#[test]
 fn a_panic_in_a_map_over_a_thread_of_its_own_and_over_one_that_fails_keeps_the_law() {
     let (memory, letters) = (MemorySink::new(), DeadLetters::new(100));
     let collector = fives()
@@ -316,6 +350,35 @@ fn a_panic_in_a_sink_on_a_thread_of_its_own_is_counted_and_makes_the_flush_uncle
         collector.stop().unwrap();
         let stats = law(&collector, 2);
         assert_eq!((stats.sinks[0].panics, stats.sinks[0].delivered), (1, 2), "{method}");
+    }
+}
+
+#[test]
+fn a_panic_in_is_over_is_counted_through_every_wrapper() {
+    hush();
+    let letters = DeadLetters::new(10);
+    let wrap: [fn(Panics, &DeadLetters<Tick>) -> Box<dyn Sink<Tick>>; 6] = [
+        |sink, _| Box::new(sink.filter(|_| true)),
+        |sink, _| Box::new(sink.route("*")),
+        |sink, _| Box::new(sink.map(|event: &Tick| *event)),
+        |sink, letters| Box::new(sink.dead_letters(letters)),
+        |sink, _| Box::new(sink.breaker(forebay::sink::BreakerPolicy::default())),
+        |sink, _| Box::new(sink.isolated(10)),
+    ];
+    for wrap in wrap {
+        let sink = Panics::new("is_over");
+        let collector =
+            ticks().flush(FlushStrategy::Manual).sink(wrap(sink.clone(), &letters)).start().unwrap();
+        collector.collect(tick(1));
+        let _ = collector.flush().unwrap();
+        // One with a thread of its own is asked there.
+        let _ = collector.flush().unwrap();
+        sink.1.store(false, Ordering::SeqCst);
+        collector.stop().unwrap();
+        let stats = law(&collector, 1);
+        assert_eq!(stats.sinks[0].last_error.as_deref(), Some("panicked: on purpose"));
+        assert!(stats.sinks[0].panics > 0);
+        assert_eq!(stats.sinks[0].delivered, 1);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::batch::Batch;
 use crate::control::Reply;
 use crate::dispatch::{Fenced, UNNAMED};
 use crate::event::{Event, Record};
-use crate::sync::{self, Arc, Condvar, Mutex, WorkerMark, guarded};
+use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, guarded};
 use crate::wake::deadline_in;
 
 /// What a full queue of an [`Isolated`] sink does.
@@ -59,6 +59,9 @@ struct Shared<E> {
     changed: Condvar,
     /// Lets go of what waits in the inner sink.
     cancel: Arc<Cancel>,
+    /// 1 once the inner sink has said that nobody wants it any more. Written by its thread, behind every call; Relaxed: nothing
+    /// else is read by it.
+    is_over: PlainU64,
 }
 
 struct Queue<E> {
@@ -113,7 +116,7 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
             panicked: None,
             account: Account::nobody(),
             within: Duration::from_secs(5),
-            shared: Arc::new(Shared { queue, changed, cancel }),
+            shared: Arc::new(Shared { queue, changed, cancel, is_over: PlainU64::new(0) }),
         }
     }
 
@@ -206,6 +209,14 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
         drop(gone);
         self.shared.changed.notify_all();
         Some(PendingFlush { reply, within: self.within })
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.sink {
+            // Its thread has not begun.
+            Some(sink) => sink.is_over(),
+            None => self.shared.is_over.load(Ordering::Relaxed) == 1,
+        }
     }
 }
 
@@ -307,6 +318,7 @@ impl<E: Event> Shared<E> {
                 Task::Write(batch) => {
                     let (begun, written) = account.on_own_thread(|| sink.write(&batch));
                     account.settle_written(begun, batch.len() as u64, written);
+                    self.ask(&sink);
                 }
                 Task::Flush(replies) => {
                     account.on_own_thread(|| sink.flush());
@@ -314,12 +326,18 @@ impl<E: Event> Shared<E> {
                     let is_done = sink.begin_flush().is_none_or(|pending| {
                         pending.reply.answer_by(deadline_in(pending.within)) == Some(true)
                     });
+                    self.ask(&sink);
                     replies.iter().for_each(|reply| _ = reply.answer(Some(is_done)));
                 }
                 Task::End => break,
             }
         }
         drop(sink.end());
+    }
+
+    /// Asks the sink whether nobody wants it any more.
+    fn ask(&self, sink: &Fenced<E>) {
+        self.is_over.store(u64::from(sink.is_over()), Ordering::Relaxed);
     }
 }
 

@@ -44,9 +44,11 @@ impl Panics {
         SinkError::panicked(self.what, &self.said).only(self.events)
     }
 
-    /// Tells the sink inside that these events are missing.
+    /// Tells the sink inside that these events are missing, unless they were offered before: then that was told.
     pub(crate) fn mark<E>(&self, part: &mut Batch<E>) {
-        part.add_gap(self.events);
+        if !part.is_redriven() {
+            part.add_gap(self.events);
+        }
     }
 
     /// What became of the whole batch, if that became of the `offered` events that were left.
