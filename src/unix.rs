@@ -12,13 +12,13 @@
 //! what the parent had collected.
 
 pub use imp::ignore_sigxfsz;
-#[cfg(feature = "sqlite")]
-pub(crate) use imp::is_without_lost_threads;
 pub(crate) use imp::{
     ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, wait_for_room, watch_forks,
 };
 #[cfg(all(unix, feature = "signals", not(forebay_loom)))]
 pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect};
+#[cfg(feature = "sqlite")]
+pub(crate) use imp::{is_without_lost_threads, let_forks_in};
 
 #[cfg(feature = "sqlite")]
 pub(crate) use files::open_handle;
@@ -249,6 +249,15 @@ mod imp {
         }
     }
 
+    /// Between two steps of a long section, in neither of which the caller holds a lock that is not its own: a fork that waits for
+    /// the end of the section goes on.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn let_forks_in() {
+        if DEPTH.get() == 1 && FORKING.load(Ordering::SeqCst) > 0 {
+            let_forks_pass();
+        }
+    }
+
     /// Whether no thread of a parent was in a section when this process was forked.
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_without_lost_threads() -> bool {
@@ -404,6 +413,9 @@ mod imp {
             }
         }
     }
+
+    #[cfg(all(test, feature = "sqlite", feature = "signals"))]
+    mod tests;
 }
 
 #[cfg(any(not(unix), forebay_loom))]
@@ -432,6 +444,9 @@ mod imp {
     pub(crate) fn is_without_lost_threads() -> bool {
         true
     }
+
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn let_forks_in() {}
 
     /// Nobody forks here.
     pub(crate) fn end_thread() {}

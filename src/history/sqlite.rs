@@ -12,10 +12,14 @@ use crate::catalog::training;
 use crate::event::Record;
 use crate::sink::{Live, inside, refuse_inherited, resolve, row_to_record, version};
 use crate::sync::{Home, Mutex, unforked};
+use crate::unix::let_forks_in;
 
 /// The database of a [`SqliteSink`](crate::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
 /// no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a disk that is read-only, and
 /// so without them, the database is opened anew for every query, as one that nobody writes to.)
+///
+/// A fork by another thread waits until a query comes to its next row, a second at most. Where SQLite needs longer for one, because it
+/// looks through many events of which few fit, the child cannot use SQLite, and is told so.
 ///
 /// Every query looks whether the files are still those that are open. Where they were moved, removed or replaced, or the path is
 /// a link that leads elsewhere by now, it opens what is at the path, and is an error while nothing can be read there.
@@ -167,6 +171,7 @@ impl Reader {
         while found.len() < query.limit.unwrap_or(usize::MAX)
             && let Some(row) = rows.next()?
         {
+            let_forks_in();
             let record = row_to_record(row)?;
             let id: i64 = row.get(7)?;
             let begun = begins.partition_point(|begin| *begin <= id);
