@@ -198,7 +198,8 @@ impl SqliteSink {
                 self.run = None;
                 Ok(Some(left))
             }
-            Err((live, error)) => {
+            Err(stayed) => {
+                let (live, error) = *stayed;
                 self.live = Some(live);
                 Err(error)
             }

@@ -116,7 +116,7 @@ impl Live {
     /// wherever that is now; no file of another database is removed.
     ///
     /// Fails, and gives the database back, as long as a reader or an error keeps something in the log.
-    pub(super) fn leave(self) -> Result<Left, (Self, SinkError)> {
+    pub(super) fn leave(self) -> Result<Left, Box<(Self, SinkError)>> {
         let is_unlinked = self.is_unlinked();
         let is_moved = is_unlinked || !self.database.is_found();
         // Should somebody have begun another log for the same database, theirs is newer.
@@ -127,7 +127,7 @@ impl Live {
         let is_lost = is_unlinked || has_successor;
         let is_known = self.handle.is_some();
         if !is_lost && let Err(error) = self.empty_log(is_moved) {
-            return Err((self, error));
+            return Err(Box::new((self, error)));
         }
         let (log, index) = self.close();
         if is_moved {
