@@ -25,7 +25,8 @@ const SECOND_NANOS: u64 = 1_000_000_000;
 /// it had them in its queue), over the last one to two minutes in which some were delivered. Of a batch, sixteen events at
 /// most are measured. Within one per cent (an HDR histogram with two digits).
 ///
-/// A record is measured from the moment at which it was made. One whose moment the caller set
+/// A record is measured from the moment at which it was made, also where it is kept, or cloned from a template, and collected
+/// later: give such a record the present by [`Record::with_time`](crate::Record::with_time). One whose moment the caller set
 /// ([`Record::with_time`](crate::Record::with_time)) is left out, and so is every event that does not tell
 /// [when it was made](crate::Event::made_at), lies in the future, or waited while the system's clock was set. All zero
 /// where no event was measured.
