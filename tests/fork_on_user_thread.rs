@@ -216,8 +216,7 @@ fn an_event_that_forks_while_it_is_discarded_leaves_the_others_to_the_parent() {
 fn a_sink_that_forks_in_an_inline_bus_is_left_to_the_parent() {
     for call in ["write", "flush"] {
         let forker = Forker::default();
-        let mut config = BusConfig::default();
-        config.mode = Mode::Inline;
+        let config = BusConfig { mode: Mode::Inline, ..BusConfig::default() };
         let builder = Bus::builder().config(config).sink(odd(&forker, call)).sink(odd(&forker, "quiet"));
         let bus = builder.start().unwrap();
         let _ = bus.emit("parent", ());

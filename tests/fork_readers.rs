@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use forebay::history::{EventQuery, History, Recent};
 use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink, SinkError, from_fn};
-use forebay::testing::ScriptedSink;
 use forebay::{Batch, Collector, ManualClock, Record, RecvError, Subscription};
 use fork::in_child;
 use support::*;
@@ -169,9 +168,10 @@ fn events_that_a_child_cannot_keep_among_the_letters_of_its_parent_are_counted_a
     assert_eq!(letters.len(), 2);
 }
 
+#[cfg(feature = "testing")]
 #[test]
 fn a_sink_of_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held() {
-    let (letters, scripted) = (DeadLetters::new(500), ScriptedSink::new("scripted", []));
+    let (letters, scripted) = (DeadLetters::new(500), forebay::testing::ScriptedSink::new("scripted", []));
     let breaker = || from_fn("guarded", |_: &Batch<Record>| Ok(())).breaker(BreakerPolicy::default());
     let collector = Collector::builder().sink(broken("parent").dead_letters(&letters)).start().unwrap();
     (0..1000).for_each(|number| _ = collector.collect(Record::integer("parent", number)));

@@ -65,7 +65,7 @@ fn set(handler: &Handler, then: impl FnOnce() + Send + 'static) {
 fn ends<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
     let (tell, told) = channel();
     std::thread::spawn(move || tell.send(body()));
-    told.recv_timeout(LONG).expect("it hangs, or panics")
+    told.recv_timeout(LONG).unwrap()
 }
 
 #[test]

@@ -357,7 +357,8 @@ fn a_panic_in_a_sink_on_a_thread_of_its_own_is_counted_and_makes_the_flush_uncle
 fn a_panic_in_is_over_is_counted_through_every_wrapper() {
     hush();
     let letters = DeadLetters::new(10);
-    let wrap: [fn(Panics, &DeadLetters<Tick>) -> Box<dyn Sink<Tick>>; 6] = [
+    type Wrap = fn(Panics, &DeadLetters<Tick>) -> Box<dyn Sink<Tick>>;
+    let wrap: [Wrap; 6] = [
         |sink, _| Box::new(sink.filter(|_| true)),
         |sink, _| Box::new(sink.route("*")),
         |sink, _| Box::new(sink.map(|event: &Tick| *event)),
