@@ -698,7 +698,7 @@ fn recent_takes_no_more_room_than_its_number_of_records() {
             }
             assert_eq!(recent.len(), N);
             drop(batch);
-            (in_use() - before) / size_of::<Record>()
+            in_use().saturating_sub(before) / size_of::<Record>()
         }
         for (most, used) in
             [(1, of::<1>()), (1000, of::<1000>()), (1 << 16, of::<65536>()), (100_000, of::<100_000>())]

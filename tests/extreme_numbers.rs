@@ -342,7 +342,8 @@ fn buses_with_the_largest_and_the_smallest_numbers() {
                 bus.redrive(Some(large as u32));
                 bus.flush().unwrap();
                 let stats = bus.stats();
-                assert_eq!(stats.handlers[0].matched, 2, "{stats:?}");
+                // A call that is overdue at once is told by an event of the bus, which matches too.
+                assert_eq!(stats.handlers[0].matched, 2 + stats.own, "{stats:?}");
                 bus.stop().unwrap();
                 bus.stats().check_law(2).unwrap();
             }
