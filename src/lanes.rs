@@ -165,7 +165,17 @@ impl<E: Event> Lanes<E> {
     pub(crate) fn count_evicted(&self, priority: Priority, evicted: &E) {
         let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
         self.lane(priority).count_evicted(stripe);
-        self.give_back(priority, told_payload_of(evicted));
+        // Whoever owns bytes has taken them: without any, nobody need be asked.
+        if self.payload.held() > 0 {
+            self.give_back_of(priority, evicted);
+        }
+    }
+
+    /// Gives back what an event owns. Out of line: the fence around its code would slow a full ring of scalars down.
+    #[cold]
+    #[inline(never)]
+    fn give_back_of(&self, priority: Priority, event: &E) {
+        self.give_back(priority, told_payload_of(event));
     }
 
     /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the
