@@ -165,7 +165,12 @@ impl<E: Event + Clone> Collector<E> {
         let shared = Shared { queue, changed, is_over, worker: self.shared.address() };
         let shared = Arc::new(shared);
         let name = format!("subscription-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let tap = Tap { shared: Arc::clone(&shared), name: name.clone(), pattern: pattern.into() };
+        let tap = Tap {
+            shared: Arc::clone(&shared),
+            account: Account::nobody(),
+            name: name.clone(),
+            pattern: pattern.into(),
+        };
         self.add_sink(tap)?;
         let collector = Arc::downgrade(&self.shared);
         let leave = move || _ = Weak::upgrade(&collector).map(|collector| collector.let_go(&name));
@@ -381,14 +386,15 @@ impl<E> Drop for Subscription<E> {
 /// The worker's end.
 struct Tap<E> {
     shared: Arc<Shared<E>>,
+    account: Account,
     name: String,
     pattern: Pattern,
 }
 
 impl<E: Event + Clone> Tap<E> {
     /// What is queued of a batch: the batch itself, or a copy of the events that fit where the others take more.
-    fn queued(batch: &Batch<E>, places: VecDeque<usize>) -> Queued<E> {
-        let shared = batch.bytes();
+    fn queued(batch: &Batch<E>, places: VecDeque<usize>, account: &Account) -> Queued<E> {
+        let shared = batch.bytes(|said| account.note_panic(&said));
         let copy = if shared > SHARED_BYTES { Self::copy(batch, &places, shared / 2) } else { None };
         let (batch, bytes, places) = match copy {
             Some((copy, bytes)) => {
@@ -416,7 +422,7 @@ impl<E: Event + Clone> Tap<E> {
         // The receiver meets the panic of a clone, if it still panics then.
         let events = guarded(|| chosen().cloned().collect::<Vec<E>>()).ok()?;
         let copy = batch.with_events(events);
-        let bytes = copy.bytes();
+        let bytes = copy.bytes(drop);
         Some((copy, bytes))
     }
 }
@@ -428,6 +434,7 @@ impl<E: Event + Clone> Sink<E> for Tap<E> {
 
     fn open(&mut self, account: Account) {
         account.tally().show_tap();
+        self.account = account;
     }
 
     fn is_over(&self) -> bool {
@@ -446,7 +453,7 @@ impl<E: Event + Clone> Sink<E> for Tap<E> {
         if places.is_empty() {
             return panics.join(Ok(()), batch.len());
         }
-        let new = Self::queued(batch, places);
+        let new = Self::queued(batch, places, &self.account);
         // The clone of an event may have forked, and this may be the child.
         batch.check()?;
         let mut queue = self.shared.queue.lock();

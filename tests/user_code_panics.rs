@@ -353,6 +353,38 @@ fn a_panic_in_a_sink_on_a_thread_of_its_own_is_counted_and_makes_the_flush_uncle
     }
 }
 
+/// Tells its size to its producer, and panics when the worker asks.
+#[derive(Clone)]
+struct Coy;
+
+impl Event for Coy {
+    fn size_hint(&self) -> usize {
+        assert!(std::thread::current().name() != Some("forebay-worker"), "on purpose");
+        size_of::<Self>() + 100
+    }
+}
+
+#[test]
+fn a_panic_in_the_size_of_an_event_is_counted_for_the_sink_that_asks_and_costs_no_event() {
+    hush();
+    let isolated = Builder::<Coy>::new()
+        .flush(FlushStrategy::Manual)
+        .sink(MemorySink::new().isolated(10))
+        .start()
+        .unwrap();
+    let subscribed = Builder::<Coy>::new().flush(FlushStrategy::Manual).start().unwrap();
+    let subscription = subscribed.subscribe("*").unwrap();
+    for collector in [isolated, subscribed] {
+        collector.collect(Coy);
+        assert!(!collector.flush().unwrap().is_clean());
+        collector.stop().unwrap();
+        let stats = law(&collector, 1);
+        assert_eq!((stats.sinks[0].panics, stats.sinks[0].delivered), (1, 1));
+        assert!(stats.sinks[0].last_error.as_ref().unwrap().contains("on purpose"));
+    }
+    assert_eq!(subscription.iter().count(), 1);
+}
+
 #[test]
 fn a_panic_in_is_over_is_counted_through_every_wrapper() {
     hush();

@@ -89,7 +89,7 @@ impl Engine {
         let table = self.table();
         desk.sit_down(&table);
         let flight = self.launch(batch.clone());
-        let is_heavy = batch.len() > 1 && batch.bytes() > MAX_SHARED_BYTES;
+        let is_heavy = batch.len() > 1 && batch.bytes(drop) > MAX_SHARED_BYTES;
         let Desk { known, mail, .. } = desk;
         let mut touched = Vec::new();
         for (place, event) in batch.iter().enumerate() {

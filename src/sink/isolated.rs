@@ -181,7 +181,7 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.start()?;
         // Foreign code: before anything is kept.
-        let bytes = batch.bytes();
+        let bytes = batch.bytes(|said| self.account.note_panic(&said));
         batch.check()?;
         self.account.keep(batch.len() as u64);
         let shed = self.shared.queue.lock().push(batch.clone(), bytes);
