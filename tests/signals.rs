@@ -55,7 +55,11 @@ fn a_process_that_is_to_be_ended() {
     };
     let signals = builder.start().unwrap();
     match &*what {
-        "dropped" => drop(signals),
+        "dropped" => {
+            drop(signals);
+            // Nobody flushes for it when the signal comes.
+            assert!(collector.flush().unwrap().is_clean());
+        }
         // The second of two, one after the other, is as good as the first.
         "again" => {
             drop(signals);
