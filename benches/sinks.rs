@@ -134,7 +134,7 @@ fn files(c: &mut Criterion) -> std::io::Result<()> {
     #[cfg(feature = "tensorboard")]
     {
         use forebay::sink::TensorBoardSink;
-        use forebay::tfevents::{Encoder, Summary};
+        use tfevents::{Encoder, Summary};
         let mut file = File::create(path("bare.tfevents"))?;
         let mut encoder = Encoder::new();
         encoder.begin_file(0.0, 0);

@@ -86,9 +86,6 @@ mod futures;
 #[cfg(feature = "futures")]
 pub use futures::{CollectAsync, CollectSink, CollectSinkError, FlushAsync};
 
-#[cfg(feature = "tensorboard")]
-pub mod tfevents;
-
 pub mod bus;
 
 mod global;

@@ -10,9 +10,9 @@ use std::process::Command;
 
 use forebay::history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 use forebay::sink::{JsonLinesSink, SqliteSink, TensorBoardSink};
-use forebay::tfevents::masked_crc32c;
 use forebay::{Collector, Overflow, Record, SinkStats};
 use support::*;
+use tfevents::masked_crc32c;
 
 /// All three sinks in one folder. Nothing is delivered by itself.
 fn collector(folder: &Path) -> Collector {

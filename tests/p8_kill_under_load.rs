@@ -14,9 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use forebay::history::{EventQuery, History, JsonLinesReader, SqliteHistory};
 use forebay::sink::{JsonLinesSink, SqliteSink, TensorBoardSink};
-use forebay::tfevents::masked_crc32c;
 use forebay::{Collector, FlushStrategy, Overflow, Record};
 use support::*;
+use tfevents::masked_crc32c;
 
 /// Set in the process that is to be killed.
 const FOLDER: &str = "FOREBAY_TEST_FOLDER";

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use forebay::catalog::training;
 use forebay::sink::{BackwardStep, Sink, TensorBoardSink};
-use forebay::tfevents::{Encoder, Refused, Summary};
 use forebay::{Batch, Collector, Fields, Histogram, Image, ImageFormat, Record, Value};
 use proptest::prelude::*;
 use prost::Message;
+use tfevents::{EncodeError, Encoder, Summary};
 
 #[allow(unreachable_pub, reason = "derived")]
 mod proto {
@@ -432,7 +432,7 @@ fn settings_whose_path_is_taken_are_left_out_and_counted() {
 #[test]
 fn what_cannot_be_shown_is_refused_and_counted_and_the_rest_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let sink = TensorBoardSink::create(folder.path()).unwrap().most_tags(3);
+    let sink = TensorBoardSink::create(folder.path()).unwrap().max_tags(3);
     let collector = Collector::builder().sink(sink).start().unwrap();
     let broken = Image { width: 2, height: 2, format: ImageFormat::Gray8, bytes: vec![0; 3] };
     for record in [
@@ -595,7 +595,7 @@ fn the_encoder_refuses_what_would_end_a_file() {
     let mut encoder = Encoder::new();
     encoder.begin_file(0.0, 0);
     let refused = encoder.add(f64::NAN, 0, "a", Summary::Scalar(1.0)).unwrap_err();
-    assert!(matches!(refused, Refused::NotFinite { .. }), "{refused}");
+    assert!(matches!(refused, EncodeError::NotFinite { .. }), "{refused}");
     assert_eq!(decode(&encoder.take()).len(), 2);
 }
 

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use forebay::sink::{JsonLinesSink, TensorBoardSink};
-use forebay::tfevents::{Encoder, Summary};
 use forebay::{Builder, Collector, Event, FlushStrategy, Record, State, StopError};
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
+use tfevents::{Encoder, Summary};
 
 use duel::{Duel, duel};
 use support::{NEVER, Stopwatch, Words, null, stalled};

@@ -1,14 +1,19 @@
 //! Files that TensorBoard shows while the run goes on.
 //!
-//! What a record looks like is the encoder's business ([`tfevents`](crate::tfevents)); here it is decided what is
+//! What a record looks like is the encoder's business (the crate `tfevents`); here it is decided what is
 //! written under which tag and step, into which file, and what happens when that cannot be written.
 
 mod files;
+mod hparams;
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use tfevents::{EncodeError, Encoder, SESSION_END, SESSION_START, SessionStatus, Summary};
+
+use hparams::Hparams;
 
 use super::presence::{Found, Presence};
 use super::target::real_folder;
@@ -19,7 +24,6 @@ use crate::catalog::training;
 use crate::event::{Event, Fields, Image, ImageFormat, Record, Value};
 use crate::pattern::Pattern;
 use crate::run::HEARTBEAT;
-use crate::tfevents::{Encoder, Refused, SESSION_END, SESSION_START, SessionStatus, Settings, Summary};
 use crate::unix::is_unlinked;
 
 /// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
@@ -48,7 +52,7 @@ use crate::unix::is_unlinked;
 ///   browser rounds them.)
 /// * **Moment**: that of the record. Values of one step that follow one another share the moment of the first.
 /// * A tag keeps the kind it had first: a value of another kind is refused. So are tags beyond
-///   100,000 ([`most_tags`](Self::most_tags)), beyond 16 MiB of names ([`max_tag_bytes`](Self::max_tag_bytes)), and beyond
+///   100,000 ([`max_tags`](Self::max_tags)), beyond 16 MiB of names ([`max_tag_bytes`](Self::max_tag_bytes)), and beyond
 ///   4 MiB for one record; and settings whose path another setting has.
 /// * A step before the last one of its tag: see [`BackwardStep`].
 ///
@@ -139,7 +143,7 @@ impl TensorBoardSink {
             name: "tensorboard".to_owned(),
             routes: Vec::new(),
             backward: BackwardStep::default(),
-            encoder: Encoder::new(),
+            encoder: Encoder::new().with_writer(concat!("forebay ", env!("CARGO_PKG_VERSION"))),
             file: None,
             length: 0,
             path: PathBuf::new(),
@@ -194,13 +198,13 @@ impl TensorBoardSink {
         self
     }
 
-    /// Changes how many tags there may be. Each takes about 100 bytes and the length of its name. Defaults to 100,000.
-    pub fn most_tags(mut self, tags: usize) -> Self {
-        self.encoder = self.encoder.with_most_tags(tags);
+    /// Sets the allowed number of tags. Each takes about 100 bytes and the length of its name. Defaults to 100,000.
+    pub fn max_tags(mut self, tags: usize) -> Self {
+        self.encoder = self.encoder.with_max_tags(tags);
         self
     }
 
-    /// Changes how many bytes the names of all tags may take. Defaults to 16 MiB.
+    /// Sets the allowed size of the names of all tags, in bytes. Defaults to 16 MiB.
     pub fn max_tag_bytes(mut self, bytes: usize) -> Self {
         self.encoder = self.encoder.with_max_tag_bytes(bytes);
         self
@@ -346,7 +350,7 @@ impl Writer<'_> {
             Value::Histogram(histogram) => {
                 // Both at the same step.
                 self.step = self.step.or_else(|| Some(self.sink.encoder.next_step(tag)));
-                self.add(tag, Summary::Histogram(histogram));
+                self.add(tag, Summary::Histogram { edges: histogram.edges(), counts: histogram.counts() });
                 if histogram.non_finite() > 0 {
                     let count = histogram.non_finite() as f32;
                     self.add(&format!("{tag}/non_finite"), Summary::Scalar(count));
@@ -407,16 +411,19 @@ impl Writer<'_> {
             training::Started::NAME => {
                 let nothing = Fields::new();
                 let settings = fields.and_then(|fields| fields.get("config")).and_then(Value::as_fields);
-                let left_out = settings.map_or(0, Settings::left_out);
-                if left_out > 0 {
+                let hparams = Hparams::flatten(settings.unwrap_or(&nothing));
+                if hparams.left_out > 0 {
                     self.refuse(|| {
-                        format!("{left_out} settings were left out: their paths are taken or too long")
+                        format!(
+                            "{} settings were left out: their paths are taken or too long",
+                            hparams.left_out
+                        )
                     });
                 }
+                // Without a name of its group, a folder has a row of its own in the table.
                 let start = Summary::SessionStart {
-                    // Without a name, a folder is a group of its own: a row of the table.
                     group: "",
-                    settings: settings.unwrap_or(&nothing),
+                    settings: &hparams.settings(),
                     began_at: self.wall_time,
                 };
                 self.add(SESSION_START, start);
@@ -435,7 +442,7 @@ impl Writer<'_> {
         }
         let step = self.step.unwrap_or_else(|| self.sink.encoder.next_step(tag));
         let mut added = self.sink.encoder.add(self.wall_time, step, tag, summary);
-        if matches!(added, Err(Refused::Backward { .. })) && self.sink.backward == BackwardStep::NewFile {
+        if matches!(added, Err(EncodeError::Backward { .. })) && self.sink.backward == BackwardStep::NewFile {
             // What was encoded so far belongs to the old file.
             let begun = self.sink.write().and_then(|()| {
                 self.sink.safe_events = self.sink.events;

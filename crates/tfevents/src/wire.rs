@@ -1,4 +1,4 @@
-//! Protocol buffers and the framing of records, as far as event files need them.
+//! Subset of protocol buffers that event files need, and the framing of records.
 
 /// Wire types: <https://protobuf.dev/programming-guides/encoding/>.
 const VARINT: u8 = 0;
@@ -6,15 +6,15 @@ const FIXED64: u8 = 1;
 const BYTES: u8 = 2;
 const FIXED32: u8 = 5;
 
-/// Writes fields behind one another. All field numbers here are below 16, so that a key is one byte.
+/// Appends the fields of a message. Field numbers must be below 16, so that a key takes one byte.
 pub(super) trait Wire {
     fn varint(&mut self, field: u8, value: u64);
     fn fixed32(&mut self, field: u8, value: f32);
     fn fixed64(&mut self, field: u8, value: f64);
     fn bytes(&mut self, field: u8, value: &[u8]);
-    /// The begin of a message of that many bytes inside of this one.
+    /// Appends the head of a nested message of `length` bytes.
     fn key_of_message(&mut self, field: u8, length: u64);
-    /// A message inside of this one.
+    /// Appends a nested message.
     fn message(&mut self, field: u8, write: impl FnOnce(&mut Vec<u8>));
 }
 
@@ -49,7 +49,7 @@ impl Wire for Vec<u8> {
         self.push(field << 3 | BYTES);
         let begin = self.len();
         write(self);
-        // Its length comes before it, and is known only now: behind it first, then turned to the front.
+        // The length precedes the message and is known only now: it is appended, then rotated to the front.
         let length = self.len() - begin;
         push_varint(self, length as u64);
         let size = self.len() - begin - length;
@@ -57,7 +57,7 @@ impl Wire for Vec<u8> {
     }
 }
 
-/// How many bytes a number takes.
+/// Returns the encoded size of a number, in bytes.
 pub(super) fn varint_size(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
@@ -70,17 +70,17 @@ fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// The checksum of a record: CRC-32C, turned by 15 bits and shifted, so that a checksum of data that holds
-/// checksums is not weak.
+/// Returns the checksum of a record: CRC-32C, rotated by 15 bits and shifted, so that the checksum of data that holds checksums is
+/// not weak.
 ///
 /// ```
-/// assert_eq!(forebay::tfevents::masked_crc32c(b"\x1a\x11CRC test, one two"), 0x5794_d08a);
+/// assert_eq!(tfevents::masked_crc32c(b"\x1a\x11CRC test, one two"), 0x5794_d08a);
 /// ```
 pub fn masked_crc32c(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// Appends a record: its length and the checksum of that, what `write` writes, and the checksum of it.
+/// Appends a record: the length of the data and its checksum, the data that `write` appends, and the checksum of the data.
 pub(super) fn push_record(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     const HEADER: usize = 12;
     let begin = out.len();

@@ -1,52 +1,56 @@
-//! TensorBoard's event files, without a collector: what a record looks like, byte for byte.
+//! Encoder of TensorBoard's event files.
 //!
-//! [`TensorBoardSink`](crate::sink::TensorBoardSink) writes them; this module is for programs that want to do so by
-//! themselves. It was written by the sources of TensorBoard 2.21 and is read back by both of its loaders in
-//! `tests/interop`.
+//! A file is a sequence of records. Each is framed by its length and two checksums ([`masked_crc32c`]) and holds an `Event`, a
+//! protocol buffer. The first event tells the version of the file, the second that a session starts.
 //!
-//! A file is a run of records, each framed by its length and two checksums
-//! ([`masked_crc32c`]); a record holds an `Event`, a protocol buffer. The first says which version the file has, the
-//! second that a session starts.
+//! The crate encodes into memory and writes no file. The format follows the sources of TensorBoard 2.21, and both of TensorBoard's
+//! loaders read the result back in the tests of `forebay`, whose `TensorBoardSink` writes such files.
 //!
 //! ```
-//! use forebay::tfevents::{Encoder, Summary};
+//! use tfevents::{Encoder, Summary};
 //!
 //! let mut encoder = Encoder::new();
 //! encoder.begin_file(1_700_000_000.0, 0);
 //! encoder.add(1_700_000_000.5, 1, "train/loss", Summary::Scalar(0.25))?;
 //! encoder.add(1_700_000_000.5, 1, "train/accuracy", Summary::Scalar(0.5))?;
 //! let bytes = encoder.take();
-//! // One write; a reader never sees half a record for long.
+//! // To be written with one call, so that a reader never sees half a record for long.
 //! # assert!(bytes.len() > 100);
-//! # Ok::<(), forebay::tfevents::Refused>(())
+//! # Ok::<(), tfevents::EncodeError>(())
 //! ```
 
 mod wire;
 
 pub use wire::masked_crc32c;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use crate::buffer::empty;
-use crate::event::{Fields, Histogram, Value};
 use wire::{Wire, push_record, varint_size};
 
-/// How many values one `Event` carries at most. At ten, a scalar takes 22 bytes instead of 49; far more than that and
-/// readers have to take in a large event at once.
-const MOST_VALUES: usize = 64;
+/// Largest number of values in one `Event`. With ten of them a scalar takes 22 bytes instead of 49; a reader takes an event into
+/// memory as a whole.
+const MAX_VALUES: usize = 64;
 
-/// And in bytes, before the last value: a reader takes an event into memory as a whole.
-const MOST_BYTES: usize = 1 << 20;
+/// Size in bytes at which an `Event` takes no further value.
+const MAX_EVENT_BYTES: usize = 1 << 20;
 
-/// What a tag has at a step.
+/// Capacity in bytes that a buffer keeps when it is cleared. A larger one is given back to the system.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Value of a tag at a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Summary<'a> {
     /// A number. TensorBoard's scalars are 32 bits wide; NaN and infinities are shown as such.
     Scalar(f32),
     /// Text, shown as Markdown.
     Text(&'a str),
-    /// A distribution.
-    Histogram(&'a Histogram),
+    /// A distribution: the count of values in each bin.
+    Histogram {
+        /// The edges of the bins, ascending: one more than there are counts. Surplus edges or counts are left out.
+        edges: &'a [f64],
+        /// The number of values in each bin.
+        counts: &'a [u64],
+    },
     /// A picture, as the bytes of a PNG file.
     Image {
         /// Width in pixels.
@@ -56,34 +60,41 @@ pub enum Summary<'a> {
         /// The file.
         png: &'a [u8],
     },
-    /// The settings of a run. Belongs under [`SESSION_START`].
-    ///
-    /// The table of hyper-parameters knows numbers, texts and booleans. Nested settings appear under their path
-    /// (`optimizer/lr`), lists and all else as text (`[64, 32]`). Settings without a value stay blank. Of two settings of
-    /// one path, the later is left out; so is what would bring the paths beyond 1 MiB.
+    /// The hyper-parameters of a run, for the tag [`SESSION_START`].
     SessionStart {
-        /// The name under which sessions of the same settings are shown in one row; empty for a row of its own.
+        /// The name under which sessions of the same settings share a row; empty for a row of its own.
         group: &'a str,
-        /// The settings.
-        settings: &'a Fields,
+        /// The hyper-parameters and their names, each name once. TensorBoard shows `optimizer/lr` for a nested one.
+        settings: &'a [(&'a str, Setting<'a>)],
         /// Seconds since 1970.
         began_at: f64,
     },
-    /// How a run ended. Belongs under [`SESSION_END`].
+    /// The end of a run, for the tag [`SESSION_END`].
     SessionEnd {
-        /// How.
+        /// Whether it ended well.
         status: SessionStatus,
         /// Seconds since 1970.
         ended_at: f64,
     },
 }
 
-/// How a run ended, in the table of hyper-parameters.
+/// A hyper-parameter. TensorBoard's table knows these three types.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Setting<'a> {
+    /// A number.
+    Number(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A text.
+    Text(&'a str),
+}
+
+/// Result of a run, in the table of hyper-parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionStatus {
-    /// Well.
+    /// The run ended well.
     Success = 1,
-    /// Badly.
+    /// The run failed.
     Failure = 2,
 }
 
@@ -93,7 +104,7 @@ pub const SESSION_START: &str = "_hparams_/session_start_info";
 /// The tag of [`Summary::SessionEnd`].
 pub const SESSION_END: &str = "_hparams_/session_end_info";
 
-/// What kind of thing a tag has. It never changes: TensorBoard cannot show a tag that has two.
+/// Kind of the values of a tag. It never changes: TensorBoard cannot show a tag with two kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Scalar,
@@ -108,18 +119,18 @@ impl Summary<'_> {
         match self {
             Summary::Scalar(_) => Kind::Scalar,
             Summary::Text(_) => Kind::Text,
-            Summary::Histogram(_) => Kind::Histogram,
+            Summary::Histogram { .. } => Kind::Histogram,
             Summary::Image { .. } => Kind::Image,
             Summary::SessionStart { .. } | Summary::SessionEnd { .. } => Kind::Settings,
         }
     }
 }
 
-/// Why a value was not encoded.
+/// Reason why a value is not encoded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refused {
-    /// The tag has had a value of another kind, and TensorBoard cannot show both.
+pub enum EncodeError {
+    /// The tag has values of another kind, and TensorBoard cannot show both.
     #[error("tag {tag:?} has had values of another kind")]
     OtherKind {
         /// The tag.
@@ -130,33 +141,33 @@ pub enum Refused {
     Backward {
         /// The tag.
         tag: String,
-        /// The step.
+        /// The refused step.
         step: i64,
         /// The last step of the tag.
         last: i64,
     },
-    /// The moment is not finite: one such record and TensorBoard reads no further.
-    #[error("the moment {wall_time} of tag {tag:?} is not finite")]
+    /// The time is not finite: after such a record TensorBoard reads no further.
+    #[error("the time of tag {tag:?} must be finite, got {wall_time}")]
     NotFinite {
         /// The tag.
         tag: String,
-        /// The moment.
+        /// The refused time, in seconds since 1970.
         wall_time: f64,
     },
     /// There are as many tags as are allowed.
-    #[error("tag {tag:?} would be one more than the {most} that are allowed")]
+    #[error("tag {tag:?} would be one more than the {max} that are allowed")]
     TooManyTags {
-        /// The tag.
+        /// The refused tag.
         tag: String,
-        /// How many are allowed.
-        most: usize,
+        /// The allowed number of tags.
+        max: usize,
     },
     /// The names of all tags would take more bytes than are allowed.
     #[error("tag {tag:?} would bring the names of all tags beyond {max} bytes")]
     TooManyTagBytes {
-        /// The tag.
+        /// The refused tag.
         tag: String,
-        /// How many bytes are allowed.
+        /// The allowed size of all names, in bytes.
         max: usize,
     },
 }
@@ -164,33 +175,36 @@ pub enum Refused {
 #[derive(Debug)]
 struct Tag {
     kind: Kind,
-    /// Below which no step may come.
+    /// The step that the next one must not lie before; `None` after [`Encoder::forget_steps`].
     last_step: Option<i64>,
-    /// Of all that there ever were: what comes without a step goes on behind it.
+    /// The largest step ever seen: values without a step go on after it.
     largest_step: i64,
-    /// The file in which its metadata was written last.
+    /// The number of the last file that holds the metadata of the tag.
     described_in: u64,
 }
 
-/// Encodes the files of one run, one after the other. Keeps what it has to know of every tag, about 100 bytes each.
+/// Encoder of the files of one run, one file after the other. It keeps about 100 bytes for each tag, and its name.
 #[derive(Debug)]
 pub struct Encoder {
-    /// Whole records.
+    /// Complete records.
     out: Vec<u8>,
+    /// The program that writes the files.
+    writer: String,
     tags: HashMap<Box<str>, Tag>,
-    most_tags: usize,
-    /// How many bytes the names of the tags take, and how many they may.
+    max_tags: usize,
+    /// The size of the names of all tags, in bytes; at most `max_tag_bytes`.
     tag_bytes: usize,
     max_tag_bytes: usize,
-    /// Counts the files, from 1.
+    /// The number of the file, from 1.
     file: u64,
-    /// The values of the event that is being put together, all of one step.
+    /// The encoded values of the open event, all of one step.
     values: Vec<u8>,
     open: Option<Open>,
-    /// Where tags that come without steps begin.
+    /// The first step of a tag whose values come without steps.
     first_step: i64,
 }
 
+/// The event that still takes values.
 #[derive(Debug)]
 struct Open {
     wall_time: f64,
@@ -199,13 +213,13 @@ struct Open {
 }
 
 impl Encoder {
-    /// Allows 100,000 tags, and 16 MiB for their names.
+    /// Creates an encoder that allows 100,000 tags, and 16 MiB for their names.
     pub fn new() -> Self {
-        let tags = HashMap::new();
         Self {
             out: Vec::new(),
-            tags,
-            most_tags: 100_000,
+            writer: concat!("tfevents ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tags: HashMap::new(),
+            max_tags: 100_000,
             tag_bytes: 0,
             max_tag_bytes: 16 << 20,
             file: 0,
@@ -215,22 +229,28 @@ impl Encoder {
         }
     }
 
-    /// Changes how many tags are allowed.
-    pub fn with_most_tags(mut self, most: usize) -> Self {
-        self.most_tags = most;
+    /// Sets the name of the program that the files tell as their writer. Defaults to this crate and its version.
+    pub fn with_writer(mut self, name: impl Into<String>) -> Self {
+        self.writer = name.into();
         self
     }
 
-    /// Changes how many bytes the names of all tags may take.
+    /// Sets the allowed number of tags. Defaults to 100,000.
+    pub fn with_max_tags(mut self, tags: usize) -> Self {
+        self.max_tags = tags;
+        self
+    }
+
+    /// Sets the allowed size of the names of all tags, in bytes. Defaults to 16 MiB.
     pub fn with_max_tag_bytes(mut self, bytes: usize) -> Self {
         self.max_tag_bytes = bytes;
         self
     }
 
-    /// Begins a file: its version, and that a session starts at `first_step`. What was not taken yet is dropped.
+    /// Begins a file with its version and the start of a session at `first_step`. Drops records that were not taken.
     ///
-    /// One of TensorBoard's loaders forgets all points of the run from that step on; the other does so tag by tag,
-    /// when it meets a point.
+    /// One of TensorBoard's loaders forgets all points of the run from that step on. The other does so for each tag, at its next
+    /// point.
     pub fn begin_file(&mut self, wall_time: f64, first_step: i64) {
         self.clear();
         self.file += 1;
@@ -238,7 +258,7 @@ impl Encoder {
             event.fixed64(1, wall_time);
             event.bytes(3, b"brain.Event:2");
             event.message(10, |source| {
-                source.bytes(1, concat!("forebay ", env!("CARGO_PKG_VERSION")).as_bytes())
+                source.bytes(1, self.writer.as_bytes());
             });
         });
         push_record(&mut self.out, |event| {
@@ -248,54 +268,60 @@ impl Encoder {
         });
     }
 
-    /// Lets tags that come without steps begin at `step`, for a run that is resumed there. From 0 by default.
+    /// Sets the first step of tags whose values come without steps, for a run that is resumed. Defaults to 0.
     pub fn count_from(&mut self, step: i64) {
         self.first_step = step;
     }
 
-    /// Forgets the last step of every tag: what comes now may go over steps again. The kinds stay, and what comes
-    /// without a step still goes on behind all that came before.
+    /// Allows every tag to repeat its steps. The kinds of the tags stay, and values without a step still go on after all
+    /// others.
     pub fn forget_steps(&mut self) {
         self.tags.values_mut().for_each(|tag| tag.last_step = None);
     }
 
-    /// The largest step of any tag.
+    /// Returns the largest step of any tag.
     pub fn last_step(&self) -> Option<i64> {
         self.tags.values().map(|tag| tag.largest_step).max()
     }
 
-    /// The step after the last one of `tag`: for what comes without a step.
+    /// Returns the step after the largest one of `tag`, for a value without a step.
     pub fn next_step(&self, tag: &str) -> i64 {
         self.tags.get(tag).map_or(self.first_step, |tag| tag.largest_step.saturating_add(1))
     }
 
-    /// Adds what `tag` has at `step`. `wall_time` is in seconds since 1970. Values of one step that follow one another
-    /// share an event, and the moment of the first.
+    /// Adds the value of `tag` at `step`. `wall_time` is in seconds since 1970. Consecutive values of one step share an event, and
+    /// the time of the first.
     ///
     /// # Errors
     ///
-    /// The value is not encoded, and nothing else changes.
-    pub fn add(&mut self, wall_time: f64, step: i64, tag: &str, summary: Summary<'_>) -> Result<(), Refused> {
+    /// Returns the reason why the value is not encoded. Nothing else changes then.
+    pub fn add(
+        &mut self,
+        wall_time: f64,
+        step: i64,
+        tag: &str,
+        summary: Summary<'_>,
+    ) -> Result<(), EncodeError> {
         if !wall_time.is_finite() {
-            return Err(Refused::NotFinite { tag: tag.to_owned(), wall_time });
+            return Err(EncodeError::NotFinite { tag: tag.to_owned(), wall_time });
         }
         let kind = summary.kind();
-        let has_room = self.tags.len() < self.most_tags;
+        let has_room = self.tags.len() < self.max_tags;
         let is_new = match self.tags.get_mut(tag) {
-            Some(known) if known.kind != kind => return Err(Refused::OtherKind { tag: tag.to_owned() }),
+            Some(known) if known.kind != kind => return Err(EncodeError::OtherKind { tag: tag.to_owned() }),
             Some(known) => {
                 if let Some(last) = known.last_step.filter(|last| step < *last) {
-                    return Err(Refused::Backward { tag: tag.to_owned(), step, last });
+                    return Err(EncodeError::Backward { tag: tag.to_owned(), step, last });
                 }
                 known.last_step = Some(step);
                 known.largest_step = known.largest_step.max(step);
                 std::mem::replace(&mut known.described_in, self.file) != self.file
             }
             None if !has_room => {
-                return Err(Refused::TooManyTags { tag: tag.to_owned(), most: self.most_tags });
+                return Err(EncodeError::TooManyTags { tag: tag.to_owned(), max: self.max_tags });
             }
             None if tag.len() > self.max_tag_bytes.saturating_sub(self.tag_bytes) => {
-                return Err(Refused::TooManyTagBytes { tag: tag.to_owned(), max: self.max_tag_bytes });
+                return Err(EncodeError::TooManyTagBytes { tag: tag.to_owned(), max: self.max_tag_bytes });
             }
             None => {
                 self.tag_bytes += tag.len();
@@ -306,7 +332,7 @@ impl Encoder {
         };
         match &mut self.open {
             Some(open)
-                if open.step == step && open.values < MOST_VALUES && self.values.len() < MOST_BYTES =>
+                if open.step == step && open.values < MAX_VALUES && self.values.len() < MAX_EVENT_BYTES =>
             {
                 open.values += 1;
             }
@@ -321,7 +347,7 @@ impl Encoder {
         }
         self.values.message(1, |value| {
             value.bytes(1, tag.as_bytes());
-            // All that settings say is in their metadata.
+            // The metadata holds all that a session has.
             if is_new || kind == Kind::Settings {
                 push_metadata(value, &summary);
             }
@@ -330,22 +356,22 @@ impl Encoder {
         Ok(())
     }
 
-    /// The records since the last call: whole ones, to be written with one `write`.
+    /// Takes the records since the last call. They are complete, to be written with one call.
     pub fn take(&mut self) -> Vec<u8> {
         self.close_event();
         std::mem::take(&mut self.out)
     }
 
-    /// The same, lent; [`clear`](Self::clear) them when they are written. The buffer is used again.
+    /// Borrows the records since the last [`clear`](Self::clear), which keeps their buffer for the next ones.
     pub fn bytes(&mut self) -> &[u8] {
         self.close_event();
         &self.out
     }
 
-    /// Drops the records since the last call.
+    /// Drops the records since the last call, and keeps at most 1 MiB of their buffer.
     pub fn clear(&mut self) {
-        empty(&mut self.out);
-        empty(&mut self.values);
+        reset(&mut self.out);
+        reset(&mut self.values);
         self.open = None;
     }
 
@@ -356,7 +382,7 @@ impl Encoder {
             push_step(event, open.step);
             event.bytes(5, &self.values);
         });
-        empty(&mut self.values);
+        reset(&mut self.values);
     }
 }
 
@@ -366,7 +392,13 @@ impl Default for Encoder {
     }
 }
 
-/// The value that is written most; its length is known before.
+/// Empties a buffer, and limits the capacity that it keeps.
+fn reset(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(KEPT_BYTES);
+}
+
+/// Appends a scalar: the most frequent value, whose length is known before.
 fn push_scalar(values: &mut Vec<u8>, tag: &str, scalar: f32) {
     const SIMPLE_VALUE: usize = 5;
     let tag_length = 1 + varint_size(tag.len() as u64) + tag.len();
@@ -376,14 +408,14 @@ fn push_scalar(values: &mut Vec<u8>, tag: &str, scalar: f32) {
     values.fixed32(2, scalar);
 }
 
-/// `int64`: the two's complement, as for every negative number of ten bytes.
+/// Appends a step, an `int64`: the two's complement, so that a negative number takes ten bytes.
 fn push_step(event: &mut Vec<u8>, step: i64) {
     if step != 0 {
         event.varint(2, step as u64);
     }
 }
 
-/// What the plugin of a kind has to know of a tag, once a file.
+/// Appends the metadata that a plugin of TensorBoard needs of a tag, once in a file.
 fn push_metadata(value: &mut Vec<u8>, summary: &Summary<'_>) {
     const TENSOR: u64 = 2;
     const BLOB_SEQUENCE: u64 = 3;
@@ -415,75 +447,21 @@ fn push_metadata(value: &mut Vec<u8>, summary: &Summary<'_>) {
     });
 }
 
-fn push_session_start(content: &mut Vec<u8>, group: &str, settings: &Fields, began_at: f64) {
+fn push_session_start(content: &mut Vec<u8>, group: &str, settings: &[(&str, Setting<'_>)], began_at: f64) {
     content.message(3, |start| {
-        Settings::default().each(settings, &mut |path, setting| {
+        for (name, setting) in settings {
             start.message(1, |entry| {
-                entry.bytes(1, path.as_bytes());
+                entry.bytes(1, name.as_bytes());
                 entry.message(2, |value| match setting {
-                    Value::Bool(is) => value.varint(4, u64::from(*is)),
-                    Value::Text(text) => value.bytes(3, text.as_bytes()),
-                    other => match other.as_f64() {
-                        Some(number) => value.fixed64(2, number),
-                        None => value.bytes(3, other.to_string().as_bytes()),
-                    },
+                    Setting::Number(number) => value.fixed64(2, *number),
+                    Setting::Text(text) => value.bytes(3, text.as_bytes()),
+                    Setting::Bool(is) => value.varint(4, u64::from(*is)),
                 });
             });
-        });
+        }
         start.bytes(4, group.as_bytes());
         start.fixed64(5, began_at);
     });
-}
-
-/// How many bytes the paths of all settings of a run take at most.
-const MAX_SETTING_BYTES: usize = 1 << 20;
-
-/// Nested settings, one by one.
-#[derive(Debug, Default)]
-pub(crate) struct Settings {
-    path: String,
-    /// All paths so far.
-    known: HashSet<Box<str>>,
-    bytes: usize,
-    /// How many were left out.
-    left_out: u64,
-}
-
-impl Settings {
-    /// How many of these settings the table cannot show.
-    pub(crate) fn left_out(settings: &Fields) -> u64 {
-        let mut all = Self::default();
-        all.each(settings, &mut |_, _| {});
-        all.left_out
-    }
-
-    /// Calls `show` with the path of every setting that has a value, and with that.
-    fn each(&mut self, settings: &Fields, show: &mut impl FnMut(&str, &Value)) {
-        let end = self.path.len();
-        for (name, setting) in settings.iter() {
-            if self.bytes > MAX_SETTING_BYTES {
-                // A path is not even put together: that would take the square of its length.
-                self.left_out += 1;
-                continue;
-            }
-            if end > 0 {
-                self.path.push('/');
-            }
-            self.path.push_str(name);
-            self.bytes += self.path.len();
-            match setting {
-                Value::Empty => {}
-                Value::Fields(inner) if !inner.is_empty() => self.each(inner, show),
-                // What is in it was left out before.
-                Value::TooDeep => self.left_out += 1,
-                _ if self.bytes > MAX_SETTING_BYTES || !self.known.insert(self.path.as_str().into()) => {
-                    self.left_out += 1;
-                }
-                setting => show(&self.path, setting),
-            }
-            self.path.truncate(end);
-        }
-    }
 }
 
 fn push_summary(value: &mut Vec<u8>, summary: &Summary<'_>) {
@@ -498,11 +476,12 @@ fn push_summary(value: &mut Vec<u8>, summary: &Summary<'_>) {
             tensor.bytes(2, &[]);
             tensor.bytes(8, text.as_bytes());
         }),
-        Summary::Histogram(histogram) => value.message(8, |tensor| {
+        Summary::Histogram { edges, counts } => value.message(8, |tensor| {
             tensor.varint(1, DOUBLE);
-            push_shape(tensor, &[histogram.counts().len() as u64, 3]);
+            let bins = edges.len().saturating_sub(1).min(counts.len());
+            push_shape(tensor, &[bins as u64, 3]);
             tensor.message(4, |content| {
-                for (edges, count) in histogram.edges().windows(2).zip(histogram.counts()) {
+                for (edges, count) in edges.windows(2).zip(*counts) {
                     for number in [edges[0], edges[1], *count as f64] {
                         content.extend_from_slice(&number.to_le_bytes());
                     }
@@ -516,7 +495,7 @@ fn push_summary(value: &mut Vec<u8>, summary: &Summary<'_>) {
             tensor.bytes(8, height.to_string().as_bytes());
             tensor.bytes(8, png);
         }),
-        // All they say is in the metadata; but without a tensor, TensorBoard's Python loader does not find them.
+        // The metadata holds all that they tell, but TensorBoard's Python loader finds no value without a tensor.
         Summary::SessionStart { .. } | Summary::SessionEnd { .. } => value.message(8, |tensor| {
             tensor.varint(1, FLOAT);
             push_shape(tensor, &[1]);
@@ -531,4 +510,32 @@ fn push_shape(tensor: &mut Vec<u8>, dimensions: &[u64]) {
             shape.message(2, |dimension| dimension.varint(1, *size));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn surplus_edges_and_counts_of_a_histogram_are_left_out() {
+        let encoded = |edges: &[f64], counts: &[u64]| {
+            let mut value = Vec::new();
+            push_summary(&mut value, &Summary::Histogram { edges, counts });
+            value
+        };
+        let whole = encoded(&[0.0, 1.0, 2.0], &[3, 4]);
+        assert_eq!(encoded(&[0.0, 1.0, 2.0, 3.0], &[3, 4]), whole);
+        assert_eq!(encoded(&[0.0, 1.0, 2.0], &[3, 4, 5]), whole);
+        assert_eq!(encoded(&[], &[3]), encoded(&[0.0], &[]));
+    }
+
+    #[test]
+    fn a_cleared_buffer_keeps_a_mebibyte_at_most() {
+        let mut encoder = Encoder::new();
+        encoder.begin_file(0.0, 0);
+        encoder.add(0.0, 0, "a", Summary::Text(&"x".repeat(5 << 20))).unwrap();
+        assert!(encoder.bytes().len() > 5 << 20);
+        encoder.clear();
+        assert!(encoder.out.capacity() <= 1 << 20 && encoder.values.capacity() <= 1 << 20);
+    }
 }
