@@ -7,10 +7,8 @@
 mod sampling;
 mod table;
 
-pub use sampling::Sampling;
-
 use crate::clock::Clock;
-use crate::config::{ConfigError, check};
+use crate::config::GateConfig;
 use crate::error::Refusal;
 use crate::event::{Event, Priority};
 use crate::pattern::Pattern;
@@ -18,125 +16,6 @@ use crate::rate::Rate;
 use crate::sync::{OnceLock, Ordering, PlainU64, fetch_update};
 use sampling::{Sampler, chance};
 use table::{Table, Windows, hash};
-
-/// What may come in: a part of [`Config`](crate::Config). By default everything may.
-///
-/// ```
-/// use std::time::Duration;
-/// use forebay::{Collector, GateConfig, NameRule, Outcome, Record, Sampling};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let gate = GateConfig {
-///     deny: vec!["*.debug".into()],
-///     rules: vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 100 })],
-///     ..GateConfig::default()
-/// };
-/// let collector = Collector::builder().gate(gate).start()?;
-/// assert_eq!(collector.collect(Record::scalar("loader.debug", 1.0)), Outcome::Filtered);
-/// assert_eq!(collector.collect(Record::scalar("train.loss", 1.0)), Outcome::Queued);
-/// assert!(!collector.enabled("loader.debug"));
-/// let stats = collector.stop()?.stats;
-/// assert_eq!((stats.filtered, stats.processed), (1, 1));
-/// # Ok(())
-/// # }
-/// ```
-///
-/// What is not let in is counted by its reason in [`Stats`](crate::Stats), and its destructor runs on the collecting
-/// thread. A gate costs some tens of nanoseconds; one that is not configured, nothing that can be measured.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GateConfig {
-    /// The switch. Without it, nothing is let in, critical events included. Can change at run time. Defaults to true.
-    pub enabled: bool,
-    /// If there are any, only names that one of them stands for are let in. Cannot change.
-    pub allow: Vec<Pattern>,
-    /// Names that one of them stands for are not let in, whatever else allows them. Cannot change.
-    pub deny: Vec<Pattern>,
-    /// Other settings for some names; the first that fits a name holds for it. Cannot change.
-    pub rules: Vec<NameRule>,
-    /// Events of a lower priority are not let in. Can change at run time. Defaults to `Low`: all are.
-    pub min_priority: Priority,
-    /// Lets in a part. Can change at run time. Defaults to all.
-    pub sampling: Option<Sampling>,
-    /// How many events a second are let in, over all names, by the generic cell rate algorithm: up to a second's worth at
-    /// once. At least 1. Can change at run time. Defaults to any number.
-    pub rate_limit: Option<u32>,
-    /// Events whose [`size_hint`](Event::size_hint) is more bytes than that are not let in. At least 1. Can change at run
-    /// time. Defaults to any size.
-    pub max_event_bytes: Option<usize>,
-    /// Makes random decisions the same in every run, for tests. They then cost a counter that all threads share. Cannot
-    /// change.
-    pub seed: Option<u64>,
-}
-
-impl Default for GateConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            allow: Vec::new(),
-            deny: Vec::new(),
-            rules: Vec::new(),
-            min_priority: Priority::Low,
-            sampling: None,
-            rate_limit: None,
-            max_event_bytes: None,
-            seed: None,
-        }
-    }
-}
-
-/// Settings of a gate for some names, in the place of the general ones.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct NameRule {
-    /// Which names.
-    pub pattern: Pattern,
-    /// In the place of [`GateConfig::min_priority`], if there is one.
-    pub min_priority: Option<Priority>,
-    /// In the place of [`GateConfig::sampling`], if there is one.
-    pub sampling: Option<Sampling>,
-}
-
-impl NameRule {
-    /// A rule that changes nothing for these names yet. A text that is no [`Pattern`] stands for itself.
-    pub fn new(pattern: impl Into<Pattern>) -> Self {
-        Self { pattern: pattern.into(), min_priority: None, sampling: None }
-    }
-
-    /// Lets in events of that priority and above.
-    pub fn min_priority(mut self, lowest: Priority) -> Self {
-        self.min_priority = Some(lowest);
-        self
-    }
-
-    /// Lets in a part.
-    pub fn sampling(mut self, sampling: Sampling) -> Self {
-        self.sampling = Some(sampling);
-        self
-    }
-}
-
-/// More would not fit into the table of names.
-const MOST_RULES: usize = 10_000;
-
-impl GateConfig {
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let rules = self.rules.len();
-        check("gate.rules", format!("{rules} rules"), "10000 rules or less", rules <= MOST_RULES)?;
-        let sampled =
-            self.rules.iter().filter_map(|rule| rule.sampling.map(|it| ("gate.rules.sampling", it)));
-        for (field, sampling) in sampled.chain(self.sampling.map(|it| ("gate.sampling", it))) {
-            sampling.check().or_else(|(value, allowed)| check(field, value, allowed, false))?;
-        }
-        check("gate.rate_limit", 0, "1 or more", self.rate_limit != Some(0))?;
-        check("gate.max_event_bytes", 0, "1 or more", self.max_event_bytes != Some(0))
-    }
-
-    /// Whether everything is let in.
-    pub(crate) fn is_open(&self) -> bool {
-        let open = Self { seed: self.seed, ..Self::default() };
-        *self == open
-    }
-}
 
 /// A gate at work. All its numbers are Relaxed: each stands for itself.
 #[derive(Debug)]

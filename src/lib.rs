@@ -15,7 +15,6 @@ mod collector;
 pub use collector::{BatchOutcome, Collector, Outcome};
 
 mod gate;
-pub use gate::{GateConfig, NameRule, Sampling};
 
 mod lanes;
 mod ring;
@@ -41,14 +40,15 @@ pub use builder::Builder;
 
 mod config;
 pub use config::{
-    Config, ConfigError, ConfigLoader, ConfigPlace, ConfigWarning, FlushStrategy, Overflow, Preset,
+    Config, ConfigError, ConfigLoader, ConfigPlace, ConfigWarning, FlushStrategy, GateConfig, HealthConfig,
+    NameRule, Overflow, Preset, Sampling, Threshold,
 };
 
 mod stats;
 pub use stats::{Latency, Rejected, SinkDelta, SinkStats, Stats, StatsDelta};
 
 mod health;
-pub use health::{Alert, AlertKind, Health, HealthConfig, HealthStatus, Threshold};
+pub use health::{Alert, AlertKind, Health, HealthStatus};
 
 mod self_log;
 pub use self_log::{LogEntry, LogLevel, LogTopic};

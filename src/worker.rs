@@ -18,7 +18,7 @@ use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{Registry, SinkTally};
 use crate::sync::{Arc, Home, Ordering, Parker, guarded};
 use crate::unix::hold_sigxfsz;
-use crate::wake::{State, deadline_in};
+use crate::wake::{NEVER, State, deadline_in};
 
 /// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
 pub(crate) struct Crew<E> {
@@ -480,7 +480,7 @@ impl Schedule {
 
     fn new(config: &Config) -> Self {
         let interval = config.flush.interval().map(|interval| interval.min(Self::LONGEST_INTERVAL));
-        Self { interval, trigger: config.trigger(), due: None }
+        Self { interval, trigger: config.trigger().unwrap_or(NEVER), due: None }
     }
 
     /// Goes by other settings from now on. What waits already is due no later than under either.

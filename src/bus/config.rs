@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Scaling;
-use crate::config::{Config, ConfigError, FlushStrategy, Preset, check};
-use crate::gate::GateConfig;
+use crate::config::{Config, ConfigError, FlushStrategy, GateConfig, Preset, check};
 use crate::sink::RetryPolicy;
 
 /// All settings of a bus. Public fields with defaults: change those that you need.

@@ -6,9 +6,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::draft::Draft;
-use super::layers::{ConfigLoader, ConfigPlace, Layer, with_its_place};
+use super::error::{ConfigError, ConfigPlace};
+use super::layers::{ConfigLoader, Layer, with_its_place};
+use super::preset::Preset;
 use super::value::{Parts, Setting, Wrong, read_table, word, words};
-use super::{ConfigError, Preset};
 use crate::bus::{BusConfig, Mode, OnWorkerFailure, Scaling};
 
 impl ConfigLoader {

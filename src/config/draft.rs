@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::delivery::{FlushStrategy, Overflow};
+use super::error::ConfigError;
 use super::keys::{KEYS, Key};
-use super::{Config, ConfigError, FlushStrategy, Overflow};
+use super::settings::Config;
 use crate::bus::BusConfig;
 
 /// Which overflow policy.

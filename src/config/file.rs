@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Number, Value};
 
-use super::layers::{ConfigLoader, ConfigPlace, Layer};
+use super::error::{ConfigError, ConfigPlace};
+use super::layers::{ConfigLoader, Layer};
+use super::settings::Config;
 use super::value::NONE;
-use super::{Config, ConfigError};
 
 impl Config {
     /// The defaults, changed by a text in TOML. The environment is not asked.

@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::draft::Draft;
+use super::error::{ConfigError, ConfigPlace};
 use super::keys::{self, KEYS, Key, PREFIX};
+use super::preset::Preset;
+use super::settings::Config;
 use super::value::{Wrong, read_table};
-use super::{Config, ConfigError, Preset};
 
 /// The name of the setting that chooses the preset, which is none of [`Config`].
 const PRESET: &str = "preset";
@@ -149,28 +150,6 @@ fn is_of_kubernetes(rest: &str) -> bool {
             && matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"))
             && parts.next().is_none()
     })
-}
-
-/// Where a setting was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConfigPlace {
-    /// In that file.
-    File(PathBuf),
-    /// In the environment.
-    Environment,
-    /// In a text, or a value to deserialize.
-    Given,
-}
-
-impl fmt::Display for ConfigPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Environment => f.write_str("the environment"),
-            Self::Given => f.write_str("the given settings"),
-        }
-    }
 }
 
 /// Settings from one place.

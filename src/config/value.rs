@@ -6,8 +6,8 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::{Map, Number, Value};
 
 use super::draft::{Policy, Strategy};
+use super::gate::{NameRule, Sampling};
 use crate::event::Priority;
-use crate::gate::{NameRule, Sampling};
 use crate::pattern::Pattern;
 
 /// What a value that is read is called when it is not there.

@@ -1,62 +1,8 @@
 //! Letting in a part.
 
-use std::time::Duration;
-
 use super::table::{Window, hash, mix};
+use crate::config::Sampling;
 use crate::sync::{Ordering, PlainU64};
-
-/// Which part of the events is let in. Counted by name; of some ten thousand names, two may share a counter.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Sampling {
-    /// Each by chance, but of every name at least so many in each window.
-    Rate {
-        /// The chance of an event, 0 to 1.
-        rate: f64,
-        /// How many of a name are let in first in each window, whatever chance says.
-        min_per_window: u32,
-        /// How long a window is: a millisecond to a day.
-        window: Duration,
-    },
-    /// The first of a name, then every nth.
-    Every {
-        /// Which: 1 is every one. At least 1.
-        nth: u32,
-    },
-    /// The first of a name, so many, then every nth.
-    FirstThenEvery {
-        /// How many.
-        first: u32,
-        /// Then which. At least 1.
-        every: u32,
-    },
-    /// All events of a correlation id, or none, by chance; the same in every process. Events without an id are let in.
-    Keyed {
-        /// The chance of an id, 0 to 1.
-        rate: f64,
-    },
-}
-
-impl Sampling {
-    /// The value that is not allowed, and what is.
-    pub(super) fn check(&self) -> Result<(), (String, &'static str)> {
-        const RATE: &str = "a rate from 0 to 1";
-        const WINDOW: &str = "a window of a millisecond to a day";
-        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(24 * 3600));
-        match *self {
-            Self::Rate { rate, .. } | Self::Keyed { rate } if !(0.0..=1.0).contains(&rate) => {
-                Err((format!("a rate of {rate}"), RATE))
-            }
-            Self::Rate { window, .. } if !(shortest..=longest).contains(&window) => {
-                Err((format!("a window of {window:?}"), WINDOW))
-            }
-            Self::Every { nth: 0 } | Self::FirstThenEvery { every: 0, .. } => {
-                Err(("every 0th".to_owned(), "every 1st, or a later one"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// A sampling at work, in numbers that can change one by one.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::bus::{AlertKind, Bus, BusConfig, Handler, Mode, OnWorkerFailure};
-use crate::gate::GateConfig;
+use crate::config::GateConfig;
 use crate::history::EventQuery;
 use crate::{Config, HealthStatus, Outcome, State};
 

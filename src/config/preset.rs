@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Config, ConfigError, FlushStrategy, Overflow};
-use crate::gate::GateConfig;
+use super::delivery::{FlushStrategy, Overflow};
+use super::error::ConfigError;
+use super::gate::GateConfig;
+use super::settings::Config;
 
 /// The purpose of a collector, by the settings that fit it.
 ///

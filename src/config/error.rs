@@ -1,0 +1,135 @@
+//! What is wrong with a setting, and where it was found.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A setting outside of what is allowed, or one that cannot change any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The value is not allowed.
+    #[error("{field} is {value}, allowed is {allowed}")]
+    #[non_exhaustive]
+    Invalid {
+        /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy, `overflow_timeout` for that of
+        /// the policy), or of another builder.
+        field: &'static str,
+        /// The value it has.
+        value: String,
+        /// The values it may have.
+        allowed: &'static str,
+    },
+    /// The value that a setting has outside of the program is not allowed.
+    #[error("{key} in {place} is {value}, allowed is {allowed}")]
+    #[non_exhaustive]
+    InvalidAt {
+        /// The name that was used there: a key, one of its aliases, or a variable.
+        key: String,
+        /// Where that was.
+        place: ConfigPlace,
+        /// The setting.
+        field: &'static str,
+        /// The value it has.
+        value: String,
+        /// The values it may have.
+        allowed: String,
+    },
+    /// No setting has this name.
+    #[error("unknown key {key} in {place}")]
+    #[non_exhaustive]
+    UnknownKey {
+        /// The key, with its tables (`flush.interval`), or the variable.
+        key: String,
+        /// Where it was found.
+        place: ConfigPlace,
+    },
+    /// Two names of one setting have different values in one place.
+    #[error("{} is {}, but {} is {} in {place}: they are one setting", keys.0, values.0, keys.1, values.1)]
+    #[non_exhaustive]
+    Contradiction {
+        /// The names.
+        keys: (String, String),
+        /// Their values.
+        values: (String, String),
+        /// Where they were found.
+        place: ConfigPlace,
+    },
+    /// The text is no TOML.
+    #[error("no TOML in {place}, line {line}, column {column}: {why}")]
+    #[non_exhaustive]
+    Syntax {
+        /// Where the text is from.
+        place: ConfigPlace,
+        /// The line, from 1.
+        line: usize,
+        /// The character in the line, from 1.
+        column: usize,
+        /// What is wrong there.
+        why: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {}: {why}", path.display())]
+    #[non_exhaustive]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
+    /// The setting cannot change once the collector is built.
+    #[error("{field} cannot change once the collector is built")]
+    Immutable {
+        /// The setting, as a field of [`Config`].
+        field: &'static str,
+    },
+    /// This process is a forked child: there is nothing left to change. Build a new collector here.
+    #[error("this process is a fork of the one that built the collector")]
+    Forked,
+}
+
+/// A setting that is allowed, but does not do what its number says; or a variable that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, used is {used}: {why}")]
+#[non_exhaustive]
+pub struct ConfigWarning {
+    /// The setting, as a field of [`Config`].
+    pub field: &'static str,
+    /// The value it has. Of `ignored_variables`, the name of one.
+    pub value: String,
+    /// The value that is used instead. Of `ignored_variables`, `none`.
+    pub used: String,
+    /// The reason.
+    pub why: &'static str,
+}
+
+/// Where a setting was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigPlace {
+    /// In that file.
+    File(PathBuf),
+    /// In the environment.
+    Environment,
+    /// In a text, or a value to deserialize.
+    Given,
+}
+
+impl fmt::Display for ConfigPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment => f.write_str("the environment"),
+            Self::Given => f.write_str("the given settings"),
+        }
+    }
+}
+
+/// An error that names all three, unless the value is allowed.
+pub(crate) fn check(
+    field: &'static str,
+    value: impl ToString,
+    allowed: &'static str,
+    is_allowed: bool,
+) -> Result<(), ConfigError> {
+    if is_allowed { Ok(()) } else { Err(ConfigError::Invalid { field, value: value.to_string(), allowed }) }
+}

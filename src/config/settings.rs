@@ -1,0 +1,266 @@
+//! All settings of a collector, their defaults, and what is allowed.
+
+use std::time::Duration;
+
+use super::delivery::{FlushStrategy, Overflow};
+use super::error::{ConfigError, ConfigWarning, check};
+use super::gate::GateConfig;
+use super::health::HealthConfig;
+
+/// Waits that nobody ends must end by themselves.
+const LONGEST_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// The most slots a lane may have.
+const MAX_CAPACITY: usize = 1 << 30;
+
+/// The standard library rounds up to pages, and panics where the sum is beyond the address space.
+const MAX_STACK: usize = isize::MAX as usize & !0xffff;
+
+/// More rings than this and the worker spends its time looking at empty ones.
+const MAX_SHARDS: usize = 64;
+
+/// All settings of a collector. Public fields with defaults: change those that you need.
+///
+/// [`loader`](Self::loader) takes them from a preset, a file and the environment.
+///
+/// ```
+/// use forebay::{Collector, Config};
+///
+/// # fn main() -> Result<(), forebay::StartError> {
+/// let config = Config { capacity: 50_000, ..Config::default() };
+/// let collector = Collector::new(config)?;
+/// assert_eq!(collector.config().capacity, 50_000);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Slots of the normal lane, in events. All slots are allocated when the collector is built, each of
+    /// the size of an event plus 8 bytes; where the system refuses the memory, the build fails
+    /// ([`BuildError::OutOfMemory`](crate::BuildError::OutOfMemory)). 1 to 2^30. Defaults to 10,000.
+    pub capacity: usize,
+    /// Slots of the critical lane, in events. 1 to 2^30. Defaults to 1,000.
+    pub critical_capacity: usize,
+    /// Slots of the low lane, in events. 1 to 2^30. Defaults to 10,000.
+    pub low_capacity: usize,
+    /// Into how many rings the normal lane is split: a power of two, 1 to 64. Defaults to 1.
+    ///
+    /// Threads that collect at full speed into one ring wait for each other's cache lines: two at once pay two to
+    /// four times what one pays. With several rings they meet less or not at all: threads are numbered in the order
+    /// in which they first collect (over all collectors of the process), and the numbers are dealt out to the rings in
+    /// turn. Give about as many rings as threads that collect at full speed, not more. What changes with it:
+    ///
+    /// * each ring has its part of `capacity` (rounded up) and evicts its oldest, refuses or waits by itself: a
+    ///   thread that is alone cannot use more than that part;
+    /// * "pending" in a flush strategy means the fullest ring times their number, and "half a lane" half a ring. A
+    ///   thread that is alone so sets off a delivery with a part of the events that the strategy says, and wakes the
+    ///   worker as many times more often: raise `flush.events` with it;
+    /// * the events of one thread keep their order; those of one task that moves from thread to thread need not.
+    pub shards: usize,
+    /// How many bytes the events may own, beyond the slots that they take, which are queued or in the hands of the worker:
+    /// texts, images, histograms, fields, names made at run time ([`Event::size_hint`](crate::Event::size_hint)). An eighth
+    /// of it is kept for critical events. 1 or more; `None` is no limit. Defaults to 50 MiB.
+    ///
+    /// For an event that does not fit, the overflow policy applies. [`Overflow::DropOldest`] lets the oldest low events make
+    /// room, then, for a normal event, normal ones, 128 at most; should that not do, the event is not taken, as if its lane
+    /// were full. One that is larger than all that events of its priority may take is not taken as oversize. Half of the
+    /// budget, or an event that does not fit, sets off a delivery, as a full lane does.
+    ///
+    /// Behind the worker, other bounds hold, each of 50 MiB by default and with a setter named `max_bytes`: for the queue of an
+    /// [isolated sink](crate::sink::Isolated::max_bytes), [dead letters](crate::sink::DeadLetters::max_bytes), a
+    /// [subscription](crate::Subscription::max_bytes), and [`Recent`](crate::history::Recent::max_bytes). Where batches wait,
+    /// their buffers count as well. Names and tags that a sink remembers take 16 MiB.
+    pub max_bytes: Option<usize>,
+    /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
+    /// sets off a delivery if that is more; a smaller one splits such a delivery into several batches.
+    pub batch_size: Option<usize>,
+    /// What a full lane does. Defaults to [`Overflow::DropOldest`].
+    pub overflow: Overflow,
+    /// What may come in. Defaults to everything.
+    pub gate: GateConfig,
+    /// What is alarming. Defaults as [`HealthConfig`] tells.
+    pub health: HealthConfig,
+    /// When events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
+    pub flush: FlushStrategy,
+    /// How long `collect` of a critical event waits for room in a full lane. Zero never waits. Defaults to
+    /// 100 ms.
+    pub critical_wait: Duration,
+    /// The deadline of `flush`. Defaults to 10 s.
+    pub flush_timeout: Duration,
+    /// The deadline of `stop`. Defaults to 10 s.
+    pub stop_timeout: Duration,
+    /// The deadline of the stop that happens when the last handle is dropped. Defaults to 1 s.
+    pub drop_timeout: Duration,
+    /// The session id that every batch carries; `None` makes a new UUID (version 7). Not empty. Defaults
+    /// to `None`.
+    pub session_id: Option<String>,
+    /// Who collects: told by every batch ([`Origin`](crate::Origin)). Defaults to `None`.
+    pub source: Option<String>,
+    /// The name of the machine, told by every batch; `None` asks the system. Defaults to `None`.
+    pub host: Option<String>,
+    /// Which process of a run this is, told by every batch; `None` is the variable `RANK`, if there is one. Defaults to
+    /// `None`.
+    pub rank: Option<u64>,
+    /// The name of the worker thread; Linux shows its first 15 bytes. Without NUL. Defaults to
+    /// `forebay-worker`.
+    pub thread_name: String,
+    /// The stack of the worker thread in bytes, on which the sinks run; `None` is the platform's default. Less than half of the address
+    /// space.
+    pub thread_stack_size: Option<usize>,
+    /// Variables that begin with `FOREBAY_` and are not ours, as the loader found them. Told by
+    /// [`warnings`](Self::warnings), and otherwise without effect. Defaults to none.
+    pub ignored_variables: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            capacity: 10_000,
+            critical_capacity: 1_000,
+            low_capacity: 10_000,
+            shards: 1,
+            max_bytes: Some(50 << 20),
+            batch_size: None,
+            overflow: Overflow::default(),
+            gate: GateConfig::default(),
+            health: HealthConfig::default(),
+            flush: FlushStrategy::default(),
+            critical_wait: Duration::from_millis(100),
+            flush_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(10),
+            drop_timeout: Duration::from_secs(1),
+            session_id: None,
+            source: None,
+            host: None,
+            rank: None,
+            thread_name: "forebay-worker".to_owned(),
+            thread_stack_size: None,
+            ignored_variables: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is outside of what is allowed, with its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        const SLOTS: &str = "1 to 1073741824 (2^30)";
+        let lanes = [
+            ("capacity", self.capacity),
+            ("critical_capacity", self.critical_capacity),
+            ("low_capacity", self.low_capacity),
+        ];
+        for (field, slots) in lanes {
+            check(field, slots, SLOTS, (1..=MAX_CAPACITY).contains(&slots))?;
+        }
+        let is_allowed = self.shards.is_power_of_two() && self.shards <= MAX_SHARDS;
+        check("shards", self.shards, "1, 2, 4, 8, 16, 32 or 64", is_allowed)?;
+        check("max_bytes", 0, "1 or more", self.max_bytes != Some(0))?;
+        if let Some(events) = self.batch_size {
+            check("batch_size", events, "1 or more", events >= 1)?;
+        }
+        if let Some(events) = self.flush.events() {
+            check("flush.events", events, "1 or more", events >= 1)?;
+        }
+        if let Some(interval) = self.flush.interval() {
+            let value = format!("{interval:?}");
+            check("flush.interval", value, "more than zero", !interval.is_zero())?;
+        }
+        if self.flush == FlushStrategy::Manual {
+            let allowed = "a day at most under the flush strategy Manual, because nobody makes room";
+            let blocks = match self.overflow {
+                Overflow::Block { timeout } => timeout,
+                Overflow::DropOldest | Overflow::DropNewest => Duration::ZERO,
+            };
+            for (field, wait) in [("overflow_timeout", blocks), ("critical_wait", self.critical_wait)] {
+                check(field, format!("{wait:?}"), allowed, wait <= LONGEST_MANUAL_WAIT)?;
+            }
+        }
+        self.gate.validate()?;
+        self.health.validate()?;
+        if let Some(id) = &self.session_id {
+            check("session_id", "empty", "a text that is not empty", !id.is_empty())?;
+        }
+        if let Some(bytes) = self.thread_stack_size {
+            check("thread_stack_size", bytes, "less than half of the address space", bytes <= MAX_STACK)?;
+        }
+        let name = &self.thread_name;
+        check("thread_name", format!("{name:?}"), "a text without NUL", !name.contains('\0'))
+    }
+
+    /// Checks that the settings which cannot change are those of `before`.
+    pub(crate) fn keeps_what_is_fixed(&self, before: &Self) -> Result<(), ConfigError> {
+        let fixed = [
+            ("capacity", self.capacity == before.capacity),
+            ("critical_capacity", self.critical_capacity == before.critical_capacity),
+            ("low_capacity", self.low_capacity == before.low_capacity),
+            ("shards", self.shards == before.shards),
+            ("session_id", self.session_id == before.session_id),
+            ("source", self.source == before.source),
+            ("host", self.host == before.host),
+            ("rank", self.rank == before.rank),
+            ("gate.allow", self.gate.allow == before.gate.allow),
+            ("gate.deny", self.gate.deny == before.gate.deny),
+            ("gate.rules", self.gate.rules == before.gate.rules),
+            ("gate.seed", self.gate.seed == before.gate.seed),
+        ];
+        match fixed.into_iter().find(|(_, is_kept)| !is_kept) {
+            Some((field, _)) => Err(ConfigError::Immutable { field }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns which settings are used with another value than the one they have, and which variables are ignored.
+    pub fn warnings(&self) -> Vec<ConfigWarning> {
+        const FEWER: &str = "a lane of `capacity` events never holds more";
+        const EVEN: &str = "every one of `shards` rings has the same number of slots";
+        let slots = self.slots();
+        let events = self.flush.events().map(|events| ("flush.events", events));
+        let capped = [self.batch_size.map(|events| ("batch_size", events)), events].into_iter().flatten();
+        let capped = capped.map(|(field, value)| (field, value, value.min(slots), FEWER));
+        const KUBERNETES: &str = "Kubernetes sets it for a service; no setting has this name";
+        let ignored = self.ignored_variables.iter().map(|name| ConfigWarning {
+            field: "ignored_variables",
+            value: name.clone(),
+            used: "none".to_owned(),
+            why: KUBERNETES,
+        });
+        [("capacity", self.capacity, slots, EVEN)]
+            .into_iter()
+            .chain(capped)
+            .filter(|(_, value, used, _)| value != used)
+            .map(|(field, value, used, why)| ConfigWarning {
+                field,
+                value: value.to_string(),
+                used: used.to_string(),
+                why,
+            })
+            .chain(ignored)
+            .collect()
+    }
+
+    /// The slots of the normal lane, as they are used: the same number in every ring.
+    fn slots(&self) -> usize {
+        self.capacity.next_multiple_of(self.shards.max(1))
+    }
+
+    /// The most events of one batch, as it is used.
+    pub(crate) fn batch_limit(&self) -> usize {
+        let by_default = self.flush.events().unwrap_or(1).max(100);
+        self.batch_size.unwrap_or(by_default).min(self.slots())
+    }
+
+    /// The number of pending events that sets off a delivery, as it is used; none for `Manual`.
+    pub(crate) fn trigger(&self) -> Option<u32> {
+        let events = match self.flush {
+            FlushStrategy::Size { events } | FlushStrategy::Hybrid { events, .. } => events.min(self.slots()),
+            FlushStrategy::Time { .. } => self.slots().div_ceil(2),
+            FlushStrategy::Manual => return None,
+        };
+        // About 2^30 at most, so that it fits.
+        Some(events as u32)
+    }
+}
