@@ -1,9 +1,5 @@
 //! What a sink receives: events, and a header that is paid once for all of them.
 
-mod origin;
-pub use origin::Origin;
-pub(crate) use origin::{new_id, new_uuid};
-
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +7,7 @@ use crate::buffer::empty;
 use crate::clock;
 use crate::event::{Event, Record};
 use crate::lanes::{Lanes, Round, Turn, payload_of};
+use crate::origin::Origin;
 use crate::sync::{Arc, Forked, Home, PlainMutex, guarded};
 
 /// How many buffers wait for reuse. One is in use while sinks run on the worker thread; sinks that keep

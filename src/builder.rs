@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::batch::{Enrich, Origin, Press};
+use crate::batch::{Enrich, Press};
 use crate::clock::{self, Clock, ManualClock};
 use crate::collector::{Collector, Shared};
 use crate::config::{Config, FlushStrategy, GateConfig, HealthConfig, Overflow};
@@ -12,6 +12,7 @@ use crate::error::{BuildError, StartError};
 use crate::event::{Event, Record};
 use crate::gate::Gate;
 use crate::lanes::Lanes;
+use crate::origin::Origin;
 use crate::self_log::{Hook, LogEntry, SelfLog};
 use crate::sink::Sink;
 use crate::stats::{Registry, Tally};
@@ -283,7 +284,8 @@ impl<E: Event> Builder<E> {
         let registry = Registry::new(Arc::clone(&log));
         let slots = enter_all(sinks, &registry)?;
         clock::calibrate();
-        let origin = Arc::new(Origin::of(&config));
+        let (session_id, source) = (config.session_id.clone(), config.source.clone());
+        let origin = Arc::new(Origin::new(session_id, source, config.host.clone(), config.rank));
         let (phase, parker, bell) = Phase::new();
         clock.tell(&bell);
         let phase = Arc::new(phase);

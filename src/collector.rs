@@ -16,7 +16,7 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use crate::batch::{Origin, destroy};
+use crate::batch::destroy;
 use crate::builder::Builder;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -26,6 +26,7 @@ use crate::event::{Event, Priority, Record};
 use crate::gate::Gate;
 use crate::health::Alerts;
 use crate::lanes::{Lanes, payload_of};
+use crate::origin::Origin;
 use crate::stats::{Registry, Stats, Tally};
 use crate::sync::{Arc, PlainMutex, PlainU64, WorkerMark, announce_fence, is_worker_of};
 use crate::unix::ForkWatch;

@@ -25,7 +25,10 @@ pub use wake::State;
 mod worker;
 
 mod batch;
-pub use batch::{Batch, Origin};
+pub use batch::Batch;
+
+mod origin;
+pub use origin::Origin;
 
 mod dispatch;
 

@@ -6,13 +6,12 @@
 
 mod builder;
 mod last_panic;
-mod rank;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 mod timed;
 
+pub use crate::origin::{Rank, RankError};
 pub use builder::RunBuilder;
-pub use rank::{Rank, RankError};
 #[cfg(all(unix, feature = "signals"))]
 pub use signals::{Signals, SignalsBuilder, SignalsError};
 pub use timed::{Timed, timed};

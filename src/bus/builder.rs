@@ -13,7 +13,6 @@ use super::engine::Engine;
 use super::foreman::{Estate, Foreman};
 use super::sinks::InlineSinks;
 use super::{Bus, BusConfig, Counts, Mode, OnWorkerFailure, RECENT, Shared};
-use crate::batch::new_uuid;
 use crate::builder::Builder;
 use crate::clock::{Clock, ManualClock};
 use crate::collector::Collector;
@@ -21,6 +20,7 @@ use crate::dispatch::Slot;
 use crate::error::StartError;
 use crate::event::Record;
 use crate::history::{History, JsonLinesHistory, Recent};
+use crate::origin::new_uuid;
 use crate::sink::{JsonLinesSink, Sink};
 use crate::sync::{self, Arc, Mutex, PlainU64, Unparker};
 

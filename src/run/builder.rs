@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::{Life, Rank, RunError, Stage, TrainingRun, failed, last_panic};
-use crate::batch::new_id;
 use crate::catalog::training;
 use crate::collector::Collector;
 use crate::config::check;
@@ -11,6 +10,7 @@ use crate::control::Reply;
 use crate::error::FlushError;
 use crate::event::{Fields, Record};
 use crate::history::RunInfo;
+use crate::origin::new_id;
 use crate::sync::{self, Arc, Condvar, Mutex, PlainU64};
 
 /// Puts a run together, then [`start`](Self::start).

@@ -28,9 +28,10 @@ use super::missing::Missing;
 use super::presence::Found;
 use super::target::Target;
 use super::{Sink, SinkError};
-use crate::batch::{Batch, Origin};
+use crate::batch::Batch;
 use crate::buffer::empty;
 use crate::event::Record;
+use crate::origin::Origin;
 use crate::sync::guarded;
 use age::Age;
 

@@ -1,10 +1,10 @@
 //! Where events come from: what need not be said of each.
 
+mod rank;
+pub use rank::{Rank, RankError};
+
 use serde::Serialize;
 use uuid::{NoContext, Timestamp, Uuid};
-
-use crate::config::Config;
-use crate::run::Rank;
 
 /// Where the events of a batch come from. Every batch carries it, once for all of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -12,14 +12,14 @@ use crate::run::Rank;
 pub struct Origin {
     /// The session of the collector.
     pub session_id: String,
-    /// Who collects: [`Config::source`].
+    /// Who collects: [`Config::source`](crate::Config::source).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The name of the machine: [`Config::host`], else what the system says.
+    /// The name of the machine: [`Config::host`](crate::Config::host), else what the system says.
     pub host: String,
     /// The number of the process.
     pub pid: u32,
-    /// Which process of a run it is: [`Config::rank`], else the variable `RANK`, as torchrun and others set it.
+    /// Which process of a run it is: [`Config::rank`](crate::Config::rank), else the variable `RANK`, as torchrun and others set it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<u64>,
 }
@@ -36,13 +36,16 @@ pub(crate) fn new_id() -> String {
 }
 
 impl Origin {
-    /// What the settings say, and the system where they say nothing.
-    pub(crate) fn of(config: &Config) -> Self {
-        let session_id = config.session_id.clone().unwrap_or_else(new_id);
-        let host =
-            config.host.clone().unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
-        let (source, pid) = (config.source.clone(), std::process::id());
-        Self { session_id, source, host, pid, rank: config.rank.or_else(Rank::told) }
+    /// Returns the origin of a collector: what its settings say, and the system where they say nothing.
+    pub(crate) fn new(
+        session_id: Option<String>,
+        source: Option<String>,
+        host: Option<String>,
+        rank: Option<u64>,
+    ) -> Self {
+        let session_id = session_id.unwrap_or_else(new_id);
+        let host = host.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
+        Self { session_id, source, host, pid: std::process::id(), rank: rank.or_else(Rank::told) }
     }
 
     /// Of nobody: for a batch that is made by hand.
