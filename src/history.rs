@@ -31,8 +31,9 @@ mod recent;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use crate::run::{RunEnd, RunInfo, RunStatus};
 pub use json_lines::{JsonLinesHistory, JsonLinesReader};
-pub use lineage::{RunEnd, RunInfo, RunStatus, runs};
+pub use lineage::runs;
 pub use recent::Recent;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteHistory;

@@ -5,13 +5,16 @@
 //! [`history::runs`](crate::history::runs) tells runs that go on, that ended, and that vanished.
 
 mod builder;
+mod info;
 mod last_panic;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 mod timed;
 
+pub use crate::catalog::training::HEARTBEAT;
 pub use crate::origin::{Rank, RankError};
 pub use builder::RunBuilder;
+pub use info::{RunEnd, RunInfo, RunStatus};
 #[cfg(all(unix, feature = "signals"))]
 pub use signals::{Signals, SignalsBuilder, SignalsError};
 pub use timed::{Timed, timed};
@@ -77,9 +80,6 @@ pub struct TrainingRun {
     life: Arc<Life>,
     heart: Option<JoinHandle<()>>,
 }
-
-/// The name of the events by which a run says that its process lives. They carry the step that was set last.
-pub const HEARTBEAT: &str = "training.heartbeat";
 
 /// What the guard, its heartbeat and its epochs share.
 struct Life {

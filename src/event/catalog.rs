@@ -68,6 +68,9 @@ macro_rules! events {
 pub mod training {
     use super::*;
 
+    /// The name of the events by which a run says that its process lives. They carry the step that was set last.
+    pub const HEARTBEAT: &str = "training.heartbeat";
+
     events! {
         /// A run begins.
         Started = "training.started", Critical {

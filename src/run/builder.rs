@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Life, Rank, RunError, Stage, TrainingRun, failed, last_panic};
+use super::{Life, Rank, RunError, RunInfo, Stage, TrainingRun, failed, last_panic};
 use crate::catalog::training;
 use crate::collector::Collector;
 use crate::config::check;
 use crate::control::Reply;
 use crate::error::FlushError;
 use crate::event::{Fields, Record};
-use crate::history::RunInfo;
 use crate::origin::new_id;
 use crate::sync::{self, Arc, Condvar, Mutex, PlainU64};
 

@@ -23,7 +23,6 @@ use crate::buffer::empty_text;
 use crate::catalog::training;
 use crate::event::{Event, Fields, Image, ImageFormat, Record, Value};
 use crate::pattern::Pattern;
-use crate::run::HEARTBEAT;
 use crate::unix::is_unlinked;
 
 /// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
@@ -303,7 +302,7 @@ impl TensorBoardSink {
 
     fn takes(&self, record: &Record) -> bool {
         // Heartbeats have numbers, but none that is to be looked at.
-        Event::name(record) != HEARTBEAT
+        Event::name(record) != training::HEARTBEAT
             && (self.routes.is_empty() || self.routes.iter().any(|route| route.matches(Event::name(record))))
     }
 }
