@@ -3,11 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
-
-use super::json::pass_over;
 
 /// The id of an event: the session of the bus that gave it, and its number there. The same for all handlers and all calls, unique
 /// across runs, and in the journal ([`Record::event_id`](crate::Record::event_id)).
@@ -89,47 +87,6 @@ impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
-    }
-}
-
-/// An id in a line that may be of somebody else, to whom the key means something else: then none.
-pub(super) struct MaybeId(pub(super) Option<EventId>);
-
-impl<'de> Deserialize<'de> for MaybeId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MaybeIdVisitor;
-        impl<'de> Visitor<'de> for MaybeIdVisitor {
-            type Value = MaybeId;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("anything")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<MaybeId, E> {
-                Ok(MaybeId(text.parse().ok()))
-            }
-            fn visit_unit<E>(self) -> Result<MaybeId, E> {
-                Ok(MaybeId(None))
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<MaybeId, E> {
-                Ok(MaybeId(None))
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<MaybeId, E> {
-                Ok(MaybeId(None))
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<MaybeId, E> {
-                Ok(MaybeId(None))
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<MaybeId, E> {
-                Ok(MaybeId(None))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<MaybeId, A::Error> {
-                pass_over().visit_seq(seq).map(|()| MaybeId(None))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MaybeId, A::Error> {
-                pass_over().visit_map(map).map(|()| MaybeId(None))
-            }
-        }
-        deserializer.deserialize_any(MaybeIdVisitor)
     }
 }
 

@@ -9,8 +9,9 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde::ser::{Error as _, SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::id::MaybeId;
-use super::{Event, Fields, Histogram, Image, ImageFormat, List, Mark, Name, Priority, Record, Text, Value};
+use super::{
+    Event, EventId, Fields, Histogram, Image, ImageFormat, List, Mark, Name, Priority, Record, Text, Value,
+};
 
 /// A floating-point number that may be a string.
 #[derive(Clone, Copy)]
@@ -184,11 +185,6 @@ impl Visitor<'_> for KeyOf {
 /// Passes over what has so many levels at most.
 struct Ignored(usize);
 
-/// Passes over whatever there is.
-pub(super) fn pass_over<'de>() -> impl Visitor<'de, Value = ()> {
-    Ignored(Value::MAX_DEPTH)
-}
-
 impl Ignored {
     fn inside<E: de::Error>(&self) -> Result<usize, E> {
         self.0.checked_sub(1).ok_or_else(|| E::custom(TooDeep))
@@ -247,6 +243,47 @@ impl<'de> Visitor<'de> for Ignored {
             map.next_value_seed(Ignored(inside))?;
         }
         Ok(())
+    }
+}
+
+/// An id in a line that may be of somebody else, to whom the key means something else: then none.
+struct MaybeId(Option<EventId>);
+
+impl<'de> Deserialize<'de> for MaybeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MaybeIdVisitor;
+        impl<'de> Visitor<'de> for MaybeIdVisitor {
+            type Value = MaybeId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<MaybeId, E> {
+                Ok(MaybeId(text.parse().ok()))
+            }
+            fn visit_unit<E>(self) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<MaybeId, E> {
+                Ok(MaybeId(None))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<MaybeId, A::Error> {
+                Ignored(Value::MAX_DEPTH).visit_seq(seq).map(|()| MaybeId(None))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MaybeId, A::Error> {
+                Ignored(Value::MAX_DEPTH).visit_map(map).map(|()| MaybeId(None))
+            }
+        }
+        deserializer.deserialize_any(MaybeIdVisitor)
     }
 }
 
@@ -572,10 +609,6 @@ impl<'de> Deserialize<'de> for Image {
 
 /// Bytes as base64 text (RFC 4648, with padding).
 struct Base64(Vec<u8>);
-
-pub(super) fn serialize_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&base64::display::Base64Display::new(bytes, &STANDARD))
-}
 
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

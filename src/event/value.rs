@@ -685,8 +685,14 @@ pub struct Image {
     /// What the bytes mean.
     pub format: ImageFormat,
     /// The bytes; raw pixels come row by row from the top, without padding.
-    #[serde(serialize_with = "super::json::serialize_base64")]
+    #[serde(serialize_with = "serialize_base64")]
     pub bytes: Vec<u8>,
+}
+
+/// Writes bytes as base64 text (RFC 4648, with padding).
+fn serialize_base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    use base64::{display::Base64Display, engine::general_purpose::STANDARD};
+    serializer.collect_str(&Base64Display::new(bytes, &STANDARD))
 }
 
 /// What the bytes of an [`Image`] mean.
