@@ -6,12 +6,14 @@
 //! have one shape: `native` is what ships, `model` what `loom-tests` compiles in its place, under our own
 //! cfg, so that a user's own loom run does not switch our primitives.
 
+pub(crate) mod plain;
+#[cfg(feature = "signals")]
+pub(crate) use plain::PlainBool;
+pub(crate) use plain::{Arc, OnceLock, Ordering, PlainU64, Weak};
+
 pub(crate) use crossbeam_utils::CachePadded;
-pub(crate) use std::sync::atomic::Ordering;
 /// Foreign: a source of items, read by iteration.
 pub(crate) use std::sync::mpsc::Receiver;
-/// Reference counts are trusted, not modelled.
-pub(crate) use std::sync::{Arc, OnceLock, Weak};
 
 #[cfg(forebay_loom)]
 pub(crate) use model::*;
@@ -30,10 +32,6 @@ use std::sync::PoisonError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Home(u64);
 
-/// The number of forks between the first process and this one. Written by the hook of `unix.rs` alone, in a child that has one
-/// thread by then. Relaxed: `fork` orders it for that thread, and thread creation for all others.
-static FORKS: PlainU64 = PlainU64::new(0);
-
 impl Home {
     /// For what is never left.
     #[cfg_attr(
@@ -51,7 +49,7 @@ impl Home {
     /// The same for a caller who holds something that has been made by `here`.
     #[inline]
     pub(crate) fn now() -> Self {
-        Self(FORKS.load(Ordering::Relaxed))
+        Self(plain::forks())
     }
 
     /// Whether the caller is in a forked child of this process.
@@ -79,12 +77,6 @@ pub(crate) fn unforked<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// For the hook that runs in a child: what was made before is inherited from now on.
-#[cfg(all(unix, not(forebay_loom)))]
-pub(crate) fn note_fork() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-}
-
 thread_local! {
     /// The process in which this thread was started by `spawn`; `None` for a thread of the user. Without a destructor, so that it
     /// can be asked for as long as the thread lives.
@@ -99,14 +91,6 @@ fn end_copied_thread() {
         crate::unix::end_thread();
     }
 }
-
-/// A counter that no decision depends on, and time. Never modelled: it takes no part in the protocol, and
-/// every operation that is modelled multiplies the schedules to visit.
-pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
-
-/// For a list that is read where nothing may wait.
-#[cfg(all(unix, not(forebay_loom)))]
-pub(crate) type PlainPtr<T> = std::sync::atomic::AtomicPtr<T>;
 
 /// The standard library's mutex, without poisoning, so that a sink that panics cannot lock anybody out. Not modelled either:
 /// held for a few instructions, over nothing that is modelled.
@@ -160,16 +144,6 @@ impl<T> PlainMutex<T> {
         self.home.check()?;
         Ok(self.lock())
     }
-
-    /// `None` while somebody has it.
-    #[cfg(all(unix, not(forebay_loom)))]
-    pub(crate) fn try_lock(&self) -> Option<PlainGuard<'_, T>> {
-        match self.inner.try_lock() {
-            Ok(held) => Some(Guard(Some(held))),
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(Guard(Some(poisoned.into_inner()))),
-            Err(std::sync::TryLockError::WouldBlock) => None,
-        }
-    }
 }
 
 /// The guard of a mutex, which a condition variable can take apart and put together again: `None` only meanwhile.
@@ -196,10 +170,6 @@ impl<G: DerefMut> DerefMut for Guard<G> {
     }
 }
 
-/// Not modelled either: for signal handlers.
-#[cfg(feature = "signals")]
-pub(crate) type PlainBool = std::sync::atomic::AtomicBool;
-
 /// Changes a number as `change` says, unless that is not at all; whether it was changed.
 pub(crate) fn fetch_update(number: &PlainU64, change: impl FnMut(u64) -> Option<u64>) -> bool {
     number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
@@ -225,11 +195,6 @@ pub(crate) fn push_fence() {
 /// The other halves: after a store to the phase word, before the rings are looked at again.
 pub(crate) fn announce_fence() {
     fence(Ordering::SeqCst);
-}
-
-/// Does nothing for a while. Not modelled: no decision of the protocol depends on it.
-pub(crate) fn sleep(time: std::time::Duration) {
-    std::thread::sleep(time);
 }
 
 /// Whether the calling thread unwinds.

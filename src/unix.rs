@@ -27,6 +27,12 @@ pub(crate) use files::{
     without_sigpipe, write_stream,
 };
 
+/// What has to know that it is in a forked child: the phase of a collector.
+pub(crate) trait Orphan: Send + Sync + 'static {
+    /// Runs in the child, right after the fork: it may neither allocate nor wait.
+    fn set_orphaned(&self);
+}
+
 #[cfg(all(unix, not(forebay_loom)))]
 mod imp {
     #![allow(unsafe_code)]
@@ -39,11 +45,12 @@ mod imp {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     #[cfg(feature = "signals")]
-    use crate::sync::OnceLock;
+    use crate::sync::plain::OnceLock;
     #[cfg(feature = "signals")]
-    use crate::sync::PlainBool;
-    use crate::sync::{Arc, Ordering, PlainMutex, PlainPtr, PlainU64, Weak, note_fork};
-    use crate::wake::Phase;
+    use crate::sync::plain::PlainBool;
+    use crate::sync::plain::{Arc, Ordering, PlainPtr, PlainU64, RawMutex, Weak, note_fork};
+
+    use super::Orphan;
 
     /// One entry of the list of collectors. Entries are never freed, so that the hook can walk along them
     /// without a lock; those of collectors that are gone are used again. There are as many as there ever
@@ -52,7 +59,7 @@ mod imp {
         /// 1 while a collector owns the entry. Who moves it from 0 to 1 is the owner.
         is_taken: PlainU64,
         /// Locked by the owner alone, while its collector is built and while it is dropped; the hook tries.
-        phase: PlainMutex<Weak<Phase>>,
+        orphan: RawMutex<Option<Weak<dyn Orphan>>>,
         next: Link,
     }
 
@@ -76,7 +83,7 @@ mod imp {
         }
         let new = Entry {
             is_taken: PlainU64::new(0),
-            phase: PlainMutex::new(Weak::new()),
+            orphan: RawMutex::new(None),
             next: Link::new(std::ptr::null_mut()),
         };
         let new = Box::leak(Box::new(new));
@@ -125,19 +132,20 @@ mod imp {
 
     impl Drop for ForkWatch {
         fn drop(&mut self) {
-            *self.0.phase.lock() = Weak::new();
+            *self.0.orphan.lock() = None;
             self.0.is_taken.store(0, Ordering::Release);
         }
     }
 
-    /// Sees to it that a forked child finds this phase `Orphaned`.
-    pub(crate) fn watch_forks(phase: &Arc<Phase>) -> ForkWatch {
+    /// Has `orphan` told in every forked child, until the watch is dropped.
+    pub(crate) fn watch_forks(orphan: &Arc<impl Orphan>) -> ForkWatch {
+        let orphan: Weak<dyn Orphan> = Arc::downgrade(orphan) as _;
         hook_forks();
         let mut link = &FIRST;
         loop {
             let entry = get_or_make(link);
             if entry.is_taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                *entry.phase.lock() = Arc::downgrade(phase);
+                *entry.orphan.lock() = Some(orphan);
                 return ForkWatch(entry);
             }
             link = &entry.next;
@@ -244,7 +252,7 @@ mod imp {
                 GAVE_UP_ON.set(fork);
             }
             INSIDE.fetch_sub(1, Ordering::SeqCst);
-            crate::sync::sleep(LOOK_AGAIN);
+            crate::sync::plain::sleep(LOOK_AGAIN);
             INSIDE.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -275,7 +283,7 @@ mod imp {
         FORKING.fetch_add(1, Ordering::SeqCst);
         let begun = Instant::now();
         while INSIDE.load(Ordering::SeqCst) > own_sections() && begun.elapsed() < MAX_FORK_DELAY {
-            crate::sync::sleep(LOOK_AGAIN);
+            crate::sync::plain::sleep(LOOK_AGAIN);
         }
     }
 
@@ -357,11 +365,11 @@ mod imp {
     /// millisecond.
     pub(crate) fn wait_for_room(out: Option<&impl AsFd>, longest: Duration) {
         let millisecond = Duration::from_millis(1);
-        let Some(out) = out else { return crate::sync::sleep(longest.min(millisecond)) };
+        let Some(out) = out else { return crate::sync::plain::sleep(longest.min(millisecond)) };
         let timeout = Timespec::try_from(longest).ok();
         let polled = poll(&mut [PollFd::new(out, PollFlags::OUT)], timeout.as_ref());
         if polled.is_err() {
-            crate::sync::sleep(longest.min(millisecond));
+            crate::sync::plain::sleep(longest.min(millisecond));
         }
     }
 
@@ -377,8 +385,9 @@ mod imp {
         while let Some(entry) = get(link) {
             // It is locked only if the fork caught another thread in building or dropping this collector: then
             // nobody in the child has it.
-            if let Some(phase) = entry.phase.try_lock().and_then(|held| held.upgrade()) {
-                phase.set_orphaned();
+            let orphan = entry.orphan.try_lock().and_then(|held| held.as_ref()?.upgrade());
+            if let Some(orphan) = orphan {
+                orphan.set_orphaned();
                 // Should this be the last reference, the child frees memory here, which malloc allows.
             }
             link = &entry.next;
@@ -420,12 +429,12 @@ mod imp {
 
 #[cfg(any(not(unix), forebay_loom))]
 mod imp {
-    use crate::sync::Arc;
-    use crate::wake::Phase;
+    use super::Orphan;
+    use crate::sync::plain::Arc;
 
     pub(crate) struct ForkWatch(());
 
-    pub(crate) fn watch_forks(_: &Arc<Phase>) -> ForkWatch {
+    pub(crate) fn watch_forks(_: &Arc<impl Orphan>) -> ForkWatch {
         ForkWatch(())
     }
 
@@ -456,7 +465,7 @@ mod imp {
     pub(crate) fn hold_sigxfsz() {}
 
     pub(crate) fn wait_for_room<T>(_: Option<&T>, longest: std::time::Duration) {
-        crate::sync::sleep(longest.min(std::time::Duration::from_millis(1)));
+        crate::sync::plain::sleep(longest.min(std::time::Duration::from_millis(1)));
     }
 
     /// Does nothing: this system has no such signal.

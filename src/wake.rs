@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 use crate::sync::{
     self, AtomicU64, CachePadded, Condvar, Mutex, MutexGuard, Ordering, Parker, Unparker, guarded,
 };
+use crate::unix::Orphan;
 
 const IDLE: u64 = 0;
 const AWAKE: u64 = 1;
@@ -247,13 +248,15 @@ impl Phase {
         sync::announce_fence();
     }
 
-    /// Called in a forked child, where no other thread exists.
-    pub(crate) fn set_orphaned(&self) {
-        self.word.store(ORPHANED, Ordering::Relaxed);
-    }
-
     fn swap_if(&self, current: Word, new: Word) -> bool {
         self.word.compare_exchange(current.0, new.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Orphan for Phase {
+    /// Called in a forked child, where no other thread exists.
+    fn set_orphaned(&self) {
+        self.word.store(ORPHANED, Ordering::Relaxed);
     }
 }
 

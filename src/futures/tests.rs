@@ -3,6 +3,7 @@ use std::task::Waker;
 use super::*;
 use crate::config::{FlushStrategy, Overflow};
 use crate::sync::{Arc, OnceLock, Ordering, PlainU64};
+use crate::unix::Orphan;
 use crate::{Builder, wake::Phase};
 
 /// Its code acts like one that forks when it is asked for its size the second time: its collector is that of a parent then.
