@@ -8,9 +8,6 @@
 mod flush;
 pub(crate) use flush::{Flush, Flushed, ToldOf};
 
-mod reply;
-pub(crate) use reply::Reply;
-
 mod settings;
 pub(crate) use settings::{Policy, Settings};
 
@@ -23,6 +20,7 @@ use crate::collector::{Collector, Shared};
 use crate::dispatch::{LateFlush, NotEntered, Prepared, Slot};
 use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
 use crate::event::Event;
+use crate::reply::Reply;
 use crate::sink::Sink;
 use crate::stats::SinkStats;
 use crate::sync::{self, Arc, Condvar, Forked, JoinHandle, Mutex, MutexGuard, guarded};

@@ -72,6 +72,8 @@ mod permit;
 
 mod rate;
 
+mod reply;
+
 mod buffer;
 mod escape;
 

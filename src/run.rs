@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 use crate::catalog::training;
 use crate::collector::{Collector, Outcome};
 use crate::config::ConfigError;
-use crate::control::Reply;
 use crate::error::FlushError;
 use crate::event::{Fields, Priority, Record};
+use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, is_panicking};
 use crate::wake::{State, deadline_in};
 

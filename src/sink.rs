@@ -5,6 +5,7 @@
 
 mod account;
 mod breaker;
+mod catch_panics;
 mod console;
 mod dead_letters;
 mod filter;
@@ -27,6 +28,7 @@ mod tensorboard;
 
 pub use account::{Account, Fate, PendingFlush};
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, BreakerWatch};
+pub(crate) use catch_panics::{CatchPanics, UNNAMED};
 pub use console::ConsoleSink;
 pub use dead_letters::{DeadLetter, DeadLettering, DeadLetters};
 pub use filter::Filter;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{FlushReport, Reply, Station};
+use super::{FlushReport, Station};
 use crate::collector::Shared;
 use crate::dispatch::LateFlush;
 use crate::error::{FlushError, SinkChangeError};
 use crate::event::Event;
+use crate::reply::Reply;
 use crate::stats::{SinkStats, SinkTally, Told};
 use crate::sync::Arc;
 use crate::wake::{State, deadline_in};

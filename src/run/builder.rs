@@ -6,10 +6,10 @@ use super::{Life, Rank, RunError, RunInfo, Stage, TrainingRun, failed, last_pani
 use crate::catalog::training;
 use crate::collector::Collector;
 use crate::config::check;
-use crate::control::Reply;
 use crate::error::FlushError;
 use crate::event::{Fields, Record};
 use crate::origin::new_id;
+use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, Mutex, PlainU64};
 
 /// Puts a run together, then [`start`](Self::start).

@@ -13,8 +13,8 @@ use super::{Life, TrainingRun};
 use crate::catalog::training;
 use crate::collector::Collector;
 use crate::config::{ConfigError, check};
-use crate::control::Reply;
 use crate::event::Event;
+use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64};
 use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{BreakerWatch, SinkError};
 use crate::clock;
-use crate::control::Reply;
 use crate::escape::shortened;
+use crate::reply::Reply;
 use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{Count, SinkTally};
 use crate::sync::{Arc, Condvar, Mutex, Ordering};

@@ -5,11 +5,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::account::{Account, Cancel, Fate, PendingFlush};
+use super::catch_panics::{CatchPanics, UNNAMED};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
-use crate::control::Reply;
-use crate::dispatch::{Fenced, UNNAMED};
 use crate::event::{Event, Record};
+use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, guarded};
 use crate::wake::deadline_in;
 
@@ -154,7 +154,7 @@ impl<S: Sink<E> + 'static, E: Event> Isolated<S, E> {
             let _mark = WorkerMark::set(worker_of);
             let Some(sink) = inner.lock().take() else { return };
             drop(inner);
-            shared.run(Fenced::new(Box::new(sink), account.clone()), &account);
+            shared.run(CatchPanics::new(Box::new(sink), account.clone()), &account);
         };
         match sync::spawn("forebay-sink", None, body) {
             Ok(_) => Ok(()),
@@ -303,7 +303,7 @@ impl<E> Queue<E> {
 
 impl<E: Event> Shared<E> {
     /// The body of the thread.
-    fn run(&self, mut sink: Fenced<E>, account: &Account) {
+    fn run(&self, mut sink: CatchPanics<E>, account: &Account) {
         loop {
             let task = {
                 let mut queue = self.queue.lock();
@@ -336,7 +336,7 @@ impl<E: Event> Shared<E> {
     }
 
     /// Asks the sink whether nobody wants it any more.
-    fn ask(&self, sink: &Fenced<E>) {
+    fn ask(&self, sink: &CatchPanics<E>) {
         self.is_over.store(u64::from(sink.is_over()), Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! How an answer finds back to whoever asked.
+//! `Reply`: the place for the answer of another thread.
 
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -65,7 +65,7 @@ impl<T> Reply<T> {
     }
 
     /// Waits for the answer; gives up, with `None`, when the deadline comes first.
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<Option<T>> {
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Option<T>> {
         let mut state = self.state.lock();
         while state.answer.is_none() {
             if self.changed.wait_until(&mut state, deadline) {
