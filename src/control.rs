@@ -11,9 +11,6 @@ pub(crate) use flush::{Flush, Flushed, ToldOf};
 mod settings;
 pub(crate) use settings::{Policy, Settings};
 
-mod report;
-pub use report::{FlushReport, SinkFlush, StopReport};
-
 use std::time::{Duration, Instant};
 
 use crate::collector::{Collector, Shared};
@@ -22,7 +19,7 @@ use crate::error::{BuildError, FlushError, SinkChangeError, StartError, StopErro
 use crate::event::Event;
 use crate::reply::Reply;
 use crate::sink::Sink;
-use crate::stats::SinkStats;
+use crate::stats::{FlushReport, SinkStats, StopReport};
 use crate::sync::{self, Arc, Condvar, Forked, JoinHandle, Mutex, MutexGuard, guarded};
 use crate::wake::{Closed, State, deadline_in};
 use crate::worker::{self, Crew, Retired};

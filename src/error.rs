@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::config::ConfigError;
-use crate::control::StopReport;
+use crate::stats::StopReport;
 
 /// A collector could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,11 +11,12 @@ use futures_core::Stream;
 use futures_sink::Sink;
 
 use crate::collector::{Collector, Outcome, reason_of};
-use crate::control::{Flush, FlushReport, Flushed, Policy};
+use crate::control::{Flush, Flushed, Policy};
 use crate::error::{CollectError, FlushError, Refusal};
 use crate::event::{Event, Priority, Record};
 use crate::lanes::payload_of;
 use crate::reply::Reply;
+use crate::stats::FlushReport;
 use crate::subscription::Subscription;
 use crate::wake::State;
 

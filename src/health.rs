@@ -11,8 +11,7 @@ use crate::config::{HealthConfig, Threshold};
 use crate::escape::OneLine;
 use crate::event::Event;
 use crate::self_log::{LogLevel, LogTopic};
-use crate::sink::BreakerState;
-use crate::stats::{SinkTally, Stats};
+use crate::stats::{BreakerState, SinkTally, Stats};
 use crate::sync::{Ordering, PlainU64};
 use crate::wake::State;
 

@@ -35,7 +35,6 @@ mod dispatch;
 pub mod sink;
 
 mod control;
-pub use control::{FlushReport, SinkFlush, StopReport};
 
 // Looked up, not read through.
 mod builder;
@@ -48,7 +47,9 @@ pub use config::{
 };
 
 mod stats;
-pub use stats::{Latency, Rejected, SinkDelta, SinkStats, Stats, StatsDelta};
+pub use stats::{
+    FlushReport, Latency, Rejected, SinkDelta, SinkFlush, SinkStats, Stats, StatsDelta, StopReport,
+};
 
 mod health;
 pub use health::{Alert, AlertKind, Health, HealthStatus};

@@ -18,11 +18,13 @@ mod meter;
 mod prometheus;
 #[cfg(feature = "metrics")]
 mod publish;
+mod report;
 mod tally;
 
 pub use delta::{SinkDelta, StatsDelta};
 pub use meter::Latency;
 pub(crate) use meter::Meter;
+pub use report::{FlushReport, SinkFlush, StopReport};
 pub(crate) use tally::{Count, Registry, SinkTally, Tally, Told};
 
 use std::fmt;
@@ -31,7 +33,6 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::escape::OneLine;
-use crate::sink::BreakerState;
 use crate::wake::State;
 
 /// What became of all events since the collector was built. Plain data: it does not change any more.
@@ -147,6 +148,19 @@ pub struct SinkStats {
     pub breaker: Option<BreakerState>,
     /// How long its writes took, all together.
     pub write_time: Duration,
+}
+
+/// What a breaker lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Everything.
+    Closed,
+    /// No batch: they fail at once, by a transient error.
+    Open,
+    /// One batch after the other, to see whether the sink has recovered.
+    HalfOpen,
 }
 
 impl Stats {

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{FlushReport, Station};
+use super::Station;
 use crate::collector::Shared;
 use crate::dispatch::LateFlush;
 use crate::error::{FlushError, SinkChangeError};
 use crate::event::Event;
 use crate::reply::Reply;
-use crate::stats::{SinkStats, SinkTally, Told};
+use crate::stats::{FlushReport, SinkStats, SinkTally, Told};
 use crate::sync::Arc;
 use crate::wake::{State, deadline_in};
 use crate::worker::Retired;

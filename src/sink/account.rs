@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{BreakerWatch, SinkError};
+use super::SinkError;
 use crate::clock;
 use crate::escape::shortened;
 use crate::reply::Reply;
 use crate::self_log::{LogLevel, LogTopic};
-use crate::stats::{Count, SinkTally};
+use crate::stats::{BreakerState, Count, SinkTally};
 use crate::sync::{Arc, Condvar, Mutex, Ordering};
 use crate::wake::deadline_in;
 
@@ -120,8 +120,8 @@ impl Account {
     }
 
     /// Shows a breaker to those who look at the sink.
-    pub(crate) fn show_breaker(&self, breaker: BreakerWatch) {
-        self.tally.show_breaker(breaker);
+    pub(crate) fn show_breaker(&self, state: impl Fn() -> BreakerState + Send + Sync + 'static) {
+        self.tally.show_breaker(state);
     }
 
     /// Says that a breaker has opened, or closed.

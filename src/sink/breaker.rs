@@ -5,13 +5,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::{Account, PendingFlush, Sink, SinkError, forward};
 use crate::batch::Batch;
 use crate::clock::{Clock, ManualClock};
 use crate::event::Record;
 use crate::self_log::LogLevel;
+pub use crate::stats::BreakerState;
 use crate::sync::{Arc, Mutex, is_panicking};
 
 /// When a breaker opens and closes.
@@ -35,19 +34,6 @@ impl Default for BreakerPolicy {
     fn default() -> Self {
         Self { failures: 5, rate: 0.5, window: 20, open_for: Duration::from_secs(30), probes: 1 }
     }
-}
-
-/// What a breaker lets through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum BreakerState {
-    /// Everything.
-    Closed,
-    /// No batch: they fail at once, by a transient error.
-    Open,
-    /// One batch after the other, to see whether the sink has recovered.
-    HalfOpen,
 }
 
 /// A sink that is left alone for a while when it fails again and again. Made by [`Sink::breaker`].
@@ -178,7 +164,8 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
     forward!(sink, without open);
 
     fn open(&mut self, account: Account) {
-        account.show_breaker(self.watch());
+        let watch = self.watch();
+        account.show_breaker(move || watch.state());
         self.account = account.clone();
         self.sink.open(account);
     }

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Meter, SinkStats};
+use super::{BreakerState, Meter, SinkFlush, SinkStats};
 use crate::clock::Clock;
-use crate::control::SinkFlush;
 use crate::escape::shortened;
 use crate::self_log::{LogLevel, LogTopic, Said, SelfLog};
-use crate::sink::{BreakerState, BreakerWatch};
 use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainMutex, PlainU64, fetch_update};
 
 /// Counters of a collector. All Relaxed: they are counts, not signals; who must see a particular event
@@ -164,7 +162,8 @@ pub(crate) struct SinkTally {
 /// What wrappers of a sink show of themselves.
 #[derive(Default)]
 struct Shown {
-    breakers: Vec<BreakerWatch>,
+    /// The state of each of its breakers.
+    breakers: Vec<Box<dyn Fn() -> BreakerState + Send + Sync>>,
     /// It is a live subscription, which cannot fail.
     is_tap: bool,
     /// How many dead letters wait, for each queue of them.
@@ -173,7 +172,7 @@ struct Shown {
 
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown").field("breakers", &self.breakers).finish_non_exhaustive()
+        f.debug_struct("Shown").field("breakers", &self.breakers.len()).finish_non_exhaustive()
     }
 }
 
@@ -326,8 +325,8 @@ impl SinkTally {
         f64::from_bits(self.trouble.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn show_breaker(&self, breaker: BreakerWatch) {
-        self.shown.lock().breakers.push(breaker);
+    pub(crate) fn show_breaker(&self, state: impl Fn() -> BreakerState + Send + Sync + 'static) {
+        self.shown.lock().breakers.push(Box::new(state));
     }
 
     pub(crate) fn show_tap(&self) {
@@ -349,7 +348,7 @@ impl SinkTally {
             BreakerState::HalfOpen => 1,
             BreakerState::Open => 2,
         };
-        self.shown.lock().breakers.iter().map(BreakerWatch::state).max_by_key(severity)
+        self.shown.lock().breakers.iter().map(|state| state()).max_by_key(severity)
     }
 
     /// How many dead letters wait.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::stats::Stats;
+use super::Stats;
 
 /// What happened up to a flush, since the one before it (or the start) whose report reached its caller. So
 /// nothing that fails between two flushes is missed by both (but by a `FlushAsync` that is dropped
