@@ -48,11 +48,12 @@ pub use config::{
 
 mod stats;
 pub use stats::{
-    FlushReport, Latency, Rejected, SinkDelta, SinkFlush, SinkStats, Stats, StatsDelta, StopReport,
+    Alert, AlertKind, FlushReport, HealthStatus, Latency, Rejected, SinkDelta, SinkFlush, SinkStats, Stats,
+    StatsDelta, StopReport,
 };
 
 mod health;
-pub use health::{Alert, AlertKind, Health, HealthStatus};
+pub use health::Health;
 
 mod self_log;
 pub use self_log::{LogEntry, LogLevel, LogTopic};

@@ -12,6 +12,7 @@
 //! worker counts what it took out, producers count the rare fates, and what is queued can be asked of the
 //! rings. So `offered` is a sum here, and a test of the law counts its own calls.
 
+mod alerts;
 mod delta;
 mod meter;
 #[cfg(feature = "prometheus")]
@@ -21,6 +22,8 @@ mod publish;
 mod report;
 mod tally;
 
+pub use alerts::{Alert, AlertKind, HealthStatus};
+pub(crate) use alerts::{Alerts, Finding};
 pub use delta::{SinkDelta, StatsDelta};
 pub use meter::Latency;
 pub(crate) use meter::Meter;

@@ -7,7 +7,7 @@ use super::{AlertKind as BusAlert, Bus, SubscribeError};
 use crate::catalog::system::BottleneckDetected;
 use crate::collector::Collector;
 use crate::event::Event;
-use crate::health::AlertKind;
+use crate::stats::AlertKind;
 use crate::sync::{Arc, Mutex};
 
 /// Asks how the bus is ([`Bus::health`]) every so often (usually 5 s), and tells each alert once as long as it is up, as

@@ -5,7 +5,7 @@ use super::{
     Alert, AlertKind, Bus, BusHealth, BusStats, HandlerStats, Metrics, Mode, QueueMetrics, RetryMetrics,
     Shared, WorkerStats,
 };
-use crate::health::HealthStatus;
+use crate::stats::HealthStatus;
 use crate::sync::Ordering;
 use crate::wake::State;
 
@@ -113,7 +113,7 @@ impl Shared {
         }
         let found = self.collector.health();
         for found in found.alerts {
-            use crate::health::AlertKind::{BreakerOpen, DeadLetters, SinkFailing, SinkLate, WorkerLate};
+            use crate::stats::AlertKind::{BreakerOpen, DeadLetters, SinkFailing, SinkLate, WorkerLate};
             let sink = match found.kind {
                 BreakerOpen(sink) | DeadLetters(sink) | SinkFailing(sink) | SinkLate(sink) => Some(sink),
                 // Handlers that hold up the worker are told by themselves.

@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use super::{Mode, SubscriptionId};
 use crate::event::Name;
-use crate::health::HealthStatus;
-use crate::stats::Stats;
+use crate::stats::{HealthStatus, Stats};
 
 /// What became of the events that one handler was to be called for. Taken at one moment: the law holds in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]

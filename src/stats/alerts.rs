@@ -1,0 +1,139 @@
+//! The alerts of a collector: what is wrong, from one look to the next.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::config::Threshold;
+use crate::self_log::LogLevel;
+
+/// The worst that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// Nothing.
+    Healthy,
+    /// Something, but events are delivered.
+    Degraded,
+    /// No event is delivered, or soon none will be.
+    Unhealthy,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Alert {
+    /// Its number, by which it is [acknowledged](crate::Collector::acknowledge). Not used again.
+    pub id: u64,
+    /// What is wrong.
+    pub kind: AlertKind,
+    /// What it makes of the collector.
+    pub severity: HealthStatus,
+    /// A sentence without a full stop.
+    pub message: String,
+    /// When it was seen first.
+    pub since: SystemTime,
+    /// The value that was measured last.
+    pub value: f64,
+    /// The value at which it is raised.
+    pub threshold: f64,
+    /// Whether somebody has said that they know.
+    pub is_acknowledged: bool,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AlertKind {
+    /// A lane is nearly full.
+    QueueDepth,
+    /// The byte budget is nearly used up.
+    Memory,
+    /// Events take long.
+    Latency,
+    /// Events wait, and few are delivered.
+    TooSlow,
+    /// Calls of that sink fail.
+    SinkFailing(String),
+    /// That sink, which has a thread of its own, does not come back from a call.
+    SinkLate(String),
+    /// A breaker of that sink is not closed.
+    BreakerOpen(String),
+    /// Dead letters of that sink wait.
+    DeadLetters(String),
+    /// The worker does not come back from a call of a sink, or of what completes events.
+    WorkerLate,
+    /// The worker ended by a panic. (In a forked child the status says so, and there are no alerts.)
+    WorkerGone,
+}
+
+/// A value, and from where to where it is alarming.
+pub(crate) struct Finding {
+    pub(crate) kind: AlertKind,
+    pub(crate) severity: HealthStatus,
+    pub(crate) value: f64,
+    pub(crate) at: Threshold,
+    pub(crate) message: String,
+}
+
+/// The alerts that are up, from one look to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Alerts {
+    up: Vec<Alert>,
+    next_id: u64,
+}
+
+impl Alerts {
+    /// Goes by what was found: raises, keeps and clears. What was raised and cleared comes out.
+    pub(crate) fn update(&mut self, findings: Vec<Finding>, now: SystemTime) -> Vec<(LogLevel, String)> {
+        let mut news = Vec::new();
+        let before = std::mem::take(&mut self.up);
+        let was_up = |kind: &AlertKind| before.iter().find(|alert| alert.kind == *kind).cloned();
+        for finding in findings {
+            let Finding { kind, severity, value, at, message } = finding;
+            let known = was_up(&kind);
+            let is_up = value >= at.raise || known.is_some() && value > at.clear;
+            if !is_up {
+                continue;
+            }
+            let is_new = known.is_none();
+            let (id, since, is_acknowledged) = match known {
+                Some(alert) => (alert.id, alert.since, alert.is_acknowledged),
+                None => (self.next_id, now, false),
+            };
+            self.next_id += u64::from(is_new);
+            if is_new {
+                news.push((LogLevel::Warn, format!("alert {id}: {message}")));
+            }
+            let threshold = at.raise;
+            self.up.push(Alert { id, kind, severity, message, since, value, threshold, is_acknowledged });
+        }
+        let cleared = before.iter().filter(|alert| self.up.iter().all(|up| up.id != alert.id));
+        news.extend(cleared.map(|alert| (LogLevel::Info, format!("alert {} is over", alert.id))));
+        self.up.sort_by_key(|alert| alert.id);
+        news
+    }
+
+    /// Returns the alerts that are up, oldest first.
+    pub(crate) fn up(&self) -> &[Alert] {
+        &self.up
+    }
+
+    /// Notes that somebody knows of an alert. Returns `false` if it is over.
+    pub(crate) fn acknowledge(&mut self, id: u64) -> bool {
+        let found = self.up.iter_mut().find(|up| up.id == id);
+        found.map(|up| up.is_acknowledged = true).is_some()
+    }
+}
+
+impl fmt::Display for HealthStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        })
+    }
+}
