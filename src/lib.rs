@@ -1,6 +1,66 @@
-// Its first program has a sink that is a feature.
-#![cfg_attr(feature = "tensorboard", doc = include_str!("../README.md"))]
-#![cfg_attr(not(feature = "tensorboard"), doc = "An event collector for hot loops: see the README.")]
+//! Event collector for hot loops: a call hands an event over and returns, and one thread delivers batches to sinks.
+//!
+//! A [`Collector`] takes events with [`collect`](Collector::collect), which never waits for a sink. A worker thread puts them into a
+//! [`Batch`] and gives it to every [`Sink`](sink::Sink). **By default the oldest events are dropped when a sink is too slow, never
+//! silently**: [`stop`](Collector::stop) returns the count, and [`Collector::stats`] has it at any time.
+//!
+//! ```
+//! use forebay::sink::{JsonLinesSink, MemorySink};
+//! use forebay::{Collector, Record};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("runs/1/events.jsonl");
+//! let memory = MemorySink::new();
+//! let collector = Collector::builder()
+//!     .sink(JsonLinesSink::create(path)?) // "runs/1/events.jsonl"
+//!     .sink(memory.clone())
+//!     .start()?;
+//! for step in 0..1000 {
+//!     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+//! }
+//! let stats = collector.stop()?.stats;
+//! assert_eq!((stats.offered, stats.processed, stats.evicted), (1000, 1000, 0));
+//! assert_eq!(memory.len(), 1000);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to look
+//!
+//! | you want to | look at |
+//! |---|---|
+//! | make events | [`Record`]: a name, a [`Value`] (number, text, [`Histogram`], [`Image`], [`Fields`]), a step; [`catalog`] for standard ones; [`Event`] for types of your own |
+//! | choose what happens when the queue is full | [`Overflow`], [`Priority`], [`Outcome`] |
+//! | choose when events are delivered | [`FlushStrategy`] |
+//! | keep some events out | [`GateConfig`], [`Sampling`] |
+//! | write files | [`JsonLinesSink`](sink::JsonLinesSink), `TensorBoardSink` (feature `tensorboard`), `SqliteSink` (feature `sqlite`) |
+//! | write somewhere else | [`Sink`](sink::Sink), [`from_fn`](sink::from_fn) |
+//! | survive a sink that fails or hangs | [`retry`](sink::Sink::retry), [`breaker`](sink::Sink::breaker), [`DeadLetters`](sink::DeadLetters), [`isolated`](sink::Sink::isolated) |
+//! | know how it is | [`Stats`], [`Health`], [`Builder::on_log`] |
+//! | watch events live | [`Collector::subscribe`], [`Subscription`] |
+//! | read files back | [`history`]: [`EventQuery`](history::EventQuery), [`runs`](history::runs) |
+//! | record a training run | [`TrainingRun`](run::TrainingRun), [`Rank`](run::Rank), `Signals` (feature `signals`) |
+//! | call functions for events | [`bus`] |
+//! | run many items through handlers | [`emit`] |
+//! | read settings from a file or the environment | [`Config`], [`ConfigLoader`], [`Preset`] |
+//! | use one collector everywhere | [`init`], [`global`], [`track_event!`] |
+//! | test your program | `testing` (feature `testing`), [`MemorySink`](sink::MemorySink), [`ManualClock`] |
+//!
+//! # The life of an event
+//!
+//! 1. `collect` asks the [gate](GateConfig), pushes the event into the bounded ring of its [`Priority`] and returns an [`Outcome`].
+//!    A full ring follows the [`Overflow`] policy. Nothing is locked, and a scalar allocates nothing.
+//! 2. The worker wakes when enough is pending or the interval is over, as the [`FlushStrategy`] says. It takes critical events first.
+//! 3. Every sink gets the batch. An error, a panic or a full disk of one sink reaches neither the loop nor another sink.
+//! 4. [`Stats`] counts what became of every event, and [`Stats::check_law`] checks that the counts add up.
+//!
+//! [`flush`](Collector::flush) covers everything that was collected before it. [`stop`](Collector::stop) delivers what is pending and
+//! ends the worker. Both have a deadline. Dropping the last handle stops with a short one.
+//!
+//! The guarantees, the guide and the measurements are pages in the folder `docs` of the repository.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "futures"), allow(dead_code, reason = "wakers are left by the adapter alone"))]
 #![cfg_attr(not(unix), allow(dead_code, reason = "what a fork needs is called by its hooks alone"))]
 
@@ -100,3 +160,18 @@ pub use global::{AlreadyInitialized, get_or_init, global, init, scoped};
 
 mod sync;
 mod unix;
+
+/// The code of the README and of the pages in `docs/`, compiled and run with the other tests of the documentation.
+#[cfg(doctest)]
+mod pages {
+    // Its programs have a sink that is a feature.
+    #[cfg(feature = "tensorboard")]
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+    #[doc = include_str!("../docs/reading.md")]
+    struct Reading;
+    #[doc = include_str!("../docs/coming-from.md")]
+    struct ComingFrom;
+}

@@ -3,7 +3,7 @@
 //!
 //! `ArrayQueue` takes no lock, but it is not wait-free: a producer or consumer that finds a slot
 //! half-written by a thread the scheduler has just preempted spins, then yields, until that thread has
-//! written its few bytes. See "What lock-free means here" in the README.
+//! written its few bytes. See "What lock-free means here" in `docs/guarantees.md`.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;

@@ -1,5 +1,5 @@
 //! The tests that stand in the documents themselves, restated with what forebay has in the place of what they call, and named
-//! after their items: see `docs/requirements.md`. Where a document waits for a time, these flush.
+//! after their items: see `docs/internal/requirements.md`. Where a document waits for a time, these flush.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;

@@ -2,7 +2,7 @@
 //! goes through is theirs alone.
 //!
 //! One test in a process of its own: Rust starts threads under a lock of its own, which a child finds held if a thread of the
-//! parent was just being started, as by other tests. Nothing can be done about that here; `README.md` says so.
+//! parent was just being started, as by other tests. Nothing can be done about that here; `docs/guarantees.md` says so.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "fork and waitpid")]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PAGE: &str = include_str!("../docs/requirements.md");
+const PAGE: &str = include_str!("../docs/internal/requirements.md");
 
 /// The documents, and how many items each has.
 const DOCUMENTS: [(&str, usize); 5] = [("S0", 73), ("S1", 105), ("S2", 109), ("S3", 46), ("S4", 95)];
