@@ -12,7 +12,12 @@ use forebay::{Collector, Fields, Histogram, Image, ImageFormat, Record};
 type Outcome = Result<(), Box<dyn Error>>;
 
 fn main() -> Outcome {
-    let folder = std::env::args().nth(1).ok_or("say where to write")?;
+    let mut arguments = std::env::args_os().skip(1);
+    let folder = arguments.next().ok_or("usage: interop_write FOLDER [FOLDER-OF-RECIPES]")?;
+    #[cfg(feature = "sqlite")]
+    if let Some(folder) = arguments.next() {
+        recipes(Path::new(&folder))?;
+    }
     let folder = Path::new(&folder);
     everything(&folder.join("everything"))?;
     // In a run of its own: TensorBoard's table of hyper-parameters fails at steps of more than 31 bits.
@@ -24,6 +29,43 @@ fn main() -> Outcome {
         this_rank(&folder.join(format!("ranks/{rank}")), rank)?;
     }
     Ok(())
+}
+
+/// The files that the recipes of `docs/reading.md` and the README read: see `recipes.py`.
+#[cfg(feature = "sqlite")]
+fn recipes(folder: &Path) -> Outcome {
+    use forebay::FlushStrategy;
+    use forebay::run::TrainingRun;
+    use forebay::sink::{JsonLinesSink, SqliteSink};
+
+    let one = folder.join("runs/1");
+    let collector = Collector::builder()
+        .flush(FlushStrategy::Manual)
+        .capacity(2_000)
+        .sink(JsonLinesSink::create(one.join("events.jsonl"))?)
+        .sink(SqliteSink::create(one.join("events.db"))?)
+        .sink(TensorBoardSink::create(&one)?)
+        .sink(
+            JsonLinesSink::create(folder.join("runs/2/events.jsonl"))?.named("rotated").rotate_at(64 * 1024),
+        )
+        .start()?;
+    let run = TrainingRun::builder().config([("learning_rate", 0.1)]).start(&collector)?;
+    let epoch = run.epoch(1, 1);
+    for step in 0..1_000 {
+        collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+    }
+    let _ = collector.flush()?;
+    collector.collect(Record::scalar("train.gradient_norm", f64::NAN).step(998));
+    collector.collect(Record::scalar("train.gradient_norm", f64::INFINITY).step(999));
+    epoch.completed([("val_loss", 0.4)]);
+    let _ = collector.flush()?;
+    // A hundred more than there is room for.
+    for batch in 0..2_100 {
+        collector.collect(Record::integer("data.batch", batch));
+    }
+    run.completed([("val_accuracy", 0.97)])?;
+    let stats = collector.stop()?.stats;
+    if stats.evicted == 100 { Ok(()) } else { Err(format!("not 100 were evicted: {stats}").into()) }
 }
 
 fn run(sink: TensorBoardSink, records: impl IntoIterator<Item = Record>) -> Outcome {
