@@ -9,9 +9,6 @@ mod account;
 mod owner;
 use owner::Owner;
 
-mod outcome;
-pub use outcome::{BatchOutcome, Outcome};
-
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
@@ -21,11 +18,12 @@ use crate::builder::Builder;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{Control, Policy, Settings};
-use crate::error::{CollectError, Refusal, StartError};
+use crate::error::StartError;
 use crate::event::{Event, Priority, Record};
 use crate::gate::Gate;
 use crate::lanes::{Lanes, payload_of};
 use crate::origin::Origin;
+use crate::outcome::{BatchOutcome, CollectError, Outcome, Refusal};
 use crate::stats::{Alerts, Registry, Stats, Tally};
 use crate::sync::{Arc, PlainMutex, PlainU64, WorkerMark, announce_fence, is_worker_of};
 use crate::unix::ForkWatch;

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::config::ConfigError;
+use crate::lanes::OutOfMemory;
 use crate::stats::StopReport;
 
 /// A collector could not be built.
@@ -36,6 +37,12 @@ pub enum BuildError {
     Forked,
 }
 
+impl From<OutOfMemory> for BuildError {
+    fn from(OutOfMemory { field, slots, slot_bytes }: OutOfMemory) -> Self {
+        Self::OutOfMemory { field, slots, slot_bytes }
+    }
+}
+
 /// A collector could not be started. Nothing is half-started: it is as it was before the call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,19 +64,7 @@ pub enum StartError {
     Forked,
 }
 
-/// Passes on that a lock, or whatever else knows its process, refused in a forked child.
-macro_rules! from_forked {
-    ($($error:ty),+) => { $(
-        impl From<crate::sync::Forked> for $error {
-            fn from(_: crate::sync::Forked) -> Self {
-                Self::Forked
-            }
-        }
-    )+ };
-}
-pub(crate) use from_forked;
-
-from_forked!(StartError, FlushError, StopError, ConfigError);
+crate::sync::from_forked!(StartError, FlushError, StopError);
 
 impl From<crate::sync::Forked> for SinkChangeError {
     fn from(forked: crate::sync::Forked) -> Self {
@@ -157,48 +152,6 @@ pub enum SinkChangeError {
     /// The worker did not answer. A sink that was to be removed is removed as soon as the worker can.
     #[error(transparent)]
     Unanswered(#[from] FlushError),
-}
-
-/// An event that was not taken, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("event not taken: {reason}")]
-#[non_exhaustive]
-pub struct CollectError<E> {
-    /// The event, given back.
-    pub event: E,
-    /// Why it was not taken.
-    pub reason: Refusal,
-}
-
-/// Why an event was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Its lane is full, and neither evicts nor had room in time.
-    #[error("event queue is full")]
-    Full,
-    /// The gate does not let it in: by the switch, its name, or its priority.
-    #[error("the event is filtered out")]
-    Filtered,
-    /// The gate let others of its name in.
-    #[error("the event is sampled out")]
-    SampledOut,
-    /// The gate lets in so many events a second.
-    #[error("the rate limit is reached")]
-    RateLimited,
-    /// It is larger than the gate or the byte budget allows, or its values are nested deeper than
-    /// [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH).
-    #[error("the event is too large")]
-    Oversize,
-    /// The collector is stopped or stopping.
-    #[error("collector is shut down")]
-    Stopped,
-    /// The worker ended by a panic in forebay itself.
-    #[error("the worker thread is gone")]
-    WorkerGone,
-    /// This process is a forked child; the worker lives in the parent.
-    #[error("this process is a fork of the one that started the collector")]
-    Forked,
 }
 
 /// The half-sentence that names the sink that is waited for.

@@ -10,11 +10,12 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use crate::collector::{Collector, Outcome, reason_of};
+use crate::collector::{Collector, reason_of};
 use crate::control::{Flush, Flushed, Policy};
-use crate::error::{CollectError, FlushError, Refusal};
+use crate::error::FlushError;
 use crate::event::{Event, Priority, Record};
 use crate::lanes::payload_of;
+use crate::outcome::{CollectError, Outcome, Refusal};
 use crate::reply::Reply;
 use crate::stats::FlushReport;
 use crate::subscription::Subscription;

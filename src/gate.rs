@@ -9,8 +9,8 @@ mod table;
 
 use crate::clock::Clock;
 use crate::config::GateConfig;
-use crate::error::Refusal;
 use crate::event::{Event, Priority};
+use crate::outcome::Refusal;
 use crate::pattern::Pattern;
 use crate::rate::Rate;
 use crate::sync::{OnceLock, Ordering, PlainU64, fetch_update};

@@ -10,8 +10,8 @@ mod payload;
 mod shards;
 
 use crate::config::Config;
-use crate::error::{BuildError, Refusal};
 use crate::event::{Event, Priority};
+use crate::outcome::Refusal;
 use crate::ring::{self, Ring};
 use crate::sync::{Home, guarded, thread_index};
 use crate::wake::NEVER;
@@ -41,13 +41,21 @@ pub(crate) struct Lanes<E> {
     payload: Payload,
 }
 
+/// A lane that does not fit into memory: its setting, its slots, and what each of them takes.
+#[derive(Debug)]
+pub(crate) struct OutOfMemory {
+    pub(crate) field: &'static str,
+    pub(crate) slots: usize,
+    pub(crate) slot_bytes: usize,
+}
+
 impl<E: Event> Lanes<E> {
     /// Allocates all slots.
     ///
     /// # Errors
     ///
     /// The memory for them is not to be had.
-    pub(crate) fn new(config: &Config) -> Result<Self, BuildError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, OutOfMemory> {
         let lanes = [
             ("capacity", config.capacity),
             ("critical_capacity", config.critical_capacity),
@@ -57,7 +65,7 @@ impl<E: Event> Lanes<E> {
         if let Some((field, slots)) =
             ring::first_too_large::<E>(slots).and_then(|place| lanes.get(place).copied())
         {
-            return Err(BuildError::OutOfMemory { field, slots, slot_bytes: ring::slot_size::<E>() });
+            return Err(OutOfMemory { field, slots, slot_bytes: ring::slot_size::<E>() });
         }
         Ok(Self {
             critical: Ring::new(config.critical_capacity),

@@ -72,7 +72,10 @@ pub use event::{
 };
 
 mod collector;
-pub use collector::{BatchOutcome, Collector, Outcome};
+pub use collector::Collector;
+
+mod outcome;
+pub use outcome::{BatchOutcome, CollectError, Outcome, Refusal};
 
 mod gate;
 
@@ -119,7 +122,7 @@ mod self_log;
 pub use self_log::{LogEntry, LogLevel, LogTopic};
 
 mod error;
-pub use error::{BuildError, CollectError, FlushError, Refusal, SinkChangeError, StartError, StopError};
+pub use error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
 
 pub mod history;
 

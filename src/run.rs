@@ -23,10 +23,11 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::catalog::training;
-use crate::collector::{Collector, Outcome};
+use crate::collector::Collector;
 use crate::config::ConfigError;
 use crate::error::FlushError;
 use crate::event::{Fields, Priority, Record};
+use crate::outcome::Outcome;
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, is_panicking};
 use crate::wake::{State, deadline_in};

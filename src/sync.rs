@@ -70,6 +70,18 @@ impl Home {
 #[error("this is a forked child, and what was asked is its parent's")]
 pub(crate) struct Forked;
 
+/// Passes on that a lock, or whatever else knows its process, refused in a forked child.
+macro_rules! from_forked {
+    ($($error:ty),+) => { $(
+        impl From<crate::sync::Forked> for $error {
+            fn from(_: crate::sync::Forked) -> Self {
+                Self::Forked
+            }
+        }
+    )+ };
+}
+pub(crate) use from_forked;
+
 /// Runs `body`, which goes by locks that are not ours. No fork by another thread finds it halfway, unless it takes longer than a
 /// second: in the child, the locks would be held for ever.
 pub(crate) fn unforked<R>(body: impl FnOnce() -> R) -> R {

@@ -4,10 +4,9 @@ use std::any::Any;
 use std::time::Duration;
 
 use super::{Bus, Emitter, Mode, Shared, context};
-use crate::collector::Outcome;
 use crate::config::{ConfigError, check};
-use crate::error::Refusal;
 use crate::event::{Event, EventId, Fields, Mark, Name, Priority, Record, Text, Ticket, Value};
+use crate::outcome::{Outcome, Refusal};
 use crate::sync::{Arc, Ordering, Weak, guarded};
 use crate::wake::{State, deadline_in};
 

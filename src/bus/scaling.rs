@@ -24,7 +24,7 @@ pub enum ScaleError {
     Forked,
 }
 
-crate::error::from_forked!(ScaleError);
+crate::sync::from_forked!(ScaleError);
 
 /// How the number of workers follows the load.
 ///

@@ -288,4 +288,4 @@ pub enum BusStopError {
     Forked,
 }
 
-crate::error::from_forked!(BusStopError);
+crate::sync::from_forked!(BusStopError);

@@ -32,7 +32,7 @@ pub enum SubscribeError {
     Forked,
 }
 
-crate::error::from_forked!(SubscribeError);
+crate::sync::from_forked!(SubscribeError);
 
 /// Whose handlers are called until this is dropped. Made by [`Bus::on`](super::Bus::on) and its relatives.
 #[must_use = "the handler is unsubscribed when this is dropped; see `keep`"]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+crate::sync::from_forked!(ConfigError);
+
 /// A setting outside of what is allowed, or one that cannot change any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -1,7 +1,5 @@
 //! What `collect` and its relatives return.
 
-use crate::error::Refusal;
-
 /// What became of an event. It may be ignored: every fate is also counted in
 /// [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,4 +67,46 @@ pub struct BatchOutcome {
     pub rejected: u64,
     /// Why the first of those was not taken.
     pub first_rejection: Option<Outcome>,
+}
+
+/// An event that was not taken, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event not taken: {reason}")]
+#[non_exhaustive]
+pub struct CollectError<E> {
+    /// The event, given back.
+    pub event: E,
+    /// Why it was not taken.
+    pub reason: Refusal,
+}
+
+/// Why an event was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Its lane is full, and neither evicts nor had room in time.
+    #[error("event queue is full")]
+    Full,
+    /// The gate does not let it in: by the switch, its name, or its priority.
+    #[error("the event is filtered out")]
+    Filtered,
+    /// The gate let others of its name in.
+    #[error("the event is sampled out")]
+    SampledOut,
+    /// The gate lets in so many events a second.
+    #[error("the rate limit is reached")]
+    RateLimited,
+    /// It is larger than the gate or the byte budget allows, or its values are nested deeper than
+    /// [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH).
+    #[error("the event is too large")]
+    Oversize,
+    /// The collector is stopped or stopping.
+    #[error("collector is shut down")]
+    Stopped,
+    /// The worker ended by a panic in forebay itself.
+    #[error("the worker thread is gone")]
+    WorkerGone,
+    /// This process is a forked child; the worker lives in the parent.
+    #[error("this process is a fork of the one that started the collector")]
+    Forked,
 }
