@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use crate::batch::{Enrich, Press};
 use crate::clock::{self, Clock, ManualClock};
-use crate::collector::{Collector, Shared};
+use crate::collector::{BuildError, Collector, StartError};
 use crate::config::{Config, FlushStrategy, GateConfig, HealthConfig, Overflow};
-use crate::control::{Control, Settings, enter_all};
-use crate::error::{BuildError, StartError};
+use crate::dispatch::{NotEntered, Prepared, Slot};
 use crate::event::{Event, Record};
 use crate::gate::Gate;
 use crate::lanes::Lanes;
+use crate::mailbox::Mailbox;
 use crate::origin::Origin;
 use crate::self_log::{Hook, LogEntry, SelfLog};
+use crate::settings::Settings;
+use crate::shared::Shared;
 use crate::sink::Sink;
 use crate::stats::{Registry, Tally};
-use crate::sync::{Arc, PlainMutex, PlainU64};
+use crate::sync::{Arc, PlainMutex, PlainU64, guarded};
 use crate::unix;
 use crate::wake::{Phase, Room};
-use crate::worker::Crew;
+use crate::worker_state::WorkerState;
 
 /// Puts a collector together: settings, sinks, then [`start`](Self::start).
 ///
@@ -297,7 +299,7 @@ impl<E: Event> Builder<E> {
             lanes,
             tally: Tally::new(&clock, log),
             room: Room::new(),
-            control: Control::new(Crew::new(slots, press, parker, enrich)),
+            mailbox: Mailbox::new(WorkerState::new(slots, press, parker, enrich)),
             registry,
             alerts: PlainMutex::default(),
             origin,
@@ -319,6 +321,52 @@ impl<E: Event> Builder<E> {
         collector.start()?;
         Ok(collector)
     }
+}
+
+// Not generic, so that `Collector::builder()` needs no annotation: with `collect(impl Into<E>)`, nothing else
+// would tell the compiler that events are records.
+impl Collector {
+    /// Begins a collector of [`Record`]s with the default settings and no sinks.
+    ///
+    /// For events of another type, begin with [`Builder::new`]: `Builder::<MyEvent>::new()`.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Builds and starts a collector of [`Record`]s without sinks; add them with
+    /// [`add_sink`](Self::add_sink).
+    ///
+    /// # Errors
+    ///
+    /// A setting is not allowed, or no thread could be created.
+    pub fn new(config: Config) -> Result<Self, StartError> {
+        Builder::new().config(config).start()
+    }
+}
+
+/// Enters the sinks of a builder.
+fn enter_all<E: Event>(
+    sinks: Vec<Box<dyn Sink<E>>>,
+    registry: &Registry,
+) -> Result<Vec<Slot<E>>, BuildError> {
+    let mut slots = Vec::with_capacity(sinks.len());
+    let mut sinks = sinks.into_iter();
+    for sink in &mut sinks {
+        match Prepared::new(sink).enter(registry) {
+            Ok(slot) => slots.push(slot),
+            Err(NotEntered::Forked) => {
+                std::mem::forget(sinks);
+                return Err(BuildError::Forked);
+            }
+            Err(NotEntered::Taken(name)) => {
+                // Destructors of sinks are foreign code.
+                slots.into_iter().for_each(|slot| drop(slot.end()));
+                sinks.for_each(|sink| _ = guarded(|| drop(sink)));
+                return Err(BuildError::DuplicateSink { name });
+            }
+        }
+    }
+    Ok(slots)
 }
 
 impl<E: Event> Default for Builder<E> {

@@ -75,8 +75,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
-use crate::collector::Collector;
-use crate::error::{FlushError, StartError};
+use crate::collector::{Collector, FlushError, StartError};
 use crate::event::Record;
 use crate::history::{EventQuery, History, HistoryError};
 use crate::permit::Permit;

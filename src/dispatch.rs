@@ -148,6 +148,41 @@ impl<E> Slot<E> {
     }
 }
 
+/// A sink that was taken out.
+pub(crate) struct Retired {
+    pub(crate) tally: Arc<SinkTally>,
+    /// Its thread has to finish its last flush.
+    pub(crate) late: Option<LateFlush>,
+    /// Ends it then: not before, because its end ends the waits of a retry.
+    end: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        self.end.take().into_iter().for_each(|end| end());
+    }
+}
+
+/// Flushes and ends a sink that was taken out, and gives its name free. One that has a thread of its own is ended by
+/// whoever waits for that.
+pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retired {
+    let home = Home::now();
+    slot.flush();
+    let (late, tally) = (slot.begin_flush(), Arc::clone(&slot.tally));
+    let end = move || drop(slot.end());
+    let end: Option<Box<dyn FnOnce() + Send>> = if late.is_some() {
+        Some(Box::new(end))
+    } else {
+        end();
+        None
+    };
+    // Its code may have forked on a thread of the user: no lock is taken in the child.
+    if !home.is_left() {
+        registry.strike(&tally.name);
+    }
+    Retired { tally, late, end }
+}
+
 /// Offers a batch to all sinks in turn.
 pub(crate) fn dispatch<E>(slots: &mut [Slot<E>], batch: &Batch<E>) {
     for slot in slots {

@@ -10,13 +10,13 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use crate::collector::{Collector, reason_of};
-use crate::control::{Flush, Flushed, Policy};
-use crate::error::FlushError;
+use crate::collector::{Collector, FlushError, reason_of};
 use crate::event::{Event, Priority, Record};
 use crate::lanes::payload_of;
+use crate::mailbox::{Flush, Flushed};
 use crate::outcome::{CollectError, Outcome, Refusal};
 use crate::reply::Reply;
+use crate::settings::Policy;
 use crate::stats::FlushReport;
 use crate::subscription::Subscription;
 use crate::wake::State;

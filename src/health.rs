@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::clock;
-use crate::collector::{Collector, Shared};
+use crate::collector::Collector;
 use crate::config::{HealthConfig, Threshold};
 use crate::escape::OneLine;
 use crate::event::Event;
 use crate::self_log::LogTopic;
+use crate::shared::Shared;
 use crate::stats::{Alert, AlertKind, BreakerState, Finding, HealthStatus, SinkTally, Stats};
 use crate::sync::{Ordering, PlainU64};
 use crate::wake::State;

@@ -72,7 +72,10 @@ pub use event::{
 };
 
 mod collector;
-pub use collector::Collector;
+pub use collector::{BuildError, Collector, FlushError, SinkChangeError, StartError, StopError};
+
+mod settings;
+mod shared;
 
 mod outcome;
 pub use outcome::{BatchOutcome, CollectError, Outcome, Refusal};
@@ -86,6 +89,7 @@ mod wake;
 pub use wake::State;
 
 mod worker;
+mod worker_state;
 
 mod batch;
 pub use batch::Batch;
@@ -97,7 +101,7 @@ mod dispatch;
 
 pub mod sink;
 
-mod control;
+mod mailbox;
 
 // Looked up, not read through.
 mod builder;
@@ -120,9 +124,6 @@ pub use health::Health;
 
 mod self_log;
 pub use self_log::{LogEntry, LogLevel, LogTopic};
-
-mod error;
-pub use error::{BuildError, FlushError, SinkChangeError, StartError, StopError};
 
 pub mod history;
 

@@ -23,9 +23,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::catalog::training;
-use crate::collector::Collector;
+use crate::collector::{Collector, FlushError};
 use crate::config::ConfigError;
-use crate::error::FlushError;
 use crate::event::{Fields, Priority, Record};
 use crate::outcome::Outcome;
 use crate::reply::Reply;

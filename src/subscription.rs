@@ -10,8 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
-use crate::collector::Collector;
-use crate::error::SinkChangeError;
+use crate::collector::{Collector, SinkChangeError};
 use crate::event::{Event, Record};
 use crate::lanes::payload_of;
 use crate::pattern::Pattern;

@@ -7,175 +7,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, Enrich, Press};
+use crate::batch::Batch;
 use crate::clock;
-use crate::collector::Shared;
 use crate::config::Config;
-use crate::control::{Asked, Flushed, ToldOf};
-use crate::dispatch::{LateFlush, Slot, dispatch};
+use crate::dispatch::{Slot, dispatch};
 use crate::event::Event;
+use crate::mailbox::{Requests, ToldOf};
 use crate::self_log::{LogLevel, LogTopic};
-use crate::stats::{FlushReport, Registry, SinkTally};
-use crate::sync::{Arc, Home, Ordering, Parker, guarded};
+use crate::shared::Shared;
+use crate::stats::FlushReport;
+use crate::sync::{Arc, Ordering, guarded};
 use crate::unix::hold_sigxfsz;
 use crate::wake::{NEVER, State, deadline_in};
-
-/// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
-pub(crate) struct Crew<E> {
-    pub(crate) slots: Vec<Slot<E>>,
-    press: Press<E>,
-    parker: Parker,
-    enrich: Option<Box<Enrich<E>>>,
-    /// What the counters were when a flush last told of them.
-    told_processed: u64,
-    told_evictions: u64,
-    /// What the last flush tells of the sinks.
-    told_sinks: Vec<ToldOf>,
-    /// In a forked child of it, all of this is the parent's.
-    home: Home,
-}
-
-/// A sink that was taken out.
-pub(crate) struct Retired {
-    pub(crate) tally: Arc<SinkTally>,
-    /// Its thread has to finish its last flush.
-    pub(crate) late: Option<LateFlush>,
-    /// Ends it then: not before, because its end ends the waits of a retry.
-    end: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl Drop for Retired {
-    fn drop(&mut self) {
-        self.end.take().into_iter().for_each(|end| end());
-    }
-}
-
-impl<E> Crew<E> {
-    pub(crate) fn new(
-        slots: Vec<Slot<E>>,
-        press: Press<E>,
-        parker: Parker,
-        enrich: Option<Box<Enrich<E>>>,
-    ) -> Self {
-        Self {
-            slots,
-            press,
-            parker,
-            enrich,
-            told_processed: 0,
-            told_evictions: 0,
-            told_sinks: Vec::new(),
-            home: Home::here(),
-        }
-    }
-
-    /// Answers every request. Whether a flush was heard by its caller.
-    fn answer(&mut self, mut asked: Asked, report: &FlushReport, registry: &Registry) -> bool
-    where
-        E: Event,
-    {
-        while !asked.removed.is_empty() {
-            let (name, reply) = asked.removed.remove(0);
-            let retired = self.take_slot(&name).map(|slot| retire(slot, registry));
-            if self.home.is_left() {
-                std::mem::forget((asked, reply, retired));
-                return false;
-            }
-            reply.answer(Some(retired));
-        }
-        let mut is_heard = false;
-        while !asked.flushes.is_empty() {
-            let reply = asked.flushes.remove(0);
-            let (report, told) = (report.clone(), self.told_sinks.clone());
-            let late = self.begin_flushes();
-            if self.home.is_left() {
-                std::mem::forget((asked, reply, late));
-                return false;
-            }
-            is_heard |= reply.answer(Some(Flushed { report, told, late, done: Vec::new() }));
-        }
-        is_heard
-    }
-
-    /// Has the threads of isolated sinks flush them.
-    fn begin_flushes(&mut self) -> Vec<LateFlush> {
-        self.slots.iter_mut().filter_map(Slot::begin_flush).collect()
-    }
-
-    /// A report of all that happened so far has reached its caller.
-    fn set_told(&mut self, shared: &Shared<E>)
-    where
-        E: Event,
-    {
-        self.told_sinks.iter().for_each(|told| told.tally.set_told(told.up_to));
-        self.told_processed = shared.tally.worker.processed.get();
-        self.told_evictions = self.press.told_evictions();
-    }
-
-    /// Ends all sinks. One by one, because each may panic.
-    fn end(&mut self) {
-        self.slots.drain(..).for_each(|slot| drop(slot.end()));
-    }
-
-    /// Takes out the sinks that nobody wants any more.
-    fn let_go(&mut self, registry: &Registry) {
-        let over = self.over();
-        self.take_out(over, registry);
-    }
-
-    /// Where they are.
-    fn over(&self) -> Vec<usize> {
-        self.slots.iter().enumerate().filter(|(_, slot)| slot.is_over()).map(|(place, _)| place).collect()
-    }
-
-    fn take_out(&mut self, places: Vec<usize>, registry: &Registry) {
-        for place in places.into_iter().rev() {
-            let tally = self.slots.remove(place).end();
-            if self.home.is_left() {
-                return;
-            }
-            registry.strike(&tally.name);
-        }
-    }
-
-    /// Takes the slot of that name out.
-    pub(crate) fn take_slot(&mut self, name: &str) -> Option<Slot<E>> {
-        let index = self.slots.iter().position(|slot| slot.tally.name == name)?;
-        Some(self.slots.remove(index))
-    }
-}
-
-impl<E> Drop for Crew<E> {
-    fn drop(&mut self) {
-        self.end();
-        // Foreign code as well.
-        let enrich = self.enrich.take();
-        if self.home.is_left() {
-            return std::mem::forget(enrich);
-        }
-        _ = guarded(|| drop(enrich));
-    }
-}
-
-/// Flushes and ends a sink that was taken out, and gives its name free. One that has a thread of its own is ended by
-/// whoever waits for that.
-pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retired {
-    let home = Home::now();
-    slot.flush();
-    let (late, tally) = (slot.begin_flush(), Arc::clone(&slot.tally));
-    let end = move || drop(slot.end());
-    let end: Option<Box<dyn FnOnce() + Send>> = if late.is_some() {
-        Some(Box::new(end))
-    } else {
-        end();
-        None
-    };
-    // Its code may have forked on a thread of the user: no lock is taken in the child.
-    if !home.is_left() {
-        registry.strike(&tally.name);
-    }
-    Retired { tally, late, end }
-}
+use crate::worker_state::WorkerState;
 
 /// The body of the worker thread.
 pub(crate) fn work<E: Event>(shared: &Shared<E>) {
@@ -184,13 +28,13 @@ pub(crate) fn work<E: Event>(shared: &Shared<E>) {
 }
 
 fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) -> FlushReport) {
-    let Some(crew) = shared.control.clock_in() else { return };
+    let Some(state) = shared.mailbox.take_worker() else { return };
     let _mark = shared.mark_worker();
     let config = shared.settings.config();
-    let mut worker = Worker { shared, crew, schedule: Schedule::new(&config) };
-    worker.crew.press.set_most(config.batch_limit());
+    let mut worker = Worker { shared, state, schedule: Schedule::new(&config) };
+    worker.state.press.set_most(config.batch_limit());
     match guarded(|| run(&mut worker)) {
-        Ok(last_flush) => leave(shared, worker.crew, &last_flush),
+        Ok(last_flush) => leave(shared, worker.state, &last_flush),
         Err(_) => {
             // Before the sinks end with the worker: their destructors may be slow, and others wait.
             abandon(shared);
@@ -199,12 +43,12 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     }
 }
 
-/// Gives the crew back once every request is answered. Those that came since the last flush began are covered
+/// Gives the state back once every request is answered. Those that came since the last flush began are covered
 /// by it: nothing was accepted meanwhile.
-pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_flush: &FlushReport) {
-    // All that may call a sink may fork, on a thread of the user as well. In the child, the crew forgets itself as it is dropped.
-    let late = crew.begin_flushes();
-    if crew.home.is_left() {
+pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut state: Box<WorkerState<E>>, last_flush: &FlushReport) {
+    // All that may call a sink may fork, on a thread of the user as well. In the child, the state forgets itself as it is dropped.
+    let late = state.begin_flushes();
+    if state.home.is_left() {
         return std::mem::forget(late);
     }
     let is_disowned = shared.is_disowned.load(Ordering::Relaxed) != 0;
@@ -213,23 +57,23 @@ pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut crew: Box<Crew<E>>, last_f
         let deadline = deadline_in(shared.settings.config().drop_timeout);
         late.iter().for_each(|late| _ = late.wait(deadline));
     }
-    shared.control.leave_late(late);
+    shared.mailbox.set_late(late);
     if is_disowned {
-        crew.end();
+        state.end();
     }
-    if crew.home.is_left() {
+    if state.home.is_left() {
         return;
     }
-    while let Err((same, asked)) = shared.control.clock_out(crew) {
-        crew = same;
-        crew.let_go(&shared.registry);
-        if crew.home.is_left() {
+    while let Err((same, asked)) = shared.mailbox.return_worker(state) {
+        state = same;
+        state.let_go(&shared.registry);
+        if state.home.is_left() {
             return std::mem::forget(asked);
         }
-        if crew.answer(asked, last_flush, &shared.registry) {
-            crew.set_told(shared);
+        if state.answer(asked, last_flush, &shared.registry) {
+            state.set_told(shared.tally.worker.processed.get());
         }
-        if crew.home.is_left() {
+        if state.home.is_left() {
             return;
         }
     }
@@ -247,7 +91,7 @@ fn abandon<E: Event>(shared: &Shared<E>) {
     // With what it had in its hands.
     shared.lanes.payload().give_back(shared.lanes.payload().held());
     shared.room.release();
-    drop(shared.control.lose());
+    drop(shared.mailbox.lose_worker());
     tally.say(LogLevel::Error, LogTopic::WorkerGone, || {
         "the worker is gone: nothing is delivered any more".to_owned()
     });
@@ -266,7 +110,7 @@ enum Duty {
 
 struct Worker<'a, E> {
     shared: &'a Shared<E>,
-    crew: Box<Crew<E>>,
+    state: Box<WorkerState<E>>,
     schedule: Schedule,
 }
 
@@ -276,13 +120,13 @@ impl<E: Event> Worker<'_, E> {
         loop {
             // Requests before rings: whoever asks for a flush has collected before. The other way round,
             // an event collected between the two looks would be missed by its flush.
-            let asked = self.shared.control.take();
+            let asked = self.shared.mailbox.take_requests();
             let now = self.shared.clock.now();
             if asked.is_reconfigured {
                 self.reconfigure(now);
             }
             if asked.has_leavers {
-                self.crew.let_go(&self.shared.registry);
+                self.state.let_go(&self.shared.registry);
             }
             match self.next_duty(&asked, now) {
                 Duty::Finish => return self.finish(asked),
@@ -293,7 +137,7 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    fn next_duty(&mut self, asked: &Asked, now: Instant) -> Duty {
+    fn next_duty(&mut self, asked: &Requests, now: Instant) -> Duty {
         let lanes = &self.shared.lanes;
         let pending = lanes.pending();
         self.shared.tally.worker.peak_pending.raise_to(pending as u64);
@@ -314,11 +158,11 @@ impl<E: Event> Worker<'_, E> {
     fn reconfigure(&mut self, now: Instant) {
         let config = self.shared.settings.config();
         self.schedule.change(&config, now);
-        self.crew.press.set_most(config.batch_limit());
+        self.state.press.set_most(config.batch_limit());
     }
 
     /// Delivers everything that is pending, then answers.
-    fn serve(&mut self, asked: Asked, now: Instant) {
+    fn serve(&mut self, asked: Requests, now: Instant) {
         let taken = self.shared.tally.worker.taken.get();
         self.sweep();
         self.schedule.swept(now, self.shared.tally.worker.taken.get() > taken);
@@ -331,7 +175,7 @@ impl<E: Event> Worker<'_, E> {
     }
 
     /// Drains, closes the door behind the last event, and flushes.
-    fn finish(&mut self, asked: Asked) -> FlushReport {
+    fn finish(&mut self, asked: Requests) -> FlushReport {
         // Since `Draining` only events that were on their way come in.
         self.sweep();
         self.shared.phase.set_stopped();
@@ -345,9 +189,9 @@ impl<E: Event> Worker<'_, E> {
     /// Delivers every event that was pending when it began. Ends although more keep coming: see
     /// [`Round`](crate::lanes::Round).
     fn sweep(&mut self) {
-        let mut round = self.crew.press.round(&self.shared.lanes);
+        let mut round = self.state.press.round(&self.shared.lanes);
         while !round.is_over() {
-            if let Some(batch) = self.crew.press.next_batch(&self.shared.lanes, &mut round) {
+            if let Some(batch) = self.state.press.next_batch(&self.shared.lanes, &mut round) {
                 self.deliver(batch);
             }
         }
@@ -355,10 +199,10 @@ impl<E: Event> Worker<'_, E> {
 
     /// Delivers as many events as set this off, or more if they fit into the last batch.
     fn deliver_load(&mut self) {
-        let mut round = self.crew.press.round(&self.shared.lanes);
+        let mut round = self.state.press.round(&self.shared.lanes);
         let mut left = self.schedule.trigger as usize;
         while left > 0 && !round.is_over() {
-            if let Some(batch) = self.crew.press.next_batch(&self.shared.lanes, &mut round) {
+            if let Some(batch) = self.state.press.next_batch(&self.shared.lanes, &mut round) {
                 left = left.saturating_sub(batch.len());
                 self.deliver(batch);
             }
@@ -368,7 +212,7 @@ impl<E: Event> Worker<'_, E> {
     fn deliver(&mut self, mut batch: Batch<E>) {
         batch.set_moment(self.shared.clock.nanos());
         let events = batch.len() as u64;
-        let (bytes, payload) = (self.crew.press.bytes(), self.shared.lanes.payload());
+        let (bytes, payload) = (self.state.press.bytes(), self.shared.lanes.payload());
         payload.clear_wanted();
         let tally = &self.shared.tally.worker;
         tally.taken.bump(events);
@@ -382,13 +226,13 @@ impl<E: Event> Worker<'_, E> {
         }
         self.enrich(&mut batch);
         // After the events were taken: a sink gets every event that is collected once it was added.
-        self.shared.control.admit(&mut self.crew.slots);
-        dispatch(&mut self.crew.slots, &batch);
-        self.crew.let_go(&self.shared.registry);
+        self.shared.mailbox.admit(&mut self.state.slots);
+        dispatch(&mut self.state.slots, &batch);
+        self.state.let_go(&self.shared.registry);
         tally.processed.bump(events);
         let now = self.shared.clock.nanos();
         self.shared.tally.meter.delivered(now, batch.events(), tally.processed.get());
-        self.crew.press.take_back(batch);
+        self.state.press.take_back(batch);
         tally.busy_since.store(0, Ordering::Relaxed);
         if bytes > 0 {
             payload.give_back(bytes);
@@ -398,7 +242,7 @@ impl<E: Event> Worker<'_, E> {
 
     /// Completes the events, if that was asked for.
     fn enrich(&mut self, batch: &mut Batch<E>) {
-        let Some(enrich) = &mut self.crew.enrich else { return };
+        let Some(enrich) = &mut self.state.enrich else { return };
         let panics = batch.enrich(enrich);
         if panics > 0 {
             let tally = &self.shared.tally;
@@ -411,15 +255,15 @@ impl<E: Event> Worker<'_, E> {
 
     /// Flushes every sink, and tells what happened since the flush that was told last.
     fn flush(&mut self) -> FlushReport {
-        self.shared.control.admit(&mut self.crew.slots);
-        self.crew.slots.iter_mut().for_each(Slot::flush);
+        self.shared.mailbox.admit(&mut self.state.slots);
+        self.state.slots.iter_mut().for_each(Slot::flush);
         let tally = &self.shared.tally.worker;
         tally.flushes.bump(1);
         tally.last_flush.set(clock::unix_nanos());
-        // Asked before the report: it is their code, and may panic.
-        let over = self.crew.over();
+        // Requests before the report: it is their code, and may panic.
+        let over = self.state.over();
         let (sinks, told) = self
-            .crew
+            .state
             .slots
             .iter()
             .map(|slot| {
@@ -427,21 +271,21 @@ impl<E: Event> Worker<'_, E> {
                 (news, ToldOf { tally: Arc::clone(&slot.tally), from, up_to })
             })
             .unzip();
-        self.crew.told_sinks = told;
+        self.state.told_sinks = told;
         // Told once more, before they go.
-        self.crew.take_out(over, &self.shared.registry);
+        self.state.take_out(over, &self.shared.registry);
         FlushReport {
-            processed: tally.processed.get() - self.crew.told_processed,
-            evicted: self.crew.press.told_evictions() - self.crew.told_evictions,
+            processed: tally.processed.get() - self.state.told_processed,
+            evicted: self.state.press.told_evictions() - self.state.told_evictions,
             sinks,
         }
     }
 
-    fn answer(&mut self, asked: Asked, report: &FlushReport) {
-        self.shared.control.admit(&mut self.crew.slots);
+    fn answer(&mut self, asked: Requests, report: &FlushReport) {
+        self.shared.mailbox.admit(&mut self.state.slots);
         // A caller that has given up meanwhile has heard nothing: the next one is told.
-        if self.crew.answer(asked, report, &self.shared.registry) {
-            self.crew.set_told(self.shared);
+        if self.state.answer(asked, report, &self.shared.registry) {
+            self.state.set_told(self.shared.tally.worker.processed.get());
         }
     }
 
@@ -455,8 +299,8 @@ impl<E: Event> Worker<'_, E> {
             return;
         }
         // What came before the announcement rings no bell.
-        if !self.shared.lanes.calls(wake_at) && self.shared.control.is_quiet() {
-            self.shared.clock.park(&self.crew.parker, self.schedule.due);
+        if !self.shared.lanes.calls(wake_at) && self.shared.mailbox.is_quiet() {
+            self.shared.clock.park(&self.state.parker, self.schedule.due);
         }
         phase.get_up();
     }

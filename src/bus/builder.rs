@@ -15,9 +15,8 @@ use super::sinks::InlineSinks;
 use super::{Bus, BusConfig, Counts, Mode, OnWorkerFailure, RECENT, Shared};
 use crate::builder::Builder;
 use crate::clock::{Clock, ManualClock};
-use crate::collector::Collector;
+use crate::collector::{Collector, StartError};
 use crate::dispatch::Slot;
-use crate::error::StartError;
 use crate::event::Record;
 use crate::history::{History, JsonLinesHistory, Recent};
 use crate::origin::new_uuid;
@@ -139,7 +138,7 @@ impl BusBuilder {
             },
         };
         let slots = match engine.config.mode {
-            Mode::Inline => collector.shared.control.take_slots(),
+            Mode::Inline => collector.shared.mailbox.take_slots(),
             Mode::Pooled => spare.map_or_else(Vec::new, |recent| spare_slots(&collector, recent)),
         };
         let sinks = InlineSinks::new(slots, engine.place(), &collector);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::foreman::Estate;
 use super::{BusReport, BusStopError, Mode, Shared};
-use crate::error::{FlushError, StopError};
+use crate::collector::{FlushError, StopError};
 use crate::sync::Arc;
 use crate::wake::deadline_in;
 

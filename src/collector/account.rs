@@ -1,8 +1,8 @@
 //! What the counters say.
 
-use super::Shared;
 use crate::event::Event;
 use crate::outcome::Refusal;
+use crate::shared::Shared;
 use crate::stats::{Rejected, Stats};
 
 impl<E: Event> Shared<E> {

@@ -1,7 +1,7 @@
 //! The end of the last handle.
 
-use super::Shared;
 use crate::event::Event;
+use crate::shared::Shared;
 use crate::sync::{Arc, Ordering, is_failing_model};
 use crate::wake::State;
 

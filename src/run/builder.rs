@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Life, Rank, RunError, RunInfo, Stage, TrainingRun, failed, last_panic};
 use crate::catalog::training;
-use crate::collector::Collector;
+use crate::collector::{Collector, FlushError};
 use crate::config::check;
-use crate::error::FlushError;
 use crate::event::{Fields, Record};
 use crate::origin::new_id;
 use crate::reply::Reply;

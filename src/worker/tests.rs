@@ -16,9 +16,9 @@ fn a_worker_that_is_gone_strands_nobody() {
         .build()
         .unwrap();
     let shared = &collector.shared;
-    // A worker takes the crew, as after a start, and dies at its first step.
-    shared.control.board();
-    let crew = shared.control.clock_in();
+    // A worker takes the state, as after a start, and dies at its first step.
+    shared.mailbox.prepare_worker();
+    let state = shared.mailbox.take_worker();
     shared.phase.open();
     assert_eq!(collector.collect(Tick), Outcome::Queued);
     std::thread::scope(|scope| {
@@ -28,7 +28,7 @@ fn a_worker_that_is_gone_strands_nobody() {
             while collector.stats().waits == 0 {
                 std::thread::yield_now();
             }
-            drop(crew);
+            drop(state);
             abandon(shared);
             collector.stop_timeout(Duration::MAX)
         });
@@ -51,14 +51,14 @@ fn a_worker_that_is_gone_strands_nobody() {
 fn a_panic_of_the_worker_itself_is_caught_and_told() {
     let collector = crate::Builder::<Tick>::new().build().unwrap();
     let shared = &collector.shared;
-    shared.control.board();
+    shared.mailbox.prepare_worker();
     shared.phase.open();
     let reply = shared.ask_flush(crate::reply::Reply::new()).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             work_with(shared, |worker| {
                 // With a request and one of three events in its hands.
-                let _asked = worker.shared.control.take();
+                let _asked = worker.shared.mailbox.take_requests();
                 worker.shared.tally.worker.taken.add(3);
                 worker.shared.tally.worker.processed.add(2);
                 panic!("on purpose")
@@ -150,7 +150,7 @@ fn who_waits_for_a_dead_worker_need_not_wait_for_its_sinks_to_end() {
     let sink = SlowToEnd(std::sync::Mutex::new(told));
     let collector = crate::Builder::<Tick>::new().sink(sink).build().unwrap();
     let shared = &collector.shared;
-    shared.control.board();
+    shared.mailbox.prepare_worker();
     shared.phase.open();
     std::thread::scope(|scope| {
         scope.spawn(|| work_with(shared, |_| panic!("on purpose")));
@@ -166,18 +166,18 @@ fn requests_that_time_out_do_not_fill_the_mailbox() {
     let sink = || crate::sink::from_fn("a sink", |_: &Batch<Tick>| Ok(()));
     let collector = crate::Builder::<Tick>::new().config(config).sink(sink()).build().unwrap();
     let shared = &collector.shared;
-    // A worker has the crew and never looks at its requests.
-    shared.control.board();
-    let crew = shared.control.clock_in().unwrap();
+    // A worker has the state and never looks at its requests.
+    shared.mailbox.prepare_worker();
+    let state = shared.mailbox.take_worker().unwrap();
     shared.phase.open();
     for _ in 0..100 {
         assert!(collector.remove_sink("a sink").is_err());
         assert!(collector.flush().is_err());
     }
-    let asked = shared.control.take();
+    let asked = shared.mailbox.take_requests();
     assert_eq!((asked.removed.len(), asked.flushes.len()), (1, 0), "one removal for a name");
     drop(asked);
-    assert!(shared.control.clock_out(crew).is_ok());
+    assert!(shared.mailbox.return_worker(state).is_ok());
     assert_eq!(collector.sinks(), ["a sink"]);
     collector.stats().check_law(0).unwrap();
 }

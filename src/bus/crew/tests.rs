@@ -50,7 +50,7 @@ fn kill(bus: &Bus) {
     let _ = bus.collector().flush().unwrap();
     let shared = &bus.shared.collector.shared;
     shared.phase.set_gone();
-    drop(shared.control.lose());
+    drop(shared.mailbox.lose_worker());
     assert_eq!(bus.collector().state(), State::WorkerGone);
 }
 

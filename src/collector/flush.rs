@@ -1,0 +1,127 @@
+//! Flushes, from the caller's side: asked of the worker, answered by it, and finished by the threads of isolated sinks.
+
+use std::time::Duration;
+
+use super::Collector;
+use crate::event::Event;
+use crate::mailbox::{Flush, WorkerSlot};
+use crate::reply::Reply;
+use crate::shared::Shared;
+use crate::stats::FlushReport;
+use crate::sync::Arc;
+use crate::wake::{State, deadline_in};
+
+/// A flush did not end well. What was delivered meanwhile is delivered all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The deadline passed first.
+    #[error("flush did not end within {waited:?}, {pending} events are pending{}", in_sink(.busy_sink))]
+    TimedOut {
+        /// How long the call waited.
+        waited: Duration,
+        /// How many events were pending when it gave up, those collected after the call included.
+        pending: u64,
+        /// The sink in which the worker was, if it was in one.
+        busy_sink: Option<String>,
+    },
+    /// The collector was never started; events wait in the rings.
+    #[error("the collector is not started")]
+    NotStarted,
+    /// The collector is stopped; `stop` has flushed.
+    #[error("the collector is stopped")]
+    Stopped,
+    /// The worker ended by a panic in forebay itself.
+    #[error("the worker thread is gone")]
+    WorkerGone,
+    /// This process is a forked child; the worker lives in the parent.
+    #[error("this process is a fork of the one that started the collector")]
+    Forked,
+    /// Called from a sink, on the worker thread, which would have to wait for itself.
+    #[error("called on the worker thread, which cannot wait for itself")]
+    OnWorker,
+}
+
+crate::sync::from_forked!(FlushError);
+
+/// The half-sentence that names the sink that is waited for.
+pub(super) fn in_sink(sink: &Option<String>) -> String {
+    sink.as_ref().map_or_else(String::new, |name| format!(", sink {name:?} is busy"))
+}
+
+impl<E: Event> Collector<E> {
+    /// Delivers every event whose `collect` returned before this call, flushes every sink, and waits for
+    /// that, up to [`Config::flush_timeout`](crate::Config::flush_timeout).
+    ///
+    /// It ends although others keep collecting. Events that were evicted have left, and are told in the
+    /// report.
+    ///
+    /// # Errors
+    ///
+    /// The deadline passed; there is no worker (not started, stopped, gone, forked); or this is the worker
+    /// thread. A sink that fails is no error here: see [`FlushReport::is_clean`].
+    pub fn flush(&self) -> Result<FlushReport, FlushError> {
+        self.flush_timeout(self.config().flush_timeout)
+    }
+
+    /// The same with another deadline.
+    ///
+    /// # Errors
+    ///
+    /// As for [`flush`](Self::flush).
+    pub fn flush_timeout(&self, timeout: Duration) -> Result<FlushReport, FlushError> {
+        self.shared.flush(Reply::new(), timeout)
+    }
+}
+
+impl<E: Event> Shared<E> {
+    /// Refuses a call that would have to wait for a worker which cannot answer.
+    pub(super) fn refuse_waiting(&self) -> Result<(), FlushError> {
+        // The phase first: in a forked child no lock may be touched, its holder does not exist here.
+        self.mailbox.contents.check()?;
+        if self.is_worker() { Err(FlushError::OnWorker) } else { Ok(()) }
+    }
+
+    pub(super) fn flush_timed_out(&self, waited: Duration) -> FlushError {
+        FlushError::TimedOut { waited, pending: self.pending(), busy_sink: self.registry.busy() }
+    }
+
+    /// Flushes, and has what happened told by `reply`.
+    pub(crate) fn flush(&self, reply: Flush, timeout: Duration) -> Result<FlushReport, FlushError> {
+        let deadline = deadline_in(timeout);
+        let reply = self.ask_flush(reply)?;
+        let answer = reply.wait(deadline);
+        self.withdraw_flush(&reply);
+        match answer {
+            Some(Some(flushed)) => Ok(flushed.finish(reply.is_heard(), deadline)),
+            Some(None) => Err(FlushError::WorkerGone),
+            None => Err(self.flush_timed_out(timeout)),
+        }
+    }
+
+    /// Puts a flush into the mailbox.
+    pub(crate) fn ask_flush(&self, reply: Flush) -> Result<Flush, FlushError> {
+        self.refuse_waiting()?;
+        let mut contents = self.mailbox.contents.lock();
+        match (&contents.worker, self.phase.load().state()) {
+            (WorkerSlot::Lost, _) => return Err(FlushError::WorkerGone),
+            (WorkerSlot::Here(_), State::Idle) => return Err(FlushError::NotStarted),
+            (WorkerSlot::Here(_), _) => return Err(FlushError::Stopped),
+            // It is on its last flush. Were it to wait for this one, a caller that flushes in a loop could keep
+            // it from ending.
+            (_, State::Stopped) => return Err(FlushError::Stopped),
+            (WorkerSlot::Starting(_) | WorkerSlot::AtWork, _) => {}
+        }
+        contents.requests.flushes.push(Arc::clone(&reply));
+        drop(contents);
+        self.phase.wake();
+        Ok(reply)
+    }
+
+    /// Takes a flush back whose caller has gone, so that the mailbox does not grow while the worker hangs.
+    pub(crate) fn withdraw_flush(&self, reply: &Flush) {
+        if let Ok(mut contents) = self.mailbox.contents.enter() {
+            contents.requests.flushes.retain(|asked| !Arc::ptr_eq(asked, reply));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `Collector`: the handle, which is all that a hot loop sees.
+
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use super::owner::Owner;
+use crate::config::Config;
+use crate::event::{Event, Record};
+use crate::origin::Origin;
+use crate::shared::Shared;
+use crate::stats::Stats;
+use crate::sync::Arc;
+use crate::wake::State;
+
+/// Collects events: hand one to every thread that has something to tell.
+///
+/// A clone is another handle of the same collector and costs two reference counts. When the last handle
+/// is dropped, the collector is stopped with a short deadline
+/// ([`Config::drop_timeout`](crate::Config::drop_timeout)); call [`stop`](Self::stop) to learn how
+/// that went. The destructors of the sinks of a collector that does not run are run by whoever drops it. A sink that holds a
+/// handle keeps its collector alive until the sink is removed.
+///
+/// ```
+/// use forebay::{Collector, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder().sink(memory.clone()).start()?;
+/// for step in 0..1000 {
+///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+/// }
+/// let report = collector.stop()?;
+/// assert_eq!(report.stats.processed, 1000);
+/// assert_eq!(memory.len(), 1000);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Collector<E: Event = Record> {
+    pub(crate) shared: Arc<Shared<E>>,
+    /// Held by handles alone, never by the worker: its drop is the drop of the last handle.
+    _owner: Arc<Owner<E>>,
+}
+
+impl<E: Event> Collector<E> {
+    pub(crate) fn from_shared(shared: Arc<Shared<E>>) -> Self {
+        let owner = Arc::new(Owner::of(&shared));
+        Self { shared, _owner: owner }
+    }
+
+    /// Whether a worker is there to deliver what is collected.
+    pub fn is_running(&self) -> bool {
+        self.state().is_running()
+    }
+
+    /// What the collector is doing.
+    pub fn state(&self) -> State {
+        self.shared.phase.load().state()
+    }
+
+    /// How many events are queued or in the hands of the worker.
+    pub fn pending(&self) -> u64 {
+        self.shared.pending()
+    }
+
+    /// The account of all events so far.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// The settings as they are now; [`update_config`](Self::update_config) changes them. Takes no lock.
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.settings.config()
+    }
+
+    /// The id that every batch carries: the one of the settings, or a UUID made with the collector.
+    pub fn session_id(&self) -> &str {
+        &self.shared.origin.session_id
+    }
+
+    /// Where its events come from, as every batch tells.
+    pub fn origin(&self) -> &Origin {
+        &self.shared.origin
+    }
+}
+
+impl<E: Event> Clone for Collector<E> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), _owner: Arc::clone(&self._owner) }
+    }
+}
+
+/// A panic of the caller cannot leave a collector half-changed: no lock is poisoned, and no call runs foreign
+/// code in the middle of a change.
+impl<E: Event> UnwindSafe for Collector<E> {}
+impl<E: Event> RefUnwindSafe for Collector<E> {}
+
+impl<E: Event> fmt::Debug for Collector<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector")
+            .field("state", &self.state())
+            .field("pending", &self.pending())
+            .finish_non_exhaustive()
+    }
+}

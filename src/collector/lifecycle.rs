@@ -1,0 +1,270 @@
+//! How a collector starts and stops.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::flush::in_sink;
+use super::{Collector, FlushError};
+use crate::config::ConfigError;
+use crate::event::Event;
+use crate::lanes::OutOfMemory;
+use crate::mailbox::{Contents, WorkerSlot};
+use crate::shared::Shared;
+use crate::stats::{FlushReport, StopReport};
+use crate::sync::{self, Arc, MutexGuard};
+use crate::wake::{Closed, deadline_in};
+use crate::worker;
+use crate::worker_state::WorkerState;
+
+/// A collector could not be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A setting is outside of what is allowed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Two sinks have one name; statistics and `remove_sink` could not tell them apart.
+    #[error("sink name is {name:?}, which another sink has, allowed is a name of its own")]
+    DuplicateSink {
+        /// The name.
+        name: String,
+    },
+    /// A lane does not fit into memory. On a system that promises more memory than it has, a lane that fits may still take
+    /// more than there is.
+    #[error("{field} must fit into memory, got {slots} slots of {slot_bytes} bytes")]
+    #[non_exhaustive]
+    OutOfMemory {
+        /// The setting, as a field of [`Config`](crate::Config).
+        field: &'static str,
+        /// The value it has.
+        slots: usize,
+        /// What each slot takes, in bytes.
+        slot_bytes: usize,
+    },
+    /// A sink has forked while it was added, and this is the child: the sinks are those of the parent.
+    #[error("this process is a fork of the one in which the collector is built")]
+    Forked,
+}
+
+impl From<OutOfMemory> for BuildError {
+    fn from(OutOfMemory { field, slots, slot_bytes }: OutOfMemory) -> Self {
+        Self::OutOfMemory { field, slots, slot_bytes }
+    }
+}
+
+/// A collector could not be started. Nothing is half-started: it is as it was before the call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// It could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The system refused a thread.
+    #[error("cannot create the worker thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The worker of an earlier `stop` has not ended yet: a sink keeps it busy.
+    #[error("the worker of the last run is still stopping")]
+    StillStopping,
+    /// The worker ended by a panic in forebay itself, and its sinks with it.
+    #[error("the worker thread is gone")]
+    WorkerGone,
+    /// This process is a forked child. Build a new collector here.
+    #[error("this process is a fork of the one that built the collector")]
+    Forked,
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        StartError::Build(error.into())
+    }
+}
+
+/// A stop did not end well.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// The deadline passed first. The worker goes on and ends by itself if its sink ever returns.
+    #[error(
+        "stop did not end within {:?}, {} events are left behind{}",
+        .report.elapsed, .report.left_behind, in_sink(&.report.busy_sink)
+    )]
+    TimedOut {
+        /// What happened until then.
+        report: Box<StopReport>,
+    },
+    /// The worker ended by a panic in forebay itself.
+    #[error("the worker thread is gone")]
+    WorkerGone,
+    /// This process is a forked child; the worker lives in the parent.
+    #[error("this process is a fork of the one that started the collector")]
+    Forked,
+    /// Called from a sink, on the worker thread, which would have to wait for itself.
+    #[error("called on the worker thread, which cannot wait for itself")]
+    OnWorker,
+}
+
+crate::sync::from_forked!(StartError, StopError);
+
+impl<E: Event> Collector<E> {
+    /// Starts the worker thread. A running collector stays as it is; a stopped one starts again, with its
+    /// sinks, and goes on with its numbers. Events that were collected before the first start are
+    /// delivered now.
+    ///
+    /// # Errors
+    ///
+    /// No thread could be created; the worker of the last run has not ended yet; the worker is gone; this
+    /// is a forked child. Nothing changes then.
+    pub fn start(&self) -> Result<(), StartError> {
+        let mut contents = self.shared.mailbox.contents.enter()?;
+        let state = match std::mem::replace(&mut contents.worker, WorkerSlot::AtWork) {
+            WorkerSlot::Here(state) => state,
+            other => {
+                let is_lost = matches!(other, WorkerSlot::Lost);
+                contents.worker = other;
+                return match is_lost {
+                    true => Err(StartError::WorkerGone),
+                    false if self.is_running() => Ok(()),
+                    false => Err(StartError::StillStopping),
+                };
+            }
+        };
+        let shared = Arc::clone(&self.shared);
+        let config = self.shared.settings.config();
+        // The worker's first act is to take the state from the contents, which we hold until the phase is open.
+        let body = move || worker::work(&shared);
+        match sync::spawn(&config.thread_name, config.thread_stack_size, body) {
+            Ok(thread) => {
+                contents.worker = WorkerSlot::Starting(state);
+                contents.thread = Some(thread);
+                contents.late = Vec::new();
+                contents.run += 1;
+                self.shared.phase.open();
+                Ok(())
+            }
+            Err(error) => {
+                contents.worker = WorkerSlot::Here(state);
+                Err(StartError::Thread(error))
+            }
+        }
+    }
+
+    /// Refuses new events, delivers those that are queued, flushes the sinks and ends the worker thread,
+    /// in that order, within [`Config::stop_timeout`](crate::Config::stop_timeout).
+    ///
+    /// Called twice, or by several threads, every call reports the same end. The collector can be started
+    /// again. One that was never started discards what is queued and counts it as rejected.
+    ///
+    /// # Errors
+    ///
+    /// The deadline passed (the error carries the report, with what was left behind and where the worker
+    /// hangs; the worker ends by itself should its sink return); the worker is gone; this is a forked
+    /// child; or this is the worker thread.
+    pub fn stop(&self) -> Result<StopReport, StopError> {
+        self.stop_timeout(self.config().stop_timeout)
+    }
+
+    /// The same with another deadline.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stop`](Self::stop).
+    pub fn stop_timeout(&self, timeout: Duration) -> Result<StopReport, StopError> {
+        self.shared.stop(timeout)
+    }
+}
+
+impl<E: Event> Shared<E> {
+    pub(crate) fn stop(&self, timeout: Duration) -> Result<StopReport, StopError> {
+        let begun = Instant::now();
+        match self.refuse_waiting() {
+            Err(FlushError::Forked) => return Err(StopError::Forked),
+            Err(_) => return Err(StopError::OnWorker),
+            Ok(()) => {}
+        }
+        let deadline = deadline_in(timeout);
+        let (state, run) = self.close();
+        let discarded = match state {
+            Some(state) => {
+                let late = self.lanes.take_all();
+                if let Err(forked) = self.mailbox.contents.check() {
+                    std::mem::forget((late, state));
+                    return Err(forked.into());
+                }
+                let discarded = self.discard(late);
+                worker::leave(self, state, &FlushReport::default());
+                discarded
+            }
+            None => 0,
+        };
+        // An event or a sink may have forked on this thread: the locks are the parent's then.
+        self.mailbox.contents.check()?;
+        self.room.release();
+        let mut contents = self.mailbox.contents.lock();
+        let report = |left_behind, busy_sink| StopReport {
+            stats: self.stats(),
+            left_behind,
+            busy_sink,
+            elapsed: begun.elapsed(),
+        };
+        if !self.await_end(&mut contents, run, deadline) {
+            drop(contents);
+            let busy = self.registry.busy();
+            let report = Box::new(report(self.pending(), busy));
+            return Err(StopError::TimedOut { report });
+        }
+        let is_ours = contents.run == run;
+        let is_lost = is_ours && matches!(contents.worker, WorkerSlot::Lost);
+        // Its last act was to give the state back, so the join waits for no sink. A lost one may still be
+        // taking its state apart.
+        let thread = if is_ours && !is_lost { contents.thread.take() } else { None };
+        let late = if is_ours { contents.late.clone() } else { Vec::new() };
+        drop(contents);
+        if let Some(thread) = thread {
+            sync::join(thread);
+        }
+        if is_lost {
+            return Err(StopError::WorkerGone);
+        }
+        // All of them, also behind one that does not end.
+        let hung: Vec<_> = late.iter().filter(|late| !late.wait(deadline)).collect();
+        match hung.first() {
+            None => Ok(report(discarded, None)),
+            Some(late) => {
+                let report = Box::new(report(discarded, Some(late.tally.name.clone())));
+                Err(StopError::TimedOut { report })
+            }
+        }
+    }
+
+    /// Refuses events from now on, and says which run that ends. The state of a collector that never had a
+    /// worker is the caller's until it has done what the worker would have: nothing can start meanwhile.
+    fn close(&self) -> (Option<Box<WorkerState<E>>>, u64) {
+        let mut contents = self.mailbox.contents.lock();
+        let state = match (self.phase.close(), std::mem::replace(&mut contents.worker, WorkerSlot::AtWork)) {
+            (Closed::NeverStarted, WorkerSlot::Here(state)) => Some(state),
+            (_, state) => {
+                contents.worker = state;
+                None
+            }
+        };
+        (state, contents.run)
+    }
+
+    /// Waits until no worker of this run has the state; `false` when the deadline comes first.
+    fn await_end(
+        &self,
+        contents: &mut MutexGuard<'_, Contents<E, WorkerState<E>>>,
+        run: u64,
+        deadline: Option<Instant>,
+    ) -> bool {
+        let is_out = |contents: &Contents<E, WorkerState<E>>| {
+            contents.run == run && matches!(contents.worker, WorkerSlot::Starting(_) | WorkerSlot::AtWork)
+        };
+        while is_out(contents) {
+            if self.mailbox.ended.wait_until(contents, deadline) {
+                return !is_out(contents);
+            }
+        }
+        true
+    }
+}

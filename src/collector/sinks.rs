@@ -1,0 +1,188 @@
+//! Sinks that come and go while the collector exists.
+
+use std::time::Instant;
+
+use super::{Collector, FlushError};
+use crate::dispatch::{NotEntered, Prepared, Retired, retire};
+use crate::event::Event;
+use crate::mailbox::WorkerSlot;
+use crate::reply::Reply;
+use crate::shared::Shared;
+use crate::sink::Sink;
+use crate::stats::SinkStats;
+use crate::sync::{Arc, Forked};
+use crate::wake::{State, deadline_in};
+
+/// A sink could not be added or removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkChangeError {
+    /// Another sink has this name.
+    #[error("sink name is {name:?}, which another sink has, allowed is a name of its own")]
+    DuplicateSink {
+        /// The name.
+        name: String,
+    },
+    /// No sink has this name.
+    #[error("sink name is {name:?}, which no sink has")]
+    UnknownSink {
+        /// The name.
+        name: String,
+    },
+    /// The worker did not answer. A sink that was to be removed is removed as soon as the worker can.
+    #[error(transparent)]
+    Unanswered(#[from] FlushError),
+}
+
+impl From<Forked> for SinkChangeError {
+    fn from(forked: Forked) -> Self {
+        FlushError::from(forked).into()
+    }
+}
+
+impl<E: Event> Collector<E> {
+    /// Adds a sink. It gets every event that is collected from now on, and may get some that are queued.
+    ///
+    /// # Errors
+    ///
+    /// Another sink has its name; the worker is gone; or this is a forked child, also one that the sink has made meanwhile.
+    pub fn add_sink(&self, sink: impl Sink<E> + 'static) -> Result<(), SinkChangeError> {
+        self.shared.mailbox.contents.check()?;
+        let slot =
+            Prepared::new(Box::new(sink)).enter(&self.shared.registry).map_err(|reason| match reason {
+                NotEntered::Taken(name) => SinkChangeError::DuplicateSink { name },
+                NotEntered::Forked => Forked.into(),
+            })?;
+        let name = slot.tally.name.clone();
+        let mut contents = self.shared.mailbox.contents.lock();
+        match &mut contents.worker {
+            WorkerSlot::Here(state) => state.slots.push(slot),
+            WorkerSlot::Starting(_) | WorkerSlot::AtWork => {
+                // It is admitted with the next batch or flush; nothing needs to happen before.
+                contents.added.push(slot);
+            }
+            WorkerSlot::Lost => {
+                drop(contents);
+                self.shared.registry.strike(&name);
+                drop(slot.end());
+                self.shared.mailbox.contents.check()?;
+                return Err(FlushError::WorkerGone.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the sink of that name, and tells what became of its events. A running collector delivers to
+    /// it every event collected before this call; in any case it is flushed. (One that is
+    /// [isolated](crate::sink::Isolated) is dropped by its thread, some time after this call.)
+    ///
+    /// # Errors
+    ///
+    /// No sink has that name; the worker is gone; this is a forked child or the worker thread; or the worker did not get to
+    /// it within [`Config::flush_timeout`](crate::Config::flush_timeout): it is then removed as soon as the
+    /// worker can.
+    pub fn remove_sink(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
+        let removed = self.take_out(name);
+        // The sink may have forked on this thread.
+        self.shared.mailbox.contents.check()?;
+        removed
+    }
+
+    fn take_out(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
+        let unknown = || SinkChangeError::UnknownSink { name: name.to_owned() };
+        self.shared.refuse_waiting()?;
+        if !self.shared.registry.knows(name) {
+            return Err(unknown());
+        }
+        let timeout = self.config().flush_timeout;
+        let deadline = deadline_in(timeout);
+        let reply = Reply::new();
+        let mut contents = self.shared.mailbox.contents.lock();
+        // A worker on its last flush is let go first: callers that add and remove in a loop could keep it.
+        while self.state() == State::Stopped && matches!(contents.worker, WorkerSlot::AtWork) {
+            if self.shared.mailbox.ended.wait_until(&mut contents, deadline) {
+                drop(contents);
+                return Err(self.shared.flush_timed_out(timeout).into());
+            }
+        }
+        match &mut contents.worker {
+            WorkerSlot::Here(state) => {
+                let slot = state.take_slot(name);
+                // The sink's own code runs without our lock.
+                drop(contents);
+                let slot = slot.ok_or_else(unknown)?;
+                return self.shared.await_retired(retire(slot, &self.shared.registry), deadline);
+            }
+            WorkerSlot::Lost => return Err(FlushError::WorkerGone.into()),
+            WorkerSlot::Starting(_) | WorkerSlot::AtWork => {
+                contents.requests.removed.push((name.to_owned(), Arc::clone(&reply)));
+            }
+        }
+        drop(contents);
+        self.shared.phase.wake();
+        match reply.wait(deadline) {
+            Some(Some(retired)) => self.shared.await_retired(retired.ok_or_else(unknown)?, deadline),
+            Some(None) => Err(FlushError::WorkerGone.into()),
+            None => {
+                // It stays asked for, but once for a name: the mailbox does not grow while the worker hangs.
+                let mut contents = self.shared.mailbox.contents.lock();
+                let is_mine = |asked: &(String, Arc<_>)| Arc::ptr_eq(&asked.1, &reply);
+                if contents.requests.removed.iter().filter(|asked| asked.0 == name).count() > 1 {
+                    contents.requests.removed.retain(|asked| !is_mine(asked));
+                }
+                drop(contents);
+                Err(self.shared.flush_timed_out(timeout).into())
+            }
+        }
+    }
+
+    /// The names of the sinks, in the order in which they get batches.
+    pub fn sinks(&self) -> Vec<String> {
+        self.shared.registry.snapshot().into_iter().map(|sink| sink.name).collect()
+    }
+}
+
+impl<E: Event> Shared<E> {
+    /// Takes out a sink of that name that nobody wants any more. Where a worker has it, that does so; nobody waits for it.
+    pub(crate) fn let_go(&self, name: &str) {
+        // In a forked child no lock may be touched.
+        let Ok(mut contents) = self.mailbox.contents.enter() else { return };
+        let added = contents.added.iter().position(|slot| slot.tally.name == name);
+        let mut over = added.map(|place| contents.added.remove(place));
+        match &mut contents.worker {
+            WorkerSlot::Here(state) => over = over.or_else(|| state.take_slot(name)),
+            WorkerSlot::Starting(_) | WorkerSlot::AtWork => contents.requests.has_leavers |= over.is_none(),
+            WorkerSlot::Lost => {}
+        }
+        let is_asked = contents.requests.has_leavers;
+        // A sink ends without our lock.
+        drop(contents);
+        if let Some(slot) = over {
+            drop(slot.end());
+            if self.mailbox.contents.check().is_err() {
+                return;
+            }
+            self.registry.strike(name);
+        }
+        if is_asked {
+            self.phase.wake();
+        }
+    }
+
+    /// Waits until the thread of a sink that was taken out has flushed it, if it has one.
+    fn await_retired(
+        &self,
+        retired: Retired,
+        deadline: Option<Instant>,
+    ) -> Result<SinkStats, SinkChangeError> {
+        match &retired.late {
+            Some(late) if !late.wait(deadline) => Err(FlushError::TimedOut {
+                waited: late.begun.elapsed(),
+                pending: self.pending(),
+                busy_sink: Some(retired.tally.name.clone()),
+            }
+            .into()),
+            _ => Ok(retired.tally.snapshot()),
+        }
+    }
+}

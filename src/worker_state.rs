@@ -1,0 +1,136 @@
+//! `WorkerState`: what the worker works with, kept from run to run.
+
+use crate::batch::{Enrich, Press};
+use crate::dispatch::{LateFlush, Slot, retire};
+use crate::event::Event;
+use crate::mailbox::{Flushed, Requests, ToldOf};
+use crate::stats::{FlushReport, Registry};
+use crate::sync::{Home, Parker, guarded};
+
+/// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
+pub(crate) struct WorkerState<E> {
+    pub(crate) slots: Vec<Slot<E>>,
+    pub(crate) press: Press<E>,
+    pub(crate) parker: Parker,
+    pub(crate) enrich: Option<Box<Enrich<E>>>,
+    /// What the counters were when a flush last told of them.
+    pub(crate) told_processed: u64,
+    pub(crate) told_evictions: u64,
+    /// What the last flush tells of the sinks.
+    pub(crate) told_sinks: Vec<ToldOf>,
+    /// In a forked child of it, all of this is the parent's.
+    pub(crate) home: Home,
+}
+
+impl<E> WorkerState<E> {
+    pub(crate) fn new(
+        slots: Vec<Slot<E>>,
+        press: Press<E>,
+        parker: Parker,
+        enrich: Option<Box<Enrich<E>>>,
+    ) -> Self {
+        Self {
+            slots,
+            press,
+            parker,
+            enrich,
+            told_processed: 0,
+            told_evictions: 0,
+            told_sinks: Vec::new(),
+            home: Home::here(),
+        }
+    }
+
+    /// Answers every request. Whether a flush was heard by its caller.
+    pub(crate) fn answer(&mut self, mut asked: Requests, report: &FlushReport, registry: &Registry) -> bool
+    where
+        E: Event,
+    {
+        while !asked.removed.is_empty() {
+            let (name, reply) = asked.removed.remove(0);
+            let retired = self.take_slot(&name).map(|slot| retire(slot, registry));
+            if self.home.is_left() {
+                std::mem::forget((asked, reply, retired));
+                return false;
+            }
+            reply.answer(Some(retired));
+        }
+        let mut is_heard = false;
+        while !asked.flushes.is_empty() {
+            let reply = asked.flushes.remove(0);
+            let (report, told) = (report.clone(), self.told_sinks.clone());
+            let late = self.begin_flushes();
+            if self.home.is_left() {
+                std::mem::forget((asked, reply, late));
+                return false;
+            }
+            is_heard |= reply.answer(Some(Flushed { report, told, late, done: Vec::new() }));
+        }
+        is_heard
+    }
+
+    /// Has the threads of isolated sinks flush them.
+    pub(crate) fn begin_flushes(&mut self) -> Vec<LateFlush> {
+        self.slots.iter_mut().filter_map(Slot::begin_flush).collect()
+    }
+
+    /// A report of all that happened until `processed` events has reached its caller.
+    pub(crate) fn set_told(&mut self, processed: u64)
+    where
+        E: Event,
+    {
+        self.told_sinks.iter().for_each(|told| told.tally.set_told(told.up_to));
+        self.told_processed = processed;
+        self.told_evictions = self.press.told_evictions();
+    }
+
+    /// Ends all sinks. One by one, because each may panic.
+    pub(crate) fn end(&mut self) {
+        self.slots.drain(..).for_each(|slot| drop(slot.end()));
+    }
+
+    /// Takes out the sinks that nobody wants any more.
+    pub(crate) fn let_go(&mut self, registry: &Registry) {
+        let over = self.over();
+        self.take_out(over, registry);
+    }
+
+    /// Where they are.
+    pub(crate) fn over(&self) -> Vec<usize> {
+        self.slots.iter().enumerate().filter(|(_, slot)| slot.is_over()).map(|(place, _)| place).collect()
+    }
+
+    pub(crate) fn take_out(&mut self, places: Vec<usize>, registry: &Registry) {
+        for place in places.into_iter().rev() {
+            let tally = self.slots.remove(place).end();
+            if self.home.is_left() {
+                return;
+            }
+            registry.strike(&tally.name);
+        }
+    }
+
+    /// Takes the slot of that name out.
+    pub(crate) fn take_slot(&mut self, name: &str) -> Option<Slot<E>> {
+        let index = self.slots.iter().position(|slot| slot.tally.name == name)?;
+        Some(self.slots.remove(index))
+    }
+}
+
+impl<E> AsMut<Vec<Slot<E>>> for WorkerState<E> {
+    fn as_mut(&mut self) -> &mut Vec<Slot<E>> {
+        &mut self.slots
+    }
+}
+
+impl<E> Drop for WorkerState<E> {
+    fn drop(&mut self) {
+        self.end();
+        // Foreign code as well.
+        let enrich = self.enrich.take();
+        if self.home.is_left() {
+            return std::mem::forget(enrich);
+        }
+        _ = guarded(|| drop(enrich));
+    }
+}
