@@ -9,7 +9,6 @@ mod owner;
 mod reconfigure;
 mod sinks;
 
-pub(crate) use collect::reason_of;
 pub use flush::FlushError;
 pub use handle::Collector;
 pub use lifecycle::{BuildError, StartError, StopError};

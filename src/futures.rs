@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use crate::collector::{Collector, FlushError, reason_of};
+use crate::collector::{Collector, FlushError};
 use crate::event::{Event, Priority, Record};
 use crate::lanes::payload_of;
 use crate::mailbox::{Flush, Flushed};
@@ -147,7 +147,7 @@ impl<E: Event> CollectAsync<E> {
         let word = shared.phase.load();
         if !word.admits() {
             // It may have forked: this lock is the parent's.
-            return Poll::Ready(self.refuse(CollectError { event, reason: reason_of(word) }));
+            return Poll::Ready(self.refuse(CollectError { event, reason: Refusal::of(word) }));
         }
         let mut waiting = shared.room.enter();
         let policy = shared.settings.policy();

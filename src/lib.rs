@@ -64,21 +64,27 @@
 #![cfg_attr(not(feature = "futures"), allow(dead_code, reason = "wakers are left by the adapter alone"))]
 #![cfg_attr(not(unix), allow(dead_code, reason = "what a fork needs is called by its hooks alone"))]
 
-// In the order in which an event meets them; the blank lines keep it so.
+// In the order in which data flows; the blank lines keep it so. Imports go the other way, as `.ci/layers` checks.
+
+// What is collected.
 mod event;
 pub use event::{
     Event, Extra, Fields, Histogram, HistogramError, Image, ImageFormat, List, Name, Priority, Record, Text,
     Value, catalog,
 };
 
+// On the thread that collects.
+mod global;
+pub use global::{AlreadyInitialized, get_or_init, global, init, scoped};
+
 mod collector;
 pub use collector::{BuildError, Collector, FlushError, SinkChangeError, StartError, StopError};
 
-mod settings;
-mod shared;
-
 mod outcome;
 pub use outcome::{BatchOutcome, CollectError, Outcome, Refusal};
+
+mod settings;
+mod shared;
 
 mod gate;
 
@@ -88,7 +94,10 @@ mod ring;
 mod wake;
 pub use wake::State;
 
+// On the worker.
 mod worker;
+
+mod mailbox;
 mod worker_state;
 
 mod batch;
@@ -101,9 +110,10 @@ mod dispatch;
 
 pub mod sink;
 
-mod mailbox;
+mod subscription;
+pub use subscription::{Events, RecvError, Subscription};
 
-// Looked up, not read through.
+// How a collector is put together, and how it is.
 mod builder;
 pub use builder::Builder;
 
@@ -125,42 +135,37 @@ pub use health::Health;
 mod self_log;
 pub use self_log::{LogEntry, LogLevel, LogTopic};
 
-pub mod history;
-
-pub mod run;
-
-pub mod emit;
-
-#[cfg(feature = "testing")]
-pub mod testing;
-
-mod permit;
-
-mod rate;
-
-mod reply;
-
-mod buffer;
-mod escape;
-
-mod subscription;
-pub use subscription::{Events, RecvError, Subscription};
-
-mod pattern;
-pub use pattern::{Pattern, PatternError};
-
-mod clock;
-pub use clock::ManualClock;
-
+// What stands on the collector.
 #[cfg(feature = "futures")]
 mod futures;
 #[cfg(feature = "futures")]
 pub use futures::{CollectAsync, CollectSink, CollectSinkError, FlushAsync};
 
+pub mod run;
+
+pub mod history;
+
+pub mod emit;
+
 pub mod bus;
 
-mod global;
-pub use global::{AlreadyInitialized, get_or_init, global, init, scoped};
+#[cfg(feature = "testing")]
+pub mod testing;
+
+// What all of it stands on.
+mod reply;
+
+mod pattern;
+pub use pattern::{Pattern, PatternError};
+
+mod buffer;
+mod escape;
+mod rate;
+
+mod permit;
+
+mod clock;
+pub use clock::ManualClock;
 
 mod sync;
 mod unix;

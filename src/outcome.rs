@@ -1,5 +1,7 @@
 //! What `collect` and its relatives return.
 
+use crate::wake::{State, Word};
+
 /// What became of an event. It may be ignored: every fate is also counted in
 /// [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,4 +111,15 @@ pub enum Refusal {
     /// This process is a forked child; the worker lives in the parent.
     #[error("this process is a fork of the one that started the collector")]
     Forked,
+}
+
+impl Refusal {
+    /// Returns why a collector in this state takes no events.
+    pub(crate) fn of(word: Word) -> Self {
+        match word.state() {
+            State::WorkerGone => Self::WorkerGone,
+            State::Forked => Self::Forked,
+            _ => Self::Stopped,
+        }
+    }
 }

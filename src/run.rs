@@ -133,11 +133,6 @@ pub enum RunError {
 }
 
 impl TrainingRun {
-    /// Begins a run of a name of its own, without settings.
-    pub fn builder() -> RunBuilder {
-        RunBuilder::new()
-    }
-
     /// Which run.
     pub fn run_id(&self) -> &str {
         &self.life.run_id

@@ -151,7 +151,7 @@ impl<E: Event> Shared<E> {
         let bytes = payload_of(&event);
         let before = self.phase.load();
         if !before.admits() {
-            return refused(event, reason_of(before), policy, 0);
+            return refused(event, Refusal::of(before), policy, 0);
         }
         let mut evictions = 0;
         if bytes > 0 {
@@ -241,7 +241,7 @@ impl<E: Event> Shared<E> {
                 drop(held);
                 match self.discard(late) {
                     0 => outcome,
-                    _ => reason_of(after).into(),
+                    _ => Refusal::of(after).into(),
                 }
             }
         }
@@ -281,7 +281,7 @@ impl<E: Event> Shared<E> {
         let word = self.phase.load();
         if !word.admits() {
             // It may have forked: this lock is the parent's.
-            return Err(CollectError { event, reason: reason_of(word) });
+            return Err(CollectError { event, reason: Refusal::of(word) });
         }
         let mut waiting = self.room.enter();
         let evicted = loop {
@@ -332,7 +332,7 @@ impl<E: Event> Shared<E> {
     ) -> Result<Option<E>, CollectError<E>> {
         let word = self.phase.load();
         if !word.admits() {
-            return Err(CollectError { event, reason: reason_of(word) });
+            return Err(CollectError { event, reason: Refusal::of(word) });
         }
         // No other event makes room for it: what it ended would end under the lock.
         if bytes > 0
@@ -350,14 +350,5 @@ impl<E: Event> Shared<E> {
             }
             CollectError { event, reason: Refusal::Full }
         })
-    }
-}
-
-/// Why a collector in this state takes no events.
-pub(crate) fn reason_of(word: Word) -> Refusal {
-    match word.state() {
-        State::WorkerGone => Refusal::WorkerGone,
-        State::Forked => Refusal::Forked,
-        _ => Refusal::Stopped,
     }
 }

@@ -24,6 +24,13 @@ pub struct RunBuilder {
     heartbeat: Duration,
 }
 
+impl TrainingRun {
+    /// Begins a run of a name of its own, without settings.
+    pub fn builder() -> RunBuilder {
+        RunBuilder::new()
+    }
+}
+
 impl RunBuilder {
     pub(super) fn new() -> Self {
         Self {

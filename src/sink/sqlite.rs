@@ -1,6 +1,7 @@
 //! A database that can be asked while the run goes on.
 
 mod child;
+mod error;
 mod files;
 mod schema;
 
@@ -9,7 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::missing::Missing;
 use super::target::{in_real_folder, resolve};
@@ -17,6 +18,7 @@ use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::sync::{Home, unforked};
+use error::failed;
 use files::Left;
 
 pub(crate) use child::{inside, refuse_inherited};
@@ -381,26 +383,6 @@ fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, SinkError> {
     database.busy_timeout(busy_timeout).map_err(failed)?;
     schema::prepare(&mut database)?;
     Ok(database)
-}
-
-/// What an error of SQLite means for whoever might try again.
-fn failed(error: rusqlite::Error) -> SinkError {
-    let said = error.to_string();
-    let is = |codes: &[ErrorCode]| error.sqlite_error_code().is_some_and(|code| codes.contains(&code));
-    if is(&[ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked]) {
-        SinkError::unavailable(said).with_source(error)
-    } else if is(&[
-        ErrorCode::ReadOnly,
-        ErrorCode::NotADatabase,
-        ErrorCode::DatabaseCorrupt,
-        ErrorCode::PermissionDenied,
-        ErrorCode::CannotOpen,
-        ErrorCode::TooBig,
-    ]) {
-        SinkError::write_failed(said).with_source(error).permanent()
-    } else {
-        SinkError::write_failed(said).with_source(error)
-    }
 }
 
 impl fmt::Debug for SqliteSink {

@@ -3,7 +3,7 @@
 use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction};
 
-use super::failed;
+use super::error::failed;
 use crate::event::{Event, Priority, Record, Value};
 use crate::sink::SinkError;
 
