@@ -4,15 +4,16 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use arc_swap::ArcSwap;
 use uuid::Uuid;
 
-use super::dispatch::{DISPATCHER, Desk, Dispatcher};
-use super::ending::Owner;
+use super::config::{BusConfig, Mode, OnWorkerFailure};
+use super::dispatch::{DISPATCHER, Dispatcher};
 use super::engine::Engine;
-use super::foreman::{Estate, Foreman};
-use super::sinks::InlineSinks;
-use super::{Bus, BusConfig, Counts, Mode, OnWorkerFailure, RECENT, Shared};
+use super::handle::Bus;
+use super::inline_sinks::InlineSinks;
+use super::scheduler::Scheduler;
+use super::shared::Shared;
+use super::stop::{DeferredStop, Owner};
 use crate::builder::Builder;
 use crate::clock::{Clock, ManualClock};
 use crate::collector::{Collector, StartError};
@@ -21,9 +22,9 @@ use crate::event::Record;
 use crate::history::{History, JsonLinesHistory, Recent};
 use crate::origin::new_uuid;
 use crate::sink::{JsonLinesSink, Sink};
-use crate::sync::{self, Arc, Mutex, PlainU64, Unparker};
+use crate::sync::{self, Arc, Unparker};
 
-/// Puts a bus together: settings, sinks, then [`start`](Self::start).
+/// Builder of a bus: settings, sinks, then [`start`](Self::start).
 #[must_use = "a builder does nothing until `start`"]
 pub struct BusBuilder {
     config: BusConfig,
@@ -32,8 +33,27 @@ pub struct BusBuilder {
     clock: Option<ManualClock>,
 }
 
-/// 100 MiB.
+/// The size at which a file of the journal is closed. 100 MiB.
 const JOURNAL_BYTES: u64 = 100 << 20;
+
+/// How many events can be asked for without a journal.
+const RECENT: usize = 1_000;
+
+impl Bus {
+    /// Starts a bus with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BusBuilder::start`].
+    pub fn new() -> Result<Self, StartError> {
+        Self::builder().start()
+    }
+
+    /// Begins a bus with the default settings and no sinks.
+    pub fn builder() -> BusBuilder {
+        BusBuilder::new()
+    }
+}
 
 impl BusBuilder {
     pub(super) fn new() -> Self {
@@ -85,8 +105,8 @@ impl BusBuilder {
     /// # Errors
     ///
     /// As for [`journal`](Self::journal).
-    pub fn journal_with(mut self, path: impl AsRef<Path>, most_bytes: u64) -> io::Result<Self> {
-        self.journal = Some(JsonLinesSink::create(path)?.named("journal").rotate_at(most_bytes));
+    pub fn journal_with(mut self, path: impl AsRef<Path>, max_bytes: u64) -> io::Result<Self> {
+        self.journal = Some(JsonLinesSink::create(path)?.named("journal").rotate_at(max_bytes));
         Ok(self)
     }
 
@@ -126,13 +146,13 @@ impl BusBuilder {
         }
         collector = collector.sinks(sinks);
         if engine.config.mode == Mode::Pooled {
-            collector = collector.sink(Dispatcher { engine: Arc::clone(&engine), desk: Desk::default() });
+            collector = collector.sink(Dispatcher::new(Arc::clone(&engine)));
         }
         let collector = collector.build()?;
-        let estate = Arc::new(Estate::default());
+        let deferred_stop = Arc::new(DeferredStop::default());
         let engine = match engine.config.mode {
             Mode::Inline => engine,
-            Mode::Pooled => match start_threads(&engine, &collector, &estate) {
+            Mode::Pooled => match start_threads(&engine, &collector, &deferred_stop) {
                 Ok(()) => engine,
                 Err(error) => fall_back(&engine, &collector, error)?,
             },
@@ -141,25 +161,21 @@ impl BusBuilder {
             Mode::Inline => collector.shared.mailbox.take_slots(),
             Mode::Pooled => spare.map_or_else(Vec::new, |recent| spare_slots(&collector, recent)),
         };
-        let sinks = InlineSinks::new(slots, engine.place(), &collector);
+        let sinks = InlineSinks::new(slots, engine.address(), &collector);
         let session = session_of(&collector);
-        let shared = Arc::new(Shared {
-            collector,
-            engine: Arc::clone(&engine),
-            filters: ArcSwap::default(),
-            changes: Mutex::default(),
-            history,
-            sinks,
-            counts: Counts::default(),
-            session,
-            next_event: PlainU64::new(1),
-        });
-        let _ = engine.voice.set(Arc::downgrade(&shared));
-        Ok(Bus { _owner: Arc::new(Owner { shared: Arc::clone(&shared), estate }), shared })
+        let shared = Arc::new(Shared::new(collector, Arc::clone(&engine), history, sinks, session));
+        let own = Arc::downgrade(&shared);
+        let emit_own = move |record, depth| {
+            if let Some(shared) = own.upgrade() {
+                shared.emit_own_at(record, depth);
+            }
+        };
+        let _ = engine.emitter.set(Box::new(emit_own));
+        Ok(Bus { _owner: Arc::new(Owner { shared: Arc::clone(&shared), deferred_stop }), shared })
     }
 }
 
-/// That of the collector, where nobody else has it: one that is set may be that of many runs.
+/// Returns the session of the collector, unless it is set by the user: many runs may share that one.
 fn session_of(collector: &Collector) -> Uuid {
     let is_own = collector.config().session_id.is_none();
     let own = is_own.then(|| collector.session_id().parse().ok()).flatten();
@@ -169,19 +185,19 @@ fn session_of(collector: &Collector) -> Uuid {
 fn start_threads(
     engine: &Arc<Engine>,
     collector: &Collector,
-    estate: &Arc<Estate>,
+    deferred_stop: &Arc<DeferredStop>,
 ) -> Result<(), StartError> {
-    let (parker, bell) = sync::Parker::new();
-    tell(engine, &bell);
-    let foreman = Foreman::new(Arc::clone(engine), Arc::clone(estate), parker);
-    let thread = sync::spawn("forebay-bus", None, move || foreman.run()).map_err(StartError::Thread)?;
-    // It ends by itself, and is not waited for: it may be the one that stops the bus.
+    let (parker, unparker) = sync::Parker::new();
+    register_scheduler(engine, &unparker);
+    let scheduler = Scheduler::new(Arc::clone(engine), Arc::clone(deferred_stop), parker);
+    let thread = sync::spawn("forebay-bus", None, move || scheduler.run()).map_err(StartError::Thread)?;
+    // The scheduler ends by itself, and nobody joins it: it may be the thread that stops the bus.
     drop(thread);
-    engine.fill().map_err(StartError::Thread)?;
+    engine.start_workers().map_err(StartError::Thread)?;
     collector.start()
 }
 
-/// Sends the threads home that were started, and goes on without any, if that is wanted.
+/// Ends the threads that were started, and goes on without any, if the settings say so.
 fn fall_back(
     before: &Arc<Engine>,
     collector: &Collector,
@@ -192,7 +208,7 @@ fn fall_back(
     if before.config.on_worker_failure == OnWorkerFailure::Refuse {
         return Err(error);
     }
-    // It gives events to those who are gone.
+    // The dispatcher gives events to the engine that is closed.
     let _ = collector.remove_sink(DISPATCHER);
     let config = BusConfig { mode: Mode::Inline, ..before.config.clone() };
     let engine = Arc::new(Engine::new(config, before.clock.clone()));
@@ -200,7 +216,7 @@ fn fall_back(
     Ok(engine)
 }
 
-/// Those that are left should the worker end, and the sinks with it.
+/// Returns the sinks that remain if the worker of the collector ends, and its sinks with it.
 fn spare_slots(collector: &Collector, recent: Recent<RECENT>) -> Vec<Slot<Record>> {
     let name = Sink::<Record>::name(&recent).to_owned();
     let tallies = collector.shared.registry.all();
@@ -208,10 +224,10 @@ fn spare_slots(collector: &Collector, recent: Recent<RECENT>) -> Vec<Slot<Record
     tally.map(|tally| Slot::new(Box::new(recent), tally)).into_iter().collect()
 }
 
-/// The bell of the foreman rings when a retry is to be watched, and when a clock is moved.
-fn tell(engine: &Engine, bell: &Unparker) {
-    engine.clock.tell(bell);
-    let _ = engine.timers.bell.set(bell.clone());
+/// Lets the scheduler wake up when a retry is added, and when a manual clock is moved.
+fn register_scheduler(engine: &Engine, unparker: &Unparker) {
+    engine.clock.tell(unparker);
+    let _ = engine.retries.scheduler.set(unparker.clone());
 }
 
 impl fmt::Debug for BusBuilder {

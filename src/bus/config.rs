@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Scaling;
+use super::scaling::{Scaling, check_workers};
 use crate::config::{Config, ConfigError, FlushStrategy, GateConfig, Preset, check};
 use crate::sink::RetryPolicy;
 
@@ -85,8 +85,6 @@ pub enum Mode {
     Inline,
 }
 
-const MOST_WORKERS: usize = 256;
-
 impl Default for BusConfig {
     fn default() -> Self {
         Self {
@@ -166,11 +164,6 @@ impl BusConfig {
         check("handler_bytes", self.handler_bytes, SOME, self.handler_bytes >= 1)?;
         check_deadline(self.deadline)
     }
-}
-
-/// A number of workers.
-pub(super) fn check_workers(field: &'static str, workers: usize) -> Result<(), ConfigError> {
-    check(field, workers, "1 to 256", (1..=MOST_WORKERS).contains(&workers))
 }
 
 pub(super) fn check_deadline(deadline: Duration) -> Result<(), ConfigError> {

@@ -1,14 +1,16 @@
-//! How events come in.
+//! How events come in, and by which path they go on.
 
-use std::any::Any;
 use std::time::Duration;
 
-use super::{Bus, Emitter, Mode, Shared, context};
+use super::config::Mode;
+use super::context;
+use super::name::{NAME_RULE, is_name};
+use super::shared::Shared;
 use crate::config::{ConfigError, check};
-use crate::event::{Event, EventId, Fields, Mark, Name, Priority, Record, Text, Ticket, Value};
+use crate::event::{Event, EventId, Fields, Mark, Name, Priority, Record, Text, Value};
 use crate::outcome::{Outcome, Refusal};
-use crate::sync::{Arc, Ordering, Weak, guarded};
-use crate::wake::{State, deadline_in};
+use crate::sync::{Ordering, Weak, guarded};
+use crate::wake::State;
 
 /// What became of an event that was emitted. It may be ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,117 +117,9 @@ impl EmitOptions {
     }
 }
 
-pub(super) const NAME_RULE: &str =
-    "one or more words of letters, digits, _ and -, separated by dots, 200 bytes at most";
-
-/// Whether an event may have that name.
-pub(super) fn is_name(name: &str) -> bool {
-    let is_word = |word: &str| {
-        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-    };
-    name.len() <= 200 && name.split('.').all(is_word)
-}
-
-impl Bus {
-    /// Emits an event: a name, and data or `()`. Its handlers are called by workers; this does not wait for them.
-    ///
-    /// It waits for room only under [`Overflow::Block`](crate::Overflow::Block), or as a critical event that finds its lane
-    /// full; in a handler, never. [Inline](Mode::Inline), it returns when the handlers have run; in a handler, at once: they
-    /// run when that one has returned.
-    ///
-    /// # Errors
-    ///
-    /// The name is not one or more words of letters, digits, `_` and `-`, separated by dots, of 200 bytes at most; or too
-    /// many events led to it ([`BusConfig::max_depth`](super::BusConfig::max_depth)). Any other event that is not taken is
-    /// no error: the receipt tells.
-    pub fn emit(&self, name: impl Into<Name>, data: impl Into<Value>) -> Result<Receipt, EmitError> {
-        self.emit_record(Record::with_value(name, data))
-    }
-
-    /// The same with a priority, a correlation id, a source, metadata.
-    ///
-    /// # Errors
-    ///
-    /// As for [`emit`](Self::emit).
-    pub fn emit_with(
-        &self,
-        name: impl Into<Name>,
-        data: impl Into<Value>,
-        options: EmitOptions,
-    ) -> Result<Receipt, EmitError> {
-        let EmitOptions { priority, correlation_id, source, metadata } = options;
-        let mut record = Record::with_value(name, data).with_priority(priority);
-        let extra = record.extra_mut();
-        (extra.correlation_id, extra.source, extra.metadata) = (correlation_id, source, metadata);
-        self.emit_record(record)
-    }
-
-    /// The same with a record, or what becomes one: the events of the [catalogue](crate::catalog), for example.
-    ///
-    /// # Errors
-    ///
-    /// As for [`emit`](Self::emit).
-    pub fn emit_record(&self, record: impl Into<Record>) -> Result<Receipt, EmitError> {
-        self.shared.emit(record.into(), Mark::default())
-    }
-
-    /// The same with something that becomes a record, and that handlers [by type](super::Handler::of_type) get as it is.
-    ///
-    /// # Errors
-    ///
-    /// As for [`emit`](Self::emit).
-    pub fn emit_event<T>(&self, event: T) -> Result<Receipt, EmitError>
-    where
-        T: Clone + Into<Record> + Any + Send + Sync,
-    {
-        let record = event.clone().into();
-        self.shared.emit(record, Mark::of_type(event))
-    }
-
-    /// Emits an event and waits until each of its handlers was called, once, up to the `flush_timeout` of
-    /// [`Config`](crate::Config). In a handler of whatever bus, it does what `emit` does: nobody waits.
-    ///
-    /// # Errors
-    ///
-    /// As for [`emit`](Self::emit), or the handlers were not done in time.
-    pub fn emit_sync(&self, name: impl Into<Name>, data: impl Into<Value>) -> Result<SyncReceipt, EmitError> {
-        let record = Record::with_value(name, data);
-        if self.shared.is_inside() {
-            let Receipt { id, outcome } = self.shared.emit(record, Mark::default())?;
-            return Ok(SyncReceipt { id, outcome, calls: None });
-        }
-        let timeout = self.shared.collector.config().flush_timeout;
-        let deadline = deadline_in(timeout);
-        let ticket = Arc::new(Ticket::default());
-        let Receipt { id, outcome } = self.shared.emit(record, Mark::with_ticket(Arc::clone(&ticket)))?;
-        if !outcome.is_queued() || self.shared.check().is_err() {
-            return Ok(SyncReceipt { id, outcome, calls: None });
-        }
-        // Under a strategy that does not deliver by the first event, somebody has to ask for it.
-        if self.shared.engine.config.mode == Mode::Pooled
-            && self.shared.collector.config().flush.events() != Some(1)
-        {
-            let _ = self.shared.collector.flush_timeout(timeout);
-        }
-        let progress = ticket.wait(deadline).ok_or(EmitError::TimedOut { waited: timeout })?;
-        let calls =
-            Calls { handled: progress.handled, failed: progress.failed, cancelled: progress.cancelled };
-        Ok(SyncReceipt { id, outcome, calls: (!progress.is_lost).then_some(calls) })
-    }
-
-    /// Whether an event of that name, of normal priority, may come in at present: to skip the making of its data. Sampling,
-    /// limits and filters are not asked.
-    pub fn enabled(&self, name: &str) -> bool {
-        let shared = &self.shared.collector.shared;
-        match self.shared.collector.state() {
-            _ if self.shared.engine.is_refusing() => false,
-            State::WorkerGone if self.shared.mode() == Mode::Inline => {
-                shared.settings.gate().is_none_or(|gate| gate.enabled(name))
-            }
-            _ => self.shared.collector.enabled(name),
-        }
-    }
-}
+/// A way to emit that does not keep the bus alive: for handlers. Made by [`Bus::emitter`](super::Bus::emitter).
+#[derive(Debug, Clone)]
+pub struct Emitter(pub(super) Weak<Shared>);
 
 impl Emitter {
     /// See [`Bus::emit`]. Of a bus that is gone, the outcome is [`Outcome::Stopped`].
@@ -266,17 +160,8 @@ impl<F: Fn()> Drop for OnDrop<F> {
 }
 
 impl Shared {
-    /// Whether the calling thread is in a handler of some bus, or in a sink of this one: it cannot wait for handlers.
-    pub(super) fn is_inside(&self) -> bool {
-        context::is_inside() || context::is_within(self.engine.place()) || self.collector.shared.is_worker()
-    }
-
-    /// Emits an event of the bus itself.
-    pub(super) fn emit_own(&self, record: Record) {
-        self.emit_own_at(record, context::depth());
-    }
-
-    /// The same, to which so many events led: handlers that answer it with what caused it come to an end.
+    /// Emits an event of the bus itself, to which so many events led. The depth ends a chain of handlers that answer such an
+    /// event with what caused it.
     pub(super) fn emit_own_at(&self, record: Record, depth: u32) {
         self.counts.own.add(1);
         if depth > self.engine.config.max_depth {
@@ -285,12 +170,13 @@ impl Shared {
         }
         let mut mark = Mark::default();
         mark.depth = depth;
-        // It is lost where the bus stops, or is full: a worker and the foreman must not wait for room that they make. What it
-        // evicts ends here, which is foreign code.
+        // It is lost where the bus stops, or is full: a worker and the scheduler must not wait for room that they make. An event
+        // that it evicts ends here, and its destructor is user code.
         let _ = guarded(|| self.take(record, mark, Patience::None));
     }
 
-    fn emit(&self, mut record: Record, mut mark: Mark) -> Result<Receipt, EmitError> {
+    /// Emits an event of the user.
+    pub(super) fn emit(&self, mut record: Record, mut mark: Mark) -> Result<Receipt, EmitError> {
         self.counts.emitted.add(1);
         let name = Event::name(&record);
         check("name", format_args!("{name:?}"), NAME_RULE, is_name(name))
@@ -366,10 +252,10 @@ impl Shared {
         let now = self.collector.shared.clock.fast_nanos();
         tally.meter.delivered(now, std::slice::from_ref(&record), delivered);
         // As one: what is emitted meanwhile is handled behind it.
-        let within = context::within(self.engine.place());
+        let within = context::within(self.engine.address());
         self.engine.dispatch_one(record);
         if within.is_some() {
-            self.engine.call_all(None);
+            self.engine.serve_all(None);
         }
         Outcome::Queued
     }

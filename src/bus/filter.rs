@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::settle::Careful;
+use super::user_code::UserFunction;
 use crate::event::{Event, Priority, Record, Value};
 use crate::pattern::Pattern;
 use crate::sync::{Arc, guarded};
@@ -33,7 +33,7 @@ impl Filter {
     /// Lets in what a function says. It runs on the thread that emits (for one handler: on the thread that delivers to all),
     /// so it should be quick. One that panics lets the event in.
     pub fn new(lets_in: impl Fn(&Record) -> bool + Send + Sync + 'static) -> Self {
-        let lets_in = Careful::new(lets_in);
+        let lets_in = UserFunction::new(lets_in);
         Self(Arc::new(move |event| lets_in.get().is_none_or(|lets_in| lets_in(event))))
     }
 

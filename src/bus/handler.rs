@@ -1,20 +1,19 @@
-//! Who is called: a function, what it is called for, and how.
+//! Handlers as users make them: a function, the events that it is called for, and how it is called.
 
 use std::any::{Any, TypeId};
 use std::fmt;
-use std::ops::Deref;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use super::config::check_deadline;
-use super::emit::is_name;
-use super::settle::Careful;
-use super::{EventId, Filter};
-use crate::batch::Batch;
+use super::delivery::Delivery;
+use super::filter::Filter;
+use super::name::{NAME_RULE, is_name};
+use super::user_code::UserFunction;
 use crate::config::{ConfigError, check};
-use crate::event::{Name, Record};
+use crate::event::Name;
 use crate::pattern::Pattern;
 use crate::sink::RetryPolicy;
-use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak, announce_fence};
+use crate::sync::Arc;
 
 /// A function for some events, and how it is called; given to [`Bus::subscribe`](super::Bus::subscribe).
 ///
@@ -51,7 +50,7 @@ pub struct Handler {
     pub(super) retry: Option<RetryPolicy>,
     pub(super) deadline: Option<Duration>,
     pub(super) is_discarding: bool,
-    /// Whether its last failures are told by `plugin.error`.
+    /// Whether `plugin.error` reports an event that it did not take in the end.
     pub(super) is_plugin: bool,
     pub(super) call: Arc<Call>,
 }
@@ -66,14 +65,14 @@ impl Handler {
         topics: impl Into<Topics>,
         call: impl Fn(&Delivery) -> R + Send + Sync + 'static,
     ) -> Self {
-        let call = Careful::new(call);
+        let call = UserFunction::new(call);
         let call = move |event: &Delivery| call.get().map_or(Ok(()), |call| call(event).into_result());
         Self::with(topics.into(), None, Arc::new(call))
     }
 
     /// A handler for all events that were emitted as a `T` ([`Bus::emit_event`](super::Bus::emit_event)).
     pub fn of_type<T: Any + Send + Sync, R: Handled>(call: impl Fn(&T) -> R + Send + Sync + 'static) -> Self {
-        let call = Careful::new(call);
+        let call = UserFunction::new(call);
         let call = move |event: &Delivery| match (call.get(), event.as_type::<T>()) {
             (Some(call), Some(it)) => call(it).into_result(),
             _ => Ok(()),
@@ -82,10 +81,10 @@ impl Handler {
         handler.named(std::any::type_name::<T>())
     }
 
-    /// A handler for no event: called by [`Engine::poke`](super::engine::Engine) alone.
-    pub(super) fn poked(call: impl Fn() + Send + Sync + 'static) -> Self {
+    /// Makes a handler for no event, which a [watcher](super::watch) calls from time to time.
+    pub(super) fn triggered(call: impl Fn() + Send + Sync + 'static) -> Self {
         struct Nothing;
-        let call = Careful::new(call);
+        let call = UserFunction::new(call);
         let call = move |_: &Delivery| {
             call.get().into_iter().for_each(|call| call());
             Ok(())
@@ -160,7 +159,7 @@ impl Handler {
         check("topics", "none", "at least one", has_topic)?;
         for name in self.topics.0.iter().filter_map(Pattern::as_name) {
             let is_allowed = is_name(&name);
-            check("topics", format!("{name:?}"), super::emit::NAME_RULE, is_allowed)?;
+            check("topics", format!("{name:?}"), NAME_RULE, is_allowed)?;
         }
         check("at_once", self.at_once, "1 or more", self.at_once >= 1)?;
         self.deadline.map_or(Ok(()), check_deadline)
@@ -252,152 +251,5 @@ impl fmt::Display for HandlerError {
 impl<E: std::error::Error> From<E> for HandlerError {
     fn from(error: E) -> Self {
         Self::new(error.to_string())
-    }
-}
-
-/// An event, as it is given to a handler: a [`Record`] that nobody changes any more, and which call for it this is. All
-/// handlers share one.
-pub struct Delivery {
-    pub(super) flight: Arc<Flight>,
-    pub(super) place: usize,
-    pub(super) attempt: u32,
-    /// What it was as a dead letter, if it is one that is offered again.
-    pub(super) redriven: Option<Box<Past>>,
-    /// When the first call began, if another is to be made.
-    pub(super) begun: Option<Instant>,
-    /// It was aside: where there is no time for it, it is no less kept than others that failed.
-    pub(super) is_kept: bool,
-    /// By which it is waited for again.
-    pub(super) watch: Option<Arc<Flight>>,
-}
-
-/// What a dead letter was before it was offered again.
-pub(super) struct Past {
-    pub(super) attempts: u32,
-    pub(super) error: String,
-    pub(super) time: SystemTime,
-}
-
-impl Delivery {
-    /// An event of a flight that was not given to anybody yet.
-    pub(super) fn new(flight: &Arc<Flight>, place: usize) -> Self {
-        let flight = Arc::clone(flight);
-        Self { flight, place, attempt: 0, redriven: None, begun: None, is_kept: false, watch: None }
-    }
-
-    /// Has nobody wait for it, and no other event kept with it. What it shared comes out: events may end with that.
-    pub(super) fn set_aside(&mut self, remains: &mut Vec<Arc<Flight>>) {
-        remains.extend(self.watch.take());
-        self.is_kept = true;
-        let batch = self.flight.batch();
-        // A copy would not tell who waits for its first call.
-        let is_awaited = self.attempt == 0 && self.mark().is_some_and(|mark| mark.ticket.is_some());
-        let own = match batch.len() {
-            1 => batch.clone(),
-            _ if is_awaited => batch.clone(),
-            _ => {
-                let own = batch.with_events(vec![Record::clone(self)]);
-                self.place = 0;
-                own
-            }
-        };
-        remains.push(std::mem::replace(&mut self.flight, Flight::new(own, None)));
-    }
-
-    /// The id of the event, as [`Receipt::id`](super::Receipt::id) told it: the same for all handlers and all calls, and
-    /// unique across runs.
-    pub fn id(&self) -> EventId {
-        self.event_id().unwrap_or_default()
-    }
-
-    /// Which call for this event this is, from 1.
-    pub fn attempt(&self) -> u32 {
-        self.redriven.as_ref().map_or(0, |past| past.attempts) + self.attempt + 1
-    }
-
-    /// How many events led to it.
-    pub(super) fn depth(&self) -> u32 {
-        self.mark().map_or(0, |mark| mark.depth)
-    }
-
-    /// What it was emitted as, if that was a `T`.
-    pub fn as_type<T: Any>(&self) -> Option<&T> {
-        self.mark()?.typed.as_ref()?.downcast_ref()
-    }
-}
-
-impl Deref for Delivery {
-    type Target = Record;
-
-    fn deref(&self) -> &Record {
-        &self.flight.batch().events()[self.place]
-    }
-}
-
-impl fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
-    }
-}
-
-/// Events on their way to handlers. Shared by all that have one of them; ends when the last of these is done.
-pub(super) struct Flight {
-    /// Ends its events with care: their destructors may panic.
-    batch: Batch<Record>,
-    /// Who waits for its end.
-    tower: Option<Arc<Tower>>,
-}
-
-impl Flight {
-    pub(super) fn new(batch: Batch<Record>, tower: Option<&Arc<Tower>>) -> Arc<Self> {
-        Arc::new(Self { batch, tower: tower.cloned() })
-    }
-
-    pub(super) fn batch(&self) -> &Batch<Record> {
-        &self.batch
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if let Some(tower) = &self.tower {
-            // Its last reference is gone: who comes to wait sees that, or is seen here.
-            announce_fence();
-            if tower.waiting.load(Ordering::Relaxed) > 0 {
-                tower.ring();
-            }
-        }
-    }
-}
-
-/// Where the end of flights is waited for.
-#[derive(Debug, Default)]
-pub(super) struct Tower {
-    landed: Mutex<()>,
-    rung: Condvar,
-    /// How many wait.
-    waiting: PlainU64,
-}
-
-impl Tower {
-    /// Waits until all of them have ended; `false` when the deadline came first.
-    pub(super) fn await_all(&self, flights: &[Weak<Flight>], deadline: Option<Instant>) -> bool {
-        let is_over = || flights.iter().all(|flight| flight.strong_count() == 0);
-        let mut landed = self.landed.lock();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        // See `Flight::drop`.
-        announce_fence();
-        let mut is_late = false;
-        while !is_over() && !is_late {
-            is_late = self.rung.wait_until(&mut landed, deadline);
-        }
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        is_over()
-    }
-
-    fn ring(&self) {
-        // Not between the look and the wait of who waits.
-        drop(self.landed.lock());
-        self.rung.notify_all();
     }
 }

@@ -1,165 +1,169 @@
-//! What waits for one handler, what it is busy with, and what became of the rest: all under one lock, so that the law of a
-//! handler holds at every moment.
+//! The events of one handler: those that wait, those that are running, and the counts of all others. One lock guards them
+//! together, so that the law of a handler holds at every moment:
 //!
 //! ```text
-//! matched = handled + failed + dead_lettered + cancelled + in flight (queued | running | aside)
+//! matched = handled + failed + dead_lettered + cancelled + in flight (queued | running | deferred)
 //! ```
 //!
-//! Aside is what waits for a retry, and, where order is kept, what waits behind that. It takes no room in the mailbox, shares
-//! no batch, and nobody waits for it; of it, there may be as much as may be queued. What is too much is lost at once.
+//! An event is deferred while it waits for a retry, or, where order is kept, behind such a retry. A deferred event takes no
+//! room in the queue, shares no batch, and no flush waits for it. As many events may be deferred as may be queued. An event
+//! for which that leaves no room is rejected at once.
 //!
-//! Whoever takes an event out to call the handler does so under this lock; whoever unsubscribes takes the function out
-//! under it, and revokes the permit of the handler. The call comes behind the lock, and asks the permit: so no call begins
-//! after that.
+//! A worker takes an event out under this lock. Whoever unsubscribes the handler takes the function out under the same lock,
+//! and revokes the permit of the handler. The call comes after the lock is released, and asks the permit first: so no call
+//! begins after an unsubscription.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::HandlerStats;
-use super::handler::{Call, Delivery, Flight};
+use super::delivery::Delivery;
+use super::handler::Call;
+use super::in_flight::InFlight;
+use super::stats::HandlerStats;
 use crate::catalog::system::PerformanceWarning;
 use crate::event::{Name, Priority};
 use crate::lanes::payload_of;
 use crate::sync::Arc;
 
-/// Everything about one handler that changes.
+/// Mailbox of a handler: everything about it that changes.
 pub(super) struct Mailbox {
-    /// `None` once it is unsubscribed.
+    /// The function; `None` once the handler is unsubscribed.
     call: Option<Arc<Call>>,
-    /// Why it is not called any more.
-    why: Option<Why>,
+    /// Why the mailbox is closed; `None` while it is open.
+    why: Option<CloseReason>,
     is_ordered: bool,
-    /// What becomes of events that are not taken.
-    lost_as: End,
-    most: usize,
-    most_bytes: u64,
-    /// By priority.
+    /// What becomes of an event that the handler does not take: `Failed` or `DeadLettered`.
+    end_of_failed: End,
+    /// The most events in the queue, and as many again deferred; likewise in bytes.
+    max_events: usize,
+    max_bytes: u64,
+    /// Events that wait, by priority.
     lanes: [VecDeque<Delivery>; 3],
-    /// Normal events since the last low one.
+    /// How many normal events were taken since the last low one.
     turn: u32,
-    /// By priority: names of which an event is running or waits for a retry, where order is kept.
+    /// Where order is kept: the names of which an event is running or waits for a retry, by priority.
     held: [HashMap<Name, Held>; 3],
-    /// In the lanes, and parked but not aside; and what these own in bytes.
+    /// Events in the lanes, and parked events that are not deferred; and their bytes.
     queued: usize,
     bytes: u64,
-    /// Aside, and what these own in bytes.
-    aside: usize,
-    aside_bytes: u64,
-    /// Of all of these, dead letters that are offered again: they are not counted a second time.
-    letters: usize,
+    /// Deferred events, and their bytes.
+    deferred: usize,
+    deferred_bytes: u64,
+    /// Dead letters among all of these, which are offered again: the law counts them no second time.
+    redriven: usize,
     running: Vec<Running>,
     next_call: u64,
-    /// Calls that run for longer than they should.
+    /// Calls that have run past the deadline, as far as somebody looked.
     overdue: usize,
-    /// How often it stands in line for a worker, or is with one.
+    /// How often the handler is in the queue of the worker pool, or with a worker.
     pub(super) turns: usize,
-    /// Somebody waits for room.
-    pub(super) is_wanted: bool,
+    /// Whether a thread waits for room, or for the end of calls.
+    pub(super) has_waiters: bool,
     pub(super) stats: HandlerStats,
 }
 
-/// What is parked behind an event, in order.
+/// Events that wait behind another event of their name, in order.
 #[derive(Default)]
 struct Held {
     parked: VecDeque<Delivery>,
-    /// The event waits for a retry: these are aside with it.
-    is_aside: bool,
-    /// It is over, or to be called again: the first of that name in the lane goes on.
+    /// Whether the event waits for a retry, and these are deferred with it.
+    is_deferred: bool,
+    /// Whether the first event of that name in the lane may go on: the event before is over, or due for its retry.
     is_next: bool,
 }
 
-/// A call.
+/// Call that is running.
 struct Running {
     number: u64,
     since: Instant,
     is_overdue: bool,
     is_redriven: bool,
-    /// It is about such a call.
+    /// Whether its event is itself a warning of an overdue call.
     is_warning: bool,
-    /// How many events led to its own.
+    /// How many events led to its event.
     depth: u32,
 }
 
-/// A call that runs for longer than it should.
-pub(super) struct Late {
+/// Call that was found to run past its deadline.
+pub(super) struct OverdueCall {
     pub(super) elapsed: Duration,
     pub(super) is_warning: bool,
     pub(super) depth: u32,
 }
 
-/// What a worker has taken out.
-pub(super) struct Begun {
+/// Event that was taken out for a call, with the function to call.
+pub(super) struct StartedCall {
     pub(super) delivery: Delivery,
     pub(super) call: Arc<Call>,
     pub(super) number: u64,
 }
 
-/// How a call ended.
+/// End of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Handled,
     Failed,
     DeadLettered,
-    /// It is to be called again.
-    Again,
-    /// It was not called after all.
+    /// The handler is to be called again.
+    Retry,
+    /// The handler was not called after all.
     Cancelled,
 }
 
-/// Why nothing is called any more.
+/// Reason why a mailbox is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum CloseReason {
     Unsubscribed,
     /// The bus stops, and has no time left.
     Stopped,
 }
 
-/// The function, which ends, and what waited, with what becomes of it.
+/// Contents of a mailbox that is closed: the function, and every event that waited with its end.
 pub(super) type Closed = (Option<Arc<Call>>, Vec<(Delivery, End)>);
 
-/// What is to be done without the lock, once a call has ended.
+/// Work that the end of a call leaves to be done without the lock.
 #[derive(Default)]
 pub(super) struct Ended {
     pub(super) was_overdue: bool,
-    /// What there was no room for aside.
+    /// Events that could not be deferred, for lack of room.
     pub(super) overflow: Vec<Delivery>,
-    /// What was shared. Events may end with it, which are foreign code.
-    pub(super) remains: Vec<Arc<Flight>>,
+    /// Batches that were shared. Events may end with them, and their destructors are user code.
+    pub(super) remains: Vec<Arc<InFlight>>,
 }
 
-/// How many low events there are for how many normal ones.
+/// How many normal events are taken for each low one, while both wait.
 const NORMAL_PER_LOW: u32 = 2;
 
 impl Mailbox {
     pub(super) fn new(handler: (Arc<Call>, bool, End), room: (usize, u64), stats: HandlerStats) -> Self {
-        let (call, is_ordered, lost_as) = handler;
+        let (call, is_ordered, end_of_failed) = handler;
         Self {
             call: Some(call),
             why: None,
             is_ordered,
-            lost_as,
-            most: room.0,
-            most_bytes: room.1,
+            end_of_failed,
+            max_events: room.0,
+            max_bytes: room.1,
             lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             turn: 0,
             held: Default::default(),
             queued: 0,
             bytes: 0,
-            aside: 0,
-            aside_bytes: 0,
-            letters: 0,
+            deferred: 0,
+            deferred_bytes: 0,
+            redriven: 0,
             running: Vec::new(),
             next_call: 0,
             overdue: 0,
             turns: 0,
-            is_wanted: false,
+            has_waiters: false,
             stats,
         }
     }
 
-    /// Notes an event that came when the bus had stopped, and is cancelled; nothing where the handler was unsubscribed before.
-    pub(super) fn come_late(&mut self) {
-        if self.why == Some(Why::Stopped) {
+    /// Counts an event that came to a closed mailbox: as cancelled after a stop, not at all after an unsubscription.
+    pub(super) fn count_after_stop(&mut self) {
+        if self.why == Some(CloseReason::Stopped) {
             self.stats.matched += 1;
             self.count(End::Cancelled);
         }
@@ -169,72 +173,72 @@ impl Mailbox {
         self.call.is_none()
     }
 
-    /// Whether one of its calls runs for longer than it should.
+    /// Returns whether a call is overdue.
     pub(super) fn hangs(&self) -> bool {
         self.overdue > 0
     }
 
-    /// Whether another event may wait for a retry.
+    /// Returns whether another event may wait for a retry.
     pub(super) fn may_retry(&self) -> bool {
-        !self.is_over() && self.has_room_aside()
+        !self.is_over() && self.has_room_for_deferred()
     }
 
-    fn has_room_aside(&self) -> bool {
-        self.aside < self.most && (self.aside == 0 || self.aside_bytes < self.most_bytes)
+    fn has_room_for_deferred(&self) -> bool {
+        self.deferred < self.max_events && (self.deferred == 0 || self.deferred_bytes < self.max_bytes)
     }
 
-    /// Whether it takes this event in: there is room, or it needs none.
+    /// Returns whether the mailbox accepts this event: there is room, or the event needs none.
     pub(super) fn takes(&self, delivery: &Delivery) -> bool {
         !self.is_over() && (!self.is_full() || self.is_behind_retry(delivery))
     }
 
     fn is_behind_retry(&self, delivery: &Delivery) -> bool {
         let held = || self.held[delivery.get_priority() as usize].get(delivery.name());
-        self.is_ordered && held().is_some_and(|held| held.is_aside)
+        self.is_ordered && held().is_some_and(|held| held.is_deferred)
     }
 
-    /// Whether nothing is on its way.
+    /// Returns whether nothing waits, runs or is deferred.
     pub(super) fn is_quiet(&self) -> bool {
-        self.queued == 0 && self.running.is_empty() && self.aside == 0
+        self.queued == 0 && self.running.is_empty() && self.deferred == 0
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.queued >= self.most || self.queued > 0 && self.bytes >= self.most_bytes
+        self.queued >= self.max_events || self.queued > 0 && self.bytes >= self.max_bytes
     }
 
-    /// Whether something may be taken out when `most` calls may run at once.
-    pub(super) fn is_ready(&self, most: usize) -> bool {
-        self.call.is_some() && !self.hangs() && self.running.len() < most && self.waiting() > 0
+    /// Returns whether an event may be taken out, if `max_calls` calls may run at once.
+    pub(super) fn is_ready(&self, max_calls: usize) -> bool {
+        self.call.is_some() && !self.hangs() && self.running.len() < max_calls && self.waiting() > 0
     }
 
     fn waiting(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum::<usize>()
     }
 
-    /// How much more often it should stand in line; it does from now on.
-    pub(super) fn take_turns(&mut self, most: usize) -> usize {
-        if !self.is_ready(most) {
+    /// Returns how many more turns the handler needs in the worker pool, and counts them as given.
+    pub(super) fn take_turns(&mut self, max_calls: usize) -> usize {
+        if !self.is_ready(max_calls) {
             return 0;
         }
-        let more = most.min(self.running.len() + self.waiting()).saturating_sub(self.turns);
+        let more = max_calls.min(self.running.len() + self.waiting()).saturating_sub(self.turns);
         self.turns += more;
         more
     }
 
-    /// Whether a critical event waits.
+    /// Returns whether a critical event waits.
     pub(super) fn is_urgent(&self) -> bool {
         !self.lanes[Priority::Critical as usize].is_empty()
     }
 
-    /// Takes an event in; what has no room aside is lost, and comes out.
-    pub(super) fn put(&mut self, delivery: Delivery, remains: &mut Vec<Arc<Flight>>) -> Option<Delivery> {
+    /// Puts an event in. Returns it if it would have to be deferred and there is no room: it is counted as rejected.
+    pub(super) fn put(&mut self, delivery: Delivery, remains: &mut Vec<Arc<InFlight>>) -> Option<Delivery> {
         self.stats.matched += 1;
         self.take_in(delivery, remains)
     }
 
-    fn take_in(&mut self, delivery: Delivery, remains: &mut Vec<Arc<Flight>>) -> Option<Delivery> {
+    fn take_in(&mut self, delivery: Delivery, remains: &mut Vec<Arc<InFlight>>) -> Option<Delivery> {
         if self.is_behind_retry(&delivery) {
-            return self.put_aside(delivery, remains);
+            return self.defer(delivery, remains);
         }
         self.queued += 1;
         self.bytes += payload_of(&*delivery);
@@ -242,10 +246,10 @@ impl Mailbox {
         None
     }
 
-    /// Notes an event that was not taken in, and is lost.
-    pub(super) fn pass_by(&mut self) {
+    /// Counts an event that was rejected.
+    pub(super) fn count_rejected(&mut self) {
         self.stats.matched += 1;
-        self.count(self.lost_as);
+        self.count(self.end_of_failed);
     }
 
     fn count(&mut self, end: End) {
@@ -254,37 +258,37 @@ impl Mailbox {
             End::Failed => self.stats.failed += 1,
             End::DeadLettered => self.stats.dead_lettered += 1,
             End::Cancelled => self.stats.cancelled += 1,
-            End::Again => self.stats.retries += 1,
+            End::Retry => self.stats.retries += 1,
         }
     }
 
-    /// What becomes of events that are not taken.
-    pub(super) fn lost_as(&self) -> End {
-        self.lost_as
+    /// Returns what becomes of an event that the handler does not take.
+    pub(super) fn end_of_failed(&self) -> End {
+        self.end_of_failed
     }
 
-    /// Whether who waits for room should be told.
+    /// Returns whether there is room enough to wake those who wait for it.
     pub(super) fn has_much_room(&self) -> bool {
-        self.queued <= self.most / 2 && !self.is_full()
+        self.queued <= self.max_events / 2 && !self.is_full()
     }
 
-    /// A dead letter is offered again, like any event. What finds no room behind a retry comes back, and so does what comes to
-    /// a handler that is unsubscribed.
-    pub(super) fn put_letter(
+    /// Puts a dead letter in again, like any event. Returns it if it would have to be deferred and there is no room, or if the
+    /// mailbox is closed.
+    pub(super) fn put_redriven(
         &mut self,
         delivery: Delivery,
-        remains: &mut Vec<Arc<Flight>>,
+        remains: &mut Vec<Arc<InFlight>>,
     ) -> Option<Delivery> {
         if self.is_over() {
             return Some(delivery);
         }
-        self.letters += 1;
+        self.redriven += 1;
         self.take_in(delivery, remains)
     }
 
-    /// Takes the next event out, for a call that begins now.
-    pub(super) fn begin(&mut self, most: usize, now: Instant) -> Option<Begun> {
-        if !self.is_ready(most) {
+    /// Takes the next event out, for a call that starts now.
+    pub(super) fn start_call(&mut self, max_calls: usize, now: Instant) -> Option<StartedCall> {
+        if !self.is_ready(max_calls) {
             return None;
         }
         let call = Arc::clone(self.call.as_ref()?);
@@ -294,11 +298,11 @@ impl Mailbox {
         let number = self.next_call;
         self.next_call += 1;
         let is_redriven = delivery.redriven.is_some();
-        self.letters -= usize::from(is_redriven);
+        self.redriven -= usize::from(is_redriven);
         let is_warning = delivery.name() == PerformanceWarning::NAME;
         let (since, depth) = (now, delivery.depth());
         self.running.push(Running { number, since, is_overdue: false, is_redriven, is_warning, depth });
-        Some(Begun { delivery, call, number })
+        Some(StartedCall { delivery, call, number })
     }
 
     fn next(&mut self) -> Option<Delivery> {
@@ -323,7 +327,7 @@ impl Mailbox {
         }
     }
 
-    /// Critical ones first, then two normal ones for a low one.
+    /// Takes critical events first, then two normal ones for each low one.
     fn next_of_lanes(&mut self) -> Option<Delivery> {
         let [critical, normal, low] = &mut self.lanes;
         if let Some(delivery) = critical.pop_front() {
@@ -337,7 +341,7 @@ impl Mailbox {
         normal.pop_front()
     }
 
-    /// A call has ended.
+    /// Ends a call.
     pub(super) fn end(
         &mut self,
         number: u64,
@@ -351,63 +355,63 @@ impl Mailbox {
         let Some(call) = place.map(|place| self.running.swap_remove(place)) else { return ended };
         ended.was_overdue = call.is_overdue;
         self.overdue -= usize::from(call.is_overdue);
-        // It ended before anybody looked.
+        // It ended before the scheduler looked.
         let was_late = now.saturating_duration_since(call.since) >= deadline;
         self.stats.overdue += u64::from(was_late && !call.is_overdue);
-        // What became of a letter before is counted: offered again, it can only change for the better.
+        // The first fate of a dead letter is counted already. Offered again, it can only change for the better.
         match end {
             End::Handled if call.is_redriven => self.stats.redriven += 1,
             _ if call.is_redriven => {}
             _ => self.count(end),
         }
-        if end == End::Again {
-            self.aside += 1;
-            self.aside_bytes += payload_of(&**delivery);
+        if end == End::Retry {
+            self.deferred += 1;
+            self.deferred_bytes += payload_of(&**delivery);
         }
         if self.is_ordered {
             match end {
-                End::Again => self.park_behind(delivery, &mut ended),
-                _ => self.release(delivery),
+                End::Retry => self.defer_behind(delivery, &mut ended),
+                _ => self.release_next(delivery),
             }
         }
         ended
     }
 
-    /// Takes the function out, and all that waits but for retries that are not due: with what becomes of it. Nothing is called
-    /// from now on. Letters among them are to be put back, and are not counted.
-    pub(super) fn close(&mut self, why: Why) -> Closed {
+    /// Closes the mailbox: takes out the function, and all events that wait but for retries that are not due. No call starts
+    /// from now on. The dead letters among these events are not counted; the caller puts them back.
+    pub(super) fn close(&mut self, why: CloseReason) -> Closed {
         self.why = Some(why);
         let mut out: Vec<Delivery> = Vec::new();
         self.lanes.iter_mut().for_each(|lane| out.extend(lane.drain(..)));
         for (_, held) in self.held.iter_mut().flat_map(HashMap::drain) {
-            if held.is_aside {
-                self.aside -= held.parked.len();
-                self.aside_bytes -= held.parked.iter().map(|parked| payload_of(&**parked)).sum::<u64>();
+            if held.is_deferred {
+                self.deferred -= held.parked.len();
+                self.deferred_bytes -= held.parked.iter().map(|parked| payload_of(&**parked)).sum::<u64>();
             }
             out.extend(held.parked);
         }
-        (self.queued, self.bytes, self.letters) = (0, 0, 0);
+        (self.queued, self.bytes, self.redriven) = (0, 0, 0);
         let out: Vec<_> = out.into_iter().map(|delivery| (self.uncalled_end(&delivery), delivery)).collect();
         out.iter().filter(|(_, it)| it.redriven.is_none()).for_each(|(end, _)| self.count(*end));
         (self.call.take(), out.into_iter().map(|(end, delivery)| (delivery, end)).collect())
     }
 
-    /// What becomes of an event that is not called any more.
+    /// Returns what becomes of an event for which the handler is not called any more.
     pub(super) fn uncalled_end(&self, delivery: &Delivery) -> End {
         match self.why {
-            Some(Why::Stopped) if delivery.is_kept => self.lost_as,
+            Some(CloseReason::Stopped) if delivery.is_kept => self.end_of_failed,
             _ => End::Cancelled,
         }
     }
 
-    /// Marks calls that run for longer than they should.
-    pub(super) fn look(&mut self, now: Instant, deadline: Duration) -> Vec<Late> {
+    /// Marks calls that have run past the deadline, and returns those that were not marked before.
+    pub(super) fn mark_overdue(&mut self, now: Instant, deadline: Duration) -> Vec<OverdueCall> {
         let mut late = Vec::new();
         for call in self.running.iter_mut().filter(|call| !call.is_overdue) {
             let elapsed = now.saturating_duration_since(call.since);
             if elapsed >= deadline {
                 call.is_overdue = true;
-                late.push(Late { elapsed, is_warning: call.is_warning, depth: call.depth });
+                late.push(OverdueCall { elapsed, is_warning: call.is_warning, depth: call.depth });
             }
         }
         self.overdue += late.len();
@@ -415,23 +419,121 @@ impl Mailbox {
         late
     }
 
-    /// For how long its calls have been running, all together, and since when the oldest has; without those that are
-    /// marked.
-    pub(super) fn busy(&self, now: Instant) -> (Duration, Option<Instant>) {
+    /// Returns for how long all calls have run together, and when the oldest started. Overdue calls are left out.
+    pub(super) fn running_time(&self, now: Instant) -> (Duration, Option<Instant>) {
         let since = self.running.iter().filter(|call| !call.is_overdue).map(|call| call.since);
         (since.clone().map(|since| now.saturating_duration_since(since)).sum(), since.min())
     }
 
-    /// How many events it is called with, and how many wait for it.
+    /// Returns how many calls run, and how many events are queued.
     pub(super) fn load(&self) -> (usize, usize) {
         (self.running.len(), self.queued)
     }
 
     pub(super) fn snapshot(&self) -> HandlerStats {
         let running = self.running.iter().filter(|call| !call.is_redriven).count();
-        let in_flight = (self.queued + self.aside - self.letters + running) as u64;
+        let in_flight = (self.queued + self.deferred - self.redriven + running) as u64;
         HandlerStats { in_flight, ..self.stats.clone() }
     }
-}
 
-mod aside;
+    /// Defers an event behind one that waits for a retry. Returns it if there is no room.
+    pub(super) fn defer(
+        &mut self,
+        mut delivery: Delivery,
+        remains: &mut Vec<Arc<InFlight>>,
+    ) -> Option<Delivery> {
+        if !self.has_room_for_deferred() {
+            match delivery.redriven {
+                Some(_) => self.redriven -= 1,
+                None => self.count(self.end_of_failed),
+            }
+            return Some(delivery);
+        }
+        delivery.detach(remains);
+        self.deferred += 1;
+        self.deferred_bytes += payload_of(&*delivery);
+        if let Some(held) = self.held[delivery.get_priority() as usize].get_mut(delivery.name()) {
+            held.parked.push_back(delivery);
+        }
+        None
+    }
+
+    /// Queues a retry that is due, and what is parked behind it. A flush waits for all of them by `awaited_by`. Returns the
+    /// event if the mailbox is closed.
+    pub(super) fn requeue(&mut self, mut delivery: Delivery, awaited_by: &Arc<InFlight>) -> Option<Delivery> {
+        if self.is_over() {
+            return Some(delivery);
+        }
+        self.move_to_queue(&mut delivery, awaited_by);
+        self.move_parked_to_queue(&delivery, Some(awaited_by));
+        self.put_first(delivery);
+        None
+    }
+
+    /// Counts a deferred event as queued.
+    fn move_to_queue(&mut self, delivery: &mut Delivery, awaited_by: &Arc<InFlight>) {
+        let bytes = payload_of(&**delivery);
+        (self.deferred, self.deferred_bytes) = (self.deferred - 1, self.deferred_bytes - bytes);
+        (self.queued, self.bytes) = (self.queued + 1, self.bytes + bytes);
+        delivery.awaited_by = Some(Arc::clone(awaited_by));
+    }
+
+    /// Counts the events that are parked behind a deferred one as queued.
+    fn move_parked_to_queue(&mut self, delivery: &Delivery, awaited_by: Option<&Arc<InFlight>>) {
+        let Some(held) = self.held[delivery.get_priority() as usize].get_mut(delivery.name()) else { return };
+        if !std::mem::take(&mut held.is_deferred) {
+            return;
+        }
+        let bytes = held.parked.iter().map(|parked| payload_of(&**parked)).sum::<u64>();
+        let parked = held.parked.len();
+        held.parked.iter_mut().for_each(|parked| parked.awaited_by = awaited_by.cloned());
+        (self.deferred, self.deferred_bytes) = (self.deferred - parked, self.deferred_bytes - bytes);
+        (self.queued, self.bytes) = (self.queued + parked, self.bytes + bytes);
+    }
+
+    /// Defers all events of that name and priority behind a retry.
+    pub(super) fn defer_behind(&mut self, retry: &Delivery, ended: &mut Ended) {
+        let lane = retry.get_priority() as usize;
+        let Some(held) = self.held[lane].get_mut(retry.name()) else { return };
+        held.is_deferred = true;
+        let mut behind = std::mem::take(&mut held.parked);
+        let is_behind = |delivery: &Delivery| delivery.name() == retry.name();
+        let (same, others) = std::mem::take(&mut self.lanes[lane]).into_iter().partition(is_behind);
+        self.lanes[lane] = others;
+        let same: VecDeque<Delivery> = same;
+        behind.extend(same);
+        for delivery in behind {
+            self.queued -= 1;
+            self.bytes -= payload_of(&*delivery);
+            ended.overflow.extend(self.defer(delivery, &mut ended.remains));
+        }
+    }
+
+    /// Lets the next event of that name and priority go on.
+    pub(super) fn release_next(&mut self, before: &Delivery) {
+        let lane = &mut self.held[before.get_priority() as usize];
+        let Some(held) = lane.get_mut(before.name()) else { return };
+        match held.parked.pop_front() {
+            Some(next) => self.put_first(next),
+            None => _ = lane.remove(before.name()),
+        }
+    }
+
+    /// Puts an event at the front of its own lane, so that it overtakes no event of a higher priority.
+    fn put_first(&mut self, delivery: Delivery) {
+        let lane = delivery.get_priority() as usize;
+        if let Some(held) = self.held[lane].get_mut(delivery.name()) {
+            held.is_next = true;
+        }
+        self.lanes[lane].push_front(delivery);
+    }
+
+    /// Ends an event whose retry will not be made. What is parked behind it goes on.
+    pub(super) fn give_up(&mut self, retry: &Delivery, end: End) {
+        self.deferred -= 1;
+        self.deferred_bytes -= payload_of(&**retry);
+        self.count(end);
+        self.move_parked_to_queue(retry, None);
+        self.release_next(retry);
+    }
+}

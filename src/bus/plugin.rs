@@ -2,10 +2,14 @@
 
 use std::fmt;
 
+use super::delivery::Delivery;
+use super::emit::Emitter;
 use super::engine::Engine;
-use super::{
-    Bus, Delivery, Emitter, Handled, Handler, HandlerError, Shared, SubscribeError, SubscriptionId, Topics,
-};
+use super::handle::Bus;
+use super::handler::{Handled, Handler, HandlerError, Topics};
+use super::id::SubscriptionId;
+use super::shared::Shared;
+use super::subscribers::SubscribeError;
 use crate::catalog::plugin;
 use crate::event::{Fields, Name};
 use crate::sync::{Arc, Mutex, Weak, guarded};
@@ -175,23 +179,23 @@ impl Plugins {
         let plugin: Arc<dyn Plugin> = Arc::new(plugin);
         let shared = self.shared.upgrade().ok_or(SubscribeError::Stopped)?;
         shared.check().map_err(SubscribeError::from)?;
-        // Foreign code, like all of it: without a lock.
+        // User code, like all of the plugin: no lock is held.
         let plugin_name = plugin.name().to_owned();
         let name: Name = plugin_name.clone().into();
         let (ids, stage) = (Vec::new(), Stage::Starting);
-        let place = Running { name: name.clone(), plugin: Arc::clone(&plugin), ids, stage };
+        let entry = Running { name: name.clone(), plugin: Arc::clone(&plugin), ids, stage };
         let mut running = self.running.lock();
         if running.iter().any(|it| it.name == name) {
             drop(running);
             return Err(PluginError::DuplicatePlugin { name: plugin_name });
         }
-        running.push(place);
+        running.push(entry);
         drop(running);
         let version = plugin.version();
-        shared.emit_own(
-            plugin::Loaded { plugin_name: plugin_name.clone(), version: version.clone().unwrap_or_default() }
-                .into(),
-        );
+        shared.engine.emit_own(plugin::Loaded {
+            plugin_name: plugin_name.clone(),
+            version: version.clone().unwrap_or_default(),
+        });
         let emitter = Emitter(Weak::clone(&self.shared));
         let mut wiring = Wiring { engine: &shared.engine, emitter, name: name.clone(), ids: Vec::new() };
         let panicked = |said| PluginError::Panicked { name: plugin_name.clone(), said };
@@ -201,7 +205,7 @@ impl Plugins {
             let refused = take(&mut self.running.lock(), &name);
             drop(refused);
             let said = error.to_string();
-            shared.emit_own(plugin::Error { plugin_name, error: said }.into());
+            shared.engine.emit_own(plugin::Error { plugin_name, error: said });
             return Err(error);
         }
         let ids = wiring.ids;
@@ -215,9 +219,9 @@ impl Plugins {
             return Ok(());
         }
         let config = plugin.config();
-        shared.emit_own(plugin::Initialized { plugin_name: plugin_name.clone(), config }.into());
+        shared.engine.emit_own(plugin::Initialized { plugin_name: plugin_name.clone(), config });
         let capabilities = plugin.capabilities();
-        shared.emit_own(plugin::Activated { plugin_name, version, capabilities }.into());
+        shared.engine.emit_own(plugin::Activated { plugin_name, version, capabilities });
         Ok(())
     }
 
@@ -240,11 +244,11 @@ impl Plugins {
         if let Some(shared) = shared {
             if let Err(said) = stopped {
                 let error = HandlerError::new(format!("panicked: {said}")).to_string();
-                shared.emit_own(plugin::Error { plugin_name: plugin_name.clone(), error }.into());
+                shared.engine.emit_own(plugin::Error { plugin_name: plugin_name.clone(), error });
             }
-            shared.emit_own(plugin::Deactivated { plugin_name }.into());
+            shared.engine.emit_own(plugin::Deactivated { plugin_name });
         }
-        // Its end is foreign code.
+        // Its destructor is user code.
         let _ = guarded(|| drop(own));
         true
     }

@@ -1,10 +1,16 @@
-//! How many workers there should be: a decision by numbers alone.
+//! The number of workers that fits the load, computed from numbers alone.
 
 use std::io;
 use std::time::Duration;
 
-use super::config::check_workers;
 use crate::config::{ConfigError, check};
+
+const MAX_WORKERS: usize = 256;
+
+/// Checks a number of workers.
+pub(super) fn check_workers(field: &'static str, workers: usize) -> Result<(), ConfigError> {
+    check(field, workers, "1 to 256", (1..=MAX_WORKERS).contains(&workers))
+}
 
 /// The number of workers was not changed, or not by as many.
 #[derive(Debug, thiserror::Error)]

@@ -1,10 +1,11 @@
-//! What a bus tells about itself. Plain data.
+//! Reports of a bus about itself. Plain data.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Mode, SubscriptionId};
+use super::config::Mode;
+use super::id::SubscriptionId;
 use crate::event::Name;
 use crate::stats::{HealthStatus, Stats};
 

@@ -1,40 +1,10 @@
-//! Subscriptions: their numbers, their guards, and why there is none.
+//! Guards of subscriptions.
 
-use serde::Serialize;
-
-use super::Shared;
-use crate::config::ConfigError;
+use super::id::SubscriptionId;
+use super::shared::Shared;
 use crate::sync::Weak;
 
-/// The number of a subscription. Never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
-#[serde(transparent)]
-pub struct SubscriptionId(pub(super) u64);
-
-/// Why there is no subscription.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscribeError {
-    /// Something of the handler is not allowed.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// There are as many as there may be ([`BusConfig::max_subscribers`](super::BusConfig::max_subscribers)).
-    #[error("there are {most} subscriptions, allowed are {most} (max_subscribers)")]
-    TooMany {
-        /// How many there may be.
-        most: usize,
-    },
-    /// The bus is stopped.
-    #[error("the bus is stopped")]
-    Stopped,
-    /// This process is a forked child; the threads live in the parent.
-    #[error("this process is a fork of the one that started the bus")]
-    Forked,
-}
-
-crate::sync::from_forked!(SubscribeError);
-
-/// Whose handlers are called until this is dropped. Made by [`Bus::on`](super::Bus::on) and its relatives.
+/// Guard of a subscription: the handler is called until it is dropped. Made by [`Bus::on`](super::Bus::on) and its relatives.
 #[must_use = "the handler is unsubscribed when this is dropped; see `keep`"]
 #[derive(Debug)]
 pub struct Subscription {
@@ -43,7 +13,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Its number.
+    /// Returns the number of the subscription.
     pub fn id(&self) -> SubscriptionId {
         self.id
     }

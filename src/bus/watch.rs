@@ -23,15 +23,20 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use super::bottlenecks::{bottlenecks, bottlenecks_of};
-
-use super::chores::ChoreId;
+use super::delivery::Delivery;
 use super::engine::Engine;
-use super::{Bus, Delivery, Handler, SubscribeError, Subscription, Topics};
+use super::handle::Bus;
+use super::handler::{Handler, Topics};
+use super::periodic_tasks::TaskId;
+use super::stats::AlertKind as BusAlert;
+use super::subscribers::SubscribeError;
+use super::subscription::Subscription;
 use crate::catalog::{data, metrics, system};
 use crate::clock::unix_nanos;
+use crate::collector::Collector;
 use crate::config::check;
-use crate::event::{Record, Value};
+use crate::event::{Event, Record, Value};
+use crate::stats::AlertKind;
 use crate::sync::{Arc, Mutex, Weak};
 use crate::unix;
 
@@ -40,16 +45,16 @@ use crate::unix;
 #[derive(Debug)]
 pub struct Watcher {
     _subscription: Subscription,
-    /// What is done from time to time.
-    chore: Option<(Weak<Engine>, ChoreId)>,
+    /// Its periodic task, if it has one.
+    task: Option<(Weak<Engine>, TaskId)>,
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        if let Some((engine, id)) = self.chore.take()
+        if let Some((engine, id)) = self.task.take()
             && let Some(engine) = engine.upgrade()
         {
-            engine.chores.remove(id);
+            engine.periodic_tasks.remove(id);
         }
     }
 }
@@ -90,9 +95,9 @@ pub fn aggregate(bus: &Bus, every: Duration, last: usize) -> Result<Watcher, Sub
         };
         events.clear();
         drop(events);
-        engine.say(summary);
+        engine.emit_own(summary);
     };
-    Ok(every_so_often(bus, every, subscription, summary))
+    Ok(every_period(bus, every, subscription, summary))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,10 +136,10 @@ pub fn error_budget(bus: &Bus, threshold: u64) -> Result<Watcher, SubscribeError
         drop(errors);
         let component = component_of(event);
         if let Some(engine) = engine.upgrade() {
-            engine.say(system::ErrorThresholdExceeded { error_count, threshold, component });
+            engine.emit_own(system::ErrorThresholdExceeded { error_count, threshold, component });
         }
     });
-    Ok(Watcher { _subscription: bus.subscribe(handler)?, chore: None })
+    Ok(Watcher { _subscription: bus.subscribe(handler)?, task: None })
 }
 
 /// Tells every event of these topics in which the number in `field` (or the value itself, for `value`) is above `threshold`,
@@ -157,10 +162,10 @@ pub fn threshold(
             && let Some(engine) = engine.upgrade()
         {
             let (component, metric) = (component_of(event), metric.clone());
-            engine.say(system::PerformanceWarning { component, metric, value, threshold });
+            engine.emit_own(system::PerformanceWarning { component, metric, value, threshold });
         }
     });
-    Ok(Watcher { _subscription: bus.subscribe(handler)?, chore: None })
+    Ok(Watcher { _subscription: bus.subscribe(handler)?, task: None })
 }
 
 /// Tells every `data.batch_loaded` that took longer than `longest`, as `data.performance_warning`.
@@ -174,10 +179,10 @@ pub fn slow_batches(bus: &Bus, longest: Duration) -> Result<Watcher, SubscribeEr
         let Some(value) = number_of(event, "load_time").filter(|value| *value > threshold) else { return };
         if let Some(engine) = engine.upgrade() {
             let (component, metric) = ("data_loader".to_owned(), "load_time".to_owned());
-            engine.say(data::PerformanceWarning { component, metric, value, threshold });
+            engine.emit_own(data::PerformanceWarning { component, metric, value, threshold });
         }
     });
-    Ok(Watcher { _subscription: bus.subscribe(handler)?, chore: None })
+    Ok(Watcher { _subscription: bus.subscribe(handler)?, task: None })
 }
 
 /// Measures something every so often on a worker, and emits what comes of it, one event, some or none: of the graphics card,
@@ -214,14 +219,14 @@ where
 {
     check("every", format!("{every:?}"), "more than zero", !every.is_zero())?;
     let engine = Arc::downgrade(&bus.shared.engine);
-    let handler = Handler::poked(move || {
+    let handler = Handler::triggered(move || {
         if let Some(engine) = engine.upgrade() {
-            measure().into_iter().for_each(|event| engine.say(event));
+            measure().into_iter().for_each(|event| engine.emit_own(event));
         }
     });
     let subscription = bus.subscribe(handler.named(name))?;
     let id = subscription.id();
-    Ok(every_so_often(bus, every, subscription, move |engine| engine.poke(id)))
+    Ok(every_period(bus, every, subscription, move |engine| engine.trigger(id)))
 }
 
 /// Tells the memory of the machine every so often as `system.memory_usage`, from `/proc/meminfo`. Where there is none,
@@ -250,6 +255,124 @@ pub fn disk(bus: &Bus, every: Duration, path: impl Into<PathBuf>) -> Result<Watc
     })
 }
 
+/// Asks how the bus is ([`Bus::health`]) every so often (usually 5 s), and tells each alert once as long as it is up, as
+/// `system.bottleneck_detected`: the component, what is wrong, and what may help. One that comes and goes between two looks is
+/// not seen. [Inline](super::Mode::Inline), as for [`aggregate`].
+///
+/// # Errors
+///
+/// As for [`probe`].
+pub fn bottlenecks(bus: &Bus, every: Duration) -> Result<Watcher, SubscribeError> {
+    let (shared, up) = (Arc::downgrade(&bus.shared), Mutex::new(Vec::new()));
+    probe(bus, every, "bottlenecks", move || {
+        let alerts = shared.upgrade().map_or_else(Vec::new, |shared| shared.health().alerts);
+        let keys = alerts.iter().map(|alert| (alert.kind, alert.subject.clone(), alert.id));
+        let is_new = new_of(&up, keys.collect());
+        let told = alerts.into_iter().zip(is_new).filter(|(_, is_new)| *is_new);
+        let told = told.map(|(alert, _)| {
+            let component = alert.subject.unwrap_or_else(|| "bus".to_owned());
+            found(component, alert.message, of_bus(alert.kind))
+        });
+        told.collect::<Vec<_>>()
+    })
+}
+
+/// The same of a collector ([`Collector::health`]), which it does not keep alive. The component is the sink that an alert is of,
+/// or `collector`.
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::Collector;
+/// use forebay::bus::{Bus, watch};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (bus, collector) = (Bus::new()?, Collector::builder().start()?);
+/// let watcher = watch::bottlenecks_of(&bus, Duration::from_secs(5), &collector)?;
+/// bus.on("system.bottleneck_detected", |event| println!("{event:?}"))?.keep();
+/// # drop(watcher);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As for [`probe`].
+pub fn bottlenecks_of<E: Event>(
+    bus: &Bus,
+    every: Duration,
+    collector: &Collector<E>,
+) -> Result<Watcher, SubscribeError> {
+    let (shared, up) = (Arc::downgrade(&collector.shared), Mutex::new(Vec::new()));
+    probe(bus, every, "bottlenecks", move || {
+        let alerts = shared.upgrade().map_or_else(Vec::new, |shared| shared.health().alerts);
+        let is_new = new_of(&up, alerts.iter().map(|alert| alert.id).collect());
+        let told = alerts.into_iter().zip(is_new).filter(|(_, is_new)| *is_new);
+        let told = told.map(|(alert, _)| {
+            let (component, suggestion) = of_collector(&alert.kind);
+            found(component, alert.message, suggestion)
+        });
+        told.collect::<Vec<_>>()
+    })
+}
+
+/// Which of those that are up were not up at the last look.
+fn new_of<K: PartialEq>(up: &Mutex<Vec<K>>, now: Vec<K>) -> Vec<bool> {
+    let mut before = up.lock();
+    let is_new = now.iter().map(|key| !before.contains(key)).collect();
+    *before = now;
+    is_new
+}
+
+fn found(component: impl Into<String>, description: String, suggestion: &str) -> system::BottleneckDetected {
+    system::BottleneckDetected {
+        component: component.into(),
+        description,
+        suggestions: vec![suggestion.to_owned()],
+    }
+}
+
+/// What may help.
+fn of_bus(kind: BusAlert) -> &'static str {
+    match kind {
+        BusAlert::QueueDeep => "make handlers shorter, give the bus more workers, or let it scale by load",
+        BusAlert::MemoryHigh => "make events smaller, or raise max_bytes",
+        BusAlert::HandlerOverdue => {
+            "give the call a time limit of its own: what it waits for does not come back"
+        }
+        BusAlert::DeadLetters => "look at their errors, and offer them again when the cause is gone",
+        BusAlert::NoWorkers => "give the calls that hang a time limit of their own",
+        BusAlert::Sink => "look at its last error, and let it retry; where it hangs, isolate it",
+        BusAlert::WorkersFailed => {
+            "raise the limit of threads, and start the bus again: those who emit wait for handlers"
+        }
+        BusAlert::Stopped => "start another bus",
+    }
+}
+
+/// Of what an alert is, and what may help.
+fn of_collector(kind: &AlertKind) -> (&str, &'static str) {
+    const ISOLATE: &str = "isolate the sink that is behind, or make it faster";
+    match kind {
+        AlertKind::QueueDepth => ("collector", ISOLATE),
+        AlertKind::Memory => {
+            ("collector", "isolate the sink that is behind, make events smaller, or raise max_bytes")
+        }
+        AlertKind::Latency => {
+            ("collector", "deliver more often: a shorter interval, or fewer events a batch")
+        }
+        AlertKind::TooSlow | AlertKind::WorkerLate => ("collector", ISOLATE),
+        AlertKind::WorkerGone => ("collector", "build another collector: this one delivers nothing any more"),
+        AlertKind::SinkFailing(sink) => (sink, "look at its last error; let it retry, and keep dead letters"),
+        AlertKind::SinkLate(sink) => {
+            (sink, "give it a time limit of its own: what it waits for does not come back")
+        }
+        AlertKind::BreakerOpen(sink) => (sink, "look at its last error: it is left alone for a while"),
+        AlertKind::DeadLetters(sink) => {
+            (sink, "look at their errors, and redrive them when the cause is gone")
+        }
+    }
+}
+
 /// Reads `/proc/meminfo`, whose numbers are in KiB.
 fn usage_of(meminfo: &str) -> Option<system::MemoryUsage> {
     let mib_of = |key: &str| {
@@ -270,16 +393,18 @@ fn named(
     Handler::new(topics, call).named(name)
 }
 
-fn every_so_often(
+fn every_period(
     bus: &Bus,
     every: Duration,
     subscription: Subscription,
-    chore: impl Fn(&Engine) + Send + Sync + 'static,
+    run: impl Fn(&Engine) + Send + Sync + 'static,
 ) -> Watcher {
     let engine = &bus.shared.engine;
-    let id = engine.chores.add(engine.clock.now(), every, chore);
-    engine.timers.ring();
-    Watcher { _subscription: subscription, chore: Some((Arc::downgrade(engine), id)) }
+    let own = Arc::downgrade(engine);
+    let run_if_alive = move || own.upgrade().iter().for_each(|engine| run(engine));
+    let id = engine.periodic_tasks.add(engine.clock.now(), every, run_if_alive);
+    engine.retries.wake_scheduler();
+    Watcher { _subscription: subscription, task: Some((Arc::downgrade(engine), id)) }
 }
 
 fn number_of(event: &Delivery, field: &str) -> Option<f64> {

@@ -15,16 +15,16 @@ fn until(holds: impl Fn() -> bool) {
 #[test]
 fn threads_that_have_gone_home_are_not_kept() {
     let bus = Bus::builder().workers(16).start().unwrap();
-    let crew = &bus.shared.engine.crew;
+    let pool = &bus.shared.engine.pool;
     bus.scale_workers(1).unwrap();
-    until(|| crew.line.lock().workers == 1);
-    let kept = crew.line.lock().threads.len();
+    until(|| pool.queue.lock().workers == 1);
+    let kept = pool.queue.lock().threads.len();
     assert!(
         kept <= 3,
         "{kept}: the one that works, the last that went, and one that went while it was started"
     );
     bus.stop().unwrap();
-    assert_eq!(crew.line.lock().threads.len(), 0);
+    assert_eq!(pool.queue.lock().threads.len(), 0);
 }
 
 #[test]

@@ -14,13 +14,13 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded
 
 /// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes what is there when
 /// it comes, and then for those that come meanwhile: so a sink may emit. Whoever comes while it writes for others waits, and
-/// goes on in its place: so nobody writes for others without end.
+/// goes on in its address: so nobody writes for others without end.
 pub(super) struct InlineSinks {
     state: Mutex<State>,
     /// Rung when the sinks are back, and somebody waits for them.
     back: Condvar,
     /// Of the bus: a sink that emits to it is not to make calls.
-    place: usize,
+    address: usize,
     /// Of its collector: a thread that has the sinks stands in for its worker.
     worker: usize,
     /// Of the sinks.
@@ -39,7 +39,7 @@ struct State {
     /// What these own.
     bytes: u64,
     /// Records that made room for others since the last batch.
-    shed: u64,
+    evicted: u64,
 }
 
 /// Whose the sinks are: in a forked child, of its parent. There they are neither called nor ended, and no lock is taken.
@@ -52,26 +52,26 @@ enum Whose {
 type Slots = Vec<Slot<Record>>;
 
 /// While a sink hangs, the oldest make room: beyond so many, and beyond what so many bytes hold, but for one.
-const MOST_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 10_000;
 const MAX_WAITING_BYTES: u64 = 50 << 20;
 
 /// How many batches a thread writes for others, where none of them may wait to do it: they are in handlers or sinks.
-const MOST_OVERTIME: usize = 64;
+const MAX_OVERTIME: usize = 64;
 
 impl State {
     /// Takes a record in; those that make room for it come out, and are counted.
     fn push(&mut self, record: Record) -> Vec<Record> {
         self.bytes = self.bytes.saturating_add(payload_of(&record));
         self.waiting.push_back(record);
-        let mut shed = Vec::new();
-        while (self.waiting.len() > MOST_WAITING || self.bytes > MAX_WAITING_BYTES && self.waiting.len() > 1)
+        let mut evicted = Vec::new();
+        while (self.waiting.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES && self.waiting.len() > 1)
             && let Some(oldest) = self.waiting.pop_front()
         {
             self.bytes = self.bytes.saturating_sub(payload_of(&oldest));
-            shed.push(oldest);
+            evicted.push(oldest);
         }
-        self.shed += shed.len() as u64;
-        shed
+        self.evicted += evicted.len() as u64;
+        evicted
     }
 
     fn take(&mut self) -> Option<Slots> {
@@ -81,17 +81,17 @@ impl State {
 }
 
 impl InlineSinks {
-    pub(super) fn new(slots: Slots, place: usize, collector: &Collector) -> Self {
+    pub(super) fn new(slots: Slots, address: usize, collector: &Collector) -> Self {
         let worker = collector.shared.address();
         let tallies = slots.iter().map(|slot| Arc::clone(&slot.tally)).collect();
         let state = State { slots: Some(slots), ..State::default() };
-        Self { state: Mutex::new(state), back: Condvar::new(), place, worker, tallies }
+        Self { state: Mutex::new(state), back: Condvar::new(), address, worker, tallies }
     }
 
     pub(super) fn write(&self, record: &Record) {
         let (record, may_wait) = (record.clone(), !context::is_busy());
         let mut state = self.state.lock();
-        let shed = state.push(record);
+        let evicted = state.push(record);
         let slots = match &state.slots {
             // Whoever waits for them writes this as well.
             _ if state.wanted > 0 => None,
@@ -101,12 +101,12 @@ impl InlineSinks {
         };
         drop(state);
         // Foreign code: not under the lock.
-        let _ = guarded(|| drop(shed));
+        let _ = guarded(|| drop(evicted));
         if let Some(mut slots) = slots {
             // A sink that starts a thread of its own hands the mark on, so that nothing is waited for there either.
-            let _marks = (context::within(self.place), WorkerMark::set(self.worker));
+            let _marks = (context::within(self.address), WorkerMark::set(self.worker));
             match self.write_waiting(&mut slots) {
-                Whose::Ours => self.give_back(slots, None),
+                Whose::Ours => self.return_slots(slots, None),
                 Whose::Parents => std::mem::forget(slots),
             }
         }
@@ -118,7 +118,7 @@ impl InlineSinks {
         let slots = if state.slots.is_some() { state.take() } else { self.wait(&mut state, deadline) };
         drop(state);
         let Some(mut slots) = slots else { return Some(self.busy()) };
-        let marks = (context::within(self.place), WorkerMark::set(self.worker));
+        let marks = (context::within(self.address), WorkerMark::set(self.worker));
         let each = |slot: &mut Slot<Record>| {
             slot.flush();
             self.whose() == Whose::Ours
@@ -132,7 +132,7 @@ impl InlineSinks {
             std::mem::forget((slots, late));
             return None;
         }
-        self.give_back(slots, deadline);
+        self.return_slots(slots, deadline);
         drop(marks);
         let mut late = late.iter().filter(|late: &&LateFlush| !late.wait(deadline));
         late.next().map(|late| late.tally.name.clone())
@@ -161,17 +161,17 @@ impl InlineSinks {
         let mut state = self.state.lock();
         let records: Vec<Record> = state.waiting.drain(..).collect();
         state.bytes = 0;
-        let shed = std::mem::take(&mut state.shed);
+        let evicted = std::mem::take(&mut state.evicted);
         drop(state);
         if records.is_empty() {
             return Whose::Ours;
         }
         for slot in &*slots {
-            slot.tally.offered.bump(shed);
-            slot.tally.shed.add(shed);
+            slot.tally.offered.bump(evicted);
+            slot.tally.shed.add(evicted);
         }
         let mut batch = Batch::from_events(records);
-        batch.add_gap(shed);
+        batch.add_gap(evicted);
         for slot in slots {
             dispatch(std::slice::from_mut(slot), &batch);
             if self.whose() == Whose::Parents {
@@ -184,8 +184,8 @@ impl InlineSinks {
     }
 
     /// Writes what has come meanwhile, until nothing waits, another thread wants the sinks, or time is over.
-    fn give_back(&self, mut slots: Slots, deadline: Option<Instant>) {
-        for left in (0..=MOST_OVERTIME).rev() {
+    fn return_slots(&self, mut slots: Slots, deadline: Option<Instant>) {
+        for left in (0..=MAX_OVERTIME).rev() {
             let mut state = self.state.lock();
             let is_late = left == 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if state.wanted > 0 || state.waiting.is_empty() || is_late {

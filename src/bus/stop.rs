@@ -2,20 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::foreman::Estate;
-use super::{BusReport, BusStopError, Mode, Shared};
+use super::config::Mode;
+use super::shared::Shared;
+use super::stats::{BusReport, BusStopError};
 use crate::collector::{FlushError, StopError};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use crate::wake::deadline_in;
 
 impl Shared {
+    /// Flushes once: covers the events that were emitted before, not those that their handlers emit.
     pub(super) fn flush_once(&self, timeout: Duration, left: Duration) -> Result<(), FlushError> {
         let (deadline, mut busy_sink) = (deadline_in(left), None);
         match self.mode() {
             Mode::Pooled => _ = self.collector.flush_timeout(left)?,
             Mode::Inline => busy_sink = self.flush_inline(deadline)?,
         }
-        if !self.engine.tower.await_all(&self.engine.flights(), deadline) {
+        if !self.engine.in_flight.await_all(deadline) {
             busy_sink.get_or_insert_with(|| "bus".to_owned());
         }
         if busy_sink.is_none() {
@@ -26,21 +28,22 @@ impl Shared {
 
     fn flush_inline(&self, deadline: Option<Instant>) -> Result<Option<String>, FlushError> {
         self.check()?;
-        if self.engine.crew.is_closed() {
+        if self.engine.pool.is_closed() {
             return Err(FlushError::Stopped);
         }
         self.engine.redrive();
         self.engine.run_inline(deadline);
-        // Behind every call of foreign code, which may have forked.
+        // After every call of user code, which may have forked.
         self.check()?;
         let busy = self.sinks.flush(deadline);
         self.check()?;
-        // What a sink has emitted in its flush.
+        // Events that a sink has emitted in its flush.
         self.engine.run_inline(deadline);
         self.check()?;
         Ok(busy)
     }
 
+    /// Stops the bus: see [`Bus::stop`](super::Bus::stop).
     pub(super) fn stop(&self, timeout: Duration) -> Result<BusReport, BusStopError> {
         let begun = Instant::now();
         let deadline = deadline_in(timeout);
@@ -50,7 +53,7 @@ impl Shared {
             Err(error) => error == StopError::WorkerGone && self.mode() == Mode::Inline,
         };
         let is_inline = self.mode() == Mode::Inline;
-        // Behind every call of foreign code, which may have forked.
+        // After every call of user code, which may have forked.
         let ours = || self.check().map_err(BusStopError::from);
         if is_inline {
             self.engine.run_inline(deadline);
@@ -67,9 +70,11 @@ impl Shared {
         let is_drained = is_drained & self.sinks.flush(deadline).is_none();
         ours()?;
         let left_behind = match self.engine.config.mode {
-            Mode::Pooled => self.engine.crew.await_end(deadline),
+            Mode::Pooled => self.engine.pool.await_end(deadline),
             // Calls that other threads make, which emit.
-            Mode::Inline => self.engine.everybody().iter().map(|it| it.mailbox.lock().load().0).sum(),
+            Mode::Inline => {
+                self.engine.subscribers.everybody().iter().map(|it| it.mailbox.lock().load().0).sum()
+            }
         } as u64;
         let report = BusReport { stats: self.stats(), left_behind, elapsed: begun.elapsed() };
         if is_drained && left_behind == 0 {
@@ -80,10 +85,26 @@ impl Shared {
     }
 }
 
-/// Stops the bus when the last handle is dropped.
+/// Stop of a bus that is left to the scheduler, because the thread that dropped the last handle cannot wait for it.
+#[derive(Default)]
+pub(super) struct DeferredStop(Mutex<Option<Arc<Shared>>>);
+
+impl DeferredStop {
+    /// Leaves the bus to the scheduler.
+    fn request(&self, shared: Arc<Shared>) {
+        *self.0.lock() = Some(shared);
+    }
+
+    /// Takes the bus that is to be stopped, if there is one.
+    pub(super) fn take(&self) -> Option<Arc<Shared>> {
+        self.0.lock().take()
+    }
+}
+
+/// Stops the bus when the last handle is dropped. Held by handles alone.
 pub(super) struct Owner {
     pub(super) shared: Arc<Shared>,
-    pub(super) estate: Arc<Estate>,
+    pub(super) deferred_stop: Arc<DeferredStop>,
 }
 
 impl Drop for Owner {
@@ -93,13 +114,13 @@ impl Drop for Owner {
             // Locks and threads are the parent's.
             std::mem::forget(shared);
         } else if !shared.is_inside() {
-            // Nobody is left to be told how it went.
+            // Nobody is left who could read the result.
             let _ = shared.stop(shared.drop_timeout());
-        } else if shared.engine.config.mode == Mode::Pooled && !shared.engine.crew.is_closed() {
-            // It cannot wait for itself; the foreman can.
+        } else if shared.engine.config.mode == Mode::Pooled && !shared.engine.pool.is_closed() {
+            // This thread cannot wait for itself; the scheduler can wait for it.
             let engine = Arc::clone(&shared.engine);
-            self.estate.leave(shared);
-            engine.timers.ring();
+            self.deferred_stop.request(shared);
+            engine.retries.wake_scheduler();
         } else {
             shared.engine.close();
         }
