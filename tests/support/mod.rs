@@ -246,3 +246,50 @@ pub fn hush() {
         }));
     });
 }
+
+/// The name by which the harness knows a test of this program, for `--exact`: `name_of!(a_test)`.
+#[allow(unused_macros, reason = "not every program has such tests")]
+macro_rules! name_of {
+    ($test:ident) => {
+        $crate::support::name_in_harness(&$test)
+    };
+}
+
+/// Runs a test in a process of its own: the first statement of a test that changes, or counts, what is the whole process's.
+#[allow(unused_macros, reason = "not every program has such tests")]
+macro_rules! alone {
+    () => {
+        fn here() {}
+        if !$crate::support::is_alone(&here) {
+            return;
+        }
+    };
+}
+
+#[allow(unused_imports, reason = "not every program has such tests")]
+pub(crate) use {alone, name_of};
+
+/// The path of a function, without the name of the program.
+pub fn name_in_harness<F>(_: &F) -> &'static str {
+    std::any::type_name::<F>().split_once("::").unwrap().1
+}
+
+/// Whether this process runs nothing but the test in which `here` stands. If not, such a process has done so when this returns.
+#[track_caller]
+pub fn is_alone<F>(here: &F) -> bool {
+    const ALONE: &str = "FOREBAY_TEST_ALONE";
+    let (test, _) = name_in_harness(here).rsplit_once("::").unwrap();
+    if std::env::var(ALONE).is_ok_and(|alone| alone == test) {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, test)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, failed) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{}\n{said}{failed}", output.status);
+    failed.lines().filter_map(|line| line.strip_prefix("skipped: ")).for_each(skipped);
+    false
+}

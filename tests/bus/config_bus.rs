@@ -1,0 +1,122 @@
+//! The settings of a bus from TOML, variables and serde.
+
+use std::time::Duration;
+
+use forebay::bus::{BusConfig, Mode, OnWorkerFailure, Scaling};
+use forebay::{Config, FlushStrategy, Preset};
+
+/// The settings of a bus.
+fn bus(text: &str) -> Result<BusConfig, String> {
+    Config::loader().toml(text).load_bus().map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_bus_has_keys_of_its_own_and_those_of_its_collector() {
+    assert_eq!(bus(""), Ok(BusConfig::default()));
+    let text = "
+        capacity = 7
+        [bus]
+        mode = 'inline'
+        workers = 3
+        scaling = { max = 5, interval = '2s' }
+        max_subscribers = 4
+        handler_queue = 5
+        handler_bytes = 6
+        deadline = '7s'
+        dead_letters = 8
+        max_depth = 9
+        on_worker_failure = 'refuse'
+        [bus.retry]
+        delays = ['10ms', 1]
+        retries = 4
+        factor = 3
+        cap = '20s'
+        jitter = 0.5
+        max_elapsed = '1min'
+    ";
+    let read = bus(text).unwrap();
+    let scaling = Scaling { max: 5, interval: Duration::from_secs(2), ..Scaling::default() };
+    let [first, second] = [10, 1000].map(Duration::from_millis);
+    let retry = read.retry.clone();
+    let expected = BusConfig {
+        mode: Mode::Inline,
+        workers: 3,
+        scaling: Some(scaling),
+        max_subscribers: 4,
+        handler_queue: 5,
+        handler_bytes: 6,
+        deadline: Duration::from_secs(7),
+        dead_letters: 8,
+        max_depth: 9,
+        on_worker_failure: OnWorkerFailure::Refuse,
+        retry: retry.clone(),
+        ..BusConfig::default()
+    };
+    let collector = Config { capacity: 7, ..expected.collector.clone() };
+    assert_eq!(read, BusConfig { collector, ..expected });
+    let nine = Duration::from_secs(9);
+    let delays: Vec<Option<Duration>> = (0..5).map(|number| retry.delay(number)).collect();
+    assert_eq!(delays, [Some(first), Some(second), Some(second * 3), Some(nine), None]);
+    assert_eq!(bus(&read.to_toml()), Ok(read.clone()), "what is written is read as the same");
+    let json = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<BusConfig>(&json).unwrap(), read);
+    let variables =
+        [("FOREBAY_BUS__SCALING", "max=5,interval=2s"), ("FOREBAY_BUS__RETRY__DELAYS", "10ms, 1")];
+    let config = Config::loader().vars(variables).load_bus().unwrap();
+    assert_eq!((config.scaling, config.retry.delay(1)), (Some(scaling), Some(second)));
+}
+
+#[test]
+fn the_names_of_the_documents_are_settings_of_a_bus() {
+    let same = |alias: &str, key: &str| {
+        assert_ne!(bus(key), Ok(BusConfig::default()));
+        assert_eq!(bus(alias), bus(key));
+    };
+    same("workerCount = 7", "bus.workers = 7");
+    same("maxSubscribers = 7", "bus.max_subscribers = 7");
+    same("retryAttempts = 7", "bus.retry.retries = 7");
+    same("reliabilityLimits.maxRetryAttempts = 7", "bus.retry.retries = 7");
+    same("retryDelays = [1000, 2500, 4000]", "bus.retry.delays = ['1s', '2500ms', '4s']");
+    same("retryDelays = '1000, 2500'", "bus.retry.delays = ['1s', '2500ms']");
+    same("maxQueueSize = 7", "capacity = 7");
+    same("fallbackToSync = false", "bus.on_worker_failure = 'refuse'");
+    same("fallbackToSync = 'false'", "bus.on_worker_failure = 'refuse'");
+    assert_eq!(bus("fallbackToSync = true"), Ok(BusConfig::default()));
+    let twice = bus("retryAttempts = 2\nreliabilityLimits.maxRetryAttempts = 3").unwrap_err();
+    assert_eq!(
+        twice,
+        "retryAttempts is 2, but reliabilityLimits.maxRetryAttempts is 3 in the given settings: they are one setting"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_bus_is_told_by_its_key_and_a_collector_passes_over_it() {
+    let said = "bus.workers in the given settings is 0, allowed is 1 to 256";
+    assert_eq!(bus("bus.workers = 0"), Err(said.to_owned()));
+    let said = "bus.scaling.max in the given settings is 9, allowed is scaling.min or more";
+    assert_eq!(bus("bus.scaling = { min = 12, max = 9 }"), Err(said.to_owned()));
+    let said = "bus.retry.jitter in the given settings is 2, allowed is 0 to 1";
+    assert_eq!(bus("bus.retry.jitter = 2"), Err(said.to_owned()));
+    assert_eq!(bus("bus.wrokers = 2"), Err("unknown key bus.wrokers in the given settings".to_owned()));
+    let said = "unknown key bus.scaling.most in the given settings";
+    assert_eq!(bus("bus.scaling.most = 2"), Err(said.to_owned()));
+    assert_eq!(bus("capacity = 0").unwrap_err(), Config::from_toml("capacity = 0").unwrap_err().to_string());
+    // The variables of a process are one for all.
+    let shared = [("FOREBAY_BUS__WORKERS", "2"), ("FOREBAY_CAPACITY", "7")];
+    assert_eq!(Config::loader().vars(shared).load().unwrap(), Config { capacity: 7, ..Config::default() });
+    assert!(Config::from_toml("bus.workers = 'two'").is_err(), "it is read all the same");
+    assert!(!Config::default().to_toml().contains("bus"));
+}
+
+#[test]
+fn a_preset_chooses_a_bus_as_well() {
+    let development = Config::loader().vars([("FOREBAY_PRESET", "development")]).load_bus();
+    assert_eq!(development, Ok(BusConfig::development()));
+    let production = Config::loader().preset(Preset::Production).toml("bus.workers = 3").load_bus();
+    assert_eq!(production, Ok(BusConfig { workers: 3, ..BusConfig::production() }));
+    let training = Config::loader().preset(Preset::Training).load_bus().unwrap();
+    assert_eq!(
+        (training.collector.capacity, training.collector.flush),
+        (65_536, FlushStrategy::Size { events: 1 })
+    );
+}

@@ -1,0 +1,138 @@
+//! Settings: every value that is not allowed is refused with its field, its value and what is allowed, and
+//! nothing is half-started.
+
+use std::time::Duration;
+
+use forebay::{BuildError, Collector, Config, FlushStrategy, Overflow, StartError};
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let config = Config::default();
+    assert_eq!((config.capacity, config.critical_capacity, config.low_capacity), (10_000, 1_000, 10_000));
+    assert_eq!((config.batch_size, config.overflow), (None, Overflow::DropOldest));
+    assert_eq!(config.flush, FlushStrategy::Hybrid { events: 100, interval: Duration::from_secs(1) });
+    assert_eq!(config.stop_timeout, Duration::from_secs(10));
+    assert_eq!(config.flush_timeout, Duration::from_secs(10));
+    assert_eq!(config.drop_timeout, Duration::from_secs(1));
+    assert_eq!(config.critical_wait, Duration::from_millis(100));
+    assert_eq!(config.validate(), Ok(()));
+    assert_eq!(config.warnings(), []);
+}
+
+#[test]
+fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
+    let zero = Duration::ZERO;
+    let base = Config::default;
+    let day = "a day at most under the flush strategy Manual, because nobody makes room";
+    let day_and_more = Duration::from_secs(86_401);
+    let slots = "allowed is 1 to 1073741824 (2^30)";
+    let cases = [
+        (Config { capacity: 0, ..base() }, format!("capacity is 0, {slots}")),
+        (Config { capacity: 1 << 31, ..base() }, format!("capacity is 2147483648, {slots}")),
+        (Config { critical_capacity: 0, ..base() }, format!("critical_capacity is 0, {slots}")),
+        (Config { low_capacity: 0, ..base() }, format!("low_capacity is 0, {slots}")),
+        (Config { batch_size: Some(0), ..base() }, "batch_size is 0, allowed is 1 or more".into()),
+        (
+            Config { flush: FlushStrategy::Size { events: 0 }, ..base() },
+            "flush.events is 0, allowed is 1 or more".into(),
+        ),
+        (
+            Config { flush: FlushStrategy::Time { interval: zero }, ..base() },
+            "flush.interval is 0ns, allowed is more than zero".into(),
+        ),
+        (
+            Config { flush: FlushStrategy::Hybrid { events: 1, interval: zero }, ..base() },
+            "flush.interval is 0ns, allowed is more than zero".into(),
+        ),
+        (
+            Config {
+                flush: FlushStrategy::Manual,
+                overflow: Overflow::Block { timeout: Duration::MAX },
+                ..base()
+            },
+            format!("overflow_timeout is {:?}, allowed is {day}", Duration::MAX),
+        ),
+        (
+            Config { flush: FlushStrategy::Manual, critical_wait: day_and_more, ..base() },
+            format!("critical_wait is 86401s, allowed is {day}"),
+        ),
+        (
+            Config { session_id: Some(String::new()), ..base() },
+            "session_id is empty, allowed is a text that is not empty".into(),
+        ),
+        (Config { shards: 3, ..base() }, "shards is 3, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
+        (Config { shards: 128, ..base() }, "shards is 128, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
+        (Config { shards: 0, ..base() }, "shards is 0, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
+        (
+            Config { thread_name: "a\0b".into(), ..base() },
+            "thread_name is \"a\\0b\", allowed is a text without NUL".into(),
+        ),
+    ];
+    for (config, expected) in cases {
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        let error = Collector::new(config).unwrap_err();
+        assert!(matches!(error, StartError::Build(BuildError::Config(_))), "{error:?}");
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn the_largest_and_smallest_allowed_settings_are_allowed() {
+    let config = Config {
+        capacity: 1,
+        critical_capacity: 1,
+        low_capacity: 1 << 30,
+        batch_size: Some(usize::MAX),
+        flush: FlushStrategy::Hybrid { events: usize::MAX, interval: Duration::MAX },
+        overflow: Overflow::Block { timeout: Duration::MAX },
+        ..Config::default()
+    };
+    assert_eq!(config.validate(), Ok(()));
+}
+
+#[test]
+fn a_batch_larger_than_the_lane_is_clamped_and_says_so() {
+    let flush = FlushStrategy::Size { events: 50 };
+    let config = Config { capacity: 2, batch_size: Some(100), flush, ..Config::default() };
+    let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    let why = "used is 2: a lane of `capacity` events never holds more";
+    assert_eq!(warnings, [format!("batch_size is 100, {why}"), format!("flush.events is 50, {why}")]);
+    let memory = forebay::sink::MemorySink::new();
+    let collector = Collector::builder().config(config).sink(memory.clone()).start().unwrap();
+    for step in 0..2 {
+        collector.collect(forebay::Record::new("x").step(step));
+    }
+    assert!(
+        memory.wait_for(2, Duration::from_secs(60)),
+        "two events set off a delivery, although 50 were asked for"
+    );
+    collector.stop().unwrap();
+    collector.stats().check_law(2).unwrap();
+}
+
+#[test]
+fn a_capacity_that_rings_cannot_share_evenly_is_rounded_up_and_says_so() {
+    let config = Config { capacity: 10, shards: 4, ..Config::default() };
+    let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "capacity is 10, used is 12: every one of `shards` rings has the same number of slots",
+            "flush.events is 100, used is 12: a lane of `capacity` events never holds more"
+        ]
+    );
+}
+
+#[test]
+fn the_session_id_is_the_given_one_or_a_new_one() {
+    let collector = Collector::builder().session_id("run-7").start().unwrap();
+    assert_eq!(collector.session_id(), "run-7");
+    let memory = forebay::sink::MemorySink::new();
+    let other = Collector::builder().sink(memory.clone()).start().unwrap();
+    assert_eq!(uuid::Uuid::parse_str(other.session_id()).unwrap().get_version_num(), 7);
+    other.collect(forebay::Record::new("x"));
+    other.stop().unwrap();
+    assert_eq!(memory.batches()[0].session(), other.session_id());
+    other.stats().check_law(1).unwrap();
+}

@@ -1,0 +1,490 @@
+//! Settings from TOML, and which layer wins.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use forebay::{
+    BuildError, Collector, Config, ConfigError, FlushStrategy, GateConfig, HealthConfig, NameRule, Overflow,
+    Pattern, Preset, Priority, Sampling, Threshold,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn refused(text: &str) -> String {
+    Config::from_toml(text).unwrap_err().to_string()
+}
+
+/// A setting of every key: in a file, what it is read as, in a variable, what that is read as, and a wrong value.
+struct Row {
+    key: &'static str,
+    file: &'static str,
+    is: Value,
+    variable: &'static str,
+    is_then: Value,
+    wrong: &'static str,
+    /// What else the file has to say.
+    with: &'static str,
+}
+
+#[rustfmt::skip]
+fn rows() -> Vec<Row> {
+    let row = |key, file, is, variable, is_then, wrong| Row { key, file, is, variable, is_then, wrong, with: "" };
+    vec![
+        row("capacity", "20_000", json!(20_000), "30", json!(30), "'many'"),
+        row("critical_capacity", "2", json!(2), "3", json!(3), "-1"),
+        row("low_capacity", "2", json!(2), "3", json!(3), "1.5"),
+        row("shards", "2", json!(2), "4", json!(4), "[]"),
+        row("max_bytes", "2", json!(2), "none", Value::Null, "'5 MiB'"),
+        row("batch_size", "2", json!(2), "none", Value::Null, "true"),
+        row("overflow", "'drop_newest'", json!("drop_newest"), "drop_oldest", json!("drop_oldest"), "'DropOldest'"),
+        Row {
+            with: "overflow = 'block'\n",
+            ..row("overflow_timeout", "0.25", json!("250ms"), "5ms", json!("5ms"), "'soon'")
+        },
+        row("flush.strategy", "'size'", json!("size"), "time", json!("time"), "1"),
+        row("flush.events", "2", json!(2), "3", json!(3), "'a'"),
+        row("flush.interval", "'2s'", json!("2s"), "3s", json!("3s"), "{}"),
+        row("critical_wait", "'2s'", json!("2s"), "3s", json!("3s"), "1979-05-27"),
+        row("flush_timeout", "2", json!("2s"), "3", json!("3s"), "-0.5"),
+        row("stop_timeout", "2", json!("2s"), "3", json!("3s"), "nan"),
+        row("drop_timeout", "2", json!("2s"), "3", json!("3s"), "inf"),
+        row("session_id", "'a'", json!("a"), "7", json!("7"), "7"),
+        row("source", "'a'", json!("a"), "b", json!("b"), "7"),
+        row("host", "'a'", json!("a"), "b", json!("b"), "7"),
+        row("rank", "2", json!(2), "3", json!(3), "-1"),
+        row("thread_name", "'a'", json!("a"), "b", json!("b"), "7"),
+        row("thread_stack_size", "65536", json!(65_536), "131072", json!(131_072), "'1MB'"),
+        row("gate.enabled", "false", json!(false), "true", json!(true), "0"),
+        row("gate.allow", "['a', 'b']", json!(["a", "b"]), "c,d", json!(["c", "d"]), "[1]"),
+        row("gate.deny", "'a,b'", json!(["a", "b"]), ",", json!([]), "{ a = 1 }"),
+        row("gate.rules", "[{ pattern = 'a' }]", json!([{ "pattern": "a" }]), "", Value::Null, "['a']"),
+        row("gate.min_priority", "'normal'", json!("normal"), "critical", json!("critical"), "'high'"),
+        row("gate.sampling", "{ every = 2 }", json!({ "every": 2 }), "every=3", json!({ "every": 3 }), "{ first = 1 }"),
+        row("gate.rate_limit", "2", json!(2), "none", Value::Null, "4294967296"),
+        row("gate.max_event_bytes", "2", json!(2), "3", json!(3), "'5 KiB'"),
+        row("gate.seed", "2", json!(2), "18446744073709551615", json!("18446744073709551615"), "-2"),
+        row("health.queue_depth.raise", "0.75", json!(0.75), "0.7", json!(0.7), "'half'"),
+        row("health.queue_depth.clear", "0.5", json!(0.5), "0.25", json!(0.25), "true"),
+        row("health.memory.raise", "0.75", json!(0.75), "1", json!(1.0), "'half'"),
+        row("health.memory.clear", "0.5", json!(0.5), "0", json!(0.0), "[]"),
+        row("health.failing.raise", "0.75", json!(0.75), "0.5", json!(0.5), "'half'"),
+        row("health.failing.clear", "0.25", json!(0.25), "0.125", json!(0.125), "{}"),
+        row("health.late_after", "1", json!("1s"), "5ms", json!("5ms"), "'soon'"),
+        row("health.latency", "'100ms'", json!("100ms"), "none", Value::Null, "true"),
+        row("health.least_rate", "500", json!(500.0), "none", Value::Null, "true"),
+        row("health.dead_letters", "2", json!(2), "3", json!(3), "1.5"),
+    ]
+}
+
+/// The value of a key in what serde writes.
+fn at(config: &Config, key: &str) -> Value {
+    serde_json::to_value(config).unwrap().pointer(&format!("/{}", key.replace('.', "/"))).unwrap().clone()
+}
+
+fn variable(key: &str) -> String {
+    format!("FOREBAY_{}", key.to_uppercase().replace('.', "__"))
+}
+
+#[test]
+fn every_layer_goes_over_the_one_below_it_key_by_key() {
+    for Row { key, file, is, variable: text, is_then, with, .. } in rows() {
+        let file = format!("{with}{key} = {file}");
+        let loaded = Config::loader().toml(&file).load().unwrap();
+        assert_ne!(at(&Config::default(), key), is, "{key} shows nothing: it is the default");
+        assert_eq!(at(&loaded, key), is, "{key} of the file");
+        if key == "gate.rules" {
+            continue;
+        }
+        assert_ne!(is, is_then, "{key} shows nothing: it is that of the file");
+        let vars = || [(variable(key), text)];
+        let after = Config::loader().toml(&file).vars(vars()).load().unwrap();
+        let before = Config::loader().vars(vars()).toml(&file).load().unwrap();
+        assert_eq!(at(&after, key), is_then, "{key} of the environment");
+        assert_eq!(after, before, "{key} does not depend on the order of calls");
+    }
+}
+
+#[test]
+fn the_rows_above_are_all_settings() {
+    let known: BTreeSet<String> = rows().iter().map(|row| row.key.to_owned()).collect();
+    let mut all = BTreeSet::new();
+    let mut tables = vec![(String::new(), serde_json::to_value(Config::default()).unwrap())];
+    while let Some((name, value)) = tables.pop() {
+        match value {
+            Value::Object(inner) => {
+                let below = inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value));
+                tables.extend(below);
+            }
+            _ => drop(all.insert(name[1..].to_owned())),
+        }
+    }
+    assert_eq!(known, all);
+}
+
+#[test]
+fn a_wrong_value_of_every_key_is_an_error_that_names_it() {
+    for Row { key, wrong, with, .. } in rows() {
+        let error = Config::from_toml(&format!("{with}{key} = {wrong}")).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("{key} in the given settings is ")), "{text}");
+        assert!(text.contains(", allowed is "), "{text}");
+        let is_it =
+            matches!(&error, ConfigError::InvalidAt { key: it, field, .. } if it == key && *field == key);
+        assert!(is_it, "{error:?}");
+    }
+}
+
+#[test]
+fn the_program_goes_over_all_layers() {
+    let config =
+        Config::loader().toml("capacity = 2\nshards = 2").vars([("FOREBAY_CAPACITY", "4")]).load().unwrap();
+    let collector = Collector::builder().config(config).capacity(8).build().unwrap();
+    assert_eq!((collector.config().capacity, collector.config().shards), (8, 2));
+}
+
+#[test]
+fn the_highest_layer_that_names_a_preset_chooses_it_below_all_files() {
+    let loader = || Config::loader().preset(Preset::Training).toml("preset = 'analytics'\ncapacity = 7");
+    let of = |preset: Preset| Config { capacity: 7, ..preset.config() };
+    assert_eq!(loader().load(), Ok(of(Preset::Analytics)));
+    assert_eq!(loader().vars([("FOREBAY_PRESET", "production")]).load(), Ok(of(Preset::Production)));
+    assert_eq!(loader().toml("preset = 'development'").load(), Ok(of(Preset::Development)));
+    let error = refused("preset = 'prod'");
+    assert!(error.starts_with("preset in the given settings is \"prod\", allowed is training"), "{error}");
+}
+
+#[test]
+fn a_later_text_goes_over_an_earlier_one() {
+    let config = Config::loader().toml("capacity = 2\nlow_capacity = 2").toml("capacity = 3").load().unwrap();
+    assert_eq!((config.capacity, config.low_capacity), (3, 2));
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it_with_its_table() {
+    let cases = [
+        ("capasity = 1", "capasity"),
+        ("flush.intervall = 1", "flush.intervall"),
+        ("[gate]\ndeny_all = true", "gate.deny_all"),
+        ("[queue]\ncapacity = 1", "queue"),
+        ("[queue]", "queue"),
+        ("flush = 'time'", "flush"),
+        ("flush.interval.max = 1", ""),
+        ("[gate.sampling]\nrat = 0.1", "gate.sampling.rat"),
+        ("[[gate.rules]]\npatern = 'a'", "gate.rules.patern"),
+        ("[[gate.rules]]\npattern = 'a'\nsampling = { ever = 1 }", "gate.rules.sampling.ever"),
+    ];
+    for (text, key) in cases {
+        let error = refused(text);
+        if key.is_empty() {
+            assert!(error.starts_with("flush.interval in the given settings is {\"max\":1}"), "{error}");
+        } else {
+            assert_eq!(error, format!("unknown key {key} in the given settings"));
+        }
+    }
+    assert_eq!(Config::from_toml("[gate]\n[flush]\n[memoryLimits]"), Ok(Config::default()));
+}
+
+#[test]
+fn names_of_one_setting_say_the_same_or_are_refused_by_name() {
+    let contradictions = [
+        ("capacity = 5\nmaxQueueSize = 6", "capacity is 5, but maxQueueSize is 6"),
+        (
+            "maxQueueSize = 5\n[memoryLimits]\nmaxQueueSize = 6",
+            "maxQueueSize is 5, but memoryLimits.maxQueueSize is 6",
+        ),
+        ("enabled = true\ngate.enabled = false", "enabled is true, but gate.enabled is false"),
+        ("flush.interval = 1\nflushInterval = 1", "flushInterval is 1, but flush.interval is 1"),
+        ("batch_size = 1\n'batch_size ' = 2", ""),
+    ];
+    for (text, expected) in contradictions {
+        let error = refused(text);
+        if expected.is_empty() {
+            assert_eq!(error, "unknown key batch_size  in the given settings");
+        } else {
+            assert_eq!(error, format!("{expected} in the given settings: they are one setting"));
+        }
+    }
+    let same = "capacity = 5\nmaxQueueSize = '5'\nring_capacity = 5\nmemoryLimits.maxQueueSize = 5";
+    assert_eq!(Config::from_toml(same).unwrap().capacity, 5);
+    let same = "flush.interval = '1s 500ms'\nflushInterval = 1500";
+    let interval = Duration::from_millis(1_500);
+    assert_eq!(Config::from_toml(same).unwrap().flush, FlushStrategy::Hybrid { events: 100, interval });
+    let layers = Config::loader().toml("capacity = 5").toml("maxQueueSize = 6").load();
+    assert_eq!(layers.unwrap().capacity, 6, "two layers do not contradict each other");
+}
+
+#[test]
+fn every_alias_means_its_setting() {
+    let same = |alias: &str, key: &str| {
+        let [alias, key] = [alias, key].map(|text| Config::from_toml(text).unwrap());
+        assert_ne!(key, Config::default());
+        assert_eq!(alias, key);
+    };
+    same("ring_capacity = 7", "capacity = 7");
+    same("maxQueueSize = 7", "capacity = 7");
+    same("memoryLimits.maxQueueSize = 7", "capacity = 7");
+    same("performanceLimits.maxQueueLatency = 100", "health.latency = '100ms'");
+    same("performanceLimits.targetProcessingRate = 500", "health.least_rate = 500");
+    same("maxMemoryMB = 7", "max_bytes = 7340032");
+    same("memoryLimits.totalMemoryMB = '7'", "max_bytes = 7340032");
+    same("maxMemoryMB = 'none'", "max_bytes = 'none'");
+    same("flushInterval = 250", "flush.interval = '250ms'");
+    same("flushInterval = '2s'", "flush.interval = 2");
+    same("flushInterval = '250'", "flush.interval = '250ms'");
+    for nothing in ["nan", "inf", "'NaN'"] {
+        let said = refused(&format!("performanceLimits.maxQueueLatency = {nothing}"));
+        assert!(said.starts_with("performanceLimits.maxQueueLatency in the given settings is "), "{said}");
+    }
+    same("shutdown_timeout = 7", "stop_timeout = '7s'");
+    same("reliabilityLimits.gracefulShutdownTimeout = 7000", "stop_timeout = '7s'");
+    same("enabled = false", "gate.enabled = false");
+    same("performanceLimits.maxInputRate = 7", "gate.rate_limit = 7");
+    same("maxEventSize = 7", "gate.max_event_bytes = 7");
+    same("memoryLimits.maxEventSize = 7", "gate.max_event_bytes = 7");
+}
+
+#[test]
+fn a_choice_and_what_belongs_to_it_may_stand_in_different_layers() {
+    let flush = |loader: forebay::ConfigLoader| loader.load().map(|config| config.flush);
+    let size = Config::loader().toml("flush = { strategy = 'size', events = 7 }");
+    assert_eq!(flush(size.clone()), Ok(FlushStrategy::Size { events: 7 }));
+    let hybrid = size.vars([("FOREBAY_FLUSH__STRATEGY", "hybrid")]);
+    let interval = Duration::from_secs(1);
+    assert_eq!(flush(hybrid), Ok(FlushStrategy::Hybrid { events: 7, interval }));
+
+    let overflow = |loader: forebay::ConfigLoader| loader.load().map(|config| config.overflow);
+    let block = Config::loader().toml("overflow = 'block'\noverflow_timeout = '5ms'");
+    let timeout = Duration::from_millis(7);
+    let longer = block.clone().vars([("FOREBAY_OVERFLOW_TIMEOUT", "7ms")]);
+    assert_eq!(overflow(longer), Ok(Overflow::Block { timeout }));
+    assert_eq!(overflow(block.vars([("FOREBAY_OVERFLOW", "drop_newest")])), Ok(Overflow::DropNewest));
+    let analytics = Config::loader().preset(Preset::Analytics).toml("overflow_timeout = '7ms'");
+    assert_eq!(overflow(analytics), Ok(Overflow::Block { timeout }));
+    let upside_down = Config::loader()
+        .toml("overflow_timeout = '5ms'")
+        .vars([("FOREBAY_OVERFLOW", "block")])
+        .load()
+        .unwrap_err();
+    let expected =
+        "overflow_timeout in the given settings is \"5ms\", allowed is none unless overflow is block";
+    assert_eq!(upside_down.to_string(), expected);
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_refused_with_line_and_column() {
+    let error = Config::from_toml("capacity = 5\n\nshards = = 2").unwrap_err();
+    assert!(matches!(error, ConfigError::Syntax { line: 3, column: 10, .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.starts_with("no TOML in the given settings, line 3, column 10: "), "{text}");
+    let twice = Config::from_toml("capacity = 5\ncapacity = 5").unwrap_err();
+    assert!(matches!(twice, ConfigError::Syntax { line: 2, column: 1, .. }), "{twice:?}");
+}
+
+#[test]
+fn a_file_is_named_in_what_is_wrong_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("forebay.toml");
+    let load = |text: &[u8]| {
+        std::fs::write(&path, text).unwrap();
+        Config::from_toml_file(&path).map_err(|error| error.to_string())
+    };
+    let name = path.display();
+    assert_eq!(load(b"capacity = 5"), Ok(Config { capacity: 5, ..Config::default() }));
+    assert_eq!(load(b"capasity = 5"), Err(format!("unknown key capasity in {name}")));
+    let zero = format!("maxQueueSize in {name} is 0, allowed is 1 to 1073741824 (2^30)");
+    assert_eq!(load(b"maxQueueSize = 0"), Err(zero));
+    assert!(load(b"=").unwrap_err().starts_with(&format!("no TOML in {name}, line 1, column 1: ")));
+    assert!(load(b"\xff").unwrap_err().starts_with(&format!("cannot read {name}: ")));
+    let missing = Config::from_toml_file(folder.path().join("missing")).unwrap_err();
+    assert!(
+        matches!(&missing, ConfigError::Unreadable { path, .. } if path.ends_with("missing")),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn what_is_loaded_is_checked_as_a_whole_and_traced_to_the_highest_layer_that_says_it() {
+    let loader = Config::loader().toml("shards = 3\n[[gate.rules]]\npattern = 'a'\nsampling = { every = 0 }");
+    let expected = "shards in the given settings is 3, allowed is 1, 2, 4, 8, 16, 32 or 64";
+    assert_eq!(loader.clone().load().unwrap_err().to_string(), expected);
+    let five = loader.clone().vars([("FOREBAY_SHARDS", "5")]).load().unwrap_err().to_string();
+    assert!(five.starts_with("FOREBAY_SHARDS in the environment is 5, allowed"), "{five}");
+    let rule = loader.vars([("FOREBAY_SHARDS", "4")]).load().unwrap_err();
+    let expected =
+        "gate.rules.sampling in the given settings is every 0th, allowed is every 1st, or a later one";
+    assert_eq!(rule.to_string(), expected, "a lower layer that was wrong does not matter");
+    assert_eq!(BuildError::from(rule).to_string(), expected);
+}
+
+#[test]
+fn a_part_of_the_settings_of_a_program_may_be_those_of_forebay() {
+    #[derive(serde::Deserialize)]
+    struct Program {
+        name: String,
+        events: Config,
+    }
+    let text = "name = 'a'\n[events]\npreset = 'training'\nflush.interval = 0.5";
+    let program: Program = toml::from_str(text).unwrap();
+    let flush = FlushStrategy::Hybrid { events: 512, interval: Duration::from_millis(500) };
+    assert_eq!((program.name.as_str(), program.events), ("a", Config { flush, ..Config::training() }));
+    let wrong = toml::from_str::<Program>("name = 'a'\nevents.capacity = 0").map(|program| program.name);
+    assert!(wrong.unwrap_err().to_string().contains("capacity in the given settings is 0"));
+}
+
+#[test]
+fn the_documented_example_is_what_it_seems_to_be() {
+    let document = include_str!("../../docs/configuration.md");
+    let text = document.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut lowest = NameRule::new("system.*");
+    lowest.min_priority = Some(Priority::Low);
+    let expected = Config {
+        capacity: 20_000,
+        overflow: Overflow::Block { timeout: Duration::from_millis(5) },
+        stop_timeout: Duration::from_secs(15),
+        session_id: Some("run-7".to_owned()),
+        flush: FlushStrategy::Hybrid { events: 512, interval: Duration::from_millis(500) },
+        gate: GateConfig {
+            deny: vec!["*.debug".into(), "loader.{read,wait}".into()],
+            min_priority: Priority::Normal,
+            rate_limit: Some(100_000),
+            sampling: Some(Sampling::Rate { rate: 0.25, min_per_window: 10, window: Duration::from_secs(1) }),
+            rules: vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 100 }), lowest],
+            ..Config::production().gate
+        },
+        ..Config::production()
+    };
+    assert_eq!(Config::from_toml(text), Ok(expected));
+}
+
+fn patterns() -> impl Strategy<Value = Vec<Pattern>> {
+    let pattern = "[a-z0-9._*?-]{1,12}|\\{a,b\\}[,\"\\\\\u{7f}é]|\\[!,x\\]";
+    prop::collection::vec(pattern.prop_map(|text| Pattern::new(text).unwrap()), 0..4)
+}
+
+fn sampling() -> impl Strategy<Value = Sampling> {
+    let window = (1_000_000..=86_400_000_000_000_u64).prop_map(Duration::from_nanos);
+    prop_oneof![
+        (0.0..=1.0, any::<u32>(), window).prop_map(|(rate, min_per_window, window)| Sampling::Rate {
+            rate,
+            min_per_window,
+            window
+        }),
+        (1..=u32::MAX).prop_map(|nth| Sampling::Every { nth }),
+        (any::<u32>(), 1..=u32::MAX).prop_map(|(first, every)| Sampling::FirstThenEvery { first, every }),
+        (0.0..=1.0).prop_map(|rate| Sampling::Keyed { rate }),
+    ]
+}
+
+fn priority() -> impl Strategy<Value = Priority> {
+    prop::sample::select(vec![Priority::Critical, Priority::Normal, Priority::Low])
+}
+
+fn gate() -> impl Strategy<Value = GateConfig> {
+    let rule = (patterns(), prop::option::of(priority()), prop::option::of(sampling()));
+    let rule = rule.prop_map(|(patterns, min_priority, sampling)| {
+        let mut rule = NameRule::new(patterns.first().cloned().unwrap_or_else(|| "x".into()));
+        (rule.min_priority, rule.sampling) = (min_priority, sampling);
+        rule
+    });
+    let names = (patterns(), patterns(), prop::collection::vec(rule, 0..4), any::<bool>());
+    let some = prop::option::of::<std::ops::RangeInclusive<usize>>;
+    let numbers = (prop::option::of(1..=u32::MAX), some(1..=usize::MAX), any::<Option<u64>>());
+    (names, numbers, priority(), prop::option::of(sampling())).prop_map(
+        |((allow, deny, rules, enabled), (rate_limit, max_event_bytes, seed), min_priority, sampling)| {
+            GateConfig {
+                enabled,
+                allow,
+                deny,
+                rules,
+                min_priority,
+                sampling,
+                rate_limit,
+                max_event_bytes,
+                seed,
+            }
+        },
+    )
+}
+
+fn flush() -> impl Strategy<Value = FlushStrategy> {
+    let interval = || any::<Duration>().prop_filter("not zero", |interval| !interval.is_zero());
+    prop_oneof![
+        interval().prop_map(|interval| FlushStrategy::Time { interval }),
+        (1..=usize::MAX).prop_map(|events| FlushStrategy::Size { events }),
+        (1..=usize::MAX, interval())
+            .prop_map(|(events, interval)| FlushStrategy::Hybrid { events, interval }),
+    ]
+}
+
+fn overflow() -> impl Strategy<Value = Overflow> {
+    let block = any::<Duration>().prop_map(|timeout| Overflow::Block { timeout });
+    prop_oneof![Just(Overflow::DropOldest), Just(Overflow::DropNewest), block]
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    let slots = || 1..=1_usize << 30;
+    let lanes = (slots(), slots(), slots(), (0..=6_u32).prop_map(|power| 1 << power));
+    let waits = any::<[Duration; 4]>();
+    let text = || prop::option::of("\\PC{1,9}".prop_filter("it is read as none", |id| id.trim() != "none"));
+    let origin = (text(), text(), text(), any::<Option<u64>>());
+    let thread = ("[^\0]{0,9}", any::<Option<usize>>(), origin);
+    let number = || prop::option::of(1..=usize::MAX);
+    let threshold = || {
+        (0.001..=1.0_f64, 0.0..=1.0_f64).prop_map(|(raise, part)| Threshold { raise, clear: raise * part })
+    };
+    let wait = || any::<Duration>().prop_map(|wait| wait.max(Duration::from_nanos(1)));
+    let limits = (wait(), prop::option::of(wait()), prop::option::of(0.001..1e9_f64));
+    let failing = (0.01..=0.99_f64).prop_map(|raise| Threshold { raise, clear: raise.min(0.1) });
+    let health = (threshold(), threshold(), failing, limits, any::<u64>());
+    let health =
+        health.prop_map(|(queue_depth, memory, failing, (late_after, latency, least_rate), dead_letters)| {
+            HealthConfig { queue_depth, memory, failing, late_after, latency, least_rate, dead_letters }
+        });
+    let choices = (number(), flush(), overflow(), any::<bool>(), number());
+    (lanes, waits, thread, choices, gate(), health).prop_map(
+        |(lanes, waits, thread, choices, gate, health)| {
+            let (batch_size, flush, overflow, is_manual, max_bytes) = choices;
+            let (thread_name, thread_stack_size, (session_id, source, host, rank)) = thread;
+            // Only with a wait of a day at most.
+            let is_manual = is_manual && !matches!(overflow, Overflow::Block { .. });
+            Config {
+                capacity: lanes.0,
+                critical_capacity: lanes.1,
+                low_capacity: lanes.2,
+                shards: lanes.3,
+                max_bytes,
+                batch_size,
+                overflow,
+                gate,
+                health,
+                flush: if is_manual { FlushStrategy::Manual } else { flush },
+                critical_wait: if is_manual { Duration::from_nanos(1) } else { waits[0] },
+                flush_timeout: waits[1],
+                stop_timeout: waits[2],
+                drop_timeout: waits[3],
+                session_id,
+                source,
+                host,
+                rank,
+                thread_name,
+                thread_stack_size: thread_stack_size.map(|bytes| bytes >> 2),
+                ignored_variables: Vec::new(),
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_as_the_same(config in config()) {
+        prop_assert_eq!(config.validate(), Ok(()));
+        let text = config.to_toml();
+        let read = Config::from_toml(&text);
+        prop_assert_eq!(read.as_ref(), Ok(&config), "{}", text);
+        let over = Config::loader().preset(Preset::Analytics).toml(&text).load();
+        prop_assert_eq!(over.as_ref(), Ok(&config), "over a preset: {}", text);
+        let json = serde_json::to_string(&config).unwrap();
+        let back: Config = serde_json::from_str(&json).unwrap();
+        prop_assert_eq!(&back, &config, "{}", json);
+    }
+}

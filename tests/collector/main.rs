@@ -1,0 +1,42 @@
+//! The collector in its own process: its promises, and what stands around them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
+
+mod byte_budget;
+mod config;
+mod config_env;
+#[cfg(feature = "toml")]
+mod config_layers;
+mod deep_values;
+mod documents;
+mod enrichment;
+mod escaped_output;
+mod extreme_numbers;
+mod faults;
+mod flush_strategies;
+#[cfg(feature = "futures")]
+mod futures;
+mod gate;
+mod health;
+#[cfg(all(feature = "metrics", feature = "prometheus"))]
+mod metrics;
+mod p10_idle_costs_nothing;
+mod p2_memory_is_bounded;
+mod p3_every_event_has_one_fate;
+mod p4_flush_covers;
+mod p5_stop;
+mod p6_sinks_are_fenced;
+mod p7_critical_events;
+mod pattern;
+mod readme;
+mod reconfigure;
+mod records;
+mod requirements;
+mod shards;
+mod stats;
+mod subscription;
+#[path = "../support/mod.rs"]
+mod support;
+mod timed;
+mod under_load;
+mod user_code_panics;
+mod wrappers;

@@ -1,0 +1,21 @@
+//! The sinks that write files: JSON Lines, TensorBoard and SQLite, on good and bad days.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
+
+#[cfg(all(target_os = "linux", feature = "sqlite", feature = "tensorboard"))]
+mod bad_days;
+#[cfg(all(unix, feature = "sqlite", feature = "tensorboard"))]
+mod file_identity;
+#[cfg(unix)]
+mod file_kinds;
+#[cfg(all(unix, feature = "sqlite", feature = "tensorboard"))]
+mod removed_folder;
+#[cfg(unix)]
+mod retention;
+mod rotation;
+mod sinks;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(feature = "tensorboard")]
+mod tensorboard;

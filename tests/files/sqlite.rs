@@ -1,0 +1,239 @@
+//! The SQLite sink, looked at with SQLite itself.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support;
+use forebay::history::{EventQuery, History, SqliteHistory};
+use forebay::sink::{MemorySink, Sink, SinkError, SqliteSink};
+use forebay::{Batch, Collector, Record};
+use rusqlite::Connection;
+
+fn scalar(step: u64, value: f64) -> Record {
+    Record::scalar("train.loss", value).step(step)
+}
+
+fn batch(steps: std::ops::Range<u64>) -> Batch {
+    Batch::from_events(steps.map(|step| scalar(step, 0.1 * step as f64)).collect())
+}
+
+fn number(path: &Path, sql: &str) -> i64 {
+    Connection::open(path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_run_can_be_asked_while_it_goes_on_and_the_schema_is_the_documented_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("runs/1/events.db");
+    let collector = Collector::builder()
+        .session_id("run-7")
+        .batch_size(10)
+        .sink(SqliteSink::create(&path).unwrap())
+        .start()
+        .unwrap();
+    for step in 0..100 {
+        collector.collect(scalar(step, step as f64));
+    }
+    let _ = collector.flush().unwrap();
+    // Still running: its connection is open.
+    assert_eq!(number(&path, "SELECT count(*) FROM scalars WHERE name = 'train.loss'"), 100);
+    assert_eq!(number(&path, "SELECT count(*) FROM log WHERE session = 'run-7' AND kind = 'scalar'"), 100);
+    let reader = SqliteHistory::open(&path).unwrap();
+    let last = reader.query(&EventQuery::new().name("train.*").newest_first().limit(1)).unwrap();
+    assert_eq!(last[0].get_step(), Some(99));
+    collector.stop().unwrap();
+    support::law(&collector, 100);
+    assert_eq!(number(&path, "PRAGMA user_version"), 2);
+    assert_eq!(number(&path, "PRAGMA application_id"), 0x666f_7265);
+    let mode: String =
+        Connection::open(&path).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+    // The queries that history asks go by an index.
+    for (sql, index) in [
+        ("SELECT * FROM events WHERE name IN (1, 2) AND time >= 5 AND time < 9", "events_by_time"),
+        ("SELECT * FROM events WHERE name = 1 AND step >= 5", "events_by_step"),
+        ("SELECT * FROM events WHERE correlation = 'x'", "events_by_correlation"),
+    ] {
+        let database = Connection::open(&path).unwrap();
+        let plan: String =
+            database.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get(3)).unwrap();
+        assert!(plan.contains(index), "{plan}");
+    }
+}
+
+#[test]
+fn a_database_is_continued_by_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    for session in ["first", "second", "first"] {
+        let sink = SqliteSink::create(&path).unwrap();
+        let collector = Collector::builder().session_id(session).sink(sink).start().unwrap();
+        collector.collect(scalar(1, 0.5));
+        collector.stop().unwrap();
+        support::law(&collector, 1);
+    }
+    assert_eq!(number(&path, "SELECT count(*) FROM runs"), 2);
+    assert_eq!(number(&path, "SELECT count(*) FROM names"), 1);
+    assert_eq!(number(&path, "SELECT count(*) FROM log WHERE session = 'first'"), 2);
+}
+
+#[test]
+fn another_process_that_holds_the_database_fails_a_batch_and_what_is_missing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let mut sink = SqliteSink::create(&path).unwrap().busy_timeout(Duration::ZERO).unwrap();
+    sink.write_batch(&batch(0..3)).unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // A name that is new: its id must not outlive the failure.
+    let fresh = |step| Batch::from_events(vec![Record::scalar("new", 1.0).step(step), scalar(step, 1.0)]);
+    let error = sink.write_batch(&fresh(3)).unwrap_err();
+    assert!(error.is_transient() && error.failed_events().is_none(), "{error}");
+    assert!(error.to_string().starts_with("sink unavailable"), "{error}");
+    other.execute_batch("ROLLBACK").unwrap();
+    sink.write_batch(&fresh(4)).unwrap();
+    let all = SqliteHistory::open(&path).unwrap().query(&EventQuery::new()).unwrap();
+    let told: Vec<(String, Option<u64>)> =
+        all.iter().map(|record| (record.name().to_owned(), record.get_step())).collect();
+    let of = |name: &str, step| (name.to_owned(), step);
+    assert_eq!(told[3..], [of("forebay.gap", None), of("new", Some(4)), of("train.loss", Some(4))]);
+    assert_eq!(all[3].value().as_i64(), Some(2));
+}
+
+#[test]
+fn a_batch_that_is_tried_again_is_missing_once_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let mut sink = SqliteSink::create(&path).unwrap().busy_timeout(Duration::ZERO).unwrap();
+    let other = Connection::open(&path).unwrap();
+    let (first, second) = (batch(0..2), batch(2..5));
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for again in [&first, &first, &second, &second] {
+        assert!(sink.write_batch(again).is_err());
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    sink.write_batch(&second).unwrap();
+    assert_eq!(
+        number(&path, "SELECT value FROM log WHERE name = 'forebay.gap'"),
+        2,
+        "those of the first alone"
+    );
+    assert_eq!(number(&path, "SELECT count(*) FROM scalars"), 3);
+}
+
+#[test]
+fn values_nested_too_deep_to_be_read_back_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let mut sink = SqliteSink::create(&path).unwrap();
+    let nested =
+        |depth| (0..depth).fold(forebay::Value::from(1), |value, _| forebay::Value::from(vec![value]));
+    let records = vec![Record::with_value("deep", nested(100)), Record::with_value("deeper", nested(101))];
+    let error = sink.write_batch(&Batch::from_events(records)).unwrap_err();
+    assert_eq!(error.failed_events(), Some(1));
+    let stored = SqliteHistory::open(&path).unwrap().query(&EventQuery::new()).unwrap();
+    assert_eq!(stored.len(), 1, "and what is stored reads back");
+}
+
+#[test]
+fn a_step_that_cannot_be_stored_is_refused_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = MemorySink::new();
+    let sink = SqliteSink::create(folder.path().join("events.db")).unwrap();
+    let path = sink.path().to_owned();
+    let collector = Collector::builder().sink(sink).sink(memory.clone()).start().unwrap();
+    for step in [1, u64::MAX - 1, i64::MAX as u64, 2] {
+        collector.collect(scalar(step, f64::NAN));
+    }
+    collector.stop().unwrap();
+    let stats = support::law(&collector, 4);
+    let sink = stats.sink("sqlite").unwrap();
+    assert_eq!((sink.delivered, sink.failed), (3, 1), "{sink:?}");
+    assert_eq!(memory.len(), 4, "the other sink has all of them");
+    assert_eq!(number(&path, "SELECT count(*) FROM scalars WHERE value = 'NaN'"), 3);
+}
+
+#[track_caller]
+fn refused(path: &Path) -> SinkError {
+    SqliteSink::create(path).map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn what_is_not_a_database_of_ours_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let newer = folder.path().join("newer.db");
+    drop(SqliteSink::create(&newer).unwrap());
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = refused(&newer);
+    assert!(!error.is_transient());
+    assert_eq!(
+        error.to_string(),
+        "sink unavailable: the database has version 99, this program knows versions up to 2"
+    );
+
+    let foreign = folder.path().join("foreign.db");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let error = refused(&foreign);
+    assert_eq!(error.to_string(), "sink unavailable: the database holds tables of something else");
+    assert_eq!(number(&foreign, "SELECT count(*) FROM sqlite_schema"), 1);
+    let mode: String =
+        Connection::open(&foreign).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "delete", "its mode is its own");
+    assert!(SqliteHistory::open(&foreign).is_err());
+
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "this is no database, however long it may be; ".repeat(100)).unwrap();
+    assert!(!refused(&text).is_transient());
+    assert!(std::fs::read_to_string(&text).unwrap().starts_with("this is no database"));
+
+    assert!(!refused(folder.path()).is_transient(), "a folder");
+}
+
+#[test]
+fn two_thousand_runs_in_one_database_can_be_asked_for_by_generation() {
+    use forebay::history::{EventQuery, History, SqliteHistory};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let mut sink = SqliteSink::create(&path).unwrap();
+    let begin = |run: usize| Record::new("training.started").with_field("run_id", run.to_string());
+    let events = (0..2000).flat_map(|run| [begin(run), Record::scalar("a", run as f64).step(0)]);
+    sink.write_batch(&Batch::from_events(events.collect())).unwrap();
+    let history = SqliteHistory::open(&path).unwrap();
+    let count = |query: EventQuery| history.query(&query.name("a")).unwrap().len();
+    assert_eq!(count(EventQuery::new().generation(1)), 2000);
+    assert_eq!(count(EventQuery::new().current()), 2000);
+    assert_eq!(count(EventQuery::new().run("1234").generation(1)), 1);
+    assert_eq!(count(EventQuery::new().generation(2)), 0);
+}
+
+#[test]
+fn a_run_tells_where_it_was_and_a_database_of_version_1_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let run = |session: &str| {
+        let sink = SqliteSink::create(&path).unwrap();
+        let builder = Collector::builder().session_id(session).source("trainer").host("node-3").rank(5);
+        let collector = builder.sink(sink).start().unwrap();
+        collector.collect(scalar(1, 0.5));
+        collector.stop().unwrap();
+        support::law(&collector, 1);
+    };
+    run("first");
+    let told = |session: &str| -> (Option<String>, Option<String>, Option<i64>, Option<i64>) {
+        let sql = "SELECT origin, host, pid, rank FROM runs WHERE session = ?1";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        Connection::open(&path).unwrap().query_row(sql, [session], row).unwrap()
+    };
+    let here = (Some("trainer".into()), Some("node-3".into()), Some(std::process::id().into()), Some(5));
+    assert_eq!(told("first"), here);
+    // As version 1 left it.
+    let old = Connection::open(&path).unwrap();
+    for column in ["origin", "host", "pid", "rank"] {
+        old.execute_batch(&format!("ALTER TABLE runs DROP COLUMN {column}")).unwrap();
+    }
+    old.pragma_update(None, "user_version", 1).unwrap();
+    drop(old);
+    run("second");
+    assert_eq!((told("first"), told("second")), ((None, None, None, None), here));
+    assert_eq!(number(&path, "SELECT count(*) FROM scalars"), 2);
+}

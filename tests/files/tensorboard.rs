@@ -1,0 +1,646 @@
+//! TensorBoard's files, read back by a second implementation: prost, with the messages written here by hand. The real
+//! TensorBoard reads them in `tests/interop`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::support;
+use forebay::catalog::training;
+use forebay::sink::{BackwardStep, Sink, TensorBoardSink};
+use forebay::{Batch, Collector, Fields, Histogram, Image, ImageFormat, Record, Value};
+use proptest::prelude::*;
+use prost::Message;
+use tfevents::{EncodeError, Encoder, Summary};
+
+#[allow(unreachable_pub, reason = "derived")]
+mod proto {
+    //! The parts of event.proto, summary.proto, tensor.proto and hparams' plugin_data.proto that are used.
+    use std::collections::HashMap;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Event {
+        #[prost(double, tag = "1")]
+        pub wall_time: f64,
+        #[prost(int64, tag = "2")]
+        pub step: i64,
+        #[prost(oneof = "What", tags = "3, 5, 7")]
+        pub what: Option<What>,
+        #[prost(message, optional, tag = "10")]
+        pub source_metadata: Option<SourceMetadata>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum What {
+        #[prost(string, tag = "3")]
+        FileVersion(String),
+        #[prost(message, tag = "5")]
+        Summary(Summary),
+        #[prost(message, tag = "7")]
+        SessionLog(SessionLog),
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct SourceMetadata {
+        #[prost(string, tag = "1")]
+        pub writer: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct SessionLog {
+        #[prost(int32, tag = "1")]
+        pub status: i32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Summary {
+        #[prost(message, repeated, tag = "1")]
+        pub value: Vec<Value>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Value {
+        #[prost(string, tag = "1")]
+        pub tag: String,
+        #[prost(message, optional, tag = "9")]
+        pub metadata: Option<Metadata>,
+        #[prost(oneof = "Shown", tags = "2, 8")]
+        pub shown: Option<Shown>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Shown {
+        #[prost(float, tag = "2")]
+        SimpleValue(f32),
+        #[prost(message, tag = "8")]
+        Tensor(Tensor),
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Metadata {
+        #[prost(message, optional, tag = "1")]
+        pub plugin_data: Option<PluginData>,
+        #[prost(int32, tag = "4")]
+        pub data_class: i32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct PluginData {
+        #[prost(string, tag = "1")]
+        pub plugin_name: String,
+        #[prost(bytes = "vec", tag = "2")]
+        pub content: Vec<u8>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Tensor {
+        #[prost(int32, tag = "1")]
+        pub dtype: i32,
+        #[prost(message, optional, tag = "2")]
+        pub shape: Option<Shape>,
+        #[prost(bytes = "vec", tag = "4")]
+        pub tensor_content: Vec<u8>,
+        #[prost(bytes = "vec", repeated, tag = "8")]
+        pub string_val: Vec<Vec<u8>>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Shape {
+        #[prost(message, repeated, tag = "2")]
+        pub dim: Vec<Dim>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Dim {
+        #[prost(int64, tag = "1")]
+        pub size: i64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct HParams {
+        #[prost(int32, tag = "1")]
+        pub version: i32,
+        #[prost(message, optional, tag = "3")]
+        pub start: Option<SessionStart>,
+        #[prost(message, optional, tag = "4")]
+        pub end: Option<SessionEnd>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct SessionStart {
+        #[prost(map = "string, message", tag = "1")]
+        pub hparams: HashMap<String, Setting>,
+        #[prost(string, tag = "4")]
+        pub group_name: String,
+        #[prost(double, tag = "5")]
+        pub start_time_secs: f64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct SessionEnd {
+        #[prost(int32, tag = "1")]
+        pub status: i32,
+        #[prost(double, tag = "2")]
+        pub end_time_secs: f64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Setting {
+        #[prost(oneof = "SettingKind", tags = "2, 3, 4")]
+        pub kind: Option<SettingKind>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum SettingKind {
+        #[prost(double, tag = "2")]
+        Number(f64),
+        #[prost(string, tag = "3")]
+        Text(String),
+        #[prost(bool, tag = "4")]
+        Bool(bool),
+    }
+}
+
+use proto::{Shown, What};
+
+/// CRC-32C bit by bit, so that not the same code checks itself.
+fn masked(data: &[u8]) -> u32 {
+    let mut crc = !0u32;
+    for byte in data {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    (!crc).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// Reads a file to its end; every record must be whole.
+#[track_caller]
+fn decode(mut bytes: &[u8]) -> Vec<proto::Event> {
+    let mut events = Vec::new();
+    while !bytes.is_empty() {
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        assert_eq!(u32::from_le_bytes(bytes[8..12].try_into().unwrap()), masked(&bytes[..8]));
+        let payload = &bytes[12..12 + length];
+        let checksum = &bytes[12 + length..16 + length];
+        assert_eq!(u32::from_le_bytes(checksum.try_into().unwrap()), masked(payload));
+        events.push(proto::Event::decode(payload).unwrap());
+        bytes = &bytes[16 + length..];
+    }
+    events
+}
+
+/// The files of a folder in the order of their names.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// The events of one file behind its head, whose form is checked. Also the step at which its session starts.
+#[track_caller]
+fn read(path: &Path) -> (i64, Vec<proto::Event>) {
+    let mut events = decode(&std::fs::read(path).unwrap());
+    assert!(events.iter().all(|event| event.wall_time.is_finite()));
+    assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".to_owned())));
+    assert!(events[0].source_metadata.as_ref().unwrap().writer.starts_with("forebay"));
+    let first_step = events[1].step;
+    assert_eq!(events[1].what, Some(What::SessionLog(proto::SessionLog { status: 1 })));
+    (first_step, events.split_off(2))
+}
+
+/// All values of a folder with their steps, in order.
+#[track_caller]
+fn values(folder: &Path) -> Vec<(i64, proto::Value)> {
+    let events = files(folder).into_iter().flat_map(|path| read(&path).1);
+    events
+        .flat_map(|event| summary(event.what).value.into_iter().map(move |value| (event.step, value)))
+        .collect()
+}
+
+#[track_caller]
+fn summary(what: Option<What>) -> proto::Summary {
+    match what {
+        Some(What::Summary(summary)) => summary,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The scalars of a folder, by tag.
+#[track_caller]
+fn scalars(folder: &Path) -> BTreeMap<String, Vec<(i64, f32)>> {
+    let mut scalars = BTreeMap::<_, Vec<_>>::new();
+    for (step, value) in values(folder) {
+        if let Some(Shown::SimpleValue(number)) = value.shown {
+            scalars.entry(value.tag).or_default().push((step, number));
+        }
+    }
+    scalars
+}
+
+fn scalar(tag: &str, step: u64, value: f64) -> Record {
+    Record::scalar(tag.to_owned(), value).step(step)
+}
+
+#[test]
+fn scalars_of_one_step_share_an_event_and_all_numbers_are_scalars() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector =
+        Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
+    for step in 0..3 {
+        collector.collect(scalar("train.loss", step, 0.1 * step as f64));
+        collector.collect(Record::integer("train.batch", 7).step(step));
+        collector.collect(Record::boolean("train.is_best", step == 1).step(step));
+    }
+    collector.collect(scalar("train.loss", 3, f64::NAN));
+    collector.collect(scalar("train.loss", 4, f64::INFINITY));
+    collector.stop().unwrap();
+    support::law(&collector, 11);
+    let (first_step, events) = read(&files(folder.path())[0]);
+    assert_eq!(first_step, 0);
+    assert_eq!(events.iter().map(|event| event.step).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(summary(events[1].what.clone()).value.len(), 3);
+    let scalars = scalars(folder.path());
+    let loss = &scalars["train/loss"];
+    assert_eq!(loss[1], (1, 0.1f64 as f32));
+    assert!(loss[3].1.is_nan() && loss[4].1.is_infinite());
+    assert_eq!(scalars["train/batch"], [(0, 7.0), (1, 7.0), (2, 7.0)]);
+    assert_eq!(scalars["train/is_best"], [(0, 0.0), (1, 1.0), (2, 0.0)]);
+}
+
+#[test]
+fn text_histograms_images_and_fields_are_what_the_plugins_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let pixels = Image { width: 2, height: 1, format: ImageFormat::Rgb8, bytes: vec![255, 0, 0, 0, 0, 255] };
+    let values_of = Histogram::from_values(&[0.0, 1.0, 2.0, 4.0, f64::NAN], 2);
+    let metrics = Fields::from([("train.loss", Value::from(0.5)), ("note", Value::from("good"))]);
+    let written = sink.write_batch(&Batch::from_events(vec![
+        Record::text("notes.first", "**bold**").step(1),
+        Record::histogram("weights", values_of).step(1),
+        Record::image("picture", pixels).step(1),
+        Record::fields("epoch", Fields::new().with("metrics", metrics).with("list", vec![1, 2])).step(1),
+        Record::new("nothing to show").step(1),
+        Record::text("notes.first", "again").step(2),
+    ]));
+    written.unwrap();
+    let values = values(folder.path());
+    let tags: Vec<&str> = values.iter().map(|(_, value)| &*value.tag).collect();
+    let expected = [
+        "notes/first",
+        "weights",
+        "weights/non_finite",
+        "picture",
+        "epoch/metrics/train/loss",
+        "epoch/metrics/note",
+        "notes/first",
+    ];
+    assert_eq!(tags, expected);
+    let plugin = |at: usize| {
+        let metadata = values[at].1.metadata.as_ref().unwrap();
+        (metadata.plugin_data.as_ref().unwrap().plugin_name.as_str(), metadata.data_class)
+    };
+    let tensor = |at: usize| match values[at].1.shown.clone() {
+        Some(Shown::Tensor(tensor)) => tensor,
+        other => panic!("{other:?}"),
+    };
+    let shape = |at: usize| tensor(at).shape.unwrap().dim.iter().map(|dim| dim.size).collect::<Vec<_>>();
+    assert_eq!((plugin(0), tensor(0).dtype, shape(0)), (("text", 2), 7, vec![]));
+    assert_eq!(tensor(0).string_val, [b"**bold**"]);
+    assert_eq!((plugin(1), tensor(1).dtype, shape(1)), (("histograms", 2), 2, vec![2, 3]));
+    let doubles: Vec<f64> = tensor(1)
+        .tensor_content
+        .chunks(8)
+        .map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    assert_eq!(doubles, [0.0, 2.0, 2.0, 2.0, 4.0, 2.0]);
+    assert_eq!(values[2].1.shown, Some(Shown::SimpleValue(1.0)));
+    assert_eq!((plugin(3), tensor(3).dtype, shape(3)), (("images", 3), 7, vec![3]));
+    assert_eq!(tensor(3).string_val[..2], [b"2", b"1"]);
+    let png = png::Decoder::new(std::io::Cursor::new(tensor(3).string_val[2].clone()));
+    let mut reader = png.read_info().unwrap();
+    let mut decoded = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut decoded).unwrap();
+    assert_eq!(decoded[..6], [255, 0, 0, 0, 0, 255]);
+    assert_eq!(values[6].1.metadata, None, "metadata once a file and tag");
+}
+
+#[test]
+fn the_life_of_a_run_is_a_row_of_the_table_of_hyper_parameters() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let config = Fields::new().with("rate", 0.1).with("layers", 3).with("name", "mlp").with("fast", true);
+    let started = training::Started { run_id: "run 7".to_owned(), config, model_type: None };
+    let failed = training::Failed { error: "NaN".to_owned(), traceback: None, epoch: None };
+    sink.write_batch(&Batch::from_events(vec![started.into(), failed.into()])).unwrap();
+    let content = |tag: &str| {
+        let (_, value) = values(folder.path()).into_iter().find(|(_, value)| value.tag == tag).unwrap();
+        let data = value.metadata.unwrap().plugin_data.unwrap();
+        assert_eq!(data.plugin_name, "hparams");
+        proto::HParams::decode(&*data.content).unwrap()
+    };
+    let start = content("_hparams_/session_start_info").start.unwrap();
+    assert_eq!(start.group_name, "", "a row of its own, whatever the run is called");
+    assert!(start.start_time_secs > 1.7e9);
+    let setting = |name: &str| start.hparams[name].kind.clone().unwrap();
+    assert_eq!(setting("rate"), proto::SettingKind::Number(0.1));
+    assert_eq!(setting("layers"), proto::SettingKind::Number(3.0));
+    assert_eq!(setting("name"), proto::SettingKind::Text("mlp".to_owned()));
+    assert_eq!(setting("fast"), proto::SettingKind::Bool(true));
+    assert_eq!(content("_hparams_/session_end_info").end.unwrap().status, 2);
+}
+
+/// The settings of the only run in a folder, as the table of hyper-parameters gets them.
+#[track_caller]
+fn settings(folder: &Path) -> BTreeMap<String, proto::SettingKind> {
+    let mut starts =
+        values(folder).into_iter().filter(|(_, value)| value.tag == "_hparams_/session_start_info");
+    let data = starts.next().unwrap().1.metadata.unwrap().plugin_data.unwrap();
+    let start = proto::HParams::decode(&*data.content).unwrap().start.unwrap();
+    start.hparams.into_iter().map(|(name, setting)| (name, setting.kind.unwrap())).collect()
+}
+
+#[test]
+fn nested_settings_appear_under_their_path_and_lists_as_text() {
+    use proto::SettingKind::{Bool, Number, Text};
+    let folder = tempfile::tempdir().unwrap();
+    let schedule = Fields::new().with("kind", "cosine").with("warm.up", 10).with("none", ());
+    let optimizer = Fields::new().with("name", "adam").with("lr", 0.1).with("schedule", schedule);
+    let config = Fields::new()
+        .with("batch", 32)
+        .with("optimizer", optimizer)
+        .with("layers", vec![64, 32])
+        .with("grid", vec![vec![1, 2], vec![]])
+        .with("stages", vec![Value::from(Fields::new().with("a", true)), "b".into(), Value::Empty])
+        .with("nothing", ())
+        .with("no_fields", Fields::new())
+        .with("no_list", Vec::<i64>::new())
+        .with("nan", f64::NAN)
+        .with("amp", true)
+        .with("weights", Histogram::from_values(&[1.0, 2.0], 1));
+    let collector =
+        Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
+    collector.collect(training::Started { run_id: "7".to_owned(), config, model_type: None });
+    collector.stop().unwrap();
+    let sink = &support::law(&collector, 1).sinks[0];
+    assert_eq!((sink.delivered, sink.failed), (1, 0), "{:?}", sink.last_error);
+    let text = |text: &str| Text(text.to_owned());
+    let mut settings = settings(folder.path());
+    assert!(matches!(settings.remove("nan"), Some(Number(number)) if number.is_nan()));
+    let expected = [
+        ("amp", Bool(true)),
+        ("batch", Number(32.0)),
+        ("grid", text("[[1, 2], []]")),
+        ("layers", text("[64, 32]")),
+        ("no_fields", text("{}")),
+        ("no_list", text("[]")),
+        ("optimizer/lr", Number(0.1)),
+        ("optimizer/name", text("adam")),
+        ("optimizer/schedule/kind", text("cosine")),
+        ("optimizer/schedule/warm.up", Number(10.0)),
+        ("stages", text("[{a: true}, b, -]")),
+        ("weights", text("histogram of 2 in 1..2")),
+    ];
+    assert_eq!(settings, expected.map(|(name, kind)| (name.to_owned(), kind)).into());
+}
+
+#[test]
+fn settings_whose_path_is_taken_are_left_out_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Fields::new()
+        .with("a/b", 1)
+        .with("a", Fields::new().with("b", 2).with("c", 3))
+        .with("a/c", "late")
+        .with("long", Fields::new().with("x".repeat(2 << 20), 1).with("y", 2));
+    let collector =
+        Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
+    collector.collect(training::Started { run_id: "7".to_owned(), config, model_type: None });
+    collector.stop().unwrap();
+    let sink = &support::law(&collector, 1).sinks[0];
+    assert_eq!((sink.delivered, sink.failed), (0, 1));
+    let said = sink.last_error.as_ref().unwrap();
+    assert!(said.contains("4 settings were left out"), "{said}");
+    let expected = [("a/b", 1.0), ("a/c", 3.0)];
+    let expected = expected.map(|(name, number)| (name.to_owned(), proto::SettingKind::Number(number)));
+    assert_eq!(settings(folder.path()), expected.into());
+}
+
+#[test]
+fn what_cannot_be_shown_is_refused_and_counted_and_the_rest_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = TensorBoardSink::create(folder.path()).unwrap().max_tags(3);
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    let broken = Image { width: 2, height: 2, format: ImageFormat::Gray8, bytes: vec![0; 3] };
+    for record in [
+        scalar("a", 5, 1.0),
+        Record::text("a", "another kind").step(6),
+        scalar("a", 4, 1.0),
+        scalar("b", u64::MAX - 1, 1.0),
+        Record::image("c", broken).step(5),
+        scalar("c", 5, 1.0),
+        scalar("d", i64::MAX as u64, 1.0),
+        scalar("one too many", 5, 1.0),
+        scalar("a", 5, 2.0),
+    ] {
+        collector.collect(record);
+    }
+    collector.stop().unwrap();
+    let stats = support::law(&collector, 9);
+    let sink = stats.sink("tensorboard").unwrap();
+    assert_eq!((sink.delivered, sink.failed), (4, 5), "{sink:?}");
+    let scalars = scalars(folder.path());
+    assert_eq!(scalars["a"], [(5, 1.0), (5, 2.0)]);
+    assert_eq!(scalars["d"], [(i64::MAX, 1.0)]);
+    assert_eq!(scalars.keys().collect::<Vec<_>>(), ["a", "c", "d"]);
+}
+
+#[test]
+fn names_of_every_kind_are_tags() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let names = ["", "a/b", "\"quoted\"", "two\nlines", "zero\0byte", "\u{1f984}", "..", "a.b.c"];
+    let records = names.iter().map(|name| scalar(name, 0, 1.0)).collect();
+    sink.write_batch(&Batch::from_events(records)).unwrap();
+    let tags: Vec<String> = values(folder.path()).into_iter().map(|(_, value)| value.tag).collect();
+    assert_eq!(tags, names.map(|name| name.replace('.', "/")));
+}
+
+#[test]
+fn routes_say_what_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap().route("train.*").route("*.best");
+    let names = ["train.loss", "test.loss", "model.best"];
+    sink.write_batch(&Batch::from_events(names.map(|name| scalar(name, 0, 1.0)).to_vec())).unwrap();
+    assert_eq!(scalars(folder.path()).keys().collect::<Vec<_>>(), ["model/best", "train/loss"]);
+}
+
+#[test]
+fn records_without_a_step_count_on_tag_by_tag() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let records = vec![
+        Record::scalar("a", 1.0),
+        scalar("b", 7, 1.0),
+        Record::scalar("a", 2.0),
+        Record::scalar("b", 2.0),
+    ];
+    sink.write_batch(&Batch::from_events(records)).unwrap();
+    let scalars = scalars(folder.path());
+    assert_eq!(
+        (&scalars["a"][..], &scalars["b"][..]),
+        (&[(0, 1.0), (1, 2.0)][..], &[(7, 1.0), (8, 2.0)][..])
+    );
+}
+
+#[test]
+fn a_step_backward_begins_a_new_file_where_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap().backward_steps(BackwardStep::NewFile);
+    let records = vec![scalar("a", 10, 1.0), scalar("b", 11, 1.0), scalar("a", 8, 2.0), scalar("b", 8, 2.0)];
+    sink.write_batch(&Batch::from_events(records)).unwrap();
+    let files = files(folder.path());
+    let steps = |at: usize| {
+        let (first, events) = read(&files[at]);
+        (first, events.iter().map(|event| event.step).collect::<Vec<_>>())
+    };
+    assert_eq!((steps(0), steps(1)), ((0, vec![10, 11]), (8, vec![8])));
+    assert_eq!(files.len(), 2);
+}
+
+#[test]
+fn a_run_that_is_resumed_begins_a_file_that_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    for (first, sink) in [
+        (0, TensorBoardSink::create(folder.path()).unwrap()),
+        (5, TensorBoardSink::resume(folder.path(), 5).unwrap()),
+    ] {
+        let mut sink = sink;
+        sink.write_batch(&Batch::from_events(vec![scalar("a", first + 1, 1.0)])).unwrap();
+        assert_eq!(read(sink.path()).0, first as i64);
+    }
+    assert_eq!(scalars(folder.path())["a"], [(1, 1.0), (6, 1.0)]);
+}
+
+#[test]
+fn a_folder_that_is_removed_comes_back_with_a_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let mut sink = TensorBoardSink::create(&runs).unwrap();
+    sink.write_batch(&Batch::from_events(vec![scalar("a", 1, 1.0), Record::text("t", "x").step(1)])).unwrap();
+    std::fs::remove_dir_all(&runs).unwrap();
+    // In the way: no folder can be made here.
+    std::fs::write(&runs, "").unwrap();
+    // It looks once a second whether its file is there, and after a flush.
+    sink.flush().unwrap();
+    let error = sink.write_batch(&Batch::from_events(vec![scalar("a", 2, 1.0)])).unwrap_err();
+    assert_eq!(error.failed_events(), None, "the whole batch: {error}");
+    std::fs::remove_file(&runs).unwrap();
+    sink.write_batch(&Batch::from_events(vec![scalar("a", 3, 1.0), Record::text("t", "y").step(3)])).unwrap();
+    let (first, events) = read(&files(&runs)[0]);
+    assert_eq!((first, events.len()), (2, 1), "behind all that was written");
+    let text = &summary(events[0].what.clone()).value[1];
+    assert!(text.metadata.is_some(), "a new file describes its tags again");
+}
+
+#[test]
+fn what_comes_without_a_step_goes_on_across_a_step_backward_and_a_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap().backward_steps(BackwardStep::NewFile);
+    let counted = || Record::scalar("counted", 1.0);
+    let records = vec![counted(), counted(), scalar("a", 9, 1.0), scalar("a", 3, 1.0), counted()];
+    sink.write_batch(&Batch::from_events(records)).unwrap();
+    assert_eq!(scalars(folder.path())["counted"], [(0, 1.0), (1, 1.0), (2, 1.0)]);
+    let mut sink = TensorBoardSink::resume(folder.path(), 20).unwrap();
+    sink.write_batch(&Batch::from_events(vec![counted()])).unwrap();
+    assert_eq!(scalars(folder.path())["counted"][3], (20, 1.0));
+}
+
+#[test]
+fn a_batch_that_failed_may_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let mut sink = TensorBoardSink::create(&runs).unwrap();
+    std::fs::remove_dir_all(&runs).unwrap();
+    std::fs::write(&runs, "").unwrap();
+    let batch = Batch::from_events((0..5).map(|step| scalar("a", step, 1.0)).collect());
+    sink.flush().unwrap();
+    assert!(sink.write_batch(&batch).is_err());
+    std::fs::remove_file(&runs).unwrap();
+    sink.write_batch(&batch).unwrap();
+    assert_eq!(scalars(&runs)["a"].len(), 5);
+}
+
+#[test]
+fn what_is_in_a_file_that_was_left_is_not_counted_as_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let mut sink = TensorBoardSink::create(&runs).unwrap().backward_steps(BackwardStep::NewFile);
+    let aside = folder.path().join("aside");
+    sink.write_batch(&Batch::from_events(vec![scalar("a", 0, 1.0)])).unwrap();
+    // The file stays open, and no other can be begun.
+    std::fs::rename(&runs, &aside).unwrap();
+    std::fs::write(&runs, "").unwrap();
+    let records = vec![scalar("a", 8, 1.0), scalar("a", 9, 1.0), scalar("a", 5, 1.0), scalar("a", 6, 1.0)];
+    let error = sink.write_batch(&Batch::from_events(records)).unwrap_err();
+    assert_eq!(error.failed_events(), Some(2), "{error}");
+    assert_eq!(scalars(&aside)["a"], [(0, 1.0), (8, 1.0), (9, 1.0)]);
+}
+
+#[test]
+fn the_encoder_refuses_what_would_end_a_file() {
+    let mut encoder = Encoder::new();
+    encoder.begin_file(0.0, 0);
+    let refused = encoder.add(f64::NAN, 0, "a", Summary::Scalar(1.0)).unwrap_err();
+    assert!(matches!(refused, EncodeError::NotFinite { .. }), "{refused}");
+    assert_eq!(decode(&encoder.take()).len(), 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 300, ..Default::default() })]
+
+    #[test]
+    fn every_scalar_comes_back_to_the_last_bit(
+        points in prop::collection::vec((0..3usize, 0..4i64, any::<f32>(), 0f64..4e9), 1..200)
+    ) {
+        let mut encoder = Encoder::new();
+        encoder.begin_file(1.0, 0);
+        let mut step = 0;
+        let mut expected = Vec::new();
+        for (tag, ahead, value, wall_time) in points {
+            step += ahead;
+            let tag = ["a", "b/c", "d"][tag];
+            encoder.add(wall_time, step, tag, Summary::Scalar(value)).unwrap();
+            expected.push((step, tag.to_owned(), value.to_bits()));
+        }
+        let mut read = Vec::new();
+        for event in decode(&encoder.take()).split_off(2) {
+            for value in summary(event.what).value {
+                let Some(Shown::SimpleValue(number)) = value.shown else { panic!("{value:?}") };
+                read.push((event.step, value.tag, number.to_bits()));
+            }
+        }
+        prop_assert_eq!(read, expected);
+    }
+}
+
+#[test]
+fn a_tag_of_exactly_the_bound_is_written_and_one_of_a_byte_more_is_refused() {
+    // In one name, and in a field of a name. A field is counted with the path to it.
+    let whole = |bytes| Record::scalar("x".repeat(bytes), 0.5);
+    let nested = |bytes: usize| {
+        let field = "x".repeat(bytes / 2 - 2);
+        Record::fields("n".repeat(1 + bytes % 2), Fields::from_iter([(field, Value::Scalar(0.5))]))
+    };
+    let sizes = |extra: usize| [whole((4 << 20) + extra), nested((4 << 20) + 2 * extra)];
+    for (extra, is_written) in [(0, true), (1, false)] {
+        for record in sizes(extra) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+            let outcome = sink.write_batch(&Batch::from_events(vec![record]));
+            assert_eq!(outcome.is_ok(), is_written, "{extra} more");
+            let length = std::fs::metadata(sink.path()).unwrap().len();
+            assert_eq!(length > 1 << 20, is_written, "{extra} more: {length} bytes");
+        }
+    }
+}

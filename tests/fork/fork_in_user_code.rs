@@ -1,0 +1,573 @@
+//! P9, where the fork happens inside user code that forebay calls: what is called on a thread of forebay forks and returns on
+//! both sides. In the child, the copy of that thread ends at once, and the process with it: nothing is written, dropped or
+//! called a second time. The parent does not notice.
+#![allow(unsafe_code, reason = "fork and waitpid")]
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::child::{fork_once, leave_if_child, status_of};
+use crate::support::*;
+use forebay::bus::{Bus, Filter as BusFilter, Handler};
+use forebay::emit::{self, Decision, ErrorPolicy, Gather};
+use forebay::sink::{
+    BreakerPolicy, ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError, from_fn,
+};
+use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
+
+/// Forks once, on whichever thread asks it first, and returns on both sides.
+#[derive(Clone, Default)]
+struct Forker(Arc<AtomicI32>);
+
+impl Forker {
+    fn fork(&self) {
+        // A second call in the child says that something went on there.
+        self.must_not_be_child();
+        fork_once(&self.0);
+    }
+
+    fn must_not_be_child(&self) {
+        leave_if_child(&self.0, 7);
+    }
+
+    /// Waits for the child, which must have ended by itself.
+    #[track_caller]
+    fn child_has_ended(&self) {
+        // An isolated sink is dropped behind the end of its collector.
+        until("somebody forks", || self.0.load(Ordering::SeqCst) != 0);
+        assert_eq!(
+            status_of(&self.0),
+            Some(0),
+            "the child goes on: 7 where something was called there, 8 dropped"
+        );
+    }
+}
+
+/// A sink that must neither be called nor dropped in the child.
+struct Witness(Forker);
+
+impl<E> Sink<E> for Witness {
+    fn name(&self) -> &str {
+        "witness"
+    }
+
+    fn write_batch(&mut self, _: &Batch<E>) -> Result<(), SinkError> {
+        self.0.must_not_be_child();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.0.must_not_be_child();
+        Ok(())
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        leave_if_child(&self.0.0, 8);
+    }
+}
+
+const EVENTS: u64 = 20;
+
+/// Collects some events, stops, and checks that the file has each of them once, in order.
+#[track_caller]
+fn each_once_in(path: &Path, builder: Builder, forker: &Forker) {
+    let collector = builder.start().unwrap();
+    for number in 0..EVENTS {
+        assert_eq!(collector.collect(Record::integer("parent", number as i64)), Outcome::Queued);
+    }
+    let _ = collector.flush().unwrap();
+    let _ = collector.stop().unwrap();
+    law(&collector, EVENTS);
+    drop(collector);
+    forker.child_has_ended();
+    let text = std::fs::read_to_string(path).unwrap();
+    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let own: Vec<i64> = records.iter().filter_map(|record| record.value().as_i64()).collect();
+    assert_eq!(own, (0..EVENTS as i64).collect::<Vec<_>>(), "every event once");
+}
+
+/// The same with one sink that forks, in front of a file and a witness.
+#[track_caller]
+fn with_sink<S: Sink<Record> + 'static>(sink: impl FnOnce(&Forker, &Path) -> S) {
+    let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
+    let path = folder.path().join("events.jsonl");
+    let builder = Collector::builder()
+        .sink(sink(&forker, folder.path()))
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .sink(Witness(forker.clone()));
+    each_once_in(&path, builder, &forker);
+}
+
+/// The same where what forks stands in front of the file itself.
+#[track_caller]
+fn in_front_of_the_file<S: Sink<Record> + 'static>(wrap: impl FnOnce(JsonLinesSink, &Forker) -> S) {
+    let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
+    let path = folder.path().join("events.jsonl");
+    let builder = Collector::builder()
+        .sink(wrap(JsonLinesSink::create(&path).unwrap(), &forker))
+        .sink(Witness(forker.clone()));
+    each_once_in(&path, builder, &forker);
+}
+
+/// A sink that forks in the calls that are asked for.
+struct ForksIn {
+    forker: Forker,
+    call: &'static str,
+}
+
+impl Sink<Record> for ForksIn {
+    fn name(&self) -> &str {
+        "forks"
+    }
+
+    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+        self.fork_in("write");
+        self.fork_in("fail");
+        if self.call == "fail" { Err(SinkError::unavailable("on purpose")) } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.fork_in("flush");
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.fork_in("is_over");
+        false
+    }
+}
+
+impl ForksIn {
+    fn new(forker: &Forker, call: &'static str) -> Self {
+        Self { forker: forker.clone(), call }
+    }
+
+    fn fork_in(&self, call: &str) {
+        if self.call == call {
+            self.forker.fork();
+        }
+    }
+}
+
+impl Drop for ForksIn {
+    fn drop(&mut self) {
+        leave_if_child(&self.forker.0, 8);
+        self.fork_in("drop");
+    }
+}
+
+#[test]
+fn a_sink_that_forks_in_a_write_leaves_the_batch_to_its_parent() {
+    alone!();
+    with_sink(|forker, _| ForksIn::new(forker, "write"));
+}
+
+#[test]
+fn a_sink_that_forks_and_fails_leaves_the_batch_to_its_parent() {
+    alone!();
+    with_sink(|forker, _| ForksIn::new(forker, "fail"));
+}
+
+#[test]
+fn a_sink_that_forks_and_panics_leaves_the_batch_to_its_parent() {
+    alone!();
+    with_sink(|forker, _| {
+        let forker = forker.clone();
+        from_fn("forks", move |_: &Batch<Record>| {
+            forker.fork();
+            panic!("on purpose")
+        })
+    });
+}
+
+#[test]
+fn a_sink_that_forks_in_a_flush_leaves_the_others_to_its_parent() {
+    alone!();
+    with_sink(|forker, _| ForksIn::new(forker, "flush"));
+}
+
+#[test]
+fn a_sink_that_forks_when_it_is_asked_whether_it_is_over_leaves_the_rest_to_its_parent() {
+    alone!();
+    with_sink(|forker, _| ForksIn::new(forker, "is_over"));
+}
+
+#[test]
+fn a_sink_that_forks_in_its_drop_leaves_the_rest_to_its_parent() {
+    alone!();
+    let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
+    let path = folder.path().join("events.jsonl");
+    let collector = Collector::builder()
+        .sink(ForksIn::new(&forker, "drop"))
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .sink(Witness(forker.clone()))
+        .start()
+        .unwrap();
+    collector.collect(Record::integer("parent", 0));
+    // The worker drops it.
+    collector.remove_sink("forks").unwrap();
+    collector.collect(Record::integer("parent", 1));
+    collector.stop().unwrap();
+    law(&collector, 2);
+    drop(collector);
+    forker.child_has_ended();
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn an_isolated_sink_that_forks_ends_its_own_thread_in_the_child() {
+    alone!();
+    with_sink(|forker, _| ForksIn::new(forker, "write").isolated(8));
+    with_sink(|forker, _| ForksIn::new(forker, "flush").isolated(8));
+}
+
+#[test]
+fn an_isolated_sink_that_forks_in_its_drop_leaves_the_rest_to_its_parent() {
+    alone!();
+    with_sink(|forker, _| ForksIn::new(forker, "drop").isolated(8));
+}
+
+#[test]
+fn a_sink_that_forks_and_fails_is_not_tried_again_in_the_child() {
+    alone!();
+    with_sink(|forker, _| {
+        let (forker, mut calls) = (forker.clone(), 0);
+        let failing = from_fn("retried", move |_: &Batch<Record>| {
+            calls += 1;
+            if calls == 1 {
+                forker.fork();
+                return Err(SinkError::unavailable("on purpose"));
+            }
+            forker.must_not_be_child();
+            Ok(())
+        });
+        failing.retry(RetryPolicy::fixed(Duration::ZERO, 3))
+    });
+}
+
+#[test]
+fn what_stands_around_a_sink_that_forks_and_fails_does_nothing_in_the_child() {
+    alone!();
+    with_sink(|forker, _| {
+        let breaker = BreakerPolicy::default();
+        ForksIn::new(forker, "fail").breaker(breaker).dead_letters(&DeadLetters::new(8)).route("**")
+    });
+}
+
+#[test]
+fn a_filter_that_forks_lets_nothing_through_in_the_child() {
+    alone!();
+    in_front_of_the_file(|file, forker| {
+        let forker = forker.clone();
+        file.filter(move |record: &Record| {
+            if record.value().as_i64() == Some(3) {
+                forker.fork();
+            }
+            true
+        })
+    });
+}
+
+#[test]
+fn a_map_that_forks_hands_nothing_on_in_the_child() {
+    alone!();
+    in_front_of_the_file(|file, forker| {
+        let forker = forker.clone();
+        file.map(move |record: &Record| {
+            if record.value().as_i64() == Some(EVENTS as i64 - 1) {
+                forker.fork();
+            }
+            record.clone()
+        })
+    });
+}
+
+#[test]
+fn a_wrapper_of_somebody_else_that_forks_can_write_nothing_in_the_child() {
+    alone!();
+    struct Wrapper(JsonLinesSink, Forker);
+    impl Sink<Record> for Wrapper {
+        fn name(&self) -> &str {
+            "wrapper"
+        }
+        fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+            self.1.fork();
+            self.0.write_batch(batch)
+        }
+    }
+    in_front_of_the_file(|file, forker| Wrapper(file, forker.clone()));
+}
+
+#[test]
+fn enrichment_that_forks_completes_nothing_more_in_the_child() {
+    alone!();
+    let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
+    let path = folder.path().join("events.jsonl");
+    let own = forker.clone();
+    let builder = Collector::builder()
+        .enrich(move |record: &mut Record, _| {
+            own.must_not_be_child();
+            if record.value().as_i64() == Some(2) {
+                own.fork();
+            }
+        })
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .sink(Witness(forker.clone()));
+    each_once_in(&path, builder, &forker);
+}
+
+#[test]
+fn a_log_hook_that_forks_on_the_worker_leaves_the_batch_to_its_parent() {
+    alone!();
+    let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
+    let path = folder.path().join("events.jsonl");
+    let own = forker.clone();
+    let builder = Collector::builder()
+        .on_log(move |_| own.fork())
+        .sink(from_fn("fails", |_: &Batch<Record>| Err(SinkError::unavailable("on purpose"))))
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .sink(Witness(forker.clone()));
+    each_once_in(&path, builder, &forker);
+}
+
+/// An event whose code forks, in one of its calls.
+#[derive(Clone)]
+struct Odd {
+    forker: Forker,
+    call: &'static str,
+}
+
+impl Odd {
+    fn fork_in(&self, call: &str) {
+        if self.call == call && self.forker.0.load(Ordering::SeqCst) == 0 {
+            self.forker.fork();
+        }
+    }
+}
+
+impl Event for Odd {
+    fn name(&self) -> &str {
+        self.fork_in("name");
+        "odd"
+    }
+
+    fn size_hint(&self) -> usize {
+        self.fork_in("size");
+        size_of::<Self>()
+    }
+}
+
+impl fmt::Display for Odd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fork_in("display");
+        f.write_str("odd")
+    }
+}
+
+impl serde::Serialize for Odd {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.fork_in("serialize");
+        serializer.serialize_str("odd")
+    }
+}
+
+impl Drop for Odd {
+    fn drop(&mut self) {
+        self.fork_in("drop");
+    }
+}
+
+/// Collects one event that forks, and others behind it.
+#[track_caller]
+fn odd(call: &'static str, sink: impl Sink<Odd> + 'static) {
+    let forker = Forker::default();
+    let collector = Builder::new().sink(sink).sink(Witness(forker.clone())).flush(HOURLY).start().unwrap();
+    let quiet = || Odd { forker: forker.clone(), call: "never" };
+    collector.collect(Odd { forker: forker.clone(), call });
+    (1..EVENTS).for_each(|_| _ = collector.collect(quiet()));
+    let _ = collector.flush().unwrap();
+    collector.stop().unwrap();
+    law(&collector, EVENTS);
+    drop(collector);
+    forker.child_has_ended();
+}
+
+#[test]
+fn an_event_that_forks_in_its_destructor_on_the_worker_leaves_the_rest_to_its_parent() {
+    alone!();
+    odd("drop", from_fn("nobody", |_: &Batch<Odd>| Ok(())));
+}
+
+#[test]
+fn an_event_that_forks_while_it_is_written_is_not_written_by_the_child() {
+    alone!();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    odd("serialize", JsonLinesSink::create(&path).unwrap());
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count() as u64, EVENTS);
+    let path = folder.path().join("console");
+    odd("display", ConsoleSink::to_writer("x", std::fs::File::create(&path).unwrap()));
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count() as u64, EVENTS);
+}
+
+#[test]
+fn an_event_that_forks_when_it_is_named_or_measured_goes_no_further_in_the_child() {
+    alone!();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    odd("name", JsonLinesSink::create(&path).unwrap().route("odd"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count() as u64, EVENTS);
+}
+
+#[test]
+fn an_event_that_forks_on_the_thread_that_collects_it_is_refused_in_the_child() {
+    alone!();
+    let (forker, memory) = (Forker::default(), MemorySink::<Odd>::new());
+    let collector = Builder::new().sink(memory.clone()).start().unwrap();
+    let outcome = collector.collect(Odd { forker: forker.clone(), call: "size" });
+    leave_if_child(&forker.0, if outcome == Outcome::Forked { 0 } else { 9 });
+    assert_eq!(outcome, Outcome::Queued);
+    collector.stop().unwrap();
+    law(&collector, 1);
+    forker.child_has_ended();
+    assert_eq!(memory.len(), 1);
+}
+
+#[cfg(feature = "futures")]
+#[test]
+fn a_waker_that_forks_on_the_worker_leaves_the_rest_to_its_parent() {
+    alone!();
+    use std::task::{Context, Poll, Wake, Waker};
+
+    struct Forks(Forker);
+    impl Wake for Forks {
+        fn wake(self: Arc<Self>) {
+            if self.0.0.load(Ordering::SeqCst) == 0 {
+                self.0.fork();
+            }
+        }
+    }
+    let forker = Forker::default();
+    let collector = Collector::builder().sink(Witness(forker.clone())).start().unwrap();
+    let waker = Waker::from(Arc::new(Forks(forker.clone())));
+    let events = collector.subscribe("**").unwrap();
+    let mut events = std::pin::pin!(events);
+    let polled = futures::Stream::poll_next(events.as_mut(), &mut Context::from_waker(&waker));
+    assert!(matches!(polled, Poll::Pending));
+    (0..EVENTS).for_each(|number| _ = collector.collect(Record::integer("parent", number as i64)));
+    collector.stop().unwrap();
+    law(&collector, EVENTS);
+    forker.child_has_ended();
+}
+
+#[test]
+fn every_hook_of_a_task_may_fork() {
+    alone!();
+    let all = |chain: emit::Stage<u64, u64, u64>, forker: &Forker| {
+        let end = chain.run().unwrap();
+        end.summary.check_law(10).unwrap();
+        assert_eq!(end.results, 10);
+        forker.child_has_ended();
+    };
+    let numbers = || (0..10_u64).collect::<Vec<_>>();
+    // The source, on a thread of its own.
+    let forker = Forker::default();
+    let (own, mut next) = (forker.clone(), 0);
+    let source = emit::from_fn(move || {
+        own.must_not_be_child();
+        next += 1;
+        if next == 5 {
+            own.fork();
+        }
+        (next <= 10).then_some(next)
+    });
+    all(source.map(|number| *number).gather(Gather::count()), &forker);
+    // The handler.
+    let forker = Forker::default();
+    let own = forker.clone();
+    let handler = move |number: &u64| {
+        own.must_not_be_child();
+        if *number == 5 {
+            own.fork();
+        }
+        *number
+    };
+    all(emit::from_iter(numbers()).map(handler).gather(Gather::count()), &forker);
+    // What gathers.
+    let forker = Forker::default();
+    let own = forker.clone();
+    let fold = Gather::fold(0, move |count: &mut u64, number: u64| {
+        own.must_not_be_child();
+        if number == 5 {
+            own.fork();
+        }
+        *count += 1;
+    });
+    all(emit::from_iter(numbers()).map(|number| *number).gather(fold), &forker);
+    // The policy.
+    let (forker, failed) = (Forker::default(), AtomicU64::new(0));
+    let (own, other) = (forker.clone(), forker.clone());
+    let policy = ErrorPolicy::custom(move |_, _| {
+        own.fork();
+        Decision::Retry { after: Duration::ZERO }
+    });
+    let handler = move |number: &u64| {
+        other.must_not_be_child();
+        if *number == 5 && failed.fetch_add(1, Ordering::SeqCst) == 0 {
+            Err("on purpose")
+        } else {
+            Ok(*number)
+        }
+    };
+    all(emit::from_iter(numbers()).on_error(policy).try_map(handler).gather(Gather::count()), &forker);
+}
+
+#[test]
+fn every_hook_of_a_bus_may_fork() {
+    alone!();
+    for hook in ["handler", "filter"] {
+        let (forker, calls) = (Forker::default(), Arc::new(AtomicU64::new(0)));
+        let bus = Bus::new().unwrap();
+        let (own, count) = (forker.clone(), Arc::clone(&calls));
+        let end = NotInChild(forker.clone());
+        let handler = Handler::new("a.b", move |_| {
+            let _held = &end;
+            own.must_not_be_child();
+            count.fetch_add(1, Ordering::SeqCst);
+            if hook == "handler" && own.0.load(Ordering::SeqCst) == 0 {
+                own.fork();
+            }
+        });
+        let own = forker.clone();
+        let filter = BusFilter::new(move |_| {
+            own.must_not_be_child();
+            if hook == "filter" && own.0.load(Ordering::SeqCst) == 0 {
+                own.fork();
+            }
+            true
+        });
+        let subscription = bus.subscribe(handler.filter(filter)).unwrap();
+        for _ in 0..EVENTS {
+            bus.emit("a.b", ()).unwrap();
+        }
+        bus.flush().unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), EVENTS);
+        bus.stop().unwrap().stats.check_law(EVENTS).unwrap();
+        drop((subscription, bus));
+        forker.child_has_ended();
+    }
+}
+
+/// It must not be dropped in the child.
+struct NotInChild(Forker);
+
+impl Drop for NotInChild {
+    fn drop(&mut self) {
+        self.0.must_not_be_child();
+    }
+}

@@ -1,0 +1,303 @@
+//! P9, where the fork happens inside user code that forebay calls on a thread of the user: it returns on both sides. In the child
+//! the call returns and says `Forked`; no other sink or event is called, written or dropped there, and no lock is taken.
+#![allow(unsafe_code, reason = "fork and waitpid")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use crate::child::{fork_once, leave_if_child, status_of};
+use crate::support::*;
+use forebay::bus::{Bus, BusConfig, Mode};
+use forebay::sink::{MemorySink, Sink, SinkError};
+use forebay::{
+    Batch, BuildError, Builder, Collector, Event, FlushError, Outcome, Record, SinkChangeError, StopError,
+};
+
+/// What the child tells where the call did not say `Forked`.
+const WRONG: u64 = 6;
+/// Where something of the parent was called, and dropped.
+const CALLED: u64 = 7;
+const DROPPED: u64 = 8;
+
+#[derive(Clone, Default)]
+struct Forker(Arc<AtomicI32>);
+
+impl Forker {
+    fn is_child(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == -1
+    }
+
+    /// In the child: whether the call has said what it should. It ends there.
+    fn end_child(&self, is_good: bool) {
+        leave_if_child(&self.0, if is_good { 0 } else { WRONG });
+    }
+
+    /// In the parent: the child has ended well.
+    #[track_caller]
+    fn child_has_ended(&self) {
+        assert_ne!(self.0.load(Ordering::SeqCst), 0, "nobody has forked");
+        assert_eq!(
+            status_of(&self.0),
+            Some(0),
+            "6: not told that it is a child; 7: something was called; 8: dropped; none: it hangs"
+        );
+    }
+}
+
+/// A sink that forks in one of its calls, or in none; nothing of it may be called or dropped in the child.
+struct Odd {
+    forker: Forker,
+    call: &'static str,
+}
+
+fn odd(forker: &Forker, call: &'static str) -> Odd {
+    Odd { forker: forker.clone(), call }
+}
+
+impl Odd {
+    fn called(&self, call: &str) {
+        leave_if_child(&self.forker.0, if call == "drop" { DROPPED } else { CALLED });
+        if self.call == call {
+            fork_once(&self.forker.0);
+        }
+    }
+}
+
+impl<E: Event> Sink<E> for Odd {
+    fn name(&self) -> &str {
+        if self.forker.0.load(Ordering::SeqCst) == 0 {
+            self.called("name");
+        }
+        if self.call == "quiet" { "quiet" } else { "odd" }
+    }
+
+    fn open(&mut self, _: forebay::sink::Account) {
+        self.called("open");
+    }
+
+    fn write_batch(&mut self, _: &Batch<E>) -> Result<(), SinkError> {
+        self.called("write");
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.called("flush");
+        Ok(())
+    }
+
+    fn may_wait(&self) -> bool {
+        self.called("may_wait");
+        false
+    }
+}
+
+impl Drop for Odd {
+    fn drop(&mut self) {
+        self.called("drop");
+    }
+}
+
+#[test]
+fn a_sink_that_forks_while_it_is_removed_is_not_dropped_in_the_child_which_is_told() {
+    alone!();
+    for call in ["flush", "drop"] {
+        let forker = Forker::default();
+        let builder = Collector::builder().sink(odd(&forker, call)).sink(odd(&forker, "quiet"));
+        let collector = builder.build().unwrap();
+        let removed = collector.remove_sink("odd");
+        forker.end_child(removed == Err(SinkChangeError::Unanswered(FlushError::Forked)));
+        forker.child_has_ended();
+        assert_eq!(removed.unwrap().name, "odd", "{call}");
+        collector.start().unwrap();
+        collector.collect(Record::new("parent"));
+        collector.stop().unwrap();
+        law(&collector, 1);
+    }
+}
+
+#[test]
+fn a_sink_that_forks_while_it_is_added_is_not_dropped_in_the_child_which_is_told() {
+    alone!();
+    for call in ["name", "may_wait", "open"] {
+        let forker = Forker::default();
+        let collector = Collector::builder().sink(odd(&forker, "quiet")).start().unwrap();
+        let added = collector.add_sink(odd(&forker, call));
+        forker.end_child(added == Err(SinkChangeError::Unanswered(FlushError::Forked)));
+        forker.child_has_ended();
+        added.unwrap();
+        collector.collect(Record::new("parent"));
+        collector.stop().unwrap();
+        law(&collector, 1);
+    }
+}
+
+#[test]
+fn a_sink_that_forks_while_its_collector_is_built_is_not_dropped_in_the_child_which_is_told() {
+    alone!();
+    for call in ["name", "may_wait", "open"] {
+        let forker = Forker::default();
+        let builder = Collector::builder();
+        let builder = builder.sink(odd(&forker, "quiet")).sink(odd(&forker, call)).sink(MemorySink::new());
+        let built = builder.build();
+        forker.end_child(matches!(built, Err(BuildError::Forked)));
+        forker.child_has_ended();
+        let collector = built.unwrap();
+        collector.start().unwrap();
+        collector.collect(Record::new("parent"));
+        collector.stop().unwrap();
+        law(&collector, 1);
+    }
+}
+
+#[test]
+fn a_sink_that_forks_while_the_last_handle_ends_leaves_the_other_sinks_to_the_parent() {
+    alone!();
+    for is_started in [true, false] {
+        let forker = Forker::default();
+        let builder = Collector::builder().sink(odd(&forker, "drop")).sink(odd(&forker, "quiet"));
+        let quiet = odd(&forker, "quiet");
+        let builder = builder.enrich(move |_: &mut Record, _| quiet.called("enrich"));
+        let collector = builder.build().unwrap();
+        if is_started {
+            collector.start().unwrap();
+            collector.collect(Record::new("parent"));
+            collector.stop().unwrap();
+            law(&collector, 1);
+        }
+        drop(collector);
+        forker.end_child(true);
+        forker.child_has_ended();
+    }
+}
+
+/// An event that forks in its destructor, or does not; no other may be dropped in the child.
+struct Fragile(Forker, bool);
+
+impl Event for Fragile {
+    fn name(&self) -> &str {
+        "fragile"
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        leave_if_child(&self.0.0, DROPPED);
+        if self.1 {
+            fork_once(&self.0.0);
+        }
+    }
+}
+
+/// A collector without a worker, and five events in its rings, of which the middle one forks.
+fn idle(forker: &Forker) -> Collector<Fragile> {
+    let collector = Builder::new().sink(odd(forker, "quiet")).build().unwrap();
+    (0..5).for_each(|number| _ = collector.collect(Fragile(forker.clone(), number == 2)));
+    collector
+}
+
+#[test]
+fn an_event_that_forks_while_it_is_discarded_leaves_the_others_to_the_parent() {
+    alone!();
+    let forker = Forker::default();
+    let collector = idle(&forker);
+    let stopped = collector.stop();
+    forker.end_child(matches!(stopped, Err(StopError::Forked)));
+    forker.child_has_ended();
+    assert_eq!(stopped.unwrap().left_behind, 5);
+    law(&collector, 5);
+    let forker = Forker::default();
+    drop(idle(&forker));
+    forker.end_child(true);
+    forker.child_has_ended();
+}
+
+#[test]
+fn a_sink_that_forks_in_an_inline_bus_is_left_to_the_parent() {
+    alone!();
+    for call in ["write", "flush"] {
+        let forker = Forker::default();
+        let config = BusConfig { mode: Mode::Inline, ..BusConfig::default() };
+        let builder = Bus::builder().config(config).sink(odd(&forker, call)).sink(odd(&forker, "quiet"));
+        let bus = builder.start().unwrap();
+        let _ = bus.emit("parent", ());
+        let flushed = bus.flush();
+        if forker.is_child() {
+            let is_told = flushed.is_err() && bus.stop().is_err();
+            drop(bus);
+            return forker.end_child(is_told);
+        }
+        forker.child_has_ended();
+        flushed.unwrap();
+        bus.stop().unwrap();
+    }
+}
+
+/// An event that owns some bytes, and forks in its destructor, or when it is asked how many it owns after it was taken out.
+struct Heavy {
+    forker: Forker,
+    call: &'static str,
+    bytes: usize,
+    asked: AtomicI32,
+}
+
+fn heavy(forker: &Forker, call: &'static str, bytes: usize) -> Heavy {
+    Heavy { forker: forker.clone(), call, bytes, asked: AtomicI32::new(0) }
+}
+
+impl Event for Heavy {
+    fn size_hint(&self) -> usize {
+        if self.call == "size" && self.asked.fetch_add(1, Ordering::SeqCst) == 1 {
+            fork_once(&self.forker.0);
+        }
+        size_of::<Self>() + self.bytes
+    }
+}
+
+impl Drop for Heavy {
+    fn drop(&mut self) {
+        // The last one is the child's as well, which has its own copy refused.
+        if self.call != "new" {
+            leave_if_child(&self.forker.0, DROPPED);
+        }
+        if self.call == "drop" {
+            fork_once(&self.forker.0);
+        }
+    }
+}
+
+/// A collector without a worker, full of events, of which the first one forks.
+fn full_of_bytes(forker: &Forker, call: &'static str) -> Collector<Heavy> {
+    let collector = Builder::new().max_bytes(800).build().unwrap();
+    for number in 0..5 {
+        let call = if number == 0 { call } else { "never" };
+        assert_eq!(collector.collect(heavy(forker, call, 100)), Outcome::Queued);
+    }
+    collector
+}
+
+#[test]
+fn an_event_that_forks_while_it_makes_room_evicts_nothing_more_in_the_child() {
+    alone!();
+    for call in ["drop", "size"] {
+        let forker = Forker::default();
+        let collector = full_of_bytes(&forker, call);
+        let outcome = collector.collect(heavy(&forker, "new", 550));
+        forker.end_child(outcome == Outcome::Forked);
+        forker.child_has_ended();
+        assert_eq!(outcome, Outcome::QueuedEvicting);
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 6).evicted, 4);
+    }
+}
+
+#[test]
+fn an_event_that_forks_while_it_is_taken_out_leaves_the_others_to_the_parent() {
+    alone!();
+    let forker = Forker::default();
+    let collector = full_of_bytes(&forker, "size");
+    let stopped = collector.stop();
+    forker.end_child(matches!(stopped, Err(StopError::Forked)));
+    forker.child_has_ended();
+    stopped.unwrap();
+    law(&collector, 5);
+}

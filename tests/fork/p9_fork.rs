@@ -1,0 +1,296 @@
+//! P9: after `fork()`, the child neither hangs nor writes the parent's events twice.
+#![allow(unsafe_code, reason = "fork and waitpid")]
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::child::{fork_once, in_child, leave_if_child, status_of};
+use crate::support::*;
+use forebay::emit::{self, CancelToken, Gather, SendRefusal, Strategy};
+use forebay::run::{RunError, TrainingRun};
+use forebay::sink::{JsonLinesSink, MemorySink};
+use forebay::{Collector, FlushError, Outcome, Record, StartError, State, StopError};
+
+#[test]
+fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
+    alone!();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let collector =
+        Collector::builder().capacity(64).sink(JsonLinesSink::create(&path).unwrap()).start().unwrap();
+    let is_over = AtomicBool::new(false);
+    let mut offered = 0;
+    std::thread::scope(|scope| {
+        // Producers and worker are in the middle of whatever they do when the fork catches them: slots
+        // half-written, locks held.
+        let producers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut number = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        collector.collect(Record::integer("parent", number as i64));
+                        number += 1;
+                    }
+                    number
+                })
+            })
+            .collect();
+        let raise = Raise(&is_over);
+        for _ in 0..50 {
+            let status = in_child(|| {
+                for _ in 0..1000 {
+                    assert_eq!(collector.collect(Record::new("child")), Outcome::Forked);
+                }
+                assert_eq!(collector.state(), State::Forked);
+                assert_eq!(collector.flush().unwrap_err(), FlushError::Forked);
+                assert_eq!(collector.stop().unwrap_err(), StopError::Forked);
+                assert!(matches!(collector.start(), Err(StartError::Forked)));
+                assert!(collector.add_sink(MemorySink::new()).is_err());
+                assert!(collector.remove_sink("json_lines").is_err());
+                assert_eq!(collector.update_config(|_| ()), Err(forebay::ConfigError::Forked));
+                assert_eq!(collector.config().capacity, 64);
+                assert!(collector.stats().rejected.forked >= 1000);
+                // The child's last handle, as when it exits in an orderly way.
+                drop(collector.clone());
+                true
+            });
+            assert_eq!(status, Some(0), "the child hangs or failed");
+        }
+        drop(raise);
+        offered = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
+    });
+    collector.stop().unwrap();
+    let stats = law(&collector, offered);
+    assert_eq!(stats.rejected.forked, 0, "the parent has nothing of it");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(records.iter().all(|record| record.name() != "child"));
+    let own = records.iter().filter(|record| record.name() == "parent").count() as u64;
+    assert_eq!(own, stats.processed, "every line once");
+}
+
+#[test]
+fn tasks_of_a_busy_parent_are_told_in_the_child_and_neither_hang_nor_handle() {
+    alone!();
+    let token = CancelToken::new();
+    let (sender, chain) = emit::channel(4);
+    let pair = Strategy::Parallel { workers: 2, rate_limit: None };
+    let task = chain.strategy(pair).cancel(&token).map(|number: &u64| *number).gather(Gather::count());
+    let task = Mutex::new(Some(task.start().unwrap()));
+    let results =
+        Mutex::new(Some(emit::from_fn(|| Some(1)).capacity(2).map(|number| *number).results().unwrap()));
+    let never = Mutex::new(Some(emit::channel::<u64>(1).1));
+    let is_over = AtomicBool::new(false);
+    let mut sent = 0;
+    std::thread::scope(|scope| {
+        // Locks are held, and queues half-changed, when the fork catches them.
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..)
+                        .take_while(|number| !is_over.load(Ordering::Relaxed) && sender.send(*number).is_ok())
+                        .count()
+                })
+            })
+            .collect();
+        let raise = Raise(&is_over);
+        for _ in 0..50 {
+            let status = in_child(|| {
+                assert_eq!(sender.send(0).unwrap_err().reason, SendRefusal::Forked);
+                assert_eq!(sender.try_send(0).unwrap_err().reason, SendRefusal::Forked);
+                assert_eq!(sender.send_timeout(0, LONG).unwrap_err().reason, SendRefusal::Forked);
+                assert!(sender.is_closed());
+                drop(sender.clone());
+                token.cancel();
+                assert!(token.is_cancelled() && token.child().is_cancelled());
+                let task = task.lock().unwrap().take().unwrap();
+                task.cancel();
+                task.summary().check_law(0).unwrap();
+                assert!(!task.is_over());
+                let task = task.wait_timeout(LONG).unwrap_err();
+                assert!(matches!(task.wait(), Err(emit::EmitError::Forked)));
+                let results = results.lock().unwrap().take().unwrap();
+                assert!(results.recv().is_none() && results.iter().next().is_none());
+                drop(results);
+                let never = never.lock().unwrap().take().unwrap().capacity(2).map(|_| ()).start();
+                assert!(matches!(never, Err(emit::EmitError::Forked)));
+                let (sender, chain) = emit::channel(1);
+                sender.send(1).unwrap();
+                drop((chain, sender));
+                true
+            });
+            assert_eq!(status, Some(0), "the child hangs or failed");
+        }
+        drop(raise);
+        sent = senders.into_iter().map(|sender| sender.join().unwrap() as u64).sum();
+    });
+    assert!(!token.is_cancelled(), "the parent has nothing of it");
+    drop((sender, results));
+    let end = task.into_inner().unwrap().unwrap().wait().unwrap();
+    end.summary.check_law(sent).unwrap();
+    assert_eq!(end.results, sent);
+}
+
+#[test]
+fn a_child_of_a_busy_parent_may_exit_or_become_another_program() {
+    alone!();
+    use std::os::unix::process::CommandExt;
+
+    let memory = MemorySink::new();
+    let collector = ticks().capacity(64).sink(memory.clone()).start().unwrap();
+    let is_over = AtomicBool::new(false);
+    let mut offered = 0;
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| {
+            let mut number = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                collector.collect(tick(number));
+                number += 1;
+            }
+            number
+        });
+        let raise = Raise(&is_over);
+        for _ in 0..20 {
+            // With the destructors of the process, and with the child's handle still alive.
+            let exits = in_child(|| {
+                assert_eq!(collector.collect(tick(0)), Outcome::Forked);
+                // SAFETY: no other thread of this process exists.
+                unsafe { libc::exit(3) }
+            });
+            assert_eq!(exits, Some(3));
+            let execs = in_child(|| {
+                assert_eq!(collector.collect(tick(0)), Outcome::Forked);
+                let error = std::process::Command::new("sh").args(["-c", "exit 4"]).exec();
+                panic!("{error}");
+            });
+            assert_eq!(execs, Some(4));
+            // The same in one go, as programs are usually started.
+            let spawned = std::process::Command::new("sh").args(["-c", "exit 5"]).status().unwrap();
+            assert_eq!(spawned.code(), Some(5));
+        }
+        drop(raise);
+        offered = producer.join().unwrap();
+    });
+    collector.stop().unwrap();
+    let stats = law(&collector, offered);
+    assert_eq!(stats.rejected.forked, 0);
+    assert_eq!(audit(&memory), stats.evicted);
+}
+
+#[test]
+fn a_child_does_not_drop_the_sinks_of_a_collector_that_is_not_running() {
+    alone!();
+    /// Writes what it holds when it is dropped, as a `BufWriter` does.
+    struct Buffered(std::path::PathBuf);
+    impl forebay::sink::Sink<Tick> for Buffered {
+        fn name(&self) -> &str {
+            "buffered"
+        }
+        fn write_batch(&mut self, _: &forebay::Batch<Tick>) -> Result<(), forebay::sink::SinkError> {
+            Ok(())
+        }
+    }
+    impl Drop for Buffered {
+        fn drop(&mut self) {
+            use std::io::Write;
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&self.0).unwrap();
+            file.write_all(b"header\n").unwrap();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let mut collector = Some(ticks().sink(Buffered(path.clone())).build().unwrap());
+    let status = in_child(|| {
+        drop(collector.take());
+        true
+    });
+    assert_eq!(status, Some(0));
+    assert!(!path.exists(), "the child wrote what is the parent's");
+    drop(collector);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "header\n");
+}
+
+#[test]
+fn a_fork_while_others_build_collectors_misses_none() {
+    alone!();
+    let collector = ticks().start().unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _raise = Raise(&is_over);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    drop(ticks().capacity(1).low_capacity(1).critical_capacity(1).build().unwrap());
+                }
+            });
+        }
+        for _ in 0..300 {
+            assert_eq!(in_child(|| collector.collect(tick(0)) == Outcome::Forked), Some(0));
+        }
+    });
+    collector.stop().unwrap();
+    law(&collector, 0);
+}
+
+#[test]
+fn collectors_that_are_gone_are_not_looked_for() {
+    alone!();
+    for round in 0..100 {
+        let collector = ticks().start().unwrap();
+        collector.collect(tick(round));
+        drop(collector);
+    }
+    let collector = ticks().start().unwrap();
+    assert_eq!(in_child(|| collector.collect(tick(0)) == Outcome::Forked), Some(0));
+    collector.stop().unwrap();
+    law(&collector, 0);
+}
+
+#[test]
+fn a_training_run_that_was_begun_before_the_fork_ends_in_the_parent_alone() {
+    alone!();
+    let memory = MemorySink::new();
+    let collector = Collector::builder().sink(memory.clone()).start().unwrap();
+    let run = TrainingRun::builder().heartbeat(Duration::from_millis(1)).start(&collector).unwrap();
+    let begun = std::cell::Cell::new(Some(run));
+    for _ in 0..20 {
+        // Its heart beats in the parent, and may hold any lock.
+        let status = in_child(|| {
+            let run = begun.take().unwrap();
+            assert_eq!(run.batch_completed(1, 0.5, [("a", 1.0)]), Outcome::Forked);
+            match std::process::id() % 2 {
+                0 => drop(run),
+                _ => assert!(matches!(
+                    run.completed([("a", 1.0)]),
+                    Err(RunError::EndNotCollected(Outcome::Forked))
+                )),
+            }
+            true
+        });
+        assert_eq!(status, Some(0));
+    }
+    begun.take().unwrap().completed([("a", 1.0)]).unwrap();
+    let ends =
+        memory.events().iter().filter(|record: &&Record| record.name() == "training.completed").count();
+    assert_eq!(ends, 1);
+    let offered = memory.len() as u64;
+    collector.stop().unwrap();
+    law(&collector, offered);
+}
+
+#[test]
+fn a_handler_of_a_task_that_forks_may_return_in_the_child_which_handles_nothing_more() {
+    alone!();
+    let (child, calls) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicU64::new(0)));
+    let (own, count) = (Arc::clone(&child), Arc::clone(&calls));
+    let handler = move |_: &u64| {
+        count.fetch_add(1, Ordering::SeqCst);
+        leave_if_child(&own, 7);
+        fork_once(&own);
+    };
+    let end = emit::from_iter(0..10).map(handler).gather(Gather::count()).run().unwrap();
+    end.summary.check_law(10).unwrap();
+    assert_eq!((end.results, calls.load(Ordering::SeqCst)), (10, 10));
+    assert_eq!(status_of(&child), Some(0), "7 where the child has handled an item");
+}

@@ -1,0 +1,7 @@
+//! Events that are read back, and the runs that they tell of.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
+
+mod query;
+#[path = "../support/mod.rs"]
+mod support;
+mod training_run;

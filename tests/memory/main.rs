@@ -1,0 +1,10 @@
+//! What is asked of the allocator: by `collect`, nothing; by everything else, what its bounds allow.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
+
+mod allocator;
+mod byte_bounds;
+#[cfg(target_os = "linux")]
+mod leaks;
+mod p1_collect_never_waits;
+#[path = "../support/mod.rs"]
+mod support;
