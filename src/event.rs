@@ -2,6 +2,7 @@
 
 pub mod catalog;
 mod id;
+mod image;
 mod json;
 mod mark;
 mod name;
@@ -9,10 +10,11 @@ mod record;
 mod value;
 
 pub use id::{EventId, EventIdError};
+pub use image::{Image, ImageError, ImageFormat};
 pub(crate) use mark::{Mark, Progress, Ticket};
 pub use name::Name;
 pub use record::{Extra, Record};
-pub use value::{Fields, Histogram, HistogramError, Image, ImageFormat, List, Text, Value};
+pub use value::{Fields, Histogram, HistogramError, List, Text, Value};
 
 /// Something that can be collected. Every method has a default: `impl Event for MyEvent {}` is enough.
 ///

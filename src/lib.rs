@@ -69,8 +69,8 @@
 // What is collected.
 mod event;
 pub use event::{
-    Event, Extra, Fields, Histogram, HistogramError, Image, ImageFormat, List, Name, Priority, Record, Text,
-    Value, catalog,
+    Event, Extra, Fields, Histogram, HistogramError, Image, ImageError, ImageFormat, List, Name, Priority,
+    Record, Text, Value, catalog,
 };
 
 // On the thread that collects.

@@ -5,6 +5,7 @@
 //! [`history::runs`](crate::history::runs) tells runs that go on, that ended, and that vanished.
 
 mod builder;
+mod folder;
 mod info;
 mod last_panic;
 #[cfg(all(unix, feature = "signals"))]
@@ -14,6 +15,7 @@ mod timed;
 pub use crate::catalog::training::HEARTBEAT;
 pub use crate::origin::{Rank, RankError};
 pub use builder::RunBuilder;
+pub use folder::folder;
 pub use info::{RunEnd, RunInfo, RunStatus};
 #[cfg(all(unix, feature = "signals"))]
 pub use signals::{Signals, SignalsBuilder, SignalsError};

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::Collector;
-use crate::event::{Event, Priority};
+use crate::event::{Event, Name, Priority, Record, Value};
 use crate::gate::Gate;
 use crate::lanes::payload_of;
 use crate::outcome::{BatchOutcome, CollectError, Outcome, Refusal};
@@ -132,6 +132,31 @@ impl<E: Event> Collector<E> {
             }
         }
         all
+    }
+}
+
+impl Collector {
+    /// Collects the values of a step: one record for each name, like [`collect_batch`](Self::collect_batch).
+    ///
+    /// ```
+    /// use forebay::{Collector, sink::MemorySink};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let memory = MemorySink::new();
+    /// let collector = Collector::builder().sink(memory.clone()).start()?;
+    /// let (loss, lr) = (0.25, 1e-3);
+    /// collector.log(7, [("train.loss", loss), ("train.lr", lr)]);
+    /// collector.stop()?;
+    /// assert_eq!(memory.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn log<N: Into<Name>, V: Into<Value>>(
+        &self,
+        step: u64,
+        values: impl IntoIterator<Item = (N, V)>,
+    ) -> BatchOutcome {
+        self.collect_batch(values.into_iter().map(|(name, value)| Record::with_value(name, value).step(step)))
     }
 }
 

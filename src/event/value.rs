@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::Name;
+use super::{Image, Name};
 
 /// The value of a record or of one of its fields. 16 bytes; numbers and booleans cost no allocation.
 ///
@@ -509,6 +509,26 @@ impl Fields {
     }
 }
 
+/// Makes [`Fields`] of names and values.
+///
+/// ```
+/// use forebay::{fields, run::TrainingRun, Collector};
+///
+/// let config = fields! {
+///     "lr": 0.1,
+///     "layers": vec![64, 32],
+///     "optimizer": fields! { "name": "adam", "betas": vec![0.9, 0.999] },
+/// };
+/// assert_eq!(config.get("lr").unwrap().as_f64(), Some(0.1));
+/// let run = TrainingRun::builder().config(config);
+/// ```
+#[macro_export]
+macro_rules! fields {
+    ($($name:tt : $value:expr),* $(,)?) => {
+        $crate::Fields::new()$(.with($name, $value))*
+    };
+}
+
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
         self.entries == other.entries
@@ -673,39 +693,4 @@ pub struct HistogramError {
     pub edges: usize,
     /// How many counts there are.
     pub counts: usize,
-}
-
-/// A picture, as encoded bytes or raw pixels. It is never encoded on the thread that collects it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Image {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// What the bytes mean.
-    pub format: ImageFormat,
-    /// The bytes; raw pixels come row by row from the top, without padding.
-    #[serde(serialize_with = "serialize_base64")]
-    pub bytes: Vec<u8>,
-}
-
-/// Writes bytes as base64 text (RFC 4648, with padding).
-fn serialize_base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    use base64::{display::Base64Display, engine::general_purpose::STANDARD};
-    serializer.collect_str(&Base64Display::new(bytes, &STANDARD))
-}
-
-/// What the bytes of an [`Image`] mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum ImageFormat {
-    /// A PNG file.
-    Png,
-    /// One byte a pixel, 0 is black.
-    Gray8,
-    /// Three bytes a pixel: red, green, blue.
-    Rgb8,
-    /// Four bytes a pixel: red, green, blue, opacity.
-    Rgba8,
 }

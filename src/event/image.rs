@@ -1,0 +1,206 @@
+//! Pictures.
+
+/// Picture, as a PNG file or raw pixels. It is never encoded on the thread that collects it.
+///
+/// [`gray`](Self::gray), [`rgb`](Self::rgb), [`rgba`](Self::rgba) and [`png`](Self::png) check what they are given; a sink refuses what
+/// does not fit.
+///
+/// ```
+/// use forebay::{Image, Record};
+///
+/// let red = Image::rgb(2, 1, vec![255, 0, 0, 255, 0, 0])?;
+/// let record = Record::with_value("samples.red", red).step(1);
+///
+/// let error = Image::rgb(2, 1, vec![255, 0, 0]).unwrap_err();
+/// assert_eq!(error.to_string(), "the pixels of a 2 x 1 rgb8 image must be 6 bytes, got 3");
+/// # Ok::<(), forebay::ImageError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Image {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Meaning of the bytes.
+    pub format: ImageFormat,
+    /// The file or the pixels. Pixels come row by row from the top, without padding.
+    #[serde(serialize_with = "serialize_base64")]
+    pub bytes: Vec<u8>,
+}
+
+/// Meaning of the bytes of an [`Image`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ImageFormat {
+    /// A PNG file.
+    Png,
+    /// One byte a pixel; 0 is black.
+    Gray8,
+    /// Three bytes a pixel: red, green, blue.
+    Rgb8,
+    /// Four bytes a pixel: red, green, blue, opacity.
+    Rgba8,
+}
+
+/// Reason why bytes are no [`Image`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The number of bytes does not fit the size.
+    #[error("the pixels of a {width} x {height} {format} image must be {expected} bytes, got {found}")]
+    Length {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The format: `gray8`, `rgb8` or `rgba8`.
+        format: &'static str,
+        /// The number of bytes that such an image has.
+        expected: u64,
+        /// The number of bytes that were given.
+        found: u64,
+    },
+    /// An image has at least one pixel, and a PNG file allows no side above 2,147,483,647 pixels.
+    #[error("the width and the height of an image must be 1..=2147483647 pixels, got {width} x {height}")]
+    Size {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// The bytes do not begin like a PNG file.
+    #[error("an encoded image must be a PNG file, got {found} bytes that do not begin like one")]
+    NotPng {
+        /// The number of bytes that were given.
+        found: u64,
+    },
+}
+
+impl Image {
+    /// Creates a gray image of one byte a pixel, row by row from the top; 0 is black.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::Length`] unless there are `width * height` bytes, and [`ImageError::Size`] where a side is 0 or too long.
+    pub fn gray(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
+        Self::raw(width, height, ImageFormat::Gray8, "gray8", 1, pixels.into())
+    }
+
+    /// Creates an image of three bytes a pixel (red, green, blue), row by row from the top.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::Length`] unless there are `3 * width * height` bytes, and [`ImageError::Size`] where a side is 0 or too
+    /// long.
+    pub fn rgb(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
+        Self::raw(width, height, ImageFormat::Rgb8, "rgb8", 3, pixels.into())
+    }
+
+    /// Creates an image of four bytes a pixel (red, green, blue, opacity), row by row from the top.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::Length`] unless there are `4 * width * height` bytes, and [`ImageError::Size`] where a side is 0 or too
+    /// long.
+    pub fn rgba(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
+        Self::raw(width, height, ImageFormat::Rgba8, "rgba8", 4, pixels.into())
+    }
+
+    /// Creates an image from the bytes of a PNG file, and reads its size from them. The pixels are not decoded.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::NotPng`] for bytes without the head of a PNG file, and [`ImageError::Size`] where the head tells a side of
+    /// 0 or a too long one.
+    pub fn png(file: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
+        // The signature, and the first chunk: its length, its type, the width, the height. PNG specification, 5.2 and 11.2.1.
+        const HEAD: &[u8; 16] = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR";
+        let bytes = file.into();
+        let side = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
+        let (true, Some(width), Some(height)) = (bytes.starts_with(HEAD), side(16), side(20)) else {
+            return Err(ImageError::NotPng { found: bytes.len() as u64 });
+        };
+        check_size(width, height)?;
+        Ok(Self { width, height, format: ImageFormat::Png, bytes })
+    }
+
+    fn raw(
+        width: u32,
+        height: u32,
+        format: ImageFormat,
+        name: &'static str,
+        bytes_per_pixel: u64,
+        bytes: Vec<u8>,
+    ) -> Result<Self, ImageError> {
+        check_size(width, height)?;
+        // At most 2^31 times 2^31 pixels of 4 bytes: one bit more than there are, so it saturates.
+        let expected = (u64::from(width) * u64::from(height)).saturating_mul(bytes_per_pixel);
+        let found = bytes.len() as u64;
+        if found != expected {
+            return Err(ImageError::Length { width, height, format: name, expected, found });
+        }
+        Ok(Self { width, height, format, bytes })
+    }
+}
+
+fn check_size(width: u32, height: u32) -> Result<(), ImageError> {
+    let allowed = 1..=i32::MAX as u32;
+    let is_allowed = allowed.contains(&width) && allowed.contains(&height);
+    is_allowed.then_some(()).ok_or(ImageError::Size { width, height })
+}
+
+/// Writes bytes as base64 text (RFC 4648, with padding).
+fn serialize_base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    use base64::{display::Base64Display, engine::general_purpose::STANDARD};
+    serializer.collect_str(&Base64Display::new(bytes, &STANDARD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_images_of_the_right_length_are_made_and_others_name_it() {
+        for (bytes, image) in
+            [(6, Image::gray as fn(_, _, Vec<u8>) -> _), (18, Image::rgb), (24, Image::rgba)]
+        {
+            let made = image(3, 2, vec![7; bytes]).unwrap();
+            assert_eq!((made.width, made.height, made.bytes.len()), (3, 2, bytes));
+            for wrong in [0, bytes - 1, bytes + 1] {
+                let error = image(3, 2, vec![7; wrong]).unwrap_err();
+                assert!(
+                    error.to_string().ends_with(&format!("must be {bytes} bytes, got {wrong}")),
+                    "{error}"
+                );
+            }
+            let sizes = [(0, 2), (2, 0), (0, 0), (1 << 31, 1), (1, u32::MAX)];
+            for (width, height) in sizes {
+                assert_eq!(image(width, height, vec![]).unwrap_err(), ImageError::Size { width, height });
+            }
+            let most = i32::MAX as u32;
+            assert!(matches!(image(most, most, vec![]), Err(ImageError::Length { .. })), "no overflow");
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_png_is_read_and_what_is_none_is_refused() {
+        let file = |width: u32, height: u32| {
+            let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR".to_vec();
+            file.extend(width.to_be_bytes());
+            file.extend(height.to_be_bytes());
+            file
+        };
+        let image = Image::png(file(640, 2)).unwrap();
+        assert_eq!((image.width, image.height, image.format), (640, 2, ImageFormat::Png));
+        assert_eq!(Image::png(file(0, 2)).unwrap_err(), ImageError::Size { width: 0, height: 2 });
+        for cut in [0, 1, 15, 16, 19, 23] {
+            let error = Image::png(&file(640, 2)[..cut]).unwrap_err();
+            assert_eq!(error, ImageError::NotPng { found: cut as u64 });
+        }
+        assert!(matches!(
+            Image::png(*b"GIF89a\x01\0\x01\0 and so on and so on"),
+            Err(ImageError::NotPng { .. })
+        ));
+    }
+}

@@ -1,0 +1,90 @@
+//! Folders of runs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Creates a new folder for a run in `runs`, named after the time in UTC: `runs/2026-11-28_14-30-05`.
+///
+/// A run that begins in the same second gets `runs/2026-11-28_14-30-05.2`, the next one `.3`. The folder is always a new one, also
+/// where several processes ask at once. `runs` is created if it is missing.
+///
+/// # Errors
+///
+/// Returns the error of the system, with the path that it names.
+///
+/// ```
+/// use forebay::{Collector, run, sink::JsonLinesSink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let parent = tempfile::tempdir()?;
+/// # let runs = parent.path().join("runs");
+/// let folder = run::folder(runs)?; // "runs"
+/// let collector = Collector::builder().sink(JsonLinesSink::create(folder.join("events.jsonl"))?).start()?;
+/// # collector.stop()?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn folder(runs: impl AsRef<Path>) -> io::Result<PathBuf> {
+    folder_at(runs.as_ref(), SystemTime::now())
+}
+
+fn folder_at(runs: &Path, now: SystemTime) -> io::Result<PathBuf> {
+    let named = |path: &Path, error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot create the folder {}: {error}", path.display()))
+    };
+    fs::create_dir_all(runs).map_err(|error| named(runs, error))?;
+    // `2026-11-28T14:30:05Z`, without what a path may not have on every system.
+    let name = humantime::format_rfc3339_seconds(now).to_string();
+    let name = name.trim_end_matches('Z').replace('T', "_").replace(':', "-");
+    let mut number = 1_u64;
+    loop {
+        let path = runs.join(if number == 1 { name.clone() } else { format!("{name}.{number}") });
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(named(&path, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn runs_of_one_second_get_folders_of_their_own() {
+        let parent = tempfile::tempdir().unwrap();
+        let runs = parent.path().join("a/runs");
+        let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
+        let names: Vec<_> = (0..3).map(|_| folder_at(&runs, now).unwrap()).collect();
+        let expected = ["2023-11-14_22-13-20", "2023-11-14_22-13-20.2", "2023-11-14_22-13-20.3"];
+        assert_eq!(names, expected.map(|name| runs.join(name)));
+        assert!(names.iter().all(|path| path.is_dir()));
+    }
+
+    #[test]
+    fn threads_that_ask_at_once_get_folders_of_their_own() {
+        let runs = tempfile::tempdir().unwrap();
+        let ask = || folder_at(runs.path(), UNIX_EPOCH).unwrap();
+        let mut all: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 8);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_an_error_that_names_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("runs");
+        fs::write(&file, "").unwrap();
+        let error = folder(&file).unwrap_err().to_string();
+        assert!(error.contains(file.to_str().unwrap()), "{error}");
+    }
+}
