@@ -35,6 +35,11 @@ pub(crate) fn new_id() -> String {
     new_uuid().to_string()
 }
 
+/// Returns the name of this machine. Miri has none: its answer to `uname` is not initialised.
+pub(crate) fn host_name() -> String {
+    if cfg!(miri) { "miri".to_owned() } else { gethostname::gethostname().to_string_lossy().into_owned() }
+}
+
 impl Origin {
     /// Returns the origin of a collector: what its settings say, and the system where they say nothing.
     pub(crate) fn new(
@@ -44,7 +49,7 @@ impl Origin {
         rank: Option<u64>,
     ) -> Self {
         let session_id = session_id.unwrap_or_else(new_id);
-        let host = host.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
+        let host = host.unwrap_or_else(host_name);
         Self { session_id, source, host, pid: std::process::id(), rank: rank.or_else(Rank::told) }
     }
 

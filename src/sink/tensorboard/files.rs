@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::origin::host_name;
+
 const PREFIX: &str = "events.out.tfevents.";
 
 /// Begins a file that sorts behind all others in `folder`, which is created if it is missing.
@@ -14,7 +16,7 @@ pub(super) fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut seconds = now.max(last(folder)?.map_or(0, |last| last + 1));
     loop {
-        let host = gethostname::gethostname().to_string_lossy().replace(['/', '\\', ':'], "-");
+        let host = host_name().replace(['/', '\\', ':'], "-");
         let name = format!("{PREFIX}{seconds:010}.{host}.{}.000", std::process::id());
         let path = folder.join(name);
         match OpenOptions::new().append(true).create_new(true).open(&path) {
