@@ -8,6 +8,7 @@ mod breaker;
 mod catch_panics;
 mod console;
 mod dead_letters;
+mod error;
 mod filter;
 mod function;
 mod isolated;
@@ -31,6 +32,7 @@ pub use breaker::{Breaker, BreakerPolicy, BreakerState, BreakerWatch};
 pub(crate) use catch_panics::{CatchPanics, UNNAMED};
 pub use console::ConsoleSink;
 pub use dead_letters::{DeadLetter, DeadLettering, DeadLetters};
+pub use error::SinkError;
 pub use filter::Filter;
 pub use function::{FnSink, from_fn};
 pub use isolated::{Isolated, Shed};
@@ -50,12 +52,9 @@ pub(crate) use target::resolve;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::{BackwardStep, TensorBoardSink};
 
-use std::error::Error as StdError;
-
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
-use crate::sync::Forked;
 pub use crate::unix::ignore_sigxfsz;
 
 /// A destination of batches.
@@ -299,167 +298,5 @@ impl<E, S: Sink<E> + ?Sized> Sink<E> for Box<S> {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         (**self).flush()
-    }
-}
-
-/// Why a sink failed, and whether trying again may help.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}: {message}")]
-pub struct SinkError {
-    what: What,
-    message: String,
-    #[source]
-    source: Option<Box<dyn StdError + Send + Sync>>,
-    is_transient: bool,
-    /// Somebody else's code panicked at some of the events, and was caught.
-    is_panic: bool,
-    failed_events: Option<u64>,
-    /// It was offered as a part of a batch: so many events, of which all failed unless `failed_events` says otherwise.
-    part: Option<u64>,
-    attempts: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum What {
-    #[error("sink unavailable")]
-    Unavailable,
-    #[error("write failed")]
-    WriteFailed,
-    #[error("flush failed")]
-    FlushFailed,
-}
-
-impl SinkError {
-    /// The destination cannot be reached at present. Transient.
-    pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(What::Unavailable, message.into())
-    }
-
-    /// The destination did not take the data. Transient unless [`permanent`](Self::permanent) says
-    /// otherwise.
-    pub fn write_failed(message: impl Into<String>) -> Self {
-        Self::new(What::WriteFailed, message.into())
-    }
-
-    /// What was accepted earlier could not be pushed out. Transient unless
-    /// [`permanent`](Self::permanent) says otherwise.
-    pub fn flush_failed(message: impl Into<String>) -> Self {
-        Self::new(What::FlushFailed, message.into())
-    }
-
-    /// Says that trying again cannot help.
-    pub fn permanent(mut self) -> Self {
-        self.is_transient = false;
-        self
-    }
-
-    /// The user's code panicked at some of the events; `what` it was and `said`. Permanent. Counted as a panic.
-    pub(crate) fn panicked(what: &str, said: &str) -> Self {
-        Self { is_panic: true, ..Self::write_failed(format!("{what} panicked: {said}")).permanent() }
-    }
-
-    /// Whether it stands for a panic.
-    pub(crate) fn is_panic(&self) -> bool {
-        self.is_panic
-    }
-
-    /// Adds the error below this one.
-    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
-        self
-    }
-
-    /// Says that only this many events of the batch failed; the others are where they belong.
-    pub fn only(mut self, events: u64) -> Self {
-        self.failed_events = Some(events);
-        self
-    }
-
-    /// What failed was that many events of a larger batch.
-    fn of_part(mut self, events: u64) -> Self {
-        self.part.get_or_insert(events);
-        self
-    }
-
-    /// How many of the events that were offered have failed.
-    pub(crate) fn failed_of(&self, events: u64) -> u64 {
-        self.failed_events.or(self.part).unwrap_or(events).min(events)
-    }
-
-    /// Whether it was offered as a part of a batch.
-    fn is_of_part(&self) -> bool {
-        self.part.is_some()
-    }
-
-    /// Whether some of the events that were offered are where they belong. Then nobody knows which.
-    fn is_partial(&self, events: usize) -> bool {
-        let offered = self.part.unwrap_or(events as u64);
-        self.failed_events.is_some_and(|failed| failed < offered)
-    }
-
-    /// Ends what lies below it.
-    pub(crate) fn without_source(mut self) -> Self {
-        self.source = None;
-        self
-    }
-
-    fn with_attempts(mut self, attempts: u32) -> Self {
-        self.attempts = attempts;
-        self
-    }
-
-    /// How often the batch was tried.
-    pub fn attempts(&self) -> u32 {
-        self.attempts
-    }
-
-    /// How many events failed, when it is not the whole batch.
-    pub fn failed_events(&self) -> Option<u64> {
-        self.failed_events
-    }
-
-    /// Whether trying again may help.
-    pub fn is_transient(&self) -> bool {
-        self.is_transient
-    }
-
-    fn new(what: What, message: String) -> Self {
-        Self {
-            what,
-            message,
-            source: None,
-            is_transient: true,
-            is_panic: false,
-            failed_events: None,
-            part: None,
-            attempts: 1,
-        }
-    }
-}
-
-impl From<Forked> for SinkError {
-    /// Permanent: it does not become the parent again.
-    fn from(Forked: Forked) -> Self {
-        Self::unavailable(Forked.to_string()).permanent()
-    }
-}
-
-impl From<std::io::Error> for SinkError {
-    /// A failed write. Permanent for what does not mend itself: no permission, a broken pipe, a path that
-    /// is gone, data that cannot be written.
-    fn from(error: std::io::Error) -> Self {
-        use std::io::ErrorKind as Kind;
-        let is_permanent = matches!(
-            error.kind(),
-            Kind::PermissionDenied
-                | Kind::BrokenPipe
-                | Kind::NotFound
-                | Kind::InvalidInput
-                | Kind::InvalidData
-                | Kind::Unsupported
-                | Kind::ReadOnlyFilesystem
-        );
-        let failed = Self::write_failed(error.to_string()).with_source(error);
-        if is_permanent { failed.permanent() } else { failed }
     }
 }

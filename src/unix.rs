@@ -30,6 +30,7 @@ pub(crate) use files::{
 /// What has to know that it is in a forked child: the phase of a collector.
 pub(crate) trait Orphan: Send + Sync + 'static {
     /// Runs in the child, right after the fork: it may neither allocate nor wait.
+    #[cfg_attr(forebay_loom, allow(dead_code, reason = "nobody forks in a model"))]
     fn set_orphaned(&self);
 }
 
