@@ -26,9 +26,9 @@
 //!
 //! # What holds for all strategies
 //!
-//! * The law: `sent = handled + failed + cancelled + superseded + left`, at every moment ([`Summary::check_law`]). Every item
+//! * The law: `sent = handled + failed + cancelled + evicted + left`, at every moment ([`Summary::check_law`]). Every item
 //!   is dropped
-//!   exactly once, behind the last call of its handler, before the end of the task is told (one that is superseded, by who
+//!   exactly once, behind the last call of its handler, before the end of the task is reported (one that is evicted, by who
 //!   sends); what handler, policy and source captured,
 //!   too, unless the source blocks.
 //! * The channel is bounded. Who sends into a full one waits, and so does the source.
@@ -37,7 +37,7 @@
 //!   were begun, one (or a batch) a worker, are finished, and their results gathered; what a worker has taken and not begun is
 //!   cancelled. Senders are refused from then on, also those that wait.
 //! * Every task has exactly one final event: the [`Final`] for whoever waits, and a record for the collector of
-//!   [`report_to`](Chain::report_to), if there is one.
+//!   [`report_to`](Pipeline::report_to), if there is one.
 //! * Threads are the task's own, named `forebay-emit`; they end with it, but for one in a handler or source that does not
 //!   return.
 //!
@@ -54,7 +54,7 @@
 //! | a strategy has 0 workers, a name breaks the rule | an [`EmitError::Config`] at the start names the setting, the value and what is allowed; nothing is started |
 //! | a handler or the source waits for its own task | [`wait`](Task::wait), [`wait_timeout`](Task::wait_timeout) and [`recv`](Results::recv) refuse at once |
 //! | the process forks | in the child, senders and [`wait`](Task::wait) are refused, a poll is pending, [`wait_timeout`](Task::wait_timeout) gives the task back, a cancel and a drop do nothing; the task goes on in the parent. A handler that forks may return in the child: its thread ends there, with nothing done |
-//! | the chain is dropped without a start | what was sent is dropped, senders are refused |
+//! | the pipeline is dropped without a start | what was sent is dropped, senders are refused |
 //! | a handler sends into its own full channel | it is refused as full, instead of waiting for itself |
 //!
 //! # Adaptive
@@ -71,48 +71,47 @@
 //! of .NET (Hellerstein, Morrison, Eilebrecht,
 //! 2009), with the slow start of TCP (Jacobson, 1988).
 
+// From the bottom up: a module imports only from those that stand before it.
+mod cancel;
+mod policy;
 mod source;
+mod summary;
+mod user_code;
 
-mod sender;
-pub use sender::{SendError, SendRefusal, Sender};
+mod adaptive;
 
-mod chain;
-pub use chain::{Chain, EmitError, Stage};
+mod strategy;
 
 mod state;
 
 mod channel;
 
-mod strategy;
-pub use strategy::Strategy;
-
-mod adaptive;
-
-mod worker;
-
-mod policy;
-pub use policy::{Decide, Decision, ErrorPolicy, Failure};
-
-mod cancel;
-pub use cancel::CancelToken;
-
 mod gather;
-pub use gather::Gather;
-
 mod item;
-pub use item::{Item, ItemKind, TaskId};
+mod sender;
 
+mod output;
 mod task;
-pub use task::{Final, Task};
 
 mod results;
-pub use results::{Results, ResultsIter};
+mod worker;
+
+mod pipeline;
 
 #[cfg(feature = "futures")]
 mod stream;
 
-mod summary;
+pub use cancel::CancelToken;
+pub use channel::{SendError, SendRefusal};
+pub use gather::Gather;
+pub use item::{Item, ItemKind, TaskId};
+pub use pipeline::{Pipeline, Stage};
+pub use policy::{Decide, Decision, ErrorPolicy, Failure};
+pub use results::{Results, ResultsIter};
+pub use sender::Sender;
+pub use strategy::Strategy;
 pub use summary::{Summary, TaskOutcome};
+pub use task::{EmitError, Final, Task};
 
 use std::time::Duration;
 
@@ -123,7 +122,7 @@ use crate::sync::Receiver;
 /// Items from an iterator, which is run on a thread of its own. It is asked for an item when there is room for it, or soon.
 ///
 /// Receivers that are iterators, such as those of crossbeam-channel, come in here as well.
-pub fn from_iter<I>(items: I) -> Chain<I::Item>
+pub fn from_iter<I>(items: I) -> Pipeline<I::Item>
 where
     I: IntoIterator,
     I::IntoIter: Send + 'static,
@@ -133,35 +132,35 @@ where
 }
 
 /// Items from a function, which is called on a thread of its own until it returns `None`.
-pub fn from_fn<T>(mut next: impl FnMut() -> Option<T> + Send + 'static) -> Chain<T> {
-    Chain::new(Some(Box::new(move |_| next())))
+pub fn from_fn<T>(mut next: impl FnMut() -> Option<T> + Send + 'static) -> Pipeline<T> {
+    Pipeline::new(Some(Box::new(move |_| next())))
 }
 
 /// Items from a channel of the standard library, until all of its senders are gone. Of a task that ends before, the thread
 /// waits for one more item, and drops it.
-pub fn from_receiver<T: Send + 'static>(receiver: Receiver<T>) -> Chain<T> {
+pub fn from_receiver<T: Send + 'static>(receiver: Receiver<T>) -> Pipeline<T> {
     from_iter(receiver)
 }
 
 /// Events from a subscription, until its collector is gone. A task that lags loses its oldest there, like every subscriber.
-pub fn from_subscription<E: Event + Clone>(subscription: Subscription<E>) -> Chain<E> {
-    Chain::new(Some(source::of_subscription(subscription)))
+pub fn from_subscription<E: Event + Clone>(subscription: Subscription<E>) -> Pipeline<E> {
+    Pipeline::new(Some(source::of_subscription(subscription)))
 }
 
 /// The numbers 0, 1, 2 and so on: the first at once, number `n` as many periods later. More than zero. Numbers for which the
-/// task had no time are left out. It ends when it is cancelled, or by [`Chain::take`].
-pub fn interval(every: Duration) -> Chain<u64> {
-    Chain::new(Some(source::of_interval(every))).with_interval(every)
+/// task had no time are left out. It ends when it is cancelled, or by [`Pipeline::take`].
+pub fn interval(every: Duration) -> Pipeline<u64> {
+    Pipeline::new(Some(source::of_interval(every))).with_interval(every)
 }
 
-/// Items from your own threads: a sender, and the chain at its other end, with a capacity in items.
+/// Items from your own threads: a sender, and the pipeline at its other end, with a capacity in items.
 ///
 /// ```
 /// use forebay::emit::{self, Gather};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let (sender, chain) = emit::channel(16);
-/// let task = chain.map(|word: &&str| word.len()).gather(Gather::list()).start()?;
+/// let (sender, pipeline) = emit::channel(16);
+/// let task = pipeline.map(|word: &&str| word.len()).gather(Gather::list()).start()?;
 /// sender.send("ring")?;
 /// sender.send("worker")?;
 /// drop(sender);
@@ -169,7 +168,7 @@ pub fn interval(every: Duration) -> Chain<u64> {
 /// # Ok(())
 /// # }
 /// ```
-pub fn channel<T>(capacity: usize) -> (Sender<T>, Chain<T>) {
-    let chain = Chain::new(None).capacity(capacity);
-    (chain.sender(), chain)
+pub fn channel<T>(capacity: usize) -> (Sender<T>, Pipeline<T>) {
+    let pipeline = Pipeline::new(None).capacity(capacity);
+    (pipeline.sender(), pipeline)
 }

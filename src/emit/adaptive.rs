@@ -23,13 +23,13 @@ use std::time::Duration;
 const WORTH: f64 = 0.5;
 
 /// The least items by which a number is judged.
-const LEAST_ITEMS: u64 = 16;
+const MIN_ITEMS: u64 = 16;
 
 /// Such items for each worker, so that each has ended some.
 const ITEMS_PER_WORKER: u64 = 4;
 
 /// The most windows that a number is held between two steps that are tried.
-const MOST_PATIENCE: u32 = 16;
+const MAX_PATIENCE: u32 = 16;
 
 /// How many times as long a number is held as one is tried, at most.
 const HOLDS_A_TRY: u32 = 4;
@@ -168,7 +168,7 @@ impl Controller {
             Phase::Hold(_) => self.patience,
             Phase::Try(..) => self.patience.div_ceil(HOLDS_A_TRY),
         };
-        let least = LEAST_ITEMS.max(self.limit as u64 * ITEMS_PER_WORKER);
+        let least = MIN_ITEMS.max(self.limit as u64 * ITEMS_PER_WORKER);
         if self.counted >= self.window.saturating_mul(windows) && self.completed >= least {
             let speed = self.completed as f64 / self.counted.as_secs_f64();
             self.service = Duration::try_from_secs_f64(before as f64 / speed).unwrap_or_default();
@@ -230,7 +230,7 @@ impl Controller {
             Phase::Try(before, way) => {
                 self.limit = before.limit;
                 let way = if way == Way::Up { Way::Down } else { Way::Up };
-                self.hold(way, (self.patience * 2).min(MOST_PATIENCE));
+                self.hold(way, (self.patience * 2).min(MAX_PATIENCE));
             }
         }
     }

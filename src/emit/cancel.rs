@@ -1,13 +1,13 @@
-//! One word that stops a task: a flag, and whom to tell.
+//! Token that cancels tasks: a flag, and the listeners to notify.
 
 use std::fmt;
 
 use crate::sync::{Arc, Home, Mutex, Ordering, PlainU64, Weak};
 
-/// Cancels tasks, and tells whoever asks that they are cancelled. A clone is the same token.
+/// Token that cancels tasks, and says whether they are cancelled. A clone is the same token.
 ///
 /// It is handed down ([`child`](Self::child)): a token that is cancelled cancels its children, and never its parent. A task has
-/// a child of the token that its chain was given, so that one token may stop many tasks, and each of them may be stopped alone.
+/// a child of the token that its pipeline was given, so that one token may stop many tasks, and each of them may be stopped alone.
 ///
 /// In a forked child, a token of the parent is cancelled for whoever asks it there, and reaches no task.
 ///
@@ -26,7 +26,7 @@ pub struct CancelToken {
     inner: Arc<Inner>,
 }
 
-/// Who is told of a cancellation. It runs under the lock of the token: no foreign code, and no call of a token.
+/// Listener for a cancellation. It runs under the lock of the token: it calls no user code and no token.
 pub(super) trait Listener: Send + Sync {
     fn on_cancel(&self);
 }
@@ -43,7 +43,7 @@ struct Inner {
 }
 
 impl CancelToken {
-    /// A token of its own.
+    /// Makes a token without a parent.
     pub fn new() -> Self {
         Self::below(None)
     }
@@ -53,11 +53,11 @@ impl CancelToken {
         Self { inner: Arc::new(Inner { flag, home: Home::here(), listeners, _parent: parent }) }
     }
 
-    /// A token that is cancelled with this one, or before it.
+    /// Makes a token that is cancelled with this one, or before it.
     pub fn child(&self) -> Self {
         let child = Self::below(Some(Arc::clone(&self.inner)));
         let listener: Arc<dyn Listener> = Arc::<Inner>::clone(&child.inner);
-        self.tell(&listener);
+        self.add_listener(&listener);
         child
     }
 
@@ -71,13 +71,13 @@ impl CancelToken {
         self.inner.on_cancel();
     }
 
-    /// Whether it is cancelled.
+    /// Returns whether it is cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.inner.flag.load(Ordering::Acquire) != 0
     }
 
-    /// Has somebody told; at once, if it is cancelled already.
-    pub(super) fn tell(&self, listener: &Arc<dyn Listener>) {
+    /// Adds a listener, which is notified at once if the token is cancelled already.
+    pub(super) fn add_listener(&self, listener: &Arc<dyn Listener>) {
         if self.inner.home.is_left() {
             if self.is_cancelled() {
                 listener.on_cancel();
@@ -100,17 +100,17 @@ impl Listener for Inner {
         if self.home.is_left() {
             return self.flag.store(1, Ordering::Release);
         }
-        let mut told = Vec::new();
+        let mut notified = Vec::new();
         let mut listeners = self.listeners.lock();
         self.flag.store(1, Ordering::Release);
-        // Under the lock, so that a second caller returns no sooner than all were told.
+        // Under the lock, so that a second caller returns no sooner than all were notified.
         for listener in listeners.drain(..).filter_map(|listener| listener.upgrade()) {
             listener.on_cancel();
-            told.push(listener);
+            notified.push(listener);
         }
         drop(listeners);
         // We may hold a task by now that everybody else has let go, and its items with it.
-        drop(told);
+        drop(notified);
     }
 }
 

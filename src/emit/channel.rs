@@ -1,6 +1,6 @@
 //! The state of a task: the bounded channel, who works on it, and the account.
 //!
-//! One lock guards all of it, and no foreign code runs under it: an item is dropped, a waker woken and a handler called
+//! One lock guards all of it, and no user code runs under it: an item is dropped, a waker woken and a handler called
 //! without. So whatever is asked ("is an item left, and may I have it?") is asked and answered in one step, and *begun*
 //! means: taken under this lock, while nobody had stopped the task. Handlers take microseconds and more; the lock takes a
 //! hundredth of that. A lock-free queue was rejected: it would hold the items, and not the answer.
@@ -12,23 +12,25 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::cancel::Listener;
-use super::sender::{SendError, SendRefusal};
 use super::state::{Fate, Feeding, Phase, Report, State, Stop, Taken, Turn, Waiting, bounded};
 use super::summary::Summary;
-use super::worker::THREAD;
+use super::user_code::drop_each;
 use crate::permit::Permit;
 use crate::sync::{self, Arc, Condvar, Home, Mutex, MutexGuard, Unparker};
 use crate::wake::deadline_in;
 
-/// Shared by senders, workers, the source thread, the task and its token.
+/// The name of every thread of a task.
+pub(super) const THREAD: &str = "forebay-emit";
+
+/// State that senders, workers, the source thread, the task and its token share.
 pub(super) struct Shared<T> {
     state: Mutex<State<T>>,
     home: Home,
-    /// Senders that wait for room.
+    /// Notified when there is room, or never will be. Senders wait here.
     room: Condvar,
-    /// Rung when the thread of the source has let go of it.
+    /// Notified when the thread of the source has let go of it.
     source_gone: Condvar,
-    /// To call the handler and the source; revoked when the task is stopped.
+    /// Permission to call the handler and the source; revoked when the task is stopped.
     pub(super) permit: Permit,
 }
 
@@ -39,6 +41,32 @@ const SOURCE_GRACE: Duration = Duration::from_millis(100);
 /// How long the end of a task waits for the thread of its source outside of such a call: for destructors of the source and of
 /// items that came too late. Most return within a second. One that waits for somebody else may never return.
 const DESTRUCTOR_GRACE: Duration = Duration::from_secs(3);
+
+/// An item that was not taken in, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("item not sent: {reason}")]
+#[non_exhaustive]
+pub struct SendError<T> {
+    /// The item, given back.
+    pub item: T,
+    /// Why it was not taken in.
+    pub reason: SendRefusal,
+}
+
+/// Why an item was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendRefusal {
+    /// There was no room, or none in time.
+    #[error("the channel is full")]
+    Full,
+    /// Nobody will ever take it: the task is cancelled, has failed, has had as many items as it takes, or was never started.
+    #[error("the task takes no more items")]
+    Closed,
+    /// This is a forked child; the task is its parent's.
+    #[error("the task is the parent's of this forked process")]
+    Forked,
+}
 
 /// How long a sender waits for room.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +81,7 @@ impl<T> Shared<T> {
         Self { state: Mutex::new(State::new()), home: Home::here(), room, source_gone, permit: Permit::new() }
     }
 
-    /// Whether this is a forked child, and nothing of it may be touched.
+    /// Returns whether this is a forked child, where nothing of it may be touched.
     pub(super) fn is_left(&self) -> bool {
         self.home.is_left()
     }
@@ -80,7 +108,7 @@ impl<T> Shared<T> {
         let mut state = self.lock();
         state.senders -= 1;
         if state.is_closed() {
-            state.ring_all();
+            state.wake_all();
         }
     }
 
@@ -126,19 +154,19 @@ impl<T> Shared<T> {
         if !state.is_wanted() {
             return Err(SendError { item, reason: SendRefusal::Closed });
         }
-        let before = state.supersede();
+        let before = state.evict();
         let since = state.clock.now();
         state.queue.push_back(Waiting { item, since });
         state.sent += 1;
         let waiting = state.queue.len();
         if state.is_closed() {
-            state.ring_all();
+            state.wake_all();
             self.room.notify_all();
         } else if !before.is_empty() {
             // Somebody waits already, and will see that it takes longer.
         } else if waiting == 1 || waiting >= state.plan.size.min(state.capacity) {
             // The first of a batch sets its time, the last completes it.
-            state.ring_one();
+            state.wake_one();
         }
         drop(state);
         drop_each(before);
@@ -153,14 +181,14 @@ impl<T> Shared<T> {
         let mut state = self.lock();
         state.quiet = Some(quiet);
         let last = state.queue.pop_back();
-        let before = state.supersede();
+        let before = state.evict();
         state.queue.extend(last);
         drop(state);
         self.room.notify_all();
         drop_each(before);
     }
 
-    /// Has who waits for room look again: the bounds have changed.
+    /// Changes the bounds, and lets those who wait for room look again.
     pub(super) fn change_bounds(&self, change: impl FnOnce(&mut State<T>)) {
         if self.is_left() {
             return;
@@ -174,12 +202,12 @@ impl<T> Shared<T> {
         self.room.notify_all();
     }
 
-    /// Whether another item would be taken in, if there were room.
+    /// Returns whether another item would be taken in, if there were room.
     pub(super) fn is_wanted(&self) -> bool {
         !self.is_left() && self.lock().is_wanted()
     }
 
-    /// Whether the source is to be asked for another item.
+    /// Returns whether the source is to be asked for another item.
     pub(super) fn ask_source(&self) -> bool {
         if self.is_left() {
             return false;
@@ -190,7 +218,7 @@ impl<T> Shared<T> {
         is_wanted
     }
 
-    /// Tells where the thread of the source is.
+    /// Sets where the thread of the source is.
     pub(super) fn set_feeding(&self, feeding: Feeding) {
         if self.is_left() {
             return;
@@ -223,12 +251,12 @@ impl<T> Shared<T> {
         (state.hired, state.workers) = (workers, workers);
     }
 
-    /// Takes the bell of a thread; who rings all rings it as well. Its number.
-    pub(super) fn hang_up(&self, bell: &Unparker) -> usize {
+    /// Registers the unparker of a thread, which `wake_all` unparks as well. Returns the number of the thread.
+    pub(super) fn register_waker(&self, unparker: &Unparker) -> usize {
         let mut state = self.lock();
-        state.clock.tell(bell);
-        state.bells.push(bell.clone());
-        state.bells.len() - 1
+        state.clock.tell(unparker);
+        state.unparkers.push(unparker.clone());
+        state.unparkers.len() - 1
     }
 
     /// What the worker does next; its items go into `taken`, which is empty.
@@ -240,26 +268,26 @@ impl<T> Shared<T> {
         turn
     }
 
-    /// Whether nobody has stopped the task. Says nothing of a call that comes later: see `permit`.
+    /// Returns whether nobody has stopped the task. Says nothing of a call that comes later: see `permit`.
     pub(super) fn goes_on(&self) -> bool {
         self.lock().stop.is_none()
     }
 
-    /// Accounts for items that a worker has done with. The number of workers to hire.
-    pub(super) fn settle(&self, fate: Fate, items: u64) -> usize {
-        self.lock().settle(fate, items)
+    /// Counts items that a worker has completed. Returns the number of workers to start.
+    pub(super) fn complete(&self, fate: Fate, items: u64) -> usize {
+        self.lock().complete(fate, items)
     }
 
     pub(super) fn count_retry(&self) {
         self.lock().retries += 1;
     }
 
-    /// The first is kept.
+    /// Keeps the text of an error, if it is the first.
     pub(super) fn note_error(&self, error: String) {
         self.lock().first_error.get_or_insert(error);
     }
 
-    /// The source will make no more items, and should have.
+    /// Notes that the source panicked, and makes no more items.
     pub(super) fn note_broken_source(&self, panic: &str) {
         let mut state = self.lock();
         state.is_source_broken = true;
@@ -273,12 +301,12 @@ impl<T> Shared<T> {
         if state.phase < Phase::Over && state.stop.is_none() {
             state.stop = Some(why);
             self.permit.revoke();
-            state.ring_all();
+            state.wake_all();
             self.room.notify_all();
         }
     }
 
-    /// Takes out what waits in a task that was stopped, and counts it as cancelled. To be dropped without the lock.
+    /// Takes out what waits in a task that was stopped, and counts it as cancelled. The caller drops it without the lock.
     pub(super) fn clear(&self) -> VecDeque<Waiting<T>> {
         let mut state = self.lock();
         if state.stop.is_none() {
@@ -288,24 +316,24 @@ impl<T> Shared<T> {
         std::mem::take(&mut state.queue)
     }
 
-    /// How many items were sent.
+    /// Returns how many items were sent.
     pub(super) fn sent(&self) -> u64 {
         self.lock().sent
     }
 
-    /// So many were never there.
+    /// Takes back so many workers, which could not be started.
     pub(super) fn unhire(&self, workers: usize) {
         self.lock().hired -= workers;
     }
 
-    /// So many workers leave. Whether nobody is left.
+    /// Counts so many workers out. Returns whether none is left.
     pub(super) fn dismiss(&self, workers: usize) -> bool {
         let mut state = self.lock();
         state.workers -= workers;
         state.workers == 0
     }
 
-    /// The last worker has left: the account that is told of it.
+    /// Ends the task behind its last worker. Returns the account to report.
     pub(super) fn end(&self) -> Summary {
         let mut state = self.lock();
         state.phase = Phase::Over;
@@ -314,23 +342,23 @@ impl<T> Shared<T> {
         state.summary()
     }
 
-    /// Whom to tell, if nobody told him before: see `give_up`.
+    /// Takes out where to report the end; `None` if that was done before: see `give_up`.
     pub(super) fn take_report(&self) -> Option<Report> {
         self.lock().report.take()
     }
 }
 
-/// What a task knows of its state, whatever its items are.
+/// State of a task, without the type of its items.
 pub(super) trait Control: Send + Sync {
     fn summary(&self) -> Summary;
 
-    /// Whether the calling thread is a worker of this task.
+    /// Returns whether the calling thread is a worker of this task.
     fn is_here(&self) -> bool;
 
-    /// Tells the end of a task that is stopped, and whose handlers do not return.
+    /// Reports the end of a task that is stopped, and whose handlers do not return.
     fn give_up(&self);
 
-    /// Tells nobody of the end.
+    /// Makes the end of the task known to nobody.
     fn disown(&self);
 }
 
@@ -349,7 +377,7 @@ impl<T: Send + 'static> Control for Shared<T> {
             let mut state = self.lock();
             (state.summary(), state.report.take())
         };
-        report.iter().for_each(|report| report.tell(&summary));
+        report.iter().for_each(|report| report.send(&summary));
         // Destructors take their time, and so does the last handle of a collector. Where there is no thread for them, they go here.
         if !items.is_empty() || report.is_some() {
             let _ = sync::spawn(THREAD, None, move || drop((drop_each(items), report)));
@@ -367,14 +395,4 @@ impl<T: Send> Listener for Shared<T> {
             self.stop(Stop::Cancelled);
         }
     }
-}
-
-/// Drops what is foreign; a panic of its destructor ends here.
-pub(super) fn drop_quietly<X>(foreign: X) {
-    let _ = sync::guarded(|| drop(foreign));
-}
-
-/// The same for each of many.
-pub(super) fn drop_each<X>(foreign: impl IntoIterator<Item = X>) {
-    foreign.into_iter().for_each(drop_quietly);
 }

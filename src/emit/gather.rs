@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use super::channel::drop_quietly;
+use super::user_code::drop_quietly;
 
 /// Gathers the results `R` of a task into one `O`. Defaults to [`count`](Gather::count), which keeps none of them.
 ///
@@ -27,7 +27,7 @@ pub struct Gather<R, O> {
     steps: Box<dyn Gathering<R, O>>,
 }
 
-/// Behind [`Gather`].
+/// Way of gathering, behind [`Gather`].
 pub(super) trait Gathering<R, O>: Send {
     /// Takes the result of the item `number`, counted from 0 in the order of sending.
     fn add(&mut self, number: u64, result: R);
@@ -54,7 +54,7 @@ where
 
     fn finish(self: Box<Self>) -> O {
         let Self { so_far, add, finish } = *self;
-        // What it captures is foreign, and what was gathered is not to go with it.
+        // Its captures are user code: a panic of theirs must not lose what was gathered.
         drop_quietly(add);
         finish(so_far)
     }

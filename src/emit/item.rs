@@ -1,13 +1,11 @@
-//! Items as they are told: where they came from, when, and what became of them.
+//! Items as they are reported: where they came from, when, and what became of them.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::gather::Gather;
 use super::summary::Summary;
-use crate::clock::Clock;
 use crate::sync::{Ordering, PlainU64};
 
 /// Which task of this process.
@@ -83,61 +81,5 @@ impl<R> ItemKind<R> {
             ItemKind::Cancelled => "cancelled",
             ItemKind::Final(_) => "final",
         }
-    }
-}
-
-/// What is kept of a task.
-pub(super) enum Keep<R, O> {
-    Results(Gather<R, O>),
-    /// All items, whatever became of them.
-    Items(Gather<Item<R>, O>),
-}
-
-impl<R: 'static, O: 'static> Keep<R, O> {
-    pub(super) fn finish(self) -> O {
-        match self {
-            Keep::Results(gather) => gather.finish(),
-            Keep::Items(gather) => gather.finish(),
-        }
-    }
-}
-
-/// Where an item comes from. The times are there where items are told.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Origin {
-    pub(super) number: u64,
-    pub(super) items: u64,
-    pub(super) created: Option<Instant>,
-    pub(super) started: Option<Instant>,
-}
-
-/// Makes items, for those who want them.
-pub(super) struct Observer {
-    task: TaskId,
-    begun: (Instant, SystemTime),
-    clock: Clock,
-}
-
-impl Observer {
-    pub(super) fn new(task: TaskId, clock: &Clock) -> Self {
-        Self { task, begun: (clock.now(), SystemTime::now()), clock: clock.clone() }
-    }
-
-    pub(super) fn now(&self) -> Instant {
-        self.clock.now()
-    }
-
-    fn time(&self, at: Instant) -> SystemTime {
-        let (begun, time) = self.begun;
-        let since: Duration = at.saturating_duration_since(begun);
-        time.checked_add(since).unwrap_or(time)
-    }
-
-    pub(super) fn item<R>(&self, origin: Origin, kind: ItemKind<R>) -> Item<R> {
-        let Origin { number, items, created, started } = origin;
-        let completed = self.time(self.now());
-        let created = created.map_or(self.begun.1, |created| self.time(created));
-        let started = started.map(|started| self.time(started));
-        Item { task: self.task, id: number, items, created, started, completed, kind }
     }
 }

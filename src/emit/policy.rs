@@ -77,7 +77,7 @@ impl ErrorPolicy {
         let decision = match self {
             Self::StopOnFirst => Decision::Stop,
             Self::Continue => Decision::Continue,
-            Self::Retry(most) if retries < *most => Decision::Retry { after: Duration::ZERO },
+            Self::Retry(max) if retries < *max => Decision::Retry { after: Duration::ZERO },
             Self::Retry(_) => Decision::Continue,
             Self::Custom(decide) => guarded(|| decide(failure, retries)).unwrap_or(Decision::Stop),
         };
@@ -94,7 +94,7 @@ impl fmt::Debug for ErrorPolicy {
         match self {
             Self::StopOnFirst => f.write_str("StopOnFirst"),
             Self::Continue => f.write_str("Continue"),
-            Self::Retry(most) => f.debug_tuple("Retry").field(most).finish(),
+            Self::Retry(max) => f.debug_tuple("Retry").field(max).finish(),
             Self::Custom(_) => f.write_str("Custom(..)"),
         }
     }

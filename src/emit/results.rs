@@ -104,7 +104,7 @@ impl<R> Drop for Reader<R> {
         let (results, waker) = (std::mem::take(&mut queue.results), queue.waker.take());
         drop(queue);
         self.0.changed.notify_all();
-        // Foreign code: not under the lock.
+        // Their destructors are user code: not under the lock.
         drop((results, waker));
     }
 }
@@ -146,7 +146,7 @@ impl<R> Results<R> {
     /// The next result, or the waker is left.
     #[cfg_attr(not(feature = "futures"), allow(dead_code, reason = "a `Stream` alone waits so"))]
     pub(super) fn poll_next_result(&self, waker: &Waker) -> Poll<Option<R>> {
-        // Foreign code, and so is the drop of the one before: without the lock.
+        // User code, and so is the drop of the one before: without the lock.
         let waker = waker.clone();
         if self.task.is_left() || self.task.is_here() {
             return Poll::Ready(None);

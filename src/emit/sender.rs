@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::channel::{Shared, Wait};
+use super::channel::{SendError, Shared, Wait};
 use crate::sync::Arc;
 use crate::wake::deadline_in;
 
@@ -16,32 +16,6 @@ use crate::wake::deadline_in;
 /// it would wait for itself: into a full channel it is refused.
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
-}
-
-/// An item that was not taken in, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("item not sent: {reason}")]
-#[non_exhaustive]
-pub struct SendError<T> {
-    /// The item, given back.
-    pub item: T,
-    /// Why it was not taken in.
-    pub reason: SendRefusal,
-}
-
-/// Why an item was not taken in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendRefusal {
-    /// There was no room, or none in time.
-    #[error("the channel is full")]
-    Full,
-    /// Nobody will ever take it: the task is cancelled, has failed, has had as many items as it takes, or was never started.
-    #[error("the task takes no more items")]
-    Closed,
-    /// This is a forked child; the task is its parent's.
-    #[error("the task is the parent's of this forked process")]
-    Forked,
 }
 
 impl<T> Sender<T> {
@@ -64,8 +38,8 @@ impl<T> Sender<T> {
     /// # Errors
     ///
     /// As for [`send`](Self::send), or there was no room in time.
-    pub fn send_timeout(&self, item: T, longest: Duration) -> Result<(), SendError<T>> {
-        self.shared.put(item, Wait::Until(deadline_in(longest)))
+    pub fn send_timeout(&self, item: T, timeout: Duration) -> Result<(), SendError<T>> {
+        self.shared.put(item, Wait::Until(deadline_in(timeout)))
     }
 
     /// Sends an item if there is room now.

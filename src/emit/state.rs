@@ -1,6 +1,6 @@
 //! What the lock of a task guards: items, workers, account, and the decision of who takes what.
 //!
-//! Nothing here locks, waits or calls foreign code.
+//! Nothing here locks, waits or calls user code.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -41,7 +41,7 @@ pub(super) enum Feeding {
 /// From left to right, each once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// A chain that is still put together. Items wait.
+    /// The pipeline is not started. Items wait.
     Building,
     Running,
     /// The last worker has left, or none was ever hired.
@@ -56,7 +56,7 @@ pub(super) struct State<T> {
     /// Whether it matters when items were sent.
     pub(super) is_observed: bool,
     /// How many items are taken in at most.
-    pub(super) most: u64,
+    pub(super) max_items: u64,
     pub(super) senders: usize,
     pub(super) phase: Phase,
     /// Set once.
@@ -65,8 +65,8 @@ pub(super) struct State<T> {
     pub(super) clock: Clock,
     pub(super) begun: Option<Instant>,
     pub(super) ended: Option<Instant>,
-    /// Those of all workers, by their number, and of the source.
-    pub(super) bells: Vec<Unparker>,
+    /// The unparkers of all workers, by their number, and of the source.
+    pub(super) unparkers: Vec<Unparker>,
     /// The numbers of workers that sleep and were not woken yet.
     pub(super) idle: Vec<usize>,
     /// The one of them that is woken by time, on behalf of all, and when. It looks by then, and sees to it that another one does,
@@ -82,36 +82,36 @@ pub(super) struct State<T> {
     pub(super) handled: u64,
     pub(super) failed: u64,
     pub(super) cancelled: u64,
-    pub(super) superseded: u64,
+    pub(super) evicted: u64,
     pub(super) retries: u64,
     pub(super) first_error: Option<String>,
     pub(super) is_source_broken: bool,
     pub(super) feeding: Feeding,
-    /// Taken by who tells the final event.
+    /// Taken by the thread that reports the final event.
     pub(super) report: Option<Report>,
 }
 
-/// Whom the final event is told.
+/// Collector and name of the final event.
 pub(super) struct Report {
     pub(super) collector: Collector,
     pub(super) name: Name,
 }
 
 impl Report {
-    pub(super) fn tell(&self, summary: &Summary) {
+    pub(super) fn send(&self, summary: &Summary) {
         self.collector.collect(summary.record(self.name.clone()));
     }
 }
 
 /// The most bytes that are kept of the text of an error.
-const LONGEST_TEXT: usize = 1_000;
+const MAX_TEXT: usize = 1_000;
 
 /// A text that is written as far as it is kept.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = LONGEST_TEXT - self.0.len();
+        let room = MAX_TEXT - self.0.len();
         if text.len() <= room {
             self.0.push_str(text);
             return Ok(());
@@ -148,7 +148,7 @@ enum Look {
     Leave,
 }
 
-/// The items of a worker, and where items are told, when they were sent.
+/// The items of a worker, and when they were sent, where items are observed.
 pub(super) struct Taken<T> {
     pub(super) items: Vec<T>,
     pub(super) created: Vec<Instant>,
@@ -172,7 +172,7 @@ impl<T> State<T> {
             capacity: 64,
             quiet: None,
             is_observed: false,
-            most: u64::MAX,
+            max_items: u64::MAX,
             senders: 0,
             phase: Phase::Building,
             stop: None,
@@ -180,7 +180,7 @@ impl<T> State<T> {
             clock: Clock::System,
             begun: None,
             ended: None,
-            bells: Vec::new(),
+            unparkers: Vec::new(),
             idle: Vec::new(),
             keeper: None,
             hired: 0,
@@ -190,7 +190,7 @@ impl<T> State<T> {
             handled: 0,
             failed: 0,
             cancelled: 0,
-            superseded: 0,
+            evicted: 0,
             retries: 0,
             first_error: None,
             is_source_broken: false,
@@ -200,11 +200,11 @@ impl<T> State<T> {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.senders == 0 || self.sent >= self.most
+        self.senders == 0 || self.sent >= self.max_items
     }
 
     pub(super) fn is_wanted(&self) -> bool {
-        self.stop.is_none() && self.phase < Phase::Over && self.sent < self.most
+        self.stop.is_none() && self.phase < Phase::Over && self.sent < self.max_items
     }
 
     /// Whether an item has to wait for room.
@@ -212,23 +212,23 @@ impl<T> State<T> {
         self.quiet.is_none() && self.queue.len() >= self.capacity
     }
 
-    /// Takes out what the next item takes the place of. To be dropped without the lock.
-    pub(super) fn supersede(&mut self) -> VecDeque<Waiting<T>> {
+    /// Evicts the items that the next one replaces. The caller drops them without the lock.
+    pub(super) fn evict(&mut self) -> VecDeque<Waiting<T>> {
         let before = if self.quiet.is_some() { std::mem::take(&mut self.queue) } else { VecDeque::new() };
-        self.superseded += before.len() as u64;
+        self.evicted += before.len() as u64;
         before
     }
 
-    pub(super) fn ring_all(&mut self) {
+    pub(super) fn wake_all(&mut self) {
         self.idle.clear();
-        self.bells.iter().for_each(Unparker::unpark);
+        self.unparkers.iter().for_each(Unparker::unpark);
     }
 
-    /// Has somebody look. Where nobody may take an item, those that have one will look when they are done with it; but somebody
+    /// Wakes a worker to look. Where none may take an item, those that have one will look when they are done with it; but one
     /// has to watch that they ever are.
-    pub(super) fn ring_one(&mut self) {
+    pub(super) fn wake_one(&mut self) {
         let is_full = self.in_flight >= self.plan.limit as u64;
-        // Nor may anybody before the next slot of a rate, for which one waits already.
+        // Nor may anybody before the next moment that the rate allows, for which one waits already.
         let is_kept = self.keeper.is_some();
         if is_full && (is_kept || !self.can_stall()) || self.plan.pace.is_some() && is_kept {
             return;
@@ -238,8 +238,8 @@ impl<T> State<T> {
             // It looks at once.
             self.keeper = Some((worker, self.clock.now()));
         }
-        if let Some(bell) = self.bells.get(worker) {
-            bell.unpark();
+        if let Some(unparker) = self.unparkers.get(worker) {
+            unparker.unpark();
         }
     }
 
@@ -256,7 +256,7 @@ impl<T> State<T> {
     /// The number of workers to hire for it.
     fn set_limit(&mut self, limit: usize) -> usize {
         self.plan.limit = limit;
-        self.ring_all();
+        self.wake_all();
         let more = self.plan.threads().saturating_sub(self.hired);
         self.hired += more;
         self.workers += more;
@@ -276,8 +276,8 @@ impl<T> State<T> {
         }
     }
 
-    /// Accounts for items that a worker has done with. The number of workers to hire.
-    pub(super) fn settle(&mut self, fate: Fate, items: u64) -> usize {
+    /// Counts items that a worker has completed. Returns the number of workers to start.
+    pub(super) fn complete(&mut self, fate: Fate, items: u64) -> usize {
         let busy = self.in_flight;
         self.in_flight -= items;
         let counter = match fate {
@@ -347,9 +347,9 @@ impl<T> State<T> {
                 taken.items.extend(self.queue.drain(..count).map(|waiting| waiting.item));
                 self.in_flight += count as u64;
                 match self.queue.is_empty() {
-                    true if self.is_closed() => self.ring_all(),
+                    true if self.is_closed() => self.wake_all(),
                     true => {}
-                    false => self.ring_one(),
+                    false => self.wake_one(),
                 }
                 Turn::Work(first)
             }
@@ -376,7 +376,7 @@ impl<T> State<T> {
             failed: self.failed,
             cancelled: self.cancelled,
             left: self.queue.len() as u64 + self.in_flight,
-            superseded: self.superseded,
+            evicted: self.evicted,
             retries: self.retries,
             workers: self.plan.limit,
             elapsed: elapsed.unwrap_or_default(),

@@ -25,7 +25,7 @@ pub enum Strategy {
     },
     /// On one thread, in the order of sending, so many together: as soon as there are `size`, or the oldest has waited for
     /// `max_delay`, or the channel is full or closed. A handler of items gets them one after the other,
-    /// [`map_batch`](super::Chain::map_batch) gets them at once.
+    /// [`map_batch`](super::Pipeline::map_batch) gets them at once.
     Batched {
         /// Items, 1 or more; 64 is usual.
         size: usize,
@@ -46,7 +46,7 @@ pub enum Strategy {
 }
 
 /// The most threads of a task.
-const MOST_WORKERS: usize = 1_024;
+const MAX_WORKERS: usize = 1_024;
 
 /// What workers go by; part of the task's state.
 pub(super) struct Plan {
@@ -74,13 +74,13 @@ impl Strategy {
         match self {
             Strategy::Serial => Ok(()),
             Strategy::Parallel { workers, rate_limit } => {
-                check("emit.strategy.workers", workers, WORKERS, (1..=MOST_WORKERS).contains(&workers))?;
+                check("emit.strategy.workers", workers, WORKERS, (1..=MAX_WORKERS).contains(&workers))?;
                 check("emit.strategy.rate_limit", 0, "1 or more", rate_limit != Some(0))
             }
             Strategy::Batched { size, .. } => check("emit.strategy.size", size, "1 or more", size >= 1),
             Strategy::Adaptive { min, max, window } => {
-                check("emit.strategy.min", min, WORKERS, (1..=MOST_WORKERS).contains(&min))?;
-                let is_allowed = (min..=MOST_WORKERS).contains(&max);
+                check("emit.strategy.min", min, WORKERS, (1..=MAX_WORKERS).contains(&min))?;
+                let is_allowed = (min..=MAX_WORKERS).contains(&max);
                 check("emit.strategy.max", max, "emit.strategy.min to 1024", is_allowed)?;
                 let value = format!("{window:?}");
                 check("emit.strategy.window", value, "more than zero", !window.is_zero())

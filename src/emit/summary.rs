@@ -26,7 +26,7 @@ pub enum TaskOutcome {
 
 /// The account of a task.
 ///
-/// The law: `sent = handled + failed + cancelled + superseded + left`, at every moment.
+/// The law: `sent = handled + failed + cancelled + evicted + left`, at every moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
@@ -40,8 +40,8 @@ pub struct Summary {
     pub failed: u64,
     /// Items that no handler saw, because the task stopped.
     pub cancelled: u64,
-    /// Items that another one took the place of before their time: see [`Chain::debounce`](super::Chain::debounce).
-    pub superseded: u64,
+    /// Items that another one replaced before their time: see [`Pipeline::debounce`](super::Pipeline::debounce).
+    pub evicted: u64,
     /// Items that wait or are in a handler. After the end none, unless the task was dropped and its handlers did not return in
     /// time: then those that they had.
     pub left: u64,
@@ -63,7 +63,7 @@ impl Summary {
     ///
     /// The law does not hold; the text has the numbers.
     pub fn check_law(&self, sent: u64) -> Result<(), String> {
-        let fates = self.handled + self.failed + self.cancelled + self.superseded + self.left;
+        let fates = self.handled + self.failed + self.cancelled + self.evicted + self.left;
         if fates != sent || self.sent != sent {
             return Err(format!("{sent} items were sent, their fates add up to {fates}: {self:?}"));
         }
@@ -78,7 +78,7 @@ impl Summary {
             .with("handled", self.handled)
             .with("failed", self.failed)
             .with("cancelled", self.cancelled)
-            .with("superseded", self.superseded)
+            .with("evicted", self.evicted)
             .with("left", self.left)
             .with("retries", self.retries)
             .with("workers", self.workers)
@@ -91,7 +91,7 @@ impl Summary {
 }
 
 impl TaskOutcome {
-    /// The outcome as the final event tells it.
+    /// Returns the outcome as the final event has it.
     pub fn as_str(self) -> &'static str {
         match self {
             TaskOutcome::Running => "running",
@@ -111,13 +111,13 @@ impl fmt::Display for TaskOutcome {
 impl fmt::Display for Summary {
     /// The outcome, then the law with its numbers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { outcome, sent, handled, failed, cancelled, superseded, left, .. } = self;
+        let Self { outcome, sent, handled, failed, cancelled, evicted, left, .. } = self;
         write!(
             f,
             "{outcome}: {sent} sent = {handled} handled + {failed} failed + {cancelled} cancelled + {left} left"
         )?;
-        if *superseded > 0 {
-            write!(f, " + {superseded} superseded")?;
+        if *evicted > 0 {
+            write!(f, " + {evicted} evicted")?;
         }
         match &self.first_error {
             Some(error) => write!(f, " ({})", OneLine(error)),

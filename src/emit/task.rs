@@ -2,17 +2,40 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::cancel::CancelToken;
-use super::chain::EmitError;
 use super::channel::Control;
 use super::item::TaskId;
 use super::summary::Summary;
+use crate::config::ConfigError;
 use crate::sync::{Arc, Condvar, Home, Mutex};
 use crate::wake::{deadline_in, wake_quietly};
+
+/// A task could not be started, or not be waited for. One that could not be started drops the items that were sent, and refuses
+/// senders; there is no final event.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// A setting is outside of what is allowed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system refused a thread.
+    #[error("cannot create a thread of the task: {0}")]
+    Thread(#[source] io::Error),
+    /// This is a forked child, and the task is its parent's.
+    #[error("the task is the parent's of this forked process")]
+    Forked,
+    /// A handler of the task cannot wait for it.
+    #[error("called from a handler of the task, which cannot wait for itself")]
+    Inside,
+    /// Its end was polled before.
+    #[error("the end of the task was taken before, by a poll")]
+    Taken,
+}
 
 /// A task that runs on threads of its own, named `forebay-emit`. Made by [`Stage::start`](super::Stage::start).
 ///
@@ -20,7 +43,7 @@ use crate::wake::{deadline_in, wake_quietly};
 /// has given that away: polled again it is pending for ever, and nobody should wait for it.
 ///
 /// Dropped before its end, it is cancelled; the drop waits for handlers that run, [1 s at most by
-/// default](super::Chain::drop_timeout), and leaves those alone that have not returned by then: their threads end with them.
+/// default](super::Pipeline::drop_timeout), and leaves those alone that have not returned by then: their threads end with them.
 /// From a handler of its own it does not wait; where nothing may block, as in async code, set that time to zero. (The
 /// record for the collector is critical, and waits in a full lane as any.)
 /// [`detach`](Self::detach) lets it run on instead.
@@ -29,7 +52,7 @@ pub struct Task<O> {
     id: TaskId,
     control: Arc<dyn Control>,
     token: CancelToken,
-    slot: Arc<Slot<O>>,
+    promise: Arc<Promise<O>>,
     home: Home,
     /// `None` if the drop lets it run on.
     drop_timeout: Option<Duration>,
@@ -45,50 +68,50 @@ pub struct Final<O> {
     pub results: O,
 }
 
-/// Where the last worker leaves the end.
-pub(super) struct Slot<O> {
-    told: Mutex<Told<O>>,
+/// Promise of the end of a task, which the last worker fulfills.
+pub(super) struct Promise<O> {
+    state: Mutex<PromiseState<O>>,
     changed: Condvar,
 }
 
-struct Told<O> {
-    /// `None` before it is told, and after it was taken.
+struct PromiseState<O> {
+    /// `None` before the promise is fulfilled, and after the end was taken.
     ending: Option<Final<O>>,
-    is_told: bool,
+    is_fulfilled: bool,
     waker: Option<Waker>,
 }
 
-impl<O> Slot<O> {
+impl<O> Promise<O> {
     pub(super) fn new() -> Self {
-        let told = Told { ending: None, is_told: false, waker: None };
-        Self { told: Mutex::new(told), changed: Condvar::new() }
+        let state = PromiseState { ending: None, is_fulfilled: false, waker: None };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    pub(super) fn tell(&self, ending: Final<O>) {
-        let mut told = self.told.lock();
-        (told.ending, told.is_told) = (Some(ending), true);
-        let waker = told.waker.take();
-        drop(told);
+    pub(super) fn fulfill(&self, ending: Final<O>) {
+        let mut state = self.state.lock();
+        (state.ending, state.is_fulfilled) = (Some(ending), true);
+        let waker = state.waker.take();
+        drop(state);
         self.changed.notify_all();
         waker.into_iter().for_each(wake_quietly);
     }
 
-    /// Waits for the end until then, and takes it; `None` also if it was taken before.
+    /// Waits for the end until then, and takes it. `None` also if it was taken before.
     fn take_by(&self, deadline: Option<Instant>) -> Option<Final<O>> {
-        let mut told = self.told.lock();
-        while !told.is_told && !self.changed.wait_until(&mut told, deadline) {}
-        told.ending.take()
+        let mut state = self.state.lock();
+        while !state.is_fulfilled && !self.changed.wait_until(&mut state, deadline) {}
+        state.ending.take()
     }
 
-    /// Whether it was told by then.
+    /// Waits until then. Returns whether the promise is fulfilled.
     fn wait(&self, deadline: Option<Instant>) -> bool {
-        let mut told = self.told.lock();
-        while !told.is_told {
-            if self.changed.wait_until(&mut told, deadline) {
+        let mut state = self.state.lock();
+        while !state.is_fulfilled {
+            if self.changed.wait_until(&mut state, deadline) {
                 break;
             }
         }
-        told.is_told
+        state.is_fulfilled
     }
 }
 
@@ -97,11 +120,11 @@ impl<O> Task<O> {
         id: TaskId,
         control: Arc<dyn Control>,
         token: CancelToken,
-        slot: Arc<Slot<O>>,
+        promise: Arc<Promise<O>>,
         drop_timeout: Duration,
     ) -> Self {
         let home = Home::here();
-        Self { id, control, token, slot, home, drop_timeout: Some(drop_timeout) }
+        Self { id, control, token, promise, home, drop_timeout: Some(drop_timeout) }
     }
 
     /// Which task of this process.
@@ -109,12 +132,12 @@ impl<O> Task<O> {
         self.id
     }
 
-    /// Whether this is a handler of the task, or its source.
+    /// Returns whether the calling thread is in a handler of the task, or in its source.
     pub(super) fn is_here(&self) -> bool {
         self.control.is_here()
     }
 
-    /// Whether this is a forked child, whose parent has the task.
+    /// Returns whether this is a forked child, whose parent has the task.
     pub(super) fn is_left(&self) -> bool {
         self.home.is_left()
     }
@@ -133,7 +156,7 @@ impl<O> Task<O> {
         if self.is_here() {
             return Err(EmitError::Inside);
         }
-        self.slot.take_by(None).ok_or(EmitError::Taken)
+        self.promise.take_by(None).ok_or(EmitError::Taken)
     }
 
     /// The same, within `longest`.
@@ -142,11 +165,11 @@ impl<O> Task<O> {
     ///
     /// It goes on, or its end was polled, or this is a forked child: the task itself. In a handler or the source of the task,
     /// which cannot wait for itself, at once.
-    pub fn wait_timeout(self, longest: Duration) -> Result<Final<O>, Self> {
+    pub fn wait_timeout(self, timeout: Duration) -> Result<Final<O>, Self> {
         if self.is_left() || self.is_here() {
             return Err(self);
         }
-        self.slot.take_by(deadline_in(longest)).ok_or(self)
+        self.promise.take_by(deadline_in(timeout)).ok_or(self)
     }
 
     /// Stops it: once this has returned, no item is taken by a handler; those that run are finished. The outcome is
@@ -162,7 +185,7 @@ impl<O> Task<O> {
 
     /// Whether it is over, so that waiting for it takes no time.
     pub fn is_over(&self) -> bool {
-        !self.is_left() && self.slot.told.lock().is_told
+        !self.is_left() && self.promise.state.lock().is_fulfilled
     }
 
     /// The account at this moment; an empty one in a forked child.
@@ -170,14 +193,14 @@ impl<O> Task<O> {
         self.control.summary()
     }
 
-    /// Cancels a task that could not be started, and tells nobody.
+    /// Cancels a task that could not be started, and reports that to nobody.
     pub(super) fn disown(&self) {
         self.control.disown();
         self.token.cancel();
     }
 
-    /// Lets it run to its end, which is then told to nobody but the collector of
-    /// [`report_to`](super::Chain::report_to).
+    /// Lets it run to its end, which is then reported to nobody but the collector of
+    /// [`report_to`](super::Pipeline::report_to).
     pub fn detach(mut self) {
         self.drop_timeout = None;
     }
@@ -188,18 +211,18 @@ impl<O> Future for Task<O> {
 
     /// In a forked child, it is pending for ever; so it is in a handler or the source of the task, which must not block on it.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Final<O>> {
-        // Foreign code, and so is the drop of the one before: without the lock.
+        // User code, and so is the drop of the one before: without the lock.
         let waker = cx.waker().clone();
         if self.is_left() {
             return Poll::Pending;
         }
-        let mut told = self.slot.told.lock();
-        if let Some(ending) = told.ending.take() {
-            drop(told);
+        let mut state = self.promise.state.lock();
+        if let Some(ending) = state.ending.take() {
+            drop(state);
             return Poll::Ready(ending);
         }
-        let before = told.waker.replace(waker);
-        drop(told);
+        let before = state.waker.replace(waker);
+        drop(state);
         drop(before);
         Poll::Pending
     }
@@ -209,14 +232,15 @@ impl<O> Drop for Task<O> {
     fn drop(&mut self) {
         if self.is_left() {
             // Nothing of it may be touched: it stays, until this process ends.
-            return std::mem::forget((Arc::clone(&self.control), Arc::clone(&self.slot)));
+            return std::mem::forget((Arc::clone(&self.control), Arc::clone(&self.promise)));
         }
-        let waker = self.slot.told.lock().waker.take();
+        let waker = self.promise.state.lock().waker.take();
         drop(waker);
-        let Some(longest) = self.drop_timeout.filter(|_| !self.is_over()) else { return };
+        let Some(timeout) = self.drop_timeout.filter(|_| !self.is_over()) else { return };
         self.token.cancel();
-        let longest = if self.control.is_here() { Duration::ZERO } else { longest };
-        let is_over = if longest.is_zero() { self.is_over() } else { self.slot.wait(deadline_in(longest)) };
+        let timeout = if self.control.is_here() { Duration::ZERO } else { timeout };
+        let is_over =
+            if timeout.is_zero() { self.is_over() } else { self.promise.wait(deadline_in(timeout)) };
         if !is_over {
             self.control.give_up();
         }

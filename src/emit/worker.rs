@@ -1,39 +1,38 @@
-//! What the threads of a task do.
+//! The threads of a task: workers, and the thread of the source.
 
 use std::error::Error;
 use std::io;
 use std::time::Duration;
 
 use super::cancel::CancelToken;
-use super::channel::{Shared, drop_each, drop_quietly};
-use super::item::{ItemKind, Keep, Observer, Origin};
+use super::channel::{Shared, THREAD};
+use super::item::ItemKind;
+use super::output::{Observer, Origin, Output};
 use super::policy::{Decision, ErrorPolicy, Failure};
 use super::sender::Sender;
-use super::source::{Seat, Source};
+use super::source::{Source, SourceContext};
 use super::state::{Fate, Feeding, Stop, Taken, Turn, bounded};
-use super::task::{Final, Slot};
+use super::task::{Final, Promise};
+use super::user_code::{drop_each, drop_quietly};
 use crate::clock::Clock;
 use crate::sync::{self, Arc, Mutex, Parker, WorkerMark, guarded};
 
-/// The name of every thread of a task.
-pub(super) const THREAD: &str = "forebay-emit";
-
-/// What all workers of a task share.
+/// State that all workers of a task share.
 pub(super) struct Job<T, R, O> {
     pub(super) shared: Arc<Shared<T>>,
     /// Every worker has a handle of them, and lets it go before it leaves; this one is taken by the last.
     pub(super) tools: Mutex<Option<Arc<Tools<T, R>>>>,
     /// Taken by the last worker.
-    pub(super) keep: Mutex<Option<Keep<R, O>>>,
-    /// Where items are told.
+    pub(super) output: Mutex<Option<Output<R, O>>>,
+    /// Makes items, where they are gathered.
     pub(super) observer: Option<Observer>,
-    pub(super) slot: Arc<Slot<O>>,
+    pub(super) promise: Arc<Promise<O>>,
     pub(super) clock: Clock,
-    /// It hears of a cancellation for as long as somebody works, whoever else has let it go.
+    /// Held so that a cancellation reaches the task for as long as a worker lives, whoever else has dropped it.
     pub(super) _token: CancelToken,
 }
 
-/// What is foreign, and called.
+/// User code that workers call.
 pub(super) struct Tools<T, R> {
     pub(super) work: Work<T, R>,
     pub(super) policy: ErrorPolicy,
@@ -68,11 +67,11 @@ where
 
     fn run(self: Arc<Self>) {
         let mark = WorkerMark::set(self.shared.address());
-        let (parker, bell) = Parker::new();
-        let number = self.shared.hang_up(&bell);
+        let (parker, unparker) = Parker::new();
+        let number = self.shared.register_waker(&unparker);
         let (tools, mut taken) =
             (self.tools.lock().clone(), Taken { items: Vec::new(), created: Vec::new() });
-        // All foreign code is guarded by itself; this is for a bug of ours, so that the task has an end.
+        // Every call of user code catches its own panic. This one is for a bug of ours, so that the task has an end.
         let _ = guarded(|| {
             while let Some(tools) = &tools {
                 match self.shared.turn(number, &mut taken) {
@@ -104,25 +103,25 @@ where
                     let origin = origin(place, 1);
                     let fate = self.attempt(policy, origin, parker, || handler(item));
                     drop_quietly(taken.items.pop());
-                    self.settle(fate, 1);
+                    self.complete(fate, 1);
                 }
             }
             Work::Batch(handler) => {
                 let count = taken.items.len() as u64;
                 let fate = self.attempt(policy, origin(0, count), parker, || handler(&taken.items));
                 drop_each(taken.items.drain(..));
-                self.settle(fate, count);
+                self.complete(fate, count);
             }
         }
     }
 
-    fn settle(self: &Arc<Self>, fate: Fate, items: u64) {
-        self.hire_more(self.shared.settle(fate, items));
+    fn complete(self: &Arc<Self>, fate: Fate, items: u64) {
+        self.hire_more(self.shared.complete(fate, items));
     }
 
     fn hire_more(self: &Arc<Self>, workers: usize) {
         if let Err((missing, _)) = self.hire(workers) {
-            // Fewer than would be right: those that there are go on, and the next change tries again.
+            // Fewer than would be right. Those that there are go on, and the next change tries again.
             self.shared.unhire(missing);
             self.depart(missing);
         }
@@ -147,7 +146,7 @@ where
                 Ok(None) => match before.take() {
                     Some(failure) => return self.fail(origin, failure, Decision::Continue),
                     None => {
-                        self.tell(origin, || ItemKind::Cancelled);
+                        self.report(origin, || ItemKind::Cancelled);
                         return Fate::Cancelled;
                     }
                 },
@@ -183,7 +182,7 @@ where
         let text = guarded(|| bounded(&failure));
         drop_quietly(failure);
         let text = text.unwrap_or_else(|panic| bounded(&format_args!("an error that panics: {panic}")));
-        self.tell(origin, || match decision {
+        self.report(origin, || match decision {
             Decision::Stop => ItemKind::Error(text.clone()),
             _ => ItemKind::Continue(text.clone()),
         });
@@ -196,21 +195,21 @@ where
 
     /// Hands a result over; the error is the text of a panic.
     fn gather(&self, origin: Origin, result: R) -> Result<(), String> {
-        let mut keep = self.keep.lock();
-        guarded(|| match (&mut *keep, &self.observer) {
-            (Some(Keep::Results(gather)), _) => gather.add(origin.number, result),
-            (Some(Keep::Items(gather)), Some(observer)) => {
+        let mut output = self.output.lock();
+        guarded(|| match (&mut *output, &self.observer) {
+            (Some(Output::Results(gather)), _) => gather.add(origin.number, result),
+            (Some(Output::Items(gather)), Some(observer)) => {
                 gather.add(origin.number, observer.item(origin, ItemKind::Data(result)));
             }
             _ => {}
         })
     }
 
-    /// Hands over what became of an item that has no result, where items are told. Who gathers them may panic: it is let go.
-    fn tell(&self, origin: Origin, kind: impl FnOnce() -> ItemKind<R>) {
+    /// Gathers what became of an item that has no result, where items are gathered. A panic of the gathering is ignored.
+    fn report(&self, origin: Origin, kind: impl FnOnce() -> ItemKind<R>) {
         let Some(observer) = &self.observer else { return };
-        let mut keep = self.keep.lock();
-        if let Some(Keep::Items(gather)) = &mut *keep {
+        let mut output = self.output.lock();
+        if let Some(Output::Items(gather)) = &mut *output {
             let item = observer.item(origin, kind());
             let _ = guarded(|| gather.add(origin.number, item));
         }
@@ -234,12 +233,12 @@ where
         let first = self.shared.sent() - rest.len() as u64;
         for (number, waiting) in (first..).zip(rest) {
             let created = Some(waiting.since);
-            self.tell(Origin { number, items: 1, created, started: None }, || ItemKind::Cancelled);
+            self.report(Origin { number, items: 1, created, started: None }, || ItemKind::Cancelled);
             drop_quietly(waiting);
         }
     }
 
-    /// So many workers leave, the last of whom tells the end.
+    /// Ends so many workers, the last of which reports the end of the task.
     pub(super) fn depart(&self, workers: usize) {
         if !self.shared.dismiss(workers) {
             return;
@@ -247,18 +246,20 @@ where
         self.cancel_rest();
         let summary = self.shared.end();
         let end = Origin { number: summary.sent, items: 0, created: None, started: None };
-        self.tell(end, || ItemKind::Final(summary.clone()));
+        self.report(end, || ItemKind::Final(summary.clone()));
         // The others have let go of theirs: with this go handler and policy, and what they captured.
         let tools = self.tools.lock().take();
         drop_quietly(tools);
         // So does the source.
         self.shared.await_source();
         let report = self.shared.take_report();
-        // Before whoever waits is told, so that it is there by then. Readers of results are told by the finish.
-        report.iter().for_each(|report| report.tell(&summary));
-        let keep = self.keep.lock().take();
-        let results = keep.and_then(|keep| guarded(|| keep.finish()).ok());
-        results.into_iter().for_each(|results| self.slot.tell(Final { summary: summary.clone(), results }));
+        // Before the promise is fulfilled, so that whoever waits finds the record. The finish tells readers of results.
+        report.iter().for_each(|report| report.send(&summary));
+        let output = self.output.lock().take();
+        let results = output.and_then(|output| guarded(|| output.finish()).ok());
+        results
+            .into_iter()
+            .for_each(|results| self.promise.fulfill(Final { summary: summary.clone(), results }));
         // It may be the last handle of a collector that takes its time to stop.
         drop(report);
     }
@@ -270,16 +271,17 @@ pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Sourc
     let (own, sender) = (Arc::clone(shared), Sender::new(shared));
     let thread = sync::spawn(THREAD, None, move || {
         let shared = own;
-        let (parker, bell) = Parker::new();
-        shared.hang_up(&bell);
+        let (parker, unparker) = Parker::new();
+        shared.register_waker(&unparker);
         let clock = shared.lock().clock.clone();
         let is_wanted = || shared.is_wanted();
-        let seat = Seat { clock: &clock, parker: &parker, bell: &bell, is_wanted: &is_wanted };
+        let context =
+            SourceContext { clock: &clock, parker: &parker, unparker: &unparker, is_wanted: &is_wanted };
         while shared.ask_source() {
             let ask = || {
                 // It cannot wait for its own task.
                 let _mark = WorkerMark::set(shared.address());
-                shared.permit.begin().then(|| source(&seat)).flatten()
+                shared.permit.begin().then(|| source(&context)).flatten()
             };
             match guarded(ask) {
                 Ok(Some(item)) => drop_quietly(sender.send(item)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::*;
 use forebay::bus::Bus;
 use forebay::emit::{
-    self, CancelToken, Chain, Decision, EmitError, ErrorPolicy, Failure, Final, Gather, ItemKind,
+    self, CancelToken, Decision, EmitError, ErrorPolicy, Failure, Final, Gather, ItemKind, Pipeline,
     SendRefusal, Strategy, Summary, Task, TaskOutcome,
 };
 use forebay::sink::{MemorySink, from_fn};
@@ -466,7 +466,7 @@ fn settings_that_make_no_sense_are_errors_that_name_them() {
     let window = Duration::from_secs(1);
     let chain = || emit::from_iter([0_u64]);
     let (collector, memory) = observed();
-    let cases: Vec<(Chain<u64>, &str)> = vec![
+    let cases: Vec<(Pipeline<u64>, &str)> = vec![
         (chain().capacity(0), "emit.capacity is 0, allowed is 1 or more"),
         (
             chain().strategy(Strategy::Parallel { workers: 0, rate_limit: None }),
@@ -652,7 +652,7 @@ fn a_debounced_item_is_handled_when_no_other_has_come_for_so_long() {
         let results = stage.map(move |item| (item.number, inside.elapsed())).results().unwrap();
         // Nobody waits for room.
         (2..9).for_each(|number| sender.try_send(ledger.item(number)).unwrap());
-        assert_eq!(results.task().summary().superseded, 8);
+        assert_eq!(results.task().summary().evicted, 8);
         clock.advance(HOUR / 2);
         sender.send(ledger.item(9)).unwrap();
         clock.advance(HOUR - Duration::from_nanos(1));
@@ -666,15 +666,15 @@ fn a_debounced_item_is_handled_when_no_other_has_come_for_so_long() {
         assert_eq!(results.recv(), Some((11, HOUR * 3 / 2)));
         assert_eq!(results.recv(), None);
         let summary = over(results.into_task());
-        assert_eq!((summary.sent, summary.handled, summary.superseded), (12, 2, 10), "{strategy:?}");
+        assert_eq!((summary.sent, summary.handled, summary.evicted), (12, 2, 10), "{strategy:?}");
         assert_eq!(
             summary.to_string(),
-            "completed: 12 sent = 2 handled + 0 failed + 0 cancelled + 0 left + 10 superseded"
+            "completed: 12 sent = 2 handled + 0 failed + 0 cancelled + 0 left + 10 evicted"
         );
         assert_eq!(ledger.counts(), (12, 12));
         let _ = collector.flush().unwrap();
         let told = memory.events();
-        assert_eq!(told[0].value().as_fields().unwrap().get("superseded").unwrap().as_i64(), Some(10));
+        assert_eq!(told[0].value().as_fields().unwrap().get("evicted").unwrap().as_i64(), Some(10));
     }
 }
 
@@ -1197,7 +1197,7 @@ fn gated_source(gate: &Gate) -> impl FnMut() -> Option<u64> + Send + 'static {
 #[test]
 fn what_the_source_captured_is_gone_before_the_end_is_told() {
     hush();
-    type Start = fn(emit::Chain<u64>) -> Task<u64>;
+    type Start = fn(emit::Pipeline<u64>) -> Task<u64>;
     let ends: [(TaskOutcome, Start); 4] = [
         (TaskOutcome::Completed, |chain| chain.take(3).map(|_| ()).start().unwrap()),
         (TaskOutcome::Failed, |chain| {

@@ -13,7 +13,7 @@ fn running(strategy: Strategy, workers: usize, clock: &ManualClock) -> State<u64
     (state.plan, state.clock) = (strategy.plan(), Clock::Manual(clock.clone()));
     (state.phase, state.begun) = (Phase::Running, Some(state.clock.now()));
     (state.senders, state.hired, state.workers) = (1, workers, workers);
-    state.bells = (0..workers).map(|_| Parker::new().1).collect();
+    state.unparkers = (0..workers).map(|_| Parker::new().1).collect();
     state
 }
 
@@ -22,7 +22,7 @@ impl State<u64> {
         let since = self.clock.now();
         self.queue.push_back(Waiting { item: self.sent, since });
         self.sent += 1;
-        self.ring_one();
+        self.wake_one();
     }
 
     fn look_as(&mut self, worker: usize) -> Turn {
@@ -94,12 +94,12 @@ fn one_worker_watches_that_something_is_completed_where_others_wait() {
     assert_eq!(state.look_as(0), Turn::Hire(1));
     assert_eq!((state.plan.limit, state.hired, state.look_as(0)), (2, 3, Turn::Work(1)));
     // Whoever comes next watches these two.
-    state.bells.push(Parker::new().1);
+    state.unparkers.push(Parker::new().1);
     assert_eq!(state.look_as(2), Turn::Sleep(Some(due + window * 8)));
-    assert_eq!(state.settle(Fate::Handled, 1), 0);
+    assert_eq!(state.complete(Fate::Handled, 1), 0);
     assert_eq!(state.look_as(1), Turn::Work(2));
-    state.settle(Fate::Handled, 1);
-    state.settle(Fate::Handled, 1);
+    state.complete(Fate::Handled, 1);
+    state.complete(Fate::Handled, 1);
     assert_eq!(state.summary().check_law(3), Ok(()));
 }
 
@@ -115,13 +115,13 @@ fn who_has_to_look_sooner_takes_the_place_of_who_watches_for_a_stall() {
     state.send();
     let stall = state.clock.now() + window * 4;
     assert_eq!(state.look_as(1), Turn::Sleep(Some(stall)), "the only one is busy, and an item waits");
-    assert_eq!(state.settle(Fate::Handled, 1), 0);
+    assert_eq!(state.complete(Fate::Handled, 1), 0);
     let due = state.clock.now() + quiet;
     assert_eq!(state.look_as(0), Turn::Sleep(Some(due)), "not behind the stall");
     assert_eq!(state.look_as(1), Turn::Sleep(None));
     clock.advance(quiet);
     assert_eq!(state.look_as(0), Turn::Work(1));
-    assert_eq!(state.settle(Fate::Handled, 1), 0);
+    assert_eq!(state.complete(Fate::Handled, 1), 0);
     assert_eq!(state.summary().check_law(2), Ok(()));
 }
 
@@ -138,14 +138,14 @@ fn a_batch_is_taken_when_it_is_full_late_or_the_last_and_no_sooner() {
     clock.advance(moment);
     let mut taken = Taken { items: Vec::new(), created: Vec::new() };
     assert_eq!((state.turn(0, &mut taken), &taken.items[..]), (Turn::Work(0), &[0, 1][..]));
-    state.settle(Fate::Handled, 2);
+    state.complete(Fate::Handled, 2);
     (0..4).for_each(|_| state.send());
     taken.items.clear();
     assert_eq!((state.turn(0, &mut taken), &taken.items[..]), (Turn::Work(2), &[2, 3, 4][..]));
-    state.settle(Fate::Failed, 3);
+    state.complete(Fate::Failed, 3);
     assert_eq!(state.look_as(0), Turn::Sleep(Some(due + hour)));
     state.senders = 0;
     assert_eq!(state.look_as(0), Turn::Work(5));
-    state.settle(Fate::Handled, 1);
+    state.complete(Fate::Handled, 1);
     assert_eq!((state.look_as(0), state.summary().check_law(6)), (Turn::Leave, Ok(())));
 }

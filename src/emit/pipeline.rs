@@ -1,14 +1,14 @@
-//! How a task is put together: source, settings, handler, gathering, start.
+//! Pipeline of a task: source, settings, handler, gathering, start.
 
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
 use super::cancel::CancelToken;
 use super::channel::{Control, Shared};
 use super::gather::Gather;
-use super::item::{Item, Keep, Observer, TaskId};
+use super::item::{Item, TaskId};
+use super::output::{Observer, Output};
 use super::policy::ErrorPolicy;
 use super::results::{Results, outlet};
 use super::sender::Sender;
@@ -16,7 +16,7 @@ use super::source::Source;
 use super::state::Report;
 use super::strategy::Strategy;
 use super::summary::check_name;
-use super::task::{Final, Slot, Task};
+use super::task::{EmitError, Final, Promise, Task};
 use super::worker::{Job, Tools, Work, feed};
 use crate::clock::{Clock, ManualClock};
 use crate::collector::Collector;
@@ -24,52 +24,30 @@ use crate::config::{ConfigError, check};
 use crate::event::Name;
 use crate::sync::{Arc, Mutex};
 
-/// A task could not be started, or not be waited for. One that could not be started drops the items that were sent, and refuses
-/// senders; there is no final event.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EmitError {
-    /// A setting is outside of what is allowed.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The system refused a thread.
-    #[error("cannot create a thread of the task: {0}")]
-    Thread(#[source] io::Error),
-    /// This is a forked child, and the task is its parent's.
-    #[error("the task is the parent's of this forked process")]
-    Forked,
-    /// A handler of the task cannot wait for it.
-    #[error("called from a handler of the task, which cannot wait for itself")]
-    Inside,
-    /// Its end was polled before.
-    #[error("the end of the task was taken before, by a poll")]
-    Taken,
-}
-
 /// The first half of a task: its source and its settings. Made by [`from_iter`](super::from_iter) and the other functions of
 /// [the module](super); a handler ([`map`](Self::map), [`try_map`](Self::try_map), [`map_batch`](Self::map_batch)) makes a
 /// [`Stage`] of it.
 ///
 /// Settings are checked at the start. Dropped without, what was sent is dropped and senders are refused.
-#[must_use = "a chain does nothing until it is started"]
-pub struct Chain<T> {
-    inlet: Inlet<T>,
+#[must_use = "a pipeline does nothing until it is started"]
+pub struct Pipeline<T> {
+    channel: Channel<T>,
     /// `None` if items come from senders.
     source: Option<Source<T>>,
     settings: Settings,
 }
 
 /// The second half of a task: what becomes of the items, and of the results.
-#[must_use = "a chain does nothing until it is started"]
+#[must_use = "a pipeline does nothing until it is started"]
 pub struct Stage<T, R, O = u64> {
-    chain: Chain<T>,
+    pipeline: Pipeline<T>,
     work: Work<T, R>,
-    keep: Keep<R, O>,
+    output: Output<R, O>,
 }
 
 struct Settings {
     capacity: usize,
-    most: u64,
+    max_items: u64,
     strategy: Strategy,
     policy: ErrorPolicy,
     token: CancelToken,
@@ -80,20 +58,20 @@ struct Settings {
     debounce: Option<Duration>,
 }
 
-/// The channel of a chain. Dropped before the start, it is closed.
-struct Inlet<T>(Arc<Shared<T>>);
+/// Channel of a pipeline. Dropped before the start, it closes the channel.
+struct Channel<T>(Arc<Shared<T>>);
 
-impl<T> Drop for Inlet<T> {
+impl<T> Drop for Channel<T> {
     fn drop(&mut self) {
         self.0.abandon();
     }
 }
 
-impl<T> Chain<T> {
+impl<T> Pipeline<T> {
     pub(super) fn new(source: Option<Source<T>>) -> Self {
         let settings = Settings {
             capacity: 64,
-            most: u64::MAX,
+            max_items: u64::MAX,
             strategy: Strategy::default(),
             policy: ErrorPolicy::default(),
             token: CancelToken::new(),
@@ -103,7 +81,7 @@ impl<T> Chain<T> {
             interval: None,
             debounce: None,
         };
-        Self { inlet: Inlet(Arc::new(Shared::new())), source, settings }
+        Self { channel: Channel(Arc::new(Shared::new())), source, settings }
     }
 
     /// With the period of its source, to be checked.
@@ -113,28 +91,28 @@ impl<T> Chain<T> {
     }
 
     pub(super) fn sender(&self) -> Sender<T> {
-        Sender::new(&self.inlet.0)
+        Sender::new(&self.channel.0)
     }
 
     /// How many items wait in the channel at most, 1 or more; when it is full, senders and the source wait. Defaults to 64.
     pub fn capacity(mut self, items: usize) -> Self {
         self.settings.capacity = items;
         // Senders may be at work already. Of none is an error at the start.
-        self.inlet.0.change_bounds(|state| state.capacity = items.max(1));
+        self.channel.0.change_bounds(|state| state.capacity = items.max(1));
         self
     }
 
     /// Closes the channel behind so many items. Defaults to no end of its own.
     pub fn take(mut self, items: u64) -> Self {
-        self.settings.most = items;
-        self.inlet.0.change_bounds(|state| state.most = items);
+        self.settings.max_items = items;
+        self.channel.0.change_bounds(|state| state.max_items = items);
         self
     }
 
     /// Hands an item on when no other has come for so long, by the clock of the task; more than zero. One that comes sooner takes the
-    /// place of the one before, which is dropped and counted as [`superseded`](super::Summary::superseded); the last is handed on at
+    /// place of the one before, which is dropped and counted as [`evicted`](super::Summary::evicted); the last is handed on at
     /// the end. So senders never wait for room, and the capacity says nothing. Not with [`Strategy::Batched`]. What is
-    /// superseded is not among
+    /// evicted is not among
     /// the [items](Stage::items). Defaults to all items.
     ///
     /// ```
@@ -144,13 +122,13 @@ impl<T> Chain<T> {
     /// # fn main() -> Result<(), forebay::emit::EmitError> {
     /// let typed = emit::from_iter(["f", "fo", "for"]).debounce(Duration::from_secs(3600));
     /// let end = typed.map(|text| text.len()).gather(Gather::list()).run()?;
-    /// assert_eq!((end.results, end.summary.superseded), (vec![3], 2));
+    /// assert_eq!((end.results, end.summary.evicted), (vec![3], 2));
     /// # Ok(())
     /// # }
     /// ```
     pub fn debounce(mut self, quiet: Duration) -> Self {
         self.settings.debounce = Some(quiet);
-        self.inlet.0.debounce(quiet);
+        self.channel.0.debounce(quiet);
         self
     }
 
@@ -185,8 +163,8 @@ impl<T> Chain<T> {
 
     /// How long the drop of the task waits for handlers that run. Where they do not return in time, it tells the collector of
     /// [`report_to`](Self::report_to) itself, and leaves destructors to a thread. Defaults to 1 s.
-    pub fn drop_timeout(mut self, longest: Duration) -> Self {
-        self.settings.drop_timeout = longest;
+    pub fn drop_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.drop_timeout = timeout;
         self
     }
 
@@ -197,7 +175,7 @@ impl<T> Chain<T> {
     }
 }
 
-impl<T: Send + 'static> Chain<T> {
+impl<T: Send + 'static> Pipeline<T> {
     /// Handles items by a function that cannot fail, but by a panic.
     pub fn map<R: Send + 'static>(self, handler: impl Fn(&T) -> R + Send + Sync + 'static) -> Stage<T, R> {
         self.stage(Work::Item(Box::new(move |item| Ok(handler(item)))))
@@ -222,7 +200,7 @@ impl<T: Send + 'static> Chain<T> {
     }
 
     fn stage<R: Send + 'static>(self, work: Work<T, R>) -> Stage<T, R> {
-        Stage { chain: self, work, keep: Keep::Results(Gather::count()) }
+        Stage { pipeline: self, work, output: Output::Results(Gather::count()) }
     }
 }
 
@@ -250,7 +228,7 @@ where
 {
     /// What becomes of the results. Defaults to [`Gather::count`].
     pub fn gather<P: Send + 'static>(self, gather: Gather<R, P>) -> Stage<T, R, P> {
-        Stage { chain: self.chain, work: self.work, keep: Keep::Results(gather) }
+        Stage { pipeline: self.pipeline, work: self.work, output: Output::Results(gather) }
     }
 
     /// The same, of items and not of results: one [`Item`] for every item, with its times and what became of it, and one for
@@ -271,7 +249,7 @@ where
     /// # }
     /// ```
     pub fn gather_items<P: Send + 'static>(self, gather: Gather<Item<R>, P>) -> Stage<T, R, P> {
-        Stage { chain: self.chain, work: self.work, keep: Keep::Items(gather) }
+        Stage { pipeline: self.pipeline, work: self.work, output: Output::Items(gather) }
     }
 
     /// Starts the task on threads of its own.
@@ -280,10 +258,11 @@ where
     ///
     /// A setting is outside of what is allowed; the system refused a thread.
     pub fn start(self) -> Result<Task<O>, EmitError> {
-        let Stage { chain: Chain { inlet, source, settings }, work, keep } = self;
+        let Stage { pipeline: Pipeline { channel, source, settings }, work, output } = self;
         settings.check()?;
-        let Settings { capacity, most, strategy, policy, token, report, drop_timeout, clock, .. } = settings;
-        let shared = Arc::clone(&inlet.0);
+        let Settings { capacity, max_items, strategy, policy, token, report, drop_timeout, clock, .. } =
+            settings;
+        let shared = Arc::clone(&channel.0);
         if shared.is_left() {
             return Err(EmitError::Forked);
         }
@@ -291,25 +270,34 @@ where
         let workers = plan.threads();
         let report = report.map(|(collector, name)| Report { collector, name });
         shared.change_bounds(|state| {
-            (state.capacity, state.most, state.plan, state.clock) = (capacity, most, plan, clock.clone());
+            (state.capacity, state.max_items, state.plan, state.clock) =
+                (capacity, max_items, plan, clock.clone());
             state.report = report;
-            state.is_observed = matches!(keep, Keep::Items(_));
+            state.is_observed = matches!(output, Output::Items(_));
         });
-        let slot = Arc::new(Slot::new());
+        let promise = Arc::new(Promise::new());
         let id = TaskId::next();
-        let observer = matches!(keep, Keep::Items(_)).then(|| Observer::new(id, &clock));
-        let keep = Mutex::new(Some(keep));
-        let (own, told) = (token.clone(), Arc::clone(&slot));
+        let observer = matches!(output, Output::Items(_)).then(|| Observer::new(id, &clock));
+        let output = Mutex::new(Some(output));
+        let (own, own_promise) = (token.clone(), Arc::clone(&promise));
         let tools = Mutex::new(Some(Arc::new(Tools { work, policy })));
-        let job = Job { shared: Arc::clone(&shared), tools, keep, observer, slot: told, clock, _token: own };
+        let job = Job {
+            shared: Arc::clone(&shared),
+            tools,
+            output,
+            observer,
+            promise: own_promise,
+            clock,
+            _token: own,
+        };
         // One that is cancelled already asks its source for nothing.
-        token.tell(&(Arc::clone(&shared) as _));
+        token.add_listener(&(Arc::clone(&shared) as _));
         // Before any worker looks, or one that finds no sender would leave.
         let feeding = source.map_or(Ok(()), |source| feed(&shared, source));
         feeding.map_err(EmitError::Thread)?;
         shared.begin(workers);
         let control: Arc<dyn Control> = shared;
-        let task = Task::new(id, control, token, slot, drop_timeout);
+        let task = Task::new(id, control, token, promise, drop_timeout);
         let job = Arc::new(job);
         if let Err((missing, error)) = job.hire(workers) {
             task.disown();
@@ -334,7 +322,7 @@ where
     ///
     /// As for [`start`](Self::start).
     pub fn results(self) -> Result<Results<R>, EmitError> {
-        let (writer, into_results) = outlet(self.chain.settings.capacity);
+        let (writer, into_results) = outlet(self.pipeline.settings.capacity);
         self.gather(Gather::from_steps(writer)).start().map(into_results)
     }
 
@@ -345,15 +333,15 @@ where
     ///
     /// As for [`start`](Self::start).
     pub fn items(self) -> Result<Results<Item<R>>, EmitError> {
-        let (writer, into_results) = outlet(self.chain.settings.capacity);
+        let (writer, into_results) = outlet(self.pipeline.settings.capacity);
         self.gather_items(Gather::from_steps(writer)).start().map(into_results)
     }
 }
 
-impl<T> fmt::Debug for Chain<T> {
+impl<T> fmt::Debug for Pipeline<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings { capacity, strategy, policy, .. } = &self.settings;
-        f.debug_struct("Chain")
+        f.debug_struct("Pipeline")
             .field("capacity", capacity)
             .field("strategy", strategy)
             .field("on_error", policy)
@@ -363,6 +351,6 @@ impl<T> fmt::Debug for Chain<T> {
 
 impl<T, R, O> fmt::Debug for Stage<T, R, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stage").field("chain", &self.chain).finish_non_exhaustive()
+        f.debug_struct("Stage").field("pipeline", &self.pipeline).finish_non_exhaustive()
     }
 }
