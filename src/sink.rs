@@ -91,28 +91,35 @@ pub use crate::unix::ignore_sigxfsz;
 ///
 /// [`SinkStats::failed`]: crate::SinkStats::failed
 ///
+/// A sink that writes lines into a file. One `write` a batch keeps lines whole when the process is killed, and `?` makes a
+/// [`SinkError`] of an [`io::Error`](std::io::Error):
+///
 /// ```
+/// use std::{fs::File, io::Write};
 /// use forebay::sink::{Sink, SinkError};
-/// use forebay::{Batch, Record};
+/// use forebay::{Batch, Collector, Record};
 ///
-/// /// Counts events.
-/// struct Counter(u64);
+/// struct TextFile(File);
 ///
-/// impl Sink<Record> for Counter {
+/// impl Sink for TextFile {
 ///     fn name(&self) -> &str {
-///         "counter"
+///         "text_file"
 ///     }
-///
 ///     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
-///         self.0 += batch.len() as u64;
-///         Ok(())
+///         let lines: String = batch.iter().map(|event| format!("{} {:?}\n", event.name(), event.value())).collect();
+///         Ok(self.0.write_all(lines.as_bytes())?)
 ///     }
 /// }
 ///
-/// let mut counter = Counter(0);
-/// counter.write_batch(&Batch::from_events(vec![Record::scalar("train.loss", 0.5)]))?;
-/// assert_eq!(counter.0, 1);
-/// # Ok::<(), SinkError>(())
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("events.txt");
+/// let collector = Collector::builder().sink(TextFile(File::create(&path)?)).start()?; // path: "events.txt"
+/// collector.collect(Record::scalar("train.loss", 0.5));
+/// collector.stop()?;
+/// assert_eq!(std::fs::read_to_string(&path)?, "train.loss Scalar(0.5)\n");
+/// # Ok(())
+/// # }
 /// ```
 pub trait Sink<E = Record>: Send {
     /// The name under which the sink is counted. Asked once, when the sink is added; no two sinks of a
