@@ -627,3 +627,43 @@ fn the_defaults_are_those_of_the_documents() {
     assert_eq!(bus.emit("large", "x".repeat(5_120)).unwrap().outcome, Outcome::Oversize, "5 KiB an event");
     bus.stop().unwrap().stats.check_law(2).unwrap();
 }
+
+type Received = Arc<Mutex<Vec<Record>>>;
+
+/// Keeps what comes.
+fn keep(bus: &Bus, topics: &str) -> Received {
+    let received = Received::default();
+    let kept = Arc::clone(&received);
+    bus.on(topics, move |event| kept.lock().unwrap().push(Record::clone(event))).unwrap().keep();
+    received
+}
+
+#[test]
+fn a_handler_gets_an_event_with_its_fields() {
+    let bus = Bus::new().unwrap();
+    let received = keep(&bus, "test.*");
+    bus.emit("test.example", Fields::new().with("key", "value")).unwrap();
+    bus.flush().unwrap();
+    let received = received.lock().unwrap();
+    assert_eq!(received.len(), 1);
+    assert_eq!(received[0].name(), "test.example");
+    assert_eq!(received[0].value().as_fields(), Some(&Fields::new().with("key", "value")));
+    bus.stop().unwrap().stats.check_law(1).unwrap();
+}
+
+#[test]
+fn a_filter_of_the_bus_decides_by_a_field() {
+    let bus = Bus::new().unwrap();
+    let is_important = |event: &Record| {
+        event.value().as_fields().and_then(|fields| fields.get("important")?.as_bool()).unwrap_or(false)
+    };
+    bus.add_filter(Filter::new(is_important));
+    let received = keep(&bus, "test.*");
+    _ = bus.emit("test.filtered", Fields::new().with("important", false));
+    bus.emit("test.important", Fields::new().with("important", true)).unwrap();
+    bus.flush().unwrap();
+    let received = received.lock().unwrap();
+    assert_eq!(received.len(), 1);
+    assert_eq!(received[0].name(), "test.important");
+    bus.stop().unwrap().stats.check_law(2).unwrap();
+}

@@ -524,3 +524,37 @@ fn an_event_that_is_overtaken_by_a_stop_is_in_the_account_of_its_handlers() {
     let stats = law(&bus, 1);
     assert_eq!((stats.handlers[0].matched, stats.handlers[0].cancelled), (1, 1));
 }
+
+/// Counts what it gets, and stands at a gate when it is flushed.
+struct Slow(Gate, Arc<AtomicU64>);
+
+impl Sink<Record> for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+        self.1.fetch_add(batch.len() as u64, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.0.pass();
+        Ok(())
+    }
+}
+
+#[test]
+fn inline_what_is_emitted_while_another_thread_flushes_reaches_the_sinks() {
+    let (gate, seen) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
+    let bus = Bus::builder().inline().sink(Slow(gate.clone(), Arc::clone(&seen))).start().unwrap();
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| bus.flush().unwrap());
+        gate.await_arrivals(1);
+        bus.emit("a.b", ()).unwrap();
+        gate.open();
+        flush.join().unwrap();
+    });
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    bus.stop().unwrap().stats.check_law(1).unwrap();
+}

@@ -1,16 +1,21 @@
 //! The bus: handlers, filters, retries, its journal and its account.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
-mod bad_days;
 mod bottlenecks;
+mod chains;
+mod common;
 #[cfg(feature = "toml")]
 mod config_bus;
 mod emit_and_handle;
+mod ends;
+mod failures;
+mod full_rings;
+mod hanging;
 mod inline;
 mod journal;
 mod metrics;
 mod retries;
-mod reviewed;
+mod scaling;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "testing")]

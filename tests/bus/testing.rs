@@ -158,3 +158,19 @@ fn what_remembers_may_be_asked_through_a_reference() {
     assert_eq!((failed(&bus), failed(&&*bus)), (1, 1));
     bus.stop().unwrap().stats.check_law(1).unwrap();
 }
+
+/// The component of the document: it says when it begins and when it is done.
+fn do_something(bus: &Bus) -> Result<(), forebay::bus::EmitError> {
+    bus.emit("component.started", ())?;
+    bus.emit("component.completed", ()).map(drop)
+}
+
+#[test]
+fn a_mock_bus_remembers_what_a_component_emits() {
+    use forebay::testing::{Emitted, MockBus};
+    let bus = MockBus::new().unwrap();
+    do_something(&bus).unwrap();
+    let names: Vec<String> = bus.emitted().iter().map(|event| event.name().to_owned()).collect();
+    assert_eq!(names, ["component.started", "component.completed"]);
+    bus.stop().unwrap().stats.check_law(2).unwrap();
+}

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::common::once;
 use crate::support;
-use crate::support::{Gate, LONG};
-use forebay::bus::{Bus, Delivery, Filter, Handler, Plugin, Plugins, SubscribeError, Wiring};
+use crate::support::{Gate, LONG, Raise};
+use forebay::bus::{Bus, Delivery, Filter, Handler, HandlerError, Plugin, Plugins, SubscribeError, Wiring};
 
 /// Both ways of calling handlers, which are to do the same.
 fn both(test: impl Fn(Bus)) {
@@ -177,4 +178,98 @@ fn no_call_runs_after_an_unsubscription_that_waits_however_events_race_it() {
     assert_eq!(stats.gone.handled, calls.load(Ordering::SeqCst));
     assert_eq!(stats.gone.matched, stats.gone.handled + stats.gone.cancelled);
     assert!(stats.gone.matched <= ROUNDS);
+}
+
+#[test]
+fn a_handler_may_unsubscribe_itself_and_subscribe_others() {
+    for is_inline in [false, true] {
+        let mut builder = Bus::builder();
+        if is_inline {
+            builder = builder.inline();
+        }
+        let bus = builder.start().unwrap();
+        let calls = Arc::new(AtomicU64::new(0));
+        let id = Arc::new(Mutex::new(None));
+        let (inner, number, count) = (bus.clone(), Arc::clone(&id), Arc::clone(&calls));
+        let first = bus
+            .on("a.b", move |_| {
+                let own = number.lock().unwrap().take();
+                if let Some(own) = own {
+                    assert!(inner.unsubscribe(own));
+                    // Nor does it wait for itself.
+                    assert!(!inner.unsubscribe_and_wait(own, LONG));
+                    let count = Arc::clone(&count);
+                    inner.on("a.b", move |_| _ = count.fetch_add(1, Ordering::SeqCst)).unwrap().keep();
+                }
+            })
+            .unwrap()
+            .keep();
+        *id.lock().unwrap() = Some(first);
+        bus.emit_sync("a.b", ()).unwrap();
+        bus.emit_sync("a.b", ()).unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        let stats = crate::common::law(&bus, 2);
+        assert_eq!((stats.handlers.len(), stats.gone.handled), (1, 1));
+    }
+}
+
+#[test]
+fn many_threads_emit_subscribe_and_unsubscribe_and_nothing_is_lost_silently() {
+    let bus = Bus::new().unwrap();
+    bus.on("a.*", |_| ()).unwrap().keep();
+    let emitted = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for producer in 0..3 {
+            let (bus, emitted) = (&bus, &emitted);
+            scope.spawn(move || {
+                for number in 0..5_000 {
+                    bus.emit(["a.b", "a.c"][number % 2], number + producer).unwrap();
+                    emitted.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..500 {
+                let guard = bus.on("a.b", |_| Err(HandlerError::new("no"))).unwrap();
+                bus.emit_sync("a.b", ()).unwrap();
+                emitted.fetch_add(1, Ordering::Relaxed);
+                drop(guard);
+            }
+        });
+    });
+    bus.stop().unwrap();
+    let stats = crate::common::law(&bus, emitted.load(Ordering::Relaxed));
+    assert_eq!(stats.handlers[0].handled, stats.events.processed);
+    assert_eq!(stats.gone.in_flight, 0);
+    assert!(stats.gone.matched >= 500 && stats.gone.cancelled > 0);
+}
+
+#[test]
+fn every_call_is_in_the_account_although_others_look_while_its_handler_is_unsubscribed() {
+    let bus = Bus::builder().config(once()).start().unwrap();
+    let (calls, emitted, is_over) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = bus.stats();
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                bus.emit_sync("a.b", ()).unwrap();
+                emitted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let raise = Raise(&is_over);
+        for _ in 0..3_000 {
+            let count = Arc::clone(&calls);
+            drop(bus.on("a.b", move |_| _ = count.fetch_add(1, Ordering::SeqCst)).unwrap());
+        }
+        drop(raise);
+    });
+    let stats = bus.stop().unwrap().stats;
+    stats.check_law(emitted.load(Ordering::Relaxed)).unwrap();
+    assert_eq!(stats.gone.handled, calls.load(Ordering::SeqCst));
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::support::law;
 use forebay::{BuildError, Collector, Config, FlushStrategy, Overflow, StartError};
 
 #[test]
@@ -135,4 +136,12 @@ fn the_session_id_is_the_given_one_or_a_new_one() {
     other.stop().unwrap();
     assert_eq!(memory.batches()[0].session(), other.session_id());
     other.stats().check_law(1).unwrap();
+}
+
+#[test]
+fn a_collector_of_default_settings_has_counted_nothing() {
+    let collector = Collector::new(forebay::Config::default()).unwrap();
+    assert_eq!(collector.stats().offered, 0);
+    collector.stop().unwrap();
+    law(&collector, 0);
 }

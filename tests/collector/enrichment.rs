@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use crate::support::*;
+use forebay::catalog::metrics::FeatureUsed;
 use forebay::history::{EventQuery, History, JsonLinesHistory};
 use forebay::sink::{JsonLinesSink, MemorySink, from_fn};
 use forebay::{Batch, Builder, Collector, ConfigError, FlushStrategy, Record};
@@ -176,4 +177,21 @@ fn lines_stay_json_whatever_the_events_are() {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["origin"]["pid"], std::process::id());
     assert_eq!(lines[1], 7);
+}
+
+fn feature_used(feature: &str, action: &str) -> Record {
+    FeatureUsed { feature: feature.to_owned(), action: action.to_owned(), success: true }.into()
+}
+
+#[test]
+fn the_batch_of_an_event_tells_its_session() {
+    let collector = Collector::builder().start().unwrap();
+    let sink = MemorySink::new();
+    collector.add_sink(sink.clone()).unwrap();
+    // The event has no place for a session: its batch has, and so has all that is kept of it.
+    collector.collect(feature_used("session", "start"));
+    let _ = collector.flush().unwrap();
+    assert_eq!(sink.batches()[0].origin().session_id, collector.session_id());
+    collector.stop().unwrap();
+    law(&collector, 1);
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::support::*;
+use forebay::catalog::metrics::Measured;
+use forebay::sink::MemorySink;
 use forebay::{
     Builder, Collector, ConfigError, Event, GateConfig, ManualClock, NameRule, Outcome, Priority, Record,
     Refusal, Sampling,
@@ -278,4 +280,25 @@ fn what_is_awaited_passes_the_gate_once() {
     collector.stop().unwrap();
     law(&collector, 4);
     assert_eq!(memory.len(), 2);
+}
+
+#[test]
+fn all_events_are_counted_sampled_or_not() {
+    let half = Sampling::Rate { rate: 0.5, min_per_window: 0, window: std::time::Duration::from_secs(1) };
+    for sampling in [None, Some(half)] {
+        let (sink, is_sampled) = (MemorySink::new(), sampling.is_some());
+        let gate = GateConfig { sampling, ..GateConfig::default() };
+        let collector = Collector::builder().gate(gate).sink(sink.clone()).start().unwrap();
+        for _ in 0..100 {
+            let measured = Measured { metric: "latency".to_owned(), value: 100.0, unit: "ms".to_owned() };
+            collector.collect(Record::from(measured));
+        }
+        let _ = collector.flush().unwrap();
+        let stats = law(&collector, 100);
+        assert_eq!(stats.offered, 100, "all are counted, those as well that were left out");
+        assert_eq!(stats.processed, sink.len() as u64);
+        assert_eq!(stats.sampled_out, 100 - stats.processed);
+        assert_eq!(is_sampled, stats.sampled_out > 0);
+        collector.stop().unwrap();
+    }
 }

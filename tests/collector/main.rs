@@ -7,11 +7,9 @@ mod config_env;
 #[cfg(feature = "toml")]
 mod config_layers;
 mod deep_values;
-mod documents;
 mod enrichment;
 mod escaped_output;
 mod extreme_numbers;
-mod faults;
 mod flush_strategies;
 #[cfg(feature = "futures")]
 mod futures;

@@ -1,9 +1,12 @@
 //! P3: every event has exactly one fate, and the fates add up. A loss is counted by reason and marked in
 //! the stream that the sinks receive.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+
 use crate::support::*;
 use forebay::sink::MemorySink;
-use forebay::{FlushStrategy, Outcome, Overflow, Priority};
+use forebay::{Collector, FlushError, FlushStrategy, Outcome, Overflow, Priority};
 
 #[test]
 fn a_million_events_of_ten_threads_all_arrive_in_the_order_of_their_thread() {
@@ -148,4 +151,86 @@ fn low_events_are_not_starved_by_normal_ones() {
     let lows = first.iter().filter(|priority| **priority == Priority::Low).count();
     assert_eq!(lows, 30, "two to one");
     law(&collector, 180);
+}
+
+#[test]
+fn sixty_four_producers_on_few_processors_keep_law_and_order() {
+    const PRODUCERS: u32 = 64;
+    const EVENTS: u64 = 2_000;
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Block { timeout: LONG }] {
+        let memory = MemorySink::new();
+        let collector = ticks().capacity(64).overflow(overflow).sink(memory.clone()).start().unwrap();
+        let queued = AtomicU64::new(0);
+        let barrier = Barrier::new(PRODUCERS as usize);
+        std::thread::scope(|scope| {
+            for producer in 0..PRODUCERS {
+                let (collector, barrier, queued) = (&collector, &barrier, &queued);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for number in 0..EVENTS {
+                        let outcome = collector.collect(Tick { producer, ..tick(number) });
+                        queued.fetch_add(u64::from(outcome.is_queued()), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let report = collector.stop().unwrap();
+        let stats = law(&collector, u64::from(PRODUCERS) * EVENTS);
+        assert_eq!(stats.processed + stats.evicted, queued.into_inner(), "{overflow:?}");
+        report.stats.check_law(stats.offered).unwrap();
+        assert_eq!(stats.delta(&report.stats).processed + stats.delta(&report.stats).evicted, 0);
+        assert_eq!(audit(&memory), stats.evicted);
+        let mut next = vec![0; PRODUCERS as usize];
+        for event in memory.events() {
+            let next = &mut next[event.producer as usize];
+            assert!(event.number >= *next, "{overflow:?}: {event:?} comes after number {next}");
+            *next = event.number + 1;
+        }
+        if matches!(overflow, Overflow::Block { .. }) {
+            assert_eq!(stats.processed, stats.offered);
+        }
+    }
+}
+
+#[test]
+fn an_event_may_collect_and_flush_in_its_destructor_wherever_that_runs() {
+    use std::sync::OnceLock;
+
+    /// Collects a plain event, asks for a flush, when it is dropped.
+    enum Loud {
+        Plain,
+        Echoing(Arc<OnceLock<Collector<Loud>>>),
+    }
+    static FLUSHED: Mutex<Vec<(bool, Result<u64, FlushError>)>> = Mutex::new(Vec::new());
+    impl forebay::Event for Loud {}
+    impl Drop for Loud {
+        fn drop(&mut self) {
+            if let Loud::Echoing(handle) = self
+                && let Some(collector) = handle.get()
+            {
+                let is_queued = collector.collect(Loud::Plain).is_queued();
+                // On the worker thread a panic would not be seen: it is looked at below.
+                let flushed = collector.flush().map(|report| report.processed);
+                FLUSHED.lock().unwrap().push((is_queued, flushed));
+            }
+        }
+    }
+    let handle = Arc::new(OnceLock::new());
+    let builder = forebay::Builder::<Loud>::new().capacity(1).flush(FlushStrategy::Manual);
+    let collector = builder.build().unwrap();
+    assert!(handle.set(collector.clone()).is_ok());
+    // Evicted on this thread: it evicts the event that took its place in turn.
+    collector.collect(Loud::Echoing(Arc::clone(&handle)));
+    assert_eq!(collector.collect(Loud::Plain), Outcome::QueuedEvicting);
+    law(&collector, 3);
+    // Destroyed on the worker, after its batch.
+    collector.start().unwrap();
+    collector.collect(Loud::Echoing(Arc::clone(&handle)));
+    let _ = collector.flush().unwrap();
+    let _ = collector.flush().unwrap();
+    let stats = law(&collector, 5);
+    assert_eq!((stats.processed, stats.evicted), (2, 3));
+    let wants = [(true, Err(FlushError::NotStarted)), (true, Err(FlushError::OnWorker))];
+    assert_eq!(*FLUSHED.lock().unwrap(), wants);
+    collector.stop().unwrap();
 }

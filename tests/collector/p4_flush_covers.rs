@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
+use forebay::catalog::metrics::FeatureUsed;
 use forebay::sink::{MemorySink, SinkError, from_fn};
-use forebay::{Batch, Builder, Event, FlushError, FlushStrategy, Overflow};
+use forebay::{Batch, Builder, Collector, Event, FlushError, FlushStrategy, Outcome, Overflow, Record};
 
 #[test]
 fn one_event_one_flush_one_batch() {
@@ -267,4 +268,22 @@ fn a_blocked_producer_does_not_hold_up_a_flush() {
     });
     collector.stop().unwrap();
     assert_eq!(law(&collector, 2).processed, 2);
+}
+
+fn feature_used(feature: &str, action: &str) -> Record {
+    FeatureUsed { feature: feature.to_owned(), action: action.to_owned(), success: true }.into()
+}
+
+#[test]
+fn an_event_that_is_collected_is_a_batch_of_one_after_a_flush() {
+    let collector = Collector::builder().start().unwrap();
+    let sink = MemorySink::new();
+    collector.add_sink(sink.clone()).unwrap();
+    assert_eq!(collector.collect(feature_used("mission", "create")), Outcome::Queued);
+    let _ = collector.flush().unwrap();
+    let batches = sink.batches();
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].len(), 1);
+    collector.stop().unwrap();
+    law(&collector, 1);
 }

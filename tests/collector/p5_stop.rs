@@ -459,3 +459,36 @@ fn collectors_do_not_hear_each_other() {
     let ids: std::collections::HashSet<_> = collectors.iter().map(|c| c.session_id()).collect();
     assert_eq!(ids.len(), 8);
 }
+
+#[test]
+fn a_sink_that_outlasts_every_deadline_holds_nobody_and_ends_by_itself() {
+    let soon = Duration::from_millis(5);
+    let gate = Gate::closed();
+    let memory = MemorySink::new();
+    let collector = stalled(ticks().capacity(8).sink(memory.clone()), &gate);
+    for number in 0..100 {
+        collector.collect(tick(number));
+    }
+    for _ in 0..3 {
+        let late = collector.flush_timeout(soon).unwrap_err();
+        assert!(
+            matches!(&late, FlushError::TimedOut { busy_sink: Some(sink), .. } if sink == "gate"),
+            "{late}"
+        );
+    }
+    for _ in 0..3 {
+        let Err(StopError::TimedOut { report }) = collector.stop_timeout(soon) else { panic!() };
+        assert_eq!((report.left_behind, report.busy_sink.as_deref()), (9, Some("gate")));
+    }
+    assert_eq!(collector.state(), State::Draining);
+    assert_eq!(collector.collect(tick(100)), Outcome::Stopped);
+    // It comes back after all: what was left behind is delivered, and the next stop says so.
+    gate.open();
+    let report = collector.stop_timeout(LONG).unwrap();
+    assert_eq!((report.left_behind, report.busy_sink), (0, None));
+    let stats = law(&collector, 102);
+    assert_eq!((stats.processed, stats.evicted, stats.rejected.stopped), (9, 92, 1));
+    assert_eq!(memory.len(), 9);
+    collector.start().unwrap();
+    collector.stop().unwrap();
+}

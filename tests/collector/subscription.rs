@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::*;
+use forebay::catalog::metrics::FeatureUsed;
 use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink};
 use forebay::{Builder, Collector, Event, Record, RecvError};
 
@@ -313,4 +314,20 @@ fn a_sink_that_is_over_is_taken_out_at_a_flush_as_well() {
     assert!(collector.sinks().is_empty());
     collector.stop().unwrap();
     law(&collector, 0);
+}
+
+fn feature_used(feature: &str, action: &str) -> Record {
+    FeatureUsed { feature: feature.to_owned(), action: action.to_owned(), success: true }.into()
+}
+
+#[test]
+fn a_subscriber_gets_the_event_that_was_collected() {
+    let collector = Collector::builder().start().unwrap();
+    let subscriber = collector.subscribe("*").unwrap();
+    let event = feature_used("test", "action");
+    collector.collect(event.clone());
+    let _ = collector.flush().unwrap();
+    assert_eq!(subscriber.try_recv(), Ok(event));
+    collector.stop().unwrap();
+    law(&collector, 1);
 }

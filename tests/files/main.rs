@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 #[cfg(all(target_os = "linux", feature = "sqlite", feature = "tensorboard"))]
-mod bad_days;
+mod disks;
 #[cfg(all(unix, feature = "sqlite", feature = "tensorboard"))]
 mod file_identity;
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! Bad days of the file sinks that need a file system of their own, or a lot of data. Each has one outcome, which the
+//! The file sinks on a disk that is full or read-only, and with a lot of data. Each has one outcome, which the
 //! documentation of the sink tells; the others carry on, and the law holds.
 
 use std::path::Path;
