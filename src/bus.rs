@@ -1,6 +1,6 @@
 //! Events that set something off: a bus calls handlers, by name, pattern or type, on worker threads of its own.
 //!
-//! It is built on a [`Collector`]: emitting is a push into its rings, whose bounds, priorities, overflow policy, gate and
+//! It is built on a [`Collector`](crate::Collector): emitting is a push into its rings, whose bounds, priorities, overflow policy, gate and
 //! account hold for the bus. Behind them every event goes to a history, to whatever sinks there are, and to its handlers.
 //!
 //! ```

@@ -122,20 +122,20 @@ impl EmitOptions {
 pub struct Emitter(pub(super) Weak<Shared>);
 
 impl Emitter {
-    /// See [`Bus::emit`]. Of a bus that is gone, the outcome is [`Outcome::Stopped`].
+    /// See [`Bus::emit`](super::Bus::emit). Of a bus that is gone, the outcome is [`Outcome::Stopped`].
     ///
     /// # Errors
     ///
-    /// As for [`Bus::emit`].
+    /// As for [`Bus::emit`](super::Bus::emit).
     pub fn emit(&self, name: impl Into<Name>, data: impl Into<Value>) -> Result<Receipt, EmitError> {
         self.emit_record(Record::with_value(name, data))
     }
 
-    /// See [`Bus::emit_record`].
+    /// See [`Bus::emit_record`](super::Bus::emit_record).
     ///
     /// # Errors
     ///
-    /// As for [`Bus::emit`].
+    /// As for [`Bus::emit`](super::Bus::emit).
     pub fn emit_record(&self, record: impl Into<Record>) -> Result<Receipt, EmitError> {
         match Weak::upgrade(&self.0) {
             Some(shared) => shared.emit(record.into(), Mark::default()),

@@ -214,7 +214,7 @@ impl Bus {
     }
 
     /// Changes the number of workers. Those that are too many end after the call at hand. Where
-    /// [scaling](BusConfig::scaling) is on, it goes on from there.
+    /// [scaling](super::BusConfig::scaling) is on, it goes on from there.
     ///
     /// # Errors
     ///

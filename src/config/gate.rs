@@ -47,7 +47,7 @@ pub struct GateConfig {
     /// How many events a second are let in, over all names, by the generic cell rate algorithm: up to a second's worth at
     /// once. At least 1. Can change at run time. Defaults to any number.
     pub rate_limit: Option<u32>,
-    /// Events whose [`size_hint`](Event::size_hint) is more bytes than that are not let in. At least 1. Can change at run
+    /// Events whose [`size_hint`](crate::Event::size_hint) is more bytes than that are not let in. At least 1. Can change at run
     /// time. Defaults to any size.
     pub max_event_bytes: Option<usize>,
     /// Makes random decisions the same in every run, for tests. They then cost a counter that all threads share. Cannot

@@ -19,10 +19,10 @@ pub struct HealthConfig {
     /// How long the worker may be busy with one batch, all its sinks together, and an isolated sink with one of its own. More
     /// than zero. Defaults to 2 s.
     pub late_after: Duration,
-    /// The longest latency of 95 % of the events ([`Stats::latency`]); it is no more alarming at half of that. Defaults to
+    /// The longest latency of 95 % of the events ([`Stats::latency`](crate::Stats::latency)); it is no more alarming at half of that. Defaults to
     /// none.
     pub latency: Option<Duration>,
-    /// The fewest events a second that are delivered while some wait ([`Stats::rate`]). More than 0. Defaults to none.
+    /// The fewest events a second that are delivered while some wait ([`Stats::rate`](crate::Stats::rate)). More than 0. Defaults to none.
     pub least_rate: Option<f64>,
     /// How many dead letters of one sink may wait; it is no more alarming at half of that. Defaults to 0: each is too many.
     pub dead_letters: u64,

@@ -28,7 +28,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// [`SendRefusal::Closed`], also when that happens while it waits; [`SendRefusal::Full`] from a handler of this task.
+    /// [`SendRefusal::Closed`](super::SendRefusal::Closed), also when that happens while it waits; [`SendRefusal::Full`](super::SendRefusal::Full) from a handler of this task.
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.shared.put(item, Wait::Until(None))
     }
@@ -51,7 +51,7 @@ impl<T> Sender<T> {
         self.shared.put(item, Wait::No)
     }
 
-    /// Whether items would be refused as [`SendRefusal::Closed`]: no need to make another one.
+    /// Whether items would be refused as [`SendRefusal::Closed`](super::SendRefusal::Closed): no need to make another one.
     pub fn is_closed(&self) -> bool {
         !self.shared.is_wanted()
     }
