@@ -49,7 +49,7 @@ fn bus(events: u64, at_once: usize) -> Result<Duration, Box<dyn Error>> {
     for counter in &counters {
         let counter = Arc::clone(counter);
         let handler = Handler::new("train.*", move |event| counter.count(event));
-        bus.subscribe(handler.at_once(at_once))?.keep();
+        bus.subscribe(handler.max_concurrent(at_once))?.keep();
     }
     let begun = Instant::now();
     for step in 0..events {

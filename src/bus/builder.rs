@@ -66,7 +66,7 @@ impl BusBuilder {
         self
     }
 
-    /// Has whoever emits call the handlers: [`Mode::Inline`].
+    /// Lets the thread that emits call the handlers: [`Mode::Inline`].
     pub fn inline(mut self) -> Self {
         self.config.mode = Mode::Inline;
         self
@@ -100,7 +100,7 @@ impl BusBuilder {
         self.journal_with(path, JOURNAL_BYTES)
     }
 
-    /// The same with another size, in bytes.
+    /// Writes a [`journal`](Self::journal) whose files are closed at another size, in bytes.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What the calling thread is in the middle of: a handler, the calls of a bus, a scope of correlation.
+//! Context of the calling thread: whether it is in a handler or makes calls for a bus, and its correlation id.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -15,33 +15,33 @@ per_thread! {
     static SCOPES: RefCell<Vec<Text>> = RefCell::new(Vec::new());
 }
 
-/// Whether the calling thread is in a handler, of any bus.
+/// Returns whether the calling thread is in a handler of any bus.
 pub(super) fn is_inside() -> bool {
     DEPTH.try_with(Cell::get).is_ok_and(|depth| depth.is_some())
 }
 
-/// Whether the calling thread is in a handler or a sink of any bus, or makes calls for one: it may be what others wait for.
+/// Returns whether the calling thread is in a handler or a sink of any bus, or makes calls for one: others may wait for it.
 pub(super) fn is_busy() -> bool {
     let makes_calls = WITHIN.try_with(|within| !within.borrow().is_empty()).unwrap_or(true);
     makes_calls || is_inside() || worker_of() != 0
 }
 
-/// Whether the calling thread makes calls for the bus at this address, of handlers or of sinks.
-pub(super) fn is_within(place: usize) -> bool {
-    WITHIN.try_with(|within| within.borrow().contains(&place)).unwrap_or(false)
+/// Returns whether the calling thread calls handlers or sinks for the bus at this address.
+pub(super) fn is_within(address: usize) -> bool {
+    WITHIN.try_with(|within| within.borrow().contains(&address)).unwrap_or(false)
 }
 
-/// The calling thread makes calls for the bus at this address from now on, until the value is dropped; `None` if it does
-/// already.
-pub(super) fn within(place: usize) -> Option<Within> {
+/// Marks the calling thread as one that makes calls for the bus at this address, until the value is dropped. Returns `None` if
+/// it is marked already.
+pub(super) fn within(address: usize) -> Option<Within> {
     let enter = |within: &RefCell<Vec<usize>>| {
-        let is_new = !within.borrow().contains(&place);
-        is_new.then(|| within.borrow_mut().push(place))
+        let is_new = !within.borrow().contains(&address);
+        is_new.then(|| within.borrow_mut().push(address))
     };
     WITHIN.try_with(enter).ok().flatten().map(|()| Within(PhantomData))
 }
 
-/// Made by [`within`]. Belongs to its thread.
+/// Mark of a thread. Made by [`within`].
 pub(super) struct Within(PhantomData<*const ()>);
 
 impl Drop for Within {
@@ -50,17 +50,17 @@ impl Drop for Within {
     }
 }
 
-/// How many events led to one that is emitted here.
+/// Returns how many events led to one that this thread emits now.
 pub(super) fn depth() -> u32 {
     DEPTH.try_with(Cell::get).ok().flatten().map_or(0, |depth| depth.saturating_add(1))
 }
 
-/// The id of the innermost scope.
+/// Returns the id of the innermost scope.
 pub(super) fn correlation() -> Option<Text> {
     SCOPES.try_with(|scopes| scopes.borrow().last().cloned()).ok().flatten()
 }
 
-/// While it lives, the thread is in a handler of an event of that depth.
+/// Mark of a thread that is in a handler. While it lives, events of the thread have that depth, and one more.
 pub(super) struct Inside {
     before: Option<u32>,
     _scope: Option<CorrelationScope>,
@@ -108,7 +108,7 @@ pub fn correlate(id: impl Into<Text>) -> CorrelationScope {
     CorrelationScope { depth: depth.unwrap_or(0), thread: PhantomData }
 }
 
-/// Made by [`correlate`]. Belongs to its thread.
+/// Scope of a correlation id. Made by [`correlate`]. Belongs to its thread.
 #[derive(Debug)]
 #[must_use = "the scope ends when this is dropped"]
 pub struct CorrelationScope {

@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, Refusal};
 use crate::sync::{Ordering, Weak, guarded};
 use crate::wake::State;
 
-/// What became of an event that was emitted. It may be ignored.
+/// Outcome of an event that was emitted. It may be ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -23,7 +23,7 @@ pub struct Receipt {
     pub outcome: Outcome,
 }
 
-/// What became of an event whose handlers were waited for.
+/// Outcome of an event whose handlers were waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncReceipt {
@@ -36,7 +36,7 @@ pub struct SyncReceipt {
     pub calls: Option<Calls>,
 }
 
-/// What the handlers of an event made of it, each by its first call.
+/// Results of the first calls of all handlers of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Calls {
@@ -48,22 +48,22 @@ pub struct Calls {
     pub cancelled: u64,
 }
 
-/// An event was not emitted, because of what it is.
+/// Error of an event that was not emitted, because of what it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmitError {
     /// Its name is not allowed.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A handler emitted it, and that of an event which a handler emitted, and so on: too often.
-    #[error("event {name:?} is the end of a chain of {depth} events, allowed are {most}")]
+    /// Too many events led to it, each emitted by a handler of the one before.
+    #[error("event {name:?} exceeds the maximum handler depth ({depth} > {max})")]
     TooDeep {
         /// Its name.
         name: String,
         /// How many events led to it.
         depth: u32,
         /// How many may.
-        most: u32,
+        max: u32,
     },
     /// Its handlers were not done in time. They go on.
     #[error("the handlers of the event were not done within {waited:?}")]
@@ -73,12 +73,12 @@ pub enum EmitError {
     },
 }
 
-/// What an event is emitted with, beside its name and data. By default with nothing.
+/// Options of an event, beside its name and data. By default there are none.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EmitOptions {
     /// Which lane it takes: critical events come before all others.
     pub priority: Priority,
-    /// What it belongs to, in the place of the id of the [scope](super::correlate).
+    /// Its correlation id, instead of that of the [scope](super::correlate).
     pub correlation_id: Option<Text>,
     /// Who emits it.
     pub source: Option<Text>,
@@ -117,12 +117,12 @@ impl EmitOptions {
     }
 }
 
-/// A way to emit that does not keep the bus alive: for handlers. Made by [`Bus::emitter`](super::Bus::emitter).
+/// Emitter of events that does not keep the bus alive: for handlers. Made by [`Bus::emitter`](super::Bus::emitter).
 #[derive(Debug, Clone)]
 pub struct Emitter(pub(super) Weak<Shared>);
 
 impl Emitter {
-    /// See [`Bus::emit`](super::Bus::emit). Of a bus that is gone, the outcome is [`Outcome::Stopped`].
+    /// Emits an event: see [`Bus::emit`](super::Bus::emit). The outcome is [`Outcome::Stopped`] if the bus is gone.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Emitter {
         self.emit_record(Record::with_value(name, data))
     }
 
-    /// See [`Bus::emit_record`](super::Bus::emit_record).
+    /// Emits a record: see [`Bus::emit_record`](super::Bus::emit_record).
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ impl Emitter {
     }
 }
 
-/// Whether who emits may wait for room.
+/// How long a thread that emits may wait for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Patience {
     None,
@@ -181,10 +181,10 @@ impl Shared {
         let name = Event::name(&record);
         check("name", format_args!("{name:?}"), NAME_RULE, is_name(name))
             .inspect_err(|_| self.counts.misnamed.add(1))?;
-        let (depth, most) = (context::depth(), self.engine.config.max_depth);
-        if depth > most {
+        let (depth, max) = (context::depth(), self.engine.config.max_depth);
+        if depth > max {
             self.counts.too_deep.add(1);
-            return Err(EmitError::TooDeep { name: name.to_owned(), depth, most });
+            return Err(EmitError::TooDeep { name: name.to_owned(), depth, max });
         }
         if Event::correlation_id(&record).is_none()
             && let Some(id) = context::correlation()
@@ -200,9 +200,9 @@ impl Shared {
         let id = EventId::new(self.session, self.next_event.fetch_add(1, Ordering::Relaxed));
         mark.id = id;
         record.extra_mut().mark = Some(mark);
-        // Behind the push, also where what it evicts panics: a flush that sees no more of them has missed none.
+        // After the push, also where the event that it evicts panics: a flush that sees no more of them has missed none.
         let _settles = OnDrop(|| self.counts.settled.add(1));
-        // In a forked child nobody is asked: it is refused below.
+        // In a forked child no filter is asked: the event is refused below.
         let outcome = if self.check().is_ok() && !self.lets_in(&record) {
             self.counts.filtered.add(1);
             Outcome::Filtered
@@ -220,7 +220,7 @@ impl Shared {
         Receipt { id, outcome }
     }
 
-    /// Whether all filters let it in. One that is removed meanwhile is not asked.
+    /// Returns whether all filters let the event in. A filter that is removed meanwhile is not asked.
     fn lets_in(&self, record: &Record) -> bool {
         self.filters.load().iter().all(|added| !added.permit.begin() || added.filter.lets_in(record))
     }
@@ -251,7 +251,7 @@ impl Shared {
         let delivered = self.counts.inline.get() + tally.worker.processed.get();
         let now = self.collector.shared.clock.fast_nanos();
         tally.meter.delivered(now, std::slice::from_ref(&record), delivered);
-        // As one: what is emitted meanwhile is handled behind it.
+        // In one piece: an event that is emitted meanwhile is handled after this one.
         let within = context::within(self.engine.address());
         self.engine.dispatch_one(record);
         if within.is_some() {

@@ -99,8 +99,8 @@ impl Engine {
     /// Returns how many calls of a handler may run at once.
     pub(super) fn max_calls(&self, subscriber: &Subscriber) -> usize {
         match self.config.mode {
-            Mode::Pooled => subscriber.at_once.min(self.pool.target()),
-            Mode::Inline => subscriber.at_once.min(BURST),
+            Mode::Pooled => subscriber.max_concurrent.min(self.pool.target()),
+            Mode::Inline => subscriber.max_concurrent.min(BURST),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a bus, or one handler of it, lets in.
+//! Filters of a bus, or of one handler.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::event::{Event, Priority, Record, Value};
 use crate::pattern::Pattern;
 use crate::sync::{Arc, guarded};
 
-/// Chooses events: on the bus, before they are queued ([`Bus::add_filter`](super::Bus::add_filter)); for one handler,
+/// Filter of events: on the bus, before they are queued ([`Bus::add_filter`](super::Bus::add_filter)); for one handler,
 /// before they are given to it ([`Handler::filter`](super::Handler::filter)).
 ///
 /// What is the same for all of a bus and never changes is better set in its gate
@@ -30,7 +30,7 @@ use crate::sync::{Arc, guarded};
 pub struct Filter(Arc<dyn Fn(&Record) -> bool + Send + Sync>);
 
 impl Filter {
-    /// Lets in what a function says. It runs on the thread that emits (for one handler: on the thread that delivers to all),
+    /// Makes a filter that lets in what a function says. It runs on the thread that emits (for one handler: on the thread that delivers to all),
     /// so it should be quick. One that panics lets the event in.
     pub fn new(lets_in: impl Fn(&Record) -> bool + Send + Sync + 'static) -> Self {
         let lets_in = UserFunction::new(lets_in);
@@ -64,7 +64,7 @@ impl Filter {
         Self::new(move |event| lets_in(event.value().as_fields().and_then(|fields| fields.get(&field))))
     }
 
-    /// Whether it lets an event in.
+    /// Returns whether the filter lets an event in.
     pub fn lets_in(&self, event: &Record) -> bool {
         guarded(|| (self.0)(event)).unwrap_or(true)
     }

@@ -24,9 +24,9 @@ use crate::sink::DeadLetters;
 use crate::sync::Arc;
 use crate::wake::{State, deadline_in};
 
-/// A bus: hand a clone to everybody who emits or subscribes.
+/// Handle of a bus: hand a clone to everybody who emits or subscribes.
 ///
-/// In a forked child every call returns: it is refused, or tells what can be told without a lock. The bus is the parent's, and so
+/// In a forked child every call returns: it is refused, or returns what can be read without a lock. The bus is the parent's, and so
 /// are its [dead letters](Self::dead_letters): what looks at these takes a lock that may have no holder there.
 ///
 /// When the last handle is dropped, the bus is stopped with a short deadline (`drop_timeout` of
@@ -91,7 +91,8 @@ impl Bus {
     }
 
     /// Unsubscribes a handler: no call of it, and of its filters, begins once this has returned. What waits for it is
-    /// cancelled; calls that have begun go on. May be called from the handler itself. Whether there was one of that number.
+    /// cancelled; calls that have begun go on. May be called from the handler itself. Returns whether there was a
+    /// handler of that number.
     ///
     /// The last step of a worker before the call asks whether the handler is subscribed. A call that has passed this check has
     /// begun, although its first statement may run a moment after this has returned, where the system takes the processor
@@ -101,12 +102,12 @@ impl Bus {
         self.shared.engine.unsubscribe(id).is_some()
     }
 
-    /// The same, and waits until no call of it runs, up to `longest`; `false` when that came first, too. In a handler, nobody
-    /// waits: `false` while a call of it runs, as in the call itself.
-    pub fn unsubscribe_and_wait(&self, id: SubscriptionId, longest: Duration) -> bool {
+    /// Unsubscribes a handler and waits until no call of it runs, for `timeout` at most. Returns `false` if there is no handler of
+    /// that number, or if a call runs on. In a handler, nobody waits: it returns `false` while a call runs, as in the call itself.
+    pub fn unsubscribe_and_wait(&self, id: SubscriptionId, timeout: Duration) -> bool {
         let Some(subscriber) = self.shared.engine.unsubscribe(id) else { return false };
-        let longest = if self.shared.is_inside() { Duration::ZERO } else { longest };
-        self.shared.engine.await_idle(&subscriber, deadline_in(longest))
+        let timeout = if self.shared.is_inside() { Duration::ZERO } else { timeout };
+        self.shared.engine.await_idle(&subscriber, deadline_in(timeout))
     }
 
     /// Lets in only events that the filter lets in, beside those that were added before. It is asked by whoever emits,
@@ -121,7 +122,8 @@ impl Bus {
         FilterId(*last_filter)
     }
 
-    /// Takes a filter out: no thread begins to ask it once this has returned. Whether there was one of that number.
+    /// Takes a filter out: no thread begins to ask it once this has returned. Returns whether there was a filter of
+    /// that number.
     pub fn remove_filter(&self, id: FilterId) -> bool {
         let Ok(last_filter) = self.shared.last_filter.enter() else { return false };
         let before = self.shared.filters.load_full();
@@ -135,12 +137,12 @@ impl Bus {
         is_found
     }
 
-    /// A way to emit that does not keep the bus alive.
+    /// Returns an emitter that does not keep the bus alive.
     pub fn emitter(&self) -> Emitter {
         Emitter(Arc::downgrade(&self.shared))
     }
 
-    /// The collector inside: its rings, gate, sinks, settings and subscriptions. Its sink `bus` is the bus.
+    /// Returns the collector inside, for its rings, gate, sinks, settings and subscriptions. Its sink `bus` is the bus.
     /// [Inline](Mode::Inline), it is never started, and its gate alone is used.
     pub fn collector(&self) -> &Collector {
         &self.shared.collector
@@ -159,7 +161,7 @@ impl Bus {
             return Err(FlushError::OnWorker);
         }
         let (timeout, begun) = (self.shared.collector.config().flush_timeout, Instant::now());
-        // Every round covers one more link of each chain of events; there are no longer ones.
+        // Every round covers one more link of each chain of events, and no chain is longer.
         for _ in 0..=self.shared.engine.config.max_depth {
             let before = self.shared.counts.settled.get();
             self.shared.flush_once(timeout, timeout.saturating_sub(begun.elapsed()))?;
@@ -170,7 +172,7 @@ impl Bus {
         Ok(())
     }
 
-    /// What was emitted and has been delivered, from the journal if there is one, or else the last 1,000 events.
+    /// Returns events that were emitted and delivered, from the journal if there is one, or else of the last 1,000 events.
     /// [`flush`](Self::flush) before, to see all.
     ///
     /// # Errors
@@ -180,7 +182,7 @@ impl Bus {
         self.shared.history()?.query(query)
     }
 
-    /// The same for all events with that correlation id.
+    /// Returns all events with that correlation id, from where [`query`](Self::query) finds them.
     ///
     /// # Errors
     ///
@@ -189,7 +191,7 @@ impl Bus {
         self.shared.history()?.correlated(id)
     }
 
-    /// Events that handlers did not take, to be looked at and taken out. The error tells the handler.
+    /// Returns the events that handlers did not take, to be looked at and taken out. The error names the handler.
     pub fn dead_letters(&self) -> &DeadLetters {
         &self.shared.engine.dead_letters
     }
@@ -240,7 +242,7 @@ impl Bus {
         self.stop_timeout(self.shared.collector.config().stop_timeout)
     }
 
-    /// The same with another deadline.
+    /// Stops the bus like [`stop`](Self::stop), with another deadline.
     ///
     /// # Errors
     ///
@@ -260,12 +262,12 @@ impl Bus {
     ///
     /// The name is not one or more words of letters, digits, `_` and `-`, separated by dots, of 200 bytes at most; or too
     /// many events led to it ([`BusConfig::max_depth`](super::BusConfig::max_depth)). Any other event that is not taken is
-    /// no error: the receipt tells.
+    /// no error: see the receipt.
     pub fn emit(&self, name: impl Into<Name>, data: impl Into<Value>) -> Result<Receipt, EmitError> {
         self.emit_record(Record::with_value(name, data))
     }
 
-    /// The same with a priority, a correlation id, a source, metadata.
+    /// Emits an event with a priority, a correlation id, a source, metadata.
     ///
     /// # Errors
     ///
@@ -283,7 +285,7 @@ impl Bus {
         self.emit_record(record)
     }
 
-    /// The same with a record, or what becomes one: the events of the [catalogue](crate::catalog), for example.
+    /// Emits a record, or what becomes one: the events of the [catalogue](crate::catalog), for example.
     ///
     /// # Errors
     ///
@@ -292,7 +294,7 @@ impl Bus {
         self.shared.emit(record.into(), Mark::default())
     }
 
-    /// The same with something that becomes a record, and that handlers [by type](super::Handler::of_type) get as it is.
+    /// Emits something that becomes a record, and that handlers [by type](super::Handler::of_type) get as it is.
     ///
     /// # Errors
     ///
@@ -336,7 +338,7 @@ impl Bus {
         Ok(SyncReceipt { id, outcome, calls: (!progress.is_lost).then_some(calls) })
     }
 
-    /// Whether an event of that name, of normal priority, may come in at present: to skip the making of its data. Sampling,
+    /// Returns whether an event of that name, of normal priority, may come in at present: to skip the making of its data. Sampling,
     /// limits and filters are not asked.
     pub fn enabled(&self, name: &str) -> bool {
         let shared = &self.shared.collector.shared;

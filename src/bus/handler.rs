@@ -15,7 +15,7 @@ use crate::pattern::Pattern;
 use crate::sink::RetryPolicy;
 use crate::sync::Arc;
 
-/// A function for some events, and how it is called; given to [`Bus::subscribe`](super::Bus::subscribe).
+/// Handler: a function for some events, and how it is called; given to [`Bus::subscribe`](super::Bus::subscribe).
 ///
 /// By default a handler is called by as many workers at once as there are events for it, in no particular order; calls that
 /// fail are made again ([`BusConfig::retry`](super::BusConfig::retry)), then the event becomes a dead letter.
@@ -31,7 +31,7 @@ use crate::sync::Arc;
 ///     println!("uploads {path}");
 ///     Ok::<(), HandlerError>(())
 /// });
-/// bus.subscribe(upload.named("upload").at_once(1).deadline(Duration::from_secs(60)))?.keep();
+/// bus.subscribe(upload.named("upload").max_concurrent(1).deadline(Duration::from_secs(60)))?.keep();
 /// bus.emit("model.checkpoint_saved", "runs/1/model.bin")?;
 /// bus.emit("model.checkpoint_saved", ())?;
 /// bus.flush()?;
@@ -46,7 +46,7 @@ pub struct Handler {
     pub(super) typed: Option<TypeId>,
     pub(super) filters: Vec<Filter>,
     pub(super) is_ordered: bool,
-    pub(super) at_once: usize,
+    pub(super) max_concurrent: usize,
     pub(super) retry: Option<RetryPolicy>,
     pub(super) deadline: Option<Duration>,
     pub(super) is_discarding: bool,
@@ -55,7 +55,7 @@ pub struct Handler {
     pub(super) call: Arc<Call>,
 }
 
-/// What is called.
+/// Function of a handler.
 pub(super) type Call = dyn Fn(&Delivery) -> Result<(), HandlerError> + Send + Sync;
 
 impl Handler {
@@ -89,7 +89,7 @@ impl Handler {
             call.get().into_iter().for_each(|call| call());
             Ok(())
         };
-        Self::with(Topics(Vec::new()), Some(TypeId::of::<Nothing>()), Arc::new(call)).at_once(1)
+        Self::with(Topics(Vec::new()), Some(TypeId::of::<Nothing>()), Arc::new(call)).max_concurrent(1)
     }
 
     fn with(topics: Topics, typed: Option<TypeId>, call: Arc<Call>) -> Self {
@@ -99,7 +99,7 @@ impl Handler {
             typed,
             filters: Vec::new(),
             is_ordered: false,
-            at_once: usize::MAX,
+            max_concurrent: usize::MAX,
             retry: None,
             deadline: None,
             is_discarding: false,
@@ -108,7 +108,7 @@ impl Handler {
         }
     }
 
-    /// The name under which it is counted. Names need not differ. Defaults to its topics, or to the name of its type.
+    /// Sets the name under which it is counted. Names need not differ. Defaults to its topics, or to the name of its type.
     pub fn named(mut self, name: impl Into<Name>) -> Self {
         self.name = Some(name.into());
         self
@@ -129,22 +129,22 @@ impl Handler {
         self
     }
 
-    /// How many calls there may be at once. At least 1. Defaults to as many as there are workers.
-    pub fn at_once(mut self, calls: usize) -> Self {
-        self.at_once = calls;
+    /// Sets how many calls may run at once. At least 1. Defaults to the number of workers.
+    pub fn max_concurrent(mut self, calls: usize) -> Self {
+        self.max_concurrent = calls;
         self
     }
 
-    /// When a call that failed is made again, in the place of [`BusConfig::retry`](super::BusConfig::retry).
+    /// Sets when a call that failed is made again, instead of [`BusConfig::retry`](super::BusConfig::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = Some(policy);
         self
     }
 
-    /// How long a call may take before it is told, in the place of [`BusConfig::deadline`](super::BusConfig::deadline).
+    /// Sets how long a call may take before it is overdue, instead of [`BusConfig::deadline`](super::BusConfig::deadline).
     /// More than zero.
-    pub fn deadline(mut self, longest: Duration) -> Self {
-        self.deadline = Some(longest);
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -161,7 +161,7 @@ impl Handler {
             let is_allowed = is_name(&name);
             check("topics", format!("{name:?}"), NAME_RULE, is_allowed)?;
         }
-        check("at_once", self.at_once, "1 or more", self.at_once >= 1)?;
+        check("max_concurrent", self.max_concurrent, "1 or more", self.max_concurrent >= 1)?;
         self.deadline.map_or(Ok(()), check_deadline)
     }
 

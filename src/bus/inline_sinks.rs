@@ -100,7 +100,7 @@ impl InlineSinks {
             None => None,
         };
         drop(state);
-        // Foreign code: not under the lock.
+        // User code: not under the lock.
         let _ = guarded(|| drop(evicted));
         if let Some(mut slots) = slots {
             // A sink that starts a thread of its own hands the mark on, so that nothing is waited for there either.
@@ -112,7 +112,7 @@ impl InlineSinks {
         }
     }
 
-    /// Writes and flushes all; the name of a sink that was not done by the deadline, whoever calls it.
+    /// Writes and flushes everything. Returns the name of a sink that was not done by the deadline, whichever thread calls it.
     pub(super) fn flush(&self, deadline: Option<Instant>) -> Option<String> {
         let mut state = self.state.lock();
         let slots = if state.slots.is_some() { state.take() } else { self.wait(&mut state, deadline) };
@@ -207,7 +207,7 @@ impl InlineSinks {
 
 impl Drop for InlineSinks {
     fn drop(&mut self) {
-        // Their destructors are foreign code.
+        // Their destructors are user code.
         let slots = self.state.lock().slots.take();
         slots.into_iter().flatten().for_each(|slot| _ = slot.end());
     }

@@ -351,8 +351,8 @@ impl Mailbox {
         deadline: Duration,
     ) -> Ended {
         let mut ended = Ended::default();
-        let place = self.running.iter().position(|running| running.number == number);
-        let Some(call) = place.map(|place| self.running.swap_remove(place)) else { return ended };
+        let index = self.running.iter().position(|running| running.number == number);
+        let Some(call) = index.map(|index| self.running.swap_remove(index)) else { return ended };
         ended.was_overdue = call.is_overdue;
         self.overdue -= usize::from(call.is_overdue);
         // It ended before the scheduler looked.

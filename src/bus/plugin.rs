@@ -14,7 +14,7 @@ use crate::catalog::plugin;
 use crate::event::{Fields, Name};
 use crate::sync::{Arc, Mutex, Weak, guarded};
 
-/// Something that is put into service on a bus as a whole, by [`Plugins::start`].
+/// Plugin: handlers that are put into service on a bus as a whole, by [`Plugins::start`].
 ///
 /// ```
 /// use forebay::bus::{Bus, Plugin, Plugins, Wiring, SubscribeError};
@@ -47,20 +47,20 @@ use crate::sync::{Arc, Mutex, Weak, guarded};
 /// # }
 /// ```
 pub trait Plugin: Send + Sync + 'static {
-    /// Its name, under which its handlers are counted and its events are told.
+    /// Returns its name, under which its handlers are counted and its events are emitted.
     fn name(&self) -> &str;
 
-    /// In which version; `None` by default.
+    /// Returns its version. Defaults to `None`.
     fn version(&self) -> Option<String> {
         None
     }
 
-    /// What it can do; nothing to tell by default.
+    /// Returns what it can do. Defaults to `None`.
     fn capabilities(&self) -> Option<Vec<String>> {
         None
     }
 
-    /// Its settings, to be told; none by default.
+    /// Returns its settings, for the event `plugin.initialized`. Defaults to none.
     fn config(&self) -> Fields {
         Fields::new()
     }
@@ -76,7 +76,7 @@ pub trait Plugin: Send + Sync + 'static {
     fn stop(&self) {}
 }
 
-/// What a plugin subscribes through, while it starts.
+/// Access of a plugin to the bus, while it starts.
 pub struct Wiring<'a> {
     engine: &'a Engine,
     emitter: Emitter,
@@ -98,8 +98,8 @@ impl Wiring<'_> {
         self.subscribe(Handler::new(topics, call))
     }
 
-    /// As [`Bus::subscribe`]; the handler has the name of the plugin. An event that it does not take in the end is told by
-    /// `plugin.error`.
+    /// As [`Bus::subscribe`]; the handler has the name of the plugin. An event that it does not take in the end is reported
+    /// by `plugin.error`.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Wiring<'_> {
         Ok(())
     }
 
-    /// A way to emit, to be kept.
+    /// Returns an emitter, to be kept.
     pub fn emitter(&self) -> Emitter {
         self.emitter.clone()
     }
@@ -134,7 +134,7 @@ struct Running {
 enum Stage {
     /// [`Plugin::start`] has not returned yet.
     Starting,
-    /// Nor has it, and somebody has stopped the plugin: whoever starts it stops it.
+    /// Nor has it, and somebody has stopped the plugin: the thread that starts it stops it.
     Refused,
     Started,
 }
@@ -169,7 +169,7 @@ impl Plugins {
     }
 
     /// Starts a plugin, and announces it: `plugin.loaded`, `plugin.initialized` and `plugin.activated`. One that cannot
-    /// start is told by `plugin.error`.
+    /// start is reported by `plugin.error`.
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl Plugins {
         Ok(())
     }
 
-    /// Unsubscribes a plugin, stops it, and announces that: `plugin.deactivated`. Whether there was one of that name. No call
+    /// Unsubscribes a plugin, stops it, and announces that: `plugin.deactivated`. Returns whether there was one of that name. No call
     /// of its handlers begins once this has returned; calls that have begun go on. A plugin that another thread is starting
     /// is stopped by that thread, as soon as its start has returned.
     pub fn stop(&self, name: &str) -> bool {
@@ -253,7 +253,7 @@ impl Plugins {
         true
     }
 
-    /// The names of those in service, in the order of their starts.
+    /// Returns the names of those in service, in the order of their starts.
     pub fn names(&self) -> Vec<String> {
         let Ok(running) = self.running.enter() else { return Vec::new() };
         running.iter().map(|it| it.name.to_string()).collect()
@@ -261,8 +261,8 @@ impl Plugins {
 }
 
 fn take(running: &mut Vec<Running>, name: &str) -> Option<Running> {
-    let place = running.iter().position(|it| it.name == name)?;
-    Some(running.remove(place))
+    let index = running.iter().position(|it| it.name == name)?;
+    Some(running.remove(index))
 }
 
 impl Drop for Plugins {

@@ -12,7 +12,7 @@ pub(super) fn check_workers(field: &'static str, workers: usize) -> Result<(), C
     check(field, workers, "1 to 256", (1..=MAX_WORKERS).contains(&workers))
 }
 
-/// The number of workers was not changed, or not by as many.
+/// Error of a change of the number of workers, which was not made, or not in full.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScaleError {
@@ -67,7 +67,7 @@ impl Default for Scaling {
 }
 
 impl Scaling {
-    /// How many workers there should be in the place of `workers`, which were busy for that part of their time. A part that
+    /// Returns how many workers there should be instead of `workers`, which were busy for that part of their time. A part that
     /// is no number changes nothing but what is out of bounds.
     pub fn decide(&self, workers: usize, utilization: f64) -> usize {
         let wanted = if utilization > self.high {

@@ -22,7 +22,7 @@ pub(super) struct Subscriber {
     pub(super) topics: Topics,
     pub(super) typed: Option<TypeId>,
     filters: Vec<Filter>,
-    pub(super) at_once: usize,
+    pub(super) max_concurrent: usize,
     pub(super) retry: RetryPolicy,
     pub(super) deadline: Duration,
     pub(super) is_discarding: bool,
@@ -38,8 +38,17 @@ impl Subscriber {
     /// Makes a subscriber of a handler. What the handler leaves open, the settings of the bus decide.
     pub(super) fn new(id: u64, handler: Handler, config: &BusConfig) -> Arc<Self> {
         let name = handler.label();
-        let Handler { topics, typed, filters, is_ordered, at_once, is_discarding, is_plugin, call, .. } =
-            handler;
+        let Handler {
+            topics,
+            typed,
+            filters,
+            is_ordered,
+            max_concurrent,
+            is_discarding,
+            is_plugin,
+            call,
+            ..
+        } = handler;
         let stats = HandlerStats { id: SubscriptionId(id), name: name.clone(), ..HandlerStats::default() };
         let room = (config.handler_queue, config.handler_bytes);
         let end_of_failed = if is_discarding { End::Failed } else { End::DeadLettered };
@@ -50,7 +59,7 @@ impl Subscriber {
             topics,
             typed,
             filters,
-            at_once,
+            max_concurrent,
             retry: handler.retry.unwrap_or_else(|| config.retry.clone()),
             deadline: handler.deadline.unwrap_or(config.deadline),
             is_discarding,

@@ -20,10 +20,10 @@ pub enum SubscribeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// There are as many as there may be ([`BusConfig::max_subscribers`](super::BusConfig::max_subscribers)).
-    #[error("there are {most} subscriptions, allowed are {most} (max_subscribers)")]
+    #[error("the bus has the maximum of {max} subscriptions (max_subscribers)")]
     TooMany {
         /// How many there may be.
-        most: usize,
+        max: usize,
     },
     /// The bus is stopped.
     #[error("the bus is stopped")]
@@ -66,7 +66,7 @@ impl Subscribers {
         let mut subscribers = self.table().subscribers.clone();
         let refused = match subscribers.len() {
             _ if former.is_closed => Some(SubscribeError::Stopped),
-            full if full >= max => Some(SubscribeError::TooMany { most: max }),
+            full if full >= max => Some(SubscribeError::TooMany { max }),
             _ => None,
         };
         if let Some(refused) = refused {

@@ -1,4 +1,4 @@
-//! How many events came, and how long calls take.
+//! Counts of a bus: how many events came, and how long calls take.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ pub(super) struct Tally {
     pub(super) events: Count,
 }
 
-/// The calls that some threads have made.
+/// Counts of the calls that some of the threads have made.
 #[derive(Debug)]
 struct Calls {
     nanos: Count,
-    /// By the number of bits of their nanoseconds.
+    /// Calls by the number of bits of their duration in nanoseconds.
     by_length: [Count; 64],
 }
 
@@ -47,13 +47,13 @@ impl Tally {
         self.lengths().iter().sum()
     }
 
-    /// How long a call takes, in the mean.
+    /// Returns how long a call takes, in the mean.
     pub(super) fn mean(&self) -> Duration {
         let calls = u32::try_from(self.calls()).unwrap_or(u32::MAX);
         self.busy().checked_div(calls).unwrap_or_default()
     }
 
-    /// How long that part of the calls take at most, to within a factor of two.
+    /// Returns how long that part of the calls take at most, to within a factor of two.
     pub(super) fn quantile(&self, part: f64) -> Duration {
         let lengths = self.lengths();
         let wanted = (lengths.iter().sum::<u64>() as f64 * part).ceil() as u64;

@@ -1,4 +1,4 @@
-//! Watchers: they look at the events of a bus, or at the machine, and emit the standard events that tell what they see. Each
+//! Watchers: they look at the events of a bus, or at the machine, and emit the standard events for what they see. Each
 //! stops when its [`Watcher`] is dropped; none keeps its bus alive. What they emit counts as the bus's own.
 //!
 //! The last events as they are, a watcher of another kind keeps: [`Recent`](crate::history::Recent), as a sink.
@@ -40,7 +40,7 @@ use crate::stats::AlertKind;
 use crate::sync::{Arc, Mutex, Weak};
 use crate::unix;
 
-/// Something that watches until this is dropped.
+/// Watcher, which watches until it is dropped.
 #[must_use = "it stops when this is dropped"]
 #[derive(Debug)]
 pub struct Watcher {
@@ -60,8 +60,8 @@ impl Drop for Watcher {
 }
 
 /// Sums up the last `last` events every `every` (usually 50, and 5 s): how many were of training and of the system, and how
-/// many events a second came over the time that these took; as `metrics.aggregated`. Nothing is told when nothing came.
-/// [Inline](super::Mode::Inline), it is told by the first `emit` or `flush` that comes after that time.
+/// many events a second came over the time that these took; as `metrics.aggregated`. Nothing is emitted when nothing came.
+/// [Inline](super::Mode::Inline), it is emitted by the first `emit` or `flush` that comes after that time.
 ///
 /// # Errors
 ///
@@ -117,7 +117,7 @@ impl Kind {
     }
 }
 
-/// Counts the events `*.error` and `*.failed`, tells when there are `threshold` of them (usually 10) as
+/// Counts the events `*.error` and `*.failed`, reports when there are `threshold` of them (usually 10) as
 /// `system.error_threshold_exceeded`, and begins anew. The component is that field of the last one, or its name's first word.
 ///
 /// # Errors
@@ -142,7 +142,7 @@ pub fn error_budget(bus: &Bus, threshold: u64) -> Result<Watcher, SubscribeError
     Ok(Watcher { _subscription: bus.subscribe(handler)?, task: None })
 }
 
-/// Tells every event of these topics in which the number in `field` (or the value itself, for `value`) is above `threshold`,
+/// Reports every event of these topics in which the number in `field` (or the value itself, for `value`) is above `threshold`,
 /// as `system.performance_warning`.
 ///
 /// # Errors
@@ -157,7 +157,7 @@ pub fn threshold(
     let (metric, engine) = (field.into(), Arc::downgrade(&bus.shared.engine));
     let handler = named("threshold", topics, move |event| {
         let Some(value) = number_of(event, &metric).filter(|value| *value > threshold) else { return };
-        // Its own warnings are not watched: it would warn of them for ever.
+        // Its own warnings are not watched: each would cause the next.
         if event.name() != system::PerformanceWarning::NAME
             && let Some(engine) = engine.upgrade()
         {
@@ -168,13 +168,13 @@ pub fn threshold(
     Ok(Watcher { _subscription: bus.subscribe(handler)?, task: None })
 }
 
-/// Tells every `data.batch_loaded` that took longer than `longest`, as `data.performance_warning`.
+/// Reports every `data.batch_loaded` that took longer than `threshold`, as `data.performance_warning`.
 ///
 /// # Errors
 ///
 /// There are too many subscriptions; or the bus is stopped.
-pub fn slow_batches(bus: &Bus, longest: Duration) -> Result<Watcher, SubscribeError> {
-    let (threshold, engine) = (longest.as_secs_f64(), Arc::downgrade(&bus.shared.engine));
+pub fn slow_batches(bus: &Bus, threshold: Duration) -> Result<Watcher, SubscribeError> {
+    let (threshold, engine) = (threshold.as_secs_f64(), Arc::downgrade(&bus.shared.engine));
     let handler = named("slow-batches", data::BatchLoaded::NAME, move |event| {
         let Some(value) = number_of(event, "load_time").filter(|value| *value > threshold) else { return };
         if let Some(engine) = engine.upgrade() {
@@ -229,8 +229,8 @@ where
     Ok(every_period(bus, every, subscription, move |engine| engine.trigger(id)))
 }
 
-/// Tells the memory of the machine every so often as `system.memory_usage`, from `/proc/meminfo`. Where there is none,
-/// nothing is told.
+/// Emits the memory of the machine every so often as `system.memory_usage`, from `/proc/meminfo`. Where there is none,
+/// nothing is emitted.
 ///
 /// # Errors
 ///
@@ -240,8 +240,8 @@ pub fn memory(bus: &Bus, every: Duration) -> Result<Watcher, SubscribeError> {
     probe(bus, every, "memory", measure)
 }
 
-/// Tells the file system on which `path` lies every so often as `system.disk_usage`. On systems other than Unix, and for
-/// a path that is not there, nothing is told.
+/// Emits the use of the file system on which `path` lies every so often as `system.disk_usage`. On systems other than Unix, and for
+/// a path that is not there, nothing is emitted.
 ///
 /// # Errors
 ///
@@ -255,7 +255,7 @@ pub fn disk(bus: &Bus, every: Duration, path: impl Into<PathBuf>) -> Result<Watc
     })
 }
 
-/// Asks how the bus is ([`Bus::health`]) every so often (usually 5 s), and tells each alert once as long as it is up, as
+/// Asks how the bus is ([`Bus::health`]) every so often (usually 5 s), and reports each alert once as long as it is up, as
 /// `system.bottleneck_detected`: the component, what is wrong, and what may help. One that comes and goes between two looks is
 /// not seen. [Inline](super::Mode::Inline), as for [`aggregate`].
 ///
@@ -268,16 +268,16 @@ pub fn bottlenecks(bus: &Bus, every: Duration) -> Result<Watcher, SubscribeError
         let alerts = shared.upgrade().map_or_else(Vec::new, |shared| shared.health().alerts);
         let keys = alerts.iter().map(|alert| (alert.kind, alert.subject.clone(), alert.id));
         let is_new = new_of(&up, keys.collect());
-        let told = alerts.into_iter().zip(is_new).filter(|(_, is_new)| *is_new);
-        let told = told.map(|(alert, _)| {
+        let new = alerts.into_iter().zip(is_new).filter(|(_, is_new)| *is_new);
+        let new = new.map(|(alert, _)| {
             let component = alert.subject.unwrap_or_else(|| "bus".to_owned());
             found(component, alert.message, of_bus(alert.kind))
         });
-        told.collect::<Vec<_>>()
+        new.collect::<Vec<_>>()
     })
 }
 
-/// The same of a collector ([`Collector::health`]), which it does not keep alive. The component is the sink that an alert is of,
+/// Asks how a collector is ([`Collector::health`]) every so often, without keeping it alive, and reports like [`bottlenecks`]. The component is the sink that an alert is of,
 /// or `collector`.
 ///
 /// ```
@@ -306,16 +306,16 @@ pub fn bottlenecks_of<E: Event>(
     probe(bus, every, "bottlenecks", move || {
         let alerts = shared.upgrade().map_or_else(Vec::new, |shared| shared.health().alerts);
         let is_new = new_of(&up, alerts.iter().map(|alert| alert.id).collect());
-        let told = alerts.into_iter().zip(is_new).filter(|(_, is_new)| *is_new);
-        let told = told.map(|(alert, _)| {
+        let new = alerts.into_iter().zip(is_new).filter(|(_, is_new)| *is_new);
+        let new = new.map(|(alert, _)| {
             let (component, suggestion) = of_collector(&alert.kind);
             found(component, alert.message, suggestion)
         });
-        told.collect::<Vec<_>>()
+        new.collect::<Vec<_>>()
     })
 }
 
-/// Which of those that are up were not up at the last look.
+/// Returns which of the alerts that are up were not up at the last look.
 fn new_of<K: PartialEq>(up: &Mutex<Vec<K>>, now: Vec<K>) -> Vec<bool> {
     let mut before = up.lock();
     let is_new = now.iter().map(|key| !before.contains(key)).collect();
@@ -331,7 +331,7 @@ fn found(component: impl Into<String>, description: String, suggestion: &str) ->
     }
 }
 
-/// What may help.
+/// Returns a suggestion for an alert of a bus.
 fn of_bus(kind: BusAlert) -> &'static str {
     match kind {
         BusAlert::QueueDeep => "make handlers shorter, give the bus more workers, or let it scale by load",
@@ -349,7 +349,7 @@ fn of_bus(kind: BusAlert) -> &'static str {
     }
 }
 
-/// Of what an alert is, and what may help.
+/// Returns the component of an alert of a collector, and a suggestion.
 fn of_collector(kind: &AlertKind) -> (&str, &'static str) {
     const ISOLATE: &str = "isolate the sink that is behind, or make it faster";
     match kind {
@@ -416,9 +416,9 @@ fn number_of(event: &Delivery, field: &str) -> Option<f64> {
 }
 
 fn component_of(event: &Delivery) -> String {
-    let told = event.value().as_fields().and_then(|fields| fields.get("component")?.as_str());
+    let given = event.value().as_fields().and_then(|fields| fields.get("component")?.as_str());
     let word = || event.name().split('.').next().unwrap_or_default();
-    told.unwrap_or_else(word).to_owned()
+    given.unwrap_or_else(word).to_owned()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn a_chain_of_events_ends_at_its_greatest_depth() {
         bus.emit("again.and_again", ()).unwrap();
         let error = ended.recv_timeout(LONG).unwrap();
         let name = "again.and_again".to_owned();
-        assert_eq!(error, EmitError::TooDeep { name, depth: 17, most: 16 });
+        assert_eq!(error, EmitError::TooDeep { name, depth: 17, max: 16 });
         bus.flush().unwrap();
         let stats = law(&bus, 18);
         assert_eq!((stats.too_deep, stats.handlers[0].handled), (1, 17));

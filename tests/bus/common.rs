@@ -76,6 +76,6 @@ impl Plugin for Hanging {
 
     fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
         let gate = self.0.clone();
-        wiring.subscribe(Handler::new("a.b", move |_| gate.pass()).at_once(1))
+        wiring.subscribe(Handler::new("a.b", move |_| gate.pass()).max_concurrent(1))
     }
 }

@@ -453,7 +453,7 @@ fn a_thousand_subscribers_and_not_one_more() {
             })
             .collect();
         let refused = bus.on("a.b", |_| ()).unwrap_err();
-        assert_eq!(refused, SubscribeError::TooMany { most: 1_000 });
+        assert_eq!(refused, SubscribeError::TooMany { max: 1_000 });
         assert_eq!(bus.emit_sync("a.b", ()).unwrap().calls.unwrap().handled, 1_000);
         assert_eq!(calls.load(Ordering::SeqCst), 1_000);
         guards.pop();
@@ -486,7 +486,7 @@ fn settings_outside_of_what_is_allowed_are_named() {
     assert_eq!(BusConfig::production().collector.capacity, 50_000);
     let bus = Bus::new().unwrap();
     assert!(bus.scale_workers(0).is_err());
-    assert!(bus.subscribe(Handler::new("a.b", |_| ()).at_once(0)).is_err());
+    assert!(bus.subscribe(Handler::new("a.b", |_| ()).max_concurrent(0)).is_err());
     assert!(bus.subscribe(Handler::new("a.b", |_| ()).deadline(Duration::ZERO)).is_err());
     assert!(bus.subscribe(Handler::new(Vec::<&str>::new(), |_| ())).is_err());
 }
@@ -503,7 +503,7 @@ fn as_many_calls_run_at_once_as_there_are_workers_and_no_more_than_a_handler_all
         std::thread::yield_now();
         running.fetch_sub(1, Ordering::SeqCst);
     });
-    bus.subscribe(alone.at_once(1)).unwrap().keep();
+    bus.subscribe(alone.max_concurrent(1)).unwrap().keep();
     for _ in 0..100 {
         bus.emit("all.at_once", ()).unwrap();
         bus.emit("one.by_one", ()).unwrap();

@@ -178,7 +178,7 @@ fn a_retry_that_is_given_up_is_no_second_answer() {
         }
         _ => Err(HandlerError::new("no")),
     });
-    let id = bus.subscribe(handler.at_once(1).named("failing")).unwrap().keep();
+    let id = bus.subscribe(handler.max_concurrent(1).named("failing")).unwrap().keep();
     bus.on("x.sync", move |_| second.pass()).unwrap().keep();
     std::thread::scope(|scope| {
         let emitting = scope.spawn(|| bus.emit_sync("x.sync", ()).unwrap().calls.unwrap());
@@ -218,7 +218,7 @@ fn dead_letters_of_a_sink_and_of_a_handler_are_not_mixed_up() {
 fn retries_are_bounded_and_what_is_too_many_is_a_dead_letter() {
     let config = BusConfig { handler_queue: 10, retry: RetryPolicy::fixed(HOUR, 1), ..BusConfig::default() };
     let bus = Bus::builder().config(config).start().unwrap();
-    bus.subscribe(Handler::new("a.b", |_| Err(HandlerError::new("no"))).at_once(1)).unwrap().keep();
+    bus.subscribe(Handler::new("a.b", |_| Err(HandlerError::new("no"))).max_concurrent(1)).unwrap().keep();
     for _ in 0..100 {
         bus.emit("a.b", ()).unwrap();
     }

@@ -86,7 +86,7 @@ fn a_worker_that_goes_home_passes_the_ring_on() {
         "h.one" => first.pass(),
         _ => second.pass(),
     });
-    bus.subscribe(handler.at_once(1)).unwrap().keep();
+    bus.subscribe(handler.max_concurrent(1)).unwrap().keep();
     let calls = counter(&bus, "o.one");
     bus.emit("h.one", ()).unwrap();
     one.await_arrivals(1);

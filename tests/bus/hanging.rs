@@ -102,7 +102,7 @@ fn who_waits_for_a_handler_waits_no_longer_than_its_deadline() {
     let (gate, seen) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
     let (own, count) = (gate.clone(), Arc::clone(&seen));
     let hung = Handler::new("hangs.*", move |_| own.pass());
-    bus.subscribe(hung.at_once(1).named("hung")).unwrap().keep();
+    bus.subscribe(hung.max_concurrent(1).named("hung")).unwrap().keep();
     bus.on("other.event", move |_| _ = count.fetch_add(1, Ordering::SeqCst)).unwrap().keep();
     for _ in 0..10 {
         bus.emit("hangs.one", ()).unwrap();

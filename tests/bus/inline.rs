@@ -374,7 +374,7 @@ fn a_flush_ends_by_its_deadline_although_others_keep_emitting_to_the_handler_tha
         }
         Ok(())
     });
-    bus.subscribe(handler.at_once(1)).unwrap().keep();
+    bus.subscribe(handler.max_concurrent(1)).unwrap().keep();
     bus.emit("a.b", 0).unwrap();
     clock.advance(HOUR);
     let mut emitted = 1;
@@ -449,7 +449,7 @@ impl Plugin for Hanging {
 
     fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
         let gate = self.0.clone();
-        wiring.subscribe(Handler::new("a.b", move |_| gate.pass()).at_once(1))
+        wiring.subscribe(Handler::new("a.b", move |_| gate.pass()).max_concurrent(1))
     }
 }
 

@@ -39,7 +39,7 @@ fn run_of(path: &std::path::Path, inline: bool, session: Option<&str>) -> [Vec<E
     let seen = Arc::new(Mutex::new(Vec::new()));
     let own = Arc::clone(&seen);
     bus.subscribe(
-        Handler::new("a.b", move |event: &Delivery| own.lock().unwrap().push(event.id())).at_once(1),
+        Handler::new("a.b", move |event: &Delivery| own.lock().unwrap().push(event.id())).max_concurrent(1),
     )
     .unwrap()
     .keep();

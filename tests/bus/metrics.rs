@@ -13,7 +13,7 @@ fn the_time_of_calls_and_the_workers_are_told() {
     let clock = ManualClock::new();
     let own = clock.clone();
     let bus = Bus::builder().workers(2).manual_clock(&clock).start().unwrap();
-    let slow = Handler::new("slow", move |_| own.advance(Duration::from_millis(2))).at_once(1);
+    let slow = Handler::new("slow", move |_| own.advance(Duration::from_millis(2))).max_concurrent(1);
     bus.subscribe(slow).unwrap().keep();
     for _ in 0..10 {
         bus.emit_sync("slow", ()).unwrap();
@@ -85,7 +85,7 @@ fn the_mailbox_of_a_handler_is_bounded_in_bytes_as_well() {
     let bus = Bus::builder().config(config).start().unwrap();
     let gate = support::Gate::closed();
     let own = gate.clone();
-    bus.subscribe(Handler::new("a.b", move |_| own.pass()).at_once(1)).unwrap().keep();
+    bus.subscribe(Handler::new("a.b", move |_| own.pass()).max_concurrent(1)).unwrap().keep();
     (0..40).for_each(|_| _ = bus.emit("a.b", "x".repeat(1_000)).unwrap());
     gate.await_arrivals(1);
     // One is in the call; of the others, some ten are in the mailbox, the rest where the rings bound them.

@@ -232,7 +232,7 @@ fn blocking(gate: &Gate) -> Handler {
         }
         _ => Err(HandlerError::new("no")),
     });
-    handler.at_once(1)
+    handler.max_concurrent(1)
 }
 
 #[test]
@@ -304,7 +304,9 @@ fn what_is_too_much_for_a_handler_that_hangs_is_let_go_of_if_it_says_so() {
     let (bus, clock) = start(BusConfig { workers: 1, ..config(2) }, false);
     let gate = Gate::closed();
     let own = gate.clone();
-    bus.subscribe(Handler::new("a.b", move |_| own.pass()).at_once(1).discard_failed()).unwrap().keep();
+    bus.subscribe(Handler::new("a.b", move |_| own.pass()).max_concurrent(1).discard_failed())
+        .unwrap()
+        .keep();
     bus.emit("a.b", ()).unwrap();
     gate.await_arrivals(1);
     until("it hangs", || {

@@ -331,7 +331,7 @@ fn buses_with_the_largest_and_the_smallest_numbers() {
                 let bus = Bus::builder().config(BusConfig { mode, ..config.clone() }).start().unwrap();
                 let fails = |_: &Delivery| Err::<(), _>(HandlerError::new("no").permanent());
                 let _subscribed =
-                    bus.subscribe(Handler::new("*", fails).at_once(large).deadline(long)).unwrap();
+                    bus.subscribe(Handler::new("*", fails).max_concurrent(large).deadline(long)).unwrap();
                 for step in [0, u64::MAX] {
                     bus.emit_record(Record::scalar("x", 0.5).step(step)).unwrap();
                 }

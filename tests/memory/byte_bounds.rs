@@ -465,7 +465,7 @@ fn a_handler_that_is_behind_holds_its_own_events_and_not_their_batches() {
         let bus = forebay::bus::Bus::builder().config(config).workers(2).start().unwrap();
         let slow = gate.clone();
         // It keeps one worker, and leaves one to the other.
-        let handler = forebay::bus::Handler::new("small", move |_| slow.pass()).at_once(1);
+        let handler = forebay::bus::Handler::new("small", move |_| slow.pass()).max_concurrent(1);
         let small = bus.subscribe(handler).unwrap();
         let all = bus.on("large", |_| ()).unwrap();
         let before = in_use();

@@ -30,7 +30,7 @@ fn threads_that_have_gone_home_are_not_kept() {
 #[test]
 fn a_turn_that_ends_by_a_panic_is_over() {
     let bus = Bus::builder().inline().start().unwrap();
-    bus.subscribe(Handler::new("a.b", |_| ()).at_once(1)).unwrap().keep();
+    bus.subscribe(Handler::new("a.b", |_| ()).max_concurrent(1)).unwrap().keep();
     let engine = &bus.shared.engine;
     let subscriber = Arc::clone(&engine.table().subscribers[0]);
     subscriber.mailbox.lock().turns += 1;
@@ -117,7 +117,7 @@ fn whoever_looks_after_the_calls_makes_none_although_the_worker_of_the_collector
     let bus = Bus::builder().workers(1).manual_clock(&clock).start().unwrap();
     for topic in ["h.one", "o.one", "system.performance_warning"] {
         let own = bar.clone();
-        bus.subscribe(Handler::new(topic, move |_| own.pass()).at_once(1)).unwrap().keep();
+        bus.subscribe(Handler::new(topic, move |_| own.pass()).max_concurrent(1)).unwrap().keep();
     }
     bus.emit("h.one", ()).unwrap();
     bus.emit("o.one", ()).unwrap();
