@@ -135,6 +135,11 @@ pub(crate) fn unix_nanos() -> u64 {
     once(&WALL, || Follower::new(Wall(new_counter()))).now()
 }
 
+/// Returns the moment `longest` from now. `None` where that is beyond what the clock can tell: no deadline.
+pub(crate) fn deadline_in(longest: Duration) -> Option<Instant> {
+    Instant::now().checked_add(longest)
+}
+
 /// Nanoseconds since some moment before the first call, at least a day, by the monotonic clock: for spans of time. Neither a
 /// clock that is set nor a counter that begins anew disturbs them. Time in which the machine is suspended does not count.
 pub(crate) fn nanos() -> u64 {

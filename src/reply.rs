@@ -3,8 +3,7 @@
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use crate::sync::{Arc, Condvar, Mutex};
-use crate::wake::wake_quietly;
+use crate::sync::{Arc, Condvar, Mutex, wake_quietly};
 
 /// The place for one answer. Made by the caller, held by caller and mailbox, then worker.
 pub(crate) struct Reply<T> {

@@ -25,13 +25,14 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::catalog::training;
+use crate::clock::deadline_in;
 use crate::collector::{Collector, FlushError};
 use crate::config::ConfigError;
 use crate::event::{Fields, Priority, Record};
 use crate::outcome::Outcome;
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, is_panicking};
-use crate::wake::{State, deadline_in};
+use crate::wake::State;
 
 /// The guard of a training run: tells its begin, its epochs and batches, and its end.
 ///

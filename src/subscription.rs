@@ -10,13 +10,15 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
+use crate::clock::deadline_in;
 use crate::collector::{Collector, SinkChangeError};
 use crate::event::{Event, Record};
 use crate::lanes::payload_of;
 use crate::pattern::Pattern;
 use crate::sink::{Account, Panics, Sink, SinkError};
-use crate::sync::{Arc, Condvar, Forked, Mutex, Ordering, PlainU64, Weak, guarded, is_worker_of};
-use crate::wake::{deadline_in, wake_quietly};
+use crate::sync::{
+    Arc, Condvar, Forked, Mutex, Ordering, PlainU64, Weak, guarded, is_worker_of, wake_quietly,
+};
 
 /// Events as they are delivered, for one subscriber. Made by [`Collector::subscribe`].
 ///

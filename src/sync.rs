@@ -24,6 +24,7 @@ use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
+use std::task::Waker;
 
 /// A process: this one, or the one that it was forked from.
 ///
@@ -244,6 +245,11 @@ fn fenced<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
         }
         said
     })
+}
+
+/// Wakes a task. A panic of its waker, which is its executor's bug, ends here.
+pub(crate) fn wake_quietly(waker: Waker) {
+    let _ = guarded(|| waker.wake());
 }
 
 /// Marks the calling thread as the worker of the collector (or task) at `address`, until the value is dropped. Marks nest.

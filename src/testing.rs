@@ -396,7 +396,7 @@ impl Gate {
     /// Waits until somebody has come to it so many times, for up to a minute; whether they have.
     #[must_use = "they may not have come"]
     pub fn await_arrivals(&self, arrivals: u64) -> bool {
-        let deadline = crate::wake::deadline_in(std::time::Duration::from_secs(60));
+        let deadline = crate::clock::deadline_in(std::time::Duration::from_secs(60));
         let mut passage = self.0.0.lock();
         while passage.arrivals < arrivals && !self.0.1.wait_until(&mut passage, deadline) {}
         passage.arrivals >= arrivals

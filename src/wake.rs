@@ -41,10 +41,10 @@
 //! worker no longer wants what is in them.
 
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::sync::{
-    self, AtomicU64, CachePadded, Condvar, Mutex, MutexGuard, Ordering, Parker, Unparker, guarded,
+    self, AtomicU64, CachePadded, Condvar, Mutex, MutexGuard, Ordering, Parker, Unparker, wake_quietly,
 };
 use crate::unix::Orphan;
 
@@ -345,16 +345,6 @@ impl Waiting {
         let index = self.tasks.iter().position(|(other, _)| *other == id)?;
         Some(self.tasks.swap_remove(index).1)
     }
-}
-
-/// Wakes a task; a waker that panics is its executor's bug and must not reach the worker.
-pub(crate) fn wake_quietly(waker: Waker) {
-    let _ = guarded(|| waker.wake());
-}
-
-/// The moment `longest` from now; `None` where that is beyond what the clock can tell: no deadline.
-pub(crate) fn deadline_in(longest: Duration) -> Option<Instant> {
-    Instant::now().checked_add(longest)
 }
 
 #[cfg(test)]

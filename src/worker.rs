@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
-use crate::clock;
+use crate::clock::{self, deadline_in};
 use crate::config::Config;
 use crate::dispatch::{Slot, dispatch};
 use crate::event::Event;
@@ -18,7 +18,7 @@ use crate::shared::Shared;
 use crate::stats::FlushReport;
 use crate::sync::{Arc, Ordering, guarded};
 use crate::unix::hold_sigxfsz;
-use crate::wake::{NEVER, State, deadline_in};
+use crate::wake::{NEVER, State};
 use crate::worker_state::WorkerState;
 
 /// The body of the worker thread.

@@ -16,13 +16,14 @@ use super::stats::{BusHealth, BusReport, BusStats, BusStopError, Metrics, Worker
 use super::stop::Owner;
 use super::subscribers::SubscribeError;
 use super::subscription::Subscription;
+use crate::clock::deadline_in;
 use crate::collector::{Collector, FlushError};
 use crate::event::{Mark, Name, Record, Ticket, Value};
 use crate::history::{EventQuery, HistoryError};
 use crate::permit::Permit;
 use crate::sink::DeadLetters;
 use crate::sync::Arc;
-use crate::wake::{State, deadline_in};
+use crate::wake::State;
 
 /// Handle of a bus: hand a clone to everybody who emits or subscribes.
 ///

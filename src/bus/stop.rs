@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::config::Mode;
 use super::shared::Shared;
 use super::stats::{BusReport, BusStopError};
+use crate::clock::deadline_in;
 use crate::collector::{FlushError, StopError};
 use crate::sync::{Arc, Mutex};
-use crate::wake::deadline_in;
 
 impl Shared {
     /// Flushes once: covers the events that were emitted before, not those that their handlers emit.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::Collector;
+use crate::clock::deadline_in;
 use crate::event::Event;
 use crate::mailbox::{Flush, WorkerSlot};
 use crate::reply::Reply;
 use crate::shared::Shared;
 use crate::stats::FlushReport;
 use crate::sync::Arc;
-use crate::wake::{State, deadline_in};
+use crate::wake::State;
 
 /// A flush did not end well. What was delivered meanwhile is delivered all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::flush::in_sink;
 use super::{Collector, FlushError};
+use crate::clock::deadline_in;
 use crate::config::ConfigError;
 use crate::event::Event;
 use crate::lanes::OutOfMemory;
@@ -12,7 +13,7 @@ use crate::mailbox::{Contents, WorkerSlot};
 use crate::shared::Shared;
 use crate::stats::{FlushReport, StopReport};
 use crate::sync::{self, Arc, MutexGuard};
-use crate::wake::{Closed, deadline_in};
+use crate::wake::Closed;
 use crate::worker;
 use crate::worker_state::WorkerState;
 

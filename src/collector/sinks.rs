@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Collector, FlushError};
+use crate::clock::deadline_in;
 use crate::dispatch::{NotEntered, Prepared, Retired, retire};
 use crate::event::Event;
 use crate::mailbox::WorkerSlot;
@@ -11,7 +12,7 @@ use crate::shared::Shared;
 use crate::sink::Sink;
 use crate::stats::SinkStats;
 use crate::sync::{Arc, Forked};
-use crate::wake::{State, deadline_in};
+use crate::wake::State;
 
 /// A sink could not be added or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

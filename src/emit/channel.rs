@@ -15,9 +15,9 @@ use super::cancel::Listener;
 use super::state::{Fate, Feeding, Phase, Report, State, Stop, Taken, Turn, Waiting, bounded};
 use super::summary::Summary;
 use super::user_code::drop_each;
+use crate::clock::deadline_in;
 use crate::permit::Permit;
 use crate::sync::{self, Arc, Condvar, Home, Mutex, MutexGuard, Unparker};
-use crate::wake::deadline_in;
 
 /// The name of every thread of a task.
 pub(super) const THREAD: &str = "forebay-emit";

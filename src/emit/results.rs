@@ -6,8 +6,7 @@ use std::task::{Poll, Waker};
 
 use super::gather::Gathering;
 use super::task::Task;
-use crate::sync::{Arc, Condvar, Home, Mutex};
-use crate::wake::wake_quietly;
+use crate::sync::{Arc, Condvar, Home, Mutex, wake_quietly};
 
 /// The results of a task, in the order in which handlers end. Made by [`Stage::results`](super::Stage::results).
 ///

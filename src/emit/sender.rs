@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::channel::{SendError, Shared, Wait};
+use crate::clock::deadline_in;
 use crate::sync::Arc;
-use crate::wake::deadline_in;
 
 /// Sends items into the bounded channel of a task. Made by [`channel`](super::channel()).
 ///

@@ -11,9 +11,9 @@ use super::cancel::CancelToken;
 use super::channel::Control;
 use super::item::TaskId;
 use super::summary::Summary;
+use crate::clock::deadline_in;
 use crate::config::ConfigError;
-use crate::sync::{Arc, Condvar, Home, Mutex};
-use crate::wake::{deadline_in, wake_quietly};
+use crate::sync::{Arc, Condvar, Home, Mutex, wake_quietly};
 
 /// A task could not be started, or not be waited for. One that could not be started drops the items that were sent, and refuses
 /// senders; there is no final event.

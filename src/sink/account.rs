@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use super::SinkError;
-use crate::clock;
+use crate::clock::{self, deadline_in};
 use crate::escape::shortened;
 use crate::reply::Reply;
 use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{BreakerState, Count, SinkTally};
 use crate::sync::{Arc, Condvar, Mutex, Ordering};
-use crate::wake::deadline_in;
 
 /// The account of a sink, given to it by [`Sink::open`](super::Sink::open).
 ///

@@ -8,10 +8,10 @@ use super::account::{Account, Cancel, Fate, PendingFlush};
 use super::catch_panics::{CatchPanics, UNNAMED};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
+use crate::clock::deadline_in;
 use crate::event::{Event, Record};
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, guarded};
-use crate::wake::deadline_in;
 
 /// What a full queue of an [`Isolated`] sink does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::{Sink, SinkError};
 use crate::batch::Batch;
+use crate::clock::deadline_in;
 use crate::event::Record;
 use crate::sync::{Arc, Condvar, Mutex};
-use crate::wake::deadline_in;
 
 /// A sink that keeps batches in memory. A clone is another view of the same memory: give one to the
 /// collector and look through the other.
