@@ -36,6 +36,8 @@ mod user_code;
 mod scaling;
 
 mod config;
+#[cfg(feature = "config")]
+mod config_keys;
 
 mod stats;
 mod tally;

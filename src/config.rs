@@ -1,8 +1,8 @@
 //! The settings of a collector: what they are, their presets, and how files and variables say them.
 
 mod error;
-pub(crate) use error::check;
-pub use error::{ConfigError, ConfigPlace, ConfigWarning};
+
+pub use error::{ConfigError, ConfigPlace, ConfigWarning, check};
 
 mod delivery;
 pub use delivery::{FlushStrategy, Overflow};
@@ -19,11 +19,19 @@ pub use settings::Config;
 mod preset;
 pub use preset::Preset;
 
-mod bus;
-mod draft;
-#[cfg(feature = "toml")]
-mod file;
+pub mod duration;
+
+#[cfg(feature = "config")]
+mod form;
+#[cfg(feature = "config")]
 mod keys;
-mod layers;
+#[cfg(feature = "config")]
+mod loader;
+#[cfg(all(test, feature = "config"))]
+pub(crate) mod tests;
+#[cfg(feature = "config")]
 mod value;
-pub use layers::ConfigLoader;
+#[cfg(feature = "config")]
+pub use keys::{Alias, Key, key, millis, same};
+#[cfg(feature = "config")]
+pub use loader::{Choice, ConfigLoader, Settings, Unread, deserialize, read, to_table, write};

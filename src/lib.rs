@@ -118,10 +118,22 @@ mod builder;
 pub use builder::Builder;
 
 mod config;
+#[cfg(feature = "config")]
+pub use config::ConfigLoader;
 pub use config::{
-    Config, ConfigError, ConfigLoader, ConfigPlace, ConfigWarning, FlushStrategy, GateConfig, HealthConfig,
-    NameRule, Overflow, Preset, Sampling, Threshold,
+    Config, ConfigError, ConfigPlace, ConfigWarning, FlushStrategy, GateConfig, HealthConfig, NameRule,
+    Overflow, Preset, Sampling, Threshold,
 };
+
+/// What the crates of this workspace build their own settings on. No promise holds here.
+#[doc(hidden)]
+pub mod config_parts {
+    #[cfg(feature = "config")]
+    pub use crate::config::{
+        Alias, Choice, Key, Settings, Unread, deserialize, key, millis, read, same, to_table, write,
+    };
+    pub use crate::config::{check, duration};
+}
 
 mod stats;
 pub use stats::{

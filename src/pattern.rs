@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A pattern for names, in the manner of file names in a shell.
 ///
 /// * `*` stands for any number of characters, dots included, and for none.
@@ -103,6 +106,21 @@ impl From<&str> for Pattern {
     fn from(text: &str) -> Self {
         let literal = || vec![text.chars().map(Token::Char).collect()];
         Self::new(text).unwrap_or_else(|_| Self { text: text.to_owned(), branches: literal() })
+    }
+}
+
+impl Serialize for Pattern {
+    /// The text it was made from.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    /// Reads a pattern from a text, without the spaces around it.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::new(text.trim()).map_err(|error| D::Error::custom(format_args!("a pattern: {}", error.why)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::scaling::{Scaling, check_workers};
 use crate::config::{Config, ConfigError, FlushStrategy, GateConfig, Preset, check};
@@ -59,8 +59,9 @@ pub struct BusConfig {
 }
 
 /// What a bus does when threads that it needs fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum OnWorkerFailure {
     /// It goes on without them, and [`health`](super::Bus::health) tells: where they cannot be started it is
     /// [inline](Mode::Inline), and where the worker of the collector has ended by a panic, whoever emits gives events to the
@@ -73,7 +74,7 @@ pub enum OnWorkerFailure {
 }
 
 /// Who calls the handlers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {

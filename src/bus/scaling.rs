@@ -3,7 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use crate::config::{ConfigError, check};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ConfigError, check, duration};
 
 const MAX_WORKERS: usize = 256;
 
@@ -46,7 +48,12 @@ crate::sync::from_forked!(ScaleError);
 /// assert_eq!(scaling.decide(8, 0.5), 8);
 /// assert_eq!(scaling.decide(8, 0.1), 4);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "a table of min, max, low, high and interval, or some of them"
+)]
 pub struct Scaling {
     /// The fewest workers. 1 to 256. Defaults to 2.
     pub min: usize,
@@ -57,6 +64,7 @@ pub struct Scaling {
     /// More are needed when they are busy for a larger part of it. `low` to 1. Defaults to 0.8.
     pub high: f64,
     /// How often it is looked at. More than zero. Defaults to one second.
+    #[serde(with = "duration")]
     pub interval: Duration,
 }
 

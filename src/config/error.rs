@@ -1,5 +1,6 @@
 //! What is wrong with a setting, and where it was found.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -10,19 +11,19 @@ crate::sync::from_forked!(ConfigError);
 #[non_exhaustive]
 pub enum ConfigError {
     /// The value is not allowed.
-    #[error("{field} is {value}, allowed is {allowed}")]
+    #[error("invalid {field}: {value} (expected {expected})")]
     #[non_exhaustive]
     Invalid {
-        /// The setting, as a field of [`Config`] (`flush.events` for a field of the strategy, `overflow_timeout` for that of
-        /// the policy), or of another builder.
+        /// The setting, as a field of [`Config`](crate::Config) (`flush.events` for a field of the strategy, `overflow_timeout`
+        /// for that of the policy), or of another builder.
         field: &'static str,
         /// The value it has.
         value: String,
         /// The values it may have.
-        allowed: &'static str,
+        expected: Cow<'static, str>,
     },
     /// The value that a setting has outside of the program is not allowed.
-    #[error("{key} in {place} is {value}, allowed is {allowed}")]
+    #[error("invalid {key}: {value} (expected {expected}) in {place}")]
     #[non_exhaustive]
     InvalidAt {
         /// The name that was used there: a key, one of its aliases, or a variable.
@@ -34,7 +35,7 @@ pub enum ConfigError {
         /// The value it has.
         value: String,
         /// The values it may have.
-        allowed: String,
+        expected: String,
     },
     /// No setting has this name.
     #[error("unknown key {key} in {place}")]
@@ -53,19 +54,15 @@ pub enum ConfigError {
         keys: (String, String),
         /// Their values.
         values: (String, String),
-        /// Where they were found.
+        /// Where the second one was found.
         place: ConfigPlace,
     },
     /// The text is no TOML.
-    #[error("no TOML in {place}, line {line}, column {column}: {why}")]
+    #[error("no TOML in {place}: {why}")]
     #[non_exhaustive]
     Syntax {
-        /// Where the text is from.
+        /// Where it is wrong.
         place: ConfigPlace,
-        /// The line, from 1.
-        line: usize,
-        /// The character in the line, from 1.
-        column: usize,
         /// What is wrong there.
         why: String,
     },
@@ -81,7 +78,7 @@ pub enum ConfigError {
     /// The setting cannot change once the collector is built.
     #[error("{field} cannot change once the collector is built")]
     Immutable {
-        /// The setting, as a field of [`Config`].
+        /// The setting, as a field of [`Config`](crate::Config).
         field: &'static str,
     },
     /// This process is a forked child: there is nothing left to change. Build a new collector here.
@@ -94,7 +91,7 @@ pub enum ConfigError {
 #[error("{field} is {value}, used is {used}: {why}")]
 #[non_exhaustive]
 pub struct ConfigWarning {
-    /// The setting, as a field of [`Config`].
+    /// The setting, as a field of [`Config`](crate::Config).
     pub field: &'static str,
     /// The value it has. Of `ignored_variables`, the name of one.
     pub value: String,
@@ -104,34 +101,54 @@ pub struct ConfigWarning {
     pub why: &'static str,
 }
 
-/// Where a setting was found.
+/// Where a setting was found. Lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigPlace {
-    /// In that file.
-    File(PathBuf),
+    /// In a file.
+    #[non_exhaustive]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The character in the line.
+        column: usize,
+    },
+    /// In a text that the program has given.
+    #[non_exhaustive]
+    Text {
+        /// The line.
+        line: usize,
+        /// The character in the line.
+        column: usize,
+    },
     /// In the environment.
     Environment,
-    /// In a text, or a value to deserialize.
+    /// In a value to deserialize.
     Given,
 }
 
 impl fmt::Display for ConfigPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Text { line, column } => write!(f, "line {line}, column {column}"),
             Self::Environment => f.write_str("the environment"),
             Self::Given => f.write_str("the given settings"),
         }
     }
 }
 
-/// An error that names all three, unless the value is allowed.
-pub(crate) fn check(
+/// Returns an error that names all three, unless the value is allowed.
+pub fn check(
     field: &'static str,
     value: impl ToString,
-    allowed: &'static str,
+    expected: &'static str,
     is_allowed: bool,
 ) -> Result<(), ConfigError> {
-    if is_allowed { Ok(()) } else { Err(ConfigError::Invalid { field, value: value.to_string(), allowed }) }
+    if is_allowed {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid { field, value: value.to_string(), expected: expected.into() })
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::duration;
 use super::error::{ConfigError, check};
 use crate::event::Priority;
 use crate::pattern::Pattern;
@@ -30,7 +33,8 @@ use crate::pattern::Pattern;
 ///
 /// What is not let in is counted by its reason in [`Stats`](crate::Stats), and its destructor runs on the collecting
 /// thread. A gate costs some tens of nanoseconds; one that is not configured, nothing that can be measured.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct GateConfig {
     /// The switch. Without it, nothing is let in, critical events included. Can change at run time. Defaults to true.
     pub enabled: bool,
@@ -72,14 +76,20 @@ impl Default for GateConfig {
 }
 
 /// Settings of a gate for some names, in the place of the general ones.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table with pattern, min_priority and sampling, which a variable cannot hold"
+)]
 #[non_exhaustive]
 pub struct NameRule {
     /// Which names.
     pub pattern: Pattern,
     /// In the place of [`GateConfig::min_priority`], if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_priority: Option<Priority>,
     /// In the place of [`GateConfig::sampling`], if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
 }
 
@@ -126,7 +136,8 @@ impl GateConfig {
 }
 
 /// Which part of the events is let in. Counted by name; of some ten thousand names, two may share a counter.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, try_from = "SamplingParts")]
 #[non_exhaustive]
 pub enum Sampling {
     /// Each by chance, but of every name at least so many in each window.
@@ -136,11 +147,13 @@ pub enum Sampling {
         /// How many of a name are let in first in each window, whatever chance says.
         min_per_window: u32,
         /// How long a window is: a millisecond to a day.
+        #[serde(with = "super::duration")]
         window: Duration,
     },
     /// The first of a name, then every nth.
     Every {
         /// Which: 1 is every one. At least 1.
+        #[serde(rename = "every")]
         nth: u32,
     },
     /// The first of a name, so many, then every nth.
@@ -153,6 +166,7 @@ pub enum Sampling {
     /// All events of a correlation id, or none, by chance; the same in every process. Events without an id are let in.
     Keyed {
         /// The chance of an id, 0 to 1.
+        #[serde(rename = "keyed")]
         rate: f64,
     },
 }
@@ -174,6 +188,41 @@ impl Sampling {
                 Err(("every 0th".to_owned(), "every 1st, or a later one"))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// A sampling as a file says it.
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "rate (with min_per_window and window), or every, or first and every, or keyed"
+)]
+struct SamplingParts {
+    rate: Option<f64>,
+    min_per_window: Option<u32>,
+    #[serde(default, with = "duration::option")]
+    window: Option<Duration>,
+    every: Option<u32>,
+    first: Option<u32>,
+    keyed: Option<f64>,
+}
+
+impl TryFrom<SamplingParts> for Sampling {
+    type Error = &'static str;
+
+    fn try_from(parts: SamplingParts) -> Result<Self, Self::Error> {
+        let SamplingParts { rate, min_per_window, window, every, first, keyed } = parts;
+        match (rate, every, first, keyed, min_per_window, window) {
+            (Some(rate), None, None, None, least, window) => Ok(Self::Rate {
+                rate,
+                min_per_window: least.unwrap_or(0),
+                window: window.unwrap_or(Duration::from_secs(1)),
+            }),
+            (None, Some(nth), None, None, None, None) => Ok(Self::Every { nth }),
+            (None, Some(every), Some(first), None, None, None) => Ok(Self::FirstThenEvery { first, every }),
+            (None, None, None, Some(rate), None, None) => Ok(Self::Keyed { rate }),
+            _ => Err("rate (with min_per_window and window), or every, or first and every, or keyed"),
         }
     }
 }

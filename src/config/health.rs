@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::duration;
 use super::error::{ConfigError, check};
 
 /// From where on something is alarming, and from where on it is no more: a part of [`Config`](crate::Config). All can
 /// change at run time.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct HealthConfig {
     /// How full the fullest lane is, 0 to 1. Defaults to 0.8 and 0.6.
     pub queue_depth: Threshold,
@@ -18,9 +22,11 @@ pub struct HealthConfig {
     pub failing: Threshold,
     /// How long the worker may be busy with one batch, all its sinks together, and an isolated sink with one of its own. More
     /// than zero. Defaults to 2 s.
+    #[serde(with = "duration")]
     pub late_after: Duration,
     /// The longest latency of 95 % of the events ([`Stats::latency`](crate::Stats::latency)); it is no more alarming at half of that. Defaults to
     /// none.
+    #[serde(with = "duration::option")]
     pub latency: Option<Duration>,
     /// The fewest events a second that are delivered while some wait ([`Stats::rate`](crate::Stats::rate)). More than 0. Defaults to none.
     pub least_rate: Option<f64>,
@@ -29,7 +35,8 @@ pub struct HealthConfig {
 }
 
 /// Where an alert is raised, and where it is cleared: less, so that it does not come and go.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Threshold {
     /// At that value or more it is raised.
     pub raise: f64,

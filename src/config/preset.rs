@@ -38,7 +38,7 @@ impl Preset {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Training, Self::Analytics, Self::Development, Self::Production];
 
-    pub(super) const NAMES: &str = "training, analytics, development, production";
+    pub(crate) const NAMES: &str = "training, analytics, development, production";
 
     /// Its settings.
     pub fn config(self) -> Config {
@@ -74,7 +74,7 @@ impl FromStr for Preset {
     fn from_str(name: &str) -> Result<Self, ConfigError> {
         let found = Self::ALL.into_iter().find(|preset| preset.name() == name);
         let (field, value) = ("preset", format!("{name:?}"));
-        found.ok_or(ConfigError::Invalid { field, value, allowed: Self::NAMES })
+        found.ok_or(ConfigError::Invalid { field, value, expected: Self::NAMES.into() })
     }
 }
 

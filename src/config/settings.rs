@@ -147,7 +147,7 @@ impl Config {
     ///
     /// The first setting that is outside of what is allowed, with its value and what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        const SLOTS: &str = "1 to 1073741824 (2^30)";
+        const SLOTS: &str = "1..=1073741824";
         let lanes = [
             ("capacity", self.capacity),
             ("critical_capacity", self.critical_capacity),

@@ -4,8 +4,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Account, PendingFlush, Sink, SinkError, forward};
 use crate::batch::Batch;
+use crate::config::duration;
 use crate::event::Record;
 
 /// How often, and after which waits, a batch is tried again.
@@ -18,16 +21,20 @@ use crate::event::Record;
 /// let waits: Vec<u128> = (0..6).map_while(|retry| policy.delay(retry)).map(|wait| wait.as_millis()).collect();
 /// assert_eq!(waits, [100, 200, 400, 800, 1000]);
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RetryPolicy {
     /// The waits before the first retries; after them the last one doubles each time.
+    #[serde(with = "duration::list")]
     pub(crate) delays: Vec<Duration>,
     /// By what the last of them is multiplied for every further retry.
     pub(crate) factor: u32,
     pub(crate) retries: u32,
+    #[serde(with = "duration")]
     pub(crate) cap: Duration,
     /// 0 to 1.
     pub(crate) jitter: f64,
+    #[serde(rename = "max_elapsed", with = "duration::option")]
     pub(crate) most_elapsed: Option<Duration>,
 }
 

@@ -122,7 +122,7 @@ fn what_is_wrong_with_the_bus_is_told_as_well() {
 fn an_interval_of_nothing_is_refused() {
     let (bus, _, _) = bus();
     let refused = watch::bottlenecks(&bus, Duration::ZERO).unwrap_err();
-    assert_eq!(refused.to_string(), "every is 0ns, allowed is more than zero");
+    assert_eq!(refused.to_string(), "invalid every: 0ns (expected more than zero)");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod bottlenecks;
 mod chains;
 mod common;
-#[cfg(feature = "toml")]
+#[cfg(feature = "config")]
 mod config_bus;
 mod emit_and_handle;
 mod ends;

@@ -26,24 +26,24 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
     let base = Config::default;
     let day = "a day at most under the flush strategy Manual, because nobody makes room";
     let day_and_more = Duration::from_secs(86_401);
-    let slots = "allowed is 1 to 1073741824 (2^30)";
+    let slots = "(expected 1..=1073741824)";
     let cases = [
-        (Config { capacity: 0, ..base() }, format!("capacity is 0, {slots}")),
-        (Config { capacity: 1 << 31, ..base() }, format!("capacity is 2147483648, {slots}")),
-        (Config { critical_capacity: 0, ..base() }, format!("critical_capacity is 0, {slots}")),
-        (Config { low_capacity: 0, ..base() }, format!("low_capacity is 0, {slots}")),
-        (Config { batch_size: Some(0), ..base() }, "batch_size is 0, allowed is 1 or more".into()),
+        (Config { capacity: 0, ..base() }, format!("invalid capacity: 0 {slots}")),
+        (Config { capacity: 1 << 31, ..base() }, format!("invalid capacity: 2147483648 {slots}")),
+        (Config { critical_capacity: 0, ..base() }, format!("invalid critical_capacity: 0 {slots}")),
+        (Config { low_capacity: 0, ..base() }, format!("invalid low_capacity: 0 {slots}")),
+        (Config { batch_size: Some(0), ..base() }, "invalid batch_size: 0 (expected 1 or more)".into()),
         (
             Config { flush: FlushStrategy::Size { events: 0 }, ..base() },
-            "flush.events is 0, allowed is 1 or more".into(),
+            "invalid flush.events: 0 (expected 1 or more)".into(),
         ),
         (
             Config { flush: FlushStrategy::Time { interval: zero }, ..base() },
-            "flush.interval is 0ns, allowed is more than zero".into(),
+            "invalid flush.interval: 0ns (expected more than zero)".into(),
         ),
         (
             Config { flush: FlushStrategy::Hybrid { events: 1, interval: zero }, ..base() },
-            "flush.interval is 0ns, allowed is more than zero".into(),
+            "invalid flush.interval: 0ns (expected more than zero)".into(),
         ),
         (
             Config {
@@ -51,22 +51,22 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
                 overflow: Overflow::Block { timeout: Duration::MAX },
                 ..base()
             },
-            format!("overflow_timeout is {:?}, allowed is {day}", Duration::MAX),
+            format!("invalid overflow_timeout: {:?} (expected {day})", Duration::MAX),
         ),
         (
             Config { flush: FlushStrategy::Manual, critical_wait: day_and_more, ..base() },
-            format!("critical_wait is 86401s, allowed is {day}"),
+            format!("invalid critical_wait: 86401s (expected {day})"),
         ),
         (
             Config { session_id: Some(String::new()), ..base() },
-            "session_id is empty, allowed is a text that is not empty".into(),
+            "invalid session_id: empty (expected a text that is not empty)".into(),
         ),
-        (Config { shards: 3, ..base() }, "shards is 3, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
-        (Config { shards: 128, ..base() }, "shards is 128, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
-        (Config { shards: 0, ..base() }, "shards is 0, allowed is 1, 2, 4, 8, 16, 32 or 64".into()),
+        (Config { shards: 3, ..base() }, "invalid shards: 3 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
+        (Config { shards: 128, ..base() }, "invalid shards: 128 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
+        (Config { shards: 0, ..base() }, "invalid shards: 0 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
         (
             Config { thread_name: "a\0b".into(), ..base() },
-            "thread_name is \"a\\0b\", allowed is a text without NUL".into(),
+            "invalid thread_name: \"a\\0b\" (expected a text without NUL)".into(),
         ),
     ];
     for (config, expected) in cases {

@@ -69,7 +69,7 @@ fn variables_of_a_kubernetes_service_are_ignored_with_a_warning() {
             Config { ignored_variables: vec![], ..config },
             Config { capacity: 7, ..Config::default() }
         );
-        let bus = Config::loader().vars([(name, "1")]).load_bus().unwrap();
+        let bus = forebay::bus::BusConfig::load(Config::loader().vars([(name, "1")])).unwrap();
         assert_eq!(bus.collector.ignored_variables, [name]);
         assert!(Collector::builder().config(bus.collector).build().is_ok());
     }
@@ -94,12 +94,9 @@ fn a_variable_that_is_no_text_is_an_error_that_names_it() {
         let var = (OsStr::from_bytes(name), OsStr::from_bytes(value));
         Config::loader().vars([var]).load().map_err(|error| error.to_string())
     };
-    let allowed = "is \"1\\xFF\", allowed is UTF-8";
-    assert_eq!(
-        bad(b"FOREBAY_CAPACITY", b"1\xff"),
-        Err(format!("FOREBAY_CAPACITY in the environment {allowed}"))
-    );
-    assert_eq!(bad(b"FOREBAY_PRESET", b"1\xff"), Err(format!("FOREBAY_PRESET in the environment {allowed}")));
+    let wrong = "\"1\\xFF\" (expected UTF-8) in the environment";
+    assert_eq!(bad(b"FOREBAY_CAPACITY", b"1\xff"), Err(format!("invalid FOREBAY_CAPACITY: {wrong}")));
+    assert_eq!(bad(b"FOREBAY_PRESET", b"1\xff"), Err(format!("invalid FOREBAY_PRESET: {wrong}")));
     assert_eq!(
         bad(b"FOREBAY_A\xff", b"1"),
         Err("unknown key FOREBAY_A\u{fffd} in the environment".to_owned())
@@ -109,15 +106,15 @@ fn a_variable_that_is_no_text_is_an_error_that_names_it() {
 
 #[test]
 fn a_value_that_is_not_allowed_is_named_by_its_variable() {
-    let shards = "FOREBAY_SHARDS in the environment is 3, allowed is 1, 2, 4, 8, 16, 32 or 64";
+    let shards = "invalid FOREBAY_SHARDS: 3 (expected 1, 2, 4, 8, 16, 32 or 64) in the environment";
     assert_eq!(refused([("FOREBAY_SHARDS", "3")]), shards);
     let error = load([("FOREBAY_SHARDS", "3")]).unwrap_err();
     assert!(matches!(error, ConfigError::InvalidAt { field: "shards", .. }), "{error:?}");
     let zero = refused([("FOREBAY_FLUSH__INTERVAL", "0")]);
-    assert_eq!(zero, "FOREBAY_FLUSH__INTERVAL in the environment is 0ns, allowed is more than zero");
+    assert_eq!(zero, "invalid FOREBAY_FLUSH__INTERVAL: 0ns (expected more than zero) in the environment");
     let rules = refused([("FOREBAY_GATE__RULES", "a")]);
     assert!(
-        rules.starts_with("FOREBAY_GATE__RULES in the environment is \"a\", allowed is an array"),
+        rules.starts_with("invalid FOREBAY_GATE__RULES[0]: \"a\" (expected a table with pattern"),
         "{rules}"
     );
     let wait = refused([
@@ -125,7 +122,7 @@ fn a_value_that_is_not_allowed_is_named_by_its_variable() {
         ("FOREBAY_OVERFLOW_TIMEOUT", "2days"),
         ("FOREBAY_FLUSH__STRATEGY", "manual"),
     ]);
-    assert!(wait.starts_with("FOREBAY_OVERFLOW_TIMEOUT in the environment is 172800s"), "{wait}");
+    assert!(wait.starts_with("invalid FOREBAY_OVERFLOW_TIMEOUT: 172800s (expected a day at most"), "{wait}");
 }
 
 #[test]
@@ -137,8 +134,8 @@ fn durations_are_texts_or_seconds() {
     }
     for text in ["-1", "inf", "nan", "1 parsec", "1e300", "none"] {
         let error = wait(text).unwrap_err().to_string();
-        assert!(error.starts_with("FOREBAY_CRITICAL_WAIT in the environment is"), "{error}");
-        assert!(error.contains("allowed is a duration"), "{error}");
+        assert!(error.starts_with("invalid FOREBAY_CRITICAL_WAIT: "), "{error}");
+        assert!(error.contains("(expected a duration such as"), "{error}");
     }
 }
 
@@ -164,16 +161,20 @@ fn a_sampling_has_one_of_four_forms() {
     for text in ["0.5", "first=5", "rate=1,every=2", "every=1,window=1s", "every=1,every=2", "keyed=1,rate=1"]
     {
         let error = sampling(text).unwrap_err().to_string();
-        let start = format!("FOREBAY_GATE__SAMPLING in the environment is {text:?}, allowed is rate");
+        let start = format!("invalid FOREBAY_GATE__SAMPLING: {text:?} (expected rate");
         assert!(error.starts_with(&start), "{error}");
     }
     let part = sampling("rate=much").unwrap_err().to_string();
-    let expected = "FOREBAY_GATE__SAMPLING in the environment is rate = \"much\", allowed is a number";
+    let expected = "invalid FOREBAY_GATE__SAMPLING.rate: \"much\" (expected a number) in the environment";
     assert_eq!(part, expected);
     let unknown = sampling("rat=1").unwrap_err().to_string();
     assert_eq!(unknown, "unknown key FOREBAY_GATE__SAMPLING.rat in the environment");
     let rate = sampling("rate=nan").unwrap_err().to_string();
-    assert!(rate.ends_with("is a rate of NaN, allowed is a rate from 0 to 1"), "{rate}");
+    assert_eq!(rate, "invalid FOREBAY_GATE__SAMPLING.rate: \"nan\" (expected a number) in the environment");
+    let rate = sampling("rate=2").unwrap_err().to_string();
+    let expected =
+        "invalid FOREBAY_GATE__SAMPLING: a rate of 2 (expected a rate from 0 to 1) in the environment";
+    assert_eq!(rate, expected);
 }
 
 #[test]
@@ -185,7 +186,9 @@ fn patterns_are_separated_by_commas_that_are_not_their_own() {
     assert_eq!(deny(""), Ok(Vec::new()));
     let error = deny("a,[b").unwrap_err().to_string();
     assert!(
-        error.starts_with("FOREBAY_GATE__DENY in the environment is \"[b\", allowed is a pattern"),
+        error.starts_with(
+            "invalid FOREBAY_GATE__DENY[1]: \"[b\" (expected a pattern: a [ is not closed) in the environment"
+        ),
         "{error}"
     );
 }
@@ -195,10 +198,9 @@ fn a_policy_and_a_strategy_have_what_belongs_to_them_and_nothing_else() {
     let block = [("FOREBAY_OVERFLOW", "block"), ("FOREBAY_OVERFLOW_TIMEOUT", "5ms")];
     let timeout = Duration::from_millis(5);
     assert_eq!(load(block).unwrap().overflow, Overflow::Block { timeout });
-    let missing = "overflow_timeout is missing, allowed is a duration where overflow is block";
+    let missing = "invalid overflow_timeout: missing (expected a value with overflow = block)";
     assert_eq!(refused([block[0]]), missing);
-    let unused =
-        "FOREBAY_OVERFLOW_TIMEOUT in the environment is \"5ms\", allowed is none unless overflow is block";
+    let unused = "invalid FOREBAY_OVERFLOW_TIMEOUT: \"5ms\" (expected none with overflow = drop_oldest) in the environment";
     assert_eq!(refused([block[1]]), unused);
 
     let second = Duration::from_secs(1);
@@ -217,10 +219,7 @@ fn a_policy_and_a_strategy_have_what_belongs_to_them_and_nothing_else() {
         assert_eq!(interval.is_ok(), matches!(name, "time" | "hybrid"), "{name}: {interval:?}");
     }
     let missing = refused([("FOREBAY_FLUSH__INTERVAL", "none")]);
-    assert_eq!(
-        missing,
-        "flush.interval is missing, allowed is a duration with the strategies time and hybrid"
-    );
+    assert_eq!(missing, "invalid flush.interval: missing (expected a value with flush.strategy = hybrid)");
 }
 
 #[test]
@@ -232,9 +231,9 @@ fn the_environment_chooses_a_preset_before_the_program() {
     assert_eq!(over, Ok(Config { capacity: 5, ..Config::training() }));
     let allowed = "training, analytics, development, production";
     let error = refused([("FOREBAY_PRESET", "prod")]);
-    assert_eq!(error, format!("FOREBAY_PRESET in the environment is \"prod\", allowed is {allowed}"));
+    assert_eq!(error, format!("invalid FOREBAY_PRESET: \"prod\" (expected {allowed}) in the environment"));
     let error = "prod".parse::<Preset>().unwrap_err().to_string();
-    assert_eq!(error, format!("preset is \"prod\", allowed is {allowed}"));
+    assert_eq!(error, format!("invalid preset: \"prod\" (expected {allowed})"));
 }
 
 #[test]
@@ -290,6 +289,6 @@ fn serde_reads_and_writes_the_same_keys() {
         error(r#"{ "flush": { "intervall": 1 } }"#),
         "unknown key flush.intervall in the given settings"
     );
-    let zero = "capacity in the given settings is 0, allowed is 1 to 1073741824 (2^30)";
+    let zero = "invalid capacity: 0 (expected 1..=1073741824) in the given settings";
     assert_eq!(error(r#"{ "capacity": 0 }"#), zero);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use forebay::{
-    BuildError, Collector, Config, ConfigError, FlushStrategy, GateConfig, HealthConfig, NameRule, Overflow,
-    Pattern, Preset, Priority, Sampling, Threshold,
+    BuildError, Collector, Config, ConfigError, ConfigPlace, FlushStrategy, GateConfig, HealthConfig,
+    NameRule, Overflow, Pattern, Preset, Priority, Sampling, Threshold,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -126,10 +126,11 @@ fn a_wrong_value_of_every_key_is_an_error_that_names_it() {
     for Row { key, wrong, with, .. } in rows() {
         let error = Config::from_toml(&format!("{with}{key} = {wrong}")).unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with(&format!("{key} in the given settings is ")), "{text}");
-        assert!(text.contains(", allowed is "), "{text}");
-        let is_it =
-            matches!(&error, ConfigError::InvalidAt { key: it, field, .. } if it == key && *field == key);
+        assert!(text.starts_with(&format!("invalid {key}")), "{text}");
+        assert!(text.contains(" (expected "), "{text}");
+        let line = if with.is_empty() { 1 } else { 2 };
+        assert!(text.contains(&format!(" in line {line}, column ")), "{text}");
+        let is_it = matches!(&error, ConfigError::InvalidAt { key: it, field, .. } if it.starts_with(key) && *field == key);
         assert!(is_it, "{error:?}");
     }
 }
@@ -150,7 +151,7 @@ fn the_highest_layer_that_names_a_preset_chooses_it_below_all_files() {
     assert_eq!(loader().vars([("FOREBAY_PRESET", "production")]).load(), Ok(of(Preset::Production)));
     assert_eq!(loader().toml("preset = 'development'").load(), Ok(of(Preset::Development)));
     let error = refused("preset = 'prod'");
-    assert!(error.starts_with("preset in the given settings is \"prod\", allowed is training"), "{error}");
+    assert!(error.starts_with("invalid preset: \"prod\" (expected training, "), "{error}");
 }
 
 #[test]
@@ -162,23 +163,23 @@ fn a_later_text_goes_over_an_earlier_one() {
 #[test]
 fn an_unknown_key_is_an_error_that_names_it_with_its_table() {
     let cases = [
-        ("capasity = 1", "capasity"),
-        ("flush.intervall = 1", "flush.intervall"),
-        ("[gate]\ndeny_all = true", "gate.deny_all"),
-        ("[queue]\ncapacity = 1", "queue"),
-        ("[queue]", "queue"),
-        ("flush = 'time'", "flush"),
-        ("flush.interval.max = 1", ""),
-        ("[gate.sampling]\nrat = 0.1", "gate.sampling.rat"),
-        ("[[gate.rules]]\npatern = 'a'", "gate.rules.patern"),
-        ("[[gate.rules]]\npattern = 'a'\nsampling = { ever = 1 }", "gate.rules.sampling.ever"),
+        ("capasity = 1", "capasity", (1, 1)),
+        ("flush.intervall = 1", "flush.intervall", (1, 7)),
+        ("[gate]\ndeny_all = true", "gate.deny_all", (2, 1)),
+        ("[queue]\ncapacity = 1", "queue", (1, 2)),
+        ("[queue]", "queue", (1, 2)),
+        ("flush = 'time'", "flush", (1, 1)),
+        ("flush.interval.max = 1", "", (1, 7)),
+        ("[gate.sampling]\nrat = 0.1", "gate.sampling.rat", (2, 1)),
+        ("[[gate.rules]]\npatern = 'a'", "gate.rules[0].patern", (1, 8)),
+        ("[[gate.rules]]\npattern = 'a'\nsampling = { ever = 1 }", "gate.rules[0].sampling.ever", (1, 8)),
     ];
-    for (text, key) in cases {
+    for (text, key, (line, column)) in cases {
         let error = refused(text);
         if key.is_empty() {
-            assert!(error.starts_with("flush.interval in the given settings is {\"max\":1}"), "{error}");
+            assert!(error.starts_with("invalid flush.interval: {\"max\":1} (expected a duration"), "{error}");
         } else {
-            assert_eq!(error, format!("unknown key {key} in the given settings"));
+            assert_eq!(error, format!("unknown key {key} in line {line}, column {column}"));
         }
     }
     assert_eq!(Config::from_toml("[gate]\n[flush]\n[memoryLimits]"), Ok(Config::default()));
@@ -187,21 +188,27 @@ fn an_unknown_key_is_an_error_that_names_it_with_its_table() {
 #[test]
 fn names_of_one_setting_say_the_same_or_are_refused_by_name() {
     let contradictions = [
-        ("capacity = 5\nmaxQueueSize = 6", "capacity is 5, but maxQueueSize is 6"),
+        ("capacity = 5\nmaxQueueSize = 6", "capacity is 5, but maxQueueSize is 6 in line 2, column 1"),
         (
             "maxQueueSize = 5\n[memoryLimits]\nmaxQueueSize = 6",
-            "maxQueueSize is 5, but memoryLimits.maxQueueSize is 6",
+            "maxQueueSize is 5, but memoryLimits.maxQueueSize is 6 in line 3, column 1",
         ),
-        ("enabled = true\ngate.enabled = false", "enabled is true, but gate.enabled is false"),
-        ("flush.interval = 1\nflushInterval = 1", "flushInterval is 1, but flush.interval is 1"),
+        (
+            "enabled = true\ngate.enabled = false",
+            "enabled is true, but gate.enabled is false in line 2, column 6",
+        ),
+        (
+            "flush.interval = 1\nflushInterval = 1",
+            "flushInterval is 1, but flush.interval is 1 in line 1, column 7",
+        ),
         ("batch_size = 1\n'batch_size ' = 2", ""),
     ];
     for (text, expected) in contradictions {
         let error = refused(text);
         if expected.is_empty() {
-            assert_eq!(error, "unknown key batch_size  in the given settings");
+            assert_eq!(error, "unknown key batch_size  in line 2, column 1");
         } else {
-            assert_eq!(error, format!("{expected} in the given settings: they are one setting"));
+            assert_eq!(error, format!("{expected}: they are one setting"));
         }
     }
     let same = "capacity = 5\nmaxQueueSize = '5'\nring_capacity = 5\nmemoryLimits.maxQueueSize = 5";
@@ -233,7 +240,7 @@ fn every_alias_means_its_setting() {
     same("flushInterval = '250'", "flush.interval = '250ms'");
     for nothing in ["nan", "inf", "'NaN'"] {
         let said = refused(&format!("performanceLimits.maxQueueLatency = {nothing}"));
-        assert!(said.starts_with("performanceLimits.maxQueueLatency in the given settings is "), "{said}");
+        assert!(said.starts_with("invalid performanceLimits.maxQueueLatency: "), "{said}");
     }
     same("shutdown_timeout = 7", "stop_timeout = '7s'");
     same("reliabilityLimits.gracefulShutdownTimeout = 7000", "stop_timeout = '7s'");
@@ -266,18 +273,24 @@ fn a_choice_and_what_belongs_to_it_may_stand_in_different_layers() {
         .load()
         .unwrap_err();
     let expected =
-        "overflow_timeout in the given settings is \"5ms\", allowed is none unless overflow is block";
+        "invalid overflow_timeout: \"5ms\" (expected none with overflow = drop_oldest) in line 1, column 1";
     assert_eq!(upside_down.to_string(), expected);
 }
 
 #[test]
 fn a_text_that_is_no_toml_is_refused_with_line_and_column() {
     let error = Config::from_toml("capacity = 5\n\nshards = = 2").unwrap_err();
-    assert!(matches!(error, ConfigError::Syntax { line: 3, column: 10, .. }), "{error:?}");
+    assert!(
+        matches!(error, ConfigError::Syntax { place: ConfigPlace::Text { line: 3, column: 10, .. }, .. }),
+        "{error:?}"
+    );
     let text = error.to_string();
-    assert!(text.starts_with("no TOML in the given settings, line 3, column 10: "), "{text}");
+    assert!(text.starts_with("no TOML in line 3, column 10: "), "{text}");
     let twice = Config::from_toml("capacity = 5\ncapacity = 5").unwrap_err();
-    assert!(matches!(twice, ConfigError::Syntax { line: 2, column: 1, .. }), "{twice:?}");
+    assert!(
+        matches!(twice, ConfigError::Syntax { place: ConfigPlace::Text { line: 2, column: 1, .. }, .. }),
+        "{twice:?}"
+    );
 }
 
 #[test]
@@ -290,10 +303,10 @@ fn a_file_is_named_in_what_is_wrong_with_it() {
     };
     let name = path.display();
     assert_eq!(load(b"capacity = 5"), Ok(Config { capacity: 5, ..Config::default() }));
-    assert_eq!(load(b"capasity = 5"), Err(format!("unknown key capasity in {name}")));
-    let zero = format!("maxQueueSize in {name} is 0, allowed is 1 to 1073741824 (2^30)");
-    assert_eq!(load(b"maxQueueSize = 0"), Err(zero));
-    assert!(load(b"=").unwrap_err().starts_with(&format!("no TOML in {name}, line 1, column 1: ")));
+    assert_eq!(load(b"capasity = 5"), Err(format!("unknown key capasity in {name}:1:1")));
+    let zero = format!("invalid maxQueueSize: 0 (expected 1..=1073741824) in {name}:3:5");
+    assert_eq!(load(b"shards = 1\n\n    maxQueueSize = 0"), Err(zero));
+    assert!(load(b"=").unwrap_err().starts_with(&format!("no TOML in {name}:1:1: ")));
     assert!(load(b"\xff").unwrap_err().starts_with(&format!("cannot read {name}: ")));
     let missing = Config::from_toml_file(folder.path().join("missing")).unwrap_err();
     assert!(
@@ -305,13 +318,17 @@ fn a_file_is_named_in_what_is_wrong_with_it() {
 #[test]
 fn what_is_loaded_is_checked_as_a_whole_and_traced_to_the_highest_layer_that_says_it() {
     let loader = Config::loader().toml("shards = 3\n[[gate.rules]]\npattern = 'a'\nsampling = { every = 0 }");
-    let expected = "shards in the given settings is 3, allowed is 1, 2, 4, 8, 16, 32 or 64";
+    let expected = "invalid shards: 3 (expected 1, 2, 4, 8, 16, 32 or 64) in line 1, column 1";
     assert_eq!(loader.clone().load().unwrap_err().to_string(), expected);
     let five = loader.clone().vars([("FOREBAY_SHARDS", "5")]).load().unwrap_err().to_string();
-    assert!(five.starts_with("FOREBAY_SHARDS in the environment is 5, allowed"), "{five}");
+    assert!(
+        five.starts_with("invalid FOREBAY_SHARDS: 5 (expected 1, 2, ")
+            && five.ends_with(" in the environment"),
+        "{five}"
+    );
     let rule = loader.vars([("FOREBAY_SHARDS", "4")]).load().unwrap_err();
     let expected =
-        "gate.rules.sampling in the given settings is every 0th, allowed is every 1st, or a later one";
+        "invalid gate.rules.sampling: every 0th (expected every 1st, or a later one) in line 2, column 8";
     assert_eq!(rule.to_string(), expected, "a lower layer that was wrong does not matter");
     assert_eq!(BuildError::from(rule).to_string(), expected);
 }
@@ -328,7 +345,12 @@ fn a_part_of_the_settings_of_a_program_may_be_those_of_forebay() {
     let flush = FlushStrategy::Hybrid { events: 512, interval: Duration::from_millis(500) };
     assert_eq!((program.name.as_str(), program.events), ("a", Config { flush, ..Config::training() }));
     let wrong = toml::from_str::<Program>("name = 'a'\nevents.capacity = 0").map(|program| program.name);
-    assert!(wrong.unwrap_err().to_string().contains("capacity in the given settings is 0"));
+    assert!(
+        wrong
+            .unwrap_err()
+            .to_string()
+            .contains("invalid capacity: 0 (expected 1..=1073741824) in the given settings")
+    );
 }
 
 #[test]

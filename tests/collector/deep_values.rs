@@ -416,6 +416,7 @@ fn a_line_that_is_a_little_too_deep_is_skipped_whatever_it_nests() {
     }
 }
 
+#[cfg(feature = "config")]
 #[test]
 fn settings_of_any_depth_are_an_error() {
     on_a_small_stack(|| {
@@ -427,7 +428,7 @@ fn settings_of_any_depth_are_an_error() {
     });
 }
 
-#[cfg(feature = "toml")]
+#[cfg(feature = "config")]
 #[test]
 fn a_file_of_settings_of_any_depth_is_an_error() {
     on_a_small_stack(|| {

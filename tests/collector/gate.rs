@@ -102,24 +102,24 @@ fn what_is_not_allowed_is_named_with_what_is() {
     let sampled = |sampling| said(GateConfig { sampling: Some(sampling), ..GateConfig::default() });
     let second = Duration::from_secs(1);
     let rate = |rate, window| sampled(Sampling::Rate { rate, min_per_window: 1, window });
-    assert_eq!(rate(f64::NAN, second), "gate.sampling is a rate of NaN, allowed is a rate from 0 to 1");
-    assert_eq!(rate(1.1, second), "gate.sampling is a rate of 1.1, allowed is a rate from 0 to 1");
-    assert_eq!(rate(-0.1, second), "gate.sampling is a rate of -0.1, allowed is a rate from 0 to 1");
+    assert_eq!(rate(f64::NAN, second), "invalid gate.sampling: a rate of NaN (expected a rate from 0 to 1)");
+    assert_eq!(rate(1.1, second), "invalid gate.sampling: a rate of 1.1 (expected a rate from 0 to 1)");
+    assert_eq!(rate(-0.1, second), "invalid gate.sampling: a rate of -0.1 (expected a rate from 0 to 1)");
     assert_eq!(
         rate(0.5, Duration::ZERO),
-        "gate.sampling is a window of 0ns, allowed is a window of a millisecond to a day"
+        "invalid gate.sampling: a window of 0ns (expected a window of a millisecond to a day)"
     );
     assert_eq!(
         sampled(Sampling::Every { nth: 0 }),
-        "gate.sampling is every 0th, allowed is every 1st, or a later one"
+        "invalid gate.sampling: every 0th (expected every 1st, or a later one)"
     );
     let rules = vec![NameRule::new("a").sampling(Sampling::Keyed { rate: 2.0 })];
     let ruled = said(GateConfig { rules, ..GateConfig::default() });
-    assert_eq!(ruled, "gate.rules.sampling is a rate of 2, allowed is a rate from 0 to 1");
+    assert_eq!(ruled, "invalid gate.rules.sampling: a rate of 2 (expected a rate from 0 to 1)");
     let limit = said(GateConfig { rate_limit: Some(0), ..GateConfig::default() });
-    assert_eq!(limit, "gate.rate_limit is 0, allowed is 1 or more");
+    assert_eq!(limit, "invalid gate.rate_limit: 0 (expected 1 or more)");
     let bytes = said(GateConfig { max_event_bytes: Some(0), ..GateConfig::default() });
-    assert_eq!(bytes, "gate.max_event_bytes is 0, allowed is 1 or more");
+    assert_eq!(bytes, "invalid gate.max_event_bytes: 0 (expected 1 or more)");
 }
 
 /// How many of `offered` events of a name are let in.

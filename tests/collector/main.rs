@@ -3,8 +3,9 @@
 
 mod byte_budget;
 mod config;
+#[cfg(feature = "config")]
 mod config_env;
-#[cfg(feature = "toml")]
+#[cfg(feature = "config")]
 mod config_layers;
 mod deep_values;
 mod enrichment;

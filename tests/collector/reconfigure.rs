@@ -31,7 +31,7 @@ fn what_cannot_change_is_refused_by_name_and_nothing_changes() {
         assert!(Arc::ptr_eq(&before, &collector.config()), "{field}");
     }
     let refused = collector.update_config(|config| config.flush = FlushStrategy::Size { events: 0 });
-    assert_eq!(refused.unwrap_err().to_string(), "flush.events is 0, allowed is 1 or more");
+    assert_eq!(refused.unwrap_err().to_string(), "invalid flush.events: 0 (expected 1 or more)");
     assert!(Arc::ptr_eq(&before, &collector.config()));
     law(&collector, 0);
 }

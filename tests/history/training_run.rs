@@ -210,11 +210,11 @@ fn what_is_not_allowed_is_named_with_what_is() {
     let said = |builder: forebay::run::RunBuilder| builder.start(&collector).unwrap_err().to_string();
     assert_eq!(
         said(TrainingRun::builder().run_id("")),
-        "run_id is \"\", allowed is a text that is not empty"
+        "invalid run_id: \"\" (expected a text that is not empty)"
     );
     assert_eq!(
         said(TrainingRun::builder().heartbeat(Duration::ZERO)),
-        "heartbeat is 0ns, allowed is a millisecond or more"
+        "invalid heartbeat: 0ns (expected a millisecond or more)"
     );
     collector.stop().unwrap();
     let refused = TrainingRun::builder().start(&collector);

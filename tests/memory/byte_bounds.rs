@@ -608,7 +608,7 @@ fn many_fields_are_put_together_and_read_in_time_that_grows_with_their_number() 
             let history = forebay::history::SqliteHistory::open(&path).unwrap();
             assert_eq!(history.query(&EventQuery::new()).unwrap(), [record]);
         }
-        #[cfg(feature = "toml")]
+        #[cfg(feature = "config")]
         {
             let text: String = pairs().map(|(name, value)| format!("{name} = {value}\n")).collect();
             assert_eq!(toml::from_str::<Fields>(&text).unwrap().len(), MANY);

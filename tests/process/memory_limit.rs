@@ -82,7 +82,7 @@ fn a_stack_that_no_machine_has_is_not_allowed() {
     for bytes in [isize::MAX as usize, usize::MAX] {
         let error = Collector::builder().thread_stack_size(bytes).start().map(|_| ()).unwrap_err();
         let expected =
-            format!("thread_stack_size is {bytes}, allowed is less than half of the address space");
+            format!("invalid thread_stack_size: {bytes} (expected less than half of the address space)");
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -467,47 +467,47 @@ fn settings_that_make_no_sense_are_errors_that_name_them() {
     let chain = || emit::from_iter([0_u64]);
     let (collector, memory) = observed();
     let cases: Vec<(Pipeline<u64>, &str)> = vec![
-        (chain().capacity(0), "emit.capacity is 0, allowed is 1 or more"),
+        (chain().capacity(0), "invalid emit.capacity: 0 (expected 1 or more)"),
         (
             chain().strategy(Strategy::Parallel { workers: 0, rate_limit: None }),
-            "emit.strategy.workers is 0, allowed is 1 to 1024",
+            "invalid emit.strategy.workers: 0 (expected 1 to 1024)",
         ),
         (
             chain().strategy(Strategy::Parallel { workers: 1025, rate_limit: None }),
-            "emit.strategy.workers is 1025, allowed is 1 to 1024",
+            "invalid emit.strategy.workers: 1025 (expected 1 to 1024)",
         ),
         (
             chain().strategy(Strategy::Parallel { workers: 1, rate_limit: Some(0) }),
-            "emit.strategy.rate_limit is 0, allowed is 1 or more",
+            "invalid emit.strategy.rate_limit: 0 (expected 1 or more)",
         ),
         (
             chain().strategy(Strategy::Batched { size: 0, max_delay: window }),
-            "emit.strategy.size is 0, allowed is 1 or more",
+            "invalid emit.strategy.size: 0 (expected 1 or more)",
         ),
         (
             chain().strategy(Strategy::Adaptive { min: 0, max: 4, window }),
-            "emit.strategy.min is 0, allowed is 1 to 1024",
+            "invalid emit.strategy.min: 0 (expected 1 to 1024)",
         ),
         (
             chain().strategy(Strategy::Adaptive { min: 4, max: 3, window }),
-            "emit.strategy.max is 3, allowed is emit.strategy.min to 1024",
+            "invalid emit.strategy.max: 3 (expected emit.strategy.min to 1024)",
         ),
         (
             chain().strategy(Strategy::Adaptive { min: 1, max: 3, window: Duration::ZERO }),
-            "emit.strategy.window is 0ns, allowed is more than zero",
+            "invalid emit.strategy.window: 0ns (expected more than zero)",
         ),
-        (emit::interval(Duration::ZERO), "emit.interval is 0ns, allowed is more than zero"),
-        (chain().debounce(Duration::ZERO), "emit.debounce is 0ns, allowed is more than zero"),
+        (emit::interval(Duration::ZERO), "invalid emit.interval: 0ns (expected more than zero)"),
+        (chain().debounce(Duration::ZERO), "invalid emit.debounce: 0ns (expected more than zero)"),
         (
             chain().debounce(window).strategy(Strategy::Batched { size: 2, max_delay: window }),
-            "emit.debounce is 1s, allowed is none with Strategy::Batched",
+            "invalid emit.debounce: 1s (expected none with Strategy::Batched)",
         ),
     ];
     let names =
         ["", "task", "Task.finished", "task..finished", ".task", "task.", "task finished.x", "täsk.x"];
     let name = |name: &'static str| {
         let allowed = "two or more words of a-z, 0-9 and _, joined by dots";
-        let text = format!("emit.report_to is {name:?}, allowed is {allowed}");
+        let text = format!("invalid emit.report_to: {name:?} (expected {allowed})");
         (chain().report_to(&collector, name), text)
     };
     let cases = cases.into_iter().map(|(chain, text)| (chain, text.to_owned()));
