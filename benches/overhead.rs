@@ -7,9 +7,9 @@
 #![allow(clippy::print_stdout, reason = "its output is for a person")]
 #![allow(dead_code, reason = "the example uses more of its modules")]
 
-#[path = "../examples/train_digits/data.rs"]
+#[path = "../examples/train_digits/src/data.rs"]
 mod data;
-#[path = "../examples/train_digits/net.rs"]
+#[path = "../examples/train_digits/src/net.rs"]
 mod net;
 
 use std::error::Error;

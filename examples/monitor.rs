@@ -1,7 +1,7 @@
 //! Watches a run from outside, live: rates, last values, and whether it is well. It reads the files of the run alone, as they
 //! grow: another process, that costs the run nothing.
 //!
-//! `cargo run --release --example train_digits -- --out runs/1` in one terminal, and in another:
+//! `cargo run --release -p train_digits -- --out runs/1` in one terminal, and in another:
 //! `cargo run --release --example monitor -- runs/1` (`--once` for a single look, without colours).
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 

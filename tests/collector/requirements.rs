@@ -89,6 +89,7 @@ impl Sources {
     fn integration(&self, file: &str) -> Vec<String> {
         let files = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let folders = files(root().join("tests")).filter(|path| path.is_dir());
+        let folders = folders.chain([root().join("examples/train_digits/tests")]);
         let paths = folders.flat_map(files).filter(|path| path.ends_with(file));
         paths.map(|path| path.strip_prefix(root()).unwrap().to_string_lossy().into_owned()).collect()
     }

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::net::{CLASSES, INPUTS};
 
-const FILE: &[u8] = include_bytes!("digits.csv.gz");
+const FILE: &[u8] = include_bytes!("../digits.csv.gz");
 
 /// One image: grey values from 0 to 1, and what it shows.
 pub(crate) struct Digit {

@@ -52,6 +52,9 @@ fn run(mut options: Options) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(checkpoint) = &checkpoint {
         checkpoint.set(&mut options);
     }
+    if options.collect && options.out.as_os_str().is_empty() {
+        options.out = forebay::run::folder("runs")?;
+    }
     let options = &options;
     let digits = data::load(options.seed)?;
     if !options.collect {
@@ -66,7 +69,6 @@ fn run(mut options: Options) -> Result<ExitCode, Box<dyn Error>> {
         .overflow(options.overflow)
         .sink(JsonLinesSink::create(&path)?)
         .sink(recent.clone());
-    #[cfg(feature = "tensorboard")]
     let builder = builder.sink(match &checkpoint {
         None => forebay::sink::TensorBoardSink::create(&options.out)?,
         Some(checkpoint) => forebay::sink::TensorBoardSink::resume(&options.out, checkpoint.step)?,

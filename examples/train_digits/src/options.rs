@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use forebay::Overflow;
 use lexopt::prelude::*;
@@ -16,7 +16,7 @@ Usage: train_digits [options]
   --epochs N           how often to go through the data, 1 or more       [default: 30]
   --batch-size N       images a step, 1 to 1437                          [default: 32]
   --learning-rate X    of the first step, more than 0                    [default: 0.1]
-  --out DIR            where the files of the run go                     [default: runs/digits-TIME]
+  --out DIR            where the files of the run go                     [default: runs/TIME]
   --resume DIR         goes on with the run in DIR after its last whole epoch, with its batch size,
                        learning rate and seed
   --seed N             of weights and shuffling                          [default: 7]
@@ -33,6 +33,7 @@ pub(crate) struct Options {
     pub(crate) epochs: u64,
     pub(crate) batch_size: usize,
     pub(crate) learning_rate: f64,
+    /// Where the files go; empty for a new folder in `runs`.
     pub(crate) out: PathBuf,
     /// Goes on with the run in `out`.
     pub(crate) resume: bool,
@@ -47,7 +48,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, l
         epochs: 30,
         batch_size: 32,
         learning_rate: 0.1,
-        out: PathBuf::from(format!("runs/digits-{}", now())),
+        out: PathBuf::new(),
         resume: false,
         seed: 7,
         overflow: Overflow::DropOldest,
@@ -84,11 +85,6 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, l
         return Err("--resume and --no-collect do not go together".into());
     }
     Ok(Asked::Run(options))
-}
-
-/// The present as part of a file name.
-fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-")
 }
 
 fn number<T: FromStr>(
