@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::bus::{Bus, BusConfig, Handler};
-use forebay::{Config, Overflow, Record};
+use forebay::{Overflow, Record};
 
 const HANDLERS: u64 = 10;
 const WORKERS: usize = 4;
@@ -43,8 +43,8 @@ fn check(counters: &[Arc<Counter>], events: u64) -> Result<(), Box<dyn Error>> {
 fn bus(events: u64, at_once: usize) -> Result<Duration, Box<dyn Error>> {
     let overflow = Overflow::Block { timeout: Duration::from_secs(60) };
     let config = BusConfig::default();
-    let collector = Config { overflow, ..config.collector.clone() };
-    let bus = Bus::builder().config(BusConfig { workers: WORKERS, collector, ..config }).start()?;
+    let collector = config.collector.clone().with_overflow(overflow);
+    let bus = Bus::builder().config(config.with_workers(WORKERS).with_collector(collector)).start()?;
     let counters = counters();
     for counter in &counters {
         let counter = Arc::clone(counter);

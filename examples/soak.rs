@@ -136,12 +136,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::panic::set_hook(Box::new(|_| {}));
     let folder = std::env::temp_dir().join(format!("forebay-soak-{}", std::process::id()));
     let letters = DeadLetters::new(1_000);
-    let gate = GateConfig {
-        deny: vec!["*.debug".into()],
-        rules: vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 2 })],
-        max_event_bytes: Some(1_900),
-        ..GateConfig::default()
-    };
+    let gate = GateConfig::default()
+        .with_deny(vec!["*.debug".into()])
+        .with_rules(vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 2 })])
+        .with_max_event_bytes(Some(1_900));
     let threads_before = usage().1;
     let mut builder = Collector::builder()
         .capacity(32_768)

@@ -4,6 +4,9 @@ mod error;
 
 pub use error::{ConfigError, ConfigPlace, ConfigWarning, check};
 
+mod setters;
+pub(crate) use setters::setters;
+
 mod delivery;
 pub use delivery::{FlushStrategy, Overflow};
 

@@ -14,17 +14,9 @@ use loom::thread::{self, JoinHandle};
 
 /// An inline bus as small as it can be.
 fn bus() -> Bus {
-    let collector = Config {
-        capacity: 1,
-        critical_capacity: 1,
-        low_capacity: 1,
-        session_id: Some("model".to_owned()),
-        host: Some("model".to_owned()),
-        rank: Some(0),
-        ..Config::default()
-    };
+    let collector = Config::default().with_capacity(1).with_critical_capacity(1).with_low_capacity(1).with_session_id(Some("model".to_owned())).with_host(Some("model".to_owned())).with_rank(Some(0));
     Bus::builder()
-        .config(BusConfig { collector, mode: Mode::Inline, ..BusConfig::default() })
+        .config(BusConfig::default().with_collector(collector).with_mode(Mode::Inline))
         .start()
         .unwrap()
 }

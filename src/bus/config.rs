@@ -1,5 +1,6 @@
 //! The settings of a bus.
 
+use crate::config::setters;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,18 +9,19 @@ use super::scaling::{Scaling, check_workers};
 use crate::config::{Config, ConfigError, FlushStrategy, GateConfig, Preset, check};
 use crate::sink::RetryPolicy;
 
-/// All settings of a bus. Public fields with defaults: change those that you need.
+/// All settings of a bus. Public fields with defaults, and a setter for each.
 ///
 /// ```
 /// use forebay::bus::{Bus, BusConfig};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let bus = Bus::builder().config(BusConfig { workers: 2, ..BusConfig::default() }).start()?;
+/// let bus = Bus::builder().config(BusConfig::default().with_workers(2)).start()?;
 /// assert_eq!(bus.worker_stats().total, 2);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct BusConfig {
     /// The rings, the gate and the deadlines of the collector inside. Defaults to those of [`Config`], but with the flush
     /// strategy `Size` with one event, because handlers do not wait for a batch to fill, and with 5 KiB (5,120 bytes) for an
@@ -56,6 +58,22 @@ pub struct BusConfig {
     /// What to do when threads cannot be started, or the worker of the collector is gone. Defaults to
     /// [`OnWorkerFailure::Inline`].
     pub on_worker_failure: OnWorkerFailure,
+}
+
+setters! {
+    BusConfig:
+    with_collector, collector: Config;
+    with_mode, mode: Mode;
+    with_workers, workers: usize;
+    with_scaling, scaling: Option<Scaling>;
+    with_max_subscribers, max_subscribers: usize;
+    with_handler_queue, handler_queue: usize;
+    with_handler_bytes, handler_bytes: u64;
+    with_retry, retry: RetryPolicy;
+    with_deadline, deadline: Duration;
+    with_dead_letters, dead_letters: usize;
+    with_max_depth, max_depth: u32;
+    with_on_worker_failure, on_worker_failure: OnWorkerFailure;
 }
 
 /// What a bus does when threads that it needs fail.

@@ -1,5 +1,6 @@
 //! The number of workers that fits the load, computed from numbers alone.
 
+use crate::config::setters;
 use std::io;
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ crate::sync::from_forked!(ScaleError);
     deny_unknown_fields,
     expecting = "a table of min, max, low, high and interval, or some of them"
 )]
+#[non_exhaustive]
 pub struct Scaling {
     /// The fewest workers. 1 to 256. Defaults to 2.
     pub min: usize,
@@ -66,6 +68,15 @@ pub struct Scaling {
     /// How often it is looked at. More than zero. Defaults to one second.
     #[serde(with = "duration")]
     pub interval: Duration,
+}
+
+setters! {
+    Scaling:
+    with_min, min: usize;
+    with_max, max: usize;
+    with_low, low: f64;
+    with_high, high: f64;
+    with_interval, interval: Duration;
 }
 
 impl Default for Scaling {

@@ -1,5 +1,6 @@
 //! What may come in: the settings of the gate.
 
+use super::setters::setters;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,11 +17,9 @@ use crate::pattern::Pattern;
 /// use forebay::{Collector, GateConfig, NameRule, Outcome, Record, Sampling};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let gate = GateConfig {
-///     deny: vec!["*.debug".into()],
-///     rules: vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 100 })],
-///     ..GateConfig::default()
-/// };
+/// let gate = GateConfig::default()
+///     .with_deny(vec!["*.debug".into()])
+///     .with_rules(vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 100 })]);
 /// let collector = Collector::builder().gate(gate).start()?;
 /// assert_eq!(collector.collect(Record::scalar("loader.debug", 1.0)), Outcome::Filtered);
 /// assert_eq!(collector.collect(Record::scalar("train.loss", 1.0)), Outcome::Queued);
@@ -35,6 +34,7 @@ use crate::pattern::Pattern;
 /// thread. A gate costs some tens of nanoseconds; one that is not configured, nothing that can be measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GateConfig {
     /// The switch. Without it, nothing is let in, critical events included. Can change at run time. Defaults to true.
     pub enabled: bool,
@@ -57,6 +57,19 @@ pub struct GateConfig {
     /// Makes random decisions the same in every run, for tests. They then cost a counter that all threads share. Cannot
     /// change.
     pub seed: Option<u64>,
+}
+
+setters! {
+    GateConfig:
+    with_enabled, enabled: bool;
+    with_allow, allow: Vec<Pattern>;
+    with_deny, deny: Vec<Pattern>;
+    with_rules, rules: Vec<NameRule>;
+    with_min_priority, min_priority: Priority;
+    with_sampling, sampling: Option<Sampling>;
+    with_rate_limit, rate_limit: Option<u32>;
+    with_max_event_bytes, max_event_bytes: Option<usize>;
+    with_seed, seed: Option<u64>;
 }
 
 impl Default for GateConfig {

@@ -1,5 +1,6 @@
 //! What is alarming: the thresholds of the collector's health.
 
+use super::setters::setters;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::error::{ConfigError, check};
 /// change at run time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct HealthConfig {
     /// How full the fullest lane is, 0 to 1. Defaults to 0.8 and 0.6.
     pub queue_depth: Threshold,
@@ -34,14 +36,33 @@ pub struct HealthConfig {
     pub dead_letters: u64,
 }
 
+setters! {
+    HealthConfig:
+    with_queue_depth, queue_depth: Threshold;
+    with_memory, memory: Threshold;
+    with_failing, failing: Threshold;
+    with_late_after, late_after: Duration;
+    with_latency, latency: Option<Duration>;
+    with_least_rate, least_rate: Option<f64>;
+    with_dead_letters, dead_letters: u64;
+}
+
 /// Where an alert is raised, and where it is cleared: less, so that it does not come and go.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Threshold {
     /// At that value or more it is raised.
     pub raise: f64,
     /// At that value or less it is cleared. Not more than `raise`.
     pub clear: f64,
+}
+
+impl Threshold {
+    /// Returns a threshold that is raised at one value or more, and cleared at the other or less.
+    pub fn new(raise: f64, clear: f64) -> Self {
+        Self { raise, clear }
+    }
 }
 
 impl Default for HealthConfig {

@@ -1,5 +1,6 @@
 //! All settings of a collector, their defaults, and what is allowed.
 
+use super::setters::setters;
 use std::time::Duration;
 
 use super::delivery::{FlushStrategy, Overflow};
@@ -19,7 +20,7 @@ const MAX_STACK: usize = isize::MAX as usize & !0xffff;
 /// More rings than this and the worker spends its time looking at empty ones.
 const MAX_SHARDS: usize = 64;
 
-/// All settings of a collector. Public fields with defaults: change those that you need.
+/// All settings of a collector. Public fields with defaults, and a setter for each.
 ///
 /// [`loader`](Self::loader) takes them from a preset, a file and the environment.
 ///
@@ -27,13 +28,14 @@ const MAX_SHARDS: usize = 64;
 /// use forebay::{Collector, Config};
 ///
 /// # fn main() -> Result<(), forebay::StartError> {
-/// let config = Config { capacity: 50_000, ..Config::default() };
+/// let config = Config::default().with_capacity(50_000);
 /// let collector = Collector::new(config)?;
 /// assert_eq!(collector.config().capacity, 50_000);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// Slots of the normal lane, in events. All slots are allocated when the collector is built, each of
     /// the size of an event plus 8 bytes; where the system refuses the memory, the build fails
@@ -110,6 +112,31 @@ pub struct Config {
     /// Variables that begin with `FOREBAY_` and are not ours, as the loader found them. Told by
     /// [`warnings`](Self::warnings), and otherwise without effect. Defaults to none.
     pub ignored_variables: Vec<String>,
+}
+
+setters! {
+    Config:
+    with_capacity, capacity: usize;
+    with_critical_capacity, critical_capacity: usize;
+    with_low_capacity, low_capacity: usize;
+    with_shards, shards: usize;
+    with_max_bytes, max_bytes: Option<usize>;
+    with_batch_size, batch_size: Option<usize>;
+    with_overflow, overflow: Overflow;
+    with_gate, gate: GateConfig;
+    with_health, health: HealthConfig;
+    with_flush, flush: FlushStrategy;
+    with_critical_wait, critical_wait: Duration;
+    with_flush_timeout, flush_timeout: Duration;
+    with_stop_timeout, stop_timeout: Duration;
+    with_drop_timeout, drop_timeout: Duration;
+    with_session_id, session_id: Option<String>;
+    with_source, source: Option<String>;
+    with_host, host: Option<String>;
+    with_rank, rank: Option<u64>;
+    with_thread_name, thread_name: String;
+    with_thread_stack_size, thread_stack_size: Option<usize>;
+    with_ignored_variables, ignored_variables: Vec<String>;
 }
 
 impl Default for Config {

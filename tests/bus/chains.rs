@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use crate::common::{Failing, law, once};
 use crate::support::{Gate, LONG, until};
-use forebay::bus::{Bus, BusConfig, BusStopError, EmitError, Filter, Plugins, watch};
+use forebay::bus::{Bus, BusStopError, EmitError, Filter, Plugins, watch};
 use forebay::sink::from_fn;
 use forebay::{Batch, FlushError, Record};
 
@@ -141,7 +141,7 @@ fn events_of_the_bus_that_are_answered_by_what_caused_them_come_to_an_end() {
 #[test]
 fn what_a_watcher_tells_is_an_event_of_the_chain_that_it_watches() {
     for is_inline in [false, true] {
-        let builder = Bus::builder().config(BusConfig { max_depth: 1, ..once() });
+        let builder = Bus::builder().config(once().with_max_depth(1));
         let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
         let watcher = watch::threshold(&bus, "x.*", "value", 1.0).unwrap();
         let (emitter, told) = (bus.emitter(), Arc::new(Mutex::new(Vec::new())));

@@ -20,14 +20,14 @@ pub(crate) fn law(bus: &Bus, emitted: u64) -> BusStats {
 
 /// No retries.
 pub(crate) fn once() -> BusConfig {
-    BusConfig { retry: RetryPolicy::list([]), ..BusConfig::default() }
+    BusConfig::default().with_retry(RetryPolicy::list([]))
 }
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Rings of so many events, for which whoever emits waits.
 pub(crate) fn blocking(capacity: usize) -> Config {
-    Config { capacity, overflow: Overflow::Block { timeout: HOUR }, ..BusConfig::default().collector }
+    BusConfig::default().collector.with_capacity(capacity).with_overflow(Overflow::Block { timeout: HOUR })
 }
 
 pub(crate) fn counter(bus: &Bus, topic: &'static str) -> Arc<AtomicU64> {

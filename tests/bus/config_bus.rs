@@ -35,25 +35,23 @@ fn a_bus_has_keys_of_its_own_and_those_of_its_collector() {
         max_elapsed = '1min'
     ";
     let read = bus(text).unwrap();
-    let scaling = Scaling { max: 5, interval: Duration::from_secs(2), ..Scaling::default() };
+    let scaling = Scaling::default().with_max(5).with_interval(Duration::from_secs(2));
     let [first, second] = [10, 1000].map(Duration::from_millis);
     let retry = read.retry.clone();
-    let expected = BusConfig {
-        mode: Mode::Inline,
-        workers: 3,
-        scaling: Some(scaling),
-        max_subscribers: 4,
-        handler_queue: 5,
-        handler_bytes: 6,
-        deadline: Duration::from_secs(7),
-        dead_letters: 8,
-        max_depth: 9,
-        on_worker_failure: OnWorkerFailure::Refuse,
-        retry: retry.clone(),
-        ..BusConfig::default()
-    };
-    let collector = Config { capacity: 7, ..expected.collector.clone() };
-    assert_eq!(read, BusConfig { collector, ..expected });
+    let expected = BusConfig::default()
+        .with_mode(Mode::Inline)
+        .with_workers(3)
+        .with_scaling(Some(scaling))
+        .with_max_subscribers(4)
+        .with_handler_queue(5)
+        .with_handler_bytes(6)
+        .with_deadline(Duration::from_secs(7))
+        .with_dead_letters(8)
+        .with_max_depth(9)
+        .with_on_worker_failure(OnWorkerFailure::Refuse)
+        .with_retry(retry.clone());
+    let collector = expected.collector.clone().with_capacity(7);
+    assert_eq!(read, expected.with_collector(collector));
     let nine = Duration::from_secs(9);
     let delays: Vec<Option<Duration>> = (0..5).map(|number| retry.delay(number)).collect();
     assert_eq!(delays, [Some(first), Some(second), Some(second * 3), Some(nine), None]);
@@ -103,7 +101,7 @@ fn what_is_wrong_with_a_bus_is_told_by_its_key_and_a_collector_passes_over_it() 
     assert_eq!(bus("capacity = 0").unwrap_err(), Config::from_toml("capacity = 0").unwrap_err().to_string());
     // The variables of a process are one for all.
     let shared = [("FOREBAY_BUS__WORKERS", "2"), ("FOREBAY_CAPACITY", "7")];
-    assert_eq!(Config::loader().vars(shared).load().unwrap(), Config { capacity: 7, ..Config::default() });
+    assert_eq!(Config::loader().vars(shared).load().unwrap(), Config::default().with_capacity(7));
     assert_eq!(Config::from_toml("bus.workers = 'two'\nretryDelays = 1"), Ok(Config::default()));
     assert!(!Config::default().to_toml().contains("bus"));
 }
@@ -113,7 +111,7 @@ fn a_preset_chooses_a_bus_as_well() {
     let development = BusConfig::load(Config::loader().vars([("FOREBAY_PRESET", "development")]));
     assert_eq!(development, Ok(BusConfig::development()));
     let production = BusConfig::load(Config::loader().preset(Preset::Production).toml("bus.workers = 3"));
-    assert_eq!(production, Ok(BusConfig { workers: 3, ..BusConfig::production() }));
+    assert_eq!(production, Ok(BusConfig::production().with_workers(3)));
     let training = BusConfig::load(Config::loader().preset(Preset::Training)).unwrap();
     assert_eq!(
         (training.collector.capacity, training.collector.flush),

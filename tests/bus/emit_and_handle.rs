@@ -147,8 +147,8 @@ fn emit_sync_returns_when_the_handlers_of_this_event_have_run() {
 #[test]
 fn emit_sync_does_not_wait_for_other_events_nor_for_a_batch_to_fill() {
     let config = BusConfig::default();
-    let collector = forebay::Config { flush: FlushStrategy::Manual, ..config.collector.clone() };
-    let bus = Bus::builder().config(BusConfig { collector, ..config }).start().unwrap();
+    let collector = config.collector.clone().with_flush(FlushStrategy::Manual);
+    let bus = Bus::builder().config(config.with_collector(collector)).start().unwrap();
     let gate = support::Gate::closed();
     let own = gate.clone();
     bus.on("slow.one", move |_| own.pass()).unwrap().keep();
@@ -219,7 +219,7 @@ fn a_handler_is_unsubscribed_by_the_drop_of_its_guard_or_by_its_number_and_numbe
 #[test]
 fn no_call_begins_after_unsubscribe_has_returned() {
     // The one worker stands in a call; four events wait behind it, and whoever delivers waits with the others.
-    let config = BusConfig { workers: 1, handler_queue: 4, ..BusConfig::default() };
+    let config = BusConfig::default().with_workers(1).with_handler_queue(4);
     let bus = Bus::builder().config(config).start().unwrap();
     let gate = support::Gate::closed();
     let (own, calls) = (gate.clone(), Arc::new(AtomicU64::new(0)));
@@ -465,13 +465,13 @@ fn a_thousand_subscribers_and_not_one_more() {
 #[test]
 fn settings_outside_of_what_is_allowed_are_named() {
     let broken = [
-        (BusConfig { workers: 0, ..BusConfig::default() }, "workers"),
-        (BusConfig { workers: 257, ..BusConfig::default() }, "workers"),
-        (BusConfig { max_subscribers: 0, ..BusConfig::default() }, "max_subscribers"),
-        (BusConfig { handler_queue: 0, ..BusConfig::default() }, "handler_queue"),
-        (BusConfig { handler_bytes: 0, ..BusConfig::default() }, "handler_bytes"),
-        (BusConfig { dead_letters: 0, ..BusConfig::default() }, "dead_letters"),
-        (BusConfig { deadline: Duration::ZERO, ..BusConfig::default() }, "deadline"),
+        (BusConfig::default().with_workers(0), "workers"),
+        (BusConfig::default().with_workers(257), "workers"),
+        (BusConfig::default().with_max_subscribers(0), "max_subscribers"),
+        (BusConfig::default().with_handler_queue(0), "handler_queue"),
+        (BusConfig::default().with_handler_bytes(0), "handler_bytes"),
+        (BusConfig::default().with_dead_letters(0), "dead_letters"),
+        (BusConfig::default().with_deadline(Duration::ZERO), "deadline"),
     ];
     for (config, wrong) in broken {
         let ConfigError::Invalid { field, .. } = config.validate().unwrap_err() else { panic!() };

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use crate::common::{Spite, failing, law, once};
 use crate::support::{Gate, LONG, hush, until};
-use forebay::bus::{Bus, BusConfig, Filter, Handler, HandlerError, SubscribeError};
-use forebay::{Config, ManualClock, Outcome, Record};
+use forebay::bus::{Bus, Filter, Handler, HandlerError, SubscribeError};
+use forebay::{ManualClock, Outcome, Record};
 
 #[test]
 fn a_bus_dropped_in_a_handler_stops_by_itself() {
@@ -105,9 +105,9 @@ fn every_event_is_dropped_exactly_once() {
     hush();
     for is_inline in [false, true] {
         let ends = Arc::new(AtomicU64::new(0));
-        let config = BusConfig { handler_queue: 3, dead_letters: 5, ..once() };
-        let mut builder = Bus::builder()
-            .config(BusConfig { collector: Config { capacity: 16, ..config.collector.clone() }, ..config });
+        let config = once().with_handler_queue(3).with_dead_letters(5);
+        let collector = config.collector.clone().with_capacity(16);
+        let mut builder = Bus::builder().config(config.with_collector(collector));
         if is_inline {
             builder = builder.inline();
         }
@@ -140,7 +140,7 @@ fn every_event_is_dropped_exactly_once() {
 #[test]
 fn a_destructor_that_panics_costs_no_worker() {
     hush();
-    let bus = Bus::builder().config(BusConfig { workers: 1, ..once() }).start().unwrap();
+    let bus = Bus::builder().config(once().with_workers(1)).start().unwrap();
     // The function of a handler ends with its captures, on whatever thread has it last.
     let (gate, spite) = (Gate::closed(), Spite);
     let own = gate.clone();
@@ -174,7 +174,7 @@ fn spiteful() -> Filter {
 fn a_filter_or_a_handler_that_ends_with_a_panic_does_no_harm() {
     hush();
     for is_inline in [false, true] {
-        let builder = Bus::builder().config(BusConfig { max_subscribers: 1, ..once() });
+        let builder = Bus::builder().config(once().with_max_subscribers(1));
         let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
         let id = bus.add_filter(spiteful());
         bus.emit("a.b", ()).unwrap();

@@ -61,7 +61,7 @@ fn a_call_that_fails_is_made_again_after_1_2_and_4_seconds_and_then_the_event_is
 #[test]
 fn a_call_that_panics_fails_and_the_worker_goes_on() {
     hush();
-    let bus = Bus::builder().config(BusConfig { workers: 1, ..once() }).start().unwrap();
+    let bus = Bus::builder().config(once().with_workers(1)).start().unwrap();
     bus.on("a.b", |_| -> Result<(), HandlerError> { panic!("on purpose") }).unwrap().keep();
     let seen = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&seen);
@@ -216,7 +216,7 @@ fn dead_letters_of_a_sink_and_of_a_handler_are_not_mixed_up() {
 
 #[test]
 fn retries_are_bounded_and_what_is_too_many_is_a_dead_letter() {
-    let config = BusConfig { handler_queue: 10, retry: RetryPolicy::fixed(HOUR, 1), ..BusConfig::default() };
+    let config = BusConfig::default().with_handler_queue(10).with_retry(RetryPolicy::fixed(HOUR, 1));
     let bus = Bus::builder().config(config).start().unwrap();
     bus.subscribe(Handler::new("a.b", |_| Err(HandlerError::new("no"))).max_concurrent(1)).unwrap().keep();
     for _ in 0..100 {
@@ -246,9 +246,13 @@ fn panics_with(text: &'static str) -> Arc<AtomicU64> {
 fn the_longest_intervals_are_as_good_as_never() {
     let panics = panics_with("overflow when adding duration");
     let clock = ManualClock::new();
-    let scaling = Some(Scaling { interval: Duration::MAX, ..Scaling::default() });
+    let scaling = Some(Scaling::default().with_interval(Duration::MAX));
     let retry = RetryPolicy::fixed(Duration::MAX, 1);
-    let config = BusConfig { scaling, workers: 2, deadline: Duration::MAX, retry, ..BusConfig::default() };
+    let config = BusConfig::default()
+        .with_scaling(scaling)
+        .with_workers(2)
+        .with_deadline(Duration::MAX)
+        .with_retry(retry);
     let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
     let watcher = watch::aggregate(&bus, Duration::MAX, 10).unwrap();
     bus.on("a.b", |_| Err(HandlerError::new("no"))).unwrap().keep();

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use crate::common::{Failing, Hanging, Spite, blocking, counter, law, once};
 use crate::support::{Gate, LONG, hush, until};
 use forebay::bus::{Bus, BusConfig, Emitter, Handler, Plugins};
-use forebay::{Config, FlushStrategy, ManualClock, Outcome, Overflow, Record};
+use forebay::{FlushStrategy, ManualClock, Outcome, Overflow, Record};
 
 #[test]
 fn a_handler_that_is_behind_holds_the_rings_back_and_they_evict_or_block() {
-    let collector = |overflow| Config { capacity: 8, overflow, ..BusConfig::default().collector };
+    let collector = |overflow| BusConfig::default().collector.with_capacity(8).with_overflow(overflow);
     for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Block { timeout: Duration::ZERO }]
     {
-        let config = BusConfig { workers: 1, handler_queue: 4, collector: collector(overflow), ..once() };
+        let config = once().with_workers(1).with_handler_queue(4).with_collector(collector(overflow));
         let bus = Bus::builder().config(config).start().unwrap();
         let gate = Gate::closed();
         let own = gate.clone();
@@ -39,8 +39,9 @@ fn a_handler_that_is_behind_holds_the_rings_back_and_they_evict_or_block() {
 #[test]
 fn a_handler_does_not_wait_for_room_that_it_would_have_to_make_itself() {
     let overflow = Overflow::Block { timeout: LONG };
-    let collector = Config { capacity: 1, overflow, ..BusConfig::default().collector };
-    let config = BusConfig { workers: 1, handler_queue: 1, collector, max_depth: u32::MAX, ..once() };
+    let collector = BusConfig::default().collector.with_capacity(1).with_overflow(overflow);
+    let config =
+        once().with_workers(1).with_handler_queue(1).with_collector(collector).with_max_depth(u32::MAX);
     let bus = Bus::builder().config(config).start().unwrap();
     let (emitter, refused) = (bus.emitter(), Arc::new(AtomicU64::new(0)));
     let full = Arc::clone(&refused);
@@ -64,7 +65,7 @@ fn a_handler_does_not_wait_for_room_that_it_would_have_to_make_itself() {
 
 #[test]
 fn a_worker_that_tells_of_a_plugin_does_not_wait_for_room_that_it_makes() {
-    let config = BusConfig { workers: 1, handler_queue: 2, collector: blocking(2), ..once() };
+    let config = once().with_workers(1).with_handler_queue(2).with_collector(blocking(2));
     let bus = Bus::builder().config(config).start().unwrap();
     let plugins = Plugins::new(&bus);
     plugins.start(Failing).unwrap();
@@ -80,7 +81,7 @@ fn a_worker_that_tells_of_a_plugin_does_not_wait_for_room_that_it_makes() {
 #[test]
 fn a_worker_that_goes_home_passes_the_ring_on() {
     let (clock, one, two) = (ManualClock::new(), Gate::closed(), Gate::closed());
-    let bus = Bus::builder().config(BusConfig { workers: 2, ..once() }).manual_clock(&clock).start().unwrap();
+    let bus = Bus::builder().config(once().with_workers(2)).manual_clock(&clock).start().unwrap();
     let (first, second) = (one.clone(), two.clone());
     let handler = Handler::new("h.*", move |event| match event.name() {
         "h.one" => first.pass(),
@@ -122,8 +123,8 @@ fn what_panics_when_it_makes_room_for_an_event_of_the_bus_costs_no_other_handler
     hush();
     let (clock, gate, sink) = (ManualClock::new(), Gate::closed(), Gate::closed());
     let flush = FlushStrategy::Manual;
-    let collector = Config { capacity: 4, flush, ..BusConfig::default().collector };
-    let config = BusConfig { workers: 1, handler_queue: 1, collector, ..once() };
+    let collector = BusConfig::default().collector.with_capacity(4).with_flush(flush);
+    let config = once().with_workers(1).with_handler_queue(1).with_collector(collector);
     // Without a journal, the last events are remembered.
     let folder = tempfile::tempdir().unwrap();
     let builder = Bus::builder().config(config).journal(folder.path().join("events.jsonl")).unwrap();
@@ -192,8 +193,8 @@ impl Drop for OnEnd {
 fn an_event_that_emits_when_it_ends_does_not_wait_for_room_that_its_worker_makes() {
     let folder = tempfile::tempdir().unwrap();
     let overflow = Overflow::Block { timeout: Duration::from_millis(100) };
-    let collector = Config { overflow, ..blocking(1) };
-    let config = BusConfig { workers: 1, handler_queue: 1, collector, ..once() };
+    let collector = blocking(1).with_overflow(overflow);
+    let config = once().with_workers(1).with_handler_queue(1).with_collector(collector);
     // Without a journal, the last events are remembered.
     let builder = Bus::builder().config(config).journal(folder.path().join("events.jsonl")).unwrap();
     let bus = builder.start().unwrap();

@@ -9,12 +9,12 @@ use crate::support;
 use crate::support::{Gate, until};
 use forebay::bus::{AlertKind, Bus, BusConfig, BusStopError, EmitError, Handler};
 use forebay::catalog::system::PerformanceWarning;
-use forebay::{Config, HealthConfig, HealthStatus, ManualClock};
+use forebay::{HealthConfig, HealthStatus, ManualClock};
 
 #[test]
 fn a_handler_that_hangs_is_told_loses_no_worker_for_others_and_its_events_are_kept() {
     let clock = ManualClock::new();
-    let config = BusConfig { workers: 2, handler_queue: 10, deadline: Duration::from_secs(5), ..once() };
+    let config = once().with_workers(2).with_handler_queue(10).with_deadline(Duration::from_secs(5));
     let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
     let gate = Gate::closed();
     let own = gate.clone();
@@ -68,7 +68,7 @@ fn a_handler_that_hangs_is_told_loses_no_worker_for_others_and_its_events_are_ke
 #[test]
 fn a_handler_that_hangs_is_called_with_nothing_more_until_it_returns() {
     let clock = ManualClock::new();
-    let config = BusConfig { workers: 4, deadline: Duration::from_secs(5), ..once() };
+    let config = once().with_workers(4).with_deadline(Duration::from_secs(5));
     let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
     let (gate, calls) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
     let (own, count) = (gate.clone(), Arc::clone(&calls));
@@ -97,7 +97,7 @@ fn a_handler_that_hangs_is_called_with_nothing_more_until_it_returns() {
 #[test]
 fn who_waits_for_a_handler_waits_no_longer_than_its_deadline() {
     let clock = ManualClock::new();
-    let config = BusConfig { workers: 2, handler_queue: 2, deadline: Duration::from_secs(5), ..once() };
+    let config = once().with_workers(2).with_handler_queue(2).with_deadline(Duration::from_secs(5));
     let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
     let (gate, seen) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
     let (own, count) = (gate.clone(), Arc::clone(&seen));
@@ -121,7 +121,7 @@ fn who_waits_for_a_handler_waits_no_longer_than_its_deadline() {
 
 #[test]
 fn a_stop_ends_by_its_deadline_beside_a_handler_that_hangs() {
-    let bus = Bus::builder().config(BusConfig { workers: 1, ..once() }).start().unwrap();
+    let bus = Bus::builder().config(once().with_workers(1)).start().unwrap();
     let gate = Gate::closed();
     let own = gate.clone();
     bus.on("a.b", move |_| own.pass()).unwrap().keep();
@@ -146,7 +146,7 @@ fn a_stop_ends_by_its_deadline_beside_a_handler_that_hangs() {
 #[test]
 fn workers_that_hang_are_replaced_although_the_rings_are_full() {
     let (clock, gate) = (ManualClock::new(), Gate::closed());
-    let config = BusConfig { workers: 1, handler_queue: 1, collector: blocking(1), ..once() };
+    let config = once().with_workers(1).with_handler_queue(1).with_collector(blocking(1));
     let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
     let own = gate.clone();
     bus.on("h.one", move |_| own.pass()).unwrap().keep();
@@ -169,7 +169,7 @@ fn workers_that_hang_are_replaced_although_the_rings_are_full() {
 #[test]
 fn more_than_sixty_four_that_hang_at_once_are_replaced_as_far_as_that_goes() {
     let (clock, gate) = (ManualClock::new(), Gate::closed());
-    let config = BusConfig { workers: 66, ..once() };
+    let config = once().with_workers(66);
     let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
     let own = gate.clone();
     bus.on("h.one", move |_| own.pass()).unwrap().keep();
@@ -190,7 +190,7 @@ fn more_than_sixty_four_that_hang_at_once_are_replaced_as_far_as_that_goes() {
 #[test]
 fn a_warning_of_a_call_that_hangs_is_an_event_of_its_chain() {
     let (clock, gate) = (ManualClock::new(), Gate::closed());
-    let bus = Bus::builder().config(BusConfig { max_depth: 1, ..once() }).manual_clock(&clock);
+    let bus = Bus::builder().config(once().with_max_depth(1)).manual_clock(&clock);
     let bus = bus.start().unwrap();
     let (own, emitter, told) = (gate.clone(), bus.emitter(), Arc::new(Mutex::new(Vec::new())));
     bus.on("h.one", move |_| own.pass()).unwrap().keep();
@@ -214,9 +214,9 @@ fn a_warning_of_a_call_that_hangs_is_an_event_of_its_chain() {
 fn a_sink_that_hangs_is_told_by_the_health_of_its_bus() {
     for is_inline in [false, true] {
         let gate = Gate::closed();
-        let health = HealthConfig { late_after: Duration::from_nanos(1), ..HealthConfig::default() };
-        let collector = Config { health, ..BusConfig::default().collector };
-        let builder = Bus::builder().config(BusConfig { collector, ..once() }).sink(gate.sink());
+        let health = HealthConfig::default().with_late_after(Duration::from_nanos(1));
+        let collector = BusConfig::default().collector.with_health(health);
+        let builder = Bus::builder().config(once().with_collector(collector)).sink(gate.sink());
         let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| bus.emit("a.b", ()).unwrap());

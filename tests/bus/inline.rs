@@ -11,7 +11,7 @@ use forebay::bus::{
     Plugins, ScaleError, SubscribeError, Wiring,
 };
 use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
-use forebay::{Batch, Config, FlushError, HealthStatus, ManualClock, Outcome, Record, StartError};
+use forebay::{Batch, FlushError, HealthStatus, ManualClock, Outcome, Record, StartError};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -219,8 +219,8 @@ fn a_sink_that_ends_with_a_panic_does_no_harm() {
 /// No system has that much address space for the stack of the collector's worker.
 fn without_threads() -> BusConfig {
     let thread_stack_size = Some(isize::MAX as usize & !0xffff);
-    let collector = Config { thread_stack_size, ..BusConfig::default().collector };
-    BusConfig { collector, ..BusConfig::default() }
+    let collector = BusConfig::default().collector.with_thread_stack_size(thread_stack_size);
+    BusConfig::default().with_collector(collector)
 }
 
 #[test]
@@ -327,8 +327,8 @@ fn a_flush_waits_for_a_thread_that_has_the_sinks_and_a_stop_does_so_too() {
     let (gate, flushes) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
     let own = gate.clone();
     let sink = Busy { flushes: Arc::clone(&flushes), work: move || own.pass() };
-    let collector = Config { flush_timeout: Duration::from_millis(20), ..BusConfig::default().collector };
-    let config = BusConfig { collector, ..BusConfig::default() };
+    let collector = BusConfig::default().collector.with_flush_timeout(Duration::from_millis(20));
+    let config = BusConfig::default().with_collector(collector);
     let bus = Bus::builder().config(config).inline().sink(sink).start().unwrap();
     std::thread::scope(|scope| {
         let emitting = scope.spawn(|| bus.emit("a.b", ()).unwrap());
@@ -353,8 +353,8 @@ fn a_flush_waits_for_a_thread_that_has_the_sinks_and_a_stop_does_so_too() {
 #[test]
 fn a_flush_ends_by_its_deadline_although_others_keep_emitting_to_the_handler_that_it_calls() {
     let timeout = Duration::from_millis(20);
-    let collector = Config { flush_timeout: timeout, ..BusConfig::default().collector };
-    let config = BusConfig { collector, retry: RetryPolicy::fixed(HOUR, 1), ..BusConfig::default() };
+    let collector = BusConfig::default().collector.with_flush_timeout(timeout);
+    let config = BusConfig::default().with_collector(collector).with_retry(RetryPolicy::fixed(HOUR, 1));
     let clock = ManualClock::new();
     let bus = Bus::builder().config(config).inline().manual_clock(&clock).start().unwrap();
     let ((ask, asked), (answer, answered)) = (channel(), channel());
@@ -406,7 +406,7 @@ fn a_flush_ends_by_its_deadline_although_others_keep_emitting_to_the_handler_tha
 #[test]
 fn what_is_told_of_a_plugin_comes_behind_the_event_that_it_did_not_take() {
     let gate = Gate::closed();
-    let bus = Bus::builder().config(BusConfig { handler_queue: 2, ..BusConfig::default() }).inline();
+    let bus = Bus::builder().config(BusConfig::default().with_handler_queue(2)).inline();
     let bus = bus.start().unwrap();
     let (plugins, seen) = (Plugins::new(&bus), Arc::new(Mutex::new(Vec::new())));
     plugins.start(Hanging(gate.clone())).unwrap();
@@ -494,9 +494,9 @@ impl Sink<Record> for Waiting {
 fn a_sink_on_a_thread_of_its_own_is_refused_what_would_wait_for_it() {
     let (place, told) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
     let waits = Duration::from_millis(100);
-    let collector = Config { flush_timeout: waits, stop_timeout: waits, ..BusConfig::default().collector };
+    let collector = BusConfig::default().collector.with_flush_timeout(waits).with_stop_timeout(waits);
     let sink = Waiting(Arc::clone(&place), Arc::clone(&told)).isolated(10);
-    let config = BusConfig { collector, ..BusConfig::default() };
+    let config = BusConfig::default().with_collector(collector);
     let bus = Bus::builder().config(config).inline().sink(sink).start().unwrap();
     *place.lock().unwrap() = Some(bus.clone());
     bus.emit("a.b", ()).unwrap();

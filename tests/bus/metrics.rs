@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support;
 use crate::support::until;
 use forebay::bus::{AlertKind, Bus, BusConfig, Handler, HandlerError};
-use forebay::{Config, FlushStrategy, HealthStatus, ManualClock};
+use forebay::{FlushStrategy, HealthStatus, ManualClock};
 
 #[test]
 fn the_time_of_calls_and_the_workers_are_told() {
@@ -33,13 +33,12 @@ fn the_time_of_calls_and_the_workers_are_told() {
 
 #[test]
 fn a_bus_whose_rings_fill_says_so() {
-    let collector = Config {
-        flush: FlushStrategy::Manual,
-        capacity: 100,
-        max_bytes: Some(100_000),
-        ..BusConfig::default().collector
-    };
-    let bus = Bus::builder().config(BusConfig { collector, ..BusConfig::default() }).start().unwrap();
+    let collector = BusConfig::default()
+        .collector
+        .with_flush(FlushStrategy::Manual)
+        .with_capacity(100)
+        .with_max_bytes(Some(100_000));
+    let bus = Bus::builder().config(BusConfig::default().with_collector(collector)).start().unwrap();
     (0..50).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
     assert_eq!(bus.health().status, HealthStatus::Healthy, "half is not more than half");
     bus.emit("a.b", "x".repeat(4_000)).unwrap();
@@ -81,7 +80,7 @@ fn an_event_has_one_number_in_all_calls_of_all_handlers() {
 
 #[test]
 fn the_mailbox_of_a_handler_is_bounded_in_bytes_as_well() {
-    let config = BusConfig { handler_bytes: 10_000, workers: 1, ..BusConfig::default() };
+    let config = BusConfig::default().with_handler_bytes(10_000).with_workers(1);
     let bus = Bus::builder().config(config).start().unwrap();
     let gate = support::Gate::closed();
     let own = gate.clone();

@@ -9,15 +9,15 @@ use forebay::bus::{
     Bus, BusConfig, BusStats, BusStopError, Delivery, EmitOptions, Filter, Handler, HandlerError,
 };
 use forebay::sink::RetryPolicy;
-use forebay::{Config, FlushStrategy, ManualClock, Overflow, Priority, Record};
+use forebay::{FlushStrategy, ManualClock, Overflow, Priority, Record};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// So many events in the queue of a handler; retries after one second; a flush that gives up soon.
 fn config(handler_queue: usize) -> BusConfig {
-    let collector = Config { flush_timeout: Duration::from_secs(2), ..BusConfig::default().collector };
+    let collector = BusConfig::default().collector.with_flush_timeout(Duration::from_secs(2));
     let retry = RetryPolicy::fixed(Duration::from_secs(1), 3);
-    BusConfig { handler_queue, collector, retry, ..BusConfig::default() }
+    BusConfig::default().with_handler_queue(handler_queue).with_collector(collector).with_retry(retry)
 }
 
 /// A bus of either kind, by a clock that is moved by hand.
@@ -279,7 +279,7 @@ fn a_retry_that_is_due_is_made_before_the_bus_has_stopped() {
 
 #[test]
 fn a_call_that_fails_after_its_handler_was_unsubscribed_is_not_made_again() {
-    let bus = Bus::builder().config(BusConfig { retry: RetryPolicy::fixed(HOUR, 1), ..config(100) });
+    let bus = Bus::builder().config(config(100).with_retry(RetryPolicy::fixed(HOUR, 1)));
     let bus = bus.start().unwrap();
     let gate = Gate::closed();
     let own = gate.clone();
@@ -301,7 +301,7 @@ fn a_call_that_fails_after_its_handler_was_unsubscribed_is_not_made_again() {
 
 #[test]
 fn what_is_too_much_for_a_handler_that_hangs_is_let_go_of_if_it_says_so() {
-    let (bus, clock) = start(BusConfig { workers: 1, ..config(2) }, false);
+    let (bus, clock) = start(config(2).with_workers(1), false);
     let gate = Gate::closed();
     let own = gate.clone();
     bus.subscribe(Handler::new("a.b", move |_| own.pass()).max_concurrent(1).discard_failed())
@@ -343,8 +343,8 @@ impl From<Counted> for Record {
 #[test]
 fn an_event_that_waits_for_a_retry_does_not_keep_those_of_its_batch() {
     let folder = tempfile::tempdir().unwrap();
-    let collector = Config { flush: FlushStrategy::Manual, ..BusConfig::default().collector };
-    let config = BusConfig { retry: RetryPolicy::fixed(HOUR, 1), collector, ..BusConfig::default() };
+    let collector = BusConfig::default().collector.with_flush(FlushStrategy::Manual);
+    let config = BusConfig::default().with_retry(RetryPolicy::fixed(HOUR, 1)).with_collector(collector);
     // Without a journal, the last events are remembered.
     let builder = Bus::builder().config(config).journal(folder.path().join("events.jsonl")).unwrap();
     let bus = builder.start().unwrap();
@@ -365,7 +365,7 @@ fn an_event_that_waits_for_a_retry_does_not_keep_those_of_its_batch() {
 fn a_call_is_not_made_again_after_the_longest_time_that_the_policy_gives() {
     for is_inline in [false, true] {
         let retry = RetryPolicy::fixed(Duration::from_secs(1), 10).max_elapsed(Duration::from_millis(2_500));
-        let (bus, clock) = start(BusConfig { retry, ..config(10) }, is_inline);
+        let (bus, clock) = start(config(10).with_retry(retry), is_inline);
         let calls = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&calls);
         let handler = Handler::new("a.b", move |_| {
@@ -397,8 +397,8 @@ fn order_and_account_hold_under_retries_of_many_names_from_many_threads() {
     for is_inline in [false, true] {
         let retry = RetryPolicy::fixed(Duration::from_micros(50), 2);
         let overflow = Overflow::Block { timeout: LONG };
-        let collector = Config { capacity: 64, overflow, ..BusConfig::default().collector };
-        let config = BusConfig { handler_queue: 16, retry, collector, ..BusConfig::default() };
+        let collector = BusConfig::default().collector.with_capacity(64).with_overflow(overflow);
+        let config = BusConfig::default().with_handler_queue(16).with_retry(retry).with_collector(collector);
         let builder = Bus::builder().config(config);
         let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
         let taken = Arc::new(Mutex::new(Vec::new()));
@@ -457,7 +457,7 @@ fn options(priority: Priority) -> EmitOptions {
 
 #[test]
 fn letters_of_one_name_are_offered_again_one_after_the_other() {
-    let (bus, _clock) = start(BusConfig { workers: 4, ..config(100) }, false);
+    let (bus, _clock) = start(config(100).with_workers(4), false);
     let (gate, is_open, taken) = (Gate::closed(), Arc::new(AtomicBool::new(false)), Taken::default());
     let (own, is_well, seen) = (gate.clone(), Arc::clone(&is_open), Arc::clone(&taken));
     let handler = Handler::new("order.*", move |event| {
@@ -562,7 +562,7 @@ fn letters_that_find_no_room_behind_a_retry_and_those_of_a_stopped_bus_stay_what
 
 #[test]
 fn what_is_released_or_called_again_keeps_its_priority() {
-    let (bus, clock) = start(BusConfig { workers: 1, ..config(100) }, false);
+    let (bus, clock) = start(config(100).with_workers(1), false);
     let (taken, gate) = (Taken::default(), Gate::closed());
     let (own, seen) = (gate.clone(), Arc::clone(&taken));
     let handler = Handler::new("order.*", move |event| {
@@ -595,7 +595,7 @@ fn what_is_released_or_called_again_keeps_its_priority() {
 
 #[test]
 fn a_critical_event_that_is_called_again_is_as_urgent_as_before() {
-    let (bus, clock) = start(BusConfig { workers: 1, ..config(100) }, false);
+    let (bus, clock) = start(config(100).with_workers(1), false);
     let (order, gate) = (Arc::new(Mutex::new(Vec::new())), Gate::closed());
     let (own, seen) = (gate.clone(), Arc::clone(&order));
     let busy = Handler::new("busy.one", move |event| {
@@ -667,7 +667,7 @@ fn a_retry_that_is_due_at_the_stop_is_made_although_nobody_has_seen_to_it() {
 
 #[test]
 fn a_worker_that_hangs_with_a_letter_is_replaced_although_its_handler_is_gone() {
-    let (bus, clock) = start(BusConfig { workers: 1, ..config(100) }, false);
+    let (bus, clock) = start(config(100).with_workers(1), false);
     let gate = Gate::closed();
     let own = gate.clone();
     let handler = Handler::new("a.b", move |event| match event.attempt() {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::common::{law, once};
 use crate::support::{Gate, until};
 use forebay::ManualClock;
-use forebay::bus::{Bus, BusConfig, Scaling};
+use forebay::bus::{Bus, Scaling};
 
 #[test]
 fn the_number_of_workers_follows_the_load_and_the_hand() {
     let clock = ManualClock::new();
     let scaling = Some(Scaling::default());
-    let config = BusConfig { workers: 2, scaling, deadline: Duration::from_secs(3_600), ..once() };
+    let config = once().with_workers(2).with_scaling(scaling).with_deadline(Duration::from_secs(3_600));
     let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
     let gate = Gate::closed();
     let own = gate.clone();

@@ -36,7 +36,7 @@ fn number(fields: &Fields, name: &str) -> f64 {
 fn both(test: impl Fn(Bus, ManualClock)) {
     for is_inline in [false, true] {
         let clock = ManualClock::new();
-        let config = BusConfig { retry: RetryPolicy::list([]), ..BusConfig::default() };
+        let config = BusConfig::default().with_retry(RetryPolicy::list([]));
         let mut builder = Bus::builder().config(config).manual_clock(&clock);
         if is_inline {
             builder = builder.inline();

@@ -28,44 +28,42 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
     let day_and_more = Duration::from_secs(86_401);
     let slots = "(expected 1..=1073741824)";
     let cases = [
-        (Config { capacity: 0, ..base() }, format!("invalid capacity: 0 {slots}")),
-        (Config { capacity: 1 << 31, ..base() }, format!("invalid capacity: 2147483648 {slots}")),
-        (Config { critical_capacity: 0, ..base() }, format!("invalid critical_capacity: 0 {slots}")),
-        (Config { low_capacity: 0, ..base() }, format!("invalid low_capacity: 0 {slots}")),
-        (Config { batch_size: Some(0), ..base() }, "invalid batch_size: 0 (expected 1 or more)".into()),
+        (base().with_capacity(0), format!("invalid capacity: 0 {slots}")),
+        (base().with_capacity(1 << 31), format!("invalid capacity: 2147483648 {slots}")),
+        (base().with_critical_capacity(0), format!("invalid critical_capacity: 0 {slots}")),
+        (base().with_low_capacity(0), format!("invalid low_capacity: 0 {slots}")),
+        (base().with_batch_size(Some(0)), "invalid batch_size: 0 (expected 1 or more)".into()),
         (
-            Config { flush: FlushStrategy::Size { events: 0 }, ..base() },
+            base().with_flush(FlushStrategy::Size { events: 0 }),
             "invalid flush.events: 0 (expected 1 or more)".into(),
         ),
         (
-            Config { flush: FlushStrategy::Time { interval: zero }, ..base() },
+            base().with_flush(FlushStrategy::Time { interval: zero }),
             "invalid flush.interval: 0ns (expected more than zero)".into(),
         ),
         (
-            Config { flush: FlushStrategy::Hybrid { events: 1, interval: zero }, ..base() },
+            base().with_flush(FlushStrategy::Hybrid { events: 1, interval: zero }),
             "invalid flush.interval: 0ns (expected more than zero)".into(),
         ),
         (
-            Config {
-                flush: FlushStrategy::Manual,
-                overflow: Overflow::Block { timeout: Duration::MAX },
-                ..base()
-            },
+            base()
+                .with_flush(FlushStrategy::Manual)
+                .with_overflow(Overflow::Block { timeout: Duration::MAX }),
             format!("invalid overflow_timeout: {:?} (expected {day})", Duration::MAX),
         ),
         (
-            Config { flush: FlushStrategy::Manual, critical_wait: day_and_more, ..base() },
+            base().with_flush(FlushStrategy::Manual).with_critical_wait(day_and_more),
             format!("invalid critical_wait: 86401s (expected {day})"),
         ),
         (
-            Config { session_id: Some(String::new()), ..base() },
+            base().with_session_id(Some(String::new())),
             "invalid session_id: empty (expected a text that is not empty)".into(),
         ),
-        (Config { shards: 3, ..base() }, "invalid shards: 3 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
-        (Config { shards: 128, ..base() }, "invalid shards: 128 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
-        (Config { shards: 0, ..base() }, "invalid shards: 0 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
+        (base().with_shards(3), "invalid shards: 3 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
+        (base().with_shards(128), "invalid shards: 128 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
+        (base().with_shards(0), "invalid shards: 0 (expected 1, 2, 4, 8, 16, 32 or 64)".into()),
         (
-            Config { thread_name: "a\0b".into(), ..base() },
+            base().with_thread_name("a\0b".into()),
             "invalid thread_name: \"a\\0b\" (expected a text without NUL)".into(),
         ),
     ];
@@ -80,22 +78,20 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
 
 #[test]
 fn the_largest_and_smallest_allowed_settings_are_allowed() {
-    let config = Config {
-        capacity: 1,
-        critical_capacity: 1,
-        low_capacity: 1 << 30,
-        batch_size: Some(usize::MAX),
-        flush: FlushStrategy::Hybrid { events: usize::MAX, interval: Duration::MAX },
-        overflow: Overflow::Block { timeout: Duration::MAX },
-        ..Config::default()
-    };
+    let config = Config::default()
+        .with_capacity(1)
+        .with_critical_capacity(1)
+        .with_low_capacity(1 << 30)
+        .with_batch_size(Some(usize::MAX))
+        .with_flush(FlushStrategy::Hybrid { events: usize::MAX, interval: Duration::MAX })
+        .with_overflow(Overflow::Block { timeout: Duration::MAX });
     assert_eq!(config.validate(), Ok(()));
 }
 
 #[test]
 fn a_batch_larger_than_the_lane_is_clamped_and_says_so() {
     let flush = FlushStrategy::Size { events: 50 };
-    let config = Config { capacity: 2, batch_size: Some(100), flush, ..Config::default() };
+    let config = Config::default().with_capacity(2).with_batch_size(Some(100)).with_flush(flush);
     let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
     let why = "used is 2: a lane of `capacity` events never holds more";
     assert_eq!(warnings, [format!("batch_size is 100, {why}"), format!("flush.events is 50, {why}")]);
@@ -114,7 +110,7 @@ fn a_batch_larger_than_the_lane_is_clamped_and_says_so() {
 
 #[test]
 fn a_capacity_that_rings_cannot_share_evenly_is_rounded_up_and_says_so() {
-    let config = Config { capacity: 10, shards: 4, ..Config::default() };
+    let config = Config::default().with_capacity(10).with_shards(4);
     let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,

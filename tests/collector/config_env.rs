@@ -65,10 +65,7 @@ fn variables_of_a_kubernetes_service_are_ignored_with_a_warning() {
         let config = load([(name, "tcp://10.0.0.1:80"), ("FOREBAY_CAPACITY", "7")]).unwrap();
         let told: Vec<String> = config.warnings().iter().map(|warning| warning.to_string()).collect();
         assert!(told.iter().any(|said| said.contains(name)), "{name}: {told:?}");
-        assert_eq!(
-            Config { ignored_variables: vec![], ..config },
-            Config { capacity: 7, ..Config::default() }
-        );
+        assert_eq!(config.with_ignored_variables(vec![]), Config::default().with_capacity(7));
         let bus = forebay::bus::BusConfig::load(Config::loader().vars([(name, "1")])).unwrap();
         assert_eq!(bus.collector.ignored_variables, [name]);
         assert!(Collector::builder().config(bus.collector).build().is_ok());
@@ -228,7 +225,7 @@ fn the_environment_chooses_a_preset_before_the_program() {
     assert_eq!(loader().load(), Ok(Config::training()));
     assert_eq!(loader().vars([("FOREBAY_PRESET", "analytics")]).load(), Ok(Config::analytics()));
     let over = loader().vars([("FOREBAY_CAPACITY", "5")]).load();
-    assert_eq!(over, Ok(Config { capacity: 5, ..Config::training() }));
+    assert_eq!(over, Ok(Config::training().with_capacity(5)));
     let allowed = "training, analytics, development, production";
     let error = refused([("FOREBAY_PRESET", "prod")]);
     assert_eq!(error, format!("invalid FOREBAY_PRESET: \"prod\" (expected {allowed}) in the environment"));

@@ -146,7 +146,7 @@ fn the_program_goes_over_all_layers() {
 #[test]
 fn the_highest_layer_that_names_a_preset_chooses_it_below_all_files() {
     let loader = || Config::loader().preset(Preset::Training).toml("preset = 'analytics'\ncapacity = 7");
-    let of = |preset: Preset| Config { capacity: 7, ..preset.config() };
+    let of = |preset: Preset| preset.config().with_capacity(7);
     assert_eq!(loader().load(), Ok(of(Preset::Analytics)));
     assert_eq!(loader().vars([("FOREBAY_PRESET", "production")]).load(), Ok(of(Preset::Production)));
     assert_eq!(loader().toml("preset = 'development'").load(), Ok(of(Preset::Development)));
@@ -302,7 +302,7 @@ fn a_file_is_named_in_what_is_wrong_with_it() {
         Config::from_toml_file(&path).map_err(|error| error.to_string())
     };
     let name = path.display();
-    assert_eq!(load(b"capacity = 5"), Ok(Config { capacity: 5, ..Config::default() }));
+    assert_eq!(load(b"capacity = 5"), Ok(Config::default().with_capacity(5)));
     assert_eq!(load(b"capasity = 5"), Err(format!("unknown key capasity in {name}:1:1")));
     let zero = format!("invalid maxQueueSize: 0 (expected 1..=1073741824) in {name}:3:5");
     assert_eq!(load(b"shards = 1\n\n    maxQueueSize = 0"), Err(zero));
@@ -343,7 +343,7 @@ fn a_part_of_the_settings_of_a_program_may_be_those_of_forebay() {
     let text = "name = 'a'\n[events]\npreset = 'training'\nflush.interval = 0.5";
     let program: Program = toml::from_str(text).unwrap();
     let flush = FlushStrategy::Hybrid { events: 512, interval: Duration::from_millis(500) };
-    assert_eq!((program.name.as_str(), program.events), ("a", Config { flush, ..Config::training() }));
+    assert_eq!((program.name.as_str(), program.events), ("a", Config::training().with_flush(flush)));
     let wrong = toml::from_str::<Program>("name = 'a'\nevents.capacity = 0").map(|program| program.name);
     assert!(
         wrong
@@ -359,22 +359,28 @@ fn the_documented_example_is_what_it_seems_to_be() {
     let text = document.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let mut lowest = NameRule::new("system.*");
     lowest.min_priority = Some(Priority::Low);
-    let expected = Config {
-        capacity: 20_000,
-        overflow: Overflow::Block { timeout: Duration::from_millis(5) },
-        stop_timeout: Duration::from_secs(15),
-        session_id: Some("run-7".to_owned()),
-        flush: FlushStrategy::Hybrid { events: 512, interval: Duration::from_millis(500) },
-        gate: GateConfig {
-            deny: vec!["*.debug".into(), "loader.{read,wait}".into()],
-            min_priority: Priority::Normal,
-            rate_limit: Some(100_000),
-            sampling: Some(Sampling::Rate { rate: 0.25, min_per_window: 10, window: Duration::from_secs(1) }),
-            rules: vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 100 }), lowest],
-            ..Config::production().gate
-        },
-        ..Config::production()
-    };
+    let expected = Config::production()
+        .with_capacity(20_000)
+        .with_overflow(Overflow::Block { timeout: Duration::from_millis(5) })
+        .with_stop_timeout(Duration::from_secs(15))
+        .with_session_id(Some("run-7".to_owned()))
+        .with_flush(FlushStrategy::Hybrid { events: 512, interval: Duration::from_millis(500) })
+        .with_gate(
+            Config::production()
+                .gate
+                .with_deny(vec!["*.debug".into(), "loader.{read,wait}".into()])
+                .with_min_priority(Priority::Normal)
+                .with_rate_limit(Some(100_000))
+                .with_sampling(Some(Sampling::Rate {
+                    rate: 0.25,
+                    min_per_window: 10,
+                    window: Duration::from_secs(1),
+                }))
+                .with_rules(vec![
+                    NameRule::new("gradients.*").sampling(Sampling::Every { nth: 100 }),
+                    lowest,
+                ]),
+        );
     assert_eq!(Config::from_toml(text), Ok(expected));
 }
 
@@ -413,17 +419,16 @@ fn gate() -> impl Strategy<Value = GateConfig> {
     let numbers = (prop::option::of(1..=u32::MAX), some(1..=usize::MAX), any::<Option<u64>>());
     (names, numbers, priority(), prop::option::of(sampling())).prop_map(
         |((allow, deny, rules, enabled), (rate_limit, max_event_bytes, seed), min_priority, sampling)| {
-            GateConfig {
-                enabled,
-                allow,
-                deny,
-                rules,
-                min_priority,
-                sampling,
-                rate_limit,
-                max_event_bytes,
-                seed,
-            }
+            GateConfig::default()
+                .with_enabled(enabled)
+                .with_allow(allow)
+                .with_deny(deny)
+                .with_rules(rules)
+                .with_min_priority(min_priority)
+                .with_sampling(sampling)
+                .with_rate_limit(rate_limit)
+                .with_max_event_bytes(max_event_bytes)
+                .with_seed(seed)
         },
     )
 }
@@ -451,16 +456,22 @@ fn config() -> impl Strategy<Value = Config> {
     let origin = (text(), text(), text(), any::<Option<u64>>());
     let thread = ("[^\0]{0,9}", any::<Option<usize>>(), origin);
     let number = || prop::option::of(1..=usize::MAX);
-    let threshold = || {
-        (0.001..=1.0_f64, 0.0..=1.0_f64).prop_map(|(raise, part)| Threshold { raise, clear: raise * part })
-    };
+    let threshold =
+        || (0.001..=1.0_f64, 0.0..=1.0_f64).prop_map(|(raise, part)| Threshold::new(raise, raise * part));
     let wait = || any::<Duration>().prop_map(|wait| wait.max(Duration::from_nanos(1)));
     let limits = (wait(), prop::option::of(wait()), prop::option::of(0.001..1e9_f64));
-    let failing = (0.01..=0.99_f64).prop_map(|raise| Threshold { raise, clear: raise.min(0.1) });
+    let failing = (0.01..=0.99_f64).prop_map(|raise| Threshold::new(raise, raise.min(0.1)));
     let health = (threshold(), threshold(), failing, limits, any::<u64>());
     let health =
         health.prop_map(|(queue_depth, memory, failing, (late_after, latency, least_rate), dead_letters)| {
-            HealthConfig { queue_depth, memory, failing, late_after, latency, least_rate, dead_letters }
+            HealthConfig::default()
+                .with_queue_depth(queue_depth)
+                .with_memory(memory)
+                .with_failing(failing)
+                .with_late_after(late_after)
+                .with_latency(latency)
+                .with_least_rate(least_rate)
+                .with_dead_letters(dead_letters)
         });
     let choices = (number(), flush(), overflow(), any::<bool>(), number());
     (lanes, waits, thread, choices, gate(), health).prop_map(
@@ -469,29 +480,27 @@ fn config() -> impl Strategy<Value = Config> {
             let (thread_name, thread_stack_size, (session_id, source, host, rank)) = thread;
             // Only with a wait of a day at most.
             let is_manual = is_manual && !matches!(overflow, Overflow::Block { .. });
-            Config {
-                capacity: lanes.0,
-                critical_capacity: lanes.1,
-                low_capacity: lanes.2,
-                shards: lanes.3,
-                max_bytes,
-                batch_size,
-                overflow,
-                gate,
-                health,
-                flush: if is_manual { FlushStrategy::Manual } else { flush },
-                critical_wait: if is_manual { Duration::from_nanos(1) } else { waits[0] },
-                flush_timeout: waits[1],
-                stop_timeout: waits[2],
-                drop_timeout: waits[3],
-                session_id,
-                source,
-                host,
-                rank,
-                thread_name,
-                thread_stack_size: thread_stack_size.map(|bytes| bytes >> 2),
-                ignored_variables: Vec::new(),
-            }
+            Config::default()
+                .with_capacity(lanes.0)
+                .with_critical_capacity(lanes.1)
+                .with_low_capacity(lanes.2)
+                .with_shards(lanes.3)
+                .with_max_bytes(max_bytes)
+                .with_batch_size(batch_size)
+                .with_overflow(overflow)
+                .with_gate(gate)
+                .with_health(health)
+                .with_flush(if is_manual { FlushStrategy::Manual } else { flush })
+                .with_critical_wait(if is_manual { Duration::from_nanos(1) } else { waits[0] })
+                .with_flush_timeout(waits[1])
+                .with_stop_timeout(waits[2])
+                .with_drop_timeout(waits[3])
+                .with_session_id(session_id)
+                .with_source(source)
+                .with_host(host)
+                .with_rank(rank)
+                .with_thread_name(thread_name)
+                .with_thread_stack_size(thread_stack_size.map(|bytes| bytes >> 2))
         },
     )
 }

@@ -109,7 +109,7 @@ fn every_way_to_nest_reads_back_up_to_the_limit_and_is_refused_beyond() {
 #[test]
 fn every_way_to_collect_refuses_what_is_too_deep_and_counts_it() {
     let collector = Collector::builder()
-        .config(Config { max_bytes: None, ..Config::default() })
+        .config(Config::default().with_max_bytes(None))
         .sink(MemorySink::new())
         .start()
         .unwrap();

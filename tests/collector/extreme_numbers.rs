@@ -171,21 +171,17 @@ fn gates_with_the_largest_and_the_smallest_numbers() {
             Sampling::Rate { rate: 0.0, min_per_window: 0, window: Duration::from_secs(24 * 3600) },
         ];
         for sampling in samplings {
-            let gate = GateConfig {
-                sampling: Some(sampling),
-                rate_limit: Some(large),
-                max_event_bytes: Some(large as usize),
-                seed: Some(u64::MAX),
-                ..GateConfig::default()
-            };
+            let gate = GateConfig::default()
+                .with_sampling(Some(sampling))
+                .with_rate_limit(Some(large))
+                .with_max_event_bytes(Some(large as usize))
+                .with_seed(Some(u64::MAX));
             let clock = ManualClock::new();
-            let health = HealthConfig {
-                late_after: Duration::MAX,
-                latency: Some(Duration::MAX),
-                least_rate: Some(f64::MAX),
-                dead_letters: u64::MAX,
-                ..HealthConfig::default()
-            };
+            let health = HealthConfig::default()
+                .with_late_after(Duration::MAX)
+                .with_latency(Some(Duration::MAX))
+                .with_least_rate(Some(f64::MAX))
+                .with_dead_letters(u64::MAX);
             let collector = Collector::builder()
                 .manual_clock(&clock)
                 .gate(gate)
@@ -316,19 +312,17 @@ fn tasks_with_the_largest_and_the_smallest_numbers() {
 fn buses_with_the_largest_and_the_smallest_numbers() {
     for large in [1, usize::MAX] {
         for long in [Duration::from_nanos(1), Duration::MAX] {
-            let config = BusConfig {
-                workers: 1,
-                max_subscribers: large,
-                handler_queue: large,
-                handler_bytes: large as u64,
-                retry: RetryPolicy::fixed(Duration::ZERO, 2).max_elapsed(long),
-                deadline: long,
-                dead_letters: large,
-                max_depth: large as u32,
-                ..BusConfig::default()
-            };
+            let config = BusConfig::default()
+                .with_workers(1)
+                .with_max_subscribers(large)
+                .with_handler_queue(large)
+                .with_handler_bytes(large as u64)
+                .with_retry(RetryPolicy::fixed(Duration::ZERO, 2).max_elapsed(long))
+                .with_deadline(long)
+                .with_dead_letters(large)
+                .with_max_depth(large as u32);
             for mode in [Mode::Pooled, Mode::Inline] {
-                let bus = Bus::builder().config(BusConfig { mode, ..config.clone() }).start().unwrap();
+                let bus = Bus::builder().config(config.clone().with_mode(mode)).start().unwrap();
                 let fails = |_: &Delivery| Err::<(), _>(HandlerError::new("no").permanent());
                 let _subscribed =
                     bus.subscribe(Handler::new("*", fails).max_concurrent(large).deadline(long)).unwrap();

@@ -170,7 +170,7 @@ fn a_batch_carries_no_more_than_its_limit() {
     ];
     for (batch_size, strategy, limit) in limits {
         let memory = MemorySink::new();
-        let config = Config { batch_size, flush: strategy, ..Config::default() };
+        let config = Config::default().with_batch_size(batch_size).with_flush(strategy);
         let collector = ticks().config(config).sink(memory.clone()).build().unwrap();
         for number in 0..300 {
             collector.collect(tick(number));

@@ -21,15 +21,13 @@ fn offer(collector: &Collector, name: &'static str) -> Outcome {
 
 #[test]
 fn names_are_let_in_as_they_are_allowed_denied_and_ruled() {
-    let gate = GateConfig {
-        allow: vec!["train.*".into(), "data.*".into()],
-        deny: vec!["*.debug".into()],
-        rules: vec![
+    let gate = GateConfig::default()
+        .with_allow(vec!["train.*".into(), "data.*".into()])
+        .with_deny(vec!["*.debug".into()])
+        .with_rules(vec![
             NameRule::new("data.*").min_priority(Priority::Critical),
             NameRule::new("train.{gradient,weight}*").sampling(Sampling::Every { nth: 2 }),
-        ],
-        ..GateConfig::default()
-    };
+        ]);
     let collector = gated(gate);
     // Twice: the second time from the table of verdicts.
     for turn in 0..2 {
@@ -72,13 +70,12 @@ fn the_switch_and_the_limits_change_while_it_runs_and_the_names_do_not() {
     );
     set(|gate| gate.min_priority = Priority::Critical).unwrap();
     assert_eq!((offer(&collector, "a"), critical()), (Outcome::Filtered, Outcome::Queued));
-    set(|gate| *gate = GateConfig { max_event_bytes: Some(100), ..GateConfig::default() }).unwrap();
+    set(|gate| *gate = GateConfig::default().with_max_event_bytes(Some(100))).unwrap();
     assert_eq!(offer(&collector, "a"), Outcome::Queued);
     assert_eq!(collector.collect(Record::text("a", "x".repeat(100))), Outcome::Oversize);
     let refused = collector.try_collect(Record::text("a", "x".repeat(100))).unwrap_err();
     assert_eq!((refused.reason, refused.event.name()), (Refusal::Oversize, "a"), "it comes back");
-    set(|gate| *gate = GateConfig { sampling: Some(Sampling::Keyed { rate: 0.0 }), ..GateConfig::default() })
-        .unwrap();
+    set(|gate| *gate = GateConfig::default().with_sampling(Some(Sampling::Keyed { rate: 0.0 }))).unwrap();
     let keyed = collector.collect(Record::new("a").with_correlation_id("1"));
     assert_eq!((keyed, offer(&collector, "a")), (Outcome::SampledOut, Outcome::Queued));
     set(|gate| *gate = GateConfig::default()).unwrap();
@@ -99,7 +96,7 @@ fn the_switch_and_the_limits_change_while_it_runs_and_the_names_do_not() {
 #[test]
 fn what_is_not_allowed_is_named_with_what_is() {
     let said = |gate: GateConfig| Collector::builder().gate(gate).build().unwrap_err().to_string();
-    let sampled = |sampling| said(GateConfig { sampling: Some(sampling), ..GateConfig::default() });
+    let sampled = |sampling| said(GateConfig::default().with_sampling(Some(sampling)));
     let second = Duration::from_secs(1);
     let rate = |rate, window| sampled(Sampling::Rate { rate, min_per_window: 1, window });
     assert_eq!(rate(f64::NAN, second), "invalid gate.sampling: a rate of NaN (expected a rate from 0 to 1)");
@@ -114,11 +111,11 @@ fn what_is_not_allowed_is_named_with_what_is() {
         "invalid gate.sampling: every 0th (expected every 1st, or a later one)"
     );
     let rules = vec![NameRule::new("a").sampling(Sampling::Keyed { rate: 2.0 })];
-    let ruled = said(GateConfig { rules, ..GateConfig::default() });
+    let ruled = said(GateConfig::default().with_rules(rules));
     assert_eq!(ruled, "invalid gate.rules.sampling: a rate of 2 (expected a rate from 0 to 1)");
-    let limit = said(GateConfig { rate_limit: Some(0), ..GateConfig::default() });
+    let limit = said(GateConfig::default().with_rate_limit(Some(0)));
     assert_eq!(limit, "invalid gate.rate_limit: 0 (expected 1 or more)");
-    let bytes = said(GateConfig { max_event_bytes: Some(0), ..GateConfig::default() });
+    let bytes = said(GateConfig::default().with_max_event_bytes(Some(0)));
     assert_eq!(bytes, "invalid gate.max_event_bytes: 0 (expected 1 or more)");
 }
 
@@ -128,7 +125,7 @@ fn let_in(collector: &Collector, name: &'static str, offered: u64) -> u64 {
 }
 
 fn sampled(sampling: Sampling, seed: u64, clock: &ManualClock) -> Collector {
-    let gate = GateConfig { sampling: Some(sampling), seed: Some(seed), ..GateConfig::default() };
+    let gate = GateConfig::default().with_sampling(Some(sampling)).with_seed(Some(seed));
     Collector::builder().gate(gate).capacity(200_000).flush(HOURLY).manual_clock(clock).start().unwrap()
 }
 
@@ -217,7 +214,7 @@ proptest! {
         let quota = Quota::per_second(std::num::NonZeroU32::new(rate).unwrap());
         let theirs = RateLimiter::direct_with_clock(quota, their_clock.clone());
         let clock = ManualClock::new();
-        let gate = GateConfig { rate_limit: Some(rate), ..GateConfig::default() };
+        let gate = GateConfig::default().with_rate_limit(Some(rate));
         let collector = Collector::builder().gate(gate).flush(HOURLY).manual_clock(&clock).start().unwrap();
         let offered = pauses.len() as u64;
         for pause in pauses {
@@ -239,7 +236,7 @@ fn many_threads_get_no_more_than_the_rate_and_the_first_of_a_window_together() {
         (None, Some(Sampling::Rate { rate: 0.0, min_per_window: 100, window: Duration::from_secs(60) })),
     ] {
         let clock = ManualClock::new();
-        let gate = GateConfig { rate_limit: limit, sampling, ..GateConfig::default() };
+        let gate = GateConfig::default().with_rate_limit(limit).with_sampling(sampling);
         let collector = Collector::builder().gate(gate).flush(HOURLY).manual_clock(&clock).start().unwrap();
         let kept: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| let_in(&collector, "a", 10_000))).collect();
@@ -255,7 +252,7 @@ fn many_threads_get_no_more_than_the_rate_and_the_first_of_a_window_together() {
 fn an_event_of_another_type_has_defaults_that_come_in() {
     struct Plain;
     impl Event for Plain {}
-    let gate = GateConfig { deny: vec!["*Plain".into()], ..GateConfig::default() };
+    let gate = GateConfig::default().with_deny(vec!["*Plain".into()]);
     let collector = Builder::<Plain>::new().gate(gate).start().unwrap();
     assert_eq!(collector.collect(Plain), Outcome::Filtered, "its name is that of its type");
     collector.stop().unwrap();
@@ -267,7 +264,7 @@ fn an_event_of_another_type_has_defaults_that_come_in() {
 #[test]
 fn what_is_awaited_passes_the_gate_once() {
     let memory = forebay::sink::MemorySink::new();
-    let gate = GateConfig { sampling: Some(Sampling::Every { nth: 2 }), ..GateConfig::default() };
+    let gate = GateConfig::default().with_sampling(Some(Sampling::Every { nth: 2 }));
     let collector = Collector::builder().gate(gate).sink(memory.clone()).start().unwrap();
     let outcomes: Vec<Outcome> = futures::executor::block_on(async {
         let mut outcomes = Vec::new();
@@ -287,7 +284,7 @@ fn all_events_are_counted_sampled_or_not() {
     let half = Sampling::Rate { rate: 0.5, min_per_window: 0, window: std::time::Duration::from_secs(1) };
     for sampling in [None, Some(half)] {
         let (sink, is_sampled) = (MemorySink::new(), sampling.is_some());
-        let gate = GateConfig { sampling, ..GateConfig::default() };
+        let gate = GateConfig::default().with_sampling(sampling);
         let collector = Collector::builder().gate(gate).sink(sink.clone()).start().unwrap();
         for _ in 0..100 {
             let measured = Measured { metric: "latency".to_owned(), value: 100.0, unit: "ms".to_owned() };

@@ -89,8 +89,7 @@ fn thresholds_change_at_run_time_and_wrong_ones_are_named() {
     let collector = ticks().flush(FlushStrategy::Manual).capacity(10).start().unwrap();
     (0..3).for_each(|number| _ = collector.collect(tick(number)));
     assert_eq!(collector.health().status, HealthStatus::Healthy);
-    let at =
-        |raise, clear| HealthConfig { queue_depth: Threshold { raise, clear }, ..HealthConfig::default() };
+    let at = |raise, clear| HealthConfig::default().with_queue_depth(Threshold::new(raise, clear));
     collector.update_config(|config| config.health = at(0.3, 0.2)).unwrap();
     assert_eq!(collector.health().status, HealthStatus::Degraded);
     let field = |health: HealthConfig| match collector.update_config(|config| config.health = health.clone())
@@ -102,14 +101,14 @@ fn thresholds_change_at_run_time_and_wrong_ones_are_named() {
     assert_eq!(field(at(f64::NAN, 0.0)), "health.queue_depth.raise");
     assert_eq!(field(at(0.5, 0.6)), "health.queue_depth.clear");
     let default = HealthConfig::default;
-    let failing = |raise, clear| HealthConfig { failing: Threshold { raise, clear }, ..default() };
+    let failing = |raise, clear| default().with_failing(Threshold::new(raise, clear));
     assert_eq!(field(failing(1.0, 0.5)), "health.failing.raise");
     assert_eq!(field(failing(0.5, 0.0)), "health.failing.clear");
     collector.update_config(|config| config.health.dead_letters = u64::MAX).unwrap();
     assert_eq!(collector.health().status, HealthStatus::Degraded);
-    assert_eq!(field(HealthConfig { late_after: Duration::ZERO, ..default() }), "health.late_after");
-    assert_eq!(field(HealthConfig { least_rate: Some(0.0), ..default() }), "health.least_rate");
-    assert_eq!(field(HealthConfig { latency: Some(Duration::ZERO), ..default() }), "health.latency");
+    assert_eq!(field(default().with_late_after(Duration::ZERO)), "health.late_after");
+    assert_eq!(field(default().with_least_rate(Some(0.0))), "health.least_rate");
+    assert_eq!(field(default().with_latency(Some(Duration::ZERO))), "health.latency");
     collector.stop().unwrap();
     law(&collector, 3);
 }
@@ -208,7 +207,7 @@ fn breakers_and_dead_letters_are_seen() {
 #[test]
 fn a_worker_that_does_not_come_back_is_named_and_so_is_an_isolated_sink() {
     let (gate, own) = (Gate::closed(), Gate::closed());
-    let late = HealthConfig { late_after: Duration::from_millis(1), ..HealthConfig::default() };
+    let late = HealthConfig::default().with_late_after(Duration::from_millis(1));
     let isolated = {
         let own = own.clone();
         from_fn("own", move |_: &Batch<Tick>| {
@@ -240,7 +239,7 @@ fn a_worker_that_does_not_come_back_is_named_and_so_is_an_isolated_sink() {
 #[test]
 fn what_completes_events_makes_the_worker_late_as_well() {
     let gate = Gate::closed();
-    let late = HealthConfig { late_after: Duration::from_millis(1), ..HealthConfig::default() };
+    let late = HealthConfig::default().with_late_after(Duration::from_millis(1));
     let own = gate.clone();
     let collector = ticks().health(late).enrich(move |_: &mut Tick, _| own.pass()).start().unwrap();
     collector.collect(tick(1));
@@ -265,7 +264,7 @@ impl Event for Made {
 
 #[test]
 fn latencies_beyond_the_limit_are_an_alert() {
-    let slow = HealthConfig { latency: Some(Duration::from_secs(100)), ..HealthConfig::default() };
+    let slow = HealthConfig::default().with_latency(Some(Duration::from_secs(100)));
     let collector = Builder::<Made>::new().health(slow).flush(FlushStrategy::Manual).start().unwrap();
     collector.collect(Made(90));
     let _ = collector.flush().unwrap();
@@ -445,7 +444,7 @@ fn a_sink_that_is_rarely_meant_is_judged_by_its_own_calls_alone() {
 
 #[test]
 fn a_sink_that_waits_by_itself_does_not_hang() {
-    let late = HealthConfig { late_after: Duration::from_millis(5), ..HealthConfig::default() };
+    let late = HealthConfig::default().with_late_after(Duration::from_millis(5));
     let memory = MemorySink::new();
     let collector = ticks().health(late).sink(memory.clone().rate_limited(1)).start().unwrap();
     (0..2).for_each(|number| {
@@ -463,8 +462,7 @@ fn a_sink_that_waits_by_itself_does_not_hang() {
 
 #[test]
 fn an_alert_that_is_raised_and_cleared_at_one_value_stays_there() {
-    let at_all =
-        HealthConfig { queue_depth: Threshold { raise: 1.0, clear: 1.0 }, ..HealthConfig::default() };
+    let at_all = HealthConfig::default().with_queue_depth(Threshold::new(1.0, 1.0));
     let collector = ticks().health(at_all).flush(FlushStrategy::Manual).capacity(2).start().unwrap();
     (0..2).for_each(|number| _ = collector.collect(tick(number)));
     let ids: Vec<u64> = (0..4).map(|_| collector.health().alerts[0].id).collect();
@@ -476,7 +474,7 @@ fn an_alert_that_is_raised_and_cleared_at_one_value_stays_there() {
 #[test]
 fn events_that_wait_while_few_are_delivered_are_an_alert() {
     let clock = ManualClock::new();
-    let slow = HealthConfig { least_rate: Some(500.0), ..HealthConfig::default() };
+    let slow = HealthConfig::default().with_least_rate(Some(500.0));
     let collector = ticks().health(slow).flush(FlushStrategy::Manual).manual_clock(&clock).start().unwrap();
     assert_eq!(collector.health().status, HealthStatus::Healthy, "nothing waits");
     (0..100).for_each(|number| _ = collector.collect(tick(number)));

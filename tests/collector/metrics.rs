@@ -10,7 +10,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 /// Statistics in which something of everything has happened, of a collector that is stopped.
 fn busy() -> Stats {
     hush();
-    let gate = GateConfig { deny: vec!["denied".into()], ..GateConfig::default() };
+    let gate = GateConfig::default().with_deny(vec!["denied".into()]);
     let collector = Collector::builder()
         .gate(gate)
         .capacity(4)

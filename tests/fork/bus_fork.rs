@@ -66,8 +66,7 @@ fn use_in_child(bus: &Bus, own: &mut Option<(forebay::bus::Subscription, watch::
 fn a_child_of_a_busy_parent_neither_hangs_nor_does_what_is_the_parents() {
     alone!();
     for is_inline in [false, true] {
-        let config =
-            BusConfig { retry: RetryPolicy::fixed(Duration::from_micros(1), 1), ..BusConfig::default() };
+        let config = BusConfig::default().with_retry(RetryPolicy::fixed(Duration::from_micros(1), 1));
         let builder = Bus::builder().config(config);
         let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
         bus.subscribe(Handler::new("a.*", |_| Err(HandlerError::new("no")))).unwrap().keep();

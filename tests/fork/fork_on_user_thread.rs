@@ -216,7 +216,7 @@ fn a_sink_that_forks_in_an_inline_bus_is_left_to_the_parent() {
     alone!();
     for call in ["write", "flush"] {
         let forker = Forker::default();
-        let config = BusConfig { mode: Mode::Inline, ..BusConfig::default() };
+        let config = BusConfig::default().with_mode(Mode::Inline);
         let builder = Bus::builder().config(config).sink(odd(&forker, call)).sink(odd(&forker, "quiet"));
         let bus = builder.start().unwrap();
         let _ = bus.emit("parent", ());

@@ -64,16 +64,16 @@ fn configs() -> impl Strategy<Value = Config> {
     let lanes = (1..=5usize, 1..=2usize, 1..=3usize);
     let batches = proptest::option::of(1..=4usize);
     (lanes, batches, overflows(), strategies(), waits()).prop_map(
-        |((capacity, critical_capacity, low_capacity), batch_size, overflow, flush, critical_wait)| Config {
-            capacity,
-            critical_capacity,
-            low_capacity,
-            batch_size,
-            overflow,
-            flush,
-            critical_wait,
-            flush_timeout: support::LONG,
-            ..Config::default()
+        |((capacity, critical_capacity, low_capacity), batch_size, overflow, flush, critical_wait)| {
+            Config::default()
+                .with_capacity(capacity)
+                .with_critical_capacity(critical_capacity)
+                .with_low_capacity(low_capacity)
+                .with_batch_size(batch_size)
+                .with_overflow(overflow)
+                .with_flush(flush)
+                .with_critical_wait(critical_wait)
+                .with_flush_timeout(support::LONG)
         },
     )
 }

@@ -42,18 +42,18 @@ fn refuses_what_does_not_fit() {
     limit_memory();
     let base = Config::default;
     let most = 1 << 30;
-    assert_eq!(refused(Config { capacity: most, ..base() }), ("capacity", most));
-    assert_eq!(refused(Config { capacity: most, shards: 64, ..base() }), ("capacity", most));
-    assert_eq!(refused(Config { critical_capacity: most, ..base() }), ("critical_capacity", most));
-    assert_eq!(refused(Config { low_capacity: most, ..base() }), ("low_capacity", most));
+    assert_eq!(refused(base().with_capacity(most)), ("capacity", most));
+    assert_eq!(refused(base().with_capacity(most).with_shards(64)), ("capacity", most));
+    assert_eq!(refused(base().with_critical_capacity(most)), ("critical_capacity", most));
+    assert_eq!(refused(base().with_low_capacity(most)), ("low_capacity", most));
     // Each of them fits alone.
     let third = 6_000_000;
-    let together = Config { capacity: third, critical_capacity: third, low_capacity: third, ..base() };
+    let together = base().with_capacity(third).with_critical_capacity(third).with_low_capacity(third);
     assert_eq!(refused(together), ("low_capacity", third));
 
     let error = Builder::<Large>::new().capacity(300_000).build().map(|_| ()).unwrap_err();
     assert_eq!(error.to_string(), "capacity must fit into memory, got 300000 slots of 4104 bytes");
-    let bus = BusConfig { collector: Config { capacity: most, ..base() }, ..BusConfig::default() };
+    let bus = BusConfig::default().with_collector(base().with_capacity(most));
     let error = Bus::builder().config(bus).start().map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("capacity must fit into memory"), "{error}");
 
