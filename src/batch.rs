@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::buffer::empty;
 use crate::clock;
 use crate::event::{Event, Record};
-use crate::lanes::{Lanes, Round, Turn, payload_of};
+use crate::lanes::{DrainPass, LaneCursor, Lanes, payload_of};
 use crate::origin::Origin;
 use crate::sync::{Arc, Forked, Home, PlainMutex, guarded};
 
@@ -279,7 +279,7 @@ pub(crate) fn destroy<E>(events: &mut Vec<E>) {
 
 /// Puts batches together: takes events out of the lanes, numbers them and stamps the gaps. Owned by the
 /// worker, and kept from run to run so that the numbers go on.
-pub(crate) struct Press<E> {
+pub(crate) struct Batcher<E> {
     pool: Arc<Pool<E>>,
     /// Of the last batch, if no sink has kept it: the next one is made in its place.
     spare: Option<Arc<Buffer<E>>>,
@@ -293,10 +293,10 @@ pub(crate) struct Press<E> {
     told_evictions: u64,
     /// What the events of the last batch owned when they were taken.
     bytes: u64,
-    turn: Turn,
+    cursor: LaneCursor,
 }
 
-impl<E: Event> Press<E> {
+impl<E: Event> Batcher<E> {
     pub(crate) fn new(origin: Arc<Origin>) -> Self {
         Self {
             pool: Arc::new(Pool::new()),
@@ -308,7 +308,7 @@ impl<E: Event> Press<E> {
             next_event: 0,
             told_evictions: 0,
             bytes: 0,
-            turn: Turn::default(),
+            cursor: LaneCursor::default(),
         }
     }
 
@@ -327,14 +327,14 @@ impl<E: Event> Press<E> {
         self.bytes
     }
 
-    /// Begins a round through the lanes.
-    pub(crate) fn round(&mut self, lanes: &Lanes<E>) -> Round {
-        lanes.round(&mut self.turn)
+    /// Begins a pass through the lanes.
+    pub(crate) fn begin_pass(&mut self, lanes: &Lanes<E>) -> DrainPass {
+        lanes.begin_pass(&mut self.cursor)
     }
 
-    /// The next batch of a round. `None` when the round is over and has nothing left to tell; no number
+    /// The next batch of a pass. `None` when the pass is over and has nothing left to tell; no number
     /// is used up then.
-    pub(crate) fn next_batch(&mut self, lanes: &Lanes<E>, round: &mut Round) -> Option<Batch<E>> {
+    pub(crate) fn next_batch(&mut self, lanes: &Lanes<E>, pass: &mut DrainPass) -> Option<Batch<E>> {
         // Read before the events are taken: whatever is evicted by now was older than all that is in the
         // rings. Read afterwards, the gap could tell of a hole that comes only behind these events.
         let evicted = lanes.evicted();
@@ -343,7 +343,7 @@ impl<E: Event> Press<E> {
         if events.capacity() == 0 {
             events = self.pool.take().unwrap_or_default();
         }
-        self.bytes = lanes.take(round, &mut self.turn, &mut events, self.most);
+        self.bytes = lanes.take(pass, &mut self.cursor, &mut events, self.most);
         if events.is_empty() && gap == 0 {
             self.spare_events = events;
             return None;
@@ -386,9 +386,9 @@ impl<E: Event> Press<E> {
     }
 }
 
-impl<E> fmt::Debug for Press<E> {
+impl<E> fmt::Debug for Batcher<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Press")
+        f.debug_struct("Batcher")
             .field("next_batch", &self.next_batch)
             .field("next_event", &self.next_event)
             .finish_non_exhaustive()

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::batch::{Enrich, Press};
+use crate::batch::{Batcher, Enrich};
 use crate::clock::{self, Clock, ManualClock};
 use crate::collector::{BuildError, Collector, StartError};
 use crate::config::{Config, FlushStrategy, GateConfig, HealthConfig, Overflow};
@@ -293,13 +293,13 @@ impl<E: Event> Builder<E> {
         let phase = Arc::new(phase);
         let fork_watch = unix::watch_forks(&phase);
         let gate = Gate::new(&config.gate, clock.clone());
-        let press = Press::new(Arc::clone(&origin));
+        let batcher = Batcher::new(Arc::clone(&origin));
         let shared = Shared {
             phase,
             lanes,
             tally: Tally::new(&clock, log),
             room: Room::new(),
-            mailbox: Mailbox::new(WorkerState::new(slots, press, parker, enrich)),
+            mailbox: Mailbox::new(WorkerState::new(slots, batcher, parker, enrich)),
             registry,
             alerts: PlainMutex::default(),
             origin,

@@ -1,6 +1,6 @@
 //! What may come in: decided on the collecting thread, before the ring, without a lock.
 //!
-//! A gate that lets everything in is not asked: [`Settings`](crate::control) tells so by one relaxed load. One that is
+//! A gate that lets everything in is not asked: [`Settings`](crate::settings) tells so by one relaxed load. One that is
 //! configured asks, in this order: the switch, the names, the priority, the size, the sampling, the rate. Critical events
 //! pass all but the switch.
 

@@ -257,56 +257,62 @@ impl<E: Event> Lanes<E> {
         self.normal.evicted() + self.low.evicted()
     }
 
-    /// Begins a round: see [`Round`]. The one before it may not have ended: then the next of several normal
+    /// Begins a pass: see [`DrainPass`]. The one before it may not have ended: then the next of several normal
     /// rings comes first.
-    pub(crate) fn round(&self, turn: &mut Turn) -> Round {
-        turn.shard = turn.shard.wrapping_add(1);
-        Round {
+    pub(crate) fn begin_pass(&self, cursor: &mut LaneCursor) -> DrainPass {
+        cursor.shard = cursor.shard.wrapping_add(1);
+        DrainPass {
             critical: self.critical.capacity(),
-            normal: self.normal.get(turn.shard).capacity(),
+            normal: self.normal.get(cursor.shard).capacity(),
             more_normal: self.normal.count() - 1,
             low: self.low.capacity(),
         }
     }
 
-    /// Moves events into `events` until it holds `most`, or the round is over. How many bytes they own, which still
+    /// Moves events into `events` until it holds `most`, or the pass is over. How many bytes they own, which still
     /// count: whoever ends them gives these back.
-    pub(crate) fn take(&self, round: &mut Round, turn: &mut Turn, events: &mut Vec<E>, most: usize) -> u64 {
+    pub(crate) fn take(
+        &self,
+        pass: &mut DrainPass,
+        cursor: &mut LaneCursor,
+        events: &mut Vec<E>,
+        most: usize,
+    ) -> u64 {
         // Events tell what they own, which is their own code: where it forks on a thread of the user, the rings are the parent's.
         let (mut bytes, home) = (0_u64, Home::now());
         let mut add = |taken| bytes = bytes.saturating_add(taken);
-        if round.critical == 0 && !round.is_over() {
-            // Those that came since the round saw the end of their lane. At most half a batch, so that a flood of
-            // them cannot keep the round from ending.
+        if pass.critical == 0 && !pass.is_over() {
+            // Those that came since the pass saw the end of their lane. At most half a batch, so that a flood of
+            // them cannot keep the pass from ending.
             let left = &mut (most / 2);
             add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most));
         }
-        while events.len() < most && !round.is_over() && !home.is_left() {
-            let left = &mut round.critical;
+        while events.len() < most && !pass.is_over() && !home.is_left() {
+            let left = &mut pass.critical;
             add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most));
             // Alone, the normal lane need not take turns.
-            let share = if round.low == 0 { usize::MAX } else { NORMAL_SHARE - turn.normal };
-            if share > 0 && round.normal == 0 && round.more_normal > 0 {
-                // Only now, when this ring gives at least one: a round that ended before is followed by one that begins
+            let share = if pass.low == 0 { usize::MAX } else { NORMAL_SHARE - cursor.normal };
+            if share > 0 && pass.normal == 0 && pass.more_normal > 0 {
+                // Only now, when this ring gives at least one: a pass that ended before is followed by one that begins
                 // with it.
-                turn.shard = turn.shard.wrapping_add(1);
-                round.more_normal -= 1;
-                round.normal = self.normal.get(turn.shard).capacity();
+                cursor.shard = cursor.shard.wrapping_add(1);
+                pass.more_normal -= 1;
+                pass.normal = self.normal.get(cursor.shard).capacity();
             }
             let before = events.len();
-            let ring = self.normal.get(turn.shard);
-            add(self.take_from((Priority::Normal, ring), &mut round.normal, share, events, most));
-            turn.normal = (turn.normal + events.len() - before).min(NORMAL_SHARE);
-            let is_over = round.normal == 0 && round.more_normal == 0;
-            if round.normal == 0 && !is_over && turn.normal < NORMAL_SHARE {
+            let ring = self.normal.get(cursor.shard);
+            add(self.take_from((Priority::Normal, ring), &mut pass.normal, share, events, most));
+            cursor.normal = (cursor.normal + events.len() - before).min(NORMAL_SHARE);
+            let is_over = pass.normal == 0 && pass.more_normal == 0;
+            if pass.normal == 0 && !is_over && cursor.normal < NORMAL_SHARE {
                 // The rest of the share is the next ring's.
                 continue;
             }
-            if events.len() < most && round.low > 0 {
+            if events.len() < most && pass.low > 0 {
                 // The normal lane has had its share, or has no more.
                 let share = if is_over { usize::MAX } else { LOW_SHARE };
-                add(self.take_from((Priority::Low, &self.low), &mut round.low, share, events, most));
-                turn.normal = 0;
+                add(self.take_from((Priority::Low, &self.low), &mut pass.low, share, events, most));
+                cursor.normal = 0;
             }
         }
         bytes
@@ -336,8 +342,8 @@ impl<E: Event> Lanes<E> {
     /// no longer has a worker.
     pub(crate) fn take_all(&self) -> Vec<E> {
         let mut taken = Vec::new();
-        let mut turn = Turn::default();
-        let bytes = self.take(&mut self.round(&mut turn), &mut turn, &mut taken, usize::MAX);
+        let mut cursor = LaneCursor::default();
+        let bytes = self.take(&mut self.begin_pass(&mut cursor), &mut cursor, &mut taken, usize::MAX);
         self.payload.give_back(bytes);
         taken
     }
@@ -355,11 +361,11 @@ impl<E: Event> Lanes<E> {
 /// A barrier without tickets: how many events each lane may still give.
 ///
 /// A ring is first-in first-out and bounded. So once it was seen empty, or gave as many events as it
-/// has slots, all that was in it when the round began has left (an eviction counts as having left). A
-/// round therefore ends even while producers keep pushing, and it covers every event that was collected
+/// has slots, all that was in it when the pass began has left (an eviction counts as having left). A
+/// pass therefore ends even while producers keep pushing, and it covers every event that was collected
 /// before it began.
 #[derive(Debug)]
-pub(crate) struct Round {
+pub(crate) struct DrainPass {
     critical: usize,
     /// Of the ring whose turn it is.
     normal: usize,
@@ -368,7 +374,7 @@ pub(crate) struct Round {
     low: usize,
 }
 
-impl Round {
+impl DrainPass {
     pub(crate) fn is_over(&self) -> bool {
         self.critical == 0 && self.normal == 0 && self.more_normal == 0 && self.low == 0
     }
@@ -377,7 +383,7 @@ impl Round {
 /// Whose turn it is, the normal or the low lane's: kept from batch to batch, so that small batches starve
 /// nobody.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
+pub(crate) struct LaneCursor {
     /// How many normal events were taken since it was the low lane's turn.
     normal: usize,
     /// Of the normal rings, the one that gives; counts on beyond the last.

@@ -2,7 +2,7 @@
 //!
 //! It owns the sinks, so that they need no lock, and it alone numbers batches. Its body is a plain
 //! function of the shared state. All foreign code that runs here (sinks, destructors of events, wakers)
-//! is fenced off where it is called; should the worker itself panic all the same, everybody who waits
+//! is caught where it is called; should the worker itself panic all the same, everybody who waits
 //! for it is told.
 
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     let _mark = shared.mark_worker();
     let config = shared.settings.config();
     let mut worker = Worker { shared, state, schedule: Schedule::new(&config) };
-    worker.state.press.set_most(config.batch_limit());
+    worker.state.batcher.set_most(config.batch_limit());
     match guarded(|| run(&mut worker)) {
         Ok(last_flush) => leave(shared, worker.state, &last_flush),
         Err(_) => {
@@ -158,7 +158,7 @@ impl<E: Event> Worker<'_, E> {
     fn reconfigure(&mut self, now: Instant) {
         let config = self.shared.settings.config();
         self.schedule.change(&config, now);
-        self.state.press.set_most(config.batch_limit());
+        self.state.batcher.set_most(config.batch_limit());
     }
 
     /// Delivers everything that is pending, then answers.
@@ -187,11 +187,11 @@ impl<E: Event> Worker<'_, E> {
     }
 
     /// Delivers every event that was pending when it began. Ends although more keep coming: see
-    /// [`Round`](crate::lanes::Round).
+    /// [`DrainPass`](crate::lanes::DrainPass).
     fn sweep(&mut self) {
-        let mut round = self.state.press.round(&self.shared.lanes);
-        while !round.is_over() {
-            if let Some(batch) = self.state.press.next_batch(&self.shared.lanes, &mut round) {
+        let mut pass = self.state.batcher.begin_pass(&self.shared.lanes);
+        while !pass.is_over() {
+            if let Some(batch) = self.state.batcher.next_batch(&self.shared.lanes, &mut pass) {
                 self.deliver(batch);
             }
         }
@@ -199,10 +199,10 @@ impl<E: Event> Worker<'_, E> {
 
     /// Delivers as many events as set this off, or more if they fit into the last batch.
     fn deliver_load(&mut self) {
-        let mut round = self.state.press.round(&self.shared.lanes);
+        let mut pass = self.state.batcher.begin_pass(&self.shared.lanes);
         let mut left = self.schedule.trigger as usize;
-        while left > 0 && !round.is_over() {
-            if let Some(batch) = self.state.press.next_batch(&self.shared.lanes, &mut round) {
+        while left > 0 && !pass.is_over() {
+            if let Some(batch) = self.state.batcher.next_batch(&self.shared.lanes, &mut pass) {
                 left = left.saturating_sub(batch.len());
                 self.deliver(batch);
             }
@@ -212,7 +212,7 @@ impl<E: Event> Worker<'_, E> {
     fn deliver(&mut self, mut batch: Batch<E>) {
         batch.set_moment(self.shared.clock.nanos());
         let events = batch.len() as u64;
-        let (bytes, payload) = (self.state.press.bytes(), self.shared.lanes.payload());
+        let (bytes, payload) = (self.state.batcher.bytes(), self.shared.lanes.payload());
         payload.clear_wanted();
         let tally = &self.shared.tally.worker;
         tally.taken.bump(events);
@@ -232,7 +232,7 @@ impl<E: Event> Worker<'_, E> {
         tally.processed.bump(events);
         let now = self.shared.clock.nanos();
         self.shared.tally.meter.delivered(now, batch.events(), tally.processed.get());
-        self.state.press.take_back(batch);
+        self.state.batcher.take_back(batch);
         tally.busy_since.store(0, Ordering::Relaxed);
         if bytes > 0 {
             payload.give_back(bytes);
@@ -276,7 +276,7 @@ impl<E: Event> Worker<'_, E> {
         self.state.take_out(over, &self.shared.registry);
         FlushReport {
             processed: tally.processed.get() - self.state.told_processed,
-            evicted: self.state.press.told_evictions() - self.state.told_evictions,
+            evicted: self.state.batcher.told_evictions() - self.state.told_evictions,
             sinks,
         }
     }

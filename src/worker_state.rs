@@ -1,6 +1,6 @@
 //! `WorkerState`: what the worker works with, kept from run to run.
 
-use crate::batch::{Enrich, Press};
+use crate::batch::{Batcher, Enrich};
 use crate::dispatch::{LateFlush, Slot, retire};
 use crate::event::Event;
 use crate::mailbox::{Flushed, Requests, ToldOf};
@@ -10,7 +10,7 @@ use crate::sync::{Home, Parker, guarded};
 /// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
 pub(crate) struct WorkerState<E> {
     pub(crate) slots: Vec<Slot<E>>,
-    pub(crate) press: Press<E>,
+    pub(crate) batcher: Batcher<E>,
     pub(crate) parker: Parker,
     pub(crate) enrich: Option<Box<Enrich<E>>>,
     /// What the counters were when a flush last told of them.
@@ -25,13 +25,13 @@ pub(crate) struct WorkerState<E> {
 impl<E> WorkerState<E> {
     pub(crate) fn new(
         slots: Vec<Slot<E>>,
-        press: Press<E>,
+        batcher: Batcher<E>,
         parker: Parker,
         enrich: Option<Box<Enrich<E>>>,
     ) -> Self {
         Self {
             slots,
-            press,
+            batcher,
             parker,
             enrich,
             told_processed: 0,
@@ -81,7 +81,7 @@ impl<E> WorkerState<E> {
     {
         self.told_sinks.iter().for_each(|told| told.tally.set_told(told.up_to));
         self.told_processed = processed;
-        self.told_evictions = self.press.told_evictions();
+        self.told_evictions = self.batcher.told_evictions();
     }
 
     /// Ends all sinks. One by one, because each may panic.

@@ -48,8 +48,8 @@ fn critical_first_then_normal_and_low_two_to_one() {
         }
     }
     let mut taken = Vec::new();
-    let mut turn = Turn::default();
-    lanes.take(&mut lanes.round(&mut turn), &mut turn, &mut taken, 100);
+    let mut cursor = LaneCursor::default();
+    lanes.take(&mut lanes.begin_pass(&mut cursor), &mut cursor, &mut taken, 100);
     let order: String = taken
         .iter()
         .map(|event| match event.0 {
@@ -73,11 +73,11 @@ fn turns_go_on_from_batch_to_batch() {
             offer(&lanes, Priority::Normal, n);
             offer(&lanes, Priority::Low, n);
         }
-        let mut turn = Turn::default();
+        let mut cursor = LaneCursor::default();
         let mut order = String::new();
         for _ in 0..18_usize.div_ceil(most) {
             let mut taken = Vec::new();
-            lanes.take(&mut lanes.round(&mut turn), &mut turn, &mut taken, most);
+            lanes.take(&mut lanes.begin_pass(&mut cursor), &mut cursor, &mut taken, most);
             order.extend(taken.iter().map(|event| if event.0 == Priority::Low { 'l' } else { 'n' }));
         }
         assert!(order.starts_with("nnlnnlnnlnnlnnlnnl"), "batches of {most}: {order}");
@@ -103,17 +103,17 @@ fn a_round_ends_although_events_keep_coming() {
     for n in 0..4 {
         offer(&lanes, Priority::Normal, n);
     }
-    let mut turn = Turn::default();
-    let mut round = lanes.round(&mut turn);
+    let mut cursor = LaneCursor::default();
+    let mut pass = lanes.begin_pass(&mut cursor);
     let mut taken = Vec::new();
     let mut n = 4;
-    while !round.is_over() {
+    while !pass.is_over() {
         let most = taken.len() + 1;
-        lanes.take(&mut round, &mut turn, &mut taken, most);
+        lanes.take(&mut pass, &mut cursor, &mut taken, most);
         offer(&lanes, Priority::Normal, n);
         n += 1;
     }
-    assert_eq!(taken.len(), 4, "as many as the lane has slots, then the round is over");
+    assert_eq!(taken.len(), 4, "as many as the lane has slots, then the pass is over");
     assert_eq!(taken.iter().map(|e| e.1).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
@@ -150,13 +150,13 @@ fn a_round_goes_through_every_ring_once() {
             into_ring(&lanes, n as usize, n);
         }
         offer(&lanes, Priority::Low, 100);
-        let mut turn = Turn::default();
-        let mut round = lanes.round(&mut turn);
+        let mut cursor = LaneCursor::default();
+        let mut pass = lanes.begin_pass(&mut cursor);
         let mut taken = Vec::new();
-        while !round.is_over() {
+        while !pass.is_over() {
             let batch = taken.len() + most;
-            lanes.take(&mut round, &mut turn, &mut taken, batch);
-            // What comes later does not keep the round from ending.
+            lanes.take(&mut pass, &mut cursor, &mut taken, batch);
+            // What comes later does not keep the pass from ending.
             let _ = lanes.normal.get(3).push(Tagged(Priority::Normal, 200));
         }
         for ring in 0..4 {
@@ -171,13 +171,13 @@ fn a_round_goes_through_every_ring_once() {
 fn a_flood_in_one_ring_does_not_starve_the_others() {
     let lanes = split();
     (0..4).for_each(|ring| into_ring(&lanes, ring, ring as u32));
-    let mut turn = Turn::default();
+    let mut cursor = LaneCursor::default();
     let mut taken = Vec::new();
     for _ in 0..4 {
-        // A round that is not gone through to its end, as the delivery of a load is.
-        let mut round = lanes.round(&mut turn);
+        // A pass that is not gone through to its end, as the delivery of a load is.
+        let mut pass = lanes.begin_pass(&mut cursor);
         let most = taken.len() + 1;
-        lanes.take(&mut round, &mut turn, &mut taken, most);
+        lanes.take(&mut pass, &mut cursor, &mut taken, most);
         while lanes.normal.get(1).push(Tagged(Priority::Normal, 200)).is_ok() {}
     }
     let mut first: Vec<u32> = taken.iter().map(|e| e.1).collect();
@@ -191,17 +191,17 @@ fn nor_when_a_batch_ends_with_a_ring() {
     for most in [4, 2, 1] {
         let lanes = split();
         (0..4).for_each(|ring| into_ring(&lanes, ring, ring as u32));
-        let mut turn = Turn::default();
+        let mut cursor = LaneCursor::default();
         let mut taken = Vec::new();
         for _ in 0..4 {
-            let mut round = lanes.round(&mut turn);
+            let mut pass = lanes.begin_pass(&mut cursor);
             let mut left = 4_usize;
-            while left > 0 && !round.is_over() {
+            while left > 0 && !pass.is_over() {
                 for flooded in [1, 3] {
                     while lanes.normal.get(flooded).push(Tagged(Priority::Normal, 200)).is_ok() {}
                 }
                 let before = taken.len();
-                lanes.take(&mut round, &mut turn, &mut taken, before + most);
+                lanes.take(&mut pass, &mut cursor, &mut taken, before + most);
                 left = left.saturating_sub(taken.len() - before);
             }
         }
@@ -216,14 +216,14 @@ fn nor_when_a_low_event_ends_a_batch_behind_a_ring() {
     for (flooded, starved) in [(0, 1), (1, 0)] {
         let lanes = Lanes::new(&config).unwrap();
         into_ring(&lanes, starved, 0);
-        let mut turn = Turn::default();
+        let mut cursor = LaneCursor::default();
         let mut taken = Vec::new();
         for _ in 0..4 {
             while lanes.normal.get(flooded).push(Tagged(Priority::Normal, 200)).is_ok() {}
             while lanes.low.push(Tagged(Priority::Low, 100)).is_ok() {}
-            let mut round = lanes.round(&mut turn);
+            let mut pass = lanes.begin_pass(&mut cursor);
             let most = taken.len() + 6;
-            lanes.take(&mut round, &mut turn, &mut taken, most);
+            lanes.take(&mut pass, &mut cursor, &mut taken, most);
         }
         assert!(taken.iter().any(|event| event.1 == 0), "ring {starved}: {taken:?}");
     }
