@@ -6,8 +6,8 @@
 mod console_without_room;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod counter_begins_anew;
-#[cfg(all(target_os = "linux", feature = "sqlite", feature = "tensorboard", feature = "zstd"))]
 mod ends_without_a_stop;
+#[cfg(all(target_os = "linux", feature = "sqlite", feature = "tensorboard", feature = "zstd"))]
 mod file_size_limit;
 #[cfg(all(any(feature = "tensorboard", feature = "sqlite"), target_os = "linux"))]
 mod full_disk;
