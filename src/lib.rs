@@ -43,7 +43,7 @@
 //! | record a training run | [`TrainingRun`](run::TrainingRun), [`Rank`](run::Rank), `Signals` (feature `signals`) |
 //! | call functions for events | [`bus`] |
 //! | run many items through handlers | [`emit`] |
-//! | read settings from a file or the environment | [`Config`], [`ConfigLoader`], [`Preset`] |
+//! | read settings from a file or the environment | [`Config`], `ConfigLoader` (feature `config`), [`Preset`] |
 //! | use one collector everywhere | [`init`], [`global`], [`track_event!`] |
 //! | test your program | `testing` (feature `testing`), [`MemorySink`](sink::MemorySink), [`ManualClock`] |
 //!
