@@ -195,4 +195,7 @@ mod pages {
     struct Reading;
     #[doc = include_str!("../docs/coming-from.md")]
     struct ComingFrom;
+    #[cfg(feature = "config")]
+    #[doc = include_str!("../docs/configuration.md")]
+    struct Configuration;
 }
