@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::config::{BusConfig, Mode, OnWorkerFailure};
 use super::dispatch::{DISPATCHER, Dispatcher};
@@ -20,7 +20,6 @@ use crate::collector::{Collector, StartError};
 use crate::dispatch::Slot;
 use crate::event::Record;
 use crate::history::{History, JsonLinesHistory, Recent};
-use crate::origin::new_uuid;
 use crate::sink::{JsonLinesSink, Sink};
 use crate::sync::{self, Arc, Unparker};
 
@@ -179,7 +178,8 @@ impl BusBuilder {
 fn session_of(collector: &Collector) -> Uuid {
     let is_own = collector.config().session_id.is_none();
     let own = is_own.then(|| collector.session_id().parse().ok()).flatten();
-    own.unwrap_or_else(new_uuid)
+    // Not `Uuid::now_v7`: it takes a lock that a forked child may find held for ever.
+    own.unwrap_or_else(|| Uuid::new_v7(Timestamp::now(NoContext)))
 }
 
 fn start_threads(

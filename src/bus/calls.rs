@@ -10,6 +10,7 @@ use super::engine::{BURST, Engine};
 use super::handler::{Call, HandlerError};
 use super::subscriber::Subscriber;
 use super::user_code::drop_quietly;
+use crate::event::Event;
 use crate::permit::Permit;
 use crate::sync::{Arc, guarded};
 
@@ -19,8 +20,7 @@ pub(super) fn call(
     function: &Arc<Call>,
     delivery: &Delivery,
 ) -> Option<Result<(), Failure>> {
-    let extra = delivery.extra();
-    let _inside = Inside::enter(delivery.depth(), extra.and_then(|extra| extra.correlation_id.as_deref()));
+    let _inside = Inside::enter(delivery.depth(), delivery.correlation_id());
     // Nothing may come between the question and the call.
     match guarded(|| permit.begin().then(|| function(delivery))) {
         Ok(None) => None,

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::time::{Instant, SystemTime};
 
 use super::in_flight::InFlight;
-use crate::event::{EventId, Progress, Record};
+use crate::event::{Event, EventId, Progress, Record};
 use crate::sync::Arc;
 
 /// An event, as it is given to a handler: a [`Record`] that nobody changes any more, and which call for it this is. All
@@ -26,6 +26,11 @@ pub struct Delivery {
     pub(super) is_kept: bool,
     /// The batch by whose end a flush waits for it, once its retry is due.
     pub(super) awaited_by: Option<Arc<InFlight>>,
+}
+
+/// Returns the bytes that a record owns beyond its own size.
+pub(super) fn owned_bytes(record: &Record) -> u64 {
+    record.size_hint().saturating_sub(size_of::<Record>()) as u64
 }
 
 /// What a dead letter was before it was offered again.

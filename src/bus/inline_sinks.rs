@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::context;
+use super::delivery::owned_bytes;
 use crate::batch::Batch;
 use crate::collector::Collector;
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Record;
-use crate::lanes::payload_of;
 use crate::stats::SinkTally;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded};
 
@@ -61,13 +61,13 @@ const MAX_OVERTIME: usize = 64;
 impl State {
     /// Takes a record in; those that make room for it come out, and are counted.
     fn push(&mut self, record: Record) -> Vec<Record> {
-        self.bytes = self.bytes.saturating_add(payload_of(&record));
+        self.bytes = self.bytes.saturating_add(owned_bytes(&record));
         self.waiting.push_back(record);
         let mut evicted = Vec::new();
         while (self.waiting.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES && self.waiting.len() > 1)
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.bytes = self.bytes.saturating_sub(payload_of(&oldest));
+            self.bytes = self.bytes.saturating_sub(owned_bytes(&oldest));
             evicted.push(oldest);
         }
         self.evicted += evicted.len() as u64;

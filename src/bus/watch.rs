@@ -21,7 +21,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::delivery::Delivery;
 use super::engine::Engine;
@@ -32,7 +32,6 @@ use super::stats::AlertKind as BusAlert;
 use super::subscribers::SubscribeError;
 use super::subscription::Subscription;
 use crate::catalog::{data, metrics, system};
-use crate::clock::unix_nanos;
 use crate::collector::Collector;
 use crate::config::check;
 use crate::event::{Event, Record, Value};
@@ -91,7 +90,7 @@ pub fn aggregate(bus: &Bus, every: Duration, last: usize) -> Result<Watcher, Sub
             training_events_count: count(Kind::Training),
             system_events_count: count(Kind::System),
             events_per_second: if seconds > 0.0 { events.len() as f64 / seconds } else { 0.0 },
-            timestamp: unix_nanos() as f64 / 1e9,
+            timestamp: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64(),
         };
         events.clear();
         drop(events);
