@@ -30,7 +30,8 @@ mod form;
 mod keys;
 #[cfg(feature = "config")]
 mod loader;
-#[cfg(all(test, feature = "config"))]
+#[cfg(test)]
+#[cfg(feature = "config")]
 pub(crate) mod tests;
 #[cfg(feature = "config")]
 mod value;

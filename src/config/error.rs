@@ -35,7 +35,7 @@ pub enum ConfigError {
         /// The value it has.
         value: String,
         /// The values it may have.
-        expected: String,
+        expected: Box<str>,
     },
     /// No setting has this name.
     #[error("unknown key {key} in {place}")]
@@ -51,9 +51,9 @@ pub enum ConfigError {
     #[non_exhaustive]
     Contradiction {
         /// The names.
-        keys: (String, String),
+        keys: Box<(String, String)>,
         /// Their values.
-        values: (String, String),
+        values: Box<(String, String)>,
         /// Where the second one was found.
         place: ConfigPlace,
     },

@@ -422,8 +422,8 @@ impl Layer {
         let before = self.entries.iter().find(|entry| entry.key.name == key.name && entry.value != value);
         if let Some(before) = before {
             return Err(ConfigError::Contradiction {
-                keys: (before.name.clone(), name.clone()),
-                values: (before.given.to_string(), given.to_string()),
+                keys: Box::new((before.name.clone(), name.clone())),
+                values: Box::new((before.given.to_string(), given.to_string())),
                 place: self.place(&name),
             });
         }
@@ -455,7 +455,7 @@ impl Layer {
     }
 
     fn invalid(&self, field: &'static str, key: String, value: String, expected: String) -> ConfigError {
-        ConfigError::InvalidAt { place: self.place(&key), key, field, value, expected }
+        ConfigError::InvalidAt { place: self.place(&key), key, field, value, expected: expected.into() }
     }
 
     /// Returns where a key is.
@@ -552,7 +552,7 @@ fn with_its_place(error: ConfigError, layers: &[Layer]) -> ConfigError {
             key: format!("{}{part}", entry.name),
             field: entry.key.name,
             value,
-            expected: expected.into_owned(),
+            expected: expected.into(),
         },
         None => ConfigError::Invalid { field, value, expected },
     }
