@@ -14,7 +14,13 @@ use loom::thread::{self, JoinHandle};
 
 /// An inline bus as small as it can be.
 fn bus() -> Bus {
-    let collector = Config::default().with_capacity(1).with_critical_capacity(1).with_low_capacity(1).with_session_id(Some("model".to_owned())).with_host(Some("model".to_owned())).with_rank(Some(0));
+    let collector = Config::default()
+        .with_capacity(1)
+        .with_critical_capacity(1)
+        .with_low_capacity(1)
+        .with_session_id(Some("model".to_owned()))
+        .with_host(Some("model".to_owned()))
+        .with_rank(Some(0));
     Bus::builder()
         .config(BusConfig::default().with_collector(collector).with_mode(Mode::Inline))
         .start()
