@@ -1,8 +1,9 @@
 //! A limit on the size of files, as batch systems set it (`ulimit -f`).
 #![allow(unsafe_code, reason = "libc")]
 
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::*;
 use forebay::history::JsonLinesReader;
@@ -83,12 +84,18 @@ fn overfill(sink: impl Sink<Record> + 'static, path: Option<&Path>) {
 
 #[track_caller]
 fn survives(what: &str) {
+    // Pipes: the output of this process may be a file that is larger than the limit.
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name_of!(goes_beyond_the_limit), "--nocapture"])
         .env(LIMITED, what)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    assert_eq!(Killed(child).code(), Some(0), "{what}: a process that is killed has no code");
+    let mut child = Killed(child);
+    let mut said = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.code(), Some(0), "{what}: a process that is killed has no code: {said}");
 }
 
 #[test]
