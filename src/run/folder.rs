@@ -67,19 +67,6 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_ask_at_once_get_folders_of_their_own() {
-        let runs = tempfile::tempdir().unwrap();
-        let ask = || folder_at(runs.path(), UNIX_EPOCH).unwrap();
-        let mut all: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        all.sort();
-        all.dedup();
-        assert_eq!(all.len(), 8);
-    }
-
-    #[test]
     fn a_file_in_the_way_is_an_error_that_names_it() {
         let parent = tempfile::tempdir().unwrap();
         let file = parent.path().join("runs");

@@ -12,23 +12,24 @@ const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
 #[test]
 fn the_first_program_of_the_readme_prints_what_stands_below_it() {
     use forebay::sink::{JsonLinesSink, TensorBoardSink};
-    use forebay::{Collector, Record};
+    use forebay::{Collector, run};
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("runs/1/events.jsonl");
+    let parent = tempfile::tempdir().unwrap();
+    let folder = run::folder(parent.path().join("runs")).unwrap();
+    let path = folder.join("events.jsonl");
     let collector = Collector::builder()
         .sink(JsonLinesSink::create(&path).unwrap())
-        .sink(TensorBoardSink::create(path.parent().unwrap()).unwrap())
+        .sink(TensorBoardSink::create(&folder).unwrap())
         .start()
         .unwrap();
     for step in 0..1000 {
-        let loss = 1.0 / (step + 1) as f64;
-        collector.collect(Record::scalar("train.loss", loss).step(step));
+        let (loss, lr) = (1.0 / (step + 1) as f64, 0.1);
+        collector.log(step, [("train.loss", loss), ("train.lr", lr)]);
     }
     let report = collector.stop().unwrap();
     assert!(README.contains(&format!("```text\n{}\n```", report.stats)), "{}", report.stats);
-    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1000);
-    support::law(&collector, 1000);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2000);
+    support::law(&collector, 2000);
 }
 
 #[test]

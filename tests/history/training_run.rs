@@ -410,3 +410,16 @@ fn where_the_begin_is_not_kept_heartbeats_tell_the_run_and_resumes_supersede() {
     collector.stop().unwrap();
     law(&collector, offered);
 }
+
+#[test]
+fn threads_that_ask_at_once_get_folders_of_their_own() {
+    let runs = tempfile::tempdir().unwrap();
+    let ask = || forebay::run::folder(runs.path()).unwrap();
+    let mut all: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 8);
+}
