@@ -7,7 +7,7 @@
 //! cfg, so that a user's own loom run does not switch our primitives.
 
 pub(crate) mod plain;
-#[cfg(feature = "signals")]
+#[cfg(all(unix, feature = "signals"))]
 pub(crate) use plain::PlainBool;
 pub(crate) use plain::{Arc, OnceLock, Ordering, PlainU64, Weak};
 
