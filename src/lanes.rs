@@ -1,6 +1,6 @@
 //! Three rings, one a priority: bounded memory, and the order in which it is emptied.
 //!
-//! * *Critical* never evicts: a full lane makes the producer wait (`collector.rs`).
+//! * *Critical* never evicts: a full lane makes the producer wait (`collector/collect.rs`).
 //! * *Normal* and *low* follow the overflow policy. The normal one may be split into several rings (`shards.rs`).
 //!
 //! The worker takes critical events first, then normal and low ones two to one, so that a flood of

@@ -1,4 +1,4 @@
-//! Everything that synchronises, in one facade: the only file that names `std::sync`, `std::thread`,
+//! Everything that synchronises, in one facade: only this file and `sync/plain.rs` name `std::sync`, `std::thread`,
 //! crossbeam-utils or loom.
 //!
 //! The model checker needs to put its own primitives in their place, and it can do so only where nobody

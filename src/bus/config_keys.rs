@@ -73,6 +73,7 @@ struct BusForm {
 impl Settings for BusConfig {
     const PASSED_OVER: &'static [&'static str] = &[];
     const CHOICES: &'static [Choice] = Config::CHOICES;
+    const PREFIX: &'static str = "bus.";
 
     fn keys() -> Vec<&'static Key> {
         Config::keys().into_iter().chain(KEYS).collect()

@@ -14,7 +14,7 @@ use super::error::{ConfigError, ConfigPlace};
 use super::keys::{Key, PREFIX};
 use super::preset::Preset;
 use super::settings::Config;
-use super::value::{NONE, candidates, have_one_shape, read_table};
+use super::value::{NONE, Parts, candidates, have_one_shape, read_table};
 
 /// The name of the setting that chooses the preset, which is none of [`Config`].
 const PRESET: &str = "preset";
@@ -42,7 +42,10 @@ pub trait Settings: Sized {
     /// Reads a table of all keys, with [`read`].
     fn from_tree(tree: Value) -> Result<Self, Unread>;
 
-    /// Checks every setting. In its errors, a field is a key, with or without the first table.
+    /// With what every key begins that errors of [`check`](Self::check) name without it.
+    const PREFIX: &'static str = "";
+
+    /// Checks every setting. In its errors, a field is a key, with or without [`PREFIX`](Self::PREFIX).
     fn check(&self) -> Result<(), ConfigError>;
 }
 
@@ -82,8 +85,12 @@ impl Unread {
     /// Returns what is expected, in the words of a file.
     fn expected(&self) -> String {
         let expected = self.why.rsplit_once(", expected ").map_or(&*self.why, |(_, expected)| expected);
+        if let Some(name) = expected.strip_prefix("missing field ") {
+            return format!("a table with {name}");
+        }
         match expected {
-            "usize" | "u32" | "u64" => "a whole number".to_owned(),
+            "u32" => format!("a whole number up to {}", u32::MAX),
+            "usize" | "u64" => "a whole number".to_owned(),
             "f64" => "a number".to_owned(),
             "a boolean" => "true or false".to_owned(),
             "a string" => "a text".to_owned(),
@@ -158,8 +165,8 @@ pub(super) fn from_full_tree<S: Settings>(mut tree: Value) -> Result<S, Unread> 
 /// 5. what the program itself sets afterwards, on the [`Config`] or the builder.
 ///
 /// Every key, its variable, its default and what is allowed are in [`docs/configuration.md`][docs]. A key that is
-/// unknown is an error, and so is a variable that begins with `FOREBAY_` and is no setting. Two kinds of variables are
-/// passed over: an empty one counts as unset, and one that Kubernetes sets for a service called `forebay`
+/// unknown is an error, and so is a variable that begins with `FOREBAY_` and is no setting. Those of a bus are passed over
+/// (`FOREBAY_BUS__...`), and so are two other kinds of variables: an empty one counts as unset, and one that Kubernetes sets for a service called `forebay`
 /// (`FOREBAY_SERVICE_HOST`, `FOREBAY_PORT_80_TCP`) leaves a [warning](Config::warnings).
 ///
 /// ```
@@ -281,7 +288,7 @@ impl ConfigLoader {
         })?;
         settings.collector().ignored_variables =
             layers.iter().flat_map(|layer| &layer.ignored).cloned().collect();
-        settings.check().map_err(|error| with_its_place(error, &layers))?;
+        settings.check().map_err(|error| with_its_place::<S>(error, &layers))?;
         Ok(settings)
     }
 }
@@ -337,6 +344,12 @@ impl Layer {
             let is_in = |key: &str| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
             keys.iter().any(|key| key.names().any(|(name, _)| is_in(name)))
         };
+        let is_passed_over = |name: &str| {
+            let is_in = |it: &&str| {
+                name.strip_prefix(*it).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            S::PASSED_OVER.iter().any(is_in)
+        };
         let mut tables = vec![(String::new(), table)];
         while let Some((path, table)) = tables.pop() {
             for (name, given) in table {
@@ -346,7 +359,7 @@ impl Layer {
                 match (found, given) {
                     (Some((key, meant)), given) => self.add::<S>(key, name, meant(&given), given)?,
                     (None, given) if name == PRESET => self.set_preset(name, &given)?,
-                    (None, _) if S::PASSED_OVER.contains(&&*name) => {}
+                    (None, _) if is_passed_over(&name) => {}
                     (None, Value::Object(inner)) if is_table(&name) => {
                         tables.push((format!("{name}."), inner))
                     }
@@ -464,10 +477,15 @@ impl Layer {
             return self.place_of(0);
         };
         let Ok(root) = toml::de::DeTable::parse(text) else { return self.place_of(0) };
-        let (mut table, mut start) = (Some(root.get_ref()), 0);
-        for part in key.split(['.', '[']) {
-            let Some((name, value)) = table.and_then(|table| table.get_key_value(part)) else { break };
-            (table, start) = (value.get_ref().as_table(), name.span().start);
+        let (mut table, mut start, mut rest) = (Some(root.get_ref()), 0, Some(key));
+        while let (Some(inside), Some(path)) = (table, rest) {
+            // A name in quotes may have dots.
+            let (part, behind) = match inside.get_key_value(path) {
+                Some(_) => (path, None),
+                None => path.split_once(['.', '[']).map_or((path, None), |(part, rest)| (part, Some(rest))),
+            };
+            let Some((name, value)) = inside.get_key_value(part) else { break };
+            (table, start, rest) = (value.get_ref().as_table(), name.span().start, behind);
         }
         self.place_of(start)
     }
@@ -499,8 +517,17 @@ pub(super) fn read_one<S: Settings>(key: &Key, meant: &Value) -> Result<Value, (
     let choice = S::CHOICES.iter().find(|choice| choice.part == key.name);
     let mut wrong: Option<(Value, Unread)> = None;
     let defaults = to_full_tree(&S::preset(None));
-    let is_list = slot(&mut defaults.clone(), key.name).is_array();
-    for candidate in candidates(meant, is_list) {
+    let takes_texts = || {
+        let mut tree = defaults.clone();
+        *slot(&mut tree, key.name) = vec!["text"].into();
+        from_full_tree::<S>(tree).is_ok()
+    };
+    let parts = match slot(&mut defaults.clone(), key.name).is_array() {
+        false => Parts::None,
+        true if takes_texts() => Parts::Texts,
+        true => Parts::Others,
+    };
+    for candidate in candidates(meant, parts) {
         let mut tree = defaults.clone();
         if let Some(choice) = choice {
             if candidate.is_null() {
@@ -534,7 +561,7 @@ pub(super) fn read_one<S: Settings>(key: &Key, meant: &Value) -> Result<Value, (
 }
 
 /// Returns the same error, with the name and the place from which the value is, if it is from one.
-fn with_its_place(error: ConfigError, layers: &[Layer]) -> ConfigError {
+fn with_its_place<S: Settings>(error: ConfigError, layers: &[Layer]) -> ConfigError {
     let ConfigError::Invalid { field, value, expected } = error else { return error };
     // Whatever is wrong inside of a setting, such as `gate.rules.sampling`, is from where that is.
     let part_of = |key: &str| field.strip_prefix(key).filter(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -542,7 +569,7 @@ fn with_its_place(error: ConfigError, layers: &[Layer]) -> ConfigError {
         let layer: &Layer = layer;
         layer.entries.iter().find_map(|entry| {
             let name = entry.key.name;
-            let part = part_of(name).or_else(|| part_of(name.split_once('.')?.1))?;
+            let part = part_of(name).or_else(|| part_of(name.strip_prefix(S::PREFIX)?))?;
             Some((layer, entry, part))
         })
     };

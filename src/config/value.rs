@@ -6,30 +6,53 @@ use serde_json::{Map, Number, Value};
 /// What a text says that stands for no value.
 pub(super) const NONE: &str = "none";
 
+/// What a setting is a list of.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Parts {
+    /// It is no list.
+    None,
+    /// Texts. Empty ones between commas do not count, so that a comma is an empty list.
+    Texts,
+    /// Something else: each part must be there.
+    Others,
+}
+
 /// Returns the values that a value may stand for, best first. A text may stand for every value, since variables know nothing else.
 /// Where a list is meant, a text stands for its parts, and a number for a list of one.
-pub(super) fn candidates(value: &Value, is_list: bool) -> Vec<Value> {
+pub(super) fn candidates(value: &Value, parts: Parts) -> Vec<Value> {
     let Value::String(text) = value else {
-        let list = (is_list && value.is_number()).then(|| vec![value.clone()].into());
-        return [value.clone(), loosened(value)].into_iter().chain(list).collect();
+        let list = (parts != Parts::None && value.is_number()).then(|| vec![value.clone()].into());
+        return [value.clone(), loosened(value, MAX_TABLES)].into_iter().chain(list).collect();
     };
-    let word = [loosened(value)].into_iter().filter(|word| !word.is_string());
+    let word = [loosened(value, MAX_TABLES)].into_iter().filter(|word| !word.is_string());
     let none = word.clone().filter(Value::is_null);
-    let list = is_list.then(|| between_commas(text).map(Value::from).collect());
+    let list = match parts {
+        Parts::None => None,
+        Parts::Texts => Some(between_commas(text).filter(|part| !part.is_empty()).map(Value::from).collect()),
+        Parts::Others => Some(between_commas(text).map(Value::from).collect()),
+    };
     none.chain([value.clone(), text.trim().into()]).chain(word).chain(list).collect()
 }
 
+/// Texts are tables within tables at most this often: the sampling of a rule.
+const MAX_TABLES: usize = 2;
+
 /// Returns the value with every text replaced that stands for none, a switch, a number or a table.
-fn loosened(value: &Value) -> Value {
+fn loosened(value: &Value, tables: usize) -> Value {
     match value {
         Value::String(text) => match text.trim() {
             NONE => Value::Null,
             "true" => true.into(),
             "false" => false.into(),
-            text => number(text).or_else(|| table(text)).unwrap_or_else(|| value.clone()),
+            text => number(text).or_else(|| table(text, tables)).unwrap_or_else(|| value.clone()),
         },
-        Value::Array(all) => all.iter().map(loosened).collect(),
-        Value::Object(table) => table.iter().map(|(name, value)| (name.clone(), loosened(value))).collect(),
+        Value::Array(all) => all.iter().map(|value| loosened(value, tables)).collect(),
+        Value::Object(table) => {
+            // A pattern is a text, whatever it looks like.
+            let inner =
+                |name, value| if name == "pattern" { Value::clone(value) } else { loosened(value, tables) };
+            table.iter().map(|(name, value)| (name.clone(), inner(name, value))).collect()
+        }
         other => other.clone(),
     }
 }
@@ -41,18 +64,19 @@ pub(super) fn number(text: &str) -> Option<Value> {
 }
 
 /// Reads a text of the form `rate=0.1, window=1s`.
-fn table(text: &str) -> Option<Value> {
+fn table(text: &str, tables: usize) -> Option<Value> {
+    let tables = tables.checked_sub(1)?;
     let mut table = Map::new();
     for part in text.split(',') {
         let (name, value) = part.split_once('=')?;
-        if table.insert(name.trim().to_owned(), loosened(&value.trim().into())).is_some() {
+        if table.insert(name.trim().to_owned(), loosened(&value.trim().into(), tables)).is_some() {
             return None;
         }
     }
     Some(table.into())
 }
 
-/// Returns the parts of a text that are not empty. Commas in braces and brackets belong to a pattern.
+/// Returns the parts of a text. Commas in braces and brackets belong to a pattern.
 fn between_commas(text: &str) -> impl Iterator<Item = &str> {
     let (mut depth, mut is_in_class) = (0_usize, false);
     let parts = text.split(move |char| {
@@ -66,20 +90,22 @@ fn between_commas(text: &str) -> impl Iterator<Item = &str> {
         }
         char == ',' && depth == 0 && !is_in_class
     });
-    parts.map(str::trim).filter(|part| !part.is_empty())
+    parts.map(str::trim)
 }
 
-/// Returns whether both are built of lists and tables in the same way. Serde reads a list as a table, by position; a setting must
-/// not.
+/// Returns whether both are built of lists, tables and words in the same way. Serde reads a list as a table, by position, and a number
+/// or a table as a word; a setting must not. (A number is also a duration, which is written as a text.)
 pub(super) fn have_one_shape(given: &Value, read: &Value) -> bool {
     match (given, read) {
         (Value::Array(given), Value::Array(read)) => {
             given.iter().zip(read).all(|(a, b)| have_one_shape(a, b))
         }
-        (Value::Array(_), Value::Object(_)) => false,
+        (Value::Array(_), _) => false,
         (Value::Object(given), Value::Object(read)) => {
             given.iter().all(|(name, value)| read.get(name).is_none_or(|read| have_one_shape(value, read)))
         }
+        (Value::Object(_), Value::String(_)) => false,
+        (Value::Number(_), Value::String(read)) => humantime::parse_duration(read).is_ok(),
         _ => true,
     }
 }

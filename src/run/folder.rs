@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Creates a new folder for a run in `runs`, named after the time in UTC: `runs/2026-11-28_14-30-05`.
 ///
@@ -35,7 +35,8 @@ fn folder_at(runs: &Path, now: SystemTime) -> io::Result<PathBuf> {
         io::Error::new(error.kind(), format!("cannot create the folder {}: {error}", path.display()))
     };
     fs::create_dir_all(runs).map_err(|error| named(runs, error))?;
-    // `2026-11-28T14:30:05Z`, without what a path may not have on every system.
+    // `2026-11-28T14:30:05Z`, without what a path may not have on every system. The format knows the years 1970 to 9999.
+    let now = now.clamp(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(253_402_300_799));
     let name = humantime::format_rfc3339_seconds(now).to_string();
     let name = name.trim_end_matches('Z').replace('T', "_").replace(':', "-");
     let mut number = 1_u64;
@@ -51,8 +52,6 @@ fn folder_at(runs: &Path, now: SystemTime) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use super::*;
 
     #[test]
@@ -64,6 +63,17 @@ mod tests {
         let expected = ["2023-11-14_22-13-20", "2023-11-14_22-13-20.2", "2023-11-14_22-13-20.3"];
         assert_eq!(names, expected.map(|name| runs.join(name)));
         assert!(names.iter().all(|path| path.is_dir()));
+    }
+
+    #[test]
+    fn a_clock_beyond_all_years_gives_a_folder_all_the_same() {
+        let runs = tempfile::tempdir().unwrap();
+        for (now, name) in [
+            (UNIX_EPOCH - Duration::from_secs(86_400), "1970-01-01_00-00-00"),
+            (UNIX_EPOCH + Duration::from_secs(1 << 40), "9999-12-31_23-59-59"),
+        ] {
+            assert_eq!(folder_at(runs.path(), now).unwrap(), runs.path().join(name));
+        }
     }
 
     #[test]

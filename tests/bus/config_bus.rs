@@ -104,6 +104,27 @@ fn what_is_wrong_with_a_bus_is_told_by_its_key_and_a_collector_passes_over_it() 
     assert_eq!(Config::loader().vars(shared).load().unwrap(), Config::default().with_capacity(7));
     assert_eq!(Config::from_toml("bus.workers = 'two'\nretryDelays = 1"), Ok(Config::default()));
     assert!(!Config::default().to_toml().contains("bus"));
+    // With its name in quotes as well.
+    assert_eq!(Config::from_toml("'bus.mode' = 'inline'"), Ok(Config::default()));
+    assert!(Config::from_toml("'business.mode' = 'inline'").is_err());
+}
+
+#[test]
+fn a_limit_of_letters_is_told_of_the_bus_or_of_the_health_that_has_it() {
+    let said = "invalid bus.dead_letters: 0 (expected 1 or more) in line 1, column 5";
+    assert_eq!(bus("bus.dead_letters = 0\nhealth.dead_letters = 5"), Err(said.to_owned()));
+    let loader = Config::loader().toml("bus.dead_letters = 0").vars([("FOREBAY_HEALTH__DEAD_LETTERS", "5")]);
+    assert_eq!(BusConfig::load(loader).unwrap_err().to_string(), said);
+}
+
+#[test]
+fn a_list_of_delays_has_no_empty_part() {
+    for wrong in ["','", "''", "'1s,,2s'", "'1s,'"] {
+        for key in ["bus.retry.delays", "retryDelays"] {
+            let error = bus(&format!("{key} = {wrong}")).unwrap_err();
+            assert!(error.starts_with(&format!("invalid {key}")), "{error}");
+        }
+    }
 }
 
 #[test]

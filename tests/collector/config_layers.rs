@@ -136,6 +136,72 @@ fn a_wrong_value_of_every_key_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_word_is_neither_a_number_nor_a_table_nor_a_list() {
+    let texts =
+        ["overflow = 1", "overflow = 0", "overflow = '1'", "flush.strategy = 0", "flush.strategy = '0'"];
+    let tables =
+        ["gate.min_priority = 'low=none'", "gate.min_priority = { low = 'none' }", "overflow = ['block']"];
+    for text in texts.into_iter().chain(tables).chain(["overflow = { drop_oldest = 'none' }"]) {
+        let key = text.split(' ').next().unwrap();
+        assert!(refused(text).starts_with(&format!("invalid {key}")), "{text}");
+    }
+    for (name, value) in [("FOREBAY_OVERFLOW", "1"), ("FOREBAY_GATE__MIN_PRIORITY", "low=none")] {
+        let error = Config::loader().vars([(name, value)]).load().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("invalid {name}")), "{error}");
+    }
+    for json in [json!({ "overflow": 0 }), json!({ "overflow": 2, "overflow_timeout": "1s" })] {
+        assert!(serde_json::from_value::<Config>(json.clone()).is_err(), "{json}");
+    }
+}
+
+#[test]
+fn a_text_of_any_length_and_form_is_read_in_one_pass() {
+    for text in ["=".repeat(1_000_000), "a=".repeat(500_000), ",".repeat(1_000_000), "[{".repeat(500_000)] {
+        assert_eq!(Config::from_toml(&format!("source = '{text}'")).unwrap().source, Some(text.clone()));
+        assert!(Config::from_toml(&format!("gate.sampling = '{text}'")).is_err());
+        assert!(Config::from_toml(&format!("capacity = '{text}'")).is_err());
+    }
+}
+
+#[test]
+fn an_empty_list_is_one_of_texts() {
+    assert_eq!(Config::from_toml("gate.deny = ','").unwrap().gate, GateConfig::default());
+    for wrong in ["gate.rules = ','", "gate.rules = ''", "gate.rules = ' '"] {
+        assert!(refused(wrong).starts_with("invalid gate.rules"), "{wrong}");
+    }
+    let variables = [("FOREBAY_GATE__RULES", ",")];
+    assert!(Config::loader().toml("gate.rules = [{ pattern = 'a' }]").vars(variables).load().is_err());
+}
+
+#[test]
+fn a_rule_has_the_pattern_that_it_says_whatever_that_looks_like() {
+    for pattern in ["5", "true", "none", "user=*", "a=b,c=d"] {
+        for sampling in ["'every=2'", "{ every = '2' }", "{ every = 2 }"] {
+            let text = format!("gate.rules = [{{ pattern = '{pattern}', sampling = {sampling} }}]");
+            let rules = Config::from_toml(&text).unwrap_or_else(|error| panic!("{text}: {error}")).gate.rules;
+            assert_eq!(rules[0].pattern.to_string(), pattern, "{text}");
+            assert_eq!(rules[0].sampling, Some(Sampling::Every { nth: 2 }), "{text}");
+        }
+    }
+    let error = refused("gate.rules = [{ sampling = { every = 2 } }]");
+    assert!(error.contains("(expected a table with `pattern`)"), "{error}");
+}
+
+#[test]
+fn a_number_that_is_too_large_is_told_the_largest() {
+    let said =
+        "invalid gate.rate_limit: 4294967296 (expected a whole number up to 4294967295) in line 1, column 6";
+    assert_eq!(refused("gate.rate_limit = 4294967296"), said);
+}
+
+#[test]
+fn a_name_in_quotes_is_found_where_it_stands() {
+    let said = "invalid memoryLimits.maxQueueSize: 0 (expected 1..=1073741824) in line 2, column 1";
+    assert_eq!(refused("shards = 1\n'memoryLimits.maxQueueSize' = 0"), said);
+    assert!(refused("shards = 1\n'flush.interval' = true").ends_with(" in line 2, column 1"));
+}
+
+#[test]
 fn the_program_goes_over_all_layers() {
     let config =
         Config::loader().toml("capacity = 2\nshards = 2").vars([("FOREBAY_CAPACITY", "4")]).load().unwrap();

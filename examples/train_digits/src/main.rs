@@ -1,6 +1,6 @@
 //! Trains a small neural network on real handwritten digits and collects every batch of it.
 //!
-//! `cargo run --release --example train_digits -- --help` tells the options.
+//! `cargo run --release -p train_digits -- --help` tells the options.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
 
 mod checkpoint;
