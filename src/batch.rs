@@ -175,7 +175,12 @@ impl<E: Event> Batch<E> {
     /// How many bytes a clone keeps in memory: the buffer, which may have room for more events than it holds, and what the
     /// events own. An event that panics when it is asked owns nothing, and `on_panic` gets what it said.
     pub(crate) fn bytes(&self, mut on_panic: impl FnMut(String)) -> u64 {
-        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or_else(|said| (on_panic(said), 0).1);
+        let of = |event: &E| {
+            guarded(|| payload_of(event)).unwrap_or_else(|said| {
+                on_panic(said);
+                0
+            })
+        };
         let buffer = (self.events.events.capacity() as u64).saturating_mul(size_of::<E>() as u64);
         self.iter().map(of).fold(buffer, u64::saturating_add)
     }

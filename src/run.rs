@@ -141,7 +141,7 @@ impl TrainingRun {
         &self.life.run_id
     }
 
-    /// The how-manieth process that works on this run, one after the other: 1, unless it was resumed.
+    /// Returns the generation of this run: 1 for its first process, and one more with each resumption.
     pub fn generation(&self) -> u64 {
         self.life.generation
     }

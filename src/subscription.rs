@@ -394,8 +394,8 @@ struct Tap<E> {
 
 impl<E: Event + Clone> Tap<E> {
     /// What is queued of a batch: the batch itself, or a copy of the events that fit where the others take more.
-    fn queued(batch: &Batch<E>, places: VecDeque<usize>, account: &Account) -> Queued<E> {
-        let shared = batch.bytes(|said| account.note_panic(&said));
+    fn queued(&self, batch: &Batch<E>, places: VecDeque<usize>) -> Queued<E> {
+        let shared = batch.bytes(|said| self.account.note_panic(&said));
         let copy = if shared > SHARED_BYTES { Self::copy(batch, &places, shared / 2) } else { None };
         let (batch, bytes, places) = match copy {
             Some((copy, bytes)) => {
@@ -454,7 +454,7 @@ impl<E: Event + Clone> Sink<E> for Tap<E> {
         if places.is_empty() {
             return panics.join(Ok(()), batch.len());
         }
-        let new = Self::queued(batch, places, &self.account);
+        let new = self.queued(batch, places);
         // The clone of an event may have forked, and this may be the child.
         batch.check()?;
         let mut queue = self.shared.queue.lock();

@@ -1,5 +1,7 @@
 //! Pictures.
 
+use std::fmt;
+
 /// Picture, as a PNG file or raw pixels. It is never encoded on the thread that collects it.
 ///
 /// [`gray`](Self::gray), [`rgb`](Self::rgb), [`rgba`](Self::rgba) and [`png`](Self::png) check what they are given; a sink refuses what
@@ -43,6 +45,30 @@ pub enum ImageFormat {
     Rgba8,
 }
 
+impl ImageFormat {
+    /// Returns the number of bytes of a pixel; `None` for a file.
+    pub(crate) fn bytes_per_pixel(self) -> Option<u64> {
+        match self {
+            Self::Png => None,
+            Self::Gray8 => Some(1),
+            Self::Rgb8 => Some(3),
+            Self::Rgba8 => Some(4),
+        }
+    }
+}
+
+impl fmt::Display for ImageFormat {
+    /// Writes the name that JSON Lines has as well.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Png => "png",
+            Self::Gray8 => "gray8",
+            Self::Rgb8 => "rgb8",
+            Self::Rgba8 => "rgba8",
+        })
+    }
+}
+
 /// Reason why bytes are no [`Image`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -54,8 +80,8 @@ pub enum ImageError {
         width: u32,
         /// Height in pixels.
         height: u32,
-        /// The format: `gray8`, `rgb8` or `rgba8`.
-        format: &'static str,
+        /// The format of the pixels.
+        format: ImageFormat,
         /// The number of bytes that such an image has.
         expected: u64,
         /// The number of bytes that were given.
@@ -84,7 +110,7 @@ impl Image {
     ///
     /// Returns [`ImageError::Length`] unless there are `width * height` bytes, and [`ImageError::Size`] where a side is 0 or too long.
     pub fn gray(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
-        Self::raw(width, height, ImageFormat::Gray8, "gray8", 1, pixels.into())
+        Self { width, height, format: ImageFormat::Gray8, bytes: pixels.into() }.checked()
     }
 
     /// Creates an image of three bytes a pixel (red, green, blue), row by row from the top.
@@ -94,7 +120,7 @@ impl Image {
     /// Returns [`ImageError::Length`] unless there are `3 * width * height` bytes, and [`ImageError::Size`] where a side is 0 or too
     /// long.
     pub fn rgb(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
-        Self::raw(width, height, ImageFormat::Rgb8, "rgb8", 3, pixels.into())
+        Self { width, height, format: ImageFormat::Rgb8, bytes: pixels.into() }.checked()
     }
 
     /// Creates an image of four bytes a pixel (red, green, blue, opacity), row by row from the top.
@@ -104,7 +130,7 @@ impl Image {
     /// Returns [`ImageError::Length`] unless there are `4 * width * height` bytes, and [`ImageError::Size`] where a side is 0 or too
     /// long.
     pub fn rgba(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
-        Self::raw(width, height, ImageFormat::Rgba8, "rgba8", 4, pixels.into())
+        Self { width, height, format: ImageFormat::Rgba8, bytes: pixels.into() }.checked()
     }
 
     /// Creates an image from the bytes of a PNG file, and reads its size from them. The pixels are not decoded.
@@ -121,33 +147,29 @@ impl Image {
         let (true, Some(width), Some(height)) = (bytes.starts_with(HEAD), side(16), side(20)) else {
             return Err(ImageError::NotPng { found: bytes.len() as u64 });
         };
-        check_size(width, height)?;
-        Ok(Self { width, height, format: ImageFormat::Png, bytes })
+        Self { width, height, format: ImageFormat::Png, bytes }.checked()
     }
 
-    fn raw(
-        width: u32,
-        height: u32,
-        format: ImageFormat,
-        name: &'static str,
-        bytes_per_pixel: u64,
-        bytes: Vec<u8>,
-    ) -> Result<Self, ImageError> {
-        check_size(width, height)?;
-        // At most 2^31 times 2^31 pixels of 4 bytes: one bit more than there are, so it saturates.
-        let expected = (u64::from(width) * u64::from(height)).saturating_mul(bytes_per_pixel);
-        let found = bytes.len() as u64;
-        if found != expected {
-            return Err(ImageError::Length { width, height, format: name, expected, found });
+    fn checked(self) -> Result<Self, ImageError> {
+        self.check().map(|()| self)
+    }
+
+    /// Checks the size, and that there are as many pixels. A file is not read.
+    pub(crate) fn check(&self) -> Result<(), ImageError> {
+        let (width, height, format) = (self.width, self.height, self.format);
+        let allowed = 1..=i32::MAX as u32;
+        if !allowed.contains(&width) || !allowed.contains(&height) {
+            return Err(ImageError::Size { width, height });
         }
-        Ok(Self { width, height, format, bytes })
+        let Some(bytes_per_pixel) = format.bytes_per_pixel() else { return Ok(()) };
+        // 2^31 times 2^31 pixels of 4 bytes: more than 64 bits hold, so it saturates.
+        let expected = (u64::from(width) * u64::from(height)).saturating_mul(bytes_per_pixel);
+        let found = self.bytes.len() as u64;
+        if found != expected {
+            return Err(ImageError::Length { width, height, format, expected, found });
+        }
+        Ok(())
     }
-}
-
-fn check_size(width: u32, height: u32) -> Result<(), ImageError> {
-    let allowed = 1..=i32::MAX as u32;
-    let is_allowed = allowed.contains(&width) && allowed.contains(&height);
-    is_allowed.then_some(()).ok_or(ImageError::Size { width, height })
 }
 
 /// Writes bytes as base64 text (RFC 4648, with padding).

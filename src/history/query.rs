@@ -130,8 +130,8 @@ impl EventQuery {
         self
     }
 
-    /// It was told by that generation of its run: by the how-manieth process that worked on it, from 1. Goes by the begins
-    /// as well.
+    /// Selects the events of one generation of a run. The first process that works on a run is generation 1, and each resumption is
+    /// the next one. The begin of a run tells which run an event belongs to.
     pub fn generation(mut self, generation: u64) -> Self {
         self.wanted.generation = Some(generation);
         self

@@ -11,7 +11,7 @@ use crate::event::{Event, Record, Value};
 pub struct RunInfo {
     /// Which run.
     pub run_id: String,
-    /// The how-manieth process that worked on it, one after the other, from 1.
+    /// The generation: 1 for the first process of the run, and one more with each resumption.
     pub generation: u64,
     /// Its number among those that worked on the run at the same time, and how many there were.
     pub rank: u64,

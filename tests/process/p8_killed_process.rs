@@ -2,7 +2,6 @@
 //! very last record is torn.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -12,14 +11,6 @@ use forebay::{Collector, FlushStrategy, Overflow, Record};
 
 /// Set in the process that is to be killed.
 const FILE: &str = "FOREBAY_TEST_FILE";
-
-/// The whole lines of a file, which may end in the middle of a last one.
-#[track_caller]
-fn whole_records(path: &Path) -> Vec<Record> {
-    let text = std::fs::read_to_string(path).unwrap();
-    let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
 
 /// The process that is to be killed: collects as fast as it can and tells, a line each time, how many events
 /// its sink has delivered. Does nothing unless it was asked to.

@@ -13,14 +13,6 @@ use forebay::Record;
 use forebay::history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
 use support::*;
 
-/// The whole lines of a file, which may end in the middle of a last one.
-#[track_caller]
-fn whole_records(path: &Path) -> Vec<Record> {
-    let text = std::fs::read_to_string(path).unwrap();
-    let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 fn example() -> &'static str {
     env!("CARGO_BIN_EXE_train_digits")
 }

@@ -15,7 +15,7 @@ const MAX_PATH_BYTES: usize = 1 << 20;
 /// would bring the paths beyond 1 MiB.
 #[derive(Debug, Default)]
 pub(super) struct Hparams<'a> {
-    settings: Vec<(Box<str>, &'a Value, String)>,
+    settings: Vec<(Box<str>, Shown<'a>)>,
     /// The number of settings that are left out.
     pub(super) left_out: u64,
 }
@@ -28,13 +28,36 @@ impl<'a> Hparams<'a> {
         walk.found
     }
 
-    /// Returns the settings and their paths. The table knows numbers, truth values and texts; all else is a text (`[64, 32]`).
-    pub(super) fn settings(&self) -> Vec<(&str, Setting<'_>)> {
-        let setting = |value: &'a Value, text| match value {
-            Value::Bool(is) => Setting::Bool(*is),
-            other => other.as_f64().map_or(Setting::Text(text), Setting::Number),
+    /// Returns the settings and their paths.
+    pub(super) fn settings<'s>(&'s self) -> Vec<(&'s str, Setting<'s>)> {
+        let setting = |(path, shown): &'s (Box<str>, Shown<'a>)| {
+            let setting = match shown {
+                Shown::Same(setting) => *setting,
+                Shown::Written(text) => Setting::Text(text),
+            };
+            (&**path, setting)
         };
-        self.settings.iter().map(|(path, value, text)| (&**path, setting(value, text.as_str()))).collect()
+        self.settings.iter().map(setting).collect()
+    }
+}
+
+/// A setting as the table shows it, which knows numbers, truth values and texts. All else is a text: `[64, 32]`.
+#[derive(Debug)]
+enum Shown<'a> {
+    Same(Setting<'a>),
+    Written(String),
+}
+
+impl<'a> Shown<'a> {
+    fn of(value: &'a Value) -> Self {
+        match value {
+            Value::Bool(is) => Self::Same(Setting::Bool(*is)),
+            Value::Text(text) => Self::Same(Setting::Text(text)),
+            other => match other.as_f64() {
+                Some(number) => Self::Same(Setting::Number(number)),
+                None => Self::Written(other.to_string()),
+            },
+        }
     }
 }
 
@@ -70,19 +93,9 @@ impl<'a> Walk<'a> {
                 _ if self.bytes > MAX_PATH_BYTES || !self.known.insert(self.path.as_str().into()) => {
                     self.found.left_out += 1;
                 }
-                setting => self.found.settings.push((self.path.as_str().into(), setting, text_of(setting))),
+                setting => self.found.settings.push((self.path.as_str().into(), Shown::of(setting))),
             }
             self.path.truncate(end);
         }
-    }
-}
-
-/// Returns the text of a setting that is neither a number nor a truth value; empty for those.
-fn text_of(setting: &Value) -> String {
-    match setting {
-        Value::Text(text) => text.to_string(),
-        Value::Bool(_) => String::new(),
-        other if other.as_f64().is_some() => String::new(),
-        other => other.to_string(),
     }
 }
