@@ -24,7 +24,7 @@ struct Counter(AtomicU64);
 
 impl Counter {
     fn count(&self, event: &Record) {
-        black_box(event.get_step());
+        black_box(event.step());
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -53,7 +53,7 @@ fn bus(events: u64, at_once: usize) -> Result<Duration, Box<dyn Error>> {
     }
     let begun = Instant::now();
     for step in 0..events {
-        bus.emit_record(Record::scalar("train.loss", 0.5).step(step))?;
+        bus.emit_record(Record::scalar("train.loss", 0.5).with_step(step))?;
     }
     let report = bus.stop_timeout(Duration::from_secs(60))?;
     let took = begun.elapsed();
@@ -77,7 +77,7 @@ fn fan_out(events: u64) -> Result<Duration, Box<dyn Error>> {
         }
         drop(receiver);
         for step in 0..events {
-            sender.send(Record::scalar("train.loss", 0.5).step(step))?;
+            sender.send(Record::scalar("train.loss", 0.5).with_step(step))?;
         }
         drop(sender);
         Ok(())

@@ -135,7 +135,7 @@ fn words<const N: usize>(number: u64) -> Words<N> {
 }
 
 fn scalar(step: u64) -> Record {
-    Record::scalar("train.loss", black_box(0.5)).step(step)
+    Record::scalar("train.loss", black_box(0.5)).with_step(step)
 }
 
 fn states(c: &mut Criterion) {
@@ -146,7 +146,7 @@ fn states(c: &mut Criterion) {
     states_of(&mut group, "record, scalar", scalar);
     // Evicting it frees memory: the price of an expensive destructor, paid by whoever collects.
     states_of(&mut group, "record, text", |step| {
-        Record::text("note", "a text on the heap".to_owned()).step(step)
+        Record::text("note", "a text on the heap".to_owned()).with_step(step)
     });
     group.finish();
 }

@@ -59,7 +59,7 @@ fn drain_of<E: Event>(c: &mut Criterion, event: &str, make: impl Fn(u64) -> E + 
 
 fn drain(c: &mut Criterion) {
     drain_of(c, "56 bytes", |n| Words([black_box(n); 7]));
-    drain_of(c, "record", |step| Record::scalar("train.loss", black_box(0.5)).step(step));
+    drain_of(c, "record", |step| Record::scalar("train.loss", black_box(0.5)).with_step(step));
 }
 
 criterion_group! {

@@ -264,7 +264,7 @@ fn forebay_record(reader: &Arc<Reader>) -> Outcome<Call> {
     });
     let collector = Collector::builder().capacity(CAPACITY).sink(sink).start()?;
     Ok(Box::new(move |step| {
-        _ = black_box(collector.collect(Record::scalar("train.loss", black_box(0.5)).step(step)));
+        _ = black_box(collector.collect(Record::scalar("train.loss", black_box(0.5)).with_step(step)));
     }))
 }
 

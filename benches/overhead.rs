@@ -53,7 +53,7 @@ impl Observer for Forebay {
     fn observe(&mut self, number: u64, step: &Step, events: usize) {
         let values = values(step);
         for event in 0..events {
-            self.0.collect(Record::scalar(NAMES[event % 4], values[event % 4]).step(number));
+            self.0.collect(Record::scalar(NAMES[event % 4], values[event % 4]).with_step(number));
         }
     }
 }

@@ -27,7 +27,7 @@ const BATCH: usize = 100;
 fn records() -> impl Iterator<Item = Record> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let next = NEXT.fetch_add(EVENTS, Ordering::Relaxed);
-    (next..next + EVENTS).map(|step| Record::scalar("train.loss", black_box(0.123_456_789)).step(step))
+    (next..next + EVENTS).map(|step| Record::scalar("train.loss", black_box(0.123_456_789)).with_step(step))
 }
 
 fn beside(
@@ -147,7 +147,7 @@ fn files(c: &mut Criterion) -> std::io::Result<()> {
             |records| {
                 for batch in records.chunks(BATCH) {
                     for record in batch {
-                        let step = record.get_step().map_or(0, |step| step as i64);
+                        let step = record.step().map_or(0, |step| step as i64);
                         let value = Summary::Scalar(record.value().as_f64().unwrap_or(f64::NAN) as f32);
                         let time = record.unix_nanos() as f64 / 1e9;
                         let added = encoder.add(time, step, &record.name().replace('.', "/"), value);

@@ -37,7 +37,7 @@ fn chapter(title: &str) {
 fn train(collector: &Collector, letters: &DeadLetters, step: &mut u64) {
     let before = collector.stats();
     for _ in 0..50 {
-        collector.collect(Record::scalar("train.loss", 1.0 / (*step + 1) as f64).step(*step));
+        collector.collect(Record::scalar("train.loss", 1.0 / (*step + 1) as f64).with_step(*step));
         *step += 1;
         sleep(Duration::from_millis(10));
     }

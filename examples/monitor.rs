@@ -86,7 +86,7 @@ impl View {
         }
         let line = self.lines.entry(record.name().to_owned()).or_default();
         line.events += 1;
-        line.step = record.get_step().or(line.step);
+        line.step = record.step().or(line.step);
         if let Some(number) = record.value().as_f64() {
             line.numbers.push(number);
             // The newest hundred thousand, to bound what is held.

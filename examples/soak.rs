@@ -25,7 +25,7 @@ fn faulty(name: &str, seed: u64) -> impl Sink + use<> {
     from_fn(name, move |batch: &Batch| match chance.u32(..100) {
         0..6 => Err(SinkError::unavailable("by chance")),
         6..8 => Err(SinkError::write_failed("by chance").permanent()),
-        8..10 => Err(SinkError::write_failed("a part, by chance").only(batch.len() as u64 / 2)),
+        8..10 => Err(SinkError::write_failed("a part, by chance").with_failed_events(batch.len() as u64 / 2)),
         10 => std::panic::panic_any("by chance"),
         11 => {
             thread::sleep(Duration::from_millis(chance.u64(..5)));
@@ -41,7 +41,7 @@ fn record(chance: &mut fastrand::Rng, step: u64) -> Record {
         1 => Record::new("worker.failed").with_field("attempt", chance.i64(..9)),
         2..10 => Record::scalar("gradients.layer", chance.f64()),
         10..12 => Record::scalar("loader.debug", chance.f64()),
-        _ => Record::scalar("train.loss", chance.f64()).step(step),
+        _ => Record::scalar("train.loss", chance.f64()).with_step(step),
     };
     match chance.u32(..1_000) {
         0 => record.with_priority(Priority::Critical),
@@ -80,7 +80,7 @@ fn sinks(
                 .breaker(breaker)
                 .retry(retry())
                 .dead_letters(letters)
-                .filter(|record: &Record| record.get_step().is_none_or(|step| step % 3 != 0))
+                .filter(|record: &Record| record.step().is_none_or(|step| step % 3 != 0))
                 .route("train.*")
                 .isolated(64)
                 .max_bytes(4 << 20),
@@ -138,8 +138,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let letters = DeadLetters::new(1_000);
     let gate = GateConfig::default()
         .with_deny(vec!["*.debug".into()])
-        .with_rules(vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 2 })])
-        .with_max_event_bytes(Some(1_900));
+        .with_rules(vec![NameRule::new("gradients.*").with_sampling(Sampling::Every { nth: 2 })])
+        .with_max_event_bytes(1_900);
     let threads_before = usage().1;
     let mut builder = Collector::builder()
         .capacity(32_768)

@@ -16,11 +16,11 @@
 //! let recent = Recent::<1000>::new();
 //! let collector = Collector::builder().sink(recent.clone()).start()?;
 //! for step in 0..100 {
-//!     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+//!     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).with_step(step));
 //! }
 //! collector.stop()?;
 //! let last = recent.query(&EventQuery::new().name("train.*").steps(50..).newest_first().limit(2))?;
-//! assert_eq!(last.iter().map(|record| record.get_step()).collect::<Vec<_>>(), [Some(99), Some(98)]);
+//! assert_eq!(last.iter().map(|record| record.step()).collect::<Vec<_>>(), [Some(99), Some(98)]);
 //! # Ok(())
 //! # }
 //! ```

@@ -17,7 +17,7 @@
 //!     .sink(memory.clone())
 //!     .start()?;
 //! for step in 0..1000 {
-//!     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+//!     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).with_step(step));
 //! }
 //! let stats = collector.stop()?.stats;
 //! assert_eq!((stats.offered, stats.processed, stats.evicted), (1000, 1000, 0));

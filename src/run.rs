@@ -55,7 +55,7 @@ use crate::wake::State;
 ///     for _ in 0..10 {
 ///         let loss = 1.0 / (step + 1) as f64;
 ///         run.set_step(step);
-///         collector.collect(Record::scalar("train.loss", loss).step(step));
+///         collector.collect(Record::scalar("train.loss", loss).with_step(step));
 ///         step += 1;
 ///     }
 ///     epoch.completed(Fields::from([("val_loss", 0.1)]));
@@ -168,7 +168,7 @@ impl TrainingRun {
         // At the step that it begins with, so that a resume from there supersedes it.
         let next = self.life.next_step.load(Ordering::Relaxed);
         let started = training::EpochStarted { epoch, total_epochs: total };
-        self.life.collector.collect(Record::from(started).step(next));
+        self.life.collector.collect(Record::from(started).with_step(next));
         Epoch { life: Arc::clone(&self.life), epoch, began: Instant::now() }
     }
 
@@ -281,7 +281,7 @@ impl Life {
     fn tell(&self, event: impl Into<Record>) -> Outcome {
         let record = event.into();
         self.collector.collect(match self.next_step.load(Ordering::Relaxed).checked_sub(1) {
-            Some(step) => record.step(step),
+            Some(step) => record.with_step(step),
             None => record,
         })
     }

@@ -73,7 +73,7 @@ pub use crate::unix::ignore_sigxfsz;
 ///   is killed right after must not lose them. Do not keep them in a buffer of your own until `flush`,
 ///   or say so in your documentation.
 /// * `Err` means that the batch failed: as a whole, or as many of its events as
-///   [`SinkError::only`] says. They are counted under [`SinkStats::failed`] and not offered again; the
+///   [`SinkError::with_failed_events`] says. They are counted under [`SinkStats::failed`] and not offered again; the
 ///   next batch is.
 /// * A panic is caught and counted like an error, in whichever method it comes. The sink is called again with the next batch, so leave
 ///   nothing behind that a panic makes invalid. In a program that is built with `panic = "abort"`, nothing can be caught: a
@@ -130,7 +130,7 @@ pub trait Sink<E = Record>: Send {
     ///
     /// # Errors
     ///
-    /// The batch failed, or as many of its events as [`SinkError::only`] says.
+    /// The batch failed, or as many of its events as [`SinkError::with_failed_events`] says.
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError>;
 
     /// Pushes out what the sink holds back. Called by `flush` and `stop`, and before the sink is removed.

@@ -43,12 +43,12 @@ use crate::sync::{
 /// let collector = Collector::builder().start()?;
 /// let losses = collector.subscribe("train.loss")?;
 /// for step in 0..3 {
-///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
-///     collector.collect(Record::scalar("train.accuracy", 0.5).step(step));
+///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).with_step(step));
+///     collector.collect(Record::scalar("train.accuracy", 0.5).with_step(step));
 /// }
 /// collector.stop()?;
 /// drop(collector);
-/// let steps: Vec<_> = losses.iter().filter_map(|record| record.get_step()).collect();
+/// let steps: Vec<_> = losses.iter().filter_map(|record| record.step()).collect();
 /// assert_eq!(steps, [0, 1, 2]);
 /// # Ok(())
 /// # }

@@ -279,7 +279,7 @@ pub enum Act {
 /// let sink = ScriptedSink::new("disk", [Act::Fail, Act::Panic]);
 /// let collector = Collector::builder().sink(sink.clone()).start()?;
 /// for step in 0..3 {
-///     collector.collect(Record::scalar("train.loss", 0.5).step(step));
+///     collector.collect(Record::scalar("train.loss", 0.5).with_step(step));
 ///     let _ = collector.flush()?;
 /// }
 /// assert_eq!((sink.calls(), sink.taken().len()), (3, 1));
@@ -341,7 +341,9 @@ impl<E: Event> Sink<E> for ScriptedSink<E> {
             Act::Take => {}
             Act::Fail => return Err(SinkError::unavailable("by script")),
             Act::FailForGood => return Err(SinkError::write_failed("by script").permanent()),
-            Act::FailFor(events) => return Err(SinkError::write_failed("by script").only(events)),
+            Act::FailFor(events) => {
+                return Err(SinkError::write_failed("by script").with_failed_events(events));
+            }
             Act::Panic => panic!("by script"),
             Act::Wait(gate) => gate.pass(),
         }

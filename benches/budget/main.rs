@@ -56,7 +56,7 @@ fn measure(table: &Table) -> Outcome<()> {
     })?;
     table.ratio("collect into a full ring, worker stalled / bare push", Budget::AtMost(1.3), full)?;
     table.ratio("collect of a stamped scalar / bare push of the same", Budget::AtMost(1.3), |rounds| {
-        stamped(rounds, |_| |step| Record::scalar("train.loss", black_box(0.5)).step(step))
+        stamped(rounds, |_| |step| Record::scalar("train.loss", black_box(0.5)).with_step(step))
     })?;
     // A record takes more than seven numbers and a clock: its share of the line above.
     table.ratio("collect of a stamped scalar / clock and 7 numbers", Budget::None, |rounds| {
@@ -195,7 +195,7 @@ fn stamped<E, M: FnMut(u64) -> E>(rounds: usize, maker: impl FnOnce(quanta::Cloc
     let ring = ArrayQueue::new(2 * EVENTS + 2);
     let ours = || {
         let time = time(EVENTS, |step| {
-            black_box(collector.collect(Record::scalar("train.loss", black_box(0.5)).step(step)));
+            black_box(collector.collect(Record::scalar("train.loss", black_box(0.5)).with_step(step)));
         });
         let _ = collector.flush();
         time
@@ -387,7 +387,7 @@ fn open_telemetry(rounds: usize) -> Outcome<Duel> {
     };
     let ours = burst(
         BURST,
-        |step| Record::scalar("train.loss", black_box(0.5)).step(step),
+        |step| Record::scalar("train.loss", black_box(0.5)).with_step(step),
         |n, push| time(n, push),
     )?;
     Ok(duel(rounds, BURST, ours, theirs))
@@ -423,7 +423,7 @@ fn through_the_worker(rounds: usize, batch: usize) -> Outcome<Duel> {
 fn json_lines(rounds: usize) -> Outcome<Duel> {
     const EVENTS: usize = 20_000;
     let folder = tempfile::tempdir()?;
-    let record = |step| Record::scalar("train.loss", 0.123_456_789).step(step);
+    let record = |step| Record::scalar("train.loss", 0.123_456_789).with_step(step);
     let sink = JsonLinesSink::create(folder.path().join("ours.jsonl"))?;
     let collector = Collector::builder().capacity(EVENTS).flush(FlushStrategy::Manual).sink(sink).start()?;
     let ours = || {
@@ -458,7 +458,7 @@ fn tensorboard(rounds: usize) -> Outcome<Duel> {
     let sink = TensorBoardSink::create(folder.path().join("ours"))?;
     let collector =
         Collector::builder().capacity(EVENTS as usize).flush(FlushStrategy::Manual).sink(sink).start()?;
-    let record = |n: u64| Record::scalar(NAMES[n as usize % 4], 0.123_456_789).step(n / 4);
+    let record = |n: u64| Record::scalar(NAMES[n as usize % 4], 0.123_456_789).with_step(n / 4);
     let mut next = 0;
     let ours = || {
         collector.collect_batch((next..next + EVENTS).map(record));
@@ -478,7 +478,7 @@ fn tensorboard(rounds: usize) -> Outcome<Duel> {
         let begun = Instant::now();
         for batch in records.chunks(100) {
             for record in batch {
-                let step = record.get_step().map_or(0, |step| step as i64);
+                let step = record.step().map_or(0, |step| step as i64);
                 let value = Summary::Scalar(record.value().as_f64().unwrap_or(f64::NAN) as f32);
                 let time = record.unix_nanos() as f64 / 1e9;
                 encoder.add(time, step, &record.name().replace('.', "/"), value)?;
@@ -497,7 +497,7 @@ fn tensorboard(rounds: usize) -> Outcome<Duel> {
 fn sqlite(rounds: usize) -> Outcome<Duel> {
     const EVENTS: u64 = 20_000;
     let folder = tempfile::tempdir()?;
-    let record = |step| Record::scalar("train.loss", 0.123_456_789).step(step);
+    let record = |step| Record::scalar("train.loss", 0.123_456_789).with_step(step);
     let sink = forebay::sink::SqliteSink::create(folder.path().join("ours.db"))?;
     let builder = Collector::builder().capacity(EVENTS as usize).batch_size(EVENTS as usize);
     let collector = builder.flush(FlushStrategy::Manual).sink(sink).start()?;
@@ -536,7 +536,7 @@ fn query(table: &Table) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let mut sink = forebay::sink::SqliteSink::create(folder.path().join("events.db"))?;
     let second = |n: u64| std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + n / 100);
-    let record = |n: u64| Record::scalar(NAMES[n as usize % 4], 0.5).step(n / 4).with_time(second(n));
+    let record = |n: u64| Record::scalar(NAMES[n as usize % 4], 0.5).with_step(n / 4).with_time(second(n));
     for begin in (0..events).step_by(1_000) {
         sink.write_batch(&forebay::Batch::from_events((begin..begin + 1_000).map(record).collect()))?;
     }
@@ -567,7 +567,7 @@ fn stop_with_pending(table: &Table) -> Outcome<()> {
     for round in 0..table.rounds.div_ceil(5) {
         let sink = JsonLinesSink::create(folder.path().join(format!("{round}.jsonl")))?;
         let collector = Collector::builder().flush(FlushStrategy::Manual).sink(sink).start()?;
-        collector.collect_batch((0..10_000).map(|step| Record::scalar("train.loss", 0.5).step(step)));
+        collector.collect_batch((0..10_000).map(|step| Record::scalar("train.loss", 0.5).with_step(step)));
         let begun = Instant::now();
         let report = collector.stop()?;
         times.push(begun.elapsed().as_secs_f64() * 1e3);

@@ -107,7 +107,7 @@ impl BareDatabase {
                 "INSERT INTO events (run, name, time, step, priority, kind, value) VALUES (1, 1, ?, ?, 1, 'scalar', ?)",
             )?;
             for record in records {
-                let step = record.get_step().map(|step| step as i64);
+                let step = record.step().map(|step| step as i64);
                 insert.execute((record.unix_nanos() as i64, step, record.value().as_f64()))?;
             }
         }

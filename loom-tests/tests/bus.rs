@@ -20,7 +20,7 @@ fn bus() -> Bus {
         .with_low_capacity(1)
         .with_session_id(Some("model".to_owned()))
         .with_host(Some("model".to_owned()))
-        .with_rank(Some(0));
+        .with_rank(0);
     Bus::builder()
         .config(BusConfig::default().with_collector(collector).with_mode(Mode::Inline))
         .start()

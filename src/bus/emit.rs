@@ -93,25 +93,25 @@ impl EmitOptions {
     }
 
     /// Sets [`priority`](Self::priority).
-    pub fn priority(mut self, priority: Priority) -> Self {
+    pub fn with_priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
     /// Sets [`correlation_id`](Self::correlation_id).
-    pub fn correlation_id(mut self, id: impl Into<Text>) -> Self {
+    pub fn with_correlation_id(mut self, id: impl Into<Text>) -> Self {
         self.correlation_id = Some(id.into());
         self
     }
 
     /// Sets [`source`](Self::source).
-    pub fn source(mut self, source: impl Into<Text>) -> Self {
+    pub fn with_source(mut self, source: impl Into<Text>) -> Self {
         self.source = Some(source.into());
         self
     }
 
     /// Adds to [`metadata`](Self::metadata).
-    pub fn metadata(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
+    pub fn with_metadata(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
         self.metadata.set(name, value);
         self
     }

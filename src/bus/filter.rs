@@ -52,7 +52,7 @@ impl Filter {
     /// Lets in events of that priority and above.
     pub fn min_priority(lowest: Priority) -> Self {
         // The highest comes first.
-        Self::new(move |event| event.get_priority() <= lowest)
+        Self::new(move |event| event.priority() <= lowest)
     }
 
     /// Lets in what a function says of one field of the data; of `None`, where there is no such field.

@@ -192,7 +192,7 @@ impl Mailbox {
     }
 
     fn is_behind_retry(&self, delivery: &Delivery) -> bool {
-        let held = || self.held[delivery.get_priority() as usize].get(delivery.name());
+        let held = || self.held[delivery.priority() as usize].get(delivery.name());
         self.is_ordered && held().is_some_and(|held| held.is_deferred)
     }
 
@@ -241,7 +241,7 @@ impl Mailbox {
         }
         self.queued += 1;
         self.bytes += owned_bytes(&delivery);
-        self.lanes[delivery.get_priority() as usize].push_back(delivery);
+        self.lanes[delivery.priority() as usize].push_back(delivery);
         None
     }
 
@@ -310,7 +310,7 @@ impl Mailbox {
             if !self.is_ordered {
                 return Some(delivery);
             }
-            let held = &mut self.held[delivery.get_priority() as usize];
+            let held = &mut self.held[delivery.priority() as usize];
             match held.get_mut(delivery.name()) {
                 Some(held) => {
                     if std::mem::take(&mut held.is_next) {
@@ -451,7 +451,7 @@ impl Mailbox {
         delivery.detach(remains);
         self.deferred += 1;
         self.deferred_bytes += owned_bytes(&delivery);
-        if let Some(held) = self.held[delivery.get_priority() as usize].get_mut(delivery.name()) {
+        if let Some(held) = self.held[delivery.priority() as usize].get_mut(delivery.name()) {
             held.parked.push_back(delivery);
         }
         None
@@ -479,7 +479,7 @@ impl Mailbox {
 
     /// Counts the events that are parked behind a deferred one as queued.
     fn move_parked_to_queue(&mut self, delivery: &Delivery, awaited_by: Option<&Arc<InFlight>>) {
-        let Some(held) = self.held[delivery.get_priority() as usize].get_mut(delivery.name()) else { return };
+        let Some(held) = self.held[delivery.priority() as usize].get_mut(delivery.name()) else { return };
         if !std::mem::take(&mut held.is_deferred) {
             return;
         }
@@ -492,7 +492,7 @@ impl Mailbox {
 
     /// Defers all events of that name and priority behind a retry.
     pub(super) fn defer_behind(&mut self, retry: &Delivery, ended: &mut Ended) {
-        let lane = retry.get_priority() as usize;
+        let lane = retry.priority() as usize;
         let Some(held) = self.held[lane].get_mut(retry.name()) else { return };
         held.is_deferred = true;
         let mut behind = std::mem::take(&mut held.parked);
@@ -510,7 +510,7 @@ impl Mailbox {
 
     /// Lets the next event of that name and priority go on.
     pub(super) fn release_next(&mut self, before: &Delivery) {
-        let lane = &mut self.held[before.get_priority() as usize];
+        let lane = &mut self.held[before.priority() as usize];
         let Some(held) = lane.get_mut(before.name()) else { return };
         match held.parked.pop_front() {
             Some(next) => self.put_first(next),
@@ -520,7 +520,7 @@ impl Mailbox {
 
     /// Puts an event at the front of its own lane, so that it overtakes no event of a higher priority.
     fn put_first(&mut self, delivery: Delivery) {
-        let lane = delivery.get_priority() as usize;
+        let lane = delivery.priority() as usize;
         if let Some(held) = self.held[lane].get_mut(delivery.name()) {
             held.is_next = true;
         }

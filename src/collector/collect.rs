@@ -156,7 +156,9 @@ impl Collector {
         step: u64,
         values: impl IntoIterator<Item = (N, V)>,
     ) -> BatchOutcome {
-        self.collect_batch(values.into_iter().map(|(name, value)| Record::with_value(name, value).step(step)))
+        self.collect_batch(
+            values.into_iter().map(|(name, value)| Record::with_value(name, value).with_step(step)),
+        )
     }
 }
 

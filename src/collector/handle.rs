@@ -27,7 +27,7 @@ use crate::wake::State;
 /// let memory = MemorySink::new();
 /// let collector = Collector::builder().sink(memory.clone()).start()?;
 /// for step in 0..1000 {
-///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).with_step(step));
 /// }
 /// let report = collector.stop()?;
 /// assert_eq!(report.stats.processed, 1000);

@@ -19,7 +19,7 @@ use crate::pattern::Pattern;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let gate = GateConfig::default()
 ///     .with_deny(vec!["*.debug".into()])
-///     .with_rules(vec![NameRule::new("gradients.*").sampling(Sampling::Every { nth: 100 })]);
+///     .with_rules(vec![NameRule::new("gradients.*").with_sampling(Sampling::Every { nth: 100 })]);
 /// let collector = Collector::builder().gate(gate).start()?;
 /// assert_eq!(collector.collect(Record::scalar("loader.debug", 1.0)), Outcome::Filtered);
 /// assert_eq!(collector.collect(Record::scalar("train.loss", 1.0)), Outcome::Queued);
@@ -111,18 +111,12 @@ impl NameRule {
     pub fn new(pattern: impl Into<Pattern>) -> Self {
         Self { pattern: pattern.into(), min_priority: None, sampling: None }
     }
+}
 
-    /// Lets in events of that priority and above.
-    pub fn min_priority(mut self, lowest: Priority) -> Self {
-        self.min_priority = Some(lowest);
-        self
-    }
-
-    /// Lets in a part.
-    pub fn sampling(mut self, sampling: Sampling) -> Self {
-        self.sampling = Some(sampling);
-        self
-    }
+setters! {
+    NameRule:
+    with_min_priority, min_priority: Option<Priority>;
+    with_sampling, sampling: Option<Sampling>;
 }
 
 /// More would not fit into the table of names.

@@ -1,17 +1,27 @@
 //! The setters of settings structs.
 
-/// Adds a consuming setter for each field.
+/// Adds a consuming setter for each field. The setter of an `Option` takes the value itself as well.
 macro_rules! setters {
-    ($kind:ident: $($with:ident, $field:ident: $type:ty;)*) => {
+    ($kind:ident: $($fields:tt)*) => {
         impl $kind {
-            $(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-                #[must_use]
-                pub fn $with(mut self, $field: $type) -> Self {
-                    self.$field = $field;
-                    self
-                }
-            )*
+            $crate::config::setters! { @each $($fields)* }
+        }
+    };
+    (@each $with:ident, $field:ident: Option<$type:ty>; $($others:tt)*) => {
+        $crate::config::setters! { @one $with, $field, impl Into<Option<$type>>, $field.into() }
+        $crate::config::setters! { @each $($others)* }
+    };
+    (@each $with:ident, $field:ident: $type:ty; $($others:tt)*) => {
+        $crate::config::setters! { @one $with, $field, $type, $field }
+        $crate::config::setters! { @each $($others)* }
+    };
+    (@each) => {};
+    (@one $with:ident, $field:ident, $type:ty, $value:expr) => {
+        #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+        #[must_use]
+        pub fn $with(mut self, $field: $type) -> Self {
+            self.$field = $value;
+            self
         }
     };
 }

@@ -11,7 +11,7 @@ use std::fmt;
 /// use forebay::{Image, Record};
 ///
 /// let red = Image::rgb(2, 1, vec![255, 0, 0, 255, 0, 0])?;
-/// let record = Record::with_value("samples.red", red).step(1);
+/// let record = Record::with_value("samples.red", red).with_step(1);
 ///
 /// let error = Image::rgb(2, 1, vec![255, 0, 0]).unwrap_err();
 /// assert_eq!(error.to_string(), "the pixels of a 2 x 1 rgb8 image must be 6 bytes, got 3");

@@ -10,7 +10,7 @@ use serde::ser::{Error as _, SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Event, EventId, Fields, Histogram, Image, ImageFormat, List, Mark, Name, Priority, Record, Text, Value,
+    EventId, Fields, Histogram, Image, ImageFormat, List, Mark, Name, Priority, Record, Text, Value,
 };
 
 /// A floating-point number that may be a string.
@@ -86,7 +86,7 @@ impl Serialize for Record {
         if self.priority() != Priority::Normal {
             map.serialize_entry("priority", &self.priority())?;
         }
-        if let Some(step) = self.get_step() {
+        if let Some(step) = self.step() {
             map.serialize_entry("step", &step)?;
         }
         match self.value() {
@@ -335,7 +335,7 @@ impl<'de> Deserialize<'de> for Record {
             .with_unix_nanos(time.0)
             .with_priority(wire.priority.unwrap_or_default());
         if let Some(step) = wire.step {
-            record = record.step(step);
+            record = record.with_step(step);
         }
         if let Some(source) = wire.source {
             record = record.with_source(source);

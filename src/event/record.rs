@@ -16,10 +16,10 @@ use crate::clock;
 /// ```
 /// use forebay::{Priority, Record, Value};
 ///
-/// let loss = Record::scalar("train.loss", 0.25).step(7);
+/// let loss = Record::scalar("train.loss", 0.25).with_step(7);
 /// assert_eq!(loss.name(), "train.loss");
 /// assert_eq!(loss.value(), &Value::Scalar(0.25));
-/// assert_eq!(loss.get_step(), Some(7));
+/// assert_eq!(loss.step(), Some(7));
 ///
 /// let failed = Record::new("training.failed")
 ///     .with_field("error", "loss is NaN")
@@ -214,7 +214,7 @@ impl Record {
 
     /// Sets the step: the position in the run that the value belongs to.
     #[inline]
-    pub fn step(mut self, step: u64) -> Self {
+    pub fn with_step(mut self, step: u64) -> Self {
         self.step = Step(NonZeroU64::new(step.saturating_add(1)));
         self
     }
@@ -296,13 +296,13 @@ impl Record {
         self.value
     }
 
-    /// Its step, if it has one.
-    pub fn get_step(&self) -> Option<u64> {
+    /// Returns the step, if there is one.
+    pub fn step(&self) -> Option<u64> {
         self.step.0.map(|step| step.get() - 1)
     }
 
-    /// Its priority.
-    pub fn get_priority(&self) -> Priority {
+    /// Returns the priority: the lane that the record takes.
+    pub fn priority(&self) -> Priority {
         self.stamp.priority()
     }
 
@@ -382,7 +382,7 @@ impl fmt::Display for Record {
         if self.value != Value::Empty {
             write!(f, " = {}", self.value)?;
         }
-        if let Some(step) = self.get_step() {
+        if let Some(step) = self.step() {
             write!(f, " (step {step})")?;
         }
         Ok(())
@@ -405,9 +405,9 @@ mod tests {
         for priority in [Priority::Critical, Priority::Normal, Priority::Low] {
             for nanos in [0, 1, 1_763_700_000_123_456_789, Stamp::MAX_NANOS] {
                 let record = Record::new("x").with_unix_nanos(nanos).with_priority(priority);
-                assert_eq!((record.unix_nanos(), record.get_priority()), (nanos, priority));
+                assert_eq!((record.unix_nanos(), record.priority()), (nanos, priority));
                 let record = record.with_unix_nanos(nanos);
-                assert_eq!((record.unix_nanos(), record.get_priority()), (nanos, priority));
+                assert_eq!((record.unix_nanos(), record.priority()), (nanos, priority));
             }
         }
         assert_eq!(Record::new("x").with_unix_nanos(u64::MAX).unix_nanos(), Stamp::MAX_NANOS);
@@ -439,7 +439,7 @@ mod tests {
     fn only_a_moment_from_the_clock_tells_when_the_record_was_made() {
         let record = Record::scalar("x", 1.0);
         assert_eq!(record.made_at(), Some(record.unix_nanos()));
-        let low = record.clone().with_priority(Priority::Low).step(3);
+        let low = record.clone().with_priority(Priority::Low).with_step(3);
         assert_eq!(low.made_at(), Some(record.unix_nanos()));
         assert_eq!(low.clone().with_unix_nanos(low.unix_nanos()).made_at(), None);
         assert_eq!(record.with_time(SystemTime::now()).with_priority(Priority::Critical).made_at(), None);
@@ -447,11 +447,11 @@ mod tests {
 
     #[test]
     fn every_step_but_the_very_last_can_be_told_from_none() {
-        assert_eq!(Record::new("x").get_step(), None);
+        assert_eq!(Record::new("x").step(), None);
         for step in [0, 1, u64::MAX - 1] {
-            assert_eq!(Record::new("x").step(step).get_step(), Some(step));
+            assert_eq!(Record::new("x").with_step(step).step(), Some(step));
         }
-        assert_eq!(Record::new("x").step(u64::MAX).get_step(), Some(u64::MAX - 1));
+        assert_eq!(Record::new("x").with_step(u64::MAX).step(), Some(u64::MAX - 1));
     }
 
     #[test]

@@ -168,10 +168,10 @@ impl EventQuery {
         self.name.as_ref().is_none_or(|name| name.matches(Event::name(record)))
             && self.from_time.is_none_or(|from| time >= from)
             && self.until_time.is_none_or(|until| time < until)
-            && self.steps.is_none_or(|(first, last)| {
-                record.get_step().is_some_and(|step| (first..=last).contains(&step))
-            })
-            && self.priority.is_none_or(|priority| priority == record.get_priority())
+            && self
+                .steps
+                .is_none_or(|(first, last)| record.step().is_some_and(|step| (first..=last).contains(&step)))
+            && self.priority.is_none_or(|priority| priority == record.priority())
             && of_extra(&self.source, extra.and_then(|extra| extra.source.as_deref()))
             && of_extra(&self.correlation, extra.and_then(|extra| extra.correlation_id.as_deref()))
             && self.contains.iter().all(|(name, value)| {
@@ -188,7 +188,7 @@ impl EventQuery {
         let mut found = VecDeque::new();
         for record in records {
             let begun = if self.wanted.is_everything() { 0 } else { lineage.see(record.borrow()) };
-            let step = record.borrow().get_step();
+            let step = record.borrow().step();
             // What is asked of one run or generation is known at once; what is current, at the end alone.
             if !lineage.has(&self.wanted, begun, step) || !self.matches(record.borrow()) {
                 continue;
@@ -203,8 +203,7 @@ impl EventQuery {
                 }
             }
         }
-        let is_in =
-            |(begun, record): &(usize, T)| lineage.has(&self.wanted, *begun, record.borrow().get_step());
+        let is_in = |(begun, record): &(usize, T)| lineage.has(&self.wanted, *begun, record.borrow().step());
         let found = found.into_iter();
         let found: Box<dyn Iterator<Item = (usize, T)>> =
             if self.is_newest_first { Box::new(found.rev()) } else { Box::new(found) };

@@ -175,7 +175,7 @@ impl Reader {
             let record = row_to_record(row)?;
             let id: i64 = row.get(7)?;
             let begun = begins.partition_point(|begin| *begin <= id);
-            let is_in = || query.matches(&record) && lineage.has(&query.wanted, begun, record.get_step());
+            let is_in = || query.matches(&record) && lineage.has(&query.wanted, begun, record.step());
             if !in_records || is_in() {
                 found.push(record);
             }

@@ -125,7 +125,7 @@ impl RunInfo {
     /// Adds what a later record of the run tells of it.
     pub(crate) fn goes_on_with(&mut self, record: &Record) {
         self.last_seen = record.time();
-        self.last_step = record.get_step().or(self.last_step);
+        self.last_step = record.step().or(self.last_step);
         let text = |name| {
             let fields = record.value().as_fields();
             fields.and_then(|fields| fields.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()

@@ -42,7 +42,7 @@ use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 /// let run = TrainingRun::builder().start(&collector)?;
 /// let signals = Signals::builder(&collector).run(&run).leave_time().grace(Duration::from_secs(20)).start()?;
 /// for step in 0..1_000_000 {
-///     collector.collect(Record::scalar("train.loss", 0.5).step(step));
+///     collector.collect(Record::scalar("train.loss", 0.5).with_step(step));
 ///     if let Some(signal) = signals.received() {
 ///         // Save a checkpoint.
 ///         run.preempted(signal)?;

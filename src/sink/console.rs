@@ -163,8 +163,10 @@ impl<E: Display> Sink<E> for ConsoleSink {
         written?;
         match refused {
             0 => Ok(()),
-            _ if !panics.is_none() => Err(panics.error().only(refused)),
-            _ => Err(SinkError::write_failed("an event's Display failed").permanent().only(refused)),
+            _ if !panics.is_none() => Err(panics.error().with_failed_events(refused)),
+            _ => Err(SinkError::write_failed("an event's Display failed")
+                .permanent()
+                .with_failed_events(refused)),
         }
     }
 }

@@ -72,7 +72,7 @@ impl SinkError {
     }
 
     /// Says that only this many events of the batch failed; the others are where they belong.
-    pub fn only(mut self, events: u64) -> Self {
+    pub fn with_failed_events(mut self, events: u64) -> Self {
         self.failed_events = Some(events);
         self
     }

@@ -79,13 +79,13 @@ use age::Age;
 /// # let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("runs/1/events.jsonl");
 /// let collector = Collector::builder().sink(JsonLinesSink::create(&path)?).start()?;
-/// collector.collect(Record::scalar("train.loss", f64::NAN).step(3));
+/// collector.collect(Record::scalar("train.loss", f64::NAN).with_step(3));
 /// collector.stop()?;
 ///
 /// let line = std::fs::read_to_string(&path)?;
 /// assert!(line.ends_with("\"step\":3,\"scalar\":\"NaN\"}\n"));
 /// let record: Record = serde_json::from_str(&line)?;
-/// assert_eq!(record.get_step(), Some(3));
+/// assert_eq!(record.step(), Some(3));
 /// # Ok(())
 /// # }
 /// ```
@@ -497,9 +497,11 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         self.missing.told(refused_events);
         self.sync_if_due(now);
         match refused {
-            Some(error) => Err(error.only(refused_events)),
+            Some(error) => Err(error.with_failed_events(refused_events)),
             // All events are in the file.
-            None => self.trouble.take().map_or(Ok(()), |error| Err(SinkError::from(error).only(0))),
+            None => {
+                self.trouble.take().map_or(Ok(()), |error| Err(SinkError::from(error).with_failed_events(0)))
+            }
         }
     }
 

@@ -41,7 +41,7 @@ impl Panics {
 
     /// What became of these events alone.
     pub(crate) fn error(&self) -> SinkError {
-        SinkError::panicked(self.what, &self.said).only(self.events)
+        SinkError::panicked(self.what, &self.said).with_failed_events(self.events)
     }
 
     /// Tells the sink inside that these events are missing, unless they were offered before: then that was told.
@@ -58,7 +58,7 @@ impl Panics {
             Ok(()) => Err(self.error()),
             Err(error) => {
                 let failed = error.failed_of(offered as u64).saturating_add(self.events);
-                Err(error.only(failed))
+                Err(error.with_failed_events(failed))
             }
         }
     }

@@ -336,7 +336,9 @@ impl Sink<Record> for SqliteSink {
                 self.missing.told(refused.as_ref().map_or(0, |(events, _)| *events));
                 match refused {
                     None => Ok(()),
-                    Some((events, why)) => Err(SinkError::write_failed(why).permanent().only(events)),
+                    Some((events, why)) => {
+                        Err(SinkError::write_failed(why).permanent().with_failed_events(events))
+                    }
                 }
             }
             Err(error) => {

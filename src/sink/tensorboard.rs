@@ -81,7 +81,7 @@ use crate::unix::is_unlinked;
 /// let sink = TensorBoardSink::create(runs.join("1"))?.route("train.*");
 /// let collector = Collector::builder().sink(sink).start()?;
 /// for step in 0..100 {
-///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+///     collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).with_step(step));
 /// }
 /// collector.stop()?;
 /// # Ok(())
@@ -277,8 +277,8 @@ impl TensorBoardSink {
 
     /// Encodes all that a record shows; why the first of its values was refused, if one was.
     fn encode(&mut self, record: &Record) -> Option<SinkError> {
-        let Some(step) = record.get_step().map(i64::try_from).transpose().ok() else {
-            let (step, name) = (record.get_step().unwrap_or_default(), Event::name(record));
+        let Some(step) = record.step().map(i64::try_from).transpose().ok() else {
+            let (step, name) = (record.step().unwrap_or_default(), Event::name(record));
             let why = format!("step {step} of {name:?} is more than TensorBoard can tell");
             return Some(SinkError::write_failed(why).permanent());
         };
@@ -519,12 +519,12 @@ impl TensorBoardSink {
             let error = SinkError::from(error);
             return Err(match self.safe_events {
                 0 => error,
-                safe => error.only(batch.len() as u64 - safe),
+                safe => error.with_failed_events(batch.len() as u64 - safe),
             });
         }
         match first {
             None => Ok(()),
-            Some(error) => Err(error.only(refused_events)),
+            Some(error) => Err(error.with_failed_events(refused_events)),
         }
     }
 }

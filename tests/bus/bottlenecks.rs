@@ -51,7 +51,7 @@ fn what_is_wrong_with_a_collector_is_told_once_as_long_as_it_is_up() {
     let many = |is_now_broken| {
         is_broken.store(is_now_broken, Ordering::SeqCst);
         for step in 0..20 {
-            collector.collect(Record::scalar("train.loss", 0.5).step(step));
+            collector.collect(Record::scalar("train.loss", 0.5).with_step(step));
             let _ = collector.flush().unwrap();
         }
     };

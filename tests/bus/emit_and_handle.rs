@@ -102,14 +102,14 @@ fn an_event_has_what_it_was_emitted_with() {
             .unwrap()
             .keep();
         let options = EmitOptions::new()
-            .priority(Priority::Critical)
-            .correlation_id("run-7")
-            .source("trainer")
-            .metadata("host", "a");
+            .with_priority(Priority::Critical)
+            .with_correlation_id("run-7")
+            .with_source("trainer")
+            .with_metadata("host", "a");
         let receipt = bus.emit_with("a.b", Fields::new().with("loss", 0.5), options).unwrap();
         let (id, attempt, event) = events.recv_timeout(LONG).unwrap();
         assert_eq!((id, attempt), (receipt.id, 1));
-        assert_eq!(event.get_priority(), Priority::Critical);
+        assert_eq!(event.priority(), Priority::Critical);
         assert_eq!(event.value().as_fields().unwrap().get("loss"), Some(&Value::Scalar(0.5)));
         let extra = event.extra().unwrap();
         assert_eq!(extra.correlation_id.as_deref(), Some("run-7"));
@@ -282,7 +282,7 @@ fn filters_decide_by_name_priority_data_or_a_function_and_can_be_taken_out() {
             let fields = Fields::new().with("important", true);
             outcomes.push(bus.emit("training.completed", fields).unwrap().outcome);
             outcomes.push(bus.emit("training.debug", ()).unwrap().outcome);
-            let low = EmitOptions::new().priority(Priority::Low);
+            let low = EmitOptions::new().with_priority(Priority::Low);
             outcomes.push(bus.emit_with("training.low", (), low).unwrap().outcome);
             outcomes.iter().map(|outcome| u8::from(*outcome == Outcome::Queued)).collect::<Vec<_>>()
         };
@@ -334,7 +334,7 @@ fn what_came_is_asked_for_by_query_and_by_correlation() {
             {
                 let _inner = correlate("inner");
                 bus.emit("a.two", 2).unwrap();
-                let own = EmitOptions::new().correlation_id("own");
+                let own = EmitOptions::new().with_correlation_id("own");
                 bus.emit_with("a.three", 3, own).unwrap();
             }
             bus.emit("a.four", 4).unwrap();
@@ -380,7 +380,7 @@ fn a_derived_event_belongs_to_what_the_one_before_belongs_to() {
     both(|bus| {
         let emitter = bus.emitter();
         bus.on("a.b", move |_| _ = emitter.emit("derived.one", ()).unwrap()).unwrap().keep();
-        bus.emit_with("a.b", (), EmitOptions::new().correlation_id("run-7")).unwrap();
+        bus.emit_with("a.b", (), EmitOptions::new().with_correlation_id("run-7")).unwrap();
         until("both are there", || bus.correlated("run-7").unwrap().len() == 2);
         bus.flush().unwrap();
         law(&bus, 2);
@@ -398,7 +398,7 @@ fn a_journal_is_written_rotated_and_asked() {
         }
         let bus = builder.start().unwrap();
         for step in 0..200 {
-            bus.emit_record(Record::scalar("train.loss", 0.5).step(step)).unwrap();
+            bus.emit_record(Record::scalar("train.loss", 0.5).with_step(step)).unwrap();
             if step % 10 == 0 {
                 bus.flush().unwrap();
             }
@@ -406,10 +406,7 @@ fn a_journal_is_written_rotated_and_asked() {
         bus.flush().unwrap();
         assert!(std::fs::read_dir(folder.path()).unwrap().count() > 2, "closed files");
         let steps = bus.query(&EventQuery::new().steps(50..60)).unwrap();
-        assert_eq!(
-            steps.iter().filter_map(Record::get_step).collect::<Vec<_>>(),
-            (50..60).collect::<Vec<_>>()
-        );
+        assert_eq!(steps.iter().filter_map(Record::step).collect::<Vec<_>>(), (50..60).collect::<Vec<_>>());
         law(&bus, 200);
         bus.stop().unwrap();
         // What a bus leaves, the next one goes on with.
@@ -554,7 +551,7 @@ fn critical_events_come_first_and_low_ones_are_not_starved() {
     bus.emit("first.one", ()).unwrap();
     gate.await_arrivals(1);
     let emit = |name: &'static str, priority| {
-        bus.emit_with(name, (), EmitOptions::new().priority(priority)).unwrap();
+        bus.emit_with(name, (), EmitOptions::new().with_priority(priority)).unwrap();
     };
     (0..3).for_each(|_| emit("event.low", Priority::Low));
     (0..6).for_each(|_| emit("event.normal", Priority::Normal));
@@ -588,7 +585,7 @@ fn a_handler_with_a_critical_event_comes_before_all_others() {
     gate.await_arrivals(1);
     ["usual.a", "usual.b", "usual.c"].iter().for_each(|name| _ = bus.emit(*name, ()).unwrap());
     let _ = bus.collector().flush().unwrap();
-    bus.emit_with("urgent.d", (), EmitOptions::new().priority(Priority::Critical)).unwrap();
+    bus.emit_with("urgent.d", (), EmitOptions::new().with_priority(Priority::Critical)).unwrap();
     let _ = bus.collector().flush().unwrap();
     gate.open();
     bus.flush().unwrap();

@@ -37,7 +37,7 @@ fn a_bus_whose_rings_fill_says_so() {
         .collector
         .with_flush(FlushStrategy::Manual)
         .with_capacity(100)
-        .with_max_bytes(Some(100_000));
+        .with_max_bytes(100_000);
     let bus = Bus::builder().config(BusConfig::default().with_collector(collector)).start().unwrap();
     (0..50).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
     assert_eq!(bus.health().status, HealthStatus::Healthy, "half is not more than half");

@@ -159,7 +159,7 @@ fn a_critical_event_does_not_wait_behind_a_retry_of_a_normal_one() {
         bus.emit("order.a", 0).unwrap();
         until("it waits for its retry", || bus.metrics().retry.waiting == 1);
         bus.emit("order.a", 1).unwrap();
-        let critical = || EmitOptions::new().priority(Priority::Critical);
+        let critical = || EmitOptions::new().with_priority(Priority::Critical);
         bus.emit_with("order.a", 2, critical()).unwrap();
         bus.flush().unwrap();
         assert_eq!(numbers_of(&taken, "order.a"), [2]);
@@ -411,7 +411,7 @@ fn order_and_account_hold_under_retries_of_many_names_from_many_threads() {
                 5 => return Err(HandlerError::new("for good").permanent()),
                 _ => {}
             }
-            own.lock().unwrap().push((event.name().to_owned(), event.get_priority(), number(event)));
+            own.lock().unwrap().push((event.name().to_owned(), event.priority(), number(event)));
             Ok(())
         });
         let plain = Handler::new("order.*", |event| match number(event) % 3 {
@@ -426,7 +426,7 @@ fn order_and_account_hold_under_retries_of_many_names_from_many_threads() {
                 scope.spawn(move || {
                     for number in 0..2_000 {
                         let priority = [Priority::Critical, Priority::Normal, Priority::Low][number % 3];
-                        let options = EmitOptions::new().priority(priority);
+                        let options = EmitOptions::new().with_priority(priority);
                         bus.emit_with(name, number as i64, options).unwrap();
                         if number % 500 == 0 {
                             bus.flush().unwrap();
@@ -452,7 +452,7 @@ fn order_and_account_hold_under_retries_of_many_names_from_many_threads() {
 }
 
 fn options(priority: Priority) -> EmitOptions {
-    EmitOptions::new().priority(priority)
+    EmitOptions::new().with_priority(priority)
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn what_was_not_emitted_is_told_with_what_was() {
         assert_emitted!(*memory, "train.*", times = 2);
     });
     assert_eq!(often, "train.* was emitted 1 times, expected were 2; all: train.loss");
-    let other = said(|| assert_emitted!(*memory, "train.loss", |loss| loss.get_step().is_some()));
+    let other = said(|| assert_emitted!(*memory, "train.loss", |loss| loss.step().is_some()));
     assert!(other.starts_with("train.loss was emitted 1 times, never as expected: [Record"), "{other}");
     let none = said(|| assert_emitted!(MemorySink::new(), "x"));
     assert_eq!(none, "x was never emitted; all: none");

@@ -186,7 +186,7 @@ fn the_budget_changes_at_run_time() {
 fn the_defaults_are_50_mib_and_numbers_own_nothing() {
     let collector = Collector::builder().flush(FlushStrategy::Manual).start().unwrap();
     assert_eq!(collector.config().max_bytes, Some(50 << 20));
-    collector.collect(Record::scalar("loss", 1.0).step(3));
+    collector.collect(Record::scalar("loss", 1.0).with_step(3));
     assert_eq!(collector.stats().pending_bytes, 0);
     collector.collect(Record::text("note", "x".repeat(1000)));
     let note = collector.stats().pending_bytes;

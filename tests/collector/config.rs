@@ -32,7 +32,7 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
         (base().with_capacity(1 << 31), format!("invalid capacity: 2147483648 {slots}")),
         (base().with_critical_capacity(0), format!("invalid critical_capacity: 0 {slots}")),
         (base().with_low_capacity(0), format!("invalid low_capacity: 0 {slots}")),
-        (base().with_batch_size(Some(0)), "invalid batch_size: 0 (expected 1 or more)".into()),
+        (base().with_batch_size(0), "invalid batch_size: 0 (expected 1 or more)".into()),
         (
             base().with_flush(FlushStrategy::Size { events: 0 }),
             "invalid flush.events: 0 (expected 1 or more)".into(),
@@ -82,7 +82,7 @@ fn the_largest_and_smallest_allowed_settings_are_allowed() {
         .with_capacity(1)
         .with_critical_capacity(1)
         .with_low_capacity(1 << 30)
-        .with_batch_size(Some(usize::MAX))
+        .with_batch_size(usize::MAX)
         .with_flush(FlushStrategy::Hybrid { events: usize::MAX, interval: Duration::MAX })
         .with_overflow(Overflow::Block { timeout: Duration::MAX });
     assert_eq!(config.validate(), Ok(()));
@@ -91,14 +91,14 @@ fn the_largest_and_smallest_allowed_settings_are_allowed() {
 #[test]
 fn a_batch_larger_than_the_lane_is_clamped_and_says_so() {
     let flush = FlushStrategy::Size { events: 50 };
-    let config = Config::default().with_capacity(2).with_batch_size(Some(100)).with_flush(flush);
+    let config = Config::default().with_capacity(2).with_batch_size(100).with_flush(flush);
     let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
     let why = "used is 2: a lane of `capacity` events never holds more";
     assert_eq!(warnings, [format!("batch_size is 100, {why}"), format!("flush.events is 50, {why}")]);
     let memory = forebay::sink::MemorySink::new();
     let collector = Collector::builder().config(config).sink(memory.clone()).start().unwrap();
     for step in 0..2 {
-        collector.collect(forebay::Record::new("x").step(step));
+        collector.collect(forebay::Record::new("x").with_step(step));
     }
     assert!(
         memory.wait_for(2, Duration::from_secs(60)),

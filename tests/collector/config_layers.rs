@@ -436,14 +436,14 @@ fn the_documented_example_is_what_it_seems_to_be() {
                 .gate
                 .with_deny(vec!["*.debug".into(), "loader.{read,wait}".into()])
                 .with_min_priority(Priority::Normal)
-                .with_rate_limit(Some(100_000))
+                .with_rate_limit(100_000)
                 .with_sampling(Some(Sampling::Rate {
                     rate: 0.25,
                     min_per_window: 10,
                     window: Duration::from_secs(1),
                 }))
                 .with_rules(vec![
-                    NameRule::new("gradients.*").sampling(Sampling::Every { nth: 100 }),
+                    NameRule::new("gradients.*").with_sampling(Sampling::Every { nth: 100 }),
                     lowest,
                 ]),
         );

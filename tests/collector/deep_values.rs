@@ -86,7 +86,7 @@ fn every_way_to_nest_reads_back_up_to_the_limit_and_is_refused_beyond() {
             assert_eq!(value.depth() <= MOST, fits, "{kind} {times}");
             for record in [
                 Record::with_value("d", value.clone()),
-                Record::new("d").with_metadata("$m", 1).step(times as u64),
+                Record::new("d").with_metadata("$m", 1).with_step(times as u64),
             ] {
                 let line = serde_json::to_string(&record);
                 if fits {
@@ -160,8 +160,9 @@ fn around_the_limit(collector: &Collector) -> u64 {
     let mut offered = 0;
     for levels in [MOST - 1, MOST, MOST + 1, 127, 128, 3_000, 50_000] {
         for (kind, wrap, _) in WRAPS {
-            collector.collect(Record::with_value(kind, nested(wrap, levels)).step(offered));
-            collector.collect(Record::new(kind).with_metadata("m", nested(wrap, levels - 1)).step(offered));
+            collector.collect(Record::with_value(kind, nested(wrap, levels)).with_step(offered));
+            collector
+                .collect(Record::new(kind).with_metadata("m", nested(wrap, levels - 1)).with_step(offered));
             offered += 2;
         }
     }
@@ -266,7 +267,7 @@ fn a_bus_refuses_what_is_too_deep_and_its_journal_reads_back() {
         let outcomes =
             [MOST - 1, MOST, MOST + 1, FAR].map(|levels| bus.emit("a.b", deep(levels)).unwrap().outcome);
         assert_eq!(outcomes, [Outcome::Queued, Outcome::Queued, Outcome::Oversize, Outcome::Oversize]);
-        let options = EmitOptions::new().metadata("m", deep(MOST));
+        let options = EmitOptions::new().with_metadata("m", deep(MOST));
         assert_eq!(bus.emit_with("a.b", (), options).unwrap().outcome, Outcome::Oversize);
         let report = bus.stop().unwrap();
         report.stats.check_law(5).unwrap();

@@ -22,7 +22,7 @@ fn every_batch_tells_where_its_events_come_from() {
         .start()
         .unwrap();
     for step in 0..3 {
-        collector.collect(Record::scalar("loss", 1.0).step(step));
+        collector.collect(Record::scalar("loss", 1.0).with_step(step));
         let _ = collector.flush().unwrap();
     }
     collector.stop().unwrap();

@@ -20,7 +20,7 @@ const DURATIONS: [Duration; 4] =
     [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(u64::MAX), Duration::MAX];
 
 fn scalars(collector: &Collector, steps: std::ops::Range<u64>) {
-    steps.for_each(|step| _ = collector.collect(Record::scalar("x", 0.5).step(step)));
+    steps.for_each(|step| _ = collector.collect(Record::scalar("x", 0.5).with_step(step)));
 }
 
 #[test]
@@ -173,14 +173,14 @@ fn gates_with_the_largest_and_the_smallest_numbers() {
         for sampling in samplings {
             let gate = GateConfig::default()
                 .with_sampling(Some(sampling))
-                .with_rate_limit(Some(large))
-                .with_max_event_bytes(Some(large as usize))
-                .with_seed(Some(u64::MAX));
+                .with_rate_limit(large)
+                .with_max_event_bytes(large as usize)
+                .with_seed(u64::MAX);
             let clock = ManualClock::new();
             let health = HealthConfig::default()
                 .with_late_after(Duration::MAX)
-                .with_latency(Some(Duration::MAX))
-                .with_least_rate(Some(f64::MAX))
+                .with_latency(Duration::MAX)
+                .with_least_rate(f64::MAX)
                 .with_dead_letters(u64::MAX);
             let collector = Collector::builder()
                 .manual_clock(&clock)
@@ -255,7 +255,7 @@ fn histograms_of_any_counts_and_values() {
     collector.add_sink(forebay::sink::TensorBoardSink::create(folder.path().join("tb")).unwrap()).unwrap();
     let mut offered = 0;
     let mut collect = |histogram: Histogram| {
-        let shown = Record::histogram("weights", histogram).step(offered);
+        let shown = Record::histogram("weights", histogram).with_step(offered);
         assert!(!shown.to_string().is_empty());
         collector.collect(shown);
         offered += 1;
@@ -327,7 +327,7 @@ fn buses_with_the_largest_and_the_smallest_numbers() {
                 let _subscribed =
                     bus.subscribe(Handler::new("*", fails).max_concurrent(large).deadline(long)).unwrap();
                 for step in [0, u64::MAX] {
-                    bus.emit_record(Record::scalar("x", 0.5).step(step)).unwrap();
+                    bus.emit_record(Record::scalar("x", 0.5).with_step(step)).unwrap();
                 }
                 bus.flush().unwrap();
                 bus.redrive(Some(large as u32));

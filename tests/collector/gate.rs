@@ -25,8 +25,8 @@ fn names_are_let_in_as_they_are_allowed_denied_and_ruled() {
         .with_allow(vec!["train.*".into(), "data.*".into()])
         .with_deny(vec!["*.debug".into()])
         .with_rules(vec![
-            NameRule::new("data.*").min_priority(Priority::Critical),
-            NameRule::new("train.{gradient,weight}*").sampling(Sampling::Every { nth: 2 }),
+            NameRule::new("data.*").with_min_priority(Priority::Critical),
+            NameRule::new("train.{gradient,weight}*").with_sampling(Sampling::Every { nth: 2 }),
         ]);
     let collector = gated(gate);
     // Twice: the second time from the table of verdicts.
@@ -70,7 +70,7 @@ fn the_switch_and_the_limits_change_while_it_runs_and_the_names_do_not() {
     );
     set(|gate| gate.min_priority = Priority::Critical).unwrap();
     assert_eq!((offer(&collector, "a"), critical()), (Outcome::Filtered, Outcome::Queued));
-    set(|gate| *gate = GateConfig::default().with_max_event_bytes(Some(100))).unwrap();
+    set(|gate| *gate = GateConfig::default().with_max_event_bytes(100)).unwrap();
     assert_eq!(offer(&collector, "a"), Outcome::Queued);
     assert_eq!(collector.collect(Record::text("a", "x".repeat(100))), Outcome::Oversize);
     let refused = collector.try_collect(Record::text("a", "x".repeat(100))).unwrap_err();
@@ -110,12 +110,12 @@ fn what_is_not_allowed_is_named_with_what_is() {
         sampled(Sampling::Every { nth: 0 }),
         "invalid gate.sampling: every 0th (expected every 1st, or a later one)"
     );
-    let rules = vec![NameRule::new("a").sampling(Sampling::Keyed { rate: 2.0 })];
+    let rules = vec![NameRule::new("a").with_sampling(Sampling::Keyed { rate: 2.0 })];
     let ruled = said(GateConfig::default().with_rules(rules));
     assert_eq!(ruled, "invalid gate.rules.sampling: a rate of 2 (expected a rate from 0 to 1)");
-    let limit = said(GateConfig::default().with_rate_limit(Some(0)));
+    let limit = said(GateConfig::default().with_rate_limit(0));
     assert_eq!(limit, "invalid gate.rate_limit: 0 (expected 1 or more)");
-    let bytes = said(GateConfig::default().with_max_event_bytes(Some(0)));
+    let bytes = said(GateConfig::default().with_max_event_bytes(0));
     assert_eq!(bytes, "invalid gate.max_event_bytes: 0 (expected 1 or more)");
 }
 
@@ -125,7 +125,7 @@ fn let_in(collector: &Collector, name: &'static str, offered: u64) -> u64 {
 }
 
 fn sampled(sampling: Sampling, seed: u64, clock: &ManualClock) -> Collector {
-    let gate = GateConfig::default().with_sampling(Some(sampling)).with_seed(Some(seed));
+    let gate = GateConfig::default().with_sampling(Some(sampling)).with_seed(seed);
     Collector::builder().gate(gate).capacity(200_000).flush(HOURLY).manual_clock(clock).start().unwrap()
 }
 
@@ -214,7 +214,7 @@ proptest! {
         let quota = Quota::per_second(std::num::NonZeroU32::new(rate).unwrap());
         let theirs = RateLimiter::direct_with_clock(quota, their_clock.clone());
         let clock = ManualClock::new();
-        let gate = GateConfig::default().with_rate_limit(Some(rate));
+        let gate = GateConfig::default().with_rate_limit(rate);
         let collector = Collector::builder().gate(gate).flush(HOURLY).manual_clock(&clock).start().unwrap();
         let offered = pauses.len() as u64;
         for pause in pauses {
@@ -269,7 +269,7 @@ fn what_is_awaited_passes_the_gate_once() {
     let outcomes: Vec<Outcome> = futures::executor::block_on(async {
         let mut outcomes = Vec::new();
         for step in 0..4 {
-            outcomes.push(collector.collect_async(Record::scalar("a", 1.0).step(step)).await);
+            outcomes.push(collector.collect_async(Record::scalar("a", 1.0).with_step(step)).await);
         }
         outcomes
     });

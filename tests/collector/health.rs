@@ -107,8 +107,8 @@ fn thresholds_change_at_run_time_and_wrong_ones_are_named() {
     collector.update_config(|config| config.health.dead_letters = u64::MAX).unwrap();
     assert_eq!(collector.health().status, HealthStatus::Degraded);
     assert_eq!(field(default().with_late_after(Duration::ZERO)), "health.late_after");
-    assert_eq!(field(default().with_least_rate(Some(0.0))), "health.least_rate");
-    assert_eq!(field(default().with_latency(Some(Duration::ZERO))), "health.latency");
+    assert_eq!(field(default().with_least_rate(0.0)), "health.least_rate");
+    assert_eq!(field(default().with_latency(Duration::ZERO)), "health.latency");
     collector.stop().unwrap();
     law(&collector, 3);
 }
@@ -264,7 +264,7 @@ impl Event for Made {
 
 #[test]
 fn latencies_beyond_the_limit_are_an_alert() {
-    let slow = HealthConfig::default().with_latency(Some(Duration::from_secs(100)));
+    let slow = HealthConfig::default().with_latency(Duration::from_secs(100));
     let collector = Builder::<Made>::new().health(slow).flush(FlushStrategy::Manual).start().unwrap();
     collector.collect(Made(90));
     let _ = collector.flush().unwrap();
@@ -474,7 +474,7 @@ fn an_alert_that_is_raised_and_cleared_at_one_value_stays_there() {
 #[test]
 fn events_that_wait_while_few_are_delivered_are_an_alert() {
     let clock = ManualClock::new();
-    let slow = HealthConfig::default().with_least_rate(Some(500.0));
+    let slow = HealthConfig::default().with_least_rate(500.0);
     let collector = ticks().health(slow).flush(FlushStrategy::Manual).manual_clock(&clock).start().unwrap();
     assert_eq!(collector.health().status, HealthStatus::Healthy, "nothing waits");
     (0..100).for_each(|number| _ = collector.collect(tick(number)));

@@ -20,7 +20,7 @@ fn busy() -> Stats {
         .start()
         .unwrap();
     for step in 0..6 {
-        collector.collect(Record::scalar("loss", 0.5).step(step));
+        collector.collect(Record::scalar("loss", 0.5).with_step(step));
         collector.collect(Record::new("denied"));
     }
     collector.stop().unwrap();

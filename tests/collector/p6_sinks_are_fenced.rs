@@ -186,7 +186,7 @@ fn events_whose_destructor_panics_do_not_end_the_worker() {
 fn a_sink_that_delivers_a_part_says_how_much_failed() {
     let partial = from_fn("partial", |batch: &Batch<Tick>| {
         let odd = batch.iter().filter(|event| event.number % 2 == 1).count() as u64;
-        Err(SinkError::write_failed("odd ones out").only(odd))
+        Err(SinkError::write_failed("odd ones out").with_failed_events(odd))
     });
     let collector = ticks().flush(FlushStrategy::Manual).sink(partial).start().unwrap();
     collector.collect_batch((0..5).map(tick));

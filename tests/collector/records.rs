@@ -57,7 +57,7 @@ fn record() -> impl Strategy<Value = Record> {
         .prop_map(|(name, value, step, nanos, priority, rare)| {
             let mut record = Record::with_value(name, value).with_unix_nanos(nanos).with_priority(priority);
             if let Some(step) = step {
-                record = record.step(step);
+                record = record.with_step(step);
             }
             if let Some((a, b, c, value)) = rare {
                 record = record
@@ -133,7 +133,7 @@ fn a_histogram_that_was_counted_elsewhere_is_checked() {
 
 #[test]
 fn the_json_of_a_record_is_what_the_documentation_shows() {
-    let record = Record::scalar("train.loss", 0.25).step(3).with_unix_nanos(1_763_712_000_123_456_789);
+    let record = Record::scalar("train.loss", 0.25).with_step(3).with_unix_nanos(1_763_712_000_123_456_789);
     assert_eq!(
         serde_json::to_string(&record).unwrap(),
         r#"{"name":"train.loss","time":"2025-11-21T08:00:00.123456789Z","step":3,"scalar":0.25}"#
@@ -304,7 +304,7 @@ fn the_catalogue_has_the_names_and_keys_of_the_documents() {
         let critical = ["started", "completed", "failed", "early_stopped", "preempted"];
         let is_critical =
             record.name().strip_prefix("training.").is_some_and(|name| critical.contains(&name));
-        assert_eq!(record.get_priority() == Priority::Critical, is_critical);
+        assert_eq!(record.priority() == Priority::Critical, is_critical);
     }
     assert_eq!(Record::scalar(training::Started::NAME, 1.0).name(), "training.started");
 }

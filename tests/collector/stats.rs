@@ -66,7 +66,7 @@ fn latencies_are_those_of_events_that_tell_when_they_were_made() {
 
 #[test]
 fn records_are_measured_from_their_receipt_and_not_from_a_moment_that_the_caller_set() {
-    let limit = HealthConfig::default().with_latency(Some(Duration::from_secs(60)));
+    let limit = HealthConfig::default().with_latency(Duration::from_secs(60));
     let collector = Collector::builder()
         .health(limit)
         .flush(FlushStrategy::Manual)
@@ -83,7 +83,7 @@ fn records_are_measured_from_their_receipt_and_not_from_a_moment_that_the_caller
         let record = Record::scalar("loss", 0.5).with_priority(priority);
         collector.collect(record.clone().with_time(past));
         collector.collect(record.clone().with_time(future));
-        collector.collect(record.with_unix_nanos(7).step(3));
+        collector.collect(record.with_unix_nanos(7).with_step(3));
     }
     let read: Record = serde_json::from_str(r#"{"name":"read","time":"2020-02-03T04:05:06Z"}"#).unwrap();
     collector.collect(read);
@@ -93,7 +93,7 @@ fn records_are_measured_from_their_receipt_and_not_from_a_moment_that_the_caller
     assert_eq!(collector.health().status, HealthStatus::Healthy);
     // Among these, those that forebay stamped are measured.
     for _ in 0..3 {
-        collector.collect(Record::scalar("loss", 0.5).with_priority(Priority::Low).step(1));
+        collector.collect(Record::scalar("loss", 0.5).with_priority(Priority::Low).with_step(1));
         collector.collect(Record::scalar("loss", 0.5).with_time(past));
     }
     let _ = collector.flush().unwrap();

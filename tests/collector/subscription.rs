@@ -8,7 +8,7 @@ use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink};
 use forebay::{Builder, Collector, Event, Record, RecvError};
 
 fn scalars(collector: &Collector, name: &'static str, steps: std::ops::Range<u64>) {
-    steps.for_each(|step| _ = collector.collect(Record::scalar(name, 0.5).step(step)));
+    steps.for_each(|step| _ = collector.collect(Record::scalar(name, 0.5).with_step(step)));
 }
 
 fn manual() -> Collector {
@@ -26,7 +26,7 @@ fn a_subscriber_gets_what_fits_from_then_on_in_order() {
     scalars(&collector, "b", 0..2);
     let _ = collector.flush().unwrap();
     let steps = |subscription: &forebay::Subscription| -> Vec<u64> {
-        std::iter::from_fn(|| subscription.try_recv().ok()).filter_map(|record| record.get_step()).collect()
+        std::iter::from_fn(|| subscription.try_recv().ok()).filter_map(|record| record.step()).collect()
     };
     assert_eq!((some.len(), all.len()), (2, 4));
     assert_eq!((steps(&some), steps(&all)), (vec![3, 4], vec![3, 4, 0, 1]));
@@ -40,7 +40,7 @@ fn a_subscriber_gets_what_fits_from_then_on_in_order() {
     collector.stop().unwrap();
     law(&collector, 8);
     drop(collector);
-    assert_eq!(some.recv().unwrap().get_step(), Some(5));
+    assert_eq!(some.recv().unwrap().step(), Some(5));
     assert_eq!(some.recv(), Err(RecvError::Closed));
     assert_eq!(all.iter().count(), 1);
 }
@@ -55,15 +55,15 @@ fn a_subscriber_that_lags_loses_its_own_oldest_and_is_told() {
     assert!(report.is_clean(), "a slow subscriber is no failure");
     assert_eq!((memory.len(), other.len(), slow.len(), slow.lost()), (20, 20, 5, 15));
     assert_eq!(slow.try_recv(), Err(RecvError::Lagged(15)));
-    let kept: Vec<_> = std::iter::from_fn(|| slow.try_recv().ok()).map(|record| record.get_step()).collect();
+    let kept: Vec<_> = std::iter::from_fn(|| slow.try_recv().ok()).map(|record| record.step()).collect();
     assert_eq!(kept, (15..20).map(Some).collect::<Vec<_>>());
     scalars(&collector, "a", 20..23);
     let _ = collector.flush().unwrap();
-    assert_eq!(slow.try_recv().unwrap().get_step(), Some(20), "told once");
+    assert_eq!(slow.try_recv().unwrap().step(), Some(20), "told once");
     let one = collector.subscribe_with("*", 0).unwrap();
     scalars(&collector, "a", 23..26);
     let _ = collector.flush().unwrap();
-    assert_eq!((one.recv(), one.recv().unwrap().get_step()), (Err(RecvError::Lagged(2)), Some(25)));
+    assert_eq!((one.recv(), one.recv().unwrap().step()), (Err(RecvError::Lagged(2)), Some(25)));
     collector.stop().unwrap();
     law(&collector, 26);
 }
@@ -96,7 +96,7 @@ fn who_waits_is_woken_by_an_event_and_by_the_end() {
         law(&collector, 11);
         drop(collector);
         let (event, end) = waiting.join().unwrap();
-        assert_eq!((event.unwrap().get_step(), end), (Some(0), Err(RecvError::Closed)));
+        assert_eq!((event.unwrap().step(), end), (Some(0), Err(RecvError::Closed)));
     });
 }
 
@@ -114,7 +114,7 @@ fn as_a_stream_it_is_awaited_on_any_executor() {
         }
         law(&collector, 100);
         drop(collector);
-        let steps: Vec<u64> = waiting.join().unwrap().iter().filter_map(Record::get_step).collect();
+        let steps: Vec<u64> = waiting.join().unwrap().iter().filter_map(Record::step).collect();
         assert_eq!(steps, (0..100).collect::<Vec<_>>());
     });
 }

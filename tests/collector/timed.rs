@@ -38,7 +38,7 @@ fn every_item_is_told_with_its_time_and_size_and_passed_on() {
     let told = memory.events();
     let seen: Vec<_> = told.iter().map(|it| (number(it, "load_time"), number(it, "batch_size"))).collect();
     assert_eq!(seen, [(0.003, 3.0), (0.0, 0.0), (0.02, 20.0)]);
-    assert!(told.iter().all(|it| it.name() == data::BatchLoaded::NAME && it.get_priority() == Priority::Low));
+    assert!(told.iter().all(|it| it.name() == data::BatchLoaded::NAME && it.priority() == Priority::Low));
     law(&collector, 3);
 }
 

@@ -17,11 +17,11 @@ use proptest::prelude::*;
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn scalars(collector: &Collector, name: &'static str, steps: std::ops::Range<u64>) {
-    steps.for_each(|step| _ = collector.collect(Record::scalar(name, 0.5).step(step)));
+    steps.for_each(|step| _ = collector.collect(Record::scalar(name, 0.5).with_step(step)));
 }
 
 fn steps(memory: &MemorySink) -> Vec<u64> {
-    memory.events().iter().filter_map(Record::get_step).collect()
+    memory.events().iter().filter_map(Record::step).collect()
 }
 
 fn builder() -> Builder {
@@ -81,7 +81,7 @@ fn a_filter_chooses_and_a_map_makes_something_else_of_it() {
     });
     let sink = inner
         .filter(|step: &u64| step.is_multiple_of(2))
-        .map(|record: &Record| record.get_step().unwrap_or_default() * 10)
+        .map(|record: &Record| record.step().unwrap_or_default() * 10)
         .filter(|record: &Record| record.name() == "a");
     let collector = builder().sink(sink).start().unwrap();
     scalars(&collector, "a", 0..3);
@@ -258,7 +258,7 @@ fn a_batch_that_fails_for_now_is_tried_again_and_delivered_once() {
 #[test]
 fn what_cannot_help_is_not_tried_again() {
     let permanent: fn(u64) -> Option<SinkError> = |_| Some(nobody().permanent());
-    let in_part: fn(u64) -> Option<SinkError> = |_| Some(nobody().only(3));
+    let in_part: fn(u64) -> Option<SinkError> = |_| Some(nobody().with_failed_events(3));
     for (fails, failed) in [(permanent, 10), (in_part, 3)] {
         let (inner, _, calls) = flaky(fails);
         let collector = builder().sink(inner.retry(RetryPolicy::fixed(Duration::ZERO, 3))).start().unwrap();
@@ -437,7 +437,7 @@ fn a_full_queue_of_letters_forgets_the_oldest_and_counts() {
     scalars(&collector, "a", 0..5);
     collector.stop().unwrap();
     law(&collector, 5);
-    let kept: Vec<_> = letters.purge().into_iter().map(|letter| letter.event.get_step()).collect();
+    let kept: Vec<_> = letters.purge().into_iter().map(|letter| letter.event.step()).collect();
     assert_eq!(kept, [Some(2), Some(3), Some(4)]);
     assert_eq!((letters.forgotten(), letters.len()), (2, 0));
     assert_eq!(sink(&collector, "broken").dead_lettered, 5);
@@ -527,7 +527,7 @@ fn a_breaker_opens_by_rate_and_by_panics() {
     assert_eq!(watch.state(), BreakerState::Open);
     assert!(breaker.write_batch(&batch).unwrap_err().is_transient());
     // What cannot be delivered by anybody is no sign of a destination that is gone.
-    let (inner, ..) = flaky(|_| Some(nobody().only(1)));
+    let (inner, ..) = flaky(|_| Some(nobody().with_failed_events(1)));
     let mut breaker = inner.breaker(BreakerPolicy::default());
     let batch = Batch::from_events(vec![Record::new("a"), Record::new("b")]);
     (0..30).for_each(|_| assert!(breaker.write_batch(&batch).is_err()));
@@ -638,7 +638,7 @@ fn a_flush_reaches_through_two_queues_and_a_stop_waits_for_all_that_can_end() {
 #[test]
 fn a_failure_behind_a_route_or_counted_in_full_is_one_of_the_whole() {
     let whole: fn(u64) -> Option<SinkError> = |_| Some(nobody());
-    let counted: fn(u64) -> Option<SinkError> = |_| Some(nobody().only(5));
+    let counted: fn(u64) -> Option<SinkError> = |_| Some(nobody().with_failed_events(5));
     for fails in [whole, counted] {
         let (inner, _, calls) = flaky(fails);
         let letters = DeadLetters::new(100);
@@ -745,7 +745,7 @@ fn dead_letters_survive_panics_bad_ones_among_them_and_go_back_to_their_own() {
         match call {
             1 => Err(nobody()),
             2 => panic!("on purpose"),
-            _ if batch.iter().any(|record| record.get_step() == Some(3)) => Err(nobody().permanent()),
+            _ if batch.iter().any(|record| record.step() == Some(3)) => Err(nobody().permanent()),
             _ => {
                 told.lock().unwrap().push(batch.session().to_owned());
                 kept.write_batch(batch)
@@ -765,7 +765,7 @@ fn dead_letters_survive_panics_bad_ones_among_them_and_go_back_to_their_own() {
     assert_eq!((letters.len(), letters.entries()[0].attempts), (5, 2), "a panic loses none");
     letters.redrive(None);
     let _ = collector.flush().unwrap();
-    let left: Vec<_> = letters.entries().iter().map(|letter| letter.event.get_step()).collect();
+    let left: Vec<_> = letters.entries().iter().map(|letter| letter.event.step()).collect();
     assert_eq!((left, steps(&memory)), (vec![Some(3)], vec![0, 1, 2, 4]), "one by one");
     assert!(sessions.lock().unwrap().iter().all(|session| session == collector.session_id()));
     collector.stop().unwrap();

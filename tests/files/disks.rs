@@ -53,8 +53,8 @@ fn a_text_of_100_megabytes_is_delivered_to_all() {
     let collector = collector(folder.path());
     let text = "x\"\n\u{1f984}".repeat(15_000_000);
     assert!(text.len() >= 100_000_000);
-    collector.collect(Record::text("large", &*text).step(1));
-    collector.collect(Record::scalar("small", 1.0).step(2));
+    collector.collect(Record::text("large", &*text).with_step(1));
+    collector.collect(Record::scalar("small", 1.0).with_step(2));
     assert!(collector.flush().unwrap().is_clean());
     collector.stop().unwrap();
     law(&collector, 2);
@@ -74,9 +74,9 @@ fn more_tags_than_tensorboard_takes_are_refused_there_and_taken_by_the_others() 
     let folder = tempfile::tempdir().unwrap();
     let collector = collector(folder.path());
     for tag in 0..tags {
-        collector.collect(Record::scalar(format!("layer.{tag}.norm"), 1.0).step(0));
+        collector.collect(Record::scalar(format!("layer.{tag}.norm"), 1.0).with_step(0));
     }
-    collector.collect(Record::scalar("layer.7.norm", 2.0).step(1));
+    collector.collect(Record::scalar("layer.7.norm", 2.0).with_step(1));
     let _ = collector.flush().unwrap();
     collector.stop().unwrap();
     law(&collector, tags + 1);
@@ -88,7 +88,7 @@ fn more_tags_than_tensorboard_takes_are_refused_there_and_taken_by_the_others() 
     }
     let database = SqliteHistory::open(folder.path().join("events.db")).unwrap();
     let found = database.query(&EventQuery::new().name("layer.7.norm")).unwrap();
-    assert_eq!(found.iter().map(Record::get_step).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    assert_eq!(found.iter().map(Record::step).collect::<Vec<_>>(), [Some(0), Some(1)]);
 }
 
 /// Set in the process that has a file system of its own.
@@ -131,7 +131,7 @@ fn on_a_tiny_disk() {
     let mut step = 0;
     let mut some = |name: &'static str| {
         for _ in 0..100 {
-            collector.collect(Record::scalar(name, 0.5).step(step));
+            collector.collect(Record::scalar(name, 0.5).with_step(step));
             step += 1;
         }
         collector.flush().unwrap().is_clean()
@@ -175,7 +175,7 @@ fn on_a_read_only_disk() {
     let folder = Path::new(&folder);
     run("mount", &["-t", "tmpfs", "-o", "size=1m", "none"], folder);
     let collector = collector(folder);
-    (0..10).for_each(|step| _ = collector.collect(Record::scalar("a", 0.5).step(step)));
+    (0..10).for_each(|step| _ = collector.collect(Record::scalar("a", 0.5).with_step(step)));
     collector.stop().unwrap();
     law(&collector, 10);
     drop(collector);
@@ -194,7 +194,7 @@ fn on_a_read_only_disk() {
         );
     }
     // What is there can be asked all the same.
-    let steps = |found: Vec<Record>| found.iter().filter_map(Record::get_step).collect::<Vec<_>>();
+    let steps = |found: Vec<Record>| found.iter().filter_map(Record::step).collect::<Vec<_>>();
     let all = EventQuery::new();
     let expected: Vec<u64> = (0..10).collect();
     assert_eq!(steps(JsonLinesHistory::new(folder.join("events.jsonl")).query(&all).unwrap()), expected);

@@ -29,7 +29,7 @@ fn collector(folder: &Path) -> Collector {
 /// Delivers one event.
 #[track_caller]
 fn deliver(collector: &Collector, name: &'static str, step: u64) {
-    collector.collect(Record::scalar(name, 0.5).step(step));
+    collector.collect(Record::scalar(name, 0.5).with_step(step));
     let report = collector.flush().unwrap();
     assert!(report.is_clean(), "{report:?}");
 }
@@ -66,7 +66,7 @@ fn found(folder: &Path, name: &str) -> [usize; 3] {
 }
 
 fn batch(name: &'static str, step: u64) -> Batch {
-    Batch::from_events(vec![Record::scalar(name, 0.5).step(step)])
+    Batch::from_events(vec![Record::scalar(name, 0.5).with_step(step)])
 }
 
 /// What logrotate does by default.
@@ -137,7 +137,7 @@ fn a_file_that_was_moved_away_is_noticed_within_a_second_without_a_flush() {
         .start()
         .unwrap();
     let deliver = |name, step| {
-        collector.collect(Record::scalar(name, 0.5).step(step));
+        collector.collect(Record::scalar(name, 0.5).with_step(step));
         until("it is delivered", || collector.stats().processed == step + 1);
     };
     deliver("before", 0);

@@ -17,12 +17,12 @@ use forebay::sink::{JsonLinesSink, Sink, SyncPolicy};
 use forebay::{Batch, Collector, Record};
 
 fn batch(step: u64) -> Batch {
-    Batch::from_events(vec![Record::scalar("a", 1.0).step(step)])
+    Batch::from_events(vec![Record::scalar("a", 1.0).with_step(step)])
 }
 
 fn steps(path: &Path) -> Vec<u64> {
     let records = JsonLinesHistory::new(path).query(&EventQuery::new()).unwrap();
-    records.iter().filter_map(Record::get_step).collect()
+    records.iter().filter_map(Record::step).collect()
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -35,7 +35,7 @@ fn names(folder: &Path) -> Vec<String> {
 /// The steps of whole lines.
 fn read_steps(lines: impl Read) -> Vec<u64> {
     let record = |line: std::io::Result<String>| serde_json::from_str::<Record>(&line.unwrap()).unwrap();
-    BufReader::new(lines).lines().filter_map(|line| record(line).get_step()).collect()
+    BufReader::new(lines).lines().filter_map(|line| record(line).step()).collect()
 }
 
 /// A sink that closes its file with every batch, if it may.
@@ -55,7 +55,7 @@ fn a_link_stays_and_files_are_closed_beside_what_it_leads_to() {
     let link = small.join("events.jsonl");
     let collector = Collector::builder().sink(eager(&link)).start().unwrap();
     for step in 0..5 {
-        collector.collect(Record::scalar("a", 1.0).step(step));
+        collector.collect(Record::scalar("a", 1.0).with_step(step));
         assert!(collector.flush().unwrap().is_clean());
     }
     collector.stop().unwrap();
@@ -96,7 +96,7 @@ fn a_pipe_without_a_reader_is_refused_at_once_and_one_that_loses_its_reader_fail
     let reader = open_pipe(&path);
     let collector = Collector::builder().sink(eager(&path)).start().unwrap();
     let deliver = |step| {
-        collector.collect(Record::scalar("a", 1.0).step(step));
+        collector.collect(Record::scalar("a", 1.0).with_step(step));
         collector.flush().unwrap()
     };
     assert!(deliver(0).is_clean() && deliver(1).is_clean());
@@ -136,7 +136,7 @@ fn a_device_is_written_to_and_stays_where_it_is() {
     let held = fs::OpenOptions::new().write(true).custom_flags(libc::O_NOCTTY).open(&path).unwrap();
     let collector = Collector::builder().sink(eager(&path)).start().unwrap();
     for step in 0..3 {
-        collector.collect(Record::scalar("a", 1.0).step(step));
+        collector.collect(Record::scalar("a", 1.0).with_step(step));
         assert!(collector.flush().unwrap().is_clean());
     }
     collector.stop().unwrap();
@@ -232,7 +232,7 @@ fn deliver_all(events: u64, path: &Path, write: impl AsRawFd, read: impl Read + 
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_steps(read));
         for step in 0..events {
-            collector.collect(Record::scalar("a", 1.0).step(step));
+            collector.collect(Record::scalar("a", 1.0).with_step(step));
         }
         assert!(collector.flush().unwrap().is_clean());
         collector.stop().unwrap();
@@ -291,7 +291,7 @@ fn with_sigpipe() {
     let collector = Collector::builder().sink(eager(path_of(&write))).start().unwrap();
     drop(read);
     for step in 0..3 {
-        collector.collect(Record::scalar("a", 1.0).step(step));
+        collector.collect(Record::scalar("a", 1.0).with_step(step));
         assert_eq!(collector.flush().unwrap().sinks[0].failed, 1);
     }
     collector.stop().unwrap();

@@ -18,7 +18,7 @@ fn every_sink_fails_while_it_must_and_begins_anew_when_it_can() {
         .start()
         .unwrap();
     let collect = |step| {
-        collector.collect(Record::scalar("train.loss", 1.0).step(step));
+        collector.collect(Record::scalar("train.loss", 1.0).with_step(step));
         collector.flush().unwrap()
     };
     assert!(collect(0).is_clean());

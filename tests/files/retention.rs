@@ -11,7 +11,7 @@ use forebay::sink::{JsonLinesSink, Sink};
 use forebay::{Batch, Record};
 
 fn batch(step: u64) -> Batch {
-    Batch::from_events(vec![Record::scalar("a", 1.0).step(step)])
+    Batch::from_events(vec![Record::scalar("a", 1.0).with_step(step)])
 }
 
 fn names(folder: &Path) -> Vec<String> {

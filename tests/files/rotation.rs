@@ -10,7 +10,7 @@ use forebay::sink::{JsonLinesSink, Sink, SyncPolicy};
 use forebay::{Batch, Collector, ManualClock, Record};
 
 fn batch(steps: std::ops::Range<u64>) -> Batch {
-    Batch::from_events(steps.map(|step| Record::scalar("a", 1.0).step(step)).collect())
+    Batch::from_events(steps.map(|step| Record::scalar("a", 1.0).with_step(step)).collect())
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -22,7 +22,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 fn steps(path: &Path) -> Vec<u64> {
     let records = JsonLinesHistory::new(path).query(&EventQuery::new()).unwrap();
-    records.iter().filter_map(Record::get_step).collect()
+    records.iter().filter_map(Record::step).collect()
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn no_file_grows_beyond_its_size_and_all_are_read_as_one() {
     let sink = JsonLinesSink::create(&path).unwrap().rotate_at(2_000);
     let collector = Collector::builder().batch_size(7).sink(sink).start().unwrap();
     for step in 0..1_000 {
-        collector.collect(Record::scalar("a", 1.0).step(step));
+        collector.collect(Record::scalar("a", 1.0).with_step(step));
     }
     collector.stop().unwrap();
     support::law(&collector, 1_000);
@@ -120,7 +120,7 @@ fn synced_at_a_flush_or_after_a_while_it_writes_the_same() {
         let path = folder.path().join("events.jsonl");
         let sink = JsonLinesSink::create(&path).unwrap().sync(policy);
         let collector = Collector::builder().sink(sink).start().unwrap();
-        collector.collect(Record::scalar("a", 1.0).step(0));
+        collector.collect(Record::scalar("a", 1.0).with_step(0));
         assert!(collector.flush().unwrap().is_clean());
         collector.stop().unwrap();
         support::law(&collector, 1);
@@ -136,7 +136,7 @@ fn files_are_closed_for_their_age_by_the_clock_of_the_worker() {
     let sink = JsonLinesSink::create(&path).unwrap().rotate_every(Duration::from_secs(3600));
     let collector = Collector::builder().manual_clock(&clock).sink(sink).start().unwrap();
     for step in 0..40 {
-        collector.collect(Record::scalar("a", 1.0).step(step));
+        collector.collect(Record::scalar("a", 1.0).with_step(step));
         assert!(collector.flush().unwrap().is_clean());
         clock.advance(Duration::from_secs(600));
     }
@@ -158,7 +158,7 @@ fn the_age_of_a_file_survives_the_process_that_began_it() {
         let sink = JsonLinesSink::create(&path).unwrap().rotate_every(longest);
         let collector = Collector::builder().manual_clock(&clock).sink(sink).start().unwrap();
         for _ in 0..3 {
-            collector.collect(Record::scalar("a", 1.0).step(step));
+            collector.collect(Record::scalar("a", 1.0).with_step(step));
             assert!(collector.flush().unwrap().is_clean());
         }
         collector.stop().unwrap();
@@ -219,7 +219,7 @@ mod compressed {
             });
             let raise = support::Raise(&is_over);
             for step in 0..3_000 {
-                collector.collect(Record::scalar("a", 1.0).step(step));
+                collector.collect(Record::scalar("a", 1.0).with_step(step));
             }
             assert!(collector.flush().unwrap().is_clean());
             drop(raise);

@@ -64,7 +64,7 @@ fn the_console_shows_a_line_an_event_in_one_write_a_batch() {
     let screen = Screen::default();
     let sink = ConsoleSink::to_writer("train", screen.clone());
     let collector = Collector::builder().flush(FlushStrategy::Manual).sink(sink).start().unwrap();
-    collector.collect(Record::scalar("train.loss", 0.5).step(3));
+    collector.collect(Record::scalar("train.loss", 0.5).with_step(3));
     collector.collect(Record::text("note", "two\nlines\r"));
     collector.collect(Record::new("epoch").with_field("n", 1).with_field("done", true));
     collector.stop().unwrap();
@@ -163,13 +163,13 @@ fn json_lines_creates_folders_and_writes_a_line_an_event() {
     assert_eq!(sink.path(), path);
     let collector = Collector::builder().sink(sink).start().unwrap();
     for step in 0..1000 {
-        collector.collect(Record::scalar("train.loss", step as f64 / 7.0).step(step));
+        collector.collect(Record::scalar("train.loss", step as f64 / 7.0).with_step(step));
     }
     collector.stop().unwrap();
     let records = read(&path);
     assert_eq!(records.len(), 1000);
     for (step, record) in records.iter().enumerate() {
-        assert_eq!(record.get_step(), Some(step as u64));
+        assert_eq!(record.step(), Some(step as u64));
         assert_eq!(record.value().as_f64(), Some(step as f64 / 7.0), "to the last bit");
     }
     collector.stats().check_law(1000).unwrap();
@@ -251,7 +251,7 @@ fn a_full_disk_fails_the_batch_and_the_next_is_tried() {
     let memory = MemorySink::new();
     let collector = Collector::builder().sink(sink).sink(memory.clone()).start().unwrap();
     for step in 0..3 {
-        collector.collect(Record::new("x").step(step));
+        collector.collect(Record::new("x").with_step(step));
         let report = collector.flush().unwrap();
         assert!(!report.is_clean());
     }

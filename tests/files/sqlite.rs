@@ -10,7 +10,7 @@ use forebay::{Batch, Collector, Record};
 use rusqlite::Connection;
 
 fn scalar(step: u64, value: f64) -> Record {
-    Record::scalar("train.loss", value).step(step)
+    Record::scalar("train.loss", value).with_step(step)
 }
 
 fn batch(steps: std::ops::Range<u64>) -> Batch {
@@ -40,7 +40,7 @@ fn a_run_can_be_asked_while_it_goes_on_and_the_schema_is_the_documented_one() {
     assert_eq!(number(&path, "SELECT count(*) FROM log WHERE session = 'run-7' AND kind = 'scalar'"), 100);
     let reader = SqliteHistory::open(&path).unwrap();
     let last = reader.query(&EventQuery::new().name("train.*").newest_first().limit(1)).unwrap();
-    assert_eq!(last[0].get_step(), Some(99));
+    assert_eq!(last[0].step(), Some(99));
     collector.stop().unwrap();
     support::law(&collector, 100);
     assert_eq!(number(&path, "PRAGMA user_version"), 2);
@@ -86,7 +86,8 @@ fn another_process_that_holds_the_database_fails_a_batch_and_what_is_missing_is_
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     // A name that is new: its id must not outlive the failure.
-    let fresh = |step| Batch::from_events(vec![Record::scalar("new", 1.0).step(step), scalar(step, 1.0)]);
+    let fresh =
+        |step| Batch::from_events(vec![Record::scalar("new", 1.0).with_step(step), scalar(step, 1.0)]);
     let error = sink.write_batch(&fresh(3)).unwrap_err();
     assert!(error.is_transient() && error.failed_events().is_none(), "{error}");
     assert!(error.to_string().starts_with("sink unavailable"), "{error}");
@@ -94,7 +95,7 @@ fn another_process_that_holds_the_database_fails_a_batch_and_what_is_missing_is_
     sink.write_batch(&fresh(4)).unwrap();
     let all = SqliteHistory::open(&path).unwrap().query(&EventQuery::new()).unwrap();
     let told: Vec<(String, Option<u64>)> =
-        all.iter().map(|record| (record.name().to_owned(), record.get_step())).collect();
+        all.iter().map(|record| (record.name().to_owned(), record.step())).collect();
     let of = |name: &str, step| (name.to_owned(), step);
     assert_eq!(told[3..], [of("forebay.gap", None), of("new", Some(4)), of("train.loss", Some(4))]);
     assert_eq!(all[3].value().as_i64(), Some(2));
@@ -196,7 +197,7 @@ fn two_thousand_runs_in_one_database_can_be_asked_for_by_generation() {
     let path = folder.path().join("events.db");
     let mut sink = SqliteSink::create(&path).unwrap();
     let begin = |run: usize| Record::new("training.started").with_field("run_id", run.to_string());
-    let events = (0..2000).flat_map(|run| [begin(run), Record::scalar("a", run as f64).step(0)]);
+    let events = (0..2000).flat_map(|run| [begin(run), Record::scalar("a", run as f64).with_step(0)]);
     sink.write_batch(&Batch::from_events(events.collect())).unwrap();
     let history = SqliteHistory::open(&path).unwrap();
     let count = |query: EventQuery| history.query(&query.name("a")).unwrap().len();

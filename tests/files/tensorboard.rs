@@ -240,7 +240,7 @@ fn scalars(folder: &Path) -> BTreeMap<String, Vec<(i64, f32)>> {
 }
 
 fn scalar(tag: &str, step: u64, value: f64) -> Record {
-    Record::scalar(tag.to_owned(), value).step(step)
+    Record::scalar(tag.to_owned(), value).with_step(step)
 }
 
 #[test]
@@ -250,8 +250,8 @@ fn scalars_of_one_step_share_an_event_and_all_numbers_are_scalars() {
         Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
     for step in 0..3 {
         collector.collect(scalar("train.loss", step, 0.1 * step as f64));
-        collector.collect(Record::integer("train.batch", 7).step(step));
-        collector.collect(Record::boolean("train.is_best", step == 1).step(step));
+        collector.collect(Record::integer("train.batch", 7).with_step(step));
+        collector.collect(Record::boolean("train.is_best", step == 1).with_step(step));
     }
     collector.collect(scalar("train.loss", 3, f64::NAN));
     collector.collect(scalar("train.loss", 4, f64::INFINITY));
@@ -277,12 +277,12 @@ fn text_histograms_images_and_fields_are_what_the_plugins_read() {
     let values_of = Histogram::from_values(&[0.0, 1.0, 2.0, 4.0, f64::NAN], 2);
     let metrics = Fields::from([("train.loss", Value::from(0.5)), ("note", Value::from("good"))]);
     let written = sink.write_batch(&Batch::from_events(vec![
-        Record::text("notes.first", "**bold**").step(1),
-        Record::histogram("weights", values_of).step(1),
-        Record::image("picture", pixels).step(1),
-        Record::fields("epoch", Fields::new().with("metrics", metrics).with("list", vec![1, 2])).step(1),
-        Record::new("nothing to show").step(1),
-        Record::text("notes.first", "again").step(2),
+        Record::text("notes.first", "**bold**").with_step(1),
+        Record::histogram("weights", values_of).with_step(1),
+        Record::image("picture", pixels).with_step(1),
+        Record::fields("epoch", Fields::new().with("metrics", metrics).with("list", vec![1, 2])).with_step(1),
+        Record::new("nothing to show").with_step(1),
+        Record::text("notes.first", "again").with_step(2),
     ]));
     written.unwrap();
     let values = values(folder.path());
@@ -434,10 +434,10 @@ fn what_cannot_be_shown_is_refused_and_counted_and_the_rest_is_written() {
     let broken = Image { width: 2, height: 2, format: ImageFormat::Gray8, bytes: vec![0; 3] };
     for record in [
         scalar("a", 5, 1.0),
-        Record::text("a", "another kind").step(6),
+        Record::text("a", "another kind").with_step(6),
         scalar("a", 4, 1.0),
         scalar("b", u64::MAX - 1, 1.0),
-        Record::image("c", broken).step(5),
+        Record::image("c", broken).with_step(5),
         scalar("c", 5, 1.0),
         scalar("d", i64::MAX as u64, 1.0),
         scalar("one too many", 5, 1.0),
@@ -527,7 +527,8 @@ fn a_folder_that_is_removed_comes_back_with_a_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("runs");
     let mut sink = TensorBoardSink::create(&runs).unwrap();
-    sink.write_batch(&Batch::from_events(vec![scalar("a", 1, 1.0), Record::text("t", "x").step(1)])).unwrap();
+    sink.write_batch(&Batch::from_events(vec![scalar("a", 1, 1.0), Record::text("t", "x").with_step(1)]))
+        .unwrap();
     std::fs::remove_dir_all(&runs).unwrap();
     // In the way: no folder can be made here.
     std::fs::write(&runs, "").unwrap();
@@ -536,7 +537,8 @@ fn a_folder_that_is_removed_comes_back_with_a_new_file() {
     let error = sink.write_batch(&Batch::from_events(vec![scalar("a", 2, 1.0)])).unwrap_err();
     assert_eq!(error.failed_events(), None, "the whole batch: {error}");
     std::fs::remove_file(&runs).unwrap();
-    sink.write_batch(&Batch::from_events(vec![scalar("a", 3, 1.0), Record::text("t", "y").step(3)])).unwrap();
+    sink.write_batch(&Batch::from_events(vec![scalar("a", 3, 1.0), Record::text("t", "y").with_step(3)]))
+        .unwrap();
     let (first, events) = read(&files(&runs)[0]);
     assert_eq!((first, events.len()), (2, 1), "behind all that was written");
     let text = &summary(events[0].what.clone()).value[1];

@@ -53,7 +53,7 @@ fn records() -> impl Strategy<Value = Record> {
         |(name, value, step, time, priority, (source, correlation, metadata))| {
             let mut record = Record::with_value(name, value).with_unix_nanos(time).with_priority(priority);
             if let Some(step) = step {
-                record = record.step(step);
+                record = record.with_step(step);
             }
             if let Some(source) = source {
                 record = record.with_source(source);
@@ -105,7 +105,7 @@ fn is_of_its_generation(query: &EventQuery, records: &[Record], place: usize) ->
             return false;
         }
     }
-    let Some(step) = records[place].get_step().filter(|_| asked.contains("is_current: true")) else {
+    let Some(step) = records[place].step().filter(|_| asked.contains("is_current: true")) else {
         return true;
     };
     // A later begin of the same run supersedes; for records without a begin, one of a run that had none before.
@@ -223,7 +223,7 @@ proptest! {
 #[test]
 fn ranges_of_every_kind_are_steps() {
     let inside =
-        |query: EventQuery| (0..6).filter(|step| query.matches(&Record::new("x").step(*step))).collect();
+        |query: EventQuery| (0..6).filter(|step| query.matches(&Record::new("x").with_step(*step))).collect();
     let steps: [Vec<u64>; 6] = [
         inside(EventQuery::new().steps(2..4)),
         inside(EventQuery::new().steps(2..=4)),
@@ -253,12 +253,12 @@ fn recent_keeps_the_last_and_no_more() {
     let mut recent = Recent::<3>::new();
     for batch in [0..2u64, 2..9, 9..10] {
         recent
-            .write_batch(&Batch::from_events(batch.map(|step| Record::new("x").step(step)).collect()))
+            .write_batch(&Batch::from_events(batch.map(|step| Record::new("x").with_step(step)).collect()))
             .unwrap();
         assert!(recent.len() <= 3);
     }
     let steps: Vec<_> =
-        recent.query(&EventQuery::new()).unwrap().iter().map(|record| record.get_step()).collect();
+        recent.query(&EventQuery::new()).unwrap().iter().map(|record| record.step()).collect();
     assert_eq!(steps, [Some(7), Some(8), Some(9)]);
     let mut nothing = Recent::<0>::new();
     nothing.write_batch(&Batch::from_events(vec![Record::new("x")])).unwrap();
@@ -269,7 +269,7 @@ fn recent_keeps_the_last_and_no_more() {
 fn a_collector_and_a_bus_have_several_recents_by_name() {
     let (long, short) = (Recent::<100>::new(), Recent::<2>::new().named("latest"));
     let collector = Collector::builder().sink(long.clone()).sink(short.clone()).start().unwrap();
-    (0..5).for_each(|step| assert!(collector.collect(Record::new("x").step(step)).is_queued()));
+    (0..5).for_each(|step| assert!(collector.collect(Record::new("x").with_step(step)).is_queued()));
     collector.stop().unwrap();
     assert_eq!(collector.sinks(), ["recent", "latest"]);
     assert_eq!((long.len(), short.len()), (5, 2));

@@ -67,15 +67,15 @@ fn a_run_is_told_from_its_begin_to_its_end_in_order() {
             record
         })
         .partition(|record| record.name() == "training.batch_completed");
-    assert!(batches.iter().filter_map(Record::get_step).eq(0..3));
+    assert!(batches.iter().filter_map(Record::step).eq(0..3));
     assert_eq!(names(&told), expected);
     let (started, completed) = (&told[1], &told[5]);
     let fields = started.value().as_fields().unwrap();
     assert_eq!(fields.get("config").unwrap().as_fields(), Some(&Fields::from([("learning_rate", 0.1)])));
     assert_eq!((text(started, "run_id"), text(started, "model_type")), (Some("7"), Some("mlp")));
     assert_eq!(&*started.extra().unwrap().session_id.clone().unwrap(), collector.session_id());
-    assert_eq!(completed.get_step(), Some(2), "where the loop was");
-    assert_eq!((told[4].get_step(), told[2].get_step()), (Some(2), Some(0)), "the step that it begins with");
+    assert_eq!(completed.step(), Some(2), "where the loop was");
+    assert_eq!((told[4].step(), told[2].step()), (Some(2), Some(0)), "the step that it begins with");
     let report = collector.flush().unwrap();
     assert_eq!(report.processed, 9, "its own flushes leave the report to whoever asks");
     collector.stop().unwrap();
@@ -143,7 +143,7 @@ fn a_heart_beats_at_the_step_of_the_loop_until_the_run_ends() {
     // Nothing else would deliver them within the hour.
     until("three beats", || beats().len() >= 3);
     run.set_step(41);
-    until("a beat at that step", || beats().last().unwrap().get_step() == Some(41));
+    until("a beat at that step", || beats().last().unwrap().step() == Some(41));
     let (other, is_over) = (collector.clone(), std::sync::atomic::AtomicBool::new(false));
     std::thread::scope(|scope| {
         // Against the end, from another thread.
@@ -177,7 +177,7 @@ fn what_a_resumed_run_tells_again_supersedes_and_both_stay() {
         };
         let run = builder.start(&collector).unwrap();
         for step in steps {
-            collector.collect(Record::scalar("loss", loss).step(step));
+            collector.collect(Record::scalar("loss", loss).with_step(step));
         }
         run.preempted("SIGTERM").unwrap();
         collector.stop().unwrap();
@@ -190,7 +190,7 @@ fn what_a_resumed_run_tells_again_supersedes_and_both_stay() {
     generation(8..10, 3.0, Some(&second));
     let ask = |query: EventQuery| -> Vec<(u64, f64)> {
         let found = history.query(&query.name("loss")).unwrap();
-        found.iter().map(|record| (record.get_step().unwrap(), record.value().as_f64().unwrap())).collect()
+        found.iter().map(|record| (record.step().unwrap(), record.value().as_f64().unwrap())).collect()
     };
     let told = |steps: std::ops::Range<u64>, loss| steps.map(move |step| (step, loss)).collect::<Vec<_>>();
     assert_eq!(ask(EventQuery::new().generation(1)), told(0..10, 1.0));
@@ -381,7 +381,7 @@ fn where_the_begin_is_not_kept_heartbeats_tell_the_run_and_resumes_supersede() {
     let recent = Recent::<30>::new();
     let collector = Collector::builder().flush(HOURLY).sink(recent.clone()).start().unwrap();
     let scalars = |steps: std::ops::Range<u64>| {
-        steps.for_each(|step| _ = collector.collect(Record::scalar("loss", 0.5).step(step)));
+        steps.for_each(|step| _ = collector.collect(Record::scalar("loss", 0.5).with_step(step)));
     };
     let first = TrainingRun::builder().heartbeat(Duration::from_millis(1)).start(&collector).unwrap();
     scalars(0..100);
@@ -402,10 +402,10 @@ fn where_the_begin_is_not_kept_heartbeats_tell_the_run_and_resumes_supersede() {
     epoch.completed(NO_FIELDS);
     second.completed(NO_FIELDS).unwrap();
     let found = recent.query(&EventQuery::new().name("loss").steps(100..).current()).unwrap();
-    let steps: Vec<u64> = found.iter().filter_map(Record::get_step).collect();
+    let steps: Vec<u64> = found.iter().filter_map(Record::step).collect();
     assert_eq!(steps, [100, 101, 102, 103, 104, 105, 106]);
     let epochs = recent.query(&EventQuery::new().name("training.epoch_started")).unwrap();
-    assert_eq!(epochs[0].get_step(), Some(105), "so that a resume from there supersedes it");
+    assert_eq!(epochs[0].step(), Some(105), "so that a resume from there supersedes it");
     let offered = collector.stats().offered;
     collector.stop().unwrap();
     law(&collector, offered);

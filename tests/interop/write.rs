@@ -21,7 +21,7 @@ fn main() -> Outcome {
     let folder = Path::new(&folder);
     everything(&folder.join("everything"))?;
     // In a run of its own: TensorBoard's table of hyper-parameters fails at steps of more than 31 bits.
-    let far = [1 << 53, (1 << 53) + 1].map(|step| Record::scalar("far", 1.0).step(step));
+    let far = [1 << 53, (1 << 53) + 1].map(|step| Record::scalar("far", 1.0).with_step(step));
     run(TensorBoardSink::create(folder.join("far"))?, far)?;
     resumed(&folder.join("resumed"))?;
     torn(&folder.join("torn"))?;
@@ -52,11 +52,11 @@ fn recipes(folder: &Path) -> Outcome {
     let run = TrainingRun::builder().config([("learning_rate", 0.1)]).start(&collector)?;
     let epoch = run.epoch(1, 1);
     for step in 0..1_000 {
-        collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+        collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).with_step(step));
     }
     let _ = collector.flush()?;
-    collector.collect(Record::scalar("train.gradient_norm", f64::NAN).step(998));
-    collector.collect(Record::scalar("train.gradient_norm", f64::INFINITY).step(999));
+    collector.collect(Record::scalar("train.gradient_norm", f64::NAN).with_step(998));
+    collector.collect(Record::scalar("train.gradient_norm", f64::INFINITY).with_step(999));
     epoch.completed([("val_loss", 0.4)]);
     let _ = collector.flush()?;
     // A hundred more than there is room for.
@@ -92,17 +92,17 @@ fn everything(folder: &Path) -> Outcome {
     let run_id = "everything".to_owned();
     records.push(training::Started { run_id, config, model_type: None }.into());
     for step in 0..5_000 {
-        records.push(Record::scalar("train.bits", value(step)).step(step));
-        records.push(Record::scalar("train.loss", 1.0 / (step + 1) as f64).step(step));
+        records.push(Record::scalar("train.bits", value(step)).with_step(step));
+        records.push(Record::scalar("train.loss", 1.0 / (step + 1) as f64).with_step(step));
     }
     for step in 0..3_u32 {
         let weights: Vec<f64> = (0..100).map(|n| f64::from(n * (step + 1))).collect();
         let step = u64::from(step);
-        records.push(Record::histogram("weights", Histogram::from_values(&weights, 10)).step(step));
-        records.push(Record::text("notes", format!("step **{step}**")).step(step));
+        records.push(Record::histogram("weights", Histogram::from_values(&weights, 10)).with_step(step));
+        records.push(Record::text("notes", format!("step **{step}**")).with_step(step));
         let bytes = (0..4 * 3 * 3).map(|n| n * 7 + step as u8).collect();
         let image = Image { width: 4, height: 3, format: ImageFormat::Rgb8, bytes };
-        records.push(Record::image("picture", image).step(step));
+        records.push(Record::image("picture", image).with_step(step));
     }
     let final_metrics = Fields::new().with("accuracy", 0.5);
     let total_duration = std::time::Duration::from_secs(1);
@@ -113,7 +113,7 @@ fn everything(folder: &Path) -> Outcome {
 /// Ten steps; then another process goes on at step 6.
 fn resumed(folder: &Path) -> Outcome {
     let steps = |range: std::ops::Range<u64>, value: f64| {
-        range.map(move |step| Record::scalar("train.loss", value).step(step))
+        range.map(move |step| Record::scalar("train.loss", value).with_step(step))
     };
     run(TensorBoardSink::create(folder)?, steps(0..10, 1.0))?;
     run(TensorBoardSink::resume(folder, 6)?, steps(6..12, 2.0))
@@ -121,7 +121,8 @@ fn resumed(folder: &Path) -> Outcome {
 
 /// A file whose last record is torn, and the file of the process that went on.
 fn torn(folder: &Path) -> Outcome {
-    let steps = |range: std::ops::Range<u64>| range.map(|step| Record::scalar("train.loss", 1.0).step(step));
+    let steps =
+        |range: std::ops::Range<u64>| range.map(|step| Record::scalar("train.loss", 1.0).with_step(step));
     let sink = TensorBoardSink::create(folder)?;
     let path = sink.path().to_owned();
     run(sink, steps(0..10))?;
@@ -131,6 +132,6 @@ fn torn(folder: &Path) -> Outcome {
 }
 
 fn this_rank(folder: &Path, rank: u32) -> Outcome {
-    let steps = (0..10).map(|step| Record::scalar("train.loss", f64::from(rank)).step(step));
+    let steps = (0..10).map(|step| Record::scalar("train.loss", f64::from(rank)).with_step(step));
     run(TensorBoardSink::create(folder)?, steps)
 }

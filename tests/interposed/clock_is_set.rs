@@ -74,7 +74,7 @@ fn stamps_and_the_last_flush_follow_a_clock_that_is_set() {
 #[test]
 fn what_waits_while_the_clock_is_set_is_not_late_for_days() {
     let clock = clock();
-    let limit = HealthConfig::default().with_latency(Some(Duration::from_secs(60)));
+    let limit = HealthConfig::default().with_latency(Duration::from_secs(60));
     let collector = Collector::builder()
         .health(limit)
         .flush(FlushStrategy::Manual)
@@ -106,7 +106,7 @@ fn what_waits_for_the_first_delivery_while_the_clock_is_set_is_not_late_for_days
     let clock = clock();
     for days in [2, -2, 400] {
         clock.set(0);
-        let limit = HealthConfig::default().with_latency(Some(Duration::from_secs(60)));
+        let limit = HealthConfig::default().with_latency(Duration::from_secs(60));
         let collector = Collector::builder()
             .health(limit)
             .flush(FlushStrategy::Manual)
@@ -131,7 +131,7 @@ fn no_rate_no_uptime_and_no_pace_stops_because_of_a_clock_that_is_set() {
     let said = Arc::new(AtomicU64::new(0));
     let hears = Arc::clone(&said);
     let sampling = Sampling::Rate { rate: 0.0, min_per_window: 1_000_000, window: Duration::from_millis(1) };
-    let gate = GateConfig::default().with_rate_limit(Some(1_000_000)).with_sampling(Some(sampling));
+    let gate = GateConfig::default().with_rate_limit(1_000_000).with_sampling(Some(sampling));
     let collector = Collector::builder()
         .gate(gate)
         .flush(FlushStrategy::Time { interval: Duration::from_millis(1) })

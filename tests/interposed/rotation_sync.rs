@@ -92,7 +92,7 @@ fn closed(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn batch(step: u64) -> Batch {
-    Batch::from_events(vec![Record::scalar("a", 1.0).step(step)])
+    Batch::from_events(vec![Record::scalar("a", 1.0).with_step(step)])
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_flush_has_synced_every_file_that_was_closed_before_it() {
     let path = folder.path().join("events.jsonl");
     let sink = JsonLinesSink::create(&path).unwrap().rotate_at(2_000).sync(SyncPolicy::AtFlush);
     let collector = Collector::builder().batch_size(10).sink(sink).start().unwrap();
-    (0..500).for_each(|step| _ = collector.collect(Record::scalar("a", 1.0).step(step)));
+    (0..500).for_each(|step| _ = collector.collect(Record::scalar("a", 1.0).with_step(step)));
     assert!(collector.flush().unwrap().is_clean());
     let closed = closed(folder.path());
     assert!(closed.len() > 10);
@@ -178,7 +178,7 @@ fn it_is_synced_by_the_clock_of_the_worker_and_by_no_other() {
     // Every event is a batch of its own.
     let collect = |steps: std::ops::Range<u64>| {
         for step in steps {
-            collector.collect(Record::scalar("a", 1.0).step(step));
+            collector.collect(Record::scalar("a", 1.0).with_step(step));
             until_delivered_without_a_flush(&collector, step + 1);
         }
         syncs(&path)
@@ -221,7 +221,7 @@ fn no_event_goes_into_a_closed_file_when_another_cannot_be_begun() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");
     let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
-    let batch = |step| Batch::from_events(vec![Record::scalar("a", 1.0).step(step)]);
+    let batch = |step| Batch::from_events(vec![Record::scalar("a", 1.0).with_step(step)]);
     sink.write_batch(&batch(0)).unwrap();
     *NOT_CREATED.lock().unwrap() = Some(CString::new(path.to_str().unwrap()).unwrap());
     let closed = folder.path().join("events.jsonl.000001");

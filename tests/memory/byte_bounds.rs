@@ -66,7 +66,7 @@ fn what_one_batch_of_many_events_needed_is_given_back() {
         let collector = manual().capacity(EVENTS as usize).batch_size(EVENTS as usize).start().unwrap();
         let _ = collector.flush().unwrap();
         let before = in_use();
-        (0..EVENTS).for_each(|step| _ = collector.collect(Record::scalar("x", 0.5).step(step)));
+        (0..EVENTS).for_each(|step| _ = collector.collect(Record::scalar("x", 0.5).with_step(step)));
         let _ = collector.flush().unwrap();
         let kept = in_use().saturating_sub(before);
         assert!(kept < 2 * MIB, "{kept} bytes");
@@ -108,7 +108,7 @@ fn dead_letters_hold_50_mib_by_default_and_the_oldest_make_room() {
         let collector = manual().sink(down(&WORKS).dead_letters(&letters)).start().unwrap();
         let before = in_use();
         for step in 0..120 {
-            collector.collect(text(MIB).step(step));
+            collector.collect(text(MIB).with_step(step));
             assert!(collector.flush().is_ok());
         }
         assert!(in_use().saturating_sub(before) < 55 * MIB);
@@ -140,7 +140,7 @@ fn the_bytes_of_dead_letters_can_be_set_and_errors_count() {
             let letters = DeadLetters::new(1000).max_bytes(most);
             let collector = manual().sink(broken().dead_letters(&letters)).start().unwrap();
             for step in 0..50 {
-                collector.collect(Record::text("t", "x".repeat(payload)).step(step));
+                collector.collect(Record::text("t", "x".repeat(payload)).with_step(step));
                 assert!(collector.flush().is_ok());
             }
             assert_eq!(
@@ -148,7 +148,7 @@ fn the_bytes_of_dead_letters_can_be_set_and_errors_count() {
                 (expected, 50 - expected as u64),
                 "{payload} {most}"
             );
-            let newest = letters.entries().last().map(|letter| letter.event.get_step());
+            let newest = letters.entries().last().map(|letter| letter.event.step());
             assert_eq!(newest, Some(Some(49)), "the oldest go");
             // Less room lets go of more, at once.
             let _ = letters.clone().max_bytes(0);
@@ -168,7 +168,7 @@ fn recent_holds_50_mib_by_default_and_what_is_set() {
         let before = in_use();
         let collector = manual().sink(recent.clone()).sink(small.clone()).start().unwrap();
         for step in 0..100 {
-            collector.collect(text(MIB).step(step));
+            collector.collect(text(MIB).with_step(step));
             assert!(collector.flush().is_ok());
         }
         assert!(in_use().saturating_sub(before) < 66 * MIB);
@@ -176,7 +176,7 @@ fn recent_holds_50_mib_by_default_and_what_is_set() {
             assert!((most - 2..=most).contains(&recent.len()), "{}", recent.len());
             assert_eq!(recent.len() as u64 + recent.forgotten(), 100);
             let newest = recent.query(&EventQuery::new().newest_first().limit(1)).unwrap();
-            assert_eq!(newest[0].get_step(), Some(99));
+            assert_eq!(newest[0].step(), Some(99));
         }
         // By number alone, nothing is forgotten.
         let few = Recent::<3>::new();
@@ -195,8 +195,8 @@ fn a_subscription_that_nobody_reads_holds_50_mib_by_default_and_what_is_set() {
         let small = collector.subscribe("frame").unwrap().max_bytes(10 * MIB);
         let before = in_use();
         for step in 0..100 {
-            collector.collect(text(MIB).step(step));
-            collector.collect(Record::scalar("x", 0.5).step(step));
+            collector.collect(text(MIB).with_step(step));
+            collector.collect(Record::scalar("x", 0.5).with_step(step));
             assert!(collector.flush().unwrap().is_clean());
         }
         assert!(in_use().saturating_sub(before) < 55 * MIB);
@@ -222,9 +222,9 @@ fn a_subscription_that_nobody_reads_holds_50_mib_by_default_and_what_is_set() {
 fn rare_among_many(collector: &Collector, rounds: u64) {
     for round in 0..rounds {
         for step in 0..8_000 {
-            collector.collect(Record::scalar("train.loss", 0.5).step(step));
+            collector.collect(Record::scalar("train.loss", 0.5).with_step(step));
             if step == 250 {
-                collector.collect(Record::scalar("rare.event", 0.5).step(round));
+                collector.collect(Record::scalar("rare.event", 0.5).with_step(round));
             }
         }
         assert!(collector.flush().unwrap().is_clean());
@@ -241,8 +241,7 @@ fn a_subscription_to_rare_events_does_not_hold_the_batches_in_which_they_lie() {
         rare_among_many(&collector, 100);
         let held = in_use().saturating_sub(before);
         assert!(held < 2 * MIB, "{held}");
-        let steps: Vec<_> =
-            std::iter::from_fn(|| rare.try_recv().ok()).map(|event| event.get_step()).collect();
+        let steps: Vec<_> = std::iter::from_fn(|| rare.try_recv().ok()).map(|event| event.step()).collect();
         assert_eq!((steps, rare.lost()), ((0..100).map(Some).collect(), 0));
         collector.stop().unwrap();
         law(&collector, 101 * 8_001);
@@ -343,7 +342,7 @@ fn sqlite_remembers_16_mib_of_names_by_default_and_what_is_set() {
             for round in 0..2 {
                 for number in 0..1_500 {
                     let name = format!("{number}{}", "n".repeat(20_000));
-                    collector.collect(Record::scalar(name, 0.5).step(round));
+                    collector.collect(Record::scalar(name, 0.5).with_step(round));
                     if number % 100 == 0 {
                         assert!(collector.flush().unwrap().is_clean());
                     }
@@ -631,7 +630,7 @@ fn dead_letters_keep_the_begin_of_a_long_error_and_never_all_of_it_for_each() {
         for is_panic in [false, true] {
             panics.store(is_panic, Ordering::Relaxed);
             let before = ASKED_FOR.load(Ordering::Relaxed);
-            (0..200).for_each(|step| _ = collector.collect(Record::scalar("x", 0.5).step(step)));
+            (0..200).for_each(|step| _ = collector.collect(Record::scalar("x", 0.5).with_step(step)));
             let _ = collector.flush().unwrap();
             // The sink makes its text, and some read it.
             let asked = ASKED_FOR.load(Ordering::Relaxed) - before;
@@ -655,7 +654,7 @@ fn recent_takes_no_more_room_than_its_number_of_records() {
         fn of<const N: usize>() -> usize {
             let before = in_use();
             let mut recent = Recent::<N>::new();
-            let records = (0..1000).map(|step| Record::scalar("x", 0.5).step(step)).collect();
+            let records = (0..1000).map(|step| Record::scalar("x", 0.5).with_step(step)).collect();
             let batch = Batch::from_events(records);
             for _ in 0..N.div_ceil(1000) + 3 {
                 recent.write_batch(&batch).unwrap();

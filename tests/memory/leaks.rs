@@ -47,9 +47,9 @@ fn ten_thousand_starts_and_stops_leave_nothing_behind() {
         let sink = JsonLinesSink::create(&path).unwrap();
         let collector = Collector::builder().capacity(64).sink(sink).start().unwrap();
         for step in 0..3 {
-            collector.collect(Record::scalar("train.loss", 0.5).step(step).with_source("leaks"));
+            collector.collect(Record::scalar("train.loss", 0.5).with_step(step).with_source("leaks"));
         }
-        collector.collect_batch((0..100).map(|step| Record::text("note", "evicts some").step(step)));
+        collector.collect_batch((0..100).map(|step| Record::text("note", "evicts some").with_step(step)));
         if round.is_multiple_of(2) {
             collector.stop().unwrap();
             law(&collector, 103);

@@ -27,7 +27,7 @@ fn collecting_scalars_allocates_nothing_whether_the_worker_sleeps_wakes_or_the_r
     let collector = Collector::builder().capacity(1000).start().unwrap();
     let collect = |events: u64| {
         for step in 0..events {
-            let record = Record::scalar("train.loss", 0.5).step(step);
+            let record = Record::scalar("train.loss", 0.5).with_step(step);
             assert!(collector.collect(record).is_queued());
         }
     };
@@ -51,10 +51,10 @@ fn a_gate_allocates_nothing_not_even_the_first_time_on_a_thread() {
     let second = Duration::from_secs(1);
     let gate = GateConfig::default()
         .with_deny(vec!["*.debug".into()])
-        .with_rules(vec![NameRule::new("keyed.*").sampling(Sampling::Keyed { rate: 0.5 })])
+        .with_rules(vec![NameRule::new("keyed.*").with_sampling(Sampling::Keyed { rate: 0.5 })])
         .with_sampling(Some(Sampling::Rate { rate: 0.5, min_per_window: 1, window: second }))
-        .with_rate_limit(Some(100_000))
-        .with_max_event_bytes(Some(1000));
+        .with_rate_limit(100_000)
+        .with_max_event_bytes(1000);
     let collector = Collector::builder().gate(gate).start().unwrap();
     let collect = |name: &'static str| _ = collector.collect(Record::scalar(name, 0.5));
     let one_round = || ["train.loss", "train.debug", "keyed.a"].into_iter().for_each(collect);

@@ -136,7 +136,7 @@ impl Sink<Tick> for Scripted {
                 Ok(())
             }
             Manner::Failing => Err(SinkError::write_failed("as it was told")),
-            Manner::LosesOne => Err(SinkError::write_failed("as it was told").only(1)),
+            Manner::LosesOne => Err(SinkError::write_failed("as it was told").with_failed_events(1)),
             Manner::Panicking => panic!("on purpose"),
             Manner::Reentrant => {
                 let handle = self.handle.lock().unwrap();

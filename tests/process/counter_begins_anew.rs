@@ -87,11 +87,11 @@ fn everything_goes_on_within_a_second() {
     OFFSET.store(10_000_000_000_u64.wrapping_sub(counter()), SeqCst);
     let (begun, said) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let hears = Arc::clone(&said);
-    let health = HealthConfig::default().with_latency(Some(Duration::from_secs(60)));
+    let health = HealthConfig::default().with_latency(Duration::from_secs(60));
     let failing = from_fn("failing", |_: &Batch| Err(forebay::sink::SinkError::unavailable("no")));
     let memory = MemorySink::new();
     let collector = Collector::builder()
-        .gate(GateConfig::default().with_rate_limit(Some(1_000_000)))
+        .gate(GateConfig::default().with_rate_limit(1_000_000))
         .health(health)
         .on_log(move |_| _ = hears.fetch_add(1, SeqCst))
         .flush(forebay::FlushStrategy::Time { interval: Duration::from_millis(1) })

@@ -58,7 +58,7 @@ fn goes_beyond_the_limit() {
 extern "C" fn nothing(_: i32) {}
 
 fn record(step: u64) -> Record {
-    Record::scalar("train.loss", 1.0).with_field("note", "x".repeat(200)).step(step)
+    Record::scalar("train.loss", 1.0).with_field("note", "x".repeat(200)).with_step(step)
 }
 
 /// Has a collector write more than the limit allows. What is counted as delivered into `path` must be readable there.

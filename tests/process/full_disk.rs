@@ -34,7 +34,7 @@ impl Drop for FileLimit {
 }
 
 fn batch(steps: Range<u64>) -> Batch {
-    Batch::from_events(steps.map(|step| Record::scalar("a", 1.0).step(step)).collect())
+    Batch::from_events(steps.map(|step| Record::scalar("a", 1.0).with_step(step)).collect())
 }
 
 fn length(path: &Path) -> u64 {

@@ -47,7 +47,7 @@ fn without_a_collector_no_argument_is_evaluated_and_then_every_thread_has_it() {
             "training.failed = {error: NaN}"
         ]
     );
-    let critical = memory.events().iter().filter(|e| e.get_priority() == Priority::Critical).count();
+    let critical = memory.events().iter().filter(|e| e.priority() == Priority::Critical).count();
     assert_eq!(critical, 1);
     collector.stop_timeout(Duration::from_secs(60)).unwrap();
     collector.stats().check_law(4).unwrap();

@@ -67,7 +67,7 @@ fn collects_without_a_right_to_system_calls() {
         all_are(Outcome::QueuedEvicting, &|n| overflowing.collect(tick(n)))
             & all_are(Outcome::QueuedEvicting, &|n| split.collect(tick(n)))
             & all_are(Outcome::Full, &|n| refusing.collect(tick(n)))
-            & all_are(Outcome::Queued, &|n| asleep.collect(Record::scalar("train.loss", 0.5).step(n)))
+            & all_are(Outcome::Queued, &|n| asleep.collect(Record::scalar("train.loss", 0.5).with_step(n)))
             & all_are(Outcome::Stopped, &|n| stopped.collect(tick(n)))
     };
     let (stage, ended, thread) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));

@@ -37,7 +37,7 @@ fn collects_until_it_is_killed() {
         while begun.elapsed() < Duration::from_micros(step * 10) {
             std::thread::yield_now();
         }
-        collector.collect(Record::scalar("train.loss", 1.0).step(step));
+        collector.collect(Record::scalar("train.loss", 1.0).with_step(step));
         if step % 500 == 0 {
             let delivered =
                 collector.stats().sinks.iter().map(|sink| sink.delivered.to_string()).collect::<Vec<_>>();
@@ -113,13 +113,13 @@ fn three_kinds_of_files_survive_kills_at_any_moment() {
         // Steps follow one another without a pause: what is missing is younger than this.
         let age = killed_at.duration_since(lines.last().unwrap().time()).unwrap_or_default();
         oldest = oldest.max(age);
-        let lines: Vec<u64> = lines.iter().map(|record| record.get_step().unwrap()).collect();
+        let lines: Vec<u64> = lines.iter().map(|record| record.step().unwrap()).collect();
         assert!(reader.skipped() <= 1, "only the last line may be torn");
         check("JSON Lines", &lines, delivered[0]);
         check("TensorBoard", &event_file(&folder.path().join("tb")), delivered[1]);
         let database = SqliteHistory::open(folder.path().join("events.db")).unwrap();
         let rows = database.query(&EventQuery::new()).unwrap();
-        let rows: Vec<u64> = rows.iter().map(|record| record.get_step().unwrap()).collect();
+        let rows: Vec<u64> = rows.iter().map(|record| record.step().unwrap()).collect();
         check("SQLite", &rows, delivered[2]);
         // And the next process goes on with it.
         drop(SqliteSink::create(folder.path().join("events.db")).unwrap());

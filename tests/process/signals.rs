@@ -60,7 +60,8 @@ fn a_process_that_is_to_be_ended() {
         "again" => {
             drop(signals);
             let signals = Signals::builder(collector).run(run.as_ref().unwrap()).start().unwrap();
-            (0..2000).for_each(|step| _ = collector.collect(Record::scalar("train.loss", 1.0).step(step)));
+            (0..2000)
+                .for_each(|step| _ = collector.collect(Record::scalar("train.loss", 1.0).with_step(step)));
             println!("ready");
             stay();
             drop(signals);
@@ -133,7 +134,7 @@ fn a_process_that_is_to_be_ended() {
         _ => {
             println!("ready");
             for step in 0.. {
-                if !collector.collect(Record::scalar("train.loss", 1.0).step(step)).is_queued() {
+                if !collector.collect(Record::scalar("train.loss", 1.0).with_step(step)).is_queued() {
                     // It is stopped, and the process about to end.
                     stay();
                 }
@@ -209,7 +210,7 @@ impl Process {
 #[track_caller]
 fn check_steps(history: &JsonLinesHistory, last: u64) {
     let found = history.query(&EventQuery::new().name("train.loss")).unwrap();
-    let steps: Vec<u64> = found.iter().filter_map(Record::get_step).collect();
+    let steps: Vec<u64> = found.iter().filter_map(Record::step).collect();
     assert!(steps.iter().copied().eq(0..steps.len() as u64), "a hole");
     assert!(steps.len() as u64 > last, "{last} were collected, {} are there", steps.len());
 }

@@ -933,10 +933,10 @@ fn receivers_and_subscriptions_are_sources() {
     let collector = Collector::builder().start().unwrap();
     let steps = |name: &str| {
         let subscription = collector.subscribe(name).unwrap();
-        emit::from_subscription(subscription).map(Record::get_step).gather(Gather::list()).start().unwrap()
+        emit::from_subscription(subscription).map(Record::step).gather(Gather::list()).start().unwrap()
     };
     let (all, endless) = (steps("train.*"), steps("other"));
-    (0..3).for_each(|step| _ = collector.collect(Record::scalar("train.loss", 0.5).step(step)));
+    (0..3).for_each(|step| _ = collector.collect(Record::scalar("train.loss", 0.5).with_step(step)));
     let _ = collector.flush().unwrap();
     // Its source sleeps, and is woken by the cancel: then its subscription is gone with the next batch.
     assert_eq!(collector.sinks().len(), 2);

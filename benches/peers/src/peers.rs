@@ -128,7 +128,7 @@ fn forebay_record() -> Outcome<Peer> {
     let collector = forebay::Collector::builder().capacity(CAPACITY).sink(sink).start()?;
     Ok(Peer::new("forebay, record", "`collect` of a scalar with name, step and time stamp", move |load| {
         let before = counter.get();
-        let collect = |step| collector.collect(Record::scalar("train.loss", black_box(0.5)).step(step));
+        let collect = |step| collector.collect(Record::scalar("train.loss", black_box(0.5)).with_step(step));
         let time = load.time(|step| _ = black_box(collect(step)));
         let _ = collector.flush()?;
         let missing = before + load.events() as u64 - counter.get();

@@ -100,10 +100,10 @@ impl Observer {
         if let Some(run) = &self.run {
             run.set_step(step);
         }
-        self.collect(|| Record::scalar("train.loss", now.loss).step(step));
-        self.collect(|| Record::scalar("train.accuracy", now.accuracy).step(step));
-        self.collect(|| Record::scalar("train.learning_rate", rate).step(step));
-        self.collect(|| Record::scalar("train.gradient_norm", now.gradient_norm).step(step));
+        self.collect(|| Record::scalar("train.loss", now.loss).with_step(step));
+        self.collect(|| Record::scalar("train.accuracy", now.accuracy).with_step(step));
+        self.collect(|| Record::scalar("train.learning_rate", rate).with_step(step));
+        self.collect(|| Record::scalar("train.gradient_norm", now.gradient_norm).with_step(step));
     }
 
     /// What was collected so far is delivered.
@@ -233,10 +233,10 @@ pub(crate) fn overhead(
         let begun = Instant::now();
         train_epoch(options, &digits.train, &order, 1, &mut net, &mut step, |step, now, rate| {
             collect([
-                Record::scalar("train.loss", now.loss).step(step),
-                Record::scalar("train.accuracy", now.accuracy).step(step),
-                Record::scalar("train.learning_rate", rate).step(step),
-                Record::scalar("train.gradient_norm", now.gradient_norm).step(step),
+                Record::scalar("train.loss", now.loss).with_step(step),
+                Record::scalar("train.accuracy", now.accuracy).with_step(step),
+                Record::scalar("train.learning_rate", rate).with_step(step),
+                Record::scalar("train.gradient_norm", now.gradient_norm).with_step(step),
             ]);
             true
         });
@@ -270,7 +270,7 @@ pub(crate) fn overhead(
 }
 
 fn weights<const IN: usize>(name: &'static str, rows: &[[f32; IN]], step: u64) -> Record {
-    Record::histogram(name, Histogram::from_values(rows.as_flattened(), 30)).step(step)
+    Record::histogram(name, Histogram::from_values(rows.as_flattened(), 30)).with_step(step)
 }
 
 /// A bar where there is a terminal; indicatif shows nothing elsewhere.

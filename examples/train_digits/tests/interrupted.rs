@@ -37,7 +37,7 @@ fn the_example_killed_in_mid_run_keeps_everything_older_than_one_interval() {
     let records = whole_records(&path);
     assert_eq!(records[0].name(), "training.started", "critical, so first and at once");
     let losses = records.iter().filter(|record| record.name() == "train.loss");
-    let steps: Vec<u64> = losses.filter_map(Record::get_step).collect();
+    let steps: Vec<u64> = losses.filter_map(Record::step).collect();
     assert_eq!(steps, (0..steps.len() as u64).collect::<Vec<_>>(), "no hole before the end");
     // The interval is one second. Ten, because the machine may have something else to do.
     let age = killed_at.duration_since(records.last().unwrap().time()).unwrap_or_default();
@@ -77,7 +77,7 @@ fn losses(folder: &Path) -> Vec<(Option<u64>, Option<f64>)> {
     // And the histograms of the weights, of which the steps are enough.
     let query = EventQuery::new().name("{train.loss,weights.first}").current();
     let records = history.query(&query).unwrap();
-    records.iter().map(|record| (record.get_step(), record.value().as_f64())).collect()
+    records.iter().map(|record| (record.step(), record.value().as_f64())).collect()
 }
 
 #[test]

@@ -118,7 +118,7 @@ pub(super) fn insert(
     name: i64,
     record: &Record,
 ) -> Result<bool, rusqlite::Error> {
-    let Ok(step) = record.get_step().map(i64::try_from).transpose() else { return Ok(false) };
+    let Ok(step) = record.step().map(i64::try_from).transpose() else { return Ok(false) };
     if record.is_too_deep() {
         return Ok(false);
     }
@@ -141,7 +141,7 @@ pub(super) fn insert(
         name,
         record.unix_nanos() as i64,
         step,
-        record.get_priority() as i64,
+        record.priority() as i64,
         kind,
         ToSqlOutput::Borrowed(value),
         extra.and_then(|extra| extra.source.as_deref()),
@@ -174,7 +174,7 @@ pub(crate) fn row_to_record(row: &Row<'_>) -> Result<Record, rusqlite::Error> {
     };
     let record = Record::with_value(name, value).with_unix_nanos(row.get::<_, i64>(1)? as u64);
     let record = match row.get::<_, Option<i64>>(2)? {
-        Some(step) => record.step(u64::try_from(step).map_err(|_| broken(2, "a step below 0"))?),
+        Some(step) => record.with_step(u64::try_from(step).map_err(|_| broken(2, "a step below 0"))?),
         None => record,
     };
     Ok(record.with_priority(match row.get::<_, i64>(3)? {
