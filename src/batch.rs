@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::buffer::empty;
 use crate::clock;
 use crate::event::{Event, Record};
-use crate::lanes::{DrainPass, LaneCursor, Lanes, payload_of};
+use crate::lanes::{DrainPass, LaneCursor, Lanes, owned_bytes};
 use crate::origin::Origin;
 use crate::sync::{Arc, Forked, Home, PlainMutex, guarded};
 
@@ -176,7 +176,7 @@ impl<E: Event> Batch<E> {
     /// events own. An event that panics when it is asked owns nothing, and `on_panic` gets what it said.
     pub(crate) fn bytes(&self, mut on_panic: impl FnMut(String)) -> u64 {
         let of = |event: &E| {
-            guarded(|| payload_of(event)).unwrap_or_else(|said| {
+            guarded(|| owned_bytes(event)).unwrap_or_else(|said| {
                 on_panic(said);
                 0
             })
@@ -238,7 +238,7 @@ impl<E> Drop for Buffer<E> {
     }
 }
 
-/// Empty buffers of one collector, for reuse. A lock and not a ring: it is taken once a batch at most, for a push or a pop.
+/// Empty buffers of one collector, for reuse. A lock and not a ring: it is taken once a batch at max_events, for a push or a pop.
 struct Pool<E> {
     buffers: PlainMutex<Vec<Vec<E>>>,
 }
@@ -290,12 +290,12 @@ pub(crate) struct Batcher<E> {
     spare: Option<Arc<Buffer<E>>>,
     spare_events: Vec<E>,
     origin: Arc<Origin>,
-    /// The most events of a batch, at least 1. A run of the worker begins by setting it.
-    most: usize,
+    /// The max_events events of a batch, at least 1. A run of the worker begins by setting it.
+    max_events: usize,
     next_batch: u64,
     next_event: u64,
     /// How many evictions the batches so far have told.
-    told_evictions: u64,
+    reported_evictions: u64,
     /// What the events of the last batch owned when they were taken.
     bytes: u64,
     cursor: LaneCursor,
@@ -308,23 +308,23 @@ impl<E: Event> Batcher<E> {
             spare: None,
             spare_events: Vec::new(),
             origin,
-            most: 1,
+            max_events: 1,
             next_batch: 0,
             next_event: 0,
-            told_evictions: 0,
+            reported_evictions: 0,
             bytes: 0,
             cursor: LaneCursor::default(),
         }
     }
 
-    /// Changes the most events of a batch, at least 1.
-    pub(crate) fn set_most(&mut self, most: usize) {
-        self.most = most;
+    /// Changes the max_events events of a batch, at least 1.
+    pub(crate) fn set_max_events(&mut self, max_events: usize) {
+        self.max_events = max_events;
     }
 
     /// How many evictions the batches so far have told.
-    pub(crate) fn told_evictions(&self) -> u64 {
-        self.told_evictions
+    pub(crate) fn reported_evictions(&self) -> u64 {
+        self.reported_evictions
     }
 
     /// How many bytes of the budget the events of the last batch hold.
@@ -343,17 +343,17 @@ impl<E: Event> Batcher<E> {
         // Read before the events are taken: whatever is evicted by now was older than all that is in the
         // rings. Read afterwards, the gap could tell of a hole that comes only behind these events.
         let evicted = lanes.evicted();
-        let gap = evicted - self.told_evictions;
+        let gap = evicted - self.reported_evictions;
         let mut events = std::mem::take(&mut self.spare_events);
         if events.capacity() == 0 {
             events = self.pool.take().unwrap_or_default();
         }
-        self.bytes = lanes.take(pass, &mut self.cursor, &mut events, self.most);
+        self.bytes = lanes.take(pass, &mut self.cursor, &mut events, self.max_events);
         if events.is_empty() && gap == 0 {
             self.spare_events = events;
             return None;
         }
-        self.told_evictions = evicted;
+        self.reported_evictions = evicted;
         let header = Header {
             number: self.next_batch,
             first_event: self.next_event + gap,
@@ -380,7 +380,7 @@ impl<E: Event> Batcher<E> {
     }
 
     /// Takes a batch back that every sink has seen, and ends its events unless a sink has kept them.
-    pub(crate) fn take_back(&mut self, batch: Batch<E>) {
+    pub(crate) fn recycle(&mut self, batch: Batch<E>) {
         let mut events = batch.events;
         if let Some(buffer) = Arc::get_mut(&mut events) {
             destroy(&mut buffer.events);

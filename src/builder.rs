@@ -7,7 +7,7 @@ use crate::batch::{Batcher, Enrich};
 use crate::clock::{self, Clock, ManualClock};
 use crate::collector::{BuildError, Collector, StartError};
 use crate::config::{Config, FlushStrategy, GateConfig, HealthConfig, Overflow};
-use crate::dispatch::{NotEntered, Prepared, Slot};
+use crate::dispatch::{NotRegistered, Prepared, Slot};
 use crate::event::{Event, Record};
 use crate::gate::Gate;
 use crate::lanes::Lanes;
@@ -20,7 +20,7 @@ use crate::sink::Sink;
 use crate::stats::{Registry, Tally};
 use crate::sync::{Arc, PlainMutex, PlainU64, guarded};
 use crate::unix;
-use crate::wake::{Phase, Room};
+use crate::wake::{Phase, SpaceWaiters};
 use crate::worker_state::WorkerState;
 
 /// Puts a collector together: settings, sinks, then [`start`](Self::start).
@@ -284,12 +284,12 @@ impl<E: Event> Builder<E> {
         let log = Arc::new(SelfLog::new(on_log, clock.clone()));
         let lanes = Lanes::new(&config)?;
         let registry = Registry::new(Arc::clone(&log));
-        let slots = enter_all(sinks, &registry)?;
+        let slots = register_all(sinks, &registry)?;
         clock::calibrate();
         let (session_id, source) = (config.session_id.clone(), config.source.clone());
         let origin = Arc::new(Origin::new(session_id, source, config.host.clone(), config.rank));
-        let (phase, parker, bell) = Phase::new();
-        clock.tell(&bell);
+        let (phase, parker, unparker) = Phase::new();
+        clock.tell(&unparker);
         let phase = Arc::new(phase);
         let fork_watch = unix::watch_forks(&phase);
         let gate = Gate::new(&config.gate, clock.clone());
@@ -298,7 +298,7 @@ impl<E: Event> Builder<E> {
             phase,
             lanes,
             tally: Tally::new(&clock, log),
-            room: Room::new(),
+            space_waiters: SpaceWaiters::new(),
             mailbox: Mailbox::new(WorkerState::new(slots, batcher, parker, enrich)),
             registry,
             alerts: PlainMutex::default(),
@@ -345,20 +345,20 @@ impl Collector {
 }
 
 /// Enters the sinks of a builder.
-fn enter_all<E: Event>(
+fn register_all<E: Event>(
     sinks: Vec<Box<dyn Sink<E>>>,
     registry: &Registry,
 ) -> Result<Vec<Slot<E>>, BuildError> {
     let mut slots = Vec::with_capacity(sinks.len());
     let mut sinks = sinks.into_iter();
     for sink in &mut sinks {
-        match Prepared::new(sink).enter(registry) {
+        match Prepared::new(sink).register(registry) {
             Ok(slot) => slots.push(slot),
-            Err(NotEntered::Forked) => {
+            Err(NotRegistered::Forked) => {
                 std::mem::forget(sinks);
                 return Err(BuildError::Forked);
             }
-            Err(NotEntered::Taken(name)) => {
+            Err(NotRegistered::Taken(name)) => {
                 // Destructors of sinks are foreign code.
                 slots.into_iter().for_each(|slot| drop(slot.end()));
                 sinks.for_each(|sink| _ = guarded(|| drop(sink)));

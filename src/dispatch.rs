@@ -51,7 +51,7 @@ pub(crate) struct Prepared<E> {
 }
 
 /// Why a sink could not be entered.
-pub(crate) enum NotEntered {
+pub(crate) enum NotRegistered {
     /// Another one has its name.
     Taken(String),
     /// Its own code has forked, and this is the child.
@@ -79,20 +79,20 @@ impl<E: Event> Prepared<E> {
     }
 
     /// Opens an account under its name.
-    pub(crate) fn enter(self, registry: &Registry) -> Result<Slot<E>, NotEntered> {
+    pub(crate) fn register(self, registry: &Registry) -> Result<Slot<E>, NotRegistered> {
         let Self { sink, name, panics, home } = self;
         if home.is_left() {
             std::mem::forget(sink);
-            return Err(NotEntered::Forked);
+            return Err(NotRegistered::Forked);
         }
-        let Some(tally) = registry.enter(&name) else {
+        let Some(tally) = registry.register(&name) else {
             // Its destructor is foreign code.
             _ = guarded(|| drop(sink));
-            return Err(if home.is_left() { NotEntered::Forked } else { NotEntered::Taken(name) });
+            return Err(if home.is_left() { NotRegistered::Forked } else { NotRegistered::Taken(name) });
         };
         panics.into_iter().for_each(|said| tally.note_panic(said));
         let slot = Slot::new(sink, tally);
-        if home.is_left() { Err(NotEntered::Forked) } else { Ok(slot) }
+        if home.is_left() { Err(NotRegistered::Forked) } else { Ok(slot) }
     }
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retire
     };
     // Its code may have forked on a thread of the user: no lock is taken in the child.
     if !home.is_left() {
-        registry.strike(&tally.name);
+        registry.remove(&tally.name);
     }
     Retired { tally, late, end }
 }

@@ -12,7 +12,7 @@ use futures_sink::Sink;
 
 use crate::collector::{Collector, FlushError};
 use crate::event::{Event, Priority, Record};
-use crate::lanes::payload_of;
+use crate::lanes::owned_bytes;
 use crate::mailbox::{Flush, Flushed};
 use crate::outcome::{CollectError, Outcome, Refusal};
 use crate::reply::Reply;
@@ -71,7 +71,7 @@ pub struct CollectAsync<E: Event = Record> {
     collector: Collector<E>,
     priority: Priority,
     state: Collecting<E>,
-    /// Under which our waker lies with the collector's `Room`, while we wait.
+    /// Under which our waker lies with the collector's `SpaceWaiters`, while we wait.
     ticket: Option<u64>,
 }
 
@@ -143,25 +143,25 @@ impl<E: Event> CollectAsync<E> {
     fn wait(&mut self, event: E, cx: &Context<'_>) -> Poll<Outcome> {
         let shared = &self.collector.shared;
         // Foreign code: not under the lock.
-        let (waker, bytes) = (cx.waker().clone(), payload_of(&event));
+        let (waker, bytes) = (cx.waker().clone(), owned_bytes(&event));
         let word = shared.phase.load();
         if !word.admits() {
             // It may have forked: this lock is the parent's.
             return Poll::Ready(self.refuse(CollectError { event, reason: Refusal::of(word) }));
         }
-        let mut waiting = shared.room.enter();
+        let mut waiting = shared.space_waiters.lock();
         let policy = shared.settings.policy();
-        match shared.try_again(policy, self.priority, event, bytes) {
+        match shared.retry_push(policy, self.priority, event, bytes) {
             Ok(evicted) => {
                 drop(waiting);
-                Poll::Ready(shared.settle_waiter(self.priority, evicted))
+                Poll::Ready(shared.after_waiter_push(self.priority, evicted))
             }
             // Asked again under the lock: who changes the settings takes it afterwards, and finds the waker.
             Err(refused) if refused.reason == Refusal::Full && self.may_stay(policy) => {
                 if self.ticket.is_none() {
                     shared.tally.waits.add(1);
                 }
-                let left = waiting.leave(&mut self.ticket, waker);
+                let left = waiting.register(&mut self.ticket, waker);
                 drop(waiting);
                 drop(left);
                 self.state = Collecting::Holding(refused.event);
@@ -184,7 +184,7 @@ impl<E: Event> CollectAsync<E> {
     fn withdraw(&mut self) {
         // In a forked child the holder of the lock may not exist.
         if self.ticket.is_some() && self.collector.state() != State::Forked {
-            let left = self.collector.shared.room.enter().withdraw(&mut self.ticket);
+            let left = self.collector.shared.space_waiters.lock().deregister(&mut self.ticket);
             drop(left);
         }
     }
@@ -217,7 +217,7 @@ impl<E: Event> Future for FlushAsync<E> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if matches!(this.state, Flushing::NotAsked) {
-            this.state = match this.collector.shared.ask_flush(Reply::new()) {
+            this.state = match this.collector.shared.request_flush(Reply::new()) {
                 Ok(reply) => Flushing::Waiting(reply),
                 Err(error) => Flushing::Done(Err(error)),
             };
@@ -239,7 +239,7 @@ impl<E: Event> Future for FlushAsync<E> {
                 }
             }
             for (late, is_done) in std::mem::take(&mut flushed.done) {
-                flushed.tell(&late, is_done);
+                flushed.add_late(&late, is_done);
             }
             this.state = Flushing::Done(Ok(std::mem::take(&mut flushed.report)));
         }
@@ -261,7 +261,7 @@ impl<E: Event> Drop for FlushAsync<E> {
                 reply.give_up();
                 self.collector.shared.withdraw_flush(reply);
             }
-            Flushing::Late(flushed) => flushed.withdraw(),
+            Flushing::Late(flushed) => flushed.rollback(),
             Flushing::NotAsked | Flushing::Done(_) => {}
         }
     }

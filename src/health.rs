@@ -125,7 +125,8 @@ impl<E: Event> Shared<E> {
         }
         // Where every sink fails, nothing is delivered.
         let mut sinks = tallies.iter().filter(|tally| !tally.is_tap()).peekable();
-        let fail_all = sinks.peek().is_some() && sinks.all(|tally| tally.trouble() >= config.failing.raise);
+        let fail_all =
+            sinks.peek().is_some() && sinks.all(|tally| tally.failure_rate() >= config.failing.raise);
         let severity = if fail_all { HealthStatus::Unhealthy } else { HealthStatus::Degraded };
         all.extend(tallies.iter().flat_map(|tally| sink_findings(tally, config, severity)));
         all
@@ -136,7 +137,7 @@ impl<E: Event> Shared<E> {
 fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatus) -> [Finding; 4] {
     let name = &tally.name;
     let (busy, late) = lateness(&tally.own_thread_since, config);
-    let (trouble, letters) = (tally.trouble(), tally.letters());
+    let (failure_rate, letters) = (tally.failure_rate(), tally.letters());
     let is_open = tally.breaker().is_some_and(|state| state != BreakerState::Closed);
     let raise = config.dead_letters.saturating_add(1) as f64;
     let clear = (config.dead_letters / 2) as f64;
@@ -153,9 +154,9 @@ fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatu
         find(
             AlertKind::SinkFailing,
             severity,
-            trouble,
+            failure_rate,
             config.failing,
-            format!("{:.0} % of the last calls of {name:?} failed", trouble * 100.0),
+            format!("{:.0} % of the last calls of {name:?} failed", failure_rate * 100.0),
         ),
         find(
             AlertKind::BreakerOpen,

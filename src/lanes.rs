@@ -6,7 +6,7 @@
 //! The worker takes critical events first, then normal and low ones two to one, so that a flood of
 //! normal events cannot starve the low lane. Within a lane, events of one producer keep their order.
 
-mod payload;
+mod byte_budget;
 mod shards;
 
 use crate::config::Config;
@@ -15,21 +15,21 @@ use crate::outcome::Refusal;
 use crate::ring::{self, Ring};
 use crate::sync::{Home, guarded, thread_index};
 use crate::wake::NEVER;
-use payload::Payload;
-pub(crate) use payload::payload_of;
+use byte_budget::ByteBudget;
+pub(crate) use byte_budget::owned_bytes;
 use shards::Shards;
 
 /// How many normal events are taken for [`LOW_SHARE`] low ones.
 const NORMAL_SHARE: usize = 2;
 const LOW_SHARE: usize = 1;
 
-/// The most events that one event makes give up their bytes: a bound of what `collect` may cost.
-const MOST_EVICTED: usize = 128;
+/// The max_events events that one event makes give up their bytes: a bound of what `collect` may cost.
+const MAX_EVICTED: usize = 128;
 
 /// What an event owns that is in the middle of being counted, which a panic of its own code must not stop. What it does not
 /// tell is not given back.
-fn told_payload_of<E: Event>(event: &E) -> u64 {
-    guarded(|| payload_of(event)).unwrap_or(0)
+fn owned_bytes_or_zero<E: Event>(event: &E) -> u64 {
+    guarded(|| owned_bytes(event)).unwrap_or(0)
 }
 
 /// The three lanes of a collector.
@@ -38,7 +38,7 @@ pub(crate) struct Lanes<E> {
     critical: Ring<E>,
     normal: Shards<E>,
     low: Ring<E>,
-    payload: Payload,
+    budget: ByteBudget,
 }
 
 /// A lane that does not fit into memory: its setting, its slots, and what each of them takes.
@@ -71,70 +71,70 @@ impl<E: Event> Lanes<E> {
             critical: Ring::new(config.critical_capacity),
             normal: Shards::new(config.capacity, config.shards),
             low: Ring::new(config.low_capacity),
-            payload: Payload::new(config.max_bytes),
+            budget: ByteBudget::new(config.max_bytes),
         })
     }
 
     /// The budget of bytes that events own beyond their slots.
-    pub(crate) fn payload(&self) -> &Payload {
-        &self.payload
+    pub(crate) fn budget(&self) -> &ByteBudget {
+        &self.budget
     }
 
     /// Takes the bytes that an event owns out of the budget, before its push. Where they are not left and `evicts` says
-    /// so, the oldest make room: low events, then, for a normal one, normal events; not more than [`MOST_EVICTED`]. How many
+    /// so, the oldest make room: low events, then, for a normal one, normal events; not more than [`MAX_EVICTED`]. How many
     /// did, also where that was not enough. Where that cannot do, or not by events of the size that they have on average, the event itself is the one to
     /// go, alone.
     pub(crate) fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> (u64, Result<(), Refusal>) {
-        if self.payload.take(priority, bytes) {
+        if self.budget.try_reserve(priority, bytes) {
             return (0, Ok(()));
         }
-        if bytes > self.payload.most(priority) {
+        if bytes > self.budget.max_for(priority) {
             return (0, Err(Refusal::Oversize));
         }
-        self.payload.set_wanted();
-        if !evicts || !self.may_make_room(priority, bytes) {
+        self.budget.mark_wanted();
+        if !evicts || !self.can_make_space(priority, bytes) {
             return (0, Err(Refusal::Full));
         }
         let (mut evicted, home) = (0, Home::now());
-        while evicted < MOST_EVICTED as u64 && self.evict(priority) {
+        while evicted < MAX_EVICTED as u64 && self.evict(priority) {
             evicted += 1;
             if home.is_left() {
                 // The destructor of an event has forked, and this is the child: the rings are the parent's.
                 return (evicted, Err(Refusal::Forked));
             }
-            if self.payload.take(priority, bytes) {
+            if self.budget.try_reserve(priority, bytes) {
                 return (evicted, Ok(()));
             }
         }
         (evicted, Err(Refusal::Full))
     }
 
-    fn may_make_room(&self, priority: Priority, bytes: u64) -> bool {
-        let (missing, reach) = self.payload.shortage(priority, bytes);
+    fn can_make_space(&self, priority: Priority, bytes: u64) -> bool {
+        let (missing, reach) = self.budget.shortage(priority, bytes);
         let normal = if priority == Priority::Normal { self.normal.len() } else { 0 };
         let events = (self.low.len() + normal) as u128;
-        missing <= reach && u128::from(missing) * events <= u128::from(reach) * MOST_EVICTED as u128
+        missing <= reach && u128::from(missing) * events <= u128::from(reach) * MAX_EVICTED as u128
     }
 
     /// Gives the bytes back of an event that has left its ring, or never came to it.
     #[inline(always)]
-    pub(crate) fn give_back(&self, priority: Priority, bytes: u64) {
+    pub(crate) fn release(&self, priority: Priority, bytes: u64) {
         if bytes > 0 {
-            self.payload.leave(priority, bytes);
-            self.payload.give_back(bytes);
+            self.budget.dequeue(priority, bytes);
+            self.budget.release(bytes);
         }
     }
 
     /// Takes out and ends the oldest event that makes room for one of this priority; `false` if there is none.
     fn evict(&self, priority: Priority) -> bool {
         let low = std::iter::once((Priority::Low, &self.low));
-        let normal = std::iter::once(self.normal.mine()).chain(self.normal.iter());
+        let normal = std::iter::once(self.normal.of_this_thread()).chain(self.normal.iter());
         let normal = normal.filter(|_| priority != Priority::Low).map(|ring| (Priority::Normal, ring));
         let popped = low.chain(normal).find_map(|(lane, ring)| Some((lane, ring, ring.pop()?)));
         let Some((lane, ring, event)) = popped else { return false };
         ring.count_evicted(thread_index());
         let home = Home::now();
-        self.give_back(lane, told_payload_of(&event));
+        self.release(lane, owned_bytes_or_zero(&event));
         // Foreign code, as the size that it tells is: after a fork in there, this event is the parent's.
         if home.is_left() {
             std::mem::forget(event);
@@ -145,13 +145,13 @@ impl<E: Event> Lanes<E> {
     }
 
     /// What these events own, which were taken out and still count.
-    fn payload_of(&self, events: &[E]) -> u64 {
+    fn owned_bytes_of(&self, events: &[E]) -> u64 {
         // Whoever owns bytes has taken them: without any, nobody need be asked.
-        if self.payload.held() == 0 {
+        if self.budget.held() == 0 {
             return 0;
         }
         // An event may tell anything.
-        events.iter().map(told_payload_of).fold(0, u64::saturating_add)
+        events.iter().map(owned_bytes_or_zero).fold(0, u64::saturating_add)
     }
 
     /// Appends `event` to the lane of its priority, or gives it back when that is full.
@@ -174,54 +174,56 @@ impl<E: Event> Lanes<E> {
         let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
         self.lane(priority).count_evicted(stripe);
         // Whoever owns bytes has taken them: without any, nobody need be asked.
-        if self.payload.held() > 0 {
-            self.give_back_of(priority, evicted);
+        if self.budget.held() > 0 {
+            self.release_bytes_of(priority, evicted);
         }
     }
 
     /// Gives back what an event owns. Out of line: the fence around its code would slow a full ring of scalars down.
     #[cold]
     #[inline(never)]
-    fn give_back_of(&self, priority: Priority, event: &E) {
-        self.give_back(priority, told_payload_of(event));
+    fn release_bytes_of(&self, priority: Priority, event: &E) {
+        self.release(priority, owned_bytes_or_zero(event));
     }
 
     /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the
     /// lane of `priority`.
     #[inline]
-    pub(crate) fn calls_after_push(&self, priority: Priority, wake_at: u32) -> bool {
+    pub(crate) fn needs_worker_after_push(&self, priority: Priority, wake_at: u32) -> bool {
         // A worker that sleeps and may be called has left no critical event behind, so two lanes make up all that
         // is pending.
         let (lane, other) = match priority {
             Priority::Critical => return wake_at != NEVER,
-            Priority::Normal if self.normal.is_split() => return self.calls_after_push_to_split(wake_at),
-            Priority::Normal => (self.normal.mine(), &self.low),
-            Priority::Low if self.normal.is_split() => return self.presses(wake_at),
-            Priority::Low => (&self.low, self.normal.mine()),
+            Priority::Normal if self.normal.is_split() => {
+                return self.needs_worker_after_push_to_shard(wake_at);
+            }
+            Priority::Normal => (self.normal.of_this_thread(), &self.low),
+            Priority::Low if self.normal.is_split() => return self.has_load(wake_at),
+            Priority::Low => (&self.low, self.normal.of_this_thread()),
         };
         let pending = lane.len();
         wake_at != NEVER
             && (pending >= wake_at as usize
                 || pending == lane.capacity()
-                || self.payload.presses()
+                || self.budget.is_short()
                 || !other.is_empty() && pending + other.len() >= wake_at as usize)
     }
 
     /// The same where the normal lane is several rings. Each counts as if the others held as many: whoever pushes
     /// looks at its own alone, and the last who pushes into the fullest ring or into the low lane sees what
-    /// `presses` sees.
+    /// `has_load` sees.
     #[inline(never)]
-    fn calls_after_push_to_split(&self, wake_at: u32) -> bool {
-        let ring = self.normal.mine();
+    fn needs_worker_after_push_to_shard(&self, wake_at: u32) -> bool {
+        let ring = self.normal.of_this_thread();
         wake_at != NEVER
             && (ring.len() == ring.capacity()
-                || self.payload.presses()
+                || self.budget.is_short()
                 || self.normal.load_like(ring) + self.low.len() >= wake_at as usize)
     }
 
     /// The same question, asked by the worker of all lanes.
-    pub(crate) fn calls(&self, wake_at: u32) -> bool {
-        self.has_critical(wake_at) || self.presses(wake_at)
+    pub(crate) fn needs_worker(&self, wake_at: u32) -> bool {
+        self.has_critical(wake_at) || self.has_load(wake_at)
     }
 
     /// Whether a critical event waits for a worker that sleeps with this threshold.
@@ -230,11 +232,11 @@ impl<E: Event> Lanes<E> {
     }
 
     /// Whether `trigger` events are pending, a ring is full, or bytes run short.
-    pub(crate) fn presses(&self, trigger: u32) -> bool {
+    pub(crate) fn has_load(&self, trigger: u32) -> bool {
         let full = |ring: &Ring<E>| ring.len() == ring.capacity();
         trigger != NEVER
             && (self.critical.len() + self.normal.load() + self.low.len() >= trigger as usize
-                || self.payload.presses() && self.pending() > 0
+                || self.budget.is_short() && self.pending() > 0
                 || self.normal.iter().any(full)
                 || full(&self.low)
                 || full(&self.critical))
@@ -269,27 +271,27 @@ impl<E: Event> Lanes<E> {
         }
     }
 
-    /// Moves events into `events` until it holds `most`, or the pass is over. How many bytes they own, which still
+    /// Moves events into `events` until it holds `max_events`, or the pass is over. How many bytes they own, which still
     /// count: whoever ends them gives these back.
     pub(crate) fn take(
         &self,
         pass: &mut DrainPass,
         cursor: &mut LaneCursor,
         events: &mut Vec<E>,
-        most: usize,
+        max_events: usize,
     ) -> u64 {
         // Events tell what they own, which is their own code: where it forks on a thread of the user, the rings are the parent's.
         let (mut bytes, home) = (0_u64, Home::now());
         let mut add = |taken| bytes = bytes.saturating_add(taken);
         if pass.critical == 0 && !pass.is_over() {
-            // Those that came since the pass saw the end of their lane. At most half a batch, so that a flood of
+            // Those that came since the pass saw the end of their lane. At max_events half a batch, so that a flood of
             // them cannot keep the pass from ending.
-            let left = &mut (most / 2);
-            add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most));
+            let left = &mut (max_events / 2);
+            add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, max_events));
         }
-        while events.len() < most && !pass.is_over() && !home.is_left() {
+        while events.len() < max_events && !pass.is_over() && !home.is_left() {
             let left = &mut pass.critical;
-            add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, most));
+            add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, max_events));
             // Alone, the normal lane need not take turns.
             let share = if pass.low == 0 { usize::MAX } else { NORMAL_SHARE - cursor.normal };
             if share > 0 && pass.normal == 0 && pass.more_normal > 0 {
@@ -301,39 +303,39 @@ impl<E: Event> Lanes<E> {
             }
             let before = events.len();
             let ring = self.normal.get(cursor.shard);
-            add(self.take_from((Priority::Normal, ring), &mut pass.normal, share, events, most));
+            add(self.take_from((Priority::Normal, ring), &mut pass.normal, share, events, max_events));
             cursor.normal = (cursor.normal + events.len() - before).min(NORMAL_SHARE);
             let is_over = pass.normal == 0 && pass.more_normal == 0;
             if pass.normal == 0 && !is_over && cursor.normal < NORMAL_SHARE {
                 // The rest of the share is the next ring's.
                 continue;
             }
-            if events.len() < most && pass.low > 0 {
+            if events.len() < max_events && pass.low > 0 {
                 // The normal lane has had its share, or has no more.
                 let share = if is_over { usize::MAX } else { LOW_SHARE };
-                add(self.take_from((Priority::Low, &self.low), &mut pass.low, share, events, most));
+                add(self.take_from((Priority::Low, &self.low), &mut pass.low, share, events, max_events));
                 cursor.normal = 0;
             }
         }
         bytes
     }
 
-    /// Takes at most `share` events of one lane; `left` becomes 0 when the lane was seen empty. How many bytes they own.
+    /// Takes at max_events `share` events of one lane; `left` becomes 0 when the lane was seen empty. How many bytes they own.
     fn take_from(
         &self,
         (lane, ring): (Priority, &Ring<E>),
         left: &mut usize,
         share: usize,
         events: &mut Vec<E>,
-        most: usize,
+        max_events: usize,
     ) -> u64 {
-        let wanted = share.min(*left).min(most - events.len());
+        let wanted = share.min(*left).min(max_events - events.len());
         let before = events.len();
         events.extend(std::iter::from_fn(|| ring.pop()).take(wanted));
         *left = if events.len() - before < wanted { 0 } else { *left - wanted };
-        let bytes = self.payload_of(&events[before..]);
+        let bytes = self.owned_bytes_of(&events[before..]);
         if bytes > 0 {
-            self.payload.leave(lane, bytes);
+            self.budget.dequeue(lane, bytes);
         }
         bytes
     }
@@ -344,7 +346,7 @@ impl<E: Event> Lanes<E> {
         let mut taken = Vec::new();
         let mut cursor = LaneCursor::default();
         let bytes = self.take(&mut self.begin_pass(&mut cursor), &mut cursor, &mut taken, usize::MAX);
-        self.payload.give_back(bytes);
+        self.budget.release(bytes);
         taken
     }
 
@@ -352,7 +354,7 @@ impl<E: Event> Lanes<E> {
     fn lane(&self, priority: Priority) -> &Ring<E> {
         match priority {
             Priority::Critical => &self.critical,
-            Priority::Normal => self.normal.mine(),
+            Priority::Normal => self.normal.of_this_thread(),
             Priority::Low => &self.low,
         }
     }

@@ -6,7 +6,7 @@
 //! that ends, well or badly, leaves no request behind without one.
 
 mod requests;
-pub(crate) use requests::{Flush, Flushed, Requests, ToldOf};
+pub(crate) use requests::{Flush, Flushed, ReportedRange, Requests};
 
 use crate::dispatch::{LateFlush, Slot};
 use crate::sync::{Arc, Condvar, Forked, JoinHandle, Mutex, MutexGuard};
@@ -37,18 +37,18 @@ pub(crate) struct Contents<E, W> {
 /// Where the worker's state is: its sinks, its numbering and its parker.
 pub(crate) enum WorkerSlot<W> {
     /// In the mailbox: no worker runs.
-    Here(Box<W>),
+    InMailbox(Box<W>),
     /// Still in the mailbox, but a worker was started and is about to take it.
     Starting(Box<W>),
     /// With the worker.
-    AtWork,
+    WithWorker,
     /// With a worker that ended by a panic. It does not come back.
     Lost,
 }
 
 impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     pub(crate) fn new(worker: W) -> Self {
-        let worker = WorkerSlot::Here(Box::new(worker));
+        let worker = WorkerSlot::InMailbox(Box::new(worker));
         let (added, late) = (Vec::new(), Vec::new());
         let contents = Contents { requests: Requests::default(), added, worker, late, thread: None, run: 0 };
         Self { contents: Mutex::new(contents), ended: Condvar::new() }
@@ -66,10 +66,10 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
 
     /// Whether nothing was asked. The worker looks once more after it announced sleep: a request that
     /// comes later finds `Asleep` in the phase word, by the order of this mutex, and rings.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn has_no_requests(&self) -> bool {
         let contents = self.contents.lock();
         let requests = &contents.requests;
-        !requests.wants_sweep() && !requests.is_reconfigured && !requests.has_leavers
+        !requests.wants_sweep() && !requests.is_reconfigured && !requests.has_finished_sinks
     }
 
     /// As long as the value lives, nobody else changes the settings.
@@ -81,7 +81,8 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     #[cfg(test)]
     pub(crate) fn prepare_worker(&self) {
         let mut contents = self.contents.lock();
-        if let WorkerSlot::Here(worker) = std::mem::replace(&mut contents.worker, WorkerSlot::AtWork) {
+        if let WorkerSlot::InMailbox(worker) = std::mem::replace(&mut contents.worker, WorkerSlot::WithWorker)
+        {
             contents.worker = WorkerSlot::Starting(worker);
         }
     }
@@ -89,7 +90,7 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     /// The worker's first act: takes its state. `None` when `start` found no thread to give it to.
     pub(crate) fn take_worker(&self) -> Option<Box<W>> {
         let mut contents = self.contents.lock();
-        match std::mem::replace(&mut contents.worker, WorkerSlot::AtWork) {
+        match std::mem::replace(&mut contents.worker, WorkerSlot::WithWorker) {
             WorkerSlot::Starting(worker) => Some(worker),
             other => {
                 contents.worker = other;
@@ -108,10 +109,10 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     pub(crate) fn return_worker(&self, mut worker: Box<W>) -> Result<(), (Box<W>, Requests)> {
         let mut contents = self.contents.lock();
         (*worker).as_mut().append(&mut contents.added);
-        if contents.requests.wants_sweep() || contents.requests.has_leavers {
+        if contents.requests.wants_sweep() || contents.requests.has_finished_sinks {
             return Err((worker, std::mem::take(&mut contents.requests)));
         }
-        contents.worker = WorkerSlot::Here(worker);
+        contents.worker = WorkerSlot::InMailbox(worker);
         self.ended.notify_all();
         Ok(())
     }
@@ -119,7 +120,7 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     /// Takes the sinks out of a collector that has no worker: somebody else calls them.
     pub(crate) fn take_slots(&self) -> Vec<Slot<E>> {
         match &mut self.contents.lock().worker {
-            WorkerSlot::Here(worker) => std::mem::take((**worker).as_mut()),
+            WorkerSlot::InMailbox(worker) => std::mem::take((**worker).as_mut()),
             _ => Vec::new(),
         }
     }

@@ -54,7 +54,7 @@ pub struct PatternError {
 
 impl Pattern {
     /// The most that the braces of one pattern may expand to.
-    const MOST_BRANCHES: usize = 1_000;
+    const MAX_BRANCHES: usize = 1_000;
 
     /// The most characters, and how deep braces may be nested.
     const MOST_CHARS: usize = 1_000;
@@ -166,7 +166,7 @@ fn expand(chars: &[char], depth: usize) -> Result<Vec<Vec<char>>, &'static str> 
                 continue;
             }
         };
-        if all.len() * parts.len() > Pattern::MOST_BRANCHES {
+        if all.len() * parts.len() > Pattern::MAX_BRANCHES {
             return Err("its braces expand to more than 1,000 patterns");
         }
         all = all.iter().flat_map(|begun| parts.iter().map(|part| [&begun[..], part].concat())).collect();
@@ -200,7 +200,7 @@ fn alternatives(
             '}' => depth -= 1,
             _ => {}
         }
-        if parts.len() > Pattern::MOST_BRANCHES {
+        if parts.len() > Pattern::MAX_BRANCHES {
             return Err("its braces expand to more than 1,000 patterns");
         }
         at += 1;

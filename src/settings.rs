@@ -40,13 +40,13 @@ impl Policy {
     const EVICT: u64 = 0;
     const REFUSE: u64 = 1;
     const WAIT: u64 = 2;
-    const LONGEST_WAIT: u64 = (1 << 62) - 1;
+    const MAX_WAIT: u64 = (1 << 62) - 1;
 
     fn of(config: &Config) -> Self {
         match config.overflow {
             Overflow::DropOldest => Self(Self::EVICT),
             Overflow::DropNewest => Self(Self::REFUSE),
-            Overflow::Block { timeout } => Self(Self::WAIT | nanos(timeout).min(Self::LONGEST_WAIT) << 2),
+            Overflow::Block { timeout } => Self(Self::WAIT | nanos(timeout).min(Self::MAX_WAIT) << 2),
         }
     }
 
@@ -102,7 +102,7 @@ impl Settings {
     }
 
     /// How long `collect` waits for room in the lane of `priority` under `policy`. Never where that evicts.
-    pub(crate) fn patience(&self, policy: Policy, priority: Priority) -> Duration {
+    pub(crate) fn wait_timeout(&self, policy: Policy, priority: Priority) -> Duration {
         if priority == Priority::Critical {
             return Duration::from_nanos(self.hot.critical_wait.load(Ordering::Relaxed));
         }

@@ -10,7 +10,7 @@ use crate::settings::Settings;
 use crate::stats::{Alerts, Registry, Tally};
 use crate::sync::{Arc, PlainMutex, PlainU64, WorkerMark, is_worker_of};
 use crate::unix::ForkWatch;
-use crate::wake::{Phase, Room, State};
+use crate::wake::{Phase, SpaceWaiters, State};
 use crate::worker_state::WorkerState;
 
 /// What handles and worker share. Made by the builder; handles and worker hold it, and the last of them
@@ -20,7 +20,7 @@ pub(crate) struct Shared<E> {
     pub(crate) lanes: Lanes<E>,
     pub(crate) settings: Settings,
     pub(crate) tally: Tally,
-    pub(crate) room: Room,
+    pub(crate) space_waiters: SpaceWaiters,
     pub(crate) mailbox: Mailbox<E, WorkerState<E>>,
     pub(crate) registry: Registry,
     pub(crate) alerts: PlainMutex<Alerts>,

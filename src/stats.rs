@@ -28,7 +28,7 @@ pub use delta::{SinkDelta, StatsDelta};
 pub use meter::Latency;
 pub(crate) use meter::Meter;
 pub use report::{FlushReport, SinkFlush, StopReport};
-pub(crate) use tally::{Count, Registry, SinkTally, Tally, Told};
+pub(crate) use tally::{Count, Registry, Reported, SinkTally, Tally};
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

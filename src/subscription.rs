@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::clock::deadline_in;
 use crate::collector::{Collector, SinkChangeError};
 use crate::event::{Event, Record};
-use crate::lanes::payload_of;
+use crate::lanes::owned_bytes;
 use crate::pattern::Pattern;
 use crate::sink::{Account, Panics, Sink, SinkError};
 use crate::sync::{
@@ -416,7 +416,7 @@ impl<E: Event + Clone> Tap<E> {
             return None;
         }
         let chosen = || places.iter().filter_map(|place| batch.events().get(*place));
-        let of = |event: &E| guarded(|| payload_of(event)).unwrap_or(0);
+        let of = |event: &E| guarded(|| owned_bytes(event)).unwrap_or(0);
         if chosen().map(of).fold(own, u64::saturating_add) > most {
             return None;
         }

@@ -143,20 +143,20 @@ pub(crate) enum Closed {
     Already,
 }
 
-/// The word and the bell of the worker that sleeps behind it.
+/// The word and the unparker of the worker that sleeps behind it.
 #[derive(Debug)]
 pub(crate) struct Phase {
     /// Written by the worker, by whoever rings, by `start`, `stop` and the fork hook; read twice by every
     /// `collect`. On a cache line of its own: it changes only when the worker sleeps or wakes.
     word: CachePadded<AtomicU64>,
-    bell: Unparker,
+    unparker: Unparker,
 }
 
 impl Phase {
     pub(crate) fn new() -> (Self, Parker, Unparker) {
-        let (parker, bell) = Parker::new();
+        let (parker, unparker) = Parker::new();
         let word = CachePadded::new(AtomicU64::new(IDLE));
-        (Self { word, bell: bell.clone() }, parker, bell)
+        (Self { word, unparker: unparker.clone() }, parker, unparker)
     }
 
     /// The word as it is. Relaxed: before a push it is only a hint (a stop that it misses is caught after
@@ -181,7 +181,7 @@ impl Phase {
     pub(crate) fn wake(&self) {
         let seen = self.load();
         if seen.wake_at().is_some() && self.swap_if(seen, Word(AWAKE)) {
-            self.bell.unpark();
+            self.unparker.unpark();
         }
     }
 
@@ -196,7 +196,7 @@ impl Phase {
     }
 
     /// The worker is up again, by its timer or because somebody rang.
-    pub(crate) fn get_up(&self) {
+    pub(crate) fn set_awake(&self) {
         let seen = self.load();
         if seen.wake_at().is_some() {
             // It fails only where somebody else moved the word on, and then that holds.
@@ -224,7 +224,7 @@ impl Phase {
             };
             if self.swap_if(seen, Word(next)) {
                 if seen.wake_at().is_some() {
-                    self.bell.unpark();
+                    self.unparker.unpark();
                 }
                 // Partner: `load_after_push`, for the sweep that follows `NeverStarted`.
                 sync::announce_fence();
@@ -267,7 +267,7 @@ impl Orphan for Phase {
 /// lock after it popped. Either the waiter's push comes after the pop and succeeds, or the waiter is
 /// registered before the worker gets the lock and is woken. The worker pays one uncontended lock a batch.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct SpaceWaiters {
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -280,13 +280,13 @@ pub(crate) struct Waiting {
     tasks: Vec<(u64, Waker)>,
 }
 
-impl Room {
+impl SpaceWaiters {
     pub(crate) fn new() -> Self {
         Self { waiting: Mutex::new(Waiting::default()), changed: Condvar::new() }
     }
 
     /// The lock under which a waiter tries its push.
-    pub(crate) fn enter(&self) -> MutexGuard<'_, Waiting> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock()
     }
 
@@ -300,7 +300,7 @@ impl Room {
     }
 
     /// Wakes all who wait; each tries again. All, because a waiter that was woken may have gone away.
-    pub(crate) fn release(&self) {
+    pub(crate) fn wake_all(&self) {
         let mut waiting = self.waiting.lock();
         if waiting.threads > 0 {
             self.changed.notify_all();
@@ -326,7 +326,7 @@ impl Room {
 impl Waiting {
     /// Leaves `waker` under `ticket`, or under a new ticket, and returns the one that lay there before.
     #[must_use = "a waker's destructor is foreign code and may come back here: drop it without the lock"]
-    pub(crate) fn leave(&mut self, ticket: &mut Option<u64>, waker: Waker) -> Option<Waker> {
+    pub(crate) fn register(&mut self, ticket: &mut Option<u64>, waker: Waker) -> Option<Waker> {
         match ticket.and_then(|id| self.tasks.iter_mut().find(|(other, _)| *other == id)) {
             Some((_, left)) => Some(std::mem::replace(left, waker)),
             None => {
@@ -340,7 +340,7 @@ impl Waiting {
 
     /// Takes the waker of `ticket` back, if it is still there.
     #[must_use = "a waker's destructor is foreign code and may come back here: drop it without the lock"]
-    pub(crate) fn withdraw(&mut self, ticket: &mut Option<u64>) -> Option<Waker> {
+    pub(crate) fn deregister(&mut self, ticket: &mut Option<u64>) -> Option<Waker> {
         let id = ticket.take()?;
         let index = self.tasks.iter().position(|(other, _)| *other == id)?;
         Some(self.tasks.swap_remove(index).1)
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn only_one_of_many_wakers_rings() {
-        let (phase, _parker, _bell) = Phase::new();
+        let (phase, _parker, _unparker) = Phase::new();
         phase.open();
         assert!(phase.fall_asleep(1));
         phase.wake();
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_stopping_collector_does_not_fall_asleep() {
-        let (phase, _parker, _bell) = Phase::new();
+        let (phase, _parker, _unparker) = Phase::new();
         phase.open();
         assert_eq!(phase.close(), Closed::Draining);
         assert!(!phase.fall_asleep(1));
@@ -391,20 +391,20 @@ mod tests {
 
     #[test]
     fn a_thread_that_has_waited_is_no_longer_counted() {
-        let room = Room::new();
-        assert!(room.wait(&mut room.enter(), Some(Instant::now())), "the deadline came first");
-        assert_eq!(room.len(), 0);
+        let waiters = SpaceWaiters::new();
+        assert!(waiters.wait(&mut waiters.lock(), Some(Instant::now())), "the deadline came first");
+        assert_eq!(waiters.len(), 0);
     }
 
     #[test]
     fn a_task_that_waits_twice_leaves_one_waker_and_takes_it_back() {
-        let room = Room::new();
+        let waiters = SpaceWaiters::new();
         let mut ticket = None;
-        assert!(room.enter().leave(&mut ticket, Waker::noop().clone()).is_none());
-        assert!(room.enter().leave(&mut ticket, Waker::noop().clone()).is_some());
-        assert_eq!(room.len(), 1);
-        assert!(room.enter().withdraw(&mut ticket).is_some());
-        assert_eq!(room.len(), 0);
+        assert!(waiters.lock().register(&mut ticket, Waker::noop().clone()).is_none());
+        assert!(waiters.lock().register(&mut ticket, Waker::noop().clone()).is_some());
+        assert_eq!(waiters.len(), 1);
+        assert!(waiters.lock().deregister(&mut ticket).is_some());
+        assert_eq!(waiters.len(), 0);
         assert_eq!(ticket, None);
     }
 }

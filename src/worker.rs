@@ -12,7 +12,7 @@ use crate::clock::{self, deadline_in};
 use crate::config::Config;
 use crate::dispatch::{Slot, dispatch};
 use crate::event::Event;
-use crate::mailbox::{Requests, ToldOf};
+use crate::mailbox::{ReportedRange, Requests};
 use crate::self_log::{LogLevel, LogTopic};
 use crate::shared::Shared;
 use crate::stats::FlushReport;
@@ -32,9 +32,9 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     let _mark = shared.mark_worker();
     let config = shared.settings.config();
     let mut worker = Worker { shared, state, schedule: Schedule::new(&config) };
-    worker.state.batcher.set_most(config.batch_limit());
+    worker.state.batcher.set_max_events(config.batch_limit());
     match guarded(|| run(&mut worker)) {
-        Ok(last_flush) => leave(shared, worker.state, &last_flush),
+        Ok(last_flush) => return_state(shared, worker.state, &last_flush),
         Err(_) => {
             // Before the sinks end with the worker: their destructors may be slow, and others wait.
             abandon(shared);
@@ -45,7 +45,11 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
 
 /// Gives the state back once every request is answered. Those that came since the last flush began are covered
 /// by it: nothing was accepted meanwhile.
-pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut state: Box<WorkerState<E>>, last_flush: &FlushReport) {
+pub(crate) fn return_state<E: Event>(
+    shared: &Shared<E>,
+    mut state: Box<WorkerState<E>>,
+    last_flush: &FlushReport,
+) {
     // All that may call a sink may fork, on a thread of the user as well. In the child, the state forgets itself as it is dropped.
     let late = state.begin_flushes();
     if state.home.is_left() {
@@ -64,14 +68,14 @@ pub(crate) fn leave<E: Event>(shared: &Shared<E>, mut state: Box<WorkerState<E>>
     if state.home.is_left() {
         return;
     }
-    while let Err((same, asked)) = shared.mailbox.return_worker(state) {
+    while let Err((same, requests)) = shared.mailbox.return_worker(state) {
         state = same;
-        state.let_go(&shared.registry);
+        state.remove_finished_sinks(&shared.registry);
         if state.home.is_left() {
-            return std::mem::forget(asked);
+            return std::mem::forget(requests);
         }
-        if state.answer(asked, last_flush, &shared.registry) {
-            state.set_told(shared.tally.worker.processed.get());
+        if state.answer(requests, last_flush, &shared.registry) {
+            state.mark_reported(shared.tally.worker.processed.get());
         }
         if state.home.is_left() {
             return;
@@ -89,8 +93,8 @@ fn abandon<E: Event>(shared: &Shared<E>) {
     tally.worker.taken.lower_by(in_hand);
     shared.discard(shared.lanes.take_all());
     // With what it had in its hands.
-    shared.lanes.payload().give_back(shared.lanes.payload().held());
-    shared.room.release();
+    shared.lanes.budget().release(shared.lanes.budget().held());
+    shared.space_waiters.wake_all();
     drop(shared.mailbox.lose_worker());
     tally.say(LogLevel::Error, LogTopic::WorkerGone, || {
         "the worker is gone: nothing is delivered any more".to_owned()
@@ -120,24 +124,24 @@ impl<E: Event> Worker<'_, E> {
         loop {
             // Requests before rings: whoever asks for a flush has collected before. The other way round,
             // an event collected between the two looks would be missed by its flush.
-            let asked = self.shared.mailbox.take_requests();
+            let requests = self.shared.mailbox.take_requests();
             let now = self.shared.clock.now();
-            if asked.is_reconfigured {
+            if requests.is_reconfigured {
                 self.reconfigure(now);
             }
-            if asked.has_leavers {
-                self.state.let_go(&self.shared.registry);
+            if requests.has_finished_sinks {
+                self.state.remove_finished_sinks(&self.shared.registry);
             }
-            match self.next_duty(&asked, now) {
-                Duty::Finish => return self.finish(asked),
-                Duty::Sweep => self.serve(asked, now),
+            match self.next_duty(&requests, now) {
+                Duty::Finish => return self.finish(requests),
+                Duty::Sweep => self.serve(requests, now),
                 Duty::Load => self.deliver_load(),
                 Duty::Sleep => self.sleep(),
             }
         }
     }
 
-    fn next_duty(&mut self, asked: &Requests, now: Instant) -> Duty {
+    fn next_duty(&mut self, requests: &Requests, now: Instant) -> Duty {
         let lanes = &self.shared.lanes;
         let pending = lanes.pending();
         self.shared.tally.worker.peak_pending.raise_to(pending as u64);
@@ -145,9 +149,9 @@ impl<E: Event> Worker<'_, E> {
         let trigger = self.schedule.trigger;
         if self.shared.phase.load().state() == State::Draining {
             Duty::Finish
-        } else if asked.wants_sweep() || self.schedule.is_due(now) || lanes.has_critical(trigger) {
+        } else if requests.wants_sweep() || self.schedule.is_due(now) || lanes.has_critical(trigger) {
             Duty::Sweep
-        } else if lanes.presses(trigger) {
+        } else if lanes.has_load(trigger) {
             Duty::Load
         } else {
             Duty::Sleep
@@ -158,31 +162,31 @@ impl<E: Event> Worker<'_, E> {
     fn reconfigure(&mut self, now: Instant) {
         let config = self.shared.settings.config();
         self.schedule.change(&config, now);
-        self.state.batcher.set_most(config.batch_limit());
+        self.state.batcher.set_max_events(config.batch_limit());
     }
 
     /// Delivers everything that is pending, then answers.
-    fn serve(&mut self, asked: Requests, now: Instant) {
+    fn serve(&mut self, requests: Requests, now: Instant) {
         let taken = self.shared.tally.worker.taken.get();
         self.sweep();
         self.schedule.swept(now, self.shared.tally.worker.taken.get() > taken);
-        if asked.flushes.is_empty() {
-            self.answer(asked, &FlushReport::default());
+        if requests.flushes.is_empty() {
+            self.answer(requests, &FlushReport::default());
         } else {
             let report = self.flush();
-            self.answer(asked, &report);
+            self.answer(requests, &report);
         }
     }
 
     /// Drains, closes the door behind the last event, and flushes.
-    fn finish(&mut self, asked: Requests) -> FlushReport {
+    fn finish(&mut self, requests: Requests) -> FlushReport {
         // Since `Draining` only events that were on their way come in.
         self.sweep();
         self.shared.phase.set_stopped();
         // Those that came after this sweep began find `Stopped` and are taken out by whoever put them in.
         self.sweep();
         let report = self.flush();
-        self.answer(asked, &report);
+        self.answer(requests, &report);
         report
     }
 
@@ -212,14 +216,14 @@ impl<E: Event> Worker<'_, E> {
     fn deliver(&mut self, mut batch: Batch<E>) {
         batch.set_moment(self.shared.clock.nanos());
         let events = batch.len() as u64;
-        let (bytes, payload) = (self.state.batcher.bytes(), self.shared.lanes.payload());
-        payload.clear_wanted();
+        let (bytes, budget) = (self.state.batcher.bytes(), self.shared.lanes.budget());
+        budget.clear_wanted();
         let tally = &self.shared.tally.worker;
         tally.taken.bump(events);
         tally.batches.bump(1);
         tally.busy_since.store(clock::nanos(), Ordering::Relaxed);
         // Before the sinks, which may be slow: there is room by now.
-        self.shared.room.release();
+        self.shared.space_waiters.wake_all();
         if batch.gap() > 0 {
             let gap = batch.gap();
             self.shared.tally.say(LogLevel::Warn, LogTopic::Evicted, || format!("{gap} events were evicted"));
@@ -228,19 +232,19 @@ impl<E: Event> Worker<'_, E> {
         // After the events were taken: a sink gets every event that is collected once it was added.
         self.shared.mailbox.admit(&mut self.state.slots);
         dispatch(&mut self.state.slots, &batch);
-        self.state.let_go(&self.shared.registry);
+        self.state.remove_finished_sinks(&self.shared.registry);
         tally.processed.bump(events);
         let now = self.shared.clock.nanos();
         self.shared.tally.meter.delivered(now, batch.events(), tally.processed.get());
-        self.state.batcher.take_back(batch);
+        self.state.batcher.recycle(batch);
         tally.busy_since.store(0, Ordering::Relaxed);
         if bytes > 0 {
-            payload.give_back(bytes);
-            self.shared.room.release();
+            budget.release(bytes);
+            self.shared.space_waiters.wake_all();
         }
     }
 
-    /// Completes the events, if that was asked for.
+    /// Completes the events, if that was requests for.
     fn enrich(&mut self, batch: &mut Batch<E>) {
         let Some(enrich) = &mut self.state.enrich else { return };
         let panics = batch.enrich(enrich);
@@ -261,31 +265,31 @@ impl<E: Event> Worker<'_, E> {
         tally.flushes.bump(1);
         tally.last_flush.set(clock::unix_nanos());
         // Requests before the report: it is their code, and may panic.
-        let over = self.state.over();
-        let (sinks, told) = self
+        let finished = self.state.finished_sinks();
+        let (sinks, reported) = self
             .state
             .slots
             .iter()
             .map(|slot| {
-                let (news, from, up_to) = slot.tally.news();
-                (news, ToldOf { tally: Arc::clone(&slot.tally), from, up_to })
+                let (delta, from, up_to) = slot.tally.delta();
+                (delta, ReportedRange { tally: Arc::clone(&slot.tally), from, up_to })
             })
             .unzip();
-        self.state.told_sinks = told;
+        self.state.reported_sinks = reported;
         // Told once more, before they go.
-        self.state.take_out(over, &self.shared.registry);
+        self.state.remove_sinks(finished, &self.shared.registry);
         FlushReport {
-            processed: tally.processed.get() - self.state.told_processed,
-            evicted: self.state.batcher.told_evictions() - self.state.told_evictions,
+            processed: tally.processed.get() - self.state.reported_processed,
+            evicted: self.state.batcher.reported_evictions() - self.state.reported_evictions,
             sinks,
         }
     }
 
-    fn answer(&mut self, asked: Requests, report: &FlushReport) {
+    fn answer(&mut self, requests: Requests, report: &FlushReport) {
         self.shared.mailbox.admit(&mut self.state.slots);
         // A caller that has given up meanwhile has heard nothing: the next one is told.
-        if self.state.answer(asked, report, &self.shared.registry) {
-            self.state.set_told(self.shared.tally.worker.processed.get());
+        if self.state.answer(requests, report, &self.shared.registry) {
+            self.state.mark_reported(self.shared.tally.worker.processed.get());
         }
     }
 
@@ -294,15 +298,15 @@ impl<E: Event> Worker<'_, E> {
         let phase = &self.shared.phase;
         let wake_at = self.schedule.wake_at();
         // Counted before it shows in the phase: whoever sees the worker asleep sees this nap.
-        self.shared.tally.worker.naps.bump(1);
+        self.shared.tally.worker.parks.bump(1);
         if !phase.fall_asleep(wake_at) {
             return;
         }
         // What came before the announcement rings no bell.
-        if !self.shared.lanes.calls(wake_at) && self.shared.mailbox.is_quiet() {
+        if !self.shared.lanes.needs_worker(wake_at) && self.shared.mailbox.has_no_requests() {
             self.shared.clock.park(&self.state.parker, self.schedule.due);
         }
-        phase.get_up();
+        phase.set_awake();
     }
 }
 
@@ -320,10 +324,10 @@ struct Schedule {
 
 impl Schedule {
     /// As good as for ever, and far from the end of what an `Instant` can tell.
-    const LONGEST_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
+    const MAX_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
 
     fn new(config: &Config) -> Self {
-        let interval = config.flush.interval().map(|interval| interval.min(Self::LONGEST_INTERVAL));
+        let interval = config.flush.interval().map(|interval| interval.min(Self::MAX_INTERVAL));
         Self { interval, trigger: config.trigger().unwrap_or(NEVER), due: None }
     }
 

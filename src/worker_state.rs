@@ -3,7 +3,7 @@
 use crate::batch::{Batcher, Enrich};
 use crate::dispatch::{LateFlush, Slot, retire};
 use crate::event::Event;
-use crate::mailbox::{Flushed, Requests, ToldOf};
+use crate::mailbox::{Flushed, ReportedRange, Requests};
 use crate::stats::{FlushReport, Registry};
 use crate::sync::{Home, Parker, guarded};
 
@@ -14,10 +14,10 @@ pub(crate) struct WorkerState<E> {
     pub(crate) parker: Parker,
     pub(crate) enrich: Option<Box<Enrich<E>>>,
     /// What the counters were when a flush last told of them.
-    pub(crate) told_processed: u64,
-    pub(crate) told_evictions: u64,
+    pub(crate) reported_processed: u64,
+    pub(crate) reported_evictions: u64,
     /// What the last flush tells of the sinks.
-    pub(crate) told_sinks: Vec<ToldOf>,
+    pub(crate) reported_sinks: Vec<ReportedRange>,
     /// In a forked child of it, all of this is the parent's.
     pub(crate) home: Home,
 }
@@ -34,37 +34,37 @@ impl<E> WorkerState<E> {
             batcher,
             parker,
             enrich,
-            told_processed: 0,
-            told_evictions: 0,
-            told_sinks: Vec::new(),
+            reported_processed: 0,
+            reported_evictions: 0,
+            reported_sinks: Vec::new(),
             home: Home::here(),
         }
     }
 
     /// Answers every request. Whether a flush was heard by its caller.
-    pub(crate) fn answer(&mut self, mut asked: Requests, report: &FlushReport, registry: &Registry) -> bool
+    pub(crate) fn answer(&mut self, mut requests: Requests, report: &FlushReport, registry: &Registry) -> bool
     where
         E: Event,
     {
-        while !asked.removed.is_empty() {
-            let (name, reply) = asked.removed.remove(0);
+        while !requests.removed.is_empty() {
+            let (name, reply) = requests.removed.remove(0);
             let retired = self.take_slot(&name).map(|slot| retire(slot, registry));
             if self.home.is_left() {
-                std::mem::forget((asked, reply, retired));
+                std::mem::forget((requests, reply, retired));
                 return false;
             }
             reply.answer(Some(retired));
         }
         let mut is_heard = false;
-        while !asked.flushes.is_empty() {
-            let reply = asked.flushes.remove(0);
-            let (report, told) = (report.clone(), self.told_sinks.clone());
+        while !requests.flushes.is_empty() {
+            let reply = requests.flushes.remove(0);
+            let (report, reported) = (report.clone(), self.reported_sinks.clone());
             let late = self.begin_flushes();
             if self.home.is_left() {
-                std::mem::forget((asked, reply, late));
+                std::mem::forget((requests, reply, late));
                 return false;
             }
-            is_heard |= reply.answer(Some(Flushed { report, told, late, done: Vec::new() }));
+            is_heard |= reply.answer(Some(Flushed { report, reported, late, done: Vec::new() }));
         }
         is_heard
     }
@@ -75,13 +75,13 @@ impl<E> WorkerState<E> {
     }
 
     /// A report of all that happened until `processed` events has reached its caller.
-    pub(crate) fn set_told(&mut self, processed: u64)
+    pub(crate) fn mark_reported(&mut self, processed: u64)
     where
         E: Event,
     {
-        self.told_sinks.iter().for_each(|told| told.tally.set_told(told.up_to));
-        self.told_processed = processed;
-        self.told_evictions = self.batcher.told_evictions();
+        self.reported_sinks.iter().for_each(|reported| reported.tally.mark_reported(reported.up_to));
+        self.reported_processed = processed;
+        self.reported_evictions = self.batcher.reported_evictions();
     }
 
     /// Ends all sinks. One by one, because each may panic.
@@ -90,23 +90,23 @@ impl<E> WorkerState<E> {
     }
 
     /// Takes out the sinks that nobody wants any more.
-    pub(crate) fn let_go(&mut self, registry: &Registry) {
-        let over = self.over();
-        self.take_out(over, registry);
+    pub(crate) fn remove_finished_sinks(&mut self, registry: &Registry) {
+        let finished = self.finished_sinks();
+        self.remove_sinks(finished, registry);
     }
 
     /// Where they are.
-    pub(crate) fn over(&self) -> Vec<usize> {
+    pub(crate) fn finished_sinks(&self) -> Vec<usize> {
         self.slots.iter().enumerate().filter(|(_, slot)| slot.is_over()).map(|(place, _)| place).collect()
     }
 
-    pub(crate) fn take_out(&mut self, places: Vec<usize>, registry: &Registry) {
+    pub(crate) fn remove_sinks(&mut self, places: Vec<usize>, registry: &Registry) {
         for place in places.into_iter().rev() {
             let tally = self.slots.remove(place).end();
             if self.home.is_left() {
                 return;
             }
-            registry.strike(&tally.name);
+            registry.remove(&tally.name);
         }
     }
 

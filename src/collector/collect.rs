@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Collector;
 use crate::event::{Event, Name, Priority, Record, Value};
 use crate::gate::Gate;
-use crate::lanes::payload_of;
+use crate::lanes::owned_bytes;
 use crate::outcome::{BatchOutcome, CollectError, Outcome, Refusal};
 use crate::settings::Policy;
 use crate::shared::Shared;
@@ -50,7 +50,7 @@ impl<E: Event> Collector<E> {
     fn collect_ungated(&self, event: E) -> Outcome {
         let priority = event.priority();
         let refused = |event, reason, policy, _| {
-            self.shared.collect_late(priority, CollectError { event, reason }, policy)
+            self.shared.collect_refused(priority, CollectError { event, reason }, policy)
         };
         self.shared.offer(priority, event, |outcome, _| outcome, refused)
     }
@@ -69,7 +69,7 @@ impl<E: Event> Collector<E> {
             event,
             |outcome, evicted| (outcome, evicted),
             |event, reason, policy, evicted| {
-                let outcome = self.shared.collect_late(priority, CollectError { event, reason }, policy);
+                let outcome = self.shared.collect_refused(priority, CollectError { event, reason }, policy);
                 (outcome, evicted + u64::from(outcome == Outcome::QueuedEvicting))
             },
         )
@@ -175,7 +175,7 @@ impl<E: Event> Shared<E> {
     ) -> R {
         let policy = self.settings.policy();
         // User code, which may fork: before the word is read, so that the child does not touch the rings.
-        let bytes = payload_of(&event);
+        let bytes = owned_bytes(&event);
         let before = self.phase.load();
         if !before.admits() {
             return refused(event, Refusal::of(before), policy, 0);
@@ -201,12 +201,12 @@ impl<E: Event> Shared<E> {
             }
             let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
             // What was evicted ends behind this, in its place: `drop` would copy it, also where there is none.
-            taken(self.settle(priority, outcome), evictions)
+            taken(self.after_push(priority, outcome), evictions)
         } else {
             match self.lanes.push(priority, event) {
-                Ok(()) => taken(self.settle(priority, Outcome::Queued), evictions),
+                Ok(()) => taken(self.after_push(priority, Outcome::Queued), evictions),
                 Err(event) => {
-                    self.lanes.give_back(priority, bytes);
+                    self.lanes.release(priority, bytes);
                     refused(event, Refusal::Full, policy, evictions)
                 }
             }
@@ -223,7 +223,7 @@ impl<E: Event> Shared<E> {
             // A worker that goes to sleep meanwhile sees that bytes are wanted, or we see that it sleeps. Nothing was pushed
             // that would be a fence by itself.
             announce_fence();
-            if self.phase.load().wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
+            if self.phase.load().wake_at().is_some_and(|wake_at| self.lanes.needs_worker(wake_at)) {
                 self.phase.wake();
             }
         }
@@ -232,25 +232,25 @@ impl<E: Event> Shared<E> {
 
     /// After a push: wakes a worker that sleeps and is wanted, and sees to an event that came too late.
     #[inline]
-    pub(crate) fn settle(&self, priority: Priority, outcome: Outcome) -> Outcome {
+    pub(crate) fn after_push(&self, priority: Priority, outcome: Outcome) -> Outcome {
         let after = self.phase.load_after_push();
         if after.is_awake() {
             return outcome;
         }
         match after.wake_at() {
             Some(wake_at) => {
-                if self.lanes.calls_after_push(priority, wake_at) {
+                if self.lanes.needs_worker_after_push(priority, wake_at) {
                     self.phase.wake();
                 }
                 outcome
             }
-            None => self.settle_late(after, outcome),
+            None => self.after_push_not_running(after, outcome),
         }
     }
 
     /// The collector is not running: it was never started, or it stopped while the event was on its way.
     #[cold]
-    fn settle_late(&self, after: Word, outcome: Outcome) -> Outcome {
+    fn after_push_not_running(&self, after: Word, outcome: Outcome) -> Outcome {
         match after.state() {
             // A worker will come to look at it.
             State::Idle | State::Awake | State::Asleep | State::Draining => outcome,
@@ -277,13 +277,13 @@ impl<E: Event> Shared<E> {
     /// `collect` of an event that was not taken at once: waits where that was asked for, else counts it.
     #[cold]
     #[inline(never)]
-    fn collect_late(&self, priority: Priority, refused: CollectError<E>, before: Policy) -> Outcome {
+    fn collect_refused(&self, priority: Priority, refused: CollectError<E>, before: Policy) -> Outcome {
         let policy = self.settings.policy();
         // It may evict by now, if the settings changed meanwhile. Where it could before, there was nothing to evict.
         let may_stay = policy.evicts(priority) && !before.evicts(priority)
-            || !self.settings.patience(policy, priority).is_zero() && !self.is_worker();
+            || !self.settings.wait_timeout(policy, priority).is_zero() && !self.is_worker();
         let outcome = if refused.reason == Refusal::Full && may_stay {
-            self.wait_for_room(priority, refused.event)
+            self.wait_for_space(priority, refused.event)
         } else {
             Err(refused)
         };
@@ -296,7 +296,7 @@ impl<E: Event> Shared<E> {
 
     /// Waits for room for as long as the settings say, then gives the event up. Settings that change meanwhile
     /// hold from then on.
-    fn wait_for_room(&self, priority: Priority, event: E) -> Result<Outcome, CollectError<E>> {
+    fn wait_for_space(&self, priority: Priority, event: E) -> Result<Outcome, CollectError<E>> {
         let begun = Instant::now();
         // It alone makes room: it must not wait, whatever the settings come to say.
         let is_worker = self.is_worker();
@@ -304,19 +304,20 @@ impl<E: Event> Shared<E> {
         let mut event = event;
         let mut is_late = false;
         // Foreign code: not under our lock.
-        let bytes = payload_of(&event);
+        let bytes = owned_bytes(&event);
         let word = self.phase.load();
         if !word.admits() {
             // It may have forked: this lock is the parent's.
             return Err(CollectError { event, reason: Refusal::of(word) });
         }
-        let mut waiting = self.room.enter();
+        let mut waiting = self.space_waiters.lock();
         let evicted = loop {
             let policy = self.settings.policy();
-            let patience = if is_worker { Duration::ZERO } else { self.settings.patience(policy, priority) };
-            match self.try_again(policy, priority, event, bytes) {
+            let wait_timeout =
+                if is_worker { Duration::ZERO } else { self.settings.wait_timeout(policy, priority) };
+            match self.retry_push(policy, priority, event, bytes) {
                 Ok(evicted) => break evicted,
-                Err(refused) if refused.reason == Refusal::Full && !is_late && !patience.is_zero() => {
+                Err(refused) if refused.reason == Refusal::Full && !is_late && !wait_timeout.is_zero() => {
                     event = refused.event;
                 }
                 Err(refused) => {
@@ -329,14 +330,14 @@ impl<E: Event> Shared<E> {
                 self.tally.waits.add(1);
                 has_waited = true;
             }
-            is_late = self.room.wait(&mut waiting, begun.checked_add(patience));
+            is_late = self.space_waiters.wait(&mut waiting, begun.checked_add(wait_timeout));
         };
         drop(waiting);
-        Ok(self.settle_waiter(priority, evicted))
+        Ok(self.after_waiter_push(priority, evicted))
     }
 
     /// After the push of a waiter, without the lock of the room: the end of what it evicted is foreign code.
-    pub(crate) fn settle_waiter(&self, priority: Priority, evicted: Option<E>) -> Outcome {
+    pub(crate) fn after_waiter_push(&self, priority: Priority, evicted: Option<E>) -> Outcome {
         let outcome = match &evicted {
             Some(evicted) => {
                 self.lanes.count_evicted(priority, evicted);
@@ -344,13 +345,13 @@ impl<E: Event> Shared<E> {
             }
             None => Outcome::QueuedAfterWait,
         };
-        self.settle(priority, outcome)
+        self.after_push(priority, outcome)
     }
 
     /// One attempt of a waiter, which holds the lock of the room, for an event that owns so many bytes. It evicts only if the
-    /// settings have come to say so; what it evicted is to be counted and dropped without the lock (`settle_waiter`). A full
+    /// settings have come to say so; what it evicted is to be counted and dropped without the lock (`after_waiter_push`). A full
     /// lane makes sure that the worker is up, unless its strategy is not to be disturbed.
-    pub(crate) fn try_again(
+    pub(crate) fn retry_push(
         &self,
         policy: Policy,
         priority: Priority,
@@ -371,8 +372,8 @@ impl<E: Event> Shared<E> {
             return Ok(self.lanes.push_evicting(priority, event));
         }
         self.lanes.push(priority, event).map(|()| None).map_err(|event| {
-            self.lanes.give_back(priority, bytes);
-            if word.wake_at().is_some_and(|wake_at| self.lanes.calls(wake_at)) {
+            self.lanes.release(priority, bytes);
+            if word.wake_at().is_some_and(|wake_at| self.lanes.needs_worker(wake_at)) {
                 self.phase.wake();
             }
             CollectError { event, reason: Refusal::Full }

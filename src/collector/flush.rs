@@ -90,7 +90,7 @@ impl<E: Event> Shared<E> {
     /// Flushes, and has what happened told by `reply`.
     pub(crate) fn flush(&self, reply: Flush, timeout: Duration) -> Result<FlushReport, FlushError> {
         let deadline = deadline_in(timeout);
-        let reply = self.ask_flush(reply)?;
+        let reply = self.request_flush(reply)?;
         let answer = reply.wait(deadline);
         self.withdraw_flush(&reply);
         match answer {
@@ -101,17 +101,17 @@ impl<E: Event> Shared<E> {
     }
 
     /// Puts a flush into the mailbox.
-    pub(crate) fn ask_flush(&self, reply: Flush) -> Result<Flush, FlushError> {
+    pub(crate) fn request_flush(&self, reply: Flush) -> Result<Flush, FlushError> {
         self.refuse_waiting()?;
         let mut contents = self.mailbox.contents.lock();
         match (&contents.worker, self.phase.load().state()) {
             (WorkerSlot::Lost, _) => return Err(FlushError::WorkerGone),
-            (WorkerSlot::Here(_), State::Idle) => return Err(FlushError::NotStarted),
-            (WorkerSlot::Here(_), _) => return Err(FlushError::Stopped),
+            (WorkerSlot::InMailbox(_), State::Idle) => return Err(FlushError::NotStarted),
+            (WorkerSlot::InMailbox(_), _) => return Err(FlushError::Stopped),
             // It is on its last flush. Were it to wait for this one, a caller that flushes in a loop could keep
             // it from ending.
             (_, State::Stopped) => return Err(FlushError::Stopped),
-            (WorkerSlot::Starting(_) | WorkerSlot::AtWork, _) => {}
+            (WorkerSlot::Starting(_) | WorkerSlot::WithWorker, _) => {}
         }
         contents.requests.flushes.push(Arc::clone(&reply));
         drop(contents);

@@ -117,8 +117,8 @@ impl<E: Event> Collector<E> {
     /// is a forked child. Nothing changes then.
     pub fn start(&self) -> Result<(), StartError> {
         let mut contents = self.shared.mailbox.contents.enter()?;
-        let state = match std::mem::replace(&mut contents.worker, WorkerSlot::AtWork) {
-            WorkerSlot::Here(state) => state,
+        let state = match std::mem::replace(&mut contents.worker, WorkerSlot::WithWorker) {
+            WorkerSlot::InMailbox(state) => state,
             other => {
                 let is_lost = matches!(other, WorkerSlot::Lost);
                 contents.worker = other;
@@ -143,7 +143,7 @@ impl<E: Event> Collector<E> {
                 Ok(())
             }
             Err(error) => {
-                contents.worker = WorkerSlot::Here(state);
+                contents.worker = WorkerSlot::InMailbox(state);
                 Err(StartError::Thread(error))
             }
         }
@@ -192,14 +192,14 @@ impl<E: Event> Shared<E> {
                     return Err(forked.into());
                 }
                 let discarded = self.discard(late);
-                worker::leave(self, state, &FlushReport::default());
+                worker::return_state(self, state, &FlushReport::default());
                 discarded
             }
             None => 0,
         };
         // An event or a sink may have forked on this thread: the locks are the parent's then.
         self.mailbox.contents.check()?;
-        self.room.release();
+        self.space_waiters.wake_all();
         let mut contents = self.mailbox.contents.lock();
         let report = |left_behind, busy_sink| StopReport {
             stats: self.stats(),
@@ -241,13 +241,14 @@ impl<E: Event> Shared<E> {
     /// worker is the caller's until it has done what the worker would have: nothing can start meanwhile.
     fn close(&self) -> (Option<Box<WorkerState<E>>>, u64) {
         let mut contents = self.mailbox.contents.lock();
-        let state = match (self.phase.close(), std::mem::replace(&mut contents.worker, WorkerSlot::AtWork)) {
-            (Closed::NeverStarted, WorkerSlot::Here(state)) => Some(state),
-            (_, state) => {
-                contents.worker = state;
-                None
-            }
-        };
+        let state =
+            match (self.phase.close(), std::mem::replace(&mut contents.worker, WorkerSlot::WithWorker)) {
+                (Closed::NeverStarted, WorkerSlot::InMailbox(state)) => Some(state),
+                (_, state) => {
+                    contents.worker = state;
+                    None
+                }
+            };
         (state, contents.run)
     }
 
@@ -259,7 +260,7 @@ impl<E: Event> Shared<E> {
         deadline: Option<Instant>,
     ) -> bool {
         let is_out = |contents: &Contents<E, WorkerState<E>>| {
-            contents.run == run && matches!(contents.worker, WorkerSlot::Starting(_) | WorkerSlot::AtWork)
+            contents.run == run && matches!(contents.worker, WorkerSlot::Starting(_) | WorkerSlot::WithWorker)
         };
         while is_out(contents) {
             if self.mailbox.ended.wait_until(contents, deadline) {

@@ -50,7 +50,7 @@ impl<E: Event> Collector<E> {
             after.keeps_what_is_fixed(&before)?;
             let mut request = shared.mailbox.reconfigure()?;
             if Arc::ptr_eq(&before, &shared.settings.config()) {
-                shared.lanes.payload().set_most(after.max_bytes);
+                shared.lanes.budget().set_max(after.max_bytes);
                 shared.settings.set(after);
                 request.post();
                 break;
@@ -58,7 +58,7 @@ impl<E: Event> Collector<E> {
         }
         shared.phase.wake();
         // Who waits for room goes by the new policy.
-        shared.room.release();
+        shared.space_waiters.wake_all();
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Collector, FlushError};
 use crate::clock::deadline_in;
-use crate::dispatch::{NotEntered, Prepared, Retired, retire};
+use crate::dispatch::{NotRegistered, Prepared, Retired, retire};
 use crate::event::Event;
 use crate::mailbox::WorkerSlot;
 use crate::reply::Reply;
@@ -50,21 +50,21 @@ impl<E: Event> Collector<E> {
     pub fn add_sink(&self, sink: impl Sink<E> + 'static) -> Result<(), SinkChangeError> {
         self.shared.mailbox.contents.check()?;
         let slot =
-            Prepared::new(Box::new(sink)).enter(&self.shared.registry).map_err(|reason| match reason {
-                NotEntered::Taken(name) => SinkChangeError::DuplicateSink { name },
-                NotEntered::Forked => Forked.into(),
+            Prepared::new(Box::new(sink)).register(&self.shared.registry).map_err(|reason| match reason {
+                NotRegistered::Taken(name) => SinkChangeError::DuplicateSink { name },
+                NotRegistered::Forked => Forked.into(),
             })?;
         let name = slot.tally.name.clone();
         let mut contents = self.shared.mailbox.contents.lock();
         match &mut contents.worker {
-            WorkerSlot::Here(state) => state.slots.push(slot),
-            WorkerSlot::Starting(_) | WorkerSlot::AtWork => {
+            WorkerSlot::InMailbox(state) => state.slots.push(slot),
+            WorkerSlot::Starting(_) | WorkerSlot::WithWorker => {
                 // It is admitted with the next batch or flush; nothing needs to happen before.
                 contents.added.push(slot);
             }
             WorkerSlot::Lost => {
                 drop(contents);
-                self.shared.registry.strike(&name);
+                self.shared.registry.remove(&name);
                 drop(slot.end());
                 self.shared.mailbox.contents.check()?;
                 return Err(FlushError::WorkerGone.into());
@@ -83,16 +83,16 @@ impl<E: Event> Collector<E> {
     /// it within [`Config::flush_timeout`](crate::Config::flush_timeout): it is then removed as soon as the
     /// worker can.
     pub fn remove_sink(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
-        let removed = self.take_out(name);
+        let removed = self.request_removal(name);
         // The sink may have forked on this thread.
         self.shared.mailbox.contents.check()?;
         removed
     }
 
-    fn take_out(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
+    fn request_removal(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
         let unknown = || SinkChangeError::UnknownSink { name: name.to_owned() };
         self.shared.refuse_waiting()?;
-        if !self.shared.registry.knows(name) {
+        if !self.shared.registry.contains(name) {
             return Err(unknown());
         }
         let timeout = self.config().flush_timeout;
@@ -100,14 +100,14 @@ impl<E: Event> Collector<E> {
         let reply = Reply::new();
         let mut contents = self.shared.mailbox.contents.lock();
         // A worker on its last flush is let go first: callers that add and remove in a loop could keep it.
-        while self.state() == State::Stopped && matches!(contents.worker, WorkerSlot::AtWork) {
+        while self.state() == State::Stopped && matches!(contents.worker, WorkerSlot::WithWorker) {
             if self.shared.mailbox.ended.wait_until(&mut contents, deadline) {
                 drop(contents);
                 return Err(self.shared.flush_timed_out(timeout).into());
             }
         }
         match &mut contents.worker {
-            WorkerSlot::Here(state) => {
+            WorkerSlot::InMailbox(state) => {
                 let slot = state.take_slot(name);
                 // The sink's own code runs without our lock.
                 drop(contents);
@@ -115,7 +115,7 @@ impl<E: Event> Collector<E> {
                 return self.shared.await_retired(retire(slot, &self.shared.registry), deadline);
             }
             WorkerSlot::Lost => return Err(FlushError::WorkerGone.into()),
-            WorkerSlot::Starting(_) | WorkerSlot::AtWork => {
+            WorkerSlot::Starting(_) | WorkerSlot::WithWorker => {
                 contents.requests.removed.push((name.to_owned(), Arc::clone(&reply)));
             }
         }
@@ -151,11 +151,13 @@ impl<E: Event> Shared<E> {
         let added = contents.added.iter().position(|slot| slot.tally.name == name);
         let mut over = added.map(|place| contents.added.remove(place));
         match &mut contents.worker {
-            WorkerSlot::Here(state) => over = over.or_else(|| state.take_slot(name)),
-            WorkerSlot::Starting(_) | WorkerSlot::AtWork => contents.requests.has_leavers |= over.is_none(),
+            WorkerSlot::InMailbox(state) => over = over.or_else(|| state.take_slot(name)),
+            WorkerSlot::Starting(_) | WorkerSlot::WithWorker => {
+                contents.requests.has_finished_sinks |= over.is_none()
+            }
             WorkerSlot::Lost => {}
         }
-        let is_asked = contents.requests.has_leavers;
+        let is_asked = contents.requests.has_finished_sinks;
         // A sink ends without our lock.
         drop(contents);
         if let Some(slot) = over {
@@ -163,7 +165,7 @@ impl<E: Event> Shared<E> {
             if self.mailbox.contents.check().is_err() {
                 return;
             }
-            self.registry.strike(name);
+            self.registry.remove(name);
         }
         if is_asked {
             self.phase.wake();

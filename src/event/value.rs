@@ -592,7 +592,7 @@ impl Histogram {
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| (min.min(value), max.max(value)));
         let mut histogram = Self { non_finite: values.len() as u64, ..Self::default() };
         if min <= max && bins > 0 {
-            let bins = if min < max { bins.min(Self::MOST_BINS) } else { 1 };
+            let bins = if min < max { bins.min(Self::MAX_BINS) } else { 1 };
             // Shares of both ends: their difference may be more than an f64 can hold. Clamped, because
             // rounding may carry an edge past an end that is close.
             let edge = |bin: usize| {
@@ -638,7 +638,7 @@ impl Histogram {
         }
     }
 
-    const MOST_BINS: usize = 65_536;
+    const MAX_BINS: usize = 65_536;
 
     /// The borders of the bins, ascending: one more than there are bins, or none.
     pub fn edges(&self) -> &[f64] {

@@ -37,13 +37,13 @@ fn full() -> (Collector<Forks>, Forks) {
 fn an_event_that_forks_when_it_is_measured_again_takes_no_lock_of_the_parent() {
     let (collector, event) = full();
     // A thread of the parent has it, for ever.
-    let held = collector.shared.room.enter();
+    let held = collector.shared.space_waiters.lock();
     let mut collecting = Box::pin(collector.collect_async(event));
     let polled = collecting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(polled, Poll::Ready(Outcome::Forked));
     drop((held, collecting));
     let (collector, event) = full();
-    let held = collector.shared.room.enter();
+    let held = collector.shared.space_waiters.lock();
     assert_eq!(collector.collect(event), Outcome::Forked);
     drop(held);
 }

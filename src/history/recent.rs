@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{EventQuery, History, HistoryError};
 use crate::batch::Batch;
 use crate::event::Record;
-use crate::lanes::payload_of;
+use crate::lanes::owned_bytes;
 use crate::sink::{Sink, SinkError};
 use crate::sync::{Arc, Mutex};
 
@@ -44,7 +44,7 @@ impl Kept {
             let more = self.records.len().clamp(1, most - self.records.len());
             self.records.reserve_exact(more);
         }
-        self.bytes = self.bytes.saturating_add(payload_of(&record));
+        self.bytes = self.bytes.saturating_add(owned_bytes(&record));
         self.records.push_back(record);
         self.make_room();
     }
@@ -58,7 +58,7 @@ impl Kept {
 
     fn pop(&mut self) {
         let oldest = self.records.pop_front();
-        self.bytes = self.bytes.saturating_sub(oldest.as_ref().map_or(0, payload_of));
+        self.bytes = self.bytes.saturating_sub(oldest.as_ref().map_or(0, owned_bytes));
     }
 }
 

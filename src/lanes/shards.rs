@@ -21,7 +21,7 @@ impl<E> Shards<E> {
 
     /// The ring of the calling thread.
     #[inline]
-    pub(crate) fn mine(&self) -> &Ring<E> {
+    pub(crate) fn of_this_thread(&self) -> &Ring<E> {
         if self.is_split() { self.get(thread_index()) } else { &self.first }
     }
 

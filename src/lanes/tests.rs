@@ -121,17 +121,17 @@ fn a_round_ends_although_events_keep_coming() {
 fn a_sleeper_is_called_by_number_by_a_full_lane_and_by_a_critical_event() {
     let lanes = lanes(3);
     offer(&lanes, Priority::Normal, 0);
-    assert!(!lanes.calls_after_push(Priority::Normal, 2));
+    assert!(!lanes.needs_worker_after_push(Priority::Normal, 2));
     offer(&lanes, Priority::Low, 0);
-    assert!(lanes.calls_after_push(Priority::Low, 2), "two lanes count together");
-    assert!(!lanes.calls(100));
+    assert!(lanes.needs_worker_after_push(Priority::Low, 2), "two lanes count together");
+    assert!(!lanes.needs_worker(100));
     offer(&lanes, Priority::Normal, 1);
     offer(&lanes, Priority::Normal, 2);
-    assert!(lanes.calls_after_push(Priority::Normal, 100) && lanes.calls(100), "a full lane");
-    assert!(!lanes.calls(NEVER) && !lanes.calls_after_push(Priority::Critical, NEVER));
+    assert!(lanes.needs_worker_after_push(Priority::Normal, 100) && lanes.needs_worker(100), "a full lane");
+    assert!(!lanes.needs_worker(NEVER) && !lanes.needs_worker_after_push(Priority::Critical, NEVER));
     assert_eq!(lanes.take_all().len(), 4);
     offer(&lanes, Priority::Critical, 0);
-    assert!(lanes.calls(100) && lanes.calls_after_push(Priority::Critical, 100));
+    assert!(lanes.needs_worker(100) && lanes.needs_worker_after_push(Priority::Critical, 100));
 }
 /// Four normal rings of four slots.
 fn split() -> Lanes<Tagged> {
@@ -233,18 +233,21 @@ fn nor_when_a_low_event_ends_a_batch_behind_a_ring() {
 fn a_sleeper_is_called_by_the_fullest_ring_times_their_number() {
     let lanes = split();
     into_ring(&lanes, 2, 0);
-    assert!(!lanes.presses(5) && lanes.presses(4));
+    assert!(!lanes.has_load(5) && lanes.has_load(4));
     offer(&lanes, Priority::Low, 0);
-    assert!(lanes.presses(5) && lanes.calls_after_push(Priority::Low, 5));
-    assert!(!lanes.presses(6) && !lanes.calls_after_push(Priority::Low, 6));
+    assert!(lanes.has_load(5) && lanes.needs_worker_after_push(Priority::Low, 5));
+    assert!(!lanes.has_load(6) && !lanes.needs_worker_after_push(Priority::Low, 6));
     into_ring(&lanes, 3, 0);
-    assert!(!lanes.presses(6), "the others count as if they held as many, not twice");
+    assert!(!lanes.has_load(6), "the others count as if they held as many, not twice");
     (1..4).for_each(|n| into_ring(&lanes, 2, n));
-    assert!(lanes.presses(1000), "a full ring");
+    assert!(lanes.has_load(1000), "a full ring");
     // The ring of this thread, whichever it is.
     let lanes = split();
     offer(&lanes, Priority::Normal, 0);
-    assert!(lanes.calls_after_push(Priority::Normal, 4) && !lanes.calls_after_push(Priority::Normal, 5));
-    assert!(!lanes.calls_after_push(Priority::Normal, NEVER));
+    assert!(
+        lanes.needs_worker_after_push(Priority::Normal, 4)
+            && !lanes.needs_worker_after_push(Priority::Normal, 5)
+    );
+    assert!(!lanes.needs_worker_after_push(Priority::Normal, NEVER));
     assert_eq!(lanes.pending(), 1);
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::dispatch::{LateFlush, Retired};
 use crate::reply::Reply;
-use crate::stats::{FlushReport, SinkTally, Told};
+use crate::stats::{FlushReport, Reported, SinkTally};
 use crate::sync::Arc;
 
 /// Requests, as the worker takes them.
@@ -15,7 +15,7 @@ pub(crate) struct Requests {
     /// Whether the settings changed since the worker last read them.
     pub(crate) is_reconfigured: bool,
     /// Whether nobody wants a sink any more that the worker has.
-    pub(crate) has_leavers: bool,
+    pub(crate) has_finished_sinks: bool,
 }
 
 impl Drop for Requests {
@@ -38,16 +38,16 @@ pub(crate) type Flush = Arc<Reply<Flushed>>;
 
 /// What a flush tells of one sink: from where, and up to where.
 #[derive(Clone)]
-pub(crate) struct ToldOf {
+pub(crate) struct ReportedRange {
     pub(crate) tally: Arc<SinkTally>,
-    pub(crate) from: Told,
-    pub(crate) up_to: Told,
+    pub(crate) from: Reported,
+    pub(crate) up_to: Reported,
 }
 
 /// The worker's part of a flush, and what is left to other threads.
 pub(crate) struct Flushed {
     pub(crate) report: FlushReport,
-    pub(crate) told: Vec<ToldOf>,
+    pub(crate) reported: Vec<ReportedRange>,
     pub(crate) late: Vec<LateFlush>,
     /// Those that ended, and whether they were done.
     pub(crate) done: Vec<(LateFlush, bool)>,
@@ -59,31 +59,31 @@ impl Flushed {
         for late in std::mem::take(&mut self.late) {
             let is_done = late.wait(deadline);
             if is_heard {
-                self.tell(&late, is_done);
+                self.add_late(&late, is_done);
             }
         }
         self.report
     }
 
     /// Nobody will hear it: what it says of the sinks, the next flush tells.
-    pub(crate) fn withdraw(&self) {
-        self.told.iter().for_each(|told| told.tally.untell(told.from));
+    pub(crate) fn rollback(&self) {
+        self.reported.iter().for_each(|reported| reported.tally.rollback(reported.from));
         self.late.iter().for_each(|late| late.pending.reply.give_up());
     }
 
     /// Adds what happened in a sink since the worker looked.
-    pub(crate) fn tell(&mut self, late: &LateFlush, is_done: bool) {
+    pub(crate) fn add_late(&mut self, late: &LateFlush, is_done: bool) {
         // The worker sets this too, in its time; what it told is not to be told again.
-        let own = self.told.iter().find(|told| Arc::ptr_eq(&told.tally, &late.tally));
-        own.into_iter().for_each(|told| told.tally.set_told(told.up_to));
-        let mut news = late.tally.take_news();
+        let own = self.reported.iter().find(|reported| Arc::ptr_eq(&reported.tally, &late.tally));
+        own.into_iter().for_each(|reported| reported.tally.mark_reported(reported.up_to));
+        let mut delta = late.tally.take_delta();
         if !is_done {
             let events = late.tally.snapshot().in_flight;
-            news.error = Some(format!("not flushed in time, {events} events are in its queue"));
+            delta.error = Some(format!("not flushed in time, {events} events are in its queue"));
         }
-        match self.report.sinks.iter_mut().find(|sink| sink.name == news.name) {
-            Some(sink) => sink.add(news),
-            None => self.report.sinks.push(news),
+        match self.report.sinks.iter_mut().find(|sink| sink.name == delta.name) {
+            Some(sink) => sink.add(delta),
+            None => self.report.sinks.push(delta),
         }
     }
 }

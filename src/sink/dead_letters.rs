@@ -9,7 +9,7 @@ use super::{Account, Fate, PendingFlush, Sink, SinkError, forward};
 use crate::batch::{Batch, destroy};
 use crate::escape::shortened;
 use crate::event::{Event, Record};
-use crate::lanes::payload_of;
+use crate::lanes::owned_bytes;
 use crate::rate::Pace;
 use crate::sync::{Arc, Mutex, Ordering, PlainU64, guarded};
 
@@ -213,7 +213,7 @@ const AT_ONCE: usize = 100;
 
 impl<E: Event> Kept<E> {
     fn new(letter: DeadLetter<E>, owner: u64) -> Self {
-        let bytes = payload_of(&letter.event).saturating_add(letter.error.len() as u64);
+        let bytes = owned_bytes(&letter.event).saturating_add(letter.error.len() as u64);
         Self { letter, bytes, owner, is_due: false }
     }
 }

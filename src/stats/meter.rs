@@ -16,7 +16,7 @@ const MEASURED: usize = 16;
 const WINDOW_NANOS: u64 = 60_000_000_000;
 
 /// The longest latency that is told apart: an hour, in nanoseconds.
-const LONGEST_NANOS: u64 = 3_600_000_000_000;
+const MAX_NANOS: u64 = 3_600_000_000_000;
 
 /// The rate is taken over deliveries that are so far apart, at least.
 const SECOND_NANOS: u64 = 1_000_000_000;
@@ -205,7 +205,7 @@ impl Readings {
         let [window, _] = &mut self.windows;
         if window.is_none() {
             // These bounds are allowed; were they not, nothing would be measured.
-            *window = Histogram::new_with_bounds(1, LONGEST_NANOS, 2).ok();
+            *window = Histogram::new_with_bounds(1, MAX_NANOS, 2).ok();
         }
         if let Some(window) = window {
             window.saturating_record_n(nanos.max(1), events);

@@ -63,7 +63,7 @@ pub(crate) struct WorkerTally {
     pub(crate) flushes: Count,
     /// Nanoseconds since 1970, 0 before the first flush.
     pub(crate) last_flush: Count,
-    pub(crate) naps: Count,
+    pub(crate) parks: Count,
     pub(crate) peak_pending: Count,
     pub(crate) enrich_panics: Count,
     /// Since when it has a batch in its hands, by `clock::nanos`; 0 while it has none.
@@ -147,7 +147,7 @@ pub(crate) struct SinkTally {
     /// The same for the thread of an isolated sink.
     pub(crate) own_thread_since: PlainU64,
     /// A mean over the calls so far, 0 to 1, of whether they failed: the bits of a float.
-    trouble: PlainU64,
+    failure_rate: PlainU64,
     /// What wrappers show of themselves.
     shown: PlainMutex<Shown>,
     /// How long writes took, in nanoseconds.
@@ -156,7 +156,7 @@ pub(crate) struct SinkTally {
     log: Arc<SelfLog>,
     said: Said,
     /// What the counters were when a flush last told of them.
-    pub(crate) told: Mutex<Told>,
+    pub(crate) reported: Mutex<Reported>,
 }
 
 /// What wrappers of a sink show of themselves.
@@ -180,7 +180,7 @@ impl fmt::Debug for Shown {
 const WEIGHT: f64 = 0.25;
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Told {
+pub(crate) struct Reported {
     delivered: u64,
     failed: u64,
     dead_lettered: u64,
@@ -208,31 +208,31 @@ impl SinkTally {
             in_flight: PlainU64::new(0),
             busy_since: PlainU64::new(0),
             own_thread_since: PlainU64::new(0),
-            trouble: PlainU64::new(0),
+            failure_rate: PlainU64::new(0),
             shown: PlainMutex::default(),
             write_nanos: Count::default(),
             last_error: Mutex::new(None),
-            told: Mutex::default(),
+            reported: Mutex::default(),
         }
     }
 
     /// What happened since the flush that was told last, from where, and up to where.
-    pub(crate) fn news(&self) -> (SinkFlush, Told, Told) {
-        let from = *self.told.lock();
-        let (news, up_to) = self.news_since(from);
-        (news, from, up_to)
+    pub(crate) fn delta(&self) -> (SinkFlush, Reported, Reported) {
+        let from = *self.reported.lock();
+        let (delta, up_to) = self.delta_since(from);
+        (delta, from, up_to)
     }
 
     /// The same, told to somebody by that.
-    pub(crate) fn take_news(&self) -> SinkFlush {
-        let mut told = self.told.lock();
-        let (news, up_to) = self.news_since(*told);
-        *told = up_to;
-        news
+    pub(crate) fn take_delta(&self) -> SinkFlush {
+        let mut reported = self.reported.lock();
+        let (delta, up_to) = self.delta_since(*reported);
+        *reported = up_to;
+        delta
     }
 
-    fn news_since(&self, told: Told) -> (SinkFlush, Told) {
-        let up_to = Told {
+    fn delta_since(&self, reported: Reported) -> (SinkFlush, Reported) {
+        let up_to = Reported {
             delivered: self.delivered.get(),
             failed: self.failed.get(),
             dead_lettered: self.dead_lettered.get(),
@@ -241,38 +241,38 @@ impl SinkTally {
         };
         // Whoever adds to a count that is at its end makes it smaller for a moment.
         let since = u64::saturating_sub;
-        let news = SinkFlush {
-            delivered: since(up_to.delivered, told.delivered),
-            failed: since(up_to.failed, told.failed),
-            dead_lettered: since(up_to.dead_lettered, told.dead_lettered),
-            shed: since(up_to.shed, told.shed),
-            error: if up_to.troubles > told.troubles { self.last_error.lock().clone() } else { None },
+        let delta = SinkFlush {
+            delivered: since(up_to.delivered, reported.delivered),
+            failed: since(up_to.failed, reported.failed),
+            dead_lettered: since(up_to.dead_lettered, reported.dead_lettered),
+            shed: since(up_to.shed, reported.shed),
+            error: if up_to.troubles > reported.troubles { self.last_error.lock().clone() } else { None },
             name: self.name.clone(),
         };
-        (news, up_to)
+        (delta, up_to)
     }
 
     /// What was told since `from` was not heard after all. Better twice than never.
-    pub(crate) fn untell(&self, from: Told) {
-        let mut told = self.told.lock();
-        *told = Told {
-            delivered: told.delivered.min(from.delivered),
-            failed: told.failed.min(from.failed),
-            dead_lettered: told.dead_lettered.min(from.dead_lettered),
-            shed: told.shed.min(from.shed),
-            troubles: told.troubles.min(from.troubles),
+    pub(crate) fn rollback(&self, from: Reported) {
+        let mut reported = self.reported.lock();
+        *reported = Reported {
+            delivered: reported.delivered.min(from.delivered),
+            failed: reported.failed.min(from.failed),
+            dead_lettered: reported.dead_lettered.min(from.dead_lettered),
+            shed: reported.shed.min(from.shed),
+            troubles: reported.troubles.min(from.troubles),
         };
     }
 
-    /// The news up to there were told to somebody. Others may have been told more meanwhile.
-    pub(crate) fn set_told(&self, up_to: Told) {
-        let mut told = self.told.lock();
-        *told = Told {
-            delivered: told.delivered.max(up_to.delivered),
-            failed: told.failed.max(up_to.failed),
-            dead_lettered: told.dead_lettered.max(up_to.dead_lettered),
-            shed: told.shed.max(up_to.shed),
-            troubles: told.troubles.max(up_to.troubles),
+    /// The delta up to there were told to somebody. Others may have been told more meanwhile.
+    pub(crate) fn mark_reported(&self, up_to: Reported) {
+        let mut reported = self.reported.lock();
+        *reported = Reported {
+            delivered: reported.delivered.max(up_to.delivered),
+            failed: reported.failed.max(up_to.failed),
+            dead_lettered: reported.dead_lettered.max(up_to.dead_lettered),
+            shed: reported.shed.max(up_to.shed),
+            troubles: reported.troubles.max(up_to.troubles),
         };
     }
 
@@ -314,15 +314,15 @@ impl SinkTally {
     }
 
     fn weigh(&self, call: f64) {
-        fetch_update(&self.trouble, |bits| {
+        fetch_update(&self.failure_rate, |bits| {
             let mean = f64::from_bits(bits);
             Some((mean + (call - mean) * WEIGHT).to_bits())
         });
     }
 
     /// Which part of the last calls failed.
-    pub(crate) fn trouble(&self) -> f64 {
-        f64::from_bits(self.trouble.load(Ordering::Relaxed))
+    pub(crate) fn failure_rate(&self) -> f64 {
+        f64::from_bits(self.failure_rate.load(Ordering::Relaxed))
     }
 
     pub(crate) fn show_breaker(&self, state: impl Fn() -> BreakerState + Send + Sync + 'static) {
@@ -391,7 +391,7 @@ impl Registry {
     }
 
     /// Enters a name; `None` when it is taken.
-    pub(crate) fn enter(&self, name: &str) -> Option<Arc<SinkTally>> {
+    pub(crate) fn register(&self, name: &str) -> Option<Arc<SinkTally>> {
         let mut tallies = self.tallies.lock();
         if tallies.iter().any(|tally| tally.name == name) {
             return None;
@@ -402,12 +402,12 @@ impl Registry {
     }
 
     /// Whether a sink has this name.
-    pub(crate) fn knows(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.tallies.lock().iter().any(|tally| tally.name == name)
     }
 
     /// Strikes a name out.
-    pub(crate) fn strike(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         self.tallies.lock().retain(|tally| tally.name != name);
     }
 

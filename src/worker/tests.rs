@@ -53,7 +53,7 @@ fn a_panic_of_the_worker_itself_is_caught_and_told() {
     let shared = &collector.shared;
     shared.mailbox.prepare_worker();
     shared.phase.open();
-    let reply = shared.ask_flush(crate::reply::Reply::new()).unwrap();
+    let reply = shared.request_flush(crate::reply::Reply::new()).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             work_with(shared, |worker| {

@@ -4,7 +4,7 @@ use crate::event::{Event, Priority};
 use crate::sync::{AtomicU64, CachePadded, Ordering, PlainU64, fetch_update};
 
 /// The part of the budget that only critical events may use: one in so many.
-const KEPT_FOR_CRITICAL: u64 = 8;
+const RESERVED_FOR_CRITICAL: u64 = 8;
 
 /// How many bytes the events own that are queued or in the hands of the worker, and how many they may.
 ///
@@ -12,12 +12,12 @@ const KEPT_FOR_CRITICAL: u64 = 8;
 /// the rings hold. Relaxed: a number that guards nothing. What the taking of an event's bytes wrote is seen by whoever
 /// popped it, by the order of its ring. The numbers are not modelled; that somebody wants bytes is.
 #[derive(Debug)]
-pub(crate) struct Payload {
+pub(crate) struct ByteBudget {
     held: CachePadded<PlainU64>,
     /// Of these, what lies in the rings: by priority.
     queued: [PlainU64; 3],
     /// `u64::MAX` without a limit.
-    most: PlainU64,
+    max: PlainU64,
     /// 1 from when an event did not fit until the worker takes some out. Together with the phase, half of a Dekker pair:
     /// see `Shared::reserve`.
     is_wanted: AtomicU64,
@@ -25,24 +25,24 @@ pub(crate) struct Payload {
 
 /// What an event owns beyond the slot that it takes. 0 for one that owns nothing, which the compiler knows then.
 #[inline(always)]
-pub(crate) fn payload_of<E: Event>(event: &E) -> u64 {
+pub(crate) fn owned_bytes<E: Event>(event: &E) -> u64 {
     event.size_hint().saturating_sub(size_of::<E>()) as u64
 }
 
-impl Payload {
-    pub(crate) fn new(most: Option<usize>) -> Self {
-        let payload = Self {
+impl ByteBudget {
+    pub(crate) fn new(max: Option<usize>) -> Self {
+        let budget = Self {
             held: CachePadded::default(),
             queued: Default::default(),
-            most: PlainU64::new(0),
+            max: PlainU64::new(0),
             is_wanted: AtomicU64::new(0),
         };
-        payload.set_most(most);
-        payload
+        budget.set_max(max);
+        budget
     }
 
-    pub(crate) fn set_most(&self, most: Option<usize>) {
-        self.most.store(most.map_or(u64::MAX, |bytes| bytes as u64), Ordering::Relaxed);
+    pub(crate) fn set_max(&self, max: Option<usize>) {
+        self.max.store(max.map_or(u64::MAX, |bytes| bytes as u64), Ordering::Relaxed);
     }
 
     /// How many bytes are held.
@@ -52,18 +52,18 @@ impl Payload {
     }
 
     /// How many bytes events of this priority may bring it to.
-    pub(crate) fn most(&self, priority: Priority) -> u64 {
-        match (self.most.load(Ordering::Relaxed), priority) {
+    pub(crate) fn max_for(&self, priority: Priority) -> u64 {
+        match (self.max.load(Ordering::Relaxed), priority) {
             (u64::MAX, _) => u64::MAX,
-            (most, Priority::Critical) => most,
-            (most, Priority::Normal | Priority::Low) => most - most / KEPT_FOR_CRITICAL,
+            (max, Priority::Critical) => max,
+            (max, Priority::Normal | Priority::Low) => max - max / RESERVED_FOR_CRITICAL,
         }
     }
 
     /// Takes so many bytes for an event that is to be pushed, if that many are left.
-    pub(crate) fn take(&self, priority: Priority, bytes: u64) -> bool {
-        let most = self.most(priority);
-        let has_taken = fetch_update(&self.held, |held| held.checked_add(bytes).filter(|held| *held <= most));
+    pub(crate) fn try_reserve(&self, priority: Priority, bytes: u64) -> bool {
+        let max = self.max_for(priority);
+        let has_taken = fetch_update(&self.held, |held| held.checked_add(bytes).filter(|held| *held <= max));
         if has_taken {
             self.queued[priority as usize].fetch_add(bytes, Ordering::Relaxed);
         }
@@ -71,14 +71,14 @@ impl Payload {
     }
 
     /// Events that own so many have left the ring, or never came to it.
-    pub(crate) fn leave(&self, priority: Priority, bytes: u64) {
+    pub(crate) fn dequeue(&self, priority: Priority, bytes: u64) {
         lower(&self.queued[priority as usize], bytes);
     }
 
     /// How many bytes are missing for an event, and how many are owned by events that may make room for it. What critical
     /// events own, and what is in the hands of the worker, is out of reach.
     pub(crate) fn shortage(&self, priority: Priority, bytes: u64) -> (u64, u64) {
-        let missing = self.held().saturating_add(bytes).saturating_sub(self.most(priority));
+        let missing = self.held().saturating_add(bytes).saturating_sub(self.max_for(priority));
         let queued = |of: Priority| self.queued[of as usize].load(Ordering::Relaxed);
         let reach = match priority {
             Priority::Critical => 0,
@@ -90,12 +90,12 @@ impl Payload {
 
     /// Gives them back. An event that tells more bytes than it did before takes no other's with it for ever: the count
     /// ends at 0.
-    pub(crate) fn give_back(&self, bytes: u64) {
+    pub(crate) fn release(&self, bytes: u64) {
         lower(&self.held, bytes);
     }
 
     /// An event did not fit.
-    pub(crate) fn set_wanted(&self) {
+    pub(crate) fn mark_wanted(&self) {
         self.is_wanted.store(1, Ordering::Relaxed);
     }
 
@@ -110,9 +110,10 @@ impl Payload {
     /// Whether half of the budget is used, or an event did not fit: a worker that sleeps is to get up if there is
     /// something to deliver.
     #[inline]
-    pub(crate) fn presses(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         let held = self.held();
-        held > 0 && (held >= self.most(Priority::Critical) / 2 || self.is_wanted.load(Ordering::Relaxed) != 0)
+        held > 0
+            && (held >= self.max_for(Priority::Critical) / 2 || self.is_wanted.load(Ordering::Relaxed) != 0)
     }
 }
 
@@ -126,23 +127,23 @@ mod tests {
 
     #[test]
     fn an_eighth_is_kept_for_critical_events() {
-        let payload = Payload::new(Some(80));
-        assert!(payload.take(Priority::Normal, 70) && !payload.take(Priority::Low, 1));
-        assert!(payload.take(Priority::Critical, 10) && !payload.take(Priority::Critical, 1));
-        payload.give_back(11);
-        assert!(payload.take(Priority::Normal, 1) && !payload.take(Priority::Normal, 1));
-        assert_eq!(payload.held(), 70);
+        let budget = ByteBudget::new(Some(80));
+        assert!(budget.try_reserve(Priority::Normal, 70) && !budget.try_reserve(Priority::Low, 1));
+        assert!(budget.try_reserve(Priority::Critical, 10) && !budget.try_reserve(Priority::Critical, 1));
+        budget.release(11);
+        assert!(budget.try_reserve(Priority::Normal, 1) && !budget.try_reserve(Priority::Normal, 1));
+        assert_eq!(budget.held(), 70);
     }
 
     #[test]
     fn no_limit_and_the_largest_numbers() {
-        let payload = Payload::new(None);
-        assert!(payload.take(Priority::Low, u64::MAX - 1) && payload.take(Priority::Low, 1));
-        assert!(!payload.take(Priority::Low, 1), "no count wraps");
-        payload.give_back(u64::MAX);
-        payload.give_back(5);
-        assert_eq!(payload.held(), 0);
-        payload.set_most(Some(4));
-        assert!(payload.take(Priority::Critical, 4) && payload.presses());
+        let budget = ByteBudget::new(None);
+        assert!(budget.try_reserve(Priority::Low, u64::MAX - 1) && budget.try_reserve(Priority::Low, 1));
+        assert!(!budget.try_reserve(Priority::Low, 1), "no count wraps");
+        budget.release(u64::MAX);
+        budget.release(5);
+        assert_eq!(budget.held(), 0);
+        budget.set_max(Some(4));
+        assert!(budget.try_reserve(Priority::Critical, 4) && budget.is_short());
     }
 }
