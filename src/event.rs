@@ -22,6 +22,9 @@ pub use value::{Fields, Histogram, HistogramError, List, Text, Value};
 /// Its destructor runs on the worker thread or, when it is evicted or refused, on the collecting thread:
 /// there it is part of the price of `collect`.
 ///
+/// Sinks of files take events of your own: JSON Lines what implements `Serialize`, TensorBoard and SQLite what has a
+/// [`Record`] inside, by `AsRef<Record>`.
+///
 /// ```
 /// use forebay::{Builder, Event, sink::MemorySink};
 ///

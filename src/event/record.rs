@@ -343,6 +343,13 @@ impl Record {
     }
 }
 
+/// For sinks that take whatever has a record inside.
+impl AsRef<Record> for Record {
+    fn as_ref(&self) -> &Record {
+        self
+    }
+}
+
 impl Event for Record {
     fn name(&self) -> &str {
         &self.name

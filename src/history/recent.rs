@@ -9,7 +9,8 @@ use crate::lanes::owned_bytes;
 use crate::sink::{Sink, SinkError};
 use crate::sync::{Arc, Mutex};
 
-/// A sink that keeps the last `N` records and can be asked for them. A clone is the same history.
+/// A sink that keeps the last `N` records and can be asked for them. A clone is the same history. It takes every event that has
+/// a record inside: `AsRef<Record>`.
 ///
 /// In a forked child it is its parent's: a query is refused, and all counts are 0.
 ///
@@ -109,17 +110,18 @@ impl<const N: usize> Default for Recent<N> {
     }
 }
 
-impl<const N: usize> Sink<Record> for Recent<N> {
+impl<E: AsRef<Record>, const N: usize> Sink<E> for Recent<N> {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let last = batch.events().iter().skip(batch.len().saturating_sub(N));
+        // User code: not under the lock.
+        let records: Vec<Record> = last.map(|event| event.as_ref().clone()).collect();
         batch.check()?;
         let mut kept = self.kept.enter()?;
-        for record in batch.events().iter().skip(batch.len().saturating_sub(N)) {
-            kept.push(record.clone(), N);
-        }
+        records.into_iter().for_each(|record| kept.push(record, N));
         Ok(())
     }
 }

@@ -66,7 +66,8 @@ use age::Age;
 /// * Nothing is synced to the disk unless [`sync`](Self::sync) says so: a power cut may take what the system had not
 ///   written yet; the death of the process takes nothing.
 ///
-/// Any event that implements [`serde::Serialize`] will do; for [`Record`] the format is
+/// Any event that implements [`serde::Serialize`] will do. One with a [`Record`] inside can serialise as that record, and is
+/// read back as one. For a `Record` the format is
 /// `{"name": .., "time": .., "step": .., "scalar": ..}`, with the kind of the value for its key (`integer`,
 /// `bool`, `text`, `histogram`, `image`, `list`, `fields`), and it reads back with
 /// [`serde_json::from_str`].

@@ -2,6 +2,7 @@
 
 use super::SinkError;
 use crate::batch::Batch;
+use crate::event::Record;
 use crate::sync::guarded;
 
 /// The panics of one batch.
@@ -32,6 +33,16 @@ impl Panics {
                 None
             }
         }
+    }
+
+    /// Returns a batch of the records inside of its events, but for those whose `AsRef` panics.
+    pub(crate) fn records<'a, E: AsRef<Record>>(&mut self, batch: &'a Batch<E>) -> Batch<&'a Record> {
+        batch.with_events(batch.iter().filter_map(|event| self.catch(|| event.as_ref())).collect())
+    }
+
+    /// How many events it panicked at.
+    pub(crate) fn events(&self) -> u64 {
+        self.events
     }
 
     /// Whether there was none.

@@ -13,6 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::missing::Missing;
+use super::panics::Panics;
 use super::target::{in_real_folder, resolve};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
@@ -30,6 +31,8 @@ pub(crate) use schema::{row_to_record, version};
 /// The database is in WAL mode with `synchronous = NORMAL`: readers and this sink do not wait for each other, a process
 /// that is killed loses nothing that was delivered, and a power cut may lose the last batches but leaves no broken file.
 /// One writer a file; give every rank a file of its own.
+///
+/// It takes every event that has a [`Record`] inside: `AsRef<Record>`. An event whose `AsRef` panics fails alone.
 ///
 /// # Schema
 ///
@@ -224,7 +227,7 @@ impl SqliteSink {
     /// Inserts a batch so that whoever opens the path, or the database that was moved meanwhile, finds it.
     fn insert_found(
         &mut self,
-        batch: &Batch<Record>,
+        batch: &Batch<&Record>,
         missing: u64,
     ) -> Result<Option<(u64, String)>, SinkError> {
         self.insert_found_by(batch, missing, || {})
@@ -232,7 +235,7 @@ impl SqliteSink {
 
     fn insert_found_by(
         &mut self,
-        batch: &Batch<Record>,
+        batch: &Batch<&Record>,
         missing: u64,
         after_commit: impl FnOnce(),
     ) -> Result<Option<(u64, String)>, SinkError> {
@@ -255,7 +258,7 @@ impl SqliteSink {
     /// Inserts a batch, and before it how many events are missing; how many of its events cannot be stored, and why the first cannot.
     fn insert(
         &mut self,
-        batch: &Batch<Record>,
+        batch: &Batch<&Record>,
         missing: u64,
     ) -> Result<Option<(u64, String)>, rusqlite::Error> {
         // Whoever calls has opened it.
@@ -311,7 +314,7 @@ impl SqliteSink {
             }
             for record in batch {
                 if !add(record)? {
-                    let name = Event::name(record);
+                    let name = Event::name(*record);
                     let why = || format!("{name:?} has a step beyond 2^63, or values nested too deep");
                     refused = refused.map(|(events, why)| (events + 1, why)).or_else(|| Some((1, why())));
                 }
@@ -323,23 +326,28 @@ impl SqliteSink {
     }
 }
 
-impl Sink<Record> for SqliteSink {
+impl<E: AsRef<Record>> Sink<E> for SqliteSink {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let mut panics = Panics::of("an event's AsRef<Record>");
+        let records = panics.records(batch);
+        // Those were found by user code, which may have forked.
         batch.check()?;
         let missing = self.missing.before(batch);
-        match inside(self.home, || self.insert_found(batch, missing))? {
+        match inside(self.home, || self.insert_found(&records, missing))? {
             Ok(refused) => {
-                self.missing.told(refused.as_ref().map_or(0, |(events, _)| *events));
-                match refused {
+                let refused_events = refused.as_ref().map_or(0, |(events, _)| *events);
+                self.missing.told(refused_events.saturating_add(panics.events()));
+                let rest = match refused {
                     None => Ok(()),
                     Some((events, why)) => {
                         Err(SinkError::write_failed(why).permanent().with_failed_events(events))
                     }
-                }
+                };
+                panics.join(rest, records.len())
             }
             Err(error) => {
                 // The transaction was rolled back, with its names and its run.
@@ -426,7 +434,7 @@ mod tests {
                 "moved" => fs::rename(&path, &moved).unwrap(),
                 end => fs::remove_file(folder.path().join(format!("events.db{end}"))).unwrap(),
             };
-            sink.insert_found_by(&batch, 0, after_commit).unwrap();
+            sink.insert_found_by(&batch.with_events(batch.iter().collect()), 0, after_commit).unwrap();
             sink.write_batch(&batch).unwrap();
             drop(sink);
             assert_eq!((count(&path), moved.exists().then(|| count(&moved))), counts, "{gone:?} goes");

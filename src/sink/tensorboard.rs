@@ -15,6 +15,7 @@ use tfevents::{EncodeError, Encoder, SESSION_END, SESSION_START, SessionStatus, 
 
 use hparams::Hparams;
 
+use super::panics::Panics;
 use super::presence::{Found, Presence};
 use super::target::real_folder;
 use super::{Sink, SinkError};
@@ -29,6 +30,8 @@ use crate::unix::is_unlinked;
 ///
 /// One folder is one run and has one writer: give every rank a folder of its own. Each sink begins a new file in it. Symbolic
 /// links are followed once, when the sink is created.
+///
+/// It takes every event that has a [`Record`] inside: `AsRef<Record>`. An event whose `AsRef` panics fails alone.
 ///
 /// # What is written
 ///
@@ -460,21 +463,17 @@ impl Writer<'_> {
     }
 }
 
-impl Sink<Record> for TensorBoardSink {
+impl<E: AsRef<Record>> Sink<E> for TensorBoardSink {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let mut panics = Panics::of("an event's AsRef<Record>");
+        let records = panics.records(batch);
+        // Those were found by user code, which may have forked.
         batch.check()?;
-        let written = self.write_once(batch);
-        if !self.file.as_ref().is_some_and(is_unlinked) {
-            return written;
-        }
-        // Nobody can read what was removed meanwhile. The same steps come again.
-        self.file = None;
-        self.encoder.forget_steps();
-        self.write_once(batch)
+        panics.join(self.write_records(&records), records.len())
     }
 
     /// There is nothing to push out. But it looks whether the file is still there, and so does the next batch.
@@ -490,7 +489,18 @@ impl Sink<Record> for TensorBoardSink {
 }
 
 impl TensorBoardSink {
-    fn write_once(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_records(&mut self, batch: &Batch<&Record>) -> Result<(), SinkError> {
+        let written = self.write_once(batch);
+        if !self.file.as_ref().is_some_and(is_unlinked) {
+            return written;
+        }
+        // Nobody can read what was removed meanwhile. The same steps come again.
+        self.file = None;
+        self.encoder.forget_steps();
+        self.write_once(batch)
+    }
+
+    fn write_once(&mut self, batch: &Batch<&Record>) -> Result<(), SinkError> {
         // Should a panic have left something behind: its steps may come again.
         if !self.encoder.bytes().is_empty() {
             self.encoder.forget_steps();

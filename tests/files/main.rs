@@ -7,6 +7,8 @@ mod disks;
 mod file_identity;
 #[cfg(unix)]
 mod file_kinds;
+#[cfg(all(feature = "sqlite", feature = "tensorboard"))]
+mod own_events;
 #[cfg(all(unix, feature = "sqlite", feature = "tensorboard"))]
 mod removed_folder;
 #[cfg(unix)]

@@ -229,7 +229,7 @@ fn summary(what: Option<What>) -> proto::Summary {
 
 /// The scalars of a folder, by tag.
 #[track_caller]
-fn scalars(folder: &Path) -> BTreeMap<String, Vec<(i64, f32)>> {
+pub(crate) fn scalars(folder: &Path) -> BTreeMap<String, Vec<(i64, f32)>> {
     let mut scalars = BTreeMap::<_, Vec<_>>::new();
     for (step, value) in values(folder) {
         if let Some(Shown::SimpleValue(number)) = value.shown {
@@ -333,7 +333,7 @@ fn the_life_of_a_run_is_a_row_of_the_table_of_hyper_parameters() {
     let config = Fields::new().with("rate", 0.1).with("layers", 3).with("name", "mlp").with("fast", true);
     let started = training::Started { run_id: "run 7".to_owned(), config, model_type: None };
     let failed = training::Failed { error: "NaN".to_owned(), traceback: None, epoch: None };
-    sink.write_batch(&Batch::from_events(vec![started.into(), failed.into()])).unwrap();
+    sink.write_batch(&Batch::<Record>::from_events(vec![started.into(), failed.into()])).unwrap();
     let content = |tag: &str| {
         let (_, value) = values(folder.path()).into_iter().find(|(_, value)| value.tag == tag).unwrap();
         let data = value.metadata.unwrap().plugin_data.unwrap();
@@ -533,7 +533,7 @@ fn a_folder_that_is_removed_comes_back_with_a_new_file() {
     // In the way: no folder can be made here.
     std::fs::write(&runs, "").unwrap();
     // It looks once a second whether its file is there, and after a flush.
-    sink.flush().unwrap();
+    Sink::<Record>::flush(&mut sink).unwrap();
     let error = sink.write_batch(&Batch::from_events(vec![scalar("a", 2, 1.0)])).unwrap_err();
     assert_eq!(error.failed_events(), None, "the whole batch: {error}");
     std::fs::remove_file(&runs).unwrap();
@@ -566,7 +566,7 @@ fn a_batch_that_failed_may_come_again() {
     std::fs::remove_dir_all(&runs).unwrap();
     std::fs::write(&runs, "").unwrap();
     let batch = Batch::from_events((0..5).map(|step| scalar("a", step, 1.0)).collect());
-    sink.flush().unwrap();
+    Sink::<Record>::flush(&mut sink).unwrap();
     assert!(sink.write_batch(&batch).is_err());
     std::fs::remove_file(&runs).unwrap();
     sink.write_batch(&batch).unwrap();
