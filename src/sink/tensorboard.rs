@@ -5,6 +5,7 @@
 
 mod files;
 mod hparams;
+mod life;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use tfevents::{EncodeError, Encoder, SESSION_END, SESSION_START, SessionStatus, Summary};
 
 use hparams::Hparams;
+use life::Shown;
 
 use super::panics::Panics;
 use super::presence::{Found, Presence};
@@ -22,7 +24,7 @@ use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
 use crate::catalog::training;
-use crate::event::{Event, Fields, Image, ImageFormat, Record, Value};
+use crate::event::{Event, Image, ImageFormat, Record, Value};
 use crate::pattern::Pattern;
 use crate::unix::is_unlinked;
 
@@ -42,11 +44,14 @@ use crate::unix::is_unlinked;
 /// | histogram | histogram; values that were not finite are counted in a scalar beside it, `<tag>/non_finite` |
 /// | image | image; raw pixels become a PNG here, on the worker |
 /// | fields | each of its values by the same rules, under `<tag>/<name>`, nested ones too |
-/// | [`training::Started`] | the row of the folder in the table of hyper-parameters, from its `config`: nested settings under their path (`optimizer/lr`), lists as text |
-/// | [`training::Completed`], `EarlyStopped`, `Failed` | how that run ended, besides their fields |
+/// | [`training::Started`] | the row of the folder in the table of hyper-parameters, from its `config` and `model_type`: nested settings under their path (`optimizer/lr`), lists as text |
+/// | [`training::EpochCompleted`], `BatchCompleted`, [`training::Completed`] | each metric under its own name: `val_loss`, not `training/epoch_completed/metrics/val_loss`. A record without a step has the number of its epoch or batch |
+/// | [`training::Completed`], `EarlyStopped`, `Failed` | how the run ended, in the table of hyper-parameters |
+/// | `Failed`, `EarlyStopped`, `Preempted` | text: the error or the reason |
 ///
-/// Records without a value, lists, and the heartbeats of runs have nothing to show and are passed over. So is what no
-/// [`route`](Self::route) takes.
+/// What else a training run reports of itself (numbers of epochs, durations, ranks, heartbeats, the best model, checkpoints) is
+/// kept by JSON Lines and SQLite and has no card here. Records without a value and lists have nothing to show either. So has what
+/// no [`route`](Self::route) takes.
 ///
 /// * **Tag**: the name of the record, with `/` for every `.`, so that `train.loss` stands in the group `train`.
 /// * **Step**: that of the record. A record without a step has the one after the last of its tag, from 0. Steps beyond
@@ -92,6 +97,7 @@ use crate::unix::is_unlinked;
 /// ```
 ///
 /// [`training::Started`]: crate::catalog::training::Started
+/// [`training::EpochCompleted`]: crate::catalog::training::EpochCompleted
 /// [`training::Completed`]: crate::catalog::training::Completed
 pub struct TensorBoardSink {
     name: String,
@@ -296,7 +302,7 @@ impl TensorBoardSink {
             refused: None,
         };
         writer.session(record);
-        writer.value(&mut tag, record.value());
+        writer.show(&mut tag, record);
         let refused = writer.refused;
         empty_text(&mut tag);
         self.tag = tag;
@@ -304,9 +310,7 @@ impl TensorBoardSink {
     }
 
     fn takes(&self, record: &Record) -> bool {
-        // Heartbeats have numbers, but none that is to be looked at.
-        Event::name(record) != training::HEARTBEAT
-            && (self.routes.is_empty() || self.routes.iter().any(|route| route.matches(Event::name(record))))
+        self.routes.is_empty() || self.routes.iter().any(|route| route.matches(Event::name(record)))
     }
 }
 
@@ -340,6 +344,26 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// Writes what is shown of a record, whose name `tag` is made of.
+    fn show(&mut self, tag: &mut String, record: &Record) {
+        match life::shown_of(record) {
+            Shown::Value => self.value(tag, record.value()),
+            Shown::Metrics { fields, number } => {
+                self.step = self.step.or(number);
+                for (name, value) in life::metrics(fields) {
+                    if !self.spend(name.len()) {
+                        return;
+                    }
+                    tag.clear();
+                    push_name(tag, name);
+                    self.value(tag, value);
+                }
+            }
+            Shown::Text(text) => self.add(tag, Summary::Text(&text)),
+            Shown::Nothing => {}
+        }
+    }
+
     /// Writes a value, and those inside of it behind its tag. The tag is left as it was.
     fn value(&mut self, tag: &mut String, value: &Value) {
         match value {
@@ -411,9 +435,8 @@ impl Writer<'_> {
         let ended = |status| Summary::SessionEnd { status, ended_at: seconds(record.unix_nanos()) };
         match Event::name(record) {
             training::Started::NAME => {
-                let nothing = Fields::new();
-                let settings = fields.and_then(|fields| fields.get("config")).and_then(Value::as_fields);
-                let hparams = Hparams::flatten(settings.unwrap_or(&nothing));
+                let settings = life::settings(fields);
+                let hparams = Hparams::flatten(&settings);
                 if hparams.left_out > 0 {
                     self.refuse(|| {
                         format!(

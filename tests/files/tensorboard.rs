@@ -1,12 +1,14 @@
 //! TensorBoard's files, read back by a second implementation: prost, with the messages written here by hand. The real
 //! TensorBoard reads them in `tests/interop`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::support;
-use forebay::catalog::training;
-use forebay::sink::{BackwardStep, Sink, TensorBoardSink};
+use forebay::catalog::{model, training};
+use forebay::run::{HEARTBEAT, TrainingRun};
+use forebay::sink::{BackwardStep, MemorySink, Sink, TensorBoardSink};
 use forebay::{Batch, Collector, Fields, Histogram, Image, ImageFormat, Record, Value};
 use proptest::prelude::*;
 use prost::Message;
@@ -349,6 +351,101 @@ fn the_life_of_a_run_is_a_row_of_the_table_of_hyper_parameters() {
     assert_eq!(setting("name"), proto::SettingKind::Text("mlp".to_owned()));
     assert_eq!(setting("fast"), proto::SettingKind::Bool(true));
     assert_eq!(content("_hparams_/session_end_info").end.unwrap().status, 2);
+}
+
+#[test]
+fn a_training_run_shows_its_metrics_under_their_own_names_and_no_other_scalar() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = TensorBoardSink::create(folder.path()).unwrap();
+    let memory = MemorySink::new();
+    let collector = Collector::builder().sink(sink).sink(memory.clone()).start().unwrap();
+    let run = TrainingRun::builder()
+        .config([("learning_rate", 0.1)])
+        .model_type("mlp")
+        .heartbeat(Duration::from_millis(1))
+        .start(&collector)
+        .unwrap();
+    for number in 1..=2_u64 {
+        let epoch = run.epoch(number, 2);
+        for batch in 10 * number..10 * number + 3 {
+            collector.collect(scalar("train.loss", batch, 0.5));
+            run.batch_completed(batch, 0.25, [("accuracy", 0.75)]);
+        }
+        run.new_best_model(number, 0.125);
+        let metrics = Fields::from([("val_loss", 0.5)]);
+        let saved = model::CheckpointSaved {
+            path: "best.bin".to_owned(),
+            epoch: number,
+            metrics: metrics.clone(),
+            size_mb: Some(3.0),
+        };
+        collector.collect(saved);
+        collector.collect(model::CheckpointLoaded { path: "best.bin".to_owned(), restored_epoch: number });
+        epoch.completed(metrics);
+    }
+    support::until("a heartbeat", || memory.events().iter().any(|record| record.name() == HEARTBEAT));
+    run.completed([("val_accuracy", 0.97)]).unwrap();
+    collector.stop().unwrap();
+    let names: BTreeSet<String> = memory.events().iter().map(|record| record.name().to_owned()).collect();
+    let told =
+        ["started", "epoch_started", "batch_completed", "new_best_model", "epoch_completed", "completed"];
+    assert!(told.iter().all(|told| names.contains(&format!("training.{told}"))), "{names:?}");
+
+    let scalars = scalars(folder.path());
+    let tags: Vec<&str> = scalars.keys().map(|tag| &**tag).collect();
+    assert_eq!(tags, ["accuracy", "loss", "train/loss", "val_accuracy", "val_loss"]);
+    let steps = |tag: &str| scalars[tag].iter().map(|(step, _)| *step).collect::<Vec<_>>();
+    assert_eq!(steps("loss"), [10, 11, 12, 20, 21, 22]);
+    assert_eq!(scalars["val_loss"], [(12, 0.5), (22, 0.5)], "at the step of the loop");
+    assert_eq!(scalars["val_accuracy"], [(22, 0.97)]);
+    let settings: Vec<String> = settings(folder.path()).into_keys().collect();
+    assert_eq!(settings, ["learning_rate", "model_type"]);
+    let others = values(folder.path()).into_iter().map(|(_, value)| value.tag);
+    let others: BTreeSet<String> = others.filter(|tag| !tags.contains(&&**tag)).collect();
+    assert_eq!(Vec::from_iter(others), ["_hparams_/session_end_info", "_hparams_/session_start_info"]);
+}
+
+#[test]
+fn epochs_are_the_steps_of_a_run_that_tells_none_and_the_reason_of_its_end_is_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let epoch = |epoch| training::EpochCompleted {
+        epoch,
+        metrics: [("val.loss", 1.0 / epoch as f64)].into(),
+        ..Default::default()
+    };
+    let error = training::Failed {
+        error: "the loss is NaN".to_owned(),
+        traceback: Some("src/main.rs:7:5".to_owned()),
+        epoch: Some(2),
+    };
+    // Made by hand, without `metrics`.
+    let flat = Fields::new().with("epoch", 3).with("duration", 1.5).with("loss", 0.5);
+    sink.write_batch(&Batch::from_events(vec![
+        epoch(1).into(),
+        epoch(2).into(),
+        Record::fields(training::EpochCompleted::NAME, flat),
+        training::EarlyStopped { epoch: 2, reason: "converged".to_owned() }.into(),
+        training::Preempted { reason: "SIGTERM".to_owned(), epoch: Some(2) }.into(),
+        error.into(),
+    ]))
+    .unwrap();
+    let scalars = scalars(folder.path());
+    assert_eq!(scalars.keys().collect::<Vec<_>>(), ["loss", "val/loss"]);
+    assert_eq!((&scalars["val/loss"], &scalars["loss"]), (&vec![(1, 1.0), (2, 0.5)], &vec![(3, 0.5)]));
+    let texts = values(folder.path()).into_iter().filter_map(|(_, value)| match value.shown {
+        Some(Shown::Tensor(tensor)) if !tensor.string_val.is_empty() => {
+            Some((value.tag, String::from_utf8(tensor.string_val[0].clone()).unwrap()))
+        }
+        _ => None,
+    });
+    let expected = [
+        ("training/early_stopped", "converged"),
+        ("training/preempted", "SIGTERM"),
+        ("training/failed", "the loss is NaN\n\n```\nsrc/main.rs:7:5\n```"),
+    ];
+    let expected = expected.map(|(tag, text)| (tag.to_owned(), text.to_owned()));
+    assert_eq!(texts.collect::<Vec<_>>(), expected);
 }
 
 /// The settings of the only run in a folder, as the table of hyper-parameters gets them.

@@ -1,0 +1,75 @@
+//! What is shown of the events by which a training run reports itself.
+//!
+//! JSON Lines and SQLite keep all of them. Each of their numbers as a scalar would be a card: fifteen of them
+//! (`training/started/rank`, `training/epoch_completed/duration`) around the few curves that people want to see.
+
+use std::borrow::Cow;
+
+use crate::catalog::{model, training};
+use crate::event::{Event, Fields, Record, Value};
+
+/// What is shown of a record.
+#[derive(Debug, PartialEq)]
+pub(super) enum Shown<'a> {
+    /// Its value, as for every record that is none of a run's life.
+    Value,
+    /// The [`metrics`] among its fields, under their own names.
+    Metrics {
+        fields: &'a Fields,
+        /// The step of a record that has none: the number of its epoch or batch.
+        number: Option<i64>,
+    },
+    /// A text under the tag of the record.
+    Text(Cow<'a, str>),
+    Nothing,
+}
+
+/// Returns what is shown of a record.
+pub(super) fn shown_of(record: &Record) -> Shown<'_> {
+    let Some(fields) = record.value().as_fields() else { return Shown::Value };
+    let text = |name| fields.get(name).and_then(Value::as_str);
+    let number = |name| fields.get(name).and_then(Value::as_i64).filter(|number| *number >= 0);
+    match Event::name(record) {
+        training::EpochCompleted::NAME => Shown::Metrics { fields, number: number("epoch") },
+        training::BatchCompleted::NAME => Shown::Metrics { fields, number: number("batch") },
+        training::Completed::NAME => Shown::Metrics { fields, number: None },
+        training::Failed::NAME => match (text("error"), text("traceback")) {
+            (Some(error), Some(place)) => Shown::Text(format!("{error}\n\n```\n{place}\n```").into()),
+            (error, place) => error.or(place).map_or(Shown::Nothing, |text| Shown::Text(text.into())),
+        },
+        training::EarlyStopped::NAME | training::Preempted::NAME => {
+            text("reason").map_or(Shown::Nothing, |reason| Shown::Text(reason.into()))
+        }
+        training::Started::NAME
+        | training::EpochStarted::NAME
+        | training::NewBestModel::NAME
+        | training::HEARTBEAT
+        | model::CheckpointSaved::NAME
+        | model::CheckpointLoaded::NAME => Shown::Nothing,
+        _ => Shown::Value,
+    }
+}
+
+/// The fields that count or time, and are no metrics.
+const BOOKKEEPING: [&str; 5] = ["epoch", "total_epochs", "batch", "duration", "total_duration"];
+
+/// Returns the metrics among the fields of an event: all that are not bookkeeping, those in `metrics` and `final_metrics` without
+/// that name. So a `loss` beside them is one, whoever made the event.
+pub(super) fn metrics(fields: &Fields) -> impl Iterator<Item = (&str, &Value)> {
+    fields.iter().filter(|(name, _)| !BOOKKEEPING.contains(&&***name)).flat_map(|(name, value)| {
+        let name: &str = name;
+        let inner = value.as_fields().filter(|_| matches!(name, "metrics" | "final_metrics"));
+        let itself = inner.is_none().then_some((name, value));
+        inner.into_iter().flat_map(Fields::iter).map(|(name, value)| (&**name, value)).chain(itself)
+    })
+}
+
+/// Returns what the table of hyper-parameters shows of the begin of a run.
+pub(super) fn settings(started: Option<&Fields>) -> Fields {
+    let of = |name| started.and_then(|fields| fields.get(name));
+    let mut settings = of("config").and_then(Value::as_fields).cloned().unwrap_or_default();
+    if let Some(model) = of("model_type").filter(|_| settings.get("model_type").is_none()) {
+        settings.set("model_type", model.clone());
+    }
+    settings
+}
