@@ -1,4 +1,5 @@
-//! What a sink receives: events, and a header that is paid once for all of them.
+//! `Batch`: what a sink receives, events and one header for all of them. `Batcher`: what makes batches of queued
+//! events.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,14 +11,14 @@ use crate::lanes::{DrainPass, LaneCursor, Lanes, owned_bytes};
 use crate::origin::Origin;
 use crate::sync::{Arc, Forked, Home, PlainMutex, guarded};
 
-/// How many buffers wait for reuse. One is in use while sinks run on the worker thread; sinks that keep
-/// a batch for a while (clones) may hold a few more.
+/// Number of buffers that wait for reuse. One is in use while sinks run on the worker thread; sinks that keep a clone
+/// of a batch may hold a few more.
 const SPARE_BUFFERS: usize = 4;
 
-/// Completes an event on the worker thread.
+/// User code that completes an event on the worker thread.
 pub(crate) type Enrich<E> = dyn FnMut(&mut E, &Origin) + Send;
 
-/// Events in the order of their delivery, and a header. Immutable; a clone shares the events.
+/// Batch of events in the order of their delivery, with a header. It is immutable, and a clone shares the events.
 ///
 /// The events of one producer and one priority keep their order, within a batch and from batch to batch.
 pub struct Batch<E = Record> {
@@ -32,16 +33,17 @@ struct Header {
     gap: u64,
     origin: Arc<Origin>,
     time: SystemTime,
-    /// When it was handed out, in nanoseconds of the worker's clock. Spans are measured by it, because nobody can set it.
+    /// When the batch was handed out, in nanoseconds of the worker's clock. Spans are measured by it, because nobody
+    /// can set it.
     moment: u64,
-    /// Its events were offered before, and failed.
+    /// Whether its events were offered before, and failed.
     is_redriven: bool,
     /// The process that delivers it.
     process: Home,
 }
 
 impl<E> Batch<E> {
-    /// Makes a batch by hand, to try a sink without a collector: number 0, session `test`, no gap.
+    /// Makes a batch by hand, to try a sink without a collector. It has number 0, session `test` and no gap.
     pub fn from_events(events: Vec<E>) -> Self {
         let header = Header {
             number: 0,
@@ -56,18 +58,18 @@ impl<E> Batch<E> {
         Self { events: Buffer::alone(events, header.process), header }
     }
 
-    /// Refuses in a forked child of the process that delivers it: its events are the parent's. To be asked behind user code, and
-    /// before anything is written.
+    /// Fails in a forked child of the process that delivers the batch, because its events are the parent's. Call it
+    /// after user code has run, and before anything is written.
     pub(crate) fn check(&self) -> Result<(), Forked> {
         self.header.process.check()
     }
 
-    /// A batch of other events under the same header.
+    /// Returns a batch of other events with the same header.
     pub(crate) fn with_events<T>(&self, events: Vec<T>) -> Batch<T> {
         Batch { header: self.header.clone(), events: Buffer::alone(events, self.header.process) }
     }
 
-    /// A batch that tells a gap alone, behind this one.
+    /// Returns a batch that carries only a gap, to follow this one.
     pub(crate) fn without_events(&self, gap: u64) -> Self {
         let mut batch = self.with_events(Vec::new());
         batch.header.first_event = batch.header.first_event.saturating_add(self.len() as u64);
@@ -75,7 +77,7 @@ impl<E> Batch<E> {
         batch
     }
 
-    /// A batch of events that were offered before, and failed.
+    /// Returns a batch of events that were offered before, and failed.
     pub(crate) fn redriven(&self, events: Vec<E>) -> Self {
         let mut batch = self.with_events(events);
         batch.header.gap = 0;
@@ -83,50 +85,51 @@ impl<E> Batch<E> {
         batch
     }
 
-    /// Whether its events were offered before, and failed: they are told as missing already.
+    /// Returns whether its events were offered before, and failed. Earlier batches have reported them as missing.
     pub(crate) fn is_redriven(&self) -> bool {
         self.header.is_redriven
     }
 
-    /// More events are missing before these.
+    /// Adds to the number of events that are missing before these.
     pub(crate) fn add_gap(&mut self, events: u64) {
         self.header.gap = self.header.gap.saturating_add(events);
     }
 
-    /// The number of this batch. Counts from 0 in steps of one, through stops and restarts.
+    /// Returns the number of this batch. It counts from 0 in steps of one, through stops and restarts.
     pub fn number(&self) -> u64 {
         self.header.number
     }
 
-    /// The number of the first event. Evicted events are counted too: without a gap, a batch begins
-    /// where the one before it ended.
+    /// Returns the number of the first event. Evicted events are counted too: without a gap, a batch begins where the
+    /// one before it ended.
     pub fn first_event(&self) -> u64 {
         self.header.first_event
     }
 
-    /// How many events were evicted before these, and not told by an earlier batch. A gap is never told before
-    /// the events behind which it lies; one that opens while a batch is put together is told by the next.
+    /// Returns how many events were evicted before these, and not reported by an earlier batch. A gap is never
+    /// reported before the events that precede it. One that opens while a batch is put together is reported by the
+    /// next.
     ///
-    /// To an [isolated](crate::sink::Isolated) sink, it also tells what its own queue shed; to a sink inside a map, a filter or a
-    /// route, at how many events their user code panicked.
+    /// For an [isolated](crate::sink::Isolated) sink, it also counts events that its own queue lost. For a sink
+    /// inside a map, a filter or a route, it also counts events at which their user code panicked.
     ///
-    /// After a flush, the gaps of all batches add up to [`Stats::evicted`](crate::Stats::evicted); should
-    /// no event follow the last evictions, a batch without events tells them.
+    /// After a flush, the gaps of all batches add up to [`Stats::evicted`](crate::Stats::evicted). If no event
+    /// follows the last evictions, a batch without events reports them.
     pub fn gap(&self) -> u64 {
         self.header.gap
     }
 
-    /// The session id of the collector.
+    /// Returns the session id of the collector.
     pub fn session(&self) -> &str {
         &self.header.origin.session_id
     }
 
-    /// Where the events come from.
+    /// Returns where the events come from.
     pub fn origin(&self) -> &Origin {
         &self.header.origin
     }
 
-    /// Lets foreign code complete the events, one by one; how often it panicked. Nobody else has them yet.
+    /// Calls user code to complete the events, one by one. Returns how often it panicked. No sink has them yet.
     pub(crate) fn enrich(&mut self, enrich: &mut Enrich<E>) -> u64 {
         let Some(buffer) = Arc::get_mut(&mut self.events) else { return 0 };
         let origin = &*self.header.origin;
@@ -134,46 +137,47 @@ impl<E> Batch<E> {
         panics.count() as u64
     }
 
-    /// When the batch was put together, by the system's clock.
+    /// Returns when the batch was put together, by the system's clock.
     pub fn time(&self) -> SystemTime {
         self.header.time
     }
 
-    /// When it was handed out, in nanoseconds of the worker's clock: for spans, which must not depend on what the system's
-    /// clock is set to.
+    /// Returns when the batch was handed out, in nanoseconds of the worker's clock. Spans use it, because they must
+    /// not depend on what the system's clock is set to.
     pub(crate) fn moment(&self) -> u64 {
         self.header.moment
     }
 
-    /// Says when it is handed out.
+    /// Sets when the batch is handed out.
     pub(crate) fn set_moment(&mut self, moment: u64) {
         self.header.moment = moment;
     }
 
-    /// The events.
+    /// Returns the events.
     pub fn events(&self) -> &[E] {
         &self.events.events
     }
 
-    /// How many events it carries.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.events().len()
     }
 
-    /// Whether it carries no event, only a gap.
+    /// Returns whether there is no event, only a gap.
     pub fn is_empty(&self) -> bool {
         self.events().is_empty()
     }
 
-    /// Goes through the events.
+    /// Iterates over the events.
     pub fn iter(&self) -> std::slice::Iter<'_, E> {
         self.events().iter()
     }
 }
 
 impl<E: Event> Batch<E> {
-    /// How many bytes a clone keeps in memory: the buffer, which may have room for more events than it holds, and what the
-    /// events own. An event that panics when it is asked owns nothing, and `on_panic` gets what it said.
+    /// Returns how many bytes a clone keeps in memory: the buffer, which may have space for more events than it
+    /// holds, and what the events own. An event that panics when it is asked owns nothing, and `on_panic` gets its
+    /// message.
     pub(crate) fn bytes(&self, mut on_panic: impl FnMut(String)) -> u64 {
         let of = |event: &E| {
             guarded(|| owned_bytes(event)).unwrap_or_else(|said| {
@@ -207,17 +211,17 @@ impl<'a, E> IntoIterator for &'a Batch<E> {
     }
 }
 
-/// The events of a batch. The vector goes back to its pool, empty, with the last clone of the batch.
+/// Events of a batch. The last clone of the batch returns the empty vector to its pool.
 struct Buffer<E> {
     events: Vec<E>,
-    /// Where the events may end.
+    /// The process in which the events may be dropped.
     process: Home,
-    /// `None` for a batch that was made by hand.
+    /// The pool of the vector; `None` for a batch that was made by hand.
     home: Option<Arc<Pool<E>>>,
 }
 
 impl<E> Buffer<E> {
-    /// Of no pool.
+    /// Creates a buffer that belongs to no pool.
     fn alone(events: Vec<E>, process: Home) -> Arc<Self> {
         Arc::new(Self { events, process, home: None })
     }
@@ -226,7 +230,7 @@ impl<E> Buffer<E> {
 impl<E> Drop for Buffer<E> {
     fn drop(&mut self) {
         if self.process.is_left() {
-            // A forked child has let it go. The events are the parent's, and are not ended here.
+            // This is a forked child. The events are the parent's, and must not be dropped here.
             std::mem::forget(std::mem::take(&mut self.events));
             return;
         }
@@ -238,7 +242,7 @@ impl<E> Drop for Buffer<E> {
     }
 }
 
-/// Empty buffers of one collector, for reuse. A lock and not a ring: it is taken once a batch at max_events, for a push or a pop.
+/// Empty buffers of one collector, for reuse. A lock suffices: it is taken at most once a batch, for a push or a pop.
 struct Pool<E> {
     buffers: PlainMutex<Vec<Vec<E>>>,
 }
@@ -261,8 +265,8 @@ impl<E> Pool<E> {
     }
 }
 
-/// Empties `events`. Their destructors are foreign code, and a panic in one must not reach us. Each leaves the vector
-/// before it ends: one that panics takes no other with it, and no second panic comes while the first unwinds.
+/// Empties `events`. Their destructors are user code, whose panics are caught here. Each event leaves the vector
+/// before its drop. So one that panics takes no other with it, and no second panic comes while the first unwinds.
 pub(crate) fn destroy<E>(events: &mut Vec<E>) {
     if std::mem::needs_drop::<E>() {
         let home = Home::now();
@@ -271,7 +275,8 @@ pub(crate) fn destroy<E>(events: &mut Vec<E>) {
                 while let Some(event) = events.pop() {
                     drop(event);
                     if home.is_left() {
-                        // It has forked on a thread of the user, and this is the child: the others are the parent's.
+                        // The destructor has forked on a thread of the user, and this is the child. The other events
+                        // are the parent's.
                         return std::mem::forget(std::mem::take(events));
                     }
                 }
@@ -282,21 +287,21 @@ pub(crate) fn destroy<E>(events: &mut Vec<E>) {
     }
 }
 
-/// Puts batches together: takes events out of the lanes, numbers them and stamps the gaps. Owned by the
-/// worker, and kept from run to run so that the numbers go on.
+/// Maker of batches: takes events out of the lanes, numbers them and stamps the gaps. The worker owns it. It is kept
+/// from run to run, so that the numbers go on.
 pub(crate) struct Batcher<E> {
     pool: Arc<Pool<E>>,
-    /// Of the last batch, if no sink has kept it: the next one is made in its place.
+    /// The buffer of the last batch, if no sink has kept it. The next batch reuses it.
     spare: Option<Arc<Buffer<E>>>,
     spare_events: Vec<E>,
     origin: Arc<Origin>,
-    /// The max_events events of a batch, at least 1. A run of the worker begins by setting it.
+    /// The most events of a batch, at least 1. Each run of the worker begins by setting it.
     max_events: usize,
     next_batch: u64,
     next_event: u64,
-    /// How many evictions the batches so far have told.
+    /// Evictions that the batches so far have reported.
     reported_evictions: u64,
-    /// What the events of the last batch owned when they were taken.
+    /// Bytes that the events of the last batch owned when they were taken.
     bytes: u64,
     cursor: LaneCursor,
 }
@@ -317,17 +322,17 @@ impl<E: Event> Batcher<E> {
         }
     }
 
-    /// Changes the max_events events of a batch, at least 1.
+    /// Changes the most events of a batch, at least 1.
     pub(crate) fn set_max_events(&mut self, max_events: usize) {
         self.max_events = max_events;
     }
 
-    /// How many evictions the batches so far have told.
+    /// Returns how many evictions the batches so far have reported.
     pub(crate) fn reported_evictions(&self) -> u64 {
         self.reported_evictions
     }
 
-    /// How many bytes of the budget the events of the last batch hold.
+    /// Returns how many bytes of the budget the events of the last batch hold.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -337,11 +342,11 @@ impl<E: Event> Batcher<E> {
         lanes.begin_pass(&mut self.cursor)
     }
 
-    /// The next batch of a pass. `None` when the pass is over and has nothing left to tell; no number
-    /// is used up then.
+    /// Returns the next batch of a pass. `None` means that the pass has ended and nothing is left to report; it uses
+    /// up no number.
     pub(crate) fn next_batch(&mut self, lanes: &Lanes<E>, pass: &mut DrainPass) -> Option<Batch<E>> {
-        // Read before the events are taken: whatever is evicted by now was older than all that is in the
-        // rings. Read afterwards, the gap could tell of a hole that comes only behind these events.
+        // Read before the events are taken: everything evicted by now was older than all that is in the rings. A
+        // later read could report a gap that lies behind these events.
         let evicted = lanes.evicted();
         let gap = evicted - self.reported_evictions;
         let mut events = std::mem::take(&mut self.spare_events);
@@ -379,7 +384,7 @@ impl<E: Event> Batcher<E> {
         Arc::new(Buffer { events, process: Home::here(), home: Some(Arc::clone(&self.pool)) })
     }
 
-    /// Takes a batch back that every sink has seen, and ends its events unless a sink has kept them.
+    /// Takes back a batch that every sink has seen. Drops its events unless a sink has kept them.
     pub(crate) fn recycle(&mut self, batch: Batch<E>) {
         let mut events = batch.events;
         if let Some(buffer) = Arc::get_mut(&mut events) {

@@ -1,10 +1,11 @@
-//! Three rings, one a priority: bounded memory, and the order in which it is emptied.
+//! `Lanes`: three rings, one for each priority. Their memory is bounded, and the order in which they are emptied is
+//! fixed.
 //!
-//! * *Critical* never evicts: a full lane makes the producer wait (`collector/collect.rs`).
-//! * *Normal* and *low* follow the overflow policy. The normal one may be split into several rings (`shards.rs`).
+//! * *Critical* never evicts. A full lane makes the producer wait (`collector/collect.rs`).
+//! * *Normal* and *low* follow the overflow policy. The normal lane may be split into several rings (`shards.rs`).
 //!
-//! The worker takes critical events first, then normal and low ones two to one, so that a flood of
-//! normal events cannot starve the low lane. Within a lane, events of one producer keep their order.
+//! The worker takes critical events first. Then it takes normal and low ones two to one, so that a flood of normal
+//! events cannot starve the low lane. Within a lane, the events of one producer keep their order.
 
 mod byte_budget;
 mod shards;
@@ -19,20 +20,20 @@ use byte_budget::ByteBudget;
 pub(crate) use byte_budget::owned_bytes;
 use shards::Shards;
 
-/// How many normal events are taken for [`LOW_SHARE`] low ones.
+/// Normal events that are taken for [`LOW_SHARE`] low ones.
 const NORMAL_SHARE: usize = 2;
 const LOW_SHARE: usize = 1;
 
-/// The max_events events that one event makes give up their bytes: a bound of what `collect` may cost.
+/// The most events that one event evicts for their bytes. It bounds the cost of `collect`.
 const MAX_EVICTED: usize = 128;
 
-/// What an event owns that is in the middle of being counted, which a panic of its own code must not stop. What it does not
-/// tell is not given back.
+/// Returns the bytes that an event owns, or 0 where its code panics. A panic of user code must not stop the
+/// accounting; bytes that the event does not report are not released.
 fn owned_bytes_or_zero<E: Event>(event: &E) -> u64 {
     guarded(|| owned_bytes(event)).unwrap_or(0)
 }
 
-/// The three lanes of a collector.
+/// Three lanes of a collector.
 #[derive(Debug)]
 pub(crate) struct Lanes<E> {
     critical: Ring<E>,
@@ -41,7 +42,7 @@ pub(crate) struct Lanes<E> {
     budget: ByteBudget,
 }
 
-/// A lane that does not fit into memory: its setting, its slots, and what each of them takes.
+/// Lane that does not fit into memory: its setting, its number of slots, and the size of one slot.
 #[derive(Debug)]
 pub(crate) struct OutOfMemory {
     pub(crate) field: &'static str,
@@ -50,11 +51,11 @@ pub(crate) struct OutOfMemory {
 }
 
 impl<E: Event> Lanes<E> {
-    /// Allocates all slots.
+    /// Creates the lanes and allocates all slots.
     ///
     /// # Errors
     ///
-    /// The memory for them is not to be had.
+    /// The allocator refuses the memory of a lane.
     pub(crate) fn new(config: &Config) -> Result<Self, OutOfMemory> {
         let lanes = [
             ("capacity", config.capacity),
@@ -75,15 +76,17 @@ impl<E: Event> Lanes<E> {
         })
     }
 
-    /// The budget of bytes that events own beyond their slots.
+    /// Returns the budget of bytes that events own beyond their slots.
     pub(crate) fn budget(&self) -> &ByteBudget {
         &self.budget
     }
 
-    /// Takes the bytes that an event owns out of the budget, before its push. Where they are not left and `evicts` says
-    /// so, the oldest make room: low events, then, for a normal one, normal events; not more than [`MAX_EVICTED`]. How many
-    /// did, also where that was not enough. Where that cannot do, or not by events of the size that they have on average, the event itself is the one to
-    /// go, alone.
+    /// Reserves the bytes that an event owns, before its push. Returns how many events were evicted for it, even if
+    /// that was not enough.
+    ///
+    /// Where the bytes are not free and `evicts` allows it, the oldest events are evicted. Low events come first; for
+    /// a normal event, normal ones follow. At most [`MAX_EVICTED`] events are evicted. Where that cannot be enough,
+    /// judged by the average size of the queued events, none is evicted and the new event alone is rejected.
     pub(crate) fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> (u64, Result<(), Refusal>) {
         if self.budget.try_reserve(priority, bytes) {
             return (0, Ok(()));
@@ -99,7 +102,7 @@ impl<E: Event> Lanes<E> {
         while evicted < MAX_EVICTED as u64 && self.evict(priority) {
             evicted += 1;
             if home.is_left() {
-                // The destructor of an event has forked, and this is the child: the rings are the parent's.
+                // The destructor of an event has forked, and this is the child. The rings are the parent's.
                 return (evicted, Err(Refusal::Forked));
             }
             if self.budget.try_reserve(priority, bytes) {
@@ -116,7 +119,7 @@ impl<E: Event> Lanes<E> {
         missing <= reach && u128::from(missing) * events <= u128::from(reach) * MAX_EVICTED as u128
     }
 
-    /// Gives the bytes back of an event that has left its ring, or never came to it.
+    /// Releases the bytes of an event that has left its ring, or never came to it.
     #[inline(always)]
     pub(crate) fn release(&self, priority: Priority, bytes: u64) {
         if bytes > 0 {
@@ -125,7 +128,8 @@ impl<E: Event> Lanes<E> {
         }
     }
 
-    /// Takes out and ends the oldest event that makes room for one of this priority; `false` if there is none.
+    /// Removes and drops the oldest event that may be evicted for one of this priority. Returns `false` if there is
+    /// none.
     fn evict(&self, priority: Priority) -> bool {
         let low = std::iter::once((Priority::Low, &self.low));
         let normal = std::iter::once(self.normal.of_this_thread()).chain(self.normal.iter());
@@ -135,7 +139,8 @@ impl<E: Event> Lanes<E> {
         ring.count_evicted(thread_index());
         let home = Home::now();
         self.release(lane, owned_bytes_or_zero(&event));
-        // Foreign code, as the size that it tells is: after a fork in there, this event is the parent's.
+        // The size of the event came from user code, and so does its destructor. If that code has forked, the event
+        // is the parent's.
         if home.is_left() {
             std::mem::forget(event);
         } else {
@@ -144,54 +149,55 @@ impl<E: Event> Lanes<E> {
         true
     }
 
-    /// What these events own, which were taken out and still count.
+    /// Returns the bytes that these events own. They were removed from the rings and still count.
     fn owned_bytes_of(&self, events: &[E]) -> u64 {
-        // Whoever owns bytes has taken them: without any, nobody need be asked.
+        // Every event that owns bytes has reserved them. So without any reserved, no event need be asked.
         if self.budget.held() == 0 {
             return 0;
         }
-        // An event may tell anything.
+        // Saturating, because an event may report any number.
         events.iter().map(owned_bytes_or_zero).fold(0, u64::saturating_add)
     }
 
-    /// Appends `event` to the lane of its priority, or gives it back when that is full.
+    /// Appends `event` to the lane of its priority, or returns it when the lane is full.
     #[inline(always)]
     pub(crate) fn push(&self, priority: Priority, event: E) -> Result<(), E> {
         self.lane(priority).push(event)
     }
 
-    /// Appends `event` to the lane of its priority, which must be one that may evict. The oldest, if
-    /// it had to make room, is returned: the caller counts it, and ends it when the push has been settled, because
-    /// its destructor is foreign code and may be slow.
+    /// Appends `event` to the lane of its priority, which must be one that may evict. Returns the oldest event, if it
+    /// was evicted. The caller counts it and drops it when the push is complete, because its destructor is user code
+    /// and may be slow.
     #[inline(always)]
     pub(crate) fn push_evicting(&self, priority: Priority, event: E) -> Option<E> {
         self.lane(priority).push_evicting(event)
     }
 
-    /// Counts an event that `push_evicting` returned, and gives its bytes back.
+    /// Counts an event that `push_evicting` returned, and releases its bytes.
     #[inline(always)]
     pub(crate) fn count_evicted(&self, priority: Priority, evicted: &E) {
         let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
         self.lane(priority).count_evicted(stripe);
-        // Whoever owns bytes has taken them: without any, nobody need be asked.
+        // Every event that owns bytes has reserved them. So without any reserved, no event need be asked.
         if self.budget.held() > 0 {
             self.release_bytes_of(priority, evicted);
         }
     }
 
-    /// Gives back what an event owns. Out of line: the fence around its code would slow a full ring of scalars down.
+    /// Releases the bytes that an event owns. Out of line: catching panics of its code inline would slow down a full
+    /// ring of scalars.
     #[cold]
     #[inline(never)]
     fn release_bytes_of(&self, priority: Priority, event: &E) {
         self.release(priority, owned_bytes_or_zero(event));
     }
 
-    /// Whether a worker that sleeps with threshold `wake_at` has reason to get up after a push to the
-    /// lane of `priority`.
+    /// Returns whether a worker that sleeps with threshold `wake_at` must wake after a push to the lane of
+    /// `priority`.
     #[inline]
     pub(crate) fn needs_worker_after_push(&self, priority: Priority, wake_at: u32) -> bool {
-        // A worker that sleeps and may be called has left no critical event behind, so two lanes make up all that
-        // is pending.
+        // A sleeping worker that producers may wake has left no critical event behind. So two lanes hold all that is
+        // pending.
         let (lane, other) = match priority {
             Priority::Critical => return wake_at != NEVER,
             Priority::Normal if self.normal.is_split() => {
@@ -209,9 +215,9 @@ impl<E: Event> Lanes<E> {
                 || !other.is_empty() && pending + other.len() >= wake_at as usize)
     }
 
-    /// The same where the normal lane is several rings. Each counts as if the others held as many: whoever pushes
-    /// looks at its own alone, and the last who pushes into the fullest ring or into the low lane sees what
-    /// `has_load` sees.
+    /// Answers `needs_worker_after_push` where the normal lane is several rings. A producer looks at its own ring
+    /// alone, and counts the others as if they held as many. The last producer that pushes into the fullest ring or
+    /// the low lane sees what `has_load` sees.
     #[inline(never)]
     fn needs_worker_after_push_to_shard(&self, wake_at: u32) -> bool {
         let ring = self.normal.of_this_thread();
@@ -221,17 +227,17 @@ impl<E: Event> Lanes<E> {
                 || self.normal.load_like(ring) + self.low.len() >= wake_at as usize)
     }
 
-    /// The same question, asked by the worker of all lanes.
+    /// Returns whether the worker must wake, judged by all lanes.
     pub(crate) fn needs_worker(&self, wake_at: u32) -> bool {
         self.has_critical(wake_at) || self.has_load(wake_at)
     }
 
-    /// Whether a critical event waits for a worker that sleeps with this threshold.
+    /// Returns whether a critical event waits for a worker that sleeps with this threshold.
     pub(crate) fn has_critical(&self, wake_at: u32) -> bool {
         wake_at != NEVER && !self.critical.is_empty()
     }
 
-    /// Whether `trigger` events are pending, a ring is full, or bytes run short.
+    /// Returns whether `trigger` events are pending, a ring is full, or bytes run short.
     pub(crate) fn has_load(&self, trigger: u32) -> bool {
         let full = |ring: &Ring<E>| ring.len() == ring.capacity();
         trigger != NEVER
@@ -242,25 +248,25 @@ impl<E: Event> Lanes<E> {
                 || full(&self.critical))
     }
 
-    /// How many events are queued in all lanes.
+    /// Returns how many events are queued in all lanes.
     #[inline]
     pub(crate) fn pending(&self) -> usize {
         self.critical.len() + self.normal.len() + self.low.len()
     }
 
-    /// How full the fullest ring is, 0 to 1.
+    /// Returns how full the fullest ring is, from 0 to 1.
     pub(crate) fn fullest(&self) -> f64 {
         let rings = self.normal.iter().chain([&self.critical, &self.low]);
         rings.map(|ring| ring.len() as f64 / ring.capacity() as f64).fold(0.0, f64::max)
     }
 
-    /// How many events were evicted since the collector was built.
+    /// Returns how many events were evicted since the collector was built.
     pub(crate) fn evicted(&self) -> u64 {
         self.normal.evicted() + self.low.evicted()
     }
 
-    /// Begins a pass: see [`DrainPass`]. The one before it may not have ended: then the next of several normal
-    /// rings comes first.
+    /// Begins a [`DrainPass`]. The pass before it may not have ended; so the next of several normal rings comes
+    /// first.
     pub(crate) fn begin_pass(&self, cursor: &mut LaneCursor) -> DrainPass {
         cursor.shard = cursor.shard.wrapping_add(1);
         DrainPass {
@@ -271,8 +277,8 @@ impl<E: Event> Lanes<E> {
         }
     }
 
-    /// Moves events into `events` until it holds `max_events`, or the pass is over. How many bytes they own, which still
-    /// count: whoever ends them gives these back.
+    /// Moves events into `events` until it holds `max_events`, or the pass has ended. Returns how many bytes they
+    /// own. These still count until the caller releases them.
     pub(crate) fn take(
         &self,
         pass: &mut DrainPass,
@@ -280,12 +286,12 @@ impl<E: Event> Lanes<E> {
         events: &mut Vec<E>,
         max_events: usize,
     ) -> u64 {
-        // Events tell what they own, which is their own code: where it forks on a thread of the user, the rings are the parent's.
+        // User code tells what an event owns. If it forks on a thread of the user, the rings are the parent's.
         let (mut bytes, home) = (0_u64, Home::now());
         let mut add = |taken| bytes = bytes.saturating_add(taken);
         if pass.critical == 0 && !pass.is_over() {
-            // Those that came since the pass saw the end of their lane. At max_events half a batch, so that a flood of
-            // them cannot keep the pass from ending.
+            // Critical events that came since the pass saw the end of their lane. At most half a batch, so that a
+            // flood of them cannot keep the pass from ending.
             let left = &mut (max_events / 2);
             add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, max_events));
         }
@@ -295,8 +301,8 @@ impl<E: Event> Lanes<E> {
             // Alone, the normal lane need not take turns.
             let share = if pass.low == 0 { usize::MAX } else { NORMAL_SHARE - cursor.normal };
             if share > 0 && pass.normal == 0 && pass.more_normal > 0 {
-                // Only now, when this ring gives at least one: a pass that ended before is followed by one that begins
-                // with it.
+                // The cursor moves only now, when this ring gives at least one event. A pass that ended before is
+                // followed by one that begins with this ring.
                 cursor.shard = cursor.shard.wrapping_add(1);
                 pass.more_normal -= 1;
                 pass.normal = self.normal.get(cursor.shard).capacity();
@@ -307,11 +313,11 @@ impl<E: Event> Lanes<E> {
             cursor.normal = (cursor.normal + events.len() - before).min(NORMAL_SHARE);
             let is_over = pass.normal == 0 && pass.more_normal == 0;
             if pass.normal == 0 && !is_over && cursor.normal < NORMAL_SHARE {
-                // The rest of the share is the next ring's.
+                // The rest of the share belongs to the next ring.
                 continue;
             }
             if events.len() < max_events && pass.low > 0 {
-                // The normal lane has had its share, or has no more.
+                // The normal lane has given its share, or has no more.
                 let share = if is_over { usize::MAX } else { LOW_SHARE };
                 add(self.take_from((Priority::Low, &self.low), &mut pass.low, share, events, max_events));
                 cursor.normal = 0;
@@ -320,7 +326,8 @@ impl<E: Event> Lanes<E> {
         bytes
     }
 
-    /// Takes at max_events `share` events of one lane; `left` becomes 0 when the lane was seen empty. How many bytes they own.
+    /// Removes at most `share` events of one lane, and returns how many bytes they own. `left` becomes 0 when the
+    /// lane was empty.
     fn take_from(
         &self,
         (lane, ring): (Priority, &Ring<E>),
@@ -340,8 +347,8 @@ impl<E: Event> Lanes<E> {
         bytes
     }
 
-    /// Takes out all that is queued, and gives its bytes back. For whoever finds events in the rings of a collector that
-    /// no longer has a worker.
+    /// Removes all queued events and releases their bytes. For callers that find events in the rings of a collector
+    /// without a worker.
     pub(crate) fn take_all(&self) -> Vec<E> {
         let mut taken = Vec::new();
         let mut cursor = LaneCursor::default();
@@ -360,18 +367,17 @@ impl<E: Event> Lanes<E> {
     }
 }
 
-/// A barrier without tickets: how many events each lane may still give.
+/// Barrier without tickets: how many events each lane may still give.
 ///
-/// A ring is first-in first-out and bounded. So once it was seen empty, or gave as many events as it
-/// has slots, all that was in it when the pass began has left (an eviction counts as having left). A
-/// pass therefore ends even while producers keep pushing, and it covers every event that was collected
-/// before it began.
+/// A ring is first-in first-out and bounded. Once it was empty, or gave as many events as it has slots, everything
+/// that was in it when the pass began has left. (An evicted event has left too.) So a pass ends even while producers
+/// keep pushing, and it covers every event that was collected before it began.
 #[derive(Debug)]
 pub(crate) struct DrainPass {
     critical: usize,
-    /// Of the ring whose turn it is.
+    /// Of the normal ring at the cursor.
     normal: usize,
-    /// How many normal rings come after it.
+    /// Number of normal rings that come after it.
     more_normal: usize,
     low: usize,
 }
@@ -382,13 +388,13 @@ impl DrainPass {
     }
 }
 
-/// Whose turn it is, the normal or the low lane's: kept from batch to batch, so that small batches starve
-/// nobody.
+/// Cursor over the lanes: whose turn it is, the normal or the low lane's. It is kept from batch to batch, so that
+/// small batches starve no lane.
 #[derive(Debug, Default)]
 pub(crate) struct LaneCursor {
-    /// How many normal events were taken since it was the low lane's turn.
+    /// Normal events taken since the last turn of the low lane.
     normal: usize,
-    /// Of the normal rings, the one that gives; counts on beyond the last.
+    /// Index of the normal ring that gives events. It counts on beyond the last ring.
     shard: usize,
 }
 

@@ -1,14 +1,14 @@
-//! The phase word: one atomic word that says what the worker is doing and whether events are welcome,
-//! and the place where producers wait for room.
+//! `Phase`: one atomic word that says what the worker is doing and whether events are accepted. `SpaceWaiters`: where
+//! producers wait for space in a full ring.
 //!
 //! # The problem
 //!
-//! A producer must never miss that the worker has gone to sleep, and the worker must never sleep over an
-//! event that asks for it; yet the producer may pay for neither a lock nor a system call when the worker
-//! is awake. And a producer must notice that the collector stopped while its event was on the way into
-//! the ring, or the event would lie there, accepted and never counted.
+//! A producer must never miss that the worker has gone to sleep. The worker must never sleep over an event that needs
+//! it. Yet a producer may pay for neither a lock nor a system call while the worker is awake. A producer must also
+//! notice that the collector stopped while its event was on the way into the ring. Otherwise the event would stay
+//! there, accepted and never counted.
 //!
-//! Both are one question, asked of one word, after the push. That is the only Dekker pair in the crate:
+//! One word answers both questions, after the push. This is the only Dekker pair in the crate:
 //!
 //! | producer | worker |
 //! |---|---|
@@ -16,29 +16,29 @@
 //! | 2. `push_fence` (SeqCst) | 2. `announce_fence` (SeqCst) |
 //! | 3. load the word | 3. look at the rings again |
 //!
-//! Two SeqCst fences are totally ordered, so at least one side sees what the other wrote: either the
-//! producer reads `Asleep` and rings, or the worker sees the event and stays up. Without the producer's
-//! fence its load may be satisfied before its push is visible; without the worker's, the look at the
-//! rings may be satisfied before `Asleep` is visible. Either way both sides may miss each other.
+//! Two SeqCst fences are totally ordered, so at least one side sees what the other wrote. Either the producer reads
+//! `Asleep` and unparks the worker, or the worker sees the event and stays awake. Without the producer's fence, its
+//! load may be satisfied before its push is visible. Without the worker's fence, its look at the rings may be
+//! satisfied before `Asleep` is visible. In either case both sides may miss each other.
 //!
-//! Nothing is *published* through the word: events travel through the rings (whose stamps are
-//! acquire/release) and requests through the mailbox (a mutex). All its accesses can therefore be
-//! Relaxed, but for those that say otherwise below.
+//! Nothing is *published* through the word. Events travel through the rings, whose stamps are acquire/release.
+//! Requests travel through the mailbox, a mutex. So every access to the word is Relaxed, except where a comment below
+//! says otherwise.
 //!
 //! # States
 //!
-//! | state | events | meaning | who moves it on |
+//! | state | events | meaning | who changes it |
 //! |---|---|---|---|
-//! | `Idle` | welcome | built, never started; events wait in the rings | `start` -> Awake, `stop` -> Stopped |
-//! | `Awake` | welcome | the worker is up and will look at the rings before it sleeps | worker -> Asleep, `stop` -> Draining |
-//! | `Asleep(wake_at)` | welcome | the worker sleeps; whoever makes `wake_at` pending rings | whoever rings, or the worker by its timer -> Awake, `stop` -> Draining |
+//! | `Idle` | accepted | built, never started; events wait in the rings | `start` -> Awake, `stop` -> Stopped |
+//! | `Awake` | accepted | the worker is awake and looks at the rings before it sleeps | worker -> Asleep, `stop` -> Draining |
+//! | `Asleep(wake_at)` | accepted | the worker sleeps; the producer that makes `wake_at` events pending wakes it | that producer, or the worker by its timer -> Awake, `stop` -> Draining |
 //! | `Draining` | refused | `stop` was called; the worker delivers what is queued | worker -> Stopped |
-//! | `Stopped` | refused | the rings are drained; whoever still finds its event in them takes it out again | `start` -> Awake |
+//! | `Stopped` | refused | the rings are drained; a producer that still finds its event there removes it | `start` -> Awake |
 //! | `Gone` | refused | the worker ended by a panic of our own code | nobody |
-//! | `Orphaned` | refused | this is a forked child, the worker lives in the parent | nobody |
+//! | `Orphaned` | refused | this is a forked child, and the worker lives in the parent | nobody |
 //!
-//! `Draining` and `Stopped` are two states, because a late producer may empty the rings only once the
-//! worker no longer wants what is in them.
+//! `Draining` and `Stopped` are two states, because a late producer may empty the rings only once the worker no
+//! longer needs what is in them.
 
 use std::task::Waker;
 use std::time::Instant;
@@ -56,11 +56,11 @@ const STOPPED: u64 = 4;
 const GONE: u64 = 5;
 const ORPHANED: u64 = 6;
 
-/// The state lies in the low byte, the threshold of `Asleep` in the high half.
+/// The state is the low byte. The threshold of `Asleep` is the high half.
 const STATE_MASK: u64 = 0xff;
 const WAKE_AT_SHIFT: u32 = 32;
 
-/// A threshold that is never reached: the worker sleeps until somebody asks by name (`Manual`).
+/// Threshold that is never reached: the worker sleeps until a request comes (`Manual`).
 pub(crate) const NEVER: u32 = u32::MAX;
 
 /// One reading of the phase word.
@@ -68,20 +68,20 @@ pub(crate) const NEVER: u32 = u32::MAX;
 pub(crate) struct Word(u64);
 
 impl Word {
-    /// Whether events are welcome. The states are numbered so that this is one comparison.
+    /// Returns whether events are accepted. The states are numbered so that this is one comparison.
     #[inline]
     pub(crate) fn admits(self) -> bool {
         self.0 & STATE_MASK <= ASLEEP
     }
 
-    /// Whether the worker is up: nothing is left to do for a producer. `Awake` carries no threshold, so
-    /// that this is one comparison.
+    /// Returns whether the worker is awake, so that the producer has nothing left to do. `Awake` carries no
+    /// threshold, so that this is one comparison.
     #[inline]
     pub(crate) fn is_awake(self) -> bool {
         self.0 == AWAKE
     }
 
-    /// The threshold of a sleeping worker; `None` when it does not sleep.
+    /// Returns the threshold of a sleeping worker, or `None` when it does not sleep.
     #[inline]
     pub(crate) fn wake_at(self) -> Option<u32> {
         (self.0 & STATE_MASK == ASLEEP).then_some((self.0 >> WAKE_AT_SHIFT) as u32)
@@ -104,50 +104,50 @@ impl Word {
     }
 }
 
-/// What a collector is doing.
+/// State of a collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
-    /// Built, but not started: events wait in the rings.
+    /// Built, but not started. Events wait in the rings.
     Idle,
     /// Running, and the worker is busy.
     Awake,
     /// Running, and the worker sleeps until there is something to do.
     Asleep,
-    /// Stopping: new events are refused, those that are queued are being delivered.
+    /// Stopping. New events are refused, and queued ones are being delivered.
     Draining,
     /// Stopped. [`Collector::start`](crate::Collector::start) starts it again.
     Stopped,
     /// The worker thread ended by a panic in forebay itself.
     WorkerGone,
-    /// This process is a forked child; the worker lives in the parent.
+    /// This process is a forked child. The worker lives in the parent.
     Forked,
 }
 
 impl State {
-    /// Whether a worker is there to deliver what is collected.
+    /// Returns whether a worker is there to deliver what is collected.
     pub fn is_running(self) -> bool {
         matches!(self, State::Awake | State::Asleep)
     }
 }
 
-/// What [`Phase::close`] found.
+/// Result of [`Phase::close`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// A worker is there; it will drain.
+    /// A worker runs, and will drain the rings.
     Draining,
-    /// There never was one; what is queued has nobody to go to.
+    /// No worker was ever started. Nobody will deliver what is queued.
     NeverStarted,
-    /// Stopped, gone or orphaned before.
+    /// The collector was stopped, gone or orphaned before.
     Already,
 }
 
-/// The word and the unparker of the worker that sleeps behind it.
+/// Phase word and the unparker of the worker that sleeps by it.
 #[derive(Debug)]
 pub(crate) struct Phase {
-    /// Written by the worker, by whoever rings, by `start`, `stop` and the fork hook; read twice by every
-    /// `collect`. On a cache line of its own: it changes only when the worker sleeps or wakes.
+    /// Written by the worker, by producers that wake it, and by `start`, `stop` and the fork hook. Every `collect`
+    /// reads it twice. It has its own cache line, and changes only when the worker falls asleep or wakes.
     word: CachePadded<AtomicU64>,
     unparker: Unparker,
 }
@@ -159,24 +159,24 @@ impl Phase {
         (Self { word, unparker: unparker.clone() }, parker, unparker)
     }
 
-    /// The word as it is. Relaxed: before a push it is only a hint (a stop that it misses is caught after
-    /// the push), and elsewhere a mutex orders it.
+    /// Reads the word. Relaxed: before a push it is only a hint, and the load after the push catches a stop that it
+    /// misses. Elsewhere a mutex orders it.
     #[inline]
     pub(crate) fn load(&self) -> Word {
         Word(self.word.load(Ordering::Relaxed))
     }
 
-    /// The producer's steps 2 and 3. Without the fence the load could be satisfied before the push is
-    /// visible, and worker and producer could miss each other.
+    /// Reads the word after a push: the producer's steps 2 and 3. Without the fence, the load could be satisfied
+    /// before the push is visible, and worker and producer could miss each other.
     #[inline]
     pub(crate) fn load_after_push(&self) -> Word {
         sync::push_fence();
         self.load()
     }
 
-    /// Wakes the worker if it sleeps. Of all who call at once, one makes the system call.
+    /// Wakes the worker if it sleeps. When several threads call at once, one makes the system call.
     ///
-    /// A threshold of `NEVER` does not protect it from this: whoever calls has a reason.
+    /// A threshold of `NEVER` does not prevent this, because every caller has a reason.
     #[cold]
     pub(crate) fn wake(&self) {
         let seen = self.load();
@@ -185,26 +185,27 @@ impl Phase {
         }
     }
 
-    /// The worker's steps 1 and 2: announces sleep. `false` when the collector is no longer `Awake`:
-    /// then there is something to do. On `true` the caller looks at rings and mailbox again before it parks.
+    /// Announces that the worker falls asleep: the worker's steps 1 and 2. Returns `false` when the collector is no
+    /// longer `Awake`, so that there is something to do. On `true`, the caller looks at rings and mailbox again
+    /// before it parks.
     pub(crate) fn fall_asleep(&self, wake_at: u32) -> bool {
         let announced = self.swap_if(Word(AWAKE), Word::asleep(wake_at));
-        // Partner: `load_after_push`. Without it the second look at the rings could be satisfied before
-        // the announcement is visible.
+        // Partner: `load_after_push`. Without this fence, the second look at the rings could be satisfied before the
+        // announcement is visible.
         sync::announce_fence();
         announced
     }
 
-    /// The worker is up again, by its timer or because somebody rang.
+    /// Marks the worker as awake, after its timer or a producer woke it.
     pub(crate) fn set_awake(&self) {
         let seen = self.load();
         if seen.wake_at().is_some() {
-            // It fails only where somebody else moved the word on, and then that holds.
+            // The exchange fails only if another thread has changed the word, and then its value stays.
             self.swap_if(seen, Word(AWAKE));
         }
     }
 
-    /// `start`: the caller holds the mailbox and has a worker ready.
+    /// Accepts events from now on, for `start`. The caller holds the mailbox and has a worker ready.
     pub(crate) fn open(&self) {
         let seen = self.load();
         if matches!(seen.state(), State::Idle | State::Stopped) {
@@ -212,7 +213,7 @@ impl Phase {
         }
     }
 
-    /// `stop`: refuses events from now on, and wakes the worker so that it drains.
+    /// Refuses events from now on and wakes the worker so that it drains, for `stop`.
     pub(crate) fn close(&self) -> Closed {
         loop {
             let seen = self.load();
@@ -226,25 +227,26 @@ impl Phase {
                 if seen.wake_at().is_some() {
                     self.unparker.unpark();
                 }
-                // Partner: `load_after_push`, for the sweep that follows `NeverStarted`.
+                // Partner: `load_after_push`, for the drain that follows `NeverStarted`. Without this fence, that
+                // drain could miss a late event whose producer still read `Idle`.
                 sync::announce_fence();
                 return found;
             }
         }
     }
 
-    /// The worker has drained; the caller looks at the rings once more. From here on a producer that
-    /// finds its event accepted too late takes it out itself.
+    /// Marks the collector as stopped, after the worker has drained. The caller then looks at the rings once more. A
+    /// producer that sees this state and finds its event accepted too late removes it.
     pub(crate) fn set_stopped(&self) {
         self.word.store(STOPPED, Ordering::Relaxed);
-        // Partner: `load_after_push`. Without it a late event could be seen by neither side.
+        // Partner: `load_after_push`. Without this fence, neither side might see a late event.
         sync::announce_fence();
     }
 
-    /// The worker ends by a panic.
+    /// Marks the worker as ended by a panic.
     pub(crate) fn set_gone(&self) {
         self.word.store(GONE, Ordering::Relaxed);
-        // Partner: `load_after_push`, as above.
+        // Partner: `load_after_push`, as in `set_stopped`.
         sync::announce_fence();
     }
 
@@ -254,25 +256,25 @@ impl Phase {
 }
 
 impl Orphan for Phase {
-    /// Called in a forked child, where no other thread exists.
+    /// Marks the collector as orphaned. Runs in a forked child, where no other thread exists.
     fn set_orphaned(&self) {
         self.word.store(ORPHANED, Ordering::Relaxed);
     }
 }
 
-/// Where producers wait for room in a full ring: a cold place, entered under `Overflow::Block` and by a
-/// critical event that finds its lane full.
+/// Producers that wait for space in a full ring. Two kinds come here: those under `Overflow::Block`, and those with a
+/// critical event whose lane is full.
 ///
-/// A plain condition variable: a waiter tries its push while it holds the lock, and the worker takes the
-/// lock after it popped. Either the waiter's push comes after the pop and succeeds, or the waiter is
-/// registered before the worker gets the lock and is woken. The worker pays one uncontended lock a batch.
+/// This is a plain condition variable. A waiter tries its push while it holds the lock, and the worker takes the lock
+/// after it popped. Either the waiter's push comes after the pop and succeeds, or the waiter is registered before the
+/// worker gets the lock, and is woken. The worker pays for one uncontended lock a batch.
 #[derive(Debug, Default)]
 pub(crate) struct SpaceWaiters {
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
 
-/// Who waits: sleeping threads are only counted, tasks leave their waker.
+/// Threads and tasks that wait. Threads are only counted; tasks leave their waker.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     threads: usize,
@@ -285,12 +287,12 @@ impl SpaceWaiters {
         Self { waiting: Mutex::new(Waiting::default()), changed: Condvar::new() }
     }
 
-    /// The lock under which a waiter tries its push.
+    /// Takes the lock under which a waiter tries its push.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock()
     }
 
-    /// Sleeps until something was popped or the collector changed its state; `true` when `deadline` came
+    /// Sleeps until something was popped or the collector changed its state. Returns `true` when `deadline` came
     /// first.
     pub(crate) fn wait(&self, waiting: &mut MutexGuard<'_, Waiting>, deadline: Option<Instant>) -> bool {
         waiting.threads += 1;
@@ -299,7 +301,7 @@ impl SpaceWaiters {
         timed_out
     }
 
-    /// Wakes all who wait; each tries again. All, because a waiter that was woken may have gone away.
+    /// Wakes all waiters, and each tries again. One alone is not enough, because a woken waiter may have gone away.
     pub(crate) fn wake_all(&self) {
         let mut waiting = self.waiting.lock();
         if waiting.threads > 0 {
@@ -307,7 +309,7 @@ impl SpaceWaiters {
         }
         if !waiting.tasks.is_empty() {
             let tasks = std::mem::take(&mut waiting.tasks);
-            // A waker runs foreign code: not under our lock.
+            // A waker runs user code, so it must not run under our lock.
             drop(waiting);
             for (_, waker) in tasks {
                 wake_quietly(waker);
@@ -315,7 +317,7 @@ impl SpaceWaiters {
         }
     }
 
-    /// How many threads and tasks wait.
+    /// Returns how many threads and tasks wait.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         let waiting = self.waiting.lock();
@@ -324,8 +326,8 @@ impl SpaceWaiters {
 }
 
 impl Waiting {
-    /// Leaves `waker` under `ticket`, or under a new ticket, and returns the one that lay there before.
-    #[must_use = "a waker's destructor is foreign code and may come back here: drop it without the lock"]
+    /// Stores `waker` under `ticket`, or under a new ticket. Returns the waker that it replaces.
+    #[must_use = "a waker's destructor is user code and may come back here: drop it without the lock"]
     pub(crate) fn register(&mut self, ticket: &mut Option<u64>, waker: Waker) -> Option<Waker> {
         match ticket.and_then(|id| self.tasks.iter_mut().find(|(other, _)| *other == id)) {
             Some((_, left)) => Some(std::mem::replace(left, waker)),
@@ -338,8 +340,8 @@ impl Waiting {
         }
     }
 
-    /// Takes the waker of `ticket` back, if it is still there.
-    #[must_use = "a waker's destructor is foreign code and may come back here: drop it without the lock"]
+    /// Removes and returns the waker of `ticket`, if it is still there.
+    #[must_use = "a waker's destructor is user code and may come back here: drop it without the lock"]
     pub(crate) fn deregister(&mut self, ticket: &mut Option<u64>) -> Option<Waker> {
         let id = ticket.take()?;
         let index = self.tasks.iter().position(|(other, _)| *other == id)?;

@@ -1,12 +1,16 @@
-//! The byte budget: what queued events own beyond their slots.
+//! `ByteBudget`: the bytes that queued events own beyond their slots.
 
 use crate::event::{Event, Priority};
 use crate::sync::{AtomicU64, CachePadded, Ordering, PlainU64, fetch_update};
 
-/// The part of the budget that only critical events may use: one in so many.
+/// Only critical events may use one part in so many of the budget.
 const RESERVED_FOR_CRITICAL: u64 = 8;
 
-/// How many bytes the events own that are queued or in the hands of the worker, and how many they may.
+/// Bytes owned by events that are queued or with the worker, and their limit.
+///
+/// The bytes of an event are reserved before its push and released after it has left. So they are never fewer than
+/// what the rings hold. Relaxed: these numbers guard no other data. The ring's own ordering shows a reservation to
+/// the thread that pops the event. Loom does not model the numbers, but it models `is_wanted`.
 ///
 /// The bytes of an event are taken before it is pushed and given back after it has left, so they are never fewer than what
 /// the rings hold. Relaxed: a number that guards nothing. What the taking of an event's bytes wrote is seen by whoever
@@ -14,16 +18,17 @@ const RESERVED_FOR_CRITICAL: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct ByteBudget {
     held: CachePadded<PlainU64>,
-    /// Of these, what lies in the rings: by priority.
+    /// The part of `held` that lies in the rings, by priority.
     queued: [PlainU64; 3],
     /// `u64::MAX` without a limit.
     max: PlainU64,
-    /// 1 from when an event did not fit until the worker takes some out. Together with the phase, half of a Dekker pair:
-    /// see `Shared::reserve`.
+    /// 1 from when an event did not fit until the worker takes some out. With the phase word it forms one half of a
+    /// Dekker pair: see `Shared::reserve`.
     is_wanted: AtomicU64,
 }
 
-/// What an event owns beyond the slot that it takes. 0 for one that owns nothing, which the compiler knows then.
+/// Returns the bytes that an event owns beyond its slot. For events that own nothing, the compiler knows that it is
+/// 0.
 #[inline(always)]
 pub(crate) fn owned_bytes<E: Event>(event: &E) -> u64 {
     event.size_hint().saturating_sub(size_of::<E>()) as u64
@@ -45,13 +50,13 @@ impl ByteBudget {
         self.max.store(max.map_or(u64::MAX, |bytes| bytes as u64), Ordering::Relaxed);
     }
 
-    /// How many bytes are held.
+    /// Returns how many bytes are held.
     #[inline]
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How many bytes events of this priority may bring it to.
+    /// Returns the limit of held bytes for events of this priority.
     pub(crate) fn max_for(&self, priority: Priority) -> u64 {
         match (self.max.load(Ordering::Relaxed), priority) {
             (u64::MAX, _) => u64::MAX,
@@ -60,7 +65,7 @@ impl ByteBudget {
         }
     }
 
-    /// Takes so many bytes for an event that is to be pushed, if that many are left.
+    /// Reserves bytes for an event that is to be pushed. Returns whether that many were free.
     pub(crate) fn try_reserve(&self, priority: Priority, bytes: u64) -> bool {
         let max = self.max_for(priority);
         let has_taken = fetch_update(&self.held, |held| held.checked_add(bytes).filter(|held| *held <= max));
@@ -70,13 +75,13 @@ impl ByteBudget {
         has_taken
     }
 
-    /// Events that own so many have left the ring, or never came to it.
+    /// Subtracts the bytes of events that have left the ring, or never came to it.
     pub(crate) fn dequeue(&self, priority: Priority, bytes: u64) {
         lower(&self.queued[priority as usize], bytes);
     }
 
-    /// How many bytes are missing for an event, and how many are owned by events that may make room for it. What critical
-    /// events own, and what is in the hands of the worker, is out of reach.
+    /// Returns how many bytes are missing for an event, and how many belong to events that may be evicted for it.
+    /// Critical events and those with the worker are out of reach.
     pub(crate) fn shortage(&self, priority: Priority, bytes: u64) -> (u64, u64) {
         let missing = self.held().saturating_add(bytes).saturating_sub(self.max_for(priority));
         let queued = |of: Priority| self.queued[of as usize].load(Ordering::Relaxed);
@@ -88,18 +93,18 @@ impl ByteBudget {
         (missing, reach)
     }
 
-    /// Gives them back. An event that tells more bytes than it did before takes no other's with it for ever: the count
-    /// ends at 0.
+    /// Releases held bytes. An event may report more bytes than when it reserved them. The count then stops at 0, so
+    /// that it does not take those of another event for ever.
     pub(crate) fn release(&self, bytes: u64) {
         lower(&self.held, bytes);
     }
 
-    /// An event did not fit.
+    /// Notes that an event did not fit.
     pub(crate) fn mark_wanted(&self) {
         self.is_wanted.store(1, Ordering::Relaxed);
     }
 
-    /// The worker takes events out.
+    /// Notes that the worker takes events out.
     #[inline]
     pub(crate) fn clear_wanted(&self) {
         if self.held() > 0 && self.is_wanted.load(Ordering::Relaxed) != 0 {
@@ -107,8 +112,8 @@ impl ByteBudget {
         }
     }
 
-    /// Whether half of the budget is used, or an event did not fit: a worker that sleeps is to get up if there is
-    /// something to deliver.
+    /// Returns whether half of the budget is used, or an event did not fit. Then a sleeping worker must wake if there
+    /// is something to deliver.
     #[inline]
     pub(crate) fn is_short(&self) -> bool {
         let held = self.held();

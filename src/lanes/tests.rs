@@ -1,4 +1,4 @@
-//! Tests of the lanes, from inside.
+//! Unit tests of the lanes.
 
 use super::*;
 
@@ -98,7 +98,7 @@ fn a_critical_event_is_never_evicted_and_a_normal_one_is_counted() {
 }
 
 #[test]
-fn a_round_ends_although_events_keep_coming() {
+fn a_pass_ends_although_events_keep_coming() {
     let lanes = lanes(4);
     for n in 0..4 {
         offer(&lanes, Priority::Normal, n);
@@ -118,7 +118,7 @@ fn a_round_ends_although_events_keep_coming() {
 }
 
 #[test]
-fn a_sleeper_is_called_by_number_by_a_full_lane_and_by_a_critical_event() {
+fn a_sleeping_worker_is_woken_by_number_by_a_full_lane_and_by_a_critical_event() {
     let lanes = lanes(3);
     offer(&lanes, Priority::Normal, 0);
     assert!(!lanes.needs_worker_after_push(Priority::Normal, 2));
@@ -133,7 +133,7 @@ fn a_sleeper_is_called_by_number_by_a_full_lane_and_by_a_critical_event() {
     offer(&lanes, Priority::Critical, 0);
     assert!(lanes.needs_worker(100) && lanes.needs_worker_after_push(Priority::Critical, 100));
 }
-/// Four normal rings of four slots.
+/// Returns lanes with four normal rings of four slots.
 fn split() -> Lanes<Tagged> {
     Lanes::new(&Config { capacity: 16, shards: 4, ..Config::default() }).unwrap()
 }
@@ -143,7 +143,7 @@ fn into_ring(lanes: &Lanes<Tagged>, ring: usize, n: u32) {
 }
 
 #[test]
-fn a_round_goes_through_every_ring_once() {
+fn a_pass_goes_through_every_ring_once() {
     for most in 1..=20 {
         let lanes = split();
         for n in 0..16 {
@@ -174,7 +174,7 @@ fn a_flood_in_one_ring_does_not_starve_the_others() {
     let mut cursor = LaneCursor::default();
     let mut taken = Vec::new();
     for _ in 0..4 {
-        // A pass that is not gone through to its end, as the delivery of a load is.
+        // A pass that is not finished, as in `deliver_load`.
         let mut pass = lanes.begin_pass(&mut cursor);
         let most = taken.len() + 1;
         lanes.take(&mut pass, &mut cursor, &mut taken, most);
@@ -186,8 +186,8 @@ fn a_flood_in_one_ring_does_not_starve_the_others() {
 }
 
 #[test]
-fn nor_when_a_batch_ends_with_a_ring() {
-    // As many as a ring holds, and a part of that: both end batch and ring at once.
+fn a_flood_does_not_starve_the_others_when_a_batch_ends_with_a_ring() {
+    // A whole ring, a half and a quarter: in each case a batch ends at the end of a ring.
     for most in [4, 2, 1] {
         let lanes = split();
         (0..4).for_each(|ring| into_ring(&lanes, ring, ring as u32));
@@ -210,7 +210,7 @@ fn nor_when_a_batch_ends_with_a_ring() {
 }
 
 #[test]
-fn nor_when_a_low_event_ends_a_batch_behind_a_ring() {
+fn a_flood_does_not_starve_the_others_when_a_low_event_ends_a_batch_behind_a_ring() {
     // Two rings of four, one flooded, and a flood of low events: two to one, six at a time.
     let config = Config { capacity: 8, shards: 2, low_capacity: 8, ..Config::default() };
     for (flooded, starved) in [(0, 1), (1, 0)] {
@@ -230,7 +230,7 @@ fn nor_when_a_low_event_ends_a_batch_behind_a_ring() {
 }
 
 #[test]
-fn a_sleeper_is_called_by_the_fullest_ring_times_their_number() {
+fn a_sleeping_worker_is_woken_by_the_fullest_ring_times_their_number() {
     let lanes = split();
     into_ring(&lanes, 2, 0);
     assert!(!lanes.has_load(5) && lanes.has_load(4));
