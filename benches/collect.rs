@@ -73,7 +73,7 @@ impl State {
                 };
                 in_chunks(count, |count| {
                     let _ = collector.flush();
-                    while collector.state() != forebay::State::Asleep {
+                    while collector.state() != forebay::collector::State::Asleep {
                         std::thread::yield_now();
                     }
                     push(&collector, filled);

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use forebay::bus::{Bus, Handler, HandlerError, correlate};
-use forebay::catalog::training::{Completed, EpochCompleted};
+use forebay::event::catalog::training::{Completed, EpochCompleted};
 use forebay::sink::RetryPolicy;
 use forebay::{Fields, Value};
 

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, RetryPolicy, Sink, SinkError, from_fn};
-use forebay::{Batch, Collector, FlushStrategy, LogEntry, Record};
+use forebay::{Batch, Collector, FlushStrategy, Record, log::LogEntry};
 
 const WELL: u64 = 0;
 const FAILS_EVERY_OTHER: u64 = 1;

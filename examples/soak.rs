@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use forebay::config::{GateConfig, NameRule, Sampling};
 use forebay::sink::{
     BreakerPolicy, DeadLetters, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError, from_fn,
 };
-use forebay::{Batch, Collector, FlushStrategy, GateConfig, NameRule, Overflow, Priority, Record, Sampling};
+use forebay::{Batch, Collector, FlushStrategy, Overflow, Priority, Record};
 
 const PRODUCERS: u64 = 2;
 const EPOCH: Duration = Duration::from_secs(10);

@@ -31,7 +31,7 @@ use crate::worker_state::WorkerState;
 /// use std::time::Duration;
 /// use forebay::{Collector, FlushStrategy, Overflow, sink::MemorySink};
 ///
-/// # fn main() -> Result<(), forebay::StartError> {
+/// # fn main() -> Result<(), forebay::collector::StartError> {
 /// let collector = Collector::builder()
 ///     .capacity(16_384)
 ///     .overflow(Overflow::DropOldest)
@@ -223,7 +223,7 @@ impl<E: Event> Builder<E> {
     ///
     /// ```
     /// use forebay::sink::{SinkError, from_fn};
-    /// use forebay::{Batch, Collector, LogEntry, Record};
+    /// use forebay::{Batch, Collector, Record, log::LogEntry};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let (said, heard) = std::sync::mpsc::channel();

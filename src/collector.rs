@@ -1,15 +1,21 @@
-//! The collector: its handle, and what a call of it does, a file for each role.
+//! Errors and outcomes of a [`Collector`](crate::Collector), and the collector of a whole program.
 
+// A file for each role of the handle.
 mod account;
 mod collect;
 mod flush;
-mod handle;
+pub(crate) mod global;
+pub(crate) mod handle;
 mod lifecycle;
 mod owner;
 mod reconfigure;
 mod sinks;
 
+pub use crate::origin::Origin;
+pub use crate::outcome::{BatchOutcome, CollectError, Refusal};
+pub use crate::wake::State;
 pub use flush::FlushError;
-pub use handle::Collector;
+pub use global::{AlreadyInitialized, get_or_init, scoped};
+pub(crate) use handle::Collector;
 pub use lifecycle::{BuildError, StartError, StopError};
 pub use sinks::SinkChangeError;

@@ -1,14 +1,16 @@
-//! The settings of a collector: what they are, their presets, and how files and variables say them.
+//! Settings: of the gate, of health, and where they come from.
+//!
+//! [`Config`](crate::Config), [`FlushStrategy`](crate::FlushStrategy) and [`Overflow`](crate::Overflow) are in the crate root.
 
-mod error;
-
-pub use error::{ConfigError, ConfigPlace, ConfigWarning, check};
+pub(crate) mod error;
+pub(crate) use error::check;
+pub use error::{ConfigError, ConfigPlace, ConfigWarning};
 
 mod setters;
 pub(crate) use setters::setters;
 
-mod delivery;
-pub use delivery::{FlushStrategy, Overflow};
+pub(crate) mod delivery;
+pub(crate) use delivery::{FlushStrategy, Overflow};
 
 mod gate;
 pub use gate::{GateConfig, NameRule, Sampling};
@@ -16,26 +18,29 @@ pub use gate::{GateConfig, NameRule, Sampling};
 mod health;
 pub use health::{HealthConfig, Threshold};
 
-mod settings;
-pub use settings::Config;
+pub(crate) mod settings;
+pub(crate) use settings::Config;
 
 mod preset;
 pub use preset::Preset;
 
+#[doc(hidden)]
 pub mod duration;
 
 #[cfg(feature = "config")]
 mod form;
 #[cfg(feature = "config")]
-mod keys;
+pub(crate) mod keys;
 #[cfg(feature = "config")]
-mod loader;
+pub(crate) mod loader;
 #[cfg(test)]
 #[cfg(feature = "config")]
 pub(crate) mod tests;
 #[cfg(feature = "config")]
 mod value;
 #[cfg(feature = "config")]
-pub use keys::{Alias, Key, key, millis, same};
+pub(crate) use keys::{Alias, Key, key, millis, same};
 #[cfg(feature = "config")]
-pub use loader::{Choice, ConfigLoader, Settings, Unread, deserialize, read, to_table, write};
+pub use loader::ConfigLoader;
+#[cfg(feature = "config")]
+pub(crate) use loader::{Choice, Settings, Unread, deserialize, read, to_table, write};

@@ -182,7 +182,7 @@ impl<E: Event> Collector<E> {
     /// the worker takes for moments; waits for no sink.
     ///
     /// ```
-    /// use forebay::{Collector, HealthStatus};
+    /// use forebay::{Collector, stats::HealthStatus};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let collector = Collector::builder().start()?;

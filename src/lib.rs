@@ -30,26 +30,26 @@
 //!
 //! | you want to | look at |
 //! |---|---|
-//! | make events | [`Record`]: a name, a [`Value`] (number, text, [`Histogram`], [`Image`], [`Fields`]), a step; [`catalog`] for standard ones; [`Event`] for types of your own |
+//! | make events | [`Record`]: a name, a [`Value`] (number, text, [`Histogram`], [`Image`], [`Fields`]), a step; [`catalog`](event::catalog) for standard ones; [`Event`] for types of your own |
 //! | choose what happens when the queue is full | [`Overflow`], [`Priority`], [`Outcome`] |
 //! | choose when events are delivered | [`FlushStrategy`] |
-//! | keep some events out | [`GateConfig`], [`Sampling`] |
+//! | keep some events out | [`GateConfig`](config::GateConfig), [`Sampling`](config::Sampling) |
 //! | write files | [`JsonLinesSink`](sink::JsonLinesSink), `TensorBoardSink` (feature `tensorboard`), `SqliteSink` (feature `sqlite`) |
 //! | write somewhere else | [`Sink`](sink::Sink), [`from_fn`](sink::from_fn) |
 //! | survive a sink that fails or hangs | [`retry`](sink::Sink::retry), [`breaker`](sink::Sink::breaker), [`DeadLetters`](sink::DeadLetters), [`isolated`](sink::Sink::isolated) |
 //! | know how it is | [`Stats`], [`Health`], [`Builder::on_log`] |
-//! | watch events live | [`Collector::subscribe`], [`Subscription`] |
+//! | watch events live | [`Collector::subscribe`], [`Subscription`](subscription::Subscription) |
 //! | read files back | [`history`]: [`EventQuery`](history::EventQuery), [`runs`](history::runs) |
 //! | record a training run | [`TrainingRun`](run::TrainingRun), [`Rank`](run::Rank), `Signals` (feature `signals`) |
 //! | call functions for events | [`bus`] |
 //! | run many items through handlers | [`emit`] |
-//! | read settings from a file or the environment | [`Config`], `ConfigLoader` (feature `config`), [`Preset`] |
+//! | read settings from a file or the environment | [`Config`], `ConfigLoader` (feature `config`), [`Preset`](config::Preset) |
 //! | use one collector everywhere | [`init`], [`global`], [`track_event!`] |
 //! | test your program | `testing` (feature `testing`), [`MemorySink`](sink::MemorySink), [`ManualClock`] |
 //!
 //! # The life of an event
 //!
-//! 1. `collect` asks the [gate](GateConfig), pushes the event into the bounded ring of its [`Priority`] and returns an [`Outcome`].
+//! 1. `collect` asks the [gate](config::GateConfig), pushes the event into the bounded ring of its [`Priority`] and returns an [`Outcome`].
 //!    A full ring follows the [`Overflow`] policy. Nothing is locked, and a scalar allocates nothing.
 //! 2. The worker wakes when enough is pending or the interval is over, as the [`FlushStrategy`] says. It takes critical events first.
 //! 3. Every sink gets the batch. An error, a panic or a full disk of one sink reaches neither the loop nor another sink.
@@ -67,21 +67,21 @@
 // In the order in which data flows; the blank lines keep it so. Imports go the other way, as `.ci/layers` checks.
 
 // What is collected.
-mod event;
-pub use event::{
-    Event, Extra, Fields, Histogram, HistogramError, Image, ImageError, ImageFormat, List, Name, Priority,
-    Record, Text, Value, catalog,
-};
+pub mod event;
+pub use event::event_trait::Event;
+pub use event::image::Image;
+pub use event::name::Name;
+pub use event::priority::Priority;
+pub use event::record::Record;
+pub use event::value::{Fields, Histogram, Value};
 
 // On the thread that collects.
-mod global;
-pub use global::{AlreadyInitialized, get_or_init, global, init, scoped};
-
-mod collector;
-pub use collector::{BuildError, Collector, FlushError, SinkChangeError, StartError, StopError};
+pub mod collector;
+pub use collector::global::{global, init};
+pub use collector::handle::Collector;
 
 mod outcome;
-pub use outcome::{BatchOutcome, CollectError, Outcome, Refusal};
+pub use outcome::Outcome;
 
 mod settings;
 mod shared;
@@ -92,7 +92,6 @@ mod lanes;
 mod ring;
 
 mod wake;
-pub use wake::State;
 
 // On the worker.
 mod worker;
@@ -104,54 +103,48 @@ mod batch;
 pub use batch::Batch;
 
 mod origin;
-pub use origin::Origin;
 
 mod dispatch;
 
 pub mod sink;
 
-mod subscription;
-pub use subscription::{Events, RecvError, Subscription};
+pub mod subscription;
 
 // How a collector is put together, and how it is.
 mod builder;
 pub use builder::Builder;
 
-mod config;
-#[cfg(feature = "config")]
-pub use config::ConfigLoader;
-pub use config::{
-    Config, ConfigError, ConfigPlace, ConfigWarning, FlushStrategy, GateConfig, HealthConfig, NameRule,
-    Overflow, Preset, Sampling, Threshold,
-};
+pub mod config;
+pub use config::delivery::{FlushStrategy, Overflow};
+pub use config::settings::Config;
 
 /// What the crates of this workspace build their own settings on. No promise holds here.
 #[doc(hidden)]
 pub mod config_parts {
+    pub use crate::config::duration;
+    pub use crate::config::error::check;
     #[cfg(feature = "config")]
-    pub use crate::config::{
-        Alias, Choice, Key, Settings, Unread, deserialize, key, millis, read, same, to_table, write,
-    };
-    pub use crate::config::{check, duration};
+    pub use crate::config::keys::{Alias, Key, key, millis, same};
+    #[cfg(feature = "config")]
+    pub use crate::config::loader::{Choice, Settings, Unread, deserialize, read, to_table, write};
 }
 
-mod stats;
-pub use stats::{
-    Alert, AlertKind, FlushReport, HealthStatus, Latency, Rejected, SinkDelta, SinkFlush, SinkStats, Stats,
-    StatsDelta, StopReport,
-};
+pub mod stats;
+pub use stats::totals::Stats;
 
 mod health;
 pub use health::Health;
 
 mod self_log;
-pub use self_log::{LogEntry, LogLevel, LogTopic};
+
+/// What forebay says of itself: see [`Builder::on_log`].
+pub mod log {
+    pub use crate::self_log::{LogEntry, LogLevel, LogTopic};
+}
 
 // What stands on the collector.
 #[cfg(feature = "futures")]
-mod futures;
-#[cfg(feature = "futures")]
-pub use futures::{CollectAsync, CollectSink, CollectSinkError, FlushAsync};
+pub mod futures;
 
 pub mod run;
 
@@ -168,7 +161,7 @@ pub mod testing;
 mod reply;
 
 mod pattern;
-pub use pattern::{Pattern, PatternError};
+pub use pattern::Pattern;
 
 mod buffer;
 mod escape;

@@ -8,7 +8,7 @@ use crate::wake::{State, Word};
 #[non_exhaustive]
 pub enum Outcome {
     /// It is queued. Should the collector stop at this very moment, it can still end up counted as
-    /// [`Rejected::stopped`](crate::Rejected::stopped); and of several threads that are late for a stop, one may be told `Stopped` in
+    /// [`Rejected::stopped`](crate::stats::Rejected::stopped); and of several threads that are late for a stop, one may be told `Stopped` in
     /// the place of another. The counts are right all the same.
     Queued,
     /// It is queued, in the place of the oldest of its lane, which is counted as evicted. This is told also where
@@ -18,7 +18,7 @@ pub enum Outcome {
     QueuedAfterWait,
     /// Not taken: its lane is full, and neither evicts nor had room in time.
     Full,
-    /// Not taken: the [gate](crate::GateConfig) does not let it in, by the switch, its name, or its priority.
+    /// Not taken: the [gate](crate::config::GateConfig) does not let it in, by the switch, its name, or its priority.
     Filtered,
     /// Not taken: the gate let others of its name in.
     SampledOut,

@@ -24,7 +24,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// assert!(pattern.matches("model.checkpoint_saved"));
 /// assert!(!pattern.matches("model.checkpoint_removed"));
 /// assert!(Pattern::new("training.*")?.matches("training.epoch.completed"));
-/// # Ok::<(), forebay::PatternError>(())
+/// # Ok::<(), forebay::event::PatternError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pattern {

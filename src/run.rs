@@ -12,7 +12,7 @@ mod last_panic;
 mod signals;
 mod timed;
 
-pub use crate::catalog::training::HEARTBEAT;
+pub use crate::event::catalog::training::HEARTBEAT;
 pub use crate::origin::{Rank, RankError};
 pub use builder::RunBuilder;
 pub use folder::folder;
@@ -24,10 +24,10 @@ pub use timed::{Timed, timed};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::catalog::training;
 use crate::clock::deadline_in;
 use crate::collector::{Collector, FlushError};
 use crate::config::ConfigError;
+use crate::event::catalog::training;
 use crate::event::{Fields, Priority, Record};
 use crate::outcome::Outcome;
 use crate::reply::Reply;

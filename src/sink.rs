@@ -64,7 +64,7 @@ pub use crate::unix::ignore_sigxfsz;
 /// A sink is given to [`Builder::sink`](crate::Builder::sink) or
 /// [`Collector::add_sink`](crate::Collector::add_sink), and is owned by the worker thread from then on.
 /// Every sink gets every batch that is put together while it is there, in order. What becomes of them is
-/// told by [`SinkStats`](crate::SinkStats) under the name of the sink.
+/// told by [`SinkStats`](crate::stats::SinkStats) under the name of the sink.
 ///
 /// # For implementors
 ///
@@ -89,7 +89,7 @@ pub use crate::unix::ignore_sigxfsz;
 ///   parent's. A child that is to do something of its own must do it before it returns. (On a Unix other than Linux, all threads
 ///   of the child end.)
 ///
-/// [`SinkStats::failed`]: crate::SinkStats::failed
+/// [`SinkStats::failed`]: crate::stats::SinkStats::failed
 ///
 /// A sink that writes lines into a file. One `write` a batch keeps lines whole when the process is killed, and `?` makes a
 /// [`SinkError`] of an [`io::Error`](std::io::Error):

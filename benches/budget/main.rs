@@ -19,8 +19,9 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
+use forebay::collector::{State, StopError};
 use forebay::sink::{JsonLinesSink, TensorBoardSink};
-use forebay::{Builder, Collector, Event, FlushStrategy, Record, State, StopError};
+use forebay::{Builder, Collector, Event, FlushStrategy, Record};
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
 use tfevents::{Encoder, Summary};
 

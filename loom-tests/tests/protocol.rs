@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use forebay::sink::{Sink, from_fn};
-use forebay::{Batch, FlushError, FlushStrategy, Outcome, Overflow, StopError};
+use forebay::collector::{FlushError, StopError};
+use forebay::{Batch, FlushStrategy, Outcome, Overflow};
 use forebay_loom_tests::{EAGER, Heavy, Log, Tick, Witness, check, check_at, law, small, small_of};
 use loom::sync::{Arc, Notify};
 use loom::thread;
@@ -881,6 +882,6 @@ fn a_subscriber_that_waits_is_woken_by_an_event_and_by_the_end() {
         collector.collect(Tick(7));
         drop(collector);
         // Nobody else rings: a lost one is a deadlock.
-        assert_eq!(waiting.join().unwrap(), (Ok(Tick(7)), Err(forebay::RecvError::Closed)));
+        assert_eq!(waiting.join().unwrap(), (Ok(Tick(7)), Err(forebay::subscription::RecvError::Closed)));
     });
 }

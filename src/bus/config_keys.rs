@@ -111,7 +111,7 @@ impl BusConfig {
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use forebay::bus::BusConfig;
-    /// use forebay::{Config, Preset};
+    /// use forebay::{Config, config::Preset};
     ///
     /// let text = "
     ///     bus.workers = 2

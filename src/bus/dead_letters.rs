@@ -6,9 +6,9 @@ use super::delivery::{Delivery, EarlierLetter};
 use super::engine::Engine;
 use super::subscriber::Subscriber;
 use super::user_code::drop_quietly;
-use crate::catalog::plugin;
 use crate::escape::shortened;
 use crate::event::Record;
+use crate::event::catalog::plugin;
 use crate::sink::DeadLetter;
 
 /// Makes a dead letter of a delivery.

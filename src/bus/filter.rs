@@ -11,7 +11,7 @@ use crate::sync::{Arc, guarded};
 /// before they are given to it ([`Handler::filter`](super::Handler::filter)).
 ///
 /// What is the same for all of a bus and never changes is better set in its gate
-/// ([`GateConfig`](crate::GateConfig)), which remembers names.
+/// ([`GateConfig`](crate::config::GateConfig)), which remembers names.
 ///
 /// Every filter costs an atomic read-modify-write for each event, on a cache line that all threads that emit share: so no
 /// filter is asked once it is removed. One filter with several conditions costs less than several filters.

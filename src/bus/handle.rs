@@ -60,7 +60,7 @@ impl Bus {
     ///
     /// ```
     /// use forebay::bus::Bus;
-    /// use forebay::catalog::training::Completed;
+    /// use forebay::event::catalog::training::Completed;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let bus = Bus::new()?;
@@ -286,7 +286,7 @@ impl Bus {
         self.emit_record(record)
     }
 
-    /// Emits a record, or what becomes one: the events of the [catalogue](crate::catalog), for example.
+    /// Emits a record, or what becomes one: the events of the [catalogue](crate::event::catalog), for example.
     ///
     /// # Errors
     ///

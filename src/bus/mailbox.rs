@@ -20,7 +20,7 @@ use super::delivery::{Delivery, owned_bytes};
 use super::handler::Call;
 use super::in_flight::InFlight;
 use super::stats::HandlerStats;
-use crate::catalog::system::PerformanceWarning;
+use crate::event::catalog::system::PerformanceWarning;
 use crate::event::{Name, Priority};
 use crate::sync::Arc;
 

@@ -10,7 +10,7 @@ use super::handler::{Handled, Handler, HandlerError, Topics};
 use super::id::SubscriptionId;
 use super::shared::Shared;
 use super::subscribers::SubscribeError;
-use crate::catalog::plugin;
+use crate::event::catalog::plugin;
 use crate::event::{Fields, Name};
 use crate::sync::{Arc, Mutex, Weak, guarded};
 

@@ -9,7 +9,7 @@ use super::mailbox::OverdueCall;
 use super::periodic_tasks::later;
 use super::scaling::Scaling;
 use super::stop::DeferredStop;
-use crate::catalog::system::PerformanceWarning;
+use crate::event::catalog::system::PerformanceWarning;
 use crate::sync::{Arc, Parker, guarded};
 
 /// The longest time between two looks at the calls that run.

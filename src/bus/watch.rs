@@ -31,9 +31,9 @@ use super::periodic_tasks::TaskId;
 use super::stats::AlertKind as BusAlert;
 use super::subscribers::SubscribeError;
 use super::subscription::Subscription;
-use crate::catalog::{data, metrics, system};
 use crate::collector::Collector;
 use crate::config::check;
+use crate::event::catalog::{data, metrics, system};
 use crate::event::{Event, Record, Value};
 use crate::stats::AlertKind;
 use crate::sync::{Arc, Mutex, Weak};
@@ -192,7 +192,7 @@ pub fn slow_batches(bus: &Bus, threshold: Duration) -> Result<Watcher, Subscribe
 /// ```
 /// use std::time::Duration;
 /// use forebay::bus::{Bus, watch};
-/// use forebay::catalog::system::GpuUsage;
+/// use forebay::event::catalog::system::GpuUsage;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let bus = Bus::new()?;

@@ -23,7 +23,7 @@ impl<E: Event> Collector<E> {
     /// It may be called on the worker thread. It takes a lock, and waits for no sink.
     ///
     /// ```
-    /// use forebay::{Collector, ConfigError, Overflow};
+    /// use forebay::{Collector, Overflow, config::ConfigError};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let collector = Collector::builder().start()?;

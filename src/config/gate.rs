@@ -14,7 +14,8 @@ use crate::pattern::Pattern;
 ///
 /// ```
 /// use std::time::Duration;
-/// use forebay::{Collector, GateConfig, NameRule, Outcome, Record, Sampling};
+/// use forebay::config::{GateConfig, NameRule, Sampling};
+/// use forebay::{Collector, Outcome, Record};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let gate = GateConfig::default()

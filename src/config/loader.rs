@@ -172,7 +172,7 @@ pub(super) fn from_full_tree<S: Settings>(mut tree: Value) -> Result<S, Unread> 
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use forebay::{Collector, Config, FlushStrategy, Preset};
+/// use forebay::{Collector, Config, FlushStrategy, config::Preset};
 ///
 /// let text = "
 ///     capacity = 20_000

@@ -12,14 +12,14 @@ use super::settings::Config;
 /// The purpose of a collector, by the settings that fit it.
 ///
 /// A file chooses one by `preset = "production"`, the environment by `FOREBAY_PRESET`; see
-/// [`ConfigLoader`](crate::ConfigLoader).
+/// [`ConfigLoader`](crate::config::ConfigLoader).
 ///
 /// ```
-/// use forebay::{Config, Preset};
+/// use forebay::{Config, config::Preset};
 ///
 /// let preset: Preset = "production".parse()?;
 /// assert_eq!(preset.config(), Config::production());
-/// # Ok::<(), forebay::ConfigError>(())
+/// # Ok::<(), forebay::config::ConfigError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -27,7 +27,7 @@ const MAX_SHARDS: usize = 64;
 /// ```
 /// use forebay::{Collector, Config};
 ///
-/// # fn main() -> Result<(), forebay::StartError> {
+/// # fn main() -> Result<(), forebay::collector::StartError> {
 /// let config = Config::default().with_capacity(50_000);
 /// let collector = Collector::new(config)?;
 /// assert_eq!(collector.config().capacity, 50_000);
@@ -39,7 +39,7 @@ const MAX_SHARDS: usize = 64;
 pub struct Config {
     /// Slots of the normal lane, in events. All slots are allocated when the collector is built, each of
     /// the size of an event plus 8 bytes; where the system refuses the memory, the build fails
-    /// ([`BuildError::OutOfMemory`](crate::BuildError::OutOfMemory)). 1 to 2^30. Defaults to 10,000.
+    /// ([`BuildError::OutOfMemory`](crate::collector::BuildError::OutOfMemory)). 1 to 2^30. Defaults to 10,000.
     pub capacity: usize,
     /// Slots of the critical lane, in events. 1 to 2^30. Defaults to 1,000.
     pub critical_capacity: usize,
@@ -70,7 +70,7 @@ pub struct Config {
     ///
     /// Behind the worker, other bounds hold, each of 50 MiB by default and with a setter named `max_bytes`: for the queue of an
     /// [isolated sink](crate::sink::Isolated::max_bytes), [dead letters](crate::sink::DeadLetters::max_bytes), a
-    /// [subscription](crate::Subscription::max_bytes), and [`Recent`](crate::history::Recent::max_bytes). Where batches wait,
+    /// [subscription](crate::subscription::Subscription::max_bytes), and [`Recent`](crate::history::Recent::max_bytes). Where batches wait,
     /// their buffers count as well. Names and tags that a sink remembers take 16 MiB.
     pub max_bytes: Option<usize>,
     /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
@@ -96,7 +96,7 @@ pub struct Config {
     /// The session id that every batch carries; `None` makes a new UUID (version 7). Not empty. Defaults
     /// to `None`.
     pub session_id: Option<String>,
-    /// Who collects: told by every batch ([`Origin`](crate::Origin)). Defaults to `None`.
+    /// Who collects: told by every batch ([`Origin`](crate::collector::Origin)). Defaults to `None`.
     pub source: Option<String>,
     /// The name of the machine, told by every batch; `None` asks the system. Defaults to `None`.
     pub host: Option<String>,

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use forebay::catalog::training::EpochCompleted;
+//! use forebay::event::catalog::training::EpochCompleted;
 //! use forebay::{Collector, Fields, sink::MemorySink};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

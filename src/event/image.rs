@@ -15,7 +15,7 @@ use std::fmt;
 ///
 /// let error = Image::rgb(2, 1, vec![255, 0, 0]).unwrap_err();
 /// assert_eq!(error.to_string(), "the pixels of a 2 x 1 rgb8 image must be 6 bytes, got 3");
-/// # Ok::<(), forebay::ImageError>(())
+/// # Ok::<(), forebay::event::ImageError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Image {

@@ -1,6 +1,6 @@
 //! Which run, and which generation of it, a record belongs to: told by where it stands among the begins of runs.
 
-use crate::catalog::training;
+use crate::event::catalog::training;
 use crate::event::{Event, Record, Value};
 
 /// What was delivered from one begin of a run until the next.

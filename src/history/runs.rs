@@ -1,13 +1,13 @@
 //! The runs that a history tells of.
 
 use super::{EventQuery, History, HistoryError};
-use crate::catalog::training;
 use crate::event::Event;
+use crate::event::catalog::training;
 use crate::run::RunInfo;
 
 /// The runs that a history tells of, in the order in which they began; each generation by itself. The last is the one
 /// to resume. They need not have been told by a [`TrainingRun`](crate::run::TrainingRun): the events of
-/// [`catalog::training`](crate::catalog::training) are enough.
+/// [`catalog::training`](crate::event::catalog::training) are enough.
 ///
 /// A run whose begin is not there any more, because only so many files or records are kept, is told by its heartbeats. A
 /// history tells one run at a time: two that go on at once and share their files cannot be told apart.

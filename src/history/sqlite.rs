@@ -8,8 +8,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use super::lineage::Lineage;
 use super::{EventQuery, History, HistoryError};
-use crate::catalog::training;
 use crate::event::Record;
+use crate::event::catalog::training;
 use crate::sink::{Live, inside, refuse_inherited, resolve, row_to_record, version};
 use crate::sync::{Home, Mutex, unforked};
 use crate::unix::let_forks_in;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{Life, Rank, RunError, RunInfo, Stage, TrainingRun, failed, last_panic};
-use crate::catalog::training;
 use crate::collector::{Collector, FlushError};
 use crate::config::check;
+use crate::event::catalog::training;
 use crate::event::{Fields, Record};
 use crate::origin::new_id;
 use crate::reply::Reply;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::training;
+use crate::event::catalog::training;
 use crate::event::{Event, Record, Value};
 
 /// A process that worked on a training run, as its events tell it.

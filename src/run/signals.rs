@@ -10,10 +10,10 @@ use signal_hook::iterator;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 
 use super::{Life, TrainingRun};
-use crate::catalog::training;
 use crate::collector::Collector;
 use crate::config::{ConfigError, check};
 use crate::event::Event;
+use crate::event::catalog::training;
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64};
 use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};

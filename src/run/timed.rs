@@ -4,10 +4,10 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::time::Duration;
 
-use crate::catalog::data::BatchLoaded;
-use crate::catalog::system::BottleneckDetected;
 use crate::clock::{Clock, ManualClock};
 use crate::collector::Collector;
+use crate::event::catalog::data::BatchLoaded;
+use crate::event::catalog::system::BottleneckDetected;
 
 /// Tells how long each `next` of an iterator takes, as a [`BatchLoaded`] for every item: the loader of a training loop, say.
 ///

@@ -10,7 +10,7 @@ use crate::batch::Batch;
 use crate::clock::{Clock, ManualClock};
 use crate::event::Record;
 use crate::self_log::LogLevel;
-pub use crate::stats::BreakerState;
+pub use crate::stats::breaker_state::BreakerState;
 use crate::sync::{Arc, Mutex, is_panicking};
 
 /// When a breaker opens and closes.

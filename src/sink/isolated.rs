@@ -32,7 +32,7 @@ pub enum Shed {
 /// * A queue is full when it holds as many batches as it was made for, or batches of more than
 ///   [`max_bytes`](Self::max_bytes), but for one batch, which it always takes.
 /// * A full queue sheds batches ([`overflow`](Self::overflow)): their events are counted under
-///   [`SinkStats::shed`](crate::SinkStats::shed), and told to the sink by the [`gap`](Batch::gap) of the batch behind
+///   [`SinkStats::shed`](crate::stats::SinkStats::shed), and told to the sink by the [`gap`](Batch::gap) of the batch behind
 ///   them.
 /// * Events in the queue are in flight. `flush` and `stop` wait until the sink has all that was queued before and is
 ///   flushed, but not longer than [`flush_within`](Self::flush_within); then the report names it, and the rest stays in

@@ -41,7 +41,7 @@ pub(crate) use schema::{row_to_record, version};
 ///
 /// | table | columns |
 /// |---|---|
-/// | `runs` | `id`; `session`, the session id of the collector; `began`, nanoseconds since 1970; `origin` (the source), `host`, `pid`, `rank`, as [`Origin`](crate::Origin) told them first: a session that goes on elsewhere keeps them |
+/// | `runs` | `id`; `session`, the session id of the collector; `began`, nanoseconds since 1970; `origin` (the source), `host`, `pid`, `rank`, as [`Origin`](crate::collector::Origin) told them first: a session that goes on elsewhere keeps them |
 /// | `names` | `id`; `name` |
 /// | `events` | `id`, ascending in the order of delivery; `run`; `name`, an id; `time`, nanoseconds since 1970; `step` or NULL; `priority`, 0 critical, 1 normal, 2 low; `kind`; `value`; `source`; `correlation`; `record` |
 ///

@@ -23,7 +23,7 @@ use super::target::real_folder;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
-use crate::catalog::training;
+use crate::event::catalog::training;
 use crate::event::{Event, Image, ImageFormat, Record, Value};
 use crate::pattern::Pattern;
 use crate::unix::is_unlinked;
@@ -96,9 +96,9 @@ use crate::unix::is_unlinked;
 /// # }
 /// ```
 ///
-/// [`training::Started`]: crate::catalog::training::Started
-/// [`training::EpochCompleted`]: crate::catalog::training::EpochCompleted
-/// [`training::Completed`]: crate::catalog::training::Completed
+/// [`training::Started`]: crate::event::catalog::training::Started
+/// [`training::EpochCompleted`]: crate::event::catalog::training::EpochCompleted
+/// [`training::Completed`]: crate::event::catalog::training::Completed
 pub struct TensorBoardSink {
     name: String,
     folder: PathBuf,

@@ -7,7 +7,8 @@ impl Event for Tick {}
 
 #[test]
 fn a_worker_that_is_gone_strands_nobody() {
-    use crate::{Builder, FlushError, Outcome, Overflow, StartError, StopError};
+    use crate::collector::{FlushError, StartError, StopError};
+    use crate::{Builder, Outcome, Overflow};
 
     let collector = Builder::<Tick>::new()
         .capacity(1)
@@ -72,7 +73,7 @@ fn a_panic_of_the_worker_itself_is_caught_and_told() {
     stats.check_law(3).unwrap();
     assert_eq!((stats.processed, stats.rejected.worker_gone), (2, 1));
     assert_eq!(collector.pending(), 0);
-    assert_eq!(collector.stop(), Err(crate::StopError::WorkerGone));
+    assert_eq!(collector.stop(), Err(crate::collector::StopError::WorkerGone));
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -154,7 +155,7 @@ fn who_waits_for_a_dead_worker_need_not_wait_for_its_sinks_to_end() {
     shared.phase.open();
     std::thread::scope(|scope| {
         scope.spawn(|| work_with(shared, |_| panic!("on purpose")));
-        assert_eq!(collector.stop_timeout(60 * SECOND), Err(crate::StopError::WorkerGone));
+        assert_eq!(collector.stop_timeout(60 * SECOND), Err(crate::collector::StopError::WorkerGone));
         go_on.send(()).unwrap();
     });
     collector.stats().check_law(0).unwrap();

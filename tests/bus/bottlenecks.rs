@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support;
 use crate::support::law;
 use forebay::bus::{Bus, Handler, HandlerError, watch};
-use forebay::catalog::system::BottleneckDetected;
+use forebay::event::catalog::system::BottleneckDetected;
 use forebay::sink::{BreakerPolicy, Sink, SinkError, from_fn};
 use forebay::{Batch, Collector, ManualClock, Record};
 

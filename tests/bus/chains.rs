@@ -7,7 +7,7 @@ use crate::common::{Failing, law, once};
 use crate::support::{Gate, LONG, until};
 use forebay::bus::{Bus, BusStopError, EmitError, Filter, Plugins, watch};
 use forebay::sink::from_fn;
-use forebay::{Batch, FlushError, Record};
+use forebay::{Batch, Record, collector::FlushError};
 
 #[test]
 fn a_chain_of_events_ends_at_its_greatest_depth() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay::bus::{BusConfig, Mode, OnWorkerFailure, Scaling};
-use forebay::{Config, FlushStrategy, Preset};
+use forebay::{Config, FlushStrategy, config::Preset};
 
 /// The settings of a bus.
 fn bus(text: &str) -> Result<BusConfig, String> {

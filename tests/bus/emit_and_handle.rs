@@ -9,9 +9,9 @@ use crate::support::{LONG, until};
 use forebay::bus::{
     Bus, BusConfig, BusStats, Calls, EmitError, EmitOptions, Filter, Handler, SubscribeError, correlate,
 };
-use forebay::catalog::training::EpochCompleted;
+use forebay::event::catalog::training::EpochCompleted;
 use forebay::history::EventQuery;
-use forebay::{ConfigError, Fields, FlushStrategy, Outcome, Priority, Record, Value};
+use forebay::{Fields, FlushStrategy, Outcome, Priority, Record, Value, config::ConfigError};
 
 /// Checks the law of a bus, and that nothing is on its way.
 #[track_caller]
@@ -606,9 +606,9 @@ fn the_metrics_tell_what_happened() {
         assert!(metrics.events_per_second > 0.0 && metrics.processing_time_p99 > Duration::ZERO);
         assert_eq!((metrics.retry.total, metrics.retry.dead_letters), (0, 0));
         assert!((metrics.retry.success_rate - 1.0).abs() < 1e-9);
-        assert_eq!(bus.health().status, forebay::HealthStatus::Healthy);
+        assert_eq!(bus.health().status, forebay::stats::HealthStatus::Healthy);
         bus.stop().unwrap();
-        assert_eq!(bus.health().status, forebay::HealthStatus::Unhealthy);
+        assert_eq!(bus.health().status, forebay::stats::HealthStatus::Unhealthy);
         law(&bus, 10);
     });
 }

@@ -8,8 +8,8 @@ use crate::common::{blocking, counter, law, once};
 use crate::support;
 use crate::support::{Gate, until};
 use forebay::bus::{AlertKind, Bus, BusConfig, BusStopError, EmitError, Handler};
-use forebay::catalog::system::PerformanceWarning;
-use forebay::{HealthConfig, HealthStatus, ManualClock};
+use forebay::event::catalog::system::PerformanceWarning;
+use forebay::{ManualClock, config::HealthConfig, stats::HealthStatus};
 
 #[test]
 fn a_handler_that_hangs_is_told_loses_no_worker_for_others_and_its_events_are_kept() {

@@ -10,8 +10,10 @@ use forebay::bus::{
     AlertKind, Bus, BusConfig, BusStats, BusStopError, Handler, HandlerError, Mode, OnWorkerFailure, Plugin,
     Plugins, ScaleError, SubscribeError, Wiring,
 };
+use forebay::collector::{FlushError, StartError};
 use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
-use forebay::{Batch, FlushError, HealthStatus, ManualClock, Outcome, Record, StartError};
+use forebay::stats::HealthStatus;
+use forebay::{Batch, ManualClock, Outcome, Record};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

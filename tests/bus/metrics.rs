@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support;
 use crate::support::until;
 use forebay::bus::{AlertKind, Bus, BusConfig, Handler, HandlerError};
-use forebay::{FlushStrategy, HealthStatus, ManualClock};
+use forebay::{FlushStrategy, ManualClock, stats::HealthStatus};
 
 #[test]
 fn the_time_of_calls_and_the_workers_are_told() {

@@ -9,7 +9,7 @@ use crate::support::{hush, until};
 use forebay::bus::{
     Bus, BusConfig, Handler, HandlerError, Plugin, PluginError, Plugins, SubscribeError, Wiring, watch,
 };
-use forebay::catalog::data::BatchLoaded;
+use forebay::event::catalog::data::BatchLoaded;
 use forebay::history::EventQuery;
 use forebay::sink::RetryPolicy;
 use forebay::{Fields, ManualClock, Record, Value};

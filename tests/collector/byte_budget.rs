@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
+use forebay::config::ConfigError;
 use forebay::sink::{MemorySink, Sink};
-use forebay::{Builder, Collector, ConfigError, Event, FlushStrategy, Outcome, Overflow, Priority, Record};
+use forebay::{Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Priority, Record};
 
 /// An event that says how much it owns.
 #[derive(Debug, Clone)]

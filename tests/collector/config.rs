@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::support::law;
-use forebay::{BuildError, Collector, Config, FlushStrategy, Overflow, StartError};
+use forebay::collector::{BuildError, StartError};
+use forebay::{Collector, Config, FlushStrategy, Overflow};
 
 #[test]
 fn the_defaults_are_the_documented_ones() {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use forebay::{Collector, Config, ConfigError, FlushStrategy, Overflow, Preset, Priority, Sampling};
+use forebay::config::{ConfigError, Preset, Sampling};
+use forebay::{Collector, Config, FlushStrategy, Overflow, Priority};
 
 fn load<const N: usize>(vars: [(&str, &str); N]) -> Result<Config, ConfigError> {
     Config::loader().vars(vars).load()

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use forebay::{
-    BuildError, Collector, Config, ConfigError, ConfigPlace, FlushStrategy, GateConfig, HealthConfig,
-    NameRule, Overflow, Pattern, Preset, Priority, Sampling, Threshold,
+use forebay::collector::BuildError;
+use forebay::config::{
+    ConfigError, ConfigPlace, GateConfig, HealthConfig, NameRule, Preset, Sampling, Threshold,
 };
+use forebay::{Collector, Config, FlushStrategy, Overflow, Pattern, Priority};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -318,14 +319,14 @@ fn every_alias_means_its_setting() {
 
 #[test]
 fn a_choice_and_what_belongs_to_it_may_stand_in_different_layers() {
-    let flush = |loader: forebay::ConfigLoader| loader.load().map(|config| config.flush);
+    let flush = |loader: forebay::config::ConfigLoader| loader.load().map(|config| config.flush);
     let size = Config::loader().toml("flush = { strategy = 'size', events = 7 }");
     assert_eq!(flush(size.clone()), Ok(FlushStrategy::Size { events: 7 }));
     let hybrid = size.vars([("FOREBAY_FLUSH__STRATEGY", "hybrid")]);
     let interval = Duration::from_secs(1);
     assert_eq!(flush(hybrid), Ok(FlushStrategy::Hybrid { events: 7, interval }));
 
-    let overflow = |loader: forebay::ConfigLoader| loader.load().map(|config| config.overflow);
+    let overflow = |loader: forebay::config::ConfigLoader| loader.load().map(|config| config.overflow);
     let block = Config::loader().toml("overflow = 'block'\noverflow_timeout = '5ms'");
     let timeout = Duration::from_millis(7);
     let longer = block.clone().vars([("FOREBAY_OVERFLOW_TIMEOUT", "7ms")]);

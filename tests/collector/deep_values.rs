@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use forebay::bus::{Bus, EmitOptions};
 use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
 use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, Sink};
-use forebay::{Collector, Config, Fields, List, Outcome, Priority, Record, Value};
+use forebay::{Collector, Config, Fields, Outcome, Priority, Record, Value, event::List};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::support::{failing, law};
@@ -131,7 +131,10 @@ fn every_way_to_collect_refuses_what_is_too_deep_and_counts_it() {
     for record in records() {
         assert_eq!(collector.collect(record.clone()), Outcome::Oversize, "{record}");
         let refused = collector.try_collect(record.clone()).unwrap_err();
-        assert_eq!((refused.event.name(), refused.reason), (record.name(), forebay::Refusal::Oversize));
+        assert_eq!(
+            (refused.event.name(), refused.reason),
+            (record.name(), forebay::collector::Refusal::Oversize)
+        );
     }
     let outcome = collector.collect_batch(records());
     assert_eq!((outcome.queued, outcome.rejected), (0, 9));

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use crate::support::*;
-use forebay::catalog::metrics::FeatureUsed;
+use forebay::event::catalog::metrics::FeatureUsed;
 use forebay::history::{EventQuery, History, JsonLinesHistory};
 use forebay::sink::{JsonLinesSink, MemorySink, from_fn};
-use forebay::{Batch, Builder, Collector, ConfigError, FlushStrategy, Record};
+use forebay::{Batch, Builder, Collector, FlushStrategy, Record, config::ConfigError};
 
 #[test]
 fn every_batch_tells_where_its_events_come_from() {

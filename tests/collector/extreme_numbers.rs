@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use crate::support::*;
 use forebay::bus::{Bus, BusConfig, Delivery, Handler, HandlerError, Mode};
+use forebay::config::{GateConfig, HealthConfig, Sampling};
 use forebay::emit::{self, ErrorPolicy, Strategy};
 use forebay::sink::{
     Account, BreakerPolicy, DeadLetters, Fate, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink, SinkError,
     SyncPolicy, from_fn,
 };
-use forebay::{
-    Batch, Builder, Collector, Event, FlushStrategy, GateConfig, HealthConfig, Histogram, ManualClock,
-    Priority, Record, Sampling,
-};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Histogram, ManualClock, Priority, Record};
 
 /// The ends, and what lies beside them.
 const DURATIONS: [Duration; 4] =

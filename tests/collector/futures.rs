@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use forebay::sink::MemorySink;
-use forebay::{Collector, FlushError, FlushStrategy, Outcome, Overflow};
+use forebay::{Collector, FlushStrategy, Outcome, Overflow, collector::FlushError};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt, future, stream};
 
@@ -289,7 +289,7 @@ fn a_flush_that_was_cancelled_is_not_taken_for_a_later_one() {
 #[test]
 fn a_waker_that_ends_a_task_may_come_back_into_the_collector() {
     /// Its wake drops a task that holds a flush, as an executor that is shutting down does.
-    struct LastTask(std::sync::Mutex<Option<forebay::FlushAsync<Tick>>>);
+    struct LastTask(std::sync::Mutex<Option<forebay::futures::FlushAsync<Tick>>>);
     impl Wake for LastTask {
         fn wake(self: Arc<Self>) {
             drop(self.0.lock().unwrap().take());
@@ -335,7 +335,7 @@ fn dropping_a_waker_may_come_back_into_the_collector() {
     /// A task whose end drops another future of the same collector, as executors do with theirs.
     struct Task(
         #[allow(dead_code, reason = "it is held, not read")]
-        std::sync::Mutex<Option<forebay::CollectAsync<Tick>>>,
+        std::sync::Mutex<Option<forebay::futures::CollectAsync<Tick>>>,
     );
     impl Wake for Task {
         fn wake(self: Arc<Self>) {}

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::catalog::metrics::Measured;
+use forebay::collector::Refusal;
+use forebay::config::{ConfigError, GateConfig, NameRule, Sampling};
+use forebay::event::catalog::metrics::Measured;
 use forebay::sink::MemorySink;
-use forebay::{
-    Builder, Collector, ConfigError, Event, GateConfig, ManualClock, NameRule, Outcome, Priority, Record,
-    Refusal, Sampling,
-};
+use forebay::{Builder, Collector, Event, ManualClock, Outcome, Priority, Record};
 use proptest::prelude::*;
 
 fn gated(gate: GateConfig) -> Collector {

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::support::*;
+use forebay::config::{ConfigError, HealthConfig, Threshold};
+use forebay::log::{LogEntry, LogLevel, LogTopic};
 use forebay::sink::{
     BreakerPolicy, BreakerState, DeadLetters, MemorySink, RetryPolicy, Sink, SinkError, from_fn,
 };
-use forebay::{
-    AlertKind, Batch, Builder, Collector, ConfigError, Event, FlushStrategy, Health, HealthConfig,
-    HealthStatus, LogEntry, LogLevel, LogTopic, ManualClock, Record, Threshold,
-};
+use forebay::stats::{AlertKind, HealthStatus};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Health, ManualClock, Record};
 
 fn kinds(health: &Health) -> Vec<AlertKind> {
     health.alerts.iter().map(|alert| alert.kind.clone()).collect()

@@ -30,6 +30,7 @@ mod readme;
 mod reconfigure;
 mod records;
 mod requirements;
+mod root_names;
 mod shards;
 mod stats;
 mod subscription;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::*;
 use forebay::sink::MemorySink;
-use forebay::{Collector, FlushStrategy, GateConfig, Record, Stats};
+use forebay::{Collector, FlushStrategy, Record, Stats, config::GateConfig};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 /// Statistics in which something of everything has happened, of a collector that is stopped.

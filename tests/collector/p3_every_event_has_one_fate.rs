@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use crate::support::*;
 use forebay::sink::MemorySink;
-use forebay::{Collector, FlushError, FlushStrategy, Outcome, Overflow, Priority};
+use forebay::{Collector, FlushStrategy, Outcome, Overflow, Priority, collector::FlushError};
 
 #[test]
 fn a_million_events_of_ten_threads_all_arrive_in_the_order_of_their_thread() {

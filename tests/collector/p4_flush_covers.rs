@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::catalog::metrics::FeatureUsed;
+use forebay::collector::FlushError;
+use forebay::event::catalog::metrics::FeatureUsed;
 use forebay::sink::{MemorySink, SinkError, from_fn};
-use forebay::{Batch, Builder, Collector, Event, FlushError, FlushStrategy, Outcome, Overflow, Record};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Record};
 
 #[test]
 fn one_event_one_flush_one_batch() {

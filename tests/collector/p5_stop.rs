@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::support::*;
+use forebay::collector::{FlushError, SinkChangeError, StartError, State, StopError};
 use forebay::sink::{MemorySink, Sink, SinkError, from_fn};
-use forebay::{
-    Batch, Builder, Collector, Event, FlushError, FlushStrategy, Outcome, SinkChangeError, StartError, State,
-    StopError,
-};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Outcome};
 
 /// Writes down what is called, and what the collector takes at that moment.
 struct Diary {

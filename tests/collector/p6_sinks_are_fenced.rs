@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
 use crate::support::*;
+use forebay::collector::{BuildError, SinkChangeError, StartError};
 use forebay::sink::{MemorySink, Sink, SinkError, from_fn};
-use forebay::{Batch, BuildError, FlushStrategy, SinkChangeError, StartError};
+use forebay::{Batch, FlushStrategy};
 
 #[test]
 fn failing_and_panicking_sinks_are_counted_and_the_others_have_every_event() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use forebay::sink::{MemorySink, from_fn};
-use forebay::{Batch, Collector, Config, ConfigError, FlushStrategy, ManualClock, Outcome, Overflow};
+use forebay::{Batch, Collector, Config, FlushStrategy, ManualClock, Outcome, Overflow, config::ConfigError};
 
 const SECOND: Duration = Duration::from_secs(1);
 

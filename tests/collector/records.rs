@@ -1,6 +1,7 @@
 //! Records read back from JSON as they were, to the last bit, whatever they carry.
 
-use forebay::{Fields, Histogram, Image, ImageFormat, Name, Priority, Record, Value, catalog};
+use forebay::event::{ImageFormat, catalog};
+use forebay::{Fields, Histogram, Image, Name, Priority, Record, Value};
 use proptest::prelude::*;
 
 /// Any number, the strange ones more often.

@@ -4,7 +4,7 @@ use std::sync::Barrier;
 
 use crate::support::*;
 use forebay::sink::MemorySink;
-use forebay::{ConfigError, FlushStrategy, Outcome, Overflow, Priority};
+use forebay::{FlushStrategy, Outcome, Overflow, Priority, config::ConfigError};
 
 #[test]
 fn events_of_a_thread_keep_their_order_and_all_arrive() {

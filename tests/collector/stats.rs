@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use crate::support::*;
+use forebay::collector::Origin;
+use forebay::config::HealthConfig;
 use forebay::sink::MemorySink;
-use forebay::{
-    Builder, Collector, Event, FlushStrategy, HealthConfig, HealthStatus, Latency, ManualClock, Origin,
-    Overflow, Priority, Record,
-};
+use forebay::stats::{HealthStatus, Latency};
+use forebay::{Builder, Collector, Event, FlushStrategy, ManualClock, Overflow, Priority, Record};
 
 #[test]
 fn the_rate_and_the_uptime_go_by_the_collectors_clock() {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::catalog::metrics::FeatureUsed;
+use forebay::event::catalog::metrics::FeatureUsed;
 use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink};
-use forebay::{Builder, Collector, Event, Record, RecvError};
+use forebay::{Builder, Collector, Event, Record, subscription::RecvError};
 
 fn scalars(collector: &Collector, name: &'static str, steps: std::ops::Range<u64>) {
     steps.for_each(|step| _ = collector.collect(Record::scalar(name, 0.5).with_step(step)));
@@ -25,7 +25,7 @@ fn a_subscriber_gets_what_fits_from_then_on_in_order() {
     scalars(&collector, "a", 3..5);
     scalars(&collector, "b", 0..2);
     let _ = collector.flush().unwrap();
-    let steps = |subscription: &forebay::Subscription| -> Vec<u64> {
+    let steps = |subscription: &forebay::subscription::Subscription| -> Vec<u64> {
         std::iter::from_fn(|| subscription.try_recv().ok()).filter_map(|record| record.step()).collect()
     };
     assert_eq!((some.len(), all.len()), (2, 4));
@@ -122,7 +122,7 @@ fn as_a_stream_it_is_awaited_on_any_executor() {
 #[test]
 fn foreign_code_of_an_event_runs_without_a_lock() {
     /// Its name, its clone and its end look at the subscription that has it.
-    struct Odd(std::sync::Arc<std::sync::OnceLock<forebay::Subscription<Odd>>>);
+    struct Odd(std::sync::Arc<std::sync::OnceLock<forebay::subscription::Subscription<Odd>>>);
     impl Event for Odd {
         fn name(&self) -> &str {
             _ = self.0.get().map(|subscription| subscription.len());

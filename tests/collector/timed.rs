@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::catalog::{data, system};
+use forebay::event::catalog::{data, system};
 use forebay::run::timed;
 use forebay::sink::MemorySink;
 use forebay::{Collector, ManualClock, Priority, Record};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use forebay::sink::{BreakerPolicy, DeadLetters, RetryPolicy, Sink, SinkError, from_fn};
-use forebay::{Batch, FlushStrategy, Overflow, StopError};
+use forebay::{Batch, FlushStrategy, Overflow, collector::StopError};
 
 /// How often each event came, by producer.
 type Seen = Arc<Mutex<Vec<HashMap<u64, u32>>>>;

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::support::*;
+use forebay::log::{LogEntry, LogTopic};
 use forebay::sink::{
     Account, ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, PendingFlush, Sink, SinkError,
 };
-use forebay::{Batch, Builder, Collector, Event, FlushStrategy, LogEntry, LogTopic};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy};
 use serde::{Serialize, Serializer};
 
 /// Panics wherever it is asked, if its number is five.
@@ -422,7 +423,7 @@ fn two_sinks_whose_names_panic_are_refused_like_two_of_one_name() {
 #[test]
 #[cfg(feature = "tensorboard")]
 fn an_image_of_any_size_is_refused_alone() {
-    use forebay::{Image, ImageFormat, Record};
+    use forebay::{Image, Record, event::ImageFormat};
 
     let folder = tempfile::tempdir().unwrap();
     let sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();

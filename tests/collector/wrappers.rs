@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::support::*;
+use forebay::collector::{FlushError, StopError};
 use forebay::sink::{
     BreakerPolicy, BreakerState, DeadLetters, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink, SinkError,
     from_fn,
 };
-use forebay::{
-    Batch, Builder, Collector, Event, FlushError, FlushStrategy, ManualClock, Record, SinkStats, StopError,
-};
+use forebay::stats::SinkStats;
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, ManualClock, Record};
 use proptest::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(3600);

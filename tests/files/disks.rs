@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::support::*;
 use forebay::history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 use forebay::sink::{JsonLinesSink, SqliteSink, TensorBoardSink};
-use forebay::{Collector, Overflow, Record, SinkStats};
+use forebay::{Collector, Overflow, Record, stats::SinkStats};
 use tfevents::masked_crc32c;
 
 /// All three sinks in one folder. Nothing is delivered by itself.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support;
-use forebay::catalog::{model, training};
+use forebay::event::catalog::{model, training};
 use forebay::run::{HEARTBEAT, TrainingRun};
 use forebay::sink::{BackwardStep, MemorySink, Sink, TensorBoardSink};
-use forebay::{Batch, Collector, Fields, Histogram, Image, ImageFormat, Record, Value};
+use forebay::{Batch, Collector, Fields, Histogram, Image, Record, Value, event::ImageFormat};
 use proptest::prelude::*;
 use prost::Message;
 use tfevents::{EncodeError, Encoder, Summary};

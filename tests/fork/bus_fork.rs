@@ -12,9 +12,11 @@ use forebay::bus::{
     Bus, BusConfig, BusStopError, Filter, Handler, HandlerError, Plugin, PluginError, Plugins, ScaleError,
     SubscribeError, Wiring, watch,
 };
+use forebay::collector::{FlushError, State};
 use forebay::history::EventQuery;
 use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
-use forebay::{Batch, FlushError, HealthStatus, Outcome, Record, State};
+use forebay::stats::HealthStatus;
+use forebay::{Batch, Outcome, Record};
 
 struct Quiet;
 

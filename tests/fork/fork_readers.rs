@@ -11,7 +11,8 @@ use crate::child::in_child;
 use crate::support::*;
 use forebay::history::{EventQuery, History, Recent};
 use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink, SinkError, from_fn};
-use forebay::{Batch, Collector, ManualClock, Record, RecvError, Subscription};
+use forebay::subscription::{RecvError, Subscription};
+use forebay::{Batch, Collector, ManualClock, Record};
 
 #[test]
 fn a_subscription_refuses_at_once_in_a_child() {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::child::{fork_once, in_child, leave_if_child, status_of};
 use crate::support::*;
+use forebay::collector::{FlushError, StartError, State, StopError};
 use forebay::emit::{self, CancelToken, Gather, SendRefusal, Strategy};
 use forebay::run::{RunError, TrainingRun};
 use forebay::sink::{JsonLinesSink, MemorySink};
-use forebay::{Collector, FlushError, Outcome, Record, StartError, State, StopError};
+use forebay::{Collector, Outcome, Record};
 
 #[test]
 fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
@@ -48,7 +49,7 @@ fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
                 assert!(matches!(collector.start(), Err(StartError::Forked)));
                 assert!(collector.add_sink(MemorySink::new()).is_err());
                 assert!(collector.remove_sink("json_lines").is_err());
-                assert_eq!(collector.update_config(|_| ()), Err(forebay::ConfigError::Forked));
+                assert_eq!(collector.update_config(|_| ()), Err(forebay::config::ConfigError::Forked));
                 assert_eq!(collector.config().capacity, 64);
                 assert!(collector.stats().rejected.forked >= 1000);
                 // The child's last handle, as when it exits in an orderly way.

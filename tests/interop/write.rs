@@ -5,9 +5,9 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use forebay::catalog::training;
+use forebay::event::catalog::training;
 use forebay::sink::TensorBoardSink;
-use forebay::{Collector, Fields, Histogram, Image, ImageFormat, Record};
+use forebay::{Collector, Fields, Histogram, Image, Record, event::ImageFormat};
 
 type Outcome = Result<(), Box<dyn Error>>;
 

@@ -7,11 +7,11 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::*;
+use forebay::config::{GateConfig, HealthConfig, Sampling};
 use forebay::run::HEARTBEAT;
 use forebay::sink::{MemorySink, Sink, from_fn};
-use forebay::{
-    Batch, Collector, FlushStrategy, GateConfig, HealthConfig, HealthStatus, Outcome, Record, Sampling,
-};
+use forebay::stats::HealthStatus;
+use forebay::{Batch, Collector, FlushStrategy, Outcome, Record};
 
 /// How many seconds the system's clock is ahead of the machine's.
 static AHEAD: AtomicI64 = AtomicI64::new(0);

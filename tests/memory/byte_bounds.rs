@@ -6,7 +6,7 @@ use crate::allocator::{ASKED_FOR, IN_USE, turn};
 use crate::support::*;
 use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
 use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, Sink, SinkError, from_fn};
-use forebay::{Batch, Builder, Collector, Event, Fields, Outcome, Record, RecvError, Value};
+use forebay::{Batch, Builder, Collector, Event, Fields, Outcome, Record, Value, subscription::RecvError};
 
 const MIB: usize = 1 << 20;
 
@@ -397,7 +397,7 @@ fn one_event_does_not_cost_tensorboard_the_square_of_its_size() {
         // A long name before many fields; many fields deep down; an image, a histogram and an empty list as well.
         let long = Record::fields("n".repeat(100_000), many(20_000));
         let deep = (0..90).fold(many(20_000), |inner, _| Fields::new().with("k".repeat(1_000), inner));
-        let empty = Fields::from([("e".repeat(1_000_000), Value::from(forebay::List::new()))]);
+        let empty = Fields::from([("e".repeat(1_000_000), Value::from(forebay::event::List::new()))]);
         let empty = (0..50).fold(empty, |inner, _| {
             Fields::from([("x".repeat(100_000), Value::from(inner)), ("y".repeat(100_000), Value::Empty)])
         });
@@ -435,7 +435,7 @@ fn deep_settings_do_not_cost_the_table_the_square_of_their_size() {
         let sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();
         let collector = manual().sink(sink).start().unwrap();
         let before = ASKED_FOR.load(Ordering::Relaxed);
-        collector.collect(forebay::catalog::training::Started {
+        collector.collect(forebay::event::catalog::training::Started {
             run_id: "7".into(),
             config,
             model_type: None,

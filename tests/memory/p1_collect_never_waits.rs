@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::allocator::{calls_of_this_thread, turn};
 use crate::support;
 use crate::support::*;
-use forebay::{Collector, FlushStrategy, GateConfig, NameRule, Outcome, Overflow, Record, Sampling, State};
+use forebay::collector::State;
+use forebay::config::{GateConfig, NameRule, Sampling};
+use forebay::{Collector, FlushStrategy, Outcome, Overflow, Record};
 
 /// How often `body` allocates or frees.
 fn allocations(body: impl FnOnce()) -> u64 {

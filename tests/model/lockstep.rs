@@ -8,12 +8,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use forebay::collector::{FlushError, SinkChangeError, StartError, State, StopError};
+use forebay::futures::{CollectAsync, FlushAsync};
 use forebay::sink::{Sink, SinkError};
-use forebay::{
-    Batch, Collector, Config, FlushError, ManualClock, Outcome, Priority, SinkChangeError, StartError, State,
-    StopError,
-};
-use forebay::{CollectAsync, FlushAsync};
+use forebay::{Batch, Collector, Config, ManualClock, Outcome, Priority};
 
 use crate::reference::{self, Answer, ECHO, Manner, Reference, Seen, echo};
 use crate::support::{LONG, Tick, ticks, until_within};
@@ -349,7 +347,7 @@ impl Lockstep {
         }
     }
 
-    fn hear(&self, number: u64, report: forebay::FlushReport) {
+    fn hear(&self, number: u64, report: forebay::stats::FlushReport) {
         let report = reference::Report {
             processed: report.processed,
             evicted: report.evicted,
@@ -521,7 +519,7 @@ impl Lockstep {
 }
 
 #[track_caller]
-fn same_account(real: &forebay::SinkStats, model: &reference::Sink) {
+fn same_account(real: &forebay::stats::SinkStats, model: &reference::Sink) {
     let numbers = [real.offered, real.delivered, real.failed, real.in_flight];
     assert_eq!(
         numbers,

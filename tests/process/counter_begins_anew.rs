@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::*;
+use forebay::config::{GateConfig, HealthConfig};
 use forebay::sink::{MemorySink, Sink, from_fn};
-use forebay::{Batch, Collector, GateConfig, HealthConfig, Outcome, Record};
+use forebay::{Batch, Collector, Outcome, Record};
 
 /// What is added to the counter, wrapping, and how often the handler has answered.
 static OFFSET: AtomicU64 = AtomicU64::new(0);

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::support::alone;
+use forebay::collector::{get_or_init, scoped};
 use forebay::sink::MemorySink;
-use forebay::{Collector, Outcome, Priority, get_or_init, global, init, scoped, track_event};
+use forebay::{Collector, Outcome, Priority, global, init, track_event};
 
 #[test]
 fn without_a_collector_no_argument_is_evaluated_and_then_every_thread_has_it() {

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use crate::support::*;
 use forebay::bus::{Bus, BusConfig};
-use forebay::{BuildError, Builder, Collector, Config, Event, Record, StartError};
+use forebay::collector::{BuildError, StartError};
+use forebay::{Builder, Collector, Config, Event, Record};
 
 /// Set in the process with little memory.
 const LIMITED: &str = "FOREBAY_TEST_LIMITED";

@@ -55,7 +55,7 @@ fn collects_without_a_right_to_system_calls() {
     // The first event starts the timer.
     asleep.collect(Record::scalar("first", 0.0));
     let _ = asleep.flush().unwrap();
-    until("the worker sleeps", || asleep.state() == forebay::State::Asleep);
+    until("the worker sleeps", || asleep.state() == forebay::collector::State::Asleep);
     let stopped = ticks().start().unwrap();
     stopped.stop().unwrap();
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use forebay::sink::{MemorySink, Sink, SinkError, from_fn};
-use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority, State, Stats};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority, Stats, collector::State};
 
 /// Far more than anything here takes. A test that needs it has failed.
 pub const LONG: Duration = Duration::from_secs(60);

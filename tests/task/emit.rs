@@ -13,7 +13,7 @@ use forebay::emit::{
     SendRefusal, Strategy, Summary, Task, TaskOutcome,
 };
 use forebay::sink::{MemorySink, from_fn};
-use forebay::{Batch, Collector, ConfigError, ManualClock, Record};
+use forebay::{Batch, Collector, ManualClock, Record, config::ConfigError};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use forebay::StopReport;
+use forebay::stats::StopReport;
 use hdrhistogram::Histogram;
 
 use crate::train::{End, Trained};

@@ -4,10 +4,10 @@ use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use forebay::catalog::training;
+use forebay::event::catalog::training;
 use forebay::run::{Epoch, RunError, TrainingRun};
 use forebay::sink::JsonLinesSink;
-use forebay::{Collector, Fields, FlushError, Histogram, Record};
+use forebay::{Collector, Fields, Histogram, Record, collector::FlushError};
 use hdrhistogram::Histogram as Latencies;
 use indicatif::{ProgressBar, ProgressStyle};
 

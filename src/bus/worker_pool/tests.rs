@@ -2,7 +2,7 @@ use super::*;
 use crate::bus::{AlertKind, Bus, BusConfig, Handler, Mode, OnWorkerFailure};
 use crate::config::GateConfig;
 use crate::history::EventQuery;
-use crate::{Config, HealthStatus, Outcome, State};
+use crate::{Config, Outcome, collector::State, stats::HealthStatus};
 
 fn until(holds: impl Fn() -> bool) {
     let deadline = Instant::now() + std::time::Duration::from_secs(60);

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::catalog::{model, training};
+use crate::event::catalog::{model, training};
 use crate::event::{Event, Fields, Record, Value};
 
 /// What is shown of a record.

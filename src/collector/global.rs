@@ -83,7 +83,7 @@ pub fn global() -> Option<Collector<Record>> {
 /// side by side in one program.
 ///
 /// ```
-/// use forebay::{Collector, scoped, sink::MemorySink, track_event};
+/// use forebay::{Collector, collector::scoped, sink::MemorySink, track_event};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let memory = MemorySink::new();
