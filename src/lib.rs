@@ -167,13 +167,30 @@ mod buffer;
 mod escape;
 mod rate;
 
-mod permit;
-
-mod clock;
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::{Collector, FlushStrategy, ManualClock, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let clock = ManualClock::new();
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder()
+///     .manual_clock(&clock)
+///     .flush(FlushStrategy::Time { interval: Duration::from_secs(3600) })
+///     .sink(memory.clone())
+///     .start()?;
+/// collector.collect(Record::scalar("train.loss", 0.5));
+/// while !memory.wait_for(1, Duration::from_millis(1)) {
+///     clock.advance(Duration::from_secs(3600));
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[doc(inline)]
 pub use clock::ManualClock;
-
-mod sync;
-mod unix;
+use forebay_sync::{clock, permit, sync, unix};
 
 /// The code of the README and of the pages in `docs/`, compiled and run with the other tests of the documentation.
 #[cfg(doctest)]

@@ -55,6 +55,7 @@ pub use tensorboard::{BackwardStep, TensorBoardSink};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
+#[doc(inline)]
 pub use crate::unix::ignore_sigxfsz;
 
 /// A destination of batches.

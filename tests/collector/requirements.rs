@@ -21,6 +21,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The folders of the other crates.
+fn crates() -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(root().join("crates")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
+}
+
 #[test]
 fn every_item_of_every_document_has_a_row_in_order() {
     let expected = DOCUMENTS
@@ -74,7 +80,7 @@ impl Sources {
         } else if let Some((file, test)) = name.split_once("::") {
             let paths = match file {
                 "loom" => ["protocol", "emit"].map(|file| format!("loom-tests/tests/{file}.rs")).to_vec(),
-                unit if unit.starts_with("src/") => vec![format!("{unit}.rs")],
+                unit if unit.starts_with("src/") || unit.starts_with("crates/") => vec![format!("{unit}.rs")],
                 integration => self.integration(&format!("{integration}.rs")),
             };
             let is_there = paths.iter().any(|path| is_test(self.read(id, path), test));
@@ -88,8 +94,9 @@ impl Sources {
     /// The files of tests of that name, each a module of its program.
     fn integration(&self, file: &str) -> Vec<String> {
         let files = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let folders = files(root().join("tests")).filter(|path| path.is_dir());
-        let folders = folders.chain([root().join("examples/train_digits/tests")]);
+        let programs = crates().map(|each| each.join("tests")).filter(|tests| tests.exists());
+        let programs = programs.chain([root().join("tests")]).flat_map(files).filter(|path| path.is_dir());
+        let folders = programs.chain([root().join("examples/train_digits/tests")]);
         let paths = folders.flat_map(files).filter(|path| path.ends_with(file));
         paths.map(|path| path.strip_prefix(root()).unwrap().to_string_lossy().into_owned()).collect()
     }
@@ -106,6 +113,7 @@ impl Sources {
     fn has_word(&mut self, words: &str) -> bool {
         if self.library.is_empty() {
             read_all(&root().join("src"), &mut self.library);
+            crates().for_each(|each| read_all(&each.join("src"), &mut self.library));
         }
         let is_part =
             |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');

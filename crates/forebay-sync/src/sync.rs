@@ -1,24 +1,21 @@
-//! Everything that synchronises, in one facade: only this file and `sync/plain.rs` name `std::sync`, `std::thread`,
+//! Primitives that synchronise, in one facade: only this file and `sync/plain.rs` name `std::sync`, `std::thread`,
 //! crossbeam-utils or loom.
 //!
-//! The model checker needs to put its own primitives in their place, and it can do so only where nobody
-//! goes around them. What the core may use is therefore what this file exports, no more. Both halves below
-//! have one shape: `native` is what ships, `model` what `loom-tests` compiles in its place, under our own
-//! cfg, so that a user's own loom run does not switch our primitives.
+//! The model checker puts its own primitives in their place, and it can do so only where nobody goes around them. So the other
+//! crates use what this file exports, and no more. Both halves below have one shape: `native` is what ships, `model` is what
+//! `loom-tests` compiles in its place. The cfg that chooses is our own, so that a user's own loom run does not switch our primitives.
 
-pub(crate) mod plain;
-#[cfg(all(unix, feature = "signals"))]
-pub(crate) use plain::PlainBool;
-pub(crate) use plain::{Arc, OnceLock, Ordering, PlainU64, Weak};
+pub mod plain;
+pub use plain::{Arc, OnceLock, Ordering, PlainBool, PlainU64, Weak};
 
-pub(crate) use crossbeam_utils::CachePadded;
-/// Foreign: a source of items, read by iteration.
-pub(crate) use std::sync::mpsc::Receiver;
+pub use crossbeam_utils::CachePadded;
+/// User code: a source of items, read by iteration.
+pub use std::sync::mpsc::Receiver;
 
 #[cfg(forebay_loom)]
-pub(crate) use model::*;
+pub use model::*;
 #[cfg(not(forebay_loom))]
-pub(crate) use native::*;
+pub use native::*;
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -31,37 +28,33 @@ use std::task::Waker;
 /// The threads of a parent do not exist in its forked child. A lock may be held there by one of them, and what it guards may be
 /// half-changed. So what can be met in a child knows its process, and refuses in any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Home(u64);
+pub struct Home(u64);
 
 impl Home {
     /// For what is never left.
-    #[cfg_attr(
-        not(any(feature = "sqlite", feature = "signals")),
-        allow(dead_code, reason = "for these alone")
-    )]
     const EVERY: Self = Self(u64::MAX);
 
     /// The process of the caller. Every fork from now on is noticed.
-    pub(crate) fn here() -> Self {
+    pub fn here() -> Self {
         crate::unix::hook_forks();
         Self::now()
     }
 
     /// The same for a caller who holds something that has been made by `here`.
     #[inline]
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         Self(plain::forks())
     }
 
     /// Whether the caller is in a forked child of this process.
     #[inline]
-    pub(crate) fn is_left(self) -> bool {
+    pub fn is_left(self) -> bool {
         self != Self::now() && self.0 != u64::MAX
     }
 
     /// Refuses in a forked child of this process.
     #[inline]
-    pub(crate) fn check(self) -> Result<(), Forked> {
+    pub fn check(self) -> Result<(), Forked> {
         if self.is_left() { Err(Forked) } else { Ok(()) }
     }
 }
@@ -69,23 +62,24 @@ impl Home {
 /// This is a forked child, and what was asked is its parent's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is a forked child, and what was asked is its parent's")]
-pub(crate) struct Forked;
+pub struct Forked;
 
 /// Passes on that a lock, or whatever else knows its process, refused in a forked child.
+#[macro_export]
 macro_rules! from_forked {
     ($($error:ty),+) => { $(
-        impl From<crate::sync::Forked> for $error {
-            fn from(_: crate::sync::Forked) -> Self {
+        impl From<$crate::sync::Forked> for $error {
+            fn from(_: $crate::sync::Forked) -> Self {
                 Self::Forked
             }
         }
     )+ };
 }
-pub(crate) use from_forked;
+pub use crate::from_forked;
 
 /// Runs `body`, which goes by locks that are not ours. No fork by another thread finds it halfway, unless it takes longer than a
 /// second: in the child, the locks would be held for ever.
-pub(crate) fn unforked<R>(body: impl FnOnce() -> R) -> R {
+pub fn unforked<R>(body: impl FnOnce() -> R) -> R {
     let _section = crate::unix::Section::enter();
     body()
 }
@@ -114,7 +108,7 @@ fn end_copied_thread() {
 /// It knows its process. Whoever can come here in a forked child locks it by `enter`, which refuses there; threads of ours, which
 /// a child does not have, by `lock`.
 #[derive(Debug)]
-pub(crate) struct PlainMutex<T> {
+pub struct PlainMutex<T> {
     inner: std::sync::Mutex<T>,
     home: Home,
 }
@@ -125,35 +119,34 @@ impl<T: Default> Default for PlainMutex<T> {
     }
 }
 
-pub(crate) type PlainGuard<'a, T> = Guard<std::sync::MutexGuard<'a, T>>;
+/// Guard of a [`PlainMutex`].
+pub type PlainGuard<'a, T> = Guard<std::sync::MutexGuard<'a, T>>;
 
 impl<T> PlainMutex<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// Returns a free mutex of this process.
+    pub fn new(value: T) -> Self {
         Self { inner: std::sync::Mutex::new(value), home: Home::here() }
     }
 
     /// For a static. It is of every process: no fork may find it locked (see [`unforked`]).
-    #[cfg_attr(
-        not(any(feature = "sqlite", feature = "signals")),
-        allow(dead_code, reason = "for these alone")
-    )]
-    pub(crate) const fn fixed(value: T) -> Self {
+    pub const fn fixed(value: T) -> Self {
         Self { inner: std::sync::Mutex::new(value), home: Home::EVERY }
     }
 
     /// Refuses where `enter` does, without a lock.
     #[cfg(not(forebay_loom))]
-    pub(crate) fn check(&self) -> Result<(), Forked> {
+    pub fn check(&self) -> Result<(), Forked> {
         self.home.check()
     }
 
-    pub(crate) fn lock(&self) -> PlainGuard<'_, T> {
+    /// Locks it, and waits until it is free. For threads of ours, which a forked child does not have.
+    pub fn lock(&self) -> PlainGuard<'_, T> {
         Guard(Some(self.inner.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Locks it, unless this is a forked child of the process in which it was made: a thread may hold it that does not exist
     /// there.
-    pub(crate) fn enter(&self) -> Result<PlainGuard<'_, T>, Forked> {
+    pub fn enter(&self) -> Result<PlainGuard<'_, T>, Forked> {
         self.home.check()?;
         Ok(self.lock())
     }
@@ -161,7 +154,7 @@ impl<T> PlainMutex<T> {
 
 /// The guard of a mutex, which a condition variable can take apart and put together again: `None` only meanwhile.
 #[derive(Debug)]
-pub(crate) struct Guard<G>(Option<G>);
+pub struct Guard<G>(Option<G>);
 
 impl<G: Deref> Deref for Guard<G> {
     type Target = G::Target;
@@ -184,7 +177,7 @@ impl<G: DerefMut> DerefMut for Guard<G> {
 }
 
 /// Changes a number as `change` says, unless that is not at all; whether it was changed.
-pub(crate) fn fetch_update(number: &PlainU64, change: impl FnMut(u64) -> Option<u64>) -> bool {
+pub fn fetch_update(number: &PlainU64, change: impl FnMut(u64) -> Option<u64>) -> bool {
     number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
 }
 
@@ -198,20 +191,22 @@ pub(crate) fn fetch_update(number: &PlainU64, change: impl FnMut(u64) -> Option<
 /// not yet written. What is left to do is to keep the compiler from moving the load. This one line is argued
 /// and reviewed, not model-checked: the models, Miri and all other processors run the fence.
 #[inline(always)]
-pub(crate) fn push_fence() {
+pub fn push_fence() {
     #[cfg(all(target_arch = "x86_64", not(forebay_loom), not(miri)))]
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
     #[cfg(not(all(target_arch = "x86_64", not(forebay_loom), not(miri))))]
     fence(Ordering::SeqCst);
 }
 
-/// The other halves: after a store to the phase word, before the rings are looked at again.
-pub(crate) fn announce_fence() {
+/// Fence of the other halves of that pair: after a store to the phase word, before the rings are looked at again.
+#[inline]
+pub fn announce_fence() {
     fence(Ordering::SeqCst);
 }
 
-/// Whether the calling thread unwinds.
-pub(crate) fn is_panicking() -> bool {
+/// Returns whether the calling thread unwinds.
+#[inline]
+pub fn is_panicking() -> bool {
     std::thread::panicking()
 }
 
@@ -220,7 +215,7 @@ pub(crate) fn is_panicking() -> bool {
 ///
 /// Foreign code may fork and return on both sides. In the child, a thread of ours ends here: it is the copy of a thread that goes
 /// on in the parent. A thread of the user goes on in the child, and its caller has to ask whether it is still at home.
-pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
+pub fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
     let home = Home::now();
     let result = fenced(foreign);
     if home.is_left() {
@@ -248,16 +243,17 @@ fn fenced<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
 }
 
 /// Wakes a task. A panic of its waker, which is its executor's bug, ends here.
-pub(crate) fn wake_quietly(waker: Waker) {
+pub fn wake_quietly(waker: Waker) {
     let _ = guarded(|| waker.wake());
 }
 
 /// Marks the calling thread as the worker of the collector (or task) at `address`, until the value is dropped. Marks nest.
 #[derive(Debug)]
-pub(crate) struct WorkerMark(());
+pub struct WorkerMark(());
 
 impl WorkerMark {
-    pub(crate) fn set(address: usize) -> Self {
+    /// Marks the calling thread.
+    pub fn set(address: usize) -> Self {
         WORKER_OF.with(|cell| {
             let mut marks = cell.get();
             marks.rotate_right(1);
@@ -286,11 +282,11 @@ const MARKS: usize = 4;
 
 /// Marks the calling thread as one that runs a hook, until the value is dropped.
 #[derive(Debug)]
-pub(crate) struct HookMark(());
+pub struct HookMark(());
 
 impl HookMark {
     /// `None` if it runs one already, or is torn down.
-    pub(crate) fn set() -> Option<Self> {
+    pub fn set() -> Option<Self> {
         let was = IN_HOOK.try_with(|is_in| is_in.replace(true)).unwrap_or(true);
         (!was).then_some(HookMark(()))
     }
@@ -308,18 +304,20 @@ thread_local! {
 }
 
 /// The address of the collector whose worker the calling thread is, by its latest mark; 0 if it is none.
-pub(crate) fn worker_of() -> usize {
+#[inline]
+pub fn worker_of() -> usize {
     WORKER_OF.try_with(|cell| cell.get()[0]).unwrap_or(0)
 }
 
 /// Whether the calling thread is the worker of the collector at `address`, by whichever mark.
-pub(crate) fn is_worker_of(address: usize) -> bool {
+#[inline]
+pub fn is_worker_of(address: usize) -> bool {
     WORKER_OF.try_with(|cell| cell.get().contains(&address)).unwrap_or(false)
 }
 
 /// A small number of the calling thread, counted up from thread to thread, for the choice of a ring.
 #[inline]
-pub(crate) fn thread_index() -> usize {
+pub fn thread_index() -> usize {
     // Without a number only while the thread is torn down: any ring will do.
     INDEX.try_with(|index| index.get().unwrap_or_else(|| number(index))).unwrap_or(0)
 }
@@ -333,9 +331,9 @@ fn number(index: &Cell<Option<usize>>) -> usize {
 
 #[cfg(not(forebay_loom))]
 mod native {
-    pub(crate) use super::{PlainGuard as MutexGuard, PlainMutex as Mutex};
-    pub(crate) use std::sync::atomic::{AtomicU64, fence};
-    pub(crate) use std::thread::JoinHandle;
+    pub use super::{PlainGuard as MutexGuard, PlainMutex as Mutex};
+    pub use std::sync::atomic::{AtomicU64, fence};
+    pub use std::thread::JoinHandle;
 
     use super::{MARKS, Ordering, PlainU64, PoisonError};
     use std::any::Any;
@@ -354,17 +352,18 @@ mod native {
     pub(super) static NEXT_INDEX: AtomicUsize = AtomicUsize::new(0);
 
     /// Declares values of which every thread has its own.
+    #[macro_export]
     macro_rules! per_thread {
         ($($(#[$attribute:meta])* static $name:ident: $type:ty = $initial:expr;)*) => {
             ::std::thread_local! { $($(#[$attribute])* static $name: $type = const { $initial };)* }
         };
     }
-    pub(crate) use per_thread;
+    pub use crate::per_thread;
 
     /// A condition variable whose deadline may be absent, and whose notification costs a system call only where somebody
     /// waits.
     #[derive(Debug, Default)]
-    pub(crate) struct Condvar {
+    pub struct Condvar {
         inner: std::sync::Condvar,
         /// How many wait. Changed under their mutex, so whoever has changed under it what they wait for sees those who have
         /// not seen that: Relaxed.
@@ -372,12 +371,13 @@ mod native {
     }
 
     impl Condvar {
-        pub(crate) const fn new() -> Self {
+        /// Returns a condition variable for which nobody waits.
+        pub const fn new() -> Self {
             Self { inner: std::sync::Condvar::new(), waiting: PlainU64::new(0) }
         }
 
         /// Waits for a notification; `true` when `deadline` came first. `None` waits without end.
-        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
+        pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
             let Some(held) = guard.0.take() else { return false };
             self.waiting.fetch_add(1, Ordering::Relaxed);
             let (held, is_late) = match deadline {
@@ -394,13 +394,15 @@ mod native {
             is_late
         }
 
-        pub(crate) fn notify_all(&self) {
+        /// Wakes all threads that wait.
+        pub fn notify_all(&self) {
             if self.waiting.load(Ordering::Relaxed) > 0 {
                 self.inner.notify_all();
             }
         }
 
-        pub(crate) fn notify_one(&self) {
+        /// Wakes one thread that waits.
+        pub fn notify_one(&self) {
             if self.waiting.load(Ordering::Relaxed) > 0 {
                 self.inner.notify_one();
             }
@@ -409,32 +411,36 @@ mod native {
 
     /// The worker's bed. An `unpark` that comes before `park` is remembered, so that it is not lost.
     #[derive(Debug)]
-    pub(crate) struct Parker(crossbeam_utils::sync::Parker);
+    pub struct Parker(crossbeam_utils::sync::Parker);
 
     /// The bell beside it; ringing it is the one system call that a producer may make.
     #[derive(Debug, Clone)]
-    pub(crate) struct Unparker(crossbeam_utils::sync::Unparker);
+    pub struct Unparker(crossbeam_utils::sync::Unparker);
 
     impl Parker {
-        pub(crate) fn new() -> (Parker, Unparker) {
+        /// Returns both halves.
+        pub fn new() -> (Parker, Unparker) {
             let parker = crossbeam_utils::sync::Parker::new();
             let unparker = Unparker(parker.unparker().clone());
             (Parker(parker), unparker)
         }
 
-        pub(crate) fn park_timeout(&self, longest: Duration) {
+        /// Sleeps until it is woken, for `longest` at most.
+        pub fn park_timeout(&self, longest: Duration) {
             self.0.park_timeout(longest);
         }
     }
 
     impl Unparker {
-        pub(crate) fn unpark(&self) {
+        /// Wakes the thread that sleeps at the parker, or keeps the next sleep from beginning.
+        #[inline]
+        pub fn unpark(&self) {
             self.0.unpark();
         }
     }
 
     /// Starts a named thread; the error is the system's.
-    pub(crate) fn spawn(
+    pub fn spawn(
         name: &str,
         stack_size: Option<usize>,
         body: impl FnOnce() + Send + 'static,
@@ -451,7 +457,7 @@ mod native {
     }
 
     /// Waits for the end of a thread, unless it is this one.
-    pub(crate) fn join(thread: JoinHandle<()>) {
+    pub fn join(thread: JoinHandle<()>) {
         if thread.thread().id() != std::thread::current().id() {
             // What it ran has caught its own panics.
             let _ = thread.join();
@@ -463,7 +469,7 @@ mod native {
     }
 
     /// Whether a failed model unwinds, in which nothing may wait.
-    pub(crate) fn is_failing_model() -> bool {
+    pub fn is_failing_model() -> bool {
         false
     }
 }
@@ -472,8 +478,11 @@ mod native {
 /// hiding behind the timer.
 #[cfg(forebay_loom)]
 mod model {
-    pub(crate) use loom::sync::atomic::{AtomicU64, fence};
-    pub(crate) use loom::thread::JoinHandle;
+    #![allow(missing_docs, reason = "as in `native`")]
+
+    pub use loom;
+    pub use loom::sync::atomic::{AtomicU64, fence};
+    pub use loom::thread::JoinHandle;
 
     use std::any::Any;
     use std::cell::Cell;
@@ -492,88 +501,90 @@ mod model {
             std::sync::atomic::AtomicUsize::new(0);
     }
 
-    /// The same of loom's threads: to them, a value of the standard library's is one that they all share.
+    /// Declares values of which every one of loom's threads has its own. To them, a value of the standard library's is one that they
+    /// all share.
+    #[macro_export]
     macro_rules! per_thread {
         ($($(#[$attribute:meta])* static $name:ident: $type:ty = $initial:expr;)*) => {
-            ::loom::thread_local! { $($(#[$attribute])* static $name: $type = $initial;)* }
+            $crate::sync::loom::thread_local! { $($(#[$attribute])* static $name: $type = $initial;)* }
         };
     }
-    pub(crate) use per_thread;
+    pub use crate::per_thread;
 
     /// loom's mutex, without poisoning.
     #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
 
-    pub(crate) type MutexGuard<'a, T> = super::Guard<loom::sync::MutexGuard<'a, T>>;
+    pub type MutexGuard<'a, T> = super::Guard<loom::sync::MutexGuard<'a, T>>;
 
     impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
+        pub fn new(value: T) -> Self {
             Self(loom::sync::Mutex::new(value))
         }
 
         /// Nobody forks here.
-        pub(crate) fn check(&self) -> Result<(), super::Forked> {
+        pub fn check(&self) -> Result<(), super::Forked> {
             Ok(())
         }
 
-        pub(crate) fn enter(&self) -> Result<MutexGuard<'_, T>, super::Forked> {
+        pub fn enter(&self) -> Result<MutexGuard<'_, T>, super::Forked> {
             Ok(self.lock())
         }
 
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        pub fn lock(&self) -> MutexGuard<'_, T> {
             super::Guard(Some(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
         }
     }
 
     #[derive(Debug, Default)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
+    pub struct Condvar(loom::sync::Condvar);
 
     impl Condvar {
-        pub(crate) fn new() -> Self {
+        pub fn new() -> Self {
             Self(loom::sync::Condvar::new())
         }
 
-        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Option<Instant>) -> bool {
+        pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Option<Instant>) -> bool {
             if let Some(held) = guard.0.take() {
                 guard.0 = Some(self.0.wait(held).unwrap_or_else(|poisoned| poisoned.into_inner()));
             }
             false
         }
 
-        pub(crate) fn notify_all(&self) {
+        pub fn notify_all(&self) {
             self.0.notify_all();
         }
 
-        pub(crate) fn notify_one(&self) {
+        pub fn notify_one(&self) {
             self.0.notify_one();
         }
     }
 
     /// loom's `park` loses its token at a contended mutex; its `Notify` does not.
     #[derive(Debug)]
-    pub(crate) struct Parker(Arc<loom::sync::Notify>);
+    pub struct Parker(Arc<loom::sync::Notify>);
 
     #[derive(Debug, Clone)]
-    pub(crate) struct Unparker(Arc<loom::sync::Notify>);
+    pub struct Unparker(Arc<loom::sync::Notify>);
 
     impl Parker {
-        pub(crate) fn new() -> (Parker, Unparker) {
+        pub fn new() -> (Parker, Unparker) {
             let notify = Arc::new(loom::sync::Notify::new());
             (Parker(Arc::clone(&notify)), Unparker(notify))
         }
 
-        pub(crate) fn park_timeout(&self, _: Duration) {
+        pub fn park_timeout(&self, _: Duration) {
             self.0.wait();
         }
     }
 
     impl Unparker {
-        pub(crate) fn unpark(&self) {
+        pub fn unpark(&self) {
             self.0.notify();
         }
     }
 
-    pub(crate) fn spawn(
+    pub fn spawn(
         _: &str,
         _: Option<usize>,
         body: impl FnOnce() + Send + 'static,
@@ -581,7 +592,7 @@ mod model {
         Ok(loom::thread::spawn(body))
     }
 
-    pub(crate) fn join(thread: JoinHandle<()>) {
+    pub fn join(thread: JoinHandle<()>) {
         let _ = thread.join();
     }
 
@@ -593,7 +604,7 @@ mod model {
         }
     }
 
-    pub(crate) fn is_failing_model() -> bool {
+    pub fn is_failing_model() -> bool {
         std::thread::panicking()
     }
 }

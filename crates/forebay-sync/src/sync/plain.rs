@@ -2,24 +2,23 @@
 //!
 //! It stands below the fork hooks, which cannot use a mutex that knows its process: they are what tells it.
 
-pub(crate) use std::sync::atomic::Ordering;
+pub use std::sync::atomic::Ordering;
 /// Reference counts are trusted, not modelled.
-pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub use std::sync::{Arc, OnceLock, Weak};
 
 #[cfg(all(unix, not(forebay_loom)))]
 use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 /// A counter that no decision depends on, and time. Never modelled: it takes no part in the protocol, and
 /// every operation that is modelled multiplies the schedules to visit.
-pub(crate) type PlainU64 = std::sync::atomic::AtomicU64;
+pub type PlainU64 = std::sync::atomic::AtomicU64;
 
 /// For a list that is read where nothing may wait.
 #[cfg(all(unix, not(forebay_loom)))]
-pub(crate) type PlainPtr<T> = std::sync::atomic::AtomicPtr<T>;
+pub type PlainPtr<T> = std::sync::atomic::AtomicPtr<T>;
 
-/// Not modelled either: for signal handlers.
-#[cfg(feature = "signals")]
-pub(crate) type PlainBool = std::sync::atomic::AtomicBool;
+/// A flag for signal handlers. Never modelled.
+pub type PlainBool = std::sync::atomic::AtomicBool;
 
 /// The number of forks between the first process and this one. Written by [`note_fork`] alone, in a child that has one thread
 /// by then. Relaxed: `fork` orders it for that thread, and thread creation for all others.
@@ -33,27 +32,29 @@ pub(super) fn forks() -> u64 {
 
 /// For the hook that runs in a child: what was made before is inherited from now on.
 #[cfg(all(unix, not(forebay_loom)))]
-pub(crate) fn note_fork() {
+pub fn note_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The standard library's mutex, without poisoning. It does not know its process: for the fork hooks alone.
 #[cfg(all(unix, not(forebay_loom)))]
 #[derive(Debug, Default)]
-pub(crate) struct RawMutex<T>(std::sync::Mutex<T>);
+pub struct RawMutex<T>(std::sync::Mutex<T>);
 
 #[cfg(all(unix, not(forebay_loom)))]
 impl<T> RawMutex<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// Returns a mutex that is free.
+    pub fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+    /// Locks it, and waits until it is free.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns `None` while somebody has it.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(held) => Some(held),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -63,6 +64,6 @@ impl<T> RawMutex<T> {
 }
 
 /// Does nothing for a while. Not modelled: no decision of the protocol depends on it.
-pub(crate) fn sleep(time: std::time::Duration) {
+pub fn sleep(time: std::time::Duration) {
     std::thread::sleep(time);
 }

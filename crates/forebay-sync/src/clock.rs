@@ -131,18 +131,19 @@ static ORIGIN: OnceLock<Instant> = OnceLock::new();
 /// A call of its own: inlined into `collect`, its rare paths have the compiler move the record to memory and back, which
 /// costs more (23 ns instead of 12, measured).
 #[inline(never)]
-pub(crate) fn unix_nanos() -> u64 {
+pub fn unix_nanos() -> u64 {
     once(&WALL, || Follower::new(Wall(new_counter()))).now()
 }
 
 /// Returns the moment `longest` from now. `None` where that is beyond what the clock can tell: no deadline.
-pub(crate) fn deadline_in(longest: Duration) -> Option<Instant> {
+#[inline]
+pub fn deadline_in(longest: Duration) -> Option<Instant> {
     Instant::now().checked_add(longest)
 }
 
 /// Nanoseconds since some moment before the first call, at least a day, by the monotonic clock: for spans of time. Neither a
 /// clock that is set nor a counter that begins anew disturbs them. Time in which the machine is suspended does not count.
-pub(crate) fn nanos() -> u64 {
+pub fn nanos() -> u64 {
     let since = once(&ORIGIN, Instant::now).elapsed();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(DAY_NANOS)
 }
@@ -150,7 +151,7 @@ pub(crate) fn nanos() -> u64 {
 /// The same at the price of [`unix_nanos`], for what is measured once an event. For a tenth of a second after the counter
 /// has jumped it may be wrong by as much.
 #[inline]
-pub(crate) fn fast_nanos() -> u64 {
+pub fn fast_nanos() -> u64 {
     once(&MONOTONIC, || Follower::new(Monotonic(new_counter()))).now()
 }
 
@@ -167,36 +168,42 @@ fn once<T>(place: &'static OnceLock<T>, make: impl FnOnce() -> T) -> &'static T 
 const DAY_NANOS: u64 = 86_400_000_000_000;
 
 /// Calibrates the counter, once a process: a few milliseconds that the first record would pay otherwise.
-pub(crate) fn calibrate() {
+pub fn calibrate() {
     _ = (unix_nanos(), fast_nanos());
 }
 
 /// The clock by which a worker keeps its intervals.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum Clock {
+pub enum Clock {
+    /// The clock of the system.
     #[default]
     System,
+    /// A clock that a test moves.
     Manual(ManualClock),
 }
 
 impl Clock {
-    pub(crate) fn now(&self) -> Instant {
+    /// Returns the present moment.
+    #[inline]
+    pub fn now(&self) -> Instant {
         match self {
             Clock::System => Instant::now(),
             Clock::Manual(clock) => clock.now(),
         }
     }
 
-    /// Nanoseconds since some moment: see [`nanos`].
-    pub(crate) fn nanos(&self) -> u64 {
+    /// Returns nanoseconds since some moment: see the function [`nanos`].
+    #[inline]
+    pub fn nanos(&self) -> u64 {
         match self {
             Clock::System => nanos(),
             Clock::Manual(clock) => clock.nanos(),
         }
     }
 
-    /// The same for what is measured once an event: see [`fast_nanos`].
-    pub(crate) fn fast_nanos(&self) -> u64 {
+    /// Returns nanoseconds since some moment, for what is measured once an event: see the function [`fast_nanos`].
+    #[inline]
+    pub fn fast_nanos(&self) -> u64 {
         match self {
             Clock::System => fast_nanos(),
             Clock::Manual(clock) => clock.nanos(),
@@ -204,7 +211,7 @@ impl Clock {
     }
 
     /// Registers the worker's bell with a clock that is moved by hand.
-    pub(crate) fn tell(&self, bell: &Unparker) {
+    pub fn tell(&self, bell: &Unparker) {
         if let Clock::Manual(clock) = self
             && let Ok(mut bells) = clock.inner.bells.enter()
         {
@@ -213,7 +220,7 @@ impl Clock {
     }
 
     /// Sleeps until the bell rings or `until` comes. May return early.
-    pub(crate) fn park(&self, parker: &Parker, until: Option<Instant>) {
+    pub fn park(&self, parker: &Parker, until: Option<Instant>) {
         let nap = match (self, until) {
             (Clock::System, Some(until)) => until.saturating_duration_since(Instant::now()),
             // A clock that is moved rings the bell.
@@ -226,28 +233,8 @@ impl Clock {
 /// A clock that stands still until it is moved, so that a test of intervals needs no sleep.
 ///
 /// It governs the intervals of the flush strategy, the gate, the rate and the uptime that statistics tell, and the pace of
-/// [`on_log`](crate::Builder::on_log). Deadlines of callers, and the time stamps of records and batches, come from the system.
+/// `Builder::on_log`. Deadlines of callers, and the time stamps of records and batches, come from the system.
 /// A clone is the same clock.
-///
-/// ```
-/// use std::time::Duration;
-/// use forebay::{Collector, FlushStrategy, ManualClock, Record, sink::MemorySink};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let clock = ManualClock::new();
-/// let memory = MemorySink::new();
-/// let collector = Collector::builder()
-///     .manual_clock(&clock)
-///     .flush(FlushStrategy::Time { interval: Duration::from_secs(3600) })
-///     .sink(memory.clone())
-///     .start()?;
-/// collector.collect(Record::scalar("train.loss", 0.5));
-/// while !memory.wait_for(1, Duration::from_millis(1)) {
-///     clock.advance(Duration::from_secs(3600));
-/// }
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     inner: Arc<ManualInner>,

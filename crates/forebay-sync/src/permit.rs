@@ -7,7 +7,7 @@
 //! it does not begin.
 //!
 //! A call has begun once `begin` has returned `true`, although its first instruction still lies ahead. No check can tell these two
-//! moments apart. Only a wait for the end of the call can, as [`Bus::unsubscribe_and_wait`](crate::bus::Bus::unsubscribe_and_wait)
+//! moments apart. Only a wait for the end of the call can, as `Bus::unsubscribe_and_wait`
 //! does. A wait in every removal was rejected: user code may wait for the thread that removes it.
 //!
 //! A read-modify-write makes all threads that call the same code share a cache line. Cheaper checks were rejected: a load, also
@@ -17,7 +17,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Permission to call user code.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub struct Permit {
     /// [`GRANTED`] until the code is removed, then [`REVOKED`] for ever. Written by who removes the code, read by who calls
     /// it.
     state: AtomicU64,
@@ -26,20 +26,28 @@ pub(crate) struct Permit {
 const GRANTED: u64 = 0;
 const REVOKED: u64 = 1;
 
+impl Default for Permit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Permit {
-    pub(crate) fn new() -> Self {
+    /// Returns a permit that is granted.
+    pub fn new() -> Self {
         Self { state: AtomicU64::new(GRANTED) }
     }
 
     /// Begins a call. Returns `false` where the permit was revoked before: the code must not be called.
-    pub(crate) fn begin(&self) -> bool {
+    #[inline]
+    pub fn begin(&self) -> bool {
         // A load could be satisfied by a value from before the revocation; an exchange reads the last one. Acquire pairs with
         // the Release of `revoke`: who is refused sees what was done before.
         self.state.compare_exchange(GRANTED, GRANTED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Lets no call begin once this has returned. Calls that have begun go on.
-    pub(crate) fn revoke(&self) {
+    pub fn revoke(&self) {
         self.state.swap(REVOKED, Ordering::AcqRel);
     }
 }

@@ -11,26 +11,20 @@
 //! The sinks are the parent's: the child never calls nor drops them, so nothing there can write, or write again,
 //! what the parent had collected.
 
-pub use imp::ignore_sigxfsz;
-pub(crate) use imp::{
-    ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, wait_for_room, watch_forks,
-};
-#[cfg(all(unix, feature = "signals", not(forebay_loom)))]
-pub(crate) use imp::{SIGNALS, SignalSlot, has_default_effect};
-#[cfg(feature = "sqlite")]
-pub(crate) use imp::{is_without_lost_threads, let_forks_in};
-
-#[cfg(feature = "sqlite")]
-pub(crate) use files::open_handle;
-pub(crate) use files::{
-    FileId, duplicate, file_id, is_unlinked, open_append, open_read, rename_new, sync_folder,
+pub use files::{
+    FileId, duplicate, file_id, is_unlinked, open_append, open_handle, open_read, rename_new, sync_folder,
     without_sigpipe, write_stream,
 };
+pub use imp::{
+    ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, ignore_sigxfsz,
+    is_without_lost_threads, let_forks_in, wait_for_room, watch_forks,
+};
+#[cfg(all(unix, not(forebay_loom)))]
+pub use imp::{SIGNALS, SignalSlot, has_default_effect};
 
 /// What has to know that it is in a forked child: the phase of a collector.
-pub(crate) trait Orphan: Send + Sync + 'static {
+pub trait Orphan: Send + Sync + 'static {
     /// Runs in the child, right after the fork: it may neither allocate nor wait.
-    #[cfg_attr(forebay_loom, allow(dead_code, reason = "nobody forks in a model"))]
     fn set_orphaned(&self);
 }
 
@@ -45,17 +39,16 @@ mod imp {
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    #[cfg(feature = "signals")]
-    use crate::sync::plain::OnceLock;
-    #[cfg(feature = "signals")]
-    use crate::sync::plain::PlainBool;
-    use crate::sync::plain::{Arc, Ordering, PlainPtr, PlainU64, RawMutex, Weak, note_fork};
+    use crate::sync::plain::{
+        Arc, OnceLock, Ordering, PlainBool, PlainPtr, PlainU64, RawMutex, Weak, note_fork,
+    };
 
     use super::Orphan;
 
     /// One entry of the list of collectors. Entries are never freed, so that the hook can walk along them
     /// without a lock; those of collectors that are gone are used again. There are as many as there ever
     /// were collectors at one time.
+    #[derive(Debug)]
     struct Entry {
         /// 1 while a collector owns the entry. Who moves it from 0 to 1 is the owner.
         is_taken: PlainU64,
@@ -95,18 +88,18 @@ mod imp {
 
     /// What the handler of a signal goes by, one for each that can be watched. It lies here, and is never freed, so that
     /// the hooks reach it without a lock.
-    #[cfg(feature = "signals")]
-    pub(crate) struct SignalSlot {
-        pub(crate) signal: i32,
+    #[derive(Debug)]
+    pub struct SignalSlot {
+        /// The number of the signal.
+        pub signal: i32,
         /// The signal has its default effect: nobody watches it, or nobody can in a forked child.
-        pub(crate) is_default: OnceLock<Arc<PlainBool>>,
+        pub is_default: OnceLock<Arc<PlainBool>>,
         /// It came since the last fork began.
-        pub(crate) came: OnceLock<Arc<PlainBool>>,
+        pub came: OnceLock<Arc<PlainBool>>,
         /// It had its default effect before it was watched: nobody else was there to see to it.
-        pub(crate) had_default: PlainBool,
+        pub had_default: PlainBool,
     }
 
-    #[cfg(feature = "signals")]
     impl SignalSlot {
         const fn new(signal: i32) -> Self {
             Self {
@@ -118,8 +111,8 @@ mod imp {
         }
     }
 
-    #[cfg(feature = "signals")]
-    pub(crate) static SIGNALS: [SignalSlot; 6] = [
+    /// The signals that can be watched.
+    pub static SIGNALS: [SignalSlot; 6] = [
         SignalSlot::new(libc::SIGTERM),
         SignalSlot::new(libc::SIGINT),
         SignalSlot::new(libc::SIGHUP),
@@ -129,7 +122,8 @@ mod imp {
     ];
 
     /// Owns an entry, until it is dropped with its collector.
-    pub(crate) struct ForkWatch(&'static Entry);
+    #[derive(Debug)]
+    pub struct ForkWatch(&'static Entry);
 
     impl Drop for ForkWatch {
         fn drop(&mut self) {
@@ -139,7 +133,7 @@ mod imp {
     }
 
     /// Has `orphan` told in every forked child, until the watch is dropped.
-    pub(crate) fn watch_forks(orphan: &Arc<impl Orphan>) -> ForkWatch {
+    pub fn watch_forks(orphan: &Arc<impl Orphan>) -> ForkWatch {
         let orphan: Weak<dyn Orphan> = Arc::downgrade(orphan) as _;
         hook_forks();
         let mut link = &FIRST;
@@ -154,8 +148,7 @@ mod imp {
     }
 
     /// Whether the signal has no handler.
-    #[cfg(feature = "signals")]
-    pub(crate) fn has_default_effect(signal: i32) -> bool {
+    pub fn has_default_effect(signal: i32) -> bool {
         // SAFETY: without a new action, the call only writes the old one into a structure of ours, for which zeros are
         // a value like others.
         unsafe {
@@ -165,7 +158,7 @@ mod imp {
     }
 
     /// Has the hooks below called at every fork from now on.
-    pub(crate) fn hook_forks() {
+    pub fn hook_forks() {
         if FORKS_FROM.get() != 0 && FORKS_FROM.get() != std::process::id() {
             // A handler of the program was registered before ours, so it runs before ours in this child. What it makes is the
             // child's own.
@@ -213,10 +206,11 @@ mod imp {
     /// A part of the program in which no fork should find this thread, because it may hold locks that are not ours (of SQLite, of
     /// the standard library). As long as the value lives, a fork by another thread waits, a second at most. Sections nest.
     #[derive(Debug)]
-    pub(crate) struct Section(());
+    pub struct Section(());
 
     impl Section {
-        pub(crate) fn enter() -> Self {
+        /// Enters a section. Waits while another thread forks, a second at most.
+        pub fn enter() -> Self {
             hook_forks();
             if DEPTH.get() == 0 {
                 INSIDE.fetch_add(1, Ordering::SeqCst);
@@ -260,16 +254,14 @@ mod imp {
 
     /// Between two steps of a long section, in neither of which the caller holds a lock that is not its own: a fork that waits for
     /// the end of the section goes on.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn let_forks_in() {
+    pub fn let_forks_in() {
         if DEPTH.get() == 1 && FORKING.load(Ordering::SeqCst) > 0 {
             let_forks_pass();
         }
     }
 
     /// Whether no thread of a parent was in a section when this process was forked.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn is_without_lost_threads() -> bool {
+    pub fn is_without_lost_threads() -> bool {
         LOST.load(Ordering::Relaxed) == 0
     }
 
@@ -305,7 +297,7 @@ mod imp {
 
     /// Ends the calling thread, and with it the process if it is the only one: with status 0, without exit handlers, destructors
     /// or a flush of buffers, which are those of the parent. Called in a forked child alone.
-    pub(crate) fn end_thread() -> ! {
+    pub fn end_thread() -> ! {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         // SAFETY: exit(2) by its number ends this thread alone. Nothing on its stack is used by another one: its threads are
         // the parent's, and what the child has started since does not borrow from it.
@@ -317,14 +309,14 @@ mod imp {
     }
 
     /// Has `last_word` said when the process ends by `exit`, or by a return from its main function.
-    pub(crate) fn at_exit(last_word: extern "C" fn()) {
+    pub fn at_exit(last_word: extern "C" fn()) {
         // SAFETY: a function without arguments that lives as long as the program, or as the library that it is linked
         // into: the system calls it when that is unloaded. (Should there be no memory for it, it is not called.)
         unsafe { libc::atexit(last_word) };
     }
 
     /// How many bytes are taken on the file system of `path`, and how many are left for us.
-    pub(crate) fn disk_usage(path: &Path) -> Option<(u64, u64)> {
+    pub fn disk_usage(path: &Path) -> Option<(u64, u64)> {
         let stats = rustix::fs::statvfs(path).ok()?;
         let taken = stats.f_blocks.saturating_sub(stats.f_bfree);
         Some((taken.saturating_mul(stats.f_frsize), stats.f_bavail.saturating_mul(stats.f_frsize)))
@@ -333,7 +325,7 @@ mod imp {
     /// Has SIGXFSZ wait on the calling thread, and on those that it starts. A write beyond the limit on the size of files
     /// (`ulimit -f`) then fails with an error, where it would end the process. The signal is sent to the thread that writes,
     /// so other threads keep what the program has arranged.
-    pub(crate) fn hold_sigxfsz() {
+    pub fn hold_sigxfsz() {
         // Miri has no signals.
         if cfg!(miri) {
             return;
@@ -368,7 +360,7 @@ mod imp {
 
     /// Waits until there is room in what `out` writes to, or the time is over. May return early. Without a descriptor, it waits a
     /// millisecond.
-    pub(crate) fn wait_for_room(out: Option<&impl AsFd>, longest: Duration) {
+    pub fn wait_for_room(out: Option<&impl AsFd>, longest: Duration) {
         let millisecond = Duration::from_millis(1);
         let Some(out) = out else { return crate::sync::plain::sleep(longest.min(millisecond)) };
         let timeout = Timespec::try_from(longest).ok();
@@ -407,7 +399,6 @@ mod imp {
             return;
         }
         hold_sections();
-        #[cfg(feature = "signals")]
         for came in SIGNALS.iter().filter_map(|slot| slot.came.get()) {
             came.store(false, Ordering::SeqCst);
         }
@@ -415,68 +406,69 @@ mod imp {
 
     /// A forked child has no thread that could see to a signal.
     fn orphan_signals() {
-        #[cfg(feature = "signals")]
         for slot in &SIGNALS {
             let (Some(is_default), Some(came)) = (slot.is_default.get(), slot.came.get()) else { continue };
             if slot.had_default.load(Ordering::SeqCst) {
                 is_default.store(true, Ordering::SeqCst);
                 if came.load(Ordering::SeqCst) {
                     // It came between the fork and here.
-                    _ = signal_hook::low_level::raise(slot.signal);
+                    // SAFETY: raise(3) takes a number, and may be called in a child and in a handler of a signal.
+                    unsafe { libc::raise(slot.signal) };
                 }
             }
         }
     }
 
-    #[cfg(all(test, feature = "sqlite", feature = "signals"))]
+    #[cfg(test)]
     mod tests;
 }
 
 #[cfg(any(not(unix), forebay_loom))]
 mod imp {
+    #![allow(missing_docs, reason = "as above")]
+
     use super::Orphan;
     use crate::sync::plain::Arc;
 
-    pub(crate) struct ForkWatch(());
+    #[derive(Debug)]
+    pub struct ForkWatch(());
 
-    pub(crate) fn watch_forks(_: &Arc<impl Orphan>) -> ForkWatch {
+    pub fn watch_forks(_: &Arc<impl Orphan>) -> ForkWatch {
         ForkWatch(())
     }
 
-    pub(crate) fn hook_forks() {}
+    pub fn hook_forks() {}
 
     #[derive(Debug)]
-    pub(crate) struct Section(());
+    pub struct Section(());
 
     impl Section {
-        pub(crate) fn enter() -> Self {
+        pub fn enter() -> Self {
             Self(())
         }
     }
 
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn is_without_lost_threads() -> bool {
+    pub fn is_without_lost_threads() -> bool {
         true
     }
 
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn let_forks_in() {}
+    pub fn let_forks_in() {}
 
     /// Nobody forks here.
-    pub(crate) fn end_thread() {}
+    pub fn end_thread() {}
 
-    pub(crate) fn at_exit(_: extern "C" fn()) {}
+    pub fn at_exit(_: extern "C" fn()) {}
 
-    pub(crate) fn hold_sigxfsz() {}
+    pub fn hold_sigxfsz() {}
 
-    pub(crate) fn wait_for_room<T>(_: Option<&T>, longest: std::time::Duration) {
+    pub fn wait_for_room<T>(_: Option<&T>, longest: std::time::Duration) {
         crate::sync::plain::sleep(longest.min(std::time::Duration::from_millis(1)));
     }
 
     /// Does nothing: this system has no such signal.
     pub fn ignore_sigxfsz() {}
 
-    pub(crate) fn disk_usage(_: &std::path::Path) -> Option<(u64, u64)> {
+    pub fn disk_usage(_: &std::path::Path) -> Option<(u64, u64)> {
         None
     }
 }
@@ -498,18 +490,18 @@ mod files {
 
     /// Identity of a file. No other file has it as long as the file is open.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) struct FileId {
+    pub struct FileId {
         device: u64,
         inode: u64,
     }
 
     /// Returns the identity of a file; `None` where the platform has none.
-    pub(crate) fn file_id(data: &Metadata) -> Option<FileId> {
+    pub fn file_id(data: &Metadata) -> Option<FileId> {
         Some(FileId { device: data.dev(), inode: data.ino() })
     }
 
     /// Returns whether no folder lists the file any more: it ends with its last descriptor.
-    pub(crate) fn is_unlinked(file: &File) -> bool {
+    pub fn is_unlinked(file: &File) -> bool {
         #[cfg(target_os = "linux")]
         {
             use rustix::fs::{AtFlags, StatxFlags, statx};
@@ -523,7 +515,7 @@ mod files {
     }
 
     /// Opens a file for appending alone, and creates it if it is missing. Connects to a socket.
-    pub(crate) fn open_append(path: &Path) -> io::Result<File> {
+    pub fn open_append(path: &Path) -> io::Result<File> {
         // A pipe without a reader is an error at once, instead of a wait without end. A terminal does not become the
         // one that controls the process.
         let opened = OpenOptions::new()
@@ -562,14 +554,13 @@ mod files {
     }
 
     /// Opens a file for reading, and never waits for the other end of a pipe.
-    pub(crate) fn open_read(path: &Path) -> io::Result<File> {
+    pub fn open_read(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
     }
 
     /// Opens a file only to ask whether it still has a name. Closing an ordinary descriptor would release the locks that
     /// this process has on the file.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn open_handle(path: &Path) -> io::Result<File> {
+    pub fn open_handle(path: &Path) -> io::Result<File> {
         #[cfg(target_os = "linux")]
         {
             OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)
@@ -582,7 +573,7 @@ mod files {
     }
 
     /// Duplicates a descriptor of this process that can be written to.
-    pub(crate) fn duplicate(descriptor: i32) -> io::Result<File> {
+    pub fn duplicate(descriptor: i32) -> io::Result<File> {
         // SAFETY: fcntl takes any number, and refuses one that is no open descriptor.
         let copy = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 3) };
         if copy < 0 {
@@ -598,7 +589,7 @@ mod files {
 
     /// Writes to a pipe, a socket or a device. Waits for room although the descriptor may be non-blocking. A reader that
     /// went away is an error, and no signal.
-    pub(crate) fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match without_sigpipe(|| file.write(bytes)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -611,7 +602,7 @@ mod files {
 
     /// Calls `write` with SIGPIPE blocked on this thread, and takes back the one that it may have raised. Rust ignores the
     /// signal, but a program in another language that embeds this library may not.
-    pub(crate) fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    pub fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         // SAFETY: all calls are given sets of ours, for which zeros are a value like others. The signal is raised on the
         // thread that writes, so `sigwait` finds it and returns at once.
         unsafe {
@@ -639,7 +630,7 @@ mod files {
     }
 
     /// Renames a file, unless there is one of the new name.
-    pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         {
             use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -654,7 +645,7 @@ mod files {
     }
 
     /// Has the system write the names in a folder to the disk.
-    pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    pub fn sync_folder(folder: &Path) -> io::Result<()> {
         match File::open(folder)?.sync_all() {
             // Some file systems cannot.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
@@ -665,55 +656,56 @@ mod files {
 
 #[cfg(not(unix))]
 mod files {
+    #![allow(missing_docs, reason = "as above")]
+
     use std::fs::{File, Metadata, OpenOptions};
     use std::io::{self, Write};
     use std::path::Path;
 
-    pub(crate) use super::look_and_rename as rename_new;
+    pub use super::look_and_rename as rename_new;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) struct FileId(());
+    pub struct FileId(());
 
-    pub(crate) fn file_id(_: &Metadata) -> Option<FileId> {
+    pub fn file_id(_: &Metadata) -> Option<FileId> {
         None
     }
 
-    pub(crate) fn is_unlinked(_: &File) -> bool {
+    pub fn is_unlinked(_: &File) -> bool {
         false
     }
 
-    pub(crate) fn open_append(path: &Path) -> io::Result<File> {
+    pub fn open_append(path: &Path) -> io::Result<File> {
         OpenOptions::new().append(true).create(true).open(path)
     }
 
-    pub(crate) fn open_read(path: &Path) -> io::Result<File> {
+    pub fn open_read(path: &Path) -> io::Result<File> {
         File::open(path)
     }
 
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn open_handle(_: &Path) -> io::Result<File> {
+    pub fn open_handle(_: &Path) -> io::Result<File> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn duplicate(_: i32) -> io::Result<File> {
+    pub fn duplicate(_: i32) -> io::Result<File> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+    pub fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         file.write(bytes)
     }
 
-    pub(crate) fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+    pub fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         write()
     }
 
-    pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+    pub fn sync_folder(_: &Path) -> io::Result<()> {
         Ok(())
     }
 }
 
 /// Renames a file, unless one of the new name is there when it looks.
-pub(crate) fn look_and_rename(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+pub fn look_and_rename(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
     match std::fs::symlink_metadata(to) {
         Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::rename(from, to),
