@@ -91,7 +91,8 @@ impl<E> Batch<E> {
     }
 
     /// Adds to the number of events that are missing before these.
-    pub(crate) fn add_gap(&mut self, events: u64) {
+    #[doc(hidden)]
+    pub fn add_gap(&mut self, events: u64) {
         self.header.gap = self.header.gap.saturating_add(events);
     }
 

@@ -6,7 +6,7 @@ pub(crate) mod error;
 pub(crate) use error::check;
 pub use error::{ConfigError, ConfigPlace, ConfigWarning};
 
-mod setters;
+pub(crate) mod setters;
 pub(crate) use setters::setters;
 
 pub(crate) mod delivery;

@@ -3,6 +3,7 @@
 //! Sinks are foreign code: a call may fail or panic, at any time. Both are counted under the name of the
 //! sink, and the next sink gets the batch all the same.
 
+use std::fmt;
 use std::time::Instant;
 
 use crate::batch::Batch;
@@ -13,21 +14,29 @@ use crate::stats::{Registry, SinkTally};
 use crate::sync::{Arc, Home, Ordering, guarded};
 
 /// A sink of a collector. Owned by the worker while there is one, else by the mailbox.
-pub(crate) struct Slot<E> {
+pub struct Slot<E> {
     sink: CatchPanics<E>,
-    pub(crate) tally: Arc<SinkTally>,
+    /// Its account.
+    pub tally: Arc<SinkTally>,
 }
 
 /// A flush that another thread finishes, and whose it is.
-pub(crate) struct LateFlush {
+pub struct LateFlush {
     pub(crate) pending: PendingFlush,
-    pub(crate) tally: Arc<SinkTally>,
+    /// The account of the sink.
+    pub tally: Arc<SinkTally>,
     pub(crate) begun: Instant,
+}
+
+impl fmt::Debug for LateFlush {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LateFlush").field("sink", &self.tally.name).finish_non_exhaustive()
+    }
 }
 
 impl LateFlush {
     /// Waits for it, for as long as that sink is waited for, and until the deadline; whether it was done in time.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
+    pub fn wait(&self, deadline: Option<Instant>) -> bool {
         let own = self.begun.checked_add(self.pending.within);
         let first = match (own, deadline) {
             (Some(own), Some(deadline)) => Some(own.min(deadline)),
@@ -97,9 +106,16 @@ impl<E: Event> Prepared<E> {
 }
 
 impl<E: Event> Slot<E> {
-    pub(crate) fn new(sink: Box<dyn Sink<E>>, tally: Arc<SinkTally>) -> Self {
+    /// Returns the slot of a sink that has an account.
+    pub fn new(sink: Box<dyn Sink<E>>, tally: Arc<SinkTally>) -> Self {
         let sink = CatchPanics::new(sink, Account::new(Arc::clone(&tally)));
         Self { sink, tally }
+    }
+}
+
+impl<E> fmt::Debug for Slot<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("sink", &self.tally.name).finish_non_exhaustive()
     }
 }
 
@@ -117,7 +133,7 @@ impl<E> Slot<E> {
     }
 
     /// Flushes the sink; what goes wrong is counted.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         self.busy(CatchPanics::flush);
     }
 
@@ -127,13 +143,13 @@ impl<E> Slot<E> {
     }
 
     /// See [`LateFlush`].
-    pub(crate) fn begin_flush(&mut self) -> Option<LateFlush> {
+    pub fn begin_flush(&mut self) -> Option<LateFlush> {
         let pending = self.busy(CatchPanics::begin_flush).1?;
         Some(LateFlush { pending, tally: Arc::clone(&self.tally), begun: Instant::now() })
     }
 
     /// Ends the sink.
-    pub(crate) fn end(self) -> Arc<SinkTally> {
+    pub fn end(self) -> Arc<SinkTally> {
         drop(self.sink.end());
         self.tally
     }
@@ -184,7 +200,7 @@ pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retire
 }
 
 /// Offers a batch to all sinks in turn.
-pub(crate) fn dispatch<E>(slots: &mut [Slot<E>], batch: &Batch<E>) {
+pub fn dispatch<E>(slots: &mut [Slot<E>], batch: &Batch<E>) {
     for slot in slots {
         slot.write(batch);
         if batch.check().is_err() {

@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Write};
 
 /// Display wrapper that escapes what may break the line, move the cursor or turn the direction of reading.
-pub(crate) struct OneLine<T>(pub(crate) T);
+#[derive(Debug)]
+pub struct OneLine<T>(pub T);
 
 impl<T: Display> Display for OneLine<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,7 +42,7 @@ const C0: [&str; 32] = [
 const MAX_SAID: usize = 4096;
 
 /// The begin of a text that is kept for as long as its sink.
-pub(crate) fn shortened(mut text: String) -> String {
+pub fn shortened(mut text: String) -> String {
     if text.len() > MAX_SAID {
         let end = (0..=MAX_SAID).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

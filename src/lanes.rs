@@ -17,7 +17,7 @@ use crate::ring::{self, Ring};
 use crate::sync::{Home, guarded, thread_index};
 use crate::wake::NEVER;
 use byte_budget::ByteBudget;
-pub(crate) use byte_budget::owned_bytes;
+pub use byte_budget::owned_bytes;
 use shards::Shards;
 
 /// Normal events that are taken for [`LOW_SHARE`] low ones.

@@ -118,17 +118,6 @@ pub mod config;
 pub use config::delivery::{FlushStrategy, Overflow};
 pub use config::settings::Config;
 
-/// What the crates of this workspace build their own settings on. No promise holds here.
-#[doc(hidden)]
-pub mod config_parts {
-    pub use crate::config::duration;
-    pub use crate::config::error::check;
-    #[cfg(feature = "config")]
-    pub use crate::config::keys::{Alias, Key, key, millis, same};
-    #[cfg(feature = "config")]
-    pub use crate::config::loader::{Choice, Settings, Unread, deserialize, read, to_table, write};
-}
-
 pub mod stats;
 pub use stats::totals::Stats;
 
@@ -147,6 +136,9 @@ pub mod log {
 pub mod futures;
 
 pub mod run;
+
+#[doc(hidden)]
+pub mod parts;
 
 pub mod history;
 

@@ -86,7 +86,8 @@ impl Pattern {
     }
 
     /// The one name that it stands for, if there is no other.
-    pub(crate) fn as_name(&self) -> Option<String> {
+    #[doc(hidden)]
+    pub fn as_name(&self) -> Option<String> {
         let [tokens] = &self.branches[..] else { return None };
         let chars = tokens.iter().map(|token| match token {
             Token::Char(char) => Some(*char),

@@ -38,19 +38,19 @@ impl Rate {
 
 /// A rate at work on one thread, which counts its time from its begin.
 #[derive(Debug, Clone)]
-pub(crate) struct Pace {
+pub struct Pace {
     rate: Rate,
     due: u64,
 }
 
 impl Pace {
     /// Up to a second's worth at once.
-    pub(crate) fn new(per_second: u32) -> Self {
+    pub fn new(per_second: u32) -> Self {
         Self { rate: Rate::new(per_second, per_second), due: 0 }
     }
 
     /// Takes an event at `now`, or says how long until one may come.
-    pub(crate) fn take(&mut self, now: Duration) -> Result<(), Duration> {
+    pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.due = self.rate.next(self.due, now).map_err(Duration::from_nanos)?;
         Ok(())

@@ -12,7 +12,7 @@ mod error;
 mod filter;
 mod function;
 mod isolated;
-mod json_lines;
+pub(crate) mod json_lines;
 mod map;
 mod memory;
 mod missing;
@@ -22,8 +22,8 @@ mod rate_limited;
 mod retry;
 mod route;
 #[cfg(feature = "sqlite")]
-mod sqlite;
-mod target;
+pub(crate) mod sqlite;
+pub(crate) mod target;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
 

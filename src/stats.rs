@@ -21,7 +21,7 @@ mod prometheus;
 #[cfg(feature = "metrics")]
 mod publish;
 mod report;
-mod tally;
+pub(crate) mod tally;
 pub(crate) mod totals;
 
 pub use alerts::{Alert, AlertKind, HealthStatus};

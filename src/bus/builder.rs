@@ -20,6 +20,7 @@ use crate::collector::{Collector, StartError};
 use crate::dispatch::Slot;
 use crate::event::Record;
 use crate::history::{History, JsonLinesHistory, Recent};
+use crate::parts::Inside;
 use crate::sink::{JsonLinesSink, Sink};
 use crate::sync::{self, Arc, Unparker};
 
@@ -157,7 +158,7 @@ impl BusBuilder {
             },
         };
         let slots = match engine.config.mode {
-            Mode::Inline => collector.shared.mailbox.take_slots(),
+            Mode::Inline => Inside::of(&collector).take_slots(),
             Mode::Pooled => spare.map_or_else(Vec::new, |recent| spare_slots(&collector, recent)),
         };
         let sinks = InlineSinks::new(slots, engine.address(), &collector);
@@ -219,8 +220,7 @@ fn fall_back(
 /// Returns the sinks that remain if the worker of the collector ends, and its sinks with it.
 fn spare_slots(collector: &Collector, recent: Recent<RECENT>) -> Vec<Slot<Record>> {
     let name = Sink::<Record>::name(&recent).to_owned();
-    let tallies = collector.shared.registry.all();
-    let tally = tallies.into_iter().find(|tally| tally.name == name);
+    let tally = Inside::of(collector).tally_of(&name);
     tally.map(|tally| Slot::new(Box::new(recent), tally)).into_iter().collect()
 }
 

@@ -8,7 +8,8 @@ use super::name::{NAME_RULE, is_name};
 use super::shared::Shared;
 use crate::config::{ConfigError, check};
 use crate::event::{Event, EventId, Fields, Mark, Name, Priority, Record, Text, Value};
-use crate::outcome::{Outcome, Refusal};
+use crate::outcome::Outcome;
+use crate::parts::Inside;
 use crate::sync::{Ordering, Weak, guarded};
 use crate::wake::State;
 
@@ -231,15 +232,9 @@ impl Shared {
             self.counts.stopped.add(1);
             return if state == State::Forked { Outcome::Forked } else { Outcome::Stopped };
         }
-        if let Some(gate) = self.collector.shared.settings.gate()
-            && let Err(reason) = gate.admit(Event::priority(&record), &record)
-        {
-            self.collector.shared.count_refusal(reason);
+        let collector = Inside::of(&self.collector);
+        if let Err(reason) = collector.admit(&record) {
             return reason.into();
-        }
-        if record.is_too_deep() {
-            self.collector.shared.count_refusal(Refusal::Oversize);
-            return Outcome::Oversize;
         }
         self.counts.inline.add(1);
         self.sinks.write(&record);
@@ -247,10 +242,7 @@ impl Shared {
             // A sink has forked, and this is the child.
             return Outcome::Forked;
         }
-        let tally = &self.collector.shared.tally;
-        let delivered = self.counts.inline.get() + tally.worker.processed.get();
-        let now = self.collector.shared.clock.fast_nanos();
-        tally.meter.delivered(now, std::slice::from_ref(&record), delivered);
+        collector.note_delivered(&record, self.counts.inline.get());
         // In one piece: an event that is emitted meanwhile is handled after this one.
         let within = context::within(self.engine.address());
         self.engine.dispatch_one(record);

@@ -20,6 +20,7 @@ use crate::clock::deadline_in;
 use crate::collector::{Collector, FlushError};
 use crate::event::{Mark, Name, Record, Ticket, Value};
 use crate::history::{EventQuery, HistoryError};
+use crate::parts::Inside;
 use crate::permit::Permit;
 use crate::sink::DeadLetters;
 use crate::sync::Arc;
@@ -342,11 +343,10 @@ impl Bus {
     /// Returns whether an event of that name, of normal priority, may come in at present: to skip the making of its data. Sampling,
     /// limits and filters are not asked.
     pub fn enabled(&self, name: &str) -> bool {
-        let shared = &self.shared.collector.shared;
         match self.shared.collector.state() {
             _ if self.shared.engine.is_refusing() => false,
             State::WorkerGone if self.shared.mode() == Mode::Inline => {
-                shared.settings.gate().is_none_or(|gate| gate.enabled(name))
+                Inside::of(&self.shared.collector).is_enabled(name)
             }
             _ => self.shared.collector.enabled(name),
         }

@@ -9,6 +9,7 @@ use crate::batch::Batch;
 use crate::collector::Collector;
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::event::Record;
+use crate::parts::Inside;
 use crate::stats::SinkTally;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded};
 
@@ -82,7 +83,7 @@ impl State {
 
 impl InlineSinks {
     pub(super) fn new(slots: Slots, address: usize, collector: &Collector) -> Self {
-        let worker = collector.shared.address();
+        let worker = Inside::of(collector).address();
         let tallies = slots.iter().map(|slot| Arc::clone(&slot.tally)).collect();
         let state = State { slots: Some(slots), ..State::default() };
         Self { state: Mutex::new(state), back: Condvar::new(), address, worker, tallies }

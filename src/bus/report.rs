@@ -6,6 +6,7 @@ use super::shared::Shared;
 use super::stats::{
     Alert, AlertKind, BusHealth, BusStats, HandlerStats, Metrics, QueueMetrics, RetryMetrics, WorkerStats,
 };
+use crate::parts::Inside;
 use crate::stats::HealthStatus;
 use crate::sync::Ordering;
 use crate::wake::State;
@@ -111,7 +112,7 @@ impl Shared {
             let sink = match found.kind {
                 BreakerOpen(sink) | DeadLetters(sink) | SinkFailing(sink) | SinkLate(sink) => Some(sink),
                 // A handler that holds up the worker has an alert of its own.
-                WorkerLate => self.collector.shared.registry.busy().filter(|sink| sink != DISPATCHER),
+                WorkerLate => Inside::of(&self.collector).busy_sink().filter(|sink| sink != DISPATCHER),
                 _ => None,
             };
             let Some(sink) = sink else { continue };

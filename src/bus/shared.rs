@@ -14,6 +14,7 @@ use super::id::FilterId;
 use super::inline_sinks::InlineSinks;
 use crate::collector::{Collector, FlushError};
 use crate::history::{History, HistoryError};
+use crate::parts::Inside;
 use crate::permit::Permit;
 use crate::stats::Count;
 use crate::sync::{Arc, Forked, Mutex, PlainU64};
@@ -82,7 +83,9 @@ impl Shared {
 
     /// Returns whether the calling thread is in a handler of some bus, or in a sink of this one: it cannot wait for handlers.
     pub(super) fn is_inside(&self) -> bool {
-        context::is_inside() || context::is_within(self.engine.address()) || self.collector.shared.is_worker()
+        context::is_inside()
+            || context::is_within(self.engine.address())
+            || Inside::of(&self.collector).is_worker()
     }
 
     /// Refuses in a forked child, where the bus and its locks are the parent's.

@@ -35,6 +35,7 @@ use crate::collector::Collector;
 use crate::config::check;
 use crate::event::catalog::{data, metrics, system};
 use crate::event::{Event, Record, Value};
+use crate::parts::Inside;
 use crate::stats::AlertKind;
 use crate::sync::{Arc, Mutex, Weak};
 use crate::unix;
@@ -301,9 +302,9 @@ pub fn bottlenecks_of<E: Event>(
     every: Duration,
     collector: &Collector<E>,
 ) -> Result<Watcher, SubscribeError> {
-    let (shared, up) = (Arc::downgrade(&collector.shared), Mutex::new(Vec::new()));
+    let (health, up) = (Inside::of(collector).watch_health(), Mutex::new(Vec::new()));
     probe(bus, every, "bottlenecks", move || {
-        let alerts = shared.upgrade().map_or_else(Vec::new, |shared| shared.health().alerts);
+        let alerts = health().map_or_else(Vec::new, |health| health.alerts);
         let is_new = new_of(&up, alerts.iter().map(|alert| alert.id).collect());
         let new = alerts.into_iter().zip(is_new).filter(|(_, is_new)| *is_new);
         let new = new.map(|(alert, _)| {

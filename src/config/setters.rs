@@ -1,19 +1,21 @@
 //! The setters of settings structs.
 
 /// Adds a consuming setter for each field. The setter of an `Option` takes the value itself as well.
-macro_rules! setters {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __setters {
     ($kind:ident: $($fields:tt)*) => {
         impl $kind {
-            $crate::config::setters! { @each $($fields)* }
+            $crate::__setters! { @each $($fields)* }
         }
     };
     (@each $with:ident, $field:ident: Option<$type:ty>; $($others:tt)*) => {
-        $crate::config::setters! { @one $with, $field, impl Into<Option<$type>>, $field.into() }
-        $crate::config::setters! { @each $($others)* }
+        $crate::__setters! { @one $with, $field, impl Into<Option<$type>>, $field.into() }
+        $crate::__setters! { @each $($others)* }
     };
     (@each $with:ident, $field:ident: $type:ty; $($others:tt)*) => {
-        $crate::config::setters! { @one $with, $field, $type, $field }
-        $crate::config::setters! { @each $($others)* }
+        $crate::__setters! { @one $with, $field, $type, $field }
+        $crate::__setters! { @each $($others)* }
     };
     (@each) => {};
     (@one $with:ident, $field:ident, $type:ty, $value:expr) => {
@@ -26,4 +28,4 @@ macro_rules! setters {
     };
 }
 
-pub(crate) use setters;
+pub use crate::__setters as setters;

@@ -333,7 +333,8 @@ impl Record {
     }
 
     /// Its name, to be shared.
-    pub(crate) fn shared_name(&self) -> &Name {
+    #[doc(hidden)]
+    pub fn shared_name(&self) -> &Name {
         &self.name
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct ByteBudget {
 /// Returns the bytes that an event owns beyond its slot. For events that own nothing, the compiler knows that it is
 /// 0.
 #[inline(always)]
-pub(crate) fn owned_bytes<E: Event>(event: &E) -> u64 {
+pub fn owned_bytes<E: Event>(event: &E) -> u64 {
     event.size_hint().saturating_sub(size_of::<E>()) as u64
 }
 

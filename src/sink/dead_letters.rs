@@ -160,29 +160,33 @@ impl<E> DeadLetters<E> {
     }
 }
 
-/// For the bus, whose handlers are what sinks are here.
+/// For the bus (see `parts`), whose handlers are what sinks are here.
 impl<E: Event> DeadLetters<E> {
     /// A number under which letters are put in and taken out.
-    pub(crate) fn new_owner() -> u64 {
+    #[doc(hidden)]
+    pub fn new_owner() -> u64 {
         NEXT_ID.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Somebody puts letters in and takes them under that number from now on.
-    pub(crate) fn add_taker(&self, owner: u64) {
+    #[doc(hidden)]
+    pub fn add_taker(&self, owner: u64) {
         if let Ok(mut letters) = self.shared.enter() {
             letters.takers.push((owner, Account::nobody()));
         }
     }
 
     /// Nobody does so any more.
-    pub(crate) fn remove_taker(&self, owner: u64) {
+    #[doc(hidden)]
+    pub fn remove_taker(&self, owner: u64) {
         if let Ok(mut letters) = self.shared.enter() {
             letters.remove_taker(owner);
         }
     }
 
     /// Puts letters in, behind the others; what is forgotten for them ends here, without the lock.
-    pub(crate) fn keep(&self, owner: u64, letters: Vec<DeadLetter<E>>) {
+    #[doc(hidden)]
+    pub fn keep(&self, owner: u64, letters: Vec<DeadLetter<E>>) {
         let letters = letters.into_iter().map(|letter| Kept::new(letter, owner)).collect();
         let Ok(mut shared) = self.shared.enter() else { return };
         let forgotten = shared.put(letters);
@@ -191,19 +195,22 @@ impl<E: Event> DeadLetters<E> {
     }
 
     /// Takes those out that may be offered again now.
-    pub(crate) fn take_due(&self, owner: u64) -> Vec<DeadLetter<E>> {
+    #[doc(hidden)]
+    pub fn take_due(&self, owner: u64) -> Vec<DeadLetter<E>> {
         let due = self.shared.enter().map_or_else(|_| Vec::new(), |mut letters| letters.take_due(owner));
         due.into_iter().map(|kept| kept.letter).collect()
     }
 
     /// Offers those no more that are of nobody whom `is_known` knows.
-    pub(crate) fn leave_unknown(&self, is_known: impl Fn(u64) -> bool) {
+    #[doc(hidden)]
+    pub fn leave_unknown(&self, is_known: impl Fn(u64) -> bool) {
         let Ok(mut letters) = self.shared.enter() else { return };
         letters.letters.iter_mut().for_each(|kept| kept.is_due &= is_known(kept.owner));
     }
 
     /// Whether some are to be offered again.
-    pub(crate) fn has_due(&self) -> bool {
+    #[doc(hidden)]
+    pub fn has_due(&self) -> bool {
         self.shared.enter().is_ok_and(|letters| letters.letters.iter().any(|kept| kept.is_due))
     }
 }

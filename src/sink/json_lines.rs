@@ -13,8 +13,8 @@ mod compression;
 mod compression;
 mod rotation;
 
-pub(crate) use compression::decode;
-pub(crate) use rotation::{Closed, ClosedFiles, closed};
+pub use compression::decode;
+pub use rotation::{Closed, ClosedFiles, closed};
 
 use std::collections::BTreeSet;
 use std::fmt;

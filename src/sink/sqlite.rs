@@ -22,9 +22,9 @@ use crate::sync::{Home, unforked};
 use error::failed;
 use files::Left;
 
-pub(crate) use child::{inside, refuse_inherited};
-pub(crate) use files::Live;
-pub(crate) use schema::{row_to_record, version};
+pub use child::{inside, refuse_inherited};
+pub use files::Live;
+pub use schema::{row_to_record, version};
 
 /// A sink that inserts records into an SQLite database, one transaction a batch.
 ///

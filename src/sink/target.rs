@@ -171,7 +171,7 @@ const MAX_LINKS: usize = 40;
 
 /// Follows the symbolic links at the end of a path, also to a file that does not exist yet. Stops where a link stands for a
 /// descriptor.
-pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         if is_descriptor(&path) {

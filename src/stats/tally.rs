@@ -89,36 +89,38 @@ pub(crate) struct RejectedTally {
 
 /// One counter.
 #[derive(Debug, Default)]
-pub(crate) struct Count(PlainU64);
+pub struct Count(PlainU64);
 
 impl Count {
     /// Ends at the largest number: a sink may tell its account any.
-    pub(crate) fn add(&self, n: u64) {
+    pub fn add(&self, n: u64) {
         if self.0.fetch_add(n, Ordering::Relaxed).checked_add(n).is_none() {
             self.0.store(u64::MAX, Ordering::Relaxed);
         }
     }
 
     /// The same for a counter that one thread alone writes: a third of the price.
-    pub(crate) fn bump(&self, n: u64) {
+    pub fn bump(&self, n: u64) {
         self.0.store(self.get() + n, Ordering::Relaxed);
     }
 
-    pub(crate) fn raise_to(&self, n: u64) {
+    /// Raises it to `n`, unless it is there or above.
+    pub fn raise_to(&self, n: u64) {
         self.0.fetch_max(n, Ordering::Relaxed);
     }
 
     /// For a moment, not a count: the wall clock may have been set back.
-    pub(crate) fn set(&self, n: u64) {
+    pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
     /// Ends at 0: a wrapper may settle more than it kept.
-    pub(crate) fn lower_by(&self, n: u64) {
+    pub fn lower_by(&self, n: u64) {
         fetch_update(&self.0, |count| Some(count.saturating_sub(n)));
     }
 
-    pub(crate) fn get(&self) -> u64 {
+    /// Returns the count.
+    pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -126,13 +128,16 @@ impl Count {
 /// Counters of one sink. Made when the sink is added; shared by the slot that writes them and the
 /// registry that reads them; ends with the later of the two.
 #[derive(Debug)]
-pub(crate) struct SinkTally {
-    pub(crate) name: String,
-    pub(crate) offered: Count,
+pub struct SinkTally {
+    /// The name of the sink.
+    pub name: String,
+    /// How many events it was offered.
+    pub offered: Count,
     pub(crate) delivered: Count,
     pub(crate) failed: Count,
     pub(crate) dead_lettered: Count,
-    pub(crate) shed: Count,
+    /// How many events went to make room for newer ones.
+    pub shed: Count,
     pub(crate) retries: Count,
     pub(crate) redriven: Count,
     /// Events that a part of the sink has kept, to settle them later.
@@ -143,7 +148,7 @@ pub(crate) struct SinkTally {
     /// Events that the sink is busy with; 0 between calls.
     pub(crate) in_flight: PlainU64,
     /// When the worker began the call of the sink in which it is, by `clock::nanos`; 0 while it is in none.
-    pub(crate) busy_since: PlainU64,
+    pub busy_since: PlainU64,
     /// The same for the thread of an isolated sink.
     pub(crate) own_thread_since: PlainU64,
     /// A mean over the calls so far, 0 to 1, of whether they failed: the bits of a float.

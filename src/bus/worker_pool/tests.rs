@@ -2,6 +2,7 @@ use super::*;
 use crate::bus::{AlertKind, Bus, BusConfig, Handler, Mode, OnWorkerFailure};
 use crate::config::GateConfig;
 use crate::history::EventQuery;
+use crate::parts::Inside;
 use crate::{Config, Outcome, collector::State, stats::HealthStatus};
 
 fn until(holds: impl Fn() -> bool) {
@@ -48,9 +49,7 @@ fn a_turn_that_ends_by_a_panic_is_over() {
 /// What the worker of a collector does that panics outside of foreign code.
 fn kill(bus: &Bus) {
     let _ = bus.collector().flush().unwrap();
-    let shared = &bus.shared.collector.shared;
-    shared.phase.set_gone();
-    drop(shared.mailbox.lose_worker());
+    Inside::of(&bus.shared.collector).lose_worker();
     assert_eq!(bus.collector().state(), State::WorkerGone);
 }
 

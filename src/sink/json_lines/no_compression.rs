@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead};
 
-pub(crate) fn decode(_: File) -> io::Result<Box<dyn BufRead>> {
+pub fn decode(_: File) -> io::Result<Box<dyn BufRead>> {
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
         "a closed file is compressed, which takes the feature zstd to read",

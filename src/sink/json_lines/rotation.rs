@@ -14,20 +14,22 @@ use crate::unix::rename_new;
 
 /// A closed file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Closed {
-    pub(crate) number: u64,
+pub struct Closed {
+    /// Its number.
+    pub number: u64,
     /// A file that is there in both forms is not done being compressed.
-    pub(crate) is_compressed: bool,
-    pub(crate) path: PathBuf,
+    pub is_compressed: bool,
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 /// The closed files beside a file.
 #[derive(Debug, Default)]
-pub(crate) struct ClosedFiles {
+pub struct ClosedFiles {
     /// Oldest first, each once.
-    pub(crate) files: Vec<Closed>,
+    pub files: Vec<Closed>,
     /// The number that the next one gets; `None` when all are used up.
-    pub(crate) next: Option<u64>,
+    pub next: Option<u64>,
     /// What a process left that died while it compressed.
     pub(super) unfinished: Vec<PathBuf>,
 }
@@ -81,7 +83,7 @@ fn next(last: u64) -> Option<u64> {
 }
 
 /// Looks for the closed files beside `path`.
-pub(crate) fn closed(path: &Path) -> io::Result<ClosedFiles> {
+pub fn closed(path: &Path) -> io::Result<ClosedFiles> {
     let mut found = ClosedFiles::default();
     let (Some(folder), Some(name)) = (folder(path), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(found);

@@ -15,7 +15,7 @@ use crate::unix::{FileId, file_id, is_without_lost_threads};
 
 /// Why a forked child cannot use SQLite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub enum Refused {
     #[error(
         "sqlite cannot be used in this forked child: another thread of the parent was inside it during the fork"
     )]
@@ -33,7 +33,7 @@ impl From<Refused> for SinkError {
 }
 
 /// Runs `body`, which calls SQLite with what was made in `home`.
-pub(crate) fn inside<R>(home: Home, body: impl FnOnce() -> R) -> Result<R, Refused> {
+pub fn inside<R>(home: Home, body: impl FnOnce() -> R) -> Result<R, Refused> {
     if home.is_left() {
         return Err(Refused::Parents);
     }
@@ -77,7 +77,7 @@ impl Drop for Open {
 }
 
 /// Refuses a database that the parent of this forked child has open.
-pub(crate) fn refuse_inherited(path: &Path) -> Result<(), Refused> {
+pub fn refuse_inherited(path: &Path) -> Result<(), Refused> {
     let is_inherited = |id| with_open(|list| list.iter().any(|(other, home)| *other == id && home.is_left()));
     if id_at(path).is_some_and(is_inherited) { Err(Refused::Open) } else { Ok(()) }
 }

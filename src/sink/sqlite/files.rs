@@ -17,8 +17,9 @@ use crate::unix::{FileId, file_id, is_unlinked, open_handle, open_read};
 
 /// A live database, and what its files were when it was opened.
 #[derive(Debug)]
-pub(crate) struct Live {
-    pub(crate) connection: Connection,
+pub struct Live {
+    /// The connection.
+    pub connection: Connection,
     database: Part,
     log: Part,
     index: Part,
@@ -78,7 +79,7 @@ impl Live {
     }
 
     /// Opens a database once. Should it be replaced meanwhile, it is not found from the first look on.
-    pub(crate) fn open_once<E>(path: &Path, open: impl FnOnce() -> Result<Connection, E>) -> Result<Self, E> {
+    pub fn open_once<E>(path: &Path, open: impl FnOnce() -> Result<Connection, E>) -> Result<Self, E> {
         let before = Part::of(path.to_owned()).id;
         let mut live = Self::of(path, open()?);
         live.database.id = before.or(live.database.id);
@@ -100,7 +101,7 @@ impl Live {
     }
 
     /// Returns whether a reader that opens the path finds what is committed here.
-    pub(crate) fn is_found(&self) -> bool {
+    pub fn is_found(&self) -> bool {
         let is_there = match self.database.id {
             Some(_) => self.database.is_found() && !self.is_unlinked(),
             None => self.database.look() != Found::Nothing,

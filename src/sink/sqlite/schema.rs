@@ -80,7 +80,7 @@ pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
 }
 
 /// The version of a database of ours; 0 for an empty one.
-pub(crate) fn version(database: &Connection) -> Result<usize, SinkError> {
+pub fn version(database: &Connection) -> Result<usize, SinkError> {
     let number = |sql: &str| -> Result<i64, SinkError> {
         database.query_row(sql, [], |row| row.get(0)).map_err(failed)
     };
@@ -152,7 +152,7 @@ pub(super) fn insert(
 }
 
 /// A row of `name, time, step, priority, kind, value, record` as the record that it was.
-pub(crate) fn row_to_record(row: &Row<'_>) -> Result<Record, rusqlite::Error> {
+pub fn row_to_record(row: &Row<'_>) -> Result<Record, rusqlite::Error> {
     let broken = |column, what: &str| {
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
     };
