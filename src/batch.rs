@@ -181,8 +181,8 @@ impl<E: Event> Batch<E> {
     /// message.
     pub(crate) fn bytes(&self, mut on_panic: impl FnMut(String)) -> u64 {
         let of = |event: &E| {
-            guarded(|| owned_bytes(event)).unwrap_or_else(|said| {
-                on_panic(said);
+            guarded(|| owned_bytes(event)).unwrap_or_else(|message| {
+                on_panic(message);
                 0
             })
         };

@@ -1,7 +1,7 @@
-//! One batch to all sinks: what one of them does reaches no other.
+//! `dispatch`: one batch to all sinks. What one sink does affects no other.
 //!
-//! Sinks are foreign code: a call may fail or panic, at any time. Both are counted under the name of the
-//! sink, and the next sink gets the batch all the same.
+//! Sinks are user code: a call may fail or panic at any time. Both are counted under the name of the sink, and the
+//! next sink gets the batch all the same.
 
 use std::fmt;
 use std::time::Instant;
@@ -13,14 +13,14 @@ use crate::sink::{Account, CatchPanics, Isolated, PendingFlush, Sink, UNNAMED};
 use crate::stats::{Registry, SinkTally};
 use crate::sync::{Arc, Home, Ordering, guarded};
 
-/// A sink of a collector. Owned by the worker while there is one, else by the mailbox.
+/// Sink of a collector with its counters. The worker owns it while there is one, else the mailbox.
 pub struct Slot<E> {
     sink: CatchPanics<E>,
     /// Its account.
     pub tally: Arc<SinkTally>,
 }
 
-/// A flush that another thread finishes, and whose it is.
+/// Flush that another thread finishes, and the sink to which it belongs.
 pub struct LateFlush {
     pub(crate) pending: PendingFlush,
     /// The account of the sink.
@@ -35,7 +35,8 @@ impl fmt::Debug for LateFlush {
 }
 
 impl LateFlush {
-    /// Waits for it, for as long as that sink is waited for, and until the deadline; whether it was done in time.
+    /// Waits until the flush is complete, the sink's own time limit is over, or the deadline passes. Returns whether
+    /// it was complete in time.
     pub fn wait(&self, deadline: Option<Instant>) -> bool {
         let own = self.begun.checked_add(self.pending.within);
         let first = match (own, deadline) {
@@ -46,37 +47,37 @@ impl LateFlush {
     }
 }
 
-/// The queue of a sink that asks for a thread of its own, in batches.
+/// Capacity, in batches, of the queue of a sink that gets its own thread.
 const QUEUE: usize = 64;
 
-/// A sink as it goes into a slot: one that may wait would let all others wait with it.
+/// Sink that is ready for a slot. One that may wait gets its own thread, so that it does not delay all others.
 pub(crate) struct Prepared<E> {
     sink: Box<dyn Sink<E>>,
     name: String,
-    /// What its own code said when it panicked before it had an account.
+    /// What its own code message when it panicked before it had an account.
     panics: Vec<String>,
-    /// Before its own code was called, which may have forked.
+    /// The process before its code was called, which may have forked.
     home: Home,
 }
 
-/// Why a sink could not be entered.
+/// Reason why a sink could not be registered.
 pub(crate) enum NotRegistered {
-    /// Another one has its name.
+    /// Another sink has its name.
     Taken(String),
-    /// Its own code has forked, and this is the child.
+    /// Its code has forked, and this is the child.
     Forked,
 }
 
 impl<E: Event> Prepared<E> {
     pub(crate) fn new(sink: Box<dyn Sink<E>>) -> Self {
         let (mut panics, home) = (Vec::new(), Home::here());
-        let name = guarded(|| sink.name().to_owned()).unwrap_or_else(|said| {
-            panics.push(said);
+        let name = guarded(|| sink.name().to_owned()).unwrap_or_else(|message| {
+            panics.push(message);
             UNNAMED.to_owned()
         });
         let asked = || !home.is_left() && sink.may_wait();
-        let may_wait = guarded(asked).unwrap_or_else(|said| {
-            panics.push(said);
+        let may_wait = guarded(asked).unwrap_or_else(|message| {
+            panics.push(message);
             false
         });
         let sink = if may_wait && !home.is_left() {
@@ -95,11 +96,11 @@ impl<E: Event> Prepared<E> {
             return Err(NotRegistered::Forked);
         }
         let Some(tally) = registry.register(&name) else {
-            // Its destructor is foreign code.
+            // Its destructor is user code.
             _ = guarded(|| drop(sink));
             return Err(if home.is_left() { NotRegistered::Forked } else { NotRegistered::Taken(name) });
         };
-        panics.into_iter().for_each(|said| tally.note_panic(said));
+        panics.into_iter().for_each(|message| tally.note_panic(message));
         let slot = Slot::new(sink, tally);
         if home.is_left() { Err(NotRegistered::Forked) } else { Ok(slot) }
     }
@@ -125,26 +126,26 @@ impl<E> Slot<E> {
         let events = batch.len() as u64;
         self.tally.in_flight.store(events, Ordering::Relaxed);
         self.tally.offered.bump(events);
-        let (begun, (delivered, failed)) = self.busy(|sink| sink.write(batch));
+        let (begun, (delivered, failed)) = self.timed_call(|sink| sink.write(batch));
         self.tally.write_nanos.add(clock::nanos().saturating_sub(begun));
         self.tally.failed.add(failed);
         self.tally.delivered.add(delivered);
         self.tally.in_flight.store(0, Ordering::Relaxed);
     }
 
-    /// Flushes the sink; what goes wrong is counted.
+    /// Flushes the sink and counts what fails.
     pub fn flush(&mut self) {
-        self.busy(CatchPanics::flush);
+        self.timed_call(CatchPanics::flush);
     }
 
-    /// Whether it is to be taken out.
+    /// Returns whether the sink is finished and must be removed.
     pub(crate) fn is_over(&self) -> bool {
         self.sink.is_over()
     }
 
-    /// See [`LateFlush`].
+    /// Starts the flush that the sink's own thread carries out, if it has one. See [`LateFlush`].
     pub fn begin_flush(&mut self) -> Option<LateFlush> {
-        let pending = self.busy(CatchPanics::begin_flush).1?;
+        let pending = self.timed_call(CatchPanics::begin_flush).1?;
         Some(LateFlush { pending, tally: Arc::clone(&self.tally), begun: Instant::now() })
     }
 
@@ -154,8 +155,9 @@ impl<E> Slot<E> {
         self.tally
     }
 
-    /// Notes since when a call goes on; when that was, and what it returned.
-    fn busy<R>(&mut self, call: impl FnOnce(&mut CatchPanics<E>) -> R) -> (u64, R) {
+    /// Runs a call of the sink and notes since when it has been running. Returns that moment and the result of the
+    /// call.
+    fn timed_call<R>(&mut self, call: impl FnOnce(&mut CatchPanics<E>) -> R) -> (u64, R) {
         let begun = clock::nanos();
         self.tally.busy_since.store(begun, Ordering::Relaxed);
         let result = call(&mut self.sink);
@@ -164,12 +166,12 @@ impl<E> Slot<E> {
     }
 }
 
-/// A sink that was taken out.
+/// Sink that was removed.
 pub(crate) struct Retired {
     pub(crate) tally: Arc<SinkTally>,
-    /// Its thread has to finish its last flush.
+    /// The last flush, if its own thread has to finish it.
     pub(crate) late: Option<LateFlush>,
-    /// Ends it then: not before, because its end ends the waits of a retry.
+    /// Ends the sink after that flush. Not earlier, because its end ends the waits of a retry.
     end: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -179,8 +181,8 @@ impl Drop for Retired {
     }
 }
 
-/// Flushes and ends a sink that was taken out, and gives its name free. One that has a thread of its own is ended by
-/// whoever waits for that.
+/// Flushes and ends a sink that was removed, and frees its name. The caller that waits for the flush ends a sink with
+/// a thread of its own.
 pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retired {
     let home = Home::now();
     slot.flush();
@@ -192,7 +194,7 @@ pub(crate) fn retire<E: Event>(mut slot: Slot<E>, registry: &Registry) -> Retire
         end();
         None
     };
-    // Its code may have forked on a thread of the user: no lock is taken in the child.
+    // Its code may have forked on a thread of the user. The child takes no lock.
     if !home.is_left() {
         registry.remove(&tally.name);
     }

@@ -1,8 +1,8 @@
-//! What may come in: decided on the collecting thread, before the ring, without a lock.
+//! `Gate`: which events are accepted. The collecting thread decides, before the ring and without a lock.
 //!
-//! A gate that lets everything in is not asked: [`Settings`](crate::settings) tells so by one relaxed load. One that is
-//! configured asks, in this order: the switch, the names, the priority, the size, the sampling, the rate. Critical events
-//! pass all but the switch.
+//! A gate that accepts everything is not asked: one relaxed load of [`Settings`](crate::settings) says so. A
+//! configured gate checks, in this order: the switch, the names, the priority, the size, the sampling, the rate.
+//! Critical events pass all checks but the switch.
 
 mod sampling;
 mod table;
@@ -17,43 +17,43 @@ use crate::sync::{OnceLock, Ordering, PlainU64, fetch_update};
 use sampling::{Sampler, chance};
 use table::{Table, Windows, hash};
 
-/// A gate at work. All its numbers are Relaxed: each stands for itself.
+/// Gate with its state. Every number is Relaxed, because each stands for itself.
 #[derive(Debug)]
 pub(crate) struct Gate {
     names: Names,
     clock: Clock,
     seed: Option<u64>,
-    /// Random decisions so far, where they are the same in every run.
+    /// Number of random decisions so far, where a seed makes them the same in every run.
     decisions: PlainU64,
-    /// Counters of windows and turns, by name: there once something is sampled.
+    /// Counters of windows and turns, by name. They exist once something is sampled.
     windows: OnceLock<Windows>,
     is_enabled: PlainU64,
-    /// The number of the priority; lower numbers come first.
+    /// The number of the lowest priority that is accepted; more important priorities have lower numbers.
     lowest: PlainU64,
     sampler: Sampler,
-    /// Events a second, 0 without a limit; and when the next is on schedule.
+    /// Events a second, 0 without a limit.
     per_second: PlainU64,
     due: PlainU64,
     /// `u64::MAX` without a limit.
-    most_bytes: PlainU64,
+    max_bytes: PlainU64,
 }
 
-/// Who is let in by name.
+/// Names that are accepted.
 #[derive(Debug)]
 struct Names {
     allow: Vec<Pattern>,
     deny: Vec<Pattern>,
     rules: Vec<(Pattern, Option<Priority>, Option<Sampler>)>,
-    /// What was decided before, by the hash of the name. `None` where every name is let in by the general settings.
+    /// Earlier verdicts, by the hash of the name. `None` where the general settings decide for every name.
     table: Option<Table>,
 }
 
-/// What the patterns say of a name.
+/// Verdict of the patterns on a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Denied,
     Allowed,
-    /// By the rule of that number.
+    /// Allowed by the rule with that index.
     Rule(usize),
 }
 
@@ -81,15 +81,15 @@ impl Gate {
             sampler: Sampler::all(),
             per_second: PlainU64::new(0),
             due: PlainU64::new(0),
-            most_bytes: PlainU64::new(u64::MAX),
+            max_bytes: PlainU64::new(u64::MAX),
         };
         gate.set(config);
         gate
     }
 
-    /// Goes by what can change of these settings.
+    /// Applies those settings that can change.
     pub(crate) fn set(&self, config: &GateConfig) {
-        let most_bytes = config.max_event_bytes.map_or(u64::MAX, |bytes| bytes as u64);
+        let max_bytes = config.max_event_bytes.map_or(u64::MAX, |bytes| bytes as u64);
         self.is_enabled.store(u64::from(config.enabled), Ordering::Relaxed);
         self.lowest.store(config.min_priority as u64, Ordering::Relaxed);
         if config.sampling.is_some() || config.rules.iter().any(|rule| rule.sampling.is_some()) {
@@ -97,10 +97,10 @@ impl Gate {
         }
         self.sampler.set(config.sampling.as_ref());
         self.per_second.store(config.rate_limit.map_or(0, u64::from), Ordering::Relaxed);
-        self.most_bytes.store(most_bytes, Ordering::Relaxed);
+        self.max_bytes.store(max_bytes, Ordering::Relaxed);
     }
 
-    /// Whether an event is let in.
+    /// Returns whether an event is accepted, or why not.
     pub(crate) fn admit<E: Event>(&self, priority: Priority, event: &E) -> Result<(), Refusal> {
         if self.is_enabled.load(Ordering::Relaxed) == 0 {
             return Err(Refusal::Filtered);
@@ -113,8 +113,8 @@ impl Gate {
         if priority as u64 > lowest {
             return Err(Refusal::Filtered);
         }
-        let most_bytes = self.most_bytes.load(Ordering::Relaxed);
-        if most_bytes != u64::MAX && event.size_hint() as u64 > most_bytes {
+        let max_bytes = self.max_bytes.load(Ordering::Relaxed);
+        if max_bytes != u64::MAX && event.size_hint() as u64 > max_bytes {
             return Err(Refusal::Oversize);
         }
         if let Some(windows) = self.windows.get()
@@ -127,19 +127,20 @@ impl Gate {
         {
             return Err(Refusal::SampledOut);
         }
-        if !self.is_in_time() {
+        if !self.is_within_rate() {
             return Err(Refusal::RateLimited);
         }
         Ok(())
     }
 
-    /// Whether events of that name, of normal priority, may be let in.
+    /// Returns whether an event of that name and normal priority may be accepted.
     pub(crate) fn enabled(&self, name: &str) -> bool {
         self.is_enabled.load(Ordering::Relaxed) != 0
             && self.settings_of(name).is_some_and(|(lowest, _)| Priority::Normal as u64 <= lowest)
     }
 
-    /// The number of the lowest priority that is let in under that name, and the sampling; `None` if nothing is.
+    /// Returns the number of the lowest priority that is accepted under that name, and its sampling. Returns `None`
+    /// if nothing is accepted.
     fn settings_of(&self, name: &str) -> Option<(u64, &Sampler)> {
         let rule = match self.names.verdict(name) {
             Verdict::Denied => return None,
@@ -151,7 +152,7 @@ impl Gate {
         Some((lowest, sampler.unwrap_or(&self.sampler)))
     }
 
-    /// From 0 to 1, without 1.
+    /// Returns a random number from 0 to 1, without 1.
     fn chance(&self) -> f64 {
         match self.seed {
             None => fastrand::f64(),
@@ -159,7 +160,7 @@ impl Gate {
         }
     }
 
-    fn is_in_time(&self) -> bool {
+    fn is_within_rate(&self) -> bool {
         let per_second = self.per_second.load(Ordering::Relaxed) as u32;
         if per_second == 0 {
             return true;

@@ -1,9 +1,9 @@
-//! `Mailbox`: what is asked of the worker by name, and the worker's state while no worker runs.
+//! `Mailbox`: requests to the worker, and the worker's state while no worker runs.
 //!
-//! Requests never ride in the rings, where a flood of events could evict them. They lie in a mailbox
-//! behind a mutex, which the worker empties before it drains: so a flush covers every event whose
-//! `collect` returned before it was asked for. Every request carries the place for its answer. A worker
-//! that ends, well or badly, leaves no request behind without one.
+//! Requests never travel in the rings, where a flood of events could evict them. They lie in a mailbox behind a
+//! mutex. The worker empties it before it drains the rings, so a flush covers every event whose `collect` returned
+//! before the request. Every request carries the place for its answer. A worker that ends, well or badly, leaves no
+//! request without one.
 
 mod requests;
 pub(crate) use requests::{Flush, Flushed, ReportedRange, Requests};
@@ -11,30 +11,30 @@ pub(crate) use requests::{Flush, Flushed, ReportedRange, Requests};
 use crate::dispatch::{LateFlush, Slot};
 use crate::sync::{Arc, Condvar, Forked, JoinHandle, Mutex, MutexGuard};
 
-/// The mailbox of a collector. Between two runs it keeps `W`, what the worker works with.
+/// Mailbox of a collector. Between two runs it keeps `W`, the worker's state.
 pub(crate) struct Mailbox<E, W> {
     pub(crate) contents: Mutex<Contents<E, W>>,
     /// Notified when a worker has returned its state, or is lost.
     pub(crate) ended: Condvar,
 }
 
-/// What lies in the mailbox.
+/// Contents of the mailbox.
 pub(crate) struct Contents<E, W> {
-    /// Requests that the worker has not taken yet. Bounded by the callers that wait: a request leaves
-    /// with the worker, or with its caller.
+    /// Requests that the worker has not taken yet. Waiting callers bound their number: a request leaves with the
+    /// worker, or with its caller.
     pub(crate) requests: Requests,
     /// Sinks that the worker has not admitted yet.
     pub(crate) added: Vec<Slot<E>>,
     pub(crate) worker: WorkerSlot<W>,
-    /// What other threads have to finish of the last flush of the run that ended last.
+    /// What other threads have to finish of the last flush of the last run.
     pub(crate) late: Vec<Arc<LateFlush>>,
-    /// Of the run that is going on or ended last; taken by whoever joins it.
+    /// The thread of the current or last run. The caller that joins it takes it.
     pub(crate) thread: Option<JoinHandle<()>>,
-    /// Counts the starts: who waits for the end of a run must not wait for that of the next.
+    /// Counts the starts. A caller that waits for the end of a run must not wait for that of the next.
     pub(crate) run: u64,
 }
 
-/// Where the worker's state is: its sinks, its numbering and its parker.
+/// Place of the worker's state: its sinks, its numbering and its parker.
 pub(crate) enum WorkerSlot<W> {
     /// In the mailbox: no worker runs.
     InMailbox(Box<W>),
@@ -54,25 +54,25 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         Self { contents: Mutex::new(contents), ended: Condvar::new() }
     }
 
-    /// The worker takes what was asked so far.
+    /// Removes and returns the requests so far, for the worker.
     pub(crate) fn take_requests(&self) -> Requests {
         std::mem::take(&mut self.contents.lock().requests)
     }
 
-    /// The worker admits the sinks that were added.
+    /// Moves the sinks that were added into `slots`, for the worker.
     pub(crate) fn admit(&self, slots: &mut Vec<Slot<E>>) {
         slots.append(&mut self.contents.lock().added);
     }
 
-    /// Whether nothing was asked. The worker looks once more after it announced sleep: a request that
-    /// comes later finds `Asleep` in the phase word, by the order of this mutex, and rings.
+    /// Returns whether there is no request. The worker looks once more after it announced sleep. A later request
+    /// finds `Asleep` in the phase word, by the order of this mutex, and wakes the worker.
     pub(crate) fn has_no_requests(&self) -> bool {
         let contents = self.contents.lock();
         let requests = &contents.requests;
         !requests.wants_sweep() && !requests.is_reconfigured && !requests.has_finished_sinks
     }
 
-    /// As long as the value lives, nobody else changes the settings.
+    /// Locks the settings: while the value lives, nobody else changes them.
     pub(crate) fn reconfigure(&self) -> Result<Reconfiguring<'_, E, W>, Forked> {
         self.contents.enter().map(Reconfiguring)
     }
@@ -87,7 +87,7 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         }
     }
 
-    /// The worker's first act: takes its state. `None` when `start` found no thread to give it to.
+    /// Takes the state, as the worker's first act. Returns `None` when `start` could not create the thread for it.
     pub(crate) fn take_worker(&self) -> Option<Box<W>> {
         let mut contents = self.contents.lock();
         match std::mem::replace(&mut contents.worker, WorkerSlot::WithWorker) {
@@ -99,13 +99,13 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         }
     }
 
-    /// What other threads have to finish of the last flush: for whoever stops.
+    /// Stores what other threads have to finish of the last flush, for callers of `stop`.
     pub(crate) fn set_late(&self, late: Vec<LateFlush>) {
         self.contents.lock().late = late.into_iter().map(Arc::new).collect();
     }
 
-    /// The worker's last act: returns its state, with the sinks that were added meanwhile. Not while there are
-    /// requests to answer: then both come back.
+    /// Returns the state to the mailbox, with the sinks that were added meanwhile, as the worker's last act. While
+    /// there are requests to answer, it fails and hands both back.
     pub(crate) fn return_worker(&self, mut worker: Box<W>) -> Result<(), (Box<W>, Requests)> {
         let mut contents = self.contents.lock();
         (*worker).as_mut().append(&mut contents.added);
@@ -117,7 +117,7 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         Ok(())
     }
 
-    /// Takes the sinks out of a collector that has no worker: somebody else calls them.
+    /// Removes and returns the sinks of a collector that has no worker, for another caller.
     pub(crate) fn take_slots(&self) -> Vec<Slot<E>> {
         match &mut self.contents.lock().worker {
             WorkerSlot::InMailbox(worker) => std::mem::take((**worker).as_mut()),
@@ -125,12 +125,13 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         }
     }
 
-    /// As long as the value lives, nobody starts the collector.
+    /// Prevents a start of the collector while the value lives.
     pub(crate) fn hold(&self) -> impl Sized + '_ {
         self.contents.lock()
     }
 
-    /// The worker ended by a panic: nobody waits for an answer that cannot come.
+    /// Notes that the worker ended by a panic. Returns the requests, so that nobody waits for an answer that cannot
+    /// come.
     pub(crate) fn lose_worker(&self) -> Requests {
         let mut contents = self.contents.lock();
         contents.worker = WorkerSlot::Lost;
@@ -139,11 +140,11 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     }
 }
 
-/// The mailbox, held by whoever changes the settings.
+/// Locked mailbox of a caller that changes the settings.
 pub(crate) struct Reconfiguring<'a, E, W>(MutexGuard<'a, Contents<E, W>>);
 
 impl<E, W> Reconfiguring<'_, E, W> {
-    /// Asks the worker to read the settings. One that starts reads them anyway.
+    /// Requests that the worker reads the settings. A worker that starts reads them anyway.
     pub(crate) fn post(&mut self) {
         self.0.requests.is_reconfigured = true;
     }

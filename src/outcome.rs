@@ -1,42 +1,43 @@
-//! What `collect` and its relatives return.
+//! `Outcome`, `BatchOutcome` and `CollectError`: what `collect` and its variants return.
 
 use crate::wake::{State, Word};
 
-/// What became of an event. It may be ignored: every fate is also counted in
-/// [`Stats`](crate::Stats).
+/// Outcome of `collect` for one event. It may be ignored: every outcome is also counted in [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It is queued. Should the collector stop at this very moment, it can still end up counted as
-    /// [`Rejected::stopped`](crate::stats::Rejected::stopped); and of several threads that are late for a stop, one may be told `Stopped` in
-    /// the place of another. The counts are right all the same.
+    /// The event is queued. If the collector stops at this very moment, the event may still be counted as
+    /// [`Rejected::stopped`](crate::stats::Rejected::stopped). Of several threads that are late for a stop, one may get
+    /// `Stopped` in the place of another. The counts are right all the same.
     Queued,
-    /// It is queued, in the place of the oldest of its lane, which is counted as evicted. This is told also where
-    /// it had waited before, because the settings changed to [`Overflow::DropOldest`](crate::Overflow::DropOldest).
+    /// The event is queued in the place of the oldest of its lane, which is counted as evicted. This is also the
+    /// outcome after a wait, if the settings changed to [`Overflow::DropOldest`](crate::Overflow::DropOldest)
+    /// meanwhile.
     QueuedEvicting,
-    /// It is queued after a wait for room, under [`Overflow::Block`](crate::Overflow::Block) or as a critical event.
+    /// The event is queued after a wait for space, under [`Overflow::Block`](crate::Overflow::Block) or as a critical
+    /// event.
     QueuedAfterWait,
-    /// Not taken: its lane is full, and neither evicts nor had room in time.
+    /// The event is rejected: its lane is full, does not evict, and had no space in time.
     Full,
-    /// Not taken: the [gate](crate::config::GateConfig) does not let it in, by the switch, its name, or its priority.
+    /// The [gate](crate::config::GateConfig) rejects the event, by the switch, its name, or its priority.
     Filtered,
-    /// Not taken: the gate let others of its name in.
+    /// The gate's sampling leaves the event out.
     SampledOut,
-    /// Not taken: the gate lets in so many events a second.
+    /// The event exceeds the gate's rate limit.
     RateLimited,
-    /// Not taken: it is larger than the gate or the byte budget allows, or its values are nested deeper than
+    /// The event is larger than the gate or the byte budget allows, or its values are nested deeper than
     /// [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH).
     Oversize,
-    /// Not taken: the collector is stopped or stopping.
+    /// The event is rejected: the collector is stopped or stopping.
     Stopped,
-    /// Not taken: the worker ended by a panic in forebay itself.
+    /// The event is rejected: the worker ended by a panic in forebay itself.
     WorkerGone,
-    /// Not taken: this process is a forked child, the worker lives in the parent.
+    /// The event is rejected: this process is a forked child, and the worker lives in the parent.
     Forked,
 }
 
 impl Outcome {
-    /// Whether the event was taken.
+    /// Returns whether the event was queued.
     pub fn is_queued(self) -> bool {
         matches!(self, Self::Queued | Self::QueuedEvicting | Self::QueuedAfterWait)
     }
@@ -57,45 +58,45 @@ impl From<Refusal> for Outcome {
     }
 }
 
-/// What became of a batch of events: how many met each fate.
+/// Outcome of `collect_batch`: how many events had each outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BatchOutcome {
     /// Events that were queued.
     pub queued: u64,
-    /// Events of earlier calls or of this one that made room for them.
+    /// Events of earlier calls or of this one that were evicted for them.
     pub evicted: u64,
-    /// Events that were not taken.
+    /// Events that were not queued.
     pub rejected: u64,
-    /// Why the first of those was not taken.
+    /// Outcome of the first event that was not queued.
     pub first_rejection: Option<Outcome>,
 }
 
-/// An event that was not taken, and why.
+/// Error that returns an event that was not queued, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("event not taken: {reason}")]
 #[non_exhaustive]
 pub struct CollectError<E> {
-    /// The event, given back.
+    /// The event.
     pub event: E,
-    /// Why it was not taken.
+    /// The reason.
     pub reason: Refusal,
 }
 
-/// Why an event was not taken.
+/// Reason why an event was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Its lane is full, and neither evicts nor had room in time.
+    /// Its lane is full, does not evict, and had no space in time.
     #[error("event queue is full")]
     Full,
-    /// The gate does not let it in: by the switch, its name, or its priority.
+    /// The gate rejects it, by the switch, its name, or its priority.
     #[error("the event is filtered out")]
     Filtered,
-    /// The gate let others of its name in.
+    /// The gate's sampling leaves it out.
     #[error("the event is sampled out")]
     SampledOut,
-    /// The gate lets in so many events a second.
+    /// It exceeds the gate's rate limit.
     #[error("the rate limit is reached")]
     RateLimited,
     /// It is larger than the gate or the byte budget allows, or its values are nested deeper than
@@ -108,13 +109,13 @@ pub enum Refusal {
     /// The worker ended by a panic in forebay itself.
     #[error("the worker thread is gone")]
     WorkerGone,
-    /// This process is a forked child; the worker lives in the parent.
+    /// This process is a forked child, and the worker lives in the parent.
     #[error("this process is a fork of the one that started the collector")]
     Forked,
 }
 
 impl Refusal {
-    /// Returns why a collector in this state takes no events.
+    /// Returns why a collector in this state accepts no events.
     pub(crate) fn of(word: Word) -> Self {
         match word.state() {
             State::WorkerGone => Self::WorkerGone,

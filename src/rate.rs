@@ -1,20 +1,21 @@
-//! A rate limit: the generic cell rate algorithm (ITU-T I.371, as a virtual schedule), which remembers one number.
+//! `Rate`: a rate limit by the generic cell rate algorithm (ITU-T I.371, as a virtual schedule), which remembers one
+//! number.
 
 use std::time::Duration;
 
 const SECOND_NANOS: u64 = 1_000_000_000;
 
-/// So many events a second, and so many at once. Goes by whatever clock it is given, in nanoseconds.
+/// Rate limit of so many events a second, and so many at once. It uses the clock of its caller, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     /// Nanoseconds of one event.
     increment: u64,
-    /// How far ahead of its schedule an event may come.
+    /// How far ahead of its schedule an event may come, in nanoseconds.
     tolerance: u64,
 }
 
 impl Rate {
-    /// Both at least 1.
+    /// Creates a rate limit. Both numbers are at least 1.
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         let increment = SECOND_NANOS / u64::from(per_second.max(1));
         // Beyond a billion a second, an event takes no time, and nothing is refused.
@@ -22,21 +23,21 @@ impl Rate {
         Self { increment, tolerance }
     }
 
-    /// Takes an event at `now`, where the next one is on schedule at `due` (the theoretical arrival time): when the one after
-    /// it is; or how long until one may come.
+    /// Takes an event at `now`, where the next one is on schedule at `due` (the theoretical arrival time). Returns
+    /// when the one after it is due, or how long to wait until one may come.
     pub(crate) fn next(self, due: u64, now: u64) -> Result<u64, u64> {
         let ahead = due.saturating_sub(now);
         match ahead.saturating_sub(self.tolerance) {
             0 => Ok(due.max(now).saturating_add(self.increment)),
-            // No schedule reaches that far ahead, also when another thread has read the clock a little later: it is from
-            // before the clock went backward, as of a process that was restored on another machine.
+            // No schedule reaches that far ahead, even when another thread has read the clock a little later. So the
+            // clock has gone backward, as in a process that was restored on another machine.
             wait if wait > self.increment.max(SECOND_NANOS) * 2 => Ok(now.saturating_add(self.increment)),
             wait => Err(wait),
         }
     }
 }
 
-/// A rate at work on one thread, which counts its time from its begin.
+/// Rate limit with its state, for one thread. It counts its time from its start.
 #[derive(Debug, Clone)]
 pub struct Pace {
     rate: Rate,
@@ -44,12 +45,12 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Up to a second's worth at once.
+    /// Creates a limit that lets a second's worth through at once.
     pub fn new(per_second: u32) -> Self {
         Self { rate: Rate::new(per_second, per_second), due: 0 }
     }
 
-    /// Takes an event at `now`, or says how long until one may come.
+    /// Takes an event at `now`, or returns how long to wait until one may come.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.due = self.rate.next(self.due, now).map_err(Duration::from_nanos)?;

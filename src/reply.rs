@@ -1,23 +1,23 @@
-//! `Reply`: the place for the answer of another thread.
+//! `Reply`: the place for an answer from another thread.
 
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use crate::sync::{Arc, Condvar, Mutex, wake_quietly};
 
-/// The place for one answer. Made by the caller, held by caller and mailbox, then worker.
+/// Place for one answer. The caller makes it; caller and mailbox hold it, then caller and worker.
 pub(crate) struct Reply<T> {
     state: Mutex<ReplyState<T>>,
     changed: Condvar,
-    /// Whether who asked looks at the answer, beyond that it came.
+    /// Whether the caller reads the answer, and does not only wait for it.
     is_heard: bool,
 }
 
 struct ReplyState<T> {
-    /// `None` until it is there; `Some(None)` says that there will be none, because the worker is gone.
+    /// `None` until the answer is there. `Some(None)` means that the worker is gone and no answer will come.
     answer: Option<Option<T>>,
     waker: Option<Waker>,
-    /// Nobody waits any more.
+    /// Whether the caller no longer waits.
     is_given_up: bool,
 }
 
@@ -26,7 +26,8 @@ impl<T> Reply<T> {
         Self::with(true)
     }
 
-    /// For who only waits for it: what it tells, the next one is told as well.
+    /// Makes a place for a caller that only waits and does not read the answer. So the next report covers the same
+    /// events.
     pub(crate) fn unheard() -> Arc<Self> {
         Self::with(false)
     }
@@ -36,8 +37,8 @@ impl<T> Reply<T> {
         Arc::new(Self { state, changed: Condvar::new(), is_heard })
     }
 
-    /// Answers; `None` says that the worker is gone. Whether somebody will hear it: the caller listens, has
-    /// not given up, and there was no answer before.
+    /// Stores the answer; `None` means that the worker is gone. Returns whether the caller will read it: it reads
+    /// answers, has not given up, and there was no answer before.
     pub(crate) fn answer(&self, answer: Option<T>) -> bool {
         let mut state = self.state.lock();
         if state.is_given_up || state.answer.is_some() {
@@ -53,17 +54,17 @@ impl<T> Reply<T> {
         self.is_heard
     }
 
-    /// The caller goes away without the answer.
+    /// Notes that the caller no longer waits for the answer.
     pub(crate) fn give_up(&self) {
         let mut state = self.state.lock();
         state.is_given_up = true;
         let left = state.waker.take();
-        // Its destructor is foreign code: not under our lock.
+        // Its destructor is user code, so it must not run under our lock.
         drop(state);
         drop(left);
     }
 
-    /// Waits for the answer; gives up, with `None`, when the deadline comes first.
+    /// Waits for the answer. When the deadline comes first, gives up and returns `None`.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Option<T>> {
         let mut state = self.state.lock();
         while state.answer.is_none() {
@@ -75,7 +76,8 @@ impl<T> Reply<T> {
         state.answer.take()
     }
 
-    /// Waits for the answer and leaves it there, so that many may wait; `None` if it did not come before the deadline.
+    /// Waits for the answer and leaves it there, so that many may wait. Returns `None` if it did not come before the
+    /// deadline.
     pub(crate) fn answer_by(&self, deadline: Option<Instant>) -> Option<T>
     where
         T: Copy,
@@ -89,19 +91,19 @@ impl<T> Reply<T> {
         state.answer.flatten()
     }
 
-    /// Whether who asked looks at the answer, beyond that it came.
+    /// Returns whether the caller reads the answer, and does not only wait for it.
     pub(crate) fn is_heard(&self) -> bool {
         self.is_heard
     }
 
-    /// The answer, or the waker is left behind in the place of an earlier one.
+    /// Returns the answer, or stores the waker in the place of an earlier one.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Option<T>> {
         let mut state = self.state.lock();
         match state.answer.take() {
             Some(answer) => Poll::Ready(answer),
             None => {
                 let left = state.waker.replace(waker.clone());
-                // Its destructor is foreign code: not under our lock.
+                // Its destructor is user code, so it must not run under our lock.
                 drop(state);
                 drop(left);
                 Poll::Pending

@@ -9,16 +9,16 @@ use crate::event::Priority;
 use crate::gate::Gate;
 use crate::sync::{Arc, AtomicU64, CachePadded, Ordering, PlainU64};
 
-/// The settings of a collector, read without a lock. Written under the mailbox's mutex alone.
+/// Settings of a collector, read without a lock. They are written only under the mailbox's mutex.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// The first load of a thread allocates: not for `collect`.
+    /// Not for `collect`, because the first load of a thread allocates.
     config: ArcSwap<Config>,
     hot: CachePadded<Hot>,
     gate: Gate,
 }
 
-/// What `collect` goes by. Relaxed: it guards nothing, and a call that races with a change goes by the old
+/// Settings that `collect` reads. Relaxed: they guard no other data, and a call that races with a change uses the old
 /// or the new policy.
 #[derive(Debug)]
 struct Hot {
@@ -26,13 +26,13 @@ struct Hot {
     policy: AtomicU64,
     /// How long a critical event waits, in nanoseconds.
     critical_wait: AtomicU64,
-    /// 1 if the gate has to be asked. Not modelled: no decision of the protocol depends on it.
+    /// 1 if the gate has to be asked. Not modelled, because no decision of the protocol depends on it.
     is_gated: PlainU64,
 }
 
-/// What a full lane of normal or low events does: the overflow policy in 64 bits, two for the kind and 62
-/// for the nanoseconds of a wait. 146 years are as good as for ever. Whoever decides by it reads it once: of two
-/// readings, one could say that it waits and the other that it does not refuse.
+/// Overflow policy of the normal and low lanes in 64 bits: two for the kind and 62 for the nanoseconds of a wait. The
+/// longest wait, 146 years, is practically for ever. A caller that decides by it reads it once: of two readings, one
+/// could allow a wait and the other could not refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Policy(u64);
 
@@ -50,13 +50,13 @@ impl Policy {
         }
     }
 
-    /// Whether a full lane of this priority evicts. The critical one never does.
+    /// Returns whether a full lane of this priority evicts. The critical one never does.
     #[inline(always)]
     pub(crate) fn evicts(self, priority: Priority) -> bool {
         self.0 == Self::EVICT && priority != Priority::Critical
     }
 
-    /// Whether a task waits for room in the lane of `priority`. It does so without a deadline.
+    /// Returns whether a task waits for space in the lane of `priority`. It waits without a deadline.
     #[cfg(feature = "futures")]
     pub(crate) fn waits(self, priority: Priority) -> bool {
         priority == Priority::Critical || self.0 & 3 == Self::WAIT
@@ -77,7 +77,7 @@ impl Settings {
         Self { config: ArcSwap::from_pointee(config), hot: CachePadded::new(hot), gate }
     }
 
-    /// For whoever holds the mailbox.
+    /// Stores other settings. The caller holds the mailbox.
     pub(crate) fn set(&self, config: Config) {
         self.hot.critical_wait.store(nanos(config.critical_wait), Ordering::Relaxed);
         self.hot.policy.store(Policy::of(&config).0, Ordering::Relaxed);
@@ -95,13 +95,14 @@ impl Settings {
         Policy(self.hot.policy.load(Ordering::Relaxed))
     }
 
-    /// The gate, if it has to be asked.
+    /// Returns the gate, if it has to be asked.
     #[inline(always)]
     pub(crate) fn gate(&self) -> Option<&Gate> {
         (self.hot.is_gated.load(Ordering::Relaxed) != 0).then_some(&self.gate)
     }
 
-    /// How long `collect` waits for room in the lane of `priority` under `policy`. Never where that evicts.
+    /// Returns how long `collect` waits for space in the lane of `priority` under `policy`. It never waits where the
+    /// policy evicts.
     pub(crate) fn wait_timeout(&self, policy: Policy, priority: Priority) -> Duration {
         if priority == Priority::Critical {
             return Duration::from_nanos(self.hot.critical_wait.load(Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! `Shared`: what handles and worker share.
+//! `Shared`: the state that handles and worker share.
 
 use crate::batch::destroy;
 use crate::clock::Clock;
@@ -13,8 +13,8 @@ use crate::unix::ForkWatch;
 use crate::wake::{Phase, SpaceWaiters, State};
 use crate::worker_state::WorkerState;
 
-/// What handles and worker share. Made by the builder; handles and worker hold it, and the last of them
-/// drops it, with whatever a collector that was never stopped still has in its rings.
+/// State that handles and worker share. The builder makes it. The last owner drops it, with the events still in the
+/// rings of a collector that was never stopped.
 pub(crate) struct Shared<E> {
     pub(crate) phase: Arc<Phase>,
     pub(crate) lanes: Lanes<E>,
@@ -26,15 +26,15 @@ pub(crate) struct Shared<E> {
     pub(crate) alerts: PlainMutex<Alerts>,
     pub(crate) origin: Arc<Origin>,
     pub(crate) clock: Clock,
-    /// 1 once the last handle is being dropped. Ordered by the mailbox's mutex, which `stop` takes after it is
-    /// written and the worker before it is read.
+    /// 1 once the last handle is being dropped. The mailbox's mutex orders it: `stop` takes the mutex after the
+    /// write, and the worker before the read.
     pub(crate) is_disowned: PlainU64,
-    /// Takes the phase off the list of those that a fork orphans.
+    /// On drop, removes the phase from the list of those that a fork orphans.
     pub(crate) _fork_watch: ForkWatch,
 }
 
 impl<E: Event> Shared<E> {
-    /// Counts and destroys events that came too late; says how many there were.
+    /// Counts and drops events that came too late. Returns how many there were.
     pub(crate) fn discard(&self, mut late: Vec<E>) -> u64 {
         let discarded = late.len() as u64;
         if self.phase.load().state() == State::WorkerGone {
@@ -46,7 +46,7 @@ impl<E: Event> Shared<E> {
         discarded
     }
 
-    /// Whether the calling thread is this collector's worker.
+    /// Returns whether the calling thread is this collector's worker.
     pub(crate) fn is_worker(&self) -> bool {
         is_worker_of(self.address())
     }

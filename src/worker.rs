@@ -1,9 +1,8 @@
-//! The worker: one thread that waits, drains, dispatches and serves requests.
+//! The worker: one thread that waits, drains the lanes, dispatches batches and answers requests.
 //!
-//! It owns the sinks, so that they need no lock, and it alone numbers batches. Its body is a plain
-//! function of the shared state. All foreign code that runs here (sinks, destructors of events, wakers)
-//! is caught where it is called; should the worker itself panic all the same, everybody who waits
-//! for it is told.
+//! It owns the sinks, so that they need no lock, and it alone numbers batches. Its body is a plain function of the
+//! shared state. All user code that runs here (sinks, destructors of events, wakers) has its panics caught at the
+//! call. If the worker itself panics all the same, every waiting caller gets an answer.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use crate::unix::hold_sigxfsz;
 use crate::wake::{NEVER, State};
 use crate::worker_state::WorkerState;
 
-/// The body of the worker thread.
+/// Runs the worker thread.
 pub(crate) fn work<E: Event>(shared: &Shared<E>) {
     hold_sigxfsz();
     work_with(shared, |worker| worker.run());
@@ -36,28 +35,29 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     match guarded(|| run(&mut worker)) {
         Ok(last_flush) => return_state(shared, worker.state, &last_flush),
         Err(_) => {
-            // Before the sinks end with the worker: their destructors may be slow, and others wait.
+            // This comes before the worker drops its sinks: their destructors may be slow, and others wait.
             abandon(shared);
             drop(worker);
         }
     }
 }
 
-/// Gives the state back once every request is answered. Those that came since the last flush began are covered
-/// by it: nothing was accepted meanwhile.
+/// Returns the state to the mailbox once every request is answered. The last flush covers the requests that came
+/// since it began, because nothing was accepted meanwhile.
 pub(crate) fn return_state<E: Event>(
     shared: &Shared<E>,
     mut state: Box<WorkerState<E>>,
     last_flush: &FlushReport,
 ) {
-    // All that may call a sink may fork, on a thread of the user as well. In the child, the state forgets itself as it is dropped.
+    // Every call of a sink may fork, on a thread of the user as well. In the child, the state forgets its contents
+    // when it is dropped.
     let late = state.begin_flushes();
     if state.home.is_left() {
         return std::mem::forget(late);
     }
     let is_disowned = shared.is_disowned.load(Ordering::Relaxed) != 0;
     if is_disowned {
-        // The drop of a sink ends its waits: not before the time that the last handle leaves it.
+        // The drop of a sink ends its waits, so it must not come before the time that the last handle allows.
         let deadline = deadline_in(shared.settings.config().drop_timeout);
         late.iter().for_each(|late| _ = late.wait(deadline));
     }
@@ -83,16 +83,16 @@ pub(crate) fn return_state<E: Event>(
     }
 }
 
-/// The worker is gone: refuses events, and tells everybody who waits for it.
+/// Refuses events and answers all who wait, after the worker has panicked.
 fn abandon<E: Event>(shared: &Shared<E>) {
     shared.phase.set_gone();
     let tally = &shared.tally;
-    // What it had in its hands ended with it.
+    // The events of its current batch were dropped with it.
     let in_hand = tally.worker.taken.get() - tally.worker.processed.get();
     tally.rejected.worker_gone.add(in_hand);
     tally.worker.taken.lower_by(in_hand);
     shared.discard(shared.lanes.take_all());
-    // With what it had in its hands.
+    // All bytes, including those of the current batch.
     shared.lanes.budget().release(shared.lanes.budget().held());
     shared.space_waiters.wake_all();
     drop(shared.mailbox.lose_worker());
@@ -101,13 +101,13 @@ fn abandon<E: Event>(shared: &Shared<E>) {
     });
 }
 
-/// What the worker does next.
+/// Next step of the worker.
 enum Duty {
-    /// The collector stops.
+    /// Drains and ends, because the collector stops.
     Finish,
-    /// Everything that is pending is due.
+    /// Delivers everything that is pending.
     Sweep,
-    /// Enough is pending to deliver that much.
+    /// Delivers as many events as the strategy's trigger.
     Load,
     Sleep,
 }
@@ -119,11 +119,11 @@ struct Worker<'a, E> {
 }
 
 impl<E: Event> Worker<'_, E> {
-    /// Runs until the collector is stopped; returns the report of the last flush.
+    /// Runs until the collector is stopped. Returns the report of the last flush.
     fn run(&mut self) -> FlushReport {
         loop {
-            // Requests before rings: whoever asks for a flush has collected before. The other way round,
-            // an event collected between the two looks would be missed by its flush.
+            // Requests before rings: a caller that asks for a flush has collected before. In the other order, its
+            // flush would miss an event that was collected between the two looks.
             let requests = self.shared.mailbox.take_requests();
             let now = self.shared.clock.now();
             if requests.is_reconfigured {
@@ -158,14 +158,14 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    /// Goes by the settings as they are now.
+    /// Applies the current settings.
     fn reconfigure(&mut self, now: Instant) {
         let config = self.shared.settings.config();
         self.schedule.change(&config, now);
         self.state.batcher.set_max_events(config.batch_limit());
     }
 
-    /// Delivers everything that is pending, then answers.
+    /// Delivers everything that is pending, then answers the requests.
     fn serve(&mut self, requests: Requests, now: Instant) {
         let taken = self.shared.tally.worker.taken.get();
         self.sweep();
@@ -178,19 +178,19 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    /// Drains, closes the door behind the last event, and flushes.
+    /// Drains the lanes, marks the collector as stopped, and flushes.
     fn finish(&mut self, requests: Requests) -> FlushReport {
-        // Since `Draining` only events that were on their way come in.
+        // Since `Draining`, only events that were on their way come in.
         self.sweep();
         self.shared.phase.set_stopped();
-        // Those that came after this sweep began find `Stopped` and are taken out by whoever put them in.
+        // Producers of events that came after this drain began find `Stopped`, and remove them.
         self.sweep();
         let report = self.flush();
         self.answer(requests, &report);
         report
     }
 
-    /// Delivers every event that was pending when it began. Ends although more keep coming: see
+    /// Delivers every event that was pending when it began. It ends although more keep coming: see
     /// [`DrainPass`](crate::lanes::DrainPass).
     fn sweep(&mut self) {
         let mut pass = self.state.batcher.begin_pass(&self.shared.lanes);
@@ -201,7 +201,7 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    /// Delivers as many events as set this off, or more if they fit into the last batch.
+    /// Delivers as many events as the trigger, or more if they fit into the last batch.
     fn deliver_load(&mut self) {
         let mut pass = self.state.batcher.begin_pass(&self.shared.lanes);
         let mut left = self.schedule.trigger as usize;
@@ -222,14 +222,14 @@ impl<E: Event> Worker<'_, E> {
         tally.taken.bump(events);
         tally.batches.bump(1);
         tally.busy_since.store(clock::nanos(), Ordering::Relaxed);
-        // Before the sinks, which may be slow: there is room by now.
+        // Before the sinks, which may be slow: there is space by now.
         self.shared.space_waiters.wake_all();
         if batch.gap() > 0 {
             let gap = batch.gap();
             self.shared.tally.say(LogLevel::Warn, LogTopic::Evicted, || format!("{gap} events were evicted"));
         }
         self.enrich(&mut batch);
-        // After the events were taken: a sink gets every event that is collected once it was added.
+        // After the events were taken, so that a sink gets every event that is collected after it was added.
         self.shared.mailbox.admit(&mut self.state.slots);
         dispatch(&mut self.state.slots, &batch);
         self.state.remove_finished_sinks(&self.shared.registry);
@@ -244,7 +244,7 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    /// Completes the events, if that was requests for.
+    /// Completes the events, if the builder was given code for that.
     fn enrich(&mut self, batch: &mut Batch<E>) {
         let Some(enrich) = &mut self.state.enrich else { return };
         let panics = batch.enrich(enrich);
@@ -257,14 +257,14 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    /// Flushes every sink, and tells what happened since the flush that was told last.
+    /// Flushes every sink. Returns what happened since the last flush whose report reached its caller.
     fn flush(&mut self) -> FlushReport {
         self.shared.mailbox.admit(&mut self.state.slots);
         self.state.slots.iter_mut().for_each(Slot::flush);
         let tally = &self.shared.tally.worker;
         tally.flushes.bump(1);
         tally.last_flush.set(clock::unix_nanos());
-        // Requests before the report: it is their code, and may panic.
+        // Asked before the report, because it calls the code of sinks, which may panic.
         let finished = self.state.finished_sinks();
         let (sinks, reported) = self
             .state
@@ -276,7 +276,7 @@ impl<E: Event> Worker<'_, E> {
             })
             .unzip();
         self.state.reported_sinks = reported;
-        // Told once more, before they go.
+        // After their last report.
         self.state.remove_sinks(finished, &self.shared.registry);
         FlushReport {
             processed: tally.processed.get() - self.state.reported_processed,
@@ -287,22 +287,22 @@ impl<E: Event> Worker<'_, E> {
 
     fn answer(&mut self, requests: Requests, report: &FlushReport) {
         self.shared.mailbox.admit(&mut self.state.slots);
-        // A caller that has given up meanwhile has heard nothing: the next one is told.
+        // A caller that has given up meanwhile has not read the report. So the next report covers the same events.
         if self.state.answer(requests, report, &self.shared.registry) {
             self.state.mark_reported(self.shared.tally.worker.processed.get());
         }
     }
 
-    /// Sleeps until it is time, or somebody rings.
+    /// Sleeps until the timer or another thread wakes it.
     fn sleep(&mut self) {
         let phase = &self.shared.phase;
         let wake_at = self.schedule.wake_at();
-        // Counted before it shows in the phase: whoever sees the worker asleep sees this nap.
+        // Counted before the phase shows it: a thread that sees the worker asleep sees this park counted.
         self.shared.tally.worker.parks.bump(1);
         if !phase.fall_asleep(wake_at) {
             return;
         }
-        // What came before the announcement rings no bell.
+        // Nobody unparks the worker for what came before the announcement, so it looks again.
         if !self.shared.lanes.needs_worker(wake_at) && self.shared.mailbox.has_no_requests() {
             self.shared.clock.park(&self.state.parker, self.schedule.due);
         }
@@ -310,20 +310,20 @@ impl<E: Event> Worker<'_, E> {
     }
 }
 
-/// When the worker has to deliver by itself.
+/// Timer and threshold by which the worker delivers without a request.
 #[derive(Debug)]
 struct Schedule {
     /// The longest wait of an event, for the strategies that have one.
     interval: Option<Duration>,
-    /// How many pending events set off a batch.
+    /// Number of pending events that set off a delivery.
     trigger: u32,
-    /// When everything pending is due. Set when something is seen pending, and never moved back before it
-    /// is reached: a steady stream does not postpone it.
+    /// When everything pending is due. It is set when something is seen pending, and never postponed before it is
+    /// reached. So a steady stream does not postpone it.
     due: Option<Instant>,
 }
 
 impl Schedule {
-    /// As good as for ever, and far from the end of what an `Instant` can tell.
+    /// Practically for ever, and far from the end of what an `Instant` can hold.
     const MAX_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
 
     fn new(config: &Config) -> Self {
@@ -331,7 +331,7 @@ impl Schedule {
         Self { interval, trigger: config.trigger().unwrap_or(NEVER), due: None }
     }
 
-    /// Goes by other settings from now on. What waits already is due no later than under either.
+    /// Applies other settings. What already waits is due no later than under the old and the new ones.
     fn change(&mut self, config: &Config, now: Instant) {
         let due = self.due;
         *self = Self::new(config);
@@ -349,14 +349,14 @@ impl Schedule {
         self.due.is_some_and(|due| due <= now)
     }
 
-    /// Everything pending at `now` was delivered. While events keep coming the timer runs on, so that no
-    /// producer has to wake the worker for it; after an interval without any it stops.
+    /// Notes that everything pending at `now` was delivered. While events keep coming the timer runs on, so that no
+    /// producer has to wake the worker for it. After an interval without events it stops.
     fn swept(&mut self, now: Instant, was_busy: bool) {
         self.due = self.interval.filter(|_| was_busy).map(|interval| now + interval);
     }
 
-    /// What a producer must have made pending before it wakes the worker: the first event, where one must
-    /// start the timer.
+    /// Returns how many events must be pending before a producer wakes the worker. It is one where the first event
+    /// must start the timer.
     fn wake_at(&self) -> u32 {
         if self.interval.is_some() && self.due.is_none() { 1 } else { self.trigger }
     }

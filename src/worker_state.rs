@@ -1,4 +1,4 @@
-//! `WorkerState`: what the worker works with, kept from run to run.
+//! `WorkerState`: the sinks, the batcher and the parker of the worker, kept from run to run.
 
 use crate::batch::{Batcher, Enrich};
 use crate::dispatch::{LateFlush, Slot, retire};
@@ -7,18 +7,18 @@ use crate::mailbox::{Flushed, ReportedRange, Requests};
 use crate::stats::{FlushReport, Registry};
 use crate::sync::{Home, Parker, guarded};
 
-/// What the worker works with, kept from run to run. Between runs it lies in the mailbox.
+/// Sinks, batcher and parker of the worker, kept from run to run. Between runs they lie in the mailbox.
 pub(crate) struct WorkerState<E> {
     pub(crate) slots: Vec<Slot<E>>,
     pub(crate) batcher: Batcher<E>,
     pub(crate) parker: Parker,
     pub(crate) enrich: Option<Box<Enrich<E>>>,
-    /// What the counters were when a flush last told of them.
+    /// `processed` at the last flush whose report reached its caller.
     pub(crate) reported_processed: u64,
     pub(crate) reported_evictions: u64,
-    /// What the last flush tells of the sinks.
+    /// What the last flush reports of each sink.
     pub(crate) reported_sinks: Vec<ReportedRange>,
-    /// In a forked child of it, all of this is the parent's.
+    /// The process that made it. In a forked child, all of this is the parent's.
     pub(crate) home: Home,
 }
 
@@ -41,7 +41,7 @@ impl<E> WorkerState<E> {
         }
     }
 
-    /// Answers every request. Whether a flush was heard by its caller.
+    /// Answers every request. Returns whether a caller took the report of a flush.
     pub(crate) fn answer(&mut self, mut requests: Requests, report: &FlushReport, registry: &Registry) -> bool
     where
         E: Event,
@@ -69,12 +69,12 @@ impl<E> WorkerState<E> {
         is_heard
     }
 
-    /// Has the threads of isolated sinks flush them.
+    /// Starts the flushes that the threads of isolated sinks carry out.
     pub(crate) fn begin_flushes(&mut self) -> Vec<LateFlush> {
         self.slots.iter_mut().filter_map(Slot::begin_flush).collect()
     }
 
-    /// A report of all that happened until `processed` events has reached its caller.
+    /// Notes that a report of everything up to `processed` events has reached its caller.
     pub(crate) fn mark_reported(&mut self, processed: u64)
     where
         E: Event,
@@ -89,13 +89,13 @@ impl<E> WorkerState<E> {
         self.slots.drain(..).for_each(|slot| drop(slot.end()));
     }
 
-    /// Takes out the sinks that nobody wants any more.
+    /// Removes the sinks that are finished: nobody needs them any more.
     pub(crate) fn remove_finished_sinks(&mut self, registry: &Registry) {
         let finished = self.finished_sinks();
         self.remove_sinks(finished, registry);
     }
 
-    /// Where they are.
+    /// Returns the indices of finished sinks.
     pub(crate) fn finished_sinks(&self) -> Vec<usize> {
         self.slots.iter().enumerate().filter(|(_, slot)| slot.is_over()).map(|(place, _)| place).collect()
     }
@@ -110,7 +110,7 @@ impl<E> WorkerState<E> {
         }
     }
 
-    /// Takes the slot of that name out.
+    /// Removes and returns the slot of that name.
     pub(crate) fn take_slot(&mut self, name: &str) -> Option<Slot<E>> {
         let index = self.slots.iter().position(|slot| slot.tally.name == name)?;
         Some(self.slots.remove(index))
@@ -126,7 +126,7 @@ impl<E> AsMut<Vec<Slot<E>>> for WorkerState<E> {
 impl<E> Drop for WorkerState<E> {
     fn drop(&mut self) {
         self.end();
-        // Foreign code as well.
+        // This closure is user code as well.
         let enrich = self.enrich.take();
         if self.home.is_left() {
             return std::mem::forget(enrich);

@@ -1,23 +1,23 @@
-//! Letting in a part.
+//! `Sampler`: accepts a part of the events.
 
 use super::table::{Window, hash, mix};
 use crate::config::Sampling;
 use crate::sync::{Ordering, PlainU64};
 
-/// A sampling at work, in numbers that can change one by one.
+/// Sampling as numbers that can change one by one.
 #[derive(Debug)]
 pub(super) struct Sampler {
     kind: PlainU64,
     /// The bits of a rate.
     rate: PlainU64,
     first: PlainU64,
-    /// Nanoseconds of a window, or the number of a turn.
+    /// Nanoseconds of a window, or the length of a cycle in events.
     every: PlainU64,
 }
 
 const ALL: u64 = 0;
 const RATE: u64 = 1;
-const TURNS: u64 = 2;
+const CYCLES: u64 = 2;
 const KEYED: u64 = 3;
 
 impl Sampler {
@@ -38,9 +38,9 @@ impl Sampler {
             Some(Sampling::Rate { rate, min_per_window, window }) => {
                 (RATE, *rate, u64::from(*min_per_window), window.as_nanos() as u64)
             }
-            Some(Sampling::Every { nth }) => (TURNS, 0.0, 1, u64::from(*nth)),
+            Some(Sampling::Every { nth }) => (CYCLES, 0.0, 1, u64::from(*nth)),
             Some(Sampling::FirstThenEvery { first, every }) => {
-                (TURNS, 0.0, u64::from(*first), u64::from(*every))
+                (CYCLES, 0.0, u64::from(*first), u64::from(*every))
             }
             Some(Sampling::Keyed { rate }) => (KEYED, *rate, 0, 1),
         };
@@ -50,7 +50,7 @@ impl Sampler {
         self.kind.store(kind, Ordering::Relaxed);
     }
 
-    /// Whether an event is let in, by the counter of its name, the time, chance, and its correlation id.
+    /// Returns whether an event is accepted, by the counter of its name, the time, chance, and its correlation id.
     pub(super) fn keeps<'a>(
         &self,
         window: impl FnOnce() -> &'a Window,
@@ -77,7 +77,7 @@ impl Sampler {
                 }
                 is_in
             }
-            TURNS => {
+            CYCLES => {
                 let before = window().next_turn();
                 before < first || (before - first + 1).is_multiple_of(every)
             }
@@ -87,7 +87,7 @@ impl Sampler {
     }
 }
 
-/// A number from 0 to 1, without 1, from 64 bits that need not be random.
+/// Returns a number from 0 to 1, without 1, made of 64 bits that need not be random.
 pub(super) fn chance(bits: u64) -> f64 {
     (mix(bits) >> 11) as f64 / (1u64 << 53) as f64
 }

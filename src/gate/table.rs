@@ -1,15 +1,16 @@
-//! What is remembered of names, in tables of a fixed size that are read and written without a lock.
+//! `Table` of verdicts and `Windows` of counters, by name. They have a fixed size, and are read and written without a
+//! lock.
 
 use crate::sync::{Ordering, PlainU64, fetch_update};
 
-/// The hash of a name or an id: FNV-1a (Fowler, Noll, Vo), mixed. The same in every process, whatever compiler made it, which
-/// the standard library's does not promise: processes that sample by an id must agree.
+/// Returns the hash of a name or an id: FNV-1a (Fowler, Noll, Vo), mixed. It is the same in every process, whatever
+/// compiler made it, which the standard library's does not promise. Processes that sample by an id must agree.
 pub(super) fn hash(text: &str) -> u64 {
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv))
 }
 
-/// A step of SplitMix64 (Steele, Lea, Flood 2014): every bit depends on every bit.
+/// Mixes bits by one step of SplitMix64 (Steele, Lea, Flood 2014), so that every bit depends on every bit.
 pub(super) fn mix(bits: u64) -> u64 {
     let mut mixed = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,8 +18,8 @@ pub(super) fn mix(bits: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Verdicts on names. An entry is the upper 48 bits of the hash, which the place does not tell, and the verdict plus one; a
-/// newer name takes the place of an older one. Two names are mixed up if 58 bits of their hashes are the same.
+/// Verdicts on names. An entry holds the upper 48 bits of the hash, which its index does not tell, and the verdict
+/// plus one. A newer name replaces an older one. Two names are confused if 58 bits of their hashes are the same.
 #[derive(Debug)]
 pub(super) struct Table(Box<[PlainU64]>);
 
@@ -31,7 +32,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// The verdict on a name, at most 65,534; decided now if it is not here.
+    /// Returns the verdict on a name, at most 65,534. It is decided now if the table has none.
     pub(super) fn get_or_put(&self, hash: u64, decide: impl FnOnce() -> u16) -> u16 {
         let entry = &self.0[hash as usize % ENTRIES];
         let known = entry.load(Ordering::Relaxed);
@@ -44,7 +45,7 @@ impl Table {
     }
 }
 
-/// Counters by name; of names that meet in one place, all.
+/// Counters by name. Names that share an index share a counter.
 #[derive(Debug)]
 pub(super) struct Windows(Box<[Window]>);
 
@@ -62,13 +63,13 @@ impl Windows {
     }
 }
 
-/// The number of the window at hand in the upper 32 bits, and how many were let in in it below. Or, for turns, how many
-/// there were.
+/// Counter of one name. The upper 32 bits hold the number of the current window, the lower ones how many events were
+/// accepted in it. For turns, it holds how many there were.
 #[derive(Debug)]
 pub(super) struct Window(PlainU64);
 
 impl Window {
-    /// Whether fewer than `first` were let in in window `number`; this one is then counted among them.
+    /// Returns whether fewer than `first` events were accepted in window `number`. If so, counts this one.
     pub(super) fn is_among_first(&self, number: u64, first: u64) -> bool {
         fetch_update(&self.0, |word| {
             let count = Self::count_in(word, number);
@@ -76,19 +77,19 @@ impl Window {
         })
     }
 
-    /// One more was let in.
+    /// Counts one more accepted event in window `number`.
     pub(super) fn count(&self, number: u64) {
         let more = |word| Some(Self::word(number, Self::count_in(word, number) + 1));
         fetch_update(&self.0, more);
     }
 
-    /// How many turns there were before this one.
+    /// Counts a turn, and returns how many there were before it.
     pub(super) fn next_turn(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 
     fn count_in(word: u64, number: u64) -> u64 {
-        // Window 0 is that of a counter which was never used, and of a clock that begins: both have none.
+        // Window 0 belongs to a counter that was never used, or to a clock that starts: both have no events.
         if word >> 32 == number & 0xffff_ffff { word & 0xffff_ffff } else { 0 }
     }
 

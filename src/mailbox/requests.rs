@@ -1,4 +1,4 @@
-//! Requests to the worker, and what it answers to a flush.
+//! `Requests` to the worker, and its answer to a flush.
 
 use std::time::Instant;
 
@@ -14,12 +14,12 @@ pub(crate) struct Requests {
     pub(crate) removed: Vec<(String, Arc<Reply<Option<Retired>>>)>,
     /// Whether the settings changed since the worker last read them.
     pub(crate) is_reconfigured: bool,
-    /// Whether nobody wants a sink any more that the worker has.
+    /// Whether the worker has a finished sink, which nobody needs any more.
     pub(crate) has_finished_sinks: bool,
 }
 
 impl Drop for Requests {
-    /// Whoever asked is told, also when the worker panics with the request in its hands.
+    /// Answers every caller, even when the worker panics while it holds the request.
     fn drop(&mut self) {
         self.flushes.drain(..).for_each(|reply| _ = reply.answer(None));
         self.removed.drain(..).for_each(|(_, reply)| _ = reply.answer(None));
@@ -27,16 +27,16 @@ impl Drop for Requests {
 }
 
 impl Requests {
-    /// Whether somebody waits for an answer, and everything that was collected so far is to be delivered first.
+    /// Returns whether a caller waits for an answer that must come after the delivery of everything collected so far.
     pub(crate) fn wants_sweep(&self) -> bool {
         !self.flushes.is_empty() || !self.removed.is_empty()
     }
 }
 
-/// The place for the answer to a flush.
+/// Place for the answer to a flush.
 pub(crate) type Flush = Arc<Reply<Flushed>>;
 
-/// What a flush tells of one sink: from where, and up to where.
+/// Counters between which a flush reports on one sink.
 #[derive(Clone)]
 pub(crate) struct ReportedRange {
     pub(crate) tally: Arc<SinkTally>,
@@ -44,17 +44,17 @@ pub(crate) struct ReportedRange {
     pub(crate) up_to: Reported,
 }
 
-/// The worker's part of a flush, and what is left to other threads.
+/// The worker's part of a flush, and what other threads have left to do.
 pub(crate) struct Flushed {
     pub(crate) report: FlushReport,
     pub(crate) reported: Vec<ReportedRange>,
     pub(crate) late: Vec<LateFlush>,
-    /// Those that ended, and whether they were done.
+    /// Flushes of other threads that have ended, and whether they were complete.
     pub(crate) done: Vec<(LateFlush, bool)>,
 }
 
 impl Flushed {
-    /// Waits for the others, so long as they are waited for.
+    /// Waits for the other threads, up to the deadline, and returns the complete report.
     pub(crate) fn finish(mut self, is_heard: bool, deadline: Option<Instant>) -> FlushReport {
         for late in std::mem::take(&mut self.late) {
             let is_done = late.wait(deadline);
@@ -65,15 +65,15 @@ impl Flushed {
         self.report
     }
 
-    /// Nobody will hear it: what it says of the sinks, the next flush tells.
+    /// Withdraws a report that nobody will read, so that the next flush reports the same counts.
     pub(crate) fn rollback(&self) {
         self.reported.iter().for_each(|reported| reported.tally.rollback(reported.from));
         self.late.iter().for_each(|late| late.pending.reply.give_up());
     }
 
-    /// Adds what happened in a sink since the worker looked.
+    /// Adds to the report what happened in a sink since the worker looked.
     pub(crate) fn add_late(&mut self, late: &LateFlush, is_done: bool) {
-        // The worker sets this too, in its time; what it told is not to be told again.
+        // The worker marks this too, later. What it has reported must not be reported again.
         let own = self.reported.iter().find(|reported| Arc::ptr_eq(&reported.tally, &late.tally));
         own.into_iter().for_each(|reported| reported.tally.mark_reported(reported.up_to));
         let mut delta = late.tally.take_delta();

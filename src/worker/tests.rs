@@ -33,7 +33,7 @@ fn a_worker_that_is_gone_strands_nobody() {
             abandon(shared);
             collector.stop_timeout(Duration::MAX)
         });
-        assert_eq!(collector.collect(Tick), Outcome::WorkerGone, "it waited for room");
+        assert_eq!(collector.collect(Tick), Outcome::WorkerGone, "it waited for space");
         assert!(matches!(flusher.join().unwrap(), Err(FlushError::WorkerGone)));
         assert!(remover.join().unwrap().is_err());
         assert_eq!(stopper.join().unwrap(), Err(StopError::WorkerGone));
@@ -128,10 +128,10 @@ fn an_endless_interval_is_a_long_one() {
 }
 
 #[test]
-fn who_waits_for_a_dead_worker_need_not_wait_for_its_sinks_to_end() {
+fn a_caller_that_waits_for_a_dead_worker_does_not_wait_for_its_sinks_to_end() {
     use std::sync::mpsc::{Receiver, channel};
 
-    /// Its destructor waits until it is told to go on.
+    /// Its destructor waits until the test lets it go on.
     struct SlowToEnd(std::sync::Mutex<Receiver<()>>);
     impl crate::sink::Sink<Tick> for SlowToEnd {
         fn name(&self) -> &str {
@@ -143,12 +143,12 @@ fn who_waits_for_a_dead_worker_need_not_wait_for_its_sinks_to_end() {
     }
     impl Drop for SlowToEnd {
         fn drop(&mut self) {
-            let told = self.0.lock().unwrap().recv_timeout(60 * SECOND);
-            assert!(told.is_ok(), "whoever waits for the worker waits for its sinks");
+            let received = self.0.lock().unwrap().recv_timeout(60 * SECOND);
+            assert!(received.is_ok(), "whoever waits for the worker waits for its sinks");
         }
     }
-    let (go_on, told) = channel();
-    let sink = SlowToEnd(std::sync::Mutex::new(told));
+    let (go_on, go_on_received) = channel();
+    let sink = SlowToEnd(std::sync::Mutex::new(go_on_received));
     let collector = crate::Builder::<Tick>::new().sink(sink).build().unwrap();
     let shared = &collector.shared;
     shared.mailbox.prepare_worker();
@@ -175,9 +175,9 @@ fn requests_that_time_out_do_not_fill_the_mailbox() {
         assert!(collector.remove_sink("a sink").is_err());
         assert!(collector.flush().is_err());
     }
-    let asked = shared.mailbox.take_requests();
-    assert_eq!((asked.removed.len(), asked.flushes.len()), (1, 0), "one removal for a name");
-    drop(asked);
+    let requests = shared.mailbox.take_requests();
+    assert_eq!((requests.removed.len(), requests.flushes.len()), (1, 0), "one removal for a name");
+    drop(requests);
     assert!(shared.mailbox.return_worker(state).is_ok());
     assert_eq!(collector.sinks(), ["a sink"]);
     collector.stats().check_law(0).unwrap();
