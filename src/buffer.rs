@@ -1,6 +1,6 @@
-//! Buffers that are used again for every batch.
+//! Buffers that are reused for every batch.
 
-/// How many bytes a buffer keeps from one batch to the next. What a larger batch needed is given back to the system: at
+/// Bytes that a buffer keeps from one batch to the next. What a larger batch needed is returned to the system. At
 /// that size, taking it again costs far less than writing the batch.
 const KEPT_BYTES: usize = 1 << 20;
 

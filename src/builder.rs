@@ -1,4 +1,4 @@
-//! How a collector is put together.
+//! `Builder`: how a collector is put together.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,9 +23,9 @@ use crate::unix;
 use crate::wake::{Phase, SpaceWaiters};
 use crate::worker_state::WorkerState;
 
-/// Puts a collector together: settings, sinks, then [`start`](Self::start).
+/// Builder of a collector: settings, sinks, then [`start`](Self::start).
 ///
-/// Every setting is a field of [`Config`], which tells its default and what is allowed.
+/// Every setting is a field of [`Config`], which documents its default and its limits.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct Builder<E: Event = Record> {
 }
 
 impl<E: Event> Builder<E> {
-    /// Begins with the default settings and no sinks.
+    /// Creates a builder with the default settings and no sinks.
     pub fn new() -> Self {
         Self {
             config: Config::default(),
@@ -177,13 +177,13 @@ impl<E: Event> Builder<E> {
         self
     }
 
-    /// Completes every event on the worker thread, before any sink sees it: what should not cost the loop time, such as
-    /// looking up what a number stands for. What is the same for all events of the collector is told by
-    /// [`Batch::origin`](crate::Batch::origin) and need not be written into each.
+    /// Sets a closure that completes every event on the worker thread, before any sink sees it. It is for work that
+    /// should not cost the loop time, such as looking up what a number stands for. What is the same for all events of
+    /// the collector is in [`Batch::origin`](crate::Batch::origin) and need not be written into each.
     ///
-    /// A panic ends here: it is counted ([`Stats::enrich_panics`](crate::Stats::enrich_panics)), and the event goes on as
-    /// it is. A child that is forked in here ends when this returns, as for a [`Sink`](crate::sink::Sink). Said twice, the last
-    /// holds.
+    /// A panic is caught and counted ([`Stats::enrich_panics`](crate::Stats::enrich_panics)), and the event continues
+    /// as it is. A child that is forked in the closure ends when this returns, as for a [`Sink`](crate::sink::Sink).
+    /// A second call replaces the closure.
     ///
     /// ```
     /// use forebay::{Collector, Record, sink::MemorySink};
@@ -210,16 +210,18 @@ impl<E: Event> Builder<E> {
         self
     }
 
-    /// Calls `hook` when forebay has something to say of itself: sinks that fail, breakers that open, events that are lost.
+    /// Sets a hook for messages of forebay about itself: sinks that fail, breakers that open, events that are lost.
     /// Nothing is printed anywhere else.
     ///
-    /// It is called by the worker, by the threads of isolated sinks, by who asks for the
-    /// [health](crate::Collector::health), and where no worker runs by who adds or removes a sink, or stops; never by
-    /// `collect`. So it may be slow like a sink, and on the worker's threads `flush` and `stop` are refused from within. A hook
-    /// that holds a handle keeps the collector from being dropped. Of each topic, and of each sink, an entry is said once a second; those between are counted in
-    /// [`LogEntry::held_back`]. What would be said while the hook runs, on its own thread, is held back too. A hook may
-    /// collect into the same collector; should the events that it collects themselves lead to entries, that is once a second
-    /// as well. A panic ends here.
+    /// The worker calls it, and so do the threads of isolated sinks and callers of
+    /// [`health`](crate::Collector::health). Where no worker runs, callers that add or remove a sink, or stop, call
+    /// it too. `collect` never does. So it may be slow like a sink. On the worker's threads, it must not call `flush`
+    /// or `stop`: they fail. A hook that holds a handle keeps the collector from being dropped.
+    ///
+    /// Each topic and each sink passes one entry a second; [`LogEntry::held_back`] counts those between. Entries that
+    /// would come while the hook runs, on its own thread, are held back too. A hook may collect into the same
+    /// collector. If the events that it collects lead to entries, the same limit applies. A panic of the hook is
+    /// caught.
     ///
     /// ```
     /// use forebay::sink::{SinkError, from_fn};
@@ -266,18 +268,18 @@ impl<E: Event> Builder<E> {
         self
     }
 
-    /// Lets the intervals of the flush strategy go by a clock that is moved by hand, for tests.
+    /// Measures the intervals of the flush strategy by a clock that is moved by hand, for tests.
     pub fn manual_clock(mut self, clock: &ManualClock) -> Self {
         self.clock = Clock::Manual(clock.clone());
         self
     }
 
-    /// Builds the collector without starting it: events are queued, and delivered once
-    /// [`Collector::start`] is called.
+    /// Builds the collector without starting it: events are queued, and delivered once [`Collector::start`] is
+    /// called.
     ///
     /// # Errors
     ///
-    /// A setting is not allowed, a lane does not fit into memory, or two sinks have one name.
+    /// A setting is not allowed, a lane does not fit into memory, or two sinks have the same name.
     pub fn build(self) -> Result<Collector<E>, BuildError> {
         let Self { config, sinks, clock, enrich, on_log } = self;
         config.validate()?;
@@ -323,10 +325,10 @@ impl<E: Event> Builder<E> {
     }
 }
 
-// Not generic, so that `Collector::builder()` needs no annotation: with `collect(impl Into<E>)`, nothing else
-// would tell the compiler that events are records.
+// Not generic, so that `Collector::builder()` needs no annotation. With `collect(impl Into<E>)`, nothing else would
+// tell the compiler that events are records.
 impl Collector {
-    /// Begins a collector of [`Record`]s with the default settings and no sinks.
+    /// Creates a builder of a collector of [`Record`]s, with the default settings and no sinks.
     ///
     /// For events of another type, begin with [`Builder::new`]: `Builder::<MyEvent>::new()`.
     pub fn builder() -> Builder {
@@ -344,7 +346,7 @@ impl Collector {
     }
 }
 
-/// Enters the sinks of a builder.
+/// Registers the sinks of a builder.
 fn register_all<E: Event>(
     sinks: Vec<Box<dyn Sink<E>>>,
     registry: &Registry,
@@ -359,7 +361,7 @@ fn register_all<E: Event>(
                 return Err(BuildError::Forked);
             }
             Err(NotRegistered::Taken(name)) => {
-                // Destructors of sinks are foreign code.
+                // Destructors of sinks are user code.
                 slots.into_iter().for_each(|slot| drop(slot.end()));
                 sinks.for_each(|sink| _ = guarded(|| drop(sink)));
                 return Err(BuildError::DuplicateSink { name });

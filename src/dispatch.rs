@@ -54,7 +54,7 @@ const QUEUE: usize = 64;
 pub(crate) struct Prepared<E> {
     sink: Box<dyn Sink<E>>,
     name: String,
-    /// What its own code message when it panicked before it had an account.
+    /// Messages of panics of its code, from before it had an account.
     panics: Vec<String>,
     /// The process before its code was called, which may have forked.
     home: Home,

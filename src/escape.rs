@@ -1,4 +1,4 @@
-//! Text of somebody else on a line of a terminal or of a log.
+//! `OneLine`: foreign text on one line of a terminal or of a log.
 
 use std::fmt::{self, Display, Write};
 
@@ -12,7 +12,7 @@ impl<T: Display> Display for OneLine<T> {
     }
 }
 
-/// Writer that escapes the same on its way.
+/// Writer that escapes like [`OneLine`].
 pub(crate) struct Escaping<'a, W>(pub(crate) &'a mut W);
 
 impl<W: Write> Write for Escaping<'_, W> {
@@ -30,7 +30,8 @@ impl<W: Write> Write for Escaping<'_, W> {
     }
 }
 
-/// What `char::escape_default` gives for the first 32 characters: a text may consist of millions of them.
+/// Escapes of the first 32 characters, as `char::escape_default` returns them. A table, because a text may consist of
+/// millions of them.
 const C0: [&str; 32] = [
     "\\u{0}", "\\u{1}", "\\u{2}", "\\u{3}", "\\u{4}", "\\u{5}", "\\u{6}", "\\u{7}", "\\u{8}", "\\t", "\\n",
     "\\u{b}", "\\u{c}", "\\r", "\\u{e}", "\\u{f}", "\\u{10}", "\\u{11}", "\\u{12}", "\\u{13}", "\\u{14}",
@@ -38,10 +39,10 @@ const C0: [&str; 32] = [
     "\\u{1e}", "\\u{1f}",
 ];
 
-/// How many bytes are kept of what a sink or a handler said last.
+/// Maximum number of bytes that are kept of the last message of a sink or a handler.
 const MAX_SAID: usize = 4096;
 
-/// The begin of a text that is kept for as long as its sink.
+/// Returns the beginning of a message that is kept for as long as its sink.
 pub fn shortened(mut text: String) -> String {
     if text.len() > MAX_SAID {
         let end = (0..=MAX_SAID).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
@@ -52,8 +53,8 @@ pub fn shortened(mut text: String) -> String {
     text
 }
 
-/// Control characters (C0, DEL, C1), the separators of lines and paragraphs, and the controls of the Unicode bidirectional
-/// algorithm (UAX #9, section 2), which can show a text as another one.
+/// Returns whether a character is escaped: control characters (C0, DEL, C1), the separators of lines and paragraphs,
+/// and the controls of the Unicode bidirectional algorithm (UAX #9, section 2), which can show a text as another one.
 fn is_escaped(character: char) -> bool {
     character.is_control()
         || matches!(

@@ -1,7 +1,7 @@
-//! The adapter to async code: named futures that any executor can poll.
+//! Adapter to async code: named futures that any executor can poll.
 //!
-//! There is no runtime here, no thread and no timer. A future that waits leaves its waker with whoever will
-//! bring the news (the worker), and takes it back when it is dropped.
+//! There is no runtime here, no thread and no timer. A future that waits stores its waker where the worker finds it,
+//! and removes it when it is dropped.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,12 +22,12 @@ use crate::subscription::Subscription;
 use crate::wake::State;
 
 impl<E: Event> Collector<E> {
-    /// Collects an event; where [`collect`](Self::collect) would wait for room, the future does, and
-    /// leaves its executor free.
+    /// Collects an event. Where [`collect`](Self::collect) would wait for space, the future waits and leaves its
+    /// executor free.
     ///
-    /// It waits until there is room or the collector stops. Timeouts of the settings do not apply, because
-    /// there is no timer: drop the future to give up. It does nothing before it is polled; dropped before
-    /// it is ready, its event goes with it, as one that was never offered.
+    /// It waits until there is space or the collector stops. Timeouts of the settings do not apply, because there is
+    /// no timer: drop the future to give up. It does nothing before it is polled. If it is dropped before it is
+    /// ready, its event counts as never offered.
     ///
     /// ```
     /// use forebay::{Collector, Record, sink::MemorySink};
@@ -56,28 +56,28 @@ impl<E: Event> Collector<E> {
         FlushAsync { collector: self.clone(), state: Flushing::NotAsked }
     }
 
-    /// A [`futures::Sink`](Sink) into this collector. Under [`Overflow::Block`](crate::Overflow::Block) it holds one event that found
-    /// no room, and is ready again when that is queued; dropping the sink drops that event. `flush` flushes
-    /// the collector, and so does `close`, which does not stop it.
+    /// Returns a [`futures::Sink`](Sink) into this collector. Under [`Overflow::Block`](crate::Overflow::Block) it
+    /// holds one event that found no space, and is ready again when that is queued. Dropping the sink drops that
+    /// event. `flush` flushes the collector, and so does `close`, which does not stop it.
     pub fn as_sink(&self) -> CollectSink<E> {
         CollectSink { collector: self.clone(), collecting: None, flushing: None }
     }
 }
 
-/// The future of [`Collector::collect_async`]. Cancel-safe: dropping it disturbs nobody else.
+/// Future of [`Collector::collect_async`]. It is cancel-safe: dropping it disturbs nobody else.
 #[derive(Debug)]
 #[must_use = "a future does nothing until it is polled"]
 pub struct CollectAsync<E: Event = Record> {
     collector: Collector<E>,
     priority: Priority,
     state: Collecting<E>,
-    /// Under which our waker lies with the collector's `SpaceWaiters`, while we wait.
+    /// The key of our waker in the collector's `SpaceWaiters`, while we wait.
     ticket: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Collecting<E> {
-    /// The gate was not asked yet.
+    /// The gate has not been asked yet.
     New(E),
     Holding(E),
     Done(Outcome),
@@ -91,8 +91,8 @@ impl<E: Event> Future for CollectAsync<E> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.get_mut();
-        // The outcome here stands in for the event while that is on its way; nobody sees it. A future that is
-        // polled again after its end tells its outcome again.
+        // The outcome here takes the place of the event while that is moved; nobody sees it. A future that is polled
+        // again after its end returns its outcome again.
         let event = match std::mem::replace(&mut this.state, Collecting::Done(Outcome::Full)) {
             Collecting::New(event) => match this.collector.shared.settings.gate() {
                 None => event,
@@ -131,22 +131,22 @@ impl<E: Event> Future for CollectAsync<E> {
 }
 
 impl<E: Event> CollectAsync<E> {
-    /// Whether a full lane is no end: it is waited for, or it evicts by now and could not before. Never on the worker
-    /// thread, which alone makes room.
+    /// Returns whether to wait at a full lane: the policy waits, or it evicts by now and could not before. Never on
+    /// the worker thread, which alone makes space.
     fn may_stay(&self, before: Policy) -> bool {
         let (policy, priority) = (self.collector.shared.settings.policy(), self.priority);
         let evicts_by_now = policy.evicts(priority) && !before.evicts(priority);
         (policy.waits(priority) || evicts_by_now) && !self.collector.shared.is_worker()
     }
 
-    /// Tries again under the lock of the room, and leaves the waker there if that fails.
+    /// Tries again under the lock of the waiters, and registers the waker if that fails.
     fn wait(&mut self, event: E, cx: &Context<'_>) -> Poll<Outcome> {
         let shared = &self.collector.shared;
-        // Foreign code: not under the lock.
+        // User code, so it must not run under the lock.
         let (waker, bytes) = (cx.waker().clone(), owned_bytes(&event));
         let word = shared.phase.load();
         if !word.admits() {
-            // It may have forked: this lock is the parent's.
+            // The user code may have forked. Then this lock is the parent's.
             return Poll::Ready(self.refuse(CollectError { event, reason: Refusal::of(word) }));
         }
         let mut waiting = shared.space_waiters.lock();
@@ -156,7 +156,8 @@ impl<E: Event> CollectAsync<E> {
                 drop(waiting);
                 Poll::Ready(shared.after_waiter_push(self.priority, evicted))
             }
-            // Asked again under the lock: who changes the settings takes it afterwards, and finds the waker.
+            // Asked again under the lock: a thread that changes the settings takes the lock afterwards, and finds the
+            // waker.
             Err(refused) if refused.reason == Refusal::Full && self.may_stay(policy) => {
                 if self.ticket.is_none() {
                     shared.tally.waits.add(1);
@@ -174,15 +175,15 @@ impl<E: Event> CollectAsync<E> {
         }
     }
 
-    /// Counts an event that is not taken.
+    /// Counts an event that is rejected.
     fn refuse(&self, refused: CollectError<E>) -> Outcome {
         self.collector.shared.count_refusal(refused.reason);
         refused.reason.into()
     }
 
-    /// Takes our waker back.
+    /// Removes our waker.
     fn withdraw(&mut self) {
-        // In a forked child the holder of the lock may not exist.
+        // A forked child must not take the lock, because its holder may not exist here.
         if self.ticket.is_some() && self.collector.state() != State::Forked {
             let left = self.collector.shared.space_waiters.lock().deregister(&mut self.ticket);
             drop(left);
@@ -196,7 +197,7 @@ impl<E: Event> Drop for CollectAsync<E> {
     }
 }
 
-/// The future of [`Collector::flush_async`]. Cancel-safe: dropping it takes the request back.
+/// Future of [`Collector::flush_async`]. It is cancel-safe: dropping it withdraws the request.
 #[must_use = "a future does nothing until it is polled"]
 pub struct FlushAsync<E: Event = Record> {
     collector: Collector<E>,
@@ -206,7 +207,7 @@ pub struct FlushAsync<E: Event = Record> {
 enum Flushing {
     NotAsked,
     Waiting(Flush),
-    /// The worker has done its part; the threads of these isolated sinks have not, the last one first.
+    /// The worker has done its part. The threads of these isolated sinks have not; the last one is polled first.
     Late(Flushed),
     Done(Result<FlushReport, FlushError>),
 }
@@ -252,7 +253,7 @@ impl<E: Event> Future for FlushAsync<E> {
 
 impl<E: Event> Drop for FlushAsync<E> {
     fn drop(&mut self) {
-        // In a forked child the holder of the lock may not exist.
+        // A forked child must not take the lock, because its holder may not exist here.
         if self.collector.state() == State::Forked {
             return;
         }
@@ -273,7 +274,7 @@ impl<E: Event> std::fmt::Debug for FlushAsync<E> {
     }
 }
 
-/// Losses are passed over: see [`lost`](Subscription::lost).
+/// Events of the subscription. Losses are skipped: see [`lost`](Subscription::lost).
 impl<E: Event + Clone> Stream for Subscription<E> {
     type Item = E;
 
@@ -282,20 +283,20 @@ impl<E: Event + Clone> Stream for Subscription<E> {
     }
 }
 
-/// A `futures::Sink` into a collector; made by [`Collector::as_sink`].
+/// `futures::Sink` into a collector, made by [`Collector::as_sink`].
 #[derive(Debug)]
 pub struct CollectSink<E: Event = Record> {
     collector: Collector<E>,
-    /// An event that found no room yet. It is on its way into the collector: dropping the sink drops it.
+    /// An event that found no space yet. Dropping the sink drops it.
     collecting: Option<CollectAsync<E>>,
     flushing: Option<FlushAsync<E>>,
 }
 
-/// Why a [`CollectSink`] failed.
+/// Error of a [`CollectSink`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CollectSinkError {
-    /// The collector takes no more events. An event that a full lane refuses under
+    /// The collector accepts no more events. An event that a full lane rejects under
     /// [`Overflow::DropNewest`](crate::Overflow::DropNewest) is no error here; it is counted.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -305,7 +306,7 @@ pub enum CollectSinkError {
 }
 
 impl<E: Event> CollectSink<E> {
-    /// Sees the event that found no room into the collector.
+    /// Polls the event that found no space yet.
     fn poll_collecting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CollectSinkError>> {
         if let Some(collecting) = &mut self.collecting {
             let outcome = ready!(Pin::new(collecting).poll(cx));
@@ -331,12 +332,12 @@ impl<E: Event> Sink<E> for CollectSink<E> {
 
     fn start_send(self: Pin<&mut Self>, event: E) -> Result<(), Self::Error> {
         let this = self.get_mut();
-        // A flush that was begun and not awaited does not cover this event; its end must not be taken for one
-        // that does.
+        // A flush that was begun and not awaited does not cover this event. Its end must not be taken for one that
+        // does.
         this.flushing = None;
         this.collecting = Some(this.collector.collect_async(event));
-        // Polled at once, so that an event for which there is room does not depend on another poll. One
-        // for which there is none leaves a waker that wakes nobody; the next `poll_ready` replaces it.
+        // Polled at once, so that an event for which there is space does not depend on another poll. Otherwise this
+        // registers a waker that wakes nobody, and the next `poll_ready` replaces it.
         match this.poll_collecting(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
@@ -349,7 +350,7 @@ impl<E: Event> Sink<E> for CollectSink<E> {
         let flushing = this.flushing.get_or_insert_with(|| this.collector.flush_async());
         let result = ready!(Pin::new(flushing).poll(cx));
         this.flushing = None;
-        // What sinks made of the events is told by the statistics.
+        // The statistics say what sinks did with the events.
         Poll::Ready(result.map(drop).map_err(Into::into))
     }
 

@@ -1,4 +1,4 @@
-//! How a collector is: what an operator has to know, judged by thresholds.
+//! `Health`: the state of a collector as an operator sees it, judged by thresholds.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use crate::stats::{Alert, AlertKind, BreakerState, Finding, HealthStatus, SinkTa
 use crate::sync::{Ordering, PlainU64};
 use crate::wake::State;
 
-/// How a collector is. Plain data.
+/// Health of a collector. Plain data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -26,7 +26,7 @@ pub struct Health {
     pub state: State,
     /// What is wrong, oldest first.
     pub alerts: Vec<Alert>,
-    /// Events that are queued or in the hands of the worker.
+    /// Events that are queued or with the worker.
     pub queue_depth: u64,
     /// How full the fullest lane is, 0 to 1.
     pub queue_utilization: f64,
@@ -34,14 +34,14 @@ pub struct Health {
     pub memory_utilization: f64,
     /// Events a second: see [`Stats::rate`].
     pub processing_rate: f64,
-    /// Workers that run: 1 or 0.
+    /// Number of running workers: 1 or 0.
     pub active_workers: u64,
 }
 
-/// Something that is so or not.
+/// Threshold of a condition that holds or does not.
 const YES: Threshold = Threshold { raise: 1.0, clear: 0.0 };
 
-/// For how long something is busy in seconds, if that is too long, else 0; and from where on it is.
+/// Returns for how many seconds a call has been running if that is too long, else 0, and the threshold.
 fn lateness(since: &PlainU64, config: &HealthConfig) -> (f64, Threshold) {
     let late = config.late_after.as_secs_f64();
     let busy = match since.load(Ordering::Relaxed) {
@@ -69,20 +69,20 @@ impl<E: Event> Shared<E> {
             active_workers: u64::from(stats.state.is_running()),
         };
         if stats.state == State::Forked {
-            // Whoever holds our locks may not exist here.
+            // The holder of our locks may not exist in this process.
             health.status = HealthStatus::Unhealthy;
             return health;
         }
         let findings = self.findings(&config.health, &stats, &health);
         let mut alerts = self.alerts.lock();
-        let news = alerts.update(findings, SystemTime::now());
+        let changes = alerts.update(findings, SystemTime::now());
         health.alerts = alerts.up().to_vec();
         drop(alerts);
         health.status =
             health.alerts.iter().map(|alert| alert.severity).max().unwrap_or(HealthStatus::Healthy);
-        // As one: what else comes up within a second is held back.
-        if let Some(level) = news.iter().map(|(level, _)| *level).max() {
-            let messages = news.into_iter().map(|(_, message)| message).collect::<Vec<_>>();
+        // Joined into one entry, because others within a second are held back.
+        if let Some(level) = changes.iter().map(|(level, _)| *level).max() {
+            let messages = changes.into_iter().map(|(_, message)| message).collect::<Vec<_>>();
             self.tally.say(level, LogTopic::Alert, || messages.join("; "));
         }
         health
@@ -123,7 +123,7 @@ impl<E: Event> Shared<E> {
             let at = Threshold { raise: f64::MIN_POSITIVE, clear: 0.0 };
             find(AlertKind::TooSlow, HealthStatus::Degraded, behind, at, message);
         }
-        // Where every sink fails, nothing is delivered.
+        // If every sink fails, nothing is delivered.
         let mut sinks = tallies.iter().filter(|tally| !tally.is_tap()).peekable();
         let fail_all =
             sinks.peek().is_some() && sinks.all(|tally| tally.failure_rate() >= config.failing.raise);
@@ -133,7 +133,7 @@ impl<E: Event> Shared<E> {
     }
 }
 
-/// What is found of one sink; `severity` is how bad it is that it fails.
+/// Returns the findings of one sink. `severity` is that of a sink that fails.
 fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatus) -> [Finding; 4] {
     let name = &tally.name;
     let (busy, late) = lateness(&tally.own_thread_since, config);
@@ -176,10 +176,11 @@ fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatu
 }
 
 impl<E: Event> Collector<E> {
-    /// How the collector is: looks at it now, raises the alerts that are due and clears those that are over. What is
-    /// alarming is said by [`Config::health`](crate::Config::health). Alerts that come and go between two looks are not seen:
-    /// look every few seconds, or have a bus do so ([`bottlenecks_of`](crate::bus::watch::bottlenecks_of)). Takes locks that
-    /// the worker takes for moments; waits for no sink.
+    /// Returns the health of the collector: raises the alerts that are due now and clears those that are over.
+    /// [`Config::health`](crate::Config::health) has the thresholds. Alerts that come and go between two calls are
+    /// not seen. Call it every few seconds, or let a bus do so
+    /// ([`bottlenecks_of`](crate::bus::watch::bottlenecks_of)). It takes locks that the worker holds for moments, and
+    /// waits for no sink.
     ///
     /// ```
     /// use forebay::{Collector, stats::HealthStatus};
@@ -199,7 +200,8 @@ impl<E: Event> Collector<E> {
         self.shared.health()
     }
 
-    /// Says that somebody knows of an alert; `false` if it is over. It stays as long as its reason, and so does the status.
+    /// Marks an alert as known. Returns `false` if it is over. It stays as long as its reason, and so does the
+    /// status.
     pub fn acknowledge(&self, alert: u64) -> bool {
         let Ok(mut alerts) = self.shared.alerts.enter() else { return false };
         alerts.acknowledge(alert)
@@ -207,7 +209,7 @@ impl<E: Event> Collector<E> {
 }
 
 impl fmt::Display for Health {
-    /// The status, then a line for every alert.
+    /// Writes the status, then a line for every alert.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;
         for alert in &self.alerts {

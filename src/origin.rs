@@ -1,4 +1,4 @@
-//! Where events come from: what need not be said of each.
+//! `Origin`: where events come from, stored once a batch.
 
 mod rank;
 pub use rank::{Rank, RankError};
@@ -6,31 +6,32 @@ pub use rank::{Rank, RankError};
 use serde::Serialize;
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// Where the events of a batch come from. Every batch carries it, once for all of its events.
+/// Origin of the events of a batch. Every batch carries it, once for all of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Origin {
     /// The session of the collector.
     pub session_id: String,
-    /// Who collects: [`Config::source`](crate::Config::source).
+    /// The program that collects: [`Config::source`](crate::Config::source).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The name of the machine: [`Config::host`](crate::Config::host), else what the system says.
+    /// The name of the machine: [`Config::host`](crate::Config::host), or the system's host name.
     pub host: String,
     /// The number of the process.
     pub pid: u32,
-    /// Which process of a run it is: [`Config::rank`](crate::Config::rank), else the variable `RANK`, as torchrun and others set it.
+    /// The number of the process in its run: [`Config::rank`](crate::Config::rank), or the variable `RANK`, as
+    /// torchrun and others set it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<u64>,
 }
 
-/// A new id that sorts by time, to the millisecond: a UUID of version 7. Not `Uuid::now_v7`, which sorts those of one
-/// millisecond as well, by a lock that a forked child may find held by a thread that it does not have.
+/// Returns a new id that sorts by time, to the millisecond: a UUID of version 7. `Uuid::now_v7` also sorts those of
+/// one millisecond, but by a lock. A forked child may find that lock held by a thread that it does not have.
 pub(crate) fn new_uuid() -> Uuid {
     Uuid::new_v7(Timestamp::now(NoContext))
 }
 
-/// The same as text.
+/// Returns a new id as text.
 pub(crate) fn new_id() -> String {
     new_uuid().to_string()
 }
@@ -50,10 +51,10 @@ impl Origin {
     ) -> Self {
         let session_id = session_id.unwrap_or_else(new_id);
         let host = host.unwrap_or_else(host_name);
-        Self { session_id, source, host, pid: std::process::id(), rank: rank.or_else(Rank::told) }
+        Self { session_id, source, host, pid: std::process::id(), rank: rank.or_else(Rank::if_set) }
     }
 
-    /// Of nobody: for a batch that is made by hand.
+    /// Returns the origin of a batch that is made by hand.
     pub(crate) fn of_test() -> Self {
         Self { session_id: "test".to_owned(), source: None, host: "test".to_owned(), pid: 0, rank: None }
     }

@@ -1,4 +1,5 @@
-//! What forebay says of itself: to a hook, rate-limited, and never within the hook.
+//! `SelfLog`: messages of forebay about itself, to a hook. They are rate-limited, and none comes from within the
+//! hook.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -9,30 +10,30 @@ use crate::clock::Clock;
 use crate::escape::OneLine;
 use crate::sync::{HookMark, Ordering, PlainU64, guarded};
 
-/// Something that forebay has to say of itself: see [`Builder::on_log`](crate::Builder::on_log).
+/// Log entry of forebay about itself: see [`Builder::on_log`](crate::Builder::on_log).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LogEntry {
-    /// How bad it is.
+    /// Severity of a log entry.
     pub level: LogLevel,
-    /// What it is about.
+    /// The topic.
     pub topic: LogTopic,
-    /// The sink that it is about, if it is about one.
+    /// The sink, if the entry is about one.
     pub sink: Option<String>,
-    /// A sentence without a full stop.
+    /// The message: a sentence without a full stop.
     pub message: String,
     /// How many entries of that topic and sink were held back since the last one.
     pub held_back: u64,
-    /// When it was said.
+    /// When the entry was made.
     pub time: SystemTime,
 }
 
-/// How bad it is.
+/// Severity of a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LogLevel {
-    /// Good to know.
+    /// Information.
     Info,
     /// Something was lost, or will be.
     Warn,
@@ -40,7 +41,7 @@ pub enum LogLevel {
     Error,
 }
 
-/// What an entry is about.
+/// Topic of a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -57,37 +58,37 @@ pub enum LogTopic {
     Shed,
     /// A breaker opened or closed.
     Breaker,
-    /// Events made room for newer ones.
+    /// Events were evicted.
     Evicted,
-    /// What completes events panicked.
+    /// The closure of [`Builder::enrich`](crate::Builder::enrich) panicked.
     EnrichPanicked,
     /// The worker ended by a panic in forebay itself.
     WorkerGone,
-    /// The health of the collector was looked at, and an alert was raised or cleared.
+    /// A call of `health` raised or cleared an alert.
     Alert,
 }
 
 const TOPICS: usize = LogTopic::Alert as usize + 1;
 
-/// An entry of a topic is said once in so many nanoseconds.
+/// Minimum time between two entries of a topic, in nanoseconds.
 const PACE_NANOS: u64 = 1_000_000_000;
 
 pub(crate) type Hook = dyn Fn(&LogEntry) + Send + Sync;
 
-/// The hook of a collector, if it has one.
+/// Hook of a collector, if it has one.
 #[derive(Default)]
 pub(crate) struct SelfLog {
     hook: Option<Box<Hook>>,
     clock: Clock,
 }
 
-/// What was said last, by topic: one for the collector, one for each sink.
+/// State of the rate limits, by topic: one for the collector, one for each sink.
 #[derive(Debug, Default)]
-pub(crate) struct Said([Topic; TOPICS]);
+pub(crate) struct LogPaces([Topic; TOPICS]);
 
 #[derive(Debug, Default)]
 struct Topic {
-    /// When the next entry may be said, by the collector's clock.
+    /// When the next entry may pass, by the collector's clock.
     next: PlainU64,
     held_back: PlainU64,
 }
@@ -97,17 +98,17 @@ impl SelfLog {
         Self { hook, clock }
     }
 
-    /// Calls the hook, unless one was called for this topic within a second, or this thread is in a hook. Not under a
-    /// lock: the hook is foreign code, and may ask for statistics.
+    /// Calls the hook, unless it was called for this topic within a second, or this thread is in a hook. The caller
+    /// holds no lock: the hook is user code, and may ask for statistics.
     pub(crate) fn say(
         &self,
-        said: &Said,
+        paces: &LogPaces,
         (level, topic): (LogLevel, LogTopic),
         sink: Option<&str>,
         message: impl FnOnce() -> String,
     ) {
         let Some(hook) = &self.hook else { return };
-        let Some(last) = said.0.get(topic as usize) else { return };
+        let Some(last) = paces.0.get(topic as usize) else { return };
         let mark = HookMark::set();
         if mark.is_none() || !last.is_due(self.clock.nanos()) {
             last.held_back.fetch_add(1, Ordering::Relaxed);
@@ -121,7 +122,7 @@ impl SelfLog {
             held_back: last.held_back.swap(0, Ordering::Relaxed),
             time: SystemTime::now(),
         };
-        // A panic in it is nobody's.
+        // A panic of the hook concerns no caller.
         _ = guarded(|| hook(&entry));
         drop(mark);
     }
@@ -129,7 +130,7 @@ impl SelfLog {
 
 impl Drop for SelfLog {
     fn drop(&mut self) {
-        // Foreign code.
+        // User code.
         let hook = self.hook.take();
         _ = guarded(|| drop(hook));
     }
@@ -138,9 +139,9 @@ impl Drop for SelfLog {
 impl Topic {
     fn is_due(&self, now: u64) -> bool {
         let next = self.next.load(Ordering::Relaxed);
-        // Further ahead than any pace: the clock went backward.
+        // If the moment is further ahead than any pace, the clock went backward.
         let is_due = next <= now || next > now.saturating_add(2 * PACE_NANOS);
-        // A second thread that comes at the same time finds it taken.
+        // A second thread that comes at the same time fails here.
         is_due
             && self
                 .next
@@ -150,7 +151,8 @@ impl Topic {
 }
 
 impl fmt::Display for LogEntry {
-    /// `warn: sink: message (and 3 more)`, on one line: control and bidirectional characters are escaped.
+    /// Writes `warn: sink: message (and 3 more before)` on one line. Control and bidirectional characters are
+    /// escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
             LogLevel::Info => "info",

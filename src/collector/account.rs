@@ -1,4 +1,4 @@
-//! What the counters say.
+//! `Shared::stats`: the counters of a collector as one value.
 
 use crate::event::Event;
 use crate::outcome::Refusal;
@@ -21,7 +21,7 @@ impl<E: Event> Shared<E> {
     }
 
     pub(crate) fn pending(&self) -> u64 {
-        // `processed` first: it never passes `taken`, so the difference cannot fall below zero.
+        // `processed` is read first. It never passes `taken`, so the difference cannot fall below zero.
         let processed = self.tally.worker.processed.get();
         let in_hand = self.tally.worker.taken.get().saturating_sub(processed);
         self.lanes.pending() as u64 + in_hand
@@ -37,7 +37,7 @@ impl<E: Event> Shared<E> {
             forked: self.tally.rejected.forked.get(),
         };
         let (evicted, processed, pending) = (self.lanes.evicted(), worker.processed.get(), self.pending());
-        // The worker looks only when it comes to take some.
+        // Raised here too, because the worker looks only when it comes to take some.
         worker.peak_pending.raise_to(pending);
         let (filtered, sampled_out) = (self.tally.filtered.get(), self.tally.sampled_out.get());
         let (rate_limited, oversize) = (self.tally.rate_limited.get(), self.tally.oversize.get());

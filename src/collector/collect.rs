@@ -1,8 +1,8 @@
-//! `collect` and its relatives: the way of an event into its lane.
+//! `collect` and its variants: the way of an event into its lane.
 //!
-//! `collect` is the path that everything else makes way for: one load of the phase word, one push into a
-//! ring, one fence, one more load. All that is rare (a sleeping worker, a full lane, a stop, a fork) is
-//! told by those two loads or by the push, and handled out of line.
+//! Everything else makes way for `collect`: one load of the phase word, one push into a ring, one fence, one more
+//! load. Those two loads or the push reveal all that is rare (a sleeping worker, a full lane, a stop, a fork). It is
+//! handled out of line.
 
 use std::time::{Duration, Instant};
 
@@ -17,22 +17,22 @@ use crate::sync::announce_fence;
 use crate::wake::{State, Word};
 
 impl<E: Event> Collector<E> {
-    /// Takes an event, to be delivered by the worker.
+    /// Collects an event, which the worker delivers.
     ///
-    /// It takes no lock, makes no system call but the one that wakes a sleeping worker, allocates nothing,
-    /// and does not wait for a sink. It waits in two cases, both bounded: for room under
-    /// [`Overflow::Block`](crate::Overflow::Block), and for room in a full critical lane
-    /// ([`Config::critical_wait`](crate::Config::critical_wait)); never on the worker thread. It never
-    /// fails: the outcome tells what happened, and so do the statistics.
+    /// It takes no lock, makes no system call but the one that wakes a sleeping worker, allocates nothing, and does
+    /// not wait for a sink. It waits in two cases, both bounded and never on the worker thread. One is a full lane
+    /// under [`Overflow::Block`](crate::Overflow::Block). The other is a full critical lane
+    /// ([`Config::critical_wait`](crate::Config::critical_wait)). It never fails: the outcome and the statistics say
+    /// what happened.
     ///
-    /// The destructor of an event that is evicted or not taken runs here. A call that is overtaken by a `stop`
-    /// between its push and its end takes the event out again; this, once a stop at most, takes a lock and may
-    /// allocate.
+    /// The destructor of an event that is evicted or rejected runs here. A `stop` may overtake a call between its
+    /// push and its end. Then the call takes the event out again. This happens once a stop at most; it takes a lock
+    /// and may allocate.
     #[inline(always)]
     pub fn collect(&self, event: impl Into<E>) -> Outcome {
         match self.shared.settings.gate() {
             None => self.collect_ungated(event.into()),
-            // Out of line: to look at the event would keep it in memory on the way without a gate as well.
+            // Out of line: looking at the event here would keep it in memory even on the way without a gate.
             Some(gate) => self.collect_gated(gate, event.into()),
         }
     }
@@ -55,7 +55,7 @@ impl<E: Event> Collector<E> {
         self.shared.offer(priority, event, |outcome, _| outcome, refused)
     }
 
-    /// `collect`, and how many events made room for this one.
+    /// Collects an event, and also returns how many events were evicted for it.
     fn collect_counting(&self, mut event: E) -> (Outcome, u64) {
         if let Some(gate) = self.shared.settings.gate() {
             event = match self.admit(gate, event) {
@@ -75,15 +75,16 @@ impl<E: Event> Collector<E> {
         )
     }
 
-    /// Takes an event if that needs no wait, or gives it back.
+    /// Collects an event if that needs no wait, or returns it.
     ///
-    /// Like `collect`, but a full lane refuses at once under [`Overflow::Block`](crate::Overflow::Block) and for a critical event.
-    /// `Ok` tells that the event was taken; [`Outcome::Stopped`] in it, that the collector stopped at this
-    /// very moment and the event is gone and counted.
+    /// Unlike `collect`, it never waits: a full lane rejects at once under
+    /// [`Overflow::Block`](crate::Overflow::Block) and for a critical event. `Ok` means that the event was queued.
+    /// `Ok` with [`Outcome::Stopped`] means that the collector stopped at this very moment; the event is dropped and
+    /// counted.
     ///
     /// # Errors
     ///
-    /// The event was not taken, and is counted as rejected; here it is.
+    /// The event was rejected and counted. The error returns it.
     pub fn try_collect(&self, event: impl Into<E>) -> Result<Outcome, CollectError<E>> {
         let mut event = event.into();
         if let Some(gate) = self.shared.settings.gate() {
@@ -100,9 +101,9 @@ impl<E: Event> Collector<E> {
         )
     }
 
-    /// Asks the gate; an event that is not let in is counted.
+    /// Asks the gate, and counts an event that it rejects.
     pub(crate) fn admit(&self, gate: &Gate, event: E) -> Result<E, CollectError<E>> {
-        // A collector that takes no events says so, whatever the gate would say.
+        // A collector that accepts no events says so, whatever the gate would say.
         if self.shared.phase.load().admits()
             && let Err(reason) = gate.admit(event.priority(), &event)
         {
@@ -112,13 +113,13 @@ impl<E: Event> Collector<E> {
         Ok(event)
     }
 
-    /// Whether an event of that name, of normal priority, may come in at present: to skip the making of what would not.
-    /// Sampling and limits are not asked.
+    /// Returns whether the collector accepts an event of that name and normal priority at present. A caller can skip
+    /// making an event that would be rejected. Sampling and limits are not asked.
     pub fn enabled(&self, name: &str) -> bool {
         self.shared.phase.load().admits() && self.shared.settings.gate().is_none_or(|gate| gate.enabled(name))
     }
 
-    /// Takes several events in order, as `collect` would one by one.
+    /// Collects several events in order, as `collect` would one by one.
     pub fn collect_batch<T: Into<E>>(&self, events: impl IntoIterator<Item = T>) -> BatchOutcome {
         let mut all = BatchOutcome::default();
         for event in events {
@@ -163,8 +164,9 @@ impl Collector {
 }
 
 impl<E: Event> Shared<E> {
-    /// The hot path. It goes on with `taken`, or with `refused` for an event that is not taken, which is not
-    /// counted yet: with the reason, and the policy under which that was. Both are told how many events were evicted for it.
+    /// Pushes an event into its lane: the hot path. It goes on with `taken`, or with `refused` for an event that is
+    /// rejected and not counted yet. `refused` gets the reason and the policy at that time. Both get the number of
+    /// events that were evicted for it.
     #[inline(always)]
     pub(crate) fn offer<R>(
         &self,
@@ -174,7 +176,7 @@ impl<E: Event> Shared<E> {
         refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
     ) -> R {
         let policy = self.settings.policy();
-        // User code, which may fork: before the word is read, so that the child does not touch the rings.
+        // User code, which may fork. It runs before the word is read, so that the child does not touch the rings.
         let bytes = owned_bytes(&event);
         let before = self.phase.load();
         if !before.admits() {
@@ -191,8 +193,8 @@ impl<E: Event> Shared<E> {
             }
             evictions = evicted;
         }
-        // Event and evicted event stay where they are: moved into a result on their way, they would be copied, and
-        // these copies would cost more than the push.
+        // Event and evicted event stay where they are. A move into a result would copy them, and these copies would
+        // cost more than the push.
         if policy.evicts(priority) {
             let evicted = self.lanes.push_evicting(priority, event);
             if let Some(evicted) = &evicted {
@@ -200,7 +202,8 @@ impl<E: Event> Shared<E> {
                 evictions += 1;
             }
             let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
-            // What was evicted ends behind this, in its place: `drop` would copy it, also where there is none.
+            // The evicted event is dropped at the end of this scope, in its place. A call of `drop` would copy it,
+            // even where there is none.
             taken(self.after_push(priority, outcome), evictions)
         } else {
             match self.lanes.push(priority, event) {
@@ -213,15 +216,15 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// Takes the bytes that an event owns out of the budget; see [`Lanes::reserve`]. Where they do not fit, the worker is
-    /// called, as by a full lane.
+    /// Reserves the bytes that an event owns; see [`Lanes::reserve`]. Where they do not fit, wakes the worker, as a
+    /// full lane does.
     #[cold]
     #[inline(never)]
     fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> (u64, Result<(), Refusal>) {
         let reserved = self.lanes.reserve(priority, bytes, evicts);
         if reserved.1 == Err(Refusal::Full) {
-            // A worker that goes to sleep meanwhile sees that bytes are wanted, or we see that it sleeps. Nothing was pushed
-            // that would be a fence by itself.
+            // Either a worker that goes to sleep meanwhile sees that bytes are wanted, or this thread sees that it
+            // sleeps. An explicit fence is needed: no push came before that would be one.
             announce_fence();
             if self.phase.load().wake_at().is_some_and(|wake_at| self.lanes.needs_worker(wake_at)) {
                 self.phase.wake();
@@ -230,7 +233,7 @@ impl<E: Event> Shared<E> {
         reserved
     }
 
-    /// After a push: wakes a worker that sleeps and is wanted, and sees to an event that came too late.
+    /// Completes a push: wakes a worker that sleeps and is needed, and removes an event that came too late.
     #[inline]
     pub(crate) fn after_push(&self, priority: Priority, outcome: Outcome) -> Outcome {
         let after = self.phase.load_after_push();
@@ -248,20 +251,21 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// The collector is not running: it was never started, or it stopped while the event was on its way.
+    /// Completes a push into a collector that is not running: it was never started, or it stopped while the event was
+    /// on its way.
     #[cold]
     fn after_push_not_running(&self, after: Word, outcome: Outcome) -> Outcome {
         match after.state() {
-            // A worker will come to look at it.
+            // A worker will take the event.
             State::Idle | State::Awake | State::Asleep | State::Draining => outcome,
-            // The only thread of a forked child; the ring is its own, and nobody will ever drain it.
+            // This is the only thread of a forked child. The ring is its own copy, and nobody will ever drain it.
             State::Forked => outcome,
-            // None will. What lies in the rings now came too late, all of it: they were drained before
-            // the word said so. When there is nothing, another has taken the event out and seen to it.
+            // No worker will take the event. Everything in the rings now came too late, because they were drained
+            // before the word said so. If they are empty, another thread has removed and counted the event.
             State::Stopped | State::WorkerGone => {
-                // Were it started again between the load and here, these would be events of the new run. Nobody
-                // can start it while we hold the mailbox; and a run that is `Draining` by now has a worker
-                // that will deliver ours as well.
+                // If the collector was started again since the load, these would be events of the new run. Nobody can
+                // start it while we hold the mailbox. A run that is `Draining` by now has a worker that delivers our
+                // event as well.
                 let held = self.mailbox.hold();
                 let is_over = matches!(self.phase.load().state(), State::Stopped | State::WorkerGone);
                 let late = if is_over { self.lanes.take_all() } else { Vec::new() };
@@ -274,12 +278,13 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// `collect` of an event that was not taken at once: waits where that was asked for, else counts it.
+    /// Finishes `collect` of an event that was not queued at once: waits where the settings say so, else counts it.
     #[cold]
     #[inline(never)]
     fn collect_refused(&self, priority: Priority, refused: CollectError<E>, before: Policy) -> Outcome {
         let policy = self.settings.policy();
-        // It may evict by now, if the settings changed meanwhile. Where it could before, there was nothing to evict.
+        // The policy may evict by now, if the settings changed meanwhile. If it could evict before, there was nothing
+        // to evict.
         let may_stay = policy.evicts(priority) && !before.evicts(priority)
             || !self.settings.wait_timeout(policy, priority).is_zero() && !self.is_worker();
         let outcome = if refused.reason == Refusal::Full && may_stay {
@@ -288,26 +293,26 @@ impl<E: Event> Shared<E> {
             Err(refused)
         };
         outcome.unwrap_or_else(|refused| {
-            // Counted before the event ends: its destructor may panic.
+            // Counted before the event is dropped, because its destructor may panic.
             self.count_refusal(refused.reason);
             refused.reason.into()
         })
     }
 
-    /// Waits for room for as long as the settings say, then gives the event up. Settings that change meanwhile
-    /// hold from then on.
+    /// Waits for space for as long as the settings say, then returns the event. Settings that change meanwhile apply
+    /// at once.
     fn wait_for_space(&self, priority: Priority, event: E) -> Result<Outcome, CollectError<E>> {
         let begun = Instant::now();
-        // It alone makes room: it must not wait, whatever the settings come to say.
+        // The worker alone makes space. It must not wait, whatever the settings come to say.
         let is_worker = self.is_worker();
         let mut has_waited = false;
         let mut event = event;
         let mut is_late = false;
-        // Foreign code: not under our lock.
+        // User code, so it must not run under our lock.
         let bytes = owned_bytes(&event);
         let word = self.phase.load();
         if !word.admits() {
-            // It may have forked: this lock is the parent's.
+            // The user code may have forked. Then this lock is the parent's.
             return Err(CollectError { event, reason: Refusal::of(word) });
         }
         let mut waiting = self.space_waiters.lock();
@@ -321,7 +326,7 @@ impl<E: Event> Shared<E> {
                     event = refused.event;
                 }
                 Err(refused) => {
-                    // The event will end, and its destructor is foreign code: not under our lock.
+                    // The event will be dropped, and its destructor is user code. It must not run under our lock.
                     drop(waiting);
                     return Err(refused);
                 }
@@ -336,7 +341,8 @@ impl<E: Event> Shared<E> {
         Ok(self.after_waiter_push(priority, evicted))
     }
 
-    /// After the push of a waiter, without the lock of the room: the end of what it evicted is foreign code.
+    /// Completes the push of a waiter. The caller has released the lock of the waiters, because the destructor of an
+    /// evicted event is user code.
     pub(crate) fn after_waiter_push(&self, priority: Priority, evicted: Option<E>) -> Outcome {
         let outcome = match &evicted {
             Some(evicted) => {
@@ -348,9 +354,10 @@ impl<E: Event> Shared<E> {
         self.after_push(priority, outcome)
     }
 
-    /// One attempt of a waiter, which holds the lock of the room, for an event that owns so many bytes. It evicts only if the
-    /// settings have come to say so; what it evicted is to be counted and dropped without the lock (`after_waiter_push`). A full
-    /// lane makes sure that the worker is up, unless its strategy is not to be disturbed.
+    /// Tries to push the event of a waiter, which owns `bytes` and holds the lock of the waiters. It evicts only if
+    /// the settings have come to say so. The caller counts and drops an evicted event without the lock
+    /// (`after_waiter_push`). A full lane makes sure that the worker is awake, unless its strategy must not be
+    /// disturbed.
     pub(crate) fn retry_push(
         &self,
         policy: Policy,
@@ -362,7 +369,7 @@ impl<E: Event> Shared<E> {
         if !word.admits() {
             return Err(CollectError { event, reason: Refusal::of(word) });
         }
-        // No other event makes room for it: what it ended would end under the lock.
+        // No other event is evicted for the bytes, because its destructor would run under the lock.
         if bytes > 0
             && let Err(reason) = self.reserve(priority, bytes, false).1
         {

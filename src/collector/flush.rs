@@ -1,4 +1,5 @@
-//! Flushes, from the caller's side: asked of the worker, answered by it, and finished by the threads of isolated sinks.
+//! Flushes, from the caller's side. The caller requests one, the worker answers, and the threads of isolated sinks
+//! finish it.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::stats::FlushReport;
 use crate::sync::Arc;
 use crate::wake::State;
 
-/// A flush did not end well. What was delivered meanwhile is delivered all the same.
+/// Error of a flush. What was delivered meanwhile stays delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
@@ -21,51 +22,50 @@ pub enum FlushError {
     TimedOut {
         /// How long the call waited.
         waited: Duration,
-        /// How many events were pending when it gave up, those collected after the call included.
+        /// How many events were pending when it gave up, including those collected after the call.
         pending: u64,
-        /// The sink in which the worker was, if it was in one.
+        /// The sink that the worker was calling, if any.
         busy_sink: Option<String>,
     },
-    /// The collector was never started; events wait in the rings.
+    /// The collector was never started. Events wait in the rings.
     #[error("the collector is not started")]
     NotStarted,
-    /// The collector is stopped; `stop` has flushed.
+    /// The collector is stopped, and `stop` has flushed.
     #[error("the collector is stopped")]
     Stopped,
     /// The worker ended by a panic in forebay itself.
     #[error("the worker thread is gone")]
     WorkerGone,
-    /// This process is a forked child; the worker lives in the parent.
+    /// This process is a forked child, and the worker lives in the parent.
     #[error("this process is a fork of the one that started the collector")]
     Forked,
-    /// Called from a sink, on the worker thread, which would have to wait for itself.
+    /// The call came from a sink on the worker thread, which would have to wait for itself.
     #[error("called on the worker thread, which cannot wait for itself")]
     OnWorker,
 }
 
 crate::sync::from_forked!(FlushError);
 
-/// The half-sentence that names the sink that is waited for.
+/// Returns the end of an error message that names the busy sink.
 pub(super) fn in_sink(sink: &Option<String>) -> String {
     sink.as_ref().map_or_else(String::new, |name| format!(", sink {name:?} is busy"))
 }
 
 impl<E: Event> Collector<E> {
-    /// Delivers every event whose `collect` returned before this call, flushes every sink, and waits for
-    /// that, up to [`Config::flush_timeout`](crate::Config::flush_timeout).
+    /// Delivers every event whose `collect` returned before this call, flushes every sink, and waits for both. It
+    /// waits up to [`Config::flush_timeout`](crate::Config::flush_timeout).
     ///
-    /// It ends although others keep collecting. Events that were evicted have left, and are told in the
-    /// report.
+    /// It ends although others keep collecting. Evicted events are counted in the report.
     ///
     /// # Errors
     ///
-    /// The deadline passed; there is no worker (not started, stopped, gone, forked); or this is the worker
-    /// thread. A sink that fails is no error here: see [`FlushReport::is_clean`].
+    /// The deadline passed, there is no worker (not started, stopped, gone, forked), or this is the worker thread. A
+    /// sink that fails is no error here: see [`FlushReport::is_clean`].
     pub fn flush(&self) -> Result<FlushReport, FlushError> {
         self.flush_timeout(self.config().flush_timeout)
     }
 
-    /// The same with another deadline.
+    /// Flushes like [`flush`](Self::flush), with another deadline.
     ///
     /// # Errors
     ///
@@ -76,9 +76,9 @@ impl<E: Event> Collector<E> {
 }
 
 impl<E: Event> Shared<E> {
-    /// Refuses a call that would have to wait for a worker which cannot answer.
+    /// Fails where the caller would wait for a worker that cannot answer.
     pub(super) fn refuse_waiting(&self) -> Result<(), FlushError> {
-        // The phase first: in a forked child no lock may be touched, its holder does not exist here.
+        // The phase first: a forked child must touch no lock, because its holder may not exist here.
         self.mailbox.contents.check()?;
         if self.is_worker() { Err(FlushError::OnWorker) } else { Ok(()) }
     }
@@ -87,7 +87,7 @@ impl<E: Event> Shared<E> {
         FlushError::TimedOut { waited, pending: self.pending(), busy_sink: self.registry.busy() }
     }
 
-    /// Flushes, and has what happened told by `reply`.
+    /// Flushes, and reports through `reply`.
     pub(crate) fn flush(&self, reply: Flush, timeout: Duration) -> Result<FlushReport, FlushError> {
         let deadline = deadline_in(timeout);
         let reply = self.request_flush(reply)?;
@@ -100,7 +100,7 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// Puts a flush into the mailbox.
+    /// Puts the request for a flush into the mailbox.
     pub(crate) fn request_flush(&self, reply: Flush) -> Result<Flush, FlushError> {
         self.refuse_waiting()?;
         let mut contents = self.mailbox.contents.lock();
@@ -108,7 +108,7 @@ impl<E: Event> Shared<E> {
             (WorkerSlot::Lost, _) => return Err(FlushError::WorkerGone),
             (WorkerSlot::InMailbox(_), State::Idle) => return Err(FlushError::NotStarted),
             (WorkerSlot::InMailbox(_), _) => return Err(FlushError::Stopped),
-            // It is on its last flush. Were it to wait for this one, a caller that flushes in a loop could keep
+            // The worker is on its last flush. If it waited for this one, a caller that flushes in a loop could keep
             // it from ending.
             (_, State::Stopped) => return Err(FlushError::Stopped),
             (WorkerSlot::Starting(_) | WorkerSlot::WithWorker, _) => {}
@@ -119,7 +119,7 @@ impl<E: Event> Shared<E> {
         Ok(reply)
     }
 
-    /// Takes a flush back whose caller has gone, so that the mailbox does not grow while the worker hangs.
+    /// Removes the request of a caller that has gone, so that the mailbox does not grow while the worker hangs.
     pub(crate) fn withdraw_flush(&self, reply: &Flush) {
         if let Ok(mut contents) = self.mailbox.contents.enter() {
             contents.requests.flushes.retain(|asked| !Arc::ptr_eq(asked, reply));

@@ -1,4 +1,4 @@
-//! One collector for the whole program, for code that cannot be handed one.
+//! One global collector for the whole program, for code that no handle can be passed to.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,11 +15,12 @@ thread_local! {
     static SCOPED: RefCell<Vec<Collector<Record>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Installs the collector of the program. It can be done once.
+/// Installs the global collector of the program. This can be done once.
 ///
-/// Statics are never dropped. Call [`stop`](Collector::stop) on it before the program ends, to learn how that went. On
-/// Unix, a program that ends without, by `exit` or by a return from `main`, stops it with the deadline of a last handle
-/// ([`Config::drop_timeout`](crate::Config::drop_timeout)); elsewhere, what was collected within the last interval is lost.
+/// Statics are never dropped. Call [`stop`](Collector::stop) on it before the program ends, to learn how that went.
+/// On Unix, `exit` or a return from `main` stops it with the deadline of a last handle
+/// ([`Config::drop_timeout`](crate::Config::drop_timeout)). Elsewhere, what was collected within the last interval is
+/// lost.
 ///
 /// ```
 /// use forebay::{Collector, track_event};
@@ -35,24 +36,24 @@ thread_local! {
 ///
 /// # Errors
 ///
-/// There is one already; the new one comes back, running.
+/// A global collector is installed already. The error returns the new one, still running.
 pub fn init(collector: Collector<Record>) -> Result<(), AlreadyInitialized> {
     GLOBAL.set(collector).map_err(AlreadyInitialized)?;
     unix::at_exit(stop_global);
     Ok(())
 }
 
-/// The collector given to [`init`]; if there is none, installs the one that `make` makes.
+/// Returns the collector given to [`init`]. If there is none, installs the one that `make` makes.
 ///
 /// # Errors
 ///
-/// That of `make`.
+/// The error of `make`.
 pub fn get_or_init<F>(make: impl FnOnce() -> Result<Collector<Record>, F>) -> Result<Collector<Record>, F> {
     if let Some(collector) = GLOBAL.get() {
         return Ok(collector.clone());
     }
     let made = make()?;
-    // Should another thread have been faster, its collector holds, and ours ends here.
+    // If another thread was faster, its collector stays, and ours ends here.
     let mut is_ours = false;
     let global = GLOBAL.get_or_init(|| {
         is_ours = true;
@@ -64,10 +65,10 @@ pub fn get_or_init<F>(make: impl FnOnce() -> Result<Collector<Record>, F>) -> Re
     Ok(global.clone())
 }
 
-/// The process ends. Other threads may still run, and collect.
+/// Stops the global collector at the end of the process. Other threads may still run and collect.
 extern "C" fn stop_global() {
     if let Some(collector) = GLOBAL.get() {
-        // Nobody is left to be told how that went; and nothing may unwind from here.
+        // Nobody is left to read the result, and nothing may unwind from here.
         let _ = guarded(|| drop(collector.stop_timeout(collector.config().drop_timeout)));
     }
 }
@@ -79,8 +80,8 @@ pub fn global() -> Option<Collector<Record>> {
     scoped.ok().flatten().or_else(|| GLOBAL.get().cloned())
 }
 
-/// Runs `body` with `collector` in the place of the program's, on this thread only. For tests: they run
-/// side by side in one program.
+/// Runs `body` with `collector` as the global collector, on this thread only. It is for tests, which run side by side
+/// in one program.
 ///
 /// ```
 /// use forebay::{Collector, collector::scoped, sink::MemorySink, track_event};
@@ -96,11 +97,11 @@ pub fn global() -> Option<Collector<Record>> {
 /// # }
 /// ```
 pub fn scoped<R>(collector: &Collector<Record>, body: impl FnOnce() -> R) -> R {
-    /// Ends the override, also when `body` panics.
+    /// Guard that ends the override, even when `body` panics.
     struct End;
     impl Drop for End {
         fn drop(&mut self) {
-            // Moved out first: the drop of a collector may run code that comes back here.
+            // Moved out first, because the drop of a collector may run code that comes back here.
             let ended = SCOPED.try_with(|scoped| scoped.borrow_mut().pop());
             drop(ended);
         }
@@ -110,7 +111,7 @@ pub fn scoped<R>(collector: &Collector<Record>, body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// A program has one global collector; this is a second.
+/// Error of [`init`]: a program has one global collector, and this is a second.
 #[derive(thiserror::Error)]
 #[error("a global collector is installed already")]
 pub struct AlreadyInitialized(pub Collector<Record>);
@@ -121,11 +122,11 @@ impl fmt::Debug for AlreadyInitialized {
     }
 }
 
-/// Collects a record with the program's collector ([`global`]).
+/// Collects a record with the global collector ([`global`]).
 ///
-/// `track_event!("name")`, `track_event!("name", key = value, ...)`, and
-/// `track_event!(priority: Priority::Critical, "name", key = value, ...)`. The value is
-/// `Some(`[`Outcome`](crate::Outcome)`)`, or `None` when no collector is installed; then no argument is evaluated.
+/// The forms are `track_event!("name")`, `track_event!("name", key = value, ...)`, and `track_event!(priority:
+/// Priority::Critical, "name", key = value, ...)`. The value is `Some(`[`Outcome`](crate::Outcome)`)`. When no
+/// collector is installed it is `None`, and no argument is evaluated.
 #[macro_export]
 macro_rules! track_event {
     (priority: $priority:expr, $name:expr $(, $key:ident = $value:expr)* $(,)?) => {

@@ -12,13 +12,12 @@ use crate::stats::Stats;
 use crate::sync::Arc;
 use crate::wake::State;
 
-/// Collects events: hand one to every thread that has something to tell.
+/// Handle of an event collector. Give a clone to every thread that collects.
 ///
-/// A clone is another handle of the same collector and costs two reference counts. When the last handle
-/// is dropped, the collector is stopped with a short deadline
-/// ([`Config::drop_timeout`](crate::Config::drop_timeout)); call [`stop`](Self::stop) to learn how
-/// that went. The destructors of the sinks of a collector that does not run are run by whoever drops it. A sink that holds a
-/// handle keeps its collector alive until the sink is removed.
+/// A clone is another handle of the same collector and costs two reference counts. Dropping the last handle stops the
+/// collector with a short deadline ([`Config::drop_timeout`](crate::Config::drop_timeout)). Call [`stop`](Self::stop)
+/// to learn how that went. If the collector does not run, that drop also runs the destructors of its sinks. A sink
+/// that holds a handle keeps its collector alive until the sink is removed.
 ///
 /// ```
 /// use forebay::{Collector, Record, sink::MemorySink};
@@ -37,7 +36,7 @@ use crate::wake::State;
 /// ```
 pub struct Collector<E: Event = Record> {
     pub(crate) shared: Arc<Shared<E>>,
-    /// Held by handles alone, never by the worker: its drop is the drop of the last handle.
+    /// Held by handles alone, never by the worker, so that its drop is the drop of the last handle.
     _owner: Arc<Owner<E>>,
 }
 
@@ -47,37 +46,37 @@ impl<E: Event> Collector<E> {
         Self { shared, _owner: owner }
     }
 
-    /// Whether a worker is there to deliver what is collected.
+    /// Returns whether a worker is there to deliver what is collected.
     pub fn is_running(&self) -> bool {
         self.state().is_running()
     }
 
-    /// What the collector is doing.
+    /// Returns what the collector is doing.
     pub fn state(&self) -> State {
         self.shared.phase.load().state()
     }
 
-    /// How many events are queued or in the hands of the worker.
+    /// Returns how many events are queued or with the worker.
     pub fn pending(&self) -> u64 {
         self.shared.pending()
     }
 
-    /// The account of all events so far.
+    /// Returns the account of all events so far.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// The settings as they are now; [`update_config`](Self::update_config) changes them. Takes no lock.
+    /// Returns the current settings; [`update_config`](Self::update_config) changes them. Takes no lock.
     pub fn config(&self) -> Arc<Config> {
         self.shared.settings.config()
     }
 
-    /// The id that every batch carries: the one of the settings, or a UUID made with the collector.
+    /// Returns the id that every batch carries: the one of the settings, or a UUID made with the collector.
     pub fn session_id(&self) -> &str {
         &self.shared.origin.session_id
     }
 
-    /// Where its events come from, as every batch tells.
+    /// Returns where its events come from. Every batch carries this.
     pub fn origin(&self) -> &Origin {
         &self.shared.origin
     }
@@ -89,8 +88,8 @@ impl<E: Event> Clone for Collector<E> {
     }
 }
 
-/// A panic of the caller cannot leave a collector half-changed: no lock is poisoned, and no call runs foreign
-/// code in the middle of a change.
+/// A panic of the caller cannot leave a collector half-changed: no lock is poisoned, and no call runs user code in
+/// the middle of a change.
 impl<E: Event> UnwindSafe for Collector<E> {}
 impl<E: Event> RefUnwindSafe for Collector<E> {}
 

@@ -1,4 +1,4 @@
-//! How a collector starts and stops.
+//! `start` and `stop` of a collector.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -17,21 +17,21 @@ use crate::wake::Closed;
 use crate::worker;
 use crate::worker_state::WorkerState;
 
-/// A collector could not be built.
+/// Error of a collector that could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A setting is outside of what is allowed.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Two sinks have one name; statistics and `remove_sink` could not tell them apart.
+    /// Two sinks have the same name. Statistics and `remove_sink` could not tell them apart.
     #[error("sink name is {name:?}, which another sink has, allowed is a name of its own")]
     DuplicateSink {
         /// The name.
         name: String,
     },
-    /// A lane does not fit into memory. On a system that promises more memory than it has, a lane that fits may still take
-    /// more than there is.
+    /// A lane does not fit into memory. Some systems promise more memory than they have; there, a lane that fits may
+    /// still take more than there is.
     #[error("{field} must fit into memory, got {slots} slots of {slot_bytes} bytes")]
     #[non_exhaustive]
     OutOfMemory {
@@ -39,10 +39,10 @@ pub enum BuildError {
         field: &'static str,
         /// The value it has.
         slots: usize,
-        /// What each slot takes, in bytes.
+        /// The size of each slot, in bytes.
         slot_bytes: usize,
     },
-    /// A sink has forked while it was added, and this is the child: the sinks are those of the parent.
+    /// A sink has forked while it was added, and this is the child. The sinks are those of the parent.
     #[error("this process is a fork of the one in which the collector is built")]
     Forked,
 }
@@ -53,17 +53,17 @@ impl From<OutOfMemory> for BuildError {
     }
 }
 
-/// A collector could not be started. Nothing is half-started: it is as it was before the call.
+/// Error of a collector that could not be started. The collector is as it was before the call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// It could not be built.
+    /// The collector could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// The system refused a thread.
     #[error("cannot create the worker thread: {0}")]
     Thread(#[source] io::Error),
-    /// The worker of an earlier `stop` has not ended yet: a sink keeps it busy.
+    /// The worker of an earlier `stop` has not ended yet, because a sink keeps it busy.
     #[error("the worker of the last run is still stopping")]
     StillStopping,
     /// The worker ended by a panic in forebay itself, and its sinks with it.
@@ -80,11 +80,11 @@ impl From<ConfigError> for StartError {
     }
 }
 
-/// A stop did not end well.
+/// Error of a stop.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {
-    /// The deadline passed first. The worker goes on and ends by itself if its sink ever returns.
+    /// The deadline passed first. The worker goes on, and ends by itself if its sink ever returns.
     #[error(
         "stop did not end within {:?}, {} events are left behind{}",
         .report.elapsed, .report.left_behind, in_sink(&.report.busy_sink)
@@ -96,10 +96,10 @@ pub enum StopError {
     /// The worker ended by a panic in forebay itself.
     #[error("the worker thread is gone")]
     WorkerGone,
-    /// This process is a forked child; the worker lives in the parent.
+    /// This process is a forked child, and the worker lives in the parent.
     #[error("this process is a fork of the one that started the collector")]
     Forked,
-    /// Called from a sink, on the worker thread, which would have to wait for itself.
+    /// The call came from a sink on the worker thread, which would have to wait for itself.
     #[error("called on the worker thread, which cannot wait for itself")]
     OnWorker,
 }
@@ -107,14 +107,13 @@ pub enum StopError {
 crate::sync::from_forked!(StartError, StopError);
 
 impl<E: Event> Collector<E> {
-    /// Starts the worker thread. A running collector stays as it is; a stopped one starts again, with its
-    /// sinks, and goes on with its numbers. Events that were collected before the first start are
-    /// delivered now.
+    /// Starts the worker thread. A running collector stays as it is. A stopped one starts again with its sinks and
+    /// continues its numbers. Events that were collected before the first start are delivered now.
     ///
     /// # Errors
     ///
-    /// No thread could be created; the worker of the last run has not ended yet; the worker is gone; this
-    /// is a forked child. Nothing changes then.
+    /// No thread could be created, the worker of the last run has not ended yet, the worker is gone, or this is a
+    /// forked child. Nothing changes then.
     pub fn start(&self) -> Result<(), StartError> {
         let mut contents = self.shared.mailbox.contents.enter()?;
         let state = match std::mem::replace(&mut contents.worker, WorkerSlot::WithWorker) {
@@ -131,7 +130,7 @@ impl<E: Event> Collector<E> {
         };
         let shared = Arc::clone(&self.shared);
         let config = self.shared.settings.config();
-        // The worker's first act is to take the state from the contents, which we hold until the phase is open.
+        // The worker's first act is to take the state from the contents. We hold these until the phase is open.
         let body = move || worker::work(&shared);
         match sync::spawn(&config.thread_name, config.thread_stack_size, body) {
             Ok(thread) => {
@@ -149,22 +148,22 @@ impl<E: Event> Collector<E> {
         }
     }
 
-    /// Refuses new events, delivers those that are queued, flushes the sinks and ends the worker thread,
-    /// in that order, within [`Config::stop_timeout`](crate::Config::stop_timeout).
+    /// Refuses new events, delivers queued ones, flushes the sinks and ends the worker thread, in that order, within
+    /// [`Config::stop_timeout`](crate::Config::stop_timeout).
     ///
-    /// Called twice, or by several threads, every call reports the same end. The collector can be started
-    /// again. One that was never started discards what is queued and counts it as rejected.
+    /// Every call reports the same end, also from several threads. The collector can be started again. One that was
+    /// never started discards what is queued and counts it as rejected.
     ///
     /// # Errors
     ///
-    /// The deadline passed (the error carries the report, with what was left behind and where the worker
-    /// hangs; the worker ends by itself should its sink return); the worker is gone; this is a forked
-    /// child; or this is the worker thread.
+    /// The deadline passed, the worker is gone, this is a forked child, or this is the worker thread. After the
+    /// deadline, the error carries the report with what was left behind and the sink that hangs. The worker ends by
+    /// itself if that sink returns.
     pub fn stop(&self) -> Result<StopReport, StopError> {
         self.stop_timeout(self.config().stop_timeout)
     }
 
-    /// The same with another deadline.
+    /// Stops like [`stop`](Self::stop), with another deadline.
     ///
     /// # Errors
     ///
@@ -197,7 +196,7 @@ impl<E: Event> Shared<E> {
             }
             None => 0,
         };
-        // An event or a sink may have forked on this thread: the locks are the parent's then.
+        // An event or a sink may have forked on this thread. Then the locks are the parent's.
         self.mailbox.contents.check()?;
         self.space_waiters.wake_all();
         let mut contents = self.mailbox.contents.lock();
@@ -215,8 +214,8 @@ impl<E: Event> Shared<E> {
         }
         let is_ours = contents.run == run;
         let is_lost = is_ours && matches!(contents.worker, WorkerSlot::Lost);
-        // Its last act was to give the state back, so the join waits for no sink. A lost one may still be
-        // taking its state apart.
+        // The worker's last act was to return the state, so the join waits for no sink. A lost worker may still be
+        // dropping its state.
         let thread = if is_ours && !is_lost { contents.thread.take() } else { None };
         let late = if is_ours { contents.late.clone() } else { Vec::new() };
         drop(contents);
@@ -226,7 +225,7 @@ impl<E: Event> Shared<E> {
         if is_lost {
             return Err(StopError::WorkerGone);
         }
-        // All of them, also behind one that does not end.
+        // Waits for all of them, even after one that does not end.
         let hung: Vec<_> = late.iter().filter(|late| !late.wait(deadline)).collect();
         match hung.first() {
             None => Ok(report(discarded, None)),
@@ -237,8 +236,8 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// Refuses events from now on, and says which run that ends. The state of a collector that never had a
-    /// worker is the caller's until it has done what the worker would have: nothing can start meanwhile.
+    /// Refuses events from now on, and returns the run that this ends. If the collector never had a worker, also
+    /// returns the state: the caller does what the worker would have done, and nothing can start meanwhile.
     fn close(&self) -> (Option<Box<WorkerState<E>>>, u64) {
         let mut contents = self.mailbox.contents.lock();
         let state =
@@ -252,7 +251,7 @@ impl<E: Event> Shared<E> {
         (state, contents.run)
     }
 
-    /// Waits until no worker of this run has the state; `false` when the deadline comes first.
+    /// Waits until no worker of this run has the state. Returns `false` when the deadline comes first.
     fn await_end(
         &self,
         contents: &mut MutexGuard<'_, Contents<E, WorkerState<E>>>,

@@ -1,11 +1,11 @@
-//! The end of the last handle.
+//! `Owner`: the end of the last handle.
 
 use crate::event::Event;
 use crate::shared::Shared;
 use crate::sync::{Arc, Ordering, is_failing_model};
 use crate::wake::State;
 
-/// Stops the collector when the last handle is dropped.
+/// Guard that stops the collector when the last handle is dropped.
 pub(super) struct Owner<E: Event>(Arc<Shared<E>>);
 
 impl<E: Event> Owner<E> {
@@ -20,21 +20,21 @@ impl<E: Event> Drop for Owner<E> {
             return;
         }
         if self.0.phase.load().state() == State::Forked {
-            // Rings and sinks are the parent's: a slot may be half-written, and a sink that is dropped may write
-            // what it holds. They stay, untouched, until this process ends.
+            // Rings and sinks are the parent's. A slot may be half-written, and a dropped sink may write what it
+            // holds. So they stay untouched until this process ends.
             std::mem::forget(Arc::clone(&self.0));
             return;
         }
-        // The worker ends the sinks too, so that a slow destructor of theirs is not ours to wait for.
+        // The worker ends the sinks too, so that this thread does not wait for their slow destructors.
         self.0.is_disowned.store(1, Ordering::Relaxed);
         if self.0.is_worker() {
-            // A sink drops the last handle: the worker ends by itself, it cannot wait for itself.
+            // A sink drops the last handle. The worker ends by itself, because it cannot wait for itself.
             self.0.phase.close();
         } else {
-            // It ends by its deadline. Nobody is left to be told how it went.
+            // It ends by its deadline. Nobody is left to read the result.
             let _ = self.0.stop(self.0.settings.config().drop_timeout);
             if self.0.phase.load().state() == State::Forked {
-                // A sink or an event has forked in there, and this is the child.
+                // A sink or an event has forked meanwhile, and this is the child.
                 std::mem::forget(Arc::clone(&self.0));
             }
         }

@@ -1,4 +1,4 @@
-//! Settings that change while the collector exists.
+//! `update_config`: settings that change while the collector exists.
 
 use super::Collector;
 use crate::config::{Config, ConfigError};
@@ -8,16 +8,16 @@ use crate::sync::Arc;
 impl<E: Event> Collector<E> {
     /// Changes settings while the collector exists, running or not.
     ///
-    /// `change` gets a copy. It is called again whenever another thread has changed settings meanwhile, so it
-    /// should be quick, and must not change settings itself: that would never end.
+    /// `change` gets a copy. It is called again whenever another thread has changed settings meanwhile, so it should
+    /// be quick. It must not change settings itself: that would never end.
     ///
-    /// * The overflow policy and `critical_wait` hold for every `collect` that begins after this call, and for
-    ///   those that wait for room.
-    /// * `max_bytes` and what can change of the gate hold for every `collect` that begins after this call.
-    /// * The flush strategy and the batch size hold from the worker's next look at its requests, for which it is
-    ///   woken. If the old and the new strategy have an interval, what is pending is due at the earlier of the
-    ///   old moment and one new interval from now. A strategy without an interval ends the timer.
-    /// * Deadlines hold for the calls that begin afterwards, the name and the stack of the worker thread from
+    /// * The overflow policy and `critical_wait` apply to every `collect` that begins after this call, and to those
+    ///   that wait for space.
+    /// * `max_bytes` and the changeable settings of the gate apply to every `collect` that begins after this call.
+    /// * The flush strategy and the batch size apply from the worker's next look at its requests, for which it is
+    ///   woken. If the old and the new strategy have an interval, what is pending is due at the earlier of the old
+    ///   moment and one new interval from now. A strategy without an interval ends the timer.
+    /// * Deadlines apply to the calls that begin afterwards. The name and the stack of the worker thread apply from
     ///   the next `start`.
     ///
     /// It may be called on the worker thread. It takes a lock, and waits for no sink.
@@ -38,8 +38,9 @@ impl<E: Event> Collector<E> {
     ///
     /// # Errors
     ///
-    /// A setting is not allowed; it is one that cannot change (the capacities of the lanes, whose slots are
-    /// allocated once, `shards`, the session id, and the names of the gate); or this is a forked child. Nothing changes then.
+    /// A setting is not allowed, a setting cannot change, or this is a forked child. Nothing changes then. The
+    /// capacities of the lanes cannot change, because their slots are allocated once; nor can `shards`, the session
+    /// id, and the names of the gate.
     pub fn update_config(&self, mut change: impl FnMut(&mut Config)) -> Result<(), ConfigError> {
         let shared = &self.shared;
         loop {
@@ -57,7 +58,7 @@ impl<E: Event> Collector<E> {
             }
         }
         shared.phase.wake();
-        // Who waits for room goes by the new policy.
+        // Waiters apply the new policy.
         shared.space_waiters.wake_all();
         Ok(())
     }

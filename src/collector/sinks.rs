@@ -1,4 +1,4 @@
-//! Sinks that come and go while the collector exists.
+//! `add_sink` and `remove_sink`: sinks that come and go while the collector exists.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::stats::SinkStats;
 use crate::sync::{Arc, Forked};
 use crate::wake::State;
 
-/// A sink could not be added or removed.
+/// Error of a sink that could not be added or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkChangeError {
@@ -46,7 +46,8 @@ impl<E: Event> Collector<E> {
     ///
     /// # Errors
     ///
-    /// Another sink has its name; the worker is gone; or this is a forked child, also one that the sink has made meanwhile.
+    /// Another sink has its name, the worker is gone, or this is a forked child, possibly one that the sink has made
+    /// meanwhile.
     pub fn add_sink(&self, sink: impl Sink<E> + 'static) -> Result<(), SinkChangeError> {
         self.shared.mailbox.contents.check()?;
         let slot =
@@ -59,7 +60,7 @@ impl<E: Event> Collector<E> {
         match &mut contents.worker {
             WorkerSlot::InMailbox(state) => state.slots.push(slot),
             WorkerSlot::Starting(_) | WorkerSlot::WithWorker => {
-                // It is admitted with the next batch or flush; nothing needs to happen before.
+                // The worker admits it with the next batch or flush. Nothing needs to happen before.
                 contents.added.push(slot);
             }
             WorkerSlot::Lost => {
@@ -73,15 +74,15 @@ impl<E: Event> Collector<E> {
         Ok(())
     }
 
-    /// Removes the sink of that name, and tells what became of its events. A running collector delivers to
-    /// it every event collected before this call; in any case it is flushed. (One that is
-    /// [isolated](crate::sink::Isolated) is dropped by its thread, some time after this call.)
+    /// Removes the sink of that name, and returns its statistics. A running collector delivers to it every event
+    /// collected before this call. In any case it is flushed. (An [isolated](crate::sink::Isolated) one is dropped by
+    /// its thread, some time after this call.)
     ///
     /// # Errors
     ///
-    /// No sink has that name; the worker is gone; this is a forked child or the worker thread; or the worker did not get to
-    /// it within [`Config::flush_timeout`](crate::Config::flush_timeout): it is then removed as soon as the
-    /// worker can.
+    /// No sink has that name, the worker is gone, or this is a forked child or the worker thread. Or the worker did
+    /// not get to it within [`Config::flush_timeout`](crate::Config::flush_timeout); then it removes the sink as soon
+    /// as it can.
     pub fn remove_sink(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
         let removed = self.request_removal(name);
         // The sink may have forked on this thread.
@@ -99,7 +100,7 @@ impl<E: Event> Collector<E> {
         let deadline = deadline_in(timeout);
         let reply = Reply::new();
         let mut contents = self.shared.mailbox.contents.lock();
-        // A worker on its last flush is let go first: callers that add and remove in a loop could keep it.
+        // A worker on its last flush ends first: callers that add and remove in a loop could keep it busy.
         while self.state() == State::Stopped && matches!(contents.worker, WorkerSlot::WithWorker) {
             if self.shared.mailbox.ended.wait_until(&mut contents, deadline) {
                 drop(contents);
@@ -109,7 +110,7 @@ impl<E: Event> Collector<E> {
         match &mut contents.worker {
             WorkerSlot::InMailbox(state) => {
                 let slot = state.take_slot(name);
-                // The sink's own code runs without our lock.
+                // The sink's code runs without our lock.
                 drop(contents);
                 let slot = slot.ok_or_else(unknown)?;
                 return self.shared.await_retired(retire(slot, &self.shared.registry), deadline);
@@ -125,7 +126,8 @@ impl<E: Event> Collector<E> {
             Some(Some(retired)) => self.shared.await_retired(retired.ok_or_else(unknown)?, deadline),
             Some(None) => Err(FlushError::WorkerGone.into()),
             None => {
-                // It stays asked for, but once for a name: the mailbox does not grow while the worker hangs.
+                // The request stays, but only once for a name, so that the mailbox does not grow while the worker
+                // hangs.
                 let mut contents = self.shared.mailbox.contents.lock();
                 let is_mine = |asked: &(String, Arc<_>)| Arc::ptr_eq(&asked.1, &reply);
                 if contents.requests.removed.iter().filter(|asked| asked.0 == name).count() > 1 {
@@ -137,16 +139,16 @@ impl<E: Event> Collector<E> {
         }
     }
 
-    /// The names of the sinks, in the order in which they get batches.
+    /// Returns the names of the sinks, in the order in which they get batches.
     pub fn sinks(&self) -> Vec<String> {
         self.shared.registry.snapshot().into_iter().map(|sink| sink.name).collect()
     }
 }
 
 impl<E: Event> Shared<E> {
-    /// Takes out a sink of that name that nobody wants any more. Where a worker has it, that does so; nobody waits for it.
+    /// Removes a finished sink of that name. If a worker has it, the worker removes it; nobody waits for that.
     pub(crate) fn let_go(&self, name: &str) {
-        // In a forked child no lock may be touched.
+        // A forked child must touch no lock.
         let Ok(mut contents) = self.mailbox.contents.enter() else { return };
         let added = contents.added.iter().position(|slot| slot.tally.name == name);
         let mut over = added.map(|place| contents.added.remove(place));
@@ -158,7 +160,7 @@ impl<E: Event> Shared<E> {
             WorkerSlot::Lost => {}
         }
         let is_asked = contents.requests.has_finished_sinks;
-        // A sink ends without our lock.
+        // The sink's destructor runs without our lock.
         drop(contents);
         if let Some(slot) = over {
             drop(slot.end());
@@ -172,7 +174,7 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// Waits until the thread of a sink that was taken out has flushed it, if it has one.
+    /// Waits until the thread of a removed sink has flushed it, if it has one.
     fn await_retired(
         &self,
         retired: Retired,

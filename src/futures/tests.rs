@@ -6,7 +6,7 @@ use crate::sync::{Arc, OnceLock, Ordering, PlainU64};
 use crate::unix::Orphan;
 use crate::{Builder, wake::Phase};
 
-/// Its code acts like one that forks when it is asked for its size the second time: its collector is that of a parent then.
+/// Event whose code acts like a fork when its size is asked the second time: its collector is then that of a parent.
 struct Forks {
     asked: PlainU64,
     phase: Arc<OnceLock<Arc<Phase>>>,
@@ -21,7 +21,7 @@ impl Event for Forks {
     }
 }
 
-/// A full collector, and an event that finds itself in a child once it is measured again, in order to wait.
+/// Returns a full collector, and an event that finds itself in a child once it is measured again, in order to wait.
 fn full() -> (Collector<Forks>, Forks) {
     let builder = Builder::<Forks>::new().capacity(1).flush(FlushStrategy::Size { events: 100 });
     let collector = builder.overflow(Overflow::Block { timeout: std::time::Duration::MAX }).build().unwrap();
@@ -36,7 +36,7 @@ fn full() -> (Collector<Forks>, Forks) {
 #[test]
 fn an_event_that_forks_when_it_is_measured_again_takes_no_lock_of_the_parent() {
     let (collector, event) = full();
-    // A thread of the parent has it, for ever.
+    // A thread of the parent holds the lock for ever.
     let held = collector.shared.space_waiters.lock();
     let mut collecting = Box::pin(collector.collect_async(event));
     let polled = collecting.as_mut().poll(&mut Context::from_waker(Waker::noop()));

@@ -1,19 +1,19 @@
-//! Which process of a run this is.
+//! `Rank`: the number of a process in its run.
 
 use std::path::PathBuf;
 
-/// Which process this is, of those that work on a run at the same time.
+/// Number of this process among those that work on a run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Rank {
     /// Its number among all, from 0.
     pub rank: u64,
     /// Its number among those of its machine, from 0, where that is known.
     pub local_rank: Option<u64>,
-    /// How many there are.
+    /// The number of processes.
     pub world_size: u64,
 }
 
-/// The environment does not say which process of the run this is.
+/// Error of an environment that does not say which process of the run this is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the environment variable {variable} is {value}, allowed is {allowed}")]
 #[non_exhaustive]
@@ -27,29 +27,30 @@ pub struct RankError {
 }
 
 impl Default for Rank {
-    /// A process that is alone.
+    /// Returns the rank of a process that is alone.
     fn default() -> Self {
         Self { rank: 0, local_rank: None, world_size: 1 }
     }
 }
 
 impl Rank {
-    /// What `RANK`, `LOCAL_RANK` and `WORLD_SIZE` say, as torchrun and others set them. Without them, a process that is
-    /// alone. An empty variable counts as one that is not set. Other launchers name the rank otherwise: set `RANK` from
-    /// `SLURM_PROCID` or `OMPI_COMM_WORLD_RANK` there.
+    /// Reads `RANK`, `LOCAL_RANK` and `WORLD_SIZE`, as torchrun and others set them. Without them, returns the rank
+    /// of a process that is alone. An empty variable counts as not set. Other launchers name the rank otherwise: set
+    /// `RANK` from `SLURM_PROCID` or `OMPI_COMM_WORLD_RANK` there.
     ///
     /// # Errors
     ///
-    /// One is no whole number; `RANK` or `LOCAL_RANK` is not below `WORLD_SIZE`; `LOCAL_RANK` is above `RANK`; or `WORLD_SIZE`
-    /// tells of others, and `RANK` is not set: every process would take itself for the first.
+    /// A variable is no whole number, `RANK` or `LOCAL_RANK` is not below `WORLD_SIZE`, or `LOCAL_RANK` is above
+    /// `RANK`. Or `WORLD_SIZE` is more than one and `RANK` is not set: then every process would take itself for the
+    /// first.
     pub fn from_env() -> Result<Self, RankError> {
         Self::from_vars(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
-    /// The number, if the environment says one.
-    pub(crate) fn told() -> Option<u64> {
-        let is_told = std::env::var_os("RANK").is_some_and(|rank| !rank.to_string_lossy().trim().is_empty());
-        Self::from_env().ok().filter(|_| is_told).map(|rank| rank.rank)
+    /// Returns the rank, if the environment sets one.
+    pub(crate) fn if_set() -> Option<u64> {
+        let is_set = std::env::var_os("RANK").is_some_and(|rank| !rank.to_string_lossy().trim().is_empty());
+        Self::from_env().ok().filter(|_| is_set).map(|rank| rank.rank)
     }
 
     fn from_vars(value_of: impl Fn(&str) -> Option<String>) -> Result<Self, RankError> {
@@ -84,7 +85,7 @@ impl Rank {
             return Err(RankError { variable: "RANK", value: "not set".to_owned(), allowed });
         }
         let rank = rank.unwrap_or(0);
-        // Of those on its machine, no more than all others come before it.
+        // No more processes of its machine come before it than of all machines.
         if let Some(local) = local_rank.filter(|local| *local > rank) {
             let allowed = format!("at most RANK, which is {rank}");
             return Err(RankError { variable: "LOCAL_RANK", value: local.to_string(), allowed });
@@ -92,8 +93,8 @@ impl Rank {
         Ok(Self { rank, local_rank, world_size })
     }
 
-    /// The folder of this rank in that of the run: `rank-00003` in it, or the folder itself for a process that is alone.
-    /// Files have one writer.
+    /// Returns the folder of this rank in that of the run: `rank-00003` in it, or the folder itself for a process
+    /// that is alone. Files have one writer.
     pub fn folder(&self, run: impl Into<PathBuf>) -> PathBuf {
         let run = run.into();
         if self.world_size == 1 { run } else { run.join(format!("rank-{:05}", self.rank)) }
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_variables_tell_the_rank() {
+    fn the_usual_variables_give_the_rank() {
         assert_eq!(rank(&[]), Ok(Rank::default()));
         let third = Rank { rank: 3, local_rank: Some(1), world_size: 4 };
         assert_eq!(rank(&[("RANK", "3"), ("LOCAL_RANK", " 1"), ("WORLD_SIZE", "4")]), Ok(third));
@@ -121,30 +122,30 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_named_with_what_is_allowed() {
-        let said = |vars: &[_]| rank(vars).err().unwrap_or_default();
+        let error_of = |vars: &[_]| rank(vars).err().unwrap_or_default();
         assert_eq!(
-            said(&[("RANK", "first"), ("WORLD_SIZE", "2")]),
+            error_of(&[("RANK", "first"), ("WORLD_SIZE", "2")]),
             "the environment variable RANK is \"first\", allowed is a whole number from 0"
         );
         assert_eq!(
-            said(&[("RANK", "2"), ("WORLD_SIZE", "2")]),
+            error_of(&[("RANK", "2"), ("WORLD_SIZE", "2")]),
             "the environment variable WORLD_SIZE is 2, allowed is more than RANK, which is 2"
         );
         assert_eq!(
-            said(&[("RANK", "1")]),
+            error_of(&[("RANK", "1")]),
             "the environment variable WORLD_SIZE is not set, allowed is more than RANK, which is 1"
         );
         assert_eq!(
-            said(&[("LOCAL_RANK", "5"), ("WORLD_SIZE", "4"), ("RANK", "0")]),
+            error_of(&[("LOCAL_RANK", "5"), ("WORLD_SIZE", "4"), ("RANK", "0")]),
             "the environment variable WORLD_SIZE is 4, allowed is more than LOCAL_RANK, which is 5"
         );
-        assert!(said(&[("WORLD_SIZE", "0")]).contains("WORLD_SIZE is 0"));
+        assert!(error_of(&[("WORLD_SIZE", "0")]).contains("WORLD_SIZE is 0"));
         let alone = "the environment variable RANK is not set, allowed is a whole number below WORLD_SIZE, which is 4";
-        assert_eq!(said(&[("WORLD_SIZE", "4")]), alone, "all four would write into one folder");
-        assert_eq!(said(&[("WORLD_SIZE", "4"), ("LOCAL_RANK", "3")]), alone);
-        assert_eq!(said(&[("WORLD_SIZE", "4"), ("RANK", " ")]), alone, "empty is not set");
+        assert_eq!(error_of(&[("WORLD_SIZE", "4")]), alone, "all four would write into one folder");
+        assert_eq!(error_of(&[("WORLD_SIZE", "4"), ("LOCAL_RANK", "3")]), alone);
+        assert_eq!(error_of(&[("WORLD_SIZE", "4"), ("RANK", " ")]), alone, "empty is not set");
         assert_eq!(
-            said(&[("RANK", "0"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")]),
+            error_of(&[("RANK", "0"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")]),
             "the environment variable LOCAL_RANK is 1, allowed is at most RANK, which is 0"
         );
         assert_eq!(rank(&[("WORLD_SIZE", "1"), ("RANK", ""), ("LOCAL_RANK", "")]), Ok(Rank::default()));

@@ -88,7 +88,7 @@ pub(crate) struct Alerts {
 impl Alerts {
     /// Goes by what was found: raises, keeps and clears. What was raised and cleared comes out.
     pub(crate) fn update(&mut self, findings: Vec<Finding>, now: SystemTime) -> Vec<(LogLevel, String)> {
-        let mut news = Vec::new();
+        let mut changes = Vec::new();
         let before = std::mem::take(&mut self.up);
         let was_up = |kind: &AlertKind| before.iter().find(|alert| alert.kind == *kind).cloned();
         for finding in findings {
@@ -105,15 +105,15 @@ impl Alerts {
             };
             self.next_id += u64::from(is_new);
             if is_new {
-                news.push((LogLevel::Warn, format!("alert {id}: {message}")));
+                changes.push((LogLevel::Warn, format!("alert {id}: {message}")));
             }
             let threshold = at.raise;
             self.up.push(Alert { id, kind, severity, message, since, value, threshold, is_acknowledged });
         }
         let cleared = before.iter().filter(|alert| self.up.iter().all(|up| up.id != alert.id));
-        news.extend(cleared.map(|alert| (LogLevel::Info, format!("alert {} is over", alert.id))));
+        changes.extend(cleared.map(|alert| (LogLevel::Info, format!("alert {} is over", alert.id))));
         self.up.sort_by_key(|alert| alert.id);
-        news
+        changes
     }
 
     /// Returns the alerts that are up, oldest first.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{BreakerState, Meter, SinkFlush, SinkStats};
 use crate::clock::Clock;
 use crate::escape::shortened;
-use crate::self_log::{LogLevel, LogTopic, Said, SelfLog};
+use crate::self_log::{LogLevel, LogPaces, LogTopic, SelfLog};
 use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainMutex, PlainU64, fetch_update};
 
 /// Counters of a collector. All Relaxed: they are counts, not signals; who must see a particular event
@@ -27,7 +27,7 @@ pub(crate) struct Tally {
     /// How fast events are delivered.
     pub(crate) meter: Meter,
     pub(crate) log: Arc<SelfLog>,
-    pub(crate) said: Said,
+    pub(crate) paces: LogPaces,
 }
 
 impl Tally {
@@ -42,13 +42,13 @@ impl Tally {
             waits: Count::default(),
             meter: Meter::new(clock.nanos()),
             log,
-            said: Said::default(),
+            paces: LogPaces::default(),
         }
     }
 
     /// Tells the hook of the collector.
     pub(crate) fn say(&self, level: LogLevel, topic: LogTopic, message: impl FnOnce() -> String) {
-        self.log.say(&self.said, (level, topic), None, message);
+        self.log.say(&self.paces, (level, topic), None, message);
     }
 }
 
@@ -159,7 +159,7 @@ pub struct SinkTally {
     pub(crate) write_nanos: Count,
     pub(crate) last_error: Mutex<Option<String>>,
     log: Arc<SelfLog>,
-    said: Said,
+    paces: LogPaces,
     /// What the counters were when a flush last told of them.
     pub(crate) reported: Mutex<Reported>,
 }
@@ -198,7 +198,7 @@ impl SinkTally {
         Self {
             name,
             log,
-            said: Said::default(),
+            paces: LogPaces::default(),
             offered: Count::default(),
             delivered: Count::default(),
             failed: Count::default(),
@@ -305,7 +305,7 @@ impl SinkTally {
 
     /// Tells the hook of the collector.
     pub(crate) fn say(&self, level: LogLevel, topic: LogTopic, message: impl FnOnce() -> String) {
-        self.log.say(&self.said, (level, topic), Some(&self.name), message);
+        self.log.say(&self.paces, (level, topic), Some(&self.name), message);
     }
 
     /// A call succeeded.
