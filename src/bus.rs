@@ -42,6 +42,8 @@ mod config_keys;
 mod stats;
 mod tally;
 
+mod envelope;
+
 mod filter;
 mod in_flight;
 
@@ -93,6 +95,7 @@ pub use config::{BusConfig, Mode, OnWorkerFailure};
 pub use context::{CorrelationScope, correlate};
 pub use delivery::Delivery;
 pub use emit::{Calls, EmitError, EmitOptions, Emitter, Receipt, SyncReceipt};
+pub use envelope::Envelope;
 pub use filter::Filter;
 pub use handle::Bus;
 pub use handler::{Handled, Handler, HandlerError, Topics};

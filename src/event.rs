@@ -7,7 +7,6 @@ pub(crate) mod event_trait;
 mod id;
 pub(crate) mod image;
 mod json;
-mod mark;
 pub(crate) mod name;
 pub(crate) mod priority;
 pub(crate) mod record;
@@ -21,7 +20,6 @@ pub use value::{HistogramError, List, Text};
 
 pub(crate) use event_trait::Event;
 pub(crate) use image::Image;
-pub(crate) use mark::{Mark, Progress, Ticket};
 pub(crate) use name::Name;
 pub(crate) use priority::Priority;
 pub(crate) use record::Record;

@@ -24,7 +24,7 @@ use std::ops::Deref;
 
 use crate::batch::Batch;
 use crate::builder::Builder;
-use crate::bus::{Bus, BusBuilder};
+use crate::bus::{Bus, BusBuilder, Envelope};
 use crate::collector::{Collector, StartError};
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
@@ -125,7 +125,7 @@ fn names(records: &[Record]) -> String {
 #[derive(Debug)]
 pub struct MockBus {
     bus: Bus,
-    memory: MemorySink,
+    memory: MemorySink<Envelope>,
 }
 
 impl MockBus {
@@ -165,7 +165,7 @@ impl Deref for MockBus {
 
 impl Emitted for MockBus {
     fn emitted(&self) -> Vec<Record> {
-        self.memory.events()
+        self.memory.events().into_iter().map(Envelope::into_record).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use super::config::{BusConfig, Mode, OnWorkerFailure};
 use super::dispatch::{DISPATCHER, Dispatcher};
 use super::engine::Engine;
+use super::envelope::Envelope;
 use super::handle::Bus;
 use super::inline_sinks::InlineSinks;
 use super::scheduler::Scheduler;
@@ -18,7 +19,6 @@ use crate::builder::Builder;
 use crate::clock::{Clock, ManualClock};
 use crate::collector::{Collector, StartError};
 use crate::dispatch::Slot;
-use crate::event::Record;
 use crate::history::{History, JsonLinesHistory, Recent};
 use crate::parts::Inside;
 use crate::sink::{JsonLinesSink, Sink};
@@ -28,7 +28,7 @@ use crate::sync::{self, Arc, Unparker};
 #[must_use = "a builder does nothing until `start`"]
 pub struct BusBuilder {
     config: BusConfig,
-    sinks: Vec<Box<dyn Sink<Record>>>,
+    sinks: Vec<Box<dyn Sink<Envelope>>>,
     journal: Option<JsonLinesSink>,
     clock: Option<ManualClock>,
 }
@@ -85,7 +85,7 @@ impl BusBuilder {
     }
 
     /// Adds a sink, which gets every event before its handlers do.
-    pub fn sink(mut self, sink: impl Sink<Record> + 'static) -> Self {
+    pub fn sink(mut self, sink: impl Sink<Envelope> + 'static) -> Self {
         self.sinks.push(Box::new(sink));
         self
     }
@@ -140,7 +140,7 @@ impl BusBuilder {
         };
         let engine_clock = clock.as_ref().map_or(Clock::System, |clock| Clock::Manual(clock.clone()));
         let engine = Arc::new(Engine::new(config, engine_clock));
-        let mut collector = Builder::new().config(engine.config.collector.clone());
+        let mut collector = Builder::<Envelope>::new().config(engine.config.collector.clone());
         if let Some(clock) = &clock {
             collector = collector.manual_clock(clock);
         }
@@ -176,7 +176,7 @@ impl BusBuilder {
 }
 
 /// Returns the session of the collector, unless it is set by the user: many runs may share that one.
-fn session_of(collector: &Collector) -> Uuid {
+fn session_of(collector: &Collector<Envelope>) -> Uuid {
     let is_own = collector.config().session_id.is_none();
     let own = is_own.then(|| collector.session_id().parse().ok()).flatten();
     // Not `Uuid::now_v7`: it takes a lock that a forked child may find held for ever.
@@ -185,7 +185,7 @@ fn session_of(collector: &Collector) -> Uuid {
 
 fn start_threads(
     engine: &Arc<Engine>,
-    collector: &Collector,
+    collector: &Collector<Envelope>,
     deferred_stop: &Arc<DeferredStop>,
 ) -> Result<(), StartError> {
     let (parker, unparker) = sync::Parker::new();
@@ -201,7 +201,7 @@ fn start_threads(
 /// Ends the threads that were started, and goes on without any, if the settings say so.
 fn fall_back(
     before: &Arc<Engine>,
-    collector: &Collector,
+    collector: &Collector<Envelope>,
     error: StartError,
 ) -> Result<Arc<Engine>, StartError> {
     before.close();
@@ -218,8 +218,8 @@ fn fall_back(
 }
 
 /// Returns the sinks that remain if the worker of the collector ends, and its sinks with it.
-fn spare_slots(collector: &Collector, recent: Recent<RECENT>) -> Vec<Slot<Record>> {
-    let name = Sink::<Record>::name(&recent).to_owned();
+fn spare_slots(collector: &Collector<Envelope>, recent: Recent<RECENT>) -> Vec<Slot<Envelope>> {
+    let name = Sink::<Envelope>::name(&recent).to_owned();
     let tally = Inside::of(collector).tally_of(&name);
     tally.map(|tally| Slot::new(Box::new(recent), tally)).into_iter().collect()
 }

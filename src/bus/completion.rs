@@ -43,7 +43,7 @@ impl Engine {
             _ => None,
         };
         let is_first = delivery.attempt == 0 && delivery.redriven.is_none();
-        let ticket = delivery.mark().and_then(|mark| mark.ticket.clone()).filter(|_| is_first);
+        let ticket = delivery.envelope().mark.ticket.clone().filter(|_| is_first);
         // Dropped last: whoever waits for these batches finds everything else done.
         let mut remains = Vec::new();
         let mut mailbox = subscriber.mailbox.lock();

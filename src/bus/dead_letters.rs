@@ -4,16 +4,16 @@ use std::time::SystemTime;
 
 use super::delivery::{Delivery, EarlierLetter};
 use super::engine::Engine;
+use super::envelope::Envelope;
 use super::subscriber::Subscriber;
 use super::user_code::drop_quietly;
 use crate::escape::shortened;
-use crate::event::Record;
 use crate::event::catalog::plugin;
 use crate::sink::DeadLetter;
 
 /// Makes a dead letter of a delivery.
-pub(super) fn letter_of(delivery: &Delivery, error: String) -> DeadLetter<Record> {
-    let event = (**delivery).clone();
+pub(super) fn letter_of(delivery: &Delivery, error: String) -> DeadLetter<Envelope> {
+    let event = delivery.envelope().clone();
     // An event that was a dead letter before keeps the time of its first failure.
     let time = delivery.redriven.as_ref().map_or_else(SystemTime::now, |earlier| earlier.time);
     DeadLetter { event, attempts: delivery.attempt(), error, time }
@@ -34,7 +34,7 @@ impl Engine {
     pub(super) fn put_back(&self, subscriber: &Subscriber, mut delivery: Delivery) {
         if let Some(earlier) = delivery.redriven.take() {
             let EarlierLetter { attempts, error, time } = *earlier;
-            let letter = DeadLetter { event: (*delivery).clone(), attempts, error, time };
+            let letter = DeadLetter { event: delivery.envelope().clone(), attempts, error, time };
             self.dead_letters.keep(subscriber.id, vec![letter]);
         }
         drop_quietly(delivery);
@@ -60,7 +60,7 @@ impl Engine {
         }
     }
 
-    fn offer_again(&self, subscriber: &Subscriber, letter: DeadLetter<Record>) {
+    fn offer_again(&self, subscriber: &Subscriber, letter: DeadLetter<Envelope>) {
         let DeadLetter { event, attempts, error, time } = letter;
         let in_flight = self.in_flight.add(self.blank.with_events(vec![event]));
         let redriven = Some(Box::new(EarlierLetter { attempts, error, time }));

@@ -5,8 +5,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::{Instant, SystemTime};
 
+use super::envelope::{Envelope, Progress};
 use super::in_flight::InFlight;
-use crate::event::{Event, EventId, Progress, Record};
+use crate::event::{EventId, Record};
 use crate::sync::Arc;
 
 /// An event, as it is given to a handler: a [`Record`] that nobody changes any more, and which call for it this is. All
@@ -26,11 +27,6 @@ pub struct Delivery {
     pub(super) is_kept: bool,
     /// The batch by whose end a flush waits for it, once its retry is due.
     pub(super) awaited_by: Option<Arc<InFlight>>,
-}
-
-/// Returns the bytes that a record owns beyond its own size.
-pub(super) fn owned_bytes(record: &Record) -> u64 {
-    record.size_hint().saturating_sub(size_of::<Record>()) as u64
 }
 
 /// What a dead letter was before it was offered again.
@@ -54,12 +50,12 @@ impl Delivery {
         self.is_kept = true;
         let batch = self.in_flight.batch();
         // A copy of the event has no ticket: it could not tell whoever waits for its first call.
-        let is_awaited = self.attempt == 0 && self.mark().is_some_and(|mark| mark.ticket.is_some());
+        let is_awaited = self.attempt == 0 && self.envelope().mark.ticket.is_some();
         let own = match batch.len() {
             1 => batch.clone(),
             _ if is_awaited => batch.clone(),
             _ => {
-                let own = batch.with_events(vec![Record::clone(self)]);
+                let own = batch.with_events(vec![self.envelope().clone()]);
                 self.index = 0;
                 own
             }
@@ -67,9 +63,19 @@ impl Delivery {
         remains.push(std::mem::replace(&mut self.in_flight, InFlight::untracked(own)));
     }
 
+    /// Returns the event with what the bus keeps with it.
+    pub(super) fn envelope(&self) -> &Envelope {
+        &self.in_flight.batch().events()[self.index]
+    }
+
+    /// Returns how many bytes the event owns beyond its own size.
+    pub(super) fn owned_bytes(&self) -> u64 {
+        self.envelope().owned_bytes()
+    }
+
     /// Tells whoever waits for the handlers of this event.
     pub(super) fn report(&self, change: impl FnOnce(&mut Progress)) {
-        if let Some(ticket) = self.mark().and_then(|mark| mark.ticket.as_ref()) {
+        if let Some(ticket) = &self.envelope().mark.ticket {
             ticket.change(change);
         }
     }
@@ -87,12 +93,12 @@ impl Delivery {
 
     /// Returns how many events led to this one.
     pub(super) fn depth(&self) -> u32 {
-        self.mark().map_or(0, |mark| mark.depth)
+        self.envelope().mark.depth
     }
 
     /// What it was emitted as, if that was a `T`.
     pub fn as_type<T: Any>(&self) -> Option<&T> {
-        self.mark()?.typed.as_ref()?.downcast_ref()
+        self.envelope().mark.typed.as_ref()?.downcast_ref()
     }
 }
 
@@ -100,7 +106,7 @@ impl Deref for Delivery {
     type Target = Record;
 
     fn deref(&self) -> &Record {
-        &self.in_flight.batch().events()[self.index]
+        self.envelope()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::completion::TOO_MANY_BEHIND;
 use super::delivery::Delivery;
 use super::engine::Engine;
+use super::envelope::Envelope;
 use super::id::SubscriptionId;
 use super::in_flight::InFlight;
 use super::mailbox::Mailbox;
@@ -53,12 +54,12 @@ pub(super) struct Dispatcher {
     mail: Vec<VecDeque<Delivery>>,
 }
 
-impl Sink<Record> for Dispatcher {
+impl Sink<Envelope> for Dispatcher {
     fn name(&self) -> &str {
         DISPATCHER
     }
 
-    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, batch: &Batch<Envelope>) -> Result<(), SinkError> {
         self.dispatch(batch);
         Ok(())
     }
@@ -70,7 +71,7 @@ impl Dispatcher {
     }
 
     /// Gives a batch to the handlers. Waits where a handler is behind and has no overdue call.
-    fn dispatch(&mut self, batch: &Batch<Record>) {
+    fn dispatch(&mut self, batch: &Batch<Envelope>) {
         // What a panic has left goes first, to those it is for.
         if let Some(table) = &self.table {
             for (subscriber, mail) in table.subscribers.iter().zip(&mut self.mail) {
@@ -86,7 +87,7 @@ impl Dispatcher {
         for (index, event) in batch.iter().enumerate() {
             // A handler that is behind would hold all of a batch for each of its own events. (A copy would not tell who
             // waits for its calls.)
-            let is_awaited = event.mark().is_some_and(|mark| mark.ticket.is_some());
+            let is_awaited = event.mark.ticket.is_some();
             let own = (is_heavy && !is_awaited)
                 .then(|| engine.in_flight.add(batch.with_events(vec![event.clone()])));
             let (in_flight, index) = own.as_ref().map_or((&in_flight, index), |own| (own, 0));
@@ -128,9 +129,9 @@ impl Engine {
     }
 
     /// Gives one event to the handlers, without a wait.
-    pub(super) fn dispatch_one(&self, record: Record) {
+    pub(super) fn dispatch_one(&self, event: Envelope) {
         let table = self.table();
-        let in_flight = self.accept(self.blank.with_events(vec![record]));
+        let in_flight = self.accept(self.blank.with_events(vec![event]));
         let mut indices = Vec::new();
         let event = &in_flight.batch().events()[0];
         table.each_for(&mut Lookups::default(), event, |index| indices.push(index));
@@ -153,7 +154,8 @@ impl Engine {
             return;
         };
         if subscriber.mailbox.lock().load() == (0, 0) {
-            let in_flight = InFlight::untracked(self.blank.with_events(vec![Record::new("forebay.trigger")]));
+            let in_flight =
+                InFlight::untracked(self.blank.with_events(vec![Record::new("forebay.trigger").into()]));
             let mut mail = VecDeque::from([Delivery::new(&in_flight, 0)]);
             self.hand_out(subscriber, &mut mail, WhenFull::DeadLetter);
         }
@@ -214,8 +216,8 @@ impl Engine {
 }
 
 /// Tells whoever waits for an event how many handlers have it.
-fn expect(event: &Record, handlers: u64) {
-    if let Some(ticket) = event.mark().and_then(|mark| mark.ticket.as_ref()) {
+fn expect(event: &Envelope, handlers: u64) {
+    if let Some(ticket) = &event.mark.ticket {
         ticket.expect(handlers);
     }
 }

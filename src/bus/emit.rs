@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::config::Mode;
 use super::context;
+use super::envelope::{Envelope, Mark};
 use super::name::{NAME_RULE, is_name};
 use super::shared::Shared;
 use crate::config::{ConfigError, check};
-use crate::event::{Event, EventId, Fields, Mark, Name, Priority, Record, Text, Value};
+use crate::event::{Event, EventId, Fields, Name, Priority, Record, Text, Value};
 use crate::outcome::Outcome;
 use crate::parts::Inside;
 use crate::sync::{Ordering, Weak, guarded};
@@ -197,25 +198,25 @@ impl Shared {
         Ok(self.take(record, mark, patience))
     }
 
-    fn take(&self, mut record: Record, mut mark: Mark, patience: Patience) -> Receipt {
+    fn take(&self, mut record: Record, mark: Mark, patience: Patience) -> Receipt {
         let id = EventId::new(self.session, self.next_event.fetch_add(1, Ordering::Relaxed));
-        mark.id = id;
-        record.extra_mut().mark = Some(mark);
+        record.set_event_id(id);
+        let event = Envelope::new(record, mark);
         // After the push, also where the event that it evicts panics: a flush that sees no more of them has missed none.
         let _settles = OnDrop(|| self.counts.settled.add(1));
         // In a forked child no filter is asked: the event is refused below.
-        let outcome = if self.check().is_ok() && !self.lets_in(&record) {
+        let outcome = if self.check().is_ok() && !self.lets_in(&event) {
             self.counts.filtered.add(1);
             Outcome::Filtered
         } else if self.mode() == Mode::Inline {
-            self.take_inline(record)
+            self.take_inline(event)
         } else {
             match patience {
                 // A worker must not wait for room that handlers make.
                 Patience::None => {
-                    self.collector.try_collect(record).unwrap_or_else(|refused| refused.reason.into())
+                    self.collector.try_collect(event).unwrap_or_else(|refused| refused.reason.into())
                 }
-                Patience::OfSettings => self.collector.collect(record),
+                Patience::OfSettings => self.collector.collect(event),
             }
         };
         Receipt { id, outcome }
@@ -226,26 +227,26 @@ impl Shared {
         self.filters.load().iter().all(|added| !added.permit.begin() || added.filter.lets_in(record))
     }
 
-    fn take_inline(&self, record: Record) -> Outcome {
+    fn take_inline(&self, event: Envelope) -> Outcome {
         let state = self.collector.state();
         if self.engine.is_refusing() || !matches!(state, State::Idle | State::WorkerGone) {
             self.counts.stopped.add(1);
             return if state == State::Forked { Outcome::Forked } else { Outcome::Stopped };
         }
         let collector = Inside::of(&self.collector);
-        if let Err(reason) = collector.admit(&record) {
+        if let Err(reason) = collector.admit(&event) {
             return reason.into();
         }
         self.counts.inline.add(1);
-        self.sinks.write(&record);
+        self.sinks.write(&event);
         if self.check().is_err() {
             // A sink has forked, and this is the child.
             return Outcome::Forked;
         }
-        collector.note_delivered(&record, self.counts.inline.get());
+        collector.note_delivered(&event, self.counts.inline.get());
         // In one piece: an event that is emitted meanwhile is handled after this one.
         let within = context::within(self.engine.address());
-        self.engine.dispatch_one(record);
+        self.engine.dispatch_one(event);
         if within.is_some() {
             self.engine.serve_all(None);
         }

@@ -11,6 +11,7 @@ use std::fmt;
 
 use super::config::{BusConfig, Mode};
 use super::context;
+use super::envelope::Envelope;
 use super::handler::Handler;
 use super::id::SubscriptionId;
 use super::in_flight::{InFlight, InFlightSet};
@@ -35,11 +36,11 @@ pub(super) struct Engine {
     pub(super) pool: WorkerPool,
     pub(super) retries: RetryQueue,
     pub(super) periodic_tasks: PeriodicTasks,
-    pub(super) dead_letters: DeadLetters<Record>,
+    pub(super) dead_letters: DeadLetters<Envelope>,
     pub(super) in_flight: Arc<InFlightSet>,
     pub(super) tally: Tally,
     /// Empty batch, whose header goes to events that came in no batch.
-    pub(super) blank: Batch<Record>,
+    pub(super) blank: Batch<Envelope>,
     /// Why there are no threads, although there should be.
     pub(super) failure: OnceLock<String>,
     /// 1 once the bus stops. Relaxed: an event that comes meanwhile may come to handlers, or not.
@@ -108,7 +109,7 @@ impl Engine {
     pub(super) fn subscribe(&self, handler: Handler) -> Result<SubscriptionId, SubscribeError> {
         handler.validate()?;
         // Never used again. It is also the owner of the handler's dead letters.
-        let id = DeadLetters::<Record>::new_owner();
+        let id = DeadLetters::<Envelope>::new_owner();
         let subscriber = Subscriber::new(id, handler, &self.config);
         self.dead_letters.add_taker(id);
         let added = self.subscribers.add(subscriber, self.config.max_subscribers);
@@ -144,7 +145,7 @@ impl Engine {
     }
 
     /// Takes a batch for delivery to the handlers. A flush waits for its end.
-    pub(super) fn accept(&self, batch: Batch<Record>) -> Arc<InFlight> {
+    pub(super) fn accept(&self, batch: Batch<Envelope>) -> Arc<InFlight> {
         self.tally.events.add(batch.len() as u64);
         self.in_flight.add(batch)
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::config::Mode;
 use super::delivery::Delivery;
 use super::emit::{Calls, EmitError, EmitOptions, Emitter, Receipt, SyncReceipt};
+use super::envelope::{Envelope, Mark, Ticket};
 use super::filter::Filter;
 use super::handler::{Handled, Handler, Topics};
 use super::id::{FilterId, SubscriptionId};
@@ -18,7 +19,7 @@ use super::subscribers::SubscribeError;
 use super::subscription::Subscription;
 use crate::clock::deadline_in;
 use crate::collector::{Collector, FlushError};
-use crate::event::{Mark, Name, Record, Ticket, Value};
+use crate::event::{Name, Record, Value};
 use crate::history::{EventQuery, HistoryError};
 use crate::parts::Inside;
 use crate::permit::Permit;
@@ -146,7 +147,7 @@ impl Bus {
 
     /// Returns the collector inside, for its rings, gate, sinks, settings and subscriptions. Its sink `bus` is the bus.
     /// [Inline](Mode::Inline), it is never started, and its gate alone is used.
-    pub fn collector(&self) -> &Collector {
+    pub fn collector(&self) -> &Collector<Envelope> {
         &self.shared.collector
     }
 
@@ -194,7 +195,7 @@ impl Bus {
     }
 
     /// Returns the events that handlers did not take, to be looked at and taken out. The error names the handler.
-    pub fn dead_letters(&self) -> &DeadLetters {
+    pub fn dead_letters(&self) -> &DeadLetters<Envelope> {
         &self.shared.engine.dead_letters
     }
 

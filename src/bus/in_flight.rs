@@ -3,25 +3,25 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::envelope::Envelope;
 use crate::batch::Batch;
-use crate::event::Record;
 use crate::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak, announce_fence};
 
 /// Batch of events on its way to handlers. All deliveries of its events share it; it ends with the last of them.
 pub(super) struct InFlight {
     /// Catches the panics of its events' destructors itself.
-    batch: Batch<Record>,
+    batch: Batch<Envelope>,
     /// Where its end is waited for; `None` if nobody waits for it.
     set: Option<Arc<InFlightSet>>,
 }
 
 impl InFlight {
     /// Wraps a batch that no flush waits for.
-    pub(super) fn untracked(batch: Batch<Record>) -> Arc<Self> {
+    pub(super) fn untracked(batch: Batch<Envelope>) -> Arc<Self> {
         Arc::new(Self { batch, set: None })
     }
 
-    pub(super) fn batch(&self) -> &Batch<Record> {
+    pub(super) fn batch(&self) -> &Batch<Envelope> {
         &self.batch
     }
 }
@@ -52,7 +52,7 @@ pub(super) struct InFlightSet {
 
 impl InFlightSet {
     /// Adds a batch, whose end is waited for from now on.
-    pub(super) fn add(self: &Arc<Self>, batch: Batch<Record>) -> Arc<InFlight> {
+    pub(super) fn add(self: &Arc<Self>, batch: Batch<Envelope>) -> Arc<InFlight> {
         let in_flight = Arc::new(InFlight { batch, set: Some(Arc::clone(self)) });
         let mut batches = self.batches.lock();
         // Batches that have ended are only searched for when the list would grow.

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::context;
-use super::delivery::owned_bytes;
+use super::envelope::Envelope;
 use crate::batch::Batch;
 use crate::collector::Collector;
 use crate::dispatch::{LateFlush, Slot, dispatch};
-use crate::event::Record;
 use crate::parts::Inside;
 use crate::stats::SinkTally;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded};
@@ -36,7 +35,7 @@ struct State {
     is_overtime: bool,
     /// How many wait for the sinks.
     wanted: usize,
-    waiting: VecDeque<Record>,
+    waiting: VecDeque<Envelope>,
     /// What these own.
     bytes: u64,
     /// Records that made room for others since the last batch.
@@ -50,7 +49,7 @@ enum Whose {
     Parents,
 }
 
-type Slots = Vec<Slot<Record>>;
+type Slots = Vec<Slot<Envelope>>;
 
 /// While a sink hangs, the oldest make room: beyond so many, and beyond what so many bytes hold, but for one.
 const MAX_WAITING: usize = 10_000;
@@ -61,14 +60,14 @@ const MAX_OVERTIME: usize = 64;
 
 impl State {
     /// Takes a record in; those that make room for it come out, and are counted.
-    fn push(&mut self, record: Record) -> Vec<Record> {
-        self.bytes = self.bytes.saturating_add(owned_bytes(&record));
-        self.waiting.push_back(record);
+    fn push(&mut self, event: Envelope) -> Vec<Envelope> {
+        self.bytes = self.bytes.saturating_add(event.owned_bytes());
+        self.waiting.push_back(event);
         let mut evicted = Vec::new();
         while (self.waiting.len() > MAX_WAITING || self.bytes > MAX_WAITING_BYTES && self.waiting.len() > 1)
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.bytes = self.bytes.saturating_sub(owned_bytes(&oldest));
+            self.bytes = self.bytes.saturating_sub(oldest.owned_bytes());
             evicted.push(oldest);
         }
         self.evicted += evicted.len() as u64;
@@ -82,17 +81,17 @@ impl State {
 }
 
 impl InlineSinks {
-    pub(super) fn new(slots: Slots, address: usize, collector: &Collector) -> Self {
+    pub(super) fn new(slots: Slots, address: usize, collector: &Collector<Envelope>) -> Self {
         let worker = Inside::of(collector).address();
         let tallies = slots.iter().map(|slot| Arc::clone(&slot.tally)).collect();
         let state = State { slots: Some(slots), ..State::default() };
         Self { state: Mutex::new(state), back: Condvar::new(), address, worker, tallies }
     }
 
-    pub(super) fn write(&self, record: &Record) {
-        let (record, may_wait) = (record.clone(), !context::is_busy());
+    pub(super) fn write(&self, event: &Envelope) {
+        let (event, may_wait) = (event.clone(), !context::is_busy());
         let mut state = self.state.lock();
-        let evicted = state.push(record);
+        let evicted = state.push(event);
         let slots = match &state.slots {
             // Whoever waits for them writes this as well.
             _ if state.wanted > 0 => None,
@@ -120,7 +119,7 @@ impl InlineSinks {
         drop(state);
         let Some(mut slots) = slots else { return Some(self.busy()) };
         let marks = (context::within(self.address), WorkerMark::set(self.worker));
-        let each = |slot: &mut Slot<Record>| {
+        let each = |slot: &mut Slot<Envelope>| {
             slot.flush();
             self.whose() == Whose::Ours
         };
@@ -160,18 +159,18 @@ impl InlineSinks {
 
     fn write_waiting(&self, slots: &mut Slots) -> Whose {
         let mut state = self.state.lock();
-        let records: Vec<Record> = state.waiting.drain(..).collect();
+        let events: Vec<Envelope> = state.waiting.drain(..).collect();
         state.bytes = 0;
         let evicted = std::mem::take(&mut state.evicted);
         drop(state);
-        if records.is_empty() {
+        if events.is_empty() {
             return Whose::Ours;
         }
         for slot in &*slots {
             slot.tally.offered.bump(evicted);
             slot.tally.shed.add(evicted);
         }
-        let mut batch = Batch::from_events(records);
+        let mut batch = Batch::from_events(events);
         batch.add_gap(evicted);
         for slot in slots {
             dispatch(std::slice::from_mut(slot), &batch);

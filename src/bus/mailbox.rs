@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::delivery::{Delivery, owned_bytes};
+use super::delivery::Delivery;
 use super::handler::Call;
 use super::in_flight::InFlight;
 use super::stats::HandlerStats;
@@ -240,7 +240,7 @@ impl Mailbox {
             return self.defer(delivery, remains);
         }
         self.queued += 1;
-        self.bytes += owned_bytes(&delivery);
+        self.bytes += delivery.owned_bytes();
         self.lanes[delivery.priority() as usize].push_back(delivery);
         None
     }
@@ -293,7 +293,7 @@ impl Mailbox {
         let call = Arc::clone(self.call.as_ref()?);
         let delivery = self.next()?;
         self.queued -= 1;
-        self.bytes -= owned_bytes(&delivery);
+        self.bytes -= delivery.owned_bytes();
         let number = self.next_call;
         self.next_call += 1;
         let is_redriven = delivery.redriven.is_some();
@@ -365,7 +365,7 @@ impl Mailbox {
         }
         if end == End::Retry {
             self.deferred += 1;
-            self.deferred_bytes += owned_bytes(delivery);
+            self.deferred_bytes += delivery.owned_bytes();
         }
         if self.is_ordered {
             match end {
@@ -385,7 +385,7 @@ impl Mailbox {
         for (_, held) in self.held.iter_mut().flat_map(HashMap::drain) {
             if held.is_deferred {
                 self.deferred -= held.parked.len();
-                self.deferred_bytes -= held.parked.iter().map(|parked| owned_bytes(parked)).sum::<u64>();
+                self.deferred_bytes -= held.parked.iter().map(Delivery::owned_bytes).sum::<u64>();
             }
             out.extend(held.parked);
         }
@@ -450,7 +450,7 @@ impl Mailbox {
         }
         delivery.detach(remains);
         self.deferred += 1;
-        self.deferred_bytes += owned_bytes(&delivery);
+        self.deferred_bytes += delivery.owned_bytes();
         if let Some(held) = self.held[delivery.priority() as usize].get_mut(delivery.name()) {
             held.parked.push_back(delivery);
         }
@@ -471,7 +471,7 @@ impl Mailbox {
 
     /// Counts a deferred event as queued.
     fn move_to_queue(&mut self, delivery: &mut Delivery, awaited_by: &Arc<InFlight>) {
-        let bytes = owned_bytes(delivery);
+        let bytes = delivery.owned_bytes();
         (self.deferred, self.deferred_bytes) = (self.deferred - 1, self.deferred_bytes - bytes);
         (self.queued, self.bytes) = (self.queued + 1, self.bytes + bytes);
         delivery.awaited_by = Some(Arc::clone(awaited_by));
@@ -483,7 +483,7 @@ impl Mailbox {
         if !std::mem::take(&mut held.is_deferred) {
             return;
         }
-        let bytes = held.parked.iter().map(|parked| owned_bytes(parked)).sum::<u64>();
+        let bytes = held.parked.iter().map(Delivery::owned_bytes).sum::<u64>();
         let parked = held.parked.len();
         held.parked.iter_mut().for_each(|parked| parked.awaited_by = awaited_by.cloned());
         (self.deferred, self.deferred_bytes) = (self.deferred - parked, self.deferred_bytes - bytes);
@@ -503,7 +503,7 @@ impl Mailbox {
         behind.extend(same);
         for delivery in behind {
             self.queued -= 1;
-            self.bytes -= owned_bytes(&delivery);
+            self.bytes -= delivery.owned_bytes();
             ended.overflow.extend(self.defer(delivery, &mut ended.remains));
         }
     }
@@ -530,7 +530,7 @@ impl Mailbox {
     /// Ends an event whose retry will not be made. What is parked behind it goes on.
     pub(super) fn give_up(&mut self, retry: &Delivery, end: End) {
         self.deferred -= 1;
-        self.deferred_bytes -= owned_bytes(retry);
+        self.deferred_bytes -= retry.owned_bytes();
         self.count(end);
         self.move_parked_to_queue(retry, None);
         self.release_next(retry);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::config::{Mode, OnWorkerFailure};
 use super::context;
 use super::engine::Engine;
+use super::envelope::Envelope;
 use super::filter::Filter;
 use super::id::FilterId;
 use super::inline_sinks::InlineSinks;
@@ -22,7 +23,7 @@ use crate::wake::State;
 
 /// State that all handles and emitters of a bus share.
 pub(crate) struct Shared {
-    pub(super) collector: Collector,
+    pub(super) collector: Collector<Envelope>,
     pub(super) engine: Arc<Engine>,
     /// Read without a lock by whoever emits; replaced under the lock of `last_filter`.
     pub(super) filters: ArcSwap<Vec<AddedFilter>>,
@@ -62,7 +63,7 @@ pub(super) struct Counts {
 
 impl Shared {
     pub(super) fn new(
-        collector: Collector,
+        collector: Collector<Envelope>,
         engine: Arc<Engine>,
         history: Box<dyn History + Send + Sync>,
         sinks: InlineSinks,

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 
 use arc_swap::ArcSwap;
 
+use super::envelope::Envelope;
 use super::mailbox::{CloseReason, Closed};
 use super::stats::HandlerStats;
 use super::subscriber::Subscriber;
 use crate::config::ConfigError;
-use crate::event::{Event, Name, Record};
+use crate::event::{Event, Name};
 use crate::sync::{Arc, Forked, Mutex};
 
 /// Why there is no subscription.
@@ -192,7 +193,7 @@ impl Table {
     }
 
     /// Calls `found` with the index of every subscriber that gets the event. Filters are user code: no lock is held.
-    pub(super) fn each_for(&self, lookups: &mut Lookups, event: &Record, mut found: impl FnMut(usize)) {
+    pub(super) fn each_for(&self, lookups: &mut Lookups, event: &Envelope, mut found: impl FnMut(usize)) {
         let mut offer = |index: usize| {
             if self.subscribers.get(index).is_some_and(|subscriber| subscriber.lets_in(event)) {
                 found(index);
@@ -200,7 +201,7 @@ impl Table {
         };
         lookups.of(self, event).iter().copied().for_each(&mut offer);
         if !self.types.is_empty()
-            && let Some(typed) = event.mark().and_then(|mark| mark.typed.as_deref())
+            && let Some(typed) = event.mark.typed.as_deref()
         {
             self.types.get(&typed.type_id()).into_iter().flatten().copied().for_each(&mut offer);
         }
@@ -215,7 +216,7 @@ pub(super) struct Lookups(HashMap<Name, Arc<[usize]>>);
 const MAX_LOOKUPS: usize = 4_096;
 
 impl Lookups {
-    fn of(&mut self, table: &Table, event: &Record) -> Arc<[usize]> {
+    fn of(&mut self, table: &Table, event: &Envelope) -> Arc<[usize]> {
         let name = Event::name(event);
         if let Some(indices) = self.0.get(name) {
             return Arc::clone(indices);

@@ -9,9 +9,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde::ser::{Error as _, SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    EventId, Fields, Histogram, Image, ImageFormat, List, Mark, Name, Priority, Record, Text, Value,
-};
+use super::{EventId, Fields, Histogram, Image, ImageFormat, List, Name, Priority, Record, Text, Value};
 
 /// A floating-point number that may be a string.
 #[derive(Clone, Copy)]
@@ -353,7 +351,7 @@ impl<'de> Deserialize<'de> for Record {
             record = record.with_tag(tag);
         }
         if let Some(id) = wire.event_id.and_then(|id| id.0) {
-            record.extra_mut().mark = Some(Mark::of_id(id));
+            record.set_event_id(id);
         }
         Ok(record)
     }

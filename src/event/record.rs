@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Event, EventId, Fields, Histogram, Image, Mark, Name, Priority, Text, Value};
+use super::{Event, EventId, Fields, Histogram, Image, Name, Priority, Text, Value};
 use crate::clock;
 
 /// A named value at a moment, with a step, a priority and, rarely, more.
@@ -56,7 +56,7 @@ pub struct Record {
 }
 
 /// The parts that few records have. All empty by default.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Extra {
     /// Who made the record.
@@ -69,8 +69,8 @@ pub struct Extra {
     pub metadata: Fields,
     /// Labels.
     pub tags: Vec<Name>,
-    /// What a bus keeps with it on its way.
-    pub(crate) mark: Option<Mark>,
+    /// The id that a bus gave it. No part of what the record says.
+    event_id: EventId,
 }
 
 impl Extra {
@@ -79,8 +79,16 @@ impl Extra {
         let texts = [&self.source, &self.correlation_id, &self.session_id];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
         let tags: usize = self.tags.iter().map(|tag| size_of::<Name>() + tag.heap_size()).sum();
-        let mark = self.mark.as_ref().map_or(0, Mark::heap_size);
-        size_of::<Self>() + texts + self.metadata.heap_size() + tags + mark
+        size_of::<Self>() + texts + self.metadata.heap_size() + tags
+    }
+}
+
+impl PartialEq for Extra {
+    /// Compares all but the id of the event.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { source, correlation_id, session_id, metadata, tags, event_id: _ } = self;
+        (source, correlation_id, session_id) == (&other.source, &other.correlation_id, &other.session_id)
+            && (metadata, tags) == (&other.metadata, &other.tags)
     }
 }
 
@@ -329,7 +337,12 @@ impl Record {
     /// The id that a [bus](crate::bus::Bus) gave it, if it came by one: also of a record that was read back from its journal.
     /// It is no part of what the record says: records that differ in it alone are equal.
     pub fn event_id(&self) -> Option<EventId> {
-        self.mark().map(|mark| mark.id).filter(|id| id.is_given())
+        self.extra().map(|extra| extra.event_id).filter(|id| id.is_given())
+    }
+
+    /// Sets the id of the event: for a bus that emits it, and for whoever reads it back.
+    pub(crate) fn set_event_id(&mut self, id: EventId) {
+        self.extra_mut().event_id = id;
     }
 
     /// Its name, to be shared.
@@ -337,20 +350,15 @@ impl Record {
     pub fn shared_name(&self) -> &Name {
         &self.name
     }
-
-    /// What a bus keeps with it, if it came by one.
-    pub(crate) fn mark(&self) -> Option<&Mark> {
-        self.extra.as_ref()?.mark.as_ref()
-    }
 }
 
-/// For sinks that take whatever has a record inside.
 impl AsRef<Record> for Record {
     fn as_ref(&self) -> &Record {
         self
     }
 }
 
+/// For sinks that take whatever has a record inside.
 impl Event for Record {
     fn name(&self) -> &str {
         &self.name

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support;
 use crate::support::law;
-use forebay::bus::{Bus, Handler, HandlerError, watch};
+use forebay::bus::{Bus, Envelope, Handler, HandlerError, watch};
 use forebay::event::catalog::system::BottleneckDetected;
 use forebay::sink::{BreakerPolicy, Sink, SinkError, from_fn};
 use forebay::{Batch, Collector, ManualClock, Record};
@@ -129,7 +129,7 @@ fn an_interval_of_nothing_is_refused() {
 fn a_second_trouble_of_one_sink_is_told_as_well() {
     let (clock, told) = (ManualClock::new(), Arc::<Mutex<Vec<String>>>::default());
     // It opens at the fifth failure in a row.
-    let broken = support::failing::<Record>("broken").breaker(BreakerPolicy::default());
+    let broken = support::failing::<Envelope>("broken").breaker(BreakerPolicy::default());
     let bus = Bus::builder().inline().manual_clock(&clock).sink(broken).start().unwrap();
     let kept = Arc::clone(&told);
     bus.on(BottleneckDetected::NAME, move |event| {

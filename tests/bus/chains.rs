@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use crate::common::{Failing, law, once};
 use crate::support::{Gate, LONG, until};
-use forebay::bus::{Bus, BusStopError, EmitError, Filter, Plugins, watch};
+use forebay::bus::{Bus, BusStopError, EmitError, Envelope, Filter, Plugins, watch};
 use forebay::sink::from_fn;
 use forebay::{Batch, Record, collector::FlushError};
 
@@ -58,7 +58,7 @@ fn a_sink_that_emits_and_waits_only_enqueues() {
     for is_inline in [false, true] {
         let place: Arc<Mutex<Option<forebay::bus::Emitter>>> = Arc::default();
         let own = Arc::clone(&place);
-        let sink = from_fn("echo", move |batch: &Batch<Record>| {
+        let sink = from_fn("echo", move |batch: &Batch<Envelope>| {
             let emitter = own.lock().unwrap().clone();
             for event in batch.iter().filter(|event| event.name() == "a.b") {
                 let echo = Record::with_value("echo.event", event.value().clone());

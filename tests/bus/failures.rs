@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::common::{HOUR, counter, failing, law, once};
 use crate::support::{Gate, hush, until};
-use forebay::bus::{AlertKind, Bus, BusConfig, Handler, HandlerError, Scaling, watch};
+use forebay::bus::{AlertKind, Bus, BusConfig, Envelope, Handler, HandlerError, Scaling, watch};
 use forebay::sink::{RetryPolicy, Sink, SinkError, from_fn};
-use forebay::{Batch, ManualClock, Record};
+use forebay::{Batch, ManualClock};
 
 #[test]
 fn a_call_that_fails_is_made_again_after_1_2_and_4_seconds_and_then_the_event_is_a_dead_letter() {
@@ -203,7 +203,7 @@ fn a_retry_that_is_given_up_is_no_second_answer() {
 fn dead_letters_of_a_sink_and_of_a_handler_are_not_mixed_up() {
     let bus = Bus::builder().config(once()).start().unwrap();
     let calls = counter(&bus, "never.this");
-    let broken = from_fn("broken", |_: &Batch<Record>| Err(SinkError::unavailable("always")));
+    let broken = from_fn("broken", |_: &Batch<Envelope>| Err(SinkError::unavailable("always")));
     bus.collector().add_sink(broken.dead_letters(bus.dead_letters())).unwrap();
     bus.emit("a.b", ()).unwrap();
     bus.flush().unwrap();

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Gate, LONG, Raise, failing, hush, panicking, until};
 use forebay::bus::{
-    AlertKind, Bus, BusConfig, BusStats, BusStopError, Handler, HandlerError, Mode, OnWorkerFailure, Plugin,
-    Plugins, ScaleError, SubscribeError, Wiring,
+    AlertKind, Bus, BusConfig, BusStats, BusStopError, Envelope, Handler, HandlerError, Mode,
+    OnWorkerFailure, Plugin, Plugins, ScaleError, SubscribeError, Wiring,
 };
 use forebay::collector::{FlushError, StartError};
 use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
 use forebay::stats::HealthStatus;
-use forebay::{Batch, ManualClock, Outcome, Record};
+use forebay::{Batch, ManualClock, Outcome};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -127,12 +127,12 @@ fn a_plugin_that_fails_is_told_behind_its_call_and_not_within() {
 /// Takes everything, and cannot be flushed.
 struct Unflushed;
 
-impl Sink<Record> for Unflushed {
+impl Sink<Envelope> for Unflushed {
     fn name(&self) -> &str {
         "unflushed"
     }
 
-    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, _: &Batch<Envelope>) -> Result<(), SinkError> {
         Ok(())
     }
 
@@ -197,11 +197,11 @@ fn what_is_too_much_for_a_sink_that_hangs_is_counted() {
 #[test]
 fn a_sink_that_ends_with_a_panic_does_no_harm() {
     struct Spite;
-    impl Sink<Record> for Spite {
+    impl Sink<Envelope> for Spite {
         fn name(&self) -> &str {
             "spite"
         }
-        fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+        fn write_batch(&mut self, _: &Batch<Envelope>) -> Result<(), SinkError> {
             Ok(())
         }
     }
@@ -266,12 +266,12 @@ struct Busy<F> {
     work: F,
 }
 
-impl<F: FnMut() + Send> Sink<Record> for Busy<F> {
+impl<F: FnMut() + Send> Sink<Envelope> for Busy<F> {
     fn name(&self) -> &str {
         "busy"
     }
 
-    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, _: &Batch<Envelope>) -> Result<(), SinkError> {
         (self.work)();
         Ok(())
     }
@@ -476,12 +476,12 @@ fn a_stop_tells_of_calls_that_other_threads_are_in() {
 /// On a thread of its own; calls what would have to wait for it.
 struct Waiting(Arc<Mutex<Option<Bus>>>, Arc<Mutex<Vec<bool>>>);
 
-impl Sink<Record> for Waiting {
+impl Sink<Envelope> for Waiting {
     fn name(&self) -> &str {
         "waiting"
     }
 
-    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, _: &Batch<Envelope>) -> Result<(), SinkError> {
         if let Some(bus) = self.0.lock().unwrap().take() {
             let is_flush_refused = matches!(bus.flush(), Err(FlushError::OnWorker));
             let is_stop_refused = matches!(bus.stop(), Err(BusStopError::Inside));
@@ -530,12 +530,12 @@ fn an_event_that_is_overtaken_by_a_stop_is_in_the_account_of_its_handlers() {
 /// Counts what it gets, and stands at a gate when it is flushed.
 struct Slow(Gate, Arc<AtomicU64>);
 
-impl Sink<Record> for Slow {
+impl Sink<Envelope> for Slow {
     fn name(&self) -> &str {
         "slow"
     }
 
-    fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, batch: &Batch<Envelope>) -> Result<(), SinkError> {
         self.1.fetch_add(batch.len() as u64, Ordering::SeqCst);
         Ok(())
     }

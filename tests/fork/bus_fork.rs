@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::child::{fork_once, in_child, leave_if_child, status_of};
 use crate::support::{LONG, Raise, alone};
 use forebay::bus::{
-    Bus, BusConfig, BusStopError, Filter, Handler, HandlerError, Plugin, PluginError, Plugins, ScaleError,
-    SubscribeError, Wiring, watch,
+    Bus, BusConfig, BusStopError, Envelope, Filter, Handler, HandlerError, Plugin, PluginError, Plugins,
+    ScaleError, SubscribeError, Wiring, watch,
 };
 use forebay::collector::{FlushError, State};
 use forebay::history::EventQuery;
 use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
 use forebay::stats::HealthStatus;
-use forebay::{Batch, Outcome, Record};
+use forebay::{Batch, Outcome};
 
 struct Quiet;
 
@@ -197,12 +197,12 @@ fn an_inline_sink_that_forks_may_return_in_the_child_which_leaves_the_rest_to_it
 /// Forks in its first write, or in its first flush.
 struct Forking(Arc<AtomicI32>, bool);
 
-impl Sink<Record> for Forking {
+impl Sink<Envelope> for Forking {
     fn name(&self) -> &str {
         "forking"
     }
 
-    fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+    fn write_batch(&mut self, _: &Batch<Envelope>) -> Result<(), SinkError> {
         if !self.1 {
             fork_once(&self.0);
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::bus::Bus;
+use forebay::bus::{Bus, Envelope};
 use forebay::emit::{
     self, CancelToken, Decision, EmitError, ErrorPolicy, Failure, Final, Gather, ItemKind, Pipeline,
     SendRefusal, Strategy, Summary, Task, TaskOutcome,
@@ -1480,7 +1480,7 @@ fn a_sink_of_an_inline_bus_that_sends_into_the_task_that_it_runs_in_does_not_wai
     let (sender, chain) = emit::channel(1);
     let (own, told) = (sender.clone(), Arc::new(Mutex::new(Vec::new())));
     let kept = Arc::clone(&told);
-    let sends = from_fn("sends", move |_: &Batch| {
+    let sends = from_fn("sends", move |_: &Batch<Envelope>| {
         let sent = [7, 8].map(|number| own.send(number).map_err(|refused| refused.reason));
         kept.lock().unwrap().extend(sent);
         Ok(())

@@ -19,7 +19,7 @@ fn bus() -> Bus {
 fn put(bus: &Bus, name: &'static str) {
     bus.shared.counts.emitted.add(1);
     bus.shared.counts.inline.add(1);
-    bus.shared.engine.dispatch_one(Record::new(name));
+    bus.shared.engine.dispatch_one(Record::new(name).into());
 }
 
 /// What a worker does under the lock, before its call.
