@@ -129,9 +129,9 @@ impl<E: Event> Builder<E> {
         self
     }
 
-    /// Sets [`Config::critical_wait`].
-    pub fn critical_wait(mut self, longest: Duration) -> Self {
-        self.config.critical_wait = longest;
+    /// Sets [`Config::critical_timeout`].
+    pub fn critical_timeout(mut self, timeout: Duration) -> Self {
+        self.config.critical_timeout = timeout;
         self
     }
 

@@ -1,4 +1,4 @@
-//! Errors and outcomes of a [`Collector`](crate::Collector), and the collector of a whole program.
+//! Errors and outcomes of a [`Collector`], and the collector of a whole program.
 
 // A file for each role of the handle.
 mod account;

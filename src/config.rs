@@ -1,6 +1,6 @@
 //! Settings: of the gate, of health, and where they come from.
 //!
-//! [`Config`](crate::Config), [`FlushStrategy`](crate::FlushStrategy) and [`Overflow`](crate::Overflow) are in the crate root.
+//! [`Config`], [`FlushStrategy`] and [`Overflow`] are in the crate root.
 
 pub(crate) mod error;
 pub(crate) use error::check;

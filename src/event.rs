@@ -1,6 +1,6 @@
 //! The parts of records, and the catalogue of standard ones.
 //!
-//! [`Event`](crate::Event), [`Record`](crate::Record) and the values that most programs name are in the crate root.
+//! [`Event`], [`Record`] and the values that most programs name are in the crate root.
 
 pub mod catalog;
 pub(crate) mod event_trait;

@@ -43,7 +43,7 @@ const YES: Threshold = Threshold { raise: 1.0, clear: 0.0 };
 
 /// Returns for how many seconds a call has been running if that is too long, else 0, and the threshold.
 fn lateness(since: &PlainU64, config: &HealthConfig) -> (f64, Threshold) {
-    let late = config.late_after.as_secs_f64();
+    let late = config.max_busy_time.as_secs_f64();
     let busy = match since.load(Ordering::Relaxed) {
         0 => 0.0,
         since => Duration::from_nanos(clock::nanos().saturating_sub(since)).as_secs_f64(),
@@ -111,13 +111,13 @@ impl<E: Event> Shared<E> {
             full * 100.0
         );
         find(AlertKind::Memory, HealthStatus::Degraded, full, config.memory, message);
-        if let Some(longest) = config.latency {
+        if let Some(longest) = config.max_latency {
             let (longest, p95) = (longest.as_secs_f64(), stats.latency.p95);
             let at = Threshold { raise: longest, clear: longest / 2.0 };
             let message = format!("95 % of the events take up to {p95:?}");
             find(AlertKind::Latency, HealthStatus::Degraded, p95.as_secs_f64(), at, message);
         }
-        if let Some(least) = config.least_rate {
+        if let Some(least) = config.min_rate {
             let behind = if stats.pending > 0 { (least - stats.rate).max(0.0) } else { 0.0 };
             let message = format!("{:.0} events/s are delivered, {least:.0} should be", stats.rate);
             let at = Threshold { raise: f64::MIN_POSITIVE, clear: 0.0 };
@@ -139,8 +139,8 @@ fn sink_findings(tally: &SinkTally, config: &HealthConfig, severity: HealthStatu
     let (busy, late) = lateness(&tally.own_thread_since, config);
     let (failure_rate, letters) = (tally.failure_rate(), tally.letters());
     let is_open = tally.breaker().is_some_and(|state| state != BreakerState::Closed);
-    let raise = config.dead_letters.saturating_add(1) as f64;
-    let clear = (config.dead_letters / 2) as f64;
+    let raise = config.max_dead_letters.saturating_add(1) as f64;
+    let clear = (config.max_dead_letters / 2) as f64;
     let degraded = HealthStatus::Degraded;
     let find = |kind: fn(String) -> AlertKind, severity, value, at, message| Finding {
         kind: kind(name.clone()),

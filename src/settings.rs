@@ -25,7 +25,7 @@ struct Hot {
     /// A [`Policy`], in one word so that nobody reads half of it.
     policy: AtomicU64,
     /// How long a critical event waits, in nanoseconds.
-    critical_wait: AtomicU64,
+    critical_timeout: AtomicU64,
     /// 1 if the gate has to be asked. Not modelled, because no decision of the protocol depends on it.
     is_gated: PlainU64,
 }
@@ -71,7 +71,7 @@ impl Settings {
     pub(crate) fn new(config: Config, gate: Gate) -> Self {
         let hot = Hot {
             policy: AtomicU64::new(Policy::of(&config).0),
-            critical_wait: AtomicU64::new(nanos(config.critical_wait)),
+            critical_timeout: AtomicU64::new(nanos(config.critical_timeout)),
             is_gated: PlainU64::new(u64::from(!config.gate.is_open())),
         };
         Self { config: ArcSwap::from_pointee(config), hot: CachePadded::new(hot), gate }
@@ -79,7 +79,7 @@ impl Settings {
 
     /// Stores other settings. The caller holds the mailbox.
     pub(crate) fn set(&self, config: Config) {
-        self.hot.critical_wait.store(nanos(config.critical_wait), Ordering::Relaxed);
+        self.hot.critical_timeout.store(nanos(config.critical_timeout), Ordering::Relaxed);
         self.hot.policy.store(Policy::of(&config).0, Ordering::Relaxed);
         self.gate.set(&config.gate);
         self.hot.is_gated.store(u64::from(!config.gate.is_open()), Ordering::Relaxed);
@@ -105,7 +105,7 @@ impl Settings {
     /// policy evicts.
     pub(crate) fn wait_timeout(&self, policy: Policy, priority: Priority) -> Duration {
         if priority == Priority::Critical {
-            return Duration::from_nanos(self.hot.critical_wait.load(Ordering::Relaxed));
+            return Duration::from_nanos(self.hot.critical_timeout.load(Ordering::Relaxed));
         }
         match policy.0 {
             Policy::EVICT | Policy::REFUSE => Duration::ZERO,

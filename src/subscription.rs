@@ -237,7 +237,7 @@ impl<E> Queue<E> {
 
 impl<E> Subscription<E> {
     /// Changes how many bytes the batches that it holds may take: their buffers, and what the events own
-    /// ([`Event::size_hint`](crate::Event::size_hint)). Beyond that, the oldest batch is lost. Defaults to 50 MiB.
+    /// ([`Event::size_hint`]). Beyond that, the oldest batch is lost. Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
         let Ok(mut queue) = self.shared.queue.enter() else { return self };
         queue.max_bytes = bytes as u64;

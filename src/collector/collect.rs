@@ -22,7 +22,7 @@ impl<E: Event> Collector<E> {
     /// It takes no lock, makes no system call but the one that wakes a sleeping worker, allocates nothing, and does
     /// not wait for a sink. It waits in two cases, both bounded and never on the worker thread. One is a full lane
     /// under [`Overflow::Block`](crate::Overflow::Block). The other is a full critical lane
-    /// ([`Config::critical_wait`](crate::Config::critical_wait)). It never fails: the outcome and the statistics say
+    /// ([`Config::critical_timeout`](crate::Config::critical_timeout)). It never fails: the outcome and the statistics say
     /// what happened.
     ///
     /// The destructor of an event that is evicted or rejected runs here. A `stop` may overtake a call between its

@@ -11,7 +11,7 @@ impl<E: Event> Collector<E> {
     /// `change` gets a copy. It is called again whenever another thread has changed settings meanwhile, so it should
     /// be quick. It must not change settings itself: that would never end.
     ///
-    /// * The overflow policy and `critical_wait` apply to every `collect` that begins after this call, and to those
+    /// * The overflow policy and `critical_timeout` apply to every `collect` that begins after this call, and to those
     ///   that wait for space.
     /// * `max_bytes` and the changeable settings of the gate apply to every `collect` that begins after this call.
     /// * The flush strategy and the batch size apply from the worker's next look at its requests, for which it is

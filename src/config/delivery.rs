@@ -62,7 +62,7 @@ impl FlushStrategy {
 /// What happens to a normal or low event that finds its lane full.
 ///
 /// Critical events know no policy: their lane evicts nothing, and a full one makes the caller wait for
-/// up to [`Config::critical_wait`](crate::Config::critical_wait).
+/// up to [`Config::critical_timeout`](crate::Config::critical_timeout).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Overflow {

@@ -61,7 +61,7 @@ struct ConfigForm {
     #[serde(with = "FlushForm")]
     flush: FlushStrategy,
     #[serde(with = "duration")]
-    critical_wait: Duration,
+    critical_timeout: Duration,
     #[serde(with = "duration")]
     flush_timeout: Duration,
     #[serde(with = "duration")]

@@ -25,15 +25,15 @@ pub struct HealthConfig {
     /// How long the worker may be busy with one batch, all its sinks together, and an isolated sink with one of its own. More
     /// than zero. Defaults to 2 s.
     #[serde(with = "duration")]
-    pub late_after: Duration,
+    pub max_busy_time: Duration,
     /// The longest latency of 95 % of the events ([`Stats::latency`](crate::Stats::latency)); it is no more alarming at half of that. Defaults to
     /// none.
     #[serde(with = "duration::option")]
-    pub latency: Option<Duration>,
+    pub max_latency: Option<Duration>,
     /// The fewest events a second that are delivered while some wait ([`Stats::rate`](crate::Stats::rate)). More than 0. Defaults to none.
-    pub least_rate: Option<f64>,
+    pub min_rate: Option<f64>,
     /// How many dead letters of one sink may wait; it is no more alarming at half of that. Defaults to 0: each is too many.
-    pub dead_letters: u64,
+    pub max_dead_letters: u64,
 }
 
 setters! {
@@ -41,10 +41,10 @@ setters! {
     with_queue_depth, queue_depth: Threshold;
     with_memory, memory: Threshold;
     with_failing, failing: Threshold;
-    with_late_after, late_after: Duration;
-    with_latency, latency: Option<Duration>;
-    with_least_rate, least_rate: Option<f64>;
-    with_dead_letters, dead_letters: u64;
+    with_max_busy_time, max_busy_time: Duration;
+    with_max_latency, max_latency: Option<Duration>;
+    with_min_rate, min_rate: Option<f64>;
+    with_max_dead_letters, max_dead_letters: u64;
 }
 
 /// Where an alert is raised, and where it is cleared: less, so that it does not come and go.
@@ -71,10 +71,10 @@ impl Default for HealthConfig {
             queue_depth: Threshold { raise: 0.8, clear: 0.6 },
             memory: Threshold { raise: 0.8, clear: 0.6 },
             failing: Threshold { raise: 0.5, clear: 0.1 },
-            late_after: Duration::from_secs(2),
-            latency: None,
-            least_rate: None,
-            dead_letters: 0,
+            max_busy_time: Duration::from_secs(2),
+            max_latency: None,
+            min_rate: None,
+            max_dead_letters: 0,
         }
     }
 }
@@ -94,10 +94,10 @@ impl HealthConfig {
         let failing = self.failing;
         check("health.failing.raise", failing.raise, "0.01 to 0.99", failing.raise <= 0.99)?;
         check("health.failing.clear", failing.clear, "0.01 to where it is raised", failing.clear >= 0.01)?;
-        let late = format!("{:?}", self.late_after);
-        check("health.late_after", late, "more than zero", !self.late_after.is_zero())?;
-        check("health.latency", "0ns", "more than zero", self.latency != Some(Duration::ZERO))?;
-        let least = self.least_rate.unwrap_or(1.0);
-        check("health.least_rate", least, "a number of more than 0", least > 0.0 && least.is_finite())
+        let late = format!("{:?}", self.max_busy_time);
+        check("health.max_busy_time", late, "more than zero", !self.max_busy_time.is_zero())?;
+        check("health.max_latency", "0ns", "more than zero", self.max_latency != Some(Duration::ZERO))?;
+        let least = self.min_rate.unwrap_or(1.0);
+        check("health.min_rate", least, "a number of more than 0", least > 0.0 && least.is_finite())
     }
 }

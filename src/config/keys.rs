@@ -82,7 +82,7 @@ pub(super) static KEYS: &[Key] = &[
     key("flush.strategy", &[]),
     key("flush.events", &[]),
     key("flush.interval", &[millis("flushInterval")]),
-    key("critical_wait", &[]),
+    key("critical_timeout", &[]),
     key("flush_timeout", &[]),
     key("stop_timeout", &[same("shutdown_timeout"), millis("reliabilityLimits.gracefulShutdownTimeout")]),
     key("drop_timeout", &[]),
@@ -107,10 +107,10 @@ pub(super) static KEYS: &[Key] = &[
     key("health.memory.clear", &[]),
     key("health.failing.raise", &[]),
     key("health.failing.clear", &[]),
-    key("health.late_after", &[]),
-    key("health.latency", &[millis("performanceLimits.maxQueueLatency")]),
-    key("health.least_rate", &[same("performanceLimits.targetProcessingRate")]),
-    key("health.dead_letters", &[]),
+    key("health.max_busy_time", &[]),
+    key("health.max_latency", &[millis("performanceLimits.maxQueueLatency")]),
+    key("health.min_rate", &[same("performanceLimits.targetProcessingRate")]),
+    key("health.max_dead_letters", &[]),
 ];
 
 impl Key {

@@ -86,7 +86,7 @@ pub struct Config {
     pub flush: FlushStrategy,
     /// How long `collect` of a critical event waits for room in a full lane. Zero never waits. Defaults to
     /// 100 ms.
-    pub critical_wait: Duration,
+    pub critical_timeout: Duration,
     /// The deadline of `flush`. Defaults to 10 s.
     pub flush_timeout: Duration,
     /// The deadline of `stop`. Defaults to 10 s.
@@ -126,7 +126,7 @@ setters! {
     with_gate, gate: GateConfig;
     with_health, health: HealthConfig;
     with_flush, flush: FlushStrategy;
-    with_critical_wait, critical_wait: Duration;
+    with_critical_timeout, critical_timeout: Duration;
     with_flush_timeout, flush_timeout: Duration;
     with_stop_timeout, stop_timeout: Duration;
     with_drop_timeout, drop_timeout: Duration;
@@ -152,7 +152,7 @@ impl Default for Config {
             gate: GateConfig::default(),
             health: HealthConfig::default(),
             flush: FlushStrategy::default(),
-            critical_wait: Duration::from_millis(100),
+            critical_timeout: Duration::from_millis(100),
             flush_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(10),
             drop_timeout: Duration::from_secs(1),
@@ -202,7 +202,7 @@ impl Config {
                 Overflow::Block { timeout } => timeout,
                 Overflow::DropOldest | Overflow::DropNewest => Duration::ZERO,
             };
-            for (field, wait) in [("overflow_timeout", blocks), ("critical_wait", self.critical_wait)] {
+            for (field, wait) in [("overflow_timeout", blocks), ("critical_timeout", self.critical_timeout)] {
                 check(field, format!("{wait:?}"), allowed, wait <= LONGEST_MANUAL_WAIT)?;
             }
         }

@@ -17,7 +17,7 @@ const LONGEST_LINE: u64 = 1 << 30;
 /// Reads the records of a file that a [`JsonLinesSink`](crate::sink::JsonLinesSink) wrote, one after the other.
 ///
 /// A last line without an end was torn by the death of its writer, or is being written: it is never read as a record, and
-/// counted. So is any other line that is no record, and one of more than 1 GiB ([`longest_line`](Self::longest_line)). After the end, or an error, there is nothing more: to see what was
+/// counted. So is any other line that is no record, and one of more than 1 GiB ([`max_line_bytes`](Self::max_line_bytes)). After the end, or an error, there is nothing more: to see what was
 /// written since, begin anew.
 #[derive(Debug)]
 pub struct JsonLinesReader<R = BufReader<File>> {
@@ -48,7 +48,7 @@ impl<R: BufRead> JsonLinesReader<R> {
 
     /// Passes over lines of more bytes than that, and counts them: no more of a file is held in memory. Defaults to
     /// 1 GiB.
-    pub fn longest_line(mut self, bytes: u64) -> Self {
+    pub fn max_line_bytes(mut self, bytes: u64) -> Self {
         self.longest = bytes;
         self
     }

@@ -35,7 +35,7 @@ pub enum Shed {
 ///   [`SinkStats::shed`](crate::stats::SinkStats::shed), and told to the sink by the [`gap`](Batch::gap) of the batch behind
 ///   them.
 /// * Events in the queue are in flight. `flush` and `stop` wait until the sink has all that was queued before and is
-///   flushed, but not longer than [`flush_within`](Self::flush_within); then the report names it, and the rest stays in
+///   flushed, but not longer than [`flush_timeout`](Self::flush_timeout); then the report names it, and the rest stays in
 ///   the queue. (A flush that is awaited by a task knows no time, and waits for as long as it takes.)
 /// * Critical events are in batches like others, and are shed like others: what the rings never evict can be lost here.
 /// * The thread starts with the first batch or flush. It ends when the sink is dropped, which does not wait for it: it
@@ -134,8 +134,8 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
     }
 
     /// How long `flush` and `stop` wait for this sink. Defaults to 5 s, and never longer than they wait at all.
-    pub fn flush_within(mut self, longest: Duration) -> Self {
-        self.within = longest;
+    pub fn flush_timeout(mut self, timeout: Duration) -> Self {
+        self.within = timeout;
         self
     }
 }

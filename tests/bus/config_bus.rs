@@ -112,8 +112,9 @@ fn what_is_wrong_with_a_bus_is_told_by_its_key_and_a_collector_passes_over_it() 
 #[test]
 fn a_limit_of_letters_is_told_of_the_bus_or_of_the_health_that_has_it() {
     let said = "invalid bus.dead_letters: 0 (expected 1 or more) in line 1, column 5";
-    assert_eq!(bus("bus.dead_letters = 0\nhealth.dead_letters = 5"), Err(said.to_owned()));
-    let loader = Config::loader().toml("bus.dead_letters = 0").vars([("FOREBAY_HEALTH__DEAD_LETTERS", "5")]);
+    assert_eq!(bus("bus.dead_letters = 0\nhealth.max_dead_letters = 5"), Err(said.to_owned()));
+    let loader =
+        Config::loader().toml("bus.dead_letters = 0").vars([("FOREBAY_HEALTH__MAX_DEAD_LETTERS", "5")]);
     assert_eq!(BusConfig::load(loader).unwrap_err().to_string(), said);
 }
 

@@ -214,7 +214,7 @@ fn a_warning_of_a_call_that_hangs_is_an_event_of_its_chain() {
 fn a_sink_that_hangs_is_told_by_the_health_of_its_bus() {
     for is_inline in [false, true] {
         let gate = Gate::closed();
-        let health = HealthConfig::default().with_late_after(Duration::from_nanos(1));
+        let health = HealthConfig::default().with_max_busy_time(Duration::from_nanos(1));
         let collector = BusConfig::default().collector.with_health(health);
         let builder = Bus::builder().config(once().with_collector(collector)).sink(gate.sink());
         let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();

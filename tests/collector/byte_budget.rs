@@ -35,7 +35,7 @@ fn of(priority: Priority, bytes: usize) -> Heavy {
 
 /// 800 bytes: 700 for all, 100 more for critical events. Nothing is delivered by itself.
 fn builder() -> Builder<Heavy> {
-    Builder::new().max_bytes(800).flush(FlushStrategy::Manual).critical_wait(Duration::ZERO)
+    Builder::new().max_bytes(800).flush(FlushStrategy::Manual).critical_timeout(Duration::ZERO)
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn who_waits_for_bytes_calls_the_worker() {
     let memory = MemorySink::new();
     let collector = builder()
         .flush(FlushStrategy::Size { events: 1000 })
-        .critical_wait(Duration::from_secs(3600))
+        .critical_timeout(Duration::from_secs(3600))
         .sink(memory.clone())
         .start()
         .unwrap();

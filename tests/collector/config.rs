@@ -16,7 +16,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.stop_timeout, Duration::from_secs(10));
     assert_eq!(config.flush_timeout, Duration::from_secs(10));
     assert_eq!(config.drop_timeout, Duration::from_secs(1));
-    assert_eq!(config.critical_wait, Duration::from_millis(100));
+    assert_eq!(config.critical_timeout, Duration::from_millis(100));
     assert_eq!(config.validate(), Ok(()));
     assert_eq!(config.warnings(), []);
 }
@@ -53,8 +53,8 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
             format!("invalid overflow_timeout: {:?} (expected {day})", Duration::MAX),
         ),
         (
-            base().with_flush(FlushStrategy::Manual).with_critical_wait(day_and_more),
-            format!("invalid critical_wait: 86401s (expected {day})"),
+            base().with_flush(FlushStrategy::Manual).with_critical_timeout(day_and_more),
+            format!("invalid critical_timeout: 86401s (expected {day})"),
         ),
         (
             base().with_session_id(Some(String::new())),

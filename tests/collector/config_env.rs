@@ -125,14 +125,14 @@ fn a_value_that_is_not_allowed_is_named_by_its_variable() {
 
 #[test]
 fn durations_are_texts_or_seconds() {
-    let wait = |text: &str| load([("FOREBAY_CRITICAL_WAIT", text)]).map(|config| config.critical_wait);
+    let wait = |text: &str| load([("FOREBAY_CRITICAL_TIMEOUT", text)]).map(|config| config.critical_timeout);
     for (text, millis) in [("250ms", 250), ("1s 500ms", 1_500), (" 2min ", 120_000), ("1.5", 1_500), ("0", 0)]
     {
         assert_eq!(wait(text), Ok(Duration::from_millis(millis)), "{text}");
     }
     for text in ["-1", "inf", "nan", "1 parsec", "1e300", "none"] {
         let error = wait(text).unwrap_err().to_string();
-        assert!(error.starts_with("invalid FOREBAY_CRITICAL_WAIT: "), "{error}");
+        assert!(error.starts_with("invalid FOREBAY_CRITICAL_TIMEOUT: "), "{error}");
         assert!(error.contains("(expected a duration such as"), "{error}");
     }
 }

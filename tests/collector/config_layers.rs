@@ -45,7 +45,7 @@ fn rows() -> Vec<Row> {
         row("flush.strategy", "'size'", json!("size"), "time", json!("time"), "1"),
         row("flush.events", "2", json!(2), "3", json!(3), "'a'"),
         row("flush.interval", "'2s'", json!("2s"), "3s", json!("3s"), "{}"),
-        row("critical_wait", "'2s'", json!("2s"), "3s", json!("3s"), "1979-05-27"),
+        row("critical_timeout", "'2s'", json!("2s"), "3s", json!("3s"), "1979-05-27"),
         row("flush_timeout", "2", json!("2s"), "3", json!("3s"), "-0.5"),
         row("stop_timeout", "2", json!("2s"), "3", json!("3s"), "nan"),
         row("drop_timeout", "2", json!("2s"), "3", json!("3s"), "inf"),
@@ -70,10 +70,10 @@ fn rows() -> Vec<Row> {
         row("health.memory.clear", "0.5", json!(0.5), "0", json!(0.0), "[]"),
         row("health.failing.raise", "0.75", json!(0.75), "0.5", json!(0.5), "'half'"),
         row("health.failing.clear", "0.25", json!(0.25), "0.125", json!(0.125), "{}"),
-        row("health.late_after", "1", json!("1s"), "5ms", json!("5ms"), "'soon'"),
-        row("health.latency", "'100ms'", json!("100ms"), "none", Value::Null, "true"),
-        row("health.least_rate", "500", json!(500.0), "none", Value::Null, "true"),
-        row("health.dead_letters", "2", json!(2), "3", json!(3), "1.5"),
+        row("health.max_busy_time", "1", json!("1s"), "5ms", json!("5ms"), "'soon'"),
+        row("health.max_latency", "'100ms'", json!("100ms"), "none", Value::Null, "true"),
+        row("health.min_rate", "500", json!(500.0), "none", Value::Null, "true"),
+        row("health.max_dead_letters", "2", json!(2), "3", json!(3), "1.5"),
     ]
 }
 
@@ -297,8 +297,8 @@ fn every_alias_means_its_setting() {
     same("ring_capacity = 7", "capacity = 7");
     same("maxQueueSize = 7", "capacity = 7");
     same("memoryLimits.maxQueueSize = 7", "capacity = 7");
-    same("performanceLimits.maxQueueLatency = 100", "health.latency = '100ms'");
-    same("performanceLimits.targetProcessingRate = 500", "health.least_rate = 500");
+    same("performanceLimits.maxQueueLatency = 100", "health.max_latency = '100ms'");
+    same("performanceLimits.targetProcessingRate = 500", "health.min_rate = 500");
     same("maxMemoryMB = 7", "max_bytes = 7340032");
     same("memoryLimits.totalMemoryMB = '7'", "max_bytes = 7340032");
     same("maxMemoryMB = 'none'", "max_bytes = 'none'");
@@ -529,17 +529,18 @@ fn config() -> impl Strategy<Value = Config> {
     let limits = (wait(), prop::option::of(wait()), prop::option::of(0.001..1e9_f64));
     let failing = (0.01..=0.99_f64).prop_map(|raise| Threshold::new(raise, raise.min(0.1)));
     let health = (threshold(), threshold(), failing, limits, any::<u64>());
-    let health =
-        health.prop_map(|(queue_depth, memory, failing, (late_after, latency, least_rate), dead_letters)| {
+    let health = health.prop_map(
+        |(queue_depth, memory, failing, (max_busy_time, max_latency, min_rate), max_dead_letters)| {
             HealthConfig::default()
                 .with_queue_depth(queue_depth)
                 .with_memory(memory)
                 .with_failing(failing)
-                .with_late_after(late_after)
-                .with_latency(latency)
-                .with_least_rate(least_rate)
-                .with_dead_letters(dead_letters)
-        });
+                .with_max_busy_time(max_busy_time)
+                .with_max_latency(max_latency)
+                .with_min_rate(min_rate)
+                .with_max_dead_letters(max_dead_letters)
+        },
+    );
     let choices = (number(), flush(), overflow(), any::<bool>(), number());
     (lanes, waits, thread, choices, gate(), health).prop_map(
         |(lanes, waits, thread, choices, gate, health)| {
@@ -558,7 +559,7 @@ fn config() -> impl Strategy<Value = Config> {
                 .with_gate(gate)
                 .with_health(health)
                 .with_flush(if is_manual { FlushStrategy::Manual } else { flush })
-                .with_critical_wait(if is_manual { Duration::from_nanos(1) } else { waits[0] })
+                .with_critical_timeout(if is_manual { Duration::from_nanos(1) } else { waits[0] })
                 .with_flush_timeout(waits[1])
                 .with_stop_timeout(waits[2])
                 .with_drop_timeout(waits[3])

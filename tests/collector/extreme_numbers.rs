@@ -30,7 +30,7 @@ fn timeouts_and_intervals_of_any_length() {
         ] {
             let collector = Collector::builder()
                 .flush(flush)
-                .critical_wait(long)
+                .critical_timeout(long)
                 .flush_timeout(long.max(LONG))
                 .stop_timeout(long.max(LONG))
                 .drop_timeout(long)
@@ -66,13 +66,13 @@ fn wrappers_with_the_largest_and_the_smallest_numbers() {
                 RetryPolicy::list([Duration::ZERO]).retries(3).cap(Duration::ZERO).max_elapsed(long);
             let letters = DeadLetters::new(large).max_bytes(large);
             let sink = flaky.breaker(policy).retry(retries.jitter(f64::INFINITY)).dead_letters(&letters);
-            let isolated = sink.isolated(large).max_bytes(large).overflow(Shed::Newest).flush_within(LONG);
+            let isolated = sink.isolated(large).max_bytes(large).overflow(Shed::Newest).flush_timeout(LONG);
             let memory = MemorySink::new().keep_last(large);
             let collector = Collector::builder()
                 .flush(FlushStrategy::Manual)
                 .flush_timeout(LONG)
                 .sink(isolated)
-                .sink(memory.rate_limited(u32::MAX).isolated(large).flush_within(LONG))
+                .sink(memory.rate_limited(u32::MAX).isolated(large).flush_timeout(LONG))
                 .start()
                 .unwrap();
             let subscription = collector.subscribe_with("*", large).unwrap();
@@ -106,7 +106,7 @@ fn a_breaker_that_is_open_for_ever_and_a_retry_that_waits_for_ever() {
                 .flush(FlushStrategy::Manual)
                 .flush_timeout(Duration::from_millis(1))
                 .drop_timeout(Duration::from_millis(1))
-                .sink(failing::<Record>("failing").retry(policy).isolated(1).flush_within(Duration::ZERO))
+                .sink(failing::<Record>("failing").retry(policy).isolated(1).flush_timeout(Duration::ZERO))
                 .start()
                 .unwrap();
             scalars(&collector, 0..1);
@@ -176,10 +176,10 @@ fn gates_with_the_largest_and_the_smallest_numbers() {
                 .with_seed(u64::MAX);
             let clock = ManualClock::new();
             let health = HealthConfig::default()
-                .with_late_after(Duration::MAX)
-                .with_latency(Duration::MAX)
-                .with_least_rate(f64::MAX)
-                .with_dead_letters(u64::MAX);
+                .with_max_busy_time(Duration::MAX)
+                .with_max_latency(Duration::MAX)
+                .with_min_rate(f64::MAX)
+                .with_max_dead_letters(u64::MAX);
             let collector = Collector::builder()
                 .manual_clock(&clock)
                 .gate(gate)

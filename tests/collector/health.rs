@@ -104,11 +104,11 @@ fn thresholds_change_at_run_time_and_wrong_ones_are_named() {
     let failing = |raise, clear| default().with_failing(Threshold::new(raise, clear));
     assert_eq!(field(failing(1.0, 0.5)), "health.failing.raise");
     assert_eq!(field(failing(0.5, 0.0)), "health.failing.clear");
-    collector.update_config(|config| config.health.dead_letters = u64::MAX).unwrap();
+    collector.update_config(|config| config.health.max_dead_letters = u64::MAX).unwrap();
     assert_eq!(collector.health().status, HealthStatus::Degraded);
-    assert_eq!(field(default().with_late_after(Duration::ZERO)), "health.late_after");
-    assert_eq!(field(default().with_least_rate(0.0)), "health.least_rate");
-    assert_eq!(field(default().with_latency(Duration::ZERO)), "health.latency");
+    assert_eq!(field(default().with_max_busy_time(Duration::ZERO)), "health.max_busy_time");
+    assert_eq!(field(default().with_min_rate(0.0)), "health.min_rate");
+    assert_eq!(field(default().with_max_latency(Duration::ZERO)), "health.max_latency");
     collector.stop().unwrap();
     law(&collector, 3);
 }
@@ -207,7 +207,7 @@ fn breakers_and_dead_letters_are_seen() {
 #[test]
 fn a_worker_that_does_not_come_back_is_named_and_so_is_an_isolated_sink() {
     let (gate, own) = (Gate::closed(), Gate::closed());
-    let late = HealthConfig::default().with_late_after(Duration::from_millis(1));
+    let late = HealthConfig::default().with_max_busy_time(Duration::from_millis(1));
     let isolated = {
         let own = own.clone();
         from_fn("own", move |_: &Batch<Tick>| {
@@ -239,7 +239,7 @@ fn a_worker_that_does_not_come_back_is_named_and_so_is_an_isolated_sink() {
 #[test]
 fn what_completes_events_makes_the_worker_late_as_well() {
     let gate = Gate::closed();
-    let late = HealthConfig::default().with_late_after(Duration::from_millis(1));
+    let late = HealthConfig::default().with_max_busy_time(Duration::from_millis(1));
     let own = gate.clone();
     let collector = ticks().health(late).enrich(move |_: &mut Tick, _| own.pass()).start().unwrap();
     collector.collect(tick(1));
@@ -264,7 +264,7 @@ impl Event for Made {
 
 #[test]
 fn latencies_beyond_the_limit_are_an_alert() {
-    let slow = HealthConfig::default().with_latency(Duration::from_secs(100));
+    let slow = HealthConfig::default().with_max_latency(Duration::from_secs(100));
     let collector = Builder::<Made>::new().health(slow).flush(FlushStrategy::Manual).start().unwrap();
     collector.collect(Made(90));
     let _ = collector.flush().unwrap();
@@ -444,7 +444,7 @@ fn a_sink_that_is_rarely_meant_is_judged_by_its_own_calls_alone() {
 
 #[test]
 fn a_sink_that_waits_by_itself_does_not_hang() {
-    let late = HealthConfig::default().with_late_after(Duration::from_millis(5));
+    let late = HealthConfig::default().with_max_busy_time(Duration::from_millis(5));
     let memory = MemorySink::new();
     let collector = ticks().health(late).sink(memory.clone().rate_limited(1)).start().unwrap();
     (0..2).for_each(|number| {
@@ -474,7 +474,7 @@ fn an_alert_that_is_raised_and_cleared_at_one_value_stays_there() {
 #[test]
 fn events_that_wait_while_few_are_delivered_are_an_alert() {
     let clock = ManualClock::new();
-    let slow = HealthConfig::default().with_least_rate(500.0);
+    let slow = HealthConfig::default().with_min_rate(500.0);
     let collector = ticks().health(slow).flush(FlushStrategy::Manual).manual_clock(&clock).start().unwrap();
     assert_eq!(collector.health().status, HealthStatus::Healthy, "nothing waits");
     (0..100).for_each(|number| _ = collector.collect(tick(number)));

@@ -41,7 +41,7 @@ fn no_more_events_exist_than_the_lanes_and_one_batch_hold() {
             .capacity(100)
             .low_capacity(50)
             .critical_capacity(10)
-            .critical_wait(std::time::Duration::ZERO)
+            .critical_timeout(std::time::Duration::ZERO)
             .batch_size(20)
             .overflow(overflow)
             .flush(FlushStrategy::Size { events: 10 })

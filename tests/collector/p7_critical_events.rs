@@ -32,7 +32,7 @@ fn a_flood_evicts_no_critical_event() {
 #[test]
 fn a_full_critical_lane_makes_the_caller_wait_until_there_is_room() {
     let gate = Gate::closed();
-    let collector = stalled(ticks().critical_capacity(1).critical_wait(LONG), &gate);
+    let collector = stalled(ticks().critical_capacity(1).critical_timeout(LONG), &gate);
     assert_eq!(collector.collect(critical(0)), Outcome::Queued);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| collector.collect(critical(1)));
@@ -47,7 +47,7 @@ fn a_full_critical_lane_makes_the_caller_wait_until_there_is_room() {
 #[test]
 fn a_critical_lane_that_stays_full_past_the_bound_is_told() {
     let gate = Gate::closed();
-    let collector = stalled(ticks().critical_capacity(1).critical_wait(Duration::from_millis(1)), &gate);
+    let collector = stalled(ticks().critical_capacity(1).critical_timeout(Duration::from_millis(1)), &gate);
     assert_eq!(collector.collect(critical(0)), Outcome::Queued);
     assert_eq!(collector.collect(critical(1)), Outcome::Full);
     assert_eq!(collector.try_collect(critical(2)).unwrap_err().event, critical(2), "without a wait");

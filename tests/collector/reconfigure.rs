@@ -56,7 +56,7 @@ fn waiting_through(change: fn(&mut Config), wants: Outcome, critical_lane: bool)
     let collector = ticks()
         .capacity(1)
         .critical_capacity(1)
-        .critical_wait(LONG)
+        .critical_timeout(LONG)
         .overflow(Overflow::Block { timeout: LONG })
         .build()
         .unwrap();
@@ -79,7 +79,7 @@ fn who_waits_for_room_goes_by_the_new_policy_too() {
     assert_eq!(waiting_through(refuse, Outcome::Full, false), 0);
     let evict = |config: &mut Config| config.overflow = Overflow::DropOldest;
     assert_eq!(waiting_through(evict, Outcome::QueuedEvicting, false), 1);
-    let no_wait = |config: &mut Config| config.critical_wait = Duration::ZERO;
+    let no_wait = |config: &mut Config| config.critical_timeout = Duration::ZERO;
     assert_eq!(waiting_through(no_wait, Outcome::Full, true), 0);
 }
 

@@ -66,7 +66,7 @@ fn latencies_are_those_of_events_that_tell_when_they_were_made() {
 
 #[test]
 fn records_are_measured_from_their_receipt_and_not_from_a_moment_that_the_caller_set() {
-    let limit = HealthConfig::default().with_latency(Duration::from_secs(60));
+    let limit = HealthConfig::default().with_max_latency(Duration::from_secs(60));
     let collector = Collector::builder()
         .health(limit)
         .flush(FlushStrategy::Manual)

@@ -107,7 +107,7 @@ fn a_part_that_fails_is_all_that_fails() {
 #[test]
 fn a_hung_sink_with_a_thread_of_its_own_holds_up_nobody() {
     let (gate, memory) = (Gate::closed(), MemorySink::new());
-    let hung = gate.sink().isolated(4).flush_within(Duration::from_millis(20));
+    let hung = gate.sink().isolated(4).flush_timeout(Duration::from_millis(20));
     let collector = builder().sink(hung).sink(memory.clone()).start().unwrap();
     scalars(&collector, "a", 0..10);
     let report = collector.flush().unwrap();
@@ -146,7 +146,7 @@ fn what_a_full_queue_sheds_is_counted_and_told_where_it_is_missing() {
             own.pass();
             kept.write_batch(batch)
         });
-        let sink_of = inner.isolated(2).overflow(shed).flush_within(LONG);
+        let sink_of = inner.isolated(2).overflow(shed).flush_timeout(LONG);
         let collector = builder().flush(FlushStrategy::Size { events: 1 }).batch_size(1);
         let collector = collector.sink(sink_of).start().unwrap();
         scalars(&collector, "a", 0..1);
@@ -274,7 +274,7 @@ fn what_cannot_help_is_not_tried_again() {
 fn others_go_on_while_one_waits_to_try_again_and_its_end_ends_the_wait() {
     let (inner, _, calls) = flaky(|_| Some(nobody()));
     let memory = MemorySink::new();
-    let waits = inner.retry(RetryPolicy::fixed(HOUR, 1000)).isolated(10).flush_within(Duration::ZERO);
+    let waits = inner.retry(RetryPolicy::fixed(HOUR, 1000)).isolated(10).flush_timeout(Duration::ZERO);
     let collector = builder().sink(waits).sink(memory.clone()).start().unwrap();
     for round in 1..5 {
         scalars(&collector, "a", 0..10);
@@ -618,7 +618,7 @@ fn a_flush_reaches_through_two_queues_and_a_stop_waits_for_all_that_can_end() {
     let known = Arc::default();
     let collector = builder()
         .sink(late("nested", &known, inner.clone()).isolated(8).rate_limited(1_000_000))
-        .sink(gate.sink().isolated(8).flush_within(Duration::ZERO))
+        .sink(gate.sink().isolated(8).flush_timeout(Duration::ZERO))
         .sink(late("late", &known, other.clone()).isolated(8))
         .start()
         .unwrap();
@@ -680,7 +680,7 @@ fn a_flush_that_is_dropped_beside_a_hung_sink_leaves_its_news_to_the_next() {
     use std::future::Future;
     use std::task::{Context, Waker};
     let gate = Gate::closed();
-    let hung = gate.sink().isolated(4).flush_within(Duration::ZERO);
+    let hung = gate.sink().isolated(4).flush_timeout(Duration::ZERO);
     let collector = builder().sink(failing("fails")).sink(hung).start().unwrap();
     scalars(&collector, "a", 0..5);
     let mut flush = Box::pin(collector.flush_async());
@@ -720,7 +720,7 @@ fn flushes_that_gave_up_leave_nothing_in_the_queue_of_a_hung_sink() {
         }
     }
     let (gate, flushes) = (Gate::closed(), Arc::new(AtomicU64::new(0)));
-    let hung = Flushes(gate.clone(), Arc::clone(&flushes)).isolated(4).flush_within(Duration::ZERO);
+    let hung = Flushes(gate.clone(), Arc::clone(&flushes)).isolated(4).flush_timeout(Duration::ZERO);
     let collector = builder().sink(hung).start().unwrap();
     scalars(&collector, "a", 0..1);
     (0..1000).for_each(|_| assert!(!collector.flush().unwrap().is_clean()));

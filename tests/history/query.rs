@@ -308,7 +308,7 @@ fn a_line_that_is_too_long_is_passed_over_and_counted() {
     let (short, long) = (record("a"), record(&"b".repeat(100)));
     let text = format!("{short}{long}{short}{long}");
     for (longest, expected) in [(long.len(), 0), (long.len() - 1, 0), (long.len() - 2, 2), (short.len(), 2)] {
-        let mut reader = JsonLinesReader::new(text.as_bytes()).longest_line(longest as u64);
+        let mut reader = JsonLinesReader::new(text.as_bytes()).max_line_bytes(longest as u64);
         assert_eq!(reader.by_ref().count() as u64, 4 - expected);
         assert_eq!(reader.skipped(), expected, "{longest}");
     }

@@ -354,7 +354,7 @@ fn an_end_that_finds_no_room_is_an_error() {
     let gate = Gate::closed();
     let collector = Collector::builder()
         .critical_capacity(1)
-        .critical_wait(Duration::ZERO)
+        .critical_timeout(Duration::ZERO)
         .flush_timeout(Duration::from_millis(10))
         .flush(HOURLY)
         .sink(gate.sink())

@@ -74,7 +74,7 @@ fn stamps_and_the_last_flush_follow_a_clock_that_is_set() {
 #[test]
 fn what_waits_while_the_clock_is_set_is_not_late_for_days() {
     let clock = clock();
-    let limit = HealthConfig::default().with_latency(Duration::from_secs(60));
+    let limit = HealthConfig::default().with_max_latency(Duration::from_secs(60));
     let collector = Collector::builder()
         .health(limit)
         .flush(FlushStrategy::Manual)
@@ -106,7 +106,7 @@ fn what_waits_for_the_first_delivery_while_the_clock_is_set_is_not_late_for_days
     let clock = clock();
     for days in [2, -2, 400] {
         clock.set(0);
-        let limit = HealthConfig::default().with_latency(Duration::from_secs(60));
+        let limit = HealthConfig::default().with_max_latency(Duration::from_secs(60));
         let collector = Collector::builder()
             .health(limit)
             .flush(FlushStrategy::Manual)

@@ -282,7 +282,7 @@ fn what_events_take_themselves_counts_in_a_subscription() {
 fn what_events_take_themselves_counts_in_the_queue_of_an_isolated_sink() {
     alone(|| {
         let gate = Gate::closed();
-        let hung = gate.sink().isolated(100_000).max_bytes(MIB).flush_within(std::time::Duration::ZERO);
+        let hung = gate.sink().isolated(100_000).max_bytes(MIB).flush_timeout(std::time::Duration::ZERO);
         let collector = wide().sink(hung).start().unwrap();
         let before = in_use();
         for _ in 0..100 {

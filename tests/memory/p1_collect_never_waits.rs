@@ -165,7 +165,7 @@ fn being_refused_allocates_nothing_not_even_the_first_time_on_a_thread() {
     let refusing = [
         ticks().overflow(Overflow::DropNewest),
         ticks().overflow(Overflow::Block { timeout: Duration::ZERO }),
-        ticks().critical_wait(Duration::ZERO),
+        ticks().critical_timeout(Duration::ZERO),
     ];
     for (builder, event) in refusing.into_iter().zip([tick(0), tick(0), critical(0)]) {
         let collector = builder.capacity(1).critical_capacity(1).build().unwrap();
@@ -322,7 +322,7 @@ fn the_worker_never_waits_for_room_that_only_it_can_make() {
     let collector = ticks()
         .capacity(1)
         .critical_capacity(1)
-        .critical_wait(LONG)
+        .critical_timeout(LONG)
         .overflow(Overflow::Block { timeout: Duration::MAX })
         .flush(FlushStrategy::Size { events: 1 })
         .sink(sink)

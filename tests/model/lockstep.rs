@@ -53,7 +53,7 @@ pub(crate) enum Change {
     Flush(forebay::FlushStrategy),
     Overflow(forebay::Overflow),
     BatchSize(Option<usize>),
-    CriticalWait(Duration),
+    CriticalTimeout(Duration),
     FlushTimeout(Duration),
 }
 
@@ -63,7 +63,7 @@ impl Change {
             Change::Flush(flush) => config.flush = flush,
             Change::Overflow(overflow) => config.overflow = overflow,
             Change::BatchSize(batch_size) => config.batch_size = batch_size,
-            Change::CriticalWait(wait) => config.critical_wait = wait,
+            Change::CriticalTimeout(wait) => config.critical_timeout = wait,
             Change::FlushTimeout(timeout) => config.flush_timeout = timeout,
         }
     }

@@ -64,7 +64,7 @@ fn configs() -> impl Strategy<Value = Config> {
     let lanes = (1..=5usize, 1..=2usize, 1..=3usize);
     let batches = proptest::option::of(1..=4usize);
     (lanes, batches, overflows(), strategies(), waits()).prop_map(
-        |((capacity, critical_capacity, low_capacity), batch_size, overflow, flush, critical_wait)| {
+        |((capacity, critical_capacity, low_capacity), batch_size, overflow, flush, critical_timeout)| {
             Config::default()
                 .with_capacity(capacity)
                 .with_critical_capacity(critical_capacity)
@@ -72,7 +72,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 .with_batch_size(batch_size)
                 .with_overflow(overflow)
                 .with_flush(flush)
-                .with_critical_wait(critical_wait)
+                .with_critical_timeout(critical_timeout)
                 .with_flush_timeout(support::LONG)
         },
     )
@@ -83,7 +83,7 @@ fn changes() -> impl Strategy<Value = Change> {
         3 => strategies().prop_map(Change::Flush),
         3 => overflows().prop_map(Change::Overflow),
         2 => proptest::option::of(1..=4usize).prop_map(Change::BatchSize),
-        1 => waits().prop_map(Change::CriticalWait),
+        1 => waits().prop_map(Change::CriticalTimeout),
     ]
 }
 

@@ -294,7 +294,7 @@ impl Reference {
             Some(outcome) => outcome,
             None => {
                 let wait = match (event.priority, self.config.overflow) {
-                    (Priority::Critical, _) => self.config.critical_wait,
+                    (Priority::Critical, _) => self.config.critical_timeout,
                     (_, Overflow::Block { timeout }) => timeout,
                     _ => Duration::ZERO,
                 };

@@ -88,7 +88,7 @@ fn everything_goes_on_within_a_second() {
     OFFSET.store(10_000_000_000_u64.wrapping_sub(counter()), SeqCst);
     let (begun, said) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     let hears = Arc::clone(&said);
-    let health = HealthConfig::default().with_latency(Duration::from_secs(60));
+    let health = HealthConfig::default().with_max_latency(Duration::from_secs(60));
     let failing = from_fn("failing", |_: &Batch| Err(forebay::sink::SinkError::unavailable("no")));
     let memory = MemorySink::new();
     let collector = Collector::builder()
