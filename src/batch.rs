@@ -9,7 +9,7 @@ use crate::clock;
 use crate::event::{Event, Record};
 use crate::lanes::{DrainPass, LaneCursor, Lanes, owned_bytes};
 use crate::origin::Origin;
-use crate::sync::{Arc, Forked, Home, PlainMutex, guarded};
+use crate::sync::{Arc, Forked, Home, PlainMutex, catch_panic};
 
 /// Number of buffers that wait for reuse. One is in use while sinks run on the worker thread; sinks that keep a clone
 /// of a batch may hold a few more.
@@ -134,7 +134,7 @@ impl<E> Batch<E> {
     pub(crate) fn enrich(&mut self, enrich: &mut Enrich<E>) -> u64 {
         let Some(buffer) = Arc::get_mut(&mut self.events) else { return 0 };
         let origin = &*self.header.origin;
-        let panics = buffer.events.iter_mut().filter_map(|event| guarded(|| enrich(event, origin)).err());
+        let panics = buffer.events.iter_mut().filter_map(|event| catch_panic(|| enrich(event, origin)).err());
         panics.count() as u64
     }
 
@@ -181,7 +181,7 @@ impl<E: Event> Batch<E> {
     /// message.
     pub(crate) fn bytes(&self, mut on_panic: impl FnMut(String)) -> u64 {
         let of = |event: &E| {
-            guarded(|| owned_bytes(event)).unwrap_or_else(|message| {
+            catch_panic(|| owned_bytes(event)).unwrap_or_else(|message| {
                 on_panic(message);
                 0
             })
@@ -272,7 +272,7 @@ pub(crate) fn destroy<E>(events: &mut Vec<E>) {
     if std::mem::needs_drop::<E>() {
         let home = Home::now();
         while !events.is_empty() {
-            let _ = guarded(|| {
+            let _ = catch_panic(|| {
                 while let Some(event) = events.pop() {
                     drop(event);
                     if home.is_left() {

@@ -18,7 +18,7 @@ use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::sink::Sink;
 use crate::stats::{Registry, Tally};
-use crate::sync::{Arc, PlainMutex, PlainU64, guarded};
+use crate::sync::{Arc, PlainMutex, PlainU64, catch_panic};
 use crate::unix;
 use crate::wake::{Phase, SpaceWaiters};
 use crate::worker_state::WorkerState;
@@ -291,7 +291,7 @@ impl<E: Event> Builder<E> {
         let (session_id, source) = (config.session_id.clone(), config.source.clone());
         let origin = Arc::new(Origin::new(session_id, source, config.host.clone(), config.rank));
         let (phase, parker, unparker) = Phase::new();
-        clock.tell(&unparker);
+        clock.register(&unparker);
         let phase = Arc::new(phase);
         let fork_watch = unix::watch_forks(&phase);
         let gate = Gate::new(&config.gate, clock.clone());
@@ -363,7 +363,7 @@ fn register_all<E: Event>(
             Err(NotRegistered::Taken(name)) => {
                 // Destructors of sinks are user code.
                 slots.into_iter().for_each(|slot| drop(slot.end()));
-                sinks.for_each(|sink| _ = guarded(|| drop(sink)));
+                sinks.for_each(|sink| _ = catch_panic(|| drop(sink)));
                 return Err(BuildError::DuplicateSink { name });
             }
         }

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::event::Event;
 use crate::sink::{Account, CatchPanics, Isolated, PendingFlush, Sink, UNNAMED};
 use crate::stats::{Registry, SinkTally};
-use crate::sync::{Arc, Home, Ordering, guarded};
+use crate::sync::{Arc, Home, Ordering, catch_panic};
 
 /// Sink of a collector with its counters. The worker owns it while there is one, else the mailbox.
 pub struct Slot<E> {
@@ -71,12 +71,12 @@ pub(crate) enum NotRegistered {
 impl<E: Event> Prepared<E> {
     pub(crate) fn new(sink: Box<dyn Sink<E>>) -> Self {
         let (mut panics, home) = (Vec::new(), Home::here());
-        let name = guarded(|| sink.name().to_owned()).unwrap_or_else(|message| {
+        let name = catch_panic(|| sink.name().to_owned()).unwrap_or_else(|message| {
             panics.push(message);
             UNNAMED.to_owned()
         });
         let asked = || !home.is_left() && sink.may_wait();
-        let may_wait = guarded(asked).unwrap_or_else(|message| {
+        let may_wait = catch_panic(asked).unwrap_or_else(|message| {
             panics.push(message);
             false
         });
@@ -97,7 +97,7 @@ impl<E: Event> Prepared<E> {
         }
         let Some(tally) = registry.register(&name) else {
             // Its destructor is user code.
-            _ = guarded(|| drop(sink));
+            _ = catch_panic(|| drop(sink));
             return Err(if home.is_left() { NotRegistered::Forked } else { NotRegistered::Taken(name) });
         };
         panics.into_iter().for_each(|message| tally.note_panic(message));

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::event::{Event, Priority};
 use crate::outcome::Refusal;
 use crate::ring::{self, Ring};
-use crate::sync::{Home, guarded, thread_index};
+use crate::sync::{Home, catch_panic, thread_index};
 use crate::wake::NEVER;
 use byte_budget::ByteBudget;
 pub use byte_budget::owned_bytes;
@@ -30,7 +30,7 @@ const MAX_EVICTED: usize = 128;
 /// Returns the bytes that an event owns, or 0 where its code panics. A panic of user code must not stop the
 /// accounting; bytes that the event does not report are not released.
 fn owned_bytes_or_zero<E: Event>(event: &E) -> u64 {
-    guarded(|| owned_bytes(event)).unwrap_or(0)
+    catch_panic(|| owned_bytes(event)).unwrap_or(0)
 }
 
 /// Three lanes of a collector.
@@ -144,7 +144,7 @@ impl<E: Event> Lanes<E> {
         if home.is_left() {
             std::mem::forget(event);
         } else {
-            _ = guarded(|| drop(event));
+            _ = catch_panic(|| drop(event));
         }
         true
     }

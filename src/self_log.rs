@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::escape::OneLine;
-use crate::sync::{HookMark, Ordering, PlainU64, guarded};
+use crate::sync::{HookMark, Ordering, PlainU64, catch_panic};
 
 /// Log entry of forebay about itself: see [`Builder::on_log`](crate::Builder::on_log).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -123,7 +123,7 @@ impl SelfLog {
             time: SystemTime::now(),
         };
         // A panic of the hook concerns no caller.
-        _ = guarded(|| hook(&entry));
+        _ = catch_panic(|| hook(&entry));
         drop(mark);
     }
 }
@@ -132,7 +132,7 @@ impl Drop for SelfLog {
     fn drop(&mut self) {
         // User code.
         let hook = self.hook.take();
-        _ = guarded(|| drop(hook));
+        _ = catch_panic(|| drop(hook));
     }
 }
 

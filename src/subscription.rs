@@ -17,7 +17,7 @@ use crate::lanes::owned_bytes;
 use crate::pattern::Pattern;
 use crate::sink::{Account, Panics, Sink, SinkError};
 use crate::sync::{
-    Arc, Condvar, Forked, Mutex, Ordering, PlainU64, Weak, guarded, is_worker_of, wake_quietly,
+    Arc, Condvar, Forked, Mutex, Ordering, PlainU64, Weak, catch_panic, is_worker_of, wake_quietly,
 };
 
 /// Events as they are delivered, for one subscriber. Made by [`Collector::subscribe`].
@@ -317,7 +317,7 @@ impl<E: Event + Clone> Subscription<E> {
     /// The next event, or the waker is left. Losses are passed over.
     #[cfg_attr(not(feature = "futures"), allow(dead_code, reason = "a `Stream` alone waits so"))]
     pub(crate) fn poll_next_event(&self, waker: &Waker) -> Poll<Option<E>> {
-        // Foreign code, and so is the drop of the one before: without the lock.
+        // User code, and so is the drop of the one before: without the lock.
         let waker = waker.clone();
         let Ok(mut queue) = self.shared.queue.enter() else { return Poll::Ready(None) };
         loop {
@@ -416,12 +416,12 @@ impl<E: Event + Clone> Tap<E> {
             return None;
         }
         let chosen = || places.iter().filter_map(|place| batch.events().get(*place));
-        let of = |event: &E| guarded(|| owned_bytes(event)).unwrap_or(0);
+        let of = |event: &E| catch_panic(|| owned_bytes(event)).unwrap_or(0);
         if chosen().map(of).fold(own, u64::saturating_add) > most {
             return None;
         }
         // The receiver meets the panic of a clone, if it still panics then.
-        let events = guarded(|| chosen().cloned().collect::<Vec<E>>()).ok()?;
+        let events = catch_panic(|| chosen().cloned().collect::<Vec<E>>()).ok()?;
         let copy = batch.with_events(events);
         let bytes = copy.bytes(drop);
         Some((copy, bytes))

@@ -15,7 +15,7 @@ use crate::mailbox::{ReportedRange, Requests};
 use crate::self_log::{LogLevel, LogTopic};
 use crate::shared::Shared;
 use crate::stats::FlushReport;
-use crate::sync::{Arc, Ordering, guarded};
+use crate::sync::{Arc, Ordering, catch_panic};
 use crate::unix::hold_sigxfsz;
 use crate::wake::{NEVER, State};
 use crate::worker_state::WorkerState;
@@ -32,7 +32,7 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     let config = shared.settings.config();
     let mut worker = Worker { shared, state, schedule: Schedule::new(&config) };
     worker.state.batcher.set_max_events(config.batch_limit());
-    match guarded(|| run(&mut worker)) {
+    match catch_panic(|| run(&mut worker)) {
         Ok(last_flush) => return_state(shared, worker.state, &last_flush),
         Err(_) => {
             // This comes before the worker drops its sinks: their destructors may be slow, and others wait.

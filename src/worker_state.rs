@@ -5,7 +5,7 @@ use crate::dispatch::{LateFlush, Slot, retire};
 use crate::event::Event;
 use crate::mailbox::{Flushed, ReportedRange, Requests};
 use crate::stats::{FlushReport, Registry};
-use crate::sync::{Home, Parker, guarded};
+use crate::sync::{Home, Parker, catch_panic};
 
 /// Sinks, batcher and parker of the worker, kept from run to run. Between runs they lie in the mailbox.
 pub(crate) struct WorkerState<E> {
@@ -131,6 +131,6 @@ impl<E> Drop for WorkerState<E> {
         if self.home.is_left() {
             return std::mem::forget(enrich);
         }
-        _ = guarded(|| drop(enrich));
+        _ = catch_panic(|| drop(enrich));
     }
 }

@@ -76,11 +76,11 @@ pub fn law<E: Event>(collector: &Collector<E>, offered: u64) -> forebay::Stats {
 }
 
 /// A sink that keeps numbers in a cell whose accesses loom checks: reading them without a happens-before
-/// edge from the worker's write is an error. It can also ring a bell for every event.
+/// edge from the worker's write is an error. It can also notify a signal for every event.
 #[derive(Clone)]
 pub struct Log {
     numbers: Arc<UnsafeCell<Vec<u32>>>,
-    bell: Option<loom::sync::Arc<Notify>>,
+    signal: Option<loom::sync::Arc<Notify>>,
 }
 
 // SAFETY: that the cell is not accessed by two threads at once is what loom checks.
@@ -88,11 +88,11 @@ unsafe impl Send for Log {}
 
 impl Log {
     pub fn new() -> Self {
-        Self { numbers: Arc::new(UnsafeCell::new(Vec::new())), bell: None }
+        Self { numbers: Arc::new(UnsafeCell::new(Vec::new())), signal: None }
     }
 
-    pub fn ringing(bell: &loom::sync::Arc<Notify>) -> Self {
-        Self { bell: Some(bell.clone()), ..Self::new() }
+    pub fn notifying(signal: &loom::sync::Arc<Notify>) -> Self {
+        Self { signal: Some(signal.clone()), ..Self::new() }
     }
 
     /// What was delivered, in order.
@@ -117,8 +117,8 @@ impl Sink<Tick> for Log {
     fn write_batch(&mut self, batch: &Batch<Tick>) -> Result<(), SinkError> {
         // SAFETY: as above.
         self.numbers.with_mut(|numbers| unsafe { (*numbers).extend(batch.iter().map(|tick| tick.0)) });
-        if let Some(bell) = &self.bell {
-            batch.iter().for_each(|_| bell.notify());
+        if let Some(signal) = &self.signal {
+            batch.iter().for_each(|_| signal.notify());
         }
         Ok(())
     }

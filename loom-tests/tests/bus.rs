@@ -32,13 +32,13 @@ fn spawn<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> JoinHa
     thread::Builder::new().stack_size(1 << 16).spawn(body).unwrap()
 }
 
-/// Subscribes a handler that is called before those that are subscribed later, and rings. The event is in the mailboxes of
+/// Subscribes a handler that is called before those that are subscribed later, and notifies. The event is in the mailboxes of
 /// all by then: loom does not see who reads the table of handlers, so it would not change the order of that.
-fn rings_first(bus: &Bus) -> Arc<Notify> {
-    let bell = Arc::new(Notify::new());
-    let ring = bell.clone();
-    bus.on("a", move |_: &Delivery| ring.notify()).unwrap().keep();
-    bell
+fn notifies_first(bus: &Bus) -> Arc<Notify> {
+    let signal = Arc::new(Notify::new());
+    let notifier = signal.clone();
+    bus.on("a", move |_: &Delivery| notifier.notify()).unwrap().keep();
+    signal
 }
 
 /// Emits one event, and calls its handlers.
@@ -74,13 +74,13 @@ fn flag() -> [std::sync::Arc<AtomicBool>; 2] {
 
 /// A filter that tells when it is asked: the list of filters was read by then, which loom does not see.
 fn rings() -> (Filter, Arc<Notify>) {
-    let bell = Arc::new(Notify::new());
-    let ring = bell.clone();
+    let signal = Arc::new(Notify::new());
+    let notifier = signal.clone();
     let filter = Filter::new(move |_| {
-        ring.notify();
+        notifier.notify();
         true
     });
-    (filter, bell)
+    (filter, signal)
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn no_call_begins_once_unsubscribe_has_returned() {
     let seen = witness.clone();
     check("bus: no call begins once unsubscribe has returned", 3, 50, move || {
         let bus = bus();
-        let (is_called, [gone, own]) = (rings_first(&bus), flag());
+        let (is_called, [gone, own]) = (notifies_first(&bus), flag());
         let call = move |_: &Delivery| assert!(!own.load(Ordering::SeqCst), "called after unsubscribe");
         let id = bus.on("a", call).unwrap().keep();
         let emitter = emits(&bus);
@@ -148,7 +148,7 @@ fn no_filter_is_asked_once_it_is_removed() {
 fn no_call_runs_once_unsubscribe_and_wait_has_returned() {
     check("bus: no call runs once unsubscribe_and_wait has", 3, 50, || {
         let bus = bus();
-        let is_called = rings_first(&bus);
+        let is_called = notifies_first(&bus);
         // loom's: in every order, also within the call.
         let gone = Arc::new(loom::sync::atomic::AtomicBool::new(false));
         let own = gone.clone();
@@ -170,7 +170,7 @@ fn an_event_against_a_stop_has_one_fate() {
     let seen = witness.clone();
     check("bus: an event against a stop has one fate", 3, 500, move || {
         let bus = bus();
-        let is_called = rings_first(&bus);
+        let is_called = notifies_first(&bus);
         let called = std::sync::Arc::new(AtomicU64::new(0));
         let own = called.clone();
         bus.on("a", move |_: &Delivery| _ = own.fetch_add(1, Ordering::SeqCst)).unwrap().keep();

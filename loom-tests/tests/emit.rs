@@ -121,12 +121,12 @@ fn a_failure_that_stops_the_task_leaves_every_item_one_fate() {
 #[test]
 fn an_item_alone_wakes_the_worker_and_the_end_does() {
     check("emit: an item alone wakes the worker; so does the end", 5, 1_000, || {
-        let (bell, (sender, chain)) = (Arc::new(Notify::new()), emit::channel(1));
-        let ring = bell.clone();
-        let task = chain.map(move |_: &usize| ring.notify()).start().unwrap();
+        let (signal, (sender, chain)) = (Arc::new(Notify::new()), emit::channel(1));
+        let notifier = signal.clone();
+        let task = chain.map(move |_: &usize| notifier.notify()).start().unwrap();
         sender.send(0).unwrap();
-        // Nothing but the item can wake the worker, nothing but the handler rings.
-        bell.wait();
+        // Nothing but the item can wake the worker, nothing but the handler notifies.
+        signal.wait();
         // Nor anything but the last sender now.
         drop(sender);
         assert_eq!(end(task, 1).handled, 1);
@@ -147,11 +147,11 @@ fn the_end_alone_wakes_all_workers() {
 fn two_items_get_two_workers() {
     check("emit: two items wake two workers, side by side", 2, 1_000, || {
         let (sender, chain) = emit::channel(2);
-        let bells = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        let signals = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         // Each handler waits for the other: one worker alone would never end.
         let work = move |item: &usize| {
-            bells[1 - item].notify();
-            bells[*item].wait();
+            signals[1 - item].notify();
+            signals[*item].wait();
         };
         let task = chain.strategy(PAIR).map(work).start().unwrap();
         sender.send(0).unwrap();
@@ -164,17 +164,17 @@ fn two_items_get_two_workers() {
 #[test]
 fn the_item_that_completes_a_batch_wakes_the_worker() {
     check("emit: what completes a batch wakes the worker", 4, 1_000, || {
-        let (bell, (sender, chain)) = (Arc::new(Notify::new()), emit::channel(4));
-        let ring = bell.clone();
+        let (signal, (sender, chain)) = (Arc::new(Notify::new()), emit::channel(4));
+        let notifier = signal.clone();
         let work = move |items: &[usize]| {
-            ring.notify();
+            notifier.notify();
             Ok::<_, emit::EmitError>(items.len())
         };
         let task = chain.strategy(TWO_AT_ONCE).map_batch(work).start().unwrap();
         // Time never comes.
         sender.send(0).unwrap();
         sender.send(1).unwrap();
-        bell.wait();
+        signal.wait();
         // Half a batch, that only the end completes.
         sender.send(2).unwrap();
         drop(sender);
@@ -412,7 +412,7 @@ fn a_worker_that_sleeps_is_woken_by_a_cancel() {
 
 // ---- the end ----
 
-/// Says and rings when it is gone: the bell alone may wake somebody for nothing.
+/// Notes and notifies when it is gone: the signal alone may wake somebody for nothing.
 struct Last(Arc<AtomicBool>, Arc<Notify>);
 
 impl Drop for Last {
@@ -449,18 +449,18 @@ fn the_end_of_a_task_that_is_dropped_is_told_once_by_whoever_comes_first() {
     let witness = Witness::default();
     let seen = witness.clone();
     check("emit: a task that is dropped has one final event", 4, 500, move || {
-        let (collector, bell) = (keeping(), Arc::new(Notify::new()));
+        let (collector, signal) = (keeping(), Arc::new(Notify::new()));
         let gone = Arc::new(AtomicBool::new(false));
         let (sender, chain) = emit::channel(1);
         sender.send(0).unwrap();
         let chain = chain.report_to(&collector, "model.task.ended").drop_timeout(Duration::ZERO);
-        let last = Gather::fold(Last(gone.clone(), bell.clone()), |_, ()| {});
+        let last = Gather::fold(Last(gone.clone(), signal.clone()), |_, ()| {});
         let task = chain.map(|_: &usize| ()).gather(last).start().unwrap();
         seen.saw(task.is_over());
         drop(task);
         // What was gathered goes with whoever is the last to go.
         while !gone.load(Ordering::Acquire) {
-            bell.wait();
+            signal.wait();
         }
         // Where this thread is the last, the count of references is what orders the two, and that is not modelled.
         while collector.stats().pending == 0 {
@@ -501,9 +501,9 @@ fn results_that_nobody_takes_hold_up_no_handler() {
 
 // ---- async ----
 
-struct Ring(Notify);
+struct NotifyingWaker(Notify);
 
-impl Wake for Ring {
+impl Wake for NotifyingWaker {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.notify();
     }
@@ -515,13 +515,13 @@ fn a_task_that_is_polled_is_woken_by_its_end() {
         let (sender, chain) = emit::channel::<usize>(1);
         let mut task = chain.map(|_| ()).start().unwrap();
         drop(sender);
-        let ring = std::sync::Arc::new(Ring(Notify::new()));
-        let waker: Waker = ring.clone().into();
+        let notifier = std::sync::Arc::new(NotifyingWaker(Notify::new()));
+        let waker: Waker = notifier.clone().into();
         let mut cx = Context::from_waker(&waker);
         let ending = loop {
             match Pin::new(&mut task).poll(&mut cx) {
                 Poll::Ready(ending) => break ending,
-                Poll::Pending => ring.0.wait(),
+                Poll::Pending => notifier.0.wait(),
             }
         };
         ending.summary.check_law(0).unwrap();

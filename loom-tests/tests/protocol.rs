@@ -21,11 +21,11 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 #[test]
 fn an_event_alone_wakes_the_worker() {
     check("an event alone wakes the worker", 3, 10_000, || {
-        let bell = Arc::new(Notify::new());
-        let collector = small(2, EAGER).sink(Log::ringing(&bell)).start().unwrap();
+        let signal = Arc::new(Notify::new());
+        let collector = small(2, EAGER).sink(Log::notifying(&signal)).start().unwrap();
         assert_eq!(collector.collect(Tick(0)), Outcome::Queued);
         // Nothing but the event can wake the worker, nothing but the worker rings.
-        bell.wait();
+        signal.wait();
         collector.stop().unwrap();
         law(&collector, 1);
     });
@@ -34,15 +34,15 @@ fn an_event_alone_wakes_the_worker() {
 #[test]
 fn the_event_that_makes_enough_pending_wakes_the_worker() {
     check("the second of two producers wakes the worker", 1, 1_000, || {
-        let bell = Arc::new(Notify::new());
+        let signal = Arc::new(Notify::new());
         let collector =
-            small(2, FlushStrategy::Size { events: 2 }).sink(Log::ringing(&bell)).start().unwrap();
+            small(2, FlushStrategy::Size { events: 2 }).sink(Log::notifying(&signal)).start().unwrap();
         let other = thread::spawn({
             let collector = collector.clone();
             move || collector.collect(Tick(0))
         });
         collector.collect(Tick(1));
-        bell.wait();
+        signal.wait();
         other.join().unwrap();
         collector.stop().unwrap();
         assert_eq!(law(&collector, 2).processed, 2);
@@ -52,12 +52,12 @@ fn the_event_that_makes_enough_pending_wakes_the_worker() {
 #[test]
 fn a_critical_event_wakes_the_worker() {
     check("a critical event wakes the worker", 3, 10_000, || {
-        let bell = Arc::new(Notify::new());
+        let signal = Arc::new(Notify::new());
         // Neither enough events nor a full lane.
         let builder = small(2, FlushStrategy::Size { events: 2 }).critical_capacity(2);
-        let collector = builder.sink(Log::ringing(&bell)).start().unwrap();
+        let collector = builder.sink(Log::notifying(&signal)).start().unwrap();
         collector.collect(Tick(100));
-        bell.wait();
+        signal.wait();
         collector.stop().unwrap();
         law(&collector, 1);
     });
@@ -66,12 +66,12 @@ fn a_critical_event_wakes_the_worker() {
 #[test]
 fn a_full_lane_wakes_the_worker() {
     check("a full lane wakes the worker", 3, 10_000, || {
-        let bell = Arc::new(Notify::new());
+        let signal = Arc::new(Notify::new());
         // Two events would set off a delivery, but the low lane has only one slot.
         let builder = small(2, FlushStrategy::Size { events: 2 });
-        let collector = builder.sink(Log::ringing(&bell)).start().unwrap();
+        let collector = builder.sink(Log::notifying(&signal)).start().unwrap();
         collector.collect(Tick(200));
-        bell.wait();
+        signal.wait();
         collector.stop().unwrap();
         law(&collector, 1);
     });
@@ -80,28 +80,28 @@ fn a_full_lane_wakes_the_worker() {
 #[test]
 fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
     // One event in a ring of two counts as two; the low one is the third.
-    let start = |bell: &Arc<Notify>| {
+    let start = |signal: &Arc<Notify>| {
         let builder = small(4, FlushStrategy::Size { events: 3 }).shards(2).low_capacity(2);
-        builder.sink(Log::ringing(bell)).start().unwrap()
+        builder.sink(Log::notifying(signal)).start().unwrap()
     };
     check("two rings: a low event, then a normal one, wake it", 2, 1_000, move || {
-        let bell = Arc::new(Notify::new());
-        let collector = start(&bell);
+        let signal = Arc::new(Notify::new());
+        let collector = start(&signal);
         collector.collect(Tick(200));
         collector.collect(Tick(0));
-        bell.wait();
+        signal.wait();
         collector.stop().unwrap();
         law(&collector, 2);
     });
     check("two rings: a low and a normal event of two producers", 1, 1_000, move || {
-        let bell = Arc::new(Notify::new());
-        let collector = start(&bell);
+        let signal = Arc::new(Notify::new());
+        let collector = start(&signal);
         let other = thread::spawn({
             let collector = collector.clone();
             move || collector.collect(Tick(200))
         });
         collector.collect(Tick(0));
-        bell.wait();
+        signal.wait();
         other.join().unwrap();
         collector.stop().unwrap();
         law(&collector, 2);
@@ -111,12 +111,12 @@ fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
 #[test]
 fn new_settings_alone_wake_the_worker() {
     check("new settings alone wake the worker", 3, 4_000, || {
-        let bell = Arc::new(Notify::new());
-        let collector = small(2, MANUAL).sink(Log::ringing(&bell)).start().unwrap();
+        let signal = Arc::new(Notify::new());
+        let collector = small(2, MANUAL).sink(Log::notifying(&signal)).start().unwrap();
         collector.collect(Tick(0));
         collector.update_config(|config| config.flush = EAGER).unwrap();
         // The event did not ring; the change must.
-        bell.wait();
+        signal.wait();
         collector.stop().unwrap();
         law(&collector, 1);
     });
@@ -617,26 +617,26 @@ fn a_critical_event_waits_for_room_and_is_never_evicted() {
 // ---- futures ----
 
 /// Rings when it is woken.
-struct Bell(Arc<Notify>);
+struct SignalWaker(Arc<Notify>);
 
-impl Wake for Bell {
+impl Wake for SignalWaker {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.notify();
     }
 }
 
-fn bell() -> (Arc<Notify>, Waker) {
+fn signal_waker() -> (Arc<Notify>, Waker) {
     let notify = Arc::new(Notify::new());
-    (notify.clone(), std::sync::Arc::new(Bell(notify)).into())
+    (notify.clone(), std::sync::Arc::new(SignalWaker(notify)).into())
 }
 
 /// Polls until it is ready; between polls only the waker can wake it.
 fn wait_for<F: Future + Unpin>(mut future: F) -> F::Output {
-    let (bell, waker) = bell();
+    let (signal, waker) = signal_waker();
     loop {
         match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
-            Poll::Pending => bell.wait(),
+            Poll::Pending => signal.wait(),
         }
     }
 }
@@ -684,11 +684,11 @@ fn a_dropped_future_disturbs_nobody() {
         let mut dropped = collector.collect_async(Tick(1));
         let was_ready = poll_once(&mut dropped, Waker::noop()).is_ready();
         let mut kept = collector.collect_async(Tick(2));
-        let (bell, waker) = bell();
+        let (signal, waker) = signal_waker();
         let first = poll_once(&mut kept, &waker);
         drop(dropped);
         if first.is_pending() {
-            bell.wait();
+            signal.wait();
             assert!(wait_for(kept).is_queued());
         }
         collector.stop().unwrap();
@@ -810,11 +810,11 @@ fn a_flush_covers_the_queue_of_an_isolated_sink() {
 #[test]
 fn an_event_alone_reaches_an_isolated_sink() {
     check("an event alone reaches an isolated sink", 2, 500, || {
-        let bell = Arc::new(Notify::new());
-        let collector = small(2, EAGER).sink(Log::ringing(&bell).isolated(2)).start().unwrap();
+        let signal = Arc::new(Notify::new());
+        let collector = small(2, EAGER).sink(Log::notifying(&signal).isolated(2)).start().unwrap();
         collector.collect(Tick(0));
         // No flush has the thread look.
-        bell.wait();
+        signal.wait();
         collector.stop().unwrap();
         law(&collector, 1);
     });

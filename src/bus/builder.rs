@@ -226,7 +226,7 @@ fn spare_slots(collector: &Collector<Envelope>, recent: Recent<RECENT>) -> Vec<S
 
 /// Lets the scheduler wake up when a retry is added, and when a manual clock is moved.
 fn register_scheduler(engine: &Engine, unparker: &Unparker) {
-    engine.clock.tell(unparker);
+    engine.clock.register(unparker);
     let _ = engine.retries.scheduler.set(unparker.clone());
 }
 

@@ -12,7 +12,7 @@ use super::subscriber::Subscriber;
 use super::user_code::drop_quietly;
 use crate::event::Event;
 use crate::permit::Permit;
-use crate::sync::{Arc, guarded};
+use crate::sync::{Arc, catch_panic};
 
 /// Calls a handler. Returns `None` without a call if the handler was unsubscribed after the event was taken out for it.
 pub(super) fn call(
@@ -22,7 +22,7 @@ pub(super) fn call(
 ) -> Option<Result<(), Failure>> {
     let _inside = Inside::enter(delivery.depth(), delivery.correlation_id());
     // Nothing may come between the question and the call.
-    match guarded(|| permit.begin().then(|| function(delivery))) {
+    match catch_panic(|| permit.begin().then(|| function(delivery))) {
         Ok(None) => None,
         Ok(Some(Ok(()))) => Some(Ok(())),
         Ok(Some(Err(HandlerError { message, is_transient }))) => {

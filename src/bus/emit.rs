@@ -11,7 +11,7 @@ use crate::config::{ConfigError, check};
 use crate::event::{Event, EventId, Fields, Name, Priority, Record, Text, Value};
 use crate::outcome::Outcome;
 use crate::parts::Inside;
-use crate::sync::{Ordering, Weak, guarded};
+use crate::sync::{Ordering, Weak, catch_panic};
 use crate::wake::State;
 
 /// Outcome of an event that was emitted. It may be ignored.
@@ -174,7 +174,7 @@ impl Shared {
         mark.depth = depth;
         // It is lost where the bus stops, or is full: a worker and the scheduler must not wait for room that they make. An event
         // that it evicts ends here, and its destructor is user code.
-        let _ = guarded(|| self.take(record, mark, Patience::None));
+        let _ = catch_panic(|| self.take(record, mark, Patience::None));
     }
 
     /// Emits an event of the user.

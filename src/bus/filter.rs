@@ -5,7 +5,7 @@ use std::fmt;
 use super::user_code::UserFunction;
 use crate::event::{Event, Priority, Record, Value};
 use crate::pattern::Pattern;
-use crate::sync::{Arc, guarded};
+use crate::sync::{Arc, catch_panic};
 
 /// Filter of events: on the bus, before they are queued ([`Bus::add_filter`](super::Bus::add_filter)); for one handler,
 /// before they are given to it ([`Handler::filter`](super::Handler::filter)).
@@ -66,7 +66,7 @@ impl Filter {
 
     /// Returns whether the filter lets an event in.
     pub fn lets_in(&self, event: &Record) -> bool {
-        guarded(|| (self.0)(event)).unwrap_or(true)
+        catch_panic(|| (self.0)(event)).unwrap_or(true)
     }
 }
 

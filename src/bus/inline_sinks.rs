@@ -10,7 +10,7 @@ use crate::collector::Collector;
 use crate::dispatch::{LateFlush, Slot, dispatch};
 use crate::parts::Inside;
 use crate::stats::SinkTally;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, guarded};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Ordering, WorkerMark, catch_panic};
 
 /// Sinks, and records that wait for them. One thread at a time has the sinks, out of the lock, and writes what is there when
 /// it comes, and then for those that come meanwhile: so a sink may emit. Whoever comes while it writes for others waits, and
@@ -101,7 +101,7 @@ impl InlineSinks {
         };
         drop(state);
         // User code: not under the lock.
-        let _ = guarded(|| drop(evicted));
+        let _ = catch_panic(|| drop(evicted));
         if let Some(mut slots) = slots {
             // A sink that starts a thread of its own hands the mark on, so that nothing is waited for there either.
             let _marks = (context::within(self.address), WorkerMark::set(self.worker));
@@ -179,7 +179,7 @@ impl InlineSinks {
                 return Whose::Parents;
             }
         }
-        let _ = guarded(|| drop(batch));
+        let _ = catch_panic(|| drop(batch));
         Whose::Ours
     }
 

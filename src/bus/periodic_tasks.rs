@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::permit::Permit;
-use crate::sync::{Arc, Mutex, guarded};
+use crate::sync::{Arc, Mutex, catch_panic};
 
 /// Only the bus's own code: quick, and it waits for nothing.
 type Run = dyn Fn() + Send + Sync;
@@ -69,7 +69,7 @@ impl PeriodicTasks {
         let next = list.tasks.iter().map(|task| task.due).min();
         drop(list);
         for (permit, run) in due {
-            let _ = guarded(|| permit.begin().then(|| run()));
+            let _ = catch_panic(|| permit.begin().then(|| run()));
         }
         next
     }

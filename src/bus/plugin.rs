@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::subscribers::SubscribeError;
 use crate::event::catalog::plugin;
 use crate::event::{Fields, Name};
-use crate::sync::{Arc, Mutex, Weak, guarded};
+use crate::sync::{Arc, Mutex, Weak, catch_panic};
 
 /// Plugin: handlers that are put into service on a bus as a whole, by [`Plugins::start`].
 ///
@@ -199,7 +199,7 @@ impl Plugins {
         let emitter = Emitter(Weak::clone(&self.shared));
         let mut wiring = Wiring { engine: &shared.engine, emitter, name: name.clone(), ids: Vec::new() };
         let panicked = |said| PluginError::Panicked { name: plugin_name.clone(), said };
-        let started = guarded(|| plugin.start(&mut wiring)).map_err(panicked);
+        let started = catch_panic(|| plugin.start(&mut wiring)).map_err(panicked);
         if let Err(error) = started.and_then(|started| Ok(started?)) {
             wiring.ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
             let refused = take(&mut self.running.lock(), &name);
@@ -240,7 +240,7 @@ impl Plugins {
             own.ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
         }
         let plugin_name = name.to_owned();
-        let stopped = guarded(|| own.plugin.stop());
+        let stopped = catch_panic(|| own.plugin.stop());
         if let Some(shared) = shared {
             if let Err(said) = stopped {
                 let error = HandlerError::new(format!("panicked: {said}")).to_string();
@@ -249,7 +249,7 @@ impl Plugins {
             shared.engine.emit_own(plugin::Deactivated { plugin_name });
         }
         // Its destructor is user code.
-        let _ = guarded(|| drop(own));
+        let _ = catch_panic(|| drop(own));
         true
     }
 

@@ -10,7 +10,7 @@ use super::periodic_tasks::later;
 use super::scaling::Scaling;
 use super::stop::DeferredStop;
 use crate::event::catalog::system::PerformanceWarning;
-use crate::sync::{Arc, Parker, guarded};
+use crate::sync::{Arc, Parker, catch_panic};
 
 /// The longest time between two looks at the calls that run.
 const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ impl Scheduler {
         let _within = context::within(self.engine.address());
         while !self.engine.pool.is_closed() {
             // A panic must not end this thread: it is needed again.
-            let next = guarded(|| self.look()).unwrap_or(None);
+            let next = catch_panic(|| self.look()).unwrap_or(None);
             if let Some(shared) = self.deferred_stop.take() {
                 let _ = shared.stop(shared.drop_timeout());
                 return;

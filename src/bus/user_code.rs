@@ -1,10 +1,10 @@
 //! The end of user code: a destructor of the user's may panic anywhere, and the panic must stop there.
 
-use crate::sync::guarded;
+use crate::sync::catch_panic;
 
 /// Drops a value that may hold user code. Catches a panic of its destructor; nobody is left to be told of it.
 pub(super) fn drop_quietly<T>(value: T) {
-    let _ = guarded(|| drop(value));
+    let _ = catch_panic(|| drop(value));
 }
 
 /// User function whose destructor cannot panic into its owner, wherever it is dropped.

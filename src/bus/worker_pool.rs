@@ -5,7 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use super::subscriber::Subscriber;
-use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, guarded};
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, catch_panic};
 
 /// Pool of worker threads. Whoever emits takes their place in a bus without threads: then it is a queue alone.
 #[derive(Debug, Default)]
@@ -214,11 +214,11 @@ impl WorkerPool {
                 Ok(subscriber) => subscriber,
                 Err(before) => break before,
             };
-            if guarded(|| serve(&subscriber)).is_err() {
+            if catch_panic(|| serve(&subscriber)).is_err() {
                 self.restarts.fetch_add(1, Ordering::Relaxed);
             }
             // The last reference may drop a function of the user.
-            let _ = guarded(|| drop(subscriber));
+            let _ = catch_panic(|| drop(subscriber));
             self.served();
         };
         before.into_iter().for_each(sync::join);

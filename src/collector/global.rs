@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::collector::Collector;
 use crate::event::Record;
-use crate::sync::{OnceLock, guarded};
+use crate::sync::{OnceLock, catch_panic};
 use crate::unix;
 
 static GLOBAL: OnceLock<Collector<Record>> = OnceLock::new();
@@ -69,7 +69,7 @@ pub fn get_or_init<F>(make: impl FnOnce() -> Result<Collector<Record>, F>) -> Re
 extern "C" fn stop_global() {
     if let Some(collector) = GLOBAL.get() {
         // Nobody is left to read the result, and nothing may unwind from here.
-        let _ = guarded(|| drop(collector.stop_timeout(collector.config().drop_timeout)));
+        let _ = catch_panic(|| drop(collector.stop_timeout(collector.config().drop_timeout)));
     }
 }
 

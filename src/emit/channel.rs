@@ -254,7 +254,7 @@ impl<T> Shared<T> {
     /// Registers the unparker of a thread, which `wake_all` unparks as well. Returns the number of the thread.
     pub(super) fn register_waker(&self, unparker: &Unparker) -> usize {
         let mut state = self.lock();
-        state.clock.tell(unparker);
+        state.clock.register(unparker);
         state.unparkers.push(unparker.clone());
         state.unparkers.len() - 1
     }

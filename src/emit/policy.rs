@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::sync::{Arc, guarded};
+use crate::sync::{Arc, catch_panic};
 
 /// Why a handler failed.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,7 @@ impl ErrorPolicy {
             Self::Continue => Decision::Continue,
             Self::Retry(max) if retries < *max => Decision::Retry { after: Duration::ZERO },
             Self::Retry(_) => Decision::Continue,
-            Self::Custom(decide) => guarded(|| decide(failure, retries)).unwrap_or(Decision::Stop),
+            Self::Custom(decide) => catch_panic(|| decide(failure, retries)).unwrap_or(Decision::Stop),
         };
         match (failure, decision) {
             // Its result is gone; the handler has done its work.

@@ -81,7 +81,7 @@ mod tests {
         let (clock, hour) = (ManualClock::new(), Duration::from_secs(3600));
         let (parker, unparker) = Parker::new();
         let by = Clock::Manual(clock.clone());
-        by.tell(&unparker);
+        by.register(&unparker);
         // Time passes whenever somebody asks whether to go on.
         let is_wanted = || {
             clock.advance(hour / 7);

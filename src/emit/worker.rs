@@ -15,7 +15,7 @@ use super::state::{Fate, Feeding, Stop, Taken, Turn, bounded};
 use super::task::{Final, Promise};
 use super::user_code::{drop_each, drop_quietly};
 use crate::clock::Clock;
-use crate::sync::{self, Arc, Mutex, Parker, WorkerMark, guarded};
+use crate::sync::{self, Arc, Mutex, Parker, WorkerMark, catch_panic};
 
 /// State that all workers of a task share.
 pub(super) struct Job<T, R, O> {
@@ -72,7 +72,7 @@ where
         let (tools, mut taken) =
             (self.tools.lock().clone(), Taken { items: Vec::new(), created: Vec::new() });
         // Every call of user code catches its own panic. This one is for a bug of ours, so that the task has an end.
-        let _ = guarded(|| {
+        let _ = catch_panic(|| {
             while let Some(tools) = &tools {
                 match self.shared.turn(number, &mut taken) {
                     Turn::Work(first) => self.handle(tools, first, &mut taken, &parker),
@@ -141,7 +141,7 @@ where
         let mut before: Option<Failure> = None;
         loop {
             // Nothing may come between the question and the call.
-            let outcome = match guarded(|| self.shared.permit.begin().then(&mut work)) {
+            let outcome = match catch_panic(|| self.shared.permit.begin().then(&mut work)) {
                 Ok(Some(outcome)) => Ok(outcome),
                 Ok(None) => match before.take() {
                     Some(failure) => return self.fail(origin, failure, Decision::Continue),
@@ -179,7 +179,7 @@ where
 
     /// Accounts for an item that has failed for good.
     fn fail(&self, origin: Origin, failure: Failure, decision: Decision) -> Fate {
-        let text = guarded(|| bounded(&failure));
+        let text = catch_panic(|| bounded(&failure));
         drop_quietly(failure);
         let text = text.unwrap_or_else(|panic| bounded(&format_args!("an error that panics: {panic}")));
         self.report(origin, || match decision {
@@ -196,7 +196,7 @@ where
     /// Hands a result over; the error is the text of a panic.
     fn gather(&self, origin: Origin, result: R) -> Result<(), String> {
         let mut output = self.output.lock();
-        guarded(|| match (&mut *output, &self.observer) {
+        catch_panic(|| match (&mut *output, &self.observer) {
             (Some(Output::Results(gather)), _) => gather.add(origin.number, result),
             (Some(Output::Items(gather)), Some(observer)) => {
                 gather.add(origin.number, observer.item(origin, ItemKind::Data(result)));
@@ -211,7 +211,7 @@ where
         let mut output = self.output.lock();
         if let Some(Output::Items(gather)) = &mut *output {
             let item = observer.item(origin, kind());
-            let _ = guarded(|| gather.add(origin.number, item));
+            let _ = catch_panic(|| gather.add(origin.number, item));
         }
     }
 
@@ -256,7 +256,7 @@ where
         // Before the promise is fulfilled, so that whoever waits finds the record. The finish tells readers of results.
         report.iter().for_each(|report| report.send(&summary));
         let output = self.output.lock().take();
-        let results = output.and_then(|output| guarded(|| output.finish()).ok());
+        let results = output.and_then(|output| catch_panic(|| output.finish()).ok());
         results
             .into_iter()
             .for_each(|results| self.promise.fulfill(Final { summary: summary.clone(), results }));
@@ -283,7 +283,7 @@ pub(super) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Sourc
                 let _mark = WorkerMark::set(shared.address());
                 shared.permit.begin().then(|| source(&context)).flatten()
             };
-            match guarded(ask) {
+            match catch_panic(ask) {
                 Ok(Some(item)) => drop_quietly(sender.send(item)),
                 Ok(None) => break,
                 Err(panic) => {

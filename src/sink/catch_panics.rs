@@ -3,7 +3,7 @@
 use super::account::{Account, PendingFlush};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
-use crate::sync::{Home, guarded};
+use crate::sync::{Home, catch_panic};
 
 /// The name of a sink whose name panics.
 pub(crate) const UNNAMED: &str = "unnamed";
@@ -35,8 +35,8 @@ impl<E> Drop for CatchPanics<E> {
         if self.home.is_left() {
             return std::mem::forget(sink);
         }
-        // Its destructor is foreign code too.
-        if let Err(said) = guarded(|| drop(sink))
+        // Its destructor is user code too.
+        if let Err(said) = catch_panic(|| drop(sink))
             && !self.home.is_left()
         {
             self.account.tally().note_panic(said);
@@ -48,7 +48,7 @@ impl<E> CatchPanics<E> {
     /// Opens the sink.
     pub(crate) fn new(sink: Box<dyn Sink<E>>, account: Account) -> Self {
         let mut this = Self { sink, account: account.clone(), home: Home::here() };
-        if let Err(said) = guarded(|| this.sink.open(account))
+        if let Err(said) = catch_panic(|| this.sink.open(account))
             && !this.home.is_left()
         {
             this.account.tally().note_panic(said);
@@ -59,7 +59,7 @@ impl<E> CatchPanics<E> {
     /// Offers a batch to the sink; how many of its events were delivered, and failed. The others it has kept.
     pub(crate) fn write(&mut self, batch: &Batch<E>) -> (u64, u64) {
         let (before, passed) = (self.account.kept(), self.account.passed());
-        let outcome = self.guarded(|sink| sink.write_batch(batch));
+        let outcome = self.catch_panic(|sink| sink.write_batch(batch));
         if batch.check().is_err() {
             // The sink has forked on a thread of the user, and this is the child: the account is the parent's.
             return (0, 0);
@@ -83,7 +83,7 @@ impl<E> CatchPanics<E> {
 
     /// Flushes the sink; what goes wrong is counted.
     pub(crate) fn flush(&mut self) {
-        if self.guarded(|sink| sink.flush()).is_err() && !self.home.is_left() {
+        if self.catch_panic(|sink| sink.flush()).is_err() && !self.home.is_left() {
             self.account.tally().flush_errors.add(1);
         }
     }
@@ -94,7 +94,7 @@ impl<E> CatchPanics<E> {
         if self.home.is_left() {
             return None;
         }
-        guarded(|| self.sink.begin_flush()).unwrap_or_else(|said| {
+        catch_panic(|| self.sink.begin_flush()).unwrap_or_else(|said| {
             if self.home.is_left() {
                 return None;
             }
@@ -109,7 +109,7 @@ impl<E> CatchPanics<E> {
         if self.home.is_left() {
             return false;
         }
-        guarded(|| self.sink.is_over()).unwrap_or_else(|said| {
+        catch_panic(|| self.sink.is_over()).unwrap_or_else(|said| {
             if !self.home.is_left() {
                 self.account.tally().note_panic(said);
             }
@@ -123,7 +123,7 @@ impl<E> CatchPanics<E> {
     }
 
     /// Runs one call of the sink and counts what goes wrong. The error is that of the sink, unless it panicked.
-    fn guarded(
+    fn catch_panic(
         &mut self,
         call: impl FnOnce(&mut dyn Sink<E>) -> Result<(), SinkError>,
     ) -> Result<(), Option<SinkError>> {
@@ -133,7 +133,7 @@ impl<E> CatchPanics<E> {
         if self.home.is_left() {
             return Err(None);
         }
-        match guarded(|| call(&mut *self.sink).map_err(told)) {
+        match catch_panic(|| call(&mut *self.sink).map_err(told)) {
             Ok(Ok(())) => Ok(()),
             // It has forked on a thread of the user, and this is the child: no lock of the account is taken.
             _ if self.home.is_left() => Err(None),

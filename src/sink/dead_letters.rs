@@ -11,7 +11,7 @@ use crate::escape::shortened;
 use crate::event::{Event, Record};
 use crate::lanes::owned_bytes;
 use crate::rate::Pace;
-use crate::sync::{Arc, Mutex, Ordering, PlainU64, guarded};
+use crate::sync::{Arc, Mutex, Ordering, PlainU64, catch_panic};
 
 /// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
 /// queue: give one to [`Sink::dead_letters`], and keep one.
@@ -353,10 +353,10 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>) -> bool {
         let count = due.len();
         // A clone is user code.
-        let events = guarded(|| due.iter().map(|kept| kept.letter.event.clone()).collect());
+        let events = catch_panic(|| due.iter().map(|kept| kept.letter.event.clone()).collect());
         let offered = match events {
             _ if header.check().is_err() => Ok(()),
-            Ok(events) => self.guarded(&header.redriven(events)),
+            Ok(events) => self.catch_panic(&header.redriven(events)),
             Err(said) => Err(self.panicked(&said)),
         };
         let Err(failure) = offered else {
@@ -407,10 +407,10 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     }
 
     /// Offers a batch to the sink; what it says, or that it panicked, is noted.
-    fn guarded(&mut self, batch: &Batch<E>) -> Result<(), Failure> {
+    fn catch_panic(&mut self, batch: &Batch<E>) -> Result<(), Failure> {
         // What lies below an error is user code, and ends in here.
         let told = |error: SinkError| (error.to_string(), error.without_source());
-        match guarded(|| self.sink.write_batch(batch).map_err(told)) {
+        match catch_panic(|| self.sink.write_batch(batch).map_err(told)) {
             Ok(Ok(())) => Ok(()),
             Ok(Err((said, error))) => {
                 let failure = Failure {
@@ -446,7 +446,7 @@ struct Failure {
     error: Option<Box<SinkError>>,
 }
 
-/// Ends events, whose destructors are foreign code; without a lock.
+/// Ends events, whose destructors are user code; without a lock.
 fn end_all<E>(mut events: Vec<E>) {
     destroy(&mut events);
 }
@@ -476,7 +476,7 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.redrive();
-        let Err(failure) = self.guarded(batch) else { return Ok(()) };
+        let Err(failure) = self.catch_panic(batch) else { return Ok(()) };
         // The sink may have forked.
         batch.check()?;
         if let Some(error) = failure.error {

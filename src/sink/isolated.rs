@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::clock::deadline_in;
 use crate::event::{Event, Record};
 use crate::reply::Reply;
-use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, guarded};
+use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, catch_panic};
 
 /// What a full queue of an [`Isolated`] sink does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,7 +85,7 @@ struct Queue<E> {
 impl<S: Sink<E>, E: Event> Isolated<S, E> {
     /// A queue of no batch is one of one.
     pub(crate) fn new(sink: S, batches: usize) -> Self {
-        match guarded(|| sink.name().to_owned()) {
+        match catch_panic(|| sink.name().to_owned()) {
             Ok(name) => Self::named(name, sink, batches),
             // There is no account yet that could count it.
             Err(said) => {
@@ -180,7 +180,7 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.start()?;
-        // Foreign code: before anything is kept.
+        // User code: before anything is kept.
         let bytes = batch.bytes(|said| self.account.note_panic(&said));
         batch.check()?;
         self.account.keep(batch.len() as u64);

@@ -32,7 +32,7 @@ use crate::batch::Batch;
 use crate::buffer::empty;
 use crate::event::Record;
 use crate::origin::Origin;
-use crate::sync::guarded;
+use crate::sync::catch_panic;
 use age::Age;
 
 /// A sink that appends events to a file, one JSON object a line.
@@ -246,7 +246,7 @@ impl JsonLinesSink {
     /// Encodes one line; an event that fails leaves nothing behind.
     fn encode(&mut self, event: &impl Serialize) -> Result<(), SinkError> {
         let begin = self.lines.len();
-        let encoded = match guarded(|| serde_json::to_writer(&mut self.lines, event)) {
+        let encoded = match catch_panic(|| serde_json::to_writer(&mut self.lines, event)) {
             Ok(encoded) => encoded.map_err(not_serialised),
             Err(said) => Err(SinkError::panicked("an event's Serialize", &said)),
         };

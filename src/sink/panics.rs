@@ -3,7 +3,7 @@
 use super::SinkError;
 use crate::batch::Batch;
 use crate::event::Record;
-use crate::sync::guarded;
+use crate::sync::catch_panic;
 
 /// The panics of one batch.
 pub(crate) struct Panics {
@@ -23,7 +23,7 @@ impl Panics {
 
     /// Runs it for one event; `None` if it panics.
     pub(crate) fn catch<R>(&mut self, user_code: impl FnOnce() -> R) -> Option<R> {
-        match guarded(user_code) {
+        match catch_panic(user_code) {
             Ok(result) => Some(result),
             Err(said) => {
                 if self.events == 0 {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::event::Event;
-use crate::sync::{PlainMutex, guarded};
+use crate::sync::{PlainMutex, catch_panic};
 
 /// How many events of a batch are measured at most, evenly spaced: all of a small one.
 const MEASURED: usize = 16;
@@ -124,9 +124,9 @@ impl Meter {
     pub(crate) fn delivered<E: Event>(&self, now: u64, events: &[E], processed: u64) {
         let step = events.len().div_ceil(MEASURED).max(1);
         let mut made = [None; MEASURED];
-        // Foreign code: not under the lock.
+        // User code: not under the lock.
         for (made, event) in made.iter_mut().zip(events.iter().step_by(step)) {
-            *made = guarded(|| event.made_at()).ok().flatten();
+            *made = catch_panic(|| event.made_at()).ok().flatten();
         }
         let clocks = made.iter().any(Option::is_some).then(|| (clock::unix_nanos(), clock::fast_nanos()));
         self.0.lock().delivered(now, processed, made, step as u64, clocks);

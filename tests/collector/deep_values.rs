@@ -452,9 +452,9 @@ fn a_file_of_settings_of_any_depth_is_an_error() {
 }
 
 /// An event of another crate that is as deep as it likes.
-struct Foreign(usize);
+struct UserEvent(usize);
 
-impl forebay::Event for Foreign {
+impl forebay::Event for UserEvent {
     fn size_hint(&self) -> usize {
         size_of::<Self>() + self.0
     }
@@ -464,7 +464,7 @@ impl forebay::Event for Foreign {
     }
 }
 
-impl fmt::Display for Foreign {
+impl fmt::Display for UserEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
@@ -472,11 +472,11 @@ impl fmt::Display for Foreign {
 
 #[test]
 fn an_event_of_another_type_says_by_itself_that_it_is_too_deep() {
-    let collector = forebay::Builder::<Foreign>::new()
+    let collector = forebay::Builder::<UserEvent>::new()
         .sink(ConsoleSink::to_writer("x", std::io::sink()))
         .start()
         .unwrap();
-    let outcomes = [0, 3, 4, 1000].map(|depth| collector.collect(Foreign(depth)));
+    let outcomes = [0, 3, 4, 1000].map(|depth| collector.collect(UserEvent(depth)));
     assert_eq!(outcomes, [Outcome::Queued, Outcome::Queued, Outcome::Oversize, Outcome::Oversize]);
     collector.stop().unwrap();
     assert_eq!(law(&collector, 4).oversize, 2);

@@ -15,23 +15,23 @@ use futures::{SinkExt, StreamExt, future, stream};
 
 /// Counts how often it is woken.
 #[derive(Default)]
-struct Bell(AtomicUsize);
+struct WakeCounter(AtomicUsize);
 
-impl Wake for Bell {
+impl Wake for WakeCounter {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-impl Bell {
-    fn rings(&self) -> usize {
+impl WakeCounter {
+    fn wakes(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-fn bell() -> (Arc<Bell>, Waker) {
-    let bell = Arc::new(Bell::default());
-    (bell.clone(), bell.into())
+fn counting_waker() -> (Arc<WakeCounter>, Waker) {
+    let counter = Arc::new(WakeCounter::default());
+    (counter.clone(), counter.into())
 }
 
 /// A collector with one slot, taken, that waits for room and delivers only when asked.
@@ -141,13 +141,13 @@ fn a_future_that_finds_room_is_ready_at_once() {
 #[test]
 fn a_future_wakes_its_last_task_when_there_is_room() {
     let (collector, _memory) = full();
-    let (first, first_waker) = bell();
-    let (last, last_waker) = bell();
+    let (first, first_waker) = counting_waker();
+    let (last, last_waker) = counting_waker();
     let mut collecting = pin!(collector.collect_async(tick(1)));
     assert!(collecting.as_mut().poll(&mut Context::from_waker(&first_waker)).is_pending());
     assert!(collecting.as_mut().poll(&mut Context::from_waker(&last_waker)).is_pending());
     let _ = collector.flush().unwrap();
-    assert_eq!((first.rings(), last.rings()), (0, 1), "the task that polled last, and it alone");
+    assert_eq!((first.wakes(), last.wakes()), (0, 1), "the task that polled last, and it alone");
     let polled = collecting.as_mut().poll(&mut Context::from_waker(&last_waker));
     assert_eq!(polled, Poll::Ready(Outcome::QueuedAfterWait));
     collector.stop().unwrap();
@@ -157,8 +157,8 @@ fn a_future_wakes_its_last_task_when_there_is_room() {
 #[test]
 fn dropping_a_waiting_future_leaks_no_waker_and_disturbs_nobody() {
     let (collector, memory) = full();
-    let (dropped, dropped_waker) = bell();
-    let (kept, kept_waker) = bell();
+    let (dropped, dropped_waker) = counting_waker();
+    let (kept, kept_waker) = counting_waker();
     let mut keeping = pin!(collector.collect_async(tick(1)));
     {
         let mut dropping = Box::pin(collector.collect_async(tick(2)));
@@ -168,7 +168,7 @@ fn dropping_a_waiting_future_leaks_no_waker_and_disturbs_nobody() {
     drop(dropped_waker);
     assert_eq!(Arc::strong_count(&dropped), 1, "its waker was taken back");
     let _ = collector.flush().unwrap();
-    assert_eq!((dropped.rings(), kept.rings()), (0, 1));
+    assert_eq!((dropped.wakes(), kept.wakes()), (0, 1));
     // Dropped after it was woken: the other must not wait for it.
     let mut next = pin!(collector.collect_async(tick(3)));
     assert_eq!(next.as_mut().poll(&mut Context::from_waker(&kept_waker)), Poll::Ready(Outcome::Queued));
@@ -180,14 +180,14 @@ fn dropping_a_waiting_future_leaks_no_waker_and_disturbs_nobody() {
 #[test]
 fn a_waiting_future_is_answered_by_stop() {
     let (collector, _memory) = full();
-    let (bell, waker) = bell();
+    let (counter, waker) = counting_waker();
     let mut waiting = pin!(collector.collect_async(tick(1)));
     let mut critical_one = pin!(collector.collect_async(critical(2)));
     assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     let polled = critical_one.as_mut().poll(&mut Context::from_waker(&waker));
     assert_eq!(polled, Poll::Ready(Outcome::Queued), "it has a lane of its own");
     collector.stop().unwrap();
-    assert!(bell.rings() >= 1);
+    assert!(counter.wakes() >= 1);
     assert_eq!(waiting.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Outcome::Stopped));
     assert_eq!(law(&collector, 3).rejected.stopped, 1);
 }
@@ -208,7 +208,7 @@ fn a_policy_that_does_not_wait_does_not_wait_here_either() {
 fn a_flush_that_is_dropped_is_taken_back_and_one_that_is_kept_is_answered() {
     let gate = Gate::closed();
     let collector = stalled(ticks(), &gate);
-    let (bell, waker) = bell();
+    let (counter, waker) = counting_waker();
     let mut context = Context::from_waker(&waker);
     for _ in 0..100 {
         let mut dropped = Box::pin(collector.flush_async());
@@ -217,9 +217,9 @@ fn a_flush_that_is_dropped_is_taken_back_and_one_that_is_kept_is_answered() {
     drop(collector.flush_async());
     let mut kept = pin!(collector.flush_async());
     assert!(kept.as_mut().poll(&mut context).is_pending());
-    assert_eq!(bell.rings(), 0);
+    assert_eq!(counter.wakes(), 0);
     gate.open();
-    until("the flush is answered", || bell.rings() == 1);
+    until("the flush is answered", || counter.wakes() == 1);
     assert!(matches!(kept.as_mut().poll(&mut context), Poll::Ready(Ok(_))));
     assert_eq!(collector.stats().flushes, 1);
     collector.stop().unwrap();
@@ -231,13 +231,13 @@ fn a_flush_that_is_dropped_is_taken_back_and_one_that_is_kept_is_answered() {
 fn what_two_flushes_were_told_together_is_not_told_again() {
     let gate = Gate::closed();
     let collector = stalled(ticks(), &gate);
-    let (bell, waker) = bell();
+    let (counter, waker) = counting_waker();
     let mut context = Context::from_waker(&waker);
     let mut one = pin!(collector.flush_async());
     let mut other = pin!(collector.flush_async());
     assert!(one.as_mut().poll(&mut context).is_pending() && other.as_mut().poll(&mut context).is_pending());
     gate.open();
-    until("both are answered", || bell.rings() == 2);
+    until("both are answered", || counter.wakes() == 2);
     let reports =
         [block_on(one).unwrap(), block_on(other).unwrap(), block_on(collector.flush_async()).unwrap()];
     assert_eq!(reports.map(|report| report.processed), [1, 1, 0]);

@@ -17,7 +17,7 @@ use crate::reference::{self, Answer, ECHO, Manner, Reference, Seen, echo};
 use crate::support::{LONG, Tick, ticks, until_within};
 
 /// A failure is repeated for every case that it may shrink to.
-/// Less than the nap after which a worker looks by itself, so that a bell that nobody rang shows.
+/// Less than the nap after which a worker looks by itself, so that a missing wake-up shows.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tasks have producers from here on. An event that waits for room is overtaken by those that need not, and an
@@ -172,29 +172,29 @@ pub(crate) struct Lockstep {
     /// One a sink that ever was, by its id.
     logs: Vec<Arc<Mutex<Log>>>,
     next_flush: u64,
-    flushes: Vec<(u64, Arc<Bell>, Boxed<FlushAsync<Tick>>)>,
-    collecting: Vec<(Tick, Arc<Bell>, Boxed<CollectAsync<Tick>>)>,
+    flushes: Vec<(u64, Arc<WakeCounter>, Boxed<FlushAsync<Tick>>)>,
+    collecting: Vec<(Tick, Arc<WakeCounter>, Boxed<CollectAsync<Tick>>)>,
     next_number: BTreeMap<u32, u64>,
 }
 
 /// Counts how often it is woken.
 #[derive(Default)]
-struct Bell(AtomicU64);
+struct WakeCounter(AtomicU64);
 
-impl Wake for Bell {
+impl Wake for WakeCounter {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl Bell {
-    fn has_rung(&self) -> bool {
+impl WakeCounter {
+    fn was_woken(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 }
 
-fn poll<F: Future>(future: &mut Boxed<F>, bell: &Arc<Bell>) -> Option<F::Output> {
-    match future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(bell)))) {
+fn poll<F: Future>(future: &mut Boxed<F>, counter: &Arc<WakeCounter>) -> Option<F::Output> {
+    match future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(counter)))) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
     }
@@ -321,9 +321,9 @@ impl Lockstep {
     }
 
     fn poll_collect(&mut self, at: usize, is_first: bool) {
-        let (event, bell, future) = &mut self.collecting[at];
-        *bell = Arc::default();
-        let outcome = poll(future, bell);
+        let (event, counter, future) = &mut self.collecting[at];
+        *counter = Arc::default();
+        let outcome = poll(future, counter);
         assert_eq!(outcome, self.model.poll_collect(*event, is_first));
         if outcome.is_some() {
             drop(self.collecting.remove(at));
@@ -334,15 +334,15 @@ impl Lockstep {
         let number = self.next_flush;
         self.next_flush += 1;
         let mut future = Box::pin(self.real.flush_async());
-        let bell = Arc::default();
-        let at_once = poll(&mut future, &bell);
+        let counter = Arc::default();
+        let at_once = poll(&mut future, &counter);
         match self.model.flush(number) {
             Answer::NotStarted => assert_eq!(at_once, Some(Err(FlushError::NotStarted))),
             Answer::Stopped => assert_eq!(at_once, Some(Err(FlushError::Stopped))),
             // Answered now or later; a quick worker may have done so already.
             _ => match at_once {
                 Some(answer) => self.hear(number, answer.unwrap()),
-                None => self.flushes.push((number, bell, future)),
+                None => self.flushes.push((number, counter, future)),
             },
         }
     }
@@ -357,19 +357,19 @@ impl Lockstep {
     }
 
     fn hear_answers(&mut self) {
-        for (number, bell, mut future) in std::mem::take(&mut self.flushes) {
+        for (number, counter, mut future) in std::mem::take(&mut self.flushes) {
             let is_answered = self.model.answers.contains_key(&number);
-            assert_eq!(bell.has_rung(), is_answered, "flush {number} is answered: {is_answered}");
+            assert_eq!(counter.was_woken(), is_answered, "flush {number} is answered: {is_answered}");
             if is_answered {
-                self.hear(number, poll(&mut future, &bell).unwrap().unwrap());
+                self.hear(number, poll(&mut future, &counter).unwrap().unwrap());
             } else {
-                self.flushes.push((number, bell, future));
+                self.flushes.push((number, counter, future));
             }
         }
         // A task that could go on by now was woken.
-        for (event, bell, _) in &self.collecting {
+        for (event, counter, _) in &self.collecting {
             let waits = self.model.clone().poll_collect(*event, false).is_none();
-            assert!(waits || bell.has_rung(), "nobody woke the task of {event:?}");
+            assert!(waits || counter.was_woken(), "nobody woke the task of {event:?}");
         }
     }
 
@@ -434,7 +434,7 @@ impl Lockstep {
 
     /// Waits until the worker has nothing left to do: it sleeps, waits at the gate, or has ended.
     ///
-    /// `Asleep` alone says too little: a worker announces it before its second look, and may have a ring of the bell
+    /// `Asleep` alone says too little: a worker announces it before its second look, and may have a notification
     /// left over from earlier, with which it looks once more. Of two more rings, the second one's look began
     /// after the operation.
     fn rest(&self) {

@@ -210,20 +210,20 @@ impl Clock {
         }
     }
 
-    /// Registers the worker's bell with a clock that is moved by hand.
-    pub fn tell(&self, bell: &Unparker) {
+    /// Registers the worker's unparker with a clock that is moved by hand.
+    pub fn register(&self, unparker: &Unparker) {
         if let Clock::Manual(clock) = self
-            && let Ok(mut bells) = clock.inner.bells.enter()
+            && let Ok(mut unparkers) = clock.inner.unparkers.enter()
         {
-            bells.push(bell.clone());
+            unparkers.push(unparker.clone());
         }
     }
 
-    /// Sleeps until the bell rings or `until` comes. May return early.
+    /// Sleeps until the worker is unparked or `until` comes. May return early.
     pub fn park(&self, parker: &Parker, until: Option<Instant>) {
         let nap = match (self, until) {
             (Clock::System, Some(until)) => until.saturating_duration_since(Instant::now()),
-            // A clock that is moved rings the bell.
+            // A clock that is moved unparks the worker.
             (Clock::Manual(_), _) | (Clock::System, None) => LONGEST_NAP,
         };
         parker.park_timeout(nap.min(LONGEST_NAP));
@@ -245,14 +245,17 @@ struct ManualInner {
     origin: Instant,
     /// Nanoseconds since `origin`.
     elapsed: PlainU64,
-    bells: Mutex<Vec<Unparker>>,
+    unparkers: Mutex<Vec<Unparker>>,
 }
 
 impl ManualClock {
     /// A clock that shows the present, and stands.
     pub fn new() -> Self {
-        let inner =
-            ManualInner { origin: Instant::now(), elapsed: PlainU64::new(0), bells: Mutex::new(Vec::new()) };
+        let inner = ManualInner {
+            origin: Instant::now(),
+            elapsed: PlainU64::new(0),
+            unparkers: Mutex::new(Vec::new()),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -263,8 +266,8 @@ impl ManualClock {
         let later = |elapsed: u64| Some(elapsed.saturating_add(nanos));
         let _ = self.inner.elapsed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
         // In a forked child, nobody goes by it but what the child has made; and that looks again by itself.
-        if let Ok(bells) = self.inner.bells.enter() {
-            bells.iter().for_each(Unparker::unpark);
+        if let Ok(unparkers) = self.inner.unparkers.enter() {
+            unparkers.iter().for_each(Unparker::unpark);
         }
     }
 

@@ -91,7 +91,7 @@ thread_local! {
 }
 
 /// Ends the calling thread if it is the copy of a thread of ours in a forked child: user code that was called by it has forked.
-/// What it has in hand is the parent's, and so is the stack above: nothing of it is run or dropped. See [`guarded`].
+/// What it has in hand is the parent's, and so is the stack above: nothing of it is run or dropped. See [`catch_panic`].
 #[cold]
 fn end_copied_thread() {
     if THREAD_HOME.get().is_some_and(Home::is_left) {
@@ -210,22 +210,22 @@ pub fn is_panicking() -> bool {
     std::thread::panicking()
 }
 
-/// Runs foreign code; a panic of it ends here, and is told as text. Whoever calls vouches that nothing of ours
+/// Runs user code; a panic of it ends here, and is told as text. Whoever calls vouches that nothing of ours
 /// is left half-changed by it.
 ///
-/// Foreign code may fork and return on both sides. In the child, a thread of ours ends here: it is the copy of a thread that goes
+/// User code may fork and return on both sides. In the child, a thread of ours ends here: it is the copy of a thread that goes
 /// on in the parent. A thread of the user goes on in the child, and its caller has to ask whether it is still at home.
-pub fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
+pub fn catch_panic<R>(user_code: impl FnOnce() -> R) -> Result<R, String> {
     let home = Home::now();
-    let result = fenced(foreign);
+    let result = catch(user_code);
     if home.is_left() {
         end_copied_thread();
     }
     result
 }
 
-fn fenced<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
-    catch_unwind(AssertUnwindSafe(foreign)).map_err(|panic| {
+fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(user_code)).map_err(|panic| {
         let panic = let_the_model_panic(panic);
         let said = if let Some(text) = panic.downcast_ref::<&str>() {
             (*text).to_owned()
@@ -234,7 +234,7 @@ fn fenced<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
         } else {
             "a value that is not text".to_owned()
         };
-        // The destructor of what was thrown is foreign code as well, and may panic in turn; that is let go.
+        // The destructor of what was thrown is user code as well, and may panic in turn; that is let go.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
             std::mem::forget(again);
         }
@@ -244,7 +244,7 @@ fn fenced<R>(foreign: impl FnOnce() -> R) -> Result<R, String> {
 
 /// Wakes a task. A panic of its waker, which is its executor's bug, ends here.
 pub fn wake_quietly(waker: Waker) {
-    let _ = guarded(|| waker.wake());
+    let _ = catch_panic(|| waker.wake());
 }
 
 /// Marks the calling thread as the worker of the collector (or task) at `address`, until the value is dropped. Marks nest.
@@ -596,7 +596,7 @@ mod model {
         let _ = thread.join();
     }
 
-    /// Only a panic that a model throws itself is foreign code's; all others are findings.
+    /// Only a panic that a model throws itself is user code's; all others are findings.
     pub(super) fn let_the_model_panic(panic: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
         match panic.downcast_ref::<&str>() {
             Some(text) if text.starts_with("on purpose") => panic,

@@ -36,7 +36,7 @@ fn a_turn_that_ends_by_a_panic_is_over() {
     let subscriber = Arc::clone(&engine.table().subscribers[0]);
     subscriber.mailbox.lock().turns += 1;
     // What panics there is none of ours to name: the clock, a lock, the allocator.
-    let died = guarded(|| {
+    let died = catch_panic(|| {
         let _turn = engine.turn(&subscriber);
         std::panic::resume_unwind(Box::new("on purpose"));
     });
@@ -46,7 +46,7 @@ fn a_turn_that_ends_by_a_panic_is_over() {
     bus.stop().unwrap().stats.check_law(1).unwrap();
 }
 
-/// What the worker of a collector does that panics outside of foreign code.
+/// What the worker of a collector does that panics outside of user code.
 fn kill(bus: &Bus) {
     let _ = bus.collector().flush().unwrap();
     Inside::of(&bus.shared.collector).lose_worker();
