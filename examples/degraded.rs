@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, RetryPolicy, Sink, SinkError, from_fn};
+use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, RetryPolicy, Sink, SinkError, SinkExt, from_fn};
 use forebay::{Batch, Collector, FlushStrategy, Record, log::LogEntry};
 
 const WELL: u64 = 0;

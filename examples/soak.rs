@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use forebay::config::{GateConfig, NameRule, Sampling};
 use forebay::sink::{
-    BreakerPolicy, DeadLetters, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError, from_fn,
+    BreakerPolicy, DeadLetters, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError, SinkExt, from_fn,
 };
 use forebay::{Batch, Collector, FlushStrategy, Overflow, Priority, Record};
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::batch::Batch;
 use crate::clock;
 use crate::event::Event;
-use crate::sink::{Account, CatchPanics, Isolated, PendingFlush, Sink, UNNAMED};
+use crate::sink::{Account, CatchPanics, Hook, Isolated, PendingFlush, Sink, UNNAMED};
 use crate::stats::{Registry, SinkTally};
 use crate::sync::{Arc, Home, Ordering, catch_panic};
 
@@ -69,17 +69,19 @@ pub(crate) enum NotRegistered {
 }
 
 impl<E: Event> Prepared<E> {
-    pub(crate) fn new(sink: Box<dyn Sink<E>>) -> Self {
+    pub(crate) fn new(mut sink: Box<dyn Sink<E>>) -> Self {
         let (mut panics, home) = (Vec::new(), Home::here());
         let name = catch_panic(|| sink.name().to_owned()).unwrap_or_else(|message| {
             panics.push(message);
             UNNAMED.to_owned()
         });
-        let asked = || !home.is_left() && sink.may_wait();
-        let may_wait = catch_panic(asked).unwrap_or_else(|message| {
+        let mut may_wait = false;
+        if !home.is_left()
+            && let Err(message) = catch_panic(|| sink.hook(Hook::MayWait(&mut may_wait)))
+        {
             panics.push(message);
-            false
-        });
+            may_wait = false;
+        }
         let sink = if may_wait && !home.is_left() {
             Box::new(Isolated::named(name.clone(), sink, QUEUE))
         } else {
@@ -139,7 +141,7 @@ impl<E> Slot<E> {
     }
 
     /// Returns whether the sink is finished and must be removed.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&mut self) -> bool {
         self.sink.is_over()
     }
 

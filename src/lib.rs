@@ -36,7 +36,7 @@
 //! | keep some events out | [`GateConfig`](config::GateConfig), [`Sampling`](config::Sampling) |
 //! | write files | [`JsonLinesSink`](sink::JsonLinesSink), `TensorBoardSink` (feature `tensorboard`), `SqliteSink` (feature `sqlite`) |
 //! | write somewhere else | [`Sink`](sink::Sink), [`from_fn`](sink::from_fn) |
-//! | survive a sink that fails or hangs | [`retry`](sink::Sink::retry), [`breaker`](sink::Sink::breaker), [`DeadLetters`](sink::DeadLetters), [`isolated`](sink::Sink::isolated) |
+//! | survive a sink that fails or hangs | [`retry`](sink::SinkExt::retry), [`breaker`](sink::SinkExt::breaker), [`DeadLetters`](sink::DeadLetters), [`isolated`](sink::SinkExt::isolated) |
 //! | know how it is | [`Stats`], [`Health`], [`Builder::on_log`] |
 //! | watch events live | [`Collector::subscribe`], [`Subscription`](subscription::Subscription) |
 //! | read files back | [`history`]: [`EventQuery`](history::EventQuery), [`runs`](history::runs) |

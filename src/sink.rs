@@ -9,6 +9,7 @@ mod catch_panics;
 mod console;
 mod dead_letters;
 mod error;
+mod ext;
 mod filter;
 mod function;
 mod isolated;
@@ -27,12 +28,14 @@ pub(crate) mod target;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
 
-pub use account::{Account, Fate, PendingFlush};
+#[doc(hidden)]
+pub use account::{Account, Fate, Hook, PendingFlush};
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, BreakerWatch};
 pub(crate) use catch_panics::{CatchPanics, UNNAMED};
 pub use console::ConsoleSink;
 pub use dead_letters::{DeadLetter, DeadLettering, DeadLetters};
 pub use error::SinkError;
+pub use ext::SinkExt;
 pub use filter::Filter;
 pub use function::{FnSink, from_fn};
 pub use isolated::{Isolated, Shed};
@@ -53,8 +56,7 @@ pub(crate) use target::resolve;
 pub use tensorboard::{BackwardStep, TensorBoardSink};
 
 use crate::batch::Batch;
-use crate::event::{Event, Record};
-use crate::pattern::Pattern;
+use crate::event::Record;
 #[doc(inline)]
 pub use crate::unix::ignore_sigxfsz;
 
@@ -89,6 +91,10 @@ pub use crate::unix::ignore_sigxfsz;
 ///   other thread: with status 0, and without exit handlers, destructors or a flush of buffers, as by `_exit`. The batch is the
 ///   parent's. A child that is to do something of its own must do it before it returns. (On a Unix other than Linux, all threads
 ///   of the child end.)
+///
+/// * A sink may wrap another one: it passes on what it is called with. The wrappers of [`SinkExt`] then belong outside of it. Inside,
+///   they know neither a thread of their own nor waits: `isolated` writes at once, a `retry` tries once, and `dead_letters` keeps the
+///   events that failed, which count as failed.
 ///
 /// [`SinkStats::failed`]: crate::stats::SinkStats::failed
 ///
@@ -144,160 +150,16 @@ pub trait Sink<E = Record>: Send {
         Ok(())
     }
 
-    /// For wrappers: is given the account under which the sink is counted, before the first batch. Pass it on to the sink
-    /// inside.
-    fn open(&mut self, account: Account) {
-        drop(account);
-    }
-
-    /// For wrappers: begins a flush that another thread finishes, if there is one. Pass it on to the sink inside.
-    fn begin_flush(&mut self) -> Option<PendingFlush> {
-        None
-    }
-
-    /// For wrappers: whether a call may wait for something. Then the sink is given a thread of its own. Pass it on to the
-    /// sink inside.
-    fn may_wait(&self) -> bool {
-        false
-    }
-
-    /// Whether nobody wants it any more: the worker takes it out then, after the batch at hand. Never by default. A wrapper
-    /// passes it on to the sink inside.
-    fn is_over(&self) -> bool {
-        false
-    }
-
-    /// Only events whose names the pattern stands for; may be said again. A text that is no [`Pattern`] stands for itself.
-    fn route(self, pattern: impl Into<Pattern>) -> Route<Self, E>
-    where
-        Self: Sized,
-    {
-        Route::new(self).route(pattern)
-    }
-
-    /// Only events for which `is_in` says so.
-    fn filter<F: FnMut(&E) -> bool + Send>(self, is_in: F) -> Filter<Self, F, E>
-    where
-        Self: Sized,
-    {
-        Filter::new(self, is_in)
-    }
-
-    /// This sink gets what `make` makes of every event.
-    fn map<A, F: FnMut(&A) -> E + Send>(self, make: F) -> Map<Self, F, A, E>
-    where
-        Self: Sized,
-    {
-        Map::new(self, make)
-    }
-
-    /// Tries a batch again that failed: see [`Retry`].
-    fn retry(self, policy: RetryPolicy) -> Retry<Self, E>
-    where
-        Self: Sized,
-    {
-        Retry::new(self, policy)
-    }
-
-    /// Keeps events that could not be delivered: see [`DeadLettering`] and [`DeadLetters`].
-    fn dead_letters(self, letters: &DeadLetters<E>) -> DeadLettering<Self, E>
-    where
-        Self: Sized,
-    {
-        DeadLettering::new(self, letters)
-    }
-
-    /// Leaves the sink alone for a while when it fails again and again: see [`Breaker`].
-    fn breaker(self, policy: BreakerPolicy) -> Breaker<Self, E>
-    where
-        Self: Sized,
-    {
-        Breaker::new(self, policy)
-    }
-
-    /// So many events a second in the long run: see [`RateLimited`].
-    fn rate_limited(self, per_second: u32) -> RateLimited<Self, E>
-    where
-        Self: Sized,
-    {
-        RateLimited::new(self, per_second)
-    }
-
-    /// Gives the sink a thread of its own, behind a queue of so many batches: see [`Isolated`].
-    fn isolated(self, batches: usize) -> Isolated<Self, E>
-    where
-        Self: Sized,
-        E: Event,
-    {
-        Isolated::new(self, batches)
+    /// Answers the collector where it asks more than events: for the wrappers of this crate alone, and no part of the interface.
+    #[doc(hidden)]
+    fn hook(&mut self, hook: Hook<'_>) {
+        _ = hook;
     }
 }
-
-/// What a wrapper of one sink does no more than pass on.
-macro_rules! forward {
-    ($sink:ident) => {
-        fn open(&mut self, account: Account) {
-            self.$sink.open(account);
-        }
-
-        forward!($sink, without open);
-    };
-    ($sink:ident, without open) => {
-        fn may_wait(&self) -> bool {
-            self.$sink.may_wait()
-        }
-
-        forward!($sink, without open and may_wait);
-    };
-    ($sink:ident, without open and may_wait) => {
-        fn flush(&mut self) -> Result<(), SinkError> {
-            self.$sink.flush()
-        }
-
-        forward!($sink, only name, begin_flush and is_over);
-    };
-    ($sink:ident, without open and flush) => {
-        fn may_wait(&self) -> bool {
-            self.$sink.may_wait()
-        }
-
-        forward!($sink, only name, begin_flush and is_over);
-    };
-    ($sink:ident, only name, begin_flush and is_over) => {
-        fn name(&self) -> &str {
-            self.$sink.name()
-        }
-
-        fn begin_flush(&mut self) -> Option<PendingFlush> {
-            self.$sink.begin_flush()
-        }
-
-        fn is_over(&self) -> bool {
-            self.$sink.is_over()
-        }
-    };
-}
-use forward;
 
 impl<E, S: Sink<E> + ?Sized> Sink<E> for Box<S> {
     fn name(&self) -> &str {
         (**self).name()
-    }
-
-    fn open(&mut self, account: Account) {
-        (**self).open(account);
-    }
-
-    fn begin_flush(&mut self) -> Option<PendingFlush> {
-        (**self).begin_flush()
-    }
-
-    fn may_wait(&self) -> bool {
-        (**self).may_wait()
-    }
-
-    fn is_over(&self) -> bool {
-        (**self).is_over()
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
@@ -306,5 +168,9 @@ impl<E, S: Sink<E> + ?Sized> Sink<E> for Box<S> {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         (**self).flush()
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        (**self).hook(hook);
     }
 }

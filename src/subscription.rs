@@ -15,7 +15,7 @@ use crate::collector::{Collector, SinkChangeError};
 use crate::event::{Event, Record};
 use crate::lanes::owned_bytes;
 use crate::pattern::Pattern;
-use crate::sink::{Account, Panics, Sink, SinkError};
+use crate::sink::{Account, Hook, Panics, Sink, SinkError};
 use crate::sync::{
     Arc, Condvar, Forked, Mutex, Ordering, PlainU64, Weak, catch_panic, is_worker_of, wake_quietly,
 };
@@ -433,17 +433,8 @@ impl<E: Event + Clone> Sink<E> for Tap<E> {
         &self.name
     }
 
-    fn open(&mut self, account: Account) {
-        account.tally().show_tap();
-        self.account = account;
-    }
-
-    fn is_over(&self) -> bool {
-        self.shared.is_over.load(Ordering::Relaxed) != 0
-    }
-
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        if self.is_over() {
+        if self.shared.is_over.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
         // User code: not under the lock.
@@ -465,6 +456,17 @@ impl<E: Event + Clone> Sink<E> for Tap<E> {
         waker.into_iter().for_each(wake_quietly);
         drop(ended);
         panics.join(Ok(()), batch.len())
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        match hook {
+            Hook::Open(account) => {
+                account.tally().show_tap();
+                self.account = account.clone();
+            }
+            Hook::IsOver(is_over) => *is_over = self.shared.is_over.load(Ordering::Relaxed) != 0,
+            _ => {}
+        }
     }
 }
 

@@ -96,8 +96,12 @@ impl<E> WorkerState<E> {
     }
 
     /// Returns the indices of finished sinks.
-    pub(crate) fn finished_sinks(&self) -> Vec<usize> {
-        self.slots.iter().enumerate().filter(|(_, slot)| slot.is_over()).map(|(place, _)| place).collect()
+    pub(crate) fn finished_sinks(&mut self) -> Vec<usize> {
+        self.slots
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(place, slot)| slot.is_over().then_some(place))
+            .collect()
     }
 
     pub(crate) fn remove_sinks(&mut self, places: Vec<usize>, registry: &Registry) {

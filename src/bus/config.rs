@@ -100,7 +100,7 @@ pub enum Mode {
     #[default]
     Pooled,
     /// Whoever emits: `emit` returns when the handlers have run. There is no thread but those of sinks that ask for one
-    /// ([isolated](crate::sink::Sink::isolated)); retries that are due are made by the next `emit`, `flush` or `stop`.
+    /// ([isolated](crate::sink::SinkExt::isolated)); retries that are due are made by the next `emit`, `flush` or `stop`.
     Inline,
 }
 

@@ -10,7 +10,21 @@ use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{BreakerState, Count, SinkTally};
 use crate::sync::{Arc, Condvar, Mutex, Ordering};
 
-/// The account of a sink, given to it by [`Sink::open`](super::Sink::open).
+/// What the collector tells and asks a sink beside its events. A wrapper passes on what it does not answer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Hook<'a> {
+    /// Tells the account under which the sink is counted, before the first batch.
+    Open(&'a Account),
+    /// Begins a flush that another thread finishes, if there is one.
+    BeginFlush(&'a mut Option<PendingFlush>),
+    /// Asks whether a call may wait for something. The sink is given a thread of its own then. Comes before all others.
+    MayWait(&'a mut bool),
+    /// Asks whether nobody wants the sink any more. The worker takes it out then, after the batch at hand.
+    IsOver(&'a mut bool),
+}
+
+/// The account of a sink, told to it by [`Hook::Open`].
 ///
 /// By default the return value of `write_batch` settles all events of a batch: `Ok` delivered them, `Err` failed. A wrapper
 /// that settles events otherwise [`keep`](Self::keep)s them: they are in flight then, and the return value is about the
@@ -26,6 +40,8 @@ pub struct Account {
     /// Batches of which that part has seen nothing, because they were routed past it.
     passed: Arc<Count>,
     cancel: Option<Arc<Cancel>>,
+    /// A collector counts by it. Otherwise the sink was never told its account.
+    is_open: bool,
 }
 
 /// What became of an event that a wrapper kept.
@@ -44,17 +60,23 @@ pub enum Fate {
 
 impl Account {
     pub(crate) fn new(tally: Arc<SinkTally>) -> Self {
-        Self { tally, kept: Arc::default(), passed: Arc::default(), cancel: None }
+        Self { tally, kept: Arc::default(), passed: Arc::default(), cancel: None, is_open: true }
     }
 
     /// Of nobody: for a sink that is tried without a collector.
     pub(crate) fn nobody() -> Self {
-        Self::new(Arc::new(SinkTally::new(String::new(), Arc::default())))
+        Self { is_open: false, ..Self::new(Arc::new(SinkTally::new(String::new(), Arc::default()))) }
+    }
+
+    /// Returns whether a collector counts by it. It does not for a sink that was never told its account, inside of a wrapper of
+    /// somebody else.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// For the part of a chain that another thread calls, and that is let go by `cancel`.
     pub(crate) fn on_thread(&self, cancel: &Arc<Cancel>) -> Self {
-        Self { tally: Arc::clone(&self.tally), cancel: Some(Arc::clone(cancel)), ..Self::nobody() }
+        Self { cancel: Some(Arc::clone(cancel)), ..Self::new(Arc::clone(&self.tally)) }
     }
 
     /// Takes `events` of the batch at hand out of what its return value is about.

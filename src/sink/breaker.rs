@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use super::{Account, PendingFlush, Sink, SinkError, forward};
+use super::{Account, Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::clock::{Clock, ManualClock};
 use crate::event::Record;
@@ -36,11 +36,11 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// A sink that is left alone for a while when it fails again and again. Made by [`Sink::breaker`].
+/// A sink that is left alone for a while when it fails again and again. Made by [`SinkExt::breaker`](crate::sink::SinkExt::breaker).
 ///
-/// While it is open, batches fail at once: put [`dead_letters`](Sink::dead_letters) outside of it to keep them. Inside of a
-/// [`retry`](Sink::retry), every try counts. Put it inside of [`isolated`](Sink::isolated), which fails no batch, and of
-/// [`route`](Sink::route), which passes batches over that would count as successes. A flush always goes through.
+/// While it is open, batches fail at once: put [`dead_letters`](crate::sink::SinkExt::dead_letters) outside of it to keep them. Inside of a
+/// [`retry`](crate::sink::SinkExt::retry), every try counts. Put it inside of [`isolated`](crate::sink::SinkExt::isolated), which fails no batch, and of
+/// [`route`](crate::sink::SinkExt::route), which passes batches over that would count as successes. A flush always goes through.
 pub struct Breaker<S, E = Record> {
     sink: S,
     policy: BreakerPolicy,
@@ -161,13 +161,8 @@ impl<S, E> Drop for Panicked<'_, S, E> {
 }
 
 impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
-    forward!(sink, without open);
-
-    fn open(&mut self, account: Account) {
-        let watch = self.watch();
-        account.show_breaker(move || watch.state());
-        self.account = account.clone();
-        self.sink.open(account);
+    fn name(&self) -> &str {
+        self.sink.name()
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
@@ -185,6 +180,19 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
         // A part that cannot be delivered says nothing of the destination.
         guard.0.note(result.as_ref().is_err_and(|error| !error.is_partial(batch.len())));
         result
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::Open(account) = &hook {
+            let watch = self.watch();
+            account.show_breaker(move || watch.state());
+            self.account = Account::clone(account);
+        }
+        self.sink.hook(hook);
     }
 }
 

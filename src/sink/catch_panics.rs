@@ -1,6 +1,6 @@
 //! `CatchPanics`: one sink whose panics and errors end in its account.
 
-use super::account::{Account, PendingFlush};
+use super::account::{Account, Hook, PendingFlush};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::sync::{Home, catch_panic};
@@ -48,7 +48,7 @@ impl<E> CatchPanics<E> {
     /// Opens the sink.
     pub(crate) fn new(sink: Box<dyn Sink<E>>, account: Account) -> Self {
         let mut this = Self { sink, account: account.clone(), home: Home::here() };
-        if let Err(said) = catch_panic(|| this.sink.open(account))
+        if let Err(said) = catch_panic(|| this.sink.hook(Hook::Open(&account)))
             && !this.home.is_left()
         {
             this.account.tally().note_panic(said);
@@ -94,27 +94,31 @@ impl<E> CatchPanics<E> {
         if self.home.is_left() {
             return None;
         }
-        catch_panic(|| self.sink.begin_flush()).unwrap_or_else(|said| {
+        let mut pending = None;
+        if let Err(said) = catch_panic(|| self.sink.hook(Hook::BeginFlush(&mut pending))) {
             if self.home.is_left() {
                 return None;
             }
             self.account.tally().flush_errors.add(1);
             self.account.tally().note_panic(said);
-            Some(PendingFlush::over())
-        })
+            pending = Some(PendingFlush::over());
+        }
+        pending
     }
 
-    /// Whether it is to be taken out.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Returns whether it is to be taken out.
+    pub(crate) fn is_over(&mut self) -> bool {
         if self.home.is_left() {
             return false;
         }
-        catch_panic(|| self.sink.is_over()).unwrap_or_else(|said| {
+        let mut is_over = false;
+        if let Err(said) = catch_panic(|| self.sink.hook(Hook::IsOver(&mut is_over))) {
             if !self.home.is_left() {
                 self.account.tally().note_panic(said);
             }
-            false
-        })
+            is_over = false;
+        }
+        is_over
     }
 
     /// Ends the sink.

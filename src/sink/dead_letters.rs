@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Instant, SystemTime};
 
 use super::panics::Panics;
-use super::{Account, Fate, PendingFlush, Sink, SinkError, forward};
+use super::{Account, Fate, Hook, Sink, SinkError};
 use crate::batch::{Batch, destroy};
 use crate::escape::shortened;
 use crate::event::{Event, Record};
@@ -14,7 +14,7 @@ use crate::rate::Pace;
 use crate::sync::{Arc, Mutex, Ordering, PlainU64, catch_panic};
 
 /// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
-/// queue: give one to [`Sink::dead_letters`], and keep one.
+/// queue: give one to [`SinkExt::dead_letters`](crate::sink::SinkExt::dead_letters), and keep one.
 ///
 /// A full queue forgets its oldest letter ([`forgotten`](Self::forgotten) counts them). It is full when it holds as many
 /// letters as it was made for, or letters that own more than [`max_bytes`](Self::max_bytes), but for one.
@@ -23,7 +23,7 @@ use crate::sync::{Arc, Mutex, Ordering, PlainU64, catch_panic};
 /// that would become dead letters count as failed.
 ///
 /// ```
-/// use forebay::sink::{DeadLetters, Sink, SinkError, from_fn};
+/// use forebay::sink::{DeadLetters, SinkError, SinkExt, from_fn};
 /// use forebay::{Batch, Collector, Record};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -291,11 +291,11 @@ impl<E> Letters<E> {
     }
 }
 
-/// A sink whose failed events become dead letters. Made by [`Sink::dead_letters`].
+/// A sink whose failed events become dead letters. Made by [`SinkExt::dead_letters`](crate::sink::SinkExt::dead_letters).
 ///
 /// A batch that fails as a whole becomes letters, by whatever error or panic. Of one that fails in part, nobody knows which
-/// events: they count as failed. Put it outside of a [`retry`](Sink::retry), so that what is left after all retries becomes
-/// a letter; inside of a [`route`](Sink::route), so that only its events do; and inside of [`isolated`](Sink::isolated),
+/// events: they count as failed. Put it outside of a [`retry`](crate::sink::SinkExt::retry), so that what is left after all retries becomes
+/// a letter; inside of a [`route`](crate::sink::SinkExt::route), so that only its events do; and inside of [`isolated`](crate::sink::SinkExt::isolated),
 /// outside of which nothing fails.
 ///
 /// Files that mark missing events count letters as missing, when they failed first.
@@ -334,6 +334,21 @@ impl<S, E> Drop for DeadLettering<S, E> {
 }
 
 impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
+    /// Takes note of the account.
+    fn open(&mut self, account: &Account) {
+        let (letters, id) = (Arc::downgrade(&self.letters.shared), self.id);
+        account.show_letters(move || {
+            let letters = letters.upgrade();
+            letters.map_or(0, |letters| letters.enter().map_or(0, |letters| letters.of(id)))
+        });
+        self.account = account.clone();
+        if let Ok(mut letters) = self.letters.shared.enter()
+            && let Some(taker) = letters.takers.iter_mut().find(|taker| taker.0 == id)
+        {
+            taker.1 = account.clone();
+        }
+    }
+
     /// Offers letters again that are due.
     fn redrive(&mut self) {
         let Some(header) = self.last.clone() else { return };
@@ -452,21 +467,8 @@ fn end_all<E>(mut events: Vec<E>) {
 }
 
 impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
-    forward!(sink, without open and flush);
-
-    fn open(&mut self, account: Account) {
-        let (letters, id) = (Arc::downgrade(&self.letters.shared), self.id);
-        account.show_letters(move || {
-            let letters = letters.upgrade();
-            letters.map_or(0, |letters| letters.enter().map_or(0, |letters| letters.of(id)))
-        });
-        self.account = account.clone();
-        if let Ok(mut letters) = self.letters.shared.enter()
-            && let Some(taker) = letters.takers.iter_mut().find(|taker| taker.0 == id)
-        {
-            taker.1 = account.clone();
-        }
-        self.sink.open(account);
+    fn name(&self) -> &str {
+        self.sink.name()
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
@@ -507,7 +509,19 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
         self.account.keep(kept);
         self.account.settle(Fate::DeadLettered, kept);
         end_all(forgotten);
+        if !self.account.is_open() {
+            // Whoever wraps this one counts them by what is returned.
+            let why = format!("the events became dead letters: {}", failure.said);
+            return Err(SinkError::unavailable(why).permanent());
+        }
         if panics.is_none() { Ok(()) } else { Err(panics.error()) }
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::Open(account) = &hook {
+            self.open(account);
+        }
+        self.sink.hook(hook);
     }
 }
 

@@ -4,11 +4,11 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::route::offer;
-use super::{Account, PendingFlush, Sink, SinkError, forward};
+use super::{Account, Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::Record;
 
-/// A sink for the events that a function chooses. Made by [`Sink::filter`]. An event at which the function panics fails alone,
+/// A sink for the events that a function chooses. Made by [`SinkExt::filter`](crate::sink::SinkExt::filter). An event at which the function panics fails alone,
 /// and is told to the sink inside by the [`gap`](Batch::gap).
 pub struct Filter<S, F, E = Record> {
     sink: S,
@@ -24,15 +24,23 @@ impl<S, F, E> Filter<S, F, E> {
 }
 
 impl<S: Sink<E>, F: FnMut(&E) -> bool + Send, E: Clone> Sink<E> for Filter<S, F, E> {
-    forward!(sink, without open);
-
-    fn open(&mut self, account: Account) {
-        self.account = account.clone();
-        self.sink.open(account);
+    fn name(&self) -> &str {
+        self.sink.name()
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         offer((&mut self.sink, &self.account), batch, "a filter", &mut self.is_in)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::Open(account) = &hook {
+            self.account = Account::clone(account);
+        }
+        self.sink.hook(hook);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::account::{Account, Cancel, Fate, PendingFlush};
+use super::account::{Account, Cancel, Fate, Hook, PendingFlush};
 use super::catch_panics::{CatchPanics, UNNAMED};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
@@ -24,7 +24,7 @@ pub enum Shed {
     Newest,
 }
 
-/// A sink on a thread of its own. Made by [`Sink::isolated`].
+/// A sink on a thread of its own. Made by [`SinkExt::isolated`](crate::sink::SinkExt::isolated).
 ///
 /// The worker only puts batches into its queue, which it shares with the other sinks, not copies. So a sink that is slow,
 /// or hangs for ever, holds up nobody but itself.
@@ -39,9 +39,9 @@ pub enum Shed {
 ///   the queue. (A flush that is awaited by a task knows no time, and waits for as long as it takes.)
 /// * Critical events are in batches like others, and are shed like others: what the rings never evict can be lost here.
 /// * The thread starts with the first batch or flush. It ends when the sink is dropped, which does not wait for it: it
-///   delivers what is in the queue, then drops the inner sink. A [`retry`](Sink::retry) that waits gives up then.
-/// * Wrappers outside of it see no error: put [`retry`](Sink::retry), [`breaker`](Sink::breaker) and
-///   [`dead_letters`](Sink::dead_letters) inside.
+///   delivers what is in the queue, then drops the inner sink. A [`retry`](crate::sink::SinkExt::retry) that waits gives up then.
+/// * Wrappers outside of it see no error: put [`retry`](crate::sink::SinkExt::retry), [`breaker`](crate::sink::SinkExt::breaker) and
+///   [`dead_letters`](crate::sink::SinkExt::dead_letters) inside.
 pub struct Isolated<S, E: Event = Record> {
     name: String,
     /// `None` once the thread has it.
@@ -164,33 +164,11 @@ impl<S: Sink<E> + 'static, E: Event> Isolated<S, E> {
             }
         }
     }
-}
 
-impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn open(&mut self, account: Account) {
-        if let Some(said) = self.panicked.take() {
-            account.note_panic(&said);
-        }
-        self.account = account;
-    }
-
-    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
-        self.start()?;
-        // User code: before anything is kept.
-        let bytes = batch.bytes(|said| self.account.note_panic(&said));
-        batch.check()?;
-        self.account.keep(batch.len() as u64);
-        let shed = self.shared.queue.lock().push(batch.clone(), bytes);
-        self.shared.changed.notify_all();
-        // They end here, without the lock: events have destructors.
-        for batch in shed {
-            self.account.settle(Fate::Shed, batch.len() as u64);
-        }
-        Ok(())
+    /// Returns the sink inside if no collector has told its account: somebody else's wrapper is around this one, and counts by what
+    /// is returned.
+    fn unopened(&mut self) -> Option<&mut S> {
+        self.sink.as_mut().filter(|_| !self.account.is_open())
     }
 
     fn begin_flush(&mut self) -> Option<PendingFlush> {
@@ -210,12 +188,50 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
         self.shared.changed.notify_all();
         Some(PendingFlush { reply, within: self.within })
     }
+}
 
-    fn is_over(&self) -> bool {
-        match &self.sink {
-            // Its thread has not begun.
-            Some(sink) => sink.is_over(),
-            None => self.shared.is_over.load(Ordering::Relaxed) == 1,
+impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        if let Some(sink) = self.unopened() {
+            return sink.write_batch(batch);
+        }
+        self.start()?;
+        // User code: before anything is kept.
+        let bytes = batch.bytes(|said| self.account.note_panic(&said));
+        batch.check()?;
+        self.account.keep(batch.len() as u64);
+        let shed = self.shared.queue.lock().push(batch.clone(), bytes);
+        self.shared.changed.notify_all();
+        // They end here, without the lock: events have destructors.
+        for batch in shed {
+            self.account.settle(Fate::Shed, batch.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.unopened().map_or(Ok(()), Sink::flush)
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        match hook {
+            Hook::Open(account) => {
+                if let Some(said) = self.panicked.take() {
+                    account.note_panic(&said);
+                }
+                self.account = account.clone();
+            }
+            Hook::BeginFlush(pending) => *pending = self.begin_flush(),
+            Hook::MayWait(may_wait) => *may_wait = false,
+            Hook::IsOver(is_over) => match &mut self.sink {
+                // Its thread has not begun.
+                Some(sink) => sink.hook(Hook::IsOver(is_over)),
+                None => *is_over = self.shared.is_over.load(Ordering::Relaxed) == 1,
+            },
         }
     }
 }
@@ -318,7 +334,7 @@ impl<E: Event> Shared<E> {
                 Task::Write(batch) => {
                     let (begun, written) = account.on_own_thread(|| sink.write(&batch));
                     account.settle_written(begun, batch.len() as u64, written);
-                    self.ask(&sink);
+                    self.ask(&mut sink);
                 }
                 Task::Flush(replies) => {
                     account.on_own_thread(|| sink.flush());
@@ -326,7 +342,7 @@ impl<E: Event> Shared<E> {
                     let is_done = sink.begin_flush().is_none_or(|pending| {
                         pending.reply.answer_by(deadline_in(pending.within)) == Some(true)
                     });
-                    self.ask(&sink);
+                    self.ask(&mut sink);
                     replies.iter().for_each(|reply| _ = reply.answer(Some(is_done)));
                 }
                 Task::End => break,
@@ -336,7 +352,7 @@ impl<E: Event> Shared<E> {
     }
 
     /// Asks the sink whether nobody wants it any more.
-    fn ask(&self, sink: &CatchPanics<E>) {
+    fn ask(&self, sink: &mut CatchPanics<E>) {
         self.is_over.store(u64::from(sink.is_over()), Ordering::Relaxed);
     }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::panics::Panics;
-use super::{Account, PendingFlush, Sink, SinkError, forward};
+use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 
-/// A sink that gets what a function makes of the events. Made by [`Sink::map`]. An event at which the function panics fails
+/// A sink that gets what a function makes of the events. Made by [`SinkExt::map`](crate::sink::SinkExt::map). An event at which the function panics fails
 /// alone, and is told to the sink inside by the [`gap`](Batch::gap).
 pub struct Map<S, F, E, T> {
     sink: S,
@@ -22,7 +22,9 @@ impl<S, F, E, T> Map<S, F, E, T> {
 }
 
 impl<S: Sink<T>, F: FnMut(&E) -> T + Send, E, T> Sink<E> for Map<S, F, E, T> {
-    forward!(sink);
+    fn name(&self) -> &str {
+        self.sink.name()
+    }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         let mut panics = Panics::of("the function of a map");
@@ -32,6 +34,14 @@ impl<S: Sink<T>, F: FnMut(&E) -> T + Send, E, T> Sink<E> for Map<S, F, E, T> {
         batch.check()?;
         panics.mark(&mut part);
         panics.join(self.sink.write_batch(&part), part.len())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        self.sink.hook(hook);
     }
 }
 

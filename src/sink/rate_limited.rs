@@ -4,16 +4,16 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Instant;
 
-use super::{Account, PendingFlush, Sink, SinkError, forward};
+use super::{Account, Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::Record;
 use crate::rate::Pace;
 
 /// A sink that gets so many events a second in the long run, up to a second's worth at once. Made by
-/// [`Sink::rate_limited`].
+/// [`SinkExt::rate_limited`](crate::sink::SinkExt::rate_limited).
 ///
 /// A batch waits until its events may come; it is not split. It waits on a thread of its own, as a
-/// [`retry`](Sink::retry) does, and what comes faster for long overflows that thread's queue.
+/// [`retry`](crate::sink::SinkExt::retry) does, and what comes faster for long overflows that thread's queue.
 pub struct RateLimited<S, E = Record> {
     sink: S,
     limit: Pace,
@@ -35,15 +35,8 @@ impl<S, E> RateLimited<S, E> {
 }
 
 impl<S: Sink<E>, E> Sink<E> for RateLimited<S, E> {
-    forward!(sink, without open and may_wait);
-
-    fn open(&mut self, account: Account) {
-        self.account = account.clone();
-        self.sink.open(account);
-    }
-
-    fn may_wait(&self) -> bool {
-        true
+    fn name(&self) -> &str {
+        self.sink.name()
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
@@ -56,6 +49,19 @@ impl<S: Sink<E>, E> Sink<E> for RateLimited<S, E> {
             }
         }
         self.sink.write_batch(batch)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        match hook {
+            Hook::MayWait(may_wait) => return *may_wait = true,
+            Hook::Open(account) => self.account = account.clone(),
+            _ => {}
+        }
+        self.sink.hook(hook);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Account, PendingFlush, Sink, SinkError, forward};
+use super::{Account, Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::config::duration;
 use crate::event::Record;
@@ -117,16 +117,16 @@ impl RetryPolicy {
     }
 }
 
-/// A sink that is offered a batch again after it failed. Made by [`Sink::retry`].
+/// A sink that is offered a batch again after it failed. Made by [`SinkExt::retry`](crate::sink::SinkExt::retry).
 ///
 /// * Only a batch that failed as a whole, by an error that is [transient](SinkError::is_transient), is tried again: of one
 ///   that failed in part, nobody knows which events would be delivered twice. Nor is one that panicked.
-/// * It waits on a thread of its own: a chain with a retry is [`isolated`](Sink::isolated), by a queue of 64 batches unless
+/// * It waits on a thread of its own: a chain with a retry is [`isolated`](crate::sink::SinkExt::isolated), by a queue of 64 batches unless
 ///   it says otherwise outside of the retry. Other sinks go on meanwhile.
 /// * A `flush` or `stop` does not shorten the waits; it ends by its own deadline, and tells that this sink was not flushed.
 ///   The drop of the sink ends them: the batch has failed then. The drop of the last handle waits before, up to its
 ///   deadline.
-/// * Put it inside of [`isolated`](Sink::isolated), if that is there: outside, it sees no error.
+/// * Put it inside of [`isolated`](crate::sink::SinkExt::isolated), if that is there: outside, it sees no error.
 pub struct Retry<S, E = Record> {
     sink: S,
     policy: RetryPolicy,
@@ -141,15 +141,8 @@ impl<S: Sink<E>, E> Retry<S, E> {
 }
 
 impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
-    forward!(sink, without open and may_wait);
-
-    fn open(&mut self, account: Account) {
-        self.account = account.clone();
-        self.sink.open(account);
-    }
-
-    fn may_wait(&self) -> bool {
-        true
+    fn name(&self) -> &str {
+        self.sink.name()
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
@@ -170,6 +163,19 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
             self.account.note_retry(&error);
             retry = retry.saturating_add(1);
         }
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        match hook {
+            Hook::MayWait(may_wait) => return *may_wait = true,
+            Hook::Open(account) => self.account = account.clone(),
+            _ => {}
+        }
+        self.sink.hook(hook);
     }
 }
 

@@ -5,12 +5,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::panics::Panics;
-use super::{Account, PendingFlush, Sink, SinkError, forward};
+use super::{Account, Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
 
-/// A sink for the events of some names. Made by [`Sink::route`].
+/// A sink for the events of some names. Made by [`SinkExt::route`](crate::sink::SinkExt::route).
 ///
 /// To the sink inside, what is passed over looks like numbers that are missing without a [`gap`](Batch::gap). An event whose
 /// [`name`](Event::name) panics fails alone, and is told by the gap.
@@ -73,11 +73,8 @@ pub(super) fn offer<E: Clone>(
 }
 
 impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {
-    forward!(sink, without open);
-
-    fn open(&mut self, account: Account) {
-        self.account = account.clone();
-        self.sink.open(account);
+    fn name(&self) -> &str {
+        self.sink.name()
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
@@ -86,6 +83,17 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for Route<S, E> {
             let name = event.name();
             names.contains(name) || patterns.iter().any(|pattern| pattern.matches(name))
         })
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::Open(account) = &hook {
+            self.account = Account::clone(account);
+        }
+        self.sink.hook(hook);
     }
 }
 

@@ -25,7 +25,6 @@ use crate::batch::Batch;
 use crate::buffer::empty_text;
 use crate::event::catalog::training;
 use crate::event::{Event, Image, ImageFormat, Record, Value};
-use crate::pattern::Pattern;
 use crate::unix::is_unlinked;
 
 /// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
@@ -50,8 +49,7 @@ use crate::unix::is_unlinked;
 /// | `Failed`, `EarlyStopped`, `Preempted` | text: the error or the reason |
 ///
 /// What else a training run reports of itself (numbers of epochs, durations, ranks, heartbeats, the best model, checkpoints) is
-/// kept by JSON Lines and SQLite and has no card here. Records without a value and lists have nothing to show either. So has what
-/// no [`route`](Self::route) takes.
+/// kept by JSON Lines and SQLite and has no card here. Records without a value and lists have nothing to show either.
 ///
 /// * **Tag**: the name of the record, with `/` for every `.`, so that `train.loss` stands in the group `train`.
 /// * **Step**: that of the record. A record without a step has the one after the last of its tag, from 0. Steps beyond
@@ -80,7 +78,7 @@ use crate::unix::is_unlinked;
 /// in version 2.21.)
 ///
 /// ```
-/// use forebay::sink::TensorBoardSink;
+/// use forebay::sink::{SinkExt, TensorBoardSink};
 /// use forebay::{Collector, Record};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -102,7 +100,6 @@ use crate::unix::is_unlinked;
 pub struct TensorBoardSink {
     name: String,
     folder: PathBuf,
-    routes: Vec<Pattern>,
     backward: BackwardStep,
     encoder: Encoder,
     /// `None` after a write failed: the next batch begins a new one.
@@ -149,7 +146,6 @@ impl TensorBoardSink {
         let folder = std::path::absolute(folder.as_ref())?;
         let mut sink = Self {
             name: "tensorboard".to_owned(),
-            routes: Vec::new(),
             backward: BackwardStep::default(),
             encoder: Encoder::new().with_writer(concat!("forebay ", env!("CARGO_PKG_VERSION"))),
             file: None,
@@ -190,13 +186,6 @@ impl TensorBoardSink {
     /// Gives it another name.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
-        self
-    }
-
-    /// Takes records whose name the pattern stands for, and those of earlier routes; without any, all. A text that is
-    /// no [`Pattern`] (a bracket is not closed) stands for itself; make a `Pattern` to be told.
-    pub fn route(mut self, pattern: impl Into<Pattern>) -> Self {
-        self.routes.push(pattern.into());
         self
     }
 
@@ -307,10 +296,6 @@ impl TensorBoardSink {
         empty_text(&mut tag);
         self.tag = tag;
         refused
-    }
-
-    fn takes(&self, record: &Record) -> bool {
-        self.routes.is_empty() || self.routes.iter().any(|route| route.matches(Event::name(record)))
     }
 }
 
@@ -512,6 +497,7 @@ impl<E: AsRef<Record>> Sink<E> for TensorBoardSink {
 }
 
 impl TensorBoardSink {
+    /// Writes a batch, twice should its file be removed meanwhile.
     fn write_records(&mut self, batch: &Batch<&Record>) -> Result<(), SinkError> {
         let written = self.write_once(batch);
         if !self.file.as_ref().is_some_and(is_unlinked) {
@@ -538,9 +524,7 @@ impl TensorBoardSink {
         }
         let (mut refused_events, mut first) = (0, None);
         for record in batch {
-            if self.takes(record)
-                && let Some(error) = self.encode(record)
-            {
+            if let Some(error) = self.encode(record) {
                 refused_events += 1;
                 first = first.or(Some(error));
             }

@@ -8,7 +8,7 @@ use crate::support;
 use crate::support::law;
 use forebay::bus::{Bus, Envelope, Handler, HandlerError, watch};
 use forebay::event::catalog::system::BottleneckDetected;
-use forebay::sink::{BreakerPolicy, Sink, SinkError, from_fn};
+use forebay::sink::{BreakerPolicy, SinkError, SinkExt, from_fn};
 use forebay::{Batch, Collector, ManualClock, Record};
 
 const EVERY: Duration = Duration::from_secs(5);

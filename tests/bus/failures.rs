@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::{HOUR, counter, failing, law, once};
 use crate::support::{Gate, hush, until};
 use forebay::bus::{AlertKind, Bus, BusConfig, Envelope, Handler, HandlerError, Scaling, watch};
-use forebay::sink::{RetryPolicy, Sink, SinkError, from_fn};
+use forebay::sink::{RetryPolicy, SinkError, SinkExt, from_fn};
 use forebay::{Batch, ManualClock};
 
 #[test]

@@ -11,7 +11,7 @@ use forebay::bus::{
     OnWorkerFailure, Plugin, Plugins, ScaleError, SubscribeError, Wiring,
 };
 use forebay::collector::{FlushError, StartError};
-use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
+use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError, SinkExt};
 use forebay::stats::HealthStatus;
 use forebay::{Batch, ManualClock, Outcome};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::{Tick, hush, law, numbers, tick};
 use forebay::bus::{Bus, Handler};
-use forebay::sink::{DeadLetters, MemorySink, RetryPolicy, Sink};
+use forebay::sink::{DeadLetters, MemorySink, RetryPolicy, SinkExt};
 use forebay::testing::{Act, Gate, MockBus, RecordingCollector, ScriptedSink};
 use forebay::{Builder, Collector, FlushStrategy, Record, assert_emitted};
 

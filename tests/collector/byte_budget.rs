@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use forebay::config::ConfigError;
-use forebay::sink::{MemorySink, Sink};
+use forebay::sink::{MemorySink, SinkExt};
 use forebay::{Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Priority, Record};
 
 /// An event that says how much it owns.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use forebay::bus::{Bus, EmitOptions};
 use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
-use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, Sink};
+use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, Sink, SinkExt};
 use forebay::{Collector, Config, Fields, Outcome, Priority, Record, Value, event::List};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 

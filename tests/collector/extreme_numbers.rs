@@ -8,8 +8,8 @@ use forebay::bus::{Bus, BusConfig, Delivery, Handler, HandlerError, Mode};
 use forebay::config::{GateConfig, HealthConfig, Sampling};
 use forebay::emit::{self, ErrorPolicy, Strategy};
 use forebay::sink::{
-    Account, BreakerPolicy, DeadLetters, Fate, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink, SinkError,
-    SyncPolicy, from_fn,
+    Account, BreakerPolicy, DeadLetters, Fate, Hook, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink,
+    SinkError, SinkExt, SyncPolicy, from_fn,
 };
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Histogram, ManualClock, Priority, Record};
 
@@ -350,13 +350,15 @@ fn an_account_of_a_sink_that_is_told_any_number() {
             "wrong"
         }
 
-        fn open(&mut self, account: Account) {
-            self.1 = Some(account);
-        }
-
         fn write_batch(&mut self, _: &Batch) -> Result<(), SinkError> {
             (self.0)(self.1.as_ref().unwrap());
             Ok(())
+        }
+
+        fn hook(&mut self, hook: Hook<'_>) {
+            if let Hook::Open(account) = hook {
+                self.1 = Some(account.clone());
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::support::*;
 use forebay::config::{ConfigError, HealthConfig, Threshold};
 use forebay::log::{LogEntry, LogLevel, LogTopic};
 use forebay::sink::{
-    BreakerPolicy, BreakerState, DeadLetters, MemorySink, RetryPolicy, Sink, SinkError, from_fn,
+    BreakerPolicy, BreakerState, DeadLetters, MemorySink, RetryPolicy, Sink, SinkError, SinkExt, from_fn,
 };
 use forebay::stats::{AlertKind, HealthStatus};
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Health, ManualClock, Record};

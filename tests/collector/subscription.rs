@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use forebay::event::catalog::metrics::FeatureUsed;
-use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink};
+use forebay::sink::{BreakerPolicy, DeadLetters, Hook, MemorySink, Sink, SinkExt};
 use forebay::{Builder, Collector, Event, Record, subscription::RecvError};
 
 fn scalars(collector: &Collector, name: &'static str, steps: std::ops::Range<u64>) {
@@ -276,8 +276,10 @@ impl forebay::sink::Sink for Once {
         self.0 = true;
         Ok(())
     }
-    fn is_over(&self) -> bool {
-        self.0
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::IsOver(is_over) = hook {
+            *is_over = self.0;
+        }
     }
 }
 

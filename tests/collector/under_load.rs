@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::sink::{BreakerPolicy, DeadLetters, RetryPolicy, Sink, SinkError, from_fn};
+use forebay::sink::{BreakerPolicy, DeadLetters, RetryPolicy, Sink, SinkError, SinkExt, from_fn};
 use forebay::{Batch, FlushStrategy, Overflow, collector::StopError};
 
 /// How often each event came, by producer.

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::*;
 use forebay::log::{LogEntry, LogTopic};
-use forebay::sink::{
-    Account, ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, PendingFlush, Sink, SinkError,
-};
+use forebay::sink::{ConsoleSink, DeadLetters, Hook, JsonLinesSink, MemorySink, Sink, SinkError, SinkExt};
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy};
 use serde::{Serialize, Serializer};
 
@@ -270,15 +268,6 @@ impl<E> Sink<E> for Panics {
         self.0
     }
 
-    fn open(&mut self, _: Account) {
-        self.is("open");
-    }
-
-    fn may_wait(&self) -> bool {
-        self.is("may_wait");
-        false
-    }
-
     fn write_batch(&mut self, _: &Batch<E>) -> Result<(), SinkError> {
         Ok(())
     }
@@ -288,14 +277,14 @@ impl<E> Sink<E> for Panics {
         Ok(())
     }
 
-    fn begin_flush(&mut self) -> Option<PendingFlush> {
-        self.is("begin_flush");
-        None
-    }
-
-    fn is_over(&self) -> bool {
-        self.is("is_over");
-        false
+    fn hook(&mut self, hook: Hook<'_>) {
+        self.is(match hook {
+            Hook::Open(_) => "open",
+            Hook::MayWait(_) => "may_wait",
+            Hook::BeginFlush(_) => "begin_flush",
+            Hook::IsOver(_) => "is_over",
+            _ => return,
+        });
     }
 }
 

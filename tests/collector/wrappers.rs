@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::support::*;
 use forebay::collector::{FlushError, StopError};
 use forebay::sink::{
-    BreakerPolicy, BreakerState, DeadLetters, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink, SinkError,
-    from_fn,
+    BreakerPolicy, BreakerState, DeadLetters, Hook, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink,
+    SinkError, SinkExt, from_fn,
 };
 use forebay::stats::SinkStats;
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, ManualClock, Record};
@@ -837,11 +837,65 @@ fn odd_policies_and_odd_sinks_do_no_harm() {
         fn write_batch(&mut self, _: &Batch) -> Result<(), SinkError> {
             Ok(())
         }
-        fn may_wait(&self) -> bool {
-            std::panic::panic_any("on purpose")
+        fn hook(&mut self, hook: Hook<'_>) {
+            if matches!(hook, Hook::MayWait(_)) {
+                std::panic::panic_any("on purpose")
+            }
         }
     }
     collector.add_sink(Odd).unwrap();
     assert_eq!(collector.sinks(), ["flaky", "odd"]);
     assert_eq!(sink(&collector, "odd").panics, 1, "it is counted, and reaches no caller");
+}
+
+/// A wrapper of somebody else, which knows the three methods of a sink and no more.
+struct Foreign<S>(S);
+
+impl<S: Sink> Sink for Foreign<S> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn write_batch(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.0.write_batch(batch)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn inside_of_somebody_elses_wrapper_ours_have_no_thread_and_no_waits_and_the_account_is_exact() {
+    // The third and the fourth of ten batches fail.
+    let fails = |call| (2..4).contains(&call).then(nobody);
+    let letters = DeadLetters::new(1000);
+    type Wrap = fn(Box<dyn Sink>, &DeadLetters) -> Box<dyn Sink>;
+    let wrapped: [(&str, Wrap); 4] = [
+        ("isolated", |sink, _| Box::new(Foreign(sink.isolated(4)))),
+        ("retry", |sink, _| Box::new(Foreign(sink.retry(RetryPolicy::fixed(HOUR, 3))))),
+        ("rate_limited", |sink, _| Box::new(Foreign(sink.rate_limited(1)))),
+        ("dead_letters", |sink, letters| Box::new(Foreign(sink.dead_letters(letters).isolated(4)))),
+    ];
+    for (name, wrap) in wrapped {
+        let (inner, memory, calls) = flaky(fails);
+        let collector = builder().batch_size(10).sink(wrap(Box::new(inner), &letters)).start().unwrap();
+        scalars(&collector, "a", 0..100);
+        assert!(!collector.flush().unwrap().is_clean(), "{name}");
+        let stats = sink(&collector, "flaky");
+        assert_eq!((stats.delivered, stats.failed, stats.in_flight), (80, 20, 0), "{name}");
+        assert_eq!((memory.len(), calls.load(Ordering::Relaxed)), (80, 10), "{name}");
+        assert_eq!(
+            letters.len(),
+            if name == "dead_letters" { 20 } else { 0 },
+            "they are kept, and not delivered"
+        );
+        if name == "dead_letters" {
+            assert_eq!(letters.redrive(None), 20);
+            let _ = collector.flush().unwrap();
+            assert_eq!((letters.len(), memory.len()), (0, 100));
+        }
+        collector.stop().unwrap();
+        law(&collector, 100);
+    }
 }

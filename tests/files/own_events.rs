@@ -3,7 +3,9 @@
 use crate::support::{hush, law};
 use crate::tensorboard::scalars;
 use forebay::history::{EventQuery, History, JsonLinesHistory, Recent, SqliteHistory};
-use forebay::sink::{ConsoleSink, JsonLinesSink, MemorySink, Sink, SinkError, SqliteSink, TensorBoardSink};
+use forebay::sink::{
+    ConsoleSink, JsonLinesSink, MemorySink, Sink, SinkError, SinkExt, SqliteSink, TensorBoardSink,
+};
 use forebay::{Batch, Builder, Collector, Event, Priority, Record};
 use serde::{Serialize, Serializer};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support;
 use forebay::event::catalog::{model, training};
 use forebay::run::{HEARTBEAT, TrainingRun};
-use forebay::sink::{BackwardStep, MemorySink, Sink, TensorBoardSink};
+use forebay::sink::{BackwardStep, MemorySink, Sink, SinkExt, TensorBoardSink};
 use forebay::{Batch, Collector, Fields, Histogram, Image, Record, Value, event::ImageFormat};
 use proptest::prelude::*;
 use prost::Message;

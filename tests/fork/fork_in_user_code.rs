@@ -14,7 +14,8 @@ use crate::support::*;
 use forebay::bus::{Bus, Filter as BusFilter, Handler};
 use forebay::emit::{self, Decision, ErrorPolicy, Gather};
 use forebay::sink::{
-    BreakerPolicy, ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError, from_fn,
+    BreakerPolicy, ConsoleSink, DeadLetters, Hook, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError,
+    SinkExt, from_fn,
 };
 use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
 
@@ -136,9 +137,10 @@ impl Sink<Record> for ForksIn {
         Ok(())
     }
 
-    fn is_over(&self) -> bool {
-        self.fork_in("is_over");
-        false
+    fn hook(&mut self, hook: Hook<'_>) {
+        if matches!(hook, Hook::IsOver(_)) {
+            self.fork_in("is_over");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::child::{fork_once, leave_if_child, status_of};
 use crate::support::*;
 use forebay::bus::{Bus, BusConfig, Mode};
 use forebay::collector::{BuildError, FlushError, SinkChangeError, StopError};
-use forebay::sink::{MemorySink, Sink, SinkError};
+use forebay::sink::{Hook, MemorySink, Sink, SinkError};
 use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
 
 /// What the child tells where the call did not say `Forked`.
@@ -70,10 +70,6 @@ impl<E: Event> Sink<E> for Odd {
         if self.call == "quiet" { "quiet" } else { "odd" }
     }
 
-    fn open(&mut self, _: forebay::sink::Account) {
-        self.called("open");
-    }
-
     fn write_batch(&mut self, _: &Batch<E>) -> Result<(), SinkError> {
         self.called("write");
         Ok(())
@@ -84,9 +80,12 @@ impl<E: Event> Sink<E> for Odd {
         Ok(())
     }
 
-    fn may_wait(&self) -> bool {
-        self.called("may_wait");
-        false
+    fn hook(&mut self, hook: Hook<'_>) {
+        match hook {
+            Hook::Open(_) => self.called("open"),
+            Hook::MayWait(_) => self.called("may_wait"),
+            _ => {}
+        }
     }
 }
 

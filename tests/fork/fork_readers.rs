@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::child::in_child;
 use crate::support::*;
 use forebay::history::{EventQuery, History, Recent};
-use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink, SinkError, from_fn};
+use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink, SinkError, SinkExt, from_fn};
 use forebay::subscription::{RecvError, Subscription};
 use forebay::{Batch, Collector, ManualClock, Record};
 

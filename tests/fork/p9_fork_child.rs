@@ -8,7 +8,7 @@ use crate::child::in_child;
 use crate::support::*;
 use forebay::bus::Bus;
 use forebay::emit::{self, Gather};
-use forebay::sink::{MemorySink, Sink};
+use forebay::sink::{MemorySink, SinkExt};
 use forebay::{Collector, Outcome, Record};
 
 /// A collector with many threads that wait.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::support::*;
 use forebay::config::{GateConfig, HealthConfig, Sampling};
 use forebay::run::HEARTBEAT;
-use forebay::sink::{MemorySink, Sink, from_fn};
+use forebay::sink::{MemorySink, SinkExt, from_fn};
 use forebay::stats::HealthStatus;
 use forebay::{Batch, Collector, FlushStrategy, Outcome, Record};
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::allocator::{ASKED_FOR, IN_USE, turn};
 use crate::support::*;
 use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
-use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, Sink, SinkError, from_fn};
+use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, Sink, SinkError, SinkExt, from_fn};
 use forebay::{Batch, Builder, Collector, Event, Fields, Outcome, Record, Value, subscription::RecvError};
 
 const MIB: usize = 1 << 20;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::*;
 use forebay::config::{GateConfig, HealthConfig};
-use forebay::sink::{MemorySink, Sink, from_fn};
+use forebay::sink::{MemorySink, SinkExt, from_fn};
 use forebay::{Batch, Collector, Outcome, Record};
 
 /// What is added to the counter, wrapping, and how often the handler has answered.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::*;
 use forebay::history::JsonLinesReader;
-use forebay::sink::{JsonLinesSink, Sink, SqliteSink, TensorBoardSink, ignore_sigxfsz};
+use forebay::sink::{JsonLinesSink, Sink, SinkExt, SqliteSink, TensorBoardSink, ignore_sigxfsz};
 use forebay::{Batch, Builder, Collector, Record};
 
 /// Set in the limited process: what it does.
@@ -32,7 +32,7 @@ fn goes_beyond_the_limit() {
     let json_lines = || JsonLinesSink::create(&path).unwrap();
     match what.to_str().unwrap() {
         "json lines" => overfill(json_lines(), Some(&path)),
-        "isolated" => overfill(Sink::<Record>::isolated(json_lines(), 1_000), Some(&path)),
+        "isolated" => overfill(SinkExt::<Record>::isolated(json_lines(), 1_000), Some(&path)),
         "compressed" => overfill(json_lines().rotate_at(60 << 10).compress_closed(), None),
         "tensorboard" => overfill(TensorBoardSink::create(folder.path()).unwrap(), None),
         "sqlite" => overfill(SqliteSink::create(folder.path().join("events.db")).unwrap(), None),
