@@ -1,11 +1,11 @@
-//! Patterns for names: `training.*`, `*.failed`, `model.{saved,loaded}`.
+//! `Pattern`: patterns for names, such as `training.*`, `*.failed`, `model.{saved,loaded}`.
 
 use std::fmt;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A pattern for names, in the manner of file names in a shell.
+/// Pattern for names, in the manner of file names in a shell.
 ///
 /// * `*` stands for any number of characters, dots included, and for none.
 /// * `?` stands for one character.
@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// * `{a,b}` stands for one of several patterns; braces may be nested.
 /// * Every other character stands for itself; `[*]` is a star.
 ///
-/// Matching takes no memory, and time in proportion to the length of the name times that of the pattern without its
-/// braces, at worst.
+/// Matching allocates nothing. At worst, its time is proportional to the length of the name times that of the pattern
+/// without its braces.
 ///
 /// ```
 /// use forebay::Pattern;
@@ -29,7 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pattern {
     text: String,
-    /// What the braces expand to; one without braces.
+    /// The patterns to which the braces expand; one if there are none.
     branches: Vec<Vec<Token>>,
 }
 
@@ -41,7 +41,7 @@ enum Token {
     Class { is_negated: bool, ranges: Vec<(char, char)> },
 }
 
-/// Why a text is no pattern.
+/// Error of a text that is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("pattern {pattern:?}: {why}")]
 #[non_exhaustive]
@@ -53,10 +53,10 @@ pub struct PatternError {
 }
 
 impl Pattern {
-    /// The most that the braces of one pattern may expand to.
+    /// The most patterns to which the braces of one may expand.
     const MAX_BRANCHES: usize = 1_000;
 
-    /// The most characters, and how deep braces may be nested.
+    /// The most characters, and the deepest nesting of braces.
     const MOST_CHARS: usize = 1_000;
     const DEEPEST: usize = 16;
 
@@ -64,8 +64,8 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// A bracket or a brace is not closed, a range runs backward, the braces expand to more than 1,000 patterns or are nested
-    /// more than 16 deep, or it has more than 1,000 characters.
+    /// A bracket or a brace is not closed, a range runs backward, or a limit is exceeded. Braces may expand to 1,000
+    /// patterns and be nested 16 deep, and a pattern may have 1,000 characters.
     pub fn new(pattern: impl Into<String>) -> Result<Self, PatternError> {
         let text = pattern.into();
         let chars: Vec<char> = text.chars().collect();
@@ -80,12 +80,12 @@ impl Pattern {
         }
     }
 
-    /// Whether `name` is one of those it stands for.
+    /// Returns whether the pattern matches `name`.
     pub fn matches(&self, name: &str) -> bool {
         self.branches.iter().any(|tokens| fits(tokens, name))
     }
 
-    /// The one name that it stands for, if there is no other.
+    /// Returns the name that the pattern matches, if there is only one.
     #[doc(hidden)]
     pub fn as_name(&self) -> Option<String> {
         let [tokens] = &self.branches[..] else { return None };
@@ -96,14 +96,14 @@ impl Pattern {
         chars.collect()
     }
 
-    /// The text it was made from.
+    /// Returns the text of the pattern.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 }
 
 impl From<&str> for Pattern {
-    /// A text that is no pattern stands for itself.
+    /// Makes a pattern. A text that is no pattern matches only itself.
     fn from(text: &str) -> Self {
         let literal = || vec![text.chars().map(Token::Char).collect()];
         Self::new(text).unwrap_or_else(|_| Self { text: text.to_owned(), branches: literal() })
@@ -111,7 +111,7 @@ impl From<&str> for Pattern {
 }
 
 impl Serialize for Pattern {
-    /// The text it was made from.
+    /// Returns the text of the pattern.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.text)
     }
@@ -137,7 +137,7 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// The end of the class that begins at `open`: the place of its `]`.
+/// Returns the index of the `]` of the class that begins at `open`.
 fn end_of_class(chars: &[char], open: usize) -> Result<usize, &'static str> {
     let first = open + 1 + usize::from(matches!(chars.get(open + 1), Some('!' | '^')));
     // A bracket that comes first stands for itself.
@@ -146,7 +146,7 @@ fn end_of_class(chars: &[char], open: usize) -> Result<usize, &'static str> {
     Ok(from + length)
 }
 
-/// All patterns without braces that one with braces stands for.
+/// Expands a pattern with braces into patterns without.
 fn expand(chars: &[char], depth: usize) -> Result<Vec<Vec<char>>, &'static str> {
     let mut all: Vec<Vec<char>> = vec![Vec::new()];
     let mut at = 0;
@@ -176,7 +176,7 @@ fn expand(chars: &[char], depth: usize) -> Result<Vec<Vec<char>>, &'static str> 
     Ok(all)
 }
 
-/// The end of the brace that begins at `open`, and what it may stand for.
+/// Returns the end of the brace that begins at `open`, and its alternatives.
 fn alternatives(
     chars: &[char],
     open: usize,
@@ -254,8 +254,8 @@ fn class(chars: &[char]) -> Result<Token, &'static str> {
     Ok(Token::Class { is_negated, ranges })
 }
 
-/// Whether the tokens stand for the name. At a mismatch the last star takes one character more: what lies before it
-/// fits already, so an earlier star need never take more.
+/// Returns whether the tokens match the name. At a mismatch the last star takes one character more. What lies before
+/// it matches already, so an earlier star need never take more.
 fn fits(tokens: &[Token], name: &str) -> bool {
     let (mut token, mut rest) = (0, name.chars());
     let mut retry = None;

@@ -71,7 +71,7 @@ pub enum LogTopic {
 const TOPICS: usize = LogTopic::Alert as usize + 1;
 
 /// Minimum time between two entries of a topic, in nanoseconds.
-const PACE_NANOS: u64 = 1_000_000_000;
+const INTERVAL_NANOS: u64 = 1_000_000_000;
 
 pub(crate) type Hook = dyn Fn(&LogEntry) + Send + Sync;
 
@@ -140,12 +140,17 @@ impl Topic {
     fn is_due(&self, now: u64) -> bool {
         let next = self.next.load(Ordering::Relaxed);
         // If the moment is further ahead than any pace, the clock went backward.
-        let is_due = next <= now || next > now.saturating_add(2 * PACE_NANOS);
+        let is_due = next <= now || next > now.saturating_add(2 * INTERVAL_NANOS);
         // A second thread that comes at the same time fails here.
         is_due
             && self
                 .next
-                .compare_exchange(next, now.saturating_add(PACE_NANOS), Ordering::Relaxed, Ordering::Relaxed)
+                .compare_exchange(
+                    next,
+                    now.saturating_add(INTERVAL_NANOS),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
                 .is_ok()
     }
 }

@@ -1,4 +1,4 @@
-//! The account of every event: counters inside, plain data outside.
+//! Account of every event: counters inside, plain data outside.
 //!
 //! # The law
 //!
@@ -8,9 +8,9 @@
 //! sum of gaps over all batches = evicted (after a flush)
 //! ```
 //!
-//! Nothing is counted on the way in: a shared counter there would double the price of `collect`. The
-//! worker counts what it took out, producers count the rare fates, and what is queued can be asked of the
-//! rings. So `offered` is a sum here, and a test of the law counts its own calls.
+//! Nothing is counted on the way in, because a shared counter there would double the price of `collect`. The worker
+//! counts what it took out, producers count the rare outcomes, and the rings know what is queued. So `offered` is a
+//! sum here, and a test of the law counts its own calls.
 
 mod alerts;
 pub(crate) mod breaker_state;
@@ -38,11 +38,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Events that were not taken, by reason.
+/// Events that were rejected, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Rejected {
-    /// Their lane was full, and neither evicted nor had room in time.
+    /// Their lane was full, did not evict, and had no space in time.
     pub full: u64,
     /// The collector was stopped or stopping.
     pub stopped: u64,
@@ -53,13 +53,13 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// All reasons together.
+    /// Returns the sum over all reasons.
     pub fn total(&self) -> u64 {
         self.full + self.stopped + self.worker_gone + self.forked
     }
 }
 
-/// What became of the events that were offered to one sink.
+/// Account of the events that were offered to one sink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SinkStats {
@@ -93,7 +93,7 @@ pub struct SinkStats {
     pub dead_letters: u64,
     /// The breaker of this sink, if it has one.
     pub breaker: Option<BreakerState>,
-    /// How long its writes took, all together.
+    /// Total time of its writes.
     pub write_time: Duration,
 }
 

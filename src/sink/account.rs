@@ -124,7 +124,7 @@ impl Account {
     /// Counts a call that failed and is tried again.
     pub(crate) fn note_retry(&self, error: &SinkError) {
         self.tally.retries.add(1);
-        self.tally.went_wrong();
+        self.tally.record_failure();
         let said = shortened(error.to_string());
         *self.tally.last_error.lock() = Some(said.clone());
         self.tally.say(LogLevel::Warn, LogTopic::Retried, || format!("tries again: {said}"));
@@ -158,7 +158,7 @@ impl Account {
     /// Counts dead letters that were delivered after all.
     pub(crate) fn note_redriven(&self, events: u64) {
         self.tally.redriven.add(events);
-        self.tally.went_well();
+        self.tally.record_success();
     }
 
     /// Waits, on the thread of an isolated sink, unless that is to end: then, and on every other thread, the answer is

@@ -71,7 +71,7 @@ impl<E> CatchPanics<E> {
             Ok(()) => {
                 // A batch that was kept tells nothing yet, and one that was routed past the sink never does.
                 if events > 0 && self.account.passed() == passed {
-                    self.account.tally().went_well();
+                    self.account.tally().record_success();
                 }
                 0
             }

@@ -1,4 +1,4 @@
-//! The alerts of a collector: what is wrong, from one look to the next.
+//! `Alerts` of a collector: what is wrong, from one call of `health` to the next.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -8,37 +8,37 @@ use serde::Serialize;
 use crate::config::Threshold;
 use crate::self_log::LogLevel;
 
-/// The worst that is wrong.
+/// Status of a collector: the worst severity of its alerts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthStatus {
-    /// Nothing.
+    /// Nothing is wrong.
     Healthy,
-    /// Something, but events are delivered.
+    /// Something is wrong, but events are delivered.
     Degraded,
     /// No event is delivered, or soon none will be.
     Unhealthy,
 }
 
-/// Something that is wrong.
+/// Alert about something that is wrong.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Alert {
-    /// Its number, by which it is [acknowledged](crate::Collector::acknowledge). Not used again.
+    /// Its number, by which it is [acknowledged](crate::Collector::acknowledge). It is not used again.
     pub id: u64,
     /// What is wrong.
     pub kind: AlertKind,
-    /// What it makes of the collector.
+    /// How bad it is.
     pub severity: HealthStatus,
     /// A sentence without a full stop.
     pub message: String,
-    /// When it was seen first.
+    /// When it was first seen.
     pub since: SystemTime,
-    /// The value that was measured last.
+    /// The last measured value.
     pub value: f64,
     /// The value at which it is raised.
     pub threshold: f64,
-    /// Whether somebody has said that they know.
+    /// Whether it is acknowledged.
     pub is_acknowledged: bool,
 }
 
@@ -57,19 +57,19 @@ pub enum AlertKind {
     TooSlow,
     /// Calls of that sink fail.
     SinkFailing(String),
-    /// That sink, which has a thread of its own, does not come back from a call.
+    /// That sink, which has its own thread, does not return from a call.
     SinkLate(String),
     /// A breaker of that sink is not closed.
     BreakerOpen(String),
     /// Dead letters of that sink wait.
     DeadLetters(String),
-    /// The worker does not come back from a call of a sink, or of what completes events.
+    /// The worker does not return from a call of a sink, or of the closure of `enrich`.
     WorkerLate,
     /// The worker ended by a panic. (In a forked child the status says so, and there are no alerts.)
     WorkerGone,
 }
 
-/// A value, and from where to where it is alarming.
+/// Measured value with the threshold of its alert.
 pub(crate) struct Finding {
     pub(crate) kind: AlertKind,
     pub(crate) severity: HealthStatus,
@@ -78,7 +78,7 @@ pub(crate) struct Finding {
     pub(crate) message: String,
 }
 
-/// The alerts that are up, from one look to the next.
+/// Raised alerts, kept from one call of `health` to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Alerts {
     up: Vec<Alert>,
@@ -86,7 +86,7 @@ pub(crate) struct Alerts {
 }
 
 impl Alerts {
-    /// Goes by what was found: raises, keeps and clears. What was raised and cleared comes out.
+    /// Raises, keeps and clears alerts by these findings. Returns log messages for those that were raised or cleared.
     pub(crate) fn update(&mut self, findings: Vec<Finding>, now: SystemTime) -> Vec<(LogLevel, String)> {
         let mut changes = Vec::new();
         let before = std::mem::take(&mut self.up);
@@ -116,12 +116,12 @@ impl Alerts {
         changes
     }
 
-    /// Returns the alerts that are up, oldest first.
+    /// Returns the raised alerts, oldest first.
     pub(crate) fn up(&self) -> &[Alert] {
         &self.up
     }
 
-    /// Notes that somebody knows of an alert. Returns `false` if it is over.
+    /// Marks an alert as acknowledged. Returns `false` if it is over.
     pub(crate) fn acknowledge(&mut self, id: u64) -> bool {
         let found = self.up.iter_mut().find(|up| up.id == id);
         found.map(|up| up.is_acknowledged = true).is_some()

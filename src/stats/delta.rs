@@ -1,4 +1,4 @@
-//! What happened between two readings.
+//! `StatsDelta`: the difference of two readings.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Rejected, SinkStats, Stats};
 
-/// What happened from one reading of [`Stats`] to a later one of the same collector. Plain data.
+/// Difference between one reading of [`Stats`] and a later one of the same collector. Plain data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StatsDelta {
@@ -30,11 +30,11 @@ pub struct StatsDelta {
     pub processed: u64,
     /// See [`Stats::batches`].
     pub batches: u64,
-    /// Every sink that is there in the later one.
+    /// The sinks of the later reading.
     pub sinks: Vec<SinkDelta>,
 }
 
-/// What happened in one sink from one reading to a later one.
+/// Difference in one sink between one reading and a later one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SinkDelta {
@@ -55,8 +55,8 @@ pub struct SinkDelta {
 }
 
 impl Stats {
-    /// What happened since an earlier reading of the same collector. A number that was larger then counts as 0; a sink that
-    /// was not there then begins at 0.
+    /// Returns the difference to an earlier reading of the same collector. A number that was larger then counts as 0.
+    /// A sink that was not there then begins at 0.
     ///
     /// ```
     /// use forebay::{Collector, Record};
@@ -112,13 +112,14 @@ impl SinkStats {
 }
 
 impl StatsDelta {
-    /// So many events, a second of the time between the readings; 0 if no time has passed.
+    /// Returns this number of events divided by the seconds between the readings, or 0 if no time has passed.
     pub fn per_second(&self, events: u64) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
         if seconds > 0.0 { events as f64 / seconds } else { 0.0 }
     }
 
-    /// Events that were lost on the way in: rejected or evicted. What the gate did not let in is not lost.
+    /// Returns how many events were lost on the way in: rejected or evicted. Events that the gate rejected are not
+    /// lost.
     pub fn lost(&self) -> u64 {
         self.rejected.total() + self.evicted
     }

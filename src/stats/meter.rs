@@ -1,4 +1,4 @@
-//! How fast events are delivered: the rate, and the latency from the collection to the last sink.
+//! `Meter`: the rate of delivery, and the latency from the collection to the last sink.
 
 use std::time::Duration;
 
@@ -9,21 +9,29 @@ use crate::clock;
 use crate::event::Event;
 use crate::sync::{PlainMutex, catch_panic};
 
-/// How many events of a batch are measured at most, evenly spaced: all of a small one.
+/// The most events of a batch that are measured, evenly spaced. A small batch is measured whole.
 const MEASURED: usize = 16;
 
-/// How long a histogram is filled before the next one: what is told covers the last one to two of these.
+/// Time for which a histogram is filled. The latency covers the last one to two of these windows.
 const WINDOW_NANOS: u64 = 60_000_000_000;
 
-/// The longest latency that is told apart: an hour, in nanoseconds.
+/// Longest latency that is distinguished: an hour, in nanoseconds.
 const MAX_NANOS: u64 = 3_600_000_000_000;
 
-/// The rate is taken over deliveries that are so far apart, at least.
+/// Minimum time between the two deliveries of which the rate is computed.
 const SECOND_NANOS: u64 = 1_000_000_000;
 
-/// How long events took from their collection until all sinks had seen them (an [isolated](crate::sink::Isolated) sink: until
-/// it had them in its queue), over the last one to two minutes in which some were delivered. Of a batch, sixteen events at
-/// most are measured. Within one per cent (an HDR histogram with two digits).
+/// Latency of events: the time from their collection until all sinks had seen them. (An
+/// [isolated](crate::sink::Isolated) sink has seen an event once its queue has it.) It covers the last one to two
+/// minutes in which events were delivered. At most sixteen events of a batch are measured. The error is below one per
+/// cent (an HDR histogram with two digits).
+///
+/// A record is measured from the moment at which it was made, even if it is kept, or cloned from a template, and
+/// collected later. Set the moment of such a record by [`Record::with_time`](crate::Record::with_time).
+///
+/// Some events are left out: a record whose moment the caller set, an event that does not say [when it was
+/// made](crate::Event::made_at), one from the future, and one that waited while the system's clock was set. Every
+/// value is zero where no event was measured.
 ///
 /// A record is measured from the moment at which it was made, also where it is kept, or cloned from a template, and collected
 /// later: give such a record the present by [`Record::with_time`](crate::Record::with_time). One whose moment the caller set
@@ -33,21 +41,21 @@ const SECOND_NANOS: u64 = 1_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Latency {
-    /// How many events that stands for.
+    /// Number of events that these values stand for.
     pub events: u64,
     /// The mean.
     pub mean: Duration,
-    /// Half of the events took that long at most.
+    /// Half of the events took at most this long.
     pub p50: Duration,
-    /// 95 % took that long at most.
+    /// 95 % took at most this long.
     pub p95: Duration,
-    /// 99 % took that long at most.
+    /// 99 % took at most this long.
     pub p99: Duration,
-    /// The longest that was measured.
+    /// The longest measured latency.
     pub max: Duration,
 }
 
-/// Written by the worker once a batch, read by whoever asks.
+/// Meter of rate and latency. The worker writes it once a batch, and every caller may read it.
 #[derive(Debug)]
 pub(crate) struct Meter(PlainMutex<Readings>);
 
@@ -55,36 +63,38 @@ pub(crate) struct Meter(PlainMutex<Readings>);
 struct Readings {
     /// When the meter was made, in nanoseconds of the collector's clock.
     begun: u64,
-    /// The present window and the one before it; there once an event was measured.
+    /// The current window and the one before it. They exist once an event was measured.
     windows: [Option<Histogram<u64>>; 2],
-    turned: u64,
-    /// Deliveries at least a second apart, the older first: when, and how many events were delivered by then.
+    rotated_at: u64,
+    /// Two deliveries at least a second apart, the older first: the moment, and how many events were delivered by
+    /// then.
     marks: [(u64, u64); 2],
     processed: u64,
     steps: Steps,
 }
 
-/// What the system's clock was set by. Latencies are differences of its moments: an event that waited while it was set seems
-/// to have waited for days.
+/// Detector of steps of the system's clock. Latencies are differences of its moments: an event that waited while it
+/// was set seems to have waited for days.
 #[derive(Debug, Default)]
 struct Steps {
     /// The last reading of the monotonic clock, and how far the system's clock was ahead of it, wrapping.
     last: Option<(u64, u64)>,
-    /// When it was last seen to have been set, by the monotonic clock.
+    /// When the clock was last seen to have been set, by the monotonic clock.
     set_at: Option<u64>,
 }
 
-/// The system's clock is slewed by half a per mille at most; what goes beyond twice that, and this, is a step.
+/// Tolerance in nanoseconds. The system's clock is slewed by half a per mille at most. A change beyond twice that,
+/// plus this tolerance, is a step.
 const STEP_NANOS: u64 = 50_000_000;
 
 impl Steps {
-    /// Both clocks were looked at once.
+    /// Creates a detector that has read both clocks once.
     fn seen(unix: u64, monotonic: u64) -> Self {
         Self { last: Some((monotonic, unix.wrapping_sub(monotonic))), set_at: None }
     }
 
-    /// Looks at both clocks.
-    fn look(&mut self, unix: u64, monotonic: u64) {
+    /// Compares both clocks with the last reading.
+    fn observe(&mut self, unix: u64, monotonic: u64) {
         let ahead = unix.wrapping_sub(monotonic);
         if let Some((before, was_ahead)) = self.last {
             let by = (ahead.wrapping_sub(was_ahead) as i64).unsigned_abs();
@@ -95,7 +105,7 @@ impl Steps {
         self.last = Some((monotonic, ahead));
     }
 
-    /// How long ago that was; `None` if it lies in the future, or before the clock was set.
+    /// Returns how long ago `made` was. Returns `None` if it lies in the future, or before the clock was set.
     fn since(&self, made: u64, unix: u64, monotonic: u64) -> Option<u64> {
         // Two readings of the clock differ by some microseconds where it was corrected in between.
         let wait =
@@ -106,25 +116,26 @@ impl Steps {
 }
 
 impl Meter {
-    /// `now` is the time of the collector's clock.
+    /// Creates a meter; `now` is the time of the collector's clock.
     pub(crate) fn new(now: u64) -> Self {
         let marks = [(now, 0); 2];
         Self(PlainMutex::new(Readings {
             begun: now,
             windows: [None, None],
-            turned: now,
+            rotated_at: now,
             marks,
             processed: 0,
-            // What is collected from now on may wait while the clock is set, also what is delivered first.
+            // Events that are collected from now on may wait while the clock is set, even the first that is
+            // delivered.
             steps: Steps::seen(clock::unix_nanos(), clock::fast_nanos()),
         }))
     }
 
-    /// All sinks have seen these events, `processed` in all.
+    /// Notes that all sinks have seen these events, and `processed` events in all.
     pub(crate) fn delivered<E: Event>(&self, now: u64, events: &[E], processed: u64) {
         let step = events.len().div_ceil(MEASURED).max(1);
         let mut made = [None; MEASURED];
-        // User code: not under the lock.
+        // User code, so it must not run under the lock.
         for (made, event) in made.iter_mut().zip(events.iter().step_by(step)) {
             *made = catch_panic(|| event.made_at()).ok().flatten();
         }
@@ -132,11 +143,11 @@ impl Meter {
         self.0.lock().delivered(now, processed, made, step as u64, clocks);
     }
 
-    /// How long it is since it was made; the rate; the latency.
+    /// Returns the time since the meter was made, the rate, and the latency.
     pub(crate) fn read(&self, now: u64) -> (Duration, f64, Latency) {
-        // In a forked child there is nothing to tell.
+        // A forked child has nothing to report.
         let Ok(mut readings) = self.0.enter() else { return Default::default() };
-        readings.turn(now);
+        readings.rotate(now);
         let uptime = Duration::from_nanos(now.saturating_sub(readings.begun));
         let (rate, windows) = (readings.rate(now), readings.windows.clone());
         drop(readings);
@@ -145,7 +156,8 @@ impl Meter {
 }
 
 impl Readings {
-    /// Each moment in `made` stands for `step` events. `clocks` are the system's and the monotonic one, if there is any.
+    /// Notes a delivery. Each moment in `made` stands for `step` events. `clocks` are the system's and the monotonic
+    /// one, if any moment is set.
     fn delivered(
         &mut self,
         now: u64,
@@ -156,8 +168,8 @@ impl Readings {
     ) {
         self.mark(now, processed);
         let Some((unix, monotonic)) = clocks else { return };
-        self.turn(now);
-        self.steps.look(unix, monotonic);
+        self.rotate(now);
+        self.steps.observe(unix, monotonic);
         for made in made.into_iter().flatten() {
             if let Some(wait) = self.steps.since(made, unix, monotonic) {
                 self.note(wait, step);
@@ -166,18 +178,19 @@ impl Readings {
     }
 
     fn mark(&mut self, now: u64, processed: u64) {
-        // Threads that deliver side by side may come in another order than they read the clock and the count.
+        // Threads that deliver at the same time may come in another order than they read the clock and the count.
         self.processed = self.processed.max(processed);
         let last = self.marks[1].0;
         if last.saturating_sub(now) >= SECOND_NANOS {
-            // A clock that went backward, as of a process that was restored on another machine.
+            // The clock went backward, as in a process that was restored on another machine.
             self.marks = [(now, self.processed); 2];
         } else if now.saturating_sub(last) >= SECOND_NANOS {
             self.marks = [self.marks[1], (now, self.processed)];
         }
     }
 
-    /// Between the marks; from the older one on, once the newer is further away than they are from each other.
+    /// Returns the rate between the marks. Once the newer mark is further away than they are from each other, it is
+    /// the rate since the older mark.
     fn rate(&self, now: u64) -> f64 {
         let [(from, before), (to, after)] = self.marks;
         let is_over = now.saturating_sub(to) > to.saturating_sub(from);
@@ -186,14 +199,14 @@ impl Readings {
         if seconds > 0.0 { after.saturating_sub(before) as f64 / seconds } else { 0.0 }
     }
 
-    /// Begins a window when the present one has had its time.
-    fn turn(&mut self, now: u64) {
-        self.turned = self.turned.min(now);
-        let age = now.saturating_sub(self.turned);
+    /// Begins a window when the current one is over.
+    fn rotate(&mut self, now: u64) {
+        self.rotated_at = self.rotated_at.min(now);
+        let age = now.saturating_sub(self.rotated_at);
         if age < WINDOW_NANOS {
             return;
         }
-        self.turned = now;
+        self.rotated_at = now;
         self.windows.swap(0, 1);
         let stale = if age < 2 * WINDOW_NANOS { 1 } else { 2 };
         for window in self.windows.iter_mut().take(stale).flatten() {
@@ -204,7 +217,7 @@ impl Readings {
     fn note(&mut self, nanos: u64, events: u64) {
         let [window, _] = &mut self.windows;
         if window.is_none() {
-            // These bounds are allowed; were they not, nothing would be measured.
+            // These bounds are allowed. Otherwise nothing would be measured.
             *window = Histogram::new_with_bounds(1, MAX_NANOS, 2).ok();
         }
         if let Some(window) = window {
@@ -218,7 +231,7 @@ fn latency(windows: &[Option<Histogram<u64>>; 2]) -> Latency {
     let Some(first) = windows.next() else { return Latency::default() };
     let mut all = first.clone();
     for window in windows {
-        // Of the same bounds.
+        // Both histograms have the same bounds, so this cannot fail.
         _ = all.add(window);
     }
     if all.is_empty() {
@@ -241,7 +254,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// Made that many milliseconds ago.
+    /// Event that was made so many milliseconds ago.
     struct Made(u64);
 
     impl Event for Made {
@@ -250,9 +263,9 @@ mod tests {
         }
     }
 
-    fn close(told: Duration, millis: u64) -> bool {
+    fn close(measured: Duration, millis: u64) -> bool {
         let wanted = Duration::from_millis(millis);
-        told >= wanted.mul_f64(0.99) && told <= wanted.mul_f64(1.02) + Duration::from_millis(20)
+        measured >= wanted.mul_f64(0.99) && measured <= wanted.mul_f64(1.02) + Duration::from_millis(20)
     }
 
     #[test]
@@ -280,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_two_windows_is_forgotten() {
+    fn what_is_older_than_two_windows_is_dropped() {
         let meter = Meter::new(0);
         meter.delivered(0, &[Made(100_000)], 1);
         meter.delivered(WINDOW_NANOS, &[Made(1_000)], 2);
@@ -288,7 +301,7 @@ mod tests {
         let later = meter.read(2 * WINDOW_NANOS).2;
         assert_eq!(later.events, 1);
         assert!(close(later.max, 1_000), "{later:?}");
-        assert_eq!(meter.read(4 * WINDOW_NANOS).2, Latency::default(), "a long pause forgets both");
+        assert_eq!(meter.read(4 * WINDOW_NANOS).2, Latency::default(), "a long pause drops both");
     }
 
     #[test]

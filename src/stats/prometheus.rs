@@ -1,10 +1,10 @@
-//! Statistics as Prometheus reads them.
+//! `Stats::to_prometheus`: statistics in the format of Prometheus.
 
 use std::fmt::{self, Write};
 
 use super::Stats;
 
-/// One number of the export: its name, its help, its kind, and its values by labels.
+/// Writer of one metric of the export.
 struct Family<'a> {
     out: &'a mut String,
     name: &'static str,
@@ -38,8 +38,8 @@ impl<'a> Family<'a> {
 }
 
 impl Stats {
-    /// These statistics in the [text format of Prometheus][format] (version 0.0.4), to be served at `/metrics`. Times are in
-    /// seconds.
+    /// Returns these statistics in the [text format of Prometheus][format] (version 0.0.4), to be served at
+    /// `/metrics`. Times are in seconds.
     ///
     /// | name | type | labels |
     /// |---|---|---|
@@ -71,7 +71,7 @@ impl Stats {
             ("forebay_pending_bytes", "gauge", "Bytes that they own.", self.pending_bytes),
             ("forebay_batches_total", "counter", "Batches put together.", self.batches),
             ("forebay_flushes_total", "counter", "Flushes done.", self.flushes),
-            ("forebay_waits_total", "counter", "Waits of producers for room.", self.waits),
+            ("forebay_waits_total", "counter", "Waits of producers for space.", self.waits),
         ];
         for (name, kind, help, number) in numbers {
             Family::begin(out, name, kind, help)?.value(&[], number)?;
@@ -80,8 +80,10 @@ impl Stats {
         Family::begin(out, "forebay_events_per_second", "gauge", help)?.value(&[], self.rate)?;
         let help = "From the collection of an event until all sinks had seen it.";
         let mut latency = Family::begin(out, "forebay_latency_seconds", "gauge", help)?;
-        let told = &self.latency;
-        for (quantile, time) in [("0.5", told.p50), ("0.95", told.p95), ("0.99", told.p99)] {
+        let latency_stats = &self.latency;
+        for (quantile, time) in
+            [("0.5", latency_stats.p50), ("0.95", latency_stats.p95), ("0.99", latency_stats.p99)]
+        {
             latency.value(&[("quantile", quantile)], time.as_secs_f64())?;
         }
         self.export_sinks(out)

@@ -5,10 +5,10 @@ use metrics::{counter, gauge};
 use super::Stats;
 
 impl Stats {
-    /// Gives these statistics to the recorder of the [`metrics`] crate, under the names of
-    /// `Stats::to_prometheus`. The time in writes is a gauge here, because counters of the facade are
-    /// whole numbers. Of several collectors in one process, each needs a recorder or a prefix of its own. Without a recorder
-    /// nothing happens. Call it every few seconds.
+    /// Publishes these statistics to the recorder of the [`metrics`] crate, under the names of
+    /// `Stats::to_prometheus`. The time in writes is a gauge here, because counters of the facade are whole numbers.
+    /// With several collectors in one process, each needs its own recorder or prefix. Without a recorder nothing
+    /// happens. Call it every few seconds.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,8 +27,10 @@ impl Stats {
         counter!("forebay_flushes_total").absolute(self.flushes);
         counter!("forebay_waits_total").absolute(self.waits);
         gauge!("forebay_events_per_second").set(self.rate);
-        let told = &self.latency;
-        for (quantile, time) in [("0.5", told.p50), ("0.95", told.p95), ("0.99", told.p99)] {
+        let latency_stats = &self.latency;
+        for (quantile, time) in
+            [("0.5", latency_stats.p50), ("0.95", latency_stats.p95), ("0.99", latency_stats.p99)]
+        {
             gauge!("forebay_latency_seconds", "quantile" => quantile).set(time.as_secs_f64());
         }
         for sink in &self.sinks {

@@ -1,4 +1,4 @@
-//! What a flush and a stop tell. Plain data.
+//! `FlushReport` and `StopReport`: what a flush and a stop return.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::Stats;
 
-/// What happened up to a flush, since the one before it (or the start) whose report reached its caller. So
-/// nothing that fails between two flushes is missed by both (but by a `FlushAsync` that is dropped
-/// between its answer and its next poll).
+/// Report of a flush: what happened since the one before it (or the start) whose report reached its caller. So no
+/// failure between two flushes is missed by both. The one exception is a `FlushAsync` that is dropped between its
+/// answer and its next poll.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 #[must_use = "a sink may have failed; see `is_clean`"]
@@ -21,7 +21,7 @@ pub struct FlushReport {
     pub sinks: Vec<SinkFlush>,
 }
 
-/// What happened in one sink up to a flush, since the one before it.
+/// Report of a flush on one sink, since the flush before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SinkFlush {
@@ -51,8 +51,8 @@ impl SinkFlush {
 }
 
 impl FlushReport {
-    /// Whether every sink took every event offered to it since the flush before, and could be flushed.
-    /// Evictions are no failure of a sink.
+    /// Returns whether every sink took every event since the flush before, and could be flushed. Evictions are no
+    /// failure of a sink.
     pub fn is_clean(&self) -> bool {
         self.sinks
             .iter()
@@ -60,24 +60,23 @@ impl FlushReport {
     }
 }
 
-/// What happened until a collector was stopped.
+/// Report of a stop.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct StopReport {
     /// The account of all events since the collector was built.
     pub stats: Stats,
-    /// Events that were accepted and reached no sink by this stop: still queued or in the hands of a
-    /// worker that did not end in time or, if there never was a worker, discarded and counted as
-    /// rejected.
+    /// Events that were accepted and reached no sink by this stop. They are still queued or with a worker that did
+    /// not end in time. If there never was a worker, they were discarded and counted as rejected.
     pub left_behind: u64,
-    /// The sink in which the worker was when the deadline passed.
+    /// The sink that the worker was calling when the deadline passed.
     pub busy_sink: Option<String>,
-    /// How long the stop took.
+    /// Duration of the stop.
     pub elapsed: Duration,
 }
 
 impl StopReport {
-    /// Events that some sink failed to take, summed over the sinks.
+    /// Returns how many events some sink failed to take, summed over the sinks.
     pub fn failed(&self) -> u64 {
         self.stats.sinks.iter().map(|sink| sink.failed).fold(0, u64::saturating_add)
     }

@@ -1,4 +1,4 @@
-//! The counters themselves.
+//! `Tally` and `SinkTally`: the counters of a collector and of its sinks. `Registry`: the sinks by name.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,22 +9,22 @@ use crate::escape::shortened;
 use crate::self_log::{LogLevel, LogPaces, LogTopic, SelfLog};
 use crate::sync::{Arc, CachePadded, Mutex, Ordering, PlainMutex, PlainU64, fetch_update};
 
-/// Counters of a collector. All Relaxed: they are counts, not signals; who must see a particular event
-/// counted (after a flush, a stop) synchronises through the mailbox.
+/// Counters of a collector. All are Relaxed, because they are counts, not signals. A caller that must see a
+/// particular event counted (after a flush, a stop) synchronises through the mailbox.
 #[derive(Debug)]
 pub(crate) struct Tally {
     /// Written by the worker alone.
     pub(crate) worker: CachePadded<WorkerTally>,
-    /// Written by producers whose event was not taken, and by those who take late events out again.
+    /// Written by producers whose event was rejected, and by those that remove late events.
     pub(crate) rejected: CachePadded<RejectedTally>,
-    /// Events that the gate did not let in.
+    /// Events that the gate rejected.
     pub(crate) filtered: Count,
     pub(crate) sampled_out: Count,
     pub(crate) rate_limited: Count,
     pub(crate) oversize: Count,
-    /// How often a producer waited for room.
+    /// Number of times that a producer waited for space.
     pub(crate) waits: Count,
-    /// How fast events are delivered.
+    /// Speed of delivery.
     pub(crate) meter: Meter,
     pub(crate) log: Arc<SelfLog>,
     pub(crate) paces: LogPaces,
@@ -46,13 +46,13 @@ impl Tally {
         }
     }
 
-    /// Tells the hook of the collector.
+    /// Passes a message to the hook of the collector.
     pub(crate) fn say(&self, level: LogLevel, topic: LogTopic, message: impl FnOnce() -> String) {
         self.log.say(&self.paces, (level, topic), None, message);
     }
 }
 
-/// What the worker counts.
+/// Counters of the worker.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerTally {
     /// Events taken out of the rings and put into a batch.
@@ -61,24 +61,24 @@ pub(crate) struct WorkerTally {
     pub(crate) processed: Count,
     pub(crate) batches: Count,
     pub(crate) flushes: Count,
-    /// Nanoseconds since 1970, 0 before the first flush.
+    /// The last flush, in nanoseconds since 1970; 0 before the first one.
     pub(crate) last_flush: Count,
     pub(crate) parks: Count,
     pub(crate) peak_pending: Count,
     pub(crate) enrich_panics: Count,
-    /// Since when it has a batch in its hands, by `clock::nanos`; 0 while it has none.
+    /// Start of the current batch, by `clock::nanos`; 0 while the worker has none.
     pub(crate) busy_since: PlainU64,
 }
 
 impl WorkerTally {
-    /// The moment of the last flush.
+    /// Returns the moment of the last flush.
     pub(crate) fn last_flush(&self) -> Option<SystemTime> {
         let nanos = self.last_flush.get();
         (nanos > 0).then(|| UNIX_EPOCH + Duration::from_nanos(nanos))
     }
 }
 
-/// Events that were not taken, by reason.
+/// Events that were rejected, by reason.
 #[derive(Debug, Default)]
 pub(crate) struct RejectedTally {
     pub(crate) full: Count,
@@ -87,34 +87,34 @@ pub(crate) struct RejectedTally {
     pub(crate) forked: Count,
 }
 
-/// One counter.
+/// Counter.
 #[derive(Debug, Default)]
 pub struct Count(PlainU64);
 
 impl Count {
-    /// Ends at the largest number: a sink may tell its account any.
+    /// Adds `n`, and saturates: a sink may give its account any number.
     pub fn add(&self, n: u64) {
         if self.0.fetch_add(n, Ordering::Relaxed).checked_add(n).is_none() {
             self.0.store(u64::MAX, Ordering::Relaxed);
         }
     }
 
-    /// The same for a counter that one thread alone writes: a third of the price.
+    /// Adds `n` to a counter that one thread alone writes. It costs a third of `add`.
     pub fn bump(&self, n: u64) {
         self.0.store(self.get() + n, Ordering::Relaxed);
     }
 
-    /// Raises it to `n`, unless it is there or above.
+    /// Raises the counter to `n`, unless it is there or above.
     pub fn raise_to(&self, n: u64) {
         self.0.fetch_max(n, Ordering::Relaxed);
     }
 
-    /// For a moment, not a count: the wall clock may have been set back.
+    /// Sets a moment, which is no count: the wall clock may have been set back.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// Ends at 0: a wrapper may settle more than it kept.
+    /// Subtracts `n`, and stops at 0: a wrapper may complete more events than it kept.
     pub fn lower_by(&self, n: u64) {
         fetch_update(&self.0, |count| Some(count.saturating_sub(n)));
     }
@@ -125,13 +125,13 @@ impl Count {
     }
 }
 
-/// Counters of one sink. Made when the sink is added; shared by the slot that writes them and the
-/// registry that reads them; ends with the later of the two.
+/// Counters of one sink. They are made when the sink is added. The slot writes them, the registry reads them, and
+/// they end with the later of the two.
 #[derive(Debug)]
 pub struct SinkTally {
     /// The name of the sink.
     pub name: String,
-    /// How many events it was offered.
+    /// Events that were offered to it.
     pub offered: Count,
     pub(crate) delivered: Count,
     pub(crate) failed: Count,
@@ -140,38 +140,38 @@ pub struct SinkTally {
     pub shed: Count,
     pub(crate) retries: Count,
     pub(crate) redriven: Count,
-    /// Events that a part of the sink has kept, to settle them later.
+    /// Events that a part of the sink has kept, to complete them later.
     pub(crate) kept: Count,
     pub(crate) errors: Count,
     pub(crate) panics: Count,
     pub(crate) flush_errors: Count,
     /// Events that the sink is busy with; 0 between calls.
     pub(crate) in_flight: PlainU64,
-    /// When the worker began the call of the sink in which it is, by `clock::nanos`; 0 while it is in none.
+    /// When the worker began its current call of the sink, by `clock::nanos`; 0 between calls.
     pub busy_since: PlainU64,
-    /// The same for the thread of an isolated sink.
+    /// When the thread of an isolated sink began its current call, by `clock::nanos`; 0 between calls.
     pub(crate) own_thread_since: PlainU64,
-    /// A mean over the calls so far, 0 to 1, of whether they failed: the bits of a float.
+    /// Weighted share of failed calls, 0 to 1, as the bits of a float.
     failure_rate: PlainU64,
-    /// What wrappers show of themselves.
+    /// State that wrappers publish.
     shown: PlainMutex<Shown>,
-    /// How long writes took, in nanoseconds.
+    /// Total time of writes, in nanoseconds.
     pub(crate) write_nanos: Count,
     pub(crate) last_error: Mutex<Option<String>>,
     log: Arc<SelfLog>,
     paces: LogPaces,
-    /// What the counters were when a flush last told of them.
+    /// The counters at the last flush whose report reached its caller.
     pub(crate) reported: Mutex<Reported>,
 }
 
-/// What wrappers of a sink show of themselves.
+/// State that the wrappers of a sink publish.
 #[derive(Default)]
 struct Shown {
     /// The state of each of its breakers.
     breakers: Vec<Box<dyn Fn() -> BreakerState + Send + Sync>>,
-    /// It is a live subscription, which cannot fail.
+    /// Whether it is a live subscription, which cannot fail.
     is_tap: bool,
-    /// How many dead letters wait, for each queue of them.
+    /// The number of dead letters, for each queue of them.
     letters: Vec<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
@@ -181,7 +181,7 @@ impl fmt::Debug for Shown {
     }
 }
 
-/// What the next call weighs in the mean over all.
+/// Weight of the next call in the mean over all.
 const WEIGHT: f64 = 0.25;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -221,14 +221,15 @@ impl SinkTally {
         }
     }
 
-    /// What happened since the flush that was told last, from where, and up to where.
+    /// Returns the counts since the last flush whose report reached its caller, and the readings between which they
+    /// lie.
     pub(crate) fn delta(&self) -> (SinkFlush, Reported, Reported) {
         let from = *self.reported.lock();
         let (delta, up_to) = self.delta_since(from);
         (delta, from, up_to)
     }
 
-    /// The same, told to somebody by that.
+    /// Returns the counts since the last report, and marks them as reported.
     pub(crate) fn take_delta(&self) -> SinkFlush {
         let mut reported = self.reported.lock();
         let (delta, up_to) = self.delta_since(*reported);
@@ -244,7 +245,7 @@ impl SinkTally {
             shed: self.shed.get(),
             troubles: self.errors.get().saturating_add(self.panics.get()),
         };
-        // Whoever adds to a count that is at its end makes it smaller for a moment.
+        // Saturating: a count that is at its end becomes smaller for a moment while a thread adds to it.
         let since = u64::saturating_sub;
         let delta = SinkFlush {
             delivered: since(up_to.delivered, reported.delivered),
@@ -257,7 +258,8 @@ impl SinkTally {
         (delta, up_to)
     }
 
-    /// What was told since `from` was not heard after all. Better twice than never.
+    /// Takes back reports since `from`, because no caller read them. A loss may be reported twice, but never not at
+    /// all.
     pub(crate) fn rollback(&self, from: Reported) {
         let mut reported = self.reported.lock();
         *reported = Reported {
@@ -269,7 +271,7 @@ impl SinkTally {
         };
     }
 
-    /// The delta up to there were told to somebody. Others may have been told more meanwhile.
+    /// Marks the counts up to `up_to` as reported. Other threads may have reported more meanwhile.
     pub(crate) fn mark_reported(&self, up_to: Reported) {
         let mut reported = self.reported.lock();
         *reported = Reported {
@@ -282,50 +284,50 @@ impl SinkTally {
     }
 
     /// Notes a call that panicked.
-    pub(crate) fn note_panic(&self, said: String) {
+    pub(crate) fn note_panic(&self, message: String) {
         self.panics.add(1);
-        self.went_wrong();
-        let said = shortened(format!("panicked: {said}"));
-        *self.last_error.lock() = Some(said.clone());
-        self.say(LogLevel::Error, LogTopic::SinkPanicked, || said);
+        self.record_failure();
+        let message = shortened(format!("panicked: {message}"));
+        *self.last_error.lock() = Some(message.clone());
+        self.say(LogLevel::Error, LogTopic::SinkPanicked, || message);
     }
 
     /// Notes a call that failed, or in which user code panicked and was caught.
-    pub(crate) fn note_error(&self, said: String, is_panic: bool) {
+    pub(crate) fn note_error(&self, message: String, is_panic: bool) {
         let (count, topic) = match is_panic {
             true => (&self.panics, LogTopic::SinkPanicked),
             false => (&self.errors, LogTopic::SinkFailed),
         };
-        let said = shortened(said);
+        let message = shortened(message);
         count.add(1);
-        self.went_wrong();
-        *self.last_error.lock() = Some(said.clone());
-        self.say(LogLevel::Error, topic, || said);
+        self.record_failure();
+        *self.last_error.lock() = Some(message.clone());
+        self.say(LogLevel::Error, topic, || message);
     }
 
-    /// Tells the hook of the collector.
+    /// Passes a message to the hook of the collector.
     pub(crate) fn say(&self, level: LogLevel, topic: LogTopic, message: impl FnOnce() -> String) {
         self.log.say(&self.paces, (level, topic), Some(&self.name), message);
     }
 
-    /// A call succeeded.
-    pub(crate) fn went_well(&self) {
-        self.weigh(0.0);
+    /// Notes a call that succeeded.
+    pub(crate) fn record_success(&self) {
+        self.weigh_call(0.0);
     }
 
-    /// A call failed, whatever became of its events.
-    pub(crate) fn went_wrong(&self) {
-        self.weigh(1.0);
+    /// Notes a call that failed, whatever became of its events.
+    pub(crate) fn record_failure(&self) {
+        self.weigh_call(1.0);
     }
 
-    fn weigh(&self, call: f64) {
+    fn weigh_call(&self, call: f64) {
         fetch_update(&self.failure_rate, |bits| {
             let mean = f64::from_bits(bits);
             Some((mean + (call - mean) * WEIGHT).to_bits())
         });
     }
 
-    /// Which part of the last calls failed.
+    /// Returns the weighted share of failed calls, 0 to 1.
     pub(crate) fn failure_rate(&self) -> f64 {
         f64::from_bits(self.failure_rate.load(Ordering::Relaxed))
     }
@@ -346,7 +348,7 @@ impl SinkTally {
         self.shown.lock().letters.push(Box::new(count));
     }
 
-    /// The state of the breaker that is furthest from closed, if there is one.
+    /// Returns the state of the breaker that is furthest from closed, if there is one.
     pub(crate) fn breaker(&self) -> Option<BreakerState> {
         let severity = |state: &BreakerState| match state {
             BreakerState::Closed => 0,
@@ -356,7 +358,7 @@ impl SinkTally {
         self.shown.lock().breakers.iter().map(|state| state()).max_by_key(severity)
     }
 
-    /// How many dead letters wait.
+    /// Returns how many dead letters wait.
     pub(crate) fn letters(&self) -> u64 {
         self.shown.lock().letters.iter().map(|count| count()).fold(0, u64::saturating_add)
     }
@@ -383,7 +385,7 @@ impl SinkTally {
     }
 }
 
-/// The tallies of the sinks that are there, by name: names are unique.
+/// Counters of the current sinks, by name. Names are unique.
 #[derive(Debug)]
 pub(crate) struct Registry {
     tallies: Mutex<Vec<Arc<SinkTally>>>,
@@ -395,7 +397,7 @@ impl Registry {
         Self { tallies: Mutex::default(), log }
     }
 
-    /// Enters a name; `None` when it is taken.
+    /// Adds a name and makes its counters. Returns `None` when another sink has the name.
     pub(crate) fn register(&self, name: &str) -> Option<Arc<SinkTally>> {
         let mut tallies = self.tallies.lock();
         if tallies.iter().any(|tally| tally.name == name) {
@@ -406,12 +408,12 @@ impl Registry {
         Some(tally)
     }
 
-    /// Whether a sink has this name.
+    /// Returns whether a sink has this name.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.tallies.lock().iter().any(|tally| tally.name == name)
     }
 
-    /// Strikes a name out.
+    /// Removes a name.
     pub(crate) fn remove(&self, name: &str) {
         self.tallies.lock().retain(|tally| tally.name != name);
     }
@@ -426,7 +428,7 @@ impl Registry {
         self.tallies.lock().clone()
     }
 
-    /// The sink in which the worker is at present.
+    /// Returns the name of the sink that the worker is calling, if any.
     pub(crate) fn busy(&self) -> Option<String> {
         let tallies = self.tallies.lock();
         let busy = tallies.iter().find(|tally| tally.busy_since.load(Ordering::Relaxed) != 0);
