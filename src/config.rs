@@ -7,7 +7,6 @@ pub(crate) use error::check;
 pub use error::{ConfigError, ConfigPlace, ConfigWarning};
 
 pub(crate) mod setters;
-pub(crate) use setters::setters;
 
 pub(crate) mod delivery;
 pub(crate) use delivery::{FlushStrategy, Overflow};
@@ -39,8 +38,4 @@ pub(crate) mod tests;
 #[cfg(feature = "config")]
 mod value;
 #[cfg(feature = "config")]
-pub(crate) use keys::{Alias, Key, key, millis, same};
-#[cfg(feature = "config")]
 pub use loader::ConfigLoader;
-#[cfg(feature = "config")]
-pub(crate) use loader::{Choice, Settings, Unread, deserialize, read, to_table, write};

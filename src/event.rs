@@ -6,6 +6,7 @@ pub mod catalog;
 pub(crate) mod event_trait;
 mod id;
 pub(crate) mod image;
+#[cfg(feature = "json-lines")]
 mod json;
 pub(crate) mod name;
 pub(crate) mod priority;

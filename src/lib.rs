@@ -34,7 +34,7 @@
 //! | choose what happens when the queue is full | [`Overflow`], [`Priority`], [`Outcome`] |
 //! | choose when events are delivered | [`FlushStrategy`] |
 //! | keep some events out | [`GateConfig`](config::GateConfig), [`Sampling`](config::Sampling) |
-//! | write files | [`JsonLinesSink`](sink::JsonLinesSink), `TensorBoardSink` (feature `tensorboard`), `SqliteSink` (feature `sqlite`) |
+//! | write files | [`JsonLinesSink`](sink::JsonLinesSink) (feature `json-lines`), `TensorBoardSink` (feature `tensorboard`), `SqliteSink` (feature `sqlite`) |
 //! | write somewhere else | [`Sink`](sink::Sink), [`from_fn`](sink::from_fn) |
 //! | survive a sink that fails or hangs | [`retry`](sink::SinkExt::retry), [`breaker`](sink::SinkExt::breaker), [`DeadLetters`](sink::DeadLetters), [`isolated`](sink::SinkExt::isolated) |
 //! | know how it is | [`Stats`], [`Health`], [`Builder::on_log`] |
@@ -62,6 +62,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "futures"), allow(dead_code, reason = "wakers are left by the adapter alone"))]
+#![cfg_attr(not(feature = "json-lines"), allow(dead_code, reason = "what files and their readers need"))]
 #![cfg_attr(not(unix), allow(dead_code, reason = "what a fork needs is called by its hooks alone"))]
 
 // In the order in which data flows; the blank lines keep it so. Imports go the other way, as `.ci/layers` checks.
@@ -140,10 +141,12 @@ pub mod run;
 #[doc(hidden)]
 pub mod parts;
 
+#[cfg(feature = "json-lines")]
 pub mod history;
 
 pub mod emit;
 
+#[cfg(feature = "json-lines")]
 pub mod bus;
 
 #[cfg(feature = "testing")]
@@ -185,7 +188,7 @@ pub use clock::ManualClock;
 use forebay_sync::{clock, permit, sync, unix};
 
 /// The code of the README and of the pages in `docs/`, compiled and run with the other tests of the documentation.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "json-lines"))]
 mod pages {
     // Its programs have a sink that is a feature.
     #[cfg(feature = "tensorboard")]

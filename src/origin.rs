@@ -3,8 +3,13 @@
 mod rank;
 pub use rank::{Rank, RankError};
 
+use std::hash::{BuildHasher, RandomState};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::Serialize;
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::{Builder, Uuid};
+
+use crate::unix;
 
 /// Origin of the events of a batch. Every batch carries it, once for all of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,8 +32,16 @@ pub struct Origin {
 
 /// Returns a new id that sorts by time, to the millisecond: a UUID of version 7. `Uuid::now_v7` also sorts those of
 /// one millisecond, but by a lock. A forked child may find that lock held by a thread that it does not have.
-pub(crate) fn new_uuid() -> Uuid {
-    Uuid::new_v7(Timestamp::now(NoContext))
+///
+/// The random bytes come from the keys of hash maps, which the system gives to each thread. A forked child has the keys of
+/// its parent, so the process and the time are hashed with them.
+pub fn new_uuid() -> Uuid {
+    let (keys, time) = (RandomState::new(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let hash = |part: u8| keys.hash_one((std::process::id(), time, part)).to_be_bytes();
+    let mut random = [0; 10];
+    random[..8].copy_from_slice(&hash(0));
+    random[8..].copy_from_slice(&hash(1)[..2]);
+    Builder::from_unix_timestamp_millis(time.as_millis() as u64, &random).into_uuid()
 }
 
 /// Returns a new id as text.
@@ -38,7 +51,7 @@ pub(crate) fn new_id() -> String {
 
 /// Returns the name of this machine. Miri has none: its answer to `uname` is not initialised.
 pub(crate) fn host_name() -> String {
-    if cfg!(miri) { "miri".to_owned() } else { gethostname::gethostname().to_string_lossy().into_owned() }
+    if cfg!(miri) { "miri".to_owned() } else { unix::host_name() }
 }
 
 impl Origin {
@@ -57,5 +70,22 @@ impl Origin {
     /// Returns the origin of a batch that is made by hand.
     pub(crate) fn of_test() -> Self {
         Self { session_id: "test".to_owned(), source: None, host: "test".to_owned(), pid: 0, rank: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_of_version_7_and_differ_within_a_millisecond() {
+        let all: HashSet<Uuid> = (0..4_000).map(|_| new_uuid()).collect();
+        assert_eq!(all.len(), 4_000);
+        assert!(all.iter().all(|id| id.get_version_num() == 7));
+        // The random parts differ as well, but for the bits of version and variant.
+        let random: HashSet<u64> = all.iter().map(|id| id.as_u64_pair().1).collect();
+        assert_eq!(random.len(), 4_000);
     }
 }

@@ -22,7 +22,9 @@ pub use crate::config::setters::setters;
 pub use crate::dispatch::{LateFlush, Slot, dispatch};
 pub use crate::escape::{OneLine, shortened};
 pub use crate::lanes::owned_bytes;
+pub use crate::origin::new_uuid;
 pub use crate::rate::Pace;
+#[cfg(feature = "json-lines")]
 pub use crate::sink::json_lines::{Closed, ClosedFiles, closed, decode};
 #[cfg(feature = "sqlite")]
 pub use crate::sink::sqlite::{Live, inside, refuse_inherited, row_to_record, version};

@@ -13,6 +13,7 @@ mod ext;
 mod filter;
 mod function;
 mod isolated;
+#[cfg(feature = "json-lines")]
 pub(crate) mod json_lines;
 mod map;
 mod memory;
@@ -39,7 +40,9 @@ pub use ext::SinkExt;
 pub use filter::Filter;
 pub use function::{FnSink, from_fn};
 pub use isolated::{Isolated, Shed};
+#[cfg(feature = "json-lines")]
 pub(crate) use json_lines::{Closed, ClosedFiles, closed, decode};
+#[cfg(feature = "json-lines")]
 pub use json_lines::{JsonLinesSink, SyncPolicy};
 pub use map::Map;
 pub use memory::MemorySink;
@@ -51,6 +54,7 @@ pub use route::Route;
 pub use sqlite::SqliteSink;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::{Live, inside, refuse_inherited, row_to_record, version};
+#[cfg(feature = "json-lines")]
 pub(crate) use target::resolve;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::{BackwardStep, TensorBoardSink};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::Uuid;
 
 use super::config::{BusConfig, Mode, OnWorkerFailure};
 use super::dispatch::{DISPATCHER, Dispatcher};
@@ -20,7 +20,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::collector::{Collector, StartError};
 use crate::dispatch::Slot;
 use crate::history::{History, JsonLinesHistory, Recent};
-use crate::parts::Inside;
+use crate::parts::{Inside, new_uuid};
 use crate::sink::{JsonLinesSink, Sink};
 use crate::sync::{self, Arc, Unparker};
 
@@ -179,8 +179,7 @@ impl BusBuilder {
 fn session_of(collector: &Collector<Envelope>) -> Uuid {
     let is_own = collector.config().session_id.is_none();
     let own = is_own.then(|| collector.session_id().parse().ok()).flatten();
-    // Not `Uuid::now_v7`: it takes a lock that a forked child may find held for ever.
-    own.unwrap_or_else(|| Uuid::new_v7(Timestamp::now(NoContext)))
+    own.unwrap_or_else(new_uuid)
 }
 
 fn start_threads(

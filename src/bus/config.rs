@@ -1,6 +1,6 @@
 //! The settings of a bus.
 
-use crate::config::setters;
+use crate::parts::setters;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

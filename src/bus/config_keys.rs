@@ -7,10 +7,8 @@ use serde_json::Value;
 
 use super::config::{BusConfig, Mode, OnWorkerFailure};
 use super::scaling::Scaling;
-use crate::config::{
-    self, Alias, Choice, Config, ConfigError, ConfigLoader, Key, Preset, Settings, Unread, duration, key,
-    millis, read, same,
-};
+use crate::config::{Config, ConfigError, ConfigLoader, Preset};
+use crate::parts::{self, Alias, Choice, Key, Settings, Unread, duration, key, millis, read, same};
 use crate::sink::RetryPolicy;
 
 /// The table of a bus in a file.
@@ -135,21 +133,21 @@ impl BusConfig {
     /// Returns every setting, in TOML that [`load`](Self::load) reads as the same settings, but for
     /// what [`Config::to_toml`](crate::Config::to_toml) names.
     pub fn to_toml(&self) -> String {
-        config::write(self)
+        parts::write(self)
     }
 }
 
 impl Serialize for BusConfig {
     /// A table of all settings, by the keys of a file.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        config::to_table(self).serialize(serializer)
+        parts::to_table(self).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for BusConfig {
     /// As [`load`](Self::load) of one layer.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        config::deserialize(deserializer)
+        parts::deserialize(deserializer)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The number of workers that fits the load, computed from numbers alone.
 
-use crate::config::setters;
+use crate::parts::setters;
 use std::io;
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use std::fmt;
 /// assert_eq!(error.to_string(), "the pixels of a 2 x 1 rgb8 image must be 6 bytes, got 3");
 /// # Ok::<(), forebay::event::ImageError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Width in pixels.
     pub width: u32,
@@ -26,7 +26,6 @@ pub struct Image {
     /// Meaning of the bytes.
     pub format: ImageFormat,
     /// The file or the pixels. Pixels come row by row from the top, without padding.
-    #[serde(serialize_with = "serialize_base64")]
     pub bytes: Vec<u8>,
 }
 
@@ -170,12 +169,6 @@ impl Image {
         }
         Ok(())
     }
-}
-
-/// Writes bytes as base64 text (RFC 4648, with padding).
-fn serialize_base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    use base64::{display::Base64Display, engine::general_purpose::STANDARD};
-    serializer.collect_str(&Base64Display::new(bytes, &STANDARD))
 }
 
 #[cfg(test)]

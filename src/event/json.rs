@@ -4,9 +4,10 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Error as _, SerializeMap, Serializer};
+use serde::ser::{Error as _, SerializeMap, SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::{EventId, Fields, Histogram, Image, ImageFormat, List, Name, Priority, Record, Text, Value};
@@ -354,6 +355,26 @@ impl<'de> Deserialize<'de> for Record {
             record.set_event_id(id);
         }
         Ok(record)
+    }
+}
+
+impl Serialize for Image {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// Bytes as base64 text (RFC 4648, with padding).
+        struct Base64<'a>(&'a [u8]);
+
+        impl Serialize for Base64<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
+            }
+        }
+
+        let mut object = serializer.serialize_struct("Image", 4)?;
+        object.serialize_field("width", &self.width)?;
+        object.serialize_field("height", &self.height)?;
+        object.serialize_field("format", &self.format)?;
+        object.serialize_field("bytes", &Base64(&self.bytes))?;
+        object.end()
     }
 }
 

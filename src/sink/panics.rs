@@ -41,6 +41,7 @@ impl Panics {
     }
 
     /// How many events it panicked at.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn events(&self) -> u64 {
         self.events
     }

@@ -7,9 +7,12 @@ mod config;
 mod config_env;
 #[cfg(feature = "config")]
 mod config_layers;
+#[cfg(feature = "json-lines")]
 mod deep_values;
+#[cfg(feature = "json-lines")]
 mod enrichment;
 mod escaped_output;
+#[cfg(feature = "json-lines")]
 mod extreme_numbers;
 mod flush_strategies;
 #[cfg(feature = "futures")]
@@ -26,17 +29,22 @@ mod p5_stop;
 mod p6_sinks_are_fenced;
 mod p7_critical_events;
 mod pattern;
+#[cfg(feature = "json-lines")]
 mod readme;
 mod reconfigure;
+#[cfg(feature = "json-lines")]
 mod records;
 mod requirements;
 mod root_names;
 mod shards;
+#[cfg(feature = "json-lines")]
 mod stats;
 mod subscription;
 #[path = "../support/mod.rs"]
 mod support;
 mod timed;
 mod under_load;
+#[cfg(feature = "json-lines")]
 mod user_code_panics;
+#[cfg(feature = "json-lines")]
 mod wrappers;

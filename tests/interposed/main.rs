@@ -3,7 +3,7 @@
 
 #[cfg(target_os = "linux")]
 mod clock_is_set;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "json-lines"))]
 mod rotation_sync;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 mod allocator;
+#[cfg(feature = "json-lines")]
 mod byte_bounds;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "json-lines"))]
 mod leaks;
 mod p1_collect_never_waits;
 #[path = "../support/mod.rs"]

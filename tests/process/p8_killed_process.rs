@@ -1,6 +1,9 @@
 //! P8: a killed process loses at most what was still in the ring. What a sink had written stays; at most its
 //! very last record is torn.
 
+#[path = "../support/whole_records.rs"]
+mod whole_records;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -8,6 +11,7 @@ use std::time::Duration;
 use crate::support::*;
 use forebay::sink::JsonLinesSink;
 use forebay::{Collector, FlushStrategy, Overflow, Record};
+use whole_records::whole_records;
 
 /// Set in the process that is to be killed.
 const FILE: &str = "FOREBAY_TEST_FILE";

@@ -16,7 +16,7 @@ pub use files::{
     without_sigpipe, write_stream,
 };
 pub use imp::{
-    ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, ignore_sigxfsz,
+    ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, host_name, ignore_sigxfsz,
     is_without_lost_threads, let_forks_in, wait_for_room, watch_forks,
 };
 #[cfg(all(unix, not(forebay_loom)))]
@@ -322,6 +322,11 @@ mod imp {
         Some((taken.saturating_mul(stats.f_frsize), stats.f_bavail.saturating_mul(stats.f_frsize)))
     }
 
+    /// Returns the name of this machine.
+    pub fn host_name() -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
     /// Has SIGXFSZ wait on the calling thread, and on those that it starts. A write beyond the limit on the size of files
     /// (`ulimit -f`) then fails with an error, where it would end the process. The signal is sent to the thread that writes,
     /// so other threads keep what the program has arranged.
@@ -467,6 +472,16 @@ mod imp {
 
     /// Does nothing: this system has no such signal.
     pub fn ignore_sigxfsz() {}
+
+    #[cfg(not(unix))]
+    pub fn host_name() -> String {
+        gethostname::gethostname().to_string_lossy().into_owned()
+    }
+
+    #[cfg(unix)]
+    pub fn host_name() -> String {
+        "model".to_owned()
+    }
 
     pub fn disk_usage(_: &std::path::Path) -> Option<(u64, u64)> {
         None

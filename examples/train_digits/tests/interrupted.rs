@@ -3,6 +3,8 @@
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;
+#[path = "../../../tests/support/whole_records.rs"]
+mod whole_records;
 
 use std::io::Read;
 use std::path::Path;
@@ -12,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use forebay::Record;
 use forebay::history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
 use support::*;
+use whole_records::whole_records;
 
 fn example() -> &'static str {
     env!("CARGO_BIN_EXE_train_digits")
