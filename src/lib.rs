@@ -42,7 +42,7 @@
 //! | read files back | [`history`]: [`EventQuery`](history::EventQuery), [`runs`](history::runs) |
 //! | record a training run | [`TrainingRun`](run::TrainingRun), [`Rank`](run::Rank), `Signals` (feature `signals`) |
 //! | call functions for events | [`bus`] |
-//! | run many items through handlers | [`emit`] |
+//! | run many items through handlers | the crate `forebay-task` |
 //! | read settings from a file or the environment | [`Config`], `ConfigLoader` (feature `config`), [`Preset`](config::Preset) |
 //! | use one collector everywhere | [`init`], [`global`], [`track_event!`] |
 //! | test your program | `testing` (feature `testing`), [`MemorySink`](sink::MemorySink), [`ManualClock`] |
@@ -143,8 +143,6 @@ pub mod parts;
 
 #[cfg(feature = "json-lines")]
 pub mod history;
-
-pub mod emit;
 
 #[cfg(feature = "json-lines")]
 pub mod bus;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::support::*;
 use forebay::bus::{Bus, BusConfig, Delivery, Handler, HandlerError, Mode};
 use forebay::config::{GateConfig, HealthConfig, Sampling};
-use forebay::emit::{self, ErrorPolicy, Strategy};
 use forebay::sink::{
     Account, BreakerPolicy, DeadLetters, Fate, Hook, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink,
     SinkError, SinkExt, SyncPolicy, from_fn,
@@ -266,44 +265,6 @@ fn histograms_of_any_counts_and_values() {
     let _ = collector.flush().unwrap();
     collector.stop().unwrap();
     law(&collector, offered);
-}
-
-#[test]
-fn tasks_with_the_largest_and_the_smallest_numbers() {
-    for large in [1, usize::MAX] {
-        for long in DURATIONS {
-            let clock = ManualClock::new();
-            clock.advance(Duration::MAX);
-            let strategies = [
-                Strategy::Parallel { workers: 2, rate_limit: Some(large as u32) },
-                Strategy::Batched { size: large, max_delay: long },
-                Strategy::Adaptive { min: 1, max: 2, window: long.max(Duration::from_nanos(1)) },
-            ];
-            for strategy in strategies {
-                let report = emit::from_iter(0..3_u64)
-                    .capacity(large)
-                    .take(large as u64)
-                    .strategy(strategy)
-                    .on_error(ErrorPolicy::Retry(large as u32))
-                    .drop_timeout(long)
-                    .map(|item| item.saturating_add(1))
-                    .run()
-                    .unwrap();
-                assert_eq!(report.summary.handled, (large as u64).min(3), "{strategy:?}");
-            }
-            let ticks = emit::interval(long.max(Duration::from_nanos(1)));
-            let task = ticks
-                .manual_clock(&clock)
-                .debounce(long.max(Duration::from_nanos(1)))
-                .take(1)
-                .map(|_| ())
-                .start()
-                .unwrap();
-            clock.advance(Duration::MAX);
-            task.cancel();
-            drop(task);
-        }
-    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Sources {
             return false;
         } else if let Some((file, test)) = name.split_once("::") {
             let paths = match file {
-                "loom" => ["protocol", "emit"].map(|file| format!("loom-tests/tests/{file}.rs")).to_vec(),
+                "loom" => ["protocol", "task"].map(|file| format!("loom-tests/tests/{file}.rs")).to_vec(),
                 unit if unit.starts_with("src/") || unit.starts_with("crates/") => vec![format!("{unit}.rs")],
                 integration => self.integration(&format!("{integration}.rs")),
             };

@@ -1,8 +1,11 @@
 //! What tests of forks share.
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::support::until;
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -58,4 +61,32 @@ pub(crate) fn leave_if_child(child: &AtomicI32, seen: u64) {
 /// The exit status of a child that `fork_once` has made.
 pub(crate) fn status_of(child: &AtomicI32) -> Option<i32> {
     exit_of(child.load(Ordering::SeqCst))
+}
+
+/// Forks once, on whichever thread asks it first, and returns on both sides.
+#[derive(Clone, Default)]
+pub(crate) struct Forker(pub(crate) Arc<AtomicI32>);
+
+impl Forker {
+    pub(crate) fn fork(&self) {
+        // A second call in the child says that something went on there.
+        self.must_not_be_child();
+        fork_once(&self.0);
+    }
+
+    pub(crate) fn must_not_be_child(&self) {
+        leave_if_child(&self.0, 7);
+    }
+
+    /// Waits for the child, which must have ended by itself.
+    #[track_caller]
+    pub(crate) fn child_has_ended(&self) {
+        // An isolated sink is dropped behind the end of its collector.
+        until("somebody forks", || self.0.load(Ordering::SeqCst) != 0);
+        assert_eq!(
+            status_of(&self.0),
+            Some(0),
+            "the child goes on: 7 where something was called there, 8 dropped"
+        );
+    }
 }

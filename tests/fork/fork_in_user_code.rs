@@ -9,43 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::child::{fork_once, leave_if_child, status_of};
+use crate::child::{Forker, leave_if_child};
 use crate::support::*;
 use forebay::bus::{Bus, Filter as BusFilter, Handler};
-use forebay::emit::{self, Decision, ErrorPolicy, Gather};
 use forebay::sink::{
     BreakerPolicy, ConsoleSink, DeadLetters, Hook, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError,
     SinkExt, from_fn,
 };
 use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
-
-/// Forks once, on whichever thread asks it first, and returns on both sides.
-#[derive(Clone, Default)]
-struct Forker(Arc<AtomicI32>);
-
-impl Forker {
-    fn fork(&self) {
-        // A second call in the child says that something went on there.
-        self.must_not_be_child();
-        fork_once(&self.0);
-    }
-
-    fn must_not_be_child(&self) {
-        leave_if_child(&self.0, 7);
-    }
-
-    /// Waits for the child, which must have ended by itself.
-    #[track_caller]
-    fn child_has_ended(&self) {
-        // An isolated sink is dropped behind the end of its collector.
-        until("somebody forks", || self.0.load(Ordering::SeqCst) != 0);
-        assert_eq!(
-            status_of(&self.0),
-            Some(0),
-            "the child goes on: 7 where something was called there, 8 dropped"
-        );
-    }
-}
 
 /// A sink that must neither be called nor dropped in the child.
 struct Witness(Forker);
@@ -465,68 +436,6 @@ fn a_waker_that_forks_on_the_worker_leaves_the_rest_to_its_parent() {
     collector.stop().unwrap();
     law(&collector, EVENTS);
     forker.child_has_ended();
-}
-
-#[test]
-fn every_hook_of_a_task_may_fork() {
-    alone!();
-    let all = |chain: emit::Stage<u64, u64, u64>, forker: &Forker| {
-        let end = chain.run().unwrap();
-        end.summary.check_law(10).unwrap();
-        assert_eq!(end.results, 10);
-        forker.child_has_ended();
-    };
-    let numbers = || (0..10_u64).collect::<Vec<_>>();
-    // The source, on a thread of its own.
-    let forker = Forker::default();
-    let (own, mut next) = (forker.clone(), 0);
-    let source = emit::from_fn(move || {
-        own.must_not_be_child();
-        next += 1;
-        if next == 5 {
-            own.fork();
-        }
-        (next <= 10).then_some(next)
-    });
-    all(source.map(|number| *number).gather(Gather::count()), &forker);
-    // The handler.
-    let forker = Forker::default();
-    let own = forker.clone();
-    let handler = move |number: &u64| {
-        own.must_not_be_child();
-        if *number == 5 {
-            own.fork();
-        }
-        *number
-    };
-    all(emit::from_iter(numbers()).map(handler).gather(Gather::count()), &forker);
-    // What gathers.
-    let forker = Forker::default();
-    let own = forker.clone();
-    let fold = Gather::fold(0, move |count: &mut u64, number: u64| {
-        own.must_not_be_child();
-        if number == 5 {
-            own.fork();
-        }
-        *count += 1;
-    });
-    all(emit::from_iter(numbers()).map(|number| *number).gather(fold), &forker);
-    // The policy.
-    let (forker, failed) = (Forker::default(), AtomicU64::new(0));
-    let (own, other) = (forker.clone(), forker.clone());
-    let policy = ErrorPolicy::custom(move |_, _| {
-        own.fork();
-        Decision::Retry { after: Duration::ZERO }
-    });
-    let handler = move |number: &u64| {
-        other.must_not_be_child();
-        if *number == 5 && failed.fetch_add(1, Ordering::SeqCst) == 0 {
-            Err("on purpose")
-        } else {
-            Ok(*number)
-        }
-    };
-    all(emit::from_iter(numbers()).on_error(policy).try_map(handler).gather(Gather::count()), &forker);
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::child::{fork_once, in_child, leave_if_child, status_of};
 use crate::support::*;
 use forebay::collector::{FlushError, StartError, State, StopError};
-use forebay::emit::{self, CancelToken, Gather, SendRefusal, Strategy};
 use forebay::run::{RunError, TrainingRun};
 use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, Outcome, Record};
@@ -69,68 +68,6 @@ fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
     assert!(records.iter().all(|record| record.name() != "child"));
     let own = records.iter().filter(|record| record.name() == "parent").count() as u64;
     assert_eq!(own, stats.processed, "every line once");
-}
-
-#[test]
-fn tasks_of_a_busy_parent_are_told_in_the_child_and_neither_hang_nor_handle() {
-    alone!();
-    let token = CancelToken::new();
-    let (sender, chain) = emit::channel(4);
-    let pair = Strategy::Parallel { workers: 2, rate_limit: None };
-    let task = chain.strategy(pair).cancel(&token).map(|number: &u64| *number).gather(Gather::count());
-    let task = Mutex::new(Some(task.start().unwrap()));
-    let results =
-        Mutex::new(Some(emit::from_fn(|| Some(1)).capacity(2).map(|number| *number).results().unwrap()));
-    let never = Mutex::new(Some(emit::channel::<u64>(1).1));
-    let is_over = AtomicBool::new(false);
-    let mut sent = 0;
-    std::thread::scope(|scope| {
-        // Locks are held, and queues half-changed, when the fork catches them.
-        let senders: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    (0..)
-                        .take_while(|number| !is_over.load(Ordering::Relaxed) && sender.send(*number).is_ok())
-                        .count()
-                })
-            })
-            .collect();
-        let raise = Raise(&is_over);
-        for _ in 0..50 {
-            let status = in_child(|| {
-                assert_eq!(sender.send(0).unwrap_err().reason, SendRefusal::Forked);
-                assert_eq!(sender.try_send(0).unwrap_err().reason, SendRefusal::Forked);
-                assert_eq!(sender.send_timeout(0, LONG).unwrap_err().reason, SendRefusal::Forked);
-                assert!(sender.is_closed());
-                drop(sender.clone());
-                token.cancel();
-                assert!(token.is_cancelled() && token.child().is_cancelled());
-                let task = task.lock().unwrap().take().unwrap();
-                task.cancel();
-                task.summary().check_law(0).unwrap();
-                assert!(!task.is_over());
-                let task = task.wait_timeout(LONG).unwrap_err();
-                assert!(matches!(task.wait(), Err(emit::EmitError::Forked)));
-                let results = results.lock().unwrap().take().unwrap();
-                assert!(results.recv().is_none() && results.iter().next().is_none());
-                drop(results);
-                let never = never.lock().unwrap().take().unwrap().capacity(2).map(|_| ()).start();
-                assert!(matches!(never, Err(emit::EmitError::Forked)));
-                let (sender, chain) = emit::channel(1);
-                sender.send(1).unwrap();
-                drop((chain, sender));
-                true
-            });
-            assert_eq!(status, Some(0), "the child hangs or failed");
-        }
-        drop(raise);
-        sent = senders.into_iter().map(|sender| sender.join().unwrap() as u64).sum();
-    });
-    assert!(!token.is_cancelled(), "the parent has nothing of it");
-    drop((sender, results));
-    let end = task.into_inner().unwrap().unwrap().wait().unwrap();
-    end.summary.check_law(sent).unwrap();
-    assert_eq!(end.results, sent);
 }
 
 #[test]
@@ -278,20 +215,4 @@ fn a_training_run_that_was_begun_before_the_fork_ends_in_the_parent_alone() {
     let offered = memory.len() as u64;
     collector.stop().unwrap();
     law(&collector, offered);
-}
-
-#[test]
-fn a_handler_of_a_task_that_forks_may_return_in_the_child_which_handles_nothing_more() {
-    alone!();
-    let (child, calls) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicU64::new(0)));
-    let (own, count) = (Arc::clone(&child), Arc::clone(&calls));
-    let handler = move |_: &u64| {
-        count.fetch_add(1, Ordering::SeqCst);
-        leave_if_child(&own, 7);
-        fork_once(&own);
-    };
-    let end = emit::from_iter(0..10).map(handler).gather(Gather::count()).run().unwrap();
-    end.summary.check_law(10).unwrap();
-    assert_eq!((end.results, calls.load(Ordering::SeqCst)), (10, 10));
-    assert_eq!(status_of(&child), Some(0), "7 where the child has handled an item");
 }

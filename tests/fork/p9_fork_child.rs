@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::child::in_child;
 use crate::support::*;
 use forebay::bus::Bus;
-use forebay::emit::{self, Gather};
 use forebay::sink::{MemorySink, SinkExt};
 use forebay::{Collector, Outcome, Record};
 
@@ -33,12 +32,6 @@ fn calls_handlers() -> bool {
     let handled = own.emit_sync("a.b", ()).unwrap().calls.unwrap().handled;
     own.stop().unwrap().stats.check_law(1).unwrap();
     handled == 1
-}
-
-fn runs_a_task() -> bool {
-    let own = emit::from_iter(0..3).map(|number| *number).gather(Gather::list()).run().unwrap();
-    own.summary.check_law(3).unwrap();
-    own.results == [0, 1, 2]
 }
 
 #[test]
@@ -68,11 +61,10 @@ fn a_child_can_build_what_it_needs_while_threads_of_its_parent_wait() {
         (0..4).for_each(|_| _ = scope.spawn(flush));
         let emitters = [scope.spawn(emit), scope.spawn(emit)];
         begun.wait();
-        // A thousand forks, in all.
+        // Hundreds of forks, in all.
         for _ in 0..334 {
             assert_eq!(in_child(|| collects(&collector)), Some(0), "a child hangs or failed");
             assert_eq!(in_child(calls_handlers), Some(0), "a child hangs or failed");
-            assert_eq!(in_child(runs_a_task), Some(0), "a child hangs or failed");
         }
         drop(raise);
         emitted = emitters.into_iter().map(|emitter| emitter.join().unwrap()).sum();

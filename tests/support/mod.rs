@@ -293,3 +293,19 @@ pub fn is_alone<F>(here: &F) -> bool {
     failed.lines().filter_map(|line| line.strip_prefix("skipped: ")).for_each(skipped);
     false
 }
+
+/// Breaks of lines, the escape of terminals, a C1 control that is one as well, and everything that turns text around.
+pub const EVIL: &str = "\n\r\t\u{0}\u{7}\u{8}\u{1b}[2J\u{7f}\u{85}\u{9b}31m\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\
+                    \u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}end";
+
+/// Fails unless the text is `lines` lines in which every such character is escaped.
+#[track_caller]
+pub fn is_harmless(text: &str, lines: usize) {
+    let is_evil = |c: char| c != '\n' && EVIL.contains(c) && !"[2J31mend".contains(c);
+    assert!(!text.contains(is_evil), "{text:?}");
+    assert_eq!(text.trim_end_matches('\n').split('\n').count(), lines, "{text:?}");
+    for shown in ["\\u{202e}", "\\u{2066}", "\\u{61c}", "\\u{200f}", "\\u{1b}", "\\u{9b}", "\\u{2029}", "\\n"]
+    {
+        assert!(text.contains(shown), "{shown} in {text:?}");
+    }
+}

@@ -1,0 +1,529 @@
+//! The models of `forebay-task`: the shipped channel, workers, cancellation and end of a task, one promise each. Run them with `./run`.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use forebay::{Builder, FlushStrategy, Record};
+use forebay_loom_tests::{Witness, check};
+use forebay_task::{
+    self as task, CancelToken, Decision, ErrorPolicy, Final, Gather, SendRefusal, Sender, Strategy, Summary,
+    Task, TaskError, TaskOutcome,
+};
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicBool;
+use loom::sync::{Arc, Notify};
+use loom::thread;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+const PAIR: Strategy = Strategy::Parallel { workers: 2, rate_limit: None };
+
+const TWO_AT_ONCE: Strategy = Strategy::Batched { size: 2, max_delay: HOUR };
+
+/// What handlers have done with each item, in cells whose accesses loom checks: two handlers of one item at a time, or
+/// reading it without a happens-before edge from the handler, is an error.
+#[derive(Clone)]
+struct Book(std::sync::Arc<Vec<UnsafeCell<u32>>>);
+
+// SAFETY: that no cell is accessed by two threads at once is what loom checks.
+unsafe impl Send for Book {}
+// SAFETY: the same.
+unsafe impl Sync for Book {}
+
+impl Book {
+    fn of(items: usize) -> Self {
+        Self(std::sync::Arc::new((0..items).map(|_| UnsafeCell::new(0)).collect()))
+    }
+
+    #[track_caller]
+    fn enter(&self, item: usize) {
+        // SAFETY: as above.
+        self.0[item].with_mut(|calls| unsafe { *calls += 1 });
+    }
+
+    #[track_caller]
+    fn calls(&self) -> Vec<u32> {
+        // SAFETY: as above.
+        self.0.iter().map(|cell| cell.with(|calls| unsafe { *calls })).collect()
+    }
+}
+
+/// Waits for the end of the task, and checks the law.
+#[track_caller]
+fn end<O>(task: Task<O>, sent: u64) -> Summary {
+    let Final { summary, .. } = task.wait().unwrap();
+    summary.check_law(sent).unwrap();
+    assert_eq!(summary.left, 0, "{summary:?}");
+    summary
+}
+
+#[track_caller]
+fn refused(sender: &Sender<usize>, item: usize) {
+    assert_eq!(sender.send(item).unwrap_err().reason, SendRefusal::Closed);
+}
+
+// ---- fates ----
+
+#[test]
+fn every_item_gets_one_worker_and_one_fate() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: every item gets one of two workers, one fate", 2, 5_000, move || {
+        let book = Book::of(2);
+        let own = book.clone();
+        let (sender, pipeline) = task::channel(1);
+        let work = move |item: &usize| {
+            own.enter(*item);
+            if *item == 1 { Err("one") } else { Ok(()) }
+        };
+        let task = pipeline.strategy(PAIR).try_map(work).start().unwrap();
+        sender.send(0).unwrap();
+        sender.send(1).unwrap();
+        drop(sender);
+        let summary = end(task, 2);
+        assert_eq!((summary.handled, summary.failed), (1, 1));
+        // Read without any other edge than the end.
+        assert_eq!(book.calls(), [1, 1]);
+        seen.saw(summary.outcome);
+    });
+    witness.expect(&["Completed"]);
+}
+
+#[test]
+fn a_failure_that_stops_the_task_leaves_every_item_one_fate() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: a failure that stops leaves each one fate", 3, 1_000, move || {
+        let book = Book::of(3);
+        let own = book.clone();
+        let (sender, pipeline) = task::channel(3);
+        (0..3).for_each(|item| sender.send(item).unwrap());
+        let work = move |item: &usize| {
+            own.enter(*item);
+            if *item == 0 { Err("none") } else { Ok(()) }
+        };
+        let pipeline = pipeline.strategy(PAIR).on_error(ErrorPolicy::custom(|_, _| Decision::Stop));
+        let summary = end(pipeline.try_map(work).start().unwrap(), 3);
+        assert_eq!((summary.outcome, summary.failed), (TaskOutcome::Failed, 1));
+        let calls = book.calls();
+        assert!(calls.iter().all(|calls| *calls <= 1), "{calls:?}");
+        assert_eq!(u64::from(calls.iter().sum::<u32>()), summary.handled + summary.failed);
+        seen.saw((summary.handled, summary.cancelled));
+    });
+    witness.expect(&["(0, 2)", "(1, 1)", "(2, 0)"]);
+}
+
+// ---- wake-up ----
+
+#[test]
+fn an_item_alone_wakes_the_worker_and_the_end_does() {
+    check("task: an item alone wakes the worker; so does the end", 5, 1_000, || {
+        let (signal, (sender, pipeline)) = (Arc::new(Notify::new()), task::channel(1));
+        let notifier = signal.clone();
+        let task = pipeline.map(move |_: &usize| notifier.notify()).start().unwrap();
+        sender.send(0).unwrap();
+        // Nothing but the item can wake the worker, nothing but the handler notifies.
+        signal.wait();
+        // Nor anything but the last sender now.
+        drop(sender);
+        assert_eq!(end(task, 1).handled, 1);
+    });
+}
+
+#[test]
+fn the_end_alone_wakes_all_workers() {
+    check("task: the end alone wakes both workers", 4, 1_000, || {
+        let (sender, pipeline) = task::channel::<usize>(1);
+        let task = pipeline.strategy(PAIR).map(|_| ()).start().unwrap();
+        drop(sender);
+        assert_eq!(end(task, 0).outcome, TaskOutcome::Completed);
+    });
+}
+
+#[test]
+fn two_items_get_two_workers() {
+    check("task: two items wake two workers, side by side", 2, 1_000, || {
+        let (sender, pipeline) = task::channel(2);
+        let signals = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        // Each handler waits for the other: one worker alone would never end.
+        let work = move |item: &usize| {
+            signals[1 - item].notify();
+            signals[*item].wait();
+        };
+        let task = pipeline.strategy(PAIR).map(work).start().unwrap();
+        sender.send(0).unwrap();
+        sender.send(1).unwrap();
+        drop(sender);
+        assert_eq!(end(task, 2).handled, 2);
+    });
+}
+
+#[test]
+fn the_item_that_completes_a_batch_wakes_the_worker() {
+    check("task: what completes a batch wakes the worker", 4, 1_000, || {
+        let (signal, (sender, pipeline)) = (Arc::new(Notify::new()), task::channel(4));
+        let notifier = signal.clone();
+        let work = move |items: &[usize]| {
+            notifier.notify();
+            Ok::<_, TaskError>(items.len())
+        };
+        let task = pipeline.strategy(TWO_AT_ONCE).map_batch(work).start().unwrap();
+        // Time never comes.
+        sender.send(0).unwrap();
+        sender.send(1).unwrap();
+        signal.wait();
+        // Half a batch, that only the end completes.
+        sender.send(2).unwrap();
+        drop(sender);
+        assert_eq!(end(task, 3).handled, 3);
+    });
+}
+
+// ---- room ----
+
+#[test]
+fn a_sender_that_waits_for_room_is_released_by_a_take() {
+    check("task: a take releases who waits for room", 4, 1_000, || {
+        let (sender, pipeline) = task::channel(1);
+        let task = pipeline.map(|_: &usize| ()).start().unwrap();
+        (0..3).for_each(|item| sender.send(item).unwrap());
+        drop(sender);
+        assert_eq!(end(task, 3).handled, 3);
+    });
+}
+
+#[test]
+fn a_sender_that_waits_for_room_is_released_by_a_cancel() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: a cancel releases who waits for room", 2, 500, move || {
+        let (gate, (sender, pipeline)) = (Arc::new(Notify::new()), task::channel(1));
+        let behind = gate.clone();
+        let task = pipeline.map(move |_: &usize| behind.wait()).start().unwrap();
+        let token = task.token().clone();
+        let other = thread::spawn(move || token.cancel());
+        // The handler of the first waits for this thread: of three, the last finds no room, unless all is over before.
+        let sent = (0..3).take_while(|item| sender.send(*item).is_ok()).count();
+        refused(&sender, 3);
+        gate.notify();
+        other.join().unwrap();
+        let summary = end(task, sent as u64);
+        assert_eq!(summary.outcome, TaskOutcome::Cancelled);
+        seen.saw((sent, summary.handled));
+    });
+    witness.expect(&["(0, 0)", "(1, 0)", "(1, 1)", "(2, 1)"]);
+}
+
+#[test]
+fn a_sender_that_waits_for_room_is_released_by_the_end() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: the end releases who waits for room", 2, 1_000, move || {
+        let (sender, pipeline) = task::channel(1);
+        sender.send(0).unwrap();
+        let other = thread::spawn({
+            let sender = sender.clone();
+            move || sender.send(1).is_ok()
+        });
+        // Two are taken in; of the two that wait for room, one is not wanted any more.
+        let task = pipeline.take(2).map(|_: &usize| ()).start().unwrap();
+        let sent = (sender.send(2).is_ok(), other.join().unwrap());
+        assert!(sent.0 != sent.1, "{sent:?}");
+        assert_eq!(end(task, 2).handled, 2);
+        seen.saw(sent);
+    });
+    witness.expect(&["(true, false)", "(false, true)"]);
+}
+
+#[test]
+fn a_sender_that_waits_for_room_is_released_by_a_failure_that_stops() {
+    check("task: a failure that stops releases who waits", 4, 500, || {
+        let (sender, pipeline) = task::channel(1);
+        let pipeline = pipeline.on_error(ErrorPolicy::StopOnFirst);
+        let task = pipeline.try_map(|_: &usize| Err::<(), _>("never")).start().unwrap();
+        let sent = (0..3).take_while(|item| sender.send(*item).is_ok()).count();
+        refused(&sender, 3);
+        assert!(sent <= 2, "the first that is taken stops it");
+        assert_eq!(end(task, sent as u64).failed, 1);
+    });
+}
+
+#[test]
+fn a_sender_that_waits_for_room_is_released_by_more_of_it() {
+    check("task: more room releases who waits for it", 3, 3, || {
+        let (sender, pipeline) = task::channel(1);
+        sender.send(0).unwrap();
+        let other = thread::spawn({
+            let sender = sender.clone();
+            move || sender.send(1).unwrap()
+        });
+        let pipeline = pipeline.capacity(2);
+        other.join().unwrap();
+        drop(pipeline);
+        refused(&sender, 2);
+    });
+}
+
+#[test]
+fn a_sender_that_waits_for_room_is_released_by_a_pipeline_that_never_starts() {
+    check("task: a pipeline let go releases who waits for room", 3, 5, || {
+        let (sender, pipeline) = task::channel(1);
+        sender.send(0).unwrap();
+        let other = thread::spawn({
+            let sender = sender.clone();
+            move || refused(&sender, 1)
+        });
+        drop(pipeline);
+        other.join().unwrap();
+    });
+}
+
+// ---- cancel ----
+
+#[test]
+fn nothing_is_taken_once_a_cancel_has_returned() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: nothing is taken once a cancel has returned", 5, 500, move || {
+        // Not modelled, so that it adds no edge and no schedules.
+        let begun = std::sync::Arc::new(AtomicU64::new(0));
+        let own = begun.clone();
+        let (sender, pipeline) = task::channel(3);
+        (0..3).for_each(|item| sender.send(item).unwrap());
+        let count = move |_: &usize| _ = own.fetch_add(1, Ordering::SeqCst);
+        let task = pipeline.map(count).start().unwrap();
+        task.cancel();
+        let handled = task.summary().handled;
+        refused(&sender, 3);
+        let summary = end(task, 3);
+        assert!(
+            summary.handled <= handled + 1,
+            "but for the one that the worker had: {summary:?}, {handled}"
+        );
+        assert_eq!(begun.load(Ordering::SeqCst), summary.handled);
+        seen.saw(summary.handled);
+    });
+    witness.expect(&["0", "1", "2", "3"]);
+}
+
+#[test]
+fn no_call_begins_once_a_cancel_has_returned() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: no call begins once a cancel has returned", 3, 100, move || {
+        // Not modelled: nothing comes between the last question of the library and the first statement of the handler.
+        let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let own = cancelled.clone();
+        let (sender, pipeline) = task::channel(2);
+        (0..2).for_each(|item| sender.send(item).unwrap());
+        let work = move |_: &usize| assert!(!own.load(Ordering::SeqCst), "called after the cancel");
+        let task = pipeline.strategy(PAIR).map(work).start().unwrap();
+        task.cancel();
+        cancelled.store(true, Ordering::SeqCst);
+        let summary = end(task, 2);
+        seen.saw((summary.handled, summary.cancelled));
+    });
+    witness.expect(&["(0, 2)", "(1, 1)", "(2, 0)"]);
+}
+
+#[test]
+fn no_retry_begins_once_a_cancel_has_returned() {
+    check("task: no retry begins once a cancel has returned", 3, 100, || {
+        let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let own = cancelled.clone();
+        let (sender, pipeline) = task::channel(1);
+        sender.send(0).unwrap();
+        let work = move |_: &usize| {
+            assert!(!own.load(Ordering::SeqCst), "called after the cancel");
+            Err::<(), _>("again")
+        };
+        let task = pipeline.on_error(ErrorPolicy::Retry(1)).try_map(work).start().unwrap();
+        task.cancel();
+        cancelled.store(true, Ordering::SeqCst);
+        let summary = end(task, 1);
+        assert_eq!(summary.failed + summary.cancelled, 1);
+    });
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_full_batch() {
+    check("task: a cancel ends the wait for a full batch", 3, 50, || {
+        let (sender, pipeline) = task::channel(4);
+        let work = |items: &[usize]| Ok::<_, TaskError>(items.len());
+        let task = pipeline.strategy(TWO_AT_ONCE).map_batch(work).start().unwrap();
+        sender.send(0).unwrap();
+        // Neither another item nor the end of the senders comes.
+        task.cancel();
+        assert_eq!(end(task, 1).cancelled, 1);
+        drop(sender);
+    });
+}
+
+#[test]
+fn a_cancel_against_a_start_is_not_lost() {
+    check("task: a cancel against a start is not lost", 2, 10, || {
+        let token = CancelToken::new();
+        let (sender, pipeline) = task::channel::<usize>(1);
+        let other = thread::spawn({
+            let token = token.clone();
+            move || token.cancel()
+        });
+        let task = pipeline.cancel(&token).map(|_| ()).start().unwrap();
+        other.join().unwrap();
+        // The channel stays open: the cancel alone ends it.
+        assert_eq!(end(task, 0).outcome, TaskOutcome::Cancelled);
+        drop(sender);
+    });
+}
+
+#[test]
+fn a_second_cancel_returns_no_sooner_than_all_are_notified() {
+    check("task: a second cancel has the promise of the first", 3, 500, || {
+        let token = CancelToken::new();
+        let (sender, pipeline) = task::channel(3);
+        let task = pipeline.cancel(&token).map(|_: &usize| ()).start().unwrap();
+        let cancel = move |token: &CancelToken, sender: &Sender<usize>| {
+            token.cancel();
+            refused(sender, 0);
+        };
+        let other = thread::spawn({
+            let (token, sender) = (token.clone(), sender.clone());
+            move || cancel(&token, &sender)
+        });
+        cancel(&token, &sender);
+        other.join().unwrap();
+        assert_eq!(end(task, 0).outcome, TaskOutcome::Cancelled);
+    });
+}
+
+#[test]
+fn a_worker_that_sleeps_is_woken_by_a_cancel() {
+    check("task: a cancel wakes workers that sleep", 3, 500, || {
+        let (sender, pipeline) = task::channel::<usize>(1);
+        let task = pipeline.strategy(PAIR).map(|_| ()).start().unwrap();
+        task.cancel();
+        assert_eq!(end(task, 0).outcome, TaskOutcome::Cancelled);
+        drop(sender);
+    });
+}
+
+// ---- the end ----
+
+/// Sets a flag and notifies when it is dropped: a notification alone may wake somebody for nothing.
+struct Last(Arc<AtomicBool>, Arc<Notify>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+        self.1.notify();
+    }
+}
+
+/// A collector that keeps what it gets in its ring.
+fn keeping() -> forebay::Collector {
+    let builder = Builder::<Record>::new().capacity(2).critical_capacity(2).low_capacity(1);
+    builder.session_id("model").host("model").rank(0).flush(FlushStrategy::Manual).build().unwrap()
+}
+
+#[test]
+fn the_end_is_reported_once_and_before_who_waits() {
+    check("task: one final event, before whoever waits", 3, 1_000, || {
+        let collector = keeping();
+        let (sender, pipeline) = task::channel(1);
+        let pipeline = pipeline.strategy(PAIR).report_to(&collector, "model.task.ended");
+        let task = pipeline.map(|_: &usize| ()).start().unwrap();
+        sender.send(0).unwrap();
+        drop(sender);
+        assert_eq!(end(task, 1).handled, 1);
+        assert_eq!(collector.stats().pending, 1, "reported once, before who waits");
+        collector.stop().unwrap();
+        collector.stats().check_law(1).unwrap();
+    });
+}
+
+#[test]
+fn the_end_of_a_task_that_is_dropped_is_reported_once_by_whoever_comes_first() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: a task that is dropped has one final event", 4, 500, move || {
+        let (collector, signal) = (keeping(), Arc::new(Notify::new()));
+        let gone = Arc::new(AtomicBool::new(false));
+        let (sender, pipeline) = task::channel(1);
+        sender.send(0).unwrap();
+        let pipeline = pipeline.report_to(&collector, "model.task.ended").drop_timeout(Duration::ZERO);
+        let last = Gather::fold(Last(gone.clone(), signal.clone()), |_, ()| {});
+        let task = pipeline.map(|_: &usize| ()).gather(last).start().unwrap();
+        seen.saw(task.is_over());
+        drop(task);
+        // What was gathered goes with whoever is the last to go.
+        while !gone.load(Ordering::Acquire) {
+            signal.wait();
+        }
+        // Where this thread is the last, the count of references is what orders the two, and that is not modelled.
+        while collector.stats().pending == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(collector.stats().pending, 1, "reported once");
+        collector.stop().unwrap();
+        collector.stats().check_law(1).unwrap();
+    });
+    witness.expect(&["false"]);
+}
+
+// ---- results, one by one ----
+
+#[test]
+fn results_wait_for_room_and_their_reader_for_results() {
+    check("task: results and their reader wait for each other", 2, 1_000, || {
+        let (sender, pipeline) = task::channel(1);
+        let results = pipeline.map(|item: &usize| *item).results().unwrap();
+        let other = thread::spawn(move || (0..2).for_each(|item| sender.send(item).unwrap()));
+        assert_eq!((results.recv(), results.recv(), results.recv()), (Some(0), Some(1), None));
+        other.join().unwrap();
+        assert_eq!(end(results.into_task(), 2).handled, 2);
+    });
+}
+
+#[test]
+fn results_that_nobody_takes_hold_up_no_handler() {
+    check("task: a reader that leaves releases handlers", 3, 1_000, || {
+        let (sender, pipeline) = task::channel(1);
+        let results = pipeline.map(|item: &usize| *item).results().unwrap();
+        let other = thread::spawn(move || (0..3).for_each(|item| _ = sender.send(item)));
+        let task = results.into_task();
+        other.join().unwrap();
+        assert_eq!(end(task, 3).handled, 3);
+    });
+}
+
+// ---- async ----
+
+struct NotifyingWaker(Notify);
+
+impl Wake for NotifyingWaker {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.notify();
+    }
+}
+
+#[test]
+fn a_task_that_is_polled_is_woken_by_its_end() {
+    check("task: a task that is polled is woken by its end", 5, 100, || {
+        let (sender, pipeline) = task::channel::<usize>(1);
+        let mut task = pipeline.map(|_| ()).start().unwrap();
+        drop(sender);
+        let notifier = std::sync::Arc::new(NotifyingWaker(Notify::new()));
+        let waker: Waker = notifier.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        let ending = loop {
+            match Pin::new(&mut task).poll(&mut cx) {
+                Poll::Ready(ending) => break ending,
+                Poll::Pending => notifier.0.wait(),
+            }
+        };
+        ending.summary.check_law(0).unwrap();
+    });
+}
