@@ -10,6 +10,7 @@ use signal_hook::iterator;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 
 use super::{Life, TrainingRun};
+use crate::clock::deadline_in;
 use crate::collector::Collector;
 use crate::config::{ConfigError, check};
 use crate::event::Event;
@@ -26,7 +27,7 @@ use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 ///
 /// With [`leave_time`](SignalsBuilder::leave_time) the loop may end by itself: what was collected is flushed at once, and
 /// the rest waits until the grace period is nearly over, the value is dropped, or a second signal comes. Ask
-/// [`received`](Self::received) in the loop, which is one load.
+/// [`received`](Self::received) in the loop, which is one load, or let a thread [`wait`](Self::wait).
 ///
 /// Several values may watch the same signals: the process ends when all are done. Once nobody watches a signal, it has its
 /// default effect again, unless other code of the program handled it before the first value was made; so it has in a forked
@@ -81,7 +82,8 @@ struct Watch {
     /// That thread.
     finisher: Mutex<Option<JoinHandle<()>>>,
     is_dropped: Mutex<bool>,
-    dropped: Condvar,
+    /// Rung when the value is dropped, or a signal was received.
+    changed: Condvar,
 }
 
 /// The one thread of the process that is told of signals, and whom it tells.
@@ -129,6 +131,41 @@ impl Signals {
             0 => None,
             signal => Some(name(signal as i32)),
         }
+    }
+
+    /// Blocks until a signal comes, and returns its name. Returns at once if one has come.
+    ///
+    /// A program that waits here should [leave time](SignalsBuilder::leave_time) for its end: without, the process ends with the
+    /// signal, whoever waits. Several threads may wait. In a forked child, no signal is seen: this returns `None` at once there.
+    ///
+    /// ```no_run
+    /// use forebay::{Collector, run::Signals};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let collector = Collector::builder().start()?;
+    /// let signals = Signals::builder(&collector).leave_time().start()?;
+    /// // The service runs on other threads.
+    /// let signal = signals.wait();
+    /// println!("ends by {}", signal.unwrap_or("nothing"));
+    /// collector.stop()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn wait(&self) -> Option<&'static str> {
+        self.wait_until(None)
+    }
+
+    /// Blocks until a signal comes, for `timeout` at most, and returns its name. Returns `None` when none came in time.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<&'static str> {
+        self.wait_until(deadline_in(timeout))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Option<&'static str> {
+        if self.watch.process == std::process::id() {
+            let mut guard = self.watch.is_dropped.lock();
+            while self.received().is_none() && !self.watch.changed.wait_until(&mut guard, deadline) {}
+        }
+        self.received()
     }
 }
 
@@ -179,7 +216,7 @@ impl SignalsBuilder {
             plan: Mutex::new(Some(self)),
             finisher: Mutex::new(None),
             is_dropped: Mutex::new(false),
-            dropped: Condvar::new(),
+            changed: Condvar::new(),
         });
         // The locks of signal-hook are taken in there as well. What fails is dropped out here: it may hold the last handle of
         // the collector.
@@ -275,7 +312,7 @@ fn tell(signal: i32) {
     // How many are not done, and whether one of those who are leaves the process to us.
     let (left, is_ours) = (Arc::new(PlainU64::new(plans.len() as u64)), Arc::new(PlainBool::new(false)));
     for (watch, plan) in plans {
-        watch.received.store(signal as u64, Ordering::Relaxed);
+        watch.receive(signal);
         let (own, left, is_ours) = (Arc::clone(&watch), Arc::clone(&left), Arc::clone(&is_ours));
         let finish = move || {
             is_ours.fetch_or(own.finish(signal, plan), Ordering::SeqCst);
@@ -309,6 +346,14 @@ fn end(signal: i32) {
 }
 
 impl Watch {
+    /// Notes which signal came, and wakes who waits for one.
+    fn receive(&self, signal: i32) {
+        self.received.store(signal as u64, Ordering::Relaxed);
+        // Whoever saw none before the store holds the lock until it waits.
+        drop(self.is_dropped.lock());
+        self.changed.notify_all();
+    }
+
     /// Sees to the signal; whether the process is then ours to end.
     fn finish(&self, signal: i32, plan: SignalsBuilder) -> bool {
         let begun = Instant::now();
@@ -332,7 +377,7 @@ impl Watch {
     /// Waits for the drop of the value; whether it came first.
     fn waits_for_drop(&self, until: Option<Instant>) -> bool {
         let mut is_dropped = self.is_dropped.lock();
-        while !*is_dropped && !self.dropped.wait_until(&mut is_dropped, until) {}
+        while !*is_dropped && !self.changed.wait_until(&mut is_dropped, until) {}
         *is_dropped
     }
 }
@@ -351,7 +396,7 @@ impl Drop for Signals {
             }
         });
         *self.watch.is_dropped.lock() = true;
-        self.watch.dropped.notify_all();
+        self.watch.changed.notify_all();
         // One that is past waiting ends the process.
         let finisher = self.watch.finisher.lock().take();
         if let Some(finisher) = finisher {

@@ -43,7 +43,7 @@ fn a_process_that_is_to_be_ended() {
     let builder = Signals::builder(collector).also(libc::SIGUSR1);
     let builder = run.iter().fold(builder, |builder, run| builder.run(run));
     let builder = match &*what {
-        "cooperative" | "later" => builder.leave_time().grace(LONG),
+        "cooperative" | "later" | "waits" => builder.leave_time().grace(LONG),
         "stubborn" => builder.leave_time().grace(Duration::from_millis(300)),
         "twice" => builder.leave_time().grace(LONG * 60),
         "hung" => builder.grace(Duration::from_millis(100)),
@@ -102,6 +102,28 @@ fn a_process_that_is_to_be_ended() {
                 unsafe { libc::wait(&mut status) };
                 assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status}");
             }
+            return;
+        }
+        // A thread waits for the signal, and so does a child, for which none comes.
+        "waits" => {
+            assert_eq!(signals.wait_timeout(Duration::ZERO), None);
+            assert_eq!(signals.wait_timeout(Duration::from_millis(1)), None);
+            // SAFETY: the child waits for nothing, and ends.
+            if unsafe { libc::fork() } == 0 {
+                let waited = (signals.wait(), signals.wait_timeout(LONG));
+                unsafe { libc::_exit(if waited == (None, None) { 7 } else { 1 }) };
+            }
+            let mut status = 0;
+            unsafe { libc::wait(&mut status) };
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status}");
+            std::thread::scope(|scope| {
+                let waiting = [(); 3].map(|()| scope.spawn(|| signals.wait()));
+                println!("ready");
+                assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == Some("SIGTERM")));
+            });
+            assert_eq!(signals.wait(), Some("SIGTERM"), "it has come");
+            assert_eq!(signals.wait_timeout(Duration::ZERO), Some("SIGTERM"));
+            run.unwrap().preempted("SIGTERM, waited for").unwrap();
             return;
         }
         // The run ends by itself, and has not quite when the signal comes.
@@ -253,6 +275,16 @@ fn a_loop_that_was_left_time_ends_by_itself() {
     check_steps(&history, last.unwrap());
     let reason = format!("SIGTERM, checkpoint at {}", last.unwrap());
     assert_eq!(runs(&history).unwrap()[0].end, preempted(&reason));
+}
+
+#[test]
+fn whoever_waits_for_a_signal_is_told_which_and_a_forked_child_never_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::new(folder.path(), "waits");
+    process.signal("-TERM");
+    assert_eq!(process.end().0.code(), Some(0));
+    let history = JsonLinesHistory::new(folder.path().join("events.jsonl"));
+    assert_eq!(runs(&history).unwrap()[0].end, preempted("SIGTERM, waited for"));
 }
 
 #[test]
