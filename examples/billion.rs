@@ -5,9 +5,10 @@
 //! cargo run --release --example billion            # 10^9 events
 //! cargo run --release --example billion 10000000   # fewer
 //! ```
-#![allow(clippy::print_stdout, reason = "its purpose")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its purpose")]
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,8 +34,43 @@ struct Seen {
     out_of_order: u64,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let events: u64 = std::env::args().nth(1).map_or(Ok(1_000_000_000), |events| events.parse())?;
+const USAGE: &str = "usage: billion [EVENTS], 1000000000 by default";
+
+/// Reads the command line. The error is one line for a person.
+fn asked(args: &[String]) -> Result<u64, String> {
+    match args {
+        [] => Ok(1_000_000_000),
+        [events] => {
+            events.parse().map_err(|_| format!("EVENTS must be a whole number, got {events:?}, {USAGE}"))
+        }
+        _ => Err(format!("EVENTS must be one number, {USAGE}")),
+    }
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        println!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    let events = match asked(&args) {
+        Ok(events) => events,
+        Err(error) => {
+            eprintln!("billion: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(events) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("billion: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(events: u64) -> Result<(), Box<dyn Error>> {
     let each = events / u64::from(PRODUCERS);
     let seen = Arc::new(Mutex::new(Seen::default()));
     let sink = from_fn("slow", {

@@ -3,13 +3,14 @@
 //!
 //! `cargo run --release -p train_digits -- --out runs/1` in one terminal, and in another:
 //! `cargo run --release --example monitor -- runs/1` (`--once` for a single look, without colours).
-#![allow(clippy::print_stdout, reason = "that is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what it is for")]
 
 use std::collections::BTreeMap;
-use std::error::Error;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -136,11 +137,58 @@ fn run_of(path: &Path) -> String {
     format!("run {} (generation {}) {status}", run.run_id, run.generation)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let is_once = args.iter().position(|arg| arg == "--once").map(|place| args.remove(place)).is_some();
-    let [folder] = &args[..] else { return Err("usage: monitor FOLDER [--once]".into()) };
-    let path = Path::new(folder).join("events.jsonl");
+const USAGE: &str = "usage: monitor FOLDER [--once], where FOLDER is that of a run, with its events.jsonl";
+
+/// What the command line asks for.
+struct Asked {
+    folder: PathBuf,
+    is_once: bool,
+}
+
+/// Reads the command line. The error is one line for a person.
+fn asked(args: impl Iterator<Item = OsString>) -> Result<Asked, String> {
+    let (mut folder, mut is_once) = (None, false);
+    for arg in args {
+        if arg == "--once" {
+            is_once = true;
+        } else if arg.to_string_lossy().starts_with('-') {
+            return Err(format!("unknown option {arg:?}, {USAGE}"));
+        } else if folder.replace(PathBuf::from(arg)).is_some() {
+            return Err(format!("FOLDER must be one folder, {USAGE}"));
+        }
+    }
+    let folder = folder.ok_or(USAGE)?;
+    match std::fs::metadata(&folder) {
+        Ok(data) if data.is_dir() => Ok(Asked { folder, is_once }),
+        Ok(_) => Err(format!("FOLDER must be a folder, got the file {folder:?}")),
+        Err(error) => Err(format!("cannot look into the folder {folder:?}: {error}")),
+    }
+}
+
+fn main() -> ExitCode {
+    if std::env::args_os().skip(1).any(|arg| arg == "--help" || arg == "-h") {
+        println!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    let asked = match asked(std::env::args_os().skip(1)) {
+        Ok(asked) => asked,
+        Err(error) => {
+            eprintln!("monitor: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match watch(&asked) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("monitor: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Shows the run, once or for ever.
+fn watch(asked: &Asked) -> io::Result<()> {
+    let path = asked.folder.join("events.jsonl");
     let mut follower = Follower { path: path.clone(), file: None, offset: 0, rest: Vec::new() };
     let (mut view, mut run, mut looks) = (View::default(), String::new(), 0_u64);
     let mut before = Instant::now();
@@ -157,11 +205,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             run = run_of(&path);
         }
         looks += 1;
-        if !is_once {
+        if !asked.is_once {
             print!("\x1b[2J\x1b[H");
         }
         view.show(&run, before.elapsed().as_secs_f64().max(0.001));
-        if is_once {
+        if asked.is_once {
             return Ok(());
         }
         before = Instant::now();

@@ -3,9 +3,10 @@
 //! `cargo run --release --example soak -- [SECONDS] [EVENTS_A_SECOND] [SEED]`, by default ten minutes at 200,000. Every ten
 //! seconds the producers pause, everything is flushed, and the law is checked to the event; memory and threads are read from
 //! `/proc`. It fails when the law is broken, when memory grows after the first fifth, or when a thread is left behind.
-#![allow(clippy::print_stdout, clippy::panic, reason = "that is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::panic, reason = "that is what it is for")]
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -129,10 +130,44 @@ fn disturb(collector: &Collector, letters: &DeadLetters, seed: u64) {
     thread::sleep(pause);
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut args = std::env::args().skip(1).map(|arg| arg.parse::<u64>());
-    let mut number = |default| args.next().unwrap_or(Ok(default));
-    let (seconds, per_second, seed) = (number(600)?, number(200_000)?, number(7)?);
+const USAGE: &str = "usage: soak [SECONDS] [EVENTS_A_SECOND] [SEED], 600, 200000 and 7 by default";
+
+/// Reads the command line. The error is one line for a person.
+fn asked(args: &[String]) -> Result<[u64; 3], String> {
+    let mut numbers = [600, 200_000, 7];
+    if args.len() > numbers.len() {
+        return Err(format!("there must be at most three numbers, got {}, {USAGE}", args.len()));
+    }
+    for (number, arg) in numbers.iter_mut().zip(args) {
+        *number = arg.parse().map_err(|_| format!("each must be a whole number, got {arg:?}, {USAGE}"))?;
+    }
+    Ok(numbers)
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        println!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    let numbers = match asked(&args) {
+        Ok(numbers) => numbers,
+        Err(error) => {
+            eprintln!("soak: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(numbers) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("soak: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run([seconds, per_second, seed]: [u64; 3]) -> Result<(), Box<dyn Error>> {
     // The panics of sinks are on purpose; what panics else ends the run all the same.
     std::panic::set_hook(Box::new(|_| {}));
     let folder = std::env::temp_dir().join(format!("forebay-soak-{}", std::process::id()));
