@@ -64,6 +64,8 @@ pub enum LogTopic {
     EnrichPanicked,
     /// The worker ended by a panic in forebay itself.
     WorkerGone,
+    /// A sink goes on where an earlier run has written.
+    EarlierRun,
     /// A call of `health` raised or cleared an alert.
     Alert,
 }

@@ -93,6 +93,9 @@ pub struct SinkStats {
     pub dead_letters: u64,
     /// The breaker of this sink, if it has one.
     pub breaker: Option<BreakerState>,
+    /// The path of the file or folder, if an earlier run had written there when the sink was created. A resumed run goes on there
+    /// on purpose; any other run may want a folder of its own ([`run::folder`](crate::run::folder)).
+    pub earlier_run: Option<String>,
     /// Total time of its writes.
     pub write_time: Duration,
 }

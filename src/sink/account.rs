@@ -1,5 +1,6 @@
 //! What wrappers need: the account of the sink that they are a part of, and flushes that another thread finishes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::SinkError;
@@ -148,6 +149,11 @@ impl Account {
     /// Says that a breaker has opened, or closed.
     pub(crate) fn say_breaker(&self, level: LogLevel, what: &str) {
         self.tally.say(level, LogTopic::Breaker, || format!("the breaker {what}"));
+    }
+
+    /// Notes where an earlier run has written, and this one goes on.
+    pub(crate) fn note_earlier_run(&self, path: &Path) {
+        self.tally.note_earlier_run(path.display().to_string());
     }
 
     /// Shows how many dead letters wait to those who look at the sink.

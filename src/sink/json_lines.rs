@@ -27,7 +27,7 @@ use serde::Serialize;
 use super::missing::Missing;
 use super::presence::Found;
 use super::target::Target;
-use super::{Sink, SinkError};
+use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty;
 use crate::event::Record;
@@ -101,6 +101,8 @@ pub struct JsonLinesSink {
     missing: Missing,
     /// A failed write could not be cut off: the next one closes the torn line first.
     is_torn: bool,
+    /// There were events when it was created.
+    has_earlier_run: bool,
     /// The encoded batch.
     lines: Vec<u8>,
     /// What goes into every line of the batch at hand, if anything does.
@@ -168,12 +170,15 @@ impl JsonLinesSink {
         };
         let target = Target::open(&path).map_err(about_path)?;
         let (length, is_torn) = target.examine().map_err(about_path)?;
+        let has_earlier_run = length > 0
+            || target.is_own_file() && closed(target.path()).is_ok_and(|closed| !closed.files.is_empty());
         Ok(Self {
             name: "json_lines".to_owned(),
             target,
             length,
             missing: Missing::default(),
             is_torn,
+            has_earlier_run,
             lines: Vec::new(),
             origin: None,
             most_bytes: Some(MOST_BYTES),
@@ -449,6 +454,14 @@ impl JsonLinesSink {
 impl<E: Serialize> Sink<E> for JsonLinesSink {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::Open(account) = hook
+            && self.has_earlier_run
+        {
+            account.note_earlier_run(&self.path);
+        }
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::missing::Missing;
 use super::panics::Panics;
 use super::target::{in_real_folder, resolve};
-use super::{Sink, SinkError};
+use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::sync::{Home, unforked};
@@ -96,6 +96,8 @@ pub struct SqliteSink {
     /// Events that were lost on the way into this database and are not told in it yet.
     missing: Missing,
     busy_timeout: Duration,
+    /// There were events when it was created.
+    has_earlier_run: bool,
     /// The process that may use and close it.
     home: Home,
 }
@@ -147,7 +149,11 @@ impl SqliteSink {
         let path = std::path::absolute(path.as_ref())?;
         let target = in_real_folder(&resolve(&path)?)?;
         let home = Home::here();
-        let live = inside(home, || Live::open(&target, |path| open(path, BUSY_TIMEOUT)))??;
+        let (live, has_earlier_run) = inside(home, || {
+            let live = Live::open(&target, |path| open(path, BUSY_TIMEOUT))?;
+            let has_earlier_run = schema::has_events(&live.connection)?;
+            Ok::<_, SinkError>((live, has_earlier_run))
+        })??;
         Ok(Self {
             name: "sqlite".to_owned(),
             path,
@@ -157,6 +163,7 @@ impl SqliteSink {
             run: None,
             missing: Missing::default(),
             busy_timeout: BUSY_TIMEOUT,
+            has_earlier_run,
             home,
         })
     }
@@ -329,6 +336,14 @@ impl SqliteSink {
 impl<E: AsRef<Record>> Sink<E> for SqliteSink {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::Open(account) = hook
+            && self.has_earlier_run
+        {
+            account.note_earlier_run(&self.path);
+        }
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {

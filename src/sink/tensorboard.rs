@@ -20,7 +20,7 @@ use life::Shown;
 use super::panics::Panics;
 use super::presence::{Found, Presence};
 use super::target::real_folder;
-use super::{Sink, SinkError};
+use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
 use crate::event::catalog::training;
@@ -115,6 +115,8 @@ pub struct TensorBoardSink {
     broken: Option<io::Error>,
     /// Of the file, and `None` without one.
     presence: Option<Presence>,
+    /// The folder had event files when the sink was created.
+    has_earlier_run: bool,
     /// The tag of the record at hand; its memory is used again.
     tag: String,
 }
@@ -155,11 +157,13 @@ impl TensorBoardSink {
             events: 0,
             broken: None,
             presence: None,
+            has_earlier_run: false,
             tag: String::new(),
             folder,
         };
         let begun = real_folder(&sink.folder).and_then(|folder| {
             sink.folder = folder;
+            sink.has_earlier_run = files::last(&sink.folder)?.is_some();
             sink.begin_file(0)
         });
         begun.map_err(|error| {
@@ -176,6 +180,8 @@ impl TensorBoardSink {
     /// As for [`create`](Self::create).
     pub fn resume(folder: impl AsRef<Path>, step: u64) -> io::Result<Self> {
         let mut sink = Self::create(folder)?;
+        // On purpose.
+        sink.has_earlier_run = false;
         let step = i64::try_from(step).unwrap_or(i64::MAX);
         sink.encoder.count_from(step);
         // In the file that was just begun: nothing was written behind its head yet.
@@ -474,6 +480,14 @@ impl Writer<'_> {
 impl<E: AsRef<Record>> Sink<E> for TensorBoardSink {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::Open(account) = hook
+            && self.has_earlier_run
+        {
+            account.note_earlier_run(&self.folder);
+        }
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {

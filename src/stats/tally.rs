@@ -173,6 +173,8 @@ struct Shown {
     is_tap: bool,
     /// The number of dead letters, for each queue of them.
     letters: Vec<Box<dyn Fn() -> u64 + Send + Sync>>,
+    /// Where an earlier run has written.
+    earlier_run: Option<String>,
 }
 
 impl fmt::Debug for Shown {
@@ -305,6 +307,14 @@ impl SinkTally {
         self.say(LogLevel::Error, topic, || message);
     }
 
+    /// Notes where an earlier run has written, and this one goes on.
+    pub(crate) fn note_earlier_run(&self, path: String) {
+        self.say(LogLevel::Info, LogTopic::EarlierRun, || {
+            format!("goes on where an earlier run has written: {path}")
+        });
+        self.shown.lock().earlier_run = Some(path);
+    }
+
     /// Passes a message to the hook of the collector.
     pub(crate) fn say(&self, level: LogLevel, topic: LogTopic, message: impl FnOnce() -> String) {
         self.log.say(&self.paces, (level, topic), Some(&self.name), message);
@@ -380,6 +390,7 @@ impl SinkTally {
             last_error: self.last_error.lock().clone(),
             dead_letters: self.letters(),
             breaker: self.breaker(),
+            earlier_run: self.shown.lock().earlier_run.clone(),
             write_time: Duration::from_nanos(self.write_nanos.get()),
         }
     }

@@ -150,6 +150,9 @@ impl fmt::Display for Stats {
             if let Some(error) = &sink.last_error {
                 write!(f, " (last error: {})", OneLine(error))?;
             }
+            if let Some(path) = &sink.earlier_run {
+                write!(f, " (goes on where an earlier run has written: {})", OneLine(path))?;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 
 #[cfg(all(target_os = "linux", feature = "sqlite", feature = "tensorboard"))]
 mod disks;
+#[cfg(feature = "tensorboard")]
+mod earlier_run;
 #[cfg(all(unix, feature = "sqlite", feature = "tensorboard"))]
 mod file_identity;
 #[cfg(unix)]

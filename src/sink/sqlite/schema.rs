@@ -99,6 +99,11 @@ pub fn version(database: &Connection) -> Result<usize, SinkError> {
     }
 }
 
+/// Returns whether a database of ours holds any event.
+pub(super) fn has_events(database: &Connection) -> Result<bool, SinkError> {
+    database.query_row("SELECT EXISTS (SELECT 1 FROM events)", [], |row| row.get(0)).map_err(failed)
+}
+
 /// The id of a name, which is new to the sink but may be known to the database.
 pub(super) fn intern(transaction: &Transaction<'_>, name: &str) -> Result<i64, rusqlite::Error> {
     let known = transaction

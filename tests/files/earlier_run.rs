@@ -1,0 +1,91 @@
+//! A run that is started where an earlier one has written is told so, and goes on.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use forebay::log::{LogEntry, LogLevel, LogTopic};
+use forebay::run::{self, TrainingRun};
+#[cfg(feature = "sqlite")]
+use forebay::sink::SqliteSink;
+use forebay::sink::{JsonLinesSink, Sink, SinkExt, TensorBoardSink};
+use forebay::stats::StopReport;
+use forebay::{Collector, Record};
+
+/// Runs a training whose files lie in `folder`. Returns what was said of it, and the report.
+fn train(folder: &Path) -> (Vec<LogEntry>, StopReport) {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&said);
+    let builder = Collector::builder()
+        .on_log(move |entry: &LogEntry| hook.lock().unwrap().push(entry.clone()))
+        .sink(JsonLinesSink::create(folder.join("events.jsonl")).unwrap())
+        .sink(TensorBoardSink::create(folder).unwrap());
+    #[cfg(feature = "sqlite")]
+    let builder = builder.sink(SqliteSink::create(folder.join("events.db")).unwrap());
+    let collector = builder.start().unwrap();
+    let run = TrainingRun::builder().start(&collector).unwrap();
+    collector.collect(Record::scalar("train.loss", 0.5).with_step(1));
+    run.completed([("val_loss", 0.25)]).unwrap();
+    let report = collector.stop().unwrap();
+    let said = said.lock().unwrap().clone();
+    (said, report)
+}
+
+/// The path in which each sink found an earlier run.
+fn found(report: &StopReport) -> Vec<(&str, Option<&str>)> {
+    report.stats.sinks.iter().map(|sink| (&*sink.name, sink.earlier_run.as_deref())).collect()
+}
+
+#[test]
+fn a_second_run_in_one_folder_is_told_so_by_every_file_sink() {
+    let runs = tempfile::tempdir().unwrap();
+    let folder = run::folder(runs.path().canonicalize().unwrap()).unwrap();
+    let (said, report) = train(&folder);
+    assert!(said.is_empty() && found(&report).iter().all(|(_, path)| path.is_none()), "{said:?}");
+
+    let (said, report) = train(&folder);
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let mut expected =
+        vec![("json_lines", path("events.jsonl")), ("tensorboard", folder.to_str().unwrap().to_owned())];
+    if cfg!(feature = "sqlite") {
+        expected.push(("sqlite", path("events.db")));
+    }
+    let told = expected.iter().map(|(name, path)| (*name, Some(&**path))).collect::<Vec<_>>();
+    assert_eq!(found(&report), told);
+    for ((name, path), entry) in expected.iter().zip(&said) {
+        assert_eq!((entry.level, entry.topic), (LogLevel::Info, LogTopic::EarlierRun));
+        let text = format!("info: {name}: goes on where an earlier run has written: {path}");
+        assert_eq!(entry.to_string(), text);
+        assert!(
+            report.stats.to_string().contains(&format!("(goes on where an earlier run has written: {path})"))
+        );
+    }
+    assert_eq!(said.len(), expected.len(), "{said:?}");
+
+    // It is no error: all that was collected is there.
+    let lines = std::fs::read_to_string(folder.join("events.jsonl")).unwrap();
+    assert_eq!(lines.lines().filter(|line| line.contains("\"train.loss\"")).count(), 2);
+
+    // A folder of its own has none.
+    let (said, report) = train(&run::folder(runs.path()).unwrap());
+    assert!(said.is_empty() && found(&report).iter().all(|(_, path)| path.is_none()), "{said:?}");
+}
+
+#[test]
+fn a_file_that_was_rotated_away_is_one_of_an_earlier_run_and_a_resumed_folder_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    std::fs::write(folder.path().join("events.jsonl.000001"), "{}\n").unwrap();
+    let build = |sink: Box<dyn Sink>| Collector::builder().sinks([sink]).build().unwrap();
+    let earlier = |collector: Collector| collector.stats().sinks[0].earlier_run.clone();
+    assert!(earlier(build(Box::new(JsonLinesSink::create(&path).unwrap()))).is_some());
+    // As every wrapper passes it on.
+    let isolated = SinkExt::<Record>::isolated(JsonLinesSink::create(&path).unwrap(), 4);
+    let collector = build(Box::new(isolated));
+    // Its own thread opens it.
+    collector.start().unwrap();
+    collector.stop().unwrap();
+    assert!(earlier(collector).is_some());
+    drop(TensorBoardSink::create(folder.path()).unwrap());
+    let resumed = TensorBoardSink::resume(folder.path(), 7).unwrap();
+    assert_eq!(earlier(build(Box::new(resumed))), None);
+}
