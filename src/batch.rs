@@ -8,7 +8,7 @@ use crate::buffer::empty;
 use crate::clock;
 use crate::event::{Event, Record};
 use crate::lanes::{DrainPass, LaneCursor, Lanes, owned_bytes};
-use crate::origin::Origin;
+use crate::origin::{CurrentRun, Origin, RunIdentity};
 use crate::sync::{Arc, Forked, Home, PlainMutex, catch_panic};
 
 /// Number of buffers that wait for reuse. One is in use while sinks run on the worker thread; sinks that keep a clone
@@ -32,6 +32,7 @@ struct Header {
     first_event: u64,
     gap: u64,
     origin: Arc<Origin>,
+    run: Option<Arc<RunIdentity>>,
     time: SystemTime,
     /// When the batch was handed out, in nanoseconds of the worker's clock. Spans are measured by it, because nobody
     /// can set it.
@@ -50,6 +51,7 @@ impl<E> Batch<E> {
             first_event: 0,
             gap: 0,
             origin: Arc::new(Origin::of_test()),
+            run: None,
             time: SystemTime::now(),
             moment: clock::nanos(),
             is_redriven: false,
@@ -128,6 +130,11 @@ impl<E> Batch<E> {
     /// Returns where the events come from.
     pub fn origin(&self) -> &Origin {
         &self.header.origin
+    }
+
+    /// Returns the training run that the events belong to, if a [`TrainingRun`](crate::run::TrainingRun) has begun.
+    pub fn run(&self) -> Option<&RunIdentity> {
+        self.header.run.as_deref()
     }
 
     /// Calls user code to complete the events, one by one. Returns how often it panicked. No sink has them yet.
@@ -296,6 +303,7 @@ pub(crate) struct Batcher<E> {
     spare: Option<Arc<Buffer<E>>>,
     spare_events: Vec<E>,
     origin: Arc<Origin>,
+    run: CurrentRun,
     /// The most events of a batch, at least 1. Each run of the worker begins by setting it.
     max_events: usize,
     next_batch: u64,
@@ -308,12 +316,13 @@ pub(crate) struct Batcher<E> {
 }
 
 impl<E: Event> Batcher<E> {
-    pub(crate) fn new(origin: Arc<Origin>) -> Self {
+    pub(crate) fn new(origin: Arc<Origin>, run: CurrentRun) -> Self {
         Self {
             pool: Arc::new(Pool::new()),
             spare: None,
             spare_events: Vec::new(),
             origin,
+            run,
             max_events: 1,
             next_batch: 0,
             next_event: 0,
@@ -365,6 +374,7 @@ impl<E: Event> Batcher<E> {
             first_event: self.next_event + gap,
             gap,
             origin: Arc::clone(&self.origin),
+            run: self.run.get(),
             time: UNIX_EPOCH + Duration::from_nanos(clock::unix_nanos()),
             moment: 0,
             is_redriven: false,

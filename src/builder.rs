@@ -12,7 +12,7 @@ use crate::event::{Event, Record};
 use crate::gate::Gate;
 use crate::lanes::Lanes;
 use crate::mailbox::Mailbox;
-use crate::origin::Origin;
+use crate::origin::{CurrentRun, Origin};
 use crate::self_log::{Hook, LogEntry, SelfLog};
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -295,7 +295,8 @@ impl<E: Event> Builder<E> {
         let phase = Arc::new(phase);
         let fork_watch = unix::watch_forks(&phase);
         let gate = Gate::new(&config.gate, clock.clone());
-        let batcher = Batcher::new(Arc::clone(&origin));
+        let run = CurrentRun::default();
+        let batcher = Batcher::new(Arc::clone(&origin), run.clone());
         let shared = Shared {
             phase,
             lanes,
@@ -305,6 +306,7 @@ impl<E: Event> Builder<E> {
             registry,
             alerts: PlainMutex::default(),
             origin,
+            run,
             clock,
             settings: Settings::new(config, gate),
             is_disowned: PlainU64::new(0),

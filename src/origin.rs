@@ -1,6 +1,9 @@
 //! `Origin`: where events come from, stored once a batch.
 
+mod identity;
 mod rank;
+pub(crate) use identity::CurrentRun;
+pub use identity::RunIdentity;
 pub use rank::{Rank, RankError};
 
 use std::hash::{BuildHasher, RandomState};

@@ -13,7 +13,7 @@ mod signals;
 mod timed;
 
 pub use crate::event::catalog::training::HEARTBEAT;
-pub use crate::origin::{Rank, RankError};
+pub use crate::origin::{Rank, RankError, RunIdentity};
 pub use builder::RunBuilder;
 pub use folder::folder;
 pub use info::{RunEnd, RunInfo, RunStatus};
@@ -87,8 +87,7 @@ pub struct TrainingRun {
 /// What the guard, its heartbeat and its epochs share.
 struct Life {
     collector: Collector,
-    run_id: String,
-    generation: u64,
+    identity: Arc<RunIdentity>,
     rank: Rank,
     began: Instant,
     heartbeat: Duration,
@@ -138,12 +137,22 @@ pub enum RunError {
 impl TrainingRun {
     /// Which run.
     pub fn run_id(&self) -> &str {
-        &self.life.run_id
+        &self.life.identity.run_id
+    }
+
+    /// Returns the name of the run, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.life.identity.name.as_deref()
     }
 
     /// Returns the generation of this run: 1 for its first process, and one more with each resumption.
     pub fn generation(&self) -> u64 {
-        self.life.generation
+        self.life.identity.generation
+    }
+
+    /// Returns the identity of the run: its id, its name and its generation.
+    pub fn identity(&self) -> &RunIdentity {
+        &self.life.identity
     }
 
     /// Which process this is, of those that work on the run at the same time.
@@ -245,6 +254,15 @@ fn failed(error: impl Into<String>, traceback: Option<String>, epoch: Option<u64
     training::Failed { error: error.into(), traceback, epoch }
 }
 
+/// Adds what tells a run from others, to an event whose reader may not have its begin.
+fn identified(record: Record, run: &RunIdentity) -> Record {
+    let record = record.with_field("run_id", run.run_id.clone()).with_field("generation", run.generation);
+    match &run.name {
+        Some(name) => record.with_field("name", name.clone()),
+        None => record,
+    }
+}
+
 impl Life {
     /// Says that the run lives, again and again.
     fn beat(&self) {
@@ -258,9 +276,7 @@ impl Life {
                 self.is_beating.store(1, Ordering::Relaxed);
                 drop(stage);
                 // With all that a reader needs who finds the begin no longer.
-                let alive = Record::new(HEARTBEAT)
-                    .with_field("run_id", self.run_id.clone())
-                    .with_field("generation", self.generation)
+                let alive = identified(Record::new(HEARTBEAT), &self.identity)
                     .with_field("rank", self.rank.rank)
                     .with_field("world_size", self.rank.world_size)
                     .with_field("heartbeat", self.heartbeat)
@@ -356,8 +372,7 @@ impl Drop for TrainingRun {
 impl fmt::Debug for TrainingRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrainingRun")
-            .field("run_id", &self.life.run_id)
-            .field("generation", &self.life.generation)
+            .field("identity", &self.life.identity)
             .field("rank", &self.life.rank)
             .finish_non_exhaustive()
     }

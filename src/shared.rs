@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::lanes::Lanes;
 use crate::mailbox::Mailbox;
-use crate::origin::Origin;
+use crate::origin::{CurrentRun, Origin};
 use crate::settings::Settings;
 use crate::stats::{Alerts, Registry, Tally};
 use crate::sync::{Arc, PlainMutex, PlainU64, WorkerMark, is_worker_of};
@@ -25,6 +25,7 @@ pub(crate) struct Shared<E> {
     pub(crate) registry: Registry,
     pub(crate) alerts: PlainMutex<Alerts>,
     pub(crate) origin: Arc<Origin>,
+    pub(crate) run: CurrentRun,
     pub(crate) clock: Clock,
     /// 1 once the last handle is being dropped. The mailbox's mutex orders it: `stop` takes the mutex after the
     /// write, and the worker before the read.

@@ -6,7 +6,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use super::owner::Owner;
 use crate::config::Config;
 use crate::event::{Event, Record};
-use crate::origin::Origin;
+use crate::origin::{Origin, RunIdentity};
 use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::sync::Arc;
@@ -79,6 +79,11 @@ impl<E: Event> Collector<E> {
     /// Returns where its events come from. Every batch carries this.
     pub fn origin(&self) -> &Origin {
         &self.shared.origin
+    }
+
+    /// Returns the training run that works with this collector, or did last: see [`TrainingRun`](crate::run::TrainingRun).
+    pub fn current_run(&self) -> Option<Arc<RunIdentity>> {
+        self.shared.run.get()
     }
 }
 

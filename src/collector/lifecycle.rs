@@ -205,6 +205,8 @@ impl<E: Event> Shared<E> {
             left_behind,
             busy_sink,
             elapsed: begun.elapsed(),
+            session_id: self.origin.session_id.clone(),
+            run: self.run.get().as_deref().cloned(),
         };
         if !self.await_end(&mut contents, run, deadline) {
             drop(contents);

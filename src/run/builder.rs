@@ -1,8 +1,12 @@
 //! How a run begins.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Life, Rank, RunError, RunInfo, Stage, TrainingRun, failed, last_panic};
+use super::{
+    Life, Rank, RunError, RunIdentity, RunInfo, Stage, TrainingRun, failed, folder, identified, last_panic,
+};
 use crate::collector::{Collector, FlushError};
 use crate::config::check;
 use crate::event::catalog::training;
@@ -16,6 +20,7 @@ use crate::sync::{self, Arc, Condvar, Mutex, PlainU64};
 #[must_use = "a builder does nothing until `start`"]
 pub struct RunBuilder {
     run_id: Option<String>,
+    name: Option<String>,
     generation: u64,
     first_step: Option<u64>,
     config: Fields,
@@ -35,6 +40,7 @@ impl RunBuilder {
     pub(super) fn new() -> Self {
         Self {
             run_id: None,
+            name: None,
             generation: 1,
             first_step: None,
             config: Fields::new(),
@@ -44,10 +50,45 @@ impl RunBuilder {
         }
     }
 
-    /// Names the run. Defaults to a UUID that sorts by time (version 7).
+    /// Sets the id of the run. Defaults to a UUID that sorts by time (version 7).
     pub fn run_id(mut self, id: impl Into<String>) -> Self {
         self.run_id = Some(id.into());
         self
+    }
+
+    /// Names the run, for people: `digits`. Two runs may have one name. By default it has none.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Creates a new folder for the run in `runs`, named after the time in UTC and the name of the run:
+    /// `runs/2026-11-28_14-30-05_digits`. See [`run::folder`](crate::run::folder).
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the system, with the path that it names.
+    ///
+    /// ```
+    /// use forebay::run::TrainingRun;
+    /// use forebay::{Collector, sink::JsonLinesSink};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let parent = tempfile::tempdir()?;
+    /// # let runs = parent.path().join("runs");
+    /// let run = TrainingRun::builder().name("digits");
+    /// let folder = run.folder(runs)?; // "runs"
+    /// let collector = Collector::builder().sink(JsonLinesSink::create(folder.join("events.jsonl"))?).start()?;
+    /// let run = run.start(&collector)?;
+    /// assert!(folder.to_str().is_some_and(|path| path.ends_with("_digits")));
+    /// run.completed([("val_accuracy", 0.97)])?;
+    /// let report = collector.stop()?;
+    /// assert_eq!(report.run.and_then(|run| run.name).as_deref(), Some("digits"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn folder(&self, runs: impl AsRef<Path>) -> io::Result<PathBuf> {
+        folder::create(runs.as_ref(), self.name.as_deref())
     }
 
     /// Its settings, which TensorBoard shows as hyper-parameters. Defaults to none.
@@ -70,6 +111,7 @@ impl RunBuilder {
     /// what a resume from that checkpoint does not tell again.
     pub fn resume(mut self, earlier: &RunInfo, step: u64) -> Self {
         self.run_id = Some(earlier.run_id.clone());
+        self.name = self.name.or_else(|| earlier.name.clone());
         self.generation = earlier.generation.saturating_add(1);
         self.first_step = Some(step);
         self
@@ -111,10 +153,13 @@ impl RunBuilder {
             // They would come after it although they belong before it.
             Err(error) => return Err(error.into()),
         }
-        let started =
-            training::Started { run_id: run_id.clone(), config: self.config, model_type: self.model_type };
-        let mut started = Record::from(started)
-            .with_field("generation", self.generation)
+        let identity = Arc::new(RunIdentity { run_id, name: self.name, generation: self.generation });
+        let started = training::Started {
+            run_id: identity.run_id.clone(),
+            config: self.config,
+            model_type: self.model_type,
+        };
+        let mut started = identified(Record::from(started), &identity)
             .with_field("rank", rank.rank)
             .with_field("world_size", rank.world_size)
             .with_field("heartbeat", heartbeat)
@@ -125,14 +170,15 @@ impl RunBuilder {
         if let Some(step) = self.first_step {
             started = started.with_field("first_step", step);
         }
+        let before = collector.shared.run.replace(Some(Arc::clone(&identity)));
         let outcome = collector.collect(started);
         if !outcome.is_queued() {
+            collector.shared.run.replace(before);
             return Err(RunError::NotCollected(outcome));
         }
         let life = Arc::new(Life {
             collector: collector.clone(),
-            run_id,
-            generation: self.generation,
+            identity,
             rank,
             began: Instant::now(),
             heartbeat,

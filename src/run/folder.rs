@@ -27,10 +27,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// # }
 /// ```
 pub fn folder(runs: impl AsRef<Path>) -> io::Result<PathBuf> {
-    folder_at(runs.as_ref(), SystemTime::now())
+    create(runs.as_ref(), None)
 }
 
-fn folder_at(runs: &Path, now: SystemTime) -> io::Result<PathBuf> {
+/// Creates a new folder in `runs`, named after the time, and after the run if that has a name.
+pub(super) fn create(runs: &Path, name: Option<&str>) -> io::Result<PathBuf> {
+    folder_at(runs, SystemTime::now(), name)
+}
+
+fn folder_at(runs: &Path, now: SystemTime, run: Option<&str>) -> io::Result<PathBuf> {
     let named = |path: &Path, error: io::Error| {
         io::Error::new(error.kind(), format!("cannot create the folder {}: {error}", path.display()))
     };
@@ -38,7 +43,13 @@ fn folder_at(runs: &Path, now: SystemTime) -> io::Result<PathBuf> {
     // `2026-11-28T14:30:05Z`, without what a path may not have on every system. The format knows the years 1970 to 9999.
     let now = now.clamp(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(253_402_300_799));
     let name = humantime::format_rfc3339_seconds(now).to_string();
-    let name = name.trim_end_matches('Z').replace('T', "_").replace(':', "-");
+    let mut name = name.trim_end_matches('Z').replace('T', "_").replace(':', "-");
+    if let Some(run) = run {
+        // What a name of a folder may not have somewhere, and no more than every system allows.
+        let allowed = |char: char| if char.is_alphanumeric() || "-_+=.,".contains(char) { char } else { '-' };
+        name.push('_');
+        name.extend(run.chars().take(60).map(allowed));
+    }
     let mut number = 1_u64;
     loop {
         let path = runs.join(if number == 1 { name.clone() } else { format!("{name}.{number}") });
@@ -59,10 +70,26 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let runs = parent.path().join("a/runs");
         let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
-        let names: Vec<_> = (0..3).map(|_| folder_at(&runs, now).unwrap()).collect();
+        let names: Vec<_> = (0..3).map(|_| folder_at(&runs, now, None).unwrap()).collect();
         let expected = ["2023-11-14_22-13-20", "2023-11-14_22-13-20.2", "2023-11-14_22-13-20.3"];
         assert_eq!(names, expected.map(|name| runs.join(name)));
         assert!(names.iter().all(|path| path.is_dir()));
+    }
+
+    #[test]
+    fn the_name_of_a_run_is_a_part_of_one_folder_whatever_it_is() {
+        let runs = tempfile::tempdir().unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for (run, expected) in [
+            ("digits", "2023-11-14_22-13-20_digits"),
+            ("digits", "2023-11-14_22-13-20_digits.2"),
+            ("../a b\\c:d", "2023-11-14_22-13-20_..-a-b-c-d"),
+            ("", "2023-11-14_22-13-20_"),
+        ] {
+            assert_eq!(folder_at(runs.path(), now, Some(run)).unwrap(), runs.path().join(expected));
+        }
+        let long = folder_at(runs.path(), now, Some(&"\u{1f}\u{1f600}ö".repeat(1000))).unwrap();
+        assert!(long.is_dir() && long.parent() == Some(runs.path()));
     }
 
     #[test]
@@ -72,7 +99,7 @@ mod tests {
             (UNIX_EPOCH - Duration::from_secs(86_400), "1970-01-01_00-00-00"),
             (UNIX_EPOCH + Duration::from_secs(1 << 40), "9999-12-31_23-59-59"),
         ] {
-            assert_eq!(folder_at(runs.path(), now).unwrap(), runs.path().join(name));
+            assert_eq!(folder_at(runs.path(), now, None).unwrap(), runs.path().join(name));
         }
     }
 

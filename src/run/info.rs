@@ -11,6 +11,8 @@ use crate::event::{Event, Record, Value};
 pub struct RunInfo {
     /// Which run.
     pub run_id: String,
+    /// The name of the run, if it has one.
+    pub name: Option<String>,
     /// The generation: 1 for the first process of the run, and one more with each resumption.
     pub generation: u64,
     /// Its number among those that worked on the run at the same time, and how many there were.
@@ -110,6 +112,7 @@ impl RunInfo {
         let uptime = seconds("uptime");
         Self {
             run_id: of("run_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            name: of("name").and_then(Value::as_str).map(str::to_owned),
             generation: number("generation", 1),
             rank: number("rank", 0),
             world_size: number("world_size", 1),

@@ -31,7 +31,7 @@ use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty;
 use crate::event::Record;
-use crate::origin::Origin;
+use crate::origin::{Origin, RunIdentity};
 use crate::sync::catch_panic;
 use age::Age;
 
@@ -52,6 +52,8 @@ use age::Age;
 /// * Names and texts are escaped; NaN and infinities are written as strings that read back.
 /// * Events that are missing leave a line of their own, where they are missing: a record named `forebay.gap`
 ///   whose integer is their number. They were evicted, or an earlier write of this sink failed.
+/// * Every line of a training run has the keys `run_id` and `generation`, as they stand in `training.started`, which has the name and
+///   the settings of the run: see [`TrainingRun`](crate::run::TrainingRun).
 /// * An event that cannot be serialised, or whose `Serialize` panics, fails alone; the rest of its batch is written. (`Serialize` of your own types runs on
 ///   the worker: one that recurses to any depth exhausts its stack. A [`Record`] never does.)
 /// * A file that would grow beyond 100 MiB ([`rotate_at`](Self::rotate_at)) is closed before, and gets a number:
@@ -105,8 +107,10 @@ pub struct JsonLinesSink {
     has_earlier_run: bool,
     /// The encoded batch.
     lines: Vec<u8>,
-    /// What goes into every line of the batch at hand, if anything does.
-    origin: Option<Vec<u8>>,
+    /// Every line tells its origin.
+    has_origin: bool,
+    /// What goes into every line of the batch at hand, from the comma to the end of the object. Empty if nothing does.
+    suffix: Vec<u8>,
     /// `None` never closes a file.
     most_bytes: Option<u64>,
     longest: Option<Duration>,
@@ -180,7 +184,8 @@ impl JsonLinesSink {
             is_torn,
             has_earlier_run,
             lines: Vec::new(),
-            origin: None,
+            has_origin: false,
+            suffix: Vec::new(),
             most_bytes: Some(MOST_BYTES),
             longest: None,
             keep: None,
@@ -244,7 +249,7 @@ impl JsonLinesSink {
     /// processes that end up in one place. Some hundred bytes a line. An event that is no object has none;
     /// one that has a key `origin` of its own has two.
     pub fn with_origin(mut self) -> Self {
-        self.origin = Some(Vec::new());
+        self.has_origin = true;
         self
     }
 
@@ -257,15 +262,10 @@ impl JsonLinesSink {
         };
         match encoded {
             Ok(()) => {
-                if let Some(origin) = &self.origin
-                    && self.lines.pop_if(|last| *last == b'}').is_some()
-                {
+                if !self.suffix.is_empty() && self.lines.pop_if(|last| *last == b'}').is_some() {
                     let is_first = self.lines.last() == Some(&b'{');
-                    self.lines.extend_from_slice(if is_first {
-                        origin.get(1..).unwrap_or_default()
-                    } else {
-                        origin
-                    });
+                    let suffix = self.suffix.get(usize::from(is_first)..).unwrap_or_default();
+                    self.lines.extend_from_slice(suffix);
                 }
                 self.lines.push(b'\n');
             }
@@ -274,13 +274,22 @@ impl JsonLinesSink {
         encoded
     }
 
-    /// What goes into every line of the batch, from the comma to the end of the object.
-    fn set_origin(&mut self, origin: &Origin) {
-        if let Some(text) = &mut self.origin {
-            text.clear();
+    /// Puts together what goes into every line of a batch.
+    fn set_suffix(&mut self, origin: &Origin, run: Option<&RunIdentity>) {
+        let text = &mut self.suffix;
+        text.clear();
+        // Numbers and text cannot fail.
+        if let Some(run) = run {
+            text.extend_from_slice(b",\"run_id\":");
+            _ = serde_json::to_writer(&mut *text, &run.run_id);
+            text.extend_from_slice(b",\"generation\":");
+            _ = serde_json::to_writer(&mut *text, &run.generation);
+        }
+        if self.has_origin {
             text.extend_from_slice(b",\"origin\":");
-            // Numbers and text cannot fail.
             _ = serde_json::to_writer(&mut *text, origin);
+        }
+        if !text.is_empty() {
             text.push(b'}');
         }
     }
@@ -475,7 +484,7 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
         self.lines.clear();
         // In case that a torn line is to be closed.
         self.lines.push(b'\n');
-        self.set_origin(batch.origin());
+        self.set_suffix(batch.origin(), batch.run());
         if missing > 0 {
             let missing = i64::try_from(missing).unwrap_or(i64::MAX);
             let gap = Record::integer("forebay.gap", missing).with_time(batch.time());

@@ -18,6 +18,7 @@ use super::target::{in_real_folder, resolve};
 use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::{Event, Record};
+use crate::origin::RunIdentity;
 use crate::sync::{Home, unforked};
 use error::failed;
 use files::Left;
@@ -36,12 +37,12 @@ pub use schema::{row_to_record, version};
 ///
 /// # Schema
 ///
-/// Version 2, told by `PRAGMA user_version`; `PRAGMA application_id` is `0x666f7265`. An older version is brought up to
+/// Version 3, told by `PRAGMA user_version`; `PRAGMA application_id` is `0x666f7265`. An older version is brought up to
 /// date when the database is opened, a newer one is refused.
 ///
 /// | table | columns |
 /// |---|---|
-/// | `runs` | `id`; `session`, the session id of the collector; `began`, nanoseconds since 1970; `origin` (the source), `host`, `pid`, `rank`, as [`Origin`](crate::collector::Origin) told them first: a session that goes on elsewhere keeps them |
+/// | `runs` | `id`; `session`, the session id of the collector; `run_id`, `generation` and `name` of the training run, without one the session id, 1 and NULL; `began`, nanoseconds since 1970; `origin` (the source), `host`, `pid`, `rank`, as [`Origin`](crate::collector::Origin) told them first: a session that goes on elsewhere keeps them |
 /// | `names` | `id`; `name` |
 /// | `events` | `id`, ascending in the order of delivery; `run`; `name`, an id; `time`, nanoseconds since 1970; `step` or NULL; `priority`, 0 critical, 1 normal, 2 low; `kind`; `value`; `source`; `correlation`; `record` |
 ///
@@ -50,7 +51,10 @@ pub use schema::{row_to_record, version};
 /// these columns hold (fields, histograms, images, lists, metadata, tags), else NULL.
 ///
 /// Views: `scalars (run, name, step, time, value)` and `log (id, session, name, time, step, priority, kind, value,
-/// source, correlation, record)`, with names instead of ids. Indices: by name and time, by name and step, by
+/// source, correlation, record, run)`, with names instead of ids; and `run_info`, one row a run: `id`, to which `run` in the other views
+/// refers; `run_id`, `name`, `generation`; `status` as [`RunStatus`](crate::run::RunStatus) has it, in lower case, NULL without a training
+/// run; `started`, `ended` and `last_seen` in nanoseconds since 1970; `reason`, why it ended; `config`, as JSON; `model_type`;
+/// `session`, `origin`, `host`, `pid`, `rank`, `world_size`. Indices: by name and time, by name and step, by
 /// correlation id.
 ///
 /// ```sql
@@ -91,8 +95,8 @@ pub struct SqliteSink {
     live: Option<Live>,
     /// Ids of names that are committed.
     names: Names,
-    /// The run of the session at hand.
-    run: Option<(Box<str>, i64)>,
+    /// The run at hand.
+    run: Option<Run>,
     /// Events that were lost on the way into this database and are not told in it yet.
     missing: Missing,
     busy_timeout: Duration,
@@ -100,6 +104,20 @@ pub struct SqliteSink {
     has_earlier_run: bool,
     /// The process that may use and close it.
     home: Home,
+}
+
+/// A row of the table of runs.
+struct Run {
+    session: Box<str>,
+    /// `None` for a collector without a training run.
+    identity: Option<RunIdentity>,
+    id: i64,
+}
+
+impl Run {
+    fn is_of<E>(&self, batch: &Batch<E>) -> bool {
+        *self.session == *batch.session() && self.identity.as_ref() == batch.run()
+    }
 }
 
 /// Ids of names. When they are too many, or too long, all are forgotten and asked of the database again.
@@ -278,14 +296,18 @@ impl SqliteSink {
             self.names.clear();
         }
         let run = match &known {
-            Some((session, run)) if **session == *batch.session() => *run,
+            Some(run) if run.is_of(batch) => run.id,
             _ => {
                 let origin = batch.origin();
+                // Without a training run, the session is one.
+                let run_id = batch.run().map_or(&*origin.session_id, |run| &run.run_id);
+                let generation = batch.run().map_or(1, |run| run.generation);
+                let generation = i64::try_from(generation).unwrap_or(i64::MAX);
                 let began = batch.time().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64;
                 transaction
                     .prepare_cached(
-                        "INSERT INTO runs (session, began, origin, host, pid, rank) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                        ON CONFLICT DO NOTHING",
+                        "INSERT INTO runs (session, began, origin, host, pid, rank, run_id, generation, name)
+                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
                     )?
                     .execute(params![
                         origin.session_id,
@@ -293,11 +315,16 @@ impl SqliteSink {
                         origin.source,
                         origin.host,
                         origin.pid,
-                        origin.rank.and_then(|rank| i64::try_from(rank).ok())
+                        origin.rank.and_then(|rank| i64::try_from(rank).ok()),
+                        run_id,
+                        generation,
+                        batch.run().and_then(|run| run.name.as_deref()),
                     ])?;
                 transaction
-                    .prepare_cached("SELECT id FROM runs WHERE session = ?1")?
-                    .query_row([batch.session()], |row| row.get(0))?
+                    .prepare_cached(
+                        "SELECT id FROM runs WHERE session = ?1 AND run_id = ?2 AND generation = ?3",
+                    )?
+                    .query_row(params![batch.session(), run_id, generation], |row| row.get(0))?
             }
         };
         let mut refused = None;
@@ -328,7 +355,7 @@ impl SqliteSink {
             }
         }
         transaction.commit()?;
-        self.run = Some((batch.session().into(), run));
+        self.run = Some(Run { session: batch.session().into(), identity: batch.run().cloned(), id: run });
         Ok(refused)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Stats;
+use crate::origin::RunIdentity;
 
 /// Report of a flush: what happened since the one before it (or the start) whose report reached its caller. So no
 /// failure between two flushes is missed by both. The one exception is a `FlushAsync` that is dropped between its
@@ -73,9 +74,18 @@ pub struct StopReport {
     pub busy_sink: Option<String>,
     /// Duration of the stop.
     pub elapsed: Duration,
+    /// The session id of the collector.
+    pub session_id: String,
+    /// The training run that worked with the collector last, if there was one.
+    pub run: Option<RunIdentity>,
 }
 
 impl StopReport {
+    /// Returns the id of the run. A collector without a [`TrainingRun`](crate::run::TrainingRun) is a run of its own, whose id is that of its session.
+    pub fn run_id(&self) -> &str {
+        self.run.as_ref().map_or(&self.session_id, |run| &run.run_id)
+    }
+
     /// Returns how many events some sink failed to take, summed over the sinks.
     pub fn failed(&self) -> u64 {
         self.stats.sinks.iter().map(|sink| sink.failed).fold(0, u64::saturating_add)

@@ -16,6 +16,8 @@ mod removed_folder;
 #[cfg(unix)]
 mod retention;
 mod rotation;
+#[cfg(feature = "sqlite")]
+mod run_identity;
 mod sinks;
 #[cfg(feature = "sqlite")]
 mod sqlite;

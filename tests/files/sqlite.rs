@@ -43,7 +43,7 @@ fn a_run_can_be_asked_while_it_goes_on_and_the_schema_is_the_documented_one() {
     assert_eq!(last[0].step(), Some(99));
     collector.stop().unwrap();
     support::law(&collector, 100);
-    assert_eq!(number(&path, "PRAGMA user_version"), 2);
+    assert_eq!(number(&path, "PRAGMA user_version"), 3);
     assert_eq!(number(&path, "PRAGMA application_id"), 0x666f_7265);
     let mode: String =
         Connection::open(&path).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
@@ -169,7 +169,7 @@ fn what_is_not_a_database_of_ours_is_refused_and_left_alone() {
     assert!(!error.is_transient());
     assert_eq!(
         error.to_string(),
-        "sink unavailable: the database has version 99, this program knows versions up to 2"
+        "sink unavailable: the database has version 99, this program knows versions up to 3"
     );
 
     let foreign = folder.path().join("foreign.db");
@@ -207,6 +207,57 @@ fn two_thousand_runs_in_one_database_can_be_asked_for_by_generation() {
     assert_eq!(count(EventQuery::new().generation(2)), 0);
 }
 
+/// Makes a database what version 1 or 2 left.
+fn put_back(database: &Connection, version: i64) {
+    let columns = if version == 1 { "" } else { ", origin TEXT, host TEXT, pid INTEGER, rank INTEGER" };
+    let kept = if version == 1 { "" } else { ", origin, host, pid, rank" };
+    let sql = format!(
+        "PRAGMA foreign_keys = OFF;
+        DROP VIEW run_info; DROP VIEW scalars; DROP VIEW log;
+        CREATE TABLE old (id INTEGER PRIMARY KEY, session TEXT NOT NULL UNIQUE, began INTEGER NOT NULL{columns});
+        INSERT INTO old SELECT id, session, began{kept} FROM runs;
+        DROP TABLE runs;
+        ALTER TABLE old RENAME TO runs;
+        CREATE VIEW scalars AS SELECT run, names.name AS name, step, time, value
+            FROM events JOIN names ON names.id = events.name WHERE kind = 'scalar';
+        CREATE VIEW log AS SELECT events.id AS id, session, names.name AS name
+            FROM events JOIN names ON names.id = events.name JOIN runs ON runs.id = events.run;
+        PRAGMA user_version = {version}"
+    );
+    database.execute_batch(&sql).unwrap();
+}
+
+#[test]
+fn runs_of_a_database_of_version_2_get_the_identity_that_their_begins_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let session = |session: &str, begin: Option<Record>| {
+        let sink = SqliteSink::create(&path).unwrap();
+        let collector = Collector::builder().session_id(session).host("node-3").sink(sink).start().unwrap();
+        begin.into_iter().for_each(|begin| _ = collector.collect(begin));
+        collector.collect(scalar(1, 0.5));
+        collector.stop().unwrap();
+    };
+    let begin = Record::new("training.started").with_field("run_id", "digits").with_field("generation", 2);
+    session("first", Some(begin));
+    session("second", None);
+    let old = Connection::open(&path).unwrap();
+    put_back(&old, 2);
+    drop(old);
+    session("third", None);
+    let database = Connection::open(&path).unwrap();
+    let mut found = database
+        .prepare(
+            "SELECT run_id || ' ' || generation || ' ' || session || ' ' || host || ' ' || count(*)
+            FROM run_info JOIN scalars ON scalars.run = run_info.id GROUP BY run_info.id ORDER BY run_info.id",
+        )
+        .unwrap();
+    let found: Vec<String> = found.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let expected = ["digits 2 first node-3 1", "second 1 second node-3 1", "third 1 third node-3 1"];
+    assert_eq!(found, expected);
+    assert_eq!(number(&path, "PRAGMA user_version"), 3);
+}
+
 #[test]
 fn a_run_tells_where_it_was_and_a_database_of_version_1_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
@@ -229,10 +280,7 @@ fn a_run_tells_where_it_was_and_a_database_of_version_1_is_brought_up_to_date() 
     assert_eq!(told("first"), here);
     // As version 1 left it.
     let old = Connection::open(&path).unwrap();
-    for column in ["origin", "host", "pid", "rank"] {
-        old.execute_batch(&format!("ALTER TABLE runs DROP COLUMN {column}")).unwrap();
-    }
-    old.pragma_update(None, "user_version", 1).unwrap();
+    put_back(&old, 1);
     drop(old);
     run("second");
     assert_eq!((told("first"), told("second")), ((None, None, None, None), here));

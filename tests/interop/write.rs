@@ -49,7 +49,7 @@ fn recipes(folder: &Path) -> Outcome {
             JsonLinesSink::create(folder.join("runs/2/events.jsonl"))?.named("rotated").rotate_at(64 * 1024),
         )
         .start()?;
-    let run = TrainingRun::builder().config([("learning_rate", 0.1)]).start(&collector)?;
+    let run = TrainingRun::builder().name("digits").config([("learning_rate", 0.1)]).start(&collector)?;
     let epoch = run.epoch(1, 1);
     for step in 0..1_000 {
         collector.collect(Record::scalar("train.loss", 1.0 / (step + 1) as f64).with_step(step));

@@ -11,7 +11,7 @@ use crate::sink::SinkError;
 const APPLICATION: i64 = 0x666f_7265;
 
 /// What brings a database of version n to version n + 1, from 0, which is an empty one.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE runs (
         id INTEGER PRIMARY KEY,
@@ -51,6 +51,84 @@ const MIGRATIONS: [&str; 2] = [
     ALTER TABLE runs ADD COLUMN host TEXT;
     ALTER TABLE runs ADD COLUMN pid INTEGER;
     ALTER TABLE runs ADD COLUMN rank INTEGER;
+",
+    // SQLite changes no constraint of a table: it is made anew, with the same ids.
+    "
+    DROP VIEW scalars;
+    DROP VIEW log;
+    CREATE TABLE new_runs (
+        id INTEGER PRIMARY KEY,
+        session TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        name TEXT,
+        began INTEGER NOT NULL,
+        origin TEXT,
+        host TEXT,
+        pid INTEGER,
+        rank INTEGER,
+        UNIQUE (session, run_id, generation)
+    );
+    INSERT INTO new_runs
+        WITH begins AS (
+            SELECT run, min(events.id), json_extract(record, '$.fields.run_id') AS run_id,
+                json_extract(record, '$.fields.generation') AS generation
+            FROM events JOIN names ON names.id = events.name WHERE names.name = 'training.started' GROUP BY run
+        )
+        SELECT id, session, coalesce(begins.run_id, session), coalesce(begins.generation, 1), NULL, began, origin, host,
+            pid, rank
+        FROM runs LEFT JOIN begins ON begins.run = runs.id;
+    DROP TABLE runs;
+    ALTER TABLE new_runs RENAME TO runs;
+    CREATE VIEW scalars AS
+        SELECT run, names.name AS name, step, time, value
+        FROM events JOIN names ON names.id = events.name WHERE kind = 'scalar';
+    CREATE VIEW log AS
+        SELECT events.id AS id, session, names.name AS name, time, step, priority, kind, value, source, correlation,
+            record, events.run AS run
+        FROM events JOIN names ON names.id = events.name JOIN runs ON runs.id = events.run;
+    CREATE VIEW run_info AS
+        WITH life AS MATERIALIZED (
+            SELECT run, events.id AS id, names.name AS name, time, record
+            FROM events JOIN names ON names.id = events.name
+            WHERE names.name IN ('training.started', 'training.heartbeat', 'training.completed', 'training.early_stopped',
+                'training.failed', 'training.preempted')
+        ),
+        -- With min and max, SQLite takes the other columns from the row in which it found that.
+        begins AS (
+            SELECT run, min(id), time, record FROM life WHERE name IN ('training.started', 'training.heartbeat')
+            GROUP BY run
+        ),
+        ends AS (
+            SELECT run, max(id), name, time, record FROM life
+            WHERE name NOT IN ('training.started', 'training.heartbeat') GROUP BY run
+        ),
+        last AS (SELECT run, max(id), time FROM life GROUP BY run),
+        told AS (
+            SELECT runs.*, ends.name AS ending, ends.time AS ended, last.time AS last_seen,
+                coalesce(begins.time, began) AS started,
+                -- Readers take a run for vanished after three heartbeats.
+                3000000000 * json_extract(begins.record, '$.fields.heartbeat') AS longest,
+                CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000000 AS now,
+                coalesce(json_extract(ends.record, '$.fields.error'), json_extract(ends.record, '$.fields.reason'))
+                    AS reason,
+                json_extract(begins.record, '$.fields.config') AS config,
+                json_extract(begins.record, '$.fields.model_type') AS model_type,
+                json_extract(begins.record, '$.fields.world_size') AS world_size
+            FROM runs LEFT JOIN begins ON begins.run = runs.id LEFT JOIN ends ON ends.run = runs.id
+                LEFT JOIN last ON last.run = runs.id
+        )
+        SELECT id, run_id, name, generation,
+            CASE
+                WHEN ending IN ('training.completed', 'training.early_stopped') THEN 'finished'
+                WHEN ending = 'training.failed' THEN 'failed'
+                WHEN ending = 'training.preempted' THEN 'preempted'
+                WHEN now - last_seen > longest THEN 'vanished'
+                WHEN last_seen - now > longest THEN 'unclear'
+                WHEN last_seen IS NOT NULL THEN 'running'
+            END AS status,
+            started, ended, last_seen, reason, config, model_type, session, origin, host, pid, rank, world_size
+        FROM told;
 ",
 ];
 

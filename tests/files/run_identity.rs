@@ -1,0 +1,179 @@
+//! A training run has one identity, in every file and report: its id, its name and its generation.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use forebay::history::{JsonLinesHistory, SqliteHistory, runs};
+use forebay::run::{RunIdentity, RunStatus, TrainingRun};
+use forebay::sink::{JsonLinesSink, SqliteSink, from_fn};
+use forebay::{Batch, Collector, Record};
+use rusqlite::Connection;
+use serde_json::Value as Json;
+
+const NO_FIELDS: [(&str, f64); 0] = [];
+
+fn lines(path: &Path) -> Vec<Json> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn rows(path: &Path, sql: &str) -> Vec<Vec<rusqlite::types::Value>> {
+    let database = Connection::open(path).unwrap();
+    let mut statement = database.prepare(sql).unwrap();
+    let columns = statement.column_count();
+    let row = |row: &rusqlite::Row<'_>| (0..columns).map(|column| row.get(column)).collect();
+    statement.query_map([], row).unwrap().map(Result::unwrap).collect()
+}
+
+/// The rows as text, with `-` for NULL.
+#[track_caller]
+fn table(path: &Path, sql: &str) -> Vec<String> {
+    use rusqlite::types::Value as Cell;
+    let cell = |cell: Cell| match cell {
+        Cell::Null => "-".to_owned(),
+        Cell::Integer(number) => number.to_string(),
+        Cell::Real(number) => number.to_string(),
+        Cell::Text(text) => text,
+        Cell::Blob(_) => "blob".to_owned(),
+    };
+    let line = |row: Vec<Cell>| row.into_iter().map(cell).collect::<Vec<_>>().join(" ");
+    rows(path, sql).into_iter().map(line).collect()
+}
+
+#[test]
+fn every_file_and_report_tells_the_same_identity_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, database) = (folder.path().join("events.jsonl"), folder.path().join("events.db"));
+    let told = Arc::new(Mutex::new(Vec::<Option<RunIdentity>>::new()));
+    let seen = Arc::clone(&told);
+    let collector = Collector::builder()
+        .session_id("session")
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .sink(SqliteSink::create(&database).unwrap())
+        .sink(from_fn("seen", move |batch: &Batch| {
+            let mut seen = seen.lock().unwrap();
+            if seen.last() != Some(&batch.run().cloned()) {
+                seen.push(batch.run().cloned());
+            }
+            Ok(())
+        }))
+        .start()
+        .unwrap();
+    let loss = |step| _ = collector.collect(Record::scalar("loss", 0.5).with_step(step));
+    loss(0);
+    assert_eq!(collector.current_run(), None);
+    let begin = || TrainingRun::builder().run_id("7").name("digits").model_type("mlp").config([("lr", 0.1)]);
+    let run = begin().start(&collector).unwrap();
+    assert_eq!((run.run_id(), run.name(), run.generation()), ("7", Some("digits"), 1));
+    assert_eq!(collector.current_run().as_deref(), Some(run.identity()));
+    loss(1);
+    run.preempted("SIGTERM").unwrap();
+    let earlier = runs(&JsonLinesHistory::new(&path)).unwrap().pop().unwrap();
+    assert_eq!(earlier.name.as_deref(), Some("digits"));
+    let run = TrainingRun::builder().resume(&earlier, 1).start(&collector).unwrap();
+    loss(1);
+    run.failed("the loss is NaN").unwrap();
+    let run = TrainingRun::builder().run_id("8").start(&collector).unwrap();
+    loss(2);
+    run.completed(NO_FIELDS).unwrap();
+    let run = TrainingRun::builder().run_id("9").start(&collector).unwrap();
+    loss(3);
+    let report = collector.stop().unwrap();
+    drop(run);
+    let last = report.run.clone().unwrap();
+    assert_eq!((report.run_id(), &*last.run_id, last.name, last.generation), ("9", "9", None, 1));
+    assert_eq!(report.session_id, "session");
+
+    // Every line, so that a reader can join on it.
+    let of = |line: &Json| (line["run_id"].as_str().unwrap_or("-").to_owned(), line["generation"].as_u64());
+    let lines = lines(&path);
+    let losses: Vec<_> = lines.iter().filter(|line| line["name"] == "loss").map(of).collect();
+    let expected = [("-", None), ("7", Some(1)), ("7", Some(2)), ("8", Some(1)), ("9", Some(1))];
+    let expected = expected.map(|(id, generation)| (id.to_owned(), generation));
+    assert_eq!(losses, expected);
+    let begins = lines.iter().filter(|line| line["name"] == "training.started");
+    let begins: Vec<_> = begins.map(|line| (of(line), line["fields"].clone())).collect();
+    assert_eq!(begins.len(), 4);
+    for ((run_id, generation), fields) in &begins {
+        assert_eq!(
+            (fields["run_id"].as_str(), fields["generation"].as_u64()),
+            (Some(&**run_id), *generation)
+        );
+    }
+    assert_eq!((&begins[1].1["name"], &begins[2].1["name"]), (&"digits".into(), &Json::Null));
+
+    // A view with a row for each, to which the events refer.
+    let sql =
+        "SELECT run_id, name, generation, status, reason, json_extract(config, '$.lr'), model_type, session,
+        ended >= started AND last_seen >= ended FROM run_info ORDER BY id";
+    let expected = [
+        "session - 1 - - - - session -",
+        "7 digits 1 preempted SIGTERM 0.1 mlp session 1",
+        "7 digits 2 failed the loss is NaN - - session 1",
+        "8 - 1 finished - - - session 1",
+        "9 - 1 running - - - session -",
+    ];
+    assert_eq!(table(&database, sql), expected);
+    let sql = "SELECT run_id, generation, step FROM scalars JOIN run_info ON run_info.id = scalars.run
+        WHERE scalars.name = 'loss' ORDER BY run_info.id";
+    assert_eq!(table(&database, sql), ["session 1 0", "7 1 1", "7 2 1", "8 1 2", "9 1 3"]);
+    let sql = "SELECT count(*) FROM log JOIN run_info ON run_info.id = log.run WHERE run_info.session = log.session";
+    assert_eq!(table(&database, sql), [lines.len().to_string()]);
+
+    // Whoever reads the events finds the same runs.
+    for found in [runs(&JsonLinesHistory::new(&path)), runs(&SqliteHistory::open(&database).unwrap())] {
+        let found = found.unwrap();
+        let ids: Vec<_> =
+            found.iter().map(|run| (&*run.run_id, run.name.as_deref(), run.generation)).collect();
+        assert_eq!(ids, [("7", Some("digits"), 1), ("7", Some("digits"), 2), ("8", None, 1), ("9", None, 1)]);
+        assert_eq!(found[3].status(std::time::SystemTime::now()), RunStatus::Running);
+    }
+    let told = told.lock().unwrap();
+    let ids: Vec<_> = told.iter().map(|run| run.as_ref().map(|run| (&*run.run_id, run.generation))).collect();
+    assert_eq!(ids, [None, Some(("7", 1)), Some(("7", 2)), Some(("8", 1)), Some(("9", 1))]);
+}
+
+#[test]
+fn a_collector_without_a_training_run_is_a_run_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, database) = (folder.path().join("events.jsonl"), folder.path().join("events.db"));
+    let collector = Collector::builder()
+        .sink(JsonLinesSink::create(&path).unwrap().with_origin())
+        .sink(SqliteSink::create(&database).unwrap())
+        .start()
+        .unwrap();
+    collector.collect(Record::new("alone"));
+    let report = collector.stop().unwrap();
+    assert_eq!((report.run_id(), &report.run), (collector.session_id(), &None));
+    let line = &lines(&path)[0];
+    assert_eq!(
+        (&line["run_id"], line["origin"]["session_id"].as_str()),
+        (&Json::Null, Some(collector.session_id()))
+    );
+    let expected = format!("{0} {0} 1 -", collector.session_id());
+    assert_eq!(table(&database, "SELECT run_id, session, generation, status FROM run_info"), [expected]);
+}
+
+#[test]
+fn the_view_tells_a_run_that_vanished_and_one_from_the_future() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("events.db");
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    for (run_id, begun) in [("gone", now - 100), ("alive", now - 20), ("ahead", now + 100)] {
+        let sink = SqliteSink::create(&database).unwrap();
+        let collector = Collector::builder().sink(sink).start().unwrap();
+        // Made by hand, as another program may.
+        let told = |name: &'static str, seconds: u64| {
+            let record = Record::new(name).with_field("run_id", run_id).with_field("heartbeat", 10.0);
+            collector.collect(record.with_unix_nanos(seconds * 1_000_000_000));
+        };
+        told("training.started", begun);
+        told("training.heartbeat", begun + 10);
+        collector.stop().unwrap();
+    }
+    let sql = "SELECT status, last_seen - started FROM run_info ORDER BY id";
+    assert_eq!(
+        table(&database, sql),
+        ["vanished", "running", "unclear"].map(|status| format!("{status} 10000000000"))
+    );
+}
