@@ -22,15 +22,15 @@ use crate::wake::State;
 pub struct Health {
     /// The worst of the alerts.
     pub status: HealthStatus,
-    /// What the collector is doing. One that is stopped on purpose is healthy.
+    /// State of the collector. One that is stopped on purpose is healthy.
     pub state: State,
-    /// What is wrong, oldest first.
+    /// Alerts, oldest first.
     pub alerts: Vec<Alert>,
     /// Events that are queued or with the worker.
     pub queue_depth: u64,
-    /// How full the fullest lane is, 0 to 1.
+    /// Share of the fullest lane that is in use, 0 to 1.
     pub queue_utilization: f64,
-    /// How much of the byte budget is taken, 0 to 1; 0 without a limit.
+    /// Share of the byte budget that is in use, 0 to 1; 0 without a limit.
     pub memory_utilization: f64,
     /// Events a second: see [`Stats::rate`].
     pub processing_rate: f64,

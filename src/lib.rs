@@ -127,7 +127,7 @@ pub use health::Health;
 
 mod self_log;
 
-/// What forebay says of itself: see [`Builder::on_log`].
+/// Messages of forebay about itself: see [`Builder::on_log`].
 pub mod log {
     pub use crate::self_log::{LogEntry, LogLevel, LogTopic};
 }

@@ -87,19 +87,19 @@ pub struct CollectError<E> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Its lane is full, does not evict, and had no space in time.
+    /// The lane is full, does not evict, and had no space in time.
     #[error("event queue is full")]
     Full,
-    /// The gate rejects it, by the switch, its name, or its priority.
+    /// The gate rejects the event, by the switch, its name, or its priority.
     #[error("the event is filtered out")]
     Filtered,
-    /// The gate's sampling leaves it out.
+    /// The gate's sampling leaves the event out.
     #[error("the event is sampled out")]
     SampledOut,
-    /// It exceeds the gate's rate limit.
+    /// The event exceeds the gate's rate limit.
     #[error("the rate limit is reached")]
     RateLimited,
-    /// It is larger than the gate or the byte budget allows, or its values are nested deeper than
+    /// The event is larger than the gate or the byte budget allows, or its values are nested deeper than
     /// [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH).
     #[error("the event is too large")]
     Oversize,

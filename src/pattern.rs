@@ -48,7 +48,7 @@ enum Token {
 pub struct PatternError {
     /// The text.
     pub pattern: String,
-    /// What is wrong with it.
+    /// The reason.
     pub why: &'static str,
 }
 

@@ -10,7 +10,7 @@ const SECOND_NANOS: u64 = 1_000_000_000;
 pub(crate) struct Rate {
     /// Nanoseconds of one event.
     increment: u64,
-    /// How far ahead of its schedule an event may come, in nanoseconds.
+    /// Time by which an event may come ahead of its schedule, in nanoseconds.
     tolerance: u64,
 }
 

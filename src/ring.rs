@@ -15,7 +15,7 @@ use crate::sync::{CachePadded, Ordering, PlainU64};
 /// The number of eviction counters. A power of two, so that a mask chooses one.
 const STRIPES: usize = 4;
 
-/// A bounded first-in first-out ring for any number of producers and consumers.
+/// Bounded first-in first-out ring for any number of producers and consumers.
 ///
 /// Other modules rely on these facts:
 /// * The ring is linearisable.

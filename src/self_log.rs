@@ -22,7 +22,7 @@ pub struct LogEntry {
     pub sink: Option<String>,
     /// The message: a sentence without a full stop.
     pub message: String,
-    /// How many entries of that topic and sink were held back since the last one.
+    /// Number of entries of that topic and sink that were held back since the last one.
     pub held_back: u64,
     /// When the entry was made.
     pub time: SystemTime,

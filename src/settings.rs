@@ -24,7 +24,7 @@ pub(crate) struct Settings {
 struct Hot {
     /// A [`Policy`], in one word so that nobody reads half of it.
     policy: AtomicU64,
-    /// How long a critical event waits, in nanoseconds.
+    /// Longest wait of a critical event, in nanoseconds.
     critical_timeout: AtomicU64,
     /// 1 if the gate has to be asked. Not modelled, because no decision of the protocol depends on it.
     is_gated: PlainU64,

@@ -87,7 +87,7 @@ pub struct SinkStats {
     pub panics: u64,
     /// Calls of `flush` that returned an error or panicked.
     pub flush_errors: u64,
-    /// What the last error or panic said, up to 4 KiB of it.
+    /// Message of the last error or panic, up to 4 KiB of it.
     pub last_error: Option<String>,
     /// Dead letters of this sink that wait to be looked at.
     pub dead_letters: u64,
@@ -101,7 +101,7 @@ pub struct SinkStats {
 }
 
 impl SinkStats {
-    /// What became of the events that are not in flight, by name.
+    /// Returns the outcomes of the events that are not in flight, by name.
     #[cfg(any(feature = "metrics", feature = "prometheus"))]
     fn fates(&self) -> [(&'static str, u64); 4] {
         [

@@ -20,9 +20,9 @@ pub enum FlushError {
     /// The deadline passed first.
     #[error("flush did not end within {waited:?}, {pending} events are pending{}", in_sink(.busy_sink))]
     TimedOut {
-        /// How long the call waited.
+        /// The time that the call waited.
         waited: Duration,
-        /// How many events were pending when it gave up, including those collected after the call.
+        /// The number of pending events when the call gave up, including those collected after it.
         pending: u64,
         /// The sink that the worker was calling, if any.
         busy_sink: Option<String>,

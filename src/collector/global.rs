@@ -73,8 +73,8 @@ extern "C" fn stop_global() {
     }
 }
 
-/// The collector of the program, if one is installed: the innermost [`scoped`] one of this thread, or else
-/// the one given to [`init`].
+/// Returns the global collector, if one is installed: the innermost [`scoped`] one of this thread, or else the one
+/// given to [`init`].
 pub fn global() -> Option<Collector<Record>> {
     let scoped = SCOPED.try_with(|scoped| scoped.borrow().last().cloned());
     scoped.ok().flatten().or_else(|| GLOBAL.get().cloned())

@@ -90,7 +90,7 @@ pub enum StopError {
         .report.elapsed, .report.left_behind, in_sink(&.report.busy_sink)
     )]
     TimedOut {
-        /// What happened until then.
+        /// The report up to the deadline.
         report: Box<StopReport>,
     },
     /// The worker ended by a panic in forebay itself.

@@ -1,10 +1,10 @@
-//! How durations are written: as a text (`"1s 500ms"`) or a number of seconds. For `#[serde(with = "...")]`.
+//! Serde format of durations: a text (`"1s 500ms"`) or a number of seconds. For `#[serde(with = "...")]`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-/// A duration as a file says it.
+/// Duration in the form of a file.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -39,11 +39,11 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     })
 }
 
-/// A duration by itself, for the forms below.
+/// Duration by itself, for the forms below.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct One(#[serde(with = "super::duration")] Duration);
 
-/// A duration, or none.
+/// Serde format of a duration or none.
 pub mod option {
     use super::{Deserialize, Deserializer, Duration, One, Serializer};
 
@@ -58,7 +58,7 @@ pub mod option {
     }
 }
 
-/// A list of durations.
+/// Serde format of a list of durations.
 pub mod list {
     use super::{Deserialize, Deserializer, Duration, One, Serializer};
 

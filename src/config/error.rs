@@ -1,4 +1,4 @@
-//! What is wrong with a setting, and where it was found.
+//! `ConfigError`: what is wrong with a setting, and where it was found.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 crate::sync::from_forked!(ConfigError);
 
-/// A setting outside of what is allowed, or one that cannot change any more.
+/// Error of a setting that is not allowed, or that cannot change any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -14,21 +14,21 @@ pub enum ConfigError {
     #[error("invalid {field}: {value} (expected {expected})")]
     #[non_exhaustive]
     Invalid {
-        /// The setting, as a field of [`Config`](crate::Config) (`flush.events` for a field of the strategy, `overflow_timeout`
-        /// for that of the policy), or of another builder.
+        /// The setting, as a field of [`Config`](crate::Config) or of another builder. It is `flush.events` for a
+        /// field of the strategy, and `overflow_timeout` for that of the policy.
         field: &'static str,
         /// The value it has.
         value: String,
         /// The values it may have.
         expected: Cow<'static, str>,
     },
-    /// The value that a setting has outside of the program is not allowed.
+    /// A value from outside of the program is not allowed.
     #[error("invalid {key}: {value} (expected {expected}) in {place}")]
     #[non_exhaustive]
     InvalidAt {
         /// The name that was used there: a key, one of its aliases, or a variable.
         key: String,
-        /// Where that was.
+        /// Where it was found.
         place: ConfigPlace,
         /// The setting.
         field: &'static str,
@@ -63,7 +63,7 @@ pub enum ConfigError {
     Syntax {
         /// Where it is wrong.
         place: ConfigPlace,
-        /// What is wrong there.
+        /// The reason.
         why: String,
     },
     /// The file cannot be read.
@@ -72,7 +72,7 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The message of the system.
         why: String,
     },
     /// The setting cannot change once the collector is built.
@@ -81,27 +81,28 @@ pub enum ConfigError {
         /// The setting, as a field of [`Config`](crate::Config).
         field: &'static str,
     },
-    /// This process is a forked child: there is nothing left to change. Build a new collector here.
+    /// This process is a forked child, which has nothing left to change. Build a new collector here.
     #[error("this process is a fork of the one that built the collector")]
     Forked,
 }
 
-/// A setting that is allowed, but does not do what its number says; or a variable that is not ours.
+/// Warning about a setting that is allowed but does not do what its number says, or about a variable that is not
+/// ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}, used is {used}: {why}")]
 #[non_exhaustive]
 pub struct ConfigWarning {
     /// The setting, as a field of [`Config`](crate::Config).
     pub field: &'static str,
-    /// The value it has. Of `ignored_variables`, the name of one.
+    /// Its value. For `ignored_variables`, the name of one.
     pub value: String,
-    /// The value that is used instead. Of `ignored_variables`, `none`.
+    /// The value that is used instead. For `ignored_variables`, `none`.
     pub used: String,
     /// The reason.
     pub why: &'static str,
 }
 
-/// Where a setting was found. Lines and columns count from 1.
+/// Place where a setting was found. Lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigPlace {
@@ -115,7 +116,7 @@ pub enum ConfigPlace {
         /// The character in the line.
         column: usize,
     },
-    /// In a text that the program has given.
+    /// In a text from the program.
     #[non_exhaustive]
     Text {
         /// The line.
@@ -140,7 +141,7 @@ impl fmt::Display for ConfigPlace {
     }
 }
 
-/// Returns an error that names all three, unless the value is allowed.
+/// Returns an error that names field, value and allowed values, unless the value is allowed.
 pub fn check(
     field: &'static str,
     value: impl ToString,

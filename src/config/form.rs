@@ -1,4 +1,4 @@
-//! How the settings of a collector are written: the forms of serde, and the choices among them.
+//! Forms of the settings for serde, and the keys that depend on others.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::loader::{Choice, Settings, Unread, read};
 use super::preset::Preset;
 use super::settings::Config;
 
-/// The form of [`Overflow`]: two keys beside those of the collector.
+/// Form of [`Overflow`]: two keys beside those of the collector.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Overflow", tag = "overflow", rename_all = "snake_case")]
 enum OverflowForm {
@@ -27,7 +27,7 @@ enum OverflowForm {
     },
 }
 
-/// The form of [`FlushStrategy`]: a table.
+/// Form of [`FlushStrategy`]: a table.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "FlushStrategy", tag = "strategy", rename_all = "snake_case")]
 enum FlushForm {
@@ -46,7 +46,7 @@ enum FlushForm {
     Manual,
 }
 
-/// The form of [`Config`].
+/// Form of [`Config`].
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Config")]
 struct ConfigForm {
@@ -81,7 +81,7 @@ struct ConfigForm {
 }
 
 impl Settings for Config {
-    /// The names of the bus, which reads the same files and variables.
+    /// Names of the bus, which reads the same files and variables.
     const PASSED_OVER: &'static [&'static str] = &[
         "bus",
         "workerCount",

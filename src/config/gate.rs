@@ -1,4 +1,4 @@
-//! What may come in: the settings of the gate.
+//! `GateConfig`: which events are accepted.
 
 use super::setters::setters;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use super::error::{ConfigError, check};
 use crate::event::Priority;
 use crate::pattern::Pattern;
 
-/// What may come in: a part of [`Config`](crate::Config). By default everything may.
+/// Settings of the gate, which decides which events are accepted: a part of [`Config`](crate::Config). By default all
+/// are.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,32 +32,33 @@ use crate::pattern::Pattern;
 /// # }
 /// ```
 ///
-/// What is not let in is counted by its reason in [`Stats`](crate::Stats), and its destructor runs on the collecting
-/// thread. A gate costs some tens of nanoseconds; one that is not configured, nothing that can be measured.
+/// A rejected event is counted by its reason in [`Stats`](crate::Stats), and its destructor runs on the collecting
+/// thread. A gate costs some tens of nanoseconds. One that is not configured costs nothing that can be measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct GateConfig {
-    /// The switch. Without it, nothing is let in, critical events included. Can change at run time. Defaults to true.
+    /// The switch. If it is off, all events are rejected, critical ones included. Can change at run time. Defaults to
+    /// true.
     pub enabled: bool,
-    /// If there are any, only names that one of them stands for are let in. Cannot change.
+    /// If there are any, only names that match one of them are accepted. Cannot change.
     pub allow: Vec<Pattern>,
-    /// Names that one of them stands for are not let in, whatever else allows them. Cannot change.
+    /// Names that match one of them are rejected, whatever else allows them. Cannot change.
     pub deny: Vec<Pattern>,
-    /// Other settings for some names; the first that fits a name holds for it. Cannot change.
+    /// Other settings for some names. The first rule that matches a name applies. Cannot change.
     pub rules: Vec<NameRule>,
-    /// Events of a lower priority are not let in. Can change at run time. Defaults to `Low`: all are.
+    /// Events of a lower priority are rejected. Can change at run time. Defaults to `Low`, which accepts all.
     pub min_priority: Priority,
-    /// Lets in a part. Can change at run time. Defaults to all.
+    /// Accepts a part of the events. Can change at run time. Defaults to all.
     pub sampling: Option<Sampling>,
-    /// How many events a second are let in, over all names, by the generic cell rate algorithm: up to a second's worth at
-    /// once. At least 1. Can change at run time. Defaults to any number.
+    /// Maximum number of events a second, over all names, by the generic cell rate algorithm. Up to a second's worth
+    /// may come at once. At least 1. Can change at run time. Defaults to no limit.
     pub rate_limit: Option<u32>,
-    /// Events whose [`size_hint`](crate::Event::size_hint) is more bytes than that are not let in. At least 1. Can change at run
-    /// time. Defaults to any size.
+    /// Maximum [`size_hint`](crate::Event::size_hint) of an event, in bytes. At least 1. Can change at run time.
+    /// Defaults to no limit.
     pub max_event_bytes: Option<usize>,
-    /// Makes random decisions the same in every run, for tests. They then cost a counter that all threads share. Cannot
-    /// change.
+    /// Seed that makes random decisions the same in every run, for tests. The decisions then cost a counter that all
+    /// threads share. Cannot change.
     pub seed: Option<u64>,
 }
 
@@ -97,18 +99,18 @@ impl Default for GateConfig {
 )]
 #[non_exhaustive]
 pub struct NameRule {
-    /// Which names.
+    /// The names to which it applies.
     pub pattern: Pattern,
-    /// In the place of [`GateConfig::min_priority`], if there is one.
+    /// Replaces [`GateConfig::min_priority`], if set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_priority: Option<Priority>,
-    /// In the place of [`GateConfig::sampling`], if there is one.
+    /// Replaces [`GateConfig::sampling`], if set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
 }
 
 impl NameRule {
-    /// A rule that changes nothing for these names yet. A text that is no [`Pattern`] stands for itself.
+    /// Creates a rule that changes nothing for these names yet. A text that is no [`Pattern`] matches only itself.
     pub fn new(pattern: impl Into<Pattern>) -> Self {
         Self { pattern: pattern.into(), min_priority: None, sampling: None }
     }
@@ -120,7 +122,7 @@ setters! {
     with_sampling, sampling: Option<Sampling>;
 }
 
-/// More would not fit into the table of names.
+/// Maximum number of rules. More would not fit into the table of names.
 const MOST_RULES: usize = 10_000;
 
 impl GateConfig {
@@ -136,42 +138,44 @@ impl GateConfig {
         check("gate.max_event_bytes", 0, "1 or more", self.max_event_bytes != Some(0))
     }
 
-    /// Whether everything is let in.
+    /// Returns whether all events are accepted.
     pub(crate) fn is_open(&self) -> bool {
         let open = Self { seed: self.seed, ..Self::default() };
         *self == open
     }
 }
 
-/// Which part of the events is let in. Counted by name; of some ten thousand names, two may share a counter.
+/// Part of the events that is accepted. Events are counted by name; of some ten thousand names, two may share a
+/// counter.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "SamplingParts")]
 #[non_exhaustive]
 pub enum Sampling {
-    /// Each by chance, but of every name at least so many in each window.
+    /// Each event by chance, but of every name at least some in each window.
     Rate {
         /// The chance of an event, 0 to 1.
         rate: f64,
-        /// How many of a name are let in first in each window, whatever chance says.
+        /// The number of events of a name that are accepted first in each window, whatever chance says.
         min_per_window: u32,
-        /// How long a window is: a millisecond to a day.
+        /// Length of a window: a millisecond to a day.
         #[serde(with = "super::duration")]
         window: Duration,
     },
-    /// The first of a name, then every nth.
+    /// The first event of a name, then every nth.
     Every {
-        /// Which: 1 is every one. At least 1.
+        /// The n. At least 1, which accepts every one.
         #[serde(rename = "every")]
         nth: u32,
     },
-    /// The first of a name, so many, then every nth.
+    /// The first events of a name, then every nth.
     FirstThenEvery {
-        /// How many.
+        /// The number of first events.
         first: u32,
-        /// Then which. At least 1.
+        /// The n. At least 1.
         every: u32,
     },
-    /// All events of a correlation id, or none, by chance; the same in every process. Events without an id are let in.
+    /// All events of a correlation id, or none, by chance. The choice is the same in every process. Events without an
+    /// id are accepted.
     Keyed {
         /// The chance of an id, 0 to 1.
         #[serde(rename = "keyed")]
@@ -180,7 +184,7 @@ pub enum Sampling {
 }
 
 impl Sampling {
-    /// The value that is not allowed, and what is.
+    /// The error names the value that is not allowed, and what is.
     fn check(&self) -> Result<(), (String, &'static str)> {
         const RATE: &str = "a rate from 0 to 1";
         const WINDOW: &str = "a window of a millisecond to a day";
@@ -200,7 +204,7 @@ impl Sampling {
     }
 }
 
-/// A sampling as a file says it.
+/// Sampling in the form of a file.
 #[derive(Deserialize)]
 #[serde(
     deny_unknown_fields,

@@ -1,4 +1,4 @@
-//! What is alarming: the thresholds of the collector's health.
+//! `HealthConfig`: the thresholds of the collector's health.
 
 use super::setters::setters;
 use std::time::Duration;
@@ -8,31 +8,32 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 use super::error::{ConfigError, check};
 
-/// From where on something is alarming, and from where on it is no more: a part of [`Config`](crate::Config). All can
-/// change at run time.
+/// Thresholds of alerts: a part of [`Config`](crate::Config). All can change at run time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HealthConfig {
-    /// How full the fullest lane is, 0 to 1. Defaults to 0.8 and 0.6.
+    /// Share of the fullest lane that is in use, 0 to 1. Defaults to 0.8 and 0.6.
     pub queue_depth: Threshold,
-    /// How much of [`Config::max_bytes`](crate::Config::max_bytes) is taken, 0 to 1; events that are not
-    /// critical take seven eighths at most. Defaults to 0.8 and 0.6.
+    /// Share of [`Config::max_bytes`](crate::Config::max_bytes) that is in use, 0 to 1. Events that are not critical
+    /// use seven eighths at most. Defaults to 0.8 and 0.6.
     pub memory: Threshold,
-    /// Which part of the last calls of a sink have failed, 0 to 1: a mean in which each call weighs three quarters of the one
-    /// after it. 0.01 to 0.99. Defaults to 0.5, which is three failures in a row, and 0.1.
+    /// Share of the last calls of a sink that failed, 0.01 to 0.99: a mean in which each call weighs three quarters
+    /// of the one after it. Defaults to 0.5, which is three failures in a row, and 0.1.
     pub failing: Threshold,
-    /// How long the worker may be busy with one batch, all its sinks together, and an isolated sink with one of its own. More
-    /// than zero. Defaults to 2 s.
+    /// Longest time that the worker may be busy with one batch, all its sinks together, and an isolated sink with one
+    /// of its own. More than zero. Defaults to 2 s.
     #[serde(with = "duration")]
     pub max_busy_time: Duration,
-    /// The longest latency of 95 % of the events ([`Stats::latency`](crate::Stats::latency)); it is no more alarming at half of that. Defaults to
-    /// none.
+    /// Maximum latency of 95 % of the events ([`Stats::latency`](crate::Stats::latency)). The alert is cleared at
+    /// half of that. Defaults to none.
     #[serde(with = "duration::option")]
     pub max_latency: Option<Duration>,
-    /// The fewest events a second that are delivered while some wait ([`Stats::rate`](crate::Stats::rate)). More than 0. Defaults to none.
+    /// Minimum number of events a second that are delivered while some wait ([`Stats::rate`](crate::Stats::rate)).
+    /// More than 0. Defaults to none.
     pub min_rate: Option<f64>,
-    /// How many dead letters of one sink may wait; it is no more alarming at half of that. Defaults to 0: each is too many.
+    /// Number of dead letters of one sink that may wait. The alert is cleared at half of that. Defaults to 0: each
+    /// one raises it.
     pub max_dead_letters: u64,
 }
 
@@ -47,14 +48,14 @@ setters! {
     with_max_dead_letters, max_dead_letters: u64;
 }
 
-/// Where an alert is raised, and where it is cleared: less, so that it does not come and go.
+/// Values at which an alert is raised and cleared. The second is lower, so that the alert does not come and go.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Threshold {
-    /// At that value or more it is raised.
+    /// The alert is raised at this value or more.
     pub raise: f64,
-    /// At that value or less it is cleared. Not more than `raise`.
+    /// The alert is cleared at this value or less. Not more than `raise`.
     pub clear: f64,
 }
 
@@ -90,7 +91,7 @@ impl HealthConfig {
             check(raise, at.raise, "more than 0, and 1 at most", at.raise > 0.0 && at.raise <= 1.0)?;
             check(clear, at.clear, "0 to where it is raised", at.clear >= 0.0 && at.clear <= at.raise)?;
         }
-        // The mean comes near 0 and 1, and never quite there.
+        // The mean comes near 0 and 1, but never reaches them.
         let failing = self.failing;
         check("health.failing.raise", failing.raise, "0.01 to 0.99", failing.raise <= 0.99)?;
         check("health.failing.clear", failing.clear, "0.01 to where it is raised", failing.clear >= 0.01)?;

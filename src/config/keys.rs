@@ -1,41 +1,41 @@
-//! What every setting is called outside of Rust: the table for files, variables, serde and the documentation.
+//! Names of all settings outside of Rust: the table for files, variables, serde and the documentation.
 
 use serde_json::{Number, Value};
 
 use super::value::number;
 
-/// With what the name of a variable begins.
+/// Beginning of the name of every variable.
 pub(super) const PREFIX: &str = "FOREBAY_";
 
-/// A setting.
+/// Key of a setting.
 #[derive(Debug)]
 pub struct Key {
-    /// The name in a file; dots are between tables.
+    /// The name in a file, with dots between tables.
     pub name: &'static str,
-    /// Other names in a file, those of the documents that this crate was written to.
+    /// Other names in a file: those of the documents to which this crate was written.
     pub aliases: &'static [Alias],
 }
 
-/// Another name of a setting.
+/// Alias of a setting.
 #[derive(Debug)]
 pub struct Alias {
     /// The name in a file.
     pub name: &'static str,
-    /// What a value means under the setting's own name.
+    /// Converts a value under the alias to one under the setting's own name.
     pub meant: fn(&Value) -> Value,
 }
 
-/// A setting with its other names.
+/// Makes a key with its aliases.
 pub const fn key(name: &'static str, aliases: &'static [Alias]) -> Key {
     Key { name, aliases }
 }
 
-/// An alias under which a value means what it always means.
+/// Makes an alias that does not convert the value.
 pub const fn same(name: &'static str) -> Alias {
     Alias { name, meant: Value::clone }
 }
 
-/// An alias under which a bare number, also one in a list, is one of milliseconds.
+/// Makes an alias under which a bare number is in milliseconds, even inside a list.
 pub const fn millis(name: &'static str) -> Alias {
     Alias { name, meant: in_millis }
 }
@@ -50,7 +50,7 @@ fn in_millis(value: &Value) -> Value {
     }
 }
 
-/// An alias under which a bare number is one of MiB.
+/// Makes an alias under which a bare number is in MiB.
 const fn mib(name: &'static str) -> Alias {
     let meant = |value: &Value| {
         scaled(value, |mib| {
@@ -62,14 +62,15 @@ const fn mib(name: &'static str) -> Alias {
     Alias { name, meant }
 }
 
-/// Returns a number, or a text that spells one, in another unit. Everything else is refused by what it says.
+/// Converts a number, or a text that spells one, to another unit. Returns every other value as it is, so that it is
+/// refused under its own text.
 fn scaled(value: &Value, unit: impl Fn(f64) -> Option<Value>) -> Value {
     let spelled = value.as_str().and_then(|text| number(text.trim()));
     let scaled = spelled.as_ref().unwrap_or(value).as_f64().and_then(unit);
     scaled.unwrap_or_else(|| value.clone())
 }
 
-/// Every setting of a collector, in the order of `docs/configuration.md`.
+/// Settings of a collector, in the order of `docs/configuration.md`.
 pub(super) static KEYS: &[Key] = &[
     key("capacity", &[same("ring_capacity"), same("maxQueueSize"), same("memoryLimits.maxQueueSize")]),
     key("critical_capacity", &[]),

@@ -1,7 +1,7 @@
-//! Settings from outside of the program, laid one upon the other.
+//! `ConfigLoader`: settings from outside of the program, in layers.
 //!
-//! A layer is a table of values by key. Layers are merged key by key, then serde reads the whole. The `config` crate does this as
-//! well, but forgets the place of an unknown key, knows no lines, and reads `true` as 1 and 1.5 as 2.
+//! A layer is a table of values by key. Layers are merged key by key, then serde reads the result. The `config` crate
+//! does this as well, but it forgets the place of an unknown key, knows no lines, and reads `true` as 1 and 1.5 as 2.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use super::preset::Preset;
 use super::settings::Config;
 use super::value::{NONE, Parts, candidates, have_one_shape, read_table};
 
-/// The name of the setting that chooses the preset, which is none of [`Config`].
+/// The name of the setting that chooses the preset. It is no field of [`Config`].
 const PRESET: &str = "preset";
 
-/// What the loader reads: settings with a table of keys.
+/// Settings that the loader reads, with a table of keys.
 pub trait Settings: Sized {
-    /// Names in a file that are settings of something else, and tables of such: nothing is read of them.
+    /// Names in a file, and tables of such, that are settings of something else. The loader ignores them.
     const PASSED_OVER: &'static [&'static str];
 
     /// Keys that have no effect unless another key has some value.
@@ -42,14 +42,14 @@ pub trait Settings: Sized {
     /// Reads a table of all keys, with [`read`].
     fn from_tree(tree: Value) -> Result<Self, Unread>;
 
-    /// With what every key begins that errors of [`check`](Self::check) name without it.
+    /// Beginning of the keys that errors of [`check`](Self::check) name without it.
     const PREFIX: &'static str = "";
 
     /// Checks every setting. In its errors, a field is a key, with or without [`PREFIX`](Self::PREFIX).
     fn check(&self) -> Result<(), ConfigError>;
 }
 
-/// A key that has an effect only with some values of another one.
+/// Key that has an effect only with some values of another one.
 #[derive(Debug)]
 pub struct Choice {
     /// The key.
@@ -66,7 +66,7 @@ impl Choice {
     }
 }
 
-/// Why a table cannot be read.
+/// Error of a table that cannot be read.
 #[derive(Debug)]
 pub struct Unread {
     /// The keys and indices that lead to the place.
@@ -117,7 +117,7 @@ pub fn read<T>(
     })
 }
 
-/// Returns the place of a key in a table, which is null where it has no value.
+/// Returns the entry of a key in a table. It is null where the key has no value.
 pub(super) fn slot<'a>(tree: &'a mut Value, key: &str) -> &'a mut Value {
     key.split('.').fold(tree, |tree, part| &mut tree[part])
 }
@@ -131,7 +131,7 @@ pub(super) fn to_full_tree<S: Settings>(settings: &S) -> Value {
     tree
 }
 
-/// Returns the table of all keys, as it is written: what TOML has no number for is a text.
+/// Returns the table of all keys, as it is written. A number that TOML does not have becomes a text.
 pub fn to_table<S: Settings>(settings: &S) -> Value {
     let mut tree = to_full_tree(settings);
     for key in S::keys() {
@@ -153,7 +153,7 @@ pub(super) fn from_full_tree<S: Settings>(mut tree: Value) -> Result<S, Unread> 
     S::from_tree(tree)
 }
 
-/// Loads settings from a preset, files and the environment.
+/// Loader of settings from a preset, files and the environment.
 ///
 /// Each layer says what differs from those below it. From the lowest:
 ///
@@ -164,10 +164,11 @@ pub(super) fn from_full_tree<S: Settings>(mut tree: Value) -> Result<S, Unread> 
 /// 4. the environment, wherever it stands in the chain of calls;
 /// 5. what the program itself sets afterwards, on the [`Config`] or the builder.
 ///
-/// Every key, its variable, its default and what is allowed are in [`docs/configuration.md`][docs]. A key that is
-/// unknown is an error, and so is a variable that begins with `FOREBAY_` and is no setting. Those of a bus are passed over
-/// (`FOREBAY_BUS__...`), and so are two other kinds of variables: an empty one counts as unset, and one that Kubernetes sets for a service called `forebay`
-/// (`FOREBAY_SERVICE_HOST`, `FOREBAY_PORT_80_TCP`) leaves a [warning](Config::warnings).
+/// Every key, its variable, its default and what is allowed are in [`docs/configuration.md`][docs]. An unknown key is
+/// an error, and so is a variable that begins with `FOREBAY_` and is no setting. Three kinds of variables are
+/// exceptions. Those of a bus (`FOREBAY_BUS__...`) are ignored. An empty one counts as unset. One that Kubernetes
+/// sets for a service called `forebay` (`FOREBAY_SERVICE_HOST`, `FOREBAY_PORT_80_TCP`) leaves a
+/// [warning](Config::warnings).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -201,7 +202,7 @@ pub struct ConfigLoader {
     variables: Vec<Source>,
 }
 
-/// What was given to the loader.
+/// Input of the loader.
 #[derive(Debug, Clone)]
 enum Source {
     File { path: PathBuf, text: Result<String, String> },
@@ -211,12 +212,12 @@ enum Source {
 }
 
 impl ConfigLoader {
-    /// Begins with the defaults.
+    /// Creates a loader that begins with the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Goes by that preset where neither a file nor the environment chooses another one.
+    /// Sets the preset that applies where neither a file nor the environment chooses another one.
     pub fn preset(mut self, preset: Preset) -> Self {
         self.preset = Some(preset);
         self
@@ -241,7 +242,7 @@ impl ConfigLoader {
         self.vars(std::env::vars_os())
     }
 
-    /// Adds variables in the place of those of the process. Of those that do not begin with `FOREBAY_`, nothing is read.
+    /// Adds variables in the place of those of the process. Only those that begin with `FOREBAY_` are read.
     pub fn vars<N: Into<OsString>, V: Into<OsString>>(
         mut self,
         vars: impl IntoIterator<Item = (N, V)>,
@@ -251,26 +252,26 @@ impl ConfigLoader {
         self
     }
 
-    /// Lays all layers one upon the other, and checks what comes out.
+    /// Merges all layers and checks the result.
     ///
     /// # Errors
     ///
-    /// The first that is wrong, by its key or variable and the place where it was found: a key is unknown; a value
-    /// cannot be read or is not allowed; two names of one setting have different values in one layer; with the strategy
-    /// or the policy that a layer comes to, something is missing, or something is set that has no effect; a file
-    /// cannot be read or is no TOML. The keys of a bus are passed over.
+    /// The error names the first setting that is wrong, by its key or variable, and the place where it was found. A
+    /// key may be unknown, a value unreadable or not allowed, or a file unreadable or no TOML. Two names of one
+    /// setting may have different values in one layer. With the strategy or the policy of a layer, something may be
+    /// missing, or have no effect. The keys of a bus are ignored.
     pub fn load(self) -> Result<Config, ConfigError> {
         self.load_as()
     }
 
-    /// Loads other settings than those of a collector.
+    /// Loads settings other than those of a collector.
     #[doc(hidden)]
     pub fn load_as<S: Settings>(self) -> Result<S, ConfigError> {
         let sources = self.files.into_iter().chain(self.variables);
         let layers = sources.map(Layer::read::<S>).collect::<Result<Vec<_>, _>>()?;
         let chosen = layers.iter().rev().find_map(|layer| layer.preset).or(self.preset);
         let mut tree = to_full_tree(&S::preset(chosen));
-        // What the defaults say of a choice waits for a layer that takes it up.
+        // The dependent keys of the defaults apply only if a layer chooses their value.
         let mut defaults = to_full_tree(&S::preset(None));
         for choice in S::CHOICES {
             let slot = slot(&mut tree, choice.part);
@@ -307,7 +308,7 @@ struct Entry {
     /// The name that was used.
     name: String,
     given: Value,
-    /// What was read, as it is written.
+    /// The value that was read, as it is written.
     value: Value,
 }
 
@@ -409,7 +410,7 @@ impl Layer {
         self.preset.map(drop).ok_or_else(wrong)
     }
 
-    /// Adds a value if it can be read, and if all names of the setting say the same.
+    /// Adds a value if it can be read and all names of the setting have the same value.
     fn add<S: Settings>(
         &mut self,
         key: &'static Key,
@@ -471,7 +472,7 @@ impl Layer {
         ConfigError::InvalidAt { place: self.place(&key), key, field, value, expected: expected.into() }
     }
 
-    /// Returns where a key is.
+    /// Returns the place of a key.
     fn place(&self, key: &str) -> ConfigPlace {
         let (Source::Text(text) | Source::File { text: Ok(text), .. }) = &self.source else {
             return self.place_of(0);
@@ -560,10 +561,10 @@ pub(super) fn read_one<S: Settings>(key: &Key, meant: &Value) -> Result<Value, (
     Err(wrong.unwrap_or_else(|| (meant.clone(), Unread { path: Vec::new(), why: "a table".to_owned() })))
 }
 
-/// Returns the same error, with the name and the place from which the value is, if it is from one.
+/// Adds the name and the place of the value to an error, if the value is from a layer.
 fn with_its_place<S: Settings>(error: ConfigError, layers: &[Layer]) -> ConfigError {
     let ConfigError::Invalid { field, value, expected } = error else { return error };
-    // Whatever is wrong inside of a setting, such as `gate.rules.sampling`, is from where that is.
+    // An error inside of a setting, such as `gate.rules.sampling`, has the place of that setting.
     let part_of = |key: &str| field.strip_prefix(key).filter(|rest| rest.is_empty() || rest.starts_with('.'));
     let found_in = |layer| -> Option<(&Layer, &Entry, &str)> {
         let layer: &Layer = layer;
@@ -607,7 +608,7 @@ fn is_of_kubernetes(rest: &str) -> bool {
     })
 }
 
-/// What JSON has no value for becomes a text.
+/// Converts a value from TOML. A value that JSON does not have becomes a text.
 fn from_toml(value: toml::Value) -> Value {
     match value {
         toml::Value::String(text) => text.into(),
@@ -626,7 +627,7 @@ fn from_toml(value: toml::Value) -> Value {
 
 /// Returns the settings as TOML.
 pub fn write<S: Settings>(settings: &S) -> String {
-    /// TOML has no null.
+    /// Removes nulls, which TOML does not have.
     fn without_null(value: Value) -> Value {
         match value {
             Value::Null => NONE.into(),
@@ -681,22 +682,23 @@ impl Config {
 
     /// Returns every setting, in TOML that [`from_toml`](Self::from_toml) reads as the same settings.
     ///
-    /// Two things have no spelling there: the text `none` for a session id, a source or a host, which is read as none, and a
-    /// pattern of the gate that [is none](crate::Pattern::new), which is refused.
+    /// Two values cannot be written there. The text `none` for a session id, a source or a host is read as none. A
+    /// pattern of the gate that [is none](crate::Pattern::new) is refused.
     pub fn to_toml(&self) -> String {
         write(self)
     }
 }
 
 impl Serialize for Config {
-    /// A table of all settings, by the keys of a file.
+    /// Serializes a table of all settings, by the keys of a file.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         to_table(self).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Config {
-    /// As [`ConfigLoader::load`] of one layer: settings that are not there have their defaults, or those of the `preset`.
+    /// Deserializes settings like [`ConfigLoader::load`] of one layer. Missing settings have their defaults, or those
+    /// of the `preset`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         self::deserialize(deserializer)
     }

@@ -1,4 +1,4 @@
-//! Settings that fit a purpose, as a whole.
+//! `Preset`: settings that fit a purpose.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::error::ConfigError;
 use super::gate::GateConfig;
 use super::settings::Config;
 
-/// The purpose of a collector, by the settings that fit it.
+/// Preset of settings for a purpose.
 ///
 /// A file chooses one by `preset = "production"`, the environment by `FOREBAY_PRESET`; see
 /// [`ConfigLoader`](crate::config::ConfigLoader).
@@ -35,12 +35,12 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// All of them.
+    /// All presets.
     pub const ALL: [Self; 4] = [Self::Training, Self::Analytics, Self::Development, Self::Production];
 
     pub(crate) const NAMES: &str = "training, analytics, development, production";
 
-    /// Its settings.
+    /// Returns its settings.
     pub fn config(self) -> Config {
         match self {
             Self::Training => Config::training(),
@@ -50,7 +50,7 @@ impl Preset {
         }
     }
 
-    /// Its name: `training`, `analytics`, `development` or `production`.
+    /// Returns its name: `training`, `analytics`, `development` or `production`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
@@ -79,10 +79,11 @@ impl FromStr for Preset {
 }
 
 impl Config {
-    /// For a training loop: nothing waits, and a step may bring thousands of events at once.
+    /// Returns settings for a training loop: nothing waits, and a step may bring thousands of events at once.
     ///
-    /// As the defaults, but with a `capacity` of 65,536 events and the flush strategy `Hybrid` with 512 events and one second:
-    /// bursts fit, and fewer batches cost the loop fewer wake-ups. What is too much evicts the oldest.
+    /// They are the defaults, but with a `capacity` of 65,536 events and the flush strategy `Hybrid` with 512 events
+    /// and one second. Bursts fit, and fewer batches cost the loop fewer wake-ups. What is too much evicts the
+    /// oldest.
     pub fn training() -> Self {
         Self {
             capacity: 65_536,
@@ -91,10 +92,10 @@ impl Config {
         }
     }
 
-    /// For analytics: a loss matters more than a short wait, and throughput more than freshness.
+    /// Returns settings for analytics: a loss matters more than a short wait, and throughput more than freshness.
     ///
-    /// As the defaults, but with the overflow policy `Block` with 10 ms and the flush strategy `Hybrid` with 1,000 events and
-    /// 30 seconds. A killed process loses up to 30 seconds.
+    /// They are the defaults, but with the overflow policy `Block` with 10 ms and the flush strategy `Hybrid` with
+    /// 1,000 events and 30 seconds. A killed process loses up to 30 seconds.
     pub fn analytics() -> Self {
         Self {
             overflow: Overflow::Block { timeout: Duration::from_millis(10) },
@@ -103,9 +104,11 @@ impl Config {
         }
     }
 
-    /// For development: events are seen at once, and a program that collects too much shows it early.
+    /// Returns settings for development: events are seen at once, and a program that collects too much shows it
+    /// early.
     ///
-    /// As the defaults, but with a `capacity` and a `low_capacity` of 1,000 events and the flush strategy `Time` with 50 ms.
+    /// They are the defaults, but with a `capacity` and a `low_capacity` of 1,000 events and the flush strategy
+    /// `Time` with 50 ms.
     pub fn development() -> Self {
         Self {
             capacity: 1_000,
@@ -115,10 +118,10 @@ impl Config {
         }
     }
 
-    /// For services: bounded in every direction.
+    /// Returns settings for services: bounded in every direction.
     ///
-    /// As the defaults, which have the flush strategy `Hybrid` with 100 events and one second, and ten seconds for `stop`, but
-    /// with a `capacity` of 50,000 events and a `gate.max_event_bytes` of 5,120 (5 KiB).
+    /// They are the defaults (the flush strategy `Hybrid` with 100 events and one second, and ten seconds for
+    /// `stop`), but with a `capacity` of 50,000 events and a `gate.max_event_bytes` of 5,120 (5 KiB).
     pub fn production() -> Self {
         Self {
             capacity: 50_000,

@@ -1,4 +1,4 @@
-//! All settings of a collector, their defaults, and what is allowed.
+//! `Config`: all settings of a collector, their defaults and their limits.
 
 use super::setters::setters;
 use std::time::Duration;
@@ -8,21 +8,22 @@ use super::error::{ConfigError, ConfigWarning, check};
 use super::gate::GateConfig;
 use super::health::HealthConfig;
 
-/// Waits that nobody ends must end by themselves.
+/// Longest wait where nobody makes space, so that it ends by itself.
 const LONGEST_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// The most slots a lane may have.
+/// Maximum number of slots of a lane.
 const MAX_CAPACITY: usize = 1 << 30;
 
-/// The standard library rounds up to pages, and panics where the sum is beyond the address space.
+/// Limit of the stack size. The standard library rounds up to pages, and panics where the sum is beyond the address
+/// space.
 const MAX_STACK: usize = isize::MAX as usize & !0xffff;
 
-/// More rings than this and the worker spends its time looking at empty ones.
+/// Maximum number of rings. With more, the worker would spend its time looking at empty ones.
 const MAX_SHARDS: usize = 64;
 
-/// All settings of a collector. Public fields with defaults, and a setter for each.
+/// Settings of a collector: public fields with defaults, and a setter for each.
 ///
-/// [`loader`](Self::loader) takes them from a preset, a file and the environment.
+/// [`loader`](Self::loader) reads them from a preset, a file and the environment.
 ///
 /// ```
 /// use forebay::{Collector, Config};
@@ -37,55 +38,56 @@ const MAX_SHARDS: usize = 64;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Slots of the normal lane, in events. All slots are allocated when the collector is built, each of
-    /// the size of an event plus 8 bytes; where the system refuses the memory, the build fails
+    /// Slots of the normal lane, in events. All slots are allocated when the collector is built; each has the size of
+    /// an event plus 8 bytes. Where the system refuses the memory, the build fails
     /// ([`BuildError::OutOfMemory`](crate::collector::BuildError::OutOfMemory)). 1 to 2^30. Defaults to 10,000.
     pub capacity: usize,
     /// Slots of the critical lane, in events. 1 to 2^30. Defaults to 1,000.
     pub critical_capacity: usize,
     /// Slots of the low lane, in events. 1 to 2^30. Defaults to 10,000.
     pub low_capacity: usize,
-    /// Into how many rings the normal lane is split: a power of two, 1 to 64. Defaults to 1.
+    /// Number of rings of the normal lane: a power of two, 1 to 64. Defaults to 1.
     ///
     /// Threads that collect at full speed into one ring wait for each other's cache lines: two at once pay two to
-    /// four times what one pays. With several rings they meet less or not at all: threads are numbered in the order
-    /// in which they first collect (over all collectors of the process), and the numbers are dealt out to the rings in
-    /// turn. Give about as many rings as threads that collect at full speed, not more. What changes with it:
+    /// four times what one pays. With several rings they meet less or not at all. Threads are numbered in the order
+    /// in which they first collect, over all collectors of the process, and the numbers are assigned to the rings in
+    /// turn. Use about as many rings as threads that collect at full speed, not more. Several rings change three
+    /// things:
     ///
-    /// * each ring has its part of `capacity` (rounded up) and evicts its oldest, refuses or waits by itself: a
-    ///   thread that is alone cannot use more than that part;
-    /// * "pending" in a flush strategy means the fullest ring times their number, and "half a lane" half a ring. A
-    ///   thread that is alone so sets off a delivery with a part of the events that the strategy says, and wakes the
-    ///   worker as many times more often: raise `flush.events` with it;
-    /// * the events of one thread keep their order; those of one task that moves from thread to thread need not.
+    /// * Each ring has its part of `capacity` (rounded up), and evicts, rejects or waits by itself. A thread that is
+    ///   alone cannot use more than that part.
+    /// * "Pending" in a flush strategy means the fullest ring times their number, and "half a lane" means half a
+    ///   ring. So a thread that is alone sets off a delivery with a part of the events that the strategy says, and
+    ///   wakes the worker that many times more often. Raise `flush.events` with the number of rings.
+    /// * The events of one thread keep their order. Those of one task that moves from thread to thread need not.
     pub shards: usize,
-    /// How many bytes the events may own, beyond the slots that they take, which are queued or in the hands of the worker:
-    /// texts, images, histograms, fields, names made at run time ([`Event::size_hint`](crate::Event::size_hint)). An eighth
-    /// of it is kept for critical events. 1 or more; `None` is no limit. Defaults to 50 MiB.
+    /// Limit of bytes that events own beyond their slots, while they are queued or with the worker. These are texts,
+    /// images, histograms, fields, and names made at run time ([`Event::size_hint`](crate::Event::size_hint)). An
+    /// eighth is reserved for critical events. 1 or more; `None` is no limit. Defaults to 50 MiB.
     ///
-    /// For an event that does not fit, the overflow policy applies. [`Overflow::DropOldest`] lets the oldest low events make
-    /// room, then, for a normal event, normal ones, 128 at most; should that not do, the event is not taken, as if its lane
-    /// were full. One that is larger than all that events of its priority may take is not taken as oversize. Half of the
-    /// budget, or an event that does not fit, sets off a delivery, as a full lane does.
+    /// The overflow policy applies to an event that does not fit. [`Overflow::DropOldest`] evicts the oldest low
+    /// events, then, for a normal event, normal ones, at most 128. If that is not enough, the event is rejected, as
+    /// if its lane were full. An event larger than the limit for its priority is rejected as oversize. Half of the
+    /// limit, or an event that does not fit, sets off a delivery, as a full lane does.
     ///
-    /// Behind the worker, other bounds hold, each of 50 MiB by default and with a setter named `max_bytes`: for the queue of an
-    /// [isolated sink](crate::sink::Isolated::max_bytes), [dead letters](crate::sink::DeadLetters::max_bytes), a
-    /// [subscription](crate::subscription::Subscription::max_bytes), and [`Recent`](crate::history::Recent::max_bytes). Where batches wait,
-    /// their buffers count as well. Names and tags that a sink remembers take 16 MiB.
+    /// Behind the worker, other limits apply, each of 50 MiB by default and with a setter named `max_bytes`: for the
+    /// queue of an [isolated sink](crate::sink::Isolated::max_bytes), [dead
+    /// letters](crate::sink::DeadLetters::max_bytes), a [subscription](crate::subscription::Subscription::max_bytes),
+    /// and [`Recent`](crate::history::Recent::max_bytes). Where batches wait, their buffers count as well. Names and
+    /// tags that a sink remembers take 16 MiB.
     pub max_bytes: Option<usize>,
-    /// The most events that one batch carries, at least 1. Defaults to 100, or to the number of events that
-    /// sets off a delivery if that is more; a smaller one splits such a delivery into several batches.
+    /// Maximum number of events of one batch, at least 1. Defaults to 100, or to the number of events that sets off a
+    /// delivery if that is more. A smaller one splits such a delivery into several batches.
     pub batch_size: Option<usize>,
-    /// What a full lane does. Defaults to [`Overflow::DropOldest`].
+    /// Policy of a full lane. Defaults to [`Overflow::DropOldest`].
     pub overflow: Overflow,
-    /// What may come in. Defaults to everything.
+    /// Which events are accepted. Defaults to all.
     pub gate: GateConfig,
-    /// What is alarming. Defaults as [`HealthConfig`] tells.
+    /// Thresholds of alerts. Defaults to those of [`HealthConfig`].
     pub health: HealthConfig,
     /// When events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
     pub flush: FlushStrategy,
-    /// How long `collect` of a critical event waits for room in a full lane. Zero never waits. Defaults to
-    /// 100 ms.
+    /// Longest wait of `collect` for a critical event whose lane is full. Zero never waits. Defaults to 100 ms.
     pub critical_timeout: Duration,
     /// The deadline of `flush`. Defaults to 10 s.
     pub flush_timeout: Duration,
@@ -93,24 +95,22 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// The deadline of the stop that happens when the last handle is dropped. Defaults to 1 s.
     pub drop_timeout: Duration,
-    /// The session id that every batch carries; `None` makes a new UUID (version 7). Not empty. Defaults
-    /// to `None`.
+    /// The session id that every batch carries. `None` makes a new UUID (version 7). Not empty. Defaults to `None`.
     pub session_id: Option<String>,
-    /// Who collects: told by every batch ([`Origin`](crate::collector::Origin)). Defaults to `None`.
+    /// The program that collects; every batch carries it ([`Origin`](crate::collector::Origin)). Defaults to `None`.
     pub source: Option<String>,
-    /// The name of the machine, told by every batch; `None` asks the system. Defaults to `None`.
+    /// The name of the machine; every batch carries it. `None` asks the system. Defaults to `None`.
     pub host: Option<String>,
-    /// Which process of a run this is, told by every batch; `None` is the variable `RANK`, if there is one. Defaults to
-    /// `None`.
+    /// The number of this process in its run; every batch carries it. `None` reads the variable `RANK`, if it is set.
+    /// Defaults to `None`.
     pub rank: Option<u64>,
-    /// The name of the worker thread; Linux shows its first 15 bytes. Without NUL. Defaults to
-    /// `forebay-worker`.
+    /// The name of the worker thread, without NUL. Linux shows its first 15 bytes. Defaults to `forebay-worker`.
     pub thread_name: String,
-    /// The stack of the worker thread in bytes, on which the sinks run; `None` is the platform's default. Less than half of the address
-    /// space.
+    /// The stack size of the worker thread in bytes; the sinks run on it. Less than half of the address space. `None`
+    /// is the platform's default.
     pub thread_stack_size: Option<usize>,
-    /// Variables that begin with `FOREBAY_` and are not ours, as the loader found them. Told by
-    /// [`warnings`](Self::warnings), and otherwise without effect. Defaults to none.
+    /// Variables that begin with `FOREBAY_` and are not ours, as the loader found them. [`warnings`](Self::warnings)
+    /// lists them; they have no other effect. Defaults to none.
     pub ignored_variables: Vec<String>,
 }
 
@@ -172,7 +172,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The first setting that is outside of what is allowed, with its value and what is allowed.
+    /// The error names the first setting that is not allowed, its value and what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
         const SLOTS: &str = "1..=1073741824";
         let lanes = [
@@ -218,7 +218,7 @@ impl Config {
         check("thread_name", format!("{name:?}"), "a text without NUL", !name.contains('\0'))
     }
 
-    /// Checks that the settings which cannot change are those of `before`.
+    /// Checks that the settings that cannot change are those of `before`.
     pub(crate) fn keeps_what_is_fixed(&self, before: &Self) -> Result<(), ConfigError> {
         let fixed = [
             ("capacity", self.capacity == before.capacity),
@@ -240,7 +240,7 @@ impl Config {
         }
     }
 
-    /// Returns which settings are used with another value than the one they have, and which variables are ignored.
+    /// Returns the settings that are used with another value than their own, and the variables that are ignored.
     pub fn warnings(&self) -> Vec<ConfigWarning> {
         const FEWER: &str = "a lane of `capacity` events never holds more";
         const EVEN: &str = "every one of `shards` rings has the same number of slots";
@@ -269,18 +269,18 @@ impl Config {
             .collect()
     }
 
-    /// The slots of the normal lane, as they are used: the same number in every ring.
+    /// Returns the slots of the normal lane as used: the same number in every ring.
     fn slots(&self) -> usize {
         self.capacity.next_multiple_of(self.shards.max(1))
     }
 
-    /// The most events of one batch, as it is used.
+    /// Returns the maximum number of events of one batch, as used.
     pub(crate) fn batch_limit(&self) -> usize {
         let by_default = self.flush.events().unwrap_or(1).max(100);
         self.batch_size.unwrap_or(by_default).min(self.slots())
     }
 
-    /// The number of pending events that sets off a delivery, as it is used; none for `Manual`.
+    /// Returns the number of pending events that sets off a delivery, as used; none for `Manual`.
     pub(crate) fn trigger(&self) -> Option<u32> {
         let events = match self.flush {
             FlushStrategy::Size { events } | FlushStrategy::Hybrid { events, .. } => events.min(self.slots()),

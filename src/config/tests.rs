@@ -1,4 +1,4 @@
-//! What `docs/configuration.md` says, against the table of keys. The functions are for the bus as well.
+//! Checks `docs/configuration.md` against the table of keys. The bus uses these functions too.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::settings::Config;
 
 const DOCUMENT: &str = include_str!("../../docs/configuration.md");
 
-/// The rows of the table below a heading, by cells.
+/// Returns the rows of the table below a heading, as cells.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let rest = DOCUMENT.split(&format!("\n## {heading}\n")).nth(1).unwrap();
     let section = rest.split("\n## ").next().unwrap();
@@ -18,7 +18,7 @@ fn table(heading: &str) -> Vec<Vec<String>> {
     rows.map(cells).collect()
 }
 
-/// The rows of the keys in some tables.
+/// Returns the rows of the keys in some tables.
 pub(crate) fn rows_of_keys(is_wanted: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
     table("Keys").into_iter().filter(|row| is_wanted(row[0].trim_matches('`'))).collect()
 }
@@ -56,7 +56,7 @@ pub(crate) fn every_key_is_documented<S: Settings>(keys: &[&Key], rows: &[Vec<St
     }
 }
 
-/// Sets every key to something else, and tells whether that may happen at run time.
+/// Sets every key to another value, and checks whether it can change at run time.
 pub(crate) fn what_can_change_is_documented<S: Settings>(
     keys: &[&Key],
     rows: &[Vec<String>],
@@ -116,7 +116,7 @@ pub(crate) fn no_name_stands_for_two_settings_or_for_a_table(keys: &[&Key]) {
     assert_eq!(names.len(), before);
 }
 
-/// The keys of a collector, which are also above those of a bus.
+/// Returns the keys of a collector, which are also above those of a bus.
 fn is_of_a_collector(name: &str) -> bool {
     name != "preset" && !name.starts_with("bus.")
 }

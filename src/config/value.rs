@@ -1,24 +1,24 @@
-//! What values of any format stand for.
+//! Interpretation of values of any format.
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// What a text says that stands for no value.
+/// Text that stands for no value.
 pub(super) const NONE: &str = "none";
 
-/// What a setting is a list of.
+/// Element type of a setting that is a list.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Parts {
-    /// It is no list.
+    /// The setting is no list.
     None,
-    /// Texts. Empty ones between commas do not count, so that a comma is an empty list.
+    /// A list of texts. Empty ones between commas do not count, so that a comma is an empty list.
     Texts,
-    /// Something else: each part must be there.
+    /// A list of something else. Each part must be there.
     Others,
 }
 
-/// Returns the values that a value may stand for, best first. A text may stand for every value, since variables know nothing else.
-/// Where a list is meant, a text stands for its parts, and a number for a list of one.
+/// Returns the values that a value may stand for, best first. A text may stand for every value, because variables
+/// hold nothing else. Where a list is expected, a text stands for its parts, and a number for a list of one.
 pub(super) fn candidates(value: &Value, parts: Parts) -> Vec<Value> {
     let Value::String(text) = value else {
         let list = (parts != Parts::None && value.is_number()).then(|| vec![value.clone()].into());
@@ -34,10 +34,10 @@ pub(super) fn candidates(value: &Value, parts: Parts) -> Vec<Value> {
     none.chain([value.clone(), text.trim().into()]).chain(word).chain(list).collect()
 }
 
-/// Texts are tables within tables at most this often: the sampling of a rule.
+/// Maximum depth of texts that are tables within tables: the sampling of a rule.
 const MAX_TABLES: usize = 2;
 
-/// Returns the value with every text replaced that stands for none, a switch, a number or a table.
+/// Returns the value with every text replaced that stands for nothing, a switch, a number or a table.
 fn loosened(value: &Value, tables: usize) -> Value {
     match value {
         Value::String(text) => match text.trim() {
@@ -93,8 +93,9 @@ fn between_commas(text: &str) -> impl Iterator<Item = &str> {
     parts.map(str::trim)
 }
 
-/// Returns whether both are built of lists, tables and words in the same way. Serde reads a list as a table, by position, and a number
-/// or a table as a word; a setting must not. (A number is also a duration, which is written as a text.)
+/// Returns whether both have the same structure of lists, tables and words. Serde reads a list as a table, by
+/// position, and a number or a table as a word; a setting must not. (A number is also a duration, which is written as
+/// a text.)
 pub(super) fn have_one_shape(given: &Value, read: &Value) -> bool {
     match (given, read) {
         (Value::Array(given), Value::Array(read)) => {
@@ -110,8 +111,8 @@ pub(super) fn have_one_shape(given: &Value, read: &Value) -> bool {
     }
 }
 
-/// Reads a table of settings from any format. `serde_json` would follow one that is nested to any depth, where the format has no
-/// limit.
+/// Reads a table of settings from any format, to a limited depth. `serde_json` would follow any depth, where the
+/// format has no limit.
 pub(super) fn read_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
     match deserializer.deserialize_map(Nested { levels: MAX_LEVELS })? {
         Value::Object(table) => Ok(table),
@@ -119,7 +120,7 @@ pub(super) fn read_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<M
     }
 }
 
-/// Settings themselves have four.
+/// Maximum depth of a value. Settings themselves have four levels.
 const MAX_LEVELS: usize = 32;
 
 /// Reader of a value of so many levels at most.

@@ -78,7 +78,7 @@ pub mod training {
             run_id: String,
             /// Its settings.
             config: Fields,
-            /// What is trained.
+            /// The kind of the model.
             model_type: Option<String>,
         }
         /// An epoch begins.
@@ -94,30 +94,30 @@ pub mod training {
             batch: u64,
             /// Its loss.
             loss: f64,
-            /// What else was measured.
+            /// Further measurements.
             metrics: Fields,
         }
         /// An epoch is done.
         EpochCompleted = "training.epoch_completed", Normal {
             /// Which epoch.
             epoch: u64,
-            /// What was measured.
+            /// The measurements.
             metrics: Fields,
-            /// How long it took.
+            /// The duration.
             duration: Duration,
         }
         /// A run ends well.
         Completed = "training.completed", Critical {
-            /// What was measured in the end.
+            /// The final measurements.
             final_metrics: Fields,
-            /// How long it took.
+            /// The duration.
             total_duration: Duration,
         }
         /// A run ends badly.
         Failed = "training.failed", Critical {
-            /// What went wrong.
+            /// The error.
             error: String,
-            /// Where.
+            /// The place.
             traceback: Option<String>,
             /// In which epoch.
             epoch: Option<u64>,
@@ -140,13 +140,13 @@ pub mod training {
         EarlyStopped = "training.early_stopped", Critical {
             /// In which epoch.
             epoch: u64,
-            /// Why.
+            /// The reason.
             reason: String,
         }
     }
 }
 
-/// What a model does.
+/// Events of a model.
 pub mod model {
     use super::*;
 
@@ -167,11 +167,11 @@ pub mod model {
         }
         /// A checkpoint is on disk.
         CheckpointSaved = "model.checkpoint_saved", Normal {
-            /// Where.
+            /// The place.
             path: String,
             /// Of which epoch.
             epoch: u64,
-            /// What was measured.
+            /// The measurements.
             metrics: Fields,
             /// Its size in MiB.
             size_mb: Option<f64>,
@@ -186,16 +186,16 @@ pub mod model {
     }
 }
 
-/// What happens to data on its way.
+/// Events of data on its way.
 pub mod data {
     use super::*;
 
     events! {
         /// A batch is loaded.
         BatchLoaded = "data.batch_loaded", Low {
-            /// How many samples.
+            /// The number of samples.
             batch_size: u64,
-            /// How long it took.
+            /// The duration.
             load_time: Duration,
             /// The length of its sequences.
             sequence_length: Option<u64>,
@@ -209,23 +209,23 @@ pub mod data {
         }
         /// Preprocessing is done.
         PreprocessingCompleted = "data.preprocessing_completed", Normal {
-            /// How many samples.
+            /// The number of samples.
             processed_samples: u64,
-            /// How long it took.
+            /// The duration.
             duration: Duration,
         }
         /// Something was in the cache.
         CacheHit = "data.cache_hit", Low {
-            /// What.
+            /// The key.
             cache_key: String,
             /// Its size in MiB.
             size_mb: f64,
         }
         /// Something was not in the cache.
         CacheMiss = "data.cache_miss", Low {
-            /// What.
+            /// The key.
             cache_key: String,
-            /// Why.
+            /// The reason.
             reason: String,
         }
         /// Validation begins.
@@ -237,25 +237,25 @@ pub mod data {
         ValidationCompleted = "data.validation_completed", Normal {
             /// Whether all is well.
             passed: bool,
-            /// What is not.
+            /// The issues.
             issues: Vec<String>,
         }
         /// Data does not look as it should.
         SchemaMismatch = "data.schema_mismatch", Normal {
-            /// How it should.
+            /// The expected form.
             expected: String,
-            /// How it does.
+            /// The actual form.
             actual: String,
         }
         /// A measurement of loading crossed its threshold.
         PerformanceWarning = "data.performance_warning", Normal {
-            /// Where.
+            /// The place.
             component: String,
-            /// What was measured.
+            /// The name of the measurement.
             metric: String,
             /// The measurement.
             value: f64,
-            /// What it should not cross.
+            /// The threshold.
             threshold: f64,
         }
     }
@@ -273,44 +273,44 @@ pub mod plugin {
             /// In which version.
             version: String,
         }
-        /// It has its settings.
+        /// A plugin has its settings.
         Initialized = "plugin.initialized", Normal {
             /// Which plugin.
             plugin_name: String,
             /// Its settings.
             config: Fields,
         }
-        /// It is in service.
+        /// A plugin is in service.
         Activated = "plugin.activated", Normal {
             /// Which plugin.
             plugin_name: String,
             /// In which version.
             version: Option<String>,
-            /// What it can do.
+            /// Its capabilities.
             capabilities: Option<Vec<String>>,
         }
-        /// It is out of service.
+        /// A plugin is out of service.
         Deactivated = "plugin.deactivated", Normal {
             /// Which plugin.
             plugin_name: String,
         }
-        /// It failed.
+        /// A plugin failed.
         Error = "plugin.error", Normal {
             /// Which plugin.
             plugin_name: String,
-            /// How.
+            /// The error.
             error: String,
         }
-        /// It says something to another.
+        /// A plugin sends a message to another.
         Message = "plugin.message", Normal {
-            /// Who says it.
+            /// The sender.
             from: String,
-            /// To whom.
+            /// The receiver.
             to: String,
-            /// What.
+            /// The message.
             message: String,
         }
-        /// It goes from one state into another.
+        /// A plugin goes from one state into another.
         StateChanged = "plugin.state_changed", Normal {
             /// Which plugin.
             plugin_name: String,
@@ -338,7 +338,7 @@ pub mod system {
         }
         /// A graphics processor.
         GpuUsage = "system.gpu_usage", Low {
-            /// How busy it is, in percent.
+            /// Its utilization, in percent.
             utilization: f64,
             /// Its memory in use, in MiB.
             memory_used: f64,
@@ -354,31 +354,31 @@ pub mod system {
         }
         /// A measurement crossed its threshold.
         PerformanceWarning = "system.performance_warning", Normal {
-            /// Where.
+            /// The place.
             component: String,
-            /// What was measured.
+            /// The name of the measurement.
             metric: String,
             /// The measurement.
             value: f64,
-            /// What it should not cross.
+            /// The threshold.
             threshold: f64,
         }
         /// Something holds everything up.
         BottleneckDetected = "system.bottleneck_detected", Normal {
-            /// What.
+            /// The component.
             component: String,
-            /// How.
+            /// The description.
             description: String,
-            /// What may help.
+            /// Suggestions.
             suggestions: Vec<String>,
         }
         /// More errors than there should be.
         ErrorThresholdExceeded = "system.error_threshold_exceeded", Normal {
-            /// How many.
+            /// The number of errors.
             error_count: u64,
-            /// How many there should be at most.
+            /// The threshold: the most errors that are normal.
             threshold: u64,
-            /// Where.
+            /// The place.
             component: String,
         }
     }
@@ -389,7 +389,7 @@ pub mod metrics {
     use super::*;
 
     events! {
-        /// What went by lately.
+        /// Aggregated counts of recent events.
         Aggregated = "metrics.aggregated", Normal {
             /// Events of training.
             training_events_count: u64,
@@ -402,9 +402,9 @@ pub mod metrics {
         }
         /// Somebody used something.
         FeatureUsed = "usage.feature_used", Normal {
-            /// What.
+            /// The feature.
             feature: String,
-            /// How.
+            /// The action.
             action: String,
             /// Whether that worked.
             success: bool,

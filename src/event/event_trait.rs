@@ -1,15 +1,15 @@
-//! What every event tells of itself.
+//! `Event`: what every event says about itself.
 
 use super::Priority;
 
-/// Something that can be collected. Every method has a default: `impl Event for MyEvent {}` is enough.
+/// Event that can be collected. Every method has a default: `impl Event for MyEvent {}` is enough.
 ///
-/// An event is moved into a ring, once, by the thread that collects it, and seen by sinks by reference.
-/// Its destructor runs on the worker thread or, when it is evicted or refused, on the collecting thread:
-/// there it is part of the price of `collect`.
+/// The thread that collects an event moves it into a ring, once. Sinks see it by reference. Its destructor runs on
+/// the worker thread. If it is evicted or rejected, the destructor runs on the collecting thread, and is part of the
+/// cost of `collect`.
 ///
-/// Sinks of files take events of your own: JSON Lines what implements `Serialize`, TensorBoard and SQLite what has a
-/// [`Record`](crate::Record) inside, by `AsRef<Record>`.
+/// File sinks take events of your own: JSON Lines those that implement `Serialize`, TensorBoard and SQLite those that
+/// contain a [`Record`](crate::Record), by `AsRef<Record>`.
 ///
 /// ```
 /// use forebay::{Builder, Event, sink::MemorySink};
@@ -29,46 +29,48 @@ use super::Priority;
 /// # }
 /// ```
 pub trait Event: Send + Sync + 'static {
-    /// The name by which the event is routed and filtered. Defaults to the name of its type.
+    /// Returns the name by which the event is routed and filtered. Defaults to the name of its type.
     fn name(&self) -> &str {
         std::any::type_name::<Self>()
     }
 
-    /// The lane it takes. Asked once, by the thread that collects it. Defaults to [`Priority::Normal`].
+    /// Returns the priority, which chooses the lane. The thread that collects the event asks once. Defaults to
+    /// [`Priority::Normal`].
     fn priority(&self) -> Priority {
         Priority::Normal
     }
 
-    /// What it belongs to, across sources: [`Sampling::Keyed`](crate::config::Sampling) lets in all events of an id, or none. Defaults
-    /// to none.
+    /// Returns the id of what the event belongs to, across sources. [`Sampling::Keyed`](crate::config::Sampling)
+    /// accepts all events of an id, or none. Defaults to none.
     fn correlation_id(&self) -> Option<&str> {
         None
     }
 
-    /// When it was made, in nanoseconds since 1970, by the clock of this process at that moment: for the latency that
-    /// [`Stats`](crate::Stats) tell. None leaves the event out: return none for an event whose moment came from elsewhere,
-    /// such as one that is imported. Cheap: asked by the worker. Defaults to none.
+    /// Returns when the event was made, in nanoseconds since 1970, by the clock of this process at that moment. The
+    /// latency in [`Stats`](crate::Stats) needs it. Return none for an event whose moment came from elsewhere, such
+    /// as an imported one; it is then left out. Make it cheap, because the worker calls it. Defaults to none.
     fn made_at(&self) -> Option<u64> {
         None
     }
 
-    /// About how many bytes it occupies, what it owns on the heap included: what goes beyond the size of its type counts
-    /// against [`Config::max_bytes`](crate::Config::max_bytes). Defaults to the size of its type.
+    /// Returns about how many bytes the event occupies, including what it owns on the heap. The part beyond the size
+    /// of its type counts against [`Config::max_bytes`](crate::Config::max_bytes). Defaults to the size of its type.
     ///
-    /// Cheap, and the same whenever it is asked until a sink has the event: it is asked on the collecting thread, and again
-    /// when the event leaves the ring.
+    /// Make it cheap, and return the same value until a sink has the event. It is called on the collecting thread,
+    /// and again when the event leaves the ring.
     #[inline]
     fn size_hint(&self) -> usize {
         size_of_val(self)
     }
 
-    /// Returns whether `collect` refuses the event as [`Outcome::Oversize`](crate::Outcome::Oversize), whatever the settings
-    /// allow. A [`Record`](crate::Record) is refused when its values are nested deeper than [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH). Asked only where
-    /// [`size_hint`](Self::size_hint) is more than the size of the type. Defaults to false.
+    /// Returns whether `collect` rejects the event as [`Outcome::Oversize`](crate::Outcome::Oversize), whatever the
+    /// settings allow. A [`Record`](crate::Record) is rejected when its values are nested deeper than
+    /// [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH). It is called only where [`size_hint`](Self::size_hint) is more
+    /// than the size of the type. Defaults to false.
     ///
-    /// Sinks that write by `Serialize` or `Display` call these of your type on the worker thread: one that recurses over data
-    /// of any depth exhausts the stack there, which no library can catch. Limit that depth here, or give the worker a larger
-    /// [`thread_stack_size`](crate::Config::thread_stack_size).
+    /// Sinks that write by `Serialize` or `Display` call these of your type on the worker thread. One that recurses
+    /// over data of any depth exhausts the stack there, which no library can catch. Limit that depth here, or give
+    /// the worker a larger [`thread_stack_size`](crate::Config::thread_stack_size).
     #[inline]
     fn is_too_deep(&self) -> bool {
         false

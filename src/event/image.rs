@@ -1,11 +1,11 @@
-//! Pictures.
+//! `Image`: a picture.
 
 use std::fmt;
 
 /// Picture, as a PNG file or raw pixels. It is never encoded on the thread that collects it.
 ///
-/// [`gray`](Self::gray), [`rgb`](Self::rgb), [`rgba`](Self::rgba) and [`png`](Self::png) check what they are given; a sink refuses what
-/// does not fit.
+/// [`gray`](Self::gray), [`rgb`](Self::rgb), [`rgba`](Self::rgba) and [`png`](Self::png) check their arguments. A
+/// sink refuses an image that does not fit.
 ///
 /// ```
 /// use forebay::{Image, Record};

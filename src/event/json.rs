@@ -1,4 +1,4 @@
-//! Records as JSON: see [`Record`] for the format.
+//! JSON format of records: see [`Record`].
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EventId, Fields, Histogram, Image, ImageFormat, List, Name, Priority, Record, Text, Value};
 
-/// A floating-point number that may be a string.
+/// Floating-point number that may be a string.
 #[derive(Clone, Copy)]
 struct Float(f64);
 
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Float {
     }
 }
 
-/// A moment in RFC 3339 with nanoseconds.
+/// Moment in RFC 3339 with nanoseconds.
 struct Moment(u64);
 
 impl Serialize for Moment {
@@ -125,8 +125,8 @@ impl Serialize for Record {
     }
 }
 
-/// Declares what an object may hold. Each key may be there once or not at all. Unknown keys are passed over, so that a later
-/// version's lines can be read; `derive(Deserialize)` would follow them to any depth.
+/// Declares the keys of an object. Each key may be there once or not at all. Unknown keys are ignored, so that a
+/// later version's lines can be read; `derive(Deserialize)` would follow them to any depth.
 macro_rules! object {
     ($(#[$doc:meta])* $object:ident { $($key:ident: $kind:ty,)* }) => {
         $(#[$doc])*
@@ -181,7 +181,7 @@ impl Visitor<'_> for KeyOf {
     }
 }
 
-/// Passes over what has so many levels at most.
+/// Reader that ignores a value of so many levels at most.
 struct Ignored(usize);
 
 impl Ignored {
@@ -245,7 +245,7 @@ impl<'de> Visitor<'de> for Ignored {
     }
 }
 
-/// An id in a line that may be of somebody else, to whom the key means something else: then none.
+/// Id in a line that may be somebody else's, where the key means something else. Then it is none.
 struct MaybeId(Option<EventId>);
 
 impl<'de> Deserialize<'de> for MaybeId {
@@ -287,7 +287,7 @@ impl<'de> Deserialize<'de> for MaybeId {
 }
 
 object! {
-    /// What a line may hold.
+    /// Keys of a line.
     Line {
         name: Name,
         time: Moment,
@@ -399,7 +399,7 @@ impl Serialize for Value {
     }
 }
 
-/// Why a value can be neither written nor read.
+/// Error of a value that can be neither written nor read.
 struct TooDeep;
 
 impl fmt::Display for TooDeep {
@@ -420,12 +420,13 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// Reads what may have so many levels. Not every deserializer limits them, and each takes a part of the stack.
+/// Reader of a value of so many levels at most. Not every deserializer limits them, and each takes a part of the
+/// stack.
 #[derive(Clone, Copy)]
 struct Beneath(usize);
 
 impl Beneath {
-    /// What may stand inside of a list or of fields here.
+    /// Returns the reader of a value inside of a list or of fields here.
     fn inside<E: de::Error>(self) -> Result<Self, E> {
         self.0.checked_sub(1).map(Self).ok_or_else(|| E::custom(TooDeep))
     }
@@ -514,7 +515,7 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// Reads fields that may have so many levels.
+/// Reader of fields of so many levels at most.
 struct FieldsBeneath(Beneath);
 
 impl<'de> DeserializeSeed<'de> for FieldsBeneath {
@@ -559,7 +560,7 @@ impl<'de> Deserialize<'de> for List {
     }
 }
 
-/// Text as JSON text.
+/// Writer of a text as JSON text.
 impl Serialize for Text {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self)
@@ -578,7 +579,7 @@ object! {
 
 impl Serialize for Histogram {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The edges are finite; sums may have overflowed.
+        // The edges are finite, but sums may have overflowed.
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("edges", &self.edges)?;
         map.serialize_entry("counts", &self.counts)?;

@@ -1,4 +1,4 @@
-//! Names of events and fields: 16 bytes, no allocation for a literal.
+//! `Name`: the name of an event or a field, 16 bytes, without an allocation for a literal.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,10 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::sync::Arc;
 
-/// A name: a string literal, or shared text. Any text is allowed; the custom is `component.action.result`.
+/// Name of an event or a field: a string literal, or shared text. Any text is allowed; the custom is
+/// `component.action.result`.
 ///
-/// A literal costs nothing. A name that is made at run time is allocated once and then shared by its
-/// clones: make it outside of the loop.
+/// A literal costs nothing. A name that is made at run time is allocated once and then shared by its clones: make it
+/// outside of the loop.
 #[derive(Clone)]
 pub struct Name(Repr);
 
@@ -24,12 +25,12 @@ enum Repr {
 }
 
 impl Name {
-    /// A name from a literal; usable in a `const`.
+    /// Makes a name from a literal, also in a `const`.
     pub const fn from_static(name: &'static str) -> Self {
         Self(Repr::Static(name))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Repr::Static(name) => name,
@@ -37,7 +38,7 @@ impl Name {
         }
     }
 
-    /// Bytes that it shares on the heap.
+    /// Returns the size of its shared text on the heap, in bytes.
     #[inline]
     pub(crate) fn heap_size(&self) -> usize {
         match &self.0 {
@@ -48,7 +49,7 @@ impl Name {
 }
 
 impl Default for Name {
-    /// The empty name.
+    /// Returns the empty name.
     fn default() -> Self {
         Self::from_static("")
     }

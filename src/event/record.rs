@@ -1,4 +1,4 @@
-//! The event that most people use.
+//! `Record`: the event type for most programs.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -7,11 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{Event, EventId, Fields, Histogram, Image, Name, Priority, Text, Value};
 use crate::clock;
 
-/// A named value at a moment, with a step, a priority and, rarely, more.
+/// Event with a name, a value, a moment and a priority. It may have a step and, rarely, more.
 ///
-/// 56 bytes, so that a slot of a ring fills one cache line. Making one with a number and a literal for a
-/// name allocates nothing and costs one reading of the clock; text, histograms, images, lists and fields
-/// live on the heap.
+/// It has 56 bytes, so that a slot of a ring fills one cache line. Making one with a number and a literal name
+/// allocates nothing and costs one reading of the clock. Text, histograms, images, lists and fields live on the heap.
 ///
 /// ```
 /// use forebay::{Priority, Record, Value};
@@ -30,7 +29,7 @@ use crate::clock;
 ///
 /// # JSON
 ///
-/// One object a record, readable, and exact both ways:
+/// A record is one object, readable, and exact both ways:
 ///
 /// ```json
 /// {"name":"train.loss","time":"2026-11-21T08:00:00.123456789Z","step":3,"scalar":0.25}
@@ -42,10 +41,10 @@ use crate::clock;
 /// `metadata` and `tags` are there when they are set, `event_id` (`SESSION:NUMBER`) where a [bus](crate::bus::Bus) gave the record
 /// one.
 ///
-/// Inside of lists and fields, values are plain JSON: a number with a point or an exponent is a scalar, one
-/// without is an integer. What plain JSON cannot tell there stands in an object with one key: `{"$scalar":
-/// "NaN"}` for a scalar that is not finite, `$histogram`, `$image`, or `$fields` for fields whose first name
-/// begins with `$`. Unknown keys are passed over in reading.
+/// Inside of lists and fields, values are plain JSON: a number with a point or an exponent is a scalar, one without
+/// is an integer. A value that plain JSON cannot express is an object with one key: `{"$scalar": "NaN"}` for a scalar
+/// that is not finite, `$histogram`, `$image`, or `$fields` for fields whose first name begins with `$`. Readers
+/// ignore unknown keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     name: Name,
@@ -55,13 +54,13 @@ pub struct Record {
     extra: Option<Box<Extra>>,
 }
 
-/// The parts that few records have. All empty by default.
+/// Parts that few records have. All are empty by default.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Extra {
-    /// Who made the record.
+    /// The maker of the record.
     pub source: Option<Text>,
-    /// What it belongs to, across sources.
+    /// The id of what it belongs to, across sources.
     pub correlation_id: Option<Text>,
     /// A session other than the collector's.
     pub session_id: Option<Text>,
@@ -74,7 +73,7 @@ pub struct Extra {
 }
 
 impl Extra {
-    /// About how many bytes it occupies.
+    /// Returns about how many bytes it occupies.
     fn heap_size(&self) -> usize {
         let texts = [&self.source, &self.correlation_id, &self.session_id];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
@@ -92,11 +91,11 @@ impl PartialEq for Extra {
     }
 }
 
-/// A step plus one, so that no step costs no space. The last step that can be told is `u64::MAX - 1`.
+/// Step plus one, so that the absence of a step costs no space. The largest step is `u64::MAX - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Step(Option<NonZeroU64>);
 
-/// The moment, the priority, and whether the caller set the moment, in one word: a byte of its own would cost the record
+/// Moment, priority, and whether the caller set the moment, in one word. A byte of its own would cost the record
 /// eight, and the ring slot its cache line.
 ///
 /// | lowest two bits | moment | the other bits |
@@ -110,17 +109,17 @@ struct Stamp(u64);
 
 impl Stamp {
     const MAX_NANOS: u64 = (1 << 62) - 1;
-    /// In the place of a priority.
+    /// Value in the place of a priority.
     const FROM_CLOCK: u64 = 3;
 
-    /// The present.
+    /// Returns a stamp of the present.
     #[inline]
     fn now(priority: Priority) -> Self {
         Self::from_clock(clock::unix_nanos(), priority)
     }
 
-    /// `nanos` is at most `MAX_NANOS`: the present is. Without a branch, so that the compiler knows the priority of a record
-    /// that is made and collected in one place.
+    /// Makes a stamp of a reading of the clock, at most `MAX_NANOS`. It has no branch, so that the compiler knows the
+    /// priority of a record that is made and collected in one place.
     #[inline]
     fn from_clock(nanos: u64, priority: Priority) -> Self {
         Self((nanos & !3) << 2 | (priority as u64) << 2 | Self::FROM_CLOCK)
@@ -158,19 +157,19 @@ impl Stamp {
 }
 
 impl PartialEq for Stamp {
-    /// Who set the moment makes no difference: a record is equal to what is read back.
+    /// Compares without looking at who set the moment, so that a record equals its copy from a file.
     fn eq(&self, other: &Self) -> bool {
         (self.nanos(), self.priority()) == (other.nanos(), other.priority())
     }
 }
 
 impl Record {
-    /// Something happened: a record without a value. Stamped with the present, like all that follow.
+    /// Makes a record without a value: something happened. Like all constructors, stamps it with the present.
     pub fn new(name: impl Into<Name>) -> Self {
         Self::with_value(name, Value::Empty)
     }
 
-    /// A record of any value.
+    /// Makes a record of any value.
     #[inline]
     pub fn with_value(name: impl Into<Name>, value: impl Into<Value>) -> Self {
         Self {
@@ -182,40 +181,40 @@ impl Record {
         }
     }
 
-    /// A floating-point number.
+    /// Makes a record of a floating-point number.
     #[inline]
     pub fn scalar(name: impl Into<Name>, value: impl Into<f64>) -> Self {
         Self::with_value(name, Value::Scalar(value.into()))
     }
 
-    /// A whole number.
+    /// Makes a record of a whole number.
     #[inline]
     pub fn integer(name: impl Into<Name>, value: i64) -> Self {
         Self::with_value(name, Value::Integer(value))
     }
 
-    /// Yes or no.
+    /// Makes a record of a boolean.
     #[inline]
     pub fn boolean(name: impl Into<Name>, value: bool) -> Self {
         Self::with_value(name, Value::Bool(value))
     }
 
-    /// Text.
+    /// Makes a record of a text.
     pub fn text(name: impl Into<Name>, text: impl Into<Text>) -> Self {
         Self::with_value(name, text.into())
     }
 
-    /// A distribution.
+    /// Makes a record of a distribution.
     pub fn histogram(name: impl Into<Name>, histogram: Histogram) -> Self {
         Self::with_value(name, histogram)
     }
 
-    /// A picture.
+    /// Makes a record of an image.
     pub fn image(name: impl Into<Name>, image: Image) -> Self {
         Self::with_value(name, image)
     }
 
-    /// Named values.
+    /// Makes a record of fields.
     pub fn fields(name: impl Into<Name>, fields: impl Into<Fields>) -> Self {
         Self::with_value(name, fields.into())
     }
@@ -227,14 +226,14 @@ impl Record {
         self
     }
 
-    /// Sets the lane that it takes. Defaults to [`Priority::Normal`].
+    /// Sets the priority, which chooses the lane. Defaults to [`Priority::Normal`].
     #[inline]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.stamp = self.stamp.with_priority(priority);
         self
     }
 
-    /// Sets the moment. Moments before 1970 become 1970, those after 2115 become 2116. The record is left out of the
+    /// Sets the moment. Moments before 1970 become 1970; those after 2115 become 2116. The record is left out of the
     /// [latency](crate::Stats::latency), which is measured from the clock alone.
     pub fn with_time(self, time: SystemTime) -> Self {
         let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -259,19 +258,19 @@ impl Record {
         self
     }
 
-    /// Says who made it.
+    /// Sets the source: the maker of the record.
     pub fn with_source(mut self, source: impl Into<Text>) -> Self {
         self.extra_mut().source = Some(source.into());
         self
     }
 
-    /// Says what it belongs to.
+    /// Sets the correlation id: what the record belongs to.
     pub fn with_correlation_id(mut self, id: impl Into<Text>) -> Self {
         self.extra_mut().correlation_id = Some(id.into());
         self
     }
 
-    /// Says which session it belongs to, when that is not the collector's.
+    /// Sets the session, when it is not the collector's.
     pub fn with_session_id(mut self, id: impl Into<Text>) -> Self {
         self.extra_mut().session_id = Some(id.into());
         self
@@ -289,17 +288,17 @@ impl Record {
         self
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its value.
+    /// Returns the value.
     pub fn value(&self) -> &Value {
         &self.value
     }
 
-    /// Its value, moved out.
+    /// Returns the value and consumes the record.
     pub fn into_value(self) -> Value {
         self.value
     }
@@ -314,22 +313,22 @@ impl Record {
         self.stamp.priority()
     }
 
-    /// Its moment.
+    /// Returns the moment.
     pub fn time(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.unix_nanos())
     }
 
-    /// Its moment, in nanoseconds since 1970-01-01 UTC.
+    /// Returns the moment, in nanoseconds since 1970-01-01 UTC.
     pub fn unix_nanos(&self) -> u64 {
         self.stamp.nanos()
     }
 
-    /// The parts that few records have.
+    /// Returns the parts that few records have.
     pub fn extra(&self) -> Option<&Extra> {
         self.extra.as_deref()
     }
 
-    /// The same, to be changed; made if the record has none.
+    /// Returns these parts for changes, and adds them if the record has none.
     pub fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
@@ -370,7 +369,7 @@ impl Event for Record {
     }
 
     fn made_at(&self) -> Option<u64> {
-        // A moment that the caller set tells nothing of the wait.
+        // A moment that the caller set says nothing about the wait.
         self.stamp.is_from_clock().then(|| self.unix_nanos())
     }
 
@@ -392,7 +391,7 @@ impl Event for Record {
 }
 
 impl fmt::Display for Record {
-    /// `name = value (step n)`, without the parts that it has not.
+    /// Writes `name = value (step n)`, without the parts that it does not have.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         if self.value != Value::Empty {

@@ -1,4 +1,4 @@
-//! What a record carries: a number, or something larger behind one pointer.
+//! `Value`: what a record carries, a number or something larger behind one pointer.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use super::{Image, Name};
 
-/// The value of a record or of one of its fields. 16 bytes; numbers and booleans cost no allocation.
+/// Value of a record or of one of its fields. It has 16 bytes; numbers and booleans cost no allocation.
 ///
-/// Lists and fields may be nested [`MAX_DEPTH`](Self::MAX_DEPTH) levels deep. A level beyond that is cut off where the
-/// value is put together: [`TooDeep`](Self::TooDeep) stands in its place, and `collect` refuses the record as
-/// [`Oversize`](crate::Outcome::Oversize). No value is deep enough to exhaust a stack, be it written, compared or dropped.
+/// Lists and fields may be nested [`MAX_DEPTH`](Self::MAX_DEPTH) levels deep. A deeper level is cut off where the
+/// value is put together: [`TooDeep`](Self::TooDeep) takes its place, and `collect` rejects the record as
+/// [`Oversize`](crate::Outcome::Oversize). No value is deep enough to exhaust a stack when it is written, compared or
+/// dropped.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Value {
     /// No value: the record says only that something happened.
     #[default]
     Empty,
-    /// A floating-point number; NaN and infinities are values like others.
+    /// A floating-point number. NaN and infinities are values like others.
     Scalar(f64),
     /// A whole number.
     Integer(i64),
@@ -34,16 +35,17 @@ pub enum Value {
     List(Box<List>),
     /// Named values.
     Fields(Box<Fields>),
-    /// Stands where lists or fields were nested deeper than [`MAX_DEPTH`](Value::MAX_DEPTH). It cannot be serialised.
+    /// Marker of lists or fields that were nested deeper than [`MAX_DEPTH`](Value::MAX_DEPTH). It cannot be
+    /// serialised.
     TooDeep,
 }
 
 impl Value {
-    /// The most levels of lists and fields that a value may have: 100. A number has none, a list of numbers has one. Fields
-    /// whose first name begins with `$` count as two, because JSON tells them by a further level.
+    /// The most levels of lists and fields that a value may have: 100. A number has none, a list of numbers has one.
+    /// Fields whose first name begins with `$` count as two, because JSON writes them with one more level.
     pub const MAX_DEPTH: usize = 100;
 
-    /// The number, if it is one: a scalar or an integer.
+    /// Returns the number, if the value is a scalar or an integer.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Scalar(value) => Some(*value),
@@ -52,7 +54,7 @@ impl Value {
         }
     }
 
-    /// The integer, if it is one.
+    /// Returns the integer, if the value is one.
     pub fn as_i64(&self) -> Option<i64> {
         match self {
             Value::Integer(value) => Some(*value),
@@ -60,7 +62,7 @@ impl Value {
         }
     }
 
-    /// Whether it is true, if it is that or false.
+    /// Returns the boolean, if the value is one.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Value::Bool(value) => Some(*value),
@@ -68,7 +70,7 @@ impl Value {
         }
     }
 
-    /// The text, if it is one.
+    /// Returns the text, if the value is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Value::Text(text) => Some(text),
@@ -76,7 +78,7 @@ impl Value {
         }
     }
 
-    /// The fields, if it has any.
+    /// Returns the fields, if the value has any.
     pub fn as_fields(&self) -> Option<&Fields> {
         match self {
             Value::Fields(fields) => Some(fields),
@@ -84,7 +86,8 @@ impl Value {
         }
     }
 
-    /// The number of levels of lists and fields in it. More than [`MAX_DEPTH`](Self::MAX_DEPTH) where a level was cut off.
+    /// Returns the number of levels of lists and fields in it. It is more than [`MAX_DEPTH`](Self::MAX_DEPTH) where a
+    /// level was cut off.
     #[inline]
     pub fn depth(&self) -> usize {
         usize::from(self.levels())
@@ -100,12 +103,12 @@ impl Value {
         }
     }
 
-    /// The value, or [`TooDeep`](Self::TooDeep) where it does not fit beneath that many levels.
+    /// Returns the value, or [`TooDeep`](Self::TooDeep) where it does not fit beneath that many levels.
     fn beneath(self, levels: u8) -> Self {
         if self.levels() > MAX_LEVELS - levels { Value::TooDeep } else { self }
     }
 
-    /// About how many bytes it owns on the heap.
+    /// Returns about how many bytes it owns on the heap.
     // Asked in `collect`: a number costs a look at its kind, and nothing is given the address of the value itself.
     #[inline]
     pub(crate) fn heap_size(&self) -> usize {
@@ -187,14 +190,14 @@ value_from! {
 }
 
 impl From<u64> for Value {
-    /// An integer up to `i64::MAX`, the nearest scalar above that.
+    /// Makes an integer up to `i64::MAX`, and the nearest scalar above that.
     fn from(value: u64) -> Self {
         i64::try_from(value).map_or(Value::Scalar(value as f64), Value::Integer)
     }
 }
 
 impl From<usize> for Value {
-    /// Like `u64`.
+    /// Converts like `u64`.
     fn from(value: usize) -> Self {
         (value as u64).into()
     }
@@ -207,7 +210,7 @@ impl<T: Into<Value>> From<Vec<T>> for Value {
 }
 
 impl<T: Into<Value>> From<Option<T>> for Value {
-    /// `None` is [`Value::Empty`].
+    /// Makes [`Value::Empty`] of `None`.
     fn from(value: Option<T>) -> Self {
         value.map_or(Value::Empty, Into::into)
     }
@@ -250,7 +253,7 @@ impl fmt::Display for Text {
     }
 }
 
-/// Values in order: a slice that can grow.
+/// List of values in order: a slice that can grow.
 #[derive(Clone, PartialEq)]
 pub struct List {
     values: Vec<Value>,
@@ -270,7 +273,7 @@ impl List {
         Self::default()
     }
 
-    /// The number of levels, at least 1. More than [`Value::MAX_DEPTH`] where one was cut off.
+    /// Returns the number of levels, at least 1. It is more than [`Value::MAX_DEPTH`] where one was cut off.
     pub(super) fn depth(&self) -> usize {
         usize::from(self.depth)
     }
@@ -282,7 +285,7 @@ impl List {
         self.values.push(value);
     }
 
-    /// About how many bytes they occupy.
+    /// Returns about how many bytes they occupy.
     fn heap_size(&self) -> usize {
         let size: usize = self.iter().map(|value| size_of::<Value>() + value.heap_size()).sum();
         size_of::<Self>() + size
@@ -343,23 +346,24 @@ impl fmt::Debug for List {
     }
 }
 
-/// Named values in the order in which they were added. Made for few; many are found by an index.
+/// Collection of named values in the order in which they were added. Made for few; many are found by an index.
 #[derive(Clone)]
 pub struct Fields {
     entries: Vec<(Name, Value)>,
-    /// There once there are more than `MAX_UNINDEXED`: reading and changing many fields must not take the square of their number.
+    /// Set once there are more than `MAX_UNINDEXED`. Otherwise, reading and changing many fields would take the
+    /// square of their number.
     index: Option<Box<Index>>,
     /// The number of levels, from 1; `TOO_DEEP` where one was cut off.
     depth: u8,
 }
 
-/// What is found of many fields without a look at each.
+/// Index of many fields.
 #[derive(Clone, Default)]
 struct Index {
     /// The places of all names.
     places: HashMap<Name, usize>,
-    /// The numbers of levels that values have, where they have any, each with how many do; in order. A value that is replaced may
-    /// have been the deepest.
+    /// Pairs of a number of levels and how many values have it, in order, for values that have levels. A replaced
+    /// value may have been the deepest.
     by_levels: Vec<(u8, usize)>,
 }
 
@@ -373,7 +377,7 @@ impl Index {
         index
     }
 
-    /// Counts a value of so many levels in.
+    /// Adds a value of so many levels.
     fn count_in(&mut self, levels: u8) {
         match self.by_levels.binary_search_by_key(&levels, |(levels, _)| *levels) {
             _ if levels == 0 => {}
@@ -382,7 +386,7 @@ impl Index {
         }
     }
 
-    /// Counts one out again.
+    /// Removes a value of so many levels.
     fn count_out(&mut self, levels: u8) {
         if let Ok(place) = self.by_levels.binary_search_by_key(&levels, |(levels, _)| *levels) {
             self.by_levels[place].1 -= 1;
@@ -392,12 +396,12 @@ impl Index {
         }
     }
 
-    /// The levels of the deepest value.
+    /// Returns the levels of the deepest value.
     fn deepest(&self) -> u8 {
         self.by_levels.last().map_or(0, |(levels, _)| *levels)
     }
 
-    /// About how many bytes it occupies.
+    /// Returns about how many bytes it occupies.
     fn heap_size(&self) -> usize {
         let places = self.places.capacity() * size_of::<(Name, usize)>();
         size_of::<Self>() + places + self.by_levels.capacity() * size_of::<(u8, usize)>()
@@ -410,28 +414,28 @@ impl Default for Fields {
     }
 }
 
-/// How many fields are looked through one by one.
+/// The most fields that are searched one by one.
 const MAX_UNINDEXED: usize = 32;
 
 impl Fields {
-    /// No fields.
+    /// Creates empty fields.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The number of levels, at least 1. More than [`Value::MAX_DEPTH`] where one was cut off.
+    /// Returns the number of levels, at least 1. It is more than [`Value::MAX_DEPTH`] where one was cut off.
     #[inline]
     pub fn depth(&self) -> usize {
         usize::from(self.depth)
     }
 
-    /// How many levels these fields themselves take in JSON.
+    /// Returns how many levels these fields themselves take in JSON.
     fn own_levels(&self, first: &str) -> u8 {
         let first = self.entries.first().map_or(first, |(name, _)| name);
         1 + u8::from(first.starts_with('$'))
     }
 
-    /// About how many bytes they occupy.
+    /// Returns about how many bytes they occupy.
     pub(crate) fn heap_size(&self) -> usize {
         let size = |(name, value): (&Name, &Value)| {
             size_of::<(Name, Value)>() + name.heap_size() + value.heap_size()
@@ -446,7 +450,7 @@ impl Fields {
         }
     }
 
-    /// Sets `name`, in the place of an earlier value of that name. A value that would be nested too deep becomes
+    /// Sets `name`, and replaces an earlier value of that name. A value that would be nested too deep becomes
     /// [`Value::TooDeep`].
     pub fn set(&mut self, name: impl Into<Name>, value: impl Into<Value>) {
         let name = name.into();
@@ -482,28 +486,28 @@ impl Fields {
         self.depth = self.depth.max(own.saturating_add(levels)).min(TOO_DEEP);
     }
 
-    /// The same, for chains.
+    /// Sets `name` and returns the fields, for chains.
     pub fn with(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
         self.set(name, value);
         self
     }
 
-    /// The value of `name`.
+    /// Returns the value of `name`.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.place(name).map(|place| &self.entries[place].1)
     }
 
-    /// Goes through names and values.
+    /// Iterates over names and values.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Name, &Value)> {
         self.entries.iter().map(|(name, value)| (name, value))
     }
 
-    /// How many there are.
+    /// Returns the number of fields.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -561,8 +565,7 @@ impl<N: Into<Name>, V: Into<Value>, const COUNT: usize> From<[(N, V); COUNT]> fo
     }
 }
 
-/// A distribution: how many values lie between each two edges. Values that are not finite are counted
-/// apart.
+/// Histogram: how many values lie between each two edges. Values that are not finite are counted separately.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Histogram {
     pub(super) edges: Vec<f64>,
@@ -575,8 +578,7 @@ pub struct Histogram {
 impl Histogram {
     /// Sorts `values` into `bins` equally wide bins between the smallest and the largest of them.
     ///
-    /// All equal values make one bin of no width; no values, or no bins, make none. More bins than 65,536
-    /// are not made.
+    /// Equal values make one bin of no width. No values, or no bins, make none. At most 65,536 bins are made.
     ///
     /// ```
     /// use forebay::Histogram;
@@ -593,7 +595,7 @@ impl Histogram {
         let mut histogram = Self { non_finite: values.len() as u64, ..Self::default() };
         if min <= max && bins > 0 {
             let bins = if min < max { bins.min(Self::MAX_BINS) } else { 1 };
-            // Shares of both ends: their difference may be more than an f64 can hold. Clamped, because
+            // Weighted by both ends, because their difference may be more than an f64 can hold. Clamped, because
             // rounding may carry an edge past an end that is close.
             let edge = |bin: usize| {
                 let share = bin as f64 / bins as f64;
@@ -617,7 +619,7 @@ impl Histogram {
         histogram
     }
 
-    /// A distribution that was counted elsewhere, on a GPU say.
+    /// Makes a histogram that was counted elsewhere, such as on a GPU.
     ///
     /// # Errors
     ///
@@ -640,57 +642,57 @@ impl Histogram {
 
     const MAX_BINS: usize = 65_536;
 
-    /// The borders of the bins, ascending: one more than there are bins, or none.
+    /// Returns the borders of the bins, ascending: one more than there are bins, or none.
     pub fn edges(&self) -> &[f64] {
         &self.edges
     }
 
-    /// How many values lie in each bin: from its lower edge up to, not including, its upper one; the last
-    /// bin includes both.
+    /// Returns how many values lie in each bin: from its lower edge up to, not including, its upper one. The last bin
+    /// includes both.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// How many values were sorted in.
+    /// Returns how many values were sorted in.
     pub fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The smallest value; NaN without values.
+    /// Returns the smallest value; NaN without values.
     pub fn min(&self) -> f64 {
         self.edges.first().copied().unwrap_or(f64::NAN)
     }
 
-    /// The largest value; NaN without values.
+    /// Returns the largest value; NaN without values.
     pub fn max(&self) -> f64 {
         self.edges.last().copied().unwrap_or(f64::NAN)
     }
 
-    /// The sum of the values.
+    /// Returns the sum of the values.
     pub fn sum(&self) -> f64 {
         self.sum
     }
 
-    /// The sum of their squares.
+    /// Returns the sum of the squares of the values.
     pub fn sum_of_squares(&self) -> f64 {
         self.sum_of_squares
     }
 
-    /// How many values were NaN or infinite.
+    /// Returns how many values were NaN or infinite.
     pub fn non_finite(&self) -> u64 {
         self.non_finite
     }
 }
 
-/// Edges and counts that make no [`Histogram`].
+/// Error of edges and counts that make no [`Histogram`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{edges} edges and {counts} counts, allowed are finite ascending edges, one more than counts, or none at all"
 )]
 #[non_exhaustive]
 pub struct HistogramError {
-    /// How many edges there are.
+    /// Number of edges.
     pub edges: usize,
-    /// How many counts there are.
+    /// Number of counts.
     pub counts: usize,
 }

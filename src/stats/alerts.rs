@@ -26,9 +26,9 @@ pub enum HealthStatus {
 pub struct Alert {
     /// Its number, by which it is [acknowledged](crate::Collector::acknowledge). It is not used again.
     pub id: u64,
-    /// What is wrong.
+    /// The kind.
     pub kind: AlertKind,
-    /// How bad it is.
+    /// The severity.
     pub severity: HealthStatus,
     /// A sentence without a full stop.
     pub message: String,
@@ -42,7 +42,7 @@ pub struct Alert {
     pub is_acknowledged: bool,
 }
 
-/// What is wrong.
+/// Kind of an alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

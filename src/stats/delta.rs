@@ -10,7 +10,7 @@ use super::{Rejected, SinkStats, Stats};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StatsDelta {
-    /// How long it is from the one to the other.
+    /// Time from the one to the other.
     pub elapsed: Duration,
     /// See [`Stats::offered`].
     pub offered: u64,

@@ -18,7 +18,7 @@ pub struct FlushReport {
     pub processed: u64,
     /// Events that were evicted.
     pub evicted: u64,
-    /// What happened in each sink.
+    /// Counts of each sink.
     pub sinks: Vec<SinkFlush>,
 }
 
@@ -36,7 +36,7 @@ pub struct SinkFlush {
     pub dead_lettered: u64,
     /// Events that were lost because its own queue overflowed.
     pub shed: u64,
-    /// What the last error or panic said, in a write or in the flush itself.
+    /// Message of the last error or panic, in a write or in the flush itself.
     pub error: Option<String>,
 }
 

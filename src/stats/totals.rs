@@ -17,7 +17,7 @@ use crate::wake::State;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
-    /// What the collector is doing.
+    /// State of the collector.
     pub state: State,
     /// Time since the collector was built.
     pub uptime: Duration,

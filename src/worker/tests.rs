@@ -131,7 +131,7 @@ fn an_endless_interval_is_a_long_one() {
 fn a_caller_that_waits_for_a_dead_worker_does_not_wait_for_its_sinks_to_end() {
     use std::sync::mpsc::{Receiver, channel};
 
-    /// Its destructor waits until the test lets it go on.
+    /// Sink whose destructor waits until the test lets it go on.
     struct SlowToEnd(std::sync::Mutex<Receiver<()>>);
     impl crate::sink::Sink<Tick> for SlowToEnd {
         fn name(&self) -> &str {
