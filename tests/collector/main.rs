@@ -29,6 +29,7 @@ mod p5_stop;
 mod p6_sinks_are_fenced;
 mod p7_critical_events;
 mod pattern;
+mod queue_version;
 #[cfg(feature = "json-lines")]
 mod readme;
 mod reconfigure;
