@@ -228,7 +228,7 @@ fn run([seconds, per_second, seed]: [u64; 3]) -> Result<(), Box<dyn Error>> {
             }
         });
         let mut look = || -> Result<(), Box<dyn Error>> {
-            let _ = collector.flush_timeout(Duration::from_secs(60))?;
+            collector.flush_timeout(Duration::from_secs(60))?;
             let stats = collector.stats();
             stats.check_law(offered.load(Ordering::SeqCst))?;
             if stats.pending > 0 || stats.pending_bytes > 0 {

@@ -15,7 +15,7 @@ pub use crate::origin::Origin;
 pub use crate::outcome::{BatchOutcome, CollectError, Refusal};
 pub use crate::wake::State;
 pub use flush::FlushError;
-pub use global::{AlreadyInitialized, get_or_init, scoped};
+pub use global::{AlreadyInitialized, current, get_or_init, scoped};
 pub(crate) use handle::Collector;
 pub use lifecycle::{BuildError, StartError, StopError};
 pub use sinks::SinkChangeError;

@@ -280,7 +280,7 @@ pub enum Act {
 /// let collector = Collector::builder().sink(sink.clone()).start()?;
 /// for step in 0..3 {
 ///     collector.collect(Record::scalar("train.loss", 0.5).with_step(step));
-///     let _ = collector.flush()?;
+///     collector.flush()?;
 /// }
 /// assert_eq!((sink.calls(), sink.taken().len()), (3, 1));
 /// # Ok(())

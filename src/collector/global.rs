@@ -1,5 +1,6 @@
 //! One global collector for the whole program, for code that no handle can be passed to.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
@@ -22,7 +23,7 @@ thread_local! {
 /// ([`Config::drop_timeout`](crate::Config::drop_timeout)). Elsewhere, what was collected within the last interval is
 /// lost.
 ///
-/// ```
+/// ```standalone_crate
 /// use forebay::{Collector, track_event};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,9 +49,24 @@ pub fn init(collector: Collector<Record>) -> Result<(), AlreadyInitialized> {
 /// # Errors
 ///
 /// The error of `make`.
-pub fn get_or_init<F>(make: impl FnOnce() -> Result<Collector<Record>, F>) -> Result<Collector<Record>, F> {
+///
+/// # Examples
+///
+/// ```standalone_crate
+/// use forebay::Collector;
+/// use forebay::collector::get_or_init;
+///
+/// # fn main() -> Result<(), forebay::collector::StartError> {
+/// let collector: &'static Collector = get_or_init(|| Collector::builder().start())?;
+/// assert!(collector.is_running());
+/// # Ok(())
+/// # }
+/// ```
+pub fn get_or_init<F>(
+    make: impl FnOnce() -> Result<Collector<Record>, F>,
+) -> Result<&'static Collector<Record>, F> {
     if let Some(collector) = GLOBAL.get() {
-        return Ok(collector.clone());
+        return Ok(collector);
     }
     let made = make()?;
     // If another thread was faster, its collector stays, and ours ends here.
@@ -62,7 +78,7 @@ pub fn get_or_init<F>(make: impl FnOnce() -> Result<Collector<Record>, F>) -> Re
     if is_ours {
         unix::at_exit(stop_global);
     }
-    Ok(global.clone())
+    Ok(global)
 }
 
 /// Stops the global collector at the end of the process. Other threads may still run and collect.
@@ -73,17 +89,58 @@ extern "C" fn stop_global() {
     }
 }
 
-/// Returns the global collector, if one is installed: the innermost [`scoped`] one of this thread, or else the one
-/// given to [`init`].
-pub fn global() -> Option<Collector<Record>> {
-    let scoped = SCOPED.try_with(|scoped| scoped.borrow().last().cloned());
-    scoped.ok().flatten().or_else(|| GLOBAL.get().cloned())
+/// Returns the collector given to [`init`]: one atomic load, and no handle is cloned.
+///
+/// It is `None` before `init`: an event is not lost in a collector that nobody has set up, and nothing panics. An override
+/// by [`scoped`] lives shorter than the program, so it is not seen here; [`current`] sees both.
+///
+/// ```standalone_crate
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// assert!(forebay::global().is_none());
+/// forebay::init(Collector::builder().start()?)?;
+/// let collector: &'static Collector = forebay::global().ok_or("init was not called")?;
+/// assert!(collector.collect(Record::scalar("train.loss", 0.5)).is_queued());
+/// # Ok(())
+/// # }
+/// ```
+pub fn global() -> Option<&'static Collector<Record>> {
+    GLOBAL.get()
 }
 
-/// Runs `body` with `collector` as the global collector, on this thread only. It is for tests, which run side by side
+/// Returns the collector that [`track_event!`](crate::track_event) uses: the innermost [`scoped`] one of this thread,
+/// else the [`global`] one.
+///
+/// ```standalone_crate
+/// use forebay::collector::{current, scoped};
+/// use forebay::{Collector, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// fn library_code() {
+///     if let Some(collector) = current() {
+///         collector.collect(Record::new("cache.hit"));
+///     }
+/// }
+///
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder().sink(memory.clone()).start()?;
+/// scoped(&collector, library_code);
+/// library_code(); // no collector is installed: nothing happens
+/// collector.stop()?;
+/// assert_eq!(memory.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub fn current() -> Option<Cow<'static, Collector<Record>>> {
+    let scoped = SCOPED.try_with(|scoped| scoped.borrow().last().cloned()).ok().flatten();
+    scoped.map(Cow::Owned).or_else(|| global().map(Cow::Borrowed))
+}
+
+/// Runs `body` with `collector` as the [`current`] one, on this thread only. It is for tests, which run side by side
 /// in one program.
 ///
-/// ```
+/// ```standalone_crate
 /// use forebay::{Collector, collector::scoped, sink::MemorySink, track_event};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -122,7 +179,7 @@ impl fmt::Debug for AlreadyInitialized {
     }
 }
 
-/// Collects a record with the global collector ([`global`]).
+/// Collects a record with the [current](crate::collector::current) collector: that of the scope, or the global one.
 ///
 /// The forms are `track_event!("name")`, `track_event!("name", key = value, ...)`, and `track_event!(priority:
 /// Priority::Critical, "name", key = value, ...)`. The value is `Some(`[`Outcome`](crate::Outcome)`)`. When no
@@ -130,7 +187,7 @@ impl fmt::Debug for AlreadyInitialized {
 #[macro_export]
 macro_rules! track_event {
     (priority: $priority:expr, $name:expr $(, $key:ident = $value:expr)* $(,)?) => {
-        match $crate::global() {
+        match $crate::collector::current() {
             ::std::option::Option::Some(collector) => {
                 let record = $crate::Record::new($name)
                     .with_priority($priority)

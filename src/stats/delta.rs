@@ -65,7 +65,7 @@ impl Stats {
     /// let collector = Collector::builder().start()?;
     /// let before = collector.stats();
     /// collector.collect(Record::scalar("train.loss", 0.5));
-    /// let _ = collector.flush()?;
+    /// collector.flush()?;
     /// let delta = collector.stats().delta(&before);
     /// assert_eq!((delta.offered, delta.processed), (1, 1));
     /// println!("{:.0} events/s", delta.per_second(delta.processed));

@@ -8,19 +8,32 @@ use super::Stats;
 struct Family<'a> {
     out: &'a mut String,
     name: &'static str,
+    /// The collector's name; empty for no label.
+    collector: &'a str,
 }
 
-impl<'a> Family<'a> {
-    fn begin(out: &'a mut String, name: &'static str, kind: &str, help: &str) -> Result<Self, fmt::Error> {
-        writeln!(out, "# HELP {name} {help}")?;
-        writeln!(out, "# TYPE {name} {kind}")?;
-        Ok(Self { out, name })
-    }
+/// Where the numbers of one collector go.
+struct Export<'a> {
+    out: &'a mut String,
+    collector: &'a str,
+}
 
+impl Export<'_> {
+    fn begin(&mut self, name: &'static str, kind: &str, help: &str) -> Result<Family<'_>, fmt::Error> {
+        writeln!(self.out, "# HELP {name} {help}")?;
+        writeln!(self.out, "# TYPE {name} {kind}")?;
+        Ok(Family { out: self.out, name, collector: self.collector })
+    }
+}
+
+impl Family<'_> {
     fn value(&mut self, labels: &[(&str, &str)], value: impl fmt::Display) -> fmt::Result {
         self.out.push_str(self.name);
-        for (place, (label, text)) in labels.iter().enumerate() {
-            let before = if place == 0 { '{' } else { ',' };
+        let collector = Some(("collector", self.collector)).filter(|(_, name)| !name.is_empty());
+        let mut end = "";
+        for (label, text) in collector.iter().chain(labels) {
+            let before = if end.is_empty() { '{' } else { ',' };
+            end = "}";
             write!(self.out, "{before}{label}=\"")?;
             for letter in text.chars() {
                 match letter {
@@ -32,14 +45,28 @@ impl<'a> Family<'a> {
             }
             self.out.push('"');
         }
-        let end = if labels.is_empty() { "" } else { "}" };
         writeln!(self.out, "{end} {value}")
     }
 }
 
 impl Stats {
-    /// Returns these statistics in the [text format of Prometheus][format] (version 0.0.4), to be served at
-    /// `/metrics`. Times are in seconds.
+    /// Writes these statistics in the [text format of Prometheus][format] (version 0.0.4), to be served at `/metrics`. Times
+    /// are in seconds.
+    ///
+    /// Every value has the label `collector` with the given name, so that several collectors of a program, or of a job, stay
+    /// apart. An empty name leaves the label out.
+    ///
+    /// ```
+    /// use forebay::Collector;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let collector = Collector::builder().start()?;
+    /// let text = collector.stats().to_prometheus("trainer");
+    /// assert!(text.contains("forebay_batches_total{collector=\"trainer\"} 0\n"));
+    /// # collector.stop()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// | name | type | labels |
     /// |---|---|---|
@@ -53,16 +80,15 @@ impl Stats {
     /// | `forebay_sink_in_flight_events`, `forebay_sink_dead_letters` | gauge | `sink` |
     ///
     /// [format]: https://prometheus.io/docs/instrumenting/exposition_formats/
-    pub fn to_prometheus(&self) -> String {
+    pub fn to_prometheus(&self, collector: &str) -> String {
         let mut out = String::new();
         // Writing into a text cannot fail.
-        _ = self.export(&mut out);
+        _ = self.export(&mut Export { out: &mut out, collector });
         out
     }
 
-    fn export(&self, out: &mut String) -> fmt::Result {
-        let mut events =
-            Family::begin(out, "forebay_events_total", "counter", "Events by what became of them.")?;
+    fn export(&self, out: &mut Export<'_>) -> fmt::Result {
+        let mut events = out.begin("forebay_events_total", "counter", "Events by what became of them.")?;
         for (fate, number) in self.fates() {
             events.value(&[("fate", fate)], number)?;
         }
@@ -74,12 +100,12 @@ impl Stats {
             ("forebay_waits_total", "counter", "Waits of producers for space.", self.waits),
         ];
         for (name, kind, help, number) in numbers {
-            Family::begin(out, name, kind, help)?.value(&[], number)?;
+            out.begin(name, kind, help)?.value(&[], number)?;
         }
         let help = "Events a second that all sinks have seen.";
-        Family::begin(out, "forebay_events_per_second", "gauge", help)?.value(&[], self.rate)?;
+        out.begin("forebay_events_per_second", "gauge", help)?.value(&[], self.rate)?;
         let help = "From the collection of an event until all sinks had seen it.";
-        let mut latency = Family::begin(out, "forebay_latency_seconds", "gauge", help)?;
+        let mut latency = out.begin("forebay_latency_seconds", "gauge", help)?;
         let latency_stats = &self.latency;
         for (quantile, time) in
             [("0.5", latency_stats.p50), ("0.95", latency_stats.p95), ("0.99", latency_stats.p99)]
@@ -89,9 +115,9 @@ impl Stats {
         self.export_sinks(out)
     }
 
-    fn export_sinks(&self, out: &mut String) -> fmt::Result {
+    fn export_sinks(&self, out: &mut Export<'_>) -> fmt::Result {
         let help = "Events offered to a sink, by what became of them.";
-        let mut events = Family::begin(out, "forebay_sink_events_total", "counter", help)?;
+        let mut events = out.begin("forebay_sink_events_total", "counter", help)?;
         for sink in &self.sinks {
             for (fate, number) in sink.fates() {
                 events.value(&[("sink", &sink.name), ("fate", fate)], number)?;
@@ -105,14 +131,14 @@ impl Stats {
             ("forebay_sink_dead_letters", "gauge", "Dead letters that wait."),
         ];
         for (place, (name, kind, help)) in numbers.into_iter().enumerate() {
-            let mut family = Family::begin(out, name, kind, help)?;
+            let mut family = out.begin(name, kind, help)?;
             for sink in &self.sinks {
                 let of = [sink.errors, sink.panics, sink.retries, sink.in_flight, sink.dead_letters];
                 family.value(&[("sink", &sink.name)], of[place])?;
             }
         }
         let help = "Time spent in writes.";
-        let mut time = Family::begin(out, "forebay_sink_write_seconds_total", "counter", help)?;
+        let mut time = out.begin("forebay_sink_write_seconds_total", "counter", help)?;
         for sink in &self.sinks {
             time.value(&[("sink", &sink.name)], sink.write_time.as_secs_f64())?;
         }

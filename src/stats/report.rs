@@ -7,12 +7,33 @@ use serde::Serialize;
 use super::Stats;
 use crate::origin::RunIdentity;
 
-/// Report of a flush: what happened since the one before it (or the start) whose report reached its caller. So no
-/// failure between two flushes is missed by both. The one exception is a `FlushAsync` that is dropped between its
-/// answer and its next poll.
+/// Report of a flush: what happened since the flush before it (or the start) whose report reached its caller.
+///
+/// So nothing that fails between two flushes is missing in both. The exception is a `FlushAsync` that is dropped between
+/// its answer and its next poll.
+///
+/// A sink that fails is no error of the flush, as it is none of a stop: [`flush`](crate::Collector::flush) and
+/// [`stop`](crate::Collector::stop) are errors where they could not do their part. So `collector.flush()?;` is a complete
+/// statement; [`is_clean`](Self::is_clean) tells whether every sink took everything.
+///
+/// ```
+/// use forebay::sink::{SinkError, from_fn};
+/// use forebay::{Batch, Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let full = from_fn("disk", |_: &Batch| Err(SinkError::write_failed("no space left")));
+/// let collector = Collector::builder().sink(full).start()?;
+/// collector.collect(Record::scalar("train.loss", 0.5));
+/// let report = collector.flush()?;
+/// assert!(!report.is_clean());
+/// assert_eq!((report.processed, report.sinks[0].failed), (1, 1));
+/// assert_eq!(report.sinks[0].error.as_deref(), Some("write failed: no space left"));
+/// assert_eq!(collector.stop()?.failed(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
-#[must_use = "a sink may have failed; see `is_clean`"]
 pub struct FlushReport {
     /// Events that every sink has seen.
     pub processed: u64,
@@ -61,7 +82,8 @@ impl FlushReport {
     }
 }
 
-/// Report of a stop.
+/// Report of a stop: the account of all events, and what was left behind. A sink that fails is no error of the stop:
+/// [`failed`](Self::failed) counts its events.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct StopReport {

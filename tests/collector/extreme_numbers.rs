@@ -354,7 +354,7 @@ fn an_account_of_a_sink_that_is_told_any_number() {
                 !format!("{report:?} {stats} {:?} {}", collector.health(), collector.health()).is_empty()
             );
             #[cfg(feature = "prometheus")]
-            assert!(!stats.to_prometheus().is_empty());
+            assert!(!stats.to_prometheus("").is_empty());
         }
         collector.stop().unwrap();
         let stats = collector.stats();

@@ -35,6 +35,7 @@ mod readme;
 mod reconfigure;
 #[cfg(feature = "json-lines")]
 mod records;
+mod reports;
 mod requirements;
 mod root_names;
 mod shards;

@@ -54,7 +54,7 @@ fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
 #[test]
 fn the_text_has_every_number_once_and_adds_up() {
     let stats = busy();
-    let (values, types) = parse(&stats.to_prometheus());
+    let (values, types) = parse(&stats.to_prometheus(""));
     let of = |series: &str| values[series];
     assert_eq!(of("forebay_events_total{fate=\"processed\"}"), 4.0);
     assert_eq!(of("forebay_events_total{fate=\"evicted\"}"), 2.0);
@@ -68,6 +68,19 @@ fn the_text_has_every_number_once_and_adds_up() {
     assert_eq!(of(&format!("forebay_sink_events_total{{sink=\"{odd}\",fate=\"failed\"}}")), 4.0);
     assert!(of("forebay_latency_seconds{quantile=\"0.5\"}") > 0.0);
     assert!(types.iter().all(|(name, kind)| name.ends_with("_total") == (kind == "counter")), "{types:?}");
+}
+
+#[test]
+fn every_value_has_the_name_of_the_collector_as_a_label_and_it_is_escaped() {
+    let stats = busy();
+    let (bare, _) = parse(&stats.to_prometheus(""));
+    let (named, _) = parse(&stats.to_prometheus("a \"b\"\n\\"));
+    let label = "collector=\"a \\\"b\\\"\\n\\\\\"";
+    let labelled = bare.into_iter().map(|(series, value)| match series.split_once('{') {
+        Some((name, labels)) => (format!("{name}{{{label},{labels}"), value),
+        None => (format!("{series}{{{label}}}"), value),
+    });
+    assert_eq!(named, labelled.collect());
 }
 
 #[test]
@@ -93,6 +106,6 @@ fn the_facade_gets_the_same_numbers() {
         };
         seen.insert(series, value);
     }
-    let (told, _) = parse(&stats.to_prometheus());
+    let (told, _) = parse(&stats.to_prometheus(""));
     assert_eq!(seen, told);
 }

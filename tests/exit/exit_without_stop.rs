@@ -54,7 +54,7 @@ mod unix {
         };
         let make = || builder.start();
         match how {
-            "get_or_init" => drop(forebay::collector::get_or_init(make).unwrap()),
+            "get_or_init" => _ = forebay::collector::get_or_init(make).unwrap(),
             _ => forebay::init(make().unwrap()).unwrap(),
         }
         for _ in 0..EVENTS {

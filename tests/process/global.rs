@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::alone;
-use forebay::collector::{get_or_init, scoped};
+use forebay::collector::{current, get_or_init, scoped};
 use forebay::sink::MemorySink;
 use forebay::{Collector, Outcome, Priority, global, init, track_event};
 
@@ -14,7 +14,7 @@ fn without_a_collector_no_argument_is_evaluated_and_then_every_thread_has_it() {
     fn boom() -> f64 {
         panic!("evaluated although nobody listens")
     }
-    assert!(global().is_none());
+    assert!(global().is_none() && current().is_none());
     assert_eq!(track_event!("nobody.listens", loss = boom()), None);
 
     let memory = MemorySink::new();
@@ -35,7 +35,8 @@ fn without_a_collector_no_argument_is_evaluated_and_then_every_thread_has_it() {
     let same = get_or_init(|| -> Result<Collector, ()> { unreachable!("there is one") }).unwrap();
     assert_eq!(same.session_id(), global().unwrap().session_id());
 
-    let collector = global().unwrap();
+    let collector: &'static Collector = global().unwrap();
+    assert_eq!(current().unwrap().session_id(), collector.session_id());
     let _ = collector.flush().unwrap();
     let mut shown: Vec<String> = memory.events().iter().map(ToString::to_string).collect();
     shown.sort();
@@ -62,6 +63,11 @@ fn a_scoped_collector_is_seen_by_its_thread_and_scope_alone() {
     let (outer_collector, inner_collector) = (make(&outer), make(&inner));
     scoped(&outer_collector, || {
         track_event!("outer");
+        assert_eq!(current().unwrap().session_id(), outer_collector.session_id());
+        assert!(
+            global().is_none_or(|all| all.session_id() != outer_collector.session_id()),
+            "not for the program"
+        );
         let panicked = std::panic::catch_unwind(|| {
             scoped(&inner_collector, || {
                 track_event!("inner");
