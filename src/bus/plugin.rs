@@ -144,7 +144,7 @@ enum Stage {
 #[non_exhaustive]
 pub enum PluginError {
     /// Another plugin has its name.
-    #[error("plugin name is {name:?}, which another plugin has, allowed is a name of its own")]
+    #[error("a plugin named {name:?} already exists")]
     DuplicatePlugin {
         /// The name.
         name: String,

@@ -25,7 +25,7 @@ pub enum BuildError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Two sinks have the same name. Statistics and `remove_sink` could not tell them apart.
-    #[error("sink name is {name:?}, which another sink has, allowed is a name of its own")]
+    #[error("a sink named {name:?} already exists")]
     DuplicateSink {
         /// The name.
         name: String,

@@ -19,13 +19,13 @@ use crate::wake::State;
 #[non_exhaustive]
 pub enum SinkChangeError {
     /// Another sink has this name.
-    #[error("sink name is {name:?}, which another sink has, allowed is a name of its own")]
+    #[error("a sink named {name:?} already exists")]
     DuplicateSink {
         /// The name.
         name: String,
     },
     /// No sink has this name.
-    #[error("sink name is {name:?}, which no sink has")]
+    #[error("no sink is named {name:?}")]
     UnknownSink {
         /// The name.
         name: String,

@@ -184,7 +184,7 @@ pub enum Sampling {
 }
 
 impl Sampling {
-    /// The error names the value that is not allowed, and what is.
+    /// The error holds the value that is not allowed, and what is allowed.
     fn check(&self) -> Result<(), (String, &'static str)> {
         const RATE: &str = "a rate from 0 to 1";
         const WINDOW: &str = "a window of a millisecond to a day";

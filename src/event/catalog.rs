@@ -411,7 +411,7 @@ pub mod metrics {
         }
         /// Something was measured.
         Measured = "performance.measured", Normal {
-            /// What.
+            /// The name of the measurement.
             metric: String,
             /// The measurement.
             value: f64,

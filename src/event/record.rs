@@ -333,8 +333,8 @@ impl Record {
         self.extra.get_or_insert_default()
     }
 
-    /// The id that a [bus](crate::bus::Bus) gave it, if it came by one: also of a record that was read back from its journal.
-    /// It is no part of what the record says: records that differ in it alone are equal.
+    /// Returns the id that a [bus](crate::bus::Bus) gave it, if any, also for a record that was read back from its
+    /// journal. Records that differ only in their id are equal.
     pub fn event_id(&self) -> Option<EventId> {
         self.extra().map(|extra| extra.event_id).filter(|id| id.is_given())
     }
@@ -344,7 +344,7 @@ impl Record {
         self.extra_mut().event_id = id;
     }
 
-    /// Its name, to be shared.
+    /// Returns the name, to be shared.
     #[doc(hidden)]
     pub fn shared_name(&self) -> &Name {
         &self.name

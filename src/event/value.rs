@@ -687,7 +687,7 @@ impl Histogram {
 /// Error of edges and counts that make no [`Histogram`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{edges} edges and {counts} counts, allowed are finite ascending edges, one more than counts, or none at all"
+    "histogram edges must be finite, ascending and one more than the counts, or none, got {edges} edges and {counts} counts"
 )]
 #[non_exhaustive]
 pub struct HistogramError {

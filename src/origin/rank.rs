@@ -15,7 +15,7 @@ pub struct Rank {
 
 /// Error of an environment that does not say which process of the run this is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the environment variable {variable} is {value}, allowed is {allowed}")]
+#[error("environment variable {variable} must be {allowed}, got {value}")]
 #[non_exhaustive]
 pub struct RankError {
     /// Which variable.
@@ -75,19 +75,19 @@ impl Rank {
         };
         let world_size = number("WORLD_SIZE")?;
         if world_size.unwrap_or(1) <= largest {
-            let value = world_size.map_or_else(|| "not set".to_owned(), |size| size.to_string());
-            let allowed = format!("more than {whose}, which is {largest}");
+            let value = world_size.map_or_else(|| "nothing".to_owned(), |size| size.to_string());
+            let allowed = format!("more than {whose} ({largest})");
             return Err(RankError { variable: "WORLD_SIZE", value, allowed });
         }
         let world_size = world_size.unwrap_or(1);
         if rank.is_none() && world_size > 1 {
-            let allowed = format!("a whole number below WORLD_SIZE, which is {world_size}");
-            return Err(RankError { variable: "RANK", value: "not set".to_owned(), allowed });
+            let allowed = format!("a whole number below WORLD_SIZE ({world_size})");
+            return Err(RankError { variable: "RANK", value: "nothing".to_owned(), allowed });
         }
         let rank = rank.unwrap_or(0);
         // No more processes of its machine come before it than of all machines.
         if let Some(local) = local_rank.filter(|local| *local > rank) {
-            let allowed = format!("at most RANK, which is {rank}");
+            let allowed = format!("at most RANK ({rank})");
             return Err(RankError { variable: "LOCAL_RANK", value: local.to_string(), allowed });
         }
         Ok(Self { rank, local_rank, world_size })
@@ -125,28 +125,28 @@ mod tests {
         let error_of = |vars: &[_]| rank(vars).err().unwrap_or_default();
         assert_eq!(
             error_of(&[("RANK", "first"), ("WORLD_SIZE", "2")]),
-            "the environment variable RANK is \"first\", allowed is a whole number from 0"
+            "environment variable RANK must be a whole number from 0, got \"first\""
         );
         assert_eq!(
             error_of(&[("RANK", "2"), ("WORLD_SIZE", "2")]),
-            "the environment variable WORLD_SIZE is 2, allowed is more than RANK, which is 2"
+            "environment variable WORLD_SIZE must be more than RANK (2), got 2"
         );
         assert_eq!(
             error_of(&[("RANK", "1")]),
-            "the environment variable WORLD_SIZE is not set, allowed is more than RANK, which is 1"
+            "environment variable WORLD_SIZE must be more than RANK (1), got nothing"
         );
         assert_eq!(
             error_of(&[("LOCAL_RANK", "5"), ("WORLD_SIZE", "4"), ("RANK", "0")]),
-            "the environment variable WORLD_SIZE is 4, allowed is more than LOCAL_RANK, which is 5"
+            "environment variable WORLD_SIZE must be more than LOCAL_RANK (5), got 4"
         );
-        assert!(error_of(&[("WORLD_SIZE", "0")]).contains("WORLD_SIZE is 0"));
-        let alone = "the environment variable RANK is not set, allowed is a whole number below WORLD_SIZE, which is 4";
+        assert!(error_of(&[("WORLD_SIZE", "0")]).ends_with("got 0"));
+        let alone = "environment variable RANK must be a whole number below WORLD_SIZE (4), got nothing";
         assert_eq!(error_of(&[("WORLD_SIZE", "4")]), alone, "all four would write into one folder");
         assert_eq!(error_of(&[("WORLD_SIZE", "4"), ("LOCAL_RANK", "3")]), alone);
         assert_eq!(error_of(&[("WORLD_SIZE", "4"), ("RANK", " ")]), alone, "empty is not set");
         assert_eq!(
             error_of(&[("RANK", "0"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")]),
-            "the environment variable LOCAL_RANK is 1, allowed is at most RANK, which is 0"
+            "environment variable LOCAL_RANK must be at most RANK (0), got 1"
         );
         assert_eq!(rank(&[("WORLD_SIZE", "1"), ("RANK", ""), ("LOCAL_RANK", "")]), Ok(Rank::default()));
     }

@@ -203,7 +203,7 @@ fn two_sinks_of_one_name_are_refused() {
     assert!(matches!(&error, StartError::Build(BuildError::DuplicateSink { name }) if name == "memory"));
     assert_eq!(
         error.to_string(),
-        "sink name is \"memory\", which another sink has, allowed is a name of its own"
+        "a sink named \"memory\" already exists"
     );
     let collector = ticks().sink(MemorySink::new()).start().unwrap();
     let error = collector.add_sink(MemorySink::new()).unwrap_err();
