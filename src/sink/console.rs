@@ -9,7 +9,7 @@ use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
 use crate::escape::Escaping;
-use crate::unix::{wait_for_room, without_sigpipe};
+use crate::unix::{wait_until_writable, without_sigpipe};
 
 /// A sink that writes `[prefix] name = value (step n)` for every event, one write a batch.
 ///
@@ -60,10 +60,10 @@ impl Out {
                         return Err(error);
                     }
                     match self {
-                        Self::Stdout(stdout) => wait_for_room(Some(stdout), left),
-                        Self::Stderr(stderr) => wait_for_room(Some(stderr), left),
+                        Self::Stdout(stdout) => wait_until_writable(Some(stdout), left),
+                        Self::Stderr(stderr) => wait_until_writable(Some(stderr), left),
                         // Nobody knows its descriptor.
-                        Self::Writer(_) => wait_for_room(None::<&io::Stdout>, left),
+                        Self::Writer(_) => wait_until_writable(None::<&io::Stdout>, left),
                     }
                 }
                 outcome => return outcome,

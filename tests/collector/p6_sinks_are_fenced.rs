@@ -201,10 +201,7 @@ fn a_sink_that_delivers_a_part_says_how_much_failed() {
 fn two_sinks_of_one_name_are_refused() {
     let error = ticks().sink(MemorySink::new()).sink(MemorySink::new()).start().unwrap_err();
     assert!(matches!(&error, StartError::Build(BuildError::DuplicateSink { name }) if name == "memory"));
-    assert_eq!(
-        error.to_string(),
-        "a sink named \"memory\" already exists"
-    );
+    assert_eq!(error.to_string(), "a sink named \"memory\" already exists");
     let collector = ticks().sink(MemorySink::new()).start().unwrap();
     let error = collector.add_sink(MemorySink::new()).unwrap_err();
     assert_eq!(error, SinkChangeError::DuplicateSink { name: "memory".to_owned() });

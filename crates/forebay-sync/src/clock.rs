@@ -4,23 +4,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::{Arc, Mutex, OnceLock, Ordering, Parker, PlainU64, Unparker, unforked};
 
-/// The longest that a worker sleeps at a stretch. It never depends on this: the protocol of `wake.rs`
-/// loses no wake-up. Should it do so all the same, this bounds what it costs.
-const LONGEST_NAP: Duration = Duration::from_secs(10);
+/// Longest uninterrupted sleep of a worker. No worker depends on it, because the protocol of `wake.rs` loses no
+/// wake-up. If it did, this would bound the delay.
+const MAX_SLEEP: Duration = Duration::from_secs(10);
 
-/// How old an anchor of a [`Follower`] may become, in nanoseconds: a tenth of a second.
+/// Maximum age of an anchor of a [`Follower`], in nanoseconds: a tenth of a second.
 const REANCHOR_AFTER_NANOS: u64 = 100_000_000;
 
-/// In the place of the counter time of an anchor, while somebody takes a new one.
+/// Value in the place of the counter time of an anchor, while a thread takes a new one.
 const BUSY: u64 = u64::MAX;
 
-/// A clock of the system, followed by the processor's time-stamp counter: a reading takes about 10 ns, where the system's
-/// own takes 26.
+/// Clock of the system, followed by the processor's time-stamp counter. A reading takes about 10 ns, where the
+/// system's own takes 26.
 ///
-/// The counter alone cannot be trusted. After a suspend, a hibernation or a restore by CRIU it begins anew from zero, or
-/// goes on far ahead. So it measures only the time since the last anchor, and an anchor is taken
-/// again when it is a tenth of a second old, or lies in the future of the counter. A clock of the system that is set is
-/// followed just as fast.
+/// The counter alone cannot be trusted. After a suspend, a hibernation or a restore by CRIU it starts again from
+/// zero, or goes on far ahead. So it measures only the time since the last anchor. An anchor is taken again when it
+/// is a tenth of a second old, or lies in the future of the counter. A system clock that is set is followed just as
+/// fast.
 struct Follower<S> {
     source: S,
     /// System time minus counter time at the last anchor, wrapping.
@@ -30,7 +30,7 @@ struct Follower<S> {
     anchored_at: PlainU64,
 }
 
-/// Where a [`Follower`] reads the counter and the clock that it follows, both in nanoseconds.
+/// Source of a [`Follower`]: the counter and the clock that it follows, both in nanoseconds.
 trait Source {
     fn counter(&self) -> u64;
     fn system(&self) -> u64;
@@ -45,11 +45,11 @@ impl<S: Source> Follower<S> {
 
     #[inline]
     fn now(&self) -> u64 {
-        // Acquire: the offset of this anchor, or of a later one, is seen (Release in `anchor`).
+        // Acquire, paired with the Release in `anchor`: the offset of this anchor, or of a later one, is seen.
         let anchored_at = self.anchored_at.load(Ordering::Acquire);
         let counter = self.source.counter();
-        // Acquire: a later offset brings the change of `anchored_at` with it that was made before, so that the next load
-        // tells. Without, a new offset could be added to a counter of before it began anew.
+        // Acquire: a later offset comes with the earlier change of `anchored_at`, so that the next load shows it.
+        // Without it, a new offset could be added to a counter from before it started again.
         let offset = self.offset.load(Ordering::Acquire);
         // A counter that went backward wraps to a huge age.
         let is_stale = counter.wrapping_sub(anchored_at) >= REANCHOR_AFTER_NANOS;
@@ -59,10 +59,11 @@ impl<S: Source> Follower<S> {
         counter.wrapping_add(offset)
     }
 
-    /// Takes a new anchor, unless another thread does so now or has since `seen` was read. Returns the time of the system.
+    /// Takes a new anchor, unless another thread is doing so now or has done so since `seen` was read. Returns the
+    /// time of the system.
     ///
-    /// Nobody waits for that thread: it may be preempted, interrupted by a signal handler that comes here too, or, in a
-    /// forked child, not exist. Until it is done, others ask the system.
+    /// No caller waits for that thread. It may be preempted, interrupted by a signal handler that comes here too, or
+    /// not exist in a forked child. Until it is done, other threads ask the system.
     #[cold]
     #[inline(never)]
     fn anchor(&self, seen: u64) -> u64 {
@@ -70,7 +71,7 @@ impl<S: Source> Follower<S> {
         if seen == BUSY || claim().is_err() {
             return self.source.system();
         }
-        // A thread that is preempted between the two readings would be late by that: it tries again.
+        // A thread that is preempted between the two readings would be late by that time, so it tries again.
         let (mut counter, mut system) = (0, 0);
         for _ in 0..3 {
             counter = self.source.counter();
@@ -79,20 +80,21 @@ impl<S: Source> Follower<S> {
                 break;
             }
         }
-        // Release, both: see `now`.
+        // Release for both: see `now`.
         self.offset.store(system.wrapping_sub(counter), Ordering::Release);
         self.anchored_at.store(if counter == BUSY { 0 } else { counter }, Ordering::Release);
         system
     }
 }
 
-/// The wall clock. It can be set, so it only labels.
+/// Wall clock. It can be set, so it only labels.
 struct Wall(quanta::Clock);
 
-/// The monotonic clock.
+/// Monotonic clock.
 struct Monotonic(quanta::Clock);
 
-/// Returns the processor's counter, calibrated. Miri cannot read it (it has no inline assembly): there the system's clock stands in.
+/// Returns the processor's counter, calibrated. Miri has no inline assembly and cannot read it, so there the system's
+/// clock replaces it.
 fn new_counter() -> quanta::Clock {
     if cfg!(miri) { quanta::Clock::mock().0 } else { quanta::Clock::new() }
 }
@@ -126,36 +128,40 @@ static WALL: OnceLock<Follower<Wall>> = OnceLock::new();
 static MONOTONIC: OnceLock<Follower<Monotonic>> = OnceLock::new();
 static ORIGIN: OnceLock<Instant> = OnceLock::new();
 
-/// Nanoseconds since 1970-01-01 UTC, for labels: the wall clock can be set. A counter read, three loads and an addition.
+/// Returns nanoseconds since 1970-01-01 UTC, for labels, because the wall clock can be set. It costs a counter read,
+/// three loads and an addition.
 ///
-/// A call of its own: inlined into `collect`, its rare paths have the compiler move the record to memory and back, which
-/// costs more (23 ns instead of 12, measured).
+/// It is not inlined. Inside `collect`, its rare paths would make the compiler move the record to memory and back,
+/// which costs more (23 ns instead of 12, measured).
 #[inline(never)]
 pub fn unix_nanos() -> u64 {
     once(&WALL, || Follower::new(Wall(new_counter()))).now()
 }
 
-/// Returns the moment `longest` from now. `None` where that is beyond what the clock can tell: no deadline.
+/// Returns the moment `timeout` from now. Returns `None`, which means no deadline, where that is beyond the range of
+/// the clock.
 #[inline]
-pub fn deadline_in(longest: Duration) -> Option<Instant> {
-    Instant::now().checked_add(longest)
+pub fn deadline_in(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
 }
 
-/// Nanoseconds since some moment before the first call, at least a day, by the monotonic clock: for spans of time. Neither a
-/// clock that is set nor a counter that begins anew disturbs them. Time in which the machine is suspended does not count.
+/// Returns nanoseconds since some moment before the first call, at least a day, by the monotonic clock: for spans of
+/// time. Neither a clock that is set nor a counter that starts again disturbs them. Time in which the machine is
+/// suspended does not count.
 pub fn nanos() -> u64 {
     let since = once(&ORIGIN, Instant::now).elapsed();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(DAY_NANOS)
 }
 
-/// The same at the price of [`unix_nanos`], for what is measured once an event. For a tenth of a second after the counter
-/// has jumped it may be wrong by as much.
+/// Returns the time of [`nanos`] at the cost of [`unix_nanos`], for what is measured once an event. For a tenth of a
+/// second after the counter has jumped, it may be wrong by as much.
 #[inline]
 pub fn fast_nanos() -> u64 {
     once(&MONOTONIC, || Follower::new(Monotonic(new_counter()))).now()
 }
 
-/// What `make` makes, once. A fork waits for that: in the child, it would never be done.
+/// Returns the value in `place`, made by `make` once. A fork waits until it is made, because a child could never
+/// finish it.
 #[inline]
 fn once<T>(place: &'static OnceLock<T>, make: impl FnOnce() -> T) -> &'static T {
     match place.get() {
@@ -164,15 +170,15 @@ fn once<T>(place: &'static OnceLock<T>, make: impl FnOnce() -> T) -> &'static T 
     }
 }
 
-/// So that no window of time is the one before all others.
+/// Offset of `nanos`, so that no window of time has the number 0.
 const DAY_NANOS: u64 = 86_400_000_000_000;
 
-/// Calibrates the counter, once a process: a few milliseconds that the first record would pay otherwise.
+/// Calibrates the counter, once a process. It takes a few milliseconds, which the first record would pay otherwise.
 pub fn calibrate() {
     _ = (unix_nanos(), fast_nanos());
 }
 
-/// The clock by which a worker keeps its intervals.
+/// Clock by which a worker measures its intervals.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
     /// The clock of the system.
@@ -221,20 +227,20 @@ impl Clock {
 
     /// Sleeps until the worker is unparked or `until` comes. May return early.
     pub fn park(&self, parker: &Parker, until: Option<Instant>) {
-        let nap = match (self, until) {
+        let time = match (self, until) {
             (Clock::System, Some(until)) => until.saturating_duration_since(Instant::now()),
             // A clock that is moved unparks the worker.
-            (Clock::Manual(_), _) | (Clock::System, None) => LONGEST_NAP,
+            (Clock::Manual(_), _) | (Clock::System, None) => MAX_SLEEP,
         };
-        parker.park_timeout(nap.min(LONGEST_NAP));
+        parker.park_timeout(time.min(MAX_SLEEP));
     }
 }
 
-/// A clock that stands still until it is moved, so that a test of intervals needs no sleep.
+/// Clock that stands still until it is moved, so that a test of intervals needs no sleep.
 ///
-/// It governs the intervals of the flush strategy, the gate, the rate and the uptime that statistics tell, and the pace of
-/// `Builder::on_log`. Deadlines of callers, and the time stamps of records and batches, come from the system.
-/// A clone is the same clock.
+/// It drives the intervals of the flush strategy, the gate, the rate and the uptime in statistics, and the pace of
+/// `Builder::on_log`. Deadlines of callers, and the time stamps of records and batches, come from the system. A clone
+/// is the same clock.
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     inner: Arc<ManualInner>,
@@ -249,7 +255,7 @@ struct ManualInner {
 }
 
 impl ManualClock {
-    /// A clock that shows the present, and stands.
+    /// Creates a clock that shows the present and stands still.
     pub fn new() -> Self {
         let inner = ManualInner {
             origin: Instant::now(),
@@ -259,19 +265,19 @@ impl ManualClock {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Moves it forward, and wakes every worker that goes by it.
+    /// Moves the clock forward, and wakes every worker that uses it.
     pub fn advance(&self, by: Duration) {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        // It stops at the end of what it can tell: after 584 years.
+        // It stops at the end of its range, after 584 years.
         let later = |elapsed: u64| Some(elapsed.saturating_add(nanos));
         let _ = self.inner.elapsed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
-        // In a forked child, nobody goes by it but what the child has made; and that looks again by itself.
+        // In a forked child, only what the child has made uses it, and that looks again by itself.
         if let Ok(unparkers) = self.inner.unparkers.enter() {
             unparkers.iter().for_each(Unparker::unpark);
         }
     }
 
-    /// How far it was moved so far.
+    /// Returns how far it was moved so far.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.inner.elapsed.load(Ordering::SeqCst))
     }
@@ -299,12 +305,12 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// A counter and a clock that the test moves.
+    /// Counter and clock that the test moves.
     #[derive(Default)]
     struct Script {
         counter: PlainU64,
         system: PlainU64,
-        /// How often the clock of the system was asked.
+        /// Number of readings of the system's clock.
         asked: PlainU64,
     }
 
@@ -336,7 +342,7 @@ mod tests {
             self.source.asked.load(Ordering::SeqCst)
         }
 
-        /// How far it is from the clock that it follows.
+        /// Returns the difference to the clock that it follows.
         fn error(&self) -> u64 {
             self.now().abs_diff(self.source.system.load(Ordering::SeqCst))
         }
@@ -382,7 +388,7 @@ mod tests {
     #[test]
     fn a_jump_too_small_to_be_seen_is_over_within_a_tenth_of_a_second() {
         let clock = Follower::at(8 * SECOND, 1_800_000_000 * SECOND);
-        // It began anew, and has come just past the last anchor again.
+        // The counter started again, and has come just past the last anchor.
         clock.source.counter.store(8 * SECOND + 5, Ordering::SeqCst);
         clock.source.system.fetch_add(3600 * SECOND, Ordering::SeqCst);
         assert!(clock.error() > 0);
@@ -402,15 +408,15 @@ mod tests {
     }
 
     #[test]
-    fn whoever_finds_an_anchor_half_taken_asks_the_system() {
+    fn a_reader_that_finds_an_anchor_half_taken_asks_the_system() {
         let clock = Follower::at(8 * SECOND, 1_800_000_000 * SECOND);
-        // Of a thread that a forked child does not have.
+        // As left by a thread that a forked child does not have.
         clock.anchored_at.store(BUSY, Ordering::SeqCst);
         for counter in [8 * SECOND, 0, 99] {
             clock.source.counter.store(counter, Ordering::SeqCst);
             assert_eq!(clock.error(), 0);
         }
-        // Another thread took one since this one looked.
+        // Another thread has taken an anchor since this one looked.
         clock.anchored_at.store(7, Ordering::SeqCst);
         assert_eq!(clock.anchor(6), clock.source.system());
         assert_eq!(clock.anchored_at.load(Ordering::SeqCst), 7);
@@ -426,9 +432,12 @@ mod tests {
                     for _ in 0..20_000 {
                         // The clock of the system hardly moves. A mix of an old offset with a new counter is hours off.
                         let before = clock.source.system.load(Ordering::SeqCst);
-                        let told = clock.now();
+                        let read_time = clock.now();
                         let after = clock.source.system.load(Ordering::SeqCst);
-                        assert!(before <= told + SECOND && told <= after + SECOND, "{before} {told} {after}");
+                        assert!(
+                            before <= read_time + SECOND && read_time <= after + SECOND,
+                            "{before} {read_time} {after}"
+                        );
                     }
                 };
                 crate::sync::spawn("reader", None, read).unwrap()

@@ -2,8 +2,8 @@
 //!
 //! **No promise holds here.** Its version is that of `forebay`, which needs exactly this one; any release may change anything.
 //!
-//! It is the one crate of the workspace that knows [loom] and that has `unsafe` code. All other crates synchronise by what
-//! [`sync`] exports, so that the model checker can put its own primitives in their place.
+//! It is the only crate of the workspace that uses [loom] and that has `unsafe` code. All other crates synchronise by
+//! what [`sync`] exports, so that the model checker can replace it by its own primitives.
 //!
 //! | module | what it has |
 //! |---|---|

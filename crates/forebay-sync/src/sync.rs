@@ -1,15 +1,16 @@
-//! Primitives that synchronise, in one facade: only this file and `sync/plain.rs` name `std::sync`, `std::thread`,
+//! Primitives that synchronise, in one facade. Only this file and `sync/plain.rs` name `std::sync`, `std::thread`,
 //! crossbeam-utils or loom.
 //!
-//! The model checker puts its own primitives in their place, and it can do so only where nobody goes around them. So the other
-//! crates use what this file exports, and no more. Both halves below have one shape: `native` is what ships, `model` is what
-//! `loom-tests` compiles in its place. The cfg that chooses is our own, so that a user's own loom run does not switch our primitives.
+//! The model checker replaces them by its own primitives, which works only where no code goes around them. So the
+//! other crates use what this file exports, and no more. Both halves below have the same items: `native` is what
+//! ships, `model` is what `loom-tests` compiles in its place. The cfg that chooses is our own, so that a user's own
+//! loom run does not switch our primitives.
 
 pub mod plain;
 pub use plain::{Arc, OnceLock, Ordering, PlainBool, PlainU64, Weak};
 
 pub use crossbeam_utils::CachePadded;
-/// User code: a source of items, read by iteration.
+/// Channel of user code: a source of items, read by iteration.
 pub use std::sync::mpsc::Receiver;
 
 #[cfg(forebay_loom)]
@@ -23,48 +24,48 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::task::Waker;
 
-/// A process: this one, or the one that it was forked from.
+/// Process: this one, or the one that it was forked from.
 ///
-/// The threads of a parent do not exist in its forked child. A lock may be held there by one of them, and what it guards may be
-/// half-changed. So what can be met in a child knows its process, and refuses in any other.
+/// The threads of a parent do not exist in its forked child. One of them may have held a lock at the fork, and what
+/// it guards may be half-changed. So every value that a child can reach knows its process, and fails in any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Home(u64);
 
 impl Home {
-    /// For what is never left.
+    /// Process of values that belong to every process.
     const EVERY: Self = Self(u64::MAX);
 
-    /// The process of the caller. Every fork from now on is noticed.
+    /// Returns the process of the caller. Every fork from now on is noticed.
     pub fn here() -> Self {
         crate::unix::hook_forks();
         Self::now()
     }
 
-    /// The same for a caller who holds something that has been made by `here`.
+    /// Returns the process of a caller that holds something made by `here`.
     #[inline]
     pub fn now() -> Self {
         Self(plain::forks())
     }
 
-    /// Whether the caller is in a forked child of this process.
+    /// Returns whether the caller is in a forked child of this process.
     #[inline]
     pub fn is_left(self) -> bool {
         self != Self::now() && self.0 != u64::MAX
     }
 
-    /// Refuses in a forked child of this process.
+    /// Fails in a forked child of this process.
     #[inline]
     pub fn check(self) -> Result<(), Forked> {
         if self.is_left() { Err(Forked) } else { Ok(()) }
     }
 }
 
-/// This is a forked child, and what was asked is its parent's.
+/// Error of a call in a forked child, for something that is its parent's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is a forked child, and what was asked is its parent's")]
 pub struct Forked;
 
-/// Passes on that a lock, or whatever else knows its process, refused in a forked child.
+/// Converts [`Forked`](crate::sync::Forked) into the error `Forked` of each type.
 #[macro_export]
 macro_rules! from_forked {
     ($($error:ty),+) => { $(
@@ -77,21 +78,22 @@ macro_rules! from_forked {
 }
 pub use crate::from_forked;
 
-/// Runs `body`, which goes by locks that are not ours. No fork by another thread finds it halfway, unless it takes longer than a
-/// second: in the child, the locks would be held for ever.
+/// Runs `body`, which uses locks that are not ours. No fork by another thread finds it halfway, unless it takes
+/// longer than a second. In the child, the locks would be held for ever.
 pub fn unforked<R>(body: impl FnOnce() -> R) -> R {
     let _section = crate::unix::Section::enter();
     body()
 }
 
 thread_local! {
-    /// The process in which this thread was started by `spawn`; `None` for a thread of the user. Without a destructor, so that it
-    /// can be asked for as long as the thread lives.
+    /// The process in which `spawn` started this thread; `None` for a thread of the user. It has no destructor, so
+    /// that it can be read for as long as the thread lives.
     static THREAD_HOME: Cell<Option<Home>> = const { Cell::new(None) };
 }
 
-/// Ends the calling thread if it is the copy of a thread of ours in a forked child: user code that was called by it has forked.
-/// What it has in hand is the parent's, and so is the stack above: nothing of it is run or dropped. See [`catch_panic`].
+/// Ends the calling thread if it is the copy of a thread of ours in a forked child, because user code that it called
+/// has forked. Its values and the stack above are the parent's: nothing of them is run or dropped. See
+/// [`catch_panic`].
 #[cold]
 fn end_copied_thread() {
     if THREAD_HOME.get().is_some_and(Home::is_left) {
@@ -99,14 +101,14 @@ fn end_copied_thread() {
     }
 }
 
-/// The standard library's mutex, without poisoning, so that a sink that panics cannot lock anybody out. Not modelled either:
-/// held for a few instructions, over nothing that is modelled.
+/// Mutex of the standard library, without poisoning, so that a sink that panics cannot block others. It is not
+/// modelled: it is held for a few instructions, over nothing that is modelled.
 ///
-/// Not parking_lot's: all of its locks share one table of those who wait, whose own locks a forked child may find held by
-/// threads that it does not have. A child that builds a collector of its own would wait for them for ever.
+/// parking_lot's was rejected: all its locks share one table of waiters, whose own locks a forked child may find held
+/// by threads that it does not have. A child that builds its own collector would wait for them for ever.
 ///
-/// It knows its process. Whoever can come here in a forked child locks it by `enter`, which refuses there; threads of ours, which
-/// a child does not have, by `lock`.
+/// It knows its process. Code that can run in a forked child locks it by `enter`, which fails there. Threads of ours,
+/// which a child does not have, lock it by `lock`.
 #[derive(Debug)]
 pub struct PlainMutex<T> {
     inner: std::sync::Mutex<T>,
@@ -123,17 +125,17 @@ impl<T: Default> Default for PlainMutex<T> {
 pub type PlainGuard<'a, T> = Guard<std::sync::MutexGuard<'a, T>>;
 
 impl<T> PlainMutex<T> {
-    /// Returns a free mutex of this process.
+    /// Creates a free mutex of this process.
     pub fn new(value: T) -> Self {
         Self { inner: std::sync::Mutex::new(value), home: Home::here() }
     }
 
-    /// For a static. It is of every process: no fork may find it locked (see [`unforked`]).
+    /// Creates a mutex for a static. It belongs to every process, so no fork may find it locked (see [`unforked`]).
     pub const fn fixed(value: T) -> Self {
         Self { inner: std::sync::Mutex::new(value), home: Home::EVERY }
     }
 
-    /// Refuses where `enter` does, without a lock.
+    /// Fails where `enter` does, without taking the lock.
     #[cfg(not(forebay_loom))]
     pub fn check(&self) -> Result<(), Forked> {
         self.home.check()
@@ -144,15 +146,15 @@ impl<T> PlainMutex<T> {
         Guard(Some(self.inner.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Locks it, unless this is a forked child of the process in which it was made: a thread may hold it that does not exist
-    /// there.
+    /// Locks it, unless this is a forked child of the process in which it was made: a thread that does not exist
+    /// there may hold it.
     pub fn enter(&self) -> Result<PlainGuard<'_, T>, Forked> {
         self.home.check()?;
         Ok(self.lock())
     }
 }
 
-/// The guard of a mutex, which a condition variable can take apart and put together again: `None` only meanwhile.
+/// Guard of a mutex, which a condition variable can take apart and put together again. `None` only meanwhile.
 #[derive(Debug)]
 pub struct Guard<G>(Option<G>);
 
@@ -176,20 +178,19 @@ impl<G: DerefMut> DerefMut for Guard<G> {
     }
 }
 
-/// Changes a number as `change` says, unless that is not at all; whether it was changed.
+/// Changes a number as `change` says, unless it returns `None`. Returns whether the number was changed.
 pub fn fetch_update(number: &PlainU64, change: impl FnMut(u64) -> Option<u64>) -> bool {
     number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
 }
 
-/// The producer's half of the Dekker pair of `wake.rs`: after the push, before the second load of the
-/// phase word.
+/// Orders a push before the second load of the phase word: the producer's half of the Dekker pair of `wake.rs`.
 ///
-/// On x86-64 it is free. There, a push has claimed its slot by a locked instruction on the tail of the ring
-/// (`lock cmpxchg`, or `xchg` where it evicts), which is a full barrier: no later load is satisfied before that
-/// claim is visible to all. Only the slot itself may still lie in this processor's store buffer, and whoever
-/// looks at the ring goes by the tail: `len` counts the claim, and `pop` waits for a slot that is claimed and
-/// not yet written. What is left to do is to keep the compiler from moving the load. This one line is argued
-/// and reviewed, not model-checked: the models, Miri and all other processors run the fence.
+/// On x86-64 it is free. There, a push has claimed its slot by a locked instruction on the tail of the ring (`lock
+/// cmpxchg`, or `xchg` where it evicts). This is a full barrier: no later load is satisfied before that claim is
+/// visible to all. Only the slot itself may still lie in this processor's store buffer. Every thread that looks at
+/// the ring reads the tail: `len` counts the claim, and `pop` waits for a slot that is claimed and not yet written.
+/// The compiler must still be kept from moving the load. This one line is argued and reviewed, not model-checked: the
+/// models, Miri and all other processors run the fence.
 #[inline(always)]
 pub fn push_fence() {
     #[cfg(all(target_arch = "x86_64", not(forebay_loom), not(miri)))]
@@ -198,7 +199,7 @@ pub fn push_fence() {
     fence(Ordering::SeqCst);
 }
 
-/// Fence of the other halves of that pair: after a store to the phase word, before the rings are looked at again.
+/// Orders a store to the phase word before the next look at the rings: the other halves of that pair.
 #[inline]
 pub fn announce_fence() {
     fence(Ordering::SeqCst);
@@ -210,11 +211,12 @@ pub fn is_panicking() -> bool {
     std::thread::panicking()
 }
 
-/// Runs user code; a panic of it ends here, and is told as text. Whoever calls vouches that nothing of ours
-/// is left half-changed by it.
+/// Runs user code, and returns the message of a panic. The caller makes sure that a panic leaves nothing of ours
+/// half-changed.
 ///
-/// User code may fork and return on both sides. In the child, a thread of ours ends here: it is the copy of a thread that goes
-/// on in the parent. A thread of the user goes on in the child, and its caller has to ask whether it is still at home.
+/// User code may fork and return on both sides. In the child, a thread of ours ends here: it is the copy of a thread
+/// that continues in the parent. A thread of the user continues in the child, and its caller has to check whether it
+/// is still in its process.
 pub fn catch_panic<R>(user_code: impl FnOnce() -> R) -> Result<R, String> {
     let home = Home::now();
     let result = catch(user_code);
@@ -227,27 +229,29 @@ pub fn catch_panic<R>(user_code: impl FnOnce() -> R) -> Result<R, String> {
 fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(user_code)).map_err(|panic| {
         let panic = let_the_model_panic(panic);
-        let said = if let Some(text) = panic.downcast_ref::<&str>() {
+        let message = if let Some(text) = panic.downcast_ref::<&str>() {
             (*text).to_owned()
         } else if let Some(text) = panic.downcast_ref::<String>() {
             text.clone()
         } else {
             "a value that is not text".to_owned()
         };
-        // The destructor of what was thrown is user code as well, and may panic in turn; that is let go.
+        // The destructor of the panic's value is user code as well, and may panic in turn. That second value is
+        // leaked.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
             std::mem::forget(again);
         }
-        said
+        message
     })
 }
 
-/// Wakes a task. A panic of its waker, which is its executor's bug, ends here.
+/// Wakes a task, and catches a panic of its waker, which is its executor's bug.
 pub fn wake_quietly(waker: Waker) {
     let _ = catch_panic(|| waker.wake());
 }
 
-/// Marks the calling thread as the worker of the collector (or task) at `address`, until the value is dropped. Marks nest.
+/// Mark of the calling thread as the worker of the collector (or task) at an address, until the value is dropped.
+/// Marks nest.
 #[derive(Debug)]
 pub struct WorkerMark(());
 
@@ -276,16 +280,16 @@ impl Drop for WorkerMark {
     }
 }
 
-/// How many marks of a thread are kept, the latest first: an array has no destructor, so that it can be asked for as long as
-/// the thread lives.
+/// Number of marks of a thread that are kept, the latest first. An array has no destructor, so that it can be read
+/// for as long as the thread lives.
 const MARKS: usize = 4;
 
-/// Marks the calling thread as one that runs a hook, until the value is dropped.
+/// Mark of the calling thread as one that runs a hook, until the value is dropped.
 #[derive(Debug)]
 pub struct HookMark(());
 
 impl HookMark {
-    /// `None` if it runs one already, or is torn down.
+    /// Marks the calling thread. Returns `None` if it already runs a hook, or is torn down.
     pub fn set() -> Option<Self> {
         let was = IN_HOOK.try_with(|is_in| is_in.replace(true)).unwrap_or(true);
         (!was).then_some(HookMark(()))
@@ -299,26 +303,26 @@ impl Drop for HookMark {
 }
 
 thread_local! {
-    /// Nobody's model: a hook runs from its call to its return on one thread.
+    /// Not modelled, because a hook runs from its call to its return on one thread.
     static IN_HOOK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The address of the collector whose worker the calling thread is, by its latest mark; 0 if it is none.
+/// Returns the address of the collector whose worker the calling thread is, by its latest mark; 0 if it is none.
 #[inline]
 pub fn worker_of() -> usize {
     WORKER_OF.try_with(|cell| cell.get()[0]).unwrap_or(0)
 }
 
-/// Whether the calling thread is the worker of the collector at `address`, by whichever mark.
+/// Returns whether the calling thread is the worker of the collector at `address`, by any mark.
 #[inline]
 pub fn is_worker_of(address: usize) -> bool {
     WORKER_OF.try_with(|cell| cell.get().contains(&address)).unwrap_or(false)
 }
 
-/// A small number of the calling thread, counted up from thread to thread, for the choice of a ring.
+/// Returns a small number of the calling thread, counted from thread to thread, for the choice of a ring.
 #[inline]
 pub fn thread_index() -> usize {
-    // Without a number only while the thread is torn down: any ring will do.
+    // There is no number only while the thread is torn down. Then any ring will do.
     INDEX.try_with(|index| index.get().unwrap_or_else(|| number(index))).unwrap_or(0)
 }
 
@@ -343,9 +347,9 @@ mod native {
     use std::time::{Duration, Instant};
 
     thread_local! {
-        /// See `WorkerMark`.
+        /// The marks: see `WorkerMark`.
         pub(super) static WORKER_OF: Cell<[usize; MARKS]> = const { Cell::new([0; MARKS]) };
-        /// See `thread_index`.
+        /// The number: see `thread_index`.
         pub(super) static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
@@ -360,30 +364,30 @@ mod native {
     }
     pub use crate::per_thread;
 
-    /// A condition variable whose deadline may be absent, and whose notification costs a system call only where somebody
-    /// waits.
+    /// Condition variable whose deadline may be absent, and whose notification costs a system call only where a
+    /// thread waits.
     #[derive(Debug, Default)]
     pub struct Condvar {
         inner: std::sync::Condvar,
-        /// How many wait. Changed under their mutex, so whoever has changed under it what they wait for sees those who have
-        /// not seen that: Relaxed.
+        /// Number of waiting threads. It changes under their mutex. A thread that changes their condition under this
+        /// mutex sees every waiter that has not seen the change. So Relaxed suffices.
         waiting: PlainU64,
     }
 
     impl Condvar {
-        /// Returns a condition variable for which nobody waits.
+        /// Creates a condition variable for which nobody waits.
         pub const fn new() -> Self {
             Self { inner: std::sync::Condvar::new(), waiting: PlainU64::new(0) }
         }
 
-        /// Waits for a notification; `true` when `deadline` came first. `None` waits without end.
+        /// Waits for a notification. Returns `true` when `deadline` came first. `None` waits without end.
         pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
             let Some(held) = guard.0.take() else { return false };
             self.waiting.fetch_add(1, Ordering::Relaxed);
             let (held, is_late) = match deadline {
                 Some(deadline) => {
-                    let longest = deadline.saturating_duration_since(Instant::now());
-                    let woken = self.inner.wait_timeout(held, longest);
+                    let timeout = deadline.saturating_duration_since(Instant::now());
+                    let woken = self.inner.wait_timeout(held, timeout);
                     let (held, waited) = woken.unwrap_or_else(PoisonError::into_inner);
                     (held, waited.timed_out())
                 }
@@ -409,11 +413,11 @@ mod native {
         }
     }
 
-    /// The worker's bed. An `unpark` that comes before `park` is remembered, so that it is not lost.
+    /// Place where the worker sleeps. It remembers an `unpark` that comes before `park`, so that this is not lost.
     #[derive(Debug)]
     pub struct Parker(crossbeam_utils::sync::Parker);
 
-    /// The bell beside it; ringing it is the one system call that a producer may make.
+    /// Handle that wakes the worker. `unpark` is the one system call that a producer may make.
     #[derive(Debug, Clone)]
     pub struct Unparker(crossbeam_utils::sync::Unparker);
 
@@ -425,21 +429,21 @@ mod native {
             (Parker(parker), unparker)
         }
 
-        /// Sleeps until it is woken, for `longest` at most.
-        pub fn park_timeout(&self, longest: Duration) {
-            self.0.park_timeout(longest);
+        /// Sleeps until it is woken, for `timeout` at most.
+        pub fn park_timeout(&self, timeout: Duration) {
+            self.0.park_timeout(timeout);
         }
     }
 
     impl Unparker {
-        /// Wakes the thread that sleeps at the parker, or keeps the next sleep from beginning.
+        /// Wakes the thread that sleeps at the parker, or prevents its next sleep.
         #[inline]
         pub fn unpark(&self) {
             self.0.unpark();
         }
     }
 
-    /// Starts a named thread; the error is the system's.
+    /// Starts a named thread. The error is the system's.
     pub fn spawn(
         name: &str,
         stack_size: Option<usize>,
@@ -459,7 +463,7 @@ mod native {
     /// Waits for the end of a thread, unless it is this one.
     pub fn join(thread: JoinHandle<()>) {
         if thread.thread().id() != std::thread::current().id() {
-            // What it ran has caught its own panics.
+            // Its body has caught its own panics.
             let _ = thread.join();
         }
     }
@@ -468,14 +472,14 @@ mod native {
         panic
     }
 
-    /// Whether a failed model unwinds, in which nothing may wait.
+    /// Returns whether a failed model unwinds. Nothing may wait then.
     pub fn is_failing_model() -> bool {
         false
     }
 }
 
-/// The same on loom. A timed wait is an untimed one: a lost wake-up then shows as a deadlock, instead of
-/// hiding behind the timer.
+/// Primitives of loom. A timed wait is an untimed one: a lost wake-up then shows as a deadlock, instead of hiding
+/// behind the timer.
 #[cfg(forebay_loom)]
 mod model {
     #![allow(missing_docs, reason = "as in `native`")]
@@ -496,13 +500,14 @@ mod model {
     }
 
     loom::lazy_static! {
-        /// Begins anew with every execution, as the threads do; no decision of the protocol depends on it.
+        /// Number of the next thread. It starts again with every execution, as the threads do. No decision of the
+        /// protocol depends on it.
         pub(super) static ref NEXT_INDEX: std::sync::atomic::AtomicUsize =
             std::sync::atomic::AtomicUsize::new(0);
     }
 
-    /// Declares values of which every one of loom's threads has its own. To them, a value of the standard library's is one that they
-    /// all share.
+    /// Declares values of which each of loom's threads has its own. They would all share a thread-local of the
+    /// standard library.
     #[macro_export]
     macro_rules! per_thread {
         ($($(#[$attribute:meta])* static $name:ident: $type:ty = $initial:expr;)*) => {
@@ -511,7 +516,7 @@ mod model {
     }
     pub use crate::per_thread;
 
-    /// loom's mutex, without poisoning.
+    /// Mutex of loom, without poisoning.
     #[derive(Debug, Default)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -522,7 +527,7 @@ mod model {
             Self(loom::sync::Mutex::new(value))
         }
 
-        /// Nobody forks here.
+        /// Succeeds, because nobody forks here.
         pub fn check(&self) -> Result<(), super::Forked> {
             Ok(())
         }
@@ -560,7 +565,7 @@ mod model {
         }
     }
 
-    /// loom's `park` loses its token at a contended mutex; its `Notify` does not.
+    /// Parker made of loom's `Notify`, because its `park` loses its token at a contended mutex.
     #[derive(Debug)]
     pub struct Parker(Arc<loom::sync::Notify>);
 
@@ -596,7 +601,8 @@ mod model {
         let _ = thread.join();
     }
 
-    /// Only a panic that a model throws itself is user code's; all others are findings.
+    /// Resumes every panic that a model did not throw itself: it is a finding. A panic of the model belongs to user
+    /// code.
     pub(super) fn let_the_model_panic(panic: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
         match panic.downcast_ref::<&str>() {
             Some(text) if text.starts_with("on purpose") => panic,

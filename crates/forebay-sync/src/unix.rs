@@ -1,15 +1,15 @@
-//! What only Unix has: `fork`, a last word at the end of the process, a limit on the size of files, how full a disk is, and
-//! what tells two files apart. Elsewhere, and under the model checker, this file does nothing, or what the standard library
-//! can.
+//! Features of Unix: `fork`, a call at the end of the process, a limit on the size of files, the usage of a disk, and
+//! the identity of files. Elsewhere, and under the model checker, this file does nothing, or what the standard
+//! library can.
 //!
-//! A forked child has one thread. The worker is not there, a lock may be held by a thread that is not
-//! there, and a slot of a ring may be half-written by one: a push that came to it would spin for ever. So
-//! the child must know before it touches anything, and without asking the system at every event: the
-//! system tells us instead. A hook that runs in the child moves the phase word of every collector to
-//! `Orphaned`; the load that every `collect` does anyway sees it.
+//! A forked child has one thread. The worker does not exist there, and a lock may be held by a thread that does not
+//! exist either. Such a thread may also have left a slot of a ring half-written: a push that came to it would spin
+//! for ever. So the child must know before it touches anything, and without asking the system at every event. The
+//! system tells us instead: a hook that runs in the child sets the phase word of every collector to `Orphaned`. The
+//! load that every `collect` does anyway sees it.
 //!
-//! The sinks are the parent's: the child never calls nor drops them, so nothing there can write, or write again,
-//! what the parent had collected.
+//! The sinks are the parent's. The child never calls nor drops them, so nothing there can write, or write again, what
+//! the parent had collected.
 
 pub use files::{
     FileId, duplicate, file_id, is_unlinked, open_append, open_handle, open_read, rename_new, sync_folder,
@@ -17,14 +17,14 @@ pub use files::{
 };
 pub use imp::{
     ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, host_name, ignore_sigxfsz,
-    is_without_lost_threads, let_forks_in, wait_for_room, watch_forks,
+    is_without_lost_threads, let_forks_in, wait_until_writable, watch_forks,
 };
 #[cfg(all(unix, not(forebay_loom)))]
 pub use imp::{SIGNALS, SignalSlot, has_default_effect};
 
-/// What has to know that it is in a forked child: the phase of a collector.
+/// Value that must know that it is in a forked child: the phase of a collector.
 pub trait Orphan: Send + Sync + 'static {
-    /// Runs in the child, right after the fork: it may neither allocate nor wait.
+    /// Marks the value as orphaned. Runs in the child, right after the fork: it may neither allocate nor wait.
     fn set_orphaned(&self);
 }
 
@@ -45,32 +45,33 @@ mod imp {
 
     use super::Orphan;
 
-    /// One entry of the list of collectors. Entries are never freed, so that the hook can walk along them
-    /// without a lock; those of collectors that are gone are used again. There are as many as there ever
-    /// were collectors at one time.
+    /// Entry of the list of collectors. Entries are never freed, so that the hook can walk along them without a lock.
+    /// Those of dropped collectors are reused. There are as many as there ever were collectors at one time.
     #[derive(Debug)]
     struct Entry {
-        /// 1 while a collector owns the entry. Who moves it from 0 to 1 is the owner.
+        /// 1 while a collector owns the entry. The thread that changes it from 0 to 1 is the owner.
         is_taken: PlainU64,
-        /// Locked by the owner alone, while its collector is built and while it is dropped; the hook tries.
+        /// Locked by the owner alone, while its collector is built and while it is dropped. The hook only tries the
+        /// lock.
         orphan: RawMutex<Option<Weak<dyn Orphan>>>,
         next: Link,
     }
 
-    /// The next entry, once there is one; null before. A `OnceLock` would be busy for ever in the child of a process that was
-    /// just setting it.
+    /// Pointer to the next entry, null until there is one. A `OnceLock` would be busy for ever in the child of a
+    /// process that was just setting it.
     type Link = PlainPtr<Entry>;
 
     static FIRST: Link = Link::new(std::ptr::null_mut());
-    /// 1 once the hooks are there.
+    /// 1 once the hooks are registered.
     static HOOKED: PlainU64 = PlainU64::new(0);
 
     fn get(link: &Link) -> Option<&'static Entry> {
-        // SAFETY: a link is null or points to an entry that was leaked; whoever stored it by Release had made all of it.
+        // SAFETY: a link is null or points to a leaked entry, which was complete when its pointer was stored by
+        // Release.
         unsafe { link.load(Ordering::Acquire).as_ref() }
     }
 
-    /// The entry behind a link, which is made if there is none.
+    /// Returns the entry behind a link, and makes it if there is none.
     fn get_or_make(link: &Link) -> &'static Entry {
         if let Some(entry) = get(link) {
             return entry;
@@ -81,22 +82,22 @@ mod imp {
             next: Link::new(std::ptr::null_mut()),
         };
         let new = Box::leak(Box::new(new));
-        // Who comes second goes by the entry of the first; its own is lost, a few bytes.
+        // The second thread uses the entry of the first; its own is leaked, a few bytes.
         let _ = link.compare_exchange(std::ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
         get(link).unwrap_or(new)
     }
 
-    /// What the handler of a signal goes by, one for each that can be watched. It lies here, and is never freed, so that
+    /// State of a signal handler, one for each signal that can be watched. It lies here, and is never freed, so that
     /// the hooks reach it without a lock.
     #[derive(Debug)]
     pub struct SignalSlot {
         /// The number of the signal.
         pub signal: i32,
-        /// The signal has its default effect: nobody watches it, or nobody can in a forked child.
+        /// Whether the signal has its default effect, because nobody watches it, or nobody can in a forked child.
         pub is_default: OnceLock<Arc<PlainBool>>,
-        /// It came since the last fork began.
+        /// Whether the signal came since the last fork began.
         pub came: OnceLock<Arc<PlainBool>>,
-        /// It had its default effect before it was watched: nobody else was there to see to it.
+        /// Whether the signal had its default effect before it was watched, so that no other handler existed.
         pub had_default: PlainBool,
     }
 
@@ -111,7 +112,7 @@ mod imp {
         }
     }
 
-    /// The signals that can be watched.
+    /// Signals that can be watched.
     pub static SIGNALS: [SignalSlot; 6] = [
         SignalSlot::new(libc::SIGTERM),
         SignalSlot::new(libc::SIGINT),
@@ -121,7 +122,7 @@ mod imp {
         SignalSlot::new(libc::SIGUSR2),
     ];
 
-    /// Owns an entry, until it is dropped with its collector.
+    /// Owner of an entry, until it is dropped with its collector.
     #[derive(Debug)]
     pub struct ForkWatch(&'static Entry);
 
@@ -132,7 +133,7 @@ mod imp {
         }
     }
 
-    /// Has `orphan` told in every forked child, until the watch is dropped.
+    /// Marks `orphan` as orphaned in every forked child, until the watch is dropped.
     pub fn watch_forks(orphan: &Arc<impl Orphan>) -> ForkWatch {
         let orphan: Weak<dyn Orphan> = Arc::downgrade(orphan) as _;
         hook_forks();
@@ -147,7 +148,7 @@ mod imp {
         }
     }
 
-    /// Whether the signal has no handler.
+    /// Returns whether the signal has no handler.
     pub fn has_default_effect(signal: i32) -> bool {
         // SAFETY: without a new action, the call only writes the old one into a structure of ours, for which zeros are
         // a value like others.
@@ -157,11 +158,11 @@ mod imp {
         }
     }
 
-    /// Has the hooks below called at every fork from now on.
+    /// Registers the hooks below for every fork from now on.
     pub fn hook_forks() {
         if FORKS_FROM.get() != 0 && FORKS_FROM.get() != std::process::id() {
-            // A handler of the program was registered before ours, so it runs before ours in this child. What it makes is the
-            // child's own.
+            // A handler of the program was registered before ours, so it runs before ours in this child. What it
+            // makes is the child's own.
             orphan_all();
         }
         if HOOKED.load(Ordering::Acquire) == 1 {
@@ -172,44 +173,48 @@ mod imp {
         // with threads must not. (Should there be no memory for the hooks, forks go unnoticed, as they
         // would without them.)
         unsafe { libc::pthread_atfork(Some(prepare), Some(go_on), Some(orphan_all)) };
-        // Two threads that are here at once both register: the hooks are then called twice at a fork, and do nothing the second
-        // time. To have one wait for the other would hang a child that was forked meanwhile.
+        // Two threads that are here at once both register. The hooks are then called twice at a fork, and do nothing
+        // the second time. A wait of one for the other would hang a child that was forked meanwhile.
         HOOKED.store(1, Ordering::Release);
     }
 
     /// Threads in a [`Section`].
     static INSIDE: PlainU64 = PlainU64::new(0);
-    /// Forks that have begun and are not done. With `INSIDE`, a Dekker pair: who enters writes the one and reads the other, and
-    /// who forks the other way round, all by SeqCst, so that at least one of them sees the other.
+    /// Forks that have begun and are not done. With `INSIDE`, it forms a Dekker pair. A thread that enters writes
+    /// `INSIDE` and reads this; one that forks writes this and reads `INSIDE`. All accesses are SeqCst, so that at
+    /// least one of them sees the other.
     static FORKING: PlainU64 = PlainU64::new(0);
-    /// In a forked child: how many threads of its parents were in a section at the fork. What they hold is held for ever.
+    /// In a forked child: the number of threads of its parents that were in a section at the fork. Their locks are
+    /// held for ever.
     static LOST: PlainU64 = PlainU64::new(0);
 
-    /// How many forks have begun, ever.
+    /// Number of forks that have ever begun.
     static BEGUN: PlainU64 = PlainU64::new(0);
 
-    /// How long a fork waits for other threads to leave their sections, and they for a fork before they enter one. A disk that
-    /// hangs must not hang the program, and a fork may itself wait for a lock that the other thread holds.
+    /// Longest wait of a fork for other threads to leave their sections, and of these for a fork before they enter
+    /// one. A disk that hangs must not hang the program, and a fork may itself wait for a lock that the other thread
+    /// holds.
     const MAX_FORK_DELAY: Duration = Duration::from_secs(1);
-    /// How often the rare one looks again who has to wait, here or for a fork.
+    /// Interval at which a waiting thread looks again, here or for a fork.
     const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
     thread_local! {
-        /// How many sections this thread is in.
+        /// Number of sections that this thread is in.
         static DEPTH: Cell<u64> = const { Cell::new(0) };
-        /// The process that this thread forks at present; 0 between forks.
+        /// The process that this thread is forking; 0 between forks.
         static FORKS_FROM: Cell<u32> = const { Cell::new(0) };
-        /// The number of the fork that this thread last waited for in vain.
+        /// Number of the last fork for which this thread waited in vain.
         static GAVE_UP_ON: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// A part of the program in which no fork should find this thread, because it may hold locks that are not ours (of SQLite, of
-    /// the standard library). As long as the value lives, a fork by another thread waits, a second at most. Sections nest.
+    /// Part of the program in which no fork should find this thread, because it may hold locks that are not ours (of
+    /// SQLite, of the standard library). While the value lives, a fork by another thread waits, at most a second.
+    /// Sections nest.
     #[derive(Debug)]
     pub struct Section(());
 
     impl Section {
-        /// Enters a section. Waits while another thread forks, a second at most.
+        /// Enters a section. Waits while another thread forks, at most a second.
         pub fn enter() -> Self {
             hook_forks();
             if DEPTH.get() == 0 {
@@ -232,11 +237,11 @@ mod imp {
         }
     }
 
-    /// Waits until no fork goes on, for a second at most: the caller enters a section then, and the child of such a fork finds it
-    /// there. Counted as inside before and after, not meanwhile.
+    /// Waits until no fork is under way, at most a second. After that the caller enters a section, and the child of
+    /// such a fork finds it there. The caller counts as inside before and after, not meanwhile.
     #[cold]
     fn let_forks_pass() {
-        // The fork goes on in this thread: handlers of the program are called between ours.
+        // This thread itself is forking: handlers of the program are called between ours.
         if FORKS_FROM.get() != 0 {
             return;
         }
@@ -252,25 +257,25 @@ mod imp {
         }
     }
 
-    /// Between two steps of a long section, in neither of which the caller holds a lock that is not its own: a fork that waits for
-    /// the end of the section goes on.
+    /// Lets waiting forks proceed, between two steps of a long section. In neither step may the caller hold a lock
+    /// that is not its own.
     pub fn let_forks_in() {
         if DEPTH.get() == 1 && FORKING.load(Ordering::SeqCst) > 0 {
             let_forks_pass();
         }
     }
 
-    /// Whether no thread of a parent was in a section when this process was forked.
+    /// Returns whether no thread of a parent was in a section when this process was forked.
     pub fn is_without_lost_threads() -> bool {
         LOST.load(Ordering::Relaxed) == 0
     }
 
-    /// Sections of the calling thread, as they are counted.
+    /// Returns the sections of the calling thread, as they are counted.
     fn own_sections() -> u64 {
         u64::from(DEPTH.get() > 0)
     }
 
-    /// Lets no thread into a section any more, and waits for those that are in one.
+    /// Stops threads from entering a section, and waits for those that are in one.
     fn hold_sections() {
         BEGUN.fetch_add(1, Ordering::SeqCst);
         FORKING.fetch_add(1, Ordering::SeqCst);
@@ -280,23 +285,23 @@ mod imp {
         }
     }
 
-    /// Runs in the parent, right after the fork.
+    /// Ends a fork in the parent, right after it.
     extern "C" fn go_on() {
         if FORKS_FROM.replace(0) != 0 {
             FORKING.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// In a child, whose only thread is this one. (It is in a section itself only where a signal handler has forked: what it
-    /// interrupted holds what it holds.)
+    /// Counts the lost sections in a child, whose only thread is this one. (This thread is in a section only where a
+    /// signal handler has forked; then it still holds its locks.)
     fn lose_sections() {
         FORKING.store(0, Ordering::SeqCst);
         let inside = INSIDE.swap(own_sections(), Ordering::SeqCst);
         LOST.fetch_add(inside, Ordering::Relaxed);
     }
 
-    /// Ends the calling thread, and with it the process if it is the only one: with status 0, without exit handlers, destructors
-    /// or a flush of buffers, which are those of the parent. Called in a forked child alone.
+    /// Ends the calling thread, and with it the process if it is the only one. The status is 0, without exit
+    /// handlers, destructors or a flush of buffers, which are those of the parent. Only a forked child calls it.
     pub fn end_thread() -> ! {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         // SAFETY: exit(2) by its number ends this thread alone. Nothing on its stack is used by another one: its threads are
@@ -308,14 +313,14 @@ mod imp {
         unsafe { libc::_exit(0) }
     }
 
-    /// Has `last_word` said when the process ends by `exit`, or by a return from its main function.
-    pub fn at_exit(last_word: extern "C" fn()) {
+    /// Registers a function that is called when the process ends by `exit`, or by a return from its main function.
+    pub fn at_exit(function: extern "C" fn()) {
         // SAFETY: a function without arguments that lives as long as the program, or as the library that it is linked
         // into: the system calls it when that is unloaded. (Should there be no memory for it, it is not called.)
-        unsafe { libc::atexit(last_word) };
+        unsafe { libc::atexit(function) };
     }
 
-    /// How many bytes are taken on the file system of `path`, and how many are left for us.
+    /// Returns how many bytes are used on the file system of `path`, and how many are left for us.
     pub fn disk_usage(path: &Path) -> Option<(u64, u64)> {
         let stats = rustix::fs::statvfs(path).ok()?;
         let taken = stats.f_blocks.saturating_sub(stats.f_bfree);
@@ -327,9 +332,9 @@ mod imp {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
 
-    /// Has SIGXFSZ wait on the calling thread, and on those that it starts. A write beyond the limit on the size of files
-    /// (`ulimit -f`) then fails with an error, where it would end the process. The signal is sent to the thread that writes,
-    /// so other threads keep what the program has arranged.
+    /// Blocks SIGXFSZ on the calling thread, and on those that it starts. A write beyond the limit on the size of
+    /// files (`ulimit -f`) then fails with an error instead of ending the process. The signal is sent to the thread
+    /// that writes, so other threads keep what the program has arranged.
     pub fn hold_sigxfsz() {
         // Miri has no signals.
         if cfg!(miri) {
@@ -344,13 +349,14 @@ mod imp {
         }
     }
 
-    /// Has the whole process ignore SIGXFSZ, unless the program has a handler for it. Python and Node.js do the same when they
-    /// start.
+    /// Makes the whole process ignore SIGXFSZ, unless the program has a handler for it. Python and Node.js do the
+    /// same when they start.
     ///
-    /// The system sends this signal to a thread that writes beyond the limit on the size of files (`ulimit -f`, as batch
-    /// systems set it), and by default it ends the process. The threads of a collector need nothing: such a write is an
-    /// error there, counted like that of a full disk. Call this where sinks run on threads of the program: in a bus that calls
-    /// inline, and where a sink is used without a collector. Does nothing on systems without the signal.
+    /// The system sends this signal to a thread that writes beyond the limit on the size of files (`ulimit -f`, as
+    /// batch systems set it). By default it ends the process. The threads of a collector need nothing: such a write
+    /// is an error there, counted like that of a full disk. Call this where sinks run on threads of the program: in a
+    /// bus that calls inline, and where a sink is used without a collector. It does nothing on systems without the
+    /// signal.
     pub fn ignore_sigxfsz() {
         // SAFETY: the first call only writes the old action into a structure of ours, the second only reads one.
         unsafe {
@@ -363,42 +369,42 @@ mod imp {
         }
     }
 
-    /// Waits until there is room in what `out` writes to, or the time is over. May return early. Without a descriptor, it waits a
+    /// Waits until `out` can be written to, or the time is over. May return early. Without a descriptor, it waits a
     /// millisecond.
-    pub fn wait_for_room(out: Option<&impl AsFd>, longest: Duration) {
+    pub fn wait_until_writable(out: Option<&impl AsFd>, timeout: Duration) {
         let millisecond = Duration::from_millis(1);
-        let Some(out) = out else { return crate::sync::plain::sleep(longest.min(millisecond)) };
-        let timeout = Timespec::try_from(longest).ok();
-        let polled = poll(&mut [PollFd::new(out, PollFlags::OUT)], timeout.as_ref());
+        let Some(out) = out else { return crate::sync::plain::sleep(timeout.min(millisecond)) };
+        let timespec = Timespec::try_from(timeout).ok();
+        let polled = poll(&mut [PollFd::new(out, PollFlags::OUT)], timespec.as_ref());
         if polled.is_err() {
-            crate::sync::plain::sleep(longest.min(millisecond));
+            crate::sync::plain::sleep(timeout.min(millisecond));
         }
     }
 
-    /// Runs in the child, right after the fork.
+    /// Marks every collector and signal as orphaned. Runs in the child, right after the fork.
     extern "C" fn orphan_all() {
         if FORKS_FROM.replace(0) == 0 {
-            // Done: see `hook_forks`.
+            // The hook has run already: see `hook_forks`.
             return;
         }
         note_fork();
         lose_sections();
         let mut link = &FIRST;
         while let Some(entry) = get(link) {
-            // It is locked only if the fork caught another thread in building or dropping this collector: then
-            // nobody in the child has it.
+            // The entry is locked only if another thread was building or dropping this collector at the fork. Then
+            // nothing in the child uses it.
             let orphan = entry.orphan.try_lock().and_then(|held| held.as_ref()?.upgrade());
             if let Some(orphan) = orphan {
                 orphan.set_orphaned();
-                // Should this be the last reference, the child frees memory here, which malloc allows.
+                // If this is the last reference, the child frees memory here, which malloc allows.
             }
             link = &entry.next;
         }
         orphan_signals();
     }
 
-    /// Runs in the parent, right before the fork: no thread is halfway in a section, and signals that came until now are not the
-    /// child's.
+    /// Prepares a fork in the parent, right before it. No thread is halfway in a section then, and signals that came
+    /// until now are not the child's.
     extern "C" fn prepare() {
         if FORKS_FROM.replace(std::process::id()) != 0 {
             return;
@@ -409,15 +415,14 @@ mod imp {
         }
     }
 
-    /// A forked child has no thread that could see to a signal.
+    /// Gives signals their default effect in a forked child, which has no thread that could handle them.
     fn orphan_signals() {
         for slot in &SIGNALS {
             let (Some(is_default), Some(came)) = (slot.is_default.get(), slot.came.get()) else { continue };
             if slot.had_default.load(Ordering::SeqCst) {
                 is_default.store(true, Ordering::SeqCst);
                 if came.load(Ordering::SeqCst) {
-                    // It came between the fork and here.
-                    // SAFETY: raise(3) takes a number, and may be called in a child and in a handler of a signal.
+                    // The signal came between the fork and here.
                     unsafe { libc::raise(slot.signal) };
                 }
             }
@@ -459,15 +464,15 @@ mod imp {
 
     pub fn let_forks_in() {}
 
-    /// Nobody forks here.
+    /// Does nothing: nobody forks here.
     pub fn end_thread() {}
 
     pub fn at_exit(_: extern "C" fn()) {}
 
     pub fn hold_sigxfsz() {}
 
-    pub fn wait_for_room<T>(_: Option<&T>, longest: std::time::Duration) {
-        crate::sync::plain::sleep(longest.min(std::time::Duration::from_millis(1)));
+    pub fn wait_until_writable<T>(_: Option<&T>, timeout: std::time::Duration) {
+        crate::sync::plain::sleep(timeout.min(std::time::Duration::from_millis(1)));
     }
 
     /// Does nothing: this system has no such signal.
@@ -488,7 +493,7 @@ mod imp {
     }
 }
 
-/// What file sinks ask of the system beyond the standard library.
+/// Functions for file sinks beyond the standard library.
 #[cfg(unix)]
 mod files {
     #![allow(unsafe_code)]
@@ -515,12 +520,12 @@ mod files {
         Some(FileId { device: data.dev(), inode: data.ino() })
     }
 
-    /// Returns whether no folder lists the file any more: it ends with its last descriptor.
+    /// Returns whether no folder lists the file any more, so that it ends with its last descriptor.
     pub fn is_unlinked(file: &File) -> bool {
         #[cfg(target_os = "linux")]
         {
             use rustix::fs::{AtFlags, StatxFlags, statx};
-            // Asks for so little that a file system on another machine need not be asked.
+            // These flags ask for so little that a file system on another machine need not be asked.
             let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
             if let Ok(data) = statx(file, "", flags, StatxFlags::NLINK) {
                 return data.stx_nlink == 0;
@@ -532,7 +537,7 @@ mod files {
     /// Opens a file for appending alone, and creates it if it is missing. Connects to a socket.
     pub fn open_append(path: &Path) -> io::Result<File> {
         // A pipe without a reader is an error at once, instead of a wait without end. A terminal does not become the
-        // one that controls the process.
+        // controlling one of the process.
         let opened = OpenOptions::new()
             .append(true)
             .create(true)
@@ -551,13 +556,13 @@ mod files {
             opened => opened?,
         };
         if !file.metadata()?.is_file() {
-            // Writes wait for room, as they do for a plain file.
+            // Writes wait until they are possible, as they do for a plain file.
             fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
         }
         Ok(file)
     }
 
-    /// Connects to a socket, and never waits for who listens there: one whose queue is full is an error.
+    /// Connects to a socket, and never waits for the listener. A full queue of the listener is an error.
     fn connect(path: &Path) -> io::Result<File> {
         let address = SocketAddrUnix::new(path)?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None)?;
@@ -602,21 +607,21 @@ mod files {
         Ok(file)
     }
 
-    /// Writes to a pipe, a socket or a device. Waits for room although the descriptor may be non-blocking. A reader that
-    /// went away is an error, and no signal.
+    /// Writes to a pipe, a socket or a device. Waits until it can be written to, although the descriptor may be
+    /// non-blocking. A reader that went away is an error, and no signal.
     pub fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match without_sigpipe(|| file.write(bytes)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    super::wait_for_room(Some(&file), std::time::Duration::from_secs(1));
+                    super::wait_until_writable(Some(&file), std::time::Duration::from_secs(1));
                 }
                 written => return written,
             }
         }
     }
 
-    /// Calls `write` with SIGPIPE blocked on this thread, and takes back the one that it may have raised. Rust ignores the
-    /// signal, but a program in another language that embeds this library may not.
+    /// Calls `write` with SIGPIPE blocked on this thread, and removes the one that it may have raised. Rust ignores
+    /// the signal, but a program in another language that embeds this library may not.
     pub fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         // SAFETY: all calls are given sets of ours, for which zeros are a value like others. The signal is raised on the
         // thread that writes, so `sigwait` finds it and returns at once.
@@ -644,7 +649,7 @@ mod files {
         }
     }
 
-    /// Renames a file, unless there is one of the new name.
+    /// Renames a file, unless a file has the new name.
     pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         {
@@ -659,7 +664,7 @@ mod files {
         super::look_and_rename(from, to)
     }
 
-    /// Has the system write the names in a folder to the disk.
+    /// Writes the names in a folder to the disk.
     pub fn sync_folder(folder: &Path) -> io::Result<()> {
         match File::open(folder)?.sync_all() {
             // Some file systems cannot.
@@ -719,7 +724,7 @@ mod files {
     }
 }
 
-/// Renames a file, unless one of the new name is there when it looks.
+/// Renames a file, unless it sees a file of the new name first.
 pub fn look_and_rename(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
     match std::fs::symlink_metadata(to) {
         Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),

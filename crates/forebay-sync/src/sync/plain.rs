@@ -1,6 +1,7 @@
-//! What synchronises and is never modelled: counts, pointers and a raw mutex, for `unix.rs` and for the rest of `sync`.
+//! Primitives that are never modelled: counts, pointers and a raw mutex, for `unix.rs` and for the rest of `sync`.
 //!
-//! It stands below the fork hooks, which cannot use a mutex that knows its process: they are what tells it.
+//! It stands below the fork hooks. These cannot use a mutex that knows its process, because such a mutex relies on
+//! them.
 
 pub use std::sync::atomic::Ordering;
 /// Reference counts are trusted, not modelled.
@@ -9,19 +10,19 @@ pub use std::sync::{Arc, OnceLock, Weak};
 #[cfg(all(unix, not(forebay_loom)))]
 use std::sync::{MutexGuard, PoisonError, TryLockError};
 
-/// A counter that no decision depends on, and time. Never modelled: it takes no part in the protocol, and
-/// every operation that is modelled multiplies the schedules to visit.
+/// Counter or time that no decision depends on. It is never modelled: it takes no part in the protocol, and every
+/// operation that is modelled multiplies the schedules to visit.
 pub type PlainU64 = std::sync::atomic::AtomicU64;
 
-/// For a list that is read where nothing may wait.
+/// Pointer for a list that is read where nothing may wait.
 #[cfg(all(unix, not(forebay_loom)))]
 pub type PlainPtr<T> = std::sync::atomic::AtomicPtr<T>;
 
-/// A flag for signal handlers. Never modelled.
+/// Flag for signal handlers. It is never modelled.
 pub type PlainBool = std::sync::atomic::AtomicBool;
 
-/// The number of forks between the first process and this one. Written by [`note_fork`] alone, in a child that has one thread
-/// by then. Relaxed: `fork` orders it for that thread, and thread creation for all others.
+/// Number of forks between the first process and this one. Only [`note_fork`] writes it, in a child that has one
+/// thread by then. Relaxed: `fork` orders it for that thread, and thread creation for all others.
 static FORKS: PlainU64 = PlainU64::new(0);
 
 /// Returns the number of forks between the first process and this one.
@@ -30,20 +31,20 @@ pub(super) fn forks() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// For the hook that runs in a child: what was made before is inherited from now on.
+/// Counts a fork, for the hook that runs in a child. What was made before is the parent's from now on.
 #[cfg(all(unix, not(forebay_loom)))]
 pub fn note_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The standard library's mutex, without poisoning. It does not know its process: for the fork hooks alone.
+/// Mutex of the standard library, without poisoning. It does not know its process, and is for the fork hooks alone.
 #[cfg(all(unix, not(forebay_loom)))]
 #[derive(Debug, Default)]
 pub struct RawMutex<T>(std::sync::Mutex<T>);
 
 #[cfg(all(unix, not(forebay_loom)))]
 impl<T> RawMutex<T> {
-    /// Returns a mutex that is free.
+    /// Creates a free mutex.
     pub fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
@@ -53,7 +54,7 @@ impl<T> RawMutex<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns `None` while somebody has it.
+    /// Locks it, or returns `None` while another thread holds it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(held) => Some(held),
@@ -63,7 +64,7 @@ impl<T> RawMutex<T> {
     }
 }
 
-/// Does nothing for a while. Not modelled: no decision of the protocol depends on it.
+/// Sleeps. Not modelled, because no decision of the protocol depends on it.
 pub fn sleep(time: std::time::Duration) {
     std::thread::sleep(time);
 }
