@@ -160,6 +160,10 @@ mod buffer;
 mod escape;
 mod rate;
 
+#[cfg(feature = "json-lines")]
+use forebay_sync::permit;
+use forebay_sync::{clock, sync, unix};
+
 /// # Examples
 ///
 /// ```
@@ -183,7 +187,6 @@ mod rate;
 /// ```
 #[doc(inline)]
 pub use clock::ManualClock;
-use forebay_sync::{clock, permit, sync, unix};
 
 /// The code of the README and of the pages in `docs/`, compiled and run with the other tests of the documentation.
 #[cfg(all(doctest, feature = "json-lines"))]

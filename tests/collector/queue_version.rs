@@ -6,8 +6,8 @@ use std::path::Path;
 /// What is to be done where this fails.
 const REVIEW: &str = "
 1. Compare src/array_queue.rs of both versions. `sync::push_fence` (crates/forebay-sync/src/sync.rs) needs that `push` and
-   `force_push` claim their slot by a compare-exchange or a swap of `tail` or `head` that is SeqCst, that `len` goes by `tail` and
-   `head`, and that `pop` waits for a slot that is claimed and not yet written.
+   `force_push` claim their slot by a compare-exchange or a store of `tail` that is SeqCst, that `len` goes by `tail` and `head`, and that `pop`
+   waits for a slot that is claimed and not yet written.
 2. Set the version in loom-tests/crossbeam-queue/Cargo.toml and the bounds in Cargo.toml, then `cargo update -p crossbeam-queue`
    here and in loom-tests.
 3. Run loom-tests/run and loom-tests/mutants.sh.
