@@ -1,11 +1,10 @@
 //! P9: after `fork()`, the child neither hangs nor writes the parent's events twice.
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::child::{fork_once, in_child, leave_if_child, status_of};
+use crate::child::in_child;
 use crate::support::*;
 use forebay::collector::{FlushError, StartError, State, StopError};
 use forebay::run::{RunError, TrainingRun};
