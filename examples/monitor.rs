@@ -134,7 +134,8 @@ fn run_of(path: &Path) -> String {
         RunStatus::Unclear => "was last heard of in the future: a clock was set back",
         _ => "is in a state that is new",
     };
-    format!("run {} (generation {}) {status}", run.run_id, run.generation)
+    let name = run.name.map_or_else(String::new, |name| format!("{name} "));
+    format!("run {name}{} (generation {}) {status}", run.run_id, run.generation)
 }
 
 const USAGE: &str = "usage: monitor FOLDER [--once], where FOLDER is that of a run, with its events.jsonl";

@@ -1,8 +1,8 @@
-//! A training run, from its begin to its end, whatever that is.
+//! Training runs: what begins, ends and identifies them.
 //!
-//! A run is told by events, like everything else, so that every sink keeps it: `training.started`, a heartbeat now and
-//! then, and one of `training.completed`, `early_stopped`, `failed` or `preempted`. From these alone
-//! [`history::runs`](crate::history::runs) tells runs that go on, that ended, and that vanished.
+//! A run reports itself by events, so that every sink keeps it: `training.started`, a heartbeat at an interval, and one of
+//! `training.completed`, `early_stopped`, `failed` or `preempted`. These events alone show
+//! [`history::runs`](crate::history::runs) which runs are alive, which have ended, and which have vanished.
 
 mod builder;
 mod folder;
@@ -34,11 +34,13 @@ use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, is_panicking};
 use crate::wake::State;
 
-/// The guard of a training run: tells its begin, its epochs and batches, and its end.
+/// Guard of a training run. It reports the begin of the run, its epochs and batches, and its end.
 ///
-/// Dropped without one of [`completed`](Self::completed), [`early_stopped`](Self::early_stopped),
-/// [`failed`](Self::failed) and [`preempted`](Self::preempted), it tells that the run has failed: with the panic's
-/// message and place, if that is why it is dropped.
+/// A guard that is dropped without [`completed`](Self::completed), [`early_stopped`](Self::early_stopped),
+/// [`failed`](Self::failed) or [`preempted`](Self::preempted) reports that the run has failed. If a panic drops it, the report has
+/// the message and the place of the panic.
+///
+/// The run has one identity in every file and report: see [`RunIdentity`].
 ///
 /// ```
 /// use forebay::run::TrainingRun;
@@ -70,47 +72,47 @@ use crate::wake::State;
 ///
 /// # What it costs
 ///
-/// [`set_step`](Self::set_step) is one store. The other helpers make a record with fields, which allocates; begin and
-/// end also flush, before, so that they stand where they belong among the other events, and after. A thread of its own
-/// sleeps but for the heartbeats: they go on while the loop computes for an hour, and end with the process.
+/// [`set_step`](Self::set_step) is one store. The other methods make a record with fields, which allocates. Begin and end
+/// flush before they report, so that they stand in order among the other events; the end flushes afterwards as well. A thread of
+/// its own sends the heartbeats and sleeps in between. They go on while the loop computes for an hour, and end with the process.
 ///
-/// The first run of a process puts a panic hook of its own before the one that is there, to learn what a panic said. Without
-/// it, because another hook was set later, or where `resume_unwind` carries a panic from another thread, which calls no
-/// hook, the run tells that it panicked and no more.
+/// The first run of a process installs a panic hook in front of the present one, to learn the message of a panic. Where that hook is
+/// not called (another one was set later, or `resume_unwind` carries a panic from another thread), the run reports a panic
+/// without its message.
 ///
-/// In a forked child, it does nothing.
+/// In a forked child, the guard does nothing.
 pub struct TrainingRun {
     life: Arc<Life>,
-    heart: Option<JoinHandle<()>>,
+    heartbeat_thread: Option<JoinHandle<()>>,
 }
 
-/// What the guard, its heartbeat and its epochs share.
+/// State that the guard, its heartbeat thread and its epochs share.
 struct Life {
     collector: Collector,
     identity: Arc<RunIdentity>,
     rank: Rank,
     began: Instant,
     heartbeat: Duration,
-    /// The epoch that the run is in, plus one; 0 before the first.
+    /// The present epoch plus one; 0 before the first.
     epoch: PlainU64,
     /// The step that comes next.
     next_step: PlainU64,
     stage: Mutex<Stage>,
-    /// Whether a heartbeat is being told, by a thread that has seen the run go on. Changes under the lock of `stage`.
+    /// 1 while the heartbeat thread, which has seen the run alive, reports that. Changes under the lock of `stage`.
     is_beating: PlainU64,
-    /// Rung when one of these changes.
+    /// Notified when `stage` or `is_beating` changes.
     changed: Condvar,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// Somebody is about to tell the end.
+    /// A thread is about to report the end.
     Ending,
-    Told,
+    Reported,
 }
 
-/// Why a run could not start, or its end not be told.
+/// Why a run could not start, or its end was not reported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -135,7 +137,7 @@ pub enum RunError {
 }
 
 impl TrainingRun {
-    /// Which run.
+    /// Returns the id of the run.
     pub fn run_id(&self) -> &str {
         &self.life.identity.run_id
     }
@@ -155,23 +157,23 @@ impl TrainingRun {
         &self.life.identity
     }
 
-    /// Which process this is, of those that work on the run at the same time.
+    /// Returns the rank: which of the processes this is that work on the run at the same time.
     pub fn rank(&self) -> Rank {
         self.life.rank
     }
 
-    /// The collector that it tells.
+    /// Returns the collector that gets the events of the run.
     pub fn collector(&self) -> &Collector {
         &self.life.collector
     }
 
-    /// Says at which step the loop is. Heartbeats, epochs and the end of the run carry it.
+    /// Sets the step of the loop. Heartbeats, the end of an epoch and the end of the run carry it.
     #[inline]
     pub fn set_step(&self, step: u64) {
         self.life.next_step.store(step.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Tells that an epoch begins: number `epoch`, from 1, of `total`. The value tells its end.
+    /// Reports that an epoch begins: number `epoch`, from 1, of `total`. Use the returned value to report its end.
     pub fn epoch(&self, epoch: u64, total: u64) -> Epoch {
         self.life.epoch.store(epoch.saturating_add(1), Ordering::Relaxed);
         // At the step that it begins with, so that a resume from there supersedes it.
@@ -181,31 +183,31 @@ impl TrainingRun {
         Epoch { life: Arc::clone(&self.life), epoch, began: Instant::now() }
     }
 
-    /// Tells that a batch is done, as a low event at the step of its number. Allocates; for the price of a scalar,
-    /// collect a [`Record::scalar`].
+    /// Reports that a batch is done, as an event of low priority at the step of its number. It allocates; a
+    /// [`Record::scalar`] does not.
     pub fn batch_completed(&self, batch: u64, loss: f64, metrics: impl Into<Fields>) -> Outcome {
         self.set_step(batch);
-        self.life.tell(training::BatchCompleted { batch, loss, metrics: metrics.into() })
+        self.life.report(training::BatchCompleted { batch, loss, metrics: metrics.into() })
     }
 
-    /// Tells that no model was better before.
+    /// Reports that no model was better before.
     pub fn new_best_model(&self, epoch: u64, loss: f64) -> Outcome {
-        self.life.tell(training::NewBestModel { epoch, loss })
+        self.life.report(training::NewBestModel { epoch, loss })
     }
 
-    /// Tells that the run ends well.
+    /// Reports that the run has completed, and flushes.
     ///
     /// # Errors
     ///
-    /// The collector did not take it (it is stopped, or its critical lane stayed full); or it was told, but the flush before
-    /// or after it did not end well. (What sinks failed to take is told by the next flush or stop.) A run that has ended
-    /// already, as by a signal, tells nothing more, and is flushed.
+    /// The collector did not take the event: it is stopped, or its critical lane stayed full. Or it did, but a flush before or after
+    /// it failed. (The next flush or stop reports what sinks failed to take.) A run that has ended already, as by a signal,
+    /// reports nothing more, and is flushed.
     pub fn completed(self, final_metrics: impl Into<Fields>) -> Result<(), RunError> {
         let total_duration = self.life.began.elapsed();
         self.life.end(training::Completed { final_metrics: final_metrics.into(), total_duration })
     }
 
-    /// Tells that the run ends early, on purpose.
+    /// Reports that the run ends early, on purpose, and flushes.
     ///
     /// # Errors
     ///
@@ -215,7 +217,7 @@ impl TrainingRun {
         self.life.end(training::EarlyStopped { epoch, reason: reason.into() })
     }
 
-    /// Tells that the run ends badly.
+    /// Reports that the run has failed, and flushes.
     ///
     /// # Errors
     ///
@@ -224,7 +226,7 @@ impl TrainingRun {
         self.life.end(failed(error.to_string(), None, self.life.epoch()))
     }
 
-    /// Tells that the run was interrupted, and may be resumed.
+    /// Reports that the run was interrupted and may be resumed, and flushes.
     ///
     /// # Errors
     ///
@@ -233,15 +235,15 @@ impl TrainingRun {
         self.life.end(training::Preempted { reason: reason.into(), epoch: self.life.epoch() })
     }
 
-    /// Does all of it: runs `body`, then tells that the run has completed, or has failed with the error of `body`, which
-    /// comes back. A panic of `body` is told as well, and goes on.
+    /// Runs `body`, then reports that the run has completed, or has failed with the error of `body`. A panic of `body` is reported as
+    /// well, and goes on.
     ///
     /// # Errors
     ///
-    /// That of `body`.
+    /// Returns the error of `body`.
     pub fn within<T, E: fmt::Display>(self, body: impl FnOnce(&Self) -> Result<T, E>) -> Result<T, E> {
         let result = body(&self);
-        // How the flush went is told by the statistics.
+        // The statistics show how the flush ended.
         let _ = match &result {
             Ok(_) => self.completed(Fields::new()),
             Err(error) => self.failed(error),
@@ -254,7 +256,7 @@ fn failed(error: impl Into<String>, traceback: Option<String>, epoch: Option<u64
     training::Failed { error: error.into(), traceback, epoch }
 }
 
-/// Adds what tells a run from others, to an event whose reader may not have its begin.
+/// Adds the identity of the run to an event.
 fn identified(record: Record, run: &RunIdentity) -> Record {
     let record = record.with_field("run_id", run.run_id.clone()).with_field("generation", run.generation);
     match &run.name {
@@ -264,24 +266,24 @@ fn identified(record: Record, run: &RunIdentity) -> Record {
 }
 
 impl Life {
-    /// Says that the run lives, again and again.
-    fn beat(&self) {
+    /// Reports at the interval of the heartbeat that the process lives, until the run ends.
+    fn send_heartbeats(&self) {
         let mut stage = self.stage.lock();
         while *stage == Stage::Running {
             let next = Instant::now().checked_add(self.heartbeat);
             while *stage == Stage::Running && !self.changed.wait_until(&mut stage, next) {}
             if *stage == Stage::Running {
-                // The lock is not held in the call, which may wait. Who tells the end waits for it: nothing is told behind
-                // the end.
+                // The call may wait, so the lock is not held. Whoever reports the end waits for it: no heartbeat comes behind the
+                // end.
                 self.is_beating.store(1, Ordering::Relaxed);
                 drop(stage);
-                // With all that a reader needs who finds the begin no longer.
+                // With all that a reader needs for which the begin is not kept any more.
                 let alive = identified(Record::new(HEARTBEAT), &self.identity)
                     .with_field("rank", self.rank.rank)
                     .with_field("world_size", self.rank.world_size)
                     .with_field("heartbeat", self.heartbeat)
                     .with_field("uptime", self.began.elapsed());
-                self.tell(alive.with_priority(Priority::Critical));
+                self.report(alive.with_priority(Priority::Critical));
                 stage = self.stage.lock();
                 self.is_beating.store(0, Ordering::Relaxed);
                 self.changed.notify_all();
@@ -293,8 +295,8 @@ impl Life {
         self.epoch.load(Ordering::Relaxed).checked_sub(1)
     }
 
-    /// At the step that was done last.
-    fn tell(&self, event: impl Into<Record>) -> Outcome {
+    /// Collects an event at the step that was done last.
+    fn report(&self, event: impl Into<Record>) -> Outcome {
         let record = event.into();
         self.collector.collect(match self.next_step.load(Ordering::Relaxed).checked_sub(1) {
             Some(step) => record.with_step(step),
@@ -302,12 +304,12 @@ impl Life {
         })
     }
 
-    /// Tells the end, once.
+    /// Reports the end, once.
     fn end(&self, event: impl Into<Record>) -> Result<(), RunError> {
-        self.end_within(event, self.collector.config().flush_timeout)
+        self.end_timeout(event, self.collector.config().flush_timeout)
     }
 
-    fn end_within(&self, event: impl Into<Record>, timeout: Duration) -> Result<(), RunError> {
+    fn end_timeout(&self, event: impl Into<Record>, timeout: Duration) -> Result<(), RunError> {
         // In a forked child, the holder of the lock may not exist.
         if self.collector.state() == State::Forked {
             return Err(RunError::EndNotCollected(Outcome::Forked));
@@ -315,8 +317,8 @@ impl Life {
         let deadline = deadline_in(timeout);
         let mut stage = self.stage.lock();
         if *stage != Stage::Running {
-            // Another thread tells it just now, or has: whoever is next may stop the collector.
-            while *stage != Stage::Told && !self.changed.wait_until(&mut stage, deadline) {}
+            // Another thread reports it now, or has. The caller may stop the collector next, so it waits for that thread.
+            while *stage != Stage::Reported && !self.changed.wait_until(&mut stage, deadline) {}
             drop(stage);
             return Ok(self.flush(deadline)?);
         }
@@ -325,11 +327,11 @@ impl Life {
         let is_beating = || self.is_beating.load(Ordering::Relaxed) != 0;
         while is_beating() && !self.changed.wait_until(&mut stage, deadline) {}
         drop(stage);
-        // The end is critical, and would come before what was collected before it.
+        // The end is critical, and would overtake what was collected before it.
         let before = self.flush(deadline);
-        let outcome = self.tell(event);
+        let outcome = self.report(event);
         let after = self.flush(deadline);
-        *self.stage.lock() = Stage::Told;
+        *self.stage.lock() = Stage::Reported;
         self.changed.notify_all();
         if !outcome.is_queued() {
             return Err(RunError::EndNotCollected(outcome));
@@ -337,7 +339,7 @@ impl Life {
         Ok(before.and(after)?)
     }
 
-    /// What happened until then is the caller's to ask: the next flush tells it.
+    /// Flushes, and leaves the report to the next flush.
     fn flush(&self, deadline: Option<Instant>) -> Result<(), FlushError> {
         let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         self.collector.shared.flush(Reply::unheard(), left).map(drop)
@@ -347,8 +349,8 @@ impl Life {
 impl Drop for TrainingRun {
     fn drop(&mut self) {
         if self.life.collector.state() == State::Forked {
-            // Neither its heart nor whoever held a lock exists here.
-            std::mem::forget((self.heart.take(), Arc::clone(&self.life)));
+            // The heartbeat thread does not exist here, nor does a thread that may hold a lock.
+            std::mem::forget((self.heartbeat_thread.take(), Arc::clone(&self.life)));
             return;
         }
         let has_ended = *self.life.stage.lock() != Stage::Running;
@@ -359,12 +361,12 @@ impl Drop for TrainingRun {
                 None => ("dropped before it was told how it ended".to_owned(), None),
             };
             let event = failed(error, place, self.life.epoch());
-            // Nobody is left to be told how that went.
-            let _ = self.life.end_within(event, self.life.collector.config().drop_timeout);
+            // No caller is left who could get the error.
+            let _ = self.life.end_timeout(event, self.life.collector.config().drop_timeout);
         }
-        if let Some(heart) = self.heart.take() {
-            // It was rung, and waits for room in a full lane at most.
-            sync::join(heart);
+        if let Some(thread) = self.heartbeat_thread.take() {
+            // It was notified, and waits for room in a full lane at most.
+            sync::join(thread);
         }
     }
 }
@@ -378,8 +380,8 @@ impl fmt::Debug for TrainingRun {
     }
 }
 
-/// An epoch that has begun. Dropped, it is told of no more. It keeps the collector, like a handle of it.
-#[must_use = "without `completed`, the end of the epoch is not told"]
+/// Epoch that has begun. Nothing is reported when it is dropped. It holds a handle of the collector.
+#[must_use = "without `completed`, the end of the epoch is not reported"]
 pub struct Epoch {
     life: Arc<Life>,
     epoch: u64,
@@ -387,10 +389,10 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Tells that it is done, how long it took, and what was measured.
+    /// Reports that the epoch is done, its duration, and what was measured.
     pub fn completed(self, metrics: impl Into<Fields>) -> Outcome {
         let (epoch, metrics, duration) = (self.epoch, metrics.into(), self.began.elapsed());
-        self.life.tell(training::EpochCompleted { epoch, metrics, duration })
+        self.life.report(training::EpochCompleted { epoch, metrics, duration })
     }
 }
 
@@ -406,12 +408,12 @@ mod tests {
     use crate::sink::MemorySink;
 
     #[test]
-    fn no_heartbeat_is_told_behind_the_end() {
+    fn no_heartbeat_comes_behind_the_end() {
         let memory = MemorySink::new();
         let collector = Collector::builder().sink(memory.clone()).start().unwrap();
         let run = TrainingRun::builder().start(&collector).unwrap();
         let life = Arc::clone(&run.life);
-        // The heart has seen the run go on, and is about to tell so.
+        // The heartbeat thread has seen the run alive, and is about to report that.
         life.is_beating.store(1, Ordering::Relaxed);
         let ends = sync::spawn("ends", None, move || run.completed(Fields::new()).unwrap()).unwrap();
         while *life.stage.lock() != Stage::Ending {
@@ -419,7 +421,7 @@ mod tests {
         }
         // Time for an end that came too early.
         (0..200).for_each(|_| drop(collector.flush().unwrap()));
-        life.tell(Record::new(HEARTBEAT).with_priority(Priority::Critical));
+        life.report(Record::new(HEARTBEAT).with_priority(Priority::Critical));
         let stage = life.stage.lock();
         life.is_beating.store(0, Ordering::Relaxed);
         life.changed.notify_all();

@@ -1,4 +1,4 @@
-//! How a run begins.
+//! The builder of a training run.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::origin::new_id;
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, Mutex, PlainU64};
 
-/// Puts a run together, then [`start`](Self::start).
+/// Builder of a [`TrainingRun`]. [`start`](Self::start) begins the run.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `start`"]
 pub struct RunBuilder {
@@ -30,7 +30,7 @@ pub struct RunBuilder {
 }
 
 impl TrainingRun {
-    /// Begins a run of a name of its own, without settings.
+    /// Returns a builder of a run with a new id, without settings.
     pub fn builder() -> RunBuilder {
         RunBuilder::new()
     }
@@ -91,24 +91,24 @@ impl RunBuilder {
         folder::create(runs.as_ref(), self.name.as_deref())
     }
 
-    /// Its settings, which TensorBoard shows as hyper-parameters. Defaults to none.
+    /// Sets the settings of the run, which TensorBoard shows as hyper-parameters. Defaults to none.
     pub fn config(mut self, config: impl Into<Fields>) -> Self {
         self.config = config.into();
         self
     }
 
-    /// What is trained.
+    /// Sets what is trained.
     pub fn model_type(mut self, model: impl Into<String>) -> Self {
         self.model_type = Some(model.into());
         self
     }
 
-    /// Goes on with an earlier run at `step`, the first that is done again or anew: as its next generation. What it told
-    /// of `step` and later is superseded ([`EventQuery::current`](crate::history::EventQuery::current)) and stays. Give
-    /// the same step to [`TensorBoardSink::resume`](crate::sink).
+    /// Continues an earlier run, as its next generation. `step` is the first one that is done again or anew. The earlier events of that
+    /// step and later ones stay, but are superseded ([`EventQuery::current`](crate::history::EventQuery::current)). Give the same
+    /// step to [`TensorBoardSink::resume`](crate::sink).
     ///
-    /// [`flush`](Collector::flush) before you save a checkpoint: of the last interval before it is killed, a process loses
-    /// what a resume from that checkpoint does not tell again.
+    /// [`flush`](Collector::flush) before you save a checkpoint. A process that is killed loses the events of its last interval, and a
+    /// resume from that checkpoint does not report those before it again.
     pub fn resume(mut self, earlier: &RunInfo, step: u64) -> Self {
         self.run_id = Some(earlier.run_id.clone());
         self.name = self.name.or_else(|| earlier.name.clone());
@@ -117,27 +117,26 @@ impl RunBuilder {
         self
     }
 
-    /// Which process of the run this is. Defaults to what the environment says ([`Rank::from_env`]).
+    /// Sets which process of the run this is. Defaults to what the environment says ([`Rank::from_env`]).
     pub fn rank(mut self, rank: Rank) -> Self {
         self.rank = Some(rank);
         self
     }
 
-    /// How often the run tells that its process lives. Readers take it for vanished after three times that without a
-    /// word. At least a millisecond; defaults to 10 s. Every heartbeat is a critical event, and so delivers what else is
-    /// pending.
+    /// Sets the interval at which the run reports that its process lives, a millisecond or more. Readers take the run for vanished
+    /// after three intervals without an event. Every heartbeat is a critical event, so it delivers what else is pending. Defaults to
+    /// 10 s.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = interval;
         self
     }
 
-    /// Tells that the run begins.
+    /// Begins the run, and reports that.
     ///
     /// # Errors
     ///
     /// A setting is outside of what is allowed; the environment contradicts itself; what was collected before is not
-    /// delivered in time; the collector is stopped; no thread could be created. Nothing was told then, but in the last
-    /// case.
+    /// delivered in time; the collector is stopped; no thread could be created. Only in the last case, begin and end are reported.
     pub fn start(self, collector: &Collector) -> Result<TrainingRun, RunError> {
         let run_id = self.run_id.unwrap_or_else(new_id);
         check("run_id", format!("{run_id:?}"), "a text that is not empty", !run_id.is_empty())?;
@@ -146,11 +145,11 @@ impl RunBuilder {
         check("heartbeat", format!("{heartbeat:?}"), allowed, heartbeat >= Duration::from_millis(1))?;
         let rank = self.rank.map_or_else(Rank::from_env, Ok)?;
         last_panic::listen();
-        // What was collected before is told before.
+        // What was collected before comes before the begin.
         match collector.shared.flush(Reply::unheard(), collector.config().flush_timeout) {
-            // Its events come after the begin then; or it refuses that.
+            // Its events come behind the begin then, or it refuses the begin.
             Ok(_) | Err(FlushError::NotStarted | FlushError::Stopped) => {}
-            // They would come after it although they belong before it.
+            // They would come behind the begin, and belong before it.
             Err(error) => return Err(error.into()),
         }
         let identity = Arc::new(RunIdentity { run_id, name: self.name, generation: self.generation });
@@ -188,14 +187,14 @@ impl RunBuilder {
             is_beating: PlainU64::new(0),
             changed: Condvar::new(),
         });
-        let mut run = TrainingRun { life: Arc::clone(&life), heart: None };
-        match sync::spawn("forebay-heart", None, move || life.beat()) {
-            Ok(heart) => {
-                run.heart = Some(heart);
+        let mut run = TrainingRun { life: Arc::clone(&life), heartbeat_thread: None };
+        match sync::spawn("forebay-heart", None, move || life.send_heartbeats()) {
+            Ok(thread) => {
+                run.heartbeat_thread = Some(thread);
                 Ok(run)
             }
             Err(error) => {
-                // The end of the guard says so.
+                // A run without heartbeats would seem to have vanished.
                 let _ = run.life.end(failed("no thread for the heartbeat", None, None));
                 Err(RunError::Thread(error))
             }

@@ -1,52 +1,52 @@
-//! What the events of a training run tell of it.
+//! What the events of a training run show.
 
 use std::time::{Duration, SystemTime};
 
 use crate::event::catalog::training;
 use crate::event::{Event, Record, Value};
 
-/// A process that worked on a training run, as its events tell it.
+/// Facts about one process of a training run, read from its events.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RunInfo {
-    /// Which run.
+    /// The id of the run.
     pub run_id: String,
     /// The name of the run, if it has one.
     pub name: Option<String>,
     /// The generation: 1 for the first process of the run, and one more with each resumption.
     pub generation: u64,
-    /// Its number among those that worked on the run at the same time, and how many there were.
+    /// The number of the process among those that worked on the run at the same time.
     pub rank: u64,
-    /// See `rank`.
+    /// The number of processes that worked on the run at the same time.
     pub world_size: u64,
     /// When it began.
     pub began: SystemTime,
-    /// When it was last heard of, by the clock of its machine: the moment of its last word, not the latest of all moments.
-    /// A clock that was set back meanwhile does not hide what came later.
+    /// The time of its last event, by the clock of its machine. The last event counts, not the latest time: a clock that was set back
+    /// does not hide what came later.
     pub last_seen: SystemTime,
-    /// How long it had been running by its last heartbeat, by the monotonic clock of its machine. It grows as long as the
-    /// process lives, whatever the clocks show.
+    /// How long it had been running at its last heartbeat, by the monotonic clock of its machine. It grows as long as the process
+    /// lives, whatever wall clocks show.
     pub uptime: Option<Duration>,
-    /// The last step it told with a heartbeat or its end.
+    /// The step of its last heartbeat, or of its end.
     pub last_step: Option<u64>,
-    /// How often it promised to be heard of.
+    /// The interval of its heartbeats.
     pub heartbeat: Option<Duration>,
-    /// How it ended, if it told.
+    /// How it ended, if it has reported that.
     pub end: Option<RunEnd>,
 }
 
-/// How a run ended, as it told itself.
+/// End of a run, as the run reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunEnd {
-    /// Well.
+    /// It completed.
     Completed,
-    /// Early, on purpose.
+    /// It ended early, on purpose.
     EarlyStopped {
         /// Why.
         reason: String,
     },
-    /// Badly.
+    /// It failed.
     Failed {
         /// What went wrong.
         error: String,
@@ -58,29 +58,29 @@ pub enum RunEnd {
     },
 }
 
-/// What has become of a run.
+/// Status of a run at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunStatus {
-    /// It was heard of within three heartbeats.
+    /// Its last event is at most three heartbeats old.
     Running,
-    /// It told its end, other than by failing.
+    /// It has ended, completed or early on purpose.
     Finished,
-    /// It told that it failed.
+    /// It has failed.
     Failed,
     /// It was interrupted, and may be resumed.
     Preempted,
-    /// It told no end, and was not heard of for three heartbeats: its process was killed, or its machine is gone.
+    /// No end was reported, and three heartbeats are missing: its process was killed, or its machine is gone.
     Vanished,
-    /// It told no end, and its last word lies more than three heartbeats in the future: a clock was set back since then, or
-    /// the clocks of writer and reader differ. Read the history again after a heartbeat. A process that lives has told
+    /// No end was reported, and its last event lies more than three heartbeats in the future: a clock was set back since then, or
+    /// the clocks of writer and reader differ. Read the history again after a heartbeat. A process that lives has reported
     /// more by then, and its [`uptime`](RunInfo::uptime) has grown.
     Unclear,
 }
 
 impl RunInfo {
-    /// What has become of it by `now`. A run that promised no heartbeat, because it was not told by a
-    /// [`TrainingRun`](crate::run::TrainingRun), counts as running until it tells its end.
+    /// Returns the status at the time `now`. A run without heartbeats, made by hand and not by a
+    /// [`TrainingRun`](crate::run::TrainingRun), counts as running until it reports its end.
     ///
     /// Processes share no clock but the wall clock, so those of writer and reader should agree to a heartbeat. After a clock
     /// was set forward, a run that goes on seems to have vanished until its next heartbeat. After one was set back, it is

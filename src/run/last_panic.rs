@@ -1,4 +1,4 @@
-//! What the last panic of a thread said. A destructor that runs because of one is not told by the language.
+//! The message of the last panic of a thread. A destructor that runs because of a panic cannot ask for it otherwise.
 
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
@@ -8,14 +8,14 @@ use crate::sync::{OnceLock, is_panicking};
 
 static HOOKED: OnceLock<()> = OnceLock::new();
 
-/// When, what, and where.
-type Said = (Instant, String, Option<String>);
+/// Time, message and place of a panic.
+type Panic = (Instant, String, Option<String>);
 
 thread_local! {
-    static LAST: RefCell<Option<Said>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
-/// Puts a hook before the one that is there, once.
+/// Installs a hook in front of the present one, once.
 pub(super) fn listen() {
     // A thread that panics must not touch the hooks.
     if is_panicking() {
@@ -36,12 +36,12 @@ fn remember(panic: &PanicHookInfo<'_>) {
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let said = text.unwrap_or("a value that is not text").to_owned();
     let place = panic.location().map(ToString::to_string);
-    // A panic amid this very function would come here again: then nothing is remembered.
+    // A panic inside of this function would enter it again: then nothing is remembered.
     let _ = LAST
         .try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some((Instant::now(), said, place))));
 }
 
-/// The message and the place of this thread's last panic, if it is not older; once.
+/// Takes the message and the place of this thread's last panic, unless it came before `begin`.
 pub(super) fn take_since(begin: Instant) -> Option<(String, Option<String>)> {
     let last = LAST.try_with(|last| last.try_borrow_mut().ok()?.take()).ok().flatten();
     last.filter(|(time, ..)| *time >= begin).map(|(_, said, place)| (said, place))

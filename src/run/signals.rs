@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: what was collected is delivered, the run is marked, and the process ends as it would have.
+//! SIGTERM and SIGINT: events are delivered, the run is marked as preempted, and the process ends by the signal.
 
 use std::fmt;
 use std::io;
@@ -19,19 +19,19 @@ use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64};
 use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 
-/// Sees SIGTERM and SIGINT come, on a thread of its own (feature `signals`, Unix).
+/// Watch for SIGTERM and SIGINT, on a thread of its own (feature `signals`, Unix).
 ///
-/// At the first signal, within the grace period ([`SignalsBuilder::grace`]): the run is marked as preempted, if it was
-/// given; the collector is stopped, which delivers and flushes what was collected; then the process ends by that signal,
-/// with the status that everybody expects of it. A second signal, or the end of the grace period, ends it at once.
+/// The first signal marks the run as preempted, if there is one. It stops the collector, which delivers and flushes what was
+/// collected. Then the process ends by that signal, with the status that shells and schedulers expect. All of it ends within the
+/// grace period ([`SignalsBuilder::grace`]). A second signal, or the end of that period, ends the process at once.
 ///
-/// With [`leave_time`](SignalsBuilder::leave_time) the loop may end by itself: what was collected is flushed at once, and
-/// the rest waits until the grace period is nearly over, the value is dropped, or a second signal comes. Ask
+/// With [`leave_time`](SignalsBuilder::leave_time) the loop may end by itself. What was collected is flushed at once. The
+/// rest waits until the grace period is nearly over, the value is dropped, or a second signal comes. Ask
 /// [`received`](Self::received) in the loop, which is one load, or let a thread [`wait`](Self::wait).
 ///
-/// Several values may watch the same signals: the process ends when all are done. Once nobody watches a signal, it has its
-/// default effect again, unless other code of the program handled it before the first value was made; so it has in a forked
-/// child, until that makes a value of its own. It holds a handle of the collector.
+/// Several values may watch the same signals: the process ends when all are done. A signal that no value watches has its
+/// default effect again, unless other code of the program handled it before the first value was made. The same holds in a forked
+/// child, until it makes a value of its own. The value holds a handle of the collector.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -58,7 +58,7 @@ pub struct Signals {
     watch: Arc<Watch>,
 }
 
-/// Says what signals do, then [`start`](Self::start).
+/// Builder of [`Signals`]. [`start`](Self::start) begins to watch.
 #[must_use = "a builder does nothing until `start`"]
 pub struct SignalsBuilder {
     flush: Box<dyn Fn(Duration) + Send>,
@@ -69,7 +69,7 @@ pub struct SignalsBuilder {
     leaves_time: bool,
 }
 
-/// What the value shares with the threads that see signals come.
+/// State that the value shares with the threads that get signals.
 struct Watch {
     /// Another process is a forked child, which has none of these threads.
     process: u32,
@@ -77,19 +77,19 @@ struct Watch {
     grace: Duration,
     /// The first signal; 0 before.
     received: PlainU64,
-    /// What is to be done at a signal; taken by the thread that does it.
+    /// What a signal starts. The thread that does it takes it.
     plan: Mutex<Option<SignalsBuilder>>,
     /// That thread.
     finisher: Mutex<Option<JoinHandle<()>>>,
     is_dropped: Mutex<bool>,
-    /// Rung when the value is dropped, or a signal was received.
+    /// Notified when the value is dropped, or a signal was received.
     changed: Condvar,
 }
 
-/// The one thread of the process that is told of signals, and whom it tells.
+/// The one thread of the process that gets signals, and the values that watch them.
 struct Listener {
     process: u32,
-    /// To listen to more signals.
+    /// Adds more signals to those that the thread gets.
     handle: iterator::Handle,
     watches: Vec<Arc<Watch>>,
 }
@@ -98,20 +98,20 @@ struct Listener {
 /// makes values of its own, and must not find it locked.
 static LISTENER: Mutex<Option<Listener>> = Mutex::fixed(None);
 
-/// Signals cannot be watched.
+/// Why signals cannot be watched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalsError {
-    /// A signal that is not allowed.
+    /// The signal is not allowed.
     #[error(transparent)]
     Signal(#[from] ConfigError),
-    /// The system refused.
+    /// The system refused a handler, a pipe or a thread.
     #[error("cannot watch signals: {0}")]
     System(#[from] io::Error),
 }
 
 impl Signals {
-    /// Signals that stop this collector.
+    /// Returns a builder of signals that stop this collector.
     pub fn builder<E: Event>(collector: &Collector<E>) -> SignalsBuilder {
         let (flushed, stopped) = (collector.clone(), collector.clone());
         SignalsBuilder {
@@ -124,7 +124,7 @@ impl Signals {
         }
     }
 
-    /// The name of the signal that came first, such as `SIGTERM`.
+    /// Returns the name of the signal that came first, such as `SIGTERM`.
     #[inline]
     pub fn received(&self) -> Option<&'static str> {
         match self.watch.received.load(Ordering::Relaxed) {
@@ -170,14 +170,14 @@ impl Signals {
 }
 
 impl SignalsBuilder {
-    /// Marks that run as preempted.
+    /// Has the first signal mark a run as preempted.
     pub fn run(mut self, run: &TrainingRun) -> Self {
         self.run = Some(Arc::clone(&run.life));
         self
     }
 
-    /// How long after the first signal the process ends at the latest. Defaults to 5 s. (Kubernetes and Slurm kill it after
-    /// 30 s, unless they are told otherwise.)
+    /// Sets how long after the first signal the process ends at the latest. (Kubernetes and Slurm kill it after 30 s by default.)
+    /// Defaults to 5 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -189,7 +189,7 @@ impl SignalsBuilder {
         self
     }
 
-    /// Sees another signal come as well: SIGHUP, SIGQUIT, SIGUSR1 or SIGUSR2, by its number.
+    /// Watches another signal as well: SIGHUP, SIGQUIT, SIGUSR1 or SIGUSR2, by its number.
     pub fn also(mut self, signal: i32) -> Self {
         self.signals.push(signal);
         self
@@ -225,7 +225,7 @@ impl SignalsBuilder {
     }
 }
 
-/// Has the listener of this process tell the watch.
+/// Adds a watch to the listener of this process.
 fn listen(watch: &Arc<Watch>) -> Result<(), SignalsError> {
     let mut listener = LISTENER.lock();
     let slot = |signal: &i32| SIGNALS.iter().find(|slot| slot.signal == *signal);
@@ -248,7 +248,7 @@ fn listen(watch: &Arc<Watch>) -> Result<(), SignalsError> {
     Ok(())
 }
 
-/// Has the handler of a signal know what we tell it. Until it is told otherwise, the signal has its default effect.
+/// Registers the flags that the handler of a signal reads. Until they change, the signal has its default effect.
 fn prepare(slot: &'static SignalSlot) -> io::Result<()> {
     if slot.is_default.get().is_none() {
         let had_default = has_default_effect(slot.signal);
@@ -269,7 +269,7 @@ impl Listener {
         let handle = coming.handle();
         sync::spawn("forebay-signals", None, move || {
             for signal in coming.forever() {
-                tell(signal);
+                deliver(signal);
             }
         })?;
         Ok(Self { process, handle, watches: Vec::new() })
@@ -286,8 +286,8 @@ impl Listener {
     }
 }
 
-/// Has all who watch the signal see to it.
-fn tell(signal: i32) {
+/// Starts what every watch of the signal has to do.
+fn deliver(signal: i32) {
     let mut watches: Vec<Arc<Watch>> = sync::unforked(|| match &*LISTENER.lock() {
         Some(listener) => listener.watches.clone(),
         None => Vec::new(),
@@ -336,7 +336,7 @@ fn tell(signal: i32) {
     }
 }
 
-/// The process ends as it would have without us.
+/// Ends the process as the signal would have without a handler.
 fn end(signal: i32) {
     for is_default in SIGNALS.iter().filter_map(|slot| slot.is_default.get()) {
         is_default.store(true, Ordering::SeqCst);
@@ -354,7 +354,7 @@ impl Watch {
         self.changed.notify_all();
     }
 
-    /// Sees to the signal; whether the process is then ours to end.
+    /// Does what the signal is to start. Returns whether the process is then ours to end.
     fn finish(&self, signal: i32, plan: SignalsBuilder) -> bool {
         let begun = Instant::now();
         let left = || plan.grace.saturating_sub(begun.elapsed());
@@ -368,13 +368,13 @@ impl Watch {
         }
         if let Some(life) = &plan.run {
             let preempted = training::Preempted { reason: name(signal).to_owned(), epoch: life.epoch() };
-            let _ = life.end_within(preempted, left() / 2);
+            let _ = life.end_timeout(preempted, left() / 2);
         }
         (plan.stop)(left().max(Duration::from_millis(50)));
         true
     }
 
-    /// Waits for the drop of the value; whether it came first.
+    /// Waits until the value is dropped. Returns `false` if the deadline came first.
     fn waits_for_drop(&self, until: Option<Instant>) -> bool {
         let mut is_dropped = self.is_dropped.lock();
         while !*is_dropped && !self.changed.wait_until(&mut is_dropped, until) {}

@@ -1,4 +1,4 @@
-//! An iterator that tells how long its items take.
+//! An iterator that reports the time of each item.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -9,7 +9,7 @@ use crate::collector::Collector;
 use crate::event::catalog::data::BatchLoaded;
 use crate::event::catalog::system::BottleneckDetected;
 
-/// Tells how long each `next` of an iterator takes, as a [`BatchLoaded`] for every item: the loader of a training loop, say.
+/// Reports how long each `next` of an iterator takes, as a [`BatchLoaded`] for every item. Use it for the loader of a training loop.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,9 +34,8 @@ use crate::event::catalog::system::BottleneckDetected;
 ///
 /// # What it costs
 ///
-/// An item costs two looks at the clock and one record of low priority, whose fields allocate; beside it nothing does, until
-/// there is something to
-/// warn of. What the collector's gate does not want is made all the same.
+/// An item costs two readings of the clock and one record of low priority, whose fields allocate. Nothing else allocates until there
+/// is a warning. A record is made also where the collector's gate filters it out.
 pub fn timed<I: IntoIterator>(
     items: I,
     collector: &Collector,
@@ -53,7 +52,7 @@ pub fn timed<I: IntoIterator>(
     }
 }
 
-/// An iterator that tells how long its items take. Made by [`timed`].
+/// Iterator that reports the time of each item. Made by [`timed`].
 #[must_use = "an iterator does nothing until it is asked"]
 pub struct Timed<I: Iterator> {
     items: I,

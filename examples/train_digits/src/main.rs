@@ -120,7 +120,7 @@ fn begin_run(
         .with("batch_size", options.batch_size)
         .with("learning_rate", options.learning_rate)
         .with("seed", options.seed);
-    let run = TrainingRun::builder().config(config).model_type("mlp 64-64-10");
+    let run = TrainingRun::builder().name("digits").config(config).model_type("mlp 64-64-10");
     let Some(checkpoint) = checkpoint else {
         return Ok(run);
     };
