@@ -17,10 +17,6 @@ EXPECTED = [
     ("@csv", ["999,0.001"]),
     ("uniq -c", ["1000 train.loss", "2000 data.batch"]),
     ("map(select", ["100"]),
-    ("@tsv", ["\t1\tdigits\t0.1", '"steps": 1000']),
-    ("json_normalize", ["digits 0.1", "1000", "999"]),
-    ("FROM run_info;", ["digits|1|finished|2", "|0.1"]),
-    ("GROUP BY run_info.id", ["|digits|999|0.001"]),
     ("fromjson?", ['"training.completed"', '"val_accuracy":0.97']),
     ("steps, the best:", ["1000 steps, the best: 0.001"]),
     ("pivot_table", ["train.gradient_norm", "0.001001", "inf"]),
@@ -33,6 +29,10 @@ EXPECTED = [
     ("FROM runs", ["|20"]),
     ("read_sql", ["999   0.001"]),
     ("EventAccumulator", ["train/loss", "train/gradient_norm"]),
+    ("@tsv", ["\t1\tdigits\t0.1", '"steps": 1000']),
+    ("json_normalize", ["digits 0.1", "1000", "999"]),
+    ("FROM run_info;", ["digits|1|finished|2", "|0.1"]),
+    ("GROUP BY run_info.id", ["|digits|999|0.001"]),
     ("from END", ["[998,0.00", "[999,0.001]", "998|0.00", "999|0.001", "0.001000\nName: scalar"]),
 ]
 

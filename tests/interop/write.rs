@@ -1,9 +1,11 @@
 //! Writes runs for `check.py`, which asks the real TensorBoard what it sees in them.
-#![allow(clippy::print_stdout, reason = "a program that talks to a script")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a script")]
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 
 use forebay::event::catalog::training;
 use forebay::sink::TensorBoardSink;
@@ -11,9 +13,30 @@ use forebay::{Collector, Fields, Histogram, Image, Record, event::ImageFormat};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-fn main() -> Outcome {
-    let mut arguments = std::env::args_os().skip(1);
-    let folder = arguments.next().ok_or("usage: interop_write FOLDER [FOLDER-OF-RECIPES]")?;
+const USAGE: &str = "usage: interop_write FOLDER [FOLDER-OF-RECIPES]";
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--help") {
+        println!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    if !(1..=2).contains(&arguments.len()) {
+        eprintln!("interop_write: {USAGE}");
+        return ExitCode::from(2);
+    }
+    match write(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("interop_write: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(arguments: Vec<OsString>) -> Outcome {
+    let mut arguments = arguments.into_iter();
+    let folder = arguments.next().ok_or(USAGE)?;
     #[cfg(feature = "sqlite")]
     if let Some(folder) = arguments.next() {
         recipes(Path::new(&folder))?;
