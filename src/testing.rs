@@ -149,7 +149,7 @@ impl MockBus {
         Ok(Self { bus, memory })
     }
 
-    /// Forgets the events so far.
+    /// Clears the events so far.
     pub fn clear(&self) {
         self.memory.clear();
     }
@@ -219,7 +219,7 @@ impl<E: Event + Clone> RecordingCollector<E> {
         self.memory.events()
     }
 
-    /// Forgets the events so far.
+    /// Clears the events so far.
     pub fn clear(&self) {
         self.events();
         self.memory.clear();

@@ -123,8 +123,8 @@ fn new_settings_alone_wake_the_worker() {
 }
 
 #[test]
-fn new_settings_release_who_waits_for_room() {
-    check("new settings release who waits for room", 3, 5, || {
+fn new_settings_release_who_waits_for_space() {
+    check("new settings release who waits for space", 3, 5, || {
         let collector = small(1, MANUAL).overflow(Overflow::Block { timeout: DAY }).build().unwrap();
         collector.collect(Tick(0));
         let other = thread::spawn({
@@ -139,7 +139,7 @@ fn new_settings_release_who_waits_for_room() {
 }
 
 #[test]
-fn new_settings_reach_a_task_that_waits_for_room() {
+fn new_settings_reach_a_task_that_waits_for_space() {
     check("new settings reach a CollectAsync that waits", 3, 5, || {
         let collector = small(1, MANUAL).overflow(Overflow::Block { timeout: DAY }).build().unwrap();
         collector.collect(Tick(0));
@@ -539,7 +539,7 @@ fn who_waits_for_bytes_is_released_by_the_delivery() {
 fn bytes_that_are_given_up_are_evicted_events() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("events that make room in bytes are counted, told by a gap", 2, 1_000, move || {
+    check("events that make space in bytes are counted, told by a gap", 2, 1_000, move || {
         let (gaps, counter) =
             (std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)), std::sync::atomic::Ordering::SeqCst);
         let sink = from_fn("gaps", {
@@ -559,7 +559,7 @@ fn bytes_that_are_given_up_are_evicted_events() {
         assert_eq!(stats.pending_bytes, 0);
         seen.saw((stats.processed, stats.evicted, stats.rejected.full));
     });
-    // Made room; delivered before it was in the way. (In the hands of the worker, where nothing makes room: bound 3.)
+    // Made room; delivered before it was in the way. (In the hands of the worker, where nothing makes space: bound 3.)
     witness.expect(&["(1, 1, 0)", "(2, 0, 0)"]);
 }
 
@@ -600,7 +600,7 @@ fn a_blocked_producer_is_released_by_a_stop_of_a_worker_that_delivers_nothing() 
 }
 
 #[test]
-fn a_critical_event_waits_for_room_and_is_never_evicted() {
+fn a_critical_event_waits_for_space_and_is_never_evicted() {
     check("a critical event waits and is never evicted", 2, 1_000, || {
         let log = Log::new();
         let collector = small(1, EAGER).sink(log.clone()).start().unwrap();
@@ -646,7 +646,7 @@ fn poll_once<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output
 }
 
 #[test]
-fn a_waiting_future_is_woken_when_there_is_room() {
+fn a_waiting_future_is_woken_when_there_is_space() {
     check("a waiting CollectAsync is woken by the drain", 2, 1_000, || {
         let log = Log::new();
         let overflow = Overflow::Block { timeout: FOREVER };

@@ -185,8 +185,8 @@ fn the_item_that_completes_a_batch_wakes_the_worker() {
 // ---- room ----
 
 #[test]
-fn a_sender_that_waits_for_room_is_released_by_a_take() {
-    check("task: a take releases who waits for room", 4, 1_000, || {
+fn a_sender_that_waits_for_space_is_released_by_a_take() {
+    check("task: a take releases who waits for space", 4, 1_000, || {
         let (sender, pipeline) = task::channel(1);
         let task = pipeline.map(|_: &usize| ()).start().unwrap();
         (0..3).for_each(|item| sender.send(item).unwrap());
@@ -196,16 +196,16 @@ fn a_sender_that_waits_for_room_is_released_by_a_take() {
 }
 
 #[test]
-fn a_sender_that_waits_for_room_is_released_by_a_cancel() {
+fn a_sender_that_waits_for_space_is_released_by_a_cancel() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: a cancel releases who waits for room", 2, 500, move || {
+    check("task: a cancel releases who waits for space", 2, 500, move || {
         let (gate, (sender, pipeline)) = (Arc::new(Notify::new()), task::channel(1));
         let behind = gate.clone();
         let task = pipeline.map(move |_: &usize| behind.wait()).start().unwrap();
         let token = task.token().clone();
         let other = thread::spawn(move || token.cancel());
-        // The handler of the first waits for this thread: of three, the last finds no room, unless all is over before.
+        // The handler of the first waits for this thread: of three, the last finds no space, unless all is over before.
         let sent = (0..3).take_while(|item| sender.send(*item).is_ok()).count();
         refused(&sender, 3);
         gate.notify();
@@ -218,17 +218,17 @@ fn a_sender_that_waits_for_room_is_released_by_a_cancel() {
 }
 
 #[test]
-fn a_sender_that_waits_for_room_is_released_by_the_end() {
+fn a_sender_that_waits_for_space_is_released_by_the_end() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: the end releases who waits for room", 2, 1_000, move || {
+    check("task: the end releases who waits for space", 2, 1_000, move || {
         let (sender, pipeline) = task::channel(1);
         sender.send(0).unwrap();
         let other = thread::spawn({
             let sender = sender.clone();
             move || sender.send(1).is_ok()
         });
-        // Two are taken in; of the two that wait for room, one is not wanted any more.
+        // Two are taken in; of the two that wait for space, one is not wanted any more.
         let task = pipeline.take(2).map(|_: &usize| ()).start().unwrap();
         let sent = (sender.send(2).is_ok(), other.join().unwrap());
         assert!(sent.0 != sent.1, "{sent:?}");
@@ -239,7 +239,7 @@ fn a_sender_that_waits_for_room_is_released_by_the_end() {
 }
 
 #[test]
-fn a_sender_that_waits_for_room_is_released_by_a_failure_that_stops() {
+fn a_sender_that_waits_for_space_is_released_by_a_failure_that_stops() {
     check("task: a failure that stops releases who waits", 4, 500, || {
         let (sender, pipeline) = task::channel(1);
         let pipeline = pipeline.on_error(ErrorPolicy::StopOnFirst);
@@ -252,7 +252,7 @@ fn a_sender_that_waits_for_room_is_released_by_a_failure_that_stops() {
 }
 
 #[test]
-fn a_sender_that_waits_for_room_is_released_by_more_of_it() {
+fn a_sender_that_waits_for_space_is_released_by_more_of_it() {
     check("task: more room releases who waits for it", 3, 3, || {
         let (sender, pipeline) = task::channel(1);
         sender.send(0).unwrap();
@@ -268,8 +268,8 @@ fn a_sender_that_waits_for_room_is_released_by_more_of_it() {
 }
 
 #[test]
-fn a_sender_that_waits_for_room_is_released_by_a_pipeline_that_never_starts() {
-    check("task: a pipeline let go releases who waits for room", 3, 5, || {
+fn a_sender_that_waits_for_space_is_released_by_a_pipeline_that_never_starts() {
+    check("task: a pipeline let go releases who waits for space", 3, 5, || {
         let (sender, pipeline) = task::channel(1);
         sender.send(0).unwrap();
         let other = thread::spawn({
@@ -476,7 +476,7 @@ fn the_end_of_a_task_that_is_dropped_is_reported_once_by_whoever_comes_first() {
 // ---- results, one by one ----
 
 #[test]
-fn results_wait_for_room_and_their_reader_for_results() {
+fn results_wait_for_space_and_their_reader_for_results() {
     check("task: results and their reader wait for each other", 2, 1_000, || {
         let (sender, pipeline) = task::channel(1);
         let results = pipeline.map(|item: &usize| *item).results().unwrap();

@@ -197,7 +197,7 @@ impl Config {
             check("flush.interval", value, "more than zero", !interval.is_zero())?;
         }
         if self.flush == FlushStrategy::Manual {
-            let allowed = "a day at most under the flush strategy Manual, because nobody makes room";
+            let allowed = "a day at most under the flush strategy Manual, because nobody makes space";
             let blocks = match self.overflow {
                 Overflow::Block { timeout } => timeout,
                 Overflow::DropOldest | Overflow::DropNewest => Duration::ZERO,

@@ -231,7 +231,7 @@ fn no_call_begins_after_unsubscribe_has_returned() {
         })
         .unwrap()
         .keep();
-    // The first call has begun before others wait: what it takes out then would make room, but not enough to be told.
+    // The first call has begun before others wait: what it takes out then would make space, but not enough to be told.
     bus.emit("a.b", ()).unwrap();
     gate.await_arrivals(1);
     for _ in 0..9 {

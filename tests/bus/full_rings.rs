@@ -1,4 +1,4 @@
-//! Rings and queues that are full: who waits for room, who must not, and what makes room.
+//! Rings and queues that are full: who waits for space, who must not, and what makes space.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ fn a_handler_that_is_behind_holds_the_rings_back_and_they_evict_or_block() {
 }
 
 #[test]
-fn a_handler_does_not_wait_for_room_that_it_would_have_to_make_itself() {
+fn a_handler_does_not_wait_for_space_that_it_would_have_to_make_itself() {
     let overflow = Overflow::Block { timeout: LONG };
     let collector = BusConfig::default().collector.with_capacity(1).with_overflow(overflow);
     let config =
@@ -64,7 +64,7 @@ fn a_handler_does_not_wait_for_room_that_it_would_have_to_make_itself() {
 }
 
 #[test]
-fn a_worker_that_tells_of_a_plugin_does_not_wait_for_room_that_it_makes() {
+fn a_worker_that_tells_of_a_plugin_does_not_wait_for_space_that_it_makes() {
     let config = once().with_workers(1).with_handler_queue(2).with_collector(blocking(2));
     let bus = Bus::builder().config(config).start().unwrap();
     let plugins = Plugins::new(&bus);
@@ -119,7 +119,7 @@ impl From<Typed> for Record {
 }
 
 #[test]
-fn what_panics_when_it_makes_room_for_an_event_of_the_bus_costs_no_other_handler_an_event() {
+fn what_panics_when_it_makes_space_for_an_event_of_the_bus_costs_no_other_handler_an_event() {
     hush();
     let (clock, gate, sink) = (ManualClock::new(), Gate::closed(), Gate::closed());
     let flush = FlushStrategy::Manual;
@@ -190,7 +190,7 @@ impl Drop for OnEnd {
 }
 
 #[test]
-fn an_event_that_emits_when_it_ends_does_not_wait_for_room_that_its_worker_makes() {
+fn an_event_that_emits_when_it_ends_does_not_wait_for_space_that_its_worker_makes() {
     let folder = tempfile::tempdir().unwrap();
     let overflow = Overflow::Block { timeout: Duration::from_millis(100) };
     let collector = blocking(1).with_overflow(overflow);

@@ -525,7 +525,7 @@ fn a_letter_that_is_offered_again_waits_behind_a_retry_and_nobody_waits_for_it()
 }
 
 #[test]
-fn letters_that_find_no_room_behind_a_retry_and_those_of_a_stopped_bus_stay_what_they_are() {
+fn letters_that_find_no_space_behind_a_retry_and_those_of_a_stopped_bus_stay_what_they_are() {
     for is_inline in [false, true] {
         let (bus, _clock) = start(config(2), is_inline);
         let handler = Handler::new("order.*", |event| match number(event) {

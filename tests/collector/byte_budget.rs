@@ -39,7 +39,7 @@ fn builder() -> Builder<Heavy> {
 }
 
 #[test]
-fn the_oldest_make_room_and_are_counted() {
+fn the_oldest_make_space_and_are_counted() {
     let memory = MemorySink::new();
     let collector = builder().sink(memory.clone()).start().unwrap();
     for _ in 0..7 {
@@ -47,7 +47,7 @@ fn the_oldest_make_room_and_are_counted() {
     }
     assert_eq!(collector.stats().pending_bytes, 700);
     assert_eq!(collector.collect(heavy(100)), Outcome::QueuedEvicting);
-    assert_eq!(collector.collect(heavy(250)), Outcome::QueuedEvicting, "three make room for it");
+    assert_eq!(collector.collect(heavy(250)), Outcome::QueuedEvicting, "three make space for it");
     let stats = law(&collector, 9);
     assert_eq!((stats.evicted, stats.pending, stats.pending_bytes), (4, 5, 650));
     // What owns nothing is not asked.
@@ -61,7 +61,7 @@ fn the_oldest_make_room_and_are_counted() {
 }
 
 #[test]
-fn low_events_make_room_before_normal_ones_and_never_for_themselves_from_above() {
+fn low_events_make_space_before_normal_ones_and_never_for_themselves_from_above() {
     let memory = MemorySink::new();
     let collector = builder().sink(memory.clone()).start().unwrap();
     collector.collect(heavy(300));
@@ -81,7 +81,7 @@ fn low_events_make_room_before_normal_ones_and_never_for_themselves_from_above()
 }
 
 #[test]
-fn no_more_than_128_events_make_room_for_one() {
+fn no_more_than_128_events_make_space_for_one() {
     let collector = builder().start().unwrap();
     for _ in 0..200 {
         collector.collect(heavy(0));
@@ -117,7 +117,7 @@ fn what_is_larger_than_the_budget_is_oversize() {
     assert_eq!(collector.collect(heavy(701)), Outcome::Oversize);
     assert_eq!(collector.collect(of(Priority::Critical, 801)), Outcome::Oversize);
     let stats = law(&collector, 3);
-    assert_eq!((stats.oversize, stats.evicted, stats.pending), (2, 0, 1), "nobody made room in vain");
+    assert_eq!((stats.oversize, stats.evicted, stats.pending), (2, 0, 1), "nobody made space in vain");
     collector.stop().unwrap();
 }
 
@@ -228,7 +228,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_destructor_that_panics_in_making_room_does_not_reach_the_loop() {
+fn a_destructor_that_panics_in_making_space_does_not_reach_the_loop() {
     hush();
     let collector = Builder::<Bomb>::new().max_bytes(114).flush(FlushStrategy::Manual).start().unwrap();
     assert_eq!(collector.collect(Bomb), Outcome::Queued);
@@ -332,13 +332,13 @@ fn who_waits_for_bytes_calls_the_worker() {
     collector.update_config(|config| config.overflow = Overflow::DropNewest).unwrap();
     let before = memory.len();
     assert_eq!(collector.collect(heavy(600)), Outcome::Full);
-    until("there is room", || memory.len() == before + 1 && collector.stats().pending_bytes == 0);
+    until("there is space", || memory.len() == before + 1 && collector.stats().pending_bytes == 0);
     collector.stop().unwrap();
     law(&collector, 6);
 }
 
 #[test]
-fn nobody_makes_room_where_that_cannot_do() {
+fn nobody_makes_space_where_that_cannot_do() {
     // What is in the way is critical.
     let collector = builder().start().unwrap();
     collector.collect(of(Priority::Critical, 700));

@@ -25,7 +25,7 @@ fn the_defaults_are_the_documented_ones() {
 fn a_setting_that_is_not_allowed_is_named_with_its_value_and_what_is_allowed() {
     let zero = Duration::ZERO;
     let base = Config::default;
-    let day = "a day at most under the flush strategy Manual, because nobody makes room";
+    let day = "a day at most under the flush strategy Manual, because nobody makes space";
     let day_and_more = Duration::from_secs(86_401);
     let slots = "(expected 1..=1073741824)";
     let cases = [

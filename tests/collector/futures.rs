@@ -34,7 +34,7 @@ fn counting_waker() -> (Arc<WakeCounter>, Waker) {
     (counter.clone(), counter.into())
 }
 
-/// A collector with one slot, taken, that waits for room and delivers only when asked.
+/// A collector with one slot, taken, that waits for space and delivers only when asked.
 fn full() -> (Collector<Tick>, MemorySink<Tick>) {
     let memory = MemorySink::new();
     let collector = ticks()
@@ -48,7 +48,7 @@ fn full() -> (Collector<Tick>, MemorySink<Tick>) {
     (collector, memory)
 }
 
-/// Producers that share one executor with the flusher that makes room for them: were one of them to block
+/// Producers that share one executor with the flusher that makes space for them: were one of them to block
 /// its thread, none would get on.
 async fn share_an_executor(collector: &Collector<Tick>) {
     let produce = async |producer| {
@@ -82,14 +82,14 @@ fn all_arrived(collector: &Collector<Tick>, memory: &MemorySink<Tick>) {
 }
 
 #[test]
-fn waiting_for_room_blocks_no_executor_of_futures() {
+fn waiting_for_space_blocks_no_executor_of_futures() {
     let (collector, memory) = full();
     block_on(share_an_executor(&collector));
     all_arrived(&collector, &memory);
 }
 
 #[test]
-fn waiting_for_room_blocks_no_executor_of_tokio() {
+fn waiting_for_space_blocks_no_executor_of_tokio() {
     let (collector, memory) = full();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(share_an_executor(&collector));
@@ -118,7 +118,7 @@ fn waiting_for_room_blocks_no_executor_of_tokio() {
 }
 
 #[test]
-fn waiting_for_room_blocks_no_executor_of_smol() {
+fn waiting_for_space_blocks_no_executor_of_smol() {
     let (collector, memory) = full();
     let executor = smol::LocalExecutor::new();
     smol::block_on(executor.run(share_an_executor(&collector)));
@@ -126,7 +126,7 @@ fn waiting_for_room_blocks_no_executor_of_smol() {
 }
 
 #[test]
-fn a_future_that_finds_room_is_ready_at_once() {
+fn a_future_that_finds_space_is_ready_at_once() {
     let memory = MemorySink::new();
     let collector = ticks().sink(memory.clone()).start().unwrap();
     let mut collecting = pin!(collector.collect_async(tick(0)));
@@ -139,7 +139,7 @@ fn a_future_that_finds_room_is_ready_at_once() {
 }
 
 #[test]
-fn a_future_wakes_its_last_task_when_there_is_room() {
+fn a_future_wakes_its_last_task_when_there_is_space() {
     let (collector, _memory) = full();
     let (first, first_waker) = counting_waker();
     let (last, last_waker) = counting_waker();
@@ -250,7 +250,7 @@ fn a_handle_is_a_futures_sink() {
     let (collector, memory) = full();
     let mut sink = collector.as_sink();
     block_on(async {
-        // The slot is taken: the first event waits, and the flush that makes room belongs to the sink.
+        // The slot is taken: the first event waits, and the flush that makes space belongs to the sink.
         sink.feed(tick(1)).await.unwrap();
         let flusher = async {
             while collector.stats().processed < 10 {

@@ -30,7 +30,7 @@ fn a_flood_evicts_no_critical_event() {
 }
 
 #[test]
-fn a_full_critical_lane_makes_the_caller_wait_until_there_is_room() {
+fn a_full_critical_lane_makes_the_caller_wait_until_there_is_space() {
     let gate = Gate::closed();
     let collector = stalled(ticks().critical_capacity(1).critical_timeout(LONG), &gate);
     assert_eq!(collector.collect(critical(0)), Outcome::Queued);

@@ -74,7 +74,7 @@ fn waiting_through(change: fn(&mut Config), wants: Outcome, critical_lane: bool)
 }
 
 #[test]
-fn who_waits_for_room_goes_by_the_new_policy_too() {
+fn who_waits_for_space_goes_by_the_new_policy_too() {
     let refuse = |config: &mut Config| config.overflow = Overflow::DropNewest;
     assert_eq!(waiting_through(refuse, Outcome::Full, false), 0);
     let evict = |config: &mut Config| config.overflow = Overflow::DropOldest;
@@ -85,7 +85,7 @@ fn who_waits_for_room_goes_by_the_new_policy_too() {
 
 #[test]
 #[cfg(feature = "futures")]
-fn a_task_that_waits_for_room_goes_by_the_new_policy_too() {
+fn a_task_that_waits_for_space_goes_by_the_new_policy_too() {
     for (overflow, wants, evicted) in
         [(Overflow::DropNewest, Outcome::Full, 0), (Overflow::DropOldest, Outcome::QueuedEvicting, 1)]
     {

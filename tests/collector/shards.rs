@@ -84,7 +84,7 @@ fn a_thread_alone_has_its_part_of_the_capacity() {
 }
 
 #[test]
-fn who_waits_for_room_waits_for_room_in_its_own_ring() {
+fn who_waits_for_space_waits_for_space_in_its_own_ring() {
     let gate = Gate::closed();
     let memory = MemorySink::new();
     let builder = ticks().capacity(4).shards(4).overflow(Overflow::Block { timeout: LONG });

@@ -140,7 +140,7 @@ fn on_a_tiny_disk() {
         some("filling");
     }
     assert!(!some("full"), "still full");
-    // Somebody makes room.
+    // Somebody makes space.
     std::fs::remove_file(ballast).unwrap();
     assert!(some("after"), "all have recovered: {:?}", sinks(&collector));
     collector.stop().unwrap();
@@ -164,7 +164,7 @@ fn on_a_tiny_disk() {
 }
 
 #[test]
-fn a_disk_that_is_full_is_told_and_written_to_again_when_there_is_room() {
+fn a_disk_that_is_full_is_told_and_written_to_again_when_there_is_space() {
     in_a_namespace(name_of!(on_a_tiny_disk));
 }
 

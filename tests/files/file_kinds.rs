@@ -177,7 +177,7 @@ fn a_socket_whose_queue_is_full_is_refused_at_once() {
         assert!(waiting.len() < 100, "the queue has no end");
     };
     assert!(error.to_string().contains("cannot write to"), "{error}");
-    // There is room again, and a connection waits for room as ever.
+    // There is space again, and a connection waits for space as ever.
     let (mut accepted, _) = listener.accept().unwrap();
     let mut sink = waiting.remove(0);
     sink.write_batch(&batch(1)).unwrap();

@@ -140,7 +140,7 @@ impl Write for Scripted {
 }
 
 #[test]
-fn a_console_waits_for_room_and_completes_a_line_that_it_could_not_end() {
+fn a_console_waits_for_space_and_completes_a_line_that_it_could_not_end() {
     let screen = Screen::default();
     let events =
         |names: &[&'static str]| Batch::from_events(names.iter().map(|name| Record::new(*name)).collect());
@@ -149,7 +149,7 @@ fn a_console_waits_for_room_and_completes_a_line_that_it_could_not_end() {
     let mut sink = ConsoleSink::to_writer("x", Scripted(script, screen.clone()));
     let shown = || String::from_utf8(screen.0.lock().unwrap().concat()).unwrap();
     assert!(sink.write_batch(&events(&["first", "second", "third"])).is_err());
-    assert_eq!(shown(), "[x] first\n[x", "the writer waited for room, and then failed");
+    assert_eq!(shown(), "[x] first\n[x", "the writer waited for space, and then failed");
     assert!(sink.write_batch(&events(&["fourth"])).is_err(), "one byte of the rest");
     sink.write_batch(&events(&["fifth"])).unwrap();
     assert_eq!(shown(), "[x] first\n[x] second\n[x] fifth\n");
@@ -300,7 +300,7 @@ fn a_write_that_failed_half_way_is_cut_off_and_what_it_lost_is_marked() {
     // Tried again, a batch is missing once, and no more when it gets in.
     let again = batch();
     assert!(sink.write_batch(&again).is_err() && sink.write_batch(&again).is_err());
-    // Somebody makes room.
+    // Somebody makes space.
     fs::write(&path, "").unwrap();
     sink.write_batch(&again).unwrap();
     let told: Vec<_> = read(&path).iter().map(ToString::to_string).collect();

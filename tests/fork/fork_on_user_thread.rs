@@ -274,7 +274,7 @@ fn full_of_bytes(forker: &Forker, call: &'static str) -> Collector<Heavy> {
 }
 
 #[test]
-fn an_event_that_forks_while_it_makes_room_evicts_nothing_more_in_the_child() {
+fn an_event_that_forks_while_it_makes_space_evicts_nothing_more_in_the_child() {
     alone!();
     for call in ["drop", "size"] {
         let forker = Forker::default();

@@ -350,7 +350,7 @@ fn a_measurement_that_was_imported_tells_nothing_of_the_life_of_a_run() {
 }
 
 #[test]
-fn an_end_that_finds_no_room_is_an_error() {
+fn an_end_that_finds_no_space_is_an_error() {
     let gate = Gate::closed();
     let collector = Collector::builder()
         .critical_capacity(1)

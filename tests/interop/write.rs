@@ -82,7 +82,7 @@ fn recipes(folder: &Path) -> Outcome {
     collector.collect(Record::scalar("train.gradient_norm", f64::INFINITY).with_step(999));
     epoch.completed([("val_loss", 0.4)]);
     let _ = collector.flush()?;
-    // A hundred more than there is room for.
+    // A hundred more than there is space for.
     for batch in 0..2_100 {
         collector.collect(Record::integer("data.batch", batch));
     }

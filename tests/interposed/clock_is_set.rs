@@ -144,7 +144,7 @@ fn no_rate_no_uptime_and_no_pace_stops_because_of_a_clock_that_is_set() {
         clock.set(days);
         let (before, marked) = (said.load(SeqCst), collector.stats().processed);
         until("the hook is called, and events are delivered by the interval", || {
-            // On a busy machine the loop may outrun the worker: then the oldest makes room.
+            // On a busy machine the loop may outrun the worker: then the oldest makes space.
             let outcome = collector.collect(Record::new("x"));
             assert!(matches!(outcome, Outcome::Queued | Outcome::QueuedEvicting), "{days} days: {outcome:?}");
             collected.fetch_add(1, SeqCst);

@@ -101,7 +101,7 @@ fn down(works: &'static AtomicBool) -> impl Sink {
 }
 
 #[test]
-fn dead_letters_hold_50_mib_by_default_and_the_oldest_make_room() {
+fn dead_letters_hold_50_mib_by_default_and_the_oldest_make_space() {
     static WORKS: AtomicBool = AtomicBool::new(false);
     alone(|| {
         let letters = DeadLetters::new(10_000);
@@ -649,7 +649,7 @@ fn dead_letters_keep_the_begin_of_a_long_error_and_never_all_of_it_for_each() {
 }
 
 #[test]
-fn recent_takes_no_more_room_than_its_number_of_records() {
+fn recent_takes_no_more_space_than_its_number_of_records() {
     alone(|| {
         fn of<const N: usize>() -> usize {
             let before = in_use();

@@ -79,7 +79,7 @@ impl forebay::Event for Claims {
 }
 
 #[test]
-fn a_full_byte_budget_allocates_nothing_be_it_that_others_make_room_or_not() {
+fn a_full_byte_budget_allocates_nothing_be_it_that_others_make_space_or_not() {
     let _turn = turn();
     let builder = forebay::Builder::<Claims>::new().max_bytes(8_000).flush(FlushStrategy::Manual);
     let collector = builder.start().unwrap();
@@ -218,7 +218,7 @@ fn only_the_call_that_makes_enough_pending_wakes_the_worker() {
 }
 
 #[test]
-fn block_waits_for_room_and_says_so() {
+fn block_waits_for_space_and_says_so() {
     let _turn = turn();
     let gate = Gate::closed();
     let builder = ticks().capacity(1).overflow(Overflow::Block { timeout: LONG });
@@ -253,7 +253,7 @@ fn block_gives_up_at_its_timeout_and_says_so() {
 }
 
 #[test]
-fn the_destructor_of_an_event_that_found_no_room_may_collect_again() {
+fn the_destructor_of_an_event_that_found_no_space_may_collect_again() {
     let _turn = turn();
     struct Again(std::sync::Weak<std::sync::OnceLock<Collector<Again>>>);
     impl forebay::Event for Again {}
@@ -303,7 +303,7 @@ fn a_blocked_producer_is_released_by_stop() {
 }
 
 #[test]
-fn the_worker_never_waits_for_room_that_only_it_can_make() {
+fn the_worker_never_waits_for_space_that_only_it_can_make() {
     let _turn = turn();
     // A sink that collects into its own full collector, under a policy that would wait for ever.
     let handle = std::sync::Arc::new(std::sync::OnceLock::<Collector<Tick>>::new());

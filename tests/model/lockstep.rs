@@ -20,7 +20,7 @@ use crate::support::{LONG, Tick, ticks, until_within};
 /// Less than the nap after which a worker looks by itself, so that a missing wake-up shows.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tasks have producers from here on. An event that waits for room is overtaken by those that need not, and an
+/// Tasks have producers from here on. An event that waits for space is overtaken by those that need not, and an
 /// echo is made by every sink that hears it: what they collect is in the order of the reference, not in that of
 /// their numbers.
 const TASK: u32 = ECHO / 2;
@@ -32,7 +32,7 @@ pub(crate) enum Op {
     TryCollect(u32, Priority),
     CollectBatch(Vec<(u32, Priority)>),
     CollectAsync(u32, Priority),
-    /// Polls the oldest event that waits for room.
+    /// Polls the oldest event that waits for space.
     PollCollect,
     DropCollect,
     Flush,

@@ -283,7 +283,7 @@ impl Reference {
         matches!(self.state, State::Idle | State::Running)
     }
 
-    /// `collect` and `try_collect`; the former waits for room, in vain, where nobody makes room.
+    /// `collect` and `try_collect`; the former waits for space, in vain, where nobody makes space.
     pub(crate) fn collect(&mut self, event: Tick, is_patient: bool) -> Outcome {
         self.offered += 1;
         if !self.admits() {

@@ -57,7 +57,7 @@ fn records(path: &Path) -> Vec<usize> {
 
 #[cfg(feature = "tensorboard")]
 #[test]
-fn tensorboard_leaves_whole_records_and_goes_on_in_a_new_file_when_there_is_room() {
+fn tensorboard_leaves_whole_records_and_goes_on_in_a_new_file_when_there_is_space() {
     alone!();
     let folder = tempfile::tempdir().unwrap();
     let mut sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap();
@@ -82,7 +82,7 @@ fn tensorboard_leaves_whole_records_and_goes_on_in_a_new_file_when_there_is_room
 
 #[cfg(feature = "sqlite")]
 #[test]
-fn sqlite_rolls_the_batch_back_and_goes_on_when_there_is_room() {
+fn sqlite_rolls_the_batch_back_and_goes_on_when_there_is_space() {
     alone!();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.db");

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 #[cfg(unix)]
-mod console_without_room;
+mod console_without_space;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod counter_begins_anew;
 #[cfg(feature = "json-lines")]

@@ -34,11 +34,11 @@ const MAX_PATIENCE: u32 = 16;
 /// Longest hold of a number, in multiples of the time for which a step is tried.
 const HOLDS_A_TRY: u32 = 4;
 
-/// How long nothing completes in a stall, at first: in windows, and in times that an item takes. Twice as long with each step
-/// that has not helped, so that the number grows no faster than the time that was waited.
+/// Initial time without a completion that counts as a stall, in windows, and in times that an item takes. It doubles
+/// with each step that has not helped, so that the number grows no faster than the time that was waited.
 const STALL: u32 = 4;
 
-/// Decides how many workers may have items at a time.
+/// Controller of how many workers may have items at a time.
 #[derive(Debug)]
 pub(crate) struct Controller {
     min: usize,
@@ -49,7 +49,8 @@ pub(crate) struct Controller {
     phase: Phase,
     /// Items still to pass over: they were begun under another limit.
     stale: u64,
-    /// How many windows a number is held before a step is tried: 1 while steps pay, twice as many with each that does not.
+    /// Number of windows that a number is held before a step is tried: 1 while steps pay, doubled with each that does
+    /// not.
     patience: u32,
     /// When the last item was completed, and whether the limit was what held others back from then on.
     last: (Duration, Bound),
@@ -58,7 +59,7 @@ pub(crate) struct Controller {
     counted: Duration,
     /// Of the present window of use: its begin, its items, the most that were busy, and whether that was not enough.
     used: Used,
-    /// What an item took by the last measurement.
+    /// Time of an item by the last measurement.
     service: Duration,
     /// Since when somebody watches that nothing completes, and how many steps were in vain.
     stall: Option<Duration>,
@@ -262,7 +263,7 @@ impl Controller {
     }
 }
 
-/// A quarter of it.
+/// Returns a quarter of the number.
 fn stride(limit: usize) -> usize {
     (limit / 4).max(1)
 }

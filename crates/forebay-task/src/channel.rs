@@ -1,12 +1,12 @@
 //! The state of a task: the bounded channel, who works on it, and the account.
 //!
 //! One lock guards all of it, and no user code runs under it: an item is dropped, a waker woken and a handler called
-//! without. So whatever is asked ("is an item left, and may I have it?") is asked and answered in one step, and *begun*
-//! means: taken under this lock, while nobody had stopped the task. Handlers take microseconds and more; the lock takes a
-//! hundredth of that. A lock-free queue was rejected: it would hold the items, and not the answer.
+//! without it. So a question ("is an item left, and may I have it?") is asked and answered in one step. An item is
+//! *begun* when it is taken under this lock while nobody had stopped the task. Handlers take microseconds and more;
+//! the lock takes a hundredth of that. A lock-free queue was rejected: it would hold the items, but not the answer.
 //!
-//! Between the lock and the call of the handler somebody may stop the task. So the last step before the call asks the permit
-//! (`permit.rs`), which a stop revokes: an item that was taken and not begun is cancelled.
+//! Between the lock and the call of the handler another thread may stop the task. So the last step before the call
+//! asks the permit (`permit.rs`), which a stop revokes. An item that was taken and not begun is cancelled.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,49 +29,50 @@ pub(crate) const THREAD: &str = "forebay-task";
 pub(crate) struct Shared<T> {
     state: Mutex<State<T>>,
     home: Home,
-    /// Notified when there is room, or never will be. Senders wait here.
-    room: Condvar,
-    /// Notified when the thread of the source has let go of it.
+    /// Notified when there is space, or never will be. Senders wait here.
+    space: Condvar,
+    /// Notified when the thread of the source has released it.
     source_gone: Condvar,
     /// Permission to call the handler and the source; revoked when the task is stopped.
     pub(crate) permit: Permit,
 }
 
-/// How long the end of a task that was stopped waits for a call of its source. Most calls return at once; one that blocks, as
-/// that of a receiver, must not hold up the end.
+/// Time that the end of a stopped task waits for a call of its source. Most calls return at once. One that blocks, as
+/// that of a receiver, must not delay the end.
 const SOURCE_GRACE: Duration = Duration::from_millis(100);
 
-/// How long the end of a task waits for the thread of its source outside of such a call: for destructors of the source and of
-/// items that came too late. Most return within a second. One that waits for somebody else may never return.
+/// Time that the end of a task waits for the thread of its source outside of such a call: for destructors of the
+/// source and of items that came too late. Most return within a second. One that waits for another thread may never
+/// return.
 const DESTRUCTOR_GRACE: Duration = Duration::from_secs(3);
 
-/// An item that was not taken in, and why.
+/// Error that returns an item that was not taken in, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("item not sent: {reason}")]
 #[non_exhaustive]
 pub struct SendError<T> {
-    /// The item, given back.
+    /// The item.
     pub item: T,
-    /// Why it was not taken in.
+    /// The reason.
     pub reason: SendRefusal,
 }
 
-/// Why an item was not taken in.
+/// Reason why an item was not taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendRefusal {
-    /// There was no room, or none in time.
+    /// There was no space, or none in time.
     #[error("the channel is full")]
     Full,
     /// Nobody will ever take it: the task is cancelled, has failed, has had as many items as it takes, or was never started.
     #[error("the task takes no more items")]
     Closed,
-    /// This is a forked child; the task is its parent's.
+    /// This is a forked child, and the task is its parent's.
     #[error("the task is the parent's of this forked process")]
     Forked,
 }
 
-/// Wait of a sender for room.
+/// Wait of a sender for space.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wait {
     No,
@@ -80,8 +81,14 @@ pub(crate) enum Wait {
 
 impl<T> Shared<T> {
     pub(crate) fn new() -> Self {
-        let (room, source_gone) = (Condvar::new(), Condvar::new());
-        Self { state: Mutex::new(State::new()), home: Home::here(), room, source_gone, permit: Permit::new() }
+        let (space, source_gone) = (Condvar::new(), Condvar::new());
+        Self {
+            state: Mutex::new(State::new()),
+            home: Home::here(),
+            space,
+            source_gone,
+            permit: Permit::new(),
+        }
     }
 
     /// Returns whether this is a forked child, where nothing of it may be touched.
@@ -115,7 +122,7 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Ends what was never begun.
+    /// Ends a task that was never begun.
     pub(crate) fn abandon(self: &Arc<Self>) {
         if self.is_left() {
             return std::mem::forget(Arc::clone(self));
@@ -127,13 +134,14 @@ impl<T> Shared<T> {
         state.stop = Some(Stop::Cancelled);
         state.phase = Phase::Over;
         let report = state.report.take();
-        self.room.notify_all();
+        self.space.notify_all();
         drop(state);
         drop(report);
         drop_each(self.clear());
     }
 
-    /// Takes an item in, as soon as there is room. Gives it back when there is none by the deadline, or it is not wanted.
+    /// Takes an item in, as soon as there is space. Returns it when there is none by the deadline, or it is not
+    /// wanted.
     pub(crate) fn put(&self, item: T, wait: Wait) -> Result<(), SendError<T>> {
         if self.is_left() {
             return Err(SendError { item, reason: SendRefusal::Forked });
@@ -144,10 +152,10 @@ impl<T> Shared<T> {
             state.feeding = Feeding::Sending;
         }
         while state.is_wanted() && state.is_full() {
-            // Who works here would wait for itself.
+            // A worker would wait for itself.
             let has_time = !sync::is_worker_of(self.address());
             let is_late = match wait {
-                Wait::Until(deadline) if has_time => self.room.wait_until(&mut state, deadline),
+                Wait::Until(deadline) if has_time => self.space.wait_until(&mut state, deadline),
                 Wait::Until(_) | Wait::No => true,
             };
             if is_late && state.is_wanted() && state.is_full() {
@@ -164,9 +172,9 @@ impl<T> Shared<T> {
         let waiting = state.queue.len();
         if state.is_closed() {
             state.wake_all();
-            self.room.notify_all();
+            self.space.notify_all();
         } else if !before.is_empty() {
-            // Somebody waits already, and will see that it takes longer.
+            // A worker waits already, and will see that it takes longer.
         } else if waiting == 1 || waiting >= state.plan.size.min(state.capacity) {
             // The first of a batch sets its time, the last completes it.
             state.wake_one();
@@ -187,30 +195,30 @@ impl<T> Shared<T> {
         let before = state.evict();
         state.queue.extend(last);
         drop(state);
-        self.room.notify_all();
+        self.space.notify_all();
         drop_each(before);
     }
 
-    /// Changes the bounds, and lets those who wait for room look again.
+    /// Changes the bounds, and wakes the senders that wait for space.
     pub(crate) fn change_bounds(&self, change: impl FnOnce(&mut State<T>)) {
         if self.is_left() {
             return;
         }
         let mut state = self.lock();
         change(&mut state);
-        // Those that wait go by the clock of the task from now on.
+        // Those that wait use the clock of the task from now on.
         let now = state.clock.now();
         state.queue.iter_mut().for_each(|waiting| waiting.since = now);
         drop(state);
-        self.room.notify_all();
+        self.space.notify_all();
     }
 
-    /// Returns whether another item would be taken in, if there were room.
+    /// Returns whether another item would be taken in, if there were space.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.is_left() && self.lock().is_wanted()
     }
 
-    /// Returns whether the source is to be asked for another item.
+    /// Returns whether the source is asked for another item.
     pub(crate) fn ask_source(&self) -> bool {
         if self.is_left() {
             return false;
@@ -240,8 +248,8 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Waits until the thread of the source has let go of it. A source that is in a call is waited for briefly: the task was
-    /// stopped then, and the call may block for ever. So may a destructor, which is waited for longer.
+    /// Waits until the thread of the source has released it. A wait for a call of the source is brief: the task was
+    /// stopped, and the call may block for ever. So may a destructor, for which it waits longer.
     pub(crate) fn await_source(&self) {
         let (asked, ended) = (deadline_in(SOURCE_GRACE), deadline_in(DESTRUCTOR_GRACE));
         let mut state = self.lock();
@@ -254,7 +262,7 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Begins, with so many workers to be hired.
+    /// Begins the task with so many workers, which are counted already.
     pub(crate) fn begin(&self, workers: usize) {
         let mut state = self.lock();
         state.phase = Phase::Running;
@@ -274,7 +282,7 @@ impl<T> Shared<T> {
     pub(crate) fn turn(&self, worker: usize, taken: &mut Taken<T>) -> Turn {
         let turn = self.lock().turn(worker, taken);
         if let Turn::Work(_) = turn {
-            self.room.notify_all();
+            self.space.notify_all();
         }
         turn
     }
@@ -314,11 +322,11 @@ impl<T> Shared<T> {
             self.permit.revoke();
             state.stop_signal = None;
             state.wake_all();
-            self.room.notify_all();
+            self.space.notify_all();
         }
     }
 
-    /// Takes out what waits in a task that was stopped, and counts it as cancelled. The caller drops it without the lock.
+    /// Removes what waits in a stopped task, and counts it as cancelled. The caller drops it without the lock.
     pub(crate) fn clear(&self) -> VecDeque<Waiting<T>> {
         let mut state = self.lock();
         if state.stop.is_none() {
@@ -333,7 +341,7 @@ impl<T> Shared<T> {
         self.lock().sent
     }
 
-    /// Takes back so many workers, which could not be started.
+    /// Removes so many workers, which could not be started, from the count.
     pub(crate) fn unhire(&self, workers: usize) {
         self.lock().hired -= workers;
     }
@@ -345,16 +353,16 @@ impl<T> Shared<T> {
         state.workers == 0
     }
 
-    /// Ends the task behind its last worker. Returns the account to report.
+    /// Ends the task after its last worker. Returns the account to report.
     pub(crate) fn end(&self) -> Summary {
         let mut state = self.lock();
         state.phase = Phase::Over;
         state.ended = Some(state.clock.now());
-        self.room.notify_all();
+        self.space.notify_all();
         state.summary()
     }
 
-    /// Takes out where to report the end; `None` if that was done before: see `give_up`.
+    /// Removes and returns the place to report the end. Returns `None` if that was done before: see `give_up`.
     pub(crate) fn take_report(&self) -> Option<Report> {
         self.lock().report.take()
     }
@@ -370,7 +378,7 @@ pub(crate) trait Control: Send + Sync {
     /// Reports the end of a task that is stopped, and whose handlers do not return.
     fn give_up(&self);
 
-    /// Makes the end of the task known to nobody.
+    /// Suppresses the report of the end.
     fn disown(&self);
 }
 

@@ -122,7 +122,7 @@ use forebay::Event;
 use forebay::subscription::Subscription;
 use forebay_sync::sync::Receiver as MpscReceiver;
 
-/// Items from an iterator, which is run on a thread of its own. It may be one item ahead of the room in the channel.
+/// Makes a source of an iterator, which runs on its own thread. It may be one item ahead of the space in the channel.
 pub fn from_iter<I>(items: I) -> Pipeline<I::Item>
 where
     I: IntoIterator,
@@ -132,12 +132,12 @@ where
     from_fn(move || items.next())
 }
 
-/// Items from a function, which is called on a thread of its own until it returns `None`.
+/// Makes a source of a function, which is called on its own thread until it returns `None`.
 pub fn from_fn<T>(mut next: impl FnMut() -> Option<T> + Send + 'static) -> Pipeline<T> {
     Pipeline::new(Some(Box::new(move |_| next())))
 }
 
-/// Items from a receiver of crossbeam-channel, until all of its senders are gone.
+/// Makes a source of a receiver of crossbeam-channel, until all of its senders are gone.
 ///
 /// A cancel wakes the wait for the next item. What was not received then stays in the channel for other receivers; an item that
 /// was just received is dropped.
@@ -159,7 +159,7 @@ pub fn from_receiver<T: Send + 'static>(receiver: Receiver<T>) -> Pipeline<T> {
     Pipeline::new(Some(source::of_receiver(receiver)))
 }
 
-/// Items from a receiver of the standard library, until all of its senders are gone.
+/// Makes a source of a receiver of the standard library, until all of its senders are gone.
 ///
 /// Nothing but an item wakes the wait of such a receiver. A cancelled task ends without it after 100 ms. The thread of the source
 /// waits for one more item, drops it, and ends. Prefer [`from_receiver`].
@@ -167,18 +167,20 @@ pub fn from_mpsc<T: Send + 'static>(receiver: MpscReceiver<T>) -> Pipeline<T> {
     from_iter(receiver)
 }
 
-/// Events from a subscription, until its collector is gone. A task that lags loses its oldest there, like every subscriber.
+/// Makes a source of a subscription, until its collector is gone. A task that lags loses its oldest events there,
+/// like every subscriber.
 pub fn from_subscription<E: Event + Clone>(subscription: Subscription<E>) -> Pipeline<E> {
     Pipeline::new(Some(source::of_subscription(subscription)))
 }
 
-/// Numbers 0, 1, 2 and so on: the first at once, number `n` as many periods later. The period is more than zero. Numbers for which the
-/// task had no time are left out. The source ends by a cancel, or by [`Pipeline::take`].
+/// Makes a source of the numbers 0, 1, 2 and so on: the first at once, number `n` as many periods later. The period
+/// is more than zero. Numbers for which the task had no time are left out. The source ends by a cancel, or by
+/// [`Pipeline::take`].
 pub fn interval(every: Duration) -> Pipeline<u64> {
     Pipeline::new(Some(source::of_interval(every))).with_interval(every)
 }
 
-/// Items from your own threads: makes a sender and the pipeline at its other end, with a capacity in items.
+/// Makes a sender for your own threads and the pipeline at its other end, with a capacity in items.
 ///
 /// ```
 /// use forebay_task::{self as task, Gather};

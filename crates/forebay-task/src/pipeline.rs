@@ -113,7 +113,7 @@ impl<T> Pipeline<T> {
     /// Hands an item on when no other has come for `quiet`, by the clock of the task; more than zero.
     ///
     /// An item that comes sooner takes the place of the one before, which is dropped and counted as
-    /// [`evicted`](crate::Summary::evicted). The last item is handed on at the end. So senders never wait for room, and the capacity
+    /// [`evicted`](crate::Summary::evicted). The last item is handed on at the end. So senders never wait for space, and the capacity
     /// has no effect. Evicted items are not among the [items](Stage::items). Not allowed with [`Strategy::Batched`]. Defaults to off.
     ///
     /// ```

@@ -11,9 +11,9 @@ use crate::task::Task;
 
 /// Results of a task, in the order in which handlers end. Made by [`Stage::results`](crate::Stage::results).
 ///
-/// [`iter`](Self::iter) waits for one result after the other. As a `Stream` it registers a waker. It holds as many results as the
-/// channel has slots. Handlers whose results find no room wait, and the source with them. Dropping it drops the [`Task`] and the
-/// results that were not taken.
+/// [`iter`](Self::iter) waits for one result after the other. As a `Stream` it registers a waker. It holds as many
+/// results as the channel has slots. Handlers whose results find no space wait, and the source with them. Dropping it
+/// drops the [`Task`] and the results that were not taken.
 ///
 /// ```
 /// use forebay_task as task;
@@ -27,7 +27,7 @@ use crate::task::Task;
 /// ```
 #[must_use = "results that are dropped cancel their task"]
 pub struct Results<R> {
-    /// Dropped before the task, so that no worker waits for room any more.
+    /// Dropped before the task, so that no worker waits for space any more.
     reader: Reader<R>,
     task: Task<()>,
 }

@@ -8,13 +8,13 @@ use forebay_sync::sync::Arc;
 
 use crate::channel::{SendError, Shared, Wait};
 
-/// Sends items into the bounded channel of a task. Made by [`channel`](crate::channel()).
+/// Sender of items into the bounded channel of a task. Made by [`channel`](crate::channel()).
 ///
 /// A clone sends into the same channel. Dropping the last sender closes the channel: the task handles what waits, and ends. So a
 /// handler that holds a sender keeps its own task from ending.
 ///
-/// Items that are sent before the start wait in the channel. A handler that sends into its own task never waits for room, because it
-/// would wait for itself. A full channel refuses its items.
+/// Items that are sent before the start wait in the channel. A handler that sends into its own task never waits for
+/// space, because it would wait for itself. A full channel refuses its items.
 pub struct Sender<T> {
     shared: Arc<Shared<T>>,
 }
@@ -25,7 +25,7 @@ impl<T> Sender<T> {
         Self { shared: Arc::clone(shared) }
     }
 
-    /// Waits until there is room, and sends an item.
+    /// Waits until there is space, and sends an item.
     ///
     /// # Errors
     ///
@@ -34,16 +34,16 @@ impl<T> Sender<T> {
         self.shared.put(item, Wait::Until(None))
     }
 
-    /// Sends an item, and waits for room until the timeout.
+    /// Sends an item, and waits for space until the timeout.
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send), or there was no room in time.
+    /// As for [`send`](Self::send), or there was no space in time.
     pub fn send_timeout(&self, item: T, timeout: Duration) -> Result<(), SendError<T>> {
         self.shared.put(item, Wait::Until(deadline_in(timeout)))
     }
 
-    /// Sends an item if there is room now.
+    /// Sends an item if there is space now.
     ///
     /// # Errors
     ///

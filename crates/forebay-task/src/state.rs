@@ -15,13 +15,13 @@ use crate::adaptive::{Controller, Load};
 use crate::strategy::{Plan, Strategy};
 use crate::summary::{Summary, TaskOutcome};
 
-/// An item that waits.
+/// Waiting item.
 pub(crate) struct Waiting<T> {
     pub(crate) item: T,
     pub(crate) since: Instant,
 }
 
-/// Why no more items are taken, although there may be some.
+/// Reason why no more items are taken, although there may be some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     Cancelled,
@@ -35,7 +35,7 @@ pub(crate) enum Feeding {
     Asking,
     /// In our own code, which does not, or in the destructor of an item or of the source, which may.
     Sending,
-    /// It has let go of the source, or there is none.
+    /// The thread has released the source, or there is none.
     Over,
 }
 
@@ -52,7 +52,8 @@ pub(crate) enum Phase {
 pub(crate) struct State<T> {
     pub(crate) queue: VecDeque<Waiting<T>>,
     pub(crate) capacity: usize,
-    /// How long no other item may have come before one is taken: then it holds one at most, and the next takes its place.
+    /// The time without another item after which one is taken. The channel then holds at most one item, and the next
+    /// replaces it.
     pub(crate) quiet: Option<Duration>,
     /// True if items are reported, and their times matter.
     pub(crate) is_observed: bool,
@@ -70,8 +71,8 @@ pub(crate) struct State<T> {
     pub(crate) unparkers: Vec<Unparker>,
     /// The numbers of workers that sleep and were not woken yet.
     pub(crate) idle: Vec<usize>,
-    /// The one of them that is woken by time, on behalf of all, and when. It looks by then, and sees to it that another one does,
-    /// should it have an item itself. Whoever has to look sooner takes its place.
+    /// The sleeping worker that is woken by time, for all, and when. It looks by then, and makes sure that another
+    /// one does if it has an item itself. A worker that has to look sooner replaces it.
     pub(crate) keeper: Option<(usize, Instant)>,
     /// Workers that were ever hired.
     pub(crate) hired: usize,
@@ -114,12 +115,12 @@ struct Bounded(String);
 
 impl fmt::Write for Bounded {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = MAX_TEXT - self.0.len();
-        if text.len() <= room {
+        let space = MAX_TEXT - self.0.len();
+        if text.len() <= space {
             self.0.push_str(text);
             return Ok(());
         }
-        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end));
+        let end = (0..=space).rev().find(|end| text.is_char_boundary(*end));
         self.0.push_str(&text[..end.unwrap_or(0)]);
         Err(fmt::Error)
     }
@@ -211,7 +212,7 @@ impl<T> State<T> {
         self.stop.is_none() && self.phase < Phase::Over && self.sent < self.max_items
     }
 
-    /// Returns whether an item has to wait for room.
+    /// Returns whether an item has to wait for space.
     pub(crate) fn is_full(&self) -> bool {
         self.quiet.is_none() && self.queue.len() >= self.capacity
     }
@@ -228,11 +229,11 @@ impl<T> State<T> {
         self.unparkers.iter().for_each(Unparker::unpark);
     }
 
-    /// Wakes a worker to look. Where none may take an item, those that have one will look when they are done with it; but one
-    /// has to watch that they ever are.
+    /// Wakes a worker to look. If none may take an item, those that have one will look when they are done with it;
+    /// but one has to watch that they ever are.
     pub(crate) fn wake_one(&mut self) {
         let is_full = self.in_flight >= self.plan.limit as u64;
-        // Nor may anybody before the next moment that the rate allows, for which one waits already.
+        // No worker may take one before the next moment that the rate allows, and one waits for it already.
         let is_kept = self.keeper.is_some();
         if is_full && (is_kept || !self.can_stall()) || self.plan.pace.is_some() && is_kept {
             return;
@@ -252,7 +253,7 @@ impl<T> State<T> {
         self.plan.controller.as_ref().is_some_and(Controller::has_more)
     }
 
-    /// Returns the time since the start, by which the controller goes.
+    /// Returns the time since the start, which the controller uses.
     fn elapsed(&self) -> Duration {
         self.begun.map_or(Duration::ZERO, |begun| self.clock.now().saturating_duration_since(begun))
     }
@@ -331,7 +332,7 @@ impl<T> State<T> {
 
     /// Decides what the worker does next. Its items go into `taken`, which is empty.
     pub(crate) fn turn(&mut self, worker: usize, taken: &mut Taken<T>) -> Turn {
-        // Who was woken by time still stands there.
+        // A worker that was woken by time is still registered.
         self.idle.retain(|idle| *idle != worker);
         self.keeper = self.keeper.filter(|(keeper, _)| *keeper != worker);
         match self.look() {

@@ -107,7 +107,7 @@ impl fmt::Display for TaskOutcome {
 }
 
 impl fmt::Display for Summary {
-    /// The outcome, then the law with its numbers.
+    /// Writes the outcome, then the law with its numbers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { outcome, sent, handled, failed, cancelled, evicted, left, .. } = self;
         write!(

@@ -21,7 +21,7 @@ use crate::user_code::{drop_each, drop_quietly};
 /// State that all workers of a task share.
 pub(crate) struct Job<T, R, O> {
     pub(crate) shared: Arc<Shared<T>>,
-    /// Every worker has a handle of them, and lets it go before it leaves; this one is taken by the last.
+    /// Every worker has a handle of them, and drops it before it leaves. The last worker takes this one.
     pub(crate) tools: Mutex<Option<Arc<Tools<T, R>>>>,
     /// Taken by the last worker.
     pub(crate) output: Mutex<Option<Output<R, O>>>,
@@ -248,13 +248,14 @@ where
         let summary = self.shared.end();
         let end = Origin { number: summary.sent, items: 0, created: None, started: None };
         self.report(end, || ItemKind::Final(summary.clone()));
-        // The others have let go of theirs: with this go handler and policy, and what they captured.
+        // The others have dropped theirs. This drops handler and policy, and what they captured.
         let tools = self.tools.lock().take();
         drop_quietly(tools);
         // So does the source.
         self.shared.await_source();
         let report = self.shared.take_report();
-        // Before the promise is fulfilled, so that whoever waits finds the record. The finish tells readers of results.
+        // Before the promise is fulfilled, so that every waiting caller finds the record. The finish notifies readers
+        // of results.
         report.iter().for_each(|report| report.send(&summary));
         let output = self.output.lock().take();
         let results = output.and_then(|output| catch_panic(|| output.finish()).ok());

@@ -78,7 +78,7 @@ pub enum Summary<'a> {
     },
 }
 
-/// A hyper-parameter. TensorBoard's table knows these three types.
+/// Value of a hyper-parameter. TensorBoard's table knows these three types.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Setting<'a> {
     /// A number.

@@ -6,7 +6,7 @@ const FIXED64: u8 = 1;
 const BYTES: u8 = 2;
 const FIXED32: u8 = 5;
 
-/// Appends the fields of a message. Field numbers must be below 16, so that a key takes one byte.
+/// Writer of the fields of a message. Field numbers must be below 16, so that a key takes one byte.
 pub(super) trait Wire {
     fn varint(&mut self, field: u8, value: u64);
     fn fixed32(&mut self, field: u8, value: f32);

@@ -5,7 +5,7 @@ use super::*;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-/// A machine on which handlers wait, then compute.
+/// Machine on which handlers wait, then compute.
 struct Machine {
     processors: usize,
     /// Microseconds that a handler waits and computes; drawn for every item, by the time.
@@ -21,7 +21,7 @@ struct Machine {
 /// Handlers that meet nobody, and items that come one by one.
 const PLAIN: Machine = Machine { processors: 1, load: |_, _| (0, 1), every: 0, burst: 1, meet: 1 };
 
-/// What a run of it came to.
+/// Result of a run.
 #[derive(Debug)]
 struct Run {
     items: u64,
@@ -226,7 +226,7 @@ fn it_follows_a_load_that_changes() {
 }
 
 #[test]
-fn the_limit_stays_within_its_bounds_and_moves_only_where_there_is_room() {
+fn the_limit_stays_within_its_bounds_and_moves_only_where_there_is_space() {
     for (min, max) in [(1, 1), (3, 3), (2, 5), (7, 8)] {
         let mut controller = Controller::new(min, max, Duration::from_millis(1));
         let mut rng = fastrand::Rng::with_seed(1);

@@ -1,4 +1,4 @@
-//! Who takes what and who sleeps until when, asked without a thread.
+//! Unit tests of the state, without threads.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use forebay_sync::sync::Parker;
 
 use super::*;
 
-/// A task that runs, with so many workers and a sender.
+/// Returns a running task, with so many workers and a sender.
 fn running(strategy: Strategy, workers: usize, clock: &ManualClock) -> State<u64> {
     let mut state = State::new();
     (state.plan, state.clock) = (strategy.plan(), Clock::Manual(clock.clone()));
@@ -34,7 +34,7 @@ impl State<u64> {
         (self.in_flight, self.handled) = (self.in_flight - 1, self.handled + 1);
     }
 
-    /// Those that sleep until somebody rings, and nobody has.
+    /// Returns the workers that sleep until they are notified, and were not.
     fn asleep(&self) -> Vec<usize> {
         let mut idle = self.idle.clone();
         idle.sort_unstable();
@@ -62,7 +62,7 @@ fn one_worker_alone_waits_for_the_next_slot_of_a_rate() {
     assert_eq!(state.look_as(0), Turn::Sleep(Some(next)), "not yet");
     clock.advance(Duration::from_millis(1));
     assert_eq!(state.look_as(0), Turn::Work(10));
-    // The next slot is another's, while this one handles its item; he is rung.
+    // The next slot is another worker's, which is woken, while this one handles its item.
     let rung = if state.asleep() == [1] { 2 } else { 1 };
     assert_eq!(state.asleep(), [3 - rung]);
     assert_eq!(state.look_as(rung), Turn::Sleep(Some(next + Duration::from_millis(100))));

@@ -190,7 +190,7 @@ fn a_child_can_run_a_task_while_threads_of_its_parent_wait() {
         }
         drop(raise);
         reads.join().unwrap();
-        // Handlers whose results nobody takes any more wait for room, and the sender with them.
+        // Handlers whose results nobody takes any more wait for space, and the sender with them.
         results.task().cancel();
         sent = sends.join().unwrap() as u64;
     });

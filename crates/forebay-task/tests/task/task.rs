@@ -212,7 +212,7 @@ fn a_task_that_is_cancelled_before_its_start_handles_nothing() {
 }
 
 #[test]
-fn a_full_channel_makes_senders_wait_until_there_is_room_or_no_hope() {
+fn a_full_channel_makes_senders_wait_until_there_is_space_or_no_hope() {
     for (strategy, _) in strategies() {
         let (gate, token) = (Gate::closed(), CancelToken::new());
         let (sender, pipeline) = task::channel(2);
@@ -231,7 +231,7 @@ fn a_full_channel_makes_senders_wait_until_there_is_room_or_no_hope() {
             many.join().unwrap().unwrap();
             until("all are handled", || task.summary().handled == 198);
             gate.close();
-            // One of them waits for room when the cancel comes, whatever happens to be taken before.
+            // One of them waits for space when the cancel comes, whatever happens to be taken before.
             let hopeless = scope.spawn(|| (0..20).try_for_each(|number| sender.send(number)));
             until("the channel is full", || task.summary().sent >= 200);
             task.cancel();
@@ -368,7 +368,7 @@ fn results_come_one_by_one_and_wait_for_their_reader() {
 }
 
 #[test]
-fn results_that_are_dropped_cancel_their_task_although_handlers_wait_for_room() {
+fn results_that_are_dropped_cancel_their_task_although_handlers_wait_for_space() {
     for (strategy, _) in strategies() {
         let (ledger, (collector, memory)) = (Ledger::default(), observed());
         let pipeline = task::from_iter(ledger.items(1_000)).capacity(1).strategy(strategy);
@@ -432,7 +432,7 @@ fn a_handler_that_sends_into_its_own_full_channel_is_refused_instead_of_waiting_
             own.send(3)
         });
         let summary = over(task.start().unwrap());
-        // Others may have made room meanwhile; on one thread nobody can.
+        // Others may have made space meanwhile; on one thread nobody can.
         assert!(summary.handled + summary.failed >= 2, "{strategy:?}: {summary}");
         assert_eq!(summary.outcome, TaskOutcome::Completed);
         if workers == 1 {
@@ -650,7 +650,7 @@ fn a_debounced_item_is_handled_when_no_other_has_come_for_so_long() {
         let inside = clock.clone();
         let stage = pipeline.report_to(&collector, "test.task.finished");
         let results = stage.map(move |item| (item.number, inside.elapsed())).results().unwrap();
-        // Nobody waits for room.
+        // Nobody waits for space.
         (2..9).for_each(|number| sender.try_send(ledger.item(number)).unwrap());
         assert_eq!(results.task().summary().evicted, 8);
         clock.advance(HOUR / 2);
@@ -1069,9 +1069,9 @@ mod with_futures {
     use std::pin::pin;
     use std::task::{Context, Poll, Wake};
 
-    struct Bell(AtomicUsize);
+    struct WakeCounter(AtomicUsize);
 
-    impl Wake for Bell {
+    impl Wake for WakeCounter {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
@@ -1080,19 +1080,19 @@ mod with_futures {
     #[test]
     fn a_task_is_a_future_that_is_woken_once_at_its_end() {
         for (strategy, _) in strategies() {
-            let (gate, bell) = (Gate::closed(), Arc::new(Bell(AtomicUsize::new(0))));
+            let (gate, counter) = (Gate::closed(), Arc::new(WakeCounter(AtomicUsize::new(0))));
             let behind = gate.clone();
             let stage = task::from_iter(0..5).strategy(strategy).map(move |_| behind.pass());
             let mut task = pin!(stage.start().unwrap());
-            let left = Arc::new(Bell(AtomicUsize::new(0)));
+            let left = Arc::new(WakeCounter(AtomicUsize::new(0)));
             assert!(task.as_mut().poll(&mut Context::from_waker(&left.clone().into())).is_pending());
-            let waker = bell.clone().into();
+            let waker = counter.clone().into();
             let mut cx = Context::from_waker(&waker);
             assert!(task.as_mut().poll(&mut cx).is_pending() && task.as_mut().poll(&mut cx).is_pending());
             gate.await_arrivals(1);
-            assert_eq!(bell.0.load(Ordering::SeqCst), 0);
+            assert_eq!(counter.0.load(Ordering::SeqCst), 0);
             gate.open();
-            until("it is woken", || bell.0.load(Ordering::SeqCst) == 1);
+            until("it is woken", || counter.0.load(Ordering::SeqCst) == 1);
             let Poll::Ready(end) = task.as_mut().poll(&mut cx) else { panic!("it was woken too early") };
             assert_eq!(end.results, 5);
             assert!(task.as_mut().poll(&mut cx).is_pending(), "polled again after its end");
@@ -1161,7 +1161,7 @@ fn a_destructor_that_panics_in_what_gathers_costs_no_result() {
 }
 
 #[test]
-fn more_room_wakes_who_waits_for_it() {
+fn more_space_wakes_who_waits_for_it() {
     let (sender, pipeline) = task::channel(1);
     sender.send(0).unwrap();
     std::thread::scope(|scope| {

@@ -17,7 +17,7 @@ const EVENTS: u64 = 5_000;
 
 /// The process that writes. Does nothing unless it was asked to.
 #[test]
-fn writes_into_a_pipe_without_room() {
+fn writes_into_a_pipe_without_space() {
     let Some(stream) = std::env::var_os(WRITER) else { return };
     let sink = if stream == "stdout" { ConsoleSink::new("x") } else { ConsoleSink::stderr("x") };
     // With one processor the harness has begun a line with the name of this test.
@@ -38,7 +38,7 @@ fn lines_stay_whole(stream: &str) {
     rustix::io::ioctl_fionbio(writer.as_fd(), true).unwrap();
     let probe = writer.try_clone().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name_of!(writes_into_a_pipe_without_room), "--nocapture"]).env(WRITER, stream);
+    command.args(["--exact", name_of!(writes_into_a_pipe_without_space), "--nocapture"]).env(WRITER, stream);
     match stream {
         "stdout" => command.stdout(writer).stderr(Stdio::null()),
         _ => command.stderr(writer).stdout(Stdio::null()),
