@@ -45,8 +45,8 @@ fn train(collector: &Collector, letters: &DeadLetters, step: &mut u64) {
     let delta = stats.delta(&before);
     for sink in &delta.sinks {
         println!(
-            "   {:<6} {:>3} delivered, {:>3} dead letters, {:>3} failed, {:>3} shed",
-            sink.name, sink.delivered, sink.dead_lettered, sink.failed, sink.shed
+            "   {:<6} {:>3} delivered, {:>3} dead letters, {:>3} failed, {:>3} evicted",
+            sink.name, sink.delivered, sink.dead_lettered, sink.failed, sink.evicted
         );
     }
     let health = collector.health();

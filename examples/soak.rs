@@ -239,13 +239,13 @@ fn run([seconds, per_second, seed]: [u64; 3]) -> Result<(), Box<dyn Error>> {
             let (memory, threads) = usage();
             readings.push(memory);
             println!(
-                "{:>4} s: {:>11} offered, {:>5.1} MB, {threads} threads, {} retries, {} dead letters, {} shed, p99 {:.0?}",
+                "{:>4} s: {:>11} offered, {:>5.1} MB, {threads} threads, {} retries, {} dead letters, {} evicted by queues, p99 {:.0?}",
                 begun.elapsed().as_secs(),
                 stats.offered,
                 memory as f64 / 1e6,
                 stats.sinks.iter().map(|sink| sink.retries).sum::<u64>(),
                 stats.sinks.iter().map(|sink| sink.dead_lettered).sum::<u64>(),
-                stats.sinks.iter().map(|sink| sink.shed).sum::<u64>(),
+                stats.sinks.iter().map(|sink| sink.evicted).sum::<u64>(),
                 stats.latency.p99,
             );
             Ok(())

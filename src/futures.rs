@@ -274,7 +274,7 @@ impl<E: Event> std::fmt::Debug for FlushAsync<E> {
     }
 }
 
-/// Events of the subscription. Losses are skipped: see [`lost`](Subscription::lost).
+/// Events of the subscription. Evicted events are skipped: see [`evicted`](Subscription::evicted).
 impl<E: Event + Clone> Stream for Subscription<E> {
     type Item = E;
 

@@ -54,8 +54,8 @@ pub enum LogTopic {
     Retried,
     /// Events became dead letters.
     DeadLettered,
-    /// The queue of an isolated sink overflowed.
-    Shed,
+    /// The queue of a sink was full: events were evicted or rejected.
+    QueueFull,
     /// A breaker opened or closed.
     Breaker,
     /// Events were evicted.

@@ -39,7 +39,7 @@ pub use error::SinkError;
 pub use ext::SinkExt;
 pub use filter::Filter;
 pub use function::{FnSink, from_fn};
-pub use isolated::{Isolated, Shed};
+pub use isolated::Isolated;
 #[cfg(feature = "json-lines")]
 pub(crate) use json_lines::{Closed, ClosedFiles, closed, decode};
 #[cfg(feature = "json-lines")]

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! offered          = filtered + sampled_out + rate_limited + oversize + rejected (full | stopped | worker_gone | forked) + evicted + processed + pending
-//! per sink:  offered = delivered + dead_lettered + failed + shed + in_flight
+//! per sink:  offered = delivered + dead_lettered + failed + evicted + rejected + in_flight
 //! sum of gaps over all batches = evicted (after a flush)
 //! ```
 //!
@@ -73,8 +73,10 @@ pub struct SinkStats {
     pub failed: u64,
     /// Events that became dead letters.
     pub dead_lettered: u64,
-    /// Events that were lost because its own queue overflowed.
-    pub shed: u64,
+    /// Events that made room in its own queue for newer ones.
+    pub evicted: u64,
+    /// Events that its own queue did not take, because it was full.
+    pub rejected: u64,
     /// Batches that were tried again, each time.
     pub retries: u64,
     /// Dead letters that were delivered after all.
@@ -103,12 +105,13 @@ pub struct SinkStats {
 impl SinkStats {
     /// Returns the outcomes of the events that are not in flight, by name.
     #[cfg(any(feature = "metrics", feature = "prometheus"))]
-    fn fates(&self) -> [(&'static str, u64); 4] {
+    fn fates(&self) -> [(&'static str, u64); 5] {
         [
             ("delivered", self.delivered),
             ("failed", self.failed),
             ("dead_lettered", self.dead_lettered),
-            ("shed", self.shed),
+            ("evicted", self.evicted),
+            ("rejected", self.rejected),
         ]
     }
 }

@@ -24,8 +24,8 @@ use crate::sync::{
 ///
 /// * It gets the events that are collected from then on and whose names fit, in the order in which sinks get them.
 /// * It holds so many events at most ([`subscribe_with`](Collector::subscribe_with)), in batches of so many bytes at most
-///   ([`max_bytes`](Self::max_bytes)), but for the last one. A subscriber that lags loses its own
-///   oldest, and is told how many: by [`RecvError::Lagged`] where they are missing, and by [`lost`](Self::lost). Neither the
+///   ([`max_bytes`](Self::max_bytes)), but for the last one. A subscriber that lags has its own
+///   oldest evicted, and is told how many: by [`RecvError::Lagged`] where they are missing, and by [`evicted`](Self::evicted). Neither the
 ///   loop nor a sink waits for it.
 /// * [`iter`](Self::iter), and the `Stream` that it is (feature `futures`), go from event to event until the collector is
 ///   gone.
@@ -67,8 +67,8 @@ impl<E> RefUnwindSafe for Subscription<E> {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// So many events were lost here, because the subscriber lagged. The next one can be received.
-    #[error("{0} events were lost, because the subscriber lagged")]
+    /// So many events were evicted here, because the subscriber lagged. The next one can be received.
+    #[error("{0} events were evicted, because the subscriber lagged")]
     Lagged(u64),
     /// There is nothing at present.
     #[error("there is no event at present")]
@@ -107,8 +107,8 @@ struct Queue<E> {
     bytes: u64,
     /// How many these are in all.
     events: usize,
-    lost: u64,
-    told: u64,
+    evicted: u64,
+    reported: u64,
     waker: Option<Waker>,
     is_closed: bool,
 }
@@ -157,8 +157,8 @@ impl<E: Event + Clone> Collector<E> {
             batches: VecDeque::new(),
             bytes: 0,
             events: 0,
-            lost: 0,
-            told: 0,
+            evicted: 0,
+            reported: 0,
             waker: None,
             is_closed: false,
         };
@@ -184,9 +184,9 @@ type Taken<E> = Result<(Batch<E>, usize), RecvError>;
 
 impl<E> Queue<E> {
     fn take(&mut self) -> Taken<E> {
-        if self.lost > self.told {
-            let lagged = self.lost - self.told;
-            self.told = self.lost;
+        if self.evicted > self.reported {
+            let lagged = self.evicted - self.reported;
+            self.reported = self.evicted;
             return Err(RecvError::Lagged(lagged));
         }
         let Some(Queued { batch, places, .. }) = self.batches.front_mut() else {
@@ -199,7 +199,7 @@ impl<E> Queue<E> {
         batch.map(|batch| (batch, place)).ok_or(RecvError::Empty)
     }
 
-    /// Takes events in; the batches of those that are lost for them come out.
+    /// Takes events in; the batches of those that are evicted for them come out.
     fn put(&mut self, new: Queued<E>) -> Vec<Batch<E>> {
         self.events += new.places.len();
         self.bytes = self.bytes.saturating_add(new.bytes);
@@ -217,11 +217,11 @@ impl<E> Queue<E> {
                 return ended;
             };
             let all = oldest.places.len();
-            let lost = if is_heavy { all } else { all.min(too_many) };
-            oldest.places.drain(..lost);
+            let evicted = if is_heavy { all } else { all.min(too_many) };
+            oldest.places.drain(..evicted);
             let is_empty = oldest.places.is_empty();
-            self.events -= lost;
-            self.lost += lost as u64;
+            self.events -= evicted;
+            self.evicted += evicted as u64;
             if is_empty {
                 ended.extend(self.pop());
             }
@@ -237,7 +237,7 @@ impl<E> Queue<E> {
 
 impl<E> Subscription<E> {
     /// Changes how many bytes the batches that it holds may take: their buffers, and what the events own
-    /// ([`Event::size_hint`]). Beyond that, the oldest batch is lost. Defaults to 50 MiB.
+    /// ([`Event::size_hint`]). Beyond that, the oldest batch is evicted. Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
         let Ok(mut queue) = self.shared.queue.enter() else { return self };
         queue.max_bytes = bytes as u64;
@@ -254,7 +254,7 @@ impl<E: Event + Clone> Subscription<E> {
     ///
     /// # Errors
     ///
-    /// Events were lost here; the collector is gone; this is a forked child; or there is nothing and this is the worker thread,
+    /// Events were evicted here; the collector is gone; this is a forked child; or there is nothing and this is the worker thread,
     /// as in a sink, which would wait for itself.
     pub fn recv(&self) -> Result<E, RecvError> {
         self.recv_until(None)
@@ -279,7 +279,7 @@ impl<E: Event + Clone> Subscription<E> {
         given(taken)
     }
 
-    /// Waits for one event after the other, until the collector is gone. Losses are passed over ([`lost`](Self::lost)). It ends at
+    /// Waits for one event after the other, until the collector is gone. Evictions are passed over ([`evicted`](Self::evicted)). It ends at
     /// once in a forked child, and on the worker thread where there is nothing.
     pub fn iter(&self) -> Events<'_, E> {
         Events(self)
@@ -295,9 +295,9 @@ impl<E: Event + Clone> Subscription<E> {
         self.len() == 0
     }
 
-    /// How many events were lost so far, told or not. 0 in a forked child.
-    pub fn lost(&self) -> u64 {
-        self.shared.queue.enter().map_or(0, |queue| queue.lost)
+    /// Returns how many events were evicted so far, reported or not. 0 in a forked child.
+    pub fn evicted(&self) -> u64 {
+        self.shared.queue.enter().map_or(0, |queue| queue.evicted)
     }
 
     fn recv_until(&self, deadline: Option<Instant>) -> Result<E, RecvError> {
@@ -314,7 +314,7 @@ impl<E: Event + Clone> Subscription<E> {
         given(taken)
     }
 
-    /// The next event, or the waker is left. Losses are passed over.
+    /// The next event, or the waker is left. Evictions are passed over.
     #[cfg_attr(not(feature = "futures"), allow(dead_code, reason = "a `Stream` alone waits so"))]
     pub(crate) fn poll_next_event(&self, waker: &Waker) -> Poll<Option<E>> {
         // User code, and so is the drop of the one before: without the lock.
@@ -483,7 +483,11 @@ impl<E> Drop for Tap<E> {
 
 impl<E> fmt::Debug for Subscription<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (events, lost) = self.shared.queue.enter().map_or((0, 0), |queue| (queue.events, queue.lost));
-        f.debug_struct("Subscription").field("len", &events).field("lost", &lost).finish_non_exhaustive()
+        let (events, evicted) =
+            self.shared.queue.enter().map_or((0, 0), |queue| (queue.events, queue.evicted));
+        f.debug_struct("Subscription")
+            .field("len", &events)
+            .field("evicted", &evicted)
+            .finish_non_exhaustive()
     }
 }

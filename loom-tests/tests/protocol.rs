@@ -821,10 +821,10 @@ fn an_event_alone_reaches_an_isolated_sink() {
 }
 
 #[test]
-fn a_stop_covers_the_queue_and_what_is_shed_is_counted_and_told() {
+fn a_stop_covers_the_queue_and_what_is_evicted_is_counted_and_told() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("an isolated sink sheds, and its account is exact", 2, 500, move || {
+    check("an isolated sink evicts, and its account is exact", 2, 500, move || {
         let gaps = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
         let told = std::sync::Arc::clone(&gaps);
         let sink = from_fn("gaps", move |batch: &Batch<Tick>| {
@@ -838,9 +838,9 @@ fn a_stop_covers_the_queue_and_what_is_shed_is_counted_and_told() {
         collector.stop().unwrap();
         let stats = law(&collector, 2);
         let sink = &stats.sinks[0];
-        assert_eq!((sink.in_flight, sink.delivered + sink.shed), (0, 2));
-        assert_eq!(gaps.load(std::sync::atomic::Ordering::Relaxed), sink.shed, "told where it is missing");
-        seen.saw(sink.shed);
+        assert_eq!((sink.in_flight, sink.delivered + sink.evicted), (0, 2));
+        assert_eq!(gaps.load(std::sync::atomic::Ordering::Relaxed), sink.evicted, "told where it is missing");
+        seen.saw(sink.evicted);
     });
     witness.expect(&["0", "1"]);
 }

@@ -168,7 +168,7 @@ impl InlineSinks {
         }
         for slot in &*slots {
             slot.tally.offered.bump(evicted);
-            slot.tally.shed.add(evicted);
+            slot.tally.evicted.add(evicted);
         }
         let mut batch = Batch::from_events(events);
         batch.add_gap(evicted);

@@ -11,7 +11,8 @@ use crate::pattern::Pattern;
 
 /// A place that keeps records and can be asked for them.
 pub trait History {
-    /// The records that the query asks for, in the order in which they were delivered, or the other way round.
+    /// Returns the records that the query asks for, in the order in which they were delivered, or the other way round. Of each
+    /// batch, critical records were delivered first, and low ones last: for the order of time, sort by [`Record::time`].
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@ struct Kept {
     max_bytes: u64,
     /// What the records own.
     bytes: u64,
-    forgotten: u64,
+    evicted: u64,
 }
 
 impl Kept {
@@ -53,7 +53,7 @@ impl Kept {
     fn make_room(&mut self) {
         while self.bytes > self.max_bytes && self.records.len() > 1 {
             self.pop();
-            self.forgotten += 1;
+            self.evicted += 1;
         }
     }
 
@@ -67,7 +67,7 @@ impl<const N: usize> Recent<N> {
     /// Keeps nothing yet. As a sink it is named `recent`.
     pub fn new() -> Self {
         let records = VecDeque::with_capacity(N.min(1 << 16));
-        let kept = Kept { records, max_bytes: 50 << 20, bytes: 0, forgotten: 0 };
+        let kept = Kept { records, max_bytes: 50 << 20, bytes: 0, evicted: 0 };
         Self { name: "recent".to_owned(), kept: Arc::new(Mutex::new(kept)) }
     }
 
@@ -81,9 +81,9 @@ impl<const N: usize> Recent<N> {
         self
     }
 
-    /// How many of the last `N` records were dropped for their bytes.
-    pub fn forgotten(&self) -> u64 {
-        self.kept.enter().map_or(0, |kept| kept.forgotten)
+    /// Returns how many of the last `N` records were evicted for their bytes.
+    pub fn evicted(&self) -> u64 {
+        self.kept.enter().map_or(0, |kept| kept.evicted)
     }
 
     /// Gives it another name, so that a collector can have several. A [bus](crate::bus::Bus) without a journal has one of its

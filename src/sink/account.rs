@@ -55,8 +55,10 @@ pub enum Fate {
     Failed,
     /// It lies among the dead letters.
     DeadLettered,
-    /// It was lost because a queue overflowed.
-    Shed,
+    /// It made room in a queue.
+    Evicted,
+    /// A full queue did not take it.
+    Rejected,
 }
 
 impl Account {
@@ -95,7 +97,8 @@ impl Account {
             Fate::DeadLettered => {
                 (&fates.dead_lettered, Some((LogTopic::DeadLettered, "became dead letters")))
             }
-            Fate::Shed => (&fates.shed, Some((LogTopic::Shed, "were shed by a full queue"))),
+            Fate::Evicted => (&fates.evicted, Some((LogTopic::QueueFull, "were evicted by a full queue"))),
+            Fate::Rejected => (&fates.rejected, Some((LogTopic::QueueFull, "were rejected by a full queue"))),
         };
         count.add(events);
         fates.kept.lower_by(events);

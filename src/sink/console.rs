@@ -18,6 +18,8 @@ use crate::unix::{wait_until_writable, without_sigpipe};
 /// reading are escaped inside an event: it stays one line, and shows what it holds. An event whose `Display` fails or panics
 /// does so alone.
 ///
+/// Lines stand in the order of delivery: of each batch, critical events come first, and low ones last.
+///
 /// A reader that went away is an error of each batch, and never the signal SIGPIPE, whatever the program has arranged for that.
 ///
 /// A descriptor in non-blocking mode is written to as any other: the sink waits for room, 10 seconds at most in which

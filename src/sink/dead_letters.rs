@@ -16,7 +16,7 @@ use crate::sync::{Arc, Mutex, Ordering, PlainU64, catch_panic};
 /// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
 /// queue: give one to [`SinkExt::dead_letters`](crate::sink::SinkExt::dead_letters), and keep one.
 ///
-/// A full queue forgets its oldest letter ([`forgotten`](Self::forgotten) counts them). It is full when it holds as many
+/// A full queue evicts its oldest letter ([`evicted`](Self::evicted) counts them). It is full when it holds as many
 /// letters as it was made for, or letters that own more than [`max_bytes`](Self::max_bytes), but for one.
 ///
 /// In a forked child the queue is its parent's. It says that it is empty there, offers nothing again, and keeps nothing: events
@@ -57,14 +57,14 @@ pub struct DeadLetter<E = Record> {
 }
 
 struct Letters<E> {
-    most: usize,
+    max_letters: usize,
     max_bytes: u64,
     /// What all letters own.
     bytes: u64,
     letters: VecDeque<Kept<E>>,
     /// Who puts letters here and takes them again, by number.
     takers: Vec<(u64, Account)>,
-    forgotten: u64,
+    evicted: u64,
     pace: Option<Pace>,
     /// The clock of the pace counts from here.
     begun: Instant,
@@ -83,14 +83,14 @@ struct Kept<E> {
 impl<E> DeadLetters<E> {
     /// A queue of that many letters; of none is one of one.
     pub fn new(letters: usize) -> Self {
-        let (most, letters) = (letters.max(1), VecDeque::new());
+        let (max_letters, letters) = (letters.max(1), VecDeque::new());
         let letters = Letters {
-            most,
+            max_letters,
             max_bytes: 50 << 20,
             bytes: 0,
             letters,
             takers: Vec::new(),
-            forgotten: 0,
+            evicted: 0,
             pace: None,
             begun: Instant::now(),
         };
@@ -102,9 +102,9 @@ impl<E> DeadLetters<E> {
     pub fn max_bytes(self, bytes: usize) -> Self {
         let Ok(mut letters) = self.shared.enter() else { return self };
         letters.max_bytes = bytes as u64;
-        let forgotten = letters.make_room();
+        let evicted = letters.make_room();
         drop(letters);
-        end_all(forgotten);
+        end_all(evicted);
         self
     }
 
@@ -118,9 +118,9 @@ impl<E> DeadLetters<E> {
         self.len() == 0
     }
 
-    /// How many letters were forgotten: for newer ones, or because a sink took a part of them and nobody knows which.
-    pub fn forgotten(&self) -> u64 {
-        self.shared.enter().map_or(0, |shared| shared.forgotten)
+    /// Returns how many letters were evicted: to make room, or because a sink took a part of them and nobody knows which.
+    pub fn evicted(&self) -> u64 {
+        self.shared.enter().map_or(0, |shared| shared.evicted)
     }
 
     /// All letters, oldest first.
@@ -184,14 +184,14 @@ impl<E: Event> DeadLetters<E> {
         }
     }
 
-    /// Puts letters in, behind the others; what is forgotten for them ends here, without the lock.
+    /// Puts letters in, behind the others; what is evicted for them ends here, without the lock.
     #[doc(hidden)]
     pub fn keep(&self, owner: u64, letters: Vec<DeadLetter<E>>) {
         let letters = letters.into_iter().map(|letter| Kept::new(letter, owner)).collect();
         let Ok(mut shared) = self.shared.enter() else { return };
-        let forgotten = shared.put(letters);
+        let evicted = shared.put(letters);
         drop(shared);
-        end_all(forgotten);
+        end_all(evicted);
     }
 
     /// Takes those out that may be offered again now.
@@ -250,15 +250,15 @@ impl<E> Letters<E> {
     }
 
     fn make_room(&mut self) -> Vec<E> {
-        let mut forgotten = Vec::new();
-        while (self.letters.len() > self.most || self.bytes > self.max_bytes && self.letters.len() > 1)
+        let mut evicted = Vec::new();
+        while (self.letters.len() > self.max_letters || self.bytes > self.max_bytes && self.letters.len() > 1)
             && let Some(oldest) = self.letters.pop_front()
         {
             self.bytes = self.bytes.saturating_sub(oldest.bytes);
-            forgotten.push(oldest.letter.event);
+            evicted.push(oldest.letter.event);
         }
-        self.forgotten += forgotten.len() as u64;
-        forgotten
+        self.evicted += evicted.len() as u64;
+        evicted
     }
 
     /// Takes those out that may be offered to their sink now.
@@ -391,7 +391,7 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
         if let Some(failed) = failure.in_part {
             self.account.note_redriven((count as u64).saturating_sub(failed));
             if let Ok(mut shared) = self.letters.shared.enter() {
-                shared.forgotten += failed;
+                shared.evicted += failed;
             }
             end_all(due.into_iter().map(|kept| kept.letter.event).collect());
             return false;
@@ -414,9 +414,9 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
         });
         let again = again.collect();
         if let Ok(mut shared) = self.letters.shared.enter() {
-            let forgotten = shared.put_back(again);
+            let evicted = shared.put_back(again);
             drop(shared);
-            end_all(forgotten);
+            end_all(evicted);
         }
         false
     }
@@ -503,12 +503,12 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
         let kept = letters.len() as u64;
         // In a forked child the queue is the parent's: nobody could take the events out of it again, and they fail.
         let mut shared = self.letters.shared.enter()?;
-        let forgotten = shared.put(letters);
+        let evicted = shared.put(letters);
         drop(shared);
         self.last = Some(batch.without_events(0));
         self.account.keep(kept);
         self.account.settle(Fate::DeadLettered, kept);
-        end_all(forgotten);
+        end_all(evicted);
         if !self.account.is_open() {
             // Whoever wraps this one counts them by what is returned.
             let why = format!("the events became dead letters: {}", failure.said);

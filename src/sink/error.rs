@@ -1,6 +1,8 @@
 //! `SinkError`: why a sink failed.
 
 use std::error::Error as StdError;
+#[cfg(feature = "sqlite")]
+use std::path::Path;
 
 use crate::sync::Forked;
 
@@ -63,6 +65,13 @@ impl SinkError {
     /// Whether it stands for a panic.
     pub(crate) fn is_panic(&self) -> bool {
         self.is_panic
+    }
+
+    /// Says what could not be opened.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn with_path(mut self, path: &Path) -> Self {
+        self.message = format!("cannot open {}: {}", path.display(), self.message);
+        self
     }
 
     /// Adds the error below this one.

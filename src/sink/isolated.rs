@@ -9,20 +9,10 @@ use super::catch_panics::{CatchPanics, UNNAMED};
 use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::clock::deadline_in;
+use crate::config::Overflow;
 use crate::event::{Event, Record};
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, catch_panic};
-
-/// What a full queue of an [`Isolated`] sink does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Shed {
-    /// The oldest batch in it makes room. The default, as for the rings: rather what happens now.
-    #[default]
-    Oldest,
-    /// The new batch is not taken.
-    Newest,
-}
 
 /// A sink on a thread of its own. Made by [`SinkExt::isolated`](crate::sink::SinkExt::isolated).
 ///
@@ -31,13 +21,13 @@ pub enum Shed {
 ///
 /// * A queue is full when it holds as many batches as it was made for, or batches of more than
 ///   [`max_bytes`](Self::max_bytes), but for one batch, which it always takes.
-/// * A full queue sheds batches ([`overflow`](Self::overflow)): their events are counted under
-///   [`SinkStats::shed`](crate::stats::SinkStats::shed), and told to the sink by the [`gap`](Batch::gap) of the batch behind
-///   them.
+/// * A full queue evicts its oldest batch, or rejects the new one ([`overflow`](Self::overflow)). Their events are counted under
+///   [`SinkStats::evicted`](crate::stats::SinkStats::evicted) or [`rejected`](crate::stats::SinkStats::rejected), and told to the
+///   sink by the [`gap`](Batch::gap) of the batch behind them.
 /// * Events in the queue are in flight. `flush` and `stop` wait until the sink has all that was queued before and is
 ///   flushed, but not longer than [`flush_timeout`](Self::flush_timeout); then the report names it, and the rest stays in
 ///   the queue. (A flush that is awaited by a task knows no time, and waits for as long as it takes.)
-/// * Critical events are in batches like others, and are shed like others: what the rings never evict can be lost here.
+/// * Critical events are in batches like others, and are evicted like others: what the rings keep, this queue may not.
 /// * The thread starts with the first batch or flush. It ends when the sink is dropped, which does not wait for it: it
 ///   delivers what is in the queue, then drops the inner sink. A [`retry`](crate::sink::SinkExt::retry) that waits gives up then.
 /// * Wrappers outside of it see no error: put [`retry`](crate::sink::SinkExt::retry), [`breaker`](crate::sink::SinkExt::breaker) and
@@ -65,9 +55,9 @@ struct Shared<E> {
 }
 
 struct Queue<E> {
-    most: usize,
-    most_bytes: u64,
-    shed: Shed,
+    max_batches: usize,
+    max_bytes: u64,
+    overflow: Overflow,
     /// With the bytes that each takes.
     batches: VecDeque<(Batch<E>, u64)>,
     /// Of all of them.
@@ -75,7 +65,7 @@ struct Queue<E> {
     /// Batches that ever came, and that ever left.
     came: u64,
     left: u64,
-    /// Behind the last batch in the queue: a batch without events, whose gap tells what was shed there.
+    /// Behind the last batch in the queue: a batch without events, whose gap tells what was rejected there.
     missing: Option<Batch<E>>,
     /// Flushes, and how many batches must have left before.
     flushes: VecDeque<(u64, Arc<Reply<bool>>)>,
@@ -98,9 +88,9 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
 
     pub(crate) fn named(name: String, sink: S, batches: usize) -> Self {
         let queue = Queue {
-            most: batches.max(1),
-            most_bytes: 50 << 20,
-            shed: Shed::default(),
+            max_batches: batches.max(1),
+            max_bytes: 50 << 20,
+            overflow: Overflow::default(),
             batches: VecDeque::new(),
             bytes: 0,
             came: 0,
@@ -120,16 +110,17 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
         }
     }
 
-    /// What a full queue does. Defaults to [`Shed::Oldest`].
-    pub fn overflow(self, shed: Shed) -> Self {
-        self.shared.queue.lock().shed = shed;
+    /// Sets what a full queue does. The worker never waits for room: [`Overflow::Block`] rejects the new batch, as
+    /// [`Overflow::DropNewest`] does. Defaults to [`Overflow::DropOldest`], which evicts the oldest batch.
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        self.shared.queue.lock().overflow = overflow;
         self
     }
 
     /// How many bytes the batches in the queue may take: their buffers, and what the events own
     /// ([`Event::size_hint`](crate::Event::size_hint)). Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
-        self.shared.queue.lock().most_bytes = bytes as u64;
+        self.shared.queue.lock().max_bytes = bytes as u64;
         self
     }
 
@@ -204,11 +195,11 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
         let bytes = batch.bytes(|said| self.account.note_panic(&said));
         batch.check()?;
         self.account.keep(batch.len() as u64);
-        let shed = self.shared.queue.lock().push(batch.clone(), bytes);
+        let (fate, ended) = self.shared.queue.lock().push(batch.clone(), bytes);
         self.shared.changed.notify_all();
         // They end here, without the lock: events have destructors.
-        for batch in shed {
-            self.account.settle(Fate::Shed, batch.len() as u64);
+        for batch in ended {
+            self.account.settle(fate, batch.len() as u64);
         }
         Ok(())
     }
@@ -252,29 +243,28 @@ enum Task<E> {
 }
 
 /// How many events are missing where this batch is.
-fn lost_with<E>(batch: &Batch<E>) -> u64 {
+fn missing_with<E>(batch: &Batch<E>) -> u64 {
     batch.gap().saturating_add(batch.len() as u64)
 }
 
 impl<E> Queue<E> {
-    /// Takes a batch in, which takes so many bytes; what is shed for that comes out.
-    fn push(&mut self, mut batch: Batch<E>, bytes: u64) -> Vec<Batch<E>> {
-        let mut shed = Vec::new();
-        if self.shed == Shed::Newest && self.is_full(bytes) {
-            let missing = lost_with(&batch).saturating_add(self.missing.as_ref().map_or(0, Batch::gap));
+    /// Takes a batch in, which takes so many bytes. Returns the batches that are evicted for that, or the batch itself if it is
+    /// rejected.
+    fn push(&mut self, mut batch: Batch<E>, bytes: u64) -> (Fate, Vec<Batch<E>>) {
+        if self.overflow != Overflow::DropOldest && self.is_full(bytes) {
+            let missing = missing_with(&batch).saturating_add(self.missing.as_ref().map_or(0, Batch::gap));
             self.missing = Some(batch.without_events(missing));
-            shed.push(batch);
-            return shed;
+            return (Fate::Rejected, vec![batch]);
         }
         if let Some(missing) = self.missing.take() {
             batch.add_gap(missing.gap());
         }
-        let mut missing = 0_u64;
+        let (mut evicted, mut missing) = (Vec::new(), 0_u64);
         while self.is_full(bytes)
             && let Some(oldest) = self.pop()
         {
-            missing = missing.saturating_add(lost_with(&oldest));
-            shed.push(oldest);
+            missing = missing.saturating_add(missing_with(&oldest));
+            evicted.push(oldest);
         }
         self.came += 1;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -282,13 +272,13 @@ impl<E> Queue<E> {
         if let Some((next, _)) = self.batches.front_mut() {
             next.add_gap(missing);
         }
-        shed
+        (Fate::Evicted, evicted)
     }
 
     /// Whether there is no room for a batch of so many bytes.
     fn is_full(&self, bytes: u64) -> bool {
-        let has_bytes = bytes <= self.most_bytes.saturating_sub(self.bytes);
-        self.batches.len() >= self.most || !self.batches.is_empty() && !has_bytes
+        let has_bytes = bytes <= self.max_bytes.saturating_sub(self.bytes);
+        self.batches.len() >= self.max_batches || !self.batches.is_empty() && !has_bytes
     }
 
     fn pop(&mut self) -> Option<Batch<E>> {

@@ -39,6 +39,8 @@ use age::Age;
 ///
 /// * Every batch is one `write` to the system. A process that is killed loses nothing that was written;
 ///   only the very last line can be torn.
+/// * Lines stand in the order of delivery: of each batch, critical events come first, and low ones last. `time` tells when each
+///   was made.
 /// * An existing file is continued, never overwritten. Should its last line be torn, that line is closed,
 ///   so that it stays the only one that is lost.
 /// * Missing parent folders are created. A file that is removed, moved, hidden or replaced under the sink, alone or with its
@@ -112,8 +114,8 @@ pub struct JsonLinesSink {
     /// What goes into every line of the batch at hand, from the comma to the end of the object. Empty if nothing does.
     suffix: Vec<u8>,
     /// `None` never closes a file.
-    most_bytes: Option<u64>,
-    longest: Option<Duration>,
+    max_bytes: Option<u64>,
+    max_age: Option<Duration>,
     keep: Option<usize>,
     /// Closed files that could not be removed, which was told.
     kept_back: BTreeSet<u64>,
@@ -154,7 +156,7 @@ pub enum SyncPolicy {
 }
 
 /// 100 MiB.
-const MOST_BYTES: u64 = 100 << 20;
+const MAX_BYTES: u64 = 100 << 20;
 
 /// How long a file that could not be closed is written on to before that is tried again.
 const RETRY_NANOS: u64 = 1_000_000_000;
@@ -186,8 +188,8 @@ impl JsonLinesSink {
             lines: Vec::new(),
             has_origin: false,
             suffix: Vec::new(),
-            most_bytes: Some(MOST_BYTES),
-            longest: None,
+            max_bytes: Some(MAX_BYTES),
+            max_age: None,
             keep: None,
             kept_back: BTreeSet::new(),
             after_close: None,
@@ -205,15 +207,15 @@ impl JsonLinesSink {
 
     /// Closes a file that would grow beyond that many bytes; `u64::MAX` never does. Defaults to 100 MiB.
     pub fn rotate_at(mut self, bytes: u64) -> Self {
-        self.most_bytes = Some(bytes).filter(|bytes| *bytes < u64::MAX);
+        self.max_bytes = Some(bytes).filter(|bytes| *bytes < u64::MAX);
         self
     }
 
     /// Also closes a file with the first batch that comes this long after it was begun. By default none is closed for
     /// its age. That age survives a restart: the file system tells when the file was created, or its first line does, or when
     /// it was last written to. While the process runs, the worker's clock measures it, which nobody can set.
-    pub fn rotate_every(mut self, longest: Duration) -> Self {
-        self.longest = Some(longest);
+    pub fn rotate_every(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
         self
     }
 
@@ -337,8 +339,8 @@ impl JsonLinesSink {
         }
         // Without the first byte, which closes a torn line.
         let length = self.length.saturating_add(self.lines.len() as u64 - 1);
-        let is_full = self.most_bytes.is_some_and(|most| length > most);
-        is_full || self.longest.is_some_and(|most| self.age.is_over(most, now, &self.target))
+        let is_full = self.max_bytes.is_some_and(|max| length > max);
+        is_full || self.max_age.is_some_and(|max| self.age.is_over(max, now, &self.target))
     }
 
     /// Closes the file and begins a new one, if it is time for that.

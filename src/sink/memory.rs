@@ -41,8 +41,8 @@ struct Shared<E> {
 }
 
 struct Kept<E> {
-    /// Old batches are forgotten as long as the rest holds that many events.
-    most: usize,
+    /// Old batches are evicted as long as the rest holds that many events.
+    max_events: usize,
     batches: VecDeque<Batch<E>>,
     /// Events in `batches`.
     events: usize,
@@ -53,7 +53,7 @@ struct Kept<E> {
 impl<E> MemorySink<E> {
     /// A sink named `memory` that keeps everything.
     pub fn new() -> Self {
-        let kept = Kept { most: usize::MAX, batches: VecDeque::new(), events: 0, received: 0 };
+        let kept = Kept { max_events: usize::MAX, batches: VecDeque::new(), events: 0, received: 0 };
         let shared = Arc::new(Shared { kept: Mutex::new(kept), grown: Condvar::new() });
         Self { name: "memory".to_owned(), shared }
     }
@@ -64,10 +64,10 @@ impl<E> MemorySink<E> {
         self
     }
 
-    /// Forgets the oldest batches as soon as the rest holds at least `events` events. It holds for all clones.
+    /// Evicts the oldest batches as soon as the rest holds at least `events` events. It holds for all clones.
     pub fn keep_last(self, events: usize) -> Self {
         if let Ok(mut kept) = self.shared.kept.enter() {
-            kept.most = events;
+            kept.max_events = events;
         }
         self
     }
@@ -100,13 +100,13 @@ impl<E> MemorySink<E> {
         self.shared.kept.enter().map_or(0, |kept| kept.received)
     }
 
-    /// Forgets everything but the number of events received.
+    /// Removes everything but the number of events received.
     pub fn clear(&self) {
         let Ok(mut kept) = self.shared.kept.enter() else { return };
         kept.events = 0;
-        let forgotten = std::mem::take(&mut kept.batches);
+        let cleared = std::mem::take(&mut kept.batches);
         drop(kept);
-        drop(forgotten);
+        drop(cleared);
     }
 
     /// Waits until `events` events were received in all; `false` when `timeout` passed first.
@@ -133,17 +133,17 @@ impl<E: Send + Sync> Sink<E> for MemorySink<E> {
         kept.received += batch.len() as u64;
         kept.events += batch.len();
         kept.batches.push_back(batch.clone());
-        let mut forgotten = Vec::new();
+        let mut evicted = Vec::new();
         while let Some(oldest) = kept.batches.front() {
-            if kept.events - oldest.len() < kept.most {
+            if kept.events - oldest.len() < kept.max_events {
                 break;
             }
             kept.events -= oldest.len();
-            forgotten.extend(kept.batches.pop_front());
+            evicted.extend(kept.batches.pop_front());
         }
         self.shared.grown.notify_all();
         drop(kept);
-        drop(forgotten);
+        drop(evicted);
         Ok(())
     }
 }

@@ -34,8 +34,8 @@ pub struct RetryPolicy {
     pub(crate) cap: Duration,
     /// 0 to 1.
     pub(crate) jitter: f64,
-    #[serde(rename = "max_elapsed", with = "duration::option")]
-    pub(crate) most_elapsed: Option<Duration>,
+    #[serde(with = "duration::option")]
+    pub(crate) max_elapsed: Option<Duration>,
 }
 
 impl Default for RetryPolicy {
@@ -54,7 +54,7 @@ impl RetryPolicy {
     /// Each wait is twice the one before, 30 s at most ([`cap`](Self::cap)).
     pub fn exponential(first: Duration, retries: u32) -> Self {
         let (delays, cap) = (vec![first], Duration::from_secs(30));
-        Self { delays, factor: 2, retries, cap, jitter: 0.0, most_elapsed: None }
+        Self { delays, factor: 2, retries, cap, jitter: 0.0, max_elapsed: None }
     }
 
     /// These waits, one after the other: as many retries.
@@ -85,7 +85,7 @@ impl RetryPolicy {
 
     /// Gives up rather than wait longer than that since the first try. By default only the number of retries counts.
     pub fn max_elapsed(mut self, longest: Duration) -> Self {
-        self.most_elapsed = Some(longest);
+        self.max_elapsed = Some(longest);
         self
     }
 
@@ -113,7 +113,7 @@ impl RetryPolicy {
     /// The same so long after the first try; `None` if that would take too long.
     pub(crate) fn next_delay_after(&self, retry: u32, elapsed: Duration) -> Option<Duration> {
         let delay = self.next_delay(retry)?;
-        self.most_elapsed.is_none_or(|most| elapsed.saturating_add(delay) <= most).then_some(delay)
+        self.max_elapsed.is_none_or(|most| elapsed.saturating_add(delay) <= most).then_some(delay)
     }
 }
 

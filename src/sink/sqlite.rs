@@ -33,6 +33,9 @@ pub use schema::{row_to_record, version};
 /// that is killed loses nothing that was delivered, and a power cut may lose the last batches but leaves no broken file.
 /// One writer a file; give every rank a file of its own.
 ///
+/// Records stand in the order of delivery: of each batch, critical ones come first, and low ones last. `time` tells when each was
+/// made.
+///
 /// It takes every event that has a [`Record`] inside: `AsRef<Record>`. An event whose `AsRef` panics fails alone.
 ///
 /// # Schema
@@ -120,7 +123,7 @@ impl Run {
     }
 }
 
-/// Ids of names. When they are too many, or too long, all are forgotten and asked of the database again.
+/// Ids of names. When they are too many, or too long, all are dropped and asked of the database again.
 struct Names {
     ids: HashMap<Box<str>, i64>,
     /// How many bytes the names take, and how many they may.
@@ -129,14 +132,14 @@ struct Names {
 }
 
 /// How many names are remembered.
-const MOST_NAMES: usize = 100_000;
+const MAX_NAMES: usize = 100_000;
 
 impl Names {
     fn insert(&mut self, name: &str, id: i64) {
         if name.len() > self.max_bytes {
             return;
         }
-        if self.ids.len() >= MOST_NAMES || self.bytes + name.len() > self.max_bytes {
+        if self.ids.len() >= MAX_NAMES || self.bytes + name.len() > self.max_bytes {
             self.clear();
         }
         self.bytes += name.len();
@@ -161,10 +164,15 @@ impl SqliteSink {
     /// # Errors
     ///
     /// The file cannot be opened or written to, or it is not a database of ours, or one of a newer version; or this is a forked
-    /// child that cannot use SQLite, or not for this file.
+    /// child that cannot use SQLite, or not for this file. The text names the path.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, SinkError> {
+        let path = path.as_ref();
+        Self::open(path).map_err(|error| error.with_path(path))
+    }
+
+    fn open(path: &Path) -> Result<Self, SinkError> {
         // Whatever the process makes its working directory later.
-        let path = std::path::absolute(path.as_ref())?;
+        let path = std::path::absolute(path)?;
         let target = in_real_folder(&resolve(&path)?)?;
         let home = Home::here();
         let (live, has_earlier_run) = inside(home, || {

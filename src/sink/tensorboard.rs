@@ -64,6 +64,9 @@ use crate::unix::is_unlinked;
 /// What is refused is counted as failed; everything else in the batch is written. Names that make the same tag (`a.b` and
 /// `a/b`) share it. Events that were evicted leave no mark here.
 ///
+/// Of each batch, critical records are written first, and low ones last. So a tag whose records have several priorities meets
+/// steps that go backward.
+///
 /// # When it cannot be written
 ///
 /// Every batch is one `write`, so a process that is killed loses nothing that was delivered; at most the last record
@@ -166,9 +169,7 @@ impl TensorBoardSink {
             sink.has_earlier_run = files::last(&sink.folder)?.is_some();
             sink.begin_file(0)
         });
-        begun.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot write to {}: {error}", sink.folder.display()))
-        })?;
+        begun.map_err(|error| cannot_write(&sink.folder, error))?;
         Ok(sink)
     }
 
@@ -185,7 +186,7 @@ impl TensorBoardSink {
         let step = i64::try_from(step).unwrap_or(i64::MAX);
         sink.encoder.count_from(step);
         // In the file that was just begun: nothing was written behind its head yet.
-        sink.rewrite_head(step)?;
+        sink.rewrite_head(step).map_err(|error| cannot_write(&sink.folder, error))?;
         Ok(sink)
     }
 
@@ -303,6 +304,10 @@ impl TensorBoardSink {
         self.tag = tag;
         refused
     }
+}
+
+fn cannot_write(folder: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to {}: {error}", folder.display()))
 }
 
 /// How many bytes the tags of one record take at most. Each value of nested fields has the names of all that it lies in, so

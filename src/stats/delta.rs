@@ -48,8 +48,10 @@ pub struct SinkDelta {
     pub failed: u64,
     /// See [`SinkStats::dead_lettered`].
     pub dead_lettered: u64,
-    /// See [`SinkStats::shed`].
-    pub shed: u64,
+    /// See [`SinkStats::evicted`].
+    pub evicted: u64,
+    /// See [`SinkStats::rejected`].
+    pub rejected: u64,
     /// See [`SinkStats::write_time`].
     pub write_time: Duration,
 }
@@ -105,7 +107,8 @@ impl SinkStats {
             delivered: since(|sink| sink.delivered),
             failed: since(|sink| sink.failed),
             dead_lettered: since(|sink| sink.dead_lettered),
-            shed: since(|sink| sink.shed),
+            evicted: since(|sink| sink.evicted),
+            rejected: since(|sink| sink.rejected),
             write_time: self.write_time.saturating_sub(time_before),
         }
     }
@@ -118,9 +121,8 @@ impl StatsDelta {
         if seconds > 0.0 { events as f64 / seconds } else { 0.0 }
     }
 
-    /// Returns how many events were lost on the way in: rejected or evicted. Events that the gate rejected are not
-    /// lost.
-    pub fn lost(&self) -> u64 {
+    /// Returns how many events were rejected or evicted on the way in. Events that the gate rejected are not among them.
+    pub fn rejected_or_evicted(&self) -> u64 {
         self.rejected.total() + self.evicted
     }
 }

@@ -75,7 +75,7 @@ impl Stats {
     /// | `forebay_batches_total`, `forebay_flushes_total`, `forebay_waits_total` | counter | |
     /// | `forebay_events_per_second` | gauge | |
     /// | `forebay_latency_seconds` | gauge | `quantile`: 0.5, 0.95, 0.99; of the last one to two minutes |
-    /// | `forebay_sink_events_total` | counter | `sink`; `fate`: delivered, failed, dead_lettered, shed |
+    /// | `forebay_sink_events_total` | counter | `sink`; `fate`: delivered, failed, dead_lettered, evicted, rejected |
     /// | `forebay_sink_errors_total`, `forebay_sink_panics_total`, `forebay_sink_retries_total`, `forebay_sink_write_seconds_total` | counter | `sink` |
     /// | `forebay_sink_in_flight_events`, `forebay_sink_dead_letters` | gauge | `sink` |
     ///

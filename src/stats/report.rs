@@ -55,8 +55,10 @@ pub struct SinkFlush {
     pub failed: u64,
     /// Events that became dead letters.
     pub dead_lettered: u64,
-    /// Events that were lost because its own queue overflowed.
-    pub shed: u64,
+    /// Events that made room in its own queue for newer ones.
+    pub evicted: u64,
+    /// Events that its own queue did not take, because it was full.
+    pub rejected: u64,
     /// Message of the last error or panic, in a write or in the flush itself.
     pub error: Option<String>,
 }
@@ -67,7 +69,8 @@ impl SinkFlush {
         self.delivered = self.delivered.saturating_add(later.delivered);
         self.failed = self.failed.saturating_add(later.failed);
         self.dead_lettered = self.dead_lettered.saturating_add(later.dead_lettered);
-        self.shed = self.shed.saturating_add(later.shed);
+        self.evicted = self.evicted.saturating_add(later.evicted);
+        self.rejected = self.rejected.saturating_add(later.rejected);
         self.error = later.error.or(self.error.take());
     }
 }
@@ -78,7 +81,8 @@ impl FlushReport {
     pub fn is_clean(&self) -> bool {
         self.sinks
             .iter()
-            .all(|sink| (sink.failed, sink.dead_lettered, sink.shed) == (0, 0, 0) && sink.error.is_none())
+            .map(|sink| ([sink.failed, sink.dead_lettered, sink.evicted, sink.rejected], &sink.error))
+            .all(|(not_taken, error)| not_taken == [0; 4] && error.is_none())
     }
 }
 

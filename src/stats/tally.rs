@@ -137,7 +137,8 @@ pub struct SinkTally {
     pub(crate) failed: Count,
     pub(crate) dead_lettered: Count,
     /// How many events went to make room for newer ones.
-    pub shed: Count,
+    pub evicted: Count,
+    pub(crate) rejected: Count,
     pub(crate) retries: Count,
     pub(crate) redriven: Count,
     /// Events that a part of the sink has kept, to complete them later.
@@ -191,7 +192,8 @@ pub(crate) struct Reported {
     delivered: u64,
     failed: u64,
     dead_lettered: u64,
-    shed: u64,
+    evicted: u64,
+    rejected: u64,
     troubles: u64,
 }
 
@@ -205,7 +207,8 @@ impl SinkTally {
             delivered: Count::default(),
             failed: Count::default(),
             dead_lettered: Count::default(),
-            shed: Count::default(),
+            evicted: Count::default(),
+            rejected: Count::default(),
             retries: Count::default(),
             redriven: Count::default(),
             kept: Count::default(),
@@ -244,7 +247,8 @@ impl SinkTally {
             delivered: self.delivered.get(),
             failed: self.failed.get(),
             dead_lettered: self.dead_lettered.get(),
-            shed: self.shed.get(),
+            evicted: self.evicted.get(),
+            rejected: self.rejected.get(),
             troubles: self.errors.get().saturating_add(self.panics.get()),
         };
         // Saturating: a count that is at its end becomes smaller for a moment while a thread adds to it.
@@ -253,7 +257,8 @@ impl SinkTally {
             delivered: since(up_to.delivered, reported.delivered),
             failed: since(up_to.failed, reported.failed),
             dead_lettered: since(up_to.dead_lettered, reported.dead_lettered),
-            shed: since(up_to.shed, reported.shed),
+            evicted: since(up_to.evicted, reported.evicted),
+            rejected: since(up_to.rejected, reported.rejected),
             error: if up_to.troubles > reported.troubles { self.last_error.lock().clone() } else { None },
             name: self.name.clone(),
         };
@@ -268,7 +273,8 @@ impl SinkTally {
             delivered: reported.delivered.min(from.delivered),
             failed: reported.failed.min(from.failed),
             dead_lettered: reported.dead_lettered.min(from.dead_lettered),
-            shed: reported.shed.min(from.shed),
+            evicted: reported.evicted.min(from.evicted),
+            rejected: reported.rejected.min(from.rejected),
             troubles: reported.troubles.min(from.troubles),
         };
     }
@@ -280,7 +286,8 @@ impl SinkTally {
             delivered: reported.delivered.max(up_to.delivered),
             failed: reported.failed.max(up_to.failed),
             dead_lettered: reported.dead_lettered.max(up_to.dead_lettered),
-            shed: reported.shed.max(up_to.shed),
+            evicted: reported.evicted.max(up_to.evicted),
+            rejected: reported.rejected.max(up_to.rejected),
             troubles: reported.troubles.max(up_to.troubles),
         };
     }
@@ -380,7 +387,8 @@ impl SinkTally {
             delivered: self.delivered.get(),
             failed: self.failed.get(),
             dead_lettered: self.dead_lettered.get(),
-            shed: self.shed.get(),
+            evicted: self.evicted.get(),
+            rejected: self.rejected.get(),
             retries: self.retries.get(),
             redriven: self.redriven.get(),
             in_flight: self.in_flight.load(Ordering::Relaxed).saturating_add(self.kept.get()),

@@ -101,8 +101,10 @@ impl Stats {
         }
         for sink in &self.sinks {
             // Saturating, because a sink may have given its account any number.
-            let fates = [sink.delivered, sink.dead_lettered, sink.failed, sink.shed, sink.in_flight];
-            let fates = fates.into_iter().fold(0, u64::saturating_add);
+            let full = [sink.evicted, sink.rejected];
+            let fates =
+                [sink.delivered, sink.dead_lettered, sink.failed, sink.in_flight].into_iter().chain(full);
+            let fates = fates.fold(0, u64::saturating_add);
             if sink.offered != fates {
                 return Err(format!("the fates in a sink do not add up: {sink:?}"));
             }
@@ -142,7 +144,12 @@ impl fmt::Display for Stats {
                 sink.failed,
                 sink.in_flight
             )?;
-            for (events, fate) in [(sink.dead_lettered, "dead letters"), (sink.shed, "shed")] {
+            let others = [
+                (sink.dead_lettered, "dead letters"),
+                (sink.evicted, "evicted"),
+                (sink.rejected, "rejected"),
+            ];
+            for (events, fate) in others {
                 if events > 0 {
                     write!(f, " + {events} {fate}")?;
                 }

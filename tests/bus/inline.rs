@@ -190,7 +190,7 @@ fn what_is_too_much_for_a_sink_that_hangs_is_counted() {
     bus.flush().unwrap();
     let stats = law(&bus, 10_006);
     let sink = stats.events.sink("gate").unwrap();
-    assert_eq!((sink.offered, sink.delivered, sink.shed), (10_006, 10_001, 5));
+    assert_eq!((sink.offered, sink.delivered, sink.evicted), (10_006, 10_001, 5));
     bus.stop().unwrap();
 }
 
@@ -320,7 +320,7 @@ fn a_thread_that_writes_for_another_comes_back_while_that_one_goes_on() {
     bus.flush().unwrap();
     let stats = law(&bus, all);
     let sink = stats.events.sink("busy").unwrap();
-    assert_eq!(sink.delivered + sink.shed, all);
+    assert_eq!(sink.delivered + sink.evicted, all);
     bus.stop().unwrap();
 }
 

@@ -295,7 +295,7 @@ fn the_queue_of_an_isolated_sink_is_bounded_in_bytes_as_well() {
     }
     let stats = collector.stats();
     let sink = stats.sinks.iter().find(|sink| sink.name != "memory").unwrap();
-    assert_eq!((sink.shed, sink.in_flight), (8, 3), "two of 400 in the queue, one in its hands");
+    assert_eq!((sink.evicted, sink.in_flight), (8, 3), "two of 400 in the queue, one in its hands");
     // One that is larger than the queue is taken alone.
     collector.collect(heavy(5000));
     until_delivered(&collector);
@@ -304,7 +304,7 @@ fn the_queue_of_an_isolated_sink_is_bounded_in_bytes_as_well() {
     let stats = law(&collector, 12);
     assert_eq!(memory.len(), 12, "the other sink has all");
     let sink = stats.sinks.iter().find(|sink| sink.name != "memory").unwrap();
-    assert_eq!((sink.shed, sink.delivered), (10, 2));
+    assert_eq!((sink.evicted, sink.delivered), (10, 2));
 }
 
 #[test]

@@ -7,10 +7,12 @@ use crate::support::*;
 use forebay::bus::{Bus, BusConfig, Delivery, Handler, HandlerError, Mode};
 use forebay::config::{GateConfig, HealthConfig, Sampling};
 use forebay::sink::{
-    Account, BreakerPolicy, DeadLetters, Fate, Hook, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink,
-    SinkError, SinkExt, SyncPolicy, from_fn,
+    Account, BreakerPolicy, DeadLetters, Fate, Hook, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError,
+    SinkExt, SyncPolicy, from_fn,
 };
-use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Histogram, ManualClock, Priority, Record};
+use forebay::{
+    Batch, Builder, Collector, Event, FlushStrategy, Histogram, ManualClock, Overflow, Priority, Record,
+};
 
 /// The ends, and what lies beside them.
 const DURATIONS: [Duration; 4] =
@@ -65,7 +67,8 @@ fn wrappers_with_the_largest_and_the_smallest_numbers() {
                 RetryPolicy::list([Duration::ZERO]).retries(3).cap(Duration::ZERO).max_elapsed(long);
             let letters = DeadLetters::new(large).max_bytes(large);
             let sink = flaky.breaker(policy).retry(retries.jitter(f64::INFINITY)).dead_letters(&letters);
-            let isolated = sink.isolated(large).max_bytes(large).overflow(Shed::Newest).flush_timeout(LONG);
+            let isolated =
+                sink.isolated(large).max_bytes(large).overflow(Overflow::DropNewest).flush_timeout(LONG);
             let memory = MemorySink::new().keep_last(large);
             let collector = Collector::builder()
                 .flush(FlushStrategy::Manual)
@@ -226,7 +229,7 @@ fn events_that_say_any_size_and_any_moment() {
                 builder = builder.config(config);
             }
             let collector = builder
-                .sink(MemorySink::new().isolated(2).max_bytes(boast).overflow(Shed::Oldest))
+                .sink(MemorySink::new().isolated(2).max_bytes(boast).overflow(Overflow::DropOldest))
                 .start()
                 .unwrap();
             for _ in 0..3 {
@@ -323,7 +326,7 @@ fn an_account_of_a_sink_that_is_told_any_number() {
         }
     }
 
-    let wrong: [fn(&Account); 7] = [
+    let wrong: [fn(&Account); 8] = [
         |account| account.keep(u64::MAX),
         |account| {
             account.keep(u64::MAX);
@@ -332,7 +335,8 @@ fn an_account_of_a_sink_that_is_told_any_number() {
         |account| account.settle(Fate::Delivered, u64::MAX - 1),
         |account| account.settle(Fate::Failed, u64::MAX - 1),
         |account| account.settle(Fate::DeadLettered, u64::MAX),
-        |account| account.settle(Fate::Shed, u64::MAX),
+        |account| account.settle(Fate::Evicted, u64::MAX),
+        |account| account.settle(Fate::Rejected, u64::MAX),
         |account| {
             account.settle(Fate::Delivered, u64::MAX / 2);
             account.settle(Fate::Failed, u64::MAX / 2 + 9);
@@ -349,7 +353,7 @@ fn an_account_of_a_sink_that_is_told_any_number() {
             let stats = collector.stats();
             // What it was told is wrong; what forebay itself counts is not.
             let _ = stats.check_law(number + 1);
-            assert_eq!(stats.delta(&stats).lost(), 0);
+            assert_eq!(stats.delta(&stats).rejected_or_evicted(), 0);
             assert!(
                 !format!("{report:?} {stats} {:?} {}", collector.health(), collector.health()).is_empty()
             );

@@ -344,7 +344,7 @@ fn every_loss_is_said() {
         LogTopic::Breaker,
         LogTopic::DeadLettered,
         LogTopic::Retried,
-        LogTopic::Shed,
+        LogTopic::QueueFull,
     ];
     until("all were said", || {
         expected.iter().all(|topic| topics(&said).iter().any(|(said, _)| said == topic))

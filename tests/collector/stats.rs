@@ -127,7 +127,7 @@ fn a_delta_tells_what_happened_between_two_readings() {
     let now = law(&collector, 10);
     let delta = now.delta(&before);
     assert_eq!((delta.offered, delta.processed, delta.evicted, delta.rejected.full), (7, 4, 2, 1));
-    assert_eq!((delta.lost(), delta.batches, delta.elapsed), (3, 1, Duration::from_secs(2)));
+    assert_eq!((delta.rejected_or_evicted(), delta.batches, delta.elapsed), (3, 1, Duration::from_secs(2)));
     assert_eq!(delta.per_second(delta.processed), 2.0);
     let of = |name| delta.sinks.iter().find(|sink| sink.name == name).unwrap();
     assert_eq!((of("memory").delivered, of("failing").failed, of("later").delivered), (4, 4, 4));

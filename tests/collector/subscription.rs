@@ -53,7 +53,7 @@ fn a_subscriber_that_lags_loses_its_own_oldest_and_is_told() {
     scalars(&collector, "a", 0..20);
     let report = collector.flush().unwrap();
     assert!(report.is_clean(), "a slow subscriber is no failure");
-    assert_eq!((memory.len(), other.len(), slow.len(), slow.lost()), (20, 20, 5, 15));
+    assert_eq!((memory.len(), other.len(), slow.len(), slow.evicted()), (20, 20, 5, 15));
     assert_eq!(slow.try_recv(), Err(RecvError::Lagged(15)));
     let kept: Vec<_> = std::iter::from_fn(|| slow.try_recv().ok()).map(|record| record.step()).collect();
     assert_eq!(kept, (15..20).map(Some).collect::<Vec<_>>());

@@ -53,7 +53,7 @@ fn no_event_is_lost_or_doubled_while_settings_and_sinks_change() {
     let (plain, retried, lettered) = (seen(), seen(), seen());
     let letters = DeadLetters::new(1_000_000);
     let keep = Arc::clone(&plain);
-    // Whatever is chosen below, nothing is evicted, and no queue is so short that it sheds.
+    // Whatever is chosen below, nothing is evicted, and no queue is so short that it evicts.
     let collector = ticks()
         .capacity(1_024)
         .overflow(Overflow::Block { timeout: LONG })
@@ -135,7 +135,7 @@ fn no_event_is_lost_or_doubled_while_settings_and_sinks_change() {
         let seen = seen.lock().unwrap();
         assert!(seen.iter().flat_map(HashMap::values).all(|times| *times == 1));
         let events: u64 = seen.iter().map(|producer| producer.len() as u64).sum();
-        assert_eq!((stats.delivered, stats.offered - stats.shed), (events, events), "{stats:?}");
+        assert_eq!((stats.delivered, stats.offered - stats.evicted), (events, events), "{stats:?}");
     }
 }
 

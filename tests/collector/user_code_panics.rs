@@ -239,7 +239,7 @@ fn a_letter_that_cannot_be_cloned_fails_and_one_that_cannot_be_cloned_again_stay
     is_cloned.store(false, Ordering::SeqCst);
     assert_eq!(letters.redrive(None), 9);
     assert!(!collector.flush().unwrap().is_clean());
-    assert_eq!((letters.len(), letters.forgotten(), taken.len()), (1, 0, 8), "one stays, none is lost");
+    assert_eq!((letters.len(), letters.evicted(), taken.len()), (1, 0, 8), "one stays, none is lost");
     is_cloned.store(true, Ordering::SeqCst);
     assert_eq!(letters.redrive(None), 1);
     let _ = collector.flush().unwrap();

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::support::*;
 use forebay::collector::{FlushError, StopError};
 use forebay::sink::{
-    BreakerPolicy, BreakerState, DeadLetters, Hook, JsonLinesSink, MemorySink, RetryPolicy, Shed, Sink,
-    SinkError, SinkExt, from_fn,
+    BreakerPolicy, BreakerState, DeadLetters, Hook, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError,
+    SinkExt, from_fn,
 };
 use forebay::stats::SinkStats;
-use forebay::{Batch, Builder, Collector, Event, FlushStrategy, ManualClock, Record};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, ManualClock, Overflow, Record};
 use proptest::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -125,7 +125,7 @@ fn a_hung_sink_with_a_thread_of_its_own_holds_up_nobody() {
     }
     gate.await_arrivals(1);
     let stats = sink(&collector, "gate");
-    assert_eq!((stats.delivered, stats.in_flight + stats.shed), (0, 110));
+    assert_eq!((stats.delivered, stats.in_flight + stats.evicted), (0, 110));
     assert_eq!(stats.in_flight, 50, "the one it hangs in, and four that wait");
     let Err(StopError::TimedOut { report }) = collector.stop() else { panic!("a stop that is not told") };
     assert_eq!((report.busy_sink.as_deref(), report.left_behind), (Some("gate"), 0));
@@ -133,34 +133,40 @@ fn a_hung_sink_with_a_thread_of_its_own_holds_up_nobody() {
     gate.open();
     until("the rest is delivered", || sink(&collector, "gate").in_flight == 0);
     let stats = sink(&collector, "gate");
-    assert_eq!((stats.delivered, stats.shed), (50, 60));
+    assert_eq!((stats.delivered, stats.evicted), (50, 60));
     law(&collector, 110);
 }
 
 #[test]
-fn what_a_full_queue_sheds_is_counted_and_told_where_it_is_missing() {
-    for shed in [Shed::Oldest, Shed::Newest] {
+fn what_a_full_queue_evicts_or_rejects_is_counted_and_told_where_it_is_missing() {
+    let block = Overflow::Block { timeout: HOUR };
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest, block] {
+        let evicts = overflow == Overflow::DropOldest;
         let (gate, memory) = (Gate::closed(), MemorySink::new());
         let (own, mut kept) = (gate.clone(), memory.clone());
         let inner = from_fn("slow", move |batch: &Batch| {
             own.pass();
             kept.write_batch(batch)
         });
-        let sink_of = inner.isolated(2).overflow(shed).flush_timeout(LONG);
+        let sink_of = inner.isolated(2).overflow(overflow).flush_timeout(LONG);
         let collector = builder().flush(FlushStrategy::Size { events: 1 }).batch_size(1);
         let collector = collector.sink(sink_of).start().unwrap();
         scalars(&collector, "a", 0..1);
         gate.await_arrivals(1);
         scalars(&collector, "a", 1..8);
         // The worker has put all of them into the queue, which holds two.
-        until("five are shed", || sink(&collector, "slow").shed == 5);
+        let full = if evicts { (5, 0) } else { (0, 5) };
+        until("the queue is full", || {
+            let stats = sink(&collector, "slow");
+            (stats.evicted, stats.rejected) == full
+        });
         gate.open();
         assert!(!collector.flush().unwrap().is_clean());
-        let expected = if shed == Shed::Oldest { vec![0, 6, 7] } else { vec![0, 1, 2] };
+        let expected = if evicts { vec![0, 6, 7] } else { vec![0, 1, 2] };
         assert_eq!(steps(&memory), expected);
-        assert_eq!(audit_gaps(&memory), 5, "{shed:?}");
+        assert_eq!(audit_gaps(&memory), 5, "{overflow:?}");
         let places: Vec<u64> = memory.batches().iter().map(Batch::gap).collect();
-        let told = if shed == Shed::Oldest { vec![0, 5, 0] } else { vec![0, 0, 0, 5] };
+        let told = if evicts { vec![0, 5, 0] } else { vec![0, 0, 0, 5] };
         assert_eq!(places, told);
         collector.stop().unwrap();
         law(&collector, 8);
@@ -415,7 +421,7 @@ fn letters_that_come_later_leave_the_mark_of_those_that_do_not() {
     std::fs::write(path.parent().unwrap(), "").unwrap();
     scalars(&collector, "a", 2..12);
     let _ = collector.flush().unwrap();
-    assert_eq!((letters.len(), letters.forgotten()), (4, 6));
+    assert_eq!((letters.len(), letters.evicted()), (4, 6));
     std::fs::remove_file(path.parent().unwrap()).unwrap();
     assert_eq!(letters.redrive(None), 4);
     let _ = collector.flush().unwrap();
@@ -439,7 +445,7 @@ fn a_full_queue_of_letters_forgets_the_oldest_and_counts() {
     law(&collector, 5);
     let kept: Vec<_> = letters.purge().into_iter().map(|letter| letter.event.step()).collect();
     assert_eq!(kept, [Some(2), Some(3), Some(4)]);
-    assert_eq!((letters.forgotten(), letters.len()), (2, 0));
+    assert_eq!((letters.evicted(), letters.len()), (2, 0));
     assert_eq!(sink(&collector, "broken").dead_lettered, 5);
 }
 
@@ -562,7 +568,7 @@ fn whatever_fails_how_often_the_accounts_agree() {
             collector.stop().unwrap();
             law(&collector, 600);
             let stats = sink(&collector, "flaky");
-            assert_eq!((stats.in_flight, stats.shed, stats.failed), (0, 0, 0));
+            assert_eq!((stats.in_flight, stats.evicted, stats.failed), (0, 0, 0));
             assert_eq!(stats.dead_lettered, letters.len() as u64);
             assert_eq!(stats.delivered, memory.len() as u64 + 100, "b is passed over");
             assert_eq!(memory.len() + letters.len(), 500, "each is in one place");
@@ -815,7 +821,7 @@ fn what_letters_forget_ends_without_harm() {
     let _ = collector.flush().unwrap();
     collector.stop().unwrap();
     law(&collector, 5);
-    assert_eq!((letters.len(), letters.forgotten()), (1, 4));
+    assert_eq!((letters.len(), letters.evicted()), (1, 4));
     std::mem::forget((letters, collector));
 }
 

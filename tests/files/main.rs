@@ -10,6 +10,8 @@ mod file_identity;
 #[cfg(unix)]
 mod file_kinds;
 #[cfg(all(feature = "sqlite", feature = "tensorboard"))]
+mod order;
+#[cfg(all(feature = "sqlite", feature = "tensorboard"))]
 mod own_events;
 #[cfg(all(unix, feature = "sqlite", feature = "tensorboard"))]
 mod removed_folder;

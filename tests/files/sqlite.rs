@@ -169,13 +169,17 @@ fn what_is_not_a_database_of_ours_is_refused_and_left_alone() {
     assert!(!error.is_transient());
     assert_eq!(
         error.to_string(),
-        "sink unavailable: the database has version 99, this program knows versions up to 3"
+        format!(
+            "sink unavailable: cannot open {}: the database has version 99, this program knows versions up to 3",
+            newer.display()
+        )
     );
 
     let foreign = folder.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
     let error = refused(&foreign);
-    assert_eq!(error.to_string(), "sink unavailable: the database holds tables of something else");
+    let why = "the database holds tables of something else";
+    assert_eq!(error.to_string(), format!("sink unavailable: cannot open {}: {why}", foreign.display()));
     assert_eq!(number(&foreign, "SELECT count(*) FROM sqlite_schema"), 1);
     let mode: String =
         Connection::open(&foreign).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();

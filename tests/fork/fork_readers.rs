@@ -37,7 +37,7 @@ fn a_subscription_refuses_at_once_in_a_child() {
             use futures::{FutureExt, StreamExt};
             assert_eq!(own.next().now_or_never(), Some(None));
         },
-        |own| assert_eq!((own.len(), own.lost(), format!("{own:?}").is_empty()), (0, 0, false)),
+        |own| assert_eq!((own.len(), own.evicted(), format!("{own:?}").is_empty()), (0, 0, false)),
     ];
     for way in ways {
         assert_eq!(child(*way), Some(0), "the child hangs or failed");
@@ -110,8 +110,8 @@ fn what_keeps_events_is_the_parents_and_no_child_waits_for_its_lock() {
         for _ in 0..50 {
             let status = in_child(|| {
                 assert!(recent.query(&EventQuery::new()).is_err());
-                assert_eq!((recent.len(), recent.forgotten()), (0, 0));
-                assert_eq!((letters.len(), letters.forgotten(), letters.redrive(None)), (0, 0, 0));
+                assert_eq!((recent.len(), recent.evicted()), (0, 0));
+                assert_eq!((letters.len(), letters.evicted(), letters.redrive(None)), (0, 0, 0));
                 assert!(letters.entries().is_empty() && letters.purge().is_empty());
                 assert_eq!((memory.len(), memory.received(), memory.batches().len()), (0, 0, 0));
                 memory.clear();
@@ -125,7 +125,7 @@ fn what_keeps_events_is_the_parents_and_no_child_waits_for_its_lock() {
             assert_eq!(status, Some(0), "the child hangs or failed");
         }
     });
-    assert_eq!((recent.len(), letters.len(), letters.forgotten()), (500, 500, 500));
+    assert_eq!((recent.len(), letters.len(), letters.evicted()), (500, 500, 500));
     collector.stop().unwrap();
     law(&collector, 1000);
 }

@@ -112,7 +112,7 @@ fn dead_letters_hold_50_mib_by_default_and_the_oldest_make_space() {
             assert!(collector.flush().is_ok());
         }
         assert!(in_use().saturating_sub(before) < 55 * MIB);
-        assert_eq!(letters.len() as u64 + letters.forgotten(), 120);
+        assert_eq!(letters.len() as u64 + letters.evicted(), 120);
         assert!((48..=50).contains(&letters.len()), "{}", letters.len());
         // Those that are offered again in vain come back, within the bound.
         letters.redrive(None);
@@ -144,7 +144,7 @@ fn the_bytes_of_dead_letters_can_be_set_and_errors_count() {
                 assert!(collector.flush().is_ok());
             }
             assert_eq!(
-                (letters.len(), letters.forgotten()),
+                (letters.len(), letters.evicted()),
                 (expected, 50 - expected as u64),
                 "{payload} {most}"
             );
@@ -152,7 +152,7 @@ fn the_bytes_of_dead_letters_can_be_set_and_errors_count() {
             assert_eq!(newest, Some(Some(49)), "the oldest go");
             // Less room lets go of more, at once.
             let _ = letters.clone().max_bytes(0);
-            assert_eq!((letters.len(), letters.forgotten()), (1, 49));
+            assert_eq!((letters.len(), letters.evicted()), (1, 49));
             assert_eq!(letters.purge().len(), 1);
             collector.stop().unwrap();
             law(&collector, 50);
@@ -174,14 +174,14 @@ fn recent_holds_50_mib_by_default_and_what_is_set() {
         assert!(in_use().saturating_sub(before) < 66 * MIB);
         for (recent, most) in [(&recent, 50), (&small, 10)] {
             assert!((most - 2..=most).contains(&recent.len()), "{}", recent.len());
-            assert_eq!(recent.len() as u64 + recent.forgotten(), 100);
+            assert_eq!(recent.len() as u64 + recent.evicted(), 100);
             let newest = recent.query(&EventQuery::new().newest_first().limit(1)).unwrap();
             assert_eq!(newest[0].step(), Some(99));
         }
-        // By number alone, nothing is forgotten.
+        // By number alone, nothing counts as evicted.
         let few = Recent::<3>::new();
         few.clone().write_batch(&Batch::from_events(vec![Record::scalar("x", 0.5); 10])).unwrap();
-        assert_eq!((few.len(), few.forgotten()), (3, 0));
+        assert_eq!((few.len(), few.evicted()), (3, 0));
         collector.stop().unwrap();
         law(&collector, 100);
     });
@@ -202,16 +202,16 @@ fn a_subscription_that_nobody_reads_holds_50_mib_by_default_and_what_is_set() {
         assert!(in_use().saturating_sub(before) < 55 * MIB);
         for (subscription, most, sent) in [(&all, 2 * 50, 200), (&small, 10, 100)] {
             assert!((most - 4..=most).contains(&subscription.len()), "{}", subscription.len());
-            assert_eq!(subscription.len() as u64 + subscription.lost(), sent);
-            assert_eq!(subscription.try_recv(), Err(RecvError::Lagged(subscription.lost())));
+            assert_eq!(subscription.len() as u64 + subscription.evicted(), sent);
+            assert_eq!(subscription.try_recv(), Err(RecvError::Lagged(subscription.evicted())));
             let received = std::iter::from_fn(|| subscription.try_recv().ok()).count() as u64;
-            assert_eq!(received + subscription.lost(), sent);
+            assert_eq!(received + subscription.evicted(), sent);
         }
         // One batch is always kept, however large.
         let one = collector.subscribe("*").unwrap().max_bytes(0);
         collector.collect(text(MIB));
         assert!(collector.flush().unwrap().is_clean());
-        assert_eq!((one.len(), one.lost()), (1, 0));
+        assert_eq!((one.len(), one.evicted()), (1, 0));
         drop((all, small, one));
         collector.stop().unwrap();
         law(&collector, 201);
@@ -242,7 +242,7 @@ fn a_subscription_to_rare_events_does_not_hold_the_batches_in_which_they_lie() {
         let held = in_use().saturating_sub(before);
         assert!(held < 2 * MIB, "{held}");
         let steps: Vec<_> = std::iter::from_fn(|| rare.try_recv().ok()).map(|event| event.step()).collect();
-        assert_eq!((steps, rare.lost()), ((0..100).map(Some).collect(), 0));
+        assert_eq!((steps, rare.evicted()), ((0..100).map(Some).collect(), 0));
         collector.stop().unwrap();
         law(&collector, 101 * 8_001);
     });
@@ -271,7 +271,7 @@ fn what_events_take_themselves_counts_in_a_subscription() {
         let held = in_use().saturating_sub(before);
         assert!(held < 2 * MIB, "{held}");
         assert!(all.len() >= 128, "{}", all.len());
-        assert_eq!(all.len() as u64 + all.lost(), 3_200);
+        assert_eq!(all.len() as u64 + all.evicted(), 3_200);
         assert!(std::iter::from_fn(|| all.recv_timeout(LONG / 60_000).ok()).all(|event| event.0[7] == 1));
         collector.stop().unwrap();
         law(&collector, 3_200);
@@ -294,7 +294,7 @@ fn what_events_take_themselves_counts_in_the_queue_of_an_isolated_sink() {
         assert!(held < 2 * MIB, "{held}");
         collector.stop().unwrap();
         let stats = law(&collector, 3_200);
-        assert!(stats.sinks[0].shed >= 2_000, "{}", stats.sinks[0].shed);
+        assert!(stats.sinks[0].evicted >= 2_000, "{}", stats.sinks[0].evicted);
     });
 }
 
@@ -540,8 +540,8 @@ fn the_sinks_of_an_inline_bus_have_50_mib_waiting_at_most() {
         let report = bus.stop().unwrap();
         report.stats.check_law(241).unwrap();
         let sink = report.stats.events.sink("gate").unwrap();
-        assert_eq!(sink.delivered + sink.shed, 241);
-        assert!((140..=143).contains(&sink.shed), "{sink:?}");
+        assert_eq!(sink.delivered + sink.evicted, 241);
+        assert!((140..=143).contains(&sink.evicted), "{sink:?}");
     });
 }
 
@@ -642,7 +642,7 @@ fn dead_letters_keep_the_begin_of_a_long_error_and_never_all_of_it_for_each() {
                 assert!(letter.error.len() < 4200 && letter.error.ends_with('…'), "{}", letter.error.len());
             }
         }
-        assert_eq!((letters.len(), letters.forgotten()), (400, 0));
+        assert_eq!((letters.len(), letters.evicted()), (400, 0));
         collector.stop().unwrap();
         law(&collector, 400);
     });
