@@ -38,7 +38,7 @@
 //! | write somewhere else | [`Sink`](sink::Sink), [`from_fn`](sink::from_fn) |
 //! | survive a sink that fails or hangs | [`retry`](sink::SinkExt::retry), [`breaker`](sink::SinkExt::breaker), [`DeadLetters`](sink::DeadLetters), [`isolated`](sink::SinkExt::isolated) |
 //! | know how it is | [`Stats`], [`Health`], [`Builder::on_log`] |
-//! | watch events live | [`Collector::subscribe`], [`Subscription`](subscription::Subscription) |
+//! | watch events live | [`Collector::subscribe`], [`Subscription`](subscription::Subscription); `Collector::subscribe_channel` for `select!` |
 //! | read files back | [`history`]: [`EventQuery`](history::EventQuery), [`runs`](history::runs) |
 //! | record a training run | [`TrainingRun`](run::TrainingRun), [`Rank`](run::Rank), `Signals` (feature `signals`) |
 //! | call functions for events | [`bus`] |

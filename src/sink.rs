@@ -7,6 +7,8 @@ mod account;
 mod breaker;
 mod catch_panics;
 mod console;
+#[cfg(feature = "channel")]
+mod crossbeam;
 mod dead_letters;
 mod error;
 mod ext;
@@ -34,6 +36,8 @@ pub use account::{Account, Fate, Hook, PendingFlush};
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, BreakerWatch};
 pub(crate) use catch_panics::{CatchPanics, UNNAMED};
 pub use console::ConsoleSink;
+#[cfg(feature = "channel")]
+pub use crossbeam::{ChannelSink, EventReceiver, channel};
 pub use dead_letters::{DeadLetter, DeadLettering, DeadLetters};
 pub use error::SinkError;
 pub use ext::SinkExt;

@@ -3,6 +3,9 @@
 //! A subscription is a sink that passes the worker's batches on through a queue. What a slow subscriber loses there is told
 //! to it.
 
+#[cfg(feature = "channel")]
+mod channel;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -129,6 +132,11 @@ const CAPACITY: usize = 1000;
 /// Names subscriptions.
 static NEXT: PlainU64 = PlainU64::new(1);
 
+/// Returns the name of the next subscription.
+fn next_name() -> String {
+    format!("subscription-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 impl<E: Event + Clone> Collector<E> {
     /// Receives events as they are delivered, whose names the pattern stands for, and holds 1,000 of them. A text that is no
     /// [`Pattern`] stands for itself. What nobody subscribes to costs nothing.
@@ -165,7 +173,7 @@ impl<E: Event + Clone> Collector<E> {
         let (queue, changed, is_over) = (Mutex::new(queue), Condvar::new(), PlainU64::new(0));
         let shared = Shared { queue, changed, is_over, worker: self.shared.address() };
         let shared = Arc::new(shared);
-        let name = format!("subscription-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = next_name();
         let tap = Tap {
             shared: Arc::clone(&shared),
             account: Account::nobody(),

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 mod byte_budget;
+#[cfg(feature = "channel")]
+mod channel;
 mod config;
 #[cfg(feature = "config")]
 mod config_env;

@@ -217,3 +217,55 @@ fn a_sink_of_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held() {
     collector.stop().unwrap();
     law(&collector, 1000);
 }
+
+#[cfg(feature = "channel")]
+#[test]
+fn a_channel_is_the_parents_and_its_end_in_a_child_is_closed() {
+    alone!();
+    use forebay::sink::{EventReceiver, channel};
+
+    let (sink, events) = channel(8);
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    let shared = Cell::new(Some(events.clone()));
+    let child = |take_from: fn(&EventReceiver)| {
+        in_child(|| {
+            // Dropped here, while the parent's worker may be in the middle of a send.
+            let own = shared.take().unwrap();
+            take_from(&own);
+            drop((own.clone(), own));
+            true
+        })
+    };
+    let ways: [fn(&EventReceiver); 5] = [
+        |own| assert!(own.recv().is_err()),
+        |own| assert!(own.recv_timeout(LONG).is_err()),
+        |own| assert_eq!((own.len(), own.iter().count(), own.try_iter().count()), (0, 0, 0)),
+        |own| crossbeam_channel::select! { recv(own) -> record => assert!(record.is_err()) },
+        |own| assert!(!format!("{own:?}").is_empty()),
+    ];
+    let (is_over, collected) = (AtomicBool::new(false), std::sync::atomic::AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _raise = Raise(&is_over);
+        // The worker sends, and two threads receive, all the time.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                collector.collect(Record::integer("parent", 1));
+                collected.fetch_add(1, Ordering::Relaxed);
+                let _ = collector.flush_timeout(Duration::from_millis(1));
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = events.recv_timeout(Duration::from_millis(1));
+                }
+            });
+        }
+        for way in ways.iter().cycle().take(50) {
+            assert_eq!(child(*way), Some(0), "the child hangs or failed");
+        }
+    });
+    collector.stop().unwrap();
+    let stats = law(&collector, collected.load(Ordering::Relaxed));
+    assert_eq!(stats.sinks[0].delivered + stats.sinks[0].rejected, stats.processed);
+}
