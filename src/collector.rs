@@ -6,7 +6,7 @@ mod collect;
 mod flush;
 pub(crate) mod global;
 pub(crate) mod handle;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod owner;
 mod reconfigure;
 mod sinks;

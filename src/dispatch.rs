@@ -4,6 +4,7 @@
 //! next sink gets the batch all the same.
 
 use std::fmt;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use crate::batch::Batch;
@@ -44,6 +45,16 @@ impl LateFlush {
             (own, deadline) => own.or(deadline),
         };
         self.pending.reply.answer_by(first) == Some(true)
+    }
+
+    /// Returns whether the flush was complete, or stores the waker. There is no timer: whether the sink's own time limit
+    /// is over is seen by this call alone.
+    pub(crate) fn poll(&self, ticket: &mut Option<u64>, waker: &Waker) -> Poll<bool> {
+        match self.pending.reply.poll_shared(ticket, waker) {
+            Poll::Ready(answer) => Poll::Ready(answer == Some(true)),
+            Poll::Pending if self.begun.elapsed() >= self.pending.within => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 

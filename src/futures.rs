@@ -10,15 +10,18 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_core::Stream;
 use futures_sink::Sink;
 
-use crate::collector::{Collector, FlushError};
+use crate::collector::lifecycle::{RunEnd, Stopping};
+use crate::collector::{Collector, FlushError, StopError};
+use crate::dispatch::LateFlush;
 use crate::event::{Event, Priority, Record};
 use crate::lanes::owned_bytes;
 use crate::mailbox::{Flush, Flushed};
 use crate::outcome::{CollectError, Outcome, Refusal};
 use crate::reply::Reply;
 use crate::settings::Policy;
-use crate::stats::FlushReport;
+use crate::stats::{FlushReport, StopReport};
 use crate::subscription::Subscription;
+use crate::sync::Arc;
 use crate::wake::State;
 
 impl<E: Event> Collector<E> {
@@ -54,6 +57,44 @@ impl<E: Event> Collector<E> {
     /// It does nothing before it is polled, and covers every event whose `collect` returned before that.
     pub fn flush_async(&self) -> FlushAsync<E> {
         FlushAsync { collector: self.clone(), state: Flushing::NotAsked }
+    }
+
+    /// Stops like [`stop`](Self::stop), without a deadline: the future waits, and leaves its executor free.
+    ///
+    /// It does nothing before it is polled. The first poll refuses new events; the worker delivers those that are queued,
+    /// flushes the sinks and ends, and the future is ready. A collector that was never started has no worker: there, the
+    /// first poll flushes its sinks.
+    ///
+    /// [`Config::stop_timeout`](crate::Config::stop_timeout) does not apply, because there is no timer: use that of your
+    /// executor, then ask for the report by [`stop_timeout`](Self::stop_timeout) with a timeout of zero. The time limit of
+    /// an [isolated](crate::sink::Isolated::flush_timeout) sink is checked when the future is polled.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before its first poll stops nothing. Dropped later, it no longer waits, and the stop goes
+    /// on: the collector stays closed. A later `stop` or `stop_async` reports the same end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stop`](Self::stop): a sink with a thread of its own did not end in its time, the worker is gone, this is a
+    /// forked child, or the future is polled on the worker thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use forebay::{Collector, Record, sink::MemorySink};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let memory = MemorySink::new();
+    /// let collector = Collector::builder().sink(memory.clone()).start()?;
+    /// collector.collect(Record::scalar("train.loss", 0.5));
+    /// let report = futures::executor::block_on(collector.stop_async())?;
+    /// assert_eq!((report.stats.processed, report.left_behind, memory.len()), (1, 0, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stop_async(&self) -> StopAsync<E> {
+        StopAsync { collector: self.clone(), state: StopState::NotBegun }
     }
 
     /// Returns a [`futures::Sink`](Sink) into this collector. Under [`Overflow::Block`](crate::Overflow::Block) it
@@ -271,6 +312,101 @@ impl<E: Event> Drop for FlushAsync<E> {
 impl<E: Event> std::fmt::Debug for FlushAsync<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FlushAsync").field("collector", &self.collector).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Collector::stop_async`]. Dropping it after its first poll leaves the stop to go on.
+#[must_use = "a future does nothing until it is polled"]
+pub struct StopAsync<E: Event = Record> {
+    collector: Collector<E>,
+    state: StopState,
+}
+
+enum StopState {
+    NotBegun,
+    /// The worker has not ended, as far as we know. Its end is told here.
+    Ending(Stopping, Option<(Arc<Reply<()>>, Option<u64>)>),
+    /// The worker has ended. Of the flushes by other threads, those before `next` have as well.
+    Late {
+        stopping: Stopping,
+        late: Vec<Arc<LateFlush>>,
+        next: usize,
+        hung: Option<usize>,
+        ticket: Option<u64>,
+    },
+    Done(Result<StopReport, StopError>),
+}
+
+impl<E: Event> Future for StopAsync<E> {
+    type Output = Result<StopReport, StopError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let shared = &this.collector.shared;
+        loop {
+            // In a forked child, no lock may be touched.
+            if this.collector.state() == State::Forked && !matches!(this.state, StopState::Done(_)) {
+                this.state = StopState::Done(Err(StopError::Forked));
+            }
+            match &mut this.state {
+                StopState::NotBegun => {
+                    this.state = match shared.begin_stop() {
+                        Ok(stopping) => StopState::Ending(stopping, None),
+                        Err(error) => StopState::Done(Err(error)),
+                    };
+                }
+                StopState::Ending(stopping, waiting) => {
+                    if let Some((end, ticket)) = waiting {
+                        ready!(end.poll_shared(ticket, cx.waker()));
+                    }
+                    match shared.next_of_stop(stopping) {
+                        Ok(RunEnd::Ahead(end)) => *waiting = Some((end, None)),
+                        Ok(RunEnd::Reached(late)) => {
+                            let stopping = *stopping;
+                            this.state =
+                                StopState::Late { stopping, late, next: 0, hung: None, ticket: None };
+                        }
+                        Err(error) => this.state = StopState::Done(Err(error)),
+                    }
+                }
+                StopState::Late { stopping, late, next, hung, ticket } => {
+                    while let Some(flush) = late.get(*next) {
+                        if !ready!(flush.poll(ticket, cx.waker())) {
+                            hung.get_or_insert(*next);
+                        }
+                        flush.pending.reply.withdraw(ticket);
+                        *next += 1;
+                    }
+                    let hung = hung.and_then(|index| late.get(index));
+                    this.state = StopState::Done(shared.finish_stop(stopping, hung.map(|late| &**late)));
+                }
+                StopState::Done(result) => return Poll::Ready(result.clone()),
+            }
+        }
+    }
+}
+
+impl<E: Event> Drop for StopAsync<E> {
+    fn drop(&mut self) {
+        // A forked child must not take the lock, because its holder may not exist here.
+        if self.collector.state() == State::Forked {
+            return;
+        }
+        match &mut self.state {
+            StopState::Ending(_, Some((end, ticket))) => end.withdraw(ticket),
+            StopState::Late { late, next, ticket, .. } => {
+                if let Some(flush) = late.get(*next) {
+                    flush.pending.reply.withdraw(ticket);
+                }
+            }
+            StopState::NotBegun | StopState::Ending(_, None) | StopState::Done(_) => {}
+        }
+    }
+}
+
+impl<E: Event> std::fmt::Debug for StopAsync<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StopAsync").field("collector", &self.collector).finish_non_exhaustive()
     }
 }
 

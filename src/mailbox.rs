@@ -9,6 +9,7 @@ mod requests;
 pub(crate) use requests::{Flush, Flushed, ReportedRange, Requests};
 
 use crate::dispatch::{LateFlush, Slot};
+use crate::reply::Reply;
 use crate::sync::{Arc, Condvar, Forked, JoinHandle, Mutex, MutexGuard};
 
 /// Mailbox of a collector. Between two runs it keeps `W`, the worker's state.
@@ -30,6 +31,8 @@ pub(crate) struct Contents<E, W> {
     pub(crate) late: Vec<Arc<LateFlush>>,
     /// The thread of the current or last run. The caller that joins it takes it.
     pub(crate) thread: Option<JoinHandle<()>>,
+    /// Where tasks wait for the end of the current run. The first that does makes it.
+    pub(crate) end: Option<Arc<Reply<()>>>,
     /// Counts the starts. A caller that waits for the end of a run must not wait for that of the next.
     pub(crate) run: u64,
 }
@@ -50,7 +53,8 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     pub(crate) fn new(worker: W) -> Self {
         let worker = WorkerSlot::InMailbox(Box::new(worker));
         let (added, late) = (Vec::new(), Vec::new());
-        let contents = Contents { requests: Requests::default(), added, worker, late, thread: None, run: 0 };
+        let contents =
+            Contents { requests: Requests::default(), added, worker, late, thread: None, end: None, run: 0 };
         Self { contents: Mutex::new(contents), ended: Condvar::new() }
     }
 
@@ -113,7 +117,7 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
             return Err((worker, std::mem::take(&mut contents.requests)));
         }
         contents.worker = WorkerSlot::InMailbox(worker);
-        self.ended.notify_all();
+        self.tell_end(contents);
         Ok(())
     }
 
@@ -135,8 +139,20 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     pub(crate) fn lose_worker(&self) -> Requests {
         let mut contents = self.contents.lock();
         contents.worker = WorkerSlot::Lost;
+        let requests = std::mem::take(&mut contents.requests);
+        self.tell_end(contents);
+        requests
+    }
+
+    /// Wakes all threads and tasks that wait for the end of the run.
+    fn tell_end(&self, mut contents: MutexGuard<'_, Contents<E, W>>) {
         self.ended.notify_all();
-        std::mem::take(&mut contents.requests)
+        let end = contents.end.take();
+        // A waker is user code, so it must not run under our lock.
+        drop(contents);
+        if let Some(end) = end {
+            end.answer(Some(()));
+        }
     }
 }
 

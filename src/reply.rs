@@ -17,6 +17,9 @@ struct ReplyState<T> {
     /// `None` until the answer is there. `Some(None)` means that the worker is gone and no answer will come.
     answer: Option<Option<T>>,
     waker: Option<Waker>,
+    /// Wakers of tasks that share the answer, each with its ticket.
+    sharing: Vec<(u64, Waker)>,
+    last_ticket: u64,
     /// Whether the caller no longer waits.
     is_given_up: bool,
 }
@@ -33,7 +36,13 @@ impl<T> Reply<T> {
     }
 
     fn with(is_heard: bool) -> Arc<Self> {
-        let state = Mutex::new(ReplyState { answer: None, waker: None, is_given_up: false });
+        let state = Mutex::new(ReplyState {
+            answer: None,
+            waker: None,
+            sharing: Vec::new(),
+            last_ticket: 0,
+            is_given_up: false,
+        });
         Arc::new(Self { state, changed: Condvar::new(), is_heard })
     }
 
@@ -46,11 +55,9 @@ impl<T> Reply<T> {
         }
         state.answer = Some(answer);
         self.changed.notify_all();
-        let waker = state.waker.take();
+        let (waker, sharing) = (state.waker.take(), std::mem::take(&mut state.sharing));
         drop(state);
-        if let Some(waker) = waker {
-            wake_quietly(waker);
-        }
+        waker.into_iter().chain(sharing.into_iter().map(|(_, waker)| waker)).for_each(wake_quietly);
         self.is_heard
     }
 
@@ -109,5 +116,42 @@ impl<T> Reply<T> {
                 Poll::Pending
             }
         }
+    }
+
+    /// Returns the answer and leaves it there, so that many tasks may wait; or stores the waker with the task's ticket.
+    pub(crate) fn poll_shared(&self, ticket: &mut Option<u64>, waker: &Waker) -> Poll<Option<T>>
+    where
+        T: Copy,
+    {
+        // User code: not under our lock.
+        let waker = waker.clone();
+        let mut state = self.state.lock();
+        if let Some(answer) = state.answer {
+            return Poll::Ready(answer);
+        }
+        let left = match ticket.and_then(|id| state.sharing.iter_mut().find(|(other, _)| *other == id)) {
+            Some((_, left)) => Some(std::mem::replace(left, waker)),
+            None => {
+                state.last_ticket += 1;
+                let id = state.last_ticket;
+                *ticket = Some(id);
+                state.sharing.push((id, waker));
+                None
+            }
+        };
+        drop(state);
+        drop(left);
+        Poll::Pending
+    }
+
+    /// Removes the waker of a task that no longer waits.
+    pub(crate) fn withdraw(&self, ticket: &mut Option<u64>) {
+        let Some(id) = ticket.take() else { return };
+        let mut state = self.state.lock();
+        let index = state.sharing.iter().position(|(other, _)| *other == id);
+        let left = index.map(|index| state.sharing.swap_remove(index));
+        // Its destructor is user code, so it must not run under our lock.
+        drop(state);
+        drop(left);
     }
 }

@@ -7,9 +7,11 @@ use super::flush::in_sink;
 use super::{Collector, FlushError};
 use crate::clock::deadline_in;
 use crate::config::ConfigError;
+use crate::dispatch::LateFlush;
 use crate::event::Event;
 use crate::lanes::OutOfMemory;
 use crate::mailbox::{Contents, WorkerSlot};
+use crate::reply::Reply;
 use crate::shared::Shared;
 use crate::stats::{FlushReport, StopReport};
 use crate::sync::{self, Arc, MutexGuard};
@@ -173,15 +175,48 @@ impl<E: Event> Collector<E> {
     }
 }
 
+/// A stop that has begun: the collector accepts no events.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopping {
+    begun: Instant,
+    run: u64,
+    /// How many events of a collector that never had a worker were discarded.
+    discarded: u64,
+}
+
+/// What a task that stops a collector has to wait for.
+pub(crate) enum RunEnd {
+    /// The worker, which tells here when it has ended.
+    Ahead(Arc<Reply<()>>),
+    /// The flushes that other threads have to finish.
+    Reached(Vec<Arc<LateFlush>>),
+}
+
 impl<E: Event> Shared<E> {
     pub(crate) fn stop(&self, timeout: Duration) -> Result<StopReport, StopError> {
+        let deadline = deadline_in(timeout);
+        let stopping = self.begin_stop()?;
+        let mut contents = self.mailbox.contents.lock();
+        if !self.await_end(&mut contents, stopping.run, deadline) {
+            drop(contents);
+            let busy = self.registry.busy();
+            let report = Box::new(self.stop_report(&stopping, self.pending(), busy));
+            return Err(StopError::TimedOut { report });
+        }
+        let late = self.end_run(contents, stopping.run)?;
+        // Waits for all of them, even after one that does not end.
+        let hung: Vec<_> = late.iter().filter(|late| !late.wait(deadline)).collect();
+        self.finish_stop(&stopping, hung.first().map(|late| &***late))
+    }
+
+    /// Refuses events from now on, and does for a collector that never had a worker what the worker would have done.
+    pub(crate) fn begin_stop(&self) -> Result<Stopping, StopError> {
         let begun = Instant::now();
         match self.refuse_waiting() {
             Err(FlushError::Forked) => return Err(StopError::Forked),
             Err(_) => return Err(StopError::OnWorker),
             Ok(()) => {}
         }
-        let deadline = deadline_in(timeout);
         let (state, run) = self.close();
         let discarded = match state {
             Some(state) => {
@@ -199,21 +234,24 @@ impl<E: Event> Shared<E> {
         // An event or a sink may have forked on this thread. Then the locks are the parent's.
         self.mailbox.contents.check()?;
         self.space_waiters.wake_all();
-        let mut contents = self.mailbox.contents.lock();
-        let report = |left_behind, busy_sink| StopReport {
-            stats: self.stats(),
-            left_behind,
-            busy_sink,
-            elapsed: begun.elapsed(),
-            session_id: self.origin.session_id.clone(),
-            run: self.run.get().as_deref().cloned(),
-        };
-        if !self.await_end(&mut contents, run, deadline) {
-            drop(contents);
-            let busy = self.registry.busy();
-            let report = Box::new(report(self.pending(), busy));
-            return Err(StopError::TimedOut { report });
+        Ok(Stopping { begun, run, discarded })
+    }
+
+    /// Returns what a task has to wait for next.
+    pub(crate) fn next_of_stop(&self, stopping: &Stopping) -> Result<RunEnd, StopError> {
+        let mut contents = self.mailbox.contents.enter()?;
+        if is_out(&contents, stopping.run) {
+            return Ok(RunEnd::Ahead(Arc::clone(contents.end.get_or_insert_with(Reply::new))));
         }
+        self.end_run(contents, stopping.run).map(RunEnd::Reached)
+    }
+
+    /// Joins the worker of a run that has ended. Returns the flushes that other threads have to finish.
+    fn end_run(
+        &self,
+        mut contents: MutexGuard<'_, Contents<E, WorkerState<E>>>,
+        run: u64,
+    ) -> Result<Vec<Arc<LateFlush>>, StopError> {
         let is_ours = contents.run == run;
         let is_lost = is_ours && matches!(contents.worker, WorkerSlot::Lost);
         // The worker's last act was to return the state, so the join waits for no sink. A lost worker may still be
@@ -224,17 +262,30 @@ impl<E: Event> Shared<E> {
         if let Some(thread) = thread {
             sync::join(thread);
         }
-        if is_lost {
-            return Err(StopError::WorkerGone);
+        if is_lost { Err(StopError::WorkerGone) } else { Ok(late) }
+    }
+
+    /// Returns the result of a stop after the worker has ended, and the first sink whose own thread did not.
+    pub(crate) fn finish_stop(
+        &self,
+        stopping: &Stopping,
+        hung: Option<&LateFlush>,
+    ) -> Result<StopReport, StopError> {
+        let report = self.stop_report(stopping, stopping.discarded, hung.map(|late| late.tally.name.clone()));
+        match hung {
+            None => Ok(report),
+            Some(_) => Err(StopError::TimedOut { report: Box::new(report) }),
         }
-        // Waits for all of them, even after one that does not end.
-        let hung: Vec<_> = late.iter().filter(|late| !late.wait(deadline)).collect();
-        match hung.first() {
-            None => Ok(report(discarded, None)),
-            Some(late) => {
-                let report = Box::new(report(discarded, Some(late.tally.name.clone())));
-                Err(StopError::TimedOut { report })
-            }
+    }
+
+    fn stop_report(&self, stopping: &Stopping, left_behind: u64, busy_sink: Option<String>) -> StopReport {
+        StopReport {
+            stats: self.stats(),
+            left_behind,
+            busy_sink,
+            elapsed: stopping.begun.elapsed(),
+            session_id: self.origin.session_id.clone(),
+            run: self.run.get().as_deref().cloned(),
         }
     }
 
@@ -260,14 +311,16 @@ impl<E: Event> Shared<E> {
         run: u64,
         deadline: Option<Instant>,
     ) -> bool {
-        let is_out = |contents: &Contents<E, WorkerState<E>>| {
-            contents.run == run && matches!(contents.worker, WorkerSlot::Starting(_) | WorkerSlot::WithWorker)
-        };
-        while is_out(contents) {
+        while is_out(contents, run) {
             if self.mailbox.ended.wait_until(contents, deadline) {
-                return !is_out(contents);
+                return !is_out(contents, run);
             }
         }
         true
     }
+}
+
+/// Returns whether a worker of this run has the state, or is about to take it.
+fn is_out<E, W>(contents: &Contents<E, W>, run: u64) -> bool {
+    contents.run == run && matches!(contents.worker, WorkerSlot::Starting(_) | WorkerSlot::WithWorker)
 }

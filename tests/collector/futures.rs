@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::sink::MemorySink;
-use forebay::{Collector, FlushStrategy, Outcome, Overflow, collector::FlushError};
+use forebay::collector::{FlushError, StopError};
+use forebay::sink::{MemorySink, Sink, SinkExt as _, from_fn};
+use forebay::{Batch, Collector, FlushStrategy, Outcome, Overflow};
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt, future, stream};
 
@@ -352,4 +353,140 @@ fn dropping_a_waker_may_come_back_into_the_collector() {
     drop(outer);
     collector.stop().unwrap();
     law(&collector, 1);
+}
+
+/// Stops a collector whose sink hangs, and lets it go on by a task of the same executor: were the stop to block its
+/// thread, none would.
+async fn stop_beside_the_task_that_frees_the_sink(collector: &Collector<Tick>, gate: &Gate) {
+    let free = async {
+        assert!(!collector.is_running(), "the first poll closes it");
+        gate.open();
+    };
+    let (report, ()) = future::join(collector.stop_async(), free).await;
+    let report = report.unwrap();
+    assert_eq!((report.stats.processed, report.left_behind, report.busy_sink), (1, 0, None));
+}
+
+#[test]
+fn a_stop_that_is_awaited_blocks_no_executor() {
+    let tokio = |threads| {
+        let mut builder = match threads {
+            1 => tokio::runtime::Builder::new_current_thread(),
+            _ => tokio::runtime::Builder::new_multi_thread(),
+        };
+        builder.build().unwrap()
+    };
+    for executor in ["futures", "tokio", "tokio with threads", "smol"] {
+        let gate = Gate::closed();
+        let collector = stalled(ticks(), &gate);
+        let stop = stop_beside_the_task_that_frees_the_sink(&collector, &gate);
+        match executor {
+            "futures" => block_on(stop),
+            "tokio" => tokio(1).block_on(stop),
+            "tokio with threads" => tokio(2).block_on(stop),
+            _ => smol::block_on(smol::LocalExecutor::new().run(stop)),
+        }
+        assert_eq!(collector.collect(tick(1)), Outcome::Stopped, "{executor}");
+        law(&collector, 2);
+        collector.start().unwrap();
+        assert_eq!(collector.collect(tick(2)), Outcome::Queued, "{executor}: it starts again");
+        block_on(collector.stop_async()).unwrap();
+        assert_eq!(law(&collector, 3).processed, 2);
+    }
+}
+
+#[test]
+fn a_stop_that_is_dropped_goes_on_and_leaks_no_waker() {
+    let gate = Gate::closed();
+    let collector = stalled(ticks(), &gate);
+    drop(collector.stop_async());
+    assert!(collector.is_running(), "never polled, it does nothing");
+    let (counter, waker) = counting_waker();
+    let (kept, kept_waker) = counting_waker();
+    let mut keeping = pin!(collector.stop_async());
+    assert!(keeping.as_mut().poll(&mut Context::from_waker(&kept_waker)).is_pending());
+    for _ in 0..100 {
+        let mut dropped = Box::pin(collector.stop_async());
+        assert!(dropped.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(dropped.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    drop(waker);
+    assert_eq!(Arc::strong_count(&counter), 1, "its wakers were taken back");
+    assert!(collector.stop_timeout(Duration::ZERO).is_err(), "the sink hangs");
+    gate.open();
+    until("the stop is done", || kept.wakes() == 1);
+    let polled = keeping.as_mut().poll(&mut Context::from_waker(&kept_waker));
+    let Poll::Ready(Ok(report)) = polled else { panic!("{polled:?}") };
+    assert_eq!((counter.wakes(), report.left_behind), (0, 0));
+    let again = collector.stop().unwrap();
+    assert_eq!(
+        (again.stats.sinks, again.left_behind),
+        (report.stats.sinks, 0),
+        "every stop reports the same end"
+    );
+    assert_eq!(law(&collector, 1).processed, 1);
+}
+
+#[test]
+fn a_stop_that_is_awaited_waits_for_the_threads_of_isolated_sinks_by_their_own_limit() {
+    let gate = Gate::closed();
+    let collector = ticks().sink(gate.sink().isolated(8).flush_timeout(LONG)).start().unwrap();
+    collector.collect(tick(0));
+    gate.await_arrivals(1);
+    let (_counter, waker) = counting_waker();
+    let mut stops = [Box::pin(collector.stop_async()), Box::pin(collector.stop_async())];
+    for stop in &mut stops {
+        assert!(stop.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    until("the worker has ended, and the thread of the sink has not", || {
+        let stopped = collector.stop_timeout(Duration::ZERO);
+        matches!(stopped, Err(StopError::TimedOut { report }) if report.busy_sink.is_some())
+    });
+    for stop in &mut stops {
+        assert!(stop.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    gate.open();
+    for stop in stops {
+        let report = block_on(stop).unwrap();
+        assert_eq!((report.stats.sinks[0].delivered, report.busy_sink), (1, None));
+    }
+    law(&collector, 1);
+
+    let gate = Gate::closed();
+    let hung = gate.sink().isolated(8).flush_timeout(Duration::ZERO);
+    let name = Sink::<Tick>::name(&hung).to_owned();
+    let collector = ticks().sink(hung).start().unwrap();
+    collector.collect(tick(0));
+    gate.await_arrivals(1);
+    let Err(StopError::TimedOut { report }) = block_on(collector.stop_async()) else {
+        panic!("the sink has not ended")
+    };
+    assert_eq!(report.busy_sink, Some(name));
+    gate.open();
+}
+
+#[test]
+fn a_stop_that_is_awaited_discards_what_a_collector_that_never_ran_holds() {
+    let collector = ticks().build().unwrap();
+    collector.collect(tick(0));
+    let report = block_on(collector.stop_async()).unwrap();
+    assert_eq!((report.left_behind, report.stats.rejected.stopped), (1, 1));
+    law(&collector, 1);
+}
+
+#[test]
+fn a_sink_cannot_await_the_stop_of_its_own_worker() {
+    let own = Arc::new(std::sync::OnceLock::<Collector<Tick>>::new());
+    let seen = Arc::clone(&own);
+    let sink = from_fn("stops", move |_: &Batch<Tick>| {
+        let error = block_on(seen.get().unwrap().stop_async()).unwrap_err();
+        assert_eq!(error, StopError::OnWorker);
+        Ok(())
+    });
+    let collector = ticks().flush(FlushStrategy::Manual).sink(sink).start().unwrap();
+    assert!(own.set(collector.clone()).is_ok());
+    collector.collect(tick(0));
+    assert!(collector.flush().unwrap().is_clean());
+    block_on(collector.stop_async()).unwrap();
+    assert_eq!(law(&collector, 1).sinks[0].panics, 0);
 }
