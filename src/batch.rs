@@ -67,7 +67,8 @@ impl<E> Batch<E> {
     }
 
     /// Returns a batch of other events with the same header.
-    pub(crate) fn with_events<T>(&self, events: Vec<T>) -> Batch<T> {
+    #[doc(hidden)]
+    pub fn with_events<T>(&self, events: Vec<T>) -> Batch<T> {
         Batch { header: self.header.clone(), events: Buffer::alone(events, self.header.process) }
     }
 
@@ -186,7 +187,8 @@ impl<E: Event> Batch<E> {
     /// Returns how many bytes a clone keeps in memory: the buffer, which may have space for more events than it
     /// holds, and what the events own. An event that panics when it is asked owns nothing, and `on_panic` gets its
     /// message.
-    pub(crate) fn bytes(&self, mut on_panic: impl FnMut(String)) -> u64 {
+    #[doc(hidden)]
+    pub fn bytes(&self, mut on_panic: impl FnMut(String)) -> u64 {
         let of = |event: &E| {
             catch_panic(|| owned_bytes(event)).unwrap_or_else(|message| {
                 on_panic(message);

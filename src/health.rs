@@ -179,7 +179,7 @@ impl<E: Event> Collector<E> {
     /// Returns the health of the collector: raises the alerts that are due now and clears those that are over.
     /// [`Config::health`](crate::Config::health) has the thresholds. Alerts that come and go between two calls are
     /// not seen. Call it every few seconds, or let a bus do so
-    /// ([`bottlenecks_of`](crate::bus::watch::bottlenecks_of)). It takes locks that the worker holds for moments, and
+    /// (`watch::bottlenecks_of` of `forebay-bus`). It takes locks that the worker holds for moments, and
     /// waits for no sink.
     ///
     /// ```

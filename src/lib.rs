@@ -41,7 +41,7 @@
 //! | watch events live | [`Collector::subscribe`], [`Subscription`](subscription::Subscription); `Collector::subscribe_channel` for `select!` |
 //! | read files back | [`history`]: [`EventQuery`](history::EventQuery), [`runs`](history::runs) |
 //! | record a training run | [`TrainingRun`](run::TrainingRun), [`Rank`](run::Rank), `Signals` (feature `signals`) |
-//! | call functions for events | [`bus`] |
+//! | call functions for events | the crate `forebay-bus` |
 //! | run many items through handlers | the crate `forebay-task` |
 //! | read settings from a file or the environment | [`Config`], `ConfigLoader` (feature `config`), [`Preset`](config::Preset) |
 //! | use one collector everywhere | [`init`], [`global`], [`track_event!`] |
@@ -144,9 +144,6 @@ pub mod parts;
 #[cfg(feature = "json-lines")]
 pub mod history;
 
-#[cfg(feature = "json-lines")]
-pub mod bus;
-
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -160,8 +157,6 @@ mod buffer;
 mod escape;
 mod rate;
 
-#[cfg(feature = "json-lines")]
-use forebay_sync::permit;
 use forebay_sync::{clock, sync, unix};
 
 /// # Examples

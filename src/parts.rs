@@ -17,7 +17,10 @@ pub use crate::config::error::check;
 #[cfg(feature = "config")]
 pub use crate::config::keys::{Alias, Key, key, millis, same};
 #[cfg(feature = "config")]
-pub use crate::config::loader::{Choice, Settings, Unread, deserialize, read, to_table, write};
+pub use crate::config::loader::{
+    Choice, Settings, Unread, deserialize, from_full_tree, read, read_one, slot, to_full_tree, to_table,
+    write,
+};
 pub use crate::config::setters::setters;
 pub use crate::dispatch::{LateFlush, Slot, dispatch};
 pub use crate::escape::{OneLine, shortened};

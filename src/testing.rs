@@ -1,22 +1,7 @@
-//! For the tests of programs that use forebay (feature `testing`): a bus and a collector that remember, sinks that fail, block
-//! and panic by script, and [`assert_emitted!`](crate::assert_emitted).
+//! For the tests of programs that use forebay (feature `testing`): a collector that remembers, sinks that fail, block and panic by
+//! script, and [`assert_emitted!`](crate::assert_emitted). A bus that remembers is in the crate `forebay-bus`.
 //!
 //! Nothing here sleeps. Time can be a [`ManualClock`] that the test moves.
-//!
-//! ```
-//! use forebay::assert_emitted;
-//! use forebay::testing::MockBus;
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let bus = MockBus::new()?;
-//! bus.emit("training.epoch_completed", 3)?;
-//! assert_emitted!(bus, "training.epoch_completed");
-//! assert_emitted!(bus, "training.*", times = 1);
-//! assert_emitted!(bus, "training.epoch_completed", |event| event.value().as_i64() == Some(3));
-//! assert_emitted!(bus, "training.failed", times = 0);
-//! # Ok(())
-//! # }
-//! ```
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,7 +9,6 @@ use std::ops::Deref;
 
 use crate::batch::Batch;
 use crate::builder::Builder;
-use crate::bus::{Bus, BusBuilder, Envelope};
 use crate::collector::{Collector, StartError};
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
@@ -119,54 +103,6 @@ fn possible(pattern: Pattern) -> Result<Pattern, String> {
 fn names(records: &[Record]) -> String {
     let names: Vec<&str> = records.iter().map(Record::name).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
-/// A [`Bus`] that calls handlers on the thread that emits, and remembers every event. It is used as the bus that it is.
-#[derive(Debug)]
-pub struct MockBus {
-    bus: Bus,
-    memory: MemorySink<Envelope>,
-}
-
-impl MockBus {
-    /// A bus with the default settings.
-    ///
-    /// # Errors
-    ///
-    /// As for [`BusBuilder::start`].
-    pub fn new() -> Result<Self, StartError> {
-        Self::of(Bus::builder())
-    }
-
-    /// A bus with these settings, but [inline](crate::bus::Mode::Inline).
-    ///
-    /// # Errors
-    ///
-    /// As for [`BusBuilder::start`].
-    pub fn of(builder: BusBuilder) -> Result<Self, StartError> {
-        let memory = MemorySink::new();
-        let bus = builder.inline().sink(memory.clone().named("mock")).start()?;
-        Ok(Self { bus, memory })
-    }
-
-    /// Clears the events so far.
-    pub fn clear(&self) {
-        self.memory.clear();
-    }
-}
-
-impl Deref for MockBus {
-    type Target = Bus;
-
-    fn deref(&self) -> &Bus {
-        &self.bus
-    }
-}
-
-impl Emitted for MockBus {
-    fn emitted(&self) -> Vec<Record> {
-        self.memory.events().into_iter().map(Envelope::into_record).collect()
-    }
 }
 
 /// A [`Collector`] that remembers every event, on a clock that the test moves. It is used as the collector that it is.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay::Config;
-use forebay::bus::{Bus, BusConfig, Delivery, Filter, Handler, Mode};
+use forebay_bus::{Bus, BusConfig, Delivery, Filter, Handler, Mode};
 use forebay_loom_tests::Witness;
 use loom::sync::{Arc, Notify};
 use loom::thread::{self, JoinHandle};

@@ -51,7 +51,8 @@ impl FlushStrategy {
     }
 
     /// Returns the number of events that sets off a delivery, for the strategies that have one.
-    pub(crate) fn events(self) -> Option<usize> {
+    #[doc(hidden)]
+    pub fn events(self) -> Option<usize> {
         match self {
             Self::Size { events } | Self::Hybrid { events, .. } => Some(events),
             Self::Time { .. } | Self::Manual => None,

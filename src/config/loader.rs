@@ -118,12 +118,12 @@ pub fn read<T>(
 }
 
 /// Returns the entry of a key in a table. It is null where the key has no value.
-pub(super) fn slot<'a>(tree: &'a mut Value, key: &str) -> &'a mut Value {
+pub fn slot<'a>(tree: &'a mut Value, key: &str) -> &'a mut Value {
     key.split('.').fold(tree, |tree, part| &mut tree[part])
 }
 
 /// Returns the table of all keys. Those without a value are null.
-pub(super) fn to_full_tree<S: Settings>(settings: &S) -> Value {
+pub fn to_full_tree<S: Settings>(settings: &S) -> Value {
     let mut tree = settings.to_tree();
     for key in S::keys() {
         slot(&mut tree, key.name);
@@ -144,7 +144,7 @@ pub fn to_table<S: Settings>(settings: &S) -> Value {
 }
 
 /// Reads a table, without the keys that have no effect.
-pub(super) fn from_full_tree<S: Settings>(mut tree: Value) -> Result<S, Unread> {
+pub fn from_full_tree<S: Settings>(mut tree: Value) -> Result<S, Unread> {
     for choice in S::CHOICES {
         if !choice.is_used(&mut tree) {
             slot(&mut tree, choice.part).take();
@@ -514,7 +514,7 @@ impl Layer {
 }
 
 /// Reads one value as that of a key, and returns it as it is written.
-pub(super) fn read_one<S: Settings>(key: &Key, meant: &Value) -> Result<Value, (Value, Unread)> {
+pub fn read_one<S: Settings>(key: &Key, meant: &Value) -> Result<Value, (Value, Unread)> {
     let choice = S::CHOICES.iter().find(|choice| choice.part == key.name);
     let mut wrong: Option<(Value, Unread)> = None;
     let defaults = to_full_tree(&S::preset(None));

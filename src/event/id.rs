@@ -14,7 +14,7 @@ use uuid::Uuid;
 /// default is the id of an event that was given none.
 ///
 /// ```
-/// use forebay::bus::{Bus, EventId};
+/// use forebay_bus::{Bus, EventId};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let bus = Bus::new()?;
@@ -33,7 +33,9 @@ pub struct EventId {
 }
 
 impl EventId {
-    pub(crate) fn new(session: Uuid, number: u64) -> Self {
+    /// Makes the id of event `number` of a session.
+    #[doc(hidden)]
+    pub fn new(session: Uuid, number: u64) -> Self {
         Self { session, number }
     }
 

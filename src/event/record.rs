@@ -38,7 +38,7 @@ use crate::clock;
 /// The kind of a value is the key under which it stands: `scalar`, `integer`, `bool`, `text`, `histogram`,
 /// `image`, `list` or `fields`; a record without a value has none of them. A scalar that is not finite is a
 /// string: `"NaN"`, `"Infinity"` or `"-Infinity"`. `priority`, `source`, `correlation_id`, `session_id`,
-/// `metadata` and `tags` are there when they are set, `event_id` (`SESSION:NUMBER`) where a [bus](crate::bus::Bus) gave the record
+/// `metadata` and `tags` are there when they are set, `event_id` (`SESSION:NUMBER`) where a bus (`forebay-bus`) gave the record
 /// one.
 ///
 /// Inside of lists and fields, values are plain JSON: a number with a point or an exponent is a scalar, one without
@@ -333,14 +333,15 @@ impl Record {
         self.extra.get_or_insert_default()
     }
 
-    /// Returns the id that a [bus](crate::bus::Bus) gave it, if any, also for a record that was read back from its
+    /// Returns the id that a bus (of the crate `forebay-bus`) gave it, if any, also for a record that was read back from its
     /// journal. Records that differ only in their id are equal.
     pub fn event_id(&self) -> Option<EventId> {
         self.extra().map(|extra| extra.event_id).filter(|id| id.is_given())
     }
 
     /// Sets the id of the event: for a bus that emits it, and for whoever reads it back.
-    pub(crate) fn set_event_id(&mut self, id: EventId) {
+    #[doc(hidden)]
+    pub fn set_event_id(&mut self, id: EventId) {
         self.extra_mut().event_id = id;
     }
 

@@ -40,6 +40,16 @@ pub struct HistoryError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+impl HistoryError {
+    /// Makes the error of a place.
+    pub fn new(
+        place: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { place: place.into(), source: source.into() }
+    }
+}
+
 /// Which records are asked for: those for which all conditions hold. Without any, all.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EventQuery {

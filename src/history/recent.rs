@@ -86,7 +86,7 @@ impl<const N: usize> Recent<N> {
         self.kept.enter().map_or(0, |kept| kept.evicted)
     }
 
-    /// Gives it another name, so that a collector can have several. A [bus](crate::bus::Bus) without a journal has one of its
+    /// Gives it another name, so that a collector can have several. A bus (of the crate `forebay-bus`) without a journal has one of its
     /// own, named `recent`.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();

@@ -56,6 +56,14 @@ pub struct DeadLetter<E = Record> {
     pub time: SystemTime,
 }
 
+impl<E> DeadLetter<E> {
+    /// Makes a letter.
+    #[doc(hidden)]
+    pub fn new(event: E, attempts: u32, error: String, time: SystemTime) -> Self {
+        Self { event, attempts, error, time }
+    }
+}
+
 struct Letters<E> {
     max_letters: usize,
     max_bytes: u64,

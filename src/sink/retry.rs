@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Account, Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::config::duration;
+use crate::config::error::{ConfigError, check};
 use crate::event::Record;
 
 /// How often, and after which waits, a batch is tried again.
@@ -89,6 +90,16 @@ impl RetryPolicy {
         self
     }
 
+    /// Checks the policy, which may come from a file.
+    ///
+    /// # Errors
+    ///
+    /// The jitter is not 0 to 1.
+    #[doc(hidden)]
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check("retry.jitter", self.jitter, "0 to 1", (0.0..=1.0).contains(&self.jitter))
+    }
+
     /// The wait before retry number `retry`, from 0, without jitter; `None` if there is none.
     pub fn delay(&self, retry: u32) -> Option<Duration> {
         if retry >= self.retries {
@@ -111,7 +122,8 @@ impl RetryPolicy {
     }
 
     /// The same so long after the first try; `None` if that would take too long.
-    pub(crate) fn next_delay_after(&self, retry: u32, elapsed: Duration) -> Option<Duration> {
+    #[doc(hidden)]
+    pub fn next_delay_after(&self, retry: u32, elapsed: Duration) -> Option<Duration> {
         let delay = self.next_delay(retry)?;
         self.max_elapsed.is_none_or(|most| elapsed.saturating_add(delay) <= most).then_some(delay)
     }

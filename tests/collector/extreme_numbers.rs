@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::bus::{Bus, BusConfig, Delivery, Handler, HandlerError, Mode};
 use forebay::config::{GateConfig, HealthConfig, Sampling};
 use forebay::sink::{
     Account, BreakerPolicy, DeadLetters, Fate, Hook, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError,
@@ -13,6 +12,7 @@ use forebay::sink::{
 use forebay::{
     Batch, Builder, Collector, Event, FlushStrategy, Histogram, ManualClock, Overflow, Priority, Record,
 };
+use forebay_bus::{Bus, BusConfig, Delivery, Handler, HandlerError, Mode};
 
 /// The ends, and what lies beside them.
 const DURATIONS: [Duration; 4] =

@@ -6,17 +6,17 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::child::{Forker, leave_if_child};
 use crate::support::*;
-use forebay::bus::{Bus, Filter as BusFilter, Handler};
 use forebay::sink::{
     BreakerPolicy, ConsoleSink, DeadLetters, Hook, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError,
     SinkExt, from_fn,
 };
 use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
+use forebay_bus::{Bus, Filter as BusFilter, Handler};
 
 /// A sink that must neither be called nor dropped in the child.
 struct Witness(Forker);

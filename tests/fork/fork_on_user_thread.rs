@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::child::{fork_once, leave_if_child, status_of};
 use crate::support::*;
-use forebay::bus::{Bus, BusConfig, Mode};
 use forebay::collector::{BuildError, FlushError, SinkChangeError, StopError};
 use forebay::sink::{Hook, MemorySink, Sink, SinkError};
 use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
+use forebay_bus::{Bus, BusConfig, Mode};
 
 /// What the child tells where the call did not say `Forked`.
 const WRONG: u64 = 6;

@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 #![cfg(unix)]
 
-mod bus_fork;
 mod child;
 mod fork_in_user_code;
 mod fork_on_user_thread;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::child::in_child;
 use crate::support::*;
-use forebay::bus::Bus;
 use forebay::sink::{MemorySink, SinkExt};
 use forebay::{Collector, Outcome, Record};
+use forebay_bus::Bus;
 
 /// A collector with many threads that wait.
 fn collects(parent: &Collector) -> bool {

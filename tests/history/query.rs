@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support;
-use forebay::bus::Bus;
 use forebay::history::{EventQuery, History, JsonLinesHistory, JsonLinesReader, Recent};
 use forebay::sink::{JsonLinesSink, Sink};
 use forebay::{Batch, Collector, Fields, Histogram, Priority, Record, Value};
+use forebay_bus::Bus;
 use proptest::prelude::*;
 
 fn names() -> impl Strategy<Value = String> {

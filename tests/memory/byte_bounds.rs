@@ -449,8 +449,8 @@ fn deep_settings_do_not_cost_the_table_the_square_of_their_size() {
 }
 
 /// A bus takes events of 5 KiB by default.
-fn large_events() -> forebay::bus::BusConfig {
-    let mut config = forebay::bus::BusConfig::default();
+fn large_events() -> forebay_bus::BusConfig {
+    let mut config = forebay_bus::BusConfig::default();
     config.collector.gate.max_event_bytes = Some(MIB);
     config
 }
@@ -461,10 +461,10 @@ fn a_handler_that_is_behind_holds_its_own_events_and_not_their_batches() {
         let gate = Gate::closed();
         let mut config = large_events();
         config.collector.flush = HOURLY;
-        let bus = forebay::bus::Bus::builder().config(config).workers(2).start().unwrap();
+        let bus = forebay_bus::Bus::builder().config(config).workers(2).start().unwrap();
         let slow = gate.clone();
         // It keeps one worker, and leaves one to the other.
-        let handler = forebay::bus::Handler::new("small", move |_| slow.pass()).max_concurrent(1);
+        let handler = forebay_bus::Handler::new("small", move |_| slow.pass()).max_concurrent(1);
         let small = bus.subscribe(handler).unwrap();
         let all = bus.on("large", |_| ()).unwrap();
         let before = in_use();
@@ -493,7 +493,7 @@ fn a_handler_of_rare_events_that_is_behind_does_not_hold_their_batches() {
         config.collector.flush = HOURLY;
         config.collector.capacity = 16_384;
         config.collector.batch_size = Some(8_192);
-        let bus = forebay::bus::Bus::builder().config(config).workers(2).start().unwrap();
+        let bus = forebay_bus::Bus::builder().config(config).workers(2).start().unwrap();
         let slow = gate.clone();
         let rare = bus.on("rare.event", move |_| slow.pass()).unwrap();
         let round = || {
@@ -522,7 +522,7 @@ fn a_handler_of_rare_events_that_is_behind_does_not_hold_their_batches() {
 fn the_sinks_of_an_inline_bus_have_50_mib_waiting_at_most() {
     alone(|| {
         let gate = Gate::closed();
-        let builder = forebay::bus::Bus::builder().config(large_events()).inline();
+        let builder = forebay_bus::Bus::builder().config(large_events()).inline();
         let bus = builder.sink(gate.sink()).start().unwrap();
         let before = in_use();
         let held = std::thread::scope(|scope| {
@@ -558,11 +558,11 @@ fn what_a_sink_or_a_handler_says_is_kept_up_to_4_kib() {
         collector.stop().unwrap();
         let kept = law(&collector, 1).sinks[0].last_error.clone().unwrap();
         assert!(kept.len() < 4_200 && kept.ends_with("é…"), "{} bytes", kept.len());
-        let bus = forebay::bus::Bus::builder().inline().start().unwrap();
-        let fails = move |_: &forebay::bus::Delivery| {
-            Err::<(), _>(forebay::bus::HandlerError::new(long.clone()).permanent())
+        let bus = forebay_bus::Bus::builder().inline().start().unwrap();
+        let fails = move |_: &forebay_bus::Delivery| {
+            Err::<(), _>(forebay_bus::HandlerError::new(long.clone()).permanent())
         };
-        bus.subscribe(forebay::bus::Handler::new("a.b", fails)).unwrap().keep();
+        bus.subscribe(forebay_bus::Handler::new("a.b", fails)).unwrap().keep();
         bus.emit("a.b", ()).unwrap();
         let stats = bus.stats();
         let kept = stats.handlers[0].last_error.clone().unwrap();

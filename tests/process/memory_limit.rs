@@ -4,9 +4,9 @@
 use std::process::Command;
 
 use crate::support::*;
-use forebay::bus::{Bus, BusConfig};
 use forebay::collector::{BuildError, StartError};
 use forebay::{Builder, Collector, Config, Event, Record};
+use forebay_bus::{Bus, BusConfig};
 
 /// Set in the process with little memory.
 const LIMITED: &str = "FOREBAY_TEST_LIMITED";

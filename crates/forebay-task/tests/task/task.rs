@@ -7,9 +7,9 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::bus::{Bus, Envelope};
 use forebay::sink::{MemorySink, from_fn};
 use forebay::{Batch, Collector, ManualClock, Record, config::ConfigError};
+use forebay_bus::{Bus, Envelope};
 use forebay_task::{
     self as task, CancelToken, Decision, ErrorPolicy, Failure, Final, Gather, ItemKind, Pipeline,
     SendRefusal, Strategy, Summary, Task, TaskError, TaskOutcome,

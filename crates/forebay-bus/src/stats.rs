@@ -1,0 +1,292 @@
+//! Reports of a bus about itself. Plain data.
+
+use std::time::Duration;
+
+use forebay::stats::HealthStatus;
+use forebay::{Name, Stats};
+use serde::Serialize;
+
+use super::config::Mode;
+use super::id::SubscriptionId;
+
+/// What became of the events that one handler was to be called for. Taken at one moment: the law holds in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct HandlerStats {
+    /// Its subscription; 0 for all together that are not subscribed any more.
+    pub id: SubscriptionId,
+    /// Its name.
+    pub name: Name,
+    /// Events that are for it.
+    pub matched: u64,
+    /// Events that it took.
+    pub handled: u64,
+    /// Events that it did not take, and that were let go of.
+    pub failed: u64,
+    /// Events that became dead letters: it did not take them, or hung while they came.
+    pub dead_lettered: u64,
+    /// Events that it was not called for after all: it was unsubscribed, or the bus stopped by its deadline.
+    pub cancelled: u64,
+    /// Events that wait for it, it is busy with, or wait for a retry or behind one.
+    pub in_flight: u64,
+    /// Calls that were to be made again, each time.
+    pub retries: u64,
+    /// Dead letters that it took after all.
+    pub redriven: u64,
+    /// Calls that panicked.
+    pub panics: u64,
+    /// Calls that took longer than its deadline.
+    pub overdue: u64,
+    /// What the last error or panic said, up to 4 KiB of it.
+    pub last_error: Option<String>,
+}
+
+impl HandlerStats {
+    /// Adds those of a handler that is gone.
+    pub(super) fn add(&mut self, gone: &Self) {
+        self.matched += gone.matched;
+        self.handled += gone.handled;
+        self.failed += gone.failed;
+        self.dead_lettered += gone.dead_lettered;
+        self.cancelled += gone.cancelled;
+        self.in_flight += gone.in_flight;
+        self.retries += gone.retries;
+        self.redriven += gone.redriven;
+        self.panics += gone.panics;
+        self.overdue += gone.overdue;
+    }
+}
+
+/// What became of all events of a bus. Like [`Stats`], exact when nothing is on its way.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct BusStats {
+    /// Who calls the handlers at present: see [`OnWorkerFailure`](super::OnWorkerFailure).
+    pub mode: Mode,
+    /// Calls of `emit` and its relatives: the sum of the fates below.
+    pub emitted: u64,
+    /// Events whose names are not allowed.
+    pub misnamed: u64,
+    /// Events at the end of too long a chain ([`BusConfig::max_depth`](super::BusConfig::max_depth)).
+    pub too_deep: u64,
+    /// Events that a filter of the bus did not let in.
+    pub filtered: u64,
+    /// Events that came after the end, [inline](super::Mode::Inline).
+    pub stopped: u64,
+    /// Events that were given to their handlers by whoever emitted them.
+    pub inline: u64,
+    /// Events that the bus emitted itself, of those above.
+    pub own: u64,
+    /// The account of the collector inside.
+    pub events: Stats,
+    /// Every handler that is subscribed, in the order of their subscription.
+    pub handlers: Vec<HandlerStats>,
+    /// All that were, together.
+    pub gone: HandlerStats,
+}
+
+impl BusStats {
+    /// The handler of that name; the first, if there are several.
+    pub fn handler(&self, name: &str) -> Option<&HandlerStats> {
+        self.handlers.iter().find(|handler| handler.name == name)
+    }
+
+    /// Checks the law for a caller who knows how often `emit` and its relatives were called:
+    ///
+    /// ```text
+    /// emitted = misnamed + too_deep + filtered + stopped + inline + offered to the collector (whose own law holds)
+    /// per handler:  matched = handled + failed + dead_lettered + cancelled + in_flight
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says which sum does not hold, with its numbers.
+    pub fn check_law(&self, emitted: u64) -> Result<(), String> {
+        let fates = self.misnamed + self.too_deep + self.filtered + self.stopped + self.inline;
+        let fates = fates + self.events.offered;
+        if fates != emitted + self.own || self.emitted != emitted {
+            return Err(format!("{emitted} events were emitted, their fates add up to {fates}: {self:?}"));
+        }
+        self.events.check_law(self.events.offered)?;
+        for handler in self.handlers.iter().chain([&self.gone]) {
+            let fates = handler.handled + handler.failed + handler.dead_lettered + handler.cancelled;
+            if handler.matched != fates + handler.in_flight {
+                return Err(format!("the fates at a handler do not add up: {handler:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a bus does. See [`Bus::metrics`](super::Bus::metrics).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Events that came to the handlers.
+    pub total_events: u64,
+    /// Of these, so many a second at present: [`Stats::rate`].
+    pub events_per_second: f64,
+    /// How long a call takes, in the mean.
+    pub avg_processing_time: Duration,
+    /// How long 50, 95 and 99 of 100 calls take at most, to within a factor of two.
+    pub processing_time_p50: Duration,
+    #[allow(missing_docs, reason = "see above")]
+    pub processing_time_p95: Duration,
+    #[allow(missing_docs, reason = "see above")]
+    pub processing_time_p99: Duration,
+    /// The ring for normal events, and what waits behind it.
+    pub queue: QueueMetrics,
+    /// Calls that are made again.
+    pub retry: RetryMetrics,
+    /// Who calls.
+    pub workers: WorkerStats,
+}
+
+/// What waits.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct QueueMetrics {
+    /// Events that have not come to the handlers yet.
+    pub len: u64,
+    /// The same as a part of the capacity: 0 to 1, or more where other lanes are filled as well.
+    pub utilization: f64,
+    /// Events that have come to the handlers.
+    pub processed: u64,
+    /// Events that wait for a handler, each counted for every handler.
+    pub waiting: u64,
+    /// What the events in the rings own, in bytes.
+    pub memory_bytes: u64,
+    /// The same as a part of [`Config::max_bytes`](forebay::Config::max_bytes); 0 without a limit.
+    pub memory_usage: f64,
+}
+
+/// Calls that are made again.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RetryMetrics {
+    /// Calls that failed and were to be made again.
+    pub total: u64,
+    /// Events that wait for that at present.
+    pub waiting: u64,
+    /// Dead letters at present.
+    pub dead_letters: u64,
+    /// The part of the events that handlers took in the end; 1 before the first.
+    pub success_rate: f64,
+}
+
+/// The worker threads. All zero [inline](super::Mode::Inline).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// How many there should be.
+    pub target: u64,
+    /// How many there are, without those that hang.
+    pub total: u64,
+    /// How many of them are busy.
+    pub active: u64,
+    /// How many of them are not.
+    pub idle: u64,
+    /// How many are in a call that takes longer than the deadline of its handler: others have taken their places.
+    pub stuck: u64,
+    /// How often one was put to work again after a panic outside of a handler.
+    pub restarts: u64,
+    /// Calls that have ended.
+    pub calls: u64,
+    /// How long a call takes, in the mean.
+    pub avg_processing_time: Duration,
+}
+
+/// Whether a bus is well. See [`Bus::health`](super::Bus::health).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct BusHealth {
+    /// As a whole: unhealthy when events do not come to the handlers, because the bus is stopped or there is nobody to call
+    /// them; degraded when there are other alerts.
+    pub status: HealthStatus,
+    /// Who calls the handlers at present.
+    pub mode: Mode,
+    /// Workers that do not hang.
+    pub active_workers: u64,
+    /// Events that have not come to the handlers yet.
+    pub queue_depth: u64,
+    /// Events a second that come to the handlers: [`Stats::rate`].
+    pub processing_rate: f64,
+    /// What is not well.
+    pub alerts: Vec<Alert>,
+}
+
+/// Something that is not well.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Alert {
+    /// What.
+    pub kind: AlertKind,
+    /// Of which handler or sink, if it is of one.
+    pub subject: Option<String>,
+    /// The same for a person.
+    pub message: String,
+    /// What was measured.
+    pub value: f64,
+    /// What it should not cross.
+    pub threshold: f64,
+    /// Of the alert of the collector inside, if it is one: a sink may have several.
+    #[serde(skip)]
+    pub(super) id: Option<u64>,
+}
+
+/// What can be not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    /// More than half of the normal ring is filled.
+    QueueDeep,
+    /// More than four fifths of [`Config::max_bytes`](forebay::Config::max_bytes) are taken: events that are not critical take
+    /// seven eighths at most.
+    MemoryHigh,
+    /// A call takes longer than the deadline of its handler.
+    HandlerOverdue,
+    /// There are dead letters.
+    DeadLetters,
+    /// A sink fails or hangs, or what wraps it says so: an alert of [`Collector::health`](forebay::Collector::health).
+    Sink,
+    /// There is no worker that does not hang.
+    NoWorkers,
+    /// Threads cannot be started, or the worker of the collector is gone: whoever emits calls the handlers
+    /// ([`OnWorkerFailure`](super::OnWorkerFailure)).
+    WorkersFailed,
+    /// It is stopped, or its collector is gone.
+    Stopped,
+}
+
+/// What happened until a bus was stopped.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct BusReport {
+    /// The account of all events.
+    pub stats: BusStats,
+    /// Calls of handlers that had not ended.
+    pub left_behind: u64,
+    /// How long the stop took.
+    pub elapsed: Duration,
+}
+
+/// A stop did not end well.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusStopError {
+    /// The deadline passed first. What waited is cancelled; handlers that run go on and end by themselves.
+    #[error("stop did not end within {:?}, {} calls of handlers are left behind", .report.elapsed, .report.left_behind)]
+    TimedOut {
+        /// What happened until then.
+        report: Box<BusReport>,
+    },
+    /// Called from a handler or a sink, which would have to wait for itself.
+    #[error("called from a handler or a sink, which cannot wait for itself")]
+    Inside,
+    /// This process is a forked child; the threads live in the parent.
+    #[error("this process is a fork of the one that started the bus")]
+    Forked,
+}
+
+forebay_sync::from_forked!(BusStopError);
