@@ -14,8 +14,8 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use forebay::history::{JsonLinesHistory, RunStatus, runs};
 use forebay::{Record, Value};
+use forebay_history::{JsonLinesHistory, RunStatus, runs};
 
 /// Follows a file of JSON Lines from its beginning, through its rotation.
 struct Follower {

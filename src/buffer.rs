@@ -5,7 +5,7 @@
 const KEPT_BYTES: usize = 1 << 20;
 
 /// Empties a buffer, and makes it small again.
-pub(crate) fn empty<T>(buffer: &mut Vec<T>) {
+pub fn empty<T>(buffer: &mut Vec<T>) {
     buffer.clear();
     buffer.shrink_to(KEPT_BYTES / size_of::<T>().max(1));
 }

@@ -39,7 +39,7 @@
 //! | survive a sink that fails or hangs | [`retry`](sink::SinkExt::retry), [`breaker`](sink::SinkExt::breaker), [`DeadLetters`](sink::DeadLetters), [`isolated`](sink::SinkExt::isolated) |
 //! | know how it is | [`Stats`], [`Health`], [`Builder::on_log`] |
 //! | watch events live | [`Collector::subscribe`], [`Subscription`](subscription::Subscription); `Collector::subscribe_channel` for `select!` |
-//! | read files back | [`history`]: [`EventQuery`](history::EventQuery), [`runs`](history::runs) |
+//! | read files back | the crate `forebay-history` |
 //! | record a training run | [`TrainingRun`](run::TrainingRun), [`Rank`](run::Rank), `Signals` (feature `signals`) |
 //! | call functions for events | the crate `forebay-bus` |
 //! | run many items through handlers | the crate `forebay-task` |
@@ -140,9 +140,6 @@ pub mod run;
 
 #[doc(hidden)]
 pub mod parts;
-
-#[cfg(feature = "json-lines")]
-pub mod history;
 
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -6,12 +6,14 @@ use std::fmt;
 
 use crate::clock::Clock;
 use crate::collector::Collector;
-use crate::event::Event;
+use crate::event::{Event, Record};
 use crate::health::Health;
 use crate::outcome::Refusal;
+use crate::run::RunInfo;
 use crate::shared::Shared;
 use crate::sync::Arc;
 
+pub use crate::buffer::empty;
 pub use crate::config::duration;
 pub use crate::config::error::check;
 #[cfg(feature = "config")]
@@ -33,6 +35,16 @@ pub use crate::sink::json_lines::{Closed, ClosedFiles, closed, decode};
 pub use crate::sink::sqlite::{Live, inside, refuse_inherited, row_to_record, version};
 pub use crate::sink::target::resolve;
 pub use crate::stats::tally::{Count, SinkTally};
+
+/// Returns what the begin of a run, or a heartbeat, reports of it.
+pub fn run_of(record: &Record) -> RunInfo {
+    RunInfo::from_record(record)
+}
+
+/// Adds to a run what a later record of it reports.
+pub fn add_to_run(run: &mut RunInfo, record: &Record) {
+    run.add(record);
+}
 
 /// Inside of a collector: what stands in for its worker counts as the worker does.
 pub struct Inside<'a, E>(&'a Arc<Shared<E>>);

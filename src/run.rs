@@ -2,7 +2,7 @@
 //!
 //! A run reports itself by events, so that every sink keeps it: `training.started`, a heartbeat at an interval, and one of
 //! `training.completed`, `early_stopped`, `failed` or `preempted`. These events alone show
-//! [`history::runs`](crate::history::runs) which runs are alive, which have ended, and which have vanished.
+//! `forebay_history::runs` which runs are alive, which have ended, and which have vanished.
 
 mod builder;
 mod folder;

@@ -45,8 +45,6 @@ pub use filter::Filter;
 pub use function::{FnSink, from_fn};
 pub use isolated::Isolated;
 #[cfg(feature = "json-lines")]
-pub(crate) use json_lines::{Closed, ClosedFiles, closed, decode};
-#[cfg(feature = "json-lines")]
 pub use json_lines::{JsonLinesSink, SyncPolicy};
 pub use map::Map;
 pub use memory::MemorySink;
@@ -56,10 +54,6 @@ pub use retry::{Retry, RetryPolicy};
 pub use route::Route;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSink;
-#[cfg(feature = "sqlite")]
-pub(crate) use sqlite::{Live, inside, refuse_inherited, row_to_record, version};
-#[cfg(feature = "json-lines")]
-pub(crate) use target::resolve;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::{BackwardStep, TensorBoardSink};
 

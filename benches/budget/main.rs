@@ -526,8 +526,8 @@ fn sqlite(rounds: usize) -> Outcome<Duel> {
 
 #[cfg(feature = "sqlite")]
 fn query(table: &Table) -> Outcome<()> {
-    use forebay::history::{EventQuery, History, SqliteHistory};
     use forebay::sink::Sink;
+    use forebay_history::{EventQuery, History, SqliteHistory};
     let what = "a query of 1,000,000 events by name and time, in ms";
     if !table.wants(what) || !table.is_first {
         return Ok(());

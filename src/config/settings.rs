@@ -73,7 +73,7 @@ pub struct Config {
     /// Behind the worker, other limits apply, each of 50 MiB by default and with a setter named `max_bytes`: for the
     /// queue of an [isolated sink](crate::sink::Isolated::max_bytes), [dead
     /// letters](crate::sink::DeadLetters::max_bytes), a [subscription](crate::subscription::Subscription::max_bytes),
-    /// and [`Recent`](crate::history::Recent::max_bytes). Where batches wait, their buffers count as well. Names and
+    /// and `Recent` of the crate `forebay-history`. Where batches wait, their buffers count as well. Names and
     /// tags that a sink remembers take 16 MiB.
     pub max_bytes: Option<usize>,
     /// Maximum number of events of one batch, at least 1. Defaults to 100, or to the number of events that sets off a

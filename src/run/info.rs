@@ -99,8 +99,8 @@ impl RunInfo {
         }
     }
 
-    /// Returns what the begin of a run, or a heartbeat, tells of it.
-    pub(crate) fn told_by(record: &Record) -> Self {
+    /// Returns what the begin of a run, or a heartbeat, reports of it.
+    pub(crate) fn from_record(record: &Record) -> Self {
         let fields = record.value().as_fields();
         let of = |name| fields.and_then(|fields| fields.get(name));
         let number = |name, or| {
@@ -125,8 +125,8 @@ impl RunInfo {
         }
     }
 
-    /// Adds what a later record of the run tells of it.
-    pub(crate) fn goes_on_with(&mut self, record: &Record) {
+    /// Adds what a later record of the run reports.
+    pub(crate) fn add(&mut self, record: &Record) {
         self.last_seen = record.time();
         self.last_step = record.step().or(self.last_step);
         let text = |name| {

@@ -60,7 +60,7 @@ use age::Age;
 ///   the worker: one that recurses to any depth exhausts its stack. A [`Record`] never does.)
 /// * A file that would grow beyond 100 MiB ([`rotate_at`](Self::rotate_at)) is closed before, and gets a number:
 ///   `events.jsonl.000001`, the next `events.jsonl.000002`. Numbers never change. All closed files stay, unless
-///   [`keep_closed`](Self::keep_closed) says how many. [`JsonLinesHistory`](crate::history::JsonLinesHistory) reads
+///   [`keep_closed`](Self::keep_closed) says how many. `forebay_history::JsonLinesHistory` reads
 ///   across them. A batch is never split. Should closing fail, the sink writes on into the same file, tries again after a
 ///   second, and the error is counted, without a failed event. Should the file be closed and no other be begun, batches fail
 ///   until one is.

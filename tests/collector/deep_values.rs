@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
 use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, Sink, SinkExt};
 use forebay::{Collector, Config, Fields, Outcome, Priority, Record, Value, event::List};
 use forebay_bus::{Bus, EmitOptions};
+use forebay_history::{EventQuery, History, JsonLinesReader, Recent};
 use serde::de::Deserialize;
 
 use crate::support::{failing, law};
@@ -211,7 +211,7 @@ fn sqlite_reads_back_all_that_it_counts_as_delivered() {
     let collector = Collector::builder().sink(sink).start().unwrap();
     let offered = around_the_limit(&collector);
     let delivered = delivered(&collector, offered);
-    let history = forebay::history::SqliteHistory::open(&path).unwrap();
+    let history = forebay_history::SqliteHistory::open(&path).unwrap();
     assert_eq!(history.query(&EventQuery::new()).unwrap().len() as u64, delivered);
 }
 

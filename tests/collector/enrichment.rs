@@ -5,9 +5,9 @@ use std::thread;
 
 use crate::support::*;
 use forebay::event::catalog::metrics::FeatureUsed;
-use forebay::history::{EventQuery, History, JsonLinesHistory};
 use forebay::sink::{JsonLinesSink, MemorySink, from_fn};
 use forebay::{Batch, Builder, Collector, FlushStrategy, Record, config::ConfigError};
+use forebay_history::{EventQuery, History, JsonLinesHistory};
 
 #[test]
 fn every_batch_tells_where_its_events_come_from() {

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::*;
-use forebay::history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 use forebay::sink::{JsonLinesSink, SqliteSink, TensorBoardSink};
 use forebay::{Collector, Overflow, Record, stats::SinkStats};
+use forebay_history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 use tfevents::masked_crc32c;
 
 /// All three sinks in one folder. Nothing is delivered by itself.

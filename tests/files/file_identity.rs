@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 use forebay::sink::{JsonLinesSink, Sink, SqliteSink, TensorBoardSink};
 use forebay::{Batch, Collector, FlushStrategy, ManualClock, Record};
+use forebay_history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 
 const LINES: &str = "events.jsonl";
 const DATABASE: &str = "events.db";

@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{self, name_of};
-use forebay::history::{EventQuery, History, JsonLinesHistory};
 use forebay::sink::{JsonLinesSink, Sink, SyncPolicy};
 use forebay::{Batch, Collector, Record};
+use forebay_history::{EventQuery, History, JsonLinesHistory};
 
 fn batch(step: u64) -> Batch {
     Batch::from_events(vec![Record::scalar("a", 1.0).with_step(step)])

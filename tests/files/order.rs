@@ -4,9 +4,9 @@ use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::support::law;
-use forebay::history::{EventQuery, History, JsonLinesHistory, Recent, SqliteHistory};
 use forebay::sink::{JsonLinesSink, SqliteSink, TensorBoardSink};
 use forebay::{Collector, Priority, Record};
+use forebay_history::{EventQuery, History, JsonLinesHistory, Recent, SqliteHistory};
 
 #[test]
 fn records_stand_in_the_order_of_delivery_and_sort_by_time() -> Result<(), Box<dyn std::error::Error>> {

@@ -2,11 +2,11 @@
 
 use crate::support::{hush, law};
 use crate::tensorboard::scalars;
-use forebay::history::{EventQuery, History, JsonLinesHistory, Recent, SqliteHistory};
 use forebay::sink::{
     ConsoleSink, JsonLinesSink, MemorySink, Sink, SinkError, SinkExt, SqliteSink, TensorBoardSink,
 };
 use forebay::{Batch, Builder, Collector, Event, Priority, Record};
+use forebay_history::{EventQuery, History, JsonLinesHistory, Recent, SqliteHistory};
 use serde::{Serialize, Serializer};
 
 /// A record, and what the program keeps beside it.

@@ -1,9 +1,9 @@
 //! The folder is removed under the sinks, and something else stands in its place for a while.
 
 use crate::support;
-use forebay::history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 use forebay::sink::{JsonLinesSink, MemorySink, SqliteSink, TensorBoardSink};
 use forebay::{Collector, Record};
+use forebay_history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 
 #[test]
 fn every_sink_fails_while_it_must_and_begins_anew_when_it_can() {

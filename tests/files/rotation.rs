@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support;
-use forebay::history::{EventQuery, History, JsonLinesHistory};
 use forebay::sink::{JsonLinesSink, Sink, SyncPolicy};
 use forebay::{Batch, Collector, ManualClock, Record};
+use forebay_history::{EventQuery, History, JsonLinesHistory};
 
 fn batch(steps: std::ops::Range<u64>) -> Batch {
     Batch::from_events(steps.map(|step| Record::scalar("a", 1.0).with_step(step)).collect())

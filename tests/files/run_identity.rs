@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use forebay::history::{JsonLinesHistory, SqliteHistory, runs};
 use forebay::run::{RunIdentity, RunStatus, TrainingRun};
 use forebay::sink::{JsonLinesSink, SqliteSink, from_fn};
 use forebay::{Batch, Collector, Record};
+use forebay_history::{JsonLinesHistory, SqliteHistory, runs};
 use rusqlite::Connection;
 use serde_json::Value as Json;
 

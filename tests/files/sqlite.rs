@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support;
-use forebay::history::{EventQuery, History, SqliteHistory};
 use forebay::sink::{MemorySink, Sink, SinkError, SqliteSink};
 use forebay::{Batch, Collector, Record};
+use forebay_history::{EventQuery, History, SqliteHistory};
 use rusqlite::Connection;
 
 fn scalar(step: u64, value: f64) -> Record {
@@ -196,7 +196,7 @@ fn what_is_not_a_database_of_ours_is_refused_and_left_alone() {
 
 #[test]
 fn two_thousand_runs_in_one_database_can_be_asked_for_by_generation() {
-    use forebay::history::{EventQuery, History, SqliteHistory};
+    use forebay_history::{EventQuery, History, SqliteHistory};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.db");
     let mut sink = SqliteSink::create(&path).unwrap();

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::child::in_child;
 use crate::support::*;
-use forebay::history::{EventQuery, History, Recent};
 use forebay::sink::{BreakerPolicy, DeadLetters, MemorySink, Sink, SinkError, SinkExt, from_fn};
 use forebay::subscription::{RecvError, Subscription};
 use forebay::{Batch, Collector, ManualClock, Record};
+use forebay_history::{EventQuery, History, Recent};
 
 #[test]
 fn a_subscription_refuses_at_once_in_a_child() {

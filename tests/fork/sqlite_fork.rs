@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::child::in_child;
 use crate::support::*;
-use forebay::history::{EventQuery, History, SqliteHistory};
 use forebay::sink::{Sink, SqliteSink};
 use forebay::{Batch, Collector, FlushStrategy, Record};
+use forebay_history::{EventQuery, History, SqliteHistory};
 
 /// One test at a time: what a thread of this process does inside of SQLite is felt in the children of all tests.
 static TURN: Mutex<()> = Mutex::new(());

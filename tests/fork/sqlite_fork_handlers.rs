@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use crate::child::in_child;
 use crate::support::*;
-use forebay::history::{EventQuery, History, SqliteHistory};
 use forebay::sink::{MemorySink, SqliteSink};
 use forebay::{Collector, Outcome, Record};
+use forebay_history::{EventQuery, History, SqliteHistory};
 
 type Handler = Mutex<Option<Box<dyn FnOnce() + Send>>>;
 

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::allocator::{ASKED_FOR, IN_USE, turn};
 use crate::support::*;
-use forebay::history::{EventQuery, History, JsonLinesReader, Recent};
 use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, Sink, SinkError, SinkExt, from_fn};
 use forebay::{Batch, Builder, Collector, Event, Fields, Outcome, Record, Value, subscription::RecvError};
+use forebay_history::{EventQuery, History, JsonLinesReader, Recent};
 
 const MIB: usize = 1 << 20;
 
@@ -353,7 +353,7 @@ fn sqlite_remembers_16_mib_of_names_by_default_and_what_is_set() {
             assert!(kept < most.unwrap_or(16 * MIB) + 2 * MIB, "{kept} bytes");
             collector.stop().unwrap();
             law(&collector, 3_000);
-            let history = forebay::history::SqliteHistory::open(&path).unwrap();
+            let history = forebay_history::SqliteHistory::open(&path).unwrap();
             assert_eq!(history.query(&EventQuery::new()).unwrap().len(), 3_000);
         }
     });
@@ -604,7 +604,7 @@ fn many_fields_are_put_together_and_read_in_time_that_grows_with_their_number() 
             let path = folder.path().join("events.db");
             let mut sink = forebay::sink::SqliteSink::create(&path).unwrap();
             sink.write_batch(&Batch::from_events(vec![record.clone()])).unwrap();
-            let history = forebay::history::SqliteHistory::open(&path).unwrap();
+            let history = forebay_history::SqliteHistory::open(&path).unwrap();
             assert_eq!(history.query(&EventQuery::new()).unwrap(), [record]);
         }
         #[cfg(feature = "config")]

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::*;
-use forebay::history::JsonLinesReader;
 use forebay::sink::{JsonLinesSink, Sink, SinkExt, SqliteSink, TensorBoardSink, ignore_sigxfsz};
 use forebay::{Batch, Builder, Collector, Record};
+use forebay_history::JsonLinesReader;
 
 /// Set in the limited process: what it does.
 const LIMITED: &str = "FOREBAY_TEST_LIMITED";

@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::*;
-use forebay::history::{EventQuery, History, JsonLinesReader, SqliteHistory};
 use forebay::sink::{JsonLinesSink, SqliteSink, TensorBoardSink};
 use forebay::{Collector, FlushStrategy, Overflow, Record};
+use forebay_history::{EventQuery, History, JsonLinesReader, SqliteHistory};
 use tfevents::masked_crc32c;
 
 /// Set in the process that is to be killed.

@@ -10,10 +10,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use forebay::history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
 use forebay::run::{Signals, SignalsError, TrainingRun};
 use forebay::sink::{JsonLinesSink, from_fn};
 use forebay::{Batch, Collector, Record};
+use forebay_history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
 
 /// Set in the process that gets the signals: its folder, and what it does.
 const FOLDER: &str = "FOREBAY_TEST_FOLDER";

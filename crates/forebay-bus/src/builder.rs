@@ -5,10 +5,10 @@ use std::io;
 use std::path::Path;
 
 use forebay::collector::StartError;
-use forebay::history::{History, JsonLinesHistory, Recent};
 use forebay::parts::{Inside, Slot, new_uuid};
 use forebay::sink::{JsonLinesSink, Sink};
 use forebay::{Builder, Collector, ManualClock};
+use forebay_history::{History, JsonLinesHistory, Recent};
 use forebay_sync::clock::Clock;
 use forebay_sync::sync;
 use forebay_sync::sync::{Arc, Unparker};

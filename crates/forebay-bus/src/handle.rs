@@ -5,10 +5,10 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use forebay::collector::{FlushError, State};
-use forebay::history::{EventQuery, HistoryError};
 use forebay::parts::Inside;
 use forebay::sink::DeadLetters;
 use forebay::{Collector, Name, Record, Value};
+use forebay_history::{EventQuery, HistoryError};
 use forebay_sync::clock::deadline_in;
 use forebay_sync::permit::Permit;
 use forebay_sync::sync::Arc;

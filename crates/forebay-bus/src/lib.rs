@@ -19,7 +19,7 @@
 //! })?;
 //! bus.emit("training.epoch_completed", Fields::new().with("epoch", 5).with("val_loss", 0.15))?;
 //! bus.flush()?;
-//! assert_eq!(bus.query(&forebay::history::EventQuery::new().name("training.new_*"))?.len(), 1);
+//! assert_eq!(bus.query(&forebay_history::EventQuery::new().name("training.new_*"))?.len(), 1);
 //! drop(best);
 //! # Ok(())
 //! # }

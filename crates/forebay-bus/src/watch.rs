@@ -1,7 +1,7 @@
 //! Watchers: they look at the events of a bus, or at the machine, and emit the standard events for what they see. Each
 //! stops when its [`Watcher`] is dropped; none keeps its bus alive. What they emit counts as the bus's own.
 //!
-//! The last events as they are, a watcher of another kind keeps: [`Recent`](forebay::history::Recent), as a sink.
+//! The last events as they are, a watcher of another kind keeps: [`Recent`](forebay_history::Recent), as a sink.
 //!
 //! ```
 //! use std::time::Duration;

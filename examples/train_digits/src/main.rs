@@ -15,10 +15,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use forebay::history::{EventQuery, History, JsonLinesHistory, runs};
 use forebay::run::{HEARTBEAT, RunBuilder, TrainingRun};
 use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, Fields};
+use forebay_history::{EventQuery, History, JsonLinesHistory, runs};
 
 use checkpoint::Checkpoint;
 use options::{Asked, Options};

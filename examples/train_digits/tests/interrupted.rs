@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use forebay::Record;
-use forebay::history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
+use forebay_history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
 use support::*;
 use whole_records::whole_records;
 

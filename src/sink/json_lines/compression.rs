@@ -12,7 +12,7 @@ use crate::sync::{self, Arc, JoinHandle, Mutex, Ordering, PlainU64};
 
 impl JsonLinesSink {
     /// Compresses closed files (feature `zstd`): `events.jsonl.000001` becomes `events.jsonl.000001.zst`, about a tenth as
-    /// large, which `zstd -d` and `zstdcat` read, and [`JsonLinesHistory`](crate::history::JsonLinesHistory). By default
+    /// large, which `zstd -d` and `zstdcat` read, and `forebay_history::JsonLinesHistory`. By default
     /// they stay as they are.
     ///
     /// A thread of its own does it, one file after the other, until the sink is dropped. A file keeps its old form until the

@@ -1,8 +1,8 @@
 use forebay::Outcome;
 use forebay::collector::State;
-use forebay::history::EventQuery;
 use forebay::parts::Inside;
 use forebay::stats::HealthStatus;
+use forebay_history::EventQuery;
 
 use super::*;
 use crate::{AlertKind, Bus, BusConfig, Handler, Mode, OnWorkerFailure};

@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::support;
 use crate::support::{LONG, until};
 use forebay::event::catalog::training::EpochCompleted;
-use forebay::history::EventQuery;
 use forebay::{Fields, FlushStrategy, Outcome, Priority, Record, Value, config::ConfigError};
 use forebay_bus::{
     Bus, BusConfig, BusStats, Calls, EmitError, EmitOptions, Filter, Handler, SubscribeError, correlate,
 };
+use forebay_history::EventQuery;
 
 /// Checks the law of a bus, and that nothing is on its way.
 #[track_caller]

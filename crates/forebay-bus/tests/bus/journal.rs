@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use forebay::history::EventQuery;
 use forebay::sink::RetryPolicy;
 use forebay::{ManualClock, Record};
 use forebay_bus::{Bus, BusConfig, Delivery, EventId, Handler, HandlerError};
+use forebay_history::EventQuery;
 
 /// How many files there are after an event behind so many bytes that were there.
 fn files_after(bytes: usize) -> usize {
@@ -137,7 +137,7 @@ fn a_retry_a_dead_letter_and_its_redrive_have_the_id_of_the_event() {
 #[cfg(feature = "sqlite")]
 #[test]
 fn a_database_keeps_the_id_of_an_event() {
-    use forebay::history::{History, SqliteHistory};
+    use forebay_history::{History, SqliteHistory};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.db");
     let sink = forebay::sink::SqliteSink::create(&path).unwrap();

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::support::{hush, until};
 use forebay::event::catalog::data::BatchLoaded;
-use forebay::history::EventQuery;
 use forebay::sink::RetryPolicy;
 use forebay::{Fields, ManualClock, Record, Value};
 use forebay_bus::{
     Bus, BusConfig, Handler, HandlerError, Plugin, PluginError, Plugins, SubscribeError, Wiring, watch,
 };
+use forebay_history::EventQuery;
 
 #[track_caller]
 fn law(bus: &Bus, emitted: u64) {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::child::{fork_once, in_child, leave_if_child, status_of};
 use crate::support::{LONG, Raise, alone};
 use forebay::collector::{FlushError, State};
-use forebay::history::EventQuery;
 use forebay::sink::{MemorySink, RetryPolicy, Sink, SinkError};
 use forebay::stats::HealthStatus;
 use forebay::{Batch, Outcome};
@@ -17,6 +16,7 @@ use forebay_bus::{
     Bus, BusConfig, BusStopError, Envelope, Filter, Handler, HandlerError, Plugin, PluginError, Plugins,
     ScaleError, SubscribeError, Wiring, watch,
 };
+use forebay_history::EventQuery;
 
 struct Quiet;
 

@@ -1,25 +1,24 @@
-//! The database of an SQLite sink, read while it is written.
+//! History in the database of an SQLite sink, read while it is written.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use forebay::parts::{Live, inside, refuse_inherited, resolve, row_to_record, version};
+use forebay::{Record, event::catalog::training};
+use forebay_sync::sync::{Home, Mutex, unforked};
+use forebay_sync::unix::let_forks_in;
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
-use super::lineage::Lineage;
-use super::{EventQuery, History, HistoryError};
-use crate::event::Record;
-use crate::event::catalog::training;
-use crate::sink::{Live, inside, refuse_inherited, resolve, row_to_record, version};
-use crate::sync::{Home, Mutex, unforked};
-use crate::unix::let_forks_in;
+use crate::lineage::Lineage;
+use crate::{EventQuery, History, HistoryError};
 
-/// The database of a [`SqliteSink`](crate::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
+/// History in the database of a [`SqliteSink`](forebay::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
 /// no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a disk that is read-only, and
 /// so without them, the database is opened anew for every query, as one that nobody writes to.)
 ///
 /// A fork by another thread waits until a query comes to its next row, a second at most. Where SQLite needs longer for one, because it
-/// looks through many events of which few fit, the child cannot use SQLite, and is told so.
+/// looks through many events of which few fit, the child cannot use SQLite, and gets an error.
 ///
 /// Every query looks whether the files are still those that are open. Where they were moved, removed or replaced, or the path is
 /// a link that leads elsewhere by now, it opens what is at the path, and is an error while nothing can be read there.

@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 
-use super::{EventQuery, History, HistoryError};
-use crate::batch::Batch;
-use crate::event::Record;
-use crate::lanes::owned_bytes;
-use crate::sink::{Sink, SinkError};
-use crate::sync::{Arc, Mutex};
+use forebay::parts::owned_bytes;
+use forebay::sink::{Sink, SinkError};
+use forebay::{Batch, Record};
+use forebay_sync::sync::{Arc, Mutex};
 
-/// A sink that keeps the last `N` records and can be asked for them. A clone is the same history. It takes every event that has
-/// a record inside: `AsRef<Record>`.
+use crate::{EventQuery, History, HistoryError};
+
+/// Sink that keeps the last `N` records, and history of them. A clone is the same history. It takes every event that has a record
+/// inside: `AsRef<Record>`.
 ///
-/// In a forked child it is its parent's: a query is refused, and all counts are 0.
+/// In a forked child, a query is refused and all counts are 0: the history is its parent's.
 ///
 /// It takes no more memory than `N` records, and [`max_bytes`](Self::max_bytes) for what they own, but for one record: the
 /// oldest make room.
@@ -32,17 +32,17 @@ struct Kept {
 }
 
 impl Kept {
-    /// Takes a record in, in the place of the oldest where there is no room.
-    fn push(&mut self, record: Record, most: usize) {
-        if most == 0 {
+    /// Takes a record in. The oldest one makes room.
+    fn push(&mut self, record: Record, max: usize) {
+        if max == 0 {
             return;
         }
         // Before it comes in: one more than there is room for would double the room.
-        if self.records.len() >= most {
+        if self.records.len() >= max {
             self.pop();
         }
         if self.records.len() == self.records.capacity() {
-            let more = self.records.len().clamp(1, most - self.records.len());
+            let more = self.records.len().clamp(1, max - self.records.len());
             self.records.reserve_exact(more);
         }
         self.bytes = self.bytes.saturating_add(owned_bytes(&record));
@@ -64,7 +64,7 @@ impl Kept {
 }
 
 impl<const N: usize> Recent<N> {
-    /// Keeps nothing yet. As a sink it is named `recent`.
+    /// Makes an empty history. As a sink it is named `recent`.
     pub fn new() -> Self {
         let records = VecDeque::with_capacity(N.min(1 << 16));
         let kept = Kept { records, max_bytes: 50 << 20, bytes: 0, evicted: 0 };
@@ -72,7 +72,7 @@ impl<const N: usize> Recent<N> {
     }
 
     /// Changes how many bytes the records may own beyond their own size
-    /// ([`Event::size_hint`](crate::Event::size_hint)). Defaults to 50 MiB.
+    /// ([`Event::size_hint`](forebay::Event::size_hint)). Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
         if let Ok(mut kept) = self.kept.enter() {
             kept.max_bytes = bytes as u64;
@@ -86,19 +86,18 @@ impl<const N: usize> Recent<N> {
         self.kept.enter().map_or(0, |kept| kept.evicted)
     }
 
-    /// Gives it another name, so that a collector can have several. A bus (of the crate `forebay-bus`) without a journal has one of its
-    /// own, named `recent`.
+    /// Sets the name, so that a collector can have several. A bus without a journal has one of its own, named `recent`.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// How many records it has.
+    /// Returns how many records it has.
     pub fn len(&self) -> usize {
         self.kept.enter().map_or(0, |kept| kept.records.len())
     }
 
-    /// Whether it has none.
+    /// Returns whether it has none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -119,7 +118,7 @@ impl<E: AsRef<Record>, const N: usize> Sink<E> for Recent<N> {
         let last = batch.events().iter().skip(batch.len().saturating_sub(N));
         // User code: not under the lock.
         let records: Vec<Record> = last.map(|event| event.as_ref().clone()).collect();
-        batch.check()?;
+        // Refuses in a forked child, whose parent delivers this batch.
         let mut kept = self.kept.enter()?;
         records.into_iter().for_each(|record| kept.push(record, N));
         Ok(())

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support;
-use forebay::history::{EventQuery, History, JsonLinesHistory, JsonLinesReader, Recent};
 use forebay::sink::{JsonLinesSink, Sink};
 use forebay::{Batch, Collector, Fields, Histogram, Priority, Record, Value};
 use forebay_bus::Bus;
+use forebay_history::{EventQuery, History, JsonLinesHistory, JsonLinesReader, Recent};
 use proptest::prelude::*;
 
 fn names() -> impl Strategy<Value = String> {
@@ -185,7 +185,7 @@ fn ask_all(records: &[Record], batch: usize, queries: &[EventQuery]) -> Result<(
     }
     let lines = JsonLinesHistory::new(&path);
     #[cfg(feature = "sqlite")]
-    let database = forebay::history::SqliteHistory::open(database.path()).unwrap();
+    let database = forebay_history::SqliteHistory::open(database.path()).unwrap();
     for query in queries {
         let is_in = |(place, record): &(usize, &Record)| {
             query.matches(record) && is_of_its_generation(query, records, *place)

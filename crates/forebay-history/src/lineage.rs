@@ -1,9 +1,8 @@
-//! Which run, and which generation of it, a record belongs to: told by where it stands among the begins of runs.
+//! Run and generation of a record: its place among the begins of runs decides them.
 
-use crate::event::catalog::training;
-use crate::event::{Event, Record, Value};
+use forebay::{Event, Record, Value, event::catalog::training};
 
-/// What was delivered from one begin of a run until the next.
+/// Section of a history, from one begin of a run until the next.
 #[derive(Debug, Clone, PartialEq)]
 struct Section {
     run_id: String,
@@ -12,33 +11,33 @@ struct Section {
     superseded_from: Option<u64>,
 }
 
-/// The sections of a history, as far as it was seen.
+/// Sections of a history, as far as it was seen.
 #[derive(Debug, Default)]
-pub(super) struct Lineage {
+pub(crate) struct Lineage {
     sections: Vec<Section>,
     /// As in a section, for the records before the first begin: those of a run whose begin is not there any more.
     leading_superseded_from: Option<u64>,
 }
 
-/// Of which runs and generations records are asked for. All conditions must hold.
+/// Conditions on the run and the generation of records. All must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Wanted {
-    pub(super) run_id: Option<String>,
-    pub(super) generation: Option<u64>,
-    /// Of each step, the last.
-    pub(super) is_current: bool,
+pub(crate) struct Wanted {
+    pub(crate) run_id: Option<String>,
+    pub(crate) generation: Option<u64>,
+    /// True if of each step the last generation is asked for.
+    pub(crate) is_current: bool,
 }
 
 impl Wanted {
-    /// Whether the place of a record tells nothing of what is asked for.
-    pub(super) fn is_everything(&self) -> bool {
+    /// Returns whether there is no condition.
+    pub(crate) fn is_everything(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl Lineage {
     /// Sees the next record, and says how many sections have begun by then.
-    pub(super) fn see(&mut self, record: &Record) -> usize {
+    pub(crate) fn see(&mut self, record: &Record) -> usize {
         if Event::name(record) == training::Started::NAME {
             let fields = record.value().as_fields();
             let of = |name| fields.and_then(|fields| fields.get(name));
@@ -61,8 +60,8 @@ impl Lineage {
         self.sections.len()
     }
 
-    /// Whether a record of that step, which came when so many sections had begun, is asked for.
-    pub(super) fn has(&self, wanted: &Wanted, begun: usize, step: Option<u64>) -> bool {
+    /// Returns whether a record of that step is asked for. It came when so many sections had begun.
+    pub(crate) fn has(&self, wanted: &Wanted, begun: usize, step: Option<u64>) -> bool {
         let section = begun.checked_sub(1).and_then(|last| self.sections.get(last));
         let superseded_from = section.map_or(self.leading_superseded_from, |section| section.superseded_from);
         let is_superseded = step.zip(superseded_from).is_some_and(|(step, from)| step >= from);

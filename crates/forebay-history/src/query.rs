@@ -1,15 +1,15 @@
-//! `History`, the trait of a place that keeps records, and `EventQuery`, what it is asked.
+//! Trait `History` of a place that keeps records, and its question, `EventQuery`.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::lineage::{Lineage, Wanted};
-use crate::event::{Event, Name, Priority, Record, Value};
-use crate::pattern::Pattern;
+use forebay::{Event, Name, Pattern, Priority, Record, Value};
 
-/// A place that keeps records and can be asked for them.
+use crate::lineage::{Lineage, Wanted};
+
+/// Place that keeps records and answers queries.
 pub trait History {
     /// Returns the records that the query asks for, in the order in which they were delivered, or the other way round. Of each
     /// batch, critical records were delivered first, and low ones last: for the order of time, sort by [`Record::time`].
@@ -19,7 +19,7 @@ pub trait History {
     /// The place cannot be read.
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError>;
 
-    /// All records with that correlation id.
+    /// Returns all records with that correlation id.
     ///
     /// # Errors
     ///
@@ -29,14 +29,14 @@ pub trait History {
     }
 }
 
-/// Why a place could not be read.
+/// Error of a place that could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {place}")]
 #[non_exhaustive]
 pub struct HistoryError {
-    /// Which place.
+    /// The place.
     pub place: String,
-    /// Why.
+    /// The cause.
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
@@ -50,22 +50,22 @@ impl HistoryError {
     }
 }
 
-/// Which records are asked for: those for which all conditions hold. Without any, all.
+/// Query for the records for which all conditions hold. Without a condition it asks for all.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EventQuery {
-    pub(super) name: Option<Pattern>,
+    pub(crate) name: Option<Pattern>,
     /// Nanoseconds since 1970; the first that is inside, the first that is not.
-    pub(super) from_time: Option<u64>,
-    pub(super) until_time: Option<u64>,
+    pub(crate) from_time: Option<u64>,
+    pub(crate) until_time: Option<u64>,
     /// The first and the last that are inside.
-    pub(super) steps: Option<(u64, u64)>,
-    pub(super) priority: Option<Priority>,
-    pub(super) source: Option<String>,
-    pub(super) correlation: Option<String>,
-    pub(super) contains: Vec<(Name, Value)>,
-    pub(super) wanted: Wanted,
-    pub(super) limit: Option<usize>,
-    pub(super) is_newest_first: bool,
+    pub(crate) steps: Option<(u64, u64)>,
+    pub(crate) priority: Option<Priority>,
+    pub(crate) source: Option<String>,
+    pub(crate) correlation: Option<String>,
+    pub(crate) contains: Vec<(Name, Value)>,
+    pub(crate) wanted: Wanted,
+    pub(crate) limit: Option<usize>,
+    pub(crate) is_newest_first: bool,
 }
 
 impl EventQuery {
@@ -74,25 +74,25 @@ impl EventQuery {
         Self::default()
     }
 
-    /// The name fits the pattern. A text that is no [`Pattern`] stands for itself.
+    /// Selects by name. A text that is no [`Pattern`] stands for itself.
     pub fn name(mut self, pattern: impl Into<Pattern>) -> Self {
         self.name = Some(pattern.into());
         self
     }
 
-    /// It was made at `time` or later.
+    /// Selects records that were made at `time` or later.
     pub fn since(mut self, time: SystemTime) -> Self {
         self.from_time = Some(nanos(time));
         self
     }
 
-    /// It was made before `time`.
+    /// Selects records that were made before `time`.
     pub fn before(mut self, time: SystemTime) -> Self {
         self.until_time = Some(nanos(time));
         self
     }
 
-    /// It has a step, and that lies in the range.
+    /// Selects records whose step lies in the range.
     pub fn steps(mut self, range: impl RangeBounds<u64>) -> Self {
         let first = match range.start_bound() {
             Bound::Included(first) => Some(*first),
@@ -109,33 +109,32 @@ impl EventQuery {
         self
     }
 
-    /// It has that priority.
+    /// Selects by priority.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// It has that source.
+    /// Selects by source.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// It has that correlation id.
+    /// Selects by correlation id.
     pub fn correlation(mut self, id: impl Into<String>) -> Self {
         self.correlation = Some(id.into());
         self
     }
 
-    /// Among its fields, or in its metadata, there is one of that name and value. May be said several times: all must be
-    /// there.
+    /// Selects records with a field of that name and value, or such metadata. Several calls must all fit.
     pub fn contains(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
         self.contains.push((name.into(), value.into()));
         self
     }
 
-    /// It belongs to that run: it was delivered behind its begin, and before that of another. (Runs tell their begin:
-    /// [`TrainingRun`](crate::run::TrainingRun). Where that is not kept any more, its records are not found by this.)
+    /// Selects the records of a run: those that were delivered after its begin and before that of another. (A
+    /// [`TrainingRun`](forebay::run::TrainingRun) reports its begin. Once that is evicted, its records are not found by this.)
     pub fn run(mut self, id: impl Into<String>) -> Self {
         self.wanted.run_id = Some(id.into());
         self
@@ -148,28 +147,28 @@ impl EventQuery {
         self
     }
 
-    /// Of a step that was told several times, because the run was resumed before it, the last time: without what was
-    /// delivered before a `training.started` of the same run with a `first_step`, from that step on. Records without a
-    /// step are all there.
+    /// Selects of every step the records of the last generation that reached it. A run that was resumed at a step has records of
+    /// later steps twice: those that were delivered before a `training.started` of the same run with a `first_step`, from that step
+    /// on, are left out. Records without a step stay.
     pub fn current(mut self) -> Self {
         self.wanted.is_current = true;
         self
     }
 
-    /// The first `records` of those that fit, in the order that is asked for.
+    /// Limits the answer to the first `records`, in the order that is asked for.
     pub fn limit(mut self, records: usize) -> Self {
         self.limit = Some(records);
         self
     }
 
-    /// The last delivered comes first.
+    /// Reverses the order: the last delivered comes first.
     pub fn newest_first(mut self) -> Self {
         self.is_newest_first = true;
         self
     }
 
-    /// Whether all conditions hold for the record that it tells by itself: order and limit are none, and of which
-    /// generation it is, its place among others tells.
+    /// Returns whether all conditions hold that a record alone decides. Run and generation depend on its place among others, and are
+    /// not asked; nor are order and limit.
     pub fn matches(&self, record: &Record) -> bool {
         let time = record.unix_nanos();
         let extra = record.extra();
@@ -192,8 +191,8 @@ impl EventQuery {
             })
     }
 
-    /// Takes of all records, in the order of their delivery, those that are asked for.
-    pub(super) fn select<T: Borrow<Record>>(&self, records: impl Iterator<Item = T>) -> Vec<T> {
+    /// Selects from all records, in the order of their delivery.
+    pub(crate) fn select<T: Borrow<Record>>(&self, records: impl Iterator<Item = T>) -> Vec<T> {
         let limit = self.limit.unwrap_or(usize::MAX);
         let mut lineage = Lineage::default();
         let mut found = VecDeque::new();
@@ -222,6 +221,6 @@ impl EventQuery {
     }
 }
 
-pub(super) fn nanos(time: SystemTime) -> u64 {
+pub(crate) fn nanos(time: SystemTime) -> u64 {
     u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -5,16 +5,16 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::{EventQuery, History, HistoryError};
-use crate::buffer::empty;
-use crate::event::Record;
-use crate::sink::{Closed, ClosedFiles, closed, decode, resolve};
-use crate::unix::open_read;
+use forebay::Record;
+use forebay::parts::{Closed, ClosedFiles, closed, decode, empty, resolve};
+use forebay_sync::unix::open_read;
+
+use crate::{EventQuery, History, HistoryError};
 
 /// 1 GiB.
 const LONGEST_LINE: u64 = 1 << 30;
 
-/// Reads the records of a file that a [`JsonLinesSink`](crate::sink::JsonLinesSink) wrote, one after the other.
+/// Reader of the records of a file that a [`JsonLinesSink`](forebay::sink::JsonLinesSink) wrote, one after the other.
 ///
 /// A last line without an end was torn by the death of its writer, or is being written: it is never read as a record, and
 /// counted. So is any other line that is no record, and one of more than 1 GiB ([`max_line_bytes`](Self::max_line_bytes)). After the end, or an error, there is nothing more: to see what was
@@ -30,7 +30,7 @@ pub struct JsonLinesReader<R = BufReader<File>> {
 }
 
 impl JsonLinesReader {
-    /// Begins with the first line of the file.
+    /// Opens a file, and begins with its first line.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl JsonLinesReader {
 }
 
 impl<R: BufRead> JsonLinesReader<R> {
-    /// Begins where `lines` is.
+    /// Reads lines from where `lines` is.
     pub fn new(lines: R) -> Self {
         Self { lines, line: Vec::new(), skipped: 0, longest: LONGEST_LINE, is_over: false }
     }
@@ -64,7 +64,7 @@ impl<R: BufRead> JsonLinesReader<R> {
         Ok(read)
     }
 
-    /// How many lines were no records, so far.
+    /// Returns how many lines were no records, so far.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -98,7 +98,7 @@ impl<R: BufRead> Iterator for JsonLinesReader<R> {
     }
 }
 
-/// The files of a [`JsonLinesSink`](crate::sink::JsonLinesSink), those that it has closed included. Each query reads them
+/// History in the files of a [`JsonLinesSink`](forebay::sink::JsonLinesSink), those that it has closed included. Each query reads them
 /// from the beginning.
 #[derive(Debug, Clone)]
 pub struct JsonLinesHistory {
@@ -106,7 +106,7 @@ pub struct JsonLinesHistory {
 }
 
 impl JsonLinesHistory {
-    /// The files of the sink that writes to `path`; they are opened anew for every query.
+    /// Makes a history of the sink that writes to `path`. Its files are opened anew for every query.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }

@@ -1,15 +1,15 @@
-//! What was collected, asked for again: one query, the same answers from every place that keeps records.
+//! Histories of [`forebay`]: one query over every place that keeps records, with the same answers.
 //!
-//! | place | what it keeps |
+//! | history | the records that it has |
 //! |---|---|
-//! | [`JsonLinesHistory`] | what a [`JsonLinesSink`](crate::sink::JsonLinesSink) wrote |
-//! | `SqliteHistory` (feature `sqlite`) | what a `SqliteSink` wrote |
+//! | [`JsonLinesHistory`] | those that a [`JsonLinesSink`](forebay::sink::JsonLinesSink) wrote |
+//! | `SqliteHistory` (feature `sqlite`) | those that a `SqliteSink` wrote |
 //! | [`Recent`] | the last records, in memory |
 //!
-//! All may be asked while a run goes on and writes.
+//! A history can be queried while a run goes on and writes.
 //!
 //! ```
-//! use forebay::history::{EventQuery, History, Recent};
+//! use forebay_history::{EventQuery, History, Recent};
 //! use forebay::{Collector, Record};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+#[cfg(feature = "json-lines")]
 mod json_lines;
 mod lineage;
 mod query;
@@ -33,7 +34,8 @@ mod runs;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use crate::run::{RunEnd, RunInfo, RunStatus};
+pub use forebay::run::{RunEnd, RunInfo, RunStatus};
+#[cfg(feature = "json-lines")]
 pub use json_lines::{JsonLinesHistory, JsonLinesReader};
 pub use query::{EventQuery, History, HistoryError};
 pub use recent::Recent;

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::support::*;
-use forebay::history::{EventQuery, History, JsonLinesHistory, Recent, RunEnd, RunInfo, RunStatus, runs};
 use forebay::run::{HEARTBEAT, Rank, RunError, TrainingRun};
 use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, Fields, Outcome, Record};
+use forebay_history::{EventQuery, History, JsonLinesHistory, Recent, RunEnd, RunInfo, RunStatus, runs};
 
 const NO_FIELDS: [(&str, f64); 0] = [];
 
