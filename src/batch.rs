@@ -21,6 +21,23 @@ pub(crate) type Enrich<E> = dyn FnMut(&mut E, &Origin) + Send;
 /// Batch of events in the order of their delivery, with a header. It is immutable, and a clone shares the events.
 ///
 /// The events of one producer and one priority keep their order, within a batch and from batch to batch.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::{MemorySink, Sink};
+/// use forebay::{Batch, Record};
+///
+/// # fn main() -> Result<(), forebay::sink::SinkError> {
+/// // A test of a sink needs no collector.
+/// let batch = Batch::from_events(vec![Record::scalar("train.loss", 0.5)]);
+/// assert_eq!((batch.len(), batch.gap(), batch.session()), (1, 0, "test"));
+/// let mut memory = MemorySink::new();
+/// memory.write_batch(&batch)?;
+/// assert_eq!(memory.events(), batch.events());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Batch<E = Record> {
     header: Header,
     events: Arc<Buffer<E>>,

@@ -17,6 +17,27 @@ use crate::sync::{Ordering, PlainU64};
 use crate::wake::State;
 
 /// Health of a collector. Plain data.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::{SinkError, from_fn};
+/// use forebay::stats::HealthStatus;
+/// use forebay::{Batch, Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broken = from_fn("disk", |_: &Batch| Err(SinkError::unavailable("no such device")));
+/// let collector = Collector::builder().sink(broken).start()?;
+/// assert_eq!(collector.health().status, HealthStatus::Healthy);
+/// for _ in 0..5 {
+///     collector.collect(Record::new("tick"));
+///     collector.flush()?;
+/// }
+/// let health = collector.health();
+/// assert!(health.status != HealthStatus::Healthy && !health.alerts.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Health {

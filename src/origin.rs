@@ -15,6 +15,26 @@ use uuid::{Builder, Uuid};
 use crate::unix;
 
 /// Origin of the events of a batch. Every batch carries it, once for all of its events.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::from_fn;
+/// use forebay::{Batch, Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (told, seen) = std::sync::mpsc::channel();
+/// let sink = from_fn("origin", move |batch: &Batch| {
+///     _ = told.send(batch.origin().source.clone());
+///     Ok(())
+/// });
+/// let collector = Collector::builder().source("trainer").sink(sink).start()?;
+/// collector.collect(Record::new("tick"));
+/// collector.stop()?;
+/// assert_eq!(seen.recv()?.as_deref(), Some("trainer"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Origin {

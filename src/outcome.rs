@@ -3,6 +3,21 @@
 use crate::wake::{State, Word};
 
 /// Outcome of `collect` for one event. It may be ignored: every outcome is also counted in [`Stats`](crate::Stats).
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, Outcome, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().start()?;
+/// let outcome = collector.collect(Record::new("tick"));
+/// assert!(outcome.is_queued());
+/// collector.stop()?;
+/// assert_eq!(collector.collect(Record::new("late")), Outcome::Stopped);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -59,6 +74,20 @@ impl From<Refusal> for Outcome {
 }
 
 /// Outcome of `collect_batch`: how many events had each outcome.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, Outcome, Overflow, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().capacity(2).overflow(Overflow::DropNewest).build()?;
+/// let outcome = collector.collect_batch((0..5).map(|step| Record::new("tick").with_step(step)));
+/// assert_eq!((outcome.queued, outcome.rejected), (2, 3));
+/// assert_eq!(outcome.first_rejection, Some(Outcome::Full));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BatchOutcome {
@@ -73,6 +102,22 @@ pub struct BatchOutcome {
 }
 
 /// Error that returns an event that was not queued, and the reason.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::collector::Refusal;
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().start()?;
+/// collector.stop()?;
+/// let error = collector.try_collect(Record::new("late")).unwrap_err();
+/// assert_eq!((error.reason, error.event.name()), (Refusal::Stopped, "late"));
+/// assert_eq!(error.to_string(), "event not taken: collector is shut down");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("event not taken: {reason}")]
 #[non_exhaustive]

@@ -381,6 +381,25 @@ impl fmt::Debug for TrainingRun {
 }
 
 /// Epoch that has begun. Nothing is reported when it is dropped. It holds a handle of the collector.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::run::TrainingRun;
+/// use forebay::{Collector, fields, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder().sink(memory.clone()).start()?;
+/// let run = TrainingRun::builder().start(&collector)?;
+/// let epoch = run.epoch(0, 1);
+/// epoch.completed(fields! { "loss": 0.12 });
+/// run.completed(forebay::Fields::new())?;
+/// collector.stop()?;
+/// assert!(memory.events().iter().any(|event| event.name().contains("epoch_completed")));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "without `completed`, the end of the epoch is not reported"]
 pub struct Epoch {
     life: Arc<Life>,

@@ -11,6 +11,27 @@ use crate::escape::OneLine;
 use crate::sync::{HookMark, Ordering, PlainU64, catch_panic};
 
 /// Log entry of forebay about itself: see [`Builder::on_log`](crate::Builder::on_log).
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::{SinkError, from_fn};
+/// use forebay::log::LogLevel;
+/// use forebay::{Batch, Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (said, heard) = std::sync::mpsc::channel();
+/// let collector = Collector::builder()
+///     .on_log(move |entry| _ = said.send(entry.clone()))
+///     .sink(from_fn("disk", |_: &Batch| Err(SinkError::unavailable("no such device"))))
+///     .start()?;
+/// collector.collect(Record::new("tick"));
+/// collector.stop()?;
+/// let entry = heard.recv()?;
+/// assert_eq!((entry.level, entry.sink.as_deref()), (LogLevel::Error, Some("disk")));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LogEntry {

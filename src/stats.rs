@@ -60,6 +60,21 @@ impl Rejected {
 }
 
 /// Account of the events that were offered to one sink.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().sink(MemorySink::new()).start()?;
+/// collector.collect(Record::new("tick"));
+/// let stats = collector.stop()?.stats;
+/// let sink = stats.sink("memory").unwrap();
+/// assert_eq!((sink.offered, sink.delivered, sink.failed, sink.in_flight), (1, 1, 0, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SinkStats {

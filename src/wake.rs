@@ -105,6 +105,23 @@ impl Word {
 }
 
 /// State of a collector.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Collector;
+/// use forebay::collector::State;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().build()?;
+/// assert_eq!(collector.state(), State::Idle);
+/// collector.start()?;
+/// assert!(collector.state().is_running());
+/// collector.stop()?;
+/// assert_eq!(collector.state(), State::Stopped);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -14,6 +14,20 @@ use crate::sync::Arc;
 use crate::wake::State;
 
 /// Error of a flush. What was delivered meanwhile stays delivered.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Collector;
+/// use forebay::collector::FlushError;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().build()?;
+/// let error = collector.flush().unwrap_err();
+/// assert_eq!((&error, error.to_string().as_str()), (&FlushError::NotStarted, "the collector is not started"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {

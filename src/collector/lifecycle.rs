@@ -20,6 +20,15 @@ use crate::worker;
 use crate::worker_state::WorkerState;
 
 /// Error of a collector that could not be built.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Collector;
+///
+/// let error = Collector::builder().capacity(0).build().unwrap_err();
+/// assert_eq!(error.to_string(), "invalid capacity: 0 (expected 1..=1073741824)");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -83,6 +92,31 @@ impl From<ConfigError> for StartError {
 }
 
 /// Error of a stop.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::collector::StopError;
+/// use forebay::sink::from_fn;
+/// use forebay::{Batch, Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (release, released) = std::sync::mpsc::channel::<()>();
+/// let hangs = from_fn("disk", move |_: &Batch| {
+///     _ = released.recv();
+///     Ok(())
+/// });
+/// let collector = Collector::builder().sink(hangs).start()?;
+/// collector.collect(Record::new("train.started"));
+/// if let Err(StopError::TimedOut { report }) = collector.stop_timeout(Duration::from_millis(1)) {
+///     assert_eq!(report.left_behind, 1);
+/// }
+/// release.send(())?;
+/// assert_eq!(collector.stop()?.stats.processed, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {

@@ -15,6 +15,21 @@ use crate::sync::{Arc, Forked};
 use crate::wake::State;
 
 /// Error of a sink that could not be added or removed.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().sink(MemorySink::new()).start()?;
+/// let error = collector.add_sink(MemorySink::new()).unwrap_err();
+/// assert_eq!(error.to_string(), "a sink named \"memory\" already exists");
+/// let stats = collector.remove_sink("memory")?;
+/// assert_eq!(stats.delivered, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkChangeError {

@@ -6,6 +6,24 @@ use std::time::Duration;
 ///
 /// A critical event is delivered at once, together with everything that is pending, under every strategy but
 /// `Manual`. `flush` and `stop` deliver everything under every strategy.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::{Collector, FlushStrategy, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let collector = Collector::builder().flush(FlushStrategy::Manual).sink(memory.clone()).start()?;
+/// collector.collect(Record::new("waits.for.a.flush"));
+/// collector.flush()?;
+/// assert_eq!(memory.len(), 1);
+/// let hourly = FlushStrategy::Time { interval: Duration::from_secs(3600) };
+/// collector.update_config(|config| config.flush = hourly)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlushStrategy {
@@ -64,6 +82,24 @@ impl FlushStrategy {
 ///
 /// It does not apply to critical events. Their lane evicts nothing, and a full one makes the caller wait for up to
 /// [`Config::critical_timeout`](crate::Config::critical_timeout).
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, Outcome, Overflow, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Not started, so nobody makes space.
+/// let full = |overflow| -> Result<Outcome, forebay::collector::BuildError> {
+///     let collector = Collector::builder().capacity(1).overflow(overflow).build()?;
+///     collector.collect(Record::new("first"));
+///     Ok(collector.collect(Record::new("second")))
+/// };
+/// assert_eq!(full(Overflow::DropOldest)?, Outcome::QueuedEvicting);
+/// assert_eq!(full(Overflow::DropNewest)?, Outcome::Full);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Overflow {

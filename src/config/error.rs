@@ -7,6 +7,15 @@ use std::path::PathBuf;
 crate::sync::from_forked!(ConfigError);
 
 /// Error of a setting that is not allowed, or that cannot change any more.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Config;
+///
+/// let error = Config::default().with_batch_size(0).validate().unwrap_err();
+/// assert_eq!(error.to_string(), "invalid batch_size: 0 (expected 1 or more)");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -88,6 +97,15 @@ pub enum ConfigError {
 
 /// Warning about a setting that is allowed but does not do what its number says, or about a variable that is not
 /// ours.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Config;
+///
+/// let warnings = Config::default().with_capacity(100).with_batch_size(1000).warnings();
+/// assert_eq!((warnings[0].field, warnings[0].used.as_str()), ("batch_size", "100"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}, used is {used}: {why}")]
 #[non_exhaustive]

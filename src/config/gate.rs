@@ -92,6 +92,21 @@ impl Default for GateConfig {
 }
 
 /// Settings of a gate for some names, in the place of the general ones.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::config::{GateConfig, NameRule};
+/// use forebay::{Collector, Outcome, Priority, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let quiet = NameRule::new("loader.*").with_min_priority(Priority::Normal);
+/// let collector = Collector::builder().gate(GateConfig::default().with_rules(vec![quiet])).start()?;
+/// let low = |name: &'static str| collector.collect(Record::new(name).with_priority(Priority::Low));
+/// assert_eq!((low("loader.read"), low("train.step")), (Outcome::Filtered, Outcome::Queued));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     deny_unknown_fields,
@@ -147,6 +162,24 @@ impl GateConfig {
 
 /// Part of the events that is accepted. Events are counted by name; of some ten thousand names, two may share a
 /// counter.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::config::{GateConfig, Sampling};
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let gate = GateConfig::default().with_sampling(Sampling::Every { nth: 10 });
+/// let collector = Collector::builder().gate(gate).start()?;
+/// for step in 0..100 {
+///     collector.collect(Record::scalar("gradients.norm", 1.0).with_step(step));
+/// }
+/// let stats = collector.stop()?.stats;
+/// assert_eq!((stats.processed, stats.sampled_out), (10, 90));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "SamplingParts")]
 #[non_exhaustive]

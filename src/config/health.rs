@@ -9,6 +9,24 @@ use super::duration;
 use super::error::{ConfigError, check};
 
 /// Thresholds of alerts: a part of [`Config`](crate::Config). All can change at run time.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use forebay::Collector;
+/// use forebay::config::{HealthConfig, Threshold};
+/// use forebay::stats::HealthStatus;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let health = HealthConfig::default()
+///     .with_queue_depth(Threshold::new(0.5, 0.3))
+///     .with_max_latency(Duration::from_secs(60));
+/// let collector = Collector::builder().health(health).start()?;
+/// assert_eq!(collector.health().status, HealthStatus::Healthy);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

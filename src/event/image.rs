@@ -69,6 +69,15 @@ impl fmt::Display for ImageFormat {
 }
 
 /// Reason why bytes are no [`Image`].
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Image;
+///
+/// let error = Image::gray(2, 2, vec![0, 1, 2]).unwrap_err();
+/// assert_eq!(error.to_string(), "the pixels of a 2 x 2 gray8 image must be 4 bytes, got 3");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {

@@ -14,6 +14,17 @@ use crate::sync::Arc;
 ///
 /// A literal costs nothing. A name that is made at run time is allocated once and then shared by its clones: make it
 /// outside of the loop.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Name, Record};
+///
+/// let literal = Name::from("train.loss"); // allocates nothing
+/// let made = Name::from(format!("layer.{}.norm", 3)); // shared by its clones
+/// assert_eq!(Record::new(made.clone()).name(), &*made);
+/// assert_eq!(&*literal, "train.loss");
+/// ```
 #[derive(Clone)]
 pub struct Name(Repr);
 

@@ -55,6 +55,17 @@ pub struct Record {
 }
 
 /// Parts that few records have. All are empty by default.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Record;
+///
+/// let record = Record::new("user.login").with_source("web").with_metadata("host", "a").with_tag("audit");
+/// let extra = record.extra().unwrap();
+/// assert_eq!(extra.source.as_deref(), Some("web"));
+/// assert_eq!((extra.metadata.len(), extra.tags.len()), (1, 1));
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Extra {

@@ -13,6 +13,18 @@ use super::{Image, Name};
 /// value is put together: [`TooDeep`](Self::TooDeep) takes its place, and `collect` rejects the record as
 /// [`Oversize`](crate::Outcome::Oversize). No value is deep enough to exhaust a stack when it is written, compared or
 /// dropped.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Value;
+///
+/// assert_eq!(Value::from(0.5).as_f64(), Some(0.5));
+/// assert_eq!(Value::from(3).as_i64(), Some(3));
+/// assert_eq!(Value::from("text").as_str(), Some("text"));
+/// assert_eq!(Value::from(true).as_str(), None);
+/// assert_eq!(size_of::<Value>(), 16);
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Value {
@@ -217,6 +229,16 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 }
 
 /// Text behind one thin pointer, so that a [`Value`] stays small.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::event::Text;
+///
+/// let text = Text::from("loss is NaN");
+/// assert!(text.starts_with("loss"));
+/// assert_eq!(size_of::<Text>(), size_of::<usize>());
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text(Box<Box<str>>);
 
@@ -254,6 +276,18 @@ impl fmt::Display for Text {
 }
 
 /// List of values in order: a slice that can grow.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::event::List;
+/// use forebay::{Record, Value};
+///
+/// let mut shape = List::from(vec![64, 28]);
+/// shape.push(28);
+/// assert_eq!(shape[2], Value::Integer(28));
+/// assert_eq!(Record::with_value("batch.shape", vec![64, 28, 28]).value(), &Value::from(shape.to_vec()));
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct List {
     values: Vec<Value>,
@@ -347,6 +381,19 @@ impl fmt::Debug for List {
 }
 
 /// Collection of named values in the order in which they were added. Made for few; many are found by an index.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Fields, Record};
+///
+/// let fields = Fields::new().with("epoch", 3).with("loss", 0.12);
+/// assert_eq!(fields.get("loss").and_then(|loss| loss.as_f64()), Some(0.12));
+/// let names: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();
+/// assert_eq!(names, ["epoch", "loss"]);
+/// let record = Record::fields("epoch.completed", fields);
+/// assert_eq!(record.value().as_fields().map(|fields| fields.len()), Some(2));
+/// ```
 #[derive(Clone)]
 pub struct Fields {
     entries: Vec<(Name, Value)>,
@@ -566,6 +613,20 @@ impl<N: Into<Name>, V: Into<Value>, const COUNT: usize> From<[(N, V); COUNT]> fo
 }
 
 /// Histogram: how many values lie between each two edges. Values that are not finite are counted separately.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Histogram, Record};
+///
+/// let weights = [0.0, 0.1, 0.2, 0.9, 1.0, f64::NAN];
+/// let histogram = Histogram::from_values(&weights, 2);
+/// assert_eq!((histogram.count(), histogram.non_finite()), (5, 1));
+/// assert_eq!(histogram.counts(), [3, 2]);
+/// assert_eq!((histogram.min(), histogram.max()), (0.0, 1.0));
+/// let record = Record::histogram("layer.1.weights", histogram).with_step(7);
+/// assert_eq!(record.step(), Some(7));
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Histogram {
     pub(super) edges: Vec<f64>,
@@ -685,6 +746,15 @@ impl Histogram {
 }
 
 /// Error of edges and counts that make no [`Histogram`].
+///
+/// # Examples
+///
+/// ```
+/// use forebay::Histogram;
+///
+/// // Three edges have two counts between them.
+/// assert!(Histogram::from_counts(vec![0.0, 1.0, 2.0], vec![1], 0.5, 0.25).is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "histogram edges must be finite, ascending and one more than the counts, or none, got {edges} edges and {counts} counts"

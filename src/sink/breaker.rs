@@ -14,6 +14,23 @@ pub use crate::stats::breaker_state::BreakerState;
 use crate::sync::{Arc, Mutex, is_panicking};
 
 /// When a breaker opens and closes.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::{BreakerPolicy, BreakerState, Sink, SinkError, SinkExt, from_fn};
+/// use forebay::{Batch, Record};
+///
+/// let mut policy = BreakerPolicy::default();
+/// policy.failures = 2;
+/// let mut sink = from_fn("remote", |_: &Batch| Err(SinkError::unavailable("refused"))).breaker(policy);
+/// let watch = sink.watch();
+/// let batch = Batch::from_events(vec![Record::new("tick")]);
+/// for _ in 0..2 {
+///     assert!(sink.write_batch(&batch).is_err());
+/// }
+/// assert_eq!((watch.state(), watch.opened()), (BreakerState::Open, 1));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct BreakerPolicy {

@@ -25,6 +25,20 @@ use crate::unix::{wait_until_writable, without_sigpipe};
 /// A descriptor in non-blocking mode is written to as any other: the sink waits for room, 10 seconds at most in which
 /// nothing is read. (The mode belongs to the open terminal or pipe, so another process that shares it may set it.) A line of
 /// which only a part got out is completed by the next batch, so that lines stay whole.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::ConsoleSink;
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().sink(ConsoleSink::new("train")).start()?;
+/// collector.collect(Record::scalar("train.loss", 0.5).with_step(3)); // [train] train.loss = 0.5 (step 3)
+/// assert_eq!(collector.stop()?.failed(), 0);
+/// # Ok(())
+/// # }
+/// ```
 pub struct ConsoleSink {
     name: String,
     prefix: String,

@@ -7,6 +7,18 @@ use std::path::Path;
 use crate::sync::Forked;
 
 /// Why a sink failed, and whether trying again may help.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::SinkError;
+///
+/// let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+/// let error = SinkError::from(full);
+/// assert!(error.to_string().starts_with("write failed: "));
+/// let in_part = SinkError::write_failed("3 rows were not valid").permanent().with_failed_events(3);
+/// assert_eq!(in_part.failed_events(), Some(3));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {message}")]
 pub struct SinkError {

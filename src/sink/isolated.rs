@@ -32,6 +32,23 @@ use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, cat
 ///   delivers what is in the queue, then drops the inner sink. A [`retry`](crate::sink::SinkExt::retry) that waits gives up then.
 /// * Wrappers outside of it see no error: put [`retry`](crate::sink::SinkExt::retry), [`breaker`](crate::sink::SinkExt::breaker) and
 ///   [`dead_letters`](crate::sink::SinkExt::dead_letters) inside.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::{MemorySink, SinkExt};
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// // A queue of 64 batches: a sink that hangs delays no other.
+/// let collector = Collector::builder().sink(memory.clone().isolated(64)).start()?;
+/// collector.collect(Record::new("tick"));
+/// collector.stop()?;
+/// assert_eq!(memory.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Isolated<S, E: Event = Record> {
     name: String,
     /// `None` once the thread has it.

@@ -21,6 +21,26 @@ pub enum HealthStatus {
 }
 
 /// Alert about something that is wrong.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::{SinkError, from_fn};
+/// use forebay::stats::AlertKind;
+/// use forebay::{Batch, Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broken = from_fn("disk", |_: &Batch| Err(SinkError::unavailable("no such device")));
+/// let collector = Collector::builder().sink(broken).start()?;
+/// for _ in 0..5 {
+///     collector.collect(Record::new("tick"));
+///     collector.flush()?;
+/// }
+/// let alerts = collector.health().alerts;
+/// assert!(alerts.iter().any(|alert| matches!(alert.kind, AlertKind::SinkFailing(_))));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Alert {

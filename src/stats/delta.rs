@@ -7,6 +7,22 @@ use serde::Serialize;
 use super::{Rejected, SinkStats, Stats};
 
 /// Difference between one reading of [`Stats`] and a later one of the same collector. Plain data.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().start()?;
+/// let before = collector.stats();
+/// collector.collect(Record::new("tick"));
+/// collector.flush()?;
+/// let delta = collector.stats().delta(&before);
+/// assert_eq!((delta.offered, delta.processed), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StatsDelta {

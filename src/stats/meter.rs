@@ -38,6 +38,21 @@ const SECOND_NANOS: u64 = 1_000_000_000;
 /// ([`Record::with_time`](crate::Record::with_time)) is left out, and so is every event that does not tell
 /// [when it was made](crate::Event::made_at), lies in the future, or waited while the system's clock was set. All zero
 /// where no event was measured.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().start()?;
+/// collector.collect(Record::new("tick"));
+/// let latency = collector.stop()?.stats.latency;
+/// assert_eq!(latency.events, 1);
+/// assert!(latency.p50 <= latency.max);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Latency {

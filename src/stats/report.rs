@@ -88,6 +88,20 @@ impl FlushReport {
 
 /// Report of a stop: the account of all events, and what was left behind. A sink that fails is no error of the stop:
 /// [`failed`](Self::failed) counts its events.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().start()?;
+/// collector.collect(Record::new("tick"));
+/// let report = collector.stop()?;
+/// assert_eq!((report.stats.processed, report.left_behind, report.failed()), (1, 0, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct StopReport {

@@ -14,6 +14,25 @@ use crate::wake::State;
 /// While producers and worker are busy, each number is right, but not of one instant. After
 /// [`flush`](crate::Collector::flush) or [`stop`](crate::Collector::stop), with no producer at work, they are exact
 /// and the law holds to the event.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::{Collector, Overflow, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().capacity(2).overflow(Overflow::DropOldest).build()?;
+/// for step in 0..5 {
+///     collector.collect(Record::new("tick").with_step(step));
+/// }
+/// collector.start()?;
+/// let stats = collector.stop()?.stats;
+/// assert_eq!((stats.offered, stats.processed, stats.evicted), (5, 2, 3));
+/// stats.check_law(5)?;
+/// assert_eq!(stats.to_string(), "5 offered = 2 processed + 3 evicted + 0 rejected + 0 pending");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
