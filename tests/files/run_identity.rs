@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use forebay::run::{RunIdentity, RunStatus, TrainingRun};
 use forebay::sink::{JsonLinesSink, SqliteSink, from_fn};
 use forebay::{Batch, Collector, Record};
-use forebay_history::{JsonLinesHistory, SqliteHistory, runs};
+use forebay_history::{EventQuery, History, JsonLinesHistory, SqliteHistory, runs};
 use rusqlite::Connection;
 use serde_json::Value as Json;
 
@@ -152,6 +152,31 @@ fn a_collector_without_a_training_run_is_a_run_of_its_own() {
     );
     let expected = format!("{0} {0} 1 -", collector.session_id());
     assert_eq!(table(&database, "SELECT run_id, session, generation, status FROM run_info"), [expected]);
+}
+
+#[test]
+fn lines_that_tell_their_origin_tell_their_run_as_well_also_those_of_the_next_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let sink = JsonLinesSink::create(&path).unwrap().with_origin().rotate_at(2_000);
+    let collector = Collector::builder().batch_size(1).sink(sink).start().unwrap();
+    let run = TrainingRun::builder().run_id("a \"quoted\" id").start(&collector).unwrap();
+    for step in 0..30 {
+        collector.collect(Record::scalar("loss", 0.5).with_step(step));
+    }
+    run.completed(NO_FIELDS).unwrap();
+    collector.stop().unwrap();
+    let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let lines: Vec<Json> =
+        files.filter(|file| file.extension().unwrap() != "zst").flat_map(|file| lines(&file)).collect();
+    assert!(lines.len() > 5, "{} lines", lines.len());
+    for line in lines {
+        assert_eq!((&line["run_id"], &line["generation"]), (&"a \"quoted\" id".into(), &1.into()), "{line}");
+        assert_eq!(line["origin"]["session_id"], collector.session_id());
+    }
+    let history = JsonLinesHistory::new(&path);
+    let losses = EventQuery::new().name("loss").run("a \"quoted\" id");
+    assert_eq!(history.query(&losses).unwrap().len(), 30, "and they read back");
 }
 
 #[test]

@@ -219,6 +219,7 @@ fn what_is_not_allowed_is_named_with_what_is() {
     collector.stop().unwrap();
     let refused = TrainingRun::builder().start(&collector);
     assert!(matches!(refused, Err(RunError::NotCollected(Outcome::Stopped))));
+    assert_eq!(collector.current_run(), None, "a run that did not begin is nobody's");
     law(&collector, 1);
 }
 
