@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every call is timed by itself with the time-stamp counter. What two readings of it cost with nothing between
-//! (their median) is taken off every figure, and told. All queues have the same room; whoever can choose drops what
+//! (their median) is taken off every figure, and printed. All queues have the same room; whoever can choose drops what
 //! does not fit, as a training loop would want it. Events that are dropped or evicted are part of what is timed.
 
 use std::error::Error;

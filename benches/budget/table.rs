@@ -18,7 +18,7 @@ const SAMPLE: &str = "--sample";
 pub(crate) enum Budget {
     AtMost(f64),
     AtLeast(f64),
-    /// None: told so that nothing is hidden.
+    /// None: listed so that nothing is hidden.
     None,
 }
 
@@ -114,7 +114,7 @@ impl Table {
     }
 }
 
-/// Runs `measure`, in this process if it is told to or for a test, else in several, and draws the table. Whether every
+/// Runs `measure`, in this process if it is set to or for a test, else in several, and draws the table. Whether every
 /// budget holds.
 pub(crate) fn draw(
     measure: impl FnOnce(&Table) -> Result<(), Box<dyn Error>>,

@@ -102,7 +102,7 @@ fn an_eighth_is_kept_for_critical_events() {
     let collector = builder().start().unwrap();
     collector.collect(heavy(700));
     assert_eq!(collector.collect(of(Priority::Critical, 60)), Outcome::Queued);
-    assert_eq!(collector.collect(of(Priority::Critical, 60)), Outcome::Full, "told, not evicted");
+    assert_eq!(collector.collect(of(Priority::Critical, 60)), Outcome::Full, "reported, not evicted");
     assert_eq!(collector.collect(of(Priority::Critical, 40)), Outcome::Queued);
     assert_eq!(collector.try_collect(of(Priority::Critical, 1)).unwrap_err().event.bytes, 1);
     let stats = law(&collector, 5);
@@ -407,7 +407,7 @@ fn a_future_waits_for_bytes_only_where_collect_would_and_evicts_once() {
     assert_eq!(law(&collector, 503).pending_bytes, 0);
 }
 
-/// Asks the collector for its statistics when it is asked for its size, and panics if it is told to.
+/// Asks the collector for its statistics when it is asked for its size, and panics if it is set to.
 struct Nosy(std::sync::Arc<std::sync::OnceLock<Collector<Nosy>>>, bool);
 
 impl Event for Nosy {

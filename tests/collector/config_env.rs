@@ -64,8 +64,8 @@ fn variables_of_a_kubernetes_service_are_ignored_with_a_warning() {
     ];
     for name in injected {
         let config = load([(name, "tcp://10.0.0.1:80"), ("FOREBAY_CAPACITY", "7")]).unwrap();
-        let told: Vec<String> = config.warnings().iter().map(|warning| warning.to_string()).collect();
-        assert!(told.iter().any(|said| said.contains(name)), "{name}: {told:?}");
+        let reported: Vec<String> = config.warnings().iter().map(|warning| warning.to_string()).collect();
+        assert!(reported.iter().any(|said| said.contains(name)), "{name}: {reported:?}");
         assert_eq!(config.with_ignored_variables(vec![]), Config::default().with_capacity(7));
     }
     for typo in [

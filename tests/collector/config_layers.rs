@@ -189,7 +189,7 @@ fn a_rule_has_the_pattern_that_it_says_whatever_that_looks_like() {
 }
 
 #[test]
-fn a_number_that_is_too_large_is_told_the_largest() {
+fn an_error_for_a_number_that_is_too_large_names_the_largest() {
     let said =
         "invalid gate.rate_limit: 4294967296 (expected a whole number up to 4294967295) in line 1, column 6";
     assert_eq!(refused("gate.rate_limit = 4294967296"), said);

@@ -107,9 +107,9 @@ fn what_panics_in_completing_is_counted_and_the_event_goes_on() {
 #[test]
 fn what_is_added_on_the_worker_is_not_given_back_to_the_byte_budget() {
     let (seen, handle) = (Arc::new(Mutex::new(Vec::new())), Arc::new(OnceLock::<Collector>::new()));
-    let (told, own) = (Arc::clone(&seen), Arc::clone(&handle));
+    let (reported, own) = (Arc::clone(&seen), Arc::clone(&handle));
     let watch = from_fn("watch", move |_: &Batch| {
-        told.lock().unwrap().push(own.get().unwrap().stats().pending_bytes);
+        reported.lock().unwrap().push(own.get().unwrap().stats().pending_bytes);
         Ok(())
     });
     let collector = Collector::builder()

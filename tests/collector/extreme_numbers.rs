@@ -295,7 +295,7 @@ fn buses_with_the_largest_and_the_smallest_numbers() {
                 bus.redrive(Some(large as u32));
                 bus.flush().unwrap();
                 let stats = bus.stats();
-                // A call that is overdue at once is told by an event of the bus, which matches too.
+                // A call that is overdue at once is reported by an event of the bus, which matches too.
                 assert_eq!(stats.handlers[0].matched, 2 + stats.own, "{stats:?}");
                 bus.stop().unwrap();
                 bus.stats().check_law(2).unwrap();
@@ -305,7 +305,7 @@ fn buses_with_the_largest_and_the_smallest_numbers() {
 }
 
 #[test]
-fn an_account_of_a_sink_that_is_told_any_number() {
+fn an_account_of_a_sink_that_is_given_any_number() {
     /// Does that with its account at every batch.
     struct Wrong(fn(&Account), Option<Account>);
 
@@ -351,7 +351,7 @@ fn an_account_of_a_sink_that_is_told_any_number() {
             let report = collector.flush().unwrap();
             assert_eq!(report.sinks.len(), 2);
             let stats = collector.stats();
-            // What it was told is wrong; what forebay itself counts is not.
+            // What it was given is wrong; what forebay itself counts is not.
             let _ = stats.check_law(number + 1);
             assert_eq!(stats.delta(&stats).rejected_or_evicted(), 0);
             assert!(

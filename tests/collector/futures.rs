@@ -229,7 +229,7 @@ fn a_flush_that_is_dropped_is_taken_back_and_one_that_is_kept_is_answered() {
 }
 
 #[test]
-fn what_two_flushes_were_told_together_is_not_told_again() {
+fn what_two_flushes_were_reported_together_is_not_reported_again() {
     let gate = Gate::closed();
     let collector = stalled(ticks(), &gate);
     let (counter, waker) = counting_waker();

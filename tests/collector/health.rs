@@ -1,4 +1,4 @@
-//! What an operator is told: health, alerts, and what forebay says of itself.
+//! What an operator sees: health, alerts, and what forebay says of itself.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -291,7 +291,7 @@ fn topics(said: &Mutex<Vec<LogEntry>>) -> Vec<(LogTopic, u64)> {
 }
 
 #[test]
-fn the_hook_is_told_once_a_second_and_how_much_was_held_back() {
+fn the_hook_is_called_once_a_second_and_learns_how_much_was_held_back() {
     let (builder, clock, said) = talking(ticks());
     let collector = builder.sink(failing::<Tick>("disk")).sink(panicking::<Tick>("worse")).start().unwrap();
     hush();

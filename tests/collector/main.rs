@@ -28,7 +28,7 @@ mod p2_memory_is_bounded;
 mod p3_every_event_has_one_fate;
 mod p4_flush_covers;
 mod p5_stop;
-mod p6_sinks_are_fenced;
+mod p6_sinks_harm_no_other;
 mod p7_critical_events;
 mod pattern;
 mod queue_version;

@@ -106,6 +106,6 @@ fn the_facade_gets_the_same_numbers() {
         };
         seen.insert(series, value);
     }
-    let (told, _) = parse(&stats.to_prometheus(""));
-    assert_eq!(seen, told);
+    let (reported, _) = parse(&stats.to_prometheus(""));
+    assert_eq!(seen, reported);
 }

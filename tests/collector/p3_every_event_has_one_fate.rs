@@ -116,7 +116,7 @@ fn a_batch_of_events_tells_every_fate() {
 }
 
 #[test]
-fn evictions_after_the_last_delivery_are_told_at_the_flush() {
+fn evictions_after_the_last_delivery_are_reported_at_the_flush() {
     let memory = MemorySink::new();
     let collector = ticks()
         .capacity(10)

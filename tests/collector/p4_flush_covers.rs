@@ -163,12 +163,12 @@ fn a_flush_says_what_failed_and_where() {
     collector.collect_batch((0..3).map(tick));
     let report = collector.flush().unwrap();
     assert!(!report.is_clean());
-    let told: Vec<_> = report.sinks.iter().map(|s| (s.name.as_str(), s.delivered, s.failed)).collect();
-    assert_eq!(told, [("down", 0, 3), ("memory", 3, 0), ("mad", 0, 3)]);
+    let reported: Vec<_> = report.sinks.iter().map(|s| (s.name.as_str(), s.delivered, s.failed)).collect();
+    assert_eq!(reported, [("down", 0, 3), ("memory", 3, 0), ("mad", 0, 3)]);
     assert_eq!(report.sinks[0].error.as_deref(), Some("sink unavailable: nobody is there"));
     assert_eq!(report.sinks[1].error, None);
     assert_eq!(report.sinks[2].error.as_deref(), Some("panicked: on purpose"));
-    // An old error is not told again.
+    // An old error is not reported again.
     let report = collector.flush().unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(collector.stop().unwrap().failed(), 6, "three in each of two sinks");
@@ -176,20 +176,20 @@ fn a_flush_says_what_failed_and_where() {
 }
 
 #[test]
-fn what_failed_between_two_flushes_is_told_by_the_second() {
+fn what_failed_between_two_flushes_is_reported_by_the_second() {
     let collector = ticks().flush(FlushStrategy::Size { events: 10 }).sink(failing("down")).start().unwrap();
     collector.collect_batch((0..100).map(tick));
     until("all is delivered, without any flush", || collector.pending() == 0);
     let report = collector.flush().unwrap();
     assert!(!report.is_clean());
     assert_eq!((report.processed, report.sinks[0].failed), (100, 100));
-    assert!(collector.flush().unwrap().is_clean(), "it is told once");
+    assert!(collector.flush().unwrap().is_clean(), "it is reported once");
     collector.stop().unwrap();
     law(&collector, 100);
 }
 
 #[test]
-fn what_a_flush_could_not_tell_because_its_caller_gave_up_is_told_by_the_next() {
+fn what_a_flush_could_not_tell_because_its_caller_gave_up_is_reported_by_the_next() {
     let gate = Gate::closed();
     let collector = stalled(ticks().sink(failing("down")), &gate);
     let given_up = collector.flush_timeout(Duration::from_millis(1));
@@ -202,7 +202,7 @@ fn what_a_flush_could_not_tell_because_its_caller_gave_up_is_told_by_the_next() 
 }
 
 #[test]
-fn a_sink_that_cannot_flush_is_told_apart_from_one_that_cannot_write() {
+fn a_sink_that_cannot_flush_differs_from_one_that_cannot_write() {
     struct NoFlush;
     impl forebay::sink::Sink<Tick> for NoFlush {
         fn name(&self) -> &str {

@@ -1,4 +1,4 @@
-//! P7: a critical event is never evicted; if its lane stays full past the bound, the caller is told.
+//! P7: a critical event is never evicted; if its lane stays full past the bound, the caller gets an error outcome.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn a_full_critical_lane_makes_the_caller_wait_until_there_is_space() {
 }
 
 #[test]
-fn a_critical_lane_that_stays_full_past_the_bound_is_told() {
+fn a_critical_lane_that_stays_full_past_the_bound_is_reported() {
     let gate = Gate::closed();
     let collector = stalled(ticks().critical_capacity(1).critical_timeout(Duration::from_millis(1)), &gate);
     assert_eq!(collector.collect(critical(0)), Outcome::Queued);

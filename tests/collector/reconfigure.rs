@@ -263,20 +263,20 @@ fn batches_and_the_thread_follow_the_settings() {
 
 #[test]
 fn a_sink_may_change_the_settings() {
-    let (tell, told) = std::sync::mpsc::channel::<Collector<Tick>>();
+    let (sender, receiver) = std::sync::mpsc::channel::<Collector<Tick>>();
     let mut handle = None;
     let memory = MemorySink::new();
     let collector = ticks()
         .flush(FlushStrategy::Size { events: 1 })
         .sink(from_fn("governor", move |_: &Batch<Tick>| {
-            let collector: &mut Collector<Tick> = handle.get_or_insert_with(|| told.recv().unwrap());
+            let collector: &mut Collector<Tick> = handle.get_or_insert_with(|| receiver.recv().unwrap());
             collector.update_config(|config| config.flush = FlushStrategy::Manual).unwrap();
             Ok(())
         }))
         .sink(memory.clone())
         .start()
         .unwrap();
-    tell.send(collector.clone()).unwrap();
+    sender.send(collector.clone()).unwrap();
     collector.collect(tick(0));
     assert!(memory.wait_for(1, SOON));
     until_asleep(&collector);

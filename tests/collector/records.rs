@@ -300,8 +300,8 @@ fn the_catalogue_has_the_names_and_keys_of_the_documents() {
     ];
     for (record, expected) in events {
         let keys = record.value().as_fields().unwrap().iter().map(|(key, _)| key.as_str());
-        let told: Vec<&str> = [record.name()].into_iter().chain(keys).collect();
-        assert_eq!(told.join(" "), expected);
+        let reported: Vec<&str> = [record.name()].into_iter().chain(keys).collect();
+        assert_eq!(reported.join(" "), expected);
         let critical = ["started", "completed", "failed", "early_stopped", "preempted"];
         let is_critical =
             record.name().strip_prefix("training.").is_some_and(|name| critical.contains(&name));

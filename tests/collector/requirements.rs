@@ -32,11 +32,11 @@ fn every_item_of_every_document_has_a_row_in_order() {
     let expected = DOCUMENTS
         .iter()
         .flat_map(|(document, items)| (1..=*items).map(move |n| format!("{document}-{n:02}")));
-    let told: Vec<&str> = rows().map(|[id, ..]| id).collect();
-    for (expected, told) in expected.clone().zip(&told) {
-        assert_eq!(expected, *told);
+    let reported: Vec<&str> = rows().map(|[id, ..]| id).collect();
+    for (expected, reported) in expected.clone().zip(&reported) {
+        assert_eq!(expected, *reported);
     }
-    assert_eq!(told.len(), expected.count());
+    assert_eq!(reported.len(), expected.count());
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn threads_that_collect_during_a_stop_lose_nothing_uncounted() {
     let stats = law(&collector, THREADS * EACH);
     assert_eq!(stats.pending, 0);
     assert_eq!(memory.len() as u64, stats.processed);
-    // Whatever a later run is told about, it numbers on from there.
+    // Whatever a later run reads, it numbers on from there.
     collector.start().unwrap();
     collector.collect(tick(0));
     collector.stop().unwrap();

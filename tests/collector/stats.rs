@@ -53,7 +53,7 @@ fn latencies_are_those_of_events_that_tell_when_they_were_made() {
     let _ = collector.flush().unwrap();
     let latency = law(&collector, 4).latency;
     assert_eq!(latency.events, 4);
-    let seconds = |told: Duration| told.as_secs_f64().round() as i64;
+    let seconds = |reported: Duration| reported.as_secs_f64().round() as i64;
     assert_eq!((seconds(latency.p50), latency.p50 < latency.p95), (1, true), "{latency:?}");
     assert!((99..=102).contains(&seconds(latency.max)) && (25..=27).contains(&seconds(latency.mean)));
     collector.stop().unwrap();

@@ -46,7 +46,7 @@ fn a_subscriber_gets_what_fits_from_then_on_in_order() {
 }
 
 #[test]
-fn a_subscriber_that_lags_loses_its_own_oldest_and_is_told() {
+fn a_subscriber_that_lags_loses_its_own_oldest_and_learns_it() {
     let memory = MemorySink::new();
     let collector = Collector::builder().flush(HOURLY).batch_size(4).sink(memory.clone()).start().unwrap();
     let (slow, other) = (collector.subscribe_with("*", 5).unwrap(), collector.subscribe("*").unwrap());
@@ -59,7 +59,7 @@ fn a_subscriber_that_lags_loses_its_own_oldest_and_is_told() {
     assert_eq!(kept, (15..20).map(Some).collect::<Vec<_>>());
     scalars(&collector, "a", 20..23);
     let _ = collector.flush().unwrap();
-    assert_eq!(slow.try_recv().unwrap().step(), Some(20), "told once");
+    assert_eq!(slow.try_recv().unwrap().step(), Some(20), "reported once");
     let one = collector.subscribe_with("*", 0).unwrap();
     scalars(&collector, "a", 23..26);
     let _ = collector.flush().unwrap();
@@ -312,7 +312,7 @@ fn a_sink_that_is_over_is_taken_out_through_every_wrapper() {
 fn a_sink_that_is_over_is_taken_out_at_a_flush_as_well() {
     let collector = Collector::builder().flush(HOURLY).sink(Once(false)).start().unwrap();
     let report = collector.flush().unwrap();
-    assert_eq!(report.sinks.len(), 1, "it is told once more");
+    assert_eq!(report.sinks.len(), 1, "it is reported once more");
     assert!(collector.sinks().is_empty());
     collector.stop().unwrap();
     law(&collector, 0);

@@ -22,7 +22,7 @@ fn number(record: &Record, field: &str) -> f64 {
 }
 
 #[test]
-fn every_item_is_told_with_its_time_and_size_and_passed_on() {
+fn every_item_is_reported_with_its_time_and_size_and_passed_on() {
     let (memory, clock) = (MemorySink::new(), ManualClock::new());
     let collector = Collector::builder().sink(memory.clone()).start().unwrap();
     let mut items =
@@ -35,10 +35,11 @@ fn every_item_is_told_with_its_time_and_size_and_passed_on() {
     }
     assert!(items.next().is_none());
     collector.stop().unwrap();
-    let told = memory.events();
-    let seen: Vec<_> = told.iter().map(|it| (number(it, "load_time"), number(it, "batch_size"))).collect();
+    let reported = memory.events();
+    let seen: Vec<_> =
+        reported.iter().map(|it| (number(it, "load_time"), number(it, "batch_size"))).collect();
     assert_eq!(seen, [(0.003, 3.0), (0.0, 0.0), (0.02, 20.0)]);
-    assert!(told.iter().all(|it| it.name() == data::BatchLoaded::NAME && it.priority() == Priority::Low));
+    assert!(reported.iter().all(|it| it.name() == data::BatchLoaded::NAME && it.priority() == Priority::Low));
     law(&collector, 3);
 }
 

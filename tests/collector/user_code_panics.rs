@@ -115,7 +115,7 @@ fn an_event_whose_display_panics_fails_alone_and_leaves_no_half_line() {
 }
 
 #[test]
-fn an_event_at_which_a_map_a_filter_or_a_route_panics_fails_alone_and_is_told_inside() {
+fn an_event_at_which_a_map_a_filter_or_a_route_panics_fails_alone_and_is_reported_inside() {
     let (mapped, filtered, routed) = (MemorySink::new(), MemorySink::new(), MemorySink::new());
     let collector = fives()
         .sink(mapped.clone().named("map").map(|event: &Five| event.asked()))
@@ -140,7 +140,7 @@ fn an_event_at_which_a_map_a_filter_or_a_route_panics_fails_alone_and_is_told_in
 }
 
 #[test]
-fn a_letter_at_which_user_code_panics_again_is_told_as_missing_once() {
+fn a_letter_at_which_user_code_panics_again_is_reported_as_missing_once() {
     hush();
     let bad = |event: &Tick| assert!(event.number != 1, "on purpose");
     let memory = MemorySink::new();
@@ -307,7 +307,7 @@ fn a_panic_in_any_method_of_a_sink_is_counted_and_makes_the_flush_unclean() {
             let report = collector.flush().unwrap();
             assert!(!report.is_clean(), "{method}");
             assert_eq!(report.sinks[0].error.as_deref(), Some("panicked: on purpose"), "{method}");
-            // It is told once, and the sink stays in service.
+            // It is reported once, and the sink stays in service.
             sink.1.store(false, Ordering::SeqCst);
             collector.collect(tick(2));
             assert!(collector.flush().unwrap().is_clean(), "{method}");

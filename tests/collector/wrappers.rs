@@ -127,7 +127,7 @@ fn a_hung_sink_with_a_thread_of_its_own_holds_up_nobody() {
     let stats = sink(&collector, "gate");
     assert_eq!((stats.delivered, stats.in_flight + stats.evicted), (0, 110));
     assert_eq!(stats.in_flight, 50, "the one it hangs in, and four that wait");
-    let Err(StopError::TimedOut { report }) = collector.stop() else { panic!("a stop that is not told") };
+    let Err(StopError::TimedOut { report }) = collector.stop() else { panic!("a stop that is not reported") };
     assert_eq!((report.busy_sink.as_deref(), report.left_behind), (Some("gate"), 0));
     law(&collector, 110);
     gate.open();
@@ -138,7 +138,7 @@ fn a_hung_sink_with_a_thread_of_its_own_holds_up_nobody() {
 }
 
 #[test]
-fn what_a_full_queue_evicts_or_rejects_is_counted_and_told_where_it_is_missing() {
+fn what_a_full_queue_evicts_or_rejects_is_counted_and_reported_where_it_is_missing() {
     let block = Overflow::Block { timeout: HOUR };
     for overflow in [Overflow::DropOldest, Overflow::DropNewest, block] {
         let evicts = overflow == Overflow::DropOldest;
@@ -166,8 +166,8 @@ fn what_a_full_queue_evicts_or_rejects_is_counted_and_told_where_it_is_missing()
         assert_eq!(steps(&memory), expected);
         assert_eq!(audit_gaps(&memory), 5, "{overflow:?}");
         let places: Vec<u64> = memory.batches().iter().map(Batch::gap).collect();
-        let told = if evicts { vec![0, 5, 0] } else { vec![0, 0, 0, 5] };
-        assert_eq!(places, told);
+        let reported = if evicts { vec![0, 5, 0] } else { vec![0, 0, 0, 5] };
+        assert_eq!(places, reported);
         collector.stop().unwrap();
         law(&collector, 8);
     }
@@ -193,7 +193,7 @@ fn a_flush_covers_the_queue_and_a_removed_sink_gets_its_rest() {
         scalars(&collector, "a", 0..20);
         let report = collector.flush().unwrap();
         assert!(report.is_clean());
-        assert_eq!(report.sinks[0].delivered, 20, "what the worker had not seen is told as well");
+        assert_eq!(report.sinks[0].delivered, 20, "what the worker had not seen is reported as well");
         assert_eq!(memory.len(), 20 * round);
     }
     scalars(&collector, "a", 0..100);
@@ -222,10 +222,10 @@ fn an_isolated_sink_cannot_wait_for_itself_and_may_fail_and_panic() {
     hush();
     let own: Arc<Mutex<Option<Collector<Tick>>>> = Arc::default();
     let (inner, said) = (Arc::clone(&own), Arc::new(Mutex::new(Vec::new())));
-    let told = Arc::clone(&said);
+    let reported = Arc::clone(&said);
     let asks = from_fn("asks", move |_: &Batch<Tick>| {
         let collector = inner.lock().unwrap().clone();
-        told.lock().unwrap().extend(collector.map(|collector| collector.flush().map(drop)));
+        reported.lock().unwrap().extend(collector.map(|collector| collector.flush().map(drop)));
         Ok(())
     });
     let collector = ticks()
@@ -432,8 +432,8 @@ fn letters_that_come_later_leave_the_mark_of_those_that_do_not() {
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].contains("forebay.gap") && lines[0].ends_with("\"integer\":10}"), "{text}");
-    let told = lines.iter().filter(|line| line.contains("forebay.gap")).count();
-    assert_eq!((lines.len(), told), (6, 1), "four letters and a new one: {text}");
+    let reported = lines.iter().filter(|line| line.contains("forebay.gap")).count();
+    assert_eq!((lines.len(), reported), (6, 1), "four letters and a new one: {text}");
 }
 
 #[test]
@@ -745,7 +745,7 @@ fn dead_letters_survive_panics_bad_ones_among_them_and_go_back_to_their_own() {
     let mut kept = memory.clone();
     let mut call = 0;
     let sessions = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&sessions);
+    let reported = Arc::clone(&sessions);
     let inner = from_fn("odd", move |batch: &Batch| {
         call += 1;
         match call {
@@ -753,7 +753,7 @@ fn dead_letters_survive_panics_bad_ones_among_them_and_go_back_to_their_own() {
             2 => panic!("on purpose"),
             _ if batch.iter().any(|record| record.step() == Some(3)) => Err(nobody().permanent()),
             _ => {
-                told.lock().unwrap().push(batch.session().to_owned());
+                reported.lock().unwrap().push(batch.session().to_owned());
                 kept.write_batch(batch)
             }
         }

@@ -156,15 +156,15 @@ fn on_a_tiny_disk() {
         database.query(&EventQuery::new().name("forebay.gap")).unwrap(),
     ];
     for (gaps, sink) in gaps.iter().zip(["json_lines", "sqlite"]) {
-        let told: i64 = gaps.iter().map(|gap| gap.value().as_i64().unwrap()).sum();
+        let reported: i64 = gaps.iter().map(|gap| gap.value().as_i64().unwrap()).sum();
         let failed = sinks(&collector).into_iter().find(|stats| stats.name == sink).unwrap().failed;
-        assert_eq!(told as u64, failed, "{sink}");
+        assert_eq!(reported as u64, failed, "{sink}");
     }
     assert!(event_files(&folder.join("tb")).1 >= 2, "TensorBoard goes on in a new file");
 }
 
 #[test]
-fn a_disk_that_is_full_is_told_and_written_to_again_when_there_is_space() {
+fn a_disk_that_is_full_is_reported_and_written_to_again_when_there_is_space() {
     in_a_namespace(name_of!(on_a_tiny_disk));
 }
 
@@ -205,6 +205,6 @@ fn on_a_read_only_disk() {
 }
 
 #[test]
-fn a_disk_that_is_read_only_is_told_at_once_and_its_files_can_be_asked() {
+fn a_disk_that_is_read_only_is_reported_at_once_and_its_files_can_be_asked() {
     in_a_namespace(name_of!(on_a_read_only_disk));
 }

@@ -1,4 +1,4 @@
-//! A run that is started where an earlier one has written is told so, and goes on.
+//! A run that is started where an earlier one has written learns it, and goes on.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ fn found(report: &StopReport) -> Vec<(&str, Option<&str>)> {
 }
 
 #[test]
-fn a_second_run_in_one_folder_is_told_so_by_every_file_sink() {
+fn a_second_run_in_one_folder_is_reported_by_every_file_sink() {
     let runs = tempfile::tempdir().unwrap();
     let folder = run::folder(runs.path().canonicalize().unwrap()).unwrap();
     let (said, report) = train(&folder);
@@ -49,8 +49,8 @@ fn a_second_run_in_one_folder_is_told_so_by_every_file_sink() {
     if cfg!(feature = "sqlite") {
         expected.push(("sqlite", path("events.db")));
     }
-    let told = expected.iter().map(|(name, path)| (*name, Some(&**path))).collect::<Vec<_>>();
-    assert_eq!(found(&report), told);
+    let reported = expected.iter().map(|(name, path)| (*name, Some(&**path))).collect::<Vec<_>>();
+    assert_eq!(found(&report), reported);
     for ((name, path), entry) in expected.iter().zip(&said) {
         assert_eq!((entry.level, entry.topic), (LogLevel::Info, LogTopic::EarlierRun));
         let text = format!("info: {name}: goes on where an earlier run has written: {path}");

@@ -352,7 +352,7 @@ fn a_file_that_was_replaced_is_not_closed_in_place_of_the_own_one() {
     fs::rename(&path, folder.path().join("moved")).unwrap();
     fs::write(&path, "{\"name\":\"foreign\",\"time\":\"2026-11-28T00:00:00Z\"}\n").unwrap();
     let error = sink.write_batch(&batch("after", 1)).unwrap_err();
-    assert_eq!(error.failed_events(), Some(0), "told, and no event has failed: {error}");
+    assert_eq!(error.failed_events(), Some(0), "reported, and no event has failed: {error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was renamed");
     assert_eq!((in_lines(&path, "foreign"), in_lines(&path, "after")), (1, 1));
 }
@@ -463,7 +463,7 @@ fn a_foreign_file_in_the_place_of_a_log_is_refused_at_create_and_a_log_of_ours_i
     assert_eq!((found("before"), found("killed"), found("after")), (1, 1, 1));
 }
 
-/// Reads from the database until it is told to end. Does nothing unless it was asked to.
+/// Reads from the database until it gets the order to end. Does nothing unless it was asked to.
 #[test]
 fn with_a_snapshot() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };

@@ -455,7 +455,7 @@ fn a_closed_file_is_never_written_over() {
     let error = sink.write_batch(&batch(1)).unwrap_err();
     assert_eq!(error.failed_events(), Some(0), "{error}");
     assert!(error.to_string().contains("no number is left"), "{error}");
-    // It is not tried, and told, again with every batch.
+    // It is not tried, and reported, again with every batch.
     sink.write_batch(&batch(2)).unwrap();
     assert_eq!(names(folder.path()).len(), 3);
     assert_eq!(steps(&path), [0, 1, 2]);

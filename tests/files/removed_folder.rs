@@ -35,18 +35,18 @@ fn every_sink_fails_while_it_must_and_begins_anew_when_it_can() {
     collector.stop().unwrap();
     let stats = support::law(&collector, 3);
     assert_eq!((stats.processed, memory.len()), (3, 3));
-    // What was delivered before is gone with the folder; what failed is told.
-    let told = |records: Vec<Record>| {
+    // What was delivered before is gone with the folder; what failed is reported.
+    let reported = |records: Vec<Record>| {
         records.iter().map(|record| (record.name().to_owned(), record.value().as_f64())).collect::<Vec<_>>()
     };
     let expected = [("forebay.gap".to_owned(), Some(1.0)), ("train.loss".to_owned(), Some(1.0))];
     let everything = EventQuery::new();
     assert_eq!(
-        told(JsonLinesHistory::new(folder.join("events.jsonl")).query(&everything).unwrap()),
+        reported(JsonLinesHistory::new(folder.join("events.jsonl")).query(&everything).unwrap()),
         expected
     );
     let database = SqliteHistory::open(folder.join("events.db")).unwrap();
-    assert_eq!(told(database.query(&everything).unwrap()), expected);
+    assert_eq!(reported(database.query(&everything).unwrap()), expected);
     let names = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name());
     assert_eq!(names.filter(|name| name.to_str().unwrap().contains("tfevents")).count(), 1);
 }

@@ -32,20 +32,23 @@ fn beside_files_of_root() {
     assert!(unsafe { libc::setgid(65_534) == 0 && libc::setuid(65_534) == 0 });
     let path = Path::new(&folder).join("events.jsonl");
     let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).keep_closed(2);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for step in 0..20 {
         if let Err(error) = sink.write_batch(&batch(step)) {
             assert_eq!(error.failed_events(), Some(0), "{error}");
-            told.push(error.to_string());
+            reported.push(error.to_string());
         }
     }
     // Once for each of the two files, and not with every file that is closed.
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("events.jsonl.000001") && told[1].contains("events.jsonl.000002"), "{told:?}");
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert!(
+        reported[0].contains("events.jsonl.000001") && reported[1].contains("events.jsonl.000002"),
+        "{reported:?}"
+    );
 }
 
 #[test]
-fn files_that_cannot_be_removed_are_told_once_and_hold_up_no_other() {
+fn files_that_cannot_be_removed_are_reported_once_and_hold_up_no_other() {
     // SAFETY: it only asks.
     if unsafe { libc::geteuid() } != 0 {
         println!("skipped: only root has files that others cannot remove");
@@ -84,18 +87,18 @@ fn a_file_leaves_in_both_of_its_forms() {
 mod compressed {
     use super::*;
 
-    /// Flushes until something holds, and returns what the flushes told.
+    /// Flushes until something holds, and returns what the flushes reported.
     fn flush_until(sink: &mut JsonLinesSink, holds: impl Fn() -> bool) -> Vec<String> {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         while !holds() {
-            told.extend(Sink::<Record>::flush(sink).err().map(|error| error.to_string()));
+            reported.extend(Sink::<Record>::flush(sink).err().map(|error| error.to_string()));
             std::thread::yield_now();
         }
-        told
+        reported
     }
 
     #[test]
-    fn a_file_that_cannot_be_compressed_is_told_once_and_holds_up_no_other() {
+    fn a_file_that_cannot_be_compressed_is_reported_once_and_holds_up_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
         // Where the first would go, there is a folder, which is not empty.
@@ -107,15 +110,18 @@ mod compressed {
             let closed = folder.path().join(format!("events.jsonl.00000{number}"));
             move || !closed.exists()
         };
-        let mut told = flush_until(&mut sink, is_done(3));
-        // It is tried again with the next file that is closed, and not told again.
-        told.extend(sink.write_batch(&batch(4)).err().map(|error| error.to_string()));
-        told.extend(flush_until(&mut sink, is_done(4)));
+        let mut reported = flush_until(&mut sink, is_done(3));
+        // It is tried again with the next file that is closed, and not reported again.
+        reported.extend(sink.write_batch(&batch(4)).err().map(|error| error.to_string()));
+        reported.extend(flush_until(&mut sink, is_done(4)));
         for _ in 0..100 {
-            told.extend(Sink::<Record>::flush(&mut sink).err().map(|error| error.to_string()));
+            reported.extend(Sink::<Record>::flush(&mut sink).err().map(|error| error.to_string()));
         }
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("cannot compress") && told[0].contains("events.jsonl.000001"), "{told:?}");
+        assert_eq!(reported.len(), 1, "{reported:?}");
+        assert!(
+            reported[0].contains("cannot compress") && reported[0].contains("events.jsonl.000001"),
+            "{reported:?}"
+        );
         drop(sink);
         assert_eq!(names(folder.path()).len(), 1 + 4 + 1, "{:?}", names(folder.path()));
     }
@@ -129,8 +135,8 @@ mod compressed {
         fs::write(&left, "half").unwrap();
         fs::write(&foreign, "somebody else's").unwrap();
         let mut sink = JsonLinesSink::create(&path).unwrap().compress_closed();
-        let told = flush_until(&mut sink, || !left.exists());
-        assert_eq!(told, Vec::<String>::new());
+        let reported = flush_until(&mut sink, || !left.exists());
+        assert_eq!(reported, Vec::<String>::new());
         assert_eq!(fs::read_to_string(foreign).unwrap(), "somebody else's");
     }
 }

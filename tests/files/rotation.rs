@@ -102,7 +102,7 @@ fn whoever_reads_meanwhile_sees_a_beginning_without_a_hole() {
 }
 
 #[test]
-fn a_file_that_was_taken_away_is_begun_anew_and_told_without_a_failed_event() {
+fn a_file_that_was_taken_away_is_begun_anew_and_reported_without_a_failed_event() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");
     let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
@@ -287,23 +287,23 @@ mod compressed {
     }
 
     #[test]
-    fn a_file_that_cannot_be_compressed_stays_and_is_told() {
+    fn a_file_that_cannot_be_compressed_stays_and_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
         // Where the compressed file would go, there is a folder.
         std::fs::create_dir(folder.path().join("events.jsonl.000001.zst.new")).unwrap();
         let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1).compress_closed();
-        let mut told = None;
+        let mut reported = None;
         for step in 0.. {
             match sink.write_batch(&batch(step..step + 1)) {
                 Ok(()) => std::thread::yield_now(),
                 Err(error) => {
-                    told = Some((step, error));
+                    reported = Some((step, error));
                     break;
                 }
             }
         }
-        let (last, error) = told.unwrap();
+        let (last, error) = reported.unwrap();
         assert_eq!(error.failed_events(), Some(0), "no event is lost");
         assert!(steps(&path).into_iter().eq(0..=last));
     }

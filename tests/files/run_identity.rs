@@ -44,8 +44,8 @@ fn table(path: &Path, sql: &str) -> Vec<String> {
 fn every_file_and_report_tells_the_same_identity_of_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let (path, database) = (folder.path().join("events.jsonl"), folder.path().join("events.db"));
-    let told = Arc::new(Mutex::new(Vec::<Option<RunIdentity>>::new()));
-    let seen = Arc::clone(&told);
+    let reported = Arc::new(Mutex::new(Vec::<Option<RunIdentity>>::new()));
+    let seen = Arc::clone(&reported);
     let collector = Collector::builder()
         .session_id("session")
         .sink(JsonLinesSink::create(&path).unwrap())
@@ -128,8 +128,9 @@ fn every_file_and_report_tells_the_same_identity_of_a_run() {
         assert_eq!(ids, [("7", Some("digits"), 1), ("7", Some("digits"), 2), ("8", None, 1), ("9", None, 1)]);
         assert_eq!(found[3].status(std::time::SystemTime::now()), RunStatus::Running);
     }
-    let told = told.lock().unwrap();
-    let ids: Vec<_> = told.iter().map(|run| run.as_ref().map(|run| (&*run.run_id, run.generation))).collect();
+    let reported = reported.lock().unwrap();
+    let ids: Vec<_> =
+        reported.iter().map(|run| run.as_ref().map(|run| (&*run.run_id, run.generation))).collect();
     assert_eq!(ids, [None, Some(("7", 1)), Some(("7", 2)), Some(("8", 1)), Some(("9", 1))]);
 }
 
@@ -188,12 +189,12 @@ fn the_view_tells_a_run_that_vanished_and_one_from_the_future() {
         let sink = SqliteSink::create(&database).unwrap();
         let collector = Collector::builder().sink(sink).start().unwrap();
         // Made by hand, as another program may.
-        let told = |name: &'static str, seconds: u64| {
+        let reported = |name: &'static str, seconds: u64| {
             let record = Record::new(name).with_field("run_id", run_id).with_field("heartbeat", 10.0);
             collector.collect(record.with_unix_nanos(seconds * 1_000_000_000));
         };
-        told("training.started", begun);
-        told("training.heartbeat", begun + 10);
+        reported("training.started", begun);
+        reported("training.heartbeat", begun + 10);
         collector.stop().unwrap();
     }
     let sql = "SELECT status, last_seen - started FROM run_info ORDER BY id";

@@ -209,8 +209,8 @@ fn json_lines_marks_what_is_missing() {
         collector.collect(Record::integer("n", number));
     }
     collector.stop().unwrap();
-    let told: Vec<_> = read(&path).iter().map(ToString::to_string).collect();
-    assert_eq!(told, ["forebay.gap = 3", "n = 3", "n = 4"]);
+    let reported: Vec<_> = read(&path).iter().map(ToString::to_string).collect();
+    assert_eq!(reported, ["forebay.gap = 3", "n = 3", "n = 4"]);
     collector.stats().check_law(5).unwrap();
 }
 
@@ -303,8 +303,8 @@ fn a_write_that_failed_half_way_is_cut_off_and_what_it_lost_is_marked() {
     // Somebody makes space.
     fs::write(&path, "").unwrap();
     sink.write_batch(&again).unwrap();
-    let told: Vec<_> = read(&path).iter().map(ToString::to_string).collect();
-    assert_eq!(told, ["forebay.gap = 6", "number = 0", "number = 1", "number = 2"]);
+    let reported: Vec<_> = read(&path).iter().map(ToString::to_string).collect();
+    assert_eq!(reported, ["forebay.gap = 6", "number = 0", "number = 1", "number = 2"]);
 }
 
 #[test]

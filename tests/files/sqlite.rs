@@ -78,7 +78,7 @@ fn a_database_is_continued_by_the_next_run() {
 }
 
 #[test]
-fn another_process_that_holds_the_database_fails_a_batch_and_what_is_missing_is_told() {
+fn another_process_that_holds_the_database_fails_a_batch_and_what_is_missing_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.db");
     let mut sink = SqliteSink::create(&path).unwrap().busy_timeout(Duration::ZERO).unwrap();
@@ -94,10 +94,10 @@ fn another_process_that_holds_the_database_fails_a_batch_and_what_is_missing_is_
     other.execute_batch("ROLLBACK").unwrap();
     sink.write_batch(&fresh(4)).unwrap();
     let all = SqliteHistory::open(&path).unwrap().query(&EventQuery::new()).unwrap();
-    let told: Vec<(String, Option<u64>)> =
+    let reported: Vec<(String, Option<u64>)> =
         all.iter().map(|record| (record.name().to_owned(), record.step())).collect();
     let of = |name: &str, step| (name.to_owned(), step);
-    assert_eq!(told[3..], [of("forebay.gap", None), of("new", Some(4)), of("train.loss", Some(4))]);
+    assert_eq!(reported[3..], [of("forebay.gap", None), of("new", Some(4)), of("train.loss", Some(4))]);
     assert_eq!(all[3].value().as_i64(), Some(2));
 }
 
@@ -275,18 +275,18 @@ fn a_run_tells_where_it_was_and_a_database_of_version_1_is_brought_up_to_date() 
         support::law(&collector, 1);
     };
     run("first");
-    let told = |session: &str| -> (Option<String>, Option<String>, Option<i64>, Option<i64>) {
+    let reported = |session: &str| -> (Option<String>, Option<String>, Option<i64>, Option<i64>) {
         let sql = "SELECT origin, host, pid, rank FROM runs WHERE session = ?1";
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
         Connection::open(&path).unwrap().query_row(sql, [session], row).unwrap()
     };
     let here = (Some("trainer".into()), Some("node-3".into()), Some(std::process::id().into()), Some(5));
-    assert_eq!(told("first"), here);
+    assert_eq!(reported("first"), here);
     // As version 1 left it.
     let old = Connection::open(&path).unwrap();
     put_back(&old, 1);
     drop(old);
     run("second");
-    assert_eq!((told("first"), told("second")), ((None, None, None, None), here));
+    assert_eq!((reported("first"), reported("second")), ((None, None, None, None), here));
     assert_eq!(number(&path, "SELECT count(*) FROM scalars"), 2);
 }

@@ -387,9 +387,9 @@ fn a_training_run_shows_its_metrics_under_their_own_names_and_no_other_scalar() 
     run.completed([("val_accuracy", 0.97)]).unwrap();
     collector.stop().unwrap();
     let names: BTreeSet<String> = memory.events().iter().map(|record| record.name().to_owned()).collect();
-    let told =
+    let reported =
         ["started", "epoch_started", "batch_completed", "new_best_model", "epoch_completed", "completed"];
-    assert!(told.iter().all(|told| names.contains(&format!("training.{told}"))), "{names:?}");
+    assert!(reported.iter().all(|reported| names.contains(&format!("training.{reported}"))), "{names:?}");
 
     let scalars = scalars(folder.path());
     let tags: Vec<&str> = scalars.keys().map(|tag| &**tag).collect();

@@ -38,7 +38,7 @@ impl Forker {
         assert_eq!(
             status_of(&self.0),
             Some(0),
-            "6: not told that it is a child; 7: something was called; 8: dropped; none: it hangs"
+            "6: does not know that it is a child; 7: something was called; 8: dropped; none: it hangs"
         );
     }
 }
@@ -96,7 +96,7 @@ impl Drop for Odd {
 }
 
 #[test]
-fn a_sink_that_forks_while_it_is_removed_is_not_dropped_in_the_child_which_is_told() {
+fn a_sink_that_forks_while_it_is_removed_is_not_dropped_in_the_child_which_learns_it() {
     alone!();
     for call in ["flush", "drop"] {
         let forker = Forker::default();
@@ -114,7 +114,7 @@ fn a_sink_that_forks_while_it_is_removed_is_not_dropped_in_the_child_which_is_to
 }
 
 #[test]
-fn a_sink_that_forks_while_it_is_added_is_not_dropped_in_the_child_which_is_told() {
+fn a_sink_that_forks_while_it_is_added_is_not_dropped_in_the_child_which_learns_it() {
     alone!();
     for call in ["name", "may_wait", "open"] {
         let forker = Forker::default();
@@ -130,7 +130,7 @@ fn a_sink_that_forks_while_it_is_added_is_not_dropped_in_the_child_which_is_told
 }
 
 #[test]
-fn a_sink_that_forks_while_its_collector_is_built_is_not_dropped_in_the_child_which_is_told() {
+fn a_sink_that_forks_while_its_collector_is_built_is_not_dropped_in_the_child_which_learns_it() {
     alone!();
     for call in ["name", "may_wait", "open"] {
         let forker = Forker::default();
@@ -220,9 +220,9 @@ fn a_sink_that_forks_in_an_inline_bus_is_left_to_the_parent() {
         let _ = bus.emit("parent", ());
         let flushed = bus.flush();
         if forker.is_child() {
-            let is_told = flushed.is_err() && bus.stop().is_err();
+            let is_reported = flushed.is_err() && bus.stop().is_err();
             drop(bus);
-            return forker.end_child(is_told);
+            return forker.end_child(is_reported);
         }
         forker.child_has_ended();
         flushed.unwrap();

@@ -12,7 +12,7 @@ use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, Outcome, Record};
 
 #[test]
-fn a_child_of_a_busy_parent_is_told_and_neither_hangs_nor_writes() {
+fn a_child_of_a_busy_parent_knows_it_and_neither_hangs_nor_writes() {
     alone!();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");

@@ -1,5 +1,5 @@
 //! P9 with SQLite, whose locks are those of the process: a forked child opens a database of its own, whatever the threads of its
-//! parent are doing, or is told why it cannot.
+//! parent are doing, or learns why it cannot.
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
 use std::cell::Cell;
@@ -137,7 +137,7 @@ fn a_child_neither_uses_nor_closes_a_database_that_its_parent_has_open() {
 }
 
 #[test]
-fn a_fork_waits_a_second_for_sqlite_and_then_the_child_is_told_why_it_is_refused() {
+fn a_fork_waits_a_second_for_sqlite_and_then_the_child_learns_why_it_is_refused() {
     alone!();
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();

@@ -57,9 +57,9 @@ fn set(handler: &Handler, then: impl FnOnce() + Send + 'static) {
 /// Runs `body` on a thread of its own, which must come to an end.
 #[track_caller]
 fn ends<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
-    let (tell, told) = channel();
-    std::thread::spawn(move || tell.send(body()));
-    told.recv_timeout(LONG).unwrap()
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || sender.send(body()));
+    receiver.recv_timeout(LONG).unwrap()
 }
 
 #[test]
@@ -70,13 +70,15 @@ fn a_handler_of_a_fork_can_use_sqlite_before_the_fork_and_in_the_parent() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own.db");
         let collector = Collector::builder().sink(MemorySink::new()).start().unwrap();
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         set(handler, move || {
             drop(SqliteSink::create(&path).unwrap());
-            tell.send(SqliteHistory::open(&path).unwrap().query(&EventQuery::new()).unwrap().len()).unwrap();
+            sender
+                .send(SqliteHistory::open(&path).unwrap().query(&EventQuery::new()).unwrap().len())
+                .unwrap();
         });
         assert_eq!(ends(|| in_child(|| true)), Some(0));
-        assert_eq!(told.recv().unwrap(), 0);
+        assert_eq!(receiver.recv().unwrap(), 0);
         collector.collect(Record::new("parent"));
         collector.stop().unwrap();
         law(&collector, 1);
@@ -119,7 +121,7 @@ fn a_thread_that_holds_what_a_handler_of_a_fork_waits_for_can_use_sqlite() {
     let path = folder.path().join("own.db");
     let collector = Collector::builder().sink(MemorySink::new()).start().unwrap();
     let (lock, waits) = (Arc::new(Mutex::new(())), Gate::closed());
-    let ((locked, is_locked), (tell, told)) = (channel(), channel());
+    let ((locked, is_locked), (sender, receiver)) = (channel(), channel());
     let (own, reached) = (Arc::clone(&lock), waits.clone());
     std::thread::spawn(move || {
         let held = unpoisoned(&own);
@@ -130,7 +132,7 @@ fn a_thread_that_holds_what_a_handler_of_a_fork_waits_for_can_use_sqlite() {
         let history = SqliteHistory::open(&path).unwrap();
         let found: usize = (0..100).map(|_| history.query(&EventQuery::new()).unwrap().len()).sum();
         drop(held);
-        tell.send(found).unwrap();
+        sender.send(found).unwrap();
     });
     is_locked.recv().unwrap();
     set(&PREPARE, move || {
@@ -138,7 +140,7 @@ fn a_thread_that_holds_what_a_handler_of_a_fork_waits_for_can_use_sqlite() {
         drop(unpoisoned(&lock));
     });
     assert_eq!(ends(|| in_child(|| true)), Some(0));
-    assert_eq!(told.recv().unwrap(), 0);
+    assert_eq!(receiver.recv().unwrap(), 0);
     collector.collect(Record::new("parent"));
     collector.stop().unwrap();
     law(&collector, 1);

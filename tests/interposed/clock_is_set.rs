@@ -151,7 +151,7 @@ fn no_rate_no_uptime_and_no_pace_stops_because_of_a_clock_that_is_set() {
             said.load(SeqCst) > before && collector.stats().processed > marked
         });
         // The meter hears of a batch a moment after the counters.
-        until("a rate is told", || collector.stats().rate > 0.0);
+        until("a rate is reported", || collector.stats().rate > 0.0);
         assert!(collector.stats().uptime <= begun.elapsed() + Duration::from_secs(1), "{days} days");
         assert!(!collector.health().alerts.iter().any(|alert| alert.message.contains("is busy")));
     }

@@ -200,7 +200,7 @@ fn until_delivered_without_a_flush(collector: &Collector, events: u64) {
 }
 
 #[test]
-fn the_name_of_a_file_is_synced_by_a_later_flush_when_its_folder_could_not_be_and_that_is_told_once() {
+fn the_name_of_a_file_is_synced_by_a_later_flush_when_its_folder_could_not_be_and_that_is_reported_once() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     BROKEN.store(fs::metadata(folder.path()).unwrap().ino(), Ordering::Relaxed);

@@ -90,7 +90,7 @@ fn a_reader_gives_a_large_line_back_with_the_next() {
     });
 }
 
-/// A sink that fails until it is told not to.
+/// A sink that fails until it is set not to.
 fn down(works: &'static AtomicBool) -> impl Sink {
     from_fn(
         "down",

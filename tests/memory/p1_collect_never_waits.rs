@@ -1,5 +1,5 @@
 //! P1: `collect()` never waits for a sink, never makes a system call but the one that wakes a sleeping
-//! worker, never allocates. Two waits exist, both asked for by name, bounded, and told in the outcome.
+//! worker, never allocates. Two waits exist, both asked for by name, bounded, and reported in the outcome.
 
 use std::time::Duration;
 

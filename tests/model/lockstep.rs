@@ -133,8 +133,8 @@ impl Sink<Tick> for Scripted {
                 self.gate.pass();
                 Ok(())
             }
-            Manner::Failing => Err(SinkError::write_failed("as it was told")),
-            Manner::LosesOne => Err(SinkError::write_failed("as it was told").with_failed_events(1)),
+            Manner::Failing => Err(SinkError::write_failed("as it was set to")),
+            Manner::LosesOne => Err(SinkError::write_failed("as it was set to").with_failed_events(1)),
             Manner::Panicking => panic!("on purpose"),
             Manner::Reentrant => {
                 let handle = self.handle.lock().unwrap();
@@ -154,7 +154,7 @@ impl Sink<Tick> for Scripted {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         match self.manner {
-            Manner::Failing => Err(SinkError::flush_failed("as it was told")),
+            Manner::Failing => Err(SinkError::flush_failed("as it was set to")),
             Manner::Panicking => panic!("on purpose"),
             _ => Ok(()),
         }

@@ -656,14 +656,14 @@ impl Reference {
         self.sinks.append(&mut self.added);
         self.sinks.iter_mut().for_each(Sink::flush);
         self.flushes += 1;
-        let news = |sink: &Sink| {
+        let delta = |sink: &Sink| {
             let delivered = sink.delivered - sink.told_delivered;
             (sink.name.clone(), delivered, sink.failed - sink.told_failed)
         };
         Report {
             processed: self.processed - self.told_processed,
             evicted: self.told_gaps - self.told_evicted,
-            sinks: self.sinks.iter().map(news).collect(),
+            sinks: self.sinks.iter().map(delta).collect(),
         }
     }
 

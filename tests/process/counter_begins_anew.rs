@@ -1,5 +1,5 @@
 //! The processor's counter begins anew from zero, or goes on years ahead, as after a suspend, a hibernation, or a restore by
-//! CRIU on another machine. The kernel is told to let `rdtsc` fault, and a handler answers in its place.
+//! CRIU on another machine. The kernel is set to let `rdtsc` fault, and a handler answers in its place.
 #![allow(unsafe_code, reason = "libc")]
 
 use std::sync::Arc;

@@ -101,9 +101,9 @@ fn three_kinds_of_files_survive_kills_at_any_moment() {
             .spawn()
             .unwrap();
         let mut child = Killed(child);
-        let told = BufReader::new(child.0.stdout.as_mut().unwrap()).lines().map_while(Result::ok);
+        let reported = BufReader::new(child.0.stdout.as_mut().unwrap()).lines().map_while(Result::ok);
         // Somewhere in the middle, elsewhere each time.
-        let lines = told.filter_map(|line| line.strip_prefix("delivered ").map(str::to_owned));
+        let lines = reported.filter_map(|line| line.strip_prefix("delivered ").map(str::to_owned));
         let last = lines.take(20 + 7 * (kill % 30)).last().unwrap();
         let killed_at = SystemTime::now();
         drop(child);

@@ -48,8 +48,8 @@ fn what_was_delivered_survives_a_kill_in_whole_lines() {
             .spawn()
             .unwrap();
         let mut child = Killed(child);
-        let told = BufReader::new(child.0.stdout.as_mut().unwrap()).lines().map_while(Result::ok);
-        let counts = told.filter_map(|line| line.strip_prefix("delivered ")?.parse::<usize>().ok());
+        let reported = BufReader::new(child.0.stdout.as_mut().unwrap()).lines().map_while(Result::ok);
+        let counts = reported.filter_map(|line| line.strip_prefix("delivered ")?.parse::<usize>().ok());
         let delivered = counts.into_iter().find(|count| *count > 5_000 * (round + 1)).unwrap();
         child.0.kill().unwrap();
         child.0.wait().unwrap();

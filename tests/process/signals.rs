@@ -182,7 +182,7 @@ fn a_process_that_is_to_be_ended() {
 
 struct Process {
     child: Killed,
-    told: BufReader<ChildStdout>,
+    reported: BufReader<ChildStdout>,
 }
 
 impl Process {
@@ -198,13 +198,13 @@ impl Process {
             .spawn()
             .unwrap();
         let mut child = Killed(child);
-        let mut told = BufReader::new(child.0.stdout.take().unwrap());
-        assert!(told.by_ref().lines().map_while(Result::ok).any(|line| line.contains("ready")), "{what}");
-        Self { child, told }
+        let mut reported = BufReader::new(child.0.stdout.take().unwrap());
+        assert!(reported.by_ref().lines().map_while(Result::ok).any(|line| line.contains("ready")), "{what}");
+        Self { child, reported }
     }
 
     fn lines(&mut self) -> impl Iterator<Item = u64> {
-        let lines = self.told.by_ref().lines().map_while(Result::ok);
+        let lines = self.reported.by_ref().lines().map_while(Result::ok);
         lines.filter_map(|line| line.strip_prefix("collected ")?.parse().ok())
     }
 
@@ -213,7 +213,7 @@ impl Process {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    /// Its end, and the last step that it told to have collected.
+    /// Its end, and the last step that it reported as collected.
     #[track_caller]
     fn end(mut self) -> (ExitStatus, Option<u64>) {
         let last = self.lines().last();
@@ -278,7 +278,7 @@ fn a_loop_that_was_left_time_ends_by_itself() {
 }
 
 #[test]
-fn whoever_waits_for_a_signal_is_told_which_and_a_forked_child_never_waits() {
+fn a_caller_that_waits_for_a_signal_learns_which_and_a_forked_child_never_waits() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::new(folder.path(), "waits");
     process.signal("-TERM");
@@ -354,8 +354,8 @@ fn a_run_that_ends_while_a_signal_comes_tells_one_end() {
         process.signal("-TERM");
         assert_eq!(process.end().0.signal(), Some(libc::SIGTERM));
         let history = JsonLinesHistory::new(folder.path().join("events.jsonl"));
-        let told = history.query(&EventQuery::new().name("training.{completed,preempted}")).unwrap();
-        assert_eq!(told.len(), 1, "{told:?}");
+        let reported = history.query(&EventQuery::new().name("training.{completed,preempted}")).unwrap();
+        assert_eq!(reported.len(), 1, "{reported:?}");
     }
 }
 

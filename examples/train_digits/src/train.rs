@@ -57,7 +57,7 @@ impl Observer {
             empty.saturating_record(begun.elapsed().as_nanos() as u64);
         }
         let clock_cost = empty.value_at_quantile(0.5);
-        // Its begin is told.
+        // Its begin is recorded.
         Self { run: Some(run), clock_cost, offered: 1, ..Self::silent() }
     }
 
@@ -113,7 +113,7 @@ impl Observer {
 
     /// Tells how the training ended.
     pub(crate) fn end(&mut self, trained: &Trained) -> Result<(), RunError> {
-        // An epoch that was not completed is not told, and keeps the collector.
+        // An epoch that was not completed is not recorded, and keeps the collector.
         self.epoch = None;
         let Some(run) = self.run.take() else { return Ok(()) };
         self.offered += 1;

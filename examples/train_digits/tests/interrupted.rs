@@ -1,4 +1,4 @@
-//! P8 with a training run: what it had told survives a kill, Ctrl-C and an error, and a resumed run ends as one that went on.
+//! P8 with a training run: what it had recorded survives a kill, Ctrl-C and an error, and a resumed run ends as one that went on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 #[path = "../../../tests/support/mod.rs"]
@@ -114,8 +114,8 @@ fn a_training_that_was_killed_and_resumed_ends_as_one_that_was_not() {
     assert_eq!(losses_of_both.0.len(), epochs * 46);
     assert_eq!(losses_of_both.0, losses_of_both.1, "to the last bit, each step once");
     let runs = runs(&JsonLinesHistory::new(killed.path().join("events.jsonl"))).unwrap();
-    let told: Vec<_> = runs.iter().map(|run| (run.generation, run.end.clone())).collect();
-    assert_eq!(told, [(1, None), (2, Some(RunEnd::Completed))]);
+    let reported: Vec<_> = runs.iter().map(|run| (run.generation, run.end.clone())).collect();
+    assert_eq!(reported, [(1, None), (2, Some(RunEnd::Completed))]);
     assert_eq!(runs[0].run_id, runs[1].run_id);
 }
 

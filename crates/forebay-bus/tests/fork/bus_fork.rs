@@ -1,4 +1,4 @@
-//! A bus in a forked child: every call returns, refused or with what can be told without a lock.
+//! A bus in a forked child: every call returns, refused or with what can be said without a lock.
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
 use std::cell::Cell;
@@ -33,8 +33,8 @@ impl Plugin for Quiet {
 /// What the child does with a bus, and what of it the parent has made.
 fn use_in_child(bus: &Bus, own: &mut Option<(forebay_bus::Subscription, watch::Watcher, Plugins)>) -> bool {
     assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Forked);
-    let told = bus.emit_sync("a.b", ()).unwrap();
-    assert_eq!((told.outcome, told.calls), (Outcome::Forked, None));
+    let reported = bus.emit_sync("a.b", ()).unwrap();
+    assert_eq!((reported.outcome, reported.calls), (Outcome::Forked, None));
     assert_eq!(bus.emitter().emit("a.b", ()).unwrap().outcome, Outcome::Forked);
     assert!(!bus.enabled("a.b"));
     assert_eq!(bus.on("a.b", |_| ()).unwrap_err(), SubscribeError::Forked);
@@ -167,9 +167,9 @@ fn a_handler_that_forks_may_return_in_the_child_which_leaves_the_rest_to_its_par
         })
         .unwrap()
         .keep();
-        let told = bus.emit_sync("a.b", ()).unwrap();
-        leave_if_child(&child, calls.load(Ordering::SeqCst) + u64::from(told.calls.is_some()));
-        assert_eq!(told.calls.unwrap().handled, 2);
+        let reported = bus.emit_sync("a.b", ()).unwrap();
+        leave_if_child(&child, calls.load(Ordering::SeqCst) + u64::from(reported.calls.is_some()));
+        assert_eq!(reported.calls.unwrap().handled, 2);
         assert_eq!(status_of(&child), Some(0), "7 where the child has called the other handler");
         bus.stop().unwrap().stats.check_law(1).unwrap();
     }

@@ -164,7 +164,7 @@ fn queries() -> impl Strategy<Value = EventQuery> {
 }
 
 /// As text, so that NaN is equal to itself and 0 is not -0.
-fn told(records: &[Record]) -> Vec<String> {
+fn reported(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| serde_json::to_string(record).unwrap()).collect()
 }
 
@@ -198,11 +198,11 @@ fn ask_all(records: &[Record], batch: usize, queries: &[EventQuery]) -> Result<(
         if let Some(limit) = format!("{query:?}").split("limit: Some(").nth(1) {
             expected.truncate(limit.split(')').next().unwrap().parse().unwrap());
         }
-        let expected = told(&expected);
-        prop_assert_eq!(told(&lines.query(query).unwrap()), &expected[..], "JSON Lines, {:?}", query);
-        prop_assert_eq!(told(&recent.query(query).unwrap()), &expected[..], "recent, {:?}", query);
+        let expected = reported(&expected);
+        prop_assert_eq!(reported(&lines.query(query).unwrap()), &expected[..], "JSON Lines, {:?}", query);
+        prop_assert_eq!(reported(&recent.query(query).unwrap()), &expected[..], "recent, {:?}", query);
         #[cfg(feature = "sqlite")]
-        prop_assert_eq!(told(&database.query(query).unwrap()), &expected[..], "SQLite, {:?}", query);
+        prop_assert_eq!(reported(&database.query(query).unwrap()), &expected[..], "SQLite, {:?}", query);
     }
     Ok(())
 }

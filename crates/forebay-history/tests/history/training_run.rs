@@ -32,7 +32,7 @@ fn all(recent: &Recent<1000>) -> Vec<Record> {
 }
 
 #[test]
-fn a_run_is_told_from_its_begin_to_its_end_in_order() {
+fn a_run_is_recorded_from_its_begin_to_its_end_in_order() {
     let (collector, recent) = collector();
     collector.collect(Record::new("before"));
     let run = TrainingRun::builder()
@@ -49,7 +49,7 @@ fn a_run_is_told_from_its_begin_to_its_end_in_order() {
     run.new_best_model(1, 0.25);
     epoch.completed([("val_loss", 0.25)]);
     run.completed([("val_accuracy", 0.97)]).unwrap();
-    let told = all(&recent);
+    let reported = all(&recent);
     let expected = [
         "before",
         "training.started",
@@ -59,7 +59,7 @@ fn a_run_is_told_from_its_begin_to_its_end_in_order() {
         "training.completed",
     ];
     // Low events keep their order among themselves, and stand between begin and end.
-    let (batches, told): (Vec<Record>, Vec<Record>) = told
+    let (batches, reported): (Vec<Record>, Vec<Record>) = reported
         .into_iter()
         .enumerate()
         .map(|(place, record)| {
@@ -68,14 +68,14 @@ fn a_run_is_told_from_its_begin_to_its_end_in_order() {
         })
         .partition(|record| record.name() == "training.batch_completed");
     assert!(batches.iter().filter_map(Record::step).eq(0..3));
-    assert_eq!(names(&told), expected);
-    let (started, completed) = (&told[1], &told[5]);
+    assert_eq!(names(&reported), expected);
+    let (started, completed) = (&reported[1], &reported[5]);
     let fields = started.value().as_fields().unwrap();
     assert_eq!(fields.get("config").unwrap().as_fields(), Some(&Fields::from([("learning_rate", 0.1)])));
     assert_eq!((text(started, "run_id"), text(started, "model_type")), (Some("7"), Some("mlp")));
     assert_eq!(&*started.extra().unwrap().session_id.clone().unwrap(), collector.session_id());
     assert_eq!(completed.step(), Some(2), "where the loop was");
-    assert_eq!((told[4].step(), told[2].step()), (Some(2), Some(0)), "the step that it begins with");
+    assert_eq!((reported[4].step(), reported[2].step()), (Some(2), Some(0)), "the step that it begins with");
     let report = collector.flush().unwrap();
     assert_eq!(report.processed, 9, "its own flushes leave the report to whoever asks");
     collector.stop().unwrap();
@@ -83,7 +83,7 @@ fn a_run_is_told_from_its_begin_to_its_end_in_order() {
 }
 
 #[test]
-fn a_panic_is_told_with_its_words_and_its_place_and_goes_on() {
+fn a_panic_is_recorded_with_its_words_and_its_place_and_goes_on() {
     let (collector, recent) = collector();
     let end = std::panic::catch_unwind(|| {
         let run = TrainingRun::builder().start(&collector).unwrap();
@@ -91,8 +91,8 @@ fn a_panic_is_told_with_its_words_and_its_place_and_goes_on() {
         std::panic::panic_any("on purpose");
     });
     assert_eq!(end.unwrap_err().downcast_ref(), Some(&"on purpose"));
-    let told = all(&recent);
-    let failed = told.last().unwrap();
+    let reported = all(&recent);
+    let failed = reported.last().unwrap();
     assert_eq!(failed.name(), "training.failed");
     assert_eq!(text(failed, "error"), Some("panicked: on purpose"));
     assert!(text(failed, "traceback").unwrap().contains("training_run.rs:"));
@@ -101,14 +101,14 @@ fn a_panic_is_told_with_its_words_and_its_place_and_goes_on() {
     assert_eq!(info[0].end, Some(RunEnd::Failed { error: "panicked: on purpose".to_owned() }));
     // The next one does not inherit the words.
     drop(TrainingRun::builder().start(&collector).unwrap());
-    let told = all(&recent);
-    assert_eq!(text(told.last().unwrap(), "error"), Some("dropped before it was told how it ended"));
+    let reported = all(&recent);
+    assert_eq!(text(reported.last().unwrap(), "error"), Some("dropped before it was told how it ended"));
     collector.stop().unwrap();
     law(&collector, 5);
 }
 
 #[test]
-fn an_error_of_the_body_is_told_and_comes_back() {
+fn an_error_of_the_body_is_recorded_and_comes_back() {
     let (collector, recent) = collector();
     let start = || TrainingRun::builder().start(&collector).unwrap();
     let result: Result<(), String> = start().within(|_| Err("no data".to_owned()));
@@ -155,11 +155,11 @@ fn a_heart_beats_at_the_step_of_the_loop_until_the_run_ends() {
         let _raise = Raise(&is_over);
         run.completed(NO_FIELDS).unwrap();
     });
-    let told = all(&recent);
-    assert_eq!(told.last().unwrap().name(), "training.completed", "the heart stands still");
+    let reported = all(&recent);
+    assert_eq!(reported.last().unwrap().name(), "training.completed", "the heart stands still");
     assert_eq!(runs(&recent).unwrap()[0].last_step, Some(41));
     collector.stop().unwrap();
-    law(&collector, told.len() as u64);
+    law(&collector, reported.len() as u64);
 }
 
 #[test]
@@ -192,12 +192,13 @@ fn what_a_resumed_run_tells_again_supersedes_and_both_stay() {
         let found = history.query(&query.name("loss")).unwrap();
         found.iter().map(|record| (record.step().unwrap(), record.value().as_f64().unwrap())).collect()
     };
-    let told = |steps: std::ops::Range<u64>, loss| steps.map(move |step| (step, loss)).collect::<Vec<_>>();
-    assert_eq!(ask(EventQuery::new().generation(1)), told(0..10, 1.0));
-    assert_eq!(ask(EventQuery::new().generation(2)), told(6..12, 2.0));
-    assert_eq!(ask(EventQuery::new().generation(3)), told(8..10, 3.0));
+    let reported =
+        |steps: std::ops::Range<u64>, loss| steps.map(move |step| (step, loss)).collect::<Vec<_>>();
+    assert_eq!(ask(EventQuery::new().generation(1)), reported(0..10, 1.0));
+    assert_eq!(ask(EventQuery::new().generation(2)), reported(6..12, 2.0));
+    assert_eq!(ask(EventQuery::new().generation(3)), reported(8..10, 3.0));
     assert_eq!(ask(EventQuery::new()).len(), 10 + 6 + 2);
-    let current = [told(0..6, 1.0), told(6..8, 2.0), told(8..10, 3.0)].concat();
+    let current = [reported(0..6, 1.0), reported(6..8, 2.0), reported(8..10, 3.0)].concat();
     assert_eq!(ask(EventQuery::new().current()), current);
     assert_eq!(ask(EventQuery::new().current().newest_first().limit(3)), [(9, 3.0), (8, 3.0), (7, 2.0)]);
     let info = runs(&history).unwrap();
@@ -262,8 +263,8 @@ fn a_killed_process_is_found_to_have_vanished_from_its_file_alone() {
         .spawn()
         .unwrap();
     let mut child = Killed(child);
-    let told = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(told.into_iter().any(|line| line.contains("it beats")));
+    let reported = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(reported.into_iter().any(|line| line.contains("it beats")));
     drop(child);
     let runs = runs(&JsonLinesHistory::new(folder.path().join("events.jsonl"))).unwrap();
     let [run] = &runs[..] else { panic!("one run, not {}", runs.len()) };
@@ -289,7 +290,7 @@ fn runs_of(records: &[(u64, Record)]) -> Vec<RunInfo> {
 }
 
 /// What a run tells that beats every ten seconds.
-fn told(name: &'static str, uptime: u64) -> Record {
+fn reported(name: &'static str, uptime: u64) -> Record {
     Record::new(name)
         .with_field("run_id", "1")
         .with_field("heartbeat", Duration::from_secs(10))
@@ -307,11 +308,11 @@ fn the_last_word_of_a_run_counts_and_not_the_latest_moment() {
     // Begun while the clock was two days ahead; it was set right after the second heartbeat.
     let begun = 1_800_000_000;
     let runs = runs_of(&[
-        (begun + DAYS, told("training.started", 0)),
-        (begun + DAYS + 10, told(HEARTBEAT, 10)),
-        (begun + DAYS + 20, told(HEARTBEAT, 20)),
-        (begun + 30, told(HEARTBEAT, 30)),
-        (begun + 40, told(HEARTBEAT, 40)),
+        (begun + DAYS, reported("training.started", 0)),
+        (begun + DAYS + 10, reported(HEARTBEAT, 10)),
+        (begun + DAYS + 20, reported(HEARTBEAT, 20)),
+        (begun + 30, reported(HEARTBEAT, 30)),
+        (begun + 40, reported(HEARTBEAT, 40)),
     ]);
     let [run] = &runs[..] else { panic!("one run, not {}", runs.len()) };
     assert_eq!((run.last_seen, run.uptime), (at(begun + 40), Some(Duration::from_secs(40))));
@@ -322,14 +323,18 @@ fn the_last_word_of_a_run_counts_and_not_the_latest_moment() {
 #[test]
 fn a_last_word_from_the_future_is_neither_running_nor_vanished() {
     let begun = 1_800_000_000;
-    let runs =
-        runs_of(&[(begun + DAYS, told("training.started", 0)), (begun + DAYS + 10, told(HEARTBEAT, 10))]);
+    let runs = runs_of(&[
+        (begun + DAYS, reported("training.started", 0)),
+        (begun + DAYS + 10, reported(HEARTBEAT, 10)),
+    ]);
     let [run] = &runs[..] else { panic!("one run, not {}", runs.len()) };
     assert_eq!(run.status(at(begun)), RunStatus::Unclear);
     assert_eq!(run.status(at(begun + DAYS - 20)), RunStatus::Running, "clocks may differ by a heartbeat");
     // It ended by its own word, whatever the clock showed.
-    let runs =
-        runs_of(&[(begun + DAYS, told("training.started", 0)), (begun, told("training.completed", 0))]);
+    let runs = runs_of(&[
+        (begun + DAYS, reported("training.started", 0)),
+        (begun, reported("training.completed", 0)),
+    ]);
     assert_eq!(runs[0].status(at(begun - DAYS)), RunStatus::Finished);
 }
 
@@ -338,15 +343,16 @@ fn a_measurement_that_was_imported_tells_nothing_of_the_life_of_a_run() {
     let begun = 1_800_000_000;
     for imported in [begun - DAYS, begun + DAYS] {
         let runs = runs_of(&[
-            (begun, told("training.started", 0)),
-            (begun + 10, told(HEARTBEAT, 10)),
+            (begun, reported("training.started", 0)),
+            (begun + 10, reported(HEARTBEAT, 10)),
             (imported, Record::scalar("loss", 0.5)),
         ]);
         assert_eq!(runs[0].last_seen, at(begun + 10));
         assert_eq!(runs[0].status(at(begun + 20)), RunStatus::Running);
         assert_eq!(runs[0].status(at(begun + 50)), RunStatus::Vanished);
     }
-    let runs = runs_of(&[(begun, told("training.started", 0)), (begun + 29, Record::scalar("loss", 0.5))]);
+    let runs =
+        runs_of(&[(begun, reported("training.started", 0)), (begun + 29, Record::scalar("loss", 0.5))]);
     assert_eq!(runs[0].last_seen, at(begun + 29), "any event shows that it lives");
 }
 
@@ -391,12 +397,12 @@ fn where_the_begin_is_not_kept_heartbeats_tell_the_run_and_resumes_supersede() {
         recent.query(&EventQuery::new().name("training.started")).unwrap().is_empty()
             && !recent.query(&EventQuery::new().name(HEARTBEAT)).unwrap().is_empty()
     });
-    let told = runs(&recent).unwrap();
-    assert_eq!((told.len(), &*told[0].run_id, told[0].generation), (1, first.run_id(), 1));
-    assert_eq!(told[0].heartbeat, Some(Duration::from_millis(1)));
+    let reported = runs(&recent).unwrap();
+    assert_eq!((reported.len(), &*reported[0].run_id, reported[0].generation), (1, first.run_id(), 1));
+    assert_eq!(reported[0].heartbeat, Some(Duration::from_millis(1)));
     first.preempted("SIGTERM").unwrap();
     scalars(100..110);
-    let second = TrainingRun::builder().resume(&told[0], 105).start(&collector).unwrap();
+    let second = TrainingRun::builder().resume(&reported[0], 105).start(&collector).unwrap();
     assert_eq!(second.generation(), 2);
     let epoch = second.epoch(2, 3);
     scalars(105..107);

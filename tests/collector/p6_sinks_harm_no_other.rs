@@ -218,8 +218,8 @@ fn a_sink_gets_what_is_collected_between_its_adding_and_its_removal() {
     collector.add_sink(some.clone()).unwrap();
     assert_eq!(collector.sinks(), ["memory", "some"]);
     collector.collect(tick(1));
-    let told = collector.remove_sink("some").unwrap();
-    assert_eq!((told.name.as_str(), told.delivered), ("some", 1));
+    let reported = collector.remove_sink("some").unwrap();
+    assert_eq!((reported.name.as_str(), reported.delivered), ("some", 1));
     collector.collect(tick(2));
     assert!(matches!(collector.remove_sink("some"), Err(SinkChangeError::UnknownSink { .. })));
     collector.stop().unwrap();
@@ -256,9 +256,9 @@ fn sinks_come_and_go_while_threads_collect() {
             let passing = MemorySink::new().named("passing");
             collector.add_sink(passing.clone()).unwrap();
             collector.collect(critical(round));
-            let told = collector.remove_sink("passing").unwrap();
-            assert_eq!(told.offered, told.delivered);
-            assert_eq!(passing.received(), told.delivered);
+            let reported = collector.remove_sink("passing").unwrap();
+            assert_eq!(reported.offered, reported.delivered);
+            assert_eq!(passing.received(), reported.delivered);
             assert!(passing.events().contains(&critical(round)));
         }
     });
