@@ -39,7 +39,7 @@ impl LateFlush {
     /// Waits until the flush is complete, the sink's own time limit is over, or the deadline passes. Returns whether
     /// it was complete in time.
     pub fn wait(&self, deadline: Option<Instant>) -> bool {
-        let own = self.begun.checked_add(self.pending.within);
+        let own = self.begun.checked_add(self.pending.timeout);
         let first = match (own, deadline) {
             (Some(own), Some(deadline)) => Some(own.min(deadline)),
             (own, deadline) => own.or(deadline),
@@ -52,7 +52,7 @@ impl LateFlush {
     pub(crate) fn poll(&self, ticket: &mut Option<u64>, waker: &Waker) -> Poll<bool> {
         match self.pending.reply.poll_shared(ticket, waker) {
             Poll::Ready(answer) => Poll::Ready(answer == Some(true)),
-            Poll::Pending if self.begun.elapsed() >= self.pending.within => Poll::Ready(false),
+            Poll::Pending if self.begun.elapsed() >= self.pending.timeout => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -268,13 +268,13 @@ impl<E: Event + Clone> Subscription<E> {
         self.recv_until(None)
     }
 
-    /// The same, within `longest`.
+    /// Returns the next event, as soon as there is one, and waits for it at most `timeout`.
     ///
     /// # Errors
     ///
     /// As for [`recv`](Self::recv), or there was none in time ([`RecvError::Empty`]).
-    pub fn recv_timeout(&self, longest: Duration) -> Result<E, RecvError> {
-        self.recv_until(deadline_in(longest))
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<E, RecvError> {
+        self.recv_until(deadline_in(timeout))
     }
 
     /// The next event, if there is one.

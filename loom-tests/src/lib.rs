@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use forebay::sink::{Sink, SinkExt, SinkError};
+use forebay::sink::{Sink, SinkError};
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority};
 use loom::cell::UnsafeCell;
 use loom::sync::Notify;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use forebay::sink::{Sink, from_fn, SinkExt};
+use forebay::sink::{SinkExt, from_fn};
 use forebay::collector::{FlushError, StopError};
 use forebay::{Batch, FlushStrategy, Outcome, Overflow};
 use forebay_loom_tests::{EAGER, Heavy, Log, Tick, Witness, check, check_at, law, small, small_of};

@@ -172,11 +172,11 @@ impl Account {
 
     /// Waits, on the thread of an isolated sink, unless that is to end: then, and on every other thread, the answer is
     /// `false`, at once.
-    pub fn wait(&self, longest: Duration) -> bool {
+    pub fn wait(&self, timeout: Duration) -> bool {
         let Some(cancel) = &self.cancel else { return false };
         // It is in no call meanwhile.
         let since = self.tally.own_thread_since.swap(0, Ordering::Relaxed);
-        let goes_on = cancel.wait(longest);
+        let goes_on = cancel.wait(timeout);
         if since > 0 {
             self.tally.own_thread_since.store(clock::nanos(), Ordering::Relaxed);
         }
@@ -222,8 +222,8 @@ impl Cancel {
     }
 
     /// `false` when it was cancelled.
-    fn wait(&self, longest: Duration) -> bool {
-        let deadline = deadline_in(longest);
+    fn wait(&self, timeout: Duration) -> bool {
+        let deadline = deadline_in(timeout);
         let Ok(mut is_cancelled) = self.is_cancelled.enter() else { return false };
         while !*is_cancelled && !self.rung.wait_until(&mut is_cancelled, deadline) {}
         !*is_cancelled
@@ -236,7 +236,7 @@ pub struct PendingFlush {
     /// Whether all of it was done, in the end.
     pub(crate) reply: Arc<Reply<bool>>,
     /// How long it is waited for.
-    pub(crate) within: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl PendingFlush {
@@ -244,12 +244,12 @@ impl PendingFlush {
     pub(crate) fn over() -> Self {
         let reply = Reply::new();
         reply.answer(Some(true));
-        Self { reply, within: Duration::ZERO }
+        Self { reply, timeout: Duration::ZERO }
     }
 }
 
 impl std::fmt::Debug for PendingFlush {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PendingFlush").field("within", &self.within).finish_non_exhaustive()
+        f.debug_struct("PendingFlush").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }

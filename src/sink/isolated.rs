@@ -56,7 +56,7 @@ pub struct Isolated<S, E: Event = Record> {
     /// What its name said when it panicked.
     panicked: Option<String>,
     account: Account,
-    within: Duration,
+    flush_timeout: Duration,
     shared: Arc<Shared<E>>,
 }
 
@@ -122,7 +122,7 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
             sink: Some(sink),
             panicked: None,
             account: Account::nobody(),
-            within: Duration::from_secs(5),
+            flush_timeout: Duration::from_secs(5),
             shared: Arc::new(Shared { queue, changed, cancel, is_over: PlainU64::new(0) }),
         }
     }
@@ -143,7 +143,7 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
 
     /// How long `flush` and `stop` wait for this sink. Defaults to 5 s, and never longer than they wait at all.
     pub fn flush_timeout(mut self, timeout: Duration) -> Self {
-        self.within = timeout;
+        self.flush_timeout = timeout;
         self
     }
 }
@@ -194,7 +194,7 @@ impl<S: Sink<E> + 'static, E: Event> Isolated<S, E> {
         drop(queue);
         drop(gone);
         self.shared.changed.notify_all();
-        Some(PendingFlush { reply, within: self.within })
+        Some(PendingFlush { reply, timeout: self.flush_timeout })
     }
 }
 
@@ -347,7 +347,7 @@ impl<E: Event> Shared<E> {
                     account.on_own_thread(|| sink.flush());
                     // A sink inside may have a thread of its own.
                     let is_done = sink.begin_flush().is_none_or(|pending| {
-                        pending.reply.answer_by(deadline_in(pending.within)) == Some(true)
+                        pending.reply.answer_by(deadline_in(pending.timeout)) == Some(true)
                     });
                     self.ask(&mut sink);
                     replies.iter().for_each(|reply| _ = reply.answer(Some(is_done)));

@@ -2,6 +2,7 @@
 
 use super::SinkError;
 use crate::batch::Batch;
+#[cfg(any(feature = "sqlite", feature = "tensorboard"))]
 use crate::event::Record;
 use crate::sync::catch_panic;
 
@@ -36,11 +37,13 @@ impl Panics {
     }
 
     /// Returns a batch of the records inside of its events, but for those whose `AsRef` panics.
+    #[cfg(any(feature = "sqlite", feature = "tensorboard"))]
     pub(crate) fn records<'a, E: AsRef<Record>>(&mut self, batch: &'a Batch<E>) -> Batch<&'a Record> {
         batch.with_events(batch.iter().filter_map(|event| self.catch(|| event.as_ref())).collect())
     }
 
     /// How many events it panicked at.
+    #[cfg(feature = "sqlite")]
     #[cfg(feature = "sqlite")]
     pub(crate) fn events(&self) -> u64 {
         self.events

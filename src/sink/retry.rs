@@ -72,8 +72,8 @@ impl RetryPolicy {
     }
 
     /// The longest wait.
-    pub fn cap(mut self, longest: Duration) -> Self {
-        self.cap = longest;
+    pub fn cap(mut self, max: Duration) -> Self {
+        self.cap = max;
         self
     }
 
@@ -85,8 +85,8 @@ impl RetryPolicy {
     }
 
     /// Gives up rather than wait longer than that since the first try. By default only the number of retries counts.
-    pub fn max_elapsed(mut self, longest: Duration) -> Self {
-        self.max_elapsed = Some(longest);
+    pub fn max_elapsed(mut self, max: Duration) -> Self {
+        self.max_elapsed = Some(max);
         self
     }
 
@@ -125,7 +125,7 @@ impl RetryPolicy {
     #[doc(hidden)]
     pub fn next_delay_after(&self, retry: u32, elapsed: Duration) -> Option<Duration> {
         let delay = self.next_delay(retry)?;
-        self.max_elapsed.is_none_or(|most| elapsed.saturating_add(delay) <= most).then_some(delay)
+        self.max_elapsed.is_none_or(|max| elapsed.saturating_add(delay) <= max).then_some(delay)
     }
 }
 

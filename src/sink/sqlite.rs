@@ -206,13 +206,13 @@ impl SqliteSink {
     /// # Errors
     ///
     /// SQLite does not allow it.
-    pub fn busy_timeout(mut self, longest: Duration) -> Result<Self, SinkError> {
+    pub fn busy_timeout(mut self, timeout: Duration) -> Result<Self, SinkError> {
         // SQLite counts milliseconds in 31 bits.
-        let longest = longest.min(Duration::from_millis(i32::MAX as u64));
+        let timeout = timeout.min(Duration::from_millis(i32::MAX as u64));
         if let Some(live) = &self.live {
-            inside(self.home, || live.connection.busy_timeout(longest))?.map_err(failed)?;
+            inside(self.home, || live.connection.busy_timeout(timeout))?.map_err(failed)?;
         }
-        self.busy_timeout = longest;
+        self.busy_timeout = timeout;
         Ok(self)
     }
 

@@ -25,26 +25,26 @@ impl Age {
         Self(Some(Known { age: Duration::ZERO, at: now }))
     }
 
-    /// Returns whether the file is `longest` old or older.
-    pub(super) fn is_over(&mut self, longest: Duration, now: u64, target: &Target) -> bool {
+    /// Returns whether the file is `max_age` old or older.
+    pub(super) fn is_over(&mut self, max_age: Duration, now: u64, target: &Target) -> bool {
         // A clock that began anew tells nothing.
         let known = self.0.take().filter(|known| known.at <= now);
         let known = known.unwrap_or_else(|| {
-            let age = begun(target).map_or(Duration::ZERO, |begun| age(begun, SystemTime::now(), longest));
+            let age = begun(target).map_or(Duration::ZERO, |begun| age(begun, SystemTime::now(), max_age));
             Known { age, at: now }
         });
         let age = known.age.saturating_add(Duration::from_nanos(now - known.at));
         self.0 = Some(known);
-        age >= longest
+        age >= max_age
     }
 }
 
 /// Returns how old something is that began then. The system's clock was set if that lies in the future: the age is not known
 /// then, and may be too much.
-fn age(begun: SystemTime, now: SystemTime, longest: Duration) -> Duration {
+fn age(begun: SystemTime, now: SystemTime, max_age: Duration) -> Duration {
     now.duration_since(begun).unwrap_or_else(|ahead| {
         // Another machine, which keeps the file, may be ahead by a little.
-        if ahead.duration() < longest { Duration::ZERO } else { longest }
+        if ahead.duration() < max_age { Duration::ZERO } else { max_age }
     })
 }
 
