@@ -334,7 +334,8 @@ enum StopState {
         hung: Option<usize>,
         ticket: Option<u64>,
     },
-    Done(Result<StopReport, StopError>),
+    /// In a box: a report is much larger than the other states.
+    Done(Box<Result<StopReport, StopError>>),
 }
 
 impl<E: Event> Future for StopAsync<E> {
@@ -346,13 +347,13 @@ impl<E: Event> Future for StopAsync<E> {
         loop {
             // In a forked child, no lock may be touched.
             if this.collector.state() == State::Forked && !matches!(this.state, StopState::Done(_)) {
-                this.state = StopState::Done(Err(StopError::Forked));
+                this.state = StopState::Done(Box::new(Err(StopError::Forked)));
             }
             match &mut this.state {
                 StopState::NotBegun => {
                     this.state = match shared.begin_stop() {
                         Ok(stopping) => StopState::Ending(stopping, None),
-                        Err(error) => StopState::Done(Err(error)),
+                        Err(error) => StopState::Done(Box::new(Err(error))),
                     };
                 }
                 StopState::Ending(stopping, waiting) => {
@@ -366,7 +367,7 @@ impl<E: Event> Future for StopAsync<E> {
                             this.state =
                                 StopState::Late { stopping, late, next: 0, hung: None, ticket: None };
                         }
-                        Err(error) => this.state = StopState::Done(Err(error)),
+                        Err(error) => this.state = StopState::Done(Box::new(Err(error))),
                     }
                 }
                 StopState::Late { stopping, late, next, hung, ticket } => {
@@ -378,9 +379,10 @@ impl<E: Event> Future for StopAsync<E> {
                         *next += 1;
                     }
                     let hung = hung.and_then(|index| late.get(index));
-                    this.state = StopState::Done(shared.finish_stop(stopping, hung.map(|late| &**late)));
+                    let result = shared.finish_stop(stopping, hung.map(|late| &**late));
+                    this.state = StopState::Done(Box::new(result));
                 }
-                StopState::Done(result) => return Poll::Ready(result.clone()),
+                StopState::Done(result) => return Poll::Ready(Result::clone(result)),
             }
         }
     }
