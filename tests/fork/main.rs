@@ -6,9 +6,12 @@
 #![cfg(unix)]
 
 mod child;
+#[cfg(feature = "json-lines")]
 mod fork_in_user_code;
 mod fork_on_user_thread;
+#[cfg(feature = "json-lines")]
 mod fork_readers;
+#[cfg(feature = "json-lines")]
 mod p9_fork;
 mod p9_fork_child;
 #[cfg(feature = "signals")]

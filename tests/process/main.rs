@@ -13,7 +13,7 @@ mod file_size_limit;
 #[cfg(all(any(feature = "tensorboard", feature = "sqlite"), target_os = "linux"))]
 mod full_disk;
 mod global;
-#[cfg(all(target_os = "linux", feature = "json-lines"))]
+#[cfg(target_os = "linux")]
 mod memory_limit;
 #[cfg(target_os = "linux")]
 mod p1_no_system_call;
