@@ -324,7 +324,7 @@ pub struct StopAsync<E: Event = Record> {
 
 enum StopState {
     NotBegun,
-    /// The worker has not ended, as far as we know. Its end is told here.
+    /// The worker has not ended, as far as we know. Its end is reported here.
     Ending(Stopping, Option<(Arc<Reply<()>>, Option<u64>)>),
     /// The worker has ended. Of the flushes by other threads, those before `next` have as well.
     Late {

@@ -23,9 +23,9 @@ use crate::unix;
 /// use forebay::{Batch, Collector, Record};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let (told, seen) = std::sync::mpsc::channel();
+/// let (sender, seen) = std::sync::mpsc::channel();
 /// let sink = from_fn("origin", move |batch: &Batch| {
-///     _ = told.send(batch.origin().source.clone());
+///     _ = sender.send(batch.origin().source.clone());
 ///     Ok(())
 /// });
 /// let collector = Collector::builder().source("trainer").sink(sink).start()?;

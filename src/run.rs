@@ -365,7 +365,7 @@ impl Drop for TrainingRun {
             let _ = self.life.end_timeout(event, self.life.collector.config().drop_timeout);
         }
         if let Some(thread) = self.heartbeat_thread.take() {
-            // It was notified, and waits for room in a full lane at most.
+            // It was notified, and waits for space in a full lane at most.
             sync::join(thread);
         }
     }

@@ -62,14 +62,14 @@ use crate::event::Record;
 #[doc(inline)]
 pub use crate::unix::ignore_sigxfsz;
 
-/// A destination of batches.
+/// Destination of batches.
 ///
 /// # For callers
 ///
 /// A sink is given to [`Builder::sink`](crate::Builder::sink) or
 /// [`Collector::add_sink`](crate::Collector::add_sink), and is owned by the worker thread from then on.
 /// Every sink gets every batch that is put together while it is there, in order. What becomes of them is
-/// told by [`SinkStats`](crate::stats::SinkStats) under the name of the sink.
+/// reported by [`SinkStats`](crate::stats::SinkStats) under the name of the sink.
 ///
 /// # For implementors
 ///
@@ -131,8 +131,8 @@ pub use crate::unix::ignore_sigxfsz;
 /// # }
 /// ```
 pub trait Sink<E = Record>: Send {
-    /// The name under which the sink is counted. Asked once, when the sink is added; no two sinks of a
-    /// collector share one.
+    /// Returns the name under which the sink is counted. The collector asks once, when the sink is added. No two
+    /// sinks of a collector may have the same name.
     fn name(&self) -> &str;
 
     /// Delivers one batch.

@@ -1,6 +1,6 @@
 //! Live events for whoever looks: bounded, and no business of the loop or of the sinks.
 //!
-//! A subscription is a sink that passes the worker's batches on through a queue. What a slow subscriber loses there is told
+//! A subscription is a sink that passes the worker's batches on through a queue. What a slow subscriber loses there is reported
 //! to it.
 
 #[cfg(feature = "channel")]
@@ -28,7 +28,7 @@ use crate::sync::{
 /// * It gets the events that are collected from then on and whose names fit, in the order in which sinks get them.
 /// * It holds so many events at most ([`subscribe_with`](Collector::subscribe_with)), in batches of so many bytes at most
 ///   ([`max_bytes`](Self::max_bytes)), but for the last one. A subscriber that lags has its own
-///   oldest evicted, and is told how many: by [`RecvError::Lagged`] where they are missing, and by [`evicted`](Self::evicted). Neither the
+///   oldest evicted, and learns how many: by [`RecvError::Lagged`] where they are missing, and by [`evicted`](Self::evicted). Neither the
 ///   loop nor a sink waits for it.
 /// * [`iter`](Self::iter), and the `Stream` that it is (feature `futures`), go from event to event until the collector is
 ///   gone.
@@ -116,7 +116,7 @@ struct Queue<E> {
     is_closed: bool,
 }
 
-/// A batch, the bytes that it takes, and the places of those events that fit and were not received.
+/// Batch, the bytes that it takes, and the places of those events that fit and were not received.
 struct Queued<E> {
     batch: Batch<E>,
     bytes: u64,
@@ -258,7 +258,7 @@ impl<E> Subscription<E> {
 }
 
 impl<E: Event + Clone> Subscription<E> {
-    /// The next event, as soon as there is one.
+    /// Returns the next event, as soon as there is one.
     ///
     /// # Errors
     ///
@@ -277,7 +277,7 @@ impl<E: Event + Clone> Subscription<E> {
         self.recv_until(deadline_in(timeout))
     }
 
-    /// The next event, if there is one.
+    /// Returns the next event, if there is one.
     ///
     /// # Errors
     ///
@@ -293,12 +293,12 @@ impl<E: Event + Clone> Subscription<E> {
         Events(self)
     }
 
-    /// How many events can be received. 0 in a forked child.
+    /// Returns how many events can be received. 0 in a forked child.
     pub fn len(&self) -> usize {
         self.shared.queue.enter().map_or(0, |queue| queue.events)
     }
 
-    /// Whether none can be received.
+    /// Returns whether none can be received.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -322,7 +322,7 @@ impl<E: Event + Clone> Subscription<E> {
         given(taken)
     }
 
-    /// The next event, or the waker is left. Evictions are passed over.
+    /// Returns the next event, or the waker is left. Evictions are passed over.
     #[cfg_attr(not(feature = "futures"), allow(dead_code, reason = "a `Stream` alone waits so"))]
     pub(crate) fn poll_next_event(&self, waker: &Waker) -> Poll<Option<E>> {
         // User code, and so is the drop of the one before: without the lock.
@@ -401,7 +401,7 @@ struct Tap<E> {
 }
 
 impl<E: Event + Clone> Tap<E> {
-    /// What is queued of a batch: the batch itself, or a copy of the events that fit where the others take more.
+    /// Returns what is queued of a batch: the batch itself, or a copy of the events that fit where the others take more.
     fn queued(&self, batch: &Batch<E>, places: VecDeque<usize>) -> Queued<E> {
         let shared = batch.bytes(|said| self.account.note_panic(&said));
         let copy = if shared > SHARED_BYTES { Self::copy(batch, &places, shared / 2) } else { None };

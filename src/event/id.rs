@@ -39,18 +39,18 @@ impl EventId {
         Self { session, number }
     }
 
-    /// Whether an event was given it.
+    /// Returns whether it is the id of an event.
     pub(crate) fn is_given(self) -> bool {
         self.number != 0
     }
 
-    /// The session: a UUID that every bus has for itself. It is the [session of its collector](crate::Collector::session_id),
+    /// Returns the session: a UUID that every bus has for itself. It is the [session of its collector](crate::Collector::session_id),
     /// unless [`Config::session_id`](crate::Config::session_id) sets that one.
     pub fn session(self) -> String {
         self.session.to_string()
     }
 
-    /// The number of the event in its session, from 1.
+    /// Returns the number of the event in its session, from 1.
     pub fn number(self) -> u64 {
         self.number
     }
@@ -62,7 +62,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// A text is no [`EventId`].
+/// Error of a text that is no [`EventId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("event id must be a UUID, a colon and a number, got {0:?}")]
 pub struct EventIdError(String);

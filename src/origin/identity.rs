@@ -21,7 +21,7 @@ pub struct RunIdentity {
     pub generation: u64,
 }
 
-/// The run that a collector works on, if one was told. A clone is the same.
+/// The run that a collector works on, if one was given. A clone is the same.
 ///
 /// Read once a batch, and written when a run begins. No lock: a forked child could find it held.
 #[derive(Debug, Clone, Default)]

@@ -69,7 +69,7 @@ pub struct Timed<I: Iterator> {
 type Size<T> = Box<dyn FnMut(&T) -> usize + Send>;
 
 impl<I: Iterator> Timed<I> {
-    /// How many samples an item has, for the `batch_size` of its record. Defaults to 1.
+    /// Sets how many samples an item has, for the `batch_size` of its record. Defaults to 1.
     pub fn size(mut self, size: impl FnMut(&I::Item) -> usize + Send + 'static) -> Self {
         self.size = Some(Box::new(size));
         self
@@ -77,7 +77,7 @@ impl<I: Iterator> Timed<I> {
 
     /// Warns when an item takes longer, by a [`BottleneckDetected`] of this component. Of items in a row that do, the first is
     /// told: what goes
-    /// on is no news, and every item's time is in its own record. Defaults to no warning.
+    /// on is no finding, and every item's time is in its own record. Defaults to no warning.
     pub fn warn_above(mut self, threshold: Duration) -> Self {
         self.warn_above = Some(threshold);
         self

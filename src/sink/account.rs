@@ -11,7 +11,7 @@ use crate::self_log::{LogLevel, LogTopic};
 use crate::stats::{BreakerState, Count, SinkTally};
 use crate::sync::{Arc, Condvar, Mutex, Ordering};
 
-/// What the collector tells and asks a sink beside its events. A wrapper passes on what it does not answer.
+/// Messages from the collector to a sink, beside its events. A wrapper passes on what it does not answer.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Hook<'a> {
@@ -25,7 +25,7 @@ pub enum Hook<'a> {
     IsOver(&'a mut bool),
 }
 
-/// The account of a sink, told to it by [`Hook::Open`].
+/// The account of a sink, given to it by [`Hook::Open`].
 ///
 /// By default the return value of `write_batch` settles all events of a batch: `Ok` delivered them, `Err` failed. A wrapper
 /// that settles events otherwise [`keep`](Self::keep)s them: they are in flight then, and the return value is about the
@@ -41,7 +41,7 @@ pub struct Account {
     /// Batches of which that part has seen nothing, because they were routed past it.
     passed: Arc<Count>,
     cancel: Option<Arc<Cancel>>,
-    /// A collector counts by it. Otherwise the sink was never told its account.
+    /// A collector counts by it. Otherwise the sink was never given its account.
     is_open: bool,
 }
 
@@ -49,13 +49,13 @@ pub struct Account {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fate {
-    /// It is where it belongs.
+    /// The event is where it belongs.
     Delivered,
-    /// It was lost by an error.
+    /// The event was lost by an error.
     Failed,
-    /// It lies among the dead letters.
+    /// The event is a dead letter.
     DeadLettered,
-    /// It made room in a queue.
+    /// The event was evicted from a queue.
     Evicted,
     /// A full queue did not take it.
     Rejected,
@@ -66,12 +66,12 @@ impl Account {
         Self { tally, kept: Arc::default(), passed: Arc::default(), cancel: None, is_open: true }
     }
 
-    /// Of nobody: for a sink that is tried without a collector.
+    /// Creates an account of no collector, for a sink that is tried without one.
     pub(crate) fn nobody() -> Self {
         Self { is_open: false, ..Self::new(Arc::new(SinkTally::new(String::new(), Arc::default()))) }
     }
 
-    /// Returns whether a collector counts by it. It does not for a sink that was never told its account, inside of a wrapper of
+    /// Returns whether a collector counts by it. It does not for a sink that was never given its account, inside of a wrapper of
     /// somebody else.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
@@ -88,7 +88,7 @@ impl Account {
         self.tally.kept.add(events);
     }
 
-    /// Says what became of `events` that were kept.
+    /// Reports the fate of `events` that were kept.
     pub fn settle(&self, fate: Fate, events: u64) {
         let fates = &self.tally;
         let (count, is_worth_saying) = match fate {
@@ -183,7 +183,7 @@ impl Account {
         goes_on
     }
 
-    /// Whether the thread that calls this part of a chain is to end.
+    /// Returns whether the thread that calls this part of a chain is to end.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancel.as_ref().is_some_and(|cancel| *cancel.is_cancelled.lock())
     }
@@ -197,7 +197,7 @@ impl Account {
         self.kept.get()
     }
 
-    /// The sink inside sees nothing of the batch at hand: that it succeeds tells nothing.
+    /// Notes that the sink inside sees nothing of this batch, so that its success says nothing.
     pub(crate) fn pass(&self) {
         self.passed.add(1);
     }
@@ -208,39 +208,39 @@ impl Account {
     }
 }
 
-/// Lets go who waits.
+/// Signal that ends waits.
 #[derive(Debug, Default)]
 pub(crate) struct Cancel {
     is_cancelled: Mutex<bool>,
-    rung: Condvar,
+    changed: Condvar,
 }
 
 impl Cancel {
     pub(crate) fn cancel(&self) {
         *self.is_cancelled.lock() = true;
-        self.rung.notify_all();
+        self.changed.notify_all();
     }
 
-    /// `false` when it was cancelled.
+    /// Waits, and returns `false` when it was cancelled.
     fn wait(&self, timeout: Duration) -> bool {
         let deadline = deadline_in(timeout);
         let Ok(mut is_cancelled) = self.is_cancelled.enter() else { return false };
-        while !*is_cancelled && !self.rung.wait_until(&mut is_cancelled, deadline) {}
+        while !*is_cancelled && !self.changed.wait_until(&mut is_cancelled, deadline) {}
         !*is_cancelled
     }
 }
 
-/// A flush that another thread finishes.
+/// Flush that another thread finishes.
 #[must_use = "nobody waits for it otherwise"]
 pub struct PendingFlush {
     /// Whether all of it was done, in the end.
     pub(crate) reply: Arc<Reply<bool>>,
-    /// How long it is waited for.
+    /// Longest wait for it.
     pub(crate) timeout: Duration,
 }
 
 impl PendingFlush {
-    /// One that is over: what became of it is told by the account.
+    /// One that is over: what became of it is reported by the account.
     pub(crate) fn over() -> Self {
         let reply = Reply::new();
         reply.answer(Some(true));

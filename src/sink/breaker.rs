@@ -13,7 +13,7 @@ use crate::self_log::LogLevel;
 pub use crate::stats::breaker_state::BreakerState;
 use crate::sync::{Arc, Mutex, is_panicking};
 
-/// When a breaker opens and closes.
+/// Policy by which a breaker opens and closes.
 ///
 /// # Examples
 ///
@@ -34,14 +34,14 @@ use crate::sync::{Arc, Mutex, is_panicking};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct BreakerPolicy {
-    /// It opens when that many batches in a row have failed; 0 counts as 1. Defaults to 5.
+    /// The breaker opens when that many batches in a row have failed; 0 counts as 1. Defaults to 5.
     pub failures: u32,
-    /// It also opens when that part of the last `window` batches has failed. Defaults to 0.5.
+    /// The breaker also opens when that share of the last `window` batches has failed. Defaults to 0.5.
     pub rate: f64,
     /// How many batches the rate is taken over, 10,000 at most; it counts only once there were so many. 0 looks at no rate.
     /// Defaults to 20.
     pub window: usize,
-    /// How long it stays open. Defaults to 30 s.
+    /// Time for which it stays open. Defaults to 30 s.
     pub open_for: Duration,
     /// How many batches in a row must succeed after that, before it closes; 0 counts as 1. Defaults to 1.
     pub probes: u32,
@@ -53,7 +53,7 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// A sink that is left alone for a while when it fails again and again. Made by [`SinkExt::breaker`](crate::sink::SinkExt::breaker).
+/// Sink that is left alone for a while when it fails again and again. Made by [`SinkExt::breaker`](crate::sink::SinkExt::breaker).
 ///
 /// While it is open, batches fail at once: put [`dead_letters`](crate::sink::SinkExt::dead_letters) outside of it to keep them. Inside of a
 /// [`retry`](crate::sink::SinkExt::retry), every try counts. Put it inside of [`isolated`](crate::sink::SinkExt::isolated), which fails no batch, and of
@@ -73,7 +73,7 @@ pub struct Breaker<S, E = Record> {
     of: PhantomData<fn(&E)>,
 }
 
-/// Looks at a breaker from outside. Made by [`Breaker::watch`].
+/// View of a breaker from outside. Made by [`Breaker::watch`].
 #[derive(Debug, Clone)]
 pub struct BreakerWatch(Arc<Mutex<Trips>>);
 
@@ -84,12 +84,12 @@ struct Trips {
 }
 
 impl BreakerWatch {
-    /// What it lets through. In a forked child, which is told nothing, it is closed and has never opened.
+    /// Returns what it lets through. In a forked child, which learns nothing, it is closed and has never opened.
     pub fn state(&self) -> BreakerState {
         self.0.enter().map_or(BreakerState::Closed, |trips| trips.state)
     }
 
-    /// How often it has opened.
+    /// Returns how often it has opened.
     pub fn opened(&self) -> u64 {
         self.0.enter().map_or(0, |trips| trips.opened)
     }
@@ -166,7 +166,7 @@ impl<S, E> Breaker<S, E> {
     }
 }
 
-/// A panic is a failure too; it goes on its way.
+/// Guard that counts a panic as a failure, while it goes on its way.
 struct Panicked<'a, S, E>(&'a mut Breaker<S, E>);
 
 impl<S, E> Drop for Panicked<'_, S, E> {

@@ -8,7 +8,7 @@ use crate::sync::{Home, catch_panic};
 /// The name of a sink whose name panics.
 pub(crate) const UNNAMED: &str = "unnamed";
 
-/// A sink and its account: what the sink does is counted, and its panics end here. Owned by the thread that calls it.
+/// Sink and its account: what the sink does is counted, and its panics end here. Owned by the thread that calls it.
 pub(crate) struct CatchPanics<E> {
     sink: Box<dyn Sink<E>>,
     account: Account,
@@ -16,7 +16,7 @@ pub(crate) struct CatchPanics<E> {
     home: Home,
 }
 
-/// Stands in for a sink that has ended.
+/// Placeholder of a sink that has ended.
 struct Ended;
 
 impl<E> Sink<E> for Ended {
@@ -133,11 +133,11 @@ impl<E> CatchPanics<E> {
     ) -> Result<(), Option<SinkError>> {
         // A sink that panics stays in service, as its contract says; it must cope with its own state. Its error
         // is read and its source dropped in here, because that is its code as well.
-        let told = |error: SinkError| (error.to_string(), error.without_source());
+        let describe = |error: SinkError| (error.to_string(), error.without_source());
         if self.home.is_left() {
             return Err(None);
         }
-        match catch_panic(|| call(&mut *self.sink).map_err(told)) {
+        match catch_panic(|| call(&mut *self.sink).map_err(describe)) {
             Ok(Ok(())) => Ok(()),
             // It has forked on a thread of the user, and this is the child: no lock of the account is taken.
             _ if self.home.is_left() => Err(None),

@@ -11,7 +11,7 @@ use crate::buffer::empty_text;
 use crate::escape::Escaping;
 use crate::unix::{wait_until_writable, without_sigpipe};
 
-/// A sink that writes `[prefix] name = value (step n)` for every event, one write a batch.
+/// Sink that writes `[prefix] name = value (step n)` for every event, one write a batch.
 ///
 /// It takes every event that can be displayed. What cannot be written (a closed pipe, say) is an error
 /// that is counted, not a panic. Line breaks, other control characters and those that turn the direction of
@@ -22,7 +22,7 @@ use crate::unix::{wait_until_writable, without_sigpipe};
 ///
 /// A reader that went away is an error of each batch, and never the signal SIGPIPE, whatever the program has arranged for that.
 ///
-/// A descriptor in non-blocking mode is written to as any other: the sink waits for room, 10 seconds at most in which
+/// A descriptor in non-blocking mode is written to as any other: the sink waits for space, 10 seconds at most in which
 /// nothing is read. (The mode belongs to the open terminal or pipe, so another process that shares it may set it.) A line of
 /// which only a part got out is completed by the next batch, so that lines stay whole.
 ///
@@ -48,14 +48,14 @@ pub struct ConsoleSink {
     rest: Vec<u8>,
 }
 
-/// Where the lines go.
+/// Destination of the lines.
 enum Out {
     Stdout(io::Stdout),
     Stderr(io::Stderr),
     Writer(Box<dyn Write + Send>),
 }
 
-/// The longest wait for room in which not a byte gets out.
+/// The longest wait for space in which not a byte gets out.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Out {
@@ -101,17 +101,17 @@ impl Out {
 }
 
 impl ConsoleSink {
-    /// A sink named `console` that writes to the standard output.
+    /// Creates a sink named `console` that writes to the standard output.
     pub fn new(prefix: impl Into<String>) -> Self {
         Self::to(prefix, Out::Stdout(io::stdout()))
     }
 
-    /// The same to the standard error, for programs whose output is data.
+    /// Creates a console sink that writes to the standard error, for programs whose output is data.
     pub fn stderr(prefix: impl Into<String>) -> Self {
         Self::to(prefix, Out::Stderr(io::stderr()))
     }
 
-    /// The same to any writer.
+    /// Creates a console sink that writes to any writer.
     pub fn to_writer(prefix: impl Into<String>, out: impl Write + Send + 'static) -> Self {
         Self::to(prefix, Out::Writer(Box::new(out)))
     }

@@ -62,7 +62,7 @@ pub fn channel<E>(capacity: usize) -> (ChannelSink<E>, EventReceiver<E>) {
     (sink, EventReceiver(Arc::new(end)))
 }
 
-/// A sink that sends a clone of every event into a channel. Made by [`channel`] and
+/// Sink that sends a clone of every event into a channel. Made by [`channel`] and
 /// [`Collector::subscribe_channel`](crate::Collector::subscribe_channel).
 ///
 /// * It never waits. A full channel does not take the new event, which is counted under
@@ -119,7 +119,7 @@ impl<E> ChannelSink<E> {
         }
     }
 
-    /// Returns whether the channel has room for an event that owns so many bytes.
+    /// Returns whether the channel has space for an event that owns so many bytes.
     fn has_room(&mut self, bytes: u64) -> bool {
         self.look_at_receiver();
         let fits = bytes <= self.max_bytes.saturating_sub(self.bytes);

@@ -13,7 +13,7 @@ use crate::lanes::owned_bytes;
 use crate::rate::Pace;
 use crate::sync::{Arc, Mutex, Ordering, PlainU64, catch_panic};
 
-/// A bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
+/// Bounded queue of events that a sink could not take, to be looked at and offered to it again. A clone is the same
 /// queue: give one to [`SinkExt::dead_letters`](crate::sink::SinkExt::dead_letters), and keep one.
 ///
 /// A full queue evicts its oldest letter ([`evicted`](Self::evicted) counts them). It is full when it holds as many
@@ -42,13 +42,13 @@ pub struct DeadLetters<E = Record> {
     shared: Arc<Mutex<Letters<E>>>,
 }
 
-/// An event that a sink could not take.
+/// Event that a sink could not take.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter<E = Record> {
     /// The event.
     pub event: E,
-    /// How often it was offered to the sink.
+    /// Number of times that it was offered to the sink.
     pub attempts: u32,
     /// What the sink said last: the first 4 KiB of it.
     pub error: String,
@@ -89,7 +89,7 @@ struct Kept<E> {
 }
 
 impl<E> DeadLetters<E> {
-    /// A queue of that many letters; of none is one of one.
+    /// Creates a queue of that many letters, at least one.
     pub fn new(letters: usize) -> Self {
         let (max_letters, letters) = (letters.max(1), VecDeque::new());
         let letters = Letters {
@@ -116,22 +116,22 @@ impl<E> DeadLetters<E> {
         self
     }
 
-    /// How many letters there are.
+    /// Returns how many letters there are.
     pub fn len(&self) -> usize {
         self.shared.enter().map_or(0, |shared| shared.letters.len())
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns how many letters were evicted: to make room, or because a sink took a part of them and nobody knows which.
+    /// Returns how many letters were evicted: for newer ones, or because a sink took a part of them and nobody knows which.
     pub fn evicted(&self) -> u64 {
         self.shared.enter().map_or(0, |shared| shared.evicted)
     }
 
-    /// All letters, oldest first.
+    /// Returns all letters, oldest first.
     pub fn entries(&self) -> Vec<DeadLetter<E>>
     where
         E: Clone,
@@ -170,13 +170,13 @@ impl<E> DeadLetters<E> {
 
 /// For the bus (see `parts`), whose handlers are what sinks are here.
 impl<E: Event> DeadLetters<E> {
-    /// A number under which letters are put in and taken out.
+    /// Returns a new number under which letters are put in and taken out.
     #[doc(hidden)]
     pub fn new_owner() -> u64 {
         NEXT_ID.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Somebody puts letters in and takes them under that number from now on.
+    /// Registers an owner that puts letters in and takes them under that number.
     #[doc(hidden)]
     pub fn add_taker(&self, owner: u64) {
         if let Ok(mut letters) = self.shared.enter() {
@@ -184,7 +184,7 @@ impl<E: Event> DeadLetters<E> {
         }
     }
 
-    /// Nobody does so any more.
+    /// Removes an owner.
     #[doc(hidden)]
     pub fn remove_taker(&self, owner: u64) {
         if let Ok(mut letters) = self.shared.enter() {
@@ -216,7 +216,7 @@ impl<E: Event> DeadLetters<E> {
         letters.letters.iter_mut().for_each(|kept| kept.is_due &= is_known(kept.owner));
     }
 
-    /// Whether some are to be offered again.
+    /// Returns whether some are to be offered again.
     #[doc(hidden)]
     pub fn has_due(&self) -> bool {
         self.shared.enter().is_ok_and(|letters| letters.letters.iter().any(|kept| kept.is_due))
@@ -234,7 +234,7 @@ impl<E: Event> Kept<E> {
 }
 
 impl<E> Letters<E> {
-    /// Puts letters in, in the place of the oldest where there is no room; those come out.
+    /// Puts letters in, in the place of the oldest where there is no space; those come out.
     fn put(&mut self, new: Vec<Kept<E>>) -> Vec<E> {
         for kept in new {
             self.bytes = self.bytes.saturating_add(kept.bytes);
@@ -243,7 +243,7 @@ impl<E> Letters<E> {
         self.make_room()
     }
 
-    /// Who may still take letters: not a sink that was removed, or whose thread is to end.
+    /// Returns the owners that may still take letters: not a sink that was removed, or whose thread is to end.
     fn takers(&self) -> impl Iterator<Item = u64> {
         self.takers.iter().filter(|(_, account)| !account.is_cancelled()).map(|(owner, _)| *owner)
     }
@@ -252,7 +252,7 @@ impl<E> Letters<E> {
         self.takers.retain(|(taker, _)| *taker != owner);
     }
 
-    /// How many are of that wrapper.
+    /// Returns how many are of that wrapper.
     fn of(&self, owner: u64) -> u64 {
         self.letters.iter().filter(|kept| kept.owner == owner).count() as u64
     }
@@ -289,7 +289,7 @@ impl<E> Letters<E> {
         due
     }
 
-    /// Puts those back that were not taken, before all others; those for which there is no room come out.
+    /// Puts those back that were not taken, before all others; those for which there is no space come out.
     fn put_back(&mut self, letters: Vec<Kept<E>>) -> Vec<E> {
         for kept in letters.into_iter().rev() {
             self.bytes = self.bytes.saturating_add(kept.bytes);
@@ -299,7 +299,7 @@ impl<E> Letters<E> {
     }
 }
 
-/// A sink whose failed events become dead letters. Made by [`SinkExt::dead_letters`](crate::sink::SinkExt::dead_letters).
+/// Sink whose failed events become dead letters. Made by [`SinkExt::dead_letters`](crate::sink::SinkExt::dead_letters).
 ///
 /// A batch that fails as a whole becomes letters, by whatever error or panic. Of one that fails in part, nobody knows which
 /// events: they count as failed. Put it outside of a [`retry`](crate::sink::SinkExt::retry), so that what is left after all retries becomes
@@ -372,7 +372,7 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
         }
     }
 
-    /// Whether the sink has taken them. What it has not goes back.
+    /// Returns whether the sink has taken them. What it has not goes back.
     fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>) -> bool {
         let count = due.len();
         // A clone is user code.
@@ -432,8 +432,8 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     /// Offers a batch to the sink; what it says, or that it panicked, is noted.
     fn catch_panic(&mut self, batch: &Batch<E>) -> Result<(), Failure> {
         // What lies below an error is user code, and ends in here.
-        let told = |error: SinkError| (error.to_string(), error.without_source());
-        match catch_panic(|| self.sink.write_batch(batch).map_err(told)) {
+        let describe = |error: SinkError| (error.to_string(), error.without_source());
+        match catch_panic(|| self.sink.write_batch(batch).map_err(describe)) {
             Ok(Ok(())) => Ok(()),
             Ok(Err((said, error))) => {
                 let failure = Failure {

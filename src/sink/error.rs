@@ -46,7 +46,7 @@ enum What {
 }
 
 impl SinkError {
-    /// The destination cannot be reached at present. Transient.
+    /// Makes a transient error: the destination cannot be reached at present.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(What::Unavailable, message.into())
     }
@@ -57,13 +57,13 @@ impl SinkError {
         Self::new(What::WriteFailed, message.into())
     }
 
-    /// What was accepted earlier could not be pushed out. Transient unless
-    /// [`permanent`](Self::permanent) says otherwise.
+    /// Makes an error of earlier events that could not be pushed out. Transient unless [`permanent`](Self::permanent)
+    /// says otherwise.
     pub fn flush_failed(message: impl Into<String>) -> Self {
         Self::new(What::FlushFailed, message.into())
     }
 
-    /// Says that trying again cannot help.
+    /// Marks the error as permanent: trying again cannot help.
     pub fn permanent(mut self) -> Self {
         self.is_transient = false;
         self
@@ -74,12 +74,12 @@ impl SinkError {
         Self { is_panic: true, ..Self::write_failed(format!("{what} panicked: {said}")).permanent() }
     }
 
-    /// Whether it stands for a panic.
+    /// Returns whether it stands for a panic.
     pub(crate) fn is_panic(&self) -> bool {
         self.is_panic
     }
 
-    /// Says what could not be opened.
+    /// Adds the path that could not be opened.
     #[cfg(feature = "sqlite")]
     pub(super) fn with_path(mut self, path: &Path) -> Self {
         self.message = format!("cannot open {}: {}", path.display(), self.message);
@@ -98,23 +98,23 @@ impl SinkError {
         self
     }
 
-    /// What failed was that many events of a larger batch.
+    /// Marks the error as that of so many events of a larger batch.
     pub(super) fn of_part(mut self, events: u64) -> Self {
         self.part.get_or_insert(events);
         self
     }
 
-    /// How many of the events that were offered have failed.
+    /// Returns how many of the events that were offered have failed.
     pub(crate) fn failed_of(&self, events: u64) -> u64 {
         self.failed_events.or(self.part).unwrap_or(events).min(events)
     }
 
-    /// Whether it was offered as a part of a batch.
+    /// Returns whether it was offered as a part of a batch.
     pub(super) fn is_of_part(&self) -> bool {
         self.part.is_some()
     }
 
-    /// Whether some of the events that were offered are where they belong. Then nobody knows which.
+    /// Returns whether some of the events that were offered are where they belong. Then nobody knows which.
     pub(super) fn is_partial(&self, events: usize) -> bool {
         let offered = self.part.unwrap_or(events as u64);
         self.failed_events.is_some_and(|failed| failed < offered)
@@ -131,17 +131,17 @@ impl SinkError {
         self
     }
 
-    /// How often the batch was tried.
+    /// Returns how often the batch was tried.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// How many events failed, when it is not the whole batch.
+    /// Returns how many events failed, when it is not the whole batch.
     pub fn failed_events(&self) -> Option<u64> {
         self.failed_events
     }
 
-    /// Whether trying again may help.
+    /// Returns whether trying again may help.
     pub fn is_transient(&self) -> bool {
         self.is_transient
     }

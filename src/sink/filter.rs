@@ -8,8 +8,8 @@ use super::{Account, Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::event::Record;
 
-/// A sink for the events that a function chooses. Made by [`SinkExt::filter`](crate::sink::SinkExt::filter). An event at which the function panics fails alone,
-/// and is told to the sink inside by the [`gap`](Batch::gap).
+/// Sink for the events that a function chooses. Made by [`SinkExt::filter`](crate::sink::SinkExt::filter). An event at which the function panics fails alone,
+/// and is reported to the sink inside by the [`gap`](Batch::gap).
 pub struct Filter<S, F, E = Record> {
     sink: S,
     is_in: F,

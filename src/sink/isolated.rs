@@ -14,7 +14,7 @@ use crate::event::{Event, Record};
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, catch_panic};
 
-/// A sink on a thread of its own. Made by [`SinkExt::isolated`](crate::sink::SinkExt::isolated).
+/// Sink on a thread of its own. Made by [`SinkExt::isolated`](crate::sink::SinkExt::isolated).
 ///
 /// The worker only puts batches into its queue, which it shares with the other sinks, not copies. So a sink that is slow,
 /// or hangs for ever, holds up nobody but itself.
@@ -22,7 +22,7 @@ use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, cat
 /// * A queue is full when it holds as many batches as it was made for, or batches of more than
 ///   [`max_bytes`](Self::max_bytes), but for one batch, which it always takes.
 /// * A full queue evicts its oldest batch, or rejects the new one ([`overflow`](Self::overflow)). Their events are counted under
-///   [`SinkStats::evicted`](crate::stats::SinkStats::evicted) or [`rejected`](crate::stats::SinkStats::rejected), and told to the
+///   [`SinkStats::evicted`](crate::stats::SinkStats::evicted) or [`rejected`](crate::stats::SinkStats::rejected), and reported to the
 ///   sink by the [`gap`](Batch::gap) of the batch behind them.
 /// * Events in the queue are in flight. `flush` and `stop` wait until the sink has all that was queued before and is
 ///   flushed, but not longer than [`flush_timeout`](Self::flush_timeout); then the report names it, and the rest stays in
@@ -90,7 +90,7 @@ struct Queue<E> {
 }
 
 impl<S: Sink<E>, E: Event> Isolated<S, E> {
-    /// A queue of no batch is one of one.
+    /// Creates the sink and its queue of that many batches, at least one.
     pub(crate) fn new(sink: S, batches: usize) -> Self {
         match catch_panic(|| sink.name().to_owned()) {
             Ok(name) => Self::named(name, sink, batches),
@@ -127,21 +127,21 @@ impl<S: Sink<E>, E: Event> Isolated<S, E> {
         }
     }
 
-    /// Sets what a full queue does. The worker never waits for room: [`Overflow::Block`] rejects the new batch, as
+    /// Sets what a full queue does. The worker never waits for space: [`Overflow::Block`] rejects the new batch, as
     /// [`Overflow::DropNewest`] does. Defaults to [`Overflow::DropOldest`], which evicts the oldest batch.
     pub fn overflow(self, overflow: Overflow) -> Self {
         self.shared.queue.lock().overflow = overflow;
         self
     }
 
-    /// How many bytes the batches in the queue may take: their buffers, and what the events own
+    /// Sets how many bytes the batches in the queue may take: their buffers, and what the events own
     /// ([`Event::size_hint`](crate::Event::size_hint)). Defaults to 50 MiB.
     pub fn max_bytes(self, bytes: usize) -> Self {
         self.shared.queue.lock().max_bytes = bytes as u64;
         self
     }
 
-    /// How long `flush` and `stop` wait for this sink. Defaults to 5 s, and never longer than they wait at all.
+    /// Sets how long `flush` and `stop` wait for this sink. Defaults to 5 s, and never longer than they wait at all.
     pub fn flush_timeout(mut self, timeout: Duration) -> Self {
         self.flush_timeout = timeout;
         self
@@ -173,7 +173,7 @@ impl<S: Sink<E> + 'static, E: Event> Isolated<S, E> {
         }
     }
 
-    /// Returns the sink inside if no collector has told its account: somebody else's wrapper is around this one, and counts by what
+    /// Returns the sink inside if no collector has given its account: somebody else's wrapper is around this one, and counts by what
     /// is returned.
     fn unopened(&mut self) -> Option<&mut S> {
         self.sink.as_mut().filter(|_| !self.account.is_open())
@@ -252,14 +252,14 @@ impl<S, E: Event> Drop for Isolated<S, E> {
     }
 }
 
-/// What the thread does next.
+/// Next step of the thread.
 enum Task<E> {
     Write(Batch<E>),
     Flush(Vec<Arc<Reply<bool>>>),
     End,
 }
 
-/// How many events are missing where this batch is.
+/// Returns how many events are missing where this batch is.
 fn missing_with<E>(batch: &Batch<E>) -> u64 {
     batch.gap().saturating_add(batch.len() as u64)
 }
@@ -292,7 +292,7 @@ impl<E> Queue<E> {
         (Fate::Evicted, evicted)
     }
 
-    /// Whether there is no room for a batch of so many bytes.
+    /// Returns whether there is no space for a batch of so many bytes.
     fn is_full(&self, bytes: u64) -> bool {
         let has_bytes = bytes <= self.max_bytes.saturating_sub(self.bytes);
         self.batches.len() >= self.max_batches || !self.batches.is_empty() && !has_bytes
@@ -325,7 +325,7 @@ impl<E> Queue<E> {
 }
 
 impl<E: Event> Shared<E> {
-    /// The body of the thread.
+    /// Runs the thread.
     fn run(&self, mut sink: CatchPanics<E>, account: &Account) {
         loop {
             let task = {

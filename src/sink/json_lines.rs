@@ -35,7 +35,7 @@ use crate::origin::{Origin, RunIdentity};
 use crate::sync::catch_panic;
 use age::Age;
 
-/// A sink that appends events to a file, one JSON object a line.
+/// Sink that appends events to a file, one JSON object a line.
 ///
 /// * Every batch is one `write` to the system. A process that is killed loses nothing that was written;
 ///   only the very last line can be torn.
@@ -117,7 +117,7 @@ pub struct JsonLinesSink {
     max_bytes: Option<u64>,
     max_age: Option<Duration>,
     keep: Option<usize>,
-    /// Closed files that could not be removed, which was told.
+    /// Closed files that could not be removed, which was reported.
     kept_back: BTreeSet<u64>,
     /// What is done with files that were closed: called after each, and at a flush. It tells what went wrong since it was
     /// last called.
@@ -132,17 +132,17 @@ pub struct JsonLinesSink {
     synced: Option<u64>,
     /// The names in its folder have changed since that was synced.
     is_folder_dirty: bool,
-    /// That the folder cannot be synced was told.
+    /// That the folder cannot be synced was reported.
     is_folder_told: bool,
-    /// What went wrong beside the events, and was not told yet.
+    /// What went wrong beside the events, and was not reported yet.
     trouble: Option<io::Error>,
 }
 
 /// Is given the path of the sink's file, and whether a file was just closed.
 type AfterClose = Box<dyn FnMut(&Path, bool) -> io::Result<()> + Send>;
 
-/// When a [`JsonLinesSink`] has the system write its file to the disk. A sync of a few bytes takes about 250
-/// microseconds, and 6 ms at the 99th percentile, in which no sink gets anything.
+/// Policy by which a [`JsonLinesSink`] syncs its file to the disk. A sync of a few bytes takes about 250
+/// microseconds, and 6 ms at the 99th percentile. No sink gets anything meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SyncPolicy {
@@ -162,7 +162,7 @@ const MAX_BYTES: u64 = 100 << 20;
 const RETRY_NANOS: u64 = 1_000_000_000;
 
 impl JsonLinesSink {
-    /// A sink named `json_lines` that appends to the file at `path`, which is created if it is missing,
+    /// Creates a sink named `json_lines` that appends to the file at `path`, which is created if it is missing,
     /// with its parent folders.
     ///
     /// # Errors
@@ -220,17 +220,17 @@ impl JsonLinesSink {
     }
 
     /// Removes the oldest closed files, so that this many stay. By default all stay. A file that cannot be removed stays in
-    /// addition, and is told once.
+    /// addition, and is reported once.
     pub fn keep_closed(mut self, files: usize) -> Self {
         self.keep = Some(files);
         self
     }
 
-    /// Says when the file is synced to the disk. Defaults to never.
+    /// Sets when the file is synced to the disk. Defaults to never.
     pub fn sync(mut self, when: SyncPolicy) -> Self {
         self.sync = when;
         if when != SyncPolicy::Never {
-            // Now, because the folder may be out of reach later. Should that fail, it is tried again, and told.
+            // Now, because the folder may be out of reach later. Should that fail, it is tried again, and reported.
             self.is_folder_dirty = self.target.sync_name().is_err();
         }
         self
@@ -242,7 +242,7 @@ impl JsonLinesSink {
         self
     }
 
-    /// The path that it was given, made absolute.
+    /// Returns the path that it was given, made absolute.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -375,7 +375,7 @@ impl JsonLinesSink {
         Ok(())
     }
 
-    /// Keeps the first error beside the events until it is told.
+    /// Keeps the first error beside the events until it is reported.
     fn note(&mut self, outcome: io::Result<()>) {
         if let Err(error) = outcome {
             self.trouble.get_or_insert(error);
@@ -396,7 +396,7 @@ impl JsonLinesSink {
         if !self.is_folder_dirty {
             return Ok(());
         }
-        // Where that fails, it is tried again, and told once.
+        // Where that fails, it is tried again, and reported once.
         let synced = self.target.sync_name();
         self.is_folder_dirty = synced.is_err();
         if std::mem::replace(&mut self.is_folder_told, synced.is_err()) { Ok(()) } else { synced }
@@ -519,7 +519,7 @@ impl<E: Serialize> Sink<E> for JsonLinesSink {
             self.missing.add(batch);
             return Err(error.into());
         }
-        self.missing.told(refused_events);
+        self.missing.mark_reported(refused_events);
         self.sync_if_due(now);
         match refused {
             Some(error) => Err(error.with_failed_events(refused_events)),

@@ -7,8 +7,8 @@ use super::panics::Panics;
 use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 
-/// A sink that gets what a function makes of the events. Made by [`SinkExt::map`](crate::sink::SinkExt::map). An event at which the function panics fails
-/// alone, and is told to the sink inside by the [`gap`](Batch::gap).
+/// Sink that gets what a function makes of the events. Made by [`SinkExt::map`](crate::sink::SinkExt::map). An event at which the function panics fails
+/// alone, and is reported to the sink inside by the [`gap`](Batch::gap).
 pub struct Map<S, F, E, T> {
     sink: S,
     make: F,

@@ -10,7 +10,7 @@ use crate::clock::deadline_in;
 use crate::event::Record;
 use crate::sync::{Arc, Condvar, Mutex};
 
-/// A sink that keeps batches in memory. A clone is another view of the same memory: give one to the
+/// Sink that keeps batches in memory. A clone is another view of the same memory: give one to the
 /// collector and look through the other.
 ///
 /// It keeps everything, for as long as nobody clears it; [`keep_last`](Self::keep_last) bounds it. In a forked child it is
@@ -51,7 +51,7 @@ struct Kept<E> {
 }
 
 impl<E> MemorySink<E> {
-    /// A sink named `memory` that keeps everything.
+    /// Creates a sink named `memory` that keeps everything.
     pub fn new() -> Self {
         let kept = Kept { max_events: usize::MAX, batches: VecDeque::new(), events: 0, received: 0 };
         let shared = Arc::new(Shared { kept: Mutex::new(kept), grown: Condvar::new() });
@@ -77,7 +77,7 @@ impl<E> MemorySink<E> {
         self.shared.kept.enter().map_or_else(|_| Vec::new(), |kept| kept.batches.iter().cloned().collect())
     }
 
-    /// The events that it holds, in the order of their delivery.
+    /// Returns the events that it holds, in the order of their delivery.
     pub fn events(&self) -> Vec<E>
     where
         E: Clone,
@@ -85,17 +85,17 @@ impl<E> MemorySink<E> {
         self.batches().iter().flatten().cloned().collect()
     }
 
-    /// How many events it holds.
+    /// Returns how many events it holds.
     pub fn len(&self) -> usize {
         self.shared.kept.enter().map_or(0, |kept| kept.events)
     }
 
-    /// Whether it holds no event.
+    /// Returns whether it holds no event.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many events it ever received, those that it holds no longer included.
+    /// Returns how many events it ever received, those that it holds no longer included.
     pub fn received(&self) -> u64 {
         self.shared.kept.enter().map_or(0, |kept| kept.received)
     }

@@ -1,4 +1,4 @@
-//! How many events did not get into a file, until the file itself has told so.
+//! How many events did not get into a file, until the file itself has reported them.
 
 use std::time::SystemTime;
 
@@ -33,7 +33,7 @@ impl AtHand {
 }
 
 impl Missing {
-    /// How many events to tell of before those of this batch.
+    /// Returns how many events to tell of before those of this batch.
     pub(super) fn before<E>(&mut self, batch: &Batch<E>) -> u64 {
         self.fail();
         let at_hand = AtHand::of(batch);
@@ -47,14 +47,14 @@ impl Missing {
         self.events.saturating_add(batch.gap())
     }
 
-    /// The batch did not get in.
+    /// Notes that the batch did not get in.
     pub(super) fn add<E>(&mut self, batch: &Batch<E>) {
         self.at_hand = Some(AtHand::of(batch));
         self.fail();
     }
 
-    /// It was told, and the batch got in, but for that many of its events.
-    pub(super) fn told(&mut self, refused: u64) {
+    /// Notes that it was reported, and the batch got in, but for that many of its events.
+    pub(super) fn mark_reported(&mut self, refused: u64) {
         let is_redriven = self.at_hand.is_some_and(|batch| batch.is_redriven);
         *self = Self { events: if is_redriven { 0 } else { refused }, ..Self::default() };
     }
@@ -85,7 +85,7 @@ mod tests {
         let mut next = self::batch(1);
         next.add_gap(2);
         assert_eq!(missing.before(&next), 12);
-        missing.told(0);
+        missing.mark_reported(0);
         assert_eq!(missing.before(&batch), 0);
     }
 
@@ -93,7 +93,7 @@ mod tests {
     fn a_batch_whose_write_panicked_is_missing() {
         let (mut missing, batch) = (Missing::default(), batch(10));
         assert_eq!(missing.before(&batch), 0);
-        // Neither `told` nor `add`. The same batch comes again, as by a retry.
+        // Neither `mark_reported` nor `add`. The same batch comes again, as by a retry.
         assert_eq!(missing.before(&batch), 0);
         assert_eq!(missing.before(&self::batch(1)), 10);
     }
@@ -108,8 +108,8 @@ mod tests {
         assert_eq!(missing.before(&letters), 10, "they are missing where they were");
         missing.add(&letters);
         assert_eq!(missing.before(&letters), 10, "and no more than that");
-        missing.told(1);
-        assert_eq!(missing.before(&batch(1)), 0, "what is refused of letters was told before");
+        missing.mark_reported(1);
+        assert_eq!(missing.before(&batch(1)), 0, "what is refused of letters was reported before");
     }
 
     #[test]

@@ -42,31 +42,31 @@ impl Panics {
         batch.with_events(batch.iter().filter_map(|event| self.catch(|| event.as_ref())).collect())
     }
 
-    /// How many events it panicked at.
+    /// Returns how many events it panicked at.
     #[cfg(feature = "sqlite")]
     #[cfg(feature = "sqlite")]
     pub(crate) fn events(&self) -> u64 {
         self.events
     }
 
-    /// Whether there was none.
+    /// Returns whether there was none.
     pub(crate) fn is_none(&self) -> bool {
         self.events == 0
     }
 
-    /// What became of these events alone.
+    /// Returns what became of these events alone.
     pub(crate) fn error(&self) -> SinkError {
         SinkError::panicked(self.what, &self.said).with_failed_events(self.events)
     }
 
-    /// Tells the sink inside that these events are missing, unless they were offered before: then that was told.
+    /// Tells the sink inside that these events are missing, unless they were offered before: then that was reported.
     pub(crate) fn mark<E>(&self, part: &mut Batch<E>) {
         if !part.is_redriven() {
             part.add_gap(self.events);
         }
     }
 
-    /// What became of the whole batch, if that became of the `offered` events that were left.
+    /// Returns what became of the whole batch, if that became of the `offered` events that were left.
     pub(crate) fn join(self, rest: Result<(), SinkError>, offered: usize) -> Result<(), SinkError> {
         match rest {
             _ if self.is_none() => rest,

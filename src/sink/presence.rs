@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::unix::{FileId, file_id};
 
-/// What is at the path of an open file.
+/// State of the path of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     /// The open file, which is so many bytes long.
@@ -18,7 +18,8 @@ pub(super) enum Found {
     /// Another file.
     Other,
     Nothing,
-    /// It cannot be looked at: privileges were dropped, or the disk fails. That does not make the open file a bad one.
+    /// The path cannot be looked at: privileges were dropped, or the disk fails. That does not make the open file a
+    /// bad one.
     Unknown,
 }
 

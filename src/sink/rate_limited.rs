@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::event::Record;
 use crate::rate::Pace;
 
-/// A sink that gets so many events a second in the long run, up to a second's worth at once. Made by
+/// Sink that gets so many events a second in the long run, up to a second's worth at once. Made by
 /// [`SinkExt::rate_limited`](crate::sink::SinkExt::rate_limited).
 ///
 /// A batch waits until its events may come; it is not split. It waits on a thread of its own, as a

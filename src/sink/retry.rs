@@ -12,7 +12,7 @@ use crate::config::duration;
 use crate::config::error::{ConfigError, check};
 use crate::event::Record;
 
-/// How often, and after which waits, a batch is tried again.
+/// Policy of retries: how often, and after which waits, a batch is tried again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,7 +40,7 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Three retries, after 1, 2 and 4 seconds.
+    /// Returns three retries, after 1, 2 and 4 seconds.
     fn default() -> Self {
         Self::exponential(Duration::from_secs(1), 3)
     }
@@ -52,13 +52,13 @@ impl RetryPolicy {
         Self { factor: 1, cap: Duration::MAX, ..Self::exponential(delay, retries) }
     }
 
-    /// Each wait is twice the one before, 30 s at most ([`cap`](Self::cap)).
+    /// Creates a policy in which each wait is twice the one before, 30 s at most ([`cap`](Self::cap)).
     pub fn exponential(first: Duration, retries: u32) -> Self {
         let (delays, cap) = (vec![first], Duration::from_secs(30));
         Self { delays, factor: 2, retries, cap, jitter: 0.0, max_elapsed: None }
     }
 
-    /// These waits, one after the other: as many retries.
+    /// Creates a policy of these waits, one for each retry.
     pub fn list(delays: impl IntoIterator<Item = Duration>) -> Self {
         let delays: Vec<Duration> = delays.into_iter().collect();
         let retries = u32::try_from(delays.len()).unwrap_or(u32::MAX);
@@ -71,7 +71,7 @@ impl RetryPolicy {
         self
     }
 
-    /// The longest wait.
+    /// Sets the longest wait.
     pub fn cap(mut self, max: Duration) -> Self {
         self.cap = max;
         self
@@ -129,7 +129,7 @@ impl RetryPolicy {
     }
 }
 
-/// A sink that is offered a batch again after it failed. Made by [`SinkExt::retry`](crate::sink::SinkExt::retry).
+/// Sink that is offered a batch again after it failed. Made by [`SinkExt::retry`](crate::sink::SinkExt::retry).
 ///
 /// * Only a batch that failed as a whole, by an error that is [transient](SinkError::is_transient), is tried again: of one
 ///   that failed in part, nobody knows which events would be delivered twice. Nor is one that panicked.

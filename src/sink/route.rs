@@ -10,10 +10,10 @@ use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::pattern::Pattern;
 
-/// A sink for the events of some names. Made by [`SinkExt::route`](crate::sink::SinkExt::route).
+/// Sink for the events of some names. Made by [`SinkExt::route`](crate::sink::SinkExt::route).
 ///
 /// To the sink inside, what is passed over looks like numbers that are missing without a [`gap`](Batch::gap). An event whose
-/// [`name`](Event::name) panics fails alone, and is told by the gap.
+/// [`name`](Event::name) panics fails alone, and is reported by the gap.
 pub struct Route<S, E = Record> {
     sink: S,
     /// Patterns without a wildcard.

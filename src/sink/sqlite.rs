@@ -27,7 +27,7 @@ pub use child::{inside, refuse_inherited};
 pub use files::Live;
 pub use schema::{row_to_record, version};
 
-/// A sink that inserts records into an SQLite database, one transaction a batch.
+/// Sink that inserts records into an SQLite database, one transaction a batch.
 ///
 /// The database is in WAL mode with `synchronous = NORMAL`: readers and this sink do not wait for each other, a process
 /// that is killed loses nothing that was delivered, and a power cut may lose the last batches but leaves no broken file.
@@ -40,7 +40,7 @@ pub use schema::{row_to_record, version};
 ///
 /// # Schema
 ///
-/// Version 3, told by `PRAGMA user_version`; `PRAGMA application_id` is `0x666f7265`. An older version is brought up to
+/// Version 3, stored in `PRAGMA user_version`; `PRAGMA application_id` is `0x666f7265`. An older version is brought up to
 /// date when the database is opened, a newer one is refused.
 ///
 /// | table | columns |
@@ -66,7 +66,7 @@ pub use schema::{row_to_record, version};
 ///
 /// # What can go wrong
 ///
-/// * Events that are missing are told by an event `forebay.gap` whose integer is their number, as in JSON Lines.
+/// * Events that are missing are reported by an event `forebay.gap` whose integer is their number, as in JSON Lines.
 /// * A step beyond `i64::MAX`, or values nested deeper than [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH) (which `collect`
 ///   refuses, but a hook may make), cannot be stored and read back: that event is
 ///   refused and counted.
@@ -100,7 +100,7 @@ pub struct SqliteSink {
     names: Names,
     /// The run at hand.
     run: Option<Run>,
-    /// Events that were lost on the way into this database and are not told in it yet.
+    /// Events that were lost on the way into this database and are not reported in it yet.
     missing: Missing,
     busy_timeout: Duration,
     /// There were events when it was created.
@@ -109,7 +109,7 @@ pub struct SqliteSink {
     home: Home,
 }
 
-/// A row of the table of runs.
+/// Row of the table of runs.
 struct Run {
     session: Box<str>,
     /// `None` for a collector without a training run.
@@ -159,7 +159,7 @@ const INSERT: &str =
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 impl SqliteSink {
-    /// A sink named `sqlite` on the database at `path`, which is created if it is missing, with its parent folders.
+    /// Creates a sink named `sqlite` on the database at `path`, which is created if it is missing, with its parent folders.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ impl SqliteSink {
         self
     }
 
-    /// How long a batch waits for another process that holds the database. Other sinks wait with it. Defaults to
+    /// Sets how long a batch waits for another process that holds the database. Other sinks wait with it. Defaults to
     /// 100 ms.
     ///
     /// # Errors
@@ -222,7 +222,7 @@ impl SqliteSink {
         self
     }
 
-    /// Where the database is.
+    /// Returns where the database is.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -390,7 +390,7 @@ impl<E: AsRef<Record>> Sink<E> for SqliteSink {
         match inside(self.home, || self.insert_found(&records, missing))? {
             Ok(refused) => {
                 let refused_events = refused.as_ref().map_or(0, |(events, _)| *events);
-                self.missing.told(refused_events.saturating_add(panics.events()));
+                self.missing.mark_reported(refused_events.saturating_add(panics.events()));
                 let rest = match refused {
                     None => Ok(()),
                     Some((events, why)) => {

@@ -27,7 +27,7 @@ use crate::event::catalog::training;
 use crate::event::{Event, Image, ImageFormat, Record, Value};
 use crate::unix::is_unlinked;
 
-/// A sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
+/// Sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
 ///
 /// One folder is one run and has one writer: give every rank a folder of its own. Each sink begins a new file in it. Symbolic
 /// links are followed once, when the sink is created.
@@ -124,7 +124,7 @@ pub struct TensorBoardSink {
     tag: String,
 }
 
-/// What a [`TensorBoardSink`] does with a step before the last one of its tag.
+/// Policy of a [`TensorBoardSink`] for a step before the last one of its tag.
 ///
 /// TensorBoard deletes the points of a tag from such a step on. That is right where a run was resumed and goes over
 /// steps again, and wrong where two threads merely came in the wrong order.
@@ -140,7 +140,7 @@ pub enum BackwardStep {
 }
 
 impl TensorBoardSink {
-    /// A sink named `tensorboard` that begins a file in `folder`, which is created if it is missing, with its
+    /// Creates a sink named `tensorboard` that begins a file in `folder`, which is created if it is missing, with its
     /// parents.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ impl TensorBoardSink {
         self
     }
 
-    /// Says what happens to a step before the last one of its tag.
+    /// Sets what happens to a step before the last one of its tag.
     pub fn backward_steps(mut self, what: BackwardStep) -> Self {
         self.backward = what;
         self
@@ -214,7 +214,7 @@ impl TensorBoardSink {
         self
     }
 
-    /// The file that it writes to.
+    /// Returns the file that it writes to.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -328,7 +328,7 @@ fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
-/// Where the values of one record go.
+/// Writer of the values of one record.
 struct Writer<'a> {
     sink: &'a mut TensorBoardSink,
     step: Option<i64>,
@@ -417,7 +417,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A part of the record is not written. The first reason is told.
+    /// A part of the record is not written. The first reason is reported.
     fn refuse(&mut self, why: impl FnOnce() -> String) {
         self.refused.get_or_insert_with(|| SinkError::write_failed(why()).permanent());
     }
@@ -565,7 +565,7 @@ impl TensorBoardSink {
     }
 }
 
-/// The bytes of a PNG file.
+/// Returns the bytes of a PNG file.
 fn as_png(image: &Image) -> Result<Vec<u8>, String> {
     let color = match image.format {
         ImageFormat::Png => return Ok(image.bytes.clone()),

@@ -55,7 +55,7 @@ pub struct SinkFlush {
     pub failed: u64,
     /// Events that became dead letters.
     pub dead_lettered: u64,
-    /// Events that made room in its own queue for newer ones.
+    /// Events that were evicted from its own queue for newer ones.
     pub evicted: u64,
     /// Events that its own queue did not take, because it was full.
     pub rejected: u64,

@@ -136,7 +136,7 @@ pub struct SinkTally {
     pub(crate) delivered: Count,
     pub(crate) failed: Count,
     pub(crate) dead_lettered: Count,
-    /// How many events went to make room for newer ones.
+    /// Events that were evicted for newer ones.
     pub evicted: Count,
     pub(crate) rejected: Count,
     pub(crate) retries: Count,

@@ -22,7 +22,7 @@ pub(super) struct Failure {
     pub(super) is_panic: bool,
 }
 
-/// The error of an event that finds no room behind a retry.
+/// The error of an event that finds no space behind a retry.
 pub(super) const TOO_MANY_BEHIND: &str = "too many events wait behind a retry";
 
 impl Engine {

@@ -49,7 +49,7 @@ pub struct BusConfig {
     /// When a call that failed or panicked is made again, unless a handler says otherwise. Defaults to three retries, after
     /// 1, 2 and 4 seconds.
     pub retry: RetryPolicy,
-    /// How long a call may take before it is told ([`AlertKind::HandlerOverdue`](super::AlertKind)), unless a handler says
+    /// How long a call may take before it is reported ([`AlertKind::HandlerOverdue`](super::AlertKind)), unless a handler says
     /// otherwise. More than zero. Defaults to 10 s.
     pub deadline: Duration,
     /// How many dead letters are kept, of 50 MiB in all. At least 1. Defaults to 1,000.
@@ -131,7 +131,7 @@ fn prompt(config: Config) -> Config {
 }
 
 impl BusConfig {
-    /// The bus that fits a purpose: [`development`](Self::development), [`production`](Self::production), or the defaults with
+    /// Returns the bus that fits a purpose: [`development`](Self::development), [`production`](Self::production), or the defaults with
     /// the rings of [`Config::training`] or [`Config::analytics`].
     pub fn preset(preset: Preset) -> Self {
         match preset {

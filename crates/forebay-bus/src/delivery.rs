@@ -12,7 +12,7 @@ use forebay_sync::sync::Arc;
 use super::envelope::{Envelope, Progress};
 use super::in_flight::InFlight;
 
-/// An event, as it is given to a handler: a [`Record`] that nobody changes any more, and which call for it this is. All
+/// Event, as it is given to a handler: a [`Record`] that nobody changes any more, and which call for it this is. All
 /// handlers share one.
 pub struct Delivery {
     /// The batch that holds the event.
@@ -82,13 +82,13 @@ impl Delivery {
         }
     }
 
-    /// The id of the event, as [`Receipt::id`](super::Receipt::id) told it: the same for all handlers and all calls, and
+    /// Returns the id of the event, as [`Receipt::id`](super::Receipt::id) reported it: the same for all handlers and all calls, and
     /// unique across runs.
     pub fn id(&self) -> EventId {
         self.event_id().unwrap_or_default()
     }
 
-    /// Which call for this event this is, from 1.
+    /// Returns which call for this event this is, from 1.
     pub fn attempt(&self) -> u32 {
         self.redriven.as_ref().map_or(0, |earlier| earlier.attempts) + self.attempt + 1
     }
@@ -98,7 +98,7 @@ impl Delivery {
         self.envelope().mark.depth
     }
 
-    /// What it was emitted as, if that was a `T`.
+    /// Returns what it was emitted as, if that was a `T`.
     pub fn as_type<T: Any>(&self) -> Option<&T> {
         self.envelope().mark.typed.as_ref()?.downcast_ref()
     }

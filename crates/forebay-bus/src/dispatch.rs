@@ -17,7 +17,7 @@ use super::subscriber::Subscriber;
 use super::subscribers::{Lookups, Table};
 use super::user_code::drop_quietly;
 
-/// What becomes of events for which a mailbox has no room.
+/// What becomes of events for which a mailbox has no space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WhenFull {
     /// They stay, for another attempt.
@@ -31,9 +31,9 @@ const MAX_SHARED_BYTES: u64 = 64 << 10;
 
 /// Events that a mailbox did not take.
 struct Rejected {
-    /// Events for which there was no room behind a retry.
+    /// Events for which there was no space behind a retry.
     overflow: Vec<Delivery>,
-    /// Events for which there was no room at all, or whose handler is gone.
+    /// Events for which there was no space at all, or whose handler is gone.
     others: Vec<Delivery>,
     /// Why the others are rejected; `None` if the handler is gone.
     reason: Option<&'static str>,
@@ -102,7 +102,7 @@ impl Dispatcher {
             expect(event, found);
         }
         drop(in_flight);
-        // Handlers with room come first: so none waits for the mailbox of another.
+        // Handlers with space come first: so none waits for the mailbox of another.
         touched.retain(|index| {
             engine.hand_out(&table.subscribers[*index], &mut mail[*index], WhenFull::Keep);
             !mail[*index].is_empty()
@@ -120,7 +120,7 @@ impl Dispatcher {
 }
 
 impl Engine {
-    /// Hands out all events to one handler, as room comes.
+    /// Hands out all events to one handler, as space comes.
     fn deliver(&self, subscriber: &Arc<Subscriber>, mail: &mut VecDeque<Delivery>) {
         while !mail.is_empty() {
             self.await_room(subscriber);
@@ -161,13 +161,13 @@ impl Engine {
         }
     }
 
-    /// Puts events into a mailbox while it has room, and ends those that it rejects.
+    /// Puts events into a mailbox while it has space, and ends those that it rejects.
     fn hand_out(&self, subscriber: &Arc<Subscriber>, mail: &mut VecDeque<Delivery>, full: WhenFull) {
         let rejected = self.put_in(subscriber, mail, full);
         self.reject(subscriber, rejected);
     }
 
-    /// Puts events into a mailbox while it has room. Returns those that it rejects.
+    /// Puts events into a mailbox while it has space. Returns those that it rejects.
     fn put_in(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -205,7 +205,7 @@ impl Engine {
         drop_quietly(remains);
     }
 
-    /// Waits until a mailbox has room, or need not be waited for.
+    /// Waits until a mailbox has space, or need not be waited for.
     fn await_room(&self, subscriber: &Subscriber) {
         let mut mailbox = subscriber.mailbox.lock();
         while mailbox.is_full() && !mailbox.is_over() && !mailbox.hangs() {

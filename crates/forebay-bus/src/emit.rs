@@ -147,7 +147,7 @@ impl Emitter {
     }
 }
 
-/// How long a thread that emits may wait for room.
+/// How long a thread that emits may wait for space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Patience {
     None,
@@ -173,7 +173,7 @@ impl Shared {
         }
         let mut mark = Mark::default();
         mark.depth = depth;
-        // It is lost where the bus stops, or is full: a worker and the scheduler must not wait for room that they make. An event
+        // It is lost where the bus stops, or is full: a worker and the scheduler must not wait for space that they make. An event
         // that it evicts ends here, and its destructor is user code.
         let _ = catch_panic(|| self.take(record, mark, Patience::None));
     }
@@ -213,7 +213,7 @@ impl Shared {
             self.take_inline(event)
         } else {
             match patience {
-                // A worker must not wait for room that handlers make.
+                // A worker must not wait for space that handlers make.
                 Patience::None => {
                     self.collector.try_collect(event).unwrap_or_else(|refused| refused.reason.into())
                 }

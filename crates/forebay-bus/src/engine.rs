@@ -136,7 +136,7 @@ impl Engine {
         }
     }
 
-    /// Wakes those who wait for room in a mailbox, if there is enough.
+    /// Wakes those who wait for space in a mailbox, if there is enough.
     pub(super) fn notify_waiters(&self, subscriber: &Subscriber, mailbox: &mut Mailbox) {
         if mailbox.has_waiters && mailbox.has_much_room() {
             mailbox.has_waiters = false;

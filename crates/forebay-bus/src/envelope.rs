@@ -158,7 +158,7 @@ impl Clone for Mark {
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        // Evicted, refused or discarded: whoever waits is told. Nothing changes if its handlers were called.
+        // Evicted, refused or discarded: whoever waits learns it. Nothing changes if its handlers were called.
         if let Some(ticket) = &self.ticket {
             ticket.lose();
         }
@@ -187,8 +187,8 @@ pub(super) struct Progress {
 
 impl Progress {
     fn is_over(&self) -> bool {
-        let told = self.handled + self.failed + self.cancelled;
-        self.is_lost || self.expected.is_some_and(|expected| told >= expected)
+        let completed = self.handled + self.failed + self.cancelled;
+        self.is_lost || self.expected.is_some_and(|expected| completed >= expected)
     }
 }
 

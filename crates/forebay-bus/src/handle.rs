@@ -257,7 +257,7 @@ impl Bus {
 
     /// Emits an event: a name, and data or `()`. Its handlers are called by workers; this does not wait for them.
     ///
-    /// It waits for room only under [`Overflow::Block`](forebay::Overflow::Block), or as a critical event that finds its lane
+    /// It waits for space only under [`Overflow::Block`](forebay::Overflow::Block), or as a critical event that finds its lane
     /// full; in a handler, never. [Inline](Mode::Inline), it returns when the handlers have run; in a handler, at once: they
     /// run when that one has returned.
     ///

@@ -124,7 +124,7 @@ impl Handler {
     /// Keeps the order of events that have one name and one priority: one of them at a time, and none before a retry of the
     /// one before it is done. Dead letters that are offered again come behind what waits. Events of other names do not wait
     /// for them, nor does the bus: what waits behind a retry takes no
-    /// room in the queue of the handler.
+    /// space in the queue of the handler.
     pub fn ordered(mut self) -> Self {
         self.is_ordered = true;
         self

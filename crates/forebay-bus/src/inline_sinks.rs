@@ -36,7 +36,7 @@ struct State {
     waiting: VecDeque<Envelope>,
     /// What these own.
     bytes: u64,
-    /// Records that made room for others since the last batch.
+    /// Records that were evicted for others since the last batch.
     evicted: u64,
 }
 
@@ -49,7 +49,7 @@ enum Whose {
 
 type Slots = Vec<Slot<Envelope>>;
 
-/// While a sink hangs, the oldest make room: beyond so many, and beyond what so many bytes hold, but for one.
+/// While a sink hangs, the oldest are evicted: beyond so many, and beyond what so many bytes hold, but for one.
 const MAX_WAITING: usize = 10_000;
 const MAX_WAITING_BYTES: u64 = 50 << 20;
 
@@ -57,7 +57,7 @@ const MAX_WAITING_BYTES: u64 = 50 << 20;
 const MAX_OVERTIME: usize = 64;
 
 impl State {
-    /// Takes a record in; those that make room for it come out, and are counted.
+    /// Takes a record in; those that are evicted for it come out, and are counted.
     fn push(&mut self, event: Envelope) -> Vec<Envelope> {
         self.bytes = self.bytes.saturating_add(event.owned_bytes());
         self.waiting.push_back(event);

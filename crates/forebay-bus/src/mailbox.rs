@@ -6,8 +6,8 @@
 //! ```
 //!
 //! An event is deferred while it waits for a retry, or, where order is kept, behind such a retry. A deferred event takes no
-//! room in the queue, shares no batch, and no flush waits for it. As many events may be deferred as may be queued. An event
-//! for which that leaves no room is rejected at once.
+//! space in the queue, shares no batch, and no flush waits for it. As many events may be deferred as may be queued. An event
+//! for which that leaves no space is rejected at once.
 //!
 //! A worker takes an event out under this lock. Whoever unsubscribes the handler takes the function out under the same lock,
 //! and revokes the permit of the handler. The call comes after the lock is released, and asks the permit first: so no call
@@ -57,7 +57,7 @@ pub(super) struct Mailbox {
     overdue: usize,
     /// How often the handler is in the queue of the worker pool, or with a worker.
     pub(super) turns: usize,
-    /// Whether a thread waits for room, or for the end of calls.
+    /// Whether a thread waits for space, or for the end of calls.
     pub(super) has_waiters: bool,
     pub(super) stats: HandlerStats,
 }
@@ -125,7 +125,7 @@ pub(super) type Closed = (Option<Arc<Call>>, Vec<(Delivery, End)>);
 #[derive(Default)]
 pub(super) struct Ended {
     pub(super) was_overdue: bool,
-    /// Events that could not be deferred, for lack of room.
+    /// Events that could not be deferred, for lack of space.
     pub(super) overflow: Vec<Delivery>,
     /// Batches that were shared. Events may end with them, and their destructors are user code.
     pub(super) remains: Vec<Arc<InFlight>>,
@@ -135,15 +135,15 @@ pub(super) struct Ended {
 const NORMAL_PER_LOW: u32 = 2;
 
 impl Mailbox {
-    pub(super) fn new(handler: (Arc<Call>, bool, End), room: (usize, u64), stats: HandlerStats) -> Self {
+    pub(super) fn new(handler: (Arc<Call>, bool, End), limits: (usize, u64), stats: HandlerStats) -> Self {
         let (call, is_ordered, end_of_failed) = handler;
         Self {
             call: Some(call),
             why: None,
             is_ordered,
             end_of_failed,
-            max_events: room.0,
-            max_bytes: room.1,
+            max_events: limits.0,
+            max_bytes: limits.1,
             lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             turn: 0,
             held: Default::default(),
@@ -187,7 +187,7 @@ impl Mailbox {
         self.deferred < self.max_events && (self.deferred == 0 || self.deferred_bytes < self.max_bytes)
     }
 
-    /// Returns whether the mailbox accepts this event: there is room, or the event needs none.
+    /// Returns whether the mailbox accepts this event: there is space, or the event needs none.
     pub(super) fn takes(&self, delivery: &Delivery) -> bool {
         !self.is_over() && (!self.is_full() || self.is_behind_retry(delivery))
     }
@@ -230,7 +230,7 @@ impl Mailbox {
         !self.lanes[Priority::Critical as usize].is_empty()
     }
 
-    /// Puts an event in. Returns it if it would have to be deferred and there is no room: it is counted as rejected.
+    /// Puts an event in. Returns it if it would have to be deferred and there is no space: it is counted as rejected.
     pub(super) fn put(&mut self, delivery: Delivery, remains: &mut Vec<Arc<InFlight>>) -> Option<Delivery> {
         self.stats.matched += 1;
         self.take_in(delivery, remains)
@@ -267,12 +267,12 @@ impl Mailbox {
         self.end_of_failed
     }
 
-    /// Returns whether there is room enough to wake those who wait for it.
+    /// Returns whether there is space enough to wake those who wait for it.
     pub(super) fn has_much_room(&self) -> bool {
         self.queued <= self.max_events / 2 && !self.is_full()
     }
 
-    /// Puts a dead letter in again, like any event. Returns it if it would have to be deferred and there is no room, or if the
+    /// Puts a dead letter in again, like any event. Returns it if it would have to be deferred and there is no space, or if the
     /// mailbox is closed.
     pub(super) fn put_redriven(
         &mut self,
@@ -436,7 +436,7 @@ impl Mailbox {
         HandlerStats { in_flight, ..self.stats.clone() }
     }
 
-    /// Defers an event behind one that waits for a retry. Returns it if there is no room.
+    /// Defers an event behind one that waits for a retry. Returns it if there is no space.
     pub(super) fn defer(
         &mut self,
         mut delivery: Delivery,

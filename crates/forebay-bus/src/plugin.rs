@@ -140,7 +140,7 @@ enum Stage {
     Started,
 }
 
-/// A plugin was not put into service.
+/// Error of a plugin that was not put into service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PluginError {

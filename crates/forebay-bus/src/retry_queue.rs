@@ -25,7 +25,7 @@ struct Waiting {
     last_number: u64,
 }
 
-/// An event, and the handler that is to be called again.
+/// Event, and the handler that is to be called again.
 pub(super) type Retry = (Arc<Subscriber>, Delivery);
 
 impl RetryQueue {

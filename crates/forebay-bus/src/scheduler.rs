@@ -84,7 +84,7 @@ impl Scheduler {
             if overdue.is_empty() {
                 continue;
             }
-            // Nobody waits for room in the mailbox of a handler with an overdue call.
+            // Nobody waits for space in the mailbox of a handler with an overdue call.
             subscriber.changed.notify_all();
             let threshold = subscriber.deadline.as_secs_f64();
             // An overdue call for a warning is not warned of in turn.

@@ -86,7 +86,7 @@ pub struct BusStats {
 }
 
 impl BusStats {
-    /// The handler of that name; the first, if there are several.
+    /// Returns the handler of that name; the first, if there are several.
     pub fn handler(&self, name: &str) -> Option<&HandlerStats> {
         self.handlers.iter().find(|handler| handler.name == name)
     }
@@ -271,7 +271,7 @@ pub struct BusReport {
     pub elapsed: Duration,
 }
 
-/// A stop did not end well.
+/// Error of a stop.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BusStopError {

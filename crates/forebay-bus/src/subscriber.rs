@@ -31,7 +31,7 @@ pub(super) struct Subscriber {
     pub(super) mailbox: Mutex<Mailbox>,
     /// Permission to call the function and the filters. Revoked under the lock of the mailbox, when that is closed.
     pub(super) permit: Permit,
-    /// Notified when there is room in the mailbox, or never will be; and when a call ends that somebody waits for.
+    /// Notified when there is space in the mailbox, or never will be; and when a call ends that somebody waits for.
     pub(super) changed: Condvar,
 }
 
@@ -51,9 +51,9 @@ impl Subscriber {
             ..
         } = handler;
         let stats = HandlerStats { id: SubscriptionId(id), name: name.clone(), ..HandlerStats::default() };
-        let room = (config.handler_queue, config.handler_bytes);
+        let limits = (config.handler_queue, config.handler_bytes);
         let end_of_failed = if is_discarding { End::Failed } else { End::DeadLettered };
-        let mailbox = Mailbox::new((call, is_ordered, end_of_failed), room, stats);
+        let mailbox = Mailbox::new((call, is_ordered, end_of_failed), limits, stats);
         Arc::new(Self {
             id,
             name,

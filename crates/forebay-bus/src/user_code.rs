@@ -2,7 +2,7 @@
 
 use forebay_sync::sync::catch_panic;
 
-/// Drops a value that may hold user code. Catches a panic of its destructor; nobody is left to be told of it.
+/// Drops a value that may hold user code. Catches a panic of its destructor; nobody is left to learn of it.
 pub(super) fn drop_quietly<T>(value: T) {
     let _ = catch_panic(|| drop(value));
 }

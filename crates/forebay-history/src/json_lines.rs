@@ -111,7 +111,7 @@ impl JsonLinesHistory {
         Self { path: path.into() }
     }
 
-    /// All files, oldest first, one open at a time. Ends with the file that the sink writes to now, whatever becomes of that
+    /// Returns all files, oldest first, one open at a time. Ends with the file that the sink writes to now, whatever becomes of that
     /// meanwhile.
     fn files(&self) -> io::Result<impl Iterator<Item = io::Result<Box<dyn BufRead>>>> {
         // Closed files lie where the sink's file lies, and not where a link to it lies.

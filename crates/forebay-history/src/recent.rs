@@ -15,7 +15,7 @@ use crate::{EventQuery, History, HistoryError};
 /// In a forked child, a query is refused and all counts are 0: the history is its parent's.
 ///
 /// It takes no more memory than `N` records, and [`max_bytes`](Self::max_bytes) for what they own, but for one record: the
-/// oldest make room.
+/// oldest are evicted.
 #[derive(Debug, Clone)]
 pub struct Recent<const N: usize> {
     name: String,
@@ -32,12 +32,12 @@ struct Kept {
 }
 
 impl Kept {
-    /// Takes a record in. The oldest one makes room.
+    /// Takes a record in. Evicts the oldest one if it is full.
     fn push(&mut self, record: Record, max: usize) {
         if max == 0 {
             return;
         }
-        // Before it comes in: one more than there is room for would double the room.
+        // Before it comes in: one more than there is space for would double the room.
         if self.records.len() >= max {
             self.pop();
         }

@@ -205,7 +205,7 @@ impl Drop for SqliteHistory {
 
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// Whether a database in WAL mode cannot be read because the files beside it can be neither found nor made.
+/// Returns whether a database in WAL mode cannot be read because the files beside it can be neither found nor made.
 fn is_out_of_reach(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
 }
@@ -223,7 +223,7 @@ fn open_fixed(path: &Path) -> Result<Connection, rusqlite::Error> {
     Connection::open_with_flags(format!("file:{path}?immutable=1"), FLAGS | OpenFlags::SQLITE_OPEN_URI)
 }
 
-/// The begins of all runs: their ids, and what they tell.
+/// Returns the begins of all runs: their ids, and what they tell.
 fn begins(database: &Connection) -> Result<(Vec<i64>, Lineage), rusqlite::Error> {
     let mut begins = database.prepare_cached(
         "SELECT names.name, time, step, priority, kind, value, record, events.id

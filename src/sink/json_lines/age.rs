@@ -20,7 +20,7 @@ struct Known {
 }
 
 impl Age {
-    /// The age of a file that gets its first line now.
+    /// Returns the age of a file that gets its first line now.
     pub(super) fn begins(now: u64) -> Self {
         Self(Some(Known { age: Duration::ZERO, at: now }))
     }
@@ -92,8 +92,8 @@ mod tests {
     fn the_first_line_tells_when_a_file_was_begun() {
         let record = crate::Record::scalar("a", 1.0);
         let line = serde_json::to_vec(&record).unwrap();
-        let told = time_of(&line).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(told.as_nanos(), u128::from(record.unix_nanos()));
+        let reported = time_of(&line).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(reported.as_nanos(), u128::from(record.unix_nanos()));
         assert_eq!(time_of(b"{\"a\":1}\n"), None);
         assert_eq!(time_of(b"{\"time\":\"2026-11-28T"), None);
     }

@@ -17,7 +17,7 @@ impl JsonLinesSink {
     ///
     /// A thread of its own does it, one file after the other, until the sink is dropped. A file keeps its old form until the
     /// new one is whole and synced to the disk: a process that ends meanwhile loses nothing, and the next one compresses
-    /// what is left, from its first flush or closed file on. What goes wrong is told once, as an error of the next flush, or
+    /// what is left, from its first flush or closed file on. What goes wrong is reported once, as an error of the next flush, or
     /// of the batch that closes the next file, without a failed event; it is tried again when the next file is closed.
     pub fn compress_closed(mut self) -> Self {
         let shared = Arc::new(Shared {
@@ -34,7 +34,7 @@ impl JsonLinesSink {
 struct Compressor {
     /// What an earlier process left unfinished was looked after.
     is_cleaned: bool,
-    /// The folder cannot be looked through, which was told.
+    /// The folder cannot be looked through, which was reported.
     is_blind: bool,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
@@ -45,7 +45,7 @@ struct Shared {
     is_over: PlainU64,
     /// What went wrong since it was last asked.
     error: Mutex<Option<io::Error>>,
-    /// Numbers of files that could not be compressed. That was told, once; they are tried again when a file is closed.
+    /// Numbers of files that could not be compressed. That was reported, once; they are tried again when a file is closed.
     failed: Mutex<BTreeSet<u64>>,
 }
 
@@ -97,7 +97,7 @@ impl Shared {
     fn compress_all(&self, path: &Path) -> io::Result<()> {
         let mut files = closed(path)?;
         for unfinished in &files.unfinished {
-            // Where that cannot be removed, its file cannot be compressed, which is told.
+            // Where that cannot be removed, its file cannot be compressed, which is reported.
             _ = fs::remove_file(unfinished);
         }
         let mut last = 0;
@@ -108,7 +108,7 @@ impl Shared {
             match self.compress(&next.path) {
                 // Only so many are kept.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !next.path.exists() => {}
-                // Told now: there may be more to do for long.
+                // Reported now: there may be more to do for long.
                 Err(error) => {
                     if self.failed.lock().insert(next.number) {
                         let said = format!("cannot compress {}: {error}", next.path.display());
@@ -126,7 +126,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The first error since it was last asked is told.
+    /// The first error since it was last asked is reported.
     fn note(&self, error: io::Error) {
         self.error.lock().get_or_insert(error);
     }
@@ -152,7 +152,7 @@ impl Shared {
                     removed => removed,
                 }
             }
-            // It was told to end, which is no error; or on a full disk, where it would be in the way of all others.
+            // It was cancelled, which is no error; or on a full disk, where it would be in the way of all others.
             stopped => {
                 let _ = fs::remove_file(unfinished);
                 stopped.map(|_| ())
@@ -160,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// Whether it came to the end.
+    /// Returns whether it came to the end.
     fn write_compressed(&self, mut plain: File, compressed: File) -> io::Result<bool> {
         let mut encoder = zstd::Encoder::new(compressed, zstd::DEFAULT_COMPRESSION_LEVEL)?;
         encoder.include_checksum(true)?;
@@ -184,7 +184,7 @@ impl Shared {
 /// How much is compressed at a stretch: some milliseconds.
 const PIECE: u64 = 1 << 20;
 
-/// The text of a compressed file.
+/// Returns the text of a compressed file.
 pub fn decode(file: File) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(zstd::Decoder::new(file)?)))
 }

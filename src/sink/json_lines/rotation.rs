@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::super::presence::{Found, Presence};
 use crate::unix::rename_new;
 
-/// A closed file.
+/// Closed file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Closed {
     /// Its number.
@@ -77,7 +77,7 @@ fn stray(sorted: &[u64]) -> Option<u64> {
     (highest - below > MAX_GAP).then_some(highest)
 }
 
-/// The number behind `last`.
+/// Returns the number behind `last`.
 fn next(last: u64) -> Option<u64> {
     (last.checked_add(1)?..=MAX_NUMBER).find(|number| is_number(*number))
 }
@@ -161,16 +161,16 @@ fn close_by(
     }
 }
 
-/// Removes the oldest closed files but for the last `keep`. One that cannot be removed holds up no other; an error is told
-/// once for each of them, for which `told` has their numbers.
-pub(super) fn retain(path: &Path, keep: usize, told: &mut BTreeSet<u64>) -> io::Result<()> {
+/// Removes the oldest closed files but for the last `keep`. One that cannot be removed holds up no other; an error is reported
+/// once for each of them, for which `reported` has their numbers.
+pub(super) fn retain(path: &Path, keep: usize, reported: &mut BTreeSet<u64>) -> io::Result<()> {
     let closed = closed(path)?.files;
-    told.retain(|number| closed.iter().any(|closed| closed.number == *number));
+    reported.retain(|number| closed.iter().any(|closed| closed.number == *number));
     let too_many = closed.len().saturating_sub(keep);
     let mut outcome = Ok(());
     for old in closed.into_iter().take(too_many) {
         if let Err(error) = remove(&old)
-            && told.insert(old.number)
+            && reported.insert(old.number)
             && outcome.is_ok()
         {
             let said = format!("cannot remove {}: {error}", old.path.display());

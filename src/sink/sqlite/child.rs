@@ -56,7 +56,7 @@ fn with_open<R>(body: impl FnOnce(&mut Vec<(FileId, Home)>) -> R) -> R {
 pub(crate) struct Open(Option<(FileId, Home)>);
 
 impl Open {
-    /// The database at `path`, which is open.
+    /// Registers the open database at `path`.
     pub(crate) fn at(path: &Path) -> Self {
         let open = id_at(path).map(|id| (id, Home::here()));
         with_open(|list| list.extend(open));

@@ -4,7 +4,7 @@ use rusqlite::ErrorCode;
 
 use crate::sink::SinkError;
 
-/// What an error of SQLite means for whoever might try again.
+/// Returns what an error of SQLite means for whoever might try again.
 pub(super) fn failed(error: rusqlite::Error) -> SinkError {
     let said = error.to_string();
     let is = |codes: &[ErrorCode]| error.sqlite_error_code().is_some_and(|code| codes.contains(&code));

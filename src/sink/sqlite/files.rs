@@ -15,7 +15,7 @@ use crate::sink::SinkError;
 use crate::sink::presence::{Found, look};
 use crate::unix::{FileId, file_id, is_unlinked, open_handle, open_read};
 
-/// A live database, and what its files were when it was opened.
+/// Live database, and what its files were when it was opened.
 #[derive(Debug)]
 pub struct Live {
     /// The connection.

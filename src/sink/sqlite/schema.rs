@@ -157,7 +157,7 @@ pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
     transaction.commit().map_err(failed)
 }
 
-/// The version of a database of ours; 0 for an empty one.
+/// Returns the version of a database of ours; 0 for an empty one.
 pub fn version(database: &Connection) -> Result<usize, SinkError> {
     let number = |sql: &str| -> Result<i64, SinkError> {
         database.query_row(sql, [], |row| row.get(0)).map_err(failed)
@@ -182,7 +182,7 @@ pub(super) fn has_events(database: &Connection) -> Result<bool, SinkError> {
     database.query_row("SELECT EXISTS (SELECT 1 FROM events)", [], |row| row.get(0)).map_err(failed)
 }
 
-/// The id of a name, which is new to the sink but may be known to the database.
+/// Returns the id of a name, which is new to the sink but may be known to the database.
 pub(super) fn intern(transaction: &Transaction<'_>, name: &str) -> Result<i64, rusqlite::Error> {
     let known = transaction
         .prepare_cached("SELECT id FROM names WHERE name = ?1")?

@@ -28,7 +28,7 @@ pub(super) fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// The largest number of seconds in a name in `folder`.
+/// Returns the largest number of seconds in a name in `folder`.
 pub(super) fn last(folder: &Path) -> io::Result<Option<u64>> {
     let mut last = None;
     for entry in fs::read_dir(folder)? {

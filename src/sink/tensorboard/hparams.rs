@@ -41,7 +41,7 @@ impl<'a> Hparams<'a> {
     }
 }
 
-/// A setting as the table shows it, which knows numbers, truth values and texts. All else is a text: `[64, 32]`.
+/// Setting as the table shows it, which knows numbers, truth values and texts. All else is a text: `[64, 32]`.
 #[derive(Debug)]
 enum Shown<'a> {
     Same(Setting<'a>),

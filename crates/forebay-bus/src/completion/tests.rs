@@ -23,14 +23,14 @@ fn put(bus: &Bus, name: &'static str) {
     bus.shared.engine.dispatch_one(Record::new(name).into());
 }
 
-/// What a worker does under the lock, before its call.
+/// Returns what a worker does under the lock, before its call.
 fn taken(bus: &Bus) -> (Arc<Subscriber>, StartedCall) {
     let subscriber = Arc::clone(&bus.shared.engine.table().subscribers[0]);
     let started = subscriber.mailbox.lock().start_call(1, bus.shared.engine.clock.now()).unwrap();
     (subscriber, started)
 }
 
-/// What it does behind that.
+/// Returns what it does behind that.
 fn enters(bus: &Bus, subscriber: &Arc<Subscriber>, started: StartedCall) -> bool {
     match call(&subscriber.permit, &started.call, &started.delivery) {
         Some(result) => {
