@@ -8,7 +8,7 @@ use super::panics::Panics;
 use super::{Account, Fate, Hook, Sink, SinkError};
 use crate::batch::{Batch, destroy};
 use crate::escape::shortened;
-use crate::event::{Event, Record};
+use crate::event::{Event, Name, Record};
 use crate::lanes::owned_bytes;
 use crate::rate::Pace;
 use crate::sync::{Arc, Mutex, Ordering, PlainU64, catch_panic};
@@ -54,13 +54,27 @@ pub struct DeadLetter<E = Record> {
     pub error: String,
     /// When it was put here first.
     pub time: SystemTime,
+    /// Who could not take it, where that is a handler of a bus.
+    handler: Option<Name>,
 }
 
 impl<E> DeadLetter<E> {
     /// Makes a letter.
     #[doc(hidden)]
     pub fn new(event: E, attempts: u32, error: String, time: SystemTime) -> Self {
-        Self { event, attempts, error, time }
+        Self { event, attempts, error, time, handler: None }
+    }
+
+    /// Names the handler of a bus that could not take the event.
+    #[doc(hidden)]
+    pub fn of_handler(mut self, name: Name) -> Self {
+        self.handler = Some(name);
+        self
+    }
+
+    /// Returns the name of the handler that could not take the event. `None` for a letter of a sink.
+    pub fn handler(&self) -> Option<&str> {
+        self.handler.as_deref()
     }
 }
 
@@ -502,7 +516,7 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
         let letters = batch.iter().filter_map(|event| {
             let error = failure.said.clone();
             panics.catch(|| {
-                let letter = DeadLetter { event: event.clone(), attempts: failure.attempts, error, time };
+                let letter = DeadLetter::new(event.clone(), failure.attempts, error, time);
                 Kept::new(letter, self.id)
             })
         });

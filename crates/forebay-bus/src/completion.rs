@@ -172,7 +172,8 @@ impl Engine {
                 continue;
             }
             if end == End::DeadLettered {
-                let mut letter = letter_of(&delivery, format!("{}: the bus has stopped", subscriber.name));
+                let mut letter =
+                    letter_of(subscriber, &delivery, format!("{}: the bus has stopped", subscriber.name));
                 letter.attempts -= 1;
                 self.dead_letters.keep(subscriber.id, vec![letter]);
             }

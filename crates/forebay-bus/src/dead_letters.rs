@@ -13,18 +13,18 @@ use super::subscriber::Subscriber;
 use super::user_code::drop_quietly;
 
 /// Makes a dead letter of a delivery.
-pub(super) fn letter_of(delivery: &Delivery, error: String) -> DeadLetter<Envelope> {
+pub(super) fn letter_of(subscriber: &Subscriber, delivery: &Delivery, error: String) -> DeadLetter<Envelope> {
     let event = delivery.envelope().clone();
     // An event that was a dead letter before keeps the time of its first failure.
     let time = delivery.redriven.as_ref().map_or_else(SystemTime::now, |earlier| earlier.time);
-    DeadLetter::new(event, delivery.attempt(), error, time)
+    DeadLetter::new(event, delivery.attempt(), error, time).of_handler(subscriber.name.clone())
 }
 
 impl Engine {
     /// Keeps an event that a handler did not take, with the text of its error.
     pub(super) fn dead_letter(&self, subscriber: &Subscriber, delivery: &Delivery, text: &str) {
         let error = shortened(format!("{}: {text}", subscriber.name));
-        self.dead_letters.keep(subscriber.id, vec![letter_of(delivery, error)]);
+        self.dead_letters.keep(subscriber.id, vec![letter_of(subscriber, delivery, error)]);
         if subscriber.is_plugin && delivery.name() != plugin::Error::NAME {
             let (plugin_name, error) = (subscriber.name.to_string(), text.to_owned());
             self.emit_own_at(plugin::Error { plugin_name, error }, delivery.depth().saturating_add(1));
@@ -35,7 +35,8 @@ impl Engine {
     pub(super) fn put_back(&self, subscriber: &Subscriber, mut delivery: Delivery) {
         if let Some(earlier) = delivery.redriven.take() {
             let EarlierLetter { attempts, error, time } = *earlier;
-            let letter = DeadLetter::new(delivery.envelope().clone(), attempts, error, time);
+            let letter = DeadLetter::new(delivery.envelope().clone(), attempts, error, time)
+                .of_handler(subscriber.name.clone());
             self.dead_letters.keep(subscriber.id, vec![letter]);
         }
         drop_quietly(delivery);

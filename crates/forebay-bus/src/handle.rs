@@ -194,7 +194,24 @@ impl Bus {
         self.shared.history()?.correlated(id)
     }
 
-    /// Returns the events that handlers did not take, to be looked at and taken out. The error names the handler.
+    /// Returns the events that handlers did not take, to be looked at and taken out. [`DeadLetter::handler`] names the handler.
+    ///
+    /// ```
+    /// use forebay::sink::RetryPolicy;
+    /// use forebay_bus::{Bus, Handler, HandlerError};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let bus = Bus::new()?;
+    /// let upload = Handler::new("model.saved", |_| Err(HandlerError::new("no network")));
+    /// bus.subscribe(upload.named("upload").retry(RetryPolicy::list([])))?.keep();
+    /// bus.emit_sync("model.saved", ())?;
+    /// let letter = &bus.dead_letters().entries()[0];
+    /// assert_eq!((letter.handler(), letter.event.name()), (Some("upload"), "model.saved"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`DeadLetter::handler`]: forebay::sink::DeadLetter::handler
     pub fn dead_letters(&self) -> &DeadLetters<Envelope> {
         &self.shared.engine.dead_letters
     }

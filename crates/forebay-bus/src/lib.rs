@@ -82,6 +82,7 @@ mod stop;
 mod subscription;
 
 mod handle;
+mod once;
 
 mod plugin;
 mod scheduler;
@@ -105,6 +106,7 @@ pub use forebay::event::{EventId, EventIdError};
 pub use handle::Bus;
 pub use handler::{Handled, Handler, HandlerError, Topics};
 pub use id::{FilterId, SubscriptionId};
+pub use once::WaitError;
 pub use plugin::{Plugin, PluginError, Plugins, Wiring};
 pub use scaling::{ScaleError, Scaling};
 pub use stats::{

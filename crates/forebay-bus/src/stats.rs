@@ -1,7 +1,9 @@
 //! Reports of a bus about itself. Plain data.
 
+use std::fmt;
 use std::time::Duration;
 
+use forebay::parts::OneLine;
 use forebay::stats::HealthStatus;
 use forebay::{Name, Stats};
 use serde::Serialize;
@@ -116,6 +118,46 @@ impl BusStats {
         }
         Ok(())
     }
+}
+
+impl fmt::Display for BusStats {
+    /// Writes the law with its numbers, a line for every handler, then the account of the collector. Control characters are
+    /// escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} emitted + {} of the bus = {} offered", self.emitted, self.own, self.events.offered)?;
+        let others = [
+            (self.inline, "inline"),
+            (self.filtered, "filtered"),
+            (self.misnamed, "misnamed"),
+            (self.too_deep, "too deep"),
+            (self.stopped, "stopped"),
+        ];
+        write_others(f, others)?;
+        for handler in &self.handlers {
+            write!(f, "\n{}: {handler}", OneLine(&handler.name))?;
+        }
+        if self.gone.matched > 0 {
+            write!(f, "\nunsubscribed handlers: {}", self.gone)?;
+        }
+        write!(f, "\n{}", self.events)
+    }
+}
+
+impl fmt::Display for HandlerStats {
+    /// Writes the law of the handler with its numbers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} matched = {} handled + {} in flight", self.matched, self.handled, self.in_flight)?;
+        let others =
+            [(self.dead_lettered, "dead letters"), (self.failed, "failed"), (self.cancelled, "cancelled")];
+        write_others(f, others)?;
+        self.last_error.as_ref().map_or(Ok(()), |error| write!(f, " (last error: {})", OneLine(error)))
+    }
+}
+
+/// Writes the terms of a sum that are not 0.
+fn write_others<const N: usize>(f: &mut fmt::Formatter<'_>, others: [(u64, &str); N]) -> fmt::Result {
+    let mut others = others.into_iter().filter(|(events, _)| *events > 0);
+    others.try_for_each(|(events, fate)| write!(f, " + {events} {fate}"))
 }
 
 /// How a bus does. See [`Bus::metrics`](super::Bus::metrics).

@@ -14,6 +14,7 @@ mod hanging;
 mod inline;
 mod journal;
 mod metrics;
+mod once;
 mod retries;
 mod scaling;
 #[path = "../../../../tests/support/mod.rs"]
