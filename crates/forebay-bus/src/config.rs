@@ -26,7 +26,7 @@ use super::scaling::{Scaling, check_workers};
 pub struct BusConfig {
     /// The rings, the gate and the deadlines of the collector inside. Defaults to those of [`Config`], but with the flush
     /// strategy `Size` with one event, because handlers do not wait for a batch to fill, and with 5 KiB (5,120 bytes) for an
-    /// event at most ([`GateConfig::max_event_bytes`]). Its `flush_timeout`, `stop_timeout` and
+    /// event at most ([`GateConfig::max_event_bytes`](forebay::config::GateConfig::max_event_bytes)). Its `flush_timeout`, `stop_timeout` and
     /// `drop_timeout` hold for the bus as a whole.
     pub collector: Config,
     /// Who calls the handlers. Defaults to [`Mode::Pooled`].
