@@ -125,7 +125,7 @@ impl Event for Odd {}
 
 impl Clone for Odd {
     fn clone(&self) -> Self {
-        assert!(self.0 % 2 == 0, "on purpose");
+        assert!(self.0.is_multiple_of(2), "on purpose");
         Self(self.0)
     }
 }
