@@ -62,7 +62,7 @@ impl<E: Event> Shared<E> {
             batches: worker.batches.get(),
             flushes: worker.flushes.get(),
             last_flush: worker.last_flush(),
-            naps: worker.parks.get(),
+            parks: worker.parks.get(),
             waits: self.tally.waits.get(),
             enrich_panics: worker.enrich_panics.get(),
             sinks: self.registry.snapshot(),

@@ -75,7 +75,7 @@ pub struct Stats {
     /// When the last flush was done.
     pub last_flush: Option<SystemTime>,
     /// Number of times that the worker went to sleep, or was about to when something came up.
-    pub naps: u64,
+    pub parks: u64,
     /// Number of times that a producer waited for space.
     pub waits: u64,
     /// Panics of the closure of [`Builder::enrich`](crate::Builder::enrich).

@@ -159,10 +159,10 @@ fn half_of_the_budget_wakes_the_worker() {
             .unwrap();
         until_asleep(&collector);
         collector.collect(heavy(399));
-        let naps = collector.stats().naps;
+        let parks = collector.stats().parks;
         collector.collect(heavy(1));
         until("both are delivered", || memory.len() == 2);
-        until("it sleeps again", || collector.stats().naps > naps);
+        until("it sleeps again", || collector.stats().parks > parks);
         until_asleep(&collector);
         collector.stop().unwrap();
         law(&collector, 2);

@@ -19,9 +19,9 @@ fn start(strategy: FlushStrategy) -> (Collector<Tick>, MemorySink<Tick>, ManualC
 /// Moves the clock, and waits until the worker has reacted and sleeps again.
 fn advance(collector: &Collector<Tick>, clock: &ManualClock, by: Duration) {
     until_asleep(collector);
-    let naps = collector.stats().naps;
+    let parks = collector.stats().parks;
     clock.advance(by);
-    until("the worker slept again", || collector.stats().naps > naps);
+    until("the worker slept again", || collector.stats().parks > parks);
     until_asleep(collector);
 }
 
@@ -188,10 +188,10 @@ fn a_batch_carries_no_more_than_its_limit() {
 fn the_timer_runs_on_while_events_come_so_that_they_need_not_wake_the_worker() {
     let (collector, memory, clock) = start(FlushStrategy::Time { interval: SECOND });
     let wakes = |number| {
-        let naps = collector.stats().naps;
+        let parks = collector.stats().parks;
         collector.collect(tick(number));
         until_asleep(&collector);
-        collector.stats().naps > naps
+        collector.stats().parks > parks
     };
     assert!(wakes(0), "the first event starts the timer");
     advance(&collector, &clock, SECOND);

@@ -26,9 +26,9 @@ fn an_idle_worker_sleeps_once_and_stays_asleep() {
         // has several tries; a worker that polls has none.
         let is_quiet = (0..10).any(|_| {
             until_asleep(&collector);
-            let naps = collector.stats().naps;
+            let parks = collector.stats().parks;
             std::thread::park_timeout(Duration::from_millis(300));
-            collector.stats().naps == naps
+            collector.stats().parks == parks
         });
         assert!(is_quiet, "{strategy:?}");
         collector.stop().unwrap();

@@ -189,9 +189,9 @@ fn a_new_interval_makes_what_waits_due_sooner_and_never_later() {
         until_asleep(&collector);
         collector.update_config(|config| config.flush = minutes(after)).unwrap();
         until_asleep(&collector);
-        let naps = collector.stats().naps;
+        let parks = collector.stats().parks;
         clock.advance(due_after * 60 * SECOND - SECOND);
-        until("it looks at the clock", || collector.stats().naps > naps);
+        until("it looks at the clock", || collector.stats().parks > parks);
         until_asleep(&collector);
         assert_eq!(memory.len(), 0, "{before} to {after} minutes: too early");
         clock.advance(SECOND);
@@ -212,9 +212,9 @@ fn a_timer_ends_with_the_strategy_that_had_it() {
     until_asleep(&collector);
     collector.update_config(|config| config.flush = FlushStrategy::Size { events: 2 }).unwrap();
     until_asleep(&collector);
-    let naps = collector.stats().naps;
+    let parks = collector.stats().parks;
     clock.advance(24 * 3600 * SECOND);
-    until("it looks at the clock", || collector.stats().naps > naps);
+    until("it looks at the clock", || collector.stats().parks > parks);
     until_asleep(&collector);
     assert_eq!(memory.len(), 0);
     collector.collect(tick(1));

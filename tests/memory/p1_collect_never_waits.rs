@@ -205,14 +205,14 @@ fn only_the_call_that_makes_enough_pending_wakes_the_worker() {
     let builder = ticks().manual_clock(&clock);
     let collector = builder.flush(FlushStrategy::Size { events: 1000 }).start().unwrap();
     until_asleep(&collector);
-    let naps = collector.stats().naps;
+    let parks = collector.stats().parks;
     for number in 0..999 {
         collector.collect(tick(number));
         assert_eq!(collector.state(), State::Asleep, "event {number} woke the worker");
     }
     collector.collect(tick(999));
-    until("the worker slept again", || collector.stats().naps > naps);
-    assert_eq!(collector.stats().naps, naps + 1);
+    until("the worker slept again", || collector.stats().parks > parks);
+    assert_eq!(collector.stats().parks, parks + 1);
     collector.stop().unwrap();
     assert_eq!(law(&collector, 1000).processed, 1000);
 }

@@ -441,9 +441,9 @@ impl Lockstep {
         self.settle();
         for _ in 0..2 {
             if self.real.state() == State::Asleep && !self.gate.is_occupied() {
-                let naps = self.real.stats().naps;
+                let parks = self.real.stats().parks;
                 self.clock.advance(Duration::ZERO);
-                let looked = || self.gate.is_occupied() || self.real.stats().naps > naps;
+                let looked = || self.gate.is_occupied() || self.real.stats().parks > parks;
                 until_within(PATIENCE, "the worker looks again", looked);
             }
             self.settle();

@@ -294,7 +294,7 @@ mod imp {
 
     /// Counts the lost sections in a child, whose only thread is this one. (This thread is in a section only where a
     /// signal handler has forked; then it still holds its locks.)
-    fn lose_sections() {
+    fn count_lost_sections() {
         FORKING.store(0, Ordering::SeqCst);
         let inside = INSIDE.swap(own_sections(), Ordering::SeqCst);
         LOST.fetch_add(inside, Ordering::Relaxed);
@@ -388,7 +388,7 @@ mod imp {
             return;
         }
         note_fork();
-        lose_sections();
+        count_lost_sections();
         let mut link = &FIRST;
         while let Some(entry) = get(link) {
             // The entry is locked only if another thread was building or dropping this collector at the fork. Then
