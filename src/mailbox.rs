@@ -117,7 +117,7 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
             return Err((worker, std::mem::take(&mut contents.requests)));
         }
         contents.worker = WorkerSlot::InMailbox(worker);
-        self.tell_end(contents);
+        self.report_end(contents);
         Ok(())
     }
 
@@ -140,12 +140,12 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         let mut contents = self.contents.lock();
         contents.worker = WorkerSlot::Lost;
         let requests = std::mem::take(&mut contents.requests);
-        self.tell_end(contents);
+        self.report_end(contents);
         requests
     }
 
     /// Wakes all threads and tasks that wait for the end of the run.
-    fn tell_end(&self, mut contents: MutexGuard<'_, Contents<E, W>>) {
+    fn report_end(&self, mut contents: MutexGuard<'_, Contents<E, W>>) {
         self.ended.notify_all();
         let end = contents.end.take();
         // A waker is user code, so it must not run under our lock.

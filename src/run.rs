@@ -358,7 +358,7 @@ impl Drop for TrainingRun {
             let (error, place) = match last_panic::take_since(self.life.began).filter(|_| is_panicking()) {
                 Some((said, place)) => (format!("panicked: {said}"), place),
                 None if is_panicking() => ("panicked".to_owned(), None),
-                None => ("dropped before it was told how it ended".to_owned(), None),
+                None => ("dropped before its end was reported".to_owned(), None),
             };
             let event = failed(error, place, self.life.epoch());
             // No caller is left who could get the error.

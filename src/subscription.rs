@@ -182,7 +182,7 @@ impl<E: Event + Clone> Collector<E> {
         };
         self.add_sink(tap)?;
         let collector = Arc::downgrade(&self.shared);
-        let leave = move || _ = Weak::upgrade(&collector).map(|collector| collector.let_go(&name));
+        let leave = move || _ = Weak::upgrade(&collector).map(|collector| collector.remove_finished(&name));
         Ok(Subscription { shared, leave: Box::new(leave) })
     }
 }

@@ -238,7 +238,7 @@ fn a_flush_covers_what_was_collected_before_it() {
 
 #[test]
 fn a_flush_covers_what_another_thread_collected_before_it() {
-    check("a flush covers what another thread told us of", 1, 1000, || {
+    check("a flush covers what another thread reported", 1, 1000, || {
         let log = Log::new();
         let collector = small(2, EAGER).sink(log.clone()).start().unwrap();
         let other = thread::spawn({
@@ -539,7 +539,7 @@ fn who_waits_for_bytes_is_released_by_the_delivery() {
 fn bytes_that_are_given_up_are_evicted_events() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("events that make space in bytes are counted, told by a gap", 2, 1_000, move || {
+    check("events that make space in bytes are counted, reported by a gap", 2, 1_000, move || {
         let (gaps, counter) =
             (std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)), std::sync::atomic::Ordering::SeqCst);
         let sink = from_fn("gaps", {
@@ -754,10 +754,10 @@ fn a_sink_gets_what_is_collected_after_it_was_added_and_before_it_is_removed() {
         let log = Log::new();
         collector.add_sink(log.clone()).unwrap();
         collector.collect(Tick(1));
-        let told = collector.remove_sink("log").unwrap();
+        let reported = collector.remove_sink("log").unwrap();
         let numbers = log.numbers();
         assert!(numbers.contains(&1), "collected after it was added, not delivered: {numbers:?}");
-        assert_eq!(told.delivered, numbers.len() as u64);
+        assert_eq!(reported.delivered, numbers.len() as u64);
         collector.collect(Tick(2));
         collector.stop().unwrap();
         assert!(!log.numbers().contains(&2));
@@ -821,14 +821,14 @@ fn an_event_alone_reaches_an_isolated_sink() {
 }
 
 #[test]
-fn a_stop_covers_the_queue_and_what_is_evicted_is_counted_and_told() {
+fn a_stop_covers_the_queue_and_what_is_evicted_is_counted_and_reported() {
     let witness = Witness::default();
     let seen = witness.clone();
     check("an isolated sink evicts, and its account is exact", 2, 500, move || {
         let gaps = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let told = std::sync::Arc::clone(&gaps);
+        let reported = std::sync::Arc::clone(&gaps);
         let sink = from_fn("gaps", move |batch: &Batch<Tick>| {
-            told.fetch_add(batch.gap(), std::sync::atomic::Ordering::Relaxed);
+            reported.fetch_add(batch.gap(), std::sync::atomic::Ordering::Relaxed);
             Ok(())
         });
         let builder = small(2, EAGER).batch_size(1);
@@ -839,7 +839,7 @@ fn a_stop_covers_the_queue_and_what_is_evicted_is_counted_and_told() {
         let stats = law(&collector, 2);
         let sink = &stats.sinks[0];
         assert_eq!((sink.in_flight, sink.delivered + sink.evicted), (0, 2));
-        assert_eq!(gaps.load(std::sync::atomic::Ordering::Relaxed), sink.evicted, "told where it is missing");
+        assert_eq!(gaps.load(std::sync::atomic::Ordering::Relaxed), sink.evicted, "reported where it is missing");
         seen.saw(sink.evicted);
     });
     witness.expect(&["0", "1"]);

@@ -162,7 +162,7 @@ impl<E: Event> Collector<E> {
 
 impl<E: Event> Shared<E> {
     /// Removes a finished sink of that name. If a worker has it, the worker removes it; nobody waits for that.
-    pub(crate) fn let_go(&self, name: &str) {
+    pub(crate) fn remove_finished(&self, name: &str) {
         // A forked child must touch no lock.
         let Ok(mut contents) = self.mailbox.contents.enter() else { return };
         let added = contents.added.iter().position(|slot| slot.tally.name == name);

@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_but_the_very_last_can_be_told_from_none() {
+    fn every_step_but_the_very_last_differs_from_none() {
         assert_eq!(Record::new("x").step(), None);
         for step in [0, 1, u64::MAX - 1] {
             assert_eq!(Record::new("x").with_step(step).step(), Some(step));

@@ -75,9 +75,8 @@ impl<I: Iterator> Timed<I> {
         self
     }
 
-    /// Warns when an item takes longer, by a [`BottleneckDetected`] of this component. Of items in a row that do, the first is
-    /// told: what goes
-    /// on is no finding, and every item's time is in its own record. Defaults to no warning.
+    /// Warns when an item takes longer, by a [`BottleneckDetected`] of this component. Only the first of
+    /// several such items in a row is reported, because every item's time is in its own record. Defaults to no warning.
     pub fn warn_above(mut self, threshold: Duration) -> Self {
         self.warn_above = Some(threshold);
         self

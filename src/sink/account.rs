@@ -27,9 +27,9 @@ pub enum Hook<'a> {
 
 /// The account of a sink, given to it by [`Hook::Open`].
 ///
-/// By default the return value of `write_batch` settles all events of a batch: `Ok` delivered them, `Err` failed. A wrapper
-/// that settles events otherwise [`keep`](Self::keep)s them: they are in flight then, and the return value is about the
-/// rest of the batch. Later, on whatever thread, it [`settle`](Self::settle)s each of them once. A clone is the same
+/// By default the return value of `write_batch` completes all events of a batch: `Ok` delivered them, `Err` failed. A wrapper
+/// that completes events otherwise [`keep`](Self::keep)s them: they are in flight then, and the return value is about the
+/// rest of the batch. Later, on whatever thread, it [completes](Self::complete) each of them once. A clone is the same
 /// account.
 ///
 /// A wrapper that keeps events returns `Ok`: what fails in its stead would be tried again by a wrapper outside of it.
@@ -89,7 +89,7 @@ impl Account {
     }
 
     /// Reports the fate of `events` that were kept.
-    pub fn settle(&self, fate: Fate, events: u64) {
+    pub fn complete(&self, fate: Fate, events: u64) {
         let fates = &self.tally;
         let (count, is_worth_saying) = match fate {
             Fate::Delivered => (&fates.delivered, None),
@@ -108,8 +108,8 @@ impl Account {
     }
 
     /// A batch of which all events were kept has been written since then: that many were delivered, and failed; who kept
-    /// the rest again settles it.
-    pub(crate) fn settle_written(&self, begun: u64, events: u64, (delivered, failed): (u64, u64)) {
+    /// the rest again completes it.
+    pub(crate) fn complete_written(&self, begun: u64, events: u64, (delivered, failed): (u64, u64)) {
         self.tally.write_nanos.add(clock::nanos().saturating_sub(begun));
         self.tally.delivered.add(delivered);
         self.tally.failed.add(failed);
@@ -134,12 +134,12 @@ impl Account {
         self.tally.say(LogLevel::Warn, LogTopic::Retried, || format!("tries again: {said}"));
     }
 
-    /// Counts a call that failed, but whose events are settled.
+    /// Counts a call that failed, but whose events are complete.
     pub(crate) fn note_error(&self, error: &SinkError) {
         self.tally.note_error(error.to_string(), error.is_panic());
     }
 
-    /// Counts a call that panicked, but whose events are settled.
+    /// Counts a call that panicked, but whose events are complete.
     pub(crate) fn note_panic(&self, said: &str) {
         self.tally.note_panic(said.to_owned());
     }
@@ -160,8 +160,8 @@ impl Account {
     }
 
     /// Shows how many dead letters wait to those who look at the sink.
-    pub(crate) fn show_letters(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.tally.show_letters(count);
+    pub(crate) fn count_letters_with(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.tally.count_letters_with(count);
     }
 
     /// Counts dead letters that were delivered after all.

@@ -64,7 +64,7 @@ impl<E> CatchPanics<E> {
             // The sink has forked on a thread of the user, and this is the child: the account is the parent's.
             return (0, 0);
         }
-        // What it has kept, it settles itself.
+        // What it has kept, it completes itself.
         let kept = self.account.kept().saturating_sub(before);
         let events = (batch.len() as u64).saturating_sub(kept);
         let failed = match outcome {

@@ -165,7 +165,7 @@ impl<E: Event + Clone> Sink<E> for ChannelSink<E> {
         }
         if rejected > 0 {
             self.account.keep(rejected);
-            self.account.settle(Fate::Rejected, rejected);
+            self.account.complete(Fate::Rejected, rejected);
         }
         panics.join(Ok(()), batch.len())
     }

@@ -359,7 +359,7 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     /// Takes note of the account.
     fn open(&mut self, account: &Account) {
         let (letters, id) = (Arc::downgrade(&self.letters.shared), self.id);
-        account.show_letters(move || {
+        account.count_letters_with(move || {
             let letters = letters.upgrade();
             letters.map_or(0, |letters| letters.enter().map_or(0, |letters| letters.of(id)))
         });
@@ -529,7 +529,7 @@ impl<S: Sink<E>, E: Event + Clone> Sink<E> for DeadLettering<S, E> {
         drop(shared);
         self.last = Some(batch.without_events(0));
         self.account.keep(kept);
-        self.account.settle(Fate::DeadLettered, kept);
+        self.account.complete(Fate::DeadLettered, kept);
         end_all(evicted);
         if !self.account.is_open() {
             // Whoever wraps this one counts them by what is returned.

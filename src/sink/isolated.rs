@@ -216,7 +216,7 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
         self.shared.changed.notify_all();
         // They end here, without the lock: events have destructors.
         for batch in ended {
-            self.account.settle(fate, batch.len() as u64);
+            self.account.complete(fate, batch.len() as u64);
         }
         Ok(())
     }
@@ -340,7 +340,7 @@ impl<E: Event> Shared<E> {
             match task {
                 Task::Write(batch) => {
                     let (begun, written) = account.on_own_thread(|| sink.write(&batch));
-                    account.settle_written(begun, batch.len() as u64, written);
+                    account.complete_written(begun, batch.len() as u64, written);
                     self.ask(&mut sink);
                 }
                 Task::Flush(replies) => {

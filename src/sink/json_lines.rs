@@ -133,7 +133,7 @@ pub struct JsonLinesSink {
     /// The names in its folder have changed since that was synced.
     is_folder_dirty: bool,
     /// That the folder cannot be synced was reported.
-    is_folder_told: bool,
+    is_folder_reported: bool,
     /// What went wrong beside the events, and was not reported yet.
     trouble: Option<io::Error>,
 }
@@ -199,7 +199,7 @@ impl JsonLinesSink {
             sync: SyncPolicy::default(),
             synced: None,
             is_folder_dirty: true,
-            is_folder_told: false,
+            is_folder_reported: false,
             trouble: None,
             path,
         })
@@ -399,7 +399,7 @@ impl JsonLinesSink {
         // Where that fails, it is tried again, and reported once.
         let synced = self.target.sync_name();
         self.is_folder_dirty = synced.is_err();
-        if std::mem::replace(&mut self.is_folder_told, synced.is_err()) { Ok(()) } else { synced }
+        if std::mem::replace(&mut self.is_folder_reported, synced.is_err()) { Ok(()) } else { synced }
     }
 
     /// Syncs the file, if it is time for that.

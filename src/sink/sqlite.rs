@@ -45,7 +45,7 @@ pub use schema::{row_to_record, version};
 ///
 /// | table | columns |
 /// |---|---|
-/// | `runs` | `id`; `session`, the session id of the collector; `run_id`, `generation` and `name` of the training run, without one the session id, 1 and NULL; `began`, nanoseconds since 1970; `origin` (the source), `host`, `pid`, `rank`, as [`Origin`](crate::collector::Origin) told them first: a session that goes on elsewhere keeps them |
+/// | `runs` | `id`; `session`, the session id of the collector; `run_id`, `generation` and `name` of the training run, without one the session id, 1 and NULL; `began`, nanoseconds since 1970; `origin` (the source), `host`, `pid`, `rank`, as [`Origin`](crate::collector::Origin) reported them first: a session that goes on elsewhere keeps them |
 /// | `names` | `id`; `name` |
 /// | `events` | `id`, ascending in the order of delivery; `run`; `name`, an id; `time`, nanoseconds since 1970; `step` or NULL; `priority`, 0 critical, 1 normal, 2 low; `kind`; `value`; `source`; `correlation`; `record` |
 ///

@@ -361,7 +361,7 @@ impl SinkTally {
         self.shown.lock().is_tap
     }
 
-    pub(crate) fn show_letters(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+    pub(crate) fn count_letters_with(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
         self.shown.lock().letters.push(Box::new(count));
     }
 

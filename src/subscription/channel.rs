@@ -56,6 +56,8 @@ impl<E: Event + Clone> Collector<E> {
         let name = next_name();
         self.add_sink(sink.named(name.clone()).with_pattern(pattern.into()))?;
         let collector = Arc::downgrade(&self.shared);
-        Ok(receiver.on_leave(move || _ = Weak::upgrade(&collector).map(|collector| collector.let_go(&name))))
+        Ok(receiver.on_leave(move || {
+            _ = Weak::upgrade(&collector).map(|collector| collector.remove_finished(&name))
+        }))
     }
 }

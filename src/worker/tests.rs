@@ -49,7 +49,7 @@ fn a_worker_that_is_gone_strands_nobody() {
 }
 
 #[test]
-fn a_panic_of_the_worker_itself_is_caught_and_told() {
+fn a_panic_of_the_worker_itself_is_caught_and_reported() {
     let collector = crate::Builder::<Tick>::new().build().unwrap();
     let shared = &collector.shared;
     shared.mailbox.prepare_worker();

@@ -131,7 +131,7 @@ fn what_is_added_on_the_worker_is_not_given_back_to_the_byte_budget() {
 }
 
 #[test]
-fn json_lines_tell_the_origin_if_asked() {
+fn json_lines_show_the_origin_if_asked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");
     let sink = JsonLinesSink::create(&path).unwrap().with_origin();

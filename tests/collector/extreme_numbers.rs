@@ -330,16 +330,16 @@ fn an_account_of_a_sink_that_is_given_any_number() {
         |account| account.keep(u64::MAX),
         |account| {
             account.keep(u64::MAX);
-            account.settle(Fate::Delivered, u64::MAX);
+            account.complete(Fate::Delivered, u64::MAX);
         },
-        |account| account.settle(Fate::Delivered, u64::MAX - 1),
-        |account| account.settle(Fate::Failed, u64::MAX - 1),
-        |account| account.settle(Fate::DeadLettered, u64::MAX),
-        |account| account.settle(Fate::Evicted, u64::MAX),
-        |account| account.settle(Fate::Rejected, u64::MAX),
+        |account| account.complete(Fate::Delivered, u64::MAX - 1),
+        |account| account.complete(Fate::Failed, u64::MAX - 1),
+        |account| account.complete(Fate::DeadLettered, u64::MAX),
+        |account| account.complete(Fate::Evicted, u64::MAX),
+        |account| account.complete(Fate::Rejected, u64::MAX),
         |account| {
-            account.settle(Fate::Delivered, u64::MAX / 2);
-            account.settle(Fate::Failed, u64::MAX / 2 + 9);
+            account.complete(Fate::Delivered, u64::MAX / 2);
+            account.complete(Fate::Failed, u64::MAX / 2 + 9);
             account.keep(1 << 63);
         },
     ];

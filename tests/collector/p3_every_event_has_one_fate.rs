@@ -99,7 +99,7 @@ fn the_newest_is_refused_and_given_back_under_drop_newest() {
 }
 
 #[test]
-fn a_batch_of_events_tells_every_fate() {
+fn a_batch_of_events_reports_every_fate() {
     let memory = MemorySink::new();
     let collector = ticks().capacity(3).flush(FlushStrategy::Manual).sink(memory.clone()).start().unwrap();
     let outcome = collector.collect_batch((0..5).map(tick));

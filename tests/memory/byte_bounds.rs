@@ -475,7 +475,7 @@ fn a_handler_that_is_behind_holds_its_own_events_and_not_their_batches() {
         }
         gate.await_arrivals(1);
         // The history of the bus may hold 50 MiB.
-        until_within(SOON, "only the small ones are left", || in_use().saturating_sub(before) < 60 * MIB);
+        until_timeout(SOON, "only the small ones are left", || in_use().saturating_sub(before) < 60 * MIB);
         gate.open();
         bus.flush().unwrap();
         drop((small, all));

@@ -14,10 +14,10 @@ use forebay::sink::{Sink, SinkError};
 use forebay::{Batch, Collector, Config, ManualClock, Outcome, Priority};
 
 use crate::reference::{self, Answer, ECHO, Manner, Reference, Seen, echo};
-use crate::support::{LONG, Tick, ticks, until_within};
+use crate::support::{LONG, Tick, ticks, until_timeout};
 
 /// A failure is repeated for every case that it may shrink to.
-/// Less than the nap after which a worker looks by itself, so that a missing wake-up shows.
+/// Less than the park after which a worker looks by itself, so that a missing wake-up shows.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tasks have producers from here on. An event that waits for space is overtaken by those that need not, and an
@@ -438,20 +438,20 @@ impl Lockstep {
     /// left over from earlier, with which it looks once more. Of two more rings, the second one's look began
     /// after the operation.
     fn rest(&self) {
-        self.settle();
+        self.wait_for_rest();
         for _ in 0..2 {
             if self.real.state() == State::Asleep && !self.gate.is_occupied() {
                 let parks = self.real.stats().parks;
                 self.clock.advance(Duration::ZERO);
                 let looked = || self.gate.is_occupied() || self.real.stats().parks > parks;
-                until_within(PATIENCE, "the worker looks again", looked);
+                until_timeout(PATIENCE, "the worker looks again", looked);
             }
-            self.settle();
+            self.wait_for_rest();
         }
     }
 
-    fn settle(&self) {
-        until_within(PATIENCE, "the worker rests", || {
+    fn wait_for_rest(&self) {
+        until_timeout(PATIENCE, "the worker rests", || {
             self.gate.is_occupied()
                 || match self.real.state() {
                     State::Idle | State::Asleep => true,

@@ -58,8 +58,8 @@ pub(crate) struct Sink {
     pub(crate) errors: u64,
     pub(crate) panics: u64,
     pub(crate) flush_errors: u64,
-    told_delivered: u64,
-    told_failed: u64,
+    reported_delivered: u64,
+    reported_failed: u64,
 }
 
 impl Sink {
@@ -77,8 +77,8 @@ impl Sink {
             errors: 0,
             panics: 0,
             flush_errors: 0,
-            told_delivered: 0,
-            told_failed: 0,
+            reported_delivered: 0,
+            reported_failed: 0,
         }
     }
 
@@ -204,11 +204,11 @@ pub(crate) struct Reference {
     taken: u64,
     next_batch: u64,
     next_event: u64,
-    told_gaps: u64,
+    reported_gaps: u64,
     /// How many normal events were taken since the low lane had its turn.
     turn: usize,
-    told_processed: u64,
-    told_evicted: u64,
+    reported_processed: u64,
+    reported_evicted: u64,
 }
 
 fn index(priority: Priority) -> usize {
@@ -250,10 +250,10 @@ impl Reference {
             taken: 0,
             next_batch: 0,
             next_event: 0,
-            told_gaps: 0,
+            reported_gaps: 0,
             turn: 0,
-            told_processed: 0,
-            told_evicted: 0,
+            reported_processed: 0,
+            reported_evicted: 0,
         }
     }
 
@@ -557,7 +557,7 @@ impl Reference {
 
     /// Puts a batch together; how many events it has.
     fn take_batch(&mut self, round: &mut [usize; 3]) -> usize {
-        let gap = self.evicted - self.told_gaps;
+        let gap = self.evicted - self.reported_gaps;
         let mut events = Vec::new();
         if round[0] == 0 && *round != [0; 3] {
             // Those that came since the round began are first as well, up to half a batch.
@@ -589,7 +589,7 @@ impl Reference {
         if length == 0 && gap == 0 {
             return 0;
         }
-        self.told_gaps = self.evicted;
+        self.reported_gaps = self.evicted;
         let first_event = self.next_event + gap;
         let seen = Seen { number: self.next_batch, first_event, gap, events };
         self.next_batch += 1;
@@ -657,12 +657,12 @@ impl Reference {
         self.sinks.iter_mut().for_each(Sink::flush);
         self.flushes += 1;
         let delta = |sink: &Sink| {
-            let delivered = sink.delivered - sink.told_delivered;
-            (sink.name.clone(), delivered, sink.failed - sink.told_failed)
+            let delivered = sink.delivered - sink.reported_delivered;
+            (sink.name.clone(), delivered, sink.failed - sink.reported_failed)
         };
         Report {
-            processed: self.processed - self.told_processed,
-            evicted: self.told_gaps - self.told_evicted,
+            processed: self.processed - self.reported_processed,
+            evicted: self.reported_gaps - self.reported_evicted,
             sinks: self.sinks.iter().map(delta).collect(),
         }
     }
@@ -681,9 +681,9 @@ impl Reference {
         }
         if is_heard {
             for sink in &mut self.sinks {
-                (sink.told_delivered, sink.told_failed) = (sink.delivered, sink.failed);
+                (sink.reported_delivered, sink.reported_failed) = (sink.delivered, sink.failed);
             }
-            (self.told_processed, self.told_evicted) = (self.processed, self.told_gaps);
+            (self.reported_processed, self.reported_evicted) = (self.processed, self.reported_gaps);
         }
     }
 

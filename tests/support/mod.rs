@@ -11,7 +11,7 @@ use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority, Stats, 
 /// Far more than anything here takes. A test that needs it has failed.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// Less than the nap after which a worker looks around by itself: what happens within it happened because
+/// Less than the park after which a worker looks around by itself: what happens within it happened because
 /// somebody rang.
 pub const SOON: Duration = Duration::from_secs(5);
 
@@ -95,12 +95,12 @@ impl Drop for Raise<'_> {
 /// Yields until something holds.
 #[track_caller]
 pub fn until(what: &str, holds: impl Fn() -> bool) {
-    until_within(LONG, what, holds);
+    until_timeout(LONG, what, holds);
 }
 
 /// The same with less patience, where a failure is repeated many times.
 #[track_caller]
-pub fn until_within(longest: Duration, what: &str, holds: impl Fn() -> bool) {
+pub fn until_timeout(longest: Duration, what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < longest, "never happened: {what}");

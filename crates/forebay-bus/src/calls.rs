@@ -104,7 +104,7 @@ impl Engine {
     /// Runs a worker.
     fn work(&self, number: u64) {
         // Marked to its very end: a destructor here may drop the last handle of the bus, which cannot wait for this thread.
-        let _within = context::within(self.address());
+        let _caller = context::enter(self.address());
         self.pool.run(number, |subscriber| self.serve(subscriber));
     }
 
@@ -144,7 +144,7 @@ impl Engine {
     /// Runs what is due, and serves handlers on this thread until none waits or the deadline comes. Does nothing in a thread that
     /// is doing so already.
     pub(super) fn run_inline(&self, deadline: Option<Instant>) {
-        if let Some(_within) = context::within(self.address()) {
+        if let Some(_caller) = context::enter(self.address()) {
             self.serve_all(deadline);
         }
     }

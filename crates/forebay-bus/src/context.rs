@@ -10,7 +10,7 @@ per_thread! {
     /// How many events led to the one whose handler this thread is in; `None` outside of handlers.
     static DEPTH: Cell<Option<u32>> = Cell::new(None);
     /// The addresses of the buses for which this thread makes calls, the innermost last.
-    static WITHIN: RefCell<Vec<usize>> = RefCell::new(Vec::new());
+    static CALLS_FOR: RefCell<Vec<usize>> = RefCell::new(Vec::new());
     /// The ids of the scopes of this thread, the innermost last.
     static SCOPES: RefCell<Vec<Text>> = RefCell::new(Vec::new());
 }
@@ -22,31 +22,31 @@ pub(super) fn is_inside() -> bool {
 
 /// Returns whether the calling thread is in a handler or a sink of any bus, or makes calls for one: others may wait for it.
 pub(super) fn is_busy() -> bool {
-    let makes_calls = WITHIN.try_with(|within| !within.borrow().is_empty()).unwrap_or(true);
+    let makes_calls = CALLS_FOR.try_with(|calls_for| !calls_for.borrow().is_empty()).unwrap_or(true);
     makes_calls || is_inside() || worker_of() != 0
 }
 
 /// Returns whether the calling thread calls handlers or sinks for the bus at this address.
-pub(super) fn is_within(address: usize) -> bool {
-    WITHIN.try_with(|within| within.borrow().contains(&address)).unwrap_or(false)
+pub(super) fn is_calling_for(address: usize) -> bool {
+    CALLS_FOR.try_with(|calls_for| calls_for.borrow().contains(&address)).unwrap_or(false)
 }
 
 /// Marks the calling thread as one that makes calls for the bus at this address, until the value is dropped. Returns `None` if
 /// it is marked already.
-pub(super) fn within(address: usize) -> Option<Within> {
-    let enter = |within: &RefCell<Vec<usize>>| {
-        let is_new = !within.borrow().contains(&address);
-        is_new.then(|| within.borrow_mut().push(address))
+pub(super) fn enter(address: usize) -> Option<Caller> {
+    let mark = |calls_for: &RefCell<Vec<usize>>| {
+        let is_new = !calls_for.borrow().contains(&address);
+        is_new.then(|| calls_for.borrow_mut().push(address))
     };
-    WITHIN.try_with(enter).ok().flatten().map(|()| Within(PhantomData))
+    CALLS_FOR.try_with(mark).ok().flatten().map(|()| Caller(PhantomData))
 }
 
-/// Mark of a thread. Made by [`within`].
-pub(super) struct Within(PhantomData<*const ()>);
+/// Mark of a thread. Made by [`enter`].
+pub(super) struct Caller(PhantomData<*const ()>);
 
-impl Drop for Within {
+impl Drop for Caller {
     fn drop(&mut self) {
-        let _ = WITHIN.try_with(|within| within.borrow_mut().pop());
+        let _ = CALLS_FOR.try_with(|calls_for| calls_for.borrow_mut().pop());
     }
 }
 

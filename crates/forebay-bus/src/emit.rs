@@ -204,7 +204,7 @@ impl Shared {
         record.set_event_id(id);
         let event = Envelope::new(record, mark);
         // After the push, also where the event that it evicts panics: a flush that sees no more of them has missed none.
-        let _settles = OnDrop(|| self.counts.settled.add(1));
+        let _completes = OnDrop(|| self.counts.completed.add(1));
         // In a forked child no filter is asked: the event is refused below.
         let outcome = if self.check().is_ok() && !self.lets_in(&event) {
             self.counts.filtered.add(1);
@@ -246,9 +246,9 @@ impl Shared {
         }
         collector.note_delivered(&event, self.counts.inline.get());
         // In one piece: an event that is emitted meanwhile is handled after this one.
-        let within = context::within(self.engine.address());
+        let caller = context::enter(self.engine.address());
         self.engine.dispatch_one(event);
-        if within.is_some() {
+        if caller.is_some() {
             self.engine.serve_all(None);
         }
         Outcome::Queued

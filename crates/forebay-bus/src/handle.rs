@@ -166,9 +166,9 @@ impl Bus {
         let (timeout, begun) = (self.shared.collector.config().flush_timeout, Instant::now());
         // Every round covers one more link of each chain of events, and no chain is longer.
         for _ in 0..=self.shared.engine.config.max_depth {
-            let before = self.shared.counts.settled.get();
+            let before = self.shared.counts.completed.get();
             self.shared.flush_once(timeout, timeout.saturating_sub(begun.elapsed()))?;
-            if self.shared.counts.settled.get() == before {
+            if self.shared.counts.completed.get() == before {
                 break;
             }
         }

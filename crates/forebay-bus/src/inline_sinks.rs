@@ -102,7 +102,7 @@ impl InlineSinks {
         let _ = catch_panic(|| drop(evicted));
         if let Some(mut slots) = slots {
             // A sink that starts a thread of its own hands the mark on, so that nothing is waited for there either.
-            let _marks = (context::within(self.address), WorkerMark::set(self.worker));
+            let _marks = (context::enter(self.address), WorkerMark::set(self.worker));
             match self.write_waiting(&mut slots) {
                 Whose::Ours => self.return_slots(slots, None),
                 Whose::Parents => std::mem::forget(slots),
@@ -116,7 +116,7 @@ impl InlineSinks {
         let slots = if state.slots.is_some() { state.take() } else { self.wait(&mut state, deadline) };
         drop(state);
         let Some(mut slots) = slots else { return Some(self.busy()) };
-        let marks = (context::within(self.address), WorkerMark::set(self.worker));
+        let marks = (context::enter(self.address), WorkerMark::set(self.worker));
         let each = |slot: &mut Slot<Envelope>| {
             slot.flush();
             self.whose() == Whose::Ours

@@ -36,7 +36,7 @@ impl Scheduler {
     pub(super) fn run(mut self) {
         // This thread makes no calls, which may hang. It is marked as one of the bus all the same: what it drops may hold the
         // last handle, which cannot wait for it.
-        let _within = context::within(self.engine.address());
+        let _caller = context::enter(self.engine.address());
         while !self.engine.pool.is_closed() {
             // A panic must not end this thread: it is needed again.
             let next = catch_panic(|| self.look()).unwrap_or(None);

@@ -57,7 +57,7 @@ pub(super) struct Counts {
     pub(super) inline: Count,
     pub(super) own: Count,
     /// Events whose fate before the handlers is known, those of the bus itself included.
-    pub(super) settled: Count,
+    pub(super) completed: Count,
 }
 
 impl Shared {
@@ -84,7 +84,7 @@ impl Shared {
     /// Returns whether the calling thread is in a handler of some bus, or in a sink of this one: it cannot wait for handlers.
     pub(super) fn is_inside(&self) -> bool {
         context::is_inside()
-            || context::is_within(self.engine.address())
+            || context::is_calling_for(self.engine.address())
             || Inside::of(&self.collector).is_worker()
     }
 

@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_read_from_what_linux_tells() {
+    fn the_memory_is_read_from_what_linux_shows() {
         let usage = usage_of("MemTotal:        2048 kB\nMemFree: 1 kB\nMemAvailable:    512 kB\n").unwrap();
         assert_eq!((usage.used_mb, usage.available_mb, usage.percentage), (1.5, 0.5, 75.0));
         assert_eq!(usage_of("MemTotal: 2048 kB\n"), None);

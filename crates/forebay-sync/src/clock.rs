@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_anchor_at_once_all_tell_the_time() {
+    fn threads_that_anchor_at_once_all_read_the_time() {
         let clock = Arc::new(Follower::at(8 * SECOND, 1_800_000_000 * SECOND));
         let readers: Vec<_> = (0..3)
             .map(|_| {

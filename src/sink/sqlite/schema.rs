@@ -104,7 +104,7 @@ const MIGRATIONS: [&str; 3] = [
             WHERE name NOT IN ('training.started', 'training.heartbeat') GROUP BY run
         ),
         last AS (SELECT run, max(id), time FROM life GROUP BY run),
-        told AS (
+        states AS (
             SELECT runs.*, ends.name AS ending, ends.time AS ended, last.time AS last_seen,
                 coalesce(begins.time, began) AS started,
                 -- Readers take a run for vanished after three heartbeats.
@@ -128,7 +128,7 @@ const MIGRATIONS: [&str; 3] = [
                 WHEN last_seen IS NOT NULL THEN 'running'
             END AS status,
             started, ended, last_seen, reason, config, model_type, session, origin, host, pid, rank, world_size
-        FROM told;
+        FROM states;
 ",
 ];
 

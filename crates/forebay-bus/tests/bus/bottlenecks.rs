@@ -1,4 +1,4 @@
-//! What holds things up is told as `system.bottleneck_detected`.
+//! What holds things up is reported as `system.bottleneck_detected`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,12 +13,12 @@ use forebay_bus::{Bus, Envelope, Handler, HandlerError, watch};
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// An inline bus, its clock, and the components that were told.
+/// An inline bus, its clock, and the components that were reported.
 fn bus() -> (Bus, ManualClock, Arc<Mutex<Vec<String>>>) {
     let clock = ManualClock::new();
     let bus = Bus::builder().inline().manual_clock(&clock).start().unwrap();
-    let told = Arc::<Mutex<Vec<String>>>::default();
-    let kept = Arc::clone(&told);
+    let reported = Arc::<Mutex<Vec<String>>>::default();
+    let kept = Arc::clone(&reported);
     bus.on(BottleneckDetected::NAME, move |event| {
         let fields = event.value().as_fields().unwrap();
         assert!(fields.get("suggestions").is_some() && fields.get("description").is_some());
@@ -27,19 +27,19 @@ fn bus() -> (Bus, ManualClock, Arc<Mutex<Vec<String>>>) {
     })
     .unwrap()
     .keep();
-    (bus, clock, told)
+    (bus, clock, reported)
 }
 
-/// The next look, and what has been told since the last.
-fn look(bus: &Bus, clock: &ManualClock, told: &Mutex<Vec<String>>) -> Vec<String> {
+/// The next look, and what has been reported since the last.
+fn look(bus: &Bus, clock: &ManualClock, reported: &Mutex<Vec<String>>) -> Vec<String> {
     clock.advance(EVERY);
     bus.flush().unwrap();
-    std::mem::take(&mut *told.lock().unwrap())
+    std::mem::take(&mut *reported.lock().unwrap())
 }
 
 #[test]
-fn what_is_wrong_with_a_collector_is_told_once_as_long_as_it_is_up() {
-    let (bus, clock, told) = bus();
+fn what_is_wrong_with_a_collector_is_reported_once_as_long_as_it_is_up() {
+    let (bus, clock, reported) = bus();
     let is_broken = Arc::new(AtomicBool::new(false));
     let broken = Arc::clone(&is_broken);
     let sink = from_fn("broken", move |_: &Batch| match broken.load(Ordering::SeqCst) {
@@ -55,26 +55,26 @@ fn what_is_wrong_with_a_collector_is_told_once_as_long_as_it_is_up() {
             let _ = collector.flush().unwrap();
         }
     };
-    assert!(look(&bus, &clock, &told).is_empty(), "all is well");
+    assert!(look(&bus, &clock, &reported).is_empty(), "all is well");
     many(true);
-    assert_eq!(look(&bus, &clock, &told), ["broken"]);
-    assert!(look(&bus, &clock, &told).is_empty(), "it is known");
+    assert_eq!(look(&bus, &clock, &reported), ["broken"]);
+    assert!(look(&bus, &clock, &reported).is_empty(), "it is known");
     many(false);
-    assert!(look(&bus, &clock, &told).is_empty(), "it is over");
+    assert!(look(&bus, &clock, &reported).is_empty(), "it is over");
     many(true);
-    assert_eq!(look(&bus, &clock, &told), ["broken"], "it is there again");
+    assert_eq!(look(&bus, &clock, &reported), ["broken"], "it is there again");
     many(false);
-    look(&bus, &clock, &told);
+    look(&bus, &clock, &reported);
     many(true);
     law(&collector, 100);
     drop(watcher);
-    assert!(look(&bus, &clock, &told).is_empty(), "nobody watches");
+    assert!(look(&bus, &clock, &reported).is_empty(), "nobody watches");
     bus.stop().unwrap().stats.check_law(0).unwrap();
 }
 
 #[test]
 fn a_collector_that_is_watched_ends_with_its_last_handle() {
-    let (bus, clock, told) = bus();
+    let (bus, clock, reported) = bus();
     let is_dropped = Arc::new(AtomicBool::new(false));
     let raise = {
         let is_dropped = Arc::clone(&is_dropped);
@@ -88,7 +88,7 @@ fn a_collector_that_is_watched_ends_with_its_last_handle() {
     let _watcher = watch::bottlenecks_of(&bus, EVERY, &collector).unwrap();
     drop(collector);
     assert!(is_dropped.load(Ordering::SeqCst));
-    assert!(look(&bus, &clock, &told).is_empty());
+    assert!(look(&bus, &clock, &reported).is_empty());
     bus.stop().unwrap().stats.check_law(0).unwrap();
 }
 
@@ -101,20 +101,20 @@ impl<F: Fn()> Drop for OnDrop<F> {
 }
 
 #[test]
-fn what_is_wrong_with_the_bus_is_told_as_well() {
-    let (bus, clock, told) = bus();
+fn what_is_wrong_with_the_bus_is_reported_as_well() {
+    let (bus, clock, reported) = bus();
     let _watcher = watch::bottlenecks(&bus, EVERY).unwrap();
     let failing = Handler::new("a.b", |_| Err(HandlerError::new("never").permanent()));
     bus.subscribe(failing).unwrap().keep();
-    assert!(look(&bus, &clock, &told).is_empty());
+    assert!(look(&bus, &clock, &reported).is_empty());
     bus.emit("a.b", ()).unwrap();
-    assert_eq!(look(&bus, &clock, &told), ["bus"], "a dead letter");
+    assert_eq!(look(&bus, &clock, &reported), ["bus"], "a dead letter");
     bus.emit("a.b", ()).unwrap();
-    assert!(look(&bus, &clock, &told).is_empty(), "that there are some is known");
+    assert!(look(&bus, &clock, &reported).is_empty(), "that there are some is known");
     bus.dead_letters().purge();
-    assert!(look(&bus, &clock, &told).is_empty());
+    assert!(look(&bus, &clock, &reported).is_empty());
     bus.emit("a.b", ()).unwrap();
-    assert_eq!(look(&bus, &clock, &told), ["bus"]);
+    assert_eq!(look(&bus, &clock, &reported), ["bus"]);
     bus.stop().unwrap().stats.check_law(3).unwrap();
 }
 
@@ -126,12 +126,12 @@ fn an_interval_of_nothing_is_refused() {
 }
 
 #[test]
-fn a_second_trouble_of_one_sink_is_told_as_well() {
-    let (clock, told) = (ManualClock::new(), Arc::<Mutex<Vec<String>>>::default());
+fn a_second_trouble_of_one_sink_is_reported_as_well() {
+    let (clock, reported) = (ManualClock::new(), Arc::<Mutex<Vec<String>>>::default());
     // It opens at the fifth failure in a row.
     let broken = support::failing::<Envelope>("broken").breaker(BreakerPolicy::default());
     let bus = Bus::builder().inline().manual_clock(&clock).sink(broken).start().unwrap();
-    let kept = Arc::clone(&told);
+    let kept = Arc::clone(&reported);
     bus.on(BottleneckDetected::NAME, move |event| {
         let fields = event.value().as_fields().unwrap();
         kept.lock().unwrap().push(fields.get("description").unwrap().as_str().unwrap().to_owned());
@@ -140,12 +140,12 @@ fn a_second_trouble_of_one_sink_is_told_as_well() {
     .keep();
     let _watcher = watch::bottlenecks(&bus, EVERY).unwrap();
     (0..3).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
-    let failing = look(&bus, &clock, &told);
+    let failing = look(&bus, &clock, &reported);
     assert_eq!(failing.len(), 1, "{failing:?}");
     (0..3).for_each(|_| _ = bus.emit("a.b", ()).unwrap());
-    let open = look(&bus, &clock, &told);
+    let open = look(&bus, &clock, &reported);
     assert_eq!(open.len(), 1, "{open:?}");
     assert_ne!(failing, open);
-    assert!(look(&bus, &clock, &told).is_empty());
+    assert!(look(&bus, &clock, &reported).is_empty());
     bus.stop().unwrap().stats.check_law(6).unwrap();
 }

@@ -38,7 +38,7 @@ fn a_chain_of_events_ends_at_its_greatest_depth() {
 #[test]
 fn calls_that_would_wait_for_themselves_are_refused() {
     let bus = Bus::new().unwrap();
-    let (own, (sender, told)) = (bus.clone(), mpsc::channel());
+    let (own, (sender, reported)) = (bus.clone(), mpsc::channel());
     let id = bus
         .on("a.b", move |_| {
             assert_eq!(own.flush().unwrap_err(), FlushError::OnWorker);
@@ -48,7 +48,7 @@ fn calls_that_would_wait_for_themselves_are_refused() {
         .unwrap()
         .keep();
     bus.emit_sync("a.b", ()).unwrap();
-    told.recv_timeout(LONG).unwrap();
+    reported.recv_timeout(LONG).unwrap();
     bus.unsubscribe(id);
     law(&bus, 1);
 }
@@ -96,8 +96,8 @@ fn a_flush_covers_what_a_handler_is_about_to_emit() {
         true
     }));
     bus.on("a.b", move |_| _ = emitter.emit("derived.one", ())).unwrap().keep();
-    let told = Arc::clone(&seen);
-    bus.on("derived.one", move |event| told.lock().unwrap().push(event.id())).unwrap().keep();
+    let reported = Arc::clone(&seen);
+    bus.on("derived.one", move |event| reported.lock().unwrap().push(event.id())).unwrap().keep();
     bus.emit("a.b", ()).unwrap();
     gate.await_arrivals(1);
     std::thread::scope(|scope| {
@@ -129,7 +129,7 @@ fn events_of_the_bus_that_are_answered_by_what_caused_them_come_to_an_end() {
         bus.emit("a.b", ()).unwrap();
         bus.flush().unwrap();
         let refused = refused.lock().unwrap().clone();
-        // 0, 2, ... 16 are the causes, 1, 3, ... what is told of them: the last is at 17.
+        // 0, 2, ... 16 are the causes, 1, 3, ... what is reported of them: the last is at 17.
         assert_eq!((refused.len(), bus.dead_letters().len()), (0, 9));
         let stats = bus.stats();
         assert_eq!((stats.too_deep, stats.emitted), (1, 9));
@@ -139,13 +139,13 @@ fn events_of_the_bus_that_are_answered_by_what_caused_them_come_to_an_end() {
 }
 
 #[test]
-fn what_a_watcher_tells_is_an_event_of_the_chain_that_it_watches() {
+fn what_a_watcher_reports_is_an_event_of_the_chain_that_it_watches() {
     for is_inline in [false, true] {
         let builder = Bus::builder().config(once().with_max_depth(1));
         let bus = if is_inline { builder.inline() } else { builder }.start().unwrap();
         let watcher = watch::threshold(&bus, "x.*", "value", 1.0).unwrap();
-        let (emitter, told) = (bus.emitter(), Arc::new(Mutex::new(Vec::new())));
-        let answers = Arc::clone(&told);
+        let (emitter, reported) = (bus.emitter(), Arc::new(Mutex::new(Vec::new())));
+        let answers = Arc::clone(&reported);
         bus.on("system.performance_warning", move |_| {
             answers.lock().unwrap().push(emitter.emit("x.one", 2.0))
         })
@@ -153,7 +153,7 @@ fn what_a_watcher_tells_is_an_event_of_the_chain_that_it_watches() {
         .keep();
         bus.emit("x.one", 2.0).unwrap();
         bus.flush().unwrap();
-        assert!(matches!(told.lock().unwrap()[..], [Err(EmitError::TooDeep { depth: 2, .. })]));
+        assert!(matches!(reported.lock().unwrap()[..], [Err(EmitError::TooDeep { depth: 2, .. })]));
         drop(watcher);
         bus.stop().unwrap().stats.check_law(2).unwrap();
     }

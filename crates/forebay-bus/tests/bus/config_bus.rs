@@ -93,7 +93,7 @@ fn the_names_of_the_documents_are_settings_of_a_bus() {
 }
 
 #[test]
-fn what_is_wrong_with_a_bus_is_told_by_its_key_and_a_collector_passes_over_it() {
+fn what_is_wrong_with_a_bus_is_reported_by_its_key_and_a_collector_passes_over_it() {
     let said = "invalid bus.workers: 0 (expected 1 to 256) in line 1, column 5";
     assert_eq!(bus("bus.workers = 0"), Err(said.to_owned()));
     let said = "invalid bus.scaling.max: 9 (expected scaling.min or more) in line 1, column 27";
@@ -116,7 +116,7 @@ fn what_is_wrong_with_a_bus_is_told_by_its_key_and_a_collector_passes_over_it() 
 }
 
 #[test]
-fn a_limit_of_letters_is_told_of_the_bus_or_of_the_health_that_has_it() {
+fn a_limit_of_letters_is_reported_of_the_bus_or_of_the_health_that_has_it() {
     let said = "invalid bus.dead_letters: 0 (expected 1 or more) in line 1, column 5";
     assert_eq!(bus("bus.dead_letters = 0\nhealth.max_dead_letters = 5"), Err(said.to_owned()));
     let loader =

@@ -165,7 +165,7 @@ fn emit_sync_does_not_wait_for_other_events_nor_for_a_batch_to_fill() {
 #[test]
 fn emit_sync_in_a_handler_enqueues() {
     both(|bus| {
-        let (sender, told) = mpsc::channel();
+        let (sender, reported) = mpsc::channel();
         let emitter = bus.clone();
         let seen = see(&bus, "derived.one");
         let before = seen.clone();
@@ -177,7 +177,7 @@ fn emit_sync_in_a_handler_enqueues() {
             .unwrap()
             .keep();
         bus.emit_sync("a.b", ()).unwrap();
-        let (outcome, calls, _) = told.recv_timeout(LONG).unwrap();
+        let (outcome, calls, _) = reported.recv_timeout(LONG).unwrap();
         assert_eq!((outcome, calls), (Outcome::Queued, None));
         until("the derived event is handled", || seen.all().len() == 1);
         bus.flush().unwrap();
@@ -231,7 +231,7 @@ fn no_call_begins_after_unsubscribe_has_returned() {
         })
         .unwrap()
         .keep();
-    // The first call has begun before others wait: what it takes out then would make space, but not enough to be told.
+    // The first call has begun before others wait: what it takes out then would make space, but not enough to be reported.
     bus.emit("a.b", ()).unwrap();
     gate.await_arrivals(1);
     for _ in 0..9 {
@@ -594,7 +594,7 @@ fn a_handler_with_a_critical_event_comes_before_all_others() {
 }
 
 #[test]
-fn the_metrics_tell_what_happened() {
+fn the_metrics_report_what_happened() {
     both(|bus| {
         bus.on("a.b", |_| ()).unwrap().keep();
         for _ in 0..10 {

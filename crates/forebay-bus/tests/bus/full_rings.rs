@@ -150,7 +150,7 @@ fn what_panics_when_it_makes_space_for_an_event_of_the_bus_costs_no_other_handle
     std::thread::scope(|scope| {
         let flush = scope.spawn(|| bus.collector().flush().unwrap());
         sink.await_arrivals(3);
-        // What is told of the plugin finds the ring full of these.
+        // What is reported of the plugin finds the ring full of these.
         (0..4).for_each(|_| _ = bus.emit_event(Typed(Arc::new(Spite))).unwrap());
         sink.open();
         let _ = flush.join().unwrap();
@@ -184,8 +184,8 @@ struct OnEnd(Emitter, Arc<Mutex<Vec<Outcome>>>);
 
 impl Drop for OnEnd {
     fn drop(&mut self) {
-        let told = self.0.emit("o.last", ()).unwrap();
-        self.1.lock().unwrap().push(told.outcome);
+        let reported = self.0.emit("o.last", ()).unwrap();
+        self.1.lock().unwrap().push(reported.outcome);
     }
 }
 
@@ -198,10 +198,10 @@ fn an_event_that_emits_when_it_ends_does_not_wait_for_space_that_its_worker_make
     // Without a journal, the last events are remembered.
     let builder = Bus::builder().config(config).journal(folder.path().join("events.jsonl")).unwrap();
     let bus = builder.start().unwrap();
-    let (gate, told) = (Gate::closed(), Arc::new(Mutex::new(Vec::new())));
+    let (gate, reported) = (Gate::closed(), Arc::new(Mutex::new(Vec::new())));
     let own = gate.clone();
     bus.on(["typed.last", "o.one"], move |_| own.pass()).unwrap().keep();
-    bus.emit_event(Last(Arc::new(OnEnd(bus.emitter(), Arc::clone(&told))))).unwrap();
+    bus.emit_event(Last(Arc::new(OnEnd(bus.emitter(), Arc::clone(&reported))))).unwrap();
     gate.await_arrivals(1);
     // One in the mailbox, one in the hands of who delivers, one in the ring.
     let mut emitted = 2;
@@ -211,8 +211,8 @@ fn an_event_that_emits_when_it_ends_does_not_wait_for_space_that_its_worker_make
     let waits = bus.collector().stats().waits;
     gate.open();
     bus.flush().unwrap();
-    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!(reported.lock().unwrap().len(), 1);
     let stats = bus.stop().unwrap().stats;
-    assert_eq!(stats.events.waits, waits, "nobody has waited: {told:?}");
+    assert_eq!(stats.events.waits, waits, "nobody has waited: {reported:?}");
     stats.check_law(emitted + 1).unwrap();
 }

@@ -12,7 +12,7 @@ use forebay::{ManualClock, config::HealthConfig, stats::HealthStatus};
 use forebay_bus::{AlertKind, Bus, BusConfig, BusStopError, EmitError, Handler};
 
 #[test]
-fn a_handler_that_hangs_is_told_loses_no_worker_for_others_and_its_events_are_kept() {
+fn a_handler_that_hangs_is_reported_loses_no_worker_for_others_and_its_events_are_kept() {
     let clock = ManualClock::new();
     let config = once().with_workers(2).with_handler_queue(10).with_deadline(Duration::from_secs(5));
     let bus = Bus::builder().config(config).manual_clock(&clock).start().unwrap();
@@ -20,10 +20,10 @@ fn a_handler_that_hangs_is_told_loses_no_worker_for_others_and_its_events_are_ke
     let own = gate.clone();
     bus.subscribe(Handler::new("hangs.*", move |_| own.pass()).named("hung")).unwrap().keep();
     let warnings = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&warnings);
+    let reported = Arc::clone(&warnings);
     bus.on(PerformanceWarning::NAME, move |event| {
         let fields = event.value().as_fields().unwrap();
-        told.lock().unwrap().push(fields.get("component").unwrap().as_str().unwrap().to_owned());
+        reported.lock().unwrap().push(fields.get("component").unwrap().as_str().unwrap().to_owned());
     })
     .unwrap()
     .keep();
@@ -33,7 +33,7 @@ fn a_handler_that_hangs_is_told_loses_no_worker_for_others_and_its_events_are_ke
     gate.await_arrivals(2);
     assert!(bus.health().alerts.is_empty());
     clock.advance(Duration::from_secs(5));
-    until("it is told", || warnings.lock().unwrap().len() == 2);
+    until("it is reported", || warnings.lock().unwrap().len() == 2);
     assert_eq!(*warnings.lock().unwrap(), ["hung", "hung"]);
     let health = bus.health();
     assert_eq!(health.status, HealthStatus::Degraded);
@@ -82,7 +82,7 @@ fn a_handler_that_hangs_is_called_with_nothing_more_until_it_returns() {
     bus.emit("hangs.one", ()).unwrap();
     gate.await_arrivals(1);
     clock.advance(Duration::from_secs(5));
-    until("it is told", || bus.worker_stats().stuck == 1);
+    until("it is reported", || bus.worker_stats().stuck == 1);
     bus.emit("hangs.two", ()).unwrap();
     for _ in 0..100 {
         bus.emit_sync("other.event", ()).unwrap();
@@ -192,26 +192,26 @@ fn a_warning_of_a_call_that_hangs_is_an_event_of_its_chain() {
     let (clock, gate) = (ManualClock::new(), Gate::closed());
     let bus = Bus::builder().config(once().with_max_depth(1)).manual_clock(&clock);
     let bus = bus.start().unwrap();
-    let (own, emitter, told) = (gate.clone(), bus.emitter(), Arc::new(Mutex::new(Vec::new())));
+    let (own, emitter, reported) = (gate.clone(), bus.emitter(), Arc::new(Mutex::new(Vec::new())));
     bus.on("h.one", move |_| own.pass()).unwrap().keep();
-    let answers = Arc::clone(&told);
+    let answers = Arc::clone(&reported);
     bus.on("system.performance_warning", move |_| answers.lock().unwrap().push(emitter.emit("h.one", ())))
         .unwrap()
         .keep();
     bus.emit("h.one", ()).unwrap();
     gate.await_arrivals(1);
-    until("it is told", || {
+    until("it is reported", || {
         clock.advance(Duration::from_secs(10));
-        !told.lock().unwrap().is_empty()
+        !reported.lock().unwrap().is_empty()
     });
-    assert!(matches!(told.lock().unwrap()[0], Err(EmitError::TooDeep { depth: 2, .. })));
+    assert!(matches!(reported.lock().unwrap()[0], Err(EmitError::TooDeep { depth: 2, .. })));
     gate.open();
     bus.flush().unwrap();
     bus.stop().unwrap().stats.check_law(2).unwrap();
 }
 
 #[test]
-fn a_sink_that_hangs_is_told_by_the_health_of_its_bus() {
+fn a_sink_that_hangs_is_reported_by_the_health_of_its_bus() {
     for is_inline in [false, true] {
         let gate = Gate::closed();
         let health = HealthConfig::default().with_max_busy_time(Duration::from_nanos(1));

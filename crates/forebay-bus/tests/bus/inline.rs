@@ -99,7 +99,7 @@ impl Plugin for Failing {
 }
 
 #[test]
-fn a_plugin_that_fails_is_told_behind_its_call_and_not_within() {
+fn a_plugin_that_fails_is_reported_behind_its_call_and_not_within() {
     let bus = inline();
     let (plugins, places) = (Plugins::new(&bus), Arc::default());
     for number in 0..6 {
@@ -142,7 +142,7 @@ impl Sink<Envelope> for Unflushed {
 }
 
 #[test]
-fn what_sinks_do_is_counted_and_told_as_that_of_a_bus_with_threads() {
+fn what_sinks_do_is_counted_and_reported_as_that_of_a_bus_with_threads() {
     hush();
     for is_inline in [false, true] {
         let memory = MemorySink::new();
@@ -163,8 +163,8 @@ fn what_sinks_do_is_counted_and_told_as_that_of_a_bus_with_threads() {
         let health = bus.health();
         assert_eq!(health.status, HealthStatus::Degraded);
         let failing = health.alerts.iter().filter(|alert| alert.kind == AlertKind::Sink);
-        let told: Vec<&str> = failing.map(|alert| &*alert.message).collect();
-        assert!(told.iter().any(|told| told.contains("\"fails\"")), "{told:?}");
+        let reported: Vec<&str> = failing.map(|alert| &*alert.message).collect();
+        assert!(reported.iter().any(|reported| reported.contains("\"fails\"")), "{reported:?}");
         bus.stop().unwrap();
         law(&bus, 10);
     }
@@ -406,7 +406,7 @@ fn a_flush_ends_by_its_deadline_although_others_keep_emitting_to_the_handler_tha
 }
 
 #[test]
-fn what_is_told_of_a_plugin_comes_behind_the_event_that_it_did_not_take() {
+fn what_is_reported_of_a_plugin_comes_behind_the_event_that_it_did_not_take() {
     let gate = Gate::closed();
     let bus = Bus::builder().config(BusConfig::default().with_handler_queue(2)).inline();
     let bus = bus.start().unwrap();
@@ -423,16 +423,16 @@ fn what_is_told_of_a_plugin_comes_behind_the_event_that_it_did_not_take() {
         gate.open();
         first.join().unwrap();
     });
-    let told = |name: &str, number| (name.to_owned(), number);
+    let reported = |name: &str, number| (name.to_owned(), number);
     let seen = seen.lock().unwrap().clone();
     assert_eq!(
         seen,
         [
-            told("a.b", Some(1)),
-            told("a.b", Some(2)),
-            told("a.b", Some(3)),
-            told("a.b", Some(4)),
-            told("plugin.error", None)
+            reported("a.b", Some(1)),
+            reported("a.b", Some(2)),
+            reported("a.b", Some(3)),
+            reported("a.b", Some(4)),
+            reported("plugin.error", None)
         ]
     );
     assert_eq!(bus.dead_letters().entries()[0].error, "hanging: its queue is full");
@@ -485,7 +485,8 @@ impl Sink<Envelope> for Waiting {
         if let Some(bus) = self.0.lock().unwrap().take() {
             let is_flush_refused = matches!(bus.flush(), Err(FlushError::OnWorker));
             let is_stop_refused = matches!(bus.stop(), Err(BusStopError::Inside));
-            let is_enqueued = matches!(bus.emit_sync("never.this", ()), Ok(told) if told.calls.is_none());
+            let is_enqueued =
+                matches!(bus.emit_sync("never.this", ()), Ok(reported) if reported.calls.is_none());
             self.1.lock().unwrap().extend([is_flush_refused, is_stop_refused, is_enqueued]);
         }
         Ok(())
@@ -494,16 +495,16 @@ impl Sink<Envelope> for Waiting {
 
 #[test]
 fn a_sink_on_a_thread_of_its_own_is_refused_what_would_wait_for_it() {
-    let (place, told) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
+    let (place, reported) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
     let waits = Duration::from_millis(100);
     let collector = BusConfig::default().collector.with_flush_timeout(waits).with_stop_timeout(waits);
-    let sink = Waiting(Arc::clone(&place), Arc::clone(&told)).isolated(10);
+    let sink = Waiting(Arc::clone(&place), Arc::clone(&reported)).isolated(10);
     let config = BusConfig::default().with_collector(collector);
     let bus = Bus::builder().config(config).inline().sink(sink).start().unwrap();
     *place.lock().unwrap() = Some(bus.clone());
     bus.emit("a.b", ()).unwrap();
-    until("it has called", || told.lock().unwrap().len() == 3);
-    assert_eq!(*told.lock().unwrap(), [true; 3]);
+    until("it has called", || reported.lock().unwrap().len() == 3);
+    assert_eq!(*reported.lock().unwrap(), [true; 3]);
     bus.flush().unwrap();
     bus.stop_timeout(LONG).unwrap();
     law(&bus, 2);

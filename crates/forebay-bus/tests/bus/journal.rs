@@ -27,7 +27,7 @@ fn a_journal_is_closed_at_100_mib_by_default() {
     assert_eq!(files_after(MOST - 1), 2);
 }
 
-/// Emits three events into a journal; their ids as `emit` told them, as the handler saw them, and as the journal has them.
+/// Emits three events into a journal; their ids as `emit` reported them, as the handler saw them, and as the journal has them.
 fn run_of(path: &std::path::Path, inline: bool, session: Option<&str>) -> [Vec<EventId>; 3] {
     let mut config = BusConfig::default();
     config.collector.session_id = session.map(Into::into);
@@ -43,18 +43,18 @@ fn run_of(path: &std::path::Path, inline: bool, session: Option<&str>) -> [Vec<E
     )
     .unwrap()
     .keep();
-    let told: Vec<EventId> = (0..3).map(|number| bus.emit("a.b", number).unwrap().id).collect();
+    let reported: Vec<EventId> = (0..3).map(|number| bus.emit("a.b", number).unwrap().id).collect();
     bus.flush().unwrap();
     if session.is_none() {
-        assert_eq!(told[0].session(), bus.collector().session_id());
+        assert_eq!(reported[0].session(), bus.collector().session_id());
     }
-    assert_eq!(told.iter().map(|id| id.number()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(reported.iter().map(|id| id.number()).collect::<Vec<_>>(), [1, 2, 3]);
     let kept = bus.query(&EventQuery::new()).unwrap();
     let kept =
-        kept.iter().filter_map(Record::event_id).filter(|id| id.session() == told[0].session()).collect();
+        kept.iter().filter_map(Record::event_id).filter(|id| id.session() == reported[0].session()).collect();
     bus.stop().unwrap().stats.check_law(3).unwrap();
     let seen = seen.lock().unwrap().clone();
-    [told, seen, kept]
+    [reported, seen, kept]
 }
 
 #[test]
@@ -64,10 +64,10 @@ fn ids_are_unique_across_runs_and_in_the_journal() {
     let mut all = HashSet::new();
     // Also where runs have one session, as one that is resumed.
     for (inline, session) in [(false, None), (false, Some("run-7")), (false, Some("run-7")), (true, None)] {
-        let [told, seen, kept] = run_of(&path, inline, session);
-        assert_eq!((&seen, &kept), (&told, &told));
-        assert!(told.is_sorted());
-        all.extend(told);
+        let [reported, seen, kept] = run_of(&path, inline, session);
+        assert_eq!((&seen, &kept), (&reported, &reported));
+        assert!(reported.is_sorted());
+        all.extend(reported);
     }
     assert_eq!(all.len(), 4 * 3);
     // Another program reads them without us.

@@ -9,7 +9,7 @@ use forebay::{FlushStrategy, ManualClock, stats::HealthStatus};
 use forebay_bus::{AlertKind, Bus, BusConfig, Handler, HandlerError};
 
 #[test]
-fn the_time_of_calls_and_the_workers_are_told() {
+fn the_time_of_calls_and_the_workers_are_reported() {
     let clock = ManualClock::new();
     let own = clock.clone();
     let bus = Bus::builder().workers(2).manual_clock(&clock).start().unwrap();

@@ -649,7 +649,7 @@ fn a_retry_that_is_due_at_the_stop_is_made_although_nobody_has_seen_to_it() {
     bus.emit("busy.one", ()).unwrap();
     busy.await_arrivals(1);
     // Whoever looks after retries tells of the call that hangs, and is held up by that.
-    until("it is told", || {
+    until("it is reported", || {
         clock.advance(Duration::from_secs(10));
         bus.worker_stats().stuck == 1
     });

@@ -56,7 +56,7 @@ fn a_mock_bus_has_the_settings_of_its_builder() {
 }
 
 #[test]
-fn what_was_not_emitted_is_told_with_what_was() {
+fn what_was_not_emitted_is_reported_with_what_was() {
     hush();
     let memory = MemorySink::new();
     let collector = Collector::builder().sink(memory.clone()).start().unwrap();
@@ -113,7 +113,7 @@ fn a_scripted_sink_does_what_its_script_says() {
     }
     let stats = law(&collector, 8);
     assert_eq!((stats.sink("disk").unwrap().failed, stats.sink("disk").unwrap().delivered), (7, 1));
-    assert_eq!((sink.calls(), sink.taken().len()), (4, 0), "what a part delivers is not told");
+    assert_eq!((sink.calls(), sink.taken().len()), (4, 0), "what a part delivers is not reported");
     assert_eq!((letters.len(), other.calls(), other.taken().len()), (2, 5, 6));
     collector.collect(tick(8));
     std::thread::scope(|scope| {

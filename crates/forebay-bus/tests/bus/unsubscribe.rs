@@ -86,17 +86,17 @@ impl Plugin for Slow {
 #[test]
 fn a_plugin_that_is_stopped_while_it_starts_is_stopped_behind_its_start() {
     both(|bus| {
-        let (plugins, gate, told) = (Plugins::new(&bus), Gate::closed(), Arc::default());
+        let (plugins, gate, reported) = (Plugins::new(&bus), Gate::closed(), Arc::default());
         std::thread::scope(|scope| {
-            let starts = scope.spawn(|| plugins.start(Slow(gate.clone(), Arc::clone(&told))));
+            let starts = scope.spawn(|| plugins.start(Slow(gate.clone(), Arc::clone(&reported))));
             gate.await_arrivals(1);
             let stopped = (plugins.stop("slow"), plugins.stop("slow"));
-            let told = told.lock().unwrap().clone();
+            let reported = reported.lock().unwrap().clone();
             gate.open();
             starts.join().unwrap().unwrap();
-            assert_eq!((stopped, told), ((true, false), vec![]), "once, and not beside its start");
+            assert_eq!((stopped, reported), ((true, false), vec![]), "once, and not beside its start");
         });
-        assert_eq!(*told.lock().unwrap(), ["started", "stopped"]);
+        assert_eq!(*reported.lock().unwrap(), ["started", "stopped"]);
         assert!(plugins.names().is_empty());
         bus.emit("a.b", ()).unwrap();
         bus.flush().unwrap();
@@ -108,21 +108,21 @@ fn a_plugin_that_is_stopped_while_it_starts_is_stopped_behind_its_start() {
 #[test]
 fn an_unsubscription_that_waits_says_in_a_handler_whether_a_call_runs() {
     both(|bus| {
-        let (own, other, told) =
+        let (own, other, reported) =
             (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
-        let (ids, inside, tells) = ((own.clone(), other.clone()), bus.clone(), told.clone());
+        let (ids, inside, tells) = ((own.clone(), other.clone()), bus.clone(), reported.clone());
         let call = move |_: &Delivery| {
             let (own, other) = (*ids.0.get().unwrap(), *ids.1.get().unwrap());
             // Of this very call; once more, when it is gone; of a handler that nobody calls.
-            let told = [own, own, other].map(|id| inside.unsubscribe_and_wait(id, LONG));
-            tells.set(told).unwrap();
+            let reported = [own, own, other].map(|id| inside.unsubscribe_and_wait(id, LONG));
+            tells.set(reported).unwrap();
         };
         own.set(bus.on("a.b", call).unwrap().keep()).unwrap();
         other.set(bus.on("a.c", forbidden).unwrap().keep()).unwrap();
         bus.emit("a.b", ()).unwrap();
         bus.emit("a.b", ()).unwrap();
         bus.flush().unwrap();
-        assert_eq!(told.get(), Some(&[false, false, true]));
+        assert_eq!(reported.get(), Some(&[false, false, true]));
         bus.emit("a.c", ()).unwrap();
         bus.flush().unwrap();
         law(&bus, 3);
@@ -131,20 +131,20 @@ fn an_unsubscription_that_waits_says_in_a_handler_whether_a_call_runs() {
 
 #[test]
 fn an_unsubscription_that_waits_in_a_handler_tells_of_a_call_on_another_thread() {
-    let (gate, told, bus) =
+    let (gate, reported, bus) =
         (Gate::closed(), Arc::new(OnceLock::new()), Bus::builder().workers(2).start().unwrap());
     let slow = gate.clone();
     let id = bus.on("a.slow", move |_: &Delivery| slow.pass()).unwrap().keep();
-    let (inside, tells) = (bus.clone(), told.clone());
+    let (inside, tells) = (bus.clone(), reported.clone());
     bus.on("a.quick", move |_: &Delivery| tells.set(inside.unsubscribe_and_wait(id, LONG)).unwrap())
         .unwrap()
         .keep();
     bus.emit("a.slow", ()).unwrap();
     gate.await_arrivals(1);
     bus.emit("a.quick", ()).unwrap();
-    support::until("the other handler is done", || told.get().is_some());
+    support::until("the other handler is done", || reported.get().is_some());
     gate.open();
-    assert_eq!(told.get(), Some(&false));
+    assert_eq!(reported.get(), Some(&false));
     law(&bus, 2);
 }
 

@@ -22,7 +22,7 @@ fn law(bus: &Bus, emitted: u64) {
 }
 
 /// The events of that name, those included that handlers have emitted.
-fn told(bus: &Bus, name: &str) -> Vec<Fields> {
+fn reported(bus: &Bus, name: &str) -> Vec<Fields> {
     bus.flush().unwrap();
     let events = bus.query(&EventQuery::new().name(name)).unwrap();
     events.iter().map(|event| event.value().as_fields().unwrap().clone()).collect()
@@ -104,19 +104,19 @@ fn a_plugin_is_subscribed_while_it_is_in_service_and_says_when_it_comes_and_goes
         plugins.start(counter.clone()).unwrap();
         drop(plugins);
         assert_eq!(counter.stops.load(Ordering::SeqCst), 2);
-        assert_eq!(told(&bus, "plugin.deactivated").len(), 2);
+        assert_eq!(reported(&bus, "plugin.deactivated").len(), 2);
         assert!(bus.stats().handlers.is_empty());
         law(&bus, 3);
     });
 }
 
 #[test]
-fn what_a_plugin_does_not_take_is_told() {
+fn what_a_plugin_does_not_take_is_reported() {
     both(|bus, _| {
         let plugins = Plugins::new(&bus);
         plugins.start(Counter::default()).unwrap();
         bus.emit("bad.event", ()).unwrap();
-        let errors = told(&bus, "plugin.error");
+        let errors = reported(&bus, "plugin.error");
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].get("plugin_name"), Some(&Value::from("counter")));
         assert_eq!(errors[0].get("error"), Some(&Value::from("no")));
@@ -147,8 +147,8 @@ fn a_plugin_that_cannot_start_leaves_nothing_behind() {
         assert!(matches!(plugins.start(Broken("refused")).unwrap_err(), PluginError::Subscribe(_)));
         assert!(matches!(plugins.start(Broken("panics")).unwrap_err(), PluginError::Panicked { .. }));
         assert!(bus.stats().handlers.is_empty() && plugins.names().is_empty());
-        assert_eq!(told(&bus, "plugin.error").len(), 2);
-        assert!(told(&bus, "plugin.activated").is_empty());
+        assert_eq!(reported(&bus, "plugin.error").len(), 2);
+        assert!(reported(&bus, "plugin.activated").is_empty());
         bus.stop().unwrap();
         let late = plugins.start(Counter::default()).unwrap_err();
         assert_eq!(late, PluginError::Subscribe(SubscribeError::Stopped));
@@ -166,23 +166,23 @@ fn ten_errors_are_too_many() {
         (0..5).for_each(|_| emit("plugin.error"));
         (0..4).for_each(|_| emit("training.failed"));
         emit("training.completed");
-        assert!(told(&bus, "system.error_threshold_exceeded").is_empty());
+        assert!(reported(&bus, "system.error_threshold_exceeded").is_empty());
         emit("training.failed");
-        let exceeded = told(&bus, "system.error_threshold_exceeded");
+        let exceeded = reported(&bus, "system.error_threshold_exceeded");
         assert_eq!((number(&exceeded[0], "error_count"), number(&exceeded[0], "threshold")), (10.0, 10.0));
         assert_eq!(exceeded[0].get("component"), Some(&Value::from("loader")));
         // It begins anew, and stops with its owner.
         (0..9).for_each(|_| emit("plugin.error"));
-        assert_eq!(told(&bus, "system.error_threshold_exceeded").len(), 1);
+        assert_eq!(reported(&bus, "system.error_threshold_exceeded").len(), 1);
         drop(watcher);
         (0..20).for_each(|_| emit("plugin.error"));
-        assert_eq!(told(&bus, "system.error_threshold_exceeded").len(), 1);
+        assert_eq!(reported(&bus, "system.error_threshold_exceeded").len(), 1);
         law(&bus, 40);
     });
 }
 
 #[test]
-fn what_crosses_a_threshold_is_told() {
+fn what_crosses_a_threshold_is_reported() {
     both(|bus, _| {
         let watcher = watch::threshold(&bus, ["train.*", "system.*"], "value", 100.0).unwrap();
         let slow = watch::slow_batches(&bus, Duration::from_millis(200)).unwrap();
@@ -193,15 +193,15 @@ fn what_crosses_a_threshold_is_told() {
             let load_time = Duration::from_millis(load_time);
             bus.emit_event(BatchLoaded { load_time, ..BatchLoaded::default() }).unwrap();
         }
-        let warnings = told(&bus, "system.performance_warning");
+        let warnings = reported(&bus, "system.performance_warning");
         assert_eq!(warnings.len(), 1, "and none for the warning itself");
         assert_eq!((number(&warnings[0], "value"), number(&warnings[0], "threshold")), (101.0, 100.0));
         assert_eq!(warnings[0].get("component"), Some(&Value::from("train")));
-        let late = told(&bus, "data.performance_warning");
+        let late = reported(&bus, "data.performance_warning");
         assert_eq!((late.len(), number(&late[0], "value"), number(&late[0], "threshold")), (1, 0.3, 0.2));
         drop((watcher, slow));
         bus.emit_record(Record::scalar("train.loss", 1e9)).unwrap();
-        assert_eq!(told(&bus, "system.performance_warning").len(), 1);
+        assert_eq!(reported(&bus, "system.performance_warning").len(), 1);
         law(&bus, 8);
     });
 }
@@ -260,10 +260,10 @@ fn the_last_fifty_events_are_summed_up_every_five_seconds() {
         }
         bus.flush().unwrap();
         clock.advance(Duration::from_millis(4_999));
-        assert!(told(&bus, "metrics.aggregated").is_empty());
+        assert!(reported(&bus, "metrics.aggregated").is_empty());
         clock.advance(Duration::from_millis(1));
         ticks.await_tick();
-        let mut summaries = told(&bus, "metrics.aggregated");
+        let mut summaries = reported(&bus, "metrics.aggregated");
         let summary = summaries.remove(0);
         assert!(summaries.is_empty());
         assert_eq!(number(&summary, "training_events_count"), 30.0);
@@ -271,22 +271,22 @@ fn the_last_fifty_events_are_summed_up_every_five_seconds() {
         assert_eq!(number(&summary, "events_per_second"), 10.0, "fifty in five seconds");
         // Nothing came since.
         ticks.tick();
-        assert_eq!(told(&bus, "metrics.aggregated").len(), 1);
+        assert_eq!(reported(&bus, "metrics.aggregated").len(), 1);
         bus.emit("training.late", ()).unwrap();
         bus.flush().unwrap();
         ticks.tick();
-        assert_eq!(told(&bus, "metrics.aggregated").len(), 2);
+        assert_eq!(reported(&bus, "metrics.aggregated").len(), 2);
         drop(watcher);
         bus.emit("training.late", ()).unwrap();
         ticks.tick();
-        assert_eq!(told(&bus, "metrics.aggregated").len(), 2);
+        assert_eq!(reported(&bus, "metrics.aggregated").len(), 2);
         ticks.end();
         law(&bus, 72);
     });
 }
 
 #[test]
-fn the_memory_of_the_machine_is_told_while_somebody_watches() {
+fn the_memory_of_the_machine_is_reported_while_somebody_watches() {
     if !std::path::Path::new("/proc/meminfo").exists() {
         return;
     }
@@ -295,21 +295,21 @@ fn the_memory_of_the_machine_is_told_while_somebody_watches() {
         let ticks = Ticks::new(&bus, &clock, Duration::from_secs(10));
         ticks.tick();
         until("it was measured", || ticks.calls_of("memory") == 1);
-        let mut usages = told(&bus, "system.memory_usage");
+        let mut usages = reported(&bus, "system.memory_usage");
         let usage = usages.remove(0);
         assert!(usages.is_empty());
         assert!((0.0..=100.0).contains(&number(&usage, "percentage")));
         assert!(number(&usage, "available_mb") > 0.0);
         drop(watcher);
         ticks.tick();
-        assert_eq!(told(&bus, "system.memory_usage").len(), 1);
+        assert_eq!(reported(&bus, "system.memory_usage").len(), 1);
         ticks.end();
         law(&bus, 0);
     });
 }
 
 #[test]
-fn what_is_measured_is_told_while_somebody_watches_and_what_panics_is_told_as_well() {
+fn what_is_measured_is_reported_while_somebody_watches_and_what_panics_is_reported_as_well() {
     hush();
     both(|bus, clock| {
         let every = Duration::from_secs(10);
@@ -322,7 +322,7 @@ fn what_is_measured_is_told_while_somebody_watches_and_what_panics_is_told_as_we
         until("all were measured", || {
             bus.stats().handlers.iter().all(|handler| handler.handled + handler.dead_lettered == 1)
         });
-        let usages = told(&bus, "system.disk_usage");
+        let usages = reported(&bus, "system.disk_usage");
         assert_eq!(usages.len(), usize::from(cfg!(unix)));
         assert!(usages.iter().all(|usage| number(usage, "used_gb") > 0.0));
         assert_eq!(bus.stats().handler("broken").unwrap().panics, 1);

@@ -102,7 +102,7 @@ fn a_panic_is_recorded_with_its_words_and_its_place_and_goes_on() {
     // The next one does not inherit the words.
     drop(TrainingRun::builder().start(&collector).unwrap());
     let reported = all(&recent);
-    assert_eq!(text(reported.last().unwrap(), "error"), Some("dropped before it was told how it ended"));
+    assert_eq!(text(reported.last().unwrap(), "error"), Some("dropped before its end was reported"));
     collector.stop().unwrap();
     law(&collector, 5);
 }

@@ -111,7 +111,7 @@ impl Machine {
     }
 
     #[track_caller]
-    fn settles(&self, right: std::ops::RangeInclusive<f64>, least_of_best: f64) {
+    fn converges(&self, right: std::ops::RangeInclusive<f64>, least_of_best: f64) {
         let speed = |fixed| self.run(10, 0, fixed, None).items * 12;
         let best = [1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 48, 64].map(speed).into_iter().max().unwrap();
         for seed in 0..5 {
@@ -127,25 +127,25 @@ impl Machine {
 
 #[test]
 fn handlers_that_compute_get_a_worker_a_processor() {
-    Machine { processors: 4, load: |_, _| (0, 1_000), ..PLAIN }.settles(3.5..=5.5, 0.95);
+    Machine { processors: 4, load: |_, _| (0, 1_000), ..PLAIN }.converges(3.5..=5.5, 0.95);
 }
 
 #[test]
 fn handlers_that_wait_get_all_workers() {
-    Machine { processors: 4, load: |_, _| (20_000, 1), ..PLAIN }.settles(52.0..=64.0, 0.85);
+    Machine { processors: 4, load: |_, _| (20_000, 1), ..PLAIN }.converges(52.0..=64.0, 0.85);
 }
 
 #[test]
 fn a_mixed_load_gets_as_many_as_keep_the_processors_busy() {
     // Each waits nine times as long as it computes: ten workers a processor, if nothing varied.
-    Machine { processors: 2, load: |_, _| (4_500, 500), ..PLAIN }.settles(15.0..=27.0, 0.9);
+    Machine { processors: 2, load: |_, _| (4_500, 500), ..PLAIN }.converges(15.0..=27.0, 0.9);
 }
 
 #[test]
 fn a_mixed_load_that_varies_gets_about_as_many() {
     // One in ten waits long; the others hardly. On the mean the same as above.
     let load = |rng: &mut fastrand::Rng, _| if rng.u32(..10) == 0 { (40_000, 500) } else { (555, 500) };
-    Machine { processors: 2, load, ..PLAIN }.settles(12.0..=34.0, 0.8);
+    Machine { processors: 2, load, ..PLAIN }.converges(12.0..=34.0, 0.8);
 }
 
 #[test]

@@ -251,7 +251,7 @@ fn workers_that_sleep_are_woken_by_what_is_sent_and_by_the_end() {
             let task = pipeline.strategy(strategy).map(|_: &u64| ()).start().unwrap();
             for handled in 1..4 {
                 sender.send(round).unwrap();
-                until_within(SOON, "it is handled", || task.summary().handled == handled);
+                until_timeout(SOON, "it is handled", || task.summary().handled == handled);
             }
             if round % 2 == 0 {
                 task.cancel()
@@ -708,7 +708,7 @@ fn the_next_slot_of_a_rate_is_waited_for_although_the_one_before_is_still_handle
     let stage = task::from_iter(0..22).strategy(strategy);
     let stage = stage.map(move |number| _ = (*number >= 20).then(|| meeting.wait()));
     let task = stage.start().unwrap();
-    until_within(SOON, "somebody takes the last", || task.summary().handled == 22);
+    until_timeout(SOON, "somebody takes the last", || task.summary().handled == 22);
     over(task);
 }
 
@@ -721,7 +721,7 @@ fn a_batch_is_handled_when_it_is_full_or_late_or_the_last() {
     let batches = pipeline.map_batch(|items: &[u32]| Ok::<_, TaskError>(items.to_vec())).results().unwrap();
     (0..9).for_each(|number| sender.send(number).unwrap());
     assert_eq!([batches.recv().unwrap(), batches.recv().unwrap()], [[0, 1, 2, 3], [4, 5, 6, 7]]);
-    until("both are settled", || batches.task().summary().handled == 8);
+    until("both are complete", || batches.task().summary().handled == 8);
     clock.advance(HOUR - Duration::from_nanos(1));
     assert_eq!((batches.task().summary().handled, batches.task().summary().left), (8, 1));
     clock.advance(Duration::from_nanos(1));
@@ -1390,7 +1390,7 @@ fn ends_beside_a_destructor_that_blocks(gate: &Gate, run: impl FnOnce() -> TaskO
         let runs = scope.spawn(run);
         let opens = Opens(gate);
         gate.await_arrivals(1);
-        until_within(SOON, "the end is reported", || runs.is_finished());
+        until_timeout(SOON, "the end is reported", || runs.is_finished());
         drop(opens);
         assert_eq!(runs.join().unwrap(), TaskOutcome::Completed);
     });
@@ -1430,7 +1430,7 @@ fn an_item_that_is_refused_and_whose_destructor_blocks_holds_up_no_end() {
         asked.open();
         gate.await_arrivals(1);
         let waits = scope.spawn(|| task.wait().unwrap().summary.outcome);
-        until_within(SOON, "the end is reported", || waits.is_finished());
+        until_timeout(SOON, "the end is reported", || waits.is_finished());
         drop(ends);
         assert_eq!(waits.join().unwrap(), TaskOutcome::Cancelled);
     });
@@ -1449,7 +1449,7 @@ fn the_drop_of_a_task_waits_for_no_destructor() {
     std::thread::scope(|scope| {
         let drops = scope.spawn(|| drop(task));
         let opens = Opens(&slow);
-        until_within(SOON, "the drop returns", || drops.is_finished());
+        until_timeout(SOON, "the drop returns", || drops.is_finished());
         slow.await_arrivals(1);
         drop(opens);
     });
