@@ -1,4 +1,4 @@
-//! What one `collect` costs beside the bare ring it is built on: by state, by size, by number of producers.
+//! Cost of one `collect` beside the bare ring it is built on: by state, by size, by number of producers.
 //!
 //! Gates do not exist yet. `cargo bench --bench collect -- WORD` measures what contains the word.
 
@@ -17,7 +17,7 @@ use support::{NEVER, Words, stalled};
 
 const CAPACITY: usize = 16_384;
 
-/// How many events one collector is timed with, where it has to have room for them.
+/// Number of events that one collector is timed with, where it has to have room for them.
 const CHUNK: u64 = 4_000;
 
 #[derive(Clone, Copy)]
@@ -151,7 +151,7 @@ fn states(c: &mut Criterion) {
     group.finish();
 }
 
-/// The time from the first push to the last of `count` pushes by `threads` threads together: by events, the
+/// Returns the time from the first push to the last of `count` pushes by `threads` threads together: by events, the
 /// reverse of what all of them get through.
 fn together(threads: usize, count: u64, push: impl Fn(u64) + Sync) -> Duration {
     let each = count.div_ceil(threads as u64);

@@ -1,4 +1,4 @@
-//! How many events a second go through the worker, by the size of batches, beside a bare pop loop.
+//! Events a second that go through the worker, by the size of batches, beside a bare pop loop.
 //!
 //! Timed on the worker, from its first batch to the flush; the sink does nothing.
 

@@ -1,4 +1,4 @@
-//! How long single calls take, where nobody publishes it: a queue that overflows, a reader that hangs, one processor
+//! Times of single calls, where nobody publishes them: a queue that overflows, a reader that hangs, one processor
 //! for both sides, 64 producers on a few processors.
 //!
 //! It belongs to the package of the peers:
@@ -62,7 +62,7 @@ impl Case {
     }
 }
 
-/// What the reading side does with an event.
+/// Reading side of a queue.
 struct Reader {
     case: Case,
     is_released: Mutex<bool>,
@@ -99,7 +99,7 @@ impl Reader {
     }
 }
 
-/// One call of one of those who are compared.
+/// Call of one of the compared collectors.
 type Call = Box<dyn Fn(u64) + Send + Sync>;
 
 type Make = fn(&Arc<Reader>) -> Outcome<Call>;
@@ -159,7 +159,7 @@ fn processors() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// What two readings of the clock cost with nothing between them: the median, in nanoseconds.
+/// Returns the cost of two readings of the clock with nothing between them: the median, in nanoseconds.
 fn price(clock: &quanta::Clock) -> u64 {
     let mut readings: Vec<u64> = (0..10_001)
         .map(|_| {
@@ -238,7 +238,7 @@ fn plain(number: u64) -> Plain {
     Plain([black_box(number), 1, 2, number, 3, 4, 5])
 }
 
-/// Nobody reads it: what evicting alone is like, also by many.
+/// Returns a call of a ring that nobody reads: what evicting alone is like, also by many.
 fn ring(_: &Arc<Reader>) -> Outcome<Call> {
     let ring = crossbeam_queue::ArrayQueue::new(CAPACITY);
     Ok(Box::new(move |number| _ = ring.force_push(plain(number))))
@@ -270,7 +270,7 @@ fn forebay_record(reader: &Arc<Reader>) -> Outcome<Call> {
 
 // ---- channels ----
 
-/// A thread that receives until the senders are gone.
+/// Starts a thread that receives until the senders are gone.
 fn receive<T>(reader: &Arc<Reader>, mut next: impl FnMut() -> Option<T> + Send + 'static) {
     let reader = Arc::clone(reader);
     thread::spawn(move || {

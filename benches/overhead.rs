@@ -1,4 +1,4 @@
-//! What collecting costs a training run from end to end: the steps of the digits example at full speed, with 1, 10
+//! Cost of collecting for a training run from end to end: the steps of the digits example at full speed, with 1, 10
 //! and 100 events a step, beside the same loop with tracing-appender and with nothing.
 //!
 //! Both write JSON Lines into a file. forebay is given records and formats them on its worker; tracing-appender is
@@ -27,7 +27,7 @@ use net::{Net, Step};
 /// Images a step.
 const BATCH: usize = 32;
 
-/// What a loop tells about its step.
+/// Observer of the steps of a loop.
 trait Observer {
     fn observe(&mut self, number: u64, step: &Step, events: usize);
 }

@@ -1,6 +1,7 @@
 //! Every sink behind the worker, beside a bare loop that does the same with the same encoder.
 //!
-//! SQLite is among them with `--features sqlite`. Both get 20,000 records; forebay's side is the time of a flush, with both wake-ups.
+//! SQLite is among them with `--features sqlite`. Both get 20,000 records; forebay's side is the time of a flush, with
+//! both wake-ups.
 
 #[cfg(feature = "sqlite")]
 #[path = "support/mod.rs"]
@@ -20,10 +21,10 @@ use forebay::{Collector, FlushStrategy, Record};
 
 const EVENTS: u64 = 20_000;
 
-/// As many as a batch has by default.
+/// Size of a batch by default.
 const BATCH: usize = 100;
 
-/// As many records as are measured at a time. Their steps go on from round to round, as those of a run do.
+/// Returns the records that are measured at a time. Their steps go on from round to round, as those of a run do.
 fn records() -> impl Iterator<Item = Record> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let next = NEXT.fetch_add(EVENTS, Ordering::Relaxed);

@@ -25,7 +25,7 @@ struct Tick {
 
 impl Event for Tick {}
 
-/// What the sink has seen.
+/// Record of what the sink has seen.
 #[derive(Default)]
 struct Seen {
     events: u64,

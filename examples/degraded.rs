@@ -16,7 +16,7 @@ const WELL: u64 = 0;
 const FAILS_EVERY_OTHER: u64 = 1;
 const GONE: u64 = 2;
 
-/// A share that is as the dial says.
+/// Returns a share that is as the dial says.
 fn share(dial: &Arc<AtomicU64>) -> impl Sink + use<> {
     let (dial, turn) = (Arc::clone(dial), AtomicU64::new(0));
     from_fn("share", move |_: &Batch| {
@@ -33,7 +33,7 @@ fn chapter(title: &str) {
     println!("\n── {title}");
 }
 
-/// Half a second of training: fifty steps, then a look as an operator would take it.
+/// Trains for half a second: fifty steps, then a look as an operator would take it.
 fn train(collector: &Collector, letters: &DeadLetters, step: &mut u64) {
     let before = collector.stats();
     for _ in 0..50 {

@@ -27,7 +27,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// The records that came since the last call, at most so many bytes of them.
+    /// Reads the records that came since the last call, at most so many bytes of them.
     fn read(&mut self, most: u64) -> io::Result<Vec<Record>> {
         let length = std::fs::metadata(&self.path).map_or(0, |data| data.len());
         if self.file.is_none() || length < self.offset {
@@ -46,11 +46,11 @@ impl Follower {
     }
 }
 
-/// What is known of the events of one name.
+/// Line of the table: what is known of the events of one name.
 #[derive(Default)]
 struct Line {
     events: u64,
-    /// How many there were at the last look.
+    /// Number of events at the last look.
     before: u64,
     last: String,
     step: Option<u64>,
@@ -121,7 +121,7 @@ impl View {
     }
 }
 
-/// The last run that the files tell of, in words.
+/// Returns the last run that the files tell of, in words.
 fn run_of(path: &Path) -> String {
     let found = runs(&JsonLinesHistory::new(path)).ok().and_then(|mut runs| runs.pop());
     let Some(run) = found else { return "no run yet".to_owned() };
@@ -140,7 +140,7 @@ fn run_of(path: &Path) -> String {
 
 const USAGE: &str = "usage: monitor FOLDER [--once], where FOLDER is that of a run, with its events.jsonl";
 
-/// What the command line asks for.
+/// Arguments of the command line.
 struct Asked {
     folder: PathBuf,
     is_once: bool,

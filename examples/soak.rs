@@ -21,7 +21,7 @@ use forebay::{Batch, Collector, FlushStrategy, Overflow, Priority, Record};
 const PRODUCERS: u64 = 2;
 const EPOCH: Duration = Duration::from_secs(10);
 
-/// A sink that fails, panics, takes a part or takes its time, each time by chance.
+/// Returns a sink that fails, panics, takes a part or takes its time, each time by chance.
 fn faulty(name: &str, seed: u64) -> impl Sink + use<> {
     let mut chance = fastrand::Rng::with_seed(seed);
     from_fn(name, move |batch: &Batch| match chance.u32(..100) {
@@ -52,7 +52,7 @@ fn record(chance: &mut fastrand::Rng, step: u64) -> Record {
     }
 }
 
-/// Resident bytes and threads of this process.
+/// Returns the resident bytes and threads of this process.
 fn usage() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
@@ -62,7 +62,7 @@ fn usage() -> (u64, u64) {
     (field("VmRSS:") * 1024, field("Threads:"))
 }
 
-/// Every wrapper, in several orders.
+/// Returns every wrapper, in several orders.
 fn sinks(
     letters: &DeadLetters,
     folder: &std::path::Path,

@@ -51,10 +51,10 @@ struct Header {
     origin: Arc<Origin>,
     run: Option<Arc<RunIdentity>>,
     time: SystemTime,
-    /// When the batch was handed out, in nanoseconds of the worker's clock. Spans are measured by it, because nobody
+    /// Time when the batch was handed out, in nanoseconds of the worker's clock. Spans are measured by it, because nobody
     /// can set it.
     moment: u64,
-    /// Whether its events were offered before, and failed.
+    /// True if its events were offered before, and failed.
     is_redriven: bool,
     /// The process that delivers it.
     process: Home,

@@ -17,7 +17,7 @@ use crate::sync::{Arc, Home, Ordering, catch_panic};
 /// Sink of a collector with its counters. The worker owns it while there is one, else the mailbox.
 pub struct Slot<E> {
     sink: CatchPanics<E>,
-    /// Its account.
+    /// Account of the sink.
     pub tally: Arc<SinkTally>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Prepared<E> {
 pub(crate) enum NotRegistered {
     /// Another sink has its name.
     Taken(String),
-    /// Its code has forked, and this is the child.
+    /// The code of the sink has forked, and this is the child.
     Forked,
 }
 

@@ -334,7 +334,7 @@ enum StopState {
         hung: Option<usize>,
         ticket: Option<u64>,
     },
-    /// In a box: a report is much larger than the other states.
+    /// Result of the stop, in a box: a report is much larger than the other states.
     Done(Box<Result<StopReport, StopError>>),
 }
 

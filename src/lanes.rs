@@ -375,7 +375,7 @@ impl<E: Event> Lanes<E> {
 #[derive(Debug)]
 pub(crate) struct DrainPass {
     critical: usize,
-    /// Of the normal ring at the cursor.
+    /// Position of the normal ring at the cursor.
     normal: usize,
     /// Number of normal rings that come after it.
     more_normal: usize,

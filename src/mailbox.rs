@@ -27,11 +27,11 @@ pub(crate) struct Contents<E, W> {
     /// Sinks that the worker has not admitted yet.
     pub(crate) added: Vec<Slot<E>>,
     pub(crate) worker: WorkerSlot<W>,
-    /// What other threads have to finish of the last flush of the last run.
+    /// Flushes of the last run that other threads have to finish.
     pub(crate) late: Vec<Arc<LateFlush>>,
     /// The thread of the current or last run. The caller that joins it takes it.
     pub(crate) thread: Option<JoinHandle<()>>,
-    /// Where tasks wait for the end of the current run. The first that does makes it.
+    /// Reply by which tasks wait for the end of the current run. The first that does makes it.
     pub(crate) end: Option<Arc<Reply<()>>>,
     /// Counts the starts. A caller that waits for the end of a run must not wait for that of the next.
     pub(crate) run: u64,
@@ -39,13 +39,13 @@ pub(crate) struct Contents<E, W> {
 
 /// Place of the worker's state: its sinks, its numbering and its parker.
 pub(crate) enum WorkerSlot<W> {
-    /// In the mailbox: no worker runs.
+    /// The state is in the mailbox: no worker runs.
     InMailbox(Box<W>),
     /// Still in the mailbox, but a worker was started and is about to take it.
     Starting(Box<W>),
-    /// With the worker.
+    /// The worker has the state.
     WithWorker,
-    /// With a worker that ended by a panic. It does not come back.
+    /// A worker that ended by a panic had the state. It does not come back.
     Lost,
 }
 

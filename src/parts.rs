@@ -1,4 +1,5 @@
-//! What the crates above this one need of the collector, and no user does. No promise holds here: their versions go in lock step.
+//! Parts of the collector that the crates above this one need, and no user does. No promise holds here: their versions
+//! go in lock step.
 //!
 //! The types stand in private modules and are `pub` for these crates alone.
 
@@ -111,8 +112,8 @@ impl<'a, E: Event> Inside<'a, E> {
         self.0.settings.gate().is_none_or(|gate| gate.enabled(name))
     }
 
-    /// Notes for rate and latency that the caller has delivered an event in the place of the worker; `delivered` counts those that
-    /// came so before, and this one.
+    /// Notes for rate and latency that the caller has delivered an event in the place of the worker; `delivered`
+    /// counts those that came so before, and this one.
     pub fn note_delivered(&self, event: &E, delivered: u64) {
         let (tally, now) = (&self.0.tally, self.0.clock.fast_nanos());
         tally.meter.delivered(now, std::slice::from_ref(event), delivered + tally.worker.processed.get());
@@ -124,7 +125,7 @@ impl<'a, E: Event> Inside<'a, E> {
         move || shared.upgrade().map(|shared| shared.health())
     }
 
-    /// Has the collector lose its worker, as if no thread could be started.
+    /// Makes the collector lose its worker, as if no thread could be started.
     pub fn lose_worker(&self) {
         self.0.phase.set_gone();
         drop(self.0.mailbox.lose_worker());

@@ -9,7 +9,7 @@ use crate::sync::{Arc, Condvar, Mutex, wake_quietly};
 pub(crate) struct Reply<T> {
     state: Mutex<ReplyState<T>>,
     changed: Condvar,
-    /// Whether the caller reads the answer, and does not only wait for it.
+    /// True if the caller reads the answer, and does not only wait for it.
     is_heard: bool,
 }
 
@@ -20,7 +20,7 @@ struct ReplyState<T> {
     /// Wakers of tasks that share the answer, each with its ticket.
     sharing: Vec<(u64, Waker)>,
     last_ticket: u64,
-    /// Whether the caller no longer waits.
+    /// True if the caller no longer waits.
     is_given_up: bool,
 }
 

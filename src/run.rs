@@ -37,8 +37,8 @@ use crate::wake::State;
 /// Guard of a training run. It reports the begin of the run, its epochs and batches, and its end.
 ///
 /// A guard that is dropped without [`completed`](Self::completed), [`early_stopped`](Self::early_stopped),
-/// [`failed`](Self::failed) or [`preempted`](Self::preempted) reports that the run has failed. If a panic drops it, the report has
-/// the message and the place of the panic.
+/// [`failed`](Self::failed) or [`preempted`](Self::preempted) reports that the run has failed. If a panic drops it,
+/// the report has the message and the place of the panic.
 ///
 /// The run has one identity in every file and report: see [`RunIdentity`].
 ///
@@ -76,9 +76,9 @@ use crate::wake::State;
 /// flush before they report, so that they stand in order among the other events; the end flushes afterwards as well. A thread of
 /// its own sends the heartbeats and sleeps in between. They go on while the loop computes for an hour, and end with the process.
 ///
-/// The first run of a process installs a panic hook in front of the present one, to learn the message of a panic. Where that hook is
-/// not called (another one was set later, or `resume_unwind` carries a panic from another thread), the run reports a panic
-/// without its message.
+/// The first run of a process installs a panic hook in front of the present one, to learn the message of a panic.
+/// Where that hook is not called (another one was set later, or `resume_unwind` carries a panic from another thread),
+/// the run reports a panic without its message.
 ///
 /// In a forked child, the guard does nothing.
 pub struct TrainingRun {
@@ -112,7 +112,7 @@ enum Stage {
     Reported,
 }
 
-/// Why a run could not start, or its end was not reported.
+/// Reason why a run could not start, or its end was not reported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -199,9 +199,9 @@ impl TrainingRun {
     ///
     /// # Errors
     ///
-    /// The collector did not take the event: it is stopped, or its critical lane stayed full. Or it did, but a flush before or after
-    /// it failed. (The next flush or stop reports what sinks failed to take.) A run that has ended already, as by a signal,
-    /// reports nothing more, and is flushed.
+    /// The collector did not take the event: it is stopped, or its critical lane stayed full. Or it did, but a flush
+    /// before or after it failed. (The next flush or stop reports what sinks failed to take.) A run that has ended
+    /// already, as by a signal, reports nothing more, and is flushed.
     pub fn completed(self, final_metrics: impl Into<Fields>) -> Result<(), RunError> {
         let total_duration = self.life.began.elapsed();
         self.life.end(training::Completed { final_metrics: final_metrics.into(), total_duration })
@@ -235,8 +235,8 @@ impl TrainingRun {
         self.life.end(training::Preempted { reason: reason.into(), epoch: self.life.epoch() })
     }
 
-    /// Runs `body`, then reports that the run has completed, or has failed with the error of `body`. A panic of `body` is reported as
-    /// well, and goes on.
+    /// Runs `body`, then reports that the run has completed, or has failed with the error of `body`. A panic of `body`
+    /// is reported as well, and goes on.
     ///
     /// # Errors
     ///
@@ -339,7 +339,7 @@ impl Life {
         Ok(before.and(after)?)
     }
 
-    /// Flushes, and leaves the report to the next flush.
+    /// Flushes the collector, and leaves the report to the next flush.
     fn flush(&self, deadline: Option<Instant>) -> Result<(), FlushError> {
         let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         self.collector.shared.flush(Reply::unheard(), left).map(drop)

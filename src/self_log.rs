@@ -45,7 +45,7 @@ pub struct LogEntry {
     pub message: String,
     /// Number of entries of that topic and sink that were held back since the last one.
     pub held_back: u64,
-    /// When the entry was made.
+    /// Time when the entry was made.
     pub time: SystemTime,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct LogPaces([Topic; TOPICS]);
 
 #[derive(Debug, Default)]
 struct Topic {
-    /// When the next entry may pass, by the collector's clock.
+    /// Time when the next entry may pass, by the collector's clock.
     next: PlainU64,
     held_back: PlainU64,
 }

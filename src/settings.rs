@@ -12,7 +12,7 @@ use crate::sync::{Arc, AtomicU64, CachePadded, Ordering, PlainU64};
 /// Settings of a collector, read without a lock. They are written only under the mailbox's mutex.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// Not for `collect`, because the first load of a thread allocates.
+    /// Settings, but not for `collect`, because the first load of a thread allocates.
     config: ArcSwap<Config>,
     hot: CachePadded<Hot>,
     gate: Gate,

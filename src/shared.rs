@@ -30,7 +30,7 @@ pub(crate) struct Shared<E> {
     /// 1 once the last handle is being dropped. The mailbox's mutex orders it: `stop` takes the mutex after the
     /// write, and the worker before the read.
     pub(crate) is_disowned: PlainU64,
-    /// On drop, removes the phase from the list of those that a fork orphans.
+    /// Guard that, on drop, removes the phase from the list of those that a fork orphans.
     pub(crate) _fork_watch: ForkWatch,
 }
 

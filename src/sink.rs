@@ -1,4 +1,4 @@
-//! Where batches go: the trait and its contract.
+//! Sinks, where batches go: the trait and its contract.
 //!
 //! One file a destination below this one. All of them run on the worker thread and may block, fail or
 //! panic there without reaching the loop that collects.

@@ -78,7 +78,7 @@ impl Rejected {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SinkStats {
-    /// Its name.
+    /// Name of the sink.
     pub name: String,
     /// Events offered to it.
     pub offered: u64,

@@ -66,14 +66,14 @@ pub struct Subscription<E = Record> {
 impl<E> UnwindSafe for Subscription<E> {}
 impl<E> RefUnwindSafe for Subscription<E> {}
 
-/// Why nothing was received.
+/// Reason why nothing was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// So many events were evicted here, because the subscriber lagged. The next one can be received.
+    /// Number of events that were evicted here, because the subscriber lagged. The next one can be received.
     #[error("{0} events were evicted, because the subscriber lagged")]
     Lagged(u64),
-    /// There is nothing at present.
+    /// The subscription has no event at present.
     #[error("there is no event at present")]
     Empty,
     /// The collector is gone, and everything was received.
@@ -82,7 +82,7 @@ pub enum RecvError {
     /// This process is a forked child; the subscription is its parent's.
     #[error("this process is a forked child; the subscription is its parent's")]
     Forked,
-    /// There is nothing at present, and the worker thread would wait for itself.
+    /// The subscription has no event at present, and the worker thread would wait for itself.
     #[error("the worker thread cannot wait for its own events")]
     OnWorker,
 }
@@ -108,7 +108,7 @@ struct Queue<E> {
     batches: VecDeque<Queued<E>>,
     /// The bytes that these batches take.
     bytes: u64,
-    /// How many these are in all.
+    /// Number of events in all.
     events: usize,
     evicted: u64,
     reported: u64,
@@ -148,7 +148,7 @@ impl<E: Event + Clone> Collector<E> {
         self.subscribe_with(pattern, CAPACITY)
     }
 
-    /// The same with another capacity, in events; of none is one of one. The memory that is held is bounded by
+    /// Subscribes with another capacity, in events; 0 counts as 1. The memory that is held is bounded by
     /// [`Subscription::max_bytes`].
     ///
     /// # Errors
@@ -187,7 +187,7 @@ impl<E: Event + Clone> Collector<E> {
     }
 }
 
-/// What is received: an event in its batch, to be cloned without the lock.
+/// Result of a receive: an event in its batch, to be cloned without the lock.
 type Taken<E> = Result<(Batch<E>, usize), RecvError>;
 
 impl<E> Queue<E> {
@@ -262,8 +262,8 @@ impl<E: Event + Clone> Subscription<E> {
     ///
     /// # Errors
     ///
-    /// Events were evicted here; the collector is gone; this is a forked child; or there is nothing and this is the worker thread,
-    /// as in a sink, which would wait for itself.
+    /// Events were evicted here; the collector is gone; this is a forked child; or there is nothing and this is the
+    /// worker thread, as in a sink, which would wait for itself.
     pub fn recv(&self) -> Result<E, RecvError> {
         self.recv_until(None)
     }
@@ -287,8 +287,9 @@ impl<E: Event + Clone> Subscription<E> {
         given(taken)
     }
 
-    /// Waits for one event after the other, until the collector is gone. Evictions are passed over ([`evicted`](Self::evicted)). It ends at
-    /// once in a forked child, and on the worker thread where there is nothing.
+    /// Waits for one event after the other, until the collector is gone. Evictions are passed over
+    /// ([`evicted`](Self::evicted)). It ends at once in a forked child, and on the worker thread where there is
+    /// nothing.
     pub fn iter(&self) -> Events<'_, E> {
         Events(self)
     }
@@ -416,8 +417,8 @@ impl<E: Event + Clone> Tap<E> {
         Queued { batch, bytes: bytes.saturating_add(beside), places }
     }
 
-    /// A copy of these events, and the bytes that it takes; `None` if these are more than `most`, or the clone of an event
-    /// panics.
+    /// Returns a copy of these events, and the bytes that it takes; `None` if these are more than `most`, or the clone
+    /// of an event panics.
     fn copy(batch: &Batch<E>, places: &VecDeque<usize>, most: u64) -> Option<(Batch<E>, u64)> {
         let own = (places.len() as u64).saturating_mul(size_of::<E>() as u64);
         if own > most {

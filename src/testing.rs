@@ -1,5 +1,6 @@
-//! For the tests of programs that use forebay (feature `testing`): a collector that remembers, sinks that fail, block and panic by
-//! script, and [`assert_emitted!`](crate::assert_emitted). A bus that remembers is in the crate `forebay-bus`.
+//! Helpers for tests of programs that use forebay (feature `testing`): a collector that remembers, sinks that fail,
+//! block and panic by script, and [`assert_emitted!`](crate::assert_emitted). A bus that remembers is in the crate
+//! `forebay-bus`.
 //!
 //! Nothing here sleeps. Time can be a [`ManualClock`] that the test moves.
 
@@ -19,7 +20,7 @@ pub use crate::clock::ManualClock;
 
 /// Something that remembers records: what [`assert_emitted!`](crate::assert_emitted) looks at.
 pub trait Emitted {
-    /// All records so far, in order.
+    /// Returns all records so far, in order.
     fn emitted(&self) -> Vec<Record>;
 }
 
@@ -60,7 +61,7 @@ macro_rules! assert_emitted {
     }};
 }
 
-/// What [`assert_emitted!`](crate::assert_emitted) checks with a number.
+/// Checks what [`assert_emitted!`](crate::assert_emitted) asks with a number.
 ///
 /// # Errors
 ///
@@ -74,7 +75,7 @@ pub fn check_times(of: &impl Emitted, pattern: impl Into<Pattern>, times: usize)
     Err(format!("{pattern} was emitted {found} times, expected were {times}; all: {}", names(&records)))
 }
 
-/// What [`assert_emitted!`](crate::assert_emitted) checks with a function.
+/// Checks what [`assert_emitted!`](crate::assert_emitted) asks with a function.
 ///
 /// # Errors
 ///
@@ -95,7 +96,7 @@ pub fn check_any(
     }
 }
 
-/// The pattern, unless its text is none: then it would stand for itself alone, and for no name.
+/// Returns the pattern, unless its text is none: then it would stand for itself alone, and for no name.
 fn possible(pattern: Pattern) -> Result<Pattern, String> {
     Pattern::new(pattern.as_str()).map_err(|error| error.to_string())
 }
@@ -126,7 +127,7 @@ pub struct RecordingCollector<E: Event = Record> {
 }
 
 impl RecordingCollector {
-    /// A collector of records with the default settings.
+    /// Starts a collector of records with the default settings.
     ///
     /// # Errors
     ///
@@ -137,7 +138,7 @@ impl RecordingCollector {
 }
 
 impl<E: Event + Clone> RecordingCollector<E> {
-    /// A collector with these settings, but for the clock.
+    /// Starts a collector with these settings, but for the clock.
     ///
     /// # Errors
     ///
@@ -148,7 +149,8 @@ impl<E: Event + Clone> RecordingCollector<E> {
         Ok(Self { collector, memory, clock })
     }
 
-    /// All events that were collected before this, in order. It flushes; what cannot be flushed in time is not among them.
+    /// Returns all events that were collected before this, in order. The call flushes; what cannot be flushed in time
+    /// is not among them.
     pub fn events(&self) -> Vec<E> {
         // Of a collector that is stopped, all are there.
         _ = self.collector.flush();
@@ -161,7 +163,7 @@ impl<E: Event + Clone> RecordingCollector<E> {
         self.memory.clear();
     }
 
-    /// Its clock.
+    /// Returns the clock.
     pub fn clock(&self) -> &ManualClock {
         &self.clock
     }
@@ -187,7 +189,7 @@ impl Emitted for MemorySink {
     }
 }
 
-/// What a [`ScriptedSink`] does with a batch.
+/// Action of a [`ScriptedSink`] for a batch.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Act {
@@ -234,7 +236,7 @@ struct Script {
 }
 
 impl<E> ScriptedSink<E> {
-    /// A sink of that name and script.
+    /// Creates a sink of that name and script.
     pub fn new(name: impl Into<String>, acts: impl IntoIterator<Item = Act>) -> Self {
         let script = Script { acts: acts.into_iter().collect(), calls: 0 };
         Self { name: name.into(), shared: Arc::new(Mutex::new(script)), memory: MemorySink::new() }
@@ -247,12 +249,12 @@ impl<E> ScriptedSink<E> {
         }
     }
 
-    /// How many batches it was offered. In a forked child, 0: it is its parent's, and takes nothing there.
+    /// Returns how many batches the sink was offered. In a forked child, 0: it is its parent's, and takes nothing there.
     pub fn calls(&self) -> u64 {
         self.shared.enter().map_or(0, |script| script.calls)
     }
 
-    /// The events that it has taken.
+    /// Returns the events that the sink has taken.
     pub fn taken(&self) -> Vec<E>
     where
         E: Clone,
@@ -310,7 +312,7 @@ struct Passage {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Creates a closed gate.
     pub fn closed() -> Self {
         Self::default()
     }

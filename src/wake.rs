@@ -63,7 +63,7 @@ const WAKE_AT_SHIFT: u32 = 32;
 /// Threshold that is never reached: the worker sleeps until a request comes (`Manual`).
 pub(crate) const NEVER: u32 = u32::MAX;
 
-/// One reading of the phase word.
+/// Reading of the phase word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 

@@ -317,7 +317,7 @@ struct Schedule {
     interval: Option<Duration>,
     /// Number of pending events that set off a delivery.
     trigger: u32,
-    /// When everything pending is due. It is set when something is seen pending, and never postponed before it is
+    /// Time when everything pending is due. It is set when something is seen pending, and never postponed before it is
     /// reached. So a steady stream does not postpone it.
     due: Option<Instant>,
 }

@@ -16,7 +16,7 @@ pub(crate) struct WorkerState<E> {
     /// `processed` at the last flush whose report reached its caller.
     pub(crate) reported_processed: u64,
     pub(crate) reported_evictions: u64,
-    /// What the last flush reports of each sink.
+    /// Counts that the last flush reports of each sink.
     pub(crate) reported_sinks: Vec<ReportedRange>,
     /// The process that made it. In a forked child, all of this is the parent's.
     pub(crate) home: Home,

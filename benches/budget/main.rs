@@ -36,7 +36,7 @@ type Plain = Words<7>;
 
 const PLAIN: Plain = Words([1; 7]);
 
-/// As a program would make one: from values in registers, not from a constant.
+/// Makes an event as a program would: from values in registers, not from a constant.
 fn plain(number: u64) -> Plain {
     Words([black_box(number), 1, 2, number, 3, 4, 5])
 }
@@ -166,7 +166,7 @@ fn not_full(rounds: usize, worker: Worker) -> Outcome<Duel> {
     }
 }
 
-/// A collector whose ring is full and whose worker hangs until the sender is dropped.
+/// Returns a collector whose ring is full and whose worker hangs until the sender is dropped.
 fn full_and_stalled(shards: usize) -> (Collector<Plain>, Sender<()>) {
     let (collector, go_on) = stalled(Builder::new().shards(shards), PLAIN);
     for _ in 0..collector.config().capacity {
@@ -214,8 +214,8 @@ fn stamped<E, M: FnMut(u64) -> E>(rounds: usize, maker: impl FnOnce(quanta::Cloc
     Ok(duel(rounds, EVENTS, ours, bare))
 }
 
-/// Two threads push at once; the mean of their times. A sample in which they did not run side by side for most of
-/// it says nothing about two producers, and is taken again.
+/// Measures two threads that push at once; returns the mean of their times. A sample in which they did not run side by
+/// side for most of it says nothing about two producers, and is taken again.
 fn both(events: usize, push: impl Fn(u64) + Sync, mut between: impl FnMut()) -> Duration {
     const TRIES: usize = 50;
     let mut mean = Duration::MAX;
@@ -323,7 +323,7 @@ impl opentelemetry_sdk::logs::LogExporter for Counter {
     }
 }
 
-/// Ten calls, then 200 microseconds of other work, as in a fast training loop; the calls alone are timed.
+/// Times ten calls, then 200 microseconds of other work, as in a fast training loop; the calls alone are timed.
 fn steps(events: usize, mut push: impl FnMut(u64)) -> Duration {
     let mut spent = Duration::ZERO;
     for step in 0..events as u64 / 10 {
@@ -394,7 +394,7 @@ fn open_telemetry(rounds: usize) -> Outcome<Duel> {
     Ok(duel(rounds, BURST, ours, theirs))
 }
 
-/// Timed on the worker, without the two wake-ups of the flush that starts it.
+/// Times the worker, without the two wake-ups of the flush that starts it.
 fn through_the_worker(rounds: usize, batch: usize) -> Outcome<Duel> {
     const EVENTS: usize = 100_000;
     let watch = Stopwatch::new();
@@ -493,7 +493,7 @@ fn tensorboard(rounds: usize) -> Outcome<Duel> {
     Ok(duel(rounds, EVENTS as usize, ours, || theirs().unwrap_or(Duration::MAX)))
 }
 
-/// 20,000 records, a transaction each time, into tables of the same form with the same indices.
+/// Measures 20,000 records, a transaction each time, into tables of the same form with the same indices.
 #[cfg(feature = "sqlite")]
 fn sqlite(rounds: usize) -> Outcome<Duel> {
     const EVENTS: u64 = 20_000;
@@ -613,7 +613,7 @@ fn idle(table: &Table) -> Outcome<()> {
     Ok(())
 }
 
-/// What this process has used so far; `None` where the system does not say (only Linux does).
+/// Returns the processor time that this process has used so far; `None` where the system does not say (only Linux does).
 fn processor_time() -> Option<Duration> {
     let mut nanos = 0;
     for task in std::fs::read_dir("/proc/self/task").ok()? {

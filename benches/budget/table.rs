@@ -7,13 +7,13 @@ use std::process::Command;
 
 use crate::duel::{Duel, median};
 
-/// How many processes measure.
+/// Number of processes that measure.
 const PROCESSES: usize = 7;
 
 /// Given to a process that measures, and is not to draw the table.
 const SAMPLE: &str = "--sample";
 
-/// What a ratio is held against.
+/// Limit that a ratio is held against.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Budget {
     AtMost(f64),
@@ -49,7 +49,7 @@ impl fmt::Display for Budget {
     }
 }
 
-/// What one process measured. Nanoseconds an event, both 0 where only the value says something.
+/// Measurement of one process. Nanoseconds an event, both 0 where only the value says something.
 struct Line {
     what: String,
     ours: f64,
@@ -75,11 +75,11 @@ impl fmt::Display for Line {
     }
 }
 
-/// What a process measures.
+/// Table of what a process measures.
 pub(crate) struct Table {
-    /// How often both sides of a line take turns.
+    /// Number of turns that both sides of a line take.
     pub(crate) rounds: usize,
-    /// Only to see that it runs.
+    /// True if the run only shows that everything works.
     pub(crate) is_test: bool,
     /// The first process also measures what takes long and draws no memory.
     pub(crate) is_first: bool,
@@ -95,7 +95,7 @@ impl Table {
         println!("{}", Line { what: what.to_owned(), ours, theirs, value, budget });
     }
 
-    /// One line of two samplers. A budget that says "at least" means throughput: theirs by ours in time.
+    /// Measures one line with two samplers. A budget that says "at least" means throughput: theirs by ours in time.
     pub(crate) fn ratio<E>(
         &self,
         what: &str,

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! Helpers that the benchmarks share.
 #![allow(dead_code, reason = "no benchmark uses all of it")]
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,7 +23,7 @@ pub(crate) fn null<E: Event>() -> impl Sink<E> {
     from_fn("null", |_: &Batch<E>| Ok(()))
 }
 
-/// A sink in which the worker stays until the sender is dropped.
+/// Returns a sink in which the worker stays until the sender is dropped.
 fn hung<E: Event>(arrived: Sender<()>, go_on: Receiver<()>) -> impl Sink<E> {
     let go_on = Mutex::new(go_on);
     from_fn("hung", move |_: &Batch<E>| {
@@ -59,7 +59,7 @@ impl Stopwatch {
         Self(Arc::new(Mutex::new((None, Duration::ZERO))))
     }
 
-    /// What it showed at the last flush.
+    /// Returns the time at the last flush.
     pub(crate) fn read(&self) -> Duration {
         self.0.lock().map_or(Duration::MAX, |watch| watch.1)
     }

@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Where the sources of the crate of this version lie.
+/// Returns where the sources of the crate of this version lie.
 fn upstream(version: &str) -> Option<PathBuf> {
     if let Some(given) = env::var_os("CROSSBEAM_QUEUE_SRC") {
         return Some(given.into());

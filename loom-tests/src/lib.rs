@@ -1,4 +1,4 @@
-//! What the models share. See `docs/verification.md` in the repository.
+//! Helpers that the models share. See `docs/verification.md` in the repository.
 
 #[cfg(not(forebay_loom))]
 compile_error!(
@@ -47,7 +47,7 @@ pub fn small(capacity: usize, flush: FlushStrategy) -> Builder<Tick> {
     small_of(capacity, flush)
 }
 
-/// The same of other events.
+/// Returns the builder of [`small`] for other events.
 pub fn small_of<E: Event>(capacity: usize, flush: FlushStrategy) -> Builder<E> {
     // With all that would be asked of the system for every execution.
     Builder::new()
@@ -95,7 +95,7 @@ impl Log {
         Self { signal: Some(signal.clone()), ..Self::new() }
     }
 
-    /// What was delivered, in order.
+    /// Returns what was delivered, in order.
     #[track_caller]
     pub fn numbers(&self) -> Vec<u32> {
         // SAFETY: as above.
@@ -129,12 +129,12 @@ impl Sink<Tick> for Log {
 pub struct Witness(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl Witness {
-    /// This execution ended so.
+    /// Notes how this execution ended.
     pub fn saw(&self, outcome: impl Debug) {
         *self.0.lock().unwrap().entry(format!("{outcome:?}")).or_default() += 1;
     }
 
-    /// Every expected outcome was visited: else the model does not show what it is meant to.
+    /// Checks that every expected outcome was visited: else the model does not show what it is meant to.
     #[track_caller]
     pub fn expect(&self, outcomes: &[&str]) {
         let seen = self.0.lock().unwrap();
@@ -165,7 +165,7 @@ pub fn check(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync
     check_at(name, bound + extra, floor, body);
 }
 
-/// The same, never deeper: for a model whose next preemption takes hours.
+/// Checks a model at this bound and never deeper: for a model whose next preemption takes hours.
 #[track_caller]
 pub fn check_at(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync + 'static) {
     hush();

@@ -12,7 +12,7 @@ use forebay_loom_tests::Witness;
 use loom::sync::{Arc, Notify};
 use loom::thread::{self, JoinHandle};
 
-/// An inline bus as small as it can be.
+/// Returns an inline bus as small as it can be.
 fn bus() -> Bus {
     let collector = Config::default()
         .with_capacity(1)
@@ -47,7 +47,7 @@ fn emits(bus: &Bus) -> JoinHandle<()> {
     spawn(move || _ = bus.emit("a", ()).unwrap())
 }
 
-/// As `check`, on a thread with that stack.
+/// Checks a model on a thread with that stack.
 #[track_caller]
 fn check(name: &str, bound: usize, floor: u64, body: impl Fn() + Clone + Send + Sync + 'static) {
     forebay_loom_tests::check(name, bound, floor, move || spawn(body.clone()).join().unwrap());
@@ -65,14 +65,15 @@ fn law(bus: &Bus, emitted: u64) -> (u64, u64) {
     })
 }
 
-/// Whether something was removed: std's, which loom does not see. So nothing comes between the last question of the library
-/// and the first statement of the user's code; what comes before that question, comes in every order.
+/// Returns two ends of a flag that says whether something was removed: std's, which loom does not see. So nothing
+/// comes between the last question of the library and the first statement of the user's code; what comes before that
+/// question, comes in every order.
 fn flag() -> [std::sync::Arc<AtomicBool>; 2] {
     let flag = std::sync::Arc::new(AtomicBool::new(false));
     [flag.clone(), flag]
 }
 
-/// A filter that tells when it is asked: the list of filters was read by then, which loom does not see.
+/// Returns a filter that reports when it is asked: the list of filters was read by then, which loom does not see.
 fn rings() -> (Filter, Arc<Notify>) {
     let signal = Arc::new(Notify::new());
     let notifier = signal.clone();

@@ -1,4 +1,5 @@
-//! The models of `forebay-task`: the shipped channel, workers, cancellation and end of a task, one promise each. Run them with `./run`.
+//! The models of `forebay-task`: the shipped channel, workers, cancellation and end of a task, one promise each. Run
+//! them with `./run`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +24,7 @@ const PAIR: Strategy = Strategy::Parallel { workers: 2, rate_limit: None };
 
 const TWO_AT_ONCE: Strategy = Strategy::Batched { size: 2, max_delay: HOUR };
 
-/// What handlers have done with each item, in cells whose accesses loom checks: two handlers of one item at a time, or
+/// Record of what handlers have done with each item, in cells whose accesses loom checks: two handlers of one item at a time, or
 /// reading it without a happens-before edge from the handler, is an error.
 #[derive(Clone)]
 struct Book(std::sync::Arc<Vec<UnsafeCell<u32>>>);
@@ -422,7 +423,7 @@ impl Drop for Last {
     }
 }
 
-/// A collector that keeps what it gets in its ring.
+/// Returns a collector that keeps what it gets in its ring.
 fn keeping() -> forebay::Collector {
     let builder = Builder::<Record>::new().capacity(2).critical_capacity(2).low_capacity(1);
     builder.session_id("model").host("model").rank(0).flush(FlushStrategy::Manual).build().unwrap()

@@ -101,7 +101,7 @@ impl<E: Event> Shared<E> {
         FlushError::TimedOut { waited, pending: self.pending(), busy_sink: self.registry.busy() }
     }
 
-    /// Flushes, and reports through `reply`.
+    /// Flushes the collector, and reports through `reply`.
     pub(crate) fn flush(&self, reply: Flush, timeout: Duration) -> Result<FlushReport, FlushError> {
         let deadline = deadline_in(timeout);
         let reply = self.request_flush(reply)?;

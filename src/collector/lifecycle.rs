@@ -214,11 +214,11 @@ impl<E: Event> Collector<E> {
 pub(crate) struct Stopping {
     begun: Instant,
     run: u64,
-    /// How many events of a collector that never had a worker were discarded.
+    /// Number of events of a collector that never had a worker, which were discarded.
     discarded: u64,
 }
 
-/// What a task that stops a collector has to wait for.
+/// End that a task which stops a collector waits for.
 pub(crate) enum RunEnd {
     /// The worker, which tells here when it has ended.
     Ahead(Arc<Reply<()>>),

@@ -47,8 +47,8 @@ pub enum FlushStrategy {
         /// The longest wait of an event, apart from the time of its delivery. Not zero.
         interval: Duration,
     },
-    /// Nothing is delivered until `flush` or `stop` is called, not even critical events. Meanwhile the rings overflow
-    /// as the overflow policy says.
+    /// Delivery by `flush` and `stop` alone, also of critical events. Meanwhile the rings overflow as the overflow
+    /// policy says.
     Manual,
 }
 

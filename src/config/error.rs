@@ -37,7 +37,7 @@ pub enum ConfigError {
     InvalidAt {
         /// The name that was used there: a key, one of its aliases, or a variable.
         key: String,
-        /// Where it was found.
+        /// Place of the value.
         place: ConfigPlace,
         /// The setting.
         field: &'static str,
@@ -52,7 +52,7 @@ pub enum ConfigError {
     UnknownKey {
         /// The key, with its tables (`flush.interval`), or the variable.
         key: String,
-        /// Where it was found.
+        /// Place of the value.
         place: ConfigPlace,
     },
     /// Two names of one setting have different values in one place.
@@ -63,14 +63,14 @@ pub enum ConfigError {
         keys: Box<(String, String)>,
         /// Their values.
         values: Box<(String, String)>,
-        /// Where the second one was found.
+        /// Place of the second value.
         place: ConfigPlace,
     },
     /// The text is no TOML.
     #[error("no TOML in {place}: {why}")]
     #[non_exhaustive]
     Syntax {
-        /// Where it is wrong.
+        /// Place of the error.
         place: ConfigPlace,
         /// The reason.
         why: String,
@@ -124,7 +124,7 @@ pub struct ConfigWarning {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigPlace {
-    /// In a file.
+    /// Place in a file.
     #[non_exhaustive]
     File {
         /// The file.
@@ -134,7 +134,7 @@ pub enum ConfigPlace {
         /// The character in the line.
         column: usize,
     },
-    /// In a text from the program.
+    /// Place in a text from the program.
     #[non_exhaustive]
     Text {
         /// The line.
@@ -142,9 +142,9 @@ pub enum ConfigPlace {
         /// The character in the line.
         column: usize,
     },
-    /// In the environment.
+    /// Variable of the environment.
     Environment,
-    /// In a value to deserialize.
+    /// Place in a value to deserialize.
     Given,
 }
 

@@ -41,7 +41,7 @@ pub struct GateConfig {
     /// The switch. If it is off, all events are rejected, critical ones included. Can change at run time. Defaults to
     /// true.
     pub enabled: bool,
-    /// If there are any, only names that match one of them are accepted. Cannot change.
+    /// Patterns of accepted names. If there are any, other names are rejected. Cannot change.
     pub allow: Vec<Pattern>,
     /// Names that match one of them are rejected, whatever else allows them. Cannot change.
     pub deny: Vec<Pattern>,
@@ -217,7 +217,7 @@ pub enum Sampling {
 }
 
 impl Sampling {
-    /// The error holds the value that is not allowed, and what is allowed.
+    /// Checks the values. The error holds the value that is not allowed, and what is allowed.
     fn check(&self) -> Result<(), (String, &'static str)> {
         const RATE: &str = "a rate from 0 to 1";
         const WINDOW: &str = "a window of a millisecond to a day";

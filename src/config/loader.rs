@@ -56,7 +56,7 @@ pub struct Choice {
     pub part: &'static str,
     /// The other key.
     pub of: &'static str,
-    /// Its values.
+    /// Values of the key.
     pub with: &'static [&'static str],
 }
 

@@ -81,11 +81,11 @@ pub struct Config {
     pub batch_size: Option<usize>,
     /// Policy of a full lane. Defaults to [`Overflow::DropOldest`].
     pub overflow: Overflow,
-    /// Which events are accepted. Defaults to all.
+    /// Gate, which selects the events that are accepted. Defaults to all.
     pub gate: GateConfig,
     /// Thresholds of alerts. Defaults to those of [`HealthConfig`].
     pub health: HealthConfig,
-    /// When events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
+    /// Strategy that says when events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
     pub flush: FlushStrategy,
     /// Longest wait of `collect` for a critical event whose lane is full. Zero never waits. Defaults to 100 ms.
     pub critical_timeout: Duration,

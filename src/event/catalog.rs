@@ -74,7 +74,7 @@ pub mod training {
     events! {
         /// A run begins.
         Started = "training.started", Critical {
-            /// Which run.
+            /// Id of the run.
             run_id: String,
             /// Its settings.
             config: Fields,
@@ -83,14 +83,14 @@ pub mod training {
         }
         /// An epoch begins.
         EpochStarted = "training.epoch_started", Normal {
-            /// Which epoch.
+            /// Number of the epoch.
             epoch: u64,
-            /// Of how many.
+            /// Total number of epochs.
             total_epochs: u64,
         }
         /// A batch is done.
         BatchCompleted = "training.batch_completed", Low {
-            /// Which batch.
+            /// Number of the batch.
             batch: u64,
             /// Its loss.
             loss: f64,
@@ -99,7 +99,7 @@ pub mod training {
         }
         /// An epoch is done.
         EpochCompleted = "training.epoch_completed", Normal {
-            /// Which epoch.
+            /// Number of the epoch.
             epoch: u64,
             /// The measurements.
             metrics: Fields,
@@ -119,26 +119,26 @@ pub mod training {
             error: String,
             /// The place.
             traceback: Option<String>,
-            /// In which epoch.
+            /// Epoch in which it happened.
             epoch: Option<u64>,
         }
         /// A run is interrupted, and may be resumed.
         Preempted = "training.preempted", Critical {
-            /// By what.
+            /// Reason of the interruption.
             reason: String,
-            /// In which epoch.
+            /// Epoch in which it happened.
             epoch: Option<u64>,
         }
         /// No model was better before.
         NewBestModel = "training.new_best_model", Normal {
-            /// In which epoch.
+            /// Epoch in which it happened.
             epoch: u64,
             /// Its loss.
             loss: f64,
         }
         /// A run ends early, on purpose.
         EarlyStopped = "training.early_stopped", Critical {
-            /// In which epoch.
+            /// Epoch in which it happened.
             epoch: u64,
             /// The reason.
             reason: String,
@@ -169,7 +169,7 @@ pub mod model {
         CheckpointSaved = "model.checkpoint_saved", Normal {
             /// The place.
             path: String,
-            /// Of which epoch.
+            /// Epoch of the checkpoint.
             epoch: u64,
             /// The measurements.
             metrics: Fields,
@@ -178,9 +178,9 @@ pub mod model {
         }
         /// A checkpoint is loaded.
         CheckpointLoaded = "model.checkpoint_loaded", Normal {
-            /// From where.
+            /// Path of the checkpoint.
             path: String,
-            /// Of which epoch.
+            /// Epoch of the checkpoint.
             restored_epoch: u64,
         }
     }
@@ -204,7 +204,7 @@ pub mod data {
         }
         /// Preprocessing begins.
         PreprocessingStarted = "data.preprocessing_started", Normal {
-            /// Of how many samples.
+            /// Number of samples.
             dataset_size: u64,
         }
         /// Preprocessing is done.
@@ -230,12 +230,12 @@ pub mod data {
         }
         /// Validation begins.
         ValidationStarted = "data.validation_started", Normal {
-            /// Of what kind.
+            /// Kind of the validation.
             validation_type: String,
         }
         /// Validation is done.
         ValidationCompleted = "data.validation_completed", Normal {
-            /// Whether all is well.
+            /// True if all is well.
             passed: bool,
             /// The issues.
             issues: Vec<String>,
@@ -266,37 +266,37 @@ pub mod plugin {
     use super::*;
 
     events! {
-        /// Its code is loaded.
+        /// The code of the plugin is loaded.
         Loaded = "plugin.loaded", Normal {
-            /// Which plugin.
+            /// Name of the plugin.
             plugin_name: String,
-            /// In which version.
+            /// Version of the plugin.
             version: String,
         }
         /// A plugin has its settings.
         Initialized = "plugin.initialized", Normal {
-            /// Which plugin.
+            /// Name of the plugin.
             plugin_name: String,
             /// Its settings.
             config: Fields,
         }
         /// A plugin is in service.
         Activated = "plugin.activated", Normal {
-            /// Which plugin.
+            /// Name of the plugin.
             plugin_name: String,
-            /// In which version.
+            /// Version of the plugin.
             version: Option<String>,
             /// Its capabilities.
             capabilities: Option<Vec<String>>,
         }
         /// A plugin is out of service.
         Deactivated = "plugin.deactivated", Normal {
-            /// Which plugin.
+            /// Name of the plugin.
             plugin_name: String,
         }
         /// A plugin failed.
         Error = "plugin.error", Normal {
-            /// Which plugin.
+            /// Name of the plugin.
             plugin_name: String,
             /// The error.
             error: String,
@@ -312,7 +312,7 @@ pub mod plugin {
         }
         /// A plugin goes from one state into another.
         StateChanged = "plugin.state_changed", Normal {
-            /// Which plugin.
+            /// Name of the plugin.
             plugin_name: String,
             /// The state it was in.
             old_state: String,
@@ -329,11 +329,11 @@ pub mod system {
     events! {
         /// Memory.
         MemoryUsage = "system.memory_usage", Low {
-            /// In use, in MiB.
+            /// Memory in use, in MiB.
             used_mb: f64,
             /// Left, in MiB.
             available_mb: f64,
-            /// In use, in percent.
+            /// Memory in use, in percent.
             percentage: f64,
         }
         /// A graphics processor.
@@ -342,12 +342,12 @@ pub mod system {
             utilization: f64,
             /// Its memory in use, in MiB.
             memory_used: f64,
-            /// In degrees Celsius.
+            /// Temperature in degrees Celsius.
             temperature: f64,
         }
         /// Disk space.
         DiskUsage = "system.disk_usage", Low {
-            /// In use, in GiB.
+            /// Space in use, in GiB.
             used_gb: f64,
             /// Left, in GiB.
             available_gb: f64,
@@ -397,7 +397,7 @@ pub mod metrics {
             system_events_count: u64,
             /// All of them a second.
             events_per_second: f64,
-            /// Until when, in seconds since 1970-01-01 UTC.
+            /// End of the window, in seconds since 1970-01-01 UTC.
             timestamp: f64,
         }
         /// Somebody used something.
@@ -406,7 +406,7 @@ pub mod metrics {
             feature: String,
             /// The action.
             action: String,
-            /// Whether that worked.
+            /// True if that worked.
             success: bool,
         }
         /// Something was measured.
@@ -415,7 +415,7 @@ pub mod metrics {
             metric: String,
             /// The measurement.
             value: f64,
-            /// In which unit.
+            /// Unit of the value.
             unit: String,
         }
     }

@@ -369,7 +369,7 @@ impl AsRef<Record> for Record {
     }
 }
 
-/// For sinks that take whatever has a record inside.
+/// Access to the record, for sinks that take whatever has a record inside.
 impl Event for Record {
     fn name(&self) -> &str {
         &self.name

@@ -3,7 +3,7 @@
 use crate::event::{Event, Priority};
 use crate::sync::{AtomicU64, CachePadded, Ordering, PlainU64, fetch_update};
 
-/// Only critical events may use one part in so many of the budget.
+/// Divisor of the budget: one part in so many is for critical events alone.
 const RESERVED_FOR_CRITICAL: u64 = 8;
 
 /// Bytes owned by events that are queued or with the worker, and their limit.

@@ -12,9 +12,9 @@ use crate::sync::Arc;
 pub(crate) struct Requests {
     pub(crate) flushes: Vec<Flush>,
     pub(crate) removed: Vec<(String, Arc<Reply<Option<Retired>>>)>,
-    /// Whether the settings changed since the worker last read them.
+    /// True if the settings changed since the worker last read them.
     pub(crate) is_reconfigured: bool,
-    /// Whether the worker has a finished sink, which nobody needs any more.
+    /// True if the worker has a finished sink, which nobody needs any more.
     pub(crate) has_finished_sinks: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Which training run the events of a collector belong to.
+//! Identity of the training run that the events of a collector belong to.
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 /// Number of this process among those that work on a run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Rank {
-    /// Its number among all, from 0.
+    /// Number of the process among all, from 0.
     pub rank: u64,
-    /// Its number among those of its machine, from 0, where that is known.
+    /// Number of the process among those of its machine, from 0, where that is known.
     pub local_rank: Option<u64>,
     /// The number of processes.
     pub world_size: u64,
@@ -18,7 +18,7 @@ pub struct Rank {
 #[error("environment variable {variable} must be {allowed}, got {value}")]
 #[non_exhaustive]
 pub struct RankError {
-    /// Which variable.
+    /// Name of the variable.
     pub variable: &'static str,
     /// The value it has.
     pub value: String,

@@ -1,4 +1,4 @@
-//! What the events of a training run show.
+//! Information about a training run, from its events.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,19 +19,19 @@ pub struct RunInfo {
     pub rank: u64,
     /// The number of processes that worked on the run at the same time.
     pub world_size: u64,
-    /// When it began.
+    /// Time when the run began.
     pub began: SystemTime,
-    /// The time of its last event, by the clock of its machine. The last event counts, not the latest time: a clock that was set back
-    /// does not hide what came later.
+    /// The time of its last event, by the clock of its machine. The last event counts, not the latest time: a clock
+    /// that was set back does not hide what came later.
     pub last_seen: SystemTime,
-    /// How long it had been running at its last heartbeat, by the monotonic clock of its machine. It grows as long as the process
-    /// lives, whatever wall clocks show.
+    /// Time that the run had been running at its last heartbeat, by the monotonic clock of its machine. It grows as
+    /// long as the process lives, whatever wall clocks show.
     pub uptime: Option<Duration>,
     /// The step of its last heartbeat, or of its end.
     pub last_step: Option<u64>,
     /// The interval of its heartbeats.
     pub heartbeat: Option<Duration>,
-    /// How it ended, if it has reported that.
+    /// End of the run, if it has reported one.
     pub end: Option<RunEnd>,
 }
 
@@ -39,21 +39,21 @@ pub struct RunInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunEnd {
-    /// It completed.
+    /// The run completed.
     Completed,
-    /// It ended early, on purpose.
+    /// The run ended early, on purpose.
     EarlyStopped {
-        /// Why.
+        /// Reason of the end.
         reason: String,
     },
-    /// It failed.
+    /// The run failed.
     Failed {
-        /// What went wrong.
+        /// Error that ended the run.
         error: String,
     },
-    /// It was interrupted, and may be resumed.
+    /// The run was interrupted, and may be resumed.
     Preempted {
-        /// By what.
+        /// Reason of the interruption.
         reason: String,
     },
 }
@@ -62,13 +62,13 @@ pub enum RunEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunStatus {
-    /// Its last event is at most three heartbeats old.
+    /// The last event is at most three heartbeats old.
     Running,
-    /// It has ended, completed or early on purpose.
+    /// The run has ended, completed or early on purpose.
     Finished,
-    /// It has failed.
+    /// The run has failed.
     Failed,
-    /// It was interrupted, and may be resumed.
+    /// The run was interrupted, and may be resumed.
     Preempted,
     /// No end was reported, and three heartbeats are missing: its process was killed, or its machine is gone.
     Vanished,

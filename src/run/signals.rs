@@ -77,9 +77,9 @@ struct Watch {
     grace: Duration,
     /// The first signal; 0 before.
     received: PlainU64,
-    /// What a signal starts. The thread that does it takes it.
+    /// Plan of what a signal starts. The thread that does it takes it.
     plan: Mutex<Option<SignalsBuilder>>,
-    /// That thread.
+    /// Thread that carries out the plan.
     finisher: Mutex<Option<JoinHandle<()>>>,
     is_dropped: Mutex<bool>,
     /// Notified when the value is dropped, or a signal was received.
@@ -98,7 +98,7 @@ struct Listener {
 /// makes values of its own, and must not find it locked.
 static LISTENER: Mutex<Option<Listener>> = Mutex::fixed(None);
 
-/// Why signals cannot be watched.
+/// Reason why signals cannot be watched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalsError {
@@ -170,7 +170,7 @@ impl Signals {
 }
 
 impl SignalsBuilder {
-    /// Has the first signal mark a run as preempted.
+    /// Makes the first signal mark a run as preempted.
     pub fn run(mut self, run: &TrainingRun) -> Self {
         self.run = Some(Arc::clone(&run.life));
         self
@@ -354,7 +354,7 @@ impl Watch {
         self.changed.notify_all();
     }
 
-    /// Does what the signal is to start. Returns whether the process is then ours to end.
+    /// Carries out what the signal is to start. Returns whether the process is then ours to end.
     fn finish(&self, signal: i32, plan: SignalsBuilder) -> bool {
         let begun = Instant::now();
         let left = || plan.grace.saturating_sub(begun.elapsed());

@@ -9,7 +9,8 @@ use crate::collector::Collector;
 use crate::event::catalog::data::BatchLoaded;
 use crate::event::catalog::system::BottleneckDetected;
 
-/// Reports how long each `next` of an iterator takes, as a [`BatchLoaded`] for every item. Use it for the loader of a training loop.
+/// Reports how long each `next` of an iterator takes, as a [`BatchLoaded`] for every item. Use it for the loader of a
+/// training loop.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,8 +35,8 @@ use crate::event::catalog::system::BottleneckDetected;
 ///
 /// # What it costs
 ///
-/// An item costs two readings of the clock and one record of low priority, whose fields allocate. Nothing else allocates until there
-/// is a warning. A record is made also where the collector's gate filters it out.
+/// An item costs two readings of the clock and one record of low priority, whose fields allocate. Nothing else
+/// allocates until there is a warning. A record is made also where the collector's gate filters it out.
 pub fn timed<I: IntoIterator>(
     items: I,
     collector: &Collector,
@@ -65,7 +66,7 @@ pub struct Timed<I: Iterator> {
     clock: Clock,
 }
 
-/// How many samples an item has.
+/// Function that returns how many samples an item has.
 type Size<T> = Box<dyn FnMut(&T) -> usize + Send>;
 
 impl<I: Iterator> Timed<I> {

@@ -1,4 +1,4 @@
-//! What wrappers need: the account of the sink that they are a part of, and flushes that another thread finishes.
+//! Account of a sink, for its wrappers, and flushes that another thread finishes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct Account {
     is_open: bool,
 }
 
-/// What became of an event that a wrapper kept.
+/// Fate of an event that a wrapper kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fate {
@@ -77,7 +77,7 @@ impl Account {
         self.is_open
     }
 
-    /// For the part of a chain that another thread calls, and that is let go by `cancel`.
+    /// Returns the account for the part of a chain that another thread calls, and that `cancel` releases.
     pub(crate) fn on_thread(&self, cancel: &Arc<Cancel>) -> Self {
         Self { cancel: Some(Arc::clone(cancel)), ..Self::new(Arc::clone(&self.tally)) }
     }
@@ -107,7 +107,7 @@ impl Account {
         }
     }
 
-    /// A batch of which all events were kept has been written since then: that many were delivered, and failed; who kept
+    /// Completes a batch of which all events were kept: that many were delivered, and failed; who kept
     /// the rest again completes it.
     pub(crate) fn complete_written(&self, begun: u64, events: u64, (delivered, failed): (u64, u64)) {
         self.tally.write_nanos.add(clock::nanos().saturating_sub(begun));
@@ -170,8 +170,8 @@ impl Account {
         self.tally.record_success();
     }
 
-    /// Waits, on the thread of an isolated sink, unless that is to end: then, and on every other thread, the answer is
-    /// `false`, at once.
+    /// Waits for `timeout` on the thread of an isolated sink. Returns `false` at once if that is to end, and on every other
+    /// thread.
     pub fn wait(&self, timeout: Duration) -> bool {
         let Some(cancel) = &self.cancel else { return false };
         // It is in no call meanwhile.
@@ -221,7 +221,7 @@ impl Cancel {
         self.changed.notify_all();
     }
 
-    /// Waits, and returns `false` when it was cancelled.
+    /// Waits for `timeout`. Returns `false` when it was cancelled.
     fn wait(&self, timeout: Duration) -> bool {
         let deadline = deadline_in(timeout);
         let Ok(mut is_cancelled) = self.is_cancelled.enter() else { return false };
@@ -233,14 +233,14 @@ impl Cancel {
 /// Flush that another thread finishes.
 #[must_use = "nobody waits for it otherwise"]
 pub struct PendingFlush {
-    /// Whether all of it was done, in the end.
+    /// Reply that says whether all of it was done, in the end.
     pub(crate) reply: Arc<Reply<bool>>,
     /// Longest wait for it.
     pub(crate) timeout: Duration,
 }
 
 impl PendingFlush {
-    /// One that is over: what became of it is reported by the account.
+    /// Returns a flush that is over: the account reports what became of it.
     pub(crate) fn over() -> Self {
         let reply = Reply::new();
         reply.answer(Some(true));

@@ -38,12 +38,12 @@ pub struct BreakerPolicy {
     pub failures: u32,
     /// The breaker also opens when that share of the last `window` batches has failed. Defaults to 0.5.
     pub rate: f64,
-    /// How many batches the rate is taken over, 10,000 at most; it counts only once there were so many. 0 looks at no rate.
+    /// Number of batches that the rate is taken over, 10,000 at most; it counts only once there were so many. 0 looks at no rate.
     /// Defaults to 20.
     pub window: usize,
     /// Time for which it stays open. Defaults to 30 s.
     pub open_for: Duration,
-    /// How many batches in a row must succeed after that, before it closes; 0 counts as 1. Defaults to 1.
+    /// Number of batches in a row that must succeed after that, before the breaker closes; 0 counts as 1. Defaults to 1.
     pub probes: u32,
 }
 
@@ -53,20 +53,22 @@ impl Default for BreakerPolicy {
     }
 }
 
-/// Sink that is left alone for a while when it fails again and again. Made by [`SinkExt::breaker`](crate::sink::SinkExt::breaker).
+/// Sink that is left alone for a while when it fails again and again. Made by
+/// [`SinkExt::breaker`](crate::sink::SinkExt::breaker).
 ///
-/// While it is open, batches fail at once: put [`dead_letters`](crate::sink::SinkExt::dead_letters) outside of it to keep them. Inside of a
-/// [`retry`](crate::sink::SinkExt::retry), every try counts. Put it inside of [`isolated`](crate::sink::SinkExt::isolated), which fails no batch, and of
-/// [`route`](crate::sink::SinkExt::route), which passes batches over that would count as successes. A flush always goes through.
+/// While it is open, batches fail at once: put [`dead_letters`](crate::sink::SinkExt::dead_letters) outside of it to
+/// keep them. Inside of a [`retry`](crate::sink::SinkExt::retry), every try counts. Put it inside of
+/// [`isolated`](crate::sink::SinkExt::isolated), which fails no batch, and of [`route`](crate::sink::SinkExt::route),
+/// which passes batches over that would count as successes. A flush always goes through.
 pub struct Breaker<S, E = Record> {
     sink: S,
     policy: BreakerPolicy,
     clock: Clock,
-    /// Whether the last batches failed, newest last.
+    /// Failures of the last batches (true if failed), newest last.
     last: VecDeque<bool>,
     in_a_row: u32,
     state: BreakerState,
-    /// What a watch sees. A breaker may be moved into a forked child, where its watch is the parent's.
+    /// Trips that a watch sees. A breaker may be moved into a forked child, where its watch is the parent's.
     shown: Arc<Mutex<Trips>>,
     opened: Instant,
     account: Account,
@@ -113,7 +115,7 @@ impl<S, E> Breaker<S, E> {
         self
     }
 
-    /// A look at it from outside, once it belongs to a collector.
+    /// Returns a watch of the breaker, for use once a collector owns it.
     pub fn watch(&self) -> BreakerWatch {
         BreakerWatch(Arc::clone(&self.shown))
     }

@@ -12,7 +12,7 @@ pub(crate) const UNNAMED: &str = "unnamed";
 pub(crate) struct CatchPanics<E> {
     sink: Box<dyn Sink<E>>,
     account: Account,
-    /// In a forked child of it, the sink is the parent's: it is neither called nor dropped there.
+    /// Process of the sink. In a forked child of it, the sink is the parent's: it is neither called nor dropped there.
     home: Home,
 }
 

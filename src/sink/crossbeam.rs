@@ -23,8 +23,8 @@ use crate::sync::{Arc, Home, Ordering, PlainU64};
 /// Largest capacity of a channel, in events. Its buffer is allocated at once.
 const MAX_CAPACITY: usize = 1 << 20;
 
-/// Creates a sink and the channel into which it sends a clone of every event. The channel holds `capacity` events, at least 1 and at
-/// most 1,048,576.
+/// Creates a sink and the channel into which it sends a clone of every event. The channel holds `capacity` events, at
+/// least 1 and at most 1,048,576.
 ///
 /// ```
 /// use crossbeam_channel::{after, select};
@@ -73,13 +73,13 @@ pub fn channel<E>(capacity: usize) -> (ChannelSink<E>, EventReceiver<E>) {
 pub struct ChannelSink<E = Record> {
     name: String,
     sender: Sender<E>,
-    /// Only events whose names fit are sent.
+    /// Pattern of the names of events that are sent.
     pattern: Option<Pattern>,
     max_bytes: u64,
-    /// What the events of `sizes` own.
+    /// Bytes that the events of `sizes` own.
     bytes: u64,
-    /// What each event owns that was sent and, when this was last looked at, not received. Nobody else sends, so it is as long as the
-    /// channel or longer.
+    /// Bytes of each event that was sent and, when this was last looked at, not received. Nobody else sends, so it is
+    /// as long as the channel or longer.
     sizes: VecDeque<u64>,
     /// 1 once the last receiver is gone. Relaxed: nothing else is read by it.
     is_over: Arc<PlainU64>,
@@ -188,8 +188,8 @@ impl<E> fmt::Debug for ChannelSink<E> {
     }
 }
 
-/// The receiving end of a [`ChannelSink`]: a [`crossbeam_channel::Receiver`], by `Deref`, for `recv`, `iter` and `select!`. A clone
-/// receives from the same channel.
+/// The receiving end of a [`ChannelSink`]: a [`crossbeam_channel::Receiver`], by `Deref`, for `recv`, `iter` and
+/// `select!`. A clone receives from the same channel.
 ///
 /// * The channel ends with the sink, that is with the collector: what is in it can be received, then it is disconnected.
 /// * In a forked child, it is disconnected and empty. The channel is the parent's, and the child touches nothing of it. (A clone of
@@ -202,7 +202,7 @@ impl<E> RefUnwindSafe for EventReceiver<E> {}
 
 struct End<E> {
     receiver: Receiver<E>,
-    /// What a forked child sees.
+    /// Closed channel that a forked child sees.
     closed: Receiver<E>,
     home: Home,
     is_over: Arc<PlainU64>,

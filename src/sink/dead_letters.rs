@@ -1,4 +1,4 @@
-//! Where events go that a sink could not take.
+//! Dead letters: events that a sink could not take.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -50,11 +50,11 @@ pub struct DeadLetter<E = Record> {
     pub event: E,
     /// Number of times that it was offered to the sink.
     pub attempts: u32,
-    /// What the sink said last: the first 4 KiB of it.
+    /// Last error of the sink: the first 4 KiB of it.
     pub error: String,
-    /// When it was put here first.
+    /// Time when the event was put here first.
     pub time: SystemTime,
-    /// Who could not take it, where that is a handler of a bus.
+    /// Name of the handler of a bus that could not take it, if there is one.
     handler: Option<Name>,
 }
 
@@ -81,10 +81,10 @@ impl<E> DeadLetter<E> {
 struct Letters<E> {
     max_letters: usize,
     max_bytes: u64,
-    /// What all letters own.
+    /// Bytes that all letters own.
     bytes: u64,
     letters: VecDeque<Kept<E>>,
-    /// Who puts letters here and takes them again, by number.
+    /// Wrappers that put letters here and take them again, by number.
     takers: Vec<(u64, Account)>,
     evicted: u64,
     pace: Option<Pace>,
@@ -94,11 +94,11 @@ struct Letters<E> {
 
 struct Kept<E> {
     letter: DeadLetter<E>,
-    /// What its event owns, and the length of its error.
+    /// Bytes that its event owns, and the length of its error.
     bytes: u64,
-    /// Which wrapper put it here: it goes back to the same sink.
+    /// Number of the wrapper that put it here: it goes back to the same sink.
     owner: u64,
-    /// It is to be offered again.
+    /// True if the letter is to be offered again.
     is_due: bool,
 }
 
@@ -163,7 +163,7 @@ impl<E> DeadLetters<E> {
         letters.into_iter().map(|kept| kept.letter).collect()
     }
 
-    /// Has all letters that are here offered again to the sink that they come from, oldest first, with its next batches and
+    /// Offers all letters that are here again to the sink that they come from, oldest first, with its next batches and
     /// flushes, a hundred at once, at `per_second` letters a second at most; `None` sets no pace. Each leaves the queue when
     /// the sink has taken it, and stays, with one more attempt and the new error, when it has not: then it is not offered,
     /// until you ask again. How many
@@ -182,7 +182,7 @@ impl<E> DeadLetters<E> {
     }
 }
 
-/// For the bus (see `parts`), whose handlers are what sinks are here.
+/// Methods for the bus (see `parts`), whose handlers are what sinks are here.
 impl<E: Event> DeadLetters<E> {
     /// Returns a new number under which letters are put in and taken out.
     #[doc(hidden)]
@@ -315,17 +315,17 @@ impl<E> Letters<E> {
 
 /// Sink whose failed events become dead letters. Made by [`SinkExt::dead_letters`](crate::sink::SinkExt::dead_letters).
 ///
-/// A batch that fails as a whole becomes letters, by whatever error or panic. Of one that fails in part, nobody knows which
-/// events: they count as failed. Put it outside of a [`retry`](crate::sink::SinkExt::retry), so that what is left after all retries becomes
-/// a letter; inside of a [`route`](crate::sink::SinkExt::route), so that only its events do; and inside of [`isolated`](crate::sink::SinkExt::isolated),
-/// outside of which nothing fails.
+/// A batch that fails as a whole becomes letters, by whatever error or panic. Of one that fails in part, nobody knows
+/// which events: they count as failed. Put it outside of a [`retry`](crate::sink::SinkExt::retry), so that what is
+/// left after all retries becomes a letter; inside of a [`route`](crate::sink::SinkExt::route), so that only its
+/// events do; and inside of [`isolated`](crate::sink::SinkExt::isolated), outside of which nothing fails.
 ///
 /// Files that mark missing events count letters as missing, when they failed first.
 pub struct DeadLettering<S, E = Record> {
     sink: S,
     letters: DeadLetters<E>,
     account: Account,
-    /// Which letters are its own.
+    /// Number by which its own letters are known.
     id: u64,
     /// The header of the last batch that became letters, without its events.
     last: Option<Batch<E>>,
@@ -471,13 +471,13 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     }
 }
 
-/// Why a batch was not taken.
+/// Reason why a batch was not taken.
 struct Failure {
     /// The begin of it: every letter of the batch gets a copy, before any bound applies.
     said: String,
     attempts: u32,
     is_transient: bool,
-    /// How many events failed, when others were taken.
+    /// Number of events that failed, when others were taken.
     in_part: Option<u64>,
     /// `None` for a panic, which is noted.
     error: Option<Box<SinkError>>,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::sync::Forked;
 
-/// Why a sink failed, and whether trying again may help.
+/// Reason why a sink failed, and whether trying again may help.
 ///
 /// # Examples
 ///
@@ -30,7 +30,7 @@ pub struct SinkError {
     /// Somebody else's code panicked at some of the events, and was caught.
     is_panic: bool,
     failed_events: Option<u64>,
-    /// It was offered as a part of a batch: so many events, of which all failed unless `failed_events` says otherwise.
+    /// Number of events, if a part of a batch was offered. All of them failed unless `failed_events` says otherwise.
     part: Option<u64>,
     attempts: u32,
 }
@@ -51,7 +51,7 @@ impl SinkError {
         Self::new(What::Unavailable, message.into())
     }
 
-    /// The destination did not take the data. Transient unless [`permanent`](Self::permanent) says
+    /// Creates an error of a destination that did not take the data. It is transient unless [`permanent`](Self::permanent) says
     /// otherwise.
     pub fn write_failed(message: impl Into<String>) -> Self {
         Self::new(What::WriteFailed, message.into())
@@ -69,7 +69,7 @@ impl SinkError {
         self
     }
 
-    /// The user's code panicked at some of the events; `what` it was and `said`. Permanent. Counted as a panic.
+    /// Creates an error of user code that panicked at some events: `what` it was and `said`. Permanent. Counted as a panic.
     pub(crate) fn panicked(what: &str, said: &str) -> Self {
         Self { is_panic: true, ..Self::write_failed(format!("{what} panicked: {said}")).permanent() }
     }
@@ -161,15 +161,15 @@ impl SinkError {
 }
 
 impl From<Forked> for SinkError {
-    /// Permanent: it does not become the parent again.
+    /// Returns a permanent error: a child does not become the parent again.
     fn from(Forked: Forked) -> Self {
         Self::unavailable(Forked.to_string()).permanent()
     }
 }
 
 impl From<std::io::Error> for SinkError {
-    /// A failed write. Permanent for what does not mend itself: no permission, a broken pipe, a path that
-    /// is gone, data that cannot be written.
+    /// Returns the error of a failed write. It is permanent for what does not mend itself: no permission, a broken
+    /// pipe, a path that is gone, data that cannot be written.
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind as Kind;
         let is_permanent = matches!(

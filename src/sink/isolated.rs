@@ -53,7 +53,7 @@ pub struct Isolated<S, E: Event = Record> {
     name: String,
     /// `None` once the thread has it.
     sink: Option<S>,
-    /// What its name said when it panicked.
+    /// Message of its name's panic, if it panicked.
     panicked: Option<String>,
     account: Account,
     flush_timeout: Duration,
@@ -75,14 +75,14 @@ struct Queue<E> {
     max_batches: usize,
     max_bytes: u64,
     overflow: Overflow,
-    /// With the bytes that each takes.
+    /// Batches with the bytes that each takes.
     batches: VecDeque<(Batch<E>, u64)>,
-    /// Of all of them.
+    /// Bytes of all of them.
     bytes: u64,
     /// Batches that ever came, and that ever left.
     came: u64,
     left: u64,
-    /// Behind the last batch in the queue: a batch without events, whose gap tells what was rejected there.
+    /// Last place of the queue: a batch without events, whose gap tells what was rejected there.
     missing: Option<Batch<E>>,
     /// Flushes, and how many batches must have left before.
     flushes: VecDeque<(u64, Arc<Reply<bool>>)>,
@@ -173,8 +173,8 @@ impl<S: Sink<E> + 'static, E: Event> Isolated<S, E> {
         }
     }
 
-    /// Returns the sink inside if no collector has given its account: somebody else's wrapper is around this one, and counts by what
-    /// is returned.
+    /// Returns the sink inside if no collector has given its account: somebody else's wrapper is around this one, and
+    /// counts by what is returned.
     fn unopened(&mut self) -> Option<&mut S> {
         self.sink.as_mut().filter(|_| !self.account.is_open())
     }

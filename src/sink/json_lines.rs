@@ -96,7 +96,7 @@ use age::Age;
 /// ```
 pub struct JsonLinesSink {
     name: String,
-    /// As it was given: the target may lie elsewhere.
+    /// Path as it was given: the target may lie elsewhere.
     path: PathBuf,
     target: Target,
     /// The length of the file after our last write, as far as we know: where a failed write began.
@@ -105,13 +105,13 @@ pub struct JsonLinesSink {
     missing: Missing,
     /// A failed write could not be cut off: the next one closes the torn line first.
     is_torn: bool,
-    /// There were events when it was created.
+    /// True if the file had events when the sink was created.
     has_earlier_run: bool,
     /// The encoded batch.
     lines: Vec<u8>,
-    /// Every line tells its origin.
+    /// True if every line shows its origin.
     has_origin: bool,
-    /// What goes into every line of the batch at hand, from the comma to the end of the object. Empty if nothing does.
+    /// Text that goes into every line of the batch at hand, from the comma to the end of the object. Empty if nothing does.
     suffix: Vec<u8>,
     /// `None` never closes a file.
     max_bytes: Option<u64>,
@@ -119,26 +119,26 @@ pub struct JsonLinesSink {
     keep: Option<usize>,
     /// Closed files that could not be removed, which was reported.
     kept_back: BTreeSet<u64>,
-    /// What is done with files that were closed: called after each, and at a flush. It tells what went wrong since it was
+    /// Function for files that were closed: called after each, and at a flush. It returns what went wrong since it was
     /// last called.
     after_close: Option<AfterClose>,
     age: Age,
-    /// When closing the file failed last.
+    /// Time when closing the file failed last.
     not_closed: Option<u64>,
     /// The file was left, and another could not be opened: nothing is written to it any more.
     is_left: bool,
     sync: SyncPolicy,
-    /// When it was synced last, by the worker's clock; from the first batch on.
+    /// Time when it was synced last, by the worker's clock; from the first batch on.
     synced: Option<u64>,
     /// The names in its folder have changed since that was synced.
     is_folder_dirty: bool,
-    /// That the folder cannot be synced was reported.
+    /// True if it was reported that the folder cannot be synced.
     is_folder_reported: bool,
-    /// What went wrong beside the events, and was not reported yet.
+    /// Error beside the events that was not reported yet.
     trouble: Option<io::Error>,
 }
 
-/// Is given the path of the sink's file, and whether a file was just closed.
+/// Function of the path of the sink's file, and of whether a file was just closed.
 type AfterClose = Box<dyn FnMut(&Path, bool) -> io::Result<()> + Send>;
 
 /// Policy by which a [`JsonLinesSink`] syncs its file to the disk. A sync of a few bytes takes about 250
@@ -149,16 +149,16 @@ pub enum SyncPolicy {
     /// Never: the system does so when it likes. The default.
     #[default]
     Never,
-    /// At every `flush` and `stop`. A file that is closed in between, or was moved away, is synced when it is left.
+    /// Sync at every `flush` and `stop`. A file that is closed in between, or was moved away, is synced when it is left.
     AtFlush,
-    /// With the first batch after this time, and as under [`AtFlush`](Self::AtFlush).
+    /// Sync with the first batch after this time, and as under [`AtFlush`](Self::AtFlush).
     Every(Duration),
 }
 
 /// 100 MiB.
 const MAX_BYTES: u64 = 100 << 20;
 
-/// How long a file that could not be closed is written on to before that is tried again.
+/// Time that a file which could not be closed is written on to before that is tried again.
 const RETRY_NANOS: u64 = 1_000_000_000;
 
 impl JsonLinesSink {
@@ -211,9 +211,10 @@ impl JsonLinesSink {
         self
     }
 
-    /// Also closes a file with the first batch that comes this long after it was begun. By default none is closed for
-    /// its age. That age survives a restart: the file system tells when the file was created, or its first line does, or when
-    /// it was last written to. While the process runs, the worker's clock measures it, which nobody can set.
+    /// Closes a file for its age as well, with the first batch that comes this long after it was begun. By default
+    /// none is closed for its age. That age survives a restart: the file system tells when the file was created, or
+    /// its first line does, or when it was last written to. While the process runs, the worker's clock measures it,
+    /// which nobody can set.
     pub fn rotate_every(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self
@@ -444,7 +445,8 @@ impl JsonLinesSink {
         Ok(())
     }
 
-    /// A write failed after `written` bytes: they would stay as a torn line in the middle of the file.
+    /// Cuts the file back after a write that failed after `written` bytes: they would stay as a torn line in the
+    /// middle of the file.
     fn cut_back(&mut self, written: usize, error: io::Error) -> io::Result<()> {
         // Another file may be at the path by now.
         self.target.doubt();

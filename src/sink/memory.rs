@@ -72,7 +72,7 @@ impl<E> MemorySink<E> {
         self
     }
 
-    /// The batches that it holds, oldest first. They are shared, not copied.
+    /// Returns the batches that the sink holds, oldest first. They are shared, not copied.
     pub fn batches(&self) -> Vec<Batch<E>> {
         self.shared.kept.enter().map_or_else(|_| Vec::new(), |kept| kept.batches.iter().cloned().collect())
     }

@@ -1,4 +1,4 @@
-//! How many events did not get into a file, until the file itself has reported them.
+//! Count of events that did not get into a file, until the file itself has reported them.
 
 use std::time::SystemTime;
 
@@ -17,9 +17,9 @@ pub(super) struct Missing {
 
 #[derive(Debug, Clone, Copy)]
 struct AtHand {
-    /// Which batch. A batch of letters has the number of a batch that failed, and is another one.
+    /// Id of the batch. A batch of letters has the number of a batch that failed, and is another one.
     id: (u64, SystemTime),
-    /// What is missing without it. Letters were added when they failed first.
+    /// Number of events that are missing without it. Letters were added when they failed first.
     added: u64,
     is_redriven: bool,
 }

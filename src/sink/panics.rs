@@ -8,16 +8,16 @@ use crate::sync::catch_panic;
 
 /// The panics of one batch.
 pub(crate) struct Panics {
-    /// Whose code it is.
+    /// Name of the code that panicked.
     what: &'static str,
-    /// How many events it panicked at.
+    /// Number of events that it panicked at.
     events: u64,
-    /// What the first panic said.
+    /// Message of the first panic.
     said: String,
 }
 
 impl Panics {
-    /// None so far, of the code that `what` names.
+    /// Creates a count of the panics of the code that `what` names: none so far.
     pub(crate) fn of(what: &'static str) -> Self {
         Self { what, events: 0, said: String::new() }
     }

@@ -1,4 +1,4 @@
-//! Whether the file that a sink has open is the one at its path.
+//! Check of whether the file that a sink has open is the one at its path.
 //!
 //! A file that was removed, moved or replaced takes writes as ever, and nobody finds them. That *something* is at the path
 //! tells nothing: logrotate puts an empty file there. So the file at the path must have the device and the inode of the open
@@ -26,7 +26,7 @@ pub(super) enum Found {
 /// Looks once a second and after a flush, because it asks the system. Goes by the worker's clock.
 #[derive(Debug)]
 pub(super) struct Presence {
-    /// Of the open file.
+    /// Id of the open file.
     id: Option<FileId>,
     /// `None` has the next batch look.
     looked_at: Option<u64>,
@@ -50,7 +50,7 @@ impl Presence {
         is_due
     }
 
-    /// Has the next batch look.
+    /// Makes the next batch look.
     pub(super) fn doubt(&mut self) {
         self.looked_at = None;
     }

@@ -1,4 +1,4 @@
-//! Not too fast.
+//! Rate limit of a sink.
 
 use std::fmt;
 use std::marker::PhantomData;

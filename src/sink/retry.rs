@@ -28,7 +28,7 @@ pub struct RetryPolicy {
     /// The waits before the first retries; after them the last one doubles each time.
     #[serde(with = "duration::list")]
     pub(crate) delays: Vec<Duration>,
-    /// By what the last of them is multiplied for every further retry.
+    /// Factor by which the last of them is multiplied for every further retry.
     pub(crate) factor: u32,
     pub(crate) retries: u32,
     #[serde(with = "duration")]
@@ -65,7 +65,7 @@ impl RetryPolicy {
         Self { delays, cap: Duration::MAX, ..Self::exponential(Duration::ZERO, retries) }
     }
 
-    /// More retries than a list has waits: the last one doubles from then on.
+    /// Sets the number of retries. Where a list has fewer waits, the last one doubles from then on.
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
@@ -100,7 +100,7 @@ impl RetryPolicy {
         check("retry.jitter", self.jitter, "0 to 1", (0.0..=1.0).contains(&self.jitter))
     }
 
-    /// The wait before retry number `retry`, from 0, without jitter; `None` if there is none.
+    /// Returns the wait before retry number `retry`, from 0, without jitter; `None` if there is none.
     pub fn delay(&self, retry: u32) -> Option<Duration> {
         if retry >= self.retries {
             return None;
@@ -112,7 +112,7 @@ impl RetryPolicy {
         Some(delay.checked_mul(times).unwrap_or(Duration::MAX).min(self.cap))
     }
 
-    /// The same with jitter.
+    /// Returns the delay with jitter.
     pub(crate) fn next_delay(&self, retry: u32) -> Option<Duration> {
         let delay = self.delay(retry)?;
         let part = 1.0 + self.jitter * (2.0 * fastrand::f64() - 1.0);
@@ -121,7 +121,7 @@ impl RetryPolicy {
         Some(if self.jitter == 0.0 { delay } else { Duration::from_nanos(nanos as u64) })
     }
 
-    /// The same so long after the first try; `None` if that would take too long.
+    /// Returns the delay with jitter, so long after the first try; `None` if that would take too long.
     #[doc(hidden)]
     pub fn next_delay_after(&self, retry: u32, elapsed: Duration) -> Option<Duration> {
         let delay = self.next_delay(retry)?;

@@ -54,11 +54,11 @@ pub use schema::{row_to_record, version};
 /// these columns hold (fields, histograms, images, lists, metadata, tags), else NULL.
 ///
 /// Views: `scalars (run, name, step, time, value)` and `log (id, session, name, time, step, priority, kind, value,
-/// source, correlation, record, run)`, with names instead of ids; and `run_info`, one row a run: `id`, to which `run` in the other views
-/// refers; `run_id`, `name`, `generation`; `status` as [`RunStatus`](crate::run::RunStatus) has it, in lower case, NULL without a training
-/// run; `started`, `ended` and `last_seen` in nanoseconds since 1970; `reason`, why it ended; `config`, as JSON; `model_type`;
-/// `session`, `origin`, `host`, `pid`, `rank`, `world_size`. Indices: by name and time, by name and step, by
-/// correlation id.
+/// source, correlation, record, run)`, with names instead of ids; and `run_info`, one row a run: `id`, to which `run`
+/// in the other views refers; `run_id`, `name`, `generation`; `status` as [`RunStatus`](crate::run::RunStatus) has it,
+/// in lower case, NULL without a training run; `started`, `ended` and `last_seen` in nanoseconds since 1970; `reason`,
+/// why it ended; `config`, as JSON; `model_type`; `session`, `origin`, `host`, `pid`, `rank`, `world_size`. Indices:
+/// by name and time, by name and step, by correlation id.
 ///
 /// ```sql
 /// SELECT step, value FROM scalars WHERE name = 'train.loss' ORDER BY step;
@@ -90,9 +90,9 @@ pub use schema::{row_to_record, version};
 /// A batch that fails is rolled back as a whole.
 pub struct SqliteSink {
     name: String,
-    /// As it was given.
+    /// Path as it was given.
     path: PathBuf,
-    /// Without symbolic links.
+    /// Path without symbolic links.
     target: PathBuf,
     /// `None` after its files were removed or replaced, until it is begun anew.
     live: Option<Live>,
@@ -103,7 +103,7 @@ pub struct SqliteSink {
     /// Events that were lost on the way into this database and are not reported in it yet.
     missing: Missing,
     busy_timeout: Duration,
-    /// There were events when it was created.
+    /// True if the database had events when the sink was created.
     has_earlier_run: bool,
     /// The process that may use and close it.
     home: Home,
@@ -126,12 +126,12 @@ impl Run {
 /// Ids of names. When they are too many, or too long, all are dropped and asked of the database again.
 struct Names {
     ids: HashMap<Box<str>, i64>,
-    /// How many bytes the names take, and how many they may.
+    /// Bytes that the names take, and that they may take.
     bytes: usize,
     max_bytes: usize,
 }
 
-/// How many names are remembered.
+/// Maximum number of names that are remembered.
 const MAX_NAMES: usize = 100_000;
 
 impl Names {
@@ -288,7 +288,8 @@ impl SqliteSink {
         matches!(self.leave_if_lost(), Ok(Some(Left::Lost)))
     }
 
-    /// Inserts a batch, and before it how many events are missing; how many of its events cannot be stored, and why the first cannot.
+    /// Inserts a batch, and before it how many events are missing; how many of its events cannot be stored, and why
+    /// the first cannot.
     fn insert(
         &mut self,
         batch: &Batch<&Record>,
@@ -409,7 +410,7 @@ impl<E: AsRef<Record>> Sink<E> for SqliteSink {
         }
     }
 
-    /// There is nothing to push out. But it looks whether the files are still there: should they have been moved, all that is
+    /// Checks whether the files are still there. Nothing is to be written; but should they have been moved, all that is
     /// committed goes with them.
     fn flush(&mut self) -> Result<(), SinkError> {
         inside(self.home, || self.leave_if_lost())??;

@@ -1,4 +1,4 @@
-//! What the path that a sink is given leads to.
+//! Target of the path that a sink is given.
 //!
 //! Only a plain file at a path of its own may be renamed, cut, or looked for. All else is a stream that others own: a pipe, a
 //! device, a socket, a descriptor that the process was started with, although a plain file may be behind that.
@@ -13,11 +13,11 @@ use crate::unix::{duplicate, file_id, is_unlinked, open_append, open_read, sync_
 /// Something that is open for appending, and how it may be treated.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// Where it is, without symbolic links.
+    /// Path of the file, without symbolic links.
     path: PathBuf,
     file: File,
     kind: Kind,
-    /// How many folders above it were created with it.
+    /// Number of folders above the file that were created with it.
     new_folders: usize,
     presence: Presence,
 }
@@ -88,12 +88,12 @@ impl Target {
         self.presence.is_due(now)
     }
 
-    /// Has the next batch look.
+    /// Makes the next batch look.
     pub(super) fn doubt(&mut self) {
         self.presence.doubt();
     }
 
-    /// Has the system write a file to the disk. A stream has nothing to write.
+    /// Syncs a file to the disk. A stream has nothing to write.
     pub(super) fn sync(&self) -> io::Result<()> {
         match self.kind {
             Kind::File | Kind::SharedFile => self.file.sync_data(),
@@ -101,7 +101,7 @@ impl Target {
         }
     }
 
-    /// Has the system write the name of a file to the disk, and those of the folders that were created with it.
+    /// Syncs the name of a file to the disk, and those of the folders that were created with it.
     pub(super) fn sync_name(&self) -> io::Result<()> {
         let folders = self.path.ancestors().skip(1).take(1 + self.new_folders);
         if self.kind == Kind::File { folders.into_iter().try_for_each(sync_folder) } else { Ok(()) }
@@ -166,7 +166,7 @@ impl Target {
     }
 }
 
-/// As many symbolic links as Linux follows.
+/// Maximum number of symbolic links, which is that of Linux.
 const MAX_LINKS: usize = 40;
 
 /// Follows the symbolic links at the end of a path, also to a file that does not exist yet. Stops where a link stands for a

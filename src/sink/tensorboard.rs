@@ -70,11 +70,12 @@ use crate::unix::is_unlinked;
 /// # When it cannot be written
 ///
 /// Every batch is one `write`, so a process that is killed loses nothing that was delivered; at most the last record
-/// is torn, which TensorBoard waits for and never shows. A write that fails is cut off again and its batch counted
-/// as failed. The next one begins a new file: TensorBoard reads on there. So does the next batch when the file was removed,
-/// moved, hidden, replaced, cut or appended to, which is noticed within a second or at a flush; a batch is never left in a file that had
-/// been removed before. A file that cannot be looked at, because the process has dropped its privileges, stays in use.
-/// Nothing is synced to the disk: a power cut may take what the system had not written yet.
+/// is torn, which TensorBoard waits for and never shows. A write that fails is cut off again and its batch counted as
+/// failed. The next one begins a new file: TensorBoard reads on there. So does the next batch when the file was
+/// removed, moved, hidden, replaced, cut or appended to, which is noticed within a second or at a flush; a batch is
+/// never left in a file that had been removed before. A file that cannot be looked at, because the process has dropped
+/// its privileges, stays in use. Nothing is synced to the disk: a power cut may take what the system had not written
+/// yet.
 ///
 /// TensorBoard shows 1,000 points a scalar tag, chosen at random, unless it is started with more, as in
 /// `--samples_per_plugin scalars=1000000`; they are all in the file. (`scalars=0`, which is said to mean all, shows none
@@ -110,13 +111,13 @@ pub struct TensorBoardSink {
     /// Bytes of whole records in it.
     length: u64,
     path: PathBuf,
-    /// How many events of the batch at hand are in a file that was left for another.
+    /// Number of events of the batch at hand that are in a file that was left for another.
     safe_events: u64,
-    /// How many events of the batch at hand came before the one that is being encoded.
+    /// Number of events of the batch at hand that came before the one that is being encoded.
     events: u64,
-    /// Why another file could not be begun in the middle of the batch at hand.
+    /// Reason why another file could not be begun in the middle of the batch at hand.
     broken: Option<io::Error>,
-    /// Of the file, and `None` without one.
+    /// Presence of the file, and `None` without one.
     presence: Option<Presence>,
     /// The folder had event files when the sink was created.
     has_earlier_run: bool,
@@ -173,7 +174,7 @@ impl TensorBoardSink {
         Ok(sink)
     }
 
-    /// The same for a run that goes on at `step`, the first that is to be written: points from there on that an
+    /// Creates a sink for a run that goes on at `step`, the first that is to be written: points from there on that an
     /// earlier process wrote are shown no longer. Tags that come without steps go on from there.
     ///
     /// # Errors
@@ -310,7 +311,7 @@ fn cannot_write(folder: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write to {}: {error}", folder.display()))
 }
 
-/// How many bytes the tags of one record take at most. Each value of nested fields has the names of all that it lies in, so
+/// Maximum bytes that the tags of one record take. Each value of nested fields has the names of all that it lies in, so
 /// a record of 9 MiB could have tags of gigabytes.
 const MAX_RECORD_TAG_BYTES: usize = 4 << 20;
 
@@ -333,9 +334,9 @@ struct Writer<'a> {
     sink: &'a mut TensorBoardSink,
     step: Option<i64>,
     wall_time: f64,
-    /// How many bytes the tags of this record may still take.
+    /// Bytes that the tags of this record may still take.
     left: usize,
-    /// Why the first of its values was refused.
+    /// Reason why the first of its values was refused.
     refused: Option<SinkError>,
 }
 
@@ -417,12 +418,12 @@ impl Writer<'_> {
         }
     }
 
-    /// A part of the record is not written. The first reason is reported.
+    /// Notes that a part of the record is not written. The first reason is reported.
     fn refuse(&mut self, why: impl FnOnce() -> String) {
         self.refused.get_or_insert_with(|| SinkError::write_failed(why()).permanent());
     }
 
-    /// What the table of hyper-parameters shows of the life of a run.
+    /// Writes what the table of hyper-parameters shows of the life of a run.
     fn session(&mut self, record: &Record) {
         if !Event::name(record).starts_with("training.") {
             return;
@@ -503,7 +504,7 @@ impl<E: AsRef<Record>> Sink<E> for TensorBoardSink {
         panics.join(self.write_records(&records), records.len())
     }
 
-    /// There is nothing to push out. But it looks whether the file is still there, and so does the next batch.
+    /// Checks whether the file is still there, and so does the next batch. Nothing is to be written.
     fn flush(&mut self) -> Result<(), SinkError> {
         if !self.is_found() {
             self.file = None;

@@ -44,7 +44,7 @@ pub enum HealthStatus {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Alert {
-    /// Its number, by which it is [acknowledged](crate::Collector::acknowledge). It is not used again.
+    /// Number by which the alert is [acknowledged](crate::Collector::acknowledge). It is not used again.
     pub id: u64,
     /// The kind.
     pub kind: AlertKind,
@@ -52,13 +52,13 @@ pub struct Alert {
     pub severity: HealthStatus,
     /// A sentence without a full stop.
     pub message: String,
-    /// When it was first seen.
+    /// Time when it was first seen.
     pub since: SystemTime,
     /// The last measured value.
     pub value: f64,
     /// The value at which it is raised.
     pub threshold: f64,
-    /// Whether it is acknowledged.
+    /// True if the alert is acknowledged.
     pub is_acknowledged: bool,
 }
 
@@ -77,7 +77,7 @@ pub enum AlertKind {
     TooSlow,
     /// Calls of that sink fail.
     SinkFailing(String),
-    /// That sink, which has its own thread, does not return from a call.
+    /// The sink of that name, which has its own thread, does not return from a call.
     SinkLate(String),
     /// A breaker of that sink is not closed.
     BreakerOpen(String),

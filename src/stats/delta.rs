@@ -54,7 +54,7 @@ pub struct StatsDelta {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SinkDelta {
-    /// Its name.
+    /// Name of the sink.
     pub name: String,
     /// See [`SinkStats::offered`].
     pub offered: u64,

@@ -76,7 +76,7 @@ pub(crate) struct Meter(PlainMutex<Readings>);
 
 #[derive(Debug)]
 struct Readings {
-    /// When the meter was made, in nanoseconds of the collector's clock.
+    /// Time when the meter was made, in nanoseconds of the collector's clock.
     begun: u64,
     /// The current window and the one before it. They exist once an event was measured.
     windows: [Option<Histogram<u64>>; 2],
@@ -94,7 +94,7 @@ struct Readings {
 struct Steps {
     /// The last reading of the monotonic clock, and how far the system's clock was ahead of it, wrapping.
     last: Option<(u64, u64)>,
-    /// When the clock was last seen to have been set, by the monotonic clock.
+    /// Time when the clock was last seen to have been set, by the monotonic clock.
     set_at: Option<u64>,
 }
 

@@ -12,7 +12,7 @@ struct Family<'a> {
     collector: &'a str,
 }
 
-/// Where the numbers of one collector go.
+/// Export of the numbers of one collector.
 struct Export<'a> {
     out: &'a mut String,
     collector: &'a str,

@@ -47,7 +47,7 @@ pub struct FlushReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SinkFlush {
-    /// Its name.
+    /// Name of the sink.
     pub name: String,
     /// Events that it took.
     pub delivered: u64,
@@ -121,7 +121,8 @@ pub struct StopReport {
 }
 
 impl StopReport {
-    /// Returns the id of the run. A collector without a [`TrainingRun`](crate::run::TrainingRun) is a run of its own, whose id is that of its session.
+    /// Returns the id of the run. A collector without a [`TrainingRun`](crate::run::TrainingRun) is a run of its own,
+    /// whose id is that of its session.
     pub fn run_id(&self) -> &str {
         self.run.as_ref().map_or(&self.session_id, |run| &run.run_id)
     }

@@ -148,9 +148,9 @@ pub struct SinkTally {
     pub(crate) flush_errors: Count,
     /// Events that the sink is busy with; 0 between calls.
     pub(crate) in_flight: PlainU64,
-    /// When the worker began its current call of the sink, by `clock::nanos`; 0 between calls.
+    /// Time when the worker began its current call of the sink, by `clock::nanos`; 0 between calls.
     pub busy_since: PlainU64,
-    /// When the thread of an isolated sink began its current call, by `clock::nanos`; 0 between calls.
+    /// Time when the thread of an isolated sink began its current call, by `clock::nanos`; 0 between calls.
     pub(crate) own_thread_since: PlainU64,
     /// Weighted share of failed calls, 0 to 1, as the bits of a float.
     failure_rate: PlainU64,
@@ -170,11 +170,11 @@ pub struct SinkTally {
 struct Shown {
     /// The state of each of its breakers.
     breakers: Vec<Box<dyn Fn() -> BreakerState + Send + Sync>>,
-    /// Whether it is a live subscription, which cannot fail.
+    /// True if the sink is a live subscription, which cannot fail.
     is_tap: bool,
     /// The number of dead letters, for each queue of them.
     letters: Vec<Box<dyn Fn() -> u64 + Send + Sync>>,
-    /// Where an earlier run has written.
+    /// Path that an earlier run has written to.
     earlier_run: Option<String>,
 }
 

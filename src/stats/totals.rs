@@ -72,7 +72,7 @@ pub struct Stats {
     pub batches: u64,
     /// Flushes done, those of `stop` included.
     pub flushes: u64,
-    /// When the last flush was done.
+    /// Time when the last flush was done.
     pub last_flush: Option<SystemTime>,
     /// Number of times that the worker went to sleep, or was about to when something came up.
     pub parks: u64,

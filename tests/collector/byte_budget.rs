@@ -33,7 +33,7 @@ fn of(priority: Priority, bytes: usize) -> Heavy {
     Heavy { bytes, priority }
 }
 
-/// 800 bytes: 700 for all, 100 more for critical events. Nothing is delivered by itself.
+/// Returns a builder with 800 bytes: 700 for all, 100 more for critical events. Nothing is delivered by itself.
 fn builder() -> Builder<Heavy> {
     Builder::new().max_bytes(800).flush(FlushStrategy::Manual).critical_timeout(Duration::ZERO)
 }

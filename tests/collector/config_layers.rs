@@ -23,7 +23,7 @@ struct Row {
     variable: &'static str,
     is_then: Value,
     wrong: &'static str,
-    /// What else the file has to say.
+    /// Further lines of the file.
     with: &'static str,
 }
 
@@ -77,7 +77,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// The value of a key in what serde writes.
+/// Returns the value of a key in what serde writes.
 fn at(config: &Config, key: &str) -> Value {
     serde_json::to_value(config).unwrap().pointer(&format!("/{}", key.replace('.', "/"))).unwrap().clone()
 }

@@ -20,7 +20,7 @@ const MOST: usize = Value::MAX_DEPTH;
 /// Far more than any stack holds.
 const FAR: usize = 1_000_000;
 
-/// How a value is wrapped in one more level.
+/// Function that wraps a value in one more level.
 type Wrap = fn(Value) -> Value;
 
 /// Every way to nest a value, with the levels that each adds to it.
@@ -162,7 +162,7 @@ fn a_field_that_is_replaced_takes_its_depth_with_it() {
     assert_eq!(fields, Fields::from([("a", 1), ("b", 0)]));
 }
 
-/// What is collected at the limit and around it: that many are to be delivered.
+/// Collects values at the limit and around it, and returns how many are to be delivered.
 fn around_the_limit(collector: &Collector) -> u64 {
     let mut offered = 0;
     for levels in [MOST - 1, MOST, MOST + 1, 127, 128, 3_000, 50_000] {
@@ -178,7 +178,7 @@ fn around_the_limit(collector: &Collector) -> u64 {
     offered
 }
 
-/// Each of them is delivered, and nothing else.
+/// Checks that each of them is delivered, and nothing else.
 fn delivered(collector: &Collector, offered: u64) -> u64 {
     collector.stop().unwrap();
     let stats = law(collector, offered);

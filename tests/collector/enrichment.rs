@@ -1,4 +1,4 @@
-//! What need not be said of each event: the origin that every batch tells, and what is completed on the worker.
+//! Tests of what need not be said of each event: the origin that every batch shows, and what is completed on the worker.
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;

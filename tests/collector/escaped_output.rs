@@ -1,4 +1,4 @@
-//! What is shown to people stays on its line and shows what it holds, whoever named it.
+//! Tests that what is shown to people stays on its line and shows what it holds, whoever named it.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

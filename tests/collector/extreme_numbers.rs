@@ -1,4 +1,4 @@
-//! Every number that a caller gives, at both ends: nothing overflows, panics or hangs, and the law holds.
+//! Tests of every number that a caller gives, at both ends: nothing overflows, panics or hangs, and the law holds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -306,7 +306,7 @@ fn buses_with_the_largest_and_the_smallest_numbers() {
 
 #[test]
 fn an_account_of_a_sink_that_is_given_any_number() {
-    /// Does that with its account at every batch.
+    /// Sink that does that with its account at every batch.
     struct Wrong(fn(&Account), Option<Account>);
 
     impl Sink for Wrong {

@@ -1,4 +1,4 @@
-//! When events are delivered, by a clock that the tests move.
+//! Tests of when events are delivered, by a clock that the tests move.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use forebay::{Batch, Collector, Config, FlushStrategy, ManualClock};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A collector by a clock that stands, whose worker sleeps.
+/// Returns a collector by a clock that stands, whose worker sleeps.
 fn start(strategy: FlushStrategy) -> (Collector<Tick>, MemorySink<Tick>, ManualClock) {
     let (clock, memory) = (ManualClock::new(), MemorySink::new());
     let collector = ticks().manual_clock(&clock).flush(strategy).sink(memory.clone()).start().unwrap();

@@ -35,7 +35,7 @@ fn counting_waker() -> (Arc<WakeCounter>, Waker) {
     (counter.clone(), counter.into())
 }
 
-/// A collector with one slot, taken, that waits for space and delivers only when asked.
+/// Returns a collector with one slot, taken, that waits for space and delivers only when asked.
 fn full() -> (Collector<Tick>, MemorySink<Tick>) {
     let memory = MemorySink::new();
     let collector = ticks()
@@ -289,7 +289,7 @@ fn a_flush_that_was_cancelled_is_not_taken_for_a_later_one() {
 
 #[test]
 fn a_waker_that_ends_a_task_may_come_back_into_the_collector() {
-    /// Its wake drops a task that holds a flush, as an executor that is shutting down does.
+    /// Waker that drops a task that holds a flush, as an executor that is shutting down does.
     struct LastTask(std::sync::Mutex<Option<forebay::futures::FlushAsync<Tick>>>);
     impl Wake for LastTask {
         fn wake(self: Arc<Self>) {

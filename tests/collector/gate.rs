@@ -118,7 +118,7 @@ fn what_is_not_allowed_is_named_with_what_is() {
     assert_eq!(bytes, "invalid gate.max_event_bytes: 0 (expected 1 or more)");
 }
 
-/// How many of `offered` events of a name are let in.
+/// Returns how many of `offered` events of a name are let in.
 fn let_in(collector: &Collector, name: &'static str, offered: u64) -> u64 {
     (0..offered).filter(|_| offer(collector, name).is_queued()).count() as u64
 }

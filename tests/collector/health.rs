@@ -1,4 +1,4 @@
-//! What an operator sees: health, alerts, and what forebay says of itself.
+//! Tests of what an operator sees: health, alerts, and what forebay says of itself.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -17,7 +17,7 @@ fn kinds(health: &Health) -> Vec<AlertKind> {
     health.alerts.iter().map(|alert| alert.kind.clone()).collect()
 }
 
-/// A sink that fails while the switch is on.
+/// Returns a sink that fails while the switch is on.
 fn switched(name: &str, fails: &Arc<AtomicBool>) -> impl Sink<Tick> + 'static {
     let fails = Arc::clone(fails);
     from_fn(name, move |_: &Batch<Tick>| match fails.load(Ordering::SeqCst) {
@@ -276,7 +276,7 @@ fn latencies_beyond_the_limit_are_an_alert() {
     law(&collector, 2);
 }
 
-/// A collector whose hook keeps what is said, and the clock by which it is said.
+/// Returns a collector whose hook keeps what is said, and the clock by which it is said.
 fn talking(builder: Builder<Tick>) -> (Builder<Tick>, ManualClock, Arc<Mutex<Vec<LogEntry>>>) {
     let (clock, said) = (ManualClock::new(), Arc::new(Mutex::new(Vec::new())));
     let hears = Arc::clone(&said);

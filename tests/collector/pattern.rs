@@ -4,7 +4,7 @@ use forebay::Pattern;
 use globset::GlobBuilder;
 use proptest::prelude::*;
 
-/// Few letters, so that something fits.
+/// Generates patterns of few letters, so that something fits.
 fn patterns() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => "[ab.]{1,2}",

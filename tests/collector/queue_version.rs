@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// What is to be done where this fails.
+/// Instructions for the reader of a failure.
 const REVIEW: &str = "
 1. Compare src/array_queue.rs of both versions. `sync::push_fence` (crates/forebay-sync/src/sync.rs) needs that `push` and
    `force_push` claim their slot by a compare-exchange or a store of `tail` that is SeqCst, that `len` goes by `tail` and `head`, and that `pop`

@@ -98,7 +98,7 @@ fn every_link_between_the_documents_leads_somewhere() {
     assert!(links > 20, "{links}");
 }
 
-/// The names of all files below a folder.
+/// Returns the names of all files below a folder.
 fn names(folder: &Path) -> Vec<String> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let below = |path: PathBuf| match path.is_dir() {
@@ -112,14 +112,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// The targets of the Markdown links in a page that lead to a file of this repository. Code has none.
+/// Returns the targets of the Markdown links in a page that lead to a file of this repository. Code has none.
 fn targets(page: &str) -> Vec<String> {
     let prose: String = page.split("```").step_by(2).collect();
     let after = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     after.filter(|target| !target.contains("://")).map(str::to_owned).collect()
 }
 
-/// The anchors that a forge gives to the headings of a page.
+/// Returns the anchors that a forge gives to the headings of a page.
 fn anchors(page: &str) -> impl Iterator<Item = String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     headings.map(|line| {

@@ -51,7 +51,7 @@ fn the_next_collect_goes_by_the_new_overflow_policy() {
     assert_eq!((stats.evicted, stats.rejected.full, stats.pending), (2, 2, 1));
 }
 
-/// A thread waits in `collect` for room that never comes; what the change makes of it.
+/// Tests what a change makes of a thread that waits in `collect` for space that never comes.
 fn waiting_through(change: fn(&mut Config), wants: Outcome, critical_lane: bool) -> u64 {
     let collector = ticks()
         .capacity(1)

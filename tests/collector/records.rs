@@ -4,7 +4,7 @@ use forebay::event::{ImageFormat, catalog};
 use forebay::{Fields, Histogram, Image, Name, Priority, Record, Value};
 use proptest::prelude::*;
 
-/// Any number, the strange ones more often.
+/// Generates any number, the strange ones more often.
 fn number() -> impl Strategy<Value = f64> {
     prop_oneof![
         any::<f64>(),
@@ -18,7 +18,7 @@ fn number() -> impl Strategy<Value = f64> {
     ]
 }
 
-/// Any text, the strange ones more often.
+/// Generates any text, the strange ones more often.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),

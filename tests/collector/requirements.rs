@@ -9,7 +9,7 @@ const PAGE: &str = include_str!("../../docs/internal/requirements.md");
 /// The documents, and how many items each has.
 const DOCUMENTS: [(&str, usize); 5] = [("S0", 73), ("S1", 105), ("S2", 109), ("S3", 46), ("S4", 95)];
 
-/// The three cells of every row.
+/// Returns the three cells of every row.
 fn rows() -> impl Iterator<Item = [&'static str; 3]> {
     PAGE.lines().filter(|line| line.starts_with("| S")).map(|line| {
         let cells: Vec<&str> = line.trim_matches(['|', ' ']).split(" | ").collect();
@@ -21,7 +21,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The folders of the other crates.
+/// Returns the folders of the other crates.
 fn crates() -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(root().join("crates")).unwrap();
     entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
@@ -52,7 +52,7 @@ fn what_shows_an_item_exists() {
     }
 }
 
-/// What has been read of the sources.
+/// Sources that have been read.
 #[derive(Default)]
 struct Sources {
     files: HashMap<PathBuf, String>,
@@ -60,7 +60,7 @@ struct Sources {
 }
 
 impl Sources {
-    /// Whether this shows something, and then it has to exist; other names are words, of the crate or of a document.
+    /// Returns whether this shows something, and then it has to exist; other names are words, of the crate or of a document.
     fn checks(&mut self, id: &str, name: &str) -> bool {
         if let Some(item) = name.strip_prefix("forebay::") {
             let item = item.rsplit("::").next().unwrap();
@@ -91,7 +91,7 @@ impl Sources {
         true
     }
 
-    /// The files of tests of that name, each a module of its program.
+    /// Returns the files of tests of that name, each a module of its program.
     fn integration(&self, file: &str) -> Vec<String> {
         let files = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let programs = crates().map(|each| each.join("tests")).filter(|tests| tests.exists());
@@ -109,7 +109,7 @@ impl Sources {
         })
     }
 
-    /// Whether the library has this word, or these words.
+    /// Returns whether the library has this word, or these words.
     fn has_word(&mut self, words: &str) -> bool {
         if self.library.is_empty() {
             read_all(&root().join("src"), &mut self.library);
@@ -135,7 +135,7 @@ fn read_all(folder: &Path, text: &mut String) {
     }
 }
 
-/// Whether there is a function of that name with `#[test]` among its attributes.
+/// Returns whether there is a function of that name with `#[test]` among its attributes.
 fn is_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let function = format!("fn {name}(");

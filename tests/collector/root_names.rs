@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// The names that `pub use` brings into the root, and the macros, which have no other place.
+/// Returns the names that `pub use` brings into the root, and the macros, which have no other place.
 fn root_names() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let code = fs::read_to_string(root.join("lib.rs")).unwrap();

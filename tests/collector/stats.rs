@@ -1,4 +1,4 @@
-//! What an operator reads: rates, latencies, what happened between two readings.
+//! Tests of what an operator reads: rates, latencies, what happened between two readings.
 
 use std::time::{Duration, SystemTime};
 

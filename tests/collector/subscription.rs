@@ -121,7 +121,7 @@ fn as_a_stream_it_is_awaited_on_any_executor() {
 
 #[test]
 fn foreign_code_of_an_event_runs_without_a_lock() {
-    /// Its name, its clone and its end look at the subscription that has it.
+    /// Event whose name, clone and end look at the subscription that has it.
     struct Odd(std::sync::Arc<std::sync::OnceLock<forebay::subscription::Subscription<Odd>>>);
     impl Event for Odd {
         fn name(&self) -> &str {

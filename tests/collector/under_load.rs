@@ -10,7 +10,7 @@ use crate::support::*;
 use forebay::sink::{BreakerPolicy, DeadLetters, RetryPolicy, Sink, SinkError, SinkExt, from_fn};
 use forebay::{Batch, FlushStrategy, Overflow, collector::StopError};
 
-/// How often each event came, by producer.
+/// Counts of how often each event came, by producer.
 type Seen = Arc<Mutex<Vec<HashMap<u64, u32>>>>;
 
 const PRODUCERS: u32 = 3;
@@ -28,7 +28,7 @@ fn note(seen: &Seen, batch: &Batch<Tick>) {
     }
 }
 
-/// A sink that fails every third batch, as a whole and for now.
+/// Returns a sink that fails every third batch, as a whole and for now.
 fn every_third(name: &str, seen: &Seen) -> impl Sink<Tick> + use<> {
     let (turn, seen) = (AtomicU64::new(0), Arc::clone(seen));
     from_fn(name, move |batch: &Batch<Tick>| match turn.fetch_add(1, Ordering::Relaxed) % 3 {

@@ -207,7 +207,7 @@ fn a_subscription_gets_every_event_but_those_whose_name_panics() {
 
 #[test]
 fn a_letter_that_cannot_be_cloned_fails_and_one_that_cannot_be_cloned_again_stays() {
-    /// Can be cloned as long as the switch is on, unless its number is five.
+    /// Event that can be cloned as long as the switch is on, unless its number is five.
     struct Fragile(u64, Arc<AtomicBool>);
     impl Event for Fragile {}
     impl Clone for Fragile {

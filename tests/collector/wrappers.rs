@@ -32,7 +32,7 @@ fn sink<E: Event>(collector: &Collector<E>, name: &str) -> SinkStats {
     collector.stats().sink(name).unwrap().clone()
 }
 
-/// A sink that fails, by the number of the call from 0, as `fails` says; and how often it was called.
+/// Returns a sink that fails, by the number of the call from 0, as `fails` says; and how often it was called.
 fn flaky(
     fails: impl Fn(u64) -> Option<SinkError> + Send + 'static,
 ) -> (impl Sink + 'static, MemorySink, Arc<AtomicU64>) {
@@ -173,7 +173,7 @@ fn what_a_full_queue_evicts_or_rejects_is_counted_and_reported_where_it_is_missi
     }
 }
 
-/// The sum of all gaps, each in its place: events are numbered without a hole but for them.
+/// Returns the sum of all gaps, each in its place: events are numbered without a hole but for them.
 #[track_caller]
 fn audit_gaps(memory: &MemorySink) -> u64 {
     let (mut next, mut gaps) = (0, 0);
@@ -581,7 +581,7 @@ fn whatever_fails_how_often_the_accounts_agree() {
     }
 }
 
-/// How many batches with events of the route there were: each had a first try.
+/// Returns how many batches with events of the route there were: each had a first try.
 fn memory_calls(stats: &SinkStats, collector: &Collector) -> u64 {
     assert!(stats.offered == 600);
     // 500 events of the one name come first, in batches of seven.
@@ -604,8 +604,8 @@ fn a_rate_limit_delivers_everything_in_its_time() {
 
 // ---- what reviews found ----
 
-/// A sink that writes each batch only after the worker has flushed: a flush that does not wait for the sink's own thread is
-/// answered before.
+/// Returns a sink that writes each batch only after the worker has flushed: a flush that does not wait for the sink's
+/// own thread is answered before.
 fn late(name: &str, collector: &Arc<OnceLock<Collector>>, mut memory: MemorySink) -> impl Sink + 'static {
     let collector = Arc::clone(collector);
     let mut written = 0;

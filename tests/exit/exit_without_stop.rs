@@ -42,7 +42,7 @@ mod unix {
 
     const EVENTS: u64 = 1000;
 
-    /// Collects, and ends without a stop.
+    /// Ends the process without a stop, after it has collected.
     pub(super) fn end(how: &str) {
         let sink = JsonLinesSink::create(std::env::var_os(FILE).unwrap()).unwrap();
         let gate = Gate::closed();

@@ -10,7 +10,7 @@ use forebay::{Collector, Overflow, Record, stats::SinkStats};
 use forebay_history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 use tfevents::masked_crc32c;
 
-/// All three sinks in one folder. Nothing is delivered by itself.
+/// Returns a collector with all three sinks in one folder. Nothing is delivered by itself.
 fn collector(folder: &Path) -> Collector {
     Collector::builder()
         .max_bytes(200_000_000)
@@ -28,7 +28,7 @@ fn sinks(collector: &Collector) -> Vec<SinkStats> {
     collector.stats().sinks
 }
 
-/// The bytes of the whole records in all event files of a folder, and how many files there are. Panics if one is torn.
+/// Returns the bytes of the whole records in all event files of a folder, and how many files there are. Panics if one is torn.
 fn event_files(folder: &Path) -> (usize, usize) {
     let (mut total, mut files) = (0, 0);
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -119,7 +119,7 @@ fn in_a_namespace(test: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Does nothing unless it was asked to.
+/// Runs only in the process that its parent test starts.
 #[test]
 fn on_a_tiny_disk() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -168,7 +168,7 @@ fn a_disk_that_is_full_is_reported_and_written_to_again_when_there_is_space() {
     in_a_namespace(name_of!(on_a_tiny_disk));
 }
 
-/// Does nothing unless it was asked to.
+/// Runs only in the process that its parent test starts.
 #[test]
 fn on_a_read_only_disk() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };

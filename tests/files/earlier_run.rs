@@ -30,7 +30,7 @@ fn train(folder: &Path) -> (Vec<LogEntry>, StopReport) {
     (said, report)
 }
 
-/// The path in which each sink found an earlier run.
+/// Returns the path in which each sink found an earlier run.
 fn found(report: &StopReport) -> Vec<(&str, Option<&str>)> {
     report.stats.sinks.iter().map(|sink| (&*sink.name, sink.earlier_run.as_deref())).collect()
 }

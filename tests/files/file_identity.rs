@@ -15,7 +15,7 @@ use forebay_history::{EventQuery, History, JsonLinesHistory, SqliteHistory};
 const LINES: &str = "events.jsonl";
 const DATABASE: &str = "events.db";
 
-/// A collector with all three file sinks, in one folder.
+/// Returns a collector with all three file sinks, in one folder.
 fn collector(folder: &Path) -> Collector {
     Collector::builder()
         .flush(HOURLY)
@@ -56,7 +56,7 @@ fn in_event_files(folder: &Path, name: &str) -> usize {
     event_files(folder).into_iter().map(count).sum()
 }
 
-/// How many events of that name are found in the files of each sink.
+/// Returns how many events of that name are found in the files of each sink.
 fn found(folder: &Path, name: &str) -> [usize; 3] {
     [
         in_lines(&folder.join(LINES), name),
@@ -69,7 +69,7 @@ fn batch(name: &'static str, step: u64) -> Batch {
     Batch::from_events(vec![Record::scalar(name, 0.5).with_step(step)])
 }
 
-/// What logrotate does by default.
+/// Moves the file away as logrotate does by default.
 fn rotate_as_logrotate(path: &Path) {
     let old = path.with_extension("1");
     fs::rename(path, &old).unwrap();
@@ -175,7 +175,7 @@ fn cut_or_append(path: &Path, is_cut: bool) {
     }
 }
 
-/// Does something to the files that somebody else might do, and returns what.
+/// Changes the files as somebody else might, and returns what it did.
 fn disturb(chance: &mut Chance, folder: &Path, away: &Path, number: usize) -> String {
     let board = event_files(folder).pop().unwrap();
     let paths = [
@@ -477,7 +477,7 @@ fn with_a_snapshot() {
 
 /// A reader of the database in the folder that is in the middle of a query.
 enum Snapshot {
-    /// In a process of its own.
+    /// Sink in a process of its own.
     Other(Child),
     Here(rusqlite::Connection),
 }
@@ -658,7 +658,7 @@ fn in_a_process(before: &[&str], test: &str, folder: &Path) {
     assert!(text(&output.stdout).contains("1 passed"), "{}", text(&output.stdout));
 }
 
-/// Does nothing unless it was asked to.
+/// Runs only in the process that its parent test starts.
 #[test]
 fn under_a_mount() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -699,7 +699,7 @@ fn drop_privileges() -> bool {
     unsafe { libc::setgid(65_534) == 0 && libc::setuid(65_534) == 0 }
 }
 
-/// Does nothing unless it was asked to.
+/// Runs only in the process that its parent test starts.
 #[test]
 fn without_privileges() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };

@@ -32,13 +32,13 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The steps of whole lines.
+/// Returns the steps of whole lines.
 fn read_steps(lines: impl Read) -> Vec<u64> {
     let record = |line: std::io::Result<String>| serde_json::from_str::<Record>(&line.unwrap()).unwrap();
     BufReader::new(lines).lines().filter_map(|line| record(line).step()).collect()
 }
 
-/// A sink that closes its file with every batch, if it may.
+/// Returns a sink that closes its file with every batch, if it may.
 fn eager(path: impl AsRef<Path>) -> JsonLinesSink {
     let sink = JsonLinesSink::create(path).unwrap().rotate_at(1).rotate_every(Duration::ZERO);
     sink.keep_closed(2).sync(SyncPolicy::AtFlush)
@@ -160,7 +160,7 @@ fn a_socket_is_connected_to() {
     assert!(fs::symlink_metadata(&path).unwrap().file_type().is_socket());
 }
 
-/// What `/dev/stdout` leads to, for any descriptor.
+/// Tests what `/dev/stdout` leads to, for any descriptor.
 #[test]
 fn a_socket_whose_queue_is_full_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -254,7 +254,7 @@ fn in_a_process(test: &str, folder: &Path, stdout: Stdio) {
     assert!(output.status.success(), "{:?} {}", output.status, String::from_utf8_lossy(&output.stderr));
 }
 
-/// Does nothing unless it was asked to.
+/// Runs only in the process that its parent test starts.
 #[test]
 fn into_its_standard_output() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -281,7 +281,7 @@ fn the_standard_output_may_be_a_plain_file_that_is_printed_to_as_well() {
     assert_eq!(names(folder.path()), ["out", "stdout"]);
 }
 
-/// Does nothing unless it was asked to.
+/// Runs only in the process that its parent test starts.
 #[test]
 fn with_sigpipe() {
     let Some(_) = std::env::var_os(FOLDER) else { return };
@@ -322,7 +322,7 @@ fn drop_privileges() {
     }
 }
 
-/// Does nothing unless it was asked to.
+/// Runs only in the process that its parent test starts.
 #[test]
 fn into_a_file_that_cannot_be_read() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };

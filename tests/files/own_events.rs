@@ -24,7 +24,7 @@ impl Sample {
         }
     }
 
-    /// One without a record: to look for it panics.
+    /// Makes an event without a record: to look for it panics.
     fn bare(step: u64) -> Self {
         Self { worker: u32::MAX, ..Self::new(step) }
     }

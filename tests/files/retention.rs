@@ -24,7 +24,7 @@ fn names(folder: &Path) -> Vec<String> {
 /// Set in a process of its own, to the folder that it works in.
 const FOLDER: &str = "FOREBAY_TEST_FOLDER";
 
-/// Does nothing unless it was asked to.
+/// Runs only in the process that its parent test starts.
 #[test]
 fn beside_files_of_root() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };

@@ -25,7 +25,7 @@ fn rows(path: &Path, sql: &str) -> Vec<Vec<rusqlite::types::Value>> {
     statement.query_map([], row).unwrap().map(Result::unwrap).collect()
 }
 
-/// The rows as text, with `-` for NULL.
+/// Returns the rows as text, with `-` for NULL.
 #[track_caller]
 fn table(path: &Path, sql: &str) -> Vec<String> {
     use rusqlite::types::Value as Cell;

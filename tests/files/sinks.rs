@@ -44,7 +44,7 @@ fn memory_that_keeps_the_last_is_bounded() {
     assert_eq!(memory.received(), 100);
 }
 
-/// What a console would show.
+/// Text that a console would show.
 #[derive(Clone, Default)]
 struct Screen(Arc<Mutex<Vec<Vec<u8>>>>);
 

@@ -164,7 +164,7 @@ mod proto {
 
 use proto::{Shown, What};
 
-/// CRC-32C bit by bit, so that not the same code checks itself.
+/// Computes a masked CRC-32C bit by bit, so that not the same code checks itself.
 fn masked(data: &[u8]) -> u32 {
     let mut crc = !0u32;
     for byte in data {
@@ -192,7 +192,7 @@ fn decode(mut bytes: &[u8]) -> Vec<proto::Event> {
     events
 }
 
-/// The files of a folder in the order of their names.
+/// Returns the files of a folder in the order of their names.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -200,7 +200,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The events of one file behind its head, whose form is checked. Also the step at which its session starts.
+/// Returns the events of one file behind its head, whose form is checked. Also the step at which its session starts.
 #[track_caller]
 fn read(path: &Path) -> (i64, Vec<proto::Event>) {
     let mut events = decode(&std::fs::read(path).unwrap());
@@ -212,7 +212,7 @@ fn read(path: &Path) -> (i64, Vec<proto::Event>) {
     (first_step, events.split_off(2))
 }
 
-/// All values of a folder with their steps, in order.
+/// Returns all values of a folder with their steps, in order.
 #[track_caller]
 fn values(folder: &Path) -> Vec<(i64, proto::Value)> {
     let events = files(folder).into_iter().flat_map(|path| read(&path).1);
@@ -229,7 +229,7 @@ fn summary(what: Option<What>) -> proto::Summary {
     }
 }
 
-/// The scalars of a folder, by tag.
+/// Returns the scalars of a folder, by tag.
 #[track_caller]
 pub(crate) fn scalars(folder: &Path) -> BTreeMap<String, Vec<(i64, f32)>> {
     let mut scalars = BTreeMap::<_, Vec<_>>::new();
@@ -448,7 +448,7 @@ fn epochs_are_the_steps_of_a_run_that_tells_none_and_the_reason_of_its_end_is_te
     assert_eq!(texts.collect::<Vec<_>>(), expected);
 }
 
-/// The settings of the only run in a folder, as the table of hyper-parameters gets them.
+/// Returns the settings of the only run in a folder, as the table of hyper-parameters gets them.
 #[track_caller]
 fn settings(folder: &Path) -> BTreeMap<String, proto::SettingKind> {
     let mut starts =

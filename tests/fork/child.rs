@@ -1,4 +1,4 @@
-//! What tests of forks share.
+//! Helpers that tests of forks share.
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub(crate) fn fork_once(child: &AtomicI32) {
     }
 }
 
-/// In the child, whose number is not known to itself: ends it, with what it has seen.
+/// Ends the process if it is the child, whose number is not known to itself, with what it has seen.
 pub(crate) fn leave_if_child(child: &AtomicI32, seen: u64) {
     if child.load(Ordering::SeqCst) == -1 {
         // SAFETY: this process is a child that the test has made.
@@ -58,7 +58,7 @@ pub(crate) fn leave_if_child(child: &AtomicI32, seen: u64) {
     }
 }
 
-/// The exit status of a child that `fork_once` has made.
+/// Returns the exit status of a child that `fork_once` has made.
 pub(crate) fn status_of(child: &AtomicI32) -> Option<i32> {
     exit_of(child.load(Ordering::SeqCst))
 }

@@ -63,7 +63,7 @@ fn each_once_in(path: &Path, builder: Builder, forker: &Forker) {
     assert_eq!(own, (0..EVENTS as i64).collect::<Vec<_>>(), "every event once");
 }
 
-/// The same with one sink that forks, in front of a file and a witness.
+/// Runs the test with one sink that forks, in front of a file and a witness.
 #[track_caller]
 fn with_sink<S: Sink<Record> + 'static>(sink: impl FnOnce(&Forker, &Path) -> S) {
     let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
@@ -75,7 +75,7 @@ fn with_sink<S: Sink<Record> + 'static>(sink: impl FnOnce(&Forker, &Path) -> S) 
     each_once_in(&path, builder, &forker);
 }
 
-/// The same where what forks stands in front of the file itself.
+/// Runs the test where what forks stands in front of the file itself.
 #[track_caller]
 fn in_front_of_the_file<S: Sink<Record> + 'static>(wrap: impl FnOnce(JsonLinesSink, &Forker) -> S) {
     let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
@@ -474,7 +474,7 @@ fn every_hook_of_a_bus_may_fork() {
     }
 }
 
-/// It must not be dropped in the child.
+/// Value that must not be dropped in the child.
 struct NotInChild(Forker);
 
 impl Drop for NotInChild {

@@ -12,9 +12,9 @@ use forebay::sink::{Hook, MemorySink, Sink, SinkError};
 use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
 use forebay_bus::{Bus, BusConfig, Mode};
 
-/// What the child tells where the call did not say `Forked`.
+/// Status of a child whose call did not say `Forked`.
 const WRONG: u64 = 6;
-/// Where something of the parent was called, and dropped.
+/// Status of a child where something of the parent was called, and dropped.
 const CALLED: u64 = 7;
 const DROPPED: u64 = 8;
 
@@ -26,12 +26,12 @@ impl Forker {
         self.0.load(Ordering::SeqCst) == -1
     }
 
-    /// In the child: whether the call has said what it should. It ends there.
+    /// Ends the child, with whether the call has said what it should.
     fn end_child(&self, is_good: bool) {
         leave_if_child(&self.0, if is_good { 0 } else { WRONG });
     }
 
-    /// In the parent: the child has ended well.
+    /// Checks in the parent that the child has ended well.
     #[track_caller]
     fn child_has_ended(&self) {
         assert_ne!(self.0.load(Ordering::SeqCst), 0, "nobody has forked");
@@ -186,7 +186,7 @@ impl Drop for Fragile {
     }
 }
 
-/// A collector without a worker, and five events in its rings, of which the middle one forks.
+/// Returns a collector without a worker, and five events in its rings, of which the middle one forks.
 fn idle(forker: &Forker) -> Collector<Fragile> {
     let collector = Builder::new().sink(odd(forker, "quiet")).build().unwrap();
     (0..5).for_each(|number| _ = collector.collect(Fragile(forker.clone(), number == 2)));
@@ -263,7 +263,7 @@ impl Drop for Heavy {
     }
 }
 
-/// A collector without a worker, full of events, of which the first one forks.
+/// Returns a collector without a worker, full of events, of which the first one forks.
 fn full_of_bytes(forker: &Forker, call: &'static str) -> Collector<Heavy> {
     let collector = Builder::new().max_bytes(800).build().unwrap();
     for number in 0..5 {

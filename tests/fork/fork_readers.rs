@@ -130,7 +130,7 @@ fn what_keeps_events_is_the_parents_and_no_child_waits_for_its_lock() {
     law(&collector, 1000);
 }
 
-/// A sink that takes nothing, so that all events are to become dead letters.
+/// Returns a sink that takes nothing, so that all events are to become dead letters.
 fn broken(name: &'static str) -> impl Sink + 'static {
     from_fn(name, |_: &Batch<Record>| Err(SinkError::unavailable("on purpose").permanent()))
 }

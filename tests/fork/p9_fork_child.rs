@@ -10,7 +10,7 @@ use forebay::sink::{MemorySink, SinkExt};
 use forebay::{Collector, Outcome, Record};
 use forebay_bus::Bus;
 
-/// A collector with many threads that wait.
+/// Returns whether a collector with many threads that wait works in the child, and the parent's refuses.
 fn collects(parent: &Collector) -> bool {
     let memory = MemorySink::new();
     let mut builder = Collector::builder().flush(HOURLY).sink(memory.clone());

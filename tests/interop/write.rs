@@ -54,7 +54,7 @@ fn write(arguments: Vec<OsString>) -> Outcome {
     Ok(())
 }
 
-/// The files that the recipes of `docs/reading.md` and the README read: see `recipes.py`.
+/// Writes the files that the recipes of `docs/reading.md` and the README read: see `recipes.py`.
 #[cfg(feature = "sqlite")]
 fn recipes(folder: &Path) -> Outcome {
     use forebay::FlushStrategy;
@@ -104,7 +104,7 @@ fn run(sink: TensorBoardSink, records: impl IntoIterator<Item = Record>) -> Outc
     if failed > 0 { Err(format!("{failed} events were not written").into()) } else { Ok(()) }
 }
 
-/// The value of a step: any 32 bits, so that some are NaN, infinite or denormal. `check.py` knows the formula.
+/// Returns the value of a step: any 32 bits, so that some are NaN, infinite or denormal. `check.py` knows the formula.
 fn value(step: u64) -> f32 {
     f32::from_bits((step as u32).wrapping_mul(0x9e37_79b9))
 }
@@ -133,7 +133,7 @@ fn everything(folder: &Path) -> Outcome {
     run(TensorBoardSink::create(folder)?, records)
 }
 
-/// Ten steps; then another process goes on at step 6.
+/// Writes ten steps; then another process goes on at step 6.
 fn resumed(folder: &Path) -> Outcome {
     let steps = |range: std::ops::Range<u64>, value: f64| {
         range.map(move |step| Record::scalar("train.loss", value).with_step(step))
@@ -142,7 +142,7 @@ fn resumed(folder: &Path) -> Outcome {
     run(TensorBoardSink::resume(folder, 6)?, steps(6..12, 2.0))
 }
 
-/// A file whose last record is torn, and the file of the process that went on.
+/// Writes a file whose last record is torn, and the file of the process that went on.
 fn torn(folder: &Path) -> Outcome {
     let steps =
         |range: std::ops::Range<u64>| range.map(|step| Record::scalar("train.loss", 1.0).with_step(step));

@@ -13,7 +13,7 @@ use forebay::sink::{MemorySink, SinkExt, from_fn};
 use forebay::stats::HealthStatus;
 use forebay::{Batch, Collector, FlushStrategy, Outcome, Record};
 
-/// How many seconds the system's clock is ahead of the machine's.
+/// Seconds that the system's clock is ahead of the machine's.
 static AHEAD: AtomicI64 = AtomicI64::new(0);
 
 #[unsafe(no_mangle)]

@@ -1,5 +1,5 @@
-//! What is synced to the disk when files are closed, moved away, and begun anew. This program answers `fdatasync` and `fsync`
-//! itself, to see which files are synced.
+//! Tests of what is synced to the disk when files are closed, moved away, and begun anew. This program answers
+//! `fdatasync` and `fsync` itself, to see which files are synced.
 #![allow(unsafe_code, reason = "interposed functions of the C library")]
 
 use std::ffi::{CStr, CString};
@@ -17,7 +17,7 @@ use forebay::{Batch, Collector, FlushStrategy, ManualClock, Record};
 /// The inodes of all that was synced.
 static SYNCED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
-/// One test at a time: an inode that it leaves may be another one's next.
+/// Lets one test run at a time: an inode that it leaves may be another one's next.
 fn alone() -> MutexGuard<'static, ()> {
     let alone = crate::turn();
     SYNCED.lock().unwrap().clear();
@@ -43,10 +43,10 @@ fn note(descriptor: libc::c_int) -> libc::c_int {
 /// The inode that cannot be synced.
 static BROKEN: AtomicU64 = AtomicU64::new(0);
 
-/// What cannot be created, because the disk is full.
+/// File that cannot be created, because the disk is full.
 static NOT_CREATED: Mutex<Option<CString>> = Mutex::new(None);
 
-/// In place of that of the C library.
+/// Replaces the function of the C library.
 ///
 /// # Safety
 ///
@@ -68,19 +68,19 @@ unsafe extern "C" fn open64(
     }
 }
 
-/// In place of that of the C library.
+/// Replaces the function of the C library.
 #[unsafe(no_mangle)]
 extern "C" fn fdatasync(descriptor: libc::c_int) -> libc::c_int {
     note(descriptor)
 }
 
-/// In place of that of the C library.
+/// Replaces the function of the C library.
 #[unsafe(no_mangle)]
 extern "C" fn fsync(descriptor: libc::c_int) -> libc::c_int {
     note(descriptor)
 }
 
-/// How often a file or folder was synced.
+/// Returns how often a file or folder was synced.
 fn syncs(path: &Path) -> usize {
     let inode = fs::metadata(path).unwrap().ino();
     SYNCED.lock().unwrap().iter().filter(|synced| **synced == inode).count()

@@ -11,14 +11,14 @@ struct Counting;
 
 /// The bytes that are in use.
 pub(crate) static IN_USE: AtomicUsize = AtomicUsize::new(0);
-/// All bytes that were ever asked for.
+/// Bytes that were ever asked for.
 pub(crate) static ASKED_FOR: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How often the calling thread has allocated or freed.
+/// Returns how often the calling thread has allocated or freed.
 pub(crate) fn calls_of_this_thread() -> u64 {
     CALLS.with(Cell::get)
 }

@@ -10,7 +10,7 @@ use forebay_history::{EventQuery, History, JsonLinesReader, Recent};
 
 const MIB: usize = 1 << 20;
 
-/// One test at a time: the counts are of the whole process.
+/// Runs one test at a time: the counts are of the whole process.
 fn alone<R>(body: impl FnOnce() -> R) -> R {
     let _turn = turn();
     body()
@@ -90,7 +90,7 @@ fn a_reader_gives_a_large_line_back_with_the_next() {
     });
 }
 
-/// A sink that fails until it is set not to.
+/// Returns a sink that fails until it is set not to.
 fn down(works: &'static AtomicBool) -> impl Sink {
     from_fn(
         "down",
@@ -300,7 +300,7 @@ fn what_events_take_themselves_counts_in_the_queue_of_an_isolated_sink() {
 
 #[test]
 fn an_event_that_cannot_be_copied_stays_in_its_batch_and_the_panic_is_none_of_the_loop() {
-    /// Its first clone panics.
+    /// Event whose first clone panics.
     struct Brittle(u32, std::sync::Arc<AtomicBool>);
     impl Event for Brittle {
         fn name(&self) -> &str {
@@ -448,7 +448,7 @@ fn deep_settings_do_not_cost_the_table_the_square_of_their_size() {
     });
 }
 
-/// A bus takes events of 5 KiB by default.
+/// Returns settings for large events: a bus takes events of 5 KiB by default.
 fn large_events() -> forebay_bus::BusConfig {
     let mut config = forebay_bus::BusConfig::default();
     config.collector.gate.max_event_bytes = Some(MIB);
@@ -571,7 +571,7 @@ fn what_a_sink_or_a_handler_says_is_kept_up_to_4_kib() {
     });
 }
 
-/// Each way to put many fields together: it is done in no time, or never.
+/// Tests each way to put many fields together: it is done in no time, or never.
 #[test]
 fn many_fields_are_put_together_and_read_in_time_that_grows_with_their_number() {
     alone(|| {

@@ -11,7 +11,7 @@ fn entries(folder: &str) -> usize {
     std::fs::read_dir(folder).unwrap().count()
 }
 
-/// Threads, descriptors and bytes that are in use. A thread that was joined may be listed a moment longer.
+/// Returns the threads, descriptors and bytes that are in use. A thread that was joined may be listed a moment longer.
 fn in_use(threads: usize) -> (usize, usize) {
     until("the threads that ended are gone", || entries("/proc/self/task") <= threads);
     (entries("/proc/self/fd"), IN_USE.load(Ordering::Relaxed))

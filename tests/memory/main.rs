@@ -1,4 +1,4 @@
-//! What is asked of the allocator: by `collect`, nothing; by everything else, what its bounds allow.
+//! Tests of what is asked of the allocator: by `collect`, nothing; by everything else, what its bounds allow.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 mod allocator;

@@ -10,7 +10,7 @@ use forebay::collector::State;
 use forebay::config::{GateConfig, NameRule, Sampling};
 use forebay::{Collector, FlushStrategy, Outcome, Overflow, Record};
 
-/// How often `body` allocates or frees.
+/// Returns how often `body` allocates or frees.
 fn allocations(body: impl FnOnce()) -> u64 {
     let before = calls_of_this_thread();
     body();

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// their numbers.
 const TASK: u32 = ECHO / 2;
 
-/// One operation of a case.
+/// Operation of a case.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     Collect(u32, Priority),
@@ -69,7 +69,7 @@ impl Change {
     }
 }
 
-/// Where a slow sink waits; the driver sees whether it does.
+/// Gate where a slow sink waits; the driver sees whether it does.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<GateState>, Condvar)>);
 
@@ -100,7 +100,7 @@ impl Gate {
     }
 }
 
-/// What a real sink has seen.
+/// Record of what a real sink has seen.
 #[derive(Default)]
 struct Log {
     seen: Vec<Seen>,
@@ -169,7 +169,7 @@ pub(crate) struct Lockstep {
     clock: ManualClock,
     gate: Gate,
     handle: Arc<Mutex<Option<Collector<Tick>>>>,
-    /// One a sink that ever was, by its id.
+    /// Logs of all sinks that ever were, by id.
     logs: Vec<Arc<Mutex<Log>>>,
     next_flush: u64,
     flushes: Vec<(u64, Arc<WakeCounter>, Boxed<FlushAsync<Tick>>)>,
@@ -239,7 +239,7 @@ impl Lockstep {
         Tick { producer, number: *number, priority }
     }
 
-    /// Does one operation on both, waits until the real worker rests, and compares.
+    /// Performs one operation on both, waits until the real worker rests, and compares.
     pub(crate) fn step(&mut self, op: &Op) {
         match op {
             Op::Collect(producer, priority) => {
@@ -300,7 +300,7 @@ impl Lockstep {
         self.compare();
     }
 
-    /// In one call where the worker cannot come in between, else one by one.
+    /// Collects in one call where the worker cannot come in between, else one by one.
     fn collect_batch(&mut self, events: &[(u32, Priority)]) {
         if !self.model.is_deaf() {
             for (producer, priority) in events {
@@ -532,7 +532,7 @@ fn same_account(real: &forebay::stats::SinkStats, model: &reference::Sink) {
     assert_eq!(real.offered, real.delivered + real.failed + real.in_flight);
 }
 
-/// What every sink sees, without regard to the reference: numbers without a hole but for the gaps, and the
+/// Checks what every sink sees, without regard to the reference: numbers without a hole but for the gaps, and the
 /// events of one producer and priority in their order.
 fn in_order(seen: &[Seen]) {
     let mut last = BTreeMap::new();

@@ -40,7 +40,7 @@ fn overflows() -> impl Strategy<Value = Overflow> {
     ]
 }
 
-/// As short as it can be: in lock-step nobody makes space meanwhile.
+/// Returns how long a call waits: as short as it can be, because in lock-step nobody makes space meanwhile.
 fn waits() -> impl Strategy<Value = Duration> {
     prop_oneof![Just(Duration::ZERO), Just(Duration::from_micros(10))]
 }

@@ -10,7 +10,7 @@ use forebay::{Config, FlushStrategy, Outcome, Overflow, Priority};
 
 use crate::support::Tick;
 
-/// What a sink does with a batch.
+/// Manner of a sink: what it does with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     Good,
@@ -28,7 +28,7 @@ pub(crate) enum Manner {
 /// Events of sinks have producers from here on.
 pub(crate) const ECHO: u32 = 100;
 
-/// The echo of an event, for the sinks that make one.
+/// Returns the echo of an event, for the sinks that make one.
 pub(crate) fn echo(event: &Tick) -> Option<Tick> {
     let is_heard = event.producer < ECHO && event.number.is_multiple_of(3);
     is_heard.then_some(Tick { producer: ECHO, number: event.number, priority: Priority::Low })
@@ -82,7 +82,7 @@ impl Sink {
         }
     }
 
-    /// The batch has been written, well or badly.
+    /// Counts a batch that has been written, well or badly.
     fn account(&mut self, events: u64) {
         self.in_flight = 0;
         let failed = match self.manner {
@@ -103,7 +103,7 @@ impl Sink {
     }
 }
 
-/// What a flush tells: events processed and evicted, and for each sink those delivered and failed.
+/// Report of a flush: events processed and evicted, and for each sink those delivered and failed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Report {
     pub(crate) processed: u64,
@@ -119,7 +119,7 @@ pub(crate) enum State {
     Stopped,
 }
 
-/// What became of a call that asks the worker for something.
+/// Answer to a call that asks the worker for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
@@ -145,10 +145,10 @@ impl Asked {
     }
 }
 
-/// Where the worker is in its work.
+/// Place of the worker in its work.
 #[derive(Debug, Clone)]
 enum Doing {
-    /// There is none.
+    /// No worker runs.
     Out,
     Asleep,
     Looking,
@@ -187,7 +187,7 @@ pub(crate) struct Reference {
     pub(crate) answers: BTreeMap<u64, Report>,
     pub(crate) is_gate_open: bool,
     pub(crate) config: Config,
-    /// How many events the stop of a collector that never ran has discarded last.
+    /// Number of events that the stop of a collector that never ran has discarded last.
     pub(crate) discarded: u64,
     now: Duration,
     /// Critical, normal, low.
@@ -205,7 +205,7 @@ pub(crate) struct Reference {
     next_batch: u64,
     next_event: u64,
     reported_gaps: u64,
-    /// How many normal events were taken since the low lane had its turn.
+    /// Number of normal events that were taken since the low lane had its turn.
     turn: usize,
     reported_processed: u64,
     reported_evicted: u64,
@@ -259,7 +259,7 @@ impl Reference {
 
     // ---- what a caller does ----
 
-    /// Where an event goes. `None` says that its lane is full and does not evict.
+    /// Pushes an event. `None` says that its lane is full and does not evict.
     fn push(&mut self, event: Tick) -> Option<Outcome> {
         let lane = index(event.priority);
         let evicts = lane != 0 && self.config.overflow == Overflow::DropOldest;
@@ -283,7 +283,7 @@ impl Reference {
         matches!(self.state, State::Idle | State::Running)
     }
 
-    /// `collect` and `try_collect`; the former waits for space, in vain, where nobody makes space.
+    /// Performs `collect` or `try_collect`; the former waits for space, in vain, where nobody makes space.
     pub(crate) fn collect(&mut self, event: Tick, is_patient: bool) -> Outcome {
         self.offered += 1;
         if !self.admits() {
@@ -307,7 +307,7 @@ impl Reference {
         outcome
     }
 
-    /// One poll of `collect_async`. `None` says that it waits.
+    /// Polls `collect_async` once. `None` says that it waits.
     pub(crate) fn poll_collect(&mut self, event: Tick, is_first: bool) -> Option<Outcome> {
         if !self.admits() {
             self.offered += 1;
@@ -333,7 +333,7 @@ impl Reference {
         Some(outcome)
     }
 
-    /// After a push: a worker that sleeps gets up if it is wanted.
+    /// Wakes, after a push, a worker that sleeps, if it is wanted.
     fn wake_for(&mut self, priority: Priority) {
         let starts_the_timer = self.interval.is_some() && self.due.is_none();
         let calls = match self.trigger {
@@ -361,7 +361,7 @@ impl Reference {
         if self.answers.contains_key(&number) { Answer::Done } else { Answer::TimedOut }
     }
 
-    /// The caller of a flush goes away before it has heard of its answer.
+    /// Abandons a flush: its caller goes away before it has heard of its answer.
     pub(crate) fn abandon_flush(&mut self, number: u64) {
         self.asked.flushes.retain(|other| *other != number);
         self.abandoned.push(number);
@@ -458,7 +458,7 @@ impl Reference {
         self.in_hand.is_some()
     }
 
-    /// Whether no event that is collected now can reach the worker before the next operation.
+    /// Returns whether no event that is collected now can reach the worker before the next operation.
     pub(crate) fn is_deaf(&self) -> bool {
         self.is_stalled() || matches!(self.doing, Doing::Out) || self.config.flush == FlushStrategy::Manual
     }
@@ -600,7 +600,7 @@ impl Reference {
         length
     }
 
-    /// The oldest of a lane, if the round has not seen the end of it.
+    /// Takes the oldest event of a lane, if the round has not seen the end of it.
     fn pop(&mut self, lane: usize, round: &mut [usize; 3]) -> Option<Tick> {
         if round[lane] == 0 {
             return None;
@@ -639,7 +639,7 @@ impl Reference {
         true
     }
 
-    /// A sink collects: on the worker thread, which never waits and need not be woken.
+    /// Collects from a sink: on the worker thread, which never waits and need not be woken.
     fn echo(&mut self, event: Tick) -> Outcome {
         self.offered += 1;
         if !self.admits() {

@@ -15,7 +15,7 @@ const WRITER: &str = "FOREBAY_TEST_WRITER";
 
 const EVENTS: u64 = 5_000;
 
-/// The process that writes. Does nothing unless it was asked to.
+/// Runs only in the process that writes.
 #[test]
 fn writes_into_a_pipe_without_space() {
     let Some(stream) = std::env::var_os(WRITER) else { return };

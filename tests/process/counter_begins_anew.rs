@@ -11,10 +11,10 @@ use forebay::config::{GateConfig, HealthConfig};
 use forebay::sink::{MemorySink, SinkExt, from_fn};
 use forebay::{Batch, Collector, Outcome, Record};
 
-/// What is added to the counter, wrapping, and how often the handler has answered.
+/// Number that is added to the counter, wrapping, and how often the handler has answered.
 static OFFSET: AtomicU64 = AtomicU64::new(0);
 static ANSWERS: AtomicU64 = AtomicU64::new(0);
-/// Where the code of the kernel lies that reads the counter for the system's clocks. It gets the true one.
+/// Range of the code of the kernel that reads the counter for the system's clocks. It gets the true one.
 static KERNEL: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 const PR_SET_TSC: i32 = 26;
@@ -61,7 +61,7 @@ extern "C" fn answer(signal: i32, _: *mut libc::siginfo_t, context: *mut libc::c
     }
 }
 
-/// Whether the counter can be answered for.
+/// Returns whether the counter can be answered for.
 fn listen() -> bool {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let Some(vdso) = maps.lines().find(|line| line.ends_with("[vdso]")) else { return false };

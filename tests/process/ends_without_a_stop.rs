@@ -14,7 +14,7 @@ const FILE: &str = "FOREBAY_TEST_FILE";
 
 const ENDING: &str = "FOREBAY_TEST_ENDING";
 
-/// A process whose worker hangs in a sink, whose threads collect without end, and which nobody stops. Does
+/// Runs only in a process whose worker hangs in a sink, whose threads collect without end, and which nobody stops. Does
 /// nothing unless it was asked to.
 #[test]
 fn ends_without_a_stop() {

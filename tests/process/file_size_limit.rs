@@ -22,7 +22,7 @@ fn limit_files() {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
 }
 
-/// The limited process. Does nothing unless it was asked to.
+/// Runs only in the limited process.
 #[test]
 fn goes_beyond_the_limit() {
     let Some(what) = std::env::var_os(LIMITED) else { return };
@@ -61,7 +61,7 @@ fn record(step: u64) -> Record {
     Record::scalar("train.loss", 1.0).with_field("note", "x".repeat(200)).with_step(step)
 }
 
-/// Has a collector write more than the limit allows. What is counted as delivered into `path` must be readable there.
+/// Makes a collector write more than the limit allows. What is counted as delivered into `path` must be readable there.
 fn overfill(sink: impl Sink<Record> + 'static, path: Option<&Path>) {
     let builder: Builder = Collector::builder().capacity(2 * EVENTS as usize);
     let collector = builder.sink(sink).start().unwrap();

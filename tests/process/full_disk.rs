@@ -41,7 +41,7 @@ fn length(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().len()
 }
 
-/// The lengths of the records of an event file, which must be whole.
+/// Returns the lengths of the records of an event file, which must be whole.
 #[cfg(feature = "tensorboard")]
 fn records(path: &Path) -> Vec<usize> {
     let bytes = std::fs::read(path).unwrap();

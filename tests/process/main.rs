@@ -1,5 +1,5 @@
-//! What holds for a whole process: signals, limits, its end, and the global collector. Each test that changes such a thing does so
-//! in a process of its own.
+//! Tests of what holds for a whole process: signals, limits, its end, and the global collector. Each test that changes
+//! such a thing does so in a process of its own.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 #[cfg(unix)]

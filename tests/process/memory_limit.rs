@@ -34,7 +34,7 @@ struct Large {
 
 impl Event for Large {}
 
-/// The process with little memory. Does nothing unless it was asked to.
+/// Runs only in the process with little memory.
 #[test]
 fn refuses_what_does_not_fit() {
     if std::env::var_os(LIMITED).is_none() {

@@ -36,7 +36,7 @@ fn thread_id() -> i32 {
     unsafe { libc::gettid() }
 }
 
-/// The watched process. Does nothing unless it was asked to.
+/// Runs only in the watched process.
 #[test]
 fn collects_without_a_right_to_system_calls() {
     if std::env::var_os(WATCHED).is_none() {

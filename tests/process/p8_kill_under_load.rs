@@ -17,8 +17,8 @@ use tfevents::masked_crc32c;
 /// Set in the process that is to be killed.
 const FOLDER: &str = "FOREBAY_TEST_FOLDER";
 
-/// The process that is to be killed: collects 100,000 events a second, if its sinks take them, and tells, a line each time, how many events
-/// each sink has delivered. Does nothing unless it was asked to.
+/// Runs in the process that is to be killed: collects 100,000 events a second, if its sinks take them, and tells, a
+/// line each time, how many events each sink has delivered. Does nothing unless it was asked to.
 #[test]
 fn collects_until_it_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -46,7 +46,7 @@ fn collects_until_it_is_killed() {
     }
 }
 
-/// The steps of an event file, up to a record that is torn.
+/// Returns the steps of an event file, up to a record that is torn.
 fn event_file(folder: &Path) -> Vec<u64> {
     let path = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     let bytes = std::fs::read(path).unwrap();

@@ -16,7 +16,7 @@ use whole_records::whole_records;
 /// Set in the process that is to be killed.
 const FILE: &str = "FOREBAY_TEST_FILE";
 
-/// The process that is to be killed: collects as fast as it can and tells, a line each time, how many events
+/// Runs in the process that is to be killed: collects as fast as it can and tells, a line each time, how many events
 /// its sink has delivered. Does nothing unless it was asked to.
 #[test]
 fn collects_until_it_is_killed() {

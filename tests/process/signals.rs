@@ -19,7 +19,7 @@ use forebay_history::{EventQuery, History, JsonLinesHistory, RunEnd, runs};
 const FOLDER: &str = "FOREBAY_TEST_FOLDER";
 const WHAT: &str = "FOREBAY_TEST_WHAT";
 
-/// The process that gets the signals. Does nothing unless it was asked to.
+/// Runs only in the process that gets the signals.
 #[test]
 fn a_process_that_is_to_be_ended() {
     let (Some(folder), Ok(what)) = (std::env::var_os(FOLDER), std::env::var(WHAT)) else { return };
@@ -213,7 +213,7 @@ impl Process {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    /// Its end, and the last step that it reported as collected.
+    /// Waits for the end of the process, and returns it with the last step that it reported as collected.
     #[track_caller]
     fn end(mut self) -> (ExitStatus, Option<u64>) {
         let last = self.lines().last();
@@ -228,7 +228,7 @@ impl Process {
     }
 }
 
-/// Whether every step up to `last` is in the file.
+/// Checks that every step up to `last` is in the file.
 #[track_caller]
 fn check_steps(history: &JsonLinesHistory, last: u64) {
     let found = history.query(&EventQuery::new().name("train.loss")).unwrap();

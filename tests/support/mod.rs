@@ -1,4 +1,4 @@
-//! What the tests share: events, a sink that waits at a gate, and the law.
+//! Helpers that the tests share: events, a sink that waits at a gate, and the law.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside of any #[test]")]
 
@@ -54,7 +54,7 @@ pub fn numbers(events: &[Tick]) -> Vec<u64> {
     events.iter().map(|event| event.number).collect()
 }
 
-/// Nothing is delivered by itself before an hour has passed.
+/// Strategy that delivers nothing by itself before an hour has passed.
 pub const HOURLY: FlushStrategy = FlushStrategy::Time { interval: Duration::from_secs(3600) };
 
 /// Checks the law, and that nothing is left, for a collector that was flushed or stopped.
@@ -98,7 +98,7 @@ pub fn until(what: &str, holds: impl Fn() -> bool) {
     until_timeout(LONG, what, holds);
 }
 
-/// The same with less patience, where a failure is repeated many times.
+/// Waits as [`until`] does, with less patience, where a failure is repeated many times.
 #[track_caller]
 pub fn until_timeout(longest: Duration, what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
@@ -114,7 +114,7 @@ pub fn until_asleep<E: Event>(collector: &Collector<E>) {
     until("the worker sleeps", || collector.state() == State::Asleep);
 }
 
-/// Has everything delivered that is pending, also beside a sink that hangs. A flush that gives up takes its request back: it
+/// Delivers everything that is pending, also beside a sink that hangs. A flush that gives up takes its request back: it
 /// is asked again until the worker has come to it.
 #[track_caller]
 pub fn until_delivered<E: Event>(collector: &Collector<E>) {
@@ -159,7 +159,7 @@ pub fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
-/// What a process does that was started with a pipe as its input: nothing, until it is killed, or the test is gone.
+/// Keeps a process that was started with a pipe as its input idle, until it is killed, or the test is gone.
 pub fn stay() {
     _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
@@ -205,7 +205,7 @@ impl Gate {
         drop(self.0.1.wait_while(state, |state| !state.is_open).unwrap());
     }
 
-    /// A sink behind this gate.
+    /// Returns a sink behind this gate.
     pub fn sink<E: Event>(&self) -> impl Sink<E> + 'static {
         let gate = self.clone();
         from_fn("gate", move |_: &Batch<E>| {
@@ -215,7 +215,7 @@ impl Gate {
     }
 }
 
-/// A collector whose worker stands at a closed gate, in a batch of one event. Its rings are empty.
+/// Returns a collector whose worker stands at a closed gate, in a batch of one event. Its rings are empty.
 #[track_caller]
 pub fn stalled(builder: Builder<Tick>, gate: &Gate) -> Collector<Tick> {
     let collector = builder.flush(FlushStrategy::Size { events: 1 }).sink(gate.sink()).start().unwrap();
@@ -224,12 +224,12 @@ pub fn stalled(builder: Builder<Tick>, gate: &Gate) -> Collector<Tick> {
     collector
 }
 
-/// A sink that always fails.
+/// Returns a sink that always fails.
 pub fn failing<E>(name: &str) -> impl Sink<E> + 'static {
     from_fn(name, |_: &Batch<E>| Err(SinkError::unavailable("nobody is there")))
 }
 
-/// A sink that always panics.
+/// Returns a sink that always panics.
 pub fn panicking<E>(name: &str) -> impl Sink<E> + 'static {
     from_fn(name, |_: &Batch<E>| panic!("on purpose"))
 }
@@ -269,12 +269,13 @@ macro_rules! alone {
 #[allow(unused_imports, reason = "not every program has such tests")]
 pub(crate) use {alone, name_of};
 
-/// The path of a function, without the name of the program.
+/// Returns the path of a function, without the name of the program.
 pub fn name_in_harness<F>(_: &F) -> &'static str {
     std::any::type_name::<F>().split_once("::").unwrap().1
 }
 
-/// Whether this process runs nothing but the test in which `here` stands. If not, such a process has done so when this returns.
+/// Returns whether this process runs nothing but the test in which `here` stands. If not, such a process has done so
+/// when this returns.
 #[track_caller]
 pub fn is_alone<F>(here: &F) -> bool {
     const ALONE: &str = "FOREBAY_TEST_ALONE";

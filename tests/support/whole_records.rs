@@ -1,6 +1,6 @@
 //! Reads what a sink of JSON Lines has written. Apart from the other helpers, because it needs the feature `json-lines`.
 
-/// The whole lines of a file, which may end in the middle of a last one.
+/// Returns the whole lines of a file, which may end in the middle of a last one.
 #[track_caller]
 pub(crate) fn whole_records(path: &std::path::Path) -> Vec<forebay::Record> {
     let text = std::fs::read_to_string(path).unwrap();

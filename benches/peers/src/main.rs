@@ -1,4 +1,4 @@
-//! The same work on forebay and on what people use in its place: interleaved in one run, on one machine.
+//! Comparison of forebay with what people use in its place, on the same work: interleaved in one run, on one machine.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml            # the table, and chart.svg beside it
@@ -20,7 +20,7 @@ use peers::Peer;
 /// Room for a burst in every queue that has a size.
 pub(crate) const CAPACITY: usize = 16_384;
 
-/// How the events come.
+/// Load: how the events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     Burst,
@@ -59,7 +59,7 @@ impl Load {
     }
 }
 
-/// What came out for one peer, in nanoseconds a call.
+/// Result of one peer, in nanoseconds a call.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,

@@ -138,7 +138,7 @@ fn forebay_record() -> Outcome<Peer> {
 
 // ---- channels, with a thread that receives ----
 
-/// A thread that receives until the senders are gone.
+/// Starts a thread that receives until the senders are gone.
 fn receive<T>(mut next: impl FnMut() -> Option<T> + Send + 'static) -> Counter {
     let counter = Counter::default();
     let count = counter.clone();

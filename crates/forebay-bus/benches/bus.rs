@@ -17,7 +17,7 @@ use forebay_bus::{Bus, BusConfig, Handler};
 const HANDLERS: u64 = 10;
 const WORKERS: usize = 4;
 
-/// One counter a handler, each on a cache line of its own: something to do, and to check.
+/// Counter of one handler, each on a cache line of its own: something to do, and to check.
 #[repr(align(128))]
 #[derive(Default)]
 struct Counter(AtomicU64);

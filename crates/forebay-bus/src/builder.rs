@@ -1,4 +1,4 @@
-//! How a bus is put together.
+//! Builder of a bus.
 
 use std::fmt;
 use std::io;
@@ -36,7 +36,7 @@ pub struct BusBuilder {
 /// The size at which a file of the journal is closed. 100 MiB.
 const JOURNAL_BYTES: u64 = 100 << 20;
 
-/// How many events can be asked for without a journal.
+/// Number of recent events that can be asked for without a journal.
 const RECENT: usize = 1_000;
 
 impl Bus {

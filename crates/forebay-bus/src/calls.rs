@@ -1,4 +1,4 @@
-//! How calls are made: by workers, or by whoever emits.
+//! Calls of handlers, by workers or by the thread that emits.
 
 use std::io;
 use std::time::Instant;
@@ -39,7 +39,7 @@ pub(super) fn call(
 pub(super) struct Turn<'a> {
     engine: &'a Engine,
     subscriber: &'a Arc<Subscriber>,
-    /// Whether the turn is accounted for already.
+    /// True if the turn is accounted for already.
     is_over: bool,
 }
 
@@ -149,7 +149,7 @@ impl Engine {
         }
     }
 
-    /// Does what [`run_inline`](Self::run_inline) does, for a thread that is marked already.
+    /// Makes the calls of [`run_inline`](Self::run_inline), for a thread that is marked already.
     pub(super) fn serve_all(&self, deadline: Option<Instant>) {
         self.run_due(self.clock.now());
         while deadline.is_none_or(|deadline| Instant::now() < deadline)

@@ -1,4 +1,4 @@
-//! How a call ends: the event is handled, retried, or a dead letter. And how a subscription ends, with all that waits for it.
+//! Ends of calls: the event is handled, retried, or a dead letter. Ends of subscriptions, with all that waits for them.
 
 use std::time::Instant;
 

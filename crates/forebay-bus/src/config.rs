@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scaling::{Scaling, check_workers};
 
-/// All settings of a bus. Public fields with defaults, and a setter for each.
+/// Settings of a bus. Public fields with defaults, and a setter for each.
 ///
 /// ```
 /// use forebay_bus::{Bus, BusConfig};
@@ -24,39 +24,39 @@ use super::scaling::{Scaling, check_workers};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct BusConfig {
-    /// The rings, the gate and the deadlines of the collector inside. Defaults to those of [`Config`], but with the flush
-    /// strategy `Size` with one event, because handlers do not wait for a batch to fill, and with 5 KiB (5,120 bytes) for an
-    /// event at most ([`GateConfig::max_event_bytes`](forebay::config::GateConfig::max_event_bytes)). Its `flush_timeout`, `stop_timeout` and
-    /// `drop_timeout` hold for the bus as a whole.
+    /// The rings, the gate and the deadlines of the collector inside. Defaults to those of [`Config`], but with the
+    /// flush strategy `Size` with one event, because handlers do not wait for a batch to fill, and with 5 KiB (5,120
+    /// bytes) for an event at most ([`GateConfig::max_event_bytes`](forebay::config::GateConfig::max_event_bytes)).
+    /// Its `flush_timeout`, `stop_timeout` and `drop_timeout` hold for the bus as a whole.
     pub collector: Config,
-    /// Who calls the handlers. Defaults to [`Mode::Pooled`].
+    /// Threads that call the handlers. Defaults to [`Mode::Pooled`].
     pub mode: Mode,
-    /// How many worker threads there are at first. 1 to 256. Defaults to 4.
+    /// Number of worker threads at first. 1 to 256. Defaults to 4.
     pub workers: usize,
     /// Changes their number by load. Defaults to no: it stays until [`scale_workers`](super::Bus::scale_workers) changes it.
     pub scaling: Option<Scaling>,
     /// The most subscriptions at once. At least 1. Defaults to 1,000.
     pub max_subscribers: usize,
-    /// How many events wait for one handler at most. At least 1. Defaults to 1,000.
+    /// Maximum number of events that wait for one handler. At least 1. Defaults to 1,000.
     ///
     /// A handler that is behind holds the bus back when it has so many, so that the rings do what their overflow policy
     /// says. What is too much for one that hangs becomes dead letters. As many again may wait for a retry, or behind one, where
     /// [order is kept](super::Handler::ordered); they come back into the queue when the retry is due.
     pub handler_queue: usize,
-    /// The same in bytes: what these events own ([`Config::max_bytes`]), but for one event, which is always taken. At least 1.
+    /// Maximum bytes that these events own ([`Config::max_bytes`]), but for one event, which is always taken. At least 1.
     /// Defaults to 50 MiB.
     pub handler_bytes: u64,
-    /// When a call that failed or panicked is made again, unless a handler says otherwise. Defaults to three retries, after
-    /// 1, 2 and 4 seconds.
+    /// Schedule of the retries of a call that failed or panicked, unless a handler says otherwise. Defaults to three
+    /// retries, after 1, 2 and 4 seconds.
     pub retry: RetryPolicy,
-    /// How long a call may take before it is reported ([`AlertKind::HandlerOverdue`](super::AlertKind)), unless a handler says
+    /// Time that a call may take before it is reported ([`AlertKind::HandlerOverdue`](super::AlertKind)), unless a handler says
     /// otherwise. More than zero. Defaults to 10 s.
     pub deadline: Duration,
-    /// How many dead letters are kept, of 50 MiB in all. At least 1. Defaults to 1,000.
+    /// Maximum number of dead letters that are kept, of 50 MiB in all. At least 1. Defaults to 1,000.
     pub dead_letters: usize,
-    /// How many events may lead to one another, each emitted by a handler of the one before. Defaults to 16.
+    /// Maximum number of events that may lead to one another, each emitted by a handler of the one before. Defaults to 16.
     pub max_depth: u32,
-    /// What to do when threads cannot be started, or the worker of the collector is gone. Defaults to
+    /// Reaction when threads cannot be started, or the worker of the collector is gone. Defaults to
     /// [`OnWorkerFailure::Inline`].
     pub on_worker_failure: OnWorkerFailure,
 }
@@ -77,22 +77,22 @@ setters! {
     with_on_worker_failure, on_worker_failure: OnWorkerFailure;
 }
 
-/// What a bus does when threads that it needs fail.
+/// Reaction of a bus when threads that it needs fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum OnWorkerFailure {
-    /// It goes on without them, and [`health`](super::Bus::health) tells: where they cannot be started it is
+    /// The bus goes on without them, and [`health`](super::Bus::health) reports it: where they cannot be started it is
     /// [inline](Mode::Inline), and where the worker of the collector has ended by a panic, whoever emits gives events to the
     /// handlers, and calls those for which no worker has time. The sinks have ended with their worker, but for the last
     /// 1,000 events, which can be asked for as before.
     #[default]
     Inline,
-    /// It does not start, or takes no events any more ([`Outcome::WorkerGone`](forebay::Outcome::WorkerGone)).
+    /// The bus does not start, or takes no events any more ([`Outcome::WorkerGone`](forebay::Outcome::WorkerGone)).
     Refuse,
 }
 
-/// Who calls the handlers.
+/// Mode of a bus: which threads call the handlers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
@@ -131,8 +131,8 @@ fn prompt(config: Config) -> Config {
 }
 
 impl BusConfig {
-    /// Returns the bus that fits a purpose: [`development`](Self::development), [`production`](Self::production), or the defaults with
-    /// the rings of [`Config::training`] or [`Config::analytics`].
+    /// Returns the bus that fits a purpose: [`development`](Self::development), [`production`](Self::production), or
+    /// the defaults with the rings of [`Config::training`] or [`Config::analytics`].
     pub fn preset(preset: Preset) -> Self {
         match preset {
             Preset::Development => Self::development(),
@@ -141,8 +141,8 @@ impl BusConfig {
         }
     }
 
-    /// For development: as the defaults, but with 2 workers, rings of 1,000 events ([`Config::development`]), and a deadline
-    /// of one second, so that a slow handler shows early.
+    /// Returns settings for development: the defaults, but with 2 workers, rings of 1,000 events
+    /// ([`Config::development`]), and a deadline of one second, so that a slow handler shows early.
     pub fn development() -> Self {
         Self {
             collector: prompt(Config::development()),
@@ -152,7 +152,7 @@ impl BusConfig {
         }
     }
 
-    /// For services: as the defaults, but with 8 workers, and with 50,000 events in the normal ring
+    /// Returns settings for services: the defaults, but with 8 workers, and with 50,000 events in the normal ring
     /// ([`Config::production`]).
     pub fn production() -> Self {
         Self { collector: prompt(Config::production()), workers: 8, ..Self::default() }

@@ -1,4 +1,4 @@
-//! How the settings of a bus are written: its keys, beside those of a collector.
+//! Keys of the settings of a bus, beside those of a collector.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ static KEYS: &[Key] = &[
     key("bus.on_worker_failure", &[inline_or_refuse("fallbackToSync")]),
 ];
 
-/// An alias under which true is `inline`, and false `refuse`.
+/// Returns an alias under which true is `inline`, and false `refuse`.
 const fn inline_or_refuse(name: &'static str) -> Alias {
     let meant = |value: &Value| match value
         .as_str()
@@ -141,14 +141,14 @@ impl BusConfig {
 }
 
 impl Serialize for BusConfig {
-    /// A table of all settings, by the keys of a file.
+    /// Returns a table of all settings, by the keys of a file.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         to_table(self).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for BusConfig {
-    /// As [`load`](Self::load) of one layer.
+    /// Reads settings from one layer, by the rules of [`load`](Self::load).
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserialize(deserializer)
     }

@@ -7,7 +7,7 @@ use forebay::event::Text;
 use forebay_sync::sync::{per_thread, worker_of};
 
 per_thread! {
-    /// How many events led to the one whose handler this thread is in; `None` outside of handlers.
+    /// Number of events that led to the one whose handler this thread is in; `None` outside of handlers.
     static DEPTH: Cell<Option<u32>> = Cell::new(None);
     /// The addresses of the buses for which this thread makes calls, the innermost last.
     static CALLS_FOR: RefCell<Vec<usize>> = RefCell::new(Vec::new());
@@ -112,7 +112,7 @@ pub fn correlate(id: impl Into<Text>) -> CorrelationScope {
 #[derive(Debug)]
 #[must_use = "the scope ends when this is dropped"]
 pub struct CorrelationScope {
-    /// How many scopes there are with this one.
+    /// Number of scopes, this one included.
     depth: usize,
     thread: PhantomData<*const ()>,
 }

@@ -1,4 +1,4 @@
-//! How events that a handler did not take are kept, and offered to it again.
+//! Dead letters of a bus: events that a handler did not take, kept and offered to it again.
 
 use std::time::SystemTime;
 

@@ -19,19 +19,19 @@ pub struct Delivery {
     pub(super) in_flight: Arc<InFlight>,
     /// The index of the event in its batch.
     pub(super) index: usize,
-    /// How many calls failed before this one.
+    /// Number of calls that failed before this one.
     pub(super) attempt: u32,
-    /// What it was as a dead letter, if it is a dead letter that is offered again.
+    /// The dead letter that it was, if it is one that is offered again.
     pub(super) redriven: Option<Box<EarlierLetter>>,
-    /// When the first call began, if another call is to be made.
+    /// Time when the first call began, if another call is to be made.
     pub(super) begun: Option<Instant>,
-    /// Whether it was deferred: a stop without time keeps it like an event that failed.
+    /// True if the event was deferred: a stop without time keeps it like an event that failed.
     pub(super) is_kept: bool,
     /// The batch by whose end a flush waits for it, once its retry is due.
     pub(super) awaited_by: Option<Arc<InFlight>>,
 }
 
-/// What a dead letter was before it was offered again.
+/// Dead letter as it was before it was offered again.
 pub(super) struct EarlierLetter {
     pub(super) attempts: u32,
     pub(super) error: String,
@@ -82,8 +82,8 @@ impl Delivery {
         }
     }
 
-    /// Returns the id of the event, as [`Receipt::id`](super::Receipt::id) reported it: the same for all handlers and all calls, and
-    /// unique across runs.
+    /// Returns the id of the event, as [`Receipt::id`](super::Receipt::id) reported it: the same for all handlers and
+    /// all calls, and unique across runs.
     pub fn id(&self) -> EventId {
         self.event_id().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! How events get to the mailboxes of the handlers that they are for.
+//! Dispatch of events to the mailboxes of the handlers that they are for.
 
 use std::collections::VecDeque;
 
@@ -17,12 +17,12 @@ use super::subscriber::Subscriber;
 use super::subscribers::{Lookups, Table};
 use super::user_code::drop_quietly;
 
-/// What becomes of events for which a mailbox has no space.
+/// Fate of events for which a mailbox has no space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WhenFull {
-    /// They stay, for another attempt.
+    /// The events stay, for another attempt.
     Keep,
-    /// They become dead letters.
+    /// The events become dead letters.
     DeadLetter,
 }
 
@@ -35,7 +35,7 @@ struct Rejected {
     overflow: Vec<Delivery>,
     /// Events for which there was no space at all, or whose handler is gone.
     others: Vec<Delivery>,
-    /// Why the others are rejected; `None` if the handler is gone.
+    /// Reason why the others are rejected; `None` if the handler is gone.
     reason: Option<&'static str>,
     /// Batches that were shared. Events may end with them, and their destructors are user code.
     remains: Vec<Arc<InFlight>>,

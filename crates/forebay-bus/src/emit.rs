@@ -1,4 +1,4 @@
-//! How events come in, and by which path they go on.
+//! Emission of events, and the path by which they go on.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use super::shared::Shared;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// Its id.
+    /// Id of the event.
     pub id: EventId,
-    /// Whether it was taken, or why not: as for [`Collector::collect`](forebay::Collector::collect). Inline, `Queued` says that
+    /// Outcome: taken, or why not, as for [`Collector::collect`](forebay::Collector::collect). Inline, `Queued` says that
     /// it was given to its handlers; to those that a stop had closed meanwhile it counts as cancelled.
     pub outcome: Outcome,
 }
@@ -30,11 +30,11 @@ pub struct Receipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncReceipt {
-    /// Its id.
+    /// Id of the event.
     pub id: EventId,
-    /// Whether it was taken, or why not.
+    /// Outcome: taken, or why not.
     pub outcome: Outcome,
-    /// What its handlers made of it. `None` if nobody waited for that: it was emitted in a handler, or it was not taken, or
+    /// Results of its handlers. `None` if nobody waited for that: it was emitted in a handler, or it was not taken, or
     /// it was lost on its way.
     pub calls: Option<Calls>,
 }
@@ -55,23 +55,23 @@ pub struct Calls {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmitError {
-    /// Its name is not allowed.
+    /// The name of the event is not allowed.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Too many events led to it, each emitted by a handler of the one before.
     #[error("event {name:?} exceeds the maximum handler depth ({depth} > {max})")]
     TooDeep {
-        /// Its name.
+        /// Name of the event.
         name: String,
-        /// How many events led to it.
+        /// Number of events that led to it.
         depth: u32,
-        /// How many may.
+        /// Maximum number that is allowed.
         max: u32,
     },
-    /// Its handlers were not done in time. They go on.
+    /// The handlers were not done in time. They go on.
     #[error("the handlers of the event were not done within {waited:?}")]
     TimedOut {
-        /// How long the call waited.
+        /// Time that the call waited.
         waited: Duration,
     },
 }
@@ -79,18 +79,18 @@ pub enum EmitError {
 /// Options of an event, beside its name and data. By default there are none.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EmitOptions {
-    /// Which lane it takes: critical events come before all others.
+    /// Priority, which selects the lane: critical events come before all others.
     pub priority: Priority,
-    /// Its correlation id, instead of that of the [scope](super::correlate).
+    /// Correlation id, instead of that of the [scope](super::correlate).
     pub correlation_id: Option<Text>,
-    /// Who emits it.
+    /// Source: who emits the event.
     pub source: Option<Text>,
     /// Anything else.
     pub metadata: Fields,
 }
 
 impl EmitOptions {
-    /// Nothing yet.
+    /// Returns options that set nothing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -147,7 +147,7 @@ impl Emitter {
     }
 }
 
-/// How long a thread that emits may wait for space.
+/// Limit of the time that an emitting thread waits for space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Patience {
     None,

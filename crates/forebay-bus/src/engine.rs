@@ -41,7 +41,7 @@ pub(super) struct Engine {
     pub(super) tally: Tally,
     /// Empty batch, whose header goes to events that came in no batch.
     pub(super) blank: Batch<Envelope>,
-    /// Why there are no threads, although there should be.
+    /// Reason why there are no threads, although there should be.
     pub(super) failure: OnceLock<String>,
     /// 1 once the bus stops. Relaxed: an event that comes meanwhile may come to handlers, or not.
     is_refusing: PlainU64,
@@ -52,7 +52,7 @@ pub(super) struct Engine {
 /// Emits an event of the bus itself, given how many events led to it.
 pub(super) type EmitOwn = dyn Fn(Record, u32) + Send + Sync;
 
-/// How many calls a worker makes for one handler before it lets others have a turn.
+/// Number of calls that a worker makes for one handler before it serves others.
 pub(super) const BURST: usize = 64;
 
 impl Engine {

@@ -118,14 +118,14 @@ impl fmt::Debug for Envelope {
     }
 }
 
-/// What the bus keeps with a record. Made when the event is emitted; ends with it.
+/// Mark that the bus keeps with a record. Made when the event is emitted; ends with it.
 #[derive(Default)]
 pub(super) struct Mark {
-    /// How many events led to it, each emitted by a handler of the one before.
+    /// Number of events that led to it, each emitted by a handler of the one before.
     pub(super) depth: u32,
-    /// What the record was made from, for handlers by type.
+    /// Value that the record was made from, for handlers by type.
     pub(super) typed: Option<Arc<dyn Any + Send + Sync>>,
-    /// Where somebody waits for the handlers of this very event. A copy of the event has none.
+    /// Ticket of a thread that waits for the handlers of this very event. A copy of the event has none.
     pub(super) ticket: Option<Arc<Ticket>>,
 }
 
@@ -165,23 +165,23 @@ impl Drop for Mark {
     }
 }
 
-/// Where somebody waits until all handlers of one event were called.
+/// Ticket by which a thread waits until all handlers of one event were called.
 #[derive(Debug, Default)]
 pub(super) struct Ticket {
     state: Mutex<Progress>,
     changed: Condvar,
 }
 
-/// What the first calls of an event came to.
+/// Results of the first calls of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Progress {
-    /// How many handlers have it; `None` until that is known.
+    /// Number of handlers that have the event; `None` until that is known.
     expected: Option<u64>,
     pub(super) handled: u64,
     pub(super) failed: u64,
-    /// Not called after all: unsubscribed or stopped meanwhile.
+    /// Number of calls that were not made after all: unsubscribed or stopped meanwhile.
     pub(super) cancelled: u64,
-    /// It never came to its handlers.
+    /// True if the event never came to its handlers.
     pub(super) is_lost: bool,
 }
 
@@ -193,12 +193,12 @@ impl Progress {
 }
 
 impl Ticket {
-    /// So many handlers have it; some may have been called already.
+    /// Sets the number of handlers that have the event; some may have been called already.
     pub(super) fn expect(&self, handlers: u64) {
         self.change(|progress| progress.expected = Some(handlers));
     }
 
-    /// The event has ended. Of no meaning once it came to its handlers.
+    /// Notes that the event has ended. Has no effect once it came to its handlers.
     fn lose(&self) {
         self.change(|progress| progress.is_lost |= progress.expected.is_none());
     }

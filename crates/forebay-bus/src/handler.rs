@@ -51,7 +51,7 @@ pub struct Handler {
     pub(super) retry: Option<RetryPolicy>,
     pub(super) deadline: Option<Duration>,
     pub(super) is_discarding: bool,
-    /// Whether `plugin.error` reports an event that it did not take in the end.
+    /// True if `plugin.error` reports an event that it did not take in the end.
     pub(super) is_plugin: bool,
     pub(super) call: Arc<Call>,
 }
@@ -60,8 +60,8 @@ pub struct Handler {
 pub(super) type Call = dyn Fn(&Delivery) -> Result<(), HandlerError> + Send + Sync;
 
 impl Handler {
-    /// A handler for all events whose names one of the topics stands for: one name or [`Pattern`], or several. An event for
-    /// which several of them stand is given to it once.
+    /// Creates a handler for all events whose names one of the topics stands for: one name or [`Pattern`], or several.
+    /// An event for which several of them stand is given to it once.
     pub fn new<R: Handled>(
         topics: impl Into<Topics>,
         call: impl Fn(&Delivery) -> R + Send + Sync + 'static,
@@ -71,7 +71,7 @@ impl Handler {
         Self::with(topics.into(), None, Arc::new(call))
     }
 
-    /// A handler for all events that were emitted as a `T` ([`Bus::emit_event`](super::Bus::emit_event)).
+    /// Creates a handler for all events that were emitted as a `T` ([`Bus::emit_event`](super::Bus::emit_event)).
     pub fn of_type<T: Any + Send + Sync, R: Handled>(call: impl Fn(&T) -> R + Send + Sync + 'static) -> Self {
         let call = UserFunction::new(call);
         let call = move |event: &Delivery| match (call.get(), event.as_type::<T>()) {
@@ -206,10 +206,10 @@ impl<P: Into<Pattern>> From<Vec<P>> for Topics {
     }
 }
 
-/// What a handler may return: nothing, or a result. Any error of the standard kind is transient;
+/// Return type of a handler: nothing, or a result. Any error of the standard kind is transient;
 /// [`HandlerError::permanent`] says otherwise.
 pub trait Handled {
-    /// How the call went.
+    /// Returns how the call went.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ impl<E: Into<HandlerError>> Handled for Result<(), E> {
     }
 }
 
-/// Why a handler did not take an event, and whether another call may help. Made from any error by `?`.
+/// Reason why a handler did not take an event, and whether another call may help. Made from any error by `?`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerError {
     pub(super) message: String,
@@ -237,7 +237,7 @@ pub struct HandlerError {
 }
 
 impl HandlerError {
-    /// It failed; another call may help.
+    /// Makes a transient error: the handler failed, and another call may help.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), is_transient: true }
     }

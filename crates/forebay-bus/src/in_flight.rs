@@ -12,7 +12,7 @@ use super::envelope::Envelope;
 pub(super) struct InFlight {
     /// Catches the panics of its events' destructors itself.
     batch: Batch<Envelope>,
-    /// Where its end is waited for; `None` if nobody waits for it.
+    /// Set where its end is waited for; `None` if nobody waits for it.
     set: Option<Arc<InFlightSet>>,
 }
 
@@ -39,7 +39,7 @@ impl Drop for InFlight {
     }
 }
 
-/// All batches that a flush waits for.
+/// Set of all batches that a flush waits for.
 #[derive(Default)]
 pub(super) struct InFlightSet {
     /// Batches that may not have ended, oldest first.

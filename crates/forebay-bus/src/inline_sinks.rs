@@ -17,11 +17,11 @@ pub(super) struct InlineSinks {
     state: Mutex<State>,
     /// Rung when the sinks are back, and somebody waits for them.
     back: Condvar,
-    /// Of the bus: a sink that emits to it is not to make calls.
+    /// Address of the bus: a sink that emits to it is not to make calls.
     address: usize,
-    /// Of its collector: a thread that has the sinks stands in for its worker.
+    /// Address of its collector: a thread that has the sinks stands in for its worker.
     worker: usize,
-    /// Of the sinks.
+    /// Counts of the sinks.
     tallies: Vec<Arc<SinkTally>>,
 }
 
@@ -29,18 +29,18 @@ pub(super) struct InlineSinks {
 struct State {
     /// `None` while a thread has them.
     slots: Option<Slots>,
-    /// That thread has done its own, and writes for others.
+    /// True if that thread has done its own, and writes for others.
     is_overtime: bool,
-    /// How many wait for the sinks.
+    /// Number of threads that wait for the sinks.
     wanted: usize,
     waiting: VecDeque<Envelope>,
-    /// What these own.
+    /// Bytes that these own.
     bytes: u64,
     /// Records that were evicted for others since the last batch.
     evicted: u64,
 }
 
-/// Whose the sinks are: in a forked child, of its parent. There they are neither called nor ended, and no lock is taken.
+/// Owner of the sinks: in a forked child, its parent. There they are neither called nor ended, and no lock is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Ours,
@@ -53,7 +53,7 @@ type Slots = Vec<Slot<Envelope>>;
 const MAX_WAITING: usize = 10_000;
 const MAX_WAITING_BYTES: u64 = 50 << 20;
 
-/// How many batches a thread writes for others, where none of them may wait to do it: they are in handlers or sinks.
+/// Number of batches that a thread writes for others, where none of them may wait to do it: they are in handlers or sinks.
 const MAX_OVERTIME: usize = 64;
 
 impl State {
@@ -144,13 +144,13 @@ impl InlineSinks {
         state.take()
     }
 
-    /// The sink that is in a call.
+    /// Returns the name of the sink that is in a call.
     fn busy(&self) -> String {
         let busy = self.tallies.iter().find(|tally| tally.busy_since.load(Ordering::Relaxed) != 0);
         busy.map_or_else(|| "bus".to_owned(), |tally| tally.name.clone())
     }
 
-    /// Whose the sinks and the locks are, behind a call of a sink, which may have forked.
+    /// Returns whose the sinks and the locks are, behind a call of a sink, which may have forked.
     fn whose(&self) -> Whose {
         if self.state.check().is_err() { Whose::Parents } else { Whose::Ours }
     }

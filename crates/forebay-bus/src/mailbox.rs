@@ -29,19 +29,19 @@ use super::stats::HandlerStats;
 pub(super) struct Mailbox {
     /// The function; `None` once the handler is unsubscribed.
     call: Option<Arc<Call>>,
-    /// Why the mailbox is closed; `None` while it is open.
+    /// Reason why the mailbox is closed; `None` while it is open.
     why: Option<CloseReason>,
     is_ordered: bool,
-    /// What becomes of an event that the handler does not take: `Failed` or `DeadLettered`.
+    /// Fate of an event that the handler does not take: `Failed` or `DeadLettered`.
     end_of_failed: End,
     /// The most events in the queue, and as many again deferred; likewise in bytes.
     max_events: usize,
     max_bytes: u64,
     /// Events that wait, by priority.
     lanes: [VecDeque<Delivery>; 3],
-    /// How many normal events were taken since the last low one.
+    /// Number of normal events that were taken since the last low one.
     turn: u32,
-    /// Where order is kept: the names of which an event is running or waits for a retry, by priority.
+    /// Names, where order is kept, of which an event is running or waits for a retry, by priority.
     held: [HashMap<Name, Held>; 3],
     /// Events in the lanes, and parked events that are not deferred; and their bytes.
     queued: usize,
@@ -55,9 +55,9 @@ pub(super) struct Mailbox {
     next_call: u64,
     /// Calls that have run past the deadline, as far as somebody looked.
     overdue: usize,
-    /// How often the handler is in the queue of the worker pool, or with a worker.
+    /// Number of times that the handler is in the queue of the worker pool, or with a worker.
     pub(super) turns: usize,
-    /// Whether a thread waits for space, or for the end of calls.
+    /// True if a thread waits for space, or for the end of calls.
     pub(super) has_waiters: bool,
     pub(super) stats: HandlerStats,
 }
@@ -66,9 +66,9 @@ pub(super) struct Mailbox {
 #[derive(Default)]
 struct Held {
     parked: VecDeque<Delivery>,
-    /// Whether the event waits for a retry, and these are deferred with it.
+    /// True if the event waits for a retry, and these are deferred with it.
     is_deferred: bool,
-    /// Whether the first event of that name in the lane may go on: the event before is over, or due for its retry.
+    /// True if the first event of that name in the lane may go on: the event before is over, or due for its retry.
     is_next: bool,
 }
 
@@ -78,9 +78,9 @@ struct Running {
     since: Instant,
     is_overdue: bool,
     is_redriven: bool,
-    /// Whether its event is itself a warning of an overdue call.
+    /// True if its event is itself a warning of an overdue call.
     is_warning: bool,
-    /// How many events led to its event.
+    /// Number of events that led to its event.
     depth: u32,
 }
 
@@ -131,7 +131,7 @@ pub(super) struct Ended {
     pub(super) remains: Vec<Arc<InFlight>>,
 }
 
-/// How many normal events are taken for each low one, while both wait.
+/// Number of normal events that are taken for each low one, while both wait.
 const NORMAL_PER_LOW: u32 = 2;
 
 impl Mailbox {

@@ -21,7 +21,7 @@ pub enum WaitError {
     /// No event that matches came in time.
     #[error("no event that matches came within {waited:?}")]
     TimedOut {
-        /// How long the call waited.
+        /// Time that the call waited.
         waited: Duration,
     },
     /// The bus stopped meanwhile.
@@ -30,7 +30,7 @@ pub enum WaitError {
     /// A handler or a sink calls, which must not wait for others.
     #[error("a handler or a sink cannot wait for an event")]
     Inside,
-    /// There can be no subscription.
+    /// The bus refuses the subscription.
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
 }
@@ -41,7 +41,7 @@ struct Once<F> {
     id: Option<SubscriptionId>,
 }
 
-/// Where a thread waits for an event.
+/// Place where a thread waits for an event.
 #[derive(Default)]
 struct Arrival {
     state: Mutex<State>,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use forebay_sync::permit::Permit;
 use forebay_sync::sync::{Arc, Mutex, catch_panic};
 
-/// Only the bus's own code: quick, and it waits for nothing.
+/// Task of the bus's own code: quick, and it waits for nothing.
 type Run = dyn Fn() + Send + Sync;
 
 /// The number of a periodic task. Never used again.

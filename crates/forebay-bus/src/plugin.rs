@@ -73,7 +73,7 @@ pub trait Plugin: Send + Sync + 'static {
     /// It cannot be put into service: what it has subscribed is taken back.
     fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError>;
 
-    /// No call of its handlers begins any more; calls that have begun go on. Does nothing by default.
+    /// Stops the plugin: no call of its handlers begins any more; calls that have begun go on. Does nothing by default.
     fn stop(&self) {}
 }
 
@@ -86,7 +86,7 @@ pub struct Wiring<'a> {
 }
 
 impl Wiring<'_> {
-    /// As [`Bus::on`], for as long as the plugin is in service.
+    /// Subscribes a closure, by the rules of [`Bus::on`], for as long as the plugin is in service.
     ///
     /// # Errors
     ///
@@ -99,8 +99,8 @@ impl Wiring<'_> {
         self.subscribe(Handler::new(topics, call))
     }
 
-    /// As [`Bus::subscribe`]; the handler has the name of the plugin. An event that it does not take in the end is reported
-    /// by `plugin.error`.
+    /// Subscribes a handler, by the rules of [`Bus::subscribe`]; it has the name of the plugin. An event that it does
+    /// not take in the end is reported by `plugin.error`.
     ///
     /// # Errors
     ///
@@ -153,18 +153,18 @@ pub enum PluginError {
     /// A handler of it was not subscribed.
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
-    /// It panicked.
+    /// The plugin panicked.
     #[error("plugin {name:?} panicked: {said}")]
     Panicked {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
-        /// What it said.
+        /// Message of the panic.
         said: String,
     },
 }
 
 impl Plugins {
-    /// None yet.
+    /// Creates the plugins of a bus: none yet.
     pub fn new(bus: &Bus) -> Self {
         Self { shared: Arc::downgrade(&bus.shared), running: Mutex::default() }
     }
@@ -226,9 +226,9 @@ impl Plugins {
         Ok(())
     }
 
-    /// Unsubscribes a plugin, stops it, and announces that: `plugin.deactivated`. Returns whether there was one of that name. No call
-    /// of its handlers begins once this has returned; calls that have begun go on. A plugin that another thread is starting
-    /// is stopped by that thread, as soon as its start has returned.
+    /// Unsubscribes a plugin, stops it, and announces that: `plugin.deactivated`. Returns whether there was one of
+    /// that name. No call of its handlers begins once this has returned; calls that have begun go on. A plugin that
+    /// another thread is starting is stopped by that thread, as soon as its start has returned.
     pub fn stop(&self, name: &str) -> bool {
         let shared = self.shared.upgrade();
         let Ok(mut running) = self.running.enter() else { return false };

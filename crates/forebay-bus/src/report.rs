@@ -1,4 +1,4 @@
-//! How the reports of a bus are put together: its account, its metrics, its health.
+//! Reports of a bus: its account, its metrics, its health.
 
 use forebay::collector::State;
 use forebay::parts::Inside;

@@ -20,7 +20,7 @@ pub(super) struct RetryQueue {
 
 #[derive(Default)]
 struct Waiting {
-    /// By the time when each is due, and by the order in which they were added.
+    /// Retries, by the time when each is due, and by the order in which they were added.
     retries: BTreeMap<(Instant, u64), Retry>,
     last_number: u64,
 }

@@ -34,7 +34,7 @@ pub enum ScaleError {
 
 forebay_sync::from_forked!(ScaleError);
 
-/// How the number of workers follows the load.
+/// Settings by which the number of workers follows the load.
 ///
 /// Every [`interval`](Self::interval) the bus looks at which part of their time the workers were busy. Above
 /// [`high`](Self::high) their number doubles, below [`low`](Self::low) it is halved, within the bounds.
@@ -64,7 +64,7 @@ pub struct Scaling {
     pub low: f64,
     /// More are needed when they are busy for a larger part of it. `low` to 1. Defaults to 0.8.
     pub high: f64,
-    /// How often it is looked at. More than zero. Defaults to one second.
+    /// Interval at which the bus looks at the load. More than zero. Defaults to one second.
     #[serde(with = "duration")]
     pub interval: Duration,
 }

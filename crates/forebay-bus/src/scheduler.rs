@@ -16,7 +16,7 @@ use super::stop::DeferredStop;
 /// The longest time between two looks at the calls that run.
 const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it looks for dead letters that their pace lets go.
+/// Interval at which the scheduler looks for dead letters that their pace releases.
 const PACE: Duration = Duration::from_millis(20);
 
 /// The body of the scheduler thread.
@@ -24,7 +24,7 @@ pub(super) struct Scheduler {
     engine: Arc<Engine>,
     deferred_stop: Arc<DeferredStop>,
     parker: Parker,
-    /// When the load was measured last, and how long calls had taken together by then.
+    /// Time when the load was measured last, and how long calls had taken together by then.
     last_look: Option<(Instant, Duration)>,
 }
 
@@ -50,7 +50,7 @@ impl Scheduler {
         }
     }
 
-    /// Does everything that is due. Returns when to look again.
+    /// Runs everything that is due. Returns when to look again.
     fn look(&mut self) -> Option<Instant> {
         let now = self.engine.clock.now();
         let next_task = self.engine.run_due(now);

@@ -11,13 +11,13 @@ use serde::Serialize;
 use super::config::Mode;
 use super::id::SubscriptionId;
 
-/// What became of the events that one handler was to be called for. Taken at one moment: the law holds in it.
+/// Fates of the events that one handler was to be called for. Taken at one moment: the law holds in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct HandlerStats {
-    /// Its subscription; 0 for all together that are not subscribed any more.
+    /// Id of its subscription; 0 for all together that are not subscribed any more.
     pub id: SubscriptionId,
-    /// Its name.
+    /// Name of the handler.
     pub name: Name,
     /// Events that are for it.
     pub matched: u64,
@@ -39,7 +39,7 @@ pub struct HandlerStats {
     pub panics: u64,
     /// Calls that took longer than its deadline.
     pub overdue: u64,
-    /// What the last error or panic said, up to 4 KiB of it.
+    /// Message of the last error or panic, up to 4 KiB of it.
     pub last_error: Option<String>,
 }
 
@@ -59,11 +59,11 @@ impl HandlerStats {
     }
 }
 
-/// What became of all events of a bus. Like [`Stats`], exact when nothing is on its way.
+/// Fates of all events of a bus. Like [`Stats`], exact when nothing is on its way.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BusStats {
-    /// Who calls the handlers at present: see [`OnWorkerFailure`](super::OnWorkerFailure).
+    /// Mode at present, which says who calls the handlers: see [`OnWorkerFailure`](super::OnWorkerFailure).
     pub mode: Mode,
     /// Calls of `emit` and its relatives: the sum of the fates below.
     pub emitted: u64,
@@ -160,17 +160,17 @@ fn write_others<const N: usize>(f: &mut fmt::Formatter<'_>, others: [(u64, &str)
     others.try_for_each(|(events, fate)| write!(f, " + {events} {fate}"))
 }
 
-/// How a bus does. See [`Bus::metrics`](super::Bus::metrics).
+/// Metrics of a bus. See [`Bus::metrics`](super::Bus::metrics).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Metrics {
     /// Events that came to the handlers.
     pub total_events: u64,
-    /// Of these, so many a second at present: [`Stats::rate`].
+    /// Events a second at present: [`Stats::rate`].
     pub events_per_second: f64,
-    /// How long a call takes, in the mean.
+    /// Mean time that a call takes.
     pub avg_processing_time: Duration,
-    /// How long 50, 95 and 99 of 100 calls take at most, to within a factor of two.
+    /// Maximum time that 50, 95 and 99 of 100 calls take, to within a factor of two.
     pub processing_time_p50: Duration,
     #[allow(missing_docs, reason = "see above")]
     pub processing_time_p95: Duration,
@@ -180,25 +180,25 @@ pub struct Metrics {
     pub queue: QueueMetrics,
     /// Calls that are made again.
     pub retry: RetryMetrics,
-    /// Who calls.
+    /// Workers, which make the calls.
     pub workers: WorkerStats,
 }
 
-/// What waits.
+/// Metrics of the events that wait.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct QueueMetrics {
     /// Events that have not come to the handlers yet.
     pub len: u64,
-    /// The same as a part of the capacity: 0 to 1, or more where other lanes are filled as well.
+    /// Fraction of the capacity: 0 to 1, or more where other lanes are filled as well.
     pub utilization: f64,
     /// Events that have come to the handlers.
     pub processed: u64,
     /// Events that wait for a handler, each counted for every handler.
     pub waiting: u64,
-    /// What the events in the rings own, in bytes.
+    /// Bytes that the events in the rings own.
     pub memory_bytes: u64,
-    /// The same as a part of [`Config::max_bytes`](forebay::Config::max_bytes); 0 without a limit.
+    /// Fraction of [`Config::max_bytes`](forebay::Config::max_bytes); 0 without a limit.
     pub memory_usage: f64,
 }
 
@@ -220,32 +220,32 @@ pub struct RetryMetrics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct WorkerStats {
-    /// How many there should be.
+    /// Number of workers that there should be.
     pub target: u64,
-    /// How many there are, without those that hang.
+    /// Number of workers, without those that hang.
     pub total: u64,
-    /// How many of them are busy.
+    /// Number of workers that are busy.
     pub active: u64,
-    /// How many of them are not.
+    /// Number of workers that are not busy.
     pub idle: u64,
-    /// How many are in a call that takes longer than the deadline of its handler: others have taken their places.
+    /// Number of workers in a call that takes longer than the deadline of its handler: others have taken their places.
     pub stuck: u64,
-    /// How often one was put to work again after a panic outside of a handler.
+    /// Number of times that a worker was restarted after a panic outside of a handler.
     pub restarts: u64,
     /// Calls that have ended.
     pub calls: u64,
-    /// How long a call takes, in the mean.
+    /// Mean time that a call takes.
     pub avg_processing_time: Duration,
 }
 
-/// Whether a bus is well. See [`Bus::health`](super::Bus::health).
+/// Health of a bus. See [`Bus::health`](super::Bus::health).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BusHealth {
-    /// As a whole: unhealthy when events do not come to the handlers, because the bus is stopped or there is nobody to call
-    /// them; degraded when there are other alerts.
+    /// Status as a whole: unhealthy when events do not come to the handlers, because the bus is stopped or there is
+    /// nobody to call them; degraded when there are other alerts.
     pub status: HealthStatus,
-    /// Who calls the handlers at present.
+    /// Mode at present, which says who calls the handlers.
     pub mode: Mode,
     /// Workers that do not hang.
     pub active_workers: u64,
@@ -253,7 +253,7 @@ pub struct BusHealth {
     pub queue_depth: u64,
     /// Events a second that come to the handlers: [`Stats::rate`].
     pub processing_rate: f64,
-    /// What is not well.
+    /// Alerts about what is not well.
     pub alerts: Vec<Alert>,
 }
 
@@ -261,22 +261,22 @@ pub struct BusHealth {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Alert {
-    /// What.
+    /// Kind of the alert.
     pub kind: AlertKind,
-    /// Of which handler or sink, if it is of one.
+    /// Name of the handler or sink that the alert is about, if it is about one.
     pub subject: Option<String>,
-    /// The same for a person.
+    /// Message for a person.
     pub message: String,
-    /// What was measured.
+    /// Value that was measured.
     pub value: f64,
-    /// What it should not cross.
+    /// Threshold that the value should not cross.
     pub threshold: f64,
-    /// Of the alert of the collector inside, if it is one: a sink may have several.
+    /// Id of the alert of the collector inside, if it is one: a sink may have several.
     #[serde(skip)]
     pub(super) id: Option<u64>,
 }
 
-/// What can be not well.
+/// Kind of an alert of a bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
@@ -288,20 +288,20 @@ pub enum AlertKind {
     MemoryHigh,
     /// A call takes longer than the deadline of its handler.
     HandlerOverdue,
-    /// There are dead letters.
+    /// The bus has dead letters.
     DeadLetters,
     /// A sink fails or hangs, or what wraps it says so: an alert of [`Collector::health`](forebay::Collector::health).
     Sink,
-    /// There is no worker that does not hang.
+    /// Every worker hangs.
     NoWorkers,
     /// Threads cannot be started, or the worker of the collector is gone: whoever emits calls the handlers
     /// ([`OnWorkerFailure`](super::OnWorkerFailure)).
     WorkersFailed,
-    /// It is stopped, or its collector is gone.
+    /// The bus is stopped, or its collector is gone.
     Stopped,
 }
 
-/// What happened until a bus was stopped.
+/// Report of a stop: what happened until then.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BusReport {
@@ -309,7 +309,7 @@ pub struct BusReport {
     pub stats: BusStats,
     /// Calls of handlers that had not ended.
     pub left_behind: u64,
-    /// How long the stop took.
+    /// Time that the stop took.
     pub elapsed: Duration,
 }
 
@@ -320,7 +320,7 @@ pub enum BusStopError {
     /// The deadline passed first. What waited is cancelled; handlers that run go on and end by themselves.
     #[error("stop did not end within {:?}, {} calls of handlers are left behind", .report.elapsed, .report.left_behind)]
     TimedOut {
-        /// What happened until then.
+        /// Report of what happened until then.
         report: Box<BusReport>,
     },
     /// Called from a handler or a sink, which would have to wait for itself.

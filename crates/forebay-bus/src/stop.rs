@@ -1,4 +1,4 @@
-//! How a bus is flushed, stopped, and dropped.
+//! Flush, stop and drop of a bus.
 
 use std::time::{Duration, Instant};
 

@@ -13,17 +13,17 @@ use super::mailbox::{CloseReason, Closed};
 use super::stats::HandlerStats;
 use super::subscriber::Subscriber;
 
-/// Why there is no subscription.
+/// Reason why a subscription was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
     /// Something of the handler is not allowed.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There are as many as there may be ([`BusConfig::max_subscribers`](super::BusConfig::max_subscribers)).
+    /// The bus has as many subscribers as are allowed ([`BusConfig::max_subscribers`](super::BusConfig::max_subscribers)).
     #[error("the bus has the maximum of {max} subscriptions (max_subscribers)")]
     TooMany {
-        /// How many there may be.
+        /// Number that is allowed.
         max: usize,
     },
     /// The bus is stopped.
@@ -51,7 +51,7 @@ struct Former {
     busy: Vec<Arc<Subscriber>>,
     /// The counts of all others.
     stats: HandlerStats,
-    /// Whether the bus is stopped: nobody is added any more.
+    /// True if the bus is stopped: nobody is added any more.
     is_closed: bool,
 }
 
@@ -151,7 +151,7 @@ impl Former {
 /// All handlers at one moment. Never changes: a new table replaces it.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// In the order of their subscription.
+    /// Subscribers in the order of their subscription.
     pub(super) subscribers: Vec<Arc<Subscriber>>,
     /// Indices of subscribers by exact name.
     names: HashMap<String, Vec<usize>>,

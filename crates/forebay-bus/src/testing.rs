@@ -1,4 +1,4 @@
-//! For the tests of programs that use a bus (feature `testing`): one that remembers, and [`assert_emitted!`].
+//! Helpers for tests of programs that use a bus (feature `testing`): a bus that remembers, and [`assert_emitted!`].
 //!
 //! [`forebay::testing`] has more: sinks by script, and a collector that remembers.
 //!
@@ -38,7 +38,7 @@ pub struct MockBus {
 }
 
 impl MockBus {
-    /// A bus with the default settings.
+    /// Starts a bus with the default settings.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl MockBus {
         Self::of(Bus::builder())
     }
 
-    /// A bus with these settings, but [inline](crate::Mode::Inline).
+    /// Starts a bus with these settings, but [inline](crate::Mode::Inline).
     ///
     /// # Errors
     ///

@@ -44,7 +44,7 @@ use super::subscription::Subscription;
 #[derive(Debug)]
 pub struct Watcher {
     _subscription: Subscription,
-    /// Its periodic task, if it has one.
+    /// Periodic task of the watch, if it has one.
     task: Option<(Weak<Engine>, TaskId)>,
 }
 
@@ -239,8 +239,8 @@ pub fn memory(bus: &Bus, every: Duration) -> Result<Watcher, SubscribeError> {
     probe(bus, every, "memory", measure)
 }
 
-/// Emits the use of the file system on which `path` lies every so often as `system.disk_usage`. On systems other than Unix, and for
-/// a path that is not there, nothing is emitted.
+/// Emits the use of the file system on which `path` lies every so often as `system.disk_usage`. On systems other than
+/// Unix, and for a path that is not there, nothing is emitted.
 ///
 /// # Errors
 ///
@@ -276,8 +276,8 @@ pub fn bottlenecks(bus: &Bus, every: Duration) -> Result<Watcher, SubscribeError
     })
 }
 
-/// Asks how a collector is ([`Collector::health`]) every so often, without keeping it alive, and reports like [`bottlenecks`]. The component is the sink that an alert is of,
-/// or `collector`.
+/// Asks how a collector is ([`Collector::health`]) every so often, without keeping it alive, and reports like
+/// [`bottlenecks`]. The component is the sink that an alert is of, or `collector`.
 ///
 /// ```
 /// use std::time::Duration;

@@ -19,11 +19,12 @@ pub(super) struct WorkerPool {
     ended: Condvar,
     /// The length of the urgent queue. Relaxed: a worker that misses an entry looks again after its next call.
     urgent: PlainU64,
-    /// How many workers there should be. Written under the lock of the queue. Relaxed: a worker that must be right holds it.
+    /// Number of workers that there should be. Written under the lock of the queue. Relaxed: a worker that must be
+    /// right holds it.
     target: PlainU64,
     /// 1 once the pool is closed. Written under the lock of the queue. Relaxed, for the same reason.
     is_closed: PlainU64,
-    /// How often a worker went on after a panic outside of a handler.
+    /// Number of times that a worker went on after a panic outside of a handler.
     pub(super) restarts: PlainU64,
 }
 
@@ -38,7 +39,7 @@ struct Queue {
     stuck: usize,
     /// Handlers that were taken out and are being served.
     serving: usize,
-    /// Whether the scheduler looks at the calls from time to time. It does so while a handler waits or is served.
+    /// True if the scheduler looks at the calls from time to time. It does so while a handler waits or is served.
     is_watched: bool,
     is_closed: bool,
     threads: BTreeMap<u64, JoinHandle<()>>,

@@ -7,7 +7,7 @@ use forebay::{Event, Record, Value, event::catalog::training};
 struct Section {
     run_id: String,
     generation: u64,
-    /// From this step on, a later generation has taken the place of this one.
+    /// First step from which on a later generation has taken the place of this one.
     superseded_from: Option<u64>,
 }
 
@@ -15,7 +15,8 @@ struct Section {
 #[derive(Debug, Default)]
 pub(crate) struct Lineage {
     sections: Vec<Section>,
-    /// As in a section, for the records before the first begin: those of a run whose begin is not there any more.
+    /// First superseded step, as in a section, for the records before the first begin: those of a run whose begin is
+    /// not there any more.
     leading_superseded_from: Option<u64>,
 }
 

@@ -26,7 +26,7 @@ pub struct Recent<const N: usize> {
 struct Kept {
     records: VecDeque<Record>,
     max_bytes: u64,
-    /// What the records own.
+    /// Bytes that the records own.
     bytes: u64,
     evicted: u64,
 }

@@ -13,12 +13,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 use crate::lineage::Lineage;
 use crate::{EventQuery, History, HistoryError};
 
-/// History in the database of a [`SqliteSink`](forebay::sink::SqliteSink), opened for reading alone: it holds up no writer and changes
-/// no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a disk that is read-only, and
-/// so without them, the database is opened anew for every query, as one that nobody writes to.)
+/// History in the database of a [`SqliteSink`](forebay::sink::SqliteSink), opened for reading alone: it holds up no
+/// writer and changes no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a
+/// disk that is read-only, and so without them, the database is opened anew for every query, as one that nobody writes
+/// to.)
 ///
-/// A fork by another thread waits until a query comes to its next row, a second at most. Where SQLite needs longer for one, because it
-/// looks through many events of which few fit, the child cannot use SQLite, and gets an error.
+/// A fork by another thread waits until a query comes to its next row, a second at most. Where SQLite needs longer for
+/// one, because it looks through many events of which few fit, the child cannot use SQLite, and gets an error.
 ///
 /// Every query looks whether the files are still those that are open. Where they were moved, removed or replaced, or the path is
 /// a link that leads elsewhere by now, it opens what is at the path, and is an error while nothing can be read there.
@@ -34,7 +35,7 @@ pub struct SqliteHistory {
 #[derive(Debug)]
 struct Reader {
     live: Live,
-    /// Where it is, without a symbolic link at its end.
+    /// Path of the file, without a symbolic link at its end.
     target: PathBuf,
     /// Nobody can write to it, nor could we to the files that readers and writers share.
     is_fixed: bool,

@@ -303,7 +303,7 @@ impl Drop for HookMark {
 }
 
 thread_local! {
-    /// Not modelled, because a hook runs from its call to its return on one thread.
+    /// Mark of a thread in a hook. Not modelled, because a hook runs from its call to its return on one thread.
     static IN_HOOK: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -93,11 +93,11 @@ mod imp {
     pub struct SignalSlot {
         /// The number of the signal.
         pub signal: i32,
-        /// Whether the signal has its default effect, because nobody watches it, or nobody can in a forked child.
+        /// True if the signal has its default effect, because nobody watches it, or nobody can in a forked child.
         pub is_default: OnceLock<Arc<PlainBool>>,
-        /// Whether the signal came since the last fork began.
+        /// True if the signal came since the last fork began.
         pub came: OnceLock<Arc<PlainBool>>,
-        /// Whether the signal had its default effect before it was watched, so that no other handler existed.
+        /// True if the signal had its default effect before it was watched, so that no other handler existed.
         pub had_default: PlainBool,
     }
 
@@ -184,7 +184,7 @@ mod imp {
     /// `INSIDE` and reads this; one that forks writes this and reads `INSIDE`. All accesses are SeqCst, so that at
     /// least one of them sees the other.
     static FORKING: PlainU64 = PlainU64::new(0);
-    /// In a forked child: the number of threads of its parents that were in a section at the fork. Their locks are
+    /// Number of threads of a forked child's parents that were in a section at the fork. Their locks are
     /// held for ever.
     static LOST: PlainU64 = PlainU64::new(0);
 

@@ -1,4 +1,4 @@
-//! Whether `Strategy::Adaptive` finds how many workers are right: beside `Serial` and fixed numbers, on two loads.
+//! Number of workers that `Strategy::Adaptive` finds, beside `Serial` and fixed numbers, on two loads.
 //!
 //! * *Mixed*: of ten handlers nine compute for some 100 us, one waits for 20 ms.
 //! * *Crowded*: handlers wait for a service that takes 2 ms with up to 8 calls at a time, and longer by the square of what is more,

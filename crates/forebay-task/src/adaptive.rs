@@ -9,11 +9,11 @@
 //! is 1 where handlers wait, 0 where processors, a lock or the source are the limit. A number is right when a step up has
 //! less than half, and a step down would cost more than half.
 //!
-//! Throughput says something of the number only while the number is what limits it: from a completion at which all had an
-//! item and another waited, to the next. All other time is left out, so that a source that comes in bursts is judged by its bursts, and
-//! one that is slow is not judged at all; a number that nothing needed for a window is lowered. And where nothing completes,
-//! nothing can be measured: handlers that wait for what only a later item brings would do so for ever. So a number that has
-//! completed nothing for long is doubled, unmeasured.
+//! Throughput says something of the number only while the number is what limits it: from a completion at which all had
+//! an item and another waited, to the next. All other time is left out, so that a source that comes in bursts is
+//! judged by its bursts, and one that is slow is not judged at all; a number that nothing needed for a window is
+//! lowered. And where nothing completes, nothing can be measured: handlers that wait for what only a later item brings
+//! would do so for ever. So a number that has completed nothing for long is doubled, unmeasured.
 //!
 //! The controller is pure: it gets the time as an argument.
 
@@ -44,7 +44,7 @@ pub(crate) struct Controller {
     min: usize,
     max: usize,
     window: Duration,
-    /// From `min` to `max`.
+    /// Limit from `min` to `max`.
     limit: usize,
     phase: Phase,
     /// Items still to pass over: they were begun under another limit.
@@ -52,16 +52,16 @@ pub(crate) struct Controller {
     /// Number of windows that a number is held before a step is tried: 1 while steps pay, doubled with each that does
     /// not.
     patience: u32,
-    /// When the last item was completed, and whether the limit was what held others back from then on.
+    /// Time when the last item was completed, and whether the limit was what held others back from then on.
     last: (Duration, Bound),
     /// Items whose time counts, and that time.
     completed: u64,
     counted: Duration,
-    /// Of the present window of use: its begin, its items, the most that were busy, and whether that was not enough.
+    /// Present window of use: its begin, its items, the most that were busy, and whether that was not enough.
     used: Used,
     /// Time of an item by the last measurement.
     service: Duration,
-    /// Since when somebody watches that nothing completes, and how many steps were in vain.
+    /// Time since when somebody watches that nothing completes, and how many steps were in vain.
     stall: Option<Duration>,
     stalls: u32,
 }

@@ -61,7 +61,7 @@ pub struct SendError<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendRefusal {
-    /// There was no space, or none in time.
+    /// The channel had no space, or none in time.
     #[error("the channel is full")]
     Full,
     /// Nobody will ever take it: the task is cancelled, has failed, has had as many items as it takes, or was never started.

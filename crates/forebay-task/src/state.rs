@@ -31,9 +31,9 @@ pub(crate) enum Stop {
 /// State of the thread of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feeding {
-    /// In a call of the source, which may block for ever.
+    /// The worker is in a call of the source, which may block for ever.
     Asking,
-    /// In our own code, which does not, or in the destructor of an item or of the source, which may.
+    /// The worker is in our own code, which does not block, or in the destructor of an item or of the source, which may.
     Sending,
     /// The thread has released the source, or there is none.
     Over,
@@ -164,7 +164,7 @@ pub(crate) enum Turn {
     /// The number of the first.
     Work(u64),
     Sleep(Option<Instant>),
-    /// So many workers are to be hired. They are counted already.
+    /// The caller hires so many workers. They are counted already.
     Hire(usize),
     Leave,
 }

@@ -9,15 +9,15 @@ use crate::adaptive::Controller;
 
 /// Strategy by which items are handled. Defaults to `Serial`.
 ///
-/// Every item goes to one worker, in the order of sending. A worker handles one item after the other. A handler that panics fails its
-/// item alone.
+/// Every item goes to one worker, in the order of sending. A worker handles one item after the other. A handler that
+/// panics fails its item alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Strategy {
     /// One after the other, on one thread, in the order of sending.
     #[default]
     Serial,
-    /// So many at a time, begun in the order of sending, ended in any order.
+    /// Several items at a time, begun in the order of sending, ended in any order.
     Parallel {
         /// Threads, 1 to 1,024.
         workers: usize,

@@ -3,8 +3,8 @@
 //! A file is a sequence of records. Each is framed by its length and two checksums ([`masked_crc32c`]) and holds an `Event`, a
 //! protocol buffer. The first event tells the version of the file, the second that a session starts.
 //!
-//! The crate encodes into memory and writes no file. The format follows the sources of TensorBoard 2.21, and both of TensorBoard's
-//! loaders read the result back in the tests of `forebay`, whose `TensorBoardSink` writes such files.
+//! The crate encodes into memory and writes no file. The format follows the sources of TensorBoard 2.21, and both of
+//! TensorBoard's loaders read the result back in the tests of `forebay`, whose `TensorBoardSink` writes such files.
 //!
 //! ```
 //! use tfevents::{Encoder, Summary};
@@ -71,7 +71,7 @@ pub enum Summary<'a> {
     },
     /// The end of a run, for the tag [`SESSION_END`].
     SessionEnd {
-        /// Whether it ended well.
+        /// Status: whether the session ended well.
         status: SessionStatus,
         /// Seconds since 1970.
         ended_at: f64,
@@ -154,7 +154,7 @@ pub enum EncodeError {
         /// The refused time, in seconds since 1970.
         wall_time: f64,
     },
-    /// There are as many tags as are allowed.
+    /// The file has as many tags as are allowed.
     #[error("tag {tag:?} would be one more than the {max} that are allowed")]
     TooManyTags {
         /// The refused tag.
@@ -289,8 +289,8 @@ impl Encoder {
         self.tags.get(tag).map_or(self.first_step, |tag| tag.largest_step.saturating_add(1))
     }
 
-    /// Adds the value of `tag` at `step`. `wall_time` is in seconds since 1970. Consecutive values of one step share an event, and
-    /// the time of the first.
+    /// Adds the value of `tag` at `step`. `wall_time` is in seconds since 1970. Consecutive values of one step share
+    /// an event, and the time of the first.
     ///
     /// # Errors
     ///

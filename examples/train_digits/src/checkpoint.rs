@@ -1,4 +1,4 @@
-//! Where a training that was interrupted goes on.
+//! Checkpoints, from which a training that was interrupted goes on.
 
 use std::error::Error;
 use std::fs;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::net::Net;
 use crate::options::Options;
 
-/// What the training depends on, after an epoch.
+/// State that the training depends on, after an epoch.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Checkpoint {
     pub(crate) epoch: u64,
@@ -59,7 +59,7 @@ impl Checkpoint {
         f64::from_bits(self.best_loss)
     }
 
-    /// The options under which it was made.
+    /// Sets the options under which the checkpoint was made.
     pub(crate) fn set(&self, options: &mut Options) {
         options.seed = self.seed;
         options.batch_size = self.batch_size;

@@ -58,12 +58,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Evenly from -1 to 1.
+    /// Returns a random weight, evenly from -1 to 1.
     pub(crate) fn weight(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    /// Fisher and Yates.
+    /// Shuffles the items, by Fisher and Yates.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, (self.next() % (last as u64 + 1)) as usize);

@@ -109,7 +109,7 @@ fn run(mut options: Options) -> Result<ExitCode, Box<dyn Error>> {
     Ok(exit_code(&trained.end))
 }
 
-/// The run as its events tell it: a new one, or the next generation of the one whose files are there.
+/// Begins the run: a new one, or the next generation of the one whose files are there.
 fn begin_run(
     options: &Options,
     history: &JsonLinesHistory,

@@ -14,7 +14,7 @@ pub(crate) struct Layer<const IN: usize, const OUT: usize> {
 }
 
 impl<const IN: usize, const OUT: usize> Layer<IN, OUT> {
-    /// Small random weights (Glorot and Bengio 2010), no biases.
+    /// Creates a net with small random weights (Glorot and Bengio 2010), no biases.
     fn new(random: &mut Random) -> Self {
         let scale = (6.0 / (IN + OUT) as f32).sqrt();
         let weights = (0..OUT).map(|_| std::array::from_fn(|_| random.weight() * scale)).collect();
@@ -68,7 +68,7 @@ pub(crate) struct Net {
     pub(crate) second: Layer<HIDDEN, CLASSES>,
 }
 
-/// What one step of training was like.
+/// Measurements of one step of training.
 pub(crate) struct Step {
     pub(crate) loss: f32,
     pub(crate) accuracy: f32,
@@ -81,7 +81,7 @@ impl Net {
         Self { first: Layer::new(&mut random), second: Layer::new(&mut random) }
     }
 
-    /// All weights and biases, always in the same order.
+    /// Returns all weights and biases, always in the same order.
     pub(crate) fn values(&self) -> impl Iterator<Item = &f32> {
         self.first.values().chain(self.second.values())
     }
@@ -90,7 +90,7 @@ impl Net {
         self.first.values_mut().chain(self.second.values_mut())
     }
 
-    /// One step down the mean gradient of a batch.
+    /// Takes one step down the mean gradient of a batch.
     pub(crate) fn learn<'a>(&mut self, batch: impl ExactSizeIterator<Item = &'a Digit>, rate: f32) -> Step {
         let (mut first, mut second) = (Layer::zero(), Layer::zero());
         let (mut loss, mut correct) = (0.0, 0);
@@ -117,7 +117,7 @@ impl Net {
         Step { loss: loss / size, accuracy: correct as f32 / size, gradient_norm }
     }
 
-    /// The share of images that it names rightly, and its mean loss.
+    /// Returns the share of images that it names rightly, and its mean loss.
     pub(crate) fn examine(&self, digits: &[Digit]) -> (f64, f64) {
         let (mut correct, mut loss) = (0, 0.0);
         for digit in digits {
@@ -131,7 +131,7 @@ impl Net {
     }
 }
 
-/// The loss of one example. Finite for a probability that was rounded to zero; NaN stays NaN.
+/// Returns the loss of one example. Finite for a probability that was rounded to zero; NaN stays NaN.
 fn surprise(probability: f32) -> f32 {
     let least = f32::MIN_POSITIVE;
     -(if probability < least { least } else { probability }).ln()

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! Options of the command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     pub(crate) epochs: u64,
     pub(crate) batch_size: usize,
     pub(crate) learning_rate: f64,
-    /// Where the files go; empty for a new folder in `runs`.
+    /// Folder of the files; empty for a new folder in `runs`.
     pub(crate) out: PathBuf,
     /// Goes on with the run in `out`.
     pub(crate) resume: bool,

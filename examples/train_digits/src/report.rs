@@ -1,4 +1,4 @@
-//! What a person reads at the end.
+//! Report that a person reads at the end.
 
 use std::fmt;
 use std::path::Path;
@@ -14,12 +14,12 @@ pub(crate) struct Report<'a> {
     pub(crate) stopped: &'a StopReport,
     /// Nanoseconds a call, and what the clock costs by itself.
     pub(crate) latencies: (&'a Histogram<u64>, u64),
-    /// As a ratio above 1.
+    /// Overhead as a ratio above 1.
     pub(crate) overhead: Option<f64>,
     pub(crate) path: &'a Path,
 }
 
-/// How well it went, in one line.
+/// Returns the accuracy, in one line.
 pub(crate) fn accuracy_line(trained: &Trained, test_images: usize) -> String {
     let (right, seconds) = (trained.accuracy * 100.0, trained.elapsed.as_secs_f64());
     let how = match &trained.end {
@@ -81,7 +81,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-/// A duration in the unit that suits it.
+/// Formats a duration in the unit that suits it.
 fn nanos(nanos: u64) -> String {
     match nanos {
         0..1_000 => format!("{nanos} ns"),
@@ -90,7 +90,7 @@ fn nanos(nanos: u64) -> String {
     }
 }
 
-/// A number with commas.
+/// Formats a number with commas.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

@@ -16,17 +16,17 @@ use crate::data::{Digit, Digits, Random};
 use crate::net::{Net, Step};
 use crate::options::Options;
 
-/// How many pairs of epochs the overhead is measured with.
+/// Number of pairs of epochs that the overhead is measured with.
 const PAIRS: usize = 40;
 
-/// How a training ended.
+/// End of a training.
 pub(crate) enum End {
     Completed,
     Interrupted,
     Failed(String),
 }
 
-/// What came of a training.
+/// Result of a training.
 pub(crate) struct Trained {
     pub(crate) end: End,
     pub(crate) epochs: u64,
@@ -95,7 +95,7 @@ impl Observer {
         }
     }
 
-    /// What a batch was like.
+    /// Collects what a batch was like.
     fn batch(&mut self, step: u64, now: &Step, rate: f64) {
         if let Some(run) = &self.run {
             run.set_step(step);
@@ -106,7 +106,7 @@ impl Observer {
         self.collect(|| Record::scalar("train.gradient_norm", now.gradient_norm).with_step(step));
     }
 
-    /// What was collected so far is delivered.
+    /// Delivers what was collected so far.
     fn flush(&self) -> Result<(), FlushError> {
         self.run.as_ref().map_or(Ok(()), |run| run.collector().flush().map(drop))
     }
@@ -126,7 +126,7 @@ impl Observer {
     }
 }
 
-/// Up to ten seconds, to three digits.
+/// Returns a histogram of up to ten seconds, to three digits.
 fn latencies() -> Latencies<u64> {
     #[allow(clippy::expect_used, reason = "these bounds are allowed")]
     Latencies::new_with_bounds(1, 10_000_000_000, 3).expect("allowed bounds")
@@ -184,7 +184,7 @@ pub(crate) fn train(
     Ok(trained)
 }
 
-/// The order in which an epoch goes through the data: of its own, so that it is the same after a resume.
+/// Returns the order in which an epoch goes through the data: of its own, so that it is the same after a resume.
 fn order(seed: u64, epoch: u64, digits: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..digits).collect();
     Random::new(seed ^ epoch.rotate_left(32)).shuffle(&mut order);
@@ -216,7 +216,7 @@ fn train_epoch(
     End::Completed
 }
 
-/// The overhead of collecting, as a ratio above 1: epochs with and without, in turn and from the same
+/// Measures the overhead of collecting, as a ratio above 1: epochs with and without, in turn and from the same
 /// weights, the median of the ratios of pairs. `None` when it was interrupted.
 pub(crate) fn overhead(
     options: &Options,
@@ -273,7 +273,7 @@ fn weights<const IN: usize>(name: &'static str, rows: &[[f32; IN]], step: u64) -
     Record::histogram(name, Histogram::from_values(rows.as_flattened(), 30)).with_step(step)
 }
 
-/// A bar where there is a terminal; indicatif shows nothing elsewhere.
+/// Returns a bar where there is a terminal; indicatif shows nothing elsewhere.
 fn progress_bar(epochs: u64) -> Result<ProgressBar, Box<dyn Error>> {
     let style =
         ProgressStyle::with_template("training {bar:40} {pos}/{len} epochs, {msg} right, {eta} left")?;

@@ -74,7 +74,7 @@ fn ctrl_c_ends_the_example_with_everything_flushed() {
     assert_eq!(offered.replace(',', ""), lines.to_string(), "every event is a line");
 }
 
-/// What the run in a folder trained, by step, as it holds in the end.
+/// Returns what the run in a folder trained, by step, as it holds in the end.
 fn losses(folder: &Path) -> Vec<(Option<u64>, Option<f64>)> {
     let history = JsonLinesHistory::new(folder.join("events.jsonl"));
     // And the histograms of the weights, of which the steps are enough.

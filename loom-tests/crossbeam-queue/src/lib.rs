@@ -14,7 +14,7 @@ mod upstream {
 }
 pub use upstream::array_queue::ArrayQueue;
 
-/// Only this crate has it: `forebay-loom-tests` names it, so that a patch which stops applying is an error of
+/// Mark of this crate: `forebay-loom-tests` names it, so that a patch which stops applying is an error of
 /// the build.
 pub const ON_LOOM: () = ();
 
@@ -60,7 +60,7 @@ pub mod cell {
             self.0.with_mut(|pointer| pointer.write(value));
         }
 
-        /// Moving a value out excludes every other access.
+        /// Moves the value out. Nothing else may access it meanwhile.
         #[track_caller]
         pub unsafe fn read(self) -> T {
             self.0.with_mut(|pointer| pointer.read())

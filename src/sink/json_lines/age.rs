@@ -1,4 +1,4 @@
-//! How old a file is. That survives a restart: a short program that is started again and again closes its file for its age as
+//! Age of a file. It survives a restart: a short program that is started again and again closes its file for its age as
 //! well.
 
 use std::io::{BufRead, BufReader, Read};
@@ -14,7 +14,7 @@ pub(super) struct Age(Option<Known>);
 
 #[derive(Debug)]
 struct Known {
-    /// How old it was at that moment.
+    /// Age of the file at that moment.
     age: Duration,
     at: u64,
 }

@@ -32,7 +32,7 @@ impl JsonLinesSink {
 }
 
 struct Compressor {
-    /// What an earlier process left unfinished was looked after.
+    /// True if what an earlier process left unfinished was looked after.
     is_cleaned: bool,
     /// The folder cannot be looked through, which was reported.
     is_blind: bool,
@@ -43,7 +43,7 @@ struct Compressor {
 struct Shared {
     /// 1 once the sink is dropped.
     is_over: PlainU64,
-    /// What went wrong since it was last asked.
+    /// Error since it was last asked for.
     error: Mutex<Option<io::Error>>,
     /// Numbers of files that could not be compressed. That was reported, once; they are tried again when a file is closed.
     failed: Mutex<BTreeSet<u64>>,
@@ -126,7 +126,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The first error since it was last asked is reported.
+    /// Notes an error. The first one since the last question is reported.
     fn note(&self, error: io::Error) {
         self.error.lock().get_or_insert(error);
     }
@@ -181,7 +181,7 @@ impl Shared {
     }
 }
 
-/// How much is compressed at a stretch: some milliseconds.
+/// Bytes that are compressed at a stretch: some milliseconds.
 const PIECE: u64 = 1 << 20;
 
 /// Returns the text of a compressed file.

@@ -1,4 +1,4 @@
-//! Without the feature `zstd`, compressed files are not read.
+//! Stand-in for the feature `zstd`: compressed files are not read.
 
 use std::fs::File;
 use std::io::{self, BufRead};

@@ -15,11 +15,11 @@ use crate::unix::rename_new;
 /// Closed file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Closed {
-    /// Its number.
+    /// Number of the file.
     pub number: u64,
     /// A file that is there in both forms is not done being compressed.
     pub is_compressed: bool,
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
 }
 
@@ -30,7 +30,7 @@ pub struct ClosedFiles {
     pub files: Vec<Closed>,
     /// The number that the next one gets; `None` when all are used up.
     pub next: Option<u64>,
-    /// What a process left that died while it compressed.
+    /// Files of a process that died while it compressed.
     pub(super) unfinished: Vec<PathBuf>,
 }
 
@@ -62,7 +62,7 @@ fn is_date(number: u64) -> bool {
         || ((20..=49).contains(&front) && is_month(middle) && (1..=31).contains(&last))
 }
 
-/// How far above all others a number is somebody else's: no sink has closed so many files in between.
+/// Gap above all others from which a number is somebody else's: no sink has closed so many files in between.
 const MAX_GAP: u64 = 100_000;
 
 /// Returns the highest of the numbers if it is somebody else's: it would use up the numbers of the sink.
@@ -193,7 +193,7 @@ fn remove(closed: &Closed) -> io::Result<()> {
     Ok(())
 }
 
-/// A path with something behind its name.
+/// Returns a path with something behind its name.
 pub(super) fn with(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!((next(202_510), next(u64::MAX)), (Some(202_513), None));
     }
 
-    /// A file of ours in a folder, and what tells it from others.
+    /// Creates a file of ours in a folder, and returns its path and presence.
     fn own(folder: &Path) -> (PathBuf, Presence) {
         let path = folder.join("events.jsonl");
         let presence = Presence::of(&fs::File::create(&path).unwrap()).unwrap();

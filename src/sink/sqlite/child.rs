@@ -13,7 +13,7 @@ use crate::sink::SinkError;
 use crate::sync::{Home, PlainMutex, unforked};
 use crate::unix::{FileId, file_id, is_without_lost_threads};
 
-/// Why a forked child cannot use SQLite.
+/// Reason why a forked child cannot use SQLite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error(

@@ -1,4 +1,4 @@
-//! What a failed statement means for a sink.
+//! Errors of statements, and what they mean for a sink.
 
 use rusqlite::ErrorCode;
 

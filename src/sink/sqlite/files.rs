@@ -45,7 +45,7 @@ impl Part {
         look(self.id, &self.path)
     }
 
-    /// A file that is not known by its identity, and what cannot be looked at, is not missed.
+    /// Returns whether the file is still there. One without a known identity, or that cannot be looked at, is not missed.
     fn is_found(&self) -> bool {
         self.id.is_none() || matches!(self.look(), Found::Own(_) | Found::Unknown)
     }
@@ -57,7 +57,7 @@ impl Part {
     }
 }
 
-/// How often it is opened anew because it was replaced meanwhile.
+/// Number of times that it is opened anew because it was replaced meanwhile.
 const MAX_TRIES: u32 = 3;
 
 impl Live {
@@ -178,10 +178,10 @@ impl Live {
     }
 }
 
-/// What became of all that is committed in a database that was left.
+/// Fate of all that is committed in a database that was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
-    /// It is in the database, at the path or wherever that was moved.
+    /// The content is in the database, at the path or wherever that was moved.
     Kept,
     /// Nobody finds it.
     Lost,
@@ -213,7 +213,7 @@ pub(super) fn refuse_foreign_log(path: &Path) -> Result<(), SinkError> {
     Err(SinkError::write_failed(message).permanent())
 }
 
-/// How a log begins: <https://sqlite.org/fileformat.html#walformat>. One that a power cut has taken is full of zeros.
+/// First bytes of a log: <https://sqlite.org/fileformat.html#walformat>. One that a power cut has taken is full of zeros.
 const LOG_LITTLE_ENDIAN: u32 = 0x377f_0682;
 const LOG_BIG_ENDIAN: u32 = 0x377f_0683;
 

@@ -10,7 +10,7 @@ use crate::sink::SinkError;
 /// `fore`, in ASCII.
 const APPLICATION: i64 = 0x666f_7265;
 
-/// What brings a database of version n to version n + 1, from 0, which is an empty one.
+/// Statements that bring a database of version n to version n + 1, from 0, which is an empty one.
 const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE runs (
@@ -234,7 +234,7 @@ pub(super) fn insert(
     Ok(true)
 }
 
-/// A row of `name, time, step, priority, kind, value, record` as the record that it was.
+/// Converts a row of `name, time, step, priority, kind, value, record` to the record that it was.
 pub fn row_to_record(row: &Row<'_>) -> Result<Record, rusqlite::Error> {
     let broken = |column, what: &str| {
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())

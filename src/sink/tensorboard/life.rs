@@ -1,4 +1,4 @@
-//! What is shown of the events by which a training run reports itself.
+//! Display of the events by which a training run reports itself.
 //!
 //! JSON Lines and SQLite keep all of them. Each of their numbers as a scalar would be a card: fifteen of them
 //! (`training/started/rank`, `training/epoch_completed/duration`) around the few curves that people want to see.
@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use crate::event::catalog::{model, training};
 use crate::event::{Event, Fields, Record, Value};
 
-/// What is shown of a record.
+/// Part of a record that is shown.
 #[derive(Debug, PartialEq)]
 pub(super) enum Shown<'a> {
-    /// Its value, as for every record that is none of a run's life.
+    /// The value, as for every record that is none of a run's life.
     Value,
     /// The [`metrics`] among its fields, under their own names.
     Metrics {

@@ -11,7 +11,7 @@ use super::super::mailbox::StartedCall;
 use super::super::subscriber::Subscriber;
 use super::super::{Bus, Delivery, Handler, HandlerError, HandlerStats};
 
-/// A bus whose events stay in the mailboxes, as nobody takes them out.
+/// Returns a bus whose events stay in the mailboxes, as nobody takes them out.
 fn bus() -> Bus {
     Bus::builder().inline().start().unwrap()
 }

@@ -1,4 +1,4 @@
-//! What `docs/configuration.md` says of the keys of a bus.
+//! Tests of what `docs/configuration.md` says of the keys of a bus.
 
 #[path = "../../../../src/config/tests/documented.rs"]
 mod documented;

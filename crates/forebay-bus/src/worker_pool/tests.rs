@@ -48,7 +48,7 @@ fn a_turn_that_ends_by_a_panic_is_over() {
     bus.stop().unwrap().stats.check_law(1).unwrap();
 }
 
-/// What the worker of a collector does that panics outside of user code.
+/// Ends the worker of the collector as a panic outside of user code does.
 fn kill(bus: &Bus) {
     bus.collector().flush().unwrap();
     Inside::of(&bus.shared.collector).lose_worker();

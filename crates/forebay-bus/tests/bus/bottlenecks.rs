@@ -1,4 +1,4 @@
-//! What holds things up is reported as `system.bottleneck_detected`.
+//! Tests that what holds things up is reported as `system.bottleneck_detected`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use forebay_bus::{Bus, Envelope, Handler, HandlerError, watch};
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// An inline bus, its clock, and the components that were reported.
+/// Returns an inline bus, its clock, and the components that were reported.
 fn bus() -> (Bus, ManualClock, Arc<Mutex<Vec<String>>>) {
     let clock = ManualClock::new();
     let bus = Bus::builder().inline().manual_clock(&clock).start().unwrap();
@@ -30,7 +30,7 @@ fn bus() -> (Bus, ManualClock, Arc<Mutex<Vec<String>>>) {
     (bus, clock, reported)
 }
 
-/// The next look, and what has been reported since the last.
+/// Looks once more, and returns what has been reported since the last.
 fn look(bus: &Bus, clock: &ManualClock, reported: &Mutex<Vec<String>>) -> Vec<String> {
     clock.advance(EVERY);
     bus.flush().unwrap();

@@ -1,4 +1,4 @@
-//! What tests of the bus share.
+//! Helpers that tests of the bus share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ pub(crate) fn law(bus: &Bus, emitted: u64) -> BusStats {
     stats
 }
 
-/// No retries.
+/// Returns settings without retries.
 pub(crate) fn once() -> BusConfig {
     BusConfig::default().with_retry(RetryPolicy::list([]))
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[path = "../../../../tests/support/endless.rs"]
 mod endless;
 
-/// The settings of a bus.
+/// Reads the settings of a bus.
 fn bus(text: &str) -> Result<BusConfig, String> {
     BusConfig::load(Config::loader().toml(text)).map_err(|error| error.to_string())
 }

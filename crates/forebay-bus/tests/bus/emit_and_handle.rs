@@ -53,7 +53,7 @@ fn see(bus: &Bus, topics: impl Into<forebay_bus::Topics>) -> Seen {
     seen
 }
 
-/// Both ways of calling handlers, which are to do the same.
+/// Runs a test with both ways of calling handlers, which are to do the same.
 fn both(test: impl Fn(Bus)) {
     test(Bus::new().unwrap());
     test(Bus::builder().inline().start().unwrap());

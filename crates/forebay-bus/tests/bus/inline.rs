@@ -218,7 +218,7 @@ fn a_sink_that_ends_with_a_panic_does_no_harm() {
     drop(bus);
 }
 
-/// No system has that much address space for the stack of the collector's worker.
+/// Returns settings under which no thread starts: no system has that much address space for the stack of the worker.
 fn without_threads() -> BusConfig {
     let thread_stack_size = Some(isize::MAX as usize & !0xffff);
     let collector = BusConfig::default().collector.with_thread_stack_size(thread_stack_size);
@@ -473,7 +473,7 @@ fn a_stop_tells_of_calls_that_other_threads_are_in() {
     law(&bus, 1);
 }
 
-/// On a thread of its own; calls what would have to wait for it.
+/// Sink on a thread of its own; calls what would have to wait for it.
 struct Waiting(Arc<Mutex<Option<Bus>>>, Arc<Mutex<Vec<bool>>>);
 
 impl Sink<Envelope> for Waiting {

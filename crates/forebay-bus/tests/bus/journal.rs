@@ -9,7 +9,7 @@ use forebay::{ManualClock, Record};
 use forebay_bus::{Bus, BusConfig, Delivery, EventId, Handler, HandlerError};
 use forebay_history::EventQuery;
 
-/// How many files there are after an event behind so many bytes that were there.
+/// Returns how many files there are after an event behind so many bytes that were there.
 fn files_after(bytes: usize) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");

@@ -1,4 +1,4 @@
-//! What a bus tells of itself: metrics, workers, health, and the number of an event.
+//! Tests of what a bus reports of itself: metrics, workers, health, and the number of an event.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -13,14 +13,14 @@ use forebay_bus::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// So many events in the queue of a handler; retries after one second; a flush that gives up soon.
+/// Returns settings with so many events in the queue of a handler; retries after one second; a flush that gives up soon.
 fn config(handler_queue: usize) -> BusConfig {
     let collector = BusConfig::default().collector.with_flush_timeout(Duration::from_secs(2));
     let retry = RetryPolicy::fixed(Duration::from_secs(1), 3);
     BusConfig::default().with_handler_queue(handler_queue).with_collector(collector).with_retry(retry)
 }
 
-/// A bus of either kind, by a clock that is moved by hand.
+/// Returns a bus of either kind, by a clock that is moved by hand.
 fn start(config: BusConfig, is_inline: bool) -> (Bus, ManualClock) {
     let clock = ManualClock::new();
     let builder = Bus::builder().config(config).manual_clock(&clock);
@@ -28,7 +28,7 @@ fn start(config: BusConfig, is_inline: bool) -> (Bus, ManualClock) {
     (builder.start().unwrap(), clock)
 }
 
-/// What handlers took, in order.
+/// Events that handlers took, in order.
 type Taken = Arc<Mutex<Vec<(String, i64)>>>;
 
 fn number(event: &Record) -> i64 {
@@ -222,7 +222,7 @@ fn what_waits_behind_a_retry_is_kept_when_a_stop_has_no_time_for_it() {
     assert_eq!(letters.iter().map(|letter| number(&letter.event)).collect::<Vec<_>>(), [0, 2, 3]);
 }
 
-/// A handler of one call at a time that stands at a gate for `x.block`, and fails otherwise.
+/// Returns a handler of one call at a time that stands at a gate for `x.block`, and fails otherwise.
 fn blocking(gate: &Gate) -> Handler {
     let own = gate.clone();
     let handler = Handler::new("x.*", move |event| match event.name() {

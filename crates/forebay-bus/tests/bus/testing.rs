@@ -1,4 +1,4 @@
-//! What programs test themselves with.
+//! Tests of the helpers by which programs test themselves.
 
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use forebay::{Builder, Collector, FlushStrategy, Record, assert_emitted};
 use forebay_bus::testing::MockBus;
 use forebay_bus::{Bus, Handler};
 
-/// What a panic of `body` says.
+/// Returns what a panic of `body` says.
 fn said(body: impl FnOnce() + std::panic::UnwindSafe) -> String {
     *catch_unwind(body).unwrap_err().downcast::<String>().unwrap()
 }
@@ -160,7 +160,7 @@ fn what_remembers_may_be_asked_through_a_reference() {
     bus.stop().unwrap().stats.check_law(1).unwrap();
 }
 
-/// The component of the document: it says when it begins and when it is done.
+/// Runs the component of the document: it says when it begins and when it is done.
 fn do_something(bus: &Bus) -> Result<(), forebay_bus::EmitError> {
     bus.emit("component.started", ())?;
     bus.emit("component.completed", ()).map(drop)

@@ -1,4 +1,4 @@
-//! What was taken out of a bus is not called any more, whoever is about to call it.
+//! Tests that what was taken out of a bus is not called any more, whoever is about to call it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -8,7 +8,7 @@ use crate::support;
 use crate::support::{Gate, LONG, Raise};
 use forebay_bus::{Bus, Delivery, Filter, Handler, HandlerError, Plugin, Plugins, SubscribeError, Wiring};
 
-/// Both ways of calling handlers, which are to do the same.
+/// Runs a test with both ways of calling handlers, which are to do the same.
 fn both(test: impl Fn(Bus)) {
     test(Bus::new().unwrap());
     test(Bus::builder().inline().start().unwrap());

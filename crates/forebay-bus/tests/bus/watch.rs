@@ -21,7 +21,7 @@ fn law(bus: &Bus, emitted: u64) {
     }
 }
 
-/// The events of that name, those included that handlers have emitted.
+/// Returns the events of that name, those included that handlers have emitted.
 fn reported(bus: &Bus, name: &str) -> Vec<Fields> {
     bus.flush().unwrap();
     let events = bus.query(&EventQuery::new().name(name)).unwrap();
@@ -32,7 +32,7 @@ fn number(fields: &Fields, name: &str) -> f64 {
     fields.get(name).unwrap().as_f64().unwrap()
 }
 
-/// Both ways of calling handlers, by a clock that is moved by hand.
+/// Runs a test with both ways of calling handlers, by a clock that is moved by hand.
 fn both(test: impl Fn(Bus, ManualClock)) {
     for is_inline in [false, true] {
         let clock = ManualClock::new();

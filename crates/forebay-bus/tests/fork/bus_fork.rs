@@ -30,7 +30,7 @@ impl Plugin for Quiet {
     }
 }
 
-/// What the child does with a bus, and what of it the parent has made.
+/// Uses in the child a bus, and the subscription and plugins that the parent has made.
 fn use_in_child(bus: &Bus, own: &mut Option<(forebay_bus::Subscription, watch::Watcher, Plugins)>) -> bool {
     assert_eq!(bus.emit("a.b", ()).unwrap().outcome, Outcome::Forked);
     let reported = bus.emit_sync("a.b", ()).unwrap();

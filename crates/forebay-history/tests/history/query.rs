@@ -1,4 +1,4 @@
-//! One query, the same answers from every place that keeps records, and those of a plain filter.
+//! Tests that every place that keeps records gives the answers of a plain filter to a query.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -84,7 +84,7 @@ fn begins() -> impl Strategy<Value = Record> {
     })
 }
 
-/// Whether the record at `place` is of the run and generation, and current, as the query says; by looking at all others.
+/// Returns whether the record at `place` is of the run and generation, and current, as the query says; by looking at all others.
 fn is_of_its_generation(query: &EventQuery, records: &[Record], place: usize) -> bool {
     let of = |record: &Record, name| record.value().as_fields().unwrap().get(name).cloned();
     let begin = |record: &&Record| record.name() == "training.started";
@@ -163,12 +163,12 @@ fn queries() -> impl Strategy<Value = EventQuery> {
     )
 }
 
-/// As text, so that NaN is equal to itself and 0 is not -0.
+/// Returns the records as text, so that NaN is equal to itself and 0 is not -0.
 fn reported(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| serde_json::to_string(record).unwrap()).collect()
 }
 
-/// Everybody's answers.
+/// Asks all places, and returns their answers.
 fn ask_all(records: &[Record], batch: usize, queries: &[EventQuery]) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");

@@ -21,7 +21,7 @@ fn text<'a>(record: &'a Record, field: &str) -> Option<&'a str> {
     record.value().as_fields()?.get(field)?.as_str()
 }
 
-/// A collector that delivers nothing by itself, and what it has delivered.
+/// Returns a collector that delivers nothing by itself, and what it has delivered.
 fn collector() -> (Collector, Recent<1000>) {
     let recent = Recent::new();
     (Collector::builder().flush(HOURLY).sink(recent.clone()).start().unwrap(), recent)
@@ -237,7 +237,7 @@ fn a_run_that_outlives_its_collector_ends_without_a_word() {
 /// Set in the process that is to be killed.
 const FOLDER: &str = "FOREBAY_TEST_FOLDER";
 
-/// The process that is to be killed. Does nothing unless it was asked to.
+/// Runs only in the process that is to be killed.
 #[test]
 fn a_run_that_never_ends() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -277,7 +277,7 @@ fn a_killed_process_is_found_to_have_vanished_from_its_file_alone() {
     assert_eq!(run.status(run.last_seen + heartbeat * 4), RunStatus::Vanished);
 }
 
-/// The runs that a file of these records tells, each with its moment in seconds.
+/// Returns the runs that a file of these records tells, each with its moment in seconds.
 fn runs_of(records: &[(u64, Record)]) -> Vec<RunInfo> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");
@@ -289,7 +289,7 @@ fn runs_of(records: &[(u64, Record)]) -> Vec<RunInfo> {
     runs(&JsonLinesHistory::new(path)).unwrap()
 }
 
-/// What a run tells that beats every ten seconds.
+/// Returns a record of a run that beats every ten seconds.
 fn reported(name: &'static str, uptime: u64) -> Record {
     Record::new(name)
         .with_field("run_id", "1")

@@ -64,7 +64,7 @@ impl<T> RawMutex<T> {
     }
 }
 
-/// Sleeps. Not modelled, because no decision of the protocol depends on it.
+/// Puts the thread to sleep. Not modelled, because no decision of the protocol depends on it.
 pub fn sleep(time: std::time::Duration) {
     std::thread::sleep(time);
 }

@@ -12,9 +12,9 @@ struct Machine {
     load: fn(&mut fastrand::Rng, u64) -> (u64, u64),
     /// Microseconds between items of the source; 0 is as fast as anybody takes them.
     every: u64,
-    /// How many items come at once; of more than one, that is the mean, and the time between them varies as well.
+    /// Number of items that come at once; above one, it is the mean, and the time between them varies as well.
     burst: u64,
-    /// How many handlers wait for each other before they begin; 1 for none.
+    /// Number of handlers that wait for each other before they begin; 1 for none.
     meet: usize,
 }
 
@@ -25,14 +25,14 @@ const PLAIN: Machine = Machine { processors: 1, load: |_, _| (0, 1), every: 0, b
 #[derive(Debug)]
 struct Run {
     items: u64,
-    /// Of the second half, in steps of an item.
+    /// Mean limit of the second half, in steps of an item.
     mean_limit: f64,
     highest: usize,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// It has waited, and now wants to compute for so long.
+    /// The item has waited, and now wants to compute for so long.
     Waited(u64),
     Computed,
     Arrived,

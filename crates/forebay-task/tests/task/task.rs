@@ -17,7 +17,7 @@ use forebay_task::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Every strategy, and how many handlers it begins with.
+/// Returns every strategy, and how many handlers it begins with.
 fn strategies() -> [(Strategy, u64); 7] {
     let window = Duration::from_millis(1);
     [
@@ -74,7 +74,7 @@ fn over(task: Task<impl std::fmt::Debug>) -> Summary {
     end(task).summary
 }
 
-/// Waits, but not for ever, and checks the law.
+/// Waits for the end of a task, but not for ever, and checks the law.
 #[track_caller]
 fn end<O: std::fmt::Debug>(task: Task<O>) -> Final<O> {
     let end = task.wait_timeout(LONG).unwrap_or_else(|task| panic!("it never ends: {task:?}"));
@@ -83,7 +83,7 @@ fn end<O: std::fmt::Debug>(task: Task<O>) -> Final<O> {
     end
 }
 
-/// What a task gathers into, to learn when nothing of the task is left: all of its reports were made by then.
+/// Collection that a task gathers into, to learn when nothing of the task is left: all of its reports were made by then.
 #[derive(Debug, Clone, Default)]
 struct Gone(Arc<()>);
 
@@ -94,14 +94,14 @@ impl Gone {
     }
 }
 
-/// A collector for the final event of a task, and the sink that gets it.
+/// Returns a collector for the final event of a task, and the sink that gets it.
 fn observed() -> (Collector, MemorySink) {
     let memory = MemorySink::new();
     let collector = Collector::builder().sink(memory.clone()).start().unwrap();
     (collector, memory)
 }
 
-/// The outcome and the counts of the one final event.
+/// Returns the outcome and the counts of the one final event.
 #[track_caller]
 fn final_event(collector: &Collector, memory: &MemorySink) -> (String, [i64; 5]) {
     let _ = collector.flush().unwrap();
@@ -1273,7 +1273,7 @@ fn a_task_that_its_handler_captured_is_over_when_it_is_dropped() {
     assert_eq!(final_event(&collector, &memory), ("completed".to_owned(), [1, 1, 0, 0, 0]));
 }
 
-/// A source of the numbers from 0 whose destructor stands at a gate.
+/// Returns a source of the numbers from 0 whose destructor stands at a gate.
 fn gated_source(gate: &Gate) -> impl FnMut() -> Option<u64> + Send + 'static {
     let (slow, mut next) = (Slow(gate.clone()), 0..);
     move || {
