@@ -185,7 +185,8 @@ use forebay_sync::{clock, sync, unix};
 #[doc(inline)]
 pub use clock::ManualClock;
 
-/// The code of the README and of the pages in `docs/`, compiled and run with the other tests of the documentation.
+/// The code of the README and of the pages in `docs/`, but for those that show a bus or a task: their crates have these. It is
+/// compiled and run with the other tests of the documentation.
 #[cfg(all(doctest, feature = "json-lines"))]
 mod pages {
     // Its programs have a sink that is a feature.
@@ -196,8 +197,6 @@ mod pages {
     struct Guide;
     #[doc = include_str!("../docs/reading.md")]
     struct Reading;
-    #[doc = include_str!("../docs/coming-from.md")]
-    struct ComingFrom;
     #[cfg(feature = "config")]
     #[doc = include_str!("../docs/configuration.md")]
     struct Configuration;

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use forebay::sink::{ConsoleSink, DeadLetters, JsonLinesSink, MemorySink, Sink, SinkExt};
 use forebay::{Collector, Config, Fields, Outcome, Priority, Record, Value, event::List};
-use forebay_bus::{Bus, EmitOptions};
 use forebay_history::{EventQuery, History, JsonLinesReader, Recent};
 use serde::de::Deserialize;
 
@@ -262,28 +261,6 @@ fn tensorboard_shows_all_that_it_counts_as_delivered() {
         bytes.windows(tag.len()).any(|window| window == tag.as_bytes())
     };
     assert_eq!([MOST - 1, MOST, MOST + 1].map(shows), [true, true, false]);
-}
-
-#[test]
-fn a_bus_refuses_what_is_too_deep_and_its_journal_reads_back() {
-    let folder = tempfile::tempdir().unwrap();
-    for inline in [true, false] {
-        let path = folder.path().join(format!("{inline}.jsonl"));
-        let builder = Bus::builder().journal(&path).unwrap();
-        let bus = if inline { builder.inline() } else { builder }.start().unwrap();
-        let outcomes =
-            [MOST - 1, MOST, MOST + 1, FAR].map(|levels| bus.emit("a.b", deep(levels)).unwrap().outcome);
-        assert_eq!(outcomes, [Outcome::Queued, Outcome::Queued, Outcome::Oversize, Outcome::Oversize]);
-        let options = EmitOptions::new().with_metadata("m", deep(MOST));
-        assert_eq!(bus.emit_with("a.b", (), options).unwrap().outcome, Outcome::Oversize);
-        let report = bus.stop().unwrap();
-        report.stats.check_law(5).unwrap();
-        assert_eq!(report.stats.events.oversize, 3);
-        let mut reader = JsonLinesReader::open(&path).unwrap();
-        let values: Vec<_> = reader.by_ref().map(|record| record.unwrap().into_value()).collect();
-        assert_eq!(values.iter().map(Value::depth).collect::<Vec<_>>(), [MOST - 1, MOST]);
-        assert_eq!(reader.skipped(), 0);
-    }
 }
 
 #[test]

@@ -12,7 +12,6 @@ use forebay::sink::{
 use forebay::{
     Batch, Builder, Collector, Event, FlushStrategy, Histogram, ManualClock, Overflow, Priority, Record,
 };
-use forebay_bus::{Bus, BusConfig, Delivery, Handler, HandlerError, Mode};
 
 /// The ends, and what lies beside them.
 const DURATIONS: [Duration; 4] =
@@ -268,40 +267,6 @@ fn histograms_of_any_counts_and_values() {
     let _ = collector.flush().unwrap();
     collector.stop().unwrap();
     law(&collector, offered);
-}
-
-#[test]
-fn buses_with_the_largest_and_the_smallest_numbers() {
-    for large in [1, usize::MAX] {
-        for long in [Duration::from_nanos(1), Duration::MAX] {
-            let config = BusConfig::default()
-                .with_workers(1)
-                .with_max_subscribers(large)
-                .with_handler_queue(large)
-                .with_handler_bytes(large as u64)
-                .with_retry(RetryPolicy::fixed(Duration::ZERO, 2).max_elapsed(long))
-                .with_deadline(long)
-                .with_dead_letters(large)
-                .with_max_depth(large as u32);
-            for mode in [Mode::Pooled, Mode::Inline] {
-                let bus = Bus::builder().config(config.clone().with_mode(mode)).start().unwrap();
-                let fails = |_: &Delivery| Err::<(), _>(HandlerError::new("no").permanent());
-                let _subscribed =
-                    bus.subscribe(Handler::new("*", fails).max_concurrent(large).deadline(long)).unwrap();
-                for step in [0, u64::MAX] {
-                    bus.emit_record(Record::scalar("x", 0.5).with_step(step)).unwrap();
-                }
-                bus.flush().unwrap();
-                bus.redrive(Some(large as u32));
-                bus.flush().unwrap();
-                let stats = bus.stats();
-                // A call that is overdue at once is reported by an event of the bus, which matches too.
-                assert_eq!(stats.handlers[0].matched, 2 + stats.own, "{stats:?}");
-                bus.stop().unwrap();
-                bus.stats().check_law(2).unwrap();
-            }
-        }
-    }
 }
 
 #[test]

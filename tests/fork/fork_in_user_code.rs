@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::child::{Forker, leave_if_child};
@@ -16,7 +16,6 @@ use forebay::sink::{
     SinkExt, from_fn,
 };
 use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
-use forebay_bus::{Bus, Filter as BusFilter, Handler};
 
 /// A sink that must neither be called nor dropped in the child.
 struct Witness(Forker);
@@ -436,49 +435,4 @@ fn a_waker_that_forks_on_the_worker_leaves_the_rest_to_its_parent() {
     collector.stop().unwrap();
     law(&collector, EVENTS);
     forker.child_has_ended();
-}
-
-#[test]
-fn every_hook_of_a_bus_may_fork() {
-    alone!();
-    for hook in ["handler", "filter"] {
-        let (forker, calls) = (Forker::default(), Arc::new(AtomicU64::new(0)));
-        let bus = Bus::new().unwrap();
-        let (own, count) = (forker.clone(), Arc::clone(&calls));
-        let end = NotInChild(forker.clone());
-        let handler = Handler::new("a.b", move |_| {
-            let _held = &end;
-            own.must_not_be_child();
-            count.fetch_add(1, Ordering::SeqCst);
-            if hook == "handler" && own.0.load(Ordering::SeqCst) == 0 {
-                own.fork();
-            }
-        });
-        let own = forker.clone();
-        let filter = BusFilter::new(move |_| {
-            own.must_not_be_child();
-            if hook == "filter" && own.0.load(Ordering::SeqCst) == 0 {
-                own.fork();
-            }
-            true
-        });
-        let subscription = bus.subscribe(handler.filter(filter)).unwrap();
-        for _ in 0..EVENTS {
-            bus.emit("a.b", ()).unwrap();
-        }
-        bus.flush().unwrap();
-        assert_eq!(calls.load(Ordering::SeqCst), EVENTS);
-        bus.stop().unwrap().stats.check_law(EVENTS).unwrap();
-        drop((subscription, bus));
-        forker.child_has_ended();
-    }
-}
-
-/// Value that must not be dropped in the child.
-struct NotInChild(Forker);
-
-impl Drop for NotInChild {
-    fn drop(&mut self) {
-        self.0.must_not_be_child();
-    }
 }

@@ -2,98 +2,14 @@
 //! the call returns and says `Forked`; no other sink or event is called, written or dropped there, and no lock is taken.
 #![allow(unsafe_code, reason = "fork and waitpid")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use crate::child::{fork_once, leave_if_child, status_of};
+use crate::child::{fork_once, leave_if_child};
+use crate::forking_sink::{DROPPED, Forker, odd};
 use crate::support::*;
 use forebay::collector::{BuildError, FlushError, SinkChangeError, StopError};
-use forebay::sink::{Hook, MemorySink, Sink, SinkError};
-use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
-use forebay_bus::{Bus, BusConfig, Mode};
-
-/// Status of a child whose call did not say `Forked`.
-const WRONG: u64 = 6;
-/// Status of a child where something of the parent was called, and dropped.
-const CALLED: u64 = 7;
-const DROPPED: u64 = 8;
-
-#[derive(Clone, Default)]
-struct Forker(Arc<AtomicI32>);
-
-impl Forker {
-    fn is_child(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == -1
-    }
-
-    /// Ends the child, with whether the call has said what it should.
-    fn end_child(&self, is_good: bool) {
-        leave_if_child(&self.0, if is_good { 0 } else { WRONG });
-    }
-
-    /// Checks in the parent that the child has ended well.
-    #[track_caller]
-    fn child_has_ended(&self) {
-        assert_ne!(self.0.load(Ordering::SeqCst), 0, "nobody has forked");
-        assert_eq!(
-            status_of(&self.0),
-            Some(0),
-            "6: does not know that it is a child; 7: something was called; 8: dropped; none: it hangs"
-        );
-    }
-}
-
-/// A sink that forks in one of its calls, or in none; nothing of it may be called or dropped in the child.
-struct Odd {
-    forker: Forker,
-    call: &'static str,
-}
-
-fn odd(forker: &Forker, call: &'static str) -> Odd {
-    Odd { forker: forker.clone(), call }
-}
-
-impl Odd {
-    fn called(&self, call: &str) {
-        leave_if_child(&self.forker.0, if call == "drop" { DROPPED } else { CALLED });
-        if self.call == call {
-            fork_once(&self.forker.0);
-        }
-    }
-}
-
-impl<E: Event> Sink<E> for Odd {
-    fn name(&self) -> &str {
-        if self.forker.0.load(Ordering::SeqCst) == 0 {
-            self.called("name");
-        }
-        if self.call == "quiet" { "quiet" } else { "odd" }
-    }
-
-    fn write_batch(&mut self, _: &Batch<E>) -> Result<(), SinkError> {
-        self.called("write");
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), SinkError> {
-        self.called("flush");
-        Ok(())
-    }
-
-    fn hook(&mut self, hook: Hook<'_>) {
-        match hook {
-            Hook::Open(_) => self.called("open"),
-            Hook::MayWait(_) => self.called("may_wait"),
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Odd {
-    fn drop(&mut self) {
-        self.called("drop");
-    }
-}
+use forebay::sink::MemorySink;
+use forebay::{Builder, Collector, Event, Outcome, Record};
 
 #[test]
 fn a_sink_that_forks_while_it_is_removed_is_not_dropped_in_the_child_which_learns_it() {
@@ -207,27 +123,6 @@ fn an_event_that_forks_while_it_is_discarded_leaves_the_others_to_the_parent() {
     drop(idle(&forker));
     forker.end_child(true);
     forker.child_has_ended();
-}
-
-#[test]
-fn a_sink_that_forks_in_an_inline_bus_is_left_to_the_parent() {
-    alone!();
-    for call in ["write", "flush"] {
-        let forker = Forker::default();
-        let config = BusConfig::default().with_mode(Mode::Inline);
-        let builder = Bus::builder().config(config).sink(odd(&forker, call)).sink(odd(&forker, "quiet"));
-        let bus = builder.start().unwrap();
-        let _ = bus.emit("parent", ());
-        let flushed = bus.flush();
-        if forker.is_child() {
-            let is_reported = flushed.is_err() && bus.stop().is_err();
-            drop(bus);
-            return forker.end_child(is_reported);
-        }
-        forker.child_has_ended();
-        flushed.unwrap();
-        bus.stop().unwrap();
-    }
 }
 
 /// An event that owns some bytes, and forks in its destructor, or when it is asked how many it owns after it was taken out.

@@ -5,12 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 #![cfg(unix)]
 
+#[cfg_attr(
+    not(feature = "json-lines"),
+    allow(dead_code, reason = "forks in user code are tested with files")
+)]
 mod child;
 #[cfg(feature = "json-lines")]
 mod fork_in_user_code;
 mod fork_on_user_thread;
 #[cfg(feature = "json-lines")]
 mod fork_readers;
+mod forking_sink;
 #[cfg(feature = "json-lines")]
 mod p9_fork;
 mod p9_fork_child;

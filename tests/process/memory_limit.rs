@@ -6,7 +6,6 @@ use std::process::Command;
 use crate::support::*;
 use forebay::collector::{BuildError, StartError};
 use forebay::{Builder, Collector, Config, Event, Record};
-use forebay_bus::{Bus, BusConfig};
 
 /// Set in the process with little memory.
 const LIMITED: &str = "FOREBAY_TEST_LIMITED";
@@ -54,9 +53,6 @@ fn refuses_what_does_not_fit() {
 
     let error = Builder::<Large>::new().capacity(300_000).build().map(|_| ()).unwrap_err();
     assert_eq!(error.to_string(), "capacity must fit into memory, got 300000 slots of 4104 bytes");
-    let bus = BusConfig::default().with_collector(base().with_capacity(most));
-    let error = Bus::builder().config(bus).start().map(|_| ()).unwrap_err();
-    assert!(error.to_string().contains("capacity must fit into memory"), "{error}");
 
     // A stack that does not fit is refused as well, and leaves a collector that can be started later.
     let error = Collector::builder().thread_stack_size(1 << 40).start().map(|_| ()).unwrap_err();

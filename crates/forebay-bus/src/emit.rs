@@ -16,6 +16,19 @@ use super::name::{NAME_RULE, is_name};
 use super::shared::Shared;
 
 /// Outcome of an event that was emitted. It may be ignored.
+///
+/// ```
+/// use forebay_bus::{Bus, EventId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::new()?;
+/// let id = bus.emit("a.b", ())?.id;
+/// assert_eq!((id.session(), id.number()), (bus.collector().session_id().to_owned(), 1));
+/// assert_eq!(id.to_string().parse::<EventId>()?, id);
+/// assert_ne!(id, Bus::new()?.emit("a.b", ())?.id);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {

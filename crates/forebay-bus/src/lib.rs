@@ -115,3 +115,12 @@ pub use stats::{
 };
 pub use subscribers::SubscribeError;
 pub use subscription::Subscription;
+
+/// The code of those pages in `docs/` that show a bus, compiled and run with the other tests of the documentation.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../docs/bus.md")]
+    struct Bus;
+    #[doc = include_str!("../../../docs/coming-from.md")]
+    struct ComingFrom;
+}

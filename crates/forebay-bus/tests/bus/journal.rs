@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay::sink::RetryPolicy;
-use forebay::{ManualClock, Record};
-use forebay_bus::{Bus, BusConfig, Delivery, EventId, Handler, HandlerError};
-use forebay_history::EventQuery;
+use forebay::{Fields, ManualClock, Outcome, Record, Value};
+use forebay_bus::{Bus, BusConfig, Delivery, EmitOptions, EventId, Handler, HandlerError};
+use forebay_history::{EventQuery, JsonLinesReader};
 
 /// Returns how many files there are after an event behind so many bytes that were there.
 fn files_after(bytes: usize) -> usize {
@@ -146,4 +146,32 @@ fn a_database_keeps_the_id_of_an_event() {
     bus.stop().unwrap().stats.check_law(1).unwrap();
     let kept = SqliteHistory::open(&path).unwrap().query(&EventQuery::new()).unwrap();
     assert_eq!(kept[0].event_id(), Some(id));
+}
+
+const MAX_DEPTH: usize = Value::MAX_DEPTH;
+
+fn deep(levels: usize) -> Value {
+    (0..levels).fold(Value::from("leaf"), |inner, _| Fields::new().with("k", inner).into())
+}
+
+#[test]
+fn a_bus_refuses_what_is_too_deep_and_its_journal_reads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for inline in [true, false] {
+        let path = folder.path().join(format!("{inline}.jsonl"));
+        let builder = Bus::builder().journal(&path).unwrap();
+        let bus = if inline { builder.inline() } else { builder }.start().unwrap();
+        let outcomes = [MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 1_000_000]
+            .map(|levels| bus.emit("a.b", deep(levels)).unwrap().outcome);
+        assert_eq!(outcomes, [Outcome::Queued, Outcome::Queued, Outcome::Oversize, Outcome::Oversize]);
+        let options = EmitOptions::new().with_metadata("m", deep(MAX_DEPTH));
+        assert_eq!(bus.emit_with("a.b", (), options).unwrap().outcome, Outcome::Oversize);
+        let report = bus.stop().unwrap();
+        report.stats.check_law(5).unwrap();
+        assert_eq!(report.stats.events.oversize, 3);
+        let mut reader = JsonLinesReader::open(&path).unwrap();
+        let values: Vec<_> = reader.by_ref().map(|record| record.unwrap().into_value()).collect();
+        assert_eq!(values.iter().map(Value::depth).collect::<Vec<_>>(), [MAX_DEPTH - 1, MAX_DEPTH]);
+        assert_eq!(reader.skipped(), 0);
+    }
 }
