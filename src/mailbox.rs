@@ -134,8 +134,8 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         self.contents.lock()
     }
 
-    /// Notes that the worker ended by a panic. Returns the requests, so that nobody waits for an answer that cannot
-    /// come.
+    /// Notes that the worker ended by a panic, and wakes those that wait for its end. Returns the requests, so that
+    /// nobody waits for an answer that cannot come.
     pub(crate) fn lose_worker(&self) -> Requests {
         let mut contents = self.contents.lock();
         contents.worker = WorkerSlot::Lost;

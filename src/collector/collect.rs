@@ -75,11 +75,11 @@ impl<E: Event> Collector<E> {
         )
     }
 
-    /// Collects an event if that needs no wait, or returns it.
+    /// Collects an event without waiting, or returns it if it is rejected.
     ///
     /// Unlike `collect`, it never waits: a full lane rejects at once under
-    /// [`Overflow::Block`](crate::Overflow::Block) and for a critical event. `Ok` means that the event was queued.
-    /// `Ok` with [`Outcome::Stopped`] means that the collector stopped at this very moment; the event is dropped and
+    /// [`Overflow::Block`](crate::Overflow::Block) and for a critical event. `Ok` means that the event was queued;
+    /// only with [`Outcome::Stopped`] or [`Outcome::WorkerGone`], the collector ended at this very moment, and the event is dropped and
     /// counted.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ impl Written {
     }
 }
 
-/// Writes a duration as a text.
+/// Writes a duration as a text: `1s 500ms`.
 pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_duration(*duration))
 }

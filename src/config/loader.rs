@@ -491,7 +491,7 @@ impl Layer {
         self.place_of(start)
     }
 
-    /// Returns the place with the line and the column of a byte.
+    /// Returns the line and the column of the byte at this offset. A variable and a table have none.
     fn place_of(&self, byte: usize) -> ConfigPlace {
         let position = |text: &str| {
             let before = text.get(..byte).unwrap_or(text);

@@ -38,7 +38,7 @@ impl EventId {
         Self { session, number }
     }
 
-    /// Returns whether it is the id of an event.
+    /// Returns whether an event was given this id. The default is no id.
     pub(crate) fn is_given(self) -> bool {
         self.number != 0
     }

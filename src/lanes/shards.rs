@@ -26,7 +26,7 @@ impl<E> Shards<E> {
         if self.is_split() { self.get(thread_index()) } else { &self.first }
     }
 
-    /// Returns a number that tells apart the threads that share a ring.
+    /// Returns which of its ring's counters the calling thread counts evictions in. The ring wraps the number.
     #[inline]
     pub(crate) fn stripe(&self) -> usize {
         thread_index() / self.count()

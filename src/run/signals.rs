@@ -269,7 +269,7 @@ impl Listener {
         let handle = coming.handle();
         sync::spawn("forebay-signals", None, move || {
             for signal in coming.forever() {
-                deliver(signal);
+                on_signal(signal);
             }
         })?;
         Ok(Self { process, handle, watches: Vec::new() })
@@ -286,8 +286,8 @@ impl Listener {
     }
 }
 
-/// Starts what every watch of the signal has to do.
-fn deliver(signal: i32) {
+/// Has every watch of the signal finish its run on a thread of its own. A second signal ends the process.
+fn on_signal(signal: i32) {
     let mut watches: Vec<Arc<Watch>> = sync::unforked(|| match &*LISTENER.lock() {
         Some(listener) => listener.watches.clone(),
         None => Vec::new(),

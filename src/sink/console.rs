@@ -121,7 +121,7 @@ impl ConsoleSink {
         Self { name, prefix, out, text: String::new(), rest: Vec::new() }
     }
 
-    /// Gives it another name.
+    /// Sets the name that it is counted under, `console` by default.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

@@ -165,9 +165,9 @@ impl<E> DeadLetters<E> {
 
     /// Offers all letters that are here again to the sink that they come from, oldest first, with its next batches and
     /// flushes, a hundred at once, at `per_second` letters a second at most; `None` sets no pace. Each leaves the queue when
-    /// the sink has taken it, and stays, with one more attempt and the new error, when it has not: then it is not offered,
-    /// until you ask again. How many
-    /// will be offered: those of a sink that was removed are not.
+    /// the sink has taken it. One that the sink did not take stays, with one more attempt and the new error, until you ask
+    /// again. If the sink says [how many of a batch failed](SinkError::with_failed_events), nobody knows which: those are
+    /// evicted, and counted. Returns how many will be offered: those of a sink that was removed are not.
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
         let Ok(mut letters) = self.shared.enter() else { return 0 };
         let takers: Vec<u64> = letters.takers().collect();
@@ -386,7 +386,8 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
         }
     }
 
-    /// Returns whether the sink has taken them. What it has not goes back.
+    /// Offers letters to the sink once more, and returns whether it took them all. Those that it did not take wait for the next
+    /// `redrive`. If it took a part and does not say which, the letters that failed are evicted.
     fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>) -> bool {
         let count = due.len();
         // A clone is user code.

@@ -236,7 +236,7 @@ impl TensorBoardSink {
         begun
     }
 
-    /// Looks whether what is written is found in the folder.
+    /// Returns whether the open file is still at its path, as long as we wrote it.
     fn is_found(&self) -> bool {
         let (Some(file), Some(presence)) = (&self.file, &self.presence) else { return false };
         match presence.look(&self.path) {

@@ -509,7 +509,7 @@ impl Mailbox {
         }
     }
 
-    /// Lets the next event of that name and priority go on.
+    /// Lets the next event of the name and priority of `before` go on, if one waits behind it.
     pub(super) fn release_next(&mut self, before: &Delivery) {
         let lane = &mut self.held[before.priority() as usize];
         let Some(held) = lane.get_mut(before.name()) else { return };

@@ -21,7 +21,7 @@ pub(super) struct Hparams<'a> {
 }
 
 impl<'a> Hparams<'a> {
-    /// Flattens the settings of a run.
+    /// Gives every setting of a run, also a nested one, a path of its own: `optimizer/lr`.
     pub(super) fn flatten(settings: &'a Fields) -> Self {
         let mut walk = Walk::default();
         walk.enter(settings);
