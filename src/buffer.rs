@@ -1,16 +1,16 @@
 //! Buffers that are reused for every batch.
 
-/// Bytes that a buffer keeps from one batch to the next. What a larger batch needed is returned to the system. At
+/// Most bytes that a buffer keeps from one batch to the next: 1 MiB. What a larger batch needed is returned to the system. At
 /// that size, taking it again costs far less than writing the batch.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// Empties a buffer, and makes it small again.
+/// Empties a buffer, which keeps at most 1 MiB.
 pub fn empty<T>(buffer: &mut Vec<T>) {
     buffer.clear();
     buffer.shrink_to(KEPT_BYTES / size_of::<T>().max(1));
 }
 
-/// Empties a text, and makes it small again.
+/// Empties a text, which keeps at most 1 MiB.
 pub(crate) fn empty_text(text: &mut String) {
     text.clear();
     text.shrink_to(KEPT_BYTES);

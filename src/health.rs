@@ -132,9 +132,9 @@ impl<E: Event> Shared<E> {
             full * 100.0
         );
         find(AlertKind::Memory, HealthStatus::Degraded, full, config.memory, message);
-        if let Some(longest) = config.max_latency {
-            let (longest, p95) = (longest.as_secs_f64(), stats.latency.p95);
-            let at = Threshold { raise: longest, clear: longest / 2.0 };
+        if let Some(max_latency) = config.max_latency {
+            let (max_latency, p95) = (max_latency.as_secs_f64(), stats.latency.p95);
+            let at = Threshold { raise: max_latency, clear: max_latency / 2.0 };
             let message = format!("95 % of the events take up to {p95:?}");
             find(AlertKind::Latency, HealthStatus::Degraded, p95.as_secs_f64(), at, message);
         }

@@ -57,7 +57,7 @@ impl Pattern {
     const MAX_BRANCHES: usize = 1_000;
 
     /// The most characters, and the deepest nesting of braces.
-    const MOST_CHARS: usize = 1_000;
+    const MAX_CHARS: usize = 1_000;
     const DEEPEST: usize = 16;
 
     /// Reads a pattern.
@@ -69,7 +69,7 @@ impl Pattern {
     pub fn new(pattern: impl Into<String>) -> Result<Self, PatternError> {
         let text = pattern.into();
         let chars: Vec<char> = text.chars().collect();
-        let all = if chars.len() > Self::MOST_CHARS {
+        let all = if chars.len() > Self::MAX_CHARS {
             Err("it has more than 1,000 characters")
         } else {
             expand(&chars, 0)

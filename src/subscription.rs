@@ -87,6 +87,7 @@ pub enum RecvError {
     OnWorker,
 }
 
+#[doc(hidden)]
 impl From<Forked> for RecvError {
     fn from(Forked: Forked) -> Self {
         RecvError::Forked

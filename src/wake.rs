@@ -35,7 +35,7 @@
 //! | `Draining` | refused | `stop` was called; the worker delivers what is queued | worker -> Stopped |
 //! | `Stopped` | refused | the rings are drained; a producer that still finds its event there removes it | `start` -> Awake |
 //! | `Gone` | refused | the worker ended by a panic of our own code | nobody |
-//! | `Orphaned` | refused | this is a forked child, and the worker lives in the parent | nobody |
+//! | `Forked` | refused | this is a forked child, and the worker lives in the parent | nobody |
 //!
 //! `Draining` and `Stopped` are two states, because a late producer may empty the rings only once the worker no
 //! longer needs what is in them.
@@ -54,7 +54,7 @@ const ASLEEP: u64 = 2;
 const DRAINING: u64 = 3;
 const STOPPED: u64 = 4;
 const GONE: u64 = 5;
-const ORPHANED: u64 = 6;
+const FORKED: u64 = 6;
 
 /// The state is the low byte. The threshold of `Asleep` is the high half.
 const STATE_MASK: u64 = 0xff;
@@ -275,7 +275,7 @@ impl Phase {
 impl Orphan for Phase {
     /// Marks the collector as orphaned. Runs in a forked child, where no other thread exists.
     fn set_orphaned(&self) {
-        self.word.store(ORPHANED, Ordering::Relaxed);
+        self.word.store(FORKED, Ordering::Relaxed);
     }
 }
 
@@ -379,7 +379,7 @@ mod tests {
             assert!(word.admits() && !word.is_awake());
         }
         let admitted = [IDLE, AWAKE, ASLEEP];
-        for word in [IDLE, AWAKE, ASLEEP, DRAINING, STOPPED, GONE, ORPHANED] {
+        for word in [IDLE, AWAKE, ASLEEP, DRAINING, STOPPED, GONE, FORKED] {
             assert_eq!(Word(word).admits(), admitted.contains(&word));
         }
     }

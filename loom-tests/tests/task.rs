@@ -372,7 +372,7 @@ fn a_cancel_against_a_start_is_not_lost() {
             let token = token.clone();
             move || token.cancel()
         });
-        let task = pipeline.cancel(&token).map(|_| ()).start().unwrap();
+        let task = pipeline.cancel_token(&token).map(|_| ()).start().unwrap();
         other.join().unwrap();
         // The channel stays open: the cancel alone ends it.
         assert_eq!(end(task, 0).outcome, TaskOutcome::Cancelled);
@@ -385,7 +385,7 @@ fn a_second_cancel_returns_no_sooner_than_all_are_notified() {
     check("task: a second cancel has the promise of the first", 3, 500, || {
         let token = CancelToken::new();
         let (sender, pipeline) = task::channel(3);
-        let task = pipeline.cancel(&token).map(|_: &usize| ()).start().unwrap();
+        let task = pipeline.cancel_token(&token).map(|_: &usize| ()).start().unwrap();
         let cancel = move |token: &CancelToken, sender: &Sender<usize>| {
             token.cancel();
             refused(sender, 0);

@@ -50,6 +50,7 @@ pub enum SinkChangeError {
     Unanswered(#[from] FlushError),
 }
 
+#[doc(hidden)]
 impl From<Forked> for SinkChangeError {
     fn from(forked: Forked) -> Self {
         FlushError::from(forked).into()

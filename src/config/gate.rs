@@ -138,12 +138,12 @@ setters! {
 }
 
 /// Maximum number of rules. More would not fit into the table of names.
-const MOST_RULES: usize = 10_000;
+const MAX_RULES: usize = 10_000;
 
 impl GateConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let rules = self.rules.len();
-        check("gate.rules", format!("{rules} rules"), "10000 rules or less", rules <= MOST_RULES)?;
+        check("gate.rules", format!("{rules} rules"), "10000 rules or less", rules <= MAX_RULES)?;
         let sampled =
             self.rules.iter().filter_map(|rule| rule.sampling.map(|it| ("gate.rules.sampling", it)));
         for (field, sampling) in sampled.chain(self.sampling.map(|it| ("gate.sampling", it))) {

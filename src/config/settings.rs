@@ -9,7 +9,7 @@ use super::gate::GateConfig;
 use super::health::HealthConfig;
 
 /// Longest wait where nobody makes space, so that it ends by itself.
-const LONGEST_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
+const MAX_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Maximum number of slots of a lane.
 const MAX_CAPACITY: usize = 1 << 30;
@@ -203,7 +203,7 @@ impl Config {
                 Overflow::DropOldest | Overflow::DropNewest => Duration::ZERO,
             };
             for (field, wait) in [("overflow_timeout", blocks), ("critical_timeout", self.critical_timeout)] {
-                check(field, format!("{wait:?}"), allowed, wait <= LONGEST_MANUAL_WAIT)?;
+                check(field, format!("{wait:?}"), allowed, wait <= MAX_MANUAL_WAIT)?;
             }
         }
         self.gate.validate()?;

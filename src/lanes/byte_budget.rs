@@ -11,10 +11,6 @@ const RESERVED_FOR_CRITICAL: u64 = 8;
 /// The bytes of an event are reserved before its push and released after it has left. So they are never fewer than
 /// what the rings hold. Relaxed: these numbers guard no other data. The ring's own ordering shows a reservation to
 /// the thread that pops the event. Loom does not model the numbers, but it models `is_wanted`.
-///
-/// The bytes of an event are taken before it is pushed and given back after it has left, so they are never fewer than what
-/// the rings hold. Relaxed: a number that guards nothing. What the taking of an event's bytes wrote is seen by whoever
-/// popped it, by the order of its ring. The numbers are not modelled; that somebody wants bytes is.
 #[derive(Debug)]
 pub(crate) struct ByteBudget {
     held: CachePadded<PlainU64>,

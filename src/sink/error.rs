@@ -160,6 +160,7 @@ impl SinkError {
     }
 }
 
+#[doc(hidden)]
 impl From<Forked> for SinkError {
     /// Returns a permanent error: a child does not become the parent again.
     fn from(Forked: Forked) -> Self {

@@ -12,7 +12,7 @@ use forebay_sync::unix::open_read;
 use crate::{EventQuery, History, HistoryError};
 
 /// 1 GiB.
-const LONGEST_LINE: u64 = 1 << 30;
+const MAX_LINE_BYTES: u64 = 1 << 30;
 
 /// Reader of the records of a file that a [`JsonLinesSink`](forebay::sink::JsonLinesSink) wrote, one after the other.
 ///
@@ -24,7 +24,7 @@ pub struct JsonLinesReader<R = BufReader<File>> {
     lines: R,
     line: Vec<u8>,
     skipped: u64,
-    longest: u64,
+    max_line_bytes: u64,
     /// The end, or an error that will come again.
     is_over: bool,
 }
@@ -43,22 +43,23 @@ impl JsonLinesReader {
 impl<R: BufRead> JsonLinesReader<R> {
     /// Reads lines from where `lines` is.
     pub fn new(lines: R) -> Self {
-        Self { lines, line: Vec::new(), skipped: 0, longest: LONGEST_LINE, is_over: false }
+        Self { lines, line: Vec::new(), skipped: 0, max_line_bytes: MAX_LINE_BYTES, is_over: false }
     }
 
     /// Passes over lines of more bytes than that, and counts them: no more of a file is held in memory. Defaults to
     /// 1 GiB.
     pub fn max_line_bytes(mut self, bytes: u64) -> Self {
-        self.longest = bytes;
+        self.max_line_bytes = bytes;
         self
     }
 
     /// Reads the next line, with its end; of one that is too long, the beginning.
     fn read_line(&mut self) -> io::Result<usize> {
         empty(&mut self.line);
-        let read =
-            (&mut self.lines).take(self.longest.saturating_add(1)).read_until(b'\n', &mut self.line)?;
-        if self.line.last() != Some(&b'\n') && read as u64 > self.longest {
+        let read = (&mut self.lines)
+            .take(self.max_line_bytes.saturating_add(1))
+            .read_until(b'\n', &mut self.line)?;
+        if self.line.last() != Some(&b'\n') && read as u64 > self.max_line_bytes {
             self.lines.skip_until(b'\n')?;
         }
         Ok(read)

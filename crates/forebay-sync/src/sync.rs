@@ -69,6 +69,7 @@ pub struct Forked;
 #[macro_export]
 macro_rules! from_forked {
     ($($error:ty),+) => { $(
+        #[doc(hidden)]
         impl From<$crate::sync::Forked> for $error {
             fn from(_: $crate::sync::Forked) -> Self {
                 Self::Forked

@@ -5,7 +5,7 @@
 //! A forked child has one thread. The worker does not exist there, and a lock may be held by a thread that does not
 //! exist either. Such a thread may also have left a slot of a ring half-written: a push that came to it would spin
 //! for ever. So the child must know before it touches anything, and without asking the system at every event. The
-//! system tells us instead: a hook that runs in the child sets the phase word of every collector to `Orphaned`. The
+//! system tells us instead: a hook that runs in the child sets the phase word of every collector to `Forked`. The
 //! load that every `collect` does anyway sees it.
 //!
 //! The sinks are the parent's. The child never calls nor drops them, so nothing there can write, or write again, what

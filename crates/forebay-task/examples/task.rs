@@ -40,7 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Endless: results are taken as they come, until it is cancelled.
     let token = CancelToken::new();
-    let ticks = task::interval(Duration::from_millis(1)).cancel(&token).map(|tick| tick * tick).results()?;
+    let ticks =
+        task::interval(Duration::from_millis(1)).cancel_token(&token).map(|tick| tick * tick).results()?;
     println!("squares: {:?}", ticks.iter().take(3).collect::<Vec<_>>());
     token.cancel();
     println!("then {}", ticks.into_task().wait()?.summary.outcome);

@@ -145,8 +145,8 @@ impl<T> Pipeline<T> {
         self
     }
 
-    /// Cancels the task when this token is cancelled. If that is before the start, the task handles nothing.
-    pub fn cancel(mut self, token: &CancelToken) -> Self {
+    /// Sets the token that cancels the task. If it is cancelled before the start, the task handles nothing.
+    pub fn cancel_token(mut self, token: &CancelToken) -> Self {
         self.settings.token = token.child();
         self
     }

@@ -57,12 +57,12 @@ fn begun(target: &Target) -> Option<SystemTime> {
 /// Returns the time in the first line.
 fn first_line(target: &Target) -> Option<SystemTime> {
     let mut line = Vec::new();
-    BufReader::new(target.reader().ok()?).take(LONGEST_LINE).read_until(b'\n', &mut line).ok()?;
+    BufReader::new(target.reader().ok()?).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).ok()?;
     time_of(&line)
 }
 
 /// A longer first line is not looked through.
-const LONGEST_LINE: u64 = 1 << 20;
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 fn time_of(line: &[u8]) -> Option<SystemTime> {
     #[derive(Deserialize)]

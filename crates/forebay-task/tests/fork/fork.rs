@@ -17,7 +17,8 @@ fn tasks_of_a_busy_parent_are_refused_in_the_child_and_neither_hang_nor_handle()
     let token = CancelToken::new();
     let (sender, pipeline) = task::channel(4);
     let pair = Strategy::Parallel { workers: 2, rate_limit: None };
-    let task = pipeline.strategy(pair).cancel(&token).map(|number: &u64| *number).gather(Gather::count());
+    let task =
+        pipeline.strategy(pair).cancel_token(&token).map(|number: &u64| *number).gather(Gather::count());
     let task = Mutex::new(Some(task.start().unwrap()));
     let results =
         Mutex::new(Some(task::from_fn(|| Some(1)).capacity(2).map(|number| *number).results().unwrap()));

@@ -179,7 +179,8 @@ fn no_handler_starts_after_a_cancel_and_those_that_run_finish() {
         let (token, behind) = (CancelToken::new(), gate.clone());
         let (sender, pipeline) = task::channel(50);
         (0..50).for_each(|number| sender.send(ledger.item(number)).unwrap());
-        let pipeline = pipeline.strategy(strategy).cancel(&token).report_to(&collector, "test.task.finished");
+        let pipeline =
+            pipeline.strategy(strategy).cancel_token(&token).report_to(&collector, "test.task.finished");
         let task = pipeline.map(move |_| behind.pass()).start().unwrap();
         gate.await_arrivals(workers);
         token.cancel();
@@ -203,7 +204,7 @@ fn a_task_that_is_cancelled_before_its_start_handles_nothing() {
     for (strategy, _) in strategies() {
         let (ledger, token) = (Ledger::default(), CancelToken::new());
         token.cancel();
-        let pipeline = task::from_iter(ledger.items(10)).strategy(strategy).cancel(&token);
+        let pipeline = task::from_iter(ledger.items(10)).strategy(strategy).cancel_token(&token);
         let summary =
             over(pipeline.map(|_| panic!("on purpose")).gather(Gather::<(), _>::count()).start().unwrap());
         assert_eq!((summary.outcome, summary.handled, summary.failed), (TaskOutcome::Cancelled, 0, 0));
@@ -224,7 +225,7 @@ fn a_full_channel_makes_senders_wait_until_there_is_space_or_no_hope() {
         std::thread::scope(|scope| {
             let many = scope.spawn(|| (4..200).try_for_each(|number| sender.send(number)));
             let behind = gate.clone();
-            let stage = pipeline.strategy(strategy).cancel(&token).map(move |_| behind.pass());
+            let stage = pipeline.strategy(strategy).cancel_token(&token).map(move |_| behind.pass());
             let task = stage.start().unwrap();
             gate.await_arrivals(1);
             gate.open();
@@ -974,7 +975,7 @@ fn a_cancel_wakes_a_source_that_waits_for_a_receiver() {
     for (strategy, _) in strategies() {
         let ((collector, memory), token) = (observed(), CancelToken::new());
         let (sender, receiver) = crossbeam_channel::unbounded::<u64>();
-        let pipeline = task::from_receiver(receiver).strategy(strategy).cancel(&token);
+        let pipeline = task::from_receiver(receiver).strategy(strategy).cancel_token(&token);
         let task = pipeline.report_to(&collector, "test.task.finished").map(|_| ()).start().unwrap();
         sender.send(0).unwrap();
         until("the item is handled", || task.summary().handled == 1);
@@ -1122,7 +1123,7 @@ fn a_token_reaches_a_task_whose_handles_and_links_were_let_go() {
         let (collector, memory) = observed();
         let pipeline = task::interval(Duration::from_micros(100)).report_to(&collector, "test.task.finished");
         // The token between is gone at once.
-        let task = pipeline.cancel(&program.child().child()).map(|_| ()).start().unwrap();
+        let task = pipeline.cancel_token(&program.child().child()).map(|_| ()).start().unwrap();
         let task = if is_detached {
             task.detach();
             None
@@ -1301,7 +1302,7 @@ fn what_the_source_captured_is_gone_before_the_end_is_reported() {
         (TaskOutcome::Cancelled, |pipeline| {
             let token = CancelToken::new();
             token.cancel();
-            pipeline.cancel(&token).map(|_| ()).start().unwrap()
+            pipeline.cancel_token(&token).map(|_| ()).start().unwrap()
         }),
     ];
     for (outcome, start) in ends {
