@@ -32,6 +32,7 @@ pub use crate::origin::new_uuid;
 pub use crate::rate::Pace;
 #[cfg(feature = "json-lines")]
 pub use crate::sink::json_lines::{Closed, ClosedFiles, closed, decode};
+pub use crate::sink::panics::Panics;
 #[cfg(feature = "sqlite")]
 pub use crate::sink::sqlite::{Live, inside, refuse_inherited, row_to_record, version};
 pub use crate::sink::target::resolve;

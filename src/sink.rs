@@ -20,7 +20,7 @@ pub(crate) mod json_lines;
 mod map;
 mod memory;
 mod missing;
-mod panics;
+pub(crate) mod panics;
 mod presence;
 mod rate_limited;
 mod retry;
@@ -37,7 +37,7 @@ pub use breaker::{Breaker, BreakerPolicy, BreakerState, BreakerWatch};
 pub(crate) use catch_panics::{CatchPanics, UNNAMED};
 pub use console::ConsoleSink;
 #[cfg(feature = "channel")]
-pub use crossbeam::{ChannelSink, EventReceiver, channel};
+pub use crossbeam::{ChannelSink, EventReceiver, EventReceiverIter, channel};
 pub use dead_letters::{DeadLetter, DeadLettering, DeadLetters};
 pub use error::SinkError;
 pub use ext::SinkExt;
@@ -96,7 +96,8 @@ pub use crate::unix::ignore_sigxfsz;
 ///
 /// * A sink may wrap another one: it passes on what it is called with. The wrappers of [`SinkExt`] then belong outside of it. Inside,
 ///   they know neither a thread of their own nor waits: `isolated` writes at once, a `retry` tries once, and `dead_letters` keeps the
-///   events that failed, which count as failed.
+///   events that failed, which count as failed. A `ChannelSink` is never asked there whether its
+///   receivers are gone, so it stays for as long as the wrapper does.
 ///
 /// [`SinkStats::failed`]: crate::stats::SinkStats::failed
 ///

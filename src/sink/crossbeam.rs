@@ -1,8 +1,8 @@
 //! `ChannelSink`: events into a channel of crossbeam, for `select!`.
 //!
-//! The channel itself knows no forks. A child that drops a receiver may wait for a sender of its parent, half-way through a slot
-//! that nobody completes. So an [`EventReceiver`] stands between: in a child it shows a channel that is closed, and leaves the
-//! other one alone.
+//! The channel itself knows no forks. A child that drops one of its ends may wait for the other end of its parent, half-way through a
+//! slot that nobody completes. So an [`EventReceiver`] stands between: in a child it shows a channel that is closed, and leaves the
+//! other one alone. The sink does the same with its sender.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -51,6 +51,7 @@ pub fn channel<E>(capacity: usize) -> (ChannelSink<E>, EventReceiver<E>) {
     let sink = ChannelSink {
         name: "channel".to_owned(),
         sender,
+        home: Home::here(),
         pattern: None,
         max_bytes: 50 << 20,
         bytes: 0,
@@ -70,9 +71,12 @@ pub fn channel<E>(capacity: usize) -> (ChannelSink<E>, EventReceiver<E>) {
 ///   oldest.) What is in the channel counts as delivered.
 /// * The channel is full when it holds its capacity, or events that own more than [`max_bytes`](Self::max_bytes), but for one event.
 /// * The sink is over when the last [`EventReceiver`] is dropped: the worker takes it out then.
+/// * In a forked child, the channel is the parent's: the sink fails every batch there.
 pub struct ChannelSink<E = Record> {
     name: String,
     sender: Sender<E>,
+    /// The process of the channel.
+    home: Home,
     /// Pattern of the names of events that are sent.
     pattern: Option<Pattern>,
     max_bytes: u64,
@@ -133,6 +137,7 @@ impl<E: Event + Clone> Sink<E> for ChannelSink<E> {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        self.home.check()?;
         let mut panics = Panics::of("the name, the size hint or the clone of an event");
         let mut rejected = 0;
         for event in batch {
@@ -158,8 +163,8 @@ impl<E: Event + Clone> Sink<E> for ChannelSink<E> {
             }
         }
         batch.check()?;
-        if rejected > 0 && !self.account.is_open() {
-            // Whoever wraps this one counts them by what is returned.
+        if rejected > 0 && (batch.is_redriven() || !self.account.is_open()) {
+            // Dead letters have their fate already, and whoever wraps this one counts events by what is returned.
             let full = SinkError::unavailable("the channel is full").with_failed_events(rejected);
             return panics.join(Err(full), batch.len());
         }
@@ -182,6 +187,15 @@ impl<E: Event + Clone> Sink<E> for ChannelSink<E> {
     }
 }
 
+impl<E> Drop for ChannelSink<E> {
+    fn drop(&mut self) {
+        if self.home.is_left() {
+            // The end of the channel is never dropped in a child: its receivers may have been at work.
+            std::mem::forget(self.sender.clone());
+        }
+    }
+}
+
 impl<E> fmt::Debug for ChannelSink<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChannelSink").field("name", &self.name).finish_non_exhaustive()
@@ -194,6 +208,8 @@ impl<E> fmt::Debug for ChannelSink<E> {
 /// * The channel ends with the sink, that is with the collector: what is in it can be received, then it is disconnected.
 /// * In a forked child, it is disconnected and empty. The channel is the parent's, and the child touches nothing of it. (A clone of
 ///   the inner receiver knows no forks: use this one.)
+/// * Do not wait in it on the worker's thread, that is in a sink of the same collector. The worker would wait for itself: `recv` and
+///   [`iter`](Self::iter) wait for ever there. `try_recv` and [`try_iter`](Self::try_iter) do not wait.
 pub struct EventReceiver<E = Record>(Arc<End<E>>);
 
 /// A panic of the caller cannot leave it half-changed.
@@ -217,6 +233,29 @@ impl<E> EventReceiver<E> {
             end.leave = Some(Box::new(leave));
         }
         self
+    }
+
+    /// Iterates over the events, waits for each, and ends with the channel. A forked child that goes on with it finds the end.
+    pub fn iter(&self) -> EventReceiverIter<'_, E> {
+        EventReceiverIter(self)
+    }
+
+    /// Iterates over the events that are in the channel, and waits for none. A forked child that goes on with it finds the end.
+    pub fn try_iter(&self) -> impl Iterator<Item = E> + '_ {
+        std::iter::from_fn(|| self.try_recv().ok())
+    }
+}
+
+/// Iterator over the events of an [`EventReceiver`].
+#[derive(Debug)]
+pub struct EventReceiverIter<'a, E = Record>(&'a EventReceiver<E>);
+
+impl<E> Iterator for EventReceiverIter<'_, E> {
+    type Item = E;
+
+    fn next(&mut self) -> Option<E> {
+        // Asked every time which channel this process has: a loop may have begun before the fork.
+        self.0.recv().ok()
     }
 }
 
@@ -252,9 +291,9 @@ impl<E> Drop for End<E> {
 
 impl<'a, E> IntoIterator for &'a EventReceiver<E> {
     type Item = E;
-    type IntoIter = crossbeam_channel::Iter<'a, E>;
+    type IntoIter = EventReceiverIter<'a, E>;
 
-    fn into_iter(self) -> Self::IntoIter {
+    fn into_iter(self) -> EventReceiverIter<'a, E> {
         self.iter()
     }
 }

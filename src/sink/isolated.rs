@@ -31,7 +31,7 @@ use crate::sync::{self, Arc, Condvar, Mutex, Ordering, PlainU64, WorkerMark, cat
 /// * The thread starts with the first batch or flush. It ends when the sink is dropped, which does not wait for it: it
 ///   delivers what is in the queue, then drops the inner sink. A [`retry`](crate::sink::SinkExt::retry) that waits gives up then.
 /// * Wrappers outside of it see no error: put [`retry`](crate::sink::SinkExt::retry), [`breaker`](crate::sink::SinkExt::breaker) and
-///   [`dead_letters`](crate::sink::SinkExt::dead_letters) inside.
+///   [`dead_letters`](crate::sink::SinkExt::dead_letters) inside. Letters that are offered again from outside are not taken.
 ///
 /// # Examples
 ///
@@ -206,6 +206,11 @@ impl<S: Sink<E> + 'static, E: Event> Sink<E> for Isolated<S, E> {
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         if let Some(sink) = self.unopened() {
             return sink.write_batch(batch);
+        }
+        if batch.is_redriven() {
+            // They have their fate already, and what becomes of them in the queue would give them a second one.
+            let why = "dead_letters is outside of isolated, which cannot tell it what became of a letter";
+            return Err(SinkError::unavailable(why).permanent());
         }
         self.start()?;
         // User code: before anything is kept.

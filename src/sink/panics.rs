@@ -2,12 +2,12 @@
 
 use super::SinkError;
 use crate::batch::Batch;
-#[cfg(any(feature = "sqlite", feature = "tensorboard"))]
 use crate::event::Record;
 use crate::sync::catch_panic;
 
 /// The panics of one batch.
-pub(crate) struct Panics {
+#[derive(Debug)]
+pub struct Panics {
     /// Name of the code that panicked.
     what: &'static str,
     /// Number of events that it panicked at.
@@ -18,12 +18,12 @@ pub(crate) struct Panics {
 
 impl Panics {
     /// Creates a count of the panics of the code that `what` names: none so far.
-    pub(crate) fn of(what: &'static str) -> Self {
+    pub fn of(what: &'static str) -> Self {
         Self { what, events: 0, said: String::new() }
     }
 
     /// Runs it for one event; `None` if it panics.
-    pub(crate) fn catch<R>(&mut self, user_code: impl FnOnce() -> R) -> Option<R> {
+    pub fn catch<R>(&mut self, user_code: impl FnOnce() -> R) -> Option<R> {
         match catch_panic(user_code) {
             Ok(result) => Some(result),
             Err(said) => {
@@ -37,15 +37,12 @@ impl Panics {
     }
 
     /// Returns a batch of the records inside of its events, but for those whose `AsRef` panics.
-    #[cfg(any(feature = "sqlite", feature = "tensorboard"))]
-    pub(crate) fn records<'a, E: AsRef<Record>>(&mut self, batch: &'a Batch<E>) -> Batch<&'a Record> {
+    pub fn records<'a, E: AsRef<Record>>(&mut self, batch: &'a Batch<E>) -> Batch<&'a Record> {
         batch.with_events(batch.iter().filter_map(|event| self.catch(|| event.as_ref())).collect())
     }
 
     /// Returns how many events it panicked at.
-    #[cfg(feature = "sqlite")]
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn events(&self) -> u64 {
+    pub fn events(&self) -> u64 {
         self.events
     }
 
@@ -67,7 +64,7 @@ impl Panics {
     }
 
     /// Returns what became of the whole batch, if that became of the `offered` events that were left.
-    pub(crate) fn join(self, rest: Result<(), SinkError>, offered: usize) -> Result<(), SinkError> {
+    pub fn join(self, rest: Result<(), SinkError>, offered: usize) -> Result<(), SinkError> {
         match rest {
             _ if self.is_none() => rest,
             Ok(()) => Err(self.error()),

@@ -1,10 +1,12 @@
 //! A subscription as a channel: `select!` works, a full channel rejects the new event, and the account is exact.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
 use crossbeam_channel::{RecvTimeoutError, TryRecvError, after, bounded, select};
-use forebay::sink::{MemorySink, Sink, SinkError, channel};
+use forebay::sink::{DeadLetters, MemorySink, Sink, SinkError, SinkExt, channel};
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Record};
 
 fn scalars(collector: &Collector, name: &'static str, steps: std::ops::Range<u64>) {
@@ -141,6 +143,40 @@ fn an_event_whose_clone_panics_fails_alone() {
     collector.stop().unwrap();
     let sink = &law(&collector, 5).sinks[0];
     assert_eq!((sink.delivered, sink.failed, sink.panics), (3, 2, 1));
+}
+
+#[test]
+fn dead_letters_that_a_full_channel_does_not_take_stay_letters() {
+    hush();
+    let (sink, events) = channel(10);
+    let letters = DeadLetters::new(100);
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&is_broken);
+    let mapped = sink.map(move |record: &Record| {
+        assert!(!seen.load(Ordering::Relaxed), "on purpose");
+        record.clone()
+    });
+    let collector = Collector::builder().flush(HOURLY).sink(mapped.dead_letters(&letters)).start().unwrap();
+    scalars(&collector, "a", 0..10);
+    let _ = collector.flush().unwrap();
+    assert_eq!(letters.len(), 10);
+    is_broken.store(false, Ordering::Relaxed);
+    scalars(&collector, "a", 10..20);
+    let _ = collector.flush().unwrap();
+    assert_eq!(events.len(), 10, "the channel is full");
+    assert_eq!(letters.redrive(None), 10);
+    let _ = collector.flush().unwrap();
+    let sink = &law(&collector, 20).sinks[0];
+    assert_eq!((sink.delivered, sink.dead_lettered, sink.redriven, sink.rejected), (10, 10, 0, 0));
+    assert_eq!(letters.len(), 10);
+    // There is space for a part of them. Nobody knows for which, so the others are gone, and counted.
+    assert_eq!(steps(events.try_iter().take(4)), [10, 11, 12, 13]);
+    letters.redrive(None);
+    let _ = collector.flush().unwrap();
+    let sink = &law(&collector, 20).sinks[0];
+    assert_eq!((sink.redriven, letters.len() as u64 + letters.evicted()), (4, 6));
+    assert_eq!(steps(events.try_iter()), [14, 15, 16, 17, 18, 19, 0, 1, 2, 3]);
+    collector.stop().unwrap();
 }
 
 /// A wrapper of somebody else.

@@ -408,6 +408,31 @@ fn only_letters_are_promised_that_somebody_will_take() {
 }
 
 #[test]
+fn a_sink_with_a_thread_of_its_own_takes_no_letters_from_outside() {
+    hush();
+    let (memory, letters) = (MemorySink::new(), DeadLetters::new(100));
+    let is_broken = Arc::new(AtomicU64::new(1));
+    let seen = Arc::clone(&is_broken);
+    let mapped = memory.clone().isolated(8).map(move |record: &Record| {
+        assert_eq!(seen.load(Ordering::Relaxed), 0, "on purpose");
+        record.clone()
+    });
+    let collector = builder().sink(mapped.dead_letters(&letters)).start().unwrap();
+    scalars(&collector, "a", 0..10);
+    let _ = collector.flush().unwrap();
+    is_broken.store(0, Ordering::Relaxed);
+    scalars(&collector, "a", 10..12);
+    let _ = collector.flush().unwrap();
+    assert_eq!((letters.redrive(None), memory.len()), (10, 2));
+    let _ = collector.flush().unwrap();
+    collector.stop().unwrap();
+    law(&collector, 12);
+    let stats = sink(&collector, "memory");
+    assert_eq!((stats.delivered, stats.dead_lettered, stats.redriven), (2, 10, 0));
+    assert_eq!((letters.len(), memory.len()), (10, 2), "they can be looked at, and offered elsewhere");
+}
+
+#[test]
 fn letters_that_come_later_leave_the_mark_of_those_that_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a/events.jsonl");

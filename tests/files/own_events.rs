@@ -126,5 +126,10 @@ fn an_event_whose_record_cannot_be_had_fails_alone() -> Result<(), Box<dyn std::
     only_one(sink.write_batch(&batch()));
     drop(sink);
     assert_eq!(scalars(&folder.path().join("tensorboard"))["train/loss"], [(0, 0.0), (2, 0.5)]);
+
+    let mut recent = Recent::<10>::new();
+    only_one(recent.write_batch(&batch()));
+    let steps: Vec<_> = recent.query(&EventQuery::new())?.iter().map(|record| record.step()).collect();
+    assert_eq!(steps, [Some(0), Some(2)]);
     Ok(())
 }

@@ -269,3 +269,44 @@ fn a_channel_is_the_parents_and_its_end_in_a_child_is_closed() {
     let stats = law(&collector, collected.load(Ordering::Relaxed));
     assert_eq!(stats.sinks[0].delivered + stats.sinks[0].rejected, stats.processed);
 }
+
+#[cfg(feature = "channel")]
+#[test]
+fn a_loop_over_a_channel_that_began_before_a_fork_ends_in_the_child() {
+    alone!();
+    let (sink, events) = forebay::sink::channel(8);
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    (0..6).for_each(|number| _ = collector.collect(Record::integer("parent", number)));
+    let _ = collector.flush().unwrap();
+    let loops: [Box<dyn Iterator<Item = Record> + '_>; 3] =
+        [Box::new((&events).into_iter()), Box::new(events.iter()), Box::new(events.try_iter())];
+    for (number, mut events) in loops.into_iter().enumerate() {
+        assert!(events.next().is_some());
+        assert_eq!(in_child(|| events.next().is_none()), Some(0), "{number}: the child hangs or reads on");
+        assert!(events.next().is_some(), "{number}: the parent does not notice");
+    }
+    collector.stop().unwrap();
+    law(&collector, 6);
+}
+
+#[cfg(feature = "channel")]
+#[test]
+fn a_sink_into_a_channel_leaves_that_of_its_parent_alone() {
+    alone!();
+    use crossbeam_channel::{Receiver, TryRecvError};
+    use forebay::sink::Sink;
+
+    let (sink, events) = forebay::sink::channel(8);
+    // It knows no forks.
+    let (inner, sink) = (Receiver::clone(&events), Cell::new(Some(sink)));
+    let is_left_alone = || {
+        let mut sink = sink.take().unwrap();
+        let written = sink.write_batch(&forebay::Batch::from_events(vec![Record::new("child")]));
+        drop(sink);
+        written.is_err() && inner.try_recv() == Err(TryRecvError::Empty)
+    };
+    assert_eq!(in_child(is_left_alone), Some(0), "the child has sent, or closed the channel");
+    assert_eq!(events.try_recv(), Err(TryRecvError::Empty));
+    drop(sink);
+    assert_eq!(events.try_recv(), Err(TryRecvError::Disconnected));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use forebay::parts::owned_bytes;
+use forebay::parts::{Panics, owned_bytes};
 use forebay::sink::{Sink, SinkError};
 use forebay::{Batch, Record};
 use forebay_sync::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use forebay_sync::sync::{Arc, Mutex};
 use crate::{EventQuery, History, HistoryError};
 
 /// Sink that keeps the last `N` records, and history of them. A clone is the same history. It takes every event that has a record
-/// inside: `AsRef<Record>`.
+/// inside: `AsRef<Record>`. An event whose `AsRef` panics fails alone.
 ///
 /// In a forked child, a query is refused and all counts are 0: the history is its parent's.
 ///
@@ -115,13 +115,15 @@ impl<E: AsRef<Record>, const N: usize> Sink<E> for Recent<N> {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        let mut panics = Panics::of("an event's AsRef<Record>");
         let last = batch.events().iter().skip(batch.len().saturating_sub(N));
         // User code: not under the lock.
-        let records: Vec<Record> = last.map(|event| event.as_ref().clone()).collect();
+        let records: Vec<Record> = last.filter_map(|event| panics.catch(|| event.as_ref().clone())).collect();
+        let offered = records.len();
         // Refuses in a forked child, whose parent delivers this batch.
         let mut kept = self.kept.enter()?;
         records.into_iter().for_each(|record| kept.push(record, N));
-        Ok(())
+        panics.join(Ok(()), offered)
     }
 }
 

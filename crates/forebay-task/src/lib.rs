@@ -119,6 +119,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use forebay::Event;
+use forebay::sink::EventReceiver;
 use forebay::subscription::Subscription;
 use forebay_sync::sync::Receiver as MpscReceiver;
 
@@ -171,6 +172,12 @@ pub fn from_mpsc<T: Send + 'static>(receiver: MpscReceiver<T>) -> Pipeline<T> {
 /// like every subscriber.
 pub fn from_subscription<E: Event + Clone>(subscription: Subscription<E>) -> Pipeline<E> {
     Pipeline::new(Some(source::of_subscription(subscription)))
+}
+
+/// Makes a source of the receiver of [`Collector::subscribe_channel`](forebay::Collector::subscribe_channel) or
+/// [`sink::channel`](forebay::sink::channel), until its collector is gone. A task that lags has new events rejected there.
+pub fn from_events<E: Event>(events: EventReceiver<E>) -> Pipeline<E> {
+    Pipeline::new(Some(source::of_events(events)))
 }
 
 /// Makes a source of the numbers 0, 1, 2 and so on: the first at once, number `n` as many periods later. The period

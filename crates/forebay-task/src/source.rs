@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
 use forebay::Event;
+use forebay::sink::EventReceiver;
 use forebay::subscription::Subscription;
 use forebay_sync::clock::Clock;
 use forebay_sync::sync::{Arc, Parker, Unparker};
@@ -52,6 +53,16 @@ pub(crate) fn of_receiver<T: Send + 'static>(receiver: Receiver<T>) -> Source<T>
         select_biased! {
             recv(context.stopped) -> _ => None,
             recv(receiver) -> item => item.ok(),
+        }
+    })
+}
+
+/// Makes a source of the events of a subscription that is a channel.
+pub(crate) fn of_events<E: Event>(events: EventReceiver<E>) -> Source<E> {
+    Box::new(move |context| {
+        select_biased! {
+            recv(context.stopped) -> _ => None,
+            recv(events) -> event => event.ok(),
         }
     })
 }

@@ -953,6 +953,25 @@ fn receivers_and_subscriptions_are_sources() {
 }
 
 #[test]
+fn a_subscription_that_is_a_channel_is_a_source() {
+    let collector = Collector::builder().start().unwrap();
+    let steps = |name: &str| {
+        let events = collector.subscribe_channel(name, 10).unwrap();
+        task::from_events(events).map(Record::step).gather(Gather::list()).start().unwrap()
+    };
+    let (all, endless) = (steps("train.*"), steps("other"));
+    (0..3).for_each(|step| _ = collector.collect(Record::scalar("train.loss", 0.5).with_step(step)));
+    let _ = collector.flush().unwrap();
+    assert_eq!(collector.sinks().len(), 2);
+    endless.cancel();
+    assert_eq!(end(endless).summary.outcome, TaskOutcome::Cancelled);
+    until("its subscription is gone", || collector.sinks().len() == 1);
+    collector.stop().unwrap();
+    drop(collector);
+    assert_eq!(end(all).results, [Some(0), Some(1), Some(2)]);
+}
+
+#[test]
 fn a_receiver_is_a_source_under_every_strategy_until_its_senders_are_gone() {
     for (strategy, _) in strategies() {
         let (ledger, (sender, receiver)) = (Ledger::default(), crossbeam_channel::bounded(3));
