@@ -29,7 +29,8 @@ pub(crate) struct Contents<E, W> {
     pub(crate) worker: WorkerSlot<W>,
     /// Flushes of the last run that other threads have to finish.
     pub(crate) late: Vec<Arc<LateFlush>>,
-    /// The thread of the current or last run. The caller that joins it takes it.
+    /// The thread of the current or last run. The caller that joins it takes it. A worker that wakes tasks at its end
+    /// takes it first, and then nobody joins.
     pub(crate) thread: Option<JoinHandle<()>>,
     /// Reply by which tasks wait for the end of the current run. The first that does makes it.
     pub(crate) end: Option<Arc<Reply<()>>>,
@@ -108,8 +109,8 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         self.contents.lock().late = late.into_iter().map(Arc::new).collect();
     }
 
-    /// Returns the state to the mailbox, with the sinks that were added meanwhile, as the worker's last act. While
-    /// there are requests to answer, it fails and hands both back.
+    /// Returns the state to the mailbox, with the sinks that were added meanwhile, and wakes those who wait for the
+    /// end, as the worker's last act. While there are requests to answer, it fails and hands both back.
     pub(crate) fn return_worker(&self, mut worker: Box<W>) -> Result<(), (Box<W>, Requests)> {
         let mut contents = self.contents.lock();
         (*worker).as_mut().append(&mut contents.added);
@@ -117,7 +118,7 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
             return Err((worker, std::mem::take(&mut contents.requests)));
         }
         contents.worker = WorkerSlot::InMailbox(worker);
-        self.report_end(contents);
+        self.report_end(contents, Requests::default());
         Ok(())
     }
 
@@ -134,22 +135,26 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
         self.contents.lock()
     }
 
-    /// Notes that the worker ended by a panic, and wakes those that wait for its end. Returns the requests, so that
+    /// Notes that the worker ended by a panic, and wakes those that wait for its end. Answers the requests, so that
     /// nobody waits for an answer that cannot come.
-    pub(crate) fn lose_worker(&self) -> Requests {
+    pub(crate) fn lose_worker(&self) {
         let mut contents = self.contents.lock();
         contents.worker = WorkerSlot::Lost;
         let requests = std::mem::take(&mut contents.requests);
-        self.report_end(contents);
-        requests
+        self.report_end(contents, requests);
     }
 
-    /// Wakes all threads and tasks that wait for the end of the run.
-    fn report_end(&self, mut contents: MutexGuard<'_, Contents<E, W>>) {
+    /// Wakes all threads and tasks that wait for the end of the run. Before the tasks, it drops the requests of a lost
+    /// worker, which answers them.
+    fn report_end(&self, mut contents: MutexGuard<'_, Contents<E, W>>, requests: Requests) {
         self.ended.notify_all();
         let end = contents.end.take();
-        // A waker is user code, so it must not run under our lock.
+        // A waker is user code: it must not run under our lock, and it may block. So nobody joins a thread that runs
+        // some: its handle goes.
+        let detached = end.as_ref().and_then(|_| contents.thread.take());
         drop(contents);
+        drop(detached);
+        drop(requests);
         if let Some(end) = end {
             end.answer(Some(()));
         }

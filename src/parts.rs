@@ -129,6 +129,6 @@ impl<'a, E: Event> Inside<'a, E> {
     /// Makes the collector lose its worker, as if no thread could be started.
     pub fn lose_worker(&self) {
         self.0.phase.set_gone();
-        drop(self.0.mailbox.lose_worker());
+        self.0.mailbox.lose_worker();
     }
 }

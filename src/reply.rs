@@ -123,9 +123,9 @@ impl<T> Reply<T> {
     where
         T: Copy,
     {
-        // User code: not under our lock.
+        // User code, so it must not run under our lock. It may fork, and in the child the lock is the parent's.
         let waker = waker.clone();
-        let mut state = self.state.lock();
+        let Ok(mut state) = self.state.enter() else { return Poll::Ready(None) };
         if let Some(answer) = state.answer {
             return Poll::Ready(answer);
         }

@@ -95,7 +95,7 @@ fn abandon<E: Event>(shared: &Shared<E>) {
     // All bytes, including those of the current batch.
     shared.lanes.budget().release(shared.lanes.budget().held());
     shared.space_waiters.wake_all();
-    drop(shared.mailbox.lose_worker());
+    shared.mailbox.lose_worker();
     tally.say(LogLevel::Error, LogTopic::WorkerGone, || {
         "the worker is gone: nothing is delivered any more".to_owned()
     });

@@ -288,8 +288,8 @@ impl<E: Event> Shared<E> {
     ) -> Result<Vec<Arc<LateFlush>>, StopError> {
         let is_ours = contents.run == run;
         let is_lost = is_ours && matches!(contents.worker, WorkerSlot::Lost);
-        // The worker's last act was to return the state, so the join waits for no sink. A lost worker may still be
-        // dropping its state.
+        // The worker's last act was to return the state, so the join waits for no user code: a worker that then wakes
+        // tasks has taken its handle away. A lost worker may still be dropping its state.
         let thread = if is_ours && !is_lost { contents.thread.take() } else { None };
         let late = if is_ours { contents.late.clone() } else { Vec::new() };
         drop(contents);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::FlushStrategy;
+use crate::sync::PlainBool;
 use crate::wake::NEVER;
 
 struct Tick;
@@ -159,6 +160,33 @@ fn a_caller_that_waits_for_a_dead_worker_does_not_wait_for_its_sinks_to_end() {
         go_on.send(()).unwrap();
     });
     collector.stats().check_law(0).unwrap();
+}
+
+/// Writes down, when it is woken, whether a flush has been answered by then.
+struct AnswerCheck {
+    flush: crate::mailbox::Flush,
+    was_answered: PlainBool,
+}
+
+impl std::task::Wake for AnswerCheck {
+    fn wake(self: Arc<Self>) {
+        let answer = self.flush.wait(Some(Instant::now()));
+        self.was_answered.store(answer.is_some(), Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_dead_worker_answers_requests_before_it_wakes_tasks_that_wait_for_its_end() {
+    let collector = crate::Builder::<Tick>::new().build().unwrap();
+    let shared = &collector.shared;
+    shared.mailbox.prepare_worker();
+    shared.phase.open();
+    let flush = shared.request_flush(crate::reply::Reply::new()).unwrap();
+    let check = Arc::new(AnswerCheck { flush, was_answered: PlainBool::new(false) });
+    let end = Arc::clone(shared.mailbox.contents.lock().end.get_or_insert_with(crate::reply::Reply::new));
+    assert!(end.poll_shared(&mut None, &Arc::clone(&check).into()).is_pending());
+    std::thread::scope(|scope| _ = scope.spawn(|| work_with(shared, |_| panic!("on purpose"))));
+    assert!(check.was_answered.load(Ordering::Relaxed));
 }
 
 #[test]

@@ -427,6 +427,36 @@ fn a_stop_that_is_dropped_goes_on_and_leaks_no_waker() {
     assert_eq!(law(&collector, 1).processed, 1);
 }
 
+/// Stands at a gate when it is woken.
+struct StandingWaker(Gate);
+
+impl Wake for StandingWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.pass();
+    }
+}
+
+#[test]
+fn a_waker_that_blocks_at_the_end_of_the_worker_delays_no_stop() {
+    let (sink, waking) = (Gate::closed(), Gate::closed());
+    let collector = stalled(ticks(), &sink);
+    let waker = Waker::from(Arc::new(StandingWaker(waking.clone())));
+    let mut awaited = pin!(collector.stop_async());
+    assert!(awaited.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    sink.open();
+    waking.await_arrivals(1);
+    let (sender, stops) = std::sync::mpsc::channel();
+    let stopping = collector.clone();
+    let thread = std::thread::spawn(move || sender.send(stopping.stop_timeout(Duration::from_millis(10))));
+    let stopped = stops.recv_timeout(Duration::from_secs(20));
+    let polled = stopped.is_ok().then(|| awaited.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+    waking.open();
+    thread.join().unwrap().unwrap();
+    assert_eq!(stopped.expect("it waits for the waker").unwrap().left_behind, 0);
+    assert!(matches!(polled, Some(Poll::Ready(Ok(_)))), "{polled:?}");
+    law(&collector, 1);
+}
+
 #[test]
 fn a_stop_that_is_awaited_waits_for_the_threads_of_isolated_sinks_by_their_own_limit() {
     let gate = Gate::closed();
