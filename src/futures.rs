@@ -344,7 +344,7 @@ impl<E: Event> Future for StopAsync<E> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let shared = &this.collector.shared;
-        loop {
+        'stop: loop {
             // In a forked child, no lock may be touched.
             if this.collector.state() == State::Forked && !matches!(this.state, StopState::Done(_)) {
                 this.state = StopState::Done(Box::new(Err(StopError::Forked)));
@@ -372,7 +372,12 @@ impl<E: Event> Future for StopAsync<E> {
                 }
                 StopState::Late { stopping, late, next, hung, ticket } => {
                     while let Some(flush) = late.get(*next) {
-                        if !ready!(flush.poll(ticket, cx.waker())) {
+                        let is_done = ready!(flush.poll(ticket, cx.waker()));
+                        // The waker's clone may have forked, and this may be the child.
+                        if this.collector.state() == State::Forked {
+                            continue 'stop;
+                        }
+                        if !is_done {
                             hung.get_or_insert(*next);
                         }
                         flush.pending.reply.withdraw(ticket);

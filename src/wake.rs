@@ -156,7 +156,7 @@ pub(crate) enum Closed {
     Draining,
     /// No worker was ever started. Nobody will deliver what is queued.
     NeverStarted,
-    /// The collector was stopped, gone or orphaned before.
+    /// The collector was stopped, gone or forked before.
     Already,
 }
 
@@ -273,7 +273,7 @@ impl Phase {
 }
 
 impl Orphan for Phase {
-    /// Marks the collector as orphaned. Runs in a forked child, where no other thread exists.
+    /// Marks the collector as forked. Runs in the child, where no other thread exists.
     fn set_orphaned(&self) {
         self.word.store(FORKED, Ordering::Relaxed);
     }

@@ -436,3 +436,57 @@ fn a_waker_that_forks_on_the_worker_leaves_the_rest_to_its_parent() {
     law(&collector, EVENTS);
     forker.child_has_ended();
 }
+
+#[cfg(feature = "futures")]
+#[test]
+fn a_waker_that_forks_when_a_stop_clones_it_leaves_the_stop_to_its_parent() {
+    alone!();
+    use std::future::Future;
+    use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+    use forebay::collector::StopError;
+
+    fn raw(forker: *const ()) -> RawWaker {
+        static TABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
+        RawWaker::new(forker, &TABLE)
+    }
+    fn clone(forker: *const ()) -> RawWaker {
+        // SAFETY: the forker outlives all wakers of this test.
+        unsafe { &*forker.cast::<Forker>() }.fork();
+        raw(forker)
+    }
+
+    // The stop waits for the worker, or for the thread of a sink.
+    for is_isolated in [false, true] {
+        let (gate, forker) = (Gate::closed(), Forker::default());
+        let (builder, at_gate) = (Collector::builder(), gate.clone());
+        let sink = from_fn("at the gate", move |_: &Batch<Record>| {
+            at_gate.pass();
+            Ok(())
+        });
+        let builder =
+            if is_isolated { builder.sink(sink.isolated(8).flush_timeout(LONG)) } else { builder.sink(sink) };
+        let collector = builder.start().unwrap();
+        collector.collect(Record::integer("parent", 1));
+        gate.await_arrivals(1);
+        let mut stopping = Box::pin(collector.stop_async());
+        assert!(stopping.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        if is_isolated {
+            until("the worker has ended, and the thread of the sink has not", || {
+                let stopped = collector.stop_timeout(Duration::ZERO);
+                matches!(stopped, Err(StopError::TimedOut { report }) if report.busy_sink.is_some())
+            });
+            assert!(stopping.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        // SAFETY: as above; the functions of the table keep the contract of a waker without a count.
+        let waker = unsafe { Waker::from_raw(raw(std::ptr::from_ref(&forker).cast())) };
+        let polled = stopping.as_mut().poll(&mut Context::from_waker(&waker));
+        let is_refused = matches!(polled, Poll::Ready(Err(StopError::Forked)));
+        leave_if_child(&forker.0, if is_refused { 0 } else { 9 });
+        assert!(polled.is_pending());
+        forker.child_has_ended();
+        gate.open();
+        futures::executor::block_on(stopping).unwrap();
+        law(&collector, 1);
+    }
+}
