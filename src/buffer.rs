@@ -1,6 +1,9 @@
-//! Buffers that are reused for every batch.
+//! Emptying of buffers that one owner fills again for every batch: the events of a batch, the lines and texts of a sink.
+//!
+//! A buffer keeps its memory from one batch to the next, so that a steady stream allocates nothing. It keeps 1 MiB at most, so that
+//! one large batch does not hold its memory for ever.
 
-/// Most bytes that a buffer keeps from one batch to the next: 1 MiB. What a larger batch needed is returned to the system. At
+/// Most bytes that a buffer keeps from one batch to the next. What a larger batch needed is returned to the system. At
 /// that size, taking it again costs far less than writing the batch.
 const KEPT_BYTES: usize = 1 << 20;
 

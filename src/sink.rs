@@ -96,8 +96,9 @@ pub use crate::unix::ignore_sigxfsz;
 ///
 /// * A sink may wrap another one: it passes on what it is called with. The wrappers of [`SinkExt`] then belong outside of it. Inside,
 ///   they know neither a thread of their own nor waits: `isolated` writes at once, a `retry` tries once, and `dead_letters` keeps the
-///   events that failed, which count as failed. A `ChannelSink` is never asked there whether its
-///   receivers are gone, so it stays for as long as the wrapper does.
+///   events that failed, which count as failed. The worker asks a sink whether it is still wanted, and cannot ask through your
+///   wrapper. So a `ChannelSink` inside stays when its receivers are gone: it takes events, which count as delivered, and sends
+///   none. Take the wrapper out by [`remove_sink`](crate::Collector::remove_sink).
 ///
 /// [`SinkStats::failed`]: crate::stats::SinkStats::failed
 ///

@@ -208,8 +208,10 @@ impl<E> fmt::Debug for ChannelSink<E> {
 /// * The channel ends with the sink, that is with the collector: what is in it can be received, then it is disconnected.
 /// * In a forked child, it is disconnected and empty. The channel is the parent's, and the child touches nothing of it. (A clone of
 ///   the inner receiver knows no forks: use this one.)
-/// * Do not wait in it on the worker's thread, that is in a sink of the same collector. The worker would wait for itself: `recv` and
-///   [`iter`](Self::iter) wait for ever there. `try_recv` and [`try_iter`](Self::try_iter) do not wait.
+/// * Do not wait in it on the worker's thread, that is in a sink of the same collector. The worker would wait for itself. Nothing
+///   refuses that, unlike in a [`Subscription`](crate::subscription::Subscription): once the channel is empty, `recv` and
+///   [`iter`](Self::iter) wait for ever, `flush` and `stop` end by their deadlines, and no sink gets anything more. `try_recv` and
+///   [`try_iter`](Self::try_iter) do not wait.
 pub struct EventReceiver<E = Record>(Arc<End<E>>);
 
 /// A panic of the caller cannot leave it half-changed.

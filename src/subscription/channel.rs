@@ -13,7 +13,9 @@ impl<E: Event + Clone> Collector<E> {
     /// [`rejected`](crate::stats::SinkStats::rejected) under the name of the subscription. A text that is no [`Pattern`] stands for itself.
     ///
     /// What it rejects makes the report of a flush unclean ([`FlushReport::is_clean`](crate::stats::FlushReport::is_clean)). The
-    /// channel holds events without their batches, so no [`gap`](crate::Batch::gap) marks where one is missing.
+    /// report of a stop counts it under the name of the subscription in its [`stats`](crate::stats::StopReport::stats), and not
+    /// as [`failed`](crate::stats::StopReport::failed). The channel holds events without their batches, so no
+    /// [`gap`](crate::Batch::gap) marks where one is missing.
     ///
     /// The receiver is one of [`crossbeam_channel`], so that one thread can wait for events, and for other channels, by `select!`. See
     /// [`ChannelSink`](crate::sink::ChannelSink).

@@ -65,7 +65,8 @@ fn a_full_channel_rejects_the_new_event_which_is_counted() {
     let sink = stats.sink(&name).unwrap();
     assert_eq!((sink.offered, sink.delivered, sink.rejected, sink.evicted), (12, 5, 7, 0));
     // It ends with the collector, and what is in it can be received.
-    collector.stop().unwrap();
+    let report = collector.stop().unwrap();
+    assert_eq!((report.failed(), report.stats.sink(&name).unwrap().rejected), (0, 7));
     assert_eq!(few.recv_timeout(LONG).unwrap().step(), Some(10));
     drop(collector);
     assert_eq!(steps(&few), [11]);
@@ -203,4 +204,20 @@ fn inside_of_somebody_elses_wrapper_what_is_rejected_has_failed() {
     let sink = &law(&collector, 10).sinks[0];
     assert_eq!((sink.delivered, sink.failed), (4, 6));
     assert_eq!(events.recv_timeout(Duration::ZERO).ok().map(|record| record.step()), None);
+}
+
+#[test]
+fn inside_of_somebody_elses_wrapper_a_sink_without_receivers_stays_until_it_is_removed() {
+    let (sink, events) = channel(4);
+    let collector = Collector::builder().flush(HOURLY).sink(Foreign(sink)).start().unwrap();
+    drop(events);
+    scalars(&collector, "a", 0..10);
+    let _ = collector.flush().unwrap();
+    assert_eq!(collector.sinks(), ["foreign"]);
+    let sink = &law(&collector, 10).sinks[0];
+    assert_eq!((sink.delivered, sink.failed, sink.rejected), (10, 0, 0));
+    let _ = collector.remove_sink("foreign").unwrap();
+    assert!(collector.sinks().is_empty());
+    collector.stop().unwrap();
+    law(&collector, 10);
 }

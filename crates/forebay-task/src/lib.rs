@@ -176,6 +176,22 @@ pub fn from_subscription<E: Event + Clone>(subscription: Subscription<E>) -> Pip
 
 /// Makes a source of the receiver of [`Collector::subscribe_channel`](forebay::Collector::subscribe_channel) or
 /// [`sink::channel`](forebay::sink::channel), until its collector is gone. A task that lags has new events rejected there.
+///
+/// ```
+/// use forebay::{Collector, Record};
+/// use forebay_task as task;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().start()?;
+/// let losses = collector.subscribe_channel("train.loss", 1000)?;
+/// let steps = task::from_events(losses).map(Record::step).results()?;
+/// collector.collect(Record::scalar("train.loss", 0.5).with_step(7));
+/// collector.stop()?;
+/// drop(collector);
+/// assert_eq!(steps.iter().collect::<Vec<_>>(), [Some(7)]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn from_events<E: Event>(events: EventReceiver<E>) -> Pipeline<E> {
     Pipeline::new(Some(source::of_events(events)))
 }

@@ -117,7 +117,8 @@ fn an_unsubscription_that_waits_says_in_a_handler_whether_a_call_runs() {
             let reported = [own, own, other].map(|id| inside.unsubscribe_and_wait(id, LONG));
             tells.set(reported).unwrap();
         };
-        own.set(bus.on("a.b", call).unwrap().keep()).unwrap();
+        // One call at a time: another worker must not take the second event before the first call unsubscribes.
+        own.set(bus.subscribe(Handler::new("a.b", call).max_concurrent(1)).unwrap().keep()).unwrap();
         other.set(bus.on("a.c", forbidden).unwrap().keep()).unwrap();
         bus.emit("a.b", ()).unwrap();
         bus.emit("a.b", ()).unwrap();
