@@ -56,9 +56,9 @@ pub use schema::{row_to_record, version};
 /// Views: `scalars (run, name, step, time, value)` and `log (id, session, name, time, step, priority, kind, value,
 /// source, correlation, record, run)`, with names instead of ids; and `run_info`, one row a run: `id`, to which `run`
 /// in the other views refers; `run_id`, `name`, `generation`; `status` as [`RunStatus`](crate::run::RunStatus) has it,
-/// in lower case, NULL without a training run; `started`, `ended` and `last_seen` in nanoseconds since 1970; `reason`,
-/// why it ended; `config`, as JSON; `model_type`; `session`, `origin`, `host`, `pid`, `rank`, `world_size`. Indices:
-/// by name and time, by name and step, by correlation id.
+/// in lower case, NULL without a training run; `started`, `ended` and `last_seen` (its last begin,
+/// heartbeat or end) in nanoseconds since 1970; `reason`, why it ended; `config`, as JSON; `model_type`; `session`,
+/// `origin`, `host`, `pid`, `rank`, `world_size`. Indices: by name and time, by name and step, by correlation id.
 ///
 /// ```sql
 /// SELECT step, value FROM scalars WHERE name = 'train.loss' ORDER BY step;

@@ -263,6 +263,113 @@ fn runs_of_a_database_of_version_2_get_the_identity_that_their_begins_tell() {
 }
 
 #[test]
+fn what_users_have_added_to_an_old_database_stays_and_works() {
+    for version in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.db");
+        let run = |session: &str| {
+            let sink = SqliteSink::create(&path).unwrap();
+            let collector = Collector::builder().session_id(session).sink(sink).start().unwrap();
+            collector.collect(scalar(1, 0.5));
+            collector.stop().unwrap();
+            support::law(&collector, 1);
+        };
+        run("first");
+        let old = Connection::open(&path).unwrap();
+        put_back(&old, version);
+        old.execute_batch(
+            "CREATE TABLE seen (session TEXT);
+            CREATE VIEW losses AS SELECT step, value FROM scalars WHERE name = 'train.loss';
+            CREATE VIEW named AS SELECT id, session, name FROM log;
+            CREATE VIEW sessions AS SELECT runs.id, session, count(*) AS events
+                FROM runs JOIN events ON events.run = runs.id GROUP BY runs.id;
+            CREATE TRIGGER on_event AFTER INSERT ON events BEGIN
+                INSERT INTO seen SELECT session FROM runs WHERE id = new.run;
+            END;
+            CREATE TRIGGER on_run AFTER INSERT ON runs BEGIN
+                INSERT INTO seen VALUES ('run ' || new.session);
+            END;
+            CREATE TRIGGER \"no \"\"change\" BEFORE UPDATE ON events BEGIN
+                SELECT raise(ABORT, 'events are not changed');
+            END;
+            CREATE VIEW broken AS SELECT * FROM gone;
+            CREATE INDEX runs_by_time ON runs (began);",
+        )
+        .unwrap();
+        drop(old);
+        run("second");
+        run("third");
+        let database = Connection::open(&path).unwrap();
+        let mut seen = database.prepare("SELECT session FROM seen").unwrap();
+        let seen: Vec<String> = seen.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(seen, ["run second", "second", "run third", "third"], "from version {version}");
+        for sql in
+            ["SELECT count(*) FROM losses", "SELECT count(*) FROM named", "SELECT sum(events) FROM sessions"]
+        {
+            assert_eq!(number(&path, sql), 3, "{sql}, from version {version}");
+        }
+        assert_eq!(number(&path, "SELECT count(*) FROM sqlite_schema WHERE name = 'runs_by_time'"), 1);
+        let changed = database.execute("UPDATE events SET step = 2", []).unwrap_err();
+        assert!(changed.to_string().contains("events are not changed"), "{changed}");
+    }
+}
+
+#[test]
+fn each_run_of_a_session_in_an_old_database_gets_a_row_and_its_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let begin = |run_id: &'static str| Record::new("training.started").with_field("run_id", run_id);
+    let sessions = [
+        vec![
+            scalar(0, 0.5),
+            begin("a"),
+            scalar(1, 0.5),
+            Record::new("training.completed"),
+            begin("b"),
+            scalar(2, 0.5),
+            Record::new("training.failed").with_field("error", "the loss is NaN"),
+            begin("c"),
+            scalar(3, 0.5),
+        ],
+        vec![begin("b"), scalar(4, 0.5), Record::new("training.preempted").with_field("reason", "SIGTERM")],
+        vec![scalar(5, 0.5)],
+    ];
+    for (number, records) in sessions.into_iter().enumerate() {
+        let mut sink = SqliteSink::create(&path).unwrap();
+        sink.write_batch(&Batch::from_events(records)).unwrap();
+        drop(sink);
+        // A batch that is made by hand is of the session "test".
+        let database = Connection::open(&path).unwrap();
+        let session = format!("UPDATE runs SET session = 'session-{number}' WHERE session = 'test'");
+        database.execute_batch(&session).unwrap();
+    }
+    let old = Connection::open(&path).unwrap();
+    put_back(&old, 2);
+    // The migration changes events.
+    let guard = "CREATE TRIGGER no_change BEFORE UPDATE ON events BEGIN SELECT raise(ABORT, 'no'); END";
+    old.execute_batch(guard).unwrap();
+    drop(old);
+    drop(SqliteSink::create(&path).unwrap());
+    let database = Connection::open(&path).unwrap();
+    let mut found = database
+        .prepare(
+            "SELECT session || ' ' || run_id || ' ' || coalesce(status, '-') || ' ' || coalesce(reason, '-') || ' '
+                || group_concat(step, ',')
+            FROM run_info JOIN scalars ON scalars.run = run_info.id GROUP BY run_info.id ORDER BY min(step)",
+        )
+        .unwrap();
+    let found: Vec<String> = found.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let expected = [
+        "session-0 a finished - 0,1",
+        "session-0 b failed the loss is NaN 2",
+        "session-0 c running - 3",
+        "session-1 b preempted SIGTERM 4",
+        "session-2 session-2 - - 5",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn a_run_tells_where_it_was_and_a_database_of_version_1_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.db");

@@ -11,6 +11,9 @@ use crate::sink::SinkError;
 const APPLICATION: i64 = 0x666f_7265;
 
 /// Statements that bring a database of version n to version n + 1, from 0, which is an empty one.
+///
+/// Any SQLite from 3.8.3 on must be able to read what stays in the database: see `docs/reading.md`. One view with newer
+/// syntax makes the whole file unreadable for it.
 const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE runs (
@@ -52,11 +55,28 @@ const MIGRATIONS: [&str; 3] = [
     ALTER TABLE runs ADD COLUMN pid INTEGER;
     ALTER TABLE runs ADD COLUMN rank INTEGER;
 ",
-    // SQLite changes no constraint of a table: it is made anew, with the same ids.
+    // SQLite changes no constraint of a table: it is made anew. `ALTER TABLE ... RENAME` would fail where a view or a trigger of
+    // the user reads what is replaced. A session of several runs gets a row for each run. The first run keeps the old row and
+    // its id, and has the events from before it began.
     "
+    CREATE TEMP TABLE begins (
+        id INTEGER PRIMARY KEY,
+        run INTEGER,
+        run_id TEXT,
+        generation INTEGER,
+        time INTEGER
+    );
+    INSERT INTO temp.begins
+        SELECT events.id, run, coalesce(json_extract(record, '$.fields.run_id'), session),
+            coalesce(json_extract(record, '$.fields.generation'), 1), time
+        FROM main.events JOIN main.names ON names.id = events.name JOIN main.runs ON runs.id = run
+        WHERE names.name = 'training.started';
+    CREATE INDEX temp.begins_by_run ON begins (run);
+    CREATE TEMP TABLE old_runs AS SELECT * FROM main.runs;
     DROP VIEW scalars;
     DROP VIEW log;
-    CREATE TABLE new_runs (
+    DROP TABLE runs;
+    CREATE TABLE runs (
         id INTEGER PRIMARY KEY,
         session TEXT NOT NULL,
         run_id TEXT NOT NULL,
@@ -69,17 +89,25 @@ const MIGRATIONS: [&str; 3] = [
         rank INTEGER,
         UNIQUE (session, run_id, generation)
     );
-    INSERT INTO new_runs
-        WITH begins AS (
-            SELECT run, min(events.id), json_extract(record, '$.fields.run_id') AS run_id,
-                json_extract(record, '$.fields.generation') AS generation
-            FROM events JOIN names ON names.id = events.name WHERE names.name = 'training.started' GROUP BY run
-        )
-        SELECT id, session, coalesce(begins.run_id, session), coalesce(begins.generation, 1), NULL, began, origin, host,
+    INSERT INTO main.runs
+        -- With min and max, SQLite takes the other columns from the row in which it found that.
+        WITH first AS (SELECT min(id), run, run_id, generation FROM temp.begins GROUP BY run)
+        SELECT id, session, coalesce(first.run_id, session), coalesce(first.generation, 1), NULL, began, origin, host,
             pid, rank
-        FROM runs LEFT JOIN begins ON begins.run = runs.id;
-    DROP TABLE runs;
-    ALTER TABLE new_runs RENAME TO runs;
+        FROM temp.old_runs LEFT JOIN first ON first.run = old_runs.id;
+    INSERT OR IGNORE INTO main.runs (session, run_id, generation, began, origin, host, pid, rank)
+        SELECT session, run_id, generation, time, origin, host, pid, rank
+        FROM temp.begins JOIN temp.old_runs ON old_runs.id = begins.run ORDER BY begins.id;
+    UPDATE main.events SET run = (
+            SELECT runs.id FROM temp.begins JOIN temp.old_runs ON old_runs.id = begins.run
+                JOIN main.runs ON runs.session = old_runs.session AND runs.run_id = begins.run_id
+                    AND runs.generation = begins.generation
+            WHERE begins.run = events.run AND begins.id <= events.id ORDER BY begins.id DESC LIMIT 1
+        )
+        WHERE id >= (SELECT min(id) FROM temp.begins WHERE begins.run = events.run)
+            AND run IN (SELECT run FROM temp.begins GROUP BY run HAVING count(*) > 1);
+    DROP TABLE temp.begins;
+    DROP TABLE temp.old_runs;
     CREATE VIEW scalars AS
         SELECT run, names.name AS name, step, time, value
         FROM events JOIN names ON names.id = events.name WHERE kind = 'scalar';
@@ -88,7 +116,7 @@ const MIGRATIONS: [&str; 3] = [
             record, events.run AS run
         FROM events JOIN names ON names.id = events.name JOIN runs ON runs.id = events.run;
     CREATE VIEW run_info AS
-        WITH life AS MATERIALIZED (
+        WITH life AS (
             SELECT run, events.id AS id, names.name AS name, time, record
             FROM events JOIN names ON names.id = events.name
             WHERE names.name IN ('training.started', 'training.heartbeat', 'training.completed', 'training.early_stopped',
@@ -108,7 +136,7 @@ const MIGRATIONS: [&str; 3] = [
             SELECT runs.*, ends.name AS ending, ends.time AS ended, last.time AS last_seen,
                 coalesce(begins.time, began) AS started,
                 -- Readers take a run for vanished after three heartbeats.
-                3000000000 * json_extract(begins.record, '$.fields.heartbeat') AS longest,
+                3000000000 * json_extract(begins.record, '$.fields.heartbeat') AS max_silence,
                 CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000000 AS now,
                 coalesce(json_extract(ends.record, '$.fields.error'), json_extract(ends.record, '$.fields.reason'))
                     AS reason,
@@ -123,8 +151,8 @@ const MIGRATIONS: [&str; 3] = [
                 WHEN ending IN ('training.completed', 'training.early_stopped') THEN 'finished'
                 WHEN ending = 'training.failed' THEN 'failed'
                 WHEN ending = 'training.preempted' THEN 'preempted'
-                WHEN now - last_seen > longest THEN 'vanished'
-                WHEN last_seen - now > longest THEN 'unclear'
+                WHEN now - last_seen > max_silence THEN 'vanished'
+                WHEN last_seen - now > max_silence THEN 'unclear'
                 WHEN last_seen IS NOT NULL THEN 'running'
             END AS status,
             started, ended, last_seen, reason, config, model_type, session, origin, host, pid, rank, world_size
@@ -149,12 +177,40 @@ pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
     let transaction =
         database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     // Another process may have been here meanwhile.
-    for migration in MIGRATIONS.iter().skip(version(&transaction)?) {
+    let known = version(&transaction)?;
+    let attached = take_attached(&transaction)?;
+    for migration in MIGRATIONS.iter().skip(known) {
         transaction.execute_batch(migration).map_err(failed)?;
+    }
+    for (name, sql) in attached {
+        let is_gone = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
+        if transaction.query_row(is_gone, [name], |row| row.get(0)).map_err(failed)? {
+            // A unique index that the new rows violate is left out: it must not keep the database from being opened.
+            _ = transaction.execute_batch(&sql);
+        }
     }
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(failed)?;
     transaction.commit().map_err(failed)
+}
+
+/// Drops the triggers of a database, and returns the names and the SQL of its triggers and indices.
+///
+/// Users attach them to our tables and views. A table or view that is made anew loses its own, and a trigger may refuse what a
+/// migration changes.
+fn take_attached(transaction: &Transaction<'_>) -> Result<Vec<(String, String)>, SinkError> {
+    let of = |kind: &str| -> Result<Vec<(String, String)>, rusqlite::Error> {
+        let sql = "SELECT name, sql FROM sqlite_schema WHERE type = ?1 AND sql IS NOT NULL ORDER BY rowid";
+        let rows = &mut transaction.prepare(sql)?;
+        rows.query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    };
+    let mut attached = of("trigger").map_err(failed)?;
+    for (name, _) in &attached {
+        let sql = format!("DROP TRIGGER main.\"{}\"", name.replace('"', "\"\""));
+        transaction.execute_batch(&sql).map_err(failed)?;
+    }
+    attached.extend(of("index").map_err(failed)?);
+    Ok(attached)
 }
 
 /// Returns the version of a database of ours; 0 for an empty one.
@@ -265,4 +321,18 @@ pub fn row_to_record(row: &Row<'_>) -> Result<Record, rusqlite::Error> {
         2 => Priority::Low,
         _ => Priority::Normal,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MIGRATIONS;
+
+    #[test]
+    fn an_old_sqlite_can_read_what_stays_in_the_database() {
+        // One of these words in one view makes the whole file unreadable for a release that does not know it.
+        for word in [" MATERIALIZED", "RETURNING", "->", " OVER ", "FILTER", "STRICT", "GENERATED", "RENAME"]
+        {
+            assert!(MIGRATIONS.iter().all(|sql| !sql.contains(word)), "{word}");
+        }
+    }
 }
