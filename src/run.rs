@@ -81,6 +81,16 @@ use crate::wake::State;
 /// the run reports a panic without its message.
 ///
 /// In a forked child, the guard does nothing.
+///
+/// # Several runs of one collector
+///
+/// A collector works on one run at a time: what it collects belongs to the run that began last, also once that has ended.
+/// End a run before you start the next one. If two overlap, their heartbeats and ends still name their own run in the
+/// fields `run_id` and `generation`. `run_info` and `forebay_history::runs` go by these, so neither ends the other. All
+/// other events, such as the epochs of the first, count to the second.
+///
+/// In a loop, `run = TrainingRun::builder().start(&collector)?` begins the next run before it drops the last one, which
+/// then reports that it has failed.
 pub struct TrainingRun {
     life: Arc<Life>,
     heartbeat_thread: Option<JoinHandle<()>>,
@@ -256,9 +266,14 @@ fn failed(error: impl Into<String>, traceback: Option<String>, epoch: Option<u64
     training::Failed { error: error.into(), traceback, epoch }
 }
 
+/// Adds the id and the generation of the run to an event.
+fn with_id(record: Record, run: &RunIdentity) -> Record {
+    record.with_field("run_id", run.run_id.clone()).with_field("generation", run.generation)
+}
+
 /// Adds the identity of the run to an event.
 fn identified(record: Record, run: &RunIdentity) -> Record {
-    let record = record.with_field("run_id", run.run_id.clone()).with_field("generation", run.generation);
+    let record = with_id(record, run);
     match &run.name {
         Some(name) => record.with_field("name", name.clone()),
         None => record,
@@ -329,7 +344,8 @@ impl Life {
         drop(stage);
         // The end is critical, and would overtake what was collected before it.
         let before = self.flush(deadline);
-        let outcome = self.report(event);
+        // With its run, because the collector may work on another one by now.
+        let outcome = self.report(with_id(event.into(), &self.identity));
         let after = self.flush(deadline);
         *self.stage.lock() = Stage::Reported;
         self.changed.notify_all();

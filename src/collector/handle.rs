@@ -81,7 +81,8 @@ impl<E: Event> Collector<E> {
         &self.shared.origin
     }
 
-    /// Returns the training run that works with this collector, or did last: see [`TrainingRun`](crate::run::TrainingRun).
+    /// Returns the training run that began last with this collector, also if it has ended: see
+    /// [`TrainingRun`](crate::run::TrainingRun#several-runs-of-one-collector).
     pub fn current_run(&self) -> Option<Arc<RunIdentity>> {
         self.shared.run.get()
     }

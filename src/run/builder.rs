@@ -131,7 +131,8 @@ impl RunBuilder {
         self
     }
 
-    /// Begins the run, and reports that.
+    /// Begins the run, and reports that. From then on, what the collector collects belongs to this run, also if an earlier one has not
+    /// ended: see [`TrainingRun`].
     ///
     /// # Errors
     ///

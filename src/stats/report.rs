@@ -116,7 +116,7 @@ pub struct StopReport {
     pub elapsed: Duration,
     /// The session id of the collector.
     pub session_id: String,
-    /// The training run that worked with the collector last, if there was one.
+    /// The training run that began last with the collector, if there was one.
     pub run: Option<RunIdentity>,
 }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use forebay::run::{RunIdentity, RunStatus, TrainingRun};
+use crate::support;
+use forebay::run::{RunEnd, RunIdentity, RunStatus, TrainingRun};
 use forebay::sink::{JsonLinesSink, SqliteSink, from_fn};
 use forebay::{Batch, Collector, Record};
 use forebay_history::{EventQuery, History, JsonLinesHistory, SqliteHistory, runs};
@@ -132,6 +133,66 @@ fn every_file_and_report_tells_the_same_identity_of_a_run() {
     let ids: Vec<_> =
         reported.iter().map(|run| run.as_ref().map(|run| (&*run.run_id, run.generation))).collect();
     assert_eq!(ids, [None, Some(("7", 1)), Some(("7", 2)), Some(("8", 1)), Some(("9", 1))]);
+}
+
+#[test]
+fn of_two_runs_that_overlap_each_ends_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, database) = (folder.path().join("events.jsonl"), folder.path().join("events.db"));
+    let collector = Collector::builder()
+        .session_id("session")
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .sink(SqliteSink::create(&database).unwrap())
+        .start()
+        .unwrap();
+    let heartbeats = |run_id: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM log WHERE name = 'training.heartbeat' AND json_extract(record, '$.fields.run_id') = '{run_id}'"
+        );
+        table(&database, &sql)[0].parse::<u64>().unwrap()
+    };
+    let begin = |run_id| {
+        let run = TrainingRun::builder().run_id(run_id).model_type(run_id);
+        run.heartbeat(std::time::Duration::from_millis(50)).start(&collector).unwrap()
+    };
+    let first = begin("first");
+    let second = begin("second");
+    let before = heartbeats("first");
+    support::until("the first beats beside the second", || heartbeats("first") > before);
+    second.failed("the loss is NaN").unwrap();
+    first.completed(NO_FIELDS).unwrap();
+    let mut run = begin("1");
+    // The second begins before the first is dropped.
+    for run_id in ["2", "3"] {
+        run = begin(run_id);
+    }
+    run.completed(NO_FIELDS).unwrap();
+    collector.stop().unwrap();
+    let sql = "SELECT run_id, model_type, status, reason, ended >= started AND last_seen >= ended FROM run_info ORDER BY id";
+    let dropped = "dropped before its end was reported";
+    let expected = [
+        "first first finished - 1".to_owned(),
+        "second second failed the loss is NaN 1".to_owned(),
+        format!("1 1 failed {dropped} 1"),
+        format!("2 2 failed {dropped} 1"),
+        "3 3 finished - 1".to_owned(),
+    ];
+    assert_eq!(table(&database, sql), expected);
+    let failed = |error: &str| Some(RunEnd::Failed { error: error.to_owned() });
+    for found in [runs(&JsonLinesHistory::new(&path)), runs(&SqliteHistory::open(&database).unwrap())] {
+        let found: Vec<_> = found.unwrap().into_iter().map(|run| (run.run_id, run.end)).collect();
+        let expected = [
+            ("first", Some(RunEnd::Completed)),
+            ("second", failed("the loss is NaN")),
+            ("1", failed(dropped)),
+            ("2", failed(dropped)),
+            ("3", Some(RunEnd::Completed)),
+        ];
+        assert_eq!(found, expected.map(|(run_id, end)| (run_id.to_owned(), end)));
+    }
+    let current = collector.current_run().unwrap();
+    assert_eq!(&*current.run_id, "3", "also a run that has ended");
+    support::law(&collector, collector.stats().offered);
 }
 
 #[test]

@@ -1,38 +1,40 @@
 //! Runs of a history.
 
-use forebay::Event;
 use forebay::event::catalog::training;
 use forebay::parts::{add_to_run, run_of};
 use forebay::run::RunInfo;
+use forebay::{Event, Record, Value};
 
 use crate::{EventQuery, History, HistoryError};
+
+/// The events that tell the life of a run.
+const LIFE: &str = "training.{started,heartbeat,completed,early_stopped,failed,preempted}";
 
 /// Returns the runs of a history, in the order in which they began, each generation by itself. The last is the one to resume.
 ///
 /// The events of [`catalog::training`](forebay::event::catalog::training) tell a run; a
 /// [`TrainingRun`](forebay::run::TrainingRun) emits them.
 ///
-/// A run whose begin is not there any more, because only so many files or records are kept, is known by its heartbeats. A history
-/// has one run at a time: two that go on at once and share their files cannot be distinguished.
+/// A run whose begin is not there any more, because only so many files or records are kept, is known by its heartbeats. Where two runs
+/// overlap, heartbeats and ends name their run; other events say nothing of either. An end that names no run, such as one made
+/// by hand, ends the run that began last.
 ///
 /// # Errors
 ///
 /// The history cannot be read.
 pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
-    let life = "training.{started,heartbeat,completed,early_stopped,failed,preempted}";
     let mut runs: Vec<RunInfo> = Vec::new();
-    for record in history.query(&EventQuery::new().name(life))? {
+    for record in history.query(&EventQuery::new().name(LIFE))? {
         let run_info = run_of(&record);
-        match (Event::name(&record), runs.last_mut()) {
+        let own = runs.iter_mut().rev().find(|run| is_of(&record, run));
+        match (Event::name(&record), own) {
             (training::Started::NAME, _) => runs.push(run_info),
-            (training::HEARTBEAT, Some(run))
-                if run.run_id == run_info.run_id && run.generation == run_info.generation =>
-            {
+            (training::HEARTBEAT, Some(run)) => {
                 run.uptime = run_info.uptime;
                 add_to_run(run, &record);
             }
             // Its begin is not there any more.
-            (training::HEARTBEAT, _) => {
+            (training::HEARTBEAT, None) => {
                 runs.push(run_info);
                 runs.last_mut().into_iter().for_each(|run| add_to_run(run, &record));
             }
@@ -44,10 +46,21 @@ pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
     // came from elsewhere, such as a measurement that was imported.
     let last = history.query(&EventQuery::new().newest_first().limit(1))?;
     if let (Some(run), Some(last)) = (runs.last_mut(), last.first())
+        && is_of(last, run)
         && let Ok(later) = last.time().duration_since(run.last_seen)
         && run.heartbeat.is_none_or(|heartbeat| later <= heartbeat.saturating_mul(3))
     {
         run.last_seen = last.time();
     }
     Ok(runs)
+}
+
+/// Returns whether a record names this run, or none.
+fn is_of(record: &Record, run: &RunInfo) -> bool {
+    let fields = record.value().as_fields().filter(|_| Event::name(record).starts_with("training."));
+    let of = |name| fields.and_then(|fields| fields.get(name));
+    of("run_id").and_then(Value::as_str).is_none_or(|run_id| run_id == run.run_id)
+        && of("generation")
+            .and_then(Value::as_i64)
+            .is_none_or(|generation| u64::try_from(generation) == Ok(run.generation))
 }

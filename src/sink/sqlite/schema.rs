@@ -117,10 +117,16 @@ const MIGRATIONS: [&str; 3] = [
         FROM events JOIN names ON names.id = events.name JOIN runs ON runs.id = events.run;
     CREATE VIEW run_info AS
         WITH life AS (
-            SELECT run, events.id AS id, names.name AS name, time, record
-            FROM events JOIN names ON names.id = events.name
+            -- These events name their run, because another one may have begun before they were written. Events that were made
+            -- by hand may name a run that the collector does not know.
+            SELECT coalesce(runs.id, written.id) AS run, events.id AS id, names.name AS name, time, record
+            FROM events JOIN names ON names.id = events.name JOIN runs AS written ON written.id = events.run
+                LEFT JOIN runs ON runs.session = written.session
+                    AND runs.run_id = coalesce(json_extract(record, '$.fields.run_id'), written.run_id)
+                    AND runs.generation = coalesce(json_extract(record, '$.fields.generation'), written.generation)
             WHERE names.name IN ('training.started', 'training.heartbeat', 'training.completed', 'training.early_stopped',
                 'training.failed', 'training.preempted')
+                AND (runs.id IS NOT NULL OR written.run_id = written.session)
         ),
         -- With min and max, SQLite takes the other columns from the row in which it found that.
         begins AS (

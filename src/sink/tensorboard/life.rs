@@ -50,8 +50,9 @@ pub(super) fn shown_of(record: &Record) -> Shown<'_> {
     }
 }
 
-/// The fields that count or time, and are no metrics.
-const BOOKKEEPING: [&str; 5] = ["epoch", "total_epochs", "batch", "duration", "total_duration"];
+/// The fields that count, time or identify, and are no metrics.
+const BOOKKEEPING: [&str; 7] =
+    ["epoch", "total_epochs", "batch", "duration", "total_duration", "run_id", "generation"];
 
 /// Returns the metrics among the fields of an event: all that are not bookkeeping, those in `metrics` and `final_metrics` without
 /// that name. So a `loss` beside them is one, whoever made the event.
