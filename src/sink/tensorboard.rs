@@ -44,12 +44,18 @@ use crate::unix::is_unlinked;
 /// | image | image; raw pixels become a PNG here, on the worker |
 /// | fields | each of its values by the same rules, under `<tag>/<name>`, nested ones too |
 /// | [`training::Started`] | the row of the folder in the table of hyper-parameters, from its `config` and `model_type`: nested settings under their path (`optimizer/lr`), lists as text |
-/// | [`training::EpochCompleted`], `BatchCompleted`, [`training::Completed`] | each metric under its own name: `val_loss`, not `training/epoch_completed/metrics/val_loss`. A record without a step has the number of its epoch or batch |
+/// | [`training::EpochCompleted`], [`training::Completed`] | each metric under its own name: `val_loss`, not `training/epoch_completed/metrics/val_loss`. An epoch without a step has its number |
+/// | `BatchCompleted` | its loss and each metric in the group `batch`: `batch/loss`. A record without a step has the number of its batch |
+/// | [`model::CheckpointSaved`] | each metric in the group `checkpoint`: `checkpoint/val_loss`. A record without a step has the number of its epoch |
 /// | [`training::Completed`], `EarlyStopped`, `Failed` | how the run ended, in the table of hyper-parameters |
 /// | `Failed`, `EarlyStopped`, `Preempted` | text: the error or the reason |
 ///
-/// What else a training run reports of itself (numbers of epochs, durations, ranks, heartbeats, the best model, checkpoints) is
-/// kept by JSON Lines and SQLite and has no card here. Records without a value and lists have nothing to show either.
+/// What else a training run reports of itself (numbers of epochs, durations, ranks, heartbeats, the best model and its loss, paths and
+/// sizes of checkpoints) is kept by JSON Lines and SQLite and has no card here, also where you made the event by hand. Records
+/// without a value and lists have nothing to show either.
+///
+/// A metric and a record of one name share a tag. So collect `val_loss` as a record or give it to
+/// [`Epoch::completed`](crate::run::Epoch::completed), not both: the curve would have the points of both.
 ///
 /// * **Tag**: the name of the record, with `/` for every `.`, so that `train.loss` stands in the group `train`.
 /// * **Step**: that of the record. A record without a step has the one after the last of its tag, from 0. Steps beyond
@@ -98,6 +104,7 @@ use crate::unix::is_unlinked;
 /// # }
 /// ```
 ///
+/// [`model::CheckpointSaved`]: crate::event::catalog::model::CheckpointSaved
 /// [`training::Started`]: crate::event::catalog::training::Started
 /// [`training::EpochCompleted`]: crate::event::catalog::training::EpochCompleted
 /// [`training::Completed`]: crate::event::catalog::training::Completed
@@ -345,13 +352,17 @@ impl Writer<'_> {
     fn show(&mut self, tag: &mut String, record: &Record) {
         match life::shown_of(record) {
             Shown::Value => self.value(tag, record.value()),
-            Shown::Metrics { fields, number } => {
+            Shown::Metrics { group, fields, number } => {
                 self.step = self.step.or(number);
                 for (name, value) in life::metrics(fields) {
                     if !self.spend(name.len()) {
                         return;
                     }
                     tag.clear();
+                    if !group.is_empty() {
+                        tag.push_str(group);
+                        tag.push('/');
+                    }
                     push_name(tag, name);
                     self.value(tag, value);
                 }

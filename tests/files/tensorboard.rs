@@ -381,11 +381,12 @@ fn a_training_run_shows_its_metrics_under_their_own_names_and_no_other_scalar() 
         };
         collector.collect(saved);
         collector.collect(model::CheckpointLoaded { path: "best.bin".to_owned(), restored_epoch: number });
-        epoch.completed(metrics);
+        // `loss` has the name of the batches' metric, and is delivered before theirs, which are of low priority.
+        epoch.completed(metrics.with("loss", 2.0));
     }
     support::until("a heartbeat", || memory.events().iter().any(|record| record.name() == HEARTBEAT));
     run.completed([("val_accuracy", 0.97)]).unwrap();
-    collector.stop().unwrap();
+    assert_eq!(collector.stop().unwrap().failed(), 0, "no step goes backward");
     let names: BTreeSet<String> = memory.events().iter().map(|record| record.name().to_owned()).collect();
     let reported =
         ["started", "epoch_started", "batch_completed", "new_best_model", "epoch_completed", "completed"];
@@ -393,9 +394,20 @@ fn a_training_run_shows_its_metrics_under_their_own_names_and_no_other_scalar() 
 
     let scalars = scalars(folder.path());
     let tags: Vec<&str> = scalars.keys().map(|tag| &**tag).collect();
-    assert_eq!(tags, ["accuracy", "loss", "train/loss", "val_accuracy", "val_loss"]);
+    let expected = [
+        "batch/accuracy",
+        "batch/loss",
+        "checkpoint/val_loss",
+        "loss",
+        "train/loss",
+        "val_accuracy",
+        "val_loss",
+    ];
+    assert_eq!(tags, expected);
     let steps = |tag: &str| scalars[tag].iter().map(|(step, _)| *step).collect::<Vec<_>>();
-    assert_eq!(steps("loss"), [10, 11, 12, 20, 21, 22]);
+    assert_eq!(steps("batch/loss"), [10, 11, 12, 20, 21, 22]);
+    assert_eq!(scalars["loss"], [(12, 2.0), (22, 2.0)]);
+    assert_eq!(scalars["checkpoint/val_loss"], [(1, 0.5), (2, 0.5)], "at the number of its epoch");
     assert_eq!(scalars["val_loss"], [(12, 0.5), (22, 0.5)], "at the step of the loop");
     assert_eq!(scalars["val_accuracy"], [(22, 0.97)]);
     let settings: Vec<String> = settings(folder.path()).into_keys().collect();

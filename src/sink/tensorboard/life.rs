@@ -13,8 +13,11 @@ use crate::event::{Event, Fields, Record, Value};
 pub(super) enum Shown<'a> {
     /// The value, as for every record that is none of a run's life.
     Value,
-    /// The [`metrics`] among its fields, under their own names.
+    /// The [`metrics`] among its fields, under their own names in a group.
     Metrics {
+        /// Empty for those of epochs and of the run. Others have a group: they may have the names of those and mean something
+        /// else, and those of batches are delivered behind those of the epoch, so one tag would go backward.
+        group: &'static str,
         fields: &'a Fields,
         /// The step of a record that has none: the number of its epoch or batch.
         number: Option<i64>,
@@ -30,9 +33,14 @@ pub(super) fn shown_of(record: &Record) -> Shown<'_> {
     let text = |name| fields.get(name).and_then(Value::as_str);
     let number = |name| fields.get(name).and_then(Value::as_i64).filter(|number| *number >= 0);
     match Event::name(record) {
-        training::EpochCompleted::NAME => Shown::Metrics { fields, number: number("epoch") },
-        training::BatchCompleted::NAME => Shown::Metrics { fields, number: number("batch") },
-        training::Completed::NAME => Shown::Metrics { fields, number: None },
+        training::EpochCompleted::NAME => Shown::Metrics { group: "", fields, number: number("epoch") },
+        training::BatchCompleted::NAME => Shown::Metrics { group: "batch", fields, number: number("batch") },
+        training::Completed::NAME => Shown::Metrics { group: "", fields, number: None },
+        // Its other fields are no metrics.
+        model::CheckpointSaved::NAME => match fields.get("metrics").and_then(Value::as_fields) {
+            Some(fields) => Shown::Metrics { group: "checkpoint", fields, number: number("epoch") },
+            None => Shown::Nothing,
+        },
         training::Failed::NAME => match (text("error"), text("traceback")) {
             (Some(error), Some(place)) => Shown::Text(format!("{error}\n\n```\n{place}\n```").into()),
             (error, place) => error.or(place).map_or(Shown::Nothing, |text| Shown::Text(text.into())),
@@ -44,7 +52,6 @@ pub(super) fn shown_of(record: &Record) -> Shown<'_> {
         | training::EpochStarted::NAME
         | training::NewBestModel::NAME
         | training::HEARTBEAT
-        | model::CheckpointSaved::NAME
         | model::CheckpointLoaded::NAME => Shown::Nothing,
         _ => Shown::Value,
     }
