@@ -176,8 +176,9 @@ impl JsonLinesSink {
         };
         let target = Target::open(&path).map_err(about_path)?;
         let (length, is_torn) = target.examine().map_err(about_path)?;
-        let has_earlier_run = length > 0
-            || target.is_own_file() && closed(target.path()).is_ok_and(|closed| !closed.files.is_empty());
+        // What is in a shared file, such as that behind `/dev/stdout`, may be anybody's.
+        let has_earlier_run = target.is_own_file()
+            && (length > 0 || closed(target.path()).is_ok_and(|closed| !closed.files.is_empty()));
         Ok(Self {
             name: "json_lines".to_owned(),
             target,

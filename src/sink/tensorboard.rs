@@ -126,7 +126,7 @@ pub struct TensorBoardSink {
     broken: Option<io::Error>,
     /// Presence of the file, and `None` without one.
     presence: Option<Presence>,
-    /// The folder had event files when the sink was created.
+    /// The folder had event files with values when the sink was created.
     has_earlier_run: bool,
     /// The tag of the record at hand; its memory is used again.
     tag: String,
@@ -174,7 +174,7 @@ impl TensorBoardSink {
         };
         let begun = real_folder(&sink.folder).and_then(|folder| {
             sink.folder = folder;
-            sink.has_earlier_run = files::last(&sink.folder)?.is_some();
+            sink.has_earlier_run = files::has_earlier_run(&sink.folder)?;
             sink.begin_file(0)
         });
         begun.map_err(|error| cannot_write(&sink.folder, error))?;

@@ -9,7 +9,7 @@ use forebay::run::{self, TrainingRun};
 use forebay::sink::SqliteSink;
 use forebay::sink::{JsonLinesSink, Sink, SinkExt, TensorBoardSink};
 use forebay::stats::StopReport;
-use forebay::{Collector, Record};
+use forebay::{Batch, Collector, Record};
 
 /// Runs a training whose files lie in `folder`. Returns what was said of it, and the report.
 fn train(folder: &Path) -> (Vec<LogEntry>, StopReport) {
@@ -85,7 +85,27 @@ fn a_file_that_was_rotated_away_is_one_of_an_earlier_run_and_a_resumed_folder_is
     collector.start().unwrap();
     collector.stop().unwrap();
     assert!(earlier(collector).is_some());
+    // A file without a value is none of an earlier run.
     drop(TensorBoardSink::create(folder.path()).unwrap());
+    std::fs::write(folder.path().join("events.out.tfevents.7.host.1.0"), "").unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    sink.write_batch(&Batch::from_events(vec![Record::scalar("loss", 0.5)])).unwrap();
+    assert_eq!(earlier(build(Box::new(sink))), None);
+    assert!(earlier(build(Box::new(TensorBoardSink::create(folder.path()).unwrap()))).is_some());
     let resumed = TensorBoardSink::resume(folder.path(), 7).unwrap();
     assert_eq!(earlier(build(Box::new(resumed))), None);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_in_a_file_behind_a_descriptor_is_no_earlier_run() {
+    use std::os::fd::AsRawFd;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    std::fs::write(&path, "said by somebody\n").unwrap();
+    let out = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let sink = JsonLinesSink::create(format!("/dev/fd/{}", out.as_raw_fd())).unwrap();
+    let collector = Collector::builder().sink(sink).build().unwrap();
+    assert_eq!(collector.stats().sinks[0].earlier_run, None);
 }

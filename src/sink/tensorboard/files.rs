@@ -1,8 +1,9 @@
 //! Names of event files. TensorBoard reads those of a folder in the order of their names, so they must sort in the
 //! order in which they were begun: also when two begin in one second, or the clock was set back.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,20 +30,49 @@ pub(super) fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
 }
 
 /// Returns the largest number of seconds in a name in `folder`.
-pub(super) fn last(folder: &Path) -> io::Result<Option<u64>> {
+fn last(folder: &Path) -> io::Result<Option<u64>> {
     let mut last = None;
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let seconds = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX))
-            .and_then(|rest| rest.split('.').next())
-            .and_then(|seconds| seconds.parse().ok())
-            // Ten digits, with room for files to come; what is larger is not a moment.
-            .filter(|seconds| *seconds < 9_999_000_000);
-        last = last.max(seconds);
+        last = last.max(seconds_in(&entry?.file_name()));
     }
     Ok(last)
+}
+
+/// Returns the number of seconds in the name of an event file, and `None` for another file.
+fn seconds_in(name: &OsStr) -> Option<u64> {
+    let seconds = name.to_str()?.strip_prefix(PREFIX)?.split('.').next()?.parse().ok();
+    // Ten digits, with room for files to come; what is larger is not a moment.
+    seconds.filter(|seconds| *seconds < 9_999_000_000)
+}
+
+/// Returns whether a file in `folder` has more than its head: the program that began it wrote a value.
+pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // One that cannot be read has been written by somebody.
+        if seconds_in(&entry.file_name()).is_some() && has_values(&entry.path()).unwrap_or(true) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Returns whether an event file has more than two records: the version of the format, and the begin of a session.
+fn has_values(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut head = 0_u64;
+    for _ in 0..2 {
+        // The length of the data and its checksum, the data, and its checksum.
+        let mut data = [0; 8];
+        if length < head.saturating_add(8) {
+            return Ok(false);
+        }
+        file.seek(SeekFrom::Start(head))?;
+        file.read_exact(&mut data)?;
+        head = head.saturating_add(u64::from_le_bytes(data)).saturating_add(16);
+    }
+    Ok(length > head)
 }
 
 #[cfg(test)]
