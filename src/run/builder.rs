@@ -56,14 +56,16 @@ impl RunBuilder {
         self
     }
 
-    /// Names the run, for people: `digits`. Two runs may have one name. By default it has none.
+    /// Names the run, for people: `digits`. Two runs may have one name. [`start`](Self::start) refuses an empty
+    /// one. By default it has none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
     /// Creates a new folder for the run in `runs`, named after the time in UTC and the name of the run:
-    /// `runs/2026-11-28_14-30-05_digits`. See [`run::folder`](crate::run::folder).
+    /// `runs/2026-11-28_14-30-05_digits`. The folder has at most 120 bytes of the name of the run. See
+    /// [`run::folder`](crate::run::folder).
     ///
     /// # Errors
     ///
@@ -141,6 +143,7 @@ impl RunBuilder {
     pub fn start(self, collector: &Collector) -> Result<TrainingRun, RunError> {
         let run_id = self.run_id.unwrap_or_else(new_id);
         check("run_id", format!("{run_id:?}"), "a text that is not empty", !run_id.is_empty())?;
+        check("name", "\"\"", "a text that is not empty", self.name.as_deref() != Some(""))?;
         let heartbeat = self.heartbeat;
         let allowed = "a millisecond or more";
         check("heartbeat", format!("{heartbeat:?}"), allowed, heartbeat >= Duration::from_millis(1))?;

@@ -35,6 +35,10 @@ pub(super) fn create(runs: &Path, name: Option<&str>) -> io::Result<PathBuf> {
     folder_at(runs, SystemTime::now(), name)
 }
 
+/// Length of the part of a folder's name that comes from the name of the run, in bytes. Most file systems allow 255 bytes for the whole
+/// name, a few only 143.
+const MAX_RUN_BYTES: usize = 120;
+
 fn folder_at(runs: &Path, now: SystemTime, run: Option<&str>) -> io::Result<PathBuf> {
     let named = |path: &Path, error: io::Error| {
         io::Error::new(error.kind(), format!("cannot create the folder {}: {error}", path.display()))
@@ -45,10 +49,16 @@ fn folder_at(runs: &Path, now: SystemTime, run: Option<&str>) -> io::Result<Path
     let name = humantime::format_rfc3339_seconds(now).to_string();
     let mut name = name.trim_end_matches('Z').replace('T', "_").replace(':', "-");
     if let Some(run) = run {
-        // What a name of a folder may not have somewhere, and no more than every system allows.
+        // Without what a name of a folder may not have somewhere, and no longer than every system allows.
         let allowed = |char: char| if char.is_alphanumeric() || "-_+=.,".contains(char) { char } else { '-' };
         name.push('_');
-        name.extend(run.chars().take(60).map(allowed));
+        let max_bytes = name.len() + MAX_RUN_BYTES;
+        for char in run.chars().map(allowed) {
+            if name.len() + char.len_utf8() > max_bytes {
+                break;
+            }
+            name.push(char);
+        }
     }
     let mut number = 1_u64;
     loop {
@@ -90,6 +100,10 @@ mod tests {
         }
         let long = folder_at(runs.path(), now, Some(&"\u{1f}\u{1f600}ö".repeat(1000))).unwrap();
         assert!(long.is_dir() && long.parent() == Some(runs.path()));
+        // Letters of four bytes: 60 of them would be too long for a name.
+        let wide = folder_at(runs.path(), now, Some(&"\u{20000}".repeat(60))).unwrap();
+        let expected = format!("2023-11-14_22-13-20_{}", "\u{20000}".repeat(30));
+        assert_eq!(wide, runs.path().join(expected));
     }
 
     #[test]

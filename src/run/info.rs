@@ -112,7 +112,7 @@ impl RunInfo {
         let uptime = seconds("uptime");
         Self {
             run_id: of("run_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            name: of("name").and_then(Value::as_str).map(str::to_owned),
+            name: of("name").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned),
             generation: number("generation", 1),
             rank: number("rank", 0),
             world_size: number("world_size", 1),

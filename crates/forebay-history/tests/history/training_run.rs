@@ -214,6 +214,10 @@ fn what_is_not_allowed_is_named_with_what_is() {
         "invalid run_id: \"\" (expected a text that is not empty)"
     );
     assert_eq!(
+        said(TrainingRun::builder().name("")),
+        "invalid name: \"\" (expected a text that is not empty)"
+    );
+    assert_eq!(
         said(TrainingRun::builder().heartbeat(Duration::ZERO)),
         "invalid heartbeat: 0ns (expected a millisecond or more)"
     );
