@@ -177,7 +177,8 @@ impl TrainingRun {
         &self.life.collector
     }
 
-    /// Sets the step of the loop. Heartbeats, the end of an epoch and the end of the run carry it.
+    /// Sets the step of the loop. Heartbeats, [`new_best_model`](Self::new_best_model), the end of an epoch and the end of the run
+    /// carry it. [`batch_completed`](Self::batch_completed) sets it to the number of its batch.
     #[inline]
     pub fn set_step(&self, step: u64) {
         self.life.next_step.store(step.saturating_add(1), Ordering::Relaxed);

@@ -91,9 +91,9 @@ impl RunInfo {
             (Some(RunEnd::Failed { .. }), _) => RunStatus::Failed,
             (Some(RunEnd::Preempted { .. }), _) => RunStatus::Preempted,
             (None, None) => RunStatus::Running,
-            (None, Some(longest)) => match now.duration_since(self.last_seen) {
-                Ok(silence) if silence > longest => RunStatus::Vanished,
-                Err(ahead) if ahead.duration() > longest => RunStatus::Unclear,
+            (None, Some(max_silence)) => match now.duration_since(self.last_seen) {
+                Ok(silence) if silence > max_silence => RunStatus::Vanished,
+                Err(ahead) if ahead.duration() > max_silence => RunStatus::Unclear,
                 _ => RunStatus::Running,
             },
         }

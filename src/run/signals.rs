@@ -115,8 +115,8 @@ impl Signals {
     pub fn builder<E: Event>(collector: &Collector<E>) -> SignalsBuilder {
         let (flushed, stopped) = (collector.clone(), collector.clone());
         SignalsBuilder {
-            flush: Box::new(move |longest| drop(flushed.shared.flush(Reply::unheard(), longest))),
-            stop: Box::new(move |longest| drop(stopped.stop_timeout(longest))),
+            flush: Box::new(move |max| drop(flushed.shared.flush(Reply::unheard(), max))),
+            stop: Box::new(move |max| drop(stopped.stop_timeout(max))),
             run: None,
             signals: vec![SIGTERM, SIGINT],
             grace: Duration::from_secs(5),
@@ -136,7 +136,8 @@ impl Signals {
     /// Blocks until a signal comes, and returns its name. Returns at once if one has come.
     ///
     /// A program that waits here should [leave time](SignalsBuilder::leave_time) for its end: without, the process ends with the
-    /// signal, whoever waits. Several threads may wait. In a forked child, no signal is seen: this returns `None` at once there.
+    /// signal, whoever waits. Several threads may wait. In a forked child, no signal is seen: this returns at once there,
+    /// with a signal if it came before the fork.
     ///
     /// ```no_run
     /// use forebay::{Collector, run::Signals};

@@ -55,7 +55,8 @@ use age::Age;
 /// * Events that are missing leave a line of their own, where they are missing: a record named `forebay.gap`
 ///   whose integer is their number. They were evicted, or an earlier write of this sink failed.
 /// * Every line of a training run has the keys `run_id` and `generation`, as they stand in `training.started`, which has the name and
-///   the settings of the run: see [`TrainingRun`](crate::run::TrainingRun).
+///   the settings of the run: see [`TrainingRun`](crate::run::TrainingRun). A line of your own event type that
+///   has such a key itself then has it twice.
 /// * An event that cannot be serialised, or whose `Serialize` panics, fails alone; the rest of its batch is written. (`Serialize` of your own types runs on
 ///   the worker: one that recurses to any depth exhausts its stack. A [`Record`] never does.)
 /// * A file that would grow beyond 100 MiB ([`rotate_at`](Self::rotate_at)) is closed before, and gets a number:

@@ -127,7 +127,8 @@ impl StopReport {
         self.run.as_ref().map_or(&self.session_id, |run| &run.run_id)
     }
 
-    /// Returns how many events some sink failed to take, summed over the sinks.
+    /// Returns how many events the sinks counted as failed, summed over the sinks. Events that became dead letters, or that a queue of
+    /// a sink evicted or rejected, are not among them: [`SinkStats`](crate::stats::SinkStats) counts each kind.
     pub fn failed(&self) -> u64 {
         self.stats.sinks.iter().map(|sink| sink.failed).fold(0, u64::saturating_add)
     }
