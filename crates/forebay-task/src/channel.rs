@@ -6,7 +6,7 @@
 //! the lock takes a hundredth of that. A lock-free queue was rejected: it would hold the items, but not the answer.
 //!
 //! Between the lock and the call of the handler another thread may stop the task. So the last step before the call
-//! asks the permit (`permit.rs`), which a stop revokes. An item that was taken and not begun is cancelled.
+//! asks the permit (`permit.rs` of forebay-sync), which a stop revokes. An item that was taken and not begun is cancelled.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -133,6 +133,8 @@ impl<T> Shared<T> {
         }
         state.stop = Some(Stop::Cancelled);
         state.phase = Phase::Over;
+        state.stop_signal = None;
+        state.wake_all();
         let report = state.report.take();
         self.space.notify_all();
         drop(state);
@@ -358,6 +360,9 @@ impl<T> Shared<T> {
         let mut state = self.lock();
         state.phase = Phase::Over;
         state.ended = Some(state.clock.now());
+        // Where no worker could be started, nobody has stopped the task, and its source may wait.
+        state.stop_signal = None;
+        state.wake_all();
         self.space.notify_all();
         state.summary()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forebay::config::ConfigError;
 use forebay::parts::check;
-use forebay::{Collector, Name};
+use forebay::{Collector, Event, Name, Record};
 use forebay_sync::clock::{Clock, ManualClock};
 use forebay_sync::sync::{Arc, Mutex};
 
@@ -33,8 +33,6 @@ use crate::worker::{Job, Tools, Work, feed};
 #[must_use = "a pipeline does nothing until it is started"]
 pub struct Pipeline<T> {
     channel: Channel<T>,
-    /// `None` if items come from senders.
-    source: Option<Source<T>>,
     settings: Settings,
 }
 
@@ -52,19 +50,27 @@ struct Settings {
     strategy: Strategy,
     policy: ErrorPolicy,
     token: CancelToken,
-    report: Option<(Collector, Name)>,
+    report: Option<Report>,
     drop_timeout: Duration,
     clock: Clock,
     interval: Option<Duration>,
     debounce: Option<Duration>,
 }
 
-/// Channel of a pipeline. Dropped before the start, it closes the channel.
-struct Channel<T>(Arc<Shared<T>>);
+/// Channel of a pipeline, and its source. Dropped before the start, it closes the channel.
+struct Channel<T> {
+    shared: Arc<Shared<T>>,
+    /// `None` if items come from senders.
+    source: Option<Source<T>>,
+}
 
 impl<T> Drop for Channel<T> {
     fn drop(&mut self) {
-        self.0.abandon();
+        if self.shared.is_left() {
+            // The source is the parent's: what it captured, as a receiver, may take a lock that has no holder here.
+            std::mem::forget(self.source.take());
+        }
+        self.shared.abandon();
     }
 }
 
@@ -82,7 +88,7 @@ impl<T> Pipeline<T> {
             interval: None,
             debounce: None,
         };
-        Self { channel: Channel(Arc::new(Shared::new())), source, settings }
+        Self { channel: Channel { shared: Arc::new(Shared::new()), source }, settings }
     }
 
     /// Notes the period of the source, which is checked at the start.
@@ -92,21 +98,21 @@ impl<T> Pipeline<T> {
     }
 
     pub(crate) fn sender(&self) -> Sender<T> {
-        Sender::new(&self.channel.0)
+        Sender::new(&self.channel.shared)
     }
 
     /// Sets how many items the channel holds, 1 or more. When it is full, senders and the source wait. Defaults to 64.
     pub fn capacity(mut self, items: usize) -> Self {
         self.settings.capacity = items;
         // Senders may be at work already. Of none is an error at the start.
-        self.channel.0.change_bounds(|state| state.capacity = items.max(1));
+        self.channel.shared.change_bounds(|state| state.capacity = items.max(1));
         self
     }
 
     /// Closes the channel after so many items. Defaults to no limit.
     pub fn take(mut self, items: u64) -> Self {
         self.settings.max_items = items;
-        self.channel.0.change_bounds(|state| state.max_items = items);
+        self.channel.shared.change_bounds(|state| state.max_items = items);
         self
     }
 
@@ -129,7 +135,7 @@ impl<T> Pipeline<T> {
     /// ```
     pub fn debounce(mut self, quiet: Duration) -> Self {
         self.settings.debounce = Some(quiet);
-        self.channel.0.debounce(quiet);
+        self.channel.shared.debounce(quiet);
         self
     }
 
@@ -156,8 +162,16 @@ impl<T> Pipeline<T> {
     ///
     /// The name has two or more words of `a-z`, `0-9` and `_`, joined by dots: `import.files.finished`. The task holds a handle of
     /// the collector. So a task whose source is a subscription to this collector does not end with it: cancel it.
-    pub fn report_to(mut self, collector: &Collector, name: impl Into<Name>) -> Self {
-        self.settings.report = Some((collector.clone(), name.into()));
+    ///
+    /// The collector may be that of a bus, or of events of your own that are made from a record.
+    pub fn report_to<E: Event + From<Record>>(
+        mut self,
+        collector: &Collector<E>,
+        name: impl Into<Name>,
+    ) -> Self {
+        let collector = collector.clone();
+        let collect = Box::new(move |record: Record| _ = collector.collect(record));
+        self.settings.report = Some(Report { collect, name: name.into() });
         self
     }
 
@@ -216,7 +230,7 @@ impl Settings {
             let is_batched = matches!(self.strategy, Strategy::Batched { .. });
             check("task.debounce", format!("{quiet:?}"), "none with Strategy::Batched", !is_batched)?;
         }
-        self.report.iter().try_for_each(|(_, name)| check_name(name))
+        self.report.iter().try_for_each(|report| check_name(&report.name))
     }
 }
 
@@ -257,17 +271,16 @@ where
     ///
     /// A setting is not allowed, or the system refused a thread.
     pub fn start(self) -> Result<Task<O>, TaskError> {
-        let Stage { pipeline: Pipeline { channel, source, settings }, work, output } = self;
+        let Stage { pipeline: Pipeline { mut channel, settings }, work, output } = self;
         settings.check()?;
         let Settings { capacity, max_items, strategy, policy, token, report, drop_timeout, clock, .. } =
             settings;
-        let shared = Arc::clone(&channel.0);
+        let shared = Arc::clone(&channel.shared);
         if shared.is_left() {
             return Err(TaskError::Forked);
         }
         let plan = strategy.plan();
         let workers = plan.threads();
-        let report = report.map(|(collector, name)| Report { collector, name });
         shared.change_bounds(|state| {
             (state.capacity, state.max_items, state.plan, state.clock) =
                 (capacity, max_items, plan, clock.clone());
@@ -292,7 +305,7 @@ where
         // One that is cancelled already asks its source for nothing.
         token.add_listener(&(Arc::clone(&shared) as _));
         // Before any worker looks, or one that finds no sender would leave.
-        let feeding = source.map_or(Ok(()), |source| feed(&shared, source));
+        let feeding = channel.source.take().map_or(Ok(()), |source| feed(&shared, source));
         feeding.map_err(TaskError::Thread)?;
         shared.begin(workers);
         let control: Arc<dyn Control> = shared;

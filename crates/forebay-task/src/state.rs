@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use forebay::{Collector, Name};
+use forebay::{Name, Record};
 use forebay_sync::clock::Clock;
 use forebay_sync::sync::Unparker;
 
@@ -89,21 +89,24 @@ pub(crate) struct State<T> {
     pub(crate) first_error: Option<String>,
     pub(crate) is_source_broken: bool,
     pub(crate) feeding: Feeding,
-    /// Dropped when the task is stopped, which wakes a source that waits for a receiver. `None` without a source.
+    /// Dropped when the task is stopped or over, which wakes a source that waits for a receiver. `None` without a source.
     pub(crate) stop_signal: Option<crossbeam_channel::Sender<Infallible>>,
     /// Taken by the thread that reports the final event.
     pub(crate) report: Option<Report>,
 }
 
-/// Collector and name of the final event.
+/// Function that collects the final event. It holds a handle of its collector, of whatever events.
+pub(crate) type Collect = Box<dyn Fn(Record) + Send>;
+
+/// Place and name of the final event.
 pub(crate) struct Report {
-    pub(crate) collector: Collector,
+    pub(crate) collect: Collect,
     pub(crate) name: Name,
 }
 
 impl Report {
     pub(crate) fn send(&self, summary: &Summary) {
-        self.collector.collect(summary.record(self.name.clone()));
+        (self.collect)(summary.record(self.name.clone()));
     }
 }
 

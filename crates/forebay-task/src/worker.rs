@@ -302,6 +302,10 @@ pub(crate) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Sourc
         }
         shared.set_feeding(Feeding::Sending);
         drop(sender);
+        if shared.is_left() {
+            // The source has forked, and this is the child. What it captured is the parent's.
+            return std::mem::forget(source);
+        }
         let mark = WorkerMark::set(shared.address());
         drop_quietly(source);
         drop(mark);
@@ -312,3 +316,6 @@ pub(crate) fn feed<T: Send + 'static>(shared: &Arc<Shared<T>>, mut source: Sourc
     }
     thread.map(drop)
 }
+
+#[cfg(test)]
+mod tests;

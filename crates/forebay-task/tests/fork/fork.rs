@@ -74,6 +74,59 @@ fn tasks_of_a_busy_parent_are_refused_in_the_child_and_neither_hang_nor_handle()
     assert_eq!(end.results, sent);
 }
 
+/// Part of a source. Counts its drops.
+struct DropCount(Arc<AtomicU64>);
+
+impl Drop for DropCount {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_source_of_a_parents_pipeline_is_not_dropped_in_the_child() {
+    alone!();
+    let drops = Arc::new(AtomicU64::new(0));
+    let pipeline = || {
+        let guard = DropCount(Arc::clone(&drops));
+        let source = task::from_fn(move || {
+            let _guard = &guard;
+            None::<u64>
+        });
+        Mutex::new(Some(source))
+    };
+    let (dropped, started) = (pipeline(), pipeline());
+    let status = in_child(|| {
+        drop(dropped.lock().unwrap().take());
+        let refused = started.lock().unwrap().take().unwrap().map(|_| ()).start();
+        assert!(matches!(refused, Err(TaskError::Forked)));
+        drops.load(Ordering::SeqCst) == 0
+    });
+    assert_eq!(status, Some(0), "the child has dropped what is the parent's");
+    drop((dropped, started));
+    assert_eq!(drops.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_source_that_forks_is_not_dropped_in_the_child() {
+    alone!();
+    /// Ends the child with 7 where that drops it.
+    struct Own(Arc<AtomicI32>);
+    impl Drop for Own {
+        fn drop(&mut self) {
+            leave_if_child(&self.0, 7);
+        }
+    }
+    let child = Arc::new(AtomicI32::new(0));
+    let own = Own(Arc::clone(&child));
+    let source = task::from_fn(move || {
+        fork_once(&own.0);
+        None::<u64>
+    });
+    source.map(|number| *number).run().unwrap().summary.check_law(0).unwrap();
+    assert_eq!(status_of(&child), Some(0), "7 where the child has dropped the source");
+}
+
 #[test]
 fn a_handler_of_a_task_that_forks_may_return_in_the_child_which_handles_nothing_more() {
     alone!();

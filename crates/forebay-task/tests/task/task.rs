@@ -1652,3 +1652,17 @@ fn a_summary_escapes_its_first_error() {
     let end = task::from_iter([1]).try_map(|_| Err::<i32, _>(EVIL)).run().unwrap();
     is_harmless(&end.summary.to_string(), 1);
 }
+
+#[test]
+fn a_task_reports_to_the_collector_of_a_bus() {
+    let bus = Bus::new().unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let handler = move |event: &forebay_bus::Delivery| sender.send(Record::clone(event));
+    bus.on("test.task.finished", handler).unwrap().keep();
+    let stage =
+        task::from_iter(0..3).report_to(bus.collector(), "test.task.finished").map(|item: &i32| *item);
+    stage.run().unwrap().summary.check_law(3).unwrap();
+    let record = receiver.recv_timeout(LONG).unwrap();
+    let handled = record.value().as_fields().and_then(|fields| fields.get("handled")?.as_i64());
+    assert_eq!(handled, Some(3));
+}
