@@ -45,13 +45,26 @@ use crate::clock;
 /// is an integer. A value that plain JSON cannot express is an object with one key: `{"$scalar": "NaN"}` for a scalar
 /// that is not finite, `$histogram`, `$image`, or `$fields` for fields whose first name begins with `$`. Readers
 /// ignore unknown keys.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Record {
     name: Name,
     value: Value,
     step: Step,
     stamp: Stamp,
     extra: Option<Box<Extra>>,
+}
+
+impl PartialEq for Record {
+    /// Compares all but the id of the event. Parts that are all empty are like none.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { name, value, step, stamp, extra } = self;
+        let is_same_extra = match (extra, &other.extra) {
+            (Some(extra), Some(other)) => extra == other,
+            (Some(one), None) | (None, Some(one)) => **one == Extra::default(),
+            (None, None) => true,
+        };
+        is_same_extra && (name, value, step, stamp) == (&other.name, &other.value, &other.step, &other.stamp)
+    }
 }
 
 /// Parts that few records have. All are empty by default.
@@ -363,13 +376,13 @@ impl Record {
     }
 }
 
+/// Access to the record, for sinks that take whatever has a record inside.
 impl AsRef<Record> for Record {
     fn as_ref(&self) -> &Record {
         self
     }
 }
 
-/// Access to the record, for sinks that take whatever has a record inside.
 impl Event for Record {
     fn name(&self) -> &str {
         &self.name
@@ -425,6 +438,17 @@ mod tests {
         assert_eq!(size_of::<Record>(), 56);
         assert_eq!(size_of::<Name>(), 16);
         assert_eq!(size_of::<Value>(), 16);
+    }
+
+    #[test]
+    fn records_that_differ_only_in_their_id_are_equal() {
+        let plain = Record::new("a.b").with_unix_nanos(7);
+        let mut with_id = plain.clone();
+        with_id.set_event_id("67e55044-10b1-426f-9247-bb680e5fe0c8:1".parse().unwrap());
+        assert!(plain == with_id && with_id == plain);
+        let mut with_source = plain.clone();
+        with_source.extra_mut().source = Some("web".into());
+        assert!(plain != with_source && with_source != with_id && with_source == with_source.clone());
     }
 
     #[test]
