@@ -8,6 +8,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::collector::Collector;
 use crate::event::catalog::data::BatchLoaded;
 use crate::event::catalog::system::BottleneckDetected;
+use crate::event::{Event, Record};
 
 /// Reports how long each `next` of an iterator takes, as a [`BatchLoaded`] for every item. Use it for the loader of a
 /// training loop.
@@ -37,14 +38,15 @@ use crate::event::catalog::system::BottleneckDetected;
 ///
 /// An item costs two readings of the clock and one record of low priority, whose fields allocate. Nothing else
 /// allocates until there is a warning. A record is made also where the collector's gate filters it out.
-pub fn timed<I: IntoIterator>(
+pub fn timed<I: IntoIterator, E: Event + From<Record>>(
     items: I,
-    collector: &Collector,
+    collector: &Collector<E>,
     component: impl Into<String>,
 ) -> Timed<I::IntoIter> {
+    let collector = collector.clone();
     Timed {
         items: items.into_iter(),
-        collector: collector.clone(),
+        collect: Box::new(move |record| _ = collector.collect(record)),
         component: component.into(),
         size: None,
         warn_above: None,
@@ -57,7 +59,8 @@ pub fn timed<I: IntoIterator>(
 #[must_use = "an iterator does nothing until it is asked"]
 pub struct Timed<I: Iterator> {
     items: I,
-    collector: Collector,
+    /// Holds a handle of the collector, of whatever events.
+    collect: Box<dyn Fn(Record) + Send>,
     component: String,
     size: Option<Size<I::Item>>,
     warn_above: Option<Duration>,
@@ -91,18 +94,19 @@ impl<I: Iterator> Timed<I> {
 
     fn tell(&mut self, batch_size: u64, load_time: Duration) {
         let loaded = BatchLoaded { batch_size, load_time, ..BatchLoaded::default() };
-        self.collector.collect(loaded);
+        (self.collect)(loaded.into());
         let threshold = self.warn_above.filter(|threshold| load_time > *threshold);
         let was_slow = std::mem::replace(&mut self.is_slow, threshold.is_some());
         let Some(threshold) = threshold.filter(|_| !was_slow) else { return };
-        self.collector.collect(BottleneckDetected {
+        let warning = BottleneckDetected {
             component: self.component.clone(),
             description: format!("an item took {load_time:?}, more than {threshold:?}"),
             suggestions: vec![
                 "make items ahead, on other threads".to_owned(),
                 "look for what is slow in between: disk, network, decoding".to_owned(),
             ],
-        });
+        };
+        (self.collect)(warning.into());
     }
 }
 

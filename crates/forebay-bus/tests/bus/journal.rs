@@ -175,3 +175,14 @@ fn a_bus_refuses_what_is_too_deep_and_its_journal_reads_back() {
         assert_eq!(reader.skipped(), 0);
     }
 }
+
+#[test]
+fn the_times_of_a_loader_reach_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = Bus::builder().journal(folder.path().join("events.jsonl")).unwrap().start().unwrap();
+    assert_eq!(forebay::run::timed([1, 2], bus.collector(), "loader").count(), 2);
+    bus.flush().unwrap();
+    let kept = bus.query(&EventQuery::new()).unwrap();
+    assert_eq!(kept.iter().map(Record::name).collect::<Vec<_>>(), ["data.batch_loaded"; 2]);
+    bus.stop().unwrap().stats.events.check_law(2).unwrap();
+}
