@@ -105,18 +105,31 @@ impl Engine {
         }
     }
 
+    /// Returns the number of a new subscription. Never used again. It is also the owner of the handler's dead letters.
+    pub(super) fn new_id() -> SubscriptionId {
+        SubscriptionId(DeadLetters::<Envelope>::new_owner())
+    }
+
     /// Subscribes a handler.
     pub(super) fn subscribe(&self, handler: Handler) -> Result<SubscriptionId, SubscribeError> {
+        let id = Self::new_id();
+        self.subscribe_as(id, handler).map(|()| id)
+    }
+
+    /// Subscribes a handler under a number that nobody has yet.
+    pub(super) fn subscribe_as(
+        &self,
+        SubscriptionId(id): SubscriptionId,
+        handler: Handler,
+    ) -> Result<(), SubscribeError> {
         handler.validate()?;
-        // Never used again. It is also the owner of the handler's dead letters.
-        let id = DeadLetters::<Envelope>::new_owner();
         let subscriber = Subscriber::new(id, handler, &self.config);
         self.dead_letters.add_taker(id);
         let added = self.subscribers.add(subscriber, self.config.max_subscribers);
         if added.is_err() {
             self.dead_letters.remove_taker(id);
         }
-        added.map(|()| SubscriptionId(id))
+        added
     }
 
     /// Queues a handler for as many workers as it has use for.

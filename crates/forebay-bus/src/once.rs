@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use forebay::Record;
+use forebay::event::EventId;
 use forebay::sink::RetryPolicy;
 use forebay_sync::clock::deadline_in;
-use forebay_sync::sync::{Arc, Condvar, Mutex};
+use forebay_sync::sync::{Arc, Condvar, Mutex, Ordering};
 
 use super::delivery::Delivery;
+use super::engine::Engine;
+use super::filter::Filter;
 use super::handle::Bus;
 use super::handler::{Handled, Handler, HandlerError, Topics};
 use super::id::SubscriptionId;
@@ -35,12 +38,6 @@ pub enum WaitError {
     Subscribe(#[from] SubscribeError),
 }
 
-/// Function that is called once, and the number of its subscription once that is known.
-struct Once<F> {
-    call: Option<F>,
-    id: Option<SubscriptionId>,
-}
-
 /// Place where a thread waits for an event.
 #[derive(Default)]
 struct Arrival {
@@ -51,12 +48,31 @@ struct Arrival {
 #[derive(Default)]
 struct State {
     event: Option<Record>,
-    /// The handler has ended.
+    /// The handler has ended: no call begins any more.
     is_over: bool,
+}
+
+impl Arrival {
+    /// Unsubscribes the handler that waits, and returns the event that came.
+    fn end(&self, engine: &Engine, id: SubscriptionId) -> Option<Record> {
+        // An event whose call has begun counts as handled. If the call has unsubscribed the handler, the event is here.
+        if let Some(subscriber) = engine.unsubscribe(id) {
+            engine.await_idle(&subscriber, None);
+        }
+        self.state.lock().event.take()
+    }
 }
 
 /// Part of the handler that waits. Its drop is the end of the handler.
 struct Notifier(Arc<Arrival>);
+
+impl Notifier {
+    /// Keeps the first event, and wakes the thread that waits for it.
+    fn arrive(&self, event: &Record) {
+        self.0.state.lock().event.get_or_insert_with(|| event.clone());
+        self.0.changed.notify_all();
+    }
+}
 
 impl Drop for Notifier {
     fn drop(&mut self) {
@@ -91,39 +107,20 @@ impl Bus {
         topics: impl Into<Topics>,
         call: impl FnOnce(&Delivery) -> R + Send + 'static,
     ) -> Result<Subscription, SubscribeError> {
-        let once = Arc::new(Mutex::new(Once { call: Some(call), id: None }));
-        let (own, shared) = (Arc::clone(&once), Arc::downgrade(&self.shared));
-        let unsubscribe = move |id: Option<SubscriptionId>| {
-            if let Some((id, shared)) = id.zip(shared.upgrade()) {
-                shared.engine.unsubscribe(id);
-            }
-        };
+        let id = Engine::new_id();
+        let (call, engine) = (Mutex::new(Some(call)), Arc::downgrade(&self.shared.engine));
         let handler = Handler::new(topics, move |event| -> Result<(), HandlerError> {
-            let (call, id) = {
-                let mut once = own.lock();
-                (once.call.take(), once.id)
-            };
+            let call = call.lock().take();
             // Before the call: what the function emits does not come back to it.
-            unsubscribe(id);
+            engine.upgrade().and_then(|engine| engine.unsubscribe(id));
             call.map_or(Ok(()), |call| call(event).into_result())
         });
-        // At the next call the function would be gone.
-        let handler = handler.max_concurrent(1).retry(RetryPolicy::list([]));
-        let subscription = self.subscribe(handler)?;
-        let was_called = {
-            let mut once = once.lock();
-            once.id = Some(subscription.id);
-            once.call.is_none()
-        };
-        if was_called {
-            // The call did not know its number yet.
-            self.unsubscribe(subscription.id);
-        }
-        Ok(subscription)
+        self.shared.engine.subscribe_as(id, at_most_once(handler))?;
+        Ok(Subscription { id, shared: Arc::downgrade(&self.shared) })
     }
 
     /// Waits for the next event that matches, and returns its record. An event counts that is emitted after this call has
-    /// begun.
+    /// begun. An event that was given to the collector has no id: it counts if it reaches the handlers after that.
     ///
     /// ```
     /// use std::time::Duration;
@@ -155,20 +152,32 @@ impl Bus {
         let deadline = deadline_in(timeout);
         let arrival = Arc::new(Arrival::default());
         let notifier = Notifier(Arc::clone(&arrival));
-        let subscription = self.once(topics, move |event| {
-            notifier.0.state.lock().event = Some(Record::clone(event));
-            drop(notifier);
-        })?;
+        let (id, engine) = (Engine::new_id(), Arc::downgrade(&self.shared.engine));
+        let handler = Handler::new(topics, move |event| {
+            notifier.arrive(event);
+            engine.upgrade().and_then(|engine| engine.unsubscribe(id));
+        });
+        // Those that were emitted before may be on their way.
+        let number = |number| EventId::new(self.shared.session, number);
+        let earlier = number(1)..number(self.shared.next_event.load(Ordering::Relaxed));
+        let is_later = move |record: &Record| record.event_id().is_none_or(|event| !earlier.contains(&event));
+        self.shared.engine.subscribe_as(id, at_most_once(handler.filter(Filter::new(is_later))))?;
         let mut state = arrival.state.lock();
         while state.event.is_none() && !state.is_over {
             if arrival.changed.wait_until(&mut state, deadline) {
                 break;
             }
         }
-        let (event, is_over) = (state.event.take(), state.is_over);
+        let error = if state.is_over { WaitError::Stopped } else { WaitError::TimedOut { waited: timeout } };
         drop(state);
-        drop(subscription);
-        let error = if is_over { WaitError::Stopped } else { WaitError::TimedOut { waited: timeout } };
-        event.ok_or(error)
+        arrival.end(&self.shared.engine, id).ok_or(error)
     }
 }
+
+/// Lets no second call begin while the first, which unsubscribes the handler, runs; and makes no retry.
+fn at_most_once(handler: Handler) -> Handler {
+    handler.max_concurrent(1).retry(RetryPolicy::list([]))
+}
+
+#[cfg(test)]
+mod tests;

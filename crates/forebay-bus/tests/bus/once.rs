@@ -83,6 +83,47 @@ fn a_wait_ends_at_its_deadline_and_when_the_bus_stops() {
 }
 
 #[test]
+fn a_wait_does_not_end_with_an_event_that_was_emitted_before_it() {
+    let gate = Gate::closed();
+    let bus = Bus::builder().sink(gate.sink()).start().unwrap();
+    bus.emit("a.b", 1).unwrap();
+    gate.await_arrivals(1);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| bus.wait_for("a.*", LONG));
+        until("the thread waits", || !bus.stats().handlers.is_empty());
+        bus.emit("a.c", 2).unwrap();
+        gate.open();
+        let event = waits.join().unwrap().unwrap();
+        assert_eq!((event.name(), event.value().as_i64()), ("a.c", Some(2)));
+    });
+    bus.flush().unwrap();
+    law(&bus, 2);
+}
+
+#[test]
+fn each_handled_event_of_a_single_call_or_a_wait_was_seen() {
+    let bus = Bus::new().unwrap();
+    let (emitter, is_over) = (bus.emitter(), Arc::new(AtomicU64::new(0)));
+    let own = Arc::clone(&is_over);
+    let emits = std::thread::spawn(move || {
+        (0_u64..).take_while(|_| own.load(Ordering::SeqCst) == 0 && emitter.emit("a.b", ()).is_ok()).count()
+    });
+    let (calls, mut waits) = (Arc::new(AtomicU64::new(0)), 0);
+    for _ in 0..500 {
+        let own = Arc::clone(&calls);
+        bus.once("a.b", move |_| _ = own.fetch_add(1, Ordering::SeqCst)).unwrap().keep();
+        // Many deadlines pass just when the event comes.
+        waits += u64::from(bus.wait_for("a.b", Duration::from_micros(50)).is_ok());
+    }
+    is_over.store(1, Ordering::SeqCst);
+    let emitted = emits.join().unwrap() as u64;
+    bus.flush().unwrap();
+    let stats = law(&bus, emitted);
+    let handled = stats.handlers.iter().map(|it| it.handled).sum::<u64>() + stats.gone.handled;
+    assert_eq!(handled, calls.load(Ordering::SeqCst) + waits);
+}
+
+#[test]
 fn a_handler_that_would_wait_for_an_event_is_refused() {
     let bus = Bus::new().unwrap();
     let (own, said) = (bus.clone(), Arc::new(Mutex::new(None)));
