@@ -77,6 +77,12 @@ impl<E> Batch<E> {
         Self { events: Buffer::alone(events, header.process), header }
     }
 
+    /// Sets where the events come from, and the run that they belong to.
+    pub(crate) fn with_origin(mut self, origin: Arc<Origin>, run: Option<Arc<RunIdentity>>) -> Self {
+        (self.header.origin, self.header.run) = (origin, run);
+        self
+    }
+
     /// Fails in a forked child of the process that delivers the batch, because its events are the parent's. Call it
     /// after user code has run, and before anything is written.
     pub(crate) fn check(&self) -> Result<(), Forked> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::collector::Collector;
 use crate::event::{Event, Record};
@@ -81,6 +82,13 @@ impl<'a, E: Event> Inside<'a, E> {
     /// Takes the sinks of a collector that is not started.
     pub fn take_slots(&self) -> Vec<Slot<E>> {
         self.0.mailbox.take_slots()
+    }
+
+    /// Returns a function that makes batches of events that do not come by its worker: of its origin, and of the run that it works
+    /// on by then.
+    pub fn to_batch(&self) -> impl Fn(Vec<E>) -> Batch<E> + Send + Sync + 'static {
+        let (origin, run) = (Arc::clone(&self.0.origin), self.0.run.clone());
+        move |events| Batch::from_events(events).with_origin(Arc::clone(&origin), run.get())
     }
 
     /// Returns the account of the sink of that name.

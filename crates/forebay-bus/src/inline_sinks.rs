@@ -23,6 +23,8 @@ pub(super) struct InlineSinks {
     worker: usize,
     /// Counts of the sinks.
     tallies: Vec<Arc<SinkTally>>,
+    /// Makes a batch of the collector's origin and run.
+    to_batch: Box<ToBatch>,
 }
 
 #[derive(Default)]
@@ -48,6 +50,8 @@ enum Whose {
 }
 
 type Slots = Vec<Slot<Envelope>>;
+
+type ToBatch = dyn Fn(Vec<Envelope>) -> Batch<Envelope> + Send + Sync;
 
 /// While a sink hangs, the oldest are evicted: beyond so many, and beyond what so many bytes hold, but for one.
 const MAX_WAITING: usize = 10_000;
@@ -80,10 +84,11 @@ impl State {
 
 impl InlineSinks {
     pub(super) fn new(slots: Slots, address: usize, collector: &Collector<Envelope>) -> Self {
-        let worker = Inside::of(collector).address();
+        let inside = Inside::of(collector);
+        let (worker, to_batch) = (inside.address(), Box::new(inside.to_batch()));
         let tallies = slots.iter().map(|slot| Arc::clone(&slot.tally)).collect();
         let state = State { slots: Some(slots), ..State::default() };
-        Self { state: Mutex::new(state), back: Condvar::new(), address, worker, tallies }
+        Self { state: Mutex::new(state), back: Condvar::new(), address, worker, tallies, to_batch }
     }
 
     pub(super) fn write(&self, event: &Envelope) {
@@ -168,7 +173,7 @@ impl InlineSinks {
             slot.tally.offered.bump(evicted);
             slot.tally.evicted.add(evicted);
         }
-        let mut batch = Batch::from_events(events);
+        let mut batch = (self.to_batch)(events);
         batch.add_gap(evicted);
         for slot in slots {
             dispatch(std::slice::from_mut(slot), &batch);

@@ -561,3 +561,18 @@ fn inline_what_is_emitted_while_another_thread_flushes_reaches_the_sinks() {
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     bus.stop().unwrap().stats.check_law(1).unwrap();
 }
+
+#[test]
+fn sinks_of_a_bus_without_threads_see_where_the_events_come_from() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let own = Arc::clone(&seen);
+    let sink = forebay::sink::from_fn("origin", move |batch: &Batch<forebay_bus::Envelope>| {
+        own.lock().unwrap().push((batch.session().to_owned(), batch.origin().pid));
+        Ok(())
+    });
+    let bus = Bus::builder().inline().sink(sink).start().unwrap();
+    bus.emit("a.b", ()).unwrap();
+    let origin = (bus.collector().session_id().to_owned(), std::process::id());
+    assert_eq!(*seen.lock().unwrap(), [origin]);
+    bus.stop().unwrap().stats.check_law(1).unwrap();
+}
