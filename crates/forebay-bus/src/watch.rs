@@ -370,7 +370,7 @@ fn of_collector(kind: &AlertKind) -> (&str, &'static str) {
             (sink, "look at their errors, and redrive them when the cause is gone")
         }
         // An alert that was added to a later collector.
-        _ => ("collector", ISOLATE),
+        _ => ("collector", "look at the text of the alert, and at the health of the collector"),
     }
 }
 
