@@ -445,7 +445,7 @@ mod tests {
         let plain = Record::new("a.b").with_unix_nanos(7);
         let mut with_id = plain.clone();
         with_id.set_event_id("67e55044-10b1-426f-9247-bb680e5fe0c8:1".parse().unwrap());
-        assert!(plain == with_id && with_id == plain);
+        assert_eq!(plain, with_id);
         let mut with_source = plain.clone();
         with_source.extra_mut().source = Some("web".into());
         assert!(plain != with_source && with_source != with_id && with_source == with_source.clone());
