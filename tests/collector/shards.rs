@@ -11,7 +11,7 @@ fn events_of_a_thread_keep_their_order_and_all_arrive() {
     const THREADS: u32 = 9;
     const EACH: u64 = 50_000;
     let memory = MemorySink::new();
-    // Room for all even if all threads share one ring.
+    // Space for all even if all threads share one ring.
     let capacity = 4 * THREADS as usize * EACH as usize;
     let collector = ticks().capacity(capacity).shards(4).sink(memory.clone()).start().unwrap();
     std::thread::scope(|scope| {

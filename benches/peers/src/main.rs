@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use peers::Peer;
 
-/// Room for a burst in every queue that has a size.
+/// Space for a burst in every queue that has a size.
 pub(crate) const CAPACITY: usize = 16_384;
 
 /// Load: how the events come.

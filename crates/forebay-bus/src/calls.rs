@@ -35,15 +35,15 @@ pub(super) fn call(
     }
 }
 
-/// Turn of a handler that is being served.
-pub(super) struct Turn<'a> {
+/// Guard of a handler that is being served: its drop ends the turn.
+pub(super) struct Service<'a> {
     engine: &'a Engine,
     subscriber: &'a Arc<Subscriber>,
     /// True if the turn is accounted for already.
     is_over: bool,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Service<'_> {
     /// Queues the handler again if more waits for it; also where the turn ends by a panic.
     fn drop(&mut self) {
         if !self.is_over {
@@ -54,13 +54,13 @@ impl Drop for Turn<'_> {
 }
 
 impl Engine {
-    pub(super) fn turn<'a>(&'a self, subscriber: &'a Arc<Subscriber>) -> Turn<'a> {
-        Turn { engine: self, subscriber, is_over: false }
+    pub(super) fn serving<'a>(&'a self, subscriber: &'a Arc<Subscriber>) -> Service<'a> {
+        Service { engine: self, subscriber, is_over: false }
     }
 
     /// Serves a handler for one turn: calls it with the events that wait, up to a burst.
     pub(super) fn serve(&self, subscriber: &Arc<Subscriber>) {
-        let mut turn = self.turn(subscriber);
+        let mut service = self.serving(subscriber);
         let mut now = self.clock.now();
         for left in (0..BURST).rev() {
             let max_calls = self.max_calls(subscriber);
@@ -69,14 +69,14 @@ impl Engine {
             self.notify_waiters(subscriber, &mut mailbox);
             let Some(started) = started else {
                 mailbox.turns -= 1;
-                turn.is_over = true;
+                service.is_over = true;
                 return;
             };
             drop(mailbox);
             let result = call(&subscriber.permit, &started.call, &started.delivery);
             if self.check().is_err() {
                 // The handler has forked, and this is the child: the event is the parent's, and so are the locks.
-                std::mem::forget((turn, started, result));
+                std::mem::forget((service, started, result));
                 return;
             }
             let Some(result) = result else {

@@ -18,7 +18,7 @@ use forebay_sync::permit::Permit;
 use forebay_sync::sync::{self, Arc, Condvar, Home, Mutex, MutexGuard, Unparker};
 
 use crate::cancel::Listener;
-use crate::state::{Fate, Feeding, Phase, Report, State, Stop, Taken, Turn, Waiting, bounded};
+use crate::state::{Fate, Feeding, NextStep, Phase, Report, State, Stop, Taken, Waiting, bounded};
 use crate::summary::Summary;
 use crate::user_code::drop_each;
 
@@ -281,12 +281,12 @@ impl<T> Shared<T> {
     }
 
     /// Decides what the worker does next. Its items go into `taken`, which is empty.
-    pub(crate) fn turn(&self, worker: usize, taken: &mut Taken<T>) -> Turn {
-        let turn = self.lock().turn(worker, taken);
-        if let Turn::Work(_) = turn {
+    pub(crate) fn next_step(&self, worker: usize, taken: &mut Taken<T>) -> NextStep {
+        let next = self.lock().next_step(worker, taken);
+        if let NextStep::Work(_) = next {
             self.space.notify_all();
         }
-        turn
+        next
     }
 
     /// Returns whether nobody has stopped the task. Says nothing of a call that comes later: see `permit`.

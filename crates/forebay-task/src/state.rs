@@ -161,9 +161,9 @@ pub(crate) struct Taken<T> {
     pub(crate) created: Vec<Instant>,
 }
 
-/// Next step of a worker.
+/// What a worker does next.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum NextStep {
     /// The number of the first.
     Work(u64),
     Sleep(Option<Instant>),
@@ -334,18 +334,18 @@ impl<T> State<T> {
     }
 
     /// Decides what the worker does next. Its items go into `taken`, which is empty.
-    pub(crate) fn turn(&mut self, worker: usize, taken: &mut Taken<T>) -> Turn {
+    pub(crate) fn next_step(&mut self, worker: usize, taken: &mut Taken<T>) -> NextStep {
         // A worker that was woken by time is still registered.
         self.idle.retain(|idle| *idle != worker);
         self.keeper = self.keeper.filter(|(keeper, _)| *keeper != worker);
         match self.look() {
-            Look::Leave => Turn::Leave,
-            Look::Hire(workers) => Turn::Hire(workers),
+            Look::Leave => NextStep::Leave,
+            Look::Hire(workers) => NextStep::Hire(workers),
             Look::Wait(until) => {
                 self.idle.push(worker);
                 let until = until.filter(|until| self.keeper.is_none_or(|(_, due)| *until < due));
                 self.keeper = until.map(|until| (worker, until)).or(self.keeper);
-                Turn::Sleep(until)
+                NextStep::Sleep(until)
             }
             Look::Take(count) => {
                 let first = self.sent - self.queue.len() as u64;
@@ -359,7 +359,7 @@ impl<T> State<T> {
                     true => {}
                     false => self.wake_one(),
                 }
-                Turn::Work(first)
+                NextStep::Work(first)
             }
         }
     }

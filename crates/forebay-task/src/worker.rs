@@ -14,7 +14,7 @@ use crate::output::{Observer, Origin, Output};
 use crate::policy::{Decision, ErrorPolicy, Failure};
 use crate::sender::Sender;
 use crate::source::{Source, SourceContext};
-use crate::state::{Fate, Feeding, Stop, Taken, Turn, bounded};
+use crate::state::{Fate, Feeding, NextStep, Stop, Taken, bounded};
 use crate::task::{Final, Promise};
 use crate::user_code::{drop_each, drop_quietly};
 
@@ -75,11 +75,11 @@ where
         // Every call of user code catches its own panic. This one is for a bug of ours, so that the task has an end.
         let _ = catch_panic(|| {
             while let Some(tools) = &tools {
-                match self.shared.turn(number, &mut taken) {
-                    Turn::Work(first) => self.handle(tools, first, &mut taken, &parker),
-                    Turn::Hire(workers) => self.hire_more(workers),
-                    Turn::Sleep(until) => self.clock.park(&parker, until),
-                    Turn::Leave => break,
+                match self.shared.next_step(number, &mut taken) {
+                    NextStep::Work(first) => self.handle(tools, first, &mut taken, &parker),
+                    NextStep::Hire(workers) => self.hire_more(workers),
+                    NextStep::Sleep(until) => self.clock.park(&parker, until),
+                    NextStep::Leave => break,
                 }
             }
         });

@@ -39,7 +39,7 @@ fn a_turn_that_ends_by_a_panic_is_over() {
     subscriber.mailbox.lock().turns += 1;
     // What panics there is none of ours to name: the clock, a lock, the allocator.
     let died = catch_panic(|| {
-        let _turn = engine.turn(&subscriber);
+        let _service = engine.serving(&subscriber);
         std::panic::resume_unwind(Box::new("on purpose"));
     });
     assert!(died.is_err());

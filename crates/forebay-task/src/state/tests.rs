@@ -26,8 +26,8 @@ impl State<u64> {
         self.wake_one();
     }
 
-    fn look_as(&mut self, worker: usize) -> Turn {
-        self.turn(worker, &mut Taken { items: Vec::new(), created: Vec::new() })
+    fn look_as(&mut self, worker: usize) -> NextStep {
+        self.next_step(worker, &mut Taken { items: Vec::new(), created: Vec::new() })
     }
 
     fn done(&mut self) {
@@ -49,29 +49,29 @@ fn one_worker_alone_waits_for_the_next_slot_of_a_rate() {
     let mut state = running(strategy, 3, &clock);
     (0..13).for_each(|_| state.send());
     for number in 0..10 {
-        assert_eq!(state.look_as(0), Turn::Work(number));
+        assert_eq!(state.look_as(0), NextStep::Work(number));
         state.done();
     }
     let next = state.clock.now() + Duration::from_millis(100);
-    assert_eq!(state.look_as(0), Turn::Sleep(Some(next)));
-    assert_eq!((state.look_as(1), state.look_as(2)), (Turn::Sleep(None), Turn::Sleep(None)));
+    assert_eq!(state.look_as(0), NextStep::Sleep(Some(next)));
+    assert_eq!((state.look_as(1), state.look_as(2)), (NextStep::Sleep(None), NextStep::Sleep(None)));
     // What is sent meanwhile wakes nobody: it would have to wait for the same.
     state.send();
     assert_eq!(state.asleep(), [0, 1, 2]);
     clock.advance(Duration::from_millis(99));
-    assert_eq!(state.look_as(0), Turn::Sleep(Some(next)), "not yet");
+    assert_eq!(state.look_as(0), NextStep::Sleep(Some(next)), "not yet");
     clock.advance(Duration::from_millis(1));
-    assert_eq!(state.look_as(0), Turn::Work(10));
+    assert_eq!(state.look_as(0), NextStep::Work(10));
     // The next slot is another worker's, which is woken, while this one handles its item.
     let rung = if state.asleep() == [1] { 2 } else { 1 };
     assert_eq!(state.asleep(), [3 - rung]);
-    assert_eq!(state.look_as(rung), Turn::Sleep(Some(next + Duration::from_millis(100))));
-    assert_eq!(state.look_as(3 - rung), Turn::Sleep(None));
+    assert_eq!(state.look_as(rung), NextStep::Sleep(Some(next + Duration::from_millis(100))));
+    assert_eq!(state.look_as(3 - rung), NextStep::Sleep(None));
     state.done();
-    assert_eq!(state.look_as(0), Turn::Sleep(None));
+    assert_eq!(state.look_as(0), NextStep::Sleep(None));
     // Whoever is there, when it is time, may take it.
     clock.advance(Duration::from_millis(100));
-    assert_eq!(state.look_as(0), Turn::Work(11));
+    assert_eq!(state.look_as(0), NextStep::Work(11));
     assert_eq!(state.summary().check_law(14), Ok(()));
 }
 
@@ -79,26 +79,26 @@ fn one_worker_alone_waits_for_the_next_slot_of_a_rate() {
 fn one_worker_watches_that_something_is_completed_where_others_wait() {
     let (clock, window) = (ManualClock::new(), Duration::from_millis(100));
     let mut state = running(Strategy::Adaptive { min: 1, max: 4, window }, 2, &clock);
-    assert_eq!((state.look_as(0), state.look_as(1)), (Turn::Sleep(None), Turn::Sleep(None)));
+    assert_eq!((state.look_as(0), state.look_as(1)), (NextStep::Sleep(None), NextStep::Sleep(None)));
     state.send();
-    assert_eq!(state.look_as(1), Turn::Work(0));
+    assert_eq!(state.look_as(1), NextStep::Work(0));
     // With nothing that waits, there is nothing to watch.
     assert_eq!(state.asleep(), [0]);
     state.send();
     let keeper = state.keeper.map(|(keeper, _)| keeper);
     assert_eq!((state.asleep(), keeper), (vec![], Some(0)), "he was rung");
     let due = state.clock.now() + window * 4;
-    assert_eq!(state.look_as(0), Turn::Sleep(Some(due)));
+    assert_eq!(state.look_as(0), NextStep::Sleep(Some(due)));
     state.send();
     assert_eq!(state.asleep(), [0], "once is enough");
     clock.advance(window * 4);
-    assert_eq!(state.look_as(0), Turn::Hire(1));
-    assert_eq!((state.plan.limit, state.hired, state.look_as(0)), (2, 3, Turn::Work(1)));
+    assert_eq!(state.look_as(0), NextStep::Hire(1));
+    assert_eq!((state.plan.limit, state.hired, state.look_as(0)), (2, 3, NextStep::Work(1)));
     // Whoever comes next watches these two.
     state.unparkers.push(Parker::new().1);
-    assert_eq!(state.look_as(2), Turn::Sleep(Some(due + window * 8)));
+    assert_eq!(state.look_as(2), NextStep::Sleep(Some(due + window * 8)));
     assert_eq!(state.complete(Fate::Handled, 1), 0);
-    assert_eq!(state.look_as(1), Turn::Work(2));
+    assert_eq!(state.look_as(1), NextStep::Work(2));
     state.complete(Fate::Handled, 1);
     state.complete(Fate::Handled, 1);
     assert_eq!(state.summary().check_law(3), Ok(()));
@@ -112,16 +112,16 @@ fn who_has_to_look_sooner_takes_the_place_of_who_watches_for_a_stall() {
     state.quiet = Some(quiet);
     state.send();
     clock.advance(quiet);
-    assert_eq!(state.look_as(0), Turn::Work(0));
+    assert_eq!(state.look_as(0), NextStep::Work(0));
     state.send();
     let stall = state.clock.now() + window * 4;
-    assert_eq!(state.look_as(1), Turn::Sleep(Some(stall)), "the only one is busy, and an item waits");
+    assert_eq!(state.look_as(1), NextStep::Sleep(Some(stall)), "the only one is busy, and an item waits");
     assert_eq!(state.complete(Fate::Handled, 1), 0);
     let due = state.clock.now() + quiet;
-    assert_eq!(state.look_as(0), Turn::Sleep(Some(due)), "not behind the stall");
-    assert_eq!(state.look_as(1), Turn::Sleep(None));
+    assert_eq!(state.look_as(0), NextStep::Sleep(Some(due)), "not behind the stall");
+    assert_eq!(state.look_as(1), NextStep::Sleep(None));
     clock.advance(quiet);
-    assert_eq!(state.look_as(0), Turn::Work(1));
+    assert_eq!(state.look_as(0), NextStep::Work(1));
     assert_eq!(state.complete(Fate::Handled, 1), 0);
     assert_eq!(state.summary().check_law(2), Ok(()));
 }
@@ -135,18 +135,18 @@ fn a_batch_is_taken_when_it_is_full_late_or_the_last_and_no_sooner() {
     state.send();
     clock.advance(hour - moment);
     state.send();
-    assert_eq!(state.look_as(0), Turn::Sleep(Some(due)), "the oldest counts");
+    assert_eq!(state.look_as(0), NextStep::Sleep(Some(due)), "the oldest counts");
     clock.advance(moment);
     let mut taken = Taken { items: Vec::new(), created: Vec::new() };
-    assert_eq!((state.turn(0, &mut taken), &taken.items[..]), (Turn::Work(0), &[0, 1][..]));
+    assert_eq!((state.next_step(0, &mut taken), &taken.items[..]), (NextStep::Work(0), &[0, 1][..]));
     state.complete(Fate::Handled, 2);
     (0..4).for_each(|_| state.send());
     taken.items.clear();
-    assert_eq!((state.turn(0, &mut taken), &taken.items[..]), (Turn::Work(2), &[2, 3, 4][..]));
+    assert_eq!((state.next_step(0, &mut taken), &taken.items[..]), (NextStep::Work(2), &[2, 3, 4][..]));
     state.complete(Fate::Failed, 3);
-    assert_eq!(state.look_as(0), Turn::Sleep(Some(due + hour)));
+    assert_eq!(state.look_as(0), NextStep::Sleep(Some(due + hour)));
     state.senders = 0;
-    assert_eq!(state.look_as(0), Turn::Work(5));
+    assert_eq!(state.look_as(0), NextStep::Work(5));
     state.complete(Fate::Handled, 1);
-    assert_eq!((state.look_as(0), state.summary().check_law(6)), (Turn::Leave, Ok(())));
+    assert_eq!((state.look_as(0), state.summary().check_law(6)), (NextStep::Leave, Ok(())));
 }
