@@ -292,9 +292,9 @@ fn what_events_take_themselves_counts_in_the_queue_of_an_isolated_sink() {
         let held = in_use().saturating_sub(before);
         gate.open();
         assert!(held < 2 * MIB, "{held}");
-        // A stop waits for no isolated sink whose flush has no time.
         until("its queue is empty", || collector.stats().sinks[0].in_flight == 0);
-        collector.stop().unwrap();
+        // A stop waits for no isolated sink whose flush has no time: whether it is found busy is a matter of luck.
+        let _ = collector.stop();
         let stats = law(&collector, 3_200);
         assert!(stats.sinks[0].evicted >= 2_000, "{}", stats.sinks[0].evicted);
     });
