@@ -96,6 +96,33 @@ fn a_file_that_was_rotated_away_is_one_of_an_earlier_run_and_a_resumed_folder_is
     assert_eq!(earlier(build(Box::new(resumed))), None);
 }
 
+#[test]
+fn one_value_of_a_writer_that_begins_no_session_is_an_earlier_run() {
+    let earlier = |folder: &Path| {
+        let collector = Collector::builder().sink(TensorBoardSink::create(folder).unwrap()).build().unwrap();
+        collector.stats().sinks[0].earlier_run.is_some()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::resume(folder.path(), 300).unwrap();
+    let head = std::fs::read(sink.path()).unwrap();
+    assert!(!earlier(folder.path()), "a session that begins at a step has no value");
+    sink.write_batch(&Batch::from_events(vec![Record::scalar("loss", 0.5)])).unwrap();
+    let whole = std::fs::read(sink.path()).unwrap();
+    let (version, value) = (16 + usize::from(head[0]), &whole[head.len()..]);
+    // As PyTorch's `SummaryWriter` has it: the first value behind the version.
+    let foreign = [&head[..version], value].concat();
+    for (bytes, expected) in [
+        (&foreign[..version], false),
+        // A value that is torn is not shown.
+        (&foreign[..foreign.len() - 1], false),
+        (&foreign[..], true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("events.out.tfevents.7.host.1.0"), bytes).unwrap();
+        assert_eq!(earlier(folder.path()), expected, "{} bytes", bytes.len());
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn what_is_in_a_file_behind_a_descriptor_is_no_earlier_run() {

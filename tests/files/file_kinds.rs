@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{self, name_of};
-use forebay::sink::{JsonLinesSink, Sink, SyncPolicy};
+use forebay::sink::{JsonLinesSink, Sink, SyncPolicy, TensorBoardSink};
 use forebay::{Batch, Collector, Record};
 use forebay_history::{EventQuery, History, JsonLinesHistory};
 
@@ -459,6 +459,31 @@ fn a_closed_file_is_never_written_over() {
     sink.write_batch(&batch(2)).unwrap();
     assert_eq!(names(folder.path()).len(), 3);
     assert_eq!(steps(&path), [0, 1, 2]);
+}
+
+#[test]
+fn what_has_the_name_of_an_event_file_and_is_no_plain_file_is_somebody_elses_and_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    make_pipe(&pipe);
+    // What makes one at a path.
+    let kinds: [(&str, fn(&Path, &Path)); 3] = [
+        ("a pipe", |_, path| make_pipe(path)),
+        ("a link to a pipe", |pipe, path| symlink(pipe, path).unwrap()),
+        ("a folder", |_, path| fs::create_dir(path).unwrap()),
+    ];
+    for (kind, make) in kinds {
+        let runs = tempfile::tempdir().unwrap();
+        let run = runs.path().to_owned();
+        make(&pipe, &run.join("events.out.tfevents.7.x"));
+        let created = std::thread::spawn(move || TensorBoardSink::create(run).unwrap());
+        support::until(kind, || created.is_finished());
+        let collector = Collector::builder().sink(created.join().unwrap()).start().unwrap();
+        collector.collect(Record::scalar("a", 1.0));
+        let report = collector.stop().unwrap();
+        assert!(report.stats.sinks[0].earlier_run.is_some(), "{kind}");
+        support::law(&collector, 1);
+    }
 }
 
 #[cfg(feature = "sqlite")]

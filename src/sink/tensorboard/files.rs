@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::origin::host_name;
+use crate::unix::open_read;
 
 const PREFIX: &str = "events.out.tfevents.";
 
@@ -57,22 +58,60 @@ pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Returns whether an event file has more than two records: the version of the format, and the begin of a session.
+/// Returns whether an event file has more than its head: the version of the format and, from a writer that begins sessions, the
+/// begin of one. (PyTorch's begins none.)
 fn has_values(path: &Path) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut head = 0_u64;
-    for _ in 0..2 {
-        // The length of the data and its checksum, the data, and its checksum.
-        let mut data = [0; 8];
-        if length < head.saturating_add(8) {
-            return Ok(false);
-        }
-        file.seek(SeekFrom::Start(head))?;
-        file.read_exact(&mut data)?;
-        head = head.saturating_add(u64::from_le_bytes(data)).saturating_add(16);
+    let data = fs::metadata(path)?;
+    // Nor is a pipe opened: whoever waits to write into it would go on, and lose its reader.
+    if !data.is_file() {
+        return Ok(true);
     }
-    Ok(length > head)
+    // It may have become a pipe since.
+    let mut file = open_read(path)?;
+    let length = data.len();
+    let Some(version) = end_of_record(&mut file, 0, length)? else { return Ok(false) };
+    let Some(second) = end_of_record(&mut file, version, length)? else { return Ok(false) };
+    Ok(second < length || !is_session_log(&mut file, version)?)
+}
+
+/// Bytes of a record before its data: their length, and its checksum.
+const RECORD_HEAD: u64 = 8 + 4;
+
+/// Bytes of a record behind its data: their checksum.
+const RECORD_TAIL: u64 = 4;
+
+/// Returns where the record that begins at `begin` ends, and `None` if it is not whole.
+fn end_of_record(file: &mut File, begin: u64, length: u64) -> io::Result<Option<u64>> {
+    if length - begin < RECORD_HEAD + RECORD_TAIL {
+        return Ok(None);
+    }
+    let mut data = [0; 8];
+    file.seek(SeekFrom::Start(begin))?;
+    file.read_exact(&mut data)?;
+    let end = (begin + RECORD_HEAD + RECORD_TAIL).saturating_add(u64::from_le_bytes(data));
+    Ok(Some(end).filter(|end| *end <= length))
+}
+
+/// Returns whether the record that begins at `begin` tells the state of a session.
+fn is_session_log(file: &mut File, begin: u64) -> io::Result<bool> {
+    // Keys of the fields of `Event`: number and wire type. Writers order them by number.
+    const WALL_TIME: u8 = 1 << 3 | 1;
+    const STEP: u8 = 2 << 3;
+    const SESSION_LOG: u8 = 7 << 3 | 2;
+
+    // A key and eight bytes, a key and at most ten bytes, and a key.
+    let mut fields = [0; 9 + 11 + 1];
+    file.seek(SeekFrom::Start(begin + RECORD_HEAD))?;
+    let read = file.read(&mut fields)?;
+    let mut fields = &fields[..read];
+    if let [WALL_TIME, rest @ ..] = fields {
+        fields = rest.get(8..).unwrap_or_default();
+    }
+    if let [STEP, rest @ ..] = fields {
+        let last = rest.iter().position(|byte| *byte < 0x80);
+        fields = last.and_then(|last| rest.get(last + 1..)).unwrap_or_default();
+    }
+    Ok(fields.first() == Some(&SESSION_LOG))
 }
 
 #[cfg(test)]
