@@ -352,9 +352,9 @@ impl Writer<'_> {
     fn show(&mut self, tag: &mut String, record: &Record) {
         match life::shown_of(record) {
             Shown::Value => self.value(tag, record.value()),
-            Shown::Metrics { group, fields, number } => {
+            Shown::Metrics { group, metrics, number } => {
                 self.step = self.step.or(number);
-                for (name, value) in life::metrics(fields) {
+                for (name, value) in metrics.iter() {
                     if !self.spend(name.len()) {
                         return;
                     }

@@ -460,6 +460,34 @@ fn epochs_are_the_steps_of_a_run_that_tells_none_and_the_reason_of_its_end_is_te
     assert_eq!(texts.collect::<Vec<_>>(), expected);
 }
 
+#[test]
+fn metrics_may_have_the_names_of_bookkeeping() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let saved = model::CheckpointSaved {
+        path: "best.bin".to_owned(),
+        epoch: 3,
+        metrics: Fields::from([("duration", 3.5), ("epoch", 5.0), ("generation", 7.0), ("run_id", 9.0)]),
+        size_mb: None,
+    };
+    // Made by hand: a generation without a run is none of a run.
+    let genetic = Fields::new().with("epoch", 4).with("generation", 12);
+    sink.write_batch(&Batch::from_events(vec![
+        saved.into(),
+        Record::fields(training::EpochCompleted::NAME, genetic.clone()),
+        Record::fields(training::EpochCompleted::NAME, genetic.with("epoch", 5).with("run_id", "a")),
+    ]))
+    .unwrap();
+    let expected = [
+        ("checkpoint/duration", (3, 3.5)),
+        ("checkpoint/epoch", (3, 5.0)),
+        ("checkpoint/generation", (3, 7.0)),
+        ("checkpoint/run_id", (3, 9.0)),
+        ("generation", (4, 12.0)),
+    ];
+    assert_eq!(scalars(folder.path()), expected.map(|(tag, point)| (tag.to_owned(), vec![point])).into());
+}
+
 /// Returns the settings of the only run in a folder, as the table of hyper-parameters gets them.
 #[track_caller]
 fn settings(folder: &Path) -> BTreeMap<String, proto::SettingKind> {

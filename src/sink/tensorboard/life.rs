@@ -13,12 +13,12 @@ use crate::event::{Event, Fields, Record, Value};
 pub(super) enum Shown<'a> {
     /// The value, as for every record that is none of a run's life.
     Value,
-    /// The [`metrics`] among its fields, under their own names in a group.
+    /// Its metrics, under their own names in a group.
     Metrics {
         /// Empty for those of epochs and of the run. Others have a group: they may have the names of those and mean something
         /// else, and those of batches are delivered behind those of the epoch, so one tag would go backward.
         group: &'static str,
-        fields: &'a Fields,
+        metrics: Metrics<'a>,
         /// The step of a record that has none: the number of its epoch or batch.
         number: Option<i64>,
     },
@@ -30,15 +30,17 @@ pub(super) enum Shown<'a> {
 /// Returns what is shown of a record.
 pub(super) fn shown_of(record: &Record) -> Shown<'_> {
     let Some(fields) = record.value().as_fields() else { return Shown::Value };
+    let metrics = Metrics::Among(fields);
     let text = |name| fields.get(name).and_then(Value::as_str);
     let number = |name| fields.get(name).and_then(Value::as_i64).filter(|number| *number >= 0);
     match Event::name(record) {
-        training::EpochCompleted::NAME => Shown::Metrics { group: "", fields, number: number("epoch") },
-        training::BatchCompleted::NAME => Shown::Metrics { group: "batch", fields, number: number("batch") },
-        training::Completed::NAME => Shown::Metrics { group: "", fields, number: None },
-        // Its other fields are no metrics.
+        training::EpochCompleted::NAME => Shown::Metrics { group: "", metrics, number: number("epoch") },
+        training::BatchCompleted::NAME => Shown::Metrics { group: "batch", metrics, number: number("batch") },
+        training::Completed::NAME => Shown::Metrics { group: "", metrics, number: None },
         model::CheckpointSaved::NAME => match fields.get("metrics").and_then(Value::as_fields) {
-            Some(fields) => Shown::Metrics { group: "checkpoint", fields, number: number("epoch") },
+            Some(all) => {
+                Shown::Metrics { group: "checkpoint", metrics: Metrics::All(all), number: number("epoch") }
+            }
             None => Shown::Nothing,
         },
         training::Failed::NAME => match (text("error"), text("traceback")) {
@@ -57,19 +59,47 @@ pub(super) fn shown_of(record: &Record) -> Shown<'_> {
     }
 }
 
-/// The fields that count, time or identify, and are no metrics.
-const BOOKKEEPING: [&str; 7] =
-    ["epoch", "total_epochs", "batch", "duration", "total_duration", "run_id", "generation"];
+/// Metrics of a record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Metrics<'a> {
+    /// Those among the fields of an event: all that are not bookkeeping, those in `metrics` and `final_metrics` without that
+    /// name. So a `loss` beside them is one, whoever made the event.
+    Among(&'a Fields),
+    /// All of a map that has nothing else in it.
+    All(&'a Fields),
+}
 
-/// Returns the metrics among the fields of an event: all that are not bookkeeping, those in `metrics` and `final_metrics` without
-/// that name. So a `loss` beside them is one, whoever made the event.
-pub(super) fn metrics(fields: &Fields) -> impl Iterator<Item = (&str, &Value)> {
-    fields.iter().filter(|(name, _)| !BOOKKEEPING.contains(&&***name)).flat_map(|(name, value)| {
-        let name: &str = name;
-        let inner = value.as_fields().filter(|_| matches!(name, "metrics" | "final_metrics"));
-        let itself = inner.is_none().then_some((name, value));
-        inner.into_iter().flat_map(Fields::iter).map(|(name, value)| (&**name, value)).chain(itself)
-    })
+impl<'a> Metrics<'a> {
+    /// Returns the metrics with their names.
+    pub(super) fn iter(self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let (fields, is_event) = match self {
+            Self::Among(fields) => (fields, true),
+            Self::All(fields) => (fields, false),
+        };
+        let is_of_run = is_event && fields.get(RUN_ID).is_some();
+        let is_metric = move |name| !is_event || !is_bookkeeping(name, is_of_run);
+        fields.iter().map(|(name, value)| (&**name, value)).filter(move |(name, _)| is_metric(name)).flat_map(
+            move |(name, value)| {
+                let is_map = is_event && matches!(name, "metrics" | "final_metrics");
+                let inner = value.as_fields().filter(|_| is_map);
+                let itself = inner.is_none().then_some((name, value));
+                inner.into_iter().flat_map(Fields::iter).map(|(name, value)| (&**name, value)).chain(itself)
+            },
+        )
+    }
+}
+
+/// The id of a run, in the events that a `TrainingRun` reports.
+const RUN_ID: &str = "run_id";
+
+/// Returns whether a field of an event counts, times or identifies, and is no metric.
+fn is_bookkeeping(name: &str, is_of_run: bool) -> bool {
+    match name {
+        "epoch" | "total_epochs" | "batch" | "duration" | "total_duration" | RUN_ID => true,
+        // Of a run; else a metric, as of a genetic algorithm.
+        "generation" => is_of_run,
+        _ => false,
+    }
 }
 
 /// Returns what the table of hyper-parameters shows of the begin of a run.
