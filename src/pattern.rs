@@ -58,7 +58,7 @@ impl Pattern {
 
     /// The most characters, and the deepest nesting of braces.
     const MAX_CHARS: usize = 1_000;
-    const DEEPEST: usize = 16;
+    const MAX_DEPTH: usize = 16;
 
     /// Reads a pattern.
     ///
@@ -182,7 +182,7 @@ fn alternatives(
     open: usize,
     depth_of_all: usize,
 ) -> Result<(usize, Vec<Vec<char>>), &'static str> {
-    if depth_of_all > Pattern::DEEPEST {
+    if depth_of_all > Pattern::MAX_DEPTH {
         return Err("its braces are nested more than 16 deep");
     }
     let (mut parts, mut begin, mut at, mut depth) = (Vec::new(), open + 1, open + 1, 0);

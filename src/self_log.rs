@@ -86,8 +86,8 @@ pub enum LogTopic {
     /// The worker ended by a panic in forebay itself.
     WorkerGone,
     /// A sink goes on where an earlier run has written. A resumed run is reported too, except by
-    /// [`TensorBoardSink::resume`](crate::sink), and so is a sink that is created again. Two processes that start at the same time
-    /// may see nothing of each other.
+    /// [`TensorBoardSink::resume`](crate::sink::TensorBoardSink::resume), and so is a sink that is created again. Two processes that
+    /// start at the same time may see nothing of each other.
     EarlierRun,
     /// A call of `health` raised or cleared an alert.
     Alert,

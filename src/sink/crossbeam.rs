@@ -91,7 +91,7 @@ pub struct ChannelSink<E = Record> {
 }
 
 impl<E> ChannelSink<E> {
-    /// Gives it another name.
+    /// Sets the name that it is counted under, `channel` by default.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

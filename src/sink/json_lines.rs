@@ -239,7 +239,7 @@ impl JsonLinesSink {
         self
     }
 
-    /// Gives it another name.
+    /// Sets the name that it is counted under, `json_lines` by default.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

@@ -58,7 +58,7 @@ impl<E> MemorySink<E> {
         Self { name: "memory".to_owned(), shared }
     }
 
-    /// Gives it another name.
+    /// Sets the name that it is counted under, `memory` by default.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

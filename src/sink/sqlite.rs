@@ -194,7 +194,7 @@ impl SqliteSink {
         })
     }
 
-    /// Gives it another name.
+    /// Sets the name that it is counted under, `sqlite` by default.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

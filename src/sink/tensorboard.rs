@@ -198,7 +198,7 @@ impl TensorBoardSink {
         Ok(sink)
     }
 
-    /// Gives it another name.
+    /// Sets the name that it is counted under, `tensorboard` by default.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

@@ -14,16 +14,16 @@ fn end_without_workers<T: Send + 'static>(source: Source<T>, is_waiting: impl Fn
     let shared = Arc::new(Shared::new());
     feed(&shared, source).unwrap();
     shared.begin(1);
-    let longest = deadline_in(Duration::from_secs(60));
+    let give_up_at = deadline_in(Duration::from_secs(60));
     while shared.lock().feeding != Feeding::Asking || !is_waiting() {
-        assert!(longest > deadline_in(Duration::ZERO), "the source is not asked");
+        assert!(give_up_at > deadline_in(Duration::ZERO), "the source is not asked");
         std::thread::yield_now();
     }
     assert!(shared.dismiss(1));
     let summary = shared.end();
     assert_eq!(summary.sent, 0);
     while shared.lock().feeding != Feeding::Over {
-        assert!(longest > deadline_in(Duration::ZERO), "the source outlives its task");
+        assert!(give_up_at > deadline_in(Duration::ZERO), "the source outlives its task");
         std::thread::yield_now();
     }
 }
