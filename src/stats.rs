@@ -112,7 +112,8 @@ pub struct SinkStats {
     pub breaker: Option<BreakerState>,
     /// The path of the file or folder, if an earlier run had written there when the sink was created. A resumed run is
     /// reported too, except by [`TensorBoardSink::resume`](crate::sink::TensorBoardSink::resume), and so is a sink that is created
-    /// again. Any other run may want a folder of its own ([`run::folder`](crate::run::folder)). Two processes that start at the same time may see nothing of each other.
+    /// again. Any other run may want a folder of its own ([`run::folder`](crate::run::folder)). Two processes that
+    /// start at the same time may see nothing of each other.
     pub earlier_run: Option<String>,
     /// Total time of its writes.
     pub write_time: Duration,
