@@ -292,6 +292,10 @@ fn what_users_have_added_to_an_old_database_stays_and_works() {
             CREATE TRIGGER \"no \"\"change\" BEFORE UPDATE ON events BEGIN
                 SELECT raise(ABORT, 'events are not changed');
             END;
+            -- Triggers have names of their own.
+            CREATE TRIGGER seen AFTER INSERT ON names BEGIN
+                INSERT INTO seen VALUES ('name ' || new.name);
+            END;
             CREATE VIEW broken AS SELECT * FROM gone;
             CREATE INDEX runs_by_time ON runs (began);",
         )
@@ -300,6 +304,8 @@ fn what_users_have_added_to_an_old_database_stays_and_works() {
         run("second");
         run("third");
         let database = Connection::open(&path).unwrap();
+        let triggers = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name = 'seen'";
+        assert_eq!(number(&path, triggers), 1, "a trigger with the name of a table, from version {version}");
         let mut seen = database.prepare("SELECT session FROM seen").unwrap();
         let seen: Vec<String> = seen.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         assert_eq!(seen, ["run second", "second", "run third", "third"], "from version {version}");

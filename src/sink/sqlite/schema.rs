@@ -1,7 +1,7 @@
 //! The tables, and how a record becomes a row and a record again.
 
 use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Row, Transaction};
 
 use super::error::failed;
 use crate::event::{Event, Priority, Record, Value};
@@ -188,35 +188,58 @@ pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
     for migration in MIGRATIONS.iter().skip(known) {
         transaction.execute_batch(migration).map_err(failed)?;
     }
-    for (name, sql) in attached {
-        let is_gone = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
-        if transaction.query_row(is_gone, [name], |row| row.get(0)).map_err(failed)? {
-            // A unique index that the new rows violate is left out: it must not keep the database from being opened.
-            _ = transaction.execute_batch(&sql);
-        }
+    attach(&transaction, attached)?;
+    // After some errors SQLite rolls everything back by itself. What follows would then be committed alone, and give the new
+    // version to the old tables.
+    if transaction.is_autocommit() {
+        return Err(SinkError::write_failed("SQLite rolled back the new version of the tables"));
     }
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
 
-/// Drops the triggers of a database, and returns the names and the SQL of its triggers and indices.
+/// Trigger or index.
+struct Attached {
+    kind: &'static str,
+    name: String,
+    sql: String,
+}
+
+/// Drops the triggers of a database, and returns its triggers and indices.
 ///
 /// Users attach them to our tables and views. A table or view that is made anew loses its own, and a trigger may refuse what a
 /// migration changes.
-fn take_attached(transaction: &Transaction<'_>) -> Result<Vec<(String, String)>, SinkError> {
-    let of = |kind: &str| -> Result<Vec<(String, String)>, rusqlite::Error> {
+fn take_attached(transaction: &Transaction<'_>) -> Result<Vec<Attached>, SinkError> {
+    let of = |kind: &'static str| -> Result<Vec<Attached>, rusqlite::Error> {
         let sql = "SELECT name, sql FROM sqlite_schema WHERE type = ?1 AND sql IS NOT NULL ORDER BY rowid";
         let rows = &mut transaction.prepare(sql)?;
-        rows.query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        rows.query_map([kind], |row| Ok(Attached { kind, name: row.get(0)?, sql: row.get(1)? }))?.collect()
     };
     let mut attached = of("trigger").map_err(failed)?;
-    for (name, _) in &attached {
-        let sql = format!("DROP TRIGGER main.\"{}\"", name.replace('"', "\"\""));
+    for trigger in &attached {
+        let sql = format!("DROP TRIGGER main.\"{}\"", trigger.name.replace('"', "\"\""));
         transaction.execute_batch(&sql).map_err(failed)?;
     }
     attached.extend(of("index").map_err(failed)?);
     Ok(attached)
+}
+
+/// Creates again what is gone of these triggers and indices.
+fn attach(transaction: &Transaction<'_>, attached: Vec<Attached>) -> Result<(), SinkError> {
+    for Attached { kind, name, sql } in attached {
+        // A trigger may have the name of a table.
+        let is_gone = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = ?1 AND name = ?2)";
+        if !transaction.query_row(is_gone, [kind, &name], |row| row.get(0)).map_err(failed)? {
+            continue;
+        }
+        match transaction.execute_batch(&sql) {
+            // A unique index that the new rows violate is left out: it must not keep the database from being opened.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
+            result => result.map_err(failed)?,
+        }
+    }
+    Ok(())
 }
 
 /// Returns the version of a database of ours; 0 for an empty one.
@@ -331,7 +354,9 @@ pub fn row_to_record(row: &Row<'_>) -> Result<Record, rusqlite::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::MIGRATIONS;
+    use rusqlite::{Connection, ErrorCode};
+
+    use super::{APPLICATION, MIGRATIONS, prepare};
 
     #[test]
     fn an_old_sqlite_can_read_what_stays_in_the_database() {
@@ -340,5 +365,51 @@ mod tests {
         {
             assert!(MIGRATIONS.iter().all(|sql| !sql.contains(word)), "{word}");
         }
+    }
+
+    /// Returns a database of version 2 with runs and an index of the user.
+    fn of_version_2() -> Connection {
+        let database = Connection::open_in_memory().unwrap();
+        database.execute_batch(&MIGRATIONS[..2].concat()).unwrap();
+        let sql = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 300)
+            INSERT INTO runs (session, began, host) SELECT printf('%0100d', n), n, printf('%0200d', n) FROM n;
+            CREATE INDEX runs_by_host ON runs (host, session)";
+        database.execute_batch(sql).unwrap();
+        database.pragma_update(None, "application_id", APPLICATION).unwrap();
+        database.pragma_update(None, "user_version", 2).unwrap();
+        database
+    }
+
+    fn number(database: &Connection, sql: &str) -> i64 {
+        database.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_migration_that_finds_no_space_changes_nothing_wherever_that_is() {
+        let index = "SELECT count(*) FROM sqlite_schema WHERE name = 'runs_by_host'";
+        let first = number(&of_version_2(), "PRAGMA page_count");
+        let mut refused = 0;
+        for pages in first.. {
+            let mut database = of_version_2();
+            let _: i64 = database
+                .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get(0))
+                .unwrap();
+            let result = prepare(&mut database);
+            assert!(database.is_autocommit(), "{pages} pages");
+            assert_eq!(number(&database, index), 1, "{pages} pages: {result:?}");
+            let version = number(&database, "PRAGMA user_version");
+            let has_view = number(&database, "SELECT count(*) FROM sqlite_schema WHERE name = 'run_info'");
+            let Err(error) = result else {
+                assert_eq!((version, has_view), (3, 1), "{pages} pages");
+                break;
+            };
+            let cause =
+                std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<rusqlite::Error>());
+            let code = cause.and_then(rusqlite::Error::sqlite_error_code);
+            assert_eq!(code, Some(ErrorCode::DiskFull), "{pages} pages: {error}");
+            assert_eq!((version, has_view), (2, 0), "{pages} pages");
+            refused += 1;
+        }
+        assert!(refused > 0, "the limit was never reached");
     }
 }
