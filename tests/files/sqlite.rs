@@ -321,6 +321,56 @@ fn what_users_have_added_to_an_old_database_stays_and_works() {
 }
 
 #[test]
+fn an_old_database_with_a_run_info_of_the_user_is_refused_until_that_is_renamed() {
+    for (kind, name, what) in [
+        ("table", "Run_Info", "CREATE TABLE Run_Info (note TEXT)"),
+        ("view", "run_info", "CREATE VIEW run_info AS SELECT id FROM runs"),
+        ("index", "run_info", "CREATE INDEX run_info ON runs (began)"),
+    ] {
+        for version in [1, 2] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("events.db");
+            SqliteSink::create(&path).unwrap().write_batch(&batch(0..3)).unwrap();
+            let old = Connection::open(&path).unwrap();
+            put_back(&old, version);
+            // A trigger may have the name of a view.
+            let trigger = "CREATE TRIGGER run_info AFTER INSERT ON events BEGIN SELECT 1; END";
+            old.execute_batch(&format!("{what}; {trigger}")).unwrap();
+            drop(old);
+            let error = refused(&path);
+            assert!(!error.is_transient());
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "sink unavailable: cannot open {}: the database has a {kind} named \"{name}\", which version 3 needs \
+                    for a view: rename the {kind}",
+                    path.display()
+                )
+            );
+            assert_eq!(number(&path, "PRAGMA user_version"), version);
+            assert_eq!(number(&path, "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'"), 1);
+            let old = Connection::open(&path).unwrap();
+            old.execute_batch(&match kind {
+                "table" => "ALTER TABLE run_info RENAME TO notes".to_owned(),
+                // SQLite renames only tables.
+                _ => format!("DROP {kind} run_info; {}", what.replace("run_info", "notes")),
+            })
+            .unwrap();
+            drop(old);
+            SqliteSink::create(&path).unwrap().write_batch(&batch(3..4)).unwrap();
+            assert_eq!(
+                number(&path, "SELECT count(*) FROM run_info JOIN scalars ON scalars.run = run_info.id"),
+                4
+            );
+            assert_eq!(
+                number(&path, "SELECT count(*) FROM sqlite_schema WHERE name IN ('notes', 'run_info')"),
+                3
+            );
+        }
+    }
+}
+
+#[test]
 fn each_run_of_a_session_in_an_old_database_gets_a_row_and_its_events() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.db");

@@ -184,6 +184,7 @@ pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
         database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
     // Another process may have been here meanwhile.
     let known = version(&transaction)?;
+    refuse_taken(&transaction, known)?;
     let attached = take_attached(&transaction)?;
     for migration in MIGRATIONS.iter().skip(known) {
         transaction.execute_batch(migration).map_err(failed)?;
@@ -197,6 +198,23 @@ pub(super) fn prepare(database: &mut Connection) -> Result<(), SinkError> {
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(failed)?;
     transaction.commit().map_err(failed)
+}
+
+/// Refuses an old database in which the user has taken the name of our new view.
+fn refuse_taken(transaction: &Transaction<'_>, known: usize) -> Result<(), SinkError> {
+    if known == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let sql =
+        "SELECT type, name FROM sqlite_schema WHERE name = 'run_info' COLLATE NOCASE AND type != 'trigger'";
+    let taken = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let taken: Option<(String, String)> = transaction.query_row(sql, [], taken).optional().map_err(failed)?;
+    taken.map_or(Ok(()), |(kind, name)| {
+        let newest = MIGRATIONS.len();
+        let message =
+            format!("the database has a {kind} named {name:?}, which version {newest} needs for a view: rename the {kind}");
+        Err(SinkError::unavailable(message).permanent())
+    })
 }
 
 /// Trigger or index.
