@@ -65,6 +65,10 @@ macro_rules! events {
 
 /// The life of a training run. Its beginning and its ends are critical. [`TrainingRun`](crate::run::TrainingRun) tells
 /// all of it.
+///
+/// In begins, heartbeats and ends, the field `run_id`, a text, names the run, and `generation`, an integer beside it, names the
+/// generation. `TrainingRun` sets both. In an event that you make by hand, use `run_id` for nothing else. An end without it is
+/// the end of the run that began last, whatever its `generation` is.
 pub mod training {
     use super::*;
 

@@ -196,6 +196,29 @@ fn of_two_runs_that_overlap_each_ends_itself() {
 }
 
 #[test]
+fn an_end_made_by_hand_that_has_a_generation_of_its_own_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, database) = (folder.path().join("events.jsonl"), folder.path().join("events.db"));
+    let collector = Collector::builder()
+        .sink(JsonLinesSink::create(&path).unwrap())
+        .sink(SqliteSink::create(&database).unwrap())
+        .start()
+        .unwrap();
+    let run = TrainingRun::builder().run_id("7").start(&collector).unwrap();
+    // Such as that of an evolutionary search.
+    collector.collect(Record::new("training.completed").with_field("generation", 7));
+    collector.stop().unwrap();
+    drop(run);
+    let sql = "SELECT run_id, generation, status, ended = last_seen FROM run_info";
+    assert_eq!(table(&database, sql), ["7 1 finished 1"]);
+    for found in [runs(&JsonLinesHistory::new(&path)), runs(&SqliteHistory::open(&database).unwrap())] {
+        let found: Vec<_> = found.unwrap().into_iter().map(|run| (run.generation, run.end)).collect();
+        assert_eq!(found, [(1, Some(RunEnd::Completed))]);
+    }
+    support::law(&collector, collector.stats().offered);
+}
+
+#[test]
 fn a_collector_without_a_training_run_is_a_run_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let (path, database) = (folder.path().join("events.jsonl"), folder.path().join("events.db"));

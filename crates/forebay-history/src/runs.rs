@@ -56,10 +56,14 @@ pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
 }
 
 /// Returns whether a record names this run, or none.
+///
+/// Without `run_id`, its `generation` is a field of its own: an event that was made by hand may count the generations of something
+/// else.
 fn is_of(record: &Record, run: &RunInfo) -> bool {
     let fields = record.value().as_fields().filter(|_| Event::name(record).starts_with("training."));
     let of = |name| fields.and_then(|fields| fields.get(name));
-    of("run_id").and_then(Value::as_str).is_none_or(|run_id| run_id == run.run_id)
+    let Some(run_id) = of("run_id").and_then(Value::as_str) else { return true };
+    run_id == run.run_id
         && of("generation")
             .and_then(Value::as_i64)
             .is_none_or(|generation| u64::try_from(generation) == Ok(run.generation))

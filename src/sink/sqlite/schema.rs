@@ -118,12 +118,15 @@ const MIGRATIONS: [&str; 3] = [
     CREATE VIEW run_info AS
         WITH life AS (
             -- These events name their run, because another one may have begun before they were written. Events that were made
-            -- by hand may name a run that the collector does not know.
+            -- by hand may name a run that the collector does not know. Without `run_id`, their `generation` is a field of their own.
             SELECT coalesce(runs.id, written.id) AS run, events.id AS id, names.name AS name, time, record
             FROM events JOIN names ON names.id = events.name JOIN runs AS written ON written.id = events.run
                 LEFT JOIN runs ON runs.session = written.session
                     AND runs.run_id = coalesce(json_extract(record, '$.fields.run_id'), written.run_id)
-                    AND runs.generation = coalesce(json_extract(record, '$.fields.generation'), written.generation)
+                    AND runs.generation = CASE
+                        WHEN json_extract(record, '$.fields.run_id') IS NULL THEN written.generation
+                        ELSE coalesce(json_extract(record, '$.fields.generation'), written.generation)
+                    END
             WHERE names.name IN ('training.started', 'training.heartbeat', 'training.completed', 'training.early_stopped',
                 'training.failed', 'training.preempted')
                 AND (runs.id IS NOT NULL OR written.run_id = written.session)
