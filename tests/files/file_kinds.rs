@@ -467,7 +467,8 @@ fn what_has_the_name_of_an_event_file_and_is_no_plain_file_is_somebody_elses_and
     let pipe = folder.path().join("pipe");
     make_pipe(&pipe);
     // What makes one at a path.
-    let kinds: [(&str, fn(&Path, &Path)); 3] = [
+    type Kind = (&'static str, fn(&Path, &Path));
+    let kinds: [Kind; 3] = [
         ("a pipe", |_, path| make_pipe(path)),
         ("a link to a pipe", |pipe, path| symlink(pipe, path).unwrap()),
         ("a folder", |_, path| fs::create_dir(path).unwrap()),
