@@ -78,9 +78,9 @@ impl<E: Event> Collector<E> {
     /// Collects an event without waiting, or returns it if it is rejected.
     ///
     /// Unlike `collect`, it never waits: a full lane rejects at once under
-    /// [`Overflow::Block`](crate::Overflow::Block) and for a critical event. `Ok` means that the event was queued;
-    /// only with [`Outcome::Stopped`] or [`Outcome::WorkerGone`], the collector ended at this very moment, and the event is dropped and
-    /// counted.
+    /// [`Overflow::Block`](crate::Overflow::Block) and for a critical event. `Ok` means that the event was queued,
+    /// with two exceptions: [`Outcome::Stopped`] and [`Outcome::WorkerGone`] say that the collector ended at this very
+    /// moment. Then the event is dropped and counted.
     ///
     /// # Errors
     ///

@@ -136,7 +136,7 @@ impl Signals {
     /// Blocks until a signal comes, and returns its name. Returns at once if one has come.
     ///
     /// A program that waits here should [leave time](SignalsBuilder::leave_time) for its end: without, the process ends with the
-    /// signal, whoever waits. Several threads may wait. In a forked child, no signal is seen: this returns at once there,
+    /// signal, although a thread waits. Several threads may wait. In a forked child, no signal is seen: this returns at once there,
     /// with a signal if it came before the fork.
     ///
     /// ```no_run

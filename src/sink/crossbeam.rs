@@ -164,7 +164,7 @@ impl<E: Event + Clone> Sink<E> for ChannelSink<E> {
         }
         batch.check()?;
         if rejected > 0 && (batch.is_redriven() || !self.account.is_open()) {
-            // Dead letters have their fate already, and whoever wraps this one counts events by what is returned.
+            // Dead letters have their fate already, and a wrapper counts events by what is returned.
             let full = SinkError::unavailable("the channel is full").with_failed_events(rejected);
             return panics.join(Err(full), batch.len());
         }

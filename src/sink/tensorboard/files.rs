@@ -62,7 +62,7 @@ pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
 /// begin of one. (PyTorch's begins none.)
 fn has_values(path: &Path) -> io::Result<bool> {
     let data = fs::metadata(path)?;
-    // Nor is a pipe opened: whoever waits to write into it would go on, and lose its reader.
+    // A pipe is not opened: a writer that waits at its other end would go on, and lose its reader.
     if !data.is_file() {
         return Ok(true);
     }

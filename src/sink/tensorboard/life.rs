@@ -63,7 +63,7 @@ pub(super) fn shown_of(record: &Record) -> Shown<'_> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Metrics<'a> {
     /// Those among the fields of an event: all that are not bookkeeping, those in `metrics` and `final_metrics` without that
-    /// name. So a `loss` beside them is one, whoever made the event.
+    /// name. So a `loss` beside them is a metric too, as in an event that was made by hand.
     Among(&'a Fields),
     /// All of a map that has nothing else in it.
     All(&'a Fields),
