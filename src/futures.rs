@@ -268,14 +268,24 @@ impl<E: Event> Future for FlushAsync<E> {
             this.state = Flushing::Done(Err(FlushError::Forked));
         }
         if let Flushing::Waiting(reply) = &this.state {
-            this.state = match ready!(reply.poll(cx.waker())) {
-                Some(flushed) => Flushing::Late(flushed),
-                None => Flushing::Done(Err(FlushError::WorkerGone)),
+            let answer = reply.poll(cx.waker());
+            // The waker may have forked when it was cloned or dropped, and this may be the child.
+            this.state = match answer {
+                _ if this.collector.state() == State::Forked => Flushing::Done(Err(FlushError::Forked)),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(flushed)) => Flushing::Late(flushed),
+                Poll::Ready(None) => Flushing::Done(Err(FlushError::WorkerGone)),
             };
         }
         if let Flushing::Late(flushed) = &mut this.state {
             while let Some(late) = flushed.late.last() {
-                let is_done = ready!(late.pending.reply.poll(cx.waker())).unwrap_or_default();
+                let answer = late.pending.reply.poll(cx.waker());
+                // As above.
+                if this.collector.state() == State::Forked {
+                    this.state = Flushing::Done(Err(FlushError::Forked));
+                    return Poll::Ready(Err(FlushError::Forked));
+                }
+                let is_done = ready!(answer).unwrap_or_default();
                 if let Some(late) = flushed.late.pop() {
                     flushed.done.push((late, is_done));
                 }

@@ -103,19 +103,19 @@ impl<T> Reply<T> {
         self.is_heard
     }
 
-    /// Returns the answer, or stores the waker in the place of an earlier one.
+    /// Returns the answer, or stores the waker in the place of an earlier one. In a forked child, there is no answer.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Option<T>> {
-        let mut state = self.state.lock();
-        match state.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => {
-                let left = state.waker.replace(waker.clone());
-                // Its destructor is user code, so it must not run under our lock.
-                drop(state);
-                drop(left);
-                Poll::Pending
-            }
+        // User code, so it must not run under our lock. It may fork, and in the child the lock is the parent's.
+        let waker = waker.clone();
+        let Ok(mut state) = self.state.enter() else { return Poll::Ready(None) };
+        if let Some(answer) = state.answer.take() {
+            return Poll::Ready(answer);
         }
+        let left = state.waker.replace(waker);
+        // Its destructor is user code, so it must not run under our lock.
+        drop(state);
+        drop(left);
+        Poll::Pending
     }
 
     /// Returns the answer and leaves it there, so that many tasks may wait; or stores the waker with the task's ticket.

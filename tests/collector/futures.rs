@@ -1,10 +1,11 @@
 //! The futures adapter: any executor, no thread a call, nothing lost by dropping.
+#![allow(unsafe_code, reason = "a waker by hand")]
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::Duration;
 
 use crate::support::*;
@@ -457,6 +458,51 @@ fn a_waker_that_blocks_at_the_end_of_the_worker_delays_no_stop() {
     assert!(thread.join().unwrap());
     assert_eq!(stopped.expect("it waits for the waker"), Ok(0));
     assert!(matches!(polled, Some(Poll::Ready(Ok(_)))), "{polled:?}");
+    law(&collector, 1);
+}
+
+/// Returns a waker that stands at a gate when it is cloned, and wakes nobody.
+fn stands_when_cloned(gate: &Gate) -> Waker {
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, drop, |_| (), drop);
+    fn clone(gate: *const ()) -> RawWaker {
+        // SAFETY: it comes from `Arc::into_raw`, and the waker that is cloned holds it.
+        let held = unsafe {
+            Arc::increment_strong_count(gate.cast::<Gate>());
+            &*gate.cast::<Gate>()
+        };
+        held.pass();
+        RawWaker::new(gate, &TABLE)
+    }
+    fn drop(gate: *const ()) {
+        // SAFETY: as above.
+        unsafe { Arc::decrement_strong_count(gate.cast::<Gate>()) }
+    }
+    let gate = Arc::into_raw(Arc::new(gate.clone()));
+    // SAFETY: the functions of the table count the references, and a gate may be used by any thread.
+    unsafe { Waker::from_raw(RawWaker::new(gate.cast(), &TABLE)) }
+}
+
+#[test]
+fn a_waker_that_blocks_when_a_flush_clones_it_holds_up_no_worker() {
+    let (sink, cloning) = (Gate::closed(), Gate::closed());
+    let collector = stalled(ticks(), &sink);
+    let mut flushing = Box::pin(collector.flush_async());
+    let waker = stands_when_cloned(&cloning);
+    std::thread::scope(|scope| {
+        let poll = scope.spawn(|| {
+            // The answer may have come meanwhile.
+            let _ = flushing.as_mut().poll(&mut Context::from_waker(&waker));
+        });
+        cloning.await_arrivals(1);
+        sink.open();
+        // The worker answers the flushes in turn.
+        let flushed = collector.flush_timeout(Duration::from_secs(20));
+        cloning.open();
+        poll.join().unwrap();
+        assert!(flushed.expect("the worker waits for the waker").is_clean());
+    });
+    assert!(block_on(flushing).unwrap().is_clean());
+    collector.stop().unwrap();
     law(&collector, 1);
 }
 

@@ -437,38 +437,59 @@ fn a_waker_that_forks_on_the_worker_leaves_the_rest_to_its_parent() {
     forker.child_has_ended();
 }
 
+/// Returns a waker that forks when it is cloned, and wakes nobody.
+#[cfg(feature = "futures")]
+fn forks_when_cloned(forker: &Forker) -> std::task::Waker {
+    use std::task::{RawWaker, RawWakerVTable, Waker};
+
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, drop, |_| (), drop);
+    fn clone(forker: *const ()) -> RawWaker {
+        // SAFETY: it comes from `Arc::into_raw`, and the waker that is cloned holds it.
+        let held = unsafe {
+            Arc::increment_strong_count(forker.cast::<Forker>());
+            &*forker.cast::<Forker>()
+        };
+        held.fork();
+        RawWaker::new(forker, &TABLE)
+    }
+    fn drop(forker: *const ()) {
+        // SAFETY: as above.
+        unsafe { Arc::decrement_strong_count(forker.cast::<Forker>()) }
+    }
+    let forker = Arc::into_raw(Arc::new(forker.clone()));
+    // SAFETY: the functions of the table count the references, and a forker may be used by any thread.
+    unsafe { Waker::from_raw(RawWaker::new(forker.cast(), &TABLE)) }
+}
+
+/// Returns a collector whose sink, on a thread of its own or not, holds an event at the gate.
+#[cfg(feature = "futures")]
+fn held_at(gate: &Gate, is_isolated: bool) -> Collector<Record> {
+    let (builder, at_gate) = (Collector::builder(), gate.clone());
+    let sink = from_fn("at the gate", move |_: &Batch<Record>| {
+        at_gate.pass();
+        Ok(())
+    });
+    let builder =
+        if is_isolated { builder.sink(sink.isolated(8).flush_timeout(LONG)) } else { builder.sink(sink) };
+    let collector = builder.start().unwrap();
+    collector.collect(Record::integer("parent", 1));
+    gate.await_arrivals(1);
+    collector
+}
+
 #[cfg(feature = "futures")]
 #[test]
 fn a_waker_that_forks_when_a_stop_clones_it_leaves_the_stop_to_its_parent() {
     alone!();
     use std::future::Future;
-    use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+    use std::task::{Context, Poll, Waker};
 
     use forebay::collector::StopError;
-
-    fn raw(forker: *const ()) -> RawWaker {
-        static TABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
-        RawWaker::new(forker, &TABLE)
-    }
-    fn clone(forker: *const ()) -> RawWaker {
-        // SAFETY: the forker outlives all wakers of this test.
-        unsafe { &*forker.cast::<Forker>() }.fork();
-        raw(forker)
-    }
 
     // The stop waits for the worker, or for the thread of a sink.
     for is_isolated in [false, true] {
         let (gate, forker) = (Gate::closed(), Forker::default());
-        let (builder, at_gate) = (Collector::builder(), gate.clone());
-        let sink = from_fn("at the gate", move |_: &Batch<Record>| {
-            at_gate.pass();
-            Ok(())
-        });
-        let builder =
-            if is_isolated { builder.sink(sink.isolated(8).flush_timeout(LONG)) } else { builder.sink(sink) };
-        let collector = builder.start().unwrap();
-        collector.collect(Record::integer("parent", 1));
-        gate.await_arrivals(1);
+        let collector = held_at(&gate, is_isolated);
         let mut stopping = Box::pin(collector.stop_async());
         assert!(stopping.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         if is_isolated {
@@ -478,15 +499,54 @@ fn a_waker_that_forks_when_a_stop_clones_it_leaves_the_stop_to_its_parent() {
             });
             assert!(stopping.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
-        // SAFETY: as above; the functions of the table keep the contract of a waker without a count.
-        let waker = unsafe { Waker::from_raw(raw(std::ptr::from_ref(&forker).cast())) };
-        let polled = stopping.as_mut().poll(&mut Context::from_waker(&waker));
+        let polled = stopping.as_mut().poll(&mut Context::from_waker(&forks_when_cloned(&forker)));
         let is_refused = matches!(polled, Poll::Ready(Err(StopError::Forked)));
         leave_if_child(&forker.0, if is_refused { 0 } else { 9 });
         assert!(polled.is_pending());
         forker.child_has_ended();
         gate.open();
         futures::executor::block_on(stopping).unwrap();
+        law(&collector, 1);
+    }
+}
+
+#[cfg(feature = "futures")]
+#[test]
+fn a_waker_that_forks_when_a_flush_clones_it_leaves_the_flush_to_its_parent() {
+    alone!();
+    use std::future::Future;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use forebay::collector::FlushError;
+
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    // The flush waits for the worker, or for the thread of a sink.
+    for is_isolated in [false, true] {
+        let (gate, forker) = (Gate::closed(), Forker::default());
+        let collector = held_at(&gate, is_isolated);
+        let mut flushing = Box::pin(collector.flush_async());
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(flushing.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        if is_isolated {
+            until("the worker has done its part", || woken.0.load(Ordering::SeqCst));
+            assert!(flushing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        let polled = flushing.as_mut().poll(&mut Context::from_waker(&forks_when_cloned(&forker)));
+        let is_refused = matches!(polled, Poll::Ready(Err(FlushError::Forked)));
+        leave_if_child(&forker.0, if is_refused { 0 } else { 9 });
+        assert!(polled.is_pending());
+        forker.child_has_ended();
+        gate.open();
+        assert!(futures::executor::block_on(flushing).unwrap().is_clean());
+        collector.stop().unwrap();
         law(&collector, 1);
     }
 }
