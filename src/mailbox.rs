@@ -10,7 +10,7 @@ pub(crate) use requests::{Flush, Flushed, ReportedRange, Requests};
 
 use crate::dispatch::{LateFlush, Slot};
 use crate::reply::Reply;
-use crate::sync::{Arc, Condvar, Forked, JoinHandle, Mutex, MutexGuard};
+use crate::sync::{Arc, Condvar, Forked, JoinHandle, Mutex, MutexGuard, wake_quietly};
 
 /// Mailbox of a collector. Between two runs it keeps `W`, the worker's state.
 pub(crate) struct Mailbox<E, W> {
@@ -148,16 +148,15 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     /// worker, which answers them.
     fn report_end(&self, mut contents: MutexGuard<'_, Contents<E, W>>, requests: Requests) {
         self.ended.notify_all();
-        let end = contents.end.take();
+        // Under our lock, so that no task adds a waker once it is decided whether the thread is joined.
+        let wakers = contents.end.take().and_then(|end| end.store(Some(()))).unwrap_or_default();
         // A waker is user code: it must not run under our lock, and it may block. So nobody joins a thread that runs
         // some: its handle goes.
-        let detached = end.as_ref().and_then(|_| contents.thread.take());
+        let detached = if wakers.is_empty() { None } else { contents.thread.take() };
         drop(contents);
         drop(detached);
         drop(requests);
-        if let Some(end) = end {
-            end.answer(Some(()));
-        }
+        wakers.into_iter().for_each(wake_quietly);
     }
 }
 

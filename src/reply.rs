@@ -49,16 +49,23 @@ impl<T> Reply<T> {
     /// Stores the answer; `None` means that the worker is gone. Returns whether the caller will read it: it reads
     /// answers, has not given up, and there was no answer before.
     pub(crate) fn answer(&self, answer: Option<T>) -> bool {
+        let Some(wakers) = self.store(answer) else { return false };
+        wakers.into_iter().for_each(wake_quietly);
+        self.is_heard
+    }
+
+    /// Stores the answer like [`answer`](Self::answer), and returns the wakers of the tasks that wait, which the caller
+    /// wakes: they are user code. Returns `None` if the answer comes too late.
+    pub(crate) fn store(&self, answer: Option<T>) -> Option<Vec<Waker>> {
         let mut state = self.state.lock();
         if state.is_given_up || state.answer.is_some() {
-            return false;
+            return None;
         }
         state.answer = Some(answer);
         self.changed.notify_all();
         let (waker, sharing) = (state.waker.take(), std::mem::take(&mut state.sharing));
         drop(state);
-        waker.into_iter().chain(sharing.into_iter().map(|(_, waker)| waker)).for_each(wake_quietly);
-        self.is_heard
+        Some(waker.into_iter().chain(sharing.into_iter().map(|(_, waker)| waker)).collect())
     }
 
     /// Notes that the caller no longer waits for the answer.

@@ -189,6 +189,27 @@ fn a_dead_worker_answers_requests_before_it_wakes_tasks_that_wait_for_its_end() 
     assert!(check.was_answered.load(Ordering::Relaxed));
 }
 
+#[cfg(feature = "futures")]
+#[test]
+fn a_worker_that_wakes_no_task_at_its_end_is_left_to_be_joined() {
+    for is_dropped in [true, false] {
+        let collector = crate::Builder::<Tick>::new().build().unwrap();
+        let shared = &collector.shared;
+        shared.mailbox.prepare_worker();
+        let state = shared.mailbox.take_worker().unwrap();
+        shared.mailbox.contents.lock().thread = Some(crate::sync::spawn("ends", None, || ()).unwrap());
+        shared.phase.open();
+        let mut stopping = Box::pin(collector.stop_async());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(stopping.as_mut().poll(&mut context).is_pending());
+        let kept = Some(stopping).filter(|_| !is_dropped);
+        assert!(shared.mailbox.return_worker(state).is_ok());
+        assert_eq!(shared.mailbox.contents.lock().thread.is_some(), is_dropped);
+        drop(kept);
+        collector.stats().check_law(0).unwrap();
+    }
+}
+
 #[test]
 fn requests_that_time_out_do_not_fill_the_mailbox() {
     let config = Config { flush_timeout: Duration::ZERO, ..Config::default() };
