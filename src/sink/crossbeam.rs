@@ -18,7 +18,7 @@ use crate::batch::Batch;
 use crate::event::{Event, Record};
 use crate::lanes::owned_bytes;
 use crate::pattern::Pattern;
-use crate::sync::{Arc, Home, Ordering, PlainU64};
+use crate::sync::{Arc, Home, Ordering, PlainU64, catch_panic};
 
 /// Largest capacity of a channel, in events. Its buffer is allocated at once.
 const MAX_CAPACITY: usize = 1 << 20;
@@ -129,6 +129,33 @@ impl<E> ChannelSink<E> {
         let fits = bytes <= self.max_bytes.saturating_sub(self.bytes);
         self.sizes.is_empty() || fits && !self.sender.is_full()
     }
+
+    /// Returns whether the pattern, if there is one, lets the event through.
+    fn lets_through(&self, event: &E) -> bool
+    where
+        E: Event,
+    {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(event.name()))
+    }
+
+    /// Returns whether the channel has space for all events of the batch. Nobody else sends, so it keeps the space.
+    fn has_room_for_all(&mut self, batch: &Batch<E>) -> bool
+    where
+        E: Event,
+    {
+        self.look_at_receiver();
+        let capacity = self.sender.capacity().unwrap_or(usize::MAX);
+        let (mut events, mut bytes) = (self.sizes.len(), self.bytes);
+        batch.iter().all(|event| {
+            // An event whose code panics is not sent; that is reported when it is its turn.
+            let size = catch_panic(|| self.lets_through(event).then(|| owned_bytes(event)));
+            let Ok(Some(size)) = size else { return true };
+            let fits = events == 0 || events < capacity && size <= self.max_bytes.saturating_sub(bytes);
+            events += 1;
+            bytes = bytes.saturating_add(size);
+            fits
+        })
+    }
 }
 
 impl<E: Event + Clone> Sink<E> for ChannelSink<E> {
@@ -138,14 +165,19 @@ impl<E: Event + Clone> Sink<E> for ChannelSink<E> {
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
         self.home.check()?;
+        if batch.is_redriven() && batch.len() > 1 && !self.is_over() && !self.has_room_for_all(batch) {
+            batch.check()?;
+            // Nobody could tell later which letters were sent. So none is, and `dead_letters` offers each by itself.
+            return Err(SinkError::unavailable("the channel has no space for all").permanent());
+        }
         let mut panics = Panics::of("the name, the size hint or the clone of an event");
         let mut rejected = 0;
         for event in batch {
             if self.is_over() {
                 break;
             }
-            let fits = || self.pattern.as_ref().is_none_or(|pattern| pattern.matches(event.name()));
-            let Some(Some(bytes)) = panics.catch(|| fits().then(|| owned_bytes(event))) else { continue };
+            let size = panics.catch(|| self.lets_through(event).then(|| owned_bytes(event)));
+            let Some(Some(bytes)) = size else { continue };
             if !self.has_room(bytes) {
                 rejected += 1;
                 continue;

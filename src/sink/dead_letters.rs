@@ -380,15 +380,33 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
             let due = shared.take_due(self.id);
             drop(shared);
             let is_last = due.len() < AT_ONCE;
-            if due.is_empty() || !self.offer_again(&header, due) || is_last {
+            if due.is_empty() {
+                return;
+            }
+            let mut left = Vec::new();
+            let took_all = self.offer_again(&header, due, &mut left);
+            self.put_back(&header, left);
+            if !took_all || is_last {
                 return;
             }
         }
     }
 
-    /// Offers letters to the sink once more, and returns whether it took them all. Those that it did not take wait for the next
-    /// `redrive`. If it took a part and does not say which, the letters that failed are evicted.
-    fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>) -> bool {
+    /// Lets letters that the sink did not take wait for the next `redrive`, in their order.
+    fn put_back(&self, header: &Batch<E>, left: Vec<Kept<E>>) {
+        if header.check().is_err() {
+            // The sink has forked: letters and locks are the parent's.
+            std::mem::forget(left);
+        } else if let Ok(mut shared) = self.letters.shared.enter() {
+            let evicted = shared.put_back(left);
+            drop(shared);
+            end_all(evicted);
+        }
+    }
+
+    /// Offers letters to the sink once more, and returns whether it took them all. Those that it did not take are added to
+    /// `left`. If it took a part and does not say which, the letters that failed are evicted.
+    fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>, left: &mut Vec<Kept<E>>) -> bool {
         let count = due.len();
         // A clone is user code.
         let events = catch_panic(|| due.iter().map(|kept| kept.letter.event.clone()).collect());
@@ -423,24 +441,18 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
             // One of them may be the reason: each by itself.
             let mut all = true;
             for kept in due {
-                all &= self.offer_again(header, vec![kept]);
+                all &= self.offer_again(header, vec![kept], left);
             }
             return all;
         }
-        let again = due.into_iter().map(|mut kept| {
+        left.extend(due.into_iter().map(|mut kept| {
             kept.is_due = false;
             kept.letter.attempts = kept.letter.attempts.saturating_add(attempts);
             kept.bytes = kept.bytes.saturating_sub(kept.letter.error.len() as u64);
             kept.bytes = kept.bytes.saturating_add(said.len() as u64);
             kept.letter.error.clone_from(&said);
             kept
-        });
-        let again = again.collect();
-        if let Ok(mut shared) = self.letters.shared.enter() {
-            let evicted = shared.put_back(again);
-            drop(shared);
-            end_all(evicted);
-        }
+        }));
         false
     }
 
