@@ -57,7 +57,8 @@ impl Default for BreakerPolicy {
 /// [`SinkExt::breaker`](crate::sink::SinkExt::breaker).
 ///
 /// While it is open, batches fail at once: put [`dead_letters`](crate::sink::SinkExt::dead_letters) outside of it to
-/// keep them. Inside of a [`retry`](crate::sink::SinkExt::retry), every try counts. Put it inside of
+/// keep them. Those that fail with a permanent error when they are redriven count neither as a failure nor as a success.
+/// Inside of a [`retry`](crate::sink::SinkExt::retry), every try counts. Put it inside of
 /// [`isolated`](crate::sink::SinkExt::isolated), which fails no batch, and of [`route`](crate::sink::SinkExt::route),
 /// which passes batches over that would count as successes. A flush always goes through.
 pub struct Breaker<S, E = Record> {
@@ -196,8 +197,12 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
         let result = guard.0.sink.write_batch(batch);
         // The sink may have forked.
         batch.check()?;
-        // A part that cannot be delivered says nothing of the destination.
-        guard.0.note(result.as_ref().is_err_and(|error| !error.is_partial(batch.len())));
+        match &result {
+            // Dead letters that no retry can help say nothing of the destination.
+            Err(error) if batch.is_redriven() && !error.is_transient() => {}
+            // Nor does a part that cannot be delivered; the rest was.
+            _ => guard.0.note(result.as_ref().is_err_and(|error| !error.is_partial(batch.len()))),
+        }
         result
     }
 

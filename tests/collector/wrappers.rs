@@ -565,6 +565,39 @@ fn a_breaker_opens_by_rate_and_by_panics() {
     assert_eq!(breaker.watch().state(), BreakerState::Closed);
 }
 
+#[test]
+fn dead_letters_that_no_retry_helps_open_no_breaker() {
+    let mut policy = BreakerPolicy::default();
+    policy.failures = 3;
+    let calls = Arc::new(AtomicU64::new(0));
+    let called = Arc::clone(&calls);
+    let inner = from_fn("invalid", move |_: &Batch| match called.fetch_add(1, Ordering::Relaxed) {
+        0 => Err(nobody()),
+        _ => Err(nobody().permanent()),
+    });
+    let invalid = inner.breaker(policy.clone());
+    // An error that may go away is a sign of the destination, with dead letters as well.
+    let gone = failing("gone").breaker(policy);
+    let (of_invalid, of_gone) = (invalid.watch(), gone.watch());
+    let (letters, letters_of_gone) = (DeadLetters::new(100), DeadLetters::new(100));
+    let collector = builder()
+        .sink(invalid.dead_letters(&letters))
+        .sink(gone.dead_letters(&letters_of_gone))
+        .start()
+        .unwrap();
+    scalars(&collector, "a", 0..10);
+    let _ = collector.flush().unwrap();
+    for _ in 0..2 {
+        assert_eq!(of_gone.state(), BreakerState::Closed);
+        assert_eq!((letters.redrive(None), letters_of_gone.redrive(None)), (10, 10));
+        let _ = collector.flush().unwrap();
+    }
+    assert_eq!((of_invalid.opened(), of_gone.opened()), (0, 1));
+    assert_eq!(calls.load(Ordering::Relaxed), 23, "all at once, then each letter by itself");
+    collector.stop().unwrap();
+    law(&collector, 10);
+}
+
 // ---- together ----
 
 #[test]
