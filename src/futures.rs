@@ -206,6 +206,11 @@ impl<E: Event> CollectAsync<E> {
                 let left = waiting.register(&mut self.ticket, waker);
                 drop(waiting);
                 drop(left);
+                // The drop is user code as well.
+                if self.collector.state() == State::Forked {
+                    let reason = Refusal::Forked;
+                    return Poll::Ready(self.refuse(CollectError { event: refused.event, reason }));
+                }
                 self.state = Collecting::Holding(refused.event);
                 Poll::Pending
             }
@@ -369,6 +374,10 @@ impl<E: Event> Future for StopAsync<E> {
                 StopState::Ending(stopping, waiting) => {
                     if let Some((end, ticket)) = waiting {
                         ready!(end.poll_shared(ticket, cx.waker()));
+                        // The waker may have forked when it was cloned or dropped, and this may be the child.
+                        if this.collector.state() == State::Forked {
+                            continue 'stop;
+                        }
                     }
                     match shared.next_of_stop(stopping) {
                         Ok(RunEnd::Ahead(end)) => *waiting = Some((end, None)),
@@ -383,7 +392,7 @@ impl<E: Event> Future for StopAsync<E> {
                 StopState::Late { stopping, late, next, hung, ticket } => {
                     while let Some(flush) = late.get(*next) {
                         let is_done = ready!(flush.poll(ticket, cx.waker()));
-                        // The waker's clone may have forked, and this may be the child.
+                        // As above.
                         if this.collector.state() == State::Forked {
                             continue 'stop;
                         }

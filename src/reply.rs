@@ -119,10 +119,10 @@ impl<T> Reply<T> {
             return Poll::Ready(answer);
         }
         let left = state.waker.replace(waker);
-        // Its destructor is user code, so it must not run under our lock.
+        // Its destructor is user code, so it must not run under our lock. It may fork as well.
         drop(state);
         drop(left);
-        Poll::Pending
+        if self.state.check().is_err() { Poll::Ready(None) } else { Poll::Pending }
     }
 
     /// Returns the answer and leaves it there, so that many tasks may wait; or stores the waker with the task's ticket.
@@ -146,9 +146,10 @@ impl<T> Reply<T> {
                 None
             }
         };
+        // As above.
         drop(state);
         drop(left);
-        Poll::Pending
+        if self.state.check().is_err() { Poll::Ready(None) } else { Poll::Pending }
     }
 
     /// Removes the waker of a task that no longer waits.

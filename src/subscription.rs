@@ -338,7 +338,9 @@ impl<E: Event + Clone> Subscription<E> {
                     let before = queue.waker.replace(waker);
                     drop(queue);
                     drop(before);
-                    return Poll::Pending;
+                    // Both may fork, and this may be the child.
+                    let is_left = self.shared.queue.check().is_err();
+                    return if is_left { Poll::Ready(None) } else { Poll::Pending };
                 }
                 taken => {
                     drop(queue);

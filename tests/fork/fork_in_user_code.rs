@@ -15,7 +15,7 @@ use forebay::sink::{
     BreakerPolicy, ConsoleSink, DeadLetters, Hook, JsonLinesSink, MemorySink, RetryPolicy, Sink, SinkError,
     SinkExt, from_fn,
 };
-use forebay::{Batch, Builder, Collector, Event, Outcome, Record};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Outcome, Record};
 
 /// A sink that must neither be called nor dropped in the child.
 struct Witness(Forker);
@@ -461,10 +461,61 @@ fn forks_when_cloned(forker: &Forker) -> std::task::Waker {
     unsafe { Waker::from_raw(RawWaker::new(forker.cast(), &TABLE)) }
 }
 
+/// Waker that forks when it is dropped, and wakes nobody.
+#[cfg(feature = "futures")]
+struct ForksWhenDropped(Forker);
+
+#[cfg(feature = "futures")]
+impl std::task::Wake for ForksWhenDropped {
+    fn wake(self: Arc<Self>) {
+        std::mem::forget(self);
+    }
+}
+
+#[cfg(feature = "futures")]
+impl Drop for ForksWhenDropped {
+    fn drop(&mut self) {
+        self.0.fork();
+    }
+}
+
+/// What forks while a future is polled.
+#[cfg(feature = "futures")]
+#[derive(Clone, Copy)]
+enum Forks {
+    CloneOfWaker,
+    DropOfWaker,
+}
+
+#[cfg(feature = "futures")]
+impl Forks {
+    const ALL: [Self; 2] = [Self::CloneOfWaker, Self::DropOfWaker];
+
+    /// Polls a future that is pending, and forks meanwhile.
+    fn poll<F: std::future::Future>(
+        self,
+        mut future: std::pin::Pin<&mut F>,
+        forker: &Forker,
+    ) -> std::task::Poll<F::Output> {
+        use std::task::{Context, Waker};
+
+        match self {
+            Self::CloneOfWaker => future.poll(&mut Context::from_waker(&forks_when_cloned(forker))),
+            Self::DropOfWaker => {
+                let waker = Waker::from(Arc::new(ForksWhenDropped(forker.clone())));
+                assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                drop(waker);
+                future.poll(&mut Context::from_waker(Waker::noop()))
+            }
+        }
+    }
+}
+
 /// Returns a collector whose sink, on a thread of its own or not, holds an event at the gate.
 #[cfg(feature = "futures")]
 fn held_at(gate: &Gate, is_isolated: bool) -> Collector<Record> {
-    let (builder, at_gate) = (Collector::builder(), gate.clone());
+    let at_once = FlushStrategy::Size { events: 1 };
+    let (builder, at_gate) = (Collector::builder().flush(at_once), gate.clone());
     let sink = from_fn("at the gate", move |_: &Batch<Record>| {
         at_gate.pass();
         Ok(())
@@ -479,7 +530,7 @@ fn held_at(gate: &Gate, is_isolated: bool) -> Collector<Record> {
 
 #[cfg(feature = "futures")]
 #[test]
-fn a_waker_that_forks_when_a_stop_clones_it_leaves_the_stop_to_its_parent() {
+fn a_waker_that_forks_while_a_stop_is_polled_leaves_the_stop_to_its_parent() {
     alone!();
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
@@ -487,7 +538,7 @@ fn a_waker_that_forks_when_a_stop_clones_it_leaves_the_stop_to_its_parent() {
     use forebay::collector::StopError;
 
     // The stop waits for the worker, or for the thread of a sink.
-    for is_isolated in [false, true] {
+    for (is_isolated, forks) in [false, true].into_iter().flat_map(|is| Forks::ALL.map(|forks| (is, forks))) {
         let (gate, forker) = (Gate::closed(), Forker::default());
         let collector = held_at(&gate, is_isolated);
         let mut stopping = Box::pin(collector.stop_async());
@@ -499,7 +550,7 @@ fn a_waker_that_forks_when_a_stop_clones_it_leaves_the_stop_to_its_parent() {
             });
             assert!(stopping.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
-        let polled = stopping.as_mut().poll(&mut Context::from_waker(&forks_when_cloned(&forker)));
+        let polled = forks.poll(stopping.as_mut(), &forker);
         let is_refused = matches!(polled, Poll::Ready(Err(StopError::Forked)));
         leave_if_child(&forker.0, if is_refused { 0 } else { 9 });
         assert!(polled.is_pending());
@@ -512,40 +563,93 @@ fn a_waker_that_forks_when_a_stop_clones_it_leaves_the_stop_to_its_parent() {
 
 #[cfg(feature = "futures")]
 #[test]
-fn a_waker_that_forks_when_a_flush_clones_it_leaves_the_flush_to_its_parent() {
+fn a_waker_that_forks_while_a_flush_is_polled_leaves_the_flush_to_its_parent() {
     alone!();
     use std::future::Future;
-    use std::sync::atomic::AtomicBool;
-    use std::task::{Context, Poll, Wake, Waker};
+    use std::task::{Context, Poll, Waker};
 
     use forebay::collector::FlushError;
 
-    struct Woken(AtomicBool);
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
-
     // The flush waits for the worker, or for the thread of a sink.
-    for is_isolated in [false, true] {
+    for (is_isolated, forks) in [false, true].into_iter().flat_map(|is| Forks::ALL.map(|forks| (is, forks))) {
         let (gate, forker) = (Gate::closed(), Forker::default());
         let collector = held_at(&gate, is_isolated);
         let mut flushing = Box::pin(collector.flush_async());
-        let woken = Arc::new(Woken(AtomicBool::new(false)));
-        let waker = Waker::from(Arc::clone(&woken));
-        assert!(flushing.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(flushing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         if is_isolated {
-            until("the worker has done its part", || woken.0.load(Ordering::SeqCst));
+            // Of a later flush as well.
+            until("the worker has done its part", || {
+                collector.flush_timeout(Duration::from_millis(1)).is_ok()
+            });
             assert!(flushing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
-        let polled = flushing.as_mut().poll(&mut Context::from_waker(&forks_when_cloned(&forker)));
+        let polled = forks.poll(flushing.as_mut(), &forker);
         let is_refused = matches!(polled, Poll::Ready(Err(FlushError::Forked)));
         leave_if_child(&forker.0, if is_refused { 0 } else { 9 });
         assert!(polled.is_pending());
         forker.child_has_ended();
         gate.open();
         assert!(futures::executor::block_on(flushing).unwrap().is_clean());
+        collector.stop().unwrap();
+        law(&collector, 1);
+    }
+}
+
+#[cfg(feature = "futures")]
+#[test]
+fn a_waker_that_forks_while_an_event_waits_for_space_leaves_the_event_to_its_parent() {
+    alone!();
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
+    use forebay::{Outcome, Overflow};
+
+    for forks in Forks::ALL {
+        let (gate, forker) = (Gate::closed(), Forker::default());
+        let at_gate = gate.clone();
+        let sink = from_fn("at the gate", move |_: &Batch<Record>| {
+            at_gate.pass();
+            Ok(())
+        });
+        let builder = Collector::builder().capacity(1).overflow(Overflow::Block { timeout: LONG });
+        let collector = builder.sink(sink).start().unwrap();
+        collector.collect(Record::integer("at the gate", 1));
+        gate.await_arrivals(1);
+        collector.collect(Record::integer("in the lane", 2));
+        let mut collecting = Box::pin(collector.collect_async(Record::integer("waits", 3)));
+        assert!(collecting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let polled = forks.poll(collecting.as_mut(), &forker);
+        let is_refused = matches!(polled, Poll::Ready(Outcome::Forked));
+        leave_if_child(&forker.0, if is_refused { 0 } else { 9 });
+        assert!(polled.is_pending());
+        forker.child_has_ended();
+        gate.open();
+        assert_eq!(futures::executor::block_on(collecting), Outcome::QueuedAfterWait);
+        collector.stop().unwrap();
+        law(&collector, 3);
+    }
+}
+
+#[cfg(feature = "futures")]
+#[test]
+fn a_waker_that_forks_while_a_subscription_is_polled_leaves_it_to_its_parent() {
+    alone!();
+    use std::task::Poll;
+
+    use futures::StreamExt;
+
+    for forks in Forks::ALL {
+        let forker = Forker::default();
+        let at_once = FlushStrategy::Size { events: 1 };
+        let collector = Collector::<Record>::builder().flush(at_once).start().unwrap();
+        let mut events = collector.subscribe("**").unwrap();
+        let polled = forks.poll(std::pin::pin!(events.next()), &forker);
+        let is_ended = matches!(polled, Poll::Ready(None));
+        leave_if_child(&forker.0, if is_ended { 0 } else { 9 });
+        assert!(polled.is_pending());
+        forker.child_has_ended();
+        collector.collect(Record::integer("later", 1));
+        assert_eq!(futures::executor::block_on(events.next()).unwrap().name(), "later");
         collector.stop().unwrap();
         law(&collector, 1);
     }

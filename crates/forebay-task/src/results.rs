@@ -162,7 +162,8 @@ impl<R> Results<R> {
         let before = queue.waker.replace(waker);
         drop(queue);
         drop(before);
-        Poll::Pending
+        // The drop may have forked, and this may be the child.
+        if self.task.is_left() { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 

@@ -74,6 +74,45 @@ fn tasks_of_a_busy_parent_are_refused_in_the_child_and_neither_hang_nor_handle()
     assert_eq!(end.results, sent);
 }
 
+/// Waker that forks when it is dropped, and wakes nobody.
+struct ForksWhenDropped(Forker);
+
+impl std::task::Wake for ForksWhenDropped {
+    fn wake(self: Arc<Self>) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for ForksWhenDropped {
+    fn drop(&mut self) {
+        self.0.fork();
+    }
+}
+
+#[test]
+fn a_waker_that_forks_while_results_are_polled_leaves_them_to_their_parent() {
+    alone!();
+    use std::task::{Context, Poll, Waker};
+
+    use futures::StreamExt;
+
+    let forker = Forker::default();
+    let (sender, pipeline) = task::channel::<u64>(4);
+    let mut results = pipeline.map(|number| *number).results().unwrap();
+    let waker = Waker::from(Arc::new(ForksWhenDropped(forker.clone())));
+    assert!(results.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    let polled = results.poll_next_unpin(&mut Context::from_waker(Waker::noop()));
+    let is_ended = matches!(polled, Poll::Ready(None));
+    leave_if_child(&forker.0, if is_ended { 0 } else { 9 });
+    assert!(polled.is_pending());
+    forker.child_has_ended();
+    sender.send(7).unwrap();
+    assert_eq!(futures::executor::block_on(results.next()), Some(7));
+    drop(sender);
+    assert_eq!(futures::executor::block_on(results.next()), None);
+}
+
 /// Part of a source. Counts its drops.
 struct DropCount(Arc<AtomicU64>);
 
