@@ -108,8 +108,24 @@ pub struct JsonLinesHistory {
 
 impl JsonLinesHistory {
     /// Makes a history of the sink that writes to `path`. Its files are opened anew for every query.
+    ///
+    /// # Errors
+    ///
+    /// The oldest file cannot be read, or there is none: see [`new`](Self::new).
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, HistoryError> {
+        let history = Self::new(path);
+        let first = history.files().and_then(|mut files| files.next().transpose());
+        first.map_err(|error| history.refused(error))?;
+        Ok(history)
+    }
+
+    /// Makes a history like [`open`](Self::open), of files that need not be there before the first query.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
+    }
+
+    fn refused(&self, error: io::Error) -> HistoryError {
+        HistoryError { place: self.path.display().to_string(), source: error.into() }
     }
 
     /// Returns all files, oldest first, one open at a time. Ends with the file that the sink writes to now, whatever becomes of that
@@ -186,9 +202,7 @@ fn open_closed(closed: &Closed) -> io::Result<Option<Box<dyn BufRead>>> {
 
 impl History for JsonLinesHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let failed =
-            |error: io::Error| HistoryError { place: self.path.display().to_string(), source: error.into() };
-        let files = self.files().map_err(failed)?;
+        let files = self.files().map_err(|error| self.refused(error))?;
         let mut broken = None;
         let lines = files.flat_map(|file| {
             let (file, error) = match file {
@@ -199,6 +213,6 @@ impl History for JsonLinesHistory {
         });
         let records = lines.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
         let found = query.select(records);
-        broken.map_or(Ok(found), |error| Err(failed(error)))
+        broken.map_or(Ok(found), |error| Err(self.refused(error)))
     }
 }

@@ -73,7 +73,7 @@ fn run(mut options: Options) -> Result<ExitCode, Box<dyn Error>> {
         None => forebay::sink::TensorBoardSink::create(&options.out)?,
         Some(checkpoint) => forebay::sink::TensorBoardSink::resume(&options.out, checkpoint.step)?,
     });
-    let history = JsonLinesHistory::new(&path);
+    let history = JsonLinesHistory::open(&path)?;
     let run = begin_run(options, &history, checkpoint.as_ref())?;
     let collector = builder.start()?;
     let run = run.start(&collector)?;

@@ -183,7 +183,7 @@ fn ask_all(records: &[Record], batch: usize, queries: &[EventQuery]) -> Result<(
         #[cfg(feature = "sqlite")]
         database.write_batch(&batch).unwrap();
     }
-    let lines = JsonLinesHistory::new(&path);
+    let lines = JsonLinesHistory::open(&path).unwrap();
     #[cfg(feature = "sqlite")]
     let database = forebay_history::SqliteHistory::open(database.path()).unwrap();
     for query in queries {
@@ -316,6 +316,9 @@ fn a_line_that_is_too_long_is_passed_over_and_counted() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let error = JsonLinesHistory::new("no/such/file.jsonl").query(&EventQuery::new()).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read no/such/file.jsonl");
+    let path = "no/such/file.jsonl";
+    let queried = JsonLinesHistory::new(path).query(&EventQuery::new()).unwrap_err();
+    for error in [queried, JsonLinesHistory::open(path).unwrap_err()] {
+        assert_eq!(error.to_string(), "cannot read no/such/file.jsonl");
+    }
 }
