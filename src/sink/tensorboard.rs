@@ -393,7 +393,7 @@ impl Writer<'_> {
             Value::Image(image) => match as_png(image) {
                 Ok(png) => {
                     let (width, height) = (image.width, image.height);
-                    self.add(tag, Summary::Image { width, height, png: &png });
+                    self.add(tag, Summary::Image { width, height, encoded: &png });
                 }
                 Err(why) => self.refuse(|| format!("image {tag:?}: {why}")),
             },

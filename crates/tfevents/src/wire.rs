@@ -62,7 +62,8 @@ pub(super) fn varint_size(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+/// Appends a number.
+pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

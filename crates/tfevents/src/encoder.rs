@@ -1,0 +1,472 @@
+//! Encoder of the files of one run: which value goes into which event, and which is refused.
+
+use std::collections::HashMap;
+
+use crate::fields::{FieldValue, Fields};
+use crate::summary::{Kind, Summary};
+use crate::wire::{Wire, push_record, varint_size};
+
+/// Largest number of values in one `Event`. With ten of them a scalar takes 22 bytes instead of 49; a reader takes an event into
+/// memory as a whole.
+const MAX_VALUES: usize = 64;
+
+/// Size in bytes at which an `Event` takes no further value.
+const MAX_EVENT_BYTES: usize = 1 << 20;
+
+/// Capacity in bytes that a buffer keeps when it is cleared. A larger one is given back to the system.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Reason why a value is not encoded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The tag has values of another kind, and TensorBoard cannot show both.
+    #[error("tag {tag:?} has had values of another kind")]
+    OtherKind {
+        /// The tag.
+        tag: String,
+    },
+    /// The step lies before the last one of the tag: TensorBoard would delete all points from there on.
+    #[error("step {step} of tag {tag:?} lies before its last one, {last}")]
+    Backward {
+        /// The tag.
+        tag: String,
+        /// The refused step.
+        step: i64,
+        /// The last step of the tag.
+        last: i64,
+    },
+    /// The time is not finite: after such a record TensorBoard reads no further.
+    #[error("the time of tag {tag:?} must be finite, got {wall_time}")]
+    NotFinite {
+        /// The tag.
+        tag: String,
+        /// The refused time, in seconds since 1970.
+        wall_time: f64,
+    },
+    /// The file has as many tags as are allowed.
+    #[error("tag {tag:?} would be one more than the {max} that are allowed")]
+    TooManyTags {
+        /// The refused tag.
+        tag: String,
+        /// The allowed number of tags.
+        max: usize,
+    },
+    /// The bytes that were encoded elsewhere are no such message.
+    #[error("the encoded message of tag {tag:?} is broken at byte {at}: {rule}")]
+    Malformed {
+        /// The tag; empty for an event.
+        tag: String,
+        /// The place in the message, in bytes from its begin.
+        at: usize,
+        /// The rule that the bytes break.
+        rule: &'static str,
+    },
+    /// The content of a tensor is not what its type and shape say.
+    #[error("the tensor of tag {tag:?} must have {due} bytes by its type and shape, got {got}")]
+    WrongLength {
+        /// The tag.
+        tag: String,
+        /// The size that the type and the shape ask for, in bytes.
+        due: u64,
+        /// The size of the content, in bytes.
+        got: u64,
+    },
+    /// The type of a tensor has no fixed size: strings.
+    #[error("the tensor of tag {tag:?} must have numbers, got strings")]
+    Strings {
+        /// The tag.
+        tag: String,
+    },
+    /// The names of all tags would take more bytes than are allowed.
+    #[error("tag {tag:?} would bring the names of all tags beyond {max} bytes")]
+    TooManyTagBytes {
+        /// The refused tag.
+        tag: String,
+        /// The allowed size of all names, in bytes.
+        max: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Tag {
+    kind: Kind,
+    /// The step that the next one must not lie before; `None` after [`Encoder::forget_steps`].
+    last_step: Option<i64>,
+    /// The largest step ever seen: values without a step go on after it.
+    largest_step: i64,
+    /// The number of the last file that holds the metadata of the tag.
+    described_in: u64,
+}
+
+/// Encoder of the files of one run, one file after the other. It keeps about 100 bytes for each tag, and its name.
+#[derive(Debug)]
+pub struct Encoder {
+    /// Complete records.
+    out: Vec<u8>,
+    /// The program that writes the files.
+    writer: String,
+    tags: HashMap<Box<str>, Tag>,
+    max_tags: usize,
+    /// The size of the names of all tags, in bytes; at most `max_tag_bytes`.
+    tag_bytes: usize,
+    max_tag_bytes: usize,
+    /// The number of the file, from 1.
+    file: u64,
+    /// The encoded values of the open event, all of one step.
+    values: Vec<u8>,
+    open: Option<Open>,
+    /// The first step of a tag whose values come without steps.
+    first_step: i64,
+    /// Whether a step before the last one of its tag is written as it is.
+    allows_backward: bool,
+}
+
+/// The event that still takes values.
+#[derive(Debug)]
+struct Open {
+    wall_time: f64,
+    step: i64,
+    values: usize,
+}
+
+impl Encoder {
+    /// Creates an encoder that allows 100,000 tags, and 16 MiB for their names.
+    pub fn new() -> Self {
+        Self {
+            out: Vec::new(),
+            writer: concat!("tfevents ", env!("CARGO_PKG_VERSION")).to_owned(),
+            tags: HashMap::new(),
+            max_tags: 100_000,
+            tag_bytes: 0,
+            max_tag_bytes: 16 << 20,
+            file: 0,
+            values: Vec::new(),
+            open: None,
+            first_step: 0,
+            allows_backward: false,
+        }
+    }
+
+    /// Sets the name of the program that the files tell as their writer. Defaults to this crate and its version.
+    pub fn with_writer(mut self, name: impl Into<String>) -> Self {
+        self.writer = name.into();
+        self
+    }
+
+    /// Sets the allowed number of tags. Defaults to 100,000.
+    pub fn with_max_tags(mut self, tags: usize) -> Self {
+        self.max_tags = tags;
+        self
+    }
+
+    /// Sets the allowed size of the names of all tags, in bytes. Defaults to 16 MiB.
+    pub fn with_max_tag_bytes(mut self, bytes: usize) -> Self {
+        self.max_tag_bytes = bytes;
+        self
+    }
+
+    /// Sets whether a step before the last one of its tag is written as it is, as PyTorch does, instead of being refused. TensorBoard
+    /// then deletes the points of the tag from that step on. Defaults to no.
+    pub fn with_backward_steps(mut self, allowed: bool) -> Self {
+        self.allows_backward = allowed;
+        self
+    }
+
+    /// Begins a file with its version and the start of a session at `first_step`. Drops records that were not taken.
+    ///
+    /// One of TensorBoard's loaders forgets all points of the run from that step on. The other does so for each tag, at its next
+    /// point.
+    pub fn begin_file(&mut self, wall_time: f64, first_step: i64) {
+        self.clear();
+        self.file += 1;
+        push_record(&mut self.out, |event| {
+            event.fixed64(1, wall_time);
+            event.bytes(3, b"brain.Event:2");
+            event.message(10, |source| {
+                source.bytes(1, self.writer.as_bytes());
+            });
+        });
+        push_record(&mut self.out, |event| {
+            event.fixed64(1, wall_time);
+            push_step(event, first_step);
+            event.message(7, |log| log.varint(1, 1));
+        });
+    }
+
+    /// Sets the first step of tags whose values come without steps, for a run that is resumed. Defaults to 0.
+    pub fn count_from(&mut self, step: i64) {
+        self.first_step = step;
+    }
+
+    /// Allows every tag to repeat its steps. The kinds of the tags stay, and values without a step still go on after all
+    /// others.
+    pub fn forget_steps(&mut self) {
+        self.tags.values_mut().for_each(|tag| tag.last_step = None);
+    }
+
+    /// Returns the largest step of any tag.
+    pub fn last_step(&self) -> Option<i64> {
+        self.tags.values().map(|tag| tag.largest_step).max()
+    }
+
+    /// Returns the step after the largest one of `tag`, for a value without a step.
+    pub fn next_step(&self, tag: &str) -> i64 {
+        self.tags.get(tag).map_or(self.first_step, |tag| tag.largest_step.saturating_add(1))
+    }
+
+    /// Adds the value of `tag` at `step`. `wall_time` is in seconds since 1970. Consecutive values of one step share
+    /// an event, and the time of the first.
+    ///
+    /// The values of [`Summary::Encoded`] have tags of their own: `tag` then only names the summary in errors.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why the value is not encoded. Nothing else changes then.
+    pub fn add(
+        &mut self,
+        wall_time: f64,
+        step: i64,
+        tag: &str,
+        summary: Summary<'_>,
+    ) -> Result<(), EncodeError> {
+        if !wall_time.is_finite() {
+            return Err(EncodeError::NotFinite { tag: tag.to_owned(), wall_time });
+        }
+        if let Summary::Encoded(bytes) = summary {
+            let values = count_values(bytes).map_err(|(at, rule)| malformed(tag, at, rule))?;
+            if values > 0 {
+                self.open_event(wall_time, step, values);
+                self.values.extend_from_slice(bytes);
+            }
+            return Ok(());
+        }
+        if let Summary::Tensor { dtype, .. } = summary
+            && dtype.size().is_none()
+        {
+            return Err(EncodeError::Strings { tag: tag.to_owned() });
+        }
+        if let Some((due, got)) = summary.wrong_length() {
+            return Err(EncodeError::WrongLength { tag: tag.to_owned(), due, got });
+        }
+        let kind = summary.kind();
+        let has_room = self.tags.len() < self.max_tags;
+        let is_new = match self.tags.get_mut(tag) {
+            Some(known) if known.kind != kind => return Err(EncodeError::OtherKind { tag: tag.to_owned() }),
+            Some(known) => {
+                let last = known.last_step.filter(|last| step < *last && !self.allows_backward);
+                if let Some(last) = last {
+                    return Err(EncodeError::Backward { tag: tag.to_owned(), step, last });
+                }
+                known.last_step = Some(step);
+                known.largest_step = known.largest_step.max(step);
+                std::mem::replace(&mut known.described_in, self.file) != self.file
+            }
+            None if !has_room => {
+                return Err(EncodeError::TooManyTags { tag: tag.to_owned(), max: self.max_tags });
+            }
+            None if tag.len() > self.max_tag_bytes.saturating_sub(self.tag_bytes) => {
+                return Err(EncodeError::TooManyTagBytes { tag: tag.to_owned(), max: self.max_tag_bytes });
+            }
+            None => {
+                self.tag_bytes += tag.len();
+                let known = Tag { kind, last_step: Some(step), largest_step: step, described_in: self.file };
+                self.tags.insert(tag.into(), known);
+                true
+            }
+        };
+        self.open_event(wall_time, step, 1);
+        if let Summary::Scalar(scalar) = summary {
+            push_scalar(&mut self.values, tag, scalar);
+            return Ok(());
+        }
+        self.values.message(1, |value| {
+            value.bytes(1, tag.as_bytes());
+            if is_new || summary.has_metadata_always() {
+                summary.push_metadata(value);
+            }
+            summary.push(value);
+        });
+        Ok(())
+    }
+
+    /// Adds an event of its own, from the encoded fields of an `Event` message that follow its time and its step: a graph (4), a
+    /// summary (5), the log of a session (7), metadata of a run (8). They are written as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError::NotFinite`] for a time that is not finite, and [`EncodeError::Malformed`] where `parts` are no whole fields,
+    /// or one of them is a time (1) or a step (2). Nothing changes then.
+    pub fn add_event(&mut self, wall_time: f64, step: i64, parts: &[u8]) -> Result<(), EncodeError> {
+        let mut fields = Fields::new(parts);
+        loop {
+            let at = fields.position();
+            match fields.next() {
+                None => break,
+                Some(Err(error)) => return Err(malformed("", error.at, error.rule)),
+                Some(Ok((1 | 2, _))) => {
+                    return Err(malformed("", at, "the time and the step must not be among the fields"));
+                }
+                Some(Ok(_)) => {}
+            }
+        }
+        self.push_event(wall_time, step, "", |event| event.extend_from_slice(parts))
+    }
+
+    /// Adds the graph of a model: the bytes of a `GraphDef` message. TensorBoard shows one for a run.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError::NotFinite`] for a time that is not finite.
+    pub fn add_graph(&mut self, wall_time: f64, step: i64, graph_def: &[u8]) -> Result<(), EncodeError> {
+        self.push_event(wall_time, step, "", |event| event.bytes(4, graph_def))
+    }
+
+    /// Adds what was measured of a step of the graph: the bytes of a `RunMetadata` message. TensorBoard shows one for a tag.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError::NotFinite`] for a time that is not finite.
+    pub fn add_run_metadata(
+        &mut self,
+        wall_time: f64,
+        step: i64,
+        tag: &str,
+        run_metadata: &[u8],
+    ) -> Result<(), EncodeError> {
+        self.push_event(wall_time, step, tag, |event| {
+            event.message(8, |tagged| {
+                tagged.bytes(1, tag.as_bytes());
+                tagged.bytes(2, run_metadata);
+            });
+        })
+    }
+
+    /// Appends a record, behind the event that still takes values.
+    fn push_event(
+        &mut self,
+        wall_time: f64,
+        step: i64,
+        tag: &str,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), EncodeError> {
+        if !wall_time.is_finite() {
+            return Err(EncodeError::NotFinite { tag: tag.to_owned(), wall_time });
+        }
+        self.close_event();
+        push_record(&mut self.out, |event| {
+            event.fixed64(1, wall_time);
+            push_step(event, step);
+            write(event);
+        });
+        Ok(())
+    }
+
+    /// Makes room for so many values of `step`, in the open event or in another.
+    fn open_event(&mut self, wall_time: f64, step: i64, values: usize) {
+        match &mut self.open {
+            Some(open)
+                if open.step == step
+                    && open.values.saturating_add(values) <= MAX_VALUES
+                    && self.values.len() < MAX_EVENT_BYTES =>
+            {
+                open.values += values;
+            }
+            _ => {
+                self.close_event();
+                self.open = Some(Open { wall_time, step, values });
+            }
+        }
+    }
+
+    /// Takes the records since the last call. They are complete, to be written with one call.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.close_event();
+        std::mem::take(&mut self.out)
+    }
+
+    /// Borrows the records since the last [`clear`](Self::clear), which keeps their buffer for the next ones.
+    pub fn bytes(&mut self) -> &[u8] {
+        self.close_event();
+        &self.out
+    }
+
+    /// Drops the records since the last call, and keeps at most 1 MiB of their buffer.
+    pub fn clear(&mut self) {
+        reset(&mut self.out);
+        reset(&mut self.values);
+        self.open = None;
+    }
+
+    fn close_event(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        push_record(&mut self.out, |event| {
+            event.fixed64(1, open.wall_time);
+            push_step(event, open.step);
+            event.bytes(5, &self.values);
+        });
+        reset(&mut self.values);
+    }
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Returns the number of values in an encoded `Summary`, and else the place and the rule that is broken there.
+fn count_values(summary: &[u8]) -> Result<usize, (usize, &'static str)> {
+    let (mut fields, mut values) = (Fields::new(summary), 0);
+    loop {
+        let at = fields.position();
+        match fields.next() {
+            None => return Ok(values),
+            Some(Ok((1, FieldValue::Bytes(_)))) => values += 1,
+            Some(Ok(_)) => return Err((at, "a summary must have values (field 1) alone")),
+            Some(Err(error)) => return Err((error.at, error.rule)),
+        }
+    }
+}
+
+fn malformed(tag: &str, at: usize, rule: &'static str) -> EncodeError {
+    EncodeError::Malformed { tag: tag.to_owned(), at, rule }
+}
+
+/// Empties a buffer, and limits the capacity that it keeps.
+fn reset(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(KEPT_BYTES);
+}
+
+/// Appends a scalar: the most frequent value, whose length is known before.
+fn push_scalar(values: &mut Vec<u8>, tag: &str, scalar: f32) {
+    const SIMPLE_VALUE: usize = 5;
+    let tag_length = 1 + varint_size(tag.len() as u64) + tag.len();
+    values.reserve(tag_length + SIMPLE_VALUE + 11);
+    values.key_of_message(1, (tag_length + SIMPLE_VALUE) as u64);
+    values.bytes(1, tag.as_bytes());
+    values.fixed32(2, scalar);
+}
+
+/// Appends a step, an `int64`: the two's complement, so that a negative number takes ten bytes.
+fn push_step(event: &mut Vec<u8>, step: i64) {
+    if step != 0 {
+        event.varint(2, step as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cleared_buffer_keeps_a_mebibyte_at_most() {
+        let mut encoder = Encoder::new();
+        encoder.begin_file(0.0, 0);
+        encoder.add(0.0, 0, "a", Summary::Text(&"x".repeat(5 << 20))).unwrap();
+        assert!(encoder.bytes().len() > 5 << 20);
+        encoder.clear();
+        assert!(encoder.out.capacity() <= 1 << 20 && encoder.values.capacity() <= 1 << 20);
+    }
+}

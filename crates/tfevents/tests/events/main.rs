@@ -1,0 +1,5 @@
+//! Event files, against those of other writers and against damage.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod encoded;
+mod torch;
