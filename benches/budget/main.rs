@@ -107,6 +107,13 @@ fn measure(table: &Table) -> Outcome<()> {
     Ok(())
 }
 
+/// Pushes into a bare ring. Out of line, because `collect` has it so, and a program that pushes at more than one place:
+/// inlined into the loop that is timed, or not, by the luck of a build, it takes 6 or 10 ns.
+#[inline(never)]
+fn push<E>(ring: &ArrayQueue<E>, event: E) -> Option<E> {
+    ring.force_push(event)
+}
+
 /// Times `events` pushes; each gets its number, of which it makes its event.
 fn time(events: usize, mut push: impl FnMut(u64)) -> Duration {
     let begun = Instant::now();
@@ -126,7 +133,7 @@ fn not_full(rounds: usize, worker: Worker) -> Outcome<Duel> {
     const EVENTS: usize = 8_000;
     let ring = ArrayQueue::new(2 * EVENTS + 2);
     let bare = || {
-        let time = time(EVENTS, |n| _ = ring.force_push(plain(n)));
+        let time = time(EVENTS, |n| _ = push(&ring, plain(n)));
         while ring.pop().is_some() {}
         time
     };
@@ -158,8 +165,8 @@ fn not_full(rounds: usize, worker: Worker) -> Outcome<Duel> {
             };
             let bare = || {
                 let ring = ArrayQueue::new(2 * EVENTS + 2);
-                (0..EVENTS).for_each(|_| _ = ring.force_push(PLAIN));
-                time(EVENTS, |n| _ = ring.force_push(plain(n)))
+                (0..EVENTS).for_each(|_| _ = push(&ring, PLAIN));
+                time(EVENTS, |n| _ = push(&ring, plain(n)))
             };
             Ok(duel(rounds, EVENTS, ours, bare))
         }
@@ -184,7 +191,7 @@ fn full(rounds: usize) -> Outcome<Duel> {
         rounds,
         EVENTS,
         || time(EVENTS, |n| _ = black_box(collector.collect(plain(n)))),
-        || time(EVENTS, |n| _ = ring.force_push(plain(n))),
+        || time(EVENTS, |n| _ = push(&ring, plain(n))),
     );
     drop(go_on);
     Ok(duel)
@@ -205,7 +212,7 @@ fn stamped<E, M: FnMut(u64) -> E>(rounds: usize, maker: impl FnOnce(quanta::Cloc
     let bare = || {
         // Looked at in its place: moved, a record that was evicted, or none, costs another 25 ns.
         let time = time(EVENTS, |step| {
-            let evicted = ring.force_push(make(step));
+            let evicted = push(&ring, make(step));
             black_box(evicted.is_some());
         });
         while ring.pop().is_some() {}
@@ -255,7 +262,7 @@ fn two_producers_full(rounds: usize, shards: usize) -> Outcome<Duel> {
         rounds.div_ceil(2),
         EVENTS,
         || both(EVENTS, |n| _ = black_box(collector.collect(plain(n))), || ()),
-        || both(EVENTS, |n| _ = ring.force_push(plain(n)), || ()),
+        || both(EVENTS, |n| _ = push(&ring, plain(n)), || ()),
     );
     drop(go_on);
     Ok(duel)
@@ -279,7 +286,7 @@ fn two_producers_asleep(rounds: usize, shards: usize) -> Outcome<Duel> {
             },
         )
     };
-    let bare = || both(EVENTS, |n| _ = ring.force_push(plain(n)), || while ring.pop().is_some() {});
+    let bare = || both(EVENTS, |n| _ = push(&ring, plain(n)), || while ring.pop().is_some() {});
     Ok(duel(rounds.div_ceil(2), EVENTS, ours, bare))
 }
 
@@ -407,7 +414,7 @@ fn through_the_worker(rounds: usize, batch: usize) -> Outcome<Duel> {
         watch.read()
     };
     let theirs = || {
-        (0..EVENTS as u64).for_each(|n| _ = ring.force_push(plain(n)));
+        (0..EVENTS as u64).for_each(|n| _ = push(&ring, plain(n)));
         let pop_all = || {
             let begun = Instant::now();
             while let Some(event) = ring.pop() {
