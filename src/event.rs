@@ -3,6 +3,7 @@
 //! [`Event`], [`Record`] and the values that most programs name are in the crate root.
 
 pub mod catalog;
+mod encoded;
 pub(crate) mod event_trait;
 mod id;
 pub(crate) mod image;
@@ -14,6 +15,7 @@ pub(crate) mod record;
 pub(crate) mod value;
 
 pub use crate::pattern::PatternError;
+pub use encoded::Encoded;
 pub use id::{EventId, EventIdError};
 pub use image::{ImageError, ImageFormat};
 pub use record::Extra;

@@ -10,7 +10,9 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde::ser::{Error as _, SerializeMap, SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{EventId, Fields, Histogram, Image, ImageFormat, List, Name, Priority, Record, Text, Value};
+use super::{
+    Encoded, EventId, Fields, Histogram, Image, ImageFormat, List, Name, Priority, Record, Text, Value,
+};
 
 /// Floating-point number that may be a string.
 #[derive(Clone, Copy)]
@@ -85,7 +87,7 @@ impl Serialize for Record {
         if self.priority() != Priority::Normal {
             map.serialize_entry("priority", &self.priority())?;
         }
-        if let Some(step) = self.step() {
+        if let Some(step) = self.signed_step() {
             map.serialize_entry("step", &step)?;
         }
         match self.value() {
@@ -96,6 +98,7 @@ impl Serialize for Record {
             Value::Text(text) => map.serialize_entry("text", &**text)?,
             Value::Histogram(histogram) => map.serialize_entry("histogram", histogram)?,
             Value::Image(image) => map.serialize_entry("image", image)?,
+            Value::Encoded(encoded) => map.serialize_entry("encoded", encoded)?,
             Value::List(list) => map.serialize_entry("list", list)?,
             Value::Fields(fields) => map.serialize_entry("fields", fields)?,
             Value::TooDeep => return Err(S::Error::custom(TooDeep)),
@@ -110,6 +113,9 @@ impl Serialize for Record {
                 if let Some(text) = text {
                     map.serialize_entry(key, &**text)?;
                 }
+            }
+            if let Some(name) = &extra.sub_run {
+                map.serialize_entry("sub_run", name)?;
             }
             if !extra.metadata.is_empty() {
                 map.serialize_entry("metadata", &extra.metadata)?;
@@ -286,24 +292,62 @@ impl<'de> Deserialize<'de> for MaybeId {
     }
 }
 
+/// Step of a line. An earlier version wrote steps up to `u64::MAX - 1`.
+#[derive(Clone, Copy)]
+enum AnyStep {
+    Signed(i64),
+    Unsigned(u64),
+}
+
+impl AnyStep {
+    fn of(self, record: Record) -> Record {
+        match self {
+            Self::Signed(step) => record.with_signed_step(step),
+            Self::Unsigned(step) => record.with_step(step),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AnyStep {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StepVisitor;
+        impl Visitor<'_> for StepVisitor {
+            type Value = AnyStep;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+            fn visit_i64<E: de::Error>(self, step: i64) -> Result<AnyStep, E> {
+                Ok(AnyStep::Signed(step))
+            }
+            fn visit_u64<E: de::Error>(self, step: u64) -> Result<AnyStep, E> {
+                Ok(AnyStep::Unsigned(step))
+            }
+        }
+        deserializer.deserialize_any(StepVisitor)
+    }
+}
+
 object! {
     /// Keys of a line.
     Line {
         name: Name,
         time: Moment,
         priority: Priority,
-        step: u64,
+        step: AnyStep,
         scalar: Float,
         integer: i64,
         bool: bool,
         text: String,
         histogram: Histogram,
         image: Image,
+        encoded: Encoded,
         list: List,
         fields: Fields,
         source: String,
         correlation_id: String,
         session_id: String,
+        sub_run: Name,
         metadata: Fields,
         tags: Vec<Name>,
         event_id: MaybeId,
@@ -320,6 +364,7 @@ impl<'de> Deserialize<'de> for Record {
             wire.text.map(Value::from),
             wire.histogram.map(Value::from),
             wire.image.map(Value::from),
+            wire.encoded.map(Value::from),
             wire.list.map(Value::from),
             wire.fields.map(Value::from),
         ];
@@ -334,7 +379,7 @@ impl<'de> Deserialize<'de> for Record {
             .with_unix_nanos(time.0)
             .with_priority(wire.priority.unwrap_or_default());
         if let Some(step) = wire.step {
-            record = record.with_step(step);
+            record = step.of(record);
         }
         if let Some(source) = wire.source {
             record = record.with_source(source);
@@ -344,6 +389,9 @@ impl<'de> Deserialize<'de> for Record {
         }
         if let Some(id) = wire.session_id {
             record = record.with_session_id(id);
+        }
+        if let Some(name) = wire.sub_run {
+            record = record.with_sub_run(name);
         }
         if let Some(metadata) = wire.metadata.filter(|metadata| !metadata.is_empty()) {
             record.extra_mut().metadata = metadata;
@@ -358,22 +406,31 @@ impl<'de> Deserialize<'de> for Record {
     }
 }
 
+/// Writer of bytes as base64 text (RFC 4648, with padding).
+struct AsBase64<'a>(&'a [u8]);
+
+impl Serialize for AsBase64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
+
 impl Serialize for Image {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        /// Bytes as base64 text (RFC 4648, with padding).
-        struct Base64<'a>(&'a [u8]);
-
-        impl Serialize for Base64<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
-            }
-        }
-
         let mut object = serializer.serialize_struct("Image", 4)?;
         object.serialize_field("width", &self.width)?;
         object.serialize_field("height", &self.height)?;
         object.serialize_field("format", &self.format)?;
-        object.serialize_field("bytes", &Base64(&self.bytes))?;
+        object.serialize_field("bytes", &AsBase64(&self.bytes))?;
+        object.end()
+    }
+}
+
+impl Serialize for Encoded {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Encoded", 2)?;
+        object.serialize_field("message", self.message())?;
+        object.serialize_field("bytes", &AsBase64(self.bytes()))?;
         object.end()
     }
 }
@@ -389,6 +446,7 @@ impl Serialize for Value {
             Value::Text(text) => serializer.serialize_str(text),
             Value::Histogram(histogram) => wrapped(serializer, "$histogram", histogram),
             Value::Image(image) => wrapped(serializer, "$image", image),
+            Value::Encoded(encoded) => wrapped(serializer, "$encoded", encoded),
             Value::List(list) => list.serialize(serializer),
             Value::Fields(fields) if fields.iter().next().is_some_and(|(name, _)| name.starts_with('$')) => {
                 wrapped(serializer, "$fields", fields)
@@ -497,6 +555,7 @@ impl<'de> Visitor<'de> for Beneath {
             Some("$scalar") => Ok(Value::Scalar(map.next_value::<Float>()?.0)),
             Some("$histogram") => Ok(map.next_value::<Histogram>()?.into()),
             Some("$image") => Ok(map.next_value::<Image>()?.into()),
+            Some("$encoded") => Ok(map.next_value::<Encoded>()?.into()),
             Some("$fields") => Ok(map.next_value_seed(FieldsBeneath(self))?.into()),
             _ => Ok(self.fields(first, map)?.into()),
         }
@@ -627,7 +686,27 @@ impl<'de> Deserialize<'de> for Image {
     }
 }
 
-/// Bytes as base64 text (RFC 4648, with padding).
+object! {
+    EncodedObject {
+        message: String,
+        bytes: Base64,
+    }
+}
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wire = deserializer.deserialize_map(EncodedObject::default())?;
+        let message = wire.message.ok_or_else(|| de::Error::missing_field("message"))?;
+        let bytes = wire.bytes.ok_or_else(|| de::Error::missing_field("bytes"))?.0.into();
+        match &*message {
+            "Summary" => Ok(Encoded::Summary(bytes)),
+            "Event" => Ok(Encoded::Event(bytes)),
+            other => Err(de::Error::unknown_variant(other, &["Summary", "Event"])),
+        }
+    }
+}
+
+/// Reader of bytes from base64 text (RFC 4648, with padding).
 struct Base64(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Base64 {

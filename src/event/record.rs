@@ -36,14 +36,14 @@ use crate::clock;
 /// ```
 ///
 /// The kind of a value is the key under which it stands: `scalar`, `integer`, `bool`, `text`, `histogram`,
-/// `image`, `list` or `fields`; a record without a value has none of them. A scalar that is not finite is a
-/// string: `"NaN"`, `"Infinity"` or `"-Infinity"`. `priority`, `source`, `correlation_id`, `session_id`,
+/// `image`, `encoded`, `list` or `fields`; a record without a value has none of them. A scalar that is not finite is a
+/// string: `"NaN"`, `"Infinity"` or `"-Infinity"`. `priority`, `source`, `correlation_id`, `session_id`, `sub_run`,
 /// `metadata` and `tags` are there when they are set, `event_id` (`SESSION:NUMBER`) where a bus (`forebay-bus`) gave the record
 /// one.
 ///
 /// Inside of lists and fields, values are plain JSON: a number with a point or an exponent is a scalar, one without
 /// is an integer. A value that plain JSON cannot express is an object with one key: `{"$scalar": "NaN"}` for a scalar
-/// that is not finite, `$histogram`, `$image`, or `$fields` for fields whose first name begins with `$`. Readers
+/// that is not finite, `$histogram`, `$image`, `$encoded`, or `$fields` for fields whose first name begins with `$`. Readers
 /// ignore unknown keys.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -88,6 +88,8 @@ pub struct Extra {
     pub correlation_id: Option<Text>,
     /// A session other than the collector's.
     pub session_id: Option<Text>,
+    /// The folder below the run's folder that the record belongs to: see [`Record::with_sub_run`].
+    pub sub_run: Option<Name>,
     /// Anything else.
     pub metadata: Fields,
     /// Labels.
@@ -102,22 +104,51 @@ impl Extra {
         let texts = [&self.source, &self.correlation_id, &self.session_id];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
         let tags: usize = self.tags.iter().map(|tag| size_of::<Name>() + tag.heap_size()).sum();
-        size_of::<Self>() + texts + self.metadata.heap_size() + tags
+        let sub_run = self.sub_run.as_ref().map_or(0, Name::heap_size);
+        size_of::<Self>() + texts + sub_run + self.metadata.heap_size() + tags
     }
 }
 
 impl PartialEq for Extra {
     /// Compares all but the id of the event.
     fn eq(&self, other: &Self) -> bool {
-        let Self { source, correlation_id, session_id, metadata, tags, event_id: _ } = self;
+        let Self { source, correlation_id, session_id, sub_run, metadata, tags, event_id: _ } = self;
         (source, correlation_id, session_id) == (&other.source, &other.correlation_id, &other.session_id)
-            && (metadata, tags) == (&other.metadata, &other.tags)
+            && (sub_run, metadata, tags) == (&other.sub_run, &other.metadata, &other.tags)
     }
 }
 
-/// Step plus one, so that the absence of a step costs no space. The largest step is `u64::MAX - 1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Step with its sign bit flipped. That is 0 for `i64::MIN` alone, which stands for the absence of a step and so costs no
+/// space. The other steps keep their order.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Step(Option<NonZeroU64>);
+
+impl Step {
+    const SIGN: u64 = 1 << 63;
+
+    /// Makes a step of a number from 0 on; one that is too large becomes the largest.
+    #[inline]
+    fn unsigned(step: u64) -> Self {
+        Self(NonZeroU64::new(step.min(i64::MAX as u64) | Self::SIGN))
+    }
+
+    /// Makes a step of any number; the one that stands for none becomes the smallest.
+    #[inline]
+    fn signed(step: i64) -> Self {
+        Self(NonZeroU64::new(step.max(i64::MIN + 1) as u64 ^ Self::SIGN))
+    }
+
+    #[inline]
+    fn get(self) -> Option<i64> {
+        self.0.map(|step| (step.get() ^ Self::SIGN) as i64)
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
 
 /// Moment, priority, and whether the caller set the moment, in one word. A byte of its own would cost the record
 /// eight, and the ring slot its cache line.
@@ -243,10 +274,26 @@ impl Record {
         Self::with_value(name, fields.into())
     }
 
-    /// Sets the step: the position in the run that the value belongs to.
+    /// Sets the step: the position in the run that the value belongs to. A step beyond `i64::MAX` becomes `i64::MAX`, the
+    /// largest that files keep.
     #[inline]
     pub fn with_step(mut self, step: u64) -> Self {
-        self.step = Step(NonZeroU64::new(step.saturating_add(1)));
+        self.step = Step::unsigned(step);
+        self
+    }
+
+    /// Sets a step that may be negative, as some programs have it for what comes before the first one. The step `i64::MIN`
+    /// becomes `i64::MIN + 1`.
+    ///
+    /// ```
+    /// use forebay::Record;
+    ///
+    /// let before = Record::scalar("val.loss", 2.5).with_signed_step(-1);
+    /// assert_eq!((before.signed_step(), before.step()), (Some(-1), None));
+    /// ```
+    #[inline]
+    pub fn with_signed_step(mut self, step: i64) -> Self {
+        self.step = Step::signed(step);
         self
     }
 
@@ -300,6 +347,17 @@ impl Record {
         self
     }
 
+    /// Sets the sub-run: the folder below the run's folder that the record belongs to, such as `"fold_1"` or `"eval/test"`.
+    /// [`TensorBoardSink`](crate::sink::TensorBoardSink) writes it there, as a run of its own; other sinks keep the name with
+    /// the record.
+    ///
+    /// The path is relative, with `/` between its parts. Nothing is checked here, so that collecting never fails: the sink
+    /// refuses a name that leads out of the folder, and counts the record as failed.
+    pub fn with_sub_run(mut self, name: impl Into<Name>) -> Self {
+        self.extra_mut().sub_run = Some(name.into());
+        self
+    }
+
     /// Adds metadata.
     pub fn with_metadata(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
         self.extra_mut().metadata.set(name, value);
@@ -327,9 +385,19 @@ impl Record {
         self.value
     }
 
-    /// Returns the step, if there is one.
+    /// Returns the step, if there is one and it is not negative. See [`signed_step`](Self::signed_step).
     pub fn step(&self) -> Option<u64> {
-        self.step.0.map(|step| step.get() - 1)
+        self.signed_step().and_then(|step| u64::try_from(step).ok())
+    }
+
+    /// Returns the step, if there is one. It may be negative.
+    pub fn signed_step(&self) -> Option<i64> {
+        self.step.get()
+    }
+
+    /// Returns the sub-run, if there is one: see [`with_sub_run`](Self::with_sub_run).
+    pub fn sub_run(&self) -> Option<&str> {
+        self.extra.as_ref()?.sub_run.as_deref()
     }
 
     /// Returns the priority: the lane that the record takes.
@@ -422,7 +490,7 @@ impl fmt::Display for Record {
         if self.value != Value::Empty {
             write!(f, " = {}", self.value)?;
         }
-        if let Some(step) = self.step() {
+        if let Some(step) = self.signed_step() {
             write!(f, " (step {step})")?;
         }
         Ok(())
@@ -432,6 +500,7 @@ impl fmt::Display for Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Encoded;
 
     #[test]
     fn a_record_leaves_room_for_the_stamp_of_its_ring_slot() {
@@ -497,12 +566,26 @@ mod tests {
     }
 
     #[test]
-    fn every_step_but_the_very_last_differs_from_none() {
-        assert_eq!(Record::new("x").step(), None);
-        for step in [0, 1, u64::MAX - 1] {
-            assert_eq!(Record::new("x").with_step(step).step(), Some(step));
+    fn every_step_but_the_very_first_differs_from_none() {
+        let none = Record::new("x");
+        assert_eq!((none.step(), none.signed_step()), (None, None));
+        for step in [0, 1, i64::MAX as u64] {
+            let record = none.clone().with_step(step);
+            assert_eq!((record.step(), record.signed_step()), (Some(step), Some(step as i64)));
+            assert_eq!(record, record.clone().with_signed_step(step as i64));
         }
-        assert_eq!(Record::new("x").with_step(u64::MAX).step(), Some(u64::MAX - 1));
+        for step in [-1, i64::MIN + 1] {
+            let record = none.clone().with_signed_step(step);
+            assert_eq!((record.step(), record.signed_step()), (None, Some(step)));
+        }
+        for (record, nearest) in [
+            (none.clone().with_step(u64::MAX), i64::MAX),
+            (none.clone().with_step(1 << 63), i64::MAX),
+            (none.clone().with_signed_step(i64::MIN), i64::MIN + 1),
+        ] {
+            assert_eq!(record.signed_step(), Some(nearest));
+        }
+        assert_eq!(none.with_signed_step(-1).to_string(), "x (step -1)");
     }
 
     #[test]
@@ -512,5 +595,11 @@ mod tests {
         assert!(Record::text("x", "y".repeat(1000)).size_hint() >= 1000 + small);
         let tagged = Record::new("x").with_source("s").with_metadata("k", "v").with_tag("t");
         assert!(tagged.size_hint() > small + size_of::<Extra>());
+        let of_sub_run = Record::new("x").with_sub_run("y".repeat(1000));
+        assert!(of_sub_run.size_hint() >= 1000 + small + size_of::<Extra>());
+        for encoded in [Encoded::Summary, Encoded::Event] {
+            let encoded = Record::with_value("x", encoded(vec![0; 1000].into()));
+            assert!(encoded.size_hint() >= 1000 + small);
+        }
     }
 }

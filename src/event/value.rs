@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::{Image, Name};
+use super::{Encoded, Image, Name};
 
 /// Value of a record or of one of its fields. It has 16 bytes; numbers and booleans cost no allocation.
 ///
@@ -43,6 +43,8 @@ pub enum Value {
     Histogram(Box<Histogram>),
     /// A picture.
     Image(Box<Image>),
+    /// A message of TensorBoard, encoded already.
+    Encoded(Box<Encoded>),
     /// Several values in order.
     List(Box<List>),
     /// Named values.
@@ -129,6 +131,7 @@ impl Value {
             Value::Text(text) => text.len() + size_of::<Box<str>>(),
             Value::Histogram(h) => size_of::<Histogram>() + 8 * (h.edges.len() + h.counts.len()),
             Value::Image(image) => size_of::<Image>() + image.bytes.len(),
+            Value::Encoded(encoded) => size_of::<Encoded>() + encoded.bytes().len(),
             Value::List(list) => list.heap_size(),
             Value::Fields(fields) => fields.heap_size(),
             // Only an event that owns something is asked whether it is too deep.
@@ -150,6 +153,7 @@ impl fmt::Display for Value {
             Value::Text(text) => f.write_str(text),
             Value::Histogram(h) => write!(f, "histogram of {} in {}..{}", h.count(), h.min(), h.max()),
             Value::Image(image) => write!(f, "image {} x {}", image.width, image.height),
+            Value::Encoded(encoded) => encoded.fmt(f),
             Value::List(list) => {
                 f.write_str("[")?;
                 for (i, value) in list.iter().enumerate() {
@@ -196,6 +200,7 @@ value_from! {
     Text => |value| Value::Text(value);
     Histogram => |value| Value::Histogram(Box::new(value));
     Image => |value| Value::Image(Box::new(value));
+    Encoded => |value| Value::Encoded(Box::new(value));
     List => |value| Value::List(Box::new(value));
     Fields => |value| Value::Fields(Box::new(value));
     Duration => |value| Value::Scalar(value.as_secs_f64());

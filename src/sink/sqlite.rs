@@ -51,7 +51,7 @@ pub use schema::{row_to_record, version};
 ///
 /// `kind` is `scalar`, `integer`, `bool`, `text`, `empty` or `other`. `value` is a REAL, an INTEGER, or a TEXT; NaN, which
 /// SQLite cannot store, is the text `NaN` of kind `scalar`. `record` is the whole record as JSON, where it has more than
-/// these columns hold (fields, histograms, images, lists, metadata, tags), else NULL.
+/// these columns hold (fields, histograms, images, encoded messages, lists, sub-run, metadata, tags), else NULL.
 ///
 /// Views: `scalars (run, name, step, time, value)` and `log (id, session, name, time, step, priority, kind, value,
 /// source, correlation, record, run)`, with names instead of ids; and `run_info`, one row a run: `id`, to which `run`
@@ -67,9 +67,8 @@ pub use schema::{row_to_record, version};
 /// # What can go wrong
 ///
 /// * Events that are missing are reported by an event `forebay.gap` whose integer is their number, as in JSON Lines.
-/// * A step beyond `i64::MAX`, or values nested deeper than [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH) (which `collect`
-///   refuses, but a hook may make), cannot be stored and read back: that event is
-///   refused and counted.
+/// * Values nested deeper than [`Value::MAX_DEPTH`](crate::Value::MAX_DEPTH) (which `collect` refuses, but a hook may make)
+///   cannot be stored and read back: that event is refused and counted.
 /// * Another process holds the database: the batch waits for [`busy_timeout`](Self::busy_timeout) and fails. So it does when
 ///   the disk is full. Both are transient: the next batch is tried.
 /// * The file is read-only, broken, or not a database of ours, or a text is larger than SQLite allows (a billion bytes):
@@ -358,7 +357,7 @@ impl SqliteSink {
             for record in batch {
                 if !add(record)? {
                     let name = Event::name(*record);
-                    let why = || format!("{name:?} has a step beyond 2^63, or values nested too deep");
+                    let why = || format!("{name:?} has values nested too deep");
                     refused = refused.map(|(events, why)| (events + 1, why)).or_else(|| Some((1, why())));
                 }
             }

@@ -58,9 +58,8 @@ use crate::unix::is_unlinked;
 /// [`Epoch::completed`](crate::run::Epoch::completed), not both: the curve would have the points of both.
 ///
 /// * **Tag**: the name of the record, with `/` for every `.`, so that `train.loss` stands in the group `train`.
-/// * **Step**: that of the record. A record without a step has the one after the last of its tag, from 0. Steps beyond
-///   `i64::MAX` are refused. (From 2^31 on, TensorBoard's table of hyper-parameters fails for the run; from 2^53 on, a
-///   browser rounds them.)
+/// * **Step**: that of the record, which may be negative. A record without a step has the one after the last of its tag, from
+///   0. (From 2^31 on, TensorBoard's table of hyper-parameters fails for the run; from 2^53 on, a browser rounds them.)
 /// * **Moment**: that of the record. Values of one step that follow one another share the moment of the first.
 /// * A tag keeps the kind it had first: a value of another kind is refused. So are tags beyond
 ///   100,000 ([`max_tags`](Self::max_tags)), beyond 16 MiB of names ([`max_tag_bytes`](Self::max_tag_bytes)), and beyond
@@ -290,17 +289,12 @@ impl TensorBoardSink {
 
     /// Encodes all that a record shows; why the first of its values was refused, if one was.
     fn encode(&mut self, record: &Record) -> Option<SinkError> {
-        let Some(step) = record.step().map(i64::try_from).transpose().ok() else {
-            let (step, name) = (record.step().unwrap_or_default(), Event::name(record));
-            let why = format!("step {step} of {name:?} is more than TensorBoard can tell");
-            return Some(SinkError::write_failed(why).permanent());
-        };
         let mut tag = std::mem::take(&mut self.tag);
         tag.clear();
         push_name(&mut tag, Event::name(record));
         let mut writer = Writer {
             sink: self,
-            step,
+            step: record.signed_step(),
             wall_time: seconds(record.unix_nanos()),
             left: MAX_RECORD_TAG_BYTES,
             refused: None,
@@ -376,6 +370,7 @@ impl Writer<'_> {
     fn value(&mut self, tag: &mut String, value: &Value) {
         match value {
             Value::Empty | Value::List(_) => {}
+            Value::Encoded(encoded) => self.refuse(|| format!("{tag:?} is an {encoded}")),
             Value::TooDeep => self.refuse(|| format!("{tag:?} is nested too deep")),
             Value::Scalar(number) => self.add(tag, Summary::Scalar(*number as f32)),
             Value::Integer(number) => self.add(tag, Summary::Scalar(*number as f32)),

@@ -1,6 +1,6 @@
 //! Records read back from JSON as they were, to the last bit, whatever they carry.
 
-use forebay::event::{ImageFormat, catalog};
+use forebay::event::{Encoded, ImageFormat, catalog};
 use forebay::{Fields, Histogram, Image, Name, Priority, Record, Value};
 use proptest::prelude::*;
 
@@ -41,6 +41,10 @@ fn value() -> impl Strategy<Value = Value> {
         (any::<u32>(), any::<u32>(), proptest::collection::vec(any::<u8>(), 0..40)).prop_map(
             |(width, height, bytes)| Image { width, height, format: ImageFormat::Png, bytes }.into()
         ),
+        (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(is_event, bytes)| {
+            let bytes = bytes.into_boxed_slice();
+            if is_event { Encoded::Event(bytes) } else { Encoded::Summary(bytes) }.into()
+        }),
     ];
     leaf.prop_recursive(3, 20, 5, |inner| {
         prop_oneof![
@@ -54,23 +58,26 @@ fn value() -> impl Strategy<Value = Value> {
 fn record() -> impl Strategy<Value = Record> {
     let priority = prop_oneof![Just(Priority::Critical), Just(Priority::Normal), Just(Priority::Low)];
     let rare = proptest::option::of((text(), text(), text(), value()));
-    (text(), value(), proptest::option::of(0..u64::MAX - 1), 0..4_000_000_000_000_000_000u64, priority, rare)
-        .prop_map(|(name, value, step, nanos, priority, rare)| {
+    let step = proptest::option::of(prop_oneof![any::<i64>(), -3..3_i64]);
+    (text(), value(), step, 0..4_000_000_000_000_000_000u64, priority, rare).prop_map(
+        |(name, value, step, nanos, priority, rare)| {
             let mut record = Record::with_value(name, value).with_unix_nanos(nanos).with_priority(priority);
             if let Some(step) = step {
-                record = record.with_step(step);
+                record = record.with_signed_step(step);
             }
             if let Some((a, b, c, value)) = rare {
                 record = record
                     .with_source(a.clone())
                     .with_correlation_id(b.clone())
                     .with_session_id(c.clone())
+                    .with_sub_run(a.clone())
                     .with_metadata(a, value)
                     .with_tag(b)
                     .with_tag(c);
             }
             record
-        })
+        },
+    )
 }
 
 proptest! {
@@ -151,6 +158,29 @@ fn the_json_of_a_record_is_what_the_documentation_shows() {
 }
 
 #[test]
+fn the_json_of_rare_parts_is_what_the_documentation_shows() {
+    let encoded = Fields::new().with("values", Encoded::Summary(Box::new([1, 2, 255])));
+    let record = Record::with_value("loss", Encoded::Event(Box::new([0])))
+        .with_signed_step(-1)
+        .with_sub_run("eval/test")
+        .with_metadata("more", encoded)
+        .with_unix_nanos(0);
+    let line = serde_json::to_string(&record).unwrap();
+    assert_eq!(
+        line,
+        concat!(
+            r#"{"name":"loss","time":"1970-01-01T00:00:00.000000000Z","step":-1,"#,
+            r#""encoded":{"message":"Event","bytes":"AA=="},"sub_run":"eval/test","#,
+            r#""metadata":{"more":{"values":{"$encoded":{"message":"Summary","bytes":"AQL/"}}}}}"#
+        )
+    );
+    assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+    // An earlier version had steps beyond `i64::MAX`.
+    let line = line.replace("\"step\":-1", "\"step\":18446744073709551614");
+    assert_eq!(serde_json::from_str::<Record>(&line).unwrap().step(), Some(i64::MAX as u64));
+}
+
+#[test]
 fn what_is_not_a_record_is_an_error_and_what_is_unknown_is_passed_over() {
     let time = r#""time":"2026-01-01T00:00:00Z""#;
     let good = format!(r#"{{"name":"x",{time},"scalar":1,"later":{{"a":[1]}}}}"#);
@@ -164,6 +194,9 @@ fn what_is_not_a_record_is_an_error_and_what_is_unknown_is_passed_over() {
             r#"{{"name":"x",{time},"histogram":{{"edges":[0],"counts":[1],"sum":0,"sum_of_squares":0}}}}"#
         ),
         r#"{"name":"x","time":"yesterday"}"#.to_owned(),
+        format!(r#"{{"name":"x",{time},"step":1.5}}"#),
+        format!(r#"{{"name":"x",{time},"encoded":{{"message":"Graph","bytes":""}}}}"#),
+        format!(r#"{{"name":"x",{time},"encoded":{{"message":"Event","bytes":"?"}}}}"#),
     ];
     for line in bad {
         assert!(serde_json::from_str::<Record>(&line).is_err(), "{line}");

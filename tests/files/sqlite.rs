@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support;
-use forebay::sink::{MemorySink, Sink, SinkError, SqliteSink};
+use forebay::event::Encoded;
+use forebay::sink::{Sink, SinkError, SqliteSink};
 use forebay::{Batch, Collector, Record};
 use forebay_history::{EventQuery, History, SqliteHistory};
 use rusqlite::Connection;
@@ -137,21 +138,30 @@ fn values_nested_too_deep_to_be_read_back_are_refused() {
 }
 
 #[test]
-fn a_step_that_cannot_be_stored_is_refused_alone() {
+fn steps_of_every_size_sub_runs_and_encoded_messages_are_stored_and_read_back() {
     let folder = tempfile::tempdir().unwrap();
-    let memory = MemorySink::new();
     let sink = SqliteSink::create(folder.path().join("events.db")).unwrap();
     let path = sink.path().to_owned();
-    let collector = Collector::builder().sink(sink).sink(memory.clone()).start().unwrap();
-    for step in [1, u64::MAX - 1, i64::MAX as u64, 2] {
-        collector.collect(scalar(step, f64::NAN));
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    let steps = [i64::MIN + 1, -1, 0, i64::MAX];
+    for step in steps {
+        collector.collect(Record::scalar("a", 0.5).with_signed_step(step));
     }
+    let encoded = Record::with_value("b", Encoded::Summary(Box::new([10, 0]))).with_sub_run("fold/1");
+    collector.collect(encoded.clone());
     collector.stop().unwrap();
-    let stats = support::law(&collector, 4);
-    let sink = stats.sink("sqlite").unwrap();
-    assert_eq!((sink.delivered, sink.failed), (3, 1), "{sink:?}");
-    assert_eq!(memory.len(), 4, "the other sink has all of them");
-    assert_eq!(number(&path, "SELECT count(*) FROM scalars WHERE value = 'NaN'"), 3);
+    support::law(&collector, 5);
+    assert_eq!(number(&path, "SELECT count(*) FROM scalars WHERE step < 0"), 2);
+    assert_eq!(
+        number(&path, "SELECT count(*) FROM log WHERE json_extract(record, '$.sub_run') = 'fold/1'"),
+        1
+    );
+    let history = SqliteHistory::open(&path).unwrap();
+    let stored = history.query(&EventQuery::new()).unwrap();
+    let read: Vec<Option<i64>> = stored.iter().map(Record::signed_step).collect();
+    assert_eq!(read, [Some(steps[0]), Some(-1), Some(0), Some(i64::MAX), None]);
+    assert_eq!(stored[4], encoded);
+    assert_eq!(history.query(&EventQuery::new().steps(..)).unwrap().len(), 2, "those from 0 on");
 }
 
 #[track_caller]

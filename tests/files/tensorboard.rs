@@ -573,7 +573,6 @@ fn what_cannot_be_shown_is_refused_and_counted_and_the_rest_is_written() {
         scalar("a", 5, 1.0),
         Record::text("a", "another kind").with_step(6),
         scalar("a", 4, 1.0),
-        scalar("b", u64::MAX - 1, 1.0),
         Record::image("c", broken).with_step(5),
         scalar("c", 5, 1.0),
         scalar("d", i64::MAX as u64, 1.0),
@@ -583,9 +582,9 @@ fn what_cannot_be_shown_is_refused_and_counted_and_the_rest_is_written() {
         collector.collect(record);
     }
     collector.stop().unwrap();
-    let stats = support::law(&collector, 9);
+    let stats = support::law(&collector, 8);
     let sink = stats.sink("tensorboard").unwrap();
-    assert_eq!((sink.delivered, sink.failed), (4, 5), "{sink:?}");
+    assert_eq!((sink.delivered, sink.failed), (4, 4), "{sink:?}");
     let scalars = scalars(folder.path());
     assert_eq!(scalars["a"], [(5, 1.0), (5, 2.0)]);
     assert_eq!(scalars["d"], [(i64::MAX, 1.0)]);

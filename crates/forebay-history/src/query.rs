@@ -92,7 +92,7 @@ impl EventQuery {
         self
     }
 
-    /// Selects records whose step lies in the range.
+    /// Selects records whose step lies in the range. A negative step lies in none, also not in `..`.
     pub fn steps(mut self, range: impl RangeBounds<u64>) -> Self {
         let first = match range.start_bound() {
             Bound::Included(first) => Some(*first),
@@ -149,7 +149,7 @@ impl EventQuery {
 
     /// Selects of every step the records of the last generation that reached it. A run that was resumed at a step has records of
     /// later steps twice: those that were delivered before a `training.started` of the same run with a `first_step`, from that step
-    /// on, are left out. Records without a step stay.
+    /// on, are left out. Records without a step stay, and so do those with a negative one.
     pub fn current(mut self) -> Self {
         self.wanted.is_current = true;
         self

@@ -307,7 +307,6 @@ pub(super) fn insert(
     name: i64,
     record: &Record,
 ) -> Result<bool, rusqlite::Error> {
-    let Ok(step) = record.step().map(i64::try_from).transpose() else { return Ok(false) };
     if record.is_too_deep() {
         return Ok(false);
     }
@@ -329,7 +328,7 @@ pub(super) fn insert(
         run,
         name,
         record.unix_nanos() as i64,
-        step,
+        record.signed_step(),
         record.priority() as i64,
         kind,
         ToSqlOutput::Borrowed(value),
@@ -363,7 +362,7 @@ pub fn row_to_record(row: &Row<'_>) -> Result<Record, rusqlite::Error> {
     };
     let record = Record::with_value(name, value).with_unix_nanos(row.get::<_, i64>(1)? as u64);
     let record = match row.get::<_, Option<i64>>(2)? {
-        Some(step) => record.with_step(u64::try_from(step).map_err(|_| broken(2, "a step below 0"))?),
+        Some(step) => record.with_signed_step(step),
         None => record,
     };
     Ok(record.with_priority(match row.get::<_, i64>(3)? {

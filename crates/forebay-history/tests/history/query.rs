@@ -48,12 +48,12 @@ fn ids() -> impl Strategy<Value = String> {
 
 fn records() -> impl Strategy<Value = Record> {
     let extras = (proptest::option::of(ids()), proptest::option::of(ids()), proptest::option::of(0..2i64));
-    let step = proptest::option::of(prop_oneof![9 => 0..10u64, 1 => Just(i64::MAX as u64)]);
+    let step = proptest::option::of(prop_oneof![9 => -2..10i64, 1 => Just(i64::MAX)]);
     (names(), values(), step, times(), priorities(), extras).prop_map(
         |(name, value, step, time, priority, (source, correlation, metadata))| {
             let mut record = Record::with_value(name, value).with_unix_nanos(time).with_priority(priority);
             if let Some(step) = step {
-                record = record.with_step(step);
+                record = record.with_signed_step(step);
             }
             if let Some(source) = source {
                 record = record.with_source(source);
