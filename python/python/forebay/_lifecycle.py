@@ -1,0 +1,51 @@
+"""The end of a process: what is open then is closed."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+import weakref
+from typing import Protocol
+
+
+class Closable(Protocol):
+    """What can be open at the end of a process."""
+
+    def _close_at_exit(self, timeout: float) -> None: ...
+
+
+#: The most seconds that closing everything takes at the end of a process.
+EXIT_TIMEOUT = 10.0
+
+_open: weakref.WeakSet[Closable] = weakref.WeakSet()
+_registered_in: int | None = None
+
+
+def register(thing: Closable) -> None:
+    """Has a writer, a run or a collector closed at the end of the process.
+
+    A child of ``multiprocessing`` ends by ``os._exit``, which no ``atexit`` sees. Its own list of finalizers is run before. A fork
+    clears both lists, so they are filled anew in every process.
+    """
+    global _registered_in
+    _open.add(thing)
+    if _registered_in == os.getpid():
+        return
+    _registered_in = os.getpid()
+    atexit.register(close_all)
+    # Imported in every child of multiprocessing. Elsewhere, `atexit` is enough.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, close_all, exitpriority=100)
+
+
+def close_all() -> None:
+    """Closes everything that is open, within ``EXIT_TIMEOUT`` seconds in all."""
+    until = time.monotonic() + EXIT_TIMEOUT
+    for thing in list(_open):
+        try:
+            thing._close_at_exit(max(0.0, until - time.monotonic()))
+        except Exception:  # noqa: BLE001 - nobody is left to see it, and the others are to be closed
+            pass

@@ -1,0 +1,57 @@
+//! Arguments, from Python's values to ours.
+
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyFloat, PyInt};
+
+/// Returns the number that a scalar argument is: a number, or a tensor of one element, of any library.
+///
+/// # Errors
+///
+/// As PyTorch's writer raises: see `forebay._arrays.scalar`.
+#[inline]
+pub(crate) fn scalar(value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Ok(number.value());
+    }
+    if let Ok(number) = value.cast::<PyInt>() {
+        return number.extract();
+    }
+    static SCALAR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    SCALAR.import(value.py(), "forebay._arrays", "scalar")?.call1((value,))?.extract()
+}
+
+/// Returns the step that an argument is: `None`, or what `int` makes of it.
+#[inline]
+pub(crate) fn step(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<i64>> {
+    let Some(value) = value else { return Ok(None) };
+    let fitting = |number: &Bound<'_, PyInt>| {
+        number.extract::<i64>().map(Some).map_err(|_| {
+            PyValueError::new_err(format!("global_step must be in -2**63..=2**63-1, got {number}"))
+        })
+    };
+    match value.cast::<PyInt>() {
+        Ok(number) => fitting(number),
+        Err(_) => {
+            let number = value.py().get_type::<PyInt>().call1((value,))?;
+            fitting(number.cast::<PyInt>()?)
+        }
+    }
+}
+
+/// Returns the moment of an argument in seconds since 1970, in nanoseconds. Moments before 1970 and NaN become 1970.
+#[inline]
+pub(crate) fn nanos(seconds: f64) -> u64 {
+    // By whole seconds first: an `f64` of nanoseconds since 1970 is 256 of them coarse.
+    let whole = seconds.floor();
+    (whole as u64).saturating_mul(1_000_000_000).saturating_add(((seconds - whole) * 1e9).round() as u64)
+}
+
+/// Returns a time in seconds; what is negative or NaN becomes none, and what is too long becomes a year.
+pub(crate) fn duration(seconds: f64) -> Duration {
+    const YEAR: f64 = 365.0 * 86_400.0;
+    Duration::from_secs_f64(seconds.clamp(0.0, YEAR).max(0.0))
+}

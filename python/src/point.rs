@@ -1,0 +1,100 @@
+//! `Point`: what the writers of this package collect.
+
+use std::fmt;
+
+use forebay::{Event, Priority, Record};
+
+/// Record, and the work that is left to do on it. The loop hands over a copy of the data that it was given; the worker bins it, encodes
+/// it or computes from it what the sinks write.
+///
+/// A clone has the record alone, as it is at that moment.
+pub(crate) struct Point {
+    record: Record,
+    work: Option<Box<Work>>,
+}
+
+/// Work on a record, behind one thin pointer: most points have none.
+struct Work {
+    /// Size of the data that the work holds, in bytes.
+    bytes: usize,
+    run: Box<Run>,
+}
+
+type Run = dyn FnOnce(&mut Record) + Send + Sync;
+
+impl Point {
+    /// Makes a point of a record that needs no work.
+    #[inline]
+    pub(crate) fn new(record: Record) -> Self {
+        Self { record, work: None }
+    }
+
+    /// Makes a point that `run` completes on the worker. It holds so many `bytes` until then.
+    #[allow(dead_code, reason = "histograms and images come next")]
+    pub(crate) fn with_work(
+        record: Record,
+        bytes: usize,
+        run: impl FnOnce(&mut Record) + Send + Sync + 'static,
+    ) -> Self {
+        Self { record, work: Some(Box::new(Work { bytes, run: Box::new(run) })) }
+    }
+
+    /// Does the work that is left, on the worker.
+    pub(crate) fn complete(&mut self) {
+        if let Some(work) = self.work.take() {
+            (work.run)(&mut self.record);
+        }
+    }
+}
+
+impl AsRef<Record> for Point {
+    fn as_ref(&self) -> &Record {
+        &self.record
+    }
+}
+
+impl Clone for Point {
+    fn clone(&self) -> Self {
+        Self::new(self.record.clone())
+    }
+}
+
+impl Event for Point {
+    fn name(&self) -> &str {
+        self.record.name()
+    }
+
+    #[inline]
+    fn priority(&self) -> Priority {
+        self.record.priority()
+    }
+
+    fn made_at(&self) -> Option<u64> {
+        self.record.made_at()
+    }
+
+    fn correlation_id(&self) -> Option<&str> {
+        self.record.correlation_id()
+    }
+
+    #[inline]
+    fn size_hint(&self) -> usize {
+        let owned = self.record.size_hint() - size_of::<Record>();
+        let work = self.work.as_ref().map_or(0, |work| size_of::<Work>() + work.bytes);
+        size_of::<Self>() + owned + work
+    }
+
+    #[inline]
+    fn is_too_deep(&self) -> bool {
+        self.record.is_too_deep()
+    }
+}
+
+impl fmt::Debug for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Point")
+            .field("record", &self.record)
+            .field("work", &self.work.as_ref().map(|work| work.bytes))
+            .finish()
+    }
+}
