@@ -39,7 +39,7 @@ impl fmt::Debug for FieldValue<'_> {
 
 /// Iterator over the fields of a message, each with its number, in the order of the bytes. It ends behind the first error.
 ///
-/// For what has no type of its own here: the content of a plugin, or a graph.
+/// [`Event`](crate::Event) reads what event files are known to hold. This reads the rest: the content of a plugin, or a graph.
 ///
 /// ```
 /// use tfevents::{FieldValue, Fields};
@@ -60,6 +60,11 @@ impl<'a> Fields<'a> {
     /// Creates an iterator over the fields of `message`.
     pub fn new(message: &'a [u8]) -> Self {
         Self { message, at: 0 }
+    }
+
+    /// Returns the bytes of the whole message.
+    pub(crate) fn message(&self) -> &'a [u8] {
+        self.message
     }
 
     /// Returns the place of the next field, in bytes from the begin of the message.
@@ -118,6 +123,20 @@ impl<'a> Fields<'a> {
     fn is_cut(&self) -> DecodeError {
         DecodeError { at: self.at, rule: "a field must end within the message" }
     }
+}
+
+/// Takes the bits of a number off the front of `bytes`: of so many bytes, the least first, or of one to ten that tell their end.
+/// `None` where it is not whole.
+pub(crate) fn number_of(bytes: &mut &[u8], width: Option<usize>) -> Option<u64> {
+    let Some(width) = width else {
+        let mut fields = Fields::new(bytes);
+        let number = fields.varint().ok()?;
+        *bytes = bytes.get(fields.at..)?;
+        return Some(number);
+    };
+    let (number, rest) = bytes.split_at_checked(width)?;
+    *bytes = rest;
+    Some(number.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 /// Largest number of a field that the format allows.

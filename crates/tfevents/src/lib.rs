@@ -1,10 +1,13 @@
-//! Encoder of TensorBoard's event files.
+//! Encoder and decoder of TensorBoard's event files.
 //!
 //! A file is a sequence of records. Each is framed by its length and two checksums ([`masked_crc32c`]) and holds an `Event`, a
 //! protocol buffer. The first event tells the version of the file, the second that a session starts.
 //!
-//! The crate encodes into memory and writes no file. The format follows the sources of TensorBoard 2.21, and both of
+//! [`Encoder`] encodes into memory and writes no file. The format follows the sources of TensorBoard 2.21, and both of
 //! TensorBoard's loaders read the result back in the tests of `forebay`, whose `TensorBoardSink` writes such files.
+//!
+//! [`Reader`] reads such files, also while they grow, and those of PyTorch, tensorboardX and TensorBoard. It checks both checksums
+//! and bounds its memory. Damage ends it, or is skipped and told, as its owner chooses.
 //!
 //! ```
 //! use tfevents::{Encoder, Summary};
@@ -27,8 +30,17 @@ mod summary;
 
 mod encoder;
 
+mod event;
+
+mod reader;
+
 pub use encoder::{EncodeError, Encoder};
+pub use event::{
+    Audio, Bins, DataClass, Event, EventContent, Histogram, Hparams, Image, Metadata, Numbers, SessionState,
+    Settings, Tensor, Value, ValueContent, Values,
+};
 pub use fields::{DecodeError, FieldValue, Fields};
+pub use reader::{Damage, DamageReason, OnDamage, ReadError, Reader, Record, Skipped};
 pub use summary::{
     Category, Chart, ChartContent, DataType, DatasetType, Domain, EXPERIMENT, HparamInfo, HparamType, LAYOUT,
     Margin, Mesh, MeshPart, MeshTensor, MetricInfo, SESSION_END, SESSION_START, SessionStatus, Setting,

@@ -81,16 +81,28 @@ pub fn masked_crc32c(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
+/// Bytes of a record before its data: their length, and its checksum.
+pub(super) const HEAD_BYTES: usize = 8 + 4;
+
+/// Bytes of a record beside its data: its head, and the checksum of the data.
+pub(super) const RECORD_BYTES: usize = HEAD_BYTES + 4;
+
+/// Returns the length of the data of the record that begins here, and `None` if its checksum is wrong or it is not whole.
+pub(super) fn checked_length(record: &[u8]) -> Option<u64> {
+    let (length, rest) = record.split_first_chunk::<8>()?;
+    let checksum = rest.first_chunk::<4>()?;
+    (masked_crc32c(length).to_le_bytes() == *checksum).then_some(u64::from_le_bytes(*length))
+}
+
 /// Appends a record: the length of the data and its checksum, the data that `write` appends, and the checksum of the data.
 pub(super) fn push_record(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    const HEADER: usize = 12;
     let begin = out.len();
-    out.extend_from_slice(&[0; HEADER]);
+    out.extend_from_slice(&[0; HEAD_BYTES]);
     write(out);
-    let length = ((out.len() - begin - HEADER) as u64).to_le_bytes();
+    let length = ((out.len() - begin - HEAD_BYTES) as u64).to_le_bytes();
     out[begin..begin + 8].copy_from_slice(&length);
-    out[begin + 8..begin + HEADER].copy_from_slice(&masked_crc32c(&length).to_le_bytes());
-    let checksum = masked_crc32c(&out[begin + HEADER..]);
+    out[begin + 8..begin + HEAD_BYTES].copy_from_slice(&masked_crc32c(&length).to_le_bytes());
+    let checksum = masked_crc32c(&out[begin + HEAD_BYTES..]);
     out.extend_from_slice(&checksum.to_le_bytes());
 }
 
