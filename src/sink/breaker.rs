@@ -57,7 +57,7 @@ impl Default for BreakerPolicy {
 /// [`SinkExt::breaker`](crate::sink::SinkExt::breaker).
 ///
 /// While it is open, batches fail at once: put [`dead_letters`](crate::sink::SinkExt::dead_letters) outside of it to
-/// keep them. Those that fail with a permanent error when they are redriven count neither as a failure nor as a success.
+/// keep them. Those that fail with a permanent error when they are redriven say nothing to a breaker that is closed.
 /// Inside of a [`retry`](crate::sink::SinkExt::retry), every try counts. Put it inside of
 /// [`isolated`](crate::sink::SinkExt::isolated), which fails no batch, and of [`route`](crate::sink::SinkExt::route),
 /// which passes batches over that would count as successes. A flush always goes through.
@@ -197,11 +197,14 @@ impl<S: Sink<E>, E> Sink<E> for Breaker<S, E> {
         let result = guard.0.sink.write_batch(batch);
         // The sink may have forked.
         batch.check()?;
-        match &result {
-            // Dead letters that no retry can help say nothing of the destination.
-            Err(error) if batch.is_redriven() && !error.is_transient() => {}
-            // Nor does a part that cannot be delivered; the rest was.
-            _ => guard.0.note(result.as_ref().is_err_and(|error| !error.is_partial(batch.len()))),
+        // A part that cannot be delivered says nothing of the destination; the rest was delivered.
+        let error = result.as_ref().err().filter(|error| !error.is_partial(batch.len()));
+        // Dead letters that no retry can help may be refused for what they are, each by itself.
+        let is_closed = guard.0.state == BreakerState::Closed;
+        let may_be_their_fault =
+            is_closed && batch.is_redriven() && error.is_some_and(|error| !error.is_transient());
+        if !may_be_their_fault {
+            guard.0.note(error.is_some());
         }
         result
     }

@@ -79,6 +79,8 @@ impl<E> DeadLetter<E> {
 }
 
 struct Letters<E> {
+    /// Number of the next letter.
+    next: u64,
     max_letters: usize,
     max_bytes: u64,
     /// Bytes that all letters own.
@@ -94,6 +96,8 @@ struct Letters<E> {
 
 struct Kept<E> {
     letter: DeadLetter<E>,
+    /// Number by which the letters are in order.
+    number: u64,
     /// Bytes that its event owns, and the length of its error.
     bytes: u64,
     /// Number of the wrapper that put it here: it goes back to the same sink.
@@ -107,6 +111,7 @@ impl<E> DeadLetters<E> {
     pub fn new(letters: usize) -> Self {
         let (max_letters, letters) = (letters.max(1), VecDeque::new());
         let letters = Letters {
+            next: 0,
             max_letters,
             max_bytes: 50 << 20,
             bytes: 0,
@@ -243,14 +248,16 @@ const AT_ONCE: usize = 100;
 impl<E: Event> Kept<E> {
     fn new(letter: DeadLetter<E>, owner: u64) -> Self {
         let bytes = owned_bytes(&letter.event).saturating_add(letter.error.len() as u64);
-        Self { letter, bytes, owner, is_due: false }
+        Self { letter, number: 0, bytes, owner, is_due: false }
     }
 }
 
 impl<E> Letters<E> {
     /// Puts letters in, in the place of the oldest where there is no space; those come out.
     fn put(&mut self, new: Vec<Kept<E>>) -> Vec<E> {
-        for kept in new {
+        for mut kept in new {
+            kept.number = self.next;
+            self.next += 1;
             self.bytes = self.bytes.saturating_add(kept.bytes);
             self.letters.push_back(kept);
         }
@@ -303,14 +310,24 @@ impl<E> Letters<E> {
         due
     }
 
-    /// Puts those back that were not taken, before all others; those for which there is no space come out.
+    /// Puts those back that were not taken, where they were; those for which there is no space come out.
     fn put_back(&mut self, letters: Vec<Kept<E>>) -> Vec<E> {
         for kept in letters.into_iter().rev() {
             self.bytes = self.bytes.saturating_add(kept.bytes);
-            self.letters.push_front(kept);
+            let place = self.letters.partition_point(|other| other.number < kept.number);
+            self.letters.insert(place, kept);
         }
         self.make_room()
     }
+}
+
+/// Which of the letters that a sink was offered it has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    All,
+    Part,
+    /// None, and it may be that it takes none for now.
+    Nothing,
 }
 
 /// Sink whose failed events become dead letters. Made by [`SinkExt::dead_letters`](crate::sink::SinkExt::dead_letters).
@@ -383,30 +400,15 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
             if due.is_empty() {
                 return;
             }
-            let mut left = Vec::new();
-            let took_all = self.offer_again(&header, due, &mut left);
-            self.put_back(&header, left);
-            if !took_all || is_last {
+            if self.offer_again(&header, due) != Taken::All || is_last {
                 return;
             }
         }
     }
 
-    /// Lets letters that the sink did not take wait for the next `redrive`, in their order.
-    fn put_back(&self, header: &Batch<E>, left: Vec<Kept<E>>) {
-        if header.check().is_err() {
-            // The sink has forked: letters and locks are the parent's.
-            std::mem::forget(left);
-        } else if let Ok(mut shared) = self.letters.shared.enter() {
-            let evicted = shared.put_back(left);
-            drop(shared);
-            end_all(evicted);
-        }
-    }
-
-    /// Offers letters to the sink once more, and returns whether it took them all. Those that it did not take are added to
-    /// `left`. If it took a part and does not say which, the letters that failed are evicted.
-    fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>, left: &mut Vec<Kept<E>>) -> bool {
+    /// Offers letters to the sink once more. Those that it did not take wait for the next `redrive`. If it took a part and does
+    /// not say which, the letters that failed are evicted.
+    fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>) -> Taken {
         let count = due.len();
         // A clone is user code.
         let events = catch_panic(|| due.iter().map(|kept| kept.letter.event.clone()).collect());
@@ -415,45 +417,71 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
             Ok(events) => self.catch_panic(&header.redriven(events)),
             Err(said) => Err(self.panicked(&said)),
         };
-        let Err(failure) = offered else {
-            if header.check().is_ok() {
-                self.account.note_redriven(count as u64);
-            }
-            end_all(due.into_iter().map(|kept| kept.letter.event).collect());
-            return true;
-        };
         if header.check().is_err() {
-            // The sink has forked: letters and locks are the parent's.
+            // The sink or the clone has forked: letters and locks are the parent's.
             std::mem::forget(due);
-            return false;
+            return Taken::Part;
         }
+        let Err(failure) = offered else {
+            self.account.note_redriven(count as u64);
+            end_all(due.into_iter().map(|kept| kept.letter.event).collect());
+            return Taken::All;
+        };
         failure.error.iter().for_each(|error| self.account.note_error(error));
-        let (said, attempts) = (failure.said, failure.attempts);
         if let Some(failed) = failure.in_part {
             self.account.note_redriven((count as u64).saturating_sub(failed));
             if let Ok(mut shared) = self.letters.shared.enter() {
                 shared.evicted += failed;
             }
             end_all(due.into_iter().map(|kept| kept.letter.event).collect());
-            return false;
+            return Taken::Part;
         }
         if count > 1 && !failure.is_transient {
             // One of them may be the reason: each by itself.
-            let mut all = true;
-            for kept in due {
-                all &= self.offer_again(header, vec![kept], left);
-            }
-            return all;
+            return self.offer_each(header, due, &failure);
         }
-        left.extend(due.into_iter().map(|mut kept| {
+        let is_unavailable = failure.is_transient && failure.error.is_some();
+        self.put_back(due, &failure);
+        if is_unavailable { Taken::Nothing } else { Taken::Part }
+    }
+
+    /// Offers letters one by one, until the sink takes nothing for now. Those behind that one failed as the `failure` of all.
+    fn offer_each(&mut self, header: &Batch<E>, due: Vec<Kept<E>>, failure: &Failure) -> Taken {
+        let (mut taken, mut due) = (Taken::All, due.into_iter());
+        while let Some(kept) = due.next() {
+            let of_one = self.offer_again(header, vec![kept]);
+            if header.check().is_err() {
+                // As above.
+                std::mem::forget(due);
+                return Taken::Part;
+            }
+            if of_one != Taken::All {
+                taken = Taken::Part;
+            }
+            if of_one == Taken::Nothing {
+                break;
+            }
+        }
+        self.put_back(due.collect(), failure);
+        taken
+    }
+
+    /// Lets letters wait for the next `redrive`.
+    fn put_back(&self, letters: Vec<Kept<E>>, failure: &Failure) {
+        let again = letters.into_iter().map(|mut kept| {
             kept.is_due = false;
-            kept.letter.attempts = kept.letter.attempts.saturating_add(attempts);
+            kept.letter.attempts = kept.letter.attempts.saturating_add(failure.attempts);
             kept.bytes = kept.bytes.saturating_sub(kept.letter.error.len() as u64);
-            kept.bytes = kept.bytes.saturating_add(said.len() as u64);
-            kept.letter.error.clone_from(&said);
+            kept.bytes = kept.bytes.saturating_add(failure.said.len() as u64);
+            kept.letter.error.clone_from(&failure.said);
             kept
-        }));
-        false
+        });
+        let again = again.collect();
+        if let Ok(mut shared) = self.letters.shared.enter() {
+            let evicted = shared.put_back(again);
+            drop(shared);
+            end_all(evicted);
+        }
     }
 
     /// Offers a batch to the sink; what it says, or that it panicked, is noted.

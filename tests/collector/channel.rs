@@ -165,11 +165,14 @@ fn dead_letters_that_a_full_channel_does_not_take_stay_letters() {
     scalars(&collector, "a", 10..20);
     let _ = collector.flush().unwrap();
     assert_eq!(events.len(), 10, "the channel is full");
+    let errors = collector.stats().sinks[0].errors;
     assert_eq!(letters.redrive(None), 10);
     let _ = collector.flush().unwrap();
     let sink = &law(&collector, 20).sinks[0];
     assert_eq!((sink.delivered, sink.dead_lettered, sink.redriven, sink.rejected), (10, 10, 0, 0));
     assert_eq!(letters.len(), 10);
+    assert_eq!(sink.errors - errors, 2, "all at once, and the first; the others are not tried");
+    assert!(letters.entries().iter().all(|letter| letter.attempts == 2));
     // There is space for a part of them: the others stay.
     assert_eq!(steps(events.try_iter().take(4)), [10, 11, 12, 13]);
     letters.redrive(None);

@@ -384,6 +384,24 @@ fn dead_letters_are_kept_looked_at_and_delivered_once_when_they_are_redriven() {
 }
 
 #[test]
+fn dead_letters_that_fail_again_keep_their_order() {
+    let letters = DeadLetters::new(200);
+    let collector = builder().sink(failing("down").dead_letters(&letters)).start().unwrap();
+    scalars(&collector, "a", 0..150);
+    let _ = collector.flush().unwrap();
+    assert_eq!(letters.redrive(None), 150);
+    // A hundred at once.
+    for attempts in [(2, 1), (2, 2)] {
+        let _ = collector.flush().unwrap();
+        let entries = letters.entries();
+        assert!(entries.iter().map(|letter| letter.event.step()).eq((0..150).map(Some)));
+        assert_eq!((entries[0].attempts, entries[149].attempts), attempts);
+    }
+    collector.stop().unwrap();
+    law(&collector, 150);
+}
+
+#[test]
 fn only_letters_are_promised_that_somebody_will_take() {
     let letters = DeadLetters::new(100);
     let collector = builder().start().unwrap();
