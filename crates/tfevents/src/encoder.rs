@@ -1,5 +1,7 @@
 //! Encoder of the files of one run: which value goes into which event, and which is refused.
 
+mod limits;
+
 use std::collections::HashMap;
 
 use crate::fields::{FieldValue, Fields};
