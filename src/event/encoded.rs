@@ -6,7 +6,7 @@ use std::fmt;
 ///
 /// [`TensorBoardSink`](crate::sink::TensorBoardSink) writes them as they are: for it alone they mean something. JSON Lines and
 /// SQLite keep them, like an image. The bytes are not checked when the value is made; the sink refuses those that are no such
-/// message.
+/// message. What is inside of a value, it does not check.
 ///
 /// ```
 /// use forebay::event::Encoded;

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// Picture, as a PNG file or raw pixels. It is never encoded on the thread that collects it.
+/// Picture, as raw pixels or as a PNG, JPEG or GIF file. It is never encoded on the thread that collects it.
 ///
-/// [`gray`](Self::gray), [`rgb`](Self::rgb), [`rgba`](Self::rgba) and [`png`](Self::png) check their arguments. A
-/// sink refuses an image that does not fit.
+/// [`gray`](Self::gray), [`rgb`](Self::rgb), [`rgba`](Self::rgba), [`png`](Self::png), [`jpeg`](Self::jpeg) and
+/// [`gif`](Self::gif) check their arguments. A sink refuses an image that does not fit.
 ///
 /// ```
 /// use forebay::{Image, Record};
@@ -36,6 +36,10 @@ pub struct Image {
 pub enum ImageFormat {
     /// A PNG file.
     Png,
+    /// A JPEG file.
+    Jpeg,
+    /// A GIF file, which may have several pictures.
+    Gif,
     /// One byte a pixel; 0 is black.
     Gray8,
     /// Three bytes a pixel: red, green, blue.
@@ -48,7 +52,7 @@ impl ImageFormat {
     /// Returns the number of bytes of a pixel; `None` for a file.
     pub(crate) fn bytes_per_pixel(self) -> Option<u64> {
         match self {
-            Self::Png => None,
+            Self::Png | Self::Jpeg | Self::Gif => None,
             Self::Gray8 => Some(1),
             Self::Rgb8 => Some(3),
             Self::Rgba8 => Some(4),
@@ -61,6 +65,8 @@ impl fmt::Display for ImageFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Png => "png",
+            Self::Jpeg => "jpeg",
+            Self::Gif => "gif",
             Self::Gray8 => "gray8",
             Self::Rgb8 => "rgb8",
             Self::Rgba8 => "rgba8",
@@ -106,6 +112,18 @@ pub enum ImageError {
     /// The bytes do not begin like a PNG file.
     #[error("an encoded image must be a PNG file, got {found} bytes that do not begin like one")]
     NotPng {
+        /// The number of bytes that were given.
+        found: u64,
+    },
+    /// The bytes are no JPEG file that tells its size.
+    #[error("an encoded image must be a JPEG file with a frame header, got {found} bytes that have none")]
+    NotJpeg {
+        /// The number of bytes that were given.
+        found: u64,
+    },
+    /// The bytes do not begin like a GIF file.
+    #[error("an encoded image must be a GIF file, got {found} bytes that do not begin like one")]
+    NotGif {
         /// The number of bytes that were given.
         found: u64,
     },
@@ -158,6 +176,37 @@ impl Image {
         Self { width, height, format: ImageFormat::Png, bytes }.checked()
     }
 
+    /// Creates an image from the bytes of a JPEG file, and reads its size from them. The pixels are not decoded.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::NotJpeg`] for bytes without the head of a frame, and [`ImageError::Size`] where that tells a side of 0.
+    pub fn jpeg(file: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
+        let bytes = file.into();
+        let Some((width, height)) = jpeg_size(&bytes) else {
+            return Err(ImageError::NotJpeg { found: bytes.len() as u64 });
+        };
+        Self { width, height, format: ImageFormat::Jpeg, bytes }.checked()
+    }
+
+    /// Creates an image from the bytes of a GIF file, and reads its size from them. The pixels are not decoded. TensorBoard plays one
+    /// of several pictures.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::NotGif`] for bytes without the head of a GIF file, and [`ImageError::Size`] where the head tells a side
+    /// of 0.
+    pub fn gif(file: impl Into<Vec<u8>>) -> Result<Self, ImageError> {
+        let bytes = file.into();
+        // The signature, the version, and the size of the screen: GIF89a specification, 17 and 18.
+        let side = |at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_le_bytes);
+        let is_gif = bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a");
+        let (true, Some(width), Some(height)) = (is_gif, side(6), side(8)) else {
+            return Err(ImageError::NotGif { found: bytes.len() as u64 });
+        };
+        Self { width: width.into(), height: height.into(), format: ImageFormat::Gif, bytes }.checked()
+    }
+
     fn checked(self) -> Result<Self, ImageError> {
         self.check().map(|()| self)
     }
@@ -177,6 +226,36 @@ impl Image {
             return Err(ImageError::Length { width, height, format, expected, found });
         }
         Ok(())
+    }
+}
+
+/// Returns the width and the height in the head of the first frame of a JPEG file: ITU-T T.81, B.1 and B.2.
+fn jpeg_size(file: &[u8]) -> Option<(u32, u32)> {
+    let number = |at: usize| file.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes);
+    // The start of the image.
+    if number(0)? != 0xffd8 {
+        return None;
+    }
+    let mut at = 2;
+    loop {
+        // A marker: 0xff, as often as one likes, and a code.
+        while *file.get(at)? == 0xff && *file.get(at + 1)? == 0xff {
+            at += 1;
+        }
+        let (0xff, code) = (*file.get(at)?, *file.get(at + 1)?) else { return None };
+        at += 2;
+        match code {
+            // The head of a frame: its length, the bits of a sample, the number of lines, and of samples in each.
+            0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
+                return Some((number(at + 5)?.into(), number(at + 3)?.into()));
+            }
+            // Markers that stand alone.
+            0x01 | 0xd0..=0xd7 => {}
+            // The image begins again, ends, or has pixels before a frame.
+            0x00 | 0xd8..=0xda => return None,
+            // A segment, whose length counts itself.
+            _ => at += usize::from(number(at)?.max(2)),
+        }
     }
 }
 
@@ -226,5 +305,34 @@ mod tests {
             Image::png(*b"GIF89a\x01\0\x01\0 and so on and so on"),
             Err(ImageError::NotPng { .. })
         ));
+    }
+
+    #[test]
+    fn the_sizes_of_jpeg_and_gif_files_are_read_and_what_is_none_is_refused() {
+        let gif = *b"GIF89a\x80\x02\x02\0 and so on";
+        let image = Image::gif(gif).unwrap();
+        assert_eq!((image.width, image.height, image.format), (640, 2, ImageFormat::Gif));
+        assert!(Image::gif(*b"GIF87a\x01\0\x01\0").is_ok());
+        assert_eq!(Image::gif(*b"GIF89a\x00\0\x02\0").unwrap_err(), ImageError::Size { width: 0, height: 2 });
+        assert_eq!(Image::gif(*b"GIF88a\x01\0\x01\0").unwrap_err(), ImageError::NotGif { found: 10 });
+
+        // A comment whose text looks like a frame, a fill byte, tables, and a progressive frame of 3 x 640 pixels.
+        let head = b"\xff\xd8\xff\xfe\0\x0b\xff\xc0\0\x0b\x08\0\x09\0\x09\xff\xff\xc4\0\x03\x01";
+        let jpeg = [&head[..], b"\xff\xc2\0\x0b\x08\0\x03\x02\x80\x01\x01\x11\0"].concat();
+        let image = Image::jpeg(&jpeg[..]).unwrap();
+        assert_eq!((image.width, image.height, image.format), (640, 3, ImageFormat::Jpeg));
+        for cut in [0, 1, 2, 3, 5, 8, 16, 20, 26] {
+            let error = Image::jpeg(&jpeg[..cut]).unwrap_err();
+            assert_eq!(error, ImageError::NotJpeg { found: cut as u64 });
+        }
+        for bad in [
+            &b"\xff\xd8\xff\xda\0\x02"[..],
+            b"\xff\xd8\xff\xfe\0\0\0",
+            b"\xff\xd8\xff\x00",
+            b"\xff\xd8\xff\xff\xff",
+        ] {
+            assert!(matches!(Image::jpeg(bad), Err(ImageError::NotJpeg { .. })), "{bad:?}");
+        }
+        assert!(matches!(Image::png(jpeg), Err(ImageError::NotPng { .. })));
     }
 }

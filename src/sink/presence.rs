@@ -55,6 +55,12 @@ impl Presence {
         self.looked_at = None;
     }
 
+    /// Returns whether another descriptor leads to the open file.
+    #[cfg(feature = "tensorboard")]
+    pub(super) fn is_of(&self, file: &File) -> bool {
+        self.id.is_none() || file.metadata().is_ok_and(|data| file_id(&data) == self.id)
+    }
+
     /// Looks what is at `path`, where no symbolic link is followed: it was when the file was opened.
     pub(super) fn look(&self, path: &Path) -> Found {
         look(self.id, path)

@@ -23,6 +23,8 @@ mod run_identity;
 mod sinks;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "tensorboard")]
+mod sub_runs;
 #[path = "../support/mod.rs"]
 mod support;
 #[cfg(feature = "tensorboard")]

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use crate::support;
 use forebay::event::catalog::{model, training};
+use forebay::event::{Encoded, ImageFormat};
 use forebay::run::{HEARTBEAT, TrainingRun};
-use forebay::sink::{BackwardStep, MemorySink, Sink, SinkExt, TensorBoardSink};
-use forebay::{Batch, Collector, Fields, Histogram, Image, Record, Value, event::ImageFormat};
+use forebay::sink::{BackwardStep, MemorySink, MissingStep, Sink, SinkExt, Tags, TensorBoardSink};
+use forebay::{Batch, Collector, Fields, Histogram, Image, Record, Value};
 use proptest::prelude::*;
 use prost::Message;
-use tfevents::{EncodeError, Encoder, Summary};
+use tfevents::{EncodeError, Encoder, FieldValue, Fields as MessageFields, Summary};
 
 #[allow(unreachable_pub, reason = "derived")]
 mod proto {
@@ -193,16 +194,17 @@ fn decode(mut bytes: &[u8]) -> Vec<proto::Event> {
 }
 
 /// Returns the files of a folder in the order of their names.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
     files.sort();
     files
 }
 
 /// Returns the events of one file behind its head, whose form is checked. Also the step at which its session starts.
 #[track_caller]
-fn read(path: &Path) -> (i64, Vec<proto::Event>) {
+pub(crate) fn read(path: &Path) -> (i64, Vec<proto::Event>) {
     let mut events = decode(&std::fs::read(path).unwrap());
     assert!(events.iter().all(|event| event.wall_time.is_finite()));
     assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".to_owned())));
@@ -642,6 +644,227 @@ fn a_step_backward_begins_a_new_file_where_that_was_asked_for() {
     };
     assert_eq!((steps(0), steps(1)), ((0, vec![10, 11]), (8, vec![8])));
     assert_eq!(files.len(), 2);
+}
+
+#[test]
+fn steps_may_be_negative_missing_ones_zero_and_backward_ones_written_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = TensorBoardSink::create(folder.path())
+        .unwrap()
+        .missing_steps(MissingStep::Zero)
+        .backward_steps(BackwardStep::Write);
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    for step in [-1, 5, 3, i64::MIN + 1] {
+        collector.collect(Record::scalar("a", 1.0).with_signed_step(step));
+    }
+    for value in [1.0, 2.0] {
+        collector.collect(Record::scalar("b", value));
+        collector.collect(Record::histogram("c", Histogram::from_values(&[value, f64::NAN], 1)));
+    }
+    assert_eq!(collector.stop().unwrap().failed(), 0);
+    support::law(&collector, 8);
+    assert_eq!(files(folder.path()).len(), 1);
+    let scalars = scalars(folder.path());
+    assert_eq!(scalars["a"], [(-1, 1.0), (5, 1.0), (3, 1.0), (i64::MIN + 1, 1.0)]);
+    assert_eq!(scalars["b"], [(0, 1.0), (0, 2.0)]);
+    assert_eq!(scalars["c/non_finite"], [(0, 1.0), (0, 1.0)]);
+}
+
+#[test]
+fn a_missing_step_is_zero_also_where_that_goes_backward_which_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap().missing_steps(MissingStep::Zero);
+    let epoch = training::EpochCompleted { epoch: 2, metrics: [("loss", 0.5)].into(), ..Default::default() };
+    let records = vec![scalar("a", 3, 1.0), Record::scalar("a", 2.0), epoch.into()];
+    let error = sink.write_batch(&Batch::from_events(records)).unwrap_err();
+    assert_eq!(error.failed_events(), Some(1), "{error}");
+    assert_eq!(scalars(folder.path())["loss"], [(2, 0.5)], "the number of its epoch, as ever");
+}
+
+#[test]
+fn tags_are_what_the_caller_makes_of_names() {
+    let fields = Fields::new().with("a.b", 1.0).with("c", Fields::new().with("d.e", 2.0));
+    let epoch =
+        training::EpochCompleted { epoch: 1, metrics: [("val.loss", 0.5)].into(), ..Default::default() };
+    let records =
+        vec![scalar("train.loss", 0, 1.0), Record::fields("x.y", fields).with_step(0), epoch.into()];
+    let shout = Tags::mapped(|name| name.to_uppercase());
+    for (tags, expected) in [
+        (Tags::Slashes, ["train/loss", "val/loss", "x/y/a/b", "x/y/c/d/e"]),
+        (Tags::Verbatim, ["train.loss", "val.loss", "x.y/a.b", "x.y/c/d.e"]),
+        (shout, ["TRAIN.LOSS", "VAL.LOSS", "X.Y/A.B", "X.Y/C/D.E"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sink = TensorBoardSink::create(folder.path()).unwrap().tags(tags);
+        sink.write_batch(&Batch::from_events(records.clone())).unwrap();
+        assert_eq!(scalars(folder.path()).keys().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn a_mapping_of_tags_that_panics_fails_its_record_alone() {
+    support::hush();
+    let folder = tempfile::tempdir().unwrap();
+    let tags = Tags::mapped(|name| if name == "bad" { panic!("no {name} tags") } else { name.to_owned() });
+    let sink = TensorBoardSink::create(folder.path()).unwrap().tags(tags);
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    collector.collect(scalar("good", 0, 1.0));
+    collector.collect(scalar("bad", 0, 1.0));
+    collector.collect(Record::fields("fields", Fields::new().with("bad", 1.0).with("c", 2.0)).with_step(1));
+    collector.collect(scalar("good", 1, 1.0));
+    collector.stop().unwrap();
+    let sink = &support::law(&collector, 4).sinks[0];
+    assert_eq!((sink.delivered, sink.failed), (2, 2));
+    assert!(sink.last_error.as_ref().unwrap().contains("no bad tags"), "{:?}", sink.last_error);
+    assert_eq!(scalars(folder.path()).keys().collect::<Vec<_>>(), ["fields/c", "good"]);
+}
+
+#[test]
+fn names_of_files_end_with_the_suffix() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = TensorBoardSink::resume(folder.path(), 7).unwrap().filename_suffix(".mine").unwrap();
+    let mut sink = sink.backward_steps(BackwardStep::NewFile);
+    sink.write_batch(&Batch::from_events(vec![scalar("a", 7, 1.0), scalar("a", 6, 1.0)])).unwrap();
+    let files = files(folder.path());
+    assert!(
+        files.len() == 2 && files.iter().all(|path| path.to_str().unwrap().ends_with(".mine")),
+        "{files:?}"
+    );
+    assert_eq!([read(&files[0]).0, read(&files[1]).0], [7, 6]);
+    assert_eq!(sink.path(), files[1]);
+    for bad in ["a/b", "..\\x", "\0"] {
+        let error = TensorBoardSink::create(folder.path()).unwrap().filename_suffix(bad).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+    }
+}
+
+#[test]
+fn a_collector_that_is_stopped_and_started_again_writes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector =
+        Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
+    for round in 0..3 {
+        collector.start().unwrap();
+        for step in 10 * round..10 * round + 10 {
+            collector.collect(scalar("a", step, 1.0));
+            collector.collect(scalar("a", step, 1.0).with_sub_run("sub"));
+        }
+        assert_eq!(collector.stop().unwrap().failed(), 0);
+    }
+    support::law(&collector, 60);
+    let expected: Vec<(i64, f32)> = (0..30).map(|step| (step, 1.0)).collect();
+    assert_eq!(scalars(folder.path())["a"], expected);
+    assert_eq!(scalars(&folder.path().join("sub"))["a"], expected);
+}
+
+#[test]
+fn jpeg_and_gif_files_are_written_as_they_are() {
+    let gif = b"GIF89a\x03\0\x02\0\x80\0\0\0\0\0\xff\xff\xff";
+    let jpeg = b"\xff\xd8\xff\xc0\0\x0b\x08\0\x02\0\x03\x01\x01\x11\0";
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let records = vec![
+        Record::image("a", Image::gif(*gif).unwrap()).with_step(0),
+        Record::image("a", Image::jpeg(*jpeg).unwrap()).with_step(1),
+    ];
+    sink.write_batch(&Batch::from_events(records)).unwrap();
+    let tensors = values(folder.path()).into_iter().map(|(_, value)| match value.shown {
+        Some(Shown::Tensor(tensor)) => tensor.string_val,
+        other => panic!("{other:?}"),
+    });
+    let expected = [&gif[..], &jpeg[..]].map(|file| vec![b"3".to_vec(), b"2".to_vec(), file.to_vec()]);
+    assert_eq!(tensors.collect::<Vec<_>>(), expected);
+}
+
+/// Returns the messages of the records of a file.
+fn messages(path: &Path) -> Vec<Vec<u8>> {
+    let (bytes, mut messages, mut at) = (std::fs::read(path).unwrap(), Vec::new(), 0);
+    while at < bytes.len() {
+        let length = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+        messages.push(bytes[at + 12..at + 12 + length].to_vec());
+        at += 16 + length;
+    }
+    messages
+}
+
+/// Returns what events say but for the moment: their steps, and the bytes of each value, or of their other parts.
+fn said(path: &Path) -> Vec<(i64, Vec<u8>)> {
+    let mut said = Vec::new();
+    for message in messages(path) {
+        let (mut step, mut parts) = (0, Vec::new());
+        let (mut fields, mut begin) = (MessageFields::new(&message), 0);
+        while let Some(field) = fields.next() {
+            match field.unwrap() {
+                (1 | 3 | 10, _) => {}
+                (2, FieldValue::Varint(number)) => step = number as i64,
+                (5, FieldValue::Bytes(summary)) => {
+                    let (mut values, mut from) = (MessageFields::new(summary), 0);
+                    while values.next().is_some() {
+                        parts.push(summary[from..values.position()].to_vec());
+                        from = values.position();
+                    }
+                }
+                _ => parts.push(message[begin..fields.position()].to_vec()),
+            }
+            begin = fields.position();
+        }
+        said.extend(parts.into_iter().map(|part| (step, part)));
+    }
+    said
+}
+
+#[test]
+fn what_torch_has_encoded_is_passed_through_method_by_method() {
+    let origin = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/tfevents/tests/torch-writer");
+    let mut written = 0;
+    let (mut folders, mut paths) = (vec![origin], Vec::new());
+    while let Some(folder) = folders.pop() {
+        paths.extend(files(&folder));
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.extend(entries.filter(|path| path.is_dir()));
+    }
+    paths.retain(|path| path.file_name().unwrap().to_str().unwrap().contains("tfevents"));
+    assert_eq!(paths.len(), 20, "{paths:?}");
+    for path in paths {
+        let folder = tempfile::tempdir().unwrap();
+        let collector =
+            Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
+        let expected = said(&path);
+        for (step, part) in &expected {
+            // A value of a summary is a field 1 in it; other parts have the number that they have in an event.
+            let encoded = if part[0] == 1 << 3 | 2 { Encoded::Summary } else { Encoded::Event };
+            let record = Record::with_value("any", encoded(part.clone().into()));
+            collector.collect(record.with_signed_step(*step));
+        }
+        assert_eq!(collector.stop().unwrap().failed(), 0, "{path:?}");
+        support::law(&collector, expected.len() as u64);
+        let read = said(&files(folder.path())[0]);
+        // Behind the start of a session.
+        assert_eq!(read[1..], expected, "{path:?}");
+        written += expected.len();
+    }
+    assert!(written > 30, "{written}");
+}
+
+#[test]
+fn bytes_that_are_no_message_are_refused_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector =
+        Collector::builder().sink(TensorBoardSink::create(folder.path()).unwrap()).start().unwrap();
+    let encoded = |encoded: Encoded| Record::with_value("encoded", encoded).with_step(0);
+    for bad in [&b"\x0a\x05abc"[..], b"\x12\0", b"\xff"] {
+        collector.collect(encoded(Encoded::Summary(bad.into())));
+    }
+    // A part that is cut, and a step, which is that of the record.
+    for bad in [&b"\x22\x05abc"[..], b"\x10\x07"] {
+        collector.collect(encoded(Encoded::Event(bad.into())));
+    }
+    collector.collect(encoded(Encoded::Summary(Box::new([]))));
+    collector.collect(scalar("a", 0, 1.0));
+    collector.stop().unwrap();
+    let sink = &support::law(&collector, 7).sinks[0];
+    assert_eq!((sink.delivered, sink.failed), (2, 5), "{:?}", sink.last_error);
+    assert_eq!(said(&files(folder.path())[0]).len(), 2, "the start of a session, and the scalar");
 }
 
 #[test]

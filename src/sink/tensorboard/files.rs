@@ -12,14 +12,13 @@ use crate::unix::open_read;
 
 const PREFIX: &str = "events.out.tfevents.";
 
-/// Begins a file that sorts behind all others in `folder`, which is created if it is missing.
-pub(super) fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
+/// Begins a file that sorts behind all others in `folder`, which is created if it is missing. Its name ends with `suffix`.
+pub(super) fn create(folder: &Path, suffix: &str) -> io::Result<(PathBuf, File)> {
     fs::create_dir_all(folder)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut seconds = now.max(last(folder)?.map_or(0, |last| last + 1));
     loop {
-        let host = host_name().replace(['/', '\\', ':'], "-");
-        let name = format!("{PREFIX}{seconds:010}.{host}.{}.000", std::process::id());
+        let name = format!("{PREFIX}{seconds:010}.{}.{}.000{suffix}", file_host(), std::process::id());
         let path = folder.join(name);
         match OpenOptions::new().append(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
@@ -28,6 +27,21 @@ pub(super) fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Returns whether this process has begun a file in `folder`, in that second since 1970 or later.
+pub(super) fn is_begun_since(folder: &Path, second: u64) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    let own = format!(".{}.{}.000", file_host(), std::process::id());
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        seconds_in(&name).is_some_and(|begun| begun >= second) && name.to_string_lossy().contains(&own)
+    })
+}
+
+/// Returns the name of this machine, as it stands in the name of a file.
+fn file_host() -> String {
+    host_name().replace(['/', '\\', ':'], "-")
 }
 
 /// Returns the largest number of seconds in a name in `folder`.
@@ -127,7 +141,8 @@ mod tests {
         fs::write(folder.path().join("events.jsonl"), "").unwrap();
         // Behind it, no name would be left.
         fs::write(folder.path().join("events.out.tfevents.9999999999.other.1.0"), "").unwrap();
-        let begun: Vec<PathBuf> = (0..3).map(|_| create(folder.path()).unwrap().0).collect();
+        let begun: Vec<PathBuf> =
+            ["", ".mine", ""].iter().map(|suffix| create(folder.path(), suffix).unwrap().0).collect();
         assert!(begun.is_sorted());
         assert!(begun[0].file_name().unwrap() > "events.out.tfevents.4000000000.other.1.0");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6);
