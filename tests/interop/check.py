@@ -1,16 +1,18 @@
 """Asks the real TensorBoard, with both of its loaders, what it sees in the runs that write.rs wrote.
 
-usage: check.py FOLDER        (see ./run, which makes all that it needs)
+usage: check.py FOLDER FOLDER-OF-ENCODED        (see ./run, which makes all that it needs)
 """
 
 import io
 import json
 import math
+import os
 import socket
 import struct
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -51,7 +53,10 @@ class Board:
         before = None
         for _ in range(120):
             try:
-                now = (sorted(self.ask("runs")), self.ask("plugin/scalars/tags"))
+                tags = self.ask("plugin/scalars/tags")
+                # A loader that has little time reads long files piece by piece.
+                points = [len(self.scalars(run, tag)) for run in tags for tag in tags[run]]
+                now = (sorted(self.ask("runs")), tags, points)
             except OSError:
                 now = None
             if now and now == before and now[0] == runs:
@@ -81,8 +86,9 @@ def check(what, holds, shown=""):
     print(f"  {what}")
 
 
-def check_all(board):
-    runs = ["everything", "far", "ranks/0", "ranks/1", "resumed", "torn"]
+def check_all(board, fast):
+    as_torch = ["as_torch", "as_torch/eval/fold_1", "as_torch/loss_train"]
+    runs = as_torch + ["everything", "far", "ranks/0", "ranks/1", "resumed", "torn"]
     board.wait(runs)
     seen = board.scalars("everything", "train/bits")
     wrong = [step for step in range(5000) if step not in seen or not same(bits(step), seen[step])]
@@ -128,11 +134,89 @@ def check_all(board):
         check(f"rank {rank}", seen == {step: float(rank) for step in range(10)}, seen)
 
 
+    seen = board.scalars("as_torch", "val.loss")
+    check("verbatim tags and negative steps", seen == {step: 0.5 for step in range(-1, 3)}, seen)
+    seen = board.scalars("as_torch", "no.step")
+    check("missing steps as step 0", seen == {0: 2.0}, seen)
+    seen = board.scalars("as_torch", "back")
+    # The fast loader deletes the points from such a step on.
+    check("a backward step as it is", seen == ({3: 3.0} if fast else {5: 5.0, 3: 3.0}), seen)
+    seen = board.ask("plugin/images/images", run="as_torch", tag="gif", sample=0)
+    query = dict(urllib.parse.parse_qsl(seen[0]["query"]))
+    image = Image.open(io.BytesIO(board.raw("plugin/images/individualImage", **query)))
+    check("a GIF file", (image.format, image.size) == ("GIF", (2, 1)), image)
+    for name, value in [("loss_train", 1.0), ("eval/fold_1", 2.0)]:
+        seen = board.scalars(f"as_torch/{name}", "loss")
+        check(f"sub-run {name}", seen == {step: value for step in range(10)}, seen)
+
+
+def shown(board, run):
+    """All that the plugins show of a run, by plugin and tag."""
+    shown = {}
+    plugins = ["scalars", "histograms", "text", "images", "audio", "pr_curves", "mesh"]
+    views = ["scalars", "histograms", "text", "images", "audio", "pr_curves", "meshes"]
+    for plugin, view in zip(plugins, views):
+        for tag in board.ask(f"plugin/{plugin}/tags").get(run, []):
+            query = {"run": run, "tag": tag, "sample": 0}
+            seen = board.ask(f"plugin/{plugin}/{view}", **query)
+            if plugin == "pr_curves":
+                seen = seen[run]
+            if plugin == "mesh":
+                # The parts of one step come in any order.
+                seen.sort(key=lambda part: (part["step"], part["content_type"]))
+            for point in seen:
+                # Which file it is: a name that has the run in it.
+                if isinstance(point, dict):
+                    blob = dict(urllib.parse.parse_qsl(point.pop("query", "")))
+                    if blob:
+                        view_of = {"images": "individualImage", "audio": "individualAudio"}[plugin]
+                        point["blob"] = board.raw(f"plugin/{plugin}/{view_of}", **blob)
+            shown[plugin, tag] = seen
+    return shown
+
+
+def graph(board, run):
+    try:
+        return board.raw("plugin/graphs/graph", run=run)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def without_moments(value):
+    """Values of one step share the moment of the first, so moments differ."""
+    if isinstance(value, dict):
+        return {key: without_moments(of) for key, of in value.items() if key not in ("wall_time", "wallTime")}
+    if isinstance(value, list):
+        # Scalars and histograms are lists, which begin with the moment.
+        begins = value[1:] if value and isinstance(value[0], float) and value[0] > 1e9 else value
+        return [without_moments(of) for of in begins]
+    return value
+
+
+def check_encoded(board, folder):
+    methods = sorted(os.path.relpath(root, folder) for root, _, files in os.walk(folder) if files)
+    board.wait(methods)
+    plugins = set()
+    for original in methods:
+        if not original.startswith("original/"):
+            continue
+        passed = original.replace("original/", "passed/", 1)
+        expected, seen = shown(board, original), shown(board, passed)
+        expected, seen = ({key: without_moments(of) for key, of in one.items()} for one in (expected, seen))
+        check(f"torch's {original[9:]}: {sorted(expected)}", expected == seen, (expected, seen))
+        check("and its graph", graph(board, original) == graph(board, passed))
+        plugins.update(plugin for plugin, _ in expected)
+    expected = {"scalars", "histograms", "text", "images", "audio", "pr_curves", "mesh"}
+    check("every plugin showed something", plugins == expected, plugins)
+
+
 def main():
     for fast, name in [(True, "the fast loader (rustboard)"), (False, "the Python loader")]:
         print(name)
         with Board(sys.argv[1], fast) as board:
-            check_all(board)
+            check_all(board, fast)
+        with Board(sys.argv[2], fast) as board:
+            check_encoded(board, sys.argv[2])
 
 
 main()

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use forebay::event::catalog::training;
-use forebay::sink::TensorBoardSink;
-use forebay::{Collector, Fields, Histogram, Image, Record, event::ImageFormat};
+use forebay::event::{Encoded, ImageFormat};
+use forebay::sink::{BackwardStep, MissingStep, Tags, TensorBoardSink};
+use forebay::{Collector, Fields, Histogram, Image, Record};
+use tfevents::{FieldValue, Fields as MessageFields};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-const USAGE: &str = "usage: interop_write FOLDER [FOLDER-OF-RECIPES]";
+const USAGE: &str = "usage: interop_write FOLDER FOLDER-OF-ENCODED [FOLDER-OF-RECIPES]";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
         println!("{USAGE}");
         return ExitCode::from(2);
     }
-    if !(1..=2).contains(&arguments.len()) {
+    if !(2..=3).contains(&arguments.len()) {
         eprintln!("interop_write: {USAGE}");
         return ExitCode::from(2);
     }
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
 fn write(arguments: Vec<OsString>) -> Outcome {
     let mut arguments = arguments.into_iter();
     let folder = arguments.next().ok_or(USAGE)?;
+    encoded(Path::new(&arguments.next().ok_or(USAGE)?))?;
     #[cfg(feature = "sqlite")]
     if let Some(folder) = arguments.next() {
         recipes(Path::new(&folder))?;
@@ -48,6 +51,7 @@ fn write(arguments: Vec<OsString>) -> Outcome {
     run(TensorBoardSink::create(folder.join("far"))?, far)?;
     resumed(&folder.join("resumed"))?;
     torn(&folder.join("torn"))?;
+    as_torch(&folder.join("as_torch"))?;
     for rank in 0..2 {
         this_rank(&folder.join(format!("ranks/{rank}")), rank)?;
     }
@@ -152,6 +156,87 @@ fn torn(folder: &Path) -> Outcome {
     let bytes = fs::read(&path)?;
     fs::write(&path, &bytes[..bytes.len() - 5])?;
     run(TensorBoardSink::resume(folder, 9)?, steps(9..20))
+}
+
+/// Writes what PyTorch's writer would write, and sub-runs.
+fn as_torch(folder: &Path) -> Outcome {
+    let sink = TensorBoardSink::create(folder)?
+        .filename_suffix(".mine")?
+        .tags(Tags::Verbatim)
+        .missing_steps(MissingStep::Zero)
+        .backward_steps(BackwardStep::Write);
+    let mut records: Vec<Record> =
+        (-1..3).map(|step| Record::scalar("val.loss", 0.5).with_signed_step(step)).collect();
+    records.extend([5, 3].map(|step| Record::scalar("back", step as f64).with_step(step)));
+    records.extend([1.0, 2.0].map(|value| Record::scalar("no.step", value)));
+    // Two pixels, as a palette.
+    let gif = b"GIF87a\x02\0\x01\0\x81\0\0\xff\0\0\0\0\xff\0\0\0\0\0\0,\0\0\0\0\x02\0\x01\0\0\x08\x05\0\x01\x04\x08\x08\0;";
+    records.push(Record::image("gif", Image::gif(*gif)?).with_step(0));
+    for step in 0..10 {
+        for (name, value) in [("loss_train", 1.0), ("eval/fold_1", 2.0)] {
+            records.push(Record::scalar("loss", value).with_step(step).with_sub_run(name));
+        }
+    }
+    run(sink, records)
+}
+
+/// Copies the files that PyTorch has written, as `ORIGINAL/...`, and passes each event through a sink, as `PASSED/...`.
+fn encoded(folder: &Path) -> Outcome {
+    let origin = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/tfevents/tests/torch-writer");
+    for method in fs::read_dir(&origin)? {
+        let method = method?.path();
+        // A folder below it is another run.
+        let mut folders = if method.is_dir() { vec![method] } else { Vec::new() };
+        while let Some(from) = folders.pop() {
+            let name = from.strip_prefix(&origin)?;
+            let (original, passed) = (folder.join("original").join(name), folder.join("passed").join(name));
+            let mut records = Vec::new();
+            let mut paths = fs::read_dir(&from)?
+                .map(|entry| Ok(entry?.path()))
+                .collect::<Result<Vec<_>, std::io::Error>>()?;
+            paths.sort();
+            for path in paths {
+                let file = path.file_name().ok_or("no name")?;
+                if path.is_dir() {
+                    folders.push(path);
+                } else if file.to_string_lossy().contains("tfevents") {
+                    fs::create_dir_all(&original)?;
+                    fs::copy(&path, original.join(file))?;
+                    records.extend(events(&fs::read(&path)?)?);
+                }
+            }
+            let sink = TensorBoardSink::create(&passed)?;
+            run(sink, records)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns records of the events of a file, behind the first, which tells its version.
+fn events(mut bytes: &[u8]) -> Result<Vec<Record>, Box<dyn Error>> {
+    let mut records = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let length = u64::from_le_bytes(*length) as usize;
+        let event = rest.get(4..4 + length).ok_or("a torn file")?;
+        bytes = &rest[4 + length + 4..];
+        let (mut time, mut step, mut parts) = (0.0, 0, Vec::new());
+        let (mut fields, mut begin) = (MessageFields::new(event), 0);
+        while let Some(field) = fields.next() {
+            match field? {
+                (1, FieldValue::Fixed64(bytes)) => time = f64::from_le_bytes(bytes),
+                (2, FieldValue::Varint(number)) => step = number as i64,
+                (3 | 10, _) => {}
+                (5, FieldValue::Bytes(summary)) => parts.push(Encoded::Summary(summary.into())),
+                _ => parts.push(Encoded::Event(event[begin..fields.position()].into())),
+            }
+            begin = fields.position();
+        }
+        let record = |part| {
+            Record::with_value("encoded", part).with_signed_step(step).with_unix_nanos((time * 1e9) as u64)
+        };
+        records.extend(parts.into_iter().map(record));
+    }
+    Ok(records)
 }
 
 fn this_rank(folder: &Path, rank: u32) -> Outcome {
