@@ -8,16 +8,24 @@
 // In the order in which data flows; imports go the other way.
 
 // How it comes from Python.
+mod array;
 mod convert;
 
-// What is collected.
+// What is collected, and what the worker makes of it.
 mod names;
 mod point;
+mod work;
 
 // What collects it.
 mod writer;
 
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use array::Array;
+use work::pixels::Pixels;
 
 /// What `forebay` is built on; import `forebay`.
 #[pymodule]
@@ -26,6 +34,56 @@ mod _forebay {
 
     #[pymodule_export]
     use super::writer::Writer;
+
+    /// Returns the edges of the default bins of a histogram.
+    #[pyfunction]
+    fn default_edges() -> Vec<f64> {
+        work::histogram::default_edges().to_vec()
+    }
+
+    /// Returns the pixels of an image in the layout of its letters, row by row, and its height, width and channels.
+    #[pyfunction]
+    #[pyo3(signature = (data, code, shape, letters))]
+    fn pixels_of<'py>(
+        py: Python<'py>,
+        data: PyBuffer<u8>,
+        code: &str,
+        shape: Vec<usize>,
+        letters: &str,
+    ) -> PyResult<(Bound<'py, PyBytes>, usize, usize, usize)> {
+        let array = Array::copy(py, &data, code)?;
+        let pixels = py.detach(|| Pixels::of(&array, &shape, letters, 8, false));
+        Ok((PyBytes::new(py, &pixels.bytes), pixels.height, pixels.width, pixels.channels))
+    }
+
+    /// Returns the frames of a video, one after the other, and their number, height, width and channels.
+    #[pyfunction]
+    #[pyo3(signature = (data, code, shape))]
+    fn frames_of<'py>(
+        py: Python<'py>,
+        data: PyBuffer<u8>,
+        code: &str,
+        shape: [usize; 5],
+    ) -> PyResult<(Bound<'py, PyBytes>, [usize; 4])> {
+        let array = Array::copy(py, &data, code)?;
+        let (frame, times) = py.detach(|| Pixels::frames(&array, shape));
+        Ok((PyBytes::new(py, &frame.bytes), [times, frame.height, frame.width, frame.channels]))
+    }
+
+    /// Returns a PNG file of images, tiled into a square with so many in a row.
+    #[pyfunction]
+    #[pyo3(signature = (data, code, shape, columns))]
+    fn sprite_of<'py>(
+        py: Python<'py>,
+        data: PyBuffer<u8>,
+        code: &str,
+        shape: Vec<usize>,
+        columns: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let array = Array::copy(py, &data, code)?;
+        let file = py.detach(|| Pixels::of(&array, &shape, "NCHW", columns, true).squared().png());
+        Ok(PyBytes::new(py, &file.map_err(PyValueError::new_err)?))
+    }
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -30,7 +30,6 @@ impl Point {
     }
 
     /// Makes a point that `run` completes on the worker. It holds so many `bytes` until then.
-    #[allow(dead_code, reason = "histograms and images come next")]
     pub(crate) fn with_work(
         record: Record,
         bytes: usize,

@@ -1,20 +1,33 @@
 //! `Writer`: what `forebay.SummaryWriter` is built on.
 
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use forebay::sink::TensorBoardSink;
+use forebay::collector::{FlushError, StopError};
+use forebay::event::Encoded;
+use forebay::log::LogTopic;
+use forebay::sink::{BackwardStep, MissingStep, Tags, TensorBoardSink};
 use forebay::{Builder, Collector, FlushStrategy, Outcome, Overflow, Record};
 use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainU64};
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
+use tfevents::{LAYOUT, Mesh, MeshTensor, Summary};
+
+use crate::array::Array;
 use crate::convert;
 use crate::names::Names;
 use crate::point::Point;
+use crate::work::histogram::{Histogram, default_edges};
+use crate::work::hparams::{self, SettingRow};
+use crate::work::layout::{self, CategoryRow};
+use crate::work::pixels::Pixels;
+use crate::work::{self, audio, curve, tensor};
 
 /// Slots of the ring, in events. A loop that logs 20 scalars a millisecond fills them in a second and a half.
 const CAPACITY: usize = 32_768;
@@ -45,7 +58,6 @@ struct Settings {
     folder: PathBuf,
     /// Time between deliveries while little happens.
     interval: Duration,
-    #[allow(dead_code, reason = "the sink learns of it next")]
     filename_suffix: String,
     /// Whether a forked child, or a copy, writes into a folder of its own. Otherwise it writes nothing, and what it adds is counted.
     reopens_in_child: bool,
@@ -59,6 +71,27 @@ struct Core {
     names: Names,
     /// The process that opened it.
     home: Home,
+    said: Arc<Said>,
+}
+
+/// What the collector says of itself, until somebody calls from Python: the worker never does.
+struct Said(Mutex<VecDeque<String>>);
+
+impl Said {
+    const MAX: usize = 32;
+
+    fn push(&self, what: String) {
+        if let Ok(mut said) = self.0.enter() {
+            if said.len() == Self::MAX {
+                said.pop_front();
+            }
+            said.push_back(what);
+        }
+    }
+
+    fn take(&self) -> Vec<String> {
+        self.0.enter().map(|mut said| said.drain(..).collect()).unwrap_or_default()
+    }
 }
 
 #[pymethods]
@@ -95,7 +128,19 @@ impl Writer {
         if is_copy { Ok(()) } else { this.open(slf, purge_step).map(drop) }
     }
 
-    /// Adds a scalar.
+    /// Adds a number.
+    ///
+    /// Args:
+    ///     tag: The name.
+    ///     scalar_value: The number, or a tensor of one element.
+    ///     global_step: The step. Defaults to 0 in the file.
+    ///     walltime: The moment, in seconds since 1970. Defaults to now.
+    ///     new_style: Whether the number is written as a tensor.
+    ///     double_precision: Whether that tensor has 64 bits. TensorBoard's default loader shows none of these.
+    ///
+    /// Raises:
+    ///     AssertionError: A tensor of more or fewer elements than one.
+    ///     NotImplementedError: Neither a number nor a tensor.
     #[pyo3(signature = (tag, scalar_value, global_step = None, walltime = None, new_style = false, double_precision = false))]
     #[allow(clippy::too_many_arguments, reason = "the arguments of PyTorch's method")]
     fn add_scalar(
@@ -107,35 +152,368 @@ impl Writer {
         new_style: bool,
         double_precision: bool,
     ) -> PyResult<()> {
-        let _ = (new_style, double_precision);
         let value = convert::scalar(scalar_value)?;
         let step = convert::step(global_step)?;
         Self::with(slf, |core| {
-            let record = Record::scalar(core.names.intern(tag), value);
+            let mut record = placed(Record::scalar(core.names.intern(tag), value), step, walltime);
+            if new_style {
+                let summary = match double_precision {
+                    true => Summary::DoubleTensor(value),
+                    false => Summary::ScalarTensor(value as f32),
+                };
+                work::encode(&mut record, tag, summary);
+            }
+            core.collect(slf.py(), Point::new(record));
+        })?;
+        Ok(())
+    }
+
+    /// Adds a number to a sub-run.
+    fn _add_scalar_to(
+        slf: &Bound<'_, Self>,
+        sub_run: &str,
+        tag: &str,
+        value: &Bound<'_, PyAny>,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let value = convert::scalar(value)?;
+        let step = convert::step(step)?;
+        Self::with(slf, |core| {
+            let record =
+                Record::scalar(core.names.intern(tag), value).with_sub_run(core.names.intern(sub_run));
             core.collect(slf.py(), Point::new(placed(record, step, walltime)));
         })?;
         Ok(())
     }
 
-    /// Waits until everything that was added before is in its file.
-    fn _flush(&self, py: Python<'_>) {
-        if let Some(core) = &*self.core.load() {
-            // The statistics tell how that went.
-            let _ = py.detach(|| core.collector.flush());
-        }
+    fn _add_text(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        text: String,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        Self::add(slf, tag, step, walltime, text.len(), move |record| {
+            let tag = format!("{}/text_summary", record.name());
+            work::encode(record, &tag, Summary::Texts(&[&text]));
+        })
     }
 
-    /// Writes what is left, and closes the files.
-    #[pyo3(signature = (timeout = None))]
-    fn _close(&self, py: Python<'_>, timeout: Option<f64>) {
-        let Some(core) = self.core.swap(None) else { return };
+    #[allow(clippy::too_many_arguments, reason = "the arguments of PyTorch's method")]
+    fn _add_histogram(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        data: PyBuffer<u8>,
+        code: &str,
+        edges: Option<Vec<f64>>,
+        counts: Option<Vec<f64>>,
+        max_bins: Option<usize>,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let values = Array::copy(slf.py(), &data, code)?;
+        Self::add(slf, tag, step, walltime, values.byte_len(), move |record| {
+            let edges = edges.as_deref().unwrap_or_else(|| default_edges());
+            let histogram = Histogram::of(&values, edges, counts, max_bins);
+            encode(record, histogram.summary());
+        })
+    }
+
+    fn _add_histogram_raw(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        numbers: [f64; 5],
+        limits: Vec<f64>,
+        counts: Vec<f64>,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let bytes = 16 * limits.len();
+        let histogram = Histogram::counted(numbers, limits, counts);
+        Self::add(slf, tag, step, walltime, bytes, move |record| encode(record, histogram.summary()))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the arguments of PyTorch's method")]
+    fn _add_image(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        data: PyBuffer<u8>,
+        code: &str,
+        shape: Vec<usize>,
+        letters: String,
+        is_opaque: bool,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let array = Array::copy(slf.py(), &data, code)?;
+        Self::add(slf, tag, step, walltime, array.byte_len(), move |record| {
+            let pixels = Pixels::of(&array, &shape, &letters, 8, is_opaque);
+            encode_image(record, &pixels, [pixels.height, pixels.width, pixels.channels]);
+        })
+    }
+
+    /// Adds pixels that have been drawn into, and may have another size than `shown` says: the height, width and channels of the original.
+    fn _add_drawn(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        bytes: Vec<u8>,
+        size: (usize, usize),
+        shown: [usize; 3],
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let pixels = Pixels { bytes, height: size.1, width: size.0, channels: shown[2] };
+        Self::add(slf, tag, step, walltime, pixels.bytes.len(), move |record| {
+            encode_image(record, &pixels, shown)
+        })
+    }
+
+    /// Adds a file of an image, whose height, width and channels are given.
+    fn _add_encoded_image(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        file: Vec<u8>,
+        shown: [usize; 3],
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        Self::add(slf, tag, step, walltime, file.len(), move |record| encode_file(record, &file, shown))
+    }
+
+    fn _add_audio(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        data: PyBuffer<u8>,
+        code: &str,
+        rate: u32,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let samples = Array::copy(slf.py(), &data, code)?;
+        Self::add(slf, tag, step, walltime, samples.byte_len(), move |record| {
+            let file = audio::wav(&samples, rate);
+            let frames = samples.len() as u64;
+            let content_type = "audio/wav";
+            encode(
+                record,
+                Summary::LegacyAudio {
+                    sample_rate: rate as f32,
+                    channels: 1,
+                    frames,
+                    encoded: &file,
+                    content_type,
+                },
+            );
+        })
+    }
+
+    fn _add_tensor(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        data: PyBuffer<u8>,
+        code: &str,
+        shape: Vec<u64>,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let array = Array::copy(slf.py(), &data, code)?;
+        Self::add(slf, tag, step, walltime, array.byte_len(), move |record| {
+            let dtype = tensor::dtype(array.kind());
+            let content = array.into_little_endian();
+            encode(record, Summary::Tensor { dtype, shape: &shape, content: &content });
+        })
+    }
+
+    fn _add_pr_curve(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        arrays: Vec<(PyBuffer<u8>, String)>,
+        thresholds: usize,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let copy = |(data, code): &(PyBuffer<u8>, String)| Array::copy(slf.py(), data, code);
+        let arrays = arrays.iter().map(copy).collect::<PyResult<Vec<_>>>()?;
+        let bytes = arrays.iter().map(Array::byte_len).sum();
+        Self::add(slf, tag, step, walltime, bytes, move |record| {
+            let [labels, predictions, weights @ ..] = &arrays[..] else { return };
+            let rows = curve::precision_recall(labels, predictions, weights.first(), thresholds);
+            encode(record, Summary::PrCurve { rows: rows.each_ref().map(Vec::as_slice) });
+        })
+    }
+
+    fn _add_pr_curve_raw(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        rows: [Vec<f32>; 6],
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let bytes = rows.iter().map(|row| 4 * row.len()).sum();
+        Self::add(slf, tag, step, walltime, bytes, move |record| {
+            encode(record, Summary::PrCurve { rows: rows.each_ref().map(Vec::as_slice) });
+        })
+    }
+
+    /// Adds a mesh: its vertices, and where they are given its faces and its colours.
+    fn _add_mesh(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        arrays: Vec<(String, PyBuffer<u8>, String, [u64; 3])>,
+        config: String,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let copy = |(name, data, code, shape): &(String, PyBuffer<u8>, String, [u64; 3])| {
+            Ok((name.clone(), Array::copy(slf.py(), data, code)?, *shape))
+        };
+        let arrays = arrays.iter().map(copy).collect::<PyResult<Vec<_>>>()?;
+        let bytes = arrays.iter().map(|(_, array, _)| array.byte_len()).sum();
+        Self::add(slf, tag, step, walltime, bytes, move |record| {
+            let numbers = arrays.iter().map(|(name, array, shape)| {
+                let numbers: Vec<f32> = array.to_vec().into_iter().map(|number| number as f32).collect();
+                (name.as_str(), numbers, *shape)
+            });
+            let numbers: Vec<_> = numbers.collect();
+            let part = |wanted| {
+                let found = numbers.iter().find(|(name, ..)| *name == wanted);
+                found.map(|(_, values, shape)| MeshTensor { shape: *shape, values })
+            };
+            let Some(vertices) = part("vertices") else { return };
+            let name = record.name().to_owned();
+            let mesh =
+                Mesh { name: &name, config: &config, vertices, faces: part("faces"), colors: part("colors") };
+            let mut message = Vec::new();
+            mesh.summaries().for_each(|(tag, summary)| summary.encode(&tag, &mut message));
+            record.set_value(Encoded::Summary(message.into()));
+        })
+    }
+
+    /// Adds the charts of the tab of custom scalars: categories, each with charts, each with its title, whether it is a margin chart, and
+    /// its tags.
+    fn _add_layout(slf: &Bound<'_, Self>, categories: Vec<CategoryRow>) -> PyResult<()> {
+        Self::add(slf, LAYOUT, None, None, 0, move |record| {
+            layout::encode(record, &categories);
+        })
+    }
+
+    /// Adds hyper-parameters and metrics to a sub-run.
+    fn _add_hparams(
+        slf: &Bound<'_, Self>,
+        sub_run: &str,
+        settings: Vec<SettingRow>,
+        metrics: Vec<(String, f64)>,
+        step: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let step = convert::step(step)?;
+        Self::with(slf, |core| {
+            let sub_run = core.names.intern(sub_run);
+            let within =
+                |record: Record| Point::new(placed(record, step, None).with_sub_run(sub_run.clone()));
+            for encoded in hparams::encode(&settings, &metrics) {
+                core.collect(slf.py(), within(Record::with_value("hparams", encoded)));
+            }
+            for (tag, value) in &metrics {
+                core.collect(slf.py(), within(Record::scalar(core.names.intern(tag), *value)));
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Adds an encoded `Summary`.
+    fn _add_summary(
+        slf: &Bound<'_, Self>,
+        message: Vec<u8>,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        Self::add(slf, "summary", step, walltime, message.len(), move |record| {
+            record.set_value(Encoded::Summary(message.into()));
+        })
+    }
+
+    /// Adds the graph of a model, and what was measured of it: encoded messages `GraphDef` and `RunMetadata`.
+    fn _add_graph(
+        slf: &Bound<'_, Self>,
+        graph: &[u8],
+        run_metadata: Option<&[u8]>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let event = |field, message: &[u8]| {
+            let mut event = Vec::with_capacity(message.len() + 8);
+            work::push_bytes(&mut event, field, message);
+            event
+        };
+        Self::_add_event(slf, event(4, graph), None, walltime)?;
+        let Some(run_metadata) = run_metadata else { return Ok(()) };
+        let mut tagged = Vec::with_capacity(run_metadata.len() + 16);
+        work::push_bytes(&mut tagged, 1, b"step1");
+        work::push_bytes(&mut tagged, 2, run_metadata);
+        Self::_add_event(slf, event(8, &tagged), None, walltime)
+    }
+
+    /// Adds an encoded `Event` without its time and its step.
+    fn _add_event(
+        slf: &Bound<'_, Self>,
+        message: Vec<u8>,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        Self::add(slf, "event", step, walltime, message.len(), move |record| {
+            record.set_value(Encoded::Event(message.into()));
+        })
+    }
+
+    /// Waits until everything that was added before is in its file. Returns what there is to say of errors.
+    fn _flush(&self, py: Python<'_>) -> Vec<String> {
+        let core = self.core.load();
+        let Some(core) = &*core else { return Vec::new() };
         py.detach(|| {
-            let _ = match timeout {
+            match core.collector.flush() {
+                // A child has nothing to flush.
+                Ok(_) | Err(FlushError::Forked) => {}
+                Err(error) => core.said.push(error.to_string()),
+            }
+            core.said.take()
+        })
+    }
+
+    /// Writes what is left, and closes the files. Returns what there is to say of errors and losses.
+    #[pyo3(signature = (timeout = None))]
+    fn _close(&self, py: Python<'_>, timeout: Option<f64>) -> Vec<String> {
+        let Some(core) = self.core.swap(None) else { return Vec::new() };
+        py.detach(|| {
+            let stopped = match timeout {
                 Some(seconds) => core.collector.stop_timeout(convert::duration(seconds)),
                 None => core.collector.stop(),
             };
-            drop(core);
-        });
+            match stopped {
+                Ok(report) if report.stats.processed < report.stats.offered => {
+                    core.said.push(format!("not everything that was added is in the file: {}", report.stats));
+                }
+                Ok(_) | Err(StopError::Forked) => {}
+                Err(error) => core.said.push(error.to_string()),
+            }
+            core.said.take()
+        })
+    }
+
+    /// Returns the account of what was added since it was opened.
+    fn _stats(&self) -> HashMap<&'static str, u64> {
+        let ignored = self.ignored.load(Ordering::Relaxed);
+        let Some(core) = &*self.core.load() else { return HashMap::from([("ignored", ignored)]) };
+        let stats = core.collector.stats();
+        let failed = stats.sinks.iter().map(|sink| sink.failed).sum();
+        HashMap::from([
+            ("offered", stats.offered),
+            ("processed", stats.processed),
+            ("pending", stats.pending),
+            ("evicted", stats.evicted),
+            ("rejected", stats.rejected.total() + stats.oversize),
+            ("failed", failed),
+            ("ignored", ignored + stats.rejected.forked),
+        ])
     }
 
     /// Opens it if it is closed.
@@ -154,13 +532,32 @@ impl Writer {
 #[inline]
 fn placed(record: Record, step: Option<i64>, walltime: Option<f64>) -> Record {
     let record = match step {
-        Some(step) => record.with_step(step as u64),
+        Some(step) => record.with_signed_step(step),
         None => record,
     };
     match walltime {
         Some(seconds) => record.with_unix_nanos(convert::nanos(seconds)),
         None => record,
     }
+}
+
+/// Gives a record a value of TensorBoard under its own name.
+fn encode(record: &mut Record, summary: Summary<'_>) {
+    let name = record.shared_name().clone();
+    work::encode(record, &name, summary);
+}
+
+/// Gives a record an image that is shown as one of this height, width and number of channels.
+fn encode_image(record: &mut Record, pixels: &Pixels, shown: [usize; 3]) {
+    // What is no image has no value, which the sink leaves out.
+    if let Ok(file) = pixels.png() {
+        encode_file(record, &file, shown);
+    }
+}
+
+fn encode_file(record: &mut Record, encoded: &[u8], shown: [usize; 3]) {
+    let [height, width, colorspace] = shown.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    encode(record, Summary::LegacyImage { width, height, colorspace, encoded });
 }
 
 impl Writer {
@@ -171,6 +568,25 @@ impl Writer {
             Some(core) if !core.home.is_left() => Ok(Some(body(core))),
             core => Ok(slf.get().reopened(slf, core.as_ref())?.map(|core| body(&core))),
         }
+    }
+
+    /// Adds a point that `run` completes on the worker, from data of so many `bytes`.
+    fn add(
+        slf: &Bound<'_, Self>,
+        tag: &str,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+        bytes: usize,
+        run: impl FnOnce(&mut Record) + Send + Sync + 'static,
+    ) -> PyResult<()> {
+        let step = convert::step(step)?;
+        Self::with(slf, |core| {
+            let record = placed(Record::new(core.names.intern(tag)), step, walltime);
+            let point = Point::with_work(record, bytes, run);
+            // It may have to wait for space among the bytes.
+            slf.py().detach(|| core.collector.collect(point));
+        })?;
+        Ok(())
     }
 
     /// Returns what a writer works with that is closed, or was opened by another process.
@@ -222,7 +638,21 @@ impl Core {
             Some(step) => TensorBoardSink::resume(folder, u64::try_from(step).unwrap_or(0))?,
             None => TensorBoardSink::create(folder)?,
         };
+        // As PyTorch's writer does all three.
+        let sink = sink
+            .tags(Tags::Verbatim)
+            .missing_steps(MissingStep::Zero)
+            .backward_steps(BackwardStep::Write)
+            .filename_suffix(settings.filename_suffix.as_str())?;
+        let said = Arc::new(Said(Mutex::default()));
+        let hears = Arc::clone(&said);
         let collector = Builder::<Point>::new()
+            .on_log(move |entry| {
+                // That an earlier run has written to the folder is usual for PyTorch's writer.
+                if entry.topic != LogTopic::EarlierRun {
+                    hears.push(entry.to_string());
+                }
+            })
             .capacity(CAPACITY)
             .critical_capacity(1)
             .low_capacity(1)
@@ -233,7 +663,7 @@ impl Core {
             .sink(sink)
             .start()
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
-        Ok(Self { collector, names: Names::new(), home: Home::here() })
+        Ok(Self { collector, names: Names::new(), home: Home::here(), said })
     }
 
     /// Collects a point. Where that may wait for space, it lets other threads of Python run.

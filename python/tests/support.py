@@ -13,3 +13,8 @@ def all_events(folder):
 def events(folder):
     """The events of a folder that have values."""
     return [event for event in all_events(folder) if event.HasField("summary")]
+
+
+def values(folder):
+    """The values in the files of a folder, in order."""
+    return [value for event in events(folder) for value in event.summary.value]

@@ -380,6 +380,11 @@ impl Record {
         &self.value
     }
 
+    /// Replaces the value: for a closure of [`Builder::enrich`](crate::Builder::enrich), which makes it on the worker.
+    pub fn set_value(&mut self, value: impl Into<Value>) {
+        self.value = value.into();
+    }
+
     /// Returns the value and consumes the record.
     pub fn into_value(self) -> Value {
         self.value

@@ -429,6 +429,28 @@ pub(super) enum Kind {
 }
 
 impl Summary<'_> {
+    /// Appends the value to an encoded `Summary` message, under its tag and with the metadata that its plugin needs: for
+    /// [`Encoded`](Self::Encoded). Nothing is checked.
+    ///
+    /// ```
+    /// use tfevents::Summary;
+    ///
+    /// let mut message = Vec::new();
+    /// Summary::Scalar(1.0).encode("a", &mut message);
+    /// assert_eq!(message, *b"\x0a\x08\x0a\x01a\x15\0\0\x80\x3f");
+    /// ```
+    pub fn encode(&self, tag: &str, message: &mut Vec<u8>) {
+        if let Summary::Encoded(values) = self {
+            message.extend_from_slice(values);
+            return;
+        }
+        message.message(1, |value| {
+            value.bytes(1, tag.as_bytes());
+            self.push_metadata(value);
+            self.push(value);
+        });
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self {
             Summary::Scalar(_) | Summary::ScalarTensor(_) | Summary::DoubleTensor(_) => Kind::Scalar,

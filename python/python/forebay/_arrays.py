@@ -5,8 +5,12 @@ NumPy and PyTorch are used where they are installed, and are never imported othe
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import numbers
+import sys
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -32,3 +36,168 @@ def scalar(value: Any) -> float:
         )
     # `item` moves one number from whatever device the tensor is on.
     return float(value.item() if hasattr(value, "item") else value)
+
+
+#: Data that the extension module copies, the type of its elements as NumPy writes it (``"<f4"``), and its shape.
+Raw = tuple[Any, str, tuple[int, ...]]
+
+#: The kinds of elements of the buffer protocol.
+_KINDS = {**dict.fromkeys("bhilqn", "i"), **dict.fromkeys("BHILQNc", "u"), **dict.fromkeys("efd", "f"), "?": "b"}
+
+
+def raw(value: Any, lists: bool = False) -> Raw:
+    """Returns the elements of an array, in order, as bytes.
+
+    Args:
+        value: A tensor or an array of any library: what has the buffer protocol, ``__array__`` or ``__dlpack__``.
+        lists: Whether lists of numbers are taken too.
+
+    Raises:
+        NotImplementedError: Something else.
+        TypeError: The elements are no numbers, or the data is on a device.
+    """
+    found = _host(value, lists)
+    if isinstance(found, memoryview):
+        return _raw_view(found)
+    import numpy as np
+
+    shape = tuple(found.shape)
+    if found.dtype.kind not in "biuf" or found.dtype.itemsize > 8:
+        found = _plain(found)
+    if not found.dtype.isnative:
+        found = found.astype(found.dtype.newbyteorder("="))
+    return np.ascontiguousarray(found).reshape(-1).view(np.uint8), found.dtype.str, shape
+
+
+def _plain(found: Any) -> Any:
+    """Returns an array of numbers that have no type of their own in a file as one of numbers that do."""
+    import numpy as np
+
+    if found.dtype.kind == "c":
+        raise TypeError(f"values must be real numbers, got {found.dtype}")
+    # Types of two bytes and fewer that NumPy does not know, such as bfloat16.
+    wanted = np.float32 if found.dtype.kind == "V" else np.float64
+    return found.astype(wanted)
+
+
+def _raw_view(view: memoryview) -> Raw:
+    """Returns the elements of a buffer."""
+    order, kind = ("=", view.format) if len(view.format) == 1 else (view.format[0], view.format[1:])
+    if kind not in _KINDS:
+        raise TypeError(f"values must be numbers, got a buffer of the format {view.format!r}")
+    big = order in ">!" or (order in "=@" and sys.byteorder == "big")
+    code = f"{'>' if big else '<'}{_KINDS[kind]}{view.itemsize}"
+    is_plain = view.c_contiguous and view.nbytes and len(view.format) == 1
+    return view.cast("B") if is_plain else view.tobytes(), code, tuple(view.shape or ())
+
+
+def _host(value: Any, lists: bool) -> Any:
+    """Returns the data in the memory of the host: an array of NumPy, or a view of a buffer."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        return value
+    if isinstance(value, numbers.Number):
+        return memoryview(array("d", [float(value)]))  # type: ignore[arg-type]
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        return _host_of_torch(value)
+    if isinstance(value, (list, tuple)):
+        if not lists:
+            raise NotImplementedError(f"Got {type(value)}, but numpy array or torch tensor are expected.")
+        return _host_of_list(value)
+    if hasattr(value, "__cuda_array_interface__"):
+        raise TypeError(f"data must be in the memory of the host, got {type(value)} on a device: copy it to the host first")
+    if (hasattr(value, "__array__") or hasattr(value, "__dlpack__")) and _has_numpy():
+        import numpy as np
+
+        return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+    try:
+        return memoryview(value)
+    except TypeError:
+        pass
+    raise NotImplementedError(f"Got {type(value)}, but numpy array or torch tensor are expected.")
+
+
+def _host_of_torch(tensor: Any) -> Any:
+    """Returns the data of a tensor of PyTorch. NumPy has no bfloat16, so that becomes float32."""
+    tensor = tensor.detach()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()
+    return tensor.cpu().numpy()
+
+
+def _host_of_list(value: Sequence[Any]) -> Any:
+    """Returns the numbers of nested lists."""
+    if _has_numpy():
+        import numpy as np
+
+        return np.asarray(value, dtype=np.float64)
+    shape: list[int] = []
+    level: Any = value
+    while isinstance(level, (list, tuple)):
+        shape.append(len(level))
+        level = level[0] if level else None
+    flat: Any = value
+    for _ in shape[1:]:
+        flat = [each for row in flat for each in row]
+    view = memoryview(array("d", [float(each) for each in flat]))
+    if math.prod(shape) != len(flat):
+        raise ValueError("nested lists must have the same length at each level")
+    return view.cast("B").cast("d", shape) if len(flat) else view
+
+
+def _has_numpy() -> bool:
+    return "numpy" in sys.modules or importlib.util.find_spec("numpy") is not None
+
+
+def rows(value: Any) -> list[list[float]]:
+    """Returns the rows of a matrix."""
+    found = _host(value, lists=True)
+    if found.ndim != 2:
+        raise ValueError(f"expected a matrix, got {found.ndim} dimensions")
+    matrix: list[list[float]] = found.tolist()
+    return matrix
+
+
+def numbers_of(value: Any) -> list[float]:
+    """Returns the numbers of an array or a list, in order."""
+    found = _host(value, lists=True)
+    flat = found.reshape(-1).tolist() if hasattr(found, "reshape") else found.cast("B").cast(found.format).tolist()
+    return [float(each) for each in flat]
+
+
+def histogram(values: Any, bins: str | int) -> tuple[list[float], list[float]]:
+    """Returns the edges of bins and the number of values in each, as NumPy chooses and counts them."""
+    if not _has_numpy():
+        raise ModuleNotFoundError(f"bins={bins!r} needs NumPy: install it, or give the edges of the bins", name="numpy")
+    import numpy as np
+
+    flat = np.asarray(_host(values, lists=False)).astype(np.float64).reshape(-1)
+    counts, edges = np.histogram(flat, bins=bins)
+    return edges.tolist(), counts.tolist()
+
+
+def check_dataformats(shape: tuple[int, ...], dataformats: str) -> None:
+    """Checks that the letters of an image's dimensions fit its shape.
+
+    Raises:
+        AssertionError: A letter comes twice, or there are more or fewer letters than dimensions.
+        ValueError: The letters are none of ``N``, ``C``, ``H``, ``W``; or no image has these dimensions or channels.
+    """
+    if len(set(dataformats)) != len(dataformats):
+        raise AssertionError(
+            f"You can not use the same dimension shordhand twice.         input_format: {dataformats}"
+        )
+    if len(shape) != len(dataformats):
+        raise AssertionError(
+            "size of input tensor and input format are different.         "
+            f"tensor shape: {shape}, input_format: {dataformats}"
+        )
+    letters = "".join(sorted(dataformats.upper()))
+    if letters not in ("HW", "CHW", "CHNW"):
+        raise ValueError(f"dataformats must have the letters HW, CHW or NCHW in any order, got {dataformats!r}")
+    sizes = dict(zip(dataformats.upper(), shape, strict=True))
+    allowed = (1, 3) if "N" in sizes else (1, 3, 4)
+    if sizes.get("C", 1) not in allowed:
+        raise ValueError(f"an image must have {' or '.join(map(str, allowed))} channels, got {sizes['C']}: shape {shape}")
+    if 0 in shape:
+        raise ValueError(f"an image must have pixels, got the shape {shape}")

@@ -6,15 +6,25 @@ TensorBoard. A call hands its data over and returns; one thread of Rust encodes 
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 import os
 import socket
+import time
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from forebay._forebay import Writer
+from forebay import _arrays, _drawing, _embedding
+from forebay._forebay import Writer, default_edges, frames_of, pixels_of
 
 __all__ = ["FileWriter", "SummaryWriter"]
+
+logger = logging.getLogger("forebay")
 
 
 class SummaryWriter(Writer):
@@ -52,6 +62,7 @@ class SummaryWriter(Writer):
     max_queue: int
     flush_secs: float
     filename_suffix: str
+    _edges: list[float] | None
 
     def __init__(
         self,
@@ -80,6 +91,17 @@ class SummaryWriter(Writer):
         self._begin(in_child, None if purge_step is None else int(purge_step), is_copy=False)
 
     @property
+    def default_bins(self) -> list[float]:
+        """The edges of the bins that ``add_histogram`` uses by default: 1,549 of them, unless others were set."""
+        if self._edges is None:
+            self._edges = default_edges()
+        return self._edges
+
+    @default_bins.setter
+    def default_bins(self, edges: Sequence[float]) -> None:
+        self._edges = list(edges)
+
+    @property
     def file_writer(self) -> FileWriter | None:
         """The writer of events below this one, or ``None`` while it is closed."""
         return self._files if self._is_open else None
@@ -98,16 +120,559 @@ class SummaryWriter(Writer):
         """Returns the folder that it writes to."""
         return self.log_dir
 
+    def add_hparams(
+        self,
+        hparam_dict: dict[str, Any],
+        metric_dict: dict[str, Any],
+        hparam_domain_discrete: dict[str, list[Any]] | None = None,
+        run_name: str | None = None,
+        global_step: Any = None,
+    ) -> None:
+        """Adds a set of hyper-parameters and the metrics that they led to, as a run of its own below this one.
+
+        Args:
+            hparam_dict: Hyper-parameters by name: numbers, texts, booleans; ``None`` is left out.
+            metric_dict: Metrics by name: what ``add_scalar`` takes.
+            hparam_domain_discrete: All values that a hyper-parameter may have, by its name.
+            run_name: The name of the run's folder. Defaults to the present time.
+            global_step: The step of the metrics.
+
+        Raises:
+            TypeError: An argument is no ``dict``, or a domain is no list of values of the type of its hyper-parameter.
+            ValueError: A hyper-parameter of another type.
+        """
+        if type(hparam_dict) is not dict or type(metric_dict) is not dict:
+            raise TypeError("hparam_dict and metric_dict should be dictionary.")
+        settings = _hparams(hparam_dict, hparam_domain_discrete)
+        metrics = [(name, _arrays.scalar(value)) for name, value in metric_dict.items()]
+        self._add_hparams(run_name or str(time.time()), settings, metrics, global_step)
+
+    def add_scalars(
+        self,
+        main_tag: str,
+        tag_scalar_dict: dict[str, Any],
+        global_step: Any = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds several scalars to be shown in one chart: each as a run of its own, in the folder ``<log_dir>/<main_tag>_<key>``.
+
+        Args:
+            main_tag: The tag that all of them have.
+            tag_scalar_dict: The scalars by their key.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+
+        Raises:
+            AssertionError: A tensor of more or fewer elements than one.
+            NotImplementedError: Neither a number nor a tensor.
+        """
+        walltime = time.time() if walltime is None else walltime
+        folder = main_tag.replace("/", "_")
+        for key, value in tag_scalar_dict.items():
+            self._add_scalar_to(f"{folder}_{key}", main_tag, value, global_step, walltime)
+
+    def add_tensor(self, tag: str, tensor: Any, global_step: Any = None, walltime: float | None = None) -> None:
+        """Adds a whole tensor.
+
+        Args:
+            tag: The name.
+            tensor: A tensor or an array.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+
+        Raises:
+            ValueError: A tensor of 2 GiB or more, or of a type that has no place in a file.
+        """
+        data, code, shape = _arrays.raw(tensor)
+        if len(data) >= 1 << 31:
+            raise ValueError("tensor is bigger than protocol buffer's hard limit of 2GB in size")
+        self._add_tensor(tag, data, code, shape, global_step, walltime)
+
+    def add_histogram(
+        self,
+        tag: str,
+        values: Any,
+        global_step: Any = None,
+        bins: str | int | Sequence[float] = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+    ) -> None:
+        """Adds the distribution of values. They are copied here, and counted on the worker.
+
+        Args:
+            tag: The name.
+            values: A tensor or an array of any shape.
+            global_step: The step.
+            bins: ``"tensorflow"`` for the default bins, the edges of bins, or what ``numpy.histogram`` takes; that is counted here.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+            max_bins: The most bins; neighbours are joined.
+
+        Raises:
+            ValueError: There are no values, or the edges do not grow.
+            ModuleNotFoundError: Bins for which NumPy is needed, where it is not installed.
+        """
+        data, code, shape = _arrays.raw(values)
+        if not len(data):
+            raise ValueError("The input has no element.")
+        if max_bins is not None and max_bins < 1:
+            raise ValueError(f"max_bins must be 1 or more, got {max_bins}")
+        edges, counts = None, None
+        if isinstance(bins, str) and bins == "tensorflow":
+            edges = self._edges
+        elif isinstance(bins, (str, int)):
+            edges, counts = _arrays.histogram(values, bins)
+        else:
+            edges = [float(edge) for edge in bins]
+            if any(later < earlier for earlier, later in pairwise(edges)):
+                raise ValueError("`bins` must increase monotonically, when an array")
+        self._add_histogram(tag, data, code, edges, counts, max_bins, global_step, walltime)
+
+    def add_histogram_raw(
+        self,
+        tag: str,
+        min: float,  # noqa: A002 - PyTorch's name
+        max: float,  # noqa: A002
+        num: float,
+        sum: float,  # noqa: A002
+        sum_squares: float,
+        bucket_limits: Any,
+        bucket_counts: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds a distribution that was counted already.
+
+        Args:
+            tag: The name.
+            min: The least value.
+            max: The greatest value.
+            num: The number of values.
+            sum: The sum of the values.
+            sum_squares: The sum of their squares.
+            bucket_limits: The right edges of the bins.
+            bucket_counts: The number of values in each bin.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+
+        Raises:
+            ValueError: Not as many edges as counts.
+        """
+        if len(bucket_limits) != len(bucket_counts):
+            raise ValueError("len(bucket_limits) != len(bucket_counts), see the document.")
+        numbers = (float(min), float(max), float(num), float(sum), float(sum_squares))
+        limits = [float(limit) for limit in bucket_limits]
+        counts = [float(count) for count in bucket_counts]
+        self._add_histogram_raw(tag, numbers, limits, counts, global_step, walltime)
+
+    def add_image(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "CHW",
+    ) -> None:
+        """Adds an image. It is copied here, and encoded as PNG on the worker.
+
+        Args:
+            tag: The name.
+            img_tensor: The image: integers of 8 bits from 0 to 255, or numbers of another type from 0 to 1. What is beyond is clipped.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+            dataformats: The meaning of the dimensions, such as ``"CHW"``, ``"HWC"``, ``"HW"``; ``"NCHW"`` for several images.
+
+        Raises:
+            AssertionError: ``dataformats`` does not fit the shape.
+        """
+        self._add_pixels(tag, img_tensor, dataformats, False, global_step, walltime)
+
+    def add_images(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "NCHW",
+    ) -> None:
+        """Adds several images, tiled into one with eight in a row.
+
+        Args:
+            tag: The name.
+            img_tensor: The images; see ``add_image``.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+            dataformats: The meaning of the dimensions, such as ``"NCHW"`` or ``"NHWC"``.
+
+        Raises:
+            AssertionError: ``dataformats`` does not fit the shape.
+        """
+        self._add_pixels(tag, img_tensor, dataformats, False, global_step, walltime)
+
+    def _add_pixels(
+        self, tag: str, pixels: Any, dataformats: str, opaque: bool, step: Any, walltime: float | None
+    ) -> None:
+        data, code, shape = _arrays.raw(pixels)
+        _arrays.check_dataformats(shape, dataformats)
+        self._add_image(tag, data, code, shape, dataformats.upper(), opaque, step, walltime)
+
+    def add_image_with_boxes(
+        self,
+        tag: str,
+        img_tensor: Any,
+        box_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        rescale: float = 1,
+        dataformats: str = "CHW",
+        labels: str | Sequence[str] | None = None,
+    ) -> None:
+        """Adds an image with boxes drawn into it. Needs Pillow.
+
+        Args:
+            tag: The name.
+            img_tensor: The image; see ``add_image``.
+            box_tensor: The boxes, each with its left, upper, right and lower edge in pixels.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+            rescale: The factor by which the image is made larger.
+            dataformats: The meaning of the dimensions.
+            labels: A text for each box.
+
+        Raises:
+            AssertionError: ``dataformats`` does not fit the shape.
+            ModuleNotFoundError: Pillow is not installed.
+        """
+        data, code, shape = _arrays.raw(img_tensor)
+        _arrays.check_dataformats(shape, dataformats)
+        boxes = _arrays.rows(box_tensor)
+        labels = [labels] if isinstance(labels, str) else labels
+        if labels is not None and len(labels) != len(boxes):
+            labels = None
+        pixels, height, width, channels = pixels_of(data, code, shape, dataformats.upper())
+        drawn, size = _drawing.boxes(pixels, (width, height), channels, boxes, labels, rescale)
+        self._add_drawn(tag, drawn, size, (height, width, channels), global_step, walltime)
+
+    def add_figure(
+        self,
+        tag: str,
+        figure: Any,
+        global_step: Any = None,
+        close: bool = True,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds a figure of Matplotlib, or a list of figures. It is drawn here, and encoded as PNG on the worker.
+
+        Args:
+            tag: The name.
+            figure: The figure, or a list of figures of one size.
+            global_step: The step.
+            close: Whether the figure is closed.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+        """
+        if isinstance(figure, list):
+            pixels: Any = _drawing.figures(figure, close)
+            self._add_pixels(tag, pixels, "NHWC", True, global_step, walltime)
+        else:
+            pixels = _drawing.figure(figure, close)
+            self._add_pixels(tag, pixels, "HWC", True, global_step, walltime)
+
+    def add_video(
+        self,
+        tag: str,
+        vid_tensor: Any,
+        global_step: Any = None,
+        fps: float = 4,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds a video as an animated GIF. Needs moviepy or Pillow; without both, nothing is added and a warning is logged.
+
+        Args:
+            tag: The name.
+            vid_tensor: The video, of the shape (videos, time, channels, height, width): integers of 8 bits from 0 to 255, or numbers of
+                another type from 0 to 1. Several videos are tiled.
+            global_step: The step.
+            fps: Frames a second.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+
+        Raises:
+            ValueError: Another number of dimensions, or of channels.
+        """
+        data, code, shape = _arrays.raw(vid_tensor)
+        if len(shape) != 5:
+            raise ValueError(f"a video must have 5 dimensions (N, T, C, H, W), got {len(shape)}: {tuple(shape)}")
+        frames, (times, height, width, channels) = frames_of(data, code, shape)
+        gif = _drawing.gif(frames, times, (width, height), channels, fps)
+        if gif is not None:
+            self._add_encoded_image(tag, gif, (height, width, channels), global_step, walltime)
+
+    def add_audio(
+        self,
+        tag: str,
+        snd_tensor: Any,
+        global_step: Any = None,
+        sample_rate: int = 44100,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds a sound of one channel. It is copied here, and encoded as WAV of 16 bits on the worker.
+
+        Args:
+            tag: The name.
+            snd_tensor: The samples, from -1 to 1; what is beyond is clipped.
+            global_step: The step.
+            sample_rate: Samples a second.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+
+        Raises:
+            AssertionError: More than one channel.
+            ValueError: No samples.
+        """
+        data, code, shape = _arrays.raw(snd_tensor)
+        if not len(data):
+            raise ValueError("a sound must have samples, got none")
+        if sum(1 for length in shape if length != 1) != 1:
+            raise AssertionError("input tensor should be 1 dimensional.")
+        self._add_audio(tag, data, code, int(sample_rate), global_step, walltime)
+
+    def add_text(
+        self, tag: str, text_string: str, global_step: Any = None, walltime: float | None = None
+    ) -> None:
+        """Adds a text, which TensorBoard shows as Markdown.
+
+        Args:
+            tag: The name; the tag in the file is ``<tag>/text_summary``.
+            text_string: The text.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+        """
+        self._add_text(tag, text_string, global_step, walltime)
+
+    def add_onnx_graph(self, prototxt: str | os.PathLike[str]) -> None:
+        """Adds the graph of a model in the format ONNX. Needs PyTorch, TensorBoard and onnx.
+
+        Args:
+            prototxt: The path of the model.
+        """
+        from torch.utils.tensorboard._onnx_graph import load_onnx_graph
+
+        self._get_file_writer().add_onnx_graph(load_onnx_graph(prototxt))
+
+    def add_graph(
+        self, model: Any, input_to_model: Any = None, verbose: bool = False, use_strict_trace: bool = True
+    ) -> None:
+        """Adds the graph of a model. Needs PyTorch and TensorBoard, whose functions trace the model.
+
+        Args:
+            model: A ``torch.nn.Module``.
+            input_to_model: What the model is called with.
+            verbose: Whether the graph is printed.
+            use_strict_trace: The argument ``strict`` of ``torch.jit.trace``.
+        """
+        from torch.utils.tensorboard._pytorch_graph import graph
+
+        self._get_file_writer().add_graph(graph(model, input_to_model, verbose, use_strict_trace))
+
+    def add_embedding(
+        self,
+        mat: Any,
+        metadata: Sequence[Any] | None = None,
+        label_img: Any = None,
+        global_step: Any = None,
+        tag: str = "default",
+        metadata_header: Sequence[str] | None = None,
+    ) -> None:
+        """Adds points for TensorBoard's projector: files in the run's folder, which are written here.
+
+        Args:
+            mat: The points, one a row.
+            metadata: A label for each point; several where there is a ``metadata_header``.
+            label_img: An image for each point, of the shape (points, channels, height, width).
+            global_step: The step.
+            tag: The name.
+            metadata_header: The names of the labels' columns.
+
+        Raises:
+            AssertionError: Not as many labels or images as points, or ``mat`` is no matrix.
+            NotADirectoryError: A file is where the folder of the points would be.
+        """
+        self._reopen()
+        entry = _embedding.write(self.log_dir, mat, metadata, label_img, global_step, tag, metadata_header)
+        self._embeddings.append(entry)
+        Path(self.log_dir, "projector_config.pbtxt").write_text("".join(self._embeddings), encoding="utf-8")
+
+    def add_pr_curve(
+        self,
+        tag: str,
+        labels: Any,
+        predictions: Any,
+        global_step: Any = None,
+        num_thresholds: int = 127,
+        weights: Any = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds a curve of precision and recall, which is computed on the worker.
+
+        Args:
+            tag: The name.
+            labels: What is true of each element: 0 or 1.
+            predictions: The probability that was predicted for each, from 0 to 1.
+            global_step: The step.
+            num_thresholds: The number of points of the curve, at most 127.
+            weights: A weight for each element, or one for all.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+
+        Raises:
+            ValueError: Labels, predictions and weights do not have the same number of elements, or fewer than 2 thresholds.
+        """
+        thresholds = min(int(num_thresholds), 127)
+        if thresholds < 2:
+            raise ValueError(f"num_thresholds must be 2 or more, got {num_thresholds}")
+        arrays = [_arrays.raw(labels), _arrays.raw(predictions)]
+        if weights is not None:
+            arrays.append(_arrays.raw(weights))
+        sizes = [math.prod(shape) for _, _, shape in arrays]
+        if sizes[0] != sizes[1] or sizes[2:] not in ([], [1], sizes[:1]):
+            raise ValueError(f"labels, predictions and weights must have the same number of elements, got {sizes}")
+        self._add_pr_curve(tag, [(data, code) for data, code, _ in arrays], thresholds, global_step, walltime)
+
+    def add_pr_curve_raw(
+        self,
+        tag: str,
+        true_positive_counts: Any,
+        false_positive_counts: Any,
+        true_negative_counts: Any,
+        false_negative_counts: Any,
+        precision: Any,
+        recall: Any,
+        global_step: Any = None,
+        num_thresholds: int = 127,
+        weights: Any = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds a curve of precision and recall that was computed already.
+
+        Args:
+            tag: The name.
+            true_positive_counts: The true positives at each threshold.
+            false_positive_counts: The false positives at each threshold.
+            true_negative_counts: The true negatives at each threshold.
+            false_negative_counts: The false negatives at each threshold.
+            precision: The precision at each threshold.
+            recall: The recall at each threshold.
+            global_step: The step.
+            num_thresholds: Has no effect: there are as many thresholds as counts.
+            weights: Has no effect, as in PyTorch.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+
+        Raises:
+            ValueError: The six do not have the same number of elements.
+        """
+        del num_thresholds, weights
+        curves = (true_positive_counts, false_positive_counts, true_negative_counts, false_negative_counts, precision, recall)
+        rows = [_arrays.numbers_of(curve) for curve in curves]
+        if len({len(row) for row in rows}) != 1:
+            raise ValueError("all input arrays must have the same shape")
+        self._add_pr_curve_raw(tag, rows, global_step, walltime)
+
+    def add_custom_scalars_multilinechart(
+        self, tags: Sequence[str], category: str = "default", title: str = "untitled"
+    ) -> None:
+        """Adds a chart that shows several scalars, in TensorBoard's tab of custom scalars.
+
+        Args:
+            tags: The tags of the scalars.
+            category: The name of the group of charts.
+            title: The name of the chart.
+        """
+        self.add_custom_scalars({category: {title: ["Multiline", list(tags)]}})
+
+    def add_custom_scalars_marginchart(
+        self, tags: Sequence[str], category: str = "default", title: str = "untitled"
+    ) -> None:
+        """Adds a chart that shows a scalar between two others, in TensorBoard's tab of custom scalars.
+
+        Args:
+            tags: Three tags: the value, its lower and its upper limit.
+            category: The name of the group of charts.
+            title: The name of the chart.
+
+        Raises:
+            AssertionError: Not three tags.
+        """
+        if len(tags) != 3:
+            raise AssertionError(f"Expected 3 tags, got {len(tags)}.")
+        self.add_custom_scalars({category: {title: ["Margin", list(tags)]}})
+
+    def add_custom_scalars(self, layout: dict[str, dict[str, Sequence[Any]]]) -> None:
+        """Adds charts to TensorBoard's tab of custom scalars. The last call of a writer counts.
+
+        Args:
+            layout: Charts by their title, by their category: ``{"losses": {"both": ["Multiline", ["loss/train", "loss/test"]]}}``. A
+                chart is ``["Multiline", tags]`` or ``["Margin", [value, lower, upper]]``.
+
+        Raises:
+            AssertionError: A margin chart without three tags.
+        """
+        categories = []
+        for category, charts in layout.items():
+            for chart in charts.values():
+                if chart[0] == "Margin" and len(chart[1]) != 3:
+                    raise AssertionError("len(tags) != 3")
+            shown = [(title, chart[0] == "Margin", list(chart[1])) for title, chart in charts.items()]
+            categories.append((category, shown))
+        self._add_layout(categories)
+
+    def add_mesh(
+        self,
+        tag: str,
+        vertices: Any,
+        colors: Any = None,
+        faces: Any = None,
+        config_dict: dict[str, Any] | None = None,
+        global_step: Any = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds a mesh or a cloud of points.
+
+        Args:
+            tag: The name.
+            vertices: The points, of the shape (batch, points, 3).
+            colors: The colour of each point, from 0 to 255, of the same shape.
+            faces: The triangles, each by the numbers of three points, of the shape (batch, triangles, 3).
+            config_dict: Settings of Three.js.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+
+        Raises:
+            ValueError: An array of other than three dimensions.
+        """
+        config = "{}" if config_dict is None else json.dumps(config_dict, sort_keys=True)
+        arrays: list[tuple[str, Any, str, tuple[int, ...]]] = []
+        for name, array in (("vertices", vertices), ("faces", faces), ("colors", colors)):
+            if array is not None or name == "vertices":
+                data, code, shape = _arrays.raw(array, lists=True)
+                if len(shape) != 3:
+                    raise ValueError(f"{name} must have the shape (batch, points, 3), got {tuple(shape)}")
+                arrays.append((name, data, code, shape))
+        self._add_mesh(tag, arrays, config, global_step, walltime)
+
     def flush(self) -> None:
         """Waits until everything that was added before is in its file, 10 seconds at most."""
-        self._flush()
+        _log(self._flush())
 
     def close(self) -> None:
         """Writes what is left, and closes the files, within 10 seconds. What is added later begins a new file."""
-        self._close()
+        _log(self._close())
+
+    def stats(self) -> dict[str, int]:
+        """Returns what became of everything that was added since the writer was opened.
+
+        ``offered`` is the sum of ``processed``, ``pending``, ``evicted`` and ``rejected``. ``failed`` could not be written; ``ignored``
+        was added in a child, or to a copy. PyTorch's writer has no such method.
+        """
+        return self._stats()
 
     def _close_at_exit(self, timeout: float) -> None:
-        self._close(timeout)
+        _log(self._close(timeout))
 
     def __setstate__(self, arguments: dict[str, Any]) -> None:
         for name in ("log_dir", "max_queue", "flush_secs", "filename_suffix"):
@@ -117,6 +682,8 @@ class SummaryWriter(Writer):
     def _begin(self, in_child: Literal["ignore", "reopen"], purge_step: int | None, is_copy: bool) -> None:
         self._in_child = in_child
         self._files = FileWriter(self)
+        self._edges = None
+        self._embeddings: list[str] = []
         self._setup(
             os.fspath(self.log_dir), float(self.flush_secs), purge_step, self.filename_suffix, in_child == "reopen", is_copy
         )
@@ -156,11 +723,43 @@ class SummaryWriter(Writer):
         return (_unpickled, (type(self), arguments))
 
 
+def _log(said: list[str]) -> None:
+    """Logs what the worker had to say since the last call. It never calls Python itself."""
+    for message in said:
+        logger.warning("%s", message)
+
+
 def _unpickled(kind: type[SummaryWriter], arguments: dict[str, Any]) -> SummaryWriter:
     """Makes a writer that stands for one of another process: see ``SummaryWriter``."""
     writer = kind.__new__(kind)
     writer.__setstate__(arguments)
     return writer
+
+
+def _hparams(hparams: dict[str, Any], domains: dict[str, list[Any]] | None) -> list[tuple[str, Any, list[Any] | None]]:
+    """Returns the hyper-parameters as numbers and texts, each with the values that it may have."""
+    domains = domains or {}
+    if not isinstance(domains, dict):
+        raise TypeError("parameter: hparam_domain_discrete should be a dictionary, nothing logged.")
+    for name, domain in domains.items():
+        kind = type(hparams.get(name))
+        if name not in hparams or not isinstance(domain, list) or not all(isinstance(value, kind) for value in domain):
+            raise TypeError(
+                f"parameter: hparam_domain_discrete[{name}] should be a list of same type as hparam_dict[{name}]."
+            )
+
+    def plain(value: Any) -> float | str:
+        if isinstance(value, str):
+            return value
+        if isinstance(value, (int, float)) or hasattr(value, "shape"):
+            return _arrays.scalar(value)
+        raise ValueError("value should be one of int, float, str, bool, or torch.Tensor")
+
+    return [
+        (name, plain(value), [plain(each) for each in domains[name]] if name in domains else None)
+        for name, value in hparams.items()
+        if value is not None
+    ]
 
 
 class FileWriter:
@@ -175,6 +774,49 @@ class FileWriter:
     def get_logdir(self) -> str:
         """Returns the folder that it writes to."""
         return str(self._writer.log_dir)
+
+    def add_event(self, event: Any, step: Any = None, walltime: float | None = None) -> None:
+        """Adds an event.
+
+        Args:
+            event: A message ``Event``.
+            step: The step, in the place of the event's own.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+        """
+        parts = type(event)()
+        parts.CopyFrom(event)
+        parts.ClearField("wall_time")
+        parts.ClearField("step")
+        self._writer._add_event(parts.SerializeToString(), event.step if step is None else step, walltime)
+
+    def add_summary(self, summary: Any, global_step: Any = None, walltime: float | None = None) -> None:
+        """Adds a summary.
+
+        Args:
+            summary: A message ``Summary``.
+            global_step: The step.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+        """
+        self._writer._add_summary(summary.SerializeToString(), global_step, walltime)
+
+    def add_graph(self, graph_profile: tuple[Any, Any], walltime: float | None = None) -> None:
+        """Adds a graph.
+
+        Args:
+            graph_profile: A message ``GraphDef`` and one ``RunMetadata``.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+        """
+        graph, stepstats = graph_profile
+        self._writer._add_graph(graph.SerializeToString(), stepstats.SerializeToString(), walltime)
+
+    def add_onnx_graph(self, graph: Any, walltime: float | None = None) -> None:
+        """Adds a graph.
+
+        Args:
+            graph: A message ``GraphDef``.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+        """
+        self._writer._add_graph(graph.SerializeToString(), None, walltime)
 
     def flush(self) -> None:
         """Waits until everything that was added before is in its file."""

@@ -1,0 +1,167 @@
+//! `Array`: a copy of the numbers of an array or a tensor.
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// Copy of the numbers of an array, in order, as they lie in its memory.
+pub(crate) struct Array {
+    bytes: Vec<u8>,
+    kind: Kind,
+    /// Whether the most significant byte of a number comes first.
+    is_big_endian: bool,
+}
+
+/// Type of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bool,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    F16,
+    F32,
+    F64,
+}
+
+impl Kind {
+    fn size(self) -> usize {
+        match self {
+            Self::Bool | Self::I8 | Self::U8 => 1,
+            Self::I16 | Self::U16 | Self::F16 => 2,
+            Self::I32 | Self::U32 | Self::F32 => 4,
+            Self::I64 | Self::U64 | Self::F64 => 8,
+        }
+    }
+
+    /// Returns the type that NumPy writes so, such as `f4`.
+    fn of(code: &str) -> Option<Self> {
+        Some(match code {
+            "b1" => Self::Bool,
+            "i1" => Self::I8,
+            "i2" => Self::I16,
+            "i4" => Self::I32,
+            "i8" => Self::I64,
+            "u1" => Self::U8,
+            "u2" => Self::U16,
+            "u4" => Self::U32,
+            "u8" => Self::U64,
+            "f2" => Self::F16,
+            "f4" => Self::F32,
+            "f8" => Self::F64,
+            _ => return None,
+        })
+    }
+}
+
+impl Array {
+    /// Copies the bytes of a buffer, detached. `code` is the type of the numbers as NumPy writes it, such as `<f4`.
+    ///
+    /// # Errors
+    ///
+    /// `ValueError` for a type that is none of numbers, and where the bytes are no whole numbers.
+    pub(crate) fn copy(py: Python<'_>, data: &PyBuffer<u8>, code: &str) -> PyResult<Self> {
+        let kind = code.get(1..).and_then(Kind::of);
+        let Some(kind) = kind.filter(|kind| data.item_count().is_multiple_of(kind.size())) else {
+            return Err(PyValueError::new_err(format!("data must be numbers, got the type {code:?}")));
+        };
+        Ok(Self { bytes: copy_bytes(py, data)?, kind, is_big_endian: code.starts_with('>') })
+    }
+
+    /// Returns the type of the numbers.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns how many numbers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() / self.kind.size()
+    }
+
+    /// Returns how many bytes they occupy.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Returns the bytes, the least significant of each number first.
+    pub(crate) fn into_little_endian(self) -> Vec<u8> {
+        let mut bytes = self.bytes;
+        if self.is_big_endian {
+            bytes.chunks_exact_mut(self.kind.size()).for_each(<[u8]>::reverse);
+        }
+        bytes
+    }
+
+    /// Calls `each` with every number, in order.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(f64)) {
+        match self.kind {
+            Kind::Bool => self.words(|[byte]| each(f64::from(u8::from(byte != 0)))),
+            Kind::I8 => self.words(|bytes| each(i8::from_le_bytes(bytes).into())),
+            Kind::I16 => self.words(|bytes| each(i16::from_le_bytes(bytes).into())),
+            Kind::I32 => self.words(|bytes| each(i32::from_le_bytes(bytes).into())),
+            Kind::I64 => self.words(|bytes| each(i64::from_le_bytes(bytes) as f64)),
+            Kind::U8 => self.words(|bytes| each(u8::from_le_bytes(bytes).into())),
+            Kind::U16 => self.words(|bytes| each(u16::from_le_bytes(bytes).into())),
+            Kind::U32 => self.words(|bytes| each(u32::from_le_bytes(bytes).into())),
+            Kind::U64 => self.words(|bytes| each(u64::from_le_bytes(bytes) as f64)),
+            Kind::F16 => self.words(|bytes| each(half(u16::from_le_bytes(bytes)))),
+            Kind::F32 => self.words(|bytes| each(f32::from_le_bytes(bytes).into())),
+            Kind::F64 => self.words(|bytes| each(f64::from_le_bytes(bytes))),
+        }
+    }
+
+    /// Returns all numbers.
+    pub(crate) fn to_vec(&self) -> Vec<f64> {
+        let mut numbers = Vec::with_capacity(self.len());
+        self.for_each(|number| numbers.push(number));
+        numbers
+    }
+
+    /// Calls `each` with the bytes of every number, the least significant first.
+    fn words<const N: usize>(&self, mut each: impl FnMut([u8; N])) {
+        for &word in self.bytes.as_chunks::<N>().0 {
+            let mut word = word;
+            if self.is_big_endian {
+                word.reverse();
+            }
+            each(word);
+        }
+    }
+}
+
+/// Copies the bytes of a buffer, detached: that of a large array takes milliseconds.
+fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
+    if !data.is_c_contiguous() {
+        return data.to_vec(py);
+    }
+    let (start, length) = (data.buf_ptr() as usize, data.item_count());
+    let mut bytes = Vec::with_capacity(length);
+    py.detach(|| {
+        // SAFETY: The buffer is exported to us: its owner keeps its `length` bytes at `start` until `data` is released, which the caller
+        // holds. They are copied as bytes, into space that is reserved for them and does not overlap. Another thread that writes to the
+        // array meanwhile makes these numbers a mixture, as it would for NumPy.
+        #[allow(unsafe_code, reason = "a copy without the GIL")]
+        unsafe {
+            std::ptr::copy_nonoverlapping(start as *const u8, bytes.as_mut_ptr(), length);
+            bytes.set_len(length);
+        }
+    });
+    Ok(bytes)
+}
+
+/// Returns the number that 16 bits are: IEEE 754, binary16.
+fn half(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let fraction = f64::from(bits & 0x3ff);
+    sign * match bits >> 10 & 0x1f {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        exponent => (1.0 + fraction / 1024.0) * 2f64.powi(i32::from(exponent) - 15),
+    }
+}

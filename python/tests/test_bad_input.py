@@ -1,0 +1,173 @@
+"""Arguments that are wrong, each with its error; and data of every kind that is right."""
+
+import array
+import decimal
+import fractions
+import os
+
+import numpy as np
+import pytest
+from support import events, values
+
+from forebay import SummaryWriter
+
+
+@pytest.fixture
+def writer(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        yield writer
+
+
+class Tensor:
+    """A tensor as PyTorch's are, as far as they are asked."""
+
+    def __init__(self, data, dtype=None):
+        self.data, self.dtype, self.shape = data, dtype or f"torch.{data.dtype}", data.shape
+
+    def detach(self):
+        return self
+
+    cpu = detach
+
+    def float(self):
+        return Tensor(self.data.astype(np.float32))
+
+    def numpy(self):
+        if self.dtype == "torch.bfloat16":
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.data
+
+    def item(self):
+        return self.data.item()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2, 2.0, True + 1, np.float32(2), np.int8(2), np.float64(2), np.array(2), np.array([[2.0]]), "2.0",
+     decimal.Decimal(2), fractions.Fraction(4, 2), Tensor(np.array(2.0)), Tensor(np.array([2.0]))],
+    ids=repr,
+)  # fmt: skip
+def test_a_scalar_may_be_any_number(writer, tmp_path, value):
+    writer.add_scalar("x", value)
+    writer.flush()
+    assert [value.simple_value for value in values(tmp_path)] == [2.0]
+
+
+@pytest.mark.parametrize("step", [3, 3.9, np.int64(3), np.array(3), "3"], ids=repr)
+def test_a_step_is_what_int_makes_of_it(writer, tmp_path, step):
+    writer.add_scalar("x", 1.0, step)
+    writer.flush()
+    assert [event.step for event in events(tmp_path)] == [3]
+
+
+def raises(kind, match, call, *arguments, **named):
+    with pytest.raises(kind, match=match):
+        call(*arguments, **named)
+
+
+def test_a_scalar_that_is_none_is_refused_as_pytorch_does(writer):
+    match = r"Tensor should contain one element \(0 dimensions\)\. {13}Was given size: 3 and 1 dimensions\."
+    raises(AssertionError, match, writer.add_scalar, "x", np.zeros(3))
+    raises(AssertionError, "one element", writer.add_scalar, "x", np.zeros((2, 2)))
+    raises(AssertionError, "one element", writer.add_scalar, "x", np.zeros(0))
+    raises(NotImplementedError, "Got <class 'list'>, but numpy array or torch tensor", writer.add_scalar, "x", [1])
+    raises(NotImplementedError, "Got <class 'NoneType'>", writer.add_scalar, "x", None)
+    raises(ValueError, "could not convert string to float", writer.add_scalar, "x", "two")
+    raises(TypeError, None, writer.add_scalar, "x", 1j)
+    raises(TypeError, "tag", writer.add_scalar, 5, 1.0)
+    raises(TypeError, "unexpected keyword", writer.add_scalar, "x", 1.0, steps=3)
+    raises(ValueError, r"global_step must be in -2\*\*63", writer.add_scalar, "x", 1.0, 2**63)
+    raises(ValueError, None, writer.add_scalar, "x", 1.0, "three")
+    raises(TypeError, None, writer.add_scalar, "x", 1.0, walltime="now")
+    raises(UnicodeEncodeError, "surrogates", writer.add_scalar, "\ud800", 1.0)
+
+
+def test_arguments_of_the_other_methods_are_checked(writer):
+    raises(TypeError, "hparam_dict and metric_dict should be dictionary.", writer.add_hparams, [], {})
+    raises(ValueError, "should be one of int, float, str, bool", writer.add_hparams, {"a": object()}, {})
+    domain = {"a": [1, "b"]}
+    raises(TypeError, r"hparam_domain_discrete\[a\] should be a list", writer.add_hparams, {"a": 1}, {}, domain)
+    raises(ValueError, "The input has no element.", writer.add_histogram, "h", np.zeros(0))
+    raises(NotImplementedError, "numpy array or torch tensor", writer.add_histogram, "h", [1, 2])
+    raises(ValueError, "increase monotonically", writer.add_histogram, "h", np.ones(2), bins=[2, 1])
+    raises(ValueError, "max_bins must be 1 or more, got 0", writer.add_histogram, "h", np.ones(2), max_bins=0)
+    match = r"len\(bucket_limits\) != len\(bucket_counts\)"
+    raises(ValueError, match, writer.add_histogram_raw, "h", 0, 1, 1, 1, 1, [1], [1, 2])
+    raises(AssertionError, "same dimension shordhand twice", writer.add_image, "i", np.ones((3, 2, 2)), dataformats="HHW")
+    raises(AssertionError, "size of input tensor and input format", writer.add_image, "i", np.ones((2, 2)))
+    raises(ValueError, "1 or 3 or 4 channels, got 2", writer.add_image, "i", np.ones((2, 2, 2)))
+    raises(ValueError, "letters HW, CHW or NCHW", writer.add_image, "i", np.ones((3, 2, 2)), dataformats="CHX")
+    raises(ValueError, "must have pixels", writer.add_image, "i", np.ones((3, 0, 2)))
+    raises(ValueError, "5 dimensions", writer.add_video, "v", np.ones((3, 2, 2)))
+    raises(AssertionError, "input tensor should be 1 dimensional.", writer.add_audio, "a", np.ones((2, 5)))
+    raises(AssertionError, "Expected 3 tags, got 1.", writer.add_custom_scalars_marginchart, ["a"])
+    raises(AssertionError, "len(.tags.) != 3", writer.add_custom_scalars, {"c": {"t": ["Margin", ["a"]]}})
+    raises(ValueError, "same number of elements", writer.add_pr_curve, "p", np.ones(2), np.ones(3))
+    raises(ValueError, "same shape", writer.add_pr_curve_raw, "p", [1], [1], [1], [1], [1], [1, 2])
+    raises(ValueError, "vertices must have the shape", writer.add_mesh, "m", np.ones((3, 3)))
+    raises(AssertionError, "mat should be 2D", writer.add_embedding, np.ones(3))
+    raises(AssertionError, "#labels should equal", writer.add_embedding, np.eye(3), metadata=["a"])
+    raises(TypeError, "real numbers", writer.add_histogram, "h", np.ones(3, complex))
+    raises(ValueError, "could not convert", writer.add_histogram, "h", np.array(["a"], object))
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_at_construction(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    raises(OSError, "file", SummaryWriter, file / "run")
+    raises(ValueError, "must be a local folder, got 's3://bucket/run'", SummaryWriter, "s3://bucket/run")
+    raises(ValueError, "in_child must be 'ignore' or 'reopen', got 'write'", SummaryWriter, tmp_path, in_child="write")
+    raises(TypeError, None, SummaryWriter, 5)
+    assert os.listdir(tmp_path) == ["file"]
+    raises(OSError, "suffix", SummaryWriter, tmp_path / "run", filename_suffix="a/b")
+
+
+class OnDevice:
+    __cuda_array_interface__ = {}
+    shape = (2,)
+
+
+def test_data_on_a_device_is_refused_with_what_to_do(writer):
+    raises(TypeError, "must be in the memory of the host", writer.add_histogram, "h", OnDevice())
+
+
+class Interface:
+    """An array that has `__array__` alone."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([1.0, 2.0])
+
+
+class DLPack:
+    """An array that has `__dlpack__` alone."""
+
+    data = np.array([1.0, 2.0])
+
+    def __dlpack__(self, **options):
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.data.__dlpack_device__()
+
+
+def read_only():
+    numbers = np.array([1.0, 2.0])
+    numbers.flags.writeable = False
+    return numbers
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [np.array([1, 2], dtype) for dtype in ("f2", "f4", "f8", "i1", "i8", "u1", "u8", ">f8", ">i2", "g", object)]
+    + [array.array(code, [1, 2]) for code in "bBhHiIlLqQfd"]
+    + [bytes([1, 2]), memoryview(bytes([1, 0, 2]))[::2], np.array([2.0, 1.0])[::-1], np.asfortranarray([[1.0, 2.0]])]
+    + [read_only(), Interface(), DLPack(), Tensor(np.array([1.0, 2.0])), Tensor(np.array([1.0, 2.0]), "torch.bfloat16")],
+    ids=lambda numbers: f"{type(numbers).__name__}-{getattr(numbers, 'dtype', getattr(numbers, 'typecode', ''))}",
+)
+def test_arrays_of_every_kind_are_taken_as_they_are(writer, tmp_path, numbers):
+    writer.add_histogram("h", numbers, bins=[0.5, 1.5, 2.5])
+    writer.flush()
+    (value,) = values(tmp_path)
+    histo = value.histo
+    assert (histo.min, histo.max, histo.num, histo.sum) == (1, 2, 2, 3)
+    assert list(histo.bucket) == [0, 1, 1]
