@@ -5,8 +5,8 @@ use std::fmt;
 /// Bytes of a protocol buffer of TensorBoard, made by whoever knows more of its plugins than this crate.
 ///
 /// [`TensorBoardSink`](crate::sink::TensorBoardSink) writes them as they are: for it alone they mean something. JSON Lines and
-/// SQLite keep them, like an image. The bytes are not checked when the value is made; the sink refuses those that are no such
-/// message. What is inside of a value, it does not check.
+/// SQLite keep them, like an image. The bytes are not checked when the value is made; the sink refuses those that TensorBoard
+/// could not decode.
 ///
 /// ```
 /// use forebay::event::Encoded;

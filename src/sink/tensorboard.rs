@@ -97,7 +97,8 @@ pub use settings::{BackwardStep, MissingStep, Tags};
 /// [`Encoded::Summary`](crate::event::Encoded::Summary) has values with tags of their own, for plugins of TensorBoard that this crate
 /// does not know: neither the name of the record, nor the kinds and last steps of its other tags are compared with them. They have the
 /// step and the moment of the record; without a step, 0. [`Encoded::Event`](crate::event::Encoded::Event) is an event of its own.
-/// Bytes that are no such message are refused; what is inside of a value is not checked.
+/// Bytes that TensorBoard could not decode are refused, however deep the fault lies: after such a record it reads no further, and one
+/// of its loaders in no other run either.
 ///
 /// ```
 /// use forebay::event::Encoded;

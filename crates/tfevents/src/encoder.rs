@@ -5,6 +5,7 @@ mod limits;
 use std::collections::HashMap;
 
 use crate::fields::{FieldValue, Fields};
+use crate::schema::{self, EVENT, SUMMARY};
 use crate::summary::{Kind, Summary};
 use crate::wire::{Wire, push_record, varint_size};
 
@@ -220,7 +221,8 @@ impl Encoder {
     /// Adds the value of `tag` at `step`. `wall_time` is in seconds since 1970. Consecutive values of one step share
     /// an event, and the time of the first.
     ///
-    /// The values of [`Summary::Encoded`] have tags of their own: `tag` then only names the summary in errors.
+    /// The values of [`Summary::Encoded`] have tags of their own: `tag` then only names the summary in errors. Bytes that TensorBoard
+    /// could not decode are [`EncodeError::Malformed`]: after such a record it reads no further.
     ///
     /// # Errors
     ///
@@ -297,8 +299,8 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`EncodeError::NotFinite`] for a time that is not finite, and [`EncodeError::Malformed`] where `parts` are no whole fields,
-    /// or one of them is a time (1) or a step (2). Nothing changes then.
+    /// [`EncodeError::NotFinite`] for a time that is not finite, and [`EncodeError::Malformed`] where TensorBoard could not decode
+    /// `parts`, or one of them is a time (1) or a step (2). Nothing changes then.
     pub fn add_event(&mut self, wall_time: f64, step: i64, parts: &[u8]) -> Result<(), EncodeError> {
         let mut fields = Fields::new(parts);
         loop {
@@ -312,6 +314,7 @@ impl Encoder {
                 Some(Ok(_)) => {}
             }
         }
+        schema::check(parts, &EVENT).map_err(|error| malformed("", error.at, error.rule))?;
         self.push_event(wall_time, step, "", |event| event.extend_from_slice(parts))
     }
 
@@ -423,12 +426,14 @@ fn count_values(summary: &[u8]) -> Result<usize, (usize, &'static str)> {
     loop {
         let at = fields.position();
         match fields.next() {
-            None => return Ok(values),
+            None => break,
             Some(Ok((1, FieldValue::Bytes(_)))) => values += 1,
             Some(Ok(_)) => return Err((at, "a summary must have values (field 1) alone")),
             Some(Err(error)) => return Err((error.at, error.rule)),
         }
     }
+    schema::check(summary, &SUMMARY).map_err(|error| (error.at, error.rule))?;
+    Ok(values)
 }
 
 fn malformed(tag: &str, at: usize, rule: &'static str) -> EncodeError {

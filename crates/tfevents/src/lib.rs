@@ -26,6 +26,8 @@ mod wire;
 
 mod fields;
 
+mod schema;
+
 mod summary;
 
 mod encoder;

@@ -1,6 +1,8 @@
 //! Damage: no wrong value is handed out, and no more is lost than must be.
 
-use tfevents::{Damage, DamageReason, Encoder, OnDamage, ReadError, Reader, Summary, masked_crc32c};
+use tfevents::{
+    Damage, DamageReason, EncodeError, Encoder, OnDamage, ReadError, Reader, Summary, masked_crc32c,
+};
 
 use crate::growing::small_file;
 
@@ -156,12 +158,14 @@ fn a_record_that_is_no_event_is_damage_for_events_alone() {
 
 #[test]
 fn one_broken_value_discards_its_event() {
-    let mut encoder = Encoder::new();
-    encoder.add(1.0, 1, "a", Summary::Scalar(1.0)).unwrap();
-    // A tensor whose packed numbers are cut, in a message that is whole: the encoder looks no deeper.
-    let value = b"\x0a\x0c\x0a\x01b\x42\x07\x08\x01\x2a\x03\x00\x00\x00";
-    encoder.add(1.0, 1, "", Summary::Encoded(value)).unwrap();
-    let file = encoder.take();
+    // A scalar, and a tensor whose packed numbers are cut. The encoder refuses it: another writer made it.
+    let scalar = b"\x0a\x08\x0a\x01a\x15\0\0\x80\x3f";
+    let tensor = b"\x0a\x0c\x0a\x01b\x42\x07\x08\x01\x2a\x03\x00\x00\x00";
+    let refused = Encoder::new().add(1.0, 1, "tag", Summary::Encoded(tensor)).unwrap_err();
+    let EncodeError::Malformed { at, rule, .. } = refused else { panic!("{refused}") };
+    assert_eq!((at, rule), (11, "packed numbers must be whole"));
+    let summary = [&scalar[..], tensor].concat();
+    let file = framed(&[&[5 << 3 | 2, summary.len() as u8], &summary[..]].concat());
     let mut reader = Reader::new(&file[..]);
     let Err(ReadError::Damaged(Damage { offset: 0, reason: DamageReason::NoEvent(error) })) =
         reader.next_event()
