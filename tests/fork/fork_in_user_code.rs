@@ -294,6 +294,45 @@ fn enrichment_that_forks_completes_nothing_more_in_the_child() {
 }
 
 #[test]
+#[cfg(feature = "tensorboard")]
+fn a_mapping_of_tags_that_forks_writes_nothing_in_the_child() {
+    use forebay::sink::{BackwardStep, Tags, TensorBoardSink};
+    alone!();
+    // In the middle of a record, of which the child would begin a file; and on a thread of the program.
+    for on_worker in [true, false] {
+        let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
+        let own = forker.clone();
+        let tags = Tags::mapped(move |name| {
+            if name == "second" {
+                own.fork();
+            }
+            name.to_owned()
+        });
+        let sink = TensorBoardSink::create(folder.path()).unwrap().tags(tags);
+        let mut sink = sink.backward_steps(BackwardStep::NewFile);
+        let fields = forebay::Fields::new().with("first", 1.0).with("second", 1.0).with("third", 1.0);
+        let record = |step| Record::fields("fields", fields.clone()).with_step(step);
+        let expect_files = |files| {
+            forker.child_has_ended();
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), files);
+        };
+        if on_worker {
+            let collector = Collector::builder().sink(sink).sink(Witness(forker.clone())).start().unwrap();
+            [2, 1].into_iter().for_each(|step| _ = collector.collect(record(step)));
+            let _ = collector.stop().unwrap();
+            assert_eq!(law(&collector, 2).sinks[0].delivered, 2);
+            drop(collector);
+            expect_files(2);
+        } else {
+            let written = sink.write_batch(&Batch::from_events(vec![record(2), record(1)]));
+            leave_if_child(&forker.0, if written.is_err() { 0 } else { 9 });
+            written.unwrap();
+            expect_files(2);
+        }
+    }
+}
+
+#[test]
 fn a_log_hook_that_forks_on_the_worker_leaves_the_batch_to_its_parent() {
     alone!();
     let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());

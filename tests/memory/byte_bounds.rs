@@ -392,6 +392,35 @@ fn tensorboard_has_16_mib_of_tags_by_default_and_what_is_set_and_counts_the_rest
 
 #[cfg(feature = "tensorboard")]
 #[test]
+fn sub_runs_of_tensorboard_take_no_more_memory_the_more_there_are() {
+    alone(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = forebay::sink::TensorBoardSink::create(folder.path()).unwrap().max_tags(100);
+        let collector = manual().sink(sink).start().unwrap();
+        // Each has two tags. The last have a text that a run would keep buffers for, and 32 of them are open.
+        let (before, mut used) = (in_use(), Vec::new());
+        for round in 0..3 {
+            for run in 0..100 {
+                let name = format!("{round}/{run:03}");
+                let long = "x".repeat(if run >= 66 { MIB / 4 } else { 10 });
+                collector.collect(Record::text("text", long).with_sub_run(name.clone()));
+                collector.collect(Record::scalar("loss", 0.5).with_sub_run(name));
+                if run % 20 == 19 {
+                    assert!(collector.flush().unwrap().is_clean());
+                }
+            }
+            used.push(in_use().saturating_sub(before));
+        }
+        let grown = used[2].saturating_sub(used[0]);
+        assert!(grown < MIB / 2, "{grown} bytes more for 200 sub-runs more: {used:?}");
+        assert!(used[0] < 8 * MIB, "no buffers of 32 files: {used:?}");
+        collector.stop().unwrap();
+        law(&collector, 600);
+    });
+}
+
+#[cfg(feature = "tensorboard")]
+#[test]
 fn one_event_does_not_cost_tensorboard_the_square_of_its_size() {
     alone(|| {
         let folder = tempfile::tempdir().unwrap();

@@ -96,6 +96,8 @@ impl SubRuns {
                 && folder.batch() == batch
             {
                 folder.finish();
+                // Each may have needed a megabyte.
+                folder.encoder.free_buffers();
             }
         }
     }
