@@ -314,6 +314,7 @@ impl TensorBoardSink {
                 None if again && !run.is_again(*number) => continue,
                 None => (&mut *run, None),
                 Some(name) if again && !sub_runs.is_again(name, *number) => continue,
+                Some(name) if !again && sub_runs.is_put_off(name) => continue,
                 Some(name) => match sub_runs.enter(name, *number, run.folder(), settings) {
                     Some((folder, others)) => (folder, Some(others)),
                     None => continue,

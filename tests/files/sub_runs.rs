@@ -9,6 +9,7 @@ use crate::support;
 use crate::tensorboard::{files, read, scalars};
 use forebay::sink::{BackwardStep, Sink, Tags, TensorBoardSink};
 use forebay::{Batch, Collector, Record};
+use proptest::prelude::*;
 
 fn scalar(sub_run: &str, tag: &str, step: u64, value: f64) -> Record {
     Record::scalar(tag.to_owned(), value).with_step(step).with_sub_run(sub_run.to_owned())
@@ -254,5 +255,97 @@ fn what_went_to_a_file_that_was_removed_is_written_again_and_nothing_else() {
             assert_eq!(scalars(&folder.path().join(name))["loss"], [(1, 1.0)], "{name}, {max_open}");
         }
         assert_eq!(scalars(folder.path())["loss"], [(0, 1.0), (1, 1.0)], "{max_open}");
+    }
+}
+
+/// What happens to a sink, in an order that proptest makes up.
+#[derive(Debug, Clone)]
+enum Happening {
+    /// Records of a batch: the folder and the tag of each.
+    Batch(Vec<(usize, usize)>),
+    Flush,
+    /// The files of a folder are removed.
+    Remove(usize),
+    /// They are moved, and the sink is flushed.
+    Move(usize),
+}
+
+/// The folders: that of the run, and those of sub-runs. The last name is refused.
+const FOLDERS: [&str; 7] = ["", "a", "b", "a/c", "d", "e", "a/../f"];
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let record = (0..FOLDERS.len(), 0..3_usize);
+    prop_oneof![
+        8 => prop::collection::vec(record, 0..12).prop_map(Happening::Batch),
+        1 => Just(Happening::Flush),
+        2 => (0..FOLDERS.len() - 1).prop_map(Happening::Remove),
+        1 => (0..FOLDERS.len() - 1).prop_map(Happening::Move),
+    ]
+}
+
+/// The points of a folder, by tag.
+type Points = BTreeMap<String, Vec<(i64, f32)>>;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 60, ..Default::default() })]
+
+    #[test]
+    #[cfg(unix)]
+    fn every_folder_has_its_points_in_order_whatever_happens(
+        happenings in prop::collection::vec(happening(), 1..20),
+        max_open in 1..4_usize,
+        max_tags in 3..8_usize,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = TensorBoardSink::create(folder.path()).unwrap();
+        let mut sink = sink.max_open_runs(max_open).max_tags(max_tags);
+        let mut expected = vec![Points::new(); FOLDERS.len() - 1];
+        let mut step = 0;
+        for happening in happenings {
+            let of = |place: usize| folder.path().join(FOLDERS[place]);
+            let own = |place: usize| if of(place).exists() { files(&of(place)) } else { Vec::new() };
+            match happening {
+                Happening::Batch(places) => {
+                    let mut records = Vec::new();
+                    let mut bad = 0;
+                    for (place, tag) in places {
+                        step += 1;
+                        let tag = ["x", "y", "z"][tag];
+                        let record = Record::scalar(tag, step as f64).with_step(step);
+                        records.push(if place > 0 { record.with_sub_run(FOLDERS[place]) } else { record });
+                        match expected.get_mut(place) {
+                            Some(points) => {
+                                points.entry(tag.to_owned()).or_default().push((step as i64, step as f32));
+                            }
+                            None => bad += 1,
+                        }
+                    }
+                    let written = sink.write_batch(&Batch::from_events(records));
+                    let failed = written.map_or_else(|error| error.failed_events().unwrap(), |()| 0);
+                    prop_assert_eq!(failed, bad);
+                }
+                Happening::Flush => Sink::<Record>::flush(&mut sink).unwrap(),
+                Happening::Remove(place) => {
+                    own(place).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+                    expected[place].clear();
+                }
+                Happening::Move(place) => {
+                    for file in own(place) {
+                        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+                        let aside = folder.path().join("aside");
+                        std::fs::create_dir_all(&aside).unwrap();
+                        std::fs::rename(&file, aside.join(format!("{place} {name}"))).unwrap();
+                    }
+                    expected[place].clear();
+                    Sink::<Record>::flush(&mut sink).unwrap();
+                }
+            }
+        }
+        for (place, expected) in expected.iter().enumerate() {
+            let path = folder.path().join(FOLDERS[place]);
+            let found = if path.exists() { scalars(&path) } else { Points::new() };
+            prop_assert_eq!(&found, expected, "{}", FOLDERS[place]);
+        }
+        prop_assert!(!folder.path().join("f").exists());
     }
 }

@@ -4,7 +4,7 @@
 //! have as many tags as one run may have. What is given up is the sub-run that was written to least recently: its file is
 //! closed, and opened again where it comes again; or it is forgotten, and begins a new file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Component, Path};
 
@@ -52,6 +52,8 @@ pub(super) struct Others {
     forgotten_until: Option<i64>,
     /// Fates of the events of the batch at hand that went to folders which are forgotten, or to none.
     fates: Fates,
+    /// Names of those that were forgotten in the batch at hand, and whose file was removed meanwhile: they are written again.
+    lost: HashSet<Arc<str>>,
 }
 
 struct Other {
@@ -105,17 +107,25 @@ impl SubRuns {
     /// Returns whether a folder has to be written again.
     pub(super) fn is_any_lost(&mut self) -> bool {
         let Self { current, others, touched } = self;
-        touched.iter().any(|name| get(current, others, name).is_some_and(|folder| folder.is_lost()))
+        !others.lost.is_empty()
+            || touched.iter().any(|name| get(current, others, name).is_some_and(|folder| folder.is_lost()))
+    }
+
+    /// Returns whether the records of that name wait until the batch is written again.
+    pub(super) fn is_put_off(&self, name: &str) -> bool {
+        self.others.lost.contains(name)
     }
 
     /// Returns whether the folder of that name is written again, by batch number `batch`.
     pub(super) fn is_again(&mut self, name: &str, batch: u64) -> bool {
-        get(&mut self.current, &mut self.others, name).is_some_and(|folder| folder.is_again(batch))
+        self.others.lost.contains(name)
+            || get(&mut self.current, &mut self.others, name).is_some_and(|folder| folder.is_again(batch))
     }
 
     /// Returns the fates of the events of the batch at hand, which is over.
     pub(super) fn take_fates(&mut self) -> Fates {
         let mut fates = std::mem::take(&mut self.others.fates);
+        self.others.lost.clear();
         for name in std::mem::take(&mut self.touched) {
             let Some(folder) = get(&mut self.current, &mut self.others, &name) else { continue };
             fates.add(std::mem::take(&mut folder.fates));
@@ -209,10 +219,13 @@ impl Others {
         let until = folder.encoder.last_step().map_or(0, |last| last.saturating_add(1));
         self.forgotten_until = self.forgotten_until.max(Some(until));
         let mut fates = std::mem::take(&mut folder.fates);
-        if folder.is_lost() {
-            fates.fail_written(io::ErrorKind::NotFound.into());
+        // One that is lost is written again, once.
+        if !folder.is_lost() || !self.lost.insert(name) {
+            if folder.is_lost() {
+                fates.fail_written(io::ErrorKind::NotFound.into());
+            }
+            self.fates.add(fates);
         }
-        self.fates.add(fates);
         true
     }
 }
