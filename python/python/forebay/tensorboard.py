@@ -12,6 +12,7 @@ import math
 import os
 import socket
 import time
+import weakref
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -104,17 +105,25 @@ class SummaryWriter(Writer):
     @property
     def file_writer(self) -> FileWriter | None:
         """The writer of events below this one, or ``None`` while it is closed."""
-        return self._files if self._is_open else None
+        return self._files() if self._is_open else None
 
     @property
     def all_writers(self) -> dict[str, FileWriter] | None:
         """The writer of events below this one, by its folder, or ``None`` while it is closed."""
-        return {self._files.get_logdir(): self._files} if self._is_open else None
+        return {str(self.log_dir): self._files()} if self._is_open else None
 
     def _get_file_writer(self) -> FileWriter:
         """Returns the writer of events below this one, and opens it if it is closed."""
         self._reopen()
-        return self._files
+        return self._files()
+
+    def _files(self) -> FileWriter:
+        # It has the writer, which does not have it: a writer that nobody has any more is closed at once.
+        files = None if self._file_writer is None else self._file_writer()
+        if files is None:
+            files = FileWriter(self)
+            self._file_writer = weakref.ref(files)
+        return files
 
     def get_logdir(self) -> str | os.PathLike[str]:
         """Returns the folder that it writes to."""
@@ -681,7 +690,7 @@ class SummaryWriter(Writer):
 
     def _begin(self, in_child: Literal["ignore", "reopen"], purge_step: int | None, is_copy: bool) -> None:
         self._in_child = in_child
-        self._files = FileWriter(self)
+        self._file_writer: weakref.ref[FileWriter] | None = None
         self._edges = None
         self._embeddings: list[str] = []
         self._setup(

@@ -1,0 +1,211 @@
+"""Forks, children of `multiprocessing`, copies, and all ends of a process. Whatever hangs is killed, and fails."""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import children
+import pytest
+from children import ENDS, FLUSHED, HOLDERS, UNFLUSHED
+from support import values
+
+from forebay import SummaryWriter
+
+METHODS = ("fork", "spawn", "forkserver")
+
+#: The most seconds until a process that hangs is killed.
+WATCHDOG = 60
+
+#: Ends at which Python runs what was registered for them: nothing is lost then.
+SEEN = ("return", "exception", "sys.exit")
+
+CODES = {"return": 0, "exception": 1, "sys.exit": 3, "os._exit": 4, "SIGTERM": -15, "SIGKILL": -9}
+
+
+def ended(processes):
+    """Waits until all processes have ended, and returns their exit codes."""
+    until = time.monotonic() + WATCHDOG
+    for process in processes.values():
+        process.join(max(0.0, until - time.monotonic()))
+    hanging = [name for name, process in processes.items() if process.is_alive()]
+    for name in hanging:
+        processes[name].kill()
+    assert not hanging, f"these hang: {hanging}"
+    return {name: process.exitcode for name, process in processes.items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_loses_nothing_of_its_own_writer_where_its_end_can_be_seen(method, tmp_path):
+    context = multiprocessing.get_context(method)
+    processes = {
+        (holder, how): context.Process(target=children.own, args=(tmp_path / holder / how, holder, how))
+        for holder in HOLDERS
+        for how in ENDS
+    }
+    for process in processes.values():
+        process.start()
+    assert ended(processes) == {(holder, how): CODES[how] for holder, how in processes}
+    for holder, how in processes:
+        count = len(values(tmp_path / holder / how))
+        if how in SEEN:
+            assert count == FLUSHED + UNFLUSHED, (holder, how)
+        else:
+            # What was not flushed may be lost, and nothing else.
+            assert FLUSHED <= count <= FLUSHED + UNFLUSHED, (holder, how)
+
+
+@pytest.mark.parametrize("in_child", ["ignore", "reopen"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_writer_of_the_parent_is_ignored_or_opened_again_in_a_child(method, in_child, tmp_path):
+    context = multiprocessing.get_context(method)
+    counted = context.Queue()
+    processes, writers = {}, {}
+    for holder in HOLDERS:
+        for how in ENDS:
+            writer = writers[holder, how] = SummaryWriter(tmp_path / holder / how, in_child=in_child)
+            held = children.Holder(writer) if holder == "attribute" else writer
+            if method == "fork" and holder == "global":
+                children.HELD, given = held, None
+            else:
+                given = held
+            process = processes[holder, how] = context.Process(target=children.inherited, args=(holder, how, given, counted))
+            process.start()
+    children.HELD = None
+    stats = [counted.get(timeout=WATCHDOG) for _ in processes]
+    assert ended(processes) == {(holder, how): CODES[how] for holder, how in processes}
+    added = FLUSHED + UNFLUSHED
+    for name, writer in writers.items():
+        writer.add_scalar("parent", 1.0)
+        writer.close()
+        assert [value.tag for value in values(tmp_path / Path(*name))] == ["parent"]
+        folders = [each for each in (tmp_path / Path(*name)).iterdir() if each.is_dir()]
+        if in_child == "reopen":
+            assert [folder.name for folder in folders] == [f"pid_{processes[name].pid}"]
+            assert len(values(folders[0])) == added
+        else:
+            assert folders == []
+    if in_child == "ignore":
+        assert [each["ignored"] for each in stats] == [added] * len(processes)
+    else:
+        assert [(each["processed"], each["ignored"]) for each in stats] == [(added, 0)] * len(processes)
+
+
+SCRIPT = """
+import os, signal, sys
+from forebay import SummaryWriter
+writer = SummaryWriter(sys.argv[1])
+for step in range(1000):
+    writer.add_scalar("x", step, step)
+how = sys.argv[2]
+if how == "sys.exit":
+    sys.exit(3)
+if how == "exception":
+    raise RuntimeError("the end")
+if how == "SIGINT":
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+if how == "thread":
+    import threading
+    threading.Thread(target=lambda: writer.add_scalar("x", 0.0), daemon=True).start()
+if how == "cycle":
+    class Node: pass
+    node = Node(); node.itself, node.writer = node, writer
+    del node, writer
+if how == "module":
+    sys.modules["forebay"].kept = writer
+    del writer
+if how == "fork":
+    if os.fork() == 0:
+        writer.add_scalar("child", 1.0); writer.flush(); writer.close()
+        sys.exit(0)
+    os.wait()
+"""
+
+
+def run(*arguments, code=0, **options):
+    """Runs a script, and returns what it prints."""
+    options = {"timeout": WATCHDOG, "capture_output": True, "text": True, **options}
+    done = subprocess.run([sys.executable, *map(str, arguments)], check=False, **options)
+    assert done.returncode == code, done
+    return done
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("return", 0), ("sys.exit", 3), ("exception", 1), ("SIGINT", -2), ("thread", 0), ("cycle", 0), ("module", 0), ("fork", 0)],
+)
+def test_a_program_that_ends_without_a_close_loses_nothing(how, code, tmp_path):
+    done = run("-c", SCRIPT, tmp_path, how, code=code)
+    assert [value.tag for value in values(tmp_path)][:1000] == ["x"] * 1000
+    assert "child" not in [value.tag for value in values(tmp_path)]
+    if how not in ("exception", "SIGINT"):
+        assert done.stderr == ""
+
+
+def test_a_fork_within_other_threads_neither_hangs_nor_writes(tmp_path):
+    import threading
+
+    writer = SummaryWriter(tmp_path)
+    stop = threading.Event()
+
+    def add():
+        while not stop.is_set():
+            writer.add_scalar("parent", 1.0)
+
+    threads = [threading.Thread(target=add) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(WATCHDOG)
+                writer.add_scalar("child", 1.0)
+                writer.add_histogram("child", bytes(8))
+                writer.flush()
+                writer.close()
+                writer.add_scalar("child", 1.0)
+                os._exit(0 if writer.stats() == {"ignored": 1} else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    writer.close()
+    assert {value.tag for value in values(tmp_path)} == {"parent"}
+
+
+def test_a_copy_is_the_same_writer_and_a_pickled_one_is_none(tmp_path):
+    with SummaryWriter(tmp_path, filename_suffix=".mine") as writer:
+        assert copy.copy(writer) is writer is copy.deepcopy([writer])[0]
+        other = pickle.loads(pickle.dumps(writer))
+        other.add_scalar("copy", 1.0)
+        other.add_text("copy", "text")
+        other.flush()
+        assert other.stats() == {"ignored": 2}
+        assert (other.log_dir, other.filename_suffix) == (str(tmp_path), ".mine")
+        assert (other.file_writer, repr(other)) == (None, f"<SummaryWriter of {str(tmp_path)!r}, closed>")
+        other.close()
+    assert values(tmp_path) == []
+
+
+def test_a_thousand_writers_leave_no_thread_and_no_descriptor(tmp_path):
+    def open_things():
+        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+    SummaryWriter(tmp_path).close()
+    before = open_things()
+    for number in range(1000):
+        writer = SummaryWriter(tmp_path)
+        writer.add_scalar("x", number, number)
+        if number % 2:
+            writer.close()
+        del writer
+    assert open_things() == before
+    assert len(values(tmp_path)) == 1000
