@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use forebay::Record;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -39,6 +40,19 @@ pub(crate) fn step(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<i64>> {
             let number = value.py().get_type::<PyInt>().call1((value,))?;
             fitting(number.cast::<PyInt>()?)
         }
+    }
+}
+
+/// Adds the step and the moment to a record.
+#[inline]
+pub(crate) fn placed(record: Record, step: Option<i64>, walltime: Option<f64>) -> Record {
+    let record = match step {
+        Some(step) => record.with_signed_step(step),
+        None => record,
+    };
+    match walltime {
+        Some(seconds) => record.with_unix_nanos(nanos(seconds)),
+        None => record,
     }
 }
 

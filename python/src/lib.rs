@@ -16,7 +16,12 @@ mod names;
 mod point;
 mod work;
 
+mod value;
+
 // What collects it.
+mod collector;
+mod run;
+mod said;
 mod writer;
 
 use pyo3::buffer::PyBuffer;
@@ -32,6 +37,12 @@ use work::pixels::Pixels;
 mod _forebay {
     use super::*;
 
+    #[pymodule_export]
+    use super::collector::{PyCollector, PyRecord, PySubscription};
+    #[pymodule_export]
+    use super::run::{RunGuard, read_columns, read_records, run_folder, runs_of};
+    #[pymodule_export]
+    use super::value::{PyHistogram, PyImage};
     #[pymodule_export]
     use super::writer::Writer;
 

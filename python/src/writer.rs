@@ -1,13 +1,12 @@
 //! `Writer`: what `forebay.SummaryWriter` is built on.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use forebay::collector::{FlushError, StopError};
 use forebay::event::Encoded;
-use forebay::log::LogTopic;
 use forebay::sink::{BackwardStep, MissingStep, Tags, TensorBoardSink};
 use forebay::{Builder, Collector, FlushStrategy, Outcome, Overflow, Record};
 use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainU64};
@@ -23,6 +22,7 @@ use crate::array::Array;
 use crate::convert;
 use crate::names::Names;
 use crate::point::Point;
+use crate::said::Said;
 use crate::work::histogram::{Histogram, default_edges};
 use crate::work::hparams::{self, SettingRow};
 use crate::work::layout::{self, CategoryRow};
@@ -71,27 +71,7 @@ struct Core {
     names: Names,
     /// The process that opened it.
     home: Home,
-    said: Arc<Said>,
-}
-
-/// What the collector says of itself, until somebody calls from Python: the worker never does.
-struct Said(Mutex<VecDeque<String>>);
-
-impl Said {
-    const MAX: usize = 32;
-
-    fn push(&self, what: String) {
-        if let Ok(mut said) = self.0.enter() {
-            if said.len() == Self::MAX {
-                said.pop_front();
-            }
-            said.push_back(what);
-        }
-    }
-
-    fn take(&self) -> Vec<String> {
-        self.0.enter().map(|mut said| said.drain(..).collect()).unwrap_or_default()
-    }
+    said: Said,
 }
 
 #[pymethods]
@@ -155,7 +135,7 @@ impl Writer {
         let value = convert::scalar(scalar_value)?;
         let step = convert::step(global_step)?;
         Self::with(slf, |core| {
-            let mut record = placed(Record::scalar(core.names.intern(tag), value), step, walltime);
+            let mut record = convert::placed(Record::scalar(core.names.intern(tag), value), step, walltime);
             if new_style {
                 let summary = match double_precision {
                     true => Summary::DoubleTensor(value),
@@ -182,7 +162,7 @@ impl Writer {
         Self::with(slf, |core| {
             let record =
                 Record::scalar(core.names.intern(tag), value).with_sub_run(core.names.intern(sub_run));
-            core.collect(slf.py(), Point::new(placed(record, step, walltime)));
+            core.collect(slf.py(), Point::new(convert::placed(record, step, walltime)));
         })?;
         Ok(())
     }
@@ -409,8 +389,9 @@ impl Writer {
         let step = convert::step(step)?;
         Self::with(slf, |core| {
             let sub_run = core.names.intern(sub_run);
-            let within =
-                |record: Record| Point::new(placed(record, step, None).with_sub_run(sub_run.clone()));
+            let within = |record: Record| {
+                Point::new(convert::placed(record, step, None).with_sub_run(sub_run.clone()))
+            };
             for encoded in hparams::encode(&settings, &metrics) {
                 core.collect(slf.py(), within(Record::with_value("hparams", encoded)));
             }
@@ -528,19 +509,6 @@ impl Writer {
     }
 }
 
-/// Adds the step and the moment to a record.
-#[inline]
-fn placed(record: Record, step: Option<i64>, walltime: Option<f64>) -> Record {
-    let record = match step {
-        Some(step) => record.with_signed_step(step),
-        None => record,
-    };
-    match walltime {
-        Some(seconds) => record.with_unix_nanos(convert::nanos(seconds)),
-        None => record,
-    }
-}
-
 /// Gives a record a value of TensorBoard under its own name.
 fn encode(record: &mut Record, summary: Summary<'_>) {
     let name = record.shared_name().clone();
@@ -581,7 +549,7 @@ impl Writer {
     ) -> PyResult<()> {
         let step = convert::step(step)?;
         Self::with(slf, |core| {
-            let record = placed(Record::new(core.names.intern(tag)), step, walltime);
+            let record = convert::placed(Record::new(core.names.intern(tag)), step, walltime);
             let point = Point::with_work(record, bytes, run);
             // It may have to wait for space among the bytes.
             slf.py().detach(|| core.collector.collect(point));
@@ -644,15 +612,9 @@ impl Core {
             .missing_steps(MissingStep::Zero)
             .backward_steps(BackwardStep::Write)
             .filename_suffix(settings.filename_suffix.as_str())?;
-        let said = Arc::new(Said(Mutex::default()));
-        let hears = Arc::clone(&said);
+        let said = Said::default();
         let collector = Builder::<Point>::new()
-            .on_log(move |entry| {
-                // That an earlier run has written to the folder is usual for PyTorch's writer.
-                if entry.topic != LogTopic::EarlierRun {
-                    hears.push(entry.to_string());
-                }
-            })
+            .on_log(said.hook())
             .capacity(CAPACITY)
             .critical_capacity(1)
             .low_capacity(1)

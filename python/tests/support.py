@@ -18,3 +18,14 @@ def events(folder):
 def values(folder):
     """The values in the files of a folder, in order."""
     return [value for event in events(folder) for value in event.summary.value]
+
+
+def law(report, offered):
+    """Checks that so many events were offered, and that their fates add up, in each sink as well."""
+    stats = report.stats
+    kept_out = stats["filtered"] + stats["sampled_out"] + stats["rate_limited"] + stats["oversize"]
+    fates = kept_out + sum(stats["rejected"].values()) + stats["evicted"] + stats["processed"] + stats["pending"]
+    assert stats["offered"] == fates == offered, stats
+    for sink in stats["sinks"]:
+        fates = ("delivered", "dead_lettered", "failed", "evicted", "rejected", "in_flight")
+        assert sink["offered"] == sum(sink[fate] for fate in fates), sink

@@ -196,6 +196,13 @@ impl SignalsBuilder {
         self
     }
 
+    /// Watches this signal alone, in the place of SIGTERM and SIGINT: for a host that handles the others by itself, as Python does
+    /// with SIGINT.
+    pub fn only(mut self, signal: i32) -> Self {
+        self.signals = vec![signal];
+        self
+    }
+
     /// Watches from now on, until the value is dropped.
     ///
     /// # Errors

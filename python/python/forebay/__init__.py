@@ -1,10 +1,45 @@
 """Metrics and events out of a training loop, without making it wait.
 
->>> from forebay import SummaryWriter  # instead of: from torch.utils.tensorboard import SummaryWriter
+In the place of PyTorch's writer::
+
+    from forebay import SummaryWriter
+
+Or by itself::
+
+    import forebay
+
+    with forebay.init("runs", config={"lr": 0.1}) as run:
+        for step in range(1000):
+            run.log({"loss": 1 / (step + 1)}, step=step)
 """
 
-from forebay import tensorboard
-from forebay._forebay import __version__
+from forebay import sinks, tensorboard
+from forebay._collector import Collector, Report
+from forebay._forebay import Histogram, Image, Record, Subscription, __version__
+from forebay._reading import Records, RunInfo, read, runs
+from forebay._run import Run, event, finish, init, log, summary, timer
 from forebay.tensorboard import SummaryWriter
 
-__all__ = ["SummaryWriter", "__version__", "tensorboard"]
+__all__ = [
+    "Collector",
+    "Histogram",
+    "Image",
+    "Record",
+    "Records",
+    "Report",
+    "Run",
+    "RunInfo",
+    "Subscription",
+    "SummaryWriter",
+    "__version__",
+    "event",
+    "finish",
+    "init",
+    "log",
+    "read",
+    "runs",
+    "sinks",
+    "summary",
+    "tensorboard",
+    "timer",
+]

@@ -1,11 +1,28 @@
 """The extension module: what has to be fast, or happens on the worker thread."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, final
 
 from typing_extensions import Buffer, disjoint_base
 
-__all__ = ["Writer", "__version__", "default_edges", "frames_of", "pixels_of", "sprite_of"]
+__all__ = [
+    "CollectorBase",
+    "Histogram",
+    "Image",
+    "Record",
+    "RunGuard",
+    "Subscription",
+    "Writer",
+    "__version__",
+    "default_edges",
+    "frames_of",
+    "pixels_of",
+    "read_columns",
+    "read_records",
+    "run_folder",
+    "runs_of",
+    "sprite_of",
+]
 
 __version__: str
 
@@ -20,6 +37,94 @@ def frames_of(data: Buffer, code: str, shape: Sequence[int]) -> tuple[bytes, lis
 
 def sprite_of(data: Buffer, code: str, shape: Sequence[int], columns: int) -> bytes:
     """Returns a PNG file of images, tiled into a square with so many in a row."""
+
+def run_folder(runs: str, name: str | None) -> str:
+    """Creates a new folder for a run, named after the time and the run."""
+
+def read_columns(
+    path: str, pattern: str | None = None
+) -> tuple[list[str], list[int], list[int | None], list[int], list[float], list[str | None]]:
+    """Returns the records of a file of JSON Lines, column by column."""
+
+def read_records(path: str, pattern: str | None = None) -> list[Record]:
+    """Returns the records of a file of JSON Lines."""
+
+def runs_of(path: str) -> list[dict[str, Any]]:
+    """Returns what a file of JSON Lines tells of the runs that wrote to it, each as a dictionary."""
+
+@final
+class Histogram:
+    """Distribution of values to log: ``run.log({"weights": Histogram(weights, bins=30)})``."""
+
+    def __new__(cls, values: Any, bins: int = 64) -> Self: ...
+
+@final
+class Image:
+    """Picture to log: ``run.log({"sample": Image(pixels)})``."""
+
+    def __new__(cls, pixels: Any, dataformats: str = "CHW") -> Self: ...
+
+@final
+class Record:
+    """Event as a subscriber or a reader gets it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def step(self) -> int | None: ...
+    @property
+    def walltime(self) -> float: ...
+    @property
+    def priority(self) -> str: ...
+
+@final
+class Subscription:
+    """Subscription: an iterator of the events that match, as they come."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Record: ...
+    def __len__(self) -> int: ...
+    def receive(self, timeout: float = 0.0) -> Record | None:
+        """Returns the next event, or ``None`` where none comes in time or the collector is gone."""
+
+    @property
+    def evicted(self) -> int: ...
+
+@final
+class RunGuard:
+    """Guard of a training run, for ``forebay.Run``."""
+
+    def __new__(
+        cls, collector: CollectorBase, name: str | None, config: dict[str, Any], watches: bool
+    ) -> Self: ...
+    @property
+    def run_id(self) -> str: ...
+    def set_step(self, step: int) -> None: ...
+    def end(self, status: str, reason: str, metrics: dict[str, Any]) -> None: ...
+
+@disjoint_base
+class CollectorBase:
+    """Base of ``forebay.Collector``."""
+
+    def __new__(cls, sinks: Sequence[tuple[str, str | None, int | None]], settings: str) -> Self: ...
+    def _collect(
+        self, name: str, value: Any, step: Any, priority: str, walltime: float | None
+    ) -> str: ...
+    def _log(self, values: dict[str, Any], step: Any = None) -> int: ...
+    def _flush(self, timeout: float | None = None) -> tuple[str | None, list[str]]: ...
+    def _stop(self, timeout: float | None = None) -> tuple[str, list[str]]: ...
+    def _stats(self) -> str: ...
+    def _account(self) -> str: ...
+    def _health(self) -> str: ...
+    def _subscribe(self, pattern: str, capacity: int) -> Subscription: ...
+    @property
+    def is_running(self) -> bool: ...
+    @property
+    def pending(self) -> int: ...
+    @property
+    def session_id(self) -> str: ...
 
 @disjoint_base
 class Writer:

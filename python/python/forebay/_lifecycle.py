@@ -13,6 +13,9 @@ from typing import Protocol
 class Closable(Protocol):
     """What can be open at the end of a process."""
 
+    #: Whether others may still need it while they close: a run needs its collector.
+    _closes_last: bool
+
     def _close_at_exit(self, timeout: float) -> None: ...
 
 
@@ -44,7 +47,7 @@ def register(thing: Closable) -> None:
 def close_all() -> None:
     """Closes everything that is open, within ``EXIT_TIMEOUT`` seconds in all."""
     until = time.monotonic() + EXIT_TIMEOUT
-    for thing in list(_open):
+    for thing in sorted(_open, key=lambda thing: thing._closes_last):
         try:
             thing._close_at_exit(max(0.0, until - time.monotonic()))
         except Exception:  # noqa: BLE001 - nobody is left to see it, and the others are to be closed

@@ -63,7 +63,9 @@ class SummaryWriter(Writer):
     max_queue: int
     flush_secs: float
     filename_suffix: str
+    _closes_last = False
     _edges: list[float] | None
+    _file_writer: weakref.ref[FileWriter] | None
 
     def __init__(
         self,
@@ -690,7 +692,7 @@ class SummaryWriter(Writer):
 
     def _begin(self, in_child: Literal["ignore", "reopen"], purge_step: int | None, is_copy: bool) -> None:
         self._in_child = in_child
-        self._file_writer: weakref.ref[FileWriter] | None = None
+        self._file_writer = None
         self._edges = None
         self._embeddings: list[str] = []
         self._setup(

@@ -1,0 +1,200 @@
+"""The collector, for programs that want more of it than a run or a writer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from forebay import _lifecycle
+from forebay._forebay import CollectorBase, Record, Subscription
+from forebay.sinks import Sink
+
+logger = logging.getLogger("forebay")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of all events of a collector.
+
+    ``offered`` is the sum of ``processed``, ``lost`` and ``pending``: nothing is lost silently.
+    """
+
+    #: Events that were given to the collector.
+    offered: int
+    #: Events that every sink has seen.
+    processed: int
+    #: Events that no sink has seen, because they were evicted, rejected, or kept out by the gate.
+    lost: int
+    #: Events that are still queued.
+    pending: int
+    #: Events that a sink could not write, by the name of the sink.
+    failed: Mapping[str, int]
+    #: Everything, as the collector counts it.
+    stats: Mapping[str, Any]
+
+    @classmethod
+    def _of(cls, stats: Mapping[str, Any]) -> Self:
+        lost = stats["offered"] - stats["processed"] - stats["pending"]
+        failed = {sink["name"]: sink["failed"] for sink in stats["sinks"] if sink["failed"]}
+        return cls(stats["offered"], stats["processed"], lost, stats["pending"], failed, stats)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every event is where it belongs."""
+        return self.processed == self.offered and not self.failed
+
+
+class Collector(CollectorBase):
+    """Takes events from any thread, and delivers them in batches to sinks, on a thread of its own.
+
+    Collecting never waits for a sink. By default, the oldest events are evicted when a sink is too slow, and counted.
+
+    Args:
+        sinks: Where events go.
+        settings: The settings of ``docs/configuration.md``, such as ``capacity=50_000``, ``overflow="drop_newest"``,
+            ``flush={"strategy": "hybrid", "events": 500, "interval": "1s"}``, ``gate={"deny": ["debug.*"]}``.
+
+    Raises:
+        OSError: A sink cannot be created.
+        ValueError: A setting is unknown or not allowed.
+
+    Example:
+        >>> with forebay.Collector([forebay.sinks.JsonLines("events.jsonl")], capacity=50_000) as collector:
+        ...     collector.collect("train.loss", 0.25, step=7)
+    """
+
+    _closes_last = True
+
+    def __new__(cls, sinks: Iterable[Sink] = (), **settings: Any) -> Self:
+        rows = []
+        for sink in sinks:
+            if not isinstance(sink, Sink):
+                raise TypeError(f"sinks must be of forebay.sinks, got {sink!r}")
+            rows.append(sink._row())
+        collector = super().__new__(cls, rows, json.dumps(settings))
+        _lifecycle.register(collector)
+        return collector
+
+    def __init__(self, sinks: Iterable[Sink] = (), **settings: Any) -> None:
+        super().__init__()
+
+    def collect(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        step: Any = None,
+        priority: Literal["critical", "normal", "low"] = "normal",
+        walltime: float | None = None,
+    ) -> str:
+        """Collects an event, and returns what became of it: ``"queued"``, ``"full"``, ``"filtered"`` and others.
+
+        Args:
+            name: The name, such as ``"train.loss"``.
+            value: A number, a text, a truth value, a list, a dictionary, a :class:`forebay.Histogram`, a :class:`forebay.Image`, or a
+                tensor: one of one element is a number, a larger one a histogram.
+            step: The step.
+            priority: A critical event is never evicted, and a low one is the first to go.
+            walltime: The moment, in seconds since 1970. Defaults to now.
+        """
+        return self._collect(name, value, step, priority, walltime)
+
+    def log(self, values: Mapping[str, Any], step: Any = None) -> int:
+        """Collects the values of a step, each under its name, and returns how many were taken.
+
+        Args:
+            values: Values by name: see :meth:`collect`.
+            step: The step.
+        """
+        return self._log(values if isinstance(values, dict) else dict(values), step)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Waits until everything that was collected before is delivered, and returns whether it is.
+
+        Args:
+            timeout: The most seconds to wait. Defaults to the setting ``flush_timeout``, which is 10 s.
+        """
+        report, said = self._flush(timeout)
+        _log(said)
+        return report is not None and not any(sink["failed"] for sink in json.loads(report)["sinks"])
+
+    def stop(self, timeout: float | None = None) -> Report:
+        """Refuses new events, delivers those that are queued, and ends the worker.
+
+        Args:
+            timeout: The most seconds to wait. Defaults to the setting ``stop_timeout``, which is 10 s.
+        """
+        stats, said = self._stop(timeout)
+        _log(said)
+        return Report._of(json.loads(stats))
+
+    def stats(self) -> Report:
+        """Returns what became of all events so far."""
+        return Report._of(json.loads(self._stats()))
+
+    def health(self) -> dict[str, Any]:
+        """Returns the state of the collector as an operator sees it: its status, alerts, and how full it is."""
+        health: dict[str, Any] = json.loads(self._health())
+        return health
+
+    def subscribe(
+        self,
+        pattern: str = "*",
+        callback: Callable[[Record], object] | None = None,
+        *,
+        capacity: int = 1000,
+    ) -> Subscription:
+        """Watches events as they are delivered.
+
+        Args:
+            pattern: The names to watch, such as ``"train.*"``; ``*`` stands for all.
+            callback: Called for every event, on a thread of its own. An exception is logged, and the next event goes on. Without it, the
+                subscription is an iterator.
+            capacity: The events that are kept for a subscriber that lags, before the oldest are evicted.
+
+        Raises:
+            ValueError: The pattern is none.
+        """
+        subscription = self._subscribe(pattern, capacity)
+        if callback is not None:
+            arguments = (subscription, callback)
+            threading.Thread(target=_call, args=arguments, name="forebay-subscriber", daemon=True).start()
+        return subscription
+
+    def _close_at_exit(self, timeout: float) -> None:
+        self._stop(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Collector: {self._account().splitlines()[0]}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Collector cannot be pickled: make one in each process")
+
+
+def _call(subscription: Subscription, callback: Callable[[Record], object]) -> None:
+    for record in subscription:
+        try:
+            callback(record)
+        except Exception:
+            logger.exception("the callback of a subscription failed for %r", record.name)
+
+
+def _log(said: list[str]) -> None:
+    for message in said:
+        logger.warning("%s", message)

@@ -1,0 +1,259 @@
+"""Training runs: ``run = forebay.init("runs")``, ``run.log({"loss": loss}, step=step)``, ``run.finish()``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from forebay import _lifecycle
+from forebay._collector import Collector, Report
+from forebay._forebay import RunGuard, run_folder
+from forebay.sinks import JsonLines, Sink, TensorBoard
+
+class Run:
+    """A training run. Make it by :func:`init`.
+
+    It reports its begin, a heartbeat every ten seconds, and its end, so that :func:`forebay.runs` can tell which runs go on, which have
+    ended and how, and which have vanished. As a context manager, it ends as its block does: an exception is a failure with its
+    traceback, ``KeyboardInterrupt`` an interruption. So does a run that is still open when the program ends.
+    """
+
+    _closes_last = False
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        name: str | None,
+        config: Mapping[str, Any],
+        sinks: Iterable[Sink],
+        settings: Mapping[str, Any],
+    ) -> None:
+        #: The folder of the run.
+        self.folder = Path(folder)
+        #: The name of the run, or ``None``.
+        self.name = name
+        #: The settings of the run, which TensorBoard shows as hyper-parameters.
+        self.config = dict(config)
+        #: What the run achieved: TensorBoard and readers get it with the end of the run.
+        self.summary: dict[str, Any] = {}
+        #: The collector that takes the events.
+        self.collector = Collector(sinks, **settings)
+        self._report: Report | None = None
+        self._pid = os.getpid()
+        # Whoever has a handler of their own for SIGTERM decides what it does.
+        watches = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        self._guard = RunGuard(self.collector, name, self.config, watches)
+        _lifecycle.register(self)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._guard.run_id
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Collects the values of a step, each under its name.
+
+        Args:
+            values: Values by name: numbers, texts, truth values, lists, dictionaries, :class:`forebay.Histogram`,
+                :class:`forebay.Image`, and tensors: one of one element is a number, a larger one a histogram.
+            step: The step. TensorBoard shows a value without one a step after the last of its name.
+        """
+        if step is not None:
+            step = int(step)
+            if step >= 0:
+                self._guard.set_step(step)
+        self.collector._log(values if isinstance(values, dict) else dict(values), step)
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Collects an event with fields: ``run.event("data.shuffled", seed=3)``.
+
+        Args:
+            name: The name.
+            fields: The fields.
+        """
+        self.collector._collect(name, fields or None, None, "normal", None)
+
+    @contextmanager
+    def timer(self, name: str, step: int | None = None) -> Iterator[None]:
+        """Collects the seconds that a block takes: ``with run.timer("data"): ...``.
+
+        Args:
+            name: The name.
+            step: The step.
+        """
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.collector._collect(name, time.perf_counter() - began, step, "normal", None)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Waits until everything that was logged before is written, and returns whether it is.
+
+        Args:
+            timeout: The most seconds to wait. Defaults to 10.
+        """
+        return self.collector.flush(timeout)
+
+    def finish(
+        self, status: Literal["finished", "stopped", "failed", "preempted"] = "finished", reason: str = ""
+    ) -> Report:
+        """Ends the run, writes what is left, and returns what became of all events. A second call returns the same report.
+
+        Args:
+            status: How the run ended: it completed, ended early on purpose, failed, or was interrupted.
+            reason: Why it failed, or ended early.
+
+        Raises:
+            ValueError: The status is unknown.
+        """
+        if status not in ("finished", "stopped", "failed", "preempted"):
+            raise ValueError(f"status must be 'finished', 'stopped', 'failed' or 'preempted', got {status!r}")
+        return self._finish(status, reason, None)
+
+    def _finish(self, status: str, reason: str, timeout: float | None) -> Report:
+        if self._report is None:
+            self._guard.end(status, reason, self.summary)
+            self._report = self.collector.stop(timeout)
+            _end(self)
+        return self._report
+
+    def _close_at_exit(self, timeout: float) -> None:
+        if self._pid == os.getpid():
+            self._finish("finished", "", timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self._finish(*_ending(exc_val), None)
+
+    def __repr__(self) -> str:
+        state = "running" if self._report is None else "ended"
+        return f"<Run {self.name or self.run_id} in {str(self.folder)!r}, {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Run cannot be pickled: log to it in the process that made it")
+
+
+def _ending(error: BaseException | None) -> tuple[str, str]:
+    """How a run ends that an exception ends."""
+    match error:
+        case None:
+            return "finished", ""
+        case SystemExit(code=None | 0):
+            return "finished", ""
+        case KeyboardInterrupt():
+            return "preempted", "KeyboardInterrupt"
+        case _:
+            return "failed", "".join(traceback.format_exception(error))
+
+
+#: The run of `forebay.log` and the other functions: the one that was begun last and has not ended.
+_current: Run | None = None
+_has_hook = False
+
+
+def init(
+    dir: str | os.PathLike[str] = "runs",  # noqa: A002 - the word that users know
+    *,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    sinks: Iterable[Sink] | None = None,
+    **settings: Any,
+) -> Run:
+    """Begins a run, in a new folder of its own.
+
+    Args:
+        dir: The folder of all runs. The folder of this one is made in it, and named after the time and ``name``.
+        name: The name of the run.
+        config: The settings of the run, such as ``{"lr": 0.1}``.
+        sinks: Where events go. Defaults to ``events.jsonl`` and TensorBoard's files, both in the folder of the run.
+        settings: Settings of the :class:`forebay.Collector`.
+
+    Raises:
+        OSError: The folder or a file cannot be created.
+        ValueError: A setting is unknown or not allowed.
+
+    Example:
+        >>> with forebay.init("runs", name="digits", config={"lr": 0.1}) as run:
+        ...     for step in range(1000):
+        ...         run.log({"loss": 1 / (step + 1)}, step=step)
+        ...     run.summary["accuracy"] = 0.97
+    """
+    global _current, _has_hook
+    folder = Path(run_folder(os.fspath(dir), name))
+    if sinks is None:
+        sinks = [JsonLines(folder / "events.jsonl"), TensorBoard(folder)]
+    _current = Run(folder, name, config or {}, sinks, settings)
+    if not _has_hook:
+        _has_hook = True
+        _hook()
+    return _current
+
+
+def _hook() -> None:
+    """Has an exception that nobody catches end the run that goes on."""
+    earlier = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        run = _current
+        if run is not None and run._pid == os.getpid():
+            run._finish(*_ending(error), None)
+        earlier(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def _end(run: Run) -> None:
+    global _current
+    if _current is run:
+        _current = None
+
+
+def _running() -> Run:
+    if _current is None:
+        raise RuntimeError("there is no run: call forebay.init first")
+    return _current
+
+
+def log(values: Mapping[str, Any], step: int | None = None) -> None:
+    """Logs to the run that goes on: see :meth:`Run.log`."""
+    _running().log(values, step)
+
+
+def event(name: str, /, **fields: Any) -> None:
+    """Collects an event of the run that goes on: see :meth:`Run.event`."""
+    _running().event(name, **fields)
+
+
+@contextmanager
+def timer(name: str, step: int | None = None) -> Iterator[None]:
+    """Collects the seconds that a block takes: see :meth:`Run.timer`."""
+    with _running().timer(name, step):
+        yield
+
+
+def summary() -> dict[str, Any]:
+    """Returns the summary of the run that goes on: see :attr:`Run.summary`."""
+    return _running().summary
+
+
+def finish(
+    status: Literal["finished", "stopped", "failed", "preempted"] = "finished", reason: str = ""
+) -> Report:
+    """Ends the run that goes on: see :meth:`Run.finish`."""
+    return _running().finish(status, reason)

@@ -1,0 +1,56 @@
+"""Where events go: sinks of a :class:`forebay.Collector` or of a run. All of them run on the worker thread, in Rust."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+__all__ = ["Console", "JsonLines", "Sink", "TensorBoard"]
+
+#: A sink as the extension module takes it: kind, path, and the size in bytes at which its file is closed.
+Row = tuple[str, str | None, int | None]
+
+
+class Sink:
+    """What all sinks are."""
+
+    def _row(self) -> Row:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class JsonLines(Sink):
+    """Writes one JSON object a line. :func:`forebay.read` reads it.
+
+    Args:
+        path: The file. Its folder is created.
+        rotate_at: The size in bytes at which the file is closed and a new one begun. Defaults to no limit.
+    """
+
+    path: str | os.PathLike[str]
+    rotate_at: int | None = None
+
+    def _row(self) -> Row:
+        return ("json_lines", os.fspath(self.path), self.rotate_at)
+
+
+@dataclass(frozen=True)
+class TensorBoard(Sink):
+    """Writes a folder of TensorBoard event files. The name ``train.loss`` is shown as the tag ``train/loss``.
+
+    Args:
+        folder: The folder of the run, which is created.
+    """
+
+    folder: str | os.PathLike[str]
+
+    def _row(self) -> Row:
+        return ("tensorboard", os.fspath(self.folder), None)
+
+
+@dataclass(frozen=True)
+class Console(Sink):
+    """Writes a line for each event to standard error."""
+
+    def _row(self) -> Row:
+        return ("console", None, None)

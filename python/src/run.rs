@@ -1,0 +1,208 @@
+//! `Run`: a training run, for Python.
+
+use std::path::PathBuf;
+
+use forebay::run::{RunBuilder, RunEnd, RunInfo, RunStatus, Signals, TrainingRun};
+use forebay::{Record, Value};
+use forebay_history::{EventQuery, History, JsonLinesHistory};
+use forebay_sync::sync::Mutex;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::collector::PyCollector;
+use crate::value;
+
+/// Guard of a training run, for ``forebay.Run``.
+#[pyclass(frozen, module = "forebay._forebay", name = "RunGuard")]
+pub(crate) struct RunGuard {
+    /// `None` once it has ended.
+    run: Mutex<Option<(TrainingRun, Option<Signals>)>>,
+    run_id: String,
+    /// Kept until the run has ended, also where Python drops the collector first.
+    _collector: Py<PyCollector>,
+}
+
+/// Creates a new folder for a run, named after the time and the run.
+#[pyfunction]
+pub(crate) fn run_folder(runs: PathBuf, name: Option<String>) -> PyResult<PathBuf> {
+    Ok(named(name).folder(runs)?)
+}
+
+fn named(name: Option<String>) -> RunBuilder {
+    let run = TrainingRun::builder();
+    match name {
+        Some(name) => run.name(name),
+        None => run,
+    }
+}
+
+#[pymethods]
+impl RunGuard {
+    /// Begins a run. Where it `watches` SIGTERM, that marks the run as preempted and flushes, before it ends the process.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        collector: &Bound<'_, PyCollector>,
+        name: Option<String>,
+        config: &Bound<'_, PyDict>,
+        watches: bool,
+    ) -> PyResult<Self> {
+        let run = named(name).config(value::fields(config)?);
+        let held = collector.clone().unbind();
+        let collector = &collector.get().inner;
+        let (run, run_id) = py.detach(|| {
+            let run = run.start(collector).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            let run_id = run.run_id().to_owned();
+            let signals = watches.then(|| Signals::builder(collector).run(&run).only(SIGTERM).start());
+            let signals = signals.transpose().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+            PyResult::Ok(((run, signals), run_id))
+        })?;
+        Ok(Self { run: Mutex::new(Some(run)), run_id, _collector: held })
+    }
+
+    /// The id of the run.
+    #[getter]
+    fn run_id(&self) -> &str {
+        &self.run_id
+    }
+
+    /// Sets the step that heartbeats and the end of the run carry.
+    fn set_step(&self, step: u64) {
+        if let Ok(run) = self.run.enter()
+            && let Some((run, _)) = &*run
+        {
+            run.set_step(step);
+        }
+    }
+
+    /// Reports the end, once; the statistics tell how that went.
+    fn end(&self, py: Python<'_>, status: &str, reason: String, metrics: &Bound<'_, PyDict>) -> PyResult<()> {
+        let metrics = value::fields(metrics)?;
+        let Ok(ended) = py.detach(|| self.run.enter().map(|mut run| run.take())) else { return Ok(()) };
+        let Some((run, signals)) = ended else { return Ok(()) };
+        py.detach(|| {
+            let _ = match status {
+                "failed" => run.failed(reason),
+                "preempted" => run.preempted(reason),
+                "stopped" => run.early_stopped(reason),
+                _ => run.completed(metrics),
+            };
+            drop(signals);
+        });
+        Ok(())
+    }
+}
+
+impl Drop for RunGuard {
+    /// A run that nobody has ended has failed. Its drop waits for the worker, detached.
+    fn drop(&mut self) {
+        let Ok(mut run) = self.run.enter() else { return };
+        let Some(run) = run.take() else { return };
+        let mut run = Some(run);
+        Python::try_attach(|py| py.detach(|| drop(run.take())));
+    }
+}
+
+/// The number of SIGTERM, on every Unix.
+const SIGTERM: i32 = 15;
+
+/// Columns of records: those of a number, with a code for each name, and the number of all records.
+type Columns = (Vec<String>, Vec<u32>, Vec<Option<i64>>, Vec<i64>, Vec<f64>, Vec<Option<String>>);
+
+/// Returns the records of a file of JSON Lines, column by column: all names, and of each record the number of its name, the step, the
+/// moment in nanoseconds, the number, and the text or, for other values, the JSON.
+#[pyfunction]
+#[pyo3(signature = (path, pattern = None))]
+pub(crate) fn read_columns(py: Python<'_>, path: PathBuf, pattern: Option<String>) -> PyResult<Columns> {
+    py.detach(|| {
+        let records = query(path, pattern)?;
+        let mut names: Vec<String> = Vec::new();
+        let mut codes = std::collections::HashMap::new();
+        let mut columns: Columns = Default::default();
+        for record in &records {
+            let code = *codes.entry(record.name()).or_insert_with(|| {
+                names.push(record.name().to_owned());
+                names.len() as u32 - 1
+            });
+            columns.1.push(code);
+            columns.2.push(record.signed_step());
+            columns.3.push(record.unix_nanos() as i64);
+            let number = match record.value() {
+                Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
+                other => other.as_f64(),
+            };
+            columns.4.push(number.unwrap_or(f64::NAN));
+            columns.5.push(match (number, record.value()) {
+                (Some(_), _) | (None, Value::Empty) => None,
+                (None, Value::Text(text)) => Some(text.to_string()),
+                (None, other) => serde_json::to_string(other).ok(),
+            });
+        }
+        columns.0 = names;
+        Ok(columns)
+    })
+}
+
+/// Returns the records of a file of JSON Lines.
+#[pyfunction]
+#[pyo3(signature = (path, pattern = None))]
+pub(crate) fn read_records(
+    py: Python<'_>,
+    path: PathBuf,
+    pattern: Option<String>,
+) -> PyResult<Vec<crate::collector::PyRecord>> {
+    let records = py.detach(|| query(path, pattern))?;
+    Ok(records.into_iter().map(|record| crate::collector::PyRecord { record }).collect())
+}
+
+fn query(path: PathBuf, pattern: Option<String>) -> PyResult<Vec<Record>> {
+    let mut query = EventQuery::new();
+    if let Some(pattern) = pattern {
+        query = query.name(pattern.as_str());
+    }
+    let history = JsonLinesHistory::open(path).map_err(|error| PyOSError::new_err(error.to_string()))?;
+    history.query(&query).map_err(|error| PyOSError::new_err(error.to_string()))
+}
+
+/// Returns what a file of JSON Lines tells of the runs that wrote to it, each as a dictionary.
+#[pyfunction]
+pub(crate) fn runs_of<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let found = py.detach(|| {
+        let history = JsonLinesHistory::open(path)?;
+        forebay_history::runs(&history)
+    });
+    let found = found.map_err(|error| PyOSError::new_err(error.to_string()))?;
+    found.iter().map(|run| described(py, run)).collect()
+}
+
+fn described<'py>(py: Python<'py>, run: &RunInfo) -> PyResult<Bound<'py, PyDict>> {
+    let now = std::time::SystemTime::now();
+    let seconds = |time: std::time::SystemTime| {
+        time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    };
+    let status = match run.status(now) {
+        RunStatus::Running => "running",
+        RunStatus::Finished => "finished",
+        RunStatus::Failed => "failed",
+        RunStatus::Preempted => "preempted",
+        RunStatus::Vanished => "vanished",
+        _ => "unclear",
+    };
+    let reason = match &run.end {
+        Some(RunEnd::EarlyStopped { reason } | RunEnd::Preempted { reason }) => Some(reason),
+        Some(RunEnd::Failed { error }) => Some(error),
+        _ => None,
+    };
+    let shown = PyDict::new(py);
+    shown.set_item("run_id", &run.run_id)?;
+    shown.set_item("name", &run.name)?;
+    shown.set_item("generation", run.generation)?;
+    shown.set_item("rank", run.rank)?;
+    shown.set_item("status", status)?;
+    shown.set_item("began", seconds(run.began))?;
+    shown.set_item("last_seen", seconds(run.last_seen))?;
+    shown.set_item("last_step", run.last_step)?;
+    shown.set_item("reason", reason)?;
+    Ok(shown)
+}

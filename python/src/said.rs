@@ -1,0 +1,38 @@
+//! `Said`: what a collector says of itself.
+
+use std::collections::VecDeque;
+
+use forebay::log::{LogEntry, LogTopic};
+use forebay_sync::sync::{Arc, Mutex};
+
+/// Messages of a collector, until somebody calls from Python: the worker never does. It keeps the last 32.
+#[derive(Clone, Default)]
+pub(crate) struct Said(Arc<Mutex<VecDeque<String>>>);
+
+impl Said {
+    const MAX: usize = 32;
+
+    /// Returns a hook that hears what the collector says.
+    pub(crate) fn hook(&self) -> impl Fn(&LogEntry) + Send + Sync + 'static {
+        let said = self.clone();
+        move |entry| {
+            // That an earlier run has written to the folder is usual for PyTorch's writer.
+            if entry.topic != LogTopic::EarlierRun {
+                said.push(entry.to_string());
+            }
+        }
+    }
+
+    pub(crate) fn push(&self, what: String) {
+        if let Ok(mut said) = self.0.enter() {
+            if said.len() == Self::MAX {
+                said.pop_front();
+            }
+            said.push_back(what);
+        }
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        self.0.enter().map(|mut said| said.drain(..).collect()).unwrap_or_default()
+    }
+}

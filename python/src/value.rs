@@ -1,0 +1,207 @@
+//! Values, from Python's to ours and back.
+
+use forebay::event::List;
+use forebay::{Fields, Histogram, Value};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+use crate::array::Array;
+use crate::convert;
+use crate::work::pixels::Pixels;
+
+/// Number of bins of an array that is logged without a word about them.
+const BINS: usize = 64;
+
+/// Picture to log: ``run.log({"sample": Image(pixels)})``.
+///
+/// The pixels are copied when it is made, and encoded on the worker.
+///
+/// Args:
+///     pixels: Integers of 8 bits from 0 to 255, or numbers of another type from 0 to 1; what is beyond is clipped.
+///     dataformats: The meaning of the dimensions, such as ``"CHW"``, ``"HWC"``, ``"HW"``; ``"NCHW"`` for several images, which are tiled.
+///
+/// Raises:
+///     AssertionError: ``dataformats`` does not fit the shape.
+#[pyclass(frozen, module = "forebay", name = "Image")]
+pub(crate) struct PyImage(forebay::Image);
+
+#[pymethods]
+impl PyImage {
+    #[new]
+    #[pyo3(signature = (pixels, dataformats = "CHW"))]
+    fn new(pixels: &Bound<'_, PyAny>, dataformats: &str) -> PyResult<Self> {
+        let py = pixels.py();
+        let (array, shape) = raw(pixels)?;
+        static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let sizes = PyTuple::new(py, &shape)?;
+        CHECK.import(py, "forebay._arrays", "check_dataformats")?.call1((sizes, dataformats))?;
+        let letters = dataformats.to_uppercase();
+        let pixels = py.detach(|| Pixels::of(&array, &shape, &letters, 8, false));
+        let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let (width, height) = (side(pixels.width), side(pixels.height));
+        let image = match pixels.channels {
+            4 => forebay::Image::rgba(width, height, pixels.bytes),
+            _ => forebay::Image::rgb(width, height, pixels.bytes),
+        };
+        image.map(Self).map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Image of {} x {} pixels>", self.0.width, self.0.height)
+    }
+}
+
+/// Distribution of values to log: ``run.log({"weights": Histogram(weights, bins=30)})``.
+///
+/// Args:
+///     values: A tensor or an array of any shape. Values that are not finite are counted beside the bins.
+///     bins: The number of bins, which have the same width.
+///
+/// Raises:
+///     ValueError: ``bins`` is 0, or more than 1,000,000.
+#[pyclass(frozen, module = "forebay", name = "Histogram")]
+pub(crate) struct PyHistogram(Histogram);
+
+#[pymethods]
+impl PyHistogram {
+    #[new]
+    #[pyo3(signature = (values, bins = 64))]
+    fn new(values: &Bound<'_, PyAny>, bins: usize) -> PyResult<Self> {
+        if !(1..=1_000_000).contains(&bins) {
+            return Err(PyValueError::new_err(format!("bins must be 1..=1000000, got {bins}")));
+        }
+        let (array, _) = raw(values)?;
+        Ok(Self(values.py().detach(|| Histogram::from_values(&array.to_vec(), bins))))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Histogram of {} values in {}..{}>", self.0.count(), self.0.min(), self.0.max())
+    }
+}
+
+/// Returns a copy of an array, and its shape.
+fn raw(array: &Bound<'_, PyAny>) -> PyResult<(Array, Vec<usize>)> {
+    static RAW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = array.py();
+    let found = RAW.import(py, "forebay._arrays", "raw")?.call1((array,))?;
+    let (data, code, shape): (PyBuffer<u8>, String, Vec<usize>) = found.extract()?;
+    Ok((Array::copy(py, &data, &code)?, shape))
+}
+
+/// Returns the value that an object of Python is.
+///
+/// Numbers, texts, truth values, lists and dictionaries are themselves. A tensor of one element is a number, a larger one a histogram.
+/// Anything else is its `str`.
+pub(crate) fn value(object: &Bound<'_, PyAny>) -> PyResult<Value> {
+    value_at(object, 0)
+}
+
+fn value_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
+    if let Ok(number) = object.cast::<PyFloat>() {
+        return Ok(number.value().into());
+    }
+    if let Ok(truth) = object.cast::<PyBool>() {
+        return Ok(truth.is_true().into());
+    }
+    if let Ok(number) = object.cast::<PyInt>() {
+        return match number.extract::<i64>() {
+            Ok(number) => Ok(number.into()),
+            Err(_) => Ok(number.extract::<f64>()?.into()),
+        };
+    }
+    if let Ok(text) = object.cast::<PyString>() {
+        return Ok(text.to_str()?.into());
+    }
+    if object.is_none() {
+        return Ok(Value::Empty);
+    }
+    if let Ok(histogram) = object.cast::<PyHistogram>() {
+        return Ok(histogram.get().0.clone().into());
+    }
+    if let Ok(image) = object.cast::<PyImage>() {
+        return Ok(image.get().0.clone().into());
+    }
+    // A list may have itself in it.
+    let is_deep = depth > Value::MAX_DEPTH;
+    if let Ok(dict) = object.cast::<PyDict>() {
+        return if is_deep { Ok(Value::TooDeep) } else { Ok(fields_at(dict, depth)?.into()) };
+    }
+    if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
+        if is_deep {
+            return Ok(Value::TooDeep);
+        }
+        let values = object.try_iter()?.map(|each| value_at(&each?, depth + 1));
+        return Ok(values.collect::<PyResult<List>>()?.into());
+    }
+    if object.hasattr("shape")? {
+        let shape: Vec<usize> = object.getattr("shape")?.extract()?;
+        if shape.iter().product::<usize>() == 1 {
+            return Ok(convert::scalar(object)?.into());
+        }
+        let (array, _) = raw(object)?;
+        return Ok(object.py().detach(|| Histogram::from_values(&array.to_vec(), BINS)).into());
+    }
+    Ok(object.str()?.to_str()?.into())
+}
+
+/// Returns the fields that a dictionary is.
+pub(crate) fn fields(dict: &Bound<'_, PyDict>) -> PyResult<Fields> {
+    fields_at(dict, 0)
+}
+
+fn fields_at(dict: &Bound<'_, PyDict>, depth: usize) -> PyResult<Fields> {
+    let mut fields = Fields::new();
+    for (name, each) in dict {
+        let Ok(name) = name.cast::<PyString>() else {
+            return Err(PyTypeError::new_err(format!("names must be str, got {}", name.repr()?)));
+        };
+        fields.set(name.to_str()?.to_owned(), value_at(&each, depth + 1)?);
+    }
+    Ok(fields)
+}
+
+/// Returns the object of Python that a value is: a histogram is a dictionary of its edges, counts and sums, and an image its bytes.
+pub(crate) fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Scalar(number) => number.into_pyobject(py)?.into_any(),
+        Value::Integer(number) => number.into_pyobject(py)?.into_any(),
+        Value::Bool(truth) => truth.into_pyobject(py)?.to_owned().into_any(),
+        Value::Text(text) => PyString::new(py, text).into_any(),
+        Value::List(list) => {
+            let objects = list.iter().map(|each| object(py, each)).collect::<PyResult<Vec<_>>>()?;
+            PyList::new(py, objects)?.into_any()
+        }
+        Value::Fields(fields) => dict(py, fields)?.into_any(),
+        Value::Histogram(histogram) => {
+            let shown = PyDict::new(py);
+            shown.set_item("edges", histogram.edges())?;
+            shown.set_item("counts", histogram.counts())?;
+            shown.set_item("min", histogram.min())?;
+            shown.set_item("max", histogram.max())?;
+            shown.set_item("sum", histogram.sum())?;
+            shown.into_any()
+        }
+        Value::Image(image) => {
+            let shown = PyDict::new(py);
+            shown.set_item("width", image.width)?;
+            shown.set_item("height", image.height)?;
+            shown.set_item("format", image.format.to_string())?;
+            shown.set_item("bytes", pyo3::types::PyBytes::new(py, &image.bytes))?;
+            shown.into_any()
+        }
+        Value::Encoded(encoded) => pyo3::types::PyBytes::new(py, encoded.bytes()).into_any(),
+        _ => py.None().into_bound(py),
+    })
+}
+
+/// Returns the dictionary that fields are.
+pub(crate) fn dict<'py>(py: Python<'py>, fields: &Fields) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in fields.iter() {
+        dict.set_item(&**name, object(py, value)?)?;
+    }
+    Ok(dict)
+}

@@ -1,0 +1,304 @@
+"""Runs, collectors, and what is read back of them."""
+
+import json
+import logging
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from support import law, values
+
+import forebay
+from forebay import Collector, sinks
+
+
+def run_script(script, *arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done
+    return done
+
+
+def test_a_run_writes_json_lines_and_tensorboard_and_ends(tmp_path):
+    run = forebay.init(tmp_path, name="digits", config={"lr": 0.1, "layers": [64, 10]})
+    for step in range(100):
+        run.log({"train.loss": 1 / (step + 1), "train.lr": 0.1}, step=step)
+    run.event("data.shuffled", seed=3)
+    with run.timer("data.seconds", step=99):
+        pass
+    run.summary["accuracy"] = 0.97
+    assert "running" in repr(run)
+    report = run.finish()
+    assert report.is_clean
+    assert (report.lost, report.pending) == (0, 0)
+    assert run.finish() is report
+    law(report, 200 + 2 + 2)
+    assert run.folder.name.endswith("_digits")
+
+    records = forebay.read(run.folder)
+    assert len(records) == report.offered
+    assert records.scalars("train.loss") == (list(range(100)), [1 / (step + 1) for step in range(100)])
+    by_name = {record.name: record for record in records}
+    assert by_name["data.shuffled"].value == {"seed": 3}
+    assert by_name["data.seconds"].step == 99
+    assert by_name["training.started"].value["config"] == {"lr": 0.1, "layers": [64, 10]}
+    assert by_name["training.completed"].value["final_metrics"] == {"accuracy": 0.97}
+    assert sum(value.tag == "train/loss" for value in values(run.folder)) == 100
+
+    (info,) = forebay.runs(tmp_path)
+    assert (info.name, info.status, info.run_id, info.folder) == ("digits", "finished", run.run_id, run.folder)
+
+
+def test_the_functions_of_the_module_work_on_the_run_that_goes_on(tmp_path):
+    run = forebay.init(tmp_path)
+    forebay.log({"loss": 0.5}, step=3)
+    forebay.event("note", text="x")
+    with forebay.timer("seconds"):
+        pass
+    forebay.summary()["best"] = 1
+    report = forebay.finish("stopped", "the loss rose")
+    assert report.is_clean
+    (info,) = forebay.runs(tmp_path)
+    assert (info.status, info.reason, info.last_step) == ("finished", "the loss rose", 3)
+    assert run.summary == {"best": 1}
+    with pytest.raises(RuntimeError, match="forebay.init first"):
+        forebay.log({"loss": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [(ValueError("no data"), "failed", "ValueError: no data"), (KeyboardInterrupt(), "preempted", "KeyboardInterrupt"),
+     (SystemExit(2), "failed", "SystemExit"), (SystemExit(0), "finished", None)],
+)  # fmt: skip
+def test_a_run_ends_as_its_block_does(error, status, reason, tmp_path):
+    with pytest.raises(type(error)), forebay.init(tmp_path) as run:
+        run.log({"loss": 0.5}, step=0)
+        raise error
+    (info,) = forebay.runs(tmp_path)
+    assert info.status == status
+    assert info.reason is None if reason is None else reason in info.reason
+    if status == "failed":
+        assert "Traceback" in info.reason
+
+
+SCRIPT = """
+import os, signal, sys, forebay
+run = forebay.init(sys.argv[1])
+for step in range(100):
+    forebay.log({"loss": 0.5}, step=step)
+how = sys.argv[2]
+if how == "raise":
+    raise ValueError("no data")
+if how == "SIGTERM":
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+if how == "SIGINT":
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+if how == "SIGKILL":
+    run.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+if how == "fork":
+    if os.fork() == 0:
+        forebay.log({"child": 1.0}); run.flush(); run.finish()
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "status"),
+    [("return", 0, "finished"), ("raise", 1, "failed"), ("SIGTERM", -15, "preempted"), ("SIGINT", -2, "preempted"),
+     ("SIGKILL", -9, "running"), ("fork", 0, "finished")],
+)  # fmt: skip
+def test_a_run_that_is_open_at_the_end_of_the_program_says_how_it_ended(how, code, status, tmp_path):
+    run_script(SCRIPT, tmp_path, how, code=code)
+    (info,) = forebay.runs(tmp_path)
+    assert info.status == status
+    records = forebay.read(info.folder)
+    assert len(records.scalars("loss")[0]) == 100
+    assert records.scalars("child") == ([], [])
+
+
+def test_a_handler_of_the_program_for_sigterm_stays(tmp_path):
+    script = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n" + SCRIPT.split("\n", 2)[2]
+    run_script("import os, signal, sys, forebay\n" + script, tmp_path, "SIGTERM", code=5)
+    (info,) = forebay.runs(tmp_path)
+    assert info.status == "finished"
+
+
+def test_values_of_every_kind_are_kept(tmp_path):
+    path = tmp_path / "events.jsonl"
+    logged = {
+        "float": 0.5, "int": 3, "bool": True, "text": "x", "none": None, "large": 2**70, "list": [1, [2.5, "a"]],
+        "fields": {"a": {"b": 1}}, "tensor": np.array([2.5]), "nan": float("nan"), "path": path,
+    }  # fmt: skip
+    with Collector([sinks.JsonLines(path)]) as collector:
+        assert collector.log(logged, step=7) == len(logged)
+        collector.collect("array", np.arange(10.0), step=-1)
+        collector.collect("histogram", forebay.Histogram(np.array([[1, 2], [3, 4]]), bins=3))
+        collector.collect("image", forebay.Image(np.zeros((3, 4, 5))), priority="critical", walltime=5.5)
+    found = {record.name: record for record in forebay.read(path)}
+    kept = {name: found[name].value for name in logged}
+    assert kept.pop("nan") != 0
+    expected = {**logged, "large": float(2**70), "tensor": 2.5, "path": str(path)}
+    del expected["nan"]
+    assert kept == expected
+    assert {record.step for name, record in found.items() if name in logged} == {7}
+    assert (found["array"].step, sum(found["array"].value["counts"])) == (-1, 10)
+    assert found["histogram"].value["counts"] == [1, 1, 2]
+    image = found["image"]
+    assert (image.value["width"], image.value["height"], image.priority, image.walltime) == (5, 4, "critical", 5.5)
+
+
+def test_a_list_that_has_itself_in_it_is_rejected(tmp_path):
+    endless = []
+    endless.append(endless)
+    with Collector() as collector:
+        assert collector.collect("x", endless) == "oversize"
+        law(collector.stop(), 1)
+
+
+def test_arguments_of_a_collector_are_checked(tmp_path):
+    with pytest.raises(ValueError, match=r"invalid capacity: 0 \(expected 1"):
+        Collector(capacity=0)
+    with pytest.raises(ValueError, match="capasity"):
+        Collector(capasity=5)
+    with pytest.raises(TypeError, match="sinks must be of forebay.sinks, got 5"):
+        Collector([5])
+    with pytest.raises(OSError, match="file"):
+        (tmp_path / "file").write_text("")
+        Collector([sinks.JsonLines(tmp_path / "file" / "x")])
+    with pytest.raises(ValueError, match="already exists"):
+        Collector([sinks.Console(), sinks.Console()])
+    with Collector() as collector:
+        with pytest.raises(ValueError, match="priority must be 'critical', 'normal' or 'low', got 'high'"):
+            collector.collect("x", priority="high")
+        with pytest.raises(TypeError, match="names must be str"):
+            collector.collect("x", {1: 2})
+        with pytest.raises(ValueError, match="pattern"):
+            collector.subscribe("a{")
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(collector)
+        with pytest.raises(ValueError, match="bins must be 1..=1000000, got 0"):
+            forebay.Histogram(np.ones(2), bins=0)
+        with pytest.raises(AssertionError, match="input format"):
+            forebay.Image(np.ones(2))
+    with pytest.raises(FileNotFoundError, match="no file of JSON Lines"):
+        forebay.read(tmp_path)
+    assert forebay.runs(tmp_path / "none") == []
+
+
+def test_a_full_queue_and_a_gate_are_counted(tmp_path):
+    # Nothing is delivered before the stop.
+    settings = {"flush": {"strategy": "manual"}, "gate": {"deny": ["debug.*"]}}
+    collector = Collector(capacity=10, **settings)
+    outcomes = [collector.collect("x", number) for number in range(15)]
+    assert outcomes == ["queued"] * 10 + ["queued_evicting"] * 5
+    assert collector.collect("debug.x") == "filtered"
+    assert collector.pending == 10
+    assert repr(collector) == "<Collector: 16 offered = 0 processed + 5 evicted + 0 rejected + 10 pending + 1 filtered>"
+    report = collector.stop()
+    assert (report.lost, report.processed, report.is_clean) == (6, 10, False)
+    law(report, 16)
+    assert collector.collect("x") == "stopped"
+    assert not collector.is_running
+
+
+def test_a_subscriber_gets_events_by_iteration_and_by_a_callback(caplog):
+    collector = Collector()
+    heard, enough = [], threading.Event()
+
+    def callback(record):
+        heard.append(record.name)
+        if record.name == "a.bad":
+            raise ValueError("the callback fails")
+        if record.name == "a.last":
+            enough.set()
+
+    every, some = collector.subscribe(), collector.subscribe("a.*", callback)
+    names = ["a.first", "b", "a.bad", "a.last"]
+    with caplog.at_level(logging.ERROR, "forebay"):
+        for name in names:
+            collector.collect(name, 1)
+        assert collector.flush()
+        assert enough.wait(60)
+    assert heard == ["a.first", "a.bad", "a.last"]
+    assert "the callback fails" in caplog.text
+    first = every.receive(60)
+    assert (first.name, first.value, len(every), every.evicted) == ("a.first", 1, 3, 0)
+    assert every.receive(0) is not None
+    del some
+    law(collector.stop(), 4)
+    del collector
+    assert [record.name for record in every] == ["a.bad", "a.last"]
+
+
+def test_a_subscriber_that_lags_loses_its_own_events_alone():
+    collector = Collector()
+    subscription = collector.subscribe(capacity=10)
+    for number in range(25):
+        collector.collect("x", number)
+    collector.flush()
+    assert subscription.receive(60).value == subscription.evicted >= 15
+    law(collector.stop(), 25)
+
+
+def test_health_and_statistics_are_plain_data():
+    with Collector() as collector:
+        collector.collect("x", 1.0)
+        collector.flush()
+        assert collector.health()["status"] == "healthy"
+        report = collector.stats()
+        assert (report.offered, report.processed, report.is_clean) == (1, 1, True)
+        assert json.loads(json.dumps(report.stats)) == report.stats
+        assert len(collector.session_id) == 36
+
+
+def test_tables_have_a_row_for_each_record(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "events.jsonl"
+    with Collector([sinks.JsonLines(path)]) as collector:
+        collector.collect("loss", 0.5, step=3, walltime=1.5)
+        collector.collect("text", "x")
+        collector.collect("fields", {"a": 1})
+    table = forebay.read(path).to_pandas()
+    assert table.name.tolist() == ["loss", "text", "fields"]
+    assert table.step.tolist() == [3, pandas.NA, pandas.NA]
+    assert table.time[0] == pandas.Timestamp("1970-01-01T00:00:01.5Z")
+    assert table.value[0] == 0.5
+    assert table.text[1] == "x"
+    assert json.loads(table.text[2]) == {"a": 1}
+    assert forebay.read(path, "lo*").to_pandas().shape == (1, 5)
+
+
+def test_tables_of_the_other_libraries_are_the_same(tmp_path):
+    path = tmp_path / "events.jsonl"
+    with Collector([sinks.JsonLines(path)]) as collector:
+        collector.collect("loss", 0.5, step=3)
+        collector.collect("text", "x")
+    expected = {"name": ["loss", "text"], "step": [3, None], "text": [None, "x"]}
+    for module, name, to_dict in (("pyarrow", "to_arrow", "to_pydict"), ("polars", "to_polars", "to_dict")):
+        pytest.importorskip(module)
+        table = getattr(forebay.read(path), name)()
+        columns = getattr(table, to_dict)()
+        assert {key: list(columns[key]) for key in expected} == expected
+
+
+def test_the_signal_of_the_keyboard_interrupts_a_subscriber(tmp_path):
+    script = """
+import os, signal, threading, forebay
+collector = forebay.Collector()
+threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    for record in collector.subscribe():
+        pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert run_script(script).stdout == "interrupted\n"
