@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::until;
+use crate::support::{look_again, until};
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ fn exit_of(child: i32) -> Option<i32> {
             unsafe { libc::waitpid(child, &mut status, 0) };
             return None;
         }
-        std::thread::yield_now();
+        look_again();
     }
     libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
 }

@@ -92,7 +92,13 @@ impl Drop for Raise<'_> {
     }
 }
 
-/// Yields until something holds.
+/// Waits a moment before a loop looks again. It does not yield: where many threads did nothing else, a busy machine (Linux
+/// 6.18) ran no other thread for minutes, not even its own, and tests timed out.
+pub fn look_again() {
+    std::thread::sleep(Duration::from_micros(50));
+}
+
+/// Looks again and again until something holds.
 #[track_caller]
 pub fn until(what: &str, holds: impl Fn() -> bool) {
     until_timeout(LONG, what, holds);
@@ -104,7 +110,7 @@ pub fn until_timeout(longest: Duration, what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < longest, "never happened: {what}");
-        std::thread::yield_now();
+        look_again();
     }
 }
 
@@ -137,7 +143,7 @@ impl Killed {
                 return status.code();
             }
             assert!(begun.elapsed() < LONG, "the process does not end");
-            std::thread::yield_now();
+            look_again();
         }
     }
 }
