@@ -11,11 +11,13 @@ mod compression;
 #[cfg(not(feature = "zstd"))]
 #[path = "json_lines/no_compression.rs"]
 mod compression;
+mod plain;
 mod rotation;
 
 pub use compression::decode;
 pub use rotation::{Closed, ClosedFiles, closed};
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -34,6 +36,7 @@ use crate::event::Record;
 use crate::origin::{Origin, RunIdentity};
 use crate::sync::catch_panic;
 use age::Age;
+use plain::PlainLines;
 
 /// Sink that appends events to a file, one JSON object a line.
 ///
@@ -110,6 +113,7 @@ pub struct JsonLinesSink {
     has_earlier_run: bool,
     /// The encoded batch.
     lines: Vec<u8>,
+    plain: PlainLines,
     /// True if every line shows its origin.
     has_origin: bool,
     /// Text that goes into every line of the batch at hand, from the comma to the end of the object. Empty if nothing does.
@@ -188,6 +192,7 @@ impl JsonLinesSink {
             is_torn,
             has_earlier_run,
             lines: Vec::new(),
+            plain: PlainLines::default(),
             has_origin: false,
             suffix: Vec::new(),
             max_bytes: Some(MAX_BYTES),
@@ -259,24 +264,26 @@ impl JsonLinesSink {
     }
 
     /// Encodes one line; an event that fails leaves nothing behind.
-    fn encode(&mut self, event: &impl Serialize) -> Result<(), SinkError> {
+    fn encode<E: Serialize + 'static>(&mut self, event: &E) -> Result<(), SinkError> {
         let begin = self.lines.len();
-        let encoded = match catch_panic(|| serde_json::to_writer(&mut self.lines, event)) {
-            Ok(encoded) => encoded.map_err(not_serialised),
-            Err(said) => Err(SinkError::panicked("an event's Serialize", &said)),
-        };
-        match encoded {
-            Ok(()) => {
-                if !self.suffix.is_empty() && self.lines.pop_if(|last| *last == b'}').is_some() {
-                    let is_first = self.lines.last() == Some(&b'{');
-                    let suffix = self.suffix.get(usize::from(is_first)..).unwrap_or_default();
-                    self.lines.extend_from_slice(suffix);
-                }
-                self.lines.push(b'\n');
+        let record = (event as &dyn Any).downcast_ref::<Record>();
+        if record.is_none_or(|record| !self.plain.push(&mut self.lines, record)) {
+            let encoded = match catch_panic(|| serde_json::to_writer(&mut self.lines, event)) {
+                Ok(encoded) => encoded.map_err(not_serialised),
+                Err(said) => Err(SinkError::panicked("an event's Serialize", &said)),
+            };
+            if encoded.is_err() {
+                self.lines.truncate(begin);
+                return encoded;
             }
-            Err(_) => self.lines.truncate(begin),
         }
-        encoded
+        if !self.suffix.is_empty() && self.lines.pop_if(|last| *last == b'}').is_some() {
+            let is_first = self.lines.last() == Some(&b'{');
+            let suffix = self.suffix.get(usize::from(is_first)..).unwrap_or_default();
+            self.lines.extend_from_slice(suffix);
+        }
+        self.lines.push(b'\n');
+        Ok(())
     }
 
     /// Puts together what goes into every line of a batch.
@@ -466,7 +473,7 @@ impl JsonLinesSink {
     }
 }
 
-impl<E: Serialize> Sink<E> for JsonLinesSink {
+impl<E: Serialize + 'static> Sink<E> for JsonLinesSink {
     fn name(&self) -> &str {
         &self.name
     }
