@@ -3,9 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use tfevents::{EventContent, Reader};
 
 use crate::origin::host_name;
 use crate::unix::open_read;
@@ -81,52 +83,22 @@ fn has_values(path: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     // It may have become a pipe since.
-    let mut file = open_read(path)?;
-    let length = data.len();
-    let Some(version) = end_of_record(&mut file, 0, length)? else { return Ok(false) };
-    let Some(second) = end_of_record(&mut file, version, length)? else { return Ok(false) };
-    Ok(second < length || !is_session_log(&mut file, version)?)
+    let mut reader = Reader::new(open_read(path)?).max_record_bytes(MAX_HEAD_BYTES);
+    for may_be_log in [false, true] {
+        let Ok(event) = reader.next_event() else { return Ok(true) };
+        match event.map(|event| event.content) {
+            // The writer was killed before it had written its head, unless what is there is larger than any.
+            None => return Ok(reader.skipped().bytes > 0),
+            Some(EventContent::SessionLog { .. }) => {}
+            Some(_) if may_be_log => return Ok(true),
+            Some(_) => {}
+        }
+    }
+    Ok(reader.offset() < data.len())
 }
 
-/// Bytes of a record before its data: their length, and its checksum.
-const RECORD_HEAD: u64 = 8 + 4;
-
-/// Bytes of a record behind its data: their checksum.
-const RECORD_TAIL: u64 = 4;
-
-/// Returns where the record that begins at `begin` ends, and `None` if it is not whole.
-fn end_of_record(file: &mut File, begin: u64, length: u64) -> io::Result<Option<u64>> {
-    if length - begin < RECORD_HEAD + RECORD_TAIL {
-        return Ok(None);
-    }
-    let mut data = [0; 8];
-    file.seek(SeekFrom::Start(begin))?;
-    file.read_exact(&mut data)?;
-    let end = (begin + RECORD_HEAD + RECORD_TAIL).saturating_add(u64::from_le_bytes(data));
-    Ok(Some(end).filter(|end| *end <= length))
-}
-
-/// Returns whether the record that begins at `begin` tells the state of a session.
-fn is_session_log(file: &mut File, begin: u64) -> io::Result<bool> {
-    // Keys of the fields of `Event`: number and wire type. Writers order them by number.
-    const WALL_TIME: u8 = 1 << 3 | 1;
-    const STEP: u8 = 2 << 3;
-    const SESSION_LOG: u8 = 7 << 3 | 2;
-
-    // A key and eight bytes, a key and at most ten bytes, and a key.
-    let mut fields = [0; 9 + 11 + 1];
-    file.seek(SeekFrom::Start(begin + RECORD_HEAD))?;
-    let read = file.read(&mut fields)?;
-    let mut fields = &fields[..read];
-    if let [WALL_TIME, rest @ ..] = fields {
-        fields = rest.get(8..).unwrap_or_default();
-    }
-    if let [STEP, rest @ ..] = fields {
-        let last = rest.iter().position(|byte| *byte < 0x80);
-        fields = last.and_then(|last| rest.get(last + 1..)).unwrap_or_default();
-    }
-    Ok(fields.first() == Some(&SESSION_LOG))
-}
+/// Most bytes that a record of the head of a file takes. It holds the name of a program, or of a checkpoint.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
