@@ -1,13 +1,15 @@
 //! Encoder of the files of one run: which value goes into which event, and which is refused.
+//!
+//! Nearly all values are scalars, and nearly all loops log the same tags in the same order, step after step. So a scalar costs no
+//! hash where its tag follows the same one as last time, and what stands before its number in a file is kept from the first time.
 
 mod limits;
-
-use std::collections::HashMap;
 
 use crate::fields::{FieldValue, Fields};
 use crate::schema::{self, EVENT, SUMMARY};
 use crate::summary::{Kind, Summary};
-use crate::wire::{Wire, push_record, varint_size};
+use crate::tags::{Tag, Tags};
+use crate::wire::{Frame, Wire};
 
 /// Largest number of values in one `Event`. With ten of them a scalar takes 22 bytes instead of 49; a reader takes an event into
 /// memory as a whole.
@@ -91,25 +93,14 @@ pub enum EncodeError {
     },
 }
 
-#[derive(Debug)]
-struct Tag {
-    kind: Kind,
-    /// The step that the next one must not lie before; `None` after [`Encoder::forget_steps`].
-    last_step: Option<i64>,
-    /// The largest step ever seen: values without a step go on after it.
-    largest_step: i64,
-    /// The number of the last file that holds the metadata of the tag.
-    described_in: u64,
-}
-
-/// Encoder of the files of one run, one file after the other. It keeps about 100 bytes for each tag, and its name.
+/// Encoder of the files of one run, one file after the other. It keeps about 150 bytes for each tag, and its name.
 #[derive(Debug)]
 pub struct Encoder {
     /// Complete records.
     out: Vec<u8>,
     /// The program that writes the files.
     writer: String,
-    tags: HashMap<Box<str>, Tag>,
+    tags: Tags,
     max_tags: usize,
     /// The size of the names of all tags, in bytes; at most `max_tag_bytes`.
     tag_bytes: usize,
@@ -123,6 +114,7 @@ pub struct Encoder {
     first_step: i64,
     /// Whether a step before the last one of its tag is written as it is.
     allows_backward: bool,
+    frame: Frame,
 }
 
 /// The event that still takes values.
@@ -139,7 +131,7 @@ impl Encoder {
         Self {
             out: Vec::new(),
             writer: concat!("tfevents ", env!("CARGO_PKG_VERSION")).to_owned(),
-            tags: HashMap::new(),
+            tags: Tags::default(),
             max_tags: 100_000,
             tag_bytes: 0,
             max_tag_bytes: 16 << 20,
@@ -148,6 +140,7 @@ impl Encoder {
             open: None,
             first_step: 0,
             allows_backward: false,
+            frame: Frame::default(),
         }
     }
 
@@ -183,14 +176,14 @@ impl Encoder {
     pub fn begin_file(&mut self, wall_time: f64, first_step: i64) {
         self.clear();
         self.file += 1;
-        push_record(&mut self.out, |event| {
+        self.frame.push_record(&mut self.out, |event| {
             event.fixed64(1, wall_time);
             event.bytes(3, b"brain.Event:2");
             event.message(10, |source| {
                 source.bytes(1, self.writer.as_bytes());
             });
         });
-        push_record(&mut self.out, |event| {
+        self.frame.push_record(&mut self.out, |event| {
             event.fixed64(1, wall_time);
             push_step(event, first_step);
             event.message(7, |log| log.varint(1, 1));
@@ -205,12 +198,12 @@ impl Encoder {
     /// Allows every tag to repeat its steps. The kinds of the tags stay, and values without a step still go on after all
     /// others.
     pub fn forget_steps(&mut self) {
-        self.tags.values_mut().for_each(|tag| tag.last_step = None);
+        self.tags.iter_mut().for_each(|tag| tag.last_step = None);
     }
 
     /// Returns the largest step of any tag.
     pub fn last_step(&self) -> Option<i64> {
-        self.tags.values().map(|tag| tag.largest_step).max()
+        self.tags.iter().map(|tag| tag.largest_step).max()
     }
 
     /// Returns the step after the largest one of `tag`, for a value without a step.
@@ -237,6 +230,15 @@ impl Encoder {
         if !wall_time.is_finite() {
             return Err(EncodeError::NotFinite { tag: tag.to_owned(), wall_time });
         }
+        if let Summary::Scalar(scalar) = summary {
+            let (known, _) = self.take_step(tag, Kind::Scalar, step)?;
+            self.open_event(wall_time, step, 1);
+            let head = self.tags.head(known);
+            self.values.reserve(head.len() + size_of::<f32>());
+            self.values.extend_from_slice(head);
+            self.values.extend_from_slice(&scalar.to_le_bytes());
+            return Ok(());
+        }
         if let Summary::Encoded(bytes) = summary {
             let values = count_values(bytes).map_err(|(at, rule)| malformed(tag, at, rule))?;
             if values > 0 {
@@ -253,37 +255,8 @@ impl Encoder {
         if let Some((due, got)) = summary.wrong_length() {
             return Err(EncodeError::WrongLength { tag: tag.to_owned(), due, got });
         }
-        let kind = summary.kind();
-        let has_room = self.tags.len() < self.max_tags;
-        let is_new = match self.tags.get_mut(tag) {
-            Some(known) if known.kind != kind => return Err(EncodeError::OtherKind { tag: tag.to_owned() }),
-            Some(known) => {
-                let last = known.last_step.filter(|last| step < *last && !self.allows_backward);
-                if let Some(last) = last {
-                    return Err(EncodeError::Backward { tag: tag.to_owned(), step, last });
-                }
-                known.last_step = Some(step);
-                known.largest_step = known.largest_step.max(step);
-                std::mem::replace(&mut known.described_in, self.file) != self.file
-            }
-            None if !has_room => {
-                return Err(EncodeError::TooManyTags { tag: tag.to_owned(), max: self.max_tags });
-            }
-            None if tag.len() > self.max_tag_bytes.saturating_sub(self.tag_bytes) => {
-                return Err(EncodeError::TooManyTagBytes { tag: tag.to_owned(), max: self.max_tag_bytes });
-            }
-            None => {
-                self.tag_bytes += tag.len();
-                let known = Tag { kind, last_step: Some(step), largest_step: step, described_in: self.file };
-                self.tags.insert(tag.into(), known);
-                true
-            }
-        };
+        let (_, is_new) = self.take_step(tag, summary.kind(), step)?;
         self.open_event(wall_time, step, 1);
-        if let Summary::Scalar(scalar) = summary {
-            push_scalar(&mut self.values, tag, scalar);
-            return Ok(());
-        }
         self.values.message(1, |value| {
             value.bytes(1, tag.as_bytes());
             if is_new || summary.has_metadata_always() {
@@ -292,6 +265,33 @@ impl Encoder {
             summary.push(value);
         });
         Ok(())
+    }
+
+    /// Finds or makes a tag and notes its step. Returns its place, and whether the file does not hold its metadata yet.
+    fn take_step(&mut self, name: &str, kind: Kind, step: i64) -> Result<(usize, bool), EncodeError> {
+        let Some(place) = self.tags.find(name) else { return Ok((self.new_tag(name, kind, step)?, true)) };
+        let tag = self.tags.get_mut(place);
+        if tag.kind != kind {
+            return Err(EncodeError::OtherKind { tag: name.to_owned() });
+        }
+        if let Some(last) = tag.last_step.filter(|last| step < *last && !self.allows_backward) {
+            return Err(EncodeError::Backward { tag: name.to_owned(), step, last });
+        }
+        tag.last_step = Some(step);
+        tag.largest_step = tag.largest_step.max(step);
+        Ok((place, std::mem::replace(&mut tag.described_in, self.file) != self.file))
+    }
+
+    fn new_tag(&mut self, name: &str, kind: Kind, step: i64) -> Result<usize, EncodeError> {
+        if self.tags.len() >= self.max_tags {
+            return Err(EncodeError::TooManyTags { tag: name.to_owned(), max: self.max_tags });
+        }
+        if name.len() > self.max_tag_bytes.saturating_sub(self.tag_bytes) {
+            return Err(EncodeError::TooManyTagBytes { tag: name.to_owned(), max: self.max_tag_bytes });
+        }
+        self.tag_bytes += name.len();
+        let tag = Tag { kind, last_step: Some(step), largest_step: step, described_in: self.file };
+        Ok(self.tags.insert(name, tag))
     }
 
     /// Adds an event of its own, from the encoded fields of an `Event` message that follow its time and its step: a graph (4), a
@@ -359,7 +359,7 @@ impl Encoder {
             return Err(EncodeError::NotFinite { tag: tag.to_owned(), wall_time });
         }
         self.close_event();
-        push_record(&mut self.out, |event| {
+        self.frame.push_record(&mut self.out, |event| {
             event.fixed64(1, wall_time);
             push_step(event, step);
             write(event);
@@ -405,11 +405,13 @@ impl Encoder {
 
     fn close_event(&mut self) {
         let Some(open) = self.open.take() else { return };
-        push_record(&mut self.out, |event| {
-            event.fixed64(1, open.wall_time);
-            push_step(event, open.step);
-            event.bytes(5, &self.values);
-        });
+        let mut head = EventHead::default();
+        head.push(1 << 3 | 1, &open.wall_time.to_le_bytes());
+        if open.step != 0 {
+            head.push_number(2 << 3, open.step as u64);
+        }
+        head.push_number(5 << 3 | 2, self.values.len() as u64);
+        self.frame.push_record_of(&mut self.out, head.bytes(), &self.values);
         reset(&mut self.values);
     }
 }
@@ -446,14 +448,36 @@ fn reset(buffer: &mut Vec<u8>) {
     buffer.shrink_to(KEPT_BYTES);
 }
 
-/// Appends a scalar: the most frequent value, whose length is known before.
-fn push_scalar(values: &mut Vec<u8>, tag: &str, scalar: f32) {
-    const SIMPLE_VALUE: usize = 5;
-    let tag_length = 1 + varint_size(tag.len() as u64) + tag.len();
-    values.reserve(tag_length + SIMPLE_VALUE + 11);
-    values.key_of_message(1, (tag_length + SIMPLE_VALUE) as u64);
-    values.bytes(1, tag.as_bytes());
-    values.fixed32(2, scalar);
+/// What stands before the values of an event, put together where it costs no look at the room that is left.
+#[derive(Default)]
+struct EventHead {
+    /// Three keys, a time and two numbers of at most ten bytes.
+    bytes: [u8; 3 + 8 + 2 * 10],
+    end: usize,
+}
+
+impl EventHead {
+    fn push(&mut self, key: u8, value: &[u8]) {
+        self.bytes[self.end] = key;
+        self.bytes[self.end + 1..][..value.len()].copy_from_slice(value);
+        self.end += 1 + value.len();
+    }
+
+    fn push_number(&mut self, key: u8, mut value: u64) {
+        self.bytes[self.end] = key;
+        self.end += 1;
+        while value >= 0x80 {
+            self.bytes[self.end] = value as u8 | 0x80;
+            self.end += 1;
+            value >>= 7;
+        }
+        self.bytes[self.end] = value as u8;
+        self.end += 1;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.end]
+    }
 }
 
 /// Appends a step, an `int64`: the two's complement, so that a negative number takes ten bytes.

@@ -30,6 +30,8 @@ mod schema;
 
 mod summary;
 
+mod tags;
+
 mod encoder;
 
 mod event;

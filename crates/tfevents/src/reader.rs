@@ -446,14 +446,14 @@ impl<R> fmt::Debug for Reader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::push_record;
+    use crate::wire::Frame;
 
     #[test]
     fn memory_is_bounded_by_the_largest_record_that_is_allowed() {
         let max = 100_000;
         let mut file = Vec::new();
         for size in [max, max + 1, 10 * max, 5, max] {
-            push_record(&mut file, |data| data.resize(data.len() + size, 7));
+            Frame::default().push_record(&mut file, |data| data.resize(data.len() + size, 7));
         }
         let mut reader = Reader::new(&file[..]).max_record_bytes(max);
         let mut sizes = Vec::new();

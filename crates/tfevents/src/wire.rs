@@ -94,14 +94,60 @@ pub(super) fn checked_length(record: &[u8]) -> Option<u64> {
     (masked_crc32c(length).to_le_bytes() == *checksum).then_some(u64::from_le_bytes(*length))
 }
 
-/// Appends a record: the length of the data and its checksum, the data that `write` appends, and the checksum of the data.
-pub(super) fn push_record(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    let begin = out.len();
-    out.extend_from_slice(&[0; HEAD_BYTES]);
-    write(out);
-    let length = ((out.len() - begin - HEAD_BYTES) as u64).to_le_bytes();
-    out[begin..begin + 8].copy_from_slice(&length);
-    out[begin + 8..begin + HEAD_BYTES].copy_from_slice(&masked_crc32c(&length).to_le_bytes());
+/// Frame of records, which keeps the last length and its checksum: most records are as long as the one before.
+#[derive(Debug)]
+pub(super) struct Frame {
+    /// The length of the data.
+    length: u64,
+    /// The record up to its data.
+    head: [u8; HEAD_BYTES],
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self { length: 0, head: head(0) }
+    }
+}
+
+fn head(length: u64) -> [u8; HEAD_BYTES] {
+    let length = length.to_le_bytes();
+    let mut head = [0; HEAD_BYTES];
+    head[..8].copy_from_slice(&length);
+    head[8..].copy_from_slice(&masked_crc32c(&length).to_le_bytes());
+    head
+}
+
+impl Frame {
+    /// Appends a record: the length of the data and its checksum, the data that `write` appends, and the checksum of the data.
+    pub(super) fn push_record(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        let begin = out.len();
+        out.extend_from_slice(&[0; HEAD_BYTES]);
+        write(out);
+        let head = self.head((out.len() - begin - HEAD_BYTES) as u64);
+        out[begin..begin + HEAD_BYTES].copy_from_slice(head);
+        push_checksum(out, begin);
+    }
+
+    /// Appends a record whose data is `first` and then `second`.
+    pub(super) fn push_record_of(&mut self, out: &mut Vec<u8>, first: &[u8], second: &[u8]) {
+        let (begin, size) = (out.len(), first.len() + second.len());
+        out.reserve(RECORD_BYTES + size);
+        out.extend_from_slice(self.head(size as u64));
+        out.extend_from_slice(first);
+        out.extend_from_slice(second);
+        push_checksum(out, begin);
+    }
+
+    fn head(&mut self, length: u64) -> &[u8; HEAD_BYTES] {
+        if length != self.length {
+            *self = Self { length, head: head(length) };
+        }
+        &self.head
+    }
+}
+
+/// Appends the checksum of the data of the record that begins at `begin`.
+fn push_checksum(out: &mut Vec<u8>, begin: usize) {
     let checksum = masked_crc32c(&out[begin + HEAD_BYTES..]);
     out.extend_from_slice(&checksum.to_le_bytes());
 }

@@ -9,4 +9,5 @@ mod fuzz;
 mod growing;
 mod mutated;
 mod round_trip;
+mod scalars;
 mod torch;
