@@ -158,6 +158,7 @@ fn order_is_kept_through_a_retry_and_other_names_do_not_wait() {
     }
     bus.emit("order.b", 9).unwrap();
     until("the other name went on", || *seen.lock().unwrap() == [("order.b".to_owned(), 9)]);
+    until("the one waits for its retry", || bus.metrics().retry.waiting == 1);
     clock.advance(Duration::from_secs(1));
     until("all are taken", || seen.lock().unwrap().len() == 4);
     bus.flush().unwrap();
