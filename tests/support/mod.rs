@@ -92,13 +92,13 @@ impl Drop for Raise<'_> {
     }
 }
 
-/// Waits a moment before a loop looks again. It does not yield: where many threads did nothing else, a busy machine (Linux
-/// 6.18) ran no other thread for minutes, not even its own, and tests timed out.
+/// Waits a moment before a loop looks again for the end of a process. It does not yield: where many threads did nothing
+/// else, a busy machine (Linux 6.18) ran no other thread for minutes, not even its own, and tests timed out.
 pub fn look_again() {
     std::thread::sleep(Duration::from_micros(50));
 }
 
-/// Looks again and again until something holds.
+/// Yields until something holds.
 #[track_caller]
 pub fn until(what: &str, holds: impl Fn() -> bool) {
     until_timeout(LONG, what, holds);
@@ -110,7 +110,7 @@ pub fn until_timeout(longest: Duration, what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < longest, "never happened: {what}");
-        look_again();
+        std::thread::yield_now();
     }
 }
 
