@@ -601,22 +601,25 @@ fn an_adaptive_task_hires_workers_while_that_pays() {
     let strategy = Strategy::Adaptive { min: 1, max: 8, window: Duration::from_secs(1) };
     let (behind, pipeline) = (turnstile.clone(), task::from_fn(|| Some(())).manual_clock(&clock));
     let task = pipeline.strategy(strategy).map(move |()| behind.pass()).start().unwrap();
-    // Every handler takes a tenth of a second, however many there are.
-    let mut all = 0;
-    let mut numbers = vec![1];
+    // Every handler takes a tenth of a second, however many there are. They end one after the other: all the others are busy then.
+    let (mut numbers, mut busy, mut handled) = (vec![1], 1, 0);
     for _ in 0..200 {
-        let workers = task.summary().workers as u64;
-        numbers.extend((numbers.last() != Some(&workers)).then_some(workers));
-        all += workers;
         until("all are at it, and others wait", || {
-            turnstile.have_come() == all && task.summary().left == 64 + workers
+            turnstile.have_come() == handled + busy && task.summary().left == 64 + busy
         });
         clock.advance(Duration::from_millis(100));
-        turnstile.admit(all);
-        until("they are done", || task.summary().handled == all);
+        for _ in 0..busy {
+            handled += 1;
+            turnstile.admit(handled);
+            until("it is done", || task.summary().handled == handled);
+            let workers = task.summary().workers as u64;
+            numbers.extend((numbers.last() != Some(&workers)).then_some(workers));
+            busy = workers.max(busy - 1);
+            until("others take its place", || turnstile.have_come() == handled + busy);
+        }
     }
     assert_eq!(numbers[..4], [1, 2, 4, 8], "{numbers:?}");
-    assert!(numbers[4..].iter().all(|workers| *workers >= 4), "{numbers:?}");
+    assert!(numbers[4..].iter().all(|workers| *workers >= 6), "{numbers:?}");
     turnstile.admit(u64::MAX);
     task.cancel();
     over(task);
