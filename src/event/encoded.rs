@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Bytes of a protocol buffer of TensorBoard, made by whoever knows more of its plugins than this crate.
+/// Bytes of a protocol buffer of TensorBoard, made by code that knows more of its plugins than this crate.
 ///
 /// [`TensorBoardSink`](crate::sink::TensorBoardSink) writes them as they are: for it alone they mean something. JSON Lines and
 /// SQLite keep them, like an image. The bytes are not checked when the value is made; the sink refuses those that TensorBoard

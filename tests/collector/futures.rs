@@ -1,11 +1,10 @@
 //! The futures adapter: any executor, no thread a call, nothing lost by dropping.
-#![allow(unsafe_code, reason = "a waker by hand")]
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::support::*;
@@ -461,33 +460,13 @@ fn a_waker_that_blocks_at_the_end_of_the_worker_delays_no_stop() {
     law(&collector, 1);
 }
 
-/// Returns a waker that stands at a gate when it is cloned, and wakes nobody.
-fn stands_when_cloned(gate: &Gate) -> Waker {
-    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, drop, |_| (), drop);
-    fn clone(gate: *const ()) -> RawWaker {
-        // SAFETY: it comes from `Arc::into_raw`, and the waker that is cloned holds it.
-        let held = unsafe {
-            Arc::increment_strong_count(gate.cast::<Gate>());
-            &*gate.cast::<Gate>()
-        };
-        held.pass();
-        RawWaker::new(gate, &TABLE)
-    }
-    fn drop(gate: *const ()) {
-        // SAFETY: as above.
-        unsafe { Arc::decrement_strong_count(gate.cast::<Gate>()) }
-    }
-    let gate = Arc::into_raw(Arc::new(gate.clone()));
-    // SAFETY: the functions of the table count the references, and a gate may be used by any thread.
-    unsafe { Waker::from_raw(RawWaker::new(gate.cast(), &TABLE)) }
-}
-
 #[test]
 fn a_waker_that_blocks_when_a_flush_clones_it_holds_up_no_worker() {
     let (sink, cloning) = (Gate::closed(), Gate::closed());
     let collector = stalled(ticks(), &sink);
     let mut flushing = Box::pin(collector.flush_async());
-    let waker = stands_when_cloned(&cloning);
+    let at_gate = cloning.clone();
+    let waker = waker_on_clone(move || at_gate.pass());
     std::thread::scope(|scope| {
         let poll = scope.spawn(|| {
             // The answer may have come meanwhile.

@@ -476,48 +476,6 @@ fn a_waker_that_forks_on_the_worker_leaves_the_rest_to_its_parent() {
     forker.child_has_ended();
 }
 
-/// Returns a waker that forks when it is cloned, and wakes nobody.
-#[cfg(feature = "futures")]
-fn forks_when_cloned(forker: &Forker) -> std::task::Waker {
-    use std::task::{RawWaker, RawWakerVTable, Waker};
-
-    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, drop, |_| (), drop);
-    fn clone(forker: *const ()) -> RawWaker {
-        // SAFETY: it comes from `Arc::into_raw`, and the waker that is cloned holds it.
-        let held = unsafe {
-            Arc::increment_strong_count(forker.cast::<Forker>());
-            &*forker.cast::<Forker>()
-        };
-        held.fork();
-        RawWaker::new(forker, &TABLE)
-    }
-    fn drop(forker: *const ()) {
-        // SAFETY: as above.
-        unsafe { Arc::decrement_strong_count(forker.cast::<Forker>()) }
-    }
-    let forker = Arc::into_raw(Arc::new(forker.clone()));
-    // SAFETY: the functions of the table count the references, and a forker may be used by any thread.
-    unsafe { Waker::from_raw(RawWaker::new(forker.cast(), &TABLE)) }
-}
-
-/// Waker that forks when it is dropped, and wakes nobody.
-#[cfg(feature = "futures")]
-struct ForksWhenDropped(Forker);
-
-#[cfg(feature = "futures")]
-impl std::task::Wake for ForksWhenDropped {
-    fn wake(self: Arc<Self>) {
-        std::mem::forget(self);
-    }
-}
-
-#[cfg(feature = "futures")]
-impl Drop for ForksWhenDropped {
-    fn drop(&mut self) {
-        self.0.fork();
-    }
-}
-
 /// What forks while a future is polled.
 #[cfg(feature = "futures")]
 #[derive(Clone, Copy)]
@@ -539,9 +497,13 @@ impl Forks {
         use std::task::{Context, Waker};
 
         match self {
-            Self::CloneOfWaker => future.poll(&mut Context::from_waker(&forks_when_cloned(forker))),
+            Self::CloneOfWaker => {
+                let forker = forker.clone();
+                future.poll(&mut Context::from_waker(&waker_on_clone(move || forker.fork())))
+            }
             Self::DropOfWaker => {
-                let waker = Waker::from(Arc::new(ForksWhenDropped(forker.clone())));
+                let forker = forker.clone();
+                let waker = waker_on_drop(move || forker.fork());
                 assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
                 drop(waker);
                 future.poll(&mut Context::from_waker(Waker::noop()))

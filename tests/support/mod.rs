@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside of any #[test]")]
 
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::{RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use forebay::sink::{MemorySink, Sink, SinkError, from_fn};
@@ -128,6 +129,48 @@ pub fn until_delivered<E: Event>(collector: &Collector<E>) {
         let _ = collector.flush_timeout(Duration::from_millis(1));
         collector.pending() == 0
     });
+}
+
+/// Returns a waker that calls a function whenever it is cloned, and wakes nobody.
+#[allow(unsafe_code, reason = "only a table of functions notices a clone")]
+pub fn waker_on_clone(call: impl Fn() + Send + Sync + 'static) -> Waker {
+    type Call = Box<dyn Fn() + Send + Sync>;
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, drop, |_| (), drop);
+    fn clone(call: *const ()) -> RawWaker {
+        // SAFETY: it comes from `Arc::into_raw`, and the waker that is cloned holds it.
+        let held = unsafe {
+            Arc::increment_strong_count(call.cast::<Call>());
+            &*call.cast::<Call>()
+        };
+        held();
+        RawWaker::new(call, &TABLE)
+    }
+    fn drop(call: *const ()) {
+        // SAFETY: as above.
+        unsafe { Arc::decrement_strong_count(call.cast::<Call>()) }
+    }
+    let call: Arc<Call> = Arc::new(Box::new(call));
+    // SAFETY: the functions of the table count the references, and any thread may call the function.
+    unsafe { Waker::from_raw(RawWaker::new(Arc::into_raw(call).cast(), &TABLE)) }
+}
+
+/// Returns a waker that calls a function when the last of its clones is dropped, and wakes nobody.
+pub fn waker_on_drop(call: impl Fn() + Send + Sync + 'static) -> Waker {
+    struct OnDrop<F: Fn()>(F);
+
+    impl<F: Fn() + Send + Sync + 'static> Wake for OnDrop<F> {
+        fn wake(self: Arc<Self>) {
+            std::mem::forget(self);
+        }
+    }
+
+    impl<F: Fn()> Drop for OnDrop<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+
+    Arc::new(OnDrop(call)).into()
 }
 
 /// A process that does not outlive the test that started it.

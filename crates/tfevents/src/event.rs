@@ -8,7 +8,7 @@ use crate::summary::{DataType, SessionStatus, Setting};
 pub struct Event<'a> {
     /// The time in seconds since 1970.
     pub wall_time: f64,
-    /// The step; 0 where the writer told none.
+    /// The step; 0 where the writer gave none.
     pub step: i64,
     /// What the event tells.
     pub content: EventContent<'a>,
@@ -237,7 +237,7 @@ pub struct Metadata<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DataClass {
-    /// Not told.
+    /// Not given.
     #[default]
     Unknown,
     /// Numbers.
@@ -404,14 +404,14 @@ pub enum Hparams<'a> {
         group: &'a str,
         /// The hyper-parameters.
         settings: Settings<'a>,
-        /// Seconds since 1970; 0 where it is not told.
+        /// Seconds since 1970; 0 where it is not given.
         began_at: f64,
     },
     /// A run ended.
     SessionEnd {
-        /// How it ended; `None` where it is not told.
+        /// How it ended; `None` where it is not given.
         status: Option<SessionStatus>,
-        /// Seconds since 1970; 0 where it is not told.
+        /// Seconds since 1970; 0 where it is not given.
         ended_at: f64,
     },
     /// The description of all runs: the bytes of an `Experiment` message, for [`Fields`].
@@ -506,7 +506,7 @@ pub struct Image<'a> {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// The number of channels; 0 where it is not told.
+    /// The number of channels; 0 where it is not given.
     pub colorspace: u32,
     /// The file: PNG, JPEG or GIF.
     pub encoded: &'a [u8],

@@ -7,7 +7,7 @@
 //! TensorBoard's loaders read the result back in the tests of `forebay`, whose `TensorBoardSink` writes such files.
 //!
 //! [`Reader`] reads such files, also while they grow, and those of PyTorch, tensorboardX and TensorBoard. It checks both checksums
-//! and bounds its memory. Damage ends it, or is skipped and told, as its owner chooses.
+//! and bounds its memory. At damage it stops, or it skips the damage and reports it, as its owner chooses.
 //!
 //! ```
 //! use tfevents::{Encoder, Summary};

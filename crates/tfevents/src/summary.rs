@@ -330,7 +330,7 @@ pub struct HparamInfo<'a> {
 /// Type of the values of a hyper-parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HparamType {
-    /// Not told.
+    /// Not given.
     #[default]
     Unset = 0,
     /// Texts.
@@ -373,7 +373,7 @@ pub struct MetricInfo<'a> {
 /// Data that a metric is measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DatasetType {
-    /// Not told.
+    /// Not given.
     #[default]
     Unknown = 0,
     /// The data of the training.

@@ -48,7 +48,7 @@ class Run:
         self.collector = Collector(sinks, **settings)
         self._report: Report | None = None
         self._pid = os.getpid()
-        # Whoever has a handler of their own for SIGTERM decides what it does.
+        # Where the program has a handler of its own for SIGTERM, that decides.
         watches = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         self._guard = RunGuard(self.collector, name, self.config, watches)
         _lifecycle.register(self)

@@ -62,7 +62,7 @@ impl<'a> Writer<'a> {
         folder.note_encoded(refused);
     }
 
-    /// Appends what a name becomes to a tag; `false` if that cannot be told.
+    /// Appends what a name becomes to a tag; `false` if the mapping of the caller panicked.
     fn push_name(&mut self, tag: &mut String, name: &str) -> bool {
         match self.settings.tags.push(tag, name, self.home) {
             Ok(()) => true,

@@ -74,21 +74,6 @@ fn tasks_of_a_busy_parent_are_refused_in_the_child_and_neither_hang_nor_handle()
     assert_eq!(end.results, sent);
 }
 
-/// Waker that forks when it is dropped, and wakes nobody.
-struct ForksWhenDropped(Forker);
-
-impl std::task::Wake for ForksWhenDropped {
-    fn wake(self: Arc<Self>) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for ForksWhenDropped {
-    fn drop(&mut self) {
-        self.0.fork();
-    }
-}
-
 #[test]
 fn a_waker_that_forks_while_results_are_polled_leaves_them_to_their_parent() {
     alone!();
@@ -99,7 +84,8 @@ fn a_waker_that_forks_while_results_are_polled_leaves_them_to_their_parent() {
     let forker = Forker::default();
     let (sender, pipeline) = task::channel::<u64>(4);
     let mut results = pipeline.map(|number| *number).results().unwrap();
-    let waker = Waker::from(Arc::new(ForksWhenDropped(forker.clone())));
+    let own = forker.clone();
+    let waker = waker_on_drop(move || own.fork());
     assert!(results.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
     drop(waker);
     let polled = results.poll_next_unpin(&mut Context::from_waker(Waker::noop()));

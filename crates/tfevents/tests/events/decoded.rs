@@ -1,4 +1,4 @@
-//! What the reader finds in the files of PyTorch, told as the JSON beside them.
+//! What the reader finds in the files of PyTorch, held against the JSON beside them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -146,7 +146,7 @@ fn event(event: &Event<'_>) -> Json {
     object.into()
 }
 
-/// Returns JSON with all its numbers as `f64`, as they compare. What is a float is told there by a few digits that mean it.
+/// Returns JSON with all its numbers as `f64`, as they compare. A 32-bit float stands there with the fewest digits that name it.
 fn plain(json: &Json, is_float: bool) -> Json {
     match json {
         Json::Number(number) => {
