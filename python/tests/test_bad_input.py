@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import events, values
 
+import forebay
 from forebay import SummaryWriter
 
 
@@ -115,20 +116,115 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_construction(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     raises(OSError, "file", SummaryWriter, file / "run")
-    raises(ValueError, "must be a local folder, got 's3://bucket/run'", SummaryWriter, "s3://bucket/run")
+    raises(ValueError, "log_dir must be on a local file system, got 's3://bucket/run': write there and copy it", SummaryWriter, "s3://bucket/run")
     raises(ValueError, "in_child must be 'ignore' or 'reopen', got 'write'", SummaryWriter, tmp_path, in_child="write")
     raises(TypeError, None, SummaryWriter, 5)
     assert os.listdir(tmp_path) == ["file"]
     raises(OSError, "suffix", SummaryWriter, tmp_path / "run", filename_suffix="a/b")
 
 
-class OnDevice:
+METHODS = [name for name in vars(SummaryWriter) if name.startswith("add_")] + ["add_scalar"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_refuses_arguments_that_it_does_not_have(writer, method):
+    raises(TypeError, "unexpected keyword argument 'steps'|missing", getattr(writer, method), steps=3)
+    raises(TypeError, "argument", getattr(writer, method))
+
+
+ONES = np.ones((1, 3, 2), np.float32)
+
+#: A call of each method that has a tag, but for the tag.
+TAGGED = {
+    "add_scalar": (1.0,), "add_scalars": ({"a": 1.0},), "add_tensor": (ONES,), "add_histogram": (ONES,),
+    "add_histogram_raw": (0, 1, 1, 1, 1, [1], [1]), "add_image": (np.ones((3, 2, 2)),), "add_images": (np.ones((1, 3, 2, 2)),),
+    "add_image_with_boxes": (np.ones((3, 2, 2)), np.ones((1, 4))), "add_video": (np.ones((1, 1, 3, 2, 2)),), "add_audio": (np.ones(5),),
+    "add_text": ("x",), "add_pr_curve": (np.ones(2), np.ones(2)), "add_pr_curve_raw": ([1], [1], [1], [1], [1], [1]),
+    "add_mesh": (np.ones((1, 3, 3)),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", TAGGED)
+def test_a_tag_is_a_text_and_a_step_a_number(writer, method):
+    call = getattr(writer, method)
+    raises((TypeError, AttributeError), None, call, 5, *TAGGED[method])
+    raises((TypeError, ValueError), None, call, "x", *TAGGED[method], global_step="three")
+    raises(TypeError, None, call, "x", *TAGGED[method], walltime="now")
+    call("x", *TAGGED[method], global_step=1)
+
+
+def test_scalars_and_metrics_have_one_element_each(writer):
+    raises(AssertionError, "one element", writer.add_scalars, "x", {"a": np.zeros(3)})
+    raises(NotImplementedError, "numpy array or torch tensor", writer.add_scalars, "x", {"a": None})
+    raises(AssertionError, "one element", writer.add_hparams, {"lr": 0.1}, {"loss": np.zeros(3)})
+    raises(AssertionError, "one element", writer.add_hparams, {"lr": np.zeros(3)}, {"loss": 0.1})
+    raises((TypeError, AttributeError), None, writer.add_scalars, "x", [1.0])
+
+
+def test_what_is_not_finite_is_written(writer, tmp_path):
+    writer.add_scalar("nan", float("nan"))
+    writer.add_scalar("inf", float("-inf"))
+    writer.add_histogram("h", np.array([1.0, np.nan, np.inf]))
+    writer.flush()
+    nan, inf, histogram = values(tmp_path)
+    assert np.isnan(nan.simple_value)
+    assert inf.simple_value == -np.inf
+    assert histogram.histo.num == 3
+    assert sum(histogram.histo.bucket) == 1
+
+
+def test_a_run_refuses_what_is_wrong_before_it_has_a_folder(tmp_path):
+    runs = tmp_path / "runs"
+    raises(TypeError, None, forebay.init, 5)
+    raises(TypeError, None, forebay.init, runs, name=5)
+    raises(TypeError, None, forebay.init, runs, config=5)
+    raises(ValueError, "dir must be on a local file system, got 'gs://bucket/runs'", forebay.init, "gs://bucket/runs")
+    assert not runs.exists()
+    raises(ValueError, "unknown|capasity", forebay.init, runs, capasity=5)
+    (tmp_path / "file").write_text("")
+    raises(OSError, "file", forebay.init, tmp_path / "file")
+    for sink in (forebay.sinks.JsonLines("s3://bucket/x"), forebay.sinks.TensorBoard("s3://bucket/x")):
+        raises(ValueError, "must be on a local file system, got 's3://bucket/x'", forebay.Collector, [sink])
+    with forebay.init(runs) as run:
+        raises(TypeError, "cannot convert dictionary|not iterable", run.log, 5)
+        raises(TypeError, None, run.log, {3: 1.0})
+        raises(ValueError, "invalid literal", run.log, {"x": 1.0}, step="three")
+        raises(TypeError, None, run.event)
+        raises(ValueError, "status must be 'finished', 'stopped', 'failed' or 'preempted', got 'good'", run.finish, "good")
+        report = run.collector.stats()
+    # None of these calls left half of its values behind.
+    assert report.offered == 1
+
+
+class OnCuda:
+    """An array of CuPy, as far as it is asked."""
+
     __cuda_array_interface__ = {}
     shape = (2,)
 
 
-def test_data_on_a_device_is_refused_with_what_to_do(writer):
-    raises(TypeError, "must be in the memory of the host", writer.add_histogram, "h", OnDevice())
+class OnDevice:
+    """A tensor of a library that copies nothing to the host by itself."""
+
+    device = "gpu:1"
+    shape = (2,)
+
+
+class OnDeviceByDLPack(OnDevice):
+    def __dlpack__(self, **options):
+        raise AssertionError("the data must not be asked for")
+
+    def __dlpack_device__(self):
+        return 2, 1
+
+
+@pytest.mark.parametrize(("kind", "where"), [(OnCuda, "a device"), (OnDevice, "gpu:1"), (OnDeviceByDLPack, "gpu:1")])
+def test_data_on_a_device_is_refused_with_what_to_do(writer, kind, where):
+    match = f"data must be in the memory of the host, got <class '.*{kind.__name__}'> on {where}: copy it to the host first"
+    raises(TypeError, match, writer.add_histogram, "h", kind())
+    raises(TypeError, match, writer.add_image, "i", kind())
+    raises(TypeError, match, writer.add_tensor, "t", kind())
+    raises(TypeError, match, forebay.Histogram, kind())
 
 
 class Interface:
@@ -171,3 +267,26 @@ def test_arrays_of_every_kind_are_taken_as_they_are(writer, tmp_path, numbers):
     histo = value.histo
     assert (histo.min, histo.max, histo.num, histo.sum) == (1, 2, 2, 3)
     assert list(histo.bucket) == [0, 1, 1]
+
+
+def test_the_layout_of_an_image_in_memory_does_not_matter(tmp_path):
+    image = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    kept = np.zeros((3, 8, 5), np.uint8)
+    kept[:, ::2] = image
+    still = image.copy()
+    still.flags.writeable = False
+    layouts = [image, kept[:, ::2], np.asfortranarray(image), still, image[:, ::-1][:, ::-1]]
+    with SummaryWriter(tmp_path) as writer:
+        for layout in layouts:
+            writer.add_image("i", layout)
+            writer.add_image("f", (layout / 255).astype(">f4"))
+    found = values(tmp_path)
+    assert len({value.image.encoded_image_string for value in found if value.tag == "i"}) == 1
+    assert len({value.image.encoded_image_string for value in found if value.tag == "f"}) == 1
+    assert len(found) == 10
+
+
+def test_a_scalar_of_bfloat16_is_a_number(writer, tmp_path):
+    writer.add_scalar("x", Tensor(np.array(2.0, np.float32), "torch.bfloat16"))
+    writer.flush()
+    assert [value.simple_value for value in values(tmp_path)] == [2.0]

@@ -104,8 +104,8 @@ def _host(value: Any, lists: bool) -> Any:
         if not lists:
             raise NotImplementedError(f"Got {type(value)}, but numpy array or torch tensor are expected.")
         return _host_of_list(value)
-    if hasattr(value, "__cuda_array_interface__"):
-        raise TypeError(f"data must be in the memory of the host, got {type(value)} on a device: copy it to the host first")
+    if _is_elsewhere(value):
+        raise _on_device(value)
     if (hasattr(value, "__array__") or hasattr(value, "__dlpack__")) and _has_numpy():
         import numpy as np
 
@@ -114,7 +114,24 @@ def _host(value: Any, lists: bool) -> Any:
         return memoryview(value)
     except TypeError:
         pass
+    if hasattr(value, "device"):
+        raise _on_device(value)
     raise NotImplementedError(f"Got {type(value)}, but numpy array or torch tensor are expected.")
+
+
+def _is_elsewhere(value: Any) -> bool:
+    """Whether an array says that its data is on a device, and leaves it to the caller to copy it."""
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    if hasattr(value, "__array__") or not hasattr(value, "__dlpack_device__"):
+        return False
+    # What DLPack calls the CPU, and memory of the host that a device reads as well: of CUDA and of ROCm.
+    return int(value.__dlpack_device__()[0]) not in (1, 3, 11)
+
+
+def _on_device(value: Any) -> TypeError:
+    where = f" on {value.device}" if hasattr(value, "device") else " on a device"
+    return TypeError(f"data must be in the memory of the host, got {type(value)}{where}: copy it to the host first")
 
 
 def _host_of_torch(tensor: Any) -> Any:

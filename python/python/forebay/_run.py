@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 from forebay import _lifecycle
 from forebay._collector import Collector, Report
 from forebay._forebay import RunGuard, run_folder
-from forebay.sinks import JsonLines, Sink, TensorBoard
+from forebay.sinks import JsonLines, Sink, TensorBoard, local
 
 class Run:
     """A training run. Make it by :func:`init`.
@@ -195,10 +195,12 @@ def init(
         ...     run.summary["accuracy"] = 0.97
     """
     global _current, _has_hook
-    folder = Path(run_folder(os.fspath(dir), name))
+    # What is wrong is found before there is a folder.
+    config = dict(config or {})
+    folder = Path(run_folder(local("dir", dir), name))
     if sinks is None:
         sinks = [JsonLines(folder / "events.jsonl"), TensorBoard(folder)]
-    _current = Run(folder, name, config or {}, sinks, settings)
+    _current = Run(folder, name, config, sinks, settings)
     if not _has_hook:
         _has_hook = True
         _hook()

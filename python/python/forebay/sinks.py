@@ -11,6 +11,18 @@ __all__ = ["Console", "JsonLines", "Sink", "TensorBoard"]
 Row = tuple[str, str | None, int | None]
 
 
+def local(what: str, path: str | os.PathLike[str]) -> str:
+    """Returns a path, unless it is an address of a remote file system.
+
+    Raises:
+        ValueError: It is one.
+    """
+    path = os.fspath(path)
+    if "://" in path:
+        raise ValueError(f"{what} must be on a local file system, got {path!r}: write there and copy it, or mount the remote one")
+    return path
+
+
 class Sink:
     """What all sinks are."""
 
@@ -31,7 +43,7 @@ class JsonLines(Sink):
     rotate_at: int | None = None
 
     def _row(self) -> Row:
-        return ("json_lines", os.fspath(self.path), self.rotate_at)
+        return ("json_lines", local("path", self.path), self.rotate_at)
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class TensorBoard(Sink):
     folder: str | os.PathLike[str]
 
     def _row(self) -> Row:
-        return ("tensorboard", os.fspath(self.folder), None)
+        return ("tensorboard", local("folder", self.folder), None)
 
 
 @dataclass(frozen=True)

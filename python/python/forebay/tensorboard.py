@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 
 from forebay import _arrays, _drawing, _embedding
 from forebay._forebay import Writer, default_edges, frames_of, pixels_of
+from forebay.sinks import local
 
 __all__ = ["FileWriter", "SummaryWriter"]
 
@@ -81,10 +82,7 @@ class SummaryWriter(Writer):
         if not log_dir:
             now = datetime.now().strftime("%b%d_%H-%M-%S")
             log_dir = os.path.join("runs", f"{now}_{socket.gethostname()}{comment}")
-        if "://" in os.fspath(log_dir):
-            raise ValueError(
-                f"log_dir must be a local folder, got {os.fspath(log_dir)!r}: write to a local folder and copy it, or mount the remote one"
-            )
+        local("log_dir", log_dir)
         if in_child not in ("ignore", "reopen"):
             raise ValueError(f"in_child must be 'ignore' or 'reopen', got {in_child!r}")
         self.log_dir = log_dir
