@@ -14,6 +14,7 @@ use crate::convert;
 use crate::names::Names;
 use crate::said::Said;
 use crate::value;
+use crate::watch::{self, Watcher};
 
 /// Base of ``forebay.Collector``.
 #[pyclass(frozen, subclass, weakref, module = "forebay._forebay", name = "CollectorBase")]
@@ -99,10 +100,11 @@ impl PyCollector {
         })
     }
 
-    /// Stops the collector, and returns its statistics as JSON.
-    #[pyo3(signature = (timeout = None))]
-    fn _stop(&self, py: Python<'_>, timeout: Option<f64>) -> (String, Vec<String>) {
-        py.detach(|| {
+    /// Stops the collector, and returns its statistics as JSON. Tells the watcher while that takes long.
+    #[pyo3(signature = (timeout = None, watcher = None))]
+    fn _stop(&self, py: Python<'_>, timeout: Option<f64>, watcher: Option<Watcher>) -> (String, Vec<String>) {
+        let pending = self.watched_pending();
+        watch::watched(py, watcher, pending, || {
             let stopped = match timeout {
                 Some(seconds) => self.inner.stop_timeout(convert::duration(seconds)),
                 None => self.inner.stop(),
@@ -127,6 +129,13 @@ impl PyCollector {
     /// Returns the health as JSON.
     fn _health(&self, py: Python<'_>) -> String {
         py.detach(|| serde_json::to_string(&self.inner.health()).unwrap_or_default())
+    }
+
+    /// Returns the most seconds that a flush and a stop take by default.
+    #[getter]
+    fn _timeouts(&self) -> (f64, f64) {
+        let config = self.inner.config();
+        (config.flush_timeout.as_secs_f64(), config.stop_timeout.as_secs_f64())
     }
 
     /// Subscribes to events whose names a pattern stands for.
@@ -158,6 +167,12 @@ impl PyCollector {
 }
 
 impl PyCollector {
+    /// Returns what tells the number of pending events, from any thread.
+    pub(crate) fn watched_pending(&self) -> impl Fn() -> u64 + Send + 'static {
+        let collector = self.inner.clone();
+        move || collector.pending()
+    }
+
     fn statistics(&self) -> String {
         serde_json::to_string(&self.inner.stats()).unwrap_or_default()
     }

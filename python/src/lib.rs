@@ -7,9 +7,10 @@
 
 // In the order in which data flows; imports go the other way.
 
-// How it comes from Python.
+// How it comes from Python, and how Python is told of a long wait.
 mod array;
 mod convert;
+mod watch;
 
 // What is collected, and what the worker makes of it.
 mod names;

@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 
 use crate::collector::PyCollector;
 use crate::value;
+use crate::watch::{self, Watcher};
 
 /// Guard of a training run, for ``forebay.Run``.
 #[pyclass(frozen, module = "forebay._forebay", name = "RunGuard")]
@@ -76,12 +77,21 @@ impl RunGuard {
         }
     }
 
-    /// Reports the end, once; the statistics tell how that went.
-    fn end(&self, py: Python<'_>, status: &str, reason: String, metrics: &Bound<'_, PyDict>) -> PyResult<()> {
+    /// Reports the end, once; the statistics tell how that went. Tells the watcher while that takes long.
+    #[pyo3(signature = (status, reason, metrics, watcher = None))]
+    fn end(
+        &self,
+        py: Python<'_>,
+        status: &str,
+        reason: String,
+        metrics: &Bound<'_, PyDict>,
+        watcher: Option<Watcher>,
+    ) -> PyResult<()> {
         let metrics = value::fields(metrics)?;
         let Ok(ended) = py.detach(|| self.run.enter().map(|mut run| run.take())) else { return Ok(()) };
         let Some((run, signals)) = ended else { return Ok(()) };
-        py.detach(|| {
+        let pending = self._collector.get().watched_pending();
+        watch::watched(py, watcher, pending, || {
             let _ = match status {
                 "failed" => run.failed(reason),
                 "preempted" => run.preempted(reason),

@@ -23,6 +23,7 @@ use crate::convert;
 use crate::names::Names;
 use crate::point::Point;
 use crate::said::Said;
+use crate::watch::{self, Watcher};
 use crate::work::histogram::{Histogram, default_edges};
 use crate::work::hparams::{self, SettingRow};
 use crate::work::layout::{self, CategoryRow};
@@ -460,24 +461,28 @@ impl Writer {
         })
     }
 
-    /// Writes what is left, and closes the files. Returns what there is to say of errors and losses.
-    #[pyo3(signature = (timeout = None))]
-    fn _close(&self, py: Python<'_>, timeout: Option<f64>) -> Vec<String> {
+    /// Writes what is left, and closes the files. Returns what there is to say of errors and losses. Tells the watcher while that takes
+    /// long.
+    #[pyo3(signature = (timeout, watcher = None))]
+    fn _close(&self, py: Python<'_>, timeout: f64, watcher: Option<Watcher>) -> Vec<String> {
         let Some(core) = self.core.swap(None) else { return Vec::new() };
-        py.detach(|| {
-            let stopped = match timeout {
-                Some(seconds) => core.collector.stop_timeout(convert::duration(seconds)),
-                None => core.collector.stop(),
-            };
-            match stopped {
-                Ok(report) if report.stats.processed < report.stats.offered => {
-                    core.said.push(format!("not everything that was added is in the file: {}", report.stats));
+        let collector = core.collector.clone();
+        watch::watched(
+            py,
+            watcher,
+            move || collector.pending(),
+            || {
+                match core.collector.stop_timeout(convert::duration(timeout)) {
+                    Ok(report) if report.stats.processed < report.stats.offered => {
+                        core.said
+                            .push(format!("not everything that was added is in the file: {}", report.stats));
+                    }
+                    Ok(_) | Err(StopError::Forked) => {}
+                    Err(error) => core.said.push(error.to_string()),
                 }
-                Ok(_) | Err(StopError::Forked) => {}
-                Err(error) => core.said.push(error.to_string()),
-            }
-            core.said.take()
-        })
+                core.said.take()
+            },
+        )
     }
 
     /// Returns the account of what was added since it was opened.

@@ -214,12 +214,15 @@ def test_what_does_not_get_into_the_file_is_logged_at_the_close(tmp_path, caplog
 
 def test_a_writer_says_what_it_is(tmp_path):
     writer = SummaryWriter(tmp_path)
-    assert repr(writer) == f"<SummaryWriter of {str(tmp_path)!r}, open>"
+    writer.add_scalar("x", 1.0)
+    writer.flush()
+    assert repr(writer) == f"<SummaryWriter of {str(tmp_path)!r}, open: 1 added, 0 pending, 0 lost>"
+    assert repr(writer.file_writer) == f"<FileWriter of {str(tmp_path)!r}>"
     assert writer.get_logdir() == writer.log_dir == tmp_path
     assert writer.file_writer.get_logdir() == str(tmp_path)
     assert list(writer.all_writers) == [str(tmp_path)]
     writer.close()
-    assert "closed" in repr(writer)
+    assert repr(writer) == f"<SummaryWriter of {str(tmp_path)!r}, closed>"
 
 
 def test_the_default_folder_is_named_after_time_host_and_comment(tmp_path, monkeypatch):

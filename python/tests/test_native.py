@@ -54,6 +54,51 @@ def test_a_run_writes_json_lines_and_tensorboard_and_ends(tmp_path):
     assert (info.name, info.status, info.run_id, info.folder) == ("digits", "finished", run.run_id, run.folder)
 
 
+def test_everything_says_what_it_is(tmp_path):
+    run = forebay.init(tmp_path, name="digits")
+    folder = str(run.folder)
+    run.log({"loss": 0.5}, step=3)
+    assert repr(run) == f"<Run digits in {folder!r}, running: 2 events, 0 lost>"
+    report = run.finish("failed", "Traceback\n  a line\nValueError: no data\n")
+    assert repr(run) == f"<Run digits in {folder!r}, ended: 3 events, 0 lost>"
+    assert repr(report) == "<Report: 3 offered = 3 processed + 0 lost + 0 pending>"
+    (info,) = forebay.runs(tmp_path)
+    assert repr(info) == f"<RunInfo digits in {folder!r}: failed at step 3 (ValueError: no data)>"
+    records = forebay.read(run.folder, "lo*")
+    assert repr(records) == f"<Records of {folder + '/events.jsonl'!r}, lo*>"
+    (record,) = records
+    assert repr(record).startswith("<Record loss")
+    assert repr(forebay.Histogram(np.array([1.0, 2.0]))) == "<Histogram of 2 values in 1..2>"
+    assert repr(forebay.Image(np.zeros((3, 4, 5)))) == "<Image of 5 x 4 pixels>"
+
+    failed = forebay.Report(5000, 4000, 1000, 0, {"<disk>": 2}, {})
+    assert repr(failed) == "<Report: 5,000 offered = 4,000 processed + 1,000 lost + 0 pending, 2 failed in <disk>>"
+    assert "<tr><th>failed in &lt;disk&gt;</th><td>2</td></tr>" in failed._repr_html_()
+
+
+def test_tensorboard_finds_runs_and_writers_in_the_folder_that_it_is_given(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+    monkeypatch.chdir(tmp_path)
+    with forebay.init(name="digits", config={"lr": 0.1}) as run:
+        run.log({"train.loss": 0.5}, step=0)
+    with forebay.SummaryWriter(comment="_mine") as default, forebay.SummaryWriter("runs/nested/named") as named:
+        default.add_scalar("train/loss", 0.5, 0)
+        named.add_scalars("loss", {"train": 0.5, "test": 0.7}, 0)
+        named.add_scalar("lr", 0.1, 0)
+        named.add_hparams({"lr": 0.1}, {"accuracy": 0.9}, run_name="trial")
+    # As `tensorboard --logdir runs` and `%tensorboard --logdir runs` do.
+    found = EventMultiplexer().AddRunsFromDirectory("runs")
+    found.Reload()
+    names = {
+        run.folder.name: "train/loss", str(default.log_dir)[len("runs/") :]: "train/loss", "nested/named": "lr",
+        "nested/named/loss_train": "loss", "nested/named/loss_test": "loss", "nested/named/trial": "accuracy",
+    }  # fmt: skip
+    assert set(found.Runs()) == set(names)
+    for name, tag in names.items():
+        assert tag in found.Runs()[name]["tensors"], name
+
+
 def test_the_functions_of_the_module_work_on_the_run_that_goes_on(tmp_path):
     run = forebay.init(tmp_path)
     forebay.log({"loss": 0.5}, step=3)

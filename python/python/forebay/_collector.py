@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import threading
@@ -12,12 +13,13 @@ from typing import Any, Literal, Self
 
 from forebay import _lifecycle
 from forebay._forebay import CollectorBase, Record, Subscription
+from forebay._progress import Progress
 from forebay.sinks import Sink
 
 logger = logging.getLogger("forebay")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What became of all events of a collector.
 
@@ -47,6 +49,18 @@ class Report:
     def is_clean(self) -> bool:
         """Whether every event is where it belongs."""
         return self.processed == self.offered and not self.failed
+
+    def __repr__(self) -> str:
+        parts = [f"{self.offered:,} offered = {self.processed:,} processed + {self.lost:,} lost + {self.pending:,} pending"]
+        parts += [f"{number:,} failed in {name}" for name, number in self.failed.items()]
+        return f"<Report: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        """Returns the report as a notebook shows it."""
+        rows = [(name, getattr(self, name)) for name in ("offered", "processed", "lost", "pending")]
+        rows += [(f"failed in {name}", number) for name, number in self.failed.items()]
+        cells = (f"<tr><th>{html.escape(name)}</th><td>{number:,}</td></tr>" for name, number in rows)
+        return f"<table>{''.join(cells)}</table>"
 
 
 class Collector(CollectorBase):
@@ -126,10 +140,19 @@ class Collector(CollectorBase):
     def stop(self, timeout: float | None = None) -> Report:
         """Refuses new events, delivers those that are queued, and ends the worker.
 
+        Where that takes more than a second, a line on the terminal tells how much is left.
+
         Args:
             timeout: The most seconds to wait. Defaults to the setting ``stop_timeout``, which is 10 s.
         """
-        stats, said = self._stop(timeout)
+        progress = Progress("the collector", self._timeouts[1] if timeout is None else timeout)
+        try:
+            return self._end(timeout, progress)
+        finally:
+            progress.end()
+
+    def _end(self, timeout: float | None, progress: Progress) -> Report:
+        stats, said = self._stop(timeout, progress.watcher())
         _log(said)
         return Report._of(json.loads(stats))
 
@@ -167,7 +190,12 @@ class Collector(CollectorBase):
         return subscription
 
     def _close_at_exit(self, timeout: float) -> None:
-        self._stop(timeout)
+        progress = Progress("the collector", timeout)
+        try:
+            # A child that was forked has nothing to stop, and says nothing of it.
+            self._stop(timeout, progress.watcher())
+        finally:
+            progress.end()
 
     def __enter__(self) -> Self:
         return self

@@ -116,7 +116,7 @@ def read(path: str | os.PathLike[str], pattern: str | None = None) -> Records:
     return Records(file, pattern)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunInfo:
     """What the events of a run tell of one process that worked on it."""
 
@@ -140,6 +140,15 @@ class RunInfo:
     last_step: int | None
     #: Why it failed, was interrupted, or ended early.
     reason: str | None
+
+    def __repr__(self) -> str:
+        parts = [self.status]
+        if self.last_step is not None:
+            parts.append(f"at step {self.last_step:,}")
+        if self.reason:
+            # The last line of a traceback says what it was.
+            parts.append(f"({self.reason.strip().splitlines()[-1]})")
+        return f"<RunInfo {self.name or self.run_id} in {str(self.folder)!r}: {' '.join(parts)}>"
 
 
 def runs(dir: str | os.PathLike[str] = "runs") -> list[RunInfo]:  # noqa: A002 - the word that users know

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from forebay import _lifecycle
 from forebay._collector import Collector, Report
 from forebay._forebay import RunGuard, run_folder
+from forebay._progress import Progress
 from forebay.sinks import JsonLines, Sink, TensorBoard, local
 
 class Run:
@@ -108,6 +109,8 @@ class Run:
     ) -> Report:
         """Ends the run, writes what is left, and returns what became of all events. A second call returns the same report.
 
+        Where that takes more than a second, a line on the terminal tells how much is left.
+
         Args:
             status: How the run ended: it completed, ended early on purpose, failed, or was interrupted.
             reason: Why it failed, or ended early.
@@ -121,8 +124,14 @@ class Run:
 
     def _finish(self, status: str, reason: str, timeout: float | None) -> Report:
         if self._report is None:
-            self._guard.end(status, reason, self.summary)
-            self._report = self.collector.stop(timeout)
+            # The end is reported behind what was logged before, and then everything is written.
+            flush, stop = self.collector._timeouts
+            progress = Progress(str(self.folder), flush + (stop if timeout is None else timeout))
+            try:
+                self._guard.end(status, reason, self.summary, progress.watcher())
+                self._report = self.collector._end(timeout, progress)
+            finally:
+                progress.end()
             _end(self)
         return self._report
 
@@ -142,8 +151,9 @@ class Run:
         self._finish(*_ending(exc_val), None)
 
     def __repr__(self) -> str:
+        report = self._report or self.collector.stats()
         state = "running" if self._report is None else "ended"
-        return f"<Run {self.name or self.run_id} in {str(self.folder)!r}, {state}>"
+        return f"<Run {self.name or self.run_id} in {str(self.folder)!r}, {state}: {report.offered:,} events, {report.lost:,} lost>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a Run cannot be pickled: log to it in the process that made it")
@@ -186,7 +196,7 @@ def init(
 
     Raises:
         OSError: The folder or a file cannot be created.
-        ValueError: A setting is unknown or not allowed.
+        ValueError: A setting is unknown or not allowed, or ``dir`` is an address of a remote file system.
 
     Example:
         >>> with forebay.init("runs", name="digits", config={"lr": 0.1}) as run:

@@ -22,11 +22,15 @@ from typing import Any, Literal, Self
 
 from forebay import _arrays, _drawing, _embedding
 from forebay._forebay import Writer, default_edges, frames_of, pixels_of
+from forebay._progress import Progress
 from forebay.sinks import local
 
 __all__ = ["FileWriter", "SummaryWriter"]
 
 logger = logging.getLogger("forebay")
+
+#: The most seconds that a close takes.
+CLOSE_TIMEOUT = 10.0
 
 
 class SummaryWriter(Writer):
@@ -669,8 +673,11 @@ class SummaryWriter(Writer):
         _log(self._flush())
 
     def close(self) -> None:
-        """Writes what is left, and closes the files, within 10 seconds. What is added later begins a new file."""
-        _log(self._close())
+        """Writes what is left, and closes the files, within 10 seconds. What is added later begins a new file.
+
+        Where that takes more than a second, a line on the terminal tells how much is left.
+        """
+        self._close_within(CLOSE_TIMEOUT)
 
     def stats(self) -> dict[str, int]:
         """Returns what became of everything that was added since the writer was opened.
@@ -681,7 +688,14 @@ class SummaryWriter(Writer):
         return self._stats()
 
     def _close_at_exit(self, timeout: float) -> None:
-        _log(self._close(timeout))
+        self._close_within(timeout)
+
+    def _close_within(self, timeout: float) -> None:
+        progress = Progress(os.fspath(self.log_dir), timeout)
+        try:
+            _log(self._close(timeout, progress.watcher()))
+        finally:
+            progress.end()
 
     def __setstate__(self, arguments: dict[str, Any]) -> None:
         for name in ("log_dir", "max_queue", "flush_secs", "filename_suffix"):
@@ -711,7 +725,11 @@ class SummaryWriter(Writer):
         self.close()
 
     def __repr__(self) -> str:
-        state = "open" if self._is_open else "closed"
+        stats = self._stats()
+        state = "closed"
+        if "offered" in stats:
+            lost = stats["evicted"] + stats["rejected"] + stats["failed"]
+            state = f"open: {stats['offered']:,} added, {stats['pending']:,} pending, {lost:,} lost"
         return f"<{type(self).__name__} of {os.fspath(self.log_dir)!r}, {state}>"
 
     def __copy__(self) -> Self:
