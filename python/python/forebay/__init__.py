@@ -15,6 +15,7 @@ Or by itself::
 
 from forebay import sinks, tensorboard
 from forebay._collector import Collector, Report
+from forebay._demo import demo
 from forebay._forebay import Histogram, Image, Record, Subscription, __version__
 from forebay._reading import Records, RunInfo, read, runs
 from forebay._run import Run, event, finish, init, log, summary, timer
@@ -32,6 +33,7 @@ __all__ = [
     "Subscription",
     "SummaryWriter",
     "__version__",
+    "demo",
     "event",
     "finish",
     "init",
