@@ -14,6 +14,7 @@ mod sinks;
 pub use crate::origin::Origin;
 pub use crate::outcome::{BatchOutcome, CollectError, Refusal};
 pub use crate::wake::State;
+pub use collect::FullLane;
 pub use flush::FlushError;
 pub use global::{AlreadyInitialized, current, get_or_init, scoped};
 pub(crate) use handle::Collector;

@@ -4,6 +4,7 @@
 //! load. Those two loads or the push reveal all that is rare (a sleeping worker, a full lane, a stop, a fork). It is
 //! handled out of line.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::Collector;
@@ -101,6 +102,53 @@ impl<E: Event> Collector<E> {
         )
     }
 
+    /// Collects an event as [`collect`](Self::collect) does, but returns it where that would wait for space.
+    ///
+    /// For a caller that has something to do before it waits, such as to release a lock. [`FullLane::wait`] waits then, and
+    /// [`FullLane::reject`] does not. A queue with space costs what it costs `collect`.
+    ///
+    /// # Errors
+    ///
+    /// The lane of the event, or the byte budget, is full and does not evict. The event is in the error, and is not counted yet.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use forebay::{Collector, Outcome, Overflow, Record};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let collector = Collector::builder().capacity(1).overflow(Overflow::DropNewest).build()?;
+    /// assert!(matches!(collector.collect_unless_full(Record::new("tick")), Ok(Outcome::Queued)));
+    /// let Err(full) = collector.collect_unless_full(Record::new("tick")) else { panic!("one place") };
+    /// assert_eq!(full.reject(), Outcome::Full);
+    /// assert_eq!(collector.stats().rejected.full, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn collect_unless_full(&self, event: impl Into<E>) -> Result<Outcome, FullLane<'_, E>> {
+        let mut event = event.into();
+        if let Some(gate) = self.shared.settings.gate() {
+            event = match self.admit(gate, event) {
+                Ok(event) => event,
+                Err(refused) => return Ok(refused.reason.into()),
+            };
+        }
+        let priority = event.priority();
+        self.shared.offer(
+            priority,
+            event,
+            |outcome, _| Ok(outcome),
+            |event, reason, policy, _| {
+                if reason == Refusal::Full {
+                    return Err(FullLane { collector: self, priority, event: Some(event), policy });
+                }
+                self.shared.count_refusal(reason);
+                Ok(reason.into())
+            },
+        )
+    }
+
     /// Asks the gate, and counts an event that it rejects.
     pub(crate) fn admit(&self, gate: &Gate, event: E) -> Result<E, CollectError<E>> {
         // A collector that accepts no events says so, whatever the gate would say.
@@ -133,6 +181,45 @@ impl<E: Event> Collector<E> {
             }
         }
         all
+    }
+}
+
+/// Event that found no space: what [`Collector::collect_unless_full`] returns. Dropped, it is rejected.
+#[must_use = "an event that is dropped is rejected"]
+pub struct FullLane<'a, E: Event> {
+    collector: &'a Collector<E>,
+    priority: Priority,
+    /// `None` once it has been collected or counted.
+    event: Option<E>,
+    policy: Policy,
+}
+
+impl<E: Event> FullLane<'_, E> {
+    /// Waits for space, for as long as the settings say, and collects the event.
+    pub fn wait(mut self) -> Outcome {
+        let Some(event) = self.event.take() else { return Outcome::Full };
+        let refused = CollectError { event, reason: Refusal::Full };
+        self.collector.shared.collect_refused(self.priority, refused, self.policy)
+    }
+
+    /// Counts the event as rejected, and drops it.
+    pub fn reject(self) -> Outcome {
+        Outcome::Full
+    }
+}
+
+impl<E: Event> Drop for FullLane<'_, E> {
+    fn drop(&mut self) {
+        if self.event.is_some() {
+            // Counted before the event is dropped, because its destructor may panic.
+            self.collector.shared.count_refusal(Refusal::Full);
+        }
+    }
+}
+
+impl<E: Event> fmt::Debug for FullLane<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FullLane").field("priority", &self.priority).finish_non_exhaustive()
     }
 }
 

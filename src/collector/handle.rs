@@ -61,6 +61,12 @@ impl<E: Event> Collector<E> {
         self.shared.pending()
     }
 
+    /// Returns how many bytes the events own that are queued or with the worker, beyond their slots. See
+    /// [`Config::max_bytes`](crate::Config::max_bytes).
+    pub fn pending_bytes(&self) -> u64 {
+        self.shared.lanes.budget().held()
+    }
+
     /// Returns the account of all events so far.
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use crate::support::*;
 use forebay::sink::MemorySink;
@@ -96,6 +97,32 @@ fn the_newest_is_refused_and_given_back_under_drop_newest() {
     let refused = collector.try_collect(tick(3)).unwrap_err();
     assert_eq!((refused.event, refused.reason.to_string()), (tick(3), "event queue is full".to_owned()));
     assert_eq!(law(&collector, 4).rejected.full, 2);
+}
+
+#[test]
+fn an_event_that_found_no_space_waits_or_is_rejected_as_its_holder_says() {
+    let (gate, memory) = (Gate::closed(), MemorySink::new());
+    let builder = ticks().capacity(1).overflow(Overflow::Block { timeout: Duration::from_secs(60) });
+    let collector = stalled(builder.sink(memory.clone()), &gate);
+    assert!(matches!(collector.collect_unless_full(tick(1)), Ok(Outcome::Queued)));
+    let full = |number| collector.collect_unless_full(tick(number)).unwrap_err();
+    let waiting = full(2);
+    assert_eq!(law(&collector, 2).rejected.full, 0, "it has no fate yet");
+    assert_eq!(full(3).reject(), Outcome::Full);
+    drop(full(4));
+    assert_eq!(law(&collector, 4).rejected.full, 2);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| waiting.wait());
+        until("the event waits", || collector.stats().waits == 1);
+        gate.open();
+        assert_eq!(waiter.join().unwrap(), Outcome::QueuedAfterWait);
+    });
+    let full = collector.collect_unless_full(critical(5));
+    assert!(full.is_ok(), "its lane has space");
+    collector.stop().unwrap();
+    assert_eq!(collector.collect_unless_full(tick(6)).unwrap(), Outcome::Stopped);
+    let stats = law(&collector, 7);
+    assert_eq!((stats.processed, stats.rejected.stopped), (4, 1));
 }
 
 #[test]
