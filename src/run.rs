@@ -28,7 +28,7 @@ use crate::clock::deadline_in;
 use crate::collector::{Collector, FlushError};
 use crate::config::ConfigError;
 use crate::event::catalog::training;
-use crate::event::{Fields, Priority, Record};
+use crate::event::{Event, Fields, Priority, Record};
 use crate::outcome::Outcome;
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, is_panicking};
@@ -91,14 +91,14 @@ use crate::wake::State;
 ///
 /// In a loop, `run = TrainingRun::builder().start(&collector)?` begins the next run before it drops the last one, which
 /// then reports that it has failed.
-pub struct TrainingRun {
-    life: Arc<Life>,
+pub struct TrainingRun<E: Event + From<Record> = Record> {
+    life: Arc<Life<E>>,
     heartbeat_thread: Option<JoinHandle<()>>,
 }
 
 /// State that the guard, its heartbeat thread and its epochs share.
-struct Life {
-    collector: Collector,
+struct Life<E: Event> {
+    collector: Collector<E>,
     identity: Arc<RunIdentity>,
     rank: Rank,
     began: Instant,
@@ -146,7 +146,7 @@ pub enum RunError {
     Thread(#[source] std::io::Error),
 }
 
-impl TrainingRun {
+impl<E: Event + From<Record>> TrainingRun<E> {
     /// Returns the id of the run.
     pub fn run_id(&self) -> &str {
         &self.life.identity.run_id
@@ -173,7 +173,7 @@ impl TrainingRun {
     }
 
     /// Returns the collector that gets the events of the run.
-    pub fn collector(&self) -> &Collector {
+    pub fn collector(&self) -> &Collector<E> {
         &self.life.collector
     }
 
@@ -185,7 +185,7 @@ impl TrainingRun {
     }
 
     /// Reports that an epoch begins: number `epoch`, from 1, of `total`. Use the returned value to report its end.
-    pub fn epoch(&self, epoch: u64, total: u64) -> Epoch {
+    pub fn epoch(&self, epoch: u64, total: u64) -> Epoch<E> {
         self.life.epoch.store(epoch.saturating_add(1), Ordering::Relaxed);
         // At the step that it begins with, so that a resume from there supersedes it.
         let next = self.life.next_step.load(Ordering::Relaxed);
@@ -252,7 +252,7 @@ impl TrainingRun {
     /// # Errors
     ///
     /// Returns the error of `body`.
-    pub fn within<T, E: fmt::Display>(self, body: impl FnOnce(&Self) -> Result<T, E>) -> Result<T, E> {
+    pub fn within<T, F: fmt::Display>(self, body: impl FnOnce(&Self) -> Result<T, F>) -> Result<T, F> {
         let result = body(&self);
         // The statistics show how the flush ended.
         let _ = match &result {
@@ -281,7 +281,7 @@ fn identified(record: Record, run: &RunIdentity) -> Record {
     }
 }
 
-impl Life {
+impl<E: Event + From<Record>> Life<E> {
     /// Reports at the interval of the heartbeat that the process lives, until the run ends.
     fn send_heartbeats(&self) {
         let mut stage = self.stage.lock();
@@ -363,7 +363,7 @@ impl Life {
     }
 }
 
-impl Drop for TrainingRun {
+impl<E: Event + From<Record>> Drop for TrainingRun<E> {
     fn drop(&mut self) {
         if self.life.collector.state() == State::Forked {
             // The heartbeat thread does not exist here, nor does a thread that may hold a lock.
@@ -388,7 +388,7 @@ impl Drop for TrainingRun {
     }
 }
 
-impl fmt::Debug for TrainingRun {
+impl<E: Event + From<Record>> fmt::Debug for TrainingRun<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrainingRun")
             .field("identity", &self.life.identity)
@@ -418,13 +418,13 @@ impl fmt::Debug for TrainingRun {
 /// # }
 /// ```
 #[must_use = "without `completed`, the end of the epoch is not reported"]
-pub struct Epoch {
-    life: Arc<Life>,
+pub struct Epoch<E: Event + From<Record> = Record> {
+    life: Arc<Life<E>>,
     epoch: u64,
     began: Instant,
 }
 
-impl Epoch {
+impl<E: Event + From<Record>> Epoch<E> {
     /// Reports that the epoch is done, its duration, and what was measured.
     pub fn completed(self, metrics: impl Into<Fields>) -> Outcome {
         let (epoch, metrics, duration) = (self.epoch, metrics.into(), self.began.elapsed());
@@ -432,7 +432,7 @@ impl Epoch {
     }
 }
 
-impl fmt::Debug for Epoch {
+impl<E: Event + From<Record>> fmt::Debug for Epoch<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Epoch").field("epoch", &self.epoch).finish_non_exhaustive()
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::collector::{Collector, FlushError};
 use crate::config::check;
 use crate::event::catalog::training;
-use crate::event::{Fields, Record};
+use crate::event::{Event, Fields, Record};
 use crate::origin::new_id;
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, Mutex, PlainU64};
@@ -140,7 +140,10 @@ impl RunBuilder {
     ///
     /// A setting is outside of what is allowed; the environment contradicts itself; what was collected before is not
     /// delivered in time; the collector is stopped; no thread could be created. Only in the last case, begin and end are reported.
-    pub fn start(self, collector: &Collector) -> Result<TrainingRun, RunError> {
+    pub fn start<E: Event + From<Record>>(
+        self,
+        collector: &Collector<E>,
+    ) -> Result<TrainingRun<E>, RunError> {
         let run_id = self.run_id.unwrap_or_else(new_id);
         check("run_id", format!("{run_id:?}"), "a text that is not empty", !run_id.is_empty())?;
         check("name", "\"\"", "a text that is not empty", self.name.as_deref() != Some(""))?;

@@ -9,12 +9,12 @@ use signal_hook::flag::{register, register_conditional_default};
 use signal_hook::iterator;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 
-use super::{Life, TrainingRun};
+use super::TrainingRun;
 use crate::clock::deadline_in;
 use crate::collector::Collector;
 use crate::config::{ConfigError, check};
-use crate::event::Event;
 use crate::event::catalog::training;
+use crate::event::{Event, Record};
 use crate::reply::Reply;
 use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64};
 use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
@@ -63,11 +63,14 @@ pub struct Signals {
 pub struct SignalsBuilder {
     flush: Box<dyn Fn(Duration) + Send>,
     stop: Box<dyn Fn(Duration) + Send>,
-    run: Option<Arc<Life>>,
+    /// Marks the run as preempted by the signal of this name, within this time.
+    preempt: Option<Box<Preempt>>,
     signals: Vec<i32>,
     grace: Duration,
     leaves_time: bool,
 }
+
+type Preempt = dyn Fn(&str, Duration) + Send;
 
 /// State that the value shares with the threads that get signals.
 struct Watch {
@@ -117,7 +120,7 @@ impl Signals {
         SignalsBuilder {
             flush: Box::new(move |max| drop(flushed.shared.flush(Reply::unheard(), max))),
             stop: Box::new(move |max| drop(stopped.stop_timeout(max))),
-            run: None,
+            preempt: None,
             signals: vec![SIGTERM, SIGINT],
             grace: Duration::from_secs(5),
             leaves_time: false,
@@ -172,8 +175,12 @@ impl Signals {
 
 impl SignalsBuilder {
     /// Makes the first signal mark a run as preempted.
-    pub fn run(mut self, run: &TrainingRun) -> Self {
-        self.run = Some(Arc::clone(&run.life));
+    pub fn run<E: Event + From<Record>>(mut self, run: &TrainingRun<E>) -> Self {
+        let life = Arc::clone(&run.life);
+        self.preempt = Some(Box::new(move |signal, timeout| {
+            let preempted = training::Preempted { reason: signal.to_owned(), epoch: life.epoch() };
+            let _ = life.end_timeout(preempted, timeout);
+        }));
         self
     }
 
@@ -374,9 +381,8 @@ impl Watch {
                 return false;
             }
         }
-        if let Some(life) = &plan.run {
-            let preempted = training::Preempted { reason: name(signal).to_owned(), epoch: life.epoch() };
-            let _ = life.end_timeout(preempted, left() / 2);
+        if let Some(preempt) = &plan.preempt {
+            preempt(name(signal), left() / 2);
         }
         (plan.stop)(left().max(Duration::from_millis(50)));
         true

@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use crate::support::*;
 use forebay::run::{HEARTBEAT, Rank, RunError, TrainingRun};
-use forebay::sink::{JsonLinesSink, MemorySink};
-use forebay::{Collector, Fields, Outcome, Record};
+use forebay::sink::{JsonLinesSink, MemorySink, from_fn};
+use forebay::{Batch, Builder, Collector, Event, Fields, Outcome, Priority, Record};
 use forebay_history::{EventQuery, History, JsonLinesHistory, Recent, RunEnd, RunInfo, RunStatus, runs};
 
 const NO_FIELDS: [(&str, f64); 0] = [];
@@ -29,6 +30,48 @@ fn collector() -> (Collector, Recent<1000>) {
 
 fn all(recent: &Recent<1000>) -> Vec<Record> {
     recent.query(&EventQuery::new()).unwrap()
+}
+
+/// Event that is made of a record.
+#[derive(Debug)]
+struct Wrapped(Record);
+
+impl Event for Wrapped {
+    fn name(&self) -> &str {
+        Event::name(&self.0)
+    }
+
+    fn priority(&self) -> Priority {
+        self.0.priority()
+    }
+}
+
+impl From<Record> for Wrapped {
+    fn from(record: Record) -> Self {
+        Self(record)
+    }
+}
+
+#[test]
+fn a_run_of_a_users_own_events_reports_the_same() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let sink = from_fn("names", move |batch: &Batch<Wrapped>| {
+        kept.lock().unwrap().extend(batch.iter().map(|event| Event::name(&event.0).to_owned()));
+        Ok(())
+    });
+    let collector: Collector<Wrapped> = Builder::new().sink(sink).start().unwrap();
+    let run = TrainingRun::builder().start(&collector).unwrap();
+    run.epoch(1, 1).completed(NO_FIELDS);
+    run.collector().collect(Record::new("own"));
+    run.completed(NO_FIELDS).unwrap();
+    collector.stop().unwrap();
+    let expected =
+        ["started", "epoch_started", "epoch_completed", "completed"].map(|name| format!("training.{name}"));
+    let mut seen = seen.lock().unwrap().clone();
+    seen.retain(|name| *name != "own");
+    assert_eq!(seen, expected);
+    law(&collector, 5);
 }
 
 #[test]
