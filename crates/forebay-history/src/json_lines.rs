@@ -124,6 +124,28 @@ impl JsonLinesHistory {
         Self { path: path.into() }
     }
 
+    /// Reads the records of all files, oldest first, in the order in which they were delivered. One of them is in memory at a time.
+    ///
+    /// # Errors
+    ///
+    /// The files cannot be listed. A file that cannot be read is an error in the place of its records, and the last item.
+    pub fn records(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Record, HistoryError>> + use<'_>, HistoryError> {
+        let files = self.files().map_err(|error| self.refused(error))?;
+        let mut is_broken = false;
+        let records = files.flat_map(|file| {
+            let (file, error) = match file {
+                Ok(file) => (Some(file), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            file.into_iter().flat_map(JsonLinesReader::new).chain(error)
+        });
+        Ok(records
+            .take_while(move |record| !std::mem::replace(&mut is_broken, record.is_err()))
+            .map(|record| record.map_err(|error| self.refused(error))))
+    }
+
     fn refused(&self, error: io::Error) -> HistoryError {
         HistoryError { place: self.path.display().to_string(), source: error.into() }
     }
@@ -202,17 +224,9 @@ fn open_closed(closed: &Closed) -> io::Result<Option<Box<dyn BufRead>>> {
 
 impl History for JsonLinesHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let files = self.files().map_err(|error| self.refused(error))?;
         let mut broken = None;
-        let lines = files.flat_map(|file| {
-            let (file, error) = match file {
-                Ok(file) => (Some(file), None),
-                Err(error) => (None, Some(Err(error))),
-            };
-            file.into_iter().flat_map(JsonLinesReader::new).chain(error)
-        });
-        let records = lines.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
+        let records = self.records()?.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
         let found = query.select(records);
-        broken.map_or(Ok(found), |error| Err(self.refused(error)))
+        broken.map_or(Ok(found), Err)
     }
 }
