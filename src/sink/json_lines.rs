@@ -114,6 +114,8 @@ pub struct JsonLinesSink {
     /// The encoded batch.
     lines: Vec<u8>,
     plain: PlainLines,
+    /// User code that finds the record inside of an event. `None` takes events that are records alone.
+    record_in: Option<fn(&dyn Any) -> Option<&Record>>,
     /// True if every line shows its origin.
     has_origin: bool,
     /// Text that goes into every line of the batch at hand, from the comma to the end of the object. Empty if nothing does.
@@ -194,6 +196,7 @@ impl JsonLinesSink {
             lines: Vec::new(),
             plain: PlainLines::default(),
             has_origin: false,
+            record_in: None,
             suffix: Vec::new(),
             max_bytes: Some(MAX_BYTES),
             max_age: None,
@@ -263,10 +266,21 @@ impl JsonLinesSink {
         self
     }
 
+    /// Looks for the record inside of events of this type, which must serialise as that record. Most records have no more than a number,
+    /// and their lines are written without serde, in a fraction of the time. Defaults to events that are records.
+    pub fn records_in<E: AsRef<Record> + 'static>(mut self) -> Self {
+        self.record_in = Some(|event| event.downcast_ref::<E>().map(AsRef::as_ref));
+        self
+    }
+
     /// Encodes one line; an event that fails leaves nothing behind.
     fn encode<E: Serialize + 'static>(&mut self, event: &E) -> Result<(), SinkError> {
         let begin = self.lines.len();
-        let record = (event as &dyn Any).downcast_ref::<Record>();
+        let record = match self.record_in {
+            None => (event as &dyn Any).downcast_ref(),
+            Some(record_in) => catch_panic(|| record_in(event))
+                .map_err(|said| SinkError::panicked("an event's AsRef<Record>", &said))?,
+        };
         if record.is_none_or(|record| !self.plain.push(&mut self.lines, record)) {
             let encoded = match catch_panic(|| serde_json::to_writer(&mut self.lines, event)) {
                 Ok(encoded) => encoded.map_err(not_serialised),

@@ -67,8 +67,9 @@ impl std::fmt::Display for Sample {
 #[test]
 fn a_users_event_with_a_record_inside_reaches_all_sinks() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
-    let (jsonl, sqlite, board) = (
+    let (jsonl, plain, sqlite, board) = (
         folder.path().join("events.jsonl"),
+        folder.path().join("plain.jsonl"),
         folder.path().join("events.db"),
         folder.path().join("tensorboard"),
     );
@@ -76,6 +77,7 @@ fn a_users_event_with_a_record_inside_reaches_all_sinks() -> Result<(), Box<dyn 
     // No type is named where a sink is added.
     let collector: Collector<Sample> = Builder::new()
         .sink(JsonLinesSink::create(&jsonl)?)
+        .sink(JsonLinesSink::create(&plain)?.records_in::<Sample>().named("plain"))
         .sink(SqliteSink::create(&sqlite)?.route("train.*"))
         .sink(TensorBoardSink::create(&board)?)
         .sink(ConsoleSink::to_writer("test", std::io::sink()))
@@ -92,6 +94,7 @@ fn a_users_event_with_a_record_inside_reaches_all_sinks() -> Result<(), Box<dyn 
     let expected: Vec<Record> = memory.events().into_iter().map(|sample| sample.record).collect();
     let all = EventQuery::new();
     assert_eq!(JsonLinesHistory::new(&jsonl).query(&all)?, expected);
+    assert_eq!(std::fs::read(&plain)?, std::fs::read(&jsonl)?, "with serde and without");
     assert_eq!(SqliteHistory::open(&sqlite)?.query(&all)?, expected);
     assert_eq!(recent.query(&all)?, expected);
     let shown: Vec<(i64, f32)> = (0..100).map(|step| (step, step as f32 / 4.0)).collect();
@@ -126,6 +129,16 @@ fn an_event_whose_record_cannot_be_had_fails_alone() -> Result<(), Box<dyn std::
     only_one(sink.write_batch(&batch()));
     drop(sink);
     assert_eq!(scalars(&folder.path().join("tensorboard"))["train/loss"], [(0, 0.0), (2, 0.5)]);
+
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path)?.records_in::<Sample>();
+    only_one(sink.write_batch(&batch()));
+    drop(sink);
+    let steps: Vec<_> = JsonLinesHistory::new(&path)
+        .records()?
+        .map(|record| record.map(|r| r.step()))
+        .collect::<Result<_, _>>()?;
+    assert_eq!(steps, [Some(0), Some(2)]);
 
     let mut recent = Recent::<10>::new();
     only_one(recent.write_batch(&batch()));
