@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use forebay::sink::{ConsoleSink, JsonLinesSink, Sink, TensorBoardSink};
 use forebay::subscription::{RecvError, Subscription};
-use forebay::{Config, Outcome, Pattern, Priority, Record};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use forebay::{Builder, Config, Outcome, Pattern, Priority, Record, Value};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyString;
 
 use crate::convert;
-use crate::names::Names;
+use crate::names::intern;
+use crate::point::Point;
 use crate::said::Said;
-use crate::value;
+use crate::value::{self, Given};
 use crate::watch::{self, Watcher};
 
 /// Base of ``forebay.Collector``.
 #[pyclass(frozen, subclass, weakref, module = "forebay._forebay", name = "CollectorBase")]
 pub(crate) struct PyCollector {
-    pub(crate) inner: forebay::Collector,
-    names: Names,
+    pub(crate) inner: forebay::Collector<Point>,
     said: Said,
 }
 
@@ -36,24 +36,33 @@ impl PyCollector {
             serde_json::from_str(settings).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let said = Said::default();
         let inner = py.detach(|| {
-            let builder = forebay::Collector::builder().config(config).on_log(said.hook());
+            let builder = Builder::<Point>::new().config(config).on_log(said.hook());
+            let builder = builder.enrich(|point: &mut Point, _| point.complete());
             let sinks = sinks.into_iter().map(sink).collect::<PyResult<Vec<_>>>()?;
             builder.sinks(sinks).start().map_err(|error| PyValueError::new_err(error.to_string()))
         })?;
-        Ok(Self { inner, names: Names::new(), said })
+        Ok(Self { inner, said })
     }
 
-    /// Collects an event, and returns what became of it.
-    #[pyo3(signature = (name, value, step, priority, walltime))]
-    fn _collect(
+    /// Collects an event, and returns what became of it: ``"queued"``, ``"full"``, ``"filtered"`` and others.
+    ///
+    /// Args:
+    ///     name: The name, such as ``"train.loss"``.
+    ///     value: A number, a text, a truth value, a list, a dictionary, a :class:`forebay.Histogram`, a :class:`forebay.Image`, or a
+    ///         tensor: one of one element is a number, a larger one a histogram.
+    ///     step: The step.
+    ///     priority: A critical event is never evicted, and a low one is the first to go.
+    ///     walltime: The moment, in seconds since 1970. Defaults to now.
+    #[pyo3(signature = (name, value = None, *, step = None, priority = "normal", walltime = None))]
+    fn collect<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         name: &str,
-        value: &Bound<'_, PyAny>,
-        step: Option<&Bound<'_, PyAny>>,
+        value: Option<&Bound<'py, PyAny>>,
+        step: Option<&Bound<'py, PyAny>>,
         priority: &str,
         walltime: Option<f64>,
-    ) -> PyResult<&'static str> {
+    ) -> PyResult<Bound<'py, PyString>> {
         let priority = match priority {
             "normal" => Priority::Normal,
             "critical" => Priority::Critical,
@@ -63,28 +72,28 @@ impl PyCollector {
                 return Err(PyValueError::new_err(why));
             }
         };
-        let record =
-            Record::with_value(self.names.intern(name), value::value(value)?).with_priority(priority);
-        let record = convert::placed(record, convert::step(step)?, walltime);
-        Ok(outcome(self.collect(py, record)))
+        let value = value.map_or(Ok(Given::Value(Value::Empty)), value::given)?;
+        let step = convert::step(step)?;
+        let place = |record: Record| convert::placed(record.with_priority(priority), step, walltime);
+        Ok(match self.offer(py, value.point(intern(name)).map(place)) {
+            Outcome::Queued => pyo3::intern!(py, "queued").clone(),
+            other => PyString::new(py, outcome(other)),
+        })
     }
 
-    /// Collects the values of a step, and returns how many were taken.
+    /// Collects the values of a step, each under its name, and returns how many were taken.
+    ///
+    /// Args:
+    ///     values: Values by name: see :meth:`collect`.
+    ///     step: The step.
     #[pyo3(signature = (values, step = None))]
-    fn _log(
+    fn log(
         &self,
         py: Python<'_>,
-        values: &Bound<'_, PyDict>,
+        values: &Bound<'_, PyAny>,
         step: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<usize> {
-        let step = convert::step(step)?;
-        // All of them, or none: a value that is wrong is found first.
-        let mut records = Vec::with_capacity(values.len());
-        for (name, value) in values {
-            let name = self.names.intern(name.cast::<PyString>()?.to_str()?);
-            records.push(convert::placed(Record::with_value(name, value::value(&value)?), step, None));
-        }
-        Ok(records.into_iter().filter(|record| self.collect(py, record.clone()).is_queued()).count())
+        self.log_at(py, values, convert::step(step)?)
     }
 
     /// Delivers everything that was collected before, and returns a report as JSON.
@@ -177,15 +186,32 @@ impl PyCollector {
         serde_json::to_string(&self.inner.stats()).unwrap_or_default()
     }
 
-    /// Collects a record. Where that may wait, it lets other threads of Python run.
-    fn collect(&self, py: Python<'_>, record: Record) -> Outcome {
-        let config = self.inner.config();
-        let may_wait = record.priority() == Priority::Critical
-            || matches!(config.overflow, forebay::Overflow::Block { .. })
-                && self.inner.pending() + config.capacity as u64 / 8 >= config.capacity as u64;
-        match may_wait {
-            true => py.detach(|| self.inner.collect(record)),
-            false => self.inner.collect(record),
+    /// Collects the values of a step.
+    pub(crate) fn log_at(
+        &self,
+        py: Python<'_>,
+        values: &Bound<'_, PyAny>,
+        step: Option<i64>,
+    ) -> PyResult<usize> {
+        let values = convert::items(values)?;
+        // All of them, or none: a value that is wrong is found first.
+        let mut points = Vec::with_capacity(values.len());
+        for (name, value) in values {
+            let Ok(name) = name.cast::<PyString>() else {
+                return Err(PyTypeError::new_err(format!("names must be str, got {}", name.repr()?)));
+            };
+            let point = value::given(&value)?.point(intern(name.to_str()?));
+            points.push(point.map(|record| convert::placed(record, step, None)));
+        }
+        Ok(points.into_iter().map(|point| usize::from(self.offer(py, point).is_queued())).sum())
+    }
+
+    /// Collects a point. Where that waits for space, other threads of Python run meanwhile.
+    #[inline]
+    fn offer(&self, py: Python<'_>, point: Point) -> Outcome {
+        match self.inner.collect_unless_full(point) {
+            Ok(outcome) => outcome,
+            Err(full) => py.detach(|| full.wait()),
         }
     }
 }
@@ -200,11 +226,11 @@ impl Drop for PyCollector {
 }
 
 /// Makes the sink that Python asks for.
-fn sink((kind, path, rotate_at): SinkRow) -> PyResult<Box<dyn Sink>> {
+fn sink((kind, path, rotate_at): SinkRow) -> PyResult<Box<dyn Sink<Point>>> {
     let path = path.unwrap_or_default();
     Ok(match kind.as_str() {
         "json_lines" => {
-            let sink = JsonLinesSink::create(path)?;
+            let sink = JsonLinesSink::create(path)?.records_in::<Point>();
             Box::new(match rotate_at {
                 Some(bytes) => sink.rotate_at(bytes),
                 None => sink,
@@ -238,7 +264,7 @@ fn outcome(outcome: Outcome) -> &'static str {
 /// It ends with its collector. A subscriber that lags loses its own oldest events, and never delays anybody: see ``evicted``.
 #[pyclass(frozen, module = "forebay._forebay", name = "Subscription")]
 pub(crate) struct PySubscription {
-    inner: Subscription<Record>,
+    inner: Subscription<Point>,
 }
 
 /// The longest wait without a look at the signals of Python.
@@ -253,7 +279,7 @@ impl PySubscription {
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<PyRecord>> {
         loop {
             match py.detach(|| self.inner.recv_timeout(LOOK)) {
-                Ok(record) => return Ok(Some(PyRecord { record })),
+                Ok(point) => return Ok(Some(PyRecord { record: point.into_record() })),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Empty) => py.check_signals()?,
                 Err(_) => return Ok(None),
@@ -271,7 +297,7 @@ impl PySubscription {
         loop {
             let slice = left.min(LOOK);
             match py.detach(|| self.inner.recv_timeout(slice)) {
-                Ok(record) => return Ok(Some(PyRecord { record })),
+                Ok(point) => return Ok(Some(PyRecord { record: point.into_record() })),
                 Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Empty) => py.check_signals()?,
                 Err(_) => return Ok(None),

@@ -1,12 +1,12 @@
 //! Arguments, from Python's values to ours.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay::Record;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyFloat, PyInt};
+use pyo3::types::{PyDict, PyFloat, PyInt};
 
 /// Returns the number that a scalar argument is: a number, or a tensor of one element, of any library.
 ///
@@ -62,6 +62,20 @@ pub(crate) fn nanos(seconds: f64) -> u64 {
     // By whole seconds first: an `f64` of nanoseconds since 1970 is 256 of them coarse.
     let whole = seconds.floor();
     (whole as u64).saturating_mul(1_000_000_000).saturating_add(((seconds - whole) * 1e9).round() as u64)
+}
+
+/// Returns the present moment, in nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Returns the pairs of a mapping, of a copy: what is called for a value may change the mapping, and another thread may.
+pub(crate) fn items<'py>(mapping: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    match mapping.cast::<PyDict>() {
+        Ok(dict) => dict.copy(),
+        Err(_) => Ok(mapping.py().get_type::<PyDict>().call1((mapping,))?.cast_into()?),
+    }
 }
 
 /// Returns a time in seconds; what is negative or NaN becomes none, and what is too long becomes a year.

@@ -25,6 +25,9 @@ mod run;
 mod said;
 mod writer;
 
+// What is read back.
+mod columns;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -34,14 +37,18 @@ use array::Array;
 use work::pixels::Pixels;
 
 /// What `forebay` is built on; import `forebay`.
-#[pymodule]
+///
+/// Every class is frozen, and locks what it changes: it needs no GIL.
+#[pymodule(gil_used = false)]
 mod _forebay {
     use super::*;
 
     #[pymodule_export]
     use super::collector::{PyCollector, PyRecord, PySubscription};
     #[pymodule_export]
-    use super::run::{RunGuard, read_columns, read_records, run_folder, runs_of};
+    use super::columns::{count_records, read_columns, read_records, read_scalars};
+    #[pymodule_export]
+    use super::run::{RunGuard, run_folder, runs_of};
     #[pymodule_export]
     use super::value::{PyHistogram, PyImage};
     #[pymodule_export]

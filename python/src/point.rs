@@ -3,6 +3,7 @@
 use std::fmt;
 
 use forebay::{Event, Priority, Record};
+use serde::{Serialize, Serializer};
 
 /// Record, and the work that is left to do on it. The loop hands over a copy of the data that it was given; the worker bins it, encodes
 /// it or computes from it what the sinks write.
@@ -38,11 +39,29 @@ impl Point {
         Self { record, work: Some(Box::new(Work { bytes, run: Box::new(run) })) }
     }
 
+    /// Changes the record.
+    #[inline]
+    pub(crate) fn map(self, change: impl FnOnce(Record) -> Record) -> Self {
+        Self { record: change(self.record), work: self.work }
+    }
+
+    /// Returns the record, as it is at that moment.
+    pub(crate) fn into_record(self) -> Record {
+        self.record
+    }
+
     /// Does the work that is left, on the worker.
     pub(crate) fn complete(&mut self) {
         if let Some(work) = self.work.take() {
             (work.run)(&mut self.record);
         }
+    }
+}
+
+impl From<Record> for Point {
+    #[inline]
+    fn from(record: Record) -> Self {
+        Self::new(record)
     }
 }
 
@@ -86,6 +105,18 @@ impl Event for Point {
     #[inline]
     fn is_too_deep(&self) -> bool {
         self.record.is_too_deep()
+    }
+}
+
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.record.serialize(serializer)
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.record.fmt(f)
     }
 }
 

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use forebay::run::{RunBuilder, RunEnd, RunInfo, RunStatus, Signals, TrainingRun};
-use forebay::{Record, Value};
-use forebay_history::{EventQuery, History, JsonLinesHistory};
+use forebay_history::JsonLinesHistory;
 use forebay_sync::sync::Mutex;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::collector::PyCollector;
+use crate::convert;
+use crate::point::Point;
 use crate::value;
 use crate::watch::{self, Watcher};
 
@@ -18,10 +19,10 @@ use crate::watch::{self, Watcher};
 #[pyclass(frozen, module = "forebay._forebay", name = "RunGuard")]
 pub(crate) struct RunGuard {
     /// `None` once it has ended.
-    run: Mutex<Option<(TrainingRun, Option<Signals>)>>,
+    run: Mutex<Option<(TrainingRun<Point>, Option<Signals>)>>,
     run_id: String,
     /// Kept until the run has ended, also where Python drops the collector first.
-    _collector: Py<PyCollector>,
+    collector: Py<PyCollector>,
 }
 
 /// Creates a new folder for a run, named after the time and the run.
@@ -59,7 +60,7 @@ impl RunGuard {
             let signals = signals.transpose().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
             PyResult::Ok(((run, signals), run_id))
         })?;
-        Ok(Self { run: Mutex::new(Some(run)), run_id, _collector: held })
+        Ok(Self { run: Mutex::new(Some(run)), run_id, collector: held })
     }
 
     /// The id of the run.
@@ -68,13 +69,22 @@ impl RunGuard {
         &self.run_id
     }
 
-    /// Sets the step that heartbeats and the end of the run carry.
-    fn set_step(&self, step: u64) {
-        if let Ok(run) = self.run.enter()
+    /// Collects the values of a step, which heartbeats and the end of the run carry from then on.
+    #[pyo3(signature = (values, step = None))]
+    fn log(
+        &self,
+        py: Python<'_>,
+        values: &Bound<'_, PyAny>,
+        step: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let step = convert::step(step)?;
+        if let Some(step) = step.and_then(|step| u64::try_from(step).ok())
+            && let Ok(run) = self.run.enter()
             && let Some((run, _)) = &*run
         {
             run.set_step(step);
         }
+        self.collector.get().log_at(py, values, step).map(drop)
     }
 
     /// Reports the end, once; the statistics tell how that went. Tells the watcher while that takes long.
@@ -116,64 +126,6 @@ impl Drop for RunGuard {
 
 /// The number of SIGTERM, on every Unix.
 const SIGTERM: i32 = 15;
-
-/// Columns of records: those of a number, with a code for each name, and the number of all records.
-type Columns = (Vec<String>, Vec<u32>, Vec<Option<i64>>, Vec<i64>, Vec<f64>, Vec<Option<String>>);
-
-/// Returns the records of a file of JSON Lines, column by column: all names, and of each record the number of its name, the step, the
-/// moment in nanoseconds, the number, and the text or, for other values, the JSON.
-#[pyfunction]
-#[pyo3(signature = (path, pattern = None))]
-pub(crate) fn read_columns(py: Python<'_>, path: PathBuf, pattern: Option<String>) -> PyResult<Columns> {
-    py.detach(|| {
-        let records = query(path, pattern)?;
-        let mut names: Vec<String> = Vec::new();
-        let mut codes = std::collections::HashMap::new();
-        let mut columns: Columns = Default::default();
-        for record in &records {
-            let code = *codes.entry(record.name()).or_insert_with(|| {
-                names.push(record.name().to_owned());
-                names.len() as u32 - 1
-            });
-            columns.1.push(code);
-            columns.2.push(record.signed_step());
-            columns.3.push(record.unix_nanos() as i64);
-            let number = match record.value() {
-                Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
-                other => other.as_f64(),
-            };
-            columns.4.push(number.unwrap_or(f64::NAN));
-            columns.5.push(match (number, record.value()) {
-                (Some(_), _) | (None, Value::Empty) => None,
-                (None, Value::Text(text)) => Some(text.to_string()),
-                (None, other) => serde_json::to_string(other).ok(),
-            });
-        }
-        columns.0 = names;
-        Ok(columns)
-    })
-}
-
-/// Returns the records of a file of JSON Lines.
-#[pyfunction]
-#[pyo3(signature = (path, pattern = None))]
-pub(crate) fn read_records(
-    py: Python<'_>,
-    path: PathBuf,
-    pattern: Option<String>,
-) -> PyResult<Vec<crate::collector::PyRecord>> {
-    let records = py.detach(|| query(path, pattern))?;
-    Ok(records.into_iter().map(|record| crate::collector::PyRecord { record }).collect())
-}
-
-fn query(path: PathBuf, pattern: Option<String>) -> PyResult<Vec<Record>> {
-    let mut query = EventQuery::new();
-    if let Some(pattern) = pattern {
-        query = query.name(pattern.as_str());
-    }
-    let history = JsonLinesHistory::open(path).map_err(|error| PyOSError::new_err(error.to_string()))?;
-    history.query(&query).map_err(|error| PyOSError::new_err(error.to_string()))
-}
 
 /// Returns what a file of JSON Lines tells of the runs that wrote to it, each as a dictionary.
 #[pyfunction]

@@ -1,7 +1,8 @@
 //! Values, from Python's to ours and back.
 
 use forebay::event::List;
-use forebay::{Fields, Histogram, Value};
+use forebay::{Fields, Histogram, Name, Record, Value};
+use forebay_sync::sync::Arc;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -10,6 +11,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::array::Array;
 use crate::convert;
+use crate::point::Point;
 use crate::work::pixels::Pixels;
 
 /// Number of bins of an array that is logged without a word about them.
@@ -56,6 +58,8 @@ impl PyImage {
 
 /// Distribution of values to log: ``run.log({"weights": Histogram(weights, bins=30)})``.
 ///
+/// The values are copied when it is made, and counted on the worker.
+///
 /// Args:
 ///     values: A tensor or an array of any shape. Values that are not finite are counted beside the bins.
 ///     bins: The number of bins, which have the same width.
@@ -63,7 +67,19 @@ impl PyImage {
 /// Raises:
 ///     ValueError: ``bins`` is 0, or more than 1,000,000.
 #[pyclass(frozen, module = "forebay", name = "Histogram")]
-pub(crate) struct PyHistogram(Histogram);
+pub(crate) struct PyHistogram(Arc<Values>);
+
+/// Copy of values that are to be binned.
+pub(crate) struct Values {
+    array: Array,
+    bins: usize,
+}
+
+impl Values {
+    fn binned(&self) -> Histogram {
+        Histogram::from_values(&self.array.to_vec(), self.bins)
+    }
+}
 
 #[pymethods]
 impl PyHistogram {
@@ -74,11 +90,11 @@ impl PyHistogram {
             return Err(PyValueError::new_err(format!("bins must be 1..=1000000, got {bins}")));
         }
         let (array, _) = raw(values)?;
-        Ok(Self(values.py().detach(|| Histogram::from_values(&array.to_vec(), bins))))
+        Ok(Self(Arc::new(Values { array, bins })))
     }
 
     fn __repr__(&self) -> String {
-        format!("<Histogram of {} values in {}..{}>", self.0.count(), self.0.min(), self.0.max())
+        format!("<Histogram of {} values in {} bins>", self.0.array.len(), self.0.bins)
     }
 }
 
@@ -91,60 +107,107 @@ fn raw(array: &Bound<'_, PyAny>) -> PyResult<(Array, Vec<usize>)> {
     Ok((Array::copy(py, &data, &code)?, shape))
 }
 
+/// Value as Python gives it: ready, or left for the worker to count.
+pub(crate) enum Given {
+    Value(Value),
+    Values(Arc<Values>),
+}
+
+impl Given {
+    /// Returns an event of this value.
+    #[inline]
+    pub(crate) fn point(self, name: Name) -> Point {
+        match self {
+            Self::Value(value) => Point::new(Record::with_value(name, value)),
+            Self::Values(values) => {
+                let bytes = values.array.byte_len();
+                Point::with_work(Record::new(name), bytes, move |record| record.set_value(values.binned()))
+            }
+        }
+    }
+
+    /// Returns the value, and counts it here where it is left.
+    fn value(self, py: Python<'_>) -> Value {
+        match self {
+            Self::Value(value) => value,
+            Self::Values(values) => py.detach(|| values.binned()).into(),
+        }
+    }
+}
+
 /// Returns the value that an object of Python is.
 ///
 /// Numbers, texts, truth values, lists and dictionaries are themselves. A tensor of one element is a number, a larger one a histogram.
-/// Anything else is its `str`.
-pub(crate) fn value(object: &Bound<'_, PyAny>) -> PyResult<Value> {
-    value_at(object, 0)
+/// Anything else is its `str`. A histogram is left for the worker, but for those inside of lists and dictionaries.
+#[inline]
+pub(crate) fn given(object: &Bound<'_, PyAny>) -> PyResult<Given> {
+    match object.cast::<PyFloat>() {
+        Ok(number) => Ok(Given::Value(number.value().into())),
+        Err(_) => given_at(object, 0),
+    }
 }
 
 fn value_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
+    Ok(given_at(object, depth)?.value(object.py()))
+}
+
+fn given_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Given> {
+    if let Ok(histogram) = object.cast::<PyHistogram>() {
+        return Ok(Given::Values(Arc::clone(&histogram.get().0)));
+    }
+    plain_at(object, depth).and_then(|value| match value {
+        Some(value) => Ok(Given::Value(value)),
+        None => {
+            let (array, _) = raw(object)?;
+            Ok(Given::Values(Arc::new(Values { array, bins: BINS })))
+        }
+    })
+}
+
+/// Returns the value that an object is which is no histogram, or `None` for a tensor of several elements.
+fn plain_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Option<Value>> {
+    let some = |value: Value| Ok(Some(value));
     if let Ok(number) = object.cast::<PyFloat>() {
-        return Ok(number.value().into());
+        return some(number.value().into());
     }
     if let Ok(truth) = object.cast::<PyBool>() {
-        return Ok(truth.is_true().into());
+        return some(truth.is_true().into());
     }
     if let Ok(number) = object.cast::<PyInt>() {
         return match number.extract::<i64>() {
-            Ok(number) => Ok(number.into()),
-            Err(_) => Ok(number.extract::<f64>()?.into()),
+            Ok(number) => some(number.into()),
+            Err(_) => some(number.extract::<f64>()?.into()),
         };
     }
     if let Ok(text) = object.cast::<PyString>() {
-        return Ok(text.to_str()?.into());
+        return some(text.to_str()?.into());
     }
     if object.is_none() {
-        return Ok(Value::Empty);
-    }
-    if let Ok(histogram) = object.cast::<PyHistogram>() {
-        return Ok(histogram.get().0.clone().into());
+        return some(Value::Empty);
     }
     if let Ok(image) = object.cast::<PyImage>() {
-        return Ok(image.get().0.clone().into());
+        return some(image.get().0.clone().into());
     }
     // A list may have itself in it.
     let is_deep = depth > Value::MAX_DEPTH;
     if let Ok(dict) = object.cast::<PyDict>() {
-        return if is_deep { Ok(Value::TooDeep) } else { Ok(fields_at(dict, depth)?.into()) };
+        return some(if is_deep { Value::TooDeep } else { fields_at(dict, depth)?.into() });
     }
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         if is_deep {
-            return Ok(Value::TooDeep);
+            return some(Value::TooDeep);
         }
         let values = object.try_iter()?.map(|each| value_at(&each?, depth + 1));
-        return Ok(values.collect::<PyResult<List>>()?.into());
+        return some(values.collect::<PyResult<List>>()?.into());
     }
     if object.hasattr("shape")? {
         let shape: Vec<usize> = object.getattr("shape")?.extract()?;
         if shape.iter().product::<usize>() == 1 {
-            return Ok(convert::scalar(object)?.into());
+            return some(convert::scalar(object)?.into());
         }
-        let (array, _) = raw(object)?;
-        return Ok(object.py().detach(|| Histogram::from_values(&array.to_vec(), BINS)).into());
+        return Ok(None);
     }
-    Ok(object.str()?.to_str()?.into())
+    some(object.str()?.to_str()?.into())
 }
 
 /// Returns the fields that a dictionary is.

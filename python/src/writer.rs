@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use forebay::collector::{FlushError, StopError};
+use forebay::collector::{FlushError, FullLane, StopError};
 use forebay::event::Encoded;
 use forebay::sink::{BackwardStep, MissingStep, Tags, TensorBoardSink};
 use forebay::{Builder, Collector, FlushStrategy, Outcome, Overflow, Record};
-use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainU64};
+use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainBool, PlainU64};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -20,7 +20,7 @@ use tfevents::{LAYOUT, Mesh, MeshTensor, Summary};
 
 use crate::array::Array;
 use crate::convert;
-use crate::names::Names;
+use crate::names::intern;
 use crate::point::Point;
 use crate::said::Said;
 use crate::watch::{self, Watcher};
@@ -33,13 +33,10 @@ use crate::work::{self, audio, curve, tensor};
 /// Slots of the ring, in events. A loop that logs 20 scalars a millisecond fills them in a second and a half.
 const CAPACITY: usize = 32_768;
 
-/// Number of free slots below which a call lets other threads of Python run, because it may have to wait.
-const MARGIN: u64 = 2_048;
-
 /// Bytes that queued events may own: histograms, images, texts.
 const MAX_BYTES: usize = 256 << 20;
 
-/// The longest wait for space of one call.
+/// The longest wait for space. Once a call has waited that long in vain, none waits until half of the queue is free.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Base of `forebay.SummaryWriter`: a collector with a TensorBoard sink, which is opened again when it is used after a close.
@@ -69,9 +66,11 @@ struct Settings {
 /// What an open writer has.
 struct Core {
     collector: Collector<Point>,
-    names: Names,
     /// The process that opened it.
     home: Home,
+    /// Whether a call has waited for space in vain, and the queue has not been half empty since. Any thread that collects writes it. It
+    /// guards no other data, so that Relaxed suffices.
+    is_stalled: PlainBool,
     said: Said,
 }
 
@@ -136,7 +135,7 @@ impl Writer {
         let value = convert::scalar(scalar_value)?;
         let step = convert::step(global_step)?;
         Self::with(slf, |core| {
-            let mut record = convert::placed(Record::scalar(core.names.intern(tag), value), step, walltime);
+            let mut record = convert::placed(Record::scalar(intern(tag), value), step, walltime);
             if new_style {
                 let summary = match double_precision {
                     true => Summary::DoubleTensor(value),
@@ -149,22 +148,40 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds a number to a sub-run.
-    fn _add_scalar_to(
+    /// Adds several scalars to be shown in one chart: each as a run of its own, in the folder ``<log_dir>/<main_tag>_<key>``.
+    ///
+    /// Args:
+    ///     main_tag: The tag that all of them have.
+    ///     tag_scalar_dict: The scalars by their key.
+    ///     global_step: The step.
+    ///     walltime: The moment, in seconds since 1970. Defaults to now.
+    ///
+    /// Raises:
+    ///     AssertionError: A tensor of more or fewer elements than one.
+    ///     NotImplementedError: Neither a number nor a tensor.
+    #[pyo3(signature = (main_tag, tag_scalar_dict, global_step = None, walltime = None))]
+    fn add_scalars(
         slf: &Bound<'_, Self>,
-        sub_run: &str,
-        tag: &str,
-        value: &Bound<'_, PyAny>,
-        step: Option<&Bound<'_, PyAny>>,
+        main_tag: &str,
+        tag_scalar_dict: &Bound<'_, PyAny>,
+        global_step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let value = convert::scalar(value)?;
-        let step = convert::step(step)?;
-        Self::with(slf, |core| {
-            let record =
-                Record::scalar(core.names.intern(tag), value).with_sub_run(core.names.intern(sub_run));
-            core.collect(slf.py(), Point::new(convert::placed(record, step, walltime)));
-        })?;
+        let step = convert::step(global_step)?;
+        let nanos = walltime.map_or_else(convert::now, convert::nanos);
+        let mut sub_run = main_tag.replace('/', "_");
+        sub_run.push('_');
+        let prefix = sub_run.len();
+        for (key, value) in convert::items(tag_scalar_dict)? {
+            sub_run.truncate(prefix);
+            sub_run.push_str(key.str()?.to_str()?);
+            let value = convert::scalar(&value)?;
+            Self::with(slf, |core| {
+                let record = Record::scalar(intern(main_tag), value).with_unix_nanos(nanos);
+                let record = convert::placed(record, step, None).with_sub_run(intern(&sub_run));
+                core.collect(slf.py(), Point::new(record));
+            })?;
+        }
         Ok(())
     }
 
@@ -389,7 +406,7 @@ impl Writer {
     ) -> PyResult<()> {
         let step = convert::step(step)?;
         Self::with(slf, |core| {
-            let sub_run = core.names.intern(sub_run);
+            let sub_run = intern(sub_run);
             let within = |record: Record| {
                 Point::new(convert::placed(record, step, None).with_sub_run(sub_run.clone()))
             };
@@ -397,7 +414,7 @@ impl Writer {
                 core.collect(slf.py(), within(Record::with_value("hparams", encoded)));
             }
             for (tag, value) in &metrics {
-                core.collect(slf.py(), within(Record::scalar(core.names.intern(tag), *value)));
+                core.collect(slf.py(), within(Record::scalar(intern(tag), *value)));
             }
         })?;
         Ok(())
@@ -498,8 +515,14 @@ impl Writer {
             ("evicted", stats.evicted),
             ("rejected", stats.rejected.total() + stats.oversize),
             ("failed", failed),
+            ("waits", stats.waits),
             ("ignored", ignored + stats.rejected.forked),
         ])
+    }
+
+    /// Has the worker open a file to read. A named pipe that nobody writes to holds it there, as a disk does that hangs. For tests.
+    fn _hang_on(slf: &Bound<'_, Self>, path: PathBuf) -> PyResult<()> {
+        Self::add(slf, "hang", None, None, 0, move |_| drop(std::fs::File::open(path)))
     }
 
     /// Opens it if it is closed.
@@ -554,10 +577,9 @@ impl Writer {
     ) -> PyResult<()> {
         let step = convert::step(step)?;
         Self::with(slf, |core| {
-            let record = convert::placed(Record::new(core.names.intern(tag)), step, walltime);
+            let record = convert::placed(Record::new(intern(tag)), step, walltime);
             let point = Point::with_work(record, bytes, run);
-            // It may have to wait for space among the bytes.
-            slf.py().detach(|| core.collector.collect(point));
+            core.collect(slf.py(), point);
         })?;
         Ok(())
     }
@@ -630,15 +652,40 @@ impl Core {
             .sink(sink)
             .start()
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
-        Ok(Self { collector, names: Names::new(), home: Home::here(), said })
+        Ok(Self { collector, home: Home::here(), is_stalled: PlainBool::new(false), said })
     }
 
-    /// Collects a point. Where that may wait for space, it lets other threads of Python run.
+    /// Collects a point. Where that waits for space, other threads of Python run meanwhile.
     #[inline]
-    fn collect(&self, py: Python<'_>, point: Point) -> Outcome {
-        match self.collector.pending() + MARGIN < CAPACITY as u64 {
-            true => self.collector.collect(point),
-            false => py.detach(|| self.collector.collect(point)),
+    fn collect(&self, py: Python<'_>, point: Point) {
+        match self.collector.collect_unless_full(point) {
+            Ok(_) if self.is_stalled.load(Ordering::Relaxed) => self.end_stall(),
+            Ok(_) => {}
+            Err(full) => self.collect_full(py, full),
+        }
+    }
+
+    /// Waits for space, unless a call has done so in vain. A disk that hangs costs the program `MAX_WAIT` and no more: what finds the
+    /// queue full from then on is rejected and counted.
+    #[cold]
+    fn collect_full(&self, py: Python<'_>, full: FullLane<'_, Point>) {
+        if self.is_stalled.load(Ordering::Relaxed) {
+            full.reject();
+        } else if py.detach(|| full.wait()) == Outcome::Full {
+            self.is_stalled.store(true, Ordering::Relaxed);
+            self.said.push(format!(
+                "the queue was full for {MAX_WAIT:?}: what finds it full is dropped and counted until half of it is free"
+            ));
+        }
+    }
+
+    /// Has calls wait again once half of the queue is free: one place alone is free again at once where the disk is slow.
+    #[cold]
+    fn end_stall(&self) {
+        if self.collector.pending() <= CAPACITY as u64 / 2
+            && self.collector.pending_bytes() <= MAX_BYTES as u64 / 2
+        {
+            self.is_stalled.store(false, Ordering::Relaxed);
         }
     }
 }

@@ -68,7 +68,7 @@ def test_everything_says_what_it_is(tmp_path):
     assert repr(records) == f"<Records of {folder + '/events.jsonl'!r}, lo*>"
     (record,) = records
     assert repr(record).startswith("<Record loss")
-    assert repr(forebay.Histogram(np.array([1.0, 2.0]))) == "<Histogram of 2 values in 1..2>"
+    assert repr(forebay.Histogram(np.array([1.0, 2.0]))) == "<Histogram of 2 values in 64 bins>"
     assert repr(forebay.Image(np.zeros((3, 4, 5)))) == "<Image of 5 x 4 pixels>"
 
     failed = forebay.Report(5000, 4000, 1000, 0, {"<disk>": 2}, {})
@@ -199,6 +199,31 @@ def test_values_of_every_kind_are_kept(tmp_path):
     assert found["histogram"].value["counts"] == [1, 1, 2]
     image = found["image"]
     assert (image.value["width"], image.value["height"], image.priority, image.walltime) == (5, 4, "critical", 5.5)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.arange(100, dtype=kind) for kind in (np.float32, np.float64, np.int64, np.uint8, ">f4")]
+    + [np.arange(100) % 3 > 0, np.arange(200.0)[::2], np.arange(100.0).reshape(10, 10).T, np.arange(100.0, dtype=np.float16)],
+    ids=str,
+)  # fmt: skip
+def test_a_histogram_of_any_array_is_counted_as_it_was_logged(values, tmp_path):
+    path = tmp_path / "events.jsonl"
+    with Collector([sinks.JsonLines(path)]) as collector:
+        held = values.copy()
+        collector.log({"array": held, "histogram": forebay.Histogram(held, bins=5)}, step=1)
+        collector.collect("nested", {"deep": forebay.Histogram(held, bins=5)})
+        # What was logged is a copy.
+        held[...] = 0
+        law(collector.stop(), 3)
+    found = {record.name: record.value for record in forebay.read(path)}
+    numbers = values.astype(np.float64).reshape(-1)
+    for value, bins in ((found["array"], 64), (found["histogram"], 5), (found["nested"]["deep"], 5)):
+        counts, _ = np.histogram(numbers, bins)
+        assert sum(value["counts"]) == len(numbers)
+        assert (value["min"], value["max"], value["sum"]) == (numbers.min(), numbers.max(), numbers.sum())
+        assert abs(np.cumsum(value["counts"]) - np.cumsum(counts)).max() <= 1
+    assert repr(forebay.Histogram(values)) == f"<Histogram of {values.size} values in 64 bins>"
 
 
 def test_a_list_that_has_itself_in_it_is_rejected(tmp_path):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from forebay import _lifecycle
 from forebay._forebay import CollectorBase, Record, Subscription
@@ -96,36 +96,6 @@ class Collector(CollectorBase):
 
     def __init__(self, sinks: Iterable[Sink] = (), **settings: Any) -> None:
         super().__init__()
-
-    def collect(
-        self,
-        name: str,
-        value: Any = None,
-        *,
-        step: Any = None,
-        priority: Literal["critical", "normal", "low"] = "normal",
-        walltime: float | None = None,
-    ) -> str:
-        """Collects an event, and returns what became of it: ``"queued"``, ``"full"``, ``"filtered"`` and others.
-
-        Args:
-            name: The name, such as ``"train.loss"``.
-            value: A number, a text, a truth value, a list, a dictionary, a :class:`forebay.Histogram`, a :class:`forebay.Image`, or a
-                tensor: one of one element is a number, a larger one a histogram.
-            step: The step.
-            priority: A critical event is never evicted, and a low one is the first to go.
-            walltime: The moment, in seconds since 1970. Defaults to now.
-        """
-        return self._collect(name, value, step, priority, walltime)
-
-    def log(self, values: Mapping[str, Any], step: Any = None) -> int:
-        """Collects the values of a step, each under its name, and returns how many were taken.
-
-        Args:
-            values: Values by name: see :meth:`collect`.
-            step: The step.
-        """
-        return self._log(values if isinstance(values, dict) else dict(values), step)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until everything that was collected before is delivered, and returns whether it is.

@@ -1,7 +1,7 @@
 """The extension module: what has to be fast, or happens on the worker thread."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias, final
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -14,11 +14,13 @@ __all__ = [
     "Subscription",
     "Writer",
     "__version__",
+    "count_records",
     "default_edges",
     "frames_of",
     "pixels_of",
     "read_columns",
     "read_records",
+    "read_scalars",
     "run_folder",
     "runs_of",
     "sprite_of",
@@ -44,10 +46,14 @@ def sprite_of(data: Buffer, code: str, shape: Sequence[int], columns: int) -> by
 def run_folder(runs: str, name: str | None) -> str:
     """Creates a new folder for a run, named after the time and the run."""
 
-def read_columns(
-    path: str, pattern: str | None = None
-) -> tuple[list[str], list[int], list[int | None], list[int], list[float], list[str | None]]:
-    """Returns the records of a file of JSON Lines, column by column."""
+def read_columns(path: str, pattern: str | None = None) -> tuple[list[str], int, list[bytearray]]:
+    """Returns the records of a file of JSON Lines, column by column: all names, the number of rows, and buffers."""
+
+def read_scalars(path: str, pattern: str | None, name: str) -> tuple[list[int | None], list[float]]:
+    """Returns the steps and the numbers of a name."""
+
+def count_records(path: str, pattern: str | None = None) -> int:
+    """Returns the number of records of a file of JSON Lines."""
 
 def read_records(path: str, pattern: str | None = None) -> list[Record]:
     """Returns the records of a file of JSON Lines."""
@@ -104,7 +110,7 @@ class RunGuard:
     ) -> Self: ...
     @property
     def run_id(self) -> str: ...
-    def set_step(self, step: int) -> None: ...
+    def log(self, values: Mapping[str, Any], step: Any = None) -> None: ...
     def end(
         self, status: str, reason: str, metrics: dict[str, Any], watcher: _Watcher | None = None
     ) -> None: ...
@@ -114,10 +120,20 @@ class CollectorBase:
     """Base of ``forebay.Collector``."""
 
     def __new__(cls, sinks: Sequence[tuple[str, str | None, int | None]], settings: str) -> Self: ...
-    def _collect(
-        self, name: str, value: Any, step: Any, priority: str, walltime: float | None
-    ) -> str: ...
-    def _log(self, values: dict[str, Any], step: Any = None) -> int: ...
+    def collect(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        step: Any = None,
+        priority: Literal["critical", "normal", "low"] = "normal",
+        walltime: float | None = None,
+    ) -> str:
+        """Collects an event, and returns what became of it: ``"queued"``, ``"full"``, ``"filtered"`` and others."""
+
+    def log(self, values: Mapping[str, Any], step: Any = None) -> int:
+        """Collects the values of a step, each under its name, and returns how many were taken."""
+
     def _flush(self, timeout: float | None = None) -> tuple[str | None, list[str]]: ...
     def _stop(
         self, timeout: float | None = None, watcher: _Watcher | None = None
@@ -151,6 +167,15 @@ class Writer:
     ) -> None:
         """Adds a number."""
 
+    def add_scalars(
+        self,
+        main_tag: str,
+        tag_scalar_dict: Mapping[str, Any],
+        global_step: Any = None,
+        walltime: float | None = None,
+    ) -> None:
+        """Adds several scalars to be shown in one chart."""
+
     def _setup(
         self,
         folder: str,
@@ -163,12 +188,10 @@ class Writer:
     def _flush(self) -> list[str]: ...
     def _close(self, timeout: float, watcher: _Watcher | None = None) -> list[str]: ...
     def _reopen(self) -> None: ...
+    def _hang_on(self, path: str) -> None: ...
     def _stats(self) -> dict[str, int]: ...
     @property
     def _is_open(self) -> bool: ...
-    def _add_scalar_to(
-        self, sub_run: str, tag: str, value: Any, step: Any, walltime: float | None
-    ) -> None: ...
     def _add_text(self, tag: str, text: str, step: Any, walltime: float | None) -> None: ...
     def _add_histogram(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from forebay._forebay import Record, read_columns, read_records, runs_of
+from forebay._forebay import Record, count_records, read_columns, read_records, read_scalars, runs_of
 
 #: The file of JSON Lines in the folder of a run.
 EVENTS = "events.jsonl"
@@ -19,11 +20,63 @@ def _file(path: str | os.PathLike[str]) -> Path:
     return path / EVENTS if path.is_dir() else path
 
 
+class _Columns(NamedTuple):
+    """Columns of records, as bytes in the layout of Arrow."""
+
+    names: list[str]
+    rows: int
+    #: Places in ``names``: 32 bits each.
+    codes: bytearray
+    #: 64 bits each; 0 where there is none.
+    steps: bytearray
+    #: A bit for each row that has a step, from the lowest on.
+    step_bits: bytearray
+    #: Nanoseconds since 1970: 64 bits each.
+    times: bytearray
+    #: 64 bits each; NaN where there is none.
+    values: bytearray
+    #: Where each text begins in ``text``, and where the last one ends: 64 bits each.
+    offsets: bytearray
+    text: bytearray
+    #: A bit for each row that has a text, from the lowest on.
+    text_bits: bytearray
+
+    def has_step(self) -> Any:
+        """Returns an array of NumPy: whether each row has a step."""
+        return self._unpacked(self.step_bits)
+
+    def texts(self) -> tuple[Any, list[str]]:
+        """Returns an array of NumPy with the rows that have a text, and these texts."""
+        import numpy as np
+
+        rows = np.flatnonzero(self._unpacked(self.text_bits))
+        offsets = np.frombuffer(self.offsets, np.int64)
+        ranges = zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)
+        return rows, [self.text[start:end].decode() for start, end in ranges]
+
+    def _unpacked(self, bits: bytearray) -> Any:
+        import numpy as np
+
+        return np.unpackbits(np.frombuffer(bits, np.uint8), count=self.rows, bitorder="little").astype(bool)
+
+
 class Records:
     """The records of a run, read anew whenever they are asked for. Make it by :func:`read`.
 
-    A table of them has a row for each record, and the columns ``name``, ``step``, ``time``, ``value`` (a number; NaN where there is none)
-    and ``text`` (a text; JSON for histograms, lists and fields).
+    A table of them has a row for each record, in the order of the file, and these columns:
+
+    ========= ============================= =====================================================================================
+    column    pandas, Arrow, polars         what it holds
+    ========= ============================= =====================================================================================
+    ``name``  categories of strings         the name
+    ``step``  nullable ``int64``            the step; null where the record has none
+    ``time``  nanoseconds, in UTC           the moment
+    ``value`` ``float64``                   a number, a whole number (exact up to 2**53) or a truth value (0 or 1); NaN for all else
+    ``text``  nullable string               a text as it is; lists, dictionaries, histograms and images as JSON; null for all else
+    ========= ============================= =====================================================================================
+
+    The columns are built without an object of Python for each record: a million records of numbers take 40 MB. Iteration gives
+    :class:`Record` objects, whose ``value`` has every kind as it was logged.
     """
 
     def __init__(self, path: Path, pattern: str | None) -> None:
@@ -35,7 +88,7 @@ class Records:
         return iter(read_records(os.fspath(self.path), self._pattern))
 
     def __len__(self) -> int:
-        return len(read_columns(os.fspath(self.path), self._pattern)[1])
+        return count_records(os.fspath(self.path), self._pattern)
 
     def __repr__(self) -> str:
         return f"<Records of {str(self.path)!r}{f', {self._pattern}' if self._pattern else ''}>"
@@ -46,57 +99,79 @@ class Records:
         Args:
             name: The name, such as ``"train.loss"``.
         """
-        names, codes, steps, _, values, _ = read_columns(os.fspath(self.path), self._pattern)
-        if name not in names:
-            return [], []
-        wanted = names.index(name)
-        rows = [row for row, code in enumerate(codes) if code == wanted and values[row] == values[row]]
-        return [steps[row] for row in rows], [values[row] for row in rows]
+        return read_scalars(os.fspath(self.path), self._pattern, name)
+
+    def _columns(self) -> _Columns:
+        names, rows, buffers = read_columns(os.fspath(self.path), self._pattern)
+        return _Columns(names, rows, *buffers)
 
     def to_pandas(self) -> Any:
-        """Returns a ``pandas.DataFrame``. Needs pandas."""
+        """Returns a ``pandas.DataFrame``. Needs pandas. See :class:`Records` for its columns."""
+        import numpy as np
         import pandas
 
-        names, codes, steps, times, values, texts = read_columns(os.fspath(self.path), self._pattern)
+        columns = self._columns()
+        rows, texts = columns.texts()
+        text = np.full(columns.rows, pandas.NA, dtype=object)
+        text[rows] = texts
         return pandas.DataFrame(
             {
-                "name": pandas.Categorical.from_codes(codes, names),
-                "step": pandas.array(steps, dtype="Int64"),
-                "time": pandas.to_datetime(times, unit="ns", utc=True),
-                "value": values,
-                "text": pandas.array(texts, dtype="string"),
-            }
+                "name": pandas.Categorical.from_codes(np.frombuffer(columns.codes, np.int32), columns.names),
+                "step": pandas.arrays.IntegerArray(np.frombuffer(columns.steps, np.int64), ~columns.has_step()),
+                "time": pandas.DatetimeIndex(np.frombuffer(columns.times, "M8[ns]")).tz_localize("UTC"),
+                "value": np.frombuffer(columns.values, np.float64),
+                "text": pandas.array(text, dtype="string"),
+            },
+            copy=False,
         )
 
     def to_arrow(self) -> Any:
-        """Returns a ``pyarrow.Table``. Needs pyarrow."""
+        """Returns a ``pyarrow.Table``. Needs pyarrow. See :class:`Records` for its columns."""
         import pyarrow
 
-        names, codes, steps, times, values, texts = read_columns(os.fspath(self.path), self._pattern)
-        name = pyarrow.DictionaryArray.from_arrays(pyarrow.array(codes, pyarrow.int32()), pyarrow.array(names, pyarrow.string()))
+        columns = self._columns()
+
+        def column(kind: Any, *buffers: bytearray | None) -> Any:
+            found = [None if buffer is None else pyarrow.py_buffer(buffer) for buffer in buffers]
+            return pyarrow.Array.from_buffers(kind, columns.rows, found)
+
+        codes = column(pyarrow.int32(), None, columns.codes)
         return pyarrow.table(
             {
-                "name": name,
-                "step": pyarrow.array(steps, pyarrow.int64()),
-                "time": pyarrow.array(times, pyarrow.timestamp("ns", "UTC")),
-                "value": pyarrow.array(values, pyarrow.float64()),
-                "text": pyarrow.array(texts, pyarrow.string()),
+                "name": pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(columns.names, pyarrow.string())),
+                "step": column(pyarrow.int64(), columns.step_bits, columns.steps),
+                "time": column(pyarrow.timestamp("ns", "UTC"), None, columns.times),
+                "value": column(pyarrow.float64(), None, columns.values),
+                "text": column(pyarrow.large_string(), columns.text_bits, columns.offsets, columns.text),
             }
         )
 
     def to_polars(self) -> Any:
-        """Returns a ``polars.DataFrame``. Needs polars."""
-        import polars
+        """Returns a ``polars.DataFrame``. Needs polars, and pyarrow or NumPy. See :class:`Records` for its columns."""
+        import polars as pl
 
-        names, codes, steps, times, values, texts = read_columns(os.fspath(self.path), self._pattern)
-        return polars.DataFrame(
+        if importlib.util.find_spec("pyarrow") is not None:
+            return pl.DataFrame(pl.from_arrow(self.to_arrow())).with_columns(pl.col("name").cast(pl.Categorical))
+        import numpy as np
+
+        columns = self._columns()
+        has_step, rows, texts = columns.has_step(), *columns.texts()
+        # The place of each row among the texts; null where it has none.
+        places = np.full(columns.rows, -1)
+        places[rows] = np.arange(len(rows))
+        step, place = pl.col("step"), pl.Series(places)
+        return pl.DataFrame(
             {
-                "name": polars.Series([names[code] for code in codes], dtype=polars.Categorical),
-                "step": polars.Series(steps, dtype=polars.Int64),
-                "time": polars.Series(times, dtype=polars.Int64).cast(polars.Datetime("ns", "UTC")),
-                "value": polars.Series(values, dtype=polars.Float64),
-                "text": polars.Series(texts, dtype=polars.String),
+                "name": pl.Series(columns.names, dtype=pl.String).gather(np.frombuffer(columns.codes, np.uint32)),
+                "step": np.frombuffer(columns.steps, np.int64),
+                "time": np.frombuffer(columns.times, np.int64),
+                "value": np.frombuffer(columns.values, np.float64),
+                "text": pl.Series(texts, dtype=pl.String).gather(place.set(place < 0, None)),
             }
+        ).with_columns(
+            pl.col("name").cast(pl.Categorical),
+            pl.when(pl.Series(has_step)).then(step).alias("step"),
+            pl.col("time").cast(pl.Datetime("ns", "UTC")),
         )
 
 

@@ -67,11 +67,7 @@ class Run:
                 :class:`forebay.Image`, and tensors: one of one element is a number, a larger one a histogram.
             step: The step. TensorBoard shows a value without one a step after the last of its name.
         """
-        if step is not None:
-            step = int(step)
-            if step >= 0:
-                self._guard.set_step(step)
-        self.collector._log(values if isinstance(values, dict) else dict(values), step)
+        self._guard.log(values, step)
 
     def event(self, name: str, /, **fields: Any) -> None:
         """Collects an event with fields: ``run.event("data.shuffled", seed=3)``.
@@ -80,7 +76,7 @@ class Run:
             name: The name.
             fields: The fields.
         """
-        self.collector._collect(name, fields or None, None, "normal", None)
+        self.collector.collect(name, fields or None)
 
     @contextmanager
     def timer(self, name: str, step: int | None = None) -> Iterator[None]:
@@ -94,7 +90,7 @@ class Run:
         try:
             yield
         finally:
-            self.collector._collect(name, time.perf_counter() - began, step, "normal", None)
+            self.collector.collect(name, time.perf_counter() - began, step=step)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until everything that was logged before is written, and returns whether it is.

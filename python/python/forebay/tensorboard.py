@@ -37,8 +37,9 @@ class SummaryWriter(Writer):
     """Writes a folder of TensorBoard event files.
 
     Every method returns before its data is written. What was added is in the file a second later at the latest, and after ``flush`` and
-    ``close``. Adding never waits for the disk until 32,768 events, or 256 MiB of them, are waiting; then it waits a second at most, and
-    counts what it could not add.
+    ``close``. Adding never waits for the disk until 32,768 events, or 256 MiB of them, are waiting. Then a call waits for space, a second
+    at most. A disk that makes none in that time has cost the program its second: what finds the queue full is dropped and counted, without
+    a wait, until half of the queue is free.
 
     A writer that was closed opens a new file when something is added to it. In a forked child, a writer of the parent writes nothing, and
     never hangs; see ``in_child``. It can be pickled: the copy is like a writer in a forked child.
@@ -159,30 +160,6 @@ class SummaryWriter(Writer):
         settings = _hparams(hparam_dict, hparam_domain_discrete)
         metrics = [(name, _arrays.scalar(value)) for name, value in metric_dict.items()]
         self._add_hparams(run_name or str(time.time()), settings, metrics, global_step)
-
-    def add_scalars(
-        self,
-        main_tag: str,
-        tag_scalar_dict: dict[str, Any],
-        global_step: Any = None,
-        walltime: float | None = None,
-    ) -> None:
-        """Adds several scalars to be shown in one chart: each as a run of its own, in the folder ``<log_dir>/<main_tag>_<key>``.
-
-        Args:
-            main_tag: The tag that all of them have.
-            tag_scalar_dict: The scalars by their key.
-            global_step: The step.
-            walltime: The moment, in seconds since 1970. Defaults to now.
-
-        Raises:
-            AssertionError: A tensor of more or fewer elements than one.
-            NotImplementedError: Neither a number nor a tensor.
-        """
-        walltime = time.time() if walltime is None else walltime
-        folder = main_tag.replace("/", "_")
-        for key, value in tag_scalar_dict.items():
-            self._add_scalar_to(f"{folder}_{key}", main_tag, value, global_step, walltime)
 
     def add_tensor(self, tag: str, tensor: Any, global_step: Any = None, walltime: float | None = None) -> None:
         """Adds a whole tensor.
@@ -683,7 +660,7 @@ class SummaryWriter(Writer):
         """Returns what became of everything that was added since the writer was opened.
 
         ``offered`` is the sum of ``processed``, ``pending``, ``evicted`` and ``rejected``. ``failed`` could not be written; ``ignored``
-        was added in a child, or to a copy. PyTorch's writer has no such method.
+        was added in a child, or to a copy. ``waits`` is the number of calls that waited for space. PyTorch's writer has no such method.
         """
         return self._stats()
 

@@ -1,0 +1,179 @@
+//! `Columns`: the records of a file, column by column, as libraries for tables have them in memory.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use forebay::{Record, Value};
+use forebay_history::{EventQuery, HistoryError, JsonLinesHistory};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
+
+/// Columns of records, in the layout of Arrow and the byte order of the machine. None of them has an object of Python for a record.
+#[derive(Default)]
+struct Columns {
+    rows: usize,
+    /// All names, each once.
+    names: Vec<String>,
+    /// Places in `names`, 32 bits each.
+    codes: Vec<u8>,
+    /// Steps, 64 bits each; 0 where there is none.
+    steps: Vec<u8>,
+    /// Bit for each row that has a step, from the lowest on.
+    step_bits: Vec<u8>,
+    /// Nanoseconds since 1970, 64 bits each.
+    times: Vec<u8>,
+    /// Numbers, 64 bits each; NaN where there is none.
+    values: Vec<u8>,
+    /// Where each text begins in `text`, and where the last one ends; 64 bits each.
+    offsets: Vec<u8>,
+    text: Vec<u8>,
+    /// Bit for each row that has a text, from the lowest on.
+    text_bits: Vec<u8>,
+}
+
+/// Columns as Python gets them: the names, the number of rows, and the buffers in the order of the fields above.
+type Buffers<'py> = (Vec<String>, usize, Vec<Bound<'py, PyByteArray>>);
+
+impl Columns {
+    /// Appends a row. `codes` are the places of all names so far.
+    fn push(&mut self, record: &Record, codes: &mut HashMap<String, u32>) {
+        let code = match codes.get(record.name()) {
+            Some(code) => *code,
+            None => {
+                let code = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+                self.names.push(record.name().to_owned());
+                codes.insert(record.name().to_owned(), code);
+                code
+            }
+        };
+        let step = record.signed_step();
+        let number = number_of(record.value());
+        self.codes.extend(code.to_ne_bytes());
+        self.steps.extend(step.unwrap_or(0).to_ne_bytes());
+        push_bit(&mut self.step_bits, self.rows, step.is_some());
+        self.times.extend((record.unix_nanos() as i64).to_ne_bytes());
+        self.values.extend(number.unwrap_or(f64::NAN).to_ne_bytes());
+        let has_text = match record.value() {
+            Value::Empty => false,
+            Value::Text(text) => {
+                self.text.extend(text.as_bytes());
+                true
+            }
+            other => number.is_none() && serde_json::to_writer(&mut self.text, other).is_ok(),
+        };
+        push_bit(&mut self.text_bits, self.rows, has_text);
+        self.offsets.extend((self.text.len() as i64).to_ne_bytes());
+        self.rows += 1;
+    }
+
+    /// Copies the columns into objects of Python, one by one: none is in memory twice but the one that is copied.
+    fn into_python(self, py: Python<'_>) -> PyResult<Buffers<'_>> {
+        let Self { rows, names, codes, steps, step_bits, times, values, offsets, text, text_bits } = self;
+        let mut buffers = Vec::new();
+        for column in [codes, steps, step_bits, times, values, offsets, text, text_bits] {
+            buffers.push(PyByteArray::new_with(py, column.len(), |bytes| {
+                bytes.copy_from_slice(&column);
+                Ok(())
+            })?);
+        }
+        Ok((names, rows, buffers))
+    }
+}
+
+/// Returns the number that a value is; a truth value is 0 or 1.
+fn number_of(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
+        other => other.as_f64(),
+    }
+}
+
+/// Sets the bit of a row. The rows before it have theirs.
+fn push_bit(bits: &mut Vec<u8>, row: usize, bit: bool) {
+    if row.is_multiple_of(8) {
+        bits.push(0);
+    }
+    if let Some(last) = bits.last_mut() {
+        *last |= u8::from(bit) << (row % 8);
+    }
+}
+
+/// Calls `each` with the records of a file of JSON Lines whose names a pattern stands for.
+fn for_each(path: PathBuf, pattern: Option<String>, mut each: impl FnMut(Record)) -> PyResult<()> {
+    let refused = |error: HistoryError| PyOSError::new_err(error.to_string());
+    let mut query = EventQuery::new();
+    if let Some(pattern) = pattern {
+        query = query.name(pattern.as_str());
+    }
+    let history = JsonLinesHistory::open(path).map_err(refused)?;
+    for record in history.records().map_err(refused)? {
+        let record = record.map_err(refused)?;
+        if query.matches(&record) {
+            each(record);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the records of a file of JSON Lines, column by column: see `forebay._reading`.
+#[pyfunction]
+#[pyo3(signature = (path, pattern = None))]
+pub(crate) fn read_columns(py: Python<'_>, path: PathBuf, pattern: Option<String>) -> PyResult<Buffers<'_>> {
+    let columns = py.detach(|| {
+        let (mut columns, mut codes) = (Columns::default(), HashMap::new());
+        columns.offsets.extend(0_i64.to_ne_bytes());
+        for_each(path, pattern, |record| columns.push(&record, &mut codes))?;
+        PyResult::Ok(columns)
+    })?;
+    columns.into_python(py)
+}
+
+/// Returns the steps and the numbers of a name.
+#[pyfunction]
+#[pyo3(signature = (path, pattern, name))]
+#[allow(clippy::type_complexity, reason = "two columns")]
+pub(crate) fn read_scalars(
+    py: Python<'_>,
+    path: PathBuf,
+    pattern: Option<String>,
+    name: &str,
+) -> PyResult<(Vec<Option<i64>>, Vec<f64>)> {
+    py.detach(|| {
+        let (mut steps, mut values) = (Vec::new(), Vec::new());
+        for_each(path, pattern, |record| {
+            let number = number_of(record.value()).filter(|number| !number.is_nan());
+            if let Some(number) = number.filter(|_| record.name() == name) {
+                steps.push(record.signed_step());
+                values.push(number);
+            }
+        })?;
+        Ok((steps, values))
+    })
+}
+
+/// Returns the number of records of a file of JSON Lines.
+#[pyfunction]
+#[pyo3(signature = (path, pattern = None))]
+pub(crate) fn count_records(py: Python<'_>, path: PathBuf, pattern: Option<String>) -> PyResult<usize> {
+    py.detach(|| {
+        let mut count = 0;
+        for_each(path, pattern, |_| count += 1)?;
+        Ok(count)
+    })
+}
+
+/// Returns the records of a file of JSON Lines.
+#[pyfunction]
+#[pyo3(signature = (path, pattern = None))]
+pub(crate) fn read_records(
+    py: Python<'_>,
+    path: PathBuf,
+    pattern: Option<String>,
+) -> PyResult<Vec<crate::collector::PyRecord>> {
+    py.detach(|| {
+        let mut records = Vec::new();
+        for_each(path, pattern, |record| records.push(crate::collector::PyRecord { record }))?;
+        Ok(records)
+    })
+}
