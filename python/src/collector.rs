@@ -24,7 +24,8 @@ pub(crate) struct PyCollector {
     said: Said,
 }
 
-/// Sink as it comes from Python: its kind, its path, and the size in bytes at which its file is closed.
+/// Sink as it comes from Python: its kind, its path, and a number: the size in bytes at which a file of JSON Lines is closed, or the step
+/// at which TensorBoard's files go on.
 type SinkRow = (String, Option<PathBuf>, Option<u64>);
 
 #[pymethods]
@@ -63,21 +64,34 @@ impl PyCollector {
         priority: &str,
         walltime: Option<f64>,
     ) -> PyResult<Bound<'py, PyString>> {
-        let priority = match priority {
-            "normal" => Priority::Normal,
-            "critical" => Priority::Critical,
-            "low" => Priority::Low,
-            other => {
-                let why = format!("priority must be 'critical', 'normal' or 'low', got '{other}'");
-                return Err(PyValueError::new_err(why));
-            }
-        };
-        let value = value.map_or(Ok(Given::Value(Value::Empty)), value::given)?;
-        let step = convert::step(step)?;
-        let place = |record: Record| convert::placed(record.with_priority(priority), step, walltime);
-        Ok(match self.offer(py, value.point(intern(name)).map(place)) {
+        let point = point(name, value, step, priority, walltime)?;
+        Ok(match self.offer(py, point) {
             Outcome::Queued => pyo3::intern!(py, "queued").clone(),
             other => PyString::new(py, outcome(other)),
+        })
+    }
+
+    /// Collects an event as :meth:`collect` does, but never waits: where there is no place, the event is rejected at once.
+    ///
+    /// Args:
+    ///     name: The name.
+    ///     value: The value.
+    ///     step: The step.
+    ///     priority: The priority.
+    ///     walltime: The moment, in seconds since 1970. Defaults to now.
+    #[pyo3(signature = (name, value = None, *, step = None, priority = "normal", walltime = None))]
+    fn try_collect(
+        &self,
+        name: &str,
+        value: Option<&Bound<'_, PyAny>>,
+        step: Option<&Bound<'_, PyAny>>,
+        priority: &str,
+        walltime: Option<f64>,
+    ) -> PyResult<&'static str> {
+        let point = point(name, value, step, priority, walltime)?;
+        Ok(match self.inner.try_collect(point) {
+            Ok(taken) => outcome(taken),
+            Err(refused) => outcome(refused.reason.into()),
         })
     }
 
@@ -225,18 +239,45 @@ impl Drop for PyCollector {
     }
 }
 
+/// Returns the event of these arguments.
+#[inline]
+fn point(
+    name: &str,
+    value: Option<&Bound<'_, PyAny>>,
+    step: Option<&Bound<'_, PyAny>>,
+    priority: &str,
+    walltime: Option<f64>,
+) -> PyResult<Point> {
+    let priority = match priority {
+        "normal" => Priority::Normal,
+        "critical" => Priority::Critical,
+        "low" => Priority::Low,
+        other => {
+            let why = format!("priority must be 'critical', 'normal' or 'low', got '{other}'");
+            return Err(PyValueError::new_err(why));
+        }
+    };
+    let value = value.map_or(Ok(Given::Value(Value::Empty)), value::given)?;
+    let step = convert::step(step)?;
+    let place = |record: Record| convert::placed(record.with_priority(priority), step, walltime);
+    Ok(value.point(intern(name)).map(place))
+}
+
 /// Makes the sink that Python asks for.
-fn sink((kind, path, rotate_at): SinkRow) -> PyResult<Box<dyn Sink<Point>>> {
+fn sink((kind, path, number): SinkRow) -> PyResult<Box<dyn Sink<Point>>> {
     let path = path.unwrap_or_default();
     Ok(match kind.as_str() {
         "json_lines" => {
             let sink = JsonLinesSink::create(path)?.records_in::<Point>();
-            Box::new(match rotate_at {
+            Box::new(match number {
                 Some(bytes) => sink.rotate_at(bytes),
                 None => sink,
             })
         }
-        "tensorboard" => Box::new(TensorBoardSink::create(path)?),
+        "tensorboard" => Box::new(match number {
+            Some(step) => TensorBoardSink::resume(path, step)?,
+            None => TensorBoardSink::create(path)?,
+        }),
         "console" => Box::new(ConsoleSink::stderr("")),
         other => return Err(PyOSError::new_err(format!("a sink must be known, got {other:?}"))),
     })

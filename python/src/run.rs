@@ -42,15 +42,22 @@ fn named(name: Option<String>) -> RunBuilder {
 #[pymethods]
 impl RunGuard {
     /// Begins a run. Where it `watches` SIGTERM, that marks the run as preempted and flushes, before it ends the process.
+    ///
+    /// `resumed` is a file of JSON Lines and a step: the last run of the file goes on there, as its next generation.
     #[new]
+    #[pyo3(signature = (collector, name, config, watches, resumed = None))]
     fn new(
         py: Python<'_>,
         collector: &Bound<'_, PyCollector>,
         name: Option<String>,
         config: &Bound<'_, PyDict>,
         watches: bool,
+        resumed: Option<(PathBuf, u64)>,
     ) -> PyResult<Self> {
-        let run = named(name).config(value::fields(config)?);
+        let mut run = named(name).config(value::fields(config)?);
+        if let Some((path, step)) = resumed {
+            run = run.resume(&py.detach(|| last_run(path))?, step);
+        }
         let held = collector.clone().unbind();
         let collector = &collector.get().inner;
         let (run, run_id) = py.detach(|| {
@@ -122,6 +129,17 @@ impl Drop for RunGuard {
         let mut run = Some(run);
         Python::try_attach(|py| py.detach(|| drop(run.take())));
     }
+}
+
+/// Returns what a file of JSON Lines tells of the process that worked on its last run last.
+fn last_run(path: PathBuf) -> PyResult<RunInfo> {
+    let shown = path.display().to_string();
+    let history = JsonLinesHistory::open(path).map_err(|error| PyOSError::new_err(error.to_string()))?;
+    let found = forebay_history::runs(&history).map_err(|error| PyOSError::new_err(error.to_string()))?;
+    let last = found.into_iter().max_by_key(|run| (run.began, run.generation));
+    last.ok_or_else(|| {
+        PyValueError::new_err(format!("resume must name a run that has begun, got none in {shown}"))
+    })
 }
 
 /// The number of SIGTERM, on every Unix.

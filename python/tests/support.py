@@ -4,6 +4,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
+import forebay
+
 
 def all_events(folder):
     """All events of the files of a folder, in order."""
@@ -29,3 +31,13 @@ def law(report, offered):
     for sink in stats["sinks"]:
         fates = ("delivered", "dead_lettered", "failed", "evicted", "rejected", "in_flight")
         assert sink["offered"] == sum(sink[fate] for fate in fates), sink
+
+
+def law_of_run(run, offered):
+    """Checks the law for a run that has ended, or that it ends, which was offered so many events beside its heartbeats."""
+    report = run.finish()
+    law(report, report.offered)
+    records = [record.name for record in forebay.read(run.folder)]
+    # Those of its earlier generations are in the same file.
+    own = records[len(records) - report.offered :]
+    assert report.offered - own.count("training.heartbeat") == offered, own

@@ -106,7 +106,12 @@ class RunGuard:
     """Guard of a training run, for ``forebay.Run``."""
 
     def __new__(
-        cls, collector: CollectorBase, name: str | None, config: dict[str, Any], watches: bool
+        cls,
+        collector: CollectorBase,
+        name: str | None,
+        config: dict[str, Any],
+        watches: bool,
+        resumed: tuple[str, int] | None = None,
     ) -> Self: ...
     @property
     def run_id(self) -> str: ...
@@ -130,6 +135,17 @@ class CollectorBase:
         walltime: float | None = None,
     ) -> str:
         """Collects an event, and returns what became of it: ``"queued"``, ``"full"``, ``"filtered"`` and others."""
+
+    def try_collect(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        step: Any = None,
+        priority: Literal["critical", "normal", "low"] = "normal",
+        walltime: float | None = None,
+    ) -> str:
+        """Collects an event as ``collect`` does, but never waits: where there is no place, the event is rejected at once."""
 
     def log(self, values: Mapping[str, Any], step: Any = None) -> int:
         """Collects the values of a step, each under its name, and returns how many were taken."""

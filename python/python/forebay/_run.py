@@ -17,6 +17,7 @@ from forebay import _lifecycle
 from forebay._collector import Collector, Report
 from forebay._forebay import RunGuard, run_folder
 from forebay._progress import Progress
+from forebay._reading import EVENTS
 from forebay.sinks import JsonLines, Sink, TensorBoard, local
 
 class Run:
@@ -36,6 +37,7 @@ class Run:
         config: Mapping[str, Any],
         sinks: Iterable[Sink],
         settings: Mapping[str, Any],
+        resumed: tuple[str, int] | None = None,
     ) -> None:
         #: The folder of the run.
         self.folder = Path(folder)
@@ -51,7 +53,7 @@ class Run:
         self._pid = os.getpid()
         # Where the program has a handler of its own for SIGTERM, that decides.
         watches = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        self._guard = RunGuard(self.collector, name, self.config, watches)
+        self._guard = RunGuard(self.collector, name, self.config, watches, resumed)
         _lifecycle.register(self)
 
     @property
@@ -179,6 +181,8 @@ def init(
     name: str | None = None,
     config: Mapping[str, Any] | None = None,
     sinks: Iterable[Sink] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    first_step: int = 0,
     **settings: Any,
 ) -> Run:
     """Begins a run, in a new folder of its own.
@@ -188,11 +192,14 @@ def init(
         name: The name of the run.
         config: The settings of the run, such as ``{"lr": 0.1}``.
         sinks: Where events go. Defaults to ``events.jsonl`` and TensorBoard's files, both in the folder of the run.
+        resume: The folder of an earlier run, which goes on there with its id and its name: ``dir`` has no effect then.
+        first_step: The first step that a resumed run does anew. TensorBoard hides what was written of this step and later ones before.
         settings: Settings of the :class:`forebay.Collector`.
 
     Raises:
+        FileNotFoundError: There is no run to resume in that folder.
         OSError: The folder or a file cannot be created.
-        ValueError: A setting is unknown or not allowed, or ``dir`` is an address of a remote file system.
+        ValueError: A setting is unknown or not allowed, ``first_step`` is negative, or a folder is an address of a remote file system.
 
     Example:
         >>> with forebay.init("runs", name="digits", config={"lr": 0.1}) as run:
@@ -200,13 +207,31 @@ def init(
         ...         run.log({"loss": 1 / (step + 1)}, step=step)
         ...     run.summary["accuracy"] = 0.97
     """
-    global _current, _has_hook
     # What is wrong is found before there is a folder.
     config = dict(config or {})
-    folder = Path(run_folder(local("dir", dir), name))
+    if resume is None:
+        return _begin(Path(run_folder(local("dir", dir), name)), name, config, sinks, settings)
+    if first_step < 0:
+        raise ValueError(f"first_step must be 0 or more, got {first_step}")
+    if not Path(local("resume", resume), EVENTS).is_file():
+        raise FileNotFoundError(f"resume must be the folder of a run, got {os.fspath(resume)!r}: it has no {EVENTS}")
+    return _begin(Path(resume), name, config, sinks, settings, int(first_step))
+
+
+def _begin(
+    folder: Path,
+    name: str | None,
+    config: Mapping[str, Any],
+    sinks: Iterable[Sink] | None,
+    settings: Mapping[str, Any],
+    first_step: int | None = None,
+) -> Run:
+    """Begins a run in a folder, or goes on with the one that is there at a step."""
+    global _current, _has_hook
     if sinks is None:
-        sinks = [JsonLines(folder / "events.jsonl"), TensorBoard(folder)]
-    _current = Run(folder, name, config, sinks, settings)
+        sinks = [JsonLines(folder / EVENTS), TensorBoard(folder, first_step)]
+    resumed = None if first_step is None else (os.fspath(folder / EVENTS), first_step)
+    _current = Run(folder, name, config, sinks, settings, resumed)
     if not _has_hook:
         _has_hook = True
         _hook()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["Console", "JsonLines", "Sink", "TensorBoard"]
 
-#: A sink as the extension module takes it: kind, path, and the size in bytes at which its file is closed.
+#: A sink as the extension module takes it: kind, path, and the size in bytes at which its file is closed, or the step at which it goes on.
 Row = tuple[str, str | None, int | None]
 
 
@@ -52,12 +52,15 @@ class TensorBoard(Sink):
 
     Args:
         folder: The folder of the run, which is created.
+        resume: The step at which a run goes on that was interrupted. TensorBoard hides what was written of this step and later ones
+            before.
     """
 
     folder: str | os.PathLike[str]
+    resume: int | None = None
 
     def _row(self) -> Row:
-        return ("tensorboard", local("folder", self.folder), None)
+        return ("tensorboard", local("folder", self.folder), self.resume)
 
 
 @dataclass(frozen=True)
