@@ -67,3 +67,34 @@ def inherited(holder, how, given, counted):
     counted.close()
     counted.join_thread()
     end(how)
+
+
+def log_without_a_run(counted):
+    """Logs to the run that goes on: that of the parent where the child is a fork, and else none."""
+    import forebay
+
+    for step in range(10):
+        forebay.log({"child": 1.0, "other": 2.0}, step=step)
+    forebay.event("child.event", value=1)
+    with forebay.timer("child.seconds"):
+        forebay.summary()["child"] = 1
+    report = forebay.finish()
+    forebay.log({"child": 1.0})
+    counted.put((report.offered - report.processed - report.pending, forebay.finish().lost - report.lost))
+    counted.close()
+    counted.join_thread()
+
+
+def log_to_a_run(folder, how):
+    """Logs to a run of its own, and ends."""
+    import forebay
+
+    run = forebay.init(folder)
+    forebay.log({"loss": 0.5}, step=3)
+    run.log({"loss": 0.25}, step=4)
+    if how == "KeyboardInterrupt":
+        sys.stderr = open(os.devnull, "w")
+        raise KeyboardInterrupt
+    if how == "sys.exit(0)":
+        sys.exit(0)
+    end(how)

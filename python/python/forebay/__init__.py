@@ -13,6 +13,9 @@ Or by itself::
             run.log({"loss": 1 / (step + 1)}, step=step)
 """
 
+# First: it refuses before anything is loaded.
+from forebay import _interpreter as _interpreter
+
 from forebay import sinks, tensorboard
 from forebay._collector import Collector, Report
 from forebay._demo import demo

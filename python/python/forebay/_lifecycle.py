@@ -44,6 +44,16 @@ def register(thing: Closable) -> None:
         util.Finalize(None, close_all, exitpriority=100)
 
 
+def _forget() -> None:
+    """Forgets, in a forked child, what the parent has open: that is the parent's to close."""
+    global _open, _registered_in
+    _open = weakref.WeakSet()
+    _registered_in = None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def close_all() -> None:
     """Closes everything that is open, within ``EXIT_TIMEOUT`` seconds in all."""
     until = time.monotonic() + EXIT_TIMEOUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,9 @@ from forebay._forebay import RunGuard, run_folder
 from forebay._progress import Progress
 from forebay._reading import EVENTS
 from forebay.sinks import JsonLines, Sink, TensorBoard, local
+
+logger = logging.getLogger("forebay")
+
 
 class Run:
     """A training run. Make it by :func:`init`.
@@ -121,6 +125,9 @@ class Run:
         return self._finish(status, reason, None)
 
     def _finish(self, status: str, reason: str, timeout: float | None) -> Report:
+        if self._pid != os.getpid():
+            # A forked child ends nothing: what it logs is counted, also after this.
+            return self.collector.stats()
         if self._report is None:
             # The end is reported behind what was logged before, and then everything is written.
             flush, stop = self.collector._timeouts
@@ -134,8 +141,8 @@ class Run:
         return self._report
 
     def _close_at_exit(self, timeout: float) -> None:
-        if self._pid == os.getpid():
-            self._finish("finished", "", timeout)
+        # A child of multiprocessing handles what ends it just now. Elsewhere, the hook of exceptions has seen it before.
+        self._finish(*_ending(sys.exc_info()[1]), timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -257,14 +264,56 @@ def _end(run: Run) -> None:
         _current = None
 
 
-def _running() -> Run:
-    if _current is None:
-        raise RuntimeError("there is no run: call forebay.init first")
-    return _current
+class _NoRun:
+    """The run of a child of ``multiprocessing`` that has none: what is logged is counted, and written nowhere.
+
+    A forked child has the run of its parent, which does the same there. So a dataset that logs works with every start method.
+    """
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        self._ignore(len(values))
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        self._ignore(1)
+
+    def _ignore(self, count: int) -> None:
+        global _ignored
+        if not _ignored:
+            logger.warning("nothing is logged in this process, which has no run: call forebay.init in it")
+        _ignored += count
+
+    @contextmanager
+    def timer(self, name: str, step: int | None = None) -> Iterator[None]:
+        yield
+        self._ignore(1)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return {}
+
+    def finish(self, status: str = "finished", reason: str = "") -> Report:
+        return Report(_ignored, 0, _ignored, 0, {}, {})
+
+
+#: Events that `_NoRun` was given.
+_ignored = 0
+
+
+def _running() -> Run | _NoRun:
+    if _current is not None:
+        return _current
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        return _NoRun()
+    raise RuntimeError("there is no run: call forebay.init first")
 
 
 def log(values: Mapping[str, Any], step: int | None = None) -> None:
-    """Logs to the run that goes on: see :meth:`Run.log`."""
+    """Logs to the run that goes on: see :meth:`Run.log`.
+
+    In a process that ``multiprocessing`` made, such as a worker of a ``DataLoader``, and that has no run of its own, it counts the values
+    and writes nothing.
+    """
     _running().log(values, step)
 
 
