@@ -137,6 +137,9 @@ def _on_device(value: Any) -> TypeError:
 def _host_of_torch(tensor: Any) -> Any:
     """Returns the data of a tensor of PyTorch. NumPy has no bfloat16, so that becomes float32."""
     tensor = tensor.detach()
+    # The imaginary part of a conjugate has its sign in a bit of the tensor.
+    if hasattr(tensor, "resolve_neg"):
+        tensor = tensor.resolve_neg()
     if str(tensor.dtype) == "torch.bfloat16":
         tensor = tensor.float()
     return tensor.cpu().numpy()
