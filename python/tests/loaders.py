@@ -1,8 +1,8 @@
 """A `DataLoader` of two workers that log. `test_dataloader.py` runs it with METHOD, HOLDER and FOLDER in the environment.
 
-The holders: `global`, made where the script is imported, so that a spawned worker makes its own, and the server of forks has one that
-its forks inherit; `dataset`, an attribute of the dataset, which a spawned worker gets as a copy; `reopen`, the same with
-`in_child="reopen"`; `worker`, made in each worker by `worker_init_fn`; `run`, by `forebay.log`.
+The holders: `global`, made where the script is imported, so that a spawned worker makes its own; `dataset`, an attribute of the dataset,
+which a spawned worker gets as a copy; `reopen`, the same with `in_child="reopen"`; `worker`, made in each worker by `worker_init_fn`;
+`run`, by `forebay.log`.
 """
 
 import json
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 import forebay
 from forebay import SummaryWriter
 
-# The server of forks imports this script as well, without its arguments.
+# Not arguments: a server of forks that imports this script has none.
 METHOD, HOLDER, FOLDER = (os.environ[name] for name in ("METHOD", "HOLDER", "FOLDER"))
 ITEMS = 64
 

@@ -55,9 +55,11 @@ def test_no_worker_hangs_and_nothing_is_lost_silently(method, holder, tmp_path):
     written = tags(tmp_path)
     in_own = [tag for folder in own for tag in tags(folder)]
     assert written.count("batch") == (0 if holder == "worker" else BATCHES)
-    if holder == "global" and method == "spawn":
-        # Each worker of each epoch has made a writer of its own in that folder.
-        assert (written.count("item"), ignored) == (EPOCHS * ITEMS, 0)
+    if holder == "global" and method != "fork":
+        # Each worker of each epoch has made a writer of its own in that folder. From Python 3.13 on, the server of forks may have made
+        # one that its forks inherit.
+        allowed = [(EPOCHS * ITEMS, 0)] + [(0, ITEMS + ITEMS // 16)] * (method == "forkserver")
+        assert (written.count("item"), ignored) in allowed
     elif holder in ("reopen", "worker"):
         assert (written.count("item"), in_own.count("item"), ignored) == (0, EPOCHS * ITEMS, 0)
         assert in_own.count("tensor") == EPOCHS * ITEMS // 16

@@ -96,6 +96,35 @@ def test_a_writer_of_the_parent_is_ignored_or_opened_again_in_a_child(method, in
         assert [(each["processed"], each["ignored"]) for each in stats] == [(added, 0)] * len(processes)
 
 
+AT_IMPORT = """
+import multiprocessing, os, sys
+from forebay import SummaryWriter
+# A child imports this script before it begins its work.
+writer = SummaryWriter(os.path.join(os.environ["FOLDER"], multiprocessing.current_process().name))
+def work():
+    # Too few to be delivered before the interval is over.
+    for step in range(100):
+        writer.add_scalar("x", step, step)
+if __name__ == "__main__":
+    process = multiprocessing.get_context(os.environ["METHOD"]).Process(target=work, name="child")
+    process.start()
+    process.join(60)
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_loses_nothing_of_a_writer_that_the_import_of_the_script_makes(method, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(AT_IMPORT)
+    run(script, env={**os.environ, "FOLDER": str(tmp_path), "METHOD": method})
+    if not (tmp_path / "child").exists():
+        # Newer servers of forks import the script themselves: the child is a fork then.
+        assert method == "forkserver" and sys.version_info >= (3, 13)
+        return
+    assert len(values(tmp_path / "child")) == 100
+
+
 SCRIPT = """
 import os, signal, sys
 from forebay import SummaryWriter

@@ -42,6 +42,17 @@ def register(thing: Closable) -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, close_all, exitpriority=100)
+        util.register_after_fork(close_all, _finalize_again)
+
+
+def _finalize_again(_: object) -> None:
+    """Registers anew, in a child of ``multiprocessing`` that begins its work: that clears the list of finalizers first.
+
+    What was opened before is from the import of the script, in a child by ``spawn`` or ``forkserver``. The latter ends by ``os._exit``.
+    """
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and _registered_in == os.getpid():
+        util.Finalize(None, close_all, exitpriority=100)
 
 
 def _forget() -> None:
