@@ -107,7 +107,7 @@ impl RunGuard {
         let metrics = value::fields(metrics)?;
         let Ok(ended) = py.detach(|| self.run.enter().map(|mut run| run.take())) else { return Ok(()) };
         let Some((run, signals)) = ended else { return Ok(()) };
-        let pending = self._collector.get().watched_pending();
+        let pending = self.collector.get().watched_pending();
         watch::watched(py, watcher, pending, || {
             let _ = match status {
                 "failed" => run.failed(reason),
