@@ -327,6 +327,33 @@ impl Bus {
         self.shared.emit(record, Mark::of_type(event))
     }
 
+    /// Emits a record that a value accompanies: handlers find it by [`Delivery::as_type`], and handlers
+    /// [by type](super::Handler::of_type) get it. No sink sees it. It is dropped when nothing on the bus needs the event any more.
+    ///
+    /// ```
+    /// use forebay::Record;
+    /// use forebay_bus::Bus;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let bus = Bus::new()?;
+    /// bus.on("request.*", |event| assert_eq!(event.as_type::<u16>(), Some(&443)))?.keep();
+    /// bus.emit_record_along(Record::text("request.begun", "/"), 443_u16)?;
+    /// bus.stop()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`emit`](Self::emit).
+    pub fn emit_record_along<T: Any + Send + Sync>(
+        &self,
+        record: impl Into<Record>,
+        value: T,
+    ) -> Result<Receipt, EmitError> {
+        self.shared.emit(record.into(), Mark::of_type(value))
+    }
+
     /// Emits an event and waits until each of its handlers was called, once, up to the `flush_timeout` of
     /// [`Config`](forebay::Config). In a handler of whatever bus, it does what `emit` does: nobody waits.
     ///

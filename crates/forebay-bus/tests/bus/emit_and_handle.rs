@@ -80,6 +80,33 @@ fn handlers_are_called_by_name_by_pattern_and_several_at_once() {
 }
 
 #[test]
+fn a_value_goes_along_with_a_record_and_ends_with_it() {
+    both(|bus| {
+        let along = Arc::new(7_u64);
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let (named, typed) = (Arc::clone(&got), Arc::clone(&got));
+        let by_name = move |event: &Delivery| {
+            let along = event.as_type::<Arc<u64>>().map(|along| **along);
+            named.lock().unwrap().push((event.value().as_i64(), along));
+        };
+        bus.on("a", by_name).unwrap().keep();
+        bus.on_type(move |along: &Arc<u64>| typed.lock().unwrap().push((None, Some(**along))))
+            .unwrap()
+            .keep();
+        bus.emit_record_along(Record::integer("a", 3), Arc::clone(&along)).unwrap();
+        bus.flush().unwrap();
+        let mut got = got.lock().unwrap().clone();
+        got.sort_unstable();
+        assert_eq!(got, [(None, Some(7)), (Some(3), Some(7))]);
+        bus.stop().unwrap();
+        law(&bus, 1);
+        // The history has the record alone.
+        assert_eq!(bus.query(&EventQuery::new()).unwrap().len(), 1);
+        assert_eq!(Arc::strong_count(&along), 1);
+    });
+}
+
+#[test]
 fn handlers_by_type_get_what_was_emitted() {
     both(|bus| {
         let seen = Arc::new(Mutex::new(Vec::new()));
