@@ -248,15 +248,7 @@ fn point(
     priority: &str,
     walltime: Option<f64>,
 ) -> PyResult<Point> {
-    let priority = match priority {
-        "normal" => Priority::Normal,
-        "critical" => Priority::Critical,
-        "low" => Priority::Low,
-        other => {
-            let why = format!("priority must be 'critical', 'normal' or 'low', got '{other}'");
-            return Err(PyValueError::new_err(why));
-        }
-    };
+    let priority = priority_of(priority)?;
     let value = value.map_or(Ok(Given::Value(Value::Empty)), value::given)?;
     let step = convert::step(step)?;
     let place = |record: Record| convert::placed(record.with_priority(priority), step, walltime);
@@ -283,7 +275,30 @@ fn sink((kind, path, number): SinkRow) -> PyResult<Box<dyn Sink<Point>>> {
     })
 }
 
-fn outcome(outcome: Outcome) -> &'static str {
+/// Returns the priority of that name.
+pub(crate) fn priority_of(name: &str) -> PyResult<Priority> {
+    match name {
+        "normal" => Ok(Priority::Normal),
+        "critical" => Ok(Priority::Critical),
+        "low" => Ok(Priority::Low),
+        other => {
+            let why = format!("priority must be 'critical', 'normal' or 'low', got '{other}'");
+            Err(PyValueError::new_err(why))
+        }
+    }
+}
+
+/// Returns the name of a priority.
+pub(crate) fn priority_name(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Critical => "critical",
+        Priority::Normal => "normal",
+        Priority::Low => "low",
+    }
+}
+
+/// Returns the name of an outcome.
+pub(crate) fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Queued => "queued",
         Outcome::QueuedEvicting => "queued_evicting",
@@ -400,11 +415,7 @@ impl PyRecord {
     /// The priority: ``"critical"``, ``"normal"`` or ``"low"``.
     #[getter]
     fn priority(&self) -> &'static str {
-        match self.record.priority() {
-            Priority::Critical => "critical",
-            Priority::Normal => "normal",
-            Priority::Low => "low",
-        }
+        priority_name(self.record.priority())
     }
 
     fn __repr__(&self) -> String {

@@ -28,6 +28,9 @@ mod writer;
 // What is read back.
 mod columns;
 
+// What calls handlers.
+mod bus;
+
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -103,6 +106,9 @@ mod _forebay {
         let file = py.detach(|| Pixels::of(&array, &shape, "NCHW", columns, true).squared().png());
         Ok(PyBytes::new(py, &file.map_err(PyValueError::new_err)?))
     }
+
+    #[pymodule_export]
+    use super::bus::{BusCall, BusCalls, BusCore, BusEmission, BusWatcher, matches};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -16,6 +16,8 @@ Or by itself::
 # First: it refuses before anything is loaded.
 from forebay import _interpreter as _interpreter
 
+from typing import TYPE_CHECKING, Any
+
 from forebay import sinks, tensorboard
 from forebay._collector import Collector, Report
 from forebay._demo import demo
@@ -48,3 +50,19 @@ __all__ = [
     "tensorboard",
     "timer",
 ]
+
+if TYPE_CHECKING:
+    from forebay import bus
+    from forebay.bus import Event, EventBus, EventFilter, EventMetrics, EventQuery, EventSubscriber, create_default_event_bus
+
+__all__ += ["Event", "EventBus", "EventFilter", "EventMetrics", "EventQuery", "EventSubscriber", "bus", "create_default_event_bus"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported where it is used: a writer needs no asyncio.
+    if name not in __all__:
+        raise AttributeError(f"module 'forebay' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module("forebay.bus")
+    return module if name == "bus" else getattr(module, name)

@@ -82,7 +82,7 @@ class Collector(CollectorBase):
         ...     collector.collect("train.loss", 0.25, step=7)
     """
 
-    _closes_last = True
+    _exit_turn = 2
 
     def __new__(cls, sinks: Iterable[Sink] = (), **settings: Any) -> Self:
         rows = []

@@ -1,11 +1,17 @@
 """The extension module: what has to be fast, or happens on the worker thread."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias, final
 
 from typing_extensions import Buffer, disjoint_base
 
 __all__ = [
+    "BusCall",
+    "BusCalls",
+    "BusCore",
+    "BusEmission",
+    "BusWatcher",
     "CollectorBase",
     "Histogram",
     "Image",
@@ -17,6 +23,7 @@ __all__ = [
     "count_records",
     "default_edges",
     "frames_of",
+    "matches",
     "pixels_of",
     "read_columns",
     "read_records",
@@ -290,3 +297,158 @@ class Writer:
         self, graph: bytes, run_metadata: bytes | None, walltime: float | None
     ) -> None: ...
     def _add_event(self, message: bytes, step: Any, walltime: float | None) -> None: ...
+
+# The bus
+
+@final
+class BusCore:
+    """A bus, and the queues of its handlers in Python."""
+
+    def __new__(
+        cls,
+        *,
+        buffer_size: int,
+        max_subscribers: int,
+        journal: str | None,
+        max_file_bytes: int,
+        handler_queue: int,
+        max_event_bytes: int,
+        dead_letters: int,
+        max_depth: int,
+    ) -> Self: ...
+    def emit(
+        self,
+        name: str,
+        data: Mapping[str, Any] | None,
+        priority: str,
+        correlation_id: str | None,
+        source: str | None,
+        metadata: Mapping[str, Any] | None,
+        depth: int,
+        unawaited_loop: int,
+    ) -> BusEmission:
+        """Emits an event: queues it and returns."""
+
+    def refuse(self, outcome: str) -> BusEmission:
+        """Counts an event that a filter did not let in."""
+
+    def check(self) -> None:
+        """Fails in a forked child."""
+
+    def enabled(self, name: str) -> bool:
+        """Returns whether an event of that name would be taken."""
+
+    def add(self, name: str, event_loop: int, batch: int) -> int:
+        """Makes the queue of a handler, and returns its number."""
+
+    def subscribe(self, key: int, patterns: list[str], name: str) -> None:
+        """Fills the queue of a handler from now on."""
+
+    def unsubscribe(self, key: int) -> bool:
+        """Unsubscribes a handler: what waits for it is cancelled. Returns whether it was there."""
+
+    def watch_errors(self, threshold: int) -> BusWatcher:
+        """Watches for errors: see `forebay_bus::watch`, as for the others."""
+
+    def watch_field(self, topics: list[str], field: str, threshold: float) -> BusWatcher: ...
+    def watch_rates(self, every: float, last: int) -> BusWatcher: ...
+    def watch_memory(self, every: float) -> BusWatcher: ...
+    def watch_disk(self, every: float, path: str | os.PathLike[str]) -> BusWatcher: ...
+    def watch_bottlenecks(self, every: float) -> BusWatcher: ...
+    def calls(self) -> BusCalls:
+        """Returns what the threads need that make the calls."""
+
+    def query(
+        self,
+        name: str | None,
+        since: int | None,
+        before: int | None,
+        contains: Mapping[str, Any] | None,
+        correlation_id: str | None,
+        source: str | None,
+        limit: int | None,
+        newest_first: bool,
+    ) -> list[tuple[Any, ...]]:
+        """Returns the events that a query asks for. Flushes before."""
+
+    def flush(self, timeout: float, unawaited_loop: int) -> bool:
+        """Waits until all handlers are done with what was emitted before, but for those of one loop."""
+
+    def stop(self, timeout: float, unawaited_loop: int) -> bool:
+        """Refuses what comes, waits until the handlers are done, and ends the threads that wait for calls."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Returns numbers about the whole, then a list of what is known of each handler, then of those that are gone."""
+
+    def check_law(self) -> str | None:
+        """Checks that the fates of all events add up. Returns what does not hold."""
+
+    def dead_letters(self) -> list[tuple[str, str, int, tuple[Any, ...]]]:
+        """Returns the events that handlers did not take: each the handler, the error, the time and the event."""
+
+    def redrive(self) -> int:
+        """Offers all dead letters again to their handlers. Returns how many are offered."""
+
+    def clear_dead_letters(self) -> int:
+        """Forgets all dead letters."""
+
+@final
+class BusEmission:
+    """What became of an event that was emitted."""
+
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def done(self) -> bool:
+        """Returns whether its handlers are done."""
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Returns the numbers of handlers that took it, failed, lost it, and were not called after all."""
+
+    def wait(self, timeout: float) -> bool:
+        """Waits until its handlers are done. Returns whether they are."""
+
+    def watch(self, token: int) -> bool:
+        """Has the number be a notice once its handlers are done. Returns `False` if they are."""
+
+@final
+class BusWatcher:
+    """A watcher of the bus of Rust."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+@final
+class BusCalls:
+    """What the threads hold that make calls: not the bus, which ends without them."""
+
+    def next_call(self) -> BusCall | None:
+        """Waits for the next call of a thread. Returns `None` at the end."""
+
+    def next_notice(self) -> BusCall | int | None:
+        """Waits for the next notice: a call of an event loop, or the number of an emission that is over."""
+
+@final
+class BusCall:
+    """A call that is to be made. Without an end, it is cancelled when it is dropped."""
+
+    @property
+    def key(self) -> int: ...
+    @property
+    def depth(self) -> int:
+        """Returns how many events led to what the handler emits."""
+
+    def events(self) -> list[tuple[Any, ...]]:
+        """Returns the events of the call."""
+
+    def end(self, error: str | None = None, takes_next: bool = False) -> BusCall | None:
+        """Ends it: the handler took the events; or did not, and the error says why. Returns the next call of its loop, where that takes it."""
+
+    def cancel(self) -> None:
+        """Ends it without a call."""
+
+def matches(pattern: str, name: str) -> bool:
+    """Returns whether a pattern stands for a name."""

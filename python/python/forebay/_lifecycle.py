@@ -13,8 +13,8 @@ from typing import Protocol
 class Closable(Protocol):
     """What can be open at the end of a process."""
 
-    #: Whether others may still need it while they close: a run needs its collector.
-    _closes_last: bool
+    #: Its turn: 0 for a bus, whose handlers may use a run; 1 for a run or a writer; 2 for a collector, which runs use.
+    _exit_turn: int
 
     def _close_at_exit(self, timeout: float) -> None: ...
 
@@ -68,7 +68,7 @@ os.register_at_fork(after_in_child=_forget)
 def close_all() -> None:
     """Closes everything that is open, within ``EXIT_TIMEOUT`` seconds in all."""
     until = time.monotonic() + EXIT_TIMEOUT
-    for thing in sorted(_open, key=lambda thing: thing._closes_last):
+    for thing in sorted(_open, key=lambda thing: thing._exit_turn):
         try:
             thing._close_at_exit(max(0.0, until - time.monotonic()))
         except Exception:  # noqa: BLE001 - nobody is left to see it, and the others are to be closed

@@ -32,7 +32,7 @@ class Run:
     traceback, ``KeyboardInterrupt`` an interruption. So does a run that is still open when the program ends.
     """
 
-    _closes_last = False
+    _exit_turn = 1
 
     def __init__(
         self,

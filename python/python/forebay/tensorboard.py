@@ -69,7 +69,7 @@ class SummaryWriter(Writer):
     max_queue: int
     flush_secs: float
     filename_suffix: str
-    _closes_last = False
+    _exit_turn = 1
     _edges: list[float] | None
     _file_writer: weakref.ref[FileWriter] | None
 
