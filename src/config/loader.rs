@@ -202,11 +202,23 @@ pub struct ConfigLoader {
     variables: Vec<Source>,
 }
 
+/// Reader of TOML. Only the methods that take TOML name it, so that a program that calls none of them (the package for Python, which has
+/// settings in JSON) has no parser of TOML in it.
+#[derive(Debug, Clone, Copy)]
+struct Toml {
+    /// Returns the table of a text, or the byte at which it is wrong, and why.
+    read: fn(&str) -> Result<Map<String, Value>, (usize, String)>,
+    /// Returns the byte at which a key of a text stands; 0 if it cannot be found.
+    find: fn(&str, &str) -> usize,
+}
+
+const TOML: Toml = Toml { read: read_toml, find: find_in_toml };
+
 /// Input of the loader.
 #[derive(Debug, Clone)]
 enum Source {
-    File { path: PathBuf, text: Result<String, String> },
-    Text(String),
+    File { path: PathBuf, text: Result<String, String>, toml: Toml },
+    Text(String, Toml),
     Variables(Vec<(OsString, OsString)>),
     Table(Map<String, Value>),
 }
@@ -225,7 +237,7 @@ impl ConfigLoader {
 
     /// Adds a text in TOML, over the texts and files before it.
     pub fn toml(mut self, text: &str) -> Self {
-        self.files.push(Source::Text(text.to_owned()));
+        self.files.push(Source::Text(text.to_owned(), TOML));
         self
     }
 
@@ -233,7 +245,7 @@ impl ConfigLoader {
     pub fn toml_file(mut self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
         let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
-        self.files.push(Source::File { path, text });
+        self.files.push(Source::File { path, text, toml: TOML });
         self
     }
 
@@ -319,17 +331,12 @@ impl Layer {
         match &layer.source {
             Source::Table(table) => layer.add_table::<S>(&keys, table.clone())?,
             Source::Variables(variables) => layer.add_variables::<S>(&keys, variables.clone())?,
-            Source::Text(text) | Source::File { text: Ok(text), .. } => {
-                let table = toml::from_str::<toml::Table>(text).map_err(|error| ConfigError::Syntax {
-                    place: layer.place_of(error.span().map_or(0, |span| span.start)),
-                    why: error.message().to_owned(),
-                })?;
-                layer.add_table::<S>(
-                    &keys,
-                    table.into_iter().map(|(name, value)| (name, from_toml(value))).collect(),
-                )?;
+            Source::Text(text, toml) | Source::File { text: Ok(text), toml, .. } => {
+                let table = (toml.read)(text)
+                    .map_err(|(byte, why)| ConfigError::Syntax { place: layer.place_of(byte), why })?;
+                layer.add_table::<S>(&keys, table)?;
             }
-            Source::File { path, text: Err(why) } => {
+            Source::File { path, text: Err(why), .. } => {
                 return Err(ConfigError::Unreadable { path: path.clone(), why: why.clone() });
             }
         }
@@ -474,21 +481,10 @@ impl Layer {
 
     /// Returns the place of a key.
     fn place(&self, key: &str) -> ConfigPlace {
-        let (Source::Text(text) | Source::File { text: Ok(text), .. }) = &self.source else {
+        let (Source::Text(text, toml) | Source::File { text: Ok(text), toml, .. }) = &self.source else {
             return self.place_of(0);
         };
-        let Ok(root) = toml::de::DeTable::parse(text) else { return self.place_of(0) };
-        let (mut table, mut start, mut rest) = (Some(root.get_ref()), 0, Some(key));
-        while let (Some(inside), Some(path)) = (table, rest) {
-            // A name in quotes may have dots.
-            let (part, behind) = match inside.get_key_value(path) {
-                Some(_) => (path, None),
-                None => path.split_once(['.', '[']).map_or((path, None), |(part, rest)| (part, Some(rest))),
-            };
-            let Some((name, value)) = inside.get_key_value(part) else { break };
-            (table, start, rest) = (value.get_ref().as_table(), name.span().start, behind);
-        }
-        self.place_of(start)
+        self.place_of((toml.find)(text, key))
     }
 
     /// Returns the line and the column of the byte at this offset. A variable and a table have none.
@@ -499,11 +495,11 @@ impl Layer {
             (before.matches('\n').count() + 1, column)
         };
         match &self.source {
-            Source::File { path, text } => {
+            Source::File { path, text, .. } => {
                 let (line, column) = position(text.as_deref().unwrap_or_default());
                 ConfigPlace::File { path: path.clone(), line, column }
             }
-            Source::Text(text) => {
+            Source::Text(text, _) => {
                 let (line, column) = position(text);
                 ConfigPlace::Text { line, column }
             }
@@ -606,6 +602,28 @@ fn is_of_kubernetes(rest: &str) -> bool {
             && matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"))
             && parts.next().is_none()
     })
+}
+
+fn read_toml(text: &str) -> Result<Map<String, Value>, (usize, String)> {
+    match toml::from_str::<toml::Table>(text) {
+        Ok(table) => Ok(table.into_iter().map(|(name, value)| (name, from_toml(value))).collect()),
+        Err(error) => Err((error.span().map_or(0, |span| span.start), error.message().to_owned())),
+    }
+}
+
+fn find_in_toml(text: &str, key: &str) -> usize {
+    let Ok(root) = toml::de::DeTable::parse(text) else { return 0 };
+    let (mut table, mut start, mut rest) = (Some(root.get_ref()), 0, Some(key));
+    while let (Some(inside), Some(path)) = (table, rest) {
+        // A name in quotes may have dots.
+        let (part, behind) = match inside.get_key_value(path) {
+            Some(_) => (path, None),
+            None => path.split_once(['.', '[']).map_or((path, None), |(part, rest)| (part, Some(rest))),
+        };
+        let Some((name, value)) = inside.get_key_value(part) else { break };
+        (table, start, rest) = (value.get_ref().as_table(), name.span().start, behind);
+    }
+    start
 }
 
 /// Converts a value from TOML. A value that JSON does not have becomes a text.
