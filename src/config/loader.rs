@@ -206,11 +206,13 @@ pub struct ConfigLoader {
 /// settings in JSON) has no parser of TOML in it.
 #[derive(Debug, Clone, Copy)]
 struct Toml {
-    /// Returns the table of a text, or the byte at which it is wrong, and why.
-    read: fn(&str) -> Result<Map<String, Value>, (usize, String)>,
+    read: fn(&str) -> TomlTable,
     /// Returns the byte at which a key of a text stands; 0 if it cannot be found.
     find: fn(&str, &str) -> usize,
 }
+
+/// Table of a text, or the byte at which the text is wrong, and why.
+type TomlTable = Result<Map<String, Value>, (usize, String)>;
 
 const TOML: Toml = Toml { read: read_toml, find: find_in_toml };
 
@@ -604,7 +606,7 @@ fn is_of_kubernetes(rest: &str) -> bool {
     })
 }
 
-fn read_toml(text: &str) -> Result<Map<String, Value>, (usize, String)> {
+fn read_toml(text: &str) -> TomlTable {
     match toml::from_str::<toml::Table>(text) {
         Ok(table) => Ok(table.into_iter().map(|(name, value)| (name, from_toml(value))).collect()),
         Err(error) => Err((error.span().map_or(0, |span| span.start), error.message().to_owned())),
