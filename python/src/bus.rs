@@ -185,7 +185,7 @@ impl BusCore {
             self.queues.remove(key);
         })?;
         let queues = Arc::clone(&self.queues);
-        let push = move |event: &Delivery| queues.push(key, event, event.as_type::<Tracked>());
+        let push = move |event: &Delivery| _ = queues.push(key, event, event.as_type::<Tracked>());
         // In the order of delivery: one worker, one call at a time.
         let handler = Handler::new(topics, push).named(name).max_concurrent(1);
         match py.detach(|| self.bus.subscribe(handler)) {

@@ -52,7 +52,7 @@ impl Columns {
         self.codes.extend(code.to_ne_bytes());
         self.steps.extend(step.unwrap_or(0).to_ne_bytes());
         push_bit(&mut self.step_bits, self.rows, step.is_some());
-        self.times.extend((record.unix_nanos() as i64).to_ne_bytes());
+        self.times.extend((record.unix_nanos().min(i64::MAX as u64) as i64).to_ne_bytes());
         self.values.extend(number.unwrap_or(f64::NAN).to_ne_bytes());
         let has_text = match record.value() {
             Value::Empty => false,

@@ -53,7 +53,7 @@ mod _forebay {
     #[pymodule_export]
     use super::run::{RunGuard, run_folder, runs_of};
     #[pymodule_export]
-    use super::value::{PyHistogram, PyImage};
+    use super::value::{PyHistogram, PyImage, check_fields};
     #[pymodule_export]
     use super::writer::Writer;
 

@@ -94,21 +94,29 @@ impl RunGuard {
         self.collector.get().log_at(py, values, step).map(drop)
     }
 
-    /// Reports the end, once; the statistics tell how that went. Tells the watcher while that takes long.
-    #[pyo3(signature = (status, reason, metrics, watcher = None))]
+    /// Reports the end, once, and waits for `timeout` seconds at most until it is written; the statistics tell how that went. Tells the
+    /// watcher while that takes long.
+    #[pyo3(signature = (status, reason, metrics, timeout = None, watcher = None))]
     fn end(
         &self,
         py: Python<'_>,
         status: &str,
         reason: String,
         metrics: &Bound<'_, PyDict>,
+        timeout: Option<f64>,
         watcher: Option<Watcher>,
     ) -> PyResult<()> {
-        let metrics = value::fields(metrics)?;
+        let metrics = value::last_fields(metrics);
         let Ok(ended) = py.detach(|| self.run.enter().map(|mut run| run.take())) else { return Ok(()) };
         let Some((run, signals)) = ended else { return Ok(()) };
         let pending = self.collector.get().watched_pending();
+        let collector = &self.collector.get().inner;
         watch::watched(py, watcher, pending, || {
+            if let Some(timeout) = timeout.map(convert::duration) {
+                // Where it is refused, the collector forked or stopped, and waits for nothing.
+                let _ = collector
+                    .update_config(|config| config.flush_timeout = config.flush_timeout.min(timeout));
+            }
             let _ = match status {
                 "failed" => run.failed(reason),
                 "preempted" => run.preempted(reason),

@@ -14,6 +14,12 @@ use crate::convert;
 use crate::point::Point;
 use crate::work::pixels::Pixels;
 
+/// Most parts of a value: itself, and what is in its lists and dictionaries.
+const MAX_PARTS: usize = 1 << 20;
+
+/// Most bins of a histogram.
+const MAX_BINS: usize = 65_536;
+
 /// Number of bins of an array that is logged without a word about them.
 const BINS: usize = 64;
 
@@ -65,7 +71,7 @@ impl PyImage {
 ///     bins: The number of bins, which have the same width.
 ///
 /// Raises:
-///     ValueError: ``bins`` is 0, or more than 1,000,000.
+///     ValueError: ``bins`` is 0, or more than 65,536.
 #[pyclass(frozen, module = "forebay", name = "Histogram")]
 pub(crate) struct PyHistogram(Arc<Values>);
 
@@ -86,8 +92,8 @@ impl PyHistogram {
     #[new]
     #[pyo3(signature = (values, bins = 64))]
     fn new(values: &Bound<'_, PyAny>, bins: usize) -> PyResult<Self> {
-        if !(1..=1_000_000).contains(&bins) {
-            return Err(PyValueError::new_err(format!("bins must be 1..=1000000, got {bins}")));
+        if !(1..=MAX_BINS).contains(&bins) {
+            return Err(PyValueError::new_err(format!("bins must be 1..={MAX_BINS}, got {bins}")));
         }
         let (array, _) = raw(values)?;
         Ok(Self(Arc::new(Values { array, bins })))
@@ -120,7 +126,8 @@ impl Given {
         match self {
             Self::Value(value) => Point::new(Record::with_value(name, value)),
             Self::Values(values) => {
-                let bytes = values.array.byte_len();
+                // What the worker makes of it may be larger: an edge and a count for each bin.
+                let bytes = values.array.byte_len().max(16 * values.bins);
                 Point::with_work(Record::new(name), bytes, move |record| record.set_value(values.binned()))
             }
         }
@@ -143,19 +150,26 @@ impl Given {
 pub(crate) fn given(object: &Bound<'_, PyAny>) -> PyResult<Given> {
     match object.cast::<PyFloat>() {
         Ok(number) => Ok(Given::Value(number.value().into())),
-        Err(_) => given_at(object, 0),
+        Err(_) => given_at(object, 0, &mut { MAX_PARTS }),
     }
 }
 
-fn value_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
-    Ok(given_at(object, depth)?.value(object.py()))
+fn value_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResult<Value> {
+    Ok(given_at(object, depth, left)?.value(object.py()))
 }
 
-fn given_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Given> {
+/// Returns the value of an object that lies so deep in another one, which may have so many parts more: a list that has itself in it twice
+/// would have parts without end.
+fn given_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResult<Given> {
+    *left = left.checked_sub(1).ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "a value must have at most {MAX_PARTS} parts, those of its lists and dictionaries included"
+        ))
+    })?;
     if let Ok(histogram) = object.cast::<PyHistogram>() {
         return Ok(Given::Values(Arc::clone(&histogram.get().0)));
     }
-    plain_at(object, depth).and_then(|value| match value {
+    plain_at(object, depth, left).and_then(|value| match value {
         Some(value) => Ok(Given::Value(value)),
         None => {
             let (array, _) = raw(object)?;
@@ -165,7 +179,7 @@ fn given_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Given> {
 }
 
 /// Returns the value that an object is which is no histogram, or `None` for a tensor of several elements.
-fn plain_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Option<Value>> {
+fn plain_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResult<Option<Value>> {
     let some = |value: Value| Ok(Some(value));
     if let Ok(number) = object.cast::<PyFloat>() {
         return some(number.value().into());
@@ -180,7 +194,7 @@ fn plain_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Option<Value>> 
         };
     }
     if let Ok(text) = object.cast::<PyString>() {
-        return some(text.to_str()?.into());
+        return some(text.to_string_lossy().into_owned().into());
     }
     if object.is_none() {
         return some(Value::Empty);
@@ -191,13 +205,13 @@ fn plain_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Option<Value>> 
     // A list may have itself in it.
     let is_deep = depth > Value::MAX_DEPTH;
     if let Ok(dict) = object.cast::<PyDict>() {
-        return some(if is_deep { Value::TooDeep } else { fields_at(dict, depth)?.into() });
+        return some(if is_deep { Value::TooDeep } else { fields_at(dict, depth, left)?.into() });
     }
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         if is_deep {
             return some(Value::TooDeep);
         }
-        let values = object.try_iter()?.map(|each| value_at(&each?, depth + 1));
+        let values = object.try_iter()?.map(|each| value_at(&each?, depth + 1, left));
         return some(values.collect::<PyResult<List>>()?.into());
     }
     if object.hasattr("shape")? {
@@ -207,23 +221,44 @@ fn plain_at(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Option<Value>> 
         }
         return Ok(None);
     }
-    some(object.str()?.to_str()?.into())
+    some(object.str()?.to_string_lossy().into_owned().into())
 }
 
 /// Returns the fields that a dictionary is.
 pub(crate) fn fields(dict: &Bound<'_, PyDict>) -> PyResult<Fields> {
-    fields_at(dict, 0)
+    fields_at(dict, 0, &mut { MAX_PARTS })
 }
 
-fn fields_at(dict: &Bound<'_, PyDict>, depth: usize) -> PyResult<Fields> {
+fn fields_at(dict: &Bound<'_, PyDict>, depth: usize, left: &mut usize) -> PyResult<Fields> {
     let mut fields = Fields::new();
-    for (name, each) in dict {
+    // Of a copy: what is called for a value may change the dictionary, and another thread may.
+    for (name, each) in dict.copy()? {
         let Ok(name) = name.cast::<PyString>() else {
             return Err(PyTypeError::new_err(format!("names must be str, got {}", name.repr()?)));
         };
-        fields.set(name.to_str()?.to_owned(), value_at(&each, depth + 1)?);
+        fields.set(name.to_str()?.to_owned(), value_at(&each, depth + 1, left)?);
     }
     Ok(fields)
+}
+
+/// Raises what a dictionary is wrong with as the fields of an event: ``TypeError`` or ``ValueError``.
+#[pyfunction]
+pub(crate) fn check_fields(values: &Bound<'_, PyDict>) -> PyResult<()> {
+    fields(values).map(drop)
+}
+
+/// Returns the fields that a dictionary is, of a run that has ended: what is no name or value of ours is its text, because nobody is
+/// left who could give another.
+pub(crate) fn last_fields(dict: &Bound<'_, PyDict>) -> Fields {
+    let words = |object: &Bound<'_, PyAny>| {
+        object.str().map_or_else(|_| "?".to_owned(), |text| text.to_string_lossy().into_owned())
+    };
+    let mut fields = Fields::new();
+    for (name, each) in dict.copy().into_iter().flatten() {
+        let value = value_at(&each, 1, &mut { MAX_PARTS }).unwrap_or_else(|_| words(&each).into());
+        fields.set(words(&name), value);
+    }
+    fields
 }
 
 /// Returns the object of Python that a value is: a histogram is a dictionary of its edges, counts and sums, and an image its bytes.

@@ -43,7 +43,14 @@ pub(crate) fn watched<R: Send>(
     pending: impl Fn() -> u64 + Send + 'static,
     work: impl FnOnce() -> R + Send,
 ) -> R {
-    let Some((patience, call)) = watcher else { return py.detach(work) };
+    let Some((patience, call)) = watcher else {
+        return py.detach(move || {
+            let result = work();
+            // It may hold the last handle of a collector.
+            drop(pending);
+            result
+        });
+    };
     let watch = Arc::new(Watch { stage: Mutex::new(Stage::Working), changed: Condvar::new(), call });
     let theirs = Arc::clone(&watch);
     py.detach(|| {

@@ -483,12 +483,13 @@ impl Writer {
     #[pyo3(signature = (timeout, watcher = None))]
     fn _close(&self, py: Python<'_>, timeout: f64, watcher: Option<Watcher>) -> Vec<String> {
         let Some(core) = self.core.swap(None) else { return Vec::new() };
-        let collector = core.collector.clone();
+        let (collector, ignored) = (core.collector.clone(), &self.ignored);
         watch::watched(
             py,
             watcher,
             move || collector.pending(),
-            || {
+            // It drops what was open as well, detached: the last handle of a collector that has not stopped in time stops it again.
+            move || {
                 match core.collector.stop_timeout(convert::duration(timeout)) {
                     Ok(report) if report.stats.processed < report.stats.offered => {
                         core.said
@@ -497,6 +498,7 @@ impl Writer {
                     Ok(_) | Err(StopError::Forked) => {}
                     Err(error) => core.said.push(error.to_string()),
                 }
+                ignored.fetch_add(core.collector.stats().rejected.forked, Ordering::Relaxed);
                 core.said.take()
             },
         )

@@ -290,3 +290,9 @@ def test_a_scalar_of_bfloat16_is_a_number(writer, tmp_path):
     writer.add_scalar("x", Tensor(np.array(2.0, np.float32), "torch.bfloat16"))
     writer.flush()
     assert [value.simple_value for value in values(tmp_path)] == [2.0]
+
+
+def test_bins_are_bounded():
+    for bins in (0, 65_537):
+        with pytest.raises(ValueError, match=f"bins must be 1..=65536, got {bins}"):
+            forebay.Histogram(np.ones(2), bins=bins)

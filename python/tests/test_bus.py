@@ -802,3 +802,44 @@ def test_the_default_bus_takes_settings():
         assert [event.source for event in got] == ["here", "there"]
         assert bus.enabled("a")
     assert not bus.enabled("a")
+
+
+def test_an_error_of_any_text_is_counted_and_its_handler_goes_on(bus):
+    errors = iter(["caf\udce9", "x" * 100_000, "plain"])
+
+    def fails(event):
+        raise ValueError(next(errors))
+
+    bus.subscribe_sync("a", fails)
+    for _ in range(3):
+        bus.emit_sync("a")
+    texts = [letter.error for letter in bus.dead_letters()]
+    assert texts == ["ValueError: caf?", "ValueError: " + "x" * (4096 - 12), "ValueError: plain"]
+
+
+def test_a_bus_that_is_closed_keeps_its_dead_letters():
+    def fails(event):
+        raise ValueError("no")
+
+    bus = EventBus(timeout=60)
+    bus.subscribe_sync("a", fails)
+    bus.emit_sync("a", {"i": 1})
+    assert bus.stop()
+    assert bus.redrive() == 0
+    assert [letter.event.data for letter in bus.dead_letters()] == [{"i": 1}]
+    law(bus)
+
+
+def test_data_may_change_while_it_is_read(bus):
+    data = {}
+
+    class Changes:
+        def __fspath__(self):
+            data[f"another {len(data)}"] = 1
+            return "path"
+
+    data["a"] = Changes()
+    got = []
+    bus.subscribe_sync("a", got.append)
+    bus.emit_sync("a", data)
+    assert [event.data["a"] for event in got] == ["path"]

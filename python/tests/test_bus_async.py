@@ -179,6 +179,27 @@ def test_a_call_that_its_loop_cancels_is_cancelled(bus):
     assert (emission.handled, emission.lost) == (0, 1)
 
 
+def test_a_call_whose_task_is_cancelled_before_its_first_step_is_cancelled(bus):
+    async def handler(event):
+        pytest.fail("it was cancelled before")
+
+    async def main():
+        bus.subscribe("a", handler)
+        emission = bus.emit("a")
+        while True:
+            await asyncio.sleep(0)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if others:
+                break
+        for task in others:
+            task.cancel()
+        return emission
+
+    asyncio.run(main())
+    assert bus.flush(60)
+    assert bus.metrics().handlers[0].cancelled == 1
+
+
 def test_an_await_ends_by_the_timeout_of_the_bus():
     async def main():
         go = threading.Event()

@@ -234,6 +234,79 @@ def test_a_list_that_has_itself_in_it_is_rejected(tmp_path):
         law(collector.stop(), 1)
 
 
+def test_a_list_that_has_itself_in_it_twice_is_refused():
+    endless = []
+    endless += [endless, endless]
+    with Collector() as collector:
+        with pytest.raises(ValueError, match="at most 1048576 parts"):
+            collector.collect("x", endless)
+        law(collector.stop(), 0)
+
+
+def test_a_dictionary_may_change_while_it_is_read(tmp_path):
+    inner = {}
+
+    class Changes:
+        def __str__(self):
+            inner[f"another {len(inner)}"] = 1
+            return "text"
+
+    inner["a"] = Changes()
+    with forebay.init(tmp_path) as run:
+        run.log({"inner": inner}, step=0)
+    (record,) = forebay.read(run.folder, "inner")
+    assert record.value == {"a": "text"}
+
+
+def test_a_text_that_is_no_utf8_is_logged_all_the_same(tmp_path):
+    with pytest.raises(ValueError), forebay.init(tmp_path) as run:
+        run.log({"path": "caf\udce9"}, step=0)
+        raise ValueError("caf\udce9")
+    (record,) = forebay.read(run.folder, "path")
+    assert record.value.startswith("caf")
+    (info,) = forebay.runs(tmp_path)
+    assert info.status == "failed"
+    assert "ValueError: caf" in info.reason
+
+
+def test_what_a_summary_cannot_keep_is_its_text_and_the_run_ends(tmp_path):
+    with forebay.init(tmp_path) as run:
+        run.summary["per_class"] = {0: 0.9}
+        run.summary["large"] = 10**400
+        run.summary["accuracy"] = 0.97
+    (info,) = forebay.runs(tmp_path)
+    assert info.status == "finished"
+    (record,) = forebay.read(run.folder, "training.completed")
+    metrics = record.value["final_metrics"]
+    assert (metrics["per_class"], metrics["accuracy"], len(metrics["large"])) == ("{0: 0.9}", 0.97, 401)
+
+
+def test_a_config_that_cannot_be_kept_is_refused_before_there_is_a_folder(tmp_path):
+    with pytest.raises(TypeError, match="names must be str, got 1"):
+        forebay.init(tmp_path / "runs", config={"layers": {1: 64}})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_threads_end_a_run_once(tmp_path):
+    for number in range(20):
+        run = forebay.init(tmp_path / str(number))
+        run.log({"loss": 0.5}, step=0)
+        both = threading.Barrier(2)
+
+        def end(run=run, both=both):
+            both.wait()
+            run.finish("stopped", "by a watchdog")
+
+        other = threading.Thread(target=end)
+        other.start()
+        both.wait()
+        report = run.finish("stopped", "by a watchdog")
+        other.join()
+        (info,) = forebay.runs(tmp_path / str(number))
+        assert (info.status, info.reason) == ("finished", "by a watchdog")
+        assert report.stats["rejected"]["stopped"] == 0
+
+
 def test_arguments_of_a_collector_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"invalid capacity: 0 \(expected 1"):
         Collector(capacity=0)
@@ -255,7 +328,7 @@ def test_arguments_of_a_collector_are_checked(tmp_path):
             collector.subscribe("a{")
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(collector)
-        with pytest.raises(ValueError, match="bins must be 1..=1000000, got 0"):
+        with pytest.raises(ValueError, match="bins must be 1..=65536, got 0"):
             forebay.Histogram(np.ones(2), bins=0)
         with pytest.raises(AssertionError, match="input format"):
             forebay.Image(np.ones(2))

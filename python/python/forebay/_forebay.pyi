@@ -20,6 +20,7 @@ __all__ = [
     "Subscription",
     "Writer",
     "__version__",
+    "check_fields",
     "count_records",
     "default_edges",
     "frames_of",
@@ -58,6 +59,9 @@ def read_columns(path: str, pattern: str | None = None) -> tuple[list[str], int,
 
 def read_scalars(path: str, pattern: str | None, name: str) -> tuple[list[int | None], list[float]]:
     """Returns the steps and the numbers of a name."""
+
+def check_fields(values: dict[str, Any]) -> None:
+    """Raises what a dictionary is wrong with as the fields of an event: ``TypeError`` or ``ValueError``."""
 
 def count_records(path: str, pattern: str | None = None) -> int:
     """Returns the number of records of a file of JSON Lines."""
@@ -124,7 +128,12 @@ class RunGuard:
     def run_id(self) -> str: ...
     def log(self, values: Mapping[str, Any], step: Any = None) -> None: ...
     def end(
-        self, status: str, reason: str, metrics: dict[str, Any], watcher: _Watcher | None = None
+        self,
+        status: str,
+        reason: str,
+        metrics: dict[str, Any],
+        timeout: float | None = None,
+        watcher: _Watcher | None = None,
     ) -> None: ...
 
 @disjoint_base

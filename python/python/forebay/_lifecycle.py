@@ -68,8 +68,18 @@ os.register_at_fork(after_in_child=_forget)
 def close_all() -> None:
     """Closes everything that is open, within ``EXIT_TIMEOUT`` seconds in all."""
     until = time.monotonic() + EXIT_TIMEOUT
-    for thing in sorted(_open, key=lambda thing: thing._exit_turn):
+    for thing in _in_turn():
         try:
             thing._close_at_exit(max(0.0, until - time.monotonic()))
-        except Exception:  # noqa: BLE001 - nobody is left to see it, and the others are to be closed
+        except BaseException:  # noqa: BLE001 - nobody is left to see it, and the others are to be closed
             pass
+
+
+def _in_turn() -> list[Closable]:
+    """Returns what is open, in the order in which it is closed."""
+    while True:
+        try:
+            return sorted(_open, key=lambda thing: thing._exit_turn)
+        except RuntimeError:
+            # Another thread has opened something meanwhile.
+            continue

@@ -30,6 +30,7 @@ class Progress:
         self._timeout = timeout
         self._stream: TextIO | None = None
         self._has_told = False
+        self._is_writing = False
 
     def watcher(self) -> tuple[float, Callable[[int], None]]:
         """Returns the seconds until the close takes long, and what is then called with the number of events that are left."""
@@ -48,16 +49,21 @@ class Progress:
 
     def end(self) -> None:
         """Ends the line, if there is one."""
-        self._write("\n")
+        # A watcher that is still at it hangs in a terminal that is stopped, where this would hang as well.
+        if not self._is_writing:
+            self._write("\n")
 
     def _write(self, text: str) -> None:
         if self._stream is not None:
+            self._is_writing = True
             try:
                 self._stream.write(text)
                 self._stream.flush()
             except (OSError, ValueError):
                 # The terminal is gone. The close goes on.
                 self._stream = None
+            finally:
+                self._is_writing = False
 
 
 def _terminal() -> TextIO | None:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any, Literal, Self
 
 from forebay import _lifecycle
 from forebay._collector import Collector, Report
-from forebay._forebay import RunGuard, run_folder
+from forebay._forebay import RunGuard, check_fields, run_folder
 from forebay._progress import Progress
 from forebay._reading import EVENTS
 from forebay.sinks import JsonLines, Sink, TensorBoard, local
@@ -57,6 +58,8 @@ class Run:
         self._pid = os.getpid()
         # Where the program has a handler of its own for SIGTERM, that decides.
         watches = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        # A handler of signals may interrupt the thread that ends it, and end it as well.
+        self._ending = threading.RLock()
         self._guard = RunGuard(self.collector, name, self.config, watches, resumed)
         _lifecycle.register(self)
 
@@ -128,17 +131,24 @@ class Run:
         if self._pid != os.getpid():
             # A forked child ends nothing: what it logs is counted, also after this.
             return self.collector.stats()
-        if self._report is None:
-            # The end is reported behind what was logged before, and then everything is written.
-            flush, stop = self.collector._timeouts
-            progress = Progress(str(self.folder), flush + (stop if timeout is None else timeout))
-            try:
-                self._guard.end(status, reason, self.summary, progress.watcher())
-                self._report = self.collector._end(timeout, progress)
-            finally:
-                progress.end()
-            _end(self)
-        return self._report
+        # One thread ends it, and another waits: it would stop the collector before the end is reported.
+        with self._ending:
+            if self._report is None:
+                # The end is reported behind what was logged before, and then everything is written.
+                flush, stop = self.collector._timeouts
+                longest = flush + stop if timeout is None else timeout
+                until = time.monotonic() + longest
+                progress = Progress(str(self.folder), longest)
+                try:
+                    # A traceback may have the name of a file that is no UTF-8.
+                    said = reason.encode("utf-8", "replace").decode("utf-8")
+                    self._guard.end(status, said, self.summary, timeout, progress.watcher())
+                    left = None if timeout is None else max(0.0, until - time.monotonic())
+                    self._report = self.collector._end(left, progress)
+                finally:
+                    progress.end()
+                    _end(self)
+            return self._report
 
     def _close_at_exit(self, timeout: float) -> None:
         # A child of multiprocessing handles what ends it just now. Elsewhere, the hook of exceptions has seen it before.
@@ -216,6 +226,7 @@ def init(
     """
     # What is wrong is found before there is a folder.
     config = dict(config or {})
+    check_fields(config)
     if resume is None:
         return _begin(Path(run_folder(local("dir", dir), name)), name, config, sinks, settings)
     if first_step < 0:

@@ -45,7 +45,8 @@ impl std::fmt::Display for Place<'_> {
 fn dict(place: &Place<'_>, values: &Bound<'_, PyDict>, depth: usize) -> PyResult<Fields> {
     check_depth(place, depth)?;
     let mut fields = Fields::new();
-    for (key, it) in values.iter() {
+    // Of a copy: what is called for a value may change the dictionary, and another thread may.
+    for (key, it) in values.copy()? {
         let Ok(key) = key.cast::<PyString>() else {
             return Err(PyTypeError::new_err(format!(
                 "the keys of {place} must be str, got {}",

@@ -399,12 +399,12 @@ impl Queues {
     }
 
     /// Puts an event into a queue, on a worker of the bus. The oldest go where it is full, but for critical ones. Where it is full of
-    /// these, another critical one becomes a dead letter.
-    pub(crate) fn push(&self, key: u64, record: &Record, tracked: Option<&Tracked>) {
-        let Ok(mut state) = self.state.enter() else { return };
+    /// these, another critical one becomes a dead letter. Returns `false` if there is no such queue, or no longer.
+    pub(crate) fn push(&self, key: u64, record: &Record, tracked: Option<&Tracked>) -> bool {
+        let Ok(mut state) = self.state.enter() else { return false };
         let mut evicted = Vec::new();
         let State { queues, last_number, for_threads, for_loops, letters, is_closed, .. } = &mut *state;
-        let Some(queue) = queues.get_mut(&key).filter(|_| !*is_closed) else { return };
+        let Some(queue) = queues.get_mut(&key).filter(|_| !*is_closed) else { return false };
         *last_number += 1;
         let is_awaited =
             |it: &Tracked| !matches!(queue.caller, Caller::Loop(key) if key == it.emission.unawaited_loop);
@@ -437,7 +437,7 @@ impl Queues {
             });
             drop(state);
             drop((item, letter, evicted));
-            return;
+            return true;
         }
         queue.bytes += bytes;
         if is_critical {
@@ -461,6 +461,7 @@ impl Queues {
         }
         drop(state);
         drop(evicted);
+        true
     }
 
     /// Adds notices: the emission has ended for which tasks wait.
@@ -655,10 +656,8 @@ impl Queues {
         let letters = self.take_dead_letters();
         let mut offered = 0;
         for letter in letters {
-            let is_there = self.state.enter().is_ok_and(|state| state.queues.contains_key(&letter.key));
-            if is_there {
+            if self.push(letter.key, &letter.record, None) {
                 offered += 1;
-                self.push(letter.key, &letter.record, None);
             } else if let Ok(mut state) = self.state.enter() {
                 let evicted = state.letters.keep(letter, self.limits.dead_letters);
                 drop(state);

@@ -177,6 +177,9 @@ class Calls:
         assert handler.loop is not None
         try:
             handler.task = _loops.spawn(handler.loop, self._run, handler, call)
+            if isinstance(handler.task, asyncio.Task):
+                # One that is cancelled before its first step never comes to `_run`. To end a call twice does nothing.
+                handler.task.add_done_callback(lambda _: call.cancel())
         except Exception as error:  # noqa: BLE001 - the run is at its end
             contextvars.copy_context().run(self._refused, handler, call, error)
 
@@ -209,10 +212,7 @@ class Calls:
         """Returns the text of the error. The first of a handler is logged, and each is reported, but for those at reports."""
         text = None
         if error is not None:
-            try:
-                text = f"{type(error).__name__}: {error}"
-            except Exception:  # noqa: BLE001 - an exception that cannot be printed
-                text = type(error).__name__
+            text = _text_of(error)
             if not handler.is_reported:
                 handler.is_reported = True
                 # What handles the log is user code as well.
@@ -291,3 +291,16 @@ def notify_loops(calls: BusCalls, owner: weakref.ref[Calls]) -> None:
         else:
             handlers.hand_over(notice)
         del handlers, notice
+
+
+#: The longest text of an error that is kept: a batch may have a dead letter for each of its events.
+MAX_ERROR = 4096
+
+
+def _text_of(error: BaseException) -> str:
+    """Returns what an exception says, as far as it can be printed, in UTF-8."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an exception that cannot be printed
+        text = type(error).__name__
+    return text[:MAX_ERROR].encode("utf-8", "replace").decode("utf-8")
