@@ -7,7 +7,7 @@
 
 // In the order in which data flows; imports go the other way.
 
-// How it comes from Python, and how Python is told of a long wait.
+// How it comes from Python, and how Python learns of a long wait.
 mod array;
 mod convert;
 mod watch;

@@ -1,4 +1,4 @@
-//! `watched`: work that may take long, of which somebody is told while it lasts.
+//! `watched`: work that may take long, and a watcher that is called while it lasts.
 //!
 //! The work waits in Rust, detached, so that Python cannot look at it. A thread can, and calls into Python only where the work does take
 //! long. Work that was cut into slices instead, with a look between them, would have a deadline in each place where it waits.
@@ -36,7 +36,7 @@ enum Stage {
 
 /// Does work, detached. Calls the watcher with what `pending` returns while the work lasts, from another thread.
 ///
-/// An exception of the watcher is discarded. Where no thread can be started, nobody is told.
+/// An exception of the watcher is discarded. Where no thread can be started, it is not called.
 pub(crate) fn watched<R: Send>(
     py: Python<'_>,
     watcher: Option<Watcher>,

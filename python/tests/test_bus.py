@@ -305,7 +305,7 @@ def test_a_handler_that_lags_gets_critical_events_first_and_loses_none():
         emit(0, "normal")
         begun.wait()
         emissions = [emit(i, "critical" if i in (2, 4, 5, 6) else "normal") for i in range(1, 8)]
-        # There is room for three. The normal ones go; then another critical one is told so, and a normal one is lost at once.
+        # There is room for three. The normal ones go; then another critical one becomes a dead letter, and a normal one is evicted at once.
         assert [(emission.failed, emission.lost) for emission in emissions] == [(0, 1), (0, 0), (0, 1), (0, 0), (0, 0), (1, 0), (0, 1)]
         assert [(letter.error, letter.event.data) for letter in bus.dead_letters()] == [("its queue is full of critical events", {"i": 6})]
         assert not bus.flush(0)

@@ -202,3 +202,29 @@ def test_a_terminal_that_is_stopped_does_not_hold_a_close(monkeypatch):
     law(report, 1)
     goes_on.set()
     assert left.wait(60)
+
+
+def test_the_end_of_a_close_touches_no_terminal_that_is_stopped(monkeypatch):
+    in_write, goes_on = threading.Event(), threading.Event()
+    calls = []
+
+    def stopped():
+        in_write.set()
+        assert goes_on.wait(60)
+
+    class Stopped(Terminal):
+        def write(self, text):
+            calls.append(text)
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", Stopped(first=stopped))
+    progress = _progress.Progress("it", 10)
+    watcher = threading.Thread(target=progress.tell, args=(7,))
+    watcher.start()
+    try:
+        assert in_write.wait(60)
+        progress.end()
+        assert len(calls) == 1, "it would hang there, with the deadline over"
+    finally:
+        goes_on.set()
+        watcher.join()

@@ -102,7 +102,7 @@ impl<E: Event> Collector<E> {
         )
     }
 
-    /// Collects an event as [`collect`](Self::collect) does, but returns it where that would wait for space.
+    /// Collects an event as [`collect`](Self::collect) does, but returns it where there is no space for it.
     ///
     /// For a caller that has something to do before it waits, such as to release a lock. [`FullLane::wait`] waits then, and
     /// [`FullLane::reject`] does not. A queue with space costs what it costs `collect`.

@@ -120,7 +120,7 @@ fn check_depth(place: &Place<'_>, depth: usize) -> PyResult<()> {
     if depth <= Value::MAX_DEPTH {
         return Ok(());
     }
-    // The place of something nested a hundred times says nothing, so that only its beginning is told.
+    // The place of something nested a hundred times says nothing, so that the message has only its beginning.
     let text: String = place.to_string().chars().take(60).collect();
     let max = Value::MAX_DEPTH;
     Err(PyValueError::new_err(format!(

@@ -16,7 +16,7 @@ use forebay::{Event, Priority, Record};
 use forebay_bus::SubscriptionId;
 use forebay_sync::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak};
 
-/// An event that was emitted, as whoever emitted it sees it.
+/// An event that was emitted, as the code that emitted it sees it.
 pub(crate) struct Emission {
     pub(crate) handled: PlainU64,
     pub(crate) failed: PlainU64,
@@ -117,7 +117,7 @@ pub(crate) struct Item {
     pub(crate) depth: u32,
     number: u64,
     emission: Option<Arc<Emission>>,
-    /// Dropped with the item: whoever waits for the event goes on.
+    /// Dropped with the item: who waits for the event goes on.
     _pending: Option<Arc<Pending>>,
 }
 
@@ -392,7 +392,7 @@ impl Queues {
         state.gone.add(&queue.counts);
         drop(state);
         self.idle.notify_all();
-        // Whoever waits for its events is told without the lock.
+        // Those who wait for its events are woken without the lock.
         let id = queue.id;
         drop(queue);
         Some(id)

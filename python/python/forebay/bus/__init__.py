@@ -1,4 +1,4 @@
-"""An event bus: handlers are called for events, by name or pattern, on threads and event loops, and whoever emits goes on.
+"""An event bus: handlers are called for events, by name or pattern, on threads and event loops, and the code that emits does not wait.
 
 >>> from forebay.bus import EventBus
 >>> bus = EventBus()

@@ -70,7 +70,7 @@ class ForebayCallback(keras.callbacks.Callback):
         if not _is_first():
             return
         session = self._session
-        # A notebook goes on after an error, of which no callback is told.
+        # A notebook goes on after an error, and no callback is called for that.
         session.end("failed", "the training before did not end")
         self._earlier = self._batch = self._next = self._epoch = 0
         self._trains = True

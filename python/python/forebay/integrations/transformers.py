@@ -70,7 +70,7 @@ class ForebayCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         session = self._session
-        # A notebook goes on after an error, of which no callback is told.
+        # A notebook goes on after an error, and no callback is called for that.
         session.end("failed", "the training before did not end")
         self._describe(args, model)
         self._trains = True
