@@ -1,13 +1,17 @@
 //! `Columns`: the records of a file, column by column, as libraries for tables have them in memory.
 
 use std::collections::HashMap;
+use std::iter::Peekable;
 use std::path::PathBuf;
 
-use forebay::{Record, Value};
+use forebay::{Event, Record, Value};
 use forebay_history::{EventQuery, HistoryError, JsonLinesHistory};
-use pyo3::exceptions::PyOSError;
+use forebay_sync::sync::Mutex;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
+
+use crate::collector::PyRecord;
 
 /// Columns of records, in the layout of Arrow and the byte order of the machine. None of them has an object of Python for a record.
 #[derive(Default)]
@@ -99,21 +103,26 @@ fn push_bit(bits: &mut Vec<u8>, row: usize, bit: bool) {
     }
 }
 
-/// Calls `each` with the records of a file of JSON Lines whose names a pattern stands for.
-fn for_each(path: PathBuf, pattern: Option<String>, mut each: impl FnMut(Record)) -> PyResult<()> {
-    let refused = |error: HistoryError| PyOSError::new_err(error.to_string());
+/// Records of a file, as they are read. Ends with an error.
+type Found = Box<dyn Iterator<Item = Result<Record, HistoryError>> + Send>;
+
+fn refused(error: HistoryError) -> PyErr {
+    PyOSError::new_err(error.to_string())
+}
+
+/// Opens a file of JSON Lines, for the records whose names a pattern stands for.
+fn open(path: PathBuf, pattern: Option<String>) -> PyResult<Found> {
     let mut query = EventQuery::new();
     if let Some(pattern) = pattern {
         query = query.name(pattern.as_str());
     }
-    let history = JsonLinesHistory::open(path).map_err(refused)?;
-    for record in history.records().map_err(refused)? {
-        let record = record.map_err(refused)?;
-        if query.matches(&record) {
-            each(record);
-        }
-    }
-    Ok(())
+    let records = JsonLinesHistory::open(path).and_then(|history| history.records()).map_err(refused)?;
+    Ok(Box::new(records.filter(move |record| record.as_ref().map_or(true, |record| query.matches(record)))))
+}
+
+/// Calls `each` with the records of a file of JSON Lines whose names a pattern stands for.
+fn for_each(path: PathBuf, pattern: Option<String>, mut each: impl FnMut(Record)) -> PyResult<()> {
+    open(path, pattern)?.try_for_each(|record| record.map(&mut each)).map_err(refused)
 }
 
 /// Returns the records of a file of JSON Lines, column by column: see `forebay._reading`.
@@ -129,7 +138,7 @@ pub(crate) fn read_columns(py: Python<'_>, path: PathBuf, pattern: Option<String
     columns.into_python(py)
 }
 
-/// Returns the steps and the numbers of a name.
+/// Returns the steps and the numbers of a name, NaN included.
 #[pyfunction]
 #[pyo3(signature = (path, pattern, name))]
 #[allow(clippy::type_complexity, reason = "two columns")]
@@ -142,8 +151,9 @@ pub(crate) fn read_scalars(
     py.detach(|| {
         let (mut steps, mut values) = (Vec::new(), Vec::new());
         for_each(path, pattern, |record| {
-            let number = number_of(record.value()).filter(|number| !number.is_nan());
-            if let Some(number) = number.filter(|_| record.name() == name) {
+            if record.name() == name
+                && let Some(number) = number_of(record.value())
+            {
                 steps.push(record.signed_step());
                 values.push(number);
             }
@@ -163,17 +173,44 @@ pub(crate) fn count_records(py: Python<'_>, path: PathBuf, pattern: Option<Strin
     })
 }
 
-/// Returns the records of a file of JSON Lines.
-#[pyfunction]
-#[pyo3(signature = (path, pattern = None))]
-pub(crate) fn read_records(
-    py: Python<'_>,
-    path: PathBuf,
-    pattern: Option<String>,
-) -> PyResult<Vec<crate::collector::PyRecord>> {
-    py.detach(|| {
-        let mut records = Vec::new();
-        for_each(path, pattern, |record| records.push(crate::collector::PyRecord { record }))?;
-        Ok(records)
-    })
+/// Reader of the records of a file of JSON Lines, piece by piece.
+#[pyclass(frozen, module = "forebay._forebay")]
+pub(crate) struct RecordReader {
+    records: Mutex<Peekable<Found>>,
+}
+
+/// The most records of a piece, and about the most bytes: one that is larger ends it.
+const PIECE_RECORDS: usize = 256;
+const PIECE_BYTES: usize = 1 << 20;
+
+#[pymethods]
+impl RecordReader {
+    /// Opens a file, for the records whose names a pattern stands for.
+    #[new]
+    #[pyo3(signature = (path, pattern = None))]
+    fn new(py: Python<'_>, path: PathBuf, pattern: Option<String>) -> PyResult<Self> {
+        Ok(Self { records: Mutex::new(py.detach(|| open(path, pattern))?.peekable()) })
+    }
+
+    /// Returns the next records; none at the end. It is a piece of them, because to get the GIL again may take longer than to read one.
+    fn piece(&self, py: Python<'_>) -> PyResult<Vec<PyRecord>> {
+        py.detach(|| {
+            let Ok(mut records) = self.records.enter() else {
+                return Err(PyRuntimeError::new_err(
+                    "the records must be read in the process that began to read them",
+                ));
+            };
+            let (mut piece, mut bytes) = (Vec::new(), 0);
+            // What was read before an error comes before the error.
+            while piece.len() < PIECE_RECORDS
+                && bytes < PIECE_BYTES
+                && let Some(record) = records.next_if(|record| record.is_ok() || piece.is_empty())
+            {
+                let record = record.map_err(refused)?;
+                bytes = bytes.saturating_add(record.size_hint());
+                piece.push(PyRecord { record });
+            }
+            Ok(piece)
+        })
+    }
 }

@@ -49,7 +49,7 @@ mod _forebay {
     #[pymodule_export]
     use super::collector::{PyCollector, PyRecord, PySubscription};
     #[pymodule_export]
-    use super::columns::{count_records, read_columns, read_records, read_scalars};
+    use super::columns::{RecordReader, count_records, read_columns, read_scalars};
     #[pymodule_export]
     use super::run::{RunGuard, run_folder, runs_of};
     #[pymodule_export]

@@ -6,9 +6,11 @@ import random
 
 import numpy as np
 import pytest
+from support import law
 
 import forebay
 from forebay import Collector, sinks
+from forebay._forebay import RecordReader
 
 KINDS = {
     "float": lambda chance: chance.uniform(-1e6, 1e6),
@@ -113,10 +115,62 @@ def test_a_table_can_be_changed(tmp_path):
 
 def test_the_scalars_of_a_name_are_its_numbers(tmp_path):
     with Collector([sinks.JsonLines(tmp_path / "events.jsonl")]) as collector:
-        for step, value in enumerate([0.5, True, "text", float("nan"), 3]):
+        for step, value in enumerate([0.5, True, "text", None, [1.0], 3]):
             collector.collect("x", value, step=step)
         collector.collect("y", 1.0)
     records = forebay.read(tmp_path / "events.jsonl")
-    assert records.scalars("x") == ([0, 1, 4], [0.5, 1.0, 3.0])
+    assert records.scalars("x") == ([0, 1, 5], [0.5, 1.0, 3.0])
     assert records.scalars("y") == ([None], [1.0])
     assert records.scalars("z") == ([], [])
+
+
+def test_a_number_that_is_none_is_among_the_scalars(tmp_path):
+    """A loss that became NaN did not end at the step before."""
+    with Collector([sinks.JsonLines(tmp_path / "events.jsonl")]) as collector:
+        for step, value in enumerate([0.5, math.nan, math.inf, -math.inf]):
+            collector.collect("loss", value, step=step)
+    steps, numbers = forebay.read(tmp_path / "events.jsonl").scalars("loss")
+    assert (steps, list(map(repr, numbers))) == ([0, 1, 2, 3], ["0.5", "nan", "inf", "-inf"])
+
+
+def of_steps(path, count, text=""):
+    with Collector([sinks.JsonLines(path)], capacity=count + 1) as collector:
+        for step in range(count):
+            collector.collect("text", text or step, step=step)
+        law(collector.stop(), count)
+
+
+def test_iteration_reads_a_piece_at_a_time(tmp_path):
+    path = tmp_path / "events.jsonl"
+    of_steps(path, 5_000)
+    records = iter(forebay.read(path))
+    assert next(records).step == 0
+    # What was not read is not there any more.
+    path.write_text("")
+    assert len(list(records)) < 1_000
+    # The next iteration begins anew.
+    assert list(forebay.read(path)) == []
+
+
+def test_a_piece_of_large_records_is_bounded_by_their_size(tmp_path):
+    path = tmp_path / "events.jsonl"
+    of_steps(path, 20, "x" * 300_000)
+    assert [record.step for record in forebay.read(path)] == list(range(20))
+    reader = RecordReader(str(path))
+    pieces = list(iter(reader.piece, []))
+    assert max(map(len, pieces)) <= 4
+    assert [record.step for piece in pieces for record in piece] == list(range(20))
+    assert reader.piece() == []
+
+
+def test_iteration_gives_what_was_read_before_an_error(tmp_path):
+    path = tmp_path / "events.jsonl"
+    of_steps(path, 3)
+    path.rename(tmp_path / "events.jsonl.000001")
+    path.write_text("")
+    # Compressed files are not read by this package.
+    (tmp_path / "events.jsonl.000002.zst").write_text("")
+    records = iter(forebay.read(path))
+    assert [next(records).step for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="cannot read .*events.jsonl"):
+        next(records)

@@ -131,9 +131,9 @@ impl JsonLinesHistory {
     /// The files cannot be listed. A file that cannot be read is an error in the place of its records, and the last item.
     pub fn records(
         &self,
-    ) -> Result<impl Iterator<Item = Result<Record, HistoryError>> + use<'_>, HistoryError> {
+    ) -> Result<impl Iterator<Item = Result<Record, HistoryError>> + Send + use<>, HistoryError> {
         let files = self.files().map_err(|error| self.refused(error))?;
-        let mut is_broken = false;
+        let (history, mut is_broken) = (self.clone(), false);
         let records = files.flat_map(|file| {
             let (file, error) = match file {
                 Ok(file) => (Some(file), None),
@@ -143,7 +143,7 @@ impl JsonLinesHistory {
         });
         Ok(records
             .take_while(move |record| !std::mem::replace(&mut is_broken, record.is_err()))
-            .map(|record| record.map_err(|error| self.refused(error))))
+            .map(move |record| record.map_err(|error| history.refused(error))))
     }
 
     fn refused(&self, error: io::Error) -> HistoryError {
@@ -152,7 +152,7 @@ impl JsonLinesHistory {
 
     /// Returns all files, oldest first, one open at a time. Ends with the file that the sink writes to now, whatever becomes of that
     /// meanwhile.
-    fn files(&self) -> io::Result<impl Iterator<Item = io::Result<Box<dyn BufRead>>>> {
+    fn files(&self) -> io::Result<impl Iterator<Item = io::Result<Box<dyn BufRead + Send>>> + Send + use<>> {
         // Closed files lie where the sink's file lies, and not where a link to it lies.
         let path = resolve(&self.path)?;
         // What the sink writes to now will have the next number, once it is closed.
@@ -175,7 +175,7 @@ impl JsonLinesHistory {
 }
 
 /// Opens the file that the sink writes to, or wrote to until it was closed under that number.
-fn open_last(path: &Path, number: u64) -> io::Result<Box<dyn BufRead>> {
+fn open_last(path: &Path, number: u64) -> io::Result<Box<dyn BufRead + Send>> {
     let open = open_plain(path);
     let mut closed = closed(path)?.files.into_iter().filter(|closed| closed.number >= number).peekable();
     // Should it have been closed before it was opened, this is another one.
@@ -203,7 +203,7 @@ fn open_plain(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a closed file, unless it is not there any more.
-fn open_closed(closed: &Closed) -> io::Result<Option<Box<dyn BufRead>>> {
+fn open_closed(closed: &Closed) -> io::Result<Option<Box<dyn BufRead + Send>>> {
     let mut compressed = closed.path.clone().into_os_string();
     if !closed.is_compressed {
         compressed.push(".zst");

@@ -16,6 +16,7 @@ __all__ = [
     "Histogram",
     "Image",
     "Record",
+    "RecordReader",
     "RunGuard",
     "Subscription",
     "Writer",
@@ -27,7 +28,6 @@ __all__ = [
     "matches",
     "pixels_of",
     "read_columns",
-    "read_records",
     "read_scalars",
     "run_folder",
     "runs_of",
@@ -58,7 +58,7 @@ def read_columns(path: str, pattern: str | None = None) -> tuple[list[str], int,
     """Returns the records of a file of JSON Lines, column by column: all names, the number of rows, and buffers."""
 
 def read_scalars(path: str, pattern: str | None, name: str) -> tuple[list[int | None], list[float]]:
-    """Returns the steps and the numbers of a name."""
+    """Returns the steps and the numbers of a name, NaN included."""
 
 def check_fields(values: dict[str, Any]) -> None:
     """Raises what a dictionary is wrong with as the fields of an event: ``TypeError`` or ``ValueError``."""
@@ -66,8 +66,13 @@ def check_fields(values: dict[str, Any]) -> None:
 def count_records(path: str, pattern: str | None = None) -> int:
     """Returns the number of records of a file of JSON Lines."""
 
-def read_records(path: str, pattern: str | None = None) -> list[Record]:
-    """Returns the records of a file of JSON Lines."""
+@final
+class RecordReader:
+    """Reader of the records of a file of JSON Lines, piece by piece."""
+
+    def __new__(cls, path: str, pattern: str | None = None) -> Self: ...
+    def piece(self) -> list[Record]:
+        """Returns the next records; none at the end."""
 
 def runs_of(path: str) -> list[dict[str, Any]]:
     """Returns what a file of JSON Lines tells of the runs that wrote to it, each as a dictionary."""

@@ -6,10 +6,11 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from forebay._forebay import Record, count_records, read_columns, read_records, read_scalars, runs_of
+from forebay._forebay import Record, RecordReader, count_records, read_columns, read_scalars, runs_of
 
 #: The file of JSON Lines in the folder of a run.
 EVENTS = "events.jsonl"
@@ -76,7 +77,8 @@ class Records:
     ========= ============================= =====================================================================================
 
     The columns are built without an object of Python for each record: a million records of numbers take 40 MB. Iteration gives
-    :class:`Record` objects, whose ``value`` has every kind as it was logged.
+    :class:`Record` objects, whose ``value`` has every kind as it was logged. It reads 256 records or about a mebibyte of them at a time, so
+    that a file of any size takes no more memory.
     """
 
     def __init__(self, path: Path, pattern: str | None) -> None:
@@ -85,7 +87,8 @@ class Records:
         self._pattern = pattern
 
     def __iter__(self) -> Iterator[Record]:
-        return iter(read_records(os.fspath(self.path), self._pattern))
+        reader = RecordReader(os.fspath(self.path), self._pattern)
+        return chain.from_iterable(iter(reader.piece, []))
 
     def __len__(self) -> int:
         return count_records(os.fspath(self.path), self._pattern)
@@ -95,6 +98,9 @@ class Records:
 
     def scalars(self, name: str) -> tuple[list[int | None], list[float]]:
         """Returns the steps and the numbers of a name.
+
+        A truth value is 0 or 1. NaN and infinities are among the numbers, as they were logged: a loss that became NaN shows that. Records
+        of that name with another kind of value are left out.
 
         Args:
             name: The name, such as ``"train.loss"``.

@@ -185,6 +185,6 @@ impl Shared {
 const PIECE: u64 = 1 << 20;
 
 /// Returns the text of a compressed file.
-pub fn decode(file: File) -> io::Result<Box<dyn BufRead>> {
+pub fn decode(file: File) -> io::Result<Box<dyn BufRead + Send>> {
     Ok(Box::new(BufReader::new(zstd::Decoder::new(file)?)))
 }
