@@ -110,10 +110,11 @@ pub struct SinkStats {
     pub dead_letters: u64,
     /// The breaker of this sink, if it has one.
     pub breaker: Option<BreakerState>,
-    /// The path of the file or folder, if an earlier run had written there when the sink was created. A resumed run is
-    /// reported too, except by [`TensorBoardSink::resume`](crate::sink::TensorBoardSink::resume), and so is a sink that is created
-    /// again. Any other run may want a folder of its own ([`run::folder`](crate::run::folder)). Two processes that
-    /// start at the same time may see nothing of each other.
+    /// The path of the file or folder, if an earlier run had written there when the sink was created, or to sub-runs of TensorBoard
+    /// below it. A resumed run is reported too, except by
+    /// [`TensorBoardSink::resume`](crate::sink::TensorBoardSink::resume), and so is a sink that is created again. Any other
+    /// run may want a folder of its own ([`run::folder`](crate::run::folder)). Two processes that start at the same time
+    /// may see nothing of each other.
     pub earlier_run: Option<String>,
     /// Total time of its writes.
     pub write_time: Duration,

@@ -4,7 +4,7 @@ import pytest
 from support import all_events, law, law_of_run
 
 import forebay
-from forebay import Collector
+from forebay import Collector, SummaryWriter, sinks
 
 
 def test_a_run_goes_on_in_its_folder_as_the_next_generation(tmp_path):
@@ -58,3 +58,22 @@ def test_an_event_that_finds_no_place_is_rejected_at_once(tmp_path):
     assert (report.processed, report.lost) == (3, 2)
     law(report, 5)
     assert collector.try_collect("x") == "stopped"
+
+
+def earlier_run(folder):
+    """What a collector says of the folder that its sink writes to."""
+    with Collector([sinks.TensorBoard(folder)]) as collector:
+        report = collector.stop()
+    law(report, 0)
+    return report.stats["sinks"][0]["earlier_run"]
+
+
+def test_an_earlier_run_that_has_sub_runs_alone_is_one(tmp_path):
+    with SummaryWriter(tmp_path / "run") as writer:
+        writer.add_scalars("loss", {"train": 0.5, "deep/er": 0.7}, 0)
+    assert earlier_run(tmp_path / "run") == str(tmp_path / "run")
+    # Neither the folder of all runs, nor one whose run wrote nothing, here or below.
+    assert earlier_run(tmp_path) is None
+    SummaryWriter(tmp_path / "empty").close()
+    SummaryWriter(tmp_path / "empty" / "below").close()
+    assert earlier_run(tmp_path / "empty") is None

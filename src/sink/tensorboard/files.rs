@@ -2,7 +2,7 @@
 //! order in which they were begun: also when two begin in one second, or the clock was set back.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -62,17 +62,42 @@ fn seconds_in(name: &OsStr) -> Option<u64> {
     seconds.filter(|seconds| *seconds < 9_999_000_000)
 }
 
-/// Returns whether a file in `folder` has more than its head: the program that began it wrote a value.
+/// Returns whether a program that began a file in `folder` wrote a value: there, or in the folder of a sub-run below it.
 pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
+    let (mut has_file, mut below) = (false, Vec::new());
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // One that cannot be read has been written by somebody.
-        if seconds_in(&entry.file_name()).is_some() && has_values(&entry.path()).unwrap_or(true) {
+        if is_written(&entry) {
             return Ok(true);
+        }
+        has_file |= seconds_in(&entry.file_name()).is_some();
+        below.push(entry);
+    }
+    // Without a file of its own, it is a folder of runs, and no run.
+    let mut left = if has_file { MAX_ENTRIES_BELOW } else { 0 };
+    while let Some(entry) = below.pop() {
+        // Not behind a link, which may lead back.
+        if left == 0 || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        for entry in fs::read_dir(entry.path()).into_iter().flatten().flatten().take(left) {
+            if is_written(&entry) {
+                return Ok(true);
+            }
+            left -= 1;
+            below.push(entry);
         }
     }
     Ok(false)
 }
+
+/// Returns whether that is an event file with a value. One that cannot be read has been written by somebody.
+fn is_written(entry: &DirEntry) -> bool {
+    seconds_in(&entry.file_name()).is_some() && has_values(&entry.path()).unwrap_or(true)
+}
+
+/// Most files and folders below the folder of a run that are looked at for a sub-run: a begin must not wait long for a network.
+const MAX_ENTRIES_BELOW: usize = 1_000;
 
 /// Returns whether an event file has more than its head: the version of the format and, from a writer that begins sessions, the
 /// begin of one. (PyTorch's begins none.)
