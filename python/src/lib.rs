@@ -51,7 +51,7 @@ mod _forebay {
     #[pymodule_export]
     use super::columns::{RecordReader, count_records, read_columns, read_scalars};
     #[pymodule_export]
-    use super::run::{RunGuard, run_folder, runs_of};
+    use super::run::{LastRun, RunGuard, check_settings, environment_rank, run_folder, runs_of};
     #[pymodule_export]
     use super::value::{PyHistogram, PyImage, check_fields};
     #[pymodule_export]

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use forebay::run::{RunBuilder, RunEnd, RunInfo, RunStatus, Signals, TrainingRun};
+use forebay::Config;
+use forebay::run::{Rank, RunBuilder, RunEnd, RunInfo, RunStatus, Signals, TrainingRun};
 use forebay_history::JsonLinesHistory;
 use forebay_sync::sync::Mutex;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -43,20 +44,22 @@ fn named(name: Option<String>) -> RunBuilder {
 impl RunGuard {
     /// Begins a run. Where it `watches` SIGTERM, that marks the run as preempted and flushes, before it ends the process.
     ///
-    /// `resumed` is a file of JSON Lines and a step: the last run of the file goes on there, as its next generation.
+    /// `resumed` is an earlier run and a step: that run goes on there, as its next generation. `rank` is as `environment_rank` returns it.
     #[new]
-    #[pyo3(signature = (collector, name, config, watches, resumed = None))]
+    #[pyo3(signature = (collector, name, config, watches, rank, resumed = None))]
     fn new(
         py: Python<'_>,
         collector: &Bound<'_, PyCollector>,
         name: Option<String>,
         config: &Bound<'_, PyDict>,
         watches: bool,
-        resumed: Option<(PathBuf, u64)>,
+        rank: RankRow,
+        resumed: Option<(Bound<'_, LastRun>, u64)>,
     ) -> PyResult<Self> {
-        let mut run = named(name).config(value::fields(config)?);
-        if let Some((path, step)) = resumed {
-            run = run.resume(&py.detach(|| last_run(path))?, step);
+        let (rank, local_rank, world_size) = rank;
+        let mut run = named(name).config(value::fields(config)?).rank(Rank { rank, local_rank, world_size });
+        if let Some((earlier, step)) = resumed {
+            run = run.resume(&earlier.get().info, step);
         }
         let held = collector.clone().unbind();
         let collector = &collector.get().inner;
@@ -139,15 +142,43 @@ impl Drop for RunGuard {
     }
 }
 
-/// Returns what a file of JSON Lines tells of the process that worked on its last run last.
-fn last_run(path: PathBuf) -> PyResult<RunInfo> {
-    let shown = path.display().to_string();
-    let history = JsonLinesHistory::open(path).map_err(|error| PyOSError::new_err(error.to_string()))?;
-    let found = forebay_history::runs(&history).map_err(|error| PyOSError::new_err(error.to_string()))?;
-    let last = found.into_iter().max_by_key(|run| (run.began, run.generation));
-    last.ok_or_else(|| {
-        PyValueError::new_err(format!("resume must name a run that has begun, got none in {shown}"))
-    })
+/// What a file of JSON Lines tells of the process that worked on its last run last.
+#[pyclass(frozen, module = "forebay._forebay")]
+pub(crate) struct LastRun {
+    info: RunInfo,
+}
+
+#[pymethods]
+impl LastRun {
+    /// Reads the file.
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let shown = path.display().to_string();
+        let found = py.detach(|| forebay_history::runs(&JsonLinesHistory::open(path)?));
+        let found = found.map_err(|error| PyOSError::new_err(error.to_string()))?;
+        let last = found.into_iter().max_by_key(|run| (run.began, run.generation));
+        last.map(|info| Self { info }).ok_or_else(|| {
+            PyValueError::new_err(format!("resume must name a run that has begun, got none in {shown}"))
+        })
+    }
+}
+
+/// Rank of a process: its number among all, its number on its machine, and the number of all.
+type RankRow = (u64, Option<u64>, u64);
+
+/// Returns the rank of this process as the environment tells it. Raises ``ValueError`` where that contradicts itself.
+#[pyfunction]
+pub(crate) fn environment_rank() -> PyResult<RankRow> {
+    let rank = Rank::from_env().map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok((rank.rank, rank.local_rank, rank.world_size))
+}
+
+/// Raises ``ValueError`` where the settings of a collector, as JSON, are unknown or not allowed.
+#[pyfunction]
+pub(crate) fn check_settings(settings: &str) -> PyResult<()> {
+    let config: Config =
+        serde_json::from_str(settings).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    config.validate().map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// The number of SIGTERM, on every Unix.

@@ -287,6 +287,86 @@ def test_a_config_that_cannot_be_kept_is_refused_before_there_is_a_folder(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "words", "arguments"),
+    [
+        (ValueError, "unknown key capacities", {"capacities": 5}),
+        (ValueError, "invalid capacity: 0", {"capacity": 0}),
+        (TypeError, "not JSON serializable", {"capacity": object()}),
+        (TypeError, "sinks must be of forebay.sinks, got 'events.jsonl'", {"sinks": ["events.jsonl"]}),
+        (ValueError, "must be on a local file system", {"sinks": [sinks.JsonLines("s3://bucket/events.jsonl")]}),
+        (ValueError, "name must be a text that is not empty", {"name": ""}),
+        (TypeError, "name must be a text, got 5", {"name": 5}),
+        # What is known only once there is a folder.
+        (ValueError, "did not take the begin of the run", {"gate": {"enabled": False}}),
+        (OSError, "file", {"sinks": [sinks.JsonLines("/dev/null/file")]}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_run_that_cannot_begin_leaves_no_folder_and_no_file(error, words, arguments, tmp_path):
+    with pytest.raises(error, match=words):
+        forebay.init(tmp_path, **arguments)
+    assert list(tmp_path.iterdir()) == []
+    first = forebay.init(tmp_path)
+    first.finish()
+    before = sorted(first.folder.iterdir())
+    if "gate" not in arguments:
+        with pytest.raises(error, match=words):
+            forebay.init(resume=first.folder, **arguments)
+        assert sorted(first.folder.iterdir()) == before
+
+
+def test_variables_that_contradict_themselves_are_refused_before_there_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(ValueError, match='environment variable RANK must be a whole number from 0, got "first"'):
+        forebay.init(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_run_is_refused_before_a_file_is_made(tmp_path):
+    (tmp_path / "events.jsonl").write_text("")
+    with pytest.raises(ValueError, match="resume must name a run that has begun"):
+        forebay.init(resume=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
+
+
+HOOKED = """
+import sys
+import forebay
+if sys.argv[2] == "earlier":
+    # What a debugger or a test runner leaves.
+    sys.last_exc = sys.last_value = ValueError("of before")
+run = forebay.init(sys.argv[1])
+other = forebay.init(sys.argv[1])
+if sys.argv[2] == "replaced":
+    sys.excepthook = lambda *_: None
+    raise ValueError("no data")
+if sys.argv[2] == "person":
+    sys.ps1 = ">>> "
+    raise ValueError("a typo")
+if sys.argv[2] == "both":
+    raise ValueError("no data")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "statuses"),
+    [
+        # A library that shows tracebacks its own way, and calls nobody else.
+        ("replaced", 1, ["failed", "failed"]),
+        ("both", 1, ["failed", "failed"]),
+        ("earlier", 0, ["finished", "finished"]),
+        # Only the run that goes on: a person at a prompt goes on as well.
+        ("person", 1, ["failed", "finished"]),
+    ],
+)
+def test_an_exception_that_nobody_catches_fails_every_run_that_is_open(how, code, statuses, tmp_path):
+    run_script(HOOKED, tmp_path, how, code=code)
+    found = forebay.runs(tmp_path)
+    assert sorted(info.status for info in found) == statuses
+    assert all("no data" in info.reason for info in found if info.status == "failed" and how != "person")
+
+
 def test_two_threads_end_a_run_once(tmp_path):
     for number in range(20):
         run = forebay.init(tmp_path / str(number))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import children
 import pytest
@@ -78,6 +79,52 @@ def test_a_child_without_a_run_counts_what_it_logs(method, tmp_path):
 def test_without_a_run_the_first_process_is_told_so():
     with pytest.raises(RuntimeError, match="there is no run: call forebay.init first"):
         forebay.log({"loss": 0.5})
+
+
+def test_threads_without_a_run_lose_no_count():
+    nowhere = forebay._run._NoRun(is_told=True)
+    before = nowhere.finish().offered
+    other = threading.Thread(target=nowhere.event, args=("other",))
+
+    class Slow(int):
+        def __radd__(self, counted):
+            other.start()
+            # It ends while this one counts, unless it waits for it.
+            other.join(0.2)
+            return counted + int(self)
+
+    nowhere._ignore(Slow(1))
+    other.join(WATCHDOG)
+    assert nowhere.finish().offered - before == 2
+
+
+def test_a_fork_within_a_count_hangs_nobody():
+    child = None
+    nowhere = forebay._run._NoRun(is_told=True)
+
+    class Forks(int):
+        def __radd__(self, counted):
+            nonlocal child
+            forking = threading.Thread(target=fork)
+            forking.start()
+            forking.join(WATCHDOG)
+            return counted + int(self)
+
+    def fork():
+        nonlocal child
+        child = os.fork()
+        if child == 0:
+            # The thread that holds the lock is not there.
+            code = 1
+            try:
+                signal.alarm(WATCHDOG)
+                nowhere.event("child")
+                code = 0 if nowhere.finish().offered == 1 else 2
+            finally:
+                os._exit(code)
+
+    nowhere._ignore(Forks(1))
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("method", METHODS)

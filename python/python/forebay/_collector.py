@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from forebay import _lifecycle
-from forebay._forebay import CollectorBase, Record, Subscription
+from forebay._forebay import CollectorBase, Record, Subscription, check_settings
 from forebay._progress import Progress
-from forebay.sinks import Sink
+from forebay.sinks import Row, Sink
 
 logger = logging.getLogger("forebay")
 
@@ -85,12 +85,7 @@ class Collector(CollectorBase):
     _exit_turn = 2
 
     def __new__(cls, sinks: Iterable[Sink] = (), **settings: Any) -> Self:
-        rows = []
-        for sink in sinks:
-            if not isinstance(sink, Sink):
-                raise TypeError(f"sinks must be of forebay.sinks, got {sink!r}")
-            rows.append(sink._row())
-        collector = super().__new__(cls, rows, json.dumps(settings))
+        collector = super().__new__(cls, _rows(sinks), json.dumps(settings))
         _lifecycle.register(collector)
         return collector
 
@@ -183,6 +178,22 @@ class Collector(CollectorBase):
 
     def __reduce__(self) -> Any:
         raise TypeError("a Collector cannot be pickled: make one in each process")
+
+
+def _rows(sinks: Iterable[Sink]) -> list[Row]:
+    """Returns sinks as the extension module takes them."""
+    rows = []
+    for sink in sinks:
+        if not isinstance(sink, Sink):
+            raise TypeError(f"sinks must be of forebay.sinks, got {sink!r}")
+        rows.append(sink._row())
+    return rows
+
+
+def check(sinks: Iterable[Sink], settings: Mapping[str, Any]) -> None:
+    """Raises what :class:`Collector` would, as far as that can be told before a file is made."""
+    _rows(sinks)
+    check_settings(json.dumps(settings))
 
 
 def _call(subscription: Subscription, callback: Callable[[Record], object]) -> None:

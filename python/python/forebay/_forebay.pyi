@@ -15,6 +15,7 @@ __all__ = [
     "CollectorBase",
     "Histogram",
     "Image",
+    "LastRun",
     "Record",
     "RecordReader",
     "RunGuard",
@@ -22,8 +23,10 @@ __all__ = [
     "Writer",
     "__version__",
     "check_fields",
+    "check_settings",
     "count_records",
     "default_edges",
+    "environment_rank",
     "frames_of",
     "matches",
     "pixels_of",
@@ -38,6 +41,9 @@ __version__: str
 
 #: Seconds, and what is called after them with the number of events that are left.
 _Watcher: TypeAlias = tuple[float, Callable[[int], object]]
+
+#: The number of a process among all, its number on its machine, and the number of all.
+_Rank: TypeAlias = tuple[int, int | None, int]
 
 def default_edges() -> list[float]:
     """Returns the edges of the default bins of a histogram."""
@@ -59,6 +65,12 @@ def read_columns(path: str, pattern: str | None = None) -> tuple[list[str], int,
 
 def read_scalars(path: str, pattern: str | None, name: str) -> tuple[list[int | None], list[float]]:
     """Returns the steps and the numbers of a name, NaN included."""
+
+def environment_rank() -> _Rank:
+    """Returns the rank of this process as the environment tells it. Raises ``ValueError`` where that contradicts itself."""
+
+def check_settings(settings: str) -> None:
+    """Raises ``ValueError`` where the settings of a collector, as JSON, are unknown or not allowed."""
 
 def check_fields(values: dict[str, Any]) -> None:
     """Raises what a dictionary is wrong with as the fields of an event: ``TypeError`` or ``ValueError``."""
@@ -118,6 +130,12 @@ class Subscription:
     def evicted(self) -> int: ...
 
 @final
+class LastRun:
+    """What a file of JSON Lines tells of the process that worked on its last run last."""
+
+    def __new__(cls, path: str) -> Self: ...
+
+@final
 class RunGuard:
     """Guard of a training run, for ``forebay.Run``."""
 
@@ -127,7 +145,8 @@ class RunGuard:
         name: str | None,
         config: dict[str, Any],
         watches: bool,
-        resumed: tuple[str, int] | None = None,
+        rank: _Rank,
+        resumed: tuple[LastRun, int] | None = None,
     ) -> Self: ...
     @property
     def run_id(self) -> str: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -16,8 +17,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from forebay import _lifecycle
-from forebay._collector import Collector, Report
-from forebay._forebay import RunGuard, check_fields, run_folder
+from forebay._collector import Collector, Report, check
+from forebay._forebay import LastRun, RunGuard, check_fields, environment_rank, run_folder
 from forebay._progress import Progress
 from forebay._reading import EVENTS
 from forebay.sinks import JsonLines, Sink, TensorBoard, local
@@ -42,7 +43,8 @@ class Run:
         config: Mapping[str, Any],
         sinks: Iterable[Sink],
         settings: Mapping[str, Any],
-        resumed: tuple[str, int] | None = None,
+        rank: tuple[int, int | None, int],
+        resumed: tuple[LastRun, int] | None = None,
     ) -> None:
         #: The folder of the run.
         self.folder = Path(folder)
@@ -56,11 +58,17 @@ class Run:
         self.collector = Collector(sinks, **settings)
         self._report: Report | None = None
         self._pid = os.getpid()
+        #: What was raised last, before this run: it does not end it.
+        self._earlier_error = id(_last_error())
         # Where the program has a handler of its own for SIGTERM, that decides.
         watches = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         # A handler of signals may interrupt the thread that ends it, and end it as well.
         self._ending = threading.RLock()
-        self._guard = RunGuard(self.collector, name, self.config, watches, resumed)
+        try:
+            self._guard = RunGuard(self.collector, name, self.config, watches, rank, resumed)
+        except BaseException:
+            self.collector.stop()
+            raise
         _lifecycle.register(self)
 
     @property
@@ -151,8 +159,10 @@ class Run:
             return self._report
 
     def _close_at_exit(self, timeout: float) -> None:
-        # A child of multiprocessing handles what ends it just now. Elsewhere, the hook of exceptions has seen it before.
-        self._finish(*_ending(sys.exc_info()[1]), timeout)
+        # A child of multiprocessing handles what ends it just now. Elsewhere, the hook of exceptions has seen it before, unless the
+        # program has set another one since.
+        error = sys.exc_info()[1] or _last_error()
+        self._finish(*_ending(None if id(error) == self._earlier_error else error), timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +197,14 @@ def _ending(error: BaseException | None) -> tuple[str, str]:
             return "failed", "".join(traceback.format_exception(error))
 
 
+def _last_error() -> BaseException | None:
+    """Returns the exception that has ended the program: the last that nobody caught, unless a person goes on after it."""
+    if hasattr(sys, "ps1"):
+        return None
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error if isinstance(error, BaseException) else None
+
+
 #: The run of `forebay.log` and the other functions: the one that was begun last and has not ended.
 _current: Run | None = None
 _has_hook = False
@@ -216,7 +234,11 @@ def init(
     Raises:
         FileNotFoundError: There is no run to resume in that folder.
         OSError: The folder or a file cannot be created.
-        ValueError: A setting is unknown or not allowed, ``first_step`` is negative, or a folder is an address of a remote file system.
+        TypeError: A sink is none, or the name of a setting of the run is no text.
+        ValueError: A setting is unknown or not allowed, ``first_step`` is negative, a folder is an address of a remote file system, or the
+            environment variables that tell the rank of the process contradict themselves.
+
+    What is wrong with the arguments is raised before a file is made, and a run that cannot begin leaves no folder.
 
     Example:
         >>> with forebay.init("runs", name="digits", config={"lr": 0.1}) as run:
@@ -224,16 +246,49 @@ def init(
         ...         run.log({"loss": 1 / (step + 1)}, step=step)
         ...     run.summary["accuracy"] = 0.97
     """
-    # What is wrong is found before there is a folder.
-    config = dict(config or {})
-    check_fields(config)
+    config, rank = dict(config or {}), environment_rank()
     if resume is None:
-        return _begin(Path(run_folder(local("dir", dir), name)), name, config, sinks, settings)
+        return _new(dir, name, config, sinks, settings, rank)
     if first_step < 0:
         raise ValueError(f"first_step must be 0 or more, got {first_step}")
     if not Path(local("resume", resume), EVENTS).is_file():
         raise FileNotFoundError(f"resume must be the folder of a run, got {os.fspath(resume)!r}: it has no {EVENTS}")
-    return _begin(Path(resume), name, config, sinks, settings, int(first_step))
+    sinks = _checked(name, config, sinks, settings)
+    earlier = LastRun(os.path.join(resume, EVENTS))
+    return _begin(Path(resume), name, config, sinks, settings, rank, (earlier, int(first_step)))
+
+
+def _new(
+    dir: str | os.PathLike[str],  # noqa: A002
+    name: str | None,
+    config: Mapping[str, Any],
+    sinks: Iterable[Sink] | None,
+    settings: Mapping[str, Any],
+    rank: tuple[int, int | None, int],
+) -> Run:
+    """Begins a run in a new folder."""
+    sinks = _checked(name, config, sinks, settings)
+    folder = Path(run_folder(local("dir", dir), name))
+    try:
+        return _begin(folder, name, config, sinks, settings, rank)
+    except BaseException:
+        # It was made just now, and has what was to be written to alone.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _checked(
+    name: str | None, config: Mapping[str, Any], sinks: Iterable[Sink] | None, settings: Mapping[str, Any]
+) -> list[Sink] | None:
+    """Returns the sinks, if nothing is wrong with the arguments, as far as that can be told before a file is made."""
+    if not isinstance(name, str | None):
+        raise TypeError(f"name must be a text, got {name!r}")
+    if name == "":
+        raise ValueError("name must be a text that is not empty, got ''")
+    check_fields(dict(config))
+    sinks = None if sinks is None else list(sinks)
+    check(sinks or (), settings)
+    return sinks
 
 
 def _begin(
@@ -242,14 +297,14 @@ def _begin(
     config: Mapping[str, Any],
     sinks: Iterable[Sink] | None,
     settings: Mapping[str, Any],
-    first_step: int | None = None,
+    rank: tuple[int, int | None, int],
+    resumed: tuple[LastRun, int] | None = None,
 ) -> Run:
-    """Begins a run in a folder, or goes on with the one that is there at a step."""
+    """Begins a run in a folder, or goes on with an earlier one at a step."""
     global _current, _has_hook
     if sinks is None:
-        sinks = [JsonLines(folder / EVENTS), TensorBoard(folder, first_step)]
-    resumed = None if first_step is None else (os.fspath(folder / EVENTS), first_step)
-    _current = Run(folder, name, config, sinks, settings, resumed)
+        sinks = [JsonLines(folder / EVENTS), TensorBoard(folder, None if resumed is None else resumed[1])]
+    _current = Run(folder, name, config, sinks, settings, rank, resumed)
     if not _has_hook:
         _has_hook = True
         _hook()
@@ -276,10 +331,16 @@ def _end(run: Run) -> None:
 
 
 class _NoRun:
-    """The run of a child of ``multiprocessing`` that has none: what is logged is counted, and written nowhere.
+    """The run of a process that has none, such as a child of ``multiprocessing``: what is logged is counted, and written nowhere.
 
     A forked child has the run of its parent, which does the same there. So a dataset that logs works with every start method.
+
+    Args:
+        is_told: Whether the user was told already why nothing is logged.
     """
+
+    def __init__(self, is_told: bool = False) -> None:
+        self._is_told = is_told
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         self._ignore(len(values))
@@ -288,10 +349,13 @@ class _NoRun:
         self._ignore(1)
 
     def _ignore(self, count: int) -> None:
-        global _ignored
-        if not _ignored:
+        global _ignored, _is_told
+        with _lock:
+            _ignored += count
+            warns = not (_is_told or self._is_told)
+            _is_told |= warns
+        if warns:
             logger.warning("nothing is logged in this process, which has no run: call forebay.init in it")
-        _ignored += count
 
     @contextmanager
     def timer(self, name: str, step: int | None = None) -> Iterator[None]:
@@ -302,12 +366,23 @@ class _NoRun:
     def summary(self) -> dict[str, Any]:
         return {}
 
+    def flush(self, timeout: float | None = None) -> bool:
+        return True
+
     def finish(self, status: str = "finished", reason: str = "") -> Report:
         return Report(_ignored, 0, _ignored, 0, {}, {})
 
 
-#: Events that `_NoRun` was given.
-_ignored = 0
+def _count_anew() -> None:
+    """Begins to count in a forked child, where the thread that holds the lock may not exist."""
+    global _ignored, _is_told, _lock
+    _ignored, _is_told, _lock = 0, False, threading.RLock()
+
+
+#: Events that `_NoRun` was given in this process, and whether the user was told of them. A handler of signals may log as well, within the
+#: lock.
+_ignored, _is_told, _lock = 0, False, threading.RLock()
+os.register_at_fork(after_in_child=_count_anew)
 
 
 def _running() -> Run | _NoRun:

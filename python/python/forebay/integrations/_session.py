@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from forebay._forebay import LastRun, environment_rank
 from forebay._reading import EVENTS
 from forebay._run import Run, _begin, _ending, init
 from forebay.sinks import Sink
@@ -84,8 +85,9 @@ class Session:
         else:
             # What this session has logged stays. What another process has, it logs anew from this step on.
             first = max(0, step or 0) + (self.folder is not None)
-            is_earlier = (folder / EVENTS).is_file()
-            run = _begin(folder, self.name, self.config, self._sinks, self._settings, first if is_earlier else None)
+            file = folder / EVENTS
+            resumed = (LastRun(os.fspath(file)), first) if file.is_file() else None
+            run = _begin(folder, self.name, self.config, self._sinks, self._settings, environment_rank(), resumed)
         self.run, self.folder = run, run.folder
         return run
 
