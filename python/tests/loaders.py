@@ -6,6 +6,7 @@ which a spawned worker gets as a copy; `reopen`, the same with `in_child="reopen
 """
 
 import json
+import multiprocessing
 import os
 import time
 
@@ -52,6 +53,9 @@ def begin(worker):
 
 
 def main():
+    if METHOD == "forkserver":
+        # Its server imports PyTorch once, and not each worker, which takes minutes on a machine that is busy.
+        multiprocessing.set_forkserver_preload(["torch", "__main__"])
     run = forebay.init(FOLDER) if HOLDER == "run" else None
     in_child = "reopen" if HOLDER == "reopen" else "ignore"
     writer = HELD if HOLDER in ("global", "run", "worker") else SummaryWriter(FOLDER, in_child=in_child)

@@ -184,14 +184,19 @@ def keras():
 def adapter(name, monkeypatch):
     """The adapter of a library: the real one where that is installed, and else a stand-in. Returns the library as well."""
     if importlib.util.find_spec(name) is None:
-        for each, made in globals()[name]().items():
-            monkeypatch.setitem(sys.modules, each, made)
-        monkeypatch.delitem(sys.modules, f"forebay.integrations.{name}", raising=False)
-        found = importlib.import_module(f"forebay.integrations.{name}")
-        # Not for a test that comes later.
-        monkeypatch.delitem(sys.modules, f"forebay.integrations.{name}")
-        return found, sys.modules[name]
+        return stand_in(name, monkeypatch)
     return importlib.import_module(f"forebay.integrations.{name}"), importlib.import_module(name)
+
+
+def stand_in(name, monkeypatch):
+    """The adapter of a library, of which a stand-in is there, and the stand-in."""
+    for each, made in globals()[name]().items():
+        monkeypatch.setitem(sys.modules, each, made)
+    monkeypatch.delitem(sys.modules, f"forebay.integrations.{name}", raising=False)
+    found = importlib.import_module(f"forebay.integrations.{name}")
+    # Not for a test that comes later.
+    monkeypatch.delitem(sys.modules, f"forebay.integrations.{name}")
+    return found, sys.modules[name]
 
 
 def lines(folder):

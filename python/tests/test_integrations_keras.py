@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pickle
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -85,6 +86,19 @@ def test_a_run_that_was_given_goes_on(keras, tmp_path):
     assert [name for name in names if name != "training.heartbeat"] == [
         "training.started", "training.configured", "epoch.accuracy", "epoch.loss", "epoch.learning_rate", "after", "training.completed",
     ]  # fmt: skip
+
+
+def test_a_copy_of_a_callback_trains_into_a_run_of_its_own(keras, tmp_path):
+    from forebay.integrations.keras import ForebayCallback
+
+    callback = ForebayCallback(tmp_path, name="mine")
+    model, (x, y) = model_of(keras), data()
+    model.fit(x, y, epochs=1, callbacks=[callback], verbose=0)
+    other = pickle.loads(pickle.dumps(callback))
+    assert other.run is None and other.model is None
+    model.fit(x, y, epochs=1, callbacks=[other], verbose=0)
+    assert [(run.name, run.status, run.generation) for run in forebay.runs(tmp_path)] == [("mine", "finished", 1)] * 2
+    law_of_run(other.run, 3 + 2)
 
 
 def test_the_contract_of_a_callback_is_kept(tmp_path, monkeypatch):

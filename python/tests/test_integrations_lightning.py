@@ -1,6 +1,10 @@
 """`forebay.integrations.lightning`, with a real `Trainer` where Lightning is installed; else against its documented interface."""
 
+import os
+import subprocess
+import sys
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +13,9 @@ from support import events, law_of_run, values
 
 import forebay
 from forebay import SummaryWriter
+
+#: The most seconds of a script whose processes import PyTorch and Lightning.
+WATCHDOG = 300
 
 
 @pytest.fixture
@@ -215,6 +222,28 @@ def test_a_real_trainer_that_fails_says_why(real, tmp_path):
     (info,) = forebay.runs(tmp_path)
     assert info.status == "failed"
     assert "ValueError: no data" in info.reason and "training_step" in info.reason
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp"])
+def test_two_real_processes_log_as_one_run(real, strategy, tmp_path):
+    script = Path(__file__).with_name("lightning_processes.py")
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, strategy], env=environment, capture_output=True, text=True, timeout=WATCHDOG, check=False
+    )
+    assert done.returncode == 0, done
+    # Two trainings, of which the parent has logged to the second before it began: where processes are new ones, that is a run of its own.
+    first, *others = sorted((tmp_path / "x").iterdir())
+    for folder in (first, others[-1]):
+        losses = forebay.read(folder).scalars("train_loss")[0]
+        assert losses == [0, 1, 2, 3]
+    (info,) = forebay.runs(first)
+    assert info.status == "finished"
+    started = next(record.value for record in forebay.read(first) if record.name == "training.started")
+    assert (started["rank"], started["world_size"], started["config"]["width"]) == (0, 2, 4)
+    before = [folder for folder in (tmp_path / "x").iterdir() if forebay.read(folder).scalars("before") == ([0], [1.0])]
+    assert before == [first.with_name("version_1")]
+    assert len(others) == (1 if strategy == "ddp" else 2)
 
 
 def test_the_real_logger_of_tensorboard_has_our_writer(real, tmp_path):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from forebay._forebay import LastRun, environment_rank
+from forebay._collector import check
+from forebay._forebay import LastRun
 from forebay._reading import EVENTS
-from forebay._run import Run, _begin, _ending, init
+from forebay._run import _NoRun, Run, _begin, _ending, _new
+from forebay.integrations import _rank
 from forebay.sinks import Sink
 
 logger = logging.getLogger("forebay")
@@ -27,30 +30,40 @@ MAX_DEPTH = 8
 class Session:
     """The run of an adapter.
 
-    It begins with the first value. Libraries log on after training, for example when a model is tested: the run goes on in its folder
-    then, as its next generation. A run that the user gave is neither begun nor ended here.
+    It begins where the library says that a training begins, or else with the first value. Libraries log on after training, for example
+    when a model is tested: the run goes on in its folder then, as its next generation. A run that the user gave is neither begun nor
+    ended here.
 
-    What cannot be logged is left out, with a warning for each name: no training ends because of it.
+    Only the beginning of a training raises. Later, what cannot be logged is left out, with a warning for each name: no training ends
+    because of it.
+
+    A copy, such as one that was pickled for another process, has the settings and no run: it begins one of its own. The run of the user
+    stays in its process: what was pickled with one logs nothing. A forked child does what it does with any run of its parent: it counts
+    what it logs, and writes nothing, until a training begins in it.
     """
 
     def __init__(
         self,
         run: Run | None,
-        folder: Callable[[], Path | None],
         runs: Callable[[], str | os.PathLike[str]],
         name: str | None,
         sinks: Iterable[Sink] | None,
         settings: Mapping[str, Any],
+        folder: Callable[[], Path | None] | None = None,
     ) -> None:
-        """Takes what :func:`forebay.init` takes, but late.
+        """Takes what :func:`forebay.init` takes, but late. What can be checked is checked at once.
 
         Args:
             run: The run of the user.
-            folder: Returns the folder of the run, or ``None`` for a new one in ``runs``.
-            runs: Returns the folder of all runs.
+            runs: Returns the folder of all runs. To be pickled, it is a method.
             name: The name of the run.
             sinks: Where events go.
             settings: Settings of the collector.
+            folder: Returns the folder of the run, or ``None`` for a new one in ``runs``. Defaults to a new one.
+
+        Raises:
+            TypeError: A sink is none.
+            ValueError: A setting is unknown or not allowed, or a folder is an address of a remote file system.
         """
         self.run = run
         self.is_ours = run is None
@@ -59,42 +72,120 @@ class Session:
         self._runs = runs
         self._sinks = None if sinks is None else list(sinks)
         self._settings = dict(settings)
+        check(self._sinks or (), self._settings)
         self._warned: set[str] = set()
+        #: None could begin, and that was said.
+        self._has_failed = False
+        #: Whether the processes that train had been joined when the run began.
+        self._was_joined = False
+        #: Whether a run of this adapter goes on in another process, so that this one needs a folder of its own.
+        self.is_apart = False
         #: What the next run is begun with.
         self.config: dict[str, Any] = {}
         #: The folder of the run that goes on, or ended last.
         self.folder: Path | None = None if run is None else run.folder
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.update(run=None, _warned=set(), _has_failed=False, is_apart=self.is_apart or self.is_ours and self.is_open)
+        if self.is_ours:
+            state.update(folder=None)
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        # A run of the user's is theirs to share in this process.
+        vars(other).update(copy.deepcopy(self.__getstate__(), memo), run=None if self.is_ours else self.run)
+        return other
 
     @property
     def is_open(self) -> bool:
         """Whether there is a run that has not ended."""
         return self.run is not None and self.run._report is None
 
-    def begin(self, step: int | None = None) -> Run:
-        """Returns the run. If there is none, one begins, or goes on where the folder has one.
+    def goes_on_here(self) -> bool:
+        """Returns whether there is a run that has not ended, and that is of this process."""
+        return self.is_open and self.run is not None and (self.run._pid == os.getpid() or not self.is_ours)
+
+    def start(self, step: int | None = None) -> None:
+        """Begins the run of a training, or goes on with it. Raises where that is not possible.
+
+        Args:
+            step: The first step that is to be logged.
+
+        Raises:
+            OSError: The folder or a file cannot be created.
+            ValueError: A setting is not allowed.
+        """
+        if self.is_ours and self.run is not None and self.run._pid != os.getpid():
+            self._part()
+        self._has_failed = False
+        self._begin(step)
+
+    def begin(self, step: int | None = None) -> Run | _NoRun:
+        """Returns the run. If there is none, one begins, or goes on where the folder has one. Never raises.
 
         Args:
             step: The first step that is to be logged.
         """
+        if self._has_failed:
+            return _NoRun(is_told=True)
+        try:
+            return self._begin(step)
+        except Exception as error:  # noqa: BLE001 - a full disk ends no training either
+            self._has_failed = True
+            self._warn("the training", error)
+            return _NoRun(is_told=True)
+
+    def _begin(self, step: int | None) -> Run | _NoRun:
+        self.settle()
         run = self.run
         if run is not None and (run._report is None or not self.is_ours):
             return run
-        folder = self.folder or self._folder()
+        place = _rank.joined()
+        if not self.is_ours or _rank.is_worker() or place is not None and place[0] != 0:
+            # Other processes that train log nothing by intention, and need not be told.
+            return _NoRun(is_told=self.is_ours and not _rank.is_worker())
+        folder = self.folder or (None if self._folder is None else self._folder())
+        rank = _rank.of_first()
         if folder is None:
-            run = init(self._runs(), name=self.name, config=self.config, sinks=self._sinks, **self._settings)
+            run = _new(self._runs(), self.name or None, self.config, self._sinks, self._settings, rank)
         else:
             # What this session has logged stays. What another process has, it logs anew from this step on.
             first = max(0, step or 0) + (self.folder is not None)
-            file = folder / EVENTS
-            resumed = (LastRun(os.fspath(file)), first) if file.is_file() else None
-            run = _begin(folder, self.name, self.config, self._sinks, self._settings, environment_rank(), resumed)
+            resumed = None if (earlier := _last_run(folder)) is None else (earlier, first)
+            run = _begin(folder, self.name or None, self.config, self._sinks, self._settings, rank, resumed)
         self.run, self.folder = run, run.folder
+        self.is_apart, self._was_joined = False, place is not None
         return run
 
-    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+    def _part(self) -> None:
+        """Leaves the run to the process that this one was forked from."""
+        self.run, self.folder, self.is_apart = None, None, True
+
+    def settle(self) -> None:
+        """Leaves the run to the process that this one was forked from, if this one trains by itself."""
+        # One that only fetches data was not joined with others since.
+        is_joined = not self._was_joined and _rank.joined() is not None and not _rank.is_worker()
+        if self.is_ours and self.run is not None and self.run._pid != os.getpid() and is_joined:
+            self._part()
+
+    def describe(self, config: Any, name: object = None) -> None:
+        """Sets what the next run is begun with, and its name unless it has one."""
+        found = plain(config)
+        self.config = found if isinstance(found, dict) else {"config": found}
+        if not self.name and isinstance(name, str):
+            self.name = name or None
+
+    def log(self, values: Mapping[str, Any], step: Any = None) -> None:
         """Logs the values of a step."""
+        try:
+            step = None if step is None else int(step)
+        except Exception as error:  # noqa: BLE001 - a step of anybody
+            self._warn("the step", error)
+            step = None
         run = self.begin(step)
-        step = None if step is None else int(step)
         try:
             run.log(values, step)
         except Exception:  # noqa: BLE001 - one of them is to be left out, whatever it is
@@ -108,7 +199,10 @@ class Session:
         """Collects an event with fields."""
         run = self.begin(step)
         try:
-            run.collector.collect(name, plain(fields), step=step)
+            if isinstance(run, Run):
+                run.collector.collect(name, plain(fields), step=step)
+            else:
+                run.event(name)
         except Exception as error:  # noqa: BLE001
             self._warn(name, error)
 
@@ -119,8 +213,11 @@ class Session:
 
     def flush(self) -> None:
         """Waits a little until what was logged is written."""
-        if self.is_open and self.run is not None:
-            self.run.flush(FLUSH_TIMEOUT)
+        try:
+            if self.is_open and self.run is not None:
+                self.run.flush(FLUSH_TIMEOUT)
+        except Exception as error:  # noqa: BLE001
+            self._warn("what was logged", error)
 
     def end(
         self,
@@ -136,10 +233,13 @@ class Session:
             run.summary.update(plain(summary or {}))
         except Exception as error:  # noqa: BLE001
             self._warn("summary", error)
-        if self.is_ours:
-            run.finish(status, reason)
-        else:
+        if not self.is_ours:
             self.flush()
+            return
+        try:
+            run.finish(status, reason)
+        except Exception as error:  # noqa: BLE001
+            self._warn("the end", error)
 
     def fail(self, error: BaseException | None) -> None:
         """Ends the run as one that an exception ends."""
@@ -147,8 +247,24 @@ class Session:
         self.end("preempted" if status == "preempted" else "failed", reason)
 
 
+def _last_run(folder: Path) -> LastRun | None:
+    """Returns the run that goes on in a folder, if there is one."""
+    try:
+        return LastRun(os.fspath(folder / EVENTS)) if (folder / EVENTS).is_file() else None
+    except ValueError:
+        # The process was killed before its run began.
+        return None
+
+
 def plain(value: Any, depth: int = 0) -> Any:
-    """Returns a configuration as dictionaries, lists, numbers and texts. Anything else is its ``str``."""
+    """Returns a configuration as dictionaries, lists, numbers and texts. Anything else is its ``str``. Never raises."""
+    try:
+        return _plain(value, depth)
+    except Exception:  # noqa: BLE001 - a configuration of anybody, which may refuse to be read
+        return f"<{type(value).__name__}>"
+
+
+def _plain(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum):
         return value
     if depth >= MAX_DEPTH:
@@ -167,7 +283,4 @@ def plain(value: Any, depth: int = 0) -> Any:
         return plain(value.item(), depth + 1)
     if isinstance(value, type) or callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - a configuration of anybody
-        return f"<{type(value).__name__}>"
+    return str(value)

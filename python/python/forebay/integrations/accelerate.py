@@ -10,7 +10,7 @@ from accelerate.tracking import GeneralTracker, on_main_process
 
 from forebay._run import Run
 from forebay.integrations._session import Session, plain
-from forebay.sinks import Sink
+from forebay.sinks import Sink, local
 
 __all__ = ["ForebayTracker"]
 
@@ -19,7 +19,7 @@ class ForebayTracker(GeneralTracker):
     """Logs what ``accelerator.log`` is given to a run.
 
     The run begins with ``init_trackers``, or with the first value, and ends with ``end_training``. Its settings are those that
-    ``init_trackers`` is given. Only the main process logs.
+    ``init_trackers`` is given. Only the main process logs. It can be pickled: the copy has the settings, and a run of its own.
 
     Args:
         name: The name of the run.
@@ -27,6 +27,10 @@ class ForebayTracker(GeneralTracker):
         run: A run to log to instead. It is not ended.
         sinks: Where events go: see :func:`forebay.init`.
         settings: Settings of the :class:`forebay.Collector`.
+
+    Raises:
+        TypeError: A sink is none.
+        ValueError: A setting is unknown or not allowed, or ``dir`` is an address of a remote file system.
 
     Example:
         >>> accelerator = Accelerator(log_with=ForebayTracker("digits"))
@@ -49,9 +53,13 @@ class ForebayTracker(GeneralTracker):
         sinks: Iterable[Sink] | None = None,
         **settings: Any,
     ) -> None:
-        self._session = Session(run, lambda: None, lambda: dir, name, sinks, settings)
+        self._dir = local("dir", dir)
+        self._session = Session(run, self._runs, name, sinks, settings)
         # It asks for the properties.
         super().__init__()
+
+    def _runs(self) -> str:
+        return self._dir
 
     @property
     def tracker(self) -> Run | None:
@@ -60,13 +68,18 @@ class ForebayTracker(GeneralTracker):
 
     @on_main_process
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
-        """Begins the run with these settings. A run that goes on already gets them as an event."""
+        """Begins the run with these settings. A run that goes on already gets them as an event.
+
+        Raises:
+            OSError: The folder or a file cannot be created.
+        """
         session = self._session
-        session.config.update(plain(values))
-        if session.is_open:
+        if session.goes_on_here():
+            session.config.update(plain(values))
             session.event("training.configured", values)
         else:
-            session.begin()
+            session.describe({**session.config, **values})
+            session.start()
 
     @on_main_process
     def log(self, values: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import keras
 
 from forebay._run import Run
-from forebay.integrations._session import Session, plain
-from forebay.sinks import Sink
+from forebay.integrations import _rank
+from forebay.integrations._session import Session
+from forebay.sinks import Sink, local
 
 __all__ = ["ForebayCallback"]
 
@@ -22,6 +23,9 @@ class ForebayCallback(keras.callbacks.Callback):
     as their step, beside ``epoch.learning_rate``; those of batches as ``batch.loss``, with the number of the batch since the training
     began. ``evaluate`` logs ``evaluation.loss`` to the run that ended last, or to one of its own.
 
+    Of processes that train together, the first logs alone: as JAX or PyTorch tells once it has joined them, or else the variables
+    ``TF_CONFIG``, ``RANK`` and ``LOCAL_RANK``. It can be pickled: the copy has the settings, and begins a run of its own with its training.
+
     Args:
         dir: The folder of all runs.
         name: The name of the run. Defaults to the name of the model.
@@ -31,7 +35,9 @@ class ForebayCallback(keras.callbacks.Callback):
         settings: Settings of the :class:`forebay.Collector`.
 
     Raises:
-        ValueError: ``update_freq`` is unknown, or below 1.
+        TypeError: A sink is none.
+        ValueError: ``update_freq`` is unknown, or below 1; a setting is unknown or not allowed; or ``dir`` is an address of a remote file
+            system.
 
     Example:
         >>> model.fit(x, y, epochs=5, callbacks=[ForebayCallback(name="digits", update_freq=10)])
@@ -58,7 +64,16 @@ class ForebayCallback(keras.callbacks.Callback):
         self._earlier = self._batch = self._next = 0
         self._epoch = 0
         self._trains = False
-        self._session = Session(run, lambda: None, lambda: dir, name, sinks, settings)
+        self._dir = local("dir", dir)
+        self._session = Session(run, self._runs, name, sinks, settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Nothing trains by a copy yet: Keras gives it a model when something does.
+        models: dict[str, Any] = {name: None for name in ("model", "_model") if name in self.__dict__}
+        return {**self.__dict__, **models, "_trains": False}
+
+    def _runs(self) -> str:
+        return self._dir
 
     @property
     def run(self) -> Run | None:
@@ -66,34 +81,37 @@ class ForebayCallback(keras.callbacks.Callback):
         return self._session.run
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Begins the run."""
+        """Begins the run.
+
+        Raises:
+            OSError: The folder or a file cannot be created.
+        """
+        # A training that ended without a word, or that another process has, is over.
+        self._trains = False
         if not _is_first():
             return
         session = self._session
         # A notebook goes on after an error, and no callback is called for that.
         session.end("failed", "the training before did not end")
         self._earlier = self._batch = self._next = self._epoch = 0
-        self._trains = True
         self._describe()
         if session.is_ours:
             session.folder = None
-            session.begin()
+            session.start()
         else:
             session.event("training.configured", session.config)
+        self._trains = True
 
     def _describe(self) -> None:
-        session, model = self._session, self.model
-        session.name = session.name or getattr(model, "name", None)
+        model = self.model
         config: dict[str, Any] = dict(self.params or {})
         for part in ("optimizer", "loss"):
             value: Any = getattr(model, part, None)
-            if hasattr(value, "get_config"):
-                config[part] = {"class": type(value).__name__, **value.get_config()}
-            elif value is not None:
-                config[part] = value
+            if value is not None:
+                config[part] = _config_of(value)
         if getattr(model, "built", False):
-            config["parameters"] = model.count_params()
-        session.config = plain(config)
+            config["parameters"] = _parameters(model)
+        self._session.describe(config, getattr(model, "name", None))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Logs the values of a batch, if it is one of those that are logged."""
@@ -140,10 +158,27 @@ class ForebayCallback(keras.callbacks.Callback):
             self._session.end("finished", "", logs)
 
 
+def _config_of(part: Any) -> Any:
+    """Returns what an optimizer or a loss says of itself, if it does."""
+    try:
+        return {"class": type(part).__name__, **part.get_config()}
+    except Exception:  # noqa: BLE001 - a function, or one of one's own that says nothing
+        return part
+
+
+def _parameters(model: Any) -> int | None:
+    try:
+        return int(model.count_params())
+    except Exception:  # noqa: BLE001 - a model of one's own
+        return None
+
+
 def _is_first() -> bool:
     """Returns whether this is the first of all processes that train together."""
-    if keras.backend.backend() != "jax":
-        return int(os.environ.get("RANK", "0") or 0) == 0
-    import jax
+    if keras.backend.backend() == "jax":
+        import jax
 
-    return bool(jax.process_index() == 0)
+        # On some machines, JAX joins processes without being asked to.
+        if jax.process_count() > 1:
+            return bool(jax.process_index() == 0)
+    return _rank.is_first()

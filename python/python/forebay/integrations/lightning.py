@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from forebay._run import Run
 from forebay.integrations._session import Session, plain
-from forebay.sinks import Sink
+from forebay.sinks import Sink, local
 from forebay.tensorboard import SummaryWriter
 
 # Lightning has two names. A class of one is none of the other.
@@ -37,7 +37,7 @@ class _LazyRun:
 
     def __getattr__(self, name: str) -> Any:
         # Not for those who only look what it is.
-        if name.startswith("__"):
+        if name.startswith("__") or name == "_session":
             raise AttributeError(name)
         return getattr(self._session.begin(), name)
 
@@ -55,12 +55,16 @@ class ForebayLogger(Logger):
     Args:
         save_dir: The folder of all runs.
         name: The name of the run, and a folder below ``save_dir``. Without one, there is no such folder.
-        version: The version: a number, or the name of the folder. Defaults to the next number.
+        version: The version: a number, or the name of the folder. Defaults to the next number, whose folder is made when it is asked for.
         prefix: The beginning of all names, such as ``"fold1."``.
         log_graph: Whether the trainer's model is added as a graph, to TensorBoard's files in the folder of the run. Needs TensorBoard.
         run: A run to log to instead. It is not ended.
         sinks: Where events go: see :func:`forebay.init`.
         settings: Settings of the :class:`forebay.Collector`.
+
+    Raises:
+        TypeError: A sink is none.
+        ValueError: A setting is unknown or not allowed, or ``save_dir`` is an address of a remote file system.
 
     Example:
         >>> trainer = Trainer(logger=ForebayLogger("runs", name="digits"))
@@ -79,13 +83,19 @@ class ForebayLogger(Logger):
         **settings: Any,
     ) -> None:
         super().__init__()
-        self._save_dir = os.fspath(save_dir)
+        self._save_dir = local("save_dir", save_dir)
         self._name = name or ""
         self._version = version
         self._prefix = prefix
         self._log_graph = log_graph
-        self._session = Session(run, lambda: Path(self.log_dir), lambda: self._save_dir, name, sinks, settings)
+        self._session = Session(run, self._runs, name, sinks, settings, self._folder)
         self._lazy = _LazyRun(self._session)
+
+    def _runs(self) -> str:
+        return self._save_dir
+
+    def _folder(self) -> Path:
+        return Path(self.log_dir)
 
     @property
     def name(self) -> str:
@@ -94,9 +104,17 @@ class ForebayLogger(Logger):
 
     @property
     def version(self) -> int | str:
-        """The version: the number, or the name of the folder."""
+        """The version: the number, or the name of the folder.
+
+        A number that was not given is the next one. Its folder is made then, so that no other training gets it.
+        """
+        self._session.settle()
+        if self._session.is_apart:
+            # The run of that version goes on in another process.
+            self._session.is_apart, self._version = False, None
         if self._version is None:
-            self._version = _next_version(Path(self.root_dir))
+            is_first = getattr(rank_zero_only, "rank", 0) in (0, None)
+            self._version = (_claimed_version if is_first else _next_version)(Path(self.root_dir))
         return self._version
 
     @property
@@ -112,8 +130,8 @@ class ForebayLogger(Logger):
     @property
     def log_dir(self) -> str:
         """The folder of the run."""
-        if not self._session.is_ours and self._session.run is not None:
-            return str(self._session.run.folder)
+        if not self._session.is_ours:
+            return str(self._session.folder)
         version = self.version
         return os.path.join(self.root_dir, version if isinstance(version, str) else f"version_{version}")
 
@@ -136,7 +154,7 @@ class ForebayLogger(Logger):
         session = self._session
         config = plain(params) if params is not None else {}
         config = config if isinstance(config, dict) else {"params": config}
-        session.config.update(config)
+        session.config = {**session.config, **config}
         if session.is_open and config:
             session.event("training.configured", config)
         if metrics:
@@ -153,7 +171,8 @@ class ForebayLogger(Logger):
                 example = model._on_before_batch_transfer(example)
             if hasattr(model, "_apply_batch_transfer_handler"):
                 example = model._apply_batch_transfer_handler(example)
-            self._session.begin()
+            if not isinstance(self._session.begin(), Run):
+                return
             # TensorBoard reads all files of a folder, and shows the graph beside the run's values.
             with SummaryWriter(self.log_dir, filename_suffix=".graph") as writer:
                 writer.add_graph(model, example)
@@ -213,6 +232,22 @@ class TensorBoardLogger(_TensorBoardLogger):
             self._experiment = SummaryWriter(self.log_dir, **self._kwargs)
         writer: SummaryWriter = self._experiment
         return writer
+
+
+def _claimed_version(root: Path) -> int:
+    """Makes the folder of the next version, and returns its number. Of two who ask at once, each gets one of its own."""
+    number = _next_version(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                (root / f"version_{number}").mkdir()
+                return number
+            except FileExistsError:
+                number += 1
+    except OSError:
+        # What begins in it says why.
+        return number
 
 
 def _next_version(root: Path) -> int:

@@ -14,8 +14,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from forebay._run import Run
-from forebay.integrations._session import Session, plain
-from forebay.sinks import Sink
+from forebay.integrations._session import Session
+from forebay.sinks import Sink, local
 
 __all__ = ["ForebayCallback"]
 
@@ -29,7 +29,7 @@ class ForebayCallback(TrainerCallback):
     The run begins with the training and ends with it; its settings are the arguments of the trainer and, as ``model``, the configuration
     of the model. ``loss`` is logged as ``train.loss``, and ``eval_loss`` as ``eval.loss``. A training that is resumed from a checkpoint
     in ``output_dir`` goes on in the folder of its run. A model that is evaluated after the training adds to its run. Only the first
-    process of all logs.
+    process of all logs. It can be pickled: the copy has the settings, and begins a run of its own with its training.
 
     Args:
         dir: The folder of all runs. Defaults to ``<output_dir>/runs``.
@@ -37,6 +37,10 @@ class ForebayCallback(TrainerCallback):
         run: A run to log to instead. It is not ended.
         sinks: Where events go: see :func:`forebay.init`.
         settings: Settings of the :class:`forebay.Collector`.
+
+    Raises:
+        TypeError: A sink is none.
+        ValueError: A setting is unknown or not allowed, or ``dir`` is an address of a remote file system.
 
     Example:
         >>> trainer = Trainer(model, TrainingArguments("out", report_to=[]), callbacks=[ForebayCallback(name="digits")])
@@ -51,22 +55,34 @@ class ForebayCallback(TrainerCallback):
         sinks: Iterable[Sink] | None = None,
         **settings: Any,
     ) -> None:
-        self._dir = dir
+        self._dir = None if dir is None else local("dir", dir)
         self._output_dir = "."
         self._resumed: Path | None = None
         self._trains = False
-        self._session = Session(run, lambda: self._resumed, self._runs, name, sinks, settings)
+        self._session = Session(run, self._runs, name, sinks, settings, self._folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Nothing trains by a copy yet.
+        return {**self.__dict__, "_trains": False}
 
     @property
     def run(self) -> Run | None:
         """The run that is logged to, or was last; ``None`` before the first."""
         return self._session.run
 
-    def _runs(self) -> str | os.PathLike[str]:
+    def _runs(self) -> str:
         return os.path.join(self._output_dir, "runs") if self._dir is None else self._dir
 
+    def _folder(self) -> Path | None:
+        return None if self._session.is_apart else self._resumed
+
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Begins the run, or goes on with the one that the checkpoint belongs to."""
+        """Begins the run, or goes on with the one that the checkpoint belongs to.
+
+        Raises:
+            OSError: The folder or a file cannot be created.
+            ValueError: ``output_dir`` is an address of a remote file system, and ``dir`` was not given.
+        """
         if not state.is_world_process_zero:
             return
         session = self._session
@@ -78,21 +94,19 @@ class ForebayCallback(TrainerCallback):
         if session.is_ours:
             # A training from its first step is a run of its own.
             session.folder = None
-            session.begin(state.global_step + 1)
+            session.start(state.global_step + 1)
         else:
             session.event("training.configured", session.config)
 
     def _describe(self, args: Any, model: Any) -> None:
-        session = self._session
-        self._output_dir = args.output_dir or "."
-        session.name = session.name or _named(args)
-        config = dict(args.to_dict())
+        self._output_dir = getattr(args, "output_dir", None) or "."
+        config = {"args": args} if (found := _dict_of(args)) is None else found
         described = getattr(model, "config", None)
         if described is not None:
-            config["model"] = described.to_dict() if hasattr(described, "to_dict") else described
+            config["model"] = described if (found := _dict_of(described)) is None else found
         if model is not None:
             config["model_class"] = type(model).__name__
-        session.config = plain(config)
+        self._session.describe(config, _named(args))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Logs what the trainer logs."""
@@ -133,6 +147,14 @@ class ForebayCallback(TrainerCallback):
             best = {"best_metric": state.best_metric, "best_model_checkpoint": state.best_model_checkpoint}
             summary = {name: value for name, value in best.items() if value is not None}
             self._session.end("finished", "", {"global_step": state.global_step, **summary})
+
+
+def _dict_of(described: Any) -> dict[str, Any] | None:
+    """Returns what something says of itself, if it does."""
+    try:
+        return dict(described.to_dict())
+    except Exception:  # noqa: BLE001 - of one's own, and none ends a training
+        return None
 
 
 def _named(args: Any) -> str | None:
