@@ -103,7 +103,8 @@ fn what_keeps_events_is_the_parents_and_no_child_waits_for_its_lock() {
             let is_over = &is_over;
             scope.spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
-                    read();
+                    (0..10).for_each(|_| read());
+                    look_again();
                 }
             });
         }
@@ -190,7 +191,8 @@ fn a_sink_of_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held() {
             let is_over = &is_over;
             scope.spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
-                    read();
+                    (0..10).for_each(|_| read());
+                    look_again();
                 }
             });
         }

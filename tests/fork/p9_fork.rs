@@ -30,6 +30,9 @@ fn a_child_of_a_busy_parent_knows_it_and_neither_hangs_nor_writes() {
                     while !is_over.load(Ordering::Relaxed) {
                         collector.collect(Record::integer("parent", number as i64));
                         number += 1;
+                        if number % 1000 == 0 {
+                            look_again();
+                        }
                     }
                     number
                 })

@@ -94,7 +94,8 @@ impl Drop for Raise<'_> {
 }
 
 /// Waits a moment before a loop looks again for the end of a process. It does not yield: where many threads did nothing
-/// else, a busy machine (Linux 6.18) ran no other thread for minutes, not even its own, and tests timed out.
+/// else, a busy machine (Linux 6.18) ran no other thread for minutes, not even its own, and tests timed out. Threads that are busy
+/// on purpose come here now and then, for the same reason.
 pub fn look_again() {
     std::thread::sleep(Duration::from_micros(50));
 }
