@@ -166,7 +166,10 @@ fn the_first_failure_stops_the_task_if_the_policy_says_so() {
         let summary = over(task.start().unwrap());
         assert_eq!((summary.outcome, summary.failed), (TaskOutcome::Failed, 1), "{strategy:?}");
         assert_eq!(summary.first_error.as_deref(), Some("five"));
-        assert!(summary.handled >= 5 && (workers > 1 || summary.handled == 5), "{strategy:?}: {summary}");
+        // Each other worker may hold an earlier item that it has not begun.
+        let others = if let Strategy::Adaptive { max, .. } = strategy { max as u64 } else { workers } - 1;
+        let may_be = if others > 0 { 5_u64.saturating_sub(others)..=999 } else { 5..=5 };
+        assert!(may_be.contains(&summary.handled), "{strategy:?}: {summary}");
         assert_eq!(final_event(&collector, &memory).0, "failed");
         ledger.balances();
     }
