@@ -191,15 +191,17 @@ impl Phase {
         self.load()
     }
 
-    /// Wakes the worker if it sleeps. When several threads call at once, one makes the system call.
+    /// Wakes the worker if it sleeps. When several threads call at once, one makes the system call, and gets `true`.
     ///
     /// A threshold of `NEVER` does not prevent this, because every caller has a reason.
     #[cold]
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake(&self) -> bool {
         let seen = self.load();
-        if seen.wake_at().is_some() && self.swap_if(seen, Word(AWAKE)) {
+        let wakes = seen.wake_at().is_some() && self.swap_if(seen, Word(AWAKE));
+        if wakes {
             self.unparker.unpark();
         }
+        wakes
     }
 
     /// Announces that the worker falls asleep: the worker's steps 1 and 2. Returns `false` when the collector is no
@@ -389,9 +391,9 @@ mod tests {
         let (phase, _parker, _unparker) = Phase::new();
         phase.open();
         assert!(phase.fall_asleep(1));
-        phase.wake();
+        assert!(phase.wake());
         assert!(phase.load().is_awake());
-        phase.wake();
+        assert!(!phase.wake());
         assert!(phase.load().is_awake());
     }
 

@@ -63,6 +63,7 @@ impl<E: Event> Shared<E> {
             flushes: worker.flushes.get(),
             last_flush: worker.last_flush(),
             parks: worker.parks.get(),
+            wakes: self.tally.wakes.get(),
             waits: self.tally.waits.get(),
             enrich_panics: worker.enrich_panics.get(),
             sinks: self.registry.snapshot(),

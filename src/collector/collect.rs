@@ -314,7 +314,7 @@ impl<E: Event> Shared<E> {
             // sleeps. An explicit fence is needed: no push came before that would be one.
             announce_fence();
             if self.phase.load().wake_at().is_some_and(|wake_at| self.lanes.needs_worker(wake_at)) {
-                self.phase.wake();
+                self.wake_for_event();
             }
         }
         reserved
@@ -330,11 +330,19 @@ impl<E: Event> Shared<E> {
         match after.wake_at() {
             Some(wake_at) => {
                 if self.lanes.needs_worker_after_push(priority, wake_at) {
-                    self.phase.wake();
+                    self.wake_for_event();
                 }
                 outcome
             }
             None => self.after_push_not_running(after, outcome),
+        }
+    }
+
+    /// Wakes the worker, and counts that.
+    #[cold]
+    fn wake_for_event(&self) {
+        if self.phase.wake() {
+            self.tally.wakes.add(1);
         }
     }
 
@@ -468,7 +476,7 @@ impl<E: Event> Shared<E> {
         self.lanes.push(priority, event).map(|()| None).map_err(|event| {
             self.lanes.release(priority, bytes);
             if word.wake_at().is_some_and(|wake_at| self.lanes.needs_worker(wake_at)) {
-                self.phase.wake();
+                self.wake_for_event();
             }
             CollectError { event, reason: Refusal::Full }
         })

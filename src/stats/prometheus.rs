@@ -72,7 +72,7 @@ impl Stats {
     /// |---|---|---|
     /// | `forebay_events_total` | counter | `fate`: filtered, sampled_out, rate_limited, oversize, rejected_full, rejected_stopped, rejected_worker_gone, rejected_forked, evicted, processed |
     /// | `forebay_pending_events`, `forebay_pending_bytes` | gauge | |
-    /// | `forebay_batches_total`, `forebay_flushes_total`, `forebay_waits_total` | counter | |
+    /// | `forebay_batches_total`, `forebay_flushes_total`, `forebay_wakes_total`, `forebay_waits_total` | counter | |
     /// | `forebay_events_per_second` | gauge | |
     /// | `forebay_latency_seconds` | gauge | `quantile`: 0.5, 0.95, 0.99; of the last one to two minutes |
     /// | `forebay_sink_events_total` | counter | `sink`; `fate`: delivered, failed, dead_lettered, evicted, rejected |
@@ -97,6 +97,7 @@ impl Stats {
             ("forebay_pending_bytes", "gauge", "Bytes that they own.", self.pending_bytes),
             ("forebay_batches_total", "counter", "Batches put together.", self.batches),
             ("forebay_flushes_total", "counter", "Flushes done.", self.flushes),
+            ("forebay_wakes_total", "counter", "Times that a producer woke the worker.", self.wakes),
             ("forebay_waits_total", "counter", "Waits of producers for space.", self.waits),
         ];
         for (name, kind, help, number) in numbers {

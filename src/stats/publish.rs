@@ -25,6 +25,7 @@ impl Stats {
         gauge!("forebay_pending_bytes").set(self.pending_bytes as f64);
         counter!("forebay_batches_total").absolute(self.batches);
         counter!("forebay_flushes_total").absolute(self.flushes);
+        counter!("forebay_wakes_total").absolute(self.wakes);
         counter!("forebay_waits_total").absolute(self.waits);
         gauge!("forebay_events_per_second").set(self.rate);
         let latency_stats = &self.latency;

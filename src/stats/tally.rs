@@ -22,6 +22,8 @@ pub(crate) struct Tally {
     pub(crate) sampled_out: Count,
     pub(crate) rate_limited: Count,
     pub(crate) oversize: Count,
+    /// Number of times that a producer woke the worker.
+    pub(crate) wakes: Count,
     /// Number of times that a producer waited for space.
     pub(crate) waits: Count,
     /// Speed of delivery.
@@ -39,6 +41,7 @@ impl Tally {
             sampled_out: Count::default(),
             rate_limited: Count::default(),
             oversize: Count::default(),
+            wakes: Count::default(),
             waits: Count::default(),
             meter: Meter::new(clock.nanos()),
             log,

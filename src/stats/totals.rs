@@ -76,6 +76,8 @@ pub struct Stats {
     pub last_flush: Option<SystemTime>,
     /// Number of times that the worker went to sleep, or was about to when something came up.
     pub parks: u64,
+    /// Number of times that a producer woke the worker, which is a system call.
+    pub wakes: u64,
     /// Number of times that a producer waited for space.
     pub waits: u64,
     /// Panics of the closure of [`Builder::enrich`](crate::Builder::enrich).
