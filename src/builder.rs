@@ -129,6 +129,12 @@ impl<E: Event> Builder<E> {
         self
     }
 
+    /// Sets [`Config::max_nap`].
+    pub fn max_nap(mut self, nap: Duration) -> Self {
+        self.config.max_nap = nap;
+        self
+    }
+
     /// Sets [`Config::critical_timeout`].
     pub fn critical_timeout(mut self, timeout: Duration) -> Self {
         self.config.critical_timeout = timeout;

@@ -4,10 +4,12 @@
 //! shared state. All user code that runs here (sinks, destructors of events, wakers) has its panics caught at the
 //! call. If the worker itself panics all the same, every waiting caller gets an answer.
 
+mod pace;
+
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
-use crate::clock::{self, deadline_in};
+use crate::clock::{self, Clock, deadline_in};
 use crate::config::Config;
 use crate::dispatch::{Slot, dispatch};
 use crate::event::Event;
@@ -19,6 +21,7 @@ use crate::sync::{Arc, Ordering, catch_panic};
 use crate::unix::hold_sigxfsz;
 use crate::wake::{NEVER, State};
 use crate::worker_state::WorkerState;
+use pace::Pace;
 
 /// Runs the worker thread.
 pub(crate) fn work<E: Event>(shared: &Shared<E>) {
@@ -30,7 +33,7 @@ fn work_with<E: Event>(shared: &Shared<E>, run: impl FnOnce(&mut Worker<'_, E>) 
     let Some(state) = shared.mailbox.take_worker() else { return };
     let _mark = shared.mark_worker();
     let config = shared.settings.config();
-    let mut worker = Worker { shared, state, schedule: Schedule::new(&config) };
+    let mut worker = Worker { shared, state, schedule: Schedule::new(&config, &shared.clock) };
     worker.state.batcher.set_max_events(config.batch_limit());
     match catch_panic(|| run(&mut worker)) {
         Ok(last_flush) => return_state(shared, worker.state, &last_flush),
@@ -161,7 +164,7 @@ impl<E: Event> Worker<'_, E> {
     /// Applies the current settings.
     fn reconfigure(&mut self, now: Instant) {
         let config = self.shared.settings.config();
-        self.schedule.change(&config, now);
+        self.schedule.change(&config, &self.shared.clock, now);
         self.state.batcher.set_max_events(config.batch_limit());
     }
 
@@ -293,10 +296,11 @@ impl<E: Event> Worker<'_, E> {
         }
     }
 
-    /// Sleeps until the timer or another thread wakes it.
+    /// Sleeps until the timer or another thread wakes it; while events keep coming, for a nap.
     fn sleep(&mut self) {
         let phase = &self.shared.phase;
-        let wake_at = self.schedule.wake_at();
+        let seen = self.shared.tally.worker.taken.get();
+        let (wake_at, until) = self.schedule.rest(seen, self.shared.lanes.pending());
         // Counted before the phase shows it: a thread that sees the worker asleep sees this park counted.
         self.shared.tally.worker.parks.bump(1);
         if !phase.fall_asleep(wake_at) {
@@ -304,7 +308,7 @@ impl<E: Event> Worker<'_, E> {
         }
         // Nobody unparks the worker for what came before the announcement, so it looks again.
         if !self.shared.lanes.needs_worker(wake_at) && self.shared.mailbox.has_no_requests() {
-            self.shared.clock.park(&self.state.parker, self.schedule.due);
+            self.shared.clock.park(&self.state.parker, until);
         }
         phase.set_awake();
     }
@@ -320,21 +324,28 @@ struct Schedule {
     /// Time when everything pending is due. It is set when something is seen pending, and never postponed before it is
     /// reached. So a steady stream does not postpone it.
     due: Option<Instant>,
+    /// Naps while batches fill; `None` where no batch has to fill, or a test moves the clock.
+    pace: Option<Pace>,
 }
 
 impl Schedule {
     /// Practically for ever, and far from the end of what an `Instant` can hold.
     const MAX_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
 
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, clock: &Clock) -> Self {
         let interval = config.flush.interval().map(|interval| interval.min(Self::MAX_INTERVAL));
-        Self { interval, trigger: config.trigger().unwrap_or(NEVER), due: None }
+        let trigger = config.trigger().unwrap_or(NEVER);
+        let fills_batches = config.flush.events().is_some_and(|events| events > 1);
+        let naps = fills_batches && matches!(clock, Clock::System);
+        let pace =
+            naps.then(|| Pace::new(config.max_nap.min(Self::MAX_INTERVAL), trigger, config.fewest_slots()));
+        Self { interval, trigger, due: None, pace }
     }
 
     /// Applies other settings. What already waits is due no later than under the old and the new ones.
-    fn change(&mut self, config: &Config, now: Instant) {
+    fn change(&mut self, config: &Config, clock: &Clock, now: Instant) {
         let due = self.due;
-        *self = Self::new(config);
+        *self = Self::new(config, clock);
         self.due = self.interval.and_then(|interval| due.map(|due| due.min(now + interval)));
     }
 
@@ -355,8 +366,21 @@ impl Schedule {
         self.due = self.interval.filter(|_| was_busy).map(|interval| now + interval);
     }
 
-    /// Returns how many events must be pending before a producer wakes the worker. It is one where the first event
-    /// must start the timer.
+    /// Returns how many events must be pending before a producer wakes the worker, and when it wakes by itself. So far, it
+    /// has taken so many events, and so many are pending.
+    fn rest(&mut self, taken: u64, pending: usize) -> (u32, Option<Instant>) {
+        if let Some(pace) = &mut self.pace {
+            let now = Instant::now();
+            if let Some(nap) = pace.nap(now, taken + pending as u64, pending as u32, self.due) {
+                let until = now + nap;
+                return (pace.wake_at(), Some(self.due.map_or(until, |due| due.min(until))));
+            }
+        }
+        (self.wake_at(), self.due)
+    }
+
+    /// Returns how many events must be pending before a producer wakes a worker that sleeps. It is one where the first
+    /// event must start the timer.
     fn wake_at(&self) -> u32 {
         if self.interval.is_some() && self.due.is_none() { 1 } else { self.trigger }
     }

@@ -80,6 +80,7 @@ fn measure(table: &Table) -> Outcome<()> {
             two_producers_asleep(rounds, shards)
         })?;
     }
+    table.ratio("ten calls every 200 us / bare push in that loop", Budget::AtMost(1.3), steady)?;
     table.ratio("collect / tracing-appender, 10 lines a step", Budget::AtLeast(3.0), |rounds| {
         tracing_appender(rounds.div_ceil(2), 1_000, |n, push| steps(n, push))
     })?;
@@ -366,6 +367,18 @@ fn burst<E: Event>(
         let _ = collector.flush();
         time
     })
+}
+
+/// Measures the loop that users have: its worker would be woken once in a hundred calls, did it not nap.
+fn steady(rounds: usize) -> Outcome<Duel> {
+    const EVENTS: usize = 5_000;
+    let ring = ArrayQueue::new(10_000);
+    let theirs = || {
+        let time = steps(EVENTS, |number| _ = black_box(push(&ring, plain(number))));
+        while ring.pop().is_some() {}
+        time
+    };
+    Ok(duel(rounds, EVENTS, burst(EVENTS, plain, |number, push| steps(number, push))?, theirs))
 }
 
 fn tracing_appender(

@@ -9,6 +9,7 @@ use forebay::sink::{SinkExt, from_fn};
 use forebay::collector::{FlushError, StopError};
 use forebay::{Batch, FlushStrategy, Outcome, Overflow};
 use forebay_loom_tests::{EAGER, Heavy, Log, Tick, Witness, check, check_at, law, small, small_of};
+use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
@@ -74,6 +75,46 @@ fn a_full_lane_wakes_the_worker() {
         signal.wait();
         collector.stop().unwrap();
         law(&collector, 1);
+    });
+}
+
+#[test]
+fn half_a_lane_ends_a_nap() {
+    check("half a lane ends a nap", 2, 1_000, || {
+        let (signal, delivered) = (Arc::new(Notify::new()), Arc::new(AtomicU32::new(0)));
+        let sink = from_fn("counts", {
+            let (signal, delivered) = (Arc::clone(&signal), Arc::clone(&delivered));
+            move |batch: &Batch<Tick>| {
+                delivered.fetch_add(batch.len() as u32, Ordering::Relaxed);
+                signal.notify();
+                Ok(())
+            }
+        });
+        // Two events are a batch, and half of the lane. No timer of a model ever ends a nap.
+        let builder = small(4, FlushStrategy::Size { events: 2 }).low_capacity(4).max_nap(DAY);
+        let collector = builder.sink(sink).start().unwrap();
+        (0..4).for_each(|number| _ = collector.collect(Tick(number)));
+        // The third came with the first two, or waits beside the fourth.
+        while delivered.load(Ordering::Relaxed) < 3 {
+            signal.wait();
+        }
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 4).processed, 4);
+    });
+}
+
+#[test]
+fn a_stop_ends_a_nap() {
+    check("a stop ends a nap", 2, 1_000, || {
+        let builder = small(8, FlushStrategy::Size { events: 2 }).low_capacity(8).max_nap(DAY);
+        let collector = builder.start().unwrap();
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || (0..3).for_each(|number| _ = collector.collect(Tick(number)))
+        });
+        other.join().unwrap();
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 3).processed, 3);
     });
 }
 

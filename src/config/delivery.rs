@@ -34,13 +34,14 @@ pub enum FlushStrategy {
         /// The longest wait of an event, apart from the time of its delivery. Not zero.
         interval: Duration,
     },
-    /// Events are delivered when `events` of them are pending. A smaller rest stays until more events, a `flush` or a
-    /// `stop` come.
+    /// Events are delivered when `events` of them are pending; while events keep coming, up to
+    /// [`max_nap`](crate::Config::max_nap) later. A smaller rest stays until more events, a `flush` or a `stop` come.
     Size {
         /// Number of pending events that sets off a delivery. At least 1.
         events: usize,
     },
-    /// Events are delivered when `events` are pending or `interval` is over, whichever comes first.
+    /// Events are delivered when `events` are pending or `interval` is over, whichever comes first. While events keep coming,
+    /// `events` are delivered up to [`max_nap`](crate::Config::max_nap) later, and never after the interval.
     Hybrid {
         /// Number of pending events that sets off a delivery. At least 1.
         events: usize,

@@ -61,6 +61,8 @@ struct ConfigForm {
     #[serde(with = "FlushForm")]
     flush: FlushStrategy,
     #[serde(with = "duration")]
+    max_nap: Duration,
+    #[serde(with = "duration")]
     critical_timeout: Duration,
     #[serde(with = "duration")]
     flush_timeout: Duration,

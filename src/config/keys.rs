@@ -83,6 +83,7 @@ pub(super) static KEYS: &[Key] = &[
     key("flush.strategy", &[]),
     key("flush.events", &[]),
     key("flush.interval", &[millis("flushInterval")]),
+    key("max_nap", &[]),
     key("critical_timeout", &[]),
     key("flush_timeout", &[]),
     key("stop_timeout", &[same("shutdown_timeout"), millis("reliabilityLimits.gracefulShutdownTimeout")]),

@@ -87,6 +87,12 @@ pub struct Config {
     pub health: HealthConfig,
     /// Strategy that says when events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
     pub flush: FlushStrategy,
+    /// Longest nap of the worker while events keep coming, under [`FlushStrategy::Size`] and [`FlushStrategy::Hybrid`] with
+    /// more than one event. It naps for about as long as the next two batches take to fill, so that the loop that collects need
+    /// not wake it, which is a system call; a batch that is full waits for the end of the nap. A critical event, a
+    /// `flush`, a `stop`, half a lane of events, or half of `max_bytes` ends it. After a nap without events, the worker
+    /// sleeps until it is woken. Zero for no naps. Defaults to 20 ms.
+    pub max_nap: Duration,
     /// Longest wait of `collect` for a critical event whose lane is full. Zero never waits. Defaults to 100 ms.
     pub critical_timeout: Duration,
     /// The deadline of `flush`. Defaults to 10 s.
@@ -126,6 +132,7 @@ setters! {
     with_gate, gate: GateConfig;
     with_health, health: HealthConfig;
     with_flush, flush: FlushStrategy;
+    with_max_nap, max_nap: Duration;
     with_critical_timeout, critical_timeout: Duration;
     with_flush_timeout, flush_timeout: Duration;
     with_stop_timeout, stop_timeout: Duration;
@@ -152,6 +159,7 @@ impl Default for Config {
             gate: GateConfig::default(),
             health: HealthConfig::default(),
             flush: FlushStrategy::default(),
+            max_nap: Duration::from_millis(20),
             critical_timeout: Duration::from_millis(100),
             flush_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(10),
@@ -272,6 +280,12 @@ impl Config {
     /// Returns the slots of the normal lane as used: the same number in every ring.
     fn slots(&self) -> usize {
         self.capacity.next_multiple_of(self.shards.max(1))
+    }
+
+    /// Returns the slots of the smaller of the two lanes that may evict.
+    pub(crate) fn fewest_slots(&self) -> u32 {
+        // About 2^30 at most, so that it fits.
+        self.slots().min(self.low_capacity) as u32
     }
 
     /// Returns the maximum number of events of one batch, as used.

@@ -80,7 +80,7 @@ fn a_panic_of_the_worker_itself_is_caught_and_reported() {
 const SECOND: Duration = Duration::from_secs(1);
 
 fn schedule(flush: FlushStrategy) -> Schedule {
-    Schedule::new(&Config { flush, ..Config::default() })
+    Schedule::new(&Config { flush, ..Config::default() }, &Clock::System)
 }
 
 #[test]

@@ -16,6 +16,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.stop_timeout, Duration::from_secs(10));
     assert_eq!(config.flush_timeout, Duration::from_secs(10));
     assert_eq!(config.drop_timeout, Duration::from_secs(1));
+    assert_eq!(config.max_nap, Duration::from_millis(20));
     assert_eq!(config.critical_timeout, Duration::from_millis(100));
     assert_eq!(config.validate(), Ok(()));
     assert_eq!(config.warnings(), []);

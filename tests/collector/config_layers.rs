@@ -45,6 +45,7 @@ fn rows() -> Vec<Row> {
         row("flush.strategy", "'size'", json!("size"), "time", json!("time"), "1"),
         row("flush.events", "2", json!(2), "3", json!(3), "'a'"),
         row("flush.interval", "'2s'", json!("2s"), "3s", json!("3s"), "{}"),
+        row("max_nap", "'2s'", json!("2s"), "3s", json!("3s"), "[]"),
         row("critical_timeout", "'2s'", json!("2s"), "3s", json!("3s"), "1979-05-27"),
         row("flush_timeout", "2", json!("2s"), "3", json!("3s"), "-0.5"),
         row("stop_timeout", "2", json!("2s"), "3", json!("3s"), "nan"),
@@ -518,7 +519,7 @@ fn overflow() -> impl Strategy<Value = Overflow> {
 fn config() -> impl Strategy<Value = Config> {
     let slots = || 1..=1_usize << 30;
     let lanes = (slots(), slots(), slots(), (0..=6_u32).prop_map(|power| 1 << power));
-    let waits = any::<[Duration; 4]>();
+    let waits = any::<[Duration; 5]>();
     let text = || prop::option::of("\\PC{1,9}".prop_filter("it is read as none", |id| id.trim() != "none"));
     let origin = (text(), text(), text(), any::<Option<u64>>());
     let thread = ("[^\0]{0,9}", any::<Option<usize>>(), origin);
@@ -563,6 +564,7 @@ fn config() -> impl Strategy<Value = Config> {
                 .with_flush_timeout(waits[1])
                 .with_stop_timeout(waits[2])
                 .with_drop_timeout(waits[3])
+                .with_max_nap(waits[4])
                 .with_session_id(session_id)
                 .with_source(source)
                 .with_host(host)

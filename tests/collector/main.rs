@@ -23,6 +23,7 @@ mod gate;
 mod health;
 #[cfg(all(feature = "metrics", feature = "prometheus"))]
 mod metrics;
+mod naps;
 mod p10_idle_costs_nothing;
 mod p2_memory_is_bounded;
 mod p3_every_event_has_one_fate;
