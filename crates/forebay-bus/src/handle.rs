@@ -160,10 +160,19 @@ impl Bus {
     /// The deadline passed; the bus is stopped; this is a forked child; or a handler or a sink calls, which would have to
     /// wait for itself.
     pub fn flush(&self) -> Result<(), FlushError> {
+        self.flush_timeout(self.shared.collector.config().flush_timeout)
+    }
+
+    /// Flushes the bus like [`flush`](Self::flush), with another deadline.
+    ///
+    /// # Errors
+    ///
+    /// As for [`flush`](Self::flush).
+    pub fn flush_timeout(&self, timeout: Duration) -> Result<(), FlushError> {
         if self.shared.is_inside() {
             return Err(FlushError::OnWorker);
         }
-        let (timeout, begun) = (self.shared.collector.config().flush_timeout, Instant::now());
+        let begun = Instant::now();
         // Every round covers one more link of each chain of events, and no chain is longer.
         for _ in 0..=self.shared.engine.config.max_depth {
             let before = self.shared.counts.completed.get();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::{blocking, counter, law, once};
 use crate::support;
 use crate::support::{Gate, until};
+use forebay::collector::FlushError;
 use forebay::event::catalog::system::PerformanceWarning;
 use forebay::{ManualClock, config::HealthConfig, stats::HealthStatus};
 use forebay_bus::{AlertKind, Bus, BusConfig, BusStopError, EmitError, Handler};
@@ -63,6 +64,22 @@ fn a_handler_that_hangs_is_reported_loses_no_worker_for_others_and_its_events_ar
     let hung = stats.handler("hung").unwrap();
     assert_eq!((hung.handled, hung.dead_lettered, hung.overdue), (12, 40, 2));
     assert_eq!(stats.own, 2);
+}
+
+#[test]
+fn a_flush_has_the_deadline_that_it_is_given() {
+    let bus = Bus::new().unwrap();
+    let gate = Gate::closed();
+    let own = gate.clone();
+    bus.on("hangs", move |_| own.pass()).unwrap().keep();
+    bus.emit("hangs", ()).unwrap();
+    gate.await_arrivals(1);
+    let short = Duration::from_millis(1);
+    let error = bus.flush_timeout(short).unwrap_err();
+    assert!(matches!(error, FlushError::TimedOut { waited, .. } if waited == short), "{error}");
+    gate.open();
+    bus.flush().unwrap();
+    law(&bus, 1);
 }
 
 #[test]
