@@ -1,7 +1,6 @@
 //! `Collector`: the collector itself, for Python.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use forebay::sink::{ConsoleSink, JsonLinesSink, Sink, TensorBoardSink};
 use forebay::subscription::{RecvError, Subscription};
@@ -15,7 +14,7 @@ use crate::names::intern;
 use crate::point::Point;
 use crate::said::Said;
 use crate::value::{self, Given};
-use crate::watch::{self, Watcher};
+use crate::watch::{self, Work};
 
 /// Base of ``forebay.Collector``.
 #[pyclass(frozen, subclass, weakref, module = "forebay._forebay", name = "CollectorBase")]
@@ -112,36 +111,37 @@ impl PyCollector {
 
     /// Delivers everything that was collected before, and returns a report as JSON.
     #[pyo3(signature = (timeout = None))]
-    fn _flush(&self, py: Python<'_>, timeout: Option<f64>) -> (Option<String>, Vec<String>) {
-        py.detach(|| {
+    fn _flush(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<(Option<String>, Vec<String>)> {
+        let (collector, said) = (self.inner.clone(), self.said.clone());
+        watch::interruptible(py, move || {
             let flushed = match timeout {
-                Some(seconds) => self.inner.flush_timeout(convert::duration(seconds)),
-                None => self.inner.flush(),
+                Some(seconds) => collector.flush_timeout(convert::duration(seconds)),
+                None => collector.flush(),
             };
-            let report = flushed.map_err(|error| self.said.push(error.to_string()));
-            (report.ok().and_then(|report| serde_json::to_string(&report).ok()), self.said.take())
+            let report = flushed.map_err(|error| said.push(error.to_string()));
+            (report.ok().and_then(|report| serde_json::to_string(&report).ok()), said.take())
         })
     }
 
-    /// Stops the collector, and returns its statistics as JSON. Tells the watcher while that takes long.
-    #[pyo3(signature = (timeout = None, watcher = None))]
-    fn _stop(&self, py: Python<'_>, timeout: Option<f64>, watcher: Option<Watcher>) -> (String, Vec<String>) {
-        let pending = self.watched_pending();
-        watch::watched(py, watcher, pending, || {
+    /// Stops the collector. The result is its statistics as JSON, and what there is to say.
+    #[pyo3(signature = (timeout = None))]
+    fn _stop(&self, py: Python<'_>, timeout: Option<f64>) -> Work {
+        let (collector, said) = (self.inner.clone(), self.said.clone());
+        Work::begin(py, self.watched_pending(), move || {
             let stopped = match timeout {
-                Some(seconds) => self.inner.stop_timeout(convert::duration(seconds)),
-                None => self.inner.stop(),
+                Some(seconds) => collector.stop_timeout(convert::duration(seconds)),
+                None => collector.stop(),
             };
             if let Err(error) = stopped {
-                self.said.push(error.to_string());
+                said.push(error.to_string());
             }
-            (self.statistics(), self.said.take())
+            (statistics(&collector), said.take())
         })
     }
 
     /// Returns the statistics as JSON.
     fn _stats(&self, py: Python<'_>) -> String {
-        py.detach(|| self.statistics())
+        py.detach(|| statistics(&self.inner))
     }
 
     /// Returns the account of all events as a line, and one for each sink.
@@ -191,13 +191,9 @@ impl PyCollector {
 
 impl PyCollector {
     /// Returns what tells the number of pending events, from any thread.
-    pub(crate) fn watched_pending(&self) -> impl Fn() -> u64 + Send + 'static {
+    pub(crate) fn watched_pending(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let collector = self.inner.clone();
         move || collector.pending()
-    }
-
-    fn statistics(&self) -> String {
-        serde_json::to_string(&self.inner.stats()).unwrap_or_default()
     }
 
     /// Collects the values of a step.
@@ -228,6 +224,11 @@ impl PyCollector {
             Err(full) => py.detach(|| full.wait()),
         }
     }
+}
+
+/// Returns the statistics of a collector as JSON.
+fn statistics(collector: &forebay::Collector<Point>) -> String {
+    serde_json::to_string(&collector.stats()).unwrap_or_default()
 }
 
 impl Drop for PyCollector {
@@ -323,9 +324,6 @@ pub(crate) struct PySubscription {
     inner: Subscription<Point>,
 }
 
-/// The longest wait without a look at the signals of Python.
-const LOOK: Duration = Duration::from_millis(100);
-
 #[pymethods]
 impl PySubscription {
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -334,7 +332,7 @@ impl PySubscription {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<PyRecord>> {
         loop {
-            match py.detach(|| self.inner.recv_timeout(LOOK)) {
+            match py.detach(|| self.inner.recv_timeout(watch::SIGNALS)) {
                 Ok(point) => return Ok(Some(PyRecord { record: point.into_record() })),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Empty) => py.check_signals()?,
@@ -351,7 +349,7 @@ impl PySubscription {
     fn receive(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<PyRecord>> {
         let mut left = convert::duration(timeout);
         loop {
-            let slice = left.min(LOOK);
+            let slice = left.min(watch::SIGNALS);
             match py.detach(|| self.inner.recv_timeout(slice)) {
                 Ok(point) => return Ok(Some(PyRecord { record: point.into_record() })),
                 Err(RecvError::Lagged(_)) => continue,

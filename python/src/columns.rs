@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 
 use crate::collector::PyRecord;
+use crate::watch::interruptible;
 
 /// Columns of records, in the layout of Arrow and the byte order of the machine. None of them has an object of Python for a record.
 #[derive(Default)]
@@ -129,12 +130,12 @@ fn for_each(path: PathBuf, pattern: Option<String>, mut each: impl FnMut(Record)
 #[pyfunction]
 #[pyo3(signature = (path, pattern = None))]
 pub(crate) fn read_columns(py: Python<'_>, path: PathBuf, pattern: Option<String>) -> PyResult<Buffers<'_>> {
-    let columns = py.detach(|| {
+    let columns = interruptible(py, move || {
         let (mut columns, mut codes) = (Columns::default(), HashMap::new());
         columns.offsets.extend(0_i64.to_ne_bytes());
         for_each(path, pattern, |record| columns.push(&record, &mut codes))?;
         PyResult::Ok(columns)
-    })?;
+    })??;
     columns.into_python(py)
 }
 
@@ -146,9 +147,9 @@ pub(crate) fn read_scalars(
     py: Python<'_>,
     path: PathBuf,
     pattern: Option<String>,
-    name: &str,
+    name: String,
 ) -> PyResult<(Vec<Option<i64>>, Vec<f64>)> {
-    py.detach(|| {
+    interruptible(py, move || {
         let (mut steps, mut values) = (Vec::new(), Vec::new());
         for_each(path, pattern, |record| {
             if record.name() == name
@@ -159,18 +160,18 @@ pub(crate) fn read_scalars(
             }
         })?;
         Ok((steps, values))
-    })
+    })?
 }
 
 /// Returns the number of records of a file of JSON Lines.
 #[pyfunction]
 #[pyo3(signature = (path, pattern = None))]
 pub(crate) fn count_records(py: Python<'_>, path: PathBuf, pattern: Option<String>) -> PyResult<usize> {
-    py.detach(|| {
+    interruptible(py, move || {
         let mut count = 0;
         for_each(path, pattern, |_| count += 1)?;
         Ok(count)
-    })
+    })?
 }
 
 /// Reader of the records of a file of JSON Lines, piece by piece.

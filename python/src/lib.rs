@@ -55,6 +55,8 @@ mod _forebay {
     #[pymodule_export]
     use super::value::{PyHistogram, PyImage, check_fields};
     #[pymodule_export]
+    use super::watch::Work;
+    #[pymodule_export]
     use super::writer::Writer;
 
     /// Returns the edges of the default bins of a histogram.

@@ -14,7 +14,7 @@ use crate::collector::PyCollector;
 use crate::convert;
 use crate::point::Point;
 use crate::value;
-use crate::watch::{self, Watcher};
+use crate::watch::{self, Work};
 
 /// Guard of a training run, for ``forebay.Run``.
 #[pyclass(frozen, module = "forebay._forebay", name = "RunGuard")]
@@ -97,38 +97,35 @@ impl RunGuard {
         self.collector.get().log_at(py, values, step).map(drop)
     }
 
-    /// Reports the end, once, and waits for `timeout` seconds at most until it is written; the statistics tell how that went. Tells the
-    /// watcher while that takes long.
-    #[pyo3(signature = (status, reason, metrics, timeout = None, watcher = None))]
+    /// Reports the end, once, and waits for `timeout` seconds at most until it is written; the statistics tell how that went. Returns
+    /// `None` if it has ended already.
+    #[pyo3(signature = (status, reason, metrics, timeout = None))]
     fn end(
         &self,
         py: Python<'_>,
-        status: &str,
+        status: String,
         reason: String,
         metrics: &Bound<'_, PyDict>,
         timeout: Option<f64>,
-        watcher: Option<Watcher>,
-    ) -> PyResult<()> {
+    ) -> Option<Work> {
         let metrics = value::last_fields(metrics);
-        let Ok(ended) = py.detach(|| self.run.enter().map(|mut run| run.take())) else { return Ok(()) };
-        let Some((run, signals)) = ended else { return Ok(()) };
-        let pending = self.collector.get().watched_pending();
-        let collector = &self.collector.get().inner;
-        watch::watched(py, watcher, pending, || {
+        let ended = py.detach(|| self.run.enter().map(|mut run| run.take()));
+        let (run, signals) = ended.ok()??;
+        let collector = self.collector.get().inner.clone();
+        Some(Work::begin(py, self.collector.get().watched_pending(), move || {
             if let Some(timeout) = timeout.map(convert::duration) {
                 // Where it is refused, the collector forked or stopped, and waits for nothing.
                 let _ = collector
                     .update_config(|config| config.flush_timeout = config.flush_timeout.min(timeout));
             }
-            let _ = match status {
+            let _ = match status.as_str() {
                 "failed" => run.failed(reason),
                 "preempted" => run.preempted(reason),
                 "stopped" => run.early_stopped(reason),
                 _ => run.completed(metrics),
             };
             drop(signals);
-        });
-        Ok(())
+        }))
     }
 }
 
@@ -154,7 +151,7 @@ impl LastRun {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let shown = path.display().to_string();
-        let found = py.detach(|| forebay_history::runs(&JsonLinesHistory::open(path)?));
+        let found = watch::interruptible(py, move || forebay_history::runs(&JsonLinesHistory::open(path)?))?;
         let found = found.map_err(|error| PyOSError::new_err(error.to_string()))?;
         let last = found.into_iter().max_by_key(|run| (run.began, run.generation));
         last.map(|info| Self { info }).ok_or_else(|| {
@@ -187,10 +184,10 @@ const SIGTERM: i32 = 15;
 /// Returns what a file of JSON Lines tells of the runs that wrote to it, each as a dictionary.
 #[pyfunction]
 pub(crate) fn runs_of<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Vec<Bound<'py, PyDict>>> {
-    let found = py.detach(|| {
+    let found = watch::interruptible(py, move || {
         let history = JsonLinesHistory::open(path)?;
         forebay_history::runs(&history)
-    });
+    })?;
     let found = found.map_err(|error| PyOSError::new_err(error.to_string()))?;
     found.iter().map(|run| described(py, run)).collect()
 }

@@ -1,98 +1,173 @@
-//! `watched`: work that may take long, and a watcher that is called while it lasts.
+//! `Work` and `interruptible`: work that may take long, which a thread of ours does while the caller waits for it.
 //!
-//! The work waits in Rust, detached, so that Python cannot look at it. A thread can, and calls into Python only where the work does take
-//! long. Work that was cut into slices instead, with a look between them, would have a deadline in each place where it waits.
+//! The caller's own thread tells how far the work is, and looks for signals of Python. The thread that works never attaches to the
+//! interpreter: before Python 3.14, one that does so while the interpreter ends is killed, with all that it holds.
+//!
+//! Rejected: a wait in slices, each with a request of its own. A flush that takes longer than a slice would begin again for ever.
 
 use std::time::{Duration, Instant};
 
 use forebay_sync::clock::deadline_in;
-use forebay_sync::sync::{self, Arc, Condvar, Mutex};
+use forebay_sync::sync::{self, Arc, Condvar, JoinHandle, Mutex};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::convert;
 
-/// Time between two calls of a watcher.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two looks for a signal, while a thread waits.
+pub(crate) const SIGNALS: Duration = Duration::from_millis(100);
 
-/// The longest wait for a watcher that is at it when the work is done: its terminal may be stopped.
-const GRACE: Duration = Duration::from_secs(1);
+/// Does work that loses nothing when nobody waits for it any more. Raises what a handler of a signal raises; the work goes on then.
+pub(crate) fn interruptible<R: Send + 'static>(
+    py: Python<'_>,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> PyResult<R> {
+    let (task, result) = Task::of(work);
+    task.begin(py);
+    while !task.is_over_by(py, deadline_in(SIGNALS)) {
+        py.check_signals()?;
+    }
+    let result = result.lock().take();
+    result.ok_or_else(panicked)
+}
 
-/// Watcher as it comes from Python: the seconds before its first call, and what is called with the number of events that are left.
-pub(crate) type Watcher = (f64, Py<PyAny>);
+/// Work that has begun, for Python code that tells how far it is: no Rust is below that code, which would have to be unwound where the
+/// interpreter ends the thread.
+#[pyclass(frozen, module = "forebay._forebay")]
+pub(crate) struct Work {
+    task: Arc<Task>,
+    /// Makes an object of the result, once.
+    result: Mutex<Option<Box<MakeObject>>>,
+    /// Counts the events that are left. `None` while it is dropped.
+    pending: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
+}
 
-struct Watch {
+type MakeObject = dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send;
+
+impl Work {
+    /// Begins work. It goes on if nobody waits for it.
+    pub(crate) fn begin<R>(
+        py: Python<'_>,
+        pending: impl Fn() -> u64 + Send + Sync + 'static,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Self
+    where
+        R: for<'py> IntoPyObject<'py> + Send + 'static,
+    {
+        let (task, result) = Task::of(work);
+        task.begin(py);
+        let object = move |py: Python<'_>| {
+            let result = result.lock().take();
+            result.ok_or_else(panicked)?.into_py_any(py)
+        };
+        Self { task, result: Mutex::new(Some(Box::new(object))), pending: Some(Box::new(pending)) }
+    }
+}
+
+#[pymethods]
+impl Work {
+    /// Waits for so many seconds at most, and returns whether it is done.
+    fn wait(&self, py: Python<'_>, seconds: f64) -> bool {
+        self.task.is_over_by(py, deadline_in(convert::duration(seconds)))
+    }
+
+    /// The number of events that are left.
+    #[getter]
+    fn pending(&self) -> u64 {
+        self.pending.as_ref().map_or(0, |pending| pending())
+    }
+
+    /// Waits until it is done, and returns what it returns: once.
+    fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.task.is_over_by(py, None);
+        let object = self.result.lock().take();
+        object.ok_or_else(panicked)?(py)
+    }
+}
+
+impl Drop for Work {
+    /// What counts the events may hold the last handle of a collector, whose drop waits.
+    fn drop(&mut self) {
+        let mut pending = self.pending.take();
+        Python::try_attach(|py| py.detach(|| drop(pending.take())));
+    }
+}
+
+fn panicked() -> PyErr {
+    PyRuntimeError::new_err("a thread of forebay has panicked, or its result is taken")
+}
+
+/// Work for another thread.
+struct Task {
     stage: Mutex<Stage>,
     changed: Condvar,
-    call: Py<PyAny>,
 }
 
-#[derive(PartialEq)]
-enum Stage {
-    Working,
-    Done,
-    /// The thread calls no more.
-    Left,
+struct Stage {
+    /// Taken by the thread that does it.
+    work: Option<Box<dyn FnOnce() + Send>>,
+    is_over: bool,
+    /// The thread, until somebody has seen that the work is over, and joins it.
+    thread: Option<JoinHandle<()>>,
 }
 
-/// Does work, detached. Calls the watcher with what `pending` returns while the work lasts, from another thread.
-///
-/// An exception of the watcher is discarded. Where no thread can be started, it is not called.
-pub(crate) fn watched<R: Send>(
-    py: Python<'_>,
-    watcher: Option<Watcher>,
-    pending: impl Fn() -> u64 + Send + 'static,
-    work: impl FnOnce() -> R + Send,
-) -> R {
-    let Some((patience, call)) = watcher else {
-        return py.detach(move || {
-            let result = work();
-            // It may hold the last handle of a collector.
-            drop(pending);
-            result
+impl Task {
+    /// Makes a task of work, and the place of its result.
+    fn of<R: Send + 'static>(
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> (Arc<Self>, Arc<Mutex<Option<R>>>) {
+        let result = Arc::new(Mutex::new(None));
+        let theirs = Arc::clone(&result);
+        let work = move || {
+            let done = work();
+            *theirs.lock() = Some(done);
+        };
+        let stage = Mutex::new(Stage { work: Some(Box::new(work)), is_over: false, thread: None });
+        (Arc::new(Self { stage, changed: Condvar::new() }), result)
+    }
+
+    /// Starts a thread that does it. Where the system refuses one, this thread does it.
+    fn begin(self: &Arc<Self>, py: Python<'_>) {
+        py.detach(|| {
+            let task = Arc::clone(self);
+            match sync::spawn("forebay-wait", None, move || task.run()) {
+                Ok(thread) => self.stage.lock().thread = Some(thread),
+                Err(_) => self.run(),
+            }
         });
-    };
-    let watch = Arc::new(Watch { stage: Mutex::new(Stage::Working), changed: Condvar::new(), call });
-    let theirs = Arc::clone(&watch);
-    py.detach(|| {
-        let body = move || theirs.watch(convert::duration(patience), pending);
-        let thread = sync::spawn("forebay-watch", None, body);
-        let result = work();
-        if let Ok(thread) = thread
-            && watch.end()
-        {
-            sync::join(thread);
-        }
-        result
-    })
-}
-
-impl Watch {
-    fn watch(&self, patience: Duration, pending: impl Fn() -> u64) {
-        let mut next = deadline_in(patience);
-        while self.is_working_at(next) {
-            Python::try_attach(|py| self.call.call1(py, (pending(),)).map(drop));
-            next = Instant::now().checked_add(INTERVAL);
-        }
-        *self.stage.lock() = Stage::Left;
-        self.changed.notify_all();
     }
 
-    /// Waits until that moment, and returns whether the work lasts longer.
-    fn is_working_at(&self, moment: Option<Instant>) -> bool {
-        let mut stage = self.stage.lock();
-        while *stage == Stage::Working && !self.changed.wait_until(&mut stage, moment) {}
-        *stage == Stage::Working
+    fn run(&self) {
+        /// Says that the work is over, also where it panics.
+        struct Over<'a>(&'a Task);
+
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.stage.lock().is_over = true;
+                self.0.changed.notify_all();
+            }
+        }
+
+        let _over = Over(self);
+        let work = self.stage.lock().work.take();
+        if let Some(work) = work {
+            work();
+        }
     }
 
-    /// Says that the work is done. Returns whether the thread has ended its calls in time.
-    fn end(&self) -> bool {
-        let mut stage = self.stage.lock();
-        if *stage == Stage::Working {
-            *stage = Stage::Done;
-        }
-        self.changed.notify_all();
-        let deadline = deadline_in(GRACE);
-        while *stage != Stage::Left && !self.changed.wait_until(&mut stage, deadline) {}
-        *stage == Stage::Left
+    /// Waits until that moment, detached, and returns whether the work is over.
+    fn is_over_by(&self, py: Python<'_>, moment: Option<Instant>) -> bool {
+        py.detach(|| {
+            let mut stage = self.stage.lock();
+            while !stage.is_over && !self.changed.wait_until(&mut stage, moment) {}
+            let is_over = stage.is_over;
+            let thread = if is_over { stage.thread.take() } else { None };
+            drop(stage);
+            if let Some(thread) = thread {
+                sync::join(thread);
+            }
+            is_over
+        })
     }
 }

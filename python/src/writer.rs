@@ -23,7 +23,7 @@ use crate::convert;
 use crate::names::intern;
 use crate::point::Point;
 use crate::said::Said;
-use crate::watch::{self, Watcher};
+use crate::watch::{self, Work};
 use crate::work::histogram::{Histogram, default_edges};
 use crate::work::hparams::{self, SettingRow};
 use crate::work::layout::{self, CategoryRow};
@@ -49,7 +49,7 @@ pub(crate) struct Writer {
     /// Held while it is opened.
     opening: Mutex<()>,
     /// Number of calls that added nothing, because the writer is a copy.
-    ignored: PlainU64,
+    ignored: Arc<PlainU64>,
 }
 
 struct Settings {
@@ -84,7 +84,7 @@ impl Writer {
             settings: OnceLock::new(),
             core: ArcSwapOption::empty(),
             opening: Mutex::new(()),
-            ignored: PlainU64::new(0),
+            ignored: Arc::new(PlainU64::new(0)),
         }
     }
 
@@ -465,12 +465,13 @@ impl Writer {
     }
 
     /// Waits until everything that was added before is in its file. Returns what there is to say of errors.
-    fn _flush(&self, py: Python<'_>) -> Vec<String> {
-        let core = self.core.load();
-        let Some(core) = &*core else { return Vec::new() };
-        py.detach(|| {
+    fn _flush(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        // A child has nothing to flush.
+        let Some(core) = self.core.load_full().filter(|core| !core.home.is_left()) else {
+            return Ok(Vec::new());
+        };
+        watch::interruptible(py, move || {
             match core.collector.flush() {
-                // A child has nothing to flush.
                 Ok(_) | Err(FlushError::Forked) => {}
                 Err(error) => core.said.push(error.to_string()),
             }
@@ -478,30 +479,23 @@ impl Writer {
         })
     }
 
-    /// Writes what is left, and closes the files. Returns what there is to say of errors and losses. Tells the watcher while that takes
-    /// long.
-    #[pyo3(signature = (timeout, watcher = None))]
-    fn _close(&self, py: Python<'_>, timeout: f64, watcher: Option<Watcher>) -> Vec<String> {
-        let Some(core) = self.core.swap(None) else { return Vec::new() };
-        let (collector, ignored) = (core.collector.clone(), &self.ignored);
-        watch::watched(
-            py,
-            watcher,
-            move || collector.pending(),
-            // It drops what was open as well, detached: the last handle of a collector that has not stopped in time stops it again.
-            move || {
-                match core.collector.stop_timeout(convert::duration(timeout)) {
-                    Ok(report) if report.stats.processed < report.stats.offered => {
-                        core.said
-                            .push(format!("not everything that was added is in the file: {}", report.stats));
-                    }
-                    Ok(_) | Err(StopError::Forked) => {}
-                    Err(error) => core.said.push(error.to_string()),
+    /// Writes what is left, and closes the files. The result is what there is to say of errors and losses. Returns `None` if it is closed.
+    fn _close(&self, py: Python<'_>, timeout: f64) -> Option<Work> {
+        let core = self.core.swap(None)?;
+        let (collector, ignored) = (core.collector.clone(), Arc::clone(&self.ignored));
+        // It drops what was open as well: the last handle of a collector that has not stopped in time stops it again.
+        let close = move || {
+            match core.collector.stop_timeout(convert::duration(timeout)) {
+                Ok(report) if report.stats.processed < report.stats.offered => {
+                    core.said.push(format!("not everything that was added is in the file: {}", report.stats));
                 }
-                ignored.fetch_add(core.collector.stats().rejected.forked, Ordering::Relaxed);
-                core.said.take()
-            },
-        )
+                Ok(_) | Err(StopError::Forked) => {}
+                Err(error) => core.said.push(error.to_string()),
+            }
+            ignored.fetch_add(core.collector.stats().rejected.forked, Ordering::Relaxed);
+            core.said.take()
+        };
+        Some(Work::begin(py, move || collector.pending(), close))
     }
 
     /// Returns the account of what was added since it was opened.

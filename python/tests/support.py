@@ -1,5 +1,8 @@
 """What tests share."""
 
+import fcntl
+import os
+from contextlib import contextmanager
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
@@ -41,3 +44,39 @@ def law_of_run(run, offered):
     # Those of its earlier generations are in the same file.
     own = records[len(records) - report.offered :]
     assert report.offered - own.count("training.heartbeat") == offered, own
+
+
+class Disk:
+    """A disk that hangs until it is let go: the worker waits for somebody who writes to a named pipe."""
+
+    def __init__(self, writer, path):
+        self.path = path
+        os.mkfifo(path)
+        writer._hang_on(path)
+
+    def let_go(self):
+        with self.path.open("w"):
+            pass
+
+
+PIPE = 4096
+
+
+@contextmanager
+def full_pipe():
+    """Standard error as a pipe that is full: a console sink hangs until it is drained."""
+    kept = os.dup(2)
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE)
+    assert os.write(writer, bytes(PIPE)) == PIPE
+    os.dup2(writer, 2)
+
+    def drain():
+        assert os.read(reader, PIPE) == bytes(PIPE)
+
+    try:
+        yield drain
+    finally:
+        os.dup2(kept, 2)
+        for descriptor in (kept, reader, writer):
+            os.close(descriptor)

@@ -1,15 +1,17 @@
 """What a close that takes long tells, and to whom."""
 
-import fcntl
 import io
 import logging
 import os
 import sys
+import termios
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
-from support import law, values
+from support import Disk, full_pipe, law, values
 
 import forebay
 from forebay import Collector, SummaryWriter, _progress, sinks
@@ -17,23 +19,50 @@ from forebay import Collector, SummaryWriter, _progress, sinks
 PIPE = 4096
 
 
-class Terminal(io.StringIO):
-    """A terminal that calls what it is given before it shows the first line."""
+class Terminal:
+    """A terminal, as standard error. It calls what it is given before it shows the first line."""
 
-    def __init__(self, first=lambda: None):
-        super().__init__()
-        self.first = first
+    def __init__(self, monkeypatch, first=lambda: None):
+        self.screen, descriptor = os.openpty()
+        os.set_blocking(self.screen, False)
+        self.stream = os.fdopen(descriptor, "w")
+        # Not that of `sys`, which pytest sets anew for each part of a test.
+        monkeypatch.setattr(_progress, "sys", SimpleNamespace(stderr=self.stream))
+        self.first, self.shown = first, ""
+        write = _progress._Terminal.write
 
-    def isatty(self):
-        return True
+        def show(screen, text):
+            first, self.first = self.first, lambda: None
+            first()
+            write(screen, text)
 
-    def write(self, text):
-        first, self.first = self.first, lambda: None
-        first()
-        return super().write(text)
+        monkeypatch.setattr(_progress._Terminal, "write", show)
+
+    def stop(self):
+        """Does what Ctrl-S does."""
+        termios.tcflow(self.stream.fileno(), termios.TCOOFF)
+
+    def go_on(self):
+        termios.tcflow(self.stream.fileno(), termios.TCOON)
+
+    def text(self):
+        """What it has shown so far."""
+        with suppress(BlockingIOError):
+            while True:
+                self.shown += os.read(self.screen, PIPE).decode()
+        return self.shown
 
     def lines(self):
-        return [line.replace("\x1b[K", "") for line in self.getvalue().replace("\n", "\r").split("\r") if line]
+        return [line.replace("\x1b[K", "") for line in self.text().replace("\n", "\r").split("\r") if line]
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    terminal = Terminal(monkeypatch)
+    yield terminal
+    terminal.go_on()
+    terminal.stream.close()
+    os.close(terminal.screen)
 
 
 class Clock:
@@ -51,46 +80,22 @@ def impatient(monkeypatch):
     monkeypatch.setattr(_progress, "PATIENCE", 0.0)
 
 
-@contextmanager
-def full_pipe():
-    """Standard error as a pipe that is full: a console sink hangs until it is drained."""
-    kept = os.dup(2)
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE)
-    assert os.write(writer, bytes(PIPE)) == PIPE
-    os.dup2(writer, 2)
-
-    def drain():
-        assert os.read(reader, PIPE) == bytes(PIPE)
-
-    try:
-        yield drain
-    finally:
-        os.dup2(kept, 2)
-        for descriptor in (kept, reader, writer):
-            os.close(descriptor)
-
-
-def test_a_line_tells_how_many_events_are_left_and_how_long_it_may_take(monkeypatch):
-    clock, terminal = Clock(), Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+def test_a_line_tells_how_many_events_are_left_and_how_long_it_may_take(terminal):
+    clock = Clock()
     progress = _progress.Progress("runs/first", 10.0, clock)
-    seconds, tell = progress.watcher()
-    assert seconds == _progress.PATIENCE == 1.0
     clock.now += 1.0
-    tell(12_345)
+    progress.tell(12_345)
     clock.now += 8.5
-    tell(1)
+    progress.tell(1)
     clock.now += 8.0
-    assert progress.watcher()[0] == 0.0
-    tell(1)
+    progress.tell(1)
     progress.end()
     assert terminal.lines() == [
         "forebay: closing runs/first: 12,345 events left, 9 s at most",
         "forebay: closing runs/first: 1 event left, 0 s at most",
         "forebay: closing runs/first: 1 event left, 0 s at most",
     ]
-    assert terminal.getvalue().endswith("\n")
+    assert terminal.text().endswith("\n")
 
 
 def test_a_notebook_gets_the_line_and_everything_else_one_message_of_the_logger(monkeypatch, caplog):
@@ -112,10 +117,9 @@ def test_a_notebook_gets_the_line_and_everything_else_one_message_of_the_logger(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_collector_that_waits_for_a_sink_says_so(monkeypatch):
+def test_a_collector_that_waits_for_a_sink_says_so(terminal):
     with full_pipe() as drain:
-        terminal = Terminal(first=drain)
-        monkeypatch.setattr(sys, "stderr", terminal)
+        terminal.first = drain
         collector = Collector([sinks.Console()])
         for number in range(3):
             collector.collect("x", number)
@@ -126,10 +130,9 @@ def test_a_collector_that_waits_for_a_sink_says_so(monkeypatch):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_run_says_so_in_one_line(monkeypatch, tmp_path):
+def test_a_run_says_so_in_one_line(terminal, tmp_path):
     with full_pipe() as drain:
-        terminal = Terminal(first=drain)
-        monkeypatch.setattr(sys, "stderr", terminal)
+        terminal.first = drain
         run = forebay.init(tmp_path, sinks=[sinks.Console()])
         run.log({"x": 1.0}, step=0)
         report = run.finish()
@@ -137,94 +140,111 @@ def test_a_run_says_so_in_one_line(monkeypatch, tmp_path):
     assert report.is_clean
     # The begin, and what was logged. The end is behind them.
     assert terminal.lines()[0] == f"forebay: closing {run.folder}: 2 events left, 20 s at most"
-    assert terminal.getvalue().count("\n") == 1
+    assert terminal.text().count("\n") == 1
 
 
-def test_a_writer_hands_its_line_to_the_worker(monkeypatch, tmp_path):
-    class Slow(SummaryWriter):
-        def _close(self, timeout, watcher):
-            watcher[1](7)
-            return super()._close(timeout, watcher)
-
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with Slow(tmp_path) as writer:
-        writer.add_scalar("x", 1.0)
-    assert terminal.lines() == [f"forebay: closing {tmp_path}: 7 events left, 10 s at most"]
-    assert len(values(tmp_path)) == 1
+@pytest.mark.usefixtures("impatient")
+def test_a_writer_that_waits_for_its_disk_says_so(terminal, tmp_path):
+    writer = SummaryWriter(tmp_path / "run")
+    disk = Disk(writer, tmp_path / "disk")
+    writer.add_scalar("x", 1.0)
+    terminal.first = disk.let_go
+    writer.close()
+    assert terminal.lines()[0] == f"forebay: closing {tmp_path / 'run'}: 2 events left, 10 s at most"
+    assert len(values(tmp_path / "run")) == 1
 
 
-def test_a_close_that_is_quick_says_nothing(monkeypatch, tmp_path, caplog):
+def test_a_close_that_is_quick_says_nothing(terminal, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(_progress, "PATIENCE", 600.0)
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
     with caplog.at_level(logging.INFO, "forebay"):
         SummaryWriter(tmp_path / "writer").close()
         forebay.init(tmp_path).finish()
         Collector().stop()
-    assert (terminal.getvalue(), caplog.messages) == ("", [])
+    assert (terminal.text(), caplog.messages) == ("", [])
 
 
 @pytest.mark.parametrize("error", [OSError("the terminal is gone"), RuntimeError("a stream that is not one"), KeyboardInterrupt()])
 @pytest.mark.usefixtures("impatient")
-def test_a_line_that_fails_harms_nothing(monkeypatch, error):
+def test_a_line_that_fails_harms_nothing(terminal, error):
     with full_pipe() as drain:
 
         def fail():
             drain()
             raise error
 
-        monkeypatch.setattr(sys, "stderr", Terminal(first=fail))
+        terminal.first = fail
         collector = Collector([sinks.Console()])
         collector.collect("x", 1)
+        if isinstance(error, KeyboardInterrupt):
+            # It is the user's, and is raised when the close is done.
+            with pytest.raises(KeyboardInterrupt):
+                collector.stop()
+            assert not collector.is_running
         report = collector.stop()
     law(report, 1)
     assert report.is_clean
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_terminal_that_is_stopped_does_not_hold_a_close(monkeypatch):
-    goes_on = threading.Event()
-    left = threading.Event()
+def test_a_terminal_that_is_stopped_does_not_hold_a_close(terminal):
     with full_pipe() as drain:
 
-        def block():
+        def stop():
+            terminal.stop()
             drain()
-            goes_on.wait(60)
-            left.set()
 
-        monkeypatch.setattr(sys, "stderr", Terminal(first=block))
+        terminal.first = stop
         collector = Collector([sinks.Console()])
         collector.collect("x", 1)
+        began = time.monotonic()
         report = collector.stop()
-    # It waited a second for the line, and no longer.
-    assert not left.is_set()
+    assert time.monotonic() - began < 8
     law(report, 1)
-    goes_on.set()
-    assert left.wait(60)
+    terminal.go_on()
+    assert terminal.text() == ""
 
 
-def test_the_end_of_a_close_touches_no_terminal_that_is_stopped(monkeypatch):
-    in_write, goes_on = threading.Event(), threading.Event()
-    calls = []
+def test_a_terminal_that_is_stopped_between_two_lines_is_not_waited_for(terminal):
+    progress = _progress.Progress("it", 10, Clock())
 
-    def stopped():
-        in_write.set()
-        assert goes_on.wait(60)
-
-    class Stopped(Terminal):
-        def write(self, text):
-            calls.append(text)
-            return super().write(text)
-
-    monkeypatch.setattr(sys, "stderr", Stopped(first=stopped))
-    progress = _progress.Progress("it", 10)
-    watcher = threading.Thread(target=progress.tell, args=(7,))
-    watcher.start()
-    try:
-        assert in_write.wait(60)
+    def tell():
+        progress.tell(7)
+        terminal.stop()
+        progress.tell(6)
         progress.end()
-        assert len(calls) == 1, "it would hang there, with the deadline over"
-    finally:
-        goes_on.set()
-        watcher.join()
+
+    closing = threading.Thread(target=tell, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    terminal.go_on()
+    assert terminal.lines() == ["forebay: closing it: 7 events left, 10 s at most"]
+
+
+def test_a_terminal_that_nobody_reads_is_not_waited_for(terminal):
+    progress = _progress.Progress("it", 10, Clock())
+    descriptor = os.open(os.ttyname(terminal.stream.fileno()), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(descriptor, bytes(PIPE))
+    os.close(descriptor)
+
+    def tell():
+        progress.tell(7)
+        progress.end()
+
+    closing = threading.Thread(target=tell, daemon=True)
+    closing.start()
+    closing.join(30)
+    is_held = closing.is_alive()
+    terminal.text()
+    assert not is_held
+
+
+def test_the_terminal_of_the_program_is_as_it_was(terminal):
+    progress = _progress.Progress("it", 10, Clock())
+    before = set(os.listdir("/proc/self/fd"))
+    progress.tell(7)
+    assert os.get_blocking(terminal.stream.fileno())
+    progress.end()
+    assert set(os.listdir("/proc/self/fd")) == before

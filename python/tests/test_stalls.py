@@ -1,24 +1,9 @@
 """A disk that hangs, and what that costs the loop."""
 
-import os
-
 import numpy as np
-from support import values
+from support import Disk, values
 
 from forebay import SummaryWriter
-
-
-class Disk:
-    """A disk that hangs until it is let go: the worker waits for somebody who writes to a named pipe."""
-
-    def __init__(self, writer, path):
-        self.path = path
-        os.mkfifo(path)
-        writer._hang_on(path)
-
-    def let_go(self):
-        with self.path.open("w"):
-            pass
 
 
 def fill(writer):

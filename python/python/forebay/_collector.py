@@ -93,7 +93,7 @@ class Collector(CollectorBase):
         super().__init__()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Waits until everything that was collected before is delivered, and returns whether it is.
+        """Waits until everything that was collected before is delivered, and returns whether it is. Ctrl-C interrupts it.
 
         Args:
             timeout: The most seconds to wait. Defaults to the setting ``flush_timeout``, which is 10 s.
@@ -105,7 +105,8 @@ class Collector(CollectorBase):
     def stop(self, timeout: float | None = None) -> Report:
         """Refuses new events, delivers those that are queued, and ends the worker.
 
-        Where that takes more than a second, a line on the terminal tells how much is left.
+        Where that takes more than a second, a line on the terminal tells how much is left. Ctrl-C raises ``KeyboardInterrupt`` when it is
+        done.
 
         Args:
             timeout: The most seconds to wait. Defaults to the setting ``stop_timeout``, which is 10 s.
@@ -117,7 +118,7 @@ class Collector(CollectorBase):
             progress.end()
 
     def _end(self, timeout: float | None, progress: Progress) -> Report:
-        stats, said = self._stop(timeout, progress.watcher())
+        stats, said = progress.follow(self._stop(timeout))
         _log(said)
         return Report._of(json.loads(stats))
 
@@ -158,7 +159,7 @@ class Collector(CollectorBase):
         progress = Progress("the collector", timeout)
         try:
             # A child that was forked has nothing to stop, and says nothing of it.
-            self._stop(timeout, progress.watcher())
+            progress.follow(self._stop(timeout))
         finally:
             progress.end()
 

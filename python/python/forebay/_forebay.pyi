@@ -1,7 +1,7 @@
 """The extension module: what has to be fast, or happens on the worker thread."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias, final
 
 from typing_extensions import Buffer, disjoint_base
@@ -20,6 +20,7 @@ __all__ = [
     "RecordReader",
     "RunGuard",
     "Subscription",
+    "Work",
     "Writer",
     "__version__",
     "check_fields",
@@ -38,9 +39,6 @@ __all__ = [
 ]
 
 __version__: str
-
-#: Seconds, and what is called after them with the number of events that are left.
-_Watcher: TypeAlias = tuple[float, Callable[[int], object]]
 
 #: The number of a process among all, its number on its machine, and the number of all.
 _Rank: TypeAlias = tuple[int, int | None, int]
@@ -157,8 +155,21 @@ class RunGuard:
         reason: str,
         metrics: dict[str, Any],
         timeout: float | None = None,
-        watcher: _Watcher | None = None,
-    ) -> None: ...
+    ) -> Work | None: ...
+
+@final
+class Work:
+    """Work that has begun, on a thread of Rust. It goes on if nobody waits for it."""
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for so many seconds at most, and returns whether it is done."""
+
+    @property
+    def pending(self) -> int:
+        """The number of events that are left."""
+
+    def result(self) -> Any:
+        """Waits until it is done, and returns what it returns: once."""
 
 @disjoint_base
 class CollectorBase:
@@ -191,9 +202,7 @@ class CollectorBase:
         """Collects the values of a step, each under its name, and returns how many were taken."""
 
     def _flush(self, timeout: float | None = None) -> tuple[str | None, list[str]]: ...
-    def _stop(
-        self, timeout: float | None = None, watcher: _Watcher | None = None
-    ) -> tuple[str, list[str]]: ...
+    def _stop(self, timeout: float | None = None) -> Work: ...
     @property
     def _timeouts(self) -> tuple[float, float]: ...
     def _stats(self) -> str: ...
@@ -242,7 +251,7 @@ class Writer:
         is_copy: bool,
     ) -> None: ...
     def _flush(self) -> list[str]: ...
-    def _close(self, timeout: float, watcher: _Watcher | None = None) -> list[str]: ...
+    def _close(self, timeout: float) -> Work | None: ...
     def _reopen(self) -> None: ...
     def _hang_on(self, path: str) -> None: ...
     def _stats(self) -> dict[str, int]: ...

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, Protocol, TextIO
+
+from forebay._forebay import Work
 
 logger = logging.getLogger("forebay")
 
 #: The seconds after which a close takes long.
 PATIENCE = 1.0
+#: The seconds between two lines.
+INTERVAL = 0.5
 
 
 class Progress:
     """Tells how much a close has left to do: by a line on a terminal or in a notebook, else by a message to the logger.
+
+    The thread that closes tells it, so that it must not wait.
 
     Args:
         what: What is closed.
@@ -28,13 +36,32 @@ class Progress:
         self._clock = clock
         self._began = clock()
         self._timeout = timeout
-        self._stream: TextIO | None = None
+        self._screen: _Screen | None = None
         self._has_told = False
-        self._is_writing = False
 
-    def watcher(self) -> tuple[float, Callable[[int], None]]:
-        """Returns the seconds until the close takes long, and what is then called with the number of events that are left."""
-        return max(0.0, self._began + PATIENCE - self._clock()), self.tell
+    def follow(self, work: Work | None) -> Any:
+        """Waits until some work is done, tells how much is left where that takes long, and returns the result of the work.
+
+        What a handler of a signal raises meanwhile, such as ``KeyboardInterrupt``, is raised when the work is done: it has a deadline, and
+        a close that ended halfway would lose what was to be written.
+        """
+        if work is None:
+            return None
+        seconds = max(0.0, self._began + PATIENCE - self._clock())
+        interruption: BaseException | None = None
+        while True:
+            try:
+                if work.wait(seconds):
+                    break
+                seconds = INTERVAL
+                self.tell(work.pending)
+            except Exception:  # noqa: BLE001 - a line that fails harms nothing
+                pass
+            except BaseException as error:  # noqa: BLE001 - raised below
+                interruption = interruption or error
+        if interruption is not None:
+            raise interruption
+        return work.result()
 
     def tell(self, left: int) -> None:
         """Tells how many events are left, and how long the close may take yet."""
@@ -42,36 +69,69 @@ class Progress:
         said = f"closing {self._what}: {left:,} {'event' if left == 1 else 'events'} left, {seconds:.0f} s at most"
         if not self._has_told:
             self._has_told = True
-            self._stream = _terminal()
-            if self._stream is None:
+            self._screen = _screen()
+            if self._screen is None:
                 logger.info("%s", said)
-        self._write(f"\r\x1b[Kforebay: {said}")
+        if self._screen is not None:
+            self._screen.write(f"\r\x1b[Kforebay: {said}")
 
     def end(self) -> None:
         """Ends the line, if there is one."""
-        # A watcher that is still at it hangs in a terminal that is stopped, where this would hang as well.
-        if not self._is_writing:
-            self._write("\n")
-
-    def _write(self, text: str) -> None:
-        if self._stream is not None:
-            self._is_writing = True
-            try:
-                self._stream.write(text)
-                self._stream.flush()
-            except (OSError, ValueError):
-                # The terminal is gone. The close goes on.
-                self._stream = None
-            finally:
-                self._is_writing = False
+        screen, self._screen = self._screen, None
+        if screen is not None:
+            screen.write("\n")
+            screen.close()
 
 
-def _terminal() -> TextIO | None:
-    """Returns standard error, if somebody looks at it: in a terminal or a notebook."""
+class _Screen(Protocol):
+    """What somebody looks at. Its ``write`` never waits, and fails for nothing that is the screen's."""
+
+    def write(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Terminal:
+    """A terminal, opened once more: so that no write waits, and that of the program is as it was.
+
+    Where the terminal is stopped (by Ctrl-S), or nobody reads what comes out of it, the text is left out.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, text.encode("utf-8", "replace"))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
+
+class _Notebook:
+    """The output of a cell, which a thread of the notebook sends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        # The notebook is gone: the close goes on.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def close(self) -> None:
+        pass
+
+
+def _screen() -> _Screen | None:
+    """Returns what is behind standard error, if somebody looks at it: a terminal or a notebook."""
     stream = sys.stderr
-    if stream is None or type(stream).__module__.startswith("ipykernel"):
-        return stream
+    if stream is None:
+        return None
+    if type(stream).__module__.startswith("ipykernel"):
+        return _Notebook(stream)
     try:
-        return stream if stream.isatty() else None
-    except (AttributeError, ValueError):
+        return _Terminal(os.ttyname(stream.fileno())) if stream.isatty() else None
+    except (AttributeError, OSError, ValueError):
         return None

@@ -150,7 +150,7 @@ class Run:
                 try:
                     # A traceback may have the name of a file that is no UTF-8.
                     said = reason.encode("utf-8", "replace").decode("utf-8")
-                    self._guard.end(status, said, self.summary, timeout, progress.watcher())
+                    progress.follow(self._guard.end(status, said, self.summary, timeout))
                     left = None if timeout is None else max(0.0, until - time.monotonic())
                     self._report = self.collector._end(left, progress)
                 finally:

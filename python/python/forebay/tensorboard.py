@@ -646,13 +646,14 @@ class SummaryWriter(Writer):
         self._add_mesh(tag, arrays, config, global_step, walltime)
 
     def flush(self) -> None:
-        """Waits until everything that was added before is in its file, 10 seconds at most."""
+        """Waits until everything that was added before is in its file, 10 seconds at most. Ctrl-C interrupts it."""
         _log(self._flush())
 
     def close(self) -> None:
         """Writes what is left, and closes the files, within 10 seconds. What is added later begins a new file.
 
-        Where that takes more than a second, a line on the terminal tells how much is left.
+        Where that takes more than a second, a line on the terminal tells how much is left. Ctrl-C raises ``KeyboardInterrupt`` when it is
+        done.
         """
         self._close_within(CLOSE_TIMEOUT)
 
@@ -670,7 +671,7 @@ class SummaryWriter(Writer):
     def _close_within(self, timeout: float) -> None:
         progress = Progress(os.fspath(self.log_dir), timeout)
         try:
-            _log(self._close(timeout, progress.watcher()))
+            _log(progress.follow(self._close(timeout)) or [])
         finally:
             progress.end()
 
