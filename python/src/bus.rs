@@ -21,14 +21,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::names::intern;
+use crate::watch::{SIGNALS, interruptible};
 use crate::{collector, convert, value};
 use queues::{Caller, Counts, Emission, Fate, Item, Limits, Notice, Pending, Queues, Tracked};
 
 /// Bytes that the events may own which wait for one handler.
 const QUEUE_BYTES: usize = 50 << 20;
-
-/// Time between two looks for a signal, while a thread waits.
-const SIGNALS: Duration = Duration::from_millis(100);
 
 /// A bus, and the queues of its handlers in Python.
 #[pyclass(frozen, module = "forebay._forebay")]
@@ -245,9 +243,9 @@ impl BusCore {
         BusCalls { queues: Arc::clone(&self.queues), home: self.home }
     }
 
-    /// Returns the events that a query asks for. Flushes before.
+    /// Returns the events that a query asks for. Flushes before, for `timeout` seconds at most.
     #[allow(clippy::too_many_arguments, reason = "the conditions of a query")]
-    #[pyo3(signature = (name, since, before, contains, correlation_id, source, limit, newest_first))]
+    #[pyo3(signature = (name, since, before, contains, correlation_id, source, limit, newest_first, timeout))]
     fn query<'py>(
         &self,
         py: Python<'py>,
@@ -259,6 +257,7 @@ impl BusCore {
         source: Option<String>,
         limit: Option<usize>,
         newest_first: bool,
+        timeout: f64,
     ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         self.check()?;
         let mut query = EventQuery::new();
@@ -286,11 +285,12 @@ impl BusCore {
         if newest_first {
             query = query.newest_first();
         }
-        let found = py.detach(|| {
+        let (bus, timeout) = (self.bus.clone(), convert::duration(timeout));
+        let found = interruptible(py, move || {
             // What it cannot flush in time is not found. The account tells of sinks that fail.
-            let _ = self.bus.flush();
-            self.bus.query(&query)
-        });
+            let _ = bus.flush_timeout(timeout);
+            bus.query(&query)
+        })?;
         let found = found.map_err(|error| PyOSError::new_err(format!("{error}: {}", error.source)))?;
         found.iter().map(|record| event(py, record)).collect()
     }
@@ -302,7 +302,7 @@ impl BusCore {
         // Every round covers one more link of each chain of events.
         for _ in 0..=self.max_depth {
             let before = self.emitted.load(Ordering::Relaxed);
-            let is_flushed = py.detach(|| self.bus.flush().is_ok());
+            let is_flushed = self.flush_bus(py, deadline)?;
             let last = self.queues.last_number();
             if !wait(py, deadline, |timeout| self.queues.wait(last, unawaited_loop, timeout))? {
                 return Ok(false);
@@ -320,7 +320,8 @@ impl BusCore {
             return Ok(false);
         }
         let deadline = Instant::now() + convert::duration(timeout);
-        let is_stopped = py.detach(|| self.bus.stop_timeout(left(deadline)).is_ok());
+        let bus = self.bus.clone();
+        let is_stopped = interruptible(py, move || bus.stop_timeout(left(deadline)).is_ok())?;
         let last = self.queues.last_number();
         let waited = wait(py, deadline, |timeout| self.queues.wait(last, unawaited_loop, timeout));
         py.detach(|| self.queues.close());
@@ -409,6 +410,19 @@ impl BusCore {
     /// Forgets all dead letters.
     fn clear_dead_letters(&self, py: Python<'_>) -> usize {
         py.detach(|| self.queues.take_dead_letters().len())
+    }
+}
+
+impl BusCore {
+    /// Has the bus of Rust give to the queues what was emitted before. Returns whether it has in time.
+    fn flush_bus(&self, py: Python<'_>, deadline: Instant) -> PyResult<bool> {
+        // Most flushes are done at once, and need no thread of their own.
+        if py.detach(|| self.bus.flush_timeout(left(deadline).min(SIGNALS)).is_ok()) {
+            return Ok(true);
+        }
+        py.check_signals()?;
+        let bus = self.bus.clone();
+        interruptible(py, move || bus.flush_timeout(left(deadline)).is_ok())
     }
 }
 

@@ -12,7 +12,7 @@ import forebay
 import numpy as np
 import pytest
 from bus_support import bus, law, until, watchdog  # noqa: F401
-from forebay.bus import Event, EventBus, EventFilter, EventQuery, EventSubscriber, correlate, create_default_event_bus, events, on
+from forebay.bus import Event, EventBus, EventFilter, EventQuery, EventSubscriber, _calls, correlate, create_default_event_bus, events, on
 
 
 def names(found):
@@ -224,6 +224,37 @@ def test_what_waits_for_an_unsubscribed_handler_is_cancelled(bus):
     assert first.wait()
     gone = bus.metrics().gone
     assert (len(got), gone.matched, gone.handled, gone.cancelled, gone.in_flight) == (1, 2, 1, 1, 0)
+
+
+def test_a_handler_that_is_unsubscribed_just_before_its_call_is_not_called(bus, monkeypatch):
+    got = []
+    subscription = bus.subscribe("a", got.append)
+    enter = _calls._enter
+
+    def late(call):
+        entered = enter(call)
+        assert bus.unsubscribe(subscription)
+        return entered
+
+    monkeypatch.setattr(_calls, "_enter", late)
+    emission = bus.emit_sync("a")
+    assert (got, emission.done, emission.lost) == ([], True, 1)
+
+
+def test_a_flush_after_an_unsubscribe_waits_for_the_call_that_runs(bus):
+    begun, go = threading.Event(), threading.Event()
+
+    def handler(event):
+        begun.set()
+        go.wait()
+
+    subscription = bus.subscribe("a", handler)
+    bus.emit("a")
+    begun.wait()
+    assert bus.unsubscribe(subscription)
+    assert not bus.flush(0.05)
+    go.set()
+    assert bus.flush()
 
 
 def test_a_handler_may_unsubscribe_itself(bus):

@@ -4,12 +4,13 @@ import asyncio
 import contextvars
 import queue
 import threading
+import time
 from datetime import datetime
 
 import pytest
 
 from bus_support import bus, law, watchdog  # noqa: F401
-from forebay.bus import Event, EventBus, EventFilter, EventQuery
+from forebay.bus import Event, EventBus, EventFilter, EventQuery, _calls
 
 
 def test_an_async_handler_runs_on_the_loop_of_its_subscriber():
@@ -115,6 +116,89 @@ def test_events_come_in_order_and_one_at_a_time(bus):
         bus.emit("a", {"i": i})
     assert bus.flush()
     assert got == [(i, 1) for i in range(200)]
+
+
+def test_a_coroutine_that_is_unsubscribed_just_before_its_call_is_not_called(bus, monkeypatch):
+    got = []
+
+    @bus.on("a")
+    async def handler(event):
+        got.append(event)
+
+    enter = _calls._enter
+
+    def late(call):
+        entered = enter(call)
+        assert bus.unsubscribe("subscription-1")
+        return entered
+
+    monkeypatch.setattr(_calls, "_enter", late)
+    emission = bus.emit_sync("a")
+    assert (got, emission.done, emission.lost) == ([], True, 1)
+
+
+_VARIABLE = contextvars.ContextVar("variable", default="unset")
+
+
+class Contexts:
+    """A handler that tells the context in which it is called, and changes it. Three events wait before the first call ends."""
+
+    def __init__(self, bus):
+        self.bus, self.seen = bus, []
+
+    def enter(self, event):
+        while self.bus.metrics().handlers[0].matched < 3:
+            time.sleep(0.001)
+        self.seen.append((_VARIABLE.get(), event.correlation_id))
+        _VARIABLE.set(event.data["i"])
+
+    def emit(self):
+        _VARIABLE.set("emitter")
+        for i in range(3):
+            self.bus.emit("a", {"i": i}, correlation_id=str(i))
+
+    def check(self):
+        assert self.seen == [("subscriber", str(i)) for i in range(3)]
+        assert _VARIABLE.get() == "emitter"
+
+
+def test_each_call_of_a_function_has_a_copy_of_the_context_of_its_subscriber(bus):
+    contexts = Contexts(bus)
+    _VARIABLE.set("subscriber")
+    bus.subscribe("a", contexts.enter)
+    contexts.emit()
+    assert bus.flush()
+    contexts.check()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "own", "trio"])
+def test_each_call_of_a_coroutine_function_has_a_copy_of_the_context_of_its_subscriber(bus, loop):
+    trio = pytest.importorskip("trio") if loop == "trio" else None
+    contexts = Contexts(bus)
+
+    async def handler(event):
+        contexts.enter(event)
+
+    def subscribe():
+        _VARIABLE.set("subscriber")
+        bus.subscribe("a", handler)
+
+    async def main():
+        subscribe()
+        contexts.emit()
+        while len(contexts.seen) < 3:
+            await (trio or asyncio).sleep(0)
+        contexts.check()
+
+    if loop == "own":
+        subscribe()
+        contexts.emit()
+        assert bus.flush()
+        contexts.check()
+    elif trio:
+        trio.run(main)
+    else:
+        asyncio.run(main())
 
 
 def test_emit_sync_on_the_thread_of_a_loop_does_not_wait_for_its_handlers(bus):

@@ -410,8 +410,9 @@ class BusCore:
         source: str | None,
         limit: int | None,
         newest_first: bool,
+        timeout: float,
     ) -> list[tuple[Any, ...]]:
-        """Returns the events that a query asks for. Flushes before."""
+        """Returns the events that a query asks for. Flushes before, for ``timeout`` seconds at most."""
 
     def flush(self, timeout: float, unawaited_loop: int) -> bool:
         """Waits until all handlers are done with what was emitted before, but for those of one loop."""

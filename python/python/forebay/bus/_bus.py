@@ -357,7 +357,8 @@ class EventBus:
         Args:
             pattern: A name; or a pattern, in which ``*`` stands for any text, dots included, ``?`` for one character, ``[abc]`` and
                 ``{a,b}`` for one of several; or several of them.
-            handler: A function or a coroutine function that takes an event.
+            handler: A function or a coroutine function that takes an event. Each call runs in a copy of the present context
+                (``contextvars``), as callbacks of asyncio do.
             name: The name under which it is counted. Defaults to its qualified name.
             loop: The event loop of a coroutine function: of asyncio, or anything that has its ``call_soon_threadsafe`` and
                 ``create_task``; or a run of trio, as ``trio.lowlevel.current_trio_token()`` returns it. Defaults to the one that runs here,
@@ -411,6 +412,10 @@ class EventBus:
     def unsubscribe(self, subscription_id: str) -> Answer:
         """Ends a subscription: no call begins any more, and what waits for the handler is cancelled. Returns whether there was one.
 
+        The last step before a call asks whether the handler is subscribed. A call that has passed it has begun, although its first
+        statement may run a moment after this has returned, on another thread. ``flush`` waits for such a call: whoever takes apart what
+        the handler uses calls it before.
+
         A handler may unsubscribe itself. May be awaited.
         """
         _, _, key = subscription_id.partition("subscription-")
@@ -444,12 +449,15 @@ class EventBus:
     def query(self, query: EventQuery | None = None) -> list[Event]:
         """Returns events that were emitted, in the order of their delivery: from the file, or else of the last 1,000.
 
+        It waits for the ``timeout`` of the bus at most until what was emitted before is in the file, and finds what is there then. The
+        reading takes as long as the files are large. Other threads run meanwhile, and Ctrl-C interrupts it.
+
         Raises:
             OSError: The file cannot be read.
             RuntimeError: This is a forked child.
         """
         arguments = (query or EventQuery())._arguments
-        return [_event(parts) for parts in self._core.query(**arguments)]
+        return [_event(parts) for parts in self._core.query(**arguments, timeout=self.timeout)]
 
     def correlated(self, correlation_id: str) -> list[Event]:
         """Returns the events with that correlation id: see ``query``."""
@@ -494,7 +502,11 @@ class EventBus:
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until all events that were emitted before are handled, and what their handlers have emitted. Returns whether they are.
 
-        On the thread of an event loop it does not wait for the handlers of this loop.
+        On the thread of an event loop it does not wait for the handlers of this loop. Other threads run meanwhile, and Ctrl-C interrupts
+        it.
+
+        Args:
+            timeout: The most seconds to wait, also where the disk of the file hangs. Defaults to the ``timeout`` of the bus.
 
         Raises:
             RuntimeError: It is called in a handler, which would have to wait for itself; or in a forked child.
@@ -505,19 +517,48 @@ class EventBus:
     def stop(self, timeout: float | None = None) -> bool:
         """Refuses new events, waits until the others are handled, and ends the threads. Returns whether all was done in time.
 
-        What is not handled in time is cancelled. On the thread of an event loop it does not wait for the handlers of this loop:
-        ``await shutdown()`` does. A bus that is stopped stays stopped. In a forked child it does nothing and returns ``False``.
+        What is not handled in time is cancelled, and calls that run are left behind: a warning of the logger ``forebay.bus`` names their
+        handlers. On the thread of an event loop it does not wait for the handlers of this loop: ``await shutdown()`` does. A bus that is
+        stopped stays stopped. In a forked child it does nothing and returns ``False``. Other threads run meanwhile. Ctrl-C interrupts the
+        wait, and the bus stops all the same.
+
+        Args:
+            timeout: The most seconds to wait; the threads have a tenth of a second to end in any case. Defaults to the ``timeout`` of the
+                bus.
 
         Raises:
             RuntimeError: It is called in a handler, which would have to wait for itself.
         """
         _not_in_a_handler("stop")
-        return self._stop(self.timeout if timeout is None else timeout)
+        timeout = self.timeout if timeout is None else timeout
+        is_done = self._stop(timeout)
+        if not is_done:
+            self._warn_of_rest(timeout)
+        return is_done
 
     async def shutdown(self, timeout: float | None = None) -> bool:
-        """Stops the bus, as ``stop`` does, and lets the event loop run meanwhile."""
+        """Stops the bus, as ``stop`` does, and lets the event loop run meanwhile.
+
+        It needs none of the loop's own threads. Where the task is cancelled, the bus stops all the same, and nobody waits for that:
+        ``async with`` does.
+        """
         _not_in_a_handler("shutdown")
         return await _loops.in_thread(self.stop, timeout)
+
+    def _warn_of_rest(self, timeout: float) -> None:
+        """Says what a stop has left behind, unless this is a forked child."""
+        with contextlib.suppress(RuntimeError):
+            self._core.check()
+            metrics = self.metrics()
+            running = [repr(handler.name) for handler in metrics.handlers if handler.in_flight]
+            if metrics.gone.in_flight:
+                running.append("handlers that are unsubscribed")
+            logger.warning(
+                "the event bus was stopped after %g s with %d events that no handler has got, and calls that still run of: %s",
+                timeout,
+                metrics.pending,
+                ", ".join(running) or "no handler",
+            )
 
     def _stop(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
@@ -555,7 +596,9 @@ class EventBus:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        await self.shutdown()
+        _not_in_a_handler("shutdown")
+        # Also where the task is cancelled: it is bounded by the timeout of the bus.
+        await _loops.in_thread(self.stop, is_shielded=True)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("an event bus belongs to its process and cannot be pickled: make one in each process")

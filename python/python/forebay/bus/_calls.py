@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from forebay._forebay import BusCall, BusCalls, BusEmission
@@ -55,6 +55,8 @@ class Handler:
     #: ``None`` for a function that is no coroutine function: a thread calls it.
     loop: _loops.Loop | None
     takes_lists: bool
+    #: The context of who subscribed it. Each call runs in a copy, as callbacks of asyncio do: no call finds what another has set.
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
     is_reported: bool = False
     #: The last call that was given to the loop, and its task.
     call: BusCall | None = None
@@ -146,10 +148,19 @@ class Calls:
         if handler is None:
             call.cancel()
         else:
-            contextvars.copy_context().run(self._call, handler, call)
+            handler.context.copy().run(self._call, handler, call)
+
+    def _is_subscribed(self, handler: Handler, call: BusCall) -> bool:
+        """Returns whether a handler is subscribed still: the last step before it is called. Else the call is cancelled."""
+        is_subscribed = self.handlers.get(call.key) is handler
+        if not is_subscribed:
+            call.cancel()
+        return is_subscribed
 
     def _call(self, handler: Handler, call: BusCall) -> None:
         running, events = _enter(call)
+        if not self._is_subscribed(handler, call):
+            return
         try:
             result = handler.function(handler.argument(events))
             if inspect.isawaitable(result):
@@ -171,27 +182,26 @@ class Calls:
         try:
             _loops.call_soon(handler.loop, self._begin, handler, call)
         except Exception as error:  # noqa: BLE001 - the loop is closed, or is of another kind
-            contextvars.copy_context().run(self._refused, handler, call, error)
+            handler.context.copy().run(self._refused, handler, call, error)
 
     def _begin(self, handler: Handler, call: BusCall) -> None:
         assert handler.loop is not None
         try:
-            handler.task = _loops.spawn(handler.loop, self._run, handler, call)
+            handler.task = _loops.spawn(handler.loop, handler.context.copy(), self._run, handler, call)
             if isinstance(handler.task, asyncio.Task):
                 # One that is cancelled before its first step never comes to `_run`. To end a call twice does nothing.
                 handler.task.add_done_callback(lambda _: call.cancel())
         except Exception as error:  # noqa: BLE001 - the run is at its end
-            contextvars.copy_context().run(self._refused, handler, call, error)
+            handler.context.copy().run(self._refused, handler, call, error)
 
     def _refused(self, handler: Handler, call: BusCall, error: Exception) -> None:
         running, events = _enter(call)
         call.end(self._outcome(handler, running, events, error))
 
     async def _run(self, handler: Handler, call: BusCall) -> None:
-        if self.handlers.get(call.key) is not handler:
-            call.cancel()
-            return
         running, events = _enter(call)
+        if not self._is_subscribed(handler, call):
+            return
         try:
             await handler.function(handler.argument(events))
             text = self._outcome(handler, running, events)
