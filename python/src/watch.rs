@@ -87,7 +87,7 @@ impl Work {
 }
 
 impl Drop for Work {
-    /// What counts the events may hold the last handle of a collector, whose drop waits.
+    /// What counts the events may hold the last handle of a collector: where that has not stopped in time, its drop waits once more.
     fn drop(&mut self) {
         let mut pending = self.pending.take();
         Python::try_attach(|py| py.detach(|| drop(pending.take())));

@@ -483,7 +483,6 @@ impl Writer {
     fn _close(&self, py: Python<'_>, timeout: f64) -> Option<Work> {
         let core = self.core.swap(None)?;
         let (collector, ignored) = (core.collector.clone(), Arc::clone(&self.ignored));
-        // It drops what was open as well: the last handle of a collector that has not stopped in time stops it again.
         let close = move || {
             match core.collector.stop_timeout(convert::duration(timeout)) {
                 Ok(report) if report.stats.processed < report.stats.offered => {

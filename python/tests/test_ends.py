@@ -31,8 +31,9 @@ def test_a_close_that_has_not_ended_in_time_holds_no_other_thread(tmp_path):
     is_over.set()
     thread.join()
     disk.let_go()
-    assert ended - began > 0.5, "it should wait long enough to tell the two apart"
-    assert any(began + 0.2 < moment < ended for moment in ran)
+    # In the drop, which takes a second, and not behind it.
+    assert ended - began > 0.9
+    assert any(began + 0.2 < moment < began + 0.8 for moment in ran)
 
 
 def test_the_end_of_a_run_at_exit_has_the_deadline_of_the_exit(tmp_path):
