@@ -14,7 +14,8 @@ use forebay_sync::unix::is_without_lost_threads;
 /// A name that lives for ever costs an event nothing: it is no memory that the event owns, so that no budget has to be asked, and it has no
 /// count of references, whose cache line the loop and the worker would take from each other with every event.
 ///
-/// It holds at most [`MAX_NAMES`] names and [`MAX_BYTES`] bytes of them. What comes then is allocated with each event, and freed with it.
+/// It holds at most [`MAX_NAMES`] names and [`MAX_BYTES`] bytes of them. What comes then is allocated with each event, and freed with it. So
+/// is a name for which the lock is not free: its holder may be a thread that the system has taken the processor from.
 static KEPT: Mutex<Kept> = Mutex::fixed(Kept { names: HashSet::with_hasher(ByWords), bytes: 0 });
 
 struct Kept {
@@ -54,12 +55,12 @@ pub(crate) fn intern(text: &str) -> Name {
     });
     match recent {
         Ok(Some(name)) => Name::from_static(name),
-        // There is no more room; or the thread is being torn down.
+        // There is no more room; the lock is not free; or the thread is being torn down.
         _ => Name::from(text.to_owned()),
     }
 }
 
-/// Returns the name of this text that lives for ever, or `None` where there is no more room.
+/// Returns the name of this text that lives for ever, or `None` where there is no more room, or the lock is not free.
 #[cold]
 fn kept(text: &str) -> Option<&'static str> {
     // No fork finds the lock held, so that a child has names as well. Where one has waited in vain, the child does without.
@@ -67,7 +68,7 @@ fn kept(text: &str) -> Option<&'static str> {
         if !is_without_lost_threads() {
             return None;
         }
-        let mut kept = KEPT.lock();
+        let mut kept = KEPT.try_lock()?;
         if let Some(name) = kept.names.get(text) {
             return Some(*name);
         }

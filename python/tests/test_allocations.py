@@ -37,9 +37,16 @@ calls = {
     "add_scalars of 5": lambda step: writer.add_scalars("losses", five, step),
     "collect": lambda step: collector.collect("loss", 0.25, step=step),
     "log of 20": lambda step: run.log(many, step),
+    "add_scalar with one of 1,000 names": lambda step: writer.add_scalar(f"layer/{step}", 0.25, step),
+    "add_scalar with a name beyond the 16,384th": lambda step: writer.add_scalar(f"beyond/{step}", 0.25, step),
 }
 gc.disable()
+for step in range(1000):
+    writer.add_scalar(f"layer/{step}", 0.25, step)
 for name, call in calls.items():
+    if "beyond" in name:
+        for number in range(16_384):
+            writer.add_scalar(f"many/{number}", 0.25, 0)
     # The first calls make what the later ones use.
     for step in range(100):
         call(step)
@@ -77,6 +84,10 @@ def counted(tmp_path_factory):
         ("collect", 0),
         # The copy of the dictionary, and the records before they are collected.
         ("log of 20", 2),
+        # More than a thread remembers, so that it asks for the name that all threads have in common.
+        ("add_scalar with one of 1,000 names", 0),
+        # More than are kept for ever: the text, and the block that has its count of references.
+        ("add_scalar with a name beyond the 16,384th", 2),
     ],
 )
 def test_a_call_allocates_no_more_than_it_says(call, allowed, counted):

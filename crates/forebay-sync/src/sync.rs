@@ -21,7 +21,7 @@ pub use native::*;
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::task::Waker;
 
 /// Process: this one, or the one that it was forked from.
@@ -145,6 +145,16 @@ impl<T> PlainMutex<T> {
     /// Locks it, and waits until it is free. For threads of ours, which a forked child does not have.
     pub fn lock(&self) -> PlainGuard<'_, T> {
         Guard(Some(self.inner.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Locks it, or returns `None` while another thread holds it: for code that rather does without than waits.
+    pub fn try_lock(&self) -> Option<PlainGuard<'_, T>> {
+        let held = match self.inner.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Guard(Some(held)))
     }
 
     /// Locks it, unless this is a forked child of the process in which it was made: a thread that does not exist
