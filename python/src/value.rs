@@ -83,7 +83,7 @@ pub(crate) struct Values {
 
 impl Values {
     fn binned(&self) -> Histogram {
-        Histogram::from_values(&self.array.to_vec(), self.bins)
+        Histogram::from_numbers(self.array.numbers(), self.bins)
     }
 }
 

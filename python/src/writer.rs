@@ -211,7 +211,9 @@ impl Writer {
         walltime: Option<f64>,
     ) -> PyResult<()> {
         let values = Array::copy(slf.py(), &data, code)?;
-        Self::add(slf, tag, step, walltime, values.byte_len(), move |record| {
+        let of = |numbers: &Option<Vec<f64>>| numbers.as_ref().map_or(0, |numbers| 8 * numbers.len());
+        let bytes = values.byte_len() + of(&edges) + of(&counts);
+        Self::add(slf, tag, step, walltime, bytes, move |record| {
             let edges = edges.as_deref().unwrap_or_else(|| default_edges());
             let histogram = Histogram::of(&values, edges, counts, max_bins);
             encode(record, histogram.summary());
@@ -370,7 +372,8 @@ impl Writer {
         let bytes = arrays.iter().map(|(_, array, _)| array.byte_len()).sum();
         Self::add(slf, tag, step, walltime, bytes, move |record| {
             let numbers = arrays.iter().map(|(name, array, shape)| {
-                let numbers: Vec<f32> = array.to_vec().into_iter().map(|number| number as f32).collect();
+                let mut numbers = Vec::with_capacity(array.len());
+                array.for_each(|number| numbers.push(number as f32));
                 (name.as_str(), numbers, *shape)
             });
             let numbers: Vec<_> = numbers.collect();

@@ -655,10 +655,22 @@ impl Histogram {
     /// assert_eq!(weights.non_finite(), 1);
     /// ```
     pub fn from_values<T: Into<f64> + Copy>(values: &[T], bins: usize) -> Self {
-        let finite = || values.iter().map(|value| (*value).into()).filter(|value| value.is_finite());
+        Self::from_numbers(values.iter().map(|value| (*value).into()), bins)
+    }
+
+    /// Sorts numbers into bins like [`from_values`](Self::from_values), where they are no slice. Goes through them three times.
+    ///
+    /// ```
+    /// use forebay::Histogram;
+    ///
+    /// let lengths = ["a", "bb", "cccc"].iter().map(|word| word.len() as f64);
+    /// assert_eq!(Histogram::from_numbers(lengths, 2).counts(), [2, 1]);
+    /// ```
+    pub fn from_numbers(numbers: impl Iterator<Item = f64> + Clone, bins: usize) -> Self {
+        let finite = || numbers.clone().filter(|value| value.is_finite());
         let (min, max) = finite()
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), value| (min.min(value), max.max(value)));
-        let mut histogram = Self { non_finite: values.len() as u64, ..Self::default() };
+        let mut histogram = Self { non_finite: numbers.clone().count() as u64, ..Self::default() };
         if min <= max && bins > 0 {
             let bins = if min < max { bins.min(Self::MAX_BINS) } else { 1 };
             // Weighted by both ends, because their difference may be more than an f64 can hold. Clamped, because

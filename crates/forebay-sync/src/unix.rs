@@ -16,8 +16,8 @@ pub use files::{
     without_sigpipe, write_stream,
 };
 pub use imp::{
-    ForkWatch, Section, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks, host_name, ignore_sigxfsz,
-    is_without_lost_threads, let_forks_in, wait_until_writable, watch_forks,
+    ForkWatch, Section, advise_huge_pages, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks,
+    host_name, ignore_sigxfsz, is_without_lost_threads, let_forks_in, wait_until_writable, watch_forks,
 };
 #[cfg(all(unix, not(forebay_loom)))]
 pub use imp::{SIGNALS, SignalSlot, has_default_effect};
@@ -320,6 +320,25 @@ mod imp {
         unsafe { libc::atexit(function) };
     }
 
+    /// Asks the system to back memory by huge pages, of 2 MiB instead of 4 KiB. The first write to a page costs a fault, and for a large
+    /// buffer the faults of small pages take several times as long as the writes. It is advice: nothing happens where the system has no such
+    /// pages, or gives them to nobody.
+    pub fn advise_huge_pages(memory: &mut [std::mem::MaybeUninit<u8>]) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if !cfg!(miri) {
+            // SAFETY: it takes a number.
+            let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+            let offset = usize::try_from(page).map_or(0, |page| memory.as_ptr().addr() % page.max(1));
+            // From the begin of its first page, which the allocator uses as well. A range that began later would have no huge page there.
+            let start = memory.as_mut_ptr().wrapping_byte_sub(offset);
+            // SAFETY: this advice changes neither what is in memory nor what may be done with it, whoever owns the two pages at the ends. An
+            // error means that it is not taken.
+            unsafe { libc::madvise(start.cast(), memory.len() + offset, libc::MADV_HUGEPAGE) };
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = memory;
+    }
+
     /// Returns how many bytes are used on the file system of `path`, and how many are left for us.
     pub fn disk_usage(path: &Path) -> Option<(u64, u64)> {
         let stats = rustix::fs::statvfs(path).ok()?;
@@ -468,6 +487,8 @@ mod imp {
     pub fn end_thread() {}
 
     pub fn at_exit(_: extern "C" fn()) {}
+
+    pub fn advise_huge_pages(_: &mut [std::mem::MaybeUninit<u8>]) {}
 
     pub fn hold_sigxfsz() {}
 

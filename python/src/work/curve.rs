@@ -11,19 +11,20 @@ pub(crate) fn precision_recall(
     weights: Option<&Array>,
     thresholds: usize,
 ) -> [Vec<f32>; 6] {
-    let labels = labels.to_vec();
-    let weights = weights.map_or_else(|| vec![1.0], Array::to_vec);
     let last = thresholds.saturating_sub(1);
     let is_single = matches!(predictions.kind(), Kind::F32 | Kind::F16);
     let (mut tp, mut fp) = (vec![0.0; thresholds], vec![0.0; thresholds]);
-    let mut at = 0;
+    // All are read in their own types: as `f64`, labels of a byte would take eight times as much memory.
+    let one =
+        weights.filter(|weights| weights.len() == 1).map_or(Some(1.0), |weights| weights.numbers().next());
+    let mut weights = weights.filter(|weights| weights.len() > 1).map(Array::numbers);
+    let mut labels = labels.numbers();
     predictions.for_each(|prediction| {
         // In the precision of the predictions, as NumPy.
         let scaled =
             if is_single { f64::from(prediction as f32 * last as f32) } else { prediction * last as f64 };
-        let (label, weight) = (labels.get(at), weights.get(at).or(weights.first()));
-        at += 1;
-        if let (Some(label), Some(weight)) = (label, weight)
+        let weight = weights.as_mut().map_or(one, Iterator::next);
+        if let (Some(label), Some(weight)) = (labels.next(), weight)
             && (0.0..(last + 1) as f64).contains(&scaled.floor())
         {
             tp[scaled as usize] += label * weight;

@@ -1,0 +1,101 @@
+"""What large values cost in memory: on the caller, on the worker, and in the budget of the queue."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import Disk, full_pipe, law
+
+from forebay import Collector, Histogram, SummaryWriter, _arrays, sinks
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def run(script, folder):
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=100, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    return int(done.stdout)
+
+
+#: The page faults of the calling thread in its first call.
+FAULTS = """
+import resource, sys
+import numpy as np
+from forebay import SummaryWriter
+
+writer = SummaryWriter(sys.argv[1])
+values = np.random.default_rng(0).standard_normal(1_000_000)
+def faults():
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+before = faults()
+writer.add_histogram("weights", values)
+print(faults() - before)
+writer.close()
+"""
+
+
+@pytest.mark.skipif(not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="the system has no huge pages")
+def test_the_first_histogram_of_a_million_values_is_copied_into_huge_pages(tmp_path):
+    # Of 4 KiB, there would be 1,954 pages. Those at both ends may be small ones.
+    assert run(FAULTS, tmp_path) < 1_000
+
+
+#: The bytes by which the process grows while the worker works on an array of a byte for each element.
+GROWTH = """
+import resource, sys
+import numpy as np
+from forebay import Collector, Histogram, SummaryWriter, sinks
+
+bits = np.arange(8_000_000, dtype=np.uint8)
+writer, collector = SummaryWriter(sys.argv[1]), Collector([sinks.JsonLines(sys.argv[1] + "/events.jsonl")])
+calls = {{
+    "pr_curve": lambda bits: writer.add_pr_curve("c", bits, bits, num_thresholds=2),
+    "histogram": lambda bits: collector.collect("h", Histogram(bits)),
+}}
+def peak():
+    writer.flush(), collector.flush()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+call = calls["{}"]
+call(bits[:1000])
+before = peak()
+call(bits)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(("call", "copies"), [("pr_curve", 2), ("histogram", 1)])
+def test_the_worker_keeps_an_array_in_its_own_type(call, copies, tmp_path):
+    # As numbers of 64 bits, the labels or the values alone would take 64 MB.
+    assert run(GROWTH.format(call), tmp_path) < (8 * copies + 24) * 1_000_000
+
+
+def test_the_bins_of_a_histogram_count_in_the_budget_of_a_collector():
+    with full_pipe() as drain:
+        collector = Collector([sinks.Console()], max_bytes=4 << 20, overflow="drop_newest")
+        outcomes = [collector.collect("h", Histogram(np.zeros(2), bins=65_536)) for _ in range(16)]
+        drain()
+        report = collector.stop()
+    # An edge and a count for each bin make 1 MiB.
+    assert 2 <= outcomes.count("queued") <= 8, outcomes
+    law(report, 16)
+
+
+def test_the_edges_of_a_histogram_count_in_the_budget_of_a_writer(tmp_path):
+    writer = SummaryWriter(tmp_path / "run")
+    disk = Disk(writer, tmp_path / "disk")
+    data, code, _ = _arrays.raw(np.zeros(1))
+    edges, added = [0.0] * 1_000_000, 0
+    while not writer.stats()["rejected"]:
+        writer._add_histogram("h", data, code, edges, None, None, None, None)
+        added += 1
+        # 256 MiB, of 8 MB each.
+        assert added < 64
+    assert added >= 16
+    disk.let_go()
+    while writer.stats()["pending"]:
+        writer.flush()
+    writer.close()
