@@ -337,8 +337,9 @@ impl Schedule {
         let trigger = config.trigger().unwrap_or(NEVER);
         let fills_batches = config.flush.events().is_some_and(|events| events > 1);
         let naps = fills_batches && matches!(clock, Clock::System);
-        let pace =
-            naps.then(|| Pace::new(config.max_nap.min(Self::MAX_INTERVAL), trigger, config.fewest_slots()));
+        let max_nap = config.max_nap.min(Self::MAX_INTERVAL);
+        let rings = config.shards as u32;
+        let pace = naps.then(|| Pace::new(max_nap, trigger, config.fewest_slots(), rings)).flatten();
         Self { interval, trigger, due: None, pace }
     }
 
@@ -369,7 +370,9 @@ impl Schedule {
     /// Returns how many events must be pending before a producer wakes the worker, and when it wakes by itself. So far, it
     /// has taken so many events, and so many are pending.
     fn rest(&mut self, taken: u64, pending: usize) -> (u32, Option<Instant>) {
-        if let Some(pace) = &mut self.pace {
+        // The first event must start the timer.
+        let waits_for_first = self.interval.is_some() && self.due.is_none();
+        if let Some(pace) = self.pace.as_mut().filter(|_| !waits_for_first) {
             let now = Instant::now();
             if let Some(nap) = pace.nap(now, taken + pending as u64, pending as u32, self.due) {
                 let until = now + nap;

@@ -88,10 +88,11 @@ pub struct Config {
     /// Strategy that says when events are delivered. Defaults to [`FlushStrategy::Hybrid`] with 100 events and one second.
     pub flush: FlushStrategy,
     /// Longest nap of the worker while events keep coming, under [`FlushStrategy::Size`] and [`FlushStrategy::Hybrid`] with
-    /// more than one event. It naps for about as long as the next two batches take to fill, so that the loop that collects need
-    /// not wake it, which is a system call; a batch that is full waits for the end of the nap. A critical event, a
-    /// `flush`, a `stop`, half a lane of events, or half of `max_bytes` ends it. After a nap without events, the worker
-    /// sleeps until it is woken. Zero for no naps. Defaults to 20 ms.
+    /// more than one event, where half of the normal and half of the low lane are more than a batch. It naps for about as
+    /// long as the next two batches take to fill, so that the loop that collects need not wake it, which is a system call; a
+    /// batch that is full waits for the end of the nap. A critical event, a `flush`, a `stop`, half a lane of events, or half
+    /// of `max_bytes` ends it. After a nap without events, the worker sleeps until it is woken: so it does between steps that
+    /// are longer than the nap, and where a batch takes eight naps to fill. Zero for no naps. Defaults to 20 ms.
     pub max_nap: Duration,
     /// Longest wait of `collect` for a critical event whose lane is full. Zero never waits. Defaults to 100 ms.
     pub critical_timeout: Duration,

@@ -10,9 +10,6 @@ use std::time::{Duration, Instant};
 /// Shortest nap. A shorter one would cost more than the events that it is about.
 const MIN_NAP: Duration = Duration::from_micros(200);
 
-/// Nap after a sleep. Its length tells nothing of the rate.
-const FIRST_NAP: Duration = Duration::from_millis(1);
-
 /// Number of longest naps in a row that may pass until the next batch is full. A slower stream wakes the worker seldom, so
 /// that it sleeps.
 const MAX_NAPS_PER_BATCH: u32 = 8;
@@ -34,20 +31,22 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Creates one for lanes whose smallest has so many slots.
-    pub(super) fn new(max_nap: Duration, trigger: u32, slots: u32) -> Self {
-        Self {
+    /// Creates one for lanes whose smallest has so many slots, in so many rings. `None` where half of them are not more than a batch,
+    /// so that a nap would end when a sleep does.
+    pub(super) fn new(max_nap: Duration, trigger: u32, slots: u32, rings: u32) -> Option<Self> {
+        let wake_at = slots / 2;
+        (!max_nap.is_zero() && wake_at > trigger).then(|| Self {
             max_nap,
             trigger,
-            quarter: (slots / 4).max(1),
-            wake_at: trigger.max(slots / 2),
+            quarter: (slots / rings.max(1) / 4).max(1),
+            wake_at,
             seen: 0,
             looked_at: None,
-        }
+        })
     }
 
     /// Returns how many events must be pending before a producer ends a nap: half a lane, so that nothing is evicted until the
-    /// worker is there; never less than sets off a delivery.
+    /// worker is there.
     pub(super) fn wake_at(&self) -> u32 {
         self.wake_at
     }
@@ -63,11 +62,12 @@ impl Pace {
     ) -> Option<Duration> {
         let came = seen.saturating_sub(std::mem::replace(&mut self.seen, seen));
         let looked_at = self.looked_at.take();
-        if came == 0 || self.max_nap.is_zero() {
+        if came == 0 {
             return None;
         }
         let nap = match looked_at {
-            None => FIRST_NAP,
+            // How long the sleep was tells nothing of the rate. A step of the loop may take this long.
+            None => self.max_nap,
             Some(before) => {
                 let each = now.saturating_duration_since(before).as_secs_f64() / came as f64;
                 let time_of = |events: u32| {
@@ -77,7 +77,9 @@ impl Pace {
                 let missing = (self.trigger + self.trigger / 8).saturating_sub(pending).max(1);
                 let full_in = time_of(missing);
                 let until_due = due.map_or(Duration::MAX, |due| due.saturating_duration_since(now));
-                if full_in > until_due.min(self.max_nap.saturating_mul(MAX_NAPS_PER_BATCH)) {
+                // A timer that comes before the end of a nap ends it.
+                let in_naps = self.max_nap.saturating_mul(MAX_NAPS_PER_BATCH);
+                if full_in > until_due.max(self.max_nap).min(in_naps) {
                     return None;
                 }
                 // Two batches: waking up costs the worker about what delivering one does.
@@ -105,7 +107,7 @@ mod tests {
 
     impl Looking {
         fn at(trigger: u32, slots: u32) -> Self {
-            Self { pace: Pace::new(MAX_NAP, trigger, slots), now: Instant::now(), seen: 0 }
+            Self { pace: Pace::new(MAX_NAP, trigger, slots, 1).unwrap(), now: Instant::now(), seen: 0 }
         }
 
         /// Looks after `came` events in `slept`, with none left.
@@ -119,7 +121,7 @@ mod tests {
     #[test]
     fn a_nap_is_as_long_as_the_next_two_batches_take_to_fill() {
         let mut worker = Looking::at(80, 10_000);
-        assert_eq!(worker.after(MILLISECOND, 80), Some(FIRST_NAP), "the rate is not known yet");
+        assert_eq!(worker.after(MILLISECOND, 80), Some(MAX_NAP), "the rate is not known yet");
         // 170 events are a little more than two batches.
         assert_eq!(worker.after(MILLISECOND, 10), Some(17 * MILLISECOND));
         assert_eq!(worker.after(17 * MILLISECOND, 340), Some(Duration::from_micros(8_500)));
@@ -133,9 +135,9 @@ mod tests {
 
     #[test]
     fn what_is_pending_shortens_the_nap() {
-        let mut pace = Pace::new(MAX_NAP, 80, 10_000);
+        let mut pace = Pace::new(MAX_NAP, 80, 10_000, 1).unwrap();
         let now = Instant::now();
-        assert_eq!(pace.nap(now, 40, 40, None), Some(FIRST_NAP));
+        assert_eq!(pace.nap(now, 40, 40, None), Some(MAX_NAP));
         assert_eq!(
             pace.nap(now + MILLISECOND, 50, 50, None),
             Some(12 * MILLISECOND),
@@ -145,11 +147,19 @@ mod tests {
 
     #[test]
     fn a_nap_fills_a_quarter_of_a_lane_at_most() {
-        let mut worker = Looking::at(1_000, 1_000);
+        let mut worker = Looking::at(400, 1_000);
         worker.after(MILLISECOND, 1);
         assert_eq!(worker.after(MILLISECOND, 100), Some(Duration::from_micros(2_500)));
-        assert_eq!(worker.pace.wake_at(), 1_000, "a delivery needs as many");
-        assert_eq!(Pace::new(MAX_NAP, 100, 1_000).wake_at(), 500, "half of its slots");
+        assert_eq!(worker.pace.wake_at(), 500, "half of its slots");
+        worker.pace = Pace::new(MAX_NAP, 400, 1_000, 4).unwrap();
+        worker.after(MILLISECOND, 1);
+        assert_eq!(
+            worker.after(MILLISECOND, 100),
+            Some(Duration::from_micros(620)),
+            "a quarter of one of four rings"
+        );
+        assert!(Pace::new(MAX_NAP, 500, 1_000, 1).is_none(), "half of its slots are no more than a batch");
+        assert!(Pace::new(Duration::ZERO, 80, 10_000, 1).is_none(), "there are no naps");
     }
 
     #[test]
@@ -158,7 +168,7 @@ mod tests {
         assert!(worker.after(MILLISECOND, 100).is_some());
         assert_eq!(worker.after(MILLISECOND, 0), None);
         // What has come since then came at any time of the sleep.
-        assert_eq!(worker.after(60_000 * MILLISECOND, 1), Some(FIRST_NAP));
+        assert_eq!(worker.after(60_000 * MILLISECOND, 1), Some(MAX_NAP));
     }
 
     #[test]
@@ -166,11 +176,13 @@ mod tests {
         let mut worker = Looking::at(80, 10_000);
         worker.after(MILLISECOND, 1);
         assert_eq!(worker.after(20 * MILLISECOND, 10), None, "180 ms until a batch is full");
-        let mut pace = Pace::new(MAX_NAP, 80, 10_000);
+        let mut pace = Pace::new(MAX_NAP, 80, 10_000, 1).unwrap();
         let now = Instant::now();
         pace.nap(now, 1, 1, None);
+        let due = Some(now + 30 * MILLISECOND);
+        assert_eq!(pace.nap(now + MILLISECOND, 3, 3, due), None, "all is delivered before a batch is full");
         let due = Some(now + 10 * MILLISECOND);
-        assert_eq!(pace.nap(now + MILLISECOND, 5, 5, due), None, "all is delivered before a batch is full");
-        assert_eq!(Pace::new(Duration::ZERO, 80, 10_000).nap(now, 1, 1, None), None, "there are no naps");
+        pace.nap(now + MILLISECOND, 4, 4, due);
+        assert!(pace.nap(now + 2 * MILLISECOND, 9, 9, due).is_some(), "the timer ends the nap");
     }
 }

@@ -97,6 +97,26 @@ fn a_steady_stream_never_postpones_the_interval() {
 }
 
 #[test]
+fn a_nap_ends_when_the_interval_does_and_never_begins_before_the_timer_runs() {
+    let flush = FlushStrategy::Hybrid { events: 100, interval: Duration::from_millis(3) };
+    let mut schedule = schedule(flush);
+    let far = Duration::from_secs(3600);
+    assert_eq!(schedule.rest(50, 0), (1, None), "events have come, but no timer runs");
+    let start = Instant::now();
+    schedule.observe(start, 10);
+    let (wake_at, until) = schedule.rest(60, 10);
+    assert_eq!((wake_at, until), (5_000, Some(start + Duration::from_millis(3))));
+    assert_eq!(schedule.rest(60, 10), (100, schedule.due), "nothing came in the nap");
+    let mut sleeps =
+        Schedule::new(&Config { flush, max_nap: Duration::ZERO, ..Config::default() }, &Clock::System);
+    sleeps.observe(start, 10);
+    assert_eq!(sleeps.rest(10, 10).0, 100);
+    let naps = Config { flush: FlushStrategy::Size { events: 100 }, max_nap: far, ..Config::default() };
+    let (wake_at, until) = Schedule::new(&naps, &Clock::System).rest(10, 10);
+    assert!(wake_at == 5_000 && until.is_some_and(|until| until > start + far / 2));
+}
+
+#[test]
 fn the_timer_runs_while_events_come_and_stops_after_an_empty_interval() {
     let mut schedule = schedule(FlushStrategy::Hybrid { events: 10, interval: SECOND });
     let start = Instant::now();
