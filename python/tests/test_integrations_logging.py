@@ -214,7 +214,9 @@ class Late:
 late = sys.modules["late"] = Late()
 logging.info("x")
 """
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60, check=True)
+    # From Python 3.12 on, `os.fork` warns where there are threads.
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", script, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
     (info,) = forebay.runs(tmp_path)
     said = [record.value["message"] for record in forebay.read(info.folder, "log.*")]

@@ -170,7 +170,8 @@ def run(*arguments, code=0, **options):
     [("return", 0), ("sys.exit", 3), ("exception", 1), ("SIGINT", -2), ("thread", 0), ("cycle", 0), ("module", 0), ("fork", 0)],
 )
 def test_a_program_that_ends_without_a_close_loses_nothing(how, code, tmp_path):
-    done = run("-c", SCRIPT, tmp_path, how, code=code)
+    # From Python 3.12 on, `os.fork` warns where there are threads.
+    done = run("-W", "ignore:This process:DeprecationWarning", "-c", SCRIPT, tmp_path, how, code=code)
     assert [value.tag for value in values(tmp_path)][:1000] == ["x"] * 1000
     assert "child" not in [value.tag for value in values(tmp_path)]
     if how not in ("exception", "SIGINT"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import time
 import weakref
 from typing import Protocol
@@ -25,6 +26,9 @@ EXIT_TIMEOUT = 10.0
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _registered_in: int | None = None
 
+#: The exit code of this process, where it is a child of ``multiprocessing`` that ends.
+_exit_code: int | None = None
+
 
 def register(thing: Closable) -> None:
     """Has a writer, a run or a collector closed at the end of the process.
@@ -43,6 +47,35 @@ def register(thing: Closable) -> None:
     if util is not None:
         util.Finalize(None, close_all, exitpriority=100)
         util.register_after_fork(close_all, _finalize_again)
+        # Called when threads are waited for, behind everything that the child does. Of the standard library's own, as
+        # `concurrent.futures` uses it; where it is missing, no child is known to have failed.
+        when_threads_end = getattr(threading, "_register_atexit", None)
+        if when_threads_end is not None:
+            try:
+                when_threads_end(_note_exit_code)
+            except RuntimeError:
+                pass  # The process ends already.
+
+
+def _note_exit_code() -> None:
+    """Notes how a child of ``multiprocessing`` ends.
+
+    From Python 3.13 on, its finalizers run after the exception that ended it is gone. What is left is its exit code, in the function
+    that has called all this.
+    """
+    global _exit_code
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_bootstrap" and frame.f_globals.get("__name__") == "multiprocessing.process":
+            code = frame.f_locals.get("exitcode")
+            _exit_code = code if isinstance(code, int) else None
+            return
+        frame = frame.f_back
+
+
+def exit_code() -> int | None:
+    """Returns the exit code of a child of ``multiprocessing`` that ends, if it is known."""
+    return _exit_code
 
 
 def _finalize_again(_: object) -> None:
@@ -57,9 +90,9 @@ def _finalize_again(_: object) -> None:
 
 def _forget() -> None:
     """Forgets, in a forked child, what the parent has open: that is the parent's to close."""
-    global _open, _registered_in
+    global _open, _registered_in, _exit_code
     _open = weakref.WeakSet()
-    _registered_in = None
+    _registered_in = _exit_code = None
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -162,7 +162,10 @@ class Run:
         # A child of multiprocessing handles what ends it just now. Elsewhere, the hook of exceptions has seen it before, unless the
         # program has set another one since.
         error = sys.exc_info()[1] or _last_error()
-        self._finish(*_ending(None if id(error) == self._earlier_error else error), timeout)
+        status, reason = _ending(None if id(error) == self._earlier_error else error)
+        if error is None and (code := _lifecycle.exit_code()):
+            status, reason = "failed", f"the process ended with exit code {code}"
+        self._finish(status, reason, timeout)
 
     def __enter__(self) -> Self:
         return self
