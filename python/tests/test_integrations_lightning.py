@@ -73,6 +73,16 @@ def test_a_version_that_exists_goes_on_from_its_first_step(contract, tmp_path):
     assert [each.get("first_step") for each in started] == [None, 5]
 
 
+def test_a_folder_that_cannot_be_listed_raises_nothing(contract, tmp_path, caplog):
+    module, _ = contract
+    # Longer than a name may be.
+    logger = module.ForebayLogger(tmp_path / ("x" * 300))
+    assert logger.version == 0
+    logger.log_metrics({"loss": 0.5}, 0)
+    logger.finalize("success")
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["the training is not logged"]
+
+
 def test_what_comes_after_the_training_adds_to_its_run(contract, tmp_path):
     module, _ = contract
     logger = module.ForebayLogger(tmp_path)

@@ -223,6 +223,23 @@ def test_a_training_in_a_forked_child_is_a_run_of_its_own(driver, tmp_path, monk
     assert [info.status for info in forebay.runs(tmp_path)] == ["finished", "finished"]
 
 
+def test_a_forked_child_does_not_go_on_with_a_run_that_its_parent_ended(driver, tmp_path):
+    made = driver.make(tmp_path)
+    driver.train(made, 0.5)
+    parent = made._session.run
+
+    def work():
+        driver.log_late(made, 0.25)
+        driver.end(made)
+        return str(made._session.run.folder)
+
+    child = forked(work)
+    assert child != str(parent.folder)
+    assert sorted(losses(tmp_path)) == [[0.25], [0.5]]
+    assert [(info.status, info.generation) for info in forebay.runs(tmp_path)] == [("finished", 1)] * 2
+    law_of_run(parent, 3)
+
+
 # A run that cannot begin.
 
 
@@ -255,6 +272,11 @@ def test_a_run_that_begins_late_and_cannot_is_told_of_once(driver, blocked, capl
         driver.end(made)
     (record,) = caplog.records
     assert "the training is not logged" in record.getMessage() and str(blocked.parent) in record.getMessage()
+    # A second training begins anew.
+    blocked.parent.unlink()
+    driver.log_late(made, 0.25)
+    driver.end(made)
+    assert losses(blocked) == [[0.25]]
 
 
 def test_a_checkpoint_and_an_experiment_of_a_run_that_cannot_begin_end_no_training(blocked, monkeypatch, caplog):
@@ -377,6 +399,9 @@ PLACES = [
     (tf_config("worker", 0, chief=["a:1"], worker=TWO), False),
     (tf_config("ps", 0, worker=TWO, ps=["c:1"]), False),
     (tf_config("evaluator", 0, worker=TWO), False),
+    # A type that nobody knows says nothing.
+    (tf_config("client", 0, worker=TWO), True),
+    ({"RANK": "1", **tf_config("client", 0, worker=TWO)}, False),
     ({"TF_CONFIG": "{}"}, True),
     ({"TF_CONFIG": "no JSON"}, True),
     ({"TF_CONFIG": "[]"}, True),

@@ -61,8 +61,8 @@ def _of_tf_config(text: str) -> tuple[int, int] | None:
         cluster, task = config["cluster"], config["task"]
         sizes = {kind: len(cluster.get(kind, ())) for kind in ("chief", "master", "worker")}
         before = {"chief": 0, "master": 0, "worker": sizes["chief"] + sizes["master"]}
-        # Servers of parameters and those who evaluate are none of them.
-        rank = before[task["type"]] + int(task["index"]) if task["type"] in before else -1
+        # Servers of parameters and those who evaluate are none of them. Of another type, nothing is known.
+        rank = -1 if task["type"] in ("ps", "evaluator") else before[task["type"]] + int(task["index"])
         return rank, sum(sizes.values())
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -147,6 +147,9 @@ class Session:
         if not self.is_ours or _rank.is_worker() or place is not None and place[0] != 0:
             # Other processes that train log nothing by intention, and need not be told.
             return _NoRun(is_told=self.is_ours and not _rank.is_worker())
+        if run is not None and run._pid != os.getpid():
+            # It ended before this process was forked. Its folder is the parent's, who may go on in it.
+            self._part()
         folder = self.folder or (None if self._folder is None else self._folder())
         rank = _rank.of_first()
         if folder is None:
@@ -226,6 +229,8 @@ class Session:
         summary: Mapping[str, Any] | None = None,
     ) -> None:
         """Ends the run, unless it is the user's: that is flushed."""
+        # The next training may begin.
+        self._has_failed = False
         run = self.run
         if run is None or run._report is not None:
             return

@@ -252,5 +252,9 @@ def _claimed_version(root: Path) -> int:
 
 def _next_version(root: Path) -> int:
     """Returns the number after the largest of the folders ``version_<n>``."""
-    names = [path.name.removeprefix("version_") for path in root.glob("version_*") if path.is_dir()]
+    try:
+        names = [path.name.removeprefix("version_") for path in root.glob("version_*") if path.is_dir()]
+    except OSError:
+        # What begins in it says why.
+        names = []
     return max((int(name) for name in names if name.isdecimal()), default=-1) + 1
