@@ -408,8 +408,13 @@ def test_a_handler_that_exits_does_not_end_its_loop(bus):
     assert asyncio.run(main()) == "on"
 
 
-def test_handlers_run_on_trio_and_emissions_are_awaited_there(bus):
+@pytest.mark.parametrize("is_old", [False, True])
+def test_handlers_run_on_trio_and_emissions_are_awaited_there(bus, is_old, monkeypatch):
     trio = pytest.importorskip("trio")
+    if is_old:
+        # As before trio 0.23.
+        monkeypatch.delattr(trio.lowlevel, "in_trio_task")
+        assert bus.emit("none").wait()
 
     async def main():
         token, got = trio.lowlevel.current_trio_token(), []

@@ -8,9 +8,11 @@ import time
 import weakref
 
 import forebay
+import pytest
 from support import Disk, full_pipe, law
 
 from forebay import SummaryWriter, _lifecycle
+from forebay._progress import Progress
 
 
 def test_a_close_that_has_not_ended_in_time_holds_no_other_thread(tmp_path):
@@ -48,6 +50,40 @@ def test_the_end_of_a_run_at_exit_has_the_deadline_of_the_exit(tmp_path):
         drain()
         report = run.collector.stop(60)
     law(report, 3)
+
+
+def test_an_interruption_while_the_end_is_reported_ends_the_run_nevertheless(tmp_path, monkeypatch):
+    class Interrupted(Progress):
+        is_first = True
+
+        def follow(self, work):
+            result = super().follow(work)
+            if self.is_first:
+                self.is_first = False
+                raise KeyboardInterrupt
+            return result
+
+    run = forebay.init(tmp_path)
+    run.log({"x": 1.0}, step=0)
+    monkeypatch.setattr(forebay._run, "Progress", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish()
+    assert repr(run).count("ended") == 1
+    assert run.collector.collect("late") == "stopped"
+    law(run.finish(), 3)
+    (info,) = forebay.runs(tmp_path)
+    assert info.status == "finished"
+
+
+def test_an_error_before_the_run_does_not_hide_the_exit_code(tmp_path, monkeypatch):
+    for name in ("last_exc", "last_value"):
+        monkeypatch.setattr(sys, name, ValueError("before"), raising=False)
+    run = forebay.init(tmp_path)
+    monkeypatch.setattr(_lifecycle, "_exit_code", 3)
+    run._close_at_exit(10)
+    (info,) = forebay.runs(tmp_path)
+    assert (info.status, info.reason) == ("failed", "the process ended with exit code 3")
+    law(run.finish(), 2)
 
 
 def test_what_is_interrupted_at_the_end_lets_the_others_close(monkeypatch):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from types import FrameType
 from typing import Protocol
 
 
@@ -64,7 +65,7 @@ def _note_exit_code() -> None:
     that has called all this.
     """
     global _exit_code
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "_bootstrap" and frame.f_globals.get("__name__") == "multiprocessing.process":
             code = frame.f_locals.get("exitcode")

@@ -150,9 +150,13 @@ class Run:
                 try:
                     # A traceback may have the name of a file that is no UTF-8.
                     said = reason.encode("utf-8", "replace").decode("utf-8")
-                    progress.follow(self._guard.end(status, said, self.summary, timeout))
-                    left = None if timeout is None else max(0.0, until - time.monotonic())
-                    self._report = self.collector._end(left, progress)
+                    reported = self._guard.end(status, said, self.summary, timeout)
+                    try:
+                        progress.follow(reported)
+                    finally:
+                        # Also after Ctrl-C: the run would be left half ended.
+                        left = None if timeout is None else max(0.0, until - time.monotonic())
+                        self._report = self.collector._end(left, progress)
                 finally:
                     progress.end()
                     _end(self)
@@ -162,7 +166,9 @@ class Run:
         # A child of multiprocessing handles what ends it just now. Elsewhere, the hook of exceptions has seen it before, unless the
         # program has set another one since.
         error = sys.exc_info()[1] or _last_error()
-        status, reason = _ending(None if id(error) == self._earlier_error else error)
+        if id(error) == self._earlier_error:
+            error = None
+        status, reason = _ending(error)
         if error is None and (code := _lifecycle.exit_code()):
             status, reason = "failed", f"the process ended with exit code {code}"
         self._finish(status, reason, timeout)
@@ -242,6 +248,9 @@ def init(
             environment variables that tell the rank of the process contradict themselves.
 
     What is wrong with the arguments is raised before a file is made, and a run that cannot begin leaves no folder.
+
+    A run that is open when its process ends says how that ended. From Python 3.13 on, a child of ``multiprocessing`` knows of an exception,
+    also of Ctrl-C, the exit code alone: its run is failed, with that as the reason.
 
     Example:
         >>> with forebay.init("runs", name="digits", config={"lr": 0.1}) as run:

@@ -33,7 +33,19 @@ def _trio() -> Any:
     trio = sys.modules.get("trio")
     # The attribute is there once its import is done.
     lowlevel = getattr(trio, "lowlevel", None)
-    return trio if lowlevel is not None and lowlevel.in_trio_task() else None
+    return trio if lowlevel is not None and _in_task(lowlevel) else None
+
+
+def _in_task(lowlevel: Any) -> bool:
+    check = getattr(lowlevel, "in_trio_task", None)
+    if check is not None:
+        return bool(check())
+    # trio before 0.23.
+    try:
+        lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 def here() -> Loop | None:
