@@ -15,7 +15,12 @@ impl Shared {
     pub(super) fn flush_once(&self, timeout: Duration, left: Duration) -> Result<(), FlushError> {
         let (deadline, mut busy_sink) = (deadline_in(left), None);
         match self.mode() {
-            Mode::Pooled => _ = self.collector.flush_timeout(left)?,
+            Mode::Pooled => match self.collector.flush_timeout(left) {
+                Err(FlushError::TimedOut { pending, busy_sink, .. }) => {
+                    return Err(FlushError::TimedOut { waited: timeout, pending, busy_sink });
+                }
+                flushed => _ = flushed?,
+            },
             Mode::Inline => busy_sink = self.flush_inline(deadline)?,
         }
         if !self.engine.in_flight.await_all(deadline) {
