@@ -1,7 +1,9 @@
 """What tests share."""
 
 import fcntl
+import json
 import os
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +25,25 @@ def events(folder):
 def values(folder):
     """The values in the files of a folder, in order."""
     return [value for event in events(folder) for value in event.summary.value]
+
+
+def forked(work):
+    """Does something in a forked child, and returns what it returned, as JSON has it. A child that hangs is killed, and fails."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(60)
+            os.write(writing, json.dumps(work()).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with open(reading) as file:
+        said = file.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return json.loads(said)
 
 
 def law(report, offered):

@@ -3,9 +3,7 @@
 import copy
 import json
 import logging
-import os
 import pickle
-import signal
 import sys
 import threading
 import types
@@ -13,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from stand_ins import lines, stand_in
-from support import law, law_of_run
+from support import forked, law, law_of_run
 
 import forebay
 from forebay.sinks import JsonLines
@@ -169,25 +167,6 @@ def test_a_copy_in_the_same_process_shares_the_run_of_the_user(driver, tmp_path)
     assert losses(tmp_path) == [[0.25, 0.25]]
     report = run.finish()
     law(report, report.offered)
-
-
-def forked(work):
-    """Does something in a forked child, and returns what it returned."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(WATCHDOG)
-            os.write(writing, json.dumps(work()).encode())
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with open(reading) as file:
-        said = file.read()
-    assert os.waitpid(child, 0)[1] == 0
-    return json.loads(said)
 
 
 def test_a_forked_child_writes_nothing_to_the_run_of_its_parent(driver, tmp_path):

@@ -9,7 +9,7 @@ import threading
 
 import children
 import pytest
-from support import law_of_run
+from support import forked, law_of_run
 from test_processes import METHODS, WATCHDOG, ended
 
 import forebay
@@ -18,26 +18,18 @@ import forebay
 def test_a_forked_child_counts_what_it_logs_to_the_run_of_its_parent(tmp_path):
     run = forebay.init(tmp_path)
     run.log({"loss": 0.5}, step=0)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(WATCHDOG)
-            for step in range(100):
-                forebay.log({"child": 1.0}, step=step)
-            forebay.event("child")
-            run.flush(1.0)
-            report = forebay.finish()
-            # Also after it.
-            forebay.log({"child": 1.0})
-            counted = (report.stats["rejected"]["forked"], run.collector.stats().stats["rejected"]["forked"])
-            os.write(writing, repr(counted).encode())
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
-    assert os.read(reading, 100) == b"(101, 102)"
+
+    def child():
+        for step in range(100):
+            forebay.log({"child": 1.0}, step=step)
+        forebay.event("child")
+        run.flush(1.0)
+        report = forebay.finish()
+        # Also after it.
+        forebay.log({"child": 1.0})
+        return report.stats["rejected"]["forked"], run.collector.stats().stats["rejected"]["forked"]
+
+    assert forked(child) == [101, 102]
     run.log({"loss": 0.25}, step=1)
     law_of_run(run, 4)
     assert [record.name for record in forebay.read(run.folder)] == ["training.started", "loss", "loss", "training.completed"]
@@ -45,17 +37,12 @@ def test_a_forked_child_counts_what_it_logs_to_the_run_of_its_parent(tmp_path):
 
 def test_a_forked_child_begins_a_run_of_its_own(tmp_path):
     run = forebay.init(tmp_path / "parent")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(WATCHDOG)
-            with forebay.init(tmp_path / "child"):
-                forebay.log({"child": 1.0}, step=0)
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def child():
+        with forebay.init(tmp_path / "child"):
+            forebay.log({"child": 1.0}, step=0)
+
+    forked(child)
     forebay.log({"loss": 0.5}, step=0)
     law_of_run(run, 3)
     (info,) = forebay.runs(tmp_path / "child")

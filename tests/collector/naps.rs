@@ -29,10 +29,10 @@ fn a_steady_loop_wakes_the_worker_once_in_ten_thousand_events_at_most() {
         FlushStrategy::Hybrid { events: 512, interval: Duration::from_millis(100) },
     ];
     for flush in strategies {
-        // Half a lane of this size is there before a worker of a busy machine can be late.
+        // So large that half of it is never pending, however late a busy machine runs the worker.
         let lane = 1 << 20;
         let collector = ticks().capacity(lane).low_capacity(lane).flush(flush).start().unwrap();
-        // The first event after an idle time rings, and the worker does not know the rate yet.
+        // The first event after an idle time wakes the worker.
         let wakes = wakes_of(&collector, 100_000);
         assert!(wakes <= 100, "{flush:?}: {wakes} times for 1,000,000 events");
         collector.stop().unwrap();
