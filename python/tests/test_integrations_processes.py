@@ -144,7 +144,7 @@ def test_an_open_run_does_not_travel(driver, tmp_path):
 
 
 def test_a_copy_of_an_adapter_with_a_run_of_the_user_logs_nothing_and_says_so(driver, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(forebay._run, "_is_told", False, raising=False)
+    monkeypatch.setattr(forebay._run, "_has_warned", False, raising=False)
     with forebay.init(tmp_path) as run:
         other = pickle.loads(pickle.dumps(driver.make(tmp_path / "none", run=run)))
         with caplog.at_level(logging.WARNING, "forebay"):

@@ -69,7 +69,7 @@ def test_without_a_run_the_first_process_is_told_so():
 
 
 def test_threads_without_a_run_lose_no_count():
-    nowhere = forebay._run._NoRun(is_told=True)
+    nowhere = forebay._run._NoRun(has_warned=True)
     before = nowhere.finish().offered
     other = threading.Thread(target=nowhere.event, args=("other",))
 
@@ -87,7 +87,7 @@ def test_threads_without_a_run_lose_no_count():
 
 def test_a_fork_within_a_count_hangs_nobody():
     child = None
-    nowhere = forebay._run._NoRun(is_told=True)
+    nowhere = forebay._run._NoRun(has_warned=True)
 
     class Forks(int):
         def __radd__(self, counted):

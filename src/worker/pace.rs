@@ -17,7 +17,7 @@ const MAX_NAPS_PER_BATCH: u32 = 8;
 /// Rate of the events, and the nap that fits it.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Longest nap; zero for none at all.
+    /// Longest nap.
     max_nap: Duration,
     /// Number of pending events that sets off a delivery.
     trigger: u32,

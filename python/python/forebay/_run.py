@@ -348,11 +348,11 @@ class _NoRun:
     A forked child has the run of its parent, which does the same there. So a dataset that logs works with every start method.
 
     Args:
-        is_told: Whether the user was told already why nothing is logged.
+        has_warned: Whether there was a warning already, or needs to be none, that nothing is logged.
     """
 
-    def __init__(self, is_told: bool = False) -> None:
-        self._is_told = is_told
+    def __init__(self, has_warned: bool = False) -> None:
+        self._has_warned = has_warned
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         self._ignore(len(values))
@@ -361,11 +361,11 @@ class _NoRun:
         self._ignore(1)
 
     def _ignore(self, count: int) -> None:
-        global _ignored, _is_told
+        global _ignored, _has_warned
         with _lock:
             _ignored += count
-            warns = not (_is_told or self._is_told)
-            _is_told |= warns
+            warns = not (_has_warned or self._has_warned)
+            _has_warned |= warns
         if warns:
             logger.warning("nothing is logged in this process, which has no run: call forebay.init in it")
 
@@ -387,13 +387,13 @@ class _NoRun:
 
 def _count_anew() -> None:
     """Begins to count in a forked child, where the thread that holds the lock may not exist."""
-    global _ignored, _is_told, _lock
-    _ignored, _is_told, _lock = 0, False, threading.RLock()
+    global _ignored, _has_warned, _lock
+    _ignored, _has_warned, _lock = 0, False, threading.RLock()
 
 
 #: Events that `_NoRun` was given in this process, and whether the user was told of them. A handler of signals may log as well, within the
 #: lock.
-_ignored, _is_told, _lock = 0, False, threading.RLock()
+_ignored, _has_warned, _lock = 0, False, threading.RLock()
 os.register_at_fork(after_in_child=_count_anew)
 
 

@@ -23,20 +23,20 @@ def joined() -> tuple[int, int] | None:
     return None
 
 
-def told() -> tuple[int, int] | None:
+def of_environment() -> tuple[int, int] | None:
     """Returns the rank of this process and the number of all, as the environment tells them; else ``None``."""
     return _of_tf_config(os.environ.get("TF_CONFIG", "")) or _of_launcher()
 
 
 def is_first() -> bool:
     """Returns whether this is the first of the processes that train together, or alone."""
-    place = joined() or told()
+    place = joined() or of_environment()
     return place is None or place[0] == 0
 
 
 def of_first() -> tuple[int, int | None, int]:
     """Returns what the run of the first process says of its rank: its number, its number on its machine, and the number of all."""
-    place = joined() or told()
+    place = joined() or of_environment()
     size = max(place[1], 1) if place is not None else 1
     try:
         rank, local_rank, all_of_them = environment_rank()

@@ -130,13 +130,13 @@ class Session:
             step: The first step that is to be logged.
         """
         if self._has_failed:
-            return _NoRun(is_told=True)
+            return _NoRun(has_warned=True)
         try:
             return self._begin(step)
         except Exception as error:  # noqa: BLE001 - a full disk ends no training either
             self._has_failed = True
             self._warn("the training", error)
-            return _NoRun(is_told=True)
+            return _NoRun(has_warned=True)
 
     def _begin(self, step: int | None) -> Run | _NoRun:
         self.settle()
@@ -146,7 +146,7 @@ class Session:
         place = _rank.joined()
         if not self.is_ours or _rank.is_worker() or place is not None and place[0] != 0:
             # Other processes that train log nothing by intention, and need not be told.
-            return _NoRun(is_told=self.is_ours and not _rank.is_worker())
+            return _NoRun(has_warned=self.is_ours and not _rank.is_worker())
         if run is not None and run._pid != os.getpid():
             # It ended before this process was forked. Its folder is the parent's, who may go on in it.
             self._part()
