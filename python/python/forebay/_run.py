@@ -391,7 +391,7 @@ def _count_anew() -> None:
     _ignored, _has_warned, _lock = 0, False, threading.RLock()
 
 
-#: Events that `_NoRun` was given in this process, and whether the user was told of them. A handler of signals may log as well, within the
+#: Events that `_NoRun` was given in this process, and whether there was a warning of them. A handler of signals may log as well, within the
 #: lock.
 _ignored, _has_warned, _lock = 0, False, threading.RLock()
 os.register_at_fork(after_in_child=_count_anew)

@@ -413,8 +413,8 @@ class EventBus:
         """Ends a subscription: no call begins any more, and what waits for the handler is cancelled. Returns whether there was one.
 
         The last step before a call asks whether the handler is subscribed. A call that has passed it has begun, although its first
-        statement may run a moment after this has returned, on another thread. ``flush`` waits for such a call: whoever takes apart what
-        the handler uses calls it before.
+        statement may run a moment after this has returned, on another thread. ``flush`` waits for such a call: call it before you
+        take apart what the handler uses.
 
         A handler may unsubscribe itself. May be awaited.
         """
