@@ -56,7 +56,8 @@ impl<E: Event> Collector<E> {
         self.shared.phase.load().state()
     }
 
-    /// Returns how many events are queued or with the worker.
+    /// Returns how many events are queued or with the worker. Events that the worker is just taking out of a ring may be left
+    /// out: wait for a [`flush`](Self::flush), not for a 0.
     pub fn pending(&self) -> u64 {
         self.shared.pending()
     }
