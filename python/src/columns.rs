@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use forebay::{Event, Record, Value};
 use forebay_history::{EventQuery, HistoryError, JsonLinesHistory};
+use forebay_sync::clock::deadline_in;
 use forebay_sync::sync::Mutex;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 
 use crate::collector::PyRecord;
-use crate::watch::interruptible;
+use crate::watch::{SIGNALS, interruptible};
 
 /// Columns of records, in the layout of Arrow and the byte order of the machine. None of them has an object of Python for a record.
 #[derive(Default)]
@@ -111,19 +113,27 @@ fn refused(error: HistoryError) -> PyErr {
     PyOSError::new_err(error.to_string())
 }
 
-/// Opens a file of JSON Lines, for the records whose names a pattern stands for.
-fn open(path: PathBuf, pattern: Option<String>) -> PyResult<Found> {
-    let mut query = EventQuery::new();
-    if let Some(pattern) = pattern {
-        query = query.name(pattern.as_str());
-    }
+/// Opens a file of JSON Lines.
+fn open(path: PathBuf) -> PyResult<Found> {
     let records = JsonLinesHistory::open(path).and_then(|history| history.records()).map_err(refused)?;
-    Ok(Box::new(records.filter(move |record| record.as_ref().map_or(true, |record| query.matches(record)))))
+    Ok(Box::new(records))
+}
+
+/// Returns the query for records whose names a pattern stands for; for all without one.
+fn named(pattern: Option<&str>) -> EventQuery {
+    pattern.map_or_else(EventQuery::new, |pattern| EventQuery::new().name(pattern))
 }
 
 /// Calls `each` with the records of a file of JSON Lines whose names a pattern stands for.
 fn for_each(path: PathBuf, pattern: Option<String>, mut each: impl FnMut(Record)) -> PyResult<()> {
-    open(path, pattern)?.try_for_each(|record| record.map(&mut each)).map_err(refused)
+    let query = named(pattern.as_deref());
+    for record in open(path)? {
+        let record = record.map_err(refused)?;
+        if query.matches(&record) {
+            each(record);
+        }
+    }
+    Ok(())
 }
 
 /// Returns the records of a file of JSON Lines, column by column: see `forebay._reading`.
@@ -178,6 +188,7 @@ pub(crate) fn count_records(py: Python<'_>, path: PathBuf, pattern: Option<Strin
 #[pyclass(frozen, module = "forebay._forebay")]
 pub(crate) struct RecordReader {
     records: Mutex<Peekable<Found>>,
+    query: EventQuery,
 }
 
 /// The most records of a piece, and about the most bytes: one that is larger ends it.
@@ -190,28 +201,49 @@ impl RecordReader {
     #[new]
     #[pyo3(signature = (path, pattern = None))]
     fn new(py: Python<'_>, path: PathBuf, pattern: Option<String>) -> PyResult<Self> {
-        Ok(Self { records: Mutex::new(py.detach(|| open(path, pattern))?.peekable()) })
+        let query = named(pattern.as_deref());
+        let records = interruptible(py, move || open(path))??;
+        Ok(Self { records: Mutex::new(records.peekable()), query })
     }
 
     /// Returns the next records; none at the end. It is a piece of them, because to get the GIL again may take longer than to read one.
+    ///
+    /// Raises what the handler of a signal raises, and has lost no record then: the next piece goes on.
     fn piece(&self, py: Python<'_>) -> PyResult<Vec<PyRecord>> {
-        py.detach(|| {
-            let Ok(mut records) = self.records.enter() else {
-                return Err(PyRuntimeError::new_err(
-                    "the records must be read in the process that began to read them",
-                ));
-            };
-            let (mut piece, mut bytes) = (Vec::new(), 0);
+        loop {
+            let (piece, is_over) = py.detach(|| self.read())?;
+            if is_over || !piece.is_empty() {
+                return Ok(piece);
+            }
+            // What is looked for may be rare, and the file large.
+            py.check_signals()?;
+        }
+    }
+}
+
+impl RecordReader {
+    /// Reads a piece, for as long as nobody looks for signals. Returns whether it is at the end of the file.
+    fn read(&self) -> PyResult<(Vec<PyRecord>, bool)> {
+        let Ok(mut records) = self.records.enter() else {
+            return Err(PyRuntimeError::new_err(
+                "the records must be read in the process that began to read them",
+            ));
+        };
+        let (mut piece, mut bytes, until) = (Vec::new(), 0, deadline_in(SIGNALS));
+        while piece.len() < PIECE_RECORDS
+            && bytes < PIECE_BYTES
+            && until.is_none_or(|until| Instant::now() < until)
+        {
             // What was read before an error comes before the error.
-            while piece.len() < PIECE_RECORDS
-                && bytes < PIECE_BYTES
-                && let Some(record) = records.next_if(|record| record.is_ok() || piece.is_empty())
-            {
-                let record = record.map_err(refused)?;
+            let Some(record) = records.next_if(|record| record.is_ok() || piece.is_empty()) else {
+                return Ok((piece, true));
+            };
+            let record = record.map_err(refused)?;
+            if self.query.matches(&record) {
                 bytes = bytes.saturating_add(record.size_hint());
                 piece.push(PyRecord { record });
             }
-            Ok(piece)
-        })
+        }
+        Ok((piece, false))
     }
 }

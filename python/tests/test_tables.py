@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -174,3 +175,39 @@ def test_iteration_gives_what_was_read_before_an_error(tmp_path):
     assert [next(records).step for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="cannot read .*events.jsonl"):
         next(records)
+
+
+class Interrupt(BaseException):
+    """What the handler of a signal raises."""
+
+
+def test_a_piece_of_rare_records_is_interrupted_before_the_whole_file_is_read(tmp_path):
+    with Collector([sinks.JsonLines(tmp_path / "events.jsonl")]) as collector:
+        for step in range(10_000):
+            collector.collect("common", 0.5, step=step)
+        law(collector.stop(), 10_000)
+    # Three hundred files of them, then one of what is looked for.
+    closed = [tmp_path / f"events.jsonl.{number:06}" for number in range(1, 301)]
+    (tmp_path / "events.jsonl").rename(closed[0])
+    for path in closed[1:]:
+        path.hardlink_to(closed[0])
+    with Collector([sinks.JsonLines(tmp_path / "events.jsonl")]) as collector:
+        collector.collect("rare", 0.25)
+        law(collector.stop(), 1)
+
+    def interrupt(*_):
+        raise Interrupt
+
+    reader = RecordReader(str(tmp_path / "events.jsonl"), "rare")
+    earlier = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        with pytest.raises(Interrupt):
+            reader.piece()
+    finally:
+        signal.signal(signal.SIGALRM, earlier)
+    # Nothing that was looked for is lost.
+    for path in closed:
+        path.unlink()
+    assert [record.name for record in reader.piece()] == ["rare"]
+    assert reader.piece() == []
