@@ -321,11 +321,15 @@ impl BusCore {
         }
         let deadline = Instant::now() + convert::duration(timeout);
         let bus = self.bus.clone();
-        let is_stopped = interruptible(py, move || bus.stop_timeout(left(deadline)).is_ok())?;
-        let last = self.queues.last_number();
-        let waited = wait(py, deadline, |timeout| self.queues.wait(last, unawaited_loop, timeout));
+        let stopped = interruptible(py, move || bus.stop_timeout(left(deadline)).is_ok());
+        let done = stopped.and_then(|is_stopped| {
+            let last = self.queues.last_number();
+            let is_done = wait(py, deadline, |timeout| self.queues.wait(last, unawaited_loop, timeout))?;
+            Ok(is_stopped && is_done)
+        });
+        // Also where the handler of a signal has raised: the threads would wait for calls for ever.
         py.detach(|| self.queues.close());
-        Ok(waited? && is_stopped)
+        done
     }
 
     /// Returns numbers about the whole, then a list of what is known of each handler, then of those that are gone.

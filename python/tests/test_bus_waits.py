@@ -135,6 +135,42 @@ def test_the_user_interrupts_what_waits_for_a_disk_that_hangs(journal, method):
     journal.end(bus)
 
 
+def test_a_stop_that_the_user_interrupts_ends_the_threads_while_the_disk_hangs(journal):
+    bus = journal.bus(timeout=50)
+    bus.subscribe("a", lambda event: None)
+
+    async def answer(event):
+        pass
+
+    # One of each kind of thread: of calls, of notices, and of a loop.
+    bus.subscribe("a", answer)
+    for _ in range(3):
+        bus.emit("a", {"text": "x" * PIPE})
+    assert interrupted(bus.stop) < 8
+    assert all(threads(bus))
+    until(lambda: have_ended(bus))
+    journal.end(bus)
+
+
+def test_a_stop_that_the_user_interrupts_ends_the_threads_while_a_handler_hangs():
+    bus, handler = EventBus(timeout=50), Handler()
+    bus.subscribe("a", handler)
+
+    async def answer(event):
+        pass
+
+    bus.subscribe("b", answer)
+    bus.emit("a")
+    assert handler.begun.wait(60)
+    assert interrupted(bus.stop) < 8
+    # All but the one whose handler hangs.
+    until(lambda: not bus._calls._notifier.is_alive() and not bus._calls._loop_thread.is_alive())
+    handler.goes_on.set()
+    until(lambda: have_ended(bus))
+    assert bus.stop(60)
+    law(bus)
+
+
 def test_other_threads_run_while_the_disk_hangs(journal):
     bus = journal.bus(timeout=60)
     for _ in range(3):
@@ -213,6 +249,48 @@ def test_a_shutdown_ends_by_its_timeout_and_says_what_is_left_behind(caplog):
         return bus
 
     law(asyncio.run(main()))
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+@pytest.mark.parametrize("way", ["block", "shutdown"])
+def test_a_bus_whose_stop_gets_no_thread_is_stopped_and_says_why(library, way, monkeypatch):
+    trio = pytest.importorskip("trio")
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    async def work():
+        bus = EventBus(timeout=60)
+        bus.subscribe("a", lambda event: None)
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread") as raised:
+            if way == "shutdown":
+                patch.setattr(threading.Thread, "start", refuse)
+                await bus.shutdown()
+            async with bus:
+                patch.setattr(threading.Thread, "start", refuse)
+        assert raised.value.__notes__ == ["the event bus is stopped, and its handlers had a tenth of a second"]
+        return bus
+
+    bus = trio.run(work) if library == "trio" else asyncio.run(work())
+    assert bus._is_stopped and bus.emit("a").outcome == "stopped"
+    until(lambda: have_ended(bus))
+    law(bus)
+
+
+def test_a_loop_of_the_bus_that_gets_no_thread_is_none(bus, monkeypatch):
+    async def handler(event):
+        pass
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            bus.subscribe("a", handler)
+    # The next one has a loop that runs.
+    bus.subscribe("a", handler)
+    assert bus.emit_sync("a").handled == 1
 
 
 # The task is cancelled

@@ -541,9 +541,23 @@ class EventBus:
 
         It needs none of the loop's own threads. Where the task is cancelled, the bus stops all the same, and nobody waits for that:
         ``async with`` does.
+
+        Raises:
+            RuntimeError: It is called in a handler, which would have to wait for itself; or the system refuses a thread, as at the end of
+                an ``async with``. The bus is stopped then, and its handlers had a tenth of a second.
         """
+        return await self._stop_in_thread(timeout, is_shielded=False)
+
+    async def _stop_in_thread(self, timeout: float | None, is_shielded: bool) -> bool:
         _not_in_a_handler("shutdown")
-        return await _loops.in_thread(self.stop, timeout)
+        try:
+            return await _loops.in_thread(self.stop, timeout, is_shielded=is_shielded)
+        except Exception as error:
+            if not self._is_stopped:
+                # There is no thread that could wait while the loop runs, and nobody would stop the bus later.
+                self.stop(0.1)
+                error.add_note("the event bus is stopped, and its handlers had a tenth of a second")
+            raise
 
     def _warn_of_rest(self, timeout: float) -> None:
         """Says what a stop has left behind, unless this is a forked child."""
@@ -567,8 +581,14 @@ class EventBus:
         except RuntimeError:
             return False
         self._is_stopped = True
-        is_done = self._core.stop(timeout, _loops.key(_loops.here()))
-        return self._calls.join(max(0.1, until - time.monotonic())) and is_done
+        is_done = False
+        try:
+            is_done = self._core.stop(timeout, _loops.key(_loops.here()))
+        finally:
+            # Where the user has interrupted the wait, nobody waits any more.
+            left = until - time.monotonic() if is_done else 0.0
+            have_ended = self._calls.join(max(0.1, left))
+        return have_ended and is_done
 
     #: Handlers may use what closes later.
     _exit_turn = 0
@@ -596,9 +616,8 @@ class EventBus:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        _not_in_a_handler("shutdown")
         # Also where the task is cancelled: it is bounded by the timeout of the bus.
-        await _loops.in_thread(self.stop, is_shielded=True)
+        await self._stop_in_thread(None, is_shielded=True)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("an event bus belongs to its process and cannot be pickled: make one in each process")

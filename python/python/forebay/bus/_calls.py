@@ -115,8 +115,13 @@ class Calls:
         with self._lock:
             if self._loop is None:
                 runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-                self._loop = runner.get_loop()
-                self._loop_thread = _start("forebay-bus-loop", _loops.run, runner)
+                loop = runner.get_loop()
+                try:
+                    self._loop_thread = _start("forebay-bus-loop", _loops.run, runner)
+                except BaseException:
+                    runner.close()
+                    raise
+                self._loop = loop
                 weakref.finalize(self, _loops.stop, self._loop).atexit = False
             return self._loop
 
