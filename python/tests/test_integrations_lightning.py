@@ -83,6 +83,16 @@ def test_a_folder_that_cannot_be_listed_raises_nothing(contract, tmp_path, caplo
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["the training is not logged"]
 
 
+def test_every_training_that_cannot_begin_is_told_of_once(contract, tmp_path, caplog):
+    module, _ = contract
+    logger = module.ForebayLogger(tmp_path / ("x" * 300))
+    for training in range(1, 4):
+        for step in range(3):
+            logger.log_metrics({"loss": 0.5}, step)
+        logger.finalize("success")
+        assert caplog.text.count("the training is not logged") == training == len(caplog.records)
+
+
 def test_what_comes_after_the_training_adds_to_its_run(contract, tmp_path):
     module, _ = contract
     logger = module.ForebayLogger(tmp_path)

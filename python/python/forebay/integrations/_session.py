@@ -23,6 +23,9 @@ logger = logging.getLogger("forebay")
 #: The longest wait for the disk where a library asks for a flush: it trains on meanwhile with what is left.
 FLUSH_TIMEOUT = 5.0
 
+#: What is not logged where no run can begin.
+_TRAINING = "the training"
+
 #: The depth at which a configuration is cut: one may have itself in it.
 MAX_DEPTH = 8
 
@@ -121,6 +124,7 @@ class Session:
         if self.is_ours and self.run is not None and self.run._pid != os.getpid():
             self._part()
         self._has_failed = False
+        self.renew_warning()
         self._begin(step)
 
     def begin(self, step: int | None = None) -> Run | _NoRun:
@@ -135,8 +139,12 @@ class Session:
             return self._begin(step)
         except Exception as error:  # noqa: BLE001 - a full disk ends no training either
             self._has_failed = True
-            self._warn("the training", error)
+            self._warn(_TRAINING, error)
             return _NoRun(has_warned=True)
+
+    def renew_warning(self) -> None:
+        """Lets the next training say, too, that it cannot begin. For the end of one where a library has no hook for the begin."""
+        self._warned.discard(_TRAINING)
 
     def _begin(self, step: int | None) -> Run | _NoRun:
         self.settle()

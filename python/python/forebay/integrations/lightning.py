@@ -209,11 +209,12 @@ class ForebayLogger(Logger):
         session = self._session
         if status in ("success", "finished"):
             session.end()
-            return
-        if not session.is_open and session.config:
-            # What failed before its first value is a run as well.
-            session.begin()
-        session.fail(sys.exc_info()[1])
+        else:
+            if not session.is_open and session.config:
+                # What failed before its first value is a run as well.
+                session.begin()
+            session.fail(sys.exc_info()[1])
+        session.renew_warning()
 
 
 class TensorBoardLogger(_TensorBoardLogger):
