@@ -123,6 +123,39 @@ fn one_value_of_a_writer_that_begins_no_session_is_an_earlier_run() {
     }
 }
 
+#[test]
+fn a_large_folder_hides_no_sub_run_and_the_folders_that_are_opened_are_bounded() {
+    let earlier = |folder: &Path| {
+        let collector = Collector::builder().sink(TensorBoardSink::create(folder).unwrap()).build().unwrap();
+        collector.stats().sinks[0].earlier_run.is_some()
+    };
+    let write = |folder: &Path| {
+        let mut sink = TensorBoardSink::create(folder).unwrap();
+        sink.write_batch(&Batch::from_events(vec![Record::scalar("loss", 0.5)])).unwrap();
+    };
+    // Whatever the order in which the system lists them.
+    let folder = tempfile::tempdir().unwrap();
+    drop(TensorBoardSink::create(folder.path()).unwrap());
+    let large = folder.path().join("checkpoints");
+    std::fs::create_dir(&large).unwrap();
+    for number in 0..1_500 {
+        std::fs::write(large.join(number.to_string()), "").unwrap();
+    }
+    write(&large.join("loss_train"));
+    assert!(earlier(folder.path()));
+
+    // The folders directly below come first, then those in them: 100 in all.
+    for (others, is_found) in [(98, true), (99, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        drop(TensorBoardSink::create(folder.path()).unwrap());
+        for number in 0..others {
+            std::fs::create_dir(folder.path().join(number.to_string())).unwrap();
+        }
+        write(&folder.path().join("loss/train"));
+        assert_eq!(earlier(folder.path()), is_found, "{others} other folders");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn what_is_in_a_file_behind_a_descriptor_is_no_earlier_run() {

@@ -1,6 +1,7 @@
 //! Names of event files. TensorBoard reads those of a folder in the order of their names, so they must sort in the
 //! order in which they were begun: also when two begin in one second, or the clock was set back.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io;
@@ -62,42 +63,62 @@ fn seconds_in(name: &OsStr) -> Option<u64> {
     seconds.filter(|seconds| *seconds < 9_999_000_000)
 }
 
-/// Returns whether a program that began a file in `folder` wrote a value: there, or in the folder of a sub-run below it.
+/// Returns whether a program that began a file in `folder` wrote a value: there, or in the folder of a sub-run below it. What lies less deep
+/// is looked at first, within [`MAX_OPENED_BELOW`] and [`MAX_LISTED_BELOW`].
 pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
-    let (mut has_file, mut below) = (false, Vec::new());
+    let (mut has_file, mut below) = (false, VecDeque::new());
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if is_written(&entry) {
-            return Ok(true);
-        }
-        has_file |= seconds_in(&entry.file_name()).is_some();
-        below.push(entry);
-    }
-    // Without a file of its own, it is a folder of runs, and no run.
-    let mut left = if has_file { MAX_ENTRIES_BELOW } else { 0 };
-    while let Some(entry) = below.pop() {
-        // Not behind a link, which may lead back.
-        if left == 0 || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        for entry in fs::read_dir(entry.path()).into_iter().flatten().flatten().take(left) {
+        if is_event_file(&entry) {
             if is_written(&entry) {
                 return Ok(true);
             }
-            left -= 1;
-            below.push(entry);
+            has_file = true;
+        } else if is_folder(&entry) {
+            below.push_back(entry.path());
+        }
+    }
+    // Without a file of its own, it is a folder of runs, and no run.
+    let mut left = if has_file { MAX_OPENED_BELOW } else { 0 };
+    while left > 0
+        && let Some(folder) = below.pop_front()
+    {
+        left -= 1;
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_LISTED_BELOW) {
+            if is_event_file(&entry) {
+                // Those that nobody wrote to are few: each is what a program left that ended at once.
+                if is_written(&entry) {
+                    return Ok(true);
+                }
+                left = left.saturating_sub(1);
+            } else if below.len() < left && is_folder(&entry) {
+                below.push_back(entry.path());
+            }
         }
     }
     Ok(false)
 }
 
-/// Returns whether that is an event file with a value. One that cannot be read has been written by somebody.
-fn is_written(entry: &DirEntry) -> bool {
-    seconds_in(&entry.file_name()).is_some() && has_values(&entry.path()).unwrap_or(true)
+/// Most folders, and event files without a value, that are opened below the folder of a run to look for a sub-run: a begin must not wait
+/// long for a network.
+const MAX_OPENED_BELOW: usize = 100;
+
+/// Most entries of one of these folders that are looked at. One that is full of other files hides none of the other folders.
+const MAX_LISTED_BELOW: usize = 5_000;
+
+fn is_event_file(entry: &DirEntry) -> bool {
+    seconds_in(&entry.file_name()).is_some()
 }
 
-/// Most files and folders below the folder of a run that are looked at for a sub-run: a begin must not wait long for a network.
-const MAX_ENTRIES_BELOW: usize = 1_000;
+/// Returns whether that is a folder, and not a link, which may lead back.
+fn is_folder(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
+/// Returns whether an event file has a value. One that cannot be read has been written by somebody.
+fn is_written(entry: &DirEntry) -> bool {
+    has_values(&entry.path()).unwrap_or(true)
+}
 
 /// Returns whether an event file has more than its head: the version of the format and, from a writer that begins sessions, the
 /// begin of one. (PyTorch's begins none.)
