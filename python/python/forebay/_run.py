@@ -249,7 +249,8 @@ def init(
 
     What is wrong with the arguments is raised before a file is made, and a run that cannot begin leaves no folder.
 
-    A run that is open when its process ends says how that ended. From Python 3.13 on, a child of ``multiprocessing`` knows of an exception,
+    A run that is open when its process ends says how that ended. ``sys.exit(1)`` outside of the ``with`` of a run looks as a success there,
+    because Python tells nobody of the code: call :meth:`Run.finish` with ``"failed"`` before. From Python 3.13 on, a child of ``multiprocessing`` knows of an exception,
     also of Ctrl-C, the exit code alone: its run is failed, with that as the reason.
 
     Example:

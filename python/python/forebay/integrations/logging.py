@@ -31,7 +31,8 @@ class ForebayHandler(logging.Handler):
     the event. Records below ``INFO`` have a low priority, and go first when a queue is full; those of ``CRITICAL`` are never evicted.
 
     It never waits and never raises. Texts are cut and fields are counted, so that a record has a bounded size. Records of the logger
-    ``forebay`` are left to other handlers, so that what forebay says of an event makes no event.
+    ``forebay`` are left to other handlers, so that what forebay says of an event makes no event. Like other handlers of ``logging``, it has a
+    lock and cannot be pickled: another process makes its own, in ``logging.config`` for example.
 
     Args:
         target: The run or the collector. Defaults to the run that goes on, as for :func:`forebay.log`; while there is none, records are
