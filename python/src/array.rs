@@ -1,8 +1,10 @@
 //! `Array`: a copy of the numbers of an array or a tensor.
 
+use std::collections::TryReserveError;
+
 use forebay_sync::unix::advise_huge_pages;
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
 /// Copy of the numbers of an array, in order, as they lie in its memory.
@@ -65,7 +67,8 @@ impl Array {
     ///
     /// # Errors
     ///
-    /// `ValueError` for a type that is none of numbers, and where the bytes are no whole numbers.
+    /// `ValueError` for a type that is none of numbers, and where the bytes are no whole numbers. `MemoryError` where there is no memory
+    /// for the copy.
     pub(crate) fn copy(py: Python<'_>, data: &PyBuffer<u8>, code: &str) -> PyResult<Self> {
         let kind = code.get(1..).and_then(Kind::of);
         let Some(kind) = kind.filter(|kind| data.item_count().is_multiple_of(kind.size())) else {
@@ -152,18 +155,29 @@ impl Array {
     }
 }
 
-/// Size of a huge page on most machines, in bytes.
-const HUGE_PAGE: usize = 2 << 20;
+/// The largest copy that is left to small pages, in bytes.
+///
+/// Up to here, the allocator of glibc uses memory again that it has: its first copies alone have new pages. Above, each copy has. With huge
+/// pages, one of 64 MiB takes 16 ms instead of 70 ms on a virtual machine with 2 cores. Where memory is fragmented, the system may have to
+/// make room for each huge page, while the loop waits. (One copy in four took 120 ms there, when the host had to find the memory.) Rejected:
+/// from 2 MiB on. That saves 4 ms once, and a loop that copies a million numbers at each step risks the wait.
+const MAX_IN_SMALL_PAGES: usize = 32 << 20;
 
 /// Copies the bytes of a buffer, detached: that of a large array takes milliseconds, most of them for pages of memory that are new.
 fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
+    let length = data.item_count();
+    // A buffer that is as large as the user's array may be refused. That must not end the process.
+    let mut bytes = reserved(length).map_err(|_| {
+        PyMemoryError::new_err(format!("there is no memory for a copy of an array of {length} bytes"))
+    })?;
     if !data.is_c_contiguous() {
-        return data.to_vec(py);
+        bytes.resize(length, 0);
+        data.copy_to_slice(py, &mut bytes)?;
+        return Ok(bytes);
     }
-    let (start, length) = (data.buf_ptr() as usize, data.item_count());
-    let mut bytes = Vec::with_capacity(length);
+    let start = data.buf_ptr() as usize;
     py.detach(|| {
-        if length >= HUGE_PAGE {
+        if length > MAX_IN_SMALL_PAGES {
             advise_huge_pages(bytes.spare_capacity_mut());
         }
         // SAFETY: The buffer is exported to us: its owner keeps its `length` bytes at `start` until `data` is released, which the caller
@@ -175,6 +189,13 @@ fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
             bytes.set_len(length);
         }
     });
+    Ok(bytes)
+}
+
+/// Returns space for so many bytes, and an error where the system refuses it.
+fn reserved(length: usize) -> Result<Vec<u8>, TryReserveError> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length)?;
     Ok(bytes)
 }
 

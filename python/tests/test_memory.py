@@ -28,19 +28,19 @@ import numpy as np
 from forebay import SummaryWriter
 
 writer = SummaryWriter(sys.argv[1])
-values = np.random.default_rng(0).standard_normal(1_000_000)
+values = np.random.default_rng(0).standard_normal(8_000_000)
 def faults():
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
 before = faults()
-writer.add_histogram("weights", values)
+writer.add_histogram("weights", values, bins=[0.0, 1.0])
 print(faults() - before)
 writer.close()
 """
 
 
 @pytest.mark.skipif(not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="the system has no huge pages")
-def test_the_first_histogram_of_a_million_values_is_copied_into_huge_pages(tmp_path):
-    # Of 4 KiB, there would be 1,954 pages. Those at both ends may be small ones.
+def test_the_first_histogram_of_eight_million_values_is_copied_into_huge_pages(tmp_path):
+    # Of 4 KiB, there would be 15,625 pages. Those at both ends may be small ones.
     assert run(FAULTS, tmp_path) < 1_000
 
 
@@ -99,3 +99,41 @@ def test_the_edges_of_a_histogram_count_in_the_budget_of_a_writer(tmp_path):
     while writer.stats()["pending"]:
         writer.flush()
     writer.close()
+
+
+#: An array that has no memory yet, and a process that gets no more than a quarter of what a copy of it takes.
+REFUSED = """
+import resource, sys
+import numpy as np
+from forebay import Collector, Histogram, SummaryWriter, sinks
+
+size = 1 << 30
+values = np.zeros(size, np.uint8).reshape(1 << 10, -1)
+values = values.T if "strided" in sys.argv[2:] else values
+writer, collector = SummaryWriter(sys.argv[1]), Collector()
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + size // 4, -1))
+refused = 0
+calls = [
+    lambda: writer.add_histogram("x", values, bins=[0.0, 1.0]),
+    lambda: writer.add_tensor("x", values),
+    lambda: writer.add_image("x", values, dataformats="HW"),
+    lambda: collector.collect("x", Histogram(values)),
+]
+for call in calls:
+    try:
+        call()
+    except MemoryError:
+        refused += 1
+writer.add_scalar("loss", 0.5, 1)
+writer.close()
+collector.stop()
+print(refused)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@pytest.mark.parametrize("kind", ["whole", "strided"])
+def test_a_copy_for_which_there_is_no_memory_is_refused_with_an_error(kind, tmp_path):
+    done = subprocess.run([sys.executable, "-c", REFUSED, str(tmp_path), kind], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
