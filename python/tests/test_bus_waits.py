@@ -95,12 +95,13 @@ def test_a_query_waits_for_the_disk_by_the_timeout_of_the_bus(journal):
     journal.end(bus)
 
 
-def interrupted(call):
-    """Calls something that waits, and has the user press Ctrl-C while it does. Returns the seconds that it took."""
+def interrupted(call, is_waiting_for=lambda: True):
+    """Calls something that waits, and has the user press Ctrl-C once it does. Returns the seconds that it took."""
     is_waiting, is_over = threading.Event(), threading.Event()
 
     def press():
         assert is_waiting.wait(60)
+        until(is_waiting_for)
         while not is_over.wait(0.05):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
@@ -146,7 +147,7 @@ def test_a_stop_that_the_user_interrupts_ends_the_threads_while_the_disk_hangs(j
     bus.subscribe("a", answer)
     for _ in range(3):
         bus.emit("a", {"text": "x" * PIPE})
-    assert interrupted(bus.stop) < 8
+    assert interrupted(bus.stop, lambda: bus._is_stopped) < 8
     assert all(threads(bus))
     until(lambda: have_ended(bus))
     journal.end(bus)
@@ -162,7 +163,7 @@ def test_a_stop_that_the_user_interrupts_ends_the_threads_while_a_handler_hangs(
     bus.subscribe("b", answer)
     bus.emit("a")
     assert handler.begun.wait(60)
-    assert interrupted(bus.stop) < 8
+    assert interrupted(bus.stop, lambda: bus._is_stopped) < 8
     # All but the one whose handler hangs.
     until(lambda: not bus._calls._notifier.is_alive() and not bus._calls._loop_thread.is_alive())
     handler.goes_on.set()
@@ -254,24 +255,35 @@ def test_a_shutdown_ends_by_its_timeout_and_says_what_is_left_behind(caplog):
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
 @pytest.mark.parametrize("way", ["block", "shutdown"])
 def test_a_bus_whose_stop_gets_no_thread_is_stopped_and_says_why(library, way, monkeypatch):
-    trio = pytest.importorskip("trio")
+    run = pytest.importorskip("trio").run if library == "trio" else lambda main: asyncio.run(main())
+    got = []
+
+    async def receive(event):
+        got.append(event.name)
 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
     async def work():
-        bus = EventBus(timeout=60)
-        bus.subscribe("a", lambda event: None)
+        bus, handler = EventBus(timeout=60), Handler()
+        bus.subscribe("a", handler)
+        bus.subscribe("a", receive)
+        bus.emit("a")
+        assert handler.begun.wait(60)
+        handler.goes_on.set()
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread") as raised:
             if way == "shutdown":
                 patch.setattr(threading.Thread, "start", refuse)
                 await bus.shutdown()
             async with bus:
                 patch.setattr(threading.Thread, "start", refuse)
-        assert raised.value.__notes__ == ["the event bus is stopped, and its handlers had a tenth of a second"]
+        (note,) = raised.value.__notes__
+        assert note.startswith("the event bus is stopped: ")
         return bus
 
-    bus = trio.run(work) if library == "trio" else asyncio.run(work())
+    bus = run(work)
+    # That of the loop runs where the library comes to it before.
+    assert [handler.handled for handler in bus.metrics().handlers] == [1, len(got)]
     assert bus._is_stopped and bus.emit("a").outcome == "stopped"
     until(lambda: have_ended(bus))
     law(bus)
@@ -289,6 +301,28 @@ def test_a_loop_of_the_bus_that_gets_no_thread_is_none(bus, monkeypatch):
         with pytest.raises(RuntimeError, match="can't start new thread"):
             bus.subscribe("a", handler)
     # The next one has a loop that runs.
+    bus.subscribe("a", handler)
+    assert bus.emit_sync("a").handled == 1
+
+
+def test_a_loop_of_the_bus_whose_begin_the_user_interrupts_is_none(bus, monkeypatch):
+    async def handler(event):
+        pass
+
+    started, start = [], threading.Thread.start
+
+    def interrupt(thread):
+        started.append(thread)
+        start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            bus.subscribe("a", handler)
+    (thread,) = started
+    thread.join(60)
+    assert not thread.is_alive()
     bus.subscribe("a", handler)
     assert bus.emit_sync("a").handled == 1
 

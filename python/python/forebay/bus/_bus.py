@@ -544,7 +544,8 @@ class EventBus:
 
         Raises:
             RuntimeError: It is called in a handler, which would have to wait for itself; or the system refuses a thread, as at the end of
-                an ``async with``. The bus is stopped then, and its handlers had a tenth of a second.
+                an ``async with``. The bus is stopped then: handlers on threads had a tenth of a second, and those of this loop get
+                nothing more.
         """
         return await self._stop_in_thread(timeout, is_shielded=False)
 
@@ -552,11 +553,11 @@ class EventBus:
         _not_in_a_handler("shutdown")
         try:
             return await _loops.in_thread(self.stop, timeout, is_shielded=is_shielded)
-        except Exception as error:
-            if not self._is_stopped:
-                # There is no thread that could wait while the loop runs, and nobody would stop the bus later.
-                self.stop(0.1)
-                error.add_note("the event bus is stopped, and its handlers had a tenth of a second")
+        except _loops.ThreadRefusedError as error:
+            # No thread can wait while the loop runs, and nobody would stop the bus later.
+            self.stop(0.1)
+            if self._is_stopped:
+                error.add_note("the event bus is stopped: handlers on threads had a tenth of a second, those of this loop get nothing more")
             raise
 
     def _warn_of_rest(self, timeout: float) -> None:
@@ -584,6 +585,10 @@ class EventBus:
         is_done = False
         try:
             is_done = self._core.stop(timeout, _loops.key(_loops.here()))
+        except BaseException:
+            # The user has interrupted it, perhaps before it began.
+            self._core.stop(0.0, _loops.key(_loops.here()))
+            raise
         finally:
             # Where the user has interrupted the wait, nobody waits any more.
             left = until - time.monotonic() if is_done else 0.0

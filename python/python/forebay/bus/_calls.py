@@ -118,8 +118,13 @@ class Calls:
                 loop = runner.get_loop()
                 try:
                     self._loop_thread = _start("forebay-bus-loop", _loops.run, runner)
-                except BaseException:
+                except RuntimeError:
+                    # The system refuses the thread.
                     runner.close()
+                    raise
+                except BaseException:
+                    # The user has interrupted the wait for its begin. The thread closes what it runs.
+                    _loops.stop(loop)
                     raise
                 self._loop = loop
                 weakref.finalize(self, _loops.stop, self._loop).atexit = False

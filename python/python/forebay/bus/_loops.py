@@ -87,11 +87,16 @@ async def in_thread(function: Callable[..., _Result], *args: Any, is_shielded: b
     A task that is cancelled stops waiting, and the thread goes on. Where it ``is_shielded``, it waits for the end of the function first.
 
     Raises:
-        RuntimeError: The loop that runs here is neither of asyncio nor of trio; or the system refuses a thread.
+        RuntimeError: The loop that runs here is neither of asyncio nor of trio.
+        ThreadRefusedError: The system refuses a thread.
     """
     call: _Call[_Result] = _Call(contextvars.copy_context(), function, args)
     await wait(call.begin, math.inf, is_shielded)
     return call.result()
+
+
+class ThreadRefusedError(RuntimeError):
+    """The system refuses a thread."""
 
 
 class _Call(Generic[_Result]):
@@ -106,7 +111,11 @@ class _Call(Generic[_Result]):
 
     def begin(self, wake: Callable[[], object]) -> bool:
         # A daemon: the end of the process does not wait for a disk that hangs.
-        threading.Thread(target=self._run, args=(wake,), name="forebay-bus-wait", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(wake,), name="forebay-bus-wait", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ThreadRefusedError(*error.args) from error
         return True
 
     def _run(self, wake: Callable[[], object]) -> None:
