@@ -80,17 +80,20 @@ pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
     }
     // Without a file of its own, it is a folder of runs, and no run.
     let mut left = if has_file { MAX_OPENED_BELOW } else { 0 };
+    let mut files_left = MAX_OPENED_BELOW;
     while left > 0
         && let Some(folder) = below.pop_front()
     {
         left -= 1;
         for entry in fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_LISTED_BELOW) {
             if is_event_file(&entry) {
-                // Those that nobody wrote to are few: each is what a program left that ended at once.
+                if files_left == 0 {
+                    return Ok(false);
+                }
                 if is_written(&entry) {
                     return Ok(true);
                 }
-                left = left.saturating_sub(1);
+                files_left -= 1;
             } else if below.len() < left && is_folder(&entry) {
                 below.push_back(entry.path());
             }
@@ -99,7 +102,7 @@ pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Most folders, and event files without a value, that are opened below the folder of a run to look for a sub-run: a begin must not wait
+/// Most folders, and as many event files without a value, that are opened below the folder of a run to look for a sub-run: a begin must not wait
 /// long for a network.
 const MAX_OPENED_BELOW: usize = 100;
 
