@@ -249,9 +249,9 @@ def init(
 
     What is wrong with the arguments is raised before a file is made, and a run that cannot begin leaves no folder.
 
-    A run that is open when its process ends says how that ended. ``sys.exit(1)`` outside of the ``with`` of a run looks as a success there,
-    because Python tells nobody of the code: call :meth:`Run.finish` with ``"failed"`` before. From Python 3.13 on, a child of ``multiprocessing`` knows of an exception,
-    also of Ctrl-C, the exit code alone: its run is failed, with that as the reason.
+    A run that is open when its process ends says how that ended. ``sys.exit(1)`` outside of the ``with`` of a run looks like a success
+    there, because Python does not report the exit code: call :meth:`Run.finish` with ``"failed"`` before. From Python 3.13 on, a child of
+    ``multiprocessing`` knows of an exception, also of Ctrl-C, the exit code alone: its run is failed, with that as the reason.
 
     Example:
         >>> with forebay.init("runs", name="digits", config={"lr": 0.1}) as run:
