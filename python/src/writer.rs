@@ -1,5 +1,6 @@
 //! `Writer`: what `forebay.SummaryWriter` is built on.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,11 +8,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use forebay::collector::{FlushError, FullLane, StopError};
 use forebay::event::Encoded;
+use forebay::parts::shortened;
 use forebay::sink::{BackwardStep, MissingStep, Tags, TensorBoardSink};
 use forebay::{Builder, Collector, FlushStrategy, Outcome, Overflow, Record};
 use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainBool, PlainU64};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
@@ -74,6 +76,24 @@ struct Core {
     said: Said,
 }
 
+/// Returns the name of a sub-run as the sink takes it: what PyTorch would join to the path of its folder.
+fn sub_run_of(name: &str) -> PyResult<Cow<'_, str>> {
+    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+    if name.len() <= 255 && name.split('/').all(is_plain) {
+        return Ok(name.into());
+    }
+    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let is_good = parts.iter().all(|part| is_plain(part) && part.len() <= 255);
+    let own = parts.join("/");
+    if parts.is_empty() || !is_good || own.len() > 2_048 || name.starts_with('/') {
+        return Err(PyValueError::new_err(format!(
+            "the folder of a sub-run must lie in that of the run, with names of 255 bytes at most, 2,048 in all, got {}",
+            shortened(format!("{name:?}"))
+        )));
+    }
+    Ok(own.into())
+}
+
 #[pymethods]
 impl Writer {
     /// Takes any arguments: classes that are derived from it have their own, and pass them to `_setup`.
@@ -99,6 +119,9 @@ impl Writer {
         is_copy: bool,
     ) -> PyResult<()> {
         // At most a second: what a killed process loses.
+        if interval.is_nan() {
+            return Err(PyValueError::new_err("flush_secs must be a number of seconds, got nan"));
+        }
         let interval = Duration::from_secs_f64(interval.clamp(0.01, 1.0));
         let settings = Settings { folder, interval, filename_suffix, reopens_in_child, is_copy };
         let this = slf.get();
@@ -176,9 +199,10 @@ impl Writer {
             sub_run.truncate(prefix);
             sub_run.push_str(key.str()?.to_str()?);
             let value = convert::scalar(&value)?;
+            let name = intern(&sub_run_of(&sub_run)?);
             Self::with(slf, |core| {
                 let record = Record::scalar(intern(main_tag), value).with_unix_nanos(nanos);
-                let record = convert::placed(record, step, None).with_sub_run(intern(&sub_run));
+                let record = convert::placed(record, step, None).with_sub_run(name);
                 core.collect(slf.py(), Point::new(record));
             })?;
         }
@@ -399,19 +423,23 @@ impl Writer {
         })
     }
 
-    /// Adds hyper-parameters and metrics to a sub-run.
+    /// Adds hyper-parameters and metrics to a sub-run, or to the run itself.
     fn _add_hparams(
         slf: &Bound<'_, Self>,
-        sub_run: &str,
+        sub_run: Option<&str>,
         settings: Vec<SettingRow>,
         metrics: Vec<(String, f64)>,
         step: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let step = convert::step(step)?;
+        let sub_run = sub_run.map(sub_run_of).transpose()?.map(|name| intern(&name));
         Self::with(slf, |core| {
-            let sub_run = intern(sub_run);
             let within = |record: Record| {
-                Point::new(convert::placed(record, step, None).with_sub_run(sub_run.clone()))
+                let record = convert::placed(record, step, None);
+                Point::new(match &sub_run {
+                    Some(name) => record.with_sub_run(name.clone()),
+                    None => record,
+                })
             };
             for encoded in hparams::encode(&settings, &metrics) {
                 core.collect(slf.py(), within(Record::with_value("hparams", encoded)));

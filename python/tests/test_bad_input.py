@@ -4,6 +4,7 @@ import array
 import decimal
 import fractions
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -296,3 +297,70 @@ def test_bins_are_bounded():
     for bins in (0, 65_537):
         with pytest.raises(ValueError, match=f"bins must be 1..=65536, got {bins}"):
             forebay.Histogram(np.ones(2), bins=bins)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("..", "run_name must be a folder within"), ("../other", "run_name must be a folder within"), ("/elsewhere", "run_name must be a folder within"),
+     ("x" * 256, "names of 255 bytes at most")],
+)  # fmt: skip
+def test_the_folder_of_a_trial_must_lie_in_that_of_the_run(writer, name, said):
+    with pytest.raises(ValueError, match=said):
+        writer.add_hparams({"lr": 0.1}, {"loss": 1.0}, run_name=name)
+    assert writer.stats()["failed"] == 0
+
+
+def test_a_trial_may_be_the_run_itself(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_hparams({"lr": 0.1}, {"loss": 1.0}, run_name=".")
+        writer.add_hparams({"lr": 0.1}, {"accuracy": 0.5}, run_name=str(tmp_path))
+        writer.add_hparams({"lr": 0.2}, {"loss": 2.0}, run_name="a//./b/")
+    tags = [value.tag for value in values(tmp_path)]
+    assert tags.count("loss") == tags.count("accuracy") == 1
+    assert [value.simple_value for value in values(tmp_path / "a/b") if value.tag == "loss"] == [2.0]
+
+
+def test_the_keys_of_scalars_are_names_of_folders(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_scalars("loss", {"a/": 1.0, "b": 2.0})
+        for key in ("/../x", "x" * 256):
+            with pytest.raises(ValueError, match="names of 255 bytes at most"):
+                writer.add_scalars("loss", {key: 1.0})
+        assert writer.stats()["failed"] == 0
+    assert len(values(tmp_path / "loss_a")) == len(values(tmp_path / "loss_b")) == 1
+
+
+def test_arguments_of_a_writer_that_are_none_are_named(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match="flush_secs must be a number of seconds, got nan"):
+        SummaryWriter(folder, flush_secs=float("nan"))
+    with pytest.raises(TypeError, match="filename_suffix must be a str, got 3"):
+        SummaryWriter(folder, filename_suffix=3)
+    assert not folder.exists()
+    with SummaryWriter(folder) as writer:
+        video, sound = np.zeros((1, 2, 1, 4, 4), np.uint8), np.zeros(8)
+        for error, said, call in [
+            (ValueError, "fps must be more than 0, got 0", lambda: writer.add_video("v", video, fps=0)),
+            (ValueError, "sample_rate must be from 1 to 4294967295, got -1", lambda: writer.add_audio("a", sound, sample_rate=-1)),
+            (ValueError, "`bins` must have two edges or more", lambda: writer.add_histogram("h", sound, bins=[1.0])),
+            (ValueError, "`bins` must have two edges or more", lambda: writer.add_histogram("h", sound, bins=[])),
+            (TypeError, "values must be real numbers, got datetime64", lambda: writer.add_histogram("h", np.zeros(2, "datetime64[s]"))),
+        ]:
+            with pytest.raises(error, match=said):
+                call()
+        writer.add_histogram("h", sound, bins=np.int64(5))
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/run", Path("s3://bucket/run"), "s3:/bucket/run", "gs://bucket"], ids=repr)
+def test_an_address_is_no_folder_anywhere(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (SummaryWriter, forebay.init, forebay.read, forebay.runs):
+        with pytest.raises(ValueError, match="must be on a local file system, got '(s3|gs):/"):
+            call(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_first_step_is_none_below_0(tmp_path):
+    with pytest.raises(ValueError, match="first_step must be 0 or more, got -1"):
+        forebay.init(tmp_path / "runs", first_step=-1)
+    assert not (tmp_path / "runs").exists()

@@ -73,7 +73,7 @@ def _plain(found: Any) -> Any:
     """Returns an array of numbers that have no type of their own in a file as one of numbers that do."""
     import numpy as np
 
-    if found.dtype.kind == "c":
+    if found.dtype.kind in "cmM":
         raise TypeError(f"values must be real numbers, got {found.dtype}")
     # Types of two bytes and fewer that NumPy does not know, such as bfloat16.
     wanted = np.float32 if found.dtype.kind == "V" else np.float64

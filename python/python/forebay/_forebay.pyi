@@ -329,7 +329,7 @@ class Writer:
     def _add_layout(self, categories: list[tuple[str, list[tuple[str, bool, list[str]]]]]) -> None: ...
     def _add_hparams(
         self,
-        sub_run: str,
+        sub_run: str | None,
         settings: list[tuple[str, Any, list[Any] | None]],
         metrics: list[tuple[str, float]],
         step: Any,

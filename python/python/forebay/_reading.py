@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from forebay._forebay import Record, RecordReader, count_records, read_columns, read_scalars, runs_of
+from forebay.sinks import local
 
 #: The file of JSON Lines in the folder of a run.
 EVENTS = "events.jsonl"
@@ -190,8 +191,9 @@ def read(path: str | os.PathLike[str], pattern: str | None = None) -> Records:
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: It is an address of a remote file system.
     """
-    file = _file(path)
+    file = _file(local("path", path))
     if not file.exists():
         raise FileNotFoundError(f"there is no file of JSON Lines at {str(file)!r}")
     return Records(file, pattern)
@@ -237,8 +239,11 @@ def runs(dir: str | os.PathLike[str] = "runs") -> list[RunInfo]:  # noqa: A002 -
 
     Args:
         dir: The folder of all runs, or that of one run.
+
+    Raises:
+        ValueError: It is an address of a remote file system.
     """
-    folder = Path(dir)
+    folder = Path(local("dir", dir))
     files = [folder / EVENTS, *sorted(folder.glob(f"*/{EVENTS}"))]
     found = [RunInfo(folder=file.parent, **run) for file in files if file.exists() for run in runs_of(os.fspath(file))]
     return sorted(found, key=lambda run: run.began)

@@ -260,10 +260,10 @@ def init(
         ...     run.summary["accuracy"] = 0.97
     """
     config, rank = dict(config or {}), environment_rank()
-    if resume is None:
-        return _new(dir, name, config, sinks, settings, rank)
     if first_step < 0:
         raise ValueError(f"first_step must be 0 or more, got {first_step}")
+    if resume is None:
+        return _new(dir, name, config, sinks, settings, rank)
     if not Path(local("resume", resume), EVENTS).is_file():
         raise FileNotFoundError(f"resume must be the folder of a run, got {os.fspath(resume)!r}: it has no {EVENTS}")
     sinks = _checked(name, config, sinks, settings)

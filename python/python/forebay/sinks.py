@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 __all__ = ["Console", "JsonLines", "Sink", "TensorBoard"]
@@ -18,7 +19,8 @@ def local(what: str, path: str | os.PathLike[str]) -> str:
         ValueError: It is one.
     """
     path = os.fspath(path)
-    if "://" in path:
+    # Also as `pathlib` writes it: s3:/bucket/run.
+    if "://" in path or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
         raise ValueError(f"{what} must be on a local file system, got {path!r}: write there and copy it, or mount the remote one")
     return path
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import numbers
 import os
 import socket
 import time
@@ -56,7 +57,8 @@ class SummaryWriter(Writer):
 
     Raises:
         OSError: The folder or the file cannot be created.
-        ValueError: ``log_dir`` is an address of a remote file system, or ``in_child`` is unknown.
+        TypeError: ``filename_suffix`` is no text.
+        ValueError: ``log_dir`` is an address of a remote file system, ``flush_secs`` is no number, or ``in_child`` is unknown.
 
     Example:
         >>> with SummaryWriter("runs/first") as writer:
@@ -88,6 +90,8 @@ class SummaryWriter(Writer):
             now = datetime.now().strftime("%b%d_%H-%M-%S")
             log_dir = os.path.join("runs", f"{now}_{socket.gethostname()}{comment}")
         local("log_dir", log_dir)
+        if not isinstance(filename_suffix, str):
+            raise TypeError(f"filename_suffix must be a str, got {filename_suffix!r}")
         if in_child not in ("ignore", "reopen"):
             raise ValueError(f"in_child must be 'ignore' or 'reopen', got {in_child!r}")
         self.log_dir = log_dir
@@ -148,18 +152,26 @@ class SummaryWriter(Writer):
             hparam_dict: Hyper-parameters by name: numbers, texts, booleans; ``None`` is left out.
             metric_dict: Metrics by name: what ``add_scalar`` takes.
             hparam_domain_discrete: All values that a hyper-parameter may have, by its name.
-            run_name: The name of the run's folder. Defaults to the present time.
+            run_name: The folder of the run, within ``log_dir``. Defaults to the present time. With ``"."``, or ``log_dir`` itself, they
+                are added to this run.
             global_step: The step of the metrics.
 
         Raises:
             TypeError: An argument is no ``dict``, or a domain is no list of values of the type of its hyper-parameter.
-            ValueError: A hyper-parameter of another type.
+            ValueError: A hyper-parameter of another type, or a folder that does not lie in ``log_dir``.
         """
         if type(hparam_dict) is not dict or type(metric_dict) is not dict:
             raise TypeError("hparam_dict and metric_dict should be dictionary.")
         settings = _hparams(hparam_dict, hparam_domain_discrete)
         metrics = [(name, _arrays.scalar(value)) for name, value in metric_dict.items()]
-        self._add_hparams(run_name or str(time.time()), settings, metrics, global_step)
+        self._add_hparams(self._sub_run(run_name or str(time.time())), settings, metrics, global_step)
+
+    def _sub_run(self, run_name: str | os.PathLike[str]) -> str | None:
+        """Returns the name of a folder within ``log_dir``, or ``None`` for that itself."""
+        name = os.path.relpath(os.path.join(self.log_dir, run_name), self.log_dir)
+        if name == os.pardir or name.startswith(os.pardir + os.sep):
+            raise ValueError(f"run_name must be a folder within {os.fspath(self.log_dir)!r}, got {os.fspath(run_name)!r}")
+        return None if name == os.curdir else name
 
     def add_tensor(self, tag: str, tensor: Any, global_step: Any = None, walltime: float | None = None) -> None:
         """Adds a whole tensor.
@@ -209,10 +221,12 @@ class SummaryWriter(Writer):
         edges, counts = None, None
         if isinstance(bins, str) and bins == "tensorflow":
             edges = self._edges
-        elif isinstance(bins, (str, int)):
+        elif isinstance(bins, (str, int, numbers.Integral)):
             edges, counts = _arrays.histogram(values, bins)
         else:
             edges = [float(edge) for edge in bins]
+            if len(edges) < 2:
+                raise ValueError(f"`bins` must have two edges or more, got {edges}")
             if any(later < earlier for earlier, later in pairwise(edges)):
                 raise ValueError("`bins` must increase monotonically, when an array")
         self._add_histogram(tag, data, code, edges, counts, max_bins, global_step, walltime)
@@ -385,8 +399,10 @@ class SummaryWriter(Writer):
             walltime: The moment, in seconds since 1970. Defaults to now.
 
         Raises:
-            ValueError: Another number of dimensions, or of channels.
+            ValueError: Another number of dimensions, or of channels; or ``fps`` is not more than 0.
         """
+        if not fps > 0:
+            raise ValueError(f"fps must be more than 0, got {fps}")
         data, code, shape = _arrays.raw(vid_tensor)
         if len(shape) != 5:
             raise ValueError(f"a video must have 5 dimensions (N, T, C, H, W), got {len(shape)}: {tuple(shape)}")
@@ -414,8 +430,10 @@ class SummaryWriter(Writer):
 
         Raises:
             AssertionError: More than one channel.
-            ValueError: No samples.
+            ValueError: No samples, or no such ``sample_rate``.
         """
+        if not 1 <= int(sample_rate) < 1 << 32:
+            raise ValueError(f"sample_rate must be from 1 to {(1 << 32) - 1}, got {sample_rate}")
         data, code, shape = _arrays.raw(snd_tensor)
         if not len(data):
             raise ValueError("a sound must have samples, got none")
