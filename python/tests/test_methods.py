@@ -248,3 +248,21 @@ def test_the_module_is_importable_under_the_name_of_the_library_it_replaces():
     from forebay.tensorboard import SummaryWriter as same
 
     assert same is forebay.SummaryWriter
+
+
+def test_what_tensorboardx_takes_beyond(tmp_path, caplog):
+    with SummaryWriter(logdir=tmp_path / "a", comet_config={"disabled": True}) as writer:
+        writer.add_scalar("x", 1.0)
+        writer.add_hparams({"lr": 0.1}, {"loss": 1.0}, name="trial")
+    assert [value.tag for value in values(tmp_path / "a")] == ["x"]
+    assert "loss" in [value.tag for value in values(tmp_path / "a" / "trial")]
+    assert caplog.messages == []
+    with SummaryWriter(tmp_path / "b", write_to_disk=False, comet_config={"project_name": "x"}) as writer:
+        writer.add_scalar("x", 1.0)
+        writer.add_histogram("h", np.zeros(4))
+        writer.add_hparams({"lr": 0.1}, {"loss": 1.0})
+        assert writer.stats()["ignored"] >= 3
+    assert caplog.messages == ["comet_config has no effect: nothing is sent to Comet"]
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(ValueError, match="log_dir and logdir are one argument, got 'c' and 'd'"):
+        SummaryWriter("c", logdir="d")

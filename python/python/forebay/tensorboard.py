@@ -54,11 +54,14 @@ class SummaryWriter(Writer):
         filename_suffix: The end of the names of all files.
         in_child: What a writer of the parent does in a forked child, or unpickled in another process: ``"ignore"`` counts what is added
             and writes nothing; ``"reopen"`` writes to ``<log_dir>/pid_<process>``.
+        logdir: tensorboardX's name of ``log_dir``.
+        write_to_disk: As in tensorboardX: ``False`` counts what is added as ignored, makes no folder, and writes nothing.
+        comet_config: Accepted for tensorboardX's sake. Nothing is sent to Comet.
 
     Raises:
         OSError: The folder or the file cannot be created.
         TypeError: ``filename_suffix`` is no text.
-        ValueError: ``log_dir`` is an address of a remote file system, ``flush_secs`` is no number, or ``in_child`` is unknown.
+        ValueError: ``log_dir`` and ``logdir`` are both given, ``log_dir`` is an address of a remote file system, ``flush_secs`` is no number, or ``in_child`` is unknown.
 
     Example:
         >>> with SummaryWriter("runs/first") as writer:
@@ -85,7 +88,13 @@ class SummaryWriter(Writer):
         filename_suffix: str = "",
         *,
         in_child: Literal["ignore", "reopen"] = "ignore",
+        logdir: str | os.PathLike[str] | None = None,
+        write_to_disk: bool = True,
+        comet_config: dict[str, Any] | None = None,
     ) -> None:
+        if log_dir and logdir:
+            raise ValueError(f"log_dir and logdir are one argument, got {os.fspath(log_dir)!r} and {os.fspath(logdir)!r}")
+        log_dir = log_dir or logdir
         if not log_dir:
             now = datetime.now().strftime("%b%d_%H-%M-%S")
             log_dir = os.path.join("runs", f"{now}_{socket.gethostname()}{comment}")
@@ -98,7 +107,13 @@ class SummaryWriter(Writer):
         self.max_queue = max_queue
         self.flush_secs = flush_secs
         self.filename_suffix = filename_suffix
-        self._begin(in_child, None if purge_step is None else int(purge_step), is_copy=False)
+        if comet_config is not None and not comet_config.get("disabled", False):
+            logger.warning("comet_config has no effect: nothing is sent to Comet")
+        if write_to_disk:
+            self._begin(in_child, None if purge_step is None else int(purge_step), is_copy=False)
+        else:
+            # What a copy of another process's writer is: it counts, and writes nothing.
+            self._begin("ignore", None, is_copy=True)
 
     @property
     def default_bins(self) -> list[float]:
@@ -145,6 +160,8 @@ class SummaryWriter(Writer):
         hparam_domain_discrete: dict[str, list[Any]] | None = None,
         run_name: str | None = None,
         global_step: Any = None,
+        *,
+        name: str | None = None,
     ) -> None:
         """Adds a set of hyper-parameters and the metrics that they led to, as a run of its own below this one.
 
@@ -155,6 +172,7 @@ class SummaryWriter(Writer):
             run_name: The folder of the run, within ``log_dir``. Defaults to the present time. With ``"."``, or ``log_dir`` itself, they
                 are added to this run.
             global_step: The step of the metrics.
+            name: tensorboardX's name of ``run_name``.
 
         Raises:
             TypeError: An argument is no ``dict``, or a domain is no list of values of the type of its hyper-parameter.
@@ -164,7 +182,7 @@ class SummaryWriter(Writer):
             raise TypeError("hparam_dict and metric_dict should be dictionary.")
         settings = _hparams(hparam_dict, hparam_domain_discrete)
         metrics = [(name, _arrays.scalar(value)) for name, value in metric_dict.items()]
-        self._add_hparams(self._sub_run(run_name or str(time.time())), settings, metrics, global_step)
+        self._add_hparams(self._sub_run(run_name or name or str(time.time())), settings, metrics, global_step)
 
     def _sub_run(self, run_name: str | os.PathLike[str]) -> str | None:
         """Returns the name of a folder within ``log_dir``, or ``None`` for that itself."""
