@@ -37,6 +37,8 @@ pub use crate::sink::panics::Panics;
 #[cfg(feature = "sqlite")]
 pub use crate::sink::sqlite::{Live, inside, refuse_inherited, row_to_record, version};
 pub use crate::sink::target::resolve;
+#[cfg(feature = "tensorboard")]
+pub use crate::sink::tensorboard::check_sub_run;
 pub use crate::stats::tally::{Count, SinkTally};
 
 /// Returns what the begin of a run, or a heartbeat, reports of it.

@@ -29,7 +29,7 @@ mod route;
 pub(crate) mod sqlite;
 pub(crate) mod target;
 #[cfg(feature = "tensorboard")]
-mod tensorboard;
+pub(crate) mod tensorboard;
 
 #[doc(hidden)]
 pub use account::{Account, Fate, Hook, PendingFlush};

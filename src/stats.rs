@@ -111,8 +111,8 @@ pub struct SinkStats {
     /// The breaker of this sink, if it has one.
     pub breaker: Option<BreakerState>,
     /// The path of the file or folder, if an earlier run had written there when the sink was created, or to sub-runs of TensorBoard
-    /// below it. At most 100 folders below are opened to look for these, those that lie less deep first, and 5,000 entries of each are
-    /// looked at. A resumed run is reported too, except by
+    /// below it. To look for these, at most 100 folders below and 100 event files without a value are opened, those that lie less deep
+    /// first, and 5,000 entries of a folder are looked at. A resumed run is reported too, except by
     /// [`TensorBoardSink::resume`](crate::sink::TensorBoardSink::resume), and so is a sink that is created again. Any other
     /// run may want a folder of its own ([`run::folder`](crate::run::folder)). Two processes that start at the same time
     /// may see nothing of each other.

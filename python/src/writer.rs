@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use forebay::collector::{FlushError, FullLane, StopError};
 use forebay::event::Encoded;
-use forebay::parts::shortened;
+use forebay::parts::check_sub_run;
 use forebay::sink::{BackwardStep, MissingStep, Tags, TensorBoardSink};
 use forebay::{Builder, Collector, FlushStrategy, Outcome, Overflow, Record};
 use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainBool, PlainU64};
@@ -76,22 +76,16 @@ struct Core {
     said: Said,
 }
 
-/// Returns the name of a sub-run as the sink takes it: what PyTorch would join to the path of its folder.
+/// Returns the name of a sub-run for what PyTorch would join to the path of its folder: `a//b/` is `a/b`.
 fn sub_run_of(name: &str) -> PyResult<Cow<'_, str>> {
-    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
-    if name.len() <= 255 && name.split('/').all(is_plain) {
-        return Ok(name.into());
-    }
-    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    let is_good = parts.iter().all(|part| is_plain(part) && part.len() <= 255);
-    let own = parts.join("/");
-    if parts.is_empty() || !is_good || own.len() > 2_048 || name.starts_with('/') {
-        return Err(PyValueError::new_err(format!(
-            "the folder of a sub-run must lie in that of the run, with names of 255 bytes at most, 2,048 in all, got {}",
-            shortened(format!("{name:?}"))
-        )));
-    }
-    Ok(own.into())
+    let is_empty = |part: &str| matches!(part, "" | ".");
+    let own = if !name.starts_with('/') && name.split('/').any(is_empty) {
+        name.split('/').filter(|part| !is_empty(part)).collect::<Vec<_>>().join("/").into()
+    } else {
+        Cow::from(name)
+    };
+    check_sub_run(&own).map_err(PyValueError::new_err)?;
+    Ok(own)
 }
 
 #[pymethods]
@@ -118,10 +112,10 @@ impl Writer {
         reopens_in_child: bool,
         is_copy: bool,
     ) -> PyResult<()> {
-        // At most a second: what a killed process loses.
         if interval.is_nan() {
             return Err(PyValueError::new_err("flush_secs must be a number of seconds, got nan"));
         }
+        // At most a second: what a killed process loses.
         let interval = Duration::from_secs_f64(interval.clamp(0.01, 1.0));
         let settings = Settings { folder, interval, filename_suffix, reopens_in_child, is_copy };
         let this = slf.get();

@@ -18,6 +18,7 @@ use std::path::Path;
 use folder::RunFolder;
 use settings::Settings;
 use sub_runs::SubRuns;
+pub use sub_runs::check as check_sub_run;
 use values::Writer;
 
 use super::panics::Panics;

@@ -331,8 +331,8 @@ mod imp {
             let offset = usize::try_from(page).map_or(0, |page| memory.as_ptr().addr() % page.max(1));
             // From the begin of its first page, which the allocator uses as well. A range that began later would have no huge page there.
             let start = memory.as_mut_ptr().wrapping_byte_sub(offset);
-            // SAFETY: this advice changes neither what is in memory nor what may be done with it, also of other memory in the two pages at the ends. An
-            // error means that it is not taken.
+            // SAFETY: this advice changes neither what is in memory nor what may be done with it, nor does it where other memory lies in
+            // the two pages at the ends. An error means that it is not taken.
             unsafe { libc::madvise(start.cast(), memory.len() + offset, libc::MADV_HUGEPAGE) };
         }
         #[cfg(not(any(target_os = "linux", target_os = "android")))]

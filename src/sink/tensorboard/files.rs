@@ -79,12 +79,12 @@ pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
         }
     }
     // Without a file of its own, it is a folder of runs, and no run.
-    let mut left = if has_file { MAX_OPENED_BELOW } else { 0 };
+    let mut folders_left = if has_file { MAX_OPENED_BELOW } else { 0 };
     let mut files_left = MAX_OPENED_BELOW;
-    while left > 0
+    while folders_left > 0
         && let Some(folder) = below.pop_front()
     {
-        left -= 1;
+        folders_left -= 1;
         for entry in fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_LISTED_BELOW) {
             if is_event_file(&entry) {
                 if files_left == 0 {
@@ -94,7 +94,7 @@ pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
                     return Ok(true);
                 }
                 files_left -= 1;
-            } else if below.len() < left && is_folder(&entry) {
+            } else if below.len() < folders_left && is_folder(&entry) {
                 below.push_back(entry.path());
             }
         }
@@ -102,8 +102,8 @@ pub(super) fn has_earlier_run(folder: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Most folders, and as many event files without a value, that are opened below the folder of a run to look for a sub-run: a begin must not wait
-/// long for a network.
+/// Most folders, and most event files without a value, that are opened below the folder of a run to look for a sub-run: a begin must
+/// not wait long for a network.
 const MAX_OPENED_BELOW: usize = 100;
 
 /// Most entries of one of these folders that are looked at. One that is full of other files hides none of the other folders.

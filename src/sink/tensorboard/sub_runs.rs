@@ -231,7 +231,7 @@ impl Others {
 }
 
 /// Checks that a name leads to a folder below that of the run, and that no other name leads there.
-fn check(name: &str) -> Result<(), String> {
+pub fn check(name: &str) -> Result<(), String> {
     let is_part = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= MAX_PART_BYTES;
     let parts = name.split('/').count();
     // Elsewhere, more separates parts than a slash.
