@@ -67,10 +67,10 @@ def main(folder):
     missing = [tool for tool in ("jq", "sqlite3") if not shutil.which(tool)]
     if missing:
         print(f"skipped: recipes that need {' and '.join(missing)}")
-    # The README reads the newest run.
+    # The README reads the newest run of its first program, and not that of its second, which is newer.
     readme = os.path.join(folder, "readme")
-    os.makedirs(os.path.join(readme, "runs"))
-    os.symlink(os.path.join(folder, "runs/1"), os.path.join(readme, "runs/1"))
+    os.makedirs(os.path.join(readme, "runs/2"))
+    os.symlink(os.path.join(folder, "runs/1"), os.path.join(readme, "runs/20260102-030405"))
     passed = 0
     for kind, code in recipes():
         if kind == "sh" and missing:
