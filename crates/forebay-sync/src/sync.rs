@@ -200,8 +200,8 @@ pub fn fetch_update(number: &PlainU64, change: impl FnMut(u64) -> Option<u64>) -
 /// cmpxchg`, or `xchg` where it evicts). This is a full barrier: no later load is satisfied before that claim is
 /// visible to all. Only the slot itself may still lie in this processor's store buffer. Every thread that looks at
 /// the ring reads the tail: `len` counts the claim, and `pop` waits for a slot that is claimed and not yet written.
-/// The compiler must still be kept from moving the load. This one line is argued and reviewed, not model-checked: the
-/// models, Miri and all other processors run the fence.
+/// The compiler must still be kept from moving the load. This one line is argued, and `.ci/fence` reads the assembly. It
+/// is not model-checked: the models, Miri and all other processors run the fence.
 #[inline(always)]
 pub fn push_fence() {
     #[cfg(all(target_arch = "x86_64", not(forebay_loom), not(miri)))]
