@@ -10,4 +10,5 @@ mod growing;
 mod mutated;
 mod round_trip;
 mod scalars;
+mod tensorboardx;
 mod torch;
