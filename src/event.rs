@@ -12,6 +12,7 @@ mod json;
 pub(crate) mod name;
 pub(crate) mod priority;
 pub(crate) mod record;
+pub(crate) mod shown;
 pub(crate) mod value;
 
 pub use crate::pattern::PatternError;

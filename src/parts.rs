@@ -28,6 +28,7 @@ pub use crate::config::loader::{
 pub use crate::config::setters::setters;
 pub use crate::dispatch::{LateFlush, Slot, dispatch};
 pub use crate::escape::{OneLine, shortened};
+pub use crate::event::shown::{Metrics, Shown, settings, shown_of};
 pub use crate::lanes::owned_bytes;
 pub use crate::origin::new_uuid;
 pub use crate::rate::Pace;

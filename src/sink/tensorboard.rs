@@ -6,7 +6,6 @@
 mod files;
 mod folder;
 mod hparams;
-mod life;
 mod settings;
 mod sub_runs;
 mod values;

@@ -25,12 +25,21 @@
 //! # }
 //! ```
 
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+mod event_files;
+#[cfg(feature = "json-lines")]
+mod follow;
 #[cfg(feature = "json-lines")]
 mod json_lines;
 mod lineage;
+#[cfg(feature = "json-lines")]
+mod lines;
 mod query;
 mod recent;
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+mod run;
 mod runs;
+mod series;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -39,6 +48,9 @@ pub use forebay::run::{RunEnd, RunInfo, RunStatus};
 pub use json_lines::{JsonLinesHistory, JsonLinesReader};
 pub use query::{EventQuery, History, HistoryError};
 pub use recent::Recent;
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+pub use run::{Format, Other, RecordFollower, Run, find_runs};
 pub use runs::runs;
+pub use series::{Point, Series};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteHistory;

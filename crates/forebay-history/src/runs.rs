@@ -10,6 +10,52 @@ use crate::{EventQuery, History, HistoryError};
 /// The events that tell the life of a run.
 const LIFE: &str = "training.{started,heartbeat,completed,early_stopped,failed,preempted}";
 
+/// The same, name by name.
+const IS_OF_LIFE: [&str; 6] = [
+    training::Started::NAME,
+    training::HEARTBEAT,
+    training::Completed::NAME,
+    training::EarlyStopped::NAME,
+    training::Failed::NAME,
+    training::Preempted::NAME,
+];
+
+/// The runs that records tell of.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lives(Vec<RunInfo>);
+
+impl Lives {
+    /// Sees the next record.
+    pub(crate) fn see(&mut self, record: &Record) {
+        let name = Event::name(record);
+        if !IS_OF_LIFE.contains(&name) {
+            return;
+        }
+        let runs = &mut self.0;
+        let run_info = run_of(record);
+        let own = runs.iter_mut().rev().find(|run| is_of(record, run));
+        match (name, own) {
+            (training::Started::NAME, _) => runs.push(run_info),
+            (training::HEARTBEAT, Some(run)) => {
+                run.uptime = run_info.uptime;
+                add_to_run(run, record);
+            }
+            // Its begin is not there any more.
+            (training::HEARTBEAT, None) => {
+                runs.push(run_info);
+                runs.last_mut().into_iter().for_each(|run| add_to_run(run, record));
+            }
+            (_, Some(run)) => add_to_run(run, record),
+            (_, None) => {}
+        }
+    }
+
+    /// Returns them, in the order in which they began.
+    pub(crate) fn runs(&self) -> &[RunInfo] {
+        &self.0
+    }
+}
+
 /// Returns the runs of a history, in the order in which they began, each generation by itself. The last is the one to resume.
 ///
 /// The events of [`catalog::training`](forebay::event::catalog::training) tell a run; a
@@ -23,25 +69,9 @@ const LIFE: &str = "training.{started,heartbeat,completed,early_stopped,failed,p
 ///
 /// The history cannot be read.
 pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
-    let mut runs: Vec<RunInfo> = Vec::new();
-    for record in history.query(&EventQuery::new().name(LIFE))? {
-        let run_info = run_of(&record);
-        let own = runs.iter_mut().rev().find(|run| is_of(&record, run));
-        match (Event::name(&record), own) {
-            (training::Started::NAME, _) => runs.push(run_info),
-            (training::HEARTBEAT, Some(run)) => {
-                run.uptime = run_info.uptime;
-                add_to_run(run, &record);
-            }
-            // Its begin is not there any more.
-            (training::HEARTBEAT, None) => {
-                runs.push(run_info);
-                runs.last_mut().into_iter().for_each(|run| add_to_run(run, &record));
-            }
-            (_, Some(run)) => add_to_run(run, &record),
-            (_, None) => {}
-        }
-    }
+    let mut lives = Lives::default();
+    history.query(&EventQuery::new().name(LIFE))?.iter().for_each(|record| lives.see(record));
+    let mut runs = lives.0;
     // All its events show that it lives, not heartbeats alone. What lies further away than heartbeats do has a moment that
     // came from elsewhere, such as a measurement that was imported.
     let last = history.query(&EventQuery::new().newest_first().limit(1))?;

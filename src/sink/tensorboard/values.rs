@@ -4,10 +4,10 @@ use tfevents::{EncodeError, SESSION_END, SESSION_START, SessionStatus, Summary};
 
 use super::folder::RunFolder;
 use super::hparams::Hparams;
-use super::life::{self, Shown};
 use super::settings::{BackwardStep, MissingStep, Settings, seconds};
 use super::sub_runs::Others;
 use crate::event::catalog::training;
+use crate::event::shown::{self, Shown};
 use crate::event::{Encoded, Event, Image, ImageFormat, Record, Value};
 use crate::sink::SinkError;
 use crate::sync::Home;
@@ -75,7 +75,7 @@ impl<'a> Writer<'a> {
 
     /// Writes what is shown of a record, whose name `tag` is made of.
     fn show(&mut self, tag: &mut String, record: &Record) {
-        match life::shown_of(record) {
+        match shown::shown_of(record) {
             Shown::Value => self.value(tag, record.value()),
             Shown::Metrics { group, metrics, number } => {
                 self.step = self.step.or(number);
@@ -174,7 +174,7 @@ impl<'a> Writer<'a> {
         let ended = |status| Summary::SessionEnd { status, ended_at: seconds(record.unix_nanos()) };
         match Event::name(record) {
             training::Started::NAME => {
-                let settings = life::settings(fields);
+                let settings = shown::settings(fields);
                 let hparams = Hparams::flatten(&settings);
                 if hparams.left_out > 0 {
                     self.refuse(|| {

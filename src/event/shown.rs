@@ -1,34 +1,36 @@
-//! Display of the events by which a training run reports itself.
+//! Curves of a record: what TensorBoard and the reading side show of it, and of the events by which a training run reports itself.
 //!
 //! JSON Lines and SQLite keep all of them. Each of their numbers as a scalar would be a card: fifteen of them
 //! (`training/started/rank`, `training/epoch_completed/duration`) around the few curves that people want to see.
 
 use std::borrow::Cow;
 
-use crate::event::catalog::{model, training};
-use crate::event::{Event, Fields, Record, Value};
+use super::catalog::{model, training};
+use super::{Event, Fields, Record, Value};
 
 /// Part of a record that is shown.
-#[derive(Debug, PartialEq)]
-pub(super) enum Shown<'a> {
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shown<'a> {
     /// The value, as for every record that is none of a run's life.
     Value,
     /// Its metrics, under their own names in a group.
     Metrics {
-        /// Empty for those of epochs and of the run. Others have a group: they may have the names of those and mean something
+        /// The group. Empty for those of epochs and of the run. Others have a group: they may have the names of those and mean something
         /// else, and those of batches are delivered behind those of the epoch, so one tag would go backward.
         group: &'static str,
+        /// The metrics.
         metrics: Metrics<'a>,
         /// The step of a record that has none: the number of its epoch or batch.
         number: Option<i64>,
     },
     /// A text under the tag of the record.
     Text(Cow<'a, str>),
+    /// It has nothing to show.
     Nothing,
 }
 
 /// Returns what is shown of a record.
-pub(super) fn shown_of(record: &Record) -> Shown<'_> {
+pub fn shown_of(record: &Record) -> Shown<'_> {
     let Some(fields) = record.value().as_fields() else { return Shown::Value };
     let metrics = Metrics::Among(fields);
     let text = |name| fields.get(name).and_then(Value::as_str);
@@ -61,7 +63,7 @@ pub(super) fn shown_of(record: &Record) -> Shown<'_> {
 
 /// Metrics of a record.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Metrics<'a> {
+pub enum Metrics<'a> {
     /// Those among the fields of an event: all that are not bookkeeping, those in `metrics` and `final_metrics` without that
     /// name. So a `loss` beside them is a metric too, as in an event that was made by hand.
     Among(&'a Fields),
@@ -71,7 +73,7 @@ pub(super) enum Metrics<'a> {
 
 impl<'a> Metrics<'a> {
     /// Returns the metrics with their names.
-    pub(super) fn iter(self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a Value)> {
         let (fields, is_event) = match self {
             Self::Among(fields) => (fields, true),
             Self::All(fields) => (fields, false),
@@ -103,7 +105,7 @@ fn is_bookkeeping(name: &str, is_of_run: bool) -> bool {
 }
 
 /// Returns what the table of hyper-parameters shows of the begin of a run.
-pub(super) fn settings(started: Option<&Fields>) -> Fields {
+pub fn settings(started: Option<&Fields>) -> Fields {
     let of = |name| started.and_then(|fields| fields.get(name));
     let mut settings = of("config").and_then(Value::as_fields).cloned().unwrap_or_default();
     if let Some(model) = of("model_type").filter(|_| settings.get("model_type").is_none()) {

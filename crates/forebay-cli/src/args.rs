@@ -1,0 +1,130 @@
+//! Arguments of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Which run was best, why the other one failed, and what was lost: from the files of runs, also those of TensorBoard.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  forebay runs                        what runs there are in the folder `runs`, and how they ended
+  forebay best accuracy --max         which of them was best
+  forebay compare runs/a runs/b       how their settings and values differ
+  forebay tail -f runs/a              what comes, as it comes
+  forebay doctor runs/a               what is wrong with it, and what to do
+
+Exit codes: 0 answered, 1 nothing found or (doctor) something is wrong, 2 wrong arguments or unreadable files.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List runs: status, steps, last values, age, and what was lost.
+    Runs(Runs),
+    /// Rank runs by the best value of a metric.
+    Best(Best),
+    /// Compare runs: settings that differ, last and best values.
+    Compare(Compare),
+    /// Print events in the order in which they were written.
+    Tail(Tail),
+    /// Find what is wrong with runs, and say what to do. Exits with 1 if it finds something.
+    Doctor(Doctor),
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Runs that are asked for.
+#[derive(Debug, Group)]
+pub(crate) struct Folders {
+    /// Folders of runs, or folders that have such in them.
+    #[arg(default_value = "runs")]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Runs {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// Print one JSON object for each run.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show the last values of these metrics (a pattern such as `*loss*`).
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) metric: Option<String>,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Best {
+    /// The name of the metric.
+    pub(crate) metric: String,
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// The lowest value is best (the default for names with "loss", "err" or "perplexity" in them).
+    #[arg(long, conflicts_with = "max")]
+    pub(crate) min: bool,
+    /// The highest value is best (the default for all others).
+    #[arg(long)]
+    pub(crate) max: bool,
+    /// Print one JSON object for each run.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Compare {
+    /// Folders of runs, or folders that have such in them.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Compare these metrics alone (a pattern such as `*loss*`).
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) metric: Option<String>,
+    /// Print one JSON object for each run.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Tail {
+    /// The folder of a run, or its file of JSON Lines.
+    #[arg(default_value = "runs")]
+    pub(crate) path: PathBuf,
+    /// Wait for more, until Ctrl-C.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Print the last N events first.
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
+    pub(crate) lines: usize,
+    /// Print these events alone (a pattern such as `train.*`).
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) pattern: Option<String>,
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t = Form::Text)]
+    pub(crate) form: Form,
+}
+
+/// Form of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Lines for people.
+    Text,
+    /// JSON Lines.
+    Json,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// Print one JSON object for each finding.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

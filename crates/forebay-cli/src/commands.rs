@@ -1,0 +1,7 @@
+//! Commands, one a file. Each gets what was asked, and returns the exit code.
+
+pub(crate) mod best;
+pub(crate) mod compare;
+pub(crate) mod doctor;
+pub(crate) mod runs;
+pub(crate) mod tail;

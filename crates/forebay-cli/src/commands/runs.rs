@@ -1,0 +1,115 @@
+//! `forebay runs`: the table of runs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use forebay_history::Run;
+use serde_json::{Value, json};
+
+use crate::args::Runs;
+use crate::error::Error;
+use crate::folder;
+use crate::out::{Out, number};
+
+/// Metrics that the table shows unless others are asked for.
+const MAX_METRICS: usize = 3;
+
+pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
+    let pattern = folder::pattern(asked.metric.as_deref())?;
+    let now = SystemTime::now();
+    let runs = folder::read(&asked.folders.paths)?;
+    let most = if asked.metric.is_some() { usize::MAX } else { MAX_METRICS };
+    if asked.json {
+        for (name, run) in &runs {
+            match run {
+                Ok(run) => out.line(as_json(name, run, now, |name| pattern.matches(name)))?,
+                Err(error) => out.line(json!({"name": name, "error": error.to_string()}))?,
+            }
+        }
+        return Ok(0);
+    }
+    let row = |(name, run): &folder::Named| match run {
+        Ok(run) => {
+            let last_step =
+                run.names().filter_map(|name| run.series(name)?.last()).map(|point| point.step).max();
+            let values: Vec<_> = run
+                .names()
+                .filter(|name| pattern.matches(name))
+                .filter_map(|name| Some(format!("{name} {}", number(run.series(name)?.last()?.value))))
+                .take(most)
+                .collect();
+            vec![
+                name.clone(),
+                folder::status(run, now).to_owned(),
+                last_step.map_or_else(|| "-".to_owned(), |step| step.to_string()),
+                run.events().to_string(),
+                run.missing().to_string(),
+                run.last_event().map_or_else(|| "-".to_owned(), |last| folder::age(last, now)),
+                values.join(", "),
+            ]
+        }
+        Err(error) => {
+            let unknown = || "-".to_owned();
+            vec![
+                name.clone(),
+                "unreadable".to_owned(),
+                unknown(),
+                unknown(),
+                unknown(),
+                unknown(),
+                error.to_string(),
+            ]
+        }
+    };
+    out.table(
+        &["run", "status", "step", "events", "lost", "age", "last values"],
+        usize::MAX,
+        runs.iter().map(row),
+    )?;
+    Ok(0)
+}
+
+/// Returns what is known of a run.
+pub(crate) fn as_json(name: &str, run: &Run, now: SystemTime, is_asked: impl Fn(&str) -> bool) -> Value {
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let metrics: serde_json::Map<_, _> = run
+        .names()
+        .filter(|name| is_asked(name))
+        .filter_map(|name| {
+            let series = run.series(name)?;
+            let point = |point: Option<forebay_history::Point>| {
+                point.map(|point| json!({"step": point.step, "value": as_number(point.value)}))
+            };
+            let all = json!({
+                "count": series.count(),
+                "last": point(series.last()),
+                "min": point(series.min()),
+                "max": point(series.max()),
+            });
+            Some((name.to_owned(), all))
+        })
+        .collect();
+    json!({
+        "name": name,
+        "path": run.path(),
+        "status": folder::status(run, now),
+        "reason": folder::reason(run),
+        "run_id": run.lives().last().map(|life| &life.run_id),
+        "generations": run.lives().len(),
+        "began": run.lives().first().map(|life| seconds(life.began)),
+        "last_event": run.last_event().map(seconds),
+        "events": run.events(),
+        "lost": run.missing(),
+        "not_read": run.not_read(),
+        "config": run.settings(),
+        "metrics": metrics,
+    })
+}
+
+/// JSON has no infinities: these are texts, as in the files.
+fn as_number(value: f64) -> Value {
+    match value {
+        value if value.is_nan() => json!("NaN"),
+        value if value.is_infinite() => json!(if value > 0.0 { "Infinity" } else { "-Infinity" }),
+        value => json!(value),
+    }
+}

@@ -1,0 +1,84 @@
+//! `forebay tail`: events in the order in which they were written.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+use forebay::{Event, Pattern, Record, Value};
+use forebay_history::{RecordFollower, find_runs};
+
+use crate::args::{Form, Tail};
+use crate::error::Error;
+use crate::folder;
+use crate::out::{Out, harmless, number};
+
+/// Time between two looks at the files.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
+    let pattern = folder::pattern(asked.pattern.as_deref())?;
+    let mut follower = RecordFollower::open(last_run(&asked.path)?)?;
+    let mut last: VecDeque<Record> = VecDeque::new();
+    follower.poll(&mut |record| {
+        if matches(&pattern, &record) && asked.lines > 0 {
+            if last.len() >= asked.lines {
+                last.pop_front();
+            }
+            last.push_back(record);
+        }
+    })?;
+    for record in &last {
+        print(record, asked.form, out)?;
+    }
+    out.flush()?;
+    if !asked.follow {
+        return Ok(u8::from(last.is_empty()));
+    }
+    loop {
+        let mut broken = Ok(());
+        follower.poll(&mut |record| {
+            if broken.is_ok() && matches(&pattern, &record) {
+                broken = print(&record, asked.form, out);
+            }
+        })?;
+        broken?;
+        out.flush()?;
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+/// Returns the run at a path, or the one below it that was written to last.
+fn last_run(path: &Path) -> Result<std::path::PathBuf, Error> {
+    let runs = find_runs(path)?;
+    let modified = |path: &std::path::PathBuf| {
+        let file = if path.is_dir() { path.join("events.jsonl") } else { path.clone() };
+        std::fs::metadata(file).and_then(|data| data.modified()).ok()
+    };
+    runs.into_iter()
+        .max_by_key(modified)
+        .ok_or_else(|| Error::Asked(format!("there is no run in {}", path.display())))
+}
+
+/// Gaps are always shown.
+fn matches(pattern: &Pattern, record: &Record) -> bool {
+    let name = Event::name(record);
+    name == "forebay.gap" || pattern.matches(name)
+}
+
+fn print(record: &Record, form: Form, out: &mut Out) -> Result<(), Error> {
+    if form == Form::Json {
+        return out.line(serde_json::to_string(record).unwrap_or_default());
+    }
+    let time = humantime::format_rfc3339_millis(record.time()).to_string();
+    let time = time.get(11..23).unwrap_or(&time);
+    if Event::name(record) == "forebay.gap" {
+        return out.line(format_args!("{time}  --- {} events are missing here ---", record.value()));
+    }
+    let step = record.signed_step().map_or_else(String::new, |step| step.to_string());
+    let value = match record.value() {
+        Value::Scalar(value) => number(*value),
+        Value::Empty => String::new(),
+        value => value.to_string(),
+    };
+    out.line(format_args!("{time}  {step:>8}  {:<32}  {}", harmless(Event::name(record)), harmless(&value)))
+}

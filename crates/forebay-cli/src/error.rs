@@ -1,0 +1,47 @@
+//! `Error`: one line that says what could not be done.
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+
+use forebay_history::HistoryError;
+
+/// What went wrong. It is written in one line.
+#[derive(Debug)]
+pub(crate) enum Error {
+    Read(HistoryError),
+    Write(io::Error),
+    /// Something that was asked for is not there.
+    Asked(String),
+}
+
+impl Error {
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => {
+                let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+                write!(f, "{error}{cause}")
+            }
+            Self::Write(error) => write!(f, "cannot write: {error}"),
+            Self::Asked(what) => f.write_str(what),
+        }
+    }
+}
+
+impl From<HistoryError> for Error {
+    fn from(error: HistoryError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}

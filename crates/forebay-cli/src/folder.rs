@@ -1,0 +1,93 @@
+//! Runs of the paths that were asked for, read.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use forebay::Pattern;
+use forebay::run::{RunEnd, RunStatus};
+use forebay_history::{Run, find_runs};
+
+use crate::error::Error;
+
+/// A run with a name that tells it from the others, or why it cannot be read.
+pub(crate) type Named = (String, Result<Run, Error>);
+
+/// Returns the runs of all paths, each read to its end.
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Named>, Error> {
+    let mut runs = Vec::new();
+    for path in paths {
+        let found = find_runs(path)?;
+        if found.is_empty() {
+            let why = format!(
+                "there is no run in {}: no events.jsonl, and no event files of TensorBoard",
+                path.display()
+            );
+            return Err(Error::Asked(why));
+        }
+        for folder in found {
+            runs.push((name_of(path, &folder, paths.len() > 1), read_one(&folder)));
+        }
+    }
+    Ok(runs)
+}
+
+fn read_one(folder: &Path) -> Result<Run, Error> {
+    let mut run = Run::open(folder)?;
+    while run.poll()? {}
+    Ok(run)
+}
+
+/// Returns the path of a run as people tell it from others: from where they asked.
+fn name_of(asked: &Path, folder: &Path, is_one_of_several: bool) -> String {
+    match folder.strip_prefix(asked) {
+        Ok(rest) if !rest.as_os_str().is_empty() && !is_one_of_several => rest.display().to_string(),
+        _ => folder.display().to_string(),
+    }
+}
+
+/// Returns the pattern that was asked for: that of everything where none was.
+pub(crate) fn pattern(asked: Option<&str>) -> Result<Pattern, Error> {
+    let asked = asked.unwrap_or("*");
+    Pattern::new(asked).map_err(|error| Error::Asked(format!("invalid pattern: {asked:?} ({error})")))
+}
+
+/// Returns the status of a run in a word.
+pub(crate) fn status(run: &Run, now: SystemTime) -> &'static str {
+    match run.status(now) {
+        Some(RunStatus::Running) => "running",
+        Some(RunStatus::Finished) => "finished",
+        Some(RunStatus::Failed) => "failed",
+        Some(RunStatus::Preempted) => "preempted",
+        Some(RunStatus::Vanished) => "vanished",
+        Some(RunStatus::Unclear) => "unclear",
+        _ => "-",
+    }
+}
+
+/// Returns why a run ended, where it said so.
+pub(crate) fn reason(run: &Run) -> Option<&str> {
+    match run.lives().last()?.end.as_ref()? {
+        RunEnd::Failed { error: reason } | RunEnd::EarlyStopped { reason } | RunEnd::Preempted { reason } => {
+            Some(reason)
+        }
+        _ => None,
+    }
+}
+
+/// Returns how long ago something was, in one unit.
+pub(crate) fn age(then: SystemTime, now: SystemTime) -> String {
+    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
+    let (number, unit) = match seconds {
+        0..120 => (seconds, "s"),
+        120..7_200 => (seconds / 60, "min"),
+        7_200..172_800 => (seconds / 3_600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    format!("{number} {unit}")
+}
+
+/// Returns how long something took, in the two largest units.
+pub(crate) fn span(span: Duration) -> String {
+    let whole = Duration::from_secs(span.as_secs());
+    humantime::format_duration(whole).to_string().split(' ').take(2).collect::<Vec<_>>().join(" ")
+}

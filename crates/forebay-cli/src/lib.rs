@@ -1,0 +1,58 @@
+//! The command line of [`forebay`]: what runs there are, which one was best, why another one failed, and what was lost.
+//!
+//! It reads the files of forebay and anybody's TensorBoard folders, and writes none of them.
+//!
+//! Exit codes: 0 where the question was answered, 1 where the answer is bad news (`doctor`) or nothing was found, 2 for wrong arguments
+//! and files that cannot be read.
+
+mod args;
+mod commands;
+mod error;
+mod folder;
+mod out;
+
+use std::ffi::OsString;
+use std::io;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use error::Error;
+use out::Out;
+
+/// Runs the command line, and returns its exit code. The first argument is the name of the program.
+pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help is what was asked for. A pipe that is closed wants no more of it.
+            _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    let mut out = Out::new(io::stdout());
+    match run(args.command, &mut out).and_then(|code| out.flush().map(|()| code)) {
+        Ok(code) => code,
+        // Who reads has enough: `forebay tail | head`.
+        Err(error) if error.is_broken_pipe() => 0,
+        Err(error) => {
+            out::complain(&error);
+            2
+        }
+    }
+}
+
+fn run(command: Command, out: &mut Out) -> Result<u8, Error> {
+    match command {
+        Command::Runs(asked) => commands::runs::run(&asked, out),
+        Command::Best(asked) => commands::best::run(&asked, out),
+        Command::Compare(asked) => commands::compare::run(&asked, out),
+        Command::Tail(asked) => commands::tail::run(&asked, out),
+        Command::Doctor(asked) => commands::doctor::run(&asked, out),
+        Command::Completions { shell } => {
+            let mut command = <Args as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "forebay", out);
+            Ok(0)
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `Out`: where answers are written. Text of others is made harmless on its way: a name may hold what a terminal would obey.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::error::Error;
+
+/// Standard output.
+pub(crate) struct Out {
+    stdout: BufWriter<Stdout>,
+    is_terminal: bool,
+}
+
+impl Out {
+    pub(crate) fn new(stdout: Stdout) -> Self {
+        let is_terminal = stdout.is_terminal();
+        Self { stdout: BufWriter::new(stdout), is_terminal }
+    }
+
+    /// Writes a line.
+    pub(crate) fn line(&mut self, line: impl Display) -> Result<(), Error> {
+        writeln!(self.stdout, "{line}")?;
+        Ok(())
+    }
+
+    /// Writes a table. Numbers are to be in the columns from `first_number` on.
+    pub(crate) fn table(
+        &mut self,
+        head: &[&str],
+        first_number: usize,
+        rows: impl IntoIterator<Item = Vec<String>>,
+    ) -> Result<(), Error> {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(head);
+        for row in rows {
+            table.add_row(row.iter().map(|cell| harmless(cell)));
+        }
+        for (place, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if place >= first_number {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        for line in table.lines() {
+            self.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        Ok(self.stdout.flush()?)
+    }
+
+    /// Returns whether a person looks at it, and colours are welcome (<https://no-color.org>).
+    #[expect(dead_code, reason = "the charts ask")]
+    pub(crate) fn has_colours(&self) -> bool {
+        self.is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stdout.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdout.flush()
+    }
+}
+
+/// Writes an error to standard error, in one line.
+pub(crate) fn complain(error: &Error) {
+    // Nobody is left to say it to where that fails.
+    _ = writeln!(io::stderr(), "forebay: {}", harmless(&error.to_string()));
+}
+
+/// Returns a text without what moves a cursor or begins a line.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
+
+/// Returns a number as people read it: six digits.
+pub(crate) fn number(value: f64) -> String {
+    let size = value.abs();
+    if !value.is_finite() {
+        value.to_string()
+    } else if size != 0.0 && !(1e-4..1e9).contains(&size) {
+        format!("{value:.4e}")
+    } else if value.fract() == 0.0 {
+        format!("{value:.0}")
+    } else {
+        let digits = (5.0 - size.max(1e-9).log10().floor()).clamp(0.0, 9.0) as usize;
+        let text = format!("{value:.digits$}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_six_digits_and_no_noise() {
+        let said: Vec<_> = [0.0, 1.0, -0.5, 0.1 + 0.2, 123_456.789, 1e12, 1e-7, f64::NAN, 0.000_123_456_7]
+            .map(number)
+            .into();
+        assert_eq!(said, ["0", "1", "-0.5", "0.3", "123457", "1.0000e12", "1.0000e-7", "NaN", "0.000123457"]);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_as_a_sign() {
+        assert_eq!(harmless("a\x1b[2Jb\r\n"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+    }
+}

@@ -1,0 +1,172 @@
+//! The commands, as a person runs them: the program, with its output captured.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use forebay::run::TrainingRun;
+use forebay::sink::JsonLinesSink;
+use forebay::{Collector, Record};
+
+fn forebay(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_forebay")).args(args).output().unwrap()
+}
+
+/// Makes the folder of a run whose loss falls to `best` at step 50 and rises again.
+fn run(folder: &Path, lr: f64, best: f64, end: impl FnOnce(TrainingRun)) {
+    std::fs::create_dir_all(folder).unwrap();
+    let sink = JsonLinesSink::create(folder.join("events.jsonl")).unwrap();
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    let run = TrainingRun::builder().config([("lr", lr)]).start(&collector).unwrap();
+    for step in 0..100_u64 {
+        let loss = best + (step as f64 - 50.0).abs() / 100.0;
+        collector.collect(Record::scalar("loss", loss).with_step(step));
+    }
+    end(run);
+    collector.stop().unwrap().stats.check_law(102).unwrap();
+}
+
+fn text(output: &Output) -> String {
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Returns the cells of each line, which two spaces part.
+fn cells(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines();
+    lines.map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect()
+}
+
+fn three(folder: &Path) -> String {
+    run(&folder.join("a"), 0.1, 0.25, |run| run.completed([("accuracy", 0.5)]).unwrap());
+    run(&folder.join("b"), 0.2, 0.125, |run| run.failed("out of memory").unwrap());
+    run(&folder.join("c"), 0.1, 0.5, |run| run.preempted("SIGTERM").unwrap());
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn runs_are_listed_with_their_status_steps_and_last_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let output = forebay(&["runs", &path]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = text(&output);
+    let rows = cells(&text);
+    assert_eq!(rows[0], ["run", "status", "step", "events", "lost", "age", "last values"]);
+    assert_eq!(rows[1][..5], ["a", "finished", "99", "102", "0"], "{text}");
+    assert_eq!(rows[1][6], "accuracy 0.5, loss 0.74");
+    assert_eq!(rows[2][..2], ["b", "failed"]);
+    assert_eq!(rows[3][..2], ["c", "preempted"]);
+}
+
+#[test]
+fn the_best_run_is_the_first_line_and_losses_are_best_low() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let best = text(&forebay(&["best", "loss", &path]));
+    assert_eq!(cells(&best)[1], ["b", "0.125", "50", "0.615", "99", "failed"], "{best}");
+    let worst = text(&forebay(&["best", "loss", &path, "--max"]));
+    assert_eq!(cells(&worst)[1][..3], ["c", "1", "0"], "{worst}");
+    let json = text(&forebay(&["best", "loss", &path, "--json"]));
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["name"], &first["best"]), (&"b".into(), &0.125.into()));
+}
+
+#[test]
+fn a_metric_that_is_not_there_is_named_with_those_that_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let output = forebay(&["best", "los", &path]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "forebay: no run has the metric \"los\" (there are: accuracy, loss)\n"
+    );
+}
+
+#[test]
+fn a_comparison_has_the_settings_that_differ_and_the_reasons() {
+    let folder = tempfile::tempdir().unwrap();
+    three(folder.path());
+    let of = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let all = text(&forebay(&["compare", &of("a"), &of("b")]));
+    let rows = cells(&all);
+    let row = |name: &str| rows.iter().find(|row| row[0] == name).map(|row| row[1..].to_vec());
+    assert_eq!(row("status"), Some(vec!["finished", "failed"]));
+    assert_eq!(row("reason"), Some(vec!["-", "out of memory"]));
+    assert_eq!(row("lr"), Some(vec!["0.1", "0.2"]));
+    assert_eq!(row("loss (min)"), Some(vec!["0.25 @ 50", "0.125 @ 50"]));
+    let same = text(&forebay(&["compare", &of("a"), &of("c")]));
+    assert!(!cells(&same).iter().any(|row| row[0] == "lr"), "{same}");
+}
+
+#[test]
+fn the_doctor_finds_what_is_wrong_and_nothing_in_a_run_that_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    three(folder.path());
+    let of = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let well = forebay(&["doctor", &of("a")]);
+    assert_eq!((well.status.code(), text(&well)), (Some(0), format!("{}: well\n", of("a"))));
+    let output = forebay(&["doctor", &of("b")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("  failed: out of memory\n"));
+    // A line that its writer did not end, and one that is none.
+    let file = folder.path().join("a/events.jsonl");
+    let mut lines = std::fs::read_to_string(&file).unwrap();
+    lines.push_str("{\"name\":\"to\n");
+    std::fs::write(&file, lines).unwrap();
+    let output = forebay(&["doctor", "--json", &of("a")]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_str(text(&output).trim()).unwrap();
+    assert_eq!(found["kind"], "damage");
+}
+
+#[test]
+fn a_folder_of_another_program_is_read_as_well() {
+    let torch = concat!(env!("CARGO_MANIFEST_DIR"), "/../tfevents/tests/torch-writer/scalar");
+    let text = text(&forebay(&["runs", torch]));
+    assert_eq!(cells(&text).len(), 2, "{text}");
+}
+
+#[test]
+fn the_last_events_are_printed_in_their_order_and_gaps_where_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let last = text(&forebay(&["tail", "-n", "2", "-p", "loss", &format!("{path}/a")]));
+    let steps: Vec<&str> = last.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(steps, ["98", "99"], "{last}");
+    let json = text(&forebay(&["tail", "-n", "1", "--form", "json", &format!("{path}/b")]));
+    let record: Record = serde_json::from_str(json.trim()).unwrap();
+    assert_eq!(record.name(), "training.failed");
+}
+
+#[test]
+fn wrong_arguments_and_missing_folders_are_one_line_and_status_2() {
+    for (args, line) in [
+        (
+            &["runs", "/no/such/folder"][..],
+            "forebay: cannot read /no/such/folder: No such file or directory (os error 2)",
+        ),
+        (&["best"], "error: the following required arguments were not provided:"),
+        (&["frobnicate"], "error: unrecognized subcommand 'frobnicate'"),
+    ] {
+        let output = forebay(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(stderr.lines().next(), Some(line));
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let output = forebay(&["runs", empty.path().to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("forebay: there is no run in "));
+}
+
+#[test]
+fn a_name_cannot_move_the_cursor() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = r#"{"name":"a\u001b[2Jb","time":"2026-11-21T08:00:00.000000000Z","step":1,"scalar":0.5}"#;
+    std::fs::write(folder.path().join("events.jsonl"), format!("{line}\n")).unwrap();
+    let path = folder.path().to_str().unwrap();
+    for args in [&["runs", path][..], &["tail", path], &["compare", path], &["doctor", path]] {
+        assert!(!text(&forebay(args)).contains('\x1b'), "{args:?}");
+    }
+}

@@ -1,0 +1,472 @@
+//! `Run`: what a folder tells of a run, whoever wrote it, as it grows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use forebay::event::catalog::training;
+use forebay::parts::{Shown, settings, shown_of};
+use forebay::run::{RunInfo, RunStatus};
+use forebay::{Event, Fields, Record, Value};
+
+use crate::HistoryError;
+use crate::event_files::{self, EventFiles};
+use crate::follow::{LineFollower, Look};
+use crate::lines::PlainLines;
+use crate::runs::Lives;
+use crate::series::{Point, Series};
+
+/// The file of JSON Lines that forebay's runs have.
+const EVENTS: &str = "events.jsonl";
+
+/// Bytes or events after which a look at one run ends, so that many runs can be looked at in turn.
+const MAX_BYTES: usize = 256 << 20;
+const MAX_EVENTS: u64 = 4_000_000;
+
+/// Most names of one run that get a series. What has more is no curve.
+const MAX_SERIES: usize = 10_000;
+
+/// Longest text that is kept of what is no number.
+const MAX_TEXT: usize = 200;
+
+/// Who wrote the files of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// JSON Lines, by forebay.
+    JsonLines,
+    /// Event files, by TensorBoard, PyTorch, tensorboardX or forebay.
+    TensorBoard,
+}
+
+/// What is known of the records of one name that are no numbers.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Other {
+    /// The number of them.
+    pub count: u64,
+    /// The step of the last one.
+    pub last_step: Option<i64>,
+    /// The last one, as a short text.
+    pub last: String,
+}
+
+/// A run, as its files tell it: its curves, its life, what is missing. It is read once, and then only what is new.
+///
+/// ```
+/// use forebay::{Collector, Record, sink::JsonLinesSink};
+/// use forebay_history::Run;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let collector =
+///     Collector::builder().sink(JsonLinesSink::create(folder.path().join("events.jsonl"))?).start()?;
+/// for step in 0..100 {
+///     collector.collect(Record::scalar("loss", 1.0 / (step + 1) as f64).with_step(step));
+/// }
+/// collector.stop()?;
+///
+/// let mut run = Run::open(folder.path())?;
+/// run.poll()?;
+/// let loss = run.series("loss").unwrap();
+/// assert_eq!((loss.count(), loss.min().unwrap().step), (100, 99));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Run {
+    path: PathBuf,
+    files: Files,
+    lines: PlainLines,
+    known: Known,
+}
+
+#[derive(Debug)]
+enum Files {
+    JsonLines(LineFollower),
+    TensorBoard(EventFiles),
+}
+
+impl Files {
+    /// Finds out what a path is: the folder of a run, or a file of JSON Lines.
+    fn open(path: &Path) -> io::Result<Self> {
+        if !std::fs::metadata(path)?.is_dir() {
+            return Ok(Self::JsonLines(LineFollower::new(path)));
+        }
+        match format_of(path)? {
+            Some(Format::JsonLines) => Ok(Self::JsonLines(LineFollower::new(path.join(EVENTS)))),
+            Some(Format::TensorBoard) => Ok(Self::TensorBoard(EventFiles::new(path.to_owned()))),
+            None => {
+                let why = format!("it has neither {EVENTS} nor event files of TensorBoard");
+                Err(io::Error::new(io::ErrorKind::NotFound, why))
+            }
+        }
+    }
+}
+
+/// The records of a run in the order in which they were written, as it grows. Of event files, numbers and texts; all else is a record
+/// without a value.
+#[derive(Debug)]
+pub struct RecordFollower {
+    path: PathBuf,
+    files: Files,
+}
+
+impl RecordFollower {
+    /// Follows what [`Run::open`] takes, from its begin.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
+        let path = path.as_ref();
+        let files =
+            Files::open(path).map_err(|error| HistoryError::new(path.display().to_string(), error))?;
+        Ok(Self { path: path.to_owned(), files })
+    }
+
+    /// Gives all records that are new to `take`. A file that was replaced is read from its begin.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read. It can be tried again.
+    pub fn poll(&mut self, take: &mut dyn FnMut(Record)) -> Result<(), HistoryError> {
+        let Self { path, files } = self;
+        let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
+        loop {
+            let is_done = match files {
+                Files::JsonLines(follower) => {
+                    let look = follower.look(MAX_BYTES, |line| {
+                        if let Ok(record) = serde_json::from_slice::<Record>(line) {
+                            take(record);
+                        }
+                    });
+                    matches!(look.map_err(failed)?, Look::UpToDate(_))
+                }
+                Files::TensorBoard(files) => {
+                    let events = files.look(MAX_EVENTS, |shown| match shown {
+                        event_files::Shown::Point(tag, point) => {
+                            let value = Value::Scalar(point.value);
+                            take(event_files::record(tag, value, point.step, point.unix_nanos));
+                        }
+                        event_files::Shown::Record(record) => take(record),
+                    });
+                    events.map_err(failed)? < MAX_EVENTS
+                }
+            };
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What was read so far.
+#[derive(Debug, Default)]
+struct Known {
+    series: BTreeMap<String, usize>,
+    points: Vec<Series>,
+    /// The names of `points`, for the guess which one comes next.
+    names: Vec<String>,
+    places: HashMap<String, usize>,
+    /// The series that came after each: loops report their numbers in the same order.
+    next: Vec<usize>,
+    last: usize,
+    /// Whether there were names that got no series.
+    has_more: bool,
+    others: BTreeMap<String, Other>,
+    lives: Lives,
+    settings: Fields,
+    events: u64,
+    missing: u64,
+    not_read: u64,
+    last_nanos: u64,
+}
+
+impl Known {
+    fn point(&mut self, name: &str, point: impl FnOnce(i64) -> Point) {
+        let Some(place) = self.place(name) else { return };
+        let series = &mut self.points[place];
+        let point = point(i64::try_from(series.count()).unwrap_or(i64::MAX));
+        self.last_nanos = point.unix_nanos;
+        series.push(point);
+    }
+
+    fn place(&mut self, name: &str) -> Option<usize> {
+        let guess = self.next.get(self.last).copied().unwrap_or_default();
+        let place = match self.names.get(guess) {
+            Some(known) if known == name => guess,
+            _ => match self.places.get(name) {
+                Some(place) => *place,
+                None if self.names.len() >= MAX_SERIES => {
+                    self.has_more = true;
+                    return None;
+                }
+                None => {
+                    let place = self.names.len();
+                    self.names.push(name.to_owned());
+                    self.places.insert(name.to_owned(), place);
+                    self.series.insert(name.to_owned(), place);
+                    self.points.push(Series::default());
+                    self.next.push(0);
+                    place
+                }
+            },
+        };
+        self.next[self.last] = place;
+        self.last = place;
+        Some(place)
+    }
+
+    /// Adds a record of any kind.
+    fn record(&mut self, record: &Record) {
+        let name = Event::name(record);
+        self.last_nanos = record.unix_nanos();
+        if name == "forebay.gap" {
+            self.missing +=
+                record.value().as_i64().and_then(|missing| u64::try_from(missing).ok()).unwrap_or(0);
+        }
+        if name == training::Started::NAME {
+            self.settings = settings(record.value().as_fields());
+        }
+        self.lives.see(record);
+        let step = record.signed_step();
+        match shown_of(record) {
+            Shown::Metrics { group, metrics, number } => {
+                for (name, value) in metrics.iter() {
+                    let name = if group.is_empty() { name.to_owned() } else { format!("{group}/{name}") };
+                    self.value(&name, value, step.or(number), record.unix_nanos());
+                }
+            }
+            Shown::Value => self.value(name, record.value(), step, record.unix_nanos()),
+            Shown::Text(_) | Shown::Nothing => self.other(name, record.value(), step),
+        }
+    }
+
+    fn value(&mut self, name: &str, value: &Value, step: Option<i64>, unix_nanos: u64) {
+        match value {
+            Value::Scalar(number) => self.number(name, *number, step, unix_nanos),
+            Value::Integer(number) => self.number(name, *number as f64, step, unix_nanos),
+            Value::Bool(is) => self.number(name, f64::from(*is), step, unix_nanos),
+            Value::Fields(fields) => {
+                for (inner, value) in fields.iter() {
+                    self.value(&format!("{name}/{inner}"), value, step, unix_nanos);
+                }
+            }
+            other => self.other(name, other, step),
+        }
+    }
+
+    fn number(&mut self, name: &str, value: f64, step: Option<i64>, unix_nanos: u64) {
+        self.point(name, |place| Point { step: step.unwrap_or(place), unix_nanos, value });
+    }
+
+    fn other(&mut self, name: &str, value: &Value, step: Option<i64>) {
+        if self.others.len() >= MAX_SERIES && !self.others.contains_key(name) {
+            self.has_more = true;
+            return;
+        }
+        let other = self.others.entry(name.to_owned()).or_default();
+        other.count += 1;
+        other.last_step = step.or(other.last_step);
+        other.last = match value {
+            Value::Empty => String::new(),
+            value => value.to_string().chars().take(MAX_TEXT).collect(),
+        };
+    }
+}
+
+impl Run {
+    /// Finds out what a path is: the folder of a run, or a file of JSON Lines. Nothing of it is read before [`poll`](Self::poll).
+    ///
+    /// # Errors
+    ///
+    /// There is nothing, or nothing that is known here.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
+        let path = path.as_ref();
+        let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
+        let files = Files::open(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), files, lines: PlainLines::default(), known: Known::default() })
+    }
+
+    /// Reads what is new, 256 MB of it at most, and says whether there is more by now. A file that was replaced is read from its begin,
+    /// and nothing is left of the one before.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read. It can be tried again.
+    pub fn poll(&mut self) -> Result<bool, HistoryError> {
+        let Self { path, files, lines, known } = self;
+        let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
+        match files {
+            Files::JsonLines(follower) => {
+                let look = follower.look(MAX_BYTES, |line| {
+                    if let Some(plain) = lines.read(line) {
+                        known.events += 1;
+                        known.point(plain.name, |place| plain.point(place));
+                        if plain.name == "forebay.gap" {
+                            known.missing += plain.value.max(0.0) as u64;
+                        }
+                    } else if line.is_empty() {
+                    } else if let Ok(record) = serde_json::from_slice::<Record>(line) {
+                        known.events += 1;
+                        known.record(&record);
+                    } else {
+                        known.not_read += 1;
+                    }
+                });
+                match look.map_err(failed)? {
+                    Look::UpToDate(_) => Ok(false),
+                    Look::More(_) => Ok(true),
+                    Look::Replaced => {
+                        *known = Known::default();
+                        Ok(true)
+                    }
+                }
+            }
+            Files::TensorBoard(files) => {
+                let events = files.look(MAX_EVENTS, |shown| match shown {
+                    event_files::Shown::Point(tag, point) => known.point(tag, |_| point),
+                    event_files::Shown::Record(record) => known.record(&record),
+                });
+                let events = events.map_err(failed)?;
+                known.events += events;
+                known.not_read = files.damaged();
+                Ok(events >= MAX_EVENTS)
+            }
+        }
+    }
+
+    /// Returns the path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns who wrote its files.
+    pub fn format(&self) -> Format {
+        match self.files {
+            Files::JsonLines(_) => Format::JsonLines,
+            Files::TensorBoard(_) => Format::TensorBoard,
+        }
+    }
+
+    /// Returns the names of all series, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.known.series.keys().map(String::as_str)
+    }
+
+    /// Returns a series.
+    pub fn series(&self, name: &str) -> Option<&Series> {
+        self.known.series.get(name).and_then(|place| self.known.points.get(*place))
+    }
+
+    /// Returns whether it has names of which nothing is kept: beyond 10,000.
+    pub fn has_more(&self) -> bool {
+        self.known.has_more
+    }
+
+    /// Returns what is no number, by name.
+    pub fn others(&self) -> &BTreeMap<String, Other> {
+        &self.known.others
+    }
+
+    /// Returns the settings that it began with.
+    pub fn settings(&self) -> &Fields {
+        &self.known.settings
+    }
+
+    /// Returns its generations, the last one last: none where nobody told of them, as in the files of other programs.
+    pub fn lives(&self) -> &[RunInfo] {
+        self.known.lives.runs()
+    }
+
+    /// Returns its status, if its files tell of its life.
+    pub fn status(&self, now: SystemTime) -> Option<RunStatus> {
+        let mut life = self.lives().last()?.clone();
+        // All its events show that it lives, not heartbeats alone.
+        if let Some(last) = self.last_event()
+            && let Ok(later) = last.duration_since(life.last_seen)
+            && life.heartbeat.is_none_or(|heartbeat| later <= heartbeat.saturating_mul(3))
+        {
+            life.last_seen = last;
+        }
+        Some(life.status(now))
+    }
+
+    /// Returns the number of events that were read.
+    pub fn events(&self) -> u64 {
+        self.known.events
+    }
+
+    /// Returns how many events are missing by its own account.
+    pub fn missing(&self) -> u64 {
+        self.known.missing
+    }
+
+    /// Returns how many lines, or places in files, were none.
+    pub fn not_read(&self) -> u64 {
+        match &self.files {
+            Files::JsonLines(follower) => self.known.not_read + follower.skipped,
+            Files::TensorBoard(_) => self.known.not_read,
+        }
+    }
+
+    /// Returns the moment of the event that came last.
+    pub fn last_event(&self) -> Option<SystemTime> {
+        (self.known.last_nanos > 0).then(|| UNIX_EPOCH + Duration::from_nanos(self.known.last_nanos))
+    }
+}
+
+/// Returns who wrote the files of a folder, if it is that of a run.
+fn format_of(folder: &Path) -> io::Result<Option<Format>> {
+    let mut has_event_file = false;
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if name == EVENTS {
+            return Ok(Some(Format::JsonLines));
+        }
+        has_event_file |= EventFiles::is_one(&name);
+    }
+    Ok(has_event_file.then_some(Format::TensorBoard))
+}
+
+/// Most folders that are looked into for runs.
+const MAX_FOLDERS: usize = 100_000;
+
+/// Returns the folders of all runs at a path, sorted: the path itself, or what lies below it. What lies below the folder of a run of
+/// forebay belongs to that run.
+///
+/// # Errors
+///
+/// The path is no folder that can be listed. Folders below it that cannot are left out.
+pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
+    let path = path.as_ref();
+    let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
+    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let first = format_of(path).map_err(failed)?;
+    let (mut runs, mut folders) = (Vec::new(), vec![(path.to_owned(), first)]);
+    let mut seen = 0;
+    while let Some((folder, format)) = folders.pop() {
+        if format.is_some() {
+            runs.push(folder.clone());
+        }
+        if format == Some(Format::JsonLines) {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            // A link may lead back.
+            if seen < MAX_FOLDERS && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                seen += 1;
+                let below = entry.path();
+                if let Ok(format) = format_of(&below) {
+                    folders.push((below, format));
+                }
+            }
+        }
+    }
+    runs.sort();
+    Ok(runs)
+}
