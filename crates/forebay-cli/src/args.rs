@@ -19,6 +19,7 @@ Examples:
   forebay best accuracy --max         which of them was best
   forebay compare runs/a runs/b       how their settings and values differ
   forebay tail -f runs/a              what comes, as it comes
+  forebay query runs/a -n 'eval.*'    what it wrote under these names
   forebay doctor runs/a               what is wrong with it, and what to do
 
 Exit codes: 0 answered, 1 nothing found or (doctor) something is wrong, 2 wrong arguments or unreadable files.";
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Best(Best),
     /// Compare runs: settings that differ, last and best values.
     Compare(Compare),
+    /// Print the events for which conditions hold, or the answer of SQL.
+    Query(Query),
     /// Print events in the order in which they were written.
     Tail(Tail),
     /// Find what is wrong with runs, and say what to do. Exits with 1 if it finds something.
@@ -109,6 +112,63 @@ pub(crate) struct Tail {
     /// How to print them.
     #[arg(long, value_enum, default_value_t = Form::Text)]
     pub(crate) form: Form,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Query {
+    /// A folder of runs, that of one run, or a file.
+    #[arg(default_value = "runs")]
+    pub(crate) path: PathBuf,
+    /// Events of these names (a pattern such as `train.*`).
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) name: Option<String>,
+    /// Events of these steps: FIRST..END (without END), FIRST.., ..END, or one.
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) steps: Option<String>,
+    /// Events from this time on: a date, or how long ago (2h).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Events before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) before: Option<String>,
+    /// Events of this source.
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// Events with this correlation id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) correlation: Option<String>,
+    /// Events of this run, where a file has several.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<String>,
+    /// Events of this generation.
+    #[arg(long, value_name = "N")]
+    pub(crate) generation: Option<u64>,
+    /// Without the steps that a resumed run has made anew.
+    #[arg(long)]
+    pub(crate) current: bool,
+    /// At most so many of each run.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// The newest first.
+    #[arg(long)]
+    pub(crate) newest: bool,
+    /// Ask the database of a run in SQL. Nothing can be changed by it.
+    #[arg(long, value_name = "SQL", conflicts_with_all = ["name", "steps", "since", "before", "limit", "newest"])]
+    pub(crate) sql: Option<String>,
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value_t = Shape::Table)]
+    pub(crate) shape: Shape,
+}
+
+/// Shape of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shape {
+    /// A table for people.
+    Table,
+    /// A JSON object for each row.
+    Json,
+    /// Values that commas part, with a head: RFC 4180.
+    Csv,
 }
 
 /// Form of events.

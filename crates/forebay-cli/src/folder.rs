@@ -19,7 +19,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Named>, Error> {
         let found = find_runs(path)?;
         if found.is_empty() {
             let why = format!(
-                "there is no run in {}: no events.jsonl, and no event files of TensorBoard",
+                "there is no run in {}: no events.jsonl or events.db, and no event files of TensorBoard",
                 path.display()
             );
             return Err(Error::Asked(why));
@@ -38,7 +38,7 @@ fn read_one(folder: &Path) -> Result<Run, Error> {
 }
 
 /// Returns the path of a run as people tell it from others: from where they asked.
-fn name_of(asked: &Path, folder: &Path, is_one_of_several: bool) -> String {
+pub(crate) fn name_of(asked: &Path, folder: &Path, is_one_of_several: bool) -> String {
     match folder.strip_prefix(asked) {
         Ok(rest) if !rest.as_os_str().is_empty() && !is_one_of_several => rest.display().to_string(),
         _ => folder.display().to_string(),

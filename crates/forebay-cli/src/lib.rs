@@ -47,6 +47,7 @@ fn run(command: Command, out: &mut Out) -> Result<u8, Error> {
         Command::Runs(asked) => commands::runs::run(&asked, out),
         Command::Best(asked) => commands::best::run(&asked, out),
         Command::Compare(asked) => commands::compare::run(&asked, out),
+        Command::Query(asked) => commands::query::run(&asked, out),
         Command::Tail(asked) => commands::tail::run(&asked, out),
         Command::Doctor(asked) => commands::doctor::run(&asked, out),
         Command::Completions { shell } => {

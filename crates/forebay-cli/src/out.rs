@@ -82,6 +82,15 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
+/// Returns a line of values that commas part: <https://www.rfc-editor.org/rfc/rfc4180>.
+pub(crate) fn csv(cells: &[impl AsRef<str>]) -> String {
+    let cell = |cell: &str| match cell.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+        false => cell.to_owned(),
+    };
+    cells.iter().map(|it| cell(it.as_ref())).collect::<Vec<_>>().join(",")
+}
+
 /// Returns a number as people read it: six digits.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();

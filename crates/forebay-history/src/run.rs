@@ -10,19 +10,28 @@ use forebay::parts::{Shown, settings, shown_of};
 use forebay::run::{RunInfo, RunStatus};
 use forebay::{Event, Fields, Record, Value};
 
-use crate::HistoryError;
+#[cfg(feature = "sqlite")]
+use crate::SqliteHistory;
 use crate::event_files::{self, EventFiles};
 use crate::follow::{LineFollower, Look};
 use crate::lines::PlainLines;
 use crate::runs::Lives;
 use crate::series::{Point, Series};
+use crate::{EventQuery, History, HistoryError, JsonLinesHistory};
 
 /// The file of JSON Lines that forebay's runs have.
 const EVENTS: &str = "events.jsonl";
 
+/// The database that forebay's runs have.
+const DATABASE: &str = "events.db";
+
 /// Bytes or events after which a look at one run ends, so that many runs can be looked at in turn.
 const MAX_BYTES: usize = 256 << 20;
 const MAX_EVENTS: u64 = 4_000_000;
+
+/// Records that are read from a database at once.
+#[cfg(feature = "sqlite")]
+const MAX_ROWS: usize = 10_000;
 
 /// Most names of one run that get a series. What has more is no curve.
 const MAX_SERIES: usize = 10_000;
@@ -36,6 +45,9 @@ const MAX_TEXT: usize = 200;
 pub enum Format {
     /// JSON Lines, by forebay.
     JsonLines,
+    /// A database of SQLite, by forebay.
+    #[cfg(feature = "sqlite")]
+    Sqlite,
     /// Event files, by TensorBoard, PyTorch, tensorboardX or forebay.
     TensorBoard,
 }
@@ -85,24 +97,96 @@ pub struct Run {
 #[derive(Debug)]
 enum Files {
     JsonLines(LineFollower),
+    #[cfg(feature = "sqlite")]
+    Sqlite {
+        history: SqliteHistory,
+        /// The number of the last record that was read.
+        last: i64,
+    },
     TensorBoard(EventFiles),
 }
 
 impl Files {
-    /// Finds out what a path is: the folder of a run, or a file of JSON Lines.
-    fn open(path: &Path) -> io::Result<Self> {
-        if !std::fs::metadata(path)?.is_dir() {
-            return Ok(Self::JsonLines(LineFollower::new(path)));
-        }
-        match format_of(path)? {
-            Some(Format::JsonLines) => Ok(Self::JsonLines(LineFollower::new(path.join(EVENTS)))),
-            Some(Format::TensorBoard) => Ok(Self::TensorBoard(EventFiles::new(path.to_owned()))),
-            None => {
-                let why = format!("it has neither {EVENTS} nor event files of TensorBoard");
-                Err(io::Error::new(io::ErrorKind::NotFound, why))
-            }
+    fn open(path: &Path) -> Result<Self, HistoryError> {
+        match place_of(path)? {
+            Place::JsonLines(path) => Ok(Self::JsonLines(LineFollower::new(path))),
+            #[cfg(feature = "sqlite")]
+            Place::Sqlite(path) => Ok(Self::Sqlite { history: SqliteHistory::open(path)?, last: 0 }),
+            Place::TensorBoard(folder) => Ok(Self::TensorBoard(EventFiles::new(folder))),
         }
     }
+}
+
+/// Opens what is at a path, to ask it for records: what [`Run::open`] takes.
+///
+/// # Errors
+///
+/// There is nothing, nothing that is known here, or it cannot be read.
+pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn History>, HistoryError> {
+    let path = path.as_ref();
+    match place_of(path)? {
+        Place::JsonLines(path) => Ok(Box::new(JsonLinesHistory::open(path)?)),
+        #[cfg(feature = "sqlite")]
+        Place::Sqlite(path) => Ok(Box::new(SqliteHistory::open(path)?)),
+        Place::TensorBoard(folder) => Ok(Box::new(EventFilesHistory(folder))),
+    }
+}
+
+/// History in the event files of a folder, read from the begin for each query.
+#[derive(Debug)]
+struct EventFilesHistory(PathBuf);
+
+impl History for EventFilesHistory {
+    fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
+        let mut follower = RecordFollower::open(&self.0)?;
+        let mut records = Vec::new();
+        follower.poll(&mut |record| {
+            // They tell of no runs, so a record is all that a condition asks.
+            if query.matches(&record) {
+                records.push(record);
+            }
+        })?;
+        Ok(query.select(records.into_iter()))
+    }
+}
+
+/// Where the records of a run are.
+enum Place {
+    JsonLines(PathBuf),
+    #[cfg(feature = "sqlite")]
+    Sqlite(PathBuf),
+    TensorBoard(PathBuf),
+}
+
+/// Finds out what a path is: the folder of a run, a file of JSON Lines, or a database.
+fn place_of(path: &Path) -> Result<Place, HistoryError> {
+    let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
+    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+        #[cfg(feature = "sqlite")]
+        if is_database(path).map_err(failed)? {
+            return Ok(Place::Sqlite(path.to_owned()));
+        }
+        return Ok(Place::JsonLines(path.to_owned()));
+    }
+    match format_of(path).map_err(failed)? {
+        Some(Format::JsonLines) => Ok(Place::JsonLines(path.join(EVENTS))),
+        #[cfg(feature = "sqlite")]
+        Some(Format::Sqlite) => Ok(Place::Sqlite(path.join(DATABASE))),
+        Some(Format::TensorBoard) => Ok(Place::TensorBoard(path.to_owned())),
+        None => {
+            let why = format!("it has neither {EVENTS} nor {DATABASE}, and no event files of TensorBoard");
+            Err(failed(io::Error::new(io::ErrorKind::NotFound, why)))
+        }
+    }
+}
+
+/// Returns whether a file begins as a database does: <https://sqlite.org/fileformat.html#magic_header_string>.
+#[cfg(feature = "sqlite")]
+fn is_database(path: &Path) -> io::Result<bool> {
+    use std::io::Read;
+    let mut begin = Vec::new();
+    forebay_sync::unix::open_read(path)?.take(16).read_to_end(&mut begin)?;
+    Ok(begin == *b"SQLite format 3\0")
 }
 
 /// The records of a run in the order in which they were written, as it grows. Of event files, numbers and texts; all else is a record
@@ -121,8 +205,7 @@ impl RecordFollower {
     /// As there.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
         let path = path.as_ref();
-        let files =
-            Files::open(path).map_err(|error| HistoryError::new(path.display().to_string(), error))?;
+        let files = Files::open(path)?;
         Ok(Self { path: path.to_owned(), files })
     }
 
@@ -143,6 +226,16 @@ impl RecordFollower {
                         }
                     });
                     matches!(look.map_err(failed)?, Look::UpToDate(_))
+                }
+                #[cfg(feature = "sqlite")]
+                Files::Sqlite { history, last } => {
+                    let records = history.after(*last, MAX_ROWS)?;
+                    let is_done = records.len() < MAX_ROWS;
+                    for (number, record) in records {
+                        *last = number;
+                        take(record);
+                    }
+                    is_done
                 }
                 Files::TensorBoard(files) => {
                     let events = files.look(MAX_EVENTS, |shown| match shown {
@@ -285,8 +378,7 @@ impl Run {
     /// There is nothing, or nothing that is known here.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
         let path = path.as_ref();
-        let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
-        let files = Files::open(path).map_err(failed)?;
+        let files = Files::open(path)?;
         Ok(Self { path: path.to_owned(), files, lines: PlainLines::default(), known: Known::default() })
     }
 
@@ -325,6 +417,16 @@ impl Run {
                     }
                 }
             }
+            #[cfg(feature = "sqlite")]
+            Files::Sqlite { history, last } => {
+                let records = history.after(*last, MAX_ROWS)?;
+                for (number, record) in &records {
+                    *last = *number;
+                    known.events += 1;
+                    known.record(record);
+                }
+                Ok(records.len() >= MAX_ROWS)
+            }
             Files::TensorBoard(files) => {
                 let events = files.look(MAX_EVENTS, |shown| match shown {
                     event_files::Shown::Point(tag, point) => known.point(tag, |_| point),
@@ -347,6 +449,8 @@ impl Run {
     pub fn format(&self) -> Format {
         match self.files {
             Files::JsonLines(_) => Format::JsonLines,
+            #[cfg(feature = "sqlite")]
+            Files::Sqlite { .. } => Format::Sqlite,
             Files::TensorBoard(_) => Format::TensorBoard,
         }
     }
@@ -408,7 +512,7 @@ impl Run {
     pub fn not_read(&self) -> u64 {
         match &self.files {
             Files::JsonLines(follower) => self.known.not_read + follower.skipped,
-            Files::TensorBoard(_) => self.known.not_read,
+            _ => self.known.not_read,
         }
     }
 
@@ -420,15 +524,20 @@ impl Run {
 
 /// Returns who wrote the files of a folder, if it is that of a run.
 fn format_of(folder: &Path) -> io::Result<Option<Format>> {
-    let mut has_event_file = false;
+    let (mut has_database, mut has_event_file) = (false, false);
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
         if name == EVENTS {
             return Ok(Some(Format::JsonLines));
         }
+        has_database |= name == DATABASE;
         has_event_file |= EventFiles::is_one(&name);
     }
-    Ok(has_event_file.then_some(Format::TensorBoard))
+    #[cfg(feature = "sqlite")]
+    if has_database {
+        return Ok(Some(Format::Sqlite));
+    }
+    Ok((has_event_file && !has_database).then_some(Format::TensorBoard))
 }
 
 /// Most folders that are looked into for runs.
@@ -453,7 +562,7 @@ pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
         if format.is_some() {
             runs.push(folder.clone());
         }
-        if format == Some(Format::JsonLines) {
+        if !matches!(format, None | Some(Format::TensorBoard)) {
             continue;
         }
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {

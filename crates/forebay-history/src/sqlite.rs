@@ -56,7 +56,26 @@ impl SqliteHistory {
         Ok(Self { path, reader: Some(Mutex::new(Some(reader))), home })
     }
 
+    /// Returns the records behind that one, in the order in which they were delivered, `max_records` at most, each with its number. All
+    /// numbers are positive.
+    ///
+    /// # Errors
+    ///
+    /// As for a query.
+    pub(crate) fn after(&self, number: i64, max_records: usize) -> Result<Vec<(i64, Record)>, HistoryError> {
+        let refused =
+            |source| HistoryError { place: self.path.display().to_string(), source: Box::new(source) };
+        inside(self.home, || self.read(|reader| reader.after(number, max_records))).map_err(refused)?
+    }
+
     fn find(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
+        self.read(|reader| reader.find(query))
+    }
+
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&mut Reader) -> Result<Vec<T>, rusqlite::Error>,
+    ) -> Result<Vec<T>, HistoryError> {
         let Some(reader) = &self.reader else { return Ok(Vec::new()) };
         let mut reader = reader.lock();
         // The old one is closed first: in one process, SQLite has two of the same file share what they know of it.
@@ -65,7 +84,7 @@ impl SqliteHistory {
             *reader = Some(Reader::open(&self.path)?);
         }
         let Some(reader) = reader.as_mut() else { return Ok(Vec::new()) };
-        reader.find(query).map_err(|error| failed(&self.path, error))
+        read(reader).map_err(|error| failed(&self.path, error))
     }
 }
 
@@ -97,12 +116,31 @@ impl Reader {
         resolve(path).is_ok_and(|target| target == self.target) && self.live.is_found()
     }
 
-    fn find(&mut self, query: &EventQuery) -> Result<Vec<Record>, rusqlite::Error> {
-        let database = &mut self.live.connection;
+    /// Returns the database as it is now.
+    fn database(&mut self) -> Result<&Connection, rusqlite::Error> {
         if self.is_fixed {
             // Somebody may have changed it in a way that is not seen from here.
-            *database = open_fixed(&self.target)?;
+            self.live.connection = open_fixed(&self.target)?;
         }
+        Ok(&self.live.connection)
+    }
+
+    fn after(&mut self, number: i64, max_records: usize) -> Result<Vec<(i64, Record)>, rusqlite::Error> {
+        let mut statement = self.database()?.prepare_cached(
+            "SELECT names.name, time, step, priority, kind, value, record, events.id
+            FROM events JOIN names ON names.id = events.name WHERE events.id > ? ORDER BY events.id LIMIT ?",
+        )?;
+        let mut rows = statement.query((number, i64::try_from(max_records).unwrap_or(i64::MAX)))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let_forks_in();
+            found.push((row.get(7)?, row_to_record(row)?));
+        }
+        Ok(found)
+    }
+
+    fn find(&mut self, query: &EventQuery) -> Result<Vec<Record>, rusqlite::Error> {
+        let database = self.database()?;
         // All that follows sees the same state.
         let database = database.unchecked_transaction()?;
         let mut sql = "SELECT name, time, step, priority, kind, value, record, id FROM (

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use forebay::run::TrainingRun;
-use forebay::sink::JsonLinesSink;
+use forebay::sink::{JsonLinesSink, SqliteSink};
 use forebay::{Collector, Record};
 
 fn forebay(args: &[&str]) -> Output {
@@ -138,6 +138,53 @@ fn the_last_events_are_printed_in_their_order_and_gaps_where_they_are() {
     let json = text(&forebay(&["tail", "-n", "1", "--form", "json", &format!("{path}/b")]));
     let record: Record = serde_json::from_str(json.trim()).unwrap();
     assert_eq!(record.name(), "training.failed");
+}
+
+#[test]
+fn a_query_finds_by_name_and_step_and_answers_in_three_shapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let csv =
+        text(&forebay(&["query", &format!("{path}/a"), "-n", "loss", "--steps", "50..52", "--shape", "csv"]));
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (3, "time,step,name,value"));
+    assert!(lines[1].ends_with(",50,loss,0.25") && lines[2].ends_with(",51,loss,0.26"), "{csv}");
+    let json = text(&forebay(&["query", &path, "-n", "training.failed", "--shape", "json"]));
+    let found: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
+    assert_eq!((&found["run"], &found["fields"]["error"]), (&"b".into(), &"out of memory".into()));
+    let table = text(&forebay(&["query", &path, "-n", "loss", "--limit", "1", "--newest"]));
+    assert_eq!(cells(&table).len(), 4, "{table}");
+    for (steps, line) in [
+        ("5..x", "forebay: invalid steps: \"5..x\" (expected FIRST..END, FIRST.., ..END or ONE)\n"),
+        ("..0", "forebay: invalid steps: \"..0\" (expected FIRST..END, FIRST.., ..END or ONE)\n"),
+    ] {
+        let output = forebay(&["query", &path, "--steps", steps]);
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()),
+            (Some(2), line.to_owned())
+        );
+    }
+}
+
+#[test]
+fn a_database_is_a_run_like_the_others_and_sql_cannot_change_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = SqliteSink::create(folder.path().join("events.db")).unwrap();
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    for step in 0..10 {
+        collector.collect(Record::scalar("loss", 1.0 / (step + 1) as f64).with_step(step));
+    }
+    collector.stop().unwrap().stats.check_law(10).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let best = text(&forebay(&["best", "loss", path]));
+    assert_eq!(cells(&best)[1][1..3], ["0.1", "9"], "{best}");
+    assert_eq!(text(&forebay(&["tail", "-n", "3", path])).lines().count(), 3);
+    let sql =
+        text(&forebay(&["query", path, "--sql", "SELECT max(step) AS last FROM events", "--shape", "json"]));
+    assert_eq!(sql, "{\"last\":9}\n");
+    let output = forebay(&["query", path, "--sql", "DELETE FROM events"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(cells(&text(&forebay(&["runs", path])))[1][3], "10");
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! `forebay query`: the records for which conditions hold, or the answer of SQL.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use forebay::{Event, Record, Value};
+use forebay_history::{EventQuery, find_runs, open};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::args::{Query, Shape};
+use crate::error::Error;
+use crate::folder;
+use crate::out::{Out, csv, number};
+
+pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
+    let runs = find_runs(&asked.path)?;
+    if runs.is_empty() {
+        return Err(Error::Asked(format!("there is no run in {}", asked.path.display())));
+    }
+    if let Some(sql) = &asked.sql {
+        let [path] = &runs[..] else {
+            let count = runs.len();
+            return Err(Error::Asked(format!(
+                "--sql asks one database, {} has {count} runs",
+                asked.path.display()
+            )));
+        };
+        return ask(path, sql, asked.shape, out);
+    }
+    let query = query_of(asked)?;
+    let several = runs.len() > 1;
+    let mut head = vec!["time", "step", "name", "value"];
+    if several {
+        head.insert(0, "run");
+    }
+    let mut rows = Rows::begin(head, asked.shape, out)?;
+    for path in &runs {
+        let name = folder::name_of(&asked.path, path, false);
+        for record in open(path)?.query(&query)? {
+            if asked.shape == Shape::Json {
+                let mut line = serde_json::to_value(&record).unwrap_or_default();
+                if let (true, Some(fields)) = (several, line.as_object_mut()) {
+                    fields.insert("run".to_owned(), name.clone().into());
+                }
+                rows.out.line(line)?;
+                continue;
+            }
+            let mut row = row_of(&record, asked.shape);
+            if several {
+                row.insert(0, name.clone());
+            }
+            rows.push(row)?;
+        }
+    }
+    rows.end()
+}
+
+/// Rows on their way out. Those of a table wait for its end, since its columns are as wide as the widest of their cells.
+struct Rows<'a> {
+    head: Vec<&'static str>,
+    shape: Shape,
+    waiting: Vec<Vec<String>>,
+    out: &'a mut Out,
+}
+
+/// Rows of a table that are made wide enough together.
+const MAX_ROWS: usize = 10_000;
+
+impl<'a> Rows<'a> {
+    fn begin(head: Vec<&'static str>, shape: Shape, out: &'a mut Out) -> Result<Self, Error> {
+        if shape == Shape::Csv {
+            out.line(csv(&head))?;
+        }
+        Ok(Self { head, shape, waiting: Vec::new(), out })
+    }
+
+    fn push(&mut self, row: Vec<String>) -> Result<(), Error> {
+        if self.shape == Shape::Csv {
+            return self.out.line(csv(&row));
+        }
+        self.waiting.push(row);
+        if self.waiting.len() >= MAX_ROWS { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        self.out.table(&self.head, usize::MAX, std::mem::take(&mut self.waiting))
+    }
+
+    fn end(mut self) -> Result<u8, Error> {
+        if !self.waiting.is_empty() {
+            self.write()?;
+        }
+        Ok(0)
+    }
+}
+
+fn row_of(record: &Record, shape: Shape) -> Vec<String> {
+    let value = match record.value() {
+        Value::Scalar(value) if shape == Shape::Table => number(*value),
+        Value::Empty => String::new(),
+        value => value.to_string(),
+    };
+    vec![
+        humantime::format_rfc3339_nanos(record.time()).to_string(),
+        record.signed_step().map_or_else(String::new, |step| step.to_string()),
+        Event::name(record).to_owned(),
+        value,
+    ]
+}
+
+fn query_of(asked: &Query) -> Result<EventQuery, Error> {
+    let mut query = EventQuery::new();
+    if let Some(name) = &asked.name {
+        query = query.name(folder::pattern(Some(name))?);
+    }
+    if let Some(steps) = &asked.steps {
+        let (first, last) = steps_of(steps)?;
+        query = query.steps(first..=last);
+    }
+    if let Some(since) = &asked.since {
+        query = query.since(moment(since)?);
+    }
+    if let Some(before) = &asked.before {
+        query = query.before(moment(before)?);
+    }
+    if let Some(source) = &asked.source {
+        query = query.source(source);
+    }
+    if let Some(id) = &asked.correlation {
+        query = query.correlation(id);
+    }
+    if let Some(id) = &asked.run {
+        query = query.run(id);
+    }
+    if let Some(generation) = asked.generation {
+        query = query.generation(generation);
+    }
+    if asked.current {
+        query = query.current();
+    }
+    if asked.newest {
+        query = query.newest_first();
+    }
+    Ok(match asked.limit {
+        Some(limit) => query.limit(limit),
+        None => query,
+    })
+}
+
+/// Reads `10..20` (20 is not among them), `10..`, `..20` or `10`.
+fn steps_of(steps: &str) -> Result<(u64, u64), Error> {
+    let wrong =
+        || Error::Asked(format!("invalid steps: {steps:?} (expected FIRST..END, FIRST.., ..END or ONE)"));
+    let number =
+        |text: &str, or: u64| if text.is_empty() { Ok(or) } else { text.parse().map_err(|_| wrong()) };
+    match steps.split_once("..") {
+        Some((first, end)) => {
+            let end: u64 = number(end, u64::MAX)?;
+            Ok((number(first, 0)?, end.checked_sub(1).ok_or_else(wrong)?))
+        }
+        None => {
+            let one = steps.parse().map_err(|_| wrong())?;
+            Ok((one, one))
+        }
+    }
+}
+
+/// Reads a date and time, or a time before now (`2h`).
+fn moment(text: &str) -> Result<SystemTime, Error> {
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        return Ok(time);
+    }
+    let ago: Option<Duration> = humantime::parse_duration(text).ok();
+    ago.and_then(|ago| SystemTime::now().checked_sub(ago)).ok_or_else(|| {
+        Error::Asked(format!("invalid time: {text:?} (expected a date such as 2026-11-29T08:00:00Z, or how long ago such as 2h)"))
+    })
+}
+
+/// Asks a database, which is opened so that nothing can change it.
+fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error> {
+    let path = if path.is_dir() { path.join("events.db") } else { path.to_owned() };
+    let failed = |error: rusqlite::Error| Error::Asked(format!("{}: {error}", path.display()));
+    if !path.exists() {
+        return Err(Error::Asked(format!("--sql asks a database, and there is no {}", path.display())));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(&path, flags).map_err(failed)?;
+    let mut statement = database.prepare(sql).map_err(failed)?;
+    if !statement.readonly() {
+        return Err(Error::Asked("--sql is for questions: this one would change the database".to_owned()));
+    }
+    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let mut answers = statement.query(()).map_err(failed)?;
+    let mut rows = Vec::new();
+    if shape == Shape::Csv {
+        out.line(csv(&names))?;
+    }
+    while let Some(row) = answers.next().map_err(failed)? {
+        let cell = |place| row.get_ref(place).map_err(failed);
+        match shape {
+            Shape::Json => {
+                let mut line = serde_json::Map::new();
+                for (place, name) in names.iter().enumerate() {
+                    line.insert(name.clone(), as_json(cell(place)?));
+                }
+                out.line(serde_json::Value::Object(line))?;
+            }
+            _ => {
+                let cells = (0..names.len()).map(|place| Ok(as_text(cell(place)?)));
+                let cells: Vec<String> = cells.collect::<Result<_, Error>>()?;
+                if shape == Shape::Csv { out.line(csv(&cells))? } else { rows.push(cells) }
+            }
+        }
+    }
+    if shape == Shape::Table {
+        let head: Vec<&str> = names.iter().map(String::as_str).collect();
+        out.table(&head, usize::MAX, rows)?;
+    }
+    Ok(0)
+}
+
+fn as_json(cell: ValueRef<'_>) -> serde_json::Value {
+    match cell {
+        ValueRef::Null => serde_json::Value::Null,
+        ValueRef::Integer(number) => number.into(),
+        ValueRef::Real(number) => number.into(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
+        ValueRef::Blob(bytes) => format!("{} bytes", bytes.len()).into(),
+    }
+}
+
+fn as_text(cell: ValueRef<'_>) -> String {
+    match cell {
+        ValueRef::Null => String::new(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => number.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Blob(bytes) => format!("{} bytes", bytes.len()),
+    }
+}
