@@ -99,7 +99,7 @@ enum Files {
     JsonLines(LineFollower),
     #[cfg(feature = "sqlite")]
     Sqlite {
-        history: SqliteHistory,
+        history: Box<SqliteHistory>,
         /// The number of the last record that was read.
         last: i64,
     },
@@ -111,7 +111,9 @@ impl Files {
         match place_of(path)? {
             Place::JsonLines(path) => Ok(Self::JsonLines(LineFollower::new(path))),
             #[cfg(feature = "sqlite")]
-            Place::Sqlite(path) => Ok(Self::Sqlite { history: SqliteHistory::open(path)?, last: 0 }),
+            Place::Sqlite(path) => {
+                Ok(Self::Sqlite { history: Box::new(SqliteHistory::open(path)?), last: 0 })
+            }
             Place::TensorBoard(folder) => Ok(Self::TensorBoard(EventFiles::new(folder))),
         }
     }
