@@ -20,6 +20,7 @@ Examples:
   forebay compare runs/a runs/b       how their settings and values differ
   forebay tail -f runs/a              what comes, as it comes
   forebay query runs/a -n 'eval.*'    what it wrote under these names
+  forebay report runs -o report.html  a page to look at, or to send
   forebay doctor runs/a               what is wrong with it, and what to do
 
 Exit codes: 0 answered, 1 nothing found or (doctor) something is wrong, 2 wrong arguments or unreadable files.";
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Query(Query),
     /// Print events in the order in which they were written.
     Tail(Tail),
+    /// Write a page with all curves, settings and losses: one HTML file that needs no network.
+    Report(Report),
     /// Find what is wrong with runs, and say what to do. Exits with 1 if it finds something.
     Doctor(Doctor),
     /// Print the completions of a shell.
@@ -178,6 +181,18 @@ pub(crate) enum Form {
     Text,
     /// JSON Lines.
     Json,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// Where to write it; `-` is standard output.
+    #[arg(long, short, default_value = "report.html", value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// At most so many points of each curve: of more, the extremes.
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pub(crate) points: usize,
 }
 
 #[derive(Debug, Group)]

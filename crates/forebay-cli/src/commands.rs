@@ -4,5 +4,6 @@ pub(crate) mod best;
 pub(crate) mod compare;
 pub(crate) mod doctor;
 pub(crate) mod query;
+pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod tail;

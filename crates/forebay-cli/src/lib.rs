@@ -10,6 +10,7 @@ mod commands;
 mod error;
 mod folder;
 mod out;
+mod page;
 
 use std::ffi::OsString;
 use std::io;
@@ -48,6 +49,7 @@ fn run(command: Command, out: &mut Out) -> Result<u8, Error> {
         Command::Best(asked) => commands::best::run(&asked, out),
         Command::Compare(asked) => commands::compare::run(&asked, out),
         Command::Query(asked) => commands::query::run(&asked, out),
+        Command::Report(asked) => commands::report::run(&asked, out),
         Command::Tail(asked) => commands::tail::run(&asked, out),
         Command::Doctor(asked) => commands::doctor::run(&asked, out),
         Command::Completions { shell } => {

@@ -170,6 +170,13 @@ impl Series {
         points
     }
 
+    /// Returns the [points](Self::points), thinned until there are so many at most, 32 at least.
+    pub fn thinned(&self, max_points: usize) -> Vec<Point> {
+        let mut thinned = Self::with_max_points(max_points);
+        self.points().into_iter().for_each(|point| thinned.push(point));
+        thinned.points()
+    }
+
     /// Returns whether every point is among [`points`](Self::points).
     pub fn is_whole(&self) -> bool {
         self.stride == 1

@@ -188,6 +188,36 @@ fn a_database_is_a_run_like_the_others_and_sql_cannot_change_it() {
 }
 
 #[test]
+fn a_report_is_one_file_without_a_network_and_names_are_only_names() {
+    let folder = tempfile::tempdir().unwrap();
+    three(folder.path());
+    let hostile = "</script><script>alert(1)</script><img src=x onerror=alert(1)>/*{page.js}*/";
+    let sink = JsonLinesSink::create(folder.path().join("d.jsonl")).unwrap();
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    collector.collect(Record::scalar(hostile, 0.5).with_step(1));
+    collector.collect(Record::text("note", hostile));
+    collector.stop().unwrap().stats.check_law(2).unwrap();
+    let out = folder.path().join("report.html");
+    let (path, file) = (folder.path().to_str().unwrap(), folder.path().join("d.jsonl"));
+    let said = text(&forebay(&["report", path, file.to_str().unwrap(), "-o", out.to_str().unwrap()]));
+    assert!(said.contains("(4 runs, "), "{said}");
+    let page = std::fs::read_to_string(&out).unwrap();
+    // The scripts of the page: its data, the charts, its own.
+    assert_eq!(page.matches("<script").count(), 3);
+    assert_eq!(page.matches("</script>").count(), 3);
+    assert!(!page.contains("<img"));
+    assert!(!page.contains("src=\"http") && !page.contains("href="), "it needs a network");
+    assert!(page.contains("Permission is hereby granted"), "the licence of the charts is kept");
+    let begin = page.find("id=\"data\">").unwrap() + 10;
+    let end = begin + page[begin..].find("</script>").unwrap();
+    let data: serde_json::Value = serde_json::from_str(&page[begin..end]).unwrap();
+    assert_eq!(data["runs"][3]["series"][hostile]["values"][0], 0.5);
+    assert_eq!(data["runs"][1]["reason"], "out of memory");
+    let piped = forebay(&["report", path, "-o", "-"]);
+    assert!(piped.stdout.starts_with(b"<!doctype html>"));
+}
+
+#[test]
 fn wrong_arguments_and_missing_folders_are_one_line_and_status_2() {
     for (args, line) in [
         (

@@ -1,0 +1,183 @@
+"use strict";
+// The page of a report: all that it shows is in `data`. Text is set as text, never as markup, so that a name is only a name.
+(() => {
+  const colours = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#17becf", "#e377c2", "#bcbd22", "#8c564b", "#7f7f7f"];
+  const element = (tag, attributes = {}, ...children) => {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name in made) made[name] = value; else made.setAttribute(name, value);
+    }
+    made.append(...children.map((child) => (child === null || child === undefined ? "" : child)));
+    return made;
+  };
+  const at = (id) => document.getElementById(id);
+  const number = (value) => {
+    if (value === null || value === undefined) return "";
+    if (!Number.isFinite(value)) return String(value);
+    const size = Math.abs(value);
+    return size !== 0 && (size < 1e-4 || size >= 1e9) ? value.toExponential(4) : String(Number(value.toPrecision(6)));
+  };
+  const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+  let data = JSON.parse(at("data").textContent);
+  const hidden = new Set();
+  const plots = new Map();
+  const colour = (place) => colours[place % colours.length];
+
+  function showRuns() {
+    at("title").textContent = data.title;
+    document.title = data.title + " - forebay";
+    const lost = data.runs.reduce((sum, run) => sum + (run.lost || 0), 0);
+    at("summary").textContent = `${data.runs.length} ${data.runs.length === 1 ? "run" : "runs"}, read ${data.read}` +
+      (lost ? `; ${lost.toLocaleString("en")} events were lost` : "");
+    const head = ["", "run", "status", "why", "step", "events", "lost", "not read", "took", "last event"];
+    const rows = data.runs.map((run, place) => {
+      const box = element("input", { type: "checkbox", checked: !hidden.has(run.name), "aria-label": `show ${run.name}` });
+      box.addEventListener("change", () => {
+        if (box.checked) hidden.delete(run.name); else hidden.add(run.name);
+        showCurves();
+      });
+      const swatch = element("span", { className: "swatch" });
+      swatch.style.background = colour(place);
+      return element("tr", {},
+        element("td", {}, box), element("td", {}, swatch, run.name),
+        element("td", { className: run.status }, run.status), element("td", { className: "long" }, run.reason || run.error || ""),
+        element("td", { className: "number" }, number(run.step)), element("td", { className: "number" }, number(run.events)),
+        element("td", { className: run.lost ? "number lost" : "number" }, number(run.lost)),
+        element("td", { className: run.not_read ? "number lost" : "number" }, number(run.not_read)),
+        element("td", {}, run.took || ""), element("td", {}, run.last_event || ""));
+    });
+    at("runs").replaceChildren(element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))),
+      element("tbody", {}, ...rows));
+  }
+
+  function showSettings() {
+    const names = [...new Set(data.runs.flatMap((run) => Object.keys(run.config || {})))].sort();
+    at("settings-part").hidden = names.length === 0;
+    const of = (run, name) => (run.config && name in run.config ? shown(run.config[name]) : "");
+    const differs = (name) => new Set(data.runs.map((run) => of(run, name))).size > 1;
+    const asked = names.filter((name) => data.runs.length < 2 || !at("differ").checked || differs(name));
+    const rows = asked.map((name) => element("tr", {}, element("th", { scope: "row" }, name),
+      ...data.runs.map((run) => element("td", { className: "long" }, of(run, name)))));
+    const head = element("tr", {}, element("th", { scope: "col" }, asked.length ? "setting" : "no setting differs"),
+      ...data.runs.map((run) => element("th", { scope: "col" }, run.name)));
+    at("settings").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+  }
+
+  // The mean of TensorBoard: exponential, and without the pull of the first value.
+  function smooth(values, weight) {
+    if (weight === 0) return values;
+    let last = 0, count = 0;
+    return values.map((value) => {
+      if (value === null) return null;
+      last = last * weight + (1 - weight) * value;
+      count += 1;
+      return last / (1 - weight ** count);
+    });
+  }
+
+  function columns(run, series) {
+    const axis = at("axis").value;
+    const begin = series.times[0];
+    const across = axis === "step" ? series.steps : axis === "wall" ? series.times : series.times.map((time) => time - begin);
+    const order = across.map((_, place) => place);
+    if (across.some((value, place) => place > 0 && value < across[place - 1])) order.sort((one, other) => across[one] - across[other]);
+    const isLog = at("log").checked;
+    const values = order.map((place) => {
+      const value = series.values[place];
+      return typeof value !== "number" || (isLog && value <= 0) ? null : value;
+    });
+    return [order.map((place) => across[place]), smooth(values, Number(at("smoothing").value))];
+  }
+
+  function draw(card, name) {
+    plots.get(name)?.destroy();
+    plots.delete(name);
+    const runs = data.runs.map((run, place) => ({ run, place, series: run.series?.[name] }))
+      .filter(({ run, series }) => series && !hidden.has(run.name));
+    card.querySelector(".u-wrap-here").replaceChildren();
+    if (runs.length === 0) return;
+    const joined = uPlot.join(runs.map(({ run, series }) => columns(run, series)));
+    const style = getComputedStyle(document.documentElement);
+    const axis = { stroke: style.getPropertyValue("--faint"), grid: { stroke: style.getPropertyValue("--line"), width: 1 }, ticks: { show: false } };
+    const unit = at("axis").value;
+    const plot = new uPlot({
+      width: Math.max(240, card.clientWidth - 22), height: 240,
+      scales: { x: { time: unit === "wall" }, y: { distr: at("log").checked ? 3 : 1 } },
+      axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) }],
+      series: [
+        { label: unit === "step" ? "step" : "time" },
+        ...runs.map(({ run, place, series }) => ({
+          label: run.name, stroke: colour(place), width: 1.5, spanGaps: true,
+          points: { show: series.values.length < 2 ? true : undefined },
+          value: (_, value) => number(value),
+        })),
+      ],
+    }, joined, card.querySelector(".u-wrap-here"));
+    plots.set(name, plot);
+  }
+
+  const waiting = typeof IntersectionObserver === "undefined" ? null : new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (entry.isIntersecting) {
+        waiting.unobserve(entry.target);
+        draw(entry.target, entry.target.dataset.name);
+      }
+    }
+  }, { rootMargin: "400px" });
+
+  function showCurves() {
+    const part = at("filter").value.toLowerCase();
+    const names = [...new Set(data.runs.flatMap((run) => Object.keys(run.series || {})))].sort()
+      .filter((name) => name.toLowerCase().includes(part));
+    for (const plot of plots.values()) plot.destroy();
+    plots.clear();
+    const cards = names.map((name) => {
+      const all = data.runs.map((run) => run.series?.[name]).filter(Boolean);
+      const count = all.reduce((sum, series) => sum + series.count, 0);
+      const odd = all.reduce((sum, series) => sum + series.not_finite, 0);
+      const said = `${count.toLocaleString("en")} ${count === 1 ? "point" : "points"}` + (odd ? `, ${odd.toLocaleString("en")} of them not finite` : "");
+      const card = element("article", { className: "card" }, element("h3", {}, name),
+        element("div", { className: "u-wrap-here", role: "img", "aria-label": `${name}: ${said}` }), element("p", { className: "hint" }, said));
+      card.dataset.name = name;
+      return card;
+    });
+    at("curves").replaceChildren(...(cards.length ? cards : [element("p", {}, "There is no such curve.")]));
+    for (const card of cards) if (waiting) waiting.observe(card); else draw(card, card.dataset.name);
+  }
+
+  function showOthers() {
+    const rows = data.runs.flatMap((run) => (run.others || []).map((other) => element("tr", {},
+      element("td", {}, run.name), element("td", {}, other.name), element("td", { className: "number" }, number(other.count)),
+      element("td", { className: "number" }, number(other.step)), element("td", { className: "long" }, other.last))));
+    at("others-part").hidden = rows.length === 0;
+    const head = ["run", "name", "events", "last step", "last"].map((name) => element("th", { scope: "col" }, name));
+    at("others").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
+  }
+
+  function show() {
+    showRuns();
+    showSettings();
+    showCurves();
+    showOthers();
+  }
+
+  at("controls").addEventListener("submit", (event) => event.preventDefault());
+  at("differ").addEventListener("change", showSettings);
+  for (const id of ["axis", "log", "filter"]) at(id).addEventListener("input", showCurves);
+  at("smoothing").addEventListener("input", () => {
+    at("smoothed").textContent = at("smoothing").value;
+    for (const name of [...plots.keys()]) {
+      const card = [...at("curves").children].find((card) => card.dataset.name === name);
+      if (card) draw(card, name);
+    }
+  });
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width) { width = innerWidth; showCurves(); }
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showCurves);
+  // What a page that is served gets anew.
+  window.forebay = { update(next) { data = next; show(); }, plots };
+  show();
+})();

@@ -1,0 +1,101 @@
+//! The page that `report` writes and `serve` shows: one file, with all that it needs in it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use forebay_history::{Point, Series};
+use serde_json::{Value, json};
+
+use crate::folder::{self, Named};
+
+const PAGE: &str = include_str!("../assets/page.html");
+
+/// Parts of the page, and where each goes. uPlot 1.6.32 is by Leon Sorokin, under the MIT licence: assets/uPlot-LICENSE.
+const PARTS: [(&str, &str); 4] = [
+    ("/*{uplot.css}*/", include_str!("../assets/uPlot.min.css")),
+    ("/*{page.css}*/", include_str!("../assets/page.css")),
+    (
+        "/*{uplot.js}*/",
+        concat!(
+            "/*! ",
+            include_str!("../assets/uPlot-LICENSE"),
+            "*/\n",
+            include_str!("../assets/uPlot.iife.min.js")
+        ),
+    ),
+    ("/*{page.js}*/", include_str!("../assets/page.js")),
+];
+
+/// Returns the page with these data in it.
+pub(crate) fn page(data: &Value) -> String {
+    let mut page = String::new();
+    // In one pass: what is put in may look like the mark of a part.
+    let mut rest = PAGE;
+    while let Some(begin) = rest.find("/*{") {
+        let end = rest[begin..].find("}*/").map_or(rest.len(), |end| begin + end + 3);
+        page.push_str(&rest[..begin]);
+        let mark = &rest[begin..end];
+        match PARTS.iter().find(|(name, _)| *name == mark) {
+            Some((_, part)) => page.push_str(part),
+            // `</script>` within a text of JSON would end the script.
+            None => page.push_str(&data.to_string().replace('<', "\\u003c")),
+        }
+        rest = &rest[end..];
+    }
+    page.push_str(rest);
+    page
+}
+
+/// Returns what the page shows of runs, with so many points of each series at most.
+pub(crate) fn data(title: &str, runs: &[Named], max_points: usize, now: SystemTime) -> Value {
+    let runs: Vec<Value> = runs.iter().map(|run| run_of(run, max_points, now)).collect();
+    json!({ "title": title, "read": date(now), "runs": runs })
+}
+
+fn run_of((name, run): &Named, max_points: usize, now: SystemTime) -> Value {
+    let run = match run {
+        Ok(run) => run,
+        Err(error) => return json!({ "name": name, "status": "unreadable", "error": error.to_string() }),
+    };
+    let series: serde_json::Map<_, _> = run
+        .names()
+        .filter_map(|name| Some((name.to_owned(), series_of(run.series(name)?, max_points))))
+        .collect();
+    let others: Vec<Value> = run
+        .others()
+        .iter()
+        .map(|(name, other)| json!({ "name": name, "count": other.count, "step": other.last_step, "last": other.last }))
+        .collect();
+    let took = run.lives().first().and_then(|life| run.last_event()?.duration_since(life.began).ok());
+    json!({
+        "name": name,
+        "status": folder::status(run, now),
+        "reason": folder::reason(run),
+        "step": run.names().filter_map(|name| run.series(name)?.last()).map(|point| point.step).max(),
+        "events": run.events(),
+        "lost": run.missing(),
+        "not_read": run.not_read(),
+        "took": took.map(folder::span),
+        "last_event": run.last_event().map(date),
+        "config": run.settings(),
+        "series": series,
+        "others": others,
+    })
+}
+
+fn series_of(series: &Series, max_points: usize) -> Value {
+    let points = series.thinned(max_points);
+    let seconds = |point: &Point| point.unix_nanos as f64 / 1e9;
+    json!({
+        "steps": points.iter().map(|point| point.step).collect::<Vec<_>>(),
+        "times": points.iter().map(seconds).collect::<Vec<_>>(),
+        // JSON has no number that is none: these are null.
+        "values": points.iter().map(|point| point.value).collect::<Vec<_>>(),
+        "count": series.count(),
+        "not_finite": series.non_finite(),
+    })
+}
+
+fn date(time: SystemTime) -> String {
+    let time = time.max(UNIX_EPOCH);
+    humantime::format_rfc3339_seconds(time).to_string()
+}
