@@ -177,7 +177,44 @@
     if (innerWidth !== width) { width = innerWidth; showCurves(); }
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showCurves);
-  // What a page that is served gets anew.
-  window.forebay = { update(next) { data = next; show(); }, plots };
+  // A new look keeps what the reader has chosen: the zoom of each chart, too.
+  function update(next) {
+    const names = new Set(data.runs.flatMap((run) => Object.keys(run.series || {})));
+    data = next;
+    showRuns();
+    showSettings();
+    showOthers();
+    const now = new Set(data.runs.flatMap((run) => Object.keys(run.series || {})));
+    if (now.size !== names.size || [...now].some((name) => !names.has(name))) return showCurves();
+    for (const [name, plot] of [...plots]) {
+      const { min, max } = plot.scales.x;
+      const ends = [plot.data[0][0], plot.data[0].at(-1)];
+      const card = [...at("curves").children].find((card) => card.dataset.name === name);
+      if (!card) continue;
+      draw(card, name);
+      if (min > ends[0] || max < ends[1]) plots.get(name)?.setScale("x", { min, max });
+    }
+  }
+
+  if (isLive) {
+    const query = location.search;
+    let isAsking = false, isStale = false;
+    const ask = async () => {
+      isStale = true;
+      if (isAsking) return;
+      isAsking = true;
+      while (isStale) {
+        isStale = false;
+        try {
+          update(await (await fetch("data" + query)).json());
+        } catch {
+          // The next event asks again.
+        }
+      }
+      isAsking = false;
+    };
+    new EventSource("events" + query).onmessage = ask;
+  }
+  window.forebay = { plots, update };
   show();
 })();

@@ -21,6 +21,7 @@ Examples:
   forebay tail -f runs/a              what comes, as it comes
   forebay query runs/a -n 'eval.*'    what it wrote under these names
   forebay report runs -o report.html  a page to look at, or to send
+  forebay serve runs                  the same, live
   forebay doctor runs/a               what is wrong with it, and what to do
 
 Exit codes: 0 answered, 1 nothing found or (doctor) something is wrong, 2 wrong arguments or unreadable files.";
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Write a page with all curves, settings and losses: one HTML file that needs no network.
     Report(Report),
+    /// Show that page live, to the browsers of this machine.
+    Serve(Serve),
     /// Find what is wrong with runs, and say what to do. Exits with 1 if it finds something.
     Doctor(Doctor),
     /// Print the completions of a shell.
@@ -190,6 +193,24 @@ pub(crate) struct Report {
     /// Where to write it; `-` is standard output.
     #[arg(long, short, default_value = "report.html", value_name = "FILE")]
     pub(crate) out: PathBuf,
+    /// At most so many points of each curve: of more, the extremes.
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pub(crate) points: usize,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// The port; 0 is one that is free.
+    #[arg(long, short, default_value_t = 6007)]
+    pub(crate) port: u16,
+    /// The address to listen on. Beyond loopback, it takes a token.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) address: std::net::IpAddr,
+    /// A secret that every question must have: `?token=SECRET`.
+    #[arg(long, value_name = "SECRET", env = "FOREBAY_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
     /// At most so many points of each curve: of more, the extremes.
     #[arg(long, default_value_t = 2_000, value_name = "N")]
     pub(crate) points: usize,

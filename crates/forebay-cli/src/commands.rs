@@ -6,4 +6,5 @@ pub(crate) mod doctor;
 pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod runs;
+pub(crate) mod serve;
 pub(crate) mod tail;

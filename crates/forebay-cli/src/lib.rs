@@ -50,6 +50,7 @@ fn run(command: Command, out: &mut Out) -> Result<u8, Error> {
         Command::Compare(asked) => commands::compare::run(&asked, out),
         Command::Query(asked) => commands::query::run(&asked, out),
         Command::Report(asked) => commands::report::run(&asked, out),
+        Command::Serve(asked) => commands::serve::run(&asked, out),
         Command::Tail(asked) => commands::tail::run(&asked, out),
         Command::Doctor(asked) => commands::doctor::run(&asked, out),
         Command::Completions { shell } => {

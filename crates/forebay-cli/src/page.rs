@@ -27,6 +27,15 @@ const PARTS: [(&str, &str); 4] = [
 
 /// Returns the page with these data in it.
 pub(crate) fn page(data: &Value) -> String {
+    page_of(&data.to_string(), false)
+}
+
+/// Returns the page that asks for new data, with these to begin with, which are JSON.
+pub(crate) fn live(data: &str) -> String {
+    page_of(data, true)
+}
+
+fn page_of(data: &str, is_live: bool) -> String {
     let mut page = String::new();
     // In one pass: what is put in may look like the mark of a part.
     let mut rest = PAGE;
@@ -36,8 +45,9 @@ pub(crate) fn page(data: &Value) -> String {
         let mark = &rest[begin..end];
         match PARTS.iter().find(|(name, _)| *name == mark) {
             Some((_, part)) => page.push_str(part),
+            None if mark == "/*{live}*/" => page.push_str(if is_live { "true" } else { "false" }),
             // `</script>` within a text of JSON would end the script.
-            None => page.push_str(&data.to_string().replace('<', "\\u003c")),
+            None => page.push_str(&data.replace('<', "\\u003c")),
         }
         rest = &rest[end..];
     }

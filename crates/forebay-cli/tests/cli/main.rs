@@ -1,8 +1,10 @@
 //! The commands, as a person runs them: the program, with its output captured.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use forebay::run::TrainingRun;
 use forebay::sink::{JsonLinesSink, SqliteSink};
@@ -202,9 +204,9 @@ fn a_report_is_one_file_without_a_network_and_names_are_only_names() {
     let said = text(&forebay(&["report", path, file.to_str().unwrap(), "-o", out.to_str().unwrap()]));
     assert!(said.contains("(4 runs, "), "{said}");
     let page = std::fs::read_to_string(&out).unwrap();
-    // The scripts of the page: its data, the charts, its own.
-    assert_eq!(page.matches("<script").count(), 3);
-    assert_eq!(page.matches("</script>").count(), 3);
+    // The scripts of the page: its data, the charts, whether it is live, its own.
+    assert_eq!(page.matches("<script").count(), 4);
+    assert_eq!(page.matches("</script>").count(), 4);
     assert!(!page.contains("<img"));
     assert!(!page.contains("src=\"http") && !page.contains("href="), "it needs a network");
     assert!(page.contains("Permission is hereby granted"), "the licence of the charts is kept");
@@ -215,6 +217,97 @@ fn a_report_is_one_file_without_a_network_and_names_are_only_names() {
     assert_eq!(data["runs"][1]["reason"], "out of memory");
     let piped = forebay(&["report", path, "-o", "-"]);
     assert!(piped.stdout.starts_with(b"<!doctype html>"));
+}
+
+/// A server on a free port, and what it says it is reached by.
+struct Server(std::process::Child, String);
+
+impl Server {
+    fn of(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        let mut child =
+            command.args(["serve", "--port", "0"]).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.strip_prefix("http://").and_then(|line| line.split('/').next()).unwrap();
+        Self(child, address.to_owned())
+    }
+
+    /// Asks, and returns the status and the body.
+    fn ask(&self, target: &str, host: &str) -> (String, String) {
+        let mut stream = self.connect(target, host);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+    }
+
+    fn connect(&self, target: &str, host: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.1).unwrap();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        stream
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_page_is_served_and_hears_of_what_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.jsonl");
+    let line = |step: i32| {
+        format!(r#"{{"name":"loss","time":"2026-11-21T08:00:00.000000000Z","step":{step},"scalar":0.5}}"#)
+            + "\n"
+    };
+    std::fs::write(&file, line(1)).unwrap();
+    let server = Server::of(&[folder.path().to_str().unwrap()]);
+    let host = server.1.clone();
+    let (status, page) = server.ask("/", &host);
+    assert_eq!(status, "200");
+    assert!(page.contains("const isLive = true;"));
+    let mut events = BufReader::new(server.connect("/events", &host));
+    let mut line_of = |wanted: &str| loop {
+        let mut line = String::new();
+        assert!(events.read_line(&mut line).unwrap() > 0, "the stream has ended");
+        if line.starts_with(wanted) {
+            return;
+        }
+    };
+    // Its head is sent when it is there to hear of changes.
+    line_of("\r\n");
+    let mut lines = std::fs::OpenOptions::new().append(true).open(&file).unwrap();
+    lines.write_all(line(2).as_bytes()).unwrap();
+    line_of("data: ");
+    let data: serde_json::Value = serde_json::from_str(&server.ask("/data", &host).1).unwrap();
+    assert_eq!(data["runs"][0]["series"]["loss"]["steps"], serde_json::json!([1, 2]));
+}
+
+#[test]
+fn a_server_has_three_pages_its_own_name_and_a_token_beyond_loopback() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let server = Server::of(&[&path, "--token", "secret"]);
+    let host = server.1.clone();
+    for (target, host, status) in [
+        ("/data?token=secret", host.as_str(), "200"),
+        ("/data", &host, "403"),
+        ("/data?token=secreu", &host, "403"),
+        ("/data?token=secret", "evil.example:80", "421"),
+        ("/../../etc/passwd?token=secret", &host, "404"),
+        ("/a/events.jsonl?token=secret", &host, "404"),
+    ] {
+        assert_eq!(server.ask(target, host).0, status, "{target} {host}");
+    }
+    let output = forebay(&["serve", "--address", "0.0.0.0", "--port", "0", &path]);
+    assert_eq!(output.status.code(), Some(2));
+    let said =
+        "forebay: --address 0.0.0.0 lets other machines ask: give --token SECRET, which they must know\n";
+    assert_eq!(String::from_utf8_lossy(&output.stderr), said);
 }
 
 #[test]
