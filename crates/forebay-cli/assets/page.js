@@ -17,6 +17,8 @@
     const size = Math.abs(value);
     return size !== 0 && (size < 1e-4 || size >= 1e9) ? value.toExponential(4) : String(Number(value.toPrecision(6)));
   };
+  // A name may be that of something that every object has, such as `constructor`.
+  const own = (map, name) => (map && Object.hasOwn(map, name) ? map[name] : undefined);
   const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
   let data = JSON.parse(at("data").textContent);
@@ -54,7 +56,10 @@
   function showSettings() {
     const names = [...new Set(data.runs.flatMap((run) => Object.keys(run.config || {})))].sort();
     at("settings-part").hidden = names.length === 0;
-    const of = (run, name) => (run.config && name in run.config ? shown(run.config[name]) : "");
+    const of = (run, name) => {
+      const value = own(run.config, name);
+      return value === undefined ? "" : shown(value);
+    };
     const differs = (name) => new Set(data.runs.map((run) => of(run, name))).size > 1;
     const asked = names.filter((name) => data.runs.length < 2 || !at("differ").checked || differs(name));
     const rows = asked.map((name) => element("tr", {}, element("th", { scope: "row" }, name),
@@ -93,7 +98,7 @@
   function draw(card, name) {
     plots.get(name)?.destroy();
     plots.delete(name);
-    const runs = data.runs.map((run, place) => ({ run, place, series: run.series?.[name] }))
+    const runs = data.runs.map((run, place) => ({ run, place, series: own(run.series, name) }))
       .filter(({ run, series }) => series && !hidden.has(run.name));
     card.querySelector(".u-wrap-here").replaceChildren();
     if (runs.length === 0) return;
@@ -133,7 +138,7 @@
     for (const plot of plots.values()) plot.destroy();
     plots.clear();
     const cards = names.map((name) => {
-      const all = data.runs.map((run) => run.series?.[name]).filter(Boolean);
+      const all = data.runs.map((run) => own(run.series, name)).filter(Boolean);
       const count = all.reduce((sum, series) => sum + series.count, 0);
       const odd = all.reduce((sum, series) => sum + series.not_finite, 0);
       const said = `${count.toLocaleString("en")} ${count === 1 ? "point" : "points"}` + (odd ? `, ${odd.toLocaleString("en")} of them not finite` : "");

@@ -159,7 +159,7 @@ pub(crate) struct Query {
     #[arg(long)]
     pub(crate) newest: bool,
     /// Ask the database of a run in SQL. Nothing can be changed by it.
-    #[arg(long, value_name = "SQL", conflicts_with_all = ["name", "steps", "since", "before", "limit", "newest"])]
+    #[arg(long, value_name = "SQL", conflicts_with_all = ["name", "steps", "since", "before", "source", "correlation", "run", "generation", "current", "limit", "newest"])]
     pub(crate) sql: Option<String>,
     /// How to print the answer.
     #[arg(long, value_enum, default_value_t = Shape::Table)]

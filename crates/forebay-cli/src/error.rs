@@ -11,11 +11,23 @@ use forebay_history::HistoryError;
 pub(crate) enum Error {
     Read(HistoryError),
     Write(io::Error),
-    /// Something that was asked for is not there.
+    /// Something that was asked for cannot be.
     Asked(String),
+    /// There is none of what was asked for.
+    NotFound(String),
 }
 
 impl Error {
+    /// Returns the exit code.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            // Who reads has enough: `forebay tail | head`.
+            _ if self.is_broken_pipe() => 0,
+            Self::NotFound(_) => 1,
+            _ => 2,
+        }
+    }
+
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -29,7 +41,7 @@ impl fmt::Display for Error {
                 write!(f, "{error}{cause}")
             }
             Self::Write(error) => write!(f, "cannot write: {error}"),
-            Self::Asked(what) => f.write_str(what),
+            Self::Asked(what) | Self::NotFound(what) => f.write_str(what),
         }
     }
 }

@@ -12,8 +12,22 @@ use crate::error::Error;
 /// A run with a name that tells it from the others, or why it cannot be read.
 pub(crate) type Named = (String, Result<Run, Error>);
 
-/// Returns the runs of all paths, each read to its end.
-pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Named>, Error> {
+/// Returns the runs of all paths, each read to its end, to be followed from there. `max_points` are kept of each series.
+pub(crate) fn read(paths: &[PathBuf], max_points: usize) -> Result<Vec<Named>, Error> {
+    all(paths, |folder| read_one(folder, max_points))
+}
+
+/// Returns the runs of all paths, of which the last and the best values are asked for alone. Their files are closed again, one run after
+/// the other: there may be more of them than a process may have open.
+pub(crate) fn read_whole(paths: &[PathBuf]) -> Result<Vec<Named>, Error> {
+    all(paths, |folder| {
+        let mut run = read_one(folder, 0)?;
+        run.close();
+        Ok(run)
+    })
+}
+
+fn all(paths: &[PathBuf], read: impl Fn(&Path) -> Result<Run, Error>) -> Result<Vec<Named>, Error> {
     let mut runs = Vec::new();
     for path in paths {
         let found = find_runs(path)?;
@@ -24,15 +38,13 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Named>, Error> {
             );
             return Err(Error::Asked(why));
         }
-        for folder in found {
-            runs.push((name_of(path, &folder, paths.len() > 1), read_one(&folder)));
-        }
+        runs.extend(found.iter().map(|folder| (name_of(path, folder, paths.len() > 1), read(folder))));
     }
     Ok(runs)
 }
 
-fn read_one(folder: &Path) -> Result<Run, Error> {
-    let mut run = Run::open(folder)?;
+fn read_one(folder: &Path, max_points: usize) -> Result<Run, Error> {
+    let mut run = Run::open(folder)?.with_max_points(max_points);
     while run.poll()? {}
     Ok(run)
 }

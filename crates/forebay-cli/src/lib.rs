@@ -13,7 +13,7 @@ mod out;
 mod page;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 
 use clap::Parser;
 
@@ -34,11 +34,11 @@ pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
     let mut out = Out::new(io::stdout());
     match run(args.command, &mut out).and_then(|code| out.flush().map(|()| code)) {
         Ok(code) => code,
-        // Who reads has enough: `forebay tail | head`.
-        Err(error) if error.is_broken_pipe() => 0,
         Err(error) => {
-            out::complain(&error);
-            2
+            if !error.is_broken_pipe() {
+                out::complain(&error);
+            }
+            error.code()
         }
     }
 }
@@ -55,7 +55,10 @@ fn run(command: Command, out: &mut Out) -> Result<u8, Error> {
         Command::Doctor(asked) => commands::doctor::run(&asked, out),
         Command::Completions { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "forebay", out);
+            // It panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "forebay", &mut script);
+            out.write_all(&script)?;
             Ok(0)
         }
     }

@@ -34,7 +34,7 @@ impl Out {
     ) -> Result<(), Error> {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(head);
+        table.set_header(head.iter().map(|cell| harmless(cell)));
         for row in rows {
             table.add_row(row.iter().map(|cell| harmless(cell)));
         }
@@ -77,9 +77,13 @@ pub(crate) fn complain(error: &Error) {
     _ = writeln!(io::stderr(), "forebay: {}", harmless(&error.to_string()));
 }
 
-/// Returns a text without what moves a cursor or begins a line.
+/// Returns a text without what moves a cursor, begins a line, or turns the direction of what stands behind it.
 pub(crate) fn harmless(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+    let is_harmful = |char: char| {
+        char.is_control()
+            || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
 }
 
 /// Returns a line of values that commas part: <https://www.rfc-editor.org/rfc/rfc4180>.
@@ -121,6 +125,6 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_written_as_a_sign() {
-        assert_eq!(harmless("a\x1b[2Jb\r\n"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+        assert_eq!(harmless("a\x1b[2Jb\r\n\u{202e}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}");
     }
 }

@@ -1,18 +1,24 @@
 //! Event files of a folder, read as they grow: those of TensorBoard, PyTorch, tensorboardX and forebay.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
-use std::io;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use forebay::{Record, Value};
+use forebay_sync::unix::open_read;
 use tfevents::{EventContent, OnDamage, ReadError, Reader};
 
+use crate::follow::{Identity, Look};
 use crate::series::Point;
 
 /// What all event files have in their names.
 const MARK: &str = ".tfevents.";
+
+/// Bytes of one file after which a look goes on with the next.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Value of an event file.
 #[derive(Debug)]
@@ -24,13 +30,25 @@ pub(crate) enum Shown<'a> {
 }
 
 /// Follower of the event files of one folder, in the order of their names, which begin with the time. TensorBoard leaves a file behind for
-/// good once there is a later one; this one goes on with all, since several writers may share a folder.
+/// good once there is a later one; this one goes on with all, since several writers may share a folder. Between two looks, none is open.
 #[derive(Debug)]
 pub(crate) struct EventFiles {
     folder: PathBuf,
-    files: BTreeMap<PathBuf, Reader<File>>,
-    /// The plugin of each tag that no value says by itself.
+    files: BTreeMap<PathBuf, Seen>,
+    /// Tags of texts: the first value of a tag alone may say that it is one.
     texts: HashSet<String>,
+}
+
+/// What was read of a file.
+#[derive(Debug, Default)]
+struct Seen {
+    identity: Option<Identity>,
+    /// The first byte that was not read.
+    offset: u64,
+    /// The size at the last look.
+    length: u64,
+    damaged: u64,
+    cannot_be_read: bool,
 }
 
 impl EventFiles {
@@ -39,47 +57,95 @@ impl EventFiles {
     }
 
     /// Returns whether a file has the name of an event file.
-    pub(crate) fn is_one(name: &std::ffi::OsStr) -> bool {
+    pub(crate) fn is_one(name: &OsStr) -> bool {
         name.to_str().is_some_and(|name| name.contains(MARK))
     }
 
-    /// Gives every value that is new to `take`. Returns how many events there were. Ends after about `max_events`.
-    pub(crate) fn look(&mut self, max_events: u64, mut take: impl FnMut(Shown<'_>)) -> io::Result<u64> {
+    /// Gives every value that is new to `take`, and says how many events there were. A file that cannot be read is damage, and passed over.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be listed.
+    pub(crate) fn look(&mut self, mut take: impl FnMut(Shown<'_>)) -> io::Result<(u64, Look)> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            if Self::is_one(&entry.file_name()) && !self.files.contains_key(&entry.path()) {
-                match File::open(entry.path()) {
-                    Ok(file) => {
-                        self.files.insert(entry.path(), Reader::new(file).on_damage(OnDamage::Resync));
-                    }
-                    // Somebody cleans up.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
+            if Self::is_one(&entry.file_name()) {
+                self.files.entry(entry.path()).or_default();
             }
         }
-        let mut events = 0;
-        for reader in self.files.values_mut() {
-            while events < max_events {
-                let event = match reader.next_event() {
-                    Ok(Some(event)) => event,
-                    Ok(None) => break,
-                    Err(ReadError::Io(error)) => return Err(error),
-                    Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-                };
-                events += 1;
-                let EventContent::Summary(values) = event.content else { continue };
-                for value in values {
-                    take(shown_of(&value, &mut self.texts, event.step, nanos(event.wall_time)));
+        let (mut events, mut has_more) = (0, false);
+        for (path, seen) in &mut self.files {
+            match seen.look(path, &mut self.texts, &mut take) {
+                Ok((_, Look::Replaced)) => {
+                    *self = Self::new(std::mem::take(&mut self.folder));
+                    return Ok((0, Look::Replaced));
                 }
+                Ok((more, look)) => {
+                    seen.cannot_be_read = false;
+                    events += more;
+                    has_more |= look == Look::More;
+                }
+                // Somebody cleans up.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => seen.cannot_be_read = true,
             }
         }
-        Ok(events)
+        Ok((events, if has_more { Look::More } else { Look::UpToDate }))
     }
 
-    /// Returns how many places of all files were damaged.
+    /// Returns how many places of all files were damaged, or files that cannot be read.
     pub(crate) fn damaged(&self) -> u64 {
-        self.files.values().map(|reader| reader.skipped().places).sum()
+        self.files.values().map(|seen| seen.damaged + u64::from(seen.cannot_be_read)).sum()
+    }
+
+    /// Returns whether a file ends within a record: it is being written, or its writer was killed.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.files.values().any(|seen| seen.offset < seen.length)
+    }
+}
+
+impl Seen {
+    fn look(
+        &mut self,
+        path: &Path,
+        texts: &mut HashSet<String>,
+        take: &mut impl FnMut(Shown<'_>),
+    ) -> io::Result<(u64, Look)> {
+        let data = fs::metadata(path)?;
+        let identity = Identity::of(&data);
+        if self.identity.is_some_and(|known| known != identity) || data.len() < self.offset {
+            return Ok((0, Look::Replaced));
+        }
+        if self.identity.is_some() && data.len() == self.length {
+            return Ok((0, Look::UpToDate));
+        }
+        // A pipe or a device is none.
+        if !data.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut file = open_read(path)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut reader = Reader::new(file.take(MAX_BYTES)).on_damage(OnDamage::Resync);
+        let mut events = 0;
+        loop {
+            match reader.next_event() {
+                Ok(Some(event)) => {
+                    events += 1;
+                    let EventContent::Summary(values) = event.content else { continue };
+                    for value in values {
+                        take(shown_of(&value, texts, event.step, nanos(event.wall_time)));
+                    }
+                }
+                Ok(None) => break,
+                Err(ReadError::Io(error)) => return Err(error),
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            }
+        }
+        self.damaged += reader.skipped().places;
+        let has_more = self.offset + MAX_BYTES < data.len() && reader.offset() > 0;
+        self.offset += reader.offset();
+        (self.identity, self.length) = (Some(identity), if has_more { 0 } else { data.len() });
+        Ok((events, if has_more { Look::More } else { Look::UpToDate }))
     }
 }
 
@@ -94,7 +160,8 @@ fn shown_of<'a>(
     if plugin == Some("text") && !texts.contains(value.tag) {
         texts.insert(value.tag.to_owned());
     }
-    if texts.contains(value.tag) {
+    // A later value may leave out what it is, but not say that it is something else.
+    if plugin == Some("text") || plugin.is_none() && texts.contains(value.tag) {
         let text = text_of(value).map_or(Value::Empty, |text| Value::from(&*text));
         return Shown::Record(record(value.tag, text, step, unix_nanos));
     }
@@ -111,7 +178,7 @@ fn text_of(value: &tfevents::Value<'_>) -> Option<String> {
 }
 
 pub(crate) fn record(tag: &str, value: Value, step: i64, unix_nanos: u64) -> Record {
-    let time = std::time::UNIX_EPOCH + Duration::from_nanos(unix_nanos);
+    let time = UNIX_EPOCH + Duration::from_nanos(unix_nanos);
     Record::with_value(tag.to_owned(), value).with_signed_step(step).with_time(time)
 }
 

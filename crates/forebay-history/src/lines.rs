@@ -5,17 +5,14 @@
 
 use std::time::UNIX_EPOCH;
 
-use crate::series::Point;
-
 /// Size of a date and time without fraction and zone: `2026-11-21T08:00:00`.
 const DATE: usize = 19;
 
 /// Reader of plain lines. It keeps the last date, since most lines of a second have the same.
 #[derive(Debug, Default)]
 pub(crate) struct PlainLines {
-    date: [u8; DATE],
-    /// Seconds of that date since 1970.
-    seconds: u64,
+    /// The last date, and its seconds since 1970.
+    last: Option<([u8; DATE], u64)>,
 }
 
 /// Plain record: a name without escapes, a moment, perhaps a step, and a number.
@@ -27,18 +24,15 @@ pub(crate) struct Plain<'a> {
     pub(crate) value: f64,
 }
 
-impl Plain<'_> {
-    /// Returns its point; `place` is the step where it has none.
-    pub(crate) fn point(&self, place: i64) -> Point {
-        Point { step: self.step.unwrap_or(place), unix_nanos: self.unix_nanos, value: self.value }
-    }
-}
-
 impl PlainLines {
     /// Reads a line without its end. `None` for one that is not plain.
     pub(crate) fn read<'a>(&mut self, line: &'a [u8]) -> Option<Plain<'a>> {
         let line = line.strip_prefix(b"{\"name\":\"")?;
         let (name, line) = line.split_at(memchr::memchr2(b'"', b'\\', line)?);
+        // Those of the life of a run, and of gaps, say more than a number.
+        if !is_plain(name) || name.starts_with(b"training.") || name.starts_with(b"forebay.") {
+            return None;
+        }
         let line = line.strip_prefix(b"\",\"time\":\"")?;
         let (date, line) = line.split_first_chunk::<DATE>()?;
         let (fraction, line) = line.strip_prefix(b".")?.split_first_chunk::<9>()?;
@@ -55,7 +49,7 @@ impl PlainLines {
                 (f64::NAN, line)
             } else {
                 let (value, line) = number(line)?;
-                (value.parse().ok()?, line)
+                (value.parse().ok().filter(|value: &f64| value.is_finite())?, line)
             }
         } else if let Some(line) = line.strip_prefix(b",\"integer\":") {
             let (value, line) = number(line)?;
@@ -68,34 +62,59 @@ impl PlainLines {
             }
         };
         if line != b"}" {
-            let (_, line) = split_at_byte(line.strip_prefix(b",\"run_id\":\"")?, b'"')?;
-            let (_, line) = number(line.strip_prefix(b",\"generation\":")?)?;
-            (line == b"}").then_some(())?;
+            let line = line.strip_prefix(b",\"run_id\":\"")?;
+            let (run_id, line) = line.split_at(memchr::memchr2(b'"', b'\\', line)?);
+            let (generation, line) = number(line.strip_prefix(b"\",\"generation\":")?)?;
+            (is_plain(run_id) && generation.parse::<u64>().is_ok() && line == b"}").then_some(())?;
         }
-        let unix_nanos = self.seconds_of(date)?.checked_mul(1_000_000_000)? + digits(fraction)?;
+        let unix_nanos = self.seconds_of(date)?.checked_mul(1_000_000_000)?.checked_add(digits(fraction)?)?;
         Some(Plain { name: std::str::from_utf8(name).ok()?, step, unix_nanos, value })
     }
 
     fn seconds_of(&mut self, date: &[u8; DATE]) -> Option<u64> {
-        if *date != self.date {
-            let text = std::str::from_utf8(date).ok()?;
-            let moment = humantime::parse_rfc3339_weak(text).ok()?;
-            (self.date, self.seconds) = (*date, moment.duration_since(UNIX_EPOCH).ok()?.as_secs());
+        match self.last {
+            Some((last, seconds)) if last == *date => Some(seconds),
+            _ => {
+                let moment = humantime::parse_rfc3339_weak(std::str::from_utf8(date).ok()?).ok()?;
+                let seconds = moment.duration_since(UNIX_EPOCH).ok()?.as_secs();
+                self.last = Some((*date, seconds));
+                Some(seconds)
+            }
         }
-        Some(self.seconds)
     }
 }
 
-/// Splits off what JSON's numbers are made of. Whether it is one, who parses it finds.
-fn number(line: &[u8]) -> Option<(&str, &[u8])> {
-    let end = line.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))?;
-    let (number, line) = line.split_at(end);
-    Some((std::str::from_utf8(number).ok()?, line))
+/// Returns whether a text stands in JSON as it is, but for its quotes and backslashes.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| *byte >= b' ')
 }
 
-fn split_at_byte(line: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(byte, line)?;
-    Some((&line[..end], &line[end + 1..]))
+/// Splits off a number, if it is one of JSON: <https://www.rfc-editor.org/rfc/rfc8259#section-6>.
+fn number(line: &[u8]) -> Option<(&str, &[u8])> {
+    let digits = |at: usize| line[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let whole = usize::from(line.first() == Some(&b'-'));
+    let mut end = whole + digits(whole);
+    let has_zero_in_front = line.get(whole) == Some(&b'0') && end > whole + 1;
+    if end == whole || has_zero_in_front {
+        return None;
+    }
+    if line.get(end) == Some(&b'.') {
+        let fraction = digits(end + 1);
+        if fraction == 0 {
+            return None;
+        }
+        end += 1 + fraction;
+    }
+    if matches!(line.get(end), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(line.get(end + 1), Some(b'-' | b'+')));
+        let exponent = digits(end + 1 + sign);
+        if exponent == 0 {
+            return None;
+        }
+        end += 1 + sign + exponent;
+    }
+    let (number, line) = line.split_at(end);
+    Some((std::str::from_utf8(number).ok()?, line))
 }
 
 fn digits(digits: &[u8; 9]) -> Option<u64> {
@@ -160,6 +179,22 @@ mod tests {
                 prop_assert_eq!(plain.unix_nanos, read.unix_nanos());
                 let value = number_of(&read).unwrap();
                 prop_assert!(plain.value == value || plain.value.is_nan() && value.is_nan());
+            }
+        }
+
+        #[test]
+        fn a_changed_line_is_read_as_serde_reads_it_or_left(at in 0..120_usize, byte in any::<u8>(), is_more in any::<bool>()) {
+            let whole = br#"{"name":"a","time":"2026-11-21T08:00:00.000000001Z","step":17,"scalar":0.5e-3,"run_id":"x","generation":1}"#;
+            let mut line = whole.to_vec();
+            let at = at % line.len();
+            if is_more { line.insert(at, byte) } else { line[at] = byte }
+            let mut lines = PlainLines::default();
+            if let Some(plain) = lines.read(&line) {
+                let read: Result<Record, _> = serde_json::from_slice(&line);
+                prop_assert!(read.is_ok(), "{}", String::from_utf8_lossy(&line));
+                let read = read.unwrap();
+                prop_assert_eq!((plain.name, plain.step, plain.unix_nanos), (read.name(), read.signed_step(), read.unix_nanos()));
+                prop_assert_eq!(Some(plain.value), number_of(&read));
             }
         }
 

@@ -25,9 +25,8 @@ const EVENTS: &str = "events.jsonl";
 /// The database that forebay's runs have.
 const DATABASE: &str = "events.db";
 
-/// Bytes or events after which a look at one run ends, so that many runs can be looked at in turn.
+/// Bytes after which a look at one run ends, so that many runs can be looked at in turn.
 const MAX_BYTES: usize = 256 << 20;
-const MAX_EVENTS: u64 = 4_000_000;
 
 /// Records that are read from a database at once.
 #[cfg(feature = "sqlite")]
@@ -89,7 +88,10 @@ pub struct Other {
 #[derive(Debug)]
 pub struct Run {
     path: PathBuf,
-    files: Files,
+    format: Format,
+    /// `None` once it is closed.
+    files: Option<Files>,
+    is_torn: bool,
     lines: PlainLines,
     known: Known,
 }
@@ -107,6 +109,15 @@ enum Files {
 }
 
 impl Files {
+    fn format(&self) -> Format {
+        match self {
+            Self::JsonLines(_) => Format::JsonLines,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { .. } => Format::Sqlite,
+            Self::TensorBoard(_) => Format::TensorBoard,
+        }
+    }
+
     fn open(path: &Path) -> Result<Self, HistoryError> {
         match place_of(path)? {
             Place::JsonLines(path) => Ok(Self::JsonLines(LineFollower::new(path))),
@@ -227,7 +238,7 @@ impl RecordFollower {
                             take(record);
                         }
                     });
-                    matches!(look.map_err(failed)?, Look::UpToDate(_))
+                    look.map_err(failed)? == Look::UpToDate
                 }
                 #[cfg(feature = "sqlite")]
                 Files::Sqlite { history, last } => {
@@ -240,14 +251,14 @@ impl RecordFollower {
                     is_done
                 }
                 Files::TensorBoard(files) => {
-                    let events = files.look(MAX_EVENTS, |shown| match shown {
+                    let events = files.look(|shown| match shown {
                         event_files::Shown::Point(tag, point) => {
                             let value = Value::Scalar(point.value);
                             take(event_files::record(tag, value, point.step, point.unix_nanos));
                         }
                         event_files::Shown::Record(record) => take(record),
                     });
-                    events.map_err(failed)? < MAX_EVENTS
+                    events.map_err(failed)?.1 == Look::UpToDate
                 }
             };
             if is_done {
@@ -262,6 +273,9 @@ impl RecordFollower {
 struct Known {
     series: BTreeMap<String, usize>,
     points: Vec<Series>,
+    /// Whether points of a series have steps of their own.
+    has_steps: Vec<bool>,
+    max_points: Option<usize>,
     /// The names of `points`, for the guess which one comes next.
     names: Vec<String>,
     places: HashMap<String, usize>,
@@ -275,17 +289,28 @@ struct Known {
     settings: Fields,
     events: u64,
     missing: u64,
+    /// Lines that are no records.
+    no_records: u64,
     not_read: u64,
     last_nanos: u64,
 }
 
 impl Known {
-    fn point(&mut self, name: &str, point: impl FnOnce(i64) -> Point) {
+    fn start_anew(&mut self) {
+        *self = Self { max_points: self.max_points, ..Self::default() };
+    }
+
+    fn number(&mut self, name: &str, value: f64, step: Option<i64>, unix_nanos: u64) {
+        self.last_nanos = unix_nanos;
         let Some(place) = self.place(name) else { return };
-        let series = &mut self.points[place];
-        let point = point(i64::try_from(series.count()).unwrap_or(i64::MAX));
-        self.last_nanos = point.unix_nanos;
-        series.push(point);
+        let (series, has_steps) = (&mut self.points[place], &mut self.has_steps[place]);
+        *has_steps |= step.is_some();
+        // Without a step, it belongs to the last one; where none has a step, they are counted.
+        let or = match series.last() {
+            Some(last) if *has_steps => last.step,
+            _ => i64::try_from(series.count()).unwrap_or(i64::MAX),
+        };
+        series.push(Point { step: step.unwrap_or(or), unix_nanos, value });
     }
 
     fn place(&mut self, name: &str) -> Option<usize> {
@@ -303,7 +328,8 @@ impl Known {
                     self.names.push(name.to_owned());
                     self.places.insert(name.to_owned(), place);
                     self.series.insert(name.to_owned(), place);
-                    self.points.push(Series::default());
+                    self.points.push(self.max_points.map_or_else(Series::default, Series::with_max_points));
+                    self.has_steps.push(false);
                     self.next.push(0);
                     place
                 }
@@ -353,10 +379,6 @@ impl Known {
         }
     }
 
-    fn number(&mut self, name: &str, value: f64, step: Option<i64>, unix_nanos: u64) {
-        self.point(name, |place| Point { step: step.unwrap_or(place), unix_nanos, value });
-    }
-
     fn other(&mut self, name: &str, value: &Value, step: Option<i64>) {
         if self.others.len() >= MAX_SERIES && !self.others.contains_key(name) {
             self.has_more = true;
@@ -381,7 +403,16 @@ impl Run {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
         let path = path.as_ref();
         let files = Files::open(path)?;
-        Ok(Self { path: path.to_owned(), files, lines: PlainLines::default(), known: Known::default() })
+        let format = files.format();
+        let (files, known) = (Some(files), Known::default());
+        Ok(Self { path: path.to_owned(), format, files, is_torn: false, lines: PlainLines::default(), known })
+    }
+
+    /// Keeps so many points of each series, 32 at least, and not 16,384: for who asks for the last and the best values alone. To be called
+    /// before the first [`poll`](Self::poll).
+    pub fn with_max_points(mut self, max_points: usize) -> Self {
+        self.known.max_points = Some(max_points);
+        self
     }
 
     /// Reads what is new, 256 MB of it at most, and says whether there is more by now. A file that was replaced is read from its begin,
@@ -391,33 +422,30 @@ impl Run {
     ///
     /// A file cannot be read. It can be tried again.
     pub fn poll(&mut self) -> Result<bool, HistoryError> {
-        let Self { path, files, lines, known } = self;
+        let Self { path, files, lines, known, .. } = self;
         let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
+        let Some(files) = files else { return Ok(false) };
         match files {
             Files::JsonLines(follower) => {
                 let look = follower.look(MAX_BYTES, |line| {
                     if let Some(plain) = lines.read(line) {
                         known.events += 1;
-                        known.point(plain.name, |place| plain.point(place));
-                        if plain.name == "forebay.gap" {
-                            known.missing += plain.value.max(0.0) as u64;
-                        }
+                        known.number(plain.name, plain.value, plain.step, plain.unix_nanos);
                     } else if line.is_empty() {
+                        // The sink closes a torn line that it finds: what follows may be empty.
                     } else if let Ok(record) = serde_json::from_slice::<Record>(line) {
                         known.events += 1;
                         known.record(&record);
                     } else {
-                        known.not_read += 1;
+                        known.no_records += 1;
                     }
                 });
-                match look.map_err(failed)? {
-                    Look::UpToDate(_) => Ok(false),
-                    Look::More(_) => Ok(true),
-                    Look::Replaced => {
-                        *known = Known::default();
-                        Ok(true)
-                    }
+                let look = look.map_err(failed)?;
+                if look == Look::Replaced {
+                    known.start_anew();
                 }
+                known.not_read = known.no_records + follower.skipped();
+                Ok(look != Look::UpToDate)
             }
             #[cfg(feature = "sqlite")]
             Files::Sqlite { history, last } => {
@@ -430,16 +458,27 @@ impl Run {
                 Ok(records.len() >= MAX_ROWS)
             }
             Files::TensorBoard(files) => {
-                let events = files.look(MAX_EVENTS, |shown| match shown {
-                    event_files::Shown::Point(tag, point) => known.point(tag, |_| point),
+                let events = files.look(|shown| match shown {
+                    event_files::Shown::Point(tag, point) => {
+                        known.number(tag, point.value, Some(point.step), point.unix_nanos);
+                    }
                     event_files::Shown::Record(record) => known.record(&record),
                 });
-                let events = events.map_err(failed)?;
+                let (events, look) = events.map_err(failed)?;
+                if look == Look::Replaced {
+                    known.start_anew();
+                }
                 known.events += events;
                 known.not_read = files.damaged();
-                Ok(events >= MAX_EVENTS)
+                Ok(look != Look::UpToDate)
             }
         }
+    }
+
+    /// Lets go of its files: what was read stays.
+    pub fn close(&mut self) {
+        self.is_torn = self.is_torn();
+        self.files = None;
     }
 
     /// Returns the path.
@@ -449,12 +488,7 @@ impl Run {
 
     /// Returns who wrote its files.
     pub fn format(&self) -> Format {
-        match self.files {
-            Files::JsonLines(_) => Format::JsonLines,
-            #[cfg(feature = "sqlite")]
-            Files::Sqlite { .. } => Format::Sqlite,
-            Files::TensorBoard(_) => Format::TensorBoard,
-        }
+        self.format
     }
 
     /// Returns the names of all series, sorted.
@@ -512,9 +546,17 @@ impl Run {
 
     /// Returns how many lines, or places in files, were none.
     pub fn not_read(&self) -> u64 {
+        self.known.not_read
+    }
+
+    /// Returns whether a file ends within an event: it is being written, or its writer was killed.
+    pub fn is_torn(&self) -> bool {
         match &self.files {
-            Files::JsonLines(follower) => self.known.not_read + follower.skipped,
-            _ => self.known.not_read,
+            Some(Files::JsonLines(follower)) => follower.is_torn(),
+            Some(Files::TensorBoard(files)) => files.is_torn(),
+            #[cfg(feature = "sqlite")]
+            Some(Files::Sqlite { .. }) => false,
+            None => self.is_torn,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::folder;
 use crate::out::{Out, number};
 
 pub(crate) fn run(asked: &Best, out: &mut Out) -> Result<u8, Error> {
-    let runs = folder::read(&asked.folders.paths)?;
+    let runs = folder::read_whole(&asked.folders.paths)?;
     let lowest = asked.min || !asked.max && is_better_low(&asked.metric);
     let now = SystemTime::now();
     let mut found: Vec<(&str, &'static str, Point, Point)> = runs
@@ -28,7 +28,7 @@ pub(crate) fn run(asked: &Best, out: &mut Out) -> Result<u8, Error> {
         if lowest { order } else { order.reverse() }
     });
     if found.is_empty() {
-        return Err(Error::Asked(unknown(
+        return Err(Error::NotFound(unknown(
             &asked.metric,
             runs.iter().filter_map(|(_, run)| run.as_ref().ok()),
         )));

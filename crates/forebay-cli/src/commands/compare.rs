@@ -15,7 +15,7 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.metric.as_deref())?;
     let now = SystemTime::now();
     let mut runs: Vec<(String, Run)> = Vec::new();
-    for (name, run) in folder::read(&asked.paths)? {
+    for (name, run) in folder::read_whole(&asked.paths)? {
         runs.push((name, run?));
     }
     if asked.json {

@@ -21,7 +21,7 @@ struct Finding {
 pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
     let mut is_well = true;
     let now = SystemTime::now();
-    for (name, run) in folder::read(&asked.folders.paths)? {
+    for (name, run) in folder::read_whole(&asked.folders.paths)? {
         let findings = match &run {
             Ok(run) => look(run, now),
             Err(error) => vec![Finding {
@@ -65,7 +65,12 @@ fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
             "a writer was killed in the middle of a write, or the disk lost something: what is whole was read",
         );
     }
-    match run.status(now) {
+    let status = run.status(now);
+    if run.is_torn() && status != Some(RunStatus::Running) {
+        let what = "its last event has no end".to_owned();
+        find("torn", what, "its writer was killed in the middle of a write: the rest is whole");
+    }
+    match status {
         Some(RunStatus::Failed) => {
             let what = folder::reason(run).unwrap_or("it gave no reason").to_owned();
             find("failed", what, "`forebay tail` shows what came before");

@@ -10,7 +10,7 @@ use crate::out::Out;
 use crate::{folder, page};
 
 pub(crate) fn run(asked: &Report, out: &mut Out) -> Result<u8, Error> {
-    let runs = folder::read(&asked.folders.paths)?;
+    let runs = folder::read(&asked.folders.paths, asked.points)?;
     let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
     let now = SystemTime::now();
     let page = page::page(&page::data(&names.join(", "), &runs, asked.points, now));
@@ -24,10 +24,15 @@ pub(crate) fn run(asked: &Report, out: &mut Out) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Puts a file in the place of another at once: who reads it sees the one or the other.
+/// Puts a file in the place of another at once: who reads it sees the one or the other. What is no plain file, such as a device, is written to.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if std::fs::symlink_metadata(path).is_ok_and(|data| !data.is_file()) {
+        return std::fs::write(path, bytes);
+    }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.tmp", std::process::id()));
-    std::fs::write(&beside, bytes)?;
-    std::fs::rename(&beside, path).inspect_err(|_| _ = std::fs::remove_file(&beside))
+    let written = std::fs::File::create_new(&beside)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| std::fs::rename(&beside, path));
+    written.inspect_err(|_| _ = std::fs::remove_file(&beside))
 }

@@ -16,7 +16,7 @@ const MAX_METRICS: usize = 3;
 pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.metric.as_deref())?;
     let now = SystemTime::now();
-    let runs = folder::read(&asked.folders.paths)?;
+    let runs = folder::read_whole(&asked.folders.paths)?;
     let most = if asked.metric.is_some() { usize::MAX } else { MAX_METRICS };
     if asked.json {
         for (name, run) in &runs {
@@ -90,7 +90,7 @@ pub(crate) fn as_json(name: &str, run: &Run, now: SystemTime, is_asked: impl Fn(
         .collect();
     json!({
         "name": name,
-        "path": run.path(),
+        "path": run.path().display().to_string(),
         "status": folder::status(run, now),
         "reason": folder::reason(run),
         "run_id": run.lives().last().map(|life| &life.run_id),

@@ -10,7 +10,7 @@
 //! else a page of somebody else could ask under a name that it has made lead here (DNS rebinding).
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +27,8 @@ use crate::page;
 const MAX_CLIENTS: usize = 32;
 /// Bytes of a question. Browsers send about one kB.
 const MAX_HEAD: u64 = 16 << 10;
+/// Least number of characters of a token.
+const MIN_TOKEN: usize = 16;
 /// Time that a client has to ask and to take what it gets.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two looks at the files.
@@ -45,7 +47,6 @@ struct Server {
     changed: Condvar,
     clients: AtomicUsize,
     token: Option<String>,
-    address: SocketAddr,
 }
 
 impl Server {
@@ -57,13 +58,21 @@ impl Server {
 
 pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
     let is_loopback = asked.address.is_loopback();
+    if let Some(token) = &asked.token
+        && (token.len() < MIN_TOKEN
+            || !token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)))
+    {
+        return Err(Error::Asked(format!(
+            "--token must have {MIN_TOKEN} characters or more, of A-Z a-z 0-9 - _"
+        )));
+    }
     if !is_loopback && asked.token.is_none() {
         return Err(Error::Asked(format!(
             "--address {} lets other machines ask: give --token SECRET, which they must know",
             asked.address
         )));
     }
-    let mut runs = folder::read(&asked.folders.paths)?;
+    let mut runs = folder::read(&asked.folders.paths, asked.points)?;
     let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
     let title = names.join(", ");
     let render = |runs: &[Named]| -> Arc<str> {
@@ -79,7 +88,6 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
         changed: Condvar::new(),
         clients: AtomicUsize::new(0),
         token: asked.token.clone(),
-        address,
     });
     let query = asked.token.as_ref().map_or_else(String::new, |token| format!("?token={token}"));
     out.line(format_args!("http://{address}/{query}  (Ctrl-C ends it)"))?;
@@ -152,7 +160,7 @@ fn serve(stream: &TcpStream, server: &Server) -> std::io::Result<()> {
         return answer(stream, "400 Bad Request", "text/plain", b"GET alone is answered here\n");
     };
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    if !is_own_host(&host, server.address) {
+    if !is_own_host(&host) {
         return answer(stream, "421 Misdirected Request", "text/plain", b"this is not that host\n");
     }
     if let Some(token) = &server.token
@@ -223,25 +231,19 @@ fn question(stream: &TcpStream) -> std::io::Result<Option<(String, String)>> {
     }
 }
 
-/// Returns whether a host is this one: its address, or `localhost` where it listens on loopback. Where it listens on all addresses, each
-/// address is one; a name is none.
-fn is_own_host(host: &str, address: SocketAddr) -> bool {
-    let port = address.port();
+/// Returns whether a host may be this one: an address, or `localhost`. No other name is, since anybody can make one lead here; whatever the
+/// port, since a tunnel has another.
+fn is_own_host(host: &str) -> bool {
+    let is_ipv6 = host.starts_with('[');
     let name = match host.rsplit_once(':') {
-        Some((name, given)) if given.parse() == Ok(port) => name,
-        Some(_) => return false,
-        None if port == 80 => host,
-        None => return false,
+        Some((name, port)) if !is_ipv6 || name.ends_with(']') => match port.parse::<u16>() {
+            Ok(_) => name,
+            Err(_) => return false,
+        },
+        _ => host,
     };
-    if name.eq_ignore_ascii_case("localhost") {
-        return address.ip().is_loopback() || address.ip().is_unspecified();
-    }
-    let Ok(named) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
-        return false;
-    };
-    named == address.ip()
-        || address.ip().is_unspecified()
-        || named == IpAddr::V4(Ipv4Addr::LOCALHOST) && address.ip().is_loopback()
+    let address = if is_ipv6 { name.trim_start_matches('[').trim_end_matches(']') } else { name };
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 /// Compares in a time that does not tell where texts differ.
@@ -265,22 +267,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_this_one_only_by_its_address_or_as_localhost() {
-        let address = "127.0.0.1:6007".parse().unwrap();
-        for own in ["127.0.0.1:6007", "localhost:6007", "LOCALHOST:6007"] {
-            assert!(is_own_host(own, address), "{own}");
+    fn a_host_is_an_address_or_localhost_and_no_other_name() {
+        for own in ["127.0.0.1:6007", "localhost:8080", "LOCALHOST", "10.0.0.7", "[::1]:6007", "[::1]"] {
+            assert!(is_own_host(own), "{own}");
         }
-        for other in [
-            "",
-            "evil.example:6007",
-            "127.0.0.1:80",
-            "127.0.0.1",
-            "localhost.evil.example:6007",
-            "10.0.0.1:6007",
-        ] {
-            assert!(!is_own_host(other, address), "{other}");
+        for other in ["", "evil.example:6007", "localhost.evil.example:6007", "127.0.0.1:x", "a[::1]"] {
+            assert!(!is_own_host(other), "{other}");
         }
-        assert!(is_own_host("10.0.0.7:80", "0.0.0.0:80".parse().unwrap()));
-        assert!(is_own_host("[::1]:6007", "[::1]:6007".parse().unwrap()));
     }
 }

@@ -50,9 +50,10 @@ pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
 /// Returns the run at a path, or the one below it that was written to last.
 fn last_run(path: &Path) -> Result<std::path::PathBuf, Error> {
     let runs = find_runs(path)?;
+    let of = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
     let modified = |path: &std::path::PathBuf| {
-        let file = if path.is_dir() { path.join("events.jsonl") } else { path.clone() };
-        std::fs::metadata(file).and_then(|data| data.modified()).ok()
+        let files = std::fs::read_dir(path).into_iter().flatten().flatten().map(|file| of(&file.path()));
+        files.max().flatten().max(of(path))
     };
     runs.into_iter()
         .max_by_key(modified)
@@ -72,7 +73,8 @@ fn print(record: &Record, form: Form, out: &mut Out) -> Result<(), Error> {
     let time = humantime::format_rfc3339_millis(record.time()).to_string();
     let time = time.get(11..23).unwrap_or(&time);
     if Event::name(record) == "forebay.gap" {
-        return out.line(format_args!("{time}  --- {} events are missing here ---", record.value()));
+        let missing = harmless(&record.value().to_string());
+        return out.line(format_args!("{time}  --- {missing} events are missing here ---"));
     }
     let step = record.signed_step().map_or_else(String::new, |step| step.to_string());
     let value = match record.value() {

@@ -79,7 +79,7 @@ fn a_metric_that_is_not_there_is_named_with_those_that_are() {
     let folder = tempfile::tempdir().unwrap();
     let path = three(folder.path());
     let output = forebay(&["best", "los", &path]);
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
         "forebay: no run has the metric \"los\" (there are: accuracy, loss)\n"
@@ -112,15 +112,17 @@ fn the_doctor_finds_what_is_wrong_and_nothing_in_a_run_that_is_well() {
     let output = forebay(&["doctor", &of("b")]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("  failed: out of memory\n"));
-    // A line that its writer did not end, and one that is none.
+    // A line that its writer did not end, alone and with others behind it.
     let file = folder.path().join("a/events.jsonl");
     let mut lines = std::fs::read_to_string(&file).unwrap();
-    lines.push_str("{\"name\":\"to\n");
-    std::fs::write(&file, lines).unwrap();
-    let output = forebay(&["doctor", "--json", &of("a")]);
-    assert_eq!(output.status.code(), Some(1));
-    let found: serde_json::Value = serde_json::from_str(text(&output).trim()).unwrap();
-    assert_eq!(found["kind"], "damage");
+    for (end, kind) in [("{\"name\":\"to", "torn"), ("\n", "damage")] {
+        lines.push_str(end);
+        std::fs::write(&file, &lines).unwrap();
+        let output = forebay(&["doctor", "--json", &of("a")]);
+        assert_eq!(output.status.code(), Some(1));
+        let found: serde_json::Value = serde_json::from_str(text(&output).trim()).unwrap();
+        assert_eq!(found["kind"], kind);
+    }
 }
 
 #[test]
@@ -291,17 +293,21 @@ fn a_page_is_served_and_hears_of_what_is_new() {
 fn a_server_has_three_pages_its_own_name_and_a_token_beyond_loopback() {
     let folder = tempfile::tempdir().unwrap();
     let path = three(folder.path());
-    let server = Server::of(&[&path, "--token", "secret"]);
+    let server = Server::of(&[&path, "--token", "secret-of-the-test"]);
     let host = server.1.clone();
     for (target, host, status) in [
-        ("/data?token=secret", host.as_str(), "200"),
+        ("/data?token=secret-of-the-test", host.as_str(), "200"),
         ("/data", &host, "403"),
-        ("/data?token=secreu", &host, "403"),
-        ("/data?token=secret", "evil.example:80", "421"),
-        ("/../../etc/passwd?token=secret", &host, "404"),
-        ("/a/events.jsonl?token=secret", &host, "404"),
+        ("/data?token=secret-of-the-tesu", &host, "403"),
+        ("/data?token=secret-of-the-test", "evil.example:80", "421"),
+        ("/../../etc/passwd?token=secret-of-the-test", &host, "404"),
+        ("/a/events.jsonl?token=secret-of-the-test", &host, "404"),
     ] {
         assert_eq!(server.ask(target, host).0, status, "{target} {host}");
+    }
+    for token in ["", "short", "with a space in it"] {
+        let output = forebay(&["serve", "--token", token, "--port", "0", &path]);
+        assert_eq!(output.status.code(), Some(2), "{token:?}");
     }
     let output = forebay(&["serve", "--address", "0.0.0.0", "--port", "0", &path]);
     assert_eq!(output.status.code(), Some(2));

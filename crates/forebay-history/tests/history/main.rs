@@ -1,6 +1,7 @@
 //! Events that are read back, and the runs that they tell of.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
+mod following;
 mod query;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
