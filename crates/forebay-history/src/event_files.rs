@@ -33,7 +33,9 @@ pub(crate) enum Shown<'a> {
 /// good once there is a later one; this one goes on with all, since several writers may share a folder. Between two looks, none is open.
 #[derive(Debug)]
 pub(crate) struct EventFiles {
-    folder: PathBuf,
+    /// The folder, or the one file that is asked for.
+    path: PathBuf,
+    is_one_file: bool,
     files: BTreeMap<PathBuf, Seen>,
     /// Tags of texts: the first value of a tag alone may say that it is one.
     texts: HashSet<String>,
@@ -52,8 +54,9 @@ struct Seen {
 }
 
 impl EventFiles {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, files: BTreeMap::new(), texts: HashSet::new() }
+    /// Makes a follower of the event files of a folder, or of one file.
+    pub(crate) fn new(path: PathBuf, is_one_file: bool) -> Self {
+        Self { path, is_one_file, files: BTreeMap::new(), texts: HashSet::new() }
     }
 
     /// Returns whether a file has the name of an event file.
@@ -67,17 +70,21 @@ impl EventFiles {
     ///
     /// The folder cannot be listed.
     pub(crate) fn look(&mut self, mut take: impl FnMut(Shown<'_>)) -> io::Result<(u64, Look)> {
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            if Self::is_one(&entry.file_name()) {
-                self.files.entry(entry.path()).or_default();
+        if self.is_one_file {
+            self.files.entry(self.path.clone()).or_default();
+        } else {
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                if Self::is_one(&entry.file_name()) {
+                    self.files.entry(entry.path()).or_default();
+                }
             }
         }
         let (mut events, mut has_more) = (0, false);
         for (path, seen) in &mut self.files {
             match seen.look(path, &mut self.texts, &mut take) {
                 Ok((_, Look::Replaced)) => {
-                    *self = Self::new(std::mem::take(&mut self.folder));
+                    *self = Self::new(std::mem::take(&mut self.path), self.is_one_file);
                     return Ok((0, Look::Replaced));
                 }
                 Ok((more, look)) => {

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use forebay::parts::{Closed, ClosedFiles, closed, decode, resolve};
-use forebay_sync::unix::open_read;
+use forebay_sync::unix::{FileId, file_id, open_read};
 
 /// Size of the pieces in which a file is read.
 const PIECE: usize = 1 << 20;
@@ -30,20 +31,15 @@ pub(crate) enum Look {
 
 /// What a file is, whatever its name is by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity(u64, u64);
+pub(crate) struct Identity {
+    id: Option<FileId>,
+    /// When it was made, where the file system knows: the id of a file that was removed is soon that of another.
+    made: Option<SystemTime>,
+}
 
 impl Identity {
-    #[cfg(unix)]
     pub(crate) fn of(data: &Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        Self(data.dev(), data.ino())
-    }
-
-    /// Elsewhere, the moment when it was made.
-    #[cfg(not(unix))]
-    pub(crate) fn of(data: &Metadata) -> Self {
-        let made = data.created().ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok());
-        Self(0, made.map_or(0, |made| made.as_nanos() as u64))
+        Self { id: file_id(data), made: data.created().ok() }
     }
 }
 
@@ -82,6 +78,8 @@ enum Source {
         /// Its first bytes, as far as they were read.
         head: Vec<u8>,
     },
+    /// The same, closed between two looks.
+    Released { identity: Identity, read: u64, head: Vec<u8> },
 }
 
 impl std::fmt::Debug for Open {
@@ -106,11 +104,64 @@ impl LineFollower {
         self.open.as_ref().is_some_and(|open| !open.rest.is_empty() || open.is_too_long)
     }
 
+    /// Closes the file that grows, until the next look. What is written to it meanwhile is lost if it is removed by then.
+    pub(crate) fn release(&mut self) -> io::Result<()> {
+        if let Some(Open { source, .. }) = &mut self.open
+            && let Source::Last { file, read, head } = source
+        {
+            let identity = Identity::of(&file.metadata()?);
+            *source = Source::Released { identity, read: *read, head: std::mem::take(head) };
+        }
+        Ok(())
+    }
+
+    /// Returns the last `count` lines, of all files, of which `read` makes something, oldest first. They are read from the end. The next
+    /// look goes on behind them. To be called before the first.
+    pub(crate) fn last<T>(
+        &mut self,
+        count: usize,
+        read: impl FnMut(&[u8]) -> Option<T>,
+    ) -> io::Result<VecDeque<T>> {
+        let path = resolve(&self.path)?;
+        self.folder = Some(folder_of(&path)?);
+        let mut last = Last { found: VecDeque::new(), count, read };
+        let mut before = VecDeque::new();
+        let open = loop {
+            self.queue(closed(&path)?);
+            before.append(&mut self.closed);
+            let number = self.number;
+            match self.next_file(&path)? {
+                // The last file was closed before it could be opened: it is among the closed ones by now.
+                Some(Open { source: Source::Closed(_), .. }) => {
+                    self.closed.clear();
+                    self.number = number;
+                }
+                open => break open,
+            }
+        };
+        self.open = open;
+        if let Some(Open { source: Source::Last { file, read, head }, .. }) = &mut self.open {
+            *read = last.backward(file)?;
+            let size = usize::try_from(*read).unwrap_or(HEAD).min(HEAD);
+            *head = head_of(file, size, *read)?;
+        }
+        while last.has_room()
+            && let Some(closed) = before.pop_back()
+        {
+            let plain = if closed.is_compressed { None } else { File::open(&closed.path).ok() };
+            let seen = match plain {
+                Some(mut file) => last.backward(&mut file).map(|_| ()),
+                None => open_closed(&closed).and_then(|file| file.map_or(Ok(()), |file| last.forward(file))),
+            };
+            self.skipped += u64::from(seen.is_err());
+        }
+        Ok(last.found)
+    }
+
     /// Gives every line that is new to `take`, without its end. Ends after about `max_bytes`.
     pub(crate) fn look(&mut self, max_bytes: usize, mut take: impl FnMut(&[u8])) -> io::Result<Look> {
         let path = resolve(&self.path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = Identity::of(&fs::metadata(folder)?);
+        let folder = folder_of(&path)?;
         match self.folder {
             None => {
                 self.folder = Some(folder);
@@ -118,6 +169,9 @@ impl LineFollower {
             }
             Some(known) if known == folder => {}
             Some(_) => return Ok(self.start_anew()),
+        }
+        if let Some(look) = self.reopen(&path)? {
+            return Ok(look);
         }
         let (mut bytes, mut piece) = (0, vec![0; PIECE]);
         loop {
@@ -159,6 +213,52 @@ impl LineFollower {
                 }
             }
         }
+    }
+
+    /// Opens a released file again, wherever it is by now. Returns what ends the look, if the file is not there.
+    fn reopen(&mut self, path: &Path) -> io::Result<Option<Look>> {
+        let Some(Open { source: Source::Released { identity, read, head }, .. }) = &self.open else {
+            return Ok(None);
+        };
+        let there = match open_read(path) {
+            Ok(file) => Some((file.metadata()?, file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let is_there = there.is_some();
+        let own = there.filter(|(data, _)| Identity::of(data) == *identity);
+        let source = if let Some((data, file)) = own {
+            if data.len() < *read || head_of(&file, head.len(), *read)? != *head {
+                return Ok(Some(self.start_anew()));
+            }
+            Some(Source::Last { file, read: *read, head: head.clone() })
+        } else {
+            let found = closed(path)?;
+            if !is_there && found.next.is_none_or(|next| next <= self.number) {
+                // Just closed, and not yet under its new name.
+                return Ok(Some(Look::UpToDate));
+            }
+            let own = found.files.iter().find(|closed| closed.number == self.number);
+            let mut file = own.map_or(Ok(None), open_closed)?;
+            if let Some(file) = &mut file {
+                let mut begin = Vec::new();
+                file.by_ref().take(head.len() as u64).read_to_end(&mut begin)?;
+                if begin != *head {
+                    return Ok(Some(self.start_anew()));
+                }
+                io::copy(&mut file.by_ref().take(read.saturating_sub(head.len() as u64)), &mut io::sink())?;
+            }
+            // It is gone, and perhaps lines that were not read yet.
+            self.skipped += u64::from(file.is_none());
+            self.number = self.number.saturating_add(1);
+            self.queue(found);
+            file.map(Source::Closed)
+        };
+        self.open = match (source, self.open.take()) {
+            (Some(source), Some(open)) => Some(Open { source, ..open }),
+            _ => None,
+        };
+        Ok(None)
     }
 
     fn start_anew(&mut self) -> Look {
@@ -214,7 +314,7 @@ impl LineFollower {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        if own.len() < *read || head_of(file, head.len())? != *head {
+        if own.len() < *read || head_of(file, head.len(), *read)? != *head {
             return Ok(Fate::Replaced);
         }
         if there.as_ref().is_some_and(|there| Identity::of(there) == Identity::of(&own)) {
@@ -229,6 +329,87 @@ impl LineFollower {
     }
 }
 
+/// Collector of the last lines that are something.
+struct Last<T, F> {
+    found: VecDeque<T>,
+    count: usize,
+    read: F,
+}
+
+impl<T, F: FnMut(&[u8]) -> Option<T>> Last<T, F> {
+    fn has_room(&self) -> bool {
+        self.found.len() < self.count
+    }
+
+    fn see(&mut self, line: &[u8]) {
+        if self.has_room() {
+            (self.read)(line).into_iter().for_each(|it| self.found.push_front(it));
+        }
+    }
+
+    /// Sees the lines of a file, the last one first, while there is room. Returns where the last whole line ends.
+    fn backward(&mut self, file: &mut File) -> io::Result<u64> {
+        let mut at = file.seek(SeekFrom::End(0))?;
+        let (mut end, mut piece) = (None, vec![0; PIECE]);
+        // What is read of the line that begins before `at`, and whether that is too long.
+        let (mut rest, mut is_too_long) = (Vec::new(), false);
+        while at > 0 && (self.has_room() || end.is_none()) {
+            let size = usize::try_from(at).unwrap_or(PIECE).min(PIECE);
+            at -= size as u64;
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut piece[..size])?;
+            let mut stop = size;
+            for place in memchr::memrchr_iter(b'\n', &piece[..size]) {
+                if end.is_none() {
+                    // What is behind it is being written.
+                    end = Some(at + place as u64 + 1);
+                } else if !std::mem::take(&mut is_too_long) {
+                    rest.splice(..0, piece[place + 1..stop].iter().copied());
+                    self.see(&rest);
+                }
+                rest.clear();
+                stop = place;
+            }
+            if end.is_some() && !is_too_long {
+                rest.splice(..0, piece[..stop].iter().copied());
+                is_too_long = rest.len() > MAX_LINE;
+            }
+        }
+        if at == 0 && end.is_some() && !is_too_long {
+            self.see(&rest);
+        }
+        Ok(end.unwrap_or(0))
+    }
+
+    /// Sees the lines of a file that has no end to begin with.
+    fn forward(&mut self, file: Box<dyn BufRead + Send>) -> io::Result<()> {
+        let (mut open, mut piece) = (Open::new(Source::Closed(file)), vec![0; PIECE]);
+        let (mut own, room) = (VecDeque::new(), self.count - self.found.len());
+        let result = loop {
+            match open.read(&mut piece) {
+                Ok(0) => break Ok(()),
+                Ok(size) => open.lines(&piece[..size], &mut 0, &mut |line| {
+                    own.extend((self.read)(line));
+                    if own.len() > room {
+                        own.pop_front();
+                    }
+                }),
+                // What is before the damage counts.
+                Err(error) => break Err(error),
+            }
+        };
+        own.append(&mut self.found);
+        self.found = own;
+        result
+    }
+}
+
+/// Returns what the folder of a file is.
+fn folder_of(path: &Path) -> io::Result<Identity> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::metadata(folder).map(|data| Identity::of(&data))
+}
+
 /// What became of a file.
 enum Fate {
     Same,
@@ -237,21 +418,13 @@ enum Fate {
     Replaced,
 }
 
-/// Returns the first bytes of a file, wherever its reader is.
-#[cfg(unix)]
-fn head_of(file: &File, size: usize) -> io::Result<Vec<u8>> {
-    use std::os::unix::fs::FileExt;
-    let mut head = vec![0; size];
-    match file.read_exact_at(&mut head, 0) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Vec::new()),
-        result => result.map(|()| head),
-    }
-}
-
-/// Elsewhere, none: a file there cannot be replaced while it is open.
-#[cfg(not(unix))]
-fn head_of(_: &File, _: usize) -> io::Result<Vec<u8>> {
-    Ok(Vec::new())
+/// Returns the first bytes of a file, and leaves its reader at `at`.
+fn head_of(mut file: &File, size: usize, at: u64) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(size as u64).read_to_end(&mut head)?;
+    file.seek(SeekFrom::Start(at))?;
+    Ok(head)
 }
 
 /// Opens a closed file, unless it is not there any more.
@@ -281,7 +454,7 @@ impl Open {
     fn close(self) -> Self {
         let source = match self.source {
             Source::Last { file, .. } => Source::Closed(Box::new(io::BufReader::new(file))),
-            closed => closed,
+            other => other,
         };
         Self { source, ..self }
     }
@@ -289,10 +462,12 @@ impl Open {
     fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
         match &mut self.source {
             Source::Closed(file) => file.read(piece),
+            // It is opened before anything is read.
+            Source::Released { .. } => Ok(0),
             Source::Last { file, read, head } => {
                 let size = file.read(piece)?;
                 *read += size as u64;
-                if cfg!(unix) && head.len() < HEAD {
+                if head.len() < HEAD {
                     let more = size.min(HEAD - head.len());
                     head.extend_from_slice(&piece[..more]);
                 }

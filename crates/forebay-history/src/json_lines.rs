@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use forebay::Record;
 use forebay::parts::{Closed, ClosedFiles, closed, decode, empty, resolve};
 use forebay_sync::unix::open_read;
 
+use crate::lineage::Lineage;
 use crate::{EventQuery, History, HistoryError};
 
 /// 1 GiB.
@@ -228,5 +230,31 @@ impl History for JsonLinesHistory {
         let records = self.records()?.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
         let found = query.select(records);
         broken.map_or(Ok(found), Err)
+    }
+
+    fn visit(
+        &self,
+        query: &EventQuery,
+        take: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), HistoryError> {
+        // These are known at the end alone.
+        if query.is_newest_first || query.wanted.is_current {
+            _ = self.query(query)?.into_iter().try_for_each(take);
+            return Ok(());
+        }
+        let (mut lineage, mut left) = (Lineage::default(), query.limit.unwrap_or(usize::MAX));
+        let mut records = self.records()?;
+        while left > 0
+            && let Some(record) = records.next().transpose()?
+        {
+            let begun = if query.wanted.is_everything() { 0 } else { lineage.see(&record) };
+            if lineage.has(&query.wanted, begun, record.step()) && query.matches(&record) {
+                left -= 1;
+                if take(record).is_break() {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay::{Event, Name, Pattern, Priority, Record, Value};
@@ -18,6 +18,21 @@ pub trait History {
     ///
     /// The place cannot be read.
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError>;
+
+    /// Gives the same records to `take`, one after the other, until that breaks off. Files of JSON Lines and databases hold no more than a
+    /// few of them in memory, but for what must be known as a whole: the newest of JSON Lines, and what is current there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query), perhaps after some records were given.
+    fn visit(
+        &self,
+        query: &EventQuery,
+        take: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), HistoryError> {
+        _ = self.query(query)?.into_iter().try_for_each(take);
+        Ok(())
+    }
 
     /// Returns all records with that correlation id.
     ///

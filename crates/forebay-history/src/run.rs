@@ -1,7 +1,8 @@
 //! `Run`: what a folder tells of a run, whoever wrote it, as it grows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,14 +10,15 @@ use forebay::event::catalog::training;
 use forebay::parts::{Shown, settings, shown_of};
 use forebay::run::{RunInfo, RunStatus};
 use forebay::{Event, Fields, Record, Value};
+use forebay_sync::sync::Arc;
 
-#[cfg(feature = "sqlite")]
-use crate::SqliteHistory;
 use crate::event_files::{self, EventFiles};
 use crate::follow::{LineFollower, Look};
 use crate::lines::PlainLines;
 use crate::runs::Lives;
 use crate::series::{Point, Series};
+#[cfg(feature = "sqlite")]
+use crate::sqlite::{Seen, SqliteHistory};
 use crate::{EventQuery, History, HistoryError, JsonLinesHistory};
 
 /// The file of JSON Lines that forebay's runs have.
@@ -32,8 +34,14 @@ const MAX_BYTES: usize = 256 << 20;
 #[cfg(feature = "sqlite")]
 const MAX_ROWS: usize = 10_000;
 
+/// Points that a run keeps of all series together by default: 100 MB.
+const MAX_TOTAL: usize = 4 << 20;
+
 /// Most names of one run that get a series. What has more is no curve.
 const MAX_SERIES: usize = 10_000;
+
+/// Fewer points of a series show nothing.
+const MIN_POINTS: usize = 32;
 
 /// Longest text that is kept of what is no number.
 const MAX_TEXT: usize = 200;
@@ -102,8 +110,8 @@ enum Files {
     #[cfg(feature = "sqlite")]
     Sqlite {
         history: Box<SqliteHistory>,
-        /// The number of the last record that was read.
-        last: i64,
+        /// The last record that was read.
+        last: Seen,
     },
     TensorBoard(EventFiles),
 }
@@ -123,9 +131,10 @@ impl Files {
             Place::JsonLines(path) => Ok(Self::JsonLines(LineFollower::new(path))),
             #[cfg(feature = "sqlite")]
             Place::Sqlite(path) => {
-                Ok(Self::Sqlite { history: Box::new(SqliteHistory::open(path)?), last: 0 })
+                Ok(Self::Sqlite { history: Box::new(SqliteHistory::open(path)?), last: Seen::default() })
             }
-            Place::TensorBoard(folder) => Ok(Self::TensorBoard(EventFiles::new(folder))),
+            Place::TensorBoard(folder) => Ok(Self::TensorBoard(EventFiles::new(folder, false))),
+            Place::EventFile(file) => Ok(Self::TensorBoard(EventFiles::new(file, true))),
         }
     }
 }
@@ -141,25 +150,47 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn History>, HistoryError> {
         Place::JsonLines(path) => Ok(Box::new(JsonLinesHistory::open(path)?)),
         #[cfg(feature = "sqlite")]
         Place::Sqlite(path) => Ok(Box::new(SqliteHistory::open(path)?)),
-        Place::TensorBoard(folder) => Ok(Box::new(EventFilesHistory(folder))),
+        Place::TensorBoard(path) | Place::EventFile(path) => Ok(Box::new(EventFilesHistory(path))),
     }
 }
 
-/// History in the event files of a folder, read from the begin for each query.
+/// History in the event files of a folder, or in one, read from the begin for each query.
 #[derive(Debug)]
 struct EventFilesHistory(PathBuf);
 
 impl History for EventFilesHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let mut follower = RecordFollower::open(&self.0)?;
         let mut records = Vec::new();
-        follower.poll(&mut |record| {
-            // They tell of no runs, so a record is all that a condition asks.
-            if query.matches(&record) {
-                records.push(record);
-            }
+        let all = EventQuery { limit: None, ..query.clone() };
+        self.visit(&all, &mut |record| {
+            records.push(record);
+            ControlFlow::Continue(())
         })?;
         Ok(query.select(records.into_iter()))
+    }
+
+    fn visit(
+        &self,
+        query: &EventQuery,
+        take: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), HistoryError> {
+        // They tell of no runs, so a record is all that a condition asks.
+        if query.wanted.run_id.is_some() || query.wanted.generation.is_some() {
+            return Ok(());
+        }
+        let mut follower = RecordFollower::open(&self.0)?;
+        if query.is_newest_first {
+            let limit = query.limit.unwrap_or(usize::MAX);
+            let last = follower.last(limit, &mut |record| query.matches(record))?;
+            _ = last.into_iter().rev().try_for_each(take);
+            return Ok(());
+        }
+        let mut left = query.limit.unwrap_or(usize::MAX);
+        follower.poll(&mut |record| {
+            if left > 0 && query.matches(&record) {
+                left = if take(record).is_break() { 0 } else { left - 1 };
+            }
+        })
     }
 }
 
@@ -169,6 +200,7 @@ enum Place {
     #[cfg(feature = "sqlite")]
     Sqlite(PathBuf),
     TensorBoard(PathBuf),
+    EventFile(PathBuf),
 }
 
 /// Finds out what a path is: the folder of a run, a file of JSON Lines, or a database.
@@ -178,6 +210,9 @@ fn place_of(path: &Path) -> Result<Place, HistoryError> {
         #[cfg(feature = "sqlite")]
         if is_database(path).map_err(failed)? {
             return Ok(Place::Sqlite(path.to_owned()));
+        }
+        if path.file_name().is_some_and(EventFiles::is_one) {
+            return Ok(Place::EventFile(path.to_owned()));
         }
         return Ok(Place::JsonLines(path.to_owned()));
     }
@@ -222,6 +257,59 @@ impl RecordFollower {
         Ok(Self { path: path.to_owned(), files })
     }
 
+    /// Returns the last `count` records of those that `is_asked` wants, oldest first, and goes on behind the last one there is. JSON Lines
+    /// and databases are read from the end, as far as it takes. To be called before the first [`poll`](Self::poll).
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read.
+    pub fn last(
+        &mut self,
+        count: usize,
+        is_asked: &mut dyn FnMut(&Record) -> bool,
+    ) -> Result<Vec<Record>, HistoryError> {
+        let failed = |error: io::Error| HistoryError::new(self.path.display().to_string(), error);
+        match &mut self.files {
+            Files::JsonLines(follower) => {
+                let read = |line: &[u8]| serde_json::from_slice(line).ok().filter(&mut *is_asked);
+                follower.last(count, read).map(Vec::from).map_err(failed)
+            }
+            #[cfg(feature = "sqlite")]
+            Files::Sqlite { history, last } => {
+                let all = EventQuery::new().newest_first();
+                let (mut found, mut behind) = (VecDeque::new(), None);
+                loop {
+                    let page = history.page(&all, behind, MAX_ROWS)?;
+                    if let (None, Some((number, record))) = (behind, page.first()) {
+                        *last = Seen::of(*number, record);
+                    }
+                    let is_over = page.len() < MAX_ROWS;
+                    behind = page.last().map(|(number, _)| *number);
+                    for (_, record) in page {
+                        if found.len() < count && is_asked(&record) {
+                            found.push_front(record);
+                        }
+                    }
+                    if is_over || found.len() >= count {
+                        return Ok(found.into());
+                    }
+                }
+            }
+            Files::TensorBoard(_) => {
+                let mut found = VecDeque::new();
+                self.poll(&mut |record| {
+                    if is_asked(&record) {
+                        found.push_back(record);
+                        if found.len() > count {
+                            found.pop_front();
+                        }
+                    }
+                })?;
+                Ok(found.into())
+            }
+        }
+    }
+
     /// Gives all records that are new to `take`. A file that was replaced is read from its begin.
     ///
     /// # Errors
@@ -242,10 +330,13 @@ impl RecordFollower {
                 }
                 #[cfg(feature = "sqlite")]
                 Files::Sqlite { history, last } => {
-                    let records = history.after(*last, MAX_ROWS)?;
+                    let Some(records) = history.after(*last, MAX_ROWS)? else {
+                        *last = Seen::default();
+                        continue;
+                    };
                     let is_done = records.len() < MAX_ROWS;
                     for (number, record) in records {
-                        *last = number;
+                        *last = Seen::of(number, &record);
                         take(record);
                     }
                     is_done
@@ -271,14 +362,15 @@ impl RecordFollower {
 /// What was read so far.
 #[derive(Debug, Default)]
 struct Known {
-    series: BTreeMap<String, usize>,
     points: Vec<Series>,
     /// Whether points of a series have steps of their own.
     has_steps: Vec<bool>,
-    max_points: Option<usize>,
+    limits: Limits,
+    /// The points that all series keep, together.
+    kept: usize,
     /// The names of `points`, for the guess which one comes next.
-    names: Vec<String>,
-    places: HashMap<String, usize>,
+    names: Vec<Arc<str>>,
+    places: HashMap<Arc<str>, usize>,
     /// The series that came after each: loops report their numbers in the same order.
     next: Vec<usize>,
     last: usize,
@@ -295,9 +387,36 @@ struct Known {
     last_nanos: u64,
 }
 
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Points of one series; `None` for its own default.
+    points: Option<usize>,
+    /// Points of all series together.
+    total: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { points: None, total: MAX_TOTAL }
+    }
+}
+
 impl Known {
     fn start_anew(&mut self) {
-        *self = Self { max_points: self.max_points, ..Self::default() };
+        *self = Self { limits: self.limits, ..Self::default() };
+    }
+
+    /// Halves the points of the series that have most, until all together are few enough.
+    #[cold]
+    fn shrink(&mut self) {
+        let mut most = self.points.iter().map(Series::kept).max().unwrap_or(0);
+        while self.kept > self.limits.total && most > 0 {
+            most = if most > MIN_POINTS { (most / 2).max(MIN_POINTS) } else { 0 };
+            self.limits.points = Some(most);
+            self.points.iter_mut().for_each(|series| series.limit(most));
+            self.kept = self.points.iter().map(Series::kept).sum();
+        }
     }
 
     fn number(&mut self, name: &str, value: f64, step: Option<i64>, unix_nanos: u64) {
@@ -310,13 +429,18 @@ impl Known {
             Some(last) if *has_steps => last.step,
             _ => i64::try_from(series.count()).unwrap_or(i64::MAX),
         };
+        let before = series.kept();
         series.push(Point { step: step.unwrap_or(or), unix_nanos, value });
+        self.kept = self.kept - before + series.kept();
+        if self.kept > self.limits.total {
+            self.shrink();
+        }
     }
 
     fn place(&mut self, name: &str) -> Option<usize> {
         let guess = self.next.get(self.last).copied().unwrap_or_default();
         let place = match self.names.get(guess) {
-            Some(known) if known == name => guess,
+            Some(known) if **known == *name => guess,
             _ => match self.places.get(name) {
                 Some(place) => *place,
                 None if self.names.len() >= MAX_SERIES => {
@@ -325,10 +449,11 @@ impl Known {
                 }
                 None => {
                     let place = self.names.len();
-                    self.names.push(name.to_owned());
-                    self.places.insert(name.to_owned(), place);
-                    self.series.insert(name.to_owned(), place);
-                    self.points.push(self.max_points.map_or_else(Series::default, Series::with_max_points));
+                    let name: Arc<str> = name.into();
+                    self.names.push(Arc::clone(&name));
+                    self.places.insert(name, place);
+                    self.points
+                        .push(self.limits.points.map_or_else(Series::default, Series::with_max_points));
                     self.has_steps.push(false);
                     self.next.push(0);
                     place
@@ -345,8 +470,10 @@ impl Known {
         let name = Event::name(record);
         self.last_nanos = record.unix_nanos();
         if name == "forebay.gap" {
-            self.missing +=
-                record.value().as_i64().and_then(|missing| u64::try_from(missing).ok()).unwrap_or(0);
+            // Whatever form another program gave it: at least one is missing.
+            let missing = record.value().as_i64().and_then(|missing| u64::try_from(missing).ok());
+            let missing = missing.or_else(|| record.value().as_f64().map(|missing| missing as u64));
+            self.missing = self.missing.saturating_add(missing.unwrap_or(1));
         }
         if name == training::Started::NAME {
             self.settings = settings(record.value().as_fields());
@@ -408,10 +535,17 @@ impl Run {
         Ok(Self { path: path.to_owned(), format, files, is_torn: false, lines: PlainLines::default(), known })
     }
 
-    /// Keeps so many points of each series, 32 at least, and not 16,384: for who asks for the last and the best values alone. To be called
-    /// before the first [`poll`](Self::poll).
+    /// Keeps so many points of each series, 32 at least, and not 16,384. With 0 none, for who asks for the last and the best values alone. To
+    /// be called before the first [`poll`](Self::poll).
     pub fn with_max_points(mut self, max_points: usize) -> Self {
-        self.known.max_points = Some(max_points);
+        self.known.limits.points = Some(max_points);
+        self
+    }
+
+    /// Keeps so many points of all series together; of more, each series keeps fewer. Defaults to 4,194,304, which are 100 MB. To be called
+    /// before the first [`poll`](Self::poll).
+    pub fn with_max_total(mut self, max_points: usize) -> Self {
+        self.known.limits.total = max_points;
         self
     }
 
@@ -449,20 +583,29 @@ impl Run {
             }
             #[cfg(feature = "sqlite")]
             Files::Sqlite { history, last } => {
-                let records = history.after(*last, MAX_ROWS)?;
+                let Some(records) = history.after(*last, MAX_ROWS)? else {
+                    *last = Seen::default();
+                    known.start_anew();
+                    return Ok(true);
+                };
                 for (number, record) in &records {
-                    *last = *number;
+                    *last = Seen::of(*number, record);
                     known.events += 1;
                     known.record(record);
                 }
                 Ok(records.len() >= MAX_ROWS)
             }
             Files::TensorBoard(files) => {
-                let events = files.look(|shown| match shown {
-                    event_files::Shown::Point(tag, point) => {
-                        known.number(tag, point.value, Some(point.step), point.unix_nanos);
+                let events = files.look(|shown| {
+                    let before = known.last_nanos;
+                    match shown {
+                        event_files::Shown::Point(tag, point) => {
+                            known.number(tag, point.value, Some(point.step), point.unix_nanos);
+                        }
+                        event_files::Shown::Record(record) => known.record(&record),
                     }
-                    event_files::Shown::Record(record) => known.record(&record),
+                    // Several files are read one behind the other.
+                    known.last_nanos = known.last_nanos.max(before);
                 });
                 let (events, look) = events.map_err(failed)?;
                 if look == Look::Replaced {
@@ -475,7 +618,18 @@ impl Run {
         }
     }
 
-    /// Lets go of its files: what was read stays.
+    /// Closes its files until the next [`poll`](Self::poll): for who follows more runs than a process may have files open.
+    pub fn release(&mut self) {
+        match &mut self.files {
+            // A file that cannot be asked what it is stays open.
+            Some(Files::JsonLines(follower)) => _ = follower.release(),
+            #[cfg(feature = "sqlite")]
+            Some(Files::Sqlite { history, .. }) => history.release(),
+            Some(Files::TensorBoard(_)) | None => {}
+        }
+    }
+
+    /// Lets go of its files for good: what was read stays.
     pub fn close(&mut self) {
         self.is_torn = self.is_torn();
         self.files = None;
@@ -493,12 +647,14 @@ impl Run {
 
     /// Returns the names of all series, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.known.series.keys().map(String::as_str)
+        let mut names: Vec<&str> = self.known.names.iter().map(|name| &**name).collect();
+        names.sort_unstable();
+        names.into_iter()
     }
 
     /// Returns a series.
     pub fn series(&self, name: &str) -> Option<&Series> {
-        self.known.series.get(name).and_then(|place| self.known.points.get(*place))
+        self.known.places.get(name).and_then(|place| self.known.points.get(*place))
     }
 
     /// Returns whether it has names of which nothing is kept: beyond 10,000.
@@ -584,7 +740,7 @@ fn format_of(folder: &Path) -> io::Result<Option<Format>> {
     Ok((has_event_file && !has_database).then_some(Format::TensorBoard))
 }
 
-/// Most folders that are looked into for runs.
+/// Most folders that are looked into for runs: whoever asks for a whole disk hears so.
 const MAX_FOLDERS: usize = 100_000;
 
 /// Returns the folders of all runs at a path, sorted: the path itself, or what lies below it. What lies below the folder of a run of
@@ -592,7 +748,8 @@ const MAX_FOLDERS: usize = 100_000;
 ///
 /// # Errors
 ///
-/// The path is no folder that can be listed. Folders below it that cannot are left out.
+/// The path is no folder that can be listed, or has more than 100,000 folders below it. Folders below it that cannot be listed are left
+/// out.
 pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
     let path = path.as_ref();
     let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
@@ -611,8 +768,13 @@ pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
         }
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             // A link may lead back.
-            if seen < MAX_FOLDERS && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 seen += 1;
+                if seen > MAX_FOLDERS {
+                    let why =
+                        format!("there are more than {MAX_FOLDERS} folders below it: ask for one of them");
+                    return Err(failed(io::Error::other(why)));
+                }
                 let below = entry.path();
                 if let Ok(format) = format_of(&below) {
                     folders.push((below, format));

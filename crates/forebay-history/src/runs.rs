@@ -1,5 +1,7 @@
 //! Runs of a history.
 
+use std::ops::ControlFlow;
+
 use forebay::event::catalog::training;
 use forebay::parts::{add_to_run, run_of};
 use forebay::run::RunInfo;
@@ -20,7 +22,13 @@ const IS_OF_LIFE: [&str; 6] = [
     training::Preempted::NAME,
 ];
 
-/// The runs that records tell of.
+/// Most runs that are kept, the last ones: a file may hold the begin of a run in each of its lines.
+const MAX_RUNS: usize = 10_000;
+
+/// Runs among which that of an event is looked for: those that began last.
+const MAX_OVERLAPPING: usize = 100;
+
+/// The runs that records tell of: the last 10,000 of them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Lives(Vec<RunInfo>);
 
@@ -33,7 +41,10 @@ impl Lives {
         }
         let runs = &mut self.0;
         let run_info = run_of(record);
-        let own = runs.iter_mut().rev().find(|run| is_of(record, run));
+        if runs.len() >= 2 * MAX_RUNS {
+            runs.drain(..MAX_RUNS);
+        }
+        let own = runs.iter_mut().rev().take(MAX_OVERLAPPING).find(|run| is_of(record, run));
         match (name, own) {
             (training::Started::NAME, _) => runs.push(run_info),
             (training::HEARTBEAT, Some(run)) => {
@@ -52,26 +63,30 @@ impl Lives {
 
     /// Returns them, in the order in which they began.
     pub(crate) fn runs(&self) -> &[RunInfo] {
-        &self.0
+        &self.0[self.0.len().saturating_sub(MAX_RUNS)..]
     }
 }
 
-/// Returns the runs of a history, in the order in which they began, each generation by itself. The last is the one to resume.
+/// Returns the runs of a history, in the order in which they began, each generation by itself: the last 10,000. The last is the one to
+/// resume.
 ///
 /// The events of [`catalog::training`](forebay::event::catalog::training) tell a run; a
 /// [`TrainingRun`](forebay::run::TrainingRun) emits them.
 ///
 /// A run whose begin is not there any more, because only so many files or records are kept, is known by its heartbeats. Where two runs
 /// overlap, heartbeats and ends name their run; other events say nothing of either. An end that names no run, such as one made
-/// by hand, ends the run that began last.
+/// by hand, ends the run that began last. An event of a run is known by its name among the 100 runs that began last before it.
 ///
 /// # Errors
 ///
 /// The history cannot be read.
 pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
     let mut lives = Lives::default();
-    history.query(&EventQuery::new().name(LIFE))?.iter().for_each(|record| lives.see(record));
-    let mut runs = lives.0;
+    history.visit(&EventQuery::new().name(LIFE), &mut |record| {
+        lives.see(&record);
+        ControlFlow::Continue(())
+    })?;
+    let mut runs = lives.runs().to_vec();
     // All its events show that it lives, not heartbeats alone. What lies further away than heartbeats do has a moment that
     // came from elsewhere, such as a measurement that was imported.
     let last = history.query(&EventQuery::new().newest_first().limit(1))?;

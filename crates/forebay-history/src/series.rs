@@ -19,8 +19,8 @@ pub struct Point {
 
 /// Numbers of one name over the steps of a run.
 ///
-/// All points up to `max_points`; from there on, of each stretch of neighbours the lowest, the highest and the first that is not a
-/// number. So a spike of a single point is never lost, whatever the resolution. Count, extremes and the last point are exact.
+/// All points up to `max_points`; from there on, of each stretch of neighbours the lowest and the highest that are finite, and the first
+/// that is not. So a spike of a single point is never lost, whatever the resolution. Count, extremes and the last point are exact.
 ///
 /// ```
 /// use forebay_history::{Point, Series};
@@ -57,14 +57,14 @@ struct Stretch {
     count: u64,
     min: Option<Point>,
     max: Option<Point>,
-    not_a_number: Option<Point>,
+    not_finite: Option<Point>,
 }
 
 impl Stretch {
     fn push(&mut self, point: Point) {
         self.count += 1;
-        if point.value.is_nan() {
-            self.not_a_number.get_or_insert(point);
+        if !point.value.is_finite() {
+            self.not_finite.get_or_insert(point);
             return;
         }
         lower(&mut self.min, point);
@@ -76,10 +76,15 @@ impl Stretch {
         let begin = points.len();
         points.extend(self.min);
         points.extend(self.max.filter(|max| self.min != Some(*max)));
-        points.extend(self.not_a_number);
+        points.extend(self.not_finite);
         points[begin..].sort_by_key(|point| (point.step, point.unix_nanos));
         *self = Self::default();
     }
+}
+
+/// Fewer points do not hold a group and what comes behind it.
+fn at_least(max_points: usize) -> usize {
+    if max_points == 0 { 0 } else { max_points.max(4 * GROUP) }
 }
 
 fn lower(least: &mut Option<Point>, point: Point) {
@@ -102,11 +107,11 @@ impl Default for Series {
 }
 
 impl Series {
-    /// Makes a series that keeps so many points, 32 at least.
+    /// Makes a series that keeps so many points, 32 at least; with 0, none.
     pub fn with_max_points(max_points: usize) -> Self {
         Self {
             points: Vec::new(),
-            max_points: max_points.max(4 * GROUP),
+            max_points: at_least(max_points),
             stride: 1,
             open: Stretch::default(),
             count: 0,
@@ -131,6 +136,9 @@ impl Series {
         } else {
             self.non_finite += 1;
         }
+        if self.max_points == 0 {
+            return;
+        }
         if self.stride == 1 {
             self.points.push(point);
         } else {
@@ -139,7 +147,27 @@ impl Series {
                 self.open.flush(&mut self.points);
             }
         }
-        // What a stretch appends, and `kept` in the end.
+        self.fit();
+    }
+
+    /// Keeps so many points from here on, 32 at least: fewer than before. With 0, none.
+    pub fn limit(&mut self, max_points: usize) {
+        self.max_points = self.max_points.min(at_least(max_points));
+        if self.max_points == 0 {
+            self.points = Vec::new();
+            return;
+        }
+        self.fit();
+        self.points.shrink_to(self.max_points);
+    }
+
+    /// Returns how many points are kept: about the memory of the series in units of 24 bytes.
+    pub fn kept(&self) -> usize {
+        self.points.len()
+    }
+
+    fn fit(&mut self) {
+        // What a stretch appends, and the last point in the end.
         while self.points.len() + 6 > self.max_points {
             self.thin();
         }
@@ -159,12 +187,14 @@ impl Series {
             if self.stride == 1 { GROUP as u64 } else { self.stride.saturating_mul(GROUP as u64 / 2) };
     }
 
-    /// Returns the points that are kept, in the order in which they came, the last one among them.
+    /// Returns the points that are kept, in the order in which they came, the last one among them unless none is kept.
     pub fn points(&self) -> Vec<Point> {
         let mut points = self.points.clone();
         let mut open = self.open;
         open.flush(&mut points);
-        if points.last() != self.last.as_ref() {
+        // Without values: NaN differs from itself.
+        let place = |point: &Point| (point.step, point.unix_nanos);
+        if self.max_points > 0 && points.last().map(place) != self.last.as_ref().map(place) {
             points.extend(self.last);
         }
         points
@@ -247,6 +277,48 @@ mod tests {
         }
         assert!(series.points().iter().any(|point| point.value.is_nan() && point.step == 70_001));
         assert_eq!(series.non_finite(), 1);
+    }
+
+    #[test]
+    fn an_infinity_hides_no_extreme_beside_it() {
+        let mut series = Series::with_max_points(64);
+        for step in 0..100_000 {
+            let value = match step {
+                70_001 => f64::INFINITY,
+                70_002 => 7.0,
+                70_003 => f64::NEG_INFINITY,
+                70_004 => -7.0,
+                _ => 0.5,
+            };
+            series.push(point(step, value));
+        }
+        for value in [7.0, -7.0] {
+            assert!(series.points().iter().any(|point| point.value == value), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_last_point_is_there_once_also_where_it_is_no_number() {
+        let mut series = Series::default();
+        series.push(point(1, 0.5));
+        series.push(point(2, f64::NAN));
+        assert_eq!(series.points().len(), 2);
+    }
+
+    #[test]
+    fn a_lower_limit_keeps_the_extremes_and_none_keeps_the_count() {
+        let mut series = Series::default();
+        for step in 0..5_000 {
+            series.push(point(step, if step == 1_234 { 7.0 } else { 0.5 }));
+        }
+        series.limit(100);
+        assert!(series.kept() <= 100 && series.points().iter().any(|point| point.value == 7.0));
+        series.limit(0);
+        series.push(point(5_000, 0.25));
+        assert_eq!(
+            (series.points().len(), series.count(), series.min()),
+            (0, 5_001, Some(point(5_000, 0.25)))
+        );
     }
 
     proptest! {

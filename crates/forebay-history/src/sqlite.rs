@@ -1,6 +1,10 @@
 //! History in the database of an SQLite sink, read while it is written.
 
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+mod following;
+
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use forebay::parts::{Live, inside, refuse_inherited, resolve, row_to_record, version};
@@ -12,6 +16,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use crate::lineage::Lineage;
 use crate::{EventQuery, History, HistoryError};
+
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+pub(crate) use following::Seen;
 
 /// History in the database of a [`SqliteSink`](forebay::sink::SqliteSink), opened for reading alone: it holds up no
 /// writer and changes no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a
@@ -56,34 +63,42 @@ impl SqliteHistory {
         Ok(Self { path, reader: Some(Mutex::new(Some(reader))), home })
     }
 
-    /// Returns the records behind that one, in the order in which they were delivered, `max_records` at most, each with its number. All
-    /// numbers are positive.
+    /// Returns a part of what a query asks for, `max_records` at most, each with its number: what comes behind the record of that number, in
+    /// the order that is asked for.
     ///
     /// # Errors
     ///
     /// As for a query.
-    pub(crate) fn after(&self, number: i64, max_records: usize) -> Result<Vec<(i64, Record)>, HistoryError> {
+    pub(crate) fn page(
+        &self,
+        query: &EventQuery,
+        behind: Option<i64>,
+        max_records: usize,
+    ) -> Result<Vec<(i64, Record)>, HistoryError> {
+        self.read(|reader| reader.find(query, behind, max_records))
+    }
+
+    fn read<T: Default>(
+        &self,
+        read: impl FnOnce(&mut Reader) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, HistoryError> {
         let refused =
             |source| HistoryError { place: self.path.display().to_string(), source: Box::new(source) };
-        inside(self.home, || self.read(|reader| reader.after(number, max_records))).map_err(refused)?
+        inside(self.home, || self.read_inside(read)).map_err(refused)?
     }
 
-    fn find(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        self.read(|reader| reader.find(query))
-    }
-
-    fn read<T>(
+    fn read_inside<T: Default>(
         &self,
-        read: impl FnOnce(&mut Reader) -> Result<Vec<T>, rusqlite::Error>,
-    ) -> Result<Vec<T>, HistoryError> {
-        let Some(reader) = &self.reader else { return Ok(Vec::new()) };
+        read: impl FnOnce(&mut Reader) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, HistoryError> {
+        let Some(reader) = &self.reader else { return Ok(T::default()) };
         let mut reader = reader.lock();
         // The old one is closed first: in one process, SQLite has two of the same file share what they know of it.
         _ = reader.take_if(|reader| !reader.is_found(&self.path));
         if reader.is_none() {
             *reader = Some(Reader::open(&self.path)?);
         }
-        let Some(reader) = reader.as_mut() else { return Ok(Vec::new()) };
+        let Some(reader) = reader.as_mut() else { return Ok(T::default()) };
         read(reader).map_err(|error| failed(&self.path, error))
     }
 }
@@ -125,21 +140,13 @@ impl Reader {
         Ok(&self.live.connection)
     }
 
-    fn after(&mut self, number: i64, max_records: usize) -> Result<Vec<(i64, Record)>, rusqlite::Error> {
-        let mut statement = self.database()?.prepare_cached(
-            "SELECT names.name, time, step, priority, kind, value, record, events.id
-            FROM events JOIN names ON names.id = events.name WHERE events.id > ? ORDER BY events.id LIMIT ?",
-        )?;
-        let mut rows = statement.query((number, i64::try_from(max_records).unwrap_or(i64::MAX)))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            let_forks_in();
-            found.push((row.get(7)?, row_to_record(row)?));
-        }
-        Ok(found)
-    }
-
-    fn find(&mut self, query: &EventQuery) -> Result<Vec<Record>, rusqlite::Error> {
+    fn find(
+        &mut self,
+        query: &EventQuery,
+        behind: Option<i64>,
+        max_records: usize,
+    ) -> Result<Vec<(i64, Record)>, rusqlite::Error> {
+        let max_records = query.limit.map_or(max_records, |limit| limit.min(max_records));
         let database = self.database()?;
         // All that follows sees the same state.
         let database = database.unchecked_transaction()?;
@@ -162,15 +169,24 @@ impl Reader {
         {
             return Ok(Vec::new());
         }
+        // Behind a part that was full, there may be as much again: going on from there beats sorting all that fits for each part.
+        // The plus keeps the indexes out of it.
+        let plus = if behind.is_some() { "+" } else { "" };
+        if let Some(behind) = behind {
+            and(
+                if query.is_newest_first { " AND events.id < ?" } else { " AND events.id > ?" },
+                Cell::Integer(behind),
+            );
+        }
         if let Some(from) = query.from_time {
-            and(" AND time >= ?", whole(from));
+            and(&format!(" AND {plus}time >= ?"), whole(from));
         }
         if let Some(until) = query.until_time {
-            and(" AND time < ?", whole(until));
+            and(&format!(" AND {plus}time < ?"), whole(until));
         }
         if let Some((first, last)) = query.steps {
-            and(" AND step >= ?", whole(first));
-            and(" AND step <= ?", whole(last));
+            and(&format!(" AND {plus}step >= ?"), whole(first));
+            and(&format!(" AND {plus}step <= ?"), whole(last));
         }
         if let Some(priority) = query.priority {
             and(" AND priority = ?", Cell::Integer(priority as i64));
@@ -192,7 +208,7 @@ impl Reader {
             // With a limit and no other bound, going through the events until there are enough beats sorting all that
             // fit: the plus keeps the index of names out of it.
             let is_bounded = query.from_time.or(query.until_time).is_some() || query.steps.is_some();
-            let plus = if query.limit.is_some() && !is_bounded { "+" } else { "" };
+            let plus = if query.limit.is_some() && !is_bounded { "+" } else { plus };
             sql.push_str(&format!(" AND {plus}events.name IN ({})", ids.join(",")));
         }
         let (begins, lineage) =
@@ -200,13 +216,13 @@ impl Reader {
         // What the columns cannot tell is looked for in the records, and then the limit comes after that.
         let in_records = !query.contains.is_empty() || !query.wanted.is_everything();
         sql.push_str(if query.is_newest_first { ") ORDER BY id DESC" } else { ") ORDER BY id" });
-        if let Some(limit) = query.limit.filter(|_| !in_records) {
-            sql.push_str(&format!(" LIMIT {}", limit.min(i64::MAX as usize)));
+        if !in_records && max_records < usize::MAX {
+            sql.push_str(&format!(" LIMIT {}", max_records.min(i64::MAX as usize)));
         }
         let mut statement = database.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(given))?;
         let mut found = Vec::new();
-        while found.len() < query.limit.unwrap_or(usize::MAX)
+        while found.len() < max_records
             && let Some(row) = rows.next()?
         {
             let_forks_in();
@@ -215,18 +231,45 @@ impl Reader {
             let begun = begins.partition_point(|begin| *begin <= id);
             let is_in = || query.matches(&record) && lineage.has(&query.wanted, begun, record.step());
             if !in_records || is_in() {
-                found.push(record);
+                found.push((id, record));
             }
         }
         Ok(found)
     }
 }
 
+/// Records that are read at once.
+const PAGE: usize = 2_000;
+
 impl History for SqliteHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let refused =
-            |source| HistoryError { place: self.path.display().to_string(), source: Box::new(source) };
-        inside(self.home, || self.find(query)).map_err(refused)?
+        let found = self.page(query, None, usize::MAX)?;
+        Ok(found.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// The database is read in parts, so that it is free while `take` has its time.
+    fn visit(
+        &self,
+        query: &EventQuery,
+        take: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), HistoryError> {
+        let (mut behind, mut left) = (None, query.limit.unwrap_or(usize::MAX));
+        while left > 0 {
+            let wanted = left.min(PAGE);
+            let found = self.page(query, behind, wanted)?;
+            let is_last = found.len() < wanted;
+            left -= found.len();
+            for (number, record) in found {
+                behind = Some(number);
+                if take(record).is_break() {
+                    return Ok(());
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -38,6 +38,21 @@ fn rotating(file: &Path) -> JsonLinesSink {
     JsonLinesSink::create(file).unwrap().rotate_at(1_000)
 }
 
+/// Returns a sink that compresses the files that it has closed, if it is to.
+fn compressing(sink: JsonLinesSink, _is_to: bool) -> JsonLinesSink {
+    #[cfg(feature = "zstd")]
+    if _is_to {
+        return sink.compress_closed();
+    }
+    sink
+}
+
+/// Writes one record to a sink that is closed then.
+fn write_one(mut sink: impl Sink<Record>, record: Record) {
+    sink.write_batch(&Batch::from_events(vec![record])).unwrap();
+    sink.flush().unwrap();
+}
+
 #[test]
 fn every_line_is_read_once_through_any_number_of_rotations_between_two_looks() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,4 +193,174 @@ fn runs_are_found_below_a_folder_and_sub_runs_belong_to_theirs() {
     let found: Vec<_> =
         found.iter().map(|path| path.strip_prefix(folder.path()).unwrap().to_str().unwrap()).collect();
     assert_eq!(found, ["a", "b/deep", "b/deep/below"]);
+}
+
+#[test]
+fn a_run_whose_files_are_closed_between_two_looks_is_read_as_one_whose_files_are_open() {
+    for is_compressed in [false, cfg!(feature = "zstd")] {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = rotating(&folder.path().join("events.jsonl")).keep_closed(1_000);
+        let mut writer = Writer::new(compressing(sink, is_compressed));
+        writer.write(1);
+        let mut run = Run::open(folder.path()).unwrap();
+        // Within a file, one rotation, many of them, none.
+        for more in [3, 5, 15, 200, 0, 1, 40] {
+            while run.poll().unwrap() {}
+            run.release();
+            writer.write(more);
+            while run.poll().unwrap() {}
+            let loss = run.series("loss").unwrap();
+            let seen = (loss.count(), loss.last().unwrap().step as u64, loss.backward_steps());
+            assert_eq!(seen, (writer.next, writer.next - 1, 0), "{is_compressed}");
+            assert_eq!(run.not_read(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_removed_while_it_was_closed_is_said_to_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new(rotating(&folder.path().join("events.jsonl")).keep_closed(0));
+    writer.write(1);
+    let mut run = Run::open(folder.path()).unwrap();
+    while run.poll().unwrap() {}
+    run.release();
+    writer.write(100);
+    while run.poll().unwrap() {}
+    assert!(run.not_read() > 0);
+    assert_eq!(run.series("loss").unwrap().last().unwrap().step as u64, writer.next - 1);
+}
+
+#[test]
+fn the_last_records_are_read_from_the_end_through_closed_files_and_then_what_comes() {
+    for is_compressed in [false, cfg!(feature = "zstd")] {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = rotating(&folder.path().join("events.jsonl")).keep_closed(1_000);
+        let mut writer = Writer::new(compressing(sink, is_compressed));
+        writer.write(105);
+        for count in [0, 1, 5, 10, 50, 105, 1_000] {
+            let mut follower = RecordFollower::open(folder.path()).unwrap();
+            let last = follower.last(count, &mut |_| true).unwrap();
+            let mut steps: Vec<u64> = last.iter().map(|record| record.step().unwrap()).collect();
+            let first = writer.next - writer.next.min(count as u64);
+            assert_eq!(steps, (first..writer.next).collect::<Vec<_>>(), "{is_compressed} {count}");
+            writer.write(20);
+            follower.poll(&mut |record| steps.push(record.step().unwrap())).unwrap();
+            assert_eq!(steps, (first..writer.next).collect::<Vec<_>>(), "{is_compressed} {count}");
+        }
+        let mut follower = RecordFollower::open(folder.path()).unwrap();
+        let tens = follower.last(3, &mut |record| record.step().unwrap() % 10 == 0).unwrap();
+        let tens: Vec<_> = tens.iter().map(|record| record.step().unwrap()).collect();
+        assert_eq!(tens, [220, 230, 240], "{is_compressed}");
+    }
+}
+
+#[test]
+fn the_last_lines_of_a_file_are_found_whatever_their_length_and_a_torn_one_is_read_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.jsonl");
+    let line = |step: usize, size: usize| {
+        let text = "x".repeat(size);
+        format!(r#"{{"name":"n","time":"2026-11-21T08:00:00.000000000Z","step":{step},"text":"{text}"}}"#)
+            + "\n"
+    };
+    // Pieces of a file have 1 MiB.
+    let sizes = [10, (1 << 20) - 70, 70, 2 << 20, 0, 5];
+    let mut lines: String = sizes.iter().enumerate().map(|(step, size)| line(step, *size)).collect();
+    let torn = line(6, 100);
+    lines.push_str(&torn[..50]);
+    std::fs::write(&file, &lines).unwrap();
+    for count in [0, 1, 3, 4, 6, 7] {
+        let mut follower = RecordFollower::open(folder.path()).unwrap();
+        let last = follower.last(count, &mut |_| true).unwrap();
+        let mut steps: Vec<u64> = last.iter().map(|record| record.step().unwrap()).collect();
+        std::fs::write(&file, format!("{lines}{}", &torn[50..])).unwrap();
+        follower.poll(&mut |record| steps.push(record.step().unwrap())).unwrap();
+        assert_eq!(steps, (6_u64.saturating_sub(count as u64)..7).collect::<Vec<_>>());
+        std::fs::write(&file, &lines).unwrap();
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_database_in_the_place_of_another_is_read_from_its_begin() {
+    use forebay::sink::SqliteSink;
+
+    let folder = tempfile::tempdir().unwrap();
+    let of = |run: &str, steps: u64| {
+        let folder = folder.path().join(run);
+        std::fs::create_dir(&folder).unwrap();
+        Writer::new(SqliteSink::create(folder.join("events.db")).unwrap()).write(steps);
+        folder
+    };
+    let path = of("run", 50);
+    let (mut run, mut follower) = (Run::open(&path).unwrap(), RecordFollower::open(&path).unwrap());
+    while run.poll().unwrap() {}
+    let mut steps: Vec<u64> = Vec::new();
+    let last = follower.last(3, &mut |_| true).unwrap();
+    assert_eq!(last.iter().map(Record::step).collect::<Vec<_>>(), [Some(47), Some(48), Some(49)]);
+    // Fewer records, and more than before: their moments are others.
+    for (place, records) in [("fewer", 20), ("more", 80)] {
+        let other = of(place, records);
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        while run.poll().unwrap() {}
+        assert_eq!(run.series("loss").unwrap().count(), records);
+        steps.clear();
+        follower.poll(&mut |record| steps.push(record.step().unwrap())).unwrap();
+        assert_eq!(steps, (0..records).collect::<Vec<_>>());
+        run.release();
+    }
+}
+
+#[test]
+fn a_run_keeps_no_more_points_than_it_may_and_its_extremes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lines = String::new();
+    for step in 0..1_000 {
+        for name in 0..10 {
+            let value = if step == 634 { 7.0 } else { f64::from(step % 7) / 7.0 };
+            lines += &format!(
+                r#"{{"name":"n{name}","time":"2026-11-21T08:00:00.000000000Z","step":{step},"scalar":{value}}}"#
+            );
+            lines.push('\n');
+        }
+    }
+    std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
+    for (max, least) in [(2_500, 30), (1_000, 12), (100, 0)] {
+        let mut run = Run::open(folder.path()).unwrap().with_max_total(max);
+        while run.poll().unwrap() {}
+        let all: Vec<_> = run.names().filter_map(|name| run.series(name)).collect();
+        let kept: usize = all.iter().map(|series| series.kept()).sum();
+        assert!(kept <= max, "{kept}");
+        for series in all {
+            assert_eq!((series.count(), series.max().unwrap().step), (1_000, 634));
+            assert!(series.points().len() >= least, "{max}: {}", series.points().len());
+            assert!(least == 0 || series.points().iter().any(|point| point.value == 7.0));
+        }
+    }
+}
+
+#[test]
+fn an_event_file_alone_is_a_run_and_the_last_event_of_several_files_is_the_latest() {
+    let folder = tempfile::tempdir().unwrap();
+    Writer::new(TensorBoardSink::create(folder.path()).unwrap()).write(5);
+    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    for path in [folder.path(), &file] {
+        let mut run = Run::open(path).unwrap();
+        while run.poll().unwrap() {}
+        assert_eq!(run.series("loss").unwrap().count(), 5, "{}", path.display());
+    }
+    let mut run = Run::open(folder.path()).unwrap();
+    while run.poll().unwrap() {}
+    let last = run.last_event();
+    // A file with a later name and earlier events.
+    let other = tempfile::tempdir().unwrap();
+    let moment = std::time::UNIX_EPOCH + std::time::Duration::from_secs(9);
+    let early = Record::scalar("eval", 1.0).with_step(1).with_time(moment);
+    write_one(TensorBoardSink::create(other.path()).unwrap(), early);
+    let from = std::fs::read_dir(other.path()).unwrap().next().unwrap().unwrap().path();
+    std::fs::copy(from, folder.path().join("zz.tfevents.9")).unwrap();
+    while run.poll().unwrap() {}
+    assert_eq!((run.series("eval").unwrap().count(), run.last_event()), (1, last));
 }

@@ -322,3 +322,60 @@ fn a_file_that_is_not_there_is_named() {
         assert_eq!(error.to_string(), "cannot read no/such/file.jsonl");
     }
 }
+
+/// A visit gives what a query answers, in parts where it is long, and ends where it is told to.
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_visit_gives_what_a_query_answers_and_stops_when_it_is_told_to() {
+    use std::ops::ControlFlow;
+
+    use forebay::sink::SqliteSink;
+    use forebay_history::SqliteHistory;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, database) = (folder.path().join("events.jsonl"), folder.path().join("events.db"));
+    let collector = Collector::builder()
+        .capacity(50_000)
+        .sink(JsonLinesSink::create(&lines).unwrap())
+        .sink(SqliteSink::create(&database).unwrap())
+        .start()
+        .unwrap();
+    for step in 0..5_000 {
+        let name = if step % 3 == 0 { "a" } else { "b" };
+        collector.collect(Record::scalar(name, step as f64).with_step(step));
+    }
+    collector.stop().unwrap().stats.check_law(5_000).unwrap();
+    let histories: [Box<dyn History>; 2] = [
+        Box::new(JsonLinesHistory::open(&lines).unwrap()),
+        Box::new(SqliteHistory::open(&database).unwrap()),
+    ];
+    for history in &histories {
+        for query in [
+            EventQuery::new(),
+            EventQuery::new().name("b"),
+            EventQuery::new().steps(100..4_900),
+            EventQuery::new().name("b").limit(2_345),
+            EventQuery::new().newest_first().limit(3_000),
+            EventQuery::new().current(),
+            EventQuery::new().limit(0),
+        ] {
+            let mut visited = Vec::new();
+            history
+                .visit(&query, &mut |record| {
+                    visited.push(record.step());
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            let asked: Vec<_> = history.query(&query).unwrap().iter().map(|record| record.step()).collect();
+            assert_eq!(visited, asked, "{query:?}");
+        }
+        let mut count = 0;
+        history
+            .visit(&EventQuery::new(), &mut |_| {
+                count += 1;
+                if count < 7 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+            .unwrap();
+        assert_eq!(count, 7);
+    }
+}
