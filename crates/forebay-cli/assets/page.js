@@ -22,7 +22,10 @@
   const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
   let data = JSON.parse(at("data").textContent);
-  const hidden = new Set();
+  // Runs that the reader has chosen to see or not. Without a choice, those are seen that come first: more cannot be told apart.
+  const chosen = new Map();
+  const most = 20;
+  const isShown = (run) => chosen.get(run.id) ?? run.id < most;
   const plots = new Map();
   const colour = (place) => colours[place % colours.length];
 
@@ -31,12 +34,13 @@
     document.title = data.title + " - forebay";
     const lost = data.runs.reduce((sum, run) => sum + (run.lost || 0), 0);
     at("summary").textContent = `${data.runs.length} ${data.runs.length === 1 ? "run" : "runs"}, read ${data.read}` +
+      (data.runs.length > most ? `; the first ${most} are drawn, unless others are chosen` : "") +
       (lost ? `; ${lost.toLocaleString("en")} events were lost` : "");
     const head = ["", "run", "status", "why", "step", "events", "lost", "not read", "took", "last event"];
     const rows = data.runs.map((run, place) => {
-      const box = element("input", { type: "checkbox", checked: !hidden.has(run.name), "aria-label": `show ${run.name}` });
+      const box = element("input", { type: "checkbox", checked: isShown(run), "aria-label": `show ${run.name}` });
       box.addEventListener("change", () => {
-        if (box.checked) hidden.delete(run.name); else hidden.add(run.name);
+        chosen.set(run.id, box.checked);
         showCurves();
       });
       const swatch = element("span", { className: "swatch" });
@@ -95,14 +99,39 @@
     return [order.map((place) => across[place]), smooth(values, Number(at("smoothing").value))];
   }
 
+  // Curves over one axis. A step that a run has twice has two rows: each of its points is drawn. `null` is a gap, `undefined` none.
+  function join(tables) {
+    const places = tables.map(() => 0), across = [], joined = tables.map(() => []);
+    for (;;) {
+      let next = Infinity;
+      tables.forEach(([xs], table) => { if (places[table] < xs.length && xs[places[table]] < next) next = xs[places[table]]; });
+      if (next === Infinity) return [across, ...joined];
+      let rows = 1;
+      tables.forEach(([xs], table) => {
+        let own = 0;
+        while (xs[places[table] + own] === next) own += 1;
+        rows = Math.max(rows, own);
+      });
+      for (let row = 0; row < rows; row += 1) {
+        across.push(next);
+        tables.forEach(([xs, values], table) => {
+          const place = places[table];
+          const isOwn = xs[place] === next;
+          joined[table].push(isOwn ? values[place] : undefined);
+          if (isOwn) places[table] = place + 1;
+        });
+      }
+    }
+  }
+
   function draw(card, name) {
     plots.get(name)?.destroy();
     plots.delete(name);
     const runs = data.runs.map((run, place) => ({ run, place, series: own(run.series, name) }))
-      .filter(({ run, series }) => series && !hidden.has(run.name));
+      .filter(({ run, series }) => series?.steps && isShown(run));
     card.querySelector(".u-wrap-here").replaceChildren();
     if (runs.length === 0) return;
-    const joined = uPlot.join(runs.map(({ run, series }) => columns(run, series)));
+    const joined = join(runs.map(({ run, series }) => columns(run, series)));
     const style = getComputedStyle(document.documentElement);
     const axis = { stroke: style.getPropertyValue("--faint"), grid: { stroke: style.getPropertyValue("--line"), width: 1 }, ticks: { show: false } };
     const unit = at("axis").value;
@@ -113,7 +142,7 @@
       series: [
         { label: unit === "step" ? "step" : "time" },
         ...runs.map(({ run, place, series }) => ({
-          label: run.name, stroke: colour(place), width: 1.5, spanGaps: true,
+          label: run.name, stroke: colour(place), width: 1.5,
           points: { show: series.values.length < 2 ? true : undefined },
           value: (_, value) => number(value),
         })),
@@ -122,14 +151,69 @@
     plots.set(name, plot);
   }
 
-  const waiting = typeof IntersectionObserver === "undefined" ? null : new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting) {
-        waiting.unobserve(entry.target);
-        draw(entry.target, entry.target.dataset.name);
-      }
+  // Charts that can be seen. The others are drawn when they come into view.
+  const inView = new Set();
+  const cardOf = (name) => [...at("curves").children].find((card) => card.dataset.name === name);
+  const observer = typeof IntersectionObserver === "undefined" ? null : new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      const name = target.dataset.name;
+      if (!isIntersecting) { inView.delete(name); continue; }
+      inView.add(name);
+      if (!plots.has(name) && !isStale(name)) draw(target, name);
+      if (isStale(name)) load();
     }
   }, { rootMargin: "400px" });
+
+  // What a chart needs of a live page: the points of the runs that have changed since they were asked for.
+  function needed(name) {
+    if (!isLive) return [];
+    return data.runs.filter((run) => isShown(run) && own(run.series, name) && (run.loaded?.[name] ?? 0) < run.version);
+  }
+  const isStale = (name) => needed(name).length > 0;
+
+  let isLoading = false;
+  async function load() {
+    if (isLoading) return;
+    isLoading = true;
+    try {
+      for (;;) {
+        const name = [...inView].find(isStale);
+        if (name === undefined) break;
+        // So many that a question is short.
+        const runs = needed(name).slice(0, 200);
+        const asked = runs.map((run) => `${run.id}:${run.loaded?.[name] ?? 0}`).join(",");
+        const { version, runs: found } = await ask("data", `name=${encodeURIComponent(name)}&runs=${asked}`);
+        for (const run of runs) {
+          // A series that is there no more is asked for once.
+          run.loaded = { ...run.loaded, [name]: Math.max(version, run.version) };
+          if (found[run.id]) run.series[name] = found[run.id];
+        }
+        if (!isStale(name)) redraw(name);
+      }
+      isLoading = false;
+    } catch {
+      isLoading = false;
+      setTimeout(load, 5000);
+    }
+  }
+
+  async function ask(path, query) {
+    const token = location.search.replace(/^\?/, "");
+    const answer = await fetch(`${path}?${query}${token ? "&" + token : ""}`);
+    if (!answer.ok) throw new Error(answer.status);
+    return answer.json();
+  }
+
+  // Draws a chart anew, and keeps its zoom.
+  function redraw(name) {
+    const card = cardOf(name), before = plots.get(name);
+    if (!card) return;
+    if (!before) return draw(card, name);
+    const { min, max } = before.scales.x;
+    const ends = [before.data[0][0], before.data[0].at(-1)];
+    draw(card, name);
+    if (min > ends[0] || max < ends[1]) plots.get(name)?.setScale("x", { min, max });
+  }
 
   function showCurves() {
     const part = at("filter").value.toLowerCase();
@@ -137,6 +221,8 @@
       .filter((name) => name.toLowerCase().includes(part));
     for (const plot of plots.values()) plot.destroy();
     plots.clear();
+    inView.clear();
+    observer?.disconnect();
     const cards = names.map((name) => {
       const all = data.runs.map((run) => own(run.series, name)).filter(Boolean);
       const count = all.reduce((sum, series) => sum + series.count, 0);
@@ -148,7 +234,8 @@
       return card;
     });
     at("curves").replaceChildren(...(cards.length ? cards : [element("p", {}, "There is no such curve.")]));
-    for (const card of cards) if (waiting) waiting.observe(card); else draw(card, card.dataset.name);
+    for (const card of cards) if (observer) observer.observe(card); else { inView.add(card.dataset.name); draw(card, card.dataset.name); }
+    if (!observer) load();
   }
 
   function showOthers() {
@@ -173,7 +260,7 @@
   at("smoothing").addEventListener("input", () => {
     at("smoothed").textContent = at("smoothing").value;
     for (const name of [...plots.keys()]) {
-      const card = [...at("curves").children].find((card) => card.dataset.name === name);
+      const card = cardOf(name);
       if (card) draw(card, name);
     }
   });
@@ -184,41 +271,67 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showCurves);
   // A new look keeps what the reader has chosen: the zoom of each chart, too.
   function update(next) {
-    const names = new Set(data.runs.flatMap((run) => Object.keys(run.series || {})));
-    data = next;
+    const namesOf = () => [...new Set(data.runs.flatMap((run) => Object.keys(run.series || {})))].sort().join("\n");
+    const before = namesOf();
+    const changed = new Set();
+    if (next.whole ?? true) {
+      data = next;
+      data.runs.forEach((run) => Object.keys(run.series || {}).forEach((name) => changed.add(name)));
+    } else {
+      Object.assign(data, { read: next.read, version: next.version });
+      for (const run of next.runs) {
+        const old = data.runs[run.id];
+        // Points that are there already stay, until newer ones come.
+        for (const [name, series] of Object.entries(run.series || {})) {
+          run.series[name] = { ...own(old?.series, name), ...series };
+          changed.add(name);
+        }
+        run.loaded = old?.loaded;
+        data.runs[run.id] = run;
+      }
+    }
+    // All that is in an answer may be as new as the answer.
+    if (isLive) next.runs.forEach((run) => { run.version = next.version; });
     showRuns();
     showSettings();
     showOthers();
-    const now = new Set(data.runs.flatMap((run) => Object.keys(run.series || {})));
-    if (now.size !== names.size || [...now].some((name) => !names.has(name))) return showCurves();
-    for (const [name, plot] of [...plots]) {
-      const { min, max } = plot.scales.x;
-      const ends = [plot.data[0][0], plot.data[0].at(-1)];
-      const card = [...at("curves").children].find((card) => card.dataset.name === name);
-      if (!card) continue;
-      draw(card, name);
-      if (min > ends[0] || max < ends[1]) plots.get(name)?.setScale("x", { min, max });
-    }
+    if (namesOf() !== before) return showCurves();
+    if (isLive) return load();
+    for (const name of changed) if (plots.has(name)) redraw(name);
   }
 
   if (isLive) {
-    const query = location.search;
-    let isAsking = false, isStale = false;
-    const ask = async () => {
-      isStale = true;
+    let isAsking = false, isOld = false, events = null;
+    const say = (what) => { at("live").textContent = what; };
+    const refresh = async () => {
+      isOld = true;
       if (isAsking) return;
       isAsking = true;
-      while (isStale) {
-        isStale = false;
+      while (isOld) {
+        isOld = false;
         try {
-          update(await (await fetch("data" + query)).json());
+          update(await ask("index", `since=${data.version ?? 0}`));
         } catch {
           // The next event asks again.
+          say("Not live: forebay serve does not answer.");
         }
       }
       isAsking = false;
     };
-    new EventSource("events" + query).onmessage = ask;
+    // A page that nobody sees waits for nothing: a browser has six connections to a server, for all of its pages.
+    const listen = () => {
+      if (document.hidden || events) return;
+      events = new EventSource("events" + location.search);
+      events.onmessage = () => { say("Live."); refresh(); };
+      events.onerror = () => {
+        say("Not live: forebay serve does not answer.");
+        if (events?.readyState === EventSource.CLOSED) { events = null; setTimeout(listen, 5000); }
+      };
+    };
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) { events?.close(); events = null; } else listen();
+    });
+    listen();
   }
   window.forebay = { plots, update };
   show();

@@ -155,8 +155,8 @@ pub(crate) struct Query {
     /// At most so many of each run.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// The newest first.
-    #[arg(long)]
+    /// The newest first. It takes a --limit.
+    #[arg(long, requires = "limit")]
     pub(crate) newest: bool,
     /// Ask the database of a run in SQL. Nothing can be changed by it.
     #[arg(long, value_name = "SQL", conflicts_with_all = ["name", "steps", "since", "before", "source", "correlation", "run", "generation", "current", "limit", "newest"])]

@@ -1,7 +1,8 @@
 //! Runs of the paths that were asked for, read.
 
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use forebay::Pattern;
 use forebay::run::{RunEnd, RunStatus};
@@ -12,22 +13,82 @@ use crate::error::Error;
 /// A run with a name that tells it from the others, or why it cannot be read.
 pub(crate) type Named = (String, Result<Run, Error>);
 
-/// Returns the runs of all paths, each read to its end, to be followed from there. `max_points` are kept of each series.
+/// Points that all runs keep together: 200 MB.
+const MAX_TOTAL: usize = 8 << 20;
+
+/// Returns the runs of all paths, each read to its end. `max_points` are kept of each series.
 pub(crate) fn read(paths: &[PathBuf], max_points: usize) -> Result<Vec<Named>, Error> {
-    all(paths, |folder| read_one(folder, max_points))
+    let folders = find(paths)?;
+    let total = share(folders.len());
+    let mut runs = Vec::new();
+    each(folders, &mut |folder| read_one(folder, max_points, total), &mut |name, run| {
+        runs.push((name, run));
+        Ok(())
+    })?;
+    Ok(runs)
 }
 
-/// Returns the runs of all paths, of which the last and the best values are asked for alone. Their files are closed again, one run after
-/// the other: there may be more of them than a process may have open.
-pub(crate) fn read_whole(paths: &[PathBuf]) -> Result<Vec<Named>, Error> {
-    all(paths, |folder| {
-        let mut run = read_one(folder, 0)?;
-        run.close();
-        Ok(run)
-    })
+/// Gives the runs of all paths to `take`, one after the other, of which the last and the best values are asked for alone.
+pub(crate) fn read_whole(
+    paths: &[PathBuf],
+    take: &mut dyn FnMut(String, Result<Run, Error>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    each(find(paths)?, &mut |folder| read_one(folder, 0, 0), take)
 }
 
-fn all(paths: &[PathBuf], read: impl Fn(&Path) -> Result<Run, Error>) -> Result<Vec<Named>, Error> {
+/// Returns how many points one of so many runs may keep.
+pub(crate) fn share(runs: usize) -> usize {
+    MAX_TOTAL / runs.max(1)
+}
+
+fn each(
+    folders: Vec<(String, PathBuf)>,
+    read: &mut dyn FnMut(&Path) -> Result<Run, Error>,
+    take: &mut dyn FnMut(String, Result<Run, Error>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut progress = Progress::of(folders.len());
+    for (name, folder) in folders {
+        progress.step();
+        let mut run = read(&folder);
+        // There may be more runs than a process may have files open.
+        run.iter_mut().for_each(Run::close);
+        take(name, run)?;
+    }
+    Ok(())
+}
+
+/// Line on the terminal that says how far a command is, if it takes more than a second.
+struct Progress {
+    began: Instant,
+    of: usize,
+    done: usize,
+    is_shown: bool,
+}
+
+impl Progress {
+    fn of(of: usize) -> Self {
+        Self { began: Instant::now(), of, done: 0, is_shown: false }
+    }
+
+    fn step(&mut self) {
+        self.done += 1;
+        if self.began.elapsed() > Duration::from_secs(1) && io::stderr().is_terminal() {
+            self.is_shown = true;
+            _ = write!(io::stderr(), "\r\x1b[Kreading run {} of {}", self.done, self.of);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_shown {
+            _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Returns the folders of the runs of all paths, each with the name that tells it from the others.
+pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
     let mut runs = Vec::new();
     for path in paths {
         let found = find_runs(path)?;
@@ -38,13 +99,13 @@ fn all(paths: &[PathBuf], read: impl Fn(&Path) -> Result<Run, Error>) -> Result<
             );
             return Err(Error::Asked(why));
         }
-        runs.extend(found.iter().map(|folder| (name_of(path, folder, paths.len() > 1), read(folder))));
+        runs.extend(found.into_iter().map(|folder| (name_of(path, &folder, paths.len() > 1), folder)));
     }
     Ok(runs)
 }
 
-fn read_one(folder: &Path, max_points: usize) -> Result<Run, Error> {
-    let mut run = Run::open(folder)?.with_max_points(max_points);
+fn read_one(folder: &Path, max_points: usize, max_total: usize) -> Result<Run, Error> {
+    let mut run = Run::open(folder)?.with_max_points(max_points).with_max_total(max_total);
     while run.poll()? {}
     Ok(run)
 }

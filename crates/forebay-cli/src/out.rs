@@ -86,11 +86,16 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
 }
 
-/// Returns a line of values that commas part: <https://www.rfc-editor.org/rfc/rfc4180>.
+/// Returns a line of values that commas part: <https://www.rfc-editor.org/rfc/rfc4180>. What a spreadsheet would take for a formula has a
+/// `'` in front: <https://owasp.org/www-community/attacks/CSV_Injection>.
 pub(crate) fn csv(cells: &[impl AsRef<str>]) -> String {
-    let cell = |cell: &str| match cell.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.to_owned(),
+    let cell = |cell: &str| {
+        let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err();
+        let cell = if is_formula { format!("'{cell}") } else { cell.to_owned() };
+        match cell.contains([',', '"', '\n', '\r']) {
+            true => format!("\"{}\"", cell.replace('"', "\"\"")),
+            false => cell,
+        }
     };
     cells.iter().map(|it| cell(it.as_ref())).collect::<Vec<_>>().join(",")
 }
@@ -121,6 +126,12 @@ mod tests {
             .map(number)
             .into();
         assert_eq!(said, ["0", "1", "-0.5", "0.3", "123457", "1.0000e12", "1.0000e-7", "NaN", "0.000123457"]);
+    }
+
+    #[test]
+    fn a_cell_is_a_number_or_a_text_and_never_a_formula() {
+        let cells = ["-0.5", "+1e3", "-inf", "=1+1", "-1+1", "@x", "+", "a,b", "say \"no\"", "=a,b"];
+        assert_eq!(csv(&cells), "-0.5,+1e3,-inf,'=1+1,'-1+1,'@x,'+,\"a,b\",\"say \"\"no\"\"\",\"'=a,b\"");
     }
 
     #[test]

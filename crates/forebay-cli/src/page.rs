@@ -2,9 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use forebay_history::{Point, Series};
+use forebay_history::{Point, Run, Series};
 use serde_json::{Value, json};
 
+use crate::error::Error;
 use crate::folder::{self, Named};
 
 const PAGE: &str = include_str!("../assets/page.html");
@@ -30,9 +31,9 @@ pub(crate) fn page(data: &Value) -> String {
     page_of(&data.to_string(), false)
 }
 
-/// Returns the page that asks for new data, with these to begin with, which are JSON.
-pub(crate) fn live(data: &str) -> String {
-    page_of(data, true)
+/// Returns the page that asks for its data.
+pub(crate) fn live(title: &str) -> String {
+    page_of(&json!({ "title": title, "read": "", "runs": [] }).to_string(), true)
 }
 
 fn page_of(data: &str, is_live: bool) -> String {
@@ -57,19 +58,34 @@ fn page_of(data: &str, is_live: bool) -> String {
 
 /// Returns what the page shows of runs, with so many points of each series at most.
 pub(crate) fn data(title: &str, runs: &[Named], max_points: usize, now: SystemTime) -> Value {
-    let runs: Vec<Value> = runs.iter().map(|run| run_of(run, max_points, now)).collect();
+    let runs: Vec<Value> = runs
+        .iter()
+        .enumerate()
+        .map(|(id, (name, run))| run_of(id, name, run.as_ref(), Some(max_points), now))
+        .collect();
     json!({ "title": title, "read": date(now), "runs": runs })
 }
 
-fn run_of((name, run): &Named, max_points: usize, now: SystemTime) -> Value {
+/// Returns what the page shows of one run. Without `max_points`, its series are named and counted, and have no points.
+pub(crate) fn run_of(
+    id: usize,
+    name: &str,
+    run: Result<&Run, &Error>,
+    max_points: Option<usize>,
+    now: SystemTime,
+) -> Value {
     let run = match run {
         Ok(run) => run,
-        Err(error) => return json!({ "name": name, "status": "unreadable", "error": error.to_string() }),
+        Err(error) => {
+            return json!({ "id": id, "name": name, "status": "unreadable", "error": error.to_string() });
+        }
     };
-    let series: serde_json::Map<_, _> = run
-        .names()
-        .filter_map(|name| Some((name.to_owned(), series_of(run.series(name)?, max_points))))
-        .collect();
+    let shown_of = |series: &Series| match max_points {
+        Some(max_points) => series_of(series, max_points),
+        None => json!({ "count": series.count(), "not_finite": series.non_finite() }),
+    };
+    let series: serde_json::Map<_, _> =
+        run.names().filter_map(|name| Some((name.to_owned(), shown_of(run.series(name)?)))).collect();
     let others: Vec<Value> = run
         .others()
         .iter()
@@ -77,6 +93,7 @@ fn run_of((name, run): &Named, max_points: usize, now: SystemTime) -> Value {
         .collect();
     let took = run.lives().first().and_then(|life| run.last_event()?.duration_since(life.began).ok());
     json!({
+        "id": id,
         "name": name,
         "status": folder::status(run, now),
         "reason": folder::reason(run),
@@ -92,7 +109,7 @@ fn run_of((name, run): &Named, max_points: usize, now: SystemTime) -> Value {
     })
 }
 
-fn series_of(series: &Series, max_points: usize) -> Value {
+pub(crate) fn series_of(series: &Series, max_points: usize) -> Value {
     let points = series.thinned(max_points);
     let seconds = |point: &Point| point.unix_nanos as f64 / 1e9;
     json!({
@@ -105,7 +122,7 @@ fn series_of(series: &Series, max_points: usize) -> Value {
     })
 }
 
-fn date(time: SystemTime) -> String {
+pub(crate) fn date(time: SystemTime) -> String {
     let time = time.max(UNIX_EPOCH);
     humantime::format_rfc3339_seconds(time).to_string()
 }

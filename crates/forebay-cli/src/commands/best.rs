@@ -1,43 +1,51 @@
 //! `forebay best`: runs by the best value of a metric.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use forebay_history::Point;
 use serde_json::json;
 
 use crate::args::Best;
+use crate::commands::runs::as_number;
 use crate::error::Error;
 use crate::folder;
 use crate::out::{Out, number};
 
+/// Names of metrics that are remembered, for who has asked for one that is not there.
+const MAX_OTHERS: usize = 1_000;
+
 pub(crate) fn run(asked: &Best, out: &mut Out) -> Result<u8, Error> {
-    let runs = folder::read_whole(&asked.folders.paths)?;
     let lowest = asked.min || !asked.max && is_better_low(&asked.metric);
     let now = SystemTime::now();
-    let mut found: Vec<(&str, &'static str, Point, Point)> = runs
-        .iter()
-        .filter_map(|(name, run)| {
-            let run = run.as_ref().ok()?;
-            let series = run.series(&asked.metric)?;
-            let best = if lowest { series.min() } else { series.max() };
-            Some((name.as_str(), folder::status(run, now), best?, series.last()?))
-        })
-        .collect();
+    let mut found: Vec<(String, &'static str, Point, Point)> = Vec::new();
+    let mut others = BTreeSet::new();
+    folder::read_whole(&asked.folders.paths, &mut |name, run| {
+        let Ok(run) = run else { return Ok(()) };
+        let Some(series) = run.series(&asked.metric) else {
+            let room = MAX_OTHERS.saturating_sub(others.len());
+            others.extend(run.names().take(room).map(str::to_owned));
+            return Ok(());
+        };
+        let best = if lowest { series.min() } else { series.max() };
+        // Where no value is finite, none is best.
+        if let (Some(best), Some(last)) = (best, series.last()) {
+            found.push((name, folder::status(&run, now), best, last));
+        }
+        Ok(())
+    })?;
     found.sort_by(|(.., one, _), (.., other, _)| {
         let order = one.value.total_cmp(&other.value);
         if lowest { order } else { order.reverse() }
     });
     if found.is_empty() {
-        return Err(Error::NotFound(unknown(
-            &asked.metric,
-            runs.iter().filter_map(|(_, run)| run.as_ref().ok()),
-        )));
+        return Err(Error::NotFound(unknown(&asked.metric, &others)));
     }
     if asked.json {
         for (name, status, best, last) in found {
             out.line(json!({
                 "name": name, "status": status, "metric": asked.metric,
-                "best": best.value, "step": best.step, "last": last.value, "last_step": last.step,
+                "best": as_number(best.value), "step": best.step, "last": as_number(last.value), "last_step": last.step,
             }))?;
         }
         return Ok(0);
@@ -45,7 +53,7 @@ pub(crate) fn run(asked: &Best, out: &mut Out) -> Result<u8, Error> {
     let head = format!("{} {}", if lowest { "lowest" } else { "highest" }, asked.metric);
     let rows = found.into_iter().map(|(name, status, best, last)| {
         vec![
-            name.to_owned(),
+            name,
             number(best.value),
             best.step.to_string(),
             number(last.value),
@@ -64,12 +72,8 @@ fn is_better_low(metric: &str) -> bool {
 }
 
 /// Says that there is no such metric, and which ones there are.
-fn unknown<'a>(metric: &str, runs: impl Iterator<Item = &'a forebay_history::Run>) -> String {
-    let mut names: Vec<String> =
-        runs.flat_map(|run| run.names().map(str::to_owned).collect::<Vec<_>>()).collect();
-    names.sort();
-    names.dedup();
-    let more = if names.len() > 20 { ", ..." } else { "" };
-    names.truncate(20);
+fn unknown(metric: &str, others: &BTreeSet<String>) -> String {
+    let more = if others.len() > 20 { ", ..." } else { "" };
+    let names: Vec<&str> = others.iter().take(20).map(String::as_str).collect();
     format!("no run has the metric {metric:?} (there are: {}{more})", names.join(", "))
 }

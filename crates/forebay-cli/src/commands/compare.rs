@@ -15,9 +15,10 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.metric.as_deref())?;
     let now = SystemTime::now();
     let mut runs: Vec<(String, Run)> = Vec::new();
-    for (name, run) in folder::read_whole(&asked.paths)? {
+    folder::read_whole(&asked.paths, &mut |name, run| {
         runs.push((name, run?));
-    }
+        Ok(())
+    })?;
     if asked.json {
         for (name, run) in &runs {
             out.line(as_json(name, run, now, |name| pattern.matches(name)))?;

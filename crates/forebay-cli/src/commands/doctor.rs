@@ -21,7 +21,7 @@ struct Finding {
 pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
     let mut is_well = true;
     let now = SystemTime::now();
-    for (name, run) in folder::read_whole(&asked.folders.paths)? {
+    folder::read_whole(&asked.folders.paths, &mut |name, run| {
         let findings = match &run {
             Ok(run) => look(run, now),
             Err(error) => vec![Finding {
@@ -35,7 +35,7 @@ pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
             for finding in findings {
                 out.line(json!({"run": name, "kind": finding.kind, "what": finding.what, "advice": finding.advice}))?;
             }
-            continue;
+            return Ok(());
         }
         out.line(format_args!(
             "{}: {}",
@@ -46,7 +46,8 @@ pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
             out.line(format_args!("  {}: {}", finding.kind, crate::out::harmless(&finding.what)))?;
             out.line(format_args!("    -> {}", finding.advice))?;
         }
-    }
+        Ok(())
+    })?;
     Ok(u8::from(!is_well))
 }
 
@@ -63,6 +64,14 @@ fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
             "damage",
             what,
             "a writer was killed in the middle of a write, or the disk lost something: what is whole was read",
+        );
+    }
+    if run.has_more() {
+        let what = "it has more than 10,000 names: of those that came later, nothing is shown".to_owned();
+        find(
+            "names",
+            what,
+            "what changes, such as the id of a sample, belongs into a field, not into a name",
         );
     }
     let status = run.status(now);

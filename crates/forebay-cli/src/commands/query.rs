@@ -1,12 +1,13 @@
 //! `forebay query`: the records for which conditions hold, or the answer of SQL.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use forebay::{Event, Record, Value};
 use forebay_history::{EventQuery, find_runs, open};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::args::{Query, Shape};
 use crate::error::Error;
@@ -34,33 +35,40 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
     if several {
         head.insert(0, "run");
     }
-    let mut rows = Rows::begin(head, asked.shape, out)?;
+    let mut rows = Rows::begin(head.into_iter().map(str::to_owned).collect(), asked.shape, out)?;
     for path in &runs {
-        let name = folder::name_of(&asked.path, path, false);
-        for record in open(path)?.query(&query)? {
-            if asked.shape == Shape::Json {
-                let mut line = serde_json::to_value(&record).unwrap_or_default();
-                if let (true, Some(fields)) = (several, line.as_object_mut()) {
-                    fields.insert("run".to_owned(), name.clone().into());
-                }
-                rows.out.line(line)?;
-                continue;
-            }
-            let mut row = row_of(&record, asked.shape);
-            if several {
-                row.insert(0, name.clone());
-            }
-            rows.push(row)?;
-        }
+        let name = several.then(|| folder::name_of(&asked.path, path, false));
+        let mut broken = Ok(());
+        open(path)?.visit(&query, &mut |record| {
+            broken = print(&record, name.as_deref(), &mut rows);
+            if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        broken?;
     }
     rows.end()
 }
 
+fn print(record: &Record, run: Option<&str>, rows: &mut Rows<'_>) -> Result<(), Error> {
+    if rows.shape == Shape::Json {
+        let mut line = serde_json::to_value(record).unwrap_or_default();
+        if let (Some(run), Some(fields)) = (run, line.as_object_mut()) {
+            fields.insert("run".to_owned(), run.into());
+        }
+        return rows.json(&line);
+    }
+    let mut row = row_of(record, rows.shape);
+    if let Some(run) = run {
+        row.insert(0, run.to_owned());
+    }
+    rows.push(row)
+}
+
 /// Rows on their way out. Those of a table wait for its end, since its columns are as wide as the widest of their cells.
 struct Rows<'a> {
-    head: Vec<&'static str>,
+    head: Vec<String>,
     shape: Shape,
     waiting: Vec<Vec<String>>,
+    is_empty: bool,
     out: &'a mut Out,
 }
 
@@ -68,14 +76,20 @@ struct Rows<'a> {
 const MAX_ROWS: usize = 10_000;
 
 impl<'a> Rows<'a> {
-    fn begin(head: Vec<&'static str>, shape: Shape, out: &'a mut Out) -> Result<Self, Error> {
+    fn begin(head: Vec<String>, shape: Shape, out: &'a mut Out) -> Result<Self, Error> {
         if shape == Shape::Csv {
             out.line(csv(&head))?;
         }
-        Ok(Self { head, shape, waiting: Vec::new(), out })
+        Ok(Self { head, shape, waiting: Vec::new(), is_empty: true, out })
+    }
+
+    fn json(&mut self, row: &serde_json::Value) -> Result<(), Error> {
+        self.is_empty = false;
+        self.out.line(row)
     }
 
     fn push(&mut self, row: Vec<String>) -> Result<(), Error> {
+        self.is_empty = false;
         if self.shape == Shape::Csv {
             return self.out.line(csv(&row));
         }
@@ -84,14 +98,15 @@ impl<'a> Rows<'a> {
     }
 
     fn write(&mut self) -> Result<(), Error> {
-        self.out.table(&self.head, usize::MAX, std::mem::take(&mut self.waiting))
+        let head: Vec<&str> = self.head.iter().map(String::as_str).collect();
+        self.out.table(&head, usize::MAX, std::mem::take(&mut self.waiting))
     }
 
     fn end(mut self) -> Result<u8, Error> {
         if !self.waiting.is_empty() {
             self.write()?;
         }
-        Ok(0)
+        Ok(u8::from(self.is_empty))
     }
 }
 
@@ -184,18 +199,14 @@ fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error>
     if !path.exists() {
         return Err(Error::Asked(format!("--sql asks a database, and there is no {}", path.display())));
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(&path, flags).map_err(failed)?;
+    let database = open_database(&path).map_err(failed)?;
     let mut statement = database.prepare(sql).map_err(failed)?;
     if !statement.readonly() {
         return Err(Error::Asked("--sql is for questions: this one would change the database".to_owned()));
     }
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let mut answers = statement.query(()).map_err(failed)?;
-    let mut rows = Vec::new();
-    if shape == Shape::Csv {
-        out.line(csv(&names))?;
-    }
+    let mut rows = Rows::begin(names.clone(), shape, out)?;
     while let Some(row) = answers.next().map_err(failed)? {
         let cell = |place| row.get_ref(place).map_err(failed);
         match shape {
@@ -204,20 +215,34 @@ fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error>
                 for (place, name) in names.iter().enumerate() {
                     line.insert(name.clone(), as_json(cell(place)?));
                 }
-                out.line(serde_json::Value::Object(line))?;
+                rows.json(&serde_json::Value::Object(line))?;
             }
             _ => {
                 let cells = (0..names.len()).map(|place| Ok(as_text(cell(place)?)));
-                let cells: Vec<String> = cells.collect::<Result<_, Error>>()?;
-                if shape == Shape::Csv { out.line(csv(&cells))? } else { rows.push(cells) }
+                rows.push(cells.collect::<Result<_, Error>>()?)?;
             }
         }
     }
-    if shape == Shape::Table {
-        let head: Vec<&str> = names.iter().map(String::as_str).collect();
-        out.table(&head, usize::MAX, rows)?;
+    rows.end()
+}
+
+/// Opens a database for reading alone, also on a disk that is read-only.
+fn open_database(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(path, flags)?;
+    match database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+        // SQLite cannot make the files that readers and writers share: where nobody writes, it needs none.
+        Err(error)
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+                && !path.with_extension("db-wal").exists() =>
+        {
+            // What has a meaning in a URI (RFC 3986).
+            let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let path = format!("file:{path}?immutable=1");
+            Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        _ => Ok(database),
     }
-    Ok(0)
 }
 
 fn as_json(cell: ValueRef<'_>) -> serde_json::Value {

@@ -16,18 +16,15 @@ const MAX_METRICS: usize = 3;
 pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.metric.as_deref())?;
     let now = SystemTime::now();
-    let runs = folder::read_whole(&asked.folders.paths)?;
     let most = if asked.metric.is_some() { usize::MAX } else { MAX_METRICS };
     if asked.json {
-        for (name, run) in &runs {
-            match run {
-                Ok(run) => out.line(as_json(name, run, now, |name| pattern.matches(name)))?,
-                Err(error) => out.line(json!({"name": name, "error": error.to_string()}))?,
-            }
-        }
+        folder::read_whole(&asked.folders.paths, &mut |name, run| match run {
+            Ok(run) => out.line(as_json(&name, &run, now, |name| pattern.matches(name))),
+            Err(error) => out.line(json!({"name": name, "error": error.to_string()})),
+        })?;
         return Ok(0);
     }
-    let row = |(name, run): &folder::Named| match run {
+    let row = |name: String, run: Result<Run, Error>| match run {
         Ok(run) => {
             let last_step =
                 run.names().filter_map(|name| run.series(name)?.last()).map(|point| point.step).max();
@@ -38,8 +35,8 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
                 .take(most)
                 .collect();
             vec![
-                name.clone(),
-                folder::status(run, now).to_owned(),
+                name,
+                folder::status(&run, now).to_owned(),
                 last_step.map_or_else(|| "-".to_owned(), |step| step.to_string()),
                 run.events().to_string(),
                 run.missing().to_string(),
@@ -49,22 +46,15 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
         }
         Err(error) => {
             let unknown = || "-".to_owned();
-            vec![
-                name.clone(),
-                "unreadable".to_owned(),
-                unknown(),
-                unknown(),
-                unknown(),
-                unknown(),
-                error.to_string(),
-            ]
+            vec![name, "unreadable".to_owned(), unknown(), unknown(), unknown(), unknown(), error.to_string()]
         }
     };
-    out.table(
-        &["run", "status", "step", "events", "lost", "age", "last values"],
-        usize::MAX,
-        runs.iter().map(row),
-    )?;
+    let mut rows = Vec::new();
+    folder::read_whole(&asked.folders.paths, &mut |name, run| {
+        rows.push(row(name, run));
+        Ok(())
+    })?;
+    out.table(&["run", "status", "step", "events", "lost", "age", "last values"], usize::MAX, rows)?;
     Ok(0)
 }
 
@@ -106,7 +96,7 @@ pub(crate) fn as_json(name: &str, run: &Run, now: SystemTime, is_asked: impl Fn(
 }
 
 /// JSON has no infinities: these are texts, as in the files.
-fn as_number(value: f64) -> Value {
+pub(crate) fn as_number(value: f64) -> Value {
     match value {
         value if value.is_nan() => json!("NaN"),
         value if value.is_infinite() => json!(if value > 0.0 { "Infinity" } else { "-Infinity" }),

@@ -1,59 +1,83 @@
-//! `forebay serve`: the page of a report, live. It answers three questions by HTTP/1.1 and changes nothing:
+//! `forebay serve`: the page of a report, live. It answers four questions by HTTP/1.1 and changes nothing:
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/` | the page |
-//! | `/data` | what it shows, as JSON |
-//! | `/events` | server-sent events: one for each change of the data |
+//! | `/index?since=VERSION` | the runs that have changed since: status, settings, names of series; no points |
+//! | `/data?name=NAME&runs=ID:VERSION,..` | the points of one series of these runs, where they have changed since |
+//! | `/events` | server-sent events: the version now, and each one that comes |
 //!
-//! Paths are compared, never opened, so none leads out of the folder. The host that a browser names must be the one that it was told:
-//! else a page of somebody else could ask under a name that it has made lead here (DNS rebinding).
+//! So a page asks for what it shows and has not. Paths are compared, never opened, so none leads out of the folder. The host that a browser
+//! names must be the one that it was told: else a page of somebody else could ask under a name that it has made lead here (DNS rebinding).
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_history::{Run, find_runs};
 
 use crate::args::Serve;
 use crate::error::Error;
-use crate::folder::{self, Named};
 use crate::out::Out;
-use crate::page;
+use crate::{folder, page};
 
-/// Clients at once. A page takes one, and for a moment two.
+/// Clients at once.
 const MAX_CLIENTS: usize = 32;
-/// Bytes of a question. Browsers send about one kB.
-const MAX_HEAD: u64 = 16 << 10;
+/// Clients among these that wait for events. The others ask, and go.
+const MAX_WAITING: usize = 24;
+/// Bytes of a question. Browsers send about one kB, and the page names the runs that it asks for.
+const MAX_HEAD: u64 = 32 << 10;
 /// Least number of characters of a token.
 const MIN_TOKEN: usize = 16;
-/// Time that a client has to ask and to take what it gets.
+/// Time that a client has to ask, and to take each piece of what it gets.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of such a piece.
+const PIECE: usize = 64 << 10;
 /// Time between two looks at the files.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Looks between two searches for new runs.
 const LOOKS: u32 = 5;
-
-/// What is shown now.
-struct Shown {
-    version: u64,
-    data: Arc<str>,
-}
+/// Runs that may have a file open between two looks.
+const MAX_OPEN: usize = 64;
 
 struct Server {
-    shown: Mutex<Shown>,
+    title: String,
+    paths: Vec<PathBuf>,
+    max_points: usize,
+    token: Option<String>,
+    /// Runs stay where they are: their place is their id.
+    runs: Mutex<Vec<Arc<Followed>>>,
+    /// The first version there was. One before it is that of another server.
+    first: u64,
+    /// The last one whose changes can all be seen.
+    version: Mutex<u64>,
     changed: Condvar,
     clients: AtomicUsize,
-    token: Option<String>,
+    waiting: AtomicUsize,
 }
 
-impl Server {
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        // Nothing is left half done under this lock.
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Run that is followed.
+struct Followed {
+    name: String,
+    folder: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    run: Result<Run, Error>,
+    /// When it changed last.
+    version: u64,
+    /// What the index says of it.
+    index: Arc<str>,
+}
+
+/// Nothing is left half done under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
@@ -72,64 +96,173 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
             asked.address
         )));
     }
-    let mut runs = folder::read(&asked.folders.paths, asked.points)?;
     let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
-    let title = names.join(", ");
-    let render = |runs: &[Named]| -> Arc<str> {
-        page::data(&title, runs, asked.points, SystemTime::now()).to_string().into()
-    };
-    let refused = |error: std::io::Error| {
+    // A server that is started anew goes on behind the versions of the one before, which pages remember.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let first = u64::try_from(now).unwrap_or(1);
+    let server = Arc::new(Server {
+        title: names.join(", "),
+        paths: asked.folders.paths.clone(),
+        max_points: asked.points,
+        token: asked.token.clone(),
+        runs: Mutex::new(Vec::new()),
+        first,
+        version: Mutex::new(first),
+        changed: Condvar::new(),
+        clients: AtomicUsize::new(0),
+        waiting: AtomicUsize::new(0),
+    });
+    let folders = folder::find(&asked.folders.paths)?;
+    let share = folder::share(folders.len());
+    let followed = folders.into_iter().map(|(name, folder)| Arc::new(server.open(name, folder, share)));
+    *lock(&server.runs) = followed.collect();
+    // Once before anybody can ask.
+    server.look(true);
+    let refused = |error: io::Error| {
         Error::Asked(format!("cannot listen on {}:{}: {error}", asked.address, asked.port))
     };
     let listener = TcpListener::bind((asked.address, asked.port)).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let server = Arc::new(Server {
-        shown: Mutex::new(Shown { version: 1, data: render(&runs) }),
-        changed: Condvar::new(),
-        clients: AtomicUsize::new(0),
-        token: asked.token.clone(),
-    });
     let query = asked.token.as_ref().map_or_else(String::new, |token| format!("?token={token}"));
     out.line(format_args!("http://{address}/{query}  (Ctrl-C ends it)"))?;
     out.flush()?;
     let for_clients = Arc::clone(&server);
-    std::thread::spawn(move || accept(&listener, &for_clients));
+    std::thread::Builder::new().spawn(move || accept(&listener, &for_clients)).map_err(refused)?;
     let mut looks = 0_u32;
     loop {
         std::thread::sleep(INTERVAL);
         looks = looks.wrapping_add(1);
-        let mut has_changed = looks.is_multiple_of(LOOKS) && add_new(&asked.folders.paths, &mut runs);
-        for (_, run) in &mut runs {
-            if let Ok(run) = run {
-                let before = run.events();
-                // What cannot be read now may be later.
-                while run.poll().unwrap_or(false) {}
-                has_changed |= run.events() != before;
-            }
+        if looks.is_multiple_of(LOOKS) {
+            server.add_new();
         }
-        // A status changes with time alone.
-        if has_changed || looks.is_multiple_of(10 * LOOKS) {
-            let data = render(&runs);
-            let mut shown = server.shown();
-            shown.version += 1;
-            shown.data = data;
-            server.changed.notify_all();
-        }
+        server.look(looks.is_multiple_of(2 * LOOKS));
     }
 }
 
-/// Adds the runs that were not there before. Returns whether there are any.
-fn add_new(paths: &[std::path::PathBuf], runs: &mut Vec<Named>) -> bool {
-    let before = runs.len();
-    for path in paths {
-        for folder in find_runs(path).unwrap_or_default() {
-            let is_known = runs.iter().any(|(_, run)| run.as_ref().is_ok_and(|run| run.path() == folder));
-            if !is_known && let Ok(run) = Run::open(&folder) {
-                runs.push((folder::name_of(path, &folder, paths.len() > 1), Ok(run)));
+impl Server {
+    fn open(&self, name: String, folder: PathBuf, share: usize) -> Followed {
+        let run = self.open_run(&folder, share);
+        Followed { name, folder, state: Mutex::new(State { run, version: 0, index: "".into() }) }
+    }
+
+    fn open_run(&self, folder: &std::path::Path, share: usize) -> Result<Run, Error> {
+        Ok(Run::open(folder)?.with_max_points(self.max_points).with_max_total(share))
+    }
+
+    /// Looks at the files of all runs, and tells of what has changed: what a status is, which changes with time alone, if asked to.
+    fn look(&self, with_status: bool) {
+        let next = *lock(&self.version) + 1;
+        let followed = lock(&self.runs).clone();
+        let mut has_changed = false;
+        for (id, it) in followed.iter().enumerate() {
+            loop {
+                // In pieces: who asks waits for one of them.
+                let mut state = lock(&it.state);
+                if state.run.is_err() {
+                    state.run = self.open_run(&it.folder, folder::share(followed.len()));
+                }
+                let before = state.run.as_ref().ok().map(|run| (run.events(), run.not_read()));
+                // What cannot be read now may be later.
+                let has_more = state.run.as_mut().is_ok_and(|run| run.poll().unwrap_or(false));
+                if let Ok(run) = &mut state.run
+                    && followed.len() > MAX_OPEN
+                    && !has_more
+                {
+                    run.release();
+                }
+                let after = state.run.as_ref().ok().map(|run| (run.events(), run.not_read()));
+                if with_status || before != after || state.index.is_empty() {
+                    let index = page::run_of(id, &it.name, state.run.as_ref(), None, SystemTime::now());
+                    let index = index.to_string();
+                    if *index != *state.index {
+                        (state.index, state.version) = (index.into(), next);
+                        has_changed = true;
+                    }
+                }
+                if !has_more {
+                    break;
+                }
+            }
+        }
+        if has_changed {
+            *lock(&self.version) = next;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Adds the runs that were not there before.
+    fn add_new(&self) {
+        let known: HashSet<PathBuf> = lock(&self.runs).iter().map(|it| it.folder.clone()).collect();
+        for path in &self.paths {
+            for folder in find_runs(path).unwrap_or_default() {
+                if known.contains(&folder) {
+                    continue;
+                }
+                let name = folder::name_of(path, &folder, self.paths.len() > 1);
+                let mut runs = lock(&self.runs);
+                let share = folder::share(runs.len() + 1);
+                runs.push(Arc::new(self.open(name, folder, share)));
             }
         }
     }
-    runs.len() > before
+
+    /// Returns the runs that have changed since a version, and that of the answer.
+    fn index(&self, since: u64) -> String {
+        // Before the runs are looked at: what changes meanwhile is asked for again.
+        let version = *lock(&self.version);
+        let is_whole = since < self.first;
+        let runs: Vec<Arc<str>> = lock(&self.runs)
+            .iter()
+            .filter_map(|it| {
+                let state = lock(&it.state);
+                (is_whole || state.version > since).then(|| Arc::clone(&state.index))
+            })
+            .collect();
+        let (title, read) = (serde_json::Value::from(self.title.as_str()), page::date(SystemTime::now()));
+        format!(
+            r#"{{"version":{version},"whole":{is_whole},"title":{title},"read":"{read}","runs":[{}]}}"#,
+            runs.join(",")
+        )
+    }
+
+    /// Returns the points of a series of these runs, each unless it has not changed since a version.
+    fn data(&self, name: &str, asked: &str) -> String {
+        let version = *lock(&self.version);
+        let runs = lock(&self.runs).clone();
+        let mut found = serde_json::Map::new();
+        for asked in asked.split(',') {
+            let (id, since) = asked.split_once(':').unwrap_or((asked, "0"));
+            let (Ok(id), Ok(since)) = (id.parse::<usize>(), since.parse::<u64>()) else { continue };
+            let Some(it) = runs.get(id) else { continue };
+            let state = lock(&it.state);
+            if state.version > since
+                && let Some(series) = state.run.as_ref().ok().and_then(|run| run.series(name))
+            {
+                found.insert(id.to_string(), page::series_of(series, self.max_points));
+            }
+        }
+        format!(r#"{{"version":{version},"runs":{}}}"#, serde_json::Value::Object(found))
+    }
+}
+
+/// One of a number of places, held.
+struct Slot<'a>(&'a AtomicUsize);
+
+impl<'a> Slot<'a> {
+    fn take(taken: &'a AtomicUsize, max: usize) -> Option<Self> {
+        // Relaxed: it counts, and nothing else is seen by it.
+        let slot = (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(Self(taken));
+        if slot.is_none() {
+            taken.fetch_sub(1, Ordering::Relaxed);
+        }
+        slot
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn accept(listener: &TcpListener, server: &Arc<Server>) {
@@ -139,23 +272,34 @@ fn accept(listener: &TcpListener, server: &Arc<Server>) {
             std::thread::sleep(Duration::from_millis(50));
             continue;
         };
-        if server.clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS {
-            server.clients.fetch_sub(1, Ordering::Relaxed);
-            _ = answer(&stream, "503 Service Unavailable", "text/plain", b"too many clients\n");
+        let stream = Arc::new(stream);
+        let (server, own) = (Arc::clone(server), Arc::clone(&stream));
+        if server.clients.load(Ordering::Relaxed) >= MAX_CLIENTS {
+            refuse(&stream);
             continue;
         }
-        let server = Arc::clone(server);
-        std::thread::spawn(move || {
-            // A client that goes away is none of ours.
-            _ = serve(&stream, &server);
-            server.clients.fetch_sub(1, Ordering::Relaxed);
+        let spawned = std::thread::Builder::new().spawn(move || {
+            // Given back also by a panic.
+            match Slot::take(&server.clients, MAX_CLIENTS) {
+                // A client that goes away is none of ours.
+                Some(_slot) => _ = serve(&own, &server),
+                None => refuse(&own),
+            }
         });
+        if spawned.is_err() {
+            refuse(&stream);
+        }
     }
 }
 
-fn serve(stream: &TcpStream, server: &Server) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+/// Says that there are too many clients. What one asks is read first, as far as it is there: to close before that would take back the answer.
+fn refuse(stream: &TcpStream) {
+    _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
+    _ = { stream }.read(&mut [0; 4096]);
+    _ = answer(stream, "503 Service Unavailable", "text/plain", b"too many clients\n");
+}
+
+fn serve(stream: &TcpStream, server: &Server) -> io::Result<()> {
     let Some((target, host)) = question(stream)? else {
         return answer(stream, "400 Bad Request", "text/plain", b"GET alone is answered here\n");
     };
@@ -163,50 +307,109 @@ fn serve(stream: &TcpStream, server: &Server) -> std::io::Result<()> {
     if !is_own_host(&host) {
         return answer(stream, "421 Misdirected Request", "text/plain", b"this is not that host\n");
     }
+    let given = |name: &str| {
+        let mut parts = query.split('&').filter_map(|part| part.split_once('='));
+        parts.find(|(given, _)| *given == name).map(|(_, value)| value)
+    };
     if let Some(token) = &server.token
-        && !query
-            .split('&')
-            .any(|part| part.strip_prefix("token=").is_some_and(|given| is_same(given, token)))
+        && !given("token").is_some_and(|given| is_same(given, token))
     {
         return answer(stream, "403 Forbidden", "text/plain", b"the token is missing or wrong\n");
     }
+    let json = |body: String| answer(stream, "200 OK", "application/json", body.as_bytes());
     match path {
-        "/" => {
-            let page = page::live(&server.shown().data.clone());
-            answer(stream, "200 OK", "text/html; charset=utf-8", page.as_bytes())
-        }
+        "/" => answer(stream, "200 OK", "text/html; charset=utf-8", page::live(&server.title).as_bytes()),
+        "/index" => json(server.index(given("since").and_then(|since| since.parse().ok()).unwrap_or(0))),
         "/data" => {
-            let data = Arc::clone(&server.shown().data);
-            answer(stream, "200 OK", "application/json", data.as_bytes())
+            json(server.data(&decode(given("name").unwrap_or_default()), given("runs").unwrap_or_default()))
         }
-        "/events" => events(stream, server),
-        _ => answer(stream, "404 Not Found", "text/plain", b"there is / and /data and /events\n"),
+        "/events" => match Slot::take(&server.waiting, MAX_WAITING) {
+            Some(_slot) => events(stream, server),
+            None => answer(stream, "503 Service Unavailable", "text/plain", b"too many clients wait\n"),
+        },
+        _ => answer(stream, "404 Not Found", "text/plain", b"there is / and /index and /data and /events\n"),
     }
 }
 
-/// Sends an event for each change, until the client goes away.
-fn events(mut stream: &TcpStream, server: &Server) -> std::io::Result<()> {
-    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\nconnection: close\r\n\r\n")?;
-    let mut seen = server.shown().version;
+/// Sends the version, and each one that comes, until the client goes away.
+fn events(stream: &TcpStream, server: &Server) -> io::Result<()> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\nconnection: close\r\n\r\n";
+    let mut seen = *lock(&server.version);
+    write(stream, format!("{head}data: {seen}\n\n").as_bytes())?;
     loop {
         let until = Instant::now() + PATIENCE;
-        let mut shown = server.shown();
-        while shown.version == seen && Instant::now() < until {
+        let mut version = lock(&server.version);
+        while *version == seen && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
-            shown = server.changed.wait_timeout(shown, left).unwrap_or_else(PoisonError::into_inner).0;
+            version = server.changed.wait_timeout(version, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let is_new = shown.version != seen;
-        seen = shown.version;
-        drop(shown);
+        let is_new = *version != seen;
+        seen = *version;
+        drop(version);
         // A comment shows whether the client is there yet.
         let said = if is_new { format!("data: {seen}\n\n") } else { ":\n\n".to_owned() };
-        stream.write_all(said.as_bytes())?;
+        write(stream, said.as_bytes())?;
     }
+}
+
+/// Reads what a client sends, until its time is over: a byte now and then gains none.
+struct InTime<'a> {
+    stream: &'a TcpStream,
+    until: Instant,
+}
+
+impl Read for InTime<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(left(self.until)?))?;
+        self.stream.read(bytes)
+    }
+}
+
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+fn write(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    for piece in bytes.chunks(PIECE) {
+        let (until, mut rest) = (Instant::now() + PATIENCE, piece);
+        while !rest.is_empty() {
+            stream.set_write_timeout(Some(left(until)?))?;
+            match stream.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(size) => rest = &rest[size..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns a value of a query as its sender meant it: <https://www.rfc-editor.org/rfc/rfc3986#section-2.1>.
+fn decode(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((first, behind)) = rest.split_first() {
+        let hex = behind.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let hex = hex.filter(|hex| *first == b'%' && hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Reads the target of a question and its host. `None` for what is no question that is answered here.
-fn question(stream: &TcpStream) -> std::io::Result<Option<(String, String)>> {
-    let mut lines = BufReader::new(stream.take(MAX_HEAD));
+fn question(stream: &TcpStream) -> io::Result<Option<(String, String)>> {
+    let in_time = InTime { stream, until: Instant::now() + PATIENCE };
+    let mut lines = BufReader::new(in_time.take(MAX_HEAD));
     let mut line = String::new();
     lines.read_line(&mut line)?;
     let mut parts = line.split_whitespace();
@@ -252,19 +455,33 @@ fn is_same(one: &str, other: &str) -> bool {
         && one.bytes().zip(other.bytes()).fold(0, |all, (one, other)| all | (one ^ other)) == 0
 }
 
-fn answer(mut stream: &TcpStream, status: &str, kind: &str, body: &[u8]) -> std::io::Result<()> {
+fn answer(stream: &TcpStream, status: &str, kind: &str, body: &[u8]) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
          x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body)
+    write(stream, head.as_bytes())?;
+    write(stream, body)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_comes_through_a_query_as_it_was() {
+        for (text, name) in [
+            ("loss", "loss"),
+            ("a%2Fb%20c", "a/b c"),
+            ("%C3%BC", "\u{fc}"),
+            ("%", "%"),
+            ("%zz%4", "%zz%4"),
+            ("%+1", "%+1"),
+        ] {
+            assert_eq!(decode(text), name);
+        }
+    }
 
     #[test]
     fn a_host_is_an_address_or_localhost_and_no_other_name() {

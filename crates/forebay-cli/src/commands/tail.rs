@@ -1,6 +1,5 @@
 //! `forebay tail`: events in the order in which they were written.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,15 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.pattern.as_deref())?;
     let mut follower = RecordFollower::open(last_run(&asked.path)?)?;
-    let mut last: VecDeque<Record> = VecDeque::new();
-    follower.poll(&mut |record| {
-        if matches(&pattern, &record) && asked.lines > 0 {
-            if last.len() >= asked.lines {
-                last.pop_front();
-            }
-            last.push_back(record);
-        }
-    })?;
+    let last = follower.last(asked.lines, &mut |record| matches(&pattern, record))?;
     for record in &last {
         print(record, asked.form, out)?;
     }

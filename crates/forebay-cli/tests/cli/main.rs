@@ -171,6 +171,28 @@ fn a_query_finds_by_name_and_step_and_answers_in_three_shapes() {
 }
 
 #[test]
+fn a_query_without_an_answer_is_told_by_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    for shape in ["table", "json", "csv"] {
+        let output = forebay(&["query", &path, "-n", "no.such.name", "--shape", shape]);
+        assert_eq!(output.status.code(), Some(1), "{shape}");
+    }
+    let output = forebay(&["query", &path, "--newest"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn numbers_that_are_none_are_words_in_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let nan = line(2).replace("0.5", "\"NaN\"");
+    std::fs::write(folder.path().join("events.jsonl"), line(1) + &nan).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let best = json(&text(&forebay(&["best", "loss", "--json", path])));
+    assert_eq!((&best["best"], &best["last"]), (&0.5.into(), &"NaN".into()));
+}
+
+#[test]
 fn a_database_is_a_run_like_the_others_and_sql_cannot_change_it() {
     let folder = tempfile::tempdir().unwrap();
     let sink = SqliteSink::create(folder.path().join("events.db")).unwrap();
@@ -186,8 +208,13 @@ fn a_database_is_a_run_like_the_others_and_sql_cannot_change_it() {
     let sql =
         text(&forebay(&["query", path, "--sql", "SELECT max(step) AS last FROM events", "--shape", "json"]));
     assert_eq!(sql, "{\"last\":9}\n");
-    let output = forebay(&["query", path, "--sql", "DELETE FROM events"]);
-    assert_eq!(output.status.code(), Some(2));
+    let copy = folder.path().join("copy.db");
+    for sql in ["DELETE FROM events", &format!("VACUUM INTO '{}'", copy.display())] {
+        assert_eq!(forebay(&["query", path, "--sql", sql]).status.code(), Some(2), "{sql}");
+    }
+    assert!(!copy.exists());
+    let output = forebay(&["query", path, "--sql", "SELECT * FROM events WHERE step > 100"]);
+    assert_eq!(output.status.code(), Some(1));
     assert_eq!(cells(&text(&forebay(&["runs", path])))[1][3], "10");
 }
 
@@ -227,8 +254,12 @@ struct Server(std::process::Child, String);
 impl Server {
     fn of(args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-        let mut child =
-            command.args(["serve", "--port", "0"]).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(["serve", "--port", "0"]).args(args);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address = line.strip_prefix("http://").and_then(|line| line.split('/').next()).unwrap();
@@ -258,48 +289,115 @@ impl Drop for Server {
     }
 }
 
+fn line(step: i32) -> String {
+    format!(r#"{{"name":"loss","time":"2026-11-21T08:00:00.000000000Z","step":{step},"scalar":0.5}}"#) + "\n"
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// Events of a server, as they come.
+struct Events(BufReader<TcpStream>);
+
+impl Events {
+    /// Waits for the next version.
+    fn next(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream has ended");
+            if let Some(version) = line.strip_prefix("data: ") {
+                return version.trim().to_owned();
+            }
+        }
+    }
+}
+
 #[test]
-fn a_page_is_served_and_hears_of_what_is_new() {
+fn a_page_is_served_and_gets_what_has_changed_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("events.jsonl");
-    let line = |step: i32| {
-        format!(r#"{{"name":"loss","time":"2026-11-21T08:00:00.000000000Z","step":{step},"scalar":0.5}}"#)
-            + "\n"
-    };
-    std::fs::write(&file, line(1)).unwrap();
+    for run in ["a", "b"] {
+        std::fs::create_dir(folder.path().join(run)).unwrap();
+        std::fs::write(folder.path().join(run).join("events.jsonl"), line(1)).unwrap();
+    }
     let server = Server::of(&[folder.path().to_str().unwrap()]);
     let host = server.1.clone();
     let (status, page) = server.ask("/", &host);
     assert_eq!(status, "200");
     assert!(page.contains("const isLive = true;"));
-    let mut events = BufReader::new(server.connect("/events", &host));
-    let mut line_of = |wanted: &str| loop {
-        let mut line = String::new();
-        assert!(events.read_line(&mut line).unwrap() > 0, "the stream has ended");
-        if line.starts_with(wanted) {
-            return;
-        }
-    };
-    // Its head is sent when it is there to hear of changes.
-    line_of("\r\n");
-    let mut lines = std::fs::OpenOptions::new().append(true).open(&file).unwrap();
+    let mut events = Events(BufReader::new(server.connect("/events", &host)));
+    let first = events.next();
+    let ask = |target: &str| json(&server.ask(target, &host).1);
+    let index = ask("/index?since=0");
+    assert_eq!((&index["whole"], index["runs"].as_array().unwrap().len()), (&true.into(), 2));
+    assert_eq!(index["runs"][1]["series"]["loss"]["count"], 1);
+    assert!(index["runs"][1]["series"]["loss"]["steps"].is_null(), "an index has no points");
+    let data = ask("/data?name=loss&runs=0:0,1:0");
+    assert_eq!(data["runs"]["1"]["steps"], serde_json::json!([1]));
+    let path = folder.path().join("b/events.jsonl");
+    let mut lines = std::fs::OpenOptions::new().append(true).open(path).unwrap();
     lines.write_all(line(2).as_bytes()).unwrap();
-    line_of("data: ");
-    let data: serde_json::Value = serde_json::from_str(&server.ask("/data", &host).1).unwrap();
-    assert_eq!(data["runs"][0]["series"]["loss"]["steps"], serde_json::json!([1, 2]));
+    assert!(events.next() > first);
+    let index = ask(&format!("/index?since={first}"));
+    let names: Vec<_> = index["runs"].as_array().unwrap().iter().map(|run| run["name"].clone()).collect();
+    assert_eq!((&index["whole"], names), (&false.into(), vec!["b".into()]));
+    let data = ask(&format!("/data?name=loss&runs=0:{first},1:{first},99:0,x"));
+    assert_eq!(data["runs"], serde_json::json!({"1": data["runs"]["1"]}));
+    assert_eq!(data["runs"]["1"]["steps"], serde_json::json!([1, 2]));
 }
 
 #[test]
-fn a_server_has_three_pages_its_own_name_and_a_token_beyond_loopback() {
+fn more_runs_are_served_than_a_process_may_have_files_open() {
+    let folder = tempfile::tempdir().unwrap();
+    for run in 0..150 {
+        let run = folder.path().join(format!("run-{run:03}"));
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(run.join("events.jsonl"), line(1)).unwrap();
+    }
+    let path = folder.path().to_str().unwrap();
+    let program = env!("CARGO_BIN_EXE_forebay");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n 100 && exec {program} serve --port 0 {path}")]);
+    let server = Server::spawn(limited);
+    let mut events = Events(BufReader::new(server.connect("/events", &server.1)));
+    events.next();
+    let mut lines =
+        std::fs::OpenOptions::new().append(true).open(folder.path().join("run-149/events.jsonl")).unwrap();
+    lines.write_all(line(2).as_bytes()).unwrap();
+    events.next();
+    let index = json(&server.ask("/index", &server.1).1);
+    let runs = index["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 150);
+    let counts: Vec<_> = runs.iter().map(|run| run["events"].as_u64().unwrap()).collect();
+    assert_eq!((counts[..149].iter().sum::<u64>(), counts[149]), (149, 2));
+}
+
+#[test]
+fn those_who_wait_for_events_leave_room_for_those_who_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("events.jsonl"), line(1)).unwrap();
+    let server = Server::of(&[folder.path().to_str().unwrap()]);
+    let mut waiting = Vec::new();
+    for _ in 0..24 {
+        let mut events = Events(BufReader::new(server.connect("/events", &server.1)));
+        events.next();
+        waiting.push(events);
+    }
+    assert_eq!(server.ask("/events", &server.1).0, "503");
+    assert_eq!(server.ask("/index", &server.1).0, "200");
+}
+
+#[test]
+fn a_server_has_four_pages_its_own_name_and_a_token_beyond_loopback() {
     let folder = tempfile::tempdir().unwrap();
     let path = three(folder.path());
     let server = Server::of(&[&path, "--token", "secret-of-the-test"]);
     let host = server.1.clone();
     for (target, host, status) in [
-        ("/data?token=secret-of-the-test", host.as_str(), "200"),
-        ("/data", &host, "403"),
-        ("/data?token=secret-of-the-tesu", &host, "403"),
-        ("/data?token=secret-of-the-test", "evil.example:80", "421"),
+        ("/index?token=secret-of-the-test", host.as_str(), "200"),
+        ("/index", &host, "403"),
+        ("/index?token=secret-of-the-tesu", &host, "403"),
+        ("/index?token=secret-of-the-test", "evil.example:80", "421"),
         ("/../../etc/passwd?token=secret-of-the-test", &host, "404"),
         ("/a/events.jsonl?token=secret-of-the-test", &host, "404"),
     ] {
