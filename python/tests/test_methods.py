@@ -159,6 +159,18 @@ def test_messages_that_others_have_made_are_written(tmp_path):
     assert [(event.step, event.wall_time) for event in events(tmp_path)] == [(3, 5.0), (9, 6.0)]
 
 
+def test_a_second_kind_under_a_tag_is_written_as_well(tmp_path):
+    def add(writer):
+        writer.add_scalar("loss", 1.0, 1)
+        writer.add_histogram("loss", np.arange(3.0), 1)
+        writer.add_scalar("loss", 2.0, 2)
+        writer.flush()
+        assert writer.stats()["failed"] == 0
+
+    kinds = [value.WhichOneof("value") for value in written(tmp_path, add)]
+    assert kinds == ["simple_value", "histo", "simple_value"]
+
+
 def test_the_default_bins_are_those_of_tensorflow_and_can_be_replaced(tmp_path):
     def add(writer):
         assert (len(writer.default_bins), writer.default_bins[774]) == (1549, 0)
