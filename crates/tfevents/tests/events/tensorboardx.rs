@@ -1,4 +1,4 @@
-//! The files of tensorboardX's writer, value by value: see `tests/tensorboardx-writer`.
+//! The files of tensorboardX's and of TensorBoard's own writer, value by value: see `tests/tensorboardx-writer`.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ const PICTURE: &[u8] =
 
 /// Returns the bytes of the one event file of a folder.
 fn file(folder: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tensorboardx-writer").join(folder);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
     let paths = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = paths.filter(|path| path.to_str().unwrap().contains(".tfevents.")).collect();
     assert_eq!(files.len(), 1);
@@ -44,7 +44,7 @@ fn values(folder: &str, mut check: impl FnMut(usize, &Event<'_>, &Value<'_>)) ->
 
 #[test]
 fn every_value_of_tensorboardx_is_read() {
-    let count = values("", |number, event, value| {
+    let count = values("tensorboardx-writer", |number, event, value| {
         let at = (event.step, event.wall_time, value.tag);
         match number {
             0..4 => {
@@ -90,6 +90,43 @@ fn every_value_of_tensorboardx_is_read() {
     assert_eq!(count, 8);
 }
 
+#[test]
+fn the_same_values_are_read_in_the_form_of_tensorboard() {
+    let count = values("tensorboard-writer", |number, event, value| {
+        let ValueContent::Tensor(tensor) = &value.content else { panic!("{value:?}") };
+        let at = (event.step, event.wall_time, value.tag, value.plugin().unwrap());
+        match number {
+            0..4 => {
+                assert_eq!(at, (number as i64, T + number as f64, "train/loss", "scalars"));
+                let (found, expected) =
+                    (value.scalar().unwrap(), [0.5, -1.0, f64::NAN, f64::INFINITY][number]);
+                assert!(found == expected || found.is_nan() && expected.is_nan(), "{found}, not {expected}");
+            }
+            4 => {
+                assert_eq!((at, value.scalar()), ((-1, T, "shown", "scalars"), Some(1.5)));
+                let metadata = value.metadata.unwrap();
+                assert_eq!((metadata.display_name, metadata.description), ("Shown", "**what** it is"));
+            }
+            5 => {
+                assert_eq!(at, (3, T, "weights", "histograms"));
+                let bins: Vec<_> = value.bins().unwrap().collect();
+                assert_eq!(bins, [(0.5, 1.0, 1.0), (1.0, 2.0, 2.0), (2.0, 9.0, 1.0)]);
+            }
+            6 => {
+                assert_eq!(at, (4, T, "note/text_summary", "text"));
+                assert_eq!(tensor.strings().collect::<Vec<_>>(), [b"hello **world**"]);
+            }
+            7 => {
+                assert_eq!(at, (5, T, "picture", "images"));
+                let image = value.image().unwrap();
+                assert_eq!((image.width, image.height, image.encoded), (2, 2, PICTURE));
+            }
+            _ => panic!("{value:?}"),
+        }
+    });
+    assert_eq!(count, 8);
+}
+
 /// Returns the first field of that number in a message of protocol buffers.
 fn field(message: &[u8], number: u32) -> &[u8] {
     let mut fields = Fields::new(message).map(Result::unwrap);
@@ -104,7 +141,7 @@ fn hyper_parameters_of_tensorboardx_are_read() {
     // In tensorboardX's order, which is that of a hash table.
     let settings =
         [("amp", Setting::Bool(true)), ("opt", Setting::Text("sgd")), ("lr", Setting::Number(0.1))];
-    let count = values("trial", |number, event, value| {
+    let count = values("tensorboardx-writer/trial", |number, event, value| {
         let hparams = value.metadata.and_then(|metadata| metadata.hparams().unwrap());
         assert!(number == 3 || value.content == ValueContent::Nothing, "{value:?}");
         match (value.tag, hparams) {
@@ -152,6 +189,8 @@ fn other_writers_left_scalars_in_both_forms() {
             }
         }
     }
-    forms.0 += values("", |number, _, value| assert_eq!(value.scalar().is_some(), number < 5)).min(5);
+    forms.0 +=
+        values("tensorboardx-writer", |number, _, value| assert_eq!(value.scalar().is_some(), number < 5))
+            .min(5);
     assert_eq!(forms, (24, 2));
 }
