@@ -55,7 +55,7 @@ pub use route::Route;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSink;
 #[cfg(feature = "tensorboard")]
-pub use tensorboard::{BackwardStep, MissingStep, Tags, TensorBoardSink};
+pub use tensorboard::{BackwardStep, EarlierPoints, MissingStep, Tags, TensorBoardSink};
 
 use crate::batch::Batch;
 use crate::event::Record;

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use forebay::collector::{FlushError, FullLane, StopError};
 use forebay::event::Encoded;
 use forebay::parts::check_sub_run;
-use forebay::sink::{BackwardStep, MissingStep, Tags, TensorBoardSink};
+use forebay::sink::{BackwardStep, EarlierPoints, MissingStep, Tags, TensorBoardSink};
 use forebay::{Builder, Collector, FlushStrategy, Outcome, Overflow, Record};
 use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainBool, PlainU64};
 use pyo3::buffer::PyBuffer;
@@ -651,7 +651,8 @@ impl Core {
         };
         let sink = match purge_step {
             Some(step) => TensorBoardSink::resume(folder, u64::try_from(step).unwrap_or(0))?,
-            None => TensorBoardSink::create(folder)?,
+            // A run that goes on without one has its earlier points shown.
+            None => TensorBoardSink::create(folder)?.earlier_points(EarlierPoints::Keep)?,
         };
         // As PyTorch's writer does all three.
         let sink = sink

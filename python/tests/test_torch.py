@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from PIL import Image
 from support import all_events, events
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.mesh.plugin_data_pb2 import MeshPluginData
@@ -189,6 +190,19 @@ def test_a_purge_step_begins_a_session_there(tmp_path):
     same(tmp_path, "", "purge")
     starts = [event for event in all_events(tmp_path) if event.HasField("session_log")]
     assert [(event.step, event.session_log.status) for event in starts] == [(3, 1)]
+
+
+def test_without_a_purge_step_earlier_points_stay(tmp_path):
+    for first in (0, 3):
+        with SummaryWriter(tmp_path) as writer:
+            writer.add_scalar("x", first, first, walltime=T)
+            writer.add_scalars("y", {"z": first}, first, walltime=T)
+            writer.close()
+            writer.add_scalar("x", first + 1, first + 1, walltime=T)
+    for folder in (tmp_path, tmp_path / "y_z"):
+        assert not any(event.HasField("session_log") for event in all_events(folder))
+    shown = EventAccumulator(str(tmp_path)).Reload().Scalars("x")
+    assert [(point.step, point.value) for point in shown] == [(step, step) for step in (0, 1, 3, 4)]
 
 
 def test_a_suffix_ends_the_name_of_the_file(tmp_path):

@@ -28,7 +28,7 @@ use crate::buffer::empty_text;
 use crate::event::Record;
 use crate::sync::Home;
 
-pub use settings::{BackwardStep, MissingStep, Tags};
+pub use settings::{BackwardStep, EarlierPoints, MissingStep, Tags};
 
 /// Sink that writes a folder of TensorBoard event files: `tensorboard --logdir` shows them while the run goes on.
 ///
@@ -246,6 +246,18 @@ impl TensorBoardSink {
         self
     }
 
+    /// Sets what becomes of points that earlier files of the folder have. Defaults to [`EarlierPoints::Hide`]. The file that was
+    /// begun is begun anew.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create).
+    pub fn earlier_points(mut self, what: EarlierPoints) -> io::Result<Self> {
+        self.settings.earlier = what;
+        self.run.keep_earlier(what == EarlierPoints::Keep);
+        self.begin_anew()
+    }
+
     /// Sets the end of the names of its files, such as `.trainer`. Defaults to none. The file that was begun gets the name.
     ///
     /// # Errors
@@ -259,6 +271,10 @@ impl TensorBoardSink {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         self.settings.suffix = suffix;
+        self.begin_anew()
+    }
+
+    fn begin_anew(mut self) -> io::Result<Self> {
         let begun = self.run.begin_anew(&self.settings.suffix);
         begun.map_err(|error| cannot_write(self.run.folder(), error))?;
         Ok(self)

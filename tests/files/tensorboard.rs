@@ -9,7 +9,9 @@ use crate::support;
 use forebay::event::catalog::{model, training};
 use forebay::event::{Encoded, ImageFormat};
 use forebay::run::{HEARTBEAT, TrainingRun};
-use forebay::sink::{BackwardStep, MemorySink, MissingStep, Sink, SinkExt, Tags, TensorBoardSink};
+use forebay::sink::{
+    BackwardStep, EarlierPoints, MemorySink, MissingStep, Sink, SinkExt, Tags, TensorBoardSink,
+};
 use forebay::{Batch, Collector, Fields, Histogram, Image, Record, Value};
 use proptest::prelude::*;
 use prost::Message;
@@ -880,6 +882,36 @@ fn a_run_that_is_resumed_begins_a_file_that_says_where() {
         assert_eq!(read(sink.path()).0, first as i64);
     }
     assert_eq!(scalars(folder.path())["a"], [(1, 1.0), (6, 1.0)]);
+}
+
+/// Returns the steps at which the files of a folder start a session, by file.
+fn sessions(folder: &Path) -> Vec<Option<i64>> {
+    let start = |event: proto::Event| matches!(event.what, Some(What::SessionLog(_))).then_some(event.step);
+    let of = |path: PathBuf| decode(&std::fs::read(path).unwrap()).into_iter().find_map(start);
+    files(folder).into_iter().map(of).collect()
+}
+
+#[test]
+fn points_of_earlier_files_are_kept_where_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for step in [0, 5] {
+        let sink = TensorBoardSink::create(folder.path()).unwrap().backward_steps(BackwardStep::NewFile);
+        let mut sink = sink.earlier_points(EarlierPoints::Keep).unwrap();
+        let sub_run = scalar("a", step, 1.0).with_sub_run("eval");
+        sink.write_batch(&Batch::from_events(vec![scalar("a", step, 1.0), sub_run])).unwrap();
+    }
+    assert_eq!(sessions(folder.path()), [None, None]);
+    assert_eq!(sessions(&folder.path().join("eval")), [None, None]);
+
+    // What the caller asked to be hidden is.
+    let sink = TensorBoardSink::create(folder.path()).unwrap().backward_steps(BackwardStep::NewFile);
+    let mut sink = sink.earlier_points(EarlierPoints::Keep).unwrap();
+    sink.write_batch(&Batch::from_events(vec![scalar("a", 9, 1.0), scalar("a", 7, 1.0)])).unwrap();
+    assert_eq!(sessions(folder.path()), [None, None, None, Some(7)]);
+    let sink =
+        TensorBoardSink::resume(folder.path(), 8).unwrap().earlier_points(EarlierPoints::Keep).unwrap();
+    drop(sink.earlier_points(EarlierPoints::Hide).unwrap());
+    assert_eq!(sessions(folder.path()), [None, None, None, Some(7), Some(8)]);
 }
 
 #[test]

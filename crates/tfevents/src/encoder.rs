@@ -174,6 +174,17 @@ impl Encoder {
     /// One of TensorBoard's loaders forgets all points of the run from that step on. The other does so for each tag, at its next
     /// point.
     pub fn begin_file(&mut self, wall_time: f64, first_step: i64) {
+        self.begin_plain_file(wall_time);
+        self.frame.push_record(&mut self.out, |event| {
+            event.fixed64(1, wall_time);
+            push_step(event, first_step);
+            event.message(7, |log| log.varint(1, 1));
+        });
+    }
+
+    /// Begins a file with its version alone, as PyTorch's writer does: points of earlier files stay. Drops records that were not
+    /// taken.
+    pub fn begin_plain_file(&mut self, wall_time: f64) {
         self.clear();
         self.file += 1;
         self.frame.push_record(&mut self.out, |event| {
@@ -182,11 +193,6 @@ impl Encoder {
             event.message(10, |source| {
                 source.bytes(1, self.writer.as_bytes());
             });
-        });
-        self.frame.push_record(&mut self.out, |event| {
-            event.fixed64(1, wall_time);
-            push_step(event, first_step);
-            event.message(7, |log| log.varint(1, 1));
         });
     }
 

@@ -33,6 +33,8 @@ pub(super) struct RunFolder {
     is_lost: bool,
     /// Step of the head of its very first file.
     first_step: i64,
+    /// Whether the heads of its files tell no step, so that points of earlier files stay.
+    keeps_earlier: bool,
 }
 
 /// State of the file that the next batch goes to.
@@ -111,7 +113,13 @@ impl RunFolder {
             is_broken: false,
             is_lost: false,
             first_step,
+            keeps_earlier: false,
         }
+    }
+
+    /// Has the heads of its files tell no step, or tell it again.
+    pub(super) fn keep_earlier(&mut self, keeps: bool) {
+        self.keeps_earlier = keeps;
     }
 
     /// Returns the path of the folder.
@@ -163,8 +171,13 @@ impl RunFolder {
         }
     }
 
-    /// Begins a new file, whose head says that points from `step` on are its own.
+    /// Begins a new file. Its head says that points from `step` on are its own, unless those of earlier files are kept.
     pub(super) fn begin_file(&mut self, step: i64, suffix: &str) -> io::Result<()> {
+        let step = (!self.keeps_earlier).then_some(step);
+        self.begin_file_at(step, suffix)
+    }
+
+    fn begin_file_at(&mut self, step: Option<i64>, suffix: &str) -> io::Result<()> {
         self.file = Place::Nothing;
         let (path, file) = files::create(&self.folder, suffix)?;
         self.path = path;
@@ -180,12 +193,16 @@ impl RunFolder {
     }
 
     /// Writes the head of a file that has nothing behind it yet.
-    fn rewrite_head(&mut self, step: i64) -> io::Result<()> {
+    fn rewrite_head(&mut self, step: Option<i64>) -> io::Result<()> {
         if let Place::Open(file) = &mut self.file {
             file.set_len(0)?;
         }
         self.length = 0;
-        self.encoder.begin_file(seconds(crate::clock::unix_nanos()), step);
+        let now = seconds(crate::clock::unix_nanos());
+        match step {
+            Some(step) => self.encoder.begin_file(now, step),
+            None => self.encoder.begin_plain_file(now),
+        }
         self.append()
     }
 
@@ -287,7 +304,8 @@ impl RunFolder {
             return;
         }
         self.encoder.forget_steps();
-        if let Err(error) = self.begin_file(step, suffix) {
+        // Which takes the place of what earlier files have: that is what a new file is for.
+        if let Err(error) = self.begin_file_at(Some(step), suffix) {
             self.break_off(error);
         }
     }

@@ -9,6 +9,7 @@ use crate::sync::{Home, catch_panic};
 /// Settings of a sink, which hold for each of its folders.
 pub(super) struct Settings {
     pub(super) backward: BackwardStep,
+    pub(super) earlier: EarlierPoints,
     pub(super) missing: MissingStep,
     pub(super) tags: Tags,
     /// End of the names of files.
@@ -27,6 +28,7 @@ impl Settings {
     pub(super) fn new() -> Self {
         Self {
             backward: BackwardStep::default(),
+            earlier: EarlierPoints::default(),
             missing: MissingStep::default(),
             tags: Tags::default(),
             suffix: String::new(),
@@ -64,6 +66,18 @@ pub enum BackwardStep {
     /// The value is written as it is, as PyTorch's writer does. One of TensorBoard's loaders (rustboard, its default) then
     /// shows no older point of the tag from that step on; the other shows all of them.
     Write,
+}
+
+/// What becomes of the points that earlier files of the folder of a [`TensorBoardSink`](super::TensorBoardSink) have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum EarlierPoints {
+    /// TensorBoard shows none of those at the first step of the new file and later ones: a run that begins anew, or goes on at an
+    /// earlier step, takes their place. The default.
+    #[default]
+    Hide,
+    /// TensorBoard shows them beside the new ones, as with PyTorch's writer without a `purge_step`.
+    Keep,
 }
 
 /// Step that a [`TensorBoardSink`](super::TensorBoardSink) gives to a value without one.

@@ -10,7 +10,7 @@ use std::path::{Component, Path};
 
 use super::files;
 use super::folder::{Fates, RunFolder};
-use super::settings::Settings;
+use super::settings::{EarlierPoints, Settings};
 use crate::sink::SinkError;
 use crate::sync::Arc;
 
@@ -191,7 +191,8 @@ impl Others {
             }
             _ => settings.first_step,
         };
-        let folder = RunFolder::new(folder, settings.encoder(), first_step);
+        let mut folder = RunFolder::new(folder, settings.encoder(), first_step);
+        folder.keep_earlier(settings.earlier == EarlierPoints::Keep);
         Some(SubRun { name: name.into(), folder: Box::new(folder) })
     }
 
