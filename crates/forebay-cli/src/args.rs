@@ -20,9 +20,12 @@ Examples:
   forebay compare runs/a runs/b       how their settings and values differ
   forebay tail -f runs/a              what comes, as it comes
   forebay query runs/a -n 'eval.*'    what it wrote under these names
+  forebay plot loss --log             its curves, in the terminal
   forebay report runs -o report.html  a page to look at, or to send
   forebay serve runs                  the same, live
   forebay doctor runs/a               what is wrong with it, and what to do
+  forebay export runs -o runs.csv     its numbers, for a table
+  forebay import logs -o runs/logs    a folder of TensorBoard, as runs that all of these read
 
 Exit codes: 0 answered, 1 nothing found or (doctor) something is wrong, 2 wrong arguments or unreadable files.";
 
@@ -38,10 +41,16 @@ pub(crate) enum Command {
     Query(Query),
     /// Print events in the order in which they were written.
     Tail(Tail),
+    /// Draw one chart, in the terminal or as an image.
+    Plot(Plot),
     /// Write a page with all curves, settings and losses: one HTML file that needs no network.
     Report(Report),
     /// Show that page live, to the browsers of this machine.
     Serve(Serve),
+    /// Write runs in the form of other programs: CSV, JSON Lines, or event files of TensorBoard.
+    Export(Export),
+    /// Make runs of what other programs wrote: event files of TensorBoard, CSV, JSON.
+    Import(Import),
     /// Find what is wrong with runs, and say what to do. Exits with 1 if it finds something.
     Doctor(Doctor),
     /// Print the completions of a shell.
@@ -183,6 +192,97 @@ pub(crate) enum Form {
     /// Lines for people.
     Text,
     /// JSON Lines.
+    Json,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Plot {
+    /// The name of the metric, or a pattern such as `*loss*`: a curve for each that fits.
+    pub(crate) metric: String,
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// Write an image; its name ends in .svg. `-` is standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// What the chart has from left to right.
+    #[arg(long, value_enum, default_value_t = Across::Step)]
+    pub(crate) across: Across,
+    /// A logarithmic axis.
+    #[arg(long)]
+    pub(crate) log: bool,
+    /// Smooth the curves, as TensorBoard does: from 0 (not at all) to 0.99.
+    #[arg(long, default_value_t = 0.0, value_name = "WEIGHT", value_parser = weight)]
+    pub(crate) smooth: f64,
+    /// Columns of the terminal; all of them unless it is given.
+    #[arg(long, value_name = "N")]
+    pub(crate) width: Option<usize>,
+    /// Rows of the chart.
+    #[arg(long, value_name = "N")]
+    pub(crate) height: Option<usize>,
+}
+
+fn weight(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|weight| (0.0..=0.99).contains(weight))
+        .ok_or_else(|| "it must be from 0 to 0.99".to_owned())
+}
+
+/// What a chart has from left to right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Across {
+    /// Steps.
+    Step,
+    /// Seconds since the begin of each run.
+    Time,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// Where to: a file, or for TensorBoard a folder. `-` is standard output.
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// In which form; that of the end of the name unless it is given.
+    #[arg(long, value_enum)]
+    pub(crate) to: Option<To>,
+    /// Events of these names alone (a pattern such as `train.*`).
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) name: Option<String>,
+}
+
+/// Form of what is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum To {
+    /// The numbers, one a row: run, name, step, time, value.
+    Csv,
+    /// Whole events, one a line.
+    Json,
+    /// Event files, in a folder for each run.
+    Tensorboard,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Import {
+    /// A folder of TensorBoard (or PyTorch, or tensorboardX), or a file of CSV or JSON.
+    pub(crate) path: PathBuf,
+    /// The folder that the run gets; of several runs, each gets one below it.
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+    /// What it is; told by its name unless it is given.
+    #[arg(long, value_enum)]
+    pub(crate) from: Option<Source>,
+}
+
+/// What is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// Event files. Images, histograms and graphs are left out.
+    Tensorboard,
+    /// A table: with a column for each metric, with `name` and `value`, or TensorBoard's download.
+    Csv,
+    /// Objects, one for each step, in lines or an array: the history of wandb, or what a loop wrote.
     Json,
 }
 

@@ -3,6 +3,9 @@
 pub(crate) mod best;
 pub(crate) mod compare;
 pub(crate) mod doctor;
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod plot;
 pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod runs;

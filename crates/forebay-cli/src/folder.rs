@@ -1,5 +1,6 @@
 //! Runs of the paths that were asked for, read.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -163,4 +164,11 @@ pub(crate) fn age(then: SystemTime, now: SystemTime) -> String {
 pub(crate) fn span(span: Duration) -> String {
     let whole = Duration::from_secs(span.as_secs());
     humantime::format_duration(whole).to_string().split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// Says that no run has a metric, and which ones there are.
+pub(crate) fn unknown(metric: &str, others: &BTreeSet<String>) -> String {
+    let more = if others.len() > 20 { ", ..." } else { "" };
+    let names: Vec<&str> = others.iter().take(20).map(String::as_str).collect();
+    format!("no run has the metric {metric:?} (there are: {}{more})", names.join(", "))
 }

@@ -1,16 +1,19 @@
 //! The command line of [`forebay`]: what runs there are, which one was best, why another one failed, and what was lost.
 //!
-//! It reads the files of forebay and anybody's TensorBoard folders, and writes none of them.
+//! It reads the files of forebay and anybody's TensorBoard folders, and changes none of them.
 //!
 //! Exit codes: 0 where the question was answered, 1 where the answer is bad news (`doctor`) or nothing was found, 2 for wrong arguments
 //! and files that cannot be read.
 
 mod args;
+mod chart;
 mod commands;
 mod error;
+mod file;
 mod folder;
 mod out;
 mod page;
+mod screen;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -49,6 +52,9 @@ fn run(command: Command, out: &mut Out) -> Result<u8, Error> {
         Command::Best(asked) => commands::best::run(&asked, out),
         Command::Compare(asked) => commands::compare::run(&asked, out),
         Command::Query(asked) => commands::query::run(&asked, out),
+        Command::Plot(asked) => commands::plot::run(&asked, out),
+        Command::Export(asked) => commands::export::run(&asked, out),
+        Command::Import(asked) => commands::import::run(&asked, out),
         Command::Report(asked) => commands::report::run(&asked, out),
         Command::Serve(asked) => commands::serve::run(&asked, out),
         Command::Tail(asked) => commands::tail::run(&asked, out),

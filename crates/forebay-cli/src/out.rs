@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use unicode_width::UnicodeWidthChar;
 
 use crate::error::Error;
 
@@ -32,19 +32,22 @@ impl Out {
         first_number: usize,
         rows: impl IntoIterator<Item = Vec<String>>,
     ) -> Result<(), Error> {
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(head.iter().map(|cell| harmless(cell)));
+        let head = head.iter().map(|cell| harmless(cell)).collect();
+        let rows: Vec<Vec<String>> = std::iter::once(head)
+            .chain(rows.into_iter().map(|row| row.iter().map(|cell| harmless(cell)).collect()))
+            .collect();
+        let mut widths = Vec::new();
+        for row in &rows {
+            widths.resize(row.len().max(widths.len()), 0);
+            widths.iter_mut().zip(row).for_each(|(all, cell)| *all = width(cell).max(*all));
+        }
         for row in rows {
-            table.add_row(row.iter().map(|cell| harmless(cell)));
-        }
-        for (place, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, 2));
-            if place >= first_number {
-                column.set_cell_alignment(CellAlignment::Right);
+            let mut line = String::new();
+            for (place, (cell, column)) in row.iter().zip(&widths).enumerate() {
+                let room = " ".repeat(column - width(cell));
+                let (before, behind) = if place >= first_number { (&*room, "") } else { ("", &*room) };
+                line.extend([before, cell, behind, "  "]);
             }
-        }
-        for line in table.lines() {
             self.line(line.trim_end())?;
         }
         Ok(())
@@ -54,8 +57,7 @@ impl Out {
         Ok(self.stdout.flush()?)
     }
 
-    /// Returns whether a person looks at it, and colours are welcome (<https://no-color.org>).
-    #[expect(dead_code, reason = "the charts ask")]
+    /// Returns whether a terminal shows it, and colours are welcome (<https://no-color.org>).
     pub(crate) fn has_colours(&self) -> bool {
         self.is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
     }
@@ -71,10 +73,20 @@ impl Write for Out {
     }
 }
 
+/// Returns how many columns of a terminal a text takes.
+pub(crate) fn width(text: &str) -> usize {
+    text.chars().map(|letter| letter.width().unwrap_or(0)).sum()
+}
+
 /// Writes an error to standard error, in one line.
 pub(crate) fn complain(error: &Error) {
     // Nobody is left to say it to where that fails.
     _ = writeln!(io::stderr(), "forebay: {}", harmless(&error.to_string()));
+}
+
+/// Writes a remark to standard error: the answer is on standard output.
+pub(crate) fn note(remark: &str) {
+    _ = writeln!(io::stderr(), "forebay: {}", harmless(remark));
 }
 
 /// Returns a text without what moves a cursor, begins a line, or turns the direction of what stands behind it.

@@ -49,7 +49,7 @@ pub use json_lines::{JsonLinesHistory, JsonLinesReader};
 pub use query::{EventQuery, History, HistoryError};
 pub use recent::Recent;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
-pub use run::{Format, Other, RecordFollower, Run, find_runs, open};
+pub use run::{Format, Other, RecordFollower, Run, find_runs, open, values};
 pub use runs::runs;
 pub use series::{Point, Series};
 #[cfg(feature = "sqlite")]

@@ -479,31 +479,12 @@ impl Known {
             self.settings = settings(record.value().as_fields());
         }
         self.lives.see(record);
-        let step = record.signed_step();
-        match shown_of(record) {
-            Shown::Metrics { group, metrics, number } => {
-                for (name, value) in metrics.iter() {
-                    let name = if group.is_empty() { name.to_owned() } else { format!("{group}/{name}") };
-                    self.value(&name, value, step.or(number), record.unix_nanos());
-                }
-            }
-            Shown::Value => self.value(name, record.value(), step, record.unix_nanos()),
-            Shown::Text(_) | Shown::Nothing => self.other(name, record.value(), step),
-        }
-    }
-
-    fn value(&mut self, name: &str, value: &Value, step: Option<i64>, unix_nanos: u64) {
-        match value {
-            Value::Scalar(number) => self.number(name, *number, step, unix_nanos),
-            Value::Integer(number) => self.number(name, *number as f64, step, unix_nanos),
-            Value::Bool(is) => self.number(name, f64::from(*is), step, unix_nanos),
-            Value::Fields(fields) => {
-                for (inner, value) in fields.iter() {
-                    self.value(&format!("{name}/{inner}"), value, step, unix_nanos);
-                }
-            }
+        values(record, &mut |name, value, step| match value {
+            Value::Scalar(number) => self.number(name, *number, step, record.unix_nanos()),
+            Value::Integer(number) => self.number(name, *number as f64, step, record.unix_nanos()),
+            Value::Bool(is) => self.number(name, f64::from(*is), step, record.unix_nanos()),
             other => self.other(name, other, step),
-        }
+        });
     }
 
     fn other(&mut self, name: &str, value: &Value, step: Option<i64>) {
@@ -518,6 +499,30 @@ impl Known {
             Value::Empty => String::new(),
             value => value.to_string().chars().take(MAX_TEXT).collect(),
         };
+    }
+}
+
+/// Gives what curves and tables show of a record to `take`: names with values and steps. Of fields, each by itself, under the name of the
+/// record; of the events of a run, their metrics, as TensorBoard would show them. What no curve can show has the fields of its record.
+pub fn values(record: &Record, take: &mut dyn FnMut(&str, &Value, Option<i64>)) {
+    fn each(name: &str, value: &Value, step: Option<i64>, take: &mut dyn FnMut(&str, &Value, Option<i64>)) {
+        match value {
+            Value::Fields(fields) => {
+                fields.iter().for_each(|(inner, value)| each(&format!("{name}/{inner}"), value, step, take));
+            }
+            value => take(name, value, step),
+        }
+    }
+    let (name, step) = (Event::name(record), record.signed_step());
+    match shown_of(record) {
+        Shown::Metrics { group, metrics, number } => {
+            for (name, value) in metrics.iter() {
+                let name = if group.is_empty() { name.to_owned() } else { format!("{group}/{name}") };
+                each(&name, value, step.or(number), take);
+            }
+        }
+        Shown::Value => each(name, record.value(), step, take),
+        Shown::Text(_) | Shown::Nothing => take(name, record.value(), step),
     }
 }
 

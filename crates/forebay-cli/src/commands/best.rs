@@ -39,7 +39,7 @@ pub(crate) fn run(asked: &Best, out: &mut Out) -> Result<u8, Error> {
         if lowest { order } else { order.reverse() }
     });
     if found.is_empty() {
-        return Err(Error::NotFound(unknown(&asked.metric, &others)));
+        return Err(Error::NotFound(folder::unknown(&asked.metric, &others)));
     }
     if asked.json {
         for (name, status, best, last) in found {
@@ -69,11 +69,4 @@ pub(crate) fn run(asked: &Best, out: &mut Out) -> Result<u8, Error> {
 fn is_better_low(metric: &str) -> bool {
     let metric = metric.to_lowercase();
     ["loss", "err", "perplexity", "ppl", "rmse", "mae", "mse"].iter().any(|word| metric.contains(word))
-}
-
-/// Says that there is no such metric, and which ones there are.
-fn unknown(metric: &str, others: &BTreeSet<String>) -> String {
-    let more = if others.len() > 20 { ", ..." } else { "" };
-    let names: Vec<&str> = others.iter().take(20).map(String::as_str).collect();
-    format!("no run has the metric {metric:?} (there are: {}{more})", names.join(", "))
 }

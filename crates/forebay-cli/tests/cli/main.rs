@@ -444,3 +444,121 @@ fn a_name_cannot_move_the_cursor() {
         assert!(!text(&forebay(args)).contains('\x1b'), "{args:?}");
     }
 }
+
+#[test]
+fn a_chart_is_drawn_in_the_terminal_and_written_as_an_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let chart = text(&forebay(&["plot", "loss", &path, "--width", "60", "--height", "10"]));
+    let lines: Vec<&str> = chart.lines().collect();
+    assert_eq!(lines.len(), 14, "{chart}");
+    assert_eq!(lines[0], "loss  (step)");
+    assert!(lines[1].starts_with("     1 ") && lines[9].starts_with(" 0.125 "), "{chart}");
+    assert!(lines[10].trim_start().starts_with("0 ") && lines[10].ends_with(" 99"), "{chart}");
+    assert_eq!(lines[11..], ["A a  0.74", "B b  0.615", "C c  0.99"]);
+    assert!(lines.iter().all(|line| line.chars().count() <= 60), "{chart}");
+    let image = folder.path().join("loss.svg");
+    let said = text(&forebay(&["plot", "loss", &path, "--log", "-o", image.to_str().unwrap()]));
+    assert!(said.ends_with("loss.svg (3 curves)\n"), "{said}");
+    let image = std::fs::read_to_string(image).unwrap();
+    assert!(image.starts_with("<svg ") && image.matches("class=\"curve\"").count() == 3);
+    for (args, code) in [
+        (&["plot", "los", &path][..], 1),
+        (&["plot", "loss", &path, "-o", "x.png"], 2),
+        (&["plot", "loss", &path, "--smooth", "2"], 2),
+        (&["plot", "loss", &path, "--width", "0", "--height", "0"], 0),
+    ] {
+        assert_eq!(forebay(args).status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn what_is_exported_and_imported_again_is_the_same_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let of = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let best = |path: &str| {
+        let best = json(text(&forebay(&["best", "loss", "--json", path])).lines().next().unwrap());
+        (best["best"].clone(), best["step"].clone(), best["last"].clone())
+    };
+    // By event files, with numbers of 32 bits, and by tables and objects.
+    let said = text(&forebay(&["export", &of("a"), "--to", "tensorboard", "-o", &of("x/tb")]));
+    assert!(said.ends_with("x/tb (102 events of 1 runs)\n"), "{said}");
+    assert_eq!(best(&of("x/tb")).1, 50);
+    // The settings of the run are among what has no value.
+    let output = forebay(&["import", &of("x/tb"), "-o", &of("y/tb")]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(best(&of("y/tb")), best(&of("x/tb")));
+    for end in ["csv", "jsonl"] {
+        let file = of(&format!("a.{end}"));
+        let said = text(&forebay(&["export", &of("a"), "-n", "loss", "-o", &file]));
+        assert!(said.contains(" (100 "), "{said}");
+        if end == "csv" {
+            let to = of("y/csv");
+            text(&forebay(&["import", &file, "-o", &to]));
+            assert_eq!(best(&to), best(&of("a")), "{end}");
+            let again = forebay(&["import", &file, "-o", &to]);
+            assert_eq!(again.status.code(), Some(2), "a run that is there stays");
+        } else {
+            assert_eq!(best(&file), best(&of("a")), "{end}");
+        }
+    }
+    let several = text(&forebay(&["export", &path, "-n", "loss", "--to", "csv", "-o", "-"]));
+    assert_eq!(several.lines().filter(|line| line.starts_with("b,loss,")).count(), 100);
+    let several = forebay(&["export", &of("a"), &of("b"), "--to", "tensorboard", "-o", &of("z")]);
+    assert_eq!(several.status.code(), Some(0));
+    assert_eq!(cells(&text(&forebay(&["runs", &of("z")]))).len(), 3);
+    let full = forebay(&["export", &of("a"), "--to", "tensorboard", "-o", &of("z")]);
+    assert_eq!(full.status.code(), Some(2));
+    assert_eq!(forebay(&["export", &of("a"), "-n", "none", "-o", &of("none.csv")]).status.code(), Some(1));
+}
+
+#[test]
+fn tables_and_objects_of_other_programs_are_imported() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let import = |name: &str, text: &str| {
+        std::fs::write(of(name), text).unwrap();
+        let to = of(&format!("out-{name}"));
+        let output = forebay(&["import", &of(name), "-o", &to]);
+        let lines = std::fs::read_to_string(format!("{to}/events.jsonl")).unwrap_or_default();
+        let records: Vec<Record> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let said: Vec<(String, Option<i64>, Option<f64>, u64)> = records
+            .iter()
+            .map(|it| {
+                (it.name().to_owned(), it.signed_step(), it.value().as_f64(), it.unix_nanos() / 1_000_000)
+            })
+            .collect();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap(), said, stderr)
+    };
+    let at =
+        |name: &str, step: i64, value: f64, millis: u64| (name.to_owned(), Some(step), Some(value), millis);
+    // TensorBoard's download: its metric has the name of the file.
+    let (code, said, _) = import("loss.csv", "Wall time,Step,Value\n1700000000.5,7,0.25\n");
+    assert_eq!((code, said), (0, vec![at("loss", 7, 0.25, 1_700_000_000_500)]));
+    // A table of a loop, with a hole and a text.
+    let (code, said, stderr) =
+        import("table.csv", "step,timestamp,loss,note\r\n1.0,1700000000,0.5,\r\n2.0,1700000001,,\"a,b\"\r\n");
+    assert_eq!((code, said), (0, vec![at("loss", 1, 0.5, 1_700_000_000_000)]));
+    assert!(stderr.contains("1 values were left out"), "{stderr}");
+    // The history of wandb, as Python writes it.
+    let history =
+        r#"[{"_step": 3, "_timestamp": 1700000000, "_runtime": 9, "loss": NaN, "eval": {"acc": 0.5}}]"#;
+    let (code, said, _) = import("history.json", history);
+    assert_eq!((code, said.len()), (0, 2));
+    assert_eq!(said[0], at("eval/acc", 3, 0.5, 1_700_000_000_000));
+    assert!(said[1].0 == "loss" && said[1].2.unwrap().is_nan());
+    for (name, text, line) in [
+        ("a.csv", "step,loss\nx,0.5\n", "line 2: a step must be a whole number, got \"x\""),
+        ("b.csv", "step,loss\n1,0.5,9\n", "line 2: it has 3 values, and the head has 2 names"),
+        ("c.csv", "", "line 1: a table begins with the names of its columns"),
+        ("d.jsonl", "{\"loss\":1}\n{\"loss\":", "line 2: EOF while parsing a value"),
+        ("e.json", "[1]", "line 1: an object with the values of a step was expected"),
+        ("f.json", "[", "line 1: EOF while parsing a list"),
+    ] {
+        let (code, _, stderr) = import(name, text);
+        assert_eq!((code, stderr.lines().count()), (2, 1), "{name}");
+        assert!(stderr.contains(line), "{stderr}");
+    }
+}

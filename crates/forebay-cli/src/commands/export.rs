@@ -1,0 +1,158 @@
+//! `forebay export`: runs in the forms of other programs.
+
+use std::io::Write;
+use std::path::Path;
+
+use forebay::sink::{BackwardStep, Sink, Tags, TensorBoardSink};
+use forebay::{Batch, Event, Pattern, Record, Value};
+use forebay_history::{Format, RecordFollower, Run, values};
+
+use crate::args::{Export, To};
+use crate::error::Error;
+use crate::file::Beside;
+use crate::folder;
+use crate::out::{Out, csv, note};
+
+/// Records of a batch.
+const BATCH: usize = 1_000;
+
+pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
+    let pattern = folder::pattern(asked.name.as_deref())?;
+    let form = match (asked.to, asked.out.extension().and_then(|end| end.to_str())) {
+        (Some(form), _) => form,
+        (None, Some("csv")) => To::Csv,
+        (None, Some("jsonl" | "json")) => To::Json,
+        (None, _) => {
+            let path = asked.out.display();
+            return Err(Error::Asked(format!(
+                "--to says in which form, unless the file ends in .csv or .jsonl, got {path}"
+            )));
+        }
+    };
+    let runs = folder::find(&asked.folders.paths)?;
+    if form == To::Tensorboard {
+        return to_tensorboard(&runs, &pattern, &asked.out, out);
+    }
+    if asked.out == Path::new("-") {
+        return to_lines(&runs, &pattern, form, out).map(|count| u8::from(count == 0));
+    }
+    let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", asked.out.display()));
+    let mut file = Beside::of(&asked.out).map_err(failed)?;
+    let count = to_lines(&runs, &pattern, form, &mut file).map_err(|error| match error {
+        Error::Write(error) => failed(error),
+        other => other,
+    })?;
+    file.commit().map_err(failed)?;
+    let what = if form == To::Csv { "values" } else { "events" };
+    out.line(format_args!("{} ({count} {what} of {} runs)", asked.out.display(), runs.len()))?;
+    Ok(u8::from(count == 0))
+}
+
+/// Gives every record of a run that is asked for to `take`, until that fails.
+fn each(
+    path: &Path,
+    pattern: &Pattern,
+    take: &mut dyn FnMut(Record) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut broken = Ok(());
+    RecordFollower::open(path)?.poll(&mut |record| {
+        if broken.is_ok() && pattern.matches(Event::name(&record)) {
+            broken = take(record);
+        }
+    })?;
+    broken
+}
+
+/// Writes numbers as CSV, or whole events as JSON Lines. Returns how many.
+fn to_lines(
+    runs: &[(String, std::path::PathBuf)],
+    pattern: &Pattern,
+    form: To,
+    out: &mut dyn Write,
+) -> Result<u64, Error> {
+    let mut count = 0_u64;
+    if form == To::Csv {
+        writeln!(out, "run,name,step,time,value")?;
+    }
+    for (run, path) in runs {
+        each(path, pattern, &mut |record| {
+            if form == To::Json {
+                let mut line = serde_json::to_value(&record).unwrap_or_default();
+                if let (true, Some(fields)) = (runs.len() > 1, line.as_object_mut()) {
+                    fields.insert("run".to_owned(), run.as_str().into());
+                }
+                count += 1;
+                return Ok(writeln!(out, "{line}")?);
+            }
+            let time = humantime::format_rfc3339_nanos(record.time()).to_string();
+            let mut written = Ok(());
+            values(&record, &mut |name, value, step| {
+                let value = match value {
+                    Value::Scalar(value) => value.to_string(),
+                    Value::Integer(value) => value.to_string(),
+                    Value::Bool(value) => u8::from(*value).to_string(),
+                    _ => return,
+                };
+                count += 1;
+                let step = step.map_or_else(String::new, |step| step.to_string());
+                if written.is_ok() {
+                    written = writeln!(out, "{}", csv(&[run.as_str(), name, &step, &time, &value]));
+                }
+            });
+            Ok(written?)
+        })?;
+    }
+    Ok(count)
+}
+
+/// Writes a folder of event files for each run.
+fn to_tensorboard(
+    runs: &[(String, std::path::PathBuf)],
+    pattern: &Pattern,
+    to: &Path,
+    out: &mut Out,
+) -> Result<u8, Error> {
+    if std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::Asked(format!("--out must be an empty folder or none, got {}", to.display())));
+    }
+    let (mut count, mut refused) = (0_u64, 0_u64);
+    for (run, path) in runs {
+        let folder = if runs.len() > 1 { to.join(below(run)) } else { to.to_owned() };
+        let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", folder.display()));
+        let sink = TensorBoardSink::create(&folder).map_err(failed)?.backward_steps(BackwardStep::Write);
+        // What was TensorBoard's has its tags already.
+        let mut sink = match Run::open(path)?.format() {
+            Format::TensorBoard => sink.tags(Tags::Verbatim),
+            _ => sink,
+        };
+        let mut batch = Vec::new();
+        let mut write = |batch: &mut Vec<Record>| {
+            let all = batch.len() as u64;
+            let written = sink.write_batch(&Batch::from_events(std::mem::take(batch)));
+            let failed = written.as_ref().err().map_or(0, |error| error.failed_events().unwrap_or(all));
+            count += all - failed.min(all);
+            refused += failed;
+        };
+        each(path, pattern, &mut |record| {
+            batch.push(record);
+            if batch.len() >= BATCH {
+                write(&mut batch);
+            }
+            Ok(())
+        })?;
+        write(&mut batch);
+        Sink::<Record>::flush(&mut sink)
+            .map_err(|error| Error::Asked(format!("{}: {error}", folder.display())))?;
+    }
+    if refused > 0 {
+        note(&format!("{refused} events could not be written: TensorBoard has no form for them"));
+    }
+    out.line(format_args!("{} ({count} events of {} runs)", to.display(), runs.len()))?;
+    Ok(u8::from(count == 0))
+}
+
+/// Returns the path of a run as one below another folder.
+fn below(run: &str) -> std::path::PathBuf {
+    use std::path::Component;
+    Path::new(run).components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}

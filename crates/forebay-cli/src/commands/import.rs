@@ -1,0 +1,417 @@
+//! `forebay import`: what other programs wrote, as runs of JSON Lines.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use forebay::sink::{JsonLinesSink, Sink};
+use forebay::{Batch, Record, Value};
+use forebay_history::{RecordFollower, find_runs};
+
+use crate::args::{Import, Source};
+use crate::error::Error;
+use crate::out::{Out, note};
+
+/// Records of a batch.
+const BATCH: usize = 1_000;
+
+/// Longest row, or whole array, that is read.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Names of columns, in small letters, that have the step or the moment of their row.
+const STEPS: [&str; 6] = ["_step", "step", "global_step", "iteration", "trainer/global_step", "steps"];
+const TIMES: [&str; 6] = ["_timestamp", "timestamp", "wall time", "wall_time", "time", "date"];
+
+pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
+    let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", asked.path.display()));
+    let end = asked.path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_lowercase();
+    let is_folder = std::fs::metadata(&asked.path).map_err(failed)?.is_dir();
+    let from = match (asked.from, end.as_str()) {
+        (Some(from), _) => from,
+        (None, "csv") if !is_folder => Source::Csv,
+        (None, "json" | "jsonl" | "ndjson") if !is_folder => Source::Json,
+        _ => Source::Tensorboard,
+    };
+    let mut runs: Vec<(PathBuf, PathBuf)> = Vec::new();
+    if from == Source::Tensorboard {
+        let found = find_runs(&asked.path)?;
+        for folder in found {
+            let rest = folder.strip_prefix(&asked.path).unwrap_or(Path::new("")).to_owned();
+            runs.push((folder, asked.out.join(rest)));
+        }
+        if runs.is_empty() {
+            return Err(Error::Asked(format!("there are no event files in {}", asked.path.display())));
+        }
+    } else {
+        runs.push((asked.path.clone(), asked.out.clone()));
+    }
+    // Before anything is written.
+    for (_, to) in &runs {
+        let file = to.join("events.jsonl");
+        if file.exists() {
+            return Err(Error::Asked(format!("--out must have no run yet, {} is there", file.display())));
+        }
+    }
+    let (mut all, mut left_out) = (0, 0);
+    for (from_path, to) in &runs {
+        let mut writer = Writer::new(to)?;
+        match from {
+            Source::Tensorboard => tensorboard(from_path, &mut writer)?,
+            Source::Csv => csv(from_path, &mut writer)?,
+            Source::Json => json(from_path, &mut writer)?,
+        }
+        writer.end()?;
+        all += writer.count;
+        left_out += writer.left_out;
+    }
+    if left_out > 0 {
+        note(&format!("{left_out} values were left out: they are neither numbers nor texts"));
+    }
+    out.line(format_args!("{} ({all} events of {} runs)", asked.out.display(), runs.len()))?;
+    Ok(u8::from(all == 0))
+}
+
+/// Writer of one run.
+struct Writer {
+    folder: PathBuf,
+    sink: JsonLinesSink,
+    batch: Vec<Record>,
+    count: u64,
+    /// Values that have no form in JSON Lines.
+    left_out: u64,
+    broken: Result<(), Error>,
+}
+
+impl Writer {
+    fn new(folder: &Path) -> Result<Self, Error> {
+        let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let sink = JsonLinesSink::create(folder.join("events.jsonl")).map_err(failed)?;
+        let folder = folder.to_owned();
+        Ok(Self { folder, sink, batch: Vec::new(), count: 0, left_out: 0, broken: Ok(()) })
+    }
+
+    fn push(&mut self, record: Record) {
+        self.batch.push(record);
+        if self.batch.len() >= BATCH {
+            self.write();
+        }
+    }
+
+    /// Adds a value of a row.
+    fn value(&mut self, name: &str, value: Value, step: Option<i64>, time: SystemTime) {
+        let record = Record::with_value(name.to_owned(), value).with_time(time);
+        self.push(match step {
+            Some(step) => record.with_signed_step(step),
+            None => record,
+        });
+    }
+
+    fn write(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let count = batch.len() as u64;
+        if self.broken.is_ok() && count > 0 {
+            match self.sink.write_batch(&Batch::from_events(batch)) {
+                Ok(()) => self.count += count,
+                Err(error) => {
+                    self.broken = Err(Error::Asked(format!("{}: {error}", self.folder.display())));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.write();
+        std::mem::replace(&mut self.broken, Ok(()))?;
+        let flushed = Sink::<Record>::flush(&mut self.sink);
+        flushed.map_err(|error| Error::Asked(format!("{}: {error}", self.folder.display())))
+    }
+}
+
+fn tensorboard(path: &Path, writer: &mut Writer) -> Result<(), Error> {
+    RecordFollower::open(path)?.poll(&mut |record| match record.value() {
+        Value::Empty => writer.left_out += 1,
+        _ => writer.push(record),
+    })?;
+    Ok(())
+}
+
+/// Reads CSV with a head: a table with a column for each metric, one with `name` and `value`, or that of TensorBoard's download (`Wall time`,
+/// `Step`, `Value`), whose metric has the name of the file.
+fn csv(path: &Path, writer: &mut Writer) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let or_time = modified(&file);
+    let mut rows = Rows { lines: BufReader::new(file), number: 0 };
+    let wrong = |number: u64, what: &str| Error::Asked(format!("{}, line {number}: {what}", path.display()));
+    let head = match rows.next() {
+        Ok(Some(head)) if head.len() > 1 => head,
+        Ok(_) => return Err(wrong(1, "a table begins with the names of its columns")),
+        Err(error) => return Err(failed(error)),
+    };
+    let head: Vec<String> =
+        head.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned()).collect();
+    let of = |names: &[&str]| {
+        let is_it = |name: &&str| head.iter().position(|column| column.eq_ignore_ascii_case(name));
+        names.iter().find_map(is_it)
+    };
+    let (step, time, name, value) = (of(&STEPS), of(&TIMES), of(&["name", "tag", "metric"]), of(&["value"]));
+    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    loop {
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        if row.len() == 1 && row[0].is_empty() {
+            continue;
+        }
+        if row.len() != head.len() {
+            let what = format!("it has {} values, and the head has {} names", row.len(), head.len());
+            return Err(wrong(rows.number, &what));
+        }
+        let step = match step.map(|step| row[step].trim()).filter(|step| !step.is_empty()) {
+            Some(text) => match whole(text) {
+                Some(step) => Some(step),
+                None => {
+                    return Err(wrong(rows.number, &format!("a step must be a whole number, got {text:?}")));
+                }
+            },
+            None => None,
+        };
+        let time_of =
+            |text: &str| text.parse().ok().map(seconds).or_else(|| humantime::parse_rfc3339_weak(text).ok());
+        let time = time.and_then(|time| time_of(row[time].trim())).unwrap_or(or_time);
+        let mut take = |name: &str, text: &str| match number(text) {
+            Some(value) => writer.value(name, value, step, time),
+            None if text.trim().is_empty() => {}
+            None => writer.left_out += 1,
+        };
+        match (name, value) {
+            (Some(name), Some(value)) => take(&row[name], &row[value]),
+            (None, Some(value)) => take(&stem, &row[value]),
+            _ => {
+                for (place, text) in row.iter().enumerate() {
+                    let name = head[place].as_str();
+                    if Some(place) != of(&STEPS) && Some(place) != of(&TIMES) && !name.starts_with('_') {
+                        take(name, text);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads objects, in lines or in an array, each with the values of one step: what `run.history()` and `scan_history()` of wandb give, and what
+/// many loops write. What begins with `_` is bookkeeping, but for the step and the moment.
+fn json(path: &Path, writer: &mut Writer) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let or_time = modified(&file);
+    let mut lines = BufReader::new(file);
+    let first = lines.fill_buf().map_err(failed)?.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+    let wrong = |number: u64, error: &dyn std::fmt::Display| {
+        Error::Asked(format!("{}, line {number}: {error}", path.display()))
+    };
+    if first == Some(b'[') {
+        let mut text = Vec::new();
+        lines.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(wrong(1, &"an array must be below 1 GiB: write an object in each line"));
+        }
+        let rows: Vec<serde_json::Value> =
+            serde_json::from_slice(&with_words(text)).map_err(|error| wrong(error.line() as u64, &error))?;
+        for (number, row) in rows.iter().enumerate() {
+            object(row, or_time, writer).map_err(|what| wrong(number as u64 + 1, &what))?;
+        }
+        return Ok(());
+    }
+    let (mut line, mut number) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        number += 1;
+        if (&mut lines).take(MAX_BYTES).read_until(b'\n', &mut line).map_err(failed)? == 0 {
+            return Ok(());
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let row = serde_json::from_slice(&with_words(std::mem::take(&mut line)))
+            .map_err(|error| wrong(number, &error))?;
+        object(&row, or_time, writer).map_err(|what| wrong(number, &what))?;
+    }
+}
+
+fn object(row: &serde_json::Value, or_time: SystemTime, writer: &mut Writer) -> Result<(), &'static str> {
+    let row = row.as_object().ok_or("an object with the values of a step was expected")?;
+    let of =
+        |names: &[&'static str]| names.iter().find_map(|name| row.get(*name).map(|value| (*name, value)));
+    let (step, time) = (of(&STEPS), of(&TIMES));
+    let step_of = |value: &serde_json::Value| value.as_i64().or_else(|| whole(&value.to_string()));
+    let time_of = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => humantime::parse_rfc3339_weak(text).ok(),
+        value => value.as_f64().map(seconds),
+    };
+    let number = match step {
+        Some((_, value)) => Some(step_of(value).ok_or("a step must be a whole number")?),
+        None => None,
+    };
+    let moment = time.and_then(|(_, value)| time_of(value)).unwrap_or(or_time);
+    let is_own =
+        |name: &str| step.is_some_and(|(own, _)| own == name) || time.is_some_and(|(own, _)| own == name);
+    for (name, value) in row.iter().filter(|(name, _)| !is_own(name) && !name.starts_with('_')) {
+        flat(name, value, number, moment, writer);
+    }
+    Ok(())
+}
+
+fn flat(name: &str, value: &serde_json::Value, step: Option<i64>, time: SystemTime, writer: &mut Writer) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields
+                .iter()
+                .for_each(|(inner, value)| flat(&format!("{name}/{inner}"), value, step, time, writer));
+        }
+        serde_json::Value::Bool(is) => writer.value(name, Value::Bool(*is), step, time),
+        serde_json::Value::Number(number) => {
+            let value = number
+                .as_i64()
+                .map_or_else(|| Value::Scalar(number.as_f64().unwrap_or(f64::NAN)), Value::Integer);
+            writer.value(name, value, step, time);
+        }
+        serde_json::Value::String(text) => {
+            let value = self::number(text).unwrap_or_else(|| Value::from(text.as_str()));
+            writer.value(name, value, step, time);
+        }
+        serde_json::Value::Null => {}
+        serde_json::Value::Array(_) => writer.left_out += 1,
+    }
+}
+
+/// Writes what Python has for numbers that JSON lacks as texts.
+fn with_words(text: Vec<u8>) -> Vec<u8> {
+    if !text.windows(3).any(|word| word == b"NaN" || word == b"Inf") {
+        return text;
+    }
+    let (mut fixed, mut at, mut is_text) = (Vec::with_capacity(text.len() + 16), 0, false);
+    while at < text.len() {
+        let words: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
+        match words.iter().find(|word| !is_text && text[at..].starts_with(word)) {
+            Some(word) => {
+                fixed.push(b'"');
+                fixed.extend_from_slice(word);
+                fixed.push(b'"');
+                at += word.len();
+            }
+            None => {
+                // What is behind a backslash ends no text.
+                let size = if is_text && text[at] == b'\\' { 2 } else { 1 };
+                is_text ^= text[at] == b'"';
+                fixed.extend_from_slice(&text[at..text.len().min(at + size)]);
+                at += size;
+            }
+        }
+    }
+    fixed
+}
+
+/// Returns a number of a text, as JSON, Python and spreadsheets write it.
+fn number(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if let Ok(number) = text.parse::<i64>() {
+        return Some(Value::Integer(number));
+    }
+    match text {
+        "true" | "True" | "TRUE" => Some(Value::Bool(true)),
+        "false" | "False" | "FALSE" => Some(Value::Bool(false)),
+        text => text.parse().ok().map(Value::Scalar),
+    }
+}
+
+/// Returns a whole number, also one that is written with a fraction of 0, as tables of pandas are.
+fn whole(text: &str) -> Option<i64> {
+    let as_float = || text.parse::<f64>().ok().filter(|number| number.fract() == 0.0 && number.abs() < 2e15);
+    text.parse().ok().or_else(|| as_float().map(|number| number as i64))
+}
+
+/// Returns a moment: seconds since 1970, or milliseconds, which are larger than seconds will be for a while.
+fn seconds(number: f64) -> SystemTime {
+    let seconds = if number.abs() > 1e11 { number / 1e3 } else { number };
+    UNIX_EPOCH + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()
+}
+
+fn modified(file: &std::fs::File) -> SystemTime {
+    file.metadata().and_then(|data| data.modified()).unwrap_or_else(|_| SystemTime::now())
+}
+
+/// Rows of CSV: <https://www.rfc-editor.org/rfc/rfc4180>.
+struct Rows<R> {
+    lines: R,
+    /// Of the line that was read last, from 1.
+    number: u64,
+}
+
+impl<R: BufRead> Rows<R> {
+    fn next(&mut self) -> std::io::Result<Option<Vec<String>>> {
+        let (mut row, mut quotes) = (Vec::new(), 0_usize);
+        loop {
+            let read = (&mut self.lines).take(MAX_BYTES).read_until(b'\n', &mut row)?;
+            if read == 0 {
+                break;
+            }
+            self.number += 1;
+            quotes += row[row.len() - read..].iter().filter(|byte| **byte == b'"').count();
+            // A line may end within quotes.
+            if row.len() as u64 >= MAX_BYTES || quotes.is_multiple_of(2) {
+                break;
+            }
+        }
+        if row.is_empty() {
+            return Ok(None);
+        }
+        let row = String::from_utf8_lossy(&row);
+        let row = row.strip_suffix('\n').unwrap_or(&row);
+        let row = row.strip_suffix('\r').unwrap_or(row);
+        let (mut cells, mut cell, mut is_quoted) = (Vec::new(), String::new(), false);
+        let mut letters = row.chars().peekable();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '"' if is_quoted && letters.peek() == Some(&'"') => {
+                    letters.next();
+                    cell.push('"');
+                }
+                '"' => is_quoted = !is_quoted,
+                ',' if !is_quoted => cells.push(std::mem::take(&mut cell)),
+                letter => cell.push(letter),
+            }
+        }
+        cells.push(cell);
+        Ok(Some(cells))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_csv_have_quotes_and_ends_of_lines_within_them() {
+        let text = "a,\"b,c\",\"d \"\"e\"\"\"\r\n1,\"two\nlines\",\n\nlast,,";
+        let mut rows = Rows { lines: text.as_bytes(), number: 0 };
+        let mut all = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            all.push(row);
+        }
+        assert_eq!(
+            all,
+            [vec!["a", "b,c", "d \"e\""], vec!["1", "two\nlines", ""], vec![""], vec!["last", "", ""]]
+        );
+    }
+
+    #[test]
+    fn words_of_python_are_texts_of_json_outside_of_texts() {
+        let text = br#"{"a":NaN,"NaN":[-Infinity,Infinity],"b":"NaN \" NaN"}"#.to_vec();
+        let fixed = br#"{"a":"NaN","NaN":["-Infinity","Infinity"],"b":"NaN \" NaN"}"#;
+        assert_eq!(with_words(text), fixed);
+    }
+}
