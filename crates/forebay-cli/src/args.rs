@@ -20,6 +20,7 @@ Examples:
   forebay compare runs/a runs/b       how their settings and values differ
   forebay tail -f runs/a              what comes, as it comes
   forebay query runs/a -n 'eval.*'    what it wrote under these names
+  forebay top                         all curves in the terminal, live (h: help, q: end)
   forebay plot loss --log             its curves, in the terminal
   forebay report runs -o report.html  a page to look at, or to send
   forebay serve runs                  the same, live
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Query(Query),
     /// Print events in the order in which they were written.
     Tail(Tail),
+    /// Show all curves in the terminal, live.
+    Top(Top),
     /// Draw one chart, in the terminal or as an image.
     Plot(Plot),
     /// Write a page with all curves, settings and losses: one HTML file that needs no network.
@@ -193,6 +196,24 @@ pub(crate) enum Form {
     Text,
     /// JSON Lines.
     Json,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Top {
+    #[command(flatten)]
+    pub(crate) folders: Folders,
+    /// Metrics with these letters in their names.
+    #[arg(long, short, value_name = "LETTERS")]
+    pub(crate) filter: Option<String>,
+    /// Print once what it would show, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Columns of what is printed once; those of the terminal unless it is given.
+    #[arg(long, value_name = "N", requires = "once")]
+    pub(crate) width: Option<usize>,
+    /// Rows of what is printed once.
+    #[arg(long, value_name = "N", requires = "once")]
+    pub(crate) height: Option<usize>,
 }
 
 #[derive(Debug, Group)]

@@ -11,3 +11,4 @@ pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod tail;
+pub(crate) mod top;

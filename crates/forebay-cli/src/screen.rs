@@ -1,13 +1,275 @@
-//! The terminal.
+//! The terminal: its size, its keys, and a screen that leaves it as it was, whatever happens.
 
-/// Returns the columns and rows of the terminal that standard output is, if it is one.
 #[cfg(unix)]
-pub(crate) fn size() -> Option<(usize, usize)> {
-    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
-    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col.into(), size.ws_row.into()))
-}
+pub(crate) use unix::{Screen, size};
 
 #[cfg(not(unix))]
 pub(crate) fn size() -> Option<(usize, usize)> {
     None
+}
+
+/// Key that was pressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    Letter(char),
+    Up,
+    Down,
+    Left,
+    Right,
+    PageUp,
+    PageDown,
+    Home,
+    End,
+    Enter,
+    Escape,
+    Backspace,
+    Tab,
+    /// Ctrl-C, Ctrl-D.
+    Interrupt,
+}
+
+/// Reads keys from what a terminal sends: <https://www.xfree86.org/current/ctlseqs.html>. Returns how many bytes were read: the rest is not
+/// complete yet. An escape alone is a key where `is_over`.
+pub(crate) fn keys_of(bytes: &[u8], is_over: bool) -> (Vec<Key>, usize) {
+    let (mut keys, mut at) = (Vec::new(), 0);
+    while let Some(first) = bytes.get(at) {
+        let rest = &bytes[at + 1..];
+        let (key, size) = match first {
+            0x1b => match rest {
+                [] if !is_over => break,
+                [b'[' | b'O', rest @ ..] => {
+                    // Numbers and signs, and a letter that ends it.
+                    let Some(end) = rest.iter().position(|byte| (0x40..0x7f).contains(byte)) else {
+                        if is_over {
+                            return (keys, bytes.len());
+                        }
+                        break;
+                    };
+                    let key = match (&rest[..end], rest[end]) {
+                        (_, b'A') => Some(Key::Up),
+                        (_, b'B') => Some(Key::Down),
+                        (_, b'C') => Some(Key::Right),
+                        (_, b'D') => Some(Key::Left),
+                        (_, b'H') | (b"1" | b"7", b'~') => Some(Key::Home),
+                        (_, b'F') | (b"4" | b"8", b'~') => Some(Key::End),
+                        (b"5", b'~') => Some(Key::PageUp),
+                        (b"6", b'~') => Some(Key::PageDown),
+                        _ => None,
+                    };
+                    (key, 3 + end)
+                }
+                _ => (Some(Key::Escape), 1),
+            },
+            0x03 | 0x04 => (Some(Key::Interrupt), 1),
+            b'\r' | b'\n' => (Some(Key::Enter), 1),
+            b'\t' => (Some(Key::Tab), 1),
+            0x08 | 0x7f => (Some(Key::Backspace), 1),
+            0x00..0x20 => (None, 1),
+            _ => {
+                let size = match first {
+                    0xf0.. => 4,
+                    0xe0.. => 3,
+                    0xc0.. => 2,
+                    _ => 1,
+                };
+                match bytes.get(at..at + size) {
+                    Some(letter) => {
+                        let letter = std::str::from_utf8(letter).ok().and_then(|text| text.chars().next());
+                        (letter.map(Key::Letter), if letter.is_some() { size } else { 1 })
+                    }
+                    None if is_over => (None, 1),
+                    None => break,
+                }
+            }
+        };
+        keys.extend(key);
+        at += size;
+    }
+    (keys, at)
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::fmt::Write as _;
+    use std::io::{self, Read, Write};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use rustix::stdio::{stdin, stdout};
+    use rustix::termios::{
+        OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
+    };
+
+    use super::{Key, keys_of};
+    use crate::chart::{Cell, Grid, Style, escape};
+
+    /// Another screen, without a cursor, where a line that is full does not begin the next.
+    const BEGIN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
+    const END: &str = "\x1b[?2026l\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+    /// Reads in a row that end at once with nothing: the terminal is gone.
+    const MAX_EMPTY: u32 = 100;
+
+    /// Returns the columns and rows of the terminal that standard output is, if it is one.
+    pub(crate) fn size() -> Option<(usize, usize)> {
+        let size = tcgetwinsize(stdout()).ok()?;
+        (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col.into(), size.ws_row.into()))
+    }
+
+    /// Screen of a terminal.
+    pub(crate) struct Screen {
+        before: Termios,
+        /// What it shows; nothing that is known before the first, or after its size has changed.
+        shown: Option<Grid>,
+        has_colours: bool,
+        rest: Vec<u8>,
+        empty: u32,
+        is_ended: Arc<AtomicBool>,
+    }
+
+    impl Screen {
+        /// Takes the terminal. `None` where standard input and output are none.
+        pub(crate) fn take(has_colours: bool) -> io::Result<Option<Self>> {
+            if !isatty(stdin()) || !isatty(stdout()) {
+                return Ok(None);
+            }
+            let before = tcgetattr(stdin())?;
+            let is_ended = Arc::new(AtomicBool::new(false));
+            for signal in [1, 2, 15] {
+                signal_hook::flag::register(signal, Arc::clone(&is_ended))?;
+            }
+            let (for_panic, previous) = (before.clone(), std::panic::take_hook());
+            std::panic::set_hook(Box::new(move |panic| {
+                restore(&for_panic);
+                previous(panic);
+            }));
+            let mut raw = before.clone();
+            raw.make_raw();
+            // A read waits for a tenth of a second.
+            raw.special_codes[SpecialCodeIndex::VMIN] = 0;
+            raw.special_codes[SpecialCodeIndex::VTIME] = 1;
+            tcsetattr(stdin(), OptionalActions::Now, &raw)?;
+            let screen = Self { before, shown: None, has_colours, rest: Vec::new(), empty: 0, is_ended };
+            write(BEGIN)?;
+            Ok(Some(screen))
+        }
+
+        /// Returns the keys that were pressed within a tenth of a second. `None` once a signal, or the end of the terminal, ends the program.
+        pub(crate) fn keys(&mut self) -> io::Result<Option<Vec<Key>>> {
+            let (mut bytes, began) = ([0; 256], Instant::now());
+            let size = match io::stdin().read(&mut bytes) {
+                Ok(size) => size,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(_) => return Ok(None),
+            };
+            let is_at_once = size == 0 && began.elapsed() < Duration::from_millis(20);
+            self.empty = if is_at_once { self.empty + 1 } else { 0 };
+            // Relaxed: it is a flag alone.
+            if self.is_ended.load(Ordering::Relaxed) || self.empty > MAX_EMPTY {
+                return Ok(None);
+            }
+            self.rest.extend_from_slice(&bytes[..size]);
+            let (keys, read) = keys_of(&self.rest, size == 0);
+            self.rest.drain(..read);
+            Ok(Some(keys))
+        }
+
+        /// Shows a grid. What has not changed is not written; what has, in one piece.
+        pub(crate) fn show(&mut self, grid: Grid) -> io::Result<()> {
+            let mut out = String::new();
+            let is_new =
+                self.shown.as_ref().is_none_or(|it| (it.width, it.height) != (grid.width, grid.height));
+            if is_new {
+                out.push_str("\x1b[0m\x1b[2J");
+            }
+            let mut style = Style::default();
+            for row in 0..grid.height {
+                let cells = grid.row(row);
+                let before = self.shown.as_ref().filter(|_| !is_new).map(|shown| shown.row(row));
+                if before == Some(cells) {
+                    continue;
+                }
+                let changed = |column: usize| before.is_none_or(|before| before[column] != cells[column]);
+                let mut column = 0;
+                let mut cursor = None;
+                while column < cells.len() {
+                    let Cell { letter, style: wanted } = cells[column];
+                    // The second half of a letter goes with the first.
+                    let size =
+                        1 + usize::from(cells.get(column + 1).is_some_and(|next| next.letter.is_none()));
+                    if !(column..column + size).any(changed) {
+                        column += size;
+                        continue;
+                    }
+                    if cursor != Some(column) {
+                        _ = write!(out, "\x1b[{};{}H", row + 1, column + 1);
+                    }
+                    if style != wanted {
+                        let plain = Style { colour: wanted.colour.filter(|_| self.has_colours), ..wanted };
+                        out.push_str(&escape(plain));
+                        style = wanted;
+                    }
+                    out.push(letter.unwrap_or(' '));
+                    column += size;
+                    cursor = Some(column);
+                }
+            }
+            self.shown = Some(grid);
+            if out.is_empty() {
+                return Ok(());
+            }
+            // Terminals that know it show all of it at once: <https://contour-terminal.org/vt-extensions/synchronized-output>.
+            write(&format!("\x1b[?2026h{out}\x1b[0m\x1b[?2026l"))
+        }
+    }
+
+    impl Drop for Screen {
+        fn drop(&mut self) {
+            restore(&self.before);
+        }
+    }
+
+    fn restore(before: &Termios) {
+        // There is nobody to say it to where that fails.
+        _ = write(END);
+        _ = tcsetattr(stdin(), OptionalActions::Now, before);
+    }
+
+    fn write(text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_whole_however_they_come() {
+        let bytes = "q\x1b[A\x1b[5~\x1b[1;5Cé損\x03\r\x7f\x1bOB".as_bytes();
+        let all = [
+            Key::Letter('q'),
+            Key::Up,
+            Key::PageUp,
+            Key::Right,
+            Key::Letter('é'),
+            Key::Letter('損'),
+            Key::Interrupt,
+            Key::Enter,
+            Key::Backspace,
+            Key::Down,
+        ];
+        assert_eq!(keys_of(bytes, false), (all.to_vec(), bytes.len()));
+        for cut in 0..bytes.len() {
+            let (mut keys, read) = keys_of(&bytes[..cut], false);
+            keys.extend(keys_of(&bytes[read..], false).0);
+            assert_eq!(keys, all, "{cut}");
+        }
+        assert_eq!(keys_of(b"\x1b", false), (vec![], 0));
+        assert_eq!(keys_of(b"\x1b", true), (vec![Key::Escape], 1));
+        assert_eq!(keys_of(b"\x1b[\xff\xc3", true).1, 4);
+    }
 }

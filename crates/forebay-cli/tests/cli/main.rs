@@ -1,6 +1,9 @@
 //! The commands, as a person runs them: the program, with its output captured.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[cfg(unix)]
+mod top;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;

@@ -1,0 +1,486 @@
+//! `forebay top`: all curves of all runs in the terminal, live.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use forebay_history::{Run, find_runs};
+
+use crate::args::{Across, Top};
+use crate::chart::{self, Area, Axes, Curve, Grid, Style};
+use crate::commands::plot::points_of;
+use crate::error::Error;
+use crate::folder;
+use crate::out::{Out, number, width};
+use crate::screen::Key;
+
+/// Time between two looks at the files.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which a look goes on later.
+const MOMENT: Duration = Duration::from_millis(50);
+/// Looks between two searches for new runs.
+const LOOKS: u32 = 5;
+/// Points of a curve: several for each dot of a wide terminal.
+const MAX_POINTS: usize = 4_096;
+/// Runs that may have a file open between two looks.
+const MAX_OPEN: usize = 64;
+/// Curves of a chart. More cannot be told apart.
+const MAX_CURVES: usize = 20;
+/// The smallest chart with axes.
+const MIN_CHART: (usize, usize) = (28, 7);
+/// Columns of the list of runs.
+const LIST: usize = 26;
+
+const HELP: [&str; 15] = [
+    "up down     choose a run",
+    "space       show or hide it",
+    "a           show all, or none but it",
+    "n p         next and previous page of charts (also PgDn, PgUp)",
+    "tab         choose a chart",
+    "enter       that chart alone, and back",
+    "+ -         see less or more of the axis",
+    "left right  move along it",
+    "0           see all of it",
+    "/           metrics with these letters in their names",
+    "s S         smooth more, less",
+    "l           logarithmic axis",
+    "x           steps, or time since the begin",
+    "h ?         this help",
+    "q           end",
+];
+
+/// A run that is followed.
+pub(crate) struct Followed {
+    name: String,
+    folder: PathBuf,
+    run: Result<Run, Error>,
+    is_shown: bool,
+}
+
+/// What is shown, and how.
+pub(crate) struct View {
+    title: String,
+    runs: Vec<Followed>,
+    chosen: usize,
+    filter: String,
+    /// Whether keys belong to the filter.
+    is_typing: bool,
+    smooth: f64,
+    is_log: bool,
+    across: Across,
+    page: usize,
+    chart: usize,
+    is_alone: bool,
+    /// The part of the axis that is seen: from 0 to 1.
+    part: (f64, f64),
+    is_help: bool,
+    /// The run that is looked at next, and whether one before it has more.
+    next: usize,
+    has_more: bool,
+}
+
+#[cfg(not(unix))]
+pub(crate) fn run(_: &Top, _: &mut Out) -> Result<u8, Error> {
+    Err(Error::Asked("top needs a terminal of Unix: `forebay serve` shows the same in a browser".to_owned()))
+}
+
+#[cfg(unix)]
+pub(crate) fn run(asked: &Top, out: &mut Out) -> Result<u8, Error> {
+    let mut view = View::of(&asked.folders.paths)?;
+    view.filter = asked.filter.clone().unwrap_or_default();
+    if asked.once {
+        while view.look() {}
+        let (columns, rows) = crate::screen::size().unwrap_or((80, 24));
+        let grid = view.draw(asked.width.unwrap_or(columns), asked.height.unwrap_or(rows), SystemTime::now());
+        for line in grid.lines(out.has_colours()) {
+            out.line(line)?;
+        }
+        return Ok(0);
+    }
+    let failed = |error: std::io::Error| Error::Asked(format!("the terminal: {error}"));
+    let Some(mut screen) = crate::screen::Screen::take(out.has_colours()).map_err(failed)? else {
+        return Err(Error::Asked("top needs a terminal: --once prints what it would show".to_owned()));
+    };
+    let (mut last_look, mut looks, mut has_more) = (Instant::now(), 0_u32, true);
+    let (mut size, mut is_old) = ((0, 0), true);
+    loop {
+        if has_more || last_look.elapsed() >= INTERVAL {
+            if !has_more {
+                last_look = Instant::now();
+                looks = looks.wrapping_add(1);
+                if looks.is_multiple_of(LOOKS) {
+                    view.add_new(&asked.folders.paths);
+                }
+            }
+            has_more = view.look();
+            is_old = true;
+        }
+        let now = crate::screen::size().unwrap_or((80, 24));
+        if std::mem::take(&mut is_old) || now != size {
+            size = now;
+            screen.show(view.draw(size.0, size.1, SystemTime::now())).map_err(failed)?;
+        }
+        let Some(keys) = screen.keys().map_err(failed)? else { return Ok(0) };
+        is_old = !keys.is_empty();
+        for key in keys {
+            if !view.press(key) {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+impl View {
+    pub(crate) fn of(paths: &[PathBuf]) -> Result<Self, Error> {
+        let folders = folder::find(paths)?;
+        let share = folder::share(folders.len());
+        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let runs = folders.into_iter().enumerate();
+        let runs = runs.map(|(place, (name, folder))| Followed::new(name, folder, share, place < MAX_CURVES));
+        Ok(Self {
+            title: names.join(", "),
+            runs: runs.collect(),
+            chosen: 0,
+            filter: String::new(),
+            is_typing: false,
+            smooth: 0.0,
+            is_log: false,
+            across: Across::Step,
+            page: 0,
+            chart: 0,
+            is_alone: false,
+            part: (0.0, 1.0),
+            is_help: false,
+            next: 0,
+            has_more: false,
+        })
+    }
+
+    /// Looks at the files of all runs, for a moment: keys are to be heard while large files are read. Returns whether there is more.
+    pub(crate) fn look(&mut self) -> bool {
+        let (count, began) = (self.runs.len(), Instant::now());
+        while let Some(it) = self.runs.get_mut(self.next) {
+            self.next += 1;
+            if it.run.is_err() {
+                it.run = open(&it.folder, folder::share(count));
+            }
+            if let Ok(run) = &mut it.run {
+                // What cannot be read now may be later.
+                let more = run.poll().unwrap_or(false);
+                self.has_more |= more;
+                if count > MAX_OPEN && !more {
+                    run.release();
+                }
+            }
+            if began.elapsed() > MOMENT {
+                return true;
+            }
+        }
+        self.next = 0;
+        std::mem::take(&mut self.has_more)
+    }
+
+    fn add_new(&mut self, paths: &[PathBuf]) {
+        let known: HashSet<PathBuf> = self.runs.iter().map(|it| it.folder.clone()).collect();
+        for path in paths {
+            for folder in find_runs(path).unwrap_or_default() {
+                if !known.contains(&folder) {
+                    let (count, name) = (self.runs.len(), folder::name_of(path, &folder, paths.len() > 1));
+                    self.runs.push(Followed::new(name, folder, folder::share(count + 1), count < MAX_CURVES));
+                }
+            }
+        }
+    }
+
+    /// Does what a key says. Returns false for the end.
+    pub(crate) fn press(&mut self, key: Key) -> bool {
+        if key == Key::Interrupt {
+            return false;
+        }
+        if self.is_typing {
+            match key {
+                Key::Letter(letter) if self.filter.len() < 200 => self.filter.push(letter),
+                Key::Backspace => _ = self.filter.pop(),
+                Key::Enter => self.is_typing = false,
+                Key::Escape => {
+                    self.is_typing = false;
+                    self.filter.clear();
+                }
+                _ => {}
+            }
+            (self.page, self.chart) = (0, 0);
+            return true;
+        }
+        if std::mem::take(&mut self.is_help) {
+            return key != Key::Letter('q');
+        }
+        let (left, right) = self.part;
+        let size = right - left;
+        let charts = self.metrics().len();
+        match key {
+            Key::Letter('q') => return false,
+            Key::Letter('h' | '?') => self.is_help = true,
+            Key::Letter('/') => self.is_typing = true,
+            Key::Up | Key::Letter('k') => self.chosen = self.chosen.saturating_sub(1),
+            Key::Down | Key::Letter('j') => {
+                self.chosen = (self.chosen + 1).min(self.runs.len().saturating_sub(1))
+            }
+            Key::Letter(' ') => {
+                if let Some(it) = self.runs.get_mut(self.chosen) {
+                    it.is_shown = !it.is_shown;
+                }
+            }
+            Key::Letter('a') => {
+                let is_all = self.runs.iter().all(|it| it.is_shown);
+                for (place, it) in self.runs.iter_mut().enumerate() {
+                    it.is_shown = !is_all || place == self.chosen;
+                }
+            }
+            Key::Letter('n') | Key::PageDown => self.page += 1,
+            Key::Letter('p') | Key::PageUp => self.page = self.page.saturating_sub(1),
+            Key::Home => self.page = 0,
+            Key::End => self.page = usize::MAX,
+            Key::Tab => self.chart = (self.chart + 1) % charts.max(1),
+            Key::Enter => self.is_alone = !self.is_alone,
+            Key::Escape => self.is_alone = false,
+            Key::Letter('s') => self.smooth = next(self.smooth, 1),
+            Key::Letter('S') => self.smooth = next(self.smooth, -1),
+            Key::Letter('l') => self.is_log = !self.is_log,
+            Key::Letter('x') => {
+                self.across = if self.across == Across::Step { Across::Time } else { Across::Step };
+            }
+            // The right end stays: it is where what is new comes.
+            Key::Letter('+' | '=') if size > 1e-4 => self.part.0 = right - size / 2.0,
+            Key::Letter('-') => self.part.0 = (right - size * 2.0).max(0.0),
+            Key::Letter('0') => self.part = (0.0, 1.0),
+            Key::Left => {
+                let by = (size / 4.0).min(left);
+                self.part = (left - by, right - by);
+            }
+            Key::Right => {
+                let by = (size / 4.0).min(1.0 - right);
+                self.part = (left + by, right + by);
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Returns the names of the metrics that are asked for, each with the runs that have it.
+    fn metrics(&self) -> BTreeMap<&str, Vec<usize>> {
+        let mut metrics: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let filter = self.filter.to_lowercase();
+        for (place, it) in self.runs.iter().enumerate() {
+            let Some(run) = it.run.as_ref().ok().filter(|_| it.is_shown) else { continue };
+            for name in run.names().filter(|name| filter.is_empty() || name.to_lowercase().contains(&filter))
+            {
+                metrics.entry(name).or_default().push(place);
+            }
+        }
+        metrics
+    }
+
+    /// Draws all of it.
+    pub(crate) fn draw(&mut self, columns: usize, rows: usize, now: SystemTime) -> Grid {
+        // What terminals have, and more than any.
+        let (columns, rows) = (columns.clamp(1, 1_000), rows.clamp(1, 500));
+        let mut grid = Grid::new(columns, rows);
+        self.chosen = self.chosen.min(self.runs.len().saturating_sub(1));
+        let faint = Style::of(245);
+        let (has_head, has_foot) = (rows >= 3, rows >= 5);
+        let top = usize::from(has_head);
+        let bottom = rows - usize::from(has_foot);
+        if self.is_help {
+            grid.text(0, 0, columns, "forebay top: any key closes this", bold());
+            for (row, line) in HELP.iter().enumerate() {
+                grid.text(1, 2 + row, columns, line, Style::default());
+            }
+            return grid;
+        }
+        let has_list = columns > MIN_CHART.0 + LIST && rows >= 10;
+        let left = if has_list { LIST + 1 } else { 0 };
+        if has_list {
+            self.draw_runs(&mut grid, top, bottom, now);
+        }
+        let area = Area { left, top, width: columns - left, height: bottom.saturating_sub(top) };
+        let (page, pages) = self.draw_charts(&mut grid, area);
+        self.page = page;
+        if has_head {
+            let running = self
+                .runs
+                .iter()
+                .filter(|it| it.run.as_ref().is_ok_and(|run| folder::status(run, now) == "running"));
+            let mut head = format!("{}  {} runs, {} running", self.title, self.runs.len(), running.count());
+            if pages > 1 {
+                head += &format!("  page {} of {pages}", page + 1);
+            }
+            for (is_on, what) in [
+                (self.is_log, "log".to_owned()),
+                (self.smooth > 0.0, format!("smooth {}", self.smooth)),
+                (self.across == Across::Time, "seconds".to_owned()),
+                (self.part != (0.0, 1.0), "part".to_owned()),
+            ] {
+                if is_on {
+                    head += &format!("  {what}");
+                }
+            }
+            grid.text(0, 0, columns, &head, bold());
+        }
+        if has_foot {
+            let (text, style) = match (self.is_typing, self.filter.is_empty()) {
+                (true, _) => (format!("/{}_  (enter: done, esc: all)", self.filter), Style::default()),
+                (false, false) => (format!("/{}  h help  q end", self.filter), faint),
+                (false, true) => {
+                    ("h help  q end  / filter  space show  n p page  enter one  + - zoom".to_owned(), faint)
+                }
+            };
+            grid.text(0, rows - 1, columns, &text, style);
+        }
+        grid
+    }
+
+    fn draw_runs(&self, grid: &mut Grid, top: usize, bottom: usize, now: SystemTime) {
+        let faint = Style::of(245);
+        // The chosen run has its details below.
+        let details = 6.min((bottom - top) / 2);
+        let room = bottom - top - details;
+        let first = (self.chosen + 1).saturating_sub(room);
+        for (row, (place, it)) in self.runs.iter().enumerate().skip(first).take(room).enumerate() {
+            let style = Style { is_inverse: place == self.chosen, ..Style::default() };
+            let mark = if it.is_shown { "● " } else { "○ " };
+            grid.text(0, top + row, 2, mark, Style { is_inverse: false, ..Style::of(chart::colour(place)) });
+            let status = it.run.as_ref().map_or("unreadable", |run| folder::status(run, now));
+            let colour = match status {
+                "failed" | "vanished" | "unreadable" => Style::of(160),
+                "running" => Style::of(34),
+                _ => faint,
+            };
+            let size = width(status).min(10);
+            grid.text(2, top + row, LIST - 3 - size, &it.name, style);
+            grid.text(LIST - size, top + row, size, status, colour);
+        }
+        let Some(it) = self.runs.get(self.chosen) else { return };
+        let mut lines = vec![it.name.clone()];
+        match &it.run {
+            Ok(run) => {
+                lines.extend(folder::reason(run).map(str::to_owned));
+                let step =
+                    run.names().filter_map(|name| run.series(name)?.last()).map(|point| point.step).max();
+                let age = run
+                    .last_event()
+                    .map_or_else(String::new, |last| format!(", {} ago", folder::age(last, now)));
+                lines.push(format!(
+                    "step {}{age}",
+                    step.map_or_else(|| "-".to_owned(), |step| step.to_string())
+                ));
+                if run.missing() > 0 {
+                    lines.push(format!("{} events lost", run.missing()));
+                }
+                lines.extend(run.settings().iter().map(|(name, value)| format!("{name} = {value}")));
+            }
+            Err(error) => lines.push(error.to_string()),
+        }
+        for (row, line) in lines.iter().take(details.saturating_sub(1)).enumerate() {
+            let style = if row == 0 { bold() } else { faint };
+            grid.text(0, bottom - details + 1 + row, LIST, line, style);
+        }
+    }
+
+    /// Draws the charts of a page. Returns its number, and how many pages there are.
+    fn draw_charts(&self, grid: &mut Grid, area: Area) -> (usize, usize) {
+        let metrics: Vec<(&str, Vec<usize>)> = self.metrics().into_iter().collect();
+        if area.width == 0 || area.height == 0 {
+            return (0, 1);
+        }
+        if metrics.is_empty() {
+            let what = if self.filter.is_empty() { "no metrics yet" } else { "no metric fits" };
+            grid.text(area.left, area.top, area.width, what, Style::of(245));
+            return (0, 1);
+        }
+        let chosen = self.chart.min(metrics.len() - 1);
+        let (across, down) = match self.is_alone {
+            true => (1, 1),
+            false => ((area.width / MIN_CHART.0).clamp(1, 4), (area.height / MIN_CHART.1).clamp(1, 6)),
+        };
+        // No more places than charts.
+        let across = across.min(metrics.len());
+        let down = down.min(metrics.len().div_ceil(across));
+        let on_page = across * down;
+        let pages = if self.is_alone { 1 } else { metrics.len().div_ceil(on_page) };
+        let page = self.page.min(pages - 1);
+        let first = if self.is_alone { chosen } else { page * on_page };
+        for (place, (name, runs)) in metrics.iter().enumerate().skip(first).take(on_page) {
+            let (column, row) = ((place - first) % across, (place - first) / across);
+            let at = |number: usize, of: usize, size: usize| number * size / of;
+            let (left, right) = (at(column, across, area.width), at(column + 1, across, area.width));
+            let (top, bottom) = (at(row, down, area.height), at(row + 1, down, area.height));
+            let gap = usize::from(column + 1 < across);
+            let own = Area {
+                left: area.left + left,
+                top: area.top + top,
+                width: (right - left).saturating_sub(gap),
+                height: bottom - top,
+            };
+            self.draw_chart(grid, own, name, runs, place == chosen && !self.is_alone && metrics.len() > 1);
+        }
+        (page, pages)
+    }
+
+    fn draw_chart(&self, grid: &mut Grid, area: Area, name: &str, runs: &[usize], is_chosen: bool) {
+        let mut curves = Vec::new();
+        for place in runs.iter().take(MAX_CURVES) {
+            let it = &self.runs[*place];
+            let Ok(run) = &it.run else { continue };
+            let Some(series) = run.series(name) else { continue };
+            let mut points = points_of(series, run, self.across);
+            chart::smooth(&mut points, self.smooth);
+            curves.push(Curve { name: it.name.clone(), colour: *place, points });
+        }
+        let mut inner = area;
+        if area.height >= 2 {
+            let last = match &curves[..] {
+                [one] => {
+                    one.points.last().map_or_else(String::new, |(_, value)| format!(" {}", number(*value)))
+                }
+                _ => String::new(),
+            };
+            let style = Style { is_inverse: is_chosen, ..bold() };
+            let taken = grid.text(area.left, area.top, area.width.saturating_sub(width(&last)), name, style);
+            grid.text(area.left + taken, area.top, area.width - taken, &last, Style::of(245));
+            (inner.top, inner.height) = (area.top + 1, area.height - 1);
+        }
+        let mut axes = Axes { is_log: self.is_log, across: None };
+        if self.part != (0.0, 1.0) {
+            let all = curves.iter().flat_map(|curve| &curve.points).map(|(across, _)| *across);
+            let (low, high) =
+                all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), it| (low.min(it), high.max(it)));
+            if low < high {
+                let at = |part: f64| low + (high - low) * part;
+                axes.across = Some((at(self.part.0), at(self.part.1)));
+            }
+        }
+        chart::draw(grid, inner, &curves, axes, false);
+    }
+}
+
+impl Followed {
+    fn new(name: String, folder: PathBuf, share: usize, is_shown: bool) -> Self {
+        let run = open(&folder, share);
+        Self { name, folder, run, is_shown }
+    }
+}
+
+fn open(folder: &std::path::Path, share: usize) -> Result<Run, Error> {
+    Ok(Run::open(folder)?.with_max_points(MAX_POINTS).with_max_total(share))
+}
+
+fn bold() -> Style {
+    Style { is_bold: true, ..Style::default() }
+}
+
+/// Returns the weight of smoothing after or before another.
+fn next(weight: f64, by: isize) -> f64 {
+    const WEIGHTS: [f64; 5] = [0.0, 0.6, 0.9, 0.97, 0.99];
+    let place = WEIGHTS.iter().position(|it| *it >= weight).unwrap_or(0);
+    WEIGHTS[place.saturating_add_signed(by).min(WEIGHTS.len() - 1)]
+}
