@@ -51,7 +51,12 @@ struct Seen {
     length: u64,
     damaged: u64,
     cannot_be_read: bool,
+    /// The first and the last moment, in nanoseconds since 1970.
+    span: Option<(u64, u64)>,
 }
+
+/// How long two files may be written at once: one that takes the place of another begins while that ends.
+const MAX_OVERLAP: u64 = 10_000_000_000;
 
 impl EventFiles {
     /// Makes a follower of the event files of a folder, or of one file.
@@ -105,6 +110,18 @@ impl EventFiles {
         self.files.values().map(|seen| seen.damaged + u64::from(seen.cannot_be_read)).sum()
     }
 
+    /// Returns whether two files were written at the same time.
+    pub(crate) fn overlap(&self) -> bool {
+        let mut spans: Vec<(u64, u64)> = self.files.values().filter_map(|seen| seen.span).collect();
+        spans.sort_unstable();
+        let mut end = 0;
+        spans.into_iter().any(|(first, last)| {
+            let both = end.min(last).saturating_sub(first);
+            end = end.max(last);
+            both > MAX_OVERLAP
+        })
+    }
+
     /// Returns whether a file ends within a record: it is being written, or its writer was killed.
     pub(crate) fn is_torn(&self) -> bool {
         self.files.values().any(|seen| seen.offset < seen.length)
@@ -139,6 +156,10 @@ impl Seen {
                 Ok(Some(event)) => {
                     events += 1;
                     let EventContent::Summary(values) = event.content else { continue };
+                    // Of values alone: a file begins when its writer does, and may have values of another time.
+                    let moment = nanos(event.wall_time);
+                    let (first, last) = self.span.unwrap_or((moment, moment));
+                    self.span = Some((first.min(moment), last.max(moment)));
                     for value in values {
                         take(shown_of(&value, texts, event.step, nanos(event.wall_time)));
                     }

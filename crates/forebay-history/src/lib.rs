@@ -50,7 +50,7 @@ pub use query::{EventQuery, History, HistoryError};
 pub use recent::Recent;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 pub use run::{Format, Other, RecordFollower, Run, find_runs, open, values};
-pub use runs::runs;
+pub use runs::{Trouble, TroubleKind, runs};
 pub use series::{Point, Series};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteHistory;

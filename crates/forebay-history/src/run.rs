@@ -15,7 +15,7 @@ use forebay_sync::sync::Arc;
 use crate::event_files::{self, EventFiles};
 use crate::follow::{LineFollower, Look};
 use crate::lines::PlainLines;
-use crate::runs::Lives;
+use crate::runs::{Lives, Trouble, TroubleKind};
 use crate::series::{Point, Series};
 #[cfg(feature = "sqlite")]
 use crate::sqlite::{Seen, SqliteHistory};
@@ -100,6 +100,7 @@ pub struct Run {
     /// `None` once it is closed.
     files: Option<Files>,
     is_torn: bool,
+    has_two_writers: bool,
     lines: PlainLines,
     known: Known,
 }
@@ -421,6 +422,7 @@ impl Known {
 
     fn number(&mut self, name: &str, value: f64, step: Option<i64>, unix_nanos: u64) {
         self.last_nanos = unix_nanos;
+        self.lives.at_step(step);
         let Some(place) = self.place(name) else { return };
         let (series, has_steps) = (&mut self.points[place], &mut self.has_steps[place]);
         *has_steps |= step.is_some();
@@ -473,7 +475,9 @@ impl Known {
             // Whatever form another program gave it: at least one is missing.
             let missing = record.value().as_i64().and_then(|missing| u64::try_from(missing).ok());
             let missing = missing.or_else(|| record.value().as_f64().map(|missing| missing as u64));
-            self.missing = self.missing.saturating_add(missing.unwrap_or(1));
+            let missing = missing.unwrap_or(1);
+            self.missing = self.missing.saturating_add(missing);
+            self.lives.trouble(TroubleKind::Gap(missing), record.time());
         }
         if name == training::Started::NAME {
             self.settings = settings(record.value().as_fields());
@@ -537,7 +541,8 @@ impl Run {
         let files = Files::open(path)?;
         let format = files.format();
         let (files, known) = (Some(files), Known::default());
-        Ok(Self { path: path.to_owned(), format, files, is_torn: false, lines: PlainLines::default(), known })
+        let (path, lines) = (path.to_owned(), PlainLines::default());
+        Ok(Self { path, format, files, is_torn: false, has_two_writers: false, lines, known })
     }
 
     /// Keeps so many points of each series, 32 at least, and not 16,384. With 0 none, for who asks for the last and the best values alone. To
@@ -637,6 +642,7 @@ impl Run {
     /// Lets go of its files for good: what was read stays.
     pub fn close(&mut self) {
         self.is_torn = self.is_torn();
+        self.has_two_writers = self.has_two_writers();
         self.files = None;
     }
 
@@ -680,6 +686,19 @@ impl Run {
     /// Returns its generations, the last one last: none where nobody told of them, as in the files of other programs.
     pub fn lives(&self) -> &[RunInfo] {
         self.known.lives.runs()
+    }
+
+    /// Returns what went wrong in it, and where: the first thousand such places.
+    pub fn troubles(&self) -> &[Trouble] {
+        self.known.lives.troubles()
+    }
+
+    /// Returns whether several of its event files were written at the same time: two writers share the folder.
+    pub fn has_two_writers(&self) -> bool {
+        match &self.files {
+            Some(Files::TensorBoard(files)) => files.overlap(),
+            _ => self.has_two_writers,
+        }
     }
 
     /// Returns its status, if its files tell of its life.

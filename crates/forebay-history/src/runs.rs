@@ -1,6 +1,7 @@
 //! Runs of a history.
 
 use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime};
 
 use forebay::event::catalog::training;
 use forebay::parts::{add_to_run, run_of};
@@ -28,19 +29,61 @@ const MAX_RUNS: usize = 10_000;
 /// Runs among which that of an event is looked for: those that began last.
 const MAX_OVERLAPPING: usize = 100;
 
+/// Most troubles that are kept, the first ones.
+const MAX_TROUBLES: usize = 1_000;
+
+/// How far the clock may move away from that of the process between two heartbeats: what a time server corrects is less.
+const MAX_JUMP: i64 = 10;
+
+/// What went wrong in a run, and where.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Trouble {
+    /// What it was.
+    pub kind: TroubleKind,
+    /// The moment of the event that tells of it.
+    pub time: SystemTime,
+    /// The last step before it.
+    pub step: Option<i64>,
+}
+
+/// Kind of a [`Trouble`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum TroubleKind {
+    /// So many events are missing.
+    Gap(u64),
+    /// The clock moved by so many seconds more than the process lived: it was set, or the machine slept.
+    ClockJump(i64),
+    /// The process was alive, and no heartbeat came for so long.
+    Silence(Duration),
+    /// The process of an earlier generation goes on, while a later one writes.
+    TwoWriters,
+}
+
 /// The runs that records tell of: the last 10,000 of them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lives(Vec<RunInfo>);
+pub(crate) struct Lives {
+    runs: Vec<RunInfo>,
+    /// Moment and uptime of the last heartbeat, and the begin of its run.
+    last_beat: Option<(SystemTime, Duration, SystemTime)>,
+    last_step: Option<i64>,
+    troubles: Vec<Trouble>,
+}
 
 impl Lives {
     /// Sees the next record.
     pub(crate) fn see(&mut self, record: &Record) {
         let name = Event::name(record);
+        self.last_step = record.signed_step().or(self.last_step);
         if !IS_OF_LIFE.contains(&name) {
             return;
         }
-        let runs = &mut self.0;
         let run_info = run_of(record);
+        if name == training::HEARTBEAT {
+            self.see_beat(record, &run_info);
+        }
+        let runs = &mut self.runs;
         if runs.len() >= 2 * MAX_RUNS {
             runs.drain(..MAX_RUNS);
         }
@@ -63,7 +106,53 @@ impl Lives {
 
     /// Returns them, in the order in which they began.
     pub(crate) fn runs(&self) -> &[RunInfo] {
-        &self.0[self.0.len().saturating_sub(MAX_RUNS)..]
+        &self.runs[self.runs.len().saturating_sub(MAX_RUNS)..]
+    }
+
+    /// Returns what went wrong: the first thousand.
+    #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+    pub(crate) fn troubles(&self) -> &[Trouble] {
+        &self.troubles
+    }
+
+    /// Notes a step that no record of an event tells.
+    #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+    pub(crate) fn at_step(&mut self, step: Option<i64>) {
+        self.last_step = step.or(self.last_step);
+    }
+
+    pub(crate) fn trouble(&mut self, kind: TroubleKind, time: SystemTime) {
+        if self.troubles.len() < MAX_TROUBLES {
+            self.troubles.push(Trouble { kind, time, step: self.last_step });
+        }
+    }
+
+    /// Compares a heartbeat with the one before it.
+    fn see_beat(&mut self, record: &Record, beat: &RunInfo) {
+        let time = record.time();
+        if let Some(uptime) = beat.uptime {
+            // Two processes have two clocks, and begins of their own.
+            let is_near = |one: SystemTime, other: SystemTime| seconds_between(one, other).abs() <= 3_600;
+            if let Some((last, last_uptime, began)) = self.last_beat
+                && let Some(lived) = uptime.checked_sub(last_uptime)
+                && (is_near(began, beat.began) || seconds_between(last, time).abs() > MAX_JUMP)
+            {
+                let jump = seconds_between(last, time) - lived.as_secs() as i64;
+                if jump.abs() > MAX_JUMP {
+                    self.trouble(TroubleKind::ClockJump(jump), time);
+                } else if beat.heartbeat.is_some_and(|heartbeat| lived > heartbeat.saturating_mul(3)) {
+                    self.trouble(TroubleKind::Silence(lived), time);
+                }
+            }
+            self.last_beat = Some((time, uptime, beat.began));
+        }
+        let own = self.runs.iter().rev().take(MAX_OVERLAPPING).position(|run| is_of(record, run));
+        if let (Some(own @ 1..), Some(last)) = (own, self.runs.last())
+            && self.runs[self.runs.len() - 1 - own].run_id == last.run_id
+            && !self.troubles.iter().any(|trouble| trouble.kind == TroubleKind::TwoWriters)
+        {
+            self.trouble(TroubleKind::TwoWriters, time);
+        }
     }
 }
 
@@ -98,6 +187,15 @@ pub fn runs(history: &dyn History) -> Result<Vec<RunInfo>, HistoryError> {
         run.last_seen = last.time();
     }
     Ok(runs)
+}
+
+/// Returns how many seconds one moment is behind another.
+fn seconds_between(one: SystemTime, other: SystemTime) -> i64 {
+    let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match other.duration_since(one) {
+        Ok(span) => seconds(span),
+        Err(error) => -seconds(error.duration()),
+    }
 }
 
 /// Returns whether a record names this run, or none.

@@ -1,12 +1,16 @@
 //! `forebay doctor`: what is wrong with runs, and what to do.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::SystemTime;
 
 use forebay::run::RunStatus;
-use forebay_history::Run;
+use forebay_history::{Run, TroubleKind};
+use forebay_sync::unix::disk_usage;
 use serde_json::json;
 
 use crate::args::Doctor;
+use crate::commands::query::open_database;
 use crate::error::Error;
 use crate::folder;
 use crate::out::Out;
@@ -51,12 +55,133 @@ pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
     Ok(u8::from(!is_well))
 }
 
+/// Returns whether a trouble is of a kind.
+type IsIt = fn(&TroubleKind) -> bool;
+
+/// Kinds of trouble that have no count of their own: word, which one, what it is, what to do.
+const TROUBLES: [(&str, IsIt, &str, &str); 3] = [
+    (
+        "clock",
+        |kind| matches!(kind, TroubleKind::ClockJump(_)),
+        "the clock moved against that of the process",
+        "it was set, or the machine slept: moments before and behind it do not compare",
+    ),
+    (
+        "silence",
+        |kind| matches!(kind, TroubleKind::Silence(_)),
+        "three heartbeats or more are missing while its process lived",
+        "its disk or its machine hung: look at its log at that time",
+    ),
+    (
+        "writers",
+        |kind| matches!(kind, TroubleKind::TwoWriters),
+        "a process of an earlier generation goes on beside a later one",
+        "end it: two processes write the same steps",
+    ),
+];
+
+/// Places that are named; of more, how many there are.
+const MAX_PLACES: usize = 3;
+
+/// Says where troubles were.
+fn places(run: &Run, is_it: IsIt) -> String {
+    let all: Vec<_> = run.troubles().iter().filter(|trouble| is_it(&trouble.kind)).collect();
+    let mut said: Vec<String> = all
+        .iter()
+        .take(MAX_PLACES)
+        .map(|trouble| {
+            let size = match &trouble.kind {
+                TroubleKind::Gap(events) => format!("{events} "),
+                TroubleKind::ClockJump(seconds) => format!("by {seconds:+} s "),
+                TroubleKind::Silence(span) => format!("{} ", folder::span(*span)),
+                _ => String::new(),
+            };
+            let step = trouble.step.map_or_else(String::new, |step| format!("behind step {step}, "));
+            format!("{size}{step}at {}", crate::page::date(trouble.time))
+        })
+        .collect();
+    if all.len() > MAX_PLACES {
+        said.push(format!("and {} more", all.len() - MAX_PLACES));
+    }
+    if said.is_empty() { String::new() } else { format!(": {}", said.join("; ")) }
+}
+
+/// Returns the numbers of closed files that are missing between others. Those before all others were removed by the sink, as the oldest.
+fn holes(folder: &Path) -> Vec<u64> {
+    let number = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let number = name.strip_prefix("events.jsonl.")?;
+        number.strip_suffix(".zst").unwrap_or(number).parse::<u64>().ok().filter(|number| *number < 1_000_000)
+    };
+    let numbers: BTreeSet<u64> = std::fs::read_dir(folder).into_iter().flatten().filter_map(number).collect();
+    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
+    (*first..*last).filter(|number| !numbers.contains(number)).take(MAX_PLACES).collect()
+}
+
+/// Largest database that is looked through.
+const MAX_DATABASE: u64 = 1 << 30;
+
+/// Returns what SQLite finds wrong with the database of a run, if there is one.
+fn database_damage(folder: &Path) -> Option<String> {
+    let path = folder.join("events.db");
+    std::fs::metadata(&path).ok().filter(|data| data.is_file() && data.len() <= MAX_DATABASE)?;
+    let found = open_database(&path)
+        .and_then(|database| database.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
+    match found {
+        Ok(found) if found == "ok" => None,
+        Ok(found) => Some(format!("events.db: {}", found.replace('\n', " "))),
+        Err(error) => Some(format!("events.db: {error}")),
+    }
+}
+
 fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut find = |kind, what, advice| findings.push(Finding { kind, what, advice });
+    if run.events() == 0 {
+        find(
+            "empty",
+            "there are no events in it".to_owned(),
+            "its process ended before its first flush, or it has just begun",
+        );
+    }
     if run.missing() > 0 {
-        let what = format!("{} events were evicted before they were written", run.missing());
+        let is_it = |kind: &TroubleKind| matches!(kind, TroubleKind::Gap(_));
+        let what =
+            format!("{} events were evicted before they were written{}", run.missing(), places(run, is_it));
         find("gap", what, "raise the capacity of the collector, or sample what comes often");
+    }
+    for (kind, is_it, what, advice) in TROUBLES {
+        let count = run.troubles().iter().filter(|trouble| is_it(&trouble.kind)).count();
+        if count > 0 {
+            find(kind, format!("{what}{}", places(run, is_it)), advice);
+        }
+    }
+    if run.has_two_writers() {
+        find(
+            "writers",
+            "several of its event files were written at the same time".to_owned(),
+            "give each process a folder of its own",
+        );
+    }
+    for number in holes(run.path()) {
+        find(
+            "missing file",
+            format!("the closed file {number} is not there, and those before and behind it are"),
+            "somebody removed it, or a copy was not complete: what it had is lost",
+        );
+    }
+    if let Some(damage) = database_damage(run.path()) {
+        find(
+            "damage",
+            damage,
+            "the disk lost something: `sqlite3 events.db .recover` saves what can be read",
+        );
+    }
+    if let Some((used, free)) = disk_usage(run.path())
+        && free < used / 100
+    {
+        let what = format!("the disk is full but for {} MB", free / 1_000_000);
+        find("disk", what, "remove what is not needed: when it is full, whole batches are lost");
     }
     if run.not_read() > 0 {
         let what = format!("{} places in its files are no events", run.not_read());
@@ -102,6 +227,10 @@ fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
             );
         }
         _ => {}
+    }
+    for name in run.names().filter(|name| run.others().contains_key(*name)) {
+        let what = format!("{name} is a number in some events and none in others");
+        find("kind", what, "give each kind a name of its own: a curve has numbers alone");
     }
     for name in run.names() {
         let Some(series) = run.series(name) else { continue };

@@ -227,7 +227,7 @@ fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error>
 }
 
 /// Opens a database for reading alone, also on a disk that is read-only.
-fn open_database(path: &Path) -> Result<Connection, rusqlite::Error> {
+pub(crate) fn open_database(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(path, flags)?;
     match database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {

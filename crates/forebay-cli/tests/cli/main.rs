@@ -1,6 +1,7 @@
 //! The commands, as a person runs them: the program, with its output captured.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod doctor;
 #[cfg(unix)]
 mod top;
 
