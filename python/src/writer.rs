@@ -13,7 +13,7 @@ use forebay::sink::{BackwardStep, EarlierPoints, MissingStep, Tags, TensorBoardS
 use forebay::{Builder, Collector, FlushStrategy, Outcome, Overflow, Record};
 use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainBool, PlainU64};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
@@ -50,11 +50,20 @@ pub(crate) struct Writer {
     core: ArcSwapOption<Core>,
     /// Held while it is opened.
     opening: Mutex<()>,
-    /// Number of calls that added nothing, because the writer is a copy.
+    /// Number of calls that added nothing, because the writer is a copy or cannot be opened.
     ignored: Arc<PlainU64>,
+    /// What became of everything that was added before the last close.
+    closed: Arc<Mutex<Account>>,
+    /// The moment, in nanoseconds since 1970, until which no call tries to open it: it could not be opened a moment before. 0 where it
+    /// could. Relaxed: it guards no other data.
+    retry_at: PlainU64,
 }
 
+/// What became of everything that was added, by its fate.
+type Account = HashMap<&'static str, u64>;
+
 struct Settings {
+    /// That of the process that made it.
     folder: PathBuf,
     /// Time between deliveries while little happens.
     interval: Duration,
@@ -63,6 +72,16 @@ struct Settings {
     reopens_in_child: bool,
     /// Whether it was unpickled: the original is in another process.
     is_copy: bool,
+}
+
+impl Settings {
+    /// Returns the folder that a process writes to, which may be another than that which made the writer.
+    fn folder_in(&self, is_elsewhere: bool) -> PathBuf {
+        match is_elsewhere {
+            true => self.folder.join(format!("pid_{}", std::process::id())),
+            false => self.folder.clone(),
+        }
+    }
 }
 
 /// What an open writer has.
@@ -75,6 +94,9 @@ struct Core {
     is_stalled: PlainBool,
     said: Said,
 }
+
+/// The time between two attempts to open a writer that cannot be opened.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Returns the name of a sub-run for what PyTorch would join to the path of its folder: `a//b/` is `a/b`.
 fn sub_run_of(name: &str) -> PyResult<Cow<'_, str>> {
@@ -99,6 +121,8 @@ impl Writer {
             core: ArcSwapOption::empty(),
             opening: Mutex::new(()),
             ignored: Arc::new(PlainU64::new(0)),
+            closed: Arc::new(Mutex::new(Account::new())),
+            retry_at: PlainU64::new(0),
         }
     }
 
@@ -507,7 +531,8 @@ impl Writer {
     /// Writes what is left, and closes the files. The result is what there is to say of errors and losses. Returns `None` if it is closed.
     fn _close(&self, py: Python<'_>, timeout: f64) -> Option<Work> {
         let core = self.core.swap(None)?;
-        let (collector, ignored) = (core.collector.clone(), Arc::clone(&self.ignored));
+        let collector = core.collector.clone();
+        let (ignored, closed) = (Arc::clone(&self.ignored), Arc::clone(&self.closed));
         let close = move || {
             match core.collector.stop_timeout(convert::duration(timeout)) {
                 Ok(report) if report.stats.processed < report.stats.offered => {
@@ -517,27 +542,27 @@ impl Writer {
                 Err(error) => core.said.push(error.to_string()),
             }
             ignored.fetch_add(core.collector.stats().rejected.forked, Ordering::Relaxed);
+            // A child does not have the account of its parent.
+            if let Ok(mut closed) = closed.enter() {
+                *closed = core.account();
+            }
             core.said.take()
         };
         Some(Work::begin(py, move || collector.pending(), close))
     }
 
-    /// Returns the account of what was added since it was opened.
-    fn _stats(&self) -> HashMap<&'static str, u64> {
-        let ignored = self.ignored.load(Ordering::Relaxed);
-        let Some(core) = &*self.core.load() else { return HashMap::from([("ignored", ignored)]) };
-        let stats = core.collector.stats();
-        let failed = stats.sinks.iter().map(|sink| sink.failed).sum();
-        HashMap::from([
-            ("offered", stats.offered),
-            ("processed", stats.processed),
-            ("pending", stats.pending),
-            ("evicted", stats.evicted),
-            ("rejected", stats.rejected.total() + stats.oversize),
-            ("failed", failed),
-            ("waits", stats.waits),
-            ("ignored", ignored + stats.rejected.forked),
-        ])
+    /// Returns the account of what was added since it was opened last.
+    fn _stats(&self) -> Account {
+        let mut ignored = self.ignored.load(Ordering::Relaxed);
+        let mut account = match &*self.core.load() {
+            Some(core) => {
+                ignored += core.collector.stats().rejected.forked;
+                core.account()
+            }
+            None => self.closed.enter().map(|closed| closed.clone()).unwrap_or_default(),
+        };
+        account.insert("ignored", ignored);
+        account
     }
 
     /// Has the worker open a file to read. A named pipe that nobody writes to holds it there, as a disk does that hangs. For tests.
@@ -545,9 +570,27 @@ impl Writer {
         Self::add(slf, "hang", None, None, 0, move |_| drop(std::fs::File::open(path)))
     }
 
-    /// Opens it if it is closed.
-    fn _reopen(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::with(slf, |_| ()).map(drop)
+    /// Opens it if it is closed. Returns the folder that this process writes to, or `None`, counted as ignored, where it writes nothing.
+    fn _reopen(slf: &Bound<'_, Self>) -> PyResult<Option<PathBuf>> {
+        match Self::with(slf, |core| core.home.is_left())? {
+            Some(false) => return slf.get()._folder(),
+            Some(true) => slf.get()._ignore(),
+            None => {}
+        }
+        Ok(None)
+    }
+
+    /// Counts a call that adds nothing.
+    fn _ignore(&self) {
+        self.ignored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The folder that this process writes to, or `None` where it writes nothing.
+    #[getter]
+    fn _folder(&self) -> PyResult<Option<PathBuf>> {
+        let settings = self.settings()?;
+        let is_elsewhere = self.is_elsewhere()?;
+        Ok((!is_elsewhere || settings.reopens_in_child).then(|| settings.folder_in(is_elsewhere)))
     }
 
     /// Returns whether it is open.
@@ -604,18 +647,47 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns what a writer works with that is closed, or was opened by another process.
+    /// Returns what a writer works with that is closed, or was opened by another process. Where it cannot be opened, what is added is
+    /// counted, and the first time logged: a loop does not end for that.
     #[cold]
     fn reopened(&self, slf: &Bound<'_, Self>, left: Option<&Arc<Core>>) -> PyResult<Option<Arc<Core>>> {
-        let is_elsewhere = left.is_some() || self.opening.check().is_err() || self.settings()?.is_copy;
-        if is_elsewhere && !self.settings()?.reopens_in_child {
+        if self.is_elsewhere()? && !self.settings()?.reopens_in_child {
             if left.is_none() {
-                self.ignored.fetch_add(1, Ordering::Relaxed);
+                self._ignore();
             }
             // The collector of the parent counts what is given to it.
             return Ok(left.cloned());
         }
-        self.open(slf, None).map(Some)
+        let (now, pause) = (convert::now(), RETRY.as_nanos() as u64);
+        let retry_at = self.retry_at.load(Ordering::Relaxed);
+        // Within the pause, unless the clock was set back.
+        let is_early = (1..=pause).contains(&retry_at.saturating_sub(now));
+        let error = match is_early {
+            true => None,
+            false => match self.open(slf, None) {
+                Ok(core) => {
+                    self.retry_at.store(0, Ordering::Relaxed);
+                    return Ok(Some(core));
+                }
+                // What a handler of a signal raises is none of ours.
+                Err(error) if !error.is_instance_of::<PyException>(slf.py()) => return Err(error),
+                Err(error) => Some(error),
+            },
+        };
+        self._ignore();
+        if let Some(error) = error {
+            let is_first = self.retry_at.swap(now.saturating_add(pause), Ordering::Relaxed) == 0;
+            if is_first && let Err(error) = slf.call_method1("_not_opened", (error.to_string(),)) {
+                // A log that fails harms nothing.
+                return if error.is_instance_of::<PyException>(slf.py()) { Ok(None) } else { Err(error) };
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns whether the process is another than that which made it.
+    fn is_elsewhere(&self) -> PyResult<bool> {
+        Ok(self.opening.check().is_err() || self.settings()?.is_copy)
     }
 
     fn settings(&self) -> PyResult<&Settings> {
@@ -632,7 +704,8 @@ impl Writer {
             if let Some(core) = self.core.load_full().filter(|core| !core.home.is_left()) {
                 return Ok(core);
             }
-            let core = Arc::new(Core::open(settings, purge_step, lock.is_err() || settings.is_copy)?);
+            let is_elsewhere = lock.is_err() || settings.is_copy;
+            let core = Arc::new(Core::open(settings, purge_step, is_elsewhere)?);
             self.core.store(Some(Arc::clone(&core)));
             PyResult::Ok(core)
         })?;
@@ -644,11 +717,8 @@ impl Writer {
 }
 
 impl Core {
-    fn open(settings: &Settings, purge_step: Option<i64>, is_child: bool) -> PyResult<Self> {
-        let folder = match is_child {
-            true => settings.folder.join(format!("pid_{}", std::process::id())),
-            false => settings.folder.clone(),
-        };
+    fn open(settings: &Settings, purge_step: Option<i64>, is_elsewhere: bool) -> PyResult<Self> {
+        let folder = settings.folder_in(is_elsewhere);
         let sink = match purge_step {
             Some(step) => TensorBoardSink::resume(folder, u64::try_from(step).unwrap_or(0))?,
             // A run that goes on without one has its earlier points shown.
@@ -674,6 +744,20 @@ impl Core {
             .start()
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
         Ok(Self { collector, home: Home::here(), is_stalled: PlainBool::new(false), said })
+    }
+
+    /// Returns what became of everything that was added.
+    fn account(&self) -> Account {
+        let stats = self.collector.stats();
+        HashMap::from([
+            ("offered", stats.offered),
+            ("processed", stats.processed),
+            ("pending", stats.pending),
+            ("evicted", stats.evicted),
+            ("rejected", stats.rejected.total() + stats.oversize),
+            ("failed", stats.sinks.iter().map(|sink| sink.failed).sum()),
+            ("waits", stats.waits),
+        ])
     }
 
     /// Collects a point. Where that waits for space, other threads of Python run meanwhile.

@@ -234,7 +234,7 @@ def test_a_writer_says_what_it_is(tmp_path):
     assert writer.file_writer.get_logdir() == str(tmp_path)
     assert list(writer.all_writers) == [str(tmp_path)]
     writer.close()
-    assert repr(writer) == f"<SummaryWriter of {str(tmp_path)!r}, closed>"
+    assert repr(writer) == f"<SummaryWriter of {str(tmp_path)!r}, closed: 1 added, 0 pending, 0 lost>"
 
 
 def test_the_default_folder_is_named_after_time_host_and_comment(tmp_path, monkeypatch):

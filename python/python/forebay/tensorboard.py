@@ -59,9 +59,11 @@ class SummaryWriter(Writer):
         comet_config: Accepted for tensorboardX's sake. Nothing is sent to Comet.
 
     Raises:
-        OSError: The folder or the file cannot be created.
-        TypeError: ``filename_suffix`` is no text.
-        ValueError: ``log_dir`` and ``logdir`` are both given, ``log_dir`` is an address of a remote file system, ``flush_secs`` is no number, or ``in_child`` is unknown.
+        OSError: The folder or the file cannot be created. Where a writer cannot be opened later, in a child or again after a close, what is
+            added to it counts as ignored, and that is logged once.
+        TypeError: An argument is of another type.
+        ValueError: ``log_dir`` and ``logdir`` are both given, ``log_dir`` is an address of a remote file system, ``flush_secs`` is not a
+            number, or ``in_child`` is unknown.
 
     Example:
         >>> with SummaryWriter("runs/first") as writer:
@@ -138,7 +140,8 @@ class SummaryWriter(Writer):
 
     def _get_file_writer(self) -> FileWriter:
         """Returns the writer of events below this one, and opens it if it is closed."""
-        self._reopen()
+        if self._folder is not None:
+            self._reopen()
         return self._files()
 
     def _files(self) -> FileWriter:
@@ -520,10 +523,19 @@ class SummaryWriter(Writer):
             AssertionError: Not as many labels or images as points, or ``mat`` is no matrix.
             NotADirectoryError: A file is where the folder of the points would be.
         """
-        self._reopen()
-        entry = _embedding.write(self.log_dir, mat, metadata, label_img, global_step, tag, metadata_header)
-        self._embeddings.append(entry)
-        Path(self.log_dir, "projector_config.pbtxt").write_text("".join(self._embeddings), encoding="utf-8")
+        folder = self._reopen()
+        if folder is None:
+            return
+        try:
+            entry = _embedding.write(folder, mat, metadata, label_img, step, tag, metadata_header)
+            entries = self._embeddings.setdefault(str(folder), [])
+            entries.append(entry)
+            Path(folder, "projector_config.pbtxt").write_text("".join(entries), encoding="utf-8")
+        except NotADirectoryError:
+            raise
+        except OSError as error:
+            self._ignore()
+            logger.warning("an embedding is not written: %s", error)
 
     def add_pr_curve(
         self,
@@ -694,12 +706,16 @@ class SummaryWriter(Writer):
         self._close_within(CLOSE_TIMEOUT)
 
     def stats(self) -> dict[str, int]:
-        """Returns what became of everything that was added since the writer was opened.
+        """Returns what became of everything that was added since the writer was opened last, also after it was closed.
 
         ``offered`` is the sum of ``processed``, ``pending``, ``evicted`` and ``rejected``. ``failed`` could not be written; ``ignored``
-        was added in a child, or to a copy. ``waits`` is the number of calls that waited for space. PyTorch's writer has no such method.
+        was added in a child, to a copy, or to a writer that could not be opened again. ``waits`` is the number of calls that waited for space. PyTorch's writer has no such method.
         """
         return self._stats()
+
+    def _not_opened(self, why: str) -> None:
+        """Logs that it cannot be opened, in a process or at a time where nobody expects an error."""
+        logger.warning("what is added to %s is ignored until it can be opened: %s", os.fspath(self.log_dir), why)
 
     def _close_at_exit(self, timeout: float) -> None:
         self._close_within(timeout)
@@ -720,7 +736,8 @@ class SummaryWriter(Writer):
         self._in_child = in_child
         self._file_writer = None
         self._edges = None
-        self._embeddings: list[str] = []
+        # What the projector shows, by the folder that has it.
+        self._embeddings: dict[str, list[str]] = {}
         self._setup(
             os.fspath(self.log_dir), float(self.flush_secs), purge_step, self.filename_suffix, in_child == "reopen", is_copy
         )
@@ -740,10 +757,10 @@ class SummaryWriter(Writer):
 
     def __repr__(self) -> str:
         stats = self._stats()
-        state = "closed"
+        state = "open" if self._is_open else "closed"
         if "offered" in stats:
             lost = stats["evicted"] + stats["rejected"] + stats["failed"]
-            state = f"open: {stats['offered']:,} added, {stats['pending']:,} pending, {lost:,} lost"
+            state += f": {stats['offered']:,} added, {stats['pending']:,} pending, {lost:,} lost"
         return f"<{type(self).__name__} of {os.fspath(self.log_dir)!r}, {state}>"
 
     def __copy__(self) -> Self:
@@ -869,7 +886,7 @@ class FileWriter:
 
     def reopen(self) -> None:
         """Opens the writer that it belongs to, if it is closed."""
-        self._writer._reopen()
+        self._writer._get_file_writer()
 
     def __repr__(self) -> str:
         return f"<FileWriter of {self.get_logdir()!r}>"
