@@ -193,7 +193,7 @@ fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
 }
 
 /// Returns space for so many bytes, and an error where the system refuses it.
-fn reserved(length: usize) -> Result<Vec<u8>, TryReserveError> {
+pub(crate) fn reserved(length: usize) -> Result<Vec<u8>, TryReserveError> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(length)?;
     Ok(bytes)

@@ -37,7 +37,7 @@ impl PyCollector {
         let said = Said::default();
         let inner = py.detach(|| {
             let builder = Builder::<Point>::new().config(config).on_log(said.hook());
-            let builder = builder.enrich(|point: &mut Point, _| point.complete());
+            let builder = builder.enrich(|point: &mut Point, _| _ = point.complete());
             let sinks = sinks.into_iter().map(sink).collect::<PyResult<Vec<_>>>()?;
             builder.sinks(sinks).start().map_err(|error| PyValueError::new_err(error.to_string()))
         })?;

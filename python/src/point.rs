@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use forebay::event::Encoded;
 use forebay::{Event, Priority, Record};
 use serde::{Serialize, Serializer};
+
+use crate::array::reserved;
 
 /// Record, and the work that is left to do on it. The loop hands over a copy of the data that it was given; the worker bins it, encodes
 /// it or computes from it what the sinks write.
@@ -18,8 +21,13 @@ pub(crate) struct Point {
 struct Work {
     /// Size of the data that the work holds, in bytes.
     bytes: usize,
+    /// About the most that it takes beside them, in bytes.
+    makes: usize,
     run: Box<Run>,
 }
+
+/// The most bytes that work takes without a look whether there is memory for them.
+const MAX_UNASKED: usize = 1 << 20;
 
 type Run = dyn FnOnce(&mut Record) + Send + Sync;
 
@@ -30,13 +38,14 @@ impl Point {
         Self { record, work: None }
     }
 
-    /// Makes a point that `run` completes on the worker. It holds so many `bytes` until then.
+    /// Makes a point that `run` completes on the worker. It holds so many `bytes` until then, and takes about `makes` more then.
     pub(crate) fn with_work(
         record: Record,
         bytes: usize,
+        makes: usize,
         run: impl FnOnce(&mut Record) + Send + Sync + 'static,
     ) -> Self {
-        Self { record, work: Some(Box::new(Work { bytes, run: Box::new(run) })) }
+        Self { record, work: Some(Box::new(Work { bytes, makes, run: Box::new(run) })) }
     }
 
     /// Changes the record.
@@ -50,11 +59,21 @@ impl Point {
         self.record
     }
 
-    /// Does the work that is left, on the worker.
-    pub(crate) fn complete(&mut self) {
-        if let Some(work) = self.work.take() {
+    /// Does the work that is left, on the worker. Returns `false` where there is no memory for it: the record has a value then that the
+    /// sink of a writer refuses, and counts as failed.
+    ///
+    /// Memory that is refused ends the process, wherever it is asked for: in the encoders of images and of messages as well, which are of
+    /// other crates. So all of it is asked for before, at once, and given back. What another thread takes in between may still end it.
+    pub(crate) fn complete(&mut self) -> bool {
+        let Some(work) = self.work.take() else { return true };
+        let has_memory = work.makes <= MAX_UNASKED || reserved(work.makes).is_ok();
+        if has_memory {
             (work.run)(&mut self.record);
+        } else {
+            // No message: a field of another type.
+            self.record.set_value(Encoded::Summary([0x0d].into()));
         }
+        has_memory
     }
 }
 

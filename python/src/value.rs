@@ -128,7 +128,7 @@ impl Given {
             Self::Values(values) => {
                 // What the worker makes of it may be larger: an edge and a count for each bin.
                 let bytes = values.array.byte_len().max(16 * values.bins);
-                Point::with_work(Record::new(name), bytes, move |record| record.set_value(values.binned()))
+                Point::with_work(Record::new(name), bytes, 0, move |record| record.set_value(values.binned()))
             }
         }
     }

@@ -10,7 +10,7 @@ use forebay::collector::{FlushError, FullLane, StopError};
 use forebay::event::Encoded;
 use forebay::parts::check_sub_run;
 use forebay::sink::{BackwardStep, EarlierPoints, MissingStep, Tags, TensorBoardSink};
-use forebay::{Builder, Collector, FlushStrategy, Outcome, Overflow, Record};
+use forebay::{Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Record};
 use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainBool, PlainU64};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyValueError};
@@ -234,7 +234,7 @@ impl Writer {
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        Self::add(slf, tag, step, walltime, text.len(), move |record| {
+        Self::add(slf, tag, step, walltime, text.len(), 4 * text.len(), move |record| {
             let tag = format!("{}/text_summary", record.name());
             work::encode(record, &tag, Summary::Texts(&[&text]));
         })
@@ -254,8 +254,8 @@ impl Writer {
     ) -> PyResult<()> {
         let values = Array::copy(slf.py(), &data, code)?;
         let of = |numbers: &Option<Vec<f64>>| numbers.as_ref().map_or(0, |numbers| 8 * numbers.len());
-        let bytes = values.byte_len() + of(&edges) + of(&counts);
-        Self::add(slf, tag, step, walltime, bytes, move |record| {
+        let bins = of(&edges) + of(&counts);
+        Self::add(slf, tag, step, walltime, values.byte_len() + bins, 8 * bins, move |record| {
             let edges = edges.as_deref().unwrap_or_else(|| default_edges());
             let histogram = Histogram::of(&values, edges, counts, max_bins);
             encode(record, histogram.summary());
@@ -273,7 +273,9 @@ impl Writer {
     ) -> PyResult<()> {
         let bytes = 16 * limits.len();
         let histogram = Histogram::counted(numbers, limits, counts);
-        Self::add(slf, tag, step, walltime, bytes, move |record| encode(record, histogram.summary()))
+        Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| {
+            encode(record, histogram.summary())
+        })
     }
 
     #[allow(clippy::too_many_arguments, reason = "the arguments of PyTorch's method")]
@@ -289,7 +291,10 @@ impl Writer {
         walltime: Option<f64>,
     ) -> PyResult<()> {
         let array = Array::copy(slf.py(), &data, code)?;
-        Self::add(slf, tag, step, walltime, array.byte_len(), move |record| {
+        // The levels; the pixels, of three channels where it is gray; its file twice; and three copies of that until it is on the disk.
+        let is_gray = letters.find('C').is_none_or(|place| shape.get(place) == Some(&1));
+        let makes = array.len() * if is_gray { 20 } else { 8 };
+        Self::add(slf, tag, step, walltime, array.byte_len(), makes, move |record| {
             let pixels = Pixels::of(&array, &shape, &letters, 8, is_opaque);
             encode_image(record, &pixels, [pixels.height, pixels.width, pixels.channels]);
         })
@@ -306,7 +311,8 @@ impl Writer {
         walltime: Option<f64>,
     ) -> PyResult<()> {
         let pixels = Pixels { bytes, height: size.1, width: size.0, channels: shown[2] };
-        Self::add(slf, tag, step, walltime, pixels.bytes.len(), move |record| {
+        let bytes = pixels.bytes.len();
+        Self::add(slf, tag, step, walltime, bytes, 6 * bytes, move |record| {
             encode_image(record, &pixels, shown)
         })
     }
@@ -320,7 +326,8 @@ impl Writer {
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        Self::add(slf, tag, step, walltime, file.len(), move |record| encode_file(record, &file, shown))
+        let bytes = file.len();
+        Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| encode_file(record, &file, shown))
     }
 
     fn _add_audio(
@@ -333,7 +340,7 @@ impl Writer {
         walltime: Option<f64>,
     ) -> PyResult<()> {
         let samples = Array::copy(slf.py(), &data, code)?;
-        Self::add(slf, tag, step, walltime, samples.byte_len(), move |record| {
+        Self::add(slf, tag, step, walltime, samples.byte_len(), 10 * samples.len(), move |record| {
             let file = audio::wav(&samples, rate);
             let frames = samples.len() as u64;
             let content_type = "audio/wav";
@@ -360,7 +367,8 @@ impl Writer {
         walltime: Option<f64>,
     ) -> PyResult<()> {
         let array = Array::copy(slf.py(), &data, code)?;
-        Self::add(slf, tag, step, walltime, array.byte_len(), move |record| {
+        let bytes = array.byte_len();
+        Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| {
             let dtype = tensor::dtype(array.kind());
             let content = array.into_little_endian();
             encode(record, Summary::Tensor { dtype, shape: &shape, content: &content });
@@ -378,7 +386,7 @@ impl Writer {
         let copy = |(data, code): &(PyBuffer<u8>, String)| Array::copy(slf.py(), data, code);
         let arrays = arrays.iter().map(copy).collect::<PyResult<Vec<_>>>()?;
         let bytes = arrays.iter().map(Array::byte_len).sum();
-        Self::add(slf, tag, step, walltime, bytes, move |record| {
+        Self::add(slf, tag, step, walltime, bytes, 0, move |record| {
             let [labels, predictions, weights @ ..] = &arrays[..] else { return };
             let rows = curve::precision_recall(labels, predictions, weights.first(), thresholds);
             encode(record, Summary::PrCurve { rows: rows.each_ref().map(Vec::as_slice) });
@@ -393,7 +401,7 @@ impl Writer {
         walltime: Option<f64>,
     ) -> PyResult<()> {
         let bytes = rows.iter().map(|row| 4 * row.len()).sum();
-        Self::add(slf, tag, step, walltime, bytes, move |record| {
+        Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| {
             encode(record, Summary::PrCurve { rows: rows.each_ref().map(Vec::as_slice) });
         })
     }
@@ -412,7 +420,8 @@ impl Writer {
         };
         let arrays = arrays.iter().map(copy).collect::<PyResult<Vec<_>>>()?;
         let bytes = arrays.iter().map(|(_, array, _)| array.byte_len()).sum();
-        Self::add(slf, tag, step, walltime, bytes, move |record| {
+        let numbers: usize = arrays.iter().map(|(_, array, _)| array.len()).sum();
+        Self::add(slf, tag, step, walltime, bytes, 20 * numbers, move |record| {
             let numbers = arrays.iter().map(|(name, array, shape)| {
                 let mut numbers = Vec::with_capacity(array.len());
                 array.for_each(|number| numbers.push(number as f32));
@@ -436,7 +445,7 @@ impl Writer {
     /// Adds the charts of the tab of custom scalars: categories, each with charts, each with its title, whether it is a margin chart, and
     /// its tags.
     fn _add_layout(slf: &Bound<'_, Self>, categories: Vec<CategoryRow>) -> PyResult<()> {
-        Self::add(slf, LAYOUT, None, None, 0, move |record| {
+        Self::add(slf, LAYOUT, None, None, 0, 0, move |record| {
             layout::encode(record, &categories);
         })
     }
@@ -476,7 +485,8 @@ impl Writer {
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        Self::add(slf, "summary", step, walltime, message.len(), move |record| {
+        let bytes = message.len();
+        Self::add(slf, "summary", step, walltime, bytes, 3 * bytes, move |record| {
             record.set_value(Encoded::Summary(message.into()));
         })
     }
@@ -508,7 +518,8 @@ impl Writer {
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        Self::add(slf, "event", step, walltime, message.len(), move |record| {
+        let bytes = message.len();
+        Self::add(slf, "event", step, walltime, bytes, 3 * bytes, move |record| {
             record.set_value(Encoded::Event(message.into()));
         })
     }
@@ -567,7 +578,7 @@ impl Writer {
 
     /// Has the worker open a file to read. A named pipe that nobody writes to holds it there, as a disk does that hangs. For tests.
     fn _hang_on(slf: &Bound<'_, Self>, path: PathBuf) -> PyResult<()> {
-        Self::add(slf, "hang", None, None, 0, move |_| drop(std::fs::File::open(path)))
+        Self::add(slf, "hang", None, None, 0, 0, move |_| drop(std::fs::File::open(path)))
     }
 
     /// Opens it if it is closed. Returns the folder that this process writes to, or `None`, counted as ignored, where it writes nothing.
@@ -629,19 +640,21 @@ impl Writer {
         }
     }
 
-    /// Adds a point that `run` completes on the worker, from data of so many `bytes`.
+    /// Adds a point that `run` completes on the worker, from data of so many `bytes`. `makes` is about the most that this takes beside
+    /// them, in bytes, until it is written.
     fn add(
         slf: &Bound<'_, Self>,
         tag: &str,
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
         bytes: usize,
+        makes: usize,
         run: impl FnOnce(&mut Record) + Send + Sync + 'static,
     ) -> PyResult<()> {
         let step = convert::step(step)?;
         Self::with(slf, |core| {
             let record = convert::placed(Record::new(intern(tag)), step, walltime);
-            let point = Point::with_work(record, bytes, run);
+            let point = Point::with_work(record, bytes, makes, run);
             core.collect(slf.py(), point);
         })?;
         Ok(())
@@ -731,6 +744,7 @@ impl Core {
             .backward_steps(BackwardStep::Write)
             .filename_suffix(settings.filename_suffix.as_str())?;
         let said = Said::default();
+        let heard = said.clone();
         let collector = Builder::<Point>::new()
             .on_log(said.hook())
             .capacity(CAPACITY)
@@ -739,7 +753,11 @@ impl Core {
             .max_bytes(MAX_BYTES)
             .overflow(Overflow::Block { timeout: MAX_WAIT })
             .flush(FlushStrategy::Hybrid { events: 1_000, interval: settings.interval })
-            .enrich(|point: &mut Point, _| point.complete())
+            .enrich(move |point: &mut Point, _| {
+                if !point.complete() {
+                    heard.push(format!("there is no memory to encode {:?}: it is not written", point.name()));
+                }
+            })
             .sink(sink)
             .start()
             .map_err(|error| PyOSError::new_err(error.to_string()))?;

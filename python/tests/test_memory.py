@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import Disk, full_pipe, law
+from support import Disk, full_pipe, law, values
 
 from forebay import Collector, Histogram, SummaryWriter, _arrays, sinks
 
@@ -138,3 +138,41 @@ print(refused)
 def test_a_copy_for_which_there_is_no_memory_is_refused_with_an_error(kind, tmp_path):
     done = subprocess.run([sys.executable, "-c", REFUSED, str(tmp_path), kind], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
+
+
+#: An image whose copy there is memory for, and a process that gets no more than half of what the worker makes of it.
+UNENCODED = """
+import logging, resource, sys
+import numpy as np
+from forebay import SummaryWriter
+
+size = 64 << 20
+values = np.zeros((4, size // 4), np.uint8)
+writer = SummaryWriter(sys.argv[1])
+writer.add_scalar("loss", 0.5, 1)
+writer.flush()
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 3 * size, resource.getrlimit(resource.RLIMIT_AS)[1]))
+calls = [
+    lambda: writer.add_image("x", values, dataformats="HW"),
+    lambda: writer.add_audio("x", values.reshape(-1)),
+    lambda: writer.add_tensor("x", values),
+    lambda: writer.add_text("x", "x" * size),
+    lambda: writer._add_summary(bytes(size), None, None),
+]
+for call in calls:
+    call()
+    writer.flush()
+writer.add_scalar("loss", 0.25, 2)
+writer.close()
+stats = writer.stats()
+print(stats["failed"], stats["processed"], stats["offered"])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+def test_what_there_is_no_memory_to_encode_is_not_written_and_counted(tmp_path):
+    done = subprocess.run([sys.executable, "-c", UNENCODED, str(tmp_path)], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "5 7 7\n"), done.stderr
+    assert done.stderr.count("there is no memory to encode") == 5
+    assert [value.simple_value for value in values(tmp_path)] == [0.5, 0.25]
