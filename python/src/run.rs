@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use forebay::Config;
 use forebay::run::{Rank, RunBuilder, RunEnd, RunInfo, RunStatus, Signals, TrainingRun};
 use forebay_history::JsonLinesHistory;
-use forebay_sync::sync::Mutex;
+use forebay_sync::sync::{Mutex, Ordering};
+use forebay_sync::unix::{SIGNALS, has_default_effect};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -66,6 +67,7 @@ impl RunGuard {
         let (run, run_id) = py.detach(|| {
             let run = run.start(collector).map_err(|error| PyValueError::new_err(error.to_string()))?;
             let run_id = run.run_id().to_owned();
+            let watches = watches && sigterm_is_free();
             let signals = watches.then(|| Signals::builder(collector).run(&run).only(SIGTERM).start());
             let signals = signals.transpose().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
             PyResult::Ok(((run, signals), run_id))
@@ -179,7 +181,15 @@ pub(crate) fn check_settings(settings: &str) -> PyResult<()> {
 }
 
 /// The number of SIGTERM, on every Unix.
-const SIGTERM: i32 = 15;
+pub(crate) const SIGTERM: i32 = 15;
+
+/// Returns whether SIGTERM has its default effect, but for ours: code that is not Python may handle it, and Python would not know.
+pub(crate) fn sigterm_is_free() -> bool {
+    match SIGNALS.iter().find(|slot| slot.signal == SIGTERM && slot.is_default.get().is_some()) {
+        Some(watched) => watched.had_default.load(Ordering::SeqCst),
+        None => has_default_effect(SIGTERM),
+    }
+}
 
 /// Returns what a file of JSON Lines tells of the runs that wrote to it, each as a dictionary.
 #[pyfunction]

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use forebay::collector::{FlushError, FullLane, StopError};
 use forebay::event::Encoded;
 use forebay::parts::check_sub_run;
+use forebay::run::Signals;
 use forebay::sink::{BackwardStep, EarlierPoints, MissingStep, Tags, TensorBoardSink};
 use forebay::{Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Record};
 use forebay_sync::sync::{Arc, Home, Mutex, OnceLock, Ordering, PlainBool, PlainU64};
@@ -24,6 +25,7 @@ use crate::array::Array;
 use crate::convert;
 use crate::names::intern;
 use crate::point::Point;
+use crate::run::{SIGTERM, sigterm_is_free};
 use crate::said::Said;
 use crate::watch::{self, Work};
 use crate::work::histogram::{Histogram, default_edges};
@@ -93,6 +95,8 @@ struct Core {
     /// guards no other data, so that Relaxed suffices.
     is_stalled: PlainBool,
     said: Said,
+    /// Kept until the collector has stopped: SIGTERM has it stop, and then ends the process.
+    _signals: Option<Signals>,
 }
 
 /// The time between two attempts to open a writer that cannot be opened.
@@ -711,6 +715,7 @@ impl Writer {
     /// Begins a file, unless another thread has meanwhile.
     fn open(&self, slf: &Bound<'_, Self>, purge_step: Option<i64>) -> PyResult<Arc<Core>> {
         let settings = self.settings()?;
+        let watches = slf.call_method0("_watches_sigterm")?.is_truthy()?;
         let core = slf.py().detach(|| {
             // In a child, the lock is the parent's.
             let lock = self.opening.enter();
@@ -718,7 +723,7 @@ impl Writer {
                 return Ok(core);
             }
             let is_elsewhere = lock.is_err() || settings.is_copy;
-            let core = Arc::new(Core::open(settings, purge_step, is_elsewhere)?);
+            let core = Arc::new(Core::open(settings, purge_step, is_elsewhere, watches)?);
             self.core.store(Some(Arc::clone(&core)));
             PyResult::Ok(core)
         })?;
@@ -730,7 +735,12 @@ impl Writer {
 }
 
 impl Core {
-    fn open(settings: &Settings, purge_step: Option<i64>, is_elsewhere: bool) -> PyResult<Self> {
+    fn open(
+        settings: &Settings,
+        purge_step: Option<i64>,
+        is_elsewhere: bool,
+        watches: bool,
+    ) -> PyResult<Self> {
         let folder = settings.folder_in(is_elsewhere);
         let sink = match purge_step {
             Some(step) => TensorBoardSink::resume(folder, u64::try_from(step).unwrap_or(0))?,
@@ -761,7 +771,10 @@ impl Core {
             .sink(sink)
             .start()
             .map_err(|error| PyOSError::new_err(error.to_string()))?;
-        Ok(Self { collector, home: Home::here(), is_stalled: PlainBool::new(false), said })
+        // Where the system refuses it, SIGTERM costs the last second.
+        let watch = || Signals::builder(&collector).only(SIGTERM).start().ok();
+        let signals = if watches && sigterm_is_free() { watch() } else { None };
+        Ok(Self { collector, home: Home::here(), is_stalled: PlainBool::new(false), said, _signals: signals })
     }
 
     /// Returns what became of everything that was added.

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 from forebay import SummaryWriter
 
@@ -34,6 +35,8 @@ def end(how):
             os._exit(4)
         case "SIGTERM" | "SIGKILL":
             os.kill(os.getpid(), getattr(signal, how))
+            # SIGTERM has what was added written first, on another thread.
+            threading.Event().wait()
 
 
 def add(writer):

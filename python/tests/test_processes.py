@@ -13,7 +13,7 @@ from pathlib import Path
 import children
 import pytest
 from children import ENDS, FLUSHED, HOLDERS, UNFLUSHED
-from support import values
+from support import Disk, values
 
 from forebay import SummaryWriter
 
@@ -22,8 +22,8 @@ METHODS = ("fork", "spawn", "forkserver")
 #: The most seconds until a process that hangs is killed.
 WATCHDOG = 60
 
-#: Ends at which Python runs what was registered for them: nothing is lost then.
-SEEN = ("return", "exception", "sys.exit")
+#: Ends that can be seen: nothing is lost then.
+SEEN = ("return", "exception", "sys.exit", "SIGTERM")
 
 CODES = {"return": 0, "exception": 1, "sys.exit": 3, "os._exit": 4, "SIGTERM": -15, "SIGKILL": -9}
 
@@ -94,6 +94,83 @@ def test_a_writer_of_the_parent_is_ignored_or_opened_again_in_a_child(method, in
         assert [each["ignored"] for each in stats] == [added] * len(processes)
     else:
         assert [(each["processed"], each["ignored"]) for each in stats] == [(added, 0)] * len(processes)
+
+
+#: Adds to two writers and ends by SIGTERM, which comes while the main thread holds the GIL in a call that does not end.
+TERMINATED = """
+import os, signal, sys, threading
+from forebay import SummaryWriter
+folder, how = sys.argv[1:]
+def own(*_): sys.exit(5)
+if how == "handler before":
+    signal.signal(signal.SIGTERM, own)
+if how == "handler in C":
+    import faulthandler
+    faulthandler.register(signal.SIGTERM, file=open(os.devnull, "w"))
+writers = [SummaryWriter(f"{folder}/{name}", flush_on_sigterm=how != "refused") for name in "ab"]
+if how == "handler after":
+    signal.signal(signal.SIGTERM, own)
+if how == "closed":
+    SummaryWriter(f"{folder}/c").close()
+for step in range(700):
+    for writer in writers:
+        writer.add_scalar("x", step, step)
+if how in ("handler before", "handler after", "handler in C"):
+    os.kill(os.getpid(), signal.SIGTERM)
+    sys.exit(0)
+if how == "refused":
+    [writer.close() for writer in writers]
+    os.kill(os.getpid(), signal.SIGTERM)
+print("ready", flush=True)
+sum(iter(int, 1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("alone", -15), ("closed", -15), ("refused", -15), ("handler before", 5), ("handler after", 5), ("handler in C", 0)],
+)
+def test_sigterm_has_a_writer_write_what_it_has_unless_the_program_handles_it(how, code, tmp_path):
+    command = [sys.executable, "-c", TERMINATED, str(tmp_path), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            if process.stdout.readline():
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(WATCHDOG) == code
+        finally:
+            process.kill()
+    assert [len(values(tmp_path / name)) for name in "ab"] == [700, 700]
+
+
+def test_a_forked_child_ends_by_sigterm_at_once_and_the_parent_keeps_what_it_has(tmp_path):
+    writer = SummaryWriter(tmp_path / "run")
+    disk = Disk(writer, tmp_path / "disk")
+    writer.add_scalar("x", 1.0)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(WATCHDOG)
+        os.write(writing, b"!")
+        while True:
+            writer.add_scalar("x", 2.0)
+    os.read(reading, 1)
+    # A worker that is told to end waits for no disk, which the parent's does.
+    os.kill(child, signal.SIGTERM)
+    assert os.waitpid(child, 0)[1] == signal.SIGTERM
+    disk.let_go()
+    writer.close()
+    os.close(reading), os.close(writing)
+    assert [value.simple_value for value in values(tmp_path / "run")] == [1.0]
+
+
+def test_a_writer_is_not_opened_for_sigterm_where_it_is_refused_or_has_no_effect(tmp_path, monkeypatch):
+    with SummaryWriter(tmp_path, flush_on_sigterm=False) as writer:
+        assert not writer._watches_sigterm()
+        assert not pickle.loads(pickle.dumps(writer))._watches_sigterm()
+    with SummaryWriter(tmp_path) as writer:
+        assert writer._watches_sigterm()
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        assert not writer._watches_sigterm()
 
 
 AT_IMPORT = """

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import time
 
+import pytest
 from support import forked, values
 
 from forebay import SummaryWriter
@@ -145,3 +146,20 @@ def test_the_account_of_a_closed_writer_is_that_of_its_last_file(tmp_path):
         assert writer.stats() == stats
     # A child has none of it.
     assert forked(writer.stats) == {"ignored": 0}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_a_handler_of_a_signal_raises_is_raised(tmp_path, monkeypatch, error):
+    writer = SummaryWriter(tmp_path)
+    writer.close()
+
+    def interrupt(*_):
+        raise error
+
+    monkeypatch.setattr(SummaryWriter, "_watches_sigterm", interrupt)
+    with pytest.raises(error):
+        writer.add_scalar("x", 1.0)
+    monkeypatch.undo()
+    writer.add_scalar("x", 1.0)
+    writer.close()
+    assert writer.stats()["ignored"] == 0

@@ -11,6 +11,7 @@ import logging
 import math
 import numbers
 import os
+import signal
 import socket
 import time
 import weakref
@@ -57,6 +58,8 @@ class SummaryWriter(Writer):
         logdir: tensorboardX's name of ``log_dir``.
         write_to_disk: As in tensorboardX: ``False`` counts what is added as ignored, makes no folder, and writes nothing.
         comet_config: Accepted for tensorboardX's sake. Nothing is sent to Comet.
+        flush_on_sigterm: Whether SIGTERM has what was added written, within 5 seconds, before it ends the process as ever. A handler of
+            the program's own takes its place, whenever it is set. Without effect in process 1, which SIGTERM does not end.
 
     Raises:
         OSError: The folder or the file cannot be created. Where a writer cannot be opened later, in a child or again after a close, what is
@@ -93,6 +96,7 @@ class SummaryWriter(Writer):
         logdir: str | os.PathLike[str] | None = None,
         write_to_disk: bool = True,
         comet_config: dict[str, Any] | None = None,
+        flush_on_sigterm: bool = True,
     ) -> None:
         if log_dir and logdir:
             raise ValueError(f"log_dir and logdir are one argument, got {os.fspath(log_dir)!r} and {os.fspath(logdir)!r}")
@@ -109,6 +113,7 @@ class SummaryWriter(Writer):
         self.max_queue = max_queue
         self.flush_secs = flush_secs
         self.filename_suffix = filename_suffix
+        self._flush_on_sigterm = bool(flush_on_sigterm)
         if comet_config is not None and not comet_config.get("disabled", False):
             logger.warning("comet_config has no effect: nothing is sent to Comet")
         if write_to_disk:
@@ -713,6 +718,10 @@ class SummaryWriter(Writer):
         """
         return self._stats()
 
+    def _watches_sigterm(self) -> bool:
+        """Returns whether SIGTERM is to be watched for: where the program does, and in process 1, it is not."""
+        return self._flush_on_sigterm and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and os.getpid() != 1
+
     def _not_opened(self, why: str) -> None:
         """Logs that it cannot be opened, in a process or at a time where nobody expects an error."""
         logger.warning("what is added to %s is ignored until it can be opened: %s", os.fspath(self.log_dir), why)
@@ -728,7 +737,7 @@ class SummaryWriter(Writer):
             progress.end()
 
     def __setstate__(self, arguments: dict[str, Any]) -> None:
-        for name in ("log_dir", "max_queue", "flush_secs", "filename_suffix"):
+        for name in ("log_dir", "max_queue", "flush_secs", "filename_suffix", "_flush_on_sigterm"):
             setattr(self, name, arguments[name])
         self._begin(arguments["in_child"], None, is_copy=True)
 
@@ -777,6 +786,7 @@ class SummaryWriter(Writer):
             "flush_secs": self.flush_secs,
             "filename_suffix": self.filename_suffix,
             "in_child": self._in_child,
+            "_flush_on_sigterm": self._flush_on_sigterm,
         }
         return (_unpickled, (type(self), arguments))
 
