@@ -59,6 +59,9 @@ pub(crate) struct Writer {
     /// The moment, in nanoseconds since 1970, until which no call tries to open it: it could not be opened a moment before. 0 where it
     /// could. Relaxed: it guards no other data.
     retry_at: PlainU64,
+    /// Whether the attribute `_defaults` has the step and the moment of what is added without. It is set before this. Relaxed: a thread
+    /// that sees it a moment late adds as before.
+    has_defaults: PlainBool,
 }
 
 /// What became of everything that was added, by its fate.
@@ -127,6 +130,7 @@ impl Writer {
             ignored: Arc::new(PlainU64::new(0)),
             closed: Arc::new(Mutex::new(Account::new())),
             retry_at: PlainU64::new(0),
+            has_defaults: PlainBool::new(false),
         }
     }
 
@@ -162,11 +166,14 @@ impl Writer {
     ///     walltime: The moment, in seconds since 1970. Defaults to now.
     ///     new_style: Whether the number is written as a tensor.
     ///     double_precision: Whether that tensor has 64 bits. TensorBoard's default loader shows none of these.
+    ///     display_name: The title of the chart, as tensorboardX has it. Defaults to the tag.
+    ///     summary_description: What the chart tells of itself, in Markdown, as tensorboardX has it.
     ///
     /// Raises:
     ///     AssertionError: A tensor of more or fewer elements than one.
     ///     NotImplementedError: Neither a number nor a tensor.
-    #[pyo3(signature = (tag, scalar_value, global_step = None, walltime = None, new_style = false, double_precision = false))]
+    #[pyo3(signature = (tag, scalar_value, global_step = None, walltime = None, new_style = false, double_precision = false,
+        *, display_name = "", summary_description = ""))]
     #[allow(clippy::too_many_arguments, reason = "the arguments of PyTorch's method")]
     fn add_scalar(
         slf: &Bound<'_, Self>,
@@ -176,17 +183,20 @@ impl Writer {
         walltime: Option<f64>,
         new_style: bool,
         double_precision: bool,
+        display_name: &str,
+        summary_description: &str,
     ) -> PyResult<()> {
         let value = convert::scalar(scalar_value)?;
-        let step = convert::step(global_step)?;
+        let (step, walltime) = Self::place(slf, global_step, walltime)?;
         Self::with(slf, |core| {
             let mut record = convert::placed(Record::scalar(intern(tag), value), step, walltime);
-            if new_style {
-                let summary = match double_precision {
-                    true => Summary::DoubleTensor(value),
-                    false => Summary::ScalarTensor(value as f32),
+            if new_style || !display_name.is_empty() || !summary_description.is_empty() {
+                let summary = match (new_style, double_precision) {
+                    (false, _) => Summary::Scalar(value as f32),
+                    (true, false) => Summary::ScalarTensor(value as f32),
+                    (true, true) => Summary::DoubleTensor(value),
                 };
-                work::encode(&mut record, tag, summary);
+                work::encode_described(&mut record, tag, summary, display_name, summary_description);
             }
             core.collect(slf.py(), Point::new(record));
         })?;
@@ -212,7 +222,7 @@ impl Writer {
         global_step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let step = convert::step(global_step)?;
+        let (step, walltime) = Self::place(slf, global_step, walltime)?;
         let nanos = walltime.map_or_else(convert::now, convert::nanos);
         let mut sub_run = main_tag.replace('/', "_");
         sub_run.push('_');
@@ -462,11 +472,11 @@ impl Writer {
         metrics: Vec<(String, f64)>,
         step: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let step = convert::step(step)?;
+        let (step, walltime) = Self::place(slf, step, None)?;
         let sub_run = sub_run.map(sub_run_of).transpose()?.map(|name| intern(&name));
         Self::with(slf, |core| {
             let within = |record: Record| {
-                let record = convert::placed(record, step, None);
+                let record = convert::placed(record, step, walltime);
                 Point::new(match &sub_run {
                     Some(name) => record.with_sub_run(name.clone()),
                     None => record,
@@ -608,6 +618,12 @@ impl Writer {
         Ok((!is_elsewhere || settings.reopens_in_child).then(|| settings.folder_in(is_elsewhere)))
     }
 
+    /// Sets whether the attribute `_defaults` counts.
+    #[setter]
+    fn _has_defaults(&self, has_defaults: bool) {
+        self.has_defaults.store(has_defaults, Ordering::Relaxed);
+    }
+
     /// Returns whether it is open.
     #[getter]
     fn _is_open(&self) -> bool {
@@ -644,6 +660,21 @@ impl Writer {
         }
     }
 
+    /// Returns the step and the moment of what is added with these arguments.
+    #[inline]
+    fn place(
+        slf: &Bound<'_, Self>,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<(Option<i64>, Option<f64>)> {
+        let step = convert::step(step)?;
+        if !slf.get().has_defaults.load(Ordering::Relaxed) {
+            return Ok((step, walltime));
+        }
+        let defaults: (Option<i64>, Option<f64>) = slf.getattr("_defaults")?.extract()?;
+        Ok((step.or(defaults.0), walltime.or(defaults.1)))
+    }
+
     /// Adds a point that `run` completes on the worker, from data of so many `bytes`. `makes` is about the most that this takes beside
     /// them, in bytes, until it is written.
     fn add(
@@ -655,7 +686,7 @@ impl Writer {
         makes: usize,
         run: impl FnOnce(&mut Record) + Send + Sync + 'static,
     ) -> PyResult<()> {
-        let step = convert::step(step)?;
+        let (step, walltime) = Self::place(slf, step, walltime)?;
         Self::with(slf, |core| {
             let record = convert::placed(Record::new(intern(tag)), step, walltime);
             let point = Point::with_work(record, bytes, makes, run);

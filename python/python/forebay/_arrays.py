@@ -178,6 +178,20 @@ def rows(value: Any) -> list[list[float]]:
     return matrix
 
 
+def stacked(values: list[Any]) -> Any:
+    """Returns arrays of one shape as one array, with a new first dimension. Needs NumPy."""
+    import numpy as np
+
+    return np.stack([np.asarray(_host(value, lists=False)) for value in values])
+
+
+def transposed(value: Any, order: Sequence[int]) -> Any:
+    """Returns an array with its dimensions in another order. Needs NumPy."""
+    import numpy as np
+
+    return np.asarray(_host(value, lists=False)).transpose(order)
+
+
 def numbers_of(value: Any) -> list[float]:
     """Returns the numbers of an array or a list, in order."""
     found = _host(value, lists=True)

@@ -230,6 +230,9 @@ class Writer:
         walltime: float | None = None,
         new_style: bool = False,
         double_precision: bool = False,
+        *,
+        display_name: str = "",
+        summary_description: str = "",
     ) -> None:
         """Adds a number."""
 
@@ -261,6 +264,7 @@ class Writer:
     def _is_open(self) -> bool: ...
     @property
     def _folder(self) -> Path | None: ...
+    _has_defaults: bool
     def _add_text(self, tag: str, text: str, step: Any, walltime: float | None) -> None: ...
     def _add_histogram(
         self,

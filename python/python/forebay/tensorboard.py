@@ -15,19 +15,23 @@ import signal
 import socket
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from types import NoneType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from forebay import _arrays, _drawing, _embedding
+from forebay import _arrays, _drawing, _embedding, _export, _openvino
 from forebay._forebay import Writer, default_edges, frames_of, pixels_of
 from forebay._progress import Progress
 from forebay.sinks import local
 
-__all__ = ["FileWriter", "SummaryWriter"]
+if TYPE_CHECKING:
+    from forebay._global_writer import GlobalSummaryWriter
+
+__all__ = ["FileWriter", "GlobalSummaryWriter", "SummaryWriter"]
 
 logger = logging.getLogger("forebay")
 
@@ -81,6 +85,8 @@ class SummaryWriter(Writer):
     filename_suffix: str
     _exit_turn = 1
     _edges: list[float] | None
+    #: The step and the moment of what is added without: see `use_metadata`.
+    _defaults: tuple[int | None, float | None] = (None, None)
     _file_writer: weakref.ref[FileWriter] | None
 
     def __init__(
@@ -91,10 +97,10 @@ class SummaryWriter(Writer):
         max_queue: int = 10,
         flush_secs: float = 120,
         filename_suffix: str = "",
+        write_to_disk: bool = True,
         *,
         in_child: Literal["ignore", "reopen"] = "ignore",
         logdir: str | os.PathLike[str] | None = None,
-        write_to_disk: bool = True,
         comet_config: dict[str, Any] | None = None,
         flush_on_sigterm: bool = True,
     ) -> None:
@@ -157,9 +163,61 @@ class SummaryWriter(Writer):
             self._file_writer = weakref.ref(files)
         return files
 
+    @property
+    def logdir(self) -> str | os.PathLike[str]:
+        """TensorboardX's name of ``log_dir``."""
+        return self.log_dir
+
     def get_logdir(self) -> str | os.PathLike[str]:
         """Returns the folder that it writes to."""
         return self.log_dir
+
+    @contextmanager
+    def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[Self]:
+        """Gives a step and a moment to everything that is added within the block without one: ``with writer.use_metadata(global_step=7):``.
+
+        They count for every thread. TensorboardX has this method, and PyTorch's writer has not.
+
+        Args:
+            global_step: The step.
+            walltime: The moment, in seconds since 1970.
+
+        Raises:
+            AssertionError: Neither is given, or another such block has not ended.
+        """
+        if global_step is None and walltime is None:
+            raise AssertionError("At least one of `global_step` or `walltime` must be provided.")
+        if self._defaults != (None, None):
+            raise AssertionError("Default metadata is already set.")
+        self._defaults = (
+            None if global_step is None else int(global_step),
+            None if walltime is None else float(walltime),
+        )
+        self._has_defaults = True
+        try:
+            yield self
+        finally:
+            self._has_defaults = False
+            self._defaults = (None, None)
+
+    def export_scalars_to_json(self, path: str | os.PathLike[str]) -> None:
+        """Writes the scalars that were added since the last export to a file: ``{tag: [[walltime, step, value], ...], ...}``.
+
+        Those of ``add_scalars`` have the key ``<log_dir>/<main_tag>/<key>``, as tensorboardX names them; those of ``add_scalar`` have their
+        tag. (TensorboardX exports the former alone.) Nothing is kept in memory for this: the files of the writer are flushed and read back
+        here, in Python: 100,000 scalars a second or so, and 10 MB of memory. So the values have the 32 bits of the file, what is not in
+        the file is missing, and a writer with ``write_to_disk=False`` exports nothing. What another writer of this process adds to the
+        same folder at the same time is among them.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if self._is_open:
+            self.flush()
+        _export.export(path, self._folder, self._began, self._exported)
 
     def add_hparams(
         self,
@@ -328,7 +386,7 @@ class SummaryWriter(Writer):
 
         Args:
             tag: The name.
-            img_tensor: The images; see ``add_image``.
+            img_tensor: The images; see ``add_image``. A list of images of one size needs NumPy, and the ``dataformats`` of one of them.
             global_step: The step.
             walltime: The moment, in seconds since 1970. Defaults to now.
             dataformats: The meaning of the dimensions, such as ``"NCHW"`` or ``"NHWC"``.
@@ -336,6 +394,8 @@ class SummaryWriter(Writer):
         Raises:
             AssertionError: ``dataformats`` does not fit the shape.
         """
+        if isinstance(img_tensor, list):
+            img_tensor, dataformats = _arrays.stacked(img_tensor), f"N{dataformats}"
         self._add_pixels(tag, img_tensor, dataformats, False, global_step, walltime)
 
     def _add_pixels(
@@ -413,6 +473,7 @@ class SummaryWriter(Writer):
         global_step: Any = None,
         fps: float = 4,
         walltime: float | None = None,
+        dataformats: str = "NTCHW",
     ) -> None:
         """Adds a video as an animated GIF. Needs moviepy or Pillow; without both, nothing is added and a warning is logged.
 
@@ -423,13 +484,18 @@ class SummaryWriter(Writer):
             global_step: The step.
             fps: Frames a second.
             walltime: The moment, in seconds since 1970. Defaults to now.
+            dataformats: The meaning of the dimensions, as tensorboardX has it. Another than the default needs NumPy.
 
         Raises:
-            ValueError: Another number of dimensions, or of channels; or ``fps`` is not more than 0.
+            ValueError: Another number of dimensions, or of channels; other letters; or ``fps`` is not more than 0.
         """
         if not fps > 0:
             raise ValueError(f"fps must be more than 0, got {fps}")
+        if sorted(dataformats) != sorted("NTCHW"):
+            raise ValueError(f"dataformats must have the letters NTCHW in any order, got {dataformats!r}")
         data, code, shape = _arrays.raw(vid_tensor)
+        if len(shape) == 5 and dataformats != "NTCHW":
+            data, code, shape = _arrays.raw(_arrays.transposed(vid_tensor, [dataformats.index(each) for each in "NTCHW"]))
         if len(shape) != 5:
             raise ValueError(f"a video must have 5 dimensions (N, T, C, H, W), got {len(shape)}: {tuple(shape)}")
         frames, (times, height, width, channels) = frames_of(data, code, shape)
@@ -490,6 +556,18 @@ class SummaryWriter(Writer):
 
         self._get_file_writer().add_onnx_graph(load_onnx_graph(prototxt))
 
+    def add_openvino_graph(self, xmlname: str | os.PathLike[str]) -> None:
+        """Adds the graph of a model of OpenVINO, as tensorboardX does. Needs neither OpenVINO nor TensorBoard.
+
+        Args:
+            xmlname: The path of the model's XML file.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It is no model of OpenVINO.
+        """
+        self._add_graph(_openvino.graph(xmlname), None, None)
+
     def add_graph(
         self, model: Any, input_to_model: Any = None, verbose: bool = False, use_strict_trace: bool = True
     ) -> None:
@@ -531,6 +609,7 @@ class SummaryWriter(Writer):
         folder = self._reopen()
         if folder is None:
             return
+        step = self._defaults[0] if global_step is None else global_step
         try:
             entry = _embedding.write(folder, mat, metadata, label_img, step, tag, metadata_header)
             entries = self._embeddings.setdefault(str(folder), [])
@@ -747,6 +826,9 @@ class SummaryWriter(Writer):
         self._edges = None
         # What the projector shows, by the folder that has it.
         self._embeddings: dict[str, list[str]] = {}
+        self._began = int(time.time())
+        # How much of each file the last export has read.
+        self._exported: dict[str, int] = {}
         self._setup(
             os.fspath(self.log_dir), float(self.flush_secs), purge_step, self.filename_suffix, in_child == "reopen", is_copy
         )
@@ -855,7 +937,9 @@ class FileWriter:
         parts.CopyFrom(event)
         parts.ClearField("wall_time")
         parts.ClearField("step")
-        self._writer._add_event(parts.SerializeToString(), event.step if step is None else step, walltime)
+        # As tensorboardX: what has no step has 0, unless all within a block have one.
+        step = (event.step or None) if step is None else step
+        self._writer._add_event(parts.SerializeToString(), step, walltime)
 
     def add_summary(self, summary: Any, global_step: Any = None, walltime: float | None = None) -> None:
         """Adds a summary.
@@ -886,6 +970,19 @@ class FileWriter:
         """
         self._writer._add_graph(graph.SerializeToString(), None, walltime)
 
+    add_openvino_graph = add_onnx_graph
+
+    @contextmanager
+    def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[Self]:
+        """Gives a step and a moment to everything that is added within the block without one: see ``SummaryWriter``.
+
+        Args:
+            global_step: The step.
+            walltime: The moment, in seconds since 1970.
+        """
+        with self._writer.use_metadata(global_step=global_step, walltime=walltime):
+            yield self
+
     def flush(self) -> None:
         """Waits until everything that was added before is in its file."""
         self._writer.flush()
@@ -900,3 +997,13 @@ class FileWriter:
 
     def __repr__(self) -> str:
         return f"<FileWriter of {self.get_logdir()!r}>"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is defined elsewhere."""
+    # It needs this module, and few programs need it.
+    if name != "GlobalSummaryWriter":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from forebay._global_writer import GlobalSummaryWriter
+
+    return GlobalSummaryWriter
