@@ -211,6 +211,7 @@ impl BusCore {
         BusWatcher::begin(py, || watch::error_budget(&self.bus, threshold))
     }
 
+    /// Watches a number of events.
     fn watch_field(
         &self,
         py: Python<'_>,
@@ -222,18 +223,22 @@ impl BusCore {
         BusWatcher::begin(py, || watch::threshold(&self.bus, topics, field, threshold))
     }
 
+    /// Watches the rates of events.
     fn watch_rates(&self, py: Python<'_>, every: f64, last: usize) -> PyResult<BusWatcher> {
         BusWatcher::begin(py, || watch::aggregate(&self.bus, convert::duration(every), last))
     }
 
+    /// Watches the memory.
     fn watch_memory(&self, py: Python<'_>, every: f64) -> PyResult<BusWatcher> {
         BusWatcher::begin(py, || watch::memory(&self.bus, convert::duration(every)))
     }
 
+    /// Watches a disk.
     fn watch_disk(&self, py: Python<'_>, every: f64, path: PathBuf) -> PyResult<BusWatcher> {
         BusWatcher::begin(py, || watch::disk(&self.bus, convert::duration(every), path))
     }
 
+    /// Watches for slow handlers.
     fn watch_bottlenecks(&self, py: Python<'_>, every: f64) -> PyResult<BusWatcher> {
         BusWatcher::begin(py, || watch::bottlenecks(&self.bus, convert::duration(every)))
     }
@@ -532,6 +537,7 @@ fn event<'py>(py: Python<'py>, record: &Record) -> PyResult<Bound<'py, PyTuple>>
 /// What became of an event that was emitted.
 #[pyclass(frozen, module = "forebay._forebay")]
 pub(crate) struct BusEmission {
+    /// What became of it.
     #[pyo3(get)]
     outcome: &'static str,
     id: Option<EventId>,
@@ -638,6 +644,7 @@ impl BusCalls {
 /// A call that is to be made. Without an end, it is cancelled when it is dropped.
 #[pyclass(frozen, module = "forebay._forebay")]
 pub(crate) struct BusCall {
+    /// Number of its handler.
     #[pyo3(get)]
     key: u64,
     items: Mutex<Vec<Item>>,

@@ -4,6 +4,7 @@ import array
 import decimal
 import fractions
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,6 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_construction(tmp_path):
     raises(OSError, "file", SummaryWriter, file / "run")
     raises(ValueError, "log_dir must be on a local file system, got 's3://bucket/run': write there and copy it", SummaryWriter, "s3://bucket/run")
     raises(ValueError, "in_child must be 'ignore' or 'reopen', got 'write'", SummaryWriter, tmp_path, in_child="write")
-    raises(TypeError, None, SummaryWriter, 5)
     assert os.listdir(tmp_path) == ["file"]
     raises(OSError, "suffix", SummaryWriter, tmp_path / "run", filename_suffix="a/b")
 
@@ -334,12 +334,25 @@ def test_arguments_of_a_writer_that_are_none_are_named(tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(ValueError, match="flush_secs must be a number of seconds, got nan"):
         SummaryWriter(folder, flush_secs=float("nan"))
-    with pytest.raises(TypeError, match="filename_suffix must be a str, got 3"):
-        SummaryWriter(folder, filename_suffix=3)
+    for name, value, allowed in [
+        ("log_dir", 5, "a path"), ("log_dir", b"run", "a path"), ("logdir", 5, "a path"), ("purge_step", "a", "a number"), ("max_queue", "a", "a number"),
+        ("max_queue", None, "a number"), ("flush_secs", "a", "a number"), ("flush_secs", [1], "a number"), ("comment", None, "a str"),
+        ("filename_suffix", 3, "a str"), ("write_to_disk", "no", "True or False"), ("flush_on_sigterm", None, "True or False"),
+        ("comet_config", "no", "a dict or None"),
+    ]:  # fmt: skip
+        arguments = {name: value} if name in ("log_dir", "logdir") else {"log_dir": folder, name: value}
+        shown = name.replace("logdir", "log_dir")
+        with pytest.raises(TypeError, match=re.escape(f"{shown} must be {allowed}, got {value!r}")):
+            SummaryWriter(**arguments)
+    with pytest.raises(ValueError, match="in_child must be 'ignore' or 'reopen', got 3"):
+        SummaryWriter(folder, in_child=3)
     assert not folder.exists()
+    SummaryWriter(folder, "", np.int64(3), np.float32(10), np.array(1), write_to_disk=np.bool_(True)).close()
     with SummaryWriter(folder) as writer:
         video, sound = np.zeros((1, 2, 1, 4, 4), np.uint8), np.zeros(8)
         for error, said, call in [
+            (ValueError, r"box_tensor must have the shape \(boxes, 4\), got \(2, 3\)", lambda: writer.add_image_with_boxes("b", np.ones((3, 4, 4)), np.ones((2, 3)))),
+            (ValueError, r"box_tensor must have the shape \(boxes, 4\), got \(4,\)", lambda: writer.add_image_with_boxes("b", np.ones((3, 4, 4)), np.ones(4))),
             (ValueError, "fps must be more than 0, got 0", lambda: writer.add_video("v", video, fps=0)),
             (ValueError, "sample_rate must be from 1 to 4294967295, got -1", lambda: writer.add_audio("a", sound, sample_rate=-1)),
             (ValueError, "`bins` must have two edges or more", lambda: writer.add_histogram("h", sound, bins=[1.0])),

@@ -130,6 +130,7 @@ def _is_elsewhere(value: Any) -> bool:
 
 
 def _on_device(value: Any) -> TypeError:
+    """Returns the error for data that is not in the memory of the host."""
     where = f" on {value.device}" if hasattr(value, "device") else " on a device"
     return TypeError(f"data must be in the memory of the host, got {type(value)}{where}: copy it to the host first")
 
@@ -166,6 +167,7 @@ def _host_of_list(value: Sequence[Any]) -> Any:
 
 
 def _has_numpy() -> bool:
+    """Returns whether NumPy is installed."""
     return "numpy" in sys.modules or importlib.util.find_spec("numpy") is not None
 
 
@@ -176,6 +178,18 @@ def rows(value: Any) -> list[list[float]]:
         raise ValueError(f"expected a matrix, got {found.ndim} dimensions")
     matrix: list[list[float]] = found.tolist()
     return matrix
+
+
+def boxes(value: Any) -> list[list[float]]:
+    """Returns boxes, each with its four edges.
+
+    Raises:
+        ValueError: They have another shape.
+    """
+    shape = _host(value, lists=True).shape
+    if len(shape) != 2 or shape[1] != 4:
+        raise ValueError(f"box_tensor must have the shape (boxes, 4), got {tuple(shape)}")
+    return rows(value)
 
 
 def stacked(values: list[Any]) -> Any:

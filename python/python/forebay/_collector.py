@@ -41,6 +41,7 @@ class Report:
 
     @classmethod
     def _of(cls, stats: Mapping[str, Any]) -> Self:
+        """Makes a report of the statistics of a collector."""
         lost = stats["offered"] - stats["processed"] - stats["pending"]
         failed = {sink["name"]: sink["failed"] for sink in stats["sinks"] if sink["failed"]}
         return cls(stats["offered"], stats["processed"], lost, stats["pending"], failed, stats)
@@ -118,6 +119,7 @@ class Collector(CollectorBase):
             progress.end()
 
     def _end(self, timeout: float | None, progress: Progress) -> Report:
+        """Stops it, tells how that goes, and returns the report."""
         stats, said = progress.follow(self._stop(timeout))
         _log(said)
         return Report._of(json.loads(stats))
@@ -156,6 +158,7 @@ class Collector(CollectorBase):
         return subscription
 
     def _close_at_exit(self, timeout: float) -> None:
+        """Stops it at the end of the process: see ``_lifecycle``."""
         progress = Progress("the collector", timeout)
         try:
             # A child that was forked has nothing to stop, and says nothing of it.
@@ -198,6 +201,7 @@ def check(sinks: Iterable[Sink], settings: Mapping[str, Any]) -> None:
 
 
 def _call(subscription: Subscription, callback: Callable[[Record], object]) -> None:
+    """Calls back for every event of a subscription, on a thread of its own."""
     for record in subscription:
         try:
             callback(record)
@@ -206,5 +210,6 @@ def _call(subscription: Subscription, callback: Callable[[Record], object]) -> N
 
 
 def _log(said: list[str]) -> None:
+    """Logs what the worker had to say."""
     for message in said:
         logger.warning("%s", message)

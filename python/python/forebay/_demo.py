@@ -112,6 +112,7 @@ class _Network:
         self._moves = (np.zeros_like(self.first), np.zeros_like(self.second))
 
     def scores(self, images: Any) -> Any:
+        """Returns the score of each digit, for each image."""
         return self.np.tanh(images @ self.first) @ self.second
 
     def learn(self, images: Any, digits: Any) -> tuple[float, float]:

@@ -76,6 +76,7 @@ def gif(pixels: bytes, times: int, size: tuple[int, int], channels: int, fps: fl
 
 
 def _gif_by_moviepy(frames: Sequence[bytes], size: tuple[int, int], channels: int, fps: float) -> bytes | None:
+    """Makes a GIF by moviepy, or returns ``None`` where it is not installed."""
     try:
         import numpy as np
         from moviepy.video.io.ImageSequenceClip import ImageSequenceClip
@@ -91,6 +92,7 @@ def _gif_by_moviepy(frames: Sequence[bytes], size: tuple[int, int], channels: in
 
 
 def _gif_by_pillow(frames: Sequence[bytes], size: tuple[int, int], channels: int, fps: float) -> bytes | None:
+    """Makes a GIF by Pillow, or returns ``None`` where it is not installed."""
     try:
         from PIL import Image
     except ImportError:

@@ -66,6 +66,7 @@ def write(
 
 
 def _write_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    """Writes a file of values with tabs between them, row by row."""
     lines = ("\t".join(str(value) for value in row) + "\n" for row in rows)
     path.write_text("".join(lines), encoding="utf-8")
 

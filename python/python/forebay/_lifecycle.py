@@ -18,7 +18,8 @@ class Closable(Protocol):
     #: Its turn: 0 for a bus, whose handlers may use a run; 1 for a run or a writer; 2 for a collector, which runs use.
     _exit_turn: int
 
-    def _close_at_exit(self, timeout: float) -> None: ...
+    def _close_at_exit(self, timeout: float) -> None:
+        """Closes it, within so many seconds."""
 
 
 #: The most seconds that closing everything takes at the end of a process.

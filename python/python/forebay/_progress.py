@@ -86,9 +86,11 @@ class Progress:
 class _Screen(Protocol):
     """What somebody looks at. Its ``write`` never waits, and fails for nothing that is the screen's."""
 
-    def write(self, text: str) -> None: ...
+    def write(self, text: str) -> None:
+        """Shows a text."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends what was opened for it."""
 
 
 class _Terminal:
@@ -101,10 +103,12 @@ class _Terminal:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
     def write(self, text: str) -> None:
+        """Shows a text, or leaves it out."""
         with contextlib.suppress(OSError):
             os.write(self._descriptor, text.encode("utf-8", "replace"))
 
     def close(self) -> None:
+        """Closes the terminal that was opened."""
         with contextlib.suppress(OSError):
             os.close(self._descriptor)
 
@@ -116,12 +120,13 @@ class _Notebook:
         self._stream = stream
 
     def write(self, text: str) -> None:
+        """Shows a text below the cell."""
         # The notebook is gone: the close goes on.
         with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
 
     def close(self) -> None:
-        pass
+        """Leaves the cell open, which is the notebook's."""
 
 
 def _screen() -> _Screen | None:

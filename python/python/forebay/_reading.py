@@ -18,6 +18,7 @@ EVENTS = "events.jsonl"
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
+    """Returns the file of JSON Lines of a run, or the file itself."""
     path = Path(path)
     return path / EVENTS if path.is_dir() else path
 
@@ -57,6 +58,7 @@ class _Columns(NamedTuple):
         return rows, [self.text[start:end].decode() for start, end in ranges]
 
     def _unpacked(self, bits: bytearray) -> Any:
+        """Returns the bits of a column, one for each row."""
         import numpy as np
 
         return np.unpackbits(np.frombuffer(bits, np.uint8), count=self.rows, bitorder="little").astype(bool)
@@ -109,6 +111,7 @@ class Records:
         return read_scalars(os.fspath(self.path), self._pattern, name)
 
     def _columns(self) -> _Columns:
+        """Reads all columns."""
         names, rows, buffers = read_columns(os.fspath(self.path), self._pattern)
         return _Columns(names, rows, *buffers)
 
@@ -139,6 +142,7 @@ class Records:
         columns = self._columns()
 
         def column(kind: Any, *buffers: bytearray | None) -> Any:
+            """Returns a column of Arrow over buffers that are not copied."""
             found = [None if buffer is None else pyarrow.py_buffer(buffer) for buffer in buffers]
             return pyarrow.Array.from_buffers(kind, columns.rows, found)
 

@@ -136,6 +136,7 @@ class Run:
         return self._finish(status, reason, None)
 
     def _finish(self, status: str, reason: str, timeout: float | None) -> Report:
+        """Ends the run, within so many seconds or the collector's own limits."""
         if self._pid != os.getpid():
             # A forked child ends nothing: what it logs is counted, also after this.
             return self.collector.stats()
@@ -163,6 +164,7 @@ class Run:
             return self._report
 
     def _close_at_exit(self, timeout: float) -> None:
+        """Ends the run as its process does: see ``_lifecycle``."""
         # A child of multiprocessing handles what ends it just now. Elsewhere, the hook of exceptions has seen it before, unless the
         # program has set another one since.
         error = sys.exc_info()[1] or _last_error()
@@ -329,6 +331,7 @@ def _hook() -> None:
     earlier = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """Ends the run that goes on, and calls the earlier hook."""
         run = _current
         if run is not None and run._pid == os.getpid():
             run._finish(*_ending(error), None)
@@ -338,6 +341,7 @@ def _hook() -> None:
 
 
 def _end(run: Run) -> None:
+    """Has no run go on, if it is this one."""
     global _current
     if _current is run:
         _current = None
@@ -356,12 +360,15 @@ class _NoRun:
         self._has_warned = has_warned
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Counts values."""
         self._ignore(len(values))
 
     def event(self, name: str, /, **fields: Any) -> None:
+        """Counts an event."""
         self._ignore(1)
 
     def _ignore(self, count: int) -> None:
+        """Counts so many events, and warns the first time."""
         global _ignored, _has_warned
         with _lock:
             _ignored += count
@@ -372,17 +379,21 @@ class _NoRun:
 
     @contextmanager
     def timer(self, name: str, step: int | None = None) -> Iterator[None]:
+        """Counts a value."""
         yield
         self._ignore(1)
 
     @property
     def summary(self) -> dict[str, Any]:
+        """Returns a dictionary that nobody reads."""
         return {}
 
     def flush(self, timeout: float | None = None) -> bool:
+        """Has nothing to write."""
         return True
 
     def finish(self, status: str = "finished", reason: str = "") -> Report:
+        """Returns what was counted in this process."""
         return Report(_ignored, 0, _ignored, 0, {}, {})
 
 
@@ -399,6 +410,7 @@ os.register_at_fork(after_in_child=_count_anew)
 
 
 def _running() -> Run | _NoRun:
+    """Returns the run that goes on. In a child of ``multiprocessing`` without one, that is one which counts what it is given."""
     if _current is not None:
         return _current
     processes = sys.modules.get("multiprocessing.process")

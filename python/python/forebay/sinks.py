@@ -16,8 +16,11 @@ def local(what: str, path: str | os.PathLike[str]) -> str:
     """Returns a path, unless it is an address of a remote file system.
 
     Raises:
+        TypeError: It is no path.
         ValueError: It is one.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{what} must be a path, got {path!r}")
     path = os.fspath(path)
     # Also as `pathlib` writes it: s3:/bucket/run.
     if "://" in path or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
@@ -29,6 +32,7 @@ class Sink:
     """What all sinks are."""
 
     def _row(self) -> Row:
+        """Returns it as the extension module takes it."""
         raise NotImplementedError
 
 
@@ -45,6 +49,7 @@ class JsonLines(Sink):
     rotate_at: int | None = None
 
     def _row(self) -> Row:
+        """Returns it as the extension module takes it."""
         return ("json_lines", local("path", self.path), self.rotate_at)
 
 
@@ -62,6 +67,7 @@ class TensorBoard(Sink):
     resume: int | None = None
 
     def _row(self) -> Row:
+        """Returns it as the extension module takes it."""
         return ("tensorboard", local("folder", self.folder), self.resume)
 
 
@@ -70,4 +76,5 @@ class Console(Sink):
     """Writes a line for each event to standard error."""
 
     def _row(self) -> Row:
+        """Returns it as the extension module takes it."""
         return ("console", None, None)

@@ -105,14 +105,24 @@ class SummaryWriter(Writer):
         flush_on_sigterm: bool = True,
     ) -> None:
         if log_dir and logdir:
-            raise ValueError(f"log_dir and logdir are one argument, got {os.fspath(log_dir)!r} and {os.fspath(logdir)!r}")
+            raise ValueError(f"log_dir and logdir are one argument, got {log_dir!r} and {logdir!r}")
+        for name, value in (("max_queue", max_queue), ("flush_secs", flush_secs), ("purge_step", purge_step)):
+            # Numbers of NumPy and PyTorch have it as well.
+            if not hasattr(value, "__float__") and not (value is None and name == "purge_step"):
+                raise TypeError(f"{name} must be a number, got {value!r}")
+        for name, text in (("comment", comment), ("filename_suffix", filename_suffix)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a str, got {text!r}")
+        for name, choice in (("write_to_disk", write_to_disk), ("flush_on_sigterm", flush_on_sigterm)):
+            if choice not in (True, False):
+                raise TypeError(f"{name} must be True or False, got {choice!r}")
+        if not isinstance(comet_config, (dict, NoneType)):
+            raise TypeError(f"comet_config must be a dict or None, got {comet_config!r}")
         log_dir = log_dir or logdir
         if not log_dir:
             now = datetime.now().strftime("%b%d_%H-%M-%S")
             log_dir = os.path.join("runs", f"{now}_{socket.gethostname()}{comment}")
         local("log_dir", log_dir)
-        if not isinstance(filename_suffix, str):
-            raise TypeError(f"filename_suffix must be a str, got {filename_suffix!r}")
         if in_child not in ("ignore", "reopen"):
             raise ValueError(f"in_child must be 'ignore' or 'reopen', got {in_child!r}")
         self.log_dir = log_dir
@@ -156,6 +166,7 @@ class SummaryWriter(Writer):
         return self._files()
 
     def _files(self) -> FileWriter:
+        """Returns the one writer of events, as long as somebody has it."""
         # It has the writer, which does not have it: a writer that nobody has any more is closed at once.
         files = None if self._file_writer is None else self._file_writer()
         if files is None:
@@ -401,6 +412,7 @@ class SummaryWriter(Writer):
     def _add_pixels(
         self, tag: str, pixels: Any, dataformats: str, opaque: bool, step: Any, walltime: float | None
     ) -> None:
+        """Adds an image, or several that are tiled; without its fourth channel where it is opaque."""
         data, code, shape = _arrays.raw(pixels)
         _arrays.check_dataformats(shape, dataformats)
         self._add_image(tag, data, code, shape, dataformats.upper(), opaque, step, walltime)
@@ -431,10 +443,11 @@ class SummaryWriter(Writer):
         Raises:
             AssertionError: ``dataformats`` does not fit the shape.
             ModuleNotFoundError: Pillow is not installed.
+            ValueError: The boxes do not have the shape (boxes, 4).
         """
         data, code, shape = _arrays.raw(img_tensor)
         _arrays.check_dataformats(shape, dataformats)
-        boxes = _arrays.rows(box_tensor)
+        boxes = _arrays.boxes(box_tensor)
         labels = [labels] if isinstance(labels, str) else labels
         if labels is not None and len(labels) != len(boxes):
             labels = None
@@ -806,9 +819,11 @@ class SummaryWriter(Writer):
         logger.warning("what is added to %s is ignored until it can be opened: %s", os.fspath(self.log_dir), why)
 
     def _close_at_exit(self, timeout: float) -> None:
+        """Closes it at the end of the process: see ``_lifecycle``."""
         self._close_within(timeout)
 
     def _close_within(self, timeout: float) -> None:
+        """Closes it, within so many seconds."""
         progress = Progress(os.fspath(self.log_dir), timeout)
         try:
             _log(progress.follow(self._close(timeout)) or [])
@@ -821,6 +836,7 @@ class SummaryWriter(Writer):
         self._begin(arguments["in_child"], None, is_copy=True)
 
     def _begin(self, in_child: Literal["ignore", "reopen"], purge_step: int | None, is_copy: bool) -> None:
+        """Begins with nothing, and opens it unless it is a copy."""
         self._in_child = in_child
         self._file_writer = None
         self._edges = None
@@ -899,6 +915,7 @@ def _hparams(hparams: dict[str, Any], domains: dict[str, list[Any]] | None) -> l
             )
 
     def plain(value: Any) -> float | str:
+        """Returns a hyper-parameter as a number or a text."""
         if isinstance(value, str):
             return value
         if isinstance(value, (int, float)) or hasattr(value, "shape"):

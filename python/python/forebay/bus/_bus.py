@@ -229,6 +229,7 @@ class EventBus:
         own = weakref.ref(self)
 
         def report(handler: str, error: str) -> None:
+            """Emits that a handler has failed, as long as the bus is there."""
             bus = own()
             if bus is not None:
                 bus._emit(events.plugin.error(handler, error))
@@ -300,6 +301,7 @@ class EventBus:
         priority: Priority | None = None,
         unawaited_loop: int = 0,
     ) -> Emission:
+        """Emits an event, and returns what becomes of it."""
         if isinstance(event_name, StandardEvent):
             data = event_name.data if data is None else {**event_name.data, **data}
             priority = priority or event_name.priority
@@ -325,6 +327,7 @@ class EventBus:
         return Emission(inner, self)
 
     def _lets_in(self, event: Event) -> bool:
+        """Returns whether all filters let an event in. A filter that raises lets it in, and is reported once."""
         for event_filter in self._filters:
             try:
                 if not event_filter.should_process(event):
@@ -404,6 +407,7 @@ class EventBus:
         """Subscribes the function below it: ``@bus.on("training.*")``. Takes the options of ``subscribe``."""
 
         def subscribe(function: _Function) -> _Function:
+            """Subscribes a function, and returns it."""
             self.subscribe(patterns, function, **options)
             return function
 
@@ -550,6 +554,7 @@ class EventBus:
         return await self._stop_in_thread(timeout, is_shielded=False)
 
     async def _stop_in_thread(self, timeout: float | None, is_shielded: bool) -> bool:
+        """Stops the bus while a loop waits for it, on another thread."""
         _not_in_a_handler("shutdown")
         try:
             return await _loops.in_thread(self.stop, timeout, is_shielded=is_shielded)
@@ -576,6 +581,7 @@ class EventBus:
             )
 
     def _stop(self, timeout: float) -> bool:
+        """Stops the bus, and returns whether all handlers are done."""
         until = time.monotonic() + timeout
         try:
             self._core.check()
@@ -599,6 +605,7 @@ class EventBus:
     _exit_turn = 0
 
     def _close_at_exit(self, timeout: float) -> None:
+        """Stops it at the end of the process: see ``_lifecycle``."""
         # Nobody runs those loops any more.
         for key, handler in self._calls.stranded():
             self._core.unsubscribe(key)
@@ -656,6 +663,7 @@ def on(*patterns: str, **options: Any) -> Callable[[_Function], _Function]:
     """Marks a method of an ``EventSubscriber`` as a handler of events. Takes the options of ``EventBus.subscribe``."""
 
     def mark(function: _Function) -> _Function:
+        """Notes the patterns of a method."""
         function._forebay_topics = (*getattr(function, "_forebay_topics", ()), (patterns, options))  # type: ignore[attr-defined]
         return function
 
@@ -705,5 +713,6 @@ class EventSubscriber:
 
 
 def _not_in_a_handler(method: str) -> None:
+    """Raises ``RuntimeError`` in a handler."""
     if _calls.depth():
         raise RuntimeError(f"{method} must not be called in a handler, which would have to wait for itself")

@@ -145,6 +145,7 @@ class Calls:
         """Returns the handlers whose loops do not run, and their numbers."""
 
         def is_stranded(loop: Any) -> bool:
+            """Returns whether nobody runs the loop of a handler."""
             # That of the bus may be about to run.
             return loop is not self._loop and hasattr(loop, "is_running") and not loop.is_running()
 
@@ -168,6 +169,7 @@ class Calls:
         return is_subscribed
 
     def _call(self, handler: Handler, call: BusCall) -> None:
+        """Calls a handler on this thread."""
         running, events = _enter(call)
         if not self._is_subscribed(handler, call):
             return
@@ -195,6 +197,7 @@ class Calls:
             handler.context.copy().run(self._refused, handler, call, error)
 
     def _begin(self, handler: Handler, call: BusCall) -> None:
+        """Begins a call on the loop of its handler."""
         assert handler.loop is not None
         try:
             handler.task = _loops.spawn(handler.loop, handler.context.copy(), self._run, handler, call)
@@ -205,10 +208,12 @@ class Calls:
             handler.context.copy().run(self._refused, handler, call, error)
 
     def _refused(self, handler: Handler, call: BusCall, error: Exception) -> None:
+        """Ends a call that its loop did not take."""
         running, events = _enter(call)
         call.end(self._outcome(handler, running, events, error))
 
     async def _run(self, handler: Handler, call: BusCall) -> None:
+        """Calls a coroutine function, in a task of its loop."""
         running, events = _enter(call)
         if not self._is_subscribed(handler, call):
             return
@@ -256,6 +261,7 @@ class Calls:
             number = self._last_waiter
 
         def begin(wake: Callable[[], object]) -> bool:
+            """Has the notifier wake who waits."""
             self._waiters[number] = wake
             self.start_notifier()
             return emission.watch(number)
@@ -283,6 +289,7 @@ def _enter(call: BusCall) -> tuple[Running, list[Event]]:
 
 
 def _start(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
+    """Starts a thread."""
     # A daemon: the interpreter waits for other threads before it closes what is open. The end of the bus ends it.
     thread = threading.Thread(target=target, args=args, name=name, daemon=True)
     thread.start()

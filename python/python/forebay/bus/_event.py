@@ -18,10 +18,12 @@ _PRIORITIES = ("low", "normal", "critical")
 
 
 def _time(nanoseconds: int) -> datetime:
+    """Returns a moment, given in nanoseconds since 1970."""
     return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
 def _nanoseconds(time: datetime) -> int:
+    """Returns the nanoseconds since 1970 of a moment."""
     # A naive time is a local one, as everywhere in Python.
     return max(0, (time.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)) * 1000
 
@@ -52,6 +54,7 @@ class Event:
 
 
 def _event(parts: tuple[Any, ...]) -> Event:
+    """Makes an event of its parts, as the extension module has them."""
     name, data, nanoseconds, source, correlation_id, metadata, priority, event_id = parts
     return Event(name, data, _time(nanoseconds), source, correlation_id, metadata, priority, event_id)
 
@@ -91,14 +94,18 @@ class EventFilter(ABC):
 
 
 class _Predicate(EventFilter):
+    """A filter that is a function."""
+
     def __init__(self, lets_in: Callable[[Event], Any]) -> None:
         self._lets_in = lets_in
 
     def should_process(self, event: Event) -> bool:
+        """Returns what the function does."""
         return bool(self._lets_in(event))
 
 
 def _named(patterns: tuple[str, ...]) -> Callable[[Event], bool]:
+    """Returns a function that lets in the events whose name fits a pattern."""
     for pattern in patterns:
         matches(pattern, "")  # raises for what is no pattern
     return lambda event: any(matches(pattern, event.name) for pattern in patterns)

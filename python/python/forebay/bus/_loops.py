@@ -37,6 +37,7 @@ def _trio() -> Any:
 
 
 def _in_task(lowlevel: Any) -> bool:
+    """Returns whether a task of trio runs."""
     check = getattr(lowlevel, "in_trio_task", None)
     if check is not None:
         return bool(check())
@@ -110,6 +111,7 @@ class _Call(Generic[_Result]):
         self._error: BaseException | None = None
 
     def begin(self, wake: Callable[[], object]) -> bool:
+        """Starts the thread, which wakes who waits."""
         # A daemon: the end of the process does not wait for a disk that hangs.
         thread = threading.Thread(target=self._run, args=(wake,), name="forebay-bus-wait", daemon=True)
         try:
@@ -119,6 +121,7 @@ class _Call(Generic[_Result]):
         return True
 
     def _run(self, wake: Callable[[], object]) -> None:
+        """Calls the function, and wakes who waits."""
         try:
             self._results.append(self._context.run(self._function, *self._args))
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
@@ -128,6 +131,7 @@ class _Call(Generic[_Result]):
             wake()
 
     def result(self) -> _Result:
+        """Returns what the function returned, or raises what it raised."""
         if self._error is not None:
             raise self._error
         return self._results[0]
@@ -174,6 +178,7 @@ async def _wait_for(waiter: asyncio.Future[None], deadline: float, is_shielded: 
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:
+    """Ends a wait, unless it was cancelled."""
     if not waiter.done():
         waiter.set_result(None)
 

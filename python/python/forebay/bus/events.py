@@ -23,6 +23,7 @@ class StandardEvent:
 
 
 def _event(name: str, priority: Literal["critical", "normal", "low"], data: dict[str, Any]) -> StandardEvent:
+    """Makes an event of arguments, without those that are ``None``."""
     data.update(data.pop("more"))
     return StandardEvent(name, {key: value for key, value in data.items() if value is not None}, priority)
 

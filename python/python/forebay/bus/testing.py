@@ -35,6 +35,7 @@ class MockEventBus(EventBus):
         return super().emit_sync(event_name, data, **options)
 
     def _remember(self, event_name: str | StandardEvent, data: Mapping[str, Any] | None, options: dict[str, Any]) -> None:
+        """Notes an event that was emitted."""
         if isinstance(event_name, StandardEvent):
             options = {"priority": event_name.priority, **options}
             data = {**event_name.data, **(data or {})}

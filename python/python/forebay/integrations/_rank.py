@@ -77,6 +77,7 @@ def _of_launcher() -> tuple[int, int] | None:
 
 
 def _number(text: str) -> int | None:
+    """Returns the number that a text is, or ``None``."""
     try:
         return max(int(text), 0)
     except ValueError:

@@ -147,6 +147,7 @@ class Session:
         self._warned.discard(_TRAINING)
 
     def _begin(self, step: int | None) -> Run | _NoRun:
+        """Returns the run of the training, and begins it if need be."""
         self.settle()
         run = self.run
         if run is not None and (run._report is None or not self.is_ours):
@@ -218,6 +219,7 @@ class Session:
             self._warn(name, error)
 
     def _warn(self, name: str, error: Exception) -> None:
+        """Warns of a value that cannot be logged, once for each name."""
         if name not in self._warned and len(self._warned) < 1000:
             self._warned.add(name)
             logger.warning("%s is not logged: %s: %s", name, type(error).__name__, error)
@@ -278,6 +280,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _plain(value: Any, depth: int) -> Any:
+    """Returns a value as an event can keep it, ``"..."`` where it is nested too deep."""
     if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, enum.Enum):
         return value
     if depth >= MAX_DEPTH:

@@ -59,6 +59,7 @@ class ForebayTracker(GeneralTracker):
         super().__init__()
 
     def _runs(self) -> str:
+        """Returns the folder of all runs."""
         return self._dir
 
     @property

@@ -73,6 +73,7 @@ class ForebayCallback(keras.callbacks.Callback):
         return {**self.__dict__, **models, "_trains": False}
 
     def _runs(self) -> str:
+        """Returns the folder of all runs."""
         return self._dir
 
     @property
@@ -103,6 +104,7 @@ class ForebayCallback(keras.callbacks.Callback):
         self._trains = True
 
     def _describe(self) -> None:
+        """Tells the settings of the training."""
         model = self.model
         config: dict[str, Any] = dict(self.params or {})
         for part in ("optimizer", "loss"):
@@ -135,6 +137,7 @@ class ForebayCallback(keras.callbacks.Callback):
         self._session.log(values, epoch)
 
     def _learning_rate(self) -> float | None:
+        """Returns the present rate of learning, if there is one."""
         try:
             return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         except Exception:  # noqa: BLE001 - an optimizer of one's own may have none, or more than one
@@ -167,6 +170,7 @@ def _config_of(part: Any) -> Any:
 
 
 def _parameters(model: Any) -> int | None:
+    """Returns the number of parameters of a model, if it tells."""
     try:
         return int(model.count_params())
     except Exception:  # noqa: BLE001 - a model of one's own

@@ -92,9 +92,11 @@ class ForebayLogger(Logger):
         self._lazy = _LazyRun(self._session)
 
     def _runs(self) -> str:
+        """Returns the folder of all runs."""
         return self._save_dir
 
     def _folder(self) -> Path:
+        """Returns the folder of the run."""
         return Path(self.log_dir)
 
     @property
@@ -187,6 +189,7 @@ class ForebayLogger(Logger):
 
     @rank_zero_only
     def _tell_of_checkpoint(self, callback: Any) -> None:
+        """Logs that a checkpoint was saved."""
         path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
         score = getattr(callback, "current_score", None)
         metrics = {} if score is None or not getattr(callback, "monitor", None) else {callback.monitor: score}

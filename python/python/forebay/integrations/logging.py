@@ -89,6 +89,7 @@ class ForebayHandler(logging.Handler):
         """Does nothing: the worker delivers by itself. ``logging.shutdown`` must not wait for it."""
 
     def _collector(self) -> Collector | None:
+        """Returns the collector that records go to, if there is one."""
         target = _run._current if self._target is None else self._target
         return target.collector if isinstance(target, Run) else target
 
@@ -98,18 +99,21 @@ class ForebayHandler(logging.Handler):
 
 
 def _priority(level: int) -> Literal["critical", "normal", "low"]:
+    """Returns the priority of a level."""
     if level >= logging.CRITICAL:
         return "critical"
     return "normal" if level >= logging.INFO else "low"
 
 
 def _step(record: logging.LogRecord) -> int | None:
+    """Returns the step of a record, if it has one."""
     step = getattr(record, "step", None)
     is_step = isinstance(step, int) and not isinstance(step, bool) and -(1 << 63) <= step < 1 << 63
     return step if is_step else None
 
 
 def _fields(record: logging.LogRecord, step: int | None) -> dict[str, Any]:
+    """Returns what an event tells of a record."""
     fields: dict[str, Any] = {
         "message": _text(record.getMessage, MAX_MESSAGE),
         "logger": str(record.name)[:MAX_TEXT],
@@ -137,6 +141,7 @@ _FORMATTER = logging.Formatter()
 
 
 def _text(make: Callable[[], str], limit: int) -> str:
+    """Returns a text of limited length, or why there is none."""
     try:
         text = make()
     except Exception as error:  # noqa: BLE001 - a message that does not fit its arguments is worth a record as well

@@ -71,9 +71,11 @@ class ForebayCallback(TrainerCallback):
         return self._session.run
 
     def _runs(self) -> str:
+        """Returns the folder of all runs."""
         return os.path.join(self._output_dir, "runs") if self._dir is None else self._dir
 
     def _folder(self) -> Path | None:
+        """Returns the folder of the run to resume, if there is one."""
         return None if self._session.is_apart else self._resumed
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -99,6 +101,7 @@ class ForebayCallback(TrainerCallback):
             session.event("training.configured", session.config)
 
     def _describe(self, args: Any, model: Any) -> None:
+        """Notes the settings of the training and of the model."""
         self._output_dir = getattr(args, "output_dir", None) or "."
         config = {"args": args} if (found := _dict_of(args)) is None else found
         described = getattr(model, "config", None)
