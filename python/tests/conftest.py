@@ -11,7 +11,7 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What is too large to install for every check, or does what something else does that is installed. Tests of it run where it is there.
-OPTIONAL = ("accelerate", "flax", "grpc", "jax", "keras", "lightning", "polars", "pyarrow", "torch", "transformers")
+OPTIONAL = ("accelerate", "flax", "grpc", "jax", "keras", "lightning", "polars", "pyarrow", "tensorboardX", "torch", "transformers")
 
 #: Tests that did not run, by the reason.
 _skipped = Counter()

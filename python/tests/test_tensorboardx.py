@@ -109,7 +109,7 @@ def test_a_method_has_the_parameters_of_tensorboardx(kind, name):
 
 
 def test_the_table_is_that_of_tensorboardx():
-    theirs = pytest.importorskip("tensorboardX", reason="compared where it is installed")
+    theirs = pytest.importorskip("tensorboardX")
     if not theirs.__version__.startswith("2.6.5"):
         pytest.skip("another version")
     for kind, methods in SIGNATURES.items():
