@@ -27,6 +27,7 @@ pub(crate) fn encode_described(
     name: &str,
     description: &str,
 ) {
+    let is_plain = matches!(summary, Summary::Scalar(_));
     let mut value = Vec::new();
     summary.encode(tag, &mut value);
     // Behind the key and the length, which becomes another.
@@ -36,6 +37,13 @@ pub(crate) fn encode_described(
     let mut metadata = Vec::new();
     push_bytes(&mut metadata, 2, name.as_bytes());
     push_bytes(&mut metadata, 3, description.as_bytes());
+    if is_plain {
+        // Without plugin and class, TensorBoard's fast loader makes metadata of its own, which has neither name nor description.
+        let mut plugin = Vec::new();
+        push_bytes(&mut plugin, 1, b"scalars");
+        push_bytes(&mut metadata, 1, &plugin);
+        metadata.extend_from_slice(&[4 << 3, 1]);
+    }
     push_bytes(&mut value, 9, &metadata);
     let mut message = Vec::new();
     push_bytes(&mut message, 1, &value);

@@ -29,9 +29,6 @@ if importlib.util.find_spec("grpc") is None:
 
 METHODS = sorted(name for name in dir(SummaryWriter) if name.startswith("add_"))
 
-#: Methods that have no case, and why.
-WITHOUT = {"add_openvino_graph": "its graph is that of `add_graph` in another shape: see test_tensorboardx.py"}
-
 LOADERS = ("fast", "python")
 
 #: What a method was called with, by its name. A case calls the method, and returns what looks at a board.
@@ -117,18 +114,22 @@ def add_scalar(writer):
     writer.add_scalar("as_tensor", 1.5, -3, new_style=True)
     writer.add_scalar("double", 2.5, 2**40, new_style=True, double_precision=True)
     writer.add_scalar("without_a_step", 7)
+    writer.add_scalar("described", 8, 6, display_name="Title", summary_description="**what** it is")
     writer.add_scalar("back", 5.0, 5)
     writer.add_scalar("back", 3.0, 3)
 
     def look(board):
         # The fast loader shows no scalar of 64 bits, whoever wrote it.
         double = {"double": {2**40: 2.5}} if board.loader == "python" else {}
-        assert board.tags("scalars") == {"loss", "as_tensor", "without_a_step", "back", *double}
+        assert board.tags("scalars") == {"loss", "as_tensor", "without_a_step", "described", "back", *double}
         assert board.scalars("loss") == {1: 0.5, 2: float(np.float32(0.1))}
         assert board.scalars("as_tensor") == {-3: 1.5}
         for tag, points in double.items():
             assert board.scalars(tag) == points
         assert board.scalars("without_a_step") == {0: 7.0}
+        assert board.scalars("described") == {6: 8.0}
+        described = {"displayName": "Title", "description": "<p><strong>what</strong> it is</p>"}
+        assert board.ask("plugin/scalars/tags")[board.run]["described"] == described
         # The fast loader deletes the points from such a step on.
         assert board.scalars("back") == ({3: 3.0} if board.loader == "fast" else {5: 5.0, 3: 3.0})
 
@@ -359,6 +360,18 @@ def add_onnx_graph(writer):
     return made.look
 
 
+MODEL = """<net><layers><layer id="0" name="net/x" type="IO Node"/><layer id="1" name="net/y" type="aten::mul"/></layers>
+<edges><edge from-layer="0" to-layer="1"/></edges></net>"""
+
+
+@case
+def add_openvino_graph(writer):
+    model = Path(writer.log_dir, "model.xml")
+    model.write_text(MODEL)
+    writer.add_openvino_graph(model)
+    return Graph().look
+
+
 @case
 def add_embedding(writer):
     points = np.arange(6, dtype=np.float32).reshape(3, 2) / 4
@@ -509,7 +522,7 @@ def boards(tmp_path_factory):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in WITHOUT])
+@pytest.mark.parametrize("method", METHODS)
 def test_tensorboard_shows_what_a_method_was_given(method, loader, boards):
     assert method in CASES, f"{method} has no case here"
     running, looks = boards
