@@ -6,7 +6,9 @@ use std::io::{self, BufRead, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use forebay::event::catalog::training;
 use forebay::parts::{Closed, ClosedFiles, closed, decode, resolve};
+use forebay::{Event, Record};
 use forebay_sync::unix::{FileId, file_id, open_read};
 
 /// Size of the pieces in which a file is read.
@@ -15,8 +17,8 @@ const PIECE: usize = 1 << 20;
 /// Longest line that is read. A longer one is passed over, and counted.
 const MAX_LINE: usize = 64 << 20;
 
-/// Bytes by which a file is known again. The first line of a run has its name and its time in them.
-const HEAD: usize = 64;
+/// Bytes by which a file is known again, and its first line read.
+const HEAD: usize = 4096;
 
 /// What a look at the files has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,6 +240,13 @@ impl LineFollower {
                 // Just closed, and not yet under its new name.
                 return Ok(Some(Look::UpToDate));
             }
+            if found.next.is_none_or(|next| next <= self.number) {
+                match next_of(head, path)? {
+                    Next::None => return Ok(Some(Look::UpToDate)),
+                    Next::Own => {}
+                    Next::Other => return Ok(Some(self.start_anew())),
+                }
+            }
             let own = found.files.iter().find(|closed| closed.number == self.number);
             let mut file = own.map_or(Ok(None), open_closed)?;
             if let Some(file) = &mut file {
@@ -321,11 +330,15 @@ impl LineFollower {
             return Ok(Fate::Same);
         }
         let found = closed(path)?;
-        // Where no closed files are kept, the next one is there alone.
-        if there.is_some() || found.next.is_some_and(|next| next > self.number) {
+        if found.next.is_some_and(|next| next > self.number) {
             return Ok(Fate::Closed(found));
         }
-        Ok(Fate::Same)
+        // Where no closed files are kept, the next one is there alone.
+        Ok(match there.map_or(Ok(Next::None), |_| next_of(head, path))? {
+            Next::None => Fate::Same,
+            Next::Own => Fate::Closed(found),
+            Next::Other => Fate::Replaced,
+        })
     }
 }
 
@@ -416,6 +429,37 @@ enum Fate {
     /// It was closed, as one of those.
     Closed(ClosedFiles),
     Replaced,
+}
+
+/// What a file is that is in the place of another one.
+enum Next {
+    /// Nothing can be told yet.
+    None,
+    /// The one that the same writer goes on with.
+    Own,
+    /// That of another run.
+    Other,
+}
+
+/// Finds out whether the file at a path goes on where one with that head was, by the first record of each: a run begins, or a step is no
+/// later than the first one before.
+fn next_of(head: &[u8], path: &Path) -> io::Result<Next> {
+    let mut begin = Vec::new();
+    match open_read(path) {
+        Ok(file) => file.take(HEAD as u64).read_to_end(&mut begin)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Next::None),
+        Err(error) => return Err(error),
+    };
+    let first = |head: &[u8]| -> Option<Record> {
+        serde_json::from_slice(&head[..memchr::memchr(b'\n', head)?]).ok()
+    };
+    if begin.len() < HEAD && !begin.contains(&b'\n') {
+        return Ok(Next::None);
+    }
+    let (Some(before), Some(now)) = (first(head), first(&begin)) else { return Ok(Next::Own) };
+    let is_begun = Event::name(&now) == training::Started::NAME;
+    let is_back = before.signed_step().zip(now.signed_step()).is_some_and(|(before, now)| now <= before);
+    Ok(if is_begun || is_back { Next::Other } else { Next::Own })
 }
 
 /// Returns the first bytes of a file, and leaves its reader at `at`.

@@ -1,6 +1,6 @@
 //! `Run`: what a folder tells of a run, whoever wrote it, as it grows.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ use crate::{EventQuery, History, HistoryError, JsonLinesHistory};
 
 /// The file of JSON Lines that forebay's runs have.
 const EVENTS: &str = "events.jsonl";
+
+/// What the closed files beside it begin with.
+const CLOSED: &str = "events.jsonl.";
 
 /// The database that forebay's runs have.
 const DATABASE: &str = "events.db";
@@ -211,6 +214,10 @@ fn place_of(path: &Path) -> Result<Place, HistoryError> {
         #[cfg(feature = "sqlite")]
         if is_database(path).map_err(failed)? {
             return Ok(Place::Sqlite(path.to_owned()));
+        }
+        if path.extension().is_some_and(|end| end == "zst" || end == "gz") {
+            let why = "a file that is compressed is read with its folder, and by itself when it is unpacked";
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         if path.file_name().is_some_and(EventFiles::is_one) {
             return Ok(Place::EventFile(path.to_owned()));
@@ -412,12 +419,20 @@ impl Known {
     #[cold]
     fn shrink(&mut self) {
         let mut most = self.points.iter().map(Series::kept).max().unwrap_or(0);
-        while self.kept > self.limits.total && most > 0 {
-            most = if most > MIN_POINTS { (most / 2).max(MIN_POINTS) } else { 0 };
-            self.limits.points = Some(most);
-            self.points.iter_mut().for_each(|series| series.limit(most));
-            self.kept = self.points.iter().map(Series::kept).sum();
+        while self.kept > self.limits.total {
+            most = (most / 2).max(MIN_POINTS);
+            self.limit(most);
+            // With so few, names are all that is left to limit, and there are 10,000 at most.
+            if most == MIN_POINTS {
+                self.limits.total = usize::MAX;
+            }
         }
+    }
+
+    fn limit(&mut self, max_points: usize) {
+        self.limits.points = Some(max_points);
+        self.points.iter_mut().for_each(|series| series.limit(max_points));
+        self.kept = self.points.iter().map(Series::kept).sum();
     }
 
     fn number(&mut self, name: &str, value: f64, step: Option<i64>, unix_nanos: u64) {
@@ -552,11 +567,21 @@ impl Run {
         self
     }
 
-    /// Keeps so many points of all series together; of more, each series keeps fewer. Defaults to 4,194,304, which are 100 MB. To be called
-    /// before the first [`poll`](Self::poll).
+    /// Keeps so many points of all series together; of more, each series keeps fewer, 32 at least. Defaults to 4,194,304, which are 100 MB. To
+    /// be called before the first [`poll`](Self::poll).
     pub fn with_max_total(mut self, max_points: usize) -> Self {
         self.known.limits.total = max_points;
         self
+    }
+
+    /// Keeps so many points of each series from now on, 32 at least: fewer than before.
+    pub fn limit(&mut self, max_points: usize) {
+        self.known.limit(max_points);
+    }
+
+    /// Returns how many points it keeps, of all series together. A point has 24 bytes.
+    pub fn kept(&self) -> usize {
+        self.known.kept
     }
 
     /// Reads what is new, 256 MB of it at most, and says whether there is more by now. A file that was replaced is read from its begin,
@@ -748,20 +773,31 @@ impl Run {
 
 /// Returns who wrote the files of a folder, if it is that of a run.
 fn format_of(folder: &Path) -> io::Result<Option<Format>> {
-    let (mut has_database, mut has_event_file) = (false, false);
+    let (mut lines, mut database, mut has_event_file) = (None, None, false);
     for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
+        // One of no size says nothing of the run yet.
+        let has_size = || std::fs::metadata(entry.path()).is_ok_and(|data| data.len() > 0);
         if name == EVENTS {
-            return Ok(Some(Format::JsonLines));
+            lines = Some(lines == Some(true) || has_size());
+        } else if name.to_str().is_some_and(|name| name.starts_with(CLOSED)) {
+            lines = lines.map(|_| true);
+        } else if name == DATABASE {
+            database = Some(has_size());
         }
-        has_database |= name == DATABASE;
         has_event_file |= EventFiles::is_one(&name);
     }
-    #[cfg(feature = "sqlite")]
-    if has_database {
-        return Ok(Some(Format::Sqlite));
-    }
-    Ok((has_event_file && !has_database).then_some(Format::TensorBoard))
+    let format = |place: usize| match place {
+        0 => Some(Format::JsonLines),
+        #[cfg(feature = "sqlite")]
+        1 => Some(Format::Sqlite),
+        2 => Some(Format::TensorBoard),
+        _ => None,
+    };
+    let has =
+        [lines == Some(true), database == Some(true), has_event_file, lines.is_some(), database.is_some()];
+    Ok(has.iter().position(|has| *has).and_then(|place| format(place % 3)))
 }
 
 /// Most folders that are looked into for runs: whoever asks for a whole disk hears so.
@@ -782,6 +818,16 @@ pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
     }
     let first = format_of(path).map_err(failed)?;
     let (mut runs, mut folders) = (Vec::new(), vec![(path.to_owned(), first)]);
+    let (root, mut links) = (std::fs::canonicalize(path).map_err(failed)?, HashSet::new());
+    // A link may lead back, or to what is found without it.
+    let mut is_new = |link: &Path| {
+        std::fs::canonicalize(link).is_ok_and(|target| {
+            target.is_dir()
+                && !target.starts_with(&root)
+                && !root.starts_with(&target)
+                && links.insert(target)
+        })
+    };
     let mut seen = 0;
     while let Some((folder, format)) = folders.pop() {
         if format.is_some() {
@@ -791,8 +837,8 @@ pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
             continue;
         }
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            // A link may lead back.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let kind = entry.file_type();
+            if kind.is_ok_and(|kind| kind.is_dir() || kind.is_symlink() && is_new(&entry.path())) {
                 seen += 1;
                 if seen > MAX_FOLDERS {
                     let why =
