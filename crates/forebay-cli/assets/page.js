@@ -19,6 +19,7 @@
   };
   // A name may be that of something that every object has, such as `constructor`.
   const own = (map, name) => (map && Object.hasOwn(map, name) ? map[name] : undefined);
+  const put = (map, name, value) => Object.defineProperty(map, name, { value, enumerable: true, configurable: true, writable: true });
   const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
   let data = JSON.parse(at("data").textContent);
@@ -29,47 +30,55 @@
   const plots = new Map();
   const colour = (place) => colours[place % colours.length];
 
-  function showRuns() {
-    at("title").textContent = data.title;
-    document.title = data.title + " - forebay";
+  function showSummary() {
     const lost = data.runs.reduce((sum, run) => sum + (run.lost || 0), 0);
     at("summary").textContent = `${data.runs.length} ${data.runs.length === 1 ? "run" : "runs"}, read ${data.read}` +
       (data.runs.length > most ? `; the first ${most} are drawn, unless others are chosen` : "") +
       (lost ? `; ${lost.toLocaleString("en")} events were lost` : "");
-    const head = ["", "run", "status", "why", "step", "events", "lost", "not read", "took", "last event"];
-    const rows = data.runs.map((run, place) => {
-      const box = element("input", { type: "checkbox", checked: isShown(run), "aria-label": `show ${run.name}` });
-      box.addEventListener("change", () => {
-        chosen.set(run.id, box.checked);
-        showCurves();
-      });
-      const swatch = element("span", { className: "swatch" });
-      swatch.style.background = colour(place);
-      return element("tr", {},
-        element("td", {}, box), element("td", {}, swatch, run.name),
-        element("td", { className: run.status }, run.status), element("td", { className: "long" }, run.reason || run.error || ""),
-        element("td", { className: "number" }, number(run.step)), element("td", { className: "number" }, number(run.events)),
-        element("td", { className: run.lost ? "number lost" : "number" }, number(run.lost)),
-        element("td", { className: run.not_read ? "number lost" : "number" }, number(run.not_read)),
-        element("td", {}, run.took || ""), element("td", {}, run.last_event || ""));
+  }
+
+  function rowOf(run, place) {
+    const box = element("input", { type: "checkbox", checked: isShown(run), "aria-label": `show ${run.name}` });
+    box.addEventListener("change", () => {
+      chosen.set(run.id, box.checked);
+      showCurves();
+      showSettings();
+      showOthers();
     });
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.background = colour(place);
+    return element("tr", {},
+      element("td", {}, box), element("td", {}, swatch, run.name),
+      element("td", { className: run.status }, run.status), element("td", { className: "long" }, run.reason || run.error || ""),
+      element("td", { className: "number" }, number(run.step)), element("td", { className: "number" }, number(run.events)),
+      element("td", { className: run.lost ? "number lost" : "number" }, number(run.lost)),
+      element("td", { className: run.not_read ? "number lost" : "number" }, number(run.not_read)),
+      element("td", {}, run.took || ""), element("td", {}, run.last_event || ""));
+  }
+
+  function showRuns() {
+    at("title").textContent = data.title;
+    document.title = data.title + " - forebay";
+    showSummary();
+    const head = ["", "run", "status", "why", "step", "events", "lost", "not read", "took", "last event"];
     at("runs").replaceChildren(element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))),
-      element("tbody", {}, ...rows));
+      element("tbody", {}, ...data.runs.map(rowOf)));
   }
 
   function showSettings() {
-    const names = [...new Set(data.runs.flatMap((run) => Object.keys(run.config || {})))].sort();
+    const runs = data.runs.filter(isShown);
+    const names = [...new Set(runs.flatMap((run) => Object.keys(run.config || {})))].sort();
     at("settings-part").hidden = names.length === 0;
     const of = (run, name) => {
       const value = own(run.config, name);
       return value === undefined ? "" : shown(value);
     };
-    const differs = (name) => new Set(data.runs.map((run) => of(run, name))).size > 1;
-    const asked = names.filter((name) => data.runs.length < 2 || !at("differ").checked || differs(name));
+    const differs = (name) => new Set(runs.map((run) => of(run, name))).size > 1;
+    const asked = names.filter((name) => runs.length < 2 || !at("differ").checked || differs(name));
     const rows = asked.map((name) => element("tr", {}, element("th", { scope: "row" }, name),
-      ...data.runs.map((run) => element("td", { className: "long" }, of(run, name)))));
+      ...runs.map((run) => element("td", { className: "long" }, of(run, name)))));
     const head = element("tr", {}, element("th", { scope: "col" }, asked.length ? "setting" : "no setting differs"),
-      ...data.runs.map((run) => element("th", { scope: "col" }, run.name)));
+      ...runs.map((run) => element("th", { scope: "col" }, run.name)));
     at("settings").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   }
 
@@ -87,7 +96,7 @@
 
   function columns(run, series) {
     const axis = at("axis").value;
-    const begin = series.times[0];
+    const begin = run.began ?? series.times[0];
     const across = axis === "step" ? series.steps : axis === "wall" ? series.times : series.times.map((time) => time - begin);
     const order = across.map((_, place) => place);
     if (across.some((value, place) => place > 0 && value < across[place - 1])) order.sort((one, other) => across[one] - across[other]);
@@ -167,7 +176,7 @@
   // What a chart needs of a live page: the points of the runs that have changed since they were asked for.
   function needed(name) {
     if (!isLive) return [];
-    return data.runs.filter((run) => isShown(run) && own(run.series, name) && (run.loaded?.[name] ?? 0) < run.version);
+    return data.runs.filter((run) => isShown(run) && own(run.series, name) && (run.loaded?.get(name) ?? 0) < run.version);
   }
   const isStale = (name) => needed(name).length > 0;
 
@@ -181,12 +190,13 @@
         if (name === undefined) break;
         // So many that a question is short.
         const runs = needed(name).slice(0, 200);
-        const asked = runs.map((run) => `${run.id}:${run.loaded?.[name] ?? 0}`).join(",");
+        const asked = runs.map((run) => `${run.id}:${run.loaded?.get(name) ?? 0}`).join(",");
         const { version, runs: found } = await ask("data", `name=${encodeURIComponent(name)}&runs=${asked}`);
         for (const run of runs) {
           // A series that is there no more is asked for once.
-          run.loaded = { ...run.loaded, [name]: Math.max(version, run.version) };
-          if (found[run.id]) run.series[name] = found[run.id];
+          run.loaded ??= new Map();
+          run.loaded.set(name, Math.max(version, run.version));
+          if (found[run.id]) put(run.series, name, found[run.id]);
         }
         if (!isStale(name)) redraw(name);
       }
@@ -239,7 +249,7 @@
   }
 
   function showOthers() {
-    const rows = data.runs.flatMap((run) => (run.others || []).map((other) => element("tr", {},
+    const rows = data.runs.filter(isShown).flatMap((run) => (run.others || []).map((other) => element("tr", {},
       element("td", {}, run.name), element("td", {}, other.name), element("td", { className: "number" }, number(other.count)),
       element("td", { className: "number" }, number(other.step)), element("td", { className: "long" }, other.last))));
     at("others-part").hidden = rows.length === 0;
@@ -283,7 +293,7 @@
         const old = data.runs[run.id];
         // Points that are there already stay, until newer ones come.
         for (const [name, series] of Object.entries(run.series || {})) {
-          run.series[name] = { ...own(old?.series, name), ...series };
+          put(run.series, name, { ...own(old?.series, name), ...series });
           changed.add(name);
         }
         run.loaded = old?.loaded;
@@ -292,7 +302,17 @@
     }
     // All that is in an answer may be as new as the answer.
     if (isLive) next.runs.forEach((run) => { run.version = next.version; });
-    showRuns();
+    const rows = at("runs").tBodies[0]?.rows ?? [];
+    if (next.whole ?? true) showRuns();
+    else {
+      // What the reader is about to use stays: a row that has changed keeps its box.
+      showSummary();
+      for (const run of next.runs) {
+        const row = rowOf(run, run.id);
+        if (rows[run.id]) rows[run.id].replaceChildren(rows[run.id].firstChild, ...[...row.children].slice(1));
+        else at("runs").tBodies[0].append(row);
+      }
+    }
     showSettings();
     showOthers();
     if (namesOf() !== before) return showCurves();

@@ -89,7 +89,7 @@ pub(crate) struct Best {
     pub(crate) metric: String,
     #[command(flatten)]
     pub(crate) folders: Folders,
-    /// The lowest value is best (the default for names with "loss", "err" or "perplexity" in them).
+    /// The lowest value is best (the default for names with a word such as loss, error, perplexity, mae or mse).
     #[arg(long, conflicts_with = "max")]
     pub(crate) min: bool,
     /// The highest value is best (the default for all others).
@@ -127,6 +127,9 @@ pub(crate) struct Tail {
     /// Print these events alone (a pattern such as `train.*`).
     #[arg(long, short, value_name = "PATTERN")]
     pub(crate) pattern: Option<String>,
+    /// Print JSON Lines: the same as --form json.
+    #[arg(long, conflicts_with = "form")]
+    pub(crate) json: bool,
     /// How to print them.
     #[arg(long, value_enum, default_value_t = Form::Text)]
     pub(crate) form: Form,
@@ -173,6 +176,12 @@ pub(crate) struct Query {
     /// Ask the database of a run in SQL. Nothing can be changed by it.
     #[arg(long, value_name = "SQL", conflicts_with_all = ["name", "steps", "since", "before", "source", "correlation", "run", "generation", "current", "limit", "newest"])]
     pub(crate) sql: Option<String>,
+    /// Print a JSON object for each row: the same as --shape json.
+    #[arg(long, conflicts_with_all = ["shape", "csv"])]
+    pub(crate) json: bool,
+    /// Print CSV: the same as --shape csv.
+    #[arg(long, conflicts_with = "shape")]
+    pub(crate) csv: bool,
     /// How to print the answer.
     #[arg(long, value_enum, default_value_t = Shape::Table)]
     pub(crate) shape: Shape,

@@ -17,15 +17,48 @@ pub(crate) type Named = (String, Result<Run, Error>);
 /// Points that all runs keep together: 200 MB.
 const MAX_TOTAL: usize = 8 << 20;
 
-/// Returns the runs of all paths, each read to its end. `max_points` are kept of each series.
+/// Fewer points of a curve show nothing.
+const MIN_POINTS: usize = 32;
+
+/// How many points each curve may have, so that all runs together keep so many: fewer for all, once they are too many.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    pub(crate) max_points: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(max_points: usize) -> Self {
+        Self { max_points }
+    }
+
+    /// Says whether runs that keep so many are to keep fewer of each curve, and has a lower limit by then.
+    pub(crate) fn is_over(&mut self, kept: usize) -> bool {
+        let is_over = kept > MAX_TOTAL && self.max_points > MIN_POINTS;
+        if is_over {
+            self.max_points = (self.max_points / 2).max(MIN_POINTS);
+        }
+        is_over
+    }
+
+    fn fit(&mut self, runs: &mut [Named]) {
+        let kept = |runs: &[Named]| runs.iter().flat_map(|(_, run)| run).map(Run::kept).sum();
+        while self.is_over(kept(runs)) {
+            let max_points = self.max_points;
+            runs.iter_mut().flat_map(|(_, run)| run).for_each(|run| run.limit(max_points));
+        }
+    }
+}
+
+/// Returns the runs of all paths, each read to its end. `max_points` are kept of each series, and fewer of many.
 pub(crate) fn read(paths: &[PathBuf], max_points: usize) -> Result<Vec<Named>, Error> {
+    let (mut runs, mut progress) = (Vec::new(), Progress::default());
     let folders = find(paths)?;
-    let total = share(folders.len());
-    let mut runs = Vec::new();
-    each(folders, &mut |folder| read_one(folder, max_points, total), &mut |name, run| {
-        runs.push((name, run));
-        Ok(())
-    })?;
+    let (count, mut budget) = (folders.len(), Budget::new(max_points));
+    for (name, folder) in folders {
+        progress.step(count);
+        runs.push((name, read_one(&folder, budget.max_points)));
+        budget.fit(&mut runs);
+    }
     Ok(runs)
 }
 
@@ -34,26 +67,11 @@ pub(crate) fn read_whole(
     paths: &[PathBuf],
     take: &mut dyn FnMut(String, Result<Run, Error>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    each(find(paths)?, &mut |folder| read_one(folder, 0, 0), take)
-}
-
-/// Returns how many points one of so many runs may keep.
-pub(crate) fn share(runs: usize) -> usize {
-    MAX_TOTAL / runs.max(1)
-}
-
-fn each(
-    folders: Vec<(String, PathBuf)>,
-    read: &mut dyn FnMut(&Path) -> Result<Run, Error>,
-    take: &mut dyn FnMut(String, Result<Run, Error>) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut progress = Progress::of(folders.len());
+    let (folders, mut progress) = (find(paths)?, Progress::default());
+    let count = folders.len();
     for (name, folder) in folders {
-        progress.step();
-        let mut run = read(&folder);
-        // There may be more runs than a process may have files open.
-        run.iter_mut().for_each(Run::close);
-        take(name, run)?;
+        progress.step(count);
+        take(name, read_one(&folder, 0))?;
     }
     Ok(())
 }
@@ -61,21 +79,22 @@ fn each(
 /// Line on the terminal that says how far a command is, if it takes more than a second.
 struct Progress {
     began: Instant,
-    of: usize,
     done: usize,
     is_shown: bool,
 }
 
-impl Progress {
-    fn of(of: usize) -> Self {
-        Self { began: Instant::now(), of, done: 0, is_shown: false }
+impl Default for Progress {
+    fn default() -> Self {
+        Self { began: Instant::now(), done: 0, is_shown: false }
     }
+}
 
-    fn step(&mut self) {
+impl Progress {
+    fn step(&mut self, of: usize) {
         self.done += 1;
         if self.began.elapsed() > Duration::from_secs(1) && io::stderr().is_terminal() {
             self.is_shown = true;
-            _ = write!(io::stderr(), "\r\x1b[Kreading run {} of {}", self.done, self.of);
+            _ = write!(io::stderr(), "\r\x1b[Kreading run {} of {of}", self.done);
         }
     }
 }
@@ -90,7 +109,7 @@ impl Drop for Progress {
 
 /// Returns the folders of the runs of all paths, each with the name that tells it from the others.
 pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
-    let mut runs = Vec::new();
+    let (mut runs, mut seen) = (Vec::new(), BTreeSet::new());
     for path in paths {
         let found = find_runs(path)?;
         if found.is_empty() {
@@ -98,16 +117,27 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
                 "there is no run in {}: no events.jsonl or events.db, and no event files of TensorBoard",
                 path.display()
             );
-            return Err(Error::Asked(why));
+            return Err(Error::NotFound(why));
         }
-        runs.extend(found.into_iter().map(|folder| (name_of(path, &folder, paths.len() > 1), folder)));
+        // A folder may be below another one that is asked for.
+        runs.extend(
+            found
+                .into_iter()
+                .filter(|folder| seen.insert(folder.clone()))
+                .map(|folder| (name_of(path, &folder, paths.len() > 1), folder)),
+        );
     }
     Ok(runs)
 }
 
-fn read_one(folder: &Path, max_points: usize, max_total: usize) -> Result<Run, Error> {
-    let mut run = Run::open(folder)?.with_max_points(max_points).with_max_total(max_total);
+/// Reads a run to its end, and closes it: there may be more runs than a process may have files open.
+fn read_one(folder: &Path, max_points: usize) -> Result<Run, Error> {
+    let mut run = Run::open(folder)?.with_max_points(max_points);
     while run.poll()? {}
+    run.close();
+    if run.events() == 0 && run.not_read() > 0 {
+        return Err(Error::Asked(format!("{} holds no events of forebay", folder.display())));
+    }
     Ok(run)
 }
 
@@ -148,9 +178,15 @@ pub(crate) fn reason(run: &Run) -> Option<&str> {
     }
 }
 
+/// Returns why a run ended, in a line of about so many letters.
+pub(crate) fn short_reason(run: &Run, max: usize) -> Option<String> {
+    reason(run).map(|reason| crate::out::short(reason, max))
+}
+
 /// Returns how long ago something was, in one unit.
 pub(crate) fn age(then: SystemTime, now: SystemTime) -> String {
-    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
+    let Ok(age) = now.duration_since(then) else { return "in the future".to_owned() };
+    let seconds = age.as_secs();
     let (number, unit) = match seconds {
         0..120 => (seconds, "s"),
         120..7_200 => (seconds / 60, "min"),

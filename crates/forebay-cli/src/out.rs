@@ -25,6 +25,30 @@ impl Out {
         Ok(())
     }
 
+    /// Writes a value as one line of JSON. What a terminal would obey is written as JSON escapes it.
+    pub(crate) fn json(&mut self, value: impl Display) -> Result<(), Error> {
+        let text = value.to_string();
+        let mut line = String::with_capacity(text.len());
+        for letter in text.chars() {
+            // Outside of texts, JSON has none of these.
+            if letter != ' ' && harmless(letter.encode_utf8(&mut [0; 4])).starts_with('\u{fffd}') {
+                line.push_str(&format!("\\u{:04x}", u32::from(letter)));
+            } else {
+                line.push(letter);
+            }
+        }
+        self.line(line)
+    }
+
+    /// Writes a line of CSV: as it is, unless a terminal shows it.
+    pub(crate) fn csv(&mut self, cells: &[String]) -> Result<(), Error> {
+        if self.is_terminal {
+            let cells: Vec<String> = cells.iter().map(|cell| harmless(cell)).collect();
+            return self.line(csv(&cells));
+        }
+        self.line(csv(cells))
+    }
+
     /// Writes a table. Numbers are to be in the columns from `first_number` on.
     pub(crate) fn table(
         &mut self,
@@ -93,7 +117,7 @@ pub(crate) fn note(remark: &str) {
 pub(crate) fn harmless(text: &str) -> String {
     let is_harmful = |char: char| {
         char.is_control()
-            || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
 }
@@ -112,6 +136,23 @@ pub(crate) fn csv(cells: &[impl AsRef<str>]) -> String {
     cells.iter().map(|it| cell(it.as_ref())).collect::<Vec<_>>().join(",")
 }
 
+/// Returns a text in one line of about so many letters: the begin of its first line, and that of its last.
+pub(crate) fn short(text: &str, max: usize) -> String {
+    let cut = |line: &str| {
+        let line = line.trim();
+        if line.chars().count() <= max {
+            line.to_owned()
+        } else {
+            line.chars().take(max).chain(['…']).collect()
+        }
+    };
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    match (lines.next(), lines.next_back()) {
+        (Some(first), Some(last)) => format!("{} … {}", cut(first), cut(last)),
+        (first, _) => cut(first.unwrap_or_default()),
+    }
+}
+
 /// Returns a number as people read it: six digits.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
@@ -124,7 +165,8 @@ pub(crate) fn number(value: f64) -> String {
     } else {
         let digits = (5.0 - size.max(1e-9).log10().floor()).clamp(0.0, 9.0) as usize;
         let text = format!("{value:.digits$}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        // Zeros behind the point say nothing; those before it do.
+        if digits == 0 { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
     }
 }
 
@@ -137,6 +179,9 @@ mod tests {
         let said: Vec<_> = [0.0, 1.0, -0.5, 0.1 + 0.2, 123_456.789, 1e12, 1e-7, f64::NAN, 0.000_123_456_7]
             .map(number)
             .into();
+        let large: Vec<_> =
+            [130_000.2, 120_000.4, 1_500_000.3, 999_999.6, 100_000.04, 99_999.96].map(number).into();
+        assert_eq!(large, ["130000", "120000", "1500000", "1000000", "100000", "100000"]);
         assert_eq!(said, ["0", "1", "-0.5", "0.3", "123457", "1.0000e12", "1.0000e-7", "NaN", "0.000123457"]);
     }
 
@@ -144,6 +189,13 @@ mod tests {
     fn a_cell_is_a_number_or_a_text_and_never_a_formula() {
         let cells = ["-0.5", "+1e3", "-inf", "=1+1", "-1+1", "@x", "+", "a,b", "say \"no\"", "=a,b"];
         assert_eq!(csv(&cells), "-0.5,+1e3,-inf,'=1+1,'-1+1,'@x,'+,\"a,b\",\"say \"\"no\"\"\",\"'=a,b\"");
+    }
+
+    #[test]
+    fn a_long_text_is_its_first_line_and_its_last() {
+        assert_eq!(short("Traceback\n  a\n\nValueError: no\n", 60), "Traceback … ValueError: no");
+        assert_eq!(short(&"x".repeat(100), 10), "xxxxxxxxxx…");
+        assert_eq!((short("", 10), short("\n one \n", 10)), (String::new(), "one".to_owned()));
     }
 
     #[test]

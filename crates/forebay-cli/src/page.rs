@@ -91,11 +91,17 @@ pub(crate) fn run_of(
         .iter()
         .map(|(name, other)| json!({ "name": name, "count": other.count, "step": other.last_step, "last": other.last }))
         .collect();
+    // Curves of one run have one begin, whichever of them came first.
+    let first =
+        || run.names().filter_map(|name| run.series(name)?.first()).map(|point| point.unix_nanos).min();
+    let began = run.lives().first().and_then(|life| life.began.duration_since(UNIX_EPOCH).ok());
+    let began = began.map(|began| began.as_secs_f64()).or_else(|| first().map(|nanos| nanos as f64 / 1e9));
     let took = run.lives().first().and_then(|life| run.last_event()?.duration_since(life.began).ok());
     json!({
         "id": id,
         "name": name,
         "status": folder::status(run, now),
+        "began": began,
         "reason": folder::reason(run),
         "step": run.names().filter_map(|name| run.series(name)?.last()).map(|point| point.step).max(),
         "events": run.events(),

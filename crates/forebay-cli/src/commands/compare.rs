@@ -9,27 +9,36 @@ use crate::args::Compare;
 use crate::commands::runs::as_json;
 use crate::error::Error;
 use crate::folder;
-use crate::out::{Out, number};
+use crate::out::{Out, complain, number};
 
 pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.metric.as_deref())?;
     let now = SystemTime::now();
-    let mut runs: Vec<(String, Run)> = Vec::new();
+    let (mut runs, mut code): (Vec<(String, Run)>, u8) = (Vec::new(), 0);
     folder::read_whole(&asked.paths, &mut |name, run| {
-        runs.push((name, run?));
+        match run {
+            Ok(run) => runs.push((name, run)),
+            Err(error) => {
+                complain(&error);
+                code = error.code();
+            }
+        }
         Ok(())
     })?;
+    if runs.is_empty() {
+        return Ok(code);
+    }
     if asked.json {
         for (name, run) in &runs {
-            out.line(as_json(name, run, now, |name| pattern.matches(name)))?;
+            out.json(as_json(name, run, now, |name| pattern.matches(name)))?;
         }
-        return Ok(0);
+        return Ok(code);
     }
     let mut head = vec![""];
     head.extend(runs.iter().map(|(name, _)| name.as_str()));
     let mut rows = vec![line("status", &runs, |run| Some(folder::status(run, now).to_owned()))];
     if runs.iter().any(|(_, run)| folder::reason(run).is_some()) {
-        rows.push(line("reason", &runs, |run| folder::reason(run).map(str::to_owned)));
+        rows.push(line("reason", &runs, |run| folder::short_reason(run, 60)));
     }
     rows.push(line("took", &runs, took));
     rows.push(line("lost", &runs, |run| Some(run.missing().to_string())));
@@ -53,7 +62,7 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
         }
     }
     out.table(&head, 1, rows)?;
-    Ok(0)
+    Ok(code)
 }
 
 fn took(run: &Run) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use forebay::run::RunStatus;
 use forebay_history::{Run, TroubleKind};
@@ -37,7 +37,7 @@ pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
         is_well &= findings.is_empty();
         if asked.json {
             for finding in findings {
-                out.line(json!({"run": name, "kind": finding.kind, "what": finding.what, "advice": finding.advice}))?;
+                out.json(json!({"run": name, "kind": finding.kind, "what": finding.what, "advice": finding.advice}))?;
             }
             return Ok(());
         }
@@ -47,7 +47,13 @@ pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
             if findings.is_empty() { "well" } else { "not well" }
         ))?;
         for finding in findings {
-            out.line(format_args!("  {}: {}", finding.kind, crate::out::harmless(&finding.what)))?;
+            // A reason may be a traceback.
+            let mut lines = finding.what.lines();
+            let first = lines.next().unwrap_or_default();
+            out.line(format_args!("  {}: {}", finding.kind, crate::out::harmless(first)))?;
+            for line in lines {
+                out.line(format_args!("      {}", crate::out::harmless(line)))?;
+            }
             out.line(format_args!("    -> {}", finding.advice))?;
         }
         Ok(())
@@ -116,6 +122,16 @@ fn holes(folder: &Path) -> Vec<u64> {
     let numbers: BTreeSet<u64> = std::fs::read_dir(folder).into_iter().flatten().filter_map(number).collect();
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
     (*first..*last).filter(|number| !numbers.contains(number)).take(MAX_PLACES).collect()
+}
+
+/// Time for which a run that tells of no status counts as one that goes on, behind its last change.
+const LIVE: Duration = Duration::from_secs(120);
+
+/// Returns when one of the files of a run was changed last.
+fn last_change(path: &Path) -> Option<SystemTime> {
+    let of = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
+    let files = std::fs::read_dir(path).into_iter().flatten().flatten();
+    files.filter_map(|file| of(&file.path())).max().or_else(|| of(path))
 }
 
 /// Largest database that is looked through.
@@ -200,7 +216,14 @@ fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
         );
     }
     let status = run.status(now);
-    if run.is_torn() && status != Some(RunStatus::Running) {
+    let is_written = match status {
+        Some(status) => status == RunStatus::Running,
+        // Nobody says whether it goes on.
+        None => {
+            last_change(run.path()).is_some_and(|then| now.duration_since(then).is_ok_and(|age| age < LIVE))
+        }
+    };
+    if run.is_torn() && !is_written {
         let what = "its last event has no end".to_owned();
         find("torn", what, "its writer was killed in the middle of a write: the rest is whole");
     }

@@ -12,12 +12,17 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::args::{Query, Shape};
 use crate::error::Error;
 use crate::folder;
-use crate::out::{Out, csv, number};
+use crate::out::{Out, complain, number};
 
 pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
     let runs = find_runs(&asked.path)?;
+    let shape = match (asked.json, asked.csv) {
+        (true, _) => Shape::Json,
+        (_, true) => Shape::Csv,
+        _ => asked.shape,
+    };
     if runs.is_empty() {
-        return Err(Error::Asked(format!("there is no run in {}", asked.path.display())));
+        return Err(Error::NotFound(format!("there is no run in {}", asked.path.display())));
     }
     if let Some(sql) = &asked.sql {
         let [path] = &runs[..] else {
@@ -27,25 +32,32 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
                 asked.path.display()
             )));
         };
-        return ask(path, sql, asked.shape, out);
+        return ask(path, sql, shape, out);
     }
     let query = query_of(asked)?;
-    let several = runs.len() > 1;
+    let (several, mut failed) = (runs.len() > 1, 0);
     let mut head = vec!["time", "step", "name", "value"];
     if several {
         head.insert(0, "run");
     }
-    let mut rows = Rows::begin(head.into_iter().map(str::to_owned).collect(), asked.shape, out)?;
+    let mut rows = Rows::begin(head.into_iter().map(str::to_owned).collect(), shape, out)?;
     for path in &runs {
         let name = several.then(|| folder::name_of(&asked.path, path, false));
         let mut broken = Ok(());
-        open(path)?.visit(&query, &mut |record| {
-            broken = print(&record, name.as_deref(), &mut rows);
-            if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
+        let visited = open(path).and_then(|history| {
+            history.visit(&query, &mut |record| {
+                broken = print(&record, name.as_deref(), &mut rows);
+                if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+        });
         broken?;
+        // What is before and behind it is an answer, too.
+        if let Err(error) = visited {
+            complain(&error.into());
+            failed = 2;
+        }
     }
-    rows.end()
+    rows.end().map(|code| code.max(failed))
 }
 
 fn print(record: &Record, run: Option<&str>, rows: &mut Rows<'_>) -> Result<(), Error> {
@@ -78,20 +90,20 @@ const MAX_ROWS: usize = 10_000;
 impl<'a> Rows<'a> {
     fn begin(head: Vec<String>, shape: Shape, out: &'a mut Out) -> Result<Self, Error> {
         if shape == Shape::Csv {
-            out.line(csv(&head))?;
+            out.csv(&head)?;
         }
         Ok(Self { head, shape, waiting: Vec::new(), is_empty: true, out })
     }
 
     fn json(&mut self, row: &serde_json::Value) -> Result<(), Error> {
         self.is_empty = false;
-        self.out.line(row)
+        self.out.json(row)
     }
 
     fn push(&mut self, row: Vec<String>) -> Result<(), Error> {
         self.is_empty = false;
         if self.shape == Shape::Csv {
-            return self.out.line(csv(&row));
+            return self.out.csv(&row);
         }
         self.waiting.push(row);
         if self.waiting.len() >= MAX_ROWS { self.write() } else { Ok(()) }
@@ -172,7 +184,12 @@ fn steps_of(steps: &str) -> Result<(u64, u64), Error> {
     match steps.split_once("..") {
         Some((first, end)) => {
             let end: u64 = number(end, u64::MAX)?;
-            Ok((number(first, 0)?, end.checked_sub(1).ok_or_else(wrong)?))
+            let last = end.checked_sub(1).ok_or_else(|| {
+                Error::Asked(format!(
+                    "invalid steps: {steps:?} (the END is not among them, so it must be 1 or more)"
+                ))
+            })?;
+            Ok((number(first, 0)?, last))
         }
         None => {
             let one = steps.parse().map_err(|_| wrong())?;
@@ -183,12 +200,14 @@ fn steps_of(steps: &str) -> Result<(u64, u64), Error> {
 
 /// Reads a date and time, or a time before now (`2h`).
 fn moment(text: &str) -> Result<SystemTime, Error> {
-    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+    // A date alone is its begin.
+    let of_day = format!("{text}T00:00:00Z");
+    if let Ok(time) = humantime::parse_rfc3339_weak(text).or_else(|_| humantime::parse_rfc3339(&of_day)) {
         return Ok(time);
     }
     let ago: Option<Duration> = humantime::parse_duration(text).ok();
     ago.and_then(|ago| SystemTime::now().checked_sub(ago)).ok_or_else(|| {
-        Error::Asked(format!("invalid time: {text:?} (expected a date such as 2026-11-29T08:00:00Z, or how long ago such as 2h)"))
+        Error::Asked(format!("invalid time: {text:?} (expected a date such as 2026-11-29 or 2026-11-29T08:00:00Z, or how long ago such as 2h)"))
     })
 }
 

@@ -6,14 +6,31 @@ use std::time::SystemTime;
 
 use crate::args::Report;
 use crate::error::Error;
-use crate::out::Out;
+use crate::out::{Out, note};
 use crate::{file, folder, page};
+
+/// Size of a page that a browser shows at once.
+const MAX_BYTES: usize = 20_000_000;
+
+/// Fewer points of a curve show nothing.
+const MIN_POINTS: usize = 64;
 
 pub(crate) fn run(asked: &Report, out: &mut Out) -> Result<u8, Error> {
     let runs = folder::read(&asked.folders.paths, asked.points)?;
     let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
     let now = SystemTime::now();
-    let page = page::page(&page::data(&names.join(", "), &runs, asked.points, now));
+    let render = |points: usize| page::page(&page::data(&names.join(", "), &runs, points, now));
+    let (mut points, mut page) = (asked.points, render(asked.points));
+    while page.len() > MAX_BYTES && points > MIN_POINTS {
+        points = (points / 2).max(MIN_POINTS);
+        page = render(points);
+    }
+    if points < asked.points {
+        note(&format!(
+            "each curve has {points} points at most, so that the page has {} MB",
+            page.len() / 1_000_000
+        ));
+    }
     if asked.out == Path::new("-") {
         out.write_all(page.as_bytes())?;
         return Ok(0);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::args::Runs;
 use crate::error::Error;
 use crate::folder;
-use crate::out::{Out, number};
+use crate::out::{Out, number, short};
 
 /// Metrics that the table shows unless others are asked for.
 const MAX_METRICS: usize = 3;
@@ -19,8 +19,8 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
     let most = if asked.metric.is_some() { usize::MAX } else { MAX_METRICS };
     if asked.json {
         folder::read_whole(&asked.folders.paths, &mut |name, run| match run {
-            Ok(run) => out.line(as_json(&name, &run, now, |name| pattern.matches(name))),
-            Err(error) => out.line(json!({"name": name, "error": error.to_string()})),
+            Ok(run) => out.json(as_json(&name, &run, now, |name| pattern.matches(name))),
+            Err(error) => out.json(json!({"name": name, "error": error.to_string()})),
         })?;
         return Ok(0);
     }
@@ -41,6 +41,7 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
                 run.events().to_string(),
                 run.missing().to_string(),
                 run.last_event().map_or_else(|| "-".to_owned(), |last| folder::age(last, now)),
+                folder::reason(&run).map(last_line).unwrap_or_default(),
                 values.join(", "),
             ]
         }
@@ -50,12 +51,28 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
         }
     };
     let mut rows = Vec::new();
+    let (mut count, mut readable) = (0, 0);
     folder::read_whole(&asked.folders.paths, &mut |name, run| {
+        (count, readable) = (count + 1, readable + usize::from(run.is_ok()));
         rows.push(row(name, run));
         Ok(())
     })?;
-    out.table(&["run", "status", "step", "events", "lost", "age", "last values"], usize::MAX, rows)?;
-    Ok(0)
+    let mut head = vec!["run", "status", "step", "events", "lost", "age", "why", "last values"];
+    // Where no run says why, there is no column.
+    if rows.iter().all(|row: &Vec<String>| row[WHY].is_empty()) {
+        head.remove(WHY);
+        rows.iter_mut().for_each(|row| _ = row.remove(WHY));
+    }
+    out.table(&head, usize::MAX, rows)?;
+    Ok(if count > 0 && readable == 0 { 2 } else { 0 })
+}
+
+/// The place of the column that says why a run ended.
+const WHY: usize = 6;
+
+/// Returns the last line of a reason, which says most of a traceback.
+fn last_line(reason: &str) -> String {
+    short(reason.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default(), 60)
 }
 
 /// Returns what is known of a run.

@@ -13,15 +13,17 @@
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_history::{Run, find_runs};
+use forebay_sync::unix::host_name;
 
 use crate::args::Serve;
 use crate::error::Error;
+use crate::folder::Budget;
 use crate::out::Out;
 use crate::{folder, page};
 
@@ -47,7 +49,7 @@ const MAX_OPEN: usize = 64;
 struct Server {
     title: String,
     paths: Vec<PathBuf>,
-    max_points: usize,
+    budget: Mutex<Budget>,
     token: Option<String>,
     /// Runs stay where they are: their place is their id.
     runs: Mutex<Vec<Arc<Followed>>>,
@@ -96,6 +98,14 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
             asked.address
         )));
     }
+    let refused = |error: io::Error| {
+        let hint =
+            if error.kind() == io::ErrorKind::AddrInUse { " (--port 0 takes one that is free)" } else { "" };
+        Error::Asked(format!("cannot listen on {}:{}: {error}{hint}", asked.address, asked.port))
+    };
+    // Before all that takes long.
+    let listener = TcpListener::bind((asked.address, asked.port)).map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
     let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
     // A server that is started anew goes on behind the versions of the one before, which pages remember.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -103,7 +113,7 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
     let server = Arc::new(Server {
         title: names.join(", "),
         paths: asked.folders.paths.clone(),
-        max_points: asked.points,
+        budget: Mutex::new(Budget::new(asked.points)),
         token: asked.token.clone(),
         runs: Mutex::new(Vec::new()),
         first,
@@ -113,18 +123,18 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
         waiting: AtomicUsize::new(0),
     });
     let folders = folder::find(&asked.folders.paths)?;
-    let share = folder::share(folders.len());
-    let followed = folders.into_iter().map(|(name, folder)| Arc::new(server.open(name, folder, share)));
+    let followed = folders.into_iter().enumerate();
+    let followed = followed.map(|(id, (name, folder))| Arc::new(server.open(id, name, folder)));
     *lock(&server.runs) = followed.collect();
     // Once before anybody can ask.
-    server.look(true);
-    let refused = |error: io::Error| {
-        Error::Asked(format!("cannot listen on {}:{}: {error}", asked.address, asked.port))
+    server.look(true, true);
+    // Where it listens on all addresses, others know it by its name.
+    let host = match address.ip().is_unspecified() {
+        true => format!("{}:{}", host_name(), address.port()),
+        false => address.to_string(),
     };
-    let listener = TcpListener::bind((asked.address, asked.port)).map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
     let query = asked.token.as_ref().map_or_else(String::new, |token| format!("?token={token}"));
-    out.line(format_args!("http://{address}/{query}  (Ctrl-C ends it)"))?;
+    out.line(format_args!("http://{host}/{query}  (Ctrl-C ends it)"))?;
     out.flush()?;
     let for_clients = Arc::clone(&server);
     std::thread::Builder::new().spawn(move || accept(&listener, &for_clients)).map_err(refused)?;
@@ -132,38 +142,60 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
     loop {
         std::thread::sleep(INTERVAL);
         looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(LOOKS) {
-            server.add_new();
-        }
-        server.look(looks.is_multiple_of(2 * LOOKS));
+        let has_new = looks.is_multiple_of(LOOKS) && server.add_new();
+        server.look(looks.is_multiple_of(2 * LOOKS), has_new);
     }
 }
 
 impl Server {
-    fn open(&self, name: String, folder: PathBuf, share: usize) -> Followed {
-        let run = self.open_run(&folder, share);
-        Followed { name, folder, state: Mutex::new(State { run, version: 0, index: "".into() }) }
+    /// Opens a run, whose files are looked at later.
+    fn open(&self, id: usize, name: String, folder: PathBuf) -> Followed {
+        let (run, version) = (self.open_run(&folder), *lock(&self.version) + 1);
+        let index = page::run_of(id, &name, run.as_ref(), None, SystemTime::now()).to_string().into();
+        Followed { name, folder, state: Mutex::new(State { run, version, index }) }
     }
 
-    fn open_run(&self, folder: &std::path::Path, share: usize) -> Result<Run, Error> {
-        Ok(Run::open(folder)?.with_max_points(self.max_points).with_max_total(share))
+    fn open_run(&self, folder: &Path) -> Result<Run, Error> {
+        Ok(Run::open(folder)?.with_max_points(self.max_points()))
+    }
+
+    fn max_points(&self) -> usize {
+        lock(&self.budget).max_points
+    }
+
+    /// Has all curves keep fewer points, while all together are too many.
+    fn fit(&self, followed: &[Arc<Followed>]) {
+        let kept = || followed.iter().map(|it| lock(&it.state).run.as_ref().map_or(0, Run::kept)).sum();
+        while lock(&self.budget).is_over(kept()) {
+            let max_points = self.max_points();
+            followed
+                .iter()
+                .for_each(|it| lock(&it.state).run.iter_mut().for_each(|run| run.limit(max_points)));
+        }
     }
 
     /// Looks at the files of all runs, and tells of what has changed: what a status is, which changes with time alone, if asked to.
-    fn look(&self, with_status: bool) {
+    fn look(&self, with_status: bool, mut has_changed: bool) {
         let next = *lock(&self.version) + 1;
         let followed = lock(&self.runs).clone();
-        let mut has_changed = false;
         for (id, it) in followed.iter().enumerate() {
             loop {
                 // In pieces: who asks waits for one of them.
                 let mut state = lock(&it.state);
                 if state.run.is_err() {
-                    state.run = self.open_run(&it.folder, folder::share(followed.len()));
+                    state.run = self.open_run(&it.folder);
                 }
                 let before = state.run.as_ref().ok().map(|run| (run.events(), run.not_read()));
-                // What cannot be read now may be later.
-                let has_more = state.run.as_mut().is_ok_and(|run| run.poll().unwrap_or(false));
+                let has_more = match state.run.as_mut().map(Run::poll) {
+                    Ok(Ok(has_more)) => has_more,
+                    // What is not there any more is a run no more, until there is one again.
+                    Ok(Err(error)) if !it.folder.exists() => {
+                        state.run = Err(error.into());
+                        false
+                    }
+                    // What cannot be read now may be later.
+                    _ => false,
+                };
                 if let Ok(run) = &mut state.run
                     && followed.len() > MAX_OPEN
                     && !has_more
@@ -171,7 +203,7 @@ impl Server {
                     run.release();
                 }
                 let after = state.run.as_ref().ok().map(|run| (run.events(), run.not_read()));
-                if with_status || before != after || state.index.is_empty() {
+                if with_status || before != after {
                     let index = page::run_of(id, &it.name, state.run.as_ref(), None, SystemTime::now());
                     let index = index.to_string();
                     if *index != *state.index {
@@ -184,14 +216,16 @@ impl Server {
                 }
             }
         }
+        self.fit(&followed);
         if has_changed {
             *lock(&self.version) = next;
             self.changed.notify_all();
         }
     }
 
-    /// Adds the runs that were not there before.
-    fn add_new(&self) {
+    /// Adds the runs that were not there before. Returns whether there are any.
+    fn add_new(&self) -> bool {
+        let mut has_new = false;
         let known: HashSet<PathBuf> = lock(&self.runs).iter().map(|it| it.folder.clone()).collect();
         for path in &self.paths {
             for folder in find_runs(path).unwrap_or_default() {
@@ -199,11 +233,14 @@ impl Server {
                     continue;
                 }
                 let name = folder::name_of(path, &folder, self.paths.len() > 1);
-                let mut runs = lock(&self.runs);
-                let share = folder::share(runs.len() + 1);
-                runs.push(Arc::new(self.open(name, folder, share)));
+                // This thread alone adds runs.
+                let id = lock(&self.runs).len();
+                let followed = Arc::new(self.open(id, name, folder));
+                lock(&self.runs).push(followed);
+                has_new = true;
             }
         }
+        has_new
     }
 
     /// Returns the runs that have changed since a version, and that of the answer.
@@ -233,12 +270,12 @@ impl Server {
         for asked in asked.split(',') {
             let (id, since) = asked.split_once(':').unwrap_or((asked, "0"));
             let (Ok(id), Ok(since)) = (id.parse::<usize>(), since.parse::<u64>()) else { continue };
-            let Some(it) = runs.get(id) else { continue };
+            let Some(it) = runs.get(id).filter(|_| !found.contains_key(&id.to_string())) else { continue };
             let state = lock(&it.state);
             if state.version > since
                 && let Some(series) = state.run.as_ref().ok().and_then(|run| run.series(name))
             {
-                found.insert(id.to_string(), page::series_of(series, self.max_points));
+                found.insert(id.to_string(), page::series_of(series, self.max_points()));
             }
         }
         format!(r#"{{"version":{version},"runs":{}}}"#, serde_json::Value::Object(found))
@@ -304,9 +341,6 @@ fn serve(stream: &TcpStream, server: &Server) -> io::Result<()> {
         return answer(stream, "400 Bad Request", "text/plain", b"GET alone is answered here\n");
     };
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    if !is_own_host(&host) {
-        return answer(stream, "421 Misdirected Request", "text/plain", b"this is not that host\n");
-    }
     let given = |name: &str| {
         let mut parts = query.split('&').filter_map(|part| part.split_once('='));
         parts.find(|(given, _)| *given == name).map(|(_, value)| value)
@@ -315,6 +349,10 @@ fn serve(stream: &TcpStream, server: &Server) -> io::Result<()> {
         && !given("token").is_some_and(|given| is_same(given, token))
     {
         return answer(stream, "403 Forbidden", "text/plain", b"the token is missing or wrong\n");
+    }
+    // Who knows the token was told the name as well.
+    if server.token.is_none() && !is_own_host(&host) {
+        return answer(stream, "421 Misdirected Request", "text/plain", b"this is not that host\n");
     }
     let json = |body: String| answer(stream, "200 OK", "application/json", body.as_bytes());
     match path {

@@ -9,17 +9,22 @@ use forebay_history::{RecordFollower, find_runs};
 use crate::args::{Form, Tail};
 use crate::error::Error;
 use crate::folder;
-use crate::out::{Out, harmless, number};
+use crate::out::{Out, harmless, note, number};
 
 /// Time between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.pattern.as_deref())?;
-    let mut follower = RecordFollower::open(last_run(&asked.path)?)?;
+    let form = if asked.json { Form::Json } else { asked.form };
+    let run = last_run(&asked.path)?;
+    if run != asked.path {
+        note(&format!("{} was written to last", run.display()));
+    }
+    let mut follower = RecordFollower::open(run)?;
     let last = follower.last(asked.lines, &mut |record| matches(&pattern, record))?;
     for record in &last {
-        print(record, asked.form, out)?;
+        print(record, form, out)?;
     }
     out.flush()?;
     if !asked.follow {
@@ -29,7 +34,7 @@ pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
         let mut broken = Ok(());
         follower.poll(&mut |record| {
             if broken.is_ok() && matches(&pattern, &record) {
-                broken = print(&record, asked.form, out);
+                broken = print(&record, form, out);
             }
         })?;
         broken?;
@@ -48,7 +53,7 @@ fn last_run(path: &Path) -> Result<std::path::PathBuf, Error> {
     };
     runs.into_iter()
         .max_by_key(modified)
-        .ok_or_else(|| Error::Asked(format!("there is no run in {}", path.display())))
+        .ok_or_else(|| Error::NotFound(format!("there is no run in {}", path.display())))
 }
 
 /// Gaps are always shown.
@@ -59,7 +64,7 @@ fn matches(pattern: &Pattern, record: &Record) -> bool {
 
 fn print(record: &Record, form: Form, out: &mut Out) -> Result<(), Error> {
     if form == Form::Json {
-        return out.line(serde_json::to_string(record).unwrap_or_default());
+        return out.json(serde_json::to_string(record).unwrap_or_default());
     }
     let time = humantime::format_rfc3339_millis(record.time()).to_string();
     let time = time.get(11..23).unwrap_or(&time);

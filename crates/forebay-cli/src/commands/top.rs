@@ -10,7 +10,7 @@ use crate::args::{Across, Top};
 use crate::chart::{self, Area, Axes, Curve, Grid, Style};
 use crate::commands::plot::points_of;
 use crate::error::Error;
-use crate::folder;
+use crate::folder::{self, Budget};
 use crate::out::{Out, number, width};
 use crate::screen::Key;
 
@@ -74,6 +74,7 @@ pub(crate) struct View {
     /// The part of the axis that is seen: from 0 to 1.
     part: (f64, f64),
     is_help: bool,
+    budget: Budget,
     /// The run that is looked at next, and whether one before it has more.
     next: usize,
     has_more: bool,
@@ -133,10 +134,10 @@ pub(crate) fn run(asked: &Top, out: &mut Out) -> Result<u8, Error> {
 impl View {
     pub(crate) fn of(paths: &[PathBuf]) -> Result<Self, Error> {
         let folders = folder::find(paths)?;
-        let share = folder::share(folders.len());
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let runs = folders.into_iter().enumerate();
-        let runs = runs.map(|(place, (name, folder))| Followed::new(name, folder, share, place < MAX_CURVES));
+        let runs =
+            runs.map(|(place, (name, folder))| Followed::new(name, folder, MAX_POINTS, place < MAX_CURVES));
         Ok(Self {
             title: names.join(", "),
             runs: runs.collect(),
@@ -151,6 +152,7 @@ impl View {
             is_alone: false,
             part: (0.0, 1.0),
             is_help: false,
+            budget: Budget::new(MAX_POINTS),
             next: 0,
             has_more: false,
         })
@@ -162,7 +164,7 @@ impl View {
         while let Some(it) = self.runs.get_mut(self.next) {
             self.next += 1;
             if it.run.is_err() {
-                it.run = open(&it.folder, folder::share(count));
+                it.run = open(&it.folder, self.budget.max_points);
             }
             if let Ok(run) = &mut it.run {
                 // What cannot be read now may be later.
@@ -177,6 +179,11 @@ impl View {
             }
         }
         self.next = 0;
+        let kept = |runs: &[Followed]| runs.iter().flat_map(|it| &it.run).map(Run::kept).sum();
+        while self.budget.is_over(kept(&self.runs)) {
+            let max_points = self.budget.max_points;
+            self.runs.iter_mut().flat_map(|it| &mut it.run).for_each(|run| run.limit(max_points));
+        }
         std::mem::take(&mut self.has_more)
     }
 
@@ -186,7 +193,7 @@ impl View {
             for folder in find_runs(path).unwrap_or_default() {
                 if !known.contains(&folder) {
                     let (count, name) = (self.runs.len(), folder::name_of(path, &folder, paths.len() > 1));
-                    self.runs.push(Followed::new(name, folder, folder::share(count + 1), count < MAX_CURVES));
+                    self.runs.push(Followed::new(name, folder, self.budget.max_points, count < MAX_CURVES));
                 }
             }
         }
@@ -464,14 +471,14 @@ impl View {
 }
 
 impl Followed {
-    fn new(name: String, folder: PathBuf, share: usize, is_shown: bool) -> Self {
-        let run = open(&folder, share);
+    fn new(name: String, folder: PathBuf, max_points: usize, is_shown: bool) -> Self {
+        let run = open(&folder, max_points);
         Self { name, folder, run, is_shown }
     }
 }
 
-fn open(folder: &std::path::Path, share: usize) -> Result<Run, Error> {
-    Ok(Run::open(folder)?.with_max_points(MAX_POINTS).with_max_total(share))
+fn open(folder: &std::path::Path, max_points: usize) -> Result<Run, Error> {
+    Ok(Run::open(folder)?.with_max_points(max_points))
 }
 
 fn bold() -> Style {

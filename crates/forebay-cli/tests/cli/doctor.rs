@@ -148,6 +148,10 @@ const DAMAGES: [Damage; 19] = [
     ("an event file without its end", "torn", |folder| {
         event_file(folder, "events.out.tfevents.1.a", 0..50);
         changed(&folder.join("events.out.tfevents.1.a"), |bytes| bytes.truncate(bytes.len() - 3));
+        // One that was written a moment ago may go on.
+        let file =
+            std::fs::File::options().append(true).open(folder.join("events.out.tfevents.1.a")).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000)).unwrap();
     }),
     ("two writers of event files", "writers", |folder| {
         event_file(folder, "events.out.tfevents.1.a", 0..50);
