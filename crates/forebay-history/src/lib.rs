@@ -27,12 +27,12 @@
 
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod event_files;
-#[cfg(feature = "json-lines")]
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod follow;
 #[cfg(feature = "json-lines")]
 mod json_lines;
 mod lineage;
-#[cfg(feature = "json-lines")]
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod lines;
 mod query;
 mod recent;
