@@ -13,7 +13,8 @@ fn a_worker_that_is_gone_strands_nobody() {
 
     let collector = Builder::<Tick>::new()
         .capacity(1)
-        .overflow(Overflow::Block { timeout: Duration::MAX })
+        // Long, and not for ever: whoever is not released fails, and does not hang.
+        .overflow(Overflow::Block { timeout: 20 * SECOND })
         .flush(FlushStrategy::Size { events: 100 })
         .build()
         .unwrap();

@@ -76,6 +76,27 @@ fn one_worker_alone_waits_for_the_next_slot_of_a_rate() {
 }
 
 #[test]
+fn who_takes_the_last_item_wakes_those_that_have_to_leave() {
+    let (clock, second) = (ManualClock::new(), Duration::from_secs(1));
+    let mut state = running(Strategy::Parallel { workers: 3, rate_limit: Some(1) }, 3, &clock);
+    (0..2).for_each(|_| state.send());
+    assert_eq!(state.look_as(0), NextStep::Work(0));
+    state.done();
+    // The last sender is gone. Of those that look, one waits for the next slot, the others for a notification.
+    state.senders = 0;
+    state.wake_all();
+    let next = state.clock.now() + second;
+    assert_eq!(state.look_as(0), NextStep::Sleep(Some(next)));
+    assert_eq!((state.look_as(1), state.look_as(2)), (NextStep::Sleep(None), NextStep::Sleep(None)));
+    clock.advance(second);
+    assert_eq!(state.look_as(0), NextStep::Work(1));
+    assert_eq!(state.asleep(), [], "nothing else comes that would wake them");
+    state.done();
+    assert_eq!([0, 1, 2].map(|worker| state.look_as(worker)), [const { NextStep::Leave }; 3]);
+    assert_eq!(state.summary().check_law(2), Ok(()));
+}
+
+#[test]
 fn one_worker_watches_that_something_is_completed_where_others_wait() {
     let (clock, window) = (ManualClock::new(), Duration::from_millis(100));
     let mut state = running(Strategy::Adaptive { min: 1, max: 4, window }, 2, &clock);
