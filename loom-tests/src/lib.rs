@@ -10,7 +10,10 @@ pub use crossbeam_queue::ON_LOOM;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use forebay::sink::{Sink, SinkError};
@@ -79,8 +82,16 @@ pub fn law<E: Event>(collector: &Collector<E>, offered: u64) -> forebay::Stats {
 /// edge from the worker's write is an error. It can also notify a signal for every event.
 #[derive(Clone)]
 pub struct Log {
-    numbers: Arc<UnsafeCell<Vec<u32>>>,
+    name: &'static str,
+    pages: Arc<UnsafeCell<Pages>>,
     signal: Option<loom::sync::Arc<Notify>>,
+}
+
+/// What a [`Log`] was given, and how much of it was flushed.
+#[derive(Default)]
+struct Pages {
+    numbers: Vec<u32>,
+    flushed: usize,
 }
 
 // SAFETY: that the cell is not accessed by two threads at once is what loom checks.
@@ -88,18 +99,26 @@ unsafe impl Send for Log {}
 
 impl Log {
     pub fn new() -> Self {
-        Self { numbers: Arc::new(UnsafeCell::new(Vec::new())), signal: None }
+        Self::named("log")
+    }
+
+    pub fn named(name: &'static str) -> Self {
+        Self { name, pages: Arc::new(UnsafeCell::new(Pages::default())), signal: None }
     }
 
     pub fn notifying(signal: &loom::sync::Arc<Notify>) -> Self {
         Self { signal: Some(signal.clone()), ..Self::new() }
     }
 
-    /// Returns what was delivered, in order.
+    /// Returns what was delivered, in order. The caller has flushed, stopped or removed the sink: an event that was
+    /// written and not flushed since is an error.
     #[track_caller]
     pub fn numbers(&self) -> Vec<u32> {
         // SAFETY: as above.
-        self.numbers.with(|numbers| unsafe { (*numbers).clone() })
+        let (numbers, flushed) =
+            self.pages.with(|pages| unsafe { ((*pages).numbers.clone(), (*pages).flushed) });
+        assert_eq!(flushed, numbers.len(), "answered before the sink was flushed: {numbers:?}");
+        numbers
     }
 }
 
@@ -111,17 +130,58 @@ impl Default for Log {
 
 impl Sink<Tick> for Log {
     fn name(&self) -> &str {
-        "log"
+        self.name
     }
 
     fn write_batch(&mut self, batch: &Batch<Tick>) -> Result<(), SinkError> {
         // SAFETY: as above.
-        self.numbers.with_mut(|numbers| unsafe { (*numbers).extend(batch.iter().map(|tick| tick.0)) });
+        self.pages.with_mut(|pages| unsafe { (*pages).numbers.extend(batch.iter().map(|tick| tick.0)) });
         if let Some(signal) = &self.signal {
             batch.iter().for_each(|_| signal.notify());
         }
         Ok(())
     }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        // SAFETY: as above.
+        let is_flushed = self.pages.with(|pages| unsafe { (*pages).flushed == (*pages).numbers.len() });
+        // A flush that finds nothing new only reads: somebody whom an earlier one has answered may read as well.
+        if !is_flushed {
+            // SAFETY: as above.
+            self.pages.with_mut(|pages| unsafe { (*pages).flushed = (*pages).numbers.len() });
+        }
+        Ok(())
+    }
+}
+
+/// Notifies when it is woken.
+struct SignalWaker(loom::sync::Arc<Notify>);
+
+impl Wake for SignalWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.notify();
+    }
+}
+
+/// Returns a signal, and the waker that notifies it.
+pub fn signal_waker() -> (loom::sync::Arc<Notify>, Waker) {
+    let notify = loom::sync::Arc::new(Notify::new());
+    (notify.clone(), Arc::new(SignalWaker(notify)).into())
+}
+
+/// Polls until it is ready; between polls only the waker can wake it.
+pub fn wait_for<F: Future + Unpin>(mut future: F) -> F::Output {
+    let (signal, waker) = signal_waker();
+    loop {
+        match poll_once(&mut future, &waker) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => signal.wait(),
+        }
+    }
+}
+
+pub fn poll_once<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
 /// Collects which outcomes a model visited.
@@ -158,23 +218,26 @@ fn hush() {
 }
 
 /// Visits the schedules of `body` with at most `bound` preemptions (or FOREBAY_EXTRA more), prints one line, and
-/// demands that there were at least `floor` of them: fewer, and the model no longer models much.
+/// demands that there were at least `floor` of them: fewer, and the model no longer models much. At its own bound it
+/// also demands that there were at most twice as many: a floor far below says nothing.
 #[track_caller]
 pub fn check(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync + 'static) {
     let extra = std::env::var("FOREBAY_EXTRA").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-    check_at(name, bound + extra, floor, body);
+    visit(name, bound + extra, floor, extra == 0, body);
 }
 
 /// Checks a model at this bound and never deeper: for a model whose next preemption takes hours.
 #[track_caller]
 pub fn check_at(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync + 'static) {
+    visit(name, bound, floor, true, body);
+}
+
+#[track_caller]
+fn visit(name: &str, bound: usize, floor: u64, is_normal: bool, body: impl Fn() + Send + Sync + 'static) {
     hush();
     let executions = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let begun = Instant::now();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(bound);
-    builder.max_branches = 100_000;
-    builder.check({
+    limits(bound).check({
         let executions = executions.clone();
         move || {
             executions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -187,4 +250,23 @@ pub fn check_at(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + S
         begun.elapsed().as_secs_f64()
     );
     assert!(executions >= floor, "{name}: only {executions} executions, expected at least {floor}");
+    let better = executions * 3 / 4;
+    assert!(
+        !is_normal || executions <= 2 * floor,
+        "{name}: {executions} executions, raise the floor to {better}"
+    );
+}
+
+/// Returns loom's settings of a model. Each limit is set here: loom reads those that are left alone from the environment,
+/// and one that ends a model early (LOOM_MAX_PERMUTATIONS, LOOM_MAX_DURATION) ends it as if it had passed.
+fn limits(bound: usize) -> loom::model::Builder {
+    let mut limits = loom::model::Builder::new();
+    limits.preemption_bound = Some(bound);
+    limits.max_threads = 5;
+    limits.max_branches = 100_000;
+    limits.max_permutations = None;
+    limits.max_duration = None;
+    limits.checkpoint_file = None;
+    limits.expect_explicit_explore = false;
+    limits
 }

@@ -72,7 +72,7 @@ fn refused(sender: &Sender<usize>, item: usize) {
 fn every_item_gets_one_worker_and_one_fate() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: every item gets one of two workers, one fate", 2, 5_000, move || {
+    check("task: every item gets one of two workers, one fate", 2, 12_000, move || {
         let book = Book::of(2);
         let own = book.clone();
         let (sender, pipeline) = task::channel(1);
@@ -97,7 +97,7 @@ fn every_item_gets_one_worker_and_one_fate() {
 fn a_failure_that_stops_the_task_leaves_every_item_one_fate() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: a failure that stops leaves each one fate", 3, 1_000, move || {
+    check("task: a failure that stops leaves each one fate", 3, 3_000, move || {
         let book = Book::of(3);
         let own = book.clone();
         let (sender, pipeline) = task::channel(3);
@@ -136,7 +136,7 @@ fn an_item_alone_wakes_the_worker_and_the_end_does() {
 
 #[test]
 fn the_end_alone_wakes_all_workers() {
-    check("task: the end alone wakes both workers", 4, 1_000, || {
+    check("task: the end alone wakes both workers", 4, 20_000, || {
         let (sender, pipeline) = task::channel::<usize>(1);
         let task = pipeline.strategy(PAIR).map(|_| ()).start().unwrap();
         drop(sender);
@@ -146,7 +146,7 @@ fn the_end_alone_wakes_all_workers() {
 
 #[test]
 fn two_items_get_two_workers() {
-    check("task: two items wake two workers, side by side", 2, 1_000, || {
+    check("task: two items wake two workers, side by side", 2, 6_300, || {
         let (sender, pipeline) = task::channel(2);
         let signals = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         // Each handler waits for the other: one worker alone would never end.
@@ -164,7 +164,7 @@ fn two_items_get_two_workers() {
 
 #[test]
 fn the_item_that_completes_a_batch_wakes_the_worker() {
-    check("task: what completes a batch wakes the worker", 4, 1_000, || {
+    check("task: what completes a batch wakes the worker", 4, 2_800, || {
         let (signal, (sender, pipeline)) = (Arc::new(Notify::new()), task::channel(4));
         let notifier = signal.clone();
         let work = move |items: &[usize]| {
@@ -187,7 +187,7 @@ fn the_item_that_completes_a_batch_wakes_the_worker() {
 
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_a_take() {
-    check("task: a take releases who waits for space", 4, 1_000, || {
+    check("task: a take releases who waits for space", 4, 6_300, || {
         let (sender, pipeline) = task::channel(1);
         let task = pipeline.map(|_: &usize| ()).start().unwrap();
         (0..3).for_each(|item| sender.send(item).unwrap());
@@ -196,11 +196,29 @@ fn a_sender_that_waits_for_space_is_released_by_a_take() {
     });
 }
 
+/// Must report `task-take-wakes-one`.
+#[test]
+fn a_take_of_several_items_releases_several_senders() {
+    check("task: a take of several items releases all senders", 1, 870, || {
+        let (sender, pipeline) = task::channel(2);
+        (0..2).for_each(|item| sender.send(item).unwrap());
+        let others = [2, 3].map(|item| {
+            let sender = sender.clone();
+            thread::spawn(move || sender.send(item).unwrap())
+        });
+        let work = |items: &[usize]| Ok::<_, TaskError>(items.len());
+        let task = pipeline.strategy(TWO_AT_ONCE).map_batch(work).start().unwrap();
+        others.into_iter().for_each(|other| other.join().unwrap());
+        drop(sender);
+        assert_eq!(end(task, 4).handled, 4);
+    });
+}
+
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_a_cancel() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: a cancel releases who waits for space", 2, 500, move || {
+    check("task: a cancel releases who waits for space", 2, 1_700, move || {
         let (gate, (sender, pipeline)) = (Arc::new(Notify::new()), task::channel(1));
         let behind = gate.clone();
         let task = pipeline.map(move |_: &usize| behind.wait()).start().unwrap();
@@ -222,7 +240,7 @@ fn a_sender_that_waits_for_space_is_released_by_a_cancel() {
 fn a_sender_that_waits_for_space_is_released_by_the_end() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: the end releases who waits for space", 2, 1_000, move || {
+    check("task: the end releases who waits for space", 2, 3_900, move || {
         let (sender, pipeline) = task::channel(1);
         sender.send(0).unwrap();
         let other = thread::spawn({
@@ -241,7 +259,9 @@ fn a_sender_that_waits_for_space_is_released_by_the_end() {
 
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_a_failure_that_stops() {
-    check("task: a failure that stops releases who waits", 4, 500, || {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: a failure that stops releases who waits", 4, 2_600, move || {
         let (sender, pipeline) = task::channel(1);
         let pipeline = pipeline.on_error(ErrorPolicy::StopOnFirst);
         let task = pipeline.try_map(|_: &usize| Err::<(), _>("never")).start().unwrap();
@@ -249,7 +269,9 @@ fn a_sender_that_waits_for_space_is_released_by_a_failure_that_stops() {
         refused(&sender, 3);
         assert!(sent <= 2, "the first that is taken stops it");
         assert_eq!(end(task, sent as u64).failed, 1);
+        seen.saw(sent);
     });
+    witness.expect(&["1", "2"]);
 }
 
 #[test]
@@ -270,7 +292,7 @@ fn a_sender_that_waits_for_space_is_released_by_more_of_it() {
 
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_a_pipeline_that_never_starts() {
-    check("task: a pipeline let go releases who waits for space", 3, 5, || {
+    check("task: a pipeline let go releases who waits for space", 3, 9, || {
         let (sender, pipeline) = task::channel(1);
         sender.send(0).unwrap();
         let other = thread::spawn({
@@ -288,7 +310,7 @@ fn a_sender_that_waits_for_space_is_released_by_a_pipeline_that_never_starts() {
 fn nothing_is_taken_once_a_cancel_has_returned() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: nothing is taken once a cancel has returned", 5, 500, move || {
+    check("task: nothing is taken once a cancel has returned", 5, 3_700, move || {
         // Not modelled, so that it adds no edge and no schedules.
         let begun = std::sync::Arc::new(AtomicU64::new(0));
         let own = begun.clone();
@@ -314,7 +336,7 @@ fn nothing_is_taken_once_a_cancel_has_returned() {
 fn no_call_begins_once_a_cancel_has_returned() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: no call begins once a cancel has returned", 3, 100, move || {
+    check("task: no call begins once a cancel has returned", 3, 10_000, move || {
         // Not modelled: nothing comes between the last question of the library and the first statement of the handler.
         let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let own = cancelled.clone();
@@ -332,7 +354,9 @@ fn no_call_begins_once_a_cancel_has_returned() {
 
 #[test]
 fn no_retry_begins_once_a_cancel_has_returned() {
-    check("task: no retry begins once a cancel has returned", 3, 100, || {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: no retry begins once a cancel has returned", 3, 100, move || {
         let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let own = cancelled.clone();
         let (sender, pipeline) = task::channel(1);
@@ -346,12 +370,14 @@ fn no_retry_begins_once_a_cancel_has_returned() {
         cancelled.store(true, Ordering::SeqCst);
         let summary = end(task, 1);
         assert_eq!(summary.failed + summary.cancelled, 1);
+        seen.saw((summary.failed, summary.retries));
     });
+    witness.expect(&["(0, 0)", "(1, 0)", "(1, 1)"]);
 }
 
 #[test]
 fn a_cancel_ends_the_wait_for_a_full_batch() {
-    check("task: a cancel ends the wait for a full batch", 3, 50, || {
+    check("task: a cancel ends the wait for a full batch", 3, 100, || {
         let (sender, pipeline) = task::channel(4);
         let work = |items: &[usize]| Ok::<_, TaskError>(items.len());
         let task = pipeline.strategy(TWO_AT_ONCE).map_batch(work).start().unwrap();
@@ -365,7 +391,7 @@ fn a_cancel_ends_the_wait_for_a_full_batch() {
 
 #[test]
 fn a_cancel_against_a_start_is_not_lost() {
-    check("task: a cancel against a start is not lost", 2, 10, || {
+    check("task: a cancel against a start is not lost", 2, 140, || {
         let token = CancelToken::new();
         let (sender, pipeline) = task::channel::<usize>(1);
         let other = thread::spawn({
@@ -380,9 +406,27 @@ fn a_cancel_against_a_start_is_not_lost() {
     });
 }
 
+/// Must report `cancel-reaches-one-task`.
+#[test]
+fn a_cancel_reaches_all_tasks_of_a_token() {
+    check("task: a cancel reaches all tasks of a token", 2, 340, || {
+        let token = CancelToken::new();
+        let tasks = [(); 2].map(|()| {
+            let (sender, pipeline) = task::channel::<usize>(1);
+            (sender, pipeline.cancel_token(&token).map(|_| ()).start().unwrap())
+        });
+        token.cancel();
+        for (sender, task) in tasks {
+            // Its channel is open: the cancel alone ends it.
+            assert_eq!(end(task, 0).outcome, TaskOutcome::Cancelled);
+            drop(sender);
+        }
+    });
+}
+
 #[test]
 fn a_second_cancel_returns_no_sooner_than_all_are_notified() {
-    check("task: a second cancel has the promise of the first", 3, 500, || {
+    check("task: a second cancel has the promise of the first", 3, 3_700, || {
         let token = CancelToken::new();
         let (sender, pipeline) = task::channel(3);
         let task = pipeline.cancel_token(&token).map(|_: &usize| ()).start().unwrap();
@@ -402,7 +446,7 @@ fn a_second_cancel_returns_no_sooner_than_all_are_notified() {
 
 #[test]
 fn a_worker_that_sleeps_is_woken_by_a_cancel() {
-    check("task: a cancel wakes workers that sleep", 3, 500, || {
+    check("task: a cancel wakes workers that sleep", 3, 5_300, || {
         let (sender, pipeline) = task::channel::<usize>(1);
         let task = pipeline.strategy(PAIR).map(|_| ()).start().unwrap();
         task.cancel();
@@ -431,7 +475,7 @@ fn keeping() -> forebay::Collector {
 
 #[test]
 fn the_end_is_reported_once_and_before_who_waits() {
-    check("task: one final event, before whoever waits", 3, 1_000, || {
+    check("task: one final event, before whoever waits", 3, 12_000, || {
         let collector = keeping();
         let (sender, pipeline) = task::channel(1);
         let pipeline = pipeline.strategy(PAIR).report_to(&collector, "model.task.ended");
@@ -449,7 +493,7 @@ fn the_end_is_reported_once_and_before_who_waits() {
 fn the_end_of_a_task_that_is_dropped_is_reported_once_by_whoever_comes_first() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("task: a task that is dropped has one final event", 4, 500, move || {
+    check("task: a task that is dropped has one final event", 4, 9_300, move || {
         let (collector, signal) = (keeping(), Arc::new(Notify::new()));
         let gone = Arc::new(AtomicBool::new(false));
         let (sender, pipeline) = task::channel(1);
@@ -478,7 +522,7 @@ fn the_end_of_a_task_that_is_dropped_is_reported_once_by_whoever_comes_first() {
 
 #[test]
 fn results_wait_for_space_and_their_reader_for_results() {
-    check("task: results and their reader wait for each other", 2, 1_000, || {
+    check("task: results and their reader wait for each other", 2, 3_000, || {
         let (sender, pipeline) = task::channel(1);
         let results = pipeline.map(|item: &usize| *item).results().unwrap();
         let other = thread::spawn(move || (0..2).for_each(|item| sender.send(item).unwrap()));
@@ -490,7 +534,7 @@ fn results_wait_for_space_and_their_reader_for_results() {
 
 #[test]
 fn results_that_nobody_takes_hold_up_no_handler() {
-    check("task: a reader that leaves releases handlers", 3, 1_000, || {
+    check("task: a reader that leaves releases handlers", 3, 15_000, || {
         let (sender, pipeline) = task::channel(1);
         let results = pipeline.map(|item: &usize| *item).results().unwrap();
         let other = thread::spawn(move || (0..3).for_each(|item| _ = sender.send(item)));
