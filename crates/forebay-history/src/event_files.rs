@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use forebay::{Record, Value};
+use forebay::{Histogram, Image, Record, Value};
 use forebay_sync::unix::open_read;
 use tfevents::{EventContent, OnDamage, ReadError, Reader};
 
@@ -195,8 +195,42 @@ fn shown_of<'a>(
     }
     match value.scalar().filter(|_| plugin != Some("hparams")) {
         Some(number) => Shown::Point(value.tag, Point { step, unix_nanos, value: number }),
-        None => Shown::Record(record(value.tag, Value::Empty, step, unix_nanos)),
+        None => Shown::Record(record(value.tag, value_of(value), step, unix_nanos)),
     }
+}
+
+/// Returns a distribution or a picture. All else has no form of ours.
+fn value_of(value: &tfevents::Value<'_>) -> Value {
+    if value.plugin() == Some("hparams") {
+        return Value::Empty;
+    }
+    if let Some(image) = value.image() {
+        let file = image.encoded;
+        let image = Image::png(file).or_else(|_| Image::jpeg(file)).or_else(|_| Image::gif(file));
+        return image.map_or(Value::Empty, |image| Value::Image(Box::new(image)));
+    }
+    let is_histogram = value.plugin().is_none_or(|plugin| plugin == "histograms");
+    let histogram = value.bins().filter(|_| is_histogram).and_then(|bins| histogram_of(value, bins));
+    histogram.map_or(Value::Empty, |histogram| Value::Histogram(Box::new(histogram)))
+}
+
+fn histogram_of(value: &tfevents::Value<'_>, bins: tfevents::Bins<'_>) -> Option<Histogram> {
+    let (mut edges, mut counts, mut sum, mut squares) = (Vec::new(), Vec::new(), 0.0, 0.0);
+    for (left, right, count) in bins {
+        if edges.is_empty() {
+            edges.push(left);
+        }
+        edges.push(right);
+        counts.push(count.max(0.0) as u64);
+        let middle = left / 2.0 + right / 2.0;
+        sum += middle * count;
+        squares += middle * middle * count;
+    }
+    // The legacy form knows them.
+    if let tfevents::ValueContent::Histogram(histogram) = &value.content {
+        (sum, squares) = (histogram.sum, histogram.sum_squares);
+    }
+    Histogram::from_counts(edges, counts, sum, squares).ok()
 }
 
 fn text_of(value: &tfevents::Value<'_>) -> Option<String> {

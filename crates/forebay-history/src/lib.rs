@@ -26,6 +26,8 @@
 //! ```
 
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+mod distributions;
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod event_files;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod follow;
@@ -43,6 +45,8 @@ mod series;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(all(feature = "json-lines", feature = "tensorboard"))]
+pub use distributions::Distribution;
 pub use forebay::run::{RunEnd, RunInfo, RunStatus};
 #[cfg(feature = "json-lines")]
 pub use json_lines::{JsonLinesHistory, JsonLinesReader};

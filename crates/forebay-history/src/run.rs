@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use forebay::event::catalog::training;
 use forebay::parts::{Shown, settings, shown_of};
 use forebay::run::{RunInfo, RunStatus};
-use forebay::{Event, Fields, Record, Value};
+use forebay::{Event, Fields, Image, Record, Value};
 use forebay_sync::sync::Arc;
 
+use crate::distributions::{Distribution, Distributions};
 use crate::event_files::{self, EventFiles};
 use crate::follow::{LineFollower, Look};
 use crate::lines::PlainLines;
@@ -62,6 +63,13 @@ pub enum Format {
     TensorBoard,
 }
 
+/// Most names of one run of which distributions and pictures are kept.
+const MAX_MEDIA: usize = 200;
+
+/// Largest picture that is kept, in bytes; and all of a run together.
+const MAX_IMAGE: usize = 2 << 20;
+const MAX_IMAGES: usize = 32 << 20;
+
 /// What is known of the records of one name that are no numbers.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -72,6 +80,18 @@ pub struct Other {
     pub last_step: Option<i64>,
     /// The last one, as a short text.
     pub last: String,
+    /// The last picture, of a run that was opened [`with_media`](Run::with_media).
+    pub image: Option<Box<Image>>,
+    distributions: Distributions,
+    has_media: bool,
+}
+
+impl Other {
+    /// Returns the distributions over the steps of the run, in their order, of one that was opened [`with_media`](Run::with_media): about
+    /// evenly chosen where there are more than 128, the last one among them.
+    pub fn distributions(&self) -> &[Distribution] {
+        self.distributions.kept()
+    }
 }
 
 /// A run, as its files tell it: its curves, its life, what is missing. It is read once, and then only what is new.
@@ -245,8 +265,8 @@ fn is_database(path: &Path) -> io::Result<bool> {
     Ok(begin == *b"SQLite format 3\0")
 }
 
-/// The records of a run in the order in which they were written, as it grows. Of event files, numbers and texts; all else is a record
-/// without a value.
+/// The records of a run in the order in which they were written, as it grows. Of event files, numbers, texts, histograms and pictures;
+/// all else is a record without a value.
 #[derive(Debug)]
 pub struct RecordFollower {
     path: PathBuf,
@@ -385,6 +405,9 @@ struct Known {
     /// Whether there were names that got no series.
     has_more: bool,
     others: BTreeMap<String, Other>,
+    /// Names of which distributions or pictures are kept, and the bytes of the pictures.
+    media: usize,
+    image_bytes: usize,
     lives: Lives,
     settings: Fields,
     events: u64,
@@ -402,11 +425,13 @@ struct Limits {
     points: Option<usize>,
     /// Points of all series together.
     total: usize,
+    /// Whether distributions and pictures are kept.
+    has_media: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { points: None, total: MAX_TOTAL }
+        Self { points: None, total: MAX_TOTAL, has_media: false }
     }
 }
 
@@ -518,6 +543,27 @@ impl Known {
             Value::Empty => String::new(),
             value => value.to_string().chars().take(MAX_TEXT).collect(),
         };
+        if !self.limits.has_media || !matches!(value, Value::Image(_) | Value::Histogram(_)) {
+            return;
+        }
+        if !other.has_media {
+            if self.media >= MAX_MEDIA {
+                return;
+            }
+            (self.media, other.has_media) = (self.media + 1, true);
+        }
+        match value {
+            Value::Histogram(histogram) => other.distributions.push(step, histogram),
+            Value::Image(image) => {
+                self.image_bytes -= other.image.take().map_or(0, |image| image.bytes.len());
+                let size = image.bytes.len();
+                if size <= MAX_IMAGE && self.image_bytes + size <= MAX_IMAGES {
+                    self.image_bytes += size;
+                    other.image = Some(image.clone());
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -582,6 +628,13 @@ impl Run {
     /// Returns how many points it keeps, of all series together. A point has 24 bytes.
     pub fn kept(&self) -> usize {
         self.known.kept
+    }
+
+    /// Keeps the last picture of each name, up to 2 MB (32 MB in all), and its histograms, of 200 names at most. To be called before the first
+    /// [`poll`](Self::poll).
+    pub fn with_media(mut self) -> Self {
+        self.known.limits.has_media = true;
+        self
     }
 
     /// Reads what is new, 256 MB of it at most, and says whether there is more by now. A file that was replaced is read from its begin,
