@@ -43,6 +43,7 @@
       chosen.set(run.id, box.checked);
       showCurves();
       showSettings();
+      showMedia();
       showOthers();
     });
     const swatch = element("span", { className: "swatch" });
@@ -257,8 +258,60 @@
     at("others").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
   }
 
+  // Pixels, as an image that is drawn.
+  function picture({ form, width, height, bytes }) {
+    if (["png", "jpeg", "gif"].includes(form)) return element("img", { src: `data:image/${form};base64,${bytes}` });
+    const canvas = element("canvas", { width, height });
+    const from = Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0));
+    const image = canvas.getContext("2d").createImageData(width, height);
+    const size = { gray8: 1, rgb8: 3, rgba8: 4 }[form];
+    if (!size) return canvas;
+    for (let place = 0; place < width * height; place += 1) {
+      for (let part = 0; part < 3; part += 1) image.data[4 * place + part] = from[size * place + (size === 1 ? 0 : part)];
+      image.data[4 * place + 3] = size === 4 ? from[4 * place + 3] : 255;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
+  }
+
+  function heat({ steps, columns }, place) {
+    const canvas = element("canvas", { width: 320, height: 144 });
+    const context = canvas.getContext("2d");
+    const most = Math.max(1, ...columns.flat());
+    context.fillStyle = colour(place);
+    const wide = canvas.width / steps.length, high = canvas.height / columns[0].length;
+    columns.forEach((rows, column) => rows.forEach((share, row) => {
+      context.globalAlpha = Math.sqrt(share / most);
+      context.fillRect(column * wide, canvas.height - (row + 1) * high, Math.ceil(wide), Math.ceil(high));
+    }));
+    return canvas;
+  }
+
+  function showMedia() {
+    const figures = data.runs.filter(isShown).flatMap((run) => (run.others || []).flatMap((other) => {
+      const figure = (drawn, said) => {
+        drawn.setAttribute(drawn.tagName === "IMG" ? "alt" : "aria-label", said);
+        if (drawn.tagName !== "IMG") drawn.setAttribute("role", "img");
+        return element("figure", {}, drawn, element("figcaption", {}, said));
+      };
+      const made = [];
+      if (other.heat) {
+        const { low, high, steps } = other.heat;
+        made.push(figure(heat(other.heat, run.id),
+          `${other.name} of ${run.name}: from ${number(low)} to ${number(high)}, steps ${steps[0]} to ${steps.at(-1)}`));
+      }
+      if (other.image) {
+        made.push(figure(picture(other.image), `${other.name} of ${run.name}` + (other.step === null ? "" : `: step ${other.step}`)));
+      }
+      return made;
+    }));
+    at("media-part").hidden = figures.length === 0;
+    at("media").replaceChildren(...figures);
+  }
+
   function show() {
     showRuns();
+    showMedia();
     showSettings();
     showCurves();
     showOthers();

@@ -308,7 +308,7 @@ pub(crate) struct Import {
 /// What is imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Source {
-    /// Event files. Images, histograms and graphs are left out.
+    /// Event files. Graphs, sounds and what other plugins have are left out.
     Tensorboard,
     /// A table: with a column for each metric, with `name` and `value`, or TensorBoard's download.
     Csv,

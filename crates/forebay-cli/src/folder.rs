@@ -49,14 +49,15 @@ impl Budget {
     }
 }
 
-/// Returns the runs of all paths, each read to its end. `max_points` are kept of each series, and fewer of many.
-pub(crate) fn read(paths: &[PathBuf], max_points: usize) -> Result<Vec<Named>, Error> {
+/// Returns the runs of all paths, each read to its end. `max_points` are kept of each series, and fewer of many; pictures and
+/// distributions, if they are asked for.
+pub(crate) fn read(paths: &[PathBuf], max_points: usize, with_media: bool) -> Result<Vec<Named>, Error> {
     let (mut runs, mut progress) = (Vec::new(), Progress::default());
     let folders = find(paths)?;
     let (count, mut budget) = (folders.len(), Budget::new(max_points));
     for (name, folder) in folders {
         progress.step(count);
-        runs.push((name, read_one(&folder, budget.max_points)));
+        runs.push((name, read_one(&folder, budget.max_points, with_media)));
         budget.fit(&mut runs);
     }
     Ok(runs)
@@ -71,7 +72,7 @@ pub(crate) fn read_whole(
     let count = folders.len();
     for (name, folder) in folders {
         progress.step(count);
-        take(name, read_one(&folder, 0))?;
+        take(name, read_one(&folder, 0, false))?;
     }
     Ok(())
 }
@@ -131,8 +132,11 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
 }
 
 /// Reads a run to its end, and closes it: there may be more runs than a process may have files open.
-fn read_one(folder: &Path, max_points: usize) -> Result<Run, Error> {
+fn read_one(folder: &Path, max_points: usize, with_media: bool) -> Result<Run, Error> {
     let mut run = Run::open(folder)?.with_max_points(max_points);
+    if with_media {
+        run = run.with_media();
+    }
     while run.poll()? {}
     run.close();
     if run.events() == 0 && run.not_read() > 0 {

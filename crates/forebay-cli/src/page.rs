@@ -2,7 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use forebay_history::{Point, Run, Series};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use forebay::Image;
+use forebay_history::{Distribution, Point, Run, Series};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -58,11 +61,19 @@ fn page_of(data: &str, is_live: bool) -> String {
 
 /// Returns what the page shows of runs, with so many points of each series at most.
 pub(crate) fn data(title: &str, runs: &[Named], max_points: usize, now: SystemTime) -> Value {
-    let runs: Vec<Value> = runs
+    let mut runs: Vec<Value> = runs
         .iter()
         .enumerate()
         .map(|(id, (name, run))| run_of(id, name, run.as_ref(), Some(max_points), now))
         .collect();
+    let mut room = MAX_PICTURES;
+    for other in runs.iter_mut().filter_map(|run| run["others"].as_array_mut()).flatten() {
+        let size = other["image"]["bytes"].as_str().map_or(0, str::len);
+        match room.checked_sub(size) {
+            Some(left) => room = left,
+            None => other["image"] = Value::Null,
+        }
+    }
     json!({ "title": title, "read": date(now), "runs": runs })
 }
 
@@ -89,7 +100,7 @@ pub(crate) fn run_of(
     let others: Vec<Value> = run
         .others()
         .iter()
-        .map(|(name, other)| json!({ "name": name, "count": other.count, "step": other.last_step, "last": other.last }))
+        .map(|(name, other)| json!({ "name": name, "count": other.count, "step": other.last_step, "last": other.last, "image": other.image.as_deref().map(image_of), "heat": heat_of(other.distributions()) }))
         .collect();
     // Curves of one run have one begin, whichever of them came first.
     let first =
@@ -125,6 +136,67 @@ pub(crate) fn series_of(series: &Series, max_points: usize) -> Value {
         "values": points.iter().map(|point| point.value).collect::<Vec<_>>(),
         "count": series.count(),
         "not_finite": series.non_finite(),
+    })
+}
+
+/// Returns a picture: its form, its size and its bytes, in base64.
+fn image_of(image: &Image) -> Value {
+    json!({
+        "form": image.format.to_string(),
+        "width": image.width,
+        "height": image.height,
+        "bytes": STANDARD.encode(&image.bytes),
+    })
+}
+
+/// Size of all pictures of a page, as they are in it.
+const MAX_PICTURES: usize = 12_000_000;
+
+/// Rows of a heat map.
+const HEAT_ROWS: usize = 48;
+
+/// Returns distributions as a heat map: of each step, how much of its values lies in each of the rows between the lowest and the highest
+/// value of all, in thousandths.
+fn heat_of(all: &[Distribution]) -> Value {
+    let bins = |it: &Distribution| -> Vec<(f64, f64, f64)> {
+        let edges = it.edges.windows(2).map(|edges| (edges[0], edges[1]));
+        edges
+            .zip(&it.counts)
+            .filter(|(_, count)| **count > 0)
+            .map(|((left, right), count)| (left, right, *count as f64))
+            .collect()
+    };
+    let ends = all
+        .iter()
+        .flat_map(&bins)
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (left, right, _)| {
+            (low.min(left), high.max(right))
+        });
+    let (low, high) = match ends {
+        (low, high) if low > high => return Value::Null,
+        (low, high) if low == high => (low - 0.5, high + 0.5),
+        ends => ends,
+    };
+    let place = |value: f64| (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0) * HEAT_ROWS as f64;
+    let rows = |it: &Distribution| -> Vec<u64> {
+        let (mut rows, bins) = ([0.0; HEAT_ROWS], bins(it));
+        let total: f64 = bins.iter().map(|(.., count)| count).sum();
+        for (left, right, count) in bins {
+            let (from, to) = (place(left), place(right));
+            let (first, last) = ((from as usize).min(HEAT_ROWS - 1), (to as usize).min(HEAT_ROWS - 1));
+            for (row, cell) in rows.iter_mut().enumerate().take(last + 1).skip(first) {
+                let inside = to.min(row as f64 + 1.0) - from.max(row as f64);
+                // A bin of no width is in one row.
+                *cell += if to > from { count * (inside / (to - from)).max(0.0) } else { count };
+            }
+        }
+        rows.iter().map(|count| (count / total * 1_000.0).round() as u64).collect()
+    };
+    json!({
+        "low": low,
+        "high": high,
+        "steps": all.iter().map(|it| it.step).collect::<Vec<_>>(),
+        "columns": all.iter().map(rows).collect::<Vec<_>>(),
     })
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
     {
         return Err(Error::Asked(format!("--out must end in .svg, got {}", path.display())));
     }
-    let runs = folder::read(&asked.folders.paths, MAX_POINTS)?;
+    let runs = folder::read(&asked.folders.paths, MAX_POINTS, false)?;
     let (mut curves, mut others) = (Vec::new(), std::collections::BTreeSet::new());
     let mut metrics = std::collections::BTreeSet::new();
     let mut left_out = 0;

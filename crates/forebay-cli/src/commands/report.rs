@@ -16,7 +16,7 @@ const MAX_BYTES: usize = 20_000_000;
 const MIN_POINTS: usize = 64;
 
 pub(crate) fn run(asked: &Report, out: &mut Out) -> Result<u8, Error> {
-    let runs = folder::read(&asked.folders.paths, asked.points)?;
+    let runs = folder::read(&asked.folders.paths, asked.points, true)?;
     let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
     let now = SystemTime::now();
     let render = |points: usize| page::page(&page::data(&names.join(", "), &runs, points, now));

@@ -719,3 +719,52 @@ fn what_is_empty_hides_no_run_and_links_lead_to_runs_once() {
         assert_eq!(text(&forebay(&["runs", "--json", logs.to_str().unwrap()])).lines().count(), 1);
     }
 }
+
+#[test]
+fn a_report_has_the_pictures_and_distributions_of_runs_whoever_wrote_them() {
+    use forebay::sink::{Sink, TensorBoardSink};
+    use forebay::{Batch, Histogram, Value};
+
+    let folder = tempfile::tempdir().unwrap();
+    let pixels = forebay::Image::rgb(2, 1, vec![255, 0, 0, 0, 255, 0]).unwrap();
+    let records = || {
+        let mut records =
+            vec![Record::with_value("sample", Value::Image(Box::new(pixels.clone()))).with_step(7)];
+        for step in 0..3 {
+            let values = [0.0, 1.0 + step as f64, 4.0];
+            let histogram = Histogram::from_values(&values, 4);
+            records
+                .push(Record::with_value("weights", Value::Histogram(Box::new(histogram))).with_step(step));
+        }
+        Batch::from_events(records)
+    };
+    for run in ["lines", "tensorboard"] {
+        std::fs::create_dir(folder.path().join(run)).unwrap();
+    }
+    JsonLinesSink::create(folder.path().join("lines/events.jsonl")).unwrap().write_batch(&records()).unwrap();
+    TensorBoardSink::create(folder.path().join("tensorboard")).unwrap().write_batch(&records()).unwrap();
+    let page =
+        String::from_utf8(forebay(&["report", folder.path().to_str().unwrap(), "-o", "-"]).stdout).unwrap();
+    let begin = page.find("id=\"data\">").unwrap() + 10;
+    let end = begin + page[begin..].find("</script>").unwrap();
+    let data = json(&page[begin..end]);
+    for (run, form) in [(0, "rgb8"), (1, "png")] {
+        let others = data["runs"][run]["others"].as_array().unwrap();
+        let of = |name: &str| others.iter().find(|other| other["name"] == name).unwrap();
+        let image = &of("sample")["image"];
+        assert_eq!((&image["form"], &image["width"]), (&form.into(), &2.into()), "{run}");
+        let heat = &of("weights")["heat"];
+        assert_eq!(heat["steps"], serde_json::json!([0, 1, 2]), "{run}");
+        assert_eq!((&heat["low"], &heat["high"]), (&0.0.into(), &4.0.into()), "{run}");
+        let columns = heat["columns"].as_array().unwrap();
+        for column in columns {
+            let sum: u64 = column.as_array().unwrap().iter().map(|share| share.as_u64().unwrap()).sum();
+            assert!((980..1020).contains(&sum), "{column}");
+        }
+    }
+    // What is imported has them, too.
+    let (from, to) = (folder.path().join("tensorboard"), folder.path().join("imported"));
+    text(&forebay(&["import", from.to_str().unwrap(), "-o", to.to_str().unwrap()]));
+    let lines = std::fs::read_to_string(to.join("events.jsonl")).unwrap();
+    assert!(lines.contains("\"histogram\"") && lines.contains("\"image\""), "{lines}");
+}
