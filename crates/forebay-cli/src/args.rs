@@ -336,7 +336,7 @@ pub(crate) struct Serve {
     #[arg(long, short, default_value_t = 6007)]
     pub(crate) port: u16,
     /// The address to listen on. Beyond loopback, it takes a token.
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, default_value = "127.0.0.1", value_parser = address)]
     pub(crate) address: std::net::IpAddr,
     /// A secret that every question must have: `?token=SECRET`.
     #[arg(long, value_name = "SECRET", env = "FOREBAY_TOKEN", hide_env_values = true)]
@@ -344,6 +344,13 @@ pub(crate) struct Serve {
     /// At most so many points of each curve: of more, the extremes.
     #[arg(long, default_value_t = 2_000, value_name = "N")]
     pub(crate) points: usize,
+}
+
+fn address(text: &str) -> Result<std::net::IpAddr, String> {
+    match text {
+        "localhost" => Ok(std::net::Ipv4Addr::LOCALHOST.into()),
+        text => text.parse().map_err(|_| "it must be an address such as 127.0.0.1, or localhost".to_owned()),
+    }
 }
 
 #[derive(Debug, Group)]

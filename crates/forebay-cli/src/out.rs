@@ -136,6 +136,11 @@ pub(crate) fn csv(cells: &[impl AsRef<str>]) -> String {
     cells.iter().map(|it| cell(it.as_ref())).collect::<Vec<_>>().join(",")
 }
 
+/// Returns how many there are of something: `1 run`, `2 runs`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Returns a text in one line of about so many letters: the begin of its first line, and that of its last.
 pub(crate) fn short(text: &str, max: usize) -> String {
     let cut = |line: &str| {

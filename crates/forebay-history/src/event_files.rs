@@ -220,7 +220,8 @@ fn histogram_of(value: &tfevents::Value<'_>, bins: tfevents::Bins<'_>) -> Option
         if edges.is_empty() {
             edges.push(left);
         }
-        edges.push(right);
+        // Of equal values, the legacy form has limits around them.
+        edges.push(edges.last().map_or(right, |last: &f64| last.max(right)));
         counts.push(count.max(0.0) as u64);
         let middle = left / 2.0 + right / 2.0;
         sum += middle * count;

@@ -13,7 +13,7 @@ use crate::args::Doctor;
 use crate::commands::query::open_database;
 use crate::error::Error;
 use crate::folder;
-use crate::out::Out;
+use crate::out::{Out, count};
 
 /// What is wrong, and what to do.
 struct Finding {
@@ -258,7 +258,7 @@ fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
     for name in run.names() {
         let Some(series) = run.series(name) else { continue };
         if series.non_finite() > 0 {
-            let what = format!("{name} has {} numbers that are not finite", series.non_finite());
+            let what = format!("{name} has {} not finite", count(series.non_finite(), "number"));
             find(
                 "not finite",
                 what,
@@ -266,7 +266,8 @@ fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
             );
         }
         if series.backward_steps() > 0 && run.lives().len() < 2 {
-            let what = format!("{name} went back {} times to an earlier step", series.backward_steps());
+            let what =
+                format!("{name} went back {} to an earlier step", count(series.backward_steps(), "time"));
             find(
                 "steps",
                 what,

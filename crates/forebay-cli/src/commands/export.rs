@@ -11,7 +11,7 @@ use crate::args::{Export, To};
 use crate::error::Error;
 use crate::file::Beside;
 use crate::folder;
-use crate::out::{Out, csv, note};
+use crate::out::{Out, count as count_of, csv, note};
 
 /// Records of a batch.
 const BATCH: usize = 1_000;
@@ -43,8 +43,8 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
         other => other,
     })?;
     file.commit().map_err(failed)?;
-    let what = if form == To::Csv { "values" } else { "events" };
-    out.line(format_args!("{} ({count} {what} of {} runs)", asked.out.display(), runs.len()))?;
+    let what = count_of(count, if form == To::Csv { "value" } else { "event" });
+    out.line(format_args!("{} ({what} of {})", asked.out.display(), count_of(runs.len() as u64, "run")))?;
     Ok(u8::from(count == 0))
 }
 
@@ -147,7 +147,8 @@ fn to_tensorboard(
     if refused > 0 {
         note(&format!("{refused} events could not be written: TensorBoard has no form for them"));
     }
-    out.line(format_args!("{} ({count} events of {} runs)", to.display(), runs.len()))?;
+    let (what, of) = (count_of(count, "event"), count_of(runs.len() as u64, "run"));
+    out.line(format_args!("{} ({what} of {of})", to.display()))?;
     Ok(u8::from(count == 0))
 }
 

@@ -10,7 +10,7 @@ use forebay_history::{RecordFollower, find_runs};
 
 use crate::args::{Import, Source};
 use crate::error::Error;
-use crate::out::{Out, note};
+use crate::out::{Out, count, note};
 
 /// Records of a batch.
 const BATCH: usize = 1_000;
@@ -65,9 +65,10 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
         left_out += writer.left_out;
     }
     if left_out > 0 {
-        note(&format!("{left_out} values were left out: they are neither numbers nor texts"));
+        note(&format!("{} left out: neither numbers nor texts", count(left_out, "value")));
     }
-    out.line(format_args!("{} ({all} events of {} runs)", asked.out.display(), runs.len()))?;
+    let (what, of) = (count(all, "event"), count(runs.len() as u64, "run"));
+    out.line(format_args!("{} ({what} of {of})", asked.out.display()))?;
     Ok(u8::from(all == 0))
 }
 

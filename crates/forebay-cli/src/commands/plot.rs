@@ -7,7 +7,7 @@ use forebay_history::{Run, Series};
 use crate::args::{Across, Plot};
 use crate::chart::{self, Area, Axes, Curve, Grid, Style};
 use crate::error::Error;
-use crate::out::{Out, number};
+use crate::out::{Out, count, note, number};
 use crate::{file, folder, screen};
 
 /// Points of a curve that are read: more than a terminal or an image shows.
@@ -64,7 +64,7 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
     };
     let title = if has_names { asked.metric.clone() } else { metrics.into_iter().next().unwrap_or_default() };
     if left_out > 0 {
-        crate::out::note(&format!("{left_out} more curves are left out: name runs, or a narrower pattern"));
+        note(&format!("{left_out} more curves are left out: name runs, or a narrower pattern"));
     }
     if let Some(path) = &asked.out {
         let image = chart::svg(&title, below, &curves, axes);
@@ -73,7 +73,7 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
         } else {
             file::replace(path, image.as_bytes())
                 .map_err(|error| Error::Asked(format!("{}: {error}", path.display())))?;
-            out.line(format_args!("{} ({} curves)", path.display(), curves.len()))?;
+            out.line(format_args!("{} ({})", path.display(), count(curves.len() as u64, "curve")))?;
         }
         return Ok(0);
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::args::Report;
 use crate::error::Error;
-use crate::out::{Out, note};
+use crate::out::{Out, count, note};
 use crate::{file, folder, page};
 
 /// Size of a page that a browser shows at once.
@@ -37,6 +37,7 @@ pub(crate) fn run(asked: &Report, out: &mut Out) -> Result<u8, Error> {
     }
     file::replace(&asked.out, page.as_bytes())
         .map_err(|error| Error::Asked(format!("{}: {error}", asked.out.display())))?;
-    out.line(format_args!("{} ({} runs, {} kB)", asked.out.display(), runs.len(), page.len() / 1000))?;
+    let of = count(runs.len() as u64, "run");
+    out.line(format_args!("{} ({of}, {} kB)", asked.out.display(), page.len() / 1000))?;
     Ok(0)
 }

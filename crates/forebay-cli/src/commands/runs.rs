@@ -40,14 +40,15 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
                 last_step.map_or_else(|| "-".to_owned(), |step| step.to_string()),
                 run.events().to_string(),
                 run.missing().to_string(),
+                if run.not_read() > 0 { run.not_read().to_string() } else { String::new() },
                 run.last_event().map_or_else(|| "-".to_owned(), |last| folder::age(last, now)),
                 folder::reason(&run).map(last_line).unwrap_or_default(),
                 values.join(", "),
             ]
         }
         Err(error) => {
-            let unknown = || "-".to_owned();
-            vec![name, "unreadable".to_owned(), unknown(), unknown(), unknown(), unknown(), error.to_string()]
+            let cells = [&name, "unreadable", "-", "-", "-", "", "-", &last_line(&error.to_string()), ""];
+            cells.map(str::to_owned).into()
         }
     };
     let mut rows = Vec::new();
@@ -57,18 +58,20 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
         rows.push(row(name, run));
         Ok(())
     })?;
-    let mut head = vec!["run", "status", "step", "events", "lost", "age", "why", "last values"];
-    // Where no run says why, there is no column.
-    if rows.iter().all(|row: &Vec<String>| row[WHY].is_empty()) {
-        head.remove(WHY);
-        rows.iter_mut().for_each(|row| _ = row.remove(WHY));
+    let mut head = vec!["run", "status", "step", "events", "lost", "not read", "age", "why", "last values"];
+    // Where no run has something to say there, there is no column.
+    for column in MAY_BE_EMPTY {
+        if rows.iter().all(|row: &Vec<String>| row[column].is_empty()) {
+            head.remove(column);
+            rows.iter_mut().for_each(|row| _ = row.remove(column));
+        }
     }
     out.table(&head, usize::MAX, rows)?;
     Ok(if count > 0 && readable == 0 { 2 } else { 0 })
 }
 
-/// The place of the column that says why a run ended.
-const WHY: usize = 6;
+/// The places of the columns that say why a run ended, and how much of it was not read: the last one first.
+const MAY_BE_EMPTY: [usize; 2] = [7, 5];
 
 /// Returns the last line of a reason, which says most of a traceback.
 fn last_line(reason: &str) -> String {

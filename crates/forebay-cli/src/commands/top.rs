@@ -11,7 +11,7 @@ use crate::chart::{self, Area, Axes, Curve, Grid, Style};
 use crate::commands::plot::points_of;
 use crate::error::Error;
 use crate::folder::{self, Budget};
-use crate::out::{Out, number, width};
+use crate::out::{Out, count, number, width};
 use crate::screen::Key;
 
 /// Time between two looks at the files.
@@ -317,7 +317,12 @@ impl View {
                 .runs
                 .iter()
                 .filter(|it| it.run.as_ref().is_ok_and(|run| folder::status(run, now) == "running"));
-            let mut head = format!("{}  {} runs, {} running", self.title, self.runs.len(), running.count());
+            let mut head = format!(
+                "{}  {}, {} running",
+                self.title,
+                count(self.runs.len() as u64, "run"),
+                running.count()
+            );
             if pages > 1 {
                 head += &format!("  page {} of {pages}", page + 1);
             }

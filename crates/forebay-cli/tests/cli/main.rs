@@ -495,7 +495,7 @@ fn what_is_exported_and_imported_again_is_the_same_run() {
     };
     // By event files, with numbers of 32 bits, and by tables and objects.
     let said = text(&forebay(&["export", &of("a"), "--to", "tensorboard", "-o", &of("x/tb")]));
-    assert!(said.ends_with("x/tb (102 events of 1 runs)\n"), "{said}");
+    assert!(said.ends_with("x/tb (102 events of 1 run)\n"), "{said}");
     assert_eq!(best(&of("x/tb")).1, 50);
     // The settings of the run are among what has no value.
     let output = forebay(&["import", &of("x/tb"), "-o", &of("y/tb")]);
@@ -553,7 +553,7 @@ fn tables_and_objects_of_other_programs_are_imported() {
     let (code, said, stderr) =
         import("table.csv", "step,timestamp,loss,note\r\n1.0,1700000000,0.5,\r\n2.0,1700000001,,\"a,b\"\r\n");
     assert_eq!((code, said), (0, vec![at("loss", 1, 0.5, 1_700_000_000_000)]));
-    assert!(stderr.contains("1 values were left out"), "{stderr}");
+    assert!(stderr.contains("1 value left out"), "{stderr}");
     // The history of wandb, as Python writes it.
     let history =
         r#"[{"_step": 3, "_timestamp": 1700000000, "_runtime": 9, "loss": NaN, "eval": {"acc": 0.5}}]"#;
@@ -645,6 +645,19 @@ fn every_curve_of_many_runs_keeps_points() {
         let series = &data["runs"][200]["series"][format!("m{name}")];
         assert_eq!((series["steps"].as_array().unwrap().len(), &series["count"]), (40, &40.into()), "{name}");
     }
+}
+
+#[test]
+fn what_is_not_read_has_a_column_where_there_is_some() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("events.jsonl"), line(1) + "nothing\n" + &line(2)).unwrap();
+    let runs = text(&forebay(&["runs", folder.path().to_str().unwrap()]));
+    let rows = cells(&runs);
+    assert_eq!(rows[0][3..6], ["events", "lost", "not read"], "{runs}");
+    assert_eq!(rows[1][3..6], ["2", "0", "1"], "{runs}");
+    let output = forebay(&["serve", "--address", "nowhere", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("it must be an address such as 127.0.0.1, or localhost"));
 }
 
 #[test]
