@@ -1,8 +1,11 @@
 """The demonstration: a network that learns digits, and its run."""
 
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 from support import law, values
@@ -66,4 +69,25 @@ def test_the_demonstration_is_a_command_as_well(tmp_path):
     assert "tensorboard --logdir runs" in done.stdout
     assert [info.status for info in forebay.runs(tmp_path / "runs")] == ["finished"]
     assert command("demo", "--epochs", "0").stderr == "error: epochs must be 1 or more, got 0\n"
-    assert "demo" in command("--help").stdout
+    assert "demo" in command("demo", "--help").stdout
+
+
+def test_other_commands_are_those_of_the_program(tmp_path):
+    def command(*arguments):
+        environment = {**os.environ, "PATH": str(tmp_path)}
+        return subprocess.run([sys.executable, "-m", "forebay", *arguments], capture_output=True, text=True, check=False, env=environment)
+
+    beside = shutil.which("forebay", path=sysconfig.get_path("scripts"))
+    if not beside:
+        missing = command("runs")
+        assert (missing.returncode, missing.stdout) == (1, "")
+        assert "come with the package forebay-cli" in missing.stderr
+        assert "forebay-cli" in command("--help").stdout
+    program = tmp_path / "forebay"
+    program.write_text('#!/bin/sh\necho "got: $*"\nexit 3\n')
+    program.chmod(0o755)
+    done = command("best", "loss", "--min")
+    if beside:
+        assert "got" not in done.stdout, "the one beside the interpreter comes first"
+    else:
+        assert (done.returncode, done.stdout) == (3, "got: best loss --min\n")
