@@ -10,6 +10,7 @@
 //! | [`sync`] | locks, atomics, threads, marks of threads; what they do in a forked child |
 //! | [`clock`] | time stamps, spans of time, a clock that a test moves |
 //! | [`permit`] | permission to call user code, which can be revoked |
+//! | [`pool`] | a queue whose producers have a lane each |
 //! | [`unix`] | what only Unix has: forks, signals, identity of files |
 //!
 //! [loom]: https://docs.rs/loom
@@ -17,6 +18,8 @@
 pub mod permit;
 
 pub mod clock;
+
+pub mod pool;
 
 pub mod sync;
 pub mod unix;

@@ -330,6 +330,11 @@ pub fn is_worker_of(address: usize) -> bool {
     WORKER_OF.try_with(|cell| cell.get().contains(&address)).unwrap_or(false)
 }
 
+/// Returns how many threads can run at the same time; 1 if the system does not say.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Returns a small number of the calling thread, counted from thread to thread, for the choice of a ring.
 #[inline]
 pub fn thread_index() -> usize {
@@ -347,7 +352,7 @@ fn number(index: &Cell<Option<usize>>) -> usize {
 #[cfg(not(forebay_loom))]
 mod native {
     pub use super::{PlainGuard as MutexGuard, PlainMutex as Mutex};
-    pub use std::sync::atomic::{AtomicU64, fence};
+    pub use std::sync::atomic::{AtomicU32, AtomicU64, fence};
     pub use std::thread::JoinHandle;
 
     use super::{MARKS, Ordering, PlainU64, PoisonError};
@@ -374,6 +379,24 @@ mod native {
         };
     }
     pub use crate::per_thread;
+
+    /// Memory that its user guards. A model checks that no two threads access it at once.
+    #[derive(Debug)]
+    #[repr(transparent)]
+    pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        /// Creates a cell with a value.
+        pub const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        /// Calls `access` with a pointer that may be written to as long as it runs.
+        #[inline(always)]
+        pub fn with_mut<R>(&self, access: impl FnOnce(*mut T) -> R) -> R {
+            access(self.0.get())
+        }
+    }
 
     /// Condition variable whose deadline may be absent, and whose notification costs a system call only where a
     /// thread waits.
@@ -496,7 +519,8 @@ mod model {
     #![allow(missing_docs, reason = "as in `native`")]
 
     pub use loom;
-    pub use loom::sync::atomic::{AtomicU64, fence};
+    pub use loom::cell::UnsafeCell;
+    pub use loom::sync::atomic::{AtomicU32, AtomicU64, fence};
     pub use loom::thread::JoinHandle;
 
     use std::any::Any;
