@@ -335,6 +335,8 @@ pub(crate) struct Batcher<E> {
     next_event: u64,
     /// Evictions that the batches so far have reported.
     reported_evictions: u64,
+    /// Those of rings, among them.
+    reported_of_rings: u64,
     /// Bytes that the events of the last batch owned when they were taken.
     bytes: u64,
     cursor: LaneCursor,
@@ -352,6 +354,7 @@ impl<E: Event> Batcher<E> {
             next_batch: 0,
             next_event: 0,
             reported_evictions: 0,
+            reported_of_rings: 0,
             bytes: 0,
             cursor: LaneCursor::default(),
         }
@@ -382,18 +385,21 @@ impl<E: Event> Batcher<E> {
     pub(crate) fn next_batch(&mut self, lanes: &Lanes<E>, pass: &mut DrainPass) -> Option<Batch<E>> {
         // Read before the events are taken: everything evicted by now was older than all that is in the rings. A
         // later read could report a gap that lies behind these events.
-        let evicted = lanes.evicted();
-        let gap = evicted - self.reported_evictions;
+        let evicted = lanes.evicted_of_rings();
+        let mut gap = evicted - self.reported_of_rings;
         let mut events = std::mem::take(&mut self.spare_events);
         if events.capacity() == 0 {
             events = self.pool.take().unwrap_or_default();
         }
         self.bytes = lanes.take(pass, &mut self.cursor, &mut events, self.max_events);
+        // Lanes of threads know their gaps by the numbers of their events.
+        gap += self.cursor.take_gap();
         if events.is_empty() && gap == 0 {
             self.spare_events = events;
             return None;
         }
-        self.reported_evictions = evicted;
+        self.reported_of_rings = evicted;
+        self.reported_evictions += gap;
         let header = Header {
             number: self.next_batch,
             first_event: self.next_event + gap,

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::batch::{Batcher, Enrich};
 use crate::clock::{self, Clock, ManualClock};
 use crate::collector::{BuildError, Collector, StartError};
-use crate::config::{Config, FlushStrategy, GateConfig, HealthConfig, Overflow};
+use crate::config::{Config, FlushStrategy, GateConfig, HealthConfig, Lanes, Overflow};
 use crate::dispatch::{NotRegistered, Prepared, Slot};
 use crate::event::{Event, Record};
 use crate::gate::Gate;
-use crate::lanes::Lanes;
+use crate::lanes;
 use crate::mailbox::Mailbox;
 use crate::origin::{CurrentRun, Origin};
 use crate::self_log::{Hook, LogEntry, SelfLog};
@@ -84,6 +84,12 @@ impl<E: Event> Builder<E> {
     /// Sets [`Config::low_capacity`].
     pub fn low_capacity(mut self, events: usize) -> Self {
         self.config.low_capacity = events;
+        self
+    }
+
+    /// Sets [`Config::lanes`].
+    pub fn lanes(mut self, lanes: Lanes) -> Self {
+        self.config.lanes = lanes;
         self
     }
 
@@ -290,7 +296,7 @@ impl<E: Event> Builder<E> {
         let Self { config, sinks, clock, enrich, on_log } = self;
         config.validate()?;
         let log = Arc::new(SelfLog::new(on_log, clock.clone()));
-        let lanes = Lanes::new(&config)?;
+        let lanes = lanes::Lanes::new(&config)?;
         let registry = Registry::new(Arc::clone(&log));
         let slots = register_all(sinks, &registry)?;
         clock::calibrate();

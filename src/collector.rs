@@ -8,6 +8,7 @@ pub(crate) mod global;
 pub(crate) mod handle;
 pub(crate) mod lifecycle;
 mod owner;
+mod producer;
 mod reconfigure;
 mod sinks;
 
@@ -19,4 +20,5 @@ pub use flush::FlushError;
 pub use global::{AlreadyInitialized, current, get_or_init, scoped};
 pub(crate) use handle::Collector;
 pub use lifecycle::{BuildError, StartError, StopError};
+pub use producer::Producer;
 pub use sinks::SinkChangeError;

@@ -9,7 +9,7 @@ pub use error::{ConfigError, ConfigPlace, ConfigWarning};
 pub(crate) mod setters;
 
 pub(crate) mod delivery;
-pub(crate) use delivery::{FlushStrategy, Overflow};
+pub(crate) use delivery::{FlushStrategy, Lanes, Overflow};
 
 mod gate;
 pub use gate::{GateConfig, NameRule, Sampling};

@@ -192,7 +192,7 @@ impl<E: Event> CollectAsync<E> {
         }
         let mut waiting = shared.space_waiters.lock();
         let policy = shared.settings.policy();
-        match shared.retry_push(policy, self.priority, event, bytes) {
+        match shared.retry_push(None, policy, self.priority, event, bytes) {
             Ok(evicted) => {
                 drop(waiting);
                 Poll::Ready(shared.after_waiter_push(self.priority, evicted))

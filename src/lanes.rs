@@ -13,16 +13,20 @@ mod shards;
 use crate::config::Config;
 use crate::event::{Event, Priority};
 use crate::outcome::Refusal;
+use crate::pool::{self, Eviction, OwnLane, Owned, Pool};
 use crate::ring::{self, Ring};
-use crate::sync::{Home, catch_panic, thread_index};
+use crate::sync::{Arc, Home, catch_panic, thread_index};
 use crate::wake::NEVER;
 use byte_budget::ByteBudget;
 pub use byte_budget::owned_bytes;
 use shards::Shards;
 
-/// Normal events that are taken for [`LOW_SHARE`] low ones.
+/// Normal events that are taken for [`LOW_SHARE`] low ones, of shared rings.
 const NORMAL_SHARE: usize = 2;
 const LOW_SHARE: usize = 1;
+
+/// The same of lanes that are a thread's own, which give their events by the block.
+const BLOCKS: usize = 32;
 
 /// The most events that one event evicts for their bytes. It bounds the cost of `collect`.
 const MAX_EVICTED: usize = 128;
@@ -38,6 +42,8 @@ fn owned_bytes_or_zero<E: Event>(event: &E) -> u64 {
 pub(crate) struct Lanes<E> {
     critical: Ring<E>,
     normal: Shards<E>,
+    /// Lanes of threads, if that is how normal events travel. Then `normal` is for threads that have none.
+    threads: Option<Arc<Pool<E>>>,
     low: Ring<E>,
     budget: ByteBudget,
 }
@@ -57,8 +63,11 @@ impl<E: Event> Lanes<E> {
     ///
     /// The allocator refuses the memory of a lane.
     pub(crate) fn new(config: &Config) -> Result<Self, OutOfMemory> {
+        // Blocks of slots beside the ring, with a word less each.
+        let blocks = config.lane_count().map_or(0, |lanes| pool::slots(config.capacity, lanes));
         let lanes = [
             ("capacity", config.capacity),
+            ("lanes", blocks),
             ("critical_capacity", config.critical_capacity),
             ("low_capacity", config.low_capacity),
         ];
@@ -71,9 +80,26 @@ impl<E: Event> Lanes<E> {
         Ok(Self {
             critical: Ring::new(config.critical_capacity),
             normal: Shards::new(config.capacity, config.shards),
+            threads: config.lane_count().map(|lanes| Pool::new(config.capacity, lanes)),
             low: Ring::new(config.low_capacity),
             budget: ByteBudget::new(config.max_bytes),
         })
+    }
+
+    /// Returns the lanes of threads, if there are any.
+    #[inline(always)]
+    pub(crate) fn threads(&self) -> Option<&Arc<Pool<E>>> {
+        self.threads.as_ref()
+    }
+
+    /// Returns what may be evicted for a normal event that finds no free block.
+    #[cold]
+    pub(crate) fn eviction(&self, evicts: bool) -> Eviction {
+        match (evicts, self.budget.held() > 0) {
+            (false, _) => Eviction::Never,
+            (true, false) => Eviction::AndDrop,
+            (true, true) => Eviction::AndReturn,
+        }
     }
 
     /// Returns the budget of bytes that events own beyond their slots.
@@ -87,7 +113,13 @@ impl<E: Event> Lanes<E> {
     /// Where the bytes are not free and `evicts` allows it, the oldest events are evicted. Low events come first; for
     /// a normal event, normal ones follow. At most [`MAX_EVICTED`] events are evicted. Where that cannot be enough,
     /// judged by the average size of the queued events, none is evicted and the new event alone is rejected.
-    pub(crate) fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> (u64, Result<(), Refusal>) {
+    pub(crate) fn reserve(
+        &self,
+        lane: Option<&OwnLane<E>>,
+        priority: Priority,
+        bytes: u64,
+        evicts: bool,
+    ) -> (u64, Result<(), Refusal>) {
         if self.budget.try_reserve(priority, bytes) {
             return (0, Ok(()));
         }
@@ -98,9 +130,10 @@ impl<E: Event> Lanes<E> {
         if !evicts || !self.can_make_space(priority, bytes) {
             return (0, Err(Refusal::Full));
         }
-        let (mut evicted, home) = (0, Home::now());
-        while evicted < MAX_EVICTED as u64 && self.evict(priority) {
-            evicted += 1;
+        let (mut evicted, mut destroyed, home) = (0, 0, Home::now());
+        while destroyed < MAX_EVICTED as u64 {
+            let Some(events) = self.evict(lane, priority) else { break };
+            (evicted, destroyed) = (evicted + events, destroyed + events.max(1));
             if home.is_left() {
                 // The destructor of an event has forked, and this is the child. The rings are the parent's.
                 return (evicted, Err(Refusal::Forked));
@@ -114,9 +147,17 @@ impl<E: Event> Lanes<E> {
 
     fn can_make_space(&self, priority: Priority, bytes: u64) -> bool {
         let (missing, reach) = self.budget.shortage(priority, bytes);
-        let normal = if priority == Priority::Normal { self.normal.len() } else { 0 };
+        let normal = if priority == Priority::Normal { self.normal_len() } else { 0 };
         let events = (self.low.len() + normal) as u128;
         missing <= reach && u128::from(missing) * events <= u128::from(reach) * MAX_EVICTED as u128
+    }
+
+    /// Releases the bytes of an event that was evicted from the lane of a thread.
+    #[inline(always)]
+    pub(crate) fn release_evicted(&self, event: &E) {
+        if self.budget.held() > 0 {
+            self.release_bytes_of(Priority::Normal, event);
+        }
     }
 
     /// Releases the bytes of an event that has left its ring, or never came to it.
@@ -128,15 +169,27 @@ impl<E: Event> Lanes<E> {
         }
     }
 
-    /// Removes and drops the oldest event that may be evicted for one of this priority. Returns `false` if there is
-    /// none.
-    fn evict(&self, priority: Priority) -> bool {
+    /// Removes and drops the oldest event that may be evicted for one of this priority, or a block of them. Returns how many
+    /// were evicted; none if they were evicted before, and `None` if there are none.
+    fn evict(&self, lane: Option<&OwnLane<E>>, priority: Priority) -> Option<u64> {
+        if priority == Priority::Normal && self.low.is_empty() {
+            let events = self.evict_of_threads(lane);
+            if events.is_some() {
+                return events;
+            }
+        }
         let low = std::iter::once((Priority::Low, &self.low));
         let normal = std::iter::once(self.normal.of_this_thread()).chain(self.normal.iter());
         let normal = normal.filter(|_| priority != Priority::Low).map(|ring| (Priority::Normal, ring));
         let popped = low.chain(normal).find_map(|(lane, ring)| Some((lane, ring, ring.pop()?)));
-        let Some((lane, ring, event)) = popped else { return false };
+        let (lane, ring, event) = popped?;
         ring.count_evicted(thread_index());
+        self.release_and_drop(lane, event);
+        Some(1)
+    }
+
+    /// Releases the bytes of an event that was evicted, and drops it. Returns whether this is still the same process.
+    fn release_and_drop(&self, lane: Priority, event: E) -> bool {
         let home = Home::now();
         self.release(lane, owned_bytes_or_zero(&event));
         // The size of the event came from user code, and so does its destructor. If that code has forked, the event
@@ -146,7 +199,30 @@ impl<E: Event> Lanes<E> {
         } else {
             _ = catch_panic(|| drop(event));
         }
-        true
+        !home.is_left()
+    }
+
+    /// Drops an event that was evicted before, or else a block of the oldest ones.
+    fn evict_of_threads(&self, lane: Option<&OwnLane<E>>) -> Option<u64> {
+        let pool = self.threads.as_ref()?;
+        if let Some(event) = pool.next_stale(lane) {
+            self.release_and_drop(Priority::Normal, event);
+            return Some(0);
+        }
+        let mut block = pool.evict_block(lane)?;
+        let events = block.events();
+        while let Some(event) = block.next() {
+            if !self.release_and_drop(Priority::Normal, event) {
+                std::mem::forget(block);
+                break;
+            }
+        }
+        Some(events)
+    }
+
+    /// Returns how many normal events are queued.
+    fn normal_len(&self) -> usize {
+        self.normal.len() + self.threads.as_ref().map_or(0, |pool| pool.pending())
     }
 
     /// Returns the bytes that these events own. They were removed from the rings and still count.
@@ -200,6 +276,7 @@ impl<E: Event> Lanes<E> {
         // pending.
         let (lane, other) = match priority {
             Priority::Critical => return wake_at != NEVER,
+            _ if self.threads.is_some() => return self.has_load(wake_at),
             Priority::Normal if self.normal.is_split() => {
                 return self.needs_worker_after_push_to_shard(wake_at);
             }
@@ -213,6 +290,20 @@ impl<E: Event> Lanes<E> {
                 || pending == lane.capacity()
                 || self.budget.is_short()
                 || !other.is_empty() && pending + other.len() >= wake_at as usize)
+    }
+
+    /// Answers `needs_worker_after_push` after a push into the lane of a thread. Like a producer with a ring of its own, it
+    /// looks at its lane alone, and counts the others as if they held as many. A lane that is new, or that found no free
+    /// block, looks at all.
+    #[inline]
+    pub(crate) fn needs_worker_after_lane_push(&self, lane: Owned<'_, E>, wake_at: u32) -> bool {
+        if wake_at == NEVER {
+            return false;
+        }
+        if lane.looks_at_all() {
+            return self.has_load(wake_at);
+        }
+        lane.load() + self.normal.first().len() + self.low.len() >= wake_at as usize || self.budget.is_short()
     }
 
     /// Answers `needs_worker_after_push` where the normal lane is several rings. A producer looks at its own ring
@@ -241,27 +332,39 @@ impl<E: Event> Lanes<E> {
     pub(crate) fn has_load(&self, trigger: u32) -> bool {
         let full = |ring: &Ring<E>| ring.len() == ring.capacity();
         trigger != NEVER
-            && (self.critical.len() + self.normal.load() + self.low.len() >= trigger as usize
+            && (self.critical.len() + self.normal.load() + self.load_of_threads() + self.low.len()
+                >= trigger as usize
+                || self.threads.as_ref().is_some_and(|pool| pool.is_full())
                 || self.budget.is_short() && self.pending() > 0
                 || self.normal.iter().any(full)
                 || full(&self.low)
                 || full(&self.critical))
     }
 
+    fn load_of_threads(&self) -> usize {
+        self.threads.as_ref().map_or(0, |pool| pool.load())
+    }
+
     /// Returns how many events are queued in all lanes.
     #[inline]
     pub(crate) fn pending(&self) -> usize {
-        self.critical.len() + self.normal.len() + self.low.len()
+        self.critical.len() + self.normal_len() + self.low.len()
     }
 
     /// Returns how full the fullest ring is, from 0 to 1.
     pub(crate) fn fullest(&self) -> f64 {
         let rings = self.normal.iter().chain([&self.critical, &self.low]);
-        rings.map(|ring| ring.len() as f64 / ring.capacity() as f64).fold(0.0, f64::max)
+        let rings = rings.map(|ring| ring.len() as f64 / ring.capacity() as f64);
+        rings.chain(self.threads.as_ref().map(|pool| pool.fullness())).fold(0.0, f64::max)
     }
 
     /// Returns how many events were evicted since the collector was built.
     pub(crate) fn evicted(&self) -> u64 {
+        self.evicted_of_rings() + self.threads.as_ref().map_or(0, |pool| pool.evicted())
+    }
+
+    /// Returns how many events of rings were evicted. What lanes of threads evicted, [`take`](Self::take) tells.
+    pub(crate) fn evicted_of_rings(&self) -> u64 {
         self.normal.evicted() + self.low.evicted()
     }
 
@@ -269,8 +372,12 @@ impl<E: Event> Lanes<E> {
     /// first.
     pub(crate) fn begin_pass(&self, cursor: &mut LaneCursor) -> DrainPass {
         cursor.shard = cursor.shard.wrapping_add(1);
+        if let Some(pool) = &self.threads {
+            pool.begin_round();
+        }
         DrainPass {
             critical: self.critical.capacity(),
+            threads: self.threads.is_some(),
             normal: self.normal.get(cursor.shard).capacity(),
             more_normal: self.normal.count() - 1,
             low: self.low.capacity(),
@@ -286,6 +393,7 @@ impl<E: Event> Lanes<E> {
         events: &mut Vec<E>,
         max_events: usize,
     ) -> u64 {
+        cursor.batch += 1;
         // User code tells what an event owns. If it forks on a thread of the user, the rings are the parent's.
         let (mut bytes, home) = (0_u64, Home::now());
         let mut add = |taken| bytes = bytes.saturating_add(taken);
@@ -298,6 +406,14 @@ impl<E: Event> Lanes<E> {
         while events.len() < max_events && !pass.is_over() && !home.is_left() {
             let left = &mut pass.critical;
             add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, max_events));
+            if let (true, Some(pool)) = (pass.threads, &self.threads) {
+                let (bytes, ends_batch) = self.take_from_threads(pool, pass, cursor, events, max_events);
+                add(bytes);
+                if ends_batch {
+                    break;
+                }
+                continue;
+            }
             // Alone, the normal lane need not take turns.
             let share = if pass.low == 0 { usize::MAX } else { NORMAL_SHARE - cursor.normal };
             if share > 0 && pass.normal == 0 && pass.more_normal > 0 {
@@ -326,6 +442,33 @@ impl<E: Event> Lanes<E> {
         bytes
     }
 
+    /// Removes events of the lanes of threads, and half as many low ones. Returns how many bytes they own, and whether the batch
+    /// has to end.
+    fn take_from_threads(
+        &self,
+        pool: &Pool<E>,
+        pass: &mut DrainPass,
+        cursor: &mut LaneCursor,
+        events: &mut Vec<E>,
+        max_events: usize,
+    ) -> (u64, bool) {
+        let share = if pass.low == 0 { usize::MAX } else { NORMAL_SHARE * BLOCKS };
+        let before = events.len();
+        let taken = pool.take(events, share.min(max_events - before), cursor.batch);
+        cursor.gap += taken.gap;
+        pass.threads = !taken.is_over;
+        let bytes = self.owned_bytes_of(&events[before..]);
+        if bytes > 0 {
+            self.budget.dequeue(Priority::Normal, bytes);
+        }
+        let mut of_low = 0;
+        if pass.low > 0 && events.len() < max_events && !taken.ends_batch {
+            let low = (Priority::Low, &self.low);
+            of_low = self.take_from(low, &mut pass.low, LOW_SHARE * BLOCKS, events, max_events);
+        }
+        (bytes.saturating_add(of_low), taken.ends_batch)
+    }
+
     /// Removes at most `share` events of one lane, and returns how many bytes they own. `left` becomes 0 when the
     /// lane was empty.
     fn take_from(
@@ -352,8 +495,16 @@ impl<E: Event> Lanes<E> {
     pub(crate) fn take_all(&self) -> Vec<E> {
         let mut taken = Vec::new();
         let mut cursor = LaneCursor::default();
-        let bytes = self.take(&mut self.begin_pass(&mut cursor), &mut cursor, &mut taken, usize::MAX);
-        self.budget.release(bytes);
+        let mut pass = self.begin_pass(&mut cursor);
+        let home = Home::now();
+        while !pass.is_over() && !home.is_left() {
+            let bytes = self.take(&mut pass, &mut cursor, &mut taken, usize::MAX);
+            self.budget.release(bytes);
+        }
+        if let Some(pool) = &self.threads {
+            // Nobody sees these as a batch, so that the next one tells of it.
+            pool.owe(cursor.gap);
+        }
         taken
     }
 
@@ -375,6 +526,8 @@ impl<E: Event> Lanes<E> {
 #[derive(Debug)]
 pub(crate) struct DrainPass {
     critical: usize,
+    /// Whether the lanes of threads may give more.
+    threads: bool,
     /// Position of the normal ring at the cursor.
     normal: usize,
     /// Number of normal rings that come after it.
@@ -384,7 +537,7 @@ pub(crate) struct DrainPass {
 
 impl DrainPass {
     pub(crate) fn is_over(&self) -> bool {
-        self.critical == 0 && self.normal == 0 && self.more_normal == 0 && self.low == 0
+        self.critical == 0 && !self.threads && self.normal == 0 && self.more_normal == 0 && self.low == 0
     }
 }
 
@@ -396,6 +549,17 @@ pub(crate) struct LaneCursor {
     normal: usize,
     /// Index of the normal ring that gives events. It counts on beyond the last ring.
     shard: usize,
+    /// Number of the batch that is put together.
+    batch: u64,
+    /// Evictions of lanes of threads that the batch has to tell.
+    gap: u64,
+}
+
+impl LaneCursor {
+    /// Returns how many events of lanes of threads were evicted before those that were taken last.
+    pub(crate) fn take_gap(&mut self) -> u64 {
+        std::mem::take(&mut self.gap)
+    }
 }
 
 #[cfg(test)]

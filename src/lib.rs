@@ -121,7 +121,7 @@ mod builder;
 pub use builder::Builder;
 
 pub mod config;
-pub use config::delivery::{FlushStrategy, Overflow};
+pub use config::delivery::{FlushStrategy, Lanes, Overflow};
 pub use config::settings::Config;
 
 pub mod stats;
@@ -159,7 +159,7 @@ mod buffer;
 mod escape;
 mod rate;
 
-use forebay_sync::{clock, sync, unix};
+use forebay_sync::{clock, pool, sync, unix};
 
 /// # Examples
 ///

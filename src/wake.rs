@@ -191,6 +191,14 @@ impl Phase {
         self.load()
     }
 
+    /// Reads the word after a push into the lane of a thread. The same, but such a push has no locked instruction that the
+    /// first half of `push_fence` relies on.
+    #[inline]
+    pub(crate) fn load_after_lane_push(&self) -> Word {
+        sync::announce_fence();
+        self.load()
+    }
+
     /// Wakes the worker if it sleeps. When several threads call at once, one makes the system call, and gets `true`.
     ///
     /// A threshold of `NEVER` does not prevent this, because every caller has a reason.

@@ -12,6 +12,7 @@ use crate::event::{Event, Name, Priority, Record, Value};
 use crate::gate::Gate;
 use crate::lanes::owned_bytes;
 use crate::outcome::{BatchOutcome, CollectError, Outcome, Refusal};
+use crate::pool::{OwnLane, Owned, Push};
 use crate::settings::Policy;
 use crate::shared::Shared;
 use crate::sync::announce_fence;
@@ -31,29 +32,35 @@ impl<E: Event> Collector<E> {
     /// and may allocate.
     #[inline(always)]
     pub fn collect(&self, event: impl Into<E>) -> Outcome {
+        self.collect_from(None, event.into())
+    }
+
+    /// Collects an event, through a lane if the caller has one.
+    #[inline(always)]
+    pub(super) fn collect_from(&self, lane: Option<&OwnLane<E>>, event: E) -> Outcome {
         match self.shared.settings.gate() {
-            None => self.collect_ungated(event.into()),
+            None => self.collect_ungated(lane, event),
             // Out of line: looking at the event here would keep it in memory even on the way without a gate.
-            Some(gate) => self.collect_gated(gate, event.into()),
+            Some(gate) => self.collect_gated(gate, lane, event),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn collect_gated(&self, gate: &Gate, event: E) -> Outcome {
+    fn collect_gated(&self, gate: &Gate, lane: Option<&OwnLane<E>>, event: E) -> Outcome {
         match self.admit(gate, event) {
-            Ok(event) => self.collect_ungated(event),
+            Ok(event) => self.collect_ungated(lane, event),
             Err(refused) => refused.reason.into(),
         }
     }
 
     #[inline(always)]
-    fn collect_ungated(&self, event: E) -> Outcome {
+    fn collect_ungated(&self, lane: Option<&OwnLane<E>>, event: E) -> Outcome {
         let priority = event.priority();
         let refused = |event, reason, policy, _| {
-            self.shared.collect_refused(priority, CollectError { event, reason }, policy)
+            self.shared.collect_refused(lane, priority, CollectError { event, reason }, policy)
         };
-        self.shared.offer(priority, event, |outcome, _| outcome, refused)
+        self.shared.offer_from(lane, priority, event, |outcome, _| outcome, refused)
     }
 
     /// Collects an event, and also returns how many events were evicted for it.
@@ -70,7 +77,8 @@ impl<E: Event> Collector<E> {
             event,
             |outcome, evicted| (outcome, evicted),
             |event, reason, policy, evicted| {
-                let outcome = self.shared.collect_refused(priority, CollectError { event, reason }, policy);
+                let outcome =
+                    self.shared.collect_refused(None, priority, CollectError { event, reason }, policy);
                 (outcome, evicted + u64::from(outcome == Outcome::QueuedEvicting))
             },
         )
@@ -87,11 +95,21 @@ impl<E: Event> Collector<E> {
     ///
     /// The event was rejected and counted. The error returns it.
     pub fn try_collect(&self, event: impl Into<E>) -> Result<Outcome, CollectError<E>> {
-        let mut event = event.into();
+        self.try_collect_from(None, event.into())
+    }
+
+    /// Collects an event without waiting, through a lane if the caller has one.
+    #[inline]
+    pub(super) fn try_collect_from(
+        &self,
+        lane: Option<&OwnLane<E>>,
+        mut event: E,
+    ) -> Result<Outcome, CollectError<E>> {
         if let Some(gate) = self.shared.settings.gate() {
             event = self.admit(gate, event)?;
         }
-        self.shared.offer(
+        self.shared.offer_from(
+            lane,
             event.priority(),
             event,
             |outcome, _| Ok(outcome),
@@ -199,7 +217,7 @@ impl<E: Event> FullLane<'_, E> {
     pub fn wait(mut self) -> Outcome {
         let Some(event) = self.event.take() else { return Outcome::Full };
         let refused = CollectError { event, reason: Refusal::Full };
-        self.collector.shared.collect_refused(self.priority, refused, self.policy)
+        self.collector.shared.collect_refused(None, self.priority, refused, self.policy)
     }
 
     /// Counts the event as rejected, and drops it.
@@ -250,6 +268,17 @@ impl Collector {
     }
 }
 
+/// What the push of a waiter displaced. It is counted and dropped without the lock of the waiters.
+pub(crate) enum Displaced<E> {
+    Nothing,
+    OfRing(E),
+    /// The push went into the lane of a thread; see [`Push::Queued`].
+    OfLane {
+        evicted: u64,
+        stale: Option<E>,
+    },
+}
+
 impl<E: Event> Shared<E> {
     /// Pushes an event into its lane: the hot path. It goes on with `taken`, or with `refused` for an event that is
     /// rejected and not counted yet. `refused` gets the reason and the policy at that time. Both get the number of
@@ -257,6 +286,19 @@ impl<E: Event> Shared<E> {
     #[inline(always)]
     pub(crate) fn offer<R>(
         &self,
+        priority: Priority,
+        event: E,
+        taken: impl FnOnce(Outcome, u64) -> R,
+        refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
+    ) -> R {
+        self.offer_from(None, priority, event, taken, refused)
+    }
+
+    /// The same, through a lane if the caller has one.
+    #[inline(always)]
+    fn offer_from<R>(
+        &self,
+        lane: Option<&OwnLane<E>>,
         priority: Priority,
         event: E,
         taken: impl FnOnce(Outcome, u64) -> R,
@@ -274,11 +316,22 @@ impl<E: Event> Shared<E> {
             if event.is_too_deep() {
                 return refused(event, Refusal::Oversize, policy, 0);
             }
-            let (evicted, reserved) = self.reserve(priority, bytes, policy.evicts(priority));
+            let (evicted, reserved) = self.reserve(lane, priority, bytes, policy.evicts(priority));
             if let Err(reason) = reserved {
                 return refused(event, reason, policy, evicted);
             }
             evictions = evicted;
+        }
+        if priority == Priority::Normal
+            && let Some(pool) = self.lanes.threads()
+        {
+            let eviction = || self.lanes.eviction(policy.evicts(priority));
+            let then =
+                |push: Push<'_, E>| self.after_lane_push(push, bytes, evictions, policy, taken, refused);
+            return match lane {
+                None => pool.push(event, eviction, then),
+                Some(lane) => lane.push(event, eviction, then),
+            };
         }
         // Event and evicted event stay where they are. A move into a result would copy them, and these copies would
         // cost more than the push.
@@ -303,12 +356,96 @@ impl<E: Event> Shared<E> {
         }
     }
 
+    /// Completes a push into the lane of a thread, as `offer` does one into a ring.
+    #[inline(always)]
+    fn after_lane_push<R>(
+        &self,
+        push: Push<'_, E>,
+        bytes: u64,
+        evictions: u64,
+        policy: Policy,
+        taken: impl FnOnce(Outcome, u64) -> R,
+        refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
+    ) -> R {
+        match push {
+            Push::Queued { lane, evicted, stale } => {
+                if let Some(stale) = &stale {
+                    self.lanes.release_evicted(stale);
+                }
+                let evictions = evictions + evicted;
+                let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
+                // The evicted event is dropped at the end, where it is.
+                taken(self.settle_in_lane(lane, outcome), evictions)
+            }
+            Push::Full(event) => {
+                self.lanes.release(Priority::Normal, bytes);
+                refused(event, Refusal::Full, policy, evictions)
+            }
+            Push::NoLane(event) => self.offer_to_ring(event, bytes, evictions, policy, taken, refused),
+        }
+    }
+
+    /// Pushes a normal event of a thread that has no lane.
+    #[cold]
+    #[inline(never)]
+    fn offer_to_ring<R>(
+        &self,
+        event: E,
+        bytes: u64,
+        mut evictions: u64,
+        policy: Policy,
+        taken: impl FnOnce(Outcome, u64) -> R,
+        refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
+    ) -> R {
+        let normal = Priority::Normal;
+        if policy.evicts(normal) {
+            let evicted = self.lanes.push_evicting(normal, event);
+            if let Some(evicted) = &evicted {
+                self.lanes.count_evicted(normal, evicted);
+                evictions += 1;
+            }
+            let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
+            return taken(self.after_push(normal, outcome), evictions);
+        }
+        match self.lanes.push(normal, event) {
+            Ok(()) => taken(self.after_push(normal, Outcome::Queued), evictions),
+            Err(event) => {
+                self.lanes.release(normal, bytes);
+                refused(event, Refusal::Full, policy, evictions)
+            }
+        }
+    }
+
+    /// Completes a push into a lane, as `after_push` does one into a ring.
+    #[inline(always)]
+    fn settle_in_lane(&self, lane: Owned<'_, E>, outcome: Outcome) -> Outcome {
+        let after = self.phase.load_after_lane_push();
+        if after.is_awake() {
+            return outcome;
+        }
+        match after.wake_at() {
+            Some(wake_at) => {
+                if self.lanes.needs_worker_after_lane_push(lane, wake_at) {
+                    self.wake_for_event();
+                }
+                outcome
+            }
+            None => self.after_push_not_running(after, outcome),
+        }
+    }
+
     /// Reserves the bytes that an event owns; see [`Lanes::reserve`]. Where they do not fit, wakes the worker, as a
     /// full lane does.
     #[cold]
     #[inline(never)]
-    fn reserve(&self, priority: Priority, bytes: u64, evicts: bool) -> (u64, Result<(), Refusal>) {
-        let reserved = self.lanes.reserve(priority, bytes, evicts);
+    fn reserve(
+        &self,
+        lane: Option<&OwnLane<E>>,
+        priority: Priority,
+        bytes: u64,
+        evicts: bool,
+    ) -> (u64, Result<(), Refusal>) {
+        let reserved = self.lanes.reserve(lane, priority, bytes, evicts);
         if reserved.1 == Err(Refusal::Full) {
             // Either a worker that goes to sleep meanwhile sees that bytes are wanted, or this thread sees that it
             // sleeps. An explicit fence is needed: no push came before that would be one.
@@ -376,14 +513,20 @@ impl<E: Event> Shared<E> {
     /// Finishes `collect` of an event that was not queued at once: waits where the settings say so, else counts it.
     #[cold]
     #[inline(never)]
-    fn collect_refused(&self, priority: Priority, refused: CollectError<E>, before: Policy) -> Outcome {
+    fn collect_refused(
+        &self,
+        lane: Option<&OwnLane<E>>,
+        priority: Priority,
+        refused: CollectError<E>,
+        before: Policy,
+    ) -> Outcome {
         let policy = self.settings.policy();
         // The policy may evict by now, if the settings changed meanwhile. If it could evict before, there was nothing
         // to evict.
         let may_stay = policy.evicts(priority) && !before.evicts(priority)
             || !self.settings.wait_timeout(policy, priority).is_zero() && !self.is_worker();
         let outcome = if refused.reason == Refusal::Full && may_stay {
-            self.wait_for_space(priority, refused.event)
+            self.wait_for_space(lane, priority, refused.event)
         } else {
             Err(refused)
         };
@@ -396,7 +539,12 @@ impl<E: Event> Shared<E> {
 
     /// Waits for space for as long as the settings say, then returns the event. Settings that change meanwhile apply
     /// at once.
-    fn wait_for_space(&self, priority: Priority, event: E) -> Result<Outcome, CollectError<E>> {
+    fn wait_for_space(
+        &self,
+        lane: Option<&OwnLane<E>>,
+        priority: Priority,
+        event: E,
+    ) -> Result<Outcome, CollectError<E>> {
         let begun = Instant::now();
         // The worker alone makes space. It must not wait, whatever the settings come to say.
         let is_worker = self.is_worker();
@@ -415,7 +563,7 @@ impl<E: Event> Shared<E> {
             let policy = self.settings.policy();
             let wait_timeout =
                 if is_worker { Duration::ZERO } else { self.settings.wait_timeout(policy, priority) };
-            match self.retry_push(policy, priority, event, bytes) {
+            match self.retry_push(lane, policy, priority, event, bytes) {
                 Ok(evicted) => break evicted,
                 Err(refused) if refused.reason == Refusal::Full && !is_late && !wait_timeout.is_zero() => {
                     event = refused.event;
@@ -438,13 +586,21 @@ impl<E: Event> Shared<E> {
 
     /// Completes the push of a waiter. The caller has released the lock of the waiters, because the destructor of an
     /// evicted event is user code.
-    pub(crate) fn after_waiter_push(&self, priority: Priority, evicted: Option<E>) -> Outcome {
-        let outcome = match &evicted {
-            Some(evicted) => {
+    pub(crate) fn after_waiter_push(&self, priority: Priority, displaced: Displaced<E>) -> Outcome {
+        let outcome = match &displaced {
+            Displaced::Nothing => Outcome::QueuedAfterWait,
+            Displaced::OfRing(evicted) => {
                 self.lanes.count_evicted(priority, evicted);
                 Outcome::QueuedEvicting
             }
-            None => Outcome::QueuedAfterWait,
+            Displaced::OfLane { evicted, stale } => {
+                if let Some(stale) = stale {
+                    self.lanes.release_evicted(stale);
+                }
+                // A push into a lane has no locked instruction: see `load_after_lane_push`.
+                announce_fence();
+                if *evicted > 0 { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait }
+            }
         };
         self.after_push(priority, outcome)
     }
@@ -455,25 +611,49 @@ impl<E: Event> Shared<E> {
     /// disturbed.
     pub(crate) fn retry_push(
         &self,
+        lane: Option<&OwnLane<E>>,
         policy: Policy,
         priority: Priority,
         event: E,
         bytes: u64,
-    ) -> Result<Option<E>, CollectError<E>> {
+    ) -> Result<Displaced<E>, CollectError<E>> {
         let word = self.phase.load();
         if !word.admits() {
             return Err(CollectError { event, reason: Refusal::of(word) });
         }
         // No other event is evicted for the bytes, because its destructor would run under the lock.
         if bytes > 0
-            && let Err(reason) = self.reserve(priority, bytes, false).1
+            && let Err(reason) = self.reserve(lane, priority, bytes, false).1
         {
             return Err(CollectError { event, reason });
         }
-        if policy.evicts(priority) {
-            return Ok(self.lanes.push_evicting(priority, event));
+        let evicts = policy.evicts(priority);
+        let mut pushed = match self.lanes.threads() {
+            Some(pool) if priority == Priority::Normal => {
+                // Nothing is dropped here: what is evicted lies in its slots until they are needed.
+                let eviction = || self.lanes.eviction(evicts);
+                let then = |push: Push<'_, E>| match push {
+                    Push::Queued { evicted, stale, .. } => Ok(Displaced::OfLane { evicted, stale }),
+                    Push::Full(event) => Err((event, true)),
+                    Push::NoLane(event) => Err((event, false)),
+                };
+                // The same lane as before, so that the producer's events keep their order.
+                match lane {
+                    None => pool.push(event, eviction, then),
+                    Some(lane) => lane.push(event, eviction, then),
+                }
+            }
+            _ => Err((event, false)),
+        };
+        if let Err((event, false)) = pushed {
+            pushed = if evicts {
+                let evicted = self.lanes.push_evicting(priority, event);
+                Ok(evicted.map_or(Displaced::Nothing, Displaced::OfRing))
+            } else {
+                self.lanes.push(priority, event).map(|()| Displaced::Nothing).map_err(|event| (event, true))
+            };
         }
-        self.lanes.push(priority, event).map(|()| None).map_err(|event| {
+        pushed.map_err(|(event, _)| {
             self.lanes.release(priority, bytes);
             if word.wake_at().is_some_and(|wake_at| self.lanes.needs_worker(wake_at)) {
                 self.wake_for_event();

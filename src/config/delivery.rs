@@ -79,6 +79,44 @@ impl FlushStrategy {
     }
 }
 
+/// How normal events travel to the worker.
+///
+/// ```
+/// use forebay::{Collector, Lanes, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().lanes(Lanes::PerThread { max: 0 }).start()?;
+/// collector.collect(Record::scalar("train.loss", 0.5));
+/// assert_eq!(collector.stop()?.stats.processed, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Lanes {
+    /// Through one ring for all threads ([`Config::shards`](crate::Config::shards) makes it several). All events come in the order in
+    /// which they were collected.
+    #[default]
+    Shared,
+    /// Each thread that collects has a lane of its own: `collect` takes no locked instruction, and threads do not wait for each
+    /// other's cache lines. What is different from a shared ring:
+    ///
+    /// * Events of one thread keep their order. Those of several come in runs of up to 64.
+    /// * Events are evicted by the block, up to 64 at once. [`Outcome::QueuedEvicting`](crate::Outcome::QueuedEvicting) is told by the
+    ///   call that evicts the block. The counts are exact. A thread gives its own oldest events before those of others. An evicted event
+    ///   is dropped when its slot is needed, by the thread that needs it, and its bytes count until then.
+    /// * Beside `capacity` events there is space for 64 of each lane, and for `capacity` events of threads without a lane.
+    /// * "Pending" in a flush strategy means the fullest lane times the number of lanes in use.
+    /// * A thread takes a lane at its first event, which allocates, and gives it back when it ends. While all lanes are taken, other
+    ///   threads share a ring. What the destructors of a thread's thread-local values collect goes through that ring, and may
+    ///   come before earlier events of the thread.
+    /// * A signal handler must not collect.
+    PerThread {
+        /// Most threads that have a lane at the same time: 1 to 1024, or 0 for four for each processor and at least 16.
+        max: usize,
+    },
+}
+
 /// Policy for a normal or low event that finds its lane full.
 ///
 /// It does not apply to critical events. Their lane evicts nothing, and a full one makes the caller wait for up to

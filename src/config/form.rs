@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::delivery::{FlushStrategy, Overflow};
+use super::delivery::{FlushStrategy, Lanes, Overflow};
 use super::duration;
 use super::error::ConfigError;
 use super::gate::GateConfig;
@@ -24,6 +24,17 @@ enum OverflowForm {
     Block {
         #[serde(rename = "overflow_timeout", with = "duration")]
         timeout: Duration,
+    },
+}
+
+/// Form of [`Lanes`]: two keys beside those of the collector.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Lanes", tag = "lanes", rename_all = "snake_case")]
+enum LanesForm {
+    Shared,
+    PerThread {
+        #[serde(rename = "max_lanes")]
+        max: usize,
     },
 }
 
@@ -54,6 +65,8 @@ struct ConfigForm {
     critical_capacity: usize,
     low_capacity: usize,
     shards: usize,
+    #[serde(flatten, with = "LanesForm")]
+    lanes: Lanes,
     max_bytes: Option<usize>,
     batch_size: Option<usize>,
     #[serde(flatten, with = "OverflowForm")]
@@ -97,6 +110,7 @@ impl Settings for Config {
     const CHOICES: &'static [Choice] = &[
         Choice { part: "flush.events", of: "flush.strategy", with: &["size", "hybrid"] },
         Choice { part: "flush.interval", of: "flush.strategy", with: &["time", "hybrid"] },
+        Choice { part: "max_lanes", of: "lanes", with: &["per_thread"] },
         Choice { part: "overflow_timeout", of: "overflow", with: &["block"] },
     ];
 

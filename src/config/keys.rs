@@ -76,6 +76,8 @@ pub(super) static KEYS: &[Key] = &[
     key("critical_capacity", &[]),
     key("low_capacity", &[]),
     key("shards", &[]),
+    key("lanes", &[]),
+    key("max_lanes", &[]),
     key("max_bytes", &[mib("maxMemoryMB"), mib("memoryLimits.totalMemoryMB")]),
     key("batch_size", &[]),
     key("overflow", &[]),

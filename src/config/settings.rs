@@ -3,10 +3,11 @@
 use super::setters::setters;
 use std::time::Duration;
 
-use super::delivery::{FlushStrategy, Overflow};
+use super::delivery::{FlushStrategy, Lanes, Overflow};
 use super::error::{ConfigError, ConfigWarning, check};
 use super::gate::GateConfig;
 use super::health::HealthConfig;
+use crate::sync::processors;
 
 /// Longest wait where nobody makes space, so that it ends by itself.
 const MAX_MANUAL_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -20,6 +21,9 @@ const MAX_STACK: usize = isize::MAX as usize & !0xffff;
 
 /// Maximum number of rings. With more, the worker would spend its time looking at empty ones.
 const MAX_SHARDS: usize = 64;
+
+/// Maximum number of lanes of threads.
+const MAX_LANES: usize = 1024;
 
 /// Settings of a collector: public fields with defaults, and a setter for each.
 ///
@@ -61,6 +65,8 @@ pub struct Config {
     ///   wakes the worker that many times more often. Raise `flush.events` with the number of rings.
     /// * The events of one thread keep their order. Those of one task that moves from thread to thread need not.
     pub shards: usize,
+    /// How normal events travel to the worker. Defaults to [`Lanes::Shared`]. With lanes of threads, `shards` is 1.
+    pub lanes: Lanes,
     /// Limit of bytes that events own beyond their slots, while they are queued or with the worker. These are texts,
     /// images, histograms, fields, and names made at run time ([`Event::size_hint`](crate::Event::size_hint)). An
     /// eighth is reserved for critical events. 1 or more; `None` is no limit. Defaults to 50 MiB.
@@ -127,6 +133,7 @@ setters! {
     with_critical_capacity, critical_capacity: usize;
     with_low_capacity, low_capacity: usize;
     with_shards, shards: usize;
+    with_lanes, lanes: Lanes;
     with_max_bytes, max_bytes: Option<usize>;
     with_batch_size, batch_size: Option<usize>;
     with_overflow, overflow: Overflow;
@@ -154,6 +161,7 @@ impl Default for Config {
             critical_capacity: 1_000,
             low_capacity: 10_000,
             shards: 1,
+            lanes: Lanes::default(),
             max_bytes: Some(50 << 20),
             batch_size: None,
             overflow: Overflow::default(),
@@ -194,6 +202,10 @@ impl Config {
         }
         let is_allowed = self.shards.is_power_of_two() && self.shards <= MAX_SHARDS;
         check("shards", self.shards, "1, 2, 4, 8, 16, 32 or 64", is_allowed)?;
+        if let Lanes::PerThread { max } = self.lanes {
+            check("max_lanes", max, "0..=1024", max <= MAX_LANES)?;
+            check("shards", self.shards, "1 with lanes of threads", self.shards == 1)?;
+        }
         check("max_bytes", 0, "1 or more", self.max_bytes != Some(0))?;
         if let Some(events) = self.batch_size {
             check("batch_size", events, "1 or more", events >= 1)?;
@@ -234,6 +246,7 @@ impl Config {
             ("critical_capacity", self.critical_capacity == before.critical_capacity),
             ("low_capacity", self.low_capacity == before.low_capacity),
             ("shards", self.shards == before.shards),
+            ("lanes", self.lanes == before.lanes),
             ("session_id", self.session_id == before.session_id),
             ("source", self.source == before.source),
             ("host", self.host == before.host),
@@ -281,6 +294,15 @@ impl Config {
     /// Returns the slots of the normal lane as used: the same number in every ring.
     fn slots(&self) -> usize {
         self.capacity.next_multiple_of(self.shards.max(1))
+    }
+
+    /// Returns the number of lanes of threads; `None` if normal events share rings.
+    pub(crate) fn lane_count(&self) -> Option<usize> {
+        match self.lanes {
+            Lanes::Shared => None,
+            Lanes::PerThread { max: 0 } => Some((4 * processors()).clamp(16, MAX_LANES)),
+            Lanes::PerThread { max } => Some(max),
+        }
     }
 
     /// Returns the slots of the smaller of the two lanes that may evict.

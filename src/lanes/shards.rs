@@ -32,6 +32,11 @@ impl<E> Shards<E> {
         thread_index() / self.count()
     }
 
+    /// Returns the first ring.
+    pub(crate) fn first(&self) -> &Ring<E> {
+        &self.first
+    }
+
     /// Returns whether there are several rings.
     #[inline(always)]
     pub(crate) fn is_split(&self) -> bool {

@@ -7,7 +7,7 @@ use forebay::collector::BuildError;
 use forebay::config::{
     ConfigError, ConfigPlace, GateConfig, HealthConfig, NameRule, Preset, Sampling, Threshold,
 };
-use forebay::{Collector, Config, FlushStrategy, Overflow, Pattern, Priority};
+use forebay::{Collector, Config, FlushStrategy, Lanes, Overflow, Pattern, Priority};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -35,6 +35,11 @@ fn rows() -> Vec<Row> {
         row("critical_capacity", "2", json!(2), "3", json!(3), "-1"),
         row("low_capacity", "2", json!(2), "3", json!(3), "1.5"),
         row("shards", "2", json!(2), "4", json!(4), "[]"),
+        Row {
+            with: "max_lanes = 4\n",
+            ..row("lanes", "'per_thread'", json!("per_thread"), "shared", json!("shared"), "'own'")
+        },
+        Row { with: "lanes = 'per_thread'\n", ..row("max_lanes", "4", json!(4), "5", json!(5), "'many'") },
         row("max_bytes", "2", json!(2), "none", Value::Null, "'5 MiB'"),
         row("batch_size", "2", json!(2), "none", Value::Null, "true"),
         row("overflow", "'drop_newest'", json!("drop_newest"), "drop_oldest", json!("drop_oldest"), "'DropOldest'"),
@@ -518,7 +523,9 @@ fn overflow() -> impl Strategy<Value = Overflow> {
 
 fn config() -> impl Strategy<Value = Config> {
     let slots = || 1..=1_usize << 30;
-    let lanes = (slots(), slots(), slots(), (0..=6_u32).prop_map(|power| 1 << power));
+    let per_thread = (0..=1024_usize).prop_map(|max| (1, Lanes::PerThread { max }));
+    let shared = (0..=6_u32).prop_map(|power| (1 << power, Lanes::Shared));
+    let lanes = (slots(), slots(), slots(), prop_oneof![per_thread, shared]);
     let waits = any::<[Duration; 5]>();
     let text = || prop::option::of("\\PC{1,9}".prop_filter("it is read as none", |id| id.trim() != "none"));
     let origin = (text(), text(), text(), any::<Option<u64>>());
@@ -553,7 +560,8 @@ fn config() -> impl Strategy<Value = Config> {
                 .with_capacity(lanes.0)
                 .with_critical_capacity(lanes.1)
                 .with_low_capacity(lanes.2)
-                .with_shards(lanes.3)
+                .with_shards(lanes.3.0)
+                .with_lanes(lanes.3.1)
                 .with_max_bytes(max_bytes)
                 .with_batch_size(batch_size)
                 .with_overflow(overflow)

@@ -21,6 +21,7 @@ mod flush_strategies;
 mod futures;
 mod gate;
 mod health;
+mod lanes;
 #[cfg(all(feature = "metrics", feature = "prometheus"))]
 mod metrics;
 mod naps;

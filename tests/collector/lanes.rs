@@ -1,0 +1,377 @@
+//! Lanes of threads keep the promises that rings keep.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::support::*;
+use forebay::sink::{MemorySink, from_fn};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Lanes, Outcome, Overflow, Priority};
+
+const MANUAL: FlushStrategy = FlushStrategy::Manual;
+
+fn lanes(max: usize) -> Builder<Tick> {
+    ticks().lanes(Lanes::PerThread { max })
+}
+
+/// Event that owns memory, and counts its destruction.
+struct Counted {
+    producer: u64,
+    number: u64,
+    text: String,
+    destroyed: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn new(producer: u64, number: u64, destroyed: &Arc<AtomicU64>) -> Self {
+        Self { producer, number, text: format!("{producer}-{number}"), destroyed: Arc::clone(destroyed) }
+    }
+}
+
+impl Event for Counted {
+    fn size_hint(&self) -> usize {
+        size_of::<Self>() + self.text.capacity()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.destroyed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Has `threads` threads collect `each` events, in `rounds` generations of threads, into a collector that is drained meanwhile. Checks
+/// that each event is delivered once and in order or evicted, and destroyed once.
+fn storm(
+    capacity: usize,
+    max: usize,
+    threads: u64,
+    each: u64,
+    rounds: u64,
+    overflow: Overflow,
+) -> forebay::Stats {
+    let destroyed = Arc::new(AtomicU64::new(0));
+    let last = Arc::new(std::sync::Mutex::new(HashMap::<u64, u64>::new()));
+    let gaps = Arc::new(AtomicU64::new(0));
+    let sink = from_fn("order", {
+        let (last, gaps) = (Arc::clone(&last), Arc::clone(&gaps));
+        move |batch: &Batch<Counted>| {
+            gaps.fetch_add(batch.gap(), Ordering::Relaxed);
+            let mut last = last.lock().unwrap();
+            for event in batch {
+                assert_eq!(event.text, format!("{}-{}", event.producer, event.number));
+                if let Some(before) = last.insert(event.producer, event.number) {
+                    assert!(before < event.number, "{}: {before}, then {}", event.producer, event.number);
+                }
+            }
+            Ok(())
+        }
+    });
+    let builder = Builder::<Counted>::new().capacity(capacity).overflow(overflow);
+    let builder =
+        builder.lanes(Lanes::PerThread { max }).flush(FlushStrategy::Size { events: 20.min(capacity) });
+    let collector = builder.sink(sink).start().unwrap();
+    for round in 0..rounds {
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let (collector, destroyed) = (&collector, &destroyed);
+                scope.spawn(move || {
+                    let producer = round * threads + thread;
+                    for number in 0..each {
+                        collector.collect(Counted::new(producer, number, destroyed));
+                    }
+                });
+            }
+        });
+    }
+    let offered = threads * each * rounds;
+    collector.stop().unwrap();
+    let stats = law(&collector, offered);
+    // Evicted events that lie in slots which were not needed since then.
+    assert!(stats.pending_bytes <= max as u64 * 64 * 32, "{stats:?}");
+    assert_eq!(gaps.load(Ordering::Relaxed), stats.evicted);
+    assert_eq!(stats.sinks[0].failed, 0, "{stats:?}");
+    drop(collector);
+    assert_eq!(destroyed.load(Ordering::Relaxed), offered, "each is destroyed once");
+    stats
+}
+
+#[test]
+fn all_events_of_one_thread_arrive_in_order() {
+    let stats = storm(200_000, 4, 1, 100_000, 1, Overflow::DropOldest);
+    assert_eq!(stats.evicted, 0);
+}
+
+#[test]
+fn an_overloaded_pool_evicts_and_counts_what_it_evicts() {
+    storm(64, 4, 4, 50_000, 2, Overflow::DropOldest);
+    storm(8, 4, 4, 20_000, 2, Overflow::DropOldest);
+    storm(1, 1, 2, 5_000, 1, Overflow::DropOldest);
+}
+
+#[test]
+fn a_pool_that_refuses_or_waits_loses_nothing_that_it_took() {
+    let stats = storm(64, 4, 4, 20_000, 1, Overflow::DropNewest);
+    assert_eq!(stats.evicted, 0);
+    let stats = storm(64, 4, 4, 5_000, 1, Overflow::Block { timeout: LONG });
+    assert_eq!((stats.evicted, stats.rejected.full), (0, 0));
+}
+
+#[test]
+fn threads_come_and_go_by_the_thousand_and_more_of_them_than_lanes_share_a_ring() {
+    let stats = storm(100_000, 8, 6, 40, 300, Overflow::DropOldest);
+    assert_eq!((stats.evicted, stats.rejected.full), (0, 0));
+    storm(1_000, 2, 6, 2_000, 5, Overflow::DropOldest);
+}
+
+#[test]
+fn a_thread_that_ended_leaves_its_lane_to_the_next() {
+    let collector = lanes(2).capacity(100_000).flush(MANUAL).start().unwrap();
+    for number in 0..50 {
+        let has_lane = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                collector.collect(tick(number));
+                // While this thread has one, the other is vacant.
+                collector.local().has_lane()
+            });
+            thread.join().unwrap()
+        });
+        assert!(has_lane, "thread {number} found none");
+    }
+    collector.stop().unwrap();
+    law(&collector, 50);
+}
+
+#[test]
+fn a_handle_may_go_to_another_thread_and_gives_its_lane_back() {
+    let memory = MemorySink::new();
+    let collector = lanes(1).capacity(1_000).flush(MANUAL).sink(memory.clone()).start().unwrap();
+    let first = collector.local();
+    assert!(first.has_lane());
+    let second = collector.local();
+    assert!(!second.has_lane(), "the only lane is taken");
+    second.collect(tick(100));
+    first.collect(tick(0));
+    std::thread::spawn(move || first.collect(tick(1))).join().unwrap();
+    let third = collector.local();
+    assert!(third.has_lane());
+    third.collect(tick(2));
+    assert!(matches!(third.try_collect(tick(3)), Ok(Outcome::Queued)));
+    collector.stop().unwrap();
+    let numbers: Vec<_> = memory.events().iter().map(|event| event.number).filter(|n| *n < 100).collect();
+    assert_eq!(numbers, [0, 1, 2, 3]);
+    law(&collector, 5);
+    let shared = ticks().start().unwrap();
+    assert!(!shared.local().has_lane());
+    assert_eq!(shared.local().collect(tick(0)), Outcome::Queued);
+    shared.stop().unwrap();
+    law(&shared, 1);
+}
+
+#[test]
+fn a_handle_that_waits_stays_in_its_lane() {
+    let overflow = Overflow::Block { timeout: std::time::Duration::from_millis(1) };
+    let collector = lanes(2).capacity(8).overflow(overflow).build().unwrap();
+    let producer = collector.local();
+    let offered = (0..).find(|&number| producer.collect(tick(number)) == Outcome::Full).unwrap() + 1;
+    assert!(
+        collector.local().has_lane(),
+        "the thread that waited for the handle has taken a lane for itself"
+    );
+    drop(producer);
+    collector.stop().unwrap();
+    law(&collector, offered);
+}
+
+#[test]
+fn a_thread_that_starts_late_gets_its_share() {
+    let memory = MemorySink::new();
+    let collector = lanes(4).capacity(1_000).sink(memory.clone()).build().unwrap();
+    let handles: Vec<_> = (0..2)
+        .map(|producer| {
+            let handle = collector.local();
+            for number in 0..10_000 {
+                handle.collect(Tick { producer, number, priority: Priority::Normal });
+            }
+            handle
+        })
+        .collect();
+    collector.start().unwrap();
+    collector.stop().unwrap();
+    for producer in 0..2 {
+        let kept = memory.events().iter().filter(|event| event.producer == producer).count();
+        assert!(kept >= 250, "{kept} of thread {producer}");
+    }
+    assert!(law(&collector, 20_000).processed >= 1_000);
+    drop(handles);
+}
+
+#[test]
+fn bytes_of_one_producer_evict_its_oldest_events() {
+    bytes_evict_the_oldest(|collector| move |event| collector.collect(event));
+    bytes_evict_the_oldest(|collector| {
+        let producer = collector.local();
+        move |event| producer.collect(event)
+    });
+}
+
+fn bytes_evict_the_oldest<F: Fn(Counted) -> Outcome>(way: impl FnOnce(Collector<Counted>) -> F) {
+    let destroyed = Arc::new(AtomicU64::new(0));
+    let numbers = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = from_fn("numbers", {
+        let numbers = Arc::clone(&numbers);
+        move |batch: &Batch<Counted>| {
+            numbers.lock().unwrap().extend(batch.iter().map(|event| event.number));
+            Ok(())
+        }
+    });
+    let builder = Builder::<Counted>::new().lanes(Lanes::PerThread { max: 2 }).max_bytes(100_000);
+    let collector = builder.flush(MANUAL).sink(sink).start().unwrap();
+    let collect = way(collector.clone());
+    for number in 0..1_000 {
+        let mut event = Counted::new(0, number, &destroyed);
+        event.text.reserve_exact(10_000);
+        let outcome = collect(event);
+        assert!(outcome.is_queued(), "{number}: {outcome:?}");
+        assert!(collector.pending_bytes() <= 100_000);
+    }
+    collector.stop().unwrap();
+    let stats = law(&collector, 1_000);
+    assert!(stats.evicted > 900 && stats.pending_bytes == 0, "{stats:?}");
+    let numbers = numbers.lock().unwrap();
+    assert_eq!(numbers.last(), Some(&999), "the newest stay");
+    assert!(numbers.is_sorted());
+    drop((collect, collector));
+    assert_eq!(destroyed.load(Ordering::Relaxed), 1_000);
+}
+
+#[test]
+fn several_collectors_of_a_thread_have_a_lane_each() {
+    // More than are found at once.
+    let all: Vec<_> = (0..9).map(|_| lanes(1).capacity(1_000).start().unwrap()).collect();
+    for number in 0..100 {
+        for collector in &all {
+            assert_eq!(collector.collect(tick(number)), Outcome::Queued);
+        }
+    }
+    for collector in &all {
+        assert!(!collector.local().has_lane(), "this thread has it");
+        collector.stop().unwrap();
+        assert_eq!(law(collector, 100).processed, 100);
+    }
+}
+
+#[test]
+fn a_collector_that_is_gone_leaves_nothing_on_the_thread() {
+    for _ in 0..1_000 {
+        let collector = lanes(1).capacity(8).start().unwrap();
+        assert_eq!(collector.collect(tick(0)), Outcome::Queued);
+        collector.stop().unwrap();
+        law(&collector, 1);
+    }
+}
+
+#[test]
+fn a_restart_goes_on_in_the_same_lanes() {
+    let memory = MemorySink::new();
+    let collector = lanes(2).capacity(100).flush(MANUAL).sink(memory.clone()).start().unwrap();
+    for round in 0..5 {
+        for number in 0..10 {
+            assert_eq!(collector.collect(tick(round * 10 + number)), Outcome::Queued);
+        }
+        collector.stop().unwrap();
+        assert_eq!(collector.collect(tick(1_000)), Outcome::Stopped);
+        collector.start().unwrap();
+    }
+    collector.stop().unwrap();
+    let numbers: Vec<_> = memory.events().iter().map(|event| event.number).collect();
+    assert!(numbers.iter().copied().eq(0..50), "{numbers:?}");
+    assert_eq!(audit(&memory), 0);
+    law(&collector, 55);
+}
+
+#[test]
+fn destructors_that_collect_or_panic_in_a_full_pool_harm_nothing() {
+    struct Collects(Option<Collector<Collects>>);
+    impl Event for Collects {}
+    impl Drop for Collects {
+        fn drop(&mut self) {
+            if let Some(collector) = self.0.take() {
+                collector.collect(Collects(None));
+            }
+        }
+    }
+    let builder = Builder::<Collects>::new().capacity(32).lanes(Lanes::PerThread { max: 1 });
+    let collector = builder.flush(MANUAL).start().unwrap();
+    for _ in 0..10_000 {
+        collector.collect(Collects(Some(collector.clone())));
+    }
+    let _ = collector.flush().unwrap();
+    let stats = collector.stats();
+    stats.check_law(stats.offered).unwrap();
+    // The events hold handles: those that are left collect once more while they are dropped.
+    assert!(stats.offered >= 10_000, "{stats:?}");
+    collector.stop().unwrap();
+
+    struct Panics;
+    impl Event for Panics {}
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                std::panic::panic_any("on purpose");
+            }
+        }
+    }
+    let builder = Builder::<Panics>::new().capacity(8).lanes(Lanes::PerThread { max: 1 });
+    let collector = builder.flush(MANUAL).start().unwrap();
+    let mut panics = 0;
+    for _ in 0..200 {
+        let collects = std::panic::AssertUnwindSafe(|| collector.collect(Panics));
+        panics += u64::from(std::panic::catch_unwind(collects).is_err());
+    }
+    assert!(panics > 0, "evicted events are dropped by who collects");
+    collector.stop().unwrap();
+    law(&collector, 200);
+}
+
+#[test]
+fn what_destructors_of_thread_locals_collect_is_not_lost() {
+    thread_local! {
+        static LAST: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) };
+    }
+    struct AtTheEnd(Collector<Tick>);
+    impl Drop for AtTheEnd {
+        fn drop(&mut self) {
+            (100..110).for_each(|number| _ = self.0.collect(tick(number)));
+        }
+    }
+    for before in [true, false] {
+        let collector = lanes(4).capacity(1_000).flush(MANUAL).start().unwrap();
+        for _ in 0..20 {
+            let collector = collector.clone();
+            std::thread::spawn(move || {
+                let last = || LAST.with(|last| *last.borrow_mut() = Some(AtTheEnd(collector.clone())));
+                // Destroyed after the list of lanes, or before it.
+                if before {
+                    last();
+                }
+                collector.collect(tick(0));
+                if !before {
+                    last();
+                }
+            })
+            .join()
+            .unwrap();
+        }
+        collector.stop().unwrap();
+        assert_eq!(law(&collector, 20 * 11).processed, 20 * 11);
+    }
+}
+
+#[test]
+fn settings_of_lanes_are_checked() {
+    let refused = |builder: Builder<Tick>| builder.build().unwrap_err().to_string();
+    assert!(refused(lanes(1025)).contains("invalid max_lanes: 1025 (expected 0..=1024)"));
+    assert!(refused(lanes(4).shards(2)).contains("invalid shards: 2 (expected 1 with lanes of threads)"));
+}
