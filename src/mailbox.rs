@@ -83,7 +83,7 @@ impl<E, W: AsMut<Vec<Slot<E>>>> Mailbox<E, W> {
     }
 
     /// Makes the state ready for a worker, as `start` does.
-    #[cfg(test)]
+    #[cfg(any(test, forebay_loom))]
     pub(crate) fn prepare_worker(&self) {
         let mut contents = self.contents.lock();
         if let WorkerSlot::InMailbox(worker) = std::mem::replace(&mut contents.worker, WorkerSlot::WithWorker)

@@ -52,6 +52,11 @@ pub fn add_to_run(run: &mut RunInfo, record: &Record) {
     run.add(record);
 }
 
+#[cfg(forebay_loom)]
+mod model;
+#[cfg(forebay_loom)]
+pub use model::BareWorker;
+
 /// Inside of a collector: what stands in for its worker counts as the worker does.
 pub struct Inside<'a, E>(&'a Arc<Shared<E>>);
 

@@ -47,6 +47,18 @@ impl<E: Event> Shared<E> {
         discarded
     }
 
+    /// Announces that the worker sleeps until `wake_at` events are pending, and calls `park`, unless there is something to do.
+    pub(crate) fn sleep(&self, wake_at: u32, park: impl FnOnce()) {
+        if !self.phase.fall_asleep(wake_at) {
+            return;
+        }
+        // Nobody unparks the worker for what came before the announcement, so it looks again.
+        if !self.lanes.needs_worker(wake_at) && self.mailbox.has_no_requests() {
+            park();
+        }
+        self.phase.set_awake();
+    }
+
     /// Returns whether the calling thread is this collector's worker.
     pub(crate) fn is_worker(&self) -> bool {
         is_worker_of(self.address())

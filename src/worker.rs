@@ -298,19 +298,11 @@ impl<E: Event> Worker<'_, E> {
 
     /// Sleeps until the timer or another thread wakes it; while events keep coming, for a nap.
     fn sleep(&mut self) {
-        let phase = &self.shared.phase;
         let seen = self.shared.tally.worker.taken.get();
         let (wake_at, until) = self.schedule.rest(seen, self.shared.lanes.pending());
         // Counted before the phase shows it: a thread that sees the worker asleep sees this park counted.
         self.shared.tally.worker.parks.bump(1);
-        if !phase.fall_asleep(wake_at) {
-            return;
-        }
-        // Nobody unparks the worker for what came before the announcement, so it looks again.
-        if !self.shared.lanes.needs_worker(wake_at) && self.shared.mailbox.has_no_requests() {
-            self.shared.clock.park(&self.state.parker, until);
-        }
-        phase.set_awake();
+        self.shared.sleep(wake_at, || self.shared.clock.park(&self.state.parker, until));
     }
 }
 
