@@ -11,9 +11,10 @@ use std::time::Duration;
 use forebay::collector::{FlushError, SinkChangeError, StartError, State, StopError};
 use forebay::futures::{CollectAsync, FlushAsync};
 use forebay::sink::{Sink, SinkError};
+use forebay::collector::Producer;
 use forebay::{Batch, Collector, Config, ManualClock, Outcome, Priority};
 
-use crate::reference::{self, Answer, ECHO, Manner, Reference, Seen, echo};
+use crate::reference::{self, Answer, ECHO, HANDLES, Manner, Reference, Seen, echo};
 use crate::support::{LONG, Tick, ticks, until_timeout};
 
 /// A failure is repeated for every case that it may shrink to.
@@ -165,6 +166,8 @@ type Boxed<F> = Pin<Box<F>>;
 
 pub(crate) struct Lockstep {
     real: Collector<Tick>,
+    /// Handles of the first producers, where threads have lanes.
+    handles: Vec<Producer<Tick>>,
     model: Reference,
     clock: ManualClock,
     gate: Gate,
@@ -219,9 +222,13 @@ impl Lockstep {
         }
         let real = builder.build().unwrap();
         *handle.lock().unwrap() = Some(real.clone());
+        let model = Reference::new(config, sinks);
+        let handles = if model.has_handles() { HANDLES } else { 0 };
+        let handles = (0..handles).map(|_| real.local()).collect();
         Self {
             real,
-            model: Reference::new(config, sinks),
+            handles,
+            model,
             clock,
             gate,
             handle,
@@ -244,11 +251,19 @@ impl Lockstep {
         match op {
             Op::Collect(producer, priority) => {
                 let event = self.event(*producer, *priority);
-                assert_eq!(self.real.collect(event), self.model.collect(event, true));
+                let outcome = match self.handles.get(*producer as usize) {
+                    None => self.real.collect(event),
+                    Some(handle) => handle.collect(event),
+                };
+                assert_eq!(outcome, self.model.collect(event, true));
             }
             Op::TryCollect(producer, priority) => {
                 let event = self.event(*producer, *priority);
-                let outcome = self.real.try_collect(event).unwrap_or_else(|refused| {
+                let result = match self.handles.get(*producer as usize) {
+                    None => self.real.try_collect(event),
+                    Some(handle) => handle.try_collect(event),
+                };
+                let outcome = result.unwrap_or_else(|refused| {
                     assert_eq!(refused.event, event);
                     refused.reason.into()
                 });
@@ -302,7 +317,7 @@ impl Lockstep {
 
     /// Collects in one call where the worker cannot come in between, else one by one.
     fn collect_batch(&mut self, events: &[(u32, Priority)]) {
-        if !self.model.is_deaf() {
+        if !self.model.is_deaf() || !self.handles.is_empty() {
             for (producer, priority) in events {
                 self.step(&Op::Collect(*producer, *priority));
             }

@@ -5,6 +5,7 @@
 #![cfg(feature = "futures")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod lanes;
 mod lockstep;
 mod reference;
 #[path = "../support/mod.rs"]
@@ -12,7 +13,7 @@ mod support;
 
 use std::time::Duration;
 
-use forebay::{Config, FlushStrategy, Overflow, Priority};
+use forebay::{Config, FlushStrategy, Lanes, Overflow, Priority};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -78,6 +79,14 @@ fn configs() -> impl Strategy<Value = Config> {
     )
 }
 
+/// Returns lanes of threads with blocks of one slot to three, fewer lanes than there are handles and more.
+fn with_lanes(config: impl Strategy<Value = Config>) -> impl Strategy<Value = Config> {
+    let capacities = prop_oneof![1..=5usize, 8..=12usize];
+    (config, 1..=5usize, capacities).prop_map(|(config, max, capacity)| {
+        config.with_lanes(Lanes::PerThread { max }).with_capacity(capacity)
+    })
+}
+
 fn changes() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => strategies().prop_map(Change::Flush),
@@ -126,14 +135,28 @@ proptest! {
         starts_at_once in any::<bool>(),
         ops in vec(ops(), 1..60),
     ) {
-        support::hush();
-        let mut both = Lockstep::new(&config, &sinks);
-        if starts_at_once {
-            both.step(&Op::Start);
-        }
-        for op in &ops {
-            both.step(op);
-        }
-        both.finish();
+        run(&config, &sinks, starts_at_once, &ops);
     }
+
+    #[test]
+    fn lanes_of_threads_do_what_the_reference_does(
+        config in with_lanes(configs()),
+        sinks in vec(manners(), 0..=NAMES.len()),
+        starts_at_once in any::<bool>(),
+        ops in vec(ops(), 1..60),
+    ) {
+        run(&config, &sinks, starts_at_once, &ops);
+    }
+}
+
+fn run(config: &Config, sinks: &[Manner], starts_at_once: bool, ops: &[Op]) {
+    support::hush();
+    let mut both = Lockstep::new(config, sinks);
+    if starts_at_once {
+        both.step(&Op::Start);
+    }
+    for op in ops {
+        both.step(op);
+    }
+    both.finish();
 }

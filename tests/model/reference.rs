@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use forebay::{Config, FlushStrategy, Outcome, Overflow, Priority};
+use forebay::{Config, FlushStrategy, Lanes, Outcome, Overflow, Priority};
 
+use crate::lanes::{Holder, Pool, Push};
 use crate::support::Tick;
 
 /// Manner of a sink: what it does with a batch.
@@ -27,6 +28,9 @@ pub(crate) enum Manner {
 
 /// Events of sinks have producers from here on.
 pub(crate) const ECHO: u32 = 100;
+
+/// Producers below this have a handle each, where threads have lanes.
+pub(crate) const HANDLES: u32 = 3;
 
 /// Returns the echo of an event, for the sinks that make one.
 pub(crate) fn echo(event: &Tick) -> Option<Tick> {
@@ -154,10 +158,23 @@ enum Doing {
     Looking,
     /// Takes events until the round is over, or `left` of them.
     Taking {
-        round: [usize; 3],
+        round: Round,
         left: usize,
         then: Then,
     },
+}
+
+/// What is left of a round over the rings, and whether lanes of threads may give more.
+#[derive(Debug, Clone)]
+struct Round {
+    rings: [usize; 3],
+    threads: bool,
+}
+
+impl Round {
+    fn is_over(&self) -> bool {
+        self.rings == [0; 3] && !self.threads
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -192,6 +209,13 @@ pub(crate) struct Reference {
     now: Duration,
     /// Critical, normal, low.
     lanes: [VecDeque<Tick>; 3],
+    /// Lanes of threads. Then the normal ring is for those who have none.
+    threads: Option<Pool>,
+    /// Evictions of rings, and those among them that batches have told.
+    evicted_of_rings: u64,
+    reported_of_rings: u64,
+    /// Number of the batch that is put together, with those that came to nothing.
+    attempt: u64,
     asked: Asked,
     abandoned: Vec<u64>,
     doing: Doing,
@@ -239,6 +263,13 @@ impl Reference {
             discarded: 0,
             now: Duration::ZERO,
             lanes: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
+            threads: match config.lanes {
+                Lanes::PerThread { max } => Some(Pool::new(config.capacity, max, HANDLES)),
+                _ => None,
+            },
+            evicted_of_rings: 0,
+            reported_of_rings: 0,
+            attempt: 0,
             asked: Asked::default(),
             abandoned: Vec::new(),
             doing: Doing::Out,
@@ -263,6 +294,18 @@ impl Reference {
     fn push(&mut self, event: Tick) -> Option<Outcome> {
         let lane = index(event.priority);
         let evicts = lane != 0 && self.config.overflow == Overflow::DropOldest;
+        if let (Priority::Normal, Some(pool)) = (event.priority, &mut self.threads) {
+            let holder: Holder = (event.producer < HANDLES).then_some(event.producer);
+            match pool.push(holder, event, evicts) {
+                Push::Queued { evicted: 0 } => return Some(Outcome::Queued),
+                Push::Queued { evicted } => {
+                    self.evicted += evicted;
+                    return Some(Outcome::QueuedEvicting);
+                }
+                Push::Full => return None,
+                Push::NoLane => {}
+            }
+        }
         let is_full = self.lanes[lane].len() == self.capacity(lane);
         match (is_full, evicts) {
             (false, _) => {
@@ -272,6 +315,7 @@ impl Reference {
             (true, true) => {
                 self.lanes[lane].pop_front();
                 self.evicted += 1;
+                self.evicted_of_rings += 1;
                 self.lanes[lane].push_back(event);
                 Some(Outcome::QueuedEvicting)
             }
@@ -341,7 +385,7 @@ impl Reference {
             Some(trigger) => {
                 priority == Priority::Critical
                     || starts_the_timer
-                    || self.queued() >= trigger
+                    || self.load() >= trigger
                     || self.has_full_lane()
             }
         };
@@ -386,7 +430,8 @@ impl Reference {
         match self.state {
             State::Idle => {
                 let discarded: usize = self.lanes.iter_mut().map(|lane| lane.drain(..).len()).sum();
-                self.discarded = discarded as u64;
+                let of_threads = self.threads.as_mut().map_or(0, Pool::take_all);
+                self.discarded = (discarded + of_threads) as u64;
                 self.rejected_stopped += self.discarded;
                 self.state = State::Stopped;
             }
@@ -482,7 +527,7 @@ impl Reference {
             match std::mem::replace(&mut self.doing, Doing::Looking) {
                 Doing::Looking => self.look(),
                 Doing::Taking { mut round, left, then } => {
-                    let is_over = left == 0 || round == [0; 3];
+                    let is_over = left == 0 || round.is_over();
                     if is_over {
                         self.go_on(then);
                     } else {
@@ -512,21 +557,30 @@ impl Reference {
             self.due = self.interval.map(|interval| self.now + interval);
         }
         let is_due = self.due.is_some_and(|due| due <= self.now);
-        let round = [0, 1, 2].map(|lane| self.capacity(lane));
-        let sweep = |then| Doing::Taking { round, left: usize::MAX, then };
         self.doing = match self.trigger {
-            _ if self.state == State::Draining => sweep(Then::CloseTheDoor(asked)),
+            _ if self.state == State::Draining => self.sweep(Then::CloseTheDoor(asked)),
             _ if asked.is_waited_for() || is_due => {
-                sweep(Then::Answer { asked, begun: self.now, taken: self.taken })
+                self.sweep(Then::Answer { asked, begun: self.now, taken: self.taken })
             }
             Some(_) if !self.lanes[0].is_empty() => {
-                sweep(Then::Answer { asked, begun: self.now, taken: self.taken })
+                self.sweep(Then::Answer { asked, begun: self.now, taken: self.taken })
             }
-            Some(trigger) if self.queued() >= trigger || self.has_full_lane() => {
-                Doing::Taking { round, left: trigger, then: Then::Look }
+            Some(trigger) if self.load() >= trigger || self.has_full_lane() => {
+                Doing::Taking { round: self.begin_round(), left: trigger, then: Then::Look }
             }
             _ => Doing::Asleep,
         };
+    }
+
+    fn sweep(&mut self, then: Then) -> Doing {
+        Doing::Taking { round: self.begin_round(), left: usize::MAX, then }
+    }
+
+    fn begin_round(&mut self) -> Round {
+        if let Some(pool) = &mut self.threads {
+            pool.begin_round();
+        }
+        Round { rings: [0, 1, 2].map(|lane| self.capacity(lane)), threads: self.threads.is_some() }
     }
 
     fn go_on(&mut self, then: Then) {
@@ -541,8 +595,7 @@ impl Reference {
             }
             Then::CloseTheDoor(asked) => {
                 self.state = State::Stopped;
-                let round = [0, 1, 2].map(|lane| self.capacity(lane));
-                self.doing = Doing::Taking { round, left: usize::MAX, then: Then::Leave(asked) };
+                self.doing = self.sweep(Then::Leave(asked));
             }
             Then::Leave(asked) => {
                 let report = self.flush_sinks();
@@ -556,10 +609,11 @@ impl Reference {
     }
 
     /// Puts a batch together; how many events it has.
-    fn take_batch(&mut self, round: &mut [usize; 3]) -> usize {
-        let gap = self.evicted - self.reported_gaps;
+    fn take_batch(&mut self, round: &mut Round) -> usize {
+        self.attempt += 1;
+        let mut gap = self.evicted_of_rings - self.reported_of_rings;
         let mut events = Vec::new();
-        if round[0] == 0 && *round != [0; 3] {
+        if round.rings[0] == 0 && !round.is_over() {
             // Those that came since the round began are first as well, up to half a batch.
             while events.len() < self.most / 2
                 && let Some(event) = self.lanes[0].pop_front()
@@ -568,20 +622,39 @@ impl Reference {
             }
         }
         // Critical ones first, then two normal ones for a low one, from batch to batch.
-        while events.len() < self.most && *round != [0; 3] {
-            if let Some(event) = self.pop(0, round) {
+        while events.len() < self.most && !round.is_over() {
+            if let Some(event) = self.pop(0, &mut round.rings) {
                 events.push(event);
+                if events.len() < self.most || !round.threads {
+                    continue;
+                }
+                // A full batch still hears whether lanes of threads have nothing.
+            }
+            if let (true, Some(pool)) = (round.threads, &mut self.threads) {
+                // Batches here are smaller than the share of the lanes of threads.
+                let taken = pool.take(self.most - events.len(), self.attempt);
+                gap += taken.gap;
+                events.extend(taken.events);
+                round.threads = !taken.is_over;
+                if taken.ends_batch {
+                    break;
+                }
+                while events.len() < self.most
+                    && let Some(event) = self.pop(2, &mut round.rings)
+                {
+                    events.push(event);
+                }
                 continue;
             }
-            if (self.turn < 2 || round[2] == 0)
-                && let Some(event) = self.pop(1, round)
+            if (self.turn < 2 || round.rings[2] == 0)
+                && let Some(event) = self.pop(1, &mut round.rings)
             {
                 events.push(event);
                 self.turn = (self.turn + 1).min(2);
                 continue;
             }
-            if round[2] > 0 {
-                events.extend(self.pop(2, round));
+            if round.rings[2] > 0 {
+                events.extend(self.pop(2, &mut round.rings));
                 self.turn = 0;
             }
         }
@@ -589,7 +662,8 @@ impl Reference {
         if length == 0 && gap == 0 {
             return 0;
         }
-        self.reported_gaps = self.evicted;
+        self.reported_of_rings = self.evicted_of_rings;
+        self.reported_gaps += gap;
         let first_event = self.next_event + gap;
         let seen = Seen { number: self.next_batch, first_event, gap, events };
         self.next_batch += 1;
@@ -717,10 +791,25 @@ impl Reference {
     }
 
     fn queued(&self) -> usize {
+        self.of_rings() + self.threads.as_ref().map_or(0, Pool::pending)
+    }
+
+    /// Returns the number of pending events, as far as a delivery goes by it.
+    fn load(&self) -> usize {
+        self.of_rings() + self.threads.as_ref().map_or(0, Pool::load)
+    }
+
+    fn of_rings(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum()
     }
 
     fn has_full_lane(&self) -> bool {
         (0..3).any(|lane| self.lanes[lane].len() == self.capacity(lane))
+            || self.threads.as_ref().is_some_and(Pool::is_full)
+    }
+
+    /// Returns whether producers have handles.
+    pub(crate) fn has_handles(&self) -> bool {
+        self.threads.is_some()
     }
 }
