@@ -9,7 +9,8 @@ pub use error::{ConfigError, ConfigPlace, ConfigWarning};
 pub(crate) mod setters;
 
 pub(crate) mod delivery;
-pub(crate) use delivery::{FlushStrategy, Lanes, Overflow};
+pub use delivery::Lanes;
+pub(crate) use delivery::{FlushStrategy, Overflow};
 
 mod gate;
 pub use gate::{GateConfig, NameRule, Sampling};

@@ -14,7 +14,7 @@ use crate::collector::lifecycle::{RunEnd, Stopping};
 use crate::collector::{Collector, FlushError, StopError};
 use crate::dispatch::LateFlush;
 use crate::event::{Event, Priority, Record};
-use crate::lanes::owned_bytes;
+use crate::lanes::{Way, owned_bytes};
 use crate::mailbox::{Flush, Flushed};
 use crate::outcome::{CollectError, Outcome, Refusal};
 use crate::reply::Reply;
@@ -192,7 +192,7 @@ impl<E: Event> CollectAsync<E> {
         }
         let mut waiting = shared.space_waiters.lock();
         let policy = shared.settings.policy();
-        match shared.retry_push(None, policy, self.priority, event, bytes) {
+        match shared.retry_push(Way::OfThread, policy, self.priority, event, bytes) {
             Ok(evicted) => {
                 drop(waiting);
                 Poll::Ready(shared.after_waiter_push(self.priority, evicted))

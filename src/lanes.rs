@@ -28,6 +28,9 @@ const LOW_SHARE: usize = 1;
 /// The same of lanes that are a thread's own, which give their events by the block.
 const BLOCKS: usize = 32;
 
+/// From here on, numbers of batches that no worker puts together.
+const NO_WORKERS_BATCH: u64 = 1 << 63;
+
 /// The most events that one event evicts for their bytes. It bounds the cost of `collect`.
 const MAX_EVICTED: usize = 128;
 
@@ -35,6 +38,34 @@ const MAX_EVICTED: usize = 128;
 /// accounting; bytes that the event does not report are not released.
 fn owned_bytes_or_zero<E: Event>(event: &E) -> u64 {
     catch_panic(|| owned_bytes(event)).unwrap_or(0)
+}
+
+/// Way of a normal event, where threads have lanes.
+#[derive(Debug)]
+pub(crate) enum Way<'a, E: Event> {
+    /// Through the lane of the calling thread, or the shared ring where it has none.
+    OfThread,
+    /// Through the lane of a handle.
+    Own(&'a OwnLane<E>),
+    /// Through the shared ring: the way of a handle that has no lane. Its thread may have one, but not the next thread that it goes to.
+    Ring,
+}
+
+impl<E: Event> Clone for Way<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E: Event> Copy for Way<'_, E> {}
+
+impl<'a, E: Event> Way<'a, E> {
+    fn own(self) -> Option<&'a OwnLane<E>> {
+        match self {
+            Self::Own(lane) => Some(lane),
+            Self::OfThread | Self::Ring => None,
+        }
+    }
 }
 
 /// Three lanes of a collector.
@@ -115,7 +146,7 @@ impl<E: Event> Lanes<E> {
     /// judged by the average size of the queued events, none is evicted and the new event alone is rejected.
     pub(crate) fn reserve(
         &self,
-        lane: Option<&OwnLane<E>>,
+        way: Way<'_, E>,
         priority: Priority,
         bytes: u64,
         evicts: bool,
@@ -132,7 +163,7 @@ impl<E: Event> Lanes<E> {
         }
         let (mut evicted, mut destroyed, home) = (0, 0, Home::now());
         while destroyed < MAX_EVICTED as u64 {
-            let Some(events) = self.evict(lane, priority) else { break };
+            let Some(events) = self.evict(way, priority) else { break };
             (evicted, destroyed) = (evicted + events, destroyed + events.max(1));
             if home.is_left() {
                 // The destructor of an event has forked, and this is the child. The rings are the parent's.
@@ -171,9 +202,9 @@ impl<E: Event> Lanes<E> {
 
     /// Removes and drops the oldest event that may be evicted for one of this priority, or a block of them. Returns how many
     /// were evicted; none if they were evicted before, and `None` if there are none.
-    fn evict(&self, lane: Option<&OwnLane<E>>, priority: Priority) -> Option<u64> {
+    fn evict(&self, way: Way<'_, E>, priority: Priority) -> Option<u64> {
         if priority == Priority::Normal && self.low.is_empty() {
-            let events = self.evict_of_threads(lane);
+            let events = self.evict_of_threads(way);
             if events.is_some() {
                 return events;
             }
@@ -203,13 +234,13 @@ impl<E: Event> Lanes<E> {
     }
 
     /// Drops an event that was evicted before, or else a block of the oldest ones.
-    fn evict_of_threads(&self, lane: Option<&OwnLane<E>>) -> Option<u64> {
+    fn evict_of_threads(&self, way: Way<'_, E>) -> Option<u64> {
         let pool = self.threads.as_ref()?;
-        if let Some(event) = pool.next_stale(lane) {
+        if let Some(event) = pool.next_stale(way.own()) {
             self.release_and_drop(Priority::Normal, event);
             return Some(0);
         }
-        let mut block = pool.evict_block(lane)?;
+        let mut block = pool.evict_block(way.own())?;
         let events = block.events();
         while let Some(event) = block.next() {
             if !self.release_and_drop(Priority::Normal, event) {
@@ -494,7 +525,7 @@ impl<E: Event> Lanes<E> {
     /// without a worker.
     pub(crate) fn take_all(&self) -> Vec<E> {
         let mut taken = Vec::new();
-        let mut cursor = LaneCursor::default();
+        let mut cursor = LaneCursor { batch: NO_WORKERS_BATCH, ..LaneCursor::default() };
         let mut pass = self.begin_pass(&mut cursor);
         let home = Home::now();
         while !pass.is_over() && !home.is_left() {

@@ -121,7 +121,7 @@ mod builder;
 pub use builder::Builder;
 
 pub mod config;
-pub use config::delivery::{FlushStrategy, Lanes, Overflow};
+pub use config::delivery::{FlushStrategy, Overflow};
 pub use config::settings::Config;
 
 pub mod stats;

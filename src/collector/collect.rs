@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use super::Collector;
 use crate::event::{Event, Name, Priority, Record, Value};
 use crate::gate::Gate;
-use crate::lanes::owned_bytes;
+use crate::lanes::{Way, owned_bytes};
 use crate::outcome::{BatchOutcome, CollectError, Outcome, Refusal};
-use crate::pool::{OwnLane, Owned, Push};
+use crate::pool::{Owned, Push};
 use crate::settings::Policy;
 use crate::shared::Shared;
 use crate::sync::announce_fence;
@@ -32,35 +32,35 @@ impl<E: Event> Collector<E> {
     /// and may allocate.
     #[inline(always)]
     pub fn collect(&self, event: impl Into<E>) -> Outcome {
-        self.collect_from(None, event.into())
+        self.collect_from(Way::OfThread, event.into())
     }
 
-    /// Collects an event, through a lane if the caller has one.
+    /// Collects an event on this way.
     #[inline(always)]
-    pub(super) fn collect_from(&self, lane: Option<&OwnLane<E>>, event: E) -> Outcome {
+    pub(super) fn collect_from(&self, way: Way<'_, E>, event: E) -> Outcome {
         match self.shared.settings.gate() {
-            None => self.collect_ungated(lane, event),
+            None => self.collect_ungated(way, event),
             // Out of line: looking at the event here would keep it in memory even on the way without a gate.
-            Some(gate) => self.collect_gated(gate, lane, event),
+            Some(gate) => self.collect_gated(gate, way, event),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn collect_gated(&self, gate: &Gate, lane: Option<&OwnLane<E>>, event: E) -> Outcome {
+    fn collect_gated(&self, gate: &Gate, way: Way<'_, E>, event: E) -> Outcome {
         match self.admit(gate, event) {
-            Ok(event) => self.collect_ungated(lane, event),
+            Ok(event) => self.collect_ungated(way, event),
             Err(refused) => refused.reason.into(),
         }
     }
 
     #[inline(always)]
-    fn collect_ungated(&self, lane: Option<&OwnLane<E>>, event: E) -> Outcome {
+    fn collect_ungated(&self, way: Way<'_, E>, event: E) -> Outcome {
         let priority = event.priority();
         let refused = |event, reason, policy, _| {
-            self.shared.collect_refused(lane, priority, CollectError { event, reason }, policy)
+            self.shared.collect_refused(way, priority, CollectError { event, reason }, policy)
         };
-        self.shared.offer_from(lane, priority, event, |outcome, _| outcome, refused)
+        self.shared.offer_from(way, priority, event, |outcome, _| outcome, refused)
     }
 
     /// Collects an event, and also returns how many events were evicted for it.
@@ -77,8 +77,12 @@ impl<E: Event> Collector<E> {
             event,
             |outcome, evicted| (outcome, evicted),
             |event, reason, policy, evicted| {
-                let outcome =
-                    self.shared.collect_refused(None, priority, CollectError { event, reason }, policy);
+                let outcome = self.shared.collect_refused(
+                    Way::OfThread,
+                    priority,
+                    CollectError { event, reason },
+                    policy,
+                );
                 (outcome, evicted + u64::from(outcome == Outcome::QueuedEvicting))
             },
         )
@@ -95,21 +99,17 @@ impl<E: Event> Collector<E> {
     ///
     /// The event was rejected and counted. The error returns it.
     pub fn try_collect(&self, event: impl Into<E>) -> Result<Outcome, CollectError<E>> {
-        self.try_collect_from(None, event.into())
+        self.try_collect_from(Way::OfThread, event.into())
     }
 
-    /// Collects an event without waiting, through a lane if the caller has one.
+    /// Collects an event without waiting, on this way.
     #[inline]
-    pub(super) fn try_collect_from(
-        &self,
-        lane: Option<&OwnLane<E>>,
-        mut event: E,
-    ) -> Result<Outcome, CollectError<E>> {
+    pub(super) fn try_collect_from(&self, way: Way<'_, E>, mut event: E) -> Result<Outcome, CollectError<E>> {
         if let Some(gate) = self.shared.settings.gate() {
             event = self.admit(gate, event)?;
         }
         self.shared.offer_from(
-            lane,
+            way,
             event.priority(),
             event,
             |outcome, _| Ok(outcome),
@@ -217,7 +217,7 @@ impl<E: Event> FullLane<'_, E> {
     pub fn wait(mut self) -> Outcome {
         let Some(event) = self.event.take() else { return Outcome::Full };
         let refused = CollectError { event, reason: Refusal::Full };
-        self.collector.shared.collect_refused(None, self.priority, refused, self.policy)
+        self.collector.shared.collect_refused(Way::OfThread, self.priority, refused, self.policy)
     }
 
     /// Counts the event as rejected, and drops it.
@@ -291,14 +291,14 @@ impl<E: Event> Shared<E> {
         taken: impl FnOnce(Outcome, u64) -> R,
         refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
     ) -> R {
-        self.offer_from(None, priority, event, taken, refused)
+        self.offer_from(Way::OfThread, priority, event, taken, refused)
     }
 
-    /// The same, through a lane if the caller has one.
+    /// The same, on a way that the caller chooses.
     #[inline(always)]
     fn offer_from<R>(
         &self,
-        lane: Option<&OwnLane<E>>,
+        way: Way<'_, E>,
         priority: Priority,
         event: E,
         taken: impl FnOnce(Outcome, u64) -> R,
@@ -316,7 +316,7 @@ impl<E: Event> Shared<E> {
             if event.is_too_deep() {
                 return refused(event, Refusal::Oversize, policy, 0);
             }
-            let (evicted, reserved) = self.reserve(lane, priority, bytes, policy.evicts(priority));
+            let (evicted, reserved) = self.reserve(way, priority, bytes, policy.evicts(priority));
             if let Err(reason) = reserved {
                 return refused(event, reason, policy, evicted);
             }
@@ -328,9 +328,10 @@ impl<E: Event> Shared<E> {
             let eviction = || self.lanes.eviction(policy.evicts(priority));
             let then =
                 |push: Push<'_, E>| self.after_lane_push(push, bytes, evictions, policy, taken, refused);
-            return match lane {
-                None => pool.push(event, eviction, then),
-                Some(lane) => lane.push(event, eviction, then),
+            return match way {
+                Way::OfThread => pool.push(event, eviction, then),
+                Way::Own(lane) => lane.push(event, eviction, then),
+                Way::Ring => then(Push::NoLane(event)),
             };
         }
         // Event and evicted event stay where they are. A move into a result would copy them, and these copies would
@@ -440,12 +441,12 @@ impl<E: Event> Shared<E> {
     #[inline(never)]
     fn reserve(
         &self,
-        lane: Option<&OwnLane<E>>,
+        way: Way<'_, E>,
         priority: Priority,
         bytes: u64,
         evicts: bool,
     ) -> (u64, Result<(), Refusal>) {
-        let reserved = self.lanes.reserve(lane, priority, bytes, evicts);
+        let reserved = self.lanes.reserve(way, priority, bytes, evicts);
         if reserved.1 == Err(Refusal::Full) {
             // Either a worker that goes to sleep meanwhile sees that bytes are wanted, or this thread sees that it
             // sleeps. An explicit fence is needed: no push came before that would be one.
@@ -515,7 +516,7 @@ impl<E: Event> Shared<E> {
     #[inline(never)]
     fn collect_refused(
         &self,
-        lane: Option<&OwnLane<E>>,
+        way: Way<'_, E>,
         priority: Priority,
         refused: CollectError<E>,
         before: Policy,
@@ -526,7 +527,7 @@ impl<E: Event> Shared<E> {
         let may_stay = policy.evicts(priority) && !before.evicts(priority)
             || !self.settings.wait_timeout(policy, priority).is_zero() && !self.is_worker();
         let outcome = if refused.reason == Refusal::Full && may_stay {
-            self.wait_for_space(lane, priority, refused.event)
+            self.wait_for_space(way, priority, refused.event)
         } else {
             Err(refused)
         };
@@ -541,7 +542,7 @@ impl<E: Event> Shared<E> {
     /// at once.
     fn wait_for_space(
         &self,
-        lane: Option<&OwnLane<E>>,
+        way: Way<'_, E>,
         priority: Priority,
         event: E,
     ) -> Result<Outcome, CollectError<E>> {
@@ -563,7 +564,7 @@ impl<E: Event> Shared<E> {
             let policy = self.settings.policy();
             let wait_timeout =
                 if is_worker { Duration::ZERO } else { self.settings.wait_timeout(policy, priority) };
-            match self.retry_push(lane, policy, priority, event, bytes) {
+            match self.retry_push(way, policy, priority, event, bytes) {
                 Ok(evicted) => break evicted,
                 Err(refused) if refused.reason == Refusal::Full && !is_late && !wait_timeout.is_zero() => {
                     event = refused.event;
@@ -611,7 +612,7 @@ impl<E: Event> Shared<E> {
     /// disturbed.
     pub(crate) fn retry_push(
         &self,
-        lane: Option<&OwnLane<E>>,
+        way: Way<'_, E>,
         policy: Policy,
         priority: Priority,
         event: E,
@@ -623,7 +624,7 @@ impl<E: Event> Shared<E> {
         }
         // No other event is evicted for the bytes, because its destructor would run under the lock.
         if bytes > 0
-            && let Err(reason) = self.reserve(lane, priority, bytes, false).1
+            && let Err(reason) = self.reserve(way, priority, bytes, false).1
         {
             return Err(CollectError { event, reason });
         }
@@ -637,10 +638,11 @@ impl<E: Event> Shared<E> {
                     Push::Full(event) => Err((event, true)),
                     Push::NoLane(event) => Err((event, false)),
                 };
-                // The same lane as before, so that the producer's events keep their order.
-                match lane {
-                    None => pool.push(event, eviction, then),
-                    Some(lane) => lane.push(event, eviction, then),
+                // The same way as before, so that the producer's events keep their order.
+                match way {
+                    Way::OfThread => pool.push(event, eviction, then),
+                    Way::Own(lane) => lane.push(event, eviction, then),
+                    Way::Ring => Err((event, false)),
                 }
             }
             _ => Err((event, false)),

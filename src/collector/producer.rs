@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::Collector;
 use crate::event::{Event, Record};
+use crate::lanes::Way;
 use crate::outcome::{CollectError, Outcome};
 use crate::pool::OwnLane;
 
@@ -13,7 +14,8 @@ use crate::pool::OwnLane;
 /// keep their order. Dropped, it gives its lane back.
 ///
 /// ```
-/// use forebay::{Collector, Lanes, Record};
+/// use forebay::config::Lanes;
+/// use forebay::{Collector, Record};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let collector = Collector::builder().lanes(Lanes::PerThread { max: 0 }).start()?;
@@ -37,7 +39,7 @@ pub struct Producer<E: Event = Record> {
 
 impl<E: Event> Collector<E> {
     /// Returns a handle with a lane of its own. Where the collector has no lanes of threads
-    /// ([`Lanes::Shared`](crate::Lanes::Shared)), or all are taken, it collects through the shared ring.
+    /// ([`Lanes::Shared`](crate::config::Lanes::Shared)), or all are taken, it collects through the shared ring.
     pub fn local(&self) -> Producer<E> {
         let lane = self.shared.lanes.threads().and_then(|pool| pool.own_lane());
         Producer { lane, collector: self.clone() }
@@ -48,7 +50,7 @@ impl<E: Event> Producer<E> {
     /// Collects an event, as [`Collector::collect`] does.
     #[inline(always)]
     pub fn collect(&self, event: impl Into<E>) -> Outcome {
-        self.collector.collect_from(self.lane.as_ref(), event.into())
+        self.collector.collect_from(self.way(), event.into())
     }
 
     /// Collects an event without waiting, or returns it if it is rejected, as [`Collector::try_collect`] does.
@@ -57,7 +59,12 @@ impl<E: Event> Producer<E> {
     ///
     /// The event was rejected and counted. The error returns it.
     pub fn try_collect(&self, event: impl Into<E>) -> Result<Outcome, CollectError<E>> {
-        self.collector.try_collect_from(self.lane.as_ref(), event.into())
+        self.collector.try_collect_from(self.way(), event.into())
+    }
+
+    #[inline(always)]
+    fn way(&self) -> Way<'_, E> {
+        self.lane.as_ref().map_or(Way::Ring, Way::Own)
     }
 
     /// Returns the collector.

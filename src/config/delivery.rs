@@ -82,7 +82,8 @@ impl FlushStrategy {
 /// How normal events travel to the worker.
 ///
 /// ```
-/// use forebay::{Collector, Lanes, Record};
+/// use forebay::config::Lanes;
+/// use forebay::{Collector, Record};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let collector = Collector::builder().lanes(Lanes::PerThread { max: 0 }).start()?;

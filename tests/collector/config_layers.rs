@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use forebay::collector::BuildError;
 use forebay::config::{
-    ConfigError, ConfigPlace, GateConfig, HealthConfig, NameRule, Preset, Sampling, Threshold,
+    ConfigError, ConfigPlace, GateConfig, HealthConfig, Lanes, NameRule, Preset, Sampling, Threshold,
 };
-use forebay::{Collector, Config, FlushStrategy, Lanes, Overflow, Pattern, Priority};
+use forebay::{Collector, Config, FlushStrategy, Overflow, Pattern, Priority};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

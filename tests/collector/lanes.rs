@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::*;
+use forebay::config::Lanes;
 use forebay::sink::{MemorySink, from_fn};
-use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Lanes, Outcome, Overflow, Priority};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Priority};
 
 const MANUAL: FlushStrategy = FlushStrategy::Manual;
 
@@ -167,6 +168,31 @@ fn a_handle_may_go_to_another_thread_and_gives_its_lane_back() {
     assert_eq!(shared.local().collect(tick(0)), Outcome::Queued);
     shared.stop().unwrap();
     law(&shared, 1);
+}
+
+#[test]
+fn a_handle_without_a_lane_keeps_its_order_on_threads_with_one() {
+    let memory = MemorySink::new();
+    let collector = lanes(2).capacity(1_000).flush(MANUAL).sink(memory.clone()).start().unwrap();
+    let taken = [collector.local(), collector.local()];
+    let handle = collector.local();
+    assert!(!handle.has_lane());
+    let [first, second] = taken;
+    drop(first);
+    // This thread has the lane now, and the next one will have none.
+    collector.collect(tick(100));
+    handle.collect(tick(0));
+    let handle = std::thread::spawn(move || {
+        handle.collect(tick(1));
+        handle
+    });
+    let handle = handle.join().unwrap();
+    drop(second);
+    handle.collect(tick(2));
+    collector.stop().unwrap();
+    let numbers: Vec<_> = memory.events().iter().map(|event| event.number).filter(|n| *n < 100).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    law(&collector, 4);
 }
 
 #[test]

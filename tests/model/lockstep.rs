@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use forebay::collector::Producer;
 use forebay::collector::{FlushError, SinkChangeError, StartError, State, StopError};
 use forebay::futures::{CollectAsync, FlushAsync};
 use forebay::sink::{Sink, SinkError};
-use forebay::collector::Producer;
 use forebay::{Batch, Collector, Config, ManualClock, Outcome, Priority};
 
 use crate::reference::{self, Answer, ECHO, HANDLES, Manner, Reference, Seen, echo};

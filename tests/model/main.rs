@@ -13,7 +13,8 @@ mod support;
 
 use std::time::Duration;
 
-use forebay::{Config, FlushStrategy, Lanes, Overflow, Priority};
+use forebay::config::Lanes;
+use forebay::{Config, FlushStrategy, Overflow, Priority};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use forebay::{Config, FlushStrategy, Lanes, Outcome, Overflow, Priority};
+use forebay::config::Lanes;
+use forebay::{Config, FlushStrategy, Outcome, Overflow, Priority};
 
 use crate::lanes::{Holder, Pool, Push};
 use crate::support::Tick;
