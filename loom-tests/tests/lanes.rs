@@ -2,9 +2,10 @@
 //! worker reads too much that a lane writes, so that no model of it ends; these have its sleep, drain and stop alone. What a round
 //! finds is modelled on the pool, in `pool.rs`.
 
-use forebay::collector::State;
+use forebay::collector::{Producer, State};
 use forebay::parts::BareWorker;
-use forebay::{Builder, Collector, FlushStrategy, Lanes, Outcome};
+use forebay::config::Lanes;
+use forebay::{Builder, Collector, FlushStrategy, Outcome};
 use forebay_loom_tests::{Tick, Witness, check, small};
 use loom::thread::{self, JoinHandle};
 
@@ -28,6 +29,13 @@ fn producer(collector: &Collector<Tick>, events: &[u32]) -> JoinHandle<()> {
     thread::spawn(move || {
         events.iter().for_each(|&number| assert!(producer.collect(Tick(number)).is_queued()))
     })
+}
+
+/// Has each of these look at all lanes, once: from now on they look at their own.
+fn has_looked(worker: &BareWorker<Tick>, producers: &[&Producer<Tick>]) {
+    worker.announce(1000);
+    producers.iter().for_each(|producer| _ = producer.collect(Tick(9)));
+    assert_eq!(worker.take().len(), producers.len());
 }
 
 /// Two threads make `events` pending, and nobody looks but they. One of them must wake the worker, which has announced before that
@@ -74,12 +82,10 @@ fn the_event_of_a_lane_that_makes_enough_pending_wakes_the_worker() {
 
 #[test]
 fn two_lanes_with_an_event_each_wake_the_worker() {
-    check("lanes: the second of two producers wakes the worker", 3, 20, || {
+    check("lanes: the second of two producers wakes the worker", 3, 10, || {
         let (collector, worker) = bare(8, 2);
         let (first, other) = (collector.local(), collector.local());
-        // Each has looked at all lanes before, and looks at its own from now on.
-        [&first, &other].iter().for_each(|producer| _ = producer.collect(Tick(9)));
-        assert_eq!(worker.take().len(), 2);
+        has_looked(&worker, &[&first, &other]);
         wake_the_worker(
             &collector,
             &worker,
@@ -95,6 +101,7 @@ fn a_lane_that_is_new_reckons_with_the_others() {
     check("lanes: a new lane reckons with the others", 3, 50, || {
         let (collector, worker) = bare(8, 2);
         let (first, new) = (collector.local(), collector.clone());
+        has_looked(&worker, &[&first]);
         first.collect(Tick(0));
         // The first lane has two events then, and the new one has one. Either the first sees that there are two lanes, or the new one
         // sees what the first has.
@@ -110,12 +117,11 @@ fn a_lane_that_is_new_reckons_with_the_others() {
 
 #[test]
 fn a_low_event_and_one_of_a_lane_wake_the_worker() {
-    check("lanes: a low event and one of a lane wake the worker", 3, 20, || {
+    check("lanes: a low event and one of a lane wake the worker", 3, 10, || {
         let collector = lanes(8, 1).low_capacity(4).build().unwrap();
         let worker = BareWorker::of(&collector).unwrap();
         let (first, other) = (collector.local(), collector.clone());
-        first.collect(Tick(9));
-        assert_eq!(worker.take().len(), 1);
+        has_looked(&worker, &[&first]);
         wake_the_worker(
             &collector,
             &worker,
@@ -198,6 +204,48 @@ fn a_flush_covers_what_a_lane_got_before_it() {
         other.join().unwrap();
     });
     witness.expect(&["(0, 0)", "(1, 1)", "(1, 2)", "(2, 2)"]);
+}
+
+#[test]
+fn a_flush_that_is_asked_for_covers_every_lane() {
+    check("lanes: a flush that is asked for covers every lane", 2, 100, || {
+        let (collector, mut worker) = bare(4, 2);
+        let lanes = [collector.local(), collector.local()];
+        // The worker is in the middle of a round, which has not seen what follows.
+        (0..2).for_each(|number| _ = lanes[0].collect(Tick(number)));
+        let mut got = worker.take_some(1).len();
+        let caller = thread::spawn(move || {
+            lanes.iter().for_each(|lane| _ = lane.collect(Tick(2)));
+            lanes[0].collector().flush().unwrap()
+        });
+        loop {
+            // Nothing but the request ends the sleep.
+            worker.sleep(1000);
+            let (events, is_asked) = worker.serve();
+            got += events.len();
+            if is_asked {
+                assert_eq!(got, 4, "collected before the flush, and not covered");
+                break;
+            }
+        }
+        assert!(caller.join().unwrap().processed <= 3);
+    });
+}
+
+#[test]
+fn half_a_lane_ends_a_nap_that_follows_a_delivery() {
+    check("lanes: half a lane ends a nap after a delivery", 1, 100, || {
+        let (collector, worker) = bare(6, 1);
+        let producer = producer(&collector, &[0, 1, 2]);
+        // The worker takes what it finds, as the events come, and naps until half of three are pending. No timer ends a nap here.
+        let mut got = worker.take().len();
+        while got < 2 {
+            worker.sleep(2);
+            got += worker.take().len();
+        }
+        producer.join().unwrap();
+        assert_eq!(got + worker.take().len(), 3);
+    });
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::collector::Collector;
 use crate::event::Event;
+use crate::lanes::LaneCursor;
 use crate::shared::Shared;
+use crate::stats::FlushReport;
 use crate::sync::Arc;
 use crate::worker_state::WorkerState;
 
@@ -32,14 +34,34 @@ impl<E: Event> BareWorker<E> {
         self.shared.sleep(wake_at, || state.parker.park_timeout(Duration::MAX));
     }
 
-    /// Announces that it sleeps until `wake_at` events are pending, and does not look nor park. The model asks who woke it.
+    /// Announces that it sleeps until `wake_at` events are pending, and does not look nor park, even if it has announced that before.
+    /// The model asks who woke it.
     pub fn announce(&self, wake_at: u32) {
+        self.shared.phase.set_awake();
         self.shared.phase.fall_asleep(wake_at);
     }
 
     /// Takes everything that is queued.
     pub fn take(&self) -> Vec<E> {
         self.shared.lanes.take_all()
+    }
+
+    /// Takes at most `max` events, and leaves the rest of its round.
+    pub fn take_some(&self, max: usize) -> Vec<E> {
+        let (mut events, mut cursor) = (Vec::new(), LaneCursor::default());
+        let mut pass = self.shared.lanes.begin_pass(&mut cursor);
+        self.shared.lanes.take(&mut pass, &mut cursor, &mut events, max);
+        events
+    }
+
+    /// Takes the requests, then everything that is queued, and answers, in the order of a worker. Returns what it took, and whether
+    /// somebody had asked for a flush.
+    pub fn serve(&mut self) -> (Vec<E>, bool) {
+        let Some(state) = &mut self.state else { return (Vec::new(), false) };
+        let requests = self.shared.mailbox.take_requests();
+        let events = self.shared.lanes.take_all();
+        let report = FlushReport { processed: events.len() as u64, ..FlushReport::default() };
+        (events, state.answer(requests, &report, &self.shared.registry))
     }
 
     /// Stops the collector, and takes everything that came in.
