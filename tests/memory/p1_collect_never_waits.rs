@@ -7,7 +7,7 @@ use crate::allocator::{calls_of_this_thread, turn};
 use crate::support;
 use crate::support::*;
 use forebay::collector::State;
-use forebay::config::{GateConfig, NameRule, Sampling};
+use forebay::config::{GateConfig, Lanes, NameRule, Sampling};
 use forebay::{Collector, FlushStrategy, Outcome, Overflow, Record};
 
 /// Returns how often `body` allocates or frees.
@@ -45,6 +45,24 @@ fn collecting_scalars_allocates_nothing_whether_the_worker_sleeps_wakes_or_the_r
     });
     assert_eq!(refused, 0);
     law(&collector, 100_012);
+}
+
+#[test]
+fn a_lane_is_allocated_for_at_most_once_for_each_thread() {
+    let _turn = turn();
+    let builder = Collector::builder().capacity(1000).lanes(Lanes::PerThread { max: 2 });
+    let collector = builder.flush(FlushStrategy::Manual).start().unwrap();
+    let record = |step| Record::scalar("train.loss", 0.5).with_step(step);
+    collector.collect(record(0));
+    // Into free blocks, into evicted ones, and into those of the other lane.
+    let more = || (0..100_000).for_each(|step| assert!(collector.collect(record(step)).is_queued()));
+    assert_eq!(allocations(more), 0);
+    let producer = collector.local();
+    let first = || (0..100_000).for_each(|step| assert!(producer.collect(record(step)).is_queued()));
+    assert_eq!(allocations(first), 0, "a handle has its lane from the beginning");
+    drop(producer);
+    collector.stop().unwrap();
+    law(&collector, 200_001);
 }
 
 #[test]

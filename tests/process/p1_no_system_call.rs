@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::*;
+use forebay::config::Lanes;
 use forebay::{Collector, FlushStrategy, Outcome, Overflow, Record};
 
 /// Set in the process in which a thread gives up its right to system calls.
@@ -107,6 +108,8 @@ fn collects_without_a_right_to_system_calls() {
     let split = stalled(ticks().capacity(100).shards(4), &other_gate);
     let last_gate = Gate::closed();
     let refusing = stalled(ticks().capacity(100).overflow(Overflow::DropNewest), &last_gate);
+    let lanes_gate = Gate::closed();
+    let in_lanes = stalled(ticks().capacity(100).lanes(Lanes::PerThread { max: 2 }), &lanes_gate);
     // Asleep, and not called before half of the lane is full.
     let interval = Duration::from_secs(3600);
     let flush = FlushStrategy::Time { interval };
@@ -125,6 +128,7 @@ fn collects_without_a_right_to_system_calls() {
         };
         all_are(Outcome::QueuedEvicting, &|n| overflowing.collect(tick(n)))
             & all_are(Outcome::QueuedEvicting, &|n| split.collect(tick(n)))
+            & (0..count).all(|n| in_lanes.collect(tick(n)).is_queued())
             & all_are(Outcome::Full, &|n| refusing.collect(tick(n)))
             & all_are(Outcome::Queued, &|n| asleep.collect(Record::scalar("train.loss", 0.5).with_step(n)))
             & all_are(Outcome::Stopped, &|n| stopped.collect(tick(n)))

@@ -1145,3 +1145,6 @@ unsafe fn put<E>(slot: *mut MaybeUninit<E>, event: E) {
         unsafe { (*slot).write(event) };
     }
 }
+
+#[cfg(all(test, not(forebay_loom)))]
+mod tests;

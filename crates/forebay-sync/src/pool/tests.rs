@@ -1,0 +1,106 @@
+//! The pool alone, as small as Miri needs it. What lanes promise is tested on the collector.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Eviction, OwnLane, Pool, Push};
+use crate::sync::Arc;
+
+/// Event that owns memory, and counts those that are alive.
+struct Counted {
+    number: Box<u64>,
+    alive: Arc<AtomicU64>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn counted(number: u64, alive: &Arc<AtomicU64>) -> Counted {
+    alive.fetch_add(1, Ordering::Relaxed);
+    Counted { number: Box::new(number), alive: Arc::clone(alive) }
+}
+
+fn push(lane: &OwnLane<Counted>, number: u64, alive: &Arc<AtomicU64>) -> u64 {
+    lane.push(
+        counted(number, alive),
+        || Eviction::AndDrop,
+        |push| match push {
+            Push::Queued { evicted, .. } => evicted,
+            Push::Full(_) | Push::NoLane(_) => unreachable!("a block can be evicted"),
+        },
+    )
+}
+
+/// Makes a round. Returns the numbers that it got, and how many events were evicted between them.
+fn round(pool: &Pool<Counted>) -> (Vec<u64>, u64) {
+    let (mut numbers, mut gap) = (Vec::new(), 0);
+    pool.begin_round();
+    for batch in 1.. {
+        let mut events = Vec::new();
+        let taken = pool.take(&mut events, 3, batch);
+        gap += taken.gap;
+        numbers.extend(events.iter().map(|event| *event.number));
+        if taken.is_over {
+            break;
+        }
+    }
+    (numbers, gap)
+}
+
+#[test]
+fn every_event_is_taken_or_evicted_and_dropped_once() {
+    let alive = Arc::new(AtomicU64::new(0));
+    let pool = Pool::with_blocks(4, 4, 2);
+    let lane = pool.own_lane().unwrap();
+    let evicted: u64 = (0..30).map(|number| push(&lane, number, &alive)).sum();
+    let (numbers, gap) = round(&pool);
+    assert_eq!((evicted, gap), (16, 16));
+    assert!(numbers.iter().copied().eq(16..30), "{numbers:?}");
+    assert_eq!(pool.pending(), 0);
+    // Some lie in slots that were not needed since then.
+    (30..40).for_each(|number| _ = push(&lane, number, &alive));
+    drop(pool.evict_block(Some(&lane)));
+    drop(lane);
+    let (numbers, gap) = round(&pool);
+    assert_eq!(numbers.len() as u64 + gap, 10);
+    drop(pool);
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn threads_that_push_and_end_meet_a_drain() {
+    let alive = Arc::new(AtomicU64::new(0));
+    let pool = Pool::with_blocks(5, 2, 2);
+    let each = if cfg!(miri) { 20 } else { 20_000 };
+    let mut got = (0, 0);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let (pool, alive) = (&pool, &alive);
+                scope.spawn(move || {
+                    // Two find no lane, unless another thread has ended.
+                    (0..each).filter(|number| is_queued(pool, counted(thread * each + number, alive))).count()
+                })
+            })
+            .collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            let (numbers, gap) = round(&pool);
+            got = (got.0 + numbers.len() as u64, got.1 + gap);
+        }
+        let queued: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+        // A gap may be told by the round after the one that meets it.
+        for _ in 0..2 {
+            let (numbers, gap) = round(&pool);
+            got = (got.0 + numbers.len() as u64, got.1 + gap);
+        }
+        assert_eq!((got.0 + got.1, got.1), (queued as u64, pool.evicted()));
+    });
+    drop(pool);
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
+fn is_queued(pool: &Arc<Pool<Counted>>, event: Counted) -> bool {
+    pool.push(event, || Eviction::AndDrop, |push| matches!(push, Push::Queued { .. }))
+}
