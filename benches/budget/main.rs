@@ -7,6 +7,7 @@
 
 mod duel;
 mod former;
+mod lanes;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
@@ -80,6 +81,7 @@ fn measure(table: &Table) -> Outcome<()> {
             two_producers_asleep(rounds, shards)
         })?;
     }
+    lanes::measure(table)?;
     table.ratio("ten calls every 200 us / bare push in that loop", Budget::AtMost(1.3), steady)?;
     table.ratio("collect / tracing-appender, 10 lines a step", Budget::AtLeast(3.0), |rounds| {
         tracing_appender(rounds.div_ceil(2), 1_000, |n, push| steps(n, push))
@@ -427,9 +429,13 @@ fn open_telemetry(rounds: usize) -> Outcome<Duel> {
 
 /// Times the worker, without the two wake-ups of the flush that starts it.
 fn through_the_worker(rounds: usize, batch: usize) -> Outcome<Duel> {
+    through_the_worker_of(Builder::new(), rounds, batch)
+}
+
+fn through_the_worker_of(builder: Builder<Plain>, rounds: usize, batch: usize) -> Outcome<Duel> {
     const EVENTS: usize = 100_000;
     let watch = Stopwatch::new();
-    let builder = Builder::<Plain>::new().capacity(EVENTS).batch_size(batch).flush(FlushStrategy::Manual);
+    let builder = builder.capacity(EVENTS).batch_size(batch).flush(FlushStrategy::Manual);
     let collector = builder.sink(watch.clone()).start()?;
     let ring = ArrayQueue::new(EVENTS);
     let ours = || {
