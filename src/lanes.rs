@@ -25,13 +25,14 @@ use shards::Shards;
 const NORMAL_SHARE: usize = 2;
 const LOW_SHARE: usize = 1;
 
-/// The same of lanes that are a thread's own, which give their events by the block.
-const BLOCKS: usize = 32;
+/// Events that lanes of threads give before the ring of threads without one has its turn, and then the low lane, with half as many
+/// each. More than of rings, because lanes give their events by the block.
+const THREADS_SHARE: usize = 64;
 
 /// From here on, numbers of batches that no worker puts together.
 const NO_WORKERS_BATCH: u64 = 1 << 63;
 
-/// The most events that one event evicts for their bytes. It bounds the cost of `collect`.
+/// The most events that one event evicts for their bytes; of lanes of threads, up to a block more. It bounds the cost of `collect`.
 const MAX_EVICTED: usize = 128;
 
 /// Returns the bytes that an event owns, or 0 where its code panics. A panic of user code must not stop the
@@ -95,7 +96,7 @@ impl<E: Event> Lanes<E> {
     /// The allocator refuses the memory of a lane.
     pub(crate) fn new(config: &Config) -> Result<Self, OutOfMemory> {
         // Blocks of slots beside the ring, with a word less each.
-        let blocks = config.lane_count().map_or(0, |lanes| pool::slots(config.capacity, lanes));
+        let blocks = config.lane_count().map_or(0, |lanes| pool::slots::<E>(config.capacity, lanes));
         let lanes = [
             ("capacity", config.capacity),
             ("lanes", blocks),
@@ -158,7 +159,7 @@ impl<E: Event> Lanes<E> {
             return (0, Err(Refusal::Oversize));
         }
         self.budget.mark_wanted();
-        if !evicts || !self.can_make_space(priority, bytes) {
+        if !evicts || !self.can_make_space(way, priority, bytes) {
             return (0, Err(Refusal::Full));
         }
         let (mut evicted, mut destroyed, home) = (0, 0, Home::now());
@@ -176,11 +177,30 @@ impl<E: Event> Lanes<E> {
         (evicted, Err(Refusal::Full))
     }
 
-    fn can_make_space(&self, priority: Priority, bytes: u64) -> bool {
+    fn can_make_space(&self, way: Way<'_, E>, priority: Priority, bytes: u64) -> bool {
         let (missing, reach) = self.budget.shortage(priority, bytes);
         let normal = if priority == Priority::Normal { self.normal_len() } else { 0 };
         let events = (self.low.len() + normal) as u128;
-        missing <= reach && u128::from(missing) * events <= u128::from(reach) * MAX_EVICTED as u128
+        // What lies in the open blocks of other threads is out of reach.
+        let out_of_reach = match &self.threads {
+            Some(pool) if priority == Priority::Normal => {
+                pool.pending().saturating_sub(pool.evictable(way.own()))
+            }
+            _ => 0,
+        };
+        let evictable = events.saturating_sub(out_of_reach as u128).min(MAX_EVICTED as u128);
+        missing <= reach && u128::from(missing) * events <= u128::from(reach) * evictable
+    }
+
+    /// Destroys what was evicted with the last block of a lane, if events own bytes, which others may need.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn destroy_stale(&self, way: Way<'_, E>) {
+        let Some(pool) = &self.threads else { return };
+        while self.budget.held() > 0
+            && let Some(event) = pool.next_stale(way.own())
+            && self.release_and_drop(Priority::Normal, event)
+        {}
     }
 
     /// Releases the bytes of an event that was evicted from the lane of a thread.
@@ -303,10 +323,13 @@ impl<E: Event> Lanes<E> {
     /// `priority`.
     #[inline]
     pub(crate) fn needs_worker_after_push(&self, priority: Priority, wake_at: u32) -> bool {
+        if wake_at == NEVER {
+            return false;
+        }
         // A sleeping worker that producers may wake has left no critical event behind. So two lanes hold all that is
         // pending.
         let (lane, other) = match priority {
-            Priority::Critical => return wake_at != NEVER,
+            Priority::Critical => return true,
             _ if self.threads.is_some() => return self.has_load(wake_at),
             Priority::Normal if self.normal.is_split() => {
                 return self.needs_worker_after_push_to_shard(wake_at);
@@ -316,11 +339,10 @@ impl<E: Event> Lanes<E> {
             Priority::Low => (&self.low, self.normal.of_this_thread()),
         };
         let pending = lane.len();
-        wake_at != NEVER
-            && (pending >= wake_at as usize
-                || pending == lane.capacity()
-                || self.budget.is_short()
-                || !other.is_empty() && pending + other.len() >= wake_at as usize)
+        pending >= wake_at as usize
+            || pending == lane.capacity()
+            || self.budget.is_short()
+            || !other.is_empty() && pending + other.len() >= wake_at as usize
     }
 
     /// Answers `needs_worker_after_push` after a push into the lane of a thread. Like a producer with a ring of its own, it
@@ -437,8 +459,11 @@ impl<E: Event> Lanes<E> {
         while events.len() < max_events && !pass.is_over() && !home.is_left() {
             let left = &mut pass.critical;
             add(self.take_from((Priority::Critical, &self.critical), left, usize::MAX, events, max_events));
-            if let (true, Some(pool)) = (pass.threads, &self.threads) {
-                let (bytes, ends_batch) = self.take_from_threads(pool, pass, cursor, events, max_events);
+            if let Some(pool) = &self.threads {
+                if events.len() == max_events {
+                    break;
+                }
+                let (bytes, ends_batch) = self.take_turn(pool, pass, cursor, events, max_events);
                 add(bytes);
                 if ends_batch {
                     break;
@@ -473,9 +498,9 @@ impl<E: Event> Lanes<E> {
         bytes
     }
 
-    /// Removes events of the lanes of threads, and half as many low ones. Returns how many bytes they own, and whether the batch
-    /// has to end.
-    fn take_from_threads(
+    /// Removes events of those whose turn it is, where threads have lanes. Returns how many bytes they own, and whether the batch has
+    /// to end.
+    fn take_turn(
         &self,
         pool: &Pool<E>,
         pass: &mut DrainPass,
@@ -483,21 +508,43 @@ impl<E: Event> Lanes<E> {
         events: &mut Vec<E>,
         max_events: usize,
     ) -> (u64, bool) {
-        let share = if pass.low == 0 { usize::MAX } else { NORMAL_SHARE * BLOCKS };
         let before = events.len();
-        let taken = pool.take(events, share.min(max_events - before), cursor.batch);
-        cursor.gap += taken.gap;
-        pass.threads = !taken.is_over;
-        let bytes = self.owned_bytes_of(&events[before..]);
-        if bytes > 0 {
-            self.budget.dequeue(Priority::Normal, bytes);
+        let (mut bytes, mut ends_batch) = (0, false);
+        let share = match cursor.turn {
+            Turn::Threads => THREADS_SHARE,
+            Turn::Ring | Turn::Low => THREADS_SHARE / 2,
+        };
+        let left = share - cursor.of_turn;
+        let is_over = match cursor.turn {
+            Turn::Threads if pass.threads => {
+                // Alone, they need not take turns.
+                let left = if pass.normal == 0 && pass.low == 0 { usize::MAX } else { left };
+                let taken = pool.take(events, left.min(max_events - before), cursor.batch);
+                cursor.gap += taken.gap;
+                (pass.threads, ends_batch) = (!taken.is_over, taken.ends_batch);
+                bytes = self.owned_bytes_of(&events[before..]);
+                if bytes > 0 {
+                    self.budget.dequeue(Priority::Normal, bytes);
+                }
+                taken.is_over
+            }
+            Turn::Threads => true,
+            Turn::Ring => {
+                let ring = (Priority::Normal, self.normal.first());
+                bytes = self.take_from(ring, &mut pass.normal, left, events, max_events);
+                pass.normal == 0
+            }
+            Turn::Low => {
+                let low = (Priority::Low, &self.low);
+                bytes = self.take_from(low, &mut pass.low, left, events, max_events);
+                pass.low == 0
+            }
+        };
+        cursor.of_turn += events.len() - before;
+        if is_over || cursor.of_turn >= share {
+            (cursor.turn, cursor.of_turn) = (cursor.turn.next(), 0);
         }
-        let mut of_low = 0;
-        if pass.low > 0 && events.len() < max_events && !taken.ends_batch {
-            let low = (Priority::Low, &self.low);
-            of_low = self.take_from(low, &mut pass.low, LOW_SHARE * BLOCKS, events, max_events);
-        }
-        (bytes.saturating_add(of_low), taken.ends_batch)
+        (bytes, ends_batch)
     }
 
     /// Removes at most `share` events of one lane, and returns how many bytes they own. `left` becomes 0 when the
@@ -532,7 +579,7 @@ impl<E: Event> Lanes<E> {
             let bytes = self.take(&mut pass, &mut cursor, &mut taken, usize::MAX);
             self.budget.release(bytes);
         }
-        if let Some(pool) = &self.threads {
+        if let Some(pool) = self.threads.as_ref().filter(|_| !home.is_left()) {
             // Nobody sees these as a batch, so that the next one tells of it.
             pool.owe(cursor.gap);
         }
@@ -572,6 +619,26 @@ impl DrainPass {
     }
 }
 
+/// Who gives normal and low events, where threads have lanes.
+#[derive(Debug, Clone, Copy, Default)]
+enum Turn {
+    #[default]
+    Threads,
+    /// The ring of threads without a lane.
+    Ring,
+    Low,
+}
+
+impl Turn {
+    fn next(self) -> Self {
+        match self {
+            Self::Threads => Self::Ring,
+            Self::Ring => Self::Low,
+            Self::Low => Self::Threads,
+        }
+    }
+}
+
 /// Cursor over the lanes: whose turn it is, the normal or the low lane's. It is kept from batch to batch, so that
 /// small batches starve no lane.
 #[derive(Debug, Default)]
@@ -580,6 +647,9 @@ pub(crate) struct LaneCursor {
     normal: usize,
     /// Index of the normal ring that gives events. It counts on beyond the last ring.
     shard: usize,
+    /// Whose turn it is where threads have lanes, and how many events they have given in it.
+    turn: Turn,
+    of_turn: usize,
     /// Number of the batch that is put together.
     batch: u64,
     /// Evictions of lanes of threads that the batch has to tell.

@@ -327,7 +327,7 @@ impl<E: Event> Shared<E> {
         {
             let eviction = || self.lanes.eviction(policy.evicts(priority));
             let then =
-                |push: Push<'_, E>| self.after_lane_push(push, bytes, evictions, policy, taken, refused);
+                |push: Push<'_, E>| self.after_lane_push(push, way, bytes, evictions, policy, taken, refused);
             return match way {
                 Way::OfThread => pool.push(event, eviction, then),
                 Way::Own(lane) => lane.push(event, eviction, then),
@@ -359,9 +359,11 @@ impl<E: Event> Shared<E> {
 
     /// Completes a push into the lane of a thread, as `offer` does one into a ring.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "inlined into its only caller, whose arguments they are")]
     fn after_lane_push<R>(
         &self,
         push: Push<'_, E>,
+        way: Way<'_, E>,
         bytes: u64,
         evictions: u64,
         policy: Policy,
@@ -375,8 +377,12 @@ impl<E: Event> Shared<E> {
                 }
                 let evictions = evictions + evicted;
                 let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
+                let outcome = self.settle_in_lane(lane, outcome);
+                if evicted > 0 && self.lanes.budget().held() > 0 {
+                    self.lanes.destroy_stale(way);
+                }
                 // The evicted event is dropped at the end, where it is.
-                taken(self.settle_in_lane(lane, outcome), evictions)
+                taken(outcome, evictions)
             }
             Push::Full(event) => {
                 self.lanes.release(Priority::Normal, bytes);
@@ -582,12 +588,17 @@ impl<E: Event> Shared<E> {
             is_late = self.space_waiters.wait(&mut waiting, begun.checked_add(wait_timeout));
         };
         drop(waiting);
-        Ok(self.after_waiter_push(priority, evicted))
+        Ok(self.after_waiter_push(way, priority, evicted))
     }
 
     /// Completes the push of a waiter. The caller has released the lock of the waiters, because the destructor of an
     /// evicted event is user code.
-    pub(crate) fn after_waiter_push(&self, priority: Priority, displaced: Displaced<E>) -> Outcome {
+    pub(crate) fn after_waiter_push(
+        &self,
+        way: Way<'_, E>,
+        priority: Priority,
+        displaced: Displaced<E>,
+    ) -> Outcome {
         let outcome = match &displaced {
             Displaced::Nothing => Outcome::QueuedAfterWait,
             Displaced::OfRing(evicted) => {
@@ -597,6 +608,9 @@ impl<E: Event> Shared<E> {
             Displaced::OfLane { evicted, stale } => {
                 if let Some(stale) = stale {
                     self.lanes.release_evicted(stale);
+                }
+                if *evicted > 0 {
+                    self.lanes.destroy_stale(way);
                 }
                 // A push into a lane has no locked instruction: see `load_after_lane_push`.
                 announce_fence();
@@ -657,6 +671,8 @@ impl<E: Event> Shared<E> {
         }
         pushed.map_err(|(event, _)| {
             self.lanes.release(priority, bytes);
+            // A push into a lane that fails is no fence: see `load_after_lane_push`.
+            let word = if self.lanes.threads().is_some() { self.phase.load_after_lane_push() } else { word };
             if word.wake_at().is_some_and(|wake_at| self.lanes.needs_worker(wake_at)) {
                 self.wake_for_event();
             }

@@ -107,9 +107,14 @@ pub enum Lanes {
     ///   call that evicts the block. The counts are exact. A thread gives its own oldest events before those of others. An evicted event
     ///   is dropped when its slot is needed, by the thread that needs it, and its bytes count until then.
     /// * Beside `capacity` events there is space for 64 of each lane, and for `capacity` events of threads without a lane.
-    /// * "Pending" in a flush strategy means the fullest lane times the number of lanes in use.
-    /// * A thread takes a lane at its first event, which allocates, and gives it back when it ends. While all lanes are taken, other
-    ///   threads share a ring. What the destructors of a thread's thread-local values collect goes through that ring, and may
+    /// * "Pending" in a flush strategy means the fullest lane times the number of lanes that were ever in use at once. With 16 of them, a
+    ///   thread that collects alone wakes the worker 16 times as often. Raise `flush.events` with the number of threads.
+    /// * For the bytes of an event, a thread evicts what lies in full blocks or in its own open one. What others have in their open
+    ///   blocks, up to 64 events each, it cannot evict; where that holds the bytes, its event is rejected.
+    /// * A block that the worker has emptied in part is whole again only when the worker comes back. So the space may be a block for each
+    ///   lane less than that for a while.
+    /// * A thread takes a lane at its first event, which allocates, and gives it back when it ends. A thread that comes while
+    ///   all lanes are taken shares a ring with others, for as long as it lives. What the destructors of a thread's thread-local values collect goes through that ring, and may
     ///   come before earlier events of the thread.
     /// * A signal handler must not collect.
     PerThread {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::child::in_child;
 use crate::support::*;
 use forebay::collector::{FlushError, StartError, State, StopError};
+use forebay::config::Lanes;
 use forebay::run::{RunError, TrainingRun};
 use forebay::sink::{JsonLinesSink, MemorySink};
 use forebay::{Collector, Outcome, Record};
@@ -14,10 +15,20 @@ use forebay::{Collector, Outcome, Record};
 #[test]
 fn a_child_of_a_busy_parent_knows_it_and_neither_hangs_nor_writes() {
     alone!();
+    fork_busy(Lanes::Shared);
+}
+
+#[test]
+fn a_child_of_a_busy_parent_with_lanes_knows_it_and_neither_hangs_nor_writes() {
+    alone!();
+    fork_busy(Lanes::PerThread { max: 2 });
+}
+
+fn fork_busy(lanes: Lanes) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");
-    let collector =
-        Collector::builder().capacity(64).sink(JsonLinesSink::create(&path).unwrap()).start().unwrap();
+    let builder = Collector::builder().capacity(64).lanes(lanes);
+    let collector = builder.sink(JsonLinesSink::create(&path).unwrap()).start().unwrap();
     let is_over = AtomicBool::new(false);
     let mut offered = 0;
     std::thread::scope(|scope| {
@@ -44,6 +55,7 @@ fn a_child_of_a_busy_parent_knows_it_and_neither_hangs_nor_writes() {
                 for _ in 0..1000 {
                     assert_eq!(collector.collect(Record::new("child")), Outcome::Forked);
                 }
+                assert_eq!(collector.local().collect(Record::new("child")), Outcome::Forked);
                 assert_eq!(collector.state(), State::Forked);
                 assert_eq!(collector.flush().unwrap_err(), FlushError::Forked);
                 assert_eq!(collector.stop().unwrap_err(), StopError::Forked);

@@ -232,6 +232,8 @@ pub(crate) struct Reference {
     reported_gaps: u64,
     /// Number of normal events that were taken since the low lane had its turn.
     turn: usize,
+    /// Whose turn it is where threads have lanes, and how many events they have given in it.
+    turn_of_threads: (usize, usize),
     reported_processed: u64,
     reported_evicted: u64,
 }
@@ -284,6 +286,7 @@ impl Reference {
             next_event: 0,
             reported_gaps: 0,
             turn: 0,
+            turn_of_threads: (0, 0),
             reported_processed: 0,
             reported_evicted: 0,
         }
@@ -626,24 +629,11 @@ impl Reference {
         while events.len() < self.most && !round.is_over() {
             if let Some(event) = self.pop(0, &mut round.rings) {
                 events.push(event);
-                if events.len() < self.most || !round.threads {
-                    continue;
-                }
-                // A full batch still hears whether lanes of threads have nothing.
+                continue;
             }
-            if let (true, Some(pool)) = (round.threads, &mut self.threads) {
-                // Batches here are smaller than the share of the lanes of threads.
-                let taken = pool.take(self.most - events.len(), self.attempt);
-                gap += taken.gap;
-                events.extend(taken.events);
-                round.threads = !taken.is_over;
-                if taken.ends_batch {
+            if self.threads.is_some() {
+                if self.take_turn(round, &mut events, &mut gap) {
                     break;
-                }
-                while events.len() < self.most
-                    && let Some(event) = self.pop(2, &mut round.rings)
-                {
-                    events.push(event);
                 }
                 continue;
             }
@@ -673,6 +663,37 @@ impl Reference {
         self.sinks.append(&mut self.added);
         self.in_hand = Some((seen, 0));
         length
+    }
+
+    /// Takes events of those whose turn it is, where threads have lanes: 64 of these, 32 of the ring, 32 low ones. Returns whether the
+    /// batch has to end.
+    fn take_turn(&mut self, round: &mut Round, events: &mut Vec<Tick>, gap: &mut u64) -> bool {
+        let space = self.most - events.len();
+        let (who, of_turn) = self.turn_of_threads;
+        let left = [64, 32, 32][who] - of_turn;
+        let before = events.len();
+        let (mut is_over, mut ends_batch) = (true, false);
+        match (who, &mut self.threads) {
+            (0, Some(pool)) if round.threads => {
+                let is_alone = round.rings[1..] == [0, 0];
+                let taken = pool.take(if is_alone { space } else { left.min(space) }, self.attempt);
+                *gap += taken.gap;
+                events.extend(taken.events);
+                (is_over, ends_batch) = (taken.is_over, taken.ends_batch);
+                round.threads = !is_over;
+            }
+            (1 | 2, _) => {
+                for _ in 0..left.min(space) {
+                    events.extend(self.pop(who, &mut round.rings));
+                }
+                is_over = round.rings[who] == 0;
+            }
+            _ => {}
+        }
+        let of_turn = of_turn + events.len() - before;
+        let is_next = is_over || of_turn >= [64, 32, 32][who];
+        self.turn_of_threads = if is_next { ((who + 1) % 3, 0) } else { (who, of_turn) };
+        ends_batch
     }
 
     /// Takes the oldest event of a lane, if the round has not seen the end of it.

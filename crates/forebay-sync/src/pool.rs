@@ -16,8 +16,8 @@
 //! | `OPEN` | the drain, while `PIN` is set | the lane that opened it | that lane -> `SEALED` |
 //! | `SEALED` | the drain, while `PIN` is set | nobody | the drain -> `FREE`, and back into `free`; any thread, without `PIN`, -> `BUSY` |
 //!
-//! Only the drain sets and clears `PIN`, and only where it is not set. The version grows with every `OPEN` and every `BUSY`, so that
-//! no later word is taken for the one that was read. A producer never waits: it passes over a pinned block.
+//! Only the drain sets and clears `PIN`, and only where it is not set. The version grows with every `OPEN` out of `FREE` and every
+//! `BUSY`, so that no later word is taken for the one that was read. A producer never waits: it passes over a pinned block.
 //!
 //! | what goes from thread to thread | released by | acquired by |
 //! |---|---|---|
@@ -125,7 +125,7 @@ struct Lane<E> {
     /// Number of the event of slot 0 of the open block; of the next event where no block is open.
     first: Cell<u64>,
     opened: Cell<u64>,
-    /// Whether the next look after a push has to be at all lanes.
+    /// Whether the next look after a push has to be at all lanes: after each that opens a block.
     looks_at_all: Cell<bool>,
     /// Own blocks and their versions, the oldest first. Those whose version has passed are no longer its own.
     own: Cell<VecDeque<(u32, u64)>>,
@@ -142,16 +142,16 @@ struct Lane<E> {
 }
 
 impl<E> Lane<E> {
-    fn new(index: usize, blocks: usize, head: *const Head) -> CachePadded<Self> {
+    fn new(index: usize, blocks: usize) -> CachePadded<Self> {
         CachePadded::new(Self {
             base: Cell::new(std::ptr::null()),
-            head: Cell::new(head),
+            head: Cell::new(std::ptr::null()),
             stale: Cell::new((0, 0)),
             block: Cell::new(NONE),
             index: index as u32,
             first: Cell::new(0),
             opened: Cell::new(0),
-            looks_at_all: Cell::new(true),
+            looks_at_all: Cell::new(false),
             own: Cell::new(VecDeque::with_capacity(blocks)),
             owner: UnsafeCell::new(()),
             evicted: PlainU64::new(0),
@@ -267,22 +267,24 @@ fn second_look(word: &AtomicU64) -> u64 {
     word.fetch_or(0, Relaxed)
 }
 
-/// Returns how many blocks hold `capacity` events whatever the lanes have open, and the slots of each: 64, or fewer where the lanes
-/// together would hold much more than the capacity.
+/// Returns how many blocks there are, and the slots of each: 64, or fewer where the lanes together would hold much more than the
+/// capacity. They hold `capacity` events whatever the lanes have open. Where the drain has emptied a part of an open block, up to that
+/// part less, until it comes again.
 fn shape(capacity: usize, lanes: usize) -> (usize, usize) {
     let fewest = (capacity / 4).clamp(1, MIN_BLOCK);
     let slots = (capacity / (4 * lanes)).clamp(fewest, MAX_BLOCK);
     (capacity.div_ceil(slots) + lanes, slots)
 }
 
-/// Returns the slots of a pool, for the memory that they take.
-pub fn slots(capacity: usize, lanes: usize) -> usize {
+/// Returns the memory of a pool, in slots: those that it has, and what each lane knows of the blocks.
+pub fn slots<E>(capacity: usize, lanes: usize) -> usize {
     let (blocks, slots) = shape(capacity, lanes);
-    blocks.saturating_mul(slots)
+    let known = lanes.saturating_mul(blocks).saturating_mul(size_of::<(u32, u64)>());
+    blocks.saturating_mul(slots).saturating_add(known / size_of::<E>().max(1))
 }
 
 impl<E: Send + 'static> Pool<E> {
-    /// Creates a pool whose lanes hold `capacity` events before one is evicted. Both numbers are at least 1.
+    /// Creates a pool whose lanes hold about `capacity` events before one is evicted. Both numbers are at least 1.
     pub fn new(capacity: usize, lanes: usize) -> Arc<Self> {
         let (blocks, slots) = shape(capacity, lanes);
         Self::with_blocks(blocks, slots, lanes)
@@ -291,24 +293,33 @@ impl<E: Send + 'static> Pool<E> {
     /// Creates a pool of that many blocks and slots of each. There are more blocks than lanes.
     pub fn with_blocks(blocks: usize, slots: usize, lanes: usize) -> Arc<Self> {
         static NEXT: PlainU64 = PlainU64::new(1);
+        // What has no slot has no place for an event.
+        let (blocks, slots) = (blocks.max(lanes + 1), slots.max(1));
         // The last one is full.
         let committed = |index| if index < blocks { 0 } else { slots };
         let heads: Box<[_]> = (0..=blocks).map(|index| Head::new(committed(index))).collect();
-        let no_space = std::ptr::from_ref(&*heads[blocks]);
-        Arc::new(Self {
+        let pool = Arc::new(Self {
             id: NEXT.fetch_add(1, Relaxed),
             block_slots: slots as u32,
             states: (0..blocks).map(|_| AtomicU64::new(FREE)).collect(),
             heads,
             slots: (0..blocks * slots).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
             free: all_set(blocks),
-            lanes: (0..lanes).map(|index| Lane::new(index, blocks, no_space)).collect(),
+            lanes: (0..lanes).map(|index| Lane::new(index, blocks)).collect(),
             vacant: all_set(lanes),
             used: AtomicU32::new(0),
             evicted: PlainU64::new(0),
             drain: Mutex::new(Drain::new(blocks, lanes)),
             home: Home::here(),
-        })
+        });
+        // Now that the heads stay where they are.
+        pool.lanes.iter().for_each(|lane| lane.head.set(pool.no_space()));
+        pool
+    }
+
+    /// Returns the head that has no space.
+    fn no_space(&self) -> *const Head {
+        self.heads.last().map_or(std::ptr::null(), |head| std::ptr::from_ref(&**head))
     }
 
     // ---- a push ----
@@ -373,11 +384,11 @@ impl<E: Send + 'static> Pool<E> {
         Some(Owned { pool: self, lane, _not_send: PhantomData })
     }
 
-    /// Returns the lane that the calling thread has come by of late, or that of `own`.
+    /// Returns the lane that the calling thread has, or that of `own`.
     fn lane_of(&self, own: Option<&OwnLane<E>>) -> Option<Owned<'_, E>> {
         match own {
             Some(own) => self.owned(own.index).filter(|_| own.pool.id == self.id),
-            None => match threads::near(self.id) {
+            None => match threads::find(self.id) {
                 Near::Lane(index) => self.owned(index),
                 Near::NoLane | Near::Unknown => None,
             },
@@ -400,8 +411,6 @@ impl<E: Send + 'static> Pool<E> {
     fn take_lane(&self) -> Option<u32> {
         let lane = self.owned(take_bit(&self.vacant, look)? as u32)?.lane;
         lane.owner.with_mut(|_| ());
-        // Its first push looks at all lanes, because the others have reckoned with fewer.
-        lane.looks_at_all.set(true);
         if self.used.load(Relaxed) <= lane.index {
             self.used.fetch_max(lane.index + 1, Relaxed);
         }
@@ -421,7 +430,9 @@ impl<E: Send + 'static> Pool<E> {
     /// attempt that fails is a block that another thread got.
     fn evict_oldest(&self, but: u32, from: u64) -> Option<(usize, u64)> {
         for _ in 0..8 {
-            let sealed = self.taken_blocks(from).take(MAX_LOOKS).filter_map(|(block, state, head)| {
+            // With as many again as may be open, so that some hundred sealed ones are among them.
+            let looked_at = self.taken_blocks(from).take(MAX_LOOKS + self.lanes.len());
+            let sealed = looked_at.filter_map(|(block, state, head)| {
                 // Acquire: the head.
                 let word = state.load(Acquire);
                 let is_candidate = word & FLAGS == SEALED && head.lane.load(Relaxed) != but;
@@ -461,11 +472,20 @@ impl<E: Send + 'static> Pool<E> {
     /// Takes out an event that was evicted before, and whose slot in the open block of the caller's lane is not needed yet; see
     /// [`evict_block`](Self::evict_block).
     pub fn next_stale(&self, own: Option<&OwnLane<E>>) -> Option<E> {
-        let lane = self.lane_of(own)?;
-        let (from, to) = lane.stale()?;
-        lane.lane.stale.set((from, to - 1));
-        // SAFETY: the slot is this lane's until it is committed, and `stale` said that it holds an event that nobody has taken.
-        unsafe { self.move_out(lane.lane.block.get() as usize, to - 1) }
+        self.lane_of(own)?.next_stale()
+    }
+
+    /// Returns how many events a thread can evict for their bytes: those in sealed blocks, and in the open one of its lane.
+    pub fn evictable(&self, own: Option<&OwnLane<E>>) -> usize {
+        let own = self.lane_of(own).map_or(NONE, |own| own.lane.index);
+        let of = |(_, state, head): (usize, &AtomicU64, &Head)| {
+            // Acquire: the head, as it was when the word was written.
+            let word = state.load(Acquire);
+            let is_own = word & OPEN != 0 && head.lane.load(Relaxed) == own;
+            let (consumed, committed) = head.queued();
+            if word & SEALED != 0 || is_own { committed.saturating_sub(consumed) as usize } else { 0 }
+        };
+        self.taken_blocks(0).map(of).sum()
     }
 
     /// Iterates over the blocks that are not free, from a place that `from` says, around.
@@ -577,9 +597,15 @@ impl<E: Send + 'static> Pool<E> {
         self.free.iter().all(|word| word.load(Relaxed) == 0)
     }
 
-    /// Returns how full it is, from 0 to 1.
+    /// Returns how full it is, from 0 to 1: the part of the blocks that are not open which hold events.
     pub fn fullness(&self) -> f64 {
-        self.pending() as f64 / self.slots.len() as f64
+        let (mut open, mut sealed) = (0, 0);
+        for (_, state, _) in self.taken_blocks(0) {
+            // Relaxed: it is an estimate while producers push.
+            let word = state.load(Relaxed);
+            (open, sealed) = (open + u32::from(word & OPEN != 0), sealed + u32::from(word & SEALED != 0));
+        }
+        f64::from(sealed) / (self.states.len() as f64 - f64::from(open)).max(1.0)
     }
 
     /// Returns how many events were evicted.
@@ -726,6 +752,8 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         }
         // It grows within a lane, whatever the clock does.
         lane.opened.set(clock::nanos().max(lane.opened.get() + 1));
+        // This may be the last free block, and the lane may be a new one, with which the others have not reckoned.
+        lane.looks_at_all.set(true);
         head.committed.store(0, Relaxed);
         head.consumed.store(0, Relaxed);
         head.lane.store(lane.index, Relaxed);
@@ -747,12 +775,11 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         if let Some(free) = self.pool.take_free(look) {
             return Some(free);
         }
-        // The worker may have to hear of it.
-        self.lane.looks_at_all.set(true);
         if eviction == Eviction::Never {
             return None;
         }
-        // There are more blocks than the lanes and the drain can hold. But they may be elsewhere whenever this thread looks.
+        // There are more blocks than the lanes and the drain can hold. But they may be elsewhere whenever this thread looks, or with
+        // threads that evict for bytes.
         (0..ATTEMPTS).find_map(|_| self.evict_any().or_else(|| self.pool.take_free(second_look)))
     }
 
@@ -780,7 +807,7 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         // Release, paired with `Drain::look`: who reads the number sees all blocks up to it, or that they were evicted.
         lane.sealed_up_to.store(lane.first.get(), Release);
         lane.shown.store(NONE, Relaxed);
-        lane.head.set(self.pool.heads.last().map_or(std::ptr::null(), |head| std::ptr::from_ref(&**head)));
+        lane.head.set(self.pool.no_space());
     }
 
     /// Evicts a block for this lane. A lane that has half of its share or more gives its own oldest one, a lane that has less takes
@@ -814,6 +841,14 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         let word = state.load(Relaxed);
         // The drain may have pinned it, or emptied and freed it.
         (word & FLAGS == SEALED && self.pool.evict(block, word)).then_some((block, word))
+    }
+
+    /// Takes out an event that was evicted before, and whose slot is not needed yet.
+    pub fn next_stale(self) -> Option<E> {
+        let (from, to) = self.stale()?;
+        self.lane.stale.set((from, to - 1));
+        // SAFETY: the slot is this lane's until it is committed, and `stale` said that it holds an event that nobody has taken.
+        unsafe { self.pool.move_out(self.lane.block.get() as usize, to - 1) }
     }
 
     /// Returns the slots of the open block that still hold evicted events.

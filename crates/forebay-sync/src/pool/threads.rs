@@ -33,6 +33,18 @@ pub(super) fn near(pool_id: u64) -> Near {
     }
 }
 
+/// Returns what the calling thread knows of its lane in the pool of this number, also where it has to ask its list.
+pub(super) fn find(pool_id: u64) -> Near {
+    let listed = || {
+        let of_pool = |taken: &TakenLanes| taken.0.iter().find(|entry| entry.pool_id == pool_id)?.lane;
+        TAKEN.try_with(|taken| of_pool(&*taken.try_borrow().ok()?)).ok()?
+    };
+    match near(pool_id) {
+        Near::Unknown => listed().map_or(Near::Unknown, Near::Lane),
+        known => known,
+    }
+}
+
 /// Returns the lane that the calling thread has in a pool, or has it `take` one for the rest of its life. `None`: it never gets one.
 pub(super) fn enter(
     pool_id: u64,
