@@ -47,6 +47,7 @@ pub struct Builder<E: Event = Record> {
     config: Config,
     sinks: Vec<Box<dyn Sink<E>>>,
     clock: Clock,
+    is_ordered: bool,
     enrich: Option<Box<Enrich<E>>>,
     on_log: Option<Box<Hook>>,
 }
@@ -58,6 +59,7 @@ impl<E: Event> Builder<E> {
             config: Config::default(),
             sinks: Vec::new(),
             clock: Clock::System,
+            is_ordered: false,
             enrich: None,
             on_log: None,
         }
@@ -90,6 +92,39 @@ impl<E: Event> Builder<E> {
     /// Sets [`Config::lanes`].
     pub fn lanes(mut self, lanes: Lanes) -> Self {
         self.config.lanes = lanes;
+        self
+    }
+
+    /// Merges the events of threads by the time when they were [made](Event::made_at), where threads have lanes of their own
+    /// ([`Lanes::PerThread`]). Without it, they come in runs of up to 64 of one thread. Events of one thread keep their order, whatever
+    /// their times.
+    ///
+    /// The order is exact for all that was collected before the worker began to take events. One that is collected meanwhile may come
+    /// behind later ones of other threads, as may one of a thread that stopped between making and collecting it. An event without a time
+    /// comes as soon as those of its thread before it have come. Critical and low events, and those of threads without a lane, are not
+    /// merged. It costs the worker about what taking the events does, and `collect` nothing.
+    ///
+    /// ```
+    /// use forebay::config::Lanes;
+    /// use forebay::{Collector, Record, sink::MemorySink};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let memory = MemorySink::new();
+    /// let builder = Collector::builder().lanes(Lanes::PerThread { max: 0 }).ordered_by_time();
+    /// let collector = builder.sink(memory.clone()).build()?;
+    /// let (left, right) = (collector.local(), collector.local());
+    /// for step in 0..100 {
+    ///     left.collect(Record::new("left").with_step(step));
+    ///     right.collect(Record::new("right").with_step(step));
+    /// }
+    /// collector.start()?;
+    /// collector.stop()?;
+    /// assert!(memory.events().is_sorted_by_key(|record| record.unix_nanos()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ordered_by_time(mut self) -> Self {
+        self.is_ordered = true;
         self
     }
 
@@ -293,10 +328,10 @@ impl<E: Event> Builder<E> {
     ///
     /// A setting is not allowed, a lane does not fit into memory, or two sinks have the same name.
     pub fn build(self) -> Result<Collector<E>, BuildError> {
-        let Self { config, sinks, clock, enrich, on_log } = self;
+        let Self { config, sinks, clock, is_ordered, enrich, on_log } = self;
         config.validate()?;
         let log = Arc::new(SelfLog::new(on_log, clock.clone()));
-        let lanes = lanes::Lanes::new(&config)?;
+        let lanes = lanes::Lanes::new(&config, is_ordered)?;
         let registry = Registry::new(Arc::clone(&log));
         let slots = register_all(sinks, &registry)?;
         clock::calibrate();

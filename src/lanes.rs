@@ -69,6 +69,11 @@ impl<'a, E: Event> Way<'a, E> {
     }
 }
 
+/// Returns when an event was made. One that does not say, or panics, comes as soon as its lane gives it.
+fn made_at<E: Event>(event: &E) -> u64 {
+    catch_panic(|| event.made_at()).ok().flatten().unwrap_or(0)
+}
+
 /// Three lanes of a collector.
 #[derive(Debug)]
 pub(crate) struct Lanes<E> {
@@ -89,12 +94,12 @@ pub(crate) struct OutOfMemory {
 }
 
 impl<E: Event> Lanes<E> {
-    /// Creates the lanes and allocates all slots.
+    /// Creates the lanes and allocates all slots. Lanes of threads are merged by time if `is_ordered`.
     ///
     /// # Errors
     ///
     /// The allocator refuses the memory of a lane.
-    pub(crate) fn new(config: &Config) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(config: &Config, is_ordered: bool) -> Result<Self, OutOfMemory> {
         // Blocks of slots beside the ring, with a word less each.
         let blocks = config.lane_count().map_or(0, |lanes| pool::slots::<E>(config.capacity, lanes));
         let lanes = [
@@ -112,7 +117,9 @@ impl<E: Event> Lanes<E> {
         Ok(Self {
             critical: Ring::new(config.critical_capacity),
             normal: Shards::new(config.capacity, config.shards),
-            threads: config.lane_count().map(|lanes| Pool::new(config.capacity, lanes)),
+            threads: config
+                .lane_count()
+                .map(|lanes| Pool::new(config.capacity, lanes, is_ordered.then_some(made_at::<E>))),
             low: Ring::new(config.low_capacity),
             budget: ByteBudget::new(config.max_bytes),
         })

@@ -32,7 +32,13 @@ struct Tokens {
 
 impl Tokens {
     fn new(blocks: usize, slots: usize, lanes: usize) -> Self {
-        Self { pool: Pool::with_blocks(blocks, slots, lanes), alive: Box::leak(Box::default()) }
+        Self { pool: Pool::with_blocks(blocks, slots, lanes, None), alive: Box::leak(Box::default()) }
+    }
+
+    /// Those of a pool whose lanes are merged by the numbers of tokens within their hundred.
+    fn merged(blocks: usize, slots: usize, lanes: usize) -> Self {
+        let time = |token: &Token| token.number % 100;
+        Self { pool: Pool::with_blocks(blocks, slots, lanes, Some(time)), alive: Box::leak(Box::default()) }
     }
 
     fn token(&self, number: u64) -> Token {
@@ -228,6 +234,30 @@ fn two_lanes_and_the_drain() {
         reader.is_in_order();
         tokens.end(reader, 4);
     });
+}
+
+#[test]
+fn lanes_that_are_merged_are_evicted_meanwhile() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("pool: lanes are merged and evicted meanwhile", 2, 500, move || {
+        let tokens = Tokens::merged(4, 2, 2);
+        let (first, second) = (tokens.pool.own_lane().unwrap(), tokens.pool.own_lane().unwrap());
+        tokens.push(&first, 0..4);
+        tokens.push(&second, 101..103);
+        let producer = thread::spawn({
+            let tokens = tokens.clone();
+            // It takes the last block, and then evicts one.
+            move || tokens.push(&second, 103..106)
+        });
+        let mut reader = Reader::default();
+        reader.round(&tokens, 9);
+        producer.join().unwrap();
+        drop(first);
+        reader.is_in_order();
+        seen.saw(tokens.end(reader, 9));
+    });
+    witness.expect(&["0", "2"]);
 }
 
 #[test]

@@ -102,7 +102,8 @@ pub enum Lanes {
     /// Each thread that collects has a lane of its own: `collect` takes no locked instruction, and threads do not wait for each
     /// other's cache lines. What is different from a shared ring:
     ///
-    /// * Events of one thread keep their order. Those of several come in runs of up to 64.
+    /// * Events of one thread keep their order. Those of several come in runs of up to 64, unless
+    ///   [`ordered_by_time`](crate::Builder::ordered_by_time) merges them.
     /// * Events are evicted by the block, up to 64 at once. [`Outcome::QueuedEvicting`](crate::Outcome::QueuedEvicting) is told by the
     ///   call that evicts the block. The counts are exact. A thread gives its own oldest events before those of others. An evicted event
     ///   is dropped when its slot is needed, by the thread that needs it, and its bytes count until then.

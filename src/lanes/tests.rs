@@ -14,7 +14,7 @@ impl Event for Tagged {
 fn lanes(capacity: usize) -> Lanes<Tagged> {
     let config =
         Config { capacity, critical_capacity: capacity, low_capacity: capacity, ..Config::default() };
-    Lanes::new(&config).unwrap()
+    Lanes::new(&config, false).unwrap()
 }
 
 #[derive(Debug, PartialEq)]
@@ -135,7 +135,7 @@ fn a_sleeping_worker_is_woken_by_number_by_a_full_lane_and_by_a_critical_event()
 }
 /// Returns lanes with four normal rings of four slots.
 fn split() -> Lanes<Tagged> {
-    Lanes::new(&Config { capacity: 16, shards: 4, ..Config::default() }).unwrap()
+    Lanes::new(&Config { capacity: 16, shards: 4, ..Config::default() }, false).unwrap()
 }
 
 fn into_ring(lanes: &Lanes<Tagged>, ring: usize, n: u32) {
@@ -214,7 +214,7 @@ fn a_flood_does_not_starve_the_others_when_a_low_event_ends_a_batch_behind_a_rin
     // Two rings of four, one flooded, and a flood of low events: two to one, six at a time.
     let config = Config { capacity: 8, shards: 2, low_capacity: 8, ..Config::default() };
     for (flooded, starved) in [(0, 1), (1, 0)] {
-        let lanes = Lanes::new(&config).unwrap();
+        let lanes = Lanes::new(&config, false).unwrap();
         into_ring(&lanes, starved, 0);
         let mut cursor = LaneCursor::default();
         let mut taken = Vec::new();

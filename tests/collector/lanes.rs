@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::support::*;
 use forebay::config::Lanes;
 use forebay::sink::{MemorySink, from_fn};
-use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Priority};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Priority, Record};
 
 const MANUAL: FlushStrategy = FlushStrategy::Manual;
 
@@ -305,6 +305,34 @@ fn threads_without_a_lane_do_not_starve_beside_lanes_that_are_never_empty() {
     *collector.lock().unwrap() = None;
     let stats = shared.stats();
     stats.check_law(stats.offered).unwrap();
+}
+
+#[test]
+fn lanes_are_merged_by_the_times_of_their_events() {
+    let memory = MemorySink::new();
+    let builder = Collector::builder().lanes(Lanes::PerThread { max: 3 }).capacity(10_000).ordered_by_time();
+    let collector = builder.flush(MANUAL).sink(memory.clone()).start().unwrap();
+    let handles = [(); 3].map(|()| collector.local());
+    // Runs of all lengths, which end within blocks and batches, and beyond.
+    let mut turn = (0..).flat_map(|run: usize| std::iter::repeat_n(run % 3, 1 + run * 7 % 90));
+    let mut collect = |events: u64| {
+        for step in 0..events {
+            let handle = &handles[turn.next().unwrap()];
+            assert_eq!(handle.collect(Record::new("x").with_step(step)), Outcome::Queued);
+        }
+    };
+    for events in [1, 64, 1_000, 5_000] {
+        collect(events);
+        let _ = collector.flush().unwrap();
+    }
+    assert!(memory.events().is_sorted_by_key(|record| record.unix_nanos()));
+    // Evicted by one lane, from itself and from the others.
+    (0..20_000).for_each(|step| _ = handles[0].collect(Record::new("x").with_step(step)));
+    let before = memory.len();
+    collector.stop().unwrap();
+    assert!(memory.events()[before..].is_sorted_by_key(|record| record.unix_nanos()));
+    let stats = law(&collector, 26_065);
+    assert!(stats.evicted > 0 && stats.pending == 0, "{stats:?}");
 }
 
 #[test]

@@ -216,6 +216,8 @@ pub struct Pool<E> {
     /// What threads without a lane evicted.
     evicted: PlainU64,
     drain: Mutex<Drain>,
+    /// Time by which the events of several lanes are merged, if they are.
+    time: Option<fn(&E) -> u64>,
     /// The process whose events they are.
     home: Home,
 }
@@ -284,14 +286,16 @@ pub fn slots<E>(capacity: usize, lanes: usize) -> usize {
 }
 
 impl<E: Send + 'static> Pool<E> {
-    /// Creates a pool whose lanes hold about `capacity` events before one is evicted. Both numbers are at least 1.
-    pub fn new(capacity: usize, lanes: usize) -> Arc<Self> {
+    /// Creates a pool whose lanes hold about `capacity` events before one is evicted. Both numbers are at least 1. With a `time`, a round
+    /// gives the earliest of the events first that the lanes give next. It is asked while the drain is locked, so that it must not
+    /// take events, nor panic.
+    pub fn new(capacity: usize, lanes: usize, time: Option<fn(&E) -> u64>) -> Arc<Self> {
         let (blocks, slots) = shape(capacity, lanes);
-        Self::with_blocks(blocks, slots, lanes)
+        Self::with_blocks(blocks, slots, lanes, time)
     }
 
     /// Creates a pool of that many blocks and slots of each. There are more blocks than lanes.
-    pub fn with_blocks(blocks: usize, slots: usize, lanes: usize) -> Arc<Self> {
+    pub fn with_blocks(blocks: usize, slots: usize, lanes: usize, time: Option<fn(&E) -> u64>) -> Arc<Self> {
         static NEXT: PlainU64 = PlainU64::new(1);
         // What has no slot has no place for an event.
         let (blocks, slots) = (blocks.max(lanes + 1), slots.max(1));
@@ -310,6 +314,7 @@ impl<E: Send + 'static> Pool<E> {
             used: AtomicU32::new(0),
             evicted: PlainU64::new(0),
             drain: Mutex::new(Drain::new(blocks, lanes)),
+            time,
             home: Home::here(),
         });
         // Now that the heads stay where they are.
@@ -965,6 +970,20 @@ impl<E: Send + 'static> Pinned<'_, E> {
         self.consumed == self.committed
     }
 
+    /// Returns when the next event but `skipped` was made, if there is one.
+    fn time_of(&self, skipped: u32, time: fn(&E) -> u64) -> Option<u64> {
+        let at = self.consumed + skipped;
+        let slot = self.pool.slot(self.block, at).filter(|_| at < self.committed)?;
+        // SAFETY: the slot is the drain's while it is pinned, and holds an event.
+        Some(slot.with_mut(|slot| time(unsafe { (*slot).assume_init_ref() })))
+    }
+
+    /// Returns how many of its events, at most `max`, come before what another lane gives next.
+    fn count_before(&self, max: usize, (seen, until): (Seen, Next), time: fn(&E) -> u64) -> usize {
+        let is_earlier = |skipped| self.time_of(skipped, time).is_some_and(|time| (time, seen) < until);
+        (0..self.committed - self.consumed).take(max).take_while(|&skipped| is_earlier(skipped)).count()
+    }
+
     /// Moves at most `max` events to the end of `events`, and returns how many.
     fn take(&mut self, max: usize, events: &mut Vec<E>) -> usize {
         let count = (self.committed - self.consumed).min(u32::try_from(max).unwrap_or(u32::MAX));
@@ -1024,10 +1043,14 @@ struct Seen {
     opened: u64,
     block: u32,
     version: u64,
+    lane: u32,
 }
 
+/// What a lane gives next: when the event was made, and its block, for events of one time.
+type Next = (u64, Seen);
+
 /// What the drain knows of a lane.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct LaneView {
     /// Number of the next event.
     expected: u64,
@@ -1035,6 +1058,9 @@ struct LaneView {
     sealed: u64,
     /// Number of the last batch that got events of it.
     last_batch: u64,
+    /// Where lanes are merged: its blocks of the round that are left, the next one last, and what they give next where that is known.
+    run: Vec<Seen>,
+    next: Option<Next>,
 }
 
 /// State of the drain.
@@ -1078,10 +1104,21 @@ impl Drain {
             let (first, lane) = (head.first.load(Relaxed), head.lane.load(Relaxed));
             if self.lanes.get(lane as usize).is_some_and(|view| first <= view.sealed) {
                 let opened = head.opened.load(Relaxed);
-                self.seen.push(Seen { opened, block: block as u32, version: version(word) });
+                self.seen.push(Seen { opened, block: block as u32, version: version(word), lane });
             }
         }
         self.seen.sort_unstable_by(|one, other| other.cmp(one));
+        if pool.time.is_some() {
+            for view in &mut self.lanes {
+                view.run.clear();
+                view.next = None;
+            }
+            for seen in self.seen.drain(..) {
+                if let Some(view) = self.lanes.get_mut(seen.lane as usize) {
+                    view.run.push(seen);
+                }
+            }
+        }
     }
 
     /// Takes at most `max` events. It ends before a gap that lies behind events of the same lane in the same batch, so that no
@@ -1097,14 +1134,30 @@ impl Drain {
         while taken.events < max
             && let Some(&seen) = self.seen.last()
         {
-            if self.take_block(pool, seen, events, max, batch, &mut taken) {
+            if self.take_block(pool, (seen, None), events, max, batch, &mut taken) {
                 self.seen.pop();
             }
             if taken.ends_batch {
                 return taken;
             }
         }
-        if self.seen.is_empty() {
+        while taken.events < max
+            && let Some(time) = pool.time
+            && let Some((seen, until)) = self.earliest(pool, time)
+        {
+            let until = until.map(|until| (until, time));
+            let is_done = self.take_block(pool, (seen, until), events, max, batch, &mut taken);
+            if let Some(view) = self.lanes.get_mut(seen.lane as usize) {
+                view.next = None;
+                if is_done {
+                    view.run.pop();
+                }
+            }
+            if taken.ends_batch {
+                return taken;
+            }
+        }
+        if self.seen.is_empty() && self.lanes.iter().all(|view| view.run.is_empty()) {
             self.look_behind_the_last(pool, batch, &mut taken);
             taken.ends_batch = self.owed > 0;
             taken.is_over = !taken.ends_batch;
@@ -1112,11 +1165,37 @@ impl Drain {
         taken
     }
 
-    /// Takes events of one block. Returns whether the round is done with it.
+    /// Returns the block with the earliest event of those that the lanes give next, and what comes after it.
+    fn earliest<E: Send + 'static>(
+        &mut self,
+        pool: &Pool<E>,
+        time: fn(&E) -> u64,
+    ) -> Option<(Seen, Option<Next>)> {
+        let (mut first, mut second) = (None, None);
+        for view in &mut self.lanes {
+            while let (None, Some(&seen)) = (view.next, view.run.last()) {
+                let block = pool.pin(seen.block as usize, seen.version);
+                view.next = block.and_then(|block| Some((block.time_of(0, time)?, seen)));
+                if view.next.is_none() {
+                    // Evicted, or empty. A gap that it leaves is found behind it.
+                    view.run.pop();
+                }
+            }
+            let Some(next) = view.next else { continue };
+            if first.is_none_or(|first| next < first) {
+                second = first.replace(next);
+            } else if second.is_none_or(|second| next < second) {
+                second = Some(next);
+            }
+        }
+        first.map(|(_, seen)| (seen, second))
+    }
+
+    /// Takes events of one block, where lanes are merged those that come before `until`. Returns whether the round is done with it.
     fn take_block<E: Send + 'static>(
         &mut self,
         pool: &Pool<E>,
-        seen: Seen,
+        (seen, until): (Seen, Option<(Next, fn(&E) -> u64)>),
         events: &mut Vec<E>,
         max: usize,
         batch: u64,
@@ -1130,7 +1209,11 @@ impl Drain {
             taken.ends_batch = true;
             return false;
         }
-        let count = block.take(max - taken.events, events);
+        let left = max - taken.events;
+        let count = match until {
+            None => block.take(left, events),
+            Some((until, time)) => block.take(block.count_before(left, (seen, until), time), events),
+        };
         taken.gap += gap;
         taken.events += count;
         if count > 0 {

@@ -52,7 +52,7 @@ fn round(pool: &Pool<Counted>) -> (Vec<u64>, u64) {
 #[test]
 fn every_event_is_taken_or_evicted_and_dropped_once() {
     let alive = Arc::new(AtomicU64::new(0));
-    let pool = Pool::with_blocks(4, 4, 2);
+    let pool = Pool::with_blocks(4, 4, 2, None);
     let lane = pool.own_lane().unwrap();
     let evicted: u64 = (0..30).map(|number| push(&lane, number, &alive)).sum();
     let (numbers, gap) = round(&pool);
@@ -72,7 +72,7 @@ fn every_event_is_taken_or_evicted_and_dropped_once() {
 #[test]
 fn threads_that_push_and_end_meet_a_drain() {
     let alive = Arc::new(AtomicU64::new(0));
-    let pool = Pool::with_blocks(5, 2, 2);
+    let pool = Pool::with_blocks(5, 2, 2, None);
     let each = if cfg!(miri) { 20 } else { 20_000 };
     let mut got = (0, 0);
     std::thread::scope(|scope| {
@@ -103,4 +103,28 @@ fn threads_that_push_and_end_meet_a_drain() {
 
 fn is_queued(pool: &Arc<Pool<Counted>>, event: Counted) -> bool {
     pool.push(event, || Eviction::AndDrop, |push| matches!(push, Push::Queued { .. }))
+}
+
+#[test]
+fn lanes_are_merged_by_time() {
+    let alive = Arc::new(AtomicU64::new(0));
+    // In blocks of two; the number is the time.
+    let pool = Pool::with_blocks(20, 2, 3, Some(|event: &Counted| *event.number));
+    let lanes = [(); 3].map(|()| pool.own_lane().unwrap());
+    let times: [&[u64]; 3] = [&[1, 4, 5, 6, 20], &[2, 3, 9, 9, 9], &[0, 7, 8, 10]];
+    for (lane, times) in lanes.iter().zip(times) {
+        times.iter().for_each(|&time| _ = push(lane, time, &alive));
+    }
+    let (numbers, gap) = round(&pool);
+    assert!(numbers.is_sorted() && numbers.len() == 14, "{numbers:?}");
+    // One lane makes a gap: it is told before what follows it, and after what precedes it.
+    push(&lanes[0], 21, &alive);
+    push(&lanes[1], 22, &alive);
+    (23..26).for_each(|time| _ = push(&lanes[0], time, &alive));
+    drop(pool.evict_block(Some(&lanes[0])));
+    let evicted = pool.evicted();
+    let (numbers, later_gap) = round(&pool);
+    assert_eq!((gap, later_gap), (0, evicted));
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    assert_eq!(numbers.len() as u64 + evicted, 5);
 }
