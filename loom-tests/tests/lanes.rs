@@ -57,7 +57,7 @@ fn wake_the_worker(
 
 #[test]
 fn an_event_alone_in_a_lane_wakes_the_worker() {
-    check("lanes: an event alone wakes the worker", 3, 500, || {
+    check("lanes: an event alone wakes the worker", 3, 800, || {
         let (collector, worker) = bare(2, 1);
         let producer = producer(&collector, &[0]);
         // Nothing but the event ends the sleep: a lost wake-up is a deadlock.
@@ -70,7 +70,7 @@ fn an_event_alone_in_a_lane_wakes_the_worker() {
 
 #[test]
 fn the_event_of_a_lane_that_makes_enough_pending_wakes_the_worker() {
-    check("lanes: the second event of a lane wakes the worker", 3, 500, || {
+    check("lanes: the second event of a lane wakes the worker", 3, 2700, || {
         let (collector, worker) = bare(4, 1);
         let producer = producer(&collector, &[0, 1]);
         // It may wake a little too early, and never too late.
@@ -82,7 +82,7 @@ fn the_event_of_a_lane_that_makes_enough_pending_wakes_the_worker() {
 
 #[test]
 fn two_lanes_with_an_event_each_wake_the_worker() {
-    check("lanes: the second of two producers wakes the worker", 3, 10, || {
+    check("lanes: the second of two producers wakes the worker", 3, 12, || {
         let (collector, worker) = bare(8, 2);
         let (first, other) = (collector.local(), collector.local());
         has_looked(&worker, &[&first, &other]);
@@ -98,7 +98,7 @@ fn two_lanes_with_an_event_each_wake_the_worker() {
 
 #[test]
 fn a_lane_that_is_new_reckons_with_the_others() {
-    check("lanes: a new lane reckons with the others", 3, 50, || {
+    check("lanes: a new lane reckons with the others", 3, 1500, || {
         let (collector, worker) = bare(8, 2);
         let (first, new) = (collector.local(), collector.clone());
         has_looked(&worker, &[&first]);
@@ -117,7 +117,7 @@ fn a_lane_that_is_new_reckons_with_the_others() {
 
 #[test]
 fn a_low_event_and_one_of_a_lane_wake_the_worker() {
-    check("lanes: a low event and one of a lane wake the worker", 3, 10, || {
+    check("lanes: a low event and one of a lane wake the worker", 3, 12, || {
         let collector = lanes(8, 1).low_capacity(4).build().unwrap();
         let worker = BareWorker::of(&collector).unwrap();
         let (first, other) = (collector.local(), collector.clone());
@@ -134,7 +134,7 @@ fn a_low_event_and_one_of_a_lane_wake_the_worker() {
 
 #[test]
 fn a_lane_without_a_free_block_wakes_the_worker() {
-    check("lanes: no free block wakes the worker", 2, 100, || {
+    check("lanes: no free block wakes the worker", 2, 1000, || {
         // Two blocks of one slot: ten events will never be pending, and nobody comes after the one that takes the last block.
         let (collector, worker) = bare(1, 1);
         let producer = producer(&collector, &[0, 1]);
@@ -146,7 +146,7 @@ fn a_lane_without_a_free_block_wakes_the_worker() {
 
 #[test]
 fn an_event_of_a_thread_without_a_lane_wakes_the_worker() {
-    check("lanes: an event without a lane wakes the worker", 3, 100, || {
+    check("lanes: an event without a lane wakes the worker", 3, 160, || {
         let (collector, worker) = bare(2, 1);
         let _taken = collector.local();
         let producer = producer(&collector, &[0]);
@@ -161,7 +161,7 @@ fn an_event_of_a_thread_without_a_lane_wakes_the_worker() {
 fn a_lane_loses_nothing_while_it_stops() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("lanes: accepted or refused while it stops", 3, 100, move || {
+    check("lanes: accepted or refused while it stops", 3, 160, move || {
         let (collector, worker) = bare(2, 1);
         let other = thread::spawn({
             let producer = collector.local();
@@ -182,7 +182,7 @@ fn a_lane_loses_nothing_while_it_stops() {
 fn a_flush_covers_what_a_lane_got_before_it() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("lanes: a drain covers what came before it", 3, 100, move || {
+    check("lanes: a drain covers what came before it", 3, 350, move || {
         let (collector, worker) = bare(4, 1);
         let (told, pushed) = (loom::sync::Arc::new(loom::sync::Mutex::new(0)), collector.local());
         let other = thread::spawn({
@@ -207,7 +207,7 @@ fn a_flush_covers_what_a_lane_got_before_it() {
 
 #[test]
 fn a_flush_that_is_asked_for_covers_every_lane() {
-    check("lanes: a flush that is asked for covers every lane", 2, 100, || {
+    check("lanes: a flush that is asked for covers every lane", 2, 4400, || {
         let (collector, mut worker) = bare(4, 2);
         let lanes = [collector.local(), collector.local()];
         // The worker is in the middle of a round, which has not seen what follows.
@@ -233,7 +233,7 @@ fn a_flush_that_is_asked_for_covers_every_lane() {
 
 #[test]
 fn half_a_lane_ends_a_nap_that_follows_a_delivery() {
-    check("lanes: half a lane ends a nap after a delivery", 1, 100, || {
+    check("lanes: half a lane ends a nap after a delivery", 1, 2300, || {
         let (collector, worker) = bare(6, 1);
         let producer = producer(&collector, &[0, 1, 2]);
         // The worker takes what it finds, as the events come, and naps until half of three are pending. No timer ends a nap here.
@@ -251,7 +251,7 @@ fn half_a_lane_ends_a_nap_that_follows_a_delivery() {
 fn threads_come_to_their_lanes_by_themselves() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("lanes: threads take lanes and give them back", 3, 5, move || {
+    check("lanes: threads take lanes and give them back", 3, 9, move || {
         let (collector, worker) = bare(8, 1);
         let other = thread::spawn({
             let collector = collector.clone();

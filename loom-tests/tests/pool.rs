@@ -128,7 +128,7 @@ impl Reader {
 #[track_caller]
 fn one_lane(
     name: &'static str,
-    bound: usize,
+    (bound, floor): (usize, u64),
     (blocks, slots): (usize, usize),
     events: u64,
     (rounds, max): (usize, usize),
@@ -136,7 +136,7 @@ fn one_lane(
 ) {
     let witness = Witness::default();
     let seen = witness.clone();
-    check(name, bound, 500, move || {
+    check(name, bound, floor, move || {
         let tokens = Tokens::new(blocks, slots, 1);
         let producer = thread::spawn({
             let tokens = tokens.clone();
@@ -152,34 +152,34 @@ fn one_lane(
 
 #[test]
 fn a_lane_overtakes_the_drain() {
-    one_lane("pool: one lane overtakes the drain, 2 blocks of 1", 3, (2, 1), 3, (1, 9), &["0", "1"]);
+    one_lane("pool: one lane overtakes the drain, 2 blocks of 1", (3, 15_000), (2, 1), 3, (1, 9), &["0", "1"]);
 }
 
 #[test]
 fn a_lane_overtakes_the_drain_in_more_blocks() {
-    one_lane("pool: one lane overtakes the drain, 3 blocks of 1", 3, (3, 1), 4, (1, 9), &["0", "1"]);
+    one_lane("pool: one lane overtakes the drain, 3 blocks of 1", (3, 59_000), (3, 1), 4, (1, 9), &["0", "1"]);
 }
 
 #[test]
 fn a_lane_overtakes_the_drain_by_blocks() {
-    one_lane("pool: one lane overtakes the drain, 2 blocks of 2", 3, (2, 2), 5, (1, 9), &["0", "1", "2"]);
+    one_lane("pool: one lane overtakes the drain, 2 blocks of 2", (3, 16_000), (2, 2), 5, (1, 9), &["0", "1", "2"]);
 }
 
 #[test]
 fn a_lane_overtakes_two_rounds() {
-    one_lane("pool: one lane overtakes two rounds", 2, (2, 1), 3, (2, 9), &["0", "1"]);
+    one_lane("pool: one lane overtakes two rounds", (2, 24_000), (2, 1), 3, (2, 9), &["0", "1"]);
 }
 
 #[test]
 fn a_block_that_was_taken_in_part_is_evicted() {
-    one_lane("pool: a block taken in part is evicted", 3, (2, 2), 5, (1, 1), &["0", "1", "2"]);
+    one_lane("pool: a block taken in part is evicted", (3, 19_000), (2, 2), 5, (1, 1), &["0", "1", "2"]);
 }
 
 #[test]
 fn a_sealed_block_that_was_taken_in_part_is_evicted() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a sealed block taken in part is evicted", 3, 100, move || {
+    check("pool: a sealed block taken in part is evicted", 3, 9700, move || {
         let tokens = Tokens::new(2, 2, 1);
         let lane = tokens.pool.own_lane().unwrap();
         // One block is sealed, the other open.
@@ -201,7 +201,7 @@ fn a_sealed_block_that_was_taken_in_part_is_evicted() {
 fn lanes_evict_from_each_other() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a lane evicts of another one, against a round", 2, 500, move || {
+    check("pool: a lane evicts of another one, against a round", 2, 4000, move || {
         let tokens = Tokens::new(3, 1, 2);
         let (first, second) = (tokens.pool.own_lane().unwrap(), tokens.pool.own_lane().unwrap());
         tokens.push(&first, 0..3);
@@ -222,7 +222,7 @@ fn lanes_evict_from_each_other() {
 
 #[test]
 fn two_lanes_and_the_drain() {
-    check("pool: two lanes evict, against a round", 1, 500, || {
+    check("pool: two lanes evict, against a round", 1, 660, || {
         let tokens = Tokens::new(3, 1, 2);
         let producers = [0, 100].map(|hundred| {
             let (tokens, lane) = (tokens.clone(), tokens.pool.own_lane().unwrap());
@@ -240,7 +240,7 @@ fn two_lanes_and_the_drain() {
 fn lanes_that_are_merged_are_evicted_meanwhile() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: lanes are merged and evicted meanwhile", 2, 500, move || {
+    check("pool: lanes are merged and evicted meanwhile", 2, 3100, move || {
         let tokens = Tokens::merged(4, 2, 2);
         let (first, second) = (tokens.pool.own_lane().unwrap(), tokens.pool.own_lane().unwrap());
         tokens.push(&first, 0..4);
@@ -262,7 +262,7 @@ fn lanes_that_are_merged_are_evicted_meanwhile() {
 
 #[test]
 fn a_round_covers_what_came_before_it() {
-    check("pool: a round covers what came before it", 3, 500, || {
+    check("pool: a round covers what came before it", 3, 26_000, || {
         let tokens = Tokens::new(2, 1, 1);
         let pushed = loom::sync::Arc::new(loom::sync::atomic::AtomicU64::new(0));
         let producer = thread::spawn({
@@ -294,7 +294,7 @@ fn a_round_covers_what_came_before_it() {
 fn a_lane_goes_from_handle_to_handle() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a lane goes from handle to handle", 3, 30, move || {
+    check("pool: a lane goes from handle to handle", 3, 25, move || {
         let tokens = Tokens::new(2, 2, 1);
         let push = |tokens: &Tokens, numbers| {
             let Some(lane) = tokens.pool.own_lane() else { return 0 };
@@ -319,7 +319,7 @@ fn a_lane_goes_from_handle_to_handle() {
 fn a_thread_that_ends_leaves_its_lane_to_the_next() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a thread that ends leaves its lane to the next", 3, 500, move || {
+    check("pool: a thread that ends leaves its lane to the next", 3, 5900, move || {
         let tokens = Tokens::new(2, 2, 1);
         let push = |tokens: &Tokens, number| {
             tokens.pool.push(
@@ -354,7 +354,7 @@ fn a_thread_that_ends_leaves_its_lane_to_the_next() {
 fn a_lane_that_may_not_evict_gives_the_event_back() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a lane that may not evict", 3, 500, move || {
+    check("pool: a lane that may not evict", 3, 1000, move || {
         let tokens = Tokens::new(2, 1, 1);
         let producer = thread::spawn({
             let tokens = tokens.clone();
@@ -378,7 +378,7 @@ fn a_lane_that_may_not_evict_gives_the_event_back() {
 fn a_block_is_evicted_for_its_bytes() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a block is evicted for its bytes", 3, 500, move || {
+    check("pool: a block is evicted for its bytes", 3, 27_000, move || {
         let tokens = Tokens::new(3, 1, 1);
         let producer = thread::spawn({
             let tokens = tokens.clone();
@@ -404,7 +404,7 @@ fn a_block_is_evicted_for_its_bytes() {
 fn a_gap_behind_the_last_event_is_told() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a gap behind the last event is told", 3, 500, move || {
+    check("pool: a gap behind the last event is told", 3, 6300, move || {
         let tokens = Tokens::new(2, 1, 1);
         let producer = thread::spawn({
             let tokens = tokens.clone();
@@ -427,7 +427,7 @@ fn a_gap_behind_the_last_event_is_told() {
 fn blocks_are_evicted_by_a_thread_without_a_lane() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a thread without a lane evicts blocks", 2, 500, move || {
+    check("pool: a thread without a lane evicts blocks", 2, 16_000, move || {
         let tokens = Tokens::new(3, 1, 1);
         let lane = tokens.pool.own_lane().unwrap();
         tokens.push(&lane, 0..2);
