@@ -276,6 +276,16 @@ fn scalars_of_one_step_share_an_event_and_all_numbers_are_scalars() {
 }
 
 #[test]
+fn values_of_one_step_keep_times_that_are_far_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let at = |millis: u64| scalar("loss", 7, 1.0).with_unix_nanos(millis * 1_000_000);
+    sink.write_batch(&Batch::from_events([1_000, 1_050, 3_000, 2_000].map(at).to_vec())).unwrap();
+    let (_, events) = read(&files(folder.path())[0]);
+    assert_eq!(events.iter().map(|event| event.wall_time).collect::<Vec<_>>(), [1.0, 3.0, 2.0]);
+}
+
+#[test]
 fn text_histograms_images_and_fields_are_what_the_plugins_read() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = TensorBoardSink::create(folder.path()).unwrap();

@@ -114,6 +114,8 @@ pub struct Encoder {
     first_step: i64,
     /// Whether a step before the last one of its tag is written as it is.
     allows_backward: bool,
+    /// How far the time of a value may be from that of the event that takes it, in seconds.
+    shared_time: f64,
     frame: Frame,
 }
 
@@ -140,6 +142,7 @@ impl Encoder {
             open: None,
             first_step: 0,
             allows_backward: false,
+            shared_time: f64::INFINITY,
             frame: Frame::default(),
         }
     }
@@ -159,6 +162,13 @@ impl Encoder {
     /// Sets the allowed size of the names of all tags, in bytes. Defaults to 16 MiB.
     pub fn with_max_tag_bytes(mut self, bytes: usize) -> Self {
         self.max_tag_bytes = bytes;
+        self
+    }
+
+    /// Sets how far, in seconds, the time of a value may be from that of the event that it shares with other values of its step. One that is
+    /// further away gets an event, and so its time, to itself. Defaults to [`f64::INFINITY`].
+    pub fn with_shared_time(mut self, seconds: f64) -> Self {
+        self.shared_time = seconds;
         self
     }
 
@@ -218,7 +228,7 @@ impl Encoder {
     }
 
     /// Adds the value of `tag` at `step`. `wall_time` is in seconds since 1970. Consecutive values of one step share
-    /// an event, and the time of the first.
+    /// an event, and the time of the first; see [`with_shared_time`](Self::with_shared_time).
     ///
     /// The values of [`Summary::Encoded`] have tags of their own: `tag` then only names the summary in errors. Bytes that TensorBoard
     /// could not decode are [`EncodeError::Malformed`]: after such a record it reads no further.
@@ -378,6 +388,7 @@ impl Encoder {
         match &mut self.open {
             Some(open)
                 if open.step == step
+                    && (wall_time - open.wall_time).abs() <= self.shared_time
                     && open.values.saturating_add(values) <= MAX_VALUES
                     && self.values.len() < MAX_EVENT_BYTES =>
             {

@@ -6,6 +6,10 @@ use tfevents::Encoder;
 
 use crate::sync::{Home, catch_panic};
 
+/// How far, in seconds, the time of a value may be from that of the event that takes it. What one step of a loop logs is closer, and shares
+/// an event; a time that somebody chose is kept.
+const SHARED_TIME: f64 = 0.1;
+
 /// Settings of a sink, which hold for each of its folders.
 pub(super) struct Settings {
     pub(super) backward: BackwardStep,
@@ -46,6 +50,7 @@ impl Settings {
             .with_writer(concat!("forebay ", env!("CARGO_PKG_VERSION")))
             .with_max_tags(self.max_tags)
             .with_max_tag_bytes(self.max_tag_bytes)
+            .with_shared_time(SHARED_TIME)
             .with_backward_steps(self.backward == BackwardStep::Write)
     }
 }

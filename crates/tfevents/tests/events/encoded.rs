@@ -37,6 +37,25 @@ fn encoded_summaries_share_the_event_of_their_step_as_they_are() {
 }
 
 #[test]
+fn a_value_of_another_time_has_an_event_to_itself_where_that_is_asked_for() {
+    for (allowed, times) in [(f64::INFINITY, vec![1.0]), (0.1, vec![1.0, 1.5, 7.0, 6.0])] {
+        let mut encoder = Encoder::new().with_shared_time(allowed);
+        for time in [1.0, 1.0625, 1.5, 7.0, 6.0, 6.0] {
+            encoder.add(time, 5, "a", Summary::Scalar(1.0)).unwrap();
+        }
+        let bytes = encoder.take();
+        let written: Vec<f64> = records(&bytes)
+            .into_iter()
+            .map(|record| match Fields::new(record).next() {
+                Some(Ok((1, FieldValue::Fixed64(bytes)))) => f64::from_le_bytes(bytes),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(written, times);
+    }
+}
+
+#[test]
 fn an_event_holds_64_values_at_most_but_for_an_encoded_one_that_has_more() {
     let mut encoder = Encoder::new();
     let values = |n| scalar("b", 2.0).repeat(n);
