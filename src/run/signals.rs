@@ -23,7 +23,8 @@ use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 ///
 /// The first signal marks the run as preempted, if there is one. It stops the collector, which delivers and flushes what was
 /// collected. Then the process ends by that signal, with the status that shells and schedulers expect. All of it ends within the
-/// grace period ([`SignalsBuilder::grace`]). A second signal, or the end of that period, ends the process at once.
+/// grace period ([`SignalsBuilder::grace`]). A second signal, or the end of that period, ends the process at once. One that comes
+/// within a second of the first is no second one: launchers signal a whole group of processes, and then forward the signal.
 ///
 /// With [`leave_time`](SignalsBuilder::leave_time) the loop may end by itself. What was collected is flushed at once. The
 /// rest waits until the grace period is nearly over, the value is dropped, or a second signal comes. Ask
@@ -100,6 +101,9 @@ struct Listener {
 /// `None` until the first value is made. Never held while anything waits, and only [unforked](sync::unforked): a forked child
 /// makes values of its own, and must not find it locked.
 static LISTENER: Mutex<Option<Listener>> = Mutex::fixed(None);
+
+/// Time after the first signal in which another is the same one, forwarded by a parent.
+const REPEATS: Duration = Duration::from_secs(1);
 
 /// Reason why signals cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -283,8 +287,9 @@ impl Listener {
         let mut coming = iterator::Signals::new([] as [i32; 0])?;
         let handle = coming.handle();
         sync::spawn("forebay-signals", None, move || {
+            let mut first = None;
             for signal in coming.forever() {
-                on_signal(signal);
+                on_signal(signal, &mut first);
             }
         })?;
         Ok(Self { process, handle, watches: Vec::new() })
@@ -301,17 +306,22 @@ impl Listener {
     }
 }
 
-/// Has every watch of the signal finish its run on a thread of its own. A second signal ends the process.
-fn on_signal(signal: i32) {
+/// Has every watch of the signal finish its run on a thread of its own. A second signal ends the process, except within a second of the
+/// moment of the first.
+fn on_signal(signal: i32, first_at: &mut Option<Instant>) {
     let mut watches: Vec<Arc<Watch>> = sync::unforked(|| match &*LISTENER.lock() {
         Some(listener) => listener.watches.clone(),
         None => Vec::new(),
     });
     let before = watches.iter().map(|watch| watch.received.load(Ordering::Relaxed)).find(|first| *first != 0);
     if let Some(first) = before {
-        // The second one: no waiting for anything any more.
-        end(first as i32);
+        if first_at.is_none_or(|moment| moment.elapsed() >= REPEATS) {
+            // The second one: no waiting for anything any more.
+            end(first as i32);
+        }
+        return;
     }
+    *first_at = Some(Instant::now());
     watches.retain(|watch| watch.signals.contains(&signal));
     let plan_of = |watch: Arc<Watch>| {
         let plan = watch.plan.lock().take();

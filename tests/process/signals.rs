@@ -43,7 +43,7 @@ fn a_process_that_is_to_be_ended() {
     let builder = Signals::builder(collector).also(libc::SIGUSR1);
     let builder = run.iter().fold(builder, |builder, run| builder.run(run));
     let builder = match &*what {
-        "cooperative" | "later" | "waits" => builder.leave_time().grace(LONG),
+        "cooperative" | "forwarded" | "later" | "waits" => builder.leave_time().grace(LONG),
         "stubborn" => builder.leave_time().grace(Duration::from_millis(300)),
         "twice" => builder.leave_time().grace(LONG * 60),
         "hung" => builder.grace(Duration::from_millis(100)),
@@ -102,6 +102,22 @@ fn a_process_that_is_to_be_ended() {
                 unsafe { libc::wait(&mut status) };
                 assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status}");
             }
+            return;
+        }
+        // The parent was signalled as well, and forwards it.
+        "forwarded" => {
+            println!("ready");
+            until("the signal comes", || signals.received().is_some());
+            // A few, well within the second, however long the system has this thread wait in between.
+            let begun = Instant::now();
+            for _ in 0..100 {
+                if begun.elapsed() < Duration::from_millis(100) {
+                    // SAFETY: it takes a number.
+                    unsafe { libc::raise(libc::SIGTERM) };
+                    std::thread::yield_now();
+                }
+            }
+            run.unwrap().preempted("SIGTERM, more than once").unwrap();
             return;
         }
         // A thread waits for the signal, and so does a child, for which none comes.
@@ -308,6 +324,16 @@ fn a_loop_that_does_not_end_is_ended_with_the_grace_period_or_by_a_second_signal
         process.signal("-INT");
     }
     assert_eq!(process.child.0.wait().unwrap().signal(), Some(libc::SIGINT));
+}
+
+#[test]
+fn a_signal_that_comes_again_within_a_second_is_the_same_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::new(folder.path(), "forwarded");
+    process.signal("-TERM");
+    assert_eq!(process.end().0.code(), Some(0));
+    let history = JsonLinesHistory::new(folder.path().join("events.jsonl"));
+    assert_eq!(runs(&history).unwrap()[0].end, preempted("SIGTERM, more than once"));
 }
 
 #[test]
