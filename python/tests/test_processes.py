@@ -19,6 +19,9 @@ from forebay import SummaryWriter
 
 METHODS = ("fork", "spawn", "forkserver")
 
+#: The size of a process is read there.
+PROC = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+
 #: The most seconds until a process that hangs is killed.
 WATCHDOG = 60
 
@@ -112,6 +115,14 @@ if how == "handler after":
     signal.signal(signal.SIGTERM, own)
 if how == "closed":
     SummaryWriter(f"{folder}/c").close()
+if how == "handler for a while":
+    signal.signal(signal.SIGTERM, signal.signal(signal.SIGTERM, own))
+    SummaryWriter(f"{folder}/c").close()
+if how == "no thread":
+    import resource
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    # A thread takes 2 MiB.
+    resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), resource.RLIM_INFINITY))
 for step in range(700):
     for writer in writers:
         writer.add_scalar("x", step, step)
@@ -128,7 +139,10 @@ sum(iter(int, 1))
 
 @pytest.mark.parametrize(
     ("how", "code"),
-    [("alone", -15), ("closed", -15), ("refused", -15), ("handler before", 5), ("handler after", 5), ("handler in C", 0)],
+    [
+        ("alone", -15), ("closed", -15), ("refused", -15), ("handler before", 5), ("handler after", 5), ("handler in C", 0),
+        ("handler for a while", -15), pytest.param("no thread", -15, marks=PROC),
+    ],
 )
 def test_sigterm_has_a_writer_write_what_it_has_unless_the_program_handles_it(how, code, tmp_path):
     command = [sys.executable, "-c", TERMINATED, str(tmp_path), how]

@@ -32,7 +32,8 @@ use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 ///
 /// Several values may watch the same signals: the process ends when all are done. A signal that no value watches has its
 /// default effect again, unless other code of the program handled it before the first value was made. The same holds in a forked
-/// child, until it makes a value of its own. The value holds a handle of the collector.
+/// child, until it makes a value of its own. Where the program sets a handler of its own later and takes it away again, the
+/// next value to be made restores the watch for all. The value holds a handle of the collector.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -275,9 +276,13 @@ fn prepare(slot: &'static SignalSlot) -> io::Result<()> {
         let (is_default, came) = (Arc::new(PlainBool::new(had_default)), Arc::new(PlainBool::new(false)));
         register(slot.signal, Arc::clone(&came))?;
         register_conditional_default(slot.signal, Arc::clone(&is_default))?;
+        slot.note_handler();
         // In this order: the hook of a fork looks at both.
         _ = slot.came.set(came);
         _ = slot.is_default.set(is_default);
+    } else if slot.had_default.load(Ordering::SeqCst) && has_default_effect(slot.signal) {
+        // The program has set a handler of its own since, and taken it away. The library registers each signal with the system once.
+        slot.restore_handler()?;
     }
     Ok(())
 }
@@ -336,20 +341,24 @@ fn on_signal(signal: i32, first_at: &mut Option<Instant>) {
     }
     // How many are not done, and whether one of those who are leaves the process to us.
     let (left, is_ours) = (Arc::new(PlainU64::new(plans.len() as u64)), Arc::new(PlainBool::new(false)));
+    let begun = Instant::now();
+    let mut threadless = Vec::new();
     for (watch, plan) in plans {
         watch.receive(signal);
         let (own, left, is_ours) = (Arc::clone(&watch), Arc::clone(&left), Arc::clone(&is_ours));
-        let finish = move || {
-            is_ours.fetch_or(own.finish(signal, plan), Ordering::SeqCst);
+        let plan = Mutex::new(Some(plan));
+        let finish = Arc::new(move || {
+            let Some(plan) = plan.lock().take() else { return };
+            is_ours.fetch_or(own.finish(signal, plan, begun), Ordering::SeqCst);
             if left.fetch_sub(1, Ordering::SeqCst) == 1 && is_ours.load(Ordering::SeqCst) {
                 end(signal);
             }
-        };
+        });
+        let theirs = Arc::clone(&finish);
         let mut finisher = watch.finisher.lock();
-        // Without a thread for it, the process ends at once: by the default effect, as if nobody had watched.
-        match sync::spawn("forebay-signals", None, finish) {
+        match sync::spawn("forebay-signals", None, move || theirs()) {
             Ok(thread) => *finisher = Some(thread),
-            Err(_) => end(signal),
+            Err(_) => threadless.push(finish),
         }
         drop(finisher);
         // Whatever hangs: the grace period is an end.
@@ -359,6 +368,8 @@ fn on_signal(signal: i32, first_at: &mut Option<Instant>) {
             }
         });
     }
+    // Where the system refuses a thread, this one does it, once all others have begun. It hears no second signal meanwhile.
+    threadless.into_iter().for_each(|finish| finish());
 }
 
 /// Ends the process as the signal would have without a handler.
@@ -379,9 +390,8 @@ impl Watch {
         self.changed.notify_all();
     }
 
-    /// Carries out what the signal is to start. Returns whether the process is then ours to end.
-    fn finish(&self, signal: i32, plan: SignalsBuilder) -> bool {
-        let begun = Instant::now();
+    /// Carries out what the signal that came at `begun` is to start. Returns whether the process is then ours to end.
+    fn finish(&self, signal: i32, plan: SignalsBuilder, begun: Instant) -> bool {
         let left = || plan.grace.saturating_sub(begun.elapsed());
         if plan.leaves_time {
             (plan.flush)(left());

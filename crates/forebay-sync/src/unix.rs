@@ -99,6 +99,17 @@ mod imp {
         pub came: OnceLock<Arc<PlainBool>>,
         /// True if the signal had its default effect before it was watched, so that no other handler existed.
         pub had_default: PlainBool,
+        /// The handler that leads to these flags, once it is registered.
+        handler: OnceLock<Handler>,
+    }
+
+    /// What the system does at a signal.
+    struct Handler(libc::sigaction);
+
+    impl std::fmt::Debug for Handler {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Handler")
+        }
     }
 
     impl SignalSlot {
@@ -108,6 +119,24 @@ mod imp {
                 is_default: OnceLock::new(),
                 came: OnceLock::new(),
                 had_default: PlainBool::new(false),
+                handler: OnceLock::new(),
+            }
+        }
+
+        /// Notes the handler that the signal has, which is ours.
+        pub fn note_handler(&self) {
+            if let Some(action) = action_of(self.signal) {
+                _ = self.handler.set(Handler(action));
+            }
+        }
+
+        /// Installs the noted handler again.
+        pub fn restore_handler(&self) -> std::io::Result<()> {
+            let Some(Handler(action)) = self.handler.get() else { return Ok(()) };
+            // SAFETY: the action is one that the system gave us. Its handler is a function that lives as long as the program.
+            match unsafe { libc::sigaction(self.signal, action, std::ptr::null_mut()) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
             }
         }
     }
@@ -150,11 +179,16 @@ mod imp {
 
     /// Returns whether the signal has no handler.
     pub fn has_default_effect(signal: i32) -> bool {
+        action_of(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_DFL)
+    }
+
+    /// Returns what the system does at a signal.
+    fn action_of(signal: i32) -> Option<libc::sigaction> {
         // SAFETY: without a new action, the call only writes the old one into a structure of ours, for which zeros are
         // a value like others.
         unsafe {
-            let mut old: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_DFL
+            let mut action: libc::sigaction = std::mem::zeroed();
+            (libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0).then_some(action)
         }
     }
 
