@@ -173,7 +173,9 @@ impl Writer {
     ///     AssertionError: A tensor of more or fewer elements than one.
     ///     NotImplementedError: Neither a number nor a tensor.
     #[pyo3(signature = (tag, scalar_value, global_step = None, walltime = None, new_style = false, double_precision = false,
-        *, display_name = "", summary_description = ""))]
+        *, display_name = None, summary_description = None),
+        text_signature = "($self, tag, scalar_value, global_step=None, walltime=None, new_style=False, double_precision=False, \
+            *, display_name='', summary_description='')")]
     #[allow(clippy::too_many_arguments, reason = "the arguments of PyTorch's method")]
     fn add_scalar(
         slf: &Bound<'_, Self>,
@@ -183,11 +185,13 @@ impl Writer {
         walltime: Option<f64>,
         new_style: bool,
         double_precision: bool,
-        display_name: &str,
-        summary_description: &str,
+        display_name: Option<&str>,
+        summary_description: Option<&str>,
     ) -> PyResult<()> {
         let value = convert::scalar(scalar_value)?;
         let (step, walltime) = Self::place(slf, global_step, walltime)?;
+        let (display_name, summary_description) =
+            (display_name.unwrap_or_default(), summary_description.unwrap_or_default());
         Self::with(slf, |core| {
             let mut record = convert::placed(Record::scalar(intern(tag), value), step, walltime);
             if new_style || !display_name.is_empty() || !summary_description.is_empty() {
@@ -556,6 +560,10 @@ impl Writer {
     /// Writes what is left, and closes the files. The result is what there is to say of errors and losses. Returns `None` if it is closed.
     fn _close(&self, py: Python<'_>, timeout: f64) -> Option<Work> {
         let core = self.core.swap(None)?;
+        // Of a close that takes long, this is the account meanwhile.
+        if let Ok(mut closed) = self.closed.enter() {
+            *closed = core.account();
+        }
         let collector = core.collector.clone();
         let (ignored, closed) = (Arc::clone(&self.ignored), Arc::clone(&self.closed));
         let close = move || {
@@ -861,7 +869,11 @@ impl Drop for Writer {
     /// Ends the collector, which waits for its worker, detached.
     fn drop(&mut self) {
         let Some(core) = self.core.swap(None) else { return };
-        let end = || drop(core);
+        let end = || {
+            // Whoever lets go of the signals last would otherwise stop it without them: SIGTERM would end the process meanwhile.
+            let _ = core.collector.stop_timeout(core.collector.config().drop_timeout);
+            drop(core);
+        };
         // While the interpreter ends, there is nobody to let run.
         let mut end = Some(end);
         Python::try_attach(|py| py.detach(|| end.take().map(|end| end())));

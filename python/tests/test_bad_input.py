@@ -340,7 +340,7 @@ def test_arguments_of_a_writer_that_are_none_are_named(tmp_path):
         ("filename_suffix", 3, "a str"), ("write_to_disk", "no", "True or False"), ("flush_on_sigterm", None, "True or False"),
         ("comet_config", "no", "a dict or None"),
     ]:  # fmt: skip
-        arguments = {name: value} if name in ("log_dir", "logdir") else {"log_dir": folder, name: value}
+        arguments = {name: value} if name in ("log_dir", "logdir", "comment") else {"log_dir": folder, name: value}
         shown = name.replace("logdir", "log_dir")
         with pytest.raises(TypeError, match=re.escape(f"{shown} must be {allowed}, got {value!r}")):
             SummaryWriter(**arguments)

@@ -156,6 +156,32 @@ def test_sigterm_has_a_writer_write_what_it_has_unless_the_program_handles_it(ho
     assert [len(values(tmp_path / name)) for name in "ab"] == [700, 700]
 
 
+#: Drops a writer whose disk hangs, and ends by SIGTERM meanwhile.
+DROPPED = """
+import os, signal, sys, threading, weakref
+from forebay import SummaryWriter
+folder = sys.argv[1]
+writers = [SummaryWriter(f"{folder}/run")]
+os.mkfifo(f"{folder}/disk")
+writers[0]._hang_on(f"{folder}/disk")
+for step in range(700):
+    writers[0].add_scalar("x", step, step)
+seen = weakref.ref(writers[0])
+threading.Thread(target=writers.clear, daemon=True).start()
+while seen() is not None:
+    pass
+os.kill(os.getpid(), signal.SIGTERM)
+open(f"{folder}/disk", "w").close()
+sum(iter(int, 1))
+"""
+
+
+def test_sigterm_has_a_writer_that_was_dropped_write_what_it_has(tmp_path):
+    done = subprocess.run([sys.executable, "-c", DROPPED, tmp_path], timeout=WATCHDOG, check=False)
+    assert done.returncode == -15
+    assert len(values(tmp_path / "run")) == 700
+
+
 def test_a_forked_child_ends_by_sigterm_at_once_and_the_parent_keeps_what_it_has(tmp_path):
     writer = SummaryWriter(tmp_path / "run")
     disk = Disk(writer, tmp_path / "disk")

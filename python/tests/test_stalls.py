@@ -51,6 +51,17 @@ def test_a_disk_that_hangs_has_one_call_wait_and_the_others_drop(tmp_path, caplo
     assert len(values(tmp_path / "run")) == stats["processed"] - 2
 
 
+def test_a_close_that_takes_long_leaves_the_account(tmp_path):
+    writer = SummaryWriter(tmp_path / "run")
+    disk = Disk(writer, tmp_path / "disk")
+    writer.add_scalar("x", 0.5)
+    work = writer._close(60.0)
+    assert writer.stats()["offered"] == 2
+    disk.let_go()
+    work.result()
+    assert writer.stats()["processed"] == 2
+
+
 def test_large_values_do_not_wait_again_because_small_ones_still_fit(tmp_path):
     writer = SummaryWriter(tmp_path / "run")
     disk = Disk(writer, tmp_path / "disk")

@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import os
+import pickle
 import threading
 import time
 
@@ -375,3 +376,22 @@ def test_a_global_writer_takes_the_settings_of_a_writer(tmp_path):
     assert [event.step for event in events(tmp_path / "a" / f"pid_{child}")] == [1]
     with pytest.raises(TypeError, match="unexpected"):
         GlobalSummaryWriter(tmp_path / "b", unknown=1)
+
+
+def test_a_copy_of_a_global_writer_in_another_process_goes_on_from_its_steps(tmp_path):
+    writer = GlobalSummaryWriter(str(tmp_path))
+    writer.add_scalar("x", 1.0)
+    copied = pickle.loads(pickle.dumps(writer))
+    writer.close()
+    assert copied._steps == {("scalar", "x"): 1}
+    # Counters of `itertools` can be pickled up to Python 3.13 alone.
+    assert b"itertools" not in pickle.dumps(writer)
+
+
+def test_arguments_that_tensorboardx_takes_as_none_are_taken(tmp_path):
+    with SummaryWriter(tmp_path / "a", comment=None) as writer:
+        writer.add_scalar("x", 1.0, display_name=None, summary_description=None)
+    assert len(events(tmp_path / "a")) == 1
+    with SummaryWriter(tmp_path / "b", write_to_disk=None) as writer:
+        writer.add_scalar("x", 1.0)
+    assert writer.stats()["ignored"] == 1 and not (tmp_path / "b").exists()

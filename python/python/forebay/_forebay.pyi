@@ -231,8 +231,8 @@ class Writer:
         new_style: bool = False,
         double_precision: bool = False,
         *,
-        display_name: str = "",
-        summary_description: str = "",
+        display_name: str | None = "",
+        summary_description: str | None = "",
     ) -> None:
         """Adds a number."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from forebay.tensorboard import FileWriter, SummaryWriter
@@ -34,12 +32,12 @@ class GlobalSummaryWriter:
     def __init__(
         self,
         logdir: str | os.PathLike[str] | None = None,
-        comment: str = "",
+        comment: str | None = "",
         purge_step: int | None = None,
         max_queue: int = 10,
         flush_secs: float = 120,
         filename_suffix: str = "",
-        write_to_disk: bool = True,
+        write_to_disk: bool | None = True,
         log_dir: str | os.PathLike[str] | None = None,
         coalesce_process: bool = True,
         **settings: Any,
@@ -47,12 +45,14 @@ class GlobalSummaryWriter:
         self.smw = SummaryWriter(
             log_dir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, logdir=logdir, **settings
         )
-        # A counter is safe without a lock, which a forked child might find taken.
-        self._steps: dict[tuple[str, str], Iterator[int]] = {}
+        self._steps: dict[tuple[str, str], int] = {}
 
     def _step(self, kind: str, tag: str) -> int:
         """Returns the next step of a tag."""
-        return next(self._steps.get((kind, tag)) or self._steps.setdefault((kind, tag), itertools.count()))
+        with _counting:
+            step = self._steps.get((kind, tag), 0)
+            self._steps[kind, tag] = step + 1
+        return step
 
     def add_scalar(self, tag: str, scalar_value: Any, walltime: float | None = None) -> None:
         """Adds a number at the next step of its tag.
@@ -110,11 +110,14 @@ _writer: GlobalSummaryWriter | None = None
 #: Held while the writer of the process is made.
 _making = threading.Lock()
 
+#: Held while a step is counted. A handler of a signal may count within.
+_counting = threading.RLock()
+
 
 def _free() -> None:
-    """Makes the lock anew in a forked child: a thread that does not exist there may hold it."""
-    global _making
-    _making = threading.Lock()
+    """Makes the locks anew in a forked child: a thread that does not exist there may hold them."""
+    global _making, _counting
+    _making, _counting = threading.Lock(), threading.RLock()
 
 
 os.register_at_fork(after_in_child=_free)

@@ -92,12 +92,12 @@ class SummaryWriter(Writer):
     def __init__(
         self,
         log_dir: str | os.PathLike[str] | None = None,
-        comment: str = "",
+        comment: str | None = "",
         purge_step: int | None = None,
         max_queue: int = 10,
         flush_secs: float = 120,
         filename_suffix: str = "",
-        write_to_disk: bool = True,
+        write_to_disk: bool | None = True,
         *,
         in_child: Literal["ignore", "reopen"] = "ignore",
         logdir: str | os.PathLike[str] | None = None,
@@ -110,15 +110,16 @@ class SummaryWriter(Writer):
             # Numbers of NumPy and PyTorch have it as well.
             if not hasattr(value, "__float__") and not (value is None and name == "purge_step"):
                 raise TypeError(f"{name} must be a number, got {value!r}")
-        for name, text in (("comment", comment), ("filename_suffix", filename_suffix)):
+        log_dir = log_dir or logdir
+        # PyTorch looks at a comment only where it makes a name of it.
+        for name, text in (("comment", "" if log_dir else comment), ("filename_suffix", filename_suffix)):
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a str, got {text!r}")
-        for name, choice in (("write_to_disk", write_to_disk), ("flush_on_sigterm", flush_on_sigterm)):
+        for name, choice in (("write_to_disk", write_to_disk or False), ("flush_on_sigterm", flush_on_sigterm)):
             if choice not in (True, False):
                 raise TypeError(f"{name} must be True or False, got {choice!r}")
         if not isinstance(comet_config, (dict, NoneType)):
             raise TypeError(f"comet_config must be a dict or None, got {comet_config!r}")
-        log_dir = log_dir or logdir
         if not log_dir:
             now = datetime.now().strftime("%b%d_%H-%M-%S")
             log_dir = os.path.join("runs", f"{now}_{socket.gethostname()}{comment}")
