@@ -78,6 +78,9 @@ fn version(word: u64) -> u64 {
     word & !FLAGS
 }
 
+/// Returns the time of an event, in nanoseconds.
+type TimeOf<E> = fn(&E) -> u64;
+
 type Slot<E> = UnsafeCell<MaybeUninit<E>>;
 
 /// What a block says of its slots. Written by the thread that has the block; `consumed` by the drain while it pins.
@@ -217,7 +220,7 @@ pub struct Pool<E> {
     evicted: PlainU64,
     drain: Mutex<Drain>,
     /// Time by which the events of several lanes are merged, if they are.
-    time: Option<fn(&E) -> u64>,
+    time: Option<TimeOf<E>>,
     /// The process whose events they are.
     home: Home,
 }
@@ -289,13 +292,13 @@ impl<E: Send + 'static> Pool<E> {
     /// Creates a pool whose lanes hold about `capacity` events before one is evicted. Both numbers are at least 1. With a `time`, a round
     /// gives the earliest of the events first that the lanes give next. It is asked while the drain is locked, so that it must not
     /// take events, nor panic.
-    pub fn new(capacity: usize, lanes: usize, time: Option<fn(&E) -> u64>) -> Arc<Self> {
+    pub fn new(capacity: usize, lanes: usize, time: Option<TimeOf<E>>) -> Arc<Self> {
         let (blocks, slots) = shape(capacity, lanes);
         Self::with_blocks(blocks, slots, lanes, time)
     }
 
     /// Creates a pool of that many blocks and slots of each. There are more blocks than lanes.
-    pub fn with_blocks(blocks: usize, slots: usize, lanes: usize, time: Option<fn(&E) -> u64>) -> Arc<Self> {
+    pub fn with_blocks(blocks: usize, slots: usize, lanes: usize, time: Option<TimeOf<E>>) -> Arc<Self> {
         static NEXT: PlainU64 = PlainU64::new(1);
         // What has no slot has no place for an event.
         let (blocks, slots) = (blocks.max(lanes + 1), slots.max(1));
@@ -971,7 +974,7 @@ impl<E: Send + 'static> Pinned<'_, E> {
     }
 
     /// Returns when the next event but `skipped` was made, if there is one.
-    fn time_of(&self, skipped: u32, time: fn(&E) -> u64) -> Option<u64> {
+    fn time_of(&self, skipped: u32, time: TimeOf<E>) -> Option<u64> {
         let at = self.consumed + skipped;
         let slot = self.pool.slot(self.block, at).filter(|_| at < self.committed)?;
         // SAFETY: the slot is the drain's while it is pinned, and holds an event.
@@ -979,7 +982,7 @@ impl<E: Send + 'static> Pinned<'_, E> {
     }
 
     /// Returns how many of its events, at most `max`, come before what another lane gives next.
-    fn count_before(&self, max: usize, (seen, until): (Seen, Next), time: fn(&E) -> u64) -> usize {
+    fn count_before(&self, max: usize, (seen, until): (Seen, Next), time: TimeOf<E>) -> usize {
         let is_earlier = |skipped| self.time_of(skipped, time).is_some_and(|time| (time, seen) < until);
         (0..self.committed - self.consumed).take(max).take_while(|&skipped| is_earlier(skipped)).count()
     }
@@ -1169,7 +1172,7 @@ impl Drain {
     fn earliest<E: Send + 'static>(
         &mut self,
         pool: &Pool<E>,
-        time: fn(&E) -> u64,
+        time: TimeOf<E>,
     ) -> Option<(Seen, Option<Next>)> {
         let (mut first, mut second) = (None, None);
         for view in &mut self.lanes {
@@ -1195,7 +1198,7 @@ impl Drain {
     fn take_block<E: Send + 'static>(
         &mut self,
         pool: &Pool<E>,
-        (seen, until): (Seen, Option<(Next, fn(&E) -> u64)>),
+        (seen, until): (Seen, Option<(Next, TimeOf<E>)>),
         events: &mut Vec<E>,
         max: usize,
         batch: u64,
