@@ -68,7 +68,7 @@ pub(crate) fn what_can_change_is_documented<S: Settings>(
             serde_json::json!({ "every": 1 }),
             serde_json::json!({ "min": 1 }),
         ];
-        let words = ["drop_newest", "manual", "inline", "refuse"].map(Value::from);
+        let words = ["drop_newest", "manual", "inline", "refuse", "per_thread"].map(Value::from);
         let mut changes = 0;
         for sample in samples.iter().chain(&words) {
             let mut tree = to_full_tree(&S::preset(None));
@@ -77,6 +77,18 @@ pub(crate) fn what_can_change_is_documented<S: Settings>(
                 continue;
             }
             changes += 1;
+            // A part is used with some choices alone, and these need it.
+            for choice in S::CHOICES {
+                let chosen =
+                    slot(&mut tree, choice.of).as_str().is_some_and(|word| choice.with.contains(&word));
+                if choice.part == key.name && !chosen {
+                    *slot(&mut tree, choice.of) = choice.with[0].into();
+                } else if choice.of == key.name
+                    && value.as_str().is_some_and(|word| choice.with.contains(&word))
+                {
+                    *slot(&mut tree, choice.part) = 1.into();
+                }
+            }
             *slot(&mut tree, key.name) = value;
             let settings: S = from_full_tree(tree).unwrap();
             let expected = if is_fixed(&settings) { "no" } else { "yes" };
