@@ -140,6 +140,9 @@ def test_a_loop_that_nobody_runs_does_not_hold_up_the_end():
             bus.emit("a")
             bus.emit("a")
             await begun.wait()
+            # The other one waits for it.
+            while bus.metrics().handlers[0].in_flight < 2:
+                await asyncio.sleep(0)
         loop.run_until_complete(main())
         # Before its timeout of 10 seconds.
         import atexit, os
