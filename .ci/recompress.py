@@ -26,7 +26,7 @@ class Zopfli:
 
 
 def recompress(path):
-    """Writes a wheel anew, in the place of itself."""
+    """Compresses the files of a wheel again, and replaces it."""
     with zipfile.ZipFile(path) as wheel, zipfile.ZipFile(f"{path}.new", "w") as new:
         for entry in wheel.infolist():
             new.writestr(entry, wheel.read(entry), zipfile.ZIP_DEFLATED)

@@ -200,7 +200,7 @@ fn run_in_lanes(events: u64) -> Result<(), Box<dyn Error>> {
             let collector = &collector;
             scope.spawn(move || {
                 for generation in 0..generations {
-                    // A thread that ends, and gives its lane to whoever comes next.
+                    // A thread that ends, and gives its lane back to the next one.
                     std::thread::scope(|scope| {
                         scope.spawn(|| {
                             for number in 0..EACH {

@@ -80,7 +80,7 @@ struct Reader {
     numbers: Vec<u64>,
     gaps: u64,
     batch: u64,
-    /// Whether the numbers are those of the only lane. Then a gap must be where it is told.
+    /// Whether the numbers are those of the only lane. Then a gap must be where it is reported.
     is_one_lane: bool,
 }
 
@@ -404,7 +404,7 @@ fn a_block_is_evicted_for_its_bytes() {
 fn a_gap_behind_the_last_event_is_told() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a gap behind the last event is told", 3, 6300, move || {
+    check("pool: a gap behind the last event is reported", 3, 6300, move || {
         let tokens = Tokens::new(2, 1, 1);
         let producer = thread::spawn({
             let tokens = tokens.clone();

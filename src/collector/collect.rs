@@ -325,9 +325,11 @@ impl<E: Event> Shared<E> {
         if priority == Priority::Normal
             && let Some(pool) = self.lanes.threads()
         {
-            let eviction = || self.lanes.eviction(policy.evicts(priority));
-            let then =
-                |push: Push<'_, E>| self.after_lane_push(push, way, bytes, evictions, policy, taken, refused);
+            // They move: what they borrowed would have to be in memory, on the way to a ring as well.
+            let eviction = move || self.lanes.eviction(policy.evicts(priority));
+            let then = move |push: Push<'_, E>| {
+                self.after_lane_push(push, way, bytes, evictions, policy, taken, refused)
+            };
             return match way {
                 Way::OfThread => pool.push(event, eviction, then),
                 Way::Own(lane) => lane.push(event, eviction, then),

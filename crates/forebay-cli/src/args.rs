@@ -164,7 +164,7 @@ pub(crate) struct Query {
     /// Events of this generation.
     #[arg(long, value_name = "N")]
     pub(crate) generation: Option<u64>,
-    /// Without the steps that a resumed run has made anew.
+    /// Without the steps that a resumed run has made again.
     #[arg(long)]
     pub(crate) current: bool,
     /// At most so many of each run.

@@ -170,7 +170,7 @@ impl LineFollower {
                 self.queue(closed(&path)?);
             }
             Some(known) if known == folder => {}
-            Some(_) => return Ok(self.start_anew()),
+            Some(_) => return Ok(self.restart()),
         }
         if let Some(look) = self.reopen(&path)? {
             return Ok(look);
@@ -206,7 +206,7 @@ impl LineFollower {
             }
             match self.fate(&path)? {
                 Fate::Same => return Ok(Look::UpToDate),
-                Fate::Replaced => return Ok(self.start_anew()),
+                Fate::Replaced => return Ok(self.restart()),
                 Fate::Closed(found) => {
                     self.number = self.number.saturating_add(1);
                     self.queue(found);
@@ -231,7 +231,7 @@ impl LineFollower {
         let own = there.filter(|(data, _)| Identity::of(data) == *identity);
         let source = if let Some((data, file)) = own {
             if data.len() < *read || head_of(&file, head.len(), *read)? != *head {
-                return Ok(Some(self.start_anew()));
+                return Ok(Some(self.restart()));
             }
             Some(Source::Last { file, read: *read, head: head.clone() })
         } else {
@@ -244,7 +244,7 @@ impl LineFollower {
                 match next_of(head, path)? {
                     Next::None => return Ok(Some(Look::UpToDate)),
                     Next::Own => {}
-                    Next::Other => return Ok(Some(self.start_anew())),
+                    Next::Other => return Ok(Some(self.restart())),
                 }
             }
             let own = found.files.iter().find(|closed| closed.number == self.number);
@@ -253,7 +253,7 @@ impl LineFollower {
                 let mut begin = Vec::new();
                 file.by_ref().take(head.len() as u64).read_to_end(&mut begin)?;
                 if begin != *head {
-                    return Ok(Some(self.start_anew()));
+                    return Ok(Some(self.restart()));
                 }
                 io::copy(&mut file.by_ref().take(read.saturating_sub(head.len() as u64)), &mut io::sink())?;
             }
@@ -270,7 +270,7 @@ impl LineFollower {
         Ok(None)
     }
 
-    fn start_anew(&mut self) -> Look {
+    fn restart(&mut self) -> Look {
         *self = Self::new(std::mem::take(&mut self.path));
         Look::Replaced
     }

@@ -1,4 +1,4 @@
-//! `Run`: what a folder tells of a run, whoever wrote it, as it grows.
+//! `Run`: what the files of a folder say of a run, as they grow, whichever program writes them.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
@@ -436,7 +436,7 @@ impl Default for Limits {
 }
 
 impl Known {
-    fn start_anew(&mut self) {
+    fn restart(&mut self) {
         *self = Self { limits: self.limits, ..Self::default() };
     }
 
@@ -664,7 +664,7 @@ impl Run {
                 });
                 let look = look.map_err(failed)?;
                 if look == Look::Replaced {
-                    known.start_anew();
+                    known.restart();
                 }
                 known.not_read = known.no_records + follower.skipped();
                 Ok(look != Look::UpToDate)
@@ -673,7 +673,7 @@ impl Run {
             Files::Sqlite { history, last } => {
                 let Some(records) = history.after(*last, MAX_ROWS)? else {
                     *last = Seen::default();
-                    known.start_anew();
+                    known.restart();
                     return Ok(true);
                 };
                 for (number, record) in &records {
@@ -697,7 +697,7 @@ impl Run {
                 });
                 let (events, look) = events.map_err(failed)?;
                 if look == Look::Replaced {
-                    known.start_anew();
+                    known.restart();
                 }
                 known.events += events;
                 known.not_read = files.damaged();
@@ -761,7 +761,7 @@ impl Run {
         &self.known.settings
     }
 
-    /// Returns its generations, the last one last: none where nobody told of them, as in the files of other programs.
+    /// Returns its generations, the last one last: none where no event names one, as in the files of other programs.
     pub fn lives(&self) -> &[RunInfo] {
         self.known.lives.runs()
     }
@@ -853,7 +853,7 @@ fn format_of(folder: &Path) -> io::Result<Option<Format>> {
     Ok(has.iter().position(|has| *has).and_then(|place| format(place % 3)))
 }
 
-/// Most folders that are looked into for runs: whoever asks for a whole disk hears so.
+/// Most folders that are searched for runs. A search that reaches the limit says so.
 const MAX_FOLDERS: usize = 100_000;
 
 /// Returns the folders of all runs at a path, sorted: the path itself, or what lies below it. What lies below the folder of a run of

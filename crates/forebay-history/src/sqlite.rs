@@ -22,7 +22,7 @@ pub(crate) use following::Seen;
 
 /// History in the database of a [`SqliteSink`](forebay::sink::SqliteSink), opened for reading alone: it holds up no
 /// writer and changes no data. (Where nobody writes, SQLite may leave empty files `-wal` and `-shm` beside it. On a
-/// disk that is read-only, and so without them, the database is opened anew for every query, as one that nobody writes
+/// disk that is read-only, and so without them, the database is opened again for every query, as one that nobody writes
 /// to.)
 ///
 /// A fork by another thread waits until a query comes to its next row, a second at most. Where SQLite needs longer for
@@ -33,7 +33,7 @@ pub(crate) use following::Seen;
 #[derive(Debug)]
 pub struct SqliteHistory {
     path: PathBuf,
-    /// `None` only while it is dropped; in it, `None` after its files were replaced and could not be opened anew.
+    /// `None` only while it is dropped; in it, `None` after its files were replaced and could not be opened again.
     reader: Option<Mutex<Option<Reader>>>,
     /// The process that may use and close it.
     home: Home,

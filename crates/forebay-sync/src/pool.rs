@@ -11,7 +11,7 @@
 //!
 //! | flags | slots below `committed` | slots from `committed` on | who changes them |
 //! |---|---|---|---|
-//! | `FREE` | whoever took the block's bit out of `free` | the same thread | that thread -> `OPEN` |
+//! | `FREE` | the thread that took the block's bit out of `free` | the same thread | that thread -> `OPEN` |
 //! | `BUSY` | the thread that evicted the block | the same thread | that thread -> `OPEN`, or -> `FREE` and back into `free` |
 //! | `OPEN` | the drain, while `PIN` is set | the lane that opened it | that lane -> `SEALED` |
 //! | `SEALED` | the drain, while `PIN` is set | nobody | the drain -> `FREE`, and back into `free`; any thread, without `PIN`, -> `BUSY` |
@@ -1068,7 +1068,7 @@ struct LaneView {
 
 /// State of the drain.
 ///
-/// A round covers everything that was committed before it began: each event is taken, or was evicted and is told as a gap, at the
+/// A round covers everything that was committed before it began: each event is taken, or was evicted and is reported as a gap, at the
 /// latest by the next round. It ends, whatever producers do, because it goes through the blocks that it has seen once. What was
 /// sealed before the look stays where it is, so that what the look does not find was evicted. Blocks that were opened later are left
 /// to the next round: one of the same lane before them may have been opened in a place that the look had passed.
@@ -1125,7 +1125,7 @@ impl Drain {
     }
 
     /// Takes at most `max` events. It ends before a gap that lies behind events of the same lane in the same batch, so that no
-    /// gap is told before the events that precede it.
+    /// gap is reported before the events that precede it.
     fn take<E: Send + 'static>(
         &mut self,
         pool: &Pool<E>,

@@ -115,7 +115,7 @@ _counting = threading.RLock()
 
 
 def _free() -> None:
-    """Makes the locks anew in a forked child: a thread that does not exist there may hold them."""
+    """Replaces the locks in a forked child: a thread that does not exist there may hold them."""
     global _making, _counting
     _making, _counting = threading.Lock(), threading.RLock()
 

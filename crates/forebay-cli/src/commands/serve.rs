@@ -107,7 +107,7 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
     let listener = TcpListener::bind((asked.address, asked.port)).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
-    // A server that is started anew goes on behind the versions of the one before, which pages remember.
+    // Pages remember versions across a restart of the server, so a new server begins above those of the last one.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let first = u64::try_from(now).unwrap_or(1);
     let server = Arc::new(Server {

@@ -682,7 +682,7 @@ fn a_traceback_is_short_in_tables_and_whole_where_the_doctor_tells_it() {
 }
 
 #[test]
-fn a_run_that_is_removed_and_begun_anew_has_nothing_of_the_one_before_on_a_page() {
+fn a_run_that_is_removed_and_restarted_has_nothing_of_the_one_before_on_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");
     let begin = |steps: std::ops::Range<i32>| {
@@ -734,7 +734,7 @@ fn what_is_empty_hides_no_run_and_links_lead_to_runs_once() {
 }
 
 #[test]
-fn a_report_has_the_pictures_and_distributions_of_runs_whoever_wrote_them() {
+fn a_report_has_the_pictures_and_distributions_of_runs_of_any_program() {
     use forebay::sink::{Sink, TensorBoardSink};
     use forebay::{Batch, Histogram, Value};
 

@@ -100,7 +100,7 @@ fn a_sink_that_keeps_no_closed_file_loses_no_line_that_was_there_to_be_read() {
 }
 
 #[test]
-fn a_file_that_is_begun_anew_has_nothing_of_the_one_before() {
+fn a_file_that_is_replaced_has_nothing_of_the_one_before() {
     let line = |step: u64| {
         format!(r#"{{"name":"loss","time":"2026-11-21T08:00:00.000000000Z","step":{step},"scalar":0.5}}"#)
             + "\n"

@@ -323,7 +323,7 @@ fn a_file_that_is_not_there_is_named() {
     }
 }
 
-/// A visit gives what a query answers, in parts where it is long, and ends where it is told to.
+/// A visit gives what a query answers, in parts where it is long, and ends where its caller says so.
 #[cfg(feature = "sqlite")]
 #[test]
 fn a_visit_gives_what_a_query_answers_and_stops_when_it_is_told_to() {

@@ -117,7 +117,7 @@ fn lanes_are_merged_by_time() {
     }
     let (numbers, gap) = round(&pool);
     assert!(numbers.is_sorted() && numbers.len() == 14, "{numbers:?}");
-    // One lane makes a gap: it is told before what follows it, and after what precedes it.
+    // One lane makes a gap: it is reported before what follows it, and after what precedes it.
     push(&lanes[0], 21, &alive);
     push(&lanes[1], 22, &alive);
     (23..26).for_each(|time| _ = push(&lanes[0], time, &alive));
