@@ -13,7 +13,7 @@ mod shards;
 use crate::config::Config;
 use crate::event::{Event, Priority};
 use crate::outcome::Refusal;
-use crate::pool::{self, Eviction, OwnLane, Owned, Pool};
+use crate::pool::{self, Eviction, OwnLane, Owned, Place, Pool};
 use crate::ring::{self, Ring};
 use crate::sync::{Arc, Home, catch_panic, thread_index};
 use crate::wake::NEVER;
@@ -61,6 +61,16 @@ impl<E: Event> Clone for Way<'_, E> {
 impl<E: Event> Copy for Way<'_, E> {}
 
 impl<'a, E: Event> Way<'a, E> {
+    /// Returns where an event on this way is pushed.
+    #[inline(always)]
+    pub(crate) fn place(self, pool: &'a Arc<Pool<E>>) -> Place<'a, E> {
+        match self {
+            Self::OfThread => pool.place(),
+            Self::Own(lane) => lane.place(),
+            Self::Ring => pool.no_place(),
+        }
+    }
+
     fn own(self) -> Option<&'a OwnLane<E>> {
         match self {
             Self::Own(lane) => Some(lane),

@@ -3,8 +3,8 @@
 //! finds is modelled on the pool, in `pool.rs`.
 
 use forebay::collector::{Producer, State};
-use forebay::parts::BareWorker;
 use forebay::config::Lanes;
+use forebay::parts::BareWorker;
 use forebay::{Builder, Collector, FlushStrategy, Outcome};
 use forebay_loom_tests::{Tick, Witness, check, small};
 use loom::thread::{self, JoinHandle};

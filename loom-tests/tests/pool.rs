@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forebay_loom_tests::{Witness, check};
-use forebay_sync::pool::{Eviction, OwnLane, Pool, Push};
+use forebay_sync::pool::{Eviction, OwnLane, Pool, Refused};
 use loom::thread;
 
 /// Number of tokens that are alive. Never freed, so that a token that is dropped twice does no other harm.
@@ -49,7 +49,7 @@ impl Tokens {
     /// Pushes tokens of these numbers into a lane, one after the other.
     fn push(&self, lane: &OwnLane<Token>, numbers: std::ops::Range<u64>) {
         for number in numbers {
-            let pushed = lane.push(self.token(number), || Eviction::AndDrop, is_queued);
+            let pushed = lane.place().push(self.token(number), || Eviction::AndDrop).is_ok();
             assert!(pushed, "there are more blocks than lanes, so one can be evicted");
         }
     }
@@ -67,11 +67,6 @@ impl Tokens {
         assert_eq!(self.alive.load(Ordering::Relaxed), 0, "tokens that were not dropped, or twice");
         evicted
     }
-}
-
-fn is_queued(push: Push<'_, Token>) -> bool {
-    // What is stale or refused is dropped here.
-    matches!(push, Push::Queued { .. })
 }
 
 /// The side that takes tokens out.
@@ -152,17 +147,38 @@ fn one_lane(
 
 #[test]
 fn a_lane_overtakes_the_drain() {
-    one_lane("pool: one lane overtakes the drain, 2 blocks of 1", (3, 15_000), (2, 1), 3, (1, 9), &["0", "1"]);
+    one_lane(
+        "pool: one lane overtakes the drain, 2 blocks of 1",
+        (3, 15_000),
+        (2, 1),
+        3,
+        (1, 9),
+        &["0", "1"],
+    );
 }
 
 #[test]
 fn a_lane_overtakes_the_drain_in_more_blocks() {
-    one_lane("pool: one lane overtakes the drain, 3 blocks of 1", (3, 59_000), (3, 1), 4, (1, 9), &["0", "1"]);
+    one_lane(
+        "pool: one lane overtakes the drain, 3 blocks of 1",
+        (3, 59_000),
+        (3, 1),
+        4,
+        (1, 9),
+        &["0", "1"],
+    );
 }
 
 #[test]
 fn a_lane_overtakes_the_drain_by_blocks() {
-    one_lane("pool: one lane overtakes the drain, 2 blocks of 2", (3, 16_000), (2, 2), 5, (1, 9), &["0", "1", "2"]);
+    one_lane(
+        "pool: one lane overtakes the drain, 2 blocks of 2",
+        (3, 16_000),
+        (2, 2),
+        5,
+        (1, 9),
+        &["0", "1", "2"],
+    );
 }
 
 #[test]
@@ -321,16 +337,16 @@ fn a_thread_that_ends_leaves_its_lane_to_the_next() {
     let seen = witness.clone();
     check("pool: a thread that ends leaves its lane to the next", 3, 5900, move || {
         let tokens = Tokens::new(2, 2, 1);
-        let push = |tokens: &Tokens, number| {
-            tokens.pool.push(
-                tokens.token(number),
-                || Eviction::AndDrop,
-                |push| match push {
-                    Push::Queued { .. } => 1,
-                    Push::Full(_) => panic!("one can be evicted"),
-                    Push::NoLane(_) => 0,
-                },
-            )
+        let push = |tokens: &Tokens, number| match tokens
+            .pool
+            .place()
+            .push(tokens.token(number), || Eviction::AndDrop)
+        {
+            Ok(_) => 1,
+            Err((_, why)) => {
+                assert_eq!(why, Refused::NoLane, "one can be evicted");
+                0
+            }
         };
         let threads = [0, 100].map(|hundred| {
             let tokens = tokens.clone();
@@ -360,7 +376,7 @@ fn a_lane_that_may_not_evict_gives_the_event_back() {
             let tokens = tokens.clone();
             move || {
                 let lane = tokens.pool.own_lane().unwrap();
-                let push = |number| lane.push(tokens.token(number), || Eviction::Never, is_queued);
+                let push = |number| lane.place().push(tokens.token(number), || Eviction::Never).is_ok();
                 // What was refused is offered again, so that the numbers have no gap.
                 (0..4).fold(0, |number, _| number + u64::from(push(number)))
             }

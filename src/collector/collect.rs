@@ -12,7 +12,7 @@ use crate::event::{Event, Name, Priority, Record, Value};
 use crate::gate::Gate;
 use crate::lanes::{Way, owned_bytes};
 use crate::outcome::{BatchOutcome, CollectError, Outcome, Refusal};
-use crate::pool::{Owned, Push};
+use crate::pool::{self, Owned, Queued};
 use crate::settings::Policy;
 use crate::shared::Shared;
 use crate::sync::announce_fence;
@@ -57,7 +57,8 @@ impl<E: Event> Collector<E> {
     #[inline(always)]
     fn collect_ungated(&self, way: Way<'_, E>, event: E) -> Outcome {
         let priority = event.priority();
-        let refused = |event, reason, policy, _| {
+        // It moves: what it borrowed would have to be in memory, also where nothing is refused.
+        let refused = move |event, reason, policy, _| {
             self.shared.collect_refused(way, priority, CollectError { event, reason }, policy)
         };
         self.shared.offer_from(way, priority, event, |outcome, _| outcome, refused)
@@ -272,7 +273,7 @@ impl Collector {
 pub(crate) enum Displaced<E> {
     Nothing,
     OfRing(E),
-    /// The push went into the lane of a thread; see [`Push::Queued`].
+    /// The push went into the lane of a thread; see [`Queued`].
     OfLane {
         evicted: u64,
         stale: Option<E>,
@@ -311,8 +312,7 @@ impl<E: Event> Shared<E> {
         if !before.admits() {
             return refused(event, Refusal::of(before), policy, 0);
         }
-        let mut evictions = 0;
-        if bytes > 0 {
+        let evictions = if bytes > 0 {
             if event.is_too_deep() {
                 return refused(event, Refusal::Oversize, policy, 0);
             }
@@ -320,22 +320,45 @@ impl<E: Event> Shared<E> {
             if let Err(reason) = reserved {
                 return refused(event, reason, policy, evicted);
             }
-            evictions = evicted;
-        }
+            evicted
+        } else {
+            0
+        };
         if priority == Priority::Normal
             && let Some(pool) = self.lanes.threads()
         {
-            // They move: what they borrowed would have to be in memory, on the way to a ring as well.
-            let eviction = move || self.lanes.eviction(policy.evicts(priority));
-            let then = move |push: Push<'_, E>| {
-                self.after_lane_push(push, way, bytes, evictions, policy, taken, refused)
-            };
-            return match way {
-                Way::OfThread => pool.push(event, eviction, then),
-                Way::Own(lane) => lane.push(event, eviction, then),
-                Way::Ring => then(Push::NoLane(event)),
+            let eviction = || self.lanes.eviction(policy.evicts(priority));
+            return match way.place(pool).push(event, eviction) {
+                Ok(queued) => {
+                    let (outcome, evictions) = self.after_lane_push(&queued, way, evictions);
+                    // The evicted event is dropped at the end, where it is.
+                    taken(outcome, evictions)
+                }
+                Err((event, pool::Refused::Full)) => {
+                    self.lanes.release(priority, bytes);
+                    refused(event, Refusal::Full, policy, evictions)
+                }
+                Err((event, pool::Refused::NoLane)) => {
+                    self.offer_to_ring(priority, event, bytes, evictions, policy, taken, refused)
+                }
             };
         }
+        self.push_to_ring(priority, event, bytes, evictions, policy, taken, refused)
+    }
+
+    /// Pushes an event into its ring, and completes the push.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "inlined into its callers, whose arguments they are")]
+    fn push_to_ring<R>(
+        &self,
+        priority: Priority,
+        event: E,
+        bytes: u64,
+        mut evictions: u64,
+        policy: Policy,
+        taken: impl FnOnce(Outcome, u64) -> R,
+        refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
+    ) -> R {
         // Event and evicted event stay where they are. A move into a result would copy them, and these copies would
         // cost more than the push.
         if policy.evicts(priority) {
@@ -359,70 +382,36 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// Completes a push into the lane of a thread, as `offer` does one into a ring.
-    #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "inlined into its only caller, whose arguments they are")]
-    fn after_lane_push<R>(
+    /// Pushes a normal event of a thread that has no lane.
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "those of `push_to_ring`")]
+    fn offer_to_ring<R>(
         &self,
-        push: Push<'_, E>,
-        way: Way<'_, E>,
+        priority: Priority,
+        event: E,
         bytes: u64,
         evictions: u64,
         policy: Policy,
         taken: impl FnOnce(Outcome, u64) -> R,
         refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
     ) -> R {
-        match push {
-            Push::Queued { lane, evicted, stale } => {
-                if let Some(stale) = &stale {
-                    self.lanes.release_evicted(stale);
-                }
-                let evictions = evictions + evicted;
-                let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
-                let outcome = self.settle_in_lane(lane, outcome);
-                if evicted > 0 && self.lanes.budget().held() > 0 {
-                    self.lanes.destroy_stale(way);
-                }
-                // The evicted event is dropped at the end, where it is.
-                taken(outcome, evictions)
-            }
-            Push::Full(event) => {
-                self.lanes.release(Priority::Normal, bytes);
-                refused(event, Refusal::Full, policy, evictions)
-            }
-            Push::NoLane(event) => self.offer_to_ring(event, bytes, evictions, policy, taken, refused),
-        }
+        self.push_to_ring(priority, event, bytes, evictions, policy, taken, refused)
     }
 
-    /// Pushes a normal event of a thread that has no lane.
-    #[cold]
-    #[inline(never)]
-    fn offer_to_ring<R>(
-        &self,
-        event: E,
-        bytes: u64,
-        mut evictions: u64,
-        policy: Policy,
-        taken: impl FnOnce(Outcome, u64) -> R,
-        refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
-    ) -> R {
-        let normal = Priority::Normal;
-        if policy.evicts(normal) {
-            let evicted = self.lanes.push_evicting(normal, event);
-            if let Some(evicted) = &evicted {
-                self.lanes.count_evicted(normal, evicted);
-                evictions += 1;
-            }
-            let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
-            return taken(self.after_push(normal, outcome), evictions);
+    /// Completes a push into the lane of a thread. Returns its outcome, and how many events were evicted for it in all.
+    #[inline(always)]
+    fn after_lane_push(&self, queued: &Queued<'_, E>, way: Way<'_, E>, evictions: u64) -> (Outcome, u64) {
+        if let Some(stale) = &queued.stale {
+            self.lanes.release_evicted(stale);
         }
-        match self.lanes.push(normal, event) {
-            Ok(()) => taken(self.after_push(normal, Outcome::Queued), evictions),
-            Err(event) => {
-                self.lanes.release(normal, bytes);
-                refused(event, Refusal::Full, policy, evictions)
-            }
+        let evictions = evictions + queued.evicted;
+        let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
+        let outcome = self.settle_in_lane(queued.lane, outcome);
+        if queued.evicted > 0 && self.lanes.budget().held() > 0 {
+            self.lanes.destroy_stale(way);
         }
+        (outcome, evictions)
     }
 
     /// Completes a push into a lane, as `after_push` does one into a ring.
@@ -649,17 +638,11 @@ impl<E: Event> Shared<E> {
             Some(pool) if priority == Priority::Normal => {
                 // Nothing is dropped here: what is evicted lies in its slots until they are needed.
                 let eviction = || self.lanes.eviction(evicts);
-                let then = |push: Push<'_, E>| match push {
-                    Push::Queued { evicted, stale, .. } => Ok(Displaced::OfLane { evicted, stale }),
-                    Push::Full(event) => Err((event, true)),
-                    Push::NoLane(event) => Err((event, false)),
-                };
                 // The same way as before, so that the producer's events keep their order.
-                match way {
-                    Way::OfThread => pool.push(event, eviction, then),
-                    Way::Own(lane) => lane.push(event, eviction, then),
-                    Way::Ring => Err((event, false)),
-                }
+                way.place(pool)
+                    .push(event, eviction)
+                    .map(|queued| Displaced::OfLane { evicted: queued.evicted, stale: queued.stale })
+                    .map_err(|(event, why)| (event, why == pool::Refused::Full))
             }
             _ => Err((event, false)),
         };

@@ -165,22 +165,15 @@ impl<E> Lane<E> {
     }
 }
 
-/// What became of a push.
+/// Push that has succeeded.
 #[derive(Debug)]
-pub enum Push<'a, E> {
-    /// The event is in its lane.
-    Queued {
-        /// The lane.
-        lane: Owned<'a, E>,
-        /// Number of events that were evicted for it, with their block.
-        evicted: u64,
-        /// Event that was evicted with its block before, and lay in the slot. The caller drops it.
-        stale: Option<E>,
-    },
-    /// No block is free, and none could be evicted.
-    Full(E),
-    /// All lanes have their threads.
-    NoLane(E),
+pub struct Queued<'a, E> {
+    /// The lane that has the event.
+    pub lane: Owned<'a, E>,
+    /// Number of events that were evicted for it, with their block.
+    pub evicted: u64,
+    /// Event that was evicted with its block before, and lay in the slot. The caller drops it.
+    pub stale: Option<E>,
 }
 
 /// What may be done where no block is free.
@@ -194,9 +187,12 @@ pub enum Eviction {
     AndReturn,
 }
 
-/// Why an event has no place.
-enum Refused {
+/// Why an event was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// No block is free, and none could be evicted.
     Full,
+    /// All lanes have their threads.
     NoLane,
 }
 
@@ -332,43 +328,16 @@ impl<E: Send + 'static> Pool<E> {
 
     // ---- a push ----
 
-    /// Pushes an event into the lane of the calling thread, and goes on with `then`. `eviction` says what may be done where no
-    /// block is free.
+    /// Returns the place of the calling thread.
     #[inline(always)]
-    pub fn push<R>(
-        self: &Arc<Self>,
-        event: E,
-        eviction: impl FnOnce() -> Eviction,
-        then: impl FnOnce(Push<'_, E>) -> R,
-    ) -> R {
-        self.push_into(threads::near(self.id), event, eviction, then)
+    pub fn place(self: &Arc<Self>) -> Place<'_, E> {
+        Place { pool: self, near: threads::near(self.id), _not_send: PhantomData }
     }
 
-    /// Pushes into a lane that the caller has, or the thread.
+    /// Returns the place of who has no lane.
     #[inline(always)]
-    fn push_into<R>(
-        self: &Arc<Self>,
-        near: Near,
-        event: E,
-        eviction: impl FnOnce() -> Eviction,
-        then: impl FnOnce(Push<'_, E>) -> R,
-    ) -> R {
-        // What is called meanwhile may unwind, as far as the compiler knows. An event that had to be dropped then would have to lie
-        // in memory, and not in registers, which costs more than the push. So it would leak.
-        let event = ManuallyDrop::new(event);
-        if let Near::Lane(index) = near
-            && let Some(lane) = self.owned(index)
-            && lane.has_space()
-        {
-            // SAFETY: the lane has space.
-            return unsafe { lane.append(ManuallyDrop::into_inner(event), 0, then) };
-        }
-        match self.make_space(near, eviction()) {
-            // SAFETY: the lane has space.
-            Ok((lane, evicted)) => unsafe { lane.append(ManuallyDrop::into_inner(event), evicted, then) },
-            Err(Refused::Full) => then(Push::Full(ManuallyDrop::into_inner(event))),
-            Err(Refused::NoLane) => then(Push::NoLane(ManuallyDrop::into_inner(event))),
-        }
+    pub fn no_place(self: &Arc<Self>) -> Place<'_, E> {
+        Place { pool: self, near: Near::NoLane, _not_send: PhantomData }
     }
 
     /// Returns the lane with space for an event, and how many events were evicted for that.
@@ -661,6 +630,44 @@ impl<E> fmt::Debug for Pool<E> {
     }
 }
 
+/// Where the calling thread pushes: into the lane of the thread, or of a handle that it borrows. It stays on the thread.
+pub struct Place<'a, E> {
+    pool: &'a Arc<Pool<E>>,
+    near: Near,
+    _not_send: PhantomData<*const ()>,
+}
+
+impl<E> fmt::Debug for Place<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("near", &self.near).finish_non_exhaustive()
+    }
+}
+
+impl<'a, E: Send + 'static> Place<'a, E> {
+    /// Pushes an event, or returns it. `eviction` says what may be done where no block is free.
+    #[inline(always)]
+    pub fn push(self, event: E, eviction: impl FnOnce() -> Eviction) -> Result<Queued<'a, E>, (E, Refused)> {
+        let Self { pool, near, .. } = self;
+        // What is called meanwhile may unwind, as far as the compiler knows. An event that had to be dropped then would have to lie
+        // in memory, and not in registers, which costs more than the push. So it would leak.
+        let event = ManuallyDrop::new(event);
+        let ready = match near {
+            Near::Lane(index) => pool.owned(index).filter(|lane| lane.has_space()),
+            Near::NoLane | Near::Unknown => None,
+        };
+        let found = match ready {
+            Some(lane) => Ok((lane, 0)),
+            None => pool.make_space(near, eviction()),
+        };
+        let event = ManuallyDrop::into_inner(event);
+        match found {
+            // SAFETY: the lane has space.
+            Ok((lane, evicted)) => Ok(unsafe { lane.append(event, evicted) }),
+            Err(why) => Err((event, why)),
+        }
+    }
+}
+
 /// Lane that the calling thread has: the permission to use its cells.
 pub struct Owned<'a, E> {
     pool: &'a Pool<E>,
@@ -720,13 +727,13 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         self.lane.evicted.store(self.lane.evicted.load(Relaxed) + events, Relaxed);
     }
 
-    /// Writes an event into the next slot, and goes on with `then`.
+    /// Writes an event into the next slot.
     ///
     /// # Safety
     ///
     /// The lane has space.
     #[inline(always)]
-    unsafe fn append<R>(self, event: E, evicted: u64, then: impl FnOnce(Push<'_, E>) -> R) -> R {
+    unsafe fn append(self, event: E, evicted: u64) -> Queued<'a, E> {
         let (lane, at) = (self.lane, self.written());
         // SAFETY: a block is open, because there is space. `base` points to its first slot, and `at` is one of its slots.
         let slot = unsafe { &*lane.base.get().add(at as usize) };
@@ -739,7 +746,7 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         slot.with_mut(|slot| unsafe { put(slot, event) });
         // Release, paired with `Pool::pin`: who reads the count sees the slot.
         self.head().committed.store(at + 1, Release);
-        then(Push::Queued { lane: self, evicted, stale })
+        Queued { lane: self, evicted, stale }
     }
 
     /// Opens the next block, and returns how many events were evicted for it. `None`: there is no block.
@@ -876,15 +883,10 @@ pub struct OwnLane<E: Send + 'static> {
 }
 
 impl<E: Send + 'static> OwnLane<E> {
-    /// Pushes an event into this lane; see [`Pool::push`].
+    /// Returns the place of this handle.
     #[inline(always)]
-    pub fn push<R>(
-        &self,
-        event: E,
-        eviction: impl FnOnce() -> Eviction,
-        then: impl FnOnce(Push<'_, E>) -> R,
-    ) -> R {
-        self.pool.push_into(Near::Lane(self.index), event, eviction, then)
+    pub fn place(&self) -> Place<'_, E> {
+        Place { pool: &self.pool, near: Near::Lane(self.index), _not_send: PhantomData }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Eviction, OwnLane, Pool, Push};
+use super::{Eviction, OwnLane, Pool};
 use crate::sync::Arc;
 
 /// Event that owns memory, and counts those that are alive.
@@ -23,14 +23,8 @@ fn counted(number: u64, alive: &Arc<AtomicU64>) -> Counted {
 }
 
 fn push(lane: &OwnLane<Counted>, number: u64, alive: &Arc<AtomicU64>) -> u64 {
-    lane.push(
-        counted(number, alive),
-        || Eviction::AndDrop,
-        |push| match push {
-            Push::Queued { evicted, .. } => evicted,
-            Push::Full(_) | Push::NoLane(_) => unreachable!("a block can be evicted"),
-        },
-    )
+    let pushed = lane.place().push(counted(number, alive), || Eviction::AndDrop);
+    pushed.map(|queued| queued.evicted).unwrap_or_else(|_| unreachable!("a block can be evicted"))
 }
 
 /// Makes a round. Returns the numbers that it got, and how many events were evicted between them.
@@ -102,7 +96,7 @@ fn threads_that_push_and_end_meet_a_drain() {
 }
 
 fn is_queued(pool: &Arc<Pool<Counted>>, event: Counted) -> bool {
-    pool.push(event, || Eviction::AndDrop, |push| matches!(push, Push::Queued { .. }))
+    pool.place().push(event, || Eviction::AndDrop).is_ok()
 }
 
 #[test]
