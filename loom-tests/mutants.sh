@@ -10,7 +10,7 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 targets=${CARGO_TARGET_DIR:-$PWD/loom-tests/target}/mutants
 cores=$(nproc 2>/dev/null || echo 2)
 jobs=${JOBS:-$((cores < 4 ? cores : 4))}
-# One tree a job for all, changed and changed back, so that little is compiled anew: half the time.
+# One tree a job for all, changed and changed back, so that little is compiled again: half the time.
 export CARGO_INCREMENTAL=1
 
 names=()

@@ -61,13 +61,13 @@ impl<E: Event> Clone for Way<'_, E> {
 impl<E: Event> Copy for Way<'_, E> {}
 
 impl<'a, E: Event> Way<'a, E> {
-    /// Returns where an event on this way is pushed.
+    /// Returns where a normal event on this way is pushed. `None`: into a ring.
     #[inline(always)]
-    pub(crate) fn place(self, pool: &'a Arc<Pool<E>>) -> Place<'a, E> {
+    pub(crate) fn place(self, lanes: &'a Lanes<E>) -> Option<Place<'a, E>> {
         match self {
-            Self::OfThread => pool.place(),
-            Self::Own(lane) => lane.place(),
-            Self::Ring => pool.no_place(),
+            Self::OfThread => lanes.threads().map(|pool| pool.place()),
+            Self::Own(lane) => Some(lane.place()),
+            Self::Ring => None,
         }
     }
 

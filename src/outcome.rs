@@ -56,6 +56,12 @@ impl Outcome {
     pub fn is_queued(self) -> bool {
         matches!(self, Self::Queued | Self::QueuedEvicting | Self::QueuedAfterWait)
     }
+
+    /// Returns the outcome of a push that evicted so many.
+    #[inline(always)]
+    pub(crate) fn of_push(evictions: u64) -> Self {
+        if evictions > 0 { Self::QueuedEvicting } else { Self::Queued }
+    }
 }
 
 impl From<Refusal> for Outcome {

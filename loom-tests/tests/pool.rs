@@ -49,7 +49,7 @@ impl Tokens {
     /// Pushes tokens of these numbers into a lane, one after the other.
     fn push(&self, lane: &OwnLane<Token>, numbers: std::ops::Range<u64>) {
         for number in numbers {
-            let pushed = lane.place().push(self.token(number), || Eviction::AndDrop).is_ok();
+            let pushed = lane.place().push(self.token(number), || Eviction::AndDrop, &mut None).is_ok();
             assert!(pushed, "there are more blocks than lanes, so one can be evicted");
         }
     }
@@ -340,7 +340,7 @@ fn a_thread_that_ends_leaves_its_lane_to_the_next() {
         let push = |tokens: &Tokens, number| match tokens
             .pool
             .place()
-            .push(tokens.token(number), || Eviction::AndDrop)
+            .push(tokens.token(number), || Eviction::AndDrop, &mut None)
         {
             Ok(_) => 1,
             Err((_, why)) => {
@@ -376,7 +376,7 @@ fn a_lane_that_may_not_evict_gives_the_event_back() {
             let tokens = tokens.clone();
             move || {
                 let lane = tokens.pool.own_lane().unwrap();
-                let push = |number| lane.place().push(tokens.token(number), || Eviction::Never).is_ok();
+                let push = |number| lane.place().push(tokens.token(number), || Eviction::Never, &mut None).is_ok();
                 // What was refused is offered again, so that the numbers have no gap.
                 (0..4).fold(0, |number, _| number + u64::from(push(number)))
             }

@@ -273,7 +273,7 @@ impl Collector {
 pub(crate) enum Displaced<E> {
     Nothing,
     OfRing(E),
-    /// The push went into the lane of a thread; see [`Queued`].
+    /// The push went into the lane of a thread; see [`Place::push`](pool::Place::push).
     OfLane {
         evicted: u64,
         stale: Option<E>,
@@ -325,13 +325,14 @@ impl<E: Event> Shared<E> {
             0
         };
         if priority == Priority::Normal
-            && let Some(pool) = self.lanes.threads()
+            && let Some(place) = way.place(&self.lanes)
         {
             let eviction = || self.lanes.eviction(policy.evicts(priority));
-            return match way.place(pool).push(event, eviction) {
+            // Dropped at the end, where it is.
+            let mut stale = None;
+            return match place.push(event, eviction, &mut stale) {
                 Ok(queued) => {
-                    let (outcome, evictions) = self.after_lane_push(&queued, way, evictions);
-                    // The evicted event is dropped at the end, where it is.
+                    let (outcome, evictions) = self.after_lane_push(&queued, &stale, way, evictions);
                     taken(outcome, evictions)
                 }
                 Err((event, pool::Refused::Full)) => {
@@ -367,7 +368,7 @@ impl<E: Event> Shared<E> {
                 self.lanes.count_evicted(priority, evicted);
                 evictions += 1;
             }
-            let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
+            let outcome = Outcome::of_push(evictions);
             // The evicted event is dropped at the end of this scope, in its place. A call of `drop` would copy it,
             // even where there is none.
             taken(self.after_push(priority, outcome), evictions)
@@ -401,14 +402,35 @@ impl<E: Event> Shared<E> {
 
     /// Completes a push into the lane of a thread. Returns its outcome, and how many events were evicted for it in all.
     #[inline(always)]
-    fn after_lane_push(&self, queued: &Queued<'_, E>, way: Way<'_, E>, evictions: u64) -> (Outcome, u64) {
-        if let Some(stale) = &queued.stale {
+    fn after_lane_push(
+        &self,
+        queued: &Queued<'_, E>,
+        stale: &Option<E>,
+        way: Way<'_, E>,
+        evictions: u64,
+    ) -> (Outcome, u64) {
+        match queued.evicted {
+            None => (self.settle_in_lane(queued.lane, Outcome::of_push(evictions)), evictions),
+            Some(evicted) => self.after_lane_push_with_eviction(queued.lane, evicted, stale, way, evictions),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn after_lane_push_with_eviction(
+        &self,
+        lane: Owned<'_, E>,
+        evicted: u64,
+        stale: &Option<E>,
+        way: Way<'_, E>,
+        evictions: u64,
+    ) -> (Outcome, u64) {
+        if let Some(stale) = stale {
             self.lanes.release_evicted(stale);
         }
-        let evictions = evictions + queued.evicted;
-        let outcome = if evictions > 0 { Outcome::QueuedEvicting } else { Outcome::Queued };
-        let outcome = self.settle_in_lane(queued.lane, outcome);
-        if queued.evicted > 0 && self.lanes.budget().held() > 0 {
+        let evictions = evictions + evicted;
+        let outcome = self.settle_in_lane(lane, Outcome::of_push(evictions));
+        if evicted > 0 && self.lanes.budget().held() > 0 {
             self.lanes.destroy_stale(way);
         }
         (outcome, evictions)
@@ -456,12 +478,14 @@ impl<E: Event> Shared<E> {
     }
 
     /// Completes a push: wakes a worker that sleeps and is needed, and removes an event that came too late.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn after_push(&self, priority: Priority, outcome: Outcome) -> Outcome {
         let after = self.phase.load_after_push();
-        if after.is_awake() {
-            return outcome;
-        }
+        if after.is_awake() { outcome } else { self.after_push_not_awake(after, priority, outcome) }
+    }
+
+    #[inline(never)]
+    fn after_push_not_awake(&self, after: Word, priority: Priority, outcome: Outcome) -> Outcome {
         match after.wake_at() {
             Some(wake_at) => {
                 if self.lanes.needs_worker_after_push(priority, wake_at) {
@@ -634,17 +658,19 @@ impl<E: Event> Shared<E> {
             return Err(CollectError { event, reason });
         }
         let evicts = policy.evicts(priority);
-        let mut pushed = match self.lanes.threads() {
-            Some(pool) if priority == Priority::Normal => {
+        let is_normal = priority == Priority::Normal;
+        let mut pushed = match is_normal.then(|| way.place(&self.lanes)).flatten() {
+            Some(place) => {
                 // Nothing is dropped here: what is evicted lies in its slots until they are needed.
                 let eviction = || self.lanes.eviction(evicts);
                 // The same way as before, so that the producer's events keep their order.
-                way.place(pool)
-                    .push(event, eviction)
-                    .map(|queued| Displaced::OfLane { evicted: queued.evicted, stale: queued.stale })
+                let mut stale = None;
+                let pushed = place.push(event, eviction, &mut stale);
+                pushed
+                    .map(|queued| Displaced::OfLane { evicted: queued.evicted.unwrap_or(0), stale })
                     .map_err(|(event, why)| (event, why == pool::Refused::Full))
             }
-            _ => Err((event, false)),
+            None => Err((event, false)),
         };
         if let Err((event, false)) = pushed {
             pushed = if evicts {

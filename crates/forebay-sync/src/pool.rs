@@ -46,13 +46,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ptr::NonNull;
 
 use crate::clock;
 use crate::sync::{
     Arc, AtomicU32, AtomicU64, CachePadded, Home, Mutex, Ordering, PlainU64, UnsafeCell, catch_panic,
 };
 use Ordering::{Acquire, Relaxed, Release};
-use threads::{Near, Vacate};
+use threads::Vacate;
 
 /// Most slots of a block. More save little: a push into a full pool takes 5.3, 3.6, 3.0 and 2.8 ns with 16, 32, 64 and 128.
 const MAX_BLOCK: usize = 64;
@@ -122,6 +123,8 @@ struct Lane<E> {
     head: Cell<*const Head>,
     /// Slots of the open block that still hold events of its former life, which were evicted: those from `committed` on count.
     stale: Cell<(u32, u32)>,
+    /// Up to here, slots of the open block that follow `committed` are none of these. A push into another one looks closer.
+    ready_to: Cell<u32>,
     /// The open block, or `NONE`.
     block: Cell<u32>,
     index: u32,
@@ -150,6 +153,7 @@ impl<E> Lane<E> {
             base: Cell::new(std::ptr::null()),
             head: Cell::new(std::ptr::null()),
             stale: Cell::new((0, 0)),
+            ready_to: Cell::new(0),
             block: Cell::new(NONE),
             index: index as u32,
             first: Cell::new(0),
@@ -170,10 +174,8 @@ impl<E> Lane<E> {
 pub struct Queued<'a, E> {
     /// The lane that has the event.
     pub lane: Owned<'a, E>,
-    /// Number of events that were evicted for it, with their block.
-    pub evicted: u64,
-    /// Event that was evicted with its block before, and lay in the slot. The caller drops it.
-    pub stale: Option<E>,
+    /// Number of events that were evicted for it, with their block. `None`: its slot was ready, so that none were, and none is stale.
+    pub evicted: Option<u64>,
 }
 
 /// What may be done where no block is free.
@@ -331,27 +333,31 @@ impl<E: Send + 'static> Pool<E> {
     /// Returns the place of the calling thread.
     #[inline(always)]
     pub fn place(self: &Arc<Self>) -> Place<'_, E> {
-        Place { pool: self, near: threads::near(self.id), _not_send: PhantomData }
+        Place { pool: self, lane: self.near(), _not_send: PhantomData }
     }
 
-    /// Returns the place of who has no lane.
-    #[inline(always)]
-    pub fn no_place(self: &Arc<Self>) -> Place<'_, E> {
-        Place { pool: self, near: Near::NoLane, _not_send: PhantomData }
-    }
-
-    /// Returns the lane with space for an event, and how many events were evicted for that.
+    /// Returns the lane with a slot for an event, and how many events were evicted for that. `stale` gets what lay in the slot.
     #[cold]
     #[inline(never)]
-    fn make_space(self: &Arc<Self>, near: Near, eviction: Eviction) -> Result<(Owned<'_, E>, u64), Refused> {
-        let index = match near {
-            Near::Lane(index) => index,
-            Near::NoLane => return Err(Refused::NoLane),
-            Near::Unknown => self.enter().ok_or(Refused::NoLane)?,
-        };
-        let lane = self.owned(index).ok_or(Refused::NoLane)?;
+    fn make_space<'a>(
+        self: &'a Arc<Self>,
+        lane: Option<&'a Lane<E>>,
+        eviction: Eviction,
+        stale: &mut Option<E>,
+    ) -> Result<(&'a Lane<E>, u64), Refused> {
+        let index = lane.map(|lane| lane.index).or_else(|| self.enter());
+        let lane = index.and_then(|index| self.owned(index)).ok_or(Refused::NoLane)?;
         let evicted = if lane.has_space() { 0 } else { lane.next_block(eviction).ok_or(Refused::Full)? };
-        Ok((lane, evicted))
+        *stale = lane.empty_slot();
+        Ok((lane.lane, evicted))
+    }
+
+    /// Returns the lane of the calling thread, where that is known at once.
+    #[inline(always)]
+    fn near(&self) -> Option<&Lane<E>> {
+        // SAFETY: under the number of this pool, `enter` notes its lanes, which stay where they are. A thread that gives its lane back
+        // forgets it.
+        threads::near(self.id).map(|lane| unsafe { lane.cast::<Lane<E>>().as_ref() })
     }
 
     /// Returns a lane that the caller has: its bit was taken out of `vacant` for this thread, or for the [`OwnLane`] that it holds.
@@ -364,24 +370,22 @@ impl<E: Send + 'static> Pool<E> {
     /// Returns the lane that the calling thread has, or that of `own`.
     fn lane_of(&self, own: Option<&OwnLane<E>>) -> Option<Owned<'_, E>> {
         match own {
-            Some(own) => self.owned(own.index).filter(|_| own.pool.id == self.id),
-            None => match threads::find(self.id) {
-                Near::Lane(index) => self.owned(index),
-                Near::NoLane | Near::Unknown => None,
-            },
+            Some(own) => self.owned(own.lane().index).filter(|_| own.pool.id == self.id),
+            None => self.owned(self.near().map(|lane| lane.index).or_else(|| threads::listed(self.id))?),
         }
     }
 
     /// Returns a lane that the caller may send to another thread, if one is vacant.
     pub fn own_lane(self: &Arc<Self>) -> Option<OwnLane<E>> {
-        let index = self.take_lane()?;
-        Some(OwnLane { index, pool: Arc::clone(self), _not_sync: PhantomData })
+        let lane = self.owned(self.take_lane()?)?.lane;
+        Some(OwnLane { lane: NonNull::from(lane), pool: Arc::clone(self) })
     }
 
     /// Returns the lane that the calling thread has, or takes one for the rest of its life.
     fn enter(self: &Arc<Self>) -> Option<u32> {
         let weak = || Arc::downgrade(&(Arc::clone(self) as Arc<dyn Vacate>));
-        threads::enter(self.id, || self.take_lane(), weak)
+        let lane_at = |index| self.owned(index).map(|owned| NonNull::from(owned.lane).cast());
+        threads::enter(self.id, || self.take_lane(), lane_at, weak)
     }
 
     /// Takes a vacant lane.
@@ -633,38 +637,74 @@ impl<E> fmt::Debug for Pool<E> {
 /// Where the calling thread pushes: into the lane of the thread, or of a handle that it borrows. It stays on the thread.
 pub struct Place<'a, E> {
     pool: &'a Arc<Pool<E>>,
-    near: Near,
+    /// `None`: the thread comes first, or has no lane.
+    lane: Option<&'a Lane<E>>,
     _not_send: PhantomData<*const ()>,
 }
 
 impl<E> fmt::Debug for Place<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("near", &self.near).finish_non_exhaustive()
+        f.debug_struct("Place").field("lane", &self.lane.map(|lane| lane.index)).finish_non_exhaustive()
     }
 }
 
 impl<'a, E: Send + 'static> Place<'a, E> {
-    /// Pushes an event, or returns it. `eviction` says what may be done where no block is free.
+    /// Pushes an event, or returns it. `eviction` says what may be done where no block is free. `stale` gets an event that was
+    /// evicted with its block before, and lay in the slot; the caller drops it. (As part of the result, it would be copied, even
+    /// where there is none.)
     #[inline(always)]
-    pub fn push(self, event: E, eviction: impl FnOnce() -> Eviction) -> Result<Queued<'a, E>, (E, Refused)> {
-        let Self { pool, near, .. } = self;
+    pub fn push(
+        self,
+        event: E,
+        eviction: impl FnOnce() -> Eviction,
+        stale: &mut Option<E>,
+    ) -> Result<Queued<'a, E>, (E, Refused)> {
+        let Self { pool, lane, .. } = self;
+        let owned = |lane| Owned { pool, lane, _not_send: PhantomData };
         // What is called meanwhile may unwind, as far as the compiler knows. An event that had to be dropped then would have to lie
         // in memory, and not in registers, which costs more than the push. So it would leak.
         let event = ManuallyDrop::new(event);
-        let ready = match near {
-            Near::Lane(index) => pool.owned(index).filter(|lane| lane.has_space()),
-            Near::NoLane | Near::Unknown => None,
-        };
-        let found = match ready {
-            Some(lane) => Ok((lane, 0)),
-            None => pool.make_space(near, eviction()),
+        // Taken apart, so that they stay in registers.
+        let (next, evicted, why) = match lane.and_then(|lane| owned(lane).ready_slot()) {
+            Some(next) => (Some(next), None, Refused::Full),
+            None => match pool.make_space(lane, eviction(), stale) {
+                Ok((lane, evicted)) => (Some(owned(lane).next_slot()), Some(evicted), Refused::Full),
+                Err(why) => (None, None, why),
+            },
         };
         let event = ManuallyDrop::into_inner(event);
-        match found {
-            // SAFETY: the lane has space.
-            Ok((lane, evicted)) => Ok(unsafe { lane.append(event, evicted) }),
-            Err(why) => Err((event, why)),
+        match next {
+            Some(next) => {
+                // SAFETY: the slot is there, and holds nothing: it was ready, or `make_space` made it so.
+                unsafe { next.append(event) };
+                Ok(Queued { lane: next.owned, evicted })
+            }
+            None => Err((event, why)),
         }
+    }
+}
+
+/// Next slot of a lane.
+struct NextSlot<'a, E> {
+    owned: Owned<'a, E>,
+    head: &'a Head,
+    at: u32,
+}
+
+impl<E> NextSlot<'_, E> {
+    /// Writes an event into the slot.
+    ///
+    /// # Safety
+    ///
+    /// The slot is there, and it holds nothing.
+    #[inline(always)]
+    unsafe fn append(&self, event: E) {
+        // SAFETY: a block is open. `base` points to its first slot, and `at` is one of its slots.
+        let slot = unsafe { &*self.owned.lane.base.get().add(self.at as usize) };
+        // SAFETY: the slot is this lane's until it is committed.
+        slot.with_mut(|slot| unsafe { put(slot, event) });
+        // Release, paired with `Pool::pin`: who reads the count sees the slot.
+        self.head.committed.store(self.at + 1, Release);
     }
 }
 
@@ -718,6 +758,17 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
     }
 
     #[inline(always)]
+    fn next_slot(self) -> NextSlot<'a, E> {
+        NextSlot { owned: self, head: self.head(), at: self.written() }
+    }
+
+    /// Returns the next slot, if it is known to be there and to hold nothing.
+    #[inline(always)]
+    fn ready_slot(self) -> Option<NextSlot<'a, E>> {
+        let next = self.next_slot();
+        (next.at < self.lane.ready_to.get()).then_some(next)
+    }
+
     fn has_space(self) -> bool {
         self.written() != self.pool.block_slots
     }
@@ -727,26 +778,14 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         self.lane.evicted.store(self.lane.evicted.load(Relaxed) + events, Relaxed);
     }
 
-    /// Writes an event into the next slot.
-    ///
-    /// # Safety
-    ///
-    /// The lane has space.
-    #[inline(always)]
-    unsafe fn append(self, event: E, evicted: u64) -> Queued<'a, E> {
-        let (lane, at) = (self.lane, self.written());
-        // SAFETY: a block is open, because there is space. `base` points to its first slot, and `at` is one of its slots.
-        let slot = unsafe { &*lane.base.get().add(at as usize) };
-        let (from, to) = lane.stale.get();
-        let stale = (from..to).contains(&at).then(|| {
-            // SAFETY: the slot is this lane's until it is committed. `stale` says that it holds an event that nobody has taken.
-            slot.with_mut(|slot| unsafe { (*slot).assume_init_read() })
-        });
-        // SAFETY: the slot is this lane's until it is committed.
-        slot.with_mut(|slot| unsafe { put(slot, event) });
-        // Release, paired with `Pool::pin`: who reads the count sees the slot.
-        self.head().committed.store(at + 1, Release);
-        Queued { lane: self, evicted, stale }
+    /// Takes out what was evicted from the next slot, which is there, and notes up to where the following ones hold nothing. The
+    /// caller writes into the slot at once.
+    fn empty_slot(self) -> Option<E> {
+        let (at, (from, to)) = (self.written(), self.lane.stale.get());
+        self.lane.ready_to.set(if at < to { from.max(at) } else { self.pool.block_slots });
+        let is_stale = (from..to).contains(&at);
+        // SAFETY: the slot is this lane's until it is committed. `stale` says that it holds an event that nobody has taken.
+        if is_stale { unsafe { self.pool.move_out(self.lane.block.get() as usize, at) } } else { None }
     }
 
     /// Opens the next block, and returns how many events were evicted for it. `None`: there is no block.
@@ -757,6 +796,7 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         let (state, head) = (pool.states.get(block)?, pool.heads.get(block)?);
         let mut evicted = 0;
         lane.stale.set((0, 0));
+        lane.ready_to.set(0);
         if was & SEALED != 0 {
             let (from, to) = head.queued();
             evicted = u64::from(to - from);
@@ -876,29 +916,37 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
 
 /// Lane of a handle, which may go from thread to thread. Dropped, it is vacant.
 pub struct OwnLane<E: Send + 'static> {
-    index: u32,
+    /// A lane of the pool. It is not `Sync`: one thread at a time has it.
+    lane: NonNull<Lane<E>>,
     pool: Arc<Pool<E>>,
-    /// One thread at a time has it.
-    _not_sync: PhantomData<Cell<()>>,
 }
+
+// SAFETY: the lane belongs to this handle, which one thread at a time has, and the pool is `Send`.
+unsafe impl<E: Send> Send for OwnLane<E> {}
 
 impl<E: Send + 'static> OwnLane<E> {
     /// Returns the place of this handle.
     #[inline(always)]
     pub fn place(&self) -> Place<'_, E> {
-        Place { pool: &self.pool, near: Near::Lane(self.index), _not_send: PhantomData }
+        Place { pool: &self.pool, lane: Some(self.lane()), _not_send: PhantomData }
+    }
+
+    #[inline(always)]
+    fn lane(&self) -> &Lane<E> {
+        // SAFETY: it points into the pool, whose lanes stay where they are.
+        unsafe { self.lane.as_ref() }
     }
 }
 
 impl<E: Send + 'static> Drop for OwnLane<E> {
     fn drop(&mut self) {
-        self.pool.vacate(self.index);
+        self.pool.vacate(self.lane().index);
     }
 }
 
 impl<E: Send + 'static> fmt::Debug for OwnLane<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnLane").field("lane", &self.index).finish_non_exhaustive()
+        f.debug_struct("OwnLane").field("lane", &self.lane().index).finish_non_exhaustive()
     }
 }
 

@@ -23,8 +23,10 @@ fn counted(number: u64, alive: &Arc<AtomicU64>) -> Counted {
 }
 
 fn push(lane: &OwnLane<Counted>, number: u64, alive: &Arc<AtomicU64>) -> u64 {
-    let pushed = lane.place().push(counted(number, alive), || Eviction::AndDrop);
-    pushed.map(|queued| queued.evicted).unwrap_or_else(|_| unreachable!("a block can be evicted"))
+    let pushed = lane.place().push(counted(number, alive), || Eviction::AndDrop, &mut None);
+    pushed
+        .map(|queued| queued.evicted.unwrap_or(0))
+        .unwrap_or_else(|_| unreachable!("a block can be evicted"))
 }
 
 /// Makes a round. Returns the numbers that it got, and how many events were evicted between them.
@@ -96,7 +98,7 @@ fn threads_that_push_and_end_meet_a_drain() {
 }
 
 fn is_queued(pool: &Arc<Pool<Counted>>, event: Counted) -> bool {
-    pool.place().push(event, || Eviction::AndDrop).is_ok()
+    pool.place().push(event, || Eviction::AndDrop, &mut None).is_ok()
 }
 
 #[test]

@@ -1,56 +1,54 @@
 //! Which lane a thread has in each pool. A thread keeps its lane until it ends.
 
 use std::cell::{Cell, RefCell};
+use std::ptr::NonNull;
 
 use crate::sync::{Weak, per_thread};
-
-/// What the calling thread knows of its lane in a pool, from the last time that it came here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Near {
-    /// It has the lane of this index.
-    Lane(u32),
-    /// All lanes had their threads when it came first. A thread never changes sides, so that its events keep their order.
-    NoLane,
-    /// It has to ask its list.
-    Unknown,
-}
 
 /// Number of lanes of a thread that are found at once. Pools whose numbers differ by a multiple of it share a place.
 const PLACES: usize = 4;
 
+/// What a place holds under the number of no pool.
+const NOTHING: (u64, NonNull<()>) = (0, NonNull::dangling());
+
+/// In the number of a pool: the thread has no lane there.
+const HAS_NO_LANE: u64 = 1 << 63;
+
 per_thread! {
     /// Lanes of this thread, by the number of their pool. It has no destructor, so that it can be read for as long as the thread lives.
-    static NEAR: [Cell<(u64, Near)>; PLACES] = [const { Cell::new((0, Near::Unknown)) }; PLACES];
+    static NEAR: [Cell<(u64, NonNull<()>)>; PLACES] = [const { Cell::new(NOTHING) }; PLACES];
     static TAKEN: RefCell<TakenLanes> = RefCell::new(TakenLanes(Vec::new()));
 }
 
-/// Returns what the calling thread knows of its lane in the pool of this number.
+/// Returns the lane of the calling thread in the pool of this number, if it was the last one to be noted in its place.
 #[inline(always)]
-pub(super) fn near(pool_id: u64) -> Near {
-    match NEAR.try_with(|near| near[pool_id as usize % PLACES].get()) {
-        Ok((id, near)) if id == pool_id => near,
-        _ => Near::Unknown,
-    }
+pub(super) fn near(pool_id: u64) -> Option<NonNull<()>> {
+    let (id, lane) = noted(pool_id);
+    (id == pool_id).then_some(lane)
 }
 
-/// Returns what the calling thread knows of its lane in the pool of this number, also where it has to ask its list.
-pub(super) fn find(pool_id: u64) -> Near {
-    let listed = || {
-        let of_pool = |taken: &TakenLanes| taken.0.iter().find(|entry| entry.pool_id == pool_id)?.lane;
-        TAKEN.try_with(|taken| of_pool(&*taken.try_borrow().ok()?)).ok()?
-    };
-    match near(pool_id) {
-        Near::Unknown => listed().map_or(Near::Unknown, Near::Lane),
-        known => known,
-    }
+#[inline(always)]
+fn noted(pool_id: u64) -> (u64, NonNull<()>) {
+    NEAR.try_with(|near| near[pool_id as usize % PLACES].get()).unwrap_or(NOTHING)
 }
 
-/// Returns the lane that the calling thread has in a pool, or has it `take` one for the rest of its life. `None`: it never gets one.
+/// Returns the index of the lane that the calling thread has in the pool of this number.
+pub(super) fn listed(pool_id: u64) -> Option<u32> {
+    let of_pool = |taken: &TakenLanes| taken.0.iter().find(|entry| entry.pool_id == pool_id)?.lane;
+    TAKEN.try_with(|taken| of_pool(&*taken.try_borrow().ok()?)).ok()?
+}
+
+/// Returns the lane that the calling thread has in a pool, or has it `take` one for the rest of its life. `None`: all lanes had their
+/// threads when it came first, and it never gets one, so that its events keep their order.
 pub(super) fn enter(
     pool_id: u64,
     take: impl FnOnce() -> Option<u32>,
+    lane_at: impl FnOnce(u32) -> Option<NonNull<()>>,
     pool: impl FnOnce() -> Weak<dyn Vacate>,
 ) -> Option<u32> {
+    if noted(pool_id).0 == pool_id | HAS_NO_LANE {
+        return None;
+    }
     let known = TAKEN.try_with(|taken| {
         // Fails only in an allocator that collects while this list grows.
         let mut taken = taken.try_borrow_mut().ok()?;
@@ -65,8 +63,8 @@ pub(super) fn enter(
     });
     // A thread whose lists are gone already has given its lane back, and ends.
     let lane = known.ok()??;
-    let found = lane.map_or(Near::NoLane, Near::Lane);
-    _ = NEAR.try_with(|near| near[pool_id as usize % PLACES].set((pool_id, found)));
+    let found = lane.and_then(lane_at).map_or((pool_id | HAS_NO_LANE, NOTHING.1), |lane| (pool_id, lane));
+    _ = NEAR.try_with(|near| near[pool_id as usize % PLACES].set(found));
     lane
 }
 
@@ -89,7 +87,7 @@ struct TakenLanes(Vec<Entry>);
 impl Drop for TakenLanes {
     fn drop(&mut self) {
         // What the thread still collects goes without a lane.
-        _ = NEAR.try_with(|near| near.iter().for_each(|place| place.set((0, Near::Unknown))));
+        _ = NEAR.try_with(|near| near.iter().for_each(|place| place.set(NOTHING)));
         for entry in self.0.drain(..) {
             if let (Some(lane), Some(pool)) = (entry.lane, entry.pool.upgrade()) {
                 pool.vacate(lane);
