@@ -11,6 +11,8 @@ use forebay::parts::{Closed, ClosedFiles, closed, decode, resolve};
 use forebay::{Event, Record};
 use forebay_sync::unix::{FileId, file_id, open_read};
 
+use crate::json_lines::{files_of, is_alone};
+
 /// Size of the pieces in which a file is read.
 const PIECE: usize = 1 << 20;
 
@@ -129,7 +131,7 @@ impl LineFollower {
         let mut last = Last { found: VecDeque::new(), count, read };
         let mut before = VecDeque::new();
         let open = loop {
-            self.queue(closed(&path)?);
+            self.queue(files_of(&path)?);
             before.append(&mut self.closed);
             let number = self.number;
             match self.next_file(&path)? {
@@ -167,7 +169,7 @@ impl LineFollower {
         match self.folder {
             None => {
                 self.folder = Some(folder);
-                self.queue(closed(&path)?);
+                self.queue(files_of(&path)?);
             }
             Some(known) if known == folder => {}
             Some(_) => return Ok(self.restart()),
@@ -289,9 +291,14 @@ impl LineFollower {
                     // The sink keeps only so many.
                     Ok(None) => {}
                     Ok(Some(file)) => return Ok(Some(Open::new(Source::Closed(file)))),
+                    // Nothing else is asked for.
+                    Err(error) if is_alone(path) => return Err(error),
                     Err(_) => self.skipped += 1,
                 }
                 continue;
+            }
+            if is_alone(path) {
+                return Ok(None);
             }
             let file = match open_read(path) {
                 Ok(file) => file,

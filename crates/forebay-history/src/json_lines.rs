@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use forebay::Record;
+use forebay::event::catalog::training;
 use forebay::parts::{Closed, ClosedFiles, closed, decode, empty, resolve};
 use forebay_sync::unix::open_read;
 
 use crate::lineage::Lineage;
-use crate::{EventQuery, History, HistoryError};
+use crate::{EventQuery, History, HistoryError, Records};
 
 /// 1 GiB.
 const MAX_LINE_BYTES: u64 = 1 << 30;
@@ -77,6 +77,13 @@ impl<R: BufRead> Iterator for JsonLinesReader<R> {
     type Item = io::Result<Record>;
 
     fn next(&mut self) -> Option<io::Result<Record>> {
+        self.next_of(|_| true)
+    }
+}
+
+impl<R: BufRead> JsonLinesReader<R> {
+    /// Returns the next record whose line may be one that is asked for.
+    fn next_of(&mut self, is_asked: impl Fn(&[u8]) -> bool) -> Option<io::Result<Record>> {
         while !self.is_over {
             match self.read_line() {
                 Ok(0) => break,
@@ -88,7 +95,7 @@ impl<R: BufRead> Iterator for JsonLinesReader<R> {
             }
             let is_whole = self.line.last() == Some(&b'\n');
             // The sink closes a torn line that it finds: what follows may be empty.
-            if self.line == b"\n" {
+            if self.line == b"\n" || !is_asked(&self.line) {
                 continue;
             }
             match serde_json::from_slice(&self.line) {
@@ -102,7 +109,7 @@ impl<R: BufRead> Iterator for JsonLinesReader<R> {
 }
 
 /// History in the files of a [`JsonLinesSink`](forebay::sink::JsonLinesSink), those that it has closed included. Each query reads them
-/// from the beginning.
+/// from the beginning. A compressed file that is named by itself (`events.jsonl.000001.zst`) is read alone.
 #[derive(Debug, Clone)]
 pub struct JsonLinesHistory {
     path: PathBuf,
@@ -148,6 +155,26 @@ impl JsonLinesHistory {
             .map(move |record| record.map_err(|error| history.refused(error))))
     }
 
+    /// Returns the sections that its runs have.
+    fn lineage(&self) -> Result<Lineage, HistoryError> {
+        let mut lineage = Lineage::default();
+        let name = memchr::memmem::Finder::new(training::Started::NAME);
+        let mut read = || -> io::Result<()> {
+            for file in self.files()? {
+                let mut reader = JsonLinesReader::new(file?);
+                // Another program may write a name with escapes.
+                while let Some(record) = reader
+                    .next_of(|line| name.find(line).is_some() || memchr::memmem::find(line, b"\\u").is_some())
+                {
+                    lineage.see(&record?);
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|error| self.refused(error))?;
+        Ok(lineage)
+    }
+
     fn refused(&self, error: io::Error) -> HistoryError {
         HistoryError { place: self.path.display().to_string(), source: error.into() }
     }
@@ -158,9 +185,12 @@ impl JsonLinesHistory {
         // Closed files lie where the sink's file lies, and not where a link to it lies.
         let path = resolve(&self.path)?;
         // What the sink writes to now will have the next number, once it is closed.
-        let ClosedFiles { files, next, .. } = closed(&path)?;
+        let ClosedFiles { files, next, .. } = files_of(&path)?;
         let (mut closed, open) = (VecDeque::from(files), next.unwrap_or(u64::MAX));
-        let mut is_over = false;
+        let mut is_over = is_alone(&path);
+        if is_over {
+            std::fs::metadata(&path)?;
+        }
         Ok(std::iter::from_fn(move || {
             while let Some(next) = closed.pop_front() {
                 // Or it is not there any more: the sink keeps only so many.
@@ -174,6 +204,22 @@ impl JsonLinesHistory {
             Some(open_last(&path, open))
         }))
     }
+}
+
+/// Returns whether a path names a compressed file, which is read by itself.
+pub(crate) fn is_alone(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "zst")
+}
+
+/// Returns the closed files beside a file; or a compressed file that is named by itself.
+pub(crate) fn files_of(path: &Path) -> io::Result<ClosedFiles> {
+    if !is_alone(path) {
+        return closed(path);
+    }
+    let mut files = ClosedFiles::default();
+    files.files.push(Closed { number: 0, is_compressed: true, path: path.to_owned() });
+    files.next = Some(1);
+    Ok(files)
 }
 
 /// Opens the file that the sink writes to, or wrote to until it was closed under that number.
@@ -226,35 +272,12 @@ fn open_closed(closed: &Closed) -> io::Result<Option<Box<dyn BufRead + Send>>> {
 
 impl History for JsonLinesHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let mut broken = None;
-        let records = self.records()?.map_while(|record| record.map_err(|error| broken = Some(error)).ok());
-        let found = query.select(records);
-        broken.map_or(Ok(found), Err)
+        self.iter(query)?.collect()
     }
 
-    fn visit(
-        &self,
-        query: &EventQuery,
-        take: &mut dyn FnMut(Record) -> ControlFlow<()>,
-    ) -> Result<(), HistoryError> {
-        // These are known at the end alone.
-        if query.is_newest_first || query.wanted.is_current {
-            _ = self.query(query)?.into_iter().try_for_each(take);
-            return Ok(());
-        }
-        let (mut lineage, mut left) = (Lineage::default(), query.limit.unwrap_or(usize::MAX));
-        let mut records = self.records()?;
-        while left > 0
-            && let Some(record) = records.next().transpose()?
-        {
-            let begun = if query.wanted.is_everything() { 0 } else { lineage.see(&record) };
-            if lineage.has(&query.wanted, begun, record.step()) && query.matches(&record) {
-                left -= 1;
-                if take(record).is_break() {
-                    break;
-                }
-            }
-        }
-        Ok(())
+    /// What is current takes two readings: the first for the begins alone, so that nothing is held.
+    fn iter<'a>(&'a self, query: &EventQuery) -> Result<Records<'a>, HistoryError> {
+        let known = if query.wanted.is_current { Some(self.lineage()?) } else { None };
+        Ok(query.clone().select_of(self.records()?, known))
     }
 }

@@ -6,7 +6,8 @@
 //! | `SqliteHistory` (feature `sqlite`) | those that a `SqliteSink` wrote |
 //! | [`Recent`] | the last records, in memory |
 //!
-//! A history can be queried while a run goes on and writes.
+//! A history can be queried while a run goes on and writes. It also answers with tables: the last record of each name, aggregates of
+//! windows of steps or of time, a row for each step; and [`merge`] puts the records of several ranks in order.
 //!
 //! ```
 //! use forebay_history::{EventQuery, History, Recent};
@@ -36,6 +37,7 @@ mod json_lines;
 mod lineage;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 mod lines;
+mod merge;
 mod query;
 mod recent;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
@@ -44,17 +46,25 @@ mod runs;
 mod series;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod tables;
+mod values;
 
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 pub use distributions::Distribution;
 pub use forebay::run::{RunEnd, RunInfo, RunStatus};
 #[cfg(feature = "json-lines")]
 pub use json_lines::{JsonLinesHistory, JsonLinesReader};
-pub use query::{EventQuery, History, HistoryError};
+pub use merge::{MergeOrder, Merged, Straggler, merge, stragglers};
+pub use query::{EventQuery, History, HistoryError, Records};
 pub use recent::Recent;
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
-pub use run::{Format, Other, RecordFollower, Run, find_runs, open, values};
+pub use run::{Format, Other, RecordFollower, Run, find_runs, open};
 pub use runs::{Trouble, TroubleKind, runs};
 pub use series::{Point, Series};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteHistory;
+pub use tables::{
+    Aggregate, Aggregator, LastPerName, Pivot, PivotRow, PivotTable, Reduce, Sample, TooLarge, Window,
+    WindowStart,
+};
+pub use values::values;

@@ -7,6 +7,8 @@ use forebay::{Event, Record, Value, event::catalog::training};
 struct Section {
     run_id: String,
     generation: u64,
+    /// The moment of its begin, in nanoseconds since 1970.
+    unix_nanos: u64,
     /// First step from which on a later generation has taken the place of this one.
     superseded_from: Option<u64>,
 }
@@ -40,12 +42,8 @@ impl Lineage {
     /// Sees the next record, and says how many sections have begun by then.
     pub(crate) fn see(&mut self, record: &Record) -> usize {
         if Event::name(record) == training::Started::NAME {
-            let fields = record.value().as_fields();
-            let of = |name| fields.and_then(|fields| fields.get(name));
-            let number =
-                |name| of(name).and_then(Value::as_i64).and_then(|number| u64::try_from(number).ok());
-            let run_id = of("run_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if let Some(step) = number("first_step") {
+            let run_id = text_of(record, "run_id").to_owned();
+            if let Some(step) = number_of(record, "first_step") {
                 let earlier = self.sections.iter_mut().filter(|section| section.run_id == run_id);
                 let mut earlier: Vec<_> = earlier.map(|section| &mut section.superseded_from).collect();
                 if earlier.is_empty() {
@@ -55,10 +53,25 @@ impl Lineage {
                     *superseded_from = Some(superseded_from.map_or(step, |before| before.min(step)));
                 }
             }
-            let generation = number("generation").unwrap_or(1);
-            self.sections.push(Section { run_id, generation, superseded_from: None });
+            let (generation, unix_nanos) = (generation_of(record), record.unix_nanos());
+            self.sections.push(Section { run_id, generation, unix_nanos, superseded_from: None });
         }
         self.sections.len()
+    }
+
+    /// Says how many of the sections, which are all known by now, have begun by a record, where so many had begun before it. `None` for the
+    /// begin of one that is not known: it came since. The first ones may not be there any more.
+    pub(crate) fn begun_by(&self, record: &Record, before: usize) -> Option<usize> {
+        if Event::name(record) != training::Started::NAME {
+            return Some(before);
+        }
+        let (run_id, generation) = (text_of(record, "run_id"), generation_of(record));
+        let is_it = |section: &Section| {
+            section.unix_nanos == record.unix_nanos()
+                && section.generation == generation
+                && section.run_id == run_id
+        };
+        self.sections.get(before..)?.iter().position(is_it).map(|place| before + place + 1)
     }
 
     /// Returns whether a record of that step is asked for. It came when so many sections had begun.
@@ -73,4 +86,18 @@ impl Lineage {
                 || is_of(|section, wanted| wanted.generation == Some(section.generation)))
             && !(wanted.is_current && is_superseded)
     }
+}
+
+/// Returns the generation that a begin tells of.
+pub(crate) fn generation_of(begin: &Record) -> u64 {
+    number_of(begin, "generation").unwrap_or(1)
+}
+
+fn text_of<'a>(begin: &'a Record, name: &str) -> &'a str {
+    begin.value().as_fields().and_then(|fields| fields.get(name)).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn number_of(begin: &Record, name: &str) -> Option<u64> {
+    let number = begin.value().as_fields().and_then(|fields| fields.get(name)).and_then(Value::as_i64);
+    number.and_then(|number| u64::try_from(number).ok())
 }

@@ -8,6 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use forebay::{Event, Name, Pattern, Priority, Record, Value};
 
 use crate::lineage::{Lineage, Wanted};
+use crate::tables::{Aggregate, Aggregator, LastPerName, Pivot, PivotTable, Reduce, TooLarge, Window};
+
+/// Records of a history, one after the other. An error is the last item.
+pub type Records<'a> = Box<dyn Iterator<Item = Result<Record, HistoryError>> + 'a>;
 
 /// Place that keeps records and answers queries.
 pub trait History {
@@ -19,8 +23,17 @@ pub trait History {
     /// The place cannot be read.
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError>;
 
-    /// Gives the same records to `take`, one after the other, until that breaks off. Files of JSON Lines and databases hold no more than a
-    /// few of them in memory, but for what must be known as a whole: the newest of JSON Lines, and what is current there.
+    /// Returns the same records one after the other. An error is the last item. Files and databases hold no more than 2,000 of them in
+    /// memory, but for the newest of files: as many as the [limit](EventQuery::limit), and all of them without one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query).
+    fn iter<'a>(&'a self, query: &EventQuery) -> Result<Records<'a>, HistoryError> {
+        Ok(Box::new(self.query(query)?.into_iter().map(Ok)))
+    }
+
+    /// Gives the records of [`iter`](Self::iter) to `take`, one after the other, until that breaks off.
     ///
     /// # Errors
     ///
@@ -30,8 +43,56 @@ pub trait History {
         query: &EventQuery,
         take: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<(), HistoryError> {
-        _ = self.query(query)?.into_iter().try_for_each(take);
+        for record in self.iter(query)? {
+            if take(record?).is_break() {
+                break;
+            }
+        }
         Ok(())
+    }
+
+    /// Returns the last record of each name, sorted by name: of those that the query asks for, the one that was delivered last.
+    ///
+    /// One record of each name is in memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query), or there are more than 10,000 names ([`TooLarge`](crate::TooLarge)).
+    fn last_per_name(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
+        let mut last = LastPerName::new();
+        last.is_reversed = query.is_newest_first;
+        fill(self.iter(query)?, |record| last.add(record))?;
+        Ok(last.finish())
+    }
+
+    /// Returns count, mean, lowest, highest and last number of each name in each window: see [`Aggregator`], which also takes the records
+    /// of several histories.
+    ///
+    /// A row takes about 300 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query), or there are more than 1,000,000 rows ([`TooLarge`](crate::TooLarge)).
+    fn aggregate(&self, query: &EventQuery, window: Window) -> Result<Vec<Aggregate>, HistoryError> {
+        let mut rows = Aggregator::new(window);
+        rows.is_reversed = query.is_newest_first;
+        fill(self.iter(query)?, |record| rows.add(&record))?;
+        Ok(rows.finish())
+    }
+
+    /// Returns a table with a row for each step, and a column for each name, sorted: see [`Pivot`], which also takes the records of several
+    /// histories. Of several numbers of one name and step, the last one counts.
+    ///
+    /// A cell takes 16 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`query`](Self::query), or there are more than 4,000,000 cells ([`TooLarge`](crate::TooLarge)).
+    fn pivot(&self, query: &EventQuery) -> Result<PivotTable, HistoryError> {
+        let mut table = Pivot::new(Reduce::Last);
+        table.is_reversed = query.is_newest_first;
+        fill(self.iter(query)?, |record| table.add(&record))?;
+        Ok(table.finish())
     }
 
     /// Returns all records with that correlation id.
@@ -206,34 +267,130 @@ impl EventQuery {
             })
     }
 
-    /// Selects from all records, in the order of their delivery.
-    pub(crate) fn select<T: Borrow<Record>>(&self, records: impl Iterator<Item = T>) -> Vec<T> {
+    /// Selects from records in the order of their delivery, as a history of them does. An error is the last item.
+    ///
+    /// What comes in that order is given as it is found. The newest, and what is current, are known at the end alone: they are held until
+    /// then, the newest no more than the limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use forebay::Record;
+    /// use forebay_history::EventQuery;
+    ///
+    /// let records = (0..100).map(|step| Ok::<_, Infallible>(Record::scalar("loss", 0.5).with_step(step)));
+    /// let query = EventQuery::new().steps(90..);
+    /// assert_eq!(query.select(records).count(), 10);
+    /// ```
+    pub fn select<'a, T, E, I>(&self, records: I) -> Box<dyn Iterator<Item = Result<T, E>> + 'a>
+    where
+        T: Borrow<Record> + 'a,
+        E: 'a,
+        I: IntoIterator<Item = Result<T, E>, IntoIter: 'a>,
+    {
+        self.clone().select_of(records, None)
+    }
+
+    /// Selects from records, of which all sections may be known before: what is current is known at once then.
+    pub(crate) fn select_of<'a, T, E, I>(
+        self,
+        records: I,
+        known: Option<Lineage>,
+    ) -> Box<dyn Iterator<Item = Result<T, E>> + 'a>
+    where
+        T: Borrow<Record> + 'a,
+        E: 'a,
+        I: IntoIterator<Item = Result<T, E>, IntoIter: 'a>,
+    {
         let limit = self.limit.unwrap_or(usize::MAX);
-        let mut lineage = Lineage::default();
+        let (is_whole, lineage) = (known.is_some(), known.unwrap_or_default());
+        let records = records.into_iter();
+        let mut selecting = Selecting { query: self, records, lineage, is_whole, begun: 0, is_over: false };
+        let is_at_once = is_whole || !selecting.query.wanted.is_current;
+        if is_at_once && !selecting.query.is_newest_first {
+            let mut left = limit;
+            return Box::new(std::iter::from_fn(move || {
+                left = left.checked_sub(1)?;
+                Some(selecting.next()?.map(|(_, record)| record))
+            }));
+        }
         let mut found = VecDeque::new();
-        for record in records {
-            let begun = if self.wanted.is_everything() { 0 } else { lineage.see(record.borrow()) };
-            let step = record.borrow().step();
-            // What is asked of one run or generation is known at once; what is current, at the end alone.
-            if !lineage.has(&self.wanted, begun, step) || !self.matches(record.borrow()) {
-                continue;
+        while let Some(next) = selecting.next() {
+            match next {
+                Ok(next) => found.push_back(next),
+                Err(error) => return Box::new(std::iter::once(Err(error))),
             }
-            found.push_back((begun, record));
-            if !self.wanted.is_current && found.len() >= limit {
-                // Keeps no more than that.
-                match self.is_newest_first {
-                    false => break,
-                    true if found.len() > limit => _ = found.pop_front(),
-                    true => {}
-                }
+            if is_at_once && found.len() > limit {
+                found.pop_front();
             }
         }
-        let is_in = |(begun, record): &(usize, T)| lineage.has(&self.wanted, *begun, record.borrow().step());
+        let Selecting { query, lineage, .. } = selecting;
+        let is_in =
+            move |(begun, record): &(usize, T)| lineage.has(&query.wanted, *begun, record.borrow().step());
         let found = found.into_iter();
         let found: Box<dyn Iterator<Item = (usize, T)>> =
-            if self.is_newest_first { Box::new(found.rev()) } else { Box::new(found) };
-        found.filter(is_in).take(limit).map(|(_, record)| record).collect()
+            if query.is_newest_first { Box::new(found.rev()) } else { Box::new(found) };
+        Box::new(found.filter(is_in).take(limit).map(|(_, record)| Ok(record)))
     }
+}
+
+/// Records on their way through a query, in the order of their delivery.
+struct Selecting<I> {
+    query: EventQuery,
+    records: I,
+    lineage: Lineage,
+    /// Whether the lineage is that of all records, and not of those before alone.
+    is_whole: bool,
+    /// The sections that have begun.
+    begun: usize,
+    is_over: bool,
+}
+
+impl<T: Borrow<Record>, E, I: Iterator<Item = Result<T, E>>> Selecting<I> {
+    /// Returns the next record that is asked for, as far as that is known, and how many sections have begun by then.
+    fn next(&mut self) -> Option<Result<(usize, T), E>> {
+        let wanted = &self.query.wanted;
+        while !self.is_over {
+            let record = match self.records.next() {
+                Some(Ok(record)) => record,
+                Some(Err(error)) => {
+                    self.is_over = true;
+                    return Some(Err(error));
+                }
+                None => break,
+            };
+            if !wanted.is_everything() {
+                self.begun = match self.is_whole {
+                    true => match self.lineage.begun_by(record.borrow(), self.begun) {
+                        Some(begun) => begun,
+                        // The answer is of the time before it.
+                        None => break,
+                    },
+                    false => self.lineage.see(record.borrow()),
+                };
+            }
+            if self.lineage.has(wanted, self.begun, record.borrow().step())
+                && self.query.matches(record.borrow())
+            {
+                return Some(Ok((self.begun, record)));
+            }
+        }
+        self.is_over = true;
+        None
+    }
+}
+
+/// Gives records to a table, until it is too large.
+fn fill(
+    records: Records<'_>,
+    mut add: impl FnMut(Record) -> Result<(), TooLarge>,
+) -> Result<(), HistoryError> {
+    for record in records {
+        add(record?).map_err(|error| HistoryError::new("the answer", error))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn nanos(time: SystemTime) -> u64 {

@@ -131,7 +131,7 @@ impl<const N: usize> History for Recent<N> {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
         let refused = |source| HistoryError { place: self.name.clone(), source: Box::new(source) };
         let kept = self.kept.enter().map_err(refused)?;
-        let found = query.select(kept.records.iter());
-        Ok(found.into_iter().cloned().collect())
+        let found = query.select(kept.records.iter().map(Ok::<_, HistoryError>));
+        found.map(|record| record.cloned()).collect()
     }
 }

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay::event::catalog::training;
-use forebay::parts::{Shown, settings, shown_of};
+use forebay::parts::settings;
 use forebay::run::{RunInfo, RunStatus};
 use forebay::{Event, Fields, Image, Record, Value};
 use forebay_sync::sync::Arc;
@@ -20,7 +19,8 @@ use crate::runs::{Lives, Trouble, TroubleKind};
 use crate::series::{Point, Series};
 #[cfg(feature = "sqlite")]
 use crate::sqlite::{Seen, SqliteHistory};
-use crate::{EventQuery, History, HistoryError, JsonLinesHistory};
+use crate::values::values;
+use crate::{EventQuery, History, HistoryError, JsonLinesHistory, Records};
 
 /// The file of JSON Lines that forebay's runs have.
 const EVENTS: &str = "events.jsonl";
@@ -47,8 +47,9 @@ const MAX_SERIES: usize = 10_000;
 /// Fewer points of a series show nothing.
 const MIN_POINTS: usize = 32;
 
-/// Longest text that is kept of what is no number.
+/// Longest text that is kept of what is no number, in letters; and of a run that was opened with its media, in bytes.
 const MAX_TEXT: usize = 200;
+const MAX_WHOLE_TEXT: usize = 64 << 10;
 
 /// Who wrote the files of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub struct Other {
     pub last: String,
     /// The last picture, of a run that was opened [`with_media`](Run::with_media).
     pub image: Option<Box<Image>>,
+    /// The last text, of such a run, where `last` has its begin alone: up to 64 kB of it.
+    pub text: Option<Box<str>>,
     distributions: Distributions,
     has_media: bool,
 }
@@ -184,37 +187,40 @@ struct EventFilesHistory(PathBuf);
 
 impl History for EventFilesHistory {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
-        let mut records = Vec::new();
-        let all = EventQuery { limit: None, ..query.clone() };
-        self.visit(&all, &mut |record| {
-            records.push(record);
-            ControlFlow::Continue(())
-        })?;
-        Ok(query.select(records.into_iter()))
+        self.iter(query)?.collect()
     }
 
-    fn visit(
-        &self,
-        query: &EventQuery,
-        take: &mut dyn FnMut(Record) -> ControlFlow<()>,
-    ) -> Result<(), HistoryError> {
+    /// A part of a file is in memory, 256 MB of it at most, with the records in it.
+    fn iter<'a>(&'a self, query: &EventQuery) -> Result<Records<'a>, HistoryError> {
         // They tell of no runs, so a record is all that a condition asks.
         if query.wanted.run_id.is_some() || query.wanted.generation.is_some() {
-            return Ok(());
+            return Ok(Box::new(std::iter::empty()));
         }
         let mut follower = RecordFollower::open(&self.0)?;
-        if query.is_newest_first {
-            let limit = query.limit.unwrap_or(usize::MAX);
-            let last = follower.last(limit, &mut |record| query.matches(record))?;
-            _ = last.into_iter().rev().try_for_each(take);
-            return Ok(());
-        }
         let mut left = query.limit.unwrap_or(usize::MAX);
-        follower.poll(&mut |record| {
-            if left > 0 && query.matches(&record) {
-                left = if take(record).is_break() { 0 } else { left - 1 };
+        if query.is_newest_first {
+            let last = follower.last(left, &mut |record| query.matches(record))?;
+            return Ok(Box::new(last.into_iter().rev().map(Ok)));
+        }
+        let (query, mut found, mut is_over) = (query.clone(), VecDeque::new(), false);
+        Ok(Box::new(std::iter::from_fn(move || {
+            while found.is_empty() && left > 0 && !is_over {
+                let look = follower.look(&mut |record| {
+                    if found.len() < left && query.matches(&record) {
+                        found.push_back(record);
+                    }
+                });
+                match look {
+                    Ok(is_done) => is_over = is_done,
+                    Err(error) => {
+                        is_over = true;
+                        return Some(Err(error));
+                    }
+                }
             }
-        })
+            left = left.checked_sub(1)?;
+            found.pop_front().map(Ok)
+        })))
     }
 }
 
@@ -235,8 +241,8 @@ fn place_of(path: &Path) -> Result<Place, HistoryError> {
         if is_database(path).map_err(failed)? {
             return Ok(Place::Sqlite(path.to_owned()));
         }
-        if path.extension().is_some_and(|end| end == "zst" || end == "gz") {
-            let why = "a file that is compressed is read with its folder, and by itself when it is unpacked";
+        if path.extension().is_some_and(|end| end == "gz") {
+            let why = "of compressed files, those that end in .zst are read: unpack it first";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         if path.file_name().is_some_and(EventFiles::is_one) {
@@ -344,44 +350,45 @@ impl RecordFollower {
     ///
     /// A file cannot be read. It can be tried again.
     pub fn poll(&mut self, take: &mut dyn FnMut(Record)) -> Result<(), HistoryError> {
+        while !self.look(take)? {}
+        Ok(())
+    }
+
+    /// Gives a part of what is new to `take`, and says whether that was all.
+    fn look(&mut self, take: &mut dyn FnMut(Record)) -> Result<bool, HistoryError> {
         let Self { path, files } = self;
         let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
-        loop {
-            let is_done = match files {
-                Files::JsonLines(follower) => {
-                    let look = follower.look(MAX_BYTES, |line| {
-                        if let Ok(record) = serde_json::from_slice::<Record>(line) {
-                            take(record);
-                        }
-                    });
-                    look.map_err(failed)? == Look::UpToDate
-                }
-                #[cfg(feature = "sqlite")]
-                Files::Sqlite { history, last } => {
-                    let Some(records) = history.after(*last, MAX_ROWS)? else {
-                        *last = Seen::default();
-                        continue;
-                    };
-                    let is_done = records.len() < MAX_ROWS;
-                    for (number, record) in records {
-                        *last = Seen::of(number, &record);
+        match files {
+            Files::JsonLines(follower) => {
+                let look = follower.look(MAX_BYTES, |line| {
+                    if let Ok(record) = serde_json::from_slice::<Record>(line) {
                         take(record);
                     }
-                    is_done
+                });
+                Ok(look.map_err(failed)? == Look::UpToDate)
+            }
+            #[cfg(feature = "sqlite")]
+            Files::Sqlite { history, last } => {
+                let Some(records) = history.after(*last, MAX_ROWS)? else {
+                    *last = Seen::default();
+                    return Ok(false);
+                };
+                let is_done = records.len() < MAX_ROWS;
+                for (number, record) in records {
+                    *last = Seen::of(number, &record);
+                    take(record);
                 }
-                Files::TensorBoard(files) => {
-                    let events = files.look(|shown| match shown {
-                        event_files::Shown::Point(tag, point) => {
-                            let value = Value::Scalar(point.value);
-                            take(event_files::record(tag, value, point.step, point.unix_nanos));
-                        }
-                        event_files::Shown::Record(record) => take(record),
-                    });
-                    events.map_err(failed)?.1 == Look::UpToDate
-                }
-            };
-            if is_done {
-                return Ok(());
+                Ok(is_done)
+            }
+            Files::TensorBoard(files) => {
+                let events = files.look(|shown| match shown {
+                    event_files::Shown::Point(tag, point) => {
+                        let value = Value::Scalar(point.value);
+                        take(event_files::record(tag, value, point.step, point.unix_nanos));
+                    }
+                    event_files::Shown::Record(record) => take(record),
+                });
+                Ok(events.map_err(failed)?.1 == Look::UpToDate)
             }
         }
     }
@@ -405,9 +412,9 @@ struct Known {
     /// Whether there were names that got no series.
     has_more: bool,
     others: BTreeMap<String, Other>,
-    /// Names of which distributions or pictures are kept, and the bytes of the pictures.
+    /// Names of which distributions or pictures are kept, and the bytes of pictures and of long texts.
     media: usize,
-    image_bytes: usize,
+    media_bytes: usize,
     lives: Lives,
     settings: Fields,
     events: u64,
@@ -416,6 +423,9 @@ struct Known {
     no_records: u64,
     not_read: u64,
     last_nanos: u64,
+    /// What the generations before the last one took, and the begin of that, in nanoseconds since 1970.
+    took_before: Duration,
+    began_nanos: Option<u64>,
 }
 
 /// How much is kept.
@@ -479,6 +489,11 @@ impl Known {
         }
     }
 
+    fn took(&self) -> Option<Duration> {
+        let last = self.last_nanos.saturating_sub(self.began_nanos?);
+        Some(self.took_before + Duration::from_nanos(last))
+    }
+
     fn place(&mut self, name: &str) -> Option<usize> {
         let guess = self.next.get(self.last).copied().unwrap_or_default();
         let place = match self.names.get(guess) {
@@ -510,6 +525,10 @@ impl Known {
     /// Adds a record of any kind.
     fn record(&mut self, record: &Record) {
         let name = Event::name(record);
+        if name == training::Started::NAME {
+            self.took_before = self.took().unwrap_or_default();
+            self.began_nanos = Some(record.unix_nanos());
+        }
         self.last_nanos = record.unix_nanos();
         if name == "forebay.gap" {
             // Whatever form another program gave it: at least one is missing.
@@ -543,7 +562,22 @@ impl Known {
             Value::Empty => String::new(),
             value => value.to_string().chars().take(MAX_TEXT).collect(),
         };
-        if !self.limits.has_media || !matches!(value, Value::Image(_) | Value::Histogram(_)) {
+        if !self.limits.has_media {
+            return;
+        }
+        let text = value.as_str().filter(|text| text.chars().nth(MAX_TEXT).is_some());
+        let text = text.map(|text| {
+            let end = (0..=text.len().min(MAX_WHOLE_TEXT)).rfind(|end| text.is_char_boundary(*end));
+            &text[..end.unwrap_or(0)]
+        });
+        self.media_bytes -= other.text.take().map_or(0, |text| text.len());
+        if let Some(text) = text
+            && self.media_bytes + text.len() <= MAX_IMAGES
+        {
+            self.media_bytes += text.len();
+            other.text = Some(text.into());
+        }
+        if !matches!(value, Value::Image(_) | Value::Histogram(_)) {
             return;
         }
         if !other.has_media {
@@ -555,39 +589,15 @@ impl Known {
         match value {
             Value::Histogram(histogram) => other.distributions.push(step, histogram),
             Value::Image(image) => {
-                self.image_bytes -= other.image.take().map_or(0, |image| image.bytes.len());
+                self.media_bytes -= other.image.take().map_or(0, |image| image.bytes.len());
                 let size = image.bytes.len();
-                if size <= MAX_IMAGE && self.image_bytes + size <= MAX_IMAGES {
-                    self.image_bytes += size;
+                if size <= MAX_IMAGE && self.media_bytes + size <= MAX_IMAGES {
+                    self.media_bytes += size;
                     other.image = Some(image.clone());
                 }
             }
             _ => {}
         }
-    }
-}
-
-/// Gives what curves and tables show of a record to `take`: names with values and steps. Of fields, each by itself, under the name of the
-/// record; of the events of a run, their metrics, as TensorBoard would show them. What no curve can show has the fields of its record.
-pub fn values(record: &Record, take: &mut dyn FnMut(&str, &Value, Option<i64>)) {
-    fn each(name: &str, value: &Value, step: Option<i64>, take: &mut dyn FnMut(&str, &Value, Option<i64>)) {
-        match value {
-            Value::Fields(fields) => {
-                fields.iter().for_each(|(inner, value)| each(&format!("{name}/{inner}"), value, step, take));
-            }
-            value => take(name, value, step),
-        }
-    }
-    let (name, step) = (Event::name(record), record.signed_step());
-    match shown_of(record) {
-        Shown::Metrics { group, metrics, number } => {
-            for (name, value) in metrics.iter() {
-                let name = if group.is_empty() { name.to_owned() } else { format!("{group}/{name}") };
-                each(&name, value, step.or(number), take);
-            }
-        }
-        Shown::Value => each(name, record.value(), step, take),
-        Shown::Text(_) | Shown::Nothing => take(name, record.value(), step),
     }
 }
 
@@ -630,8 +640,8 @@ impl Run {
         self.known.kept
     }
 
-    /// Keeps the last picture of each name, up to 2 MB (32 MB in all), and its histograms, of 200 names at most. To be called before the first
-    /// [`poll`](Self::poll).
+    /// Keeps the last picture of each name, up to 2 MB, and its last text, up to 64 kB (32 MB in all), and its histograms. Pictures and
+    /// histograms are kept of 200 names at most. To be called before the first [`poll`](Self::poll).
     pub fn with_media(mut self) -> Self {
         self.known.limits.has_media = true;
         self
@@ -790,6 +800,12 @@ impl Run {
             life.last_seen = last;
         }
         Some(life.status(now))
+    }
+
+    /// Returns how long its processes took, from the begin of each to its last event, if its files tell of them: the pause before it was resumed
+    /// is none of it.
+    pub fn took(&self) -> Option<Duration> {
+        self.known.took()
     }
 
     /// Returns the number of events that were read.

@@ -4,7 +4,6 @@
 mod following;
 
 use std::error::Error;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use forebay::parts::{Live, inside, refuse_inherited, resolve, row_to_record, version};
@@ -15,7 +14,7 @@ use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use crate::lineage::Lineage;
-use crate::{EventQuery, History, HistoryError};
+use crate::{EventQuery, History, HistoryError, Records};
 
 #[cfg(all(feature = "json-lines", feature = "tensorboard"))]
 pub(crate) use following::Seen;
@@ -247,29 +246,32 @@ impl History for SqliteHistory {
         Ok(found.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// The database is read in parts, so that it is free while `take` has its time.
-    fn visit(
-        &self,
-        query: &EventQuery,
-        take: &mut dyn FnMut(Record) -> ControlFlow<()>,
-    ) -> Result<(), HistoryError> {
-        let (mut behind, mut left) = (None, query.limit.unwrap_or(usize::MAX));
-        while left > 0 {
-            let wanted = left.min(PAGE);
-            let found = self.page(query, behind, wanted)?;
-            let is_last = found.len() < wanted;
-            left -= found.len();
-            for (number, record) in found {
-                behind = Some(number);
-                if take(record).is_break() {
-                    return Ok(());
+    /// The database is read in parts, so that it is free between them.
+    fn iter<'a>(&'a self, query: &EventQuery) -> Result<Records<'a>, HistoryError> {
+        let (query, mut left) = (query.clone(), query.limit.unwrap_or(usize::MAX));
+        let (mut behind, mut page) = (None, Vec::new().into_iter());
+        Ok(Box::new(std::iter::from_fn(move || {
+            loop {
+                if let Some((number, record)) = page.next() {
+                    behind = Some(number);
+                    return Some(Ok(record));
+                }
+                let wanted = left.min(PAGE);
+                if wanted == 0 {
+                    return None;
+                }
+                match self.page(&query, behind, wanted) {
+                    Ok(found) => {
+                        left = if found.len() < wanted { 0 } else { left - found.len() };
+                        page = found.into_iter();
+                    }
+                    Err(error) => {
+                        left = 0;
+                        return Some(Err(error));
+                    }
                 }
             }
-            if is_last {
-                break;
-            }
-        }
-        Ok(())
+        })))
     }
 }
 

@@ -392,3 +392,90 @@ fn a_file_in_the_place_of_a_removed_one_is_another_run_unless_it_goes_on() {
         }
     }
 }
+
+/// Returns a compressed text, as it is within one block: <https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1>.
+#[cfg(feature = "zstd")]
+fn compressed(text: &str) -> Vec<u8> {
+    let size = u32::try_from(text.len()).unwrap();
+    let block = (size << 3 | 1).to_le_bytes();
+    let mut file = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
+    file.extend(size.to_le_bytes());
+    file.extend(&block[..3]);
+    file.extend(text.as_bytes());
+    file
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn a_compressed_file_that_is_named_by_itself_is_read_alone() {
+    use forebay_history::EventQuery;
+
+    let folder = tempfile::tempdir().unwrap();
+    let line = |step: u64| {
+        let record = Record::scalar("loss", step as f64).with_step(step);
+        serde_json::to_string(&record).unwrap() + "\n"
+    };
+    let named = ["events.jsonl.000001.zst", "events.jsonl.000002.zst"].map(|name| folder.path().join(name));
+    for (path, first) in named.iter().zip([0, 10]) {
+        std::fs::write(path, compressed(&(first..first + 10).map(line).collect::<String>())).unwrap();
+    }
+    std::fs::write(folder.path().join("events.jsonl"), line(20)).unwrap();
+    let mut steps: Vec<u64> = Vec::new();
+    for path in &named {
+        let before = steps.len();
+        let (mut follower, mut read) = (RecordFollower::open(path).unwrap(), Vec::<u64>::new());
+        follower.poll(&mut |record| read.push(record.step().unwrap())).unwrap();
+        follower.poll(&mut |_| panic!("it does not grow")).unwrap();
+        steps.extend(&read);
+        assert!(before < steps.len());
+        let last = RecordFollower::open(path).unwrap().last(2, &mut |_| true).unwrap();
+        assert_eq!(
+            last.iter().map(|record| record.step().unwrap()).collect::<Vec<_>>(),
+            steps[steps.len() - 2..]
+        );
+        let asked = forebay_history::open(path).unwrap().query(&EventQuery::new()).unwrap();
+        assert_eq!(asked.iter().map(|record| record.step().unwrap()).collect::<Vec<_>>(), read);
+        let mut run = Run::open(path).unwrap();
+        while run.poll().unwrap() {}
+        assert_eq!((run.events(), run.not_read()), (read.len() as u64, 0));
+    }
+    assert_eq!(steps, (0..steps.len() as u64).collect::<Vec<_>>());
+    // What is before the damage counts, and that there is more is said.
+    let bytes = std::fs::read(&named[0]).unwrap();
+    std::fs::write(&named[0], &bytes[..bytes.len() / 2]).unwrap();
+    let mut run = Run::open(&named[0]).unwrap();
+    while run.poll().unwrap() {}
+    assert!(run.not_read() > 0);
+    let error = forebay_history::open(&named[0]).unwrap().query(&EventQuery::new()).unwrap_err();
+    assert!(error.to_string().contains("000001.zst"), "{error}");
+    // Nothing of another name is in its place.
+    std::fs::remove_file(&named[0]).unwrap();
+    assert!(RecordFollower::open(&named[0]).is_err() && forebay_history::open(&named[0]).is_err());
+}
+
+/// A run that was resumed a day later took no day.
+#[test]
+fn a_run_took_what_its_processes_took_and_not_the_pause_between_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap();
+    let at = |record: Record, second: u64| record.with_unix_nanos(second * 1_000_000_000);
+    let begin = |generation: i64, second| {
+        let begin = Record::new("training.started").with_field("run_id", "a");
+        at(begin.with_field("generation", generation), second)
+    };
+    let x = |second| at(Record::scalar("x", 0.5), second);
+    let mut run = Run::open(&path).unwrap();
+    let mut took = |records: Vec<Record>| {
+        sink.write_batch(&Batch::from_events(records)).unwrap();
+        while run.poll().unwrap() {}
+        run.took().map(|took| took.as_secs())
+    };
+    assert_eq!(took(vec![x(500)]), None);
+    assert_eq!(took(vec![begin(1, 1_000), x(1_010), x(1_060)]), Some(60));
+    assert_eq!(took(vec![begin(2, 87_000)]), Some(60));
+    assert_eq!(took(vec![x(87_005)]), Some(65));
+    // A clock that went back takes nothing away.
+    assert_eq!(took(vec![x(86_000)]), Some(60));
+    assert_eq!(took(vec![begin(3, 90_000), x(90_001)]), Some(61));
+}

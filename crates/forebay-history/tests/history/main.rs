@@ -5,4 +5,5 @@ mod following;
 mod query;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
+mod tables;
 mod training_run;

@@ -7,7 +7,7 @@ use crate::support;
 use forebay::sink::{JsonLinesSink, Sink};
 use forebay::{Batch, Collector, Fields, Histogram, Priority, Record, Value};
 use forebay_bus::Bus;
-use forebay_history::{EventQuery, History, JsonLinesHistory, JsonLinesReader, Recent};
+use forebay_history::{EventQuery, History, HistoryError, JsonLinesHistory, JsonLinesReader, Recent};
 use proptest::prelude::*;
 
 fn names() -> impl Strategy<Value = String> {
@@ -46,7 +46,7 @@ fn ids() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b"]).prop_map(Into::into)
 }
 
-fn records() -> impl Strategy<Value = Record> {
+pub(crate) fn records() -> impl Strategy<Value = Record> {
     let extras = (proptest::option::of(ids()), proptest::option::of(ids()), proptest::option::of(0..2i64));
     let step = proptest::option::of(prop_oneof![9 => -2..10i64, 1 => Just(i64::MAX)]);
     (names(), values(), step, times(), priorities(), extras).prop_map(
@@ -70,7 +70,7 @@ fn records() -> impl Strategy<Value = Record> {
 }
 
 /// Begins of two runs, new and resumed.
-fn begins() -> impl Strategy<Value = Record> {
+pub(crate) fn begins() -> impl Strategy<Value = Record> {
     let first_step = proptest::option::of(prop_oneof![9 => 0..10u64, 1 => Just(u64::MAX)]);
     (ids(), proptest::option::of(1..4u64), first_step, times()).prop_map(|(run, generation, step, time)| {
         let mut begin = Record::new("training.started").with_field("run_id", run).with_unix_nanos(time);
@@ -124,7 +124,7 @@ fn is_of_its_generation(query: &EventQuery, records: &[Record], place: usize) ->
     !later.into_iter().any(is_superseded)
 }
 
-fn queries() -> impl Strategy<Value = EventQuery> {
+pub(crate) fn queries() -> impl Strategy<Value = EventQuery> {
     let patterns =
         prop::sample::select(vec!["*", "train.*", "*.failed", "model.{saved,loaded}", "[*", "no such"]);
     let steps = prop_oneof![
@@ -164,45 +164,84 @@ fn queries() -> impl Strategy<Value = EventQuery> {
 }
 
 /// Returns the records as text, so that NaN is equal to itself and 0 is not -0.
-fn reported(records: &[Record]) -> Vec<String> {
+pub(crate) fn reported(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| serde_json::to_string(record).unwrap()).collect()
 }
 
-/// Asks all places, and returns their answers.
-fn ask_all(records: &[Record], batch: usize, queries: &[EventQuery]) -> Result<(), TestCaseError> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("events.jsonl");
-    let mut lines = JsonLinesSink::create(&path).unwrap();
-    let mut recent = Recent::<1000>::new();
+/// Every place that keeps records, with the same ones in it.
+pub(crate) struct Places {
+    lines: JsonLinesHistory,
+    recent: Recent<1000>,
     #[cfg(feature = "sqlite")]
-    let mut database = forebay::sink::SqliteSink::create(folder.path().join("events.db")).unwrap();
-    for batch in records.chunks(batch) {
-        let batch = Batch::from_events(batch.to_vec());
-        lines.write_batch(&batch).unwrap();
-        recent.write_batch(&batch).unwrap();
+    database: forebay_history::SqliteHistory,
+    _folder: tempfile::TempDir,
+}
+
+impl Places {
+    /// Writes the records in batches of so many.
+    pub(crate) fn new(records: &[Record], batch: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let mut lines = JsonLinesSink::create(&path).unwrap();
+        let mut recent = Recent::<1000>::new();
         #[cfg(feature = "sqlite")]
-        database.write_batch(&batch).unwrap();
+        let mut database = forebay::sink::SqliteSink::create(folder.path().join("events.db")).unwrap();
+        for batch in records.chunks(batch) {
+            let batch = Batch::from_events(batch.to_vec());
+            lines.write_batch(&batch).unwrap();
+            recent.write_batch(&batch).unwrap();
+            #[cfg(feature = "sqlite")]
+            database.write_batch(&batch).unwrap();
+        }
+        Self {
+            lines: JsonLinesHistory::open(&path).unwrap(),
+            recent,
+            #[cfg(feature = "sqlite")]
+            database: forebay_history::SqliteHistory::open(database.path()).unwrap(),
+            _folder: folder,
+        }
     }
-    let lines = JsonLinesHistory::open(&path).unwrap();
-    #[cfg(feature = "sqlite")]
-    let database = forebay_history::SqliteHistory::open(database.path()).unwrap();
+
+    /// Returns them, with their names, in the same order always.
+    pub(crate) fn histories(&self) -> Vec<(&str, &dyn History)> {
+        vec![
+            ("JSON Lines", &self.lines),
+            ("recent", &self.recent),
+            #[cfg(feature = "sqlite")]
+            ("SQLite", &self.database),
+        ]
+    }
+}
+
+/// Returns what a query asks of records, in its order, by looking at each and at all others.
+pub(crate) fn expected(query: &EventQuery, records: &[Record]) -> Vec<Record> {
+    let is_in = |(place, record): &(usize, &Record)| {
+        query.matches(record) && is_of_its_generation(query, records, *place)
+    };
+    let mut expected: Vec<Record> =
+        records.iter().enumerate().filter(is_in).map(|(_, record)| record.clone()).collect();
+    if format!("{query:?}").contains("is_newest_first: true") {
+        expected.reverse();
+    }
+    if let Some(limit) = format!("{query:?}").split("limit: Some(").nth(1) {
+        expected.truncate(limit.split(')').next().unwrap().parse().unwrap());
+    }
+    expected
+}
+
+/// Asks all places.
+fn ask_all(records: &[Record], batch: usize, queries: &[EventQuery]) -> Result<(), TestCaseError> {
+    let places = Places::new(records, batch);
     for query in queries {
-        let is_in = |(place, record): &(usize, &Record)| {
-            query.matches(record) && is_of_its_generation(query, records, *place)
-        };
-        let mut expected: Vec<Record> =
-            records.iter().enumerate().filter(is_in).map(|(_, record)| record.clone()).collect();
-        if format!("{query:?}").contains("is_newest_first: true") {
-            expected.reverse();
+        let expected = reported(&expected(query, records));
+        for (name, place) in places.histories() {
+            prop_assert_eq!(reported(&place.query(query).unwrap()), &expected[..], "{}, {:?}", name, query);
+            let one_by_one: Result<Vec<Record>, _> = place.iter(query).unwrap().collect();
+            prop_assert_eq!(reported(&one_by_one.unwrap()), &expected[..], "{}, {:?}", name, query);
         }
-        if let Some(limit) = format!("{query:?}").split("limit: Some(").nth(1) {
-            expected.truncate(limit.split(')').next().unwrap().parse().unwrap());
-        }
-        let expected = reported(&expected);
-        prop_assert_eq!(reported(&lines.query(query).unwrap()), &expected[..], "JSON Lines, {:?}", query);
-        prop_assert_eq!(reported(&recent.query(query).unwrap()), &expected[..], "recent, {:?}", query);
-        #[cfg(feature = "sqlite")]
-        prop_assert_eq!(reported(&database.query(query).unwrap()), &expected[..], "SQLite, {:?}", query);
+        let all = records.iter().cloned().map(Ok::<_, HistoryError>);
+        let selected: Result<Vec<Record>, _> = query.select(all).collect();
+        prop_assert_eq!(reported(&selected.unwrap()), &expected[..], "select, {:?}", query);
     }
     Ok(())
 }
@@ -378,4 +417,56 @@ fn a_visit_gives_what_a_query_answers_and_stops_when_it_is_told_to() {
             .unwrap();
         assert_eq!(count, 7);
     }
+}
+
+/// What is current is given as it is read: what came since the query began is no part of the answer, and nothing is held.
+#[test]
+fn what_is_current_is_that_of_the_moment_when_it_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let mut sink = JsonLinesSink::create(&path).unwrap();
+    let begin = |generation: i64, first_step: i64| {
+        Record::new("training.started")
+            .with_field("run_id", "a")
+            .with_field("generation", generation)
+            .with_field("first_step", first_step)
+            .with_unix_nanos(generation as u64)
+    };
+    let steps = |steps: Range<u64>| steps.map(|step| Record::scalar("x", 0.5).with_step(step));
+    let mut write = |records: Vec<Record>| sink.write_batch(&Batch::from_events(records)).unwrap();
+    write([begin(1, 0)].into_iter().chain(steps(0..5)).chain([begin(2, 3)]).chain(steps(3..6)).collect());
+    let history = JsonLinesHistory::open(&path).unwrap();
+    let query = EventQuery::new().name("x").current();
+    let mut answer = history.iter(&query).unwrap();
+    let first = answer.next().unwrap().unwrap();
+    // The next generation begins, while the answer is read.
+    write([begin(3, 1)].into_iter().chain(steps(1..3)).collect());
+    let rest: Vec<_> = answer.map(|record| record.unwrap().step().unwrap()).collect();
+    assert_eq!((first.step(), rest), (Some(0), vec![1, 2, 3, 4, 5]));
+    let steps: Vec<_> = history.query(&query).unwrap().iter().map(|record| record.step().unwrap()).collect();
+    assert_eq!(steps, [0, 1, 2]);
+    let newest = history.query(&EventQuery::new().name("x").current().newest_first().limit(2)).unwrap();
+    assert_eq!(newest.iter().map(|record| record.step().unwrap()).collect::<Vec<_>>(), [2, 1]);
+}
+
+/// The oldest file may be removed between the two readings.
+#[test]
+fn what_is_current_is_known_though_the_first_begins_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let begin = |run: &str, generation: i64, step: i64| {
+        let begin = Record::new("training.started").with_field("run_id", run.to_owned());
+        begin.with_field("generation", generation).with_field("first_step", step).with_unix_nanos(1)
+    };
+    let lines = |records: &[Record]| -> String { reported(records).join("\n") + "\n" };
+    let x = |step: u64| Record::scalar("x", 0.5).with_step(step);
+    std::fs::write(folder.path().join("events.jsonl.000001"), lines(&[begin("a", 1, 0), x(0), x(1)]))
+        .unwrap();
+    std::fs::write(&path, lines(&[begin("b", 1, 0), x(5), x(6), begin("b", 2, 6), x(6)])).unwrap();
+    let history = JsonLinesHistory::open(&path).unwrap();
+    let query = EventQuery::new().name("x").current();
+    let answer = history.iter(&query).unwrap();
+    std::fs::remove_file(folder.path().join("events.jsonl.000001")).unwrap();
+    let steps: Vec<_> = answer.map(|record| record.unwrap().step().unwrap()).collect();
+    assert_eq!(steps, [5, 6]);
 }
