@@ -37,7 +37,7 @@
       (lost ? `; ${lost.toLocaleString("en")} events were lost` : "");
   }
 
-  function rowOf(run, place) {
+  function rowOf(run) {
     const box = element("input", { type: "checkbox", checked: isShown(run), "aria-label": `show ${run.name}` });
     box.addEventListener("change", () => {
       chosen.set(run.id, box.checked);
@@ -47,15 +47,22 @@
       showOthers();
     });
     const swatch = element("span", { className: "swatch" });
-    swatch.style.background = colour(place);
+    swatch.style.background = colour(run.id);
+    const why = run.reason || run.error || "";
     return element("tr", {},
-      element("td", {}, box), element("td", {}, swatch, run.name),
-      element("td", { className: run.status }, run.status), element("td", { className: "long" }, run.reason || run.error || ""),
+      element("td", {}, box), element("td", { title: run.name }, swatch, run.name),
+      element("td", { className: run.status }, run.status), element("td", { className: "long", title: why }, why),
       element("td", { className: "number" }, number(run.step)), element("td", { className: "number" }, number(run.events)),
       element("td", { className: run.lost ? "number lost" : "number" }, number(run.lost)),
       element("td", { className: run.not_read ? "number lost" : "number" }, number(run.not_read)),
       element("td", {}, run.took || ""), element("td", {}, run.last_event || ""));
   }
+
+  // Of many runs, those rows alone are in the document that can be seen, and some before and behind them. Each has the same height then.
+  const many = 200, spare = 20;
+  // The ids of the runs that are searched for; and the rows that are in the document, by id.
+  let found = [], rows = new Map(), first = 0, high = 30;
+  const isVirtual = () => found.length > many;
 
   function showRuns() {
     at("title").textContent = data.title;
@@ -63,8 +70,47 @@
     showSummary();
     const head = ["", "run", "status", "why", "step", "events", "lost", "not read", "took", "last event"];
     at("runs").replaceChildren(element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))),
-      element("tbody", {}, ...data.runs.map(rowOf)));
+      element("tbody", {}));
+    findRuns();
   }
+
+  function findRuns() {
+    const part = at("find").value.toLowerCase();
+    at("find-part").hidden = data.runs.length <= 10;
+    found = data.runs.filter((run) => run.name.toLowerCase().includes(part)).map(({ id }) => id);
+    at("found").textContent = part ? `${found.length} of ${data.runs.length}` : "";
+    at("runs-box").classList.toggle("many", isVirtual());
+    at("runs").setAttribute("aria-rowcount", found.length + 1);
+    showRows(true);
+  }
+
+  function showRows(isNew) {
+    const box = at("runs-box");
+    const count = isVirtual() ? Math.ceil((box.clientHeight || innerHeight) / high) + 2 * spare : found.length;
+    const next = isVirtual() ? Math.max(0, Math.min(Math.floor(box.scrollTop / high) - spare, found.length - count)) : 0;
+    if (!isNew && Math.abs(next - first) < spare / 2) return;
+    first = next;
+    const focused = document.activeElement?.closest?.("#runs tr")?.dataset.run;
+    const before = isNew ? new Map() : rows;
+    rows = new Map();
+    for (const [place, id] of found.slice(first, first + count).entries()) {
+      const row = before.get(id) ?? rowOf(data.runs[id]);
+      row.dataset.run = id;
+      row.setAttribute("aria-rowindex", first + place + 2);
+      rows.set(id, row);
+    }
+    const space = (size) => {
+      const cell = element("td", { colSpan: 10 });
+      cell.style.cssText = `height: ${size * high}px; padding: 0; border: 0`;
+      return size > 0 ? [element("tr", { ariaHidden: "true" }, cell)] : [];
+    };
+    at("runs").tBodies[0].replaceChildren(...space(first), ...rows.values(), ...space(found.length - first - rows.size));
+    const one = rows.values().next().value;
+    if (isVirtual() && one?.offsetHeight && one.offsetHeight !== high) { high = one.offsetHeight; showRows(true); }
+    if (focused !== undefined) rows.get(Number(focused))?.querySelector("input").focus({ preventScroll: true });
+  }
+  at("runs-box").addEventListener("scroll", () => { if (isVirtual()) showRows(false); });
+  at("find").addEventListener("input", () => { at("runs-box").scrollTop = 0; findRuns(); });
 
   function showSettings() {
     const runs = data.runs.filter(isShown);
@@ -249,10 +295,30 @@
     if (!observer) load();
   }
 
+  // A text that is long is shown whole to who opens it. A live page asks for it then.
+  function lastOf(run, other) {
+    const isCut = other.last.length >= 200 || other.text;
+    if (!isCut) return element("td", { className: "long" }, other.last);
+    const whole = element("div", {}, other.text || other.last);
+    const details = element("details", {}, element("summary", {}, other.last.slice(0, 80) + "…"), whole);
+    details.addEventListener("toggle", async () => {
+      if (!isLive || !details.open || other.text) return;
+      const found = await media(run).catch(() => null);
+      whole.textContent = found?.find(({ name }) => name === other.name)?.text || other.last;
+    });
+    return element("td", { className: "long" }, details);
+  }
+
+  // What a live page has of a run beyond numbers: asked for once for each of its versions.
+  async function media(run) {
+    if (run.media?.version !== run.version) run.media = { version: run.version, found: ask("media", `run=${run.id}`) };
+    return run.media.found;
+  }
+
   function showOthers() {
     const rows = data.runs.filter(isShown).flatMap((run) => (run.others || []).map((other) => element("tr", {},
       element("td", {}, run.name), element("td", {}, other.name), element("td", { className: "number" }, number(other.count)),
-      element("td", { className: "number" }, number(other.step)), element("td", { className: "long" }, other.last))));
+      element("td", { className: "number" }, number(other.step)), lastOf(run, other))));
     at("others-part").hidden = rows.length === 0;
     const head = ["run", "name", "events", "last step", "last"].map((name) => element("th", { scope: "col" }, name));
     at("others").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
@@ -287,8 +353,44 @@
     return canvas;
   }
 
+  // Pictures of a live page are those of one run, which the reader chooses: they may be large.
+  let pictured = null;
+  function showLiveMedia() {
+    const runs = data.runs.filter((run) => isShown(run) && (run.others || []).length);
+    at("media-part").hidden = runs.length === 0;
+    const choice = at("pictured");
+    choice.hidden = false;
+    choice.replaceChildren(element("option", { value: "" }, "choose a run"),
+      ...runs.map((run) => element("option", { value: String(run.id), selected: run.id === pictured }, run.name)));
+    if (!runs.some((run) => run.id === pictured)) { pictured = null; at("media").replaceChildren(); }
+  }
+  async function loadMedia() {
+    const run = data.runs[pictured];
+    if (!run) return at("media").replaceChildren();
+    try {
+      const others = await media(run);
+      if (run.id !== pictured) return;
+      const figures = figuresOf({ ...run, others });
+      at("media").replaceChildren(...(figures.length ? figures : [element("p", {}, "It has neither distributions nor pictures.")]));
+    } catch {
+      run.media = undefined;
+      at("media").replaceChildren(element("p", {}, "forebay serve does not answer."));
+    }
+  }
+  at("pictured").addEventListener("change", () => {
+    pictured = at("pictured").value === "" ? null : Number(at("pictured").value);
+    loadMedia();
+  });
+
   function showMedia() {
-    const figures = data.runs.filter(isShown).flatMap((run) => (run.others || []).flatMap((other) => {
+    if (isLive) return showLiveMedia();
+    const figures = data.runs.filter(isShown).flatMap(figuresOf);
+    at("media-part").hidden = figures.length === 0;
+    at("media").replaceChildren(...figures);
+  }
+
+  function figuresOf(run) {
+    return (run.others || []).flatMap((other) => {
       const figure = (drawn, said) => {
         drawn.setAttribute(drawn.tagName === "IMG" ? "alt" : "aria-label", said);
         if (drawn.tagName !== "IMG") drawn.setAttribute("role", "img");
@@ -304,9 +406,7 @@
         made.push(figure(picture(other.image), `${other.name} of ${run.name}` + (other.step === null ? "" : `: step ${other.step}`)));
       }
       return made;
-    }));
-    at("media-part").hidden = figures.length === 0;
-    at("media").replaceChildren(...figures);
+    });
   }
 
   function show() {
@@ -335,8 +435,8 @@
   // A new look keeps what the reader has chosen: the zoom of each chart, too.
   function update(next) {
     const namesOf = () => [...new Set(data.runs.flatMap((run) => Object.keys(run.series || {})))].sort().join("\n");
-    const before = namesOf();
-    const changed = new Set();
+    const before = namesOf(), count = data.runs.length;
+    const changed = new Set(), changedRuns = new Set(next.runs.map((run) => run.id));
     if (next.whole ?? true) {
       data = next;
       data.runs.forEach((run) => Object.keys(run.series || {}).forEach((name) => changed.add(name)));
@@ -355,19 +455,21 @@
     }
     // All that is in an answer may be as new as the answer.
     if (isLive) next.runs.forEach((run) => { run.version = next.version; });
-    const rows = at("runs").tBodies[0]?.rows ?? [];
-    if (next.whole ?? true) showRuns();
+    if ((next.whole ?? true) || data.runs.length !== count) showRuns();
     else {
       // What the reader is about to use stays: a row that has changed keeps its box.
       showSummary();
       for (const run of next.runs) {
-        const row = rowOf(run, run.id);
-        if (rows[run.id]) rows[run.id].replaceChildren(rows[run.id].firstChild, ...[...row.children].slice(1));
-        else at("runs").tBodies[0].append(row);
+        const row = rows.get(run.id);
+        if (row) row.replaceChildren(row.firstChild, ...[...rowOf(run).children].slice(1));
       }
     }
     showSettings();
     showOthers();
+    if (isLive) {
+      showLiveMedia();
+      if (changedRuns.has(pictured)) loadMedia();
+    }
     if (namesOf() !== before) return showCurves();
     if (isLive) return load();
     for (const name of changed) if (plots.has(name)) redraw(name);

@@ -115,7 +115,7 @@ pub(crate) struct Compare {
 
 #[derive(Debug, Group)]
 pub(crate) struct Tail {
-    /// The folder of a run, or its file of JSON Lines.
+    /// The folder of a run, or its file of JSON Lines. `-` is standard input.
     #[arg(default_value = "runs")]
     pub(crate) path: PathBuf,
     /// Wait for more, until Ctrl-C.
@@ -133,11 +133,26 @@ pub(crate) struct Tail {
     /// How to print them.
     #[arg(long, value_enum, default_value_t = Form::Text)]
     pub(crate) form: Form,
+    /// Print the events of all runs below the folder, as of the ranks of one job, by time.
+    #[arg(long)]
+    pub(crate) merge: bool,
 }
 
+const QUERIES: &str = "\
+Examples:
+  forebay query runs/a --last                      the last event of each name
+  forebay query runs/a -n loss --per all           its count, mean, lowest and highest value, and where they are
+  forebay query runs/a -n '*loss*' --per 100       the same of every 100 steps (--per 10min: of every ten minutes)
+  forebay query runs/a --pivot --csv               a row for each step, a column for each name
+  forebay query runs/job --merge step              the events of all ranks, in the order of their steps
+  forebay query runs/job --merge step --pivot --reduce mean
+  forebay query runs/job --stragglers              which rank keeps the others waiting
+  zstd -dc old.jsonl.zst | forebay query - -n loss";
+
 #[derive(Debug, Group)]
+#[command(after_help = QUERIES)]
 pub(crate) struct Query {
-    /// A folder of runs, that of one run, or a file.
+    /// A folder of runs, that of one run, or a file. `-` is standard input.
     #[arg(default_value = "runs")]
     pub(crate) path: PathBuf,
     /// Events of these names (a pattern such as `train.*`).
@@ -173,8 +188,26 @@ pub(crate) struct Query {
     /// The newest first. It takes a --limit.
     #[arg(long, requires = "limit")]
     pub(crate) newest: bool,
+    /// The last event of each name.
+    #[arg(long, conflicts_with_all = ["per", "pivot"])]
+    pub(crate) last: bool,
+    /// Count, mean, lowest, highest and last number of each name: of so many steps each (100), of so long (10min), or of `all`.
+    #[arg(long, value_name = "WINDOW", conflicts_with = "pivot")]
+    pub(crate) per: Option<String>,
+    /// A row for each step, and a column for each name.
+    #[arg(long)]
+    pub(crate) pivot: bool,
+    /// What --pivot shows of several numbers of one name and step.
+    #[arg(long, value_enum, default_value_t = Reduction::Last, requires = "pivot")]
+    pub(crate) reduce: Reduction,
+    /// Take all runs as ranks of one job: how far each is behind the first one at the same step, in seconds.
+    #[arg(long, conflicts_with_all = ["last", "per", "pivot", "merge", "newest"])]
+    pub(crate) stragglers: bool,
+    /// Take all runs as ranks of one job: merge their events in this order, and make one table of them.
+    #[arg(long, value_enum, value_name = "ORDER", conflicts_with = "newest")]
+    pub(crate) merge: Option<Order>,
     /// Ask the database of a run in SQL. Nothing can be changed by it.
-    #[arg(long, value_name = "SQL", conflicts_with_all = ["name", "steps", "since", "before", "source", "correlation", "run", "generation", "current", "limit", "newest"])]
+    #[arg(long, value_name = "SQL", conflicts_with_all = ["name", "steps", "since", "before", "source", "correlation", "run", "generation", "current", "limit", "newest", "last", "per", "pivot", "merge", "stragglers"])]
     pub(crate) sql: Option<String>,
     /// Print a JSON object for each row: the same as --shape json.
     #[arg(long, conflicts_with_all = ["shape", "csv"])]
@@ -185,6 +218,25 @@ pub(crate) struct Query {
     /// How to print the answer.
     #[arg(long, value_enum, default_value_t = Shape::Table)]
     pub(crate) shape: Shape,
+}
+
+/// One of several numbers, or what is made of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reduction {
+    Last,
+    Mean,
+    Min,
+    Max,
+    Sum,
+}
+
+/// Order of the events of several ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    /// By the moment, as the clocks of their machines had it.
+    Time,
+    /// By generation, and then by step.
+    Step,
 }
 
 /// Shape of an answer.
@@ -249,6 +301,9 @@ pub(crate) struct Plot {
     /// Rows of the chart.
     #[arg(long, value_name = "N")]
     pub(crate) height: Option<usize>,
+    /// Print one JSON object for each curve, with its points.
+    #[arg(long, conflicts_with = "out")]
+    pub(crate) json: bool,
 }
 
 fn weight(text: &str) -> Result<f64, String> {
@@ -280,6 +335,9 @@ pub(crate) struct Export {
     /// Events of these names alone (a pattern such as `train.*`).
     #[arg(long, short, value_name = "PATTERN")]
     pub(crate) name: Option<String>,
+    /// Say what was written as a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Form of what is exported.
@@ -295,7 +353,7 @@ pub(crate) enum To {
 
 #[derive(Debug, Group)]
 pub(crate) struct Import {
-    /// A folder of TensorBoard (or PyTorch, or tensorboardX), or a file of CSV or JSON.
+    /// A folder of TensorBoard (or PyTorch, or tensorboardX), or a file of CSV or JSON. `-` is standard input, which takes --from.
     pub(crate) path: PathBuf,
     /// The folder that the run gets; of several runs, each gets one below it.
     #[arg(long, short, value_name = "FOLDER")]
@@ -303,6 +361,9 @@ pub(crate) struct Import {
     /// What it is; told by its name unless it is given.
     #[arg(long, value_enum)]
     pub(crate) from: Option<Source>,
+    /// Say what was written as a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What is imported.

@@ -112,6 +112,10 @@ impl Drop for Progress {
 pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
     let (mut runs, mut seen) = (Vec::new(), BTreeSet::new());
     for path in paths {
+        if is_stdin(path) {
+            let why = "- is standard input, which query, tail and import read; a folder of that name is ./-";
+            return Err(Error::Asked(why.to_owned()));
+        }
         let found = find_runs(path)?;
         if found.is_empty() {
             let why = format!(
@@ -131,6 +135,11 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
     Ok(runs)
 }
 
+/// Returns whether a path stands for standard input.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
 /// Reads a run to its end, and closes it: there may be more runs than a process may have files open.
 fn read_one(folder: &Path, max_points: usize, with_media: bool) -> Result<Run, Error> {
     let mut run = Run::open(folder)?.with_max_points(max_points);
@@ -139,10 +148,20 @@ fn read_one(folder: &Path, max_points: usize, with_media: bool) -> Result<Run, E
     }
     while run.poll()? {}
     run.close();
-    if run.events() == 0 && run.not_read() > 0 {
-        return Err(Error::Asked(format!("{} holds no events of forebay", folder.display())));
+    if is_foreign(&run) {
+        return Err(Error::Asked(foreign(folder)));
     }
     Ok(run)
+}
+
+/// Returns whether all that was read of a run is none of forebay's: somebody else's file, or damage.
+pub(crate) fn is_foreign(run: &Run) -> bool {
+    run.events() == 0 && run.not_read() > 0
+}
+
+/// Says so.
+pub(crate) fn foreign(path: &Path) -> String {
+    format!("{} holds no events of forebay", path.display())
 }
 
 /// Returns the path of a run as people tell it from others: from where they asked.

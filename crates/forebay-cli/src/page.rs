@@ -67,14 +67,28 @@ pub(crate) fn data(title: &str, runs: &[Named], max_points: usize, now: SystemTi
         .map(|(id, (name, run))| run_of(id, name, run.as_ref(), Some(max_points), now))
         .collect();
     let mut room = MAX_PICTURES;
-    for other in runs.iter_mut().filter_map(|run| run["others"].as_array_mut()).flatten() {
-        let size = other["image"]["bytes"].as_str().map_or(0, str::len);
-        match room.checked_sub(size) {
-            Some(left) => room = left,
-            None => other["image"] = Value::Null,
-        }
+    for run in &mut runs {
+        limit_pictures(run, &mut room);
     }
     json!({ "title": title, "read": date(now), "runs": runs })
+}
+
+/// Leaves out the pictures and texts for which there is no room.
+fn limit_pictures(run: &mut Value, room: &mut usize) {
+    for other in run["others"].as_array_mut().into_iter().flatten() {
+        let size = |value: &Value| value.as_str().map_or(0, str::len);
+        match room.checked_sub(size(&other["image"]["bytes"]) + size(&other["text"])) {
+            Some(left) => *room = left,
+            None => (other["image"], other["text"]) = (Value::Null, Value::Null),
+        }
+    }
+}
+
+/// Returns what the page shows of a run that is no number: pictures, distributions and whole texts.
+pub(crate) fn media_of(run: &Run) -> Value {
+    let mut all = run_of(0, "", Ok(run), None, SystemTime::now());
+    limit_pictures(&mut all, &mut { MAX_PICTURES });
+    all["others"].take()
 }
 
 /// Returns what the page shows of one run. Without `max_points`, its series are named and counted, and have no points.
@@ -86,6 +100,10 @@ pub(crate) fn run_of(
     now: SystemTime,
 ) -> Value {
     let run = match run {
+        Ok(run) if folder::is_foreign(run) => {
+            let why = folder::foreign(run.path());
+            return json!({ "id": id, "name": name, "status": "unreadable", "error": why });
+        }
         Ok(run) => run,
         Err(error) => {
             return json!({ "id": id, "name": name, "status": "unreadable", "error": error.to_string() });
@@ -100,14 +118,13 @@ pub(crate) fn run_of(
     let others: Vec<Value> = run
         .others()
         .iter()
-        .map(|(name, other)| json!({ "name": name, "count": other.count, "step": other.last_step, "last": other.last, "image": other.image.as_deref().map(image_of), "heat": heat_of(other.distributions()) }))
+        .map(|(name, other)| json!({ "name": name, "count": other.count, "step": other.last_step, "last": other.last, "text": other.text, "image": other.image.as_deref().map(image_of), "heat": heat_of(other.distributions()) }))
         .collect();
     // Curves of one run have one begin, whichever of them came first.
     let first =
         || run.names().filter_map(|name| run.series(name)?.first()).map(|point| point.unix_nanos).min();
     let began = run.lives().first().and_then(|life| life.began.duration_since(UNIX_EPOCH).ok());
     let began = began.map(|began| began.as_secs_f64()).or_else(|| first().map(|nanos| nanos as f64 / 1e9));
-    let took = run.lives().first().and_then(|life| run.last_event()?.duration_since(life.began).ok());
     json!({
         "id": id,
         "name": name,
@@ -118,7 +135,7 @@ pub(crate) fn run_of(
         "events": run.events(),
         "lost": run.missing(),
         "not_read": run.not_read(),
-        "took": took.map(folder::span),
+        "took": run.took().map(folder::span),
         "last_event": run.last_event().map(date),
         "config": run.settings(),
         "series": series,
@@ -149,7 +166,7 @@ fn image_of(image: &Image) -> Value {
     })
 }
 
-/// Size of all pictures of a page, as they are in it.
+/// Size of all pictures and long texts of a page, as they are in it.
 const MAX_PICTURES: usize = 12_000_000;
 
 /// Rows of a heat map.

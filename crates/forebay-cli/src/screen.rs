@@ -247,6 +247,53 @@ mod unix {
 mod tests {
     use super::*;
 
+    /// What a panic says is read on the screen that was there before. The test runs itself in a terminal, and there it panics.
+    #[cfg(unix)]
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was_and_then_says_why() {
+        use std::fs::File;
+        use std::io::Read;
+        use std::os::fd::OwnedFd;
+        use std::process::{Command, Stdio};
+
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        use rustix::termios::{LocalModes, tcgetattr};
+
+        const NAME: &str = "FOREBAY_TEST_IN_A_TERMINAL";
+        if std::env::var_os(NAME).is_some() {
+            let _screen = Screen::take(false).unwrap().unwrap();
+            panic!("on purpose");
+        }
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let own = File::options().read(true).write(true).open(path).unwrap();
+        let end = || Stdio::from(OwnedFd::from(own.try_clone().unwrap()));
+        let before = tcgetattr(&own).unwrap().local_modes;
+        let test = "screen::tests::a_panic_leaves_the_terminal_as_it_was_and_then_says_why";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--nocapture"]).env(NAME, "").env("RUST_BACKTRACE", "0");
+        let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        drop(command);
+        let reader = std::thread::spawn(move || {
+            let (mut master, mut said, mut bytes) = (File::from(master), Vec::new(), [0; 4096]);
+            // The end of a terminal is an error.
+            while let Ok(size @ 1..) = master.read(&mut bytes) {
+                said.extend_from_slice(&bytes[..size]);
+            }
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(tcgetattr(&own).unwrap().local_modes, before);
+        assert!(before.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
+        drop(own);
+        let said = reader.join().unwrap();
+        let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("{what:?} is not in {said:?}"));
+        assert!(at("\x1b[?1049h") < at("\x1b[?1049l"));
+        assert!(at("\x1b[?25h\x1b[?1049l") < at("on purpose"), "{said:?}");
+    }
+
     #[test]
     fn keys_are_read_whole_however_they_come() {
         let bytes = "q\x1b[A\x1b[5~\x1b[1;5Cé損\x03\r\x7f\x1bOB".as_bytes();

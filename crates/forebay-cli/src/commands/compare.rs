@@ -40,7 +40,7 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
     if runs.iter().any(|(_, run)| folder::reason(run).is_some()) {
         rows.push(line("reason", &runs, |run| folder::short_reason(run, 60)));
     }
-    rows.push(line("took", &runs, took));
+    rows.push(line("took", &runs, |run| run.took().map(folder::span)));
     rows.push(line("lost", &runs, |run| Some(run.missing().to_string())));
     for name in all(&runs, |run| run.settings().iter().map(|(name, _)| name.to_string()).collect()) {
         let row = line(&name, &runs, |run| run.settings().get(&name).map(ToString::to_string));
@@ -63,11 +63,6 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
     }
     out.table(&head, 1, rows)?;
     Ok(code)
-}
-
-fn took(run: &Run) -> Option<String> {
-    let life = run.lives().first()?;
-    Some(folder::span(run.last_event()?.duration_since(life.began).ok()?))
 }
 
 fn all(runs: &[(String, Run)], names: impl Fn(&Run) -> Vec<String>) -> BTreeSet<String> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use forebay::sink::{BackwardStep, Sink, Tags, TensorBoardSink};
 use forebay::{Batch, Event, Pattern, Record, Value};
 use forebay_history::{Format, RecordFollower, Run, values};
+use serde_json::json;
 
 use crate::args::{Export, To};
 use crate::error::Error;
@@ -30,8 +31,13 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
         }
     };
     let runs = folder::find(&asked.folders.paths)?;
+    if asked.json && asked.out == Path::new("-") && form != To::Tensorboard {
+        return Err(Error::Asked(
+            "--json says what was written, and --out - has that on standard output".to_owned(),
+        ));
+    }
     if form == To::Tensorboard {
-        return to_tensorboard(&runs, &pattern, &asked.out, out);
+        return to_tensorboard(&runs, &pattern, asked, out);
     }
     if asked.out == Path::new("-") {
         return to_lines(&runs, &pattern, form, out).map(|count| u8::from(count == 0));
@@ -43,9 +49,27 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
         other => other,
     })?;
     file.commit().map_err(failed)?;
-    let what = count_of(count, if form == To::Csv { "value" } else { "event" });
-    out.line(format_args!("{} ({what} of {})", asked.out.display(), count_of(runs.len() as u64, "run")))?;
+    let what = if form == To::Csv { "value" } else { "event" };
+    tell(asked.json, &asked.out, count, what, runs.len(), 0, out)?;
     Ok(u8::from(count == 0))
+}
+
+/// Says what was written.
+pub(crate) fn tell(
+    is_json: bool,
+    path: &Path,
+    count: u64,
+    what: &str,
+    runs: usize,
+    left_out: u64,
+    out: &mut Out,
+) -> Result<(), Error> {
+    if is_json {
+        let all = json!({ "path": path.display().to_string(), format!("{what}s"): count, "runs": runs, "left_out": left_out });
+        return out.json(all);
+    }
+    let (what, of) = (count_of(count, what), count_of(runs as u64, "run"));
+    out.line(format_args!("{} ({what} of {of})", path.display()))
 }
 
 /// Gives every record of a run that is asked for to `take`, until that fails.
@@ -109,9 +133,10 @@ fn to_lines(
 fn to_tensorboard(
     runs: &[(String, std::path::PathBuf)],
     pattern: &Pattern,
-    to: &Path,
+    asked: &Export,
     out: &mut Out,
 ) -> Result<u8, Error> {
+    let to = asked.out.as_path();
     if std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::Asked(format!("--out must be an empty folder or none, got {}", to.display())));
     }
@@ -147,8 +172,7 @@ fn to_tensorboard(
     if refused > 0 {
         note(&format!("{refused} events could not be written: TensorBoard has no form for them"));
     }
-    let (what, of) = (count_of(count, "event"), count_of(runs.len() as u64, "run"));
-    out.line(format_args!("{} ({what} of {of})", to.display()))?;
+    tell(asked.json, to, count, "event", runs.len(), refused, out)?;
     Ok(u8::from(count == 0))
 }
 

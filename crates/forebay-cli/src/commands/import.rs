@@ -9,7 +9,9 @@ use forebay::{Batch, Record, Value};
 use forebay_history::{RecordFollower, find_runs};
 
 use crate::args::{Import, Source};
+use crate::commands::export::tell;
 use crate::error::Error;
+use crate::folder;
 use crate::out::{Out, count, note};
 
 /// Records of a batch.
@@ -25,7 +27,11 @@ const TIMES: [&str; 6] = ["_timestamp", "timestamp", "wall time", "wall_time", "
 pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
     let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", asked.path.display()));
     let end = asked.path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_lowercase();
-    let is_folder = std::fs::metadata(&asked.path).map_err(failed)?.is_dir();
+    let is_stdin = folder::is_stdin(&asked.path);
+    if is_stdin && !matches!(asked.from, Some(Source::Csv | Source::Json)) {
+        return Err(Error::Asked("standard input takes --from csv or --from json".to_owned()));
+    }
+    let is_folder = !is_stdin && std::fs::metadata(&asked.path).map_err(failed)?.is_dir();
     let from = match (asked.from, end.as_str()) {
         (Some(from), _) => from,
         (None, "csv") if !is_folder => Source::Csv,
@@ -67,8 +73,7 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
     if left_out > 0 {
         note(&format!("{} left out: neither numbers nor texts", count(left_out, "value")));
     }
-    let (what, of) = (count(all, "event"), count(runs.len() as u64, "run"));
-    out.line(format_args!("{} ({what} of {of})", asked.out.display()))?;
+    tell(asked.json, &asked.out, all, "event", runs.len(), left_out, out)?;
     Ok(u8::from(all == 0))
 }
 
@@ -141,9 +146,8 @@ fn tensorboard(path: &Path, writer: &mut Writer) -> Result<(), Error> {
 /// `Step`, `Value`), whose metric has the name of the file.
 fn csv(path: &Path, writer: &mut Writer) -> Result<(), Error> {
     let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", path.display()));
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let or_time = modified(&file);
-    let mut rows = Rows { lines: BufReader::new(file), number: 0 };
+    let (lines, or_time) = lines_of(path).map_err(failed)?;
+    let mut rows = Rows { lines, number: 0 };
     let wrong = |number: u64, what: &str| Error::Asked(format!("{}, line {number}: {what}", path.display()));
     let head = match rows.next() {
         Ok(Some(head)) if head.len() > 1 => head,
@@ -157,7 +161,8 @@ fn csv(path: &Path, writer: &mut Writer) -> Result<(), Error> {
         names.iter().find_map(is_it)
     };
     let (step, time, name, value) = (of(&STEPS), of(&TIMES), of(&["name", "tag", "metric"]), of(&["value"]));
-    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let stem = path.file_stem().filter(|_| !folder::is_stdin(path));
+    let stem = stem.map_or_else(|| "value".to_owned(), |stem| stem.to_string_lossy().into_owned());
     loop {
         let row = match rows.next() {
             Ok(Some(row)) => row,
@@ -207,9 +212,7 @@ fn csv(path: &Path, writer: &mut Writer) -> Result<(), Error> {
 /// many loops write. What begins with `_` is bookkeeping, but for the step and the moment.
 fn json(path: &Path, writer: &mut Writer) -> Result<(), Error> {
     let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", path.display()));
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let or_time = modified(&file);
-    let mut lines = BufReader::new(file);
+    let (mut lines, or_time) = lines_of(path).map_err(failed)?;
     let first = lines.fill_buf().map_err(failed)?.iter().copied().find(|byte| !byte.is_ascii_whitespace());
     let wrong = |number: u64, error: &dyn std::fmt::Display| {
         Error::Asked(format!("{}, line {number}: {error}", path.display()))
@@ -339,6 +342,16 @@ fn whole(text: &str) -> Option<i64> {
 fn seconds(number: f64) -> SystemTime {
     let seconds = if number.abs() > 1e11 { number / 1e3 } else { number };
     UNIX_EPOCH + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()
+}
+
+/// Opens a file, or standard input, and returns when it was written.
+fn lines_of(path: &Path) -> std::io::Result<(Box<dyn BufRead>, SystemTime)> {
+    if folder::is_stdin(path) {
+        return Ok((Box::new(std::io::stdin().lock()), SystemTime::now()));
+    }
+    let file = std::fs::File::open(path)?;
+    let written = modified(&file);
+    Ok((Box::new(BufReader::new(file)), written))
 }
 
 fn modified(file: &std::fs::File) -> SystemTime {

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use forebay_history::{Run, Series};
+use serde_json::json;
 
 use crate::args::{Across, Plot};
 use crate::chart::{self, Area, Axes, Curve, Grid, Style};
+use crate::commands::runs::as_number;
 use crate::error::Error;
 use crate::out::{Out, count, note, number};
 use crate::{file, folder, screen};
@@ -48,6 +50,19 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
     if curves.is_empty() {
         return Err(Error::NotFound(folder::unknown(&asked.metric, &others)));
     }
+    if left_out > 0 {
+        note(&format!("{left_out} more curves are left out: name runs, or a narrower pattern"));
+    }
+    if asked.json {
+        let points = |points: &[(f64, f64)]| -> Vec<_> {
+            points.iter().map(|(across, value)| json!([as_number(*across), as_number(*value)])).collect()
+        };
+        let across = if asked.across == Across::Step { "step" } else { "seconds" };
+        for (run, name, own) in &curves {
+            out.json(json!({ "run": run, "name": name, "across": across, "points": points(own) }))?;
+        }
+        return Ok(0);
+    }
     let has_names = metrics.len() > 1;
     let curves: Vec<Curve> = curves
         .into_iter()
@@ -63,9 +78,6 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
         Across::Time => "seconds since the begin",
     };
     let title = if has_names { asked.metric.clone() } else { metrics.into_iter().next().unwrap_or_default() };
-    if left_out > 0 {
-        note(&format!("{left_out} more curves are left out: name runs, or a narrower pattern"));
-    }
     if let Some(path) = &asked.out {
         let image = chart::svg(&title, below, &curves, axes);
         if path == Path::new("-") {

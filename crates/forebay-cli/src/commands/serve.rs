@@ -1,13 +1,14 @@
-//! `forebay serve`: the page of a report, live. It answers four questions by HTTP/1.1 and changes nothing:
+//! `forebay serve`: the page of a report, live. It answers five questions by HTTP/1.1 and changes nothing:
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/` | the page |
 //! | `/index?since=VERSION` | the runs that have changed since: status, settings, names of series; no points |
 //! | `/data?name=NAME&runs=ID:VERSION,..` | the points of one series of these runs, where they have changed since |
+//! | `/media?run=ID` | its pictures, distributions and whole texts |
 //! | `/events` | server-sent events: the version now, and each one that comes |
 //!
-//! So a page asks for what it shows and has not. Paths are compared, never opened, so none leads out of the folder. The host that a browser
+//! `HEAD` gets the same without its body. So a page asks for what it shows and has not. Paths are compared, never opened, so none leads out of the folder. The host that a browser
 //! names must be the one that it was told: else a page of somebody else could ask under a name that it has made lead here (DNS rebinding).
 
 use std::collections::HashSet;
@@ -39,12 +40,14 @@ const MIN_TOKEN: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of such a piece.
 const PIECE: usize = 64 << 10;
-/// Time between two looks at the files.
+/// Time between two looks at the files, at least.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Looks between two searches for new runs.
 const LOOKS: u32 = 5;
 /// Runs that may have a file open between two looks.
 const MAX_OPEN: usize = 64;
+/// Runs whose pictures and distributions are kept: those that were asked for last. Each has 32 MB of pictures at most.
+const MAX_MEDIA: usize = 4;
 
 struct Server {
     title: String,
@@ -60,6 +63,8 @@ struct Server {
     changed: Condvar,
     clients: AtomicUsize,
     waiting: AtomicUsize,
+    /// The runs whose pictures were asked for last, by their ids; the last one is the last.
+    media: Mutex<Vec<(usize, Run)>>,
 }
 
 /// Run that is followed.
@@ -121,6 +126,7 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
         changed: Condvar::new(),
         clients: AtomicUsize::new(0),
         waiting: AtomicUsize::new(0),
+        media: Mutex::new(Vec::new()),
     });
     let folders = folder::find(&asked.folders.paths)?;
     let followed = folders.into_iter().enumerate();
@@ -138,12 +144,15 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
     out.flush()?;
     let for_clients = Arc::clone(&server);
     std::thread::Builder::new().spawn(move || accept(&listener, &for_clients)).map_err(refused)?;
-    let mut looks = 0_u32;
+    let (mut looks, mut took) = (0_u32, Duration::ZERO);
     loop {
-        std::thread::sleep(INTERVAL);
+        // Of many runs, less often: a tenth of the time at most is spent on them.
+        std::thread::sleep(INTERVAL.max(9 * took));
         looks = looks.wrapping_add(1);
+        let began = Instant::now();
         let has_new = looks.is_multiple_of(LOOKS) && server.add_new();
         server.look(looks.is_multiple_of(2 * LOOKS), has_new);
+        took = began.elapsed();
     }
 }
 
@@ -282,6 +291,30 @@ impl Server {
     }
 }
 
+/// Reads the pictures, distributions and whole texts of a run: from its begin, unless it was asked for before.
+fn media(server: &Server, id: usize) -> String {
+    let Some(followed) = lock(&server.runs).get(id).cloned() else { return "[]".to_owned() };
+    // One at a time: what is read is much.
+    let mut kept = lock(&server.media);
+    let known = kept.iter().position(|(known, _)| *known == id).map(|place| kept.remove(place).1);
+    // Curves are answered elsewhere.
+    let run = known.map_or_else(|| Run::open(&followed.folder), Ok);
+    let Ok(mut run) =
+        run.map(|run| if run.events() == 0 { run.with_media().with_max_points(0) } else { run })
+    else {
+        return "[]".to_owned();
+    };
+    // What cannot be read now may be later.
+    while run.poll().unwrap_or(false) {}
+    run.release();
+    let answer = page::media_of(&run);
+    if kept.len() >= MAX_MEDIA {
+        kept.remove(0);
+    }
+    kept.push((id, run));
+    answer.to_string()
+}
+
 /// One of a number of places, held.
 struct Slot<'a>(&'a AtomicUsize);
 
@@ -333,13 +366,15 @@ fn accept(listener: &TcpListener, server: &Arc<Server>) {
 fn refuse(stream: &TcpStream) {
     _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
     _ = { stream }.read(&mut [0; 4096]);
-    _ = answer(stream, "503 Service Unavailable", "text/plain", b"too many clients\n");
+    _ = answer(stream, "503 Service Unavailable", "text/plain", b"too many clients\n", true);
 }
 
 fn serve(stream: &TcpStream, server: &Server) -> io::Result<()> {
-    let Some((target, host)) = question(stream)? else {
-        return answer(stream, "400 Bad Request", "text/plain", b"GET alone is answered here\n");
+    let Some(Question { is_head, target, host }) = question(stream)? else {
+        let why = b"GET and HEAD are answered here\n";
+        return answer(stream, "400 Bad Request", "text/plain", why, true);
     };
+    let answer = |status, kind, body: &[u8]| answer(stream, status, kind, body, !is_head);
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let given = |name: &str| {
         let mut parts = query.split('&').filter_map(|part| part.split_once('='));
@@ -348,32 +383,41 @@ fn serve(stream: &TcpStream, server: &Server) -> io::Result<()> {
     if let Some(token) = &server.token
         && !given("token").is_some_and(|given| is_same(given, token))
     {
-        return answer(stream, "403 Forbidden", "text/plain", b"the token is missing or wrong\n");
+        return answer("403 Forbidden", "text/plain", b"the token is missing or wrong\n");
     }
     // Who knows the token was told the name as well.
     if server.token.is_none() && !is_own_host(&host) {
-        return answer(stream, "421 Misdirected Request", "text/plain", b"this is not that host\n");
+        return answer("421 Misdirected Request", "text/plain", b"this is not that host\n");
     }
-    let json = |body: String| answer(stream, "200 OK", "application/json", body.as_bytes());
+    let json = |body: String| answer("200 OK", "application/json", body.as_bytes());
     match path {
-        "/" => answer(stream, "200 OK", "text/html; charset=utf-8", page::live(&server.title).as_bytes()),
+        "/" => answer("200 OK", "text/html; charset=utf-8", page::live(&server.title).as_bytes()),
         "/index" => json(server.index(given("since").and_then(|since| since.parse().ok()).unwrap_or(0))),
         "/data" => {
             json(server.data(&decode(given("name").unwrap_or_default()), given("runs").unwrap_or_default()))
         }
+        "/media" => match given("run").and_then(|run| run.parse().ok()) {
+            Some(run) => json(media(server, run)),
+            None => answer("400 Bad Request", "text/plain", b"run must be the number of a run\n"),
+        },
+        "/events" if is_head => write(stream, EVENTS.as_bytes()),
         "/events" => match Slot::take(&server.waiting, MAX_WAITING) {
             Some(_slot) => events(stream, server),
-            None => answer(stream, "503 Service Unavailable", "text/plain", b"too many clients wait\n"),
+            None => answer("503 Service Unavailable", "text/plain", b"too many clients wait\n"),
         },
-        _ => answer(stream, "404 Not Found", "text/plain", b"there is / and /index and /data and /events\n"),
+        _ => {
+            answer("404 Not Found", "text/plain", b"there is / and /index and /data and /media and /events\n")
+        }
     }
 }
 
+/// Head of the answer that has events.
+const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\nconnection: close\r\n\r\n";
+
 /// Sends the version, and each one that comes, until the client goes away.
 fn events(stream: &TcpStream, server: &Server) -> io::Result<()> {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\nconnection: close\r\n\r\n";
     let mut seen = *lock(&server.version);
-    write(stream, format!("{head}data: {seen}\n\n").as_bytes())?;
+    write(stream, format!("{EVENTS}data: {seen}\n\n").as_bytes())?;
     loop {
         let until = Instant::now() + PATIENCE;
         let mut version = lock(&server.version);
@@ -444,16 +488,26 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Reads the target of a question and its host. `None` for what is no question that is answered here.
-fn question(stream: &TcpStream) -> io::Result<Option<(String, String)>> {
+/// Question of a client.
+struct Question {
+    /// Whether the head of the answer is asked for alone.
+    is_head: bool,
+    target: String,
+    host: String,
+}
+
+/// Reads a question. `None` for what is none that is answered here.
+fn question(stream: &TcpStream) -> io::Result<Option<Question>> {
     let in_time = InTime { stream, until: Instant::now() + PATIENCE };
     let mut lines = BufReader::new(in_time.take(MAX_HEAD));
     let mut line = String::new();
     lines.read_line(&mut line)?;
     let mut parts = line.split_whitespace();
-    let (Some("GET"), Some(target), Some(_)) = (parts.next(), parts.next(), parts.next()) else {
+    let (Some(method @ ("GET" | "HEAD")), Some(target), Some(_)) = (parts.next(), parts.next(), parts.next())
+    else {
         return Ok(None);
     };
+    let is_head = method == "HEAD";
     let (target, mut host) = (target.to_owned(), String::new());
     loop {
         let mut line = String::new();
@@ -462,7 +516,7 @@ fn question(stream: &TcpStream) -> io::Result<Option<(String, String)>> {
         }
         let line = line.trim_end();
         if line.is_empty() {
-            return Ok(Some((target, host)));
+            return Ok(Some(Question { is_head, target, host }));
         }
         if let Some((name, value)) = line.split_once(':')
             && name.eq_ignore_ascii_case("host")
@@ -493,14 +547,14 @@ fn is_same(one: &str, other: &str) -> bool {
         && one.bytes().zip(other.bytes()).fold(0, |all, (one, other)| all | (one ^ other)) == 0
 }
 
-fn answer(stream: &TcpStream, status: &str, kind: &str, body: &[u8]) -> io::Result<()> {
+fn answer(stream: &TcpStream, status: &str, kind: &str, body: &[u8], has_body: bool) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
          x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\nconnection: close\r\n\r\n",
         body.len()
     );
     write(stream, head.as_bytes())?;
-    write(stream, body)
+    if has_body { write(stream, body) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `forebay tail`: events in the order in which they were written.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use forebay::{Event, Pattern, Record, Value};
@@ -9,51 +10,128 @@ use forebay_history::{RecordFollower, find_runs};
 use crate::args::{Form, Tail};
 use crate::error::Error;
 use crate::folder;
+use crate::input::Stdin;
 use crate::out::{Out, harmless, note, number};
 
 /// Time between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(200);
 
+/// Events that wait to be merged. What is more is printed at once.
+const MAX_WAITING: usize = 100_000;
+
 pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.pattern.as_deref())?;
     let form = if asked.json { Form::Json } else { asked.form };
-    let run = last_run(&asked.path)?;
-    if run != asked.path {
-        note(&format!("{} was written to last", run.display()));
+    if folder::is_stdin(&asked.path) {
+        return of_stdin(asked, &pattern, form, out);
     }
-    let mut follower = RecordFollower::open(run)?;
-    let last = follower.last(asked.lines, &mut |record| matches(&pattern, record))?;
-    for record in &last {
-        print(record, form, out)?;
+    let runs = if asked.merge { find_runs(&asked.path)? } else { vec![last_run(&asked.path)?] };
+    if runs.is_empty() {
+        return Err(none_in(&asked.path));
+    }
+    if !asked.merge && runs[0] != asked.path {
+        note(&format!("{} was written to last", runs[0].display()));
+    }
+    let name = |run: &PathBuf| (runs.len() > 1).then(|| folder::name_of(&asked.path, run, false));
+    let names: Vec<Option<String>> = runs.iter().map(name).collect();
+    let mut followers = runs.iter().map(RecordFollower::open).collect::<Result<Vec<_>, _>>()?;
+    let mut last = Vec::new();
+    for (place, follower) in followers.iter_mut().enumerate() {
+        let own = follower.last(asked.lines, &mut |record| matches(&pattern, record))?;
+        last.extend(own.into_iter().map(|record| (place, record)));
+    }
+    let count = last.len();
+    sort(&mut last, followers.len());
+    for (place, record) in &last[count.saturating_sub(asked.lines)..] {
+        print(record, names[*place].as_deref(), form, out)?;
     }
     out.flush()?;
     if !asked.follow {
         return Ok(u8::from(last.is_empty()));
     }
+    drop(last);
+    let mut waiting = Vec::new();
     loop {
-        let mut broken = Ok(());
-        follower.poll(&mut |record| {
-            if broken.is_ok() && matches(&pattern, &record) {
-                broken = print(&record, form, out);
-            }
-        })?;
-        broken?;
+        for (place, follower) in followers.iter_mut().enumerate() {
+            let (is_alone, mut broken) = (names.len() == 1, Ok(()));
+            follower.poll(&mut |record| {
+                if broken.is_err() || !matches(&pattern, &record) {
+                    return;
+                }
+                if is_alone {
+                    broken = print(&record, None, form, out);
+                    return;
+                }
+                waiting.push((place, record));
+                if waiting.len() >= MAX_WAITING {
+                    broken = write(&mut waiting, &names, form, out);
+                }
+            })?;
+            broken?;
+        }
+        write(&mut waiting, &names, form, out)?;
         out.flush()?;
         std::thread::sleep(INTERVAL);
     }
 }
 
+/// Puts the events of several runs in the order of time. Those of one have their own.
+fn sort(events: &mut [(usize, Record)], runs: usize) {
+    if runs > 1 {
+        events.sort_by_key(|(_, record)| record.unix_nanos());
+    }
+}
+
+/// Prints the events that wait, by time.
+fn write(
+    waiting: &mut Vec<(usize, Record)>,
+    names: &[Option<String>],
+    form: Form,
+    out: &mut Out,
+) -> Result<(), Error> {
+    sort(waiting, names.len());
+    waiting.drain(..).try_for_each(|(place, record)| print(&record, names[place].as_deref(), form, out))
+}
+
+/// Prints the last events of standard input; or with -f all, as they come.
+fn of_stdin(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Result<u8, Error> {
+    let (stdin, mut last, mut is_empty) = (Stdin::default(), VecDeque::new(), true);
+    for record in stdin.records() {
+        let record = record?;
+        if !matches(pattern, &record) {
+            continue;
+        }
+        is_empty = false;
+        if asked.follow {
+            print(&record, None, form, out)?;
+            out.flush()?;
+            continue;
+        }
+        last.push_back(record);
+        if last.len() > asked.lines {
+            last.pop_front();
+        }
+    }
+    if stdin.is_foreign() {
+        return Err(Error::Asked("standard input holds no events of forebay".to_owned()));
+    }
+    last.iter().try_for_each(|record| print(record, None, form, out))?;
+    Ok(u8::from(is_empty))
+}
+
+fn none_in(path: &Path) -> Error {
+    Error::NotFound(format!("there is no run in {}", path.display()))
+}
+
 /// Returns the run at a path, or the one below it that was written to last.
-fn last_run(path: &Path) -> Result<std::path::PathBuf, Error> {
+fn last_run(path: &Path) -> Result<PathBuf, Error> {
     let runs = find_runs(path)?;
     let of = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
-    let modified = |path: &std::path::PathBuf| {
+    let modified = |path: &PathBuf| {
         let files = std::fs::read_dir(path).into_iter().flatten().flatten().map(|file| of(&file.path()));
         files.max().flatten().max(of(path))
     };
-    runs.into_iter()
-        .max_by_key(modified)
-        .ok_or_else(|| Error::NotFound(format!("there is no run in {}", path.display())))
+    runs.into_iter().max_by_key(modified).ok_or_else(|| none_in(path))
 }
 
 /// Gaps are always shown.
@@ -62,15 +140,19 @@ fn matches(pattern: &Pattern, record: &Record) -> bool {
     name == "forebay.gap" || pattern.matches(name)
 }
 
-fn print(record: &Record, form: Form, out: &mut Out) -> Result<(), Error> {
+fn print(record: &Record, run: Option<&str>, form: Form, out: &mut Out) -> Result<(), Error> {
     if form == Form::Json {
-        return out.json(serde_json::to_string(record).unwrap_or_default());
+        let Some(run) = run else { return out.json(serde_json::to_string(record).unwrap_or_default()) };
+        let mut line = serde_json::to_value(record).unwrap_or_default();
+        line.as_object_mut().into_iter().for_each(|fields| _ = fields.insert("run".to_owned(), run.into()));
+        return out.json(line);
     }
+    let run = run.map_or_else(String::new, |run| format!("{:<16}  ", harmless(run)));
     let time = humantime::format_rfc3339_millis(record.time()).to_string();
     let time = time.get(11..23).unwrap_or(&time);
     if Event::name(record) == "forebay.gap" {
         let missing = harmless(&record.value().to_string());
-        return out.line(format_args!("{time}  --- {missing} events are missing here ---"));
+        return out.line(format_args!("{time}  {run}--- {missing} events are missing here ---"));
     }
     let step = record.signed_step().map_or_else(String::new, |step| step.to_string());
     let value = match record.value() {
@@ -78,5 +160,9 @@ fn print(record: &Record, form: Form, out: &mut Out) -> Result<(), Error> {
         Value::Empty => String::new(),
         value => value.to_string(),
     };
-    out.line(format_args!("{time}  {step:>8}  {:<32}  {}", harmless(Event::name(record)), harmless(&value)))
+    out.line(format_args!(
+        "{time}  {run}{step:>8}  {:<32}  {}",
+        harmless(Event::name(record)),
+        harmless(&value)
+    ))
 }

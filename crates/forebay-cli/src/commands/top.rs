@@ -361,7 +361,10 @@ impl View {
             let style = Style { is_inverse: place == self.chosen, ..Style::default() };
             let mark = if it.is_shown { "● " } else { "○ " };
             grid.text(0, top + row, 2, mark, Style { is_inverse: false, ..Style::of(chart::colour(place)) });
-            let status = it.run.as_ref().map_or("unreadable", |run| folder::status(run, now));
+            let status = match &it.run {
+                Ok(run) if !folder::is_foreign(run) => folder::status(run, now),
+                _ => "unreadable",
+            };
             let colour = match status {
                 "failed" | "vanished" | "unreadable" => Style::of(160),
                 "running" => Style::of(34),
@@ -374,6 +377,7 @@ impl View {
         let Some(it) = self.runs.get(self.chosen) else { return };
         let mut lines = vec![it.name.clone()];
         match &it.run {
+            Ok(run) if folder::is_foreign(run) => lines.push("no events of forebay".to_owned()),
             Ok(run) => {
                 lines.extend(folder::reason(run).map(str::to_owned));
                 let step =

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod doctor;
+mod query;
+mod serve;
 #[cfg(unix)]
 mod top;
 
