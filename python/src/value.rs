@@ -30,6 +30,7 @@ const BINS: usize = 64;
 /// Args:
 ///     pixels: Integers of 8 bits from 0 to 255, or numbers of another type from 0 to 1; what is beyond is clipped.
 ///     dataformats: The meaning of the dimensions, such as ``"CHW"``, ``"HWC"``, ``"HW"``; ``"NCHW"`` for several images, which are tiled.
+///         One channel is gray, two are gray and opacity, three red, green and blue, four these and opacity.
 ///
 /// Raises:
 ///     AssertionError: ``dataformats`` does not fit the shape.
@@ -47,7 +48,7 @@ impl PyImage {
         let sizes = PyTuple::new(py, &shape)?;
         CHECK.import(py, "forebay._arrays", "check_dataformats")?.call1((sizes, dataformats))?;
         let letters = dataformats.to_uppercase();
-        let pixels = py.detach(|| Pixels::of(&array, &shape, &letters, 8, false));
+        let pixels = py.detach(|| Pixels::of(&array, &shape, &letters, 8, false).in_color());
         let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let (width, height) = (side(pixels.width), side(pixels.height));
         let image = match pixels.channels {

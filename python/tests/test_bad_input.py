@@ -96,9 +96,10 @@ def test_arguments_of_the_other_methods_are_checked(writer):
     raises(ValueError, "max_bins must be 1 or more, got 0", writer.add_histogram, "h", np.ones(2), max_bins=0)
     match = r"len\(bucket_limits\) != len\(bucket_counts\)"
     raises(ValueError, match, writer.add_histogram_raw, "h", 0, 1, 1, 1, 1, [1], [1, 2])
-    raises(AssertionError, "same dimension shordhand twice", writer.add_image, "i", np.ones((3, 2, 2)), dataformats="HHW")
+    raises(AssertionError, "same dimension shorthand twice", writer.add_image, "i", np.ones((3, 2, 2)), dataformats="HHW")
     raises(AssertionError, "size of input tensor and input format", writer.add_image, "i", np.ones((2, 2)))
-    raises(ValueError, "1 or 3 or 4 channels, got 2", writer.add_image, "i", np.ones((2, 2, 2)))
+    raises(ValueError, r"an image must have 1, 2, 3 or 4 channels, got 5: the shape \(5, 2, 2\) as 'CHW'", writer.add_image, "i", np.ones((5, 2, 2)))
+    raises(ValueError, r"images must have 1 or 3 channels, got 2: the shape \(1, 2, 2, 2\) as 'NCHW'", writer.add_images, "i", np.ones((1, 2, 2, 2)))
     raises(ValueError, "letters HW, CHW or NCHW", writer.add_image, "i", np.ones((3, 2, 2)), dataformats="CHX")
     raises(ValueError, "must have pixels", writer.add_image, "i", np.ones((3, 0, 2)))
     raises(ValueError, "5 dimensions", writer.add_video, "v", np.ones((3, 2, 2)))

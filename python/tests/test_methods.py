@@ -87,6 +87,20 @@ def test_gray_and_transparent_images_keep_their_channels(tmp_path):
     assert batch.shape == (4, 16, 3)
 
 
+def test_an_image_of_two_channels_is_gray_with_opacity(tmp_path):
+    levels = np.array([[[10, 20]], [[255, 128]]], np.uint8)
+
+    def add(writer):
+        writer.add_image("plain", levels)
+        writer.add_image_with_boxes("boxes", levels, np.zeros((0, 4)))
+
+    for value in written(tmp_path, add):
+        assert (value.image.height, value.image.width, value.image.colorspace) == (1, 2, 2)
+        image = Image.open(io.BytesIO(value.image.encoded_image_string))
+        assert (image.mode, image.tobytes()) == ("LA", bytes([10, 255, 20, 128]))
+    assert repr(forebay.Image(levels)) == "<Image of 2 x 1 pixels>"
+
+
 def test_a_raw_curve_is_written_as_it_is(tmp_path):
     rows = [[3, 1], [2, 1], [0, 1], [0, 2], [0.6, 0.5], [1.0, 0.3]]
     (value,) = written(tmp_path, lambda writer: writer.add_pr_curve_raw("pr", *rows, num_thresholds=2))

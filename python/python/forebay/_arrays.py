@@ -233,7 +233,7 @@ def check_dataformats(shape: tuple[int, ...], dataformats: str) -> None:
     """
     if len(set(dataformats)) != len(dataformats):
         raise AssertionError(
-            f"You can not use the same dimension shordhand twice.         input_format: {dataformats}"
+            f"You can not use the same dimension shorthand twice.             input_format: {dataformats}"
         )
     if len(shape) != len(dataformats):
         raise AssertionError(
@@ -244,8 +244,10 @@ def check_dataformats(shape: tuple[int, ...], dataformats: str) -> None:
     if letters not in ("HW", "CHW", "CHNW"):
         raise ValueError(f"dataformats must have the letters HW, CHW or NCHW in any order, got {dataformats!r}")
     sizes = dict(zip(dataformats.upper(), shape, strict=True))
-    allowed = (1, 3) if "N" in sizes else (1, 3, 4)
+    # As Pillow, which PyTorch's writer calls: two channels are gray and opacity. Its grid of images knows no opacity.
+    allowed, said = ((1, 3), "1 or 3") if "N" in sizes else ((1, 2, 3, 4), "1, 2, 3 or 4")
     if sizes.get("C", 1) not in allowed:
-        raise ValueError(f"an image must have {' or '.join(map(str, allowed))} channels, got {sizes['C']}: shape {shape}")
+        what = "images" if "N" in sizes else "an image"
+        raise ValueError(f"{what} must have {said} channels, got {sizes['C']}: the shape {shape} as {dataformats!r}")
     if 0 in shape:
         raise ValueError(f"an image must have pixels, got the shape {shape}")

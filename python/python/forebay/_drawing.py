@@ -44,7 +44,7 @@ def boxes(
     """Draws boxes into an image, and returns its pixels and its new size: width and height."""
     from PIL import Image, ImageDraw, ImageFont
 
-    image = Image.frombytes({3: "RGB", 4: "RGBA"}[channels], size, pixels)
+    image = Image.frombytes({2: "LA", 3: "RGB", 4: "RGBA"}[channels], size, pixels)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default()
     for place, (left, top, right, bottom) in enumerate(edges):

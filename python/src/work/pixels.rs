@@ -7,7 +7,7 @@ pub(crate) struct Pixels {
     pub(crate) bytes: Vec<u8>,
     pub(crate) height: usize,
     pub(crate) width: usize,
-    /// 3 or 4; 1 in frames of a video.
+    /// 2 (gray and opacity), 3 or 4; 1 in frames of a video.
     pub(crate) channels: usize,
 }
 
@@ -92,6 +92,16 @@ impl Pixels {
         Self { bytes: vec![0; height * width * channels], height, width, channels }
     }
 
+    /// Returns the image in three channels or four: gray with opacity becomes red, green and blue with opacity.
+    pub(crate) fn in_color(mut self) -> Self {
+        if self.channels == 2 {
+            let pixels = self.bytes.as_chunks::<2>().0;
+            self.bytes = pixels.iter().flat_map(|&[gray, opacity]| [gray, gray, gray, opacity]).collect();
+            self.channels = 4;
+        }
+        self
+    }
+
     /// Returns the image with black below it or to its right, so that it is a square.
     pub(crate) fn squared(self) -> Self {
         let side = self.height.max(self.width);
@@ -115,6 +125,7 @@ impl Pixels {
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_color(match self.channels {
             1 => png::ColorType::Grayscale,
+            2 => png::ColorType::GrayscaleAlpha,
             4 => png::ColorType::Rgba,
             _ => png::ColorType::Rgb,
         });
