@@ -43,7 +43,7 @@ impl PyImage {
     #[pyo3(signature = (pixels, dataformats = "CHW"))]
     fn new(pixels: &Bound<'_, PyAny>, dataformats: &str) -> PyResult<Self> {
         let py = pixels.py();
-        let (array, shape) = raw(pixels)?;
+        let (array, shape) = raw(pixels, "pixels", false)?;
         static CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let sizes = PyTuple::new(py, &shape)?;
         CHECK.import(py, "forebay._arrays", "check_dataformats")?.call1((sizes, dataformats))?;
@@ -68,7 +68,8 @@ impl PyImage {
 /// The values are copied when it is made, and counted on the worker.
 ///
 /// Args:
-///     values: A tensor or an array of any shape. Values that are not finite are counted beside the bins.
+///     values: A tensor or an array of any shape, or numbers in a list or another iterable. Values that are not finite are counted
+///         beside the bins.
 ///     bins: The number of bins, which have the same width.
 ///
 /// Raises:
@@ -96,7 +97,7 @@ impl PyHistogram {
         if !(1..=MAX_BINS).contains(&bins) {
             return Err(PyValueError::new_err(format!("bins must be 1..={MAX_BINS}, got {bins}")));
         }
-        let (array, _) = raw(values)?;
+        let (array, _) = raw(values, "values", true)?;
         Ok(Self(Arc::new(Values { array, bins })))
     }
 
@@ -105,11 +106,11 @@ impl PyHistogram {
     }
 }
 
-/// Returns a copy of an array, and its shape.
-fn raw(array: &Bound<'_, PyAny>) -> PyResult<(Array, Vec<usize>)> {
-    static RAW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+/// Returns a copy of an array, and its shape. Where `lists` are taken, numbers in a list or another iterable are an array as well.
+fn raw(array: &Bound<'_, PyAny>, what: &str, lists: bool) -> PyResult<(Array, Vec<usize>)> {
+    static NATIVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = array.py();
-    let found = RAW.import(py, "forebay._arrays", "raw")?.call1((array,))?;
+    let found = NATIVE.import(py, "forebay._arrays", "native")?.call1((array, what, lists))?;
     let (data, code, shape): (PyBuffer<u8>, String, Vec<usize>) = found.extract()?;
     Ok((Array::copy(py, &data, &code)?, shape))
 }
@@ -173,7 +174,7 @@ fn given_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
     plain_at(object, depth, left).and_then(|value| match value {
         Some(value) => Ok(Given::Value(value)),
         None => {
-            let (array, _) = raw(object)?;
+            let (array, _) = raw(object, "a value", false)?;
             Ok(Given::Values(Arc::new(Values { array, bins: BINS })))
         }
     })

@@ -412,9 +412,49 @@ def test_arguments_of_a_collector_are_checked(tmp_path):
             forebay.Histogram(np.ones(2), bins=0)
         with pytest.raises(AssertionError, match="input format"):
             forebay.Image(np.ones(2))
+        with pytest.raises(TypeError, match="pixels must be a tensor or an array, got list"):
+            forebay.Image([[1, 2]], "HW")
+        for values in ("abc", {"a": 1}, None, object()):
+            rule = "values must be a tensor, an array, or numbers in a list or another iterable, got " + type(values).__name__
+            with pytest.raises(TypeError, match=rule):
+                forebay.Histogram(values)
+        with pytest.raises(ValueError, match="could not convert"):
+            forebay.Histogram(["a"])
+        with pytest.raises(ValueError, match="inhomogeneous"):
+            forebay.Histogram([[1, 2], [3]])
     with pytest.raises(FileNotFoundError, match="no file of JSON Lines"):
         forebay.read(tmp_path)
     assert forebay.runs(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, 2, 3, 4], (1, 2, 3, 4), [[1, 2], [3, 4]], range(1, 5), {1, 2, 3, 4}, {1: 0, 2: 0, 3: 0, 4: 0}.keys(), b"\1\2\3\4", [np.float32(1), 2, 3, 4.0]],
+    ids=lambda values: f"{type(values).__name__} {values}",
+)
+def test_a_histogram_of_any_iterable_of_numbers_is_counted(values, tmp_path):
+    path = tmp_path / "events.jsonl"
+    with Collector([sinks.JsonLines(path)]) as collector:
+        collector.collect("given", forebay.Histogram(values, bins=3))
+        collector.collect("by turns", forebay.Histogram((value for value in (1, 2, 3, 4)), bins=3))
+        collector.collect("none", forebay.Histogram([]))
+    found = {record.name: record.value["counts"] for record in forebay.read(path)}
+    assert found == {"given": [1, 1, 2], "by turns": [1, 1, 2], "none": []}
+
+
+def test_an_image_has_one_to_four_channels(tmp_path):
+    path = tmp_path / "events.jsonl"
+    levels = np.array([[[10, 20]], [[30, 40]], [[50, 60]], [[70, 80]]], np.uint8)
+    with Collector([sinks.JsonLines(path)]) as collector:
+        for channels in (1, 2, 3, 4):
+            collector.collect("image", forebay.Image(levels[:channels]))
+    found = [(record.value["format"], list(record.value["bytes"])) for record in forebay.read(path)]
+    assert found == [
+        ("rgb8", [10, 10, 10, 20, 20, 20]),
+        ("rgba8", [10, 10, 10, 30, 20, 20, 20, 40]),
+        ("rgb8", [10, 30, 50, 20, 40, 60]),
+        ("rgba8", [10, 30, 50, 70, 20, 40, 60, 80]),
+    ]
 
 
 def test_a_full_queue_and_a_gate_are_counted(tmp_path):

@@ -10,7 +10,7 @@ import math
 import numbers
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -67,6 +67,22 @@ def raw(value: Any, lists: bool = False) -> Raw:
     if not found.dtype.isnative:
         found = found.astype(found.dtype.newbyteorder("="))
     return np.ascontiguousarray(found).reshape(-1).view(np.uint8), found.dtype.str, shape
+
+
+def native(value: Any, what: str, lists: bool) -> Raw:
+    """Returns the elements of an array, as `raw` does; with ``lists``, also numbers in a list or another iterable.
+
+    Raises:
+        TypeError: Something else, of which ``what`` tells.
+    """
+    try:
+        return raw(value, lists)
+    except NotImplementedError:
+        pass
+    if lists and isinstance(value, Iterable) and not isinstance(value, (str, Mapping)):
+        return raw(list(value), lists)
+    rule = "a tensor, an array, or numbers in a list or another iterable" if lists else "a tensor or an array"
+    raise TypeError(f"{what} must be {rule}, got {type(value).__name__}")
 
 
 def _plain(found: Any) -> Any:
