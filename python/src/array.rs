@@ -192,6 +192,21 @@ fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The most bytes that are asked for without a look whether there is memory for them.
+pub(crate) const MAX_UNASKED: usize = 1 << 20;
+
+/// Returns whether there is memory for so many bytes, by asking for them and giving them back.
+pub(crate) fn has_memory(bytes: usize) -> bool {
+    bytes <= MAX_UNASKED || reserved(bytes).is_ok()
+}
+
+/// Raises `MemoryError` where there is no memory for what a call makes, and would end the process for.
+pub(crate) fn check_memory(bytes: usize, what: &str) -> PyResult<()> {
+    let refused =
+        || PyMemoryError::new_err(format!("there is no memory for {what}, which take {bytes} bytes"));
+    has_memory(bytes).then_some(()).ok_or_else(refused)
+}
+
 /// Returns space for so many bytes, and an error where the system refuses it.
 pub(crate) fn reserved(length: usize) -> Result<Vec<u8>, TryReserveError> {
     let mut bytes = Vec::new();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use forebay::sink::{ConsoleSink, JsonLinesSink, Sink, TensorBoardSink};
 use forebay::subscription::{RecvError, Subscription};
-use forebay::{Builder, Config, Outcome, Pattern, Priority, Record, Value};
+use forebay::{Builder, Config, Event, Outcome, Pattern, Priority, Record, Value};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -37,7 +37,12 @@ impl PyCollector {
         let said = Said::default();
         let inner = py.detach(|| {
             let builder = Builder::<Point>::new().config(config).on_log(said.hook());
-            let builder = builder.enrich(|point: &mut Point, _| _ = point.complete());
+            let heard = said.clone();
+            let builder = builder.enrich(move |point: &mut Point, _| {
+                if !point.complete() {
+                    heard.leave_out(point.name());
+                }
+            });
             let sinks = sinks.into_iter().map(sink).collect::<PyResult<Vec<_>>>()?;
             builder.sinks(sinks).start().map_err(|error| PyValueError::new_err(error.to_string()))
         })?;

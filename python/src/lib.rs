@@ -36,7 +36,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use array::Array;
+use array::{Array, check_memory};
 use work::pixels::Pixels;
 
 /// What `forebay` is built on; import `forebay`.
@@ -76,6 +76,7 @@ mod _forebay {
         letters: &str,
     ) -> PyResult<(Bound<'py, PyBytes>, usize, usize, usize)> {
         let array = Array::copy(py, &data, code)?;
+        check_memory(Pixels::most_bytes(&array), "the pixels of an image")?;
         let pixels = py.detach(|| Pixels::of(&array, &shape, letters, 8, false));
         Ok((PyBytes::new(py, &pixels.bytes), pixels.height, pixels.width, pixels.channels))
     }
@@ -90,6 +91,7 @@ mod _forebay {
         shape: [usize; 5],
     ) -> PyResult<(Bound<'py, PyBytes>, [usize; 4])> {
         let array = Array::copy(py, &data, code)?;
+        check_memory(Pixels::most_bytes(&array), "the frames of a video")?;
         let (frame, times) = py.detach(|| Pixels::frames(&array, shape));
         Ok((PyBytes::new(py, &frame.bytes), [times, frame.height, frame.width, frame.channels]))
     }
@@ -105,6 +107,7 @@ mod _forebay {
         columns: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let array = Array::copy(py, &data, code)?;
+        check_memory(Pixels::most_bytes(&array), "the pixels of the images")?;
         let file = py.detach(|| Pixels::of(&array, &shape, "NCHW", columns, true).squared().png());
         Ok(PyBytes::new(py, &file.map_err(PyValueError::new_err)?))
     }

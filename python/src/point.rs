@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use forebay::event::Encoded;
-use forebay::{Event, Priority, Record};
+use forebay::{Event, Priority, Record, Value};
 use serde::{Serialize, Serializer};
 
-use crate::array::reserved;
+use crate::array::has_memory;
 
 /// Record, and the work that is left to do on it. The loop hands over a copy of the data that it was given; the worker bins it, encodes
 /// it or computes from it what the sinks write.
@@ -25,9 +24,6 @@ struct Work {
     makes: usize,
     run: Box<Run>,
 }
-
-/// The most bytes that work takes without a look whether there is memory for them.
-const MAX_UNASKED: usize = 1 << 20;
 
 type Run = dyn FnOnce(&mut Record) + Send + Sync;
 
@@ -59,19 +55,19 @@ impl Point {
         self.record
     }
 
-    /// Does the work that is left, on the worker. Returns `false` where there is no memory for it: the record has a value then that the
-    /// sink of a writer refuses, and counts as failed.
+    /// Does the work that is left, on the worker. Returns `false` where there is no memory for it: the record has a value then that every
+    /// sink refuses, and counts as failed.
     ///
     /// Memory that is refused ends the process, wherever it is asked for: in the encoders of images and of messages as well, which are of
     /// other crates. So all of it is asked for before, at once, and given back. What another thread takes in between may still end it.
     pub(crate) fn complete(&mut self) -> bool {
         let Some(work) = self.work.take() else { return true };
-        let has_memory = work.makes <= MAX_UNASKED || reserved(work.makes).is_ok();
+        let has_memory = has_memory(work.makes);
         if has_memory {
             (work.run)(&mut self.record);
         } else {
-            // No message: a field of another type.
-            self.record.set_value(Encoded::Summary([0x0d].into()));
+            // No sink has it from `collect`, which rejects it.
+            self.record.set_value(Value::TooDeep);
         }
         has_memory
     }

@@ -1,7 +1,7 @@
 //! Values, from Python's to ours and back.
 
 use forebay::event::List;
-use forebay::{Fields, Histogram, Name, Record, Value};
+use forebay::{Event, Fields, Histogram, Name, Record, Value};
 use forebay_sync::sync::Arc;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::array::Array;
+use crate::array::{Array, MAX_UNASKED, check_memory};
 use crate::convert;
 use crate::point::Point;
 use crate::work::pixels::Pixels;
@@ -34,6 +34,9 @@ const BINS: usize = 64;
 ///
 /// Raises:
 ///     AssertionError: ``dataformats`` does not fit the shape.
+///     MemoryError: There is no memory for the pixels.
+///     TypeError: ``pixels`` are no tensor and no array.
+///     ValueError: No image has this shape.
 #[pyclass(frozen, module = "forebay", name = "Image")]
 pub(crate) struct PyImage(forebay::Image);
 
@@ -48,6 +51,7 @@ impl PyImage {
         let sizes = PyTuple::new(py, &shape)?;
         CHECK.import(py, "forebay._arrays", "check_dataformats")?.call1((sizes, dataformats))?;
         let letters = dataformats.to_uppercase();
+        check_memory(Pixels::most_bytes(&array), "the pixels of an image")?;
         let pixels = py.detach(|| Pixels::of(&array, &shape, &letters, 8, false).in_color());
         let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let (width, height) = (side(pixels.width), side(pixels.height));
@@ -73,7 +77,9 @@ impl PyImage {
 ///     bins: The number of bins, which have the same width.
 ///
 /// Raises:
-///     ValueError: ``bins`` is 0, or more than 65,536.
+///     MemoryError: There is no memory for the copy.
+///     TypeError: ``values`` are something else.
+///     ValueError: ``bins`` is 0, or more than 65,536; or lists in a list have different lengths.
 #[pyclass(frozen, module = "forebay", name = "Histogram")]
 pub(crate) struct PyHistogram(Arc<Values>);
 
@@ -126,11 +132,25 @@ impl Given {
     #[inline]
     pub(crate) fn point(self, name: Name) -> Point {
         match self {
-            Self::Value(value) => Point::new(Record::with_value(name, value)),
+            Self::Value(value @ (Value::Scalar(_) | Value::Integer(_) | Value::Bool(_) | Value::Empty)) => {
+                Point::new(Record::with_value(name, value))
+            }
+            Self::Value(value) => {
+                let record = Record::with_value(name, value);
+                // A file of an image, or lines of JSON, where a character may take six; and copies of that until it is on the disk.
+                let makes = 8 * (Event::size_hint(&record) - size_of::<Record>());
+                match makes <= MAX_UNASKED {
+                    true => Point::new(record),
+                    false => Point::with_work(record, 0, makes, |_| ()),
+                }
+            }
             Self::Values(values) => {
                 // What the worker makes of it may be larger: an edge and a count for each bin.
                 let bytes = values.array.byte_len().max(16 * values.bins);
-                Point::with_work(Record::new(name), bytes, 0, move |record| record.set_value(values.binned()))
+                // These, and both as text; and copies of that until it is on the disk.
+                let makes = 250 * values.bins;
+                let binned = move |record: &mut Record| record.set_value(values.binned());
+                Point::with_work(Record::new(name), bytes, makes, binned)
             }
         }
     }
@@ -202,6 +222,7 @@ fn plain_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
         return some(Value::Empty);
     }
     if let Ok(image) = object.cast::<PyImage>() {
+        check_memory(image.get().0.bytes.len(), "a copy of the pixels of an image")?;
         return some(image.get().0.clone().into());
     }
     // A list may have itself in it.

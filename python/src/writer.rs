@@ -804,7 +804,7 @@ impl Core {
             .flush(FlushStrategy::Hybrid { events: 1_000, interval: settings.interval })
             .enrich(move |point: &mut Point, _| {
                 if !point.complete() {
-                    heard.push(format!("there is no memory to encode {:?}: it is not written", point.name()));
+                    heard.leave_out(point.name());
                 }
             })
             .sink(sink)

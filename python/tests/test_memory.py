@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import Disk, full_pipe, law, values
 
-from forebay import Collector, Histogram, SummaryWriter, _arrays, sinks
+from forebay import Collector, Histogram, SummaryWriter, _arrays, read, sinks
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -174,5 +174,43 @@ print(stats["failed"], stats["processed"], stats["offered"])
 def test_what_there_is_no_memory_to_encode_is_not_written_and_counted(tmp_path):
     done = subprocess.run([sys.executable, "-c", UNENCODED, str(tmp_path)], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "5 7 7\n"), done.stderr
-    assert done.stderr.count("there is no memory to encode") == 5
+    # One line for each, and none by the sink.
+    said = done.stderr.splitlines()
+    assert [line.startswith("there is no memory to encode") for line in said] == [True] * 5
     assert [value.simple_value for value in values(tmp_path)] == [0.5, 0.25]
+
+
+#: Events for which there is memory while they are queued, and a process that gets less than what sinks make of two of them.
+UNENCODED_EVENTS = """
+import resource, sys
+import numpy as np
+from forebay import Collector, Histogram, Image, sinks
+
+image, text = Image(np.zeros((1, 4096, 4096), np.uint8)), "x" * (40 << 20)
+collector = Collector([sinks.JsonLines(sys.argv[1] + "/events.jsonl"), sinks.TensorBoard(sys.argv[1])], max_bytes=1 << 30)
+collector.log({"loss": 0.5}, step=1)
+collector.flush()
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (256 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+try:
+    Image(np.zeros((1, 8192, 8192), np.uint8))
+except MemoryError as error:
+    print(error)
+for values in ({"image": image}, {"text": text}, {"loss": 0.25, "bins": Histogram([1, 2], bins=65_536)}):
+    collector.log(values, step=2)
+    collector.flush()
+report = collector.stop()
+print(report.offered, report.processed, sorted(report.failed.values()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+def test_an_event_that_there_is_no_memory_to_encode_is_not_written_and_counted(tmp_path):
+    run = [sys.executable, "-c", UNENCODED_EVENTS, str(tmp_path)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=100, check=False)
+    refused = "there is no memory for the pixels of an image, which take 536870912 bytes\n"
+    assert (done.returncode, done.stdout) == (0, f"{refused}5 5 [2, 2]\n"), done.stderr
+    assert done.stderr == "".join(f"there is no memory to encode {name!r}: it is not written\n" for name in ("image", "text")).replace("'", '"')
+    # The gaps tell of both in the file.
+    kept = [record.name for record in read(tmp_path / "events.jsonl")]
+    assert kept == ["loss", "forebay.gap", "forebay.gap", "loss", "bins"]

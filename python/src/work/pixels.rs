@@ -59,6 +59,12 @@ impl Pixels {
         pixels
     }
 
+    /// Returns about the most bytes that it takes to make an image, or the frames of a video, of an array: its levels; three channels
+    /// where it is gray, and a grid whose last row is not full; and a copy.
+    pub(crate) fn most_bytes(array: &Array) -> usize {
+        array.len().saturating_mul(8)
+    }
+
     /// Returns the frames of videos of the shape (videos, time, channels, height, width), one after the other, and how many there are.
     /// Several videos are tiled, in a grid whose sides are powers of two.
     pub(crate) fn frames(array: &Array, shape: [usize; 5]) -> (Self, usize) {
