@@ -15,7 +15,7 @@ use std::io;
 use std::path::Path;
 
 use folder::RunFolder;
-use settings::Settings;
+use settings::{OnFile, Settings};
 use sub_runs::SubRuns;
 pub use sub_runs::check as check_sub_run;
 use values::Writer;
@@ -26,7 +26,7 @@ use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
 use crate::event::Record;
-use crate::sync::Home;
+use crate::sync::{Arc, Home, catch_panic};
 
 pub use settings::{BackwardStep, EarlierPoints, MissingStep, Tags};
 
@@ -302,6 +302,36 @@ impl TensorBoardSink {
         self
     }
 
+    /// Calls `hook` with the path of every file that it begins, also of sub-runs, and now with the path of the file that it has begun.
+    ///
+    /// For a program that looks for its own files among those of others. The worker calls it, before a value is in the file. Where it
+    /// panics, the file is written nevertheless.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use forebay::{Collector, Record, sink::TensorBoardSink};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let files = Arc::new(Mutex::new(Vec::new()));
+    /// let begun = Arc::clone(&files);
+    /// let sink = TensorBoardSink::create(folder.path())?
+    ///     .on_file(move |path| begun.lock().map_or((), |mut files| files.push(path.to_owned())));
+    /// let collector = Collector::builder().sink(sink).start()?;
+    /// collector.collect(Record::scalar("loss", 0.5).with_sub_run("eval"));
+    /// collector.stop()?;
+    /// assert_eq!(files.lock().map_or(0, |files| files.len()), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_file(mut self, hook: impl Fn(&Path) + Send + Sync + 'static) -> Self {
+        let hook: OnFile = Arc::new(hook);
+        _ = catch_panic(|| hook(self.run.path()));
+        self.settings.on_file = Some(Arc::clone(&hook));
+        self.run.on_file(Some(hook));
+        self
+    }
+
     /// Returns the file that it writes to, but for sub-runs.
     pub fn path(&self) -> &Path {
         self.run.path()
@@ -339,10 +369,10 @@ impl TensorBoardSink {
             if folder.enter_batch(*number, batch.moment(), &settings.suffix) {
                 Writer::new(settings, folder, others, record, home).encode(tag, record);
                 empty_text(tag);
-                if let Tags::Mapped(_) = settings.tags {
-                    // User code, which may have forked.
-                    batch.check()?;
-                }
+            }
+            if settings.has_user_code() {
+                // It may have forked.
+                batch.check()?;
             }
         }
         if run.batch() == *number {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support;
@@ -748,6 +749,40 @@ fn names_of_files_end_with_the_suffix() {
         let error = TensorBoardSink::create(folder.path()).unwrap().filename_suffix(bad).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
     }
+}
+
+#[test]
+fn every_file_that_is_begun_is_told() {
+    support::hush();
+    let folder = tempfile::tempdir().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let mut sink = TensorBoardSink::create(folder.path())
+        .unwrap()
+        .on_file(move |path| {
+            heard.lock().unwrap().push(path.to_owned());
+            panic!("on purpose");
+        })
+        .filename_suffix(".mine")
+        .unwrap()
+        .backward_steps(BackwardStep::NewFile);
+    let records = [
+        scalar("a", 7, 1.0),
+        scalar("a", 6, 2.0),
+        scalar("b", 1, 3.0).with_sub_run("sub"),
+        scalar("a", 8, 4.0),
+    ];
+    sink.write_batch(&Batch::from_events(records.to_vec())).unwrap();
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    // The very first one has got its suffix since.
+    let (first, begun) = told.split_first().unwrap();
+    assert!(!first.exists());
+    let mut expected = files(folder.path());
+    expected.extend(files(&folder.path().join("sub")));
+    let expected: Vec<_> = expected.iter().map(|path| path.canonicalize().unwrap()).collect();
+    assert_eq!(begun, expected);
+    assert_eq!(scalars(folder.path())["a"], [(7, 1.0), (6, 2.0), (8, 4.0)]);
+    assert_eq!(scalars(&folder.path().join("sub"))["b"], [(1, 3.0)]);
 }
 
 #[test]

@@ -333,6 +333,45 @@ fn a_mapping_of_tags_that_forks_writes_nothing_in_the_child() {
 }
 
 #[test]
+#[cfg(feature = "tensorboard")]
+fn a_hook_of_files_that_forks_writes_nothing_in_the_child() {
+    use forebay::sink::TensorBoardSink;
+    alone!();
+    // On the worker, and on a thread of the program.
+    for on_worker in [true, false] {
+        let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());
+        let own = forker.clone();
+        let mut sink = TensorBoardSink::create(folder.path()).unwrap().on_file(move |path| {
+            own.must_not_be_child();
+            if path.parent().unwrap().ends_with("second") {
+                own.fork();
+            }
+        });
+        // All in one batch, so that two records are left when it forks.
+        let records = ["first", "second", "first", "third"]
+            .map(|sub_run| Record::scalar("loss", 1.0).with_step(1).with_sub_run(sub_run));
+        if on_worker {
+            let builder = Collector::builder().flush(FlushStrategy::Manual);
+            let collector = builder.sink(sink).sink(Witness(forker.clone())).start().unwrap();
+            records.into_iter().for_each(|record| _ = collector.collect(record));
+            let _ = collector.stop().unwrap();
+            assert_eq!(law(&collector, 4).sinks[0].delivered, 4);
+        } else {
+            let written = sink.write_batch(&Batch::from_events(records.to_vec()));
+            leave_if_child(&forker.0, if written.is_err() { 0 } else { 9 });
+            written.unwrap();
+        }
+        forker.child_has_ended();
+        for (sub_run, values) in [("first", 2), ("second", 1), ("third", 1)] {
+            let files: Vec<_> = std::fs::read_dir(folder.path().join(sub_run)).unwrap().flatten().collect();
+            let bytes = std::fs::read(files[0].path()).unwrap();
+            let found = bytes.windows(4).filter(|bytes| bytes == b"loss").count();
+            assert_eq!((files.len(), found), (1, values), "{sub_run}");
+        }
+    }
+}
+
+#[test]
 fn a_log_hook_that_forks_on_the_worker_leaves_the_batch_to_its_parent() {
     alone!();
     let (folder, forker) = (tempfile::tempdir().unwrap(), Forker::default());

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use tfevents::Encoder;
 
 use super::files;
-use super::settings::seconds;
+use super::settings::{OnFile, seconds};
 use crate::sink::SinkError;
 use crate::sink::presence::{Found, Presence};
 use crate::sink::target::real_folder;
+use crate::sync::{Home, catch_panic};
 use crate::unix::is_unlinked;
 
 /// Folder of one run: the only writer of event files in it.
@@ -35,6 +36,7 @@ pub(super) struct RunFolder {
     first_step: i64,
     /// Whether the heads of its files tell no step, so that points of earlier files stay.
     keeps_earlier: bool,
+    on_file: Option<OnFile>,
 }
 
 /// State of the file that the next batch goes to.
@@ -114,7 +116,13 @@ impl RunFolder {
             is_lost: false,
             first_step,
             keeps_earlier: false,
+            on_file: None,
         }
+    }
+
+    /// Sets what hears of every file that is begun from here on.
+    pub(super) fn on_file(&mut self, hook: Option<OnFile>) {
+        self.on_file = hook;
     }
 
     /// Has the heads of its files tell no step, or tell it again.
@@ -189,7 +197,16 @@ impl RunFolder {
             let _ = fs::remove_file(&self.path);
         }
         self.presence = Some(presence);
-        begun
+        begun.and_then(|()| self.tell_begun())
+    }
+
+    /// Tells the caller of the file. What a forked child goes on with is an error: the file is its parent's.
+    fn tell_begun(&self) -> io::Result<()> {
+        let Some(hook) = &self.on_file else { return Ok(()) };
+        let home = Home::now();
+        // A panic of the hook harms no file.
+        _ = catch_panic(|| hook(&self.path));
+        home.check().map_err(io::Error::other)
     }
 
     /// Writes the head of a file that has nothing behind it yet.

@@ -1,14 +1,18 @@
 //! Choices of the caller: which tag a name has, and what happens to steps that are missing or go backward.
 
 use std::fmt;
+use std::path::Path;
 
 use tfevents::Encoder;
 
-use crate::sync::{Home, catch_panic};
+use crate::sync::{Arc, Home, catch_panic};
 
 /// How far, in seconds, the time of a value may be from that of the event that takes it. What one step of a loop logs is closer, and shares
 /// an event; a time that somebody chose is kept.
 const SHARED_TIME: f64 = 0.1;
+
+/// Code of the caller that hears of every file; see [`TensorBoardSink::on_file`](super::TensorBoardSink::on_file).
+pub(super) type OnFile = Arc<dyn Fn(&Path) + Send + Sync>;
 
 /// Settings of a sink, which hold for each of its folders.
 pub(super) struct Settings {
@@ -26,6 +30,7 @@ pub(super) struct Settings {
     pub(super) first_step: i64,
     /// Seconds since 1970 at which the sink was created.
     pub(super) created_at: u64,
+    pub(super) on_file: Option<OnFile>,
 }
 
 impl Settings {
@@ -41,7 +46,13 @@ impl Settings {
             max_open_runs: 32,
             first_step: 0,
             created_at: crate::clock::unix_nanos() / 1_000_000_000,
+            on_file: None,
         }
+    }
+
+    /// Returns whether a record may have code of the caller run, which may fork.
+    pub(super) fn has_user_code(&self) -> bool {
+        matches!(self.tags, Tags::Mapped(_)) || self.on_file.is_some()
     }
 
     /// Returns the encoder of another folder.

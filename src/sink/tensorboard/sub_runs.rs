@@ -193,6 +193,7 @@ impl Others {
         };
         let mut folder = RunFolder::new(folder, settings.encoder(), first_step);
         folder.keep_earlier(settings.earlier == EarlierPoints::Keep);
+        folder.on_file(settings.on_file.clone());
         Some(SubRun { name: name.into(), folder: Box::new(folder) })
     }
 
