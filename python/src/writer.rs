@@ -1,11 +1,12 @@
 //! `Writer`: what `forebay.SummaryWriter` is built on.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use forebay::collector::{FlushError, FullLane, StopError};
 use forebay::event::Encoded;
 use forebay::parts::check_sub_run;
@@ -52,6 +53,8 @@ pub(crate) struct Writer {
     core: ArcSwapOption<Core>,
     /// Held while it is opened.
     opening: Mutex<()>,
+    /// Files that it has begun in this process.
+    begun: ArcSwap<Begun>,
     /// Number of calls that added nothing, because the writer is a copy or cannot be opened.
     ignored: Arc<PlainU64>,
     /// What became of everything that was added before the last close.
@@ -62,6 +65,28 @@ pub(crate) struct Writer {
     /// Whether the attribute `_defaults` has the step and the moment of what is added without. It is set before this. Relaxed: a thread
     /// that sees it a moment late adds as before.
     has_defaults: PlainBool,
+}
+
+/// Files that a writer has begun: of each a hash of its path, because a writer of sub-runs may have any number.
+#[derive(Default)]
+struct Begun(Mutex<HashSet<u64>>);
+
+impl Begun {
+    fn hash(path: &Path) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn add(&self, path: &Path) {
+        if let Ok(mut files) = self.0.enter() {
+            files.insert(Self::hash(path));
+        }
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.0.enter().is_ok_and(|files| files.contains(&Self::hash(path)))
+    }
 }
 
 /// What became of everything that was added, by its fate.
@@ -127,6 +152,7 @@ impl Writer {
             settings: OnceLock::new(),
             core: ArcSwapOption::empty(),
             opening: Mutex::new(()),
+            begun: ArcSwap::default(),
             ignored: Arc::new(PlainU64::new(0)),
             closed: Arc::new(Mutex::new(Account::new())),
             retry_at: PlainU64::new(0),
@@ -626,6 +652,11 @@ impl Writer {
         Ok((!is_elsewhere || settings.reopens_in_child).then(|| settings.folder_in(is_elsewhere)))
     }
 
+    /// Returns whether this writer began a file in this process. The path has no symbolic links.
+    fn _has_begun(&self, path: PathBuf) -> bool {
+        self.begun.load().has(&path)
+    }
+
     /// Sets whether the attribute `_defaults` counts.
     #[setter]
     fn _has_defaults(&self, has_defaults: bool) {
@@ -762,7 +793,12 @@ impl Writer {
                 return Ok(core);
             }
             let is_elsewhere = lock.is_err() || settings.is_copy;
-            let core = Arc::new(Core::open(settings, purge_step, is_elsewhere, watches)?);
+            if self.begun.load().0.check().is_err() {
+                // Those are the parent's.
+                self.begun.store(Arc::default());
+            }
+            let begun = self.begun.load_full();
+            let core = Arc::new(Core::open(settings, purge_step, is_elsewhere, watches, begun)?);
             self.core.store(Some(Arc::clone(&core)));
             PyResult::Ok(core)
         })?;
@@ -779,6 +815,7 @@ impl Core {
         purge_step: Option<i64>,
         is_elsewhere: bool,
         watches: bool,
+        begun: Arc<Begun>,
     ) -> PyResult<Self> {
         let folder = settings.folder_in(is_elsewhere);
         let sink = match purge_step {
@@ -791,7 +828,8 @@ impl Core {
             .tags(Tags::Verbatim)
             .missing_steps(MissingStep::Zero)
             .backward_steps(BackwardStep::Write)
-            .filename_suffix(settings.filename_suffix.as_str())?;
+            .filename_suffix(settings.filename_suffix.as_str())?
+            .on_file(move |path| begun.add(path));
         let said = Said::default();
         let heard = said.clone();
         let collector = Builder::<Point>::new()

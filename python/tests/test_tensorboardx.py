@@ -179,6 +179,46 @@ def test_what_was_closed_is_exported_and_what_others_wrote_is_not(tmp_path):
     assert exported(SummaryWriter(folder, write_to_disk=False), file) == {}
 
 
+def test_writers_of_one_folder_export_what_each_has_added(tmp_path):
+    file, folder, link = tmp_path / "scalars.json", tmp_path / "run", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    with SummaryWriter(folder) as one, SummaryWriter(link) as two:
+        for value in (1.0, 2.0):
+            for writer, tag in ((one, "one"), (two, "two")):
+                writer.add_scalar(tag, value, 0, 0.0)
+                writer.add_scalars("both", {tag: value}, 0, 0.0)
+                # Both have sub-runs of the same name.
+                writer.add_scalars("both", {"shared": value + (writer is two) / 2}, 0, 0.0)
+                # It goes on in a new file.
+                writer.close()
+        for writer, tag, more in ((one, "one", 0.0), (two, "two", 0.5)):
+            path = folder if writer is one else link
+            assert exported(writer, file) == {
+                tag: [[0.0, 0, 1.0], [0.0, 0, 2.0]],
+                f"{path}/both/{tag}": [[0.0, 0, 1.0], [0.0, 0, 2.0]],
+                f"{path}/both/shared": [[0.0, 0, 1.0 + more], [0.0, 0, 2.0 + more]],
+            }
+        later = SummaryWriter(folder)
+        assert exported(later, file) == {}
+        later.close()
+
+
+def test_a_child_exports_its_own_files(tmp_path):
+    file = tmp_path / "scalars.json"
+    with SummaryWriter(tmp_path / "run", in_child="reopen") as writer:
+        writer.add_scalar("parents", 1.0, 1, 1.0)
+        writer.flush()
+
+        def in_child():
+            writer.add_scalar("own", 2.0, 2, 2.0)
+            assert exported(writer, file) == {"own": [[2.0, 2, 2.0]]}
+            writer.close()
+
+        assert forked(in_child) is None
+        assert exported(writer, file) == {"parents": [[1.0, 1, 1.0]]}
+
+
 def test_an_export_keeps_few_points_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(_export, "MAX_POINTS", 7)
     kept = []

@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 #: The most scalars in memory, of 24 bytes each.
@@ -22,8 +22,13 @@ _POINT = struct.Struct("<dqd")
 _HEAD = struct.Struct("<qq")
 
 
-def export(path: str | os.PathLike[str], folder: os.PathLike[str] | None, began: int, exported: dict[str, int]) -> None:
-    """Writes the scalars that this process has added to a folder to a file of JSON, by their key.
+def export(
+    path: str | os.PathLike[str],
+    folder: os.PathLike[str] | None,
+    has_begun: Callable[[str], bool],
+    exported: dict[str, int],
+) -> None:
+    """Writes the scalars that a writer has added to a folder to a file of JSON, by their key.
 
     A file of events has all keys by turns, and JSON has one after the other. So the points wait in a temporary file, each key's in a chain
     of pieces: memory is taken for ``MAX_POINTS`` of them, and for the keys.
@@ -31,7 +36,7 @@ def export(path: str | os.PathLike[str], folder: os.PathLike[str] | None, began:
     Args:
         path: The file of JSON.
         folder: The folder of the run, or ``None`` if it has none.
-        began: The second since 1970 from which on files count.
+        has_begun: Tells whether the writer began a file, by its path without symbolic links.
         exported: How many bytes of each file are left out. They are set to what was read.
     """
     ends: dict[str, int] = {}
@@ -39,7 +44,7 @@ def export(path: str | os.PathLike[str], folder: os.PathLike[str] | None, began:
     rows: dict[str, bytearray] = {}
     with tempfile.TemporaryFile() as spool, open(path, "w", encoding="utf-8") as out:
         count = 0
-        for file, sub_run in _files(folder, began):
+        for file, sub_run in _files(folder, has_begun):
             for tag, point in _scalars(file, exported, ends):
                 rows.setdefault(_key(folder, sub_run, tag), bytearray()).extend(point)
                 count += 1
@@ -56,16 +61,14 @@ def export(path: str | os.PathLike[str], folder: os.PathLike[str] | None, began:
     exported.update(ends)
 
 
-def _files(folder: os.PathLike[str] | None, began: int) -> Iterator[tuple[str, str]]:
-    """Returns the files of this process below a folder, oldest first, each with the name of its sub-run."""
+def _files(folder: os.PathLike[str] | None, has_begun: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """Returns the files of a writer below a folder, oldest first, each with the name of its sub-run."""
     for parent, folders, names in os.walk(folder) if folder is not None else ():
         folders.sort()
         for name in sorted(names):
-            # events.out.tfevents.<second>.<host>.<process>.000<suffix>
-            parts = name.split(".")
-            is_own = name.startswith("events.out.tfevents.") and f".{os.getpid()}.000" in name
-            if is_own and parts[3].isdigit() and int(parts[3]) >= began:
-                yield os.path.join(parent, name), os.path.relpath(parent, folder)
+            path = os.path.join(parent, name)
+            if name.startswith("events.out.tfevents.") and has_begun(os.path.realpath(path)):
+                yield path, os.path.relpath(parent, folder)
 
 
 def _key(folder: os.PathLike[str] | None, sub_run: str, tag: str) -> str:

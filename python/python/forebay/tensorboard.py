@@ -218,8 +218,8 @@ class SummaryWriter(Writer):
         Those of ``add_scalars`` have the key ``<log_dir>/<main_tag>/<key>``, as tensorboardX names them; those of ``add_scalar`` have their
         tag. (TensorboardX exports the former alone.) Nothing is kept in memory for this: the files of the writer are flushed and read back
         here, in Python: 100,000 scalars a second or so, and 10 MB of memory. So the values have the 32 bits of the file, what is not in
-        the file is missing, and a writer with ``write_to_disk=False`` exports nothing. What another writer of this process adds to the
-        same folder at the same time is among them.
+        the file is missing, and a writer with ``write_to_disk=False`` exports nothing. Of what others have written to the same folder,
+        nothing is among them.
 
         Args:
             path: The file.
@@ -229,7 +229,7 @@ class SummaryWriter(Writer):
         """
         if self._is_open:
             self.flush()
-        _export.export(path, self._folder, self._began, self._exported)
+        _export.export(path, self._folder, self._has_begun, self._exported)
 
     def add_hparams(
         self,
@@ -843,7 +843,6 @@ class SummaryWriter(Writer):
         self._edges = None
         # What the projector shows, by the folder that has it.
         self._embeddings: dict[str, list[str]] = {}
-        self._began = int(time.time())
         # How much of each file the last export has read.
         self._exported: dict[str, int] = {}
         self._setup(
