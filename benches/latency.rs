@@ -20,6 +20,7 @@ use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use forebay::config::Lanes;
 use forebay::sink::from_fn;
 use forebay::{Batch, Builder, Collector, Event, Record};
 use hdrhistogram::Histogram;
@@ -100,14 +101,35 @@ impl Reader {
 }
 
 /// Call of one of the compared collectors.
-type Call = Box<dyn Fn(u64) + Send + Sync>;
+enum Call {
+    /// One for all producers.
+    Shared(Box<dyn Fn(u64) + Send + Sync>),
+    /// Makes one for each producer.
+    Own(Box<dyn Fn() -> Box<dyn Fn(u64)> + Send + Sync>),
+}
+
+impl Call {
+    /// Runs `run` with the call of this thread.
+    fn with<T>(&self, run: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
+        match self {
+            Self::Shared(call) => run(&**call),
+            Self::Own(make) => run(&*make()),
+        }
+    }
+}
+
+fn shared(call: impl Fn(u64) + Send + Sync + 'static) -> Call {
+    Call::Shared(Box::new(call))
+}
 
 type Make = fn(&Arc<Reader>) -> Outcome<Call>;
 
-const SUBJECTS: [(&str, Make); 14] = [
+const SUBJECTS: [(&str, Make); 17] = [
     ("bare ring", ring),
     ("forebay", |reader| forebay_plain(reader, 1)),
     ("forebay, 64 rings", |reader| forebay_plain(reader, 64)),
+    ("forebay, lanes", forebay_lanes),
+    ("forebay, local", forebay_local),
     ("forebay, record", forebay_record),
     ("crossbeam-channel", crossbeam),
     ("std mpsc", std_mpsc),
@@ -119,6 +141,7 @@ const SUBJECTS: [(&str, Make); 14] = [
     ("OpenTelemetry", open_telemetry),
     ("slog-async", slog),
     ("spdlog-rs", spdlog),
+    ("metrique", metrique),
 ];
 
 fn main() -> Outcome<()> {
@@ -183,9 +206,9 @@ fn measure(clock: &quanta::Clock, case: Case, name: &str, make: Make, is_test: b
     };
     // More than fits: from here on the queue is full where its reader hangs or is slow.
     let warm = if matches!(case, Case::Overflowing | Case::Stalled) { 2 * CAPACITY as u64 } else { 1_000 };
-    (0..warm).for_each(&call);
+    call.with(|call| (0..warm).for_each(call));
     let begin = Barrier::new(case.producers());
-    let one = || -> Outcome<Histogram<u64>> {
+    let one = |call: &dyn Fn(u64)| -> Outcome<Histogram<u64>> {
         let mut histogram = Histogram::new(3)?;
         begin.wait();
         for number in 0..calls {
@@ -205,8 +228,9 @@ fn measure(clock: &quanta::Clock, case: Case, name: &str, make: Make, is_test: b
     };
     let mut all = Histogram::<u64>::new(3)?;
     thread::scope(|scope| -> Outcome<()> {
-        let producers: Vec<_> =
-            (0..case.producers()).map(|_| scope.spawn(|| one().map_err(|error| error.to_string()))).collect();
+        let producers: Vec<_> = (0..case.producers())
+            .map(|_| scope.spawn(|| call.with(one).map_err(|error| error.to_string())))
+            .collect();
         for producer in producers {
             all.add(producer.join().map_err(|_| "a producer panicked")??)?;
         }
@@ -241,7 +265,7 @@ fn plain(number: u64) -> Plain {
 /// Returns a call of a ring that nobody reads: what evicting alone is like, also by many.
 fn ring(_: &Arc<Reader>) -> Outcome<Call> {
     let ring = crossbeam_queue::ArrayQueue::new(CAPACITY);
-    Ok(Box::new(move |number| _ = ring.force_push(plain(number))))
+    Ok(shared(move |number| _ = ring.force_push(plain(number))))
 }
 
 // ---- forebay ----
@@ -253,7 +277,31 @@ fn forebay_plain(reader: &Arc<Reader>, shards: usize) -> Outcome<Call> {
         Ok(())
     });
     let collector = Builder::<Plain>::new().capacity(CAPACITY).shards(shards).sink(sink).start()?;
-    Ok(Box::new(move |number| _ = black_box(collector.collect(plain(number)))))
+    Ok(shared(move |number| _ = black_box(collector.collect(plain(number)))))
+}
+
+fn with_lanes(reader: &Arc<Reader>) -> Outcome<Collector<Plain>> {
+    let reader = Arc::clone(reader);
+    let sink = from_fn("read", move |batch: &Batch<Plain>| {
+        reader.read(batch.len());
+        Ok(())
+    });
+    // One for each producer, and for the thread that fills the queue before.
+    let lanes = Lanes::PerThread { max: 128 };
+    Ok(Builder::<Plain>::new().capacity(CAPACITY).lanes(lanes).sink(sink).start()?)
+}
+
+fn forebay_lanes(reader: &Arc<Reader>) -> Outcome<Call> {
+    let collector = with_lanes(reader)?;
+    Ok(shared(move |number| _ = black_box(collector.collect(plain(number)))))
+}
+
+fn forebay_local(reader: &Arc<Reader>) -> Outcome<Call> {
+    let collector = with_lanes(reader)?;
+    Ok(Call::Own(Box::new(move || {
+        let producer = collector.local();
+        Box::new(move |number| _ = black_box(producer.collect(plain(number))))
+    })))
 }
 
 fn forebay_record(reader: &Arc<Reader>) -> Outcome<Call> {
@@ -263,7 +311,7 @@ fn forebay_record(reader: &Arc<Reader>) -> Outcome<Call> {
         Ok(())
     });
     let collector = Collector::builder().capacity(CAPACITY).sink(sink).start()?;
-    Ok(Box::new(move |step| {
+    Ok(shared(move |step| {
         _ = black_box(collector.collect(Record::scalar("train.loss", black_box(0.5)).with_step(step)));
     }))
 }
@@ -284,37 +332,37 @@ fn receive<T>(reader: &Arc<Reader>, mut next: impl FnMut() -> Option<T> + Send +
 fn crossbeam(reader: &Arc<Reader>) -> Outcome<Call> {
     let (sender, receiver) = crossbeam_channel::bounded(CAPACITY);
     receive(reader, move || receiver.recv().ok());
-    Ok(Box::new(move |number| _ = black_box(sender.try_send(plain(number)))))
+    Ok(shared(move |number| _ = black_box(sender.try_send(plain(number)))))
 }
 
 fn std_mpsc(reader: &Arc<Reader>) -> Outcome<Call> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(CAPACITY);
     receive(reader, move || receiver.recv().ok());
-    Ok(Box::new(move |number| _ = black_box(sender.try_send(plain(number)))))
+    Ok(shared(move |number| _ = black_box(sender.try_send(plain(number)))))
 }
 
 fn flume(reader: &Arc<Reader>) -> Outcome<Call> {
     let (sender, receiver) = flume::bounded(CAPACITY);
     receive(reader, move || receiver.recv().ok());
-    Ok(Box::new(move |number| _ = black_box(sender.try_send(plain(number)))))
+    Ok(shared(move |number| _ = black_box(sender.try_send(plain(number)))))
 }
 
 fn kanal(reader: &Arc<Reader>) -> Outcome<Call> {
     let (sender, receiver) = kanal::bounded(CAPACITY);
     receive(reader, move || receiver.recv().ok());
-    Ok(Box::new(move |number| _ = black_box(sender.try_send(plain(number)))))
+    Ok(shared(move |number| _ = black_box(sender.try_send(plain(number)))))
 }
 
 fn tokio(reader: &Arc<Reader>) -> Outcome<Call> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(CAPACITY);
     receive(reader, move || receiver.blocking_recv());
-    Ok(Box::new(move |number| _ = black_box(sender.try_send(plain(number)))))
+    Ok(shared(move |number| _ = black_box(sender.try_send(plain(number)))))
 }
 
 fn thingbuf(reader: &Arc<Reader>) -> Outcome<Call> {
     let (sender, receiver) = thingbuf::mpsc::blocking::channel(CAPACITY);
     receive(reader, move || receiver.recv());
-    Ok(Box::new(move |number| _ = black_box(sender.try_send(plain(number)))))
+    Ok(shared(move |number| _ = black_box(sender.try_send(plain(number)))))
 }
 
 // ---- logging ----
@@ -345,7 +393,7 @@ fn tracing_appender(reader: &Arc<Reader>) -> Outcome<Call> {
     let builder = builder.buffered_lines_limit(CAPACITY).lossy(true);
     let (writer, guard) = builder.finish(Reading(Arc::clone(reader)));
     let line = [b'x'; 64];
-    Ok(Box::new(move |_| {
+    Ok(shared(move |_| {
         let _ = &guard;
         _ = black_box(writer.clone().write_all(black_box(&line)));
     }))
@@ -368,7 +416,7 @@ fn open_telemetry(reader: &Arc<Reader>) -> Outcome<Call> {
     let processor = BatchLogProcessor::builder(Reading(Arc::clone(reader))).with_batch_config(config).build();
     let provider = SdkLoggerProvider::builder().with_log_processor(processor).build();
     let logger = provider.logger("latency");
-    Ok(Box::new(move |step| {
+    Ok(shared(move |step| {
         let mut record = logger.create_log_record();
         record.add_attribute("loss", black_box(0.5));
         record.add_attribute("step", step as i64);
@@ -394,7 +442,7 @@ fn slog(reader: &Arc<Reader>) -> Outcome<Call> {
         .build()
         .fuse();
     let logger = slog::Logger::root(drain, slog::o!());
-    Ok(Box::new(move |step| slog::info!(logger, "train"; "loss" => black_box(0.5), "step" => step)))
+    Ok(shared(move |step| slog::info!(logger, "train"; "loss" => black_box(0.5), "step" => step)))
 }
 
 /// The property is what spdlog's trait asks for.
@@ -428,5 +476,40 @@ fn spdlog(reader: &Arc<Reader>) -> Outcome<Call> {
         .build_arc()?;
     // Silent about what it drops, like the others.
     let logger = spdlog::Logger::builder().sink(sink).error_handler(|_| ()).build()?;
-    Ok(Box::new(move |step| spdlog::info!(logger: logger, "loss {} step {step}", black_box(0.5))))
+    Ok(shared(move |step| spdlog::info!(logger: logger, "loss {} step {step}", black_box(0.5))))
+}
+
+// ---- metrics ----
+
+/// Entry of metrique with the content of the others: a name, a value, a step, a time.
+#[derive(metrique_writer::Entry)]
+struct Loss {
+    #[entry(timestamp)]
+    time: std::time::SystemTime,
+    #[entry(name = "train.loss")]
+    loss: f64,
+    step: u64,
+}
+
+impl metrique_writer::EntryIoStream for Reading {
+    fn next(&mut self, entry: &impl metrique_writer::Entry) -> Result<(), metrique_writer::IoStreamError> {
+        black_box(entry);
+        self.0.read(1);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn metrique(reader: &Arc<Reader>) -> Outcome<Call> {
+    use metrique_writer::EntrySink;
+    use metrique_writer::sink::BackgroundQueueBuilder;
+    let builder = BackgroundQueueBuilder::new().capacity(CAPACITY);
+    let (queue, handle) = builder.build::<Loss>(Reading(Arc::clone(reader)));
+    Ok(shared(move |step| {
+        let _ = &handle;
+        queue.append(Loss { time: std::time::SystemTime::now(), loss: black_box(0.5), step });
+    }))
 }

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use forebay::config::Lanes;
 use forebay::sink::from_fn;
-use forebay::{Batch, Builder, Event, Record};
+use forebay::{Batch, Builder, Collector, Event, Record};
 
 use crate::{CAPACITY, Load};
 
@@ -59,10 +60,22 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Returns an error unless all events of a load were read since the counter stood at `before`.
+    fn complete(&self, before: u64, load: Load) -> Outcome<()> {
+        let missing = before + load.events() as u64 - self.get();
+        if missing > 0 { Err(format!("{missing} events are missing").into()) } else { Ok(()) }
+    }
+
     /// Runs a load, then waits until it has been read.
     fn around(&self, load: Load, push: impl FnMut(u64)) -> Outcome<Duration> {
         let all = self.get() + load.events() as u64;
         let time = load.time(push);
+        self.wait(all)?;
+        Ok(time)
+    }
+
+    /// Waits until so many events were read in all.
+    fn wait(&self, all: u64) -> Outcome<()> {
         let begun = Instant::now();
         while self.get() < all {
             if begun.elapsed() > Duration::from_secs(5) {
@@ -70,14 +83,16 @@ impl Counter {
             }
             thread::sleep(Duration::from_micros(200));
         }
-        Ok(time)
+        Ok(())
     }
 }
 
 pub(crate) fn all() -> Outcome<Vec<Peer>> {
     let mut peers = vec![ring(), rtrb(), forebay_plain()?, forebay_record()?];
+    peers.extend([forebay_lanes()?, forebay_local()?]);
     peers.extend([crossbeam(), std_mpsc(), flume(), kanal(), tokio(), thingbuf()]);
     peers.extend([tracing_appender(), open_telemetry(), slog(), spdlog()?, fastrace()]);
+    peers.extend([metrique(), dial9()?]);
     Ok(peers)
 }
 
@@ -131,8 +146,46 @@ fn forebay_record() -> Outcome<Peer> {
         let collect = |step| collector.collect(Record::scalar("train.loss", black_box(0.5)).with_step(step));
         let time = load.time(|step| _ = black_box(collect(step)));
         let _ = collector.flush()?;
-        let missing = before + load.events() as u64 - counter.get();
-        if missing > 0 { Err(format!("{missing} events are missing").into()) } else { Ok(time) }
+        counter.complete(before, load)?;
+        Ok(time)
+    }))
+}
+
+/// Starts a collector with a lane for each thread, and returns what counts its events as well.
+fn with_lanes() -> Outcome<(Collector<Plain>, Counter)> {
+    let counter = Counter::default();
+    let sink = counter.clone();
+    let sink = from_fn("count", move |batch: &Batch<Plain>| {
+        sink.add(batch.len() as u64);
+        Ok(())
+    });
+    let lanes = Lanes::PerThread { max: 0 };
+    Ok((Builder::<Plain>::new().capacity(CAPACITY).lanes(lanes).sink(sink).start()?, counter))
+}
+
+fn forebay_lanes() -> Outcome<Peer> {
+    let (collector, counter) = with_lanes()?;
+    Ok(Peer::new("forebay, lanes", "`collect`, 56 bytes, into the lane of the thread", move |load| {
+        let before = counter.get();
+        let time = load.time(|n| _ = black_box(collector.collect(plain(n))));
+        let _ = collector.flush()?;
+        counter.complete(before, load)?;
+        Ok(time)
+    }))
+}
+
+fn forebay_local() -> Outcome<Peer> {
+    let (collector, counter) = with_lanes()?;
+    let producer = collector.local();
+    if !producer.has_lane() {
+        return Err("`local` got no lane".into());
+    }
+    Ok(Peer::new("forebay, local", "`Producer::collect`, 56 bytes, into a lane of its own", move |load| {
+        let before = counter.get();
+        let time = load.time(|n| _ = black_box(producer.collect(plain(n))));
+        let _ = collector.flush()?;
+        counter.complete(before, load)?;
+        Ok(time)
     }))
 }
 
@@ -331,4 +384,137 @@ fn fastrace() -> Peer {
         black_box(counter.get() - before);
         Ok(time)
     })
+}
+
+// ---- metrics and traces ----
+
+/// Entry of metrique with the content of the others: a name, a value, a step, a time.
+#[derive(metrique_writer::Entry)]
+struct Loss {
+    #[entry(timestamp)]
+    time: std::time::SystemTime,
+    #[entry(name = "train.loss")]
+    loss: f64,
+    step: u64,
+}
+
+impl metrique_writer::EntryIoStream for Counter {
+    fn next(&mut self, entry: &impl metrique_writer::Entry) -> Result<(), metrique_writer::IoStreamError> {
+        black_box(entry);
+        self.add(1);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn metrique() -> Peer {
+    use metrique_writer::EntrySink;
+    use metrique_writer::sink::BackgroundQueueBuilder;
+    let counter = Counter::default();
+    // For entries of one type, as its documentation prefers: nothing is boxed.
+    let (queue, handle) = BackgroundQueueBuilder::new().capacity(CAPACITY).build::<Loss>(counter.clone());
+    Peer::new("metrique", "`BackgroundQueue::append` of two values and a time stamp", move |load| {
+        let _ = &handle;
+        counter.around(load, |step| {
+            queue.append(Loss { time: std::time::SystemTime::now(), loss: black_box(0.5), step });
+        })
+    })
+}
+
+/// Event of dial9 with the same content. Its name is that of the type.
+#[derive(dial9_trace_format::TraceEvent)]
+#[traceevent(wire_slot)]
+struct TrainLoss {
+    #[traceevent(timestamp)]
+    timestamp_ns: u64,
+    loss: f64,
+    step: u64,
+}
+
+/// Reader of what dial9 reports of itself: how many events its thread took from the buffers of others.
+impl metrique_writer::AnyEntrySink for Counter {
+    fn append_any(&self, entry: impl metrique_writer::Entry + Send + 'static) {
+        entry.write(&mut Taken(self));
+    }
+
+    fn flush_async(&self) -> metrique_writer::sink::FlushWait {
+        metrique_writer::sink::FlushWait::ready()
+    }
+}
+
+struct Taken<'c>(&'c Counter);
+
+impl<'a> metrique_writer::EntryWriter<'a> for Taken<'_> {
+    fn timestamp(&mut self, _: std::time::SystemTime) {}
+
+    fn value(
+        &mut self,
+        name: impl Into<std::borrow::Cow<'a, str>>,
+        value: &(impl metrique_writer::Value + ?Sized),
+    ) {
+        if name.into() == "EventCount" {
+            value.write(Taken(self.0));
+        }
+    }
+
+    fn config(&mut self, _: &'a dyn metrique_writer::EntryConfig) {}
+}
+
+impl metrique_writer::ValueWriter for Taken<'_> {
+    fn string(self, _: &str) {}
+
+    fn metric<'a>(
+        self,
+        distribution: impl IntoIterator<Item = metrique_writer::Observation>,
+        _: metrique_writer::Unit,
+        _: impl IntoIterator<Item = (&'a str, &'a str)>,
+        _: metrique_writer::MetricFlags<'_>,
+    ) {
+        for observation in distribution {
+            if let metrique_writer::Observation::Unsigned(events) = observation {
+                self.0.add(events);
+            }
+        }
+    }
+
+    fn error(self, _: metrique_writer::ValidationError) {}
+}
+
+fn dial9() -> Outcome<Peer> {
+    use dial9_core::buffer::MemoryBuffer;
+    use dial9_core::clock::clock_monotonic_ns;
+    use metrique_writer::AnyEntrySink;
+    let counter = Counter::default();
+    let recorder = dial9_core::recorder::recorder(MemoryBuffer::new(64 << 20)?);
+    let recorder = recorder.metrics_sink(AnyEntrySink::boxed(counter.clone())).build();
+    if !recorder.handle().is_enabled() {
+        return Err("dial9 does not record".into());
+    }
+    Ok(Peer::new(
+        "dial9",
+        "`record_event` with two values and a time stamp, encoded into the thread's buffer; nobody is woken",
+        move |load| {
+            let handle = recorder.handle().clone();
+            let record = move |step| {
+                handle.record_event(TrainLoss {
+                    timestamp_ns: clock_monotonic_ns(),
+                    loss: black_box(0.5),
+                    step,
+                });
+            };
+            let all = counter.get() + 1 + load.events() as u64;
+            // It hands a buffer over when it is full, after half a minute, or when its thread ends: so each sample has a thread.
+            let thread = thread::spawn(move || {
+                // The first event makes the buffer.
+                record(0);
+                load.time(record)
+            });
+            let time = thread.join().map_err(|_| "its thread panicked")?;
+            counter.wait(all)?;
+            Ok(time)
+        },
+    ))
 }
