@@ -342,7 +342,7 @@ impl<E: Send + 'static> Pool<E> {
     fn make_space<'a>(
         self: &'a Arc<Self>,
         lane: Option<&'a Lane<E>>,
-        eviction: Eviction,
+        eviction: &dyn Fn() -> Eviction,
         stale: &mut Option<E>,
     ) -> Result<(&'a Lane<E>, u64), Refused> {
         let index = lane.map(|lane| lane.index).or_else(|| self.enter());
@@ -649,14 +649,14 @@ impl<E> fmt::Debug for Place<'_, E> {
 }
 
 impl<'a, E: Send + 'static> Place<'a, E> {
-    /// Pushes an event, or returns it. `eviction` says what may be done where no block is free. `stale` gets an event that was
+    /// Pushes an event, or returns it. `eviction` says what may be done where no block is free; it is asked again once a block is evicted. `stale` gets an event that was
     /// evicted with its block before, and lay in the slot; the caller drops it. (As part of the result, it would be copied, even
     /// where there is none.)
     #[inline(always)]
     pub fn push(
         self,
         event: E,
-        eviction: impl FnOnce() -> Eviction,
+        eviction: impl Fn() -> Eviction,
         stale: &mut Option<E>,
     ) -> Result<Queued<'a, E>, (E, Refused)> {
         let Self { pool, lane, .. } = self;
@@ -667,7 +667,7 @@ impl<'a, E: Send + 'static> Place<'a, E> {
         // Taken apart, so that they stay in registers.
         let (next, evicted, why) = match lane.and_then(|lane| owned(lane).ready_slot()) {
             Some(next) => (Some(next), None, Refused::Full),
-            None => match pool.make_space(lane, eviction(), stale) {
+            None => match pool.make_space(lane, &eviction, stale) {
                 Ok((lane, evicted)) => (Some(owned(lane).next_slot()), Some(evicted), Refused::Full),
                 Err(why) => (None, None, why),
             },
@@ -789,10 +789,10 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
     }
 
     /// Opens the next block, and returns how many events were evicted for it. `None`: there is no block.
-    fn next_block(self, eviction: Eviction) -> Option<u64> {
+    fn next_block(self, eviction: &dyn Fn() -> Eviction) -> Option<u64> {
         let (pool, lane) = (self.pool, self.lane);
         self.seal();
-        let (block, was) = self.find_block(eviction)?;
+        let (block, was) = self.find_block(eviction())?;
         let (state, head) = (pool.states.get(block)?, pool.heads.get(block)?);
         let mut evicted = 0;
         lane.stale.set((0, 0));
@@ -801,7 +801,8 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
             let (from, to) = head.queued();
             evicted = u64::from(to - from);
             self.add_evicted(evicted);
-            if eviction == Eviction::AndReturn || std::mem::needs_drop::<E>() {
+            // Asked again: what was pushed into the block meanwhile may be the first that has to be returned.
+            if std::mem::needs_drop::<E>() || eviction() != Eviction::AndDrop {
                 lane.stale.set((from, to));
             }
         }

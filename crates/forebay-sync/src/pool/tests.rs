@@ -1,5 +1,6 @@
 //! The pool alone, as small as Miri needs it. What lanes promise is tested on the collector.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Eviction, OwnLane, Pool};
@@ -123,4 +124,23 @@ fn lanes_are_merged_by_time() {
     assert_eq!((gap, later_gap), (0, evicted));
     assert!(numbers.is_sorted(), "{numbers:?}");
     assert_eq!(numbers.len() as u64 + evicted, 5);
+}
+
+#[test]
+fn what_an_evicted_event_leaves_is_decided_once_it_is_evicted() {
+    let pool = Pool::with_blocks(2, 1, 1, None);
+    let lane = pool.own_lane().unwrap();
+    let asked = Cell::new(0);
+    let push = |number: u64, before| {
+        asked.set(0);
+        // No event owns bytes when the push begins; the event that is evicted was pushed meanwhile, and does.
+        let eviction = || if asked.replace(asked.get() + 1) == 0 { before } else { Eviction::AndReturn };
+        let mut stale = None;
+        lane.place().push(number, eviction, &mut stale).map(|_| stale).unwrap()
+    };
+    let stale: Vec<_> = (0..4).map(|number| push(number, Eviction::AndDrop)).collect();
+    assert_eq!(stale, [None, None, Some(0), Some(1)], "an event without a destructor");
+    pool.begin_round();
+    let mut events = Vec::new();
+    assert_eq!((pool.take(&mut events, 9, 1).gap, events.as_slice()), (2, [2, 3].as_slice()));
 }
