@@ -498,7 +498,7 @@ fn what_a_sink_says_is_kept_up_to_4_kib() {
 #[test]
 fn many_fields_are_put_together_and_read_in_time_that_grows_with_their_number() {
     alone(|| {
-        const MANY: usize = 300_000;
+        const MANY: usize = 100_000;
         let name = |n: usize| format!("abcdefgh{n}");
         let pairs = || (0..MANY).map(|n| (name(n), n as i64));
         let collected: Fields = pairs().collect();
@@ -597,7 +597,7 @@ fn recent_takes_no_more_space_than_its_number_of_records() {
 #[test]
 fn a_field_is_replaced_in_time_that_does_not_grow_with_the_number_of_fields() {
     alone(|| {
-        const MANY: usize = 300_000;
+        const MANY: usize = 100_000;
         let mut fields: Fields = (0..MANY).map(|n| (format!("f{n}"), 1.0)).collect();
         let (list, deeper) = (Value::from(vec![1.0]), Value::from(vec![Value::from(vec![1.0])]));
         // Each time, the deepest value leaves: for one as deep, for a deeper one, and for none.
