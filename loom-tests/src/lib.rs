@@ -226,6 +226,22 @@ pub fn check(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync
     visit(name, bound + extra, floor, extra == 0, body);
 }
 
+/// Checks a model that takes long as `check` does, but for `loom-tests/run quick`, which leaves out the last preemption. Then
+/// there are at least `quick_floor` schedules.
+#[track_caller]
+pub fn check_long(
+    name: &str,
+    bound: usize,
+    floor: u64,
+    quick_floor: u64,
+    body: impl Fn() + Send + Sync + 'static,
+) {
+    match std::env::var_os("FOREBAY_QUICK") {
+        Some(_) => visit(name, bound - 1, quick_floor, true, body),
+        None => check(name, bound, floor, body),
+    }
+}
+
 /// Checks a model at this bound and never deeper: for a model whose next preemption takes hours.
 #[track_caller]
 pub fn check_at(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync + 'static) {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use forebay_loom_tests::{Witness, check};
+use forebay_loom_tests::{Witness, check, check_long};
 use forebay_sync::pool::{Eviction, OwnLane, Pool, Refused};
 use loom::thread;
 
@@ -278,7 +278,7 @@ fn lanes_that_are_merged_are_evicted_meanwhile() {
 
 #[test]
 fn a_round_covers_what_came_before_it() {
-    check("pool: a round covers what came before it", 3, 26_000, || {
+    check_long("pool: a round covers what came before it", 3, 26_000, 4200, || {
         let tokens = Tokens::new(2, 1, 1);
         let pushed = loom::sync::Arc::new(loom::sync::atomic::AtomicU64::new(0));
         let producer = thread::spawn({
@@ -337,11 +337,11 @@ fn a_thread_that_ends_leaves_its_lane_to_the_next() {
     let seen = witness.clone();
     check("pool: a thread that ends leaves its lane to the next", 3, 5900, move || {
         let tokens = Tokens::new(2, 2, 1);
-        let push = |tokens: &Tokens, number| match tokens
-            .pool
-            .place()
-            .push(tokens.token(number), || Eviction::AndDrop, &mut None)
-        {
+        let push = |tokens: &Tokens, number| match tokens.pool.place().push(
+            tokens.token(number),
+            || Eviction::AndDrop,
+            &mut None,
+        ) {
             Ok(_) => 1,
             Err((_, why)) => {
                 assert_eq!(why, Refused::NoLane, "one can be evicted");
@@ -376,7 +376,8 @@ fn a_lane_that_may_not_evict_gives_the_event_back() {
             let tokens = tokens.clone();
             move || {
                 let lane = tokens.pool.own_lane().unwrap();
-                let push = |number| lane.place().push(tokens.token(number), || Eviction::Never, &mut None).is_ok();
+                let push =
+                    |number| lane.place().push(tokens.token(number), || Eviction::Never, &mut None).is_ok();
                 // What was refused is offered again, so that the numbers have no gap.
                 (0..4).fold(0, |number, _| number + u64::from(push(number)))
             }
@@ -394,7 +395,7 @@ fn a_lane_that_may_not_evict_gives_the_event_back() {
 fn a_block_is_evicted_for_its_bytes() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("pool: a block is evicted for its bytes", 3, 27_000, move || {
+    check_long("pool: a block is evicted for its bytes", 3, 27_000, 4400, move || {
         let tokens = Tokens::new(3, 1, 1);
         let producer = thread::spawn({
             let tokens = tokens.clone();

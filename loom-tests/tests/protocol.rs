@@ -7,8 +7,8 @@ use forebay::collector::{FlushError, StopError};
 use forebay::sink::{Sink, SinkError, SinkExt, from_fn};
 use forebay::{Batch, FlushStrategy, Outcome, Overflow};
 use forebay_loom_tests::{
-    EAGER, Heavy, Log, Tick, Witness, check, check_at, law, poll_once, signal_waker, small, small_of,
-    wait_for,
+    EAGER, Heavy, Log, Tick, Witness, check, check_at, check_long, law, poll_once, signal_waker, small,
+    small_of, wait_for,
 };
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::sync::{Arc, Notify};
@@ -81,7 +81,7 @@ fn a_full_lane_wakes_the_worker() {
 
 #[test]
 fn half_a_lane_ends_a_nap() {
-    check("half a lane ends a nap", 2, 15_000, || {
+    check_long("half a lane ends a nap", 2, 15_000, 740, || {
         let (signal, delivered) = (Arc::new(Notify::new()), Arc::new(AtomicU32::new(0)));
         let sink = from_fn("counts", {
             let (signal, delivered) = (Arc::clone(&signal), Arc::clone(&delivered));
@@ -126,7 +126,7 @@ fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
         let builder = small(4, FlushStrategy::Size { events: 3 }).shards(2).low_capacity(2);
         builder.sink(Log::notifying(signal)).start().unwrap()
     };
-    check("two rings: a low event, then a normal one, wake it", 2, 14_000, move || {
+    check_long("two rings: a low event, then a normal one, wake it", 2, 14_000, 1700, move || {
         let signal = Arc::new(Notify::new());
         let collector = start(&signal);
         collector.collect(Tick(200));
@@ -212,7 +212,7 @@ fn new_settings_reach_a_task_that_waits_for_space() {
 fn accepted_is_delivered_or_evicted_in_order() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("accepted = delivered + evicted, in order", 3, 67_000, move || {
+    check_long("accepted = delivered + evicted, in order", 3, 67_000, 4100, move || {
         let log = Log::new();
         let collector = small(2, EAGER).sink(log.clone()).start().unwrap();
         for number in 0..3 {
@@ -294,7 +294,7 @@ fn a_flush_covers_what_was_collected_before_it() {
 
 #[test]
 fn a_flush_covers_what_another_thread_collected_before_it() {
-    check("a flush covers what another thread reported", 1, 16_000, || {
+    check_long("a flush covers what another thread reported", 1, 16_000, 310, || {
         let log = Log::new();
         let collector = small(2, EAGER).sink(log.clone()).start().unwrap();
         let other = thread::spawn({
@@ -552,7 +552,7 @@ fn a_restarted_collector_loses_nothing() {
 fn a_start_against_a_late_event_loses_nothing() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("a late event against a restart: accounted for", 2, 34_000, move || {
+    check_long("a late event against a restart: accounted for", 2, 34_000, 640, move || {
         let log = Log::new();
         let collector = small(2, MANUAL).sink(log.clone()).start().unwrap();
         let producer = thread::spawn({
@@ -625,7 +625,7 @@ fn a_blocked_producer_is_released_by_the_drain() {
 fn who_waits_for_bytes_is_released_by_the_delivery() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("who waits for bytes is released by the delivery", 2, 40_000, move || {
+    check_long("who waits for bytes is released by the delivery", 2, 40_000, 2700, move || {
         let log = from_fn("log", |_: &Batch<Heavy>| Ok(()));
         // Neither their number nor half of the bytes sets off a delivery: only that the second does not fit.
         let collector = small_of::<Heavy>(2, FlushStrategy::Size { events: 2 })
@@ -714,7 +714,7 @@ fn a_blocked_producer_is_released_by_a_stop_of_a_worker_that_delivers_nothing() 
 fn a_critical_event_waits_for_space_and_is_never_evicted() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("a critical event waits and is never evicted", 2, 41_000, move || {
+    check_long("a critical event waits and is never evicted", 2, 41_000, 2900, move || {
         let log = Log::new();
         let collector = small(1, EAGER).sink(log.clone()).start().unwrap();
         let outcomes = [100, 0, 101].map(|number| collector.collect(Tick(number)));
@@ -773,7 +773,7 @@ fn a_future_polled_by_another_task_wakes_that_one() {
 fn a_dropped_future_disturbs_nobody() {
     let witness = Witness::default();
     let seen = witness.clone();
-    check("CollectAsync dropped while another waits", 2, 27_000, move || {
+    check_long("CollectAsync dropped while another waits", 2, 27_000, 2000, move || {
         let overflow = Overflow::Block { timeout: FOREVER };
         let collector = small(1, EAGER).overflow(overflow).sink(Log::new()).start().unwrap();
         collector.collect(Tick(0));
@@ -1033,7 +1033,7 @@ fn two_flushers_of_an_isolated_sink_are_both_answered() {
 
 #[test]
 fn an_event_alone_reaches_an_isolated_sink() {
-    check("an event alone reaches an isolated sink", 2, 21_000, || {
+    check_long("an event alone reaches an isolated sink", 2, 21_000, 1200, || {
         let signal = Arc::new(Notify::new());
         let collector = small(2, EAGER).sink(Log::notifying(&signal).isolated(2)).start().unwrap();
         collector.collect(Tick(0));
