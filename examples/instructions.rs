@@ -71,6 +71,9 @@ fn run(way: &str, calls: u64) -> Result<u64, Box<dyn std::error::Error>> {
         _ => calls_ring_or_lanes(&collector, calls),
     };
     drop(end);
+    if queued != calls {
+        return Err(format!("{queued} of {calls} events were queued").into());
+    }
     Ok(queued)
 }
 

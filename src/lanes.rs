@@ -141,10 +141,10 @@ impl<E: Event> Lanes<E> {
         self.threads.as_ref()
     }
 
-    /// Returns what may be evicted for a normal event that finds no free block.
-    #[cold]
-    pub(crate) fn eviction(&self, evicts: bool) -> Eviction {
-        match (evicts, self.budget.held() > 0) {
+    /// Returns what says what may be evicted for a normal event that finds no free block. Borrowed, it would have to be in memory.
+    #[inline(always)]
+    pub(crate) fn eviction(&self, evicts: bool) -> impl Fn() -> Eviction {
+        move || match (evicts, self.budget.held() > 0) {
             (false, _) => Eviction::Never,
             (true, false) => Eviction::AndDrop,
             (true, true) => Eviction::AndReturn,
@@ -209,23 +209,15 @@ impl<E: Event> Lanes<E> {
         missing <= reach && u128::from(missing) * events <= u128::from(reach) * evictable
     }
 
-    /// Destroys what was evicted with the last block of a lane, if events own bytes, which others may need.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn destroy_stale(&self, way: Way<'_, E>) {
-        let Some(pool) = &self.threads else { return };
+    /// Drops the event that lay in the slot of a push. Where the push has just `evicted` events, and events own bytes, which others may
+    /// need, drops those as well.
+    pub(crate) fn drop_stale(&self, stale: Option<E>, evicted: u64, way: Way<'_, E>) {
+        let is_here = stale.is_none_or(|event| self.release_and_drop(Priority::Normal, event));
+        let Some(pool) = self.threads.as_ref().filter(|_| is_here && evicted > 0) else { return };
         while self.budget.held() > 0
             && let Some(event) = pool.next_stale(way.own())
             && self.release_and_drop(Priority::Normal, event)
         {}
-    }
-
-    /// Releases the bytes of an event that was evicted from the lane of a thread.
-    #[inline(always)]
-    pub(crate) fn release_evicted(&self, event: &E) {
-        if self.budget.held() > 0 {
-            self.release_bytes_of(Priority::Normal, event);
-        }
     }
 
     /// Releases the bytes of an event that has left its ring, or never came to it.
@@ -259,7 +251,10 @@ impl<E: Event> Lanes<E> {
     /// Releases the bytes of an event that was evicted, and drops it. Returns whether this is still the same process.
     fn release_and_drop(&self, lane: Priority, event: E) -> bool {
         let home = Home::now();
-        self.release(lane, owned_bytes_or_zero(&event));
+        // Every event that owns bytes has reserved them. So without any reserved, no event need be asked.
+        if self.budget.held() > 0 {
+            self.release(lane, owned_bytes_or_zero(&event));
+        }
         // The size of the event came from user code, and so does its destructor. If that code has forked, the event
         // is the parent's.
         if home.is_left() {
@@ -317,9 +312,10 @@ impl<E: Event> Lanes<E> {
         self.lane(priority).push_evicting(event)
     }
 
-    /// Counts an event that `push_evicting` returned, and releases its bytes.
+    /// Counts an event that `push_evicting` returned, and releases its bytes. If the code that is asked for them forks, the event is the
+    /// parent's: the child leaves nothing to drop.
     #[inline(always)]
-    pub(crate) fn count_evicted(&self, priority: Priority, evicted: &E) {
+    pub(crate) fn count_evicted(&self, priority: Priority, evicted: &mut Option<E>) {
         let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
         self.lane(priority).count_evicted(stripe);
         // Every event that owns bytes has reserved them. So without any reserved, no event need be asked.
@@ -332,8 +328,12 @@ impl<E: Event> Lanes<E> {
     /// ring of scalars.
     #[cold]
     #[inline(never)]
-    fn release_bytes_of(&self, priority: Priority, event: &E) {
-        self.release(priority, owned_bytes_or_zero(event));
+    fn release_bytes_of(&self, priority: Priority, evicted: &mut Option<E>) {
+        let home = Home::now();
+        self.release(priority, evicted.as_ref().map_or(0, owned_bytes_or_zero));
+        if home.is_left() {
+            std::mem::forget(evicted.take());
+        }
     }
 
     /// Returns whether a worker that sleeps with threshold `wake_at` must wake after a push to the lane of
@@ -363,8 +363,8 @@ impl<E: Event> Lanes<E> {
     }
 
     /// Answers `needs_worker_after_push` after a push into the lane of a thread. Like a producer with a ring of its own, it
-    /// looks at its lane alone, and counts the others as if they held as many. A lane that is new, or that found no free
-    /// block, looks at all.
+    /// looks at its lane alone, and counts the others as if they held as many. A lane that has just opened a block
+    /// looks at all.
     #[inline]
     pub(crate) fn needs_worker_after_lane_push(&self, lane: Owned<'_, E>, wake_at: u32) -> bool {
         if wake_at == NEVER {

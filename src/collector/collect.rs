@@ -308,12 +308,13 @@ impl<E: Event> Shared<E> {
         let policy = self.settings.policy();
         // User code, which may fork. It runs before the word is read, so that the child does not touch the rings.
         let bytes = owned_bytes(&event);
+        let is_too_deep = bytes > 0 && event.is_too_deep();
         let before = self.phase.load();
         if !before.admits() {
             return refused(event, Refusal::of(before), policy, 0);
         }
         let evictions = if bytes > 0 {
-            if event.is_too_deep() {
+            if is_too_deep {
                 return refused(event, Refusal::Oversize, policy, 0);
             }
             let (evicted, reserved) = self.reserve(way, priority, bytes, policy.evicts(priority));
@@ -327,12 +328,11 @@ impl<E: Event> Shared<E> {
         if priority == Priority::Normal
             && let Some(place) = way.place(&self.lanes)
         {
-            let eviction = || self.lanes.eviction(policy.evicts(priority));
-            // Dropped at the end, where it is.
+            let eviction = self.lanes.eviction(policy.evicts(priority));
             let mut stale = None;
             return match place.push(event, eviction, &mut stale) {
                 Ok(queued) => {
-                    let (outcome, evictions) = self.after_lane_push(&queued, &stale, way, evictions);
+                    let (outcome, evictions) = self.after_lane_push(&queued, &mut stale, way, evictions);
                     taken(outcome, evictions)
                 }
                 Err((event, pool::Refused::Full)) => {
@@ -340,7 +340,7 @@ impl<E: Event> Shared<E> {
                     refused(event, Refusal::Full, policy, evictions)
                 }
                 Err((event, pool::Refused::NoLane)) => {
-                    self.offer_to_ring(priority, event, bytes, evictions, policy, taken, refused)
+                    self.offer_to_ring(event, bytes, evictions, policy, taken, refused)
                 }
             };
         }
@@ -363,9 +363,9 @@ impl<E: Event> Shared<E> {
         // Event and evicted event stay where they are. A move into a result would copy them, and these copies would
         // cost more than the push.
         if policy.evicts(priority) {
-            let evicted = self.lanes.push_evicting(priority, event);
-            if let Some(evicted) = &evicted {
-                self.lanes.count_evicted(priority, evicted);
+            let mut evicted = self.lanes.push_evicting(priority, event);
+            if evicted.is_some() {
+                self.lanes.count_evicted(priority, &mut evicted);
                 evictions += 1;
             }
             let outcome = Outcome::of_push(evictions);
@@ -386,10 +386,8 @@ impl<E: Event> Shared<E> {
     /// Pushes a normal event of a thread that has no lane.
     #[cold]
     #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "those of `push_to_ring`")]
     fn offer_to_ring<R>(
         &self,
-        priority: Priority,
         event: E,
         bytes: u64,
         evictions: u64,
@@ -397,7 +395,7 @@ impl<E: Event> Shared<E> {
         taken: impl FnOnce(Outcome, u64) -> R,
         refused: impl FnOnce(E, Refusal, Policy, u64) -> R,
     ) -> R {
-        self.push_to_ring(priority, event, bytes, evictions, policy, taken, refused)
+        self.push_to_ring(Priority::Normal, event, bytes, evictions, policy, taken, refused)
     }
 
     /// Completes a push into the lane of a thread. Returns its outcome, and how many events were evicted for it in all.
@@ -405,34 +403,30 @@ impl<E: Event> Shared<E> {
     fn after_lane_push(
         &self,
         queued: &Queued<'_, E>,
-        stale: &Option<E>,
+        stale: &mut Option<E>,
         way: Way<'_, E>,
         evictions: u64,
     ) -> (Outcome, u64) {
         match queued.evicted {
             None => (self.settle_in_lane(queued.lane, Outcome::of_push(evictions)), evictions),
-            Some(evicted) => self.after_lane_push_with_eviction(queued.lane, evicted, stale, way, evictions),
+            Some(evicted) => self.after_lane_push_with_new_space(queued.lane, evicted, stale, way, evictions),
         }
     }
 
+    /// The same where the slot was not ready. The event is settled first: a destructor may wait for what it says.
     #[cold]
     #[inline(never)]
-    fn after_lane_push_with_eviction(
+    fn after_lane_push_with_new_space(
         &self,
         lane: Owned<'_, E>,
         evicted: u64,
-        stale: &Option<E>,
+        stale: &mut Option<E>,
         way: Way<'_, E>,
         evictions: u64,
     ) -> (Outcome, u64) {
-        if let Some(stale) = stale {
-            self.lanes.release_evicted(stale);
-        }
         let evictions = evictions + evicted;
         let outcome = self.settle_in_lane(lane, Outcome::of_push(evictions));
-        if evicted > 0 && self.lanes.budget().held() > 0 {
-            self.lanes.destroy_stale(way);
-        }
+        self.lanes.drop_stale(stale.take(), evicted, way);
         (outcome, evictions)
     }
 
@@ -614,25 +608,22 @@ impl<E: Event> Shared<E> {
         priority: Priority,
         displaced: Displaced<E>,
     ) -> Outcome {
-        let outcome = match &displaced {
-            Displaced::Nothing => Outcome::QueuedAfterWait,
+        match displaced {
+            Displaced::Nothing => self.after_push(priority, Outcome::QueuedAfterWait),
             Displaced::OfRing(evicted) => {
-                self.lanes.count_evicted(priority, evicted);
-                Outcome::QueuedEvicting
+                let mut evicted = Some(evicted);
+                self.lanes.count_evicted(priority, &mut evicted);
+                self.after_push(priority, Outcome::QueuedEvicting)
             }
             Displaced::OfLane { evicted, stale } => {
-                if let Some(stale) = stale {
-                    self.lanes.release_evicted(stale);
-                }
-                if *evicted > 0 {
-                    self.lanes.destroy_stale(way);
-                }
+                let outcome = if evicted > 0 { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait };
                 // A push into a lane has no locked instruction: see `load_after_lane_push`.
                 announce_fence();
-                if *evicted > 0 { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait }
+                let outcome = self.after_push(priority, outcome);
+                self.lanes.drop_stale(stale, evicted, way);
+                outcome
             }
-        };
-        self.after_push(priority, outcome)
+        }
     }
 
     /// Tries to push the event of a waiter, which owns `bytes` and holds the lock of the waiters. It evicts only if
@@ -662,7 +653,7 @@ impl<E: Event> Shared<E> {
         let mut pushed = match is_normal.then(|| way.place(&self.lanes)).flatten() {
             Some(place) => {
                 // Nothing is dropped here: what is evicted lies in its slots until they are needed.
-                let eviction = || self.lanes.eviction(evicts);
+                let eviction = self.lanes.eviction(evicts);
                 // The same way as before, so that the producer's events keep their order.
                 let mut stale = None;
                 let pushed = place.push(event, eviction, &mut stale);

@@ -27,12 +27,13 @@ enum Offer {
 fn offer(lanes: &Lanes<Tagged>, priority: Priority, n: u32) -> Offer {
     let event = Tagged(priority, n);
     if priority != Priority::Critical {
-        match lanes.push_evicting(priority, event) {
+        let mut evicted = lanes.push_evicting(priority, event);
+        if evicted.is_some() {
+            lanes.count_evicted(priority, &mut evicted);
+        }
+        match evicted {
             None => Offer::Queued,
-            Some(evicted) => {
-                lanes.count_evicted(priority, &evicted);
-                Offer::Evicted(evicted.1)
-            }
+            Some(evicted) => Offer::Evicted(evicted.1),
         }
     } else {
         lanes.push(priority, event).map_or_else(|event| Offer::Full(event.1), |()| Offer::Queued)

@@ -8,6 +8,7 @@ use crate::child::{fork_once, leave_if_child};
 use crate::forking_sink::{DROPPED, Forker, odd};
 use crate::support::*;
 use forebay::collector::{BuildError, FlushError, SinkChangeError, StopError};
+use forebay::config::Lanes;
 use forebay::sink::MemorySink;
 use forebay::{Builder, Collector, Event, Outcome, Record};
 
@@ -144,12 +145,19 @@ impl Event for Heavy {
         }
         size_of::<Self>() + self.bytes
     }
+
+    fn is_too_deep(&self) -> bool {
+        if self.call == "deep" {
+            fork_once(&self.forker.0);
+        }
+        false
+    }
 }
 
 impl Drop for Heavy {
     fn drop(&mut self) {
-        // The last one is the child's as well, which has its own copy refused.
-        if self.call != "new" {
+        // That of the call that forks is the child's as well, which has its own copy refused.
+        if self.call != "new" && self.call != "deep" {
             leave_if_child(&self.forker.0, DROPPED);
         }
         if self.call == "drop" {
@@ -180,6 +188,46 @@ fn an_event_that_forks_while_it_makes_space_evicts_nothing_more_in_the_child() {
         assert_eq!(outcome, Outcome::QueuedEvicting);
         collector.stop().unwrap();
         assert_eq!(law(&collector, 6).evicted, 4);
+    }
+}
+
+#[test]
+fn an_event_that_forks_when_it_is_asked_how_deep_it_is_is_refused_in_the_child() {
+    alone!();
+    for lanes in [Lanes::Shared, Lanes::PerThread { max: 1 }] {
+        let forker = Forker::default();
+        let collector = Builder::<Heavy>::new().lanes(lanes).build().unwrap();
+        let outcome = collector.collect(heavy(&forker, "deep", 100));
+        forker.end_child(outcome == Outcome::Forked);
+        forker.child_has_ended();
+        assert_eq!(outcome, Outcome::Queued);
+        collector.stop().unwrap();
+        law(&collector, 1);
+    }
+}
+
+#[test]
+fn an_event_that_forks_while_it_is_evicted_is_dropped_by_the_parent_alone_and_so_are_the_others() {
+    alone!();
+    for (lanes, call) in [
+        (Lanes::Shared, "size"),
+        (Lanes::Shared, "drop"),
+        (Lanes::PerThread { max: 1 }, "size"),
+        (Lanes::PerThread { max: 1 }, "drop"),
+    ] {
+        let forker = Forker::default();
+        let collector = Builder::<Heavy>::new().lanes(lanes).capacity(32).build().unwrap();
+        let mut events = 0;
+        // The first one is evicted first. The child has its event in its own copy of the queue, where nobody takes it out.
+        while forker.0.load(Ordering::SeqCst) == 0 {
+            let call = if events == 0 { call } else { "never" };
+            collector.collect(heavy(&forker, call, 100));
+            events += 1;
+        }
+        forker.end_child(true);
+        forker.child_has_ended();
+        collector.stop().unwrap();
+        assert!(law(&collector, events).evicted > 0, "{lanes:?}, {call}");
     }
 }
 

@@ -123,7 +123,7 @@ struct Lane<E> {
     head: Cell<*const Head>,
     /// Slots of the open block that still hold events of its former life, which were evicted: those from `committed` on count.
     stale: Cell<(u32, u32)>,
-    /// Up to here, slots of the open block that follow `committed` are none of these. A push into another one looks closer.
+    /// Slots of the open block from `committed` up to here hold nothing. A push beyond asks `stale`.
     ready_to: Cell<u32>,
     /// The open block, or `NONE`.
     block: Cell<u32>,
@@ -174,7 +174,8 @@ impl<E> Lane<E> {
 pub struct Queued<'a, E> {
     /// The lane that has the event.
     pub lane: Owned<'a, E>,
-    /// Number of events that were evicted for it, with their block. `None`: its slot was ready, so that none were, and none is stale.
+    /// Number of events that were evicted for it, with their block. `None`: its slot was ready. `Some(0)`: space was made without an
+    /// eviction, or only an event taken out that was evicted before.
     pub evicted: Option<u64>,
 }
 
@@ -333,7 +334,7 @@ impl<E: Send + 'static> Pool<E> {
     /// Returns the place of the calling thread.
     #[inline(always)]
     pub fn place(self: &Arc<Self>) -> Place<'_, E> {
-        Place { pool: self, lane: self.near(), _not_send: PhantomData }
+        Place { pool: self, own: None, _not_send: PhantomData }
     }
 
     /// Returns the lane with a slot for an event, and how many events were evicted for that. `stale` gets what lay in the slot.
@@ -342,13 +343,14 @@ impl<E: Send + 'static> Pool<E> {
     fn make_space<'a>(
         self: &'a Arc<Self>,
         lane: Option<&'a Lane<E>>,
-        eviction: &dyn Fn() -> Eviction,
+        eviction: impl Fn() -> Eviction,
         stale: &mut Option<E>,
     ) -> Result<(&'a Lane<E>, u64), Refused> {
-        let index = lane.map(|lane| lane.index).or_else(|| self.enter());
-        let lane = index.and_then(|index| self.owned(index)).ok_or(Refused::NoLane)?;
-        let evicted = if lane.has_space() { 0 } else { lane.next_block(eviction).ok_or(Refused::Full)? };
-        *stale = lane.empty_slot();
+        let known = lane.map(|lane| Owned { pool: self, lane, _not_send: PhantomData });
+        let lane = known.or_else(|| self.owned(self.enter()?)).ok_or(Refused::NoLane)?;
+        let evicted = if lane.has_space() { 0 } else { lane.next_block(&eviction).ok_or(Refused::Full)? };
+        debug_assert!(stale.is_none(), "its destructor would find a slot that is not filled yet");
+        std::mem::forget(std::mem::replace(stale, lane.clear_next_slot()));
         Ok((lane.lane, evicted))
     }
 
@@ -635,21 +637,22 @@ impl<E> fmt::Debug for Pool<E> {
 }
 
 /// Where the calling thread pushes: into the lane of the thread, or of a handle that it borrows. It stays on the thread.
-pub struct Place<'a, E> {
+pub struct Place<'a, E: Send + 'static> {
     pool: &'a Arc<Pool<E>>,
-    /// `None`: the thread comes first, or has no lane.
-    lane: Option<&'a Lane<E>>,
+    /// `None`: that of the thread.
+    own: Option<&'a OwnLane<E>>,
     _not_send: PhantomData<*const ()>,
 }
 
-impl<E> fmt::Debug for Place<'_, E> {
+impl<E: Send + 'static> fmt::Debug for Place<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("lane", &self.lane.map(|lane| lane.index)).finish_non_exhaustive()
+        f.debug_struct("Place").field("own", &self.own).finish_non_exhaustive()
     }
 }
 
 impl<'a, E: Send + 'static> Place<'a, E> {
-    /// Pushes an event, or returns it. `eviction` says what may be done where no block is free; it is asked again once a block is evicted. `stale` gets an event that was
+    /// Pushes an event, or returns it. `eviction` says what may be done where no block is free, and again once a block is evicted; it
+    /// neither pushes nor panics. `stale` gets an event that was
     /// evicted with its block before, and lay in the slot; the caller drops it. (As part of the result, it would be copied, even
     /// where there is none.)
     #[inline(always)]
@@ -659,7 +662,8 @@ impl<'a, E: Send + 'static> Place<'a, E> {
         eviction: impl Fn() -> Eviction,
         stale: &mut Option<E>,
     ) -> Result<Queued<'a, E>, (E, Refused)> {
-        let Self { pool, lane, .. } = self;
+        let Self { pool, own, .. } = self;
+        let lane = own.map_or_else(|| pool.near(), |own| Some(own.lane()));
         let owned = |lane| Owned { pool, lane, _not_send: PhantomData };
         // What is called meanwhile may unwind, as far as the compiler knows. An event that had to be dropped then would have to lie
         // in memory, and not in registers, which costs more than the push. So it would leak.
@@ -667,7 +671,7 @@ impl<'a, E: Send + 'static> Place<'a, E> {
         // Taken apart, so that they stay in registers.
         let (next, evicted, why) = match lane.and_then(|lane| owned(lane).ready_slot()) {
             Some(next) => (Some(next), None, Refused::Full),
-            None => match pool.make_space(lane, &eviction, stale) {
+            None => match pool.make_space(lane, eviction, stale) {
                 Ok((lane, evicted)) => (Some(owned(lane).next_slot()), Some(evicted), Refused::Full),
                 Err(why) => (None, None, why),
             },
@@ -778,25 +782,27 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         self.lane.evicted.store(self.lane.evicted.load(Relaxed) + events, Relaxed);
     }
 
-    /// Takes out what was evicted from the next slot, which is there, and notes up to where the following ones hold nothing. The
-    /// caller writes into the slot at once.
-    fn empty_slot(self) -> Option<E> {
+    /// Takes out what was evicted from the next slot, which is there, and notes up to where the following ones hold nothing.
+    fn clear_next_slot(self) -> Option<E> {
         let (at, (from, to)) = (self.written(), self.lane.stale.get());
         self.lane.ready_to.set(if at < to { from.max(at) } else { self.pool.block_slots });
         let is_stale = (from..to).contains(&at);
-        // SAFETY: the slot is this lane's until it is committed. `stale` says that it holds an event that nobody has taken.
-        if is_stale { unsafe { self.pool.move_out(self.lane.block.get() as usize, at) } } else { None }
+        if !is_stale {
+            return None;
+        }
+        self.lane.stale.set((at + 1, to));
+        // SAFETY: the slot is this lane's until it is committed. `stale` said that it holds an event that nobody has taken.
+        unsafe { self.pool.move_out(self.lane.block.get() as usize, at) }
     }
 
     /// Opens the next block, and returns how many events were evicted for it. `None`: there is no block.
-    fn next_block(self, eviction: &dyn Fn() -> Eviction) -> Option<u64> {
+    fn next_block(self, eviction: impl Fn() -> Eviction) -> Option<u64> {
         let (pool, lane) = (self.pool, self.lane);
         self.seal();
         let (block, was) = self.find_block(eviction())?;
         let (state, head) = (pool.states.get(block)?, pool.heads.get(block)?);
         let mut evicted = 0;
         lane.stale.set((0, 0));
-        lane.ready_to.set(0);
         if was & SEALED != 0 {
             let (from, to) = head.queued();
             evicted = u64::from(to - from);
@@ -929,7 +935,7 @@ impl<E: Send + 'static> OwnLane<E> {
     /// Returns the place of this handle.
     #[inline(always)]
     pub fn place(&self) -> Place<'_, E> {
-        Place { pool: &self.pool, lane: Some(self.lane()), _not_send: PhantomData }
+        Place { pool: &self.pool, own: Some(self), _not_send: PhantomData }
     }
 
     #[inline(always)]

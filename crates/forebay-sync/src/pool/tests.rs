@@ -126,6 +126,27 @@ fn lanes_are_merged_by_time() {
     assert_eq!(numbers.len() as u64 + evicted, 5);
 }
 
+/// Tests a lane that is given back in the middle of a block of evicted events, of which one was taken out from behind.
+#[test]
+fn who_takes_a_lane_over_drops_what_was_evicted_before() {
+    let alive = Arc::new(AtomicU64::new(0));
+    let pool = Pool::with_blocks(2, 4, 1, None);
+    let lane = pool.own_lane().unwrap();
+    let evicted: u64 = (0..9).map(|number| push(&lane, number, &alive)).sum();
+    // Slot 0 has the ninth event; 1 to 3 still have evicted ones.
+    assert_eq!((evicted, alive.load(Ordering::Relaxed)), (4, 8));
+    drop(pool.next_stale(Some(&lane)).unwrap());
+    assert_eq!(alive.load(Ordering::Relaxed), 7);
+    drop(lane);
+    let lane = pool.own_lane().unwrap();
+    assert_eq!((9..12).map(|number| push(&lane, number, &alive)).sum::<u64>(), 0);
+    assert_eq!(alive.load(Ordering::Relaxed), 8, "two were dropped for their slots");
+    let (numbers, gap) = round(&pool);
+    assert!(numbers.iter().copied().eq(4..12) && gap == 4, "{numbers:?}");
+    drop((lane, pool));
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
 #[test]
 fn what_an_evicted_event_leaves_is_decided_once_it_is_evicted() {
     let pool = Pool::with_blocks(2, 1, 1, None);

@@ -5,22 +5,22 @@ use std::ptr::NonNull;
 
 use crate::sync::{Weak, per_thread};
 
-/// Number of lanes of a thread that are found at once. Pools whose numbers differ by a multiple of it share a place.
-const PLACES: usize = 4;
+/// Number of lanes of a thread that are found at once. Pools whose numbers differ by a multiple of it share a note.
+const NOTES: usize = 4;
 
-/// What a place holds under the number of no pool.
+/// A note of no pool.
 const NOTHING: (u64, NonNull<()>) = (0, NonNull::dangling());
 
 /// In the number of a pool: the thread has no lane there.
-const HAS_NO_LANE: u64 = 1 << 63;
+const NO_LANE_BIT: u64 = 1 << 63;
 
 per_thread! {
     /// Lanes of this thread, by the number of their pool. It has no destructor, so that it can be read for as long as the thread lives.
-    static NEAR: [Cell<(u64, NonNull<()>)>; PLACES] = [const { Cell::new(NOTHING) }; PLACES];
+    static NOTED: [Cell<(u64, NonNull<()>)>; NOTES] = [const { Cell::new(NOTHING) }; NOTES];
     static TAKEN: RefCell<TakenLanes> = RefCell::new(TakenLanes(Vec::new()));
 }
 
-/// Returns the lane of the calling thread in the pool of this number, if it was the last one to be noted in its place.
+/// Returns the lane of the calling thread in the pool of this number, if it is the last one that was noted there.
 #[inline(always)]
 pub(super) fn near(pool_id: u64) -> Option<NonNull<()>> {
     let (id, lane) = noted(pool_id);
@@ -29,7 +29,7 @@ pub(super) fn near(pool_id: u64) -> Option<NonNull<()>> {
 
 #[inline(always)]
 fn noted(pool_id: u64) -> (u64, NonNull<()>) {
-    NEAR.try_with(|near| near[pool_id as usize % PLACES].get()).unwrap_or(NOTHING)
+    NOTED.try_with(|notes| notes[pool_id as usize % NOTES].get()).unwrap_or(NOTHING)
 }
 
 /// Returns the index of the lane that the calling thread has in the pool of this number.
@@ -46,7 +46,7 @@ pub(super) fn enter(
     lane_at: impl FnOnce(u32) -> Option<NonNull<()>>,
     pool: impl FnOnce() -> Weak<dyn Vacate>,
 ) -> Option<u32> {
-    if noted(pool_id).0 == pool_id | HAS_NO_LANE {
+    if noted(pool_id).0 == pool_id | NO_LANE_BIT {
         return None;
     }
     let known = TAKEN.try_with(|taken| {
@@ -63,8 +63,8 @@ pub(super) fn enter(
     });
     // A thread whose lists are gone already has given its lane back, and ends.
     let lane = known.ok()??;
-    let found = lane.and_then(lane_at).map_or((pool_id | HAS_NO_LANE, NOTHING.1), |lane| (pool_id, lane));
-    _ = NEAR.try_with(|near| near[pool_id as usize % PLACES].set(found));
+    let found = lane.and_then(lane_at).map_or((pool_id | NO_LANE_BIT, NOTHING.1), |lane| (pool_id, lane));
+    _ = NOTED.try_with(|notes| notes[pool_id as usize % NOTES].set(found));
     lane
 }
 
@@ -87,7 +87,7 @@ struct TakenLanes(Vec<Entry>);
 impl Drop for TakenLanes {
     fn drop(&mut self) {
         // What the thread still collects goes without a lane.
-        _ = NEAR.try_with(|near| near.iter().for_each(|place| place.set(NOTHING)));
+        _ = NOTED.try_with(|notes| notes.iter().for_each(|note| note.set(NOTHING)));
         for entry in self.0.drain(..) {
             if let (Some(lane), Some(pool)) = (entry.lane, entry.pool.upgrade()) {
                 pool.vacate(lane);
