@@ -321,11 +321,9 @@ struct Slot<'a>(&'a AtomicUsize);
 impl<'a> Slot<'a> {
     fn take(taken: &'a AtomicUsize, max: usize) -> Option<Self> {
         // Relaxed: it counts, and nothing else is seen by it.
-        let slot = (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(Self(taken));
-        if slot.is_none() {
-            taken.fetch_sub(1, Ordering::Relaxed);
-        }
-        slot
+        // A slot gives back what was added, also where there is none left.
+        let slot = Self(taken);
+        (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(slot)
     }
 }
 

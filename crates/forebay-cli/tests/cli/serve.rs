@@ -46,6 +46,18 @@ fn slow_clients_keep_nobody_waiting_and_lose_their_places() {
     std::fs::write(folder.path().join("events.jsonl"), line(1)).unwrap();
     let server = Server::of(&[folder.path().to_str().unwrap()]);
     let connect = || TcpStream::connect(&server.1).unwrap();
+    // Who is refused may be so before it has asked.
+    let whole = || {
+        let (mut stream, mut answer) = (connect(), Vec::new());
+        _ = write!(stream, "GET /index HTTP/1.1\r\nHost: {}\r\n\r\n", server.1);
+        _ = stream.read_to_end(&mut answer);
+        answer
+    };
+    // A place is free a moment after its client has gone.
+    let is_answered = || {
+        let answered = (0..1_000).find(|_| whole().starts_with(b"HTTP/1.1 200 "));
+        assert!(answered.is_some(), "nobody is answered any more");
+    };
     // They never send anything, or never its end.
     let mut silent: Vec<TcpStream> = (0..28).map(|_| connect()).collect();
     for stream in &mut silent[15..] {
@@ -58,7 +70,7 @@ fn slow_clients_keep_nobody_waiting_and_lose_their_places() {
         let mut byte = [0];
         slow.read_exact(&mut byte).unwrap();
         answer.push(byte[0]);
-        assert_eq!(server.ask("/index", &server.1).0, "200");
+        is_answered();
     }
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
     slow.read_to_end(&mut answer).unwrap();
@@ -67,11 +79,7 @@ fn slow_clients_keep_nobody_waiting_and_lose_their_places() {
     let mut more = vec![connect(), connect()];
     let mut told = false;
     while !told && more.len() < 100 {
-        let (mut stream, mut answer) = (connect(), Vec::new());
-        // Who is refused may be so before it has asked.
-        _ = write!(stream, "GET /index HTTP/1.1\r\nHost: {}\r\n\r\n", server.1);
-        _ = stream.read_to_end(&mut answer);
-        told = answer.starts_with(b"HTTP/1.1 503 ");
+        told = whole().starts_with(b"HTTP/1.1 503 ");
         more.push(connect());
     }
     assert!(told, "there is a limit");
@@ -84,7 +92,7 @@ fn slow_clients_keep_nobody_waiting_and_lose_their_places() {
         _ = stream.read_to_end(&mut rest);
         assert!(!rest.starts_with(b"HTTP/1.1 200"), "it has asked for nothing");
     }
-    assert_eq!(server.ask("/index", &server.1).0, "200");
+    is_answered();
 }
 
 #[test]
