@@ -303,7 +303,8 @@ impl HookMark {
     /// Marks the calling thread. Returns `None` if it already runs a hook, or is torn down.
     pub fn set() -> Option<Self> {
         let was = IN_HOOK.try_with(|is_in| is_in.replace(true)).unwrap_or(true);
-        (!was).then_some(HookMark(()))
+        // Not by `then_some`: a mark that is made is dropped, and would take the hook's away.
+        if was { None } else { Some(HookMark(())) }
     }
 }
 
@@ -647,5 +648,19 @@ mod model {
 
     pub fn is_failing_model() -> bool {
         std::thread::panicking()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HookMark;
+
+    #[test]
+    fn a_thread_in_a_hook_stays_marked_however_often_it_is_asked() {
+        let mark = HookMark::set();
+        assert!(mark.is_some());
+        assert!((0..3).all(|_| HookMark::set().is_none()), "a hook would be called within itself");
+        drop(mark);
+        assert!(HookMark::set().is_some());
     }
 }
