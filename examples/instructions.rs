@@ -1,5 +1,6 @@
 //! Calls `collect` many times while the worker is awake, for a tool that counts instructions: `.ci/instructions`.
-//! `instructions WAY CALLS`: WAY is `loop` (nothing is called), `queue` (the bare queue), `ring`, `lanes` or `local`.
+//! `instructions WAY EVENTS CALLS`: WAY is `loop` (nothing is called), `queue` (the bare queue), `ring`, `lanes` or `local`; EVENTS is
+//! `plain` (56 bytes), `full` (the same, and each evicts one), or `records` (full of scalars, which have a destructor).
 
 #![expect(clippy::print_stderr, reason = "a program")]
 
@@ -8,9 +9,10 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 
 use crossbeam_queue::ArrayQueue;
+use forebay::collector::Producer;
 use forebay::config::Lanes;
 use forebay::sink::from_fn;
-use forebay::{Batch, Builder, Event, FlushStrategy, Outcome};
+use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Record};
 
 /// 56 bytes.
 #[derive(Clone, Copy)]
@@ -19,36 +21,64 @@ struct Plain([u64; 7]);
 
 impl Event for Plain {}
 
-/// Calls `push` for events that the compiler does not know, and counts those for which it is true.
+fn plain(number: u64) -> Plain {
+    Plain([number, 1, 2, number, 3, 4, 5])
+}
+
+fn record(number: u64) -> Record {
+    Record::scalar("train.loss", 0.5).with_step(number)
+}
+
+/// Calls `push` with numbers that the compiler does not know, and counts the calls for which it is true.
 #[inline(always)]
-fn counted(calls: u64, mut push: impl FnMut(Plain) -> bool) -> u64 {
-    (0..calls).map(|number| u64::from(push(Plain([black_box(number), 1, 2, number, 3, 4, 5])))).sum()
+fn counted(calls: u64, mut push: impl FnMut(u64) -> bool) -> u64 {
+    (0..calls).map(|number| u64::from(push(black_box(number)))).sum()
 }
 
 #[inline(never)]
-fn calls_loop(calls: u64) -> u64 {
-    counted(calls, |event| black_box(event.0[0]) == 0)
+fn calls_loop<E>(calls: u64, make: impl Fn(u64) -> E) -> u64 {
+    counted(calls, |number| {
+        black_box(make(number));
+        true
+    })
 }
 
 #[inline(never)]
-fn calls_queue(queue: &ArrayQueue<Plain>, calls: u64) -> u64 {
-    counted(calls, |event| queue.force_push(event).is_none())
+fn calls_queue<E>(queue: &ArrayQueue<E>, calls: u64, make: impl Fn(u64) -> E) -> u64 {
+    // Looked at in its place: moved, an event that was evicted would cost more.
+    counted(calls, |number| {
+        let evicted = queue.force_push(make(number));
+        black_box(evicted.is_some());
+        true
+    })
 }
 
 #[inline(never)]
-fn calls_ring_or_lanes(collector: &forebay::Collector<Plain>, calls: u64) -> u64 {
-    counted(calls, |event| collector.collect(event) == Outcome::Queued)
+fn calls_collector<E: Event>(collector: &Collector<E>, calls: u64, make: impl Fn(u64) -> E) -> u64 {
+    counted(calls, |number| collector.collect(make(number)).is_queued())
 }
 
 #[inline(never)]
-fn calls_local(producer: &forebay::collector::Producer<Plain>, calls: u64) -> u64 {
-    counted(calls, |event| producer.collect(event) == Outcome::Queued)
+fn calls_local<E: Event>(producer: &Producer<E>, calls: u64, make: impl Fn(u64) -> E) -> u64 {
+    counted(calls, |number| producer.collect(make(number)).is_queued())
 }
 
-fn run(way: &str, calls: u64) -> Result<u64, Box<dyn std::error::Error>> {
+/// Returns how many events were queued.
+fn run<E: Event>(
+    way: &str,
+    capacity: usize,
+    calls: u64,
+    make: impl Fn(u64) -> E + Copy,
+) -> Result<u64, Box<dyn std::error::Error>> {
+    // Nothing is full of a million events.
+    let fill = if capacity < calls as usize { 3 * capacity as u64 } else { 0 };
     let lanes = match way {
-        "loop" => return Ok(calls_loop(calls)),
-        "queue" => return Ok(calls_queue(&ArrayQueue::new(1_000_000), calls)),
+        "loop" => return Ok(calls_loop(calls, make)),
+        "queue" => {
+            let queue = ArrayQueue::new(capacity);
+            (0..fill).for_each(|number| _ = queue.force_push(make(number)));
+            return Ok(calls_queue(&queue, calls, make));
+        }
         "ring" => Lanes::Shared,
         "lanes" | "local" => Lanes::PerThread { max: 4 },
         _ => return Err(format!("invalid way: {way} (expected loop, queue, ring, lanes or local)").into()),
@@ -56,36 +86,42 @@ fn run(way: &str, calls: u64) -> Result<u64, Box<dyn std::error::Error>> {
     let (begun, has_begun) = mpsc::channel();
     let (end, ends) = mpsc::channel::<()>();
     // It keeps the worker in its first batch, which is awake and takes nothing.
-    let sink = from_fn("first", move |_: &Batch<Plain>| {
+    let sink = from_fn("first", move |_: &Batch<E>| {
         _ = begun.send(());
         _ = ends.recv();
         Ok(())
     });
     let every = FlushStrategy::Size { events: 1 };
-    let collector =
-        Builder::<Plain>::new().capacity(1_000_000).flush(every).lanes(lanes).sink(sink).start()?;
-    collector.collect(Plain([0; 7]));
+    let collector = Builder::<E>::new().capacity(capacity).flush(every).lanes(lanes).sink(sink).start()?;
+    collector.collect(make(0));
     has_begun.recv()?;
-    let queued = match way {
-        "local" => calls_local(&collector.local(), calls),
-        _ => calls_ring_or_lanes(&collector, calls),
+    let queued = if way == "local" {
+        let producer = collector.local();
+        (0..fill).for_each(|number| _ = producer.collect(make(number)));
+        calls_local(&producer, calls, make)
+    } else {
+        (0..fill).for_each(|number| _ = collector.collect(make(number)));
+        calls_collector(&collector, calls, make)
     };
     drop(end);
-    if queued != calls {
-        return Err(format!("{queued} of {calls} events were queued").into());
-    }
     Ok(queued)
 }
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let way = arguments.next().unwrap_or_default();
+    let (way, events) = (arguments.next().unwrap_or_default(), arguments.next().unwrap_or_default());
     let calls = arguments.next().and_then(|calls| calls.parse().ok()).unwrap_or(100_000);
-    match run(&way, calls) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(2)
-        }
-    }
+    let queued = match events.as_str() {
+        "plain" => run(&way, 1_000_000, calls, plain),
+        "full" => run(&way, 10_000, calls, plain),
+        "records" => run(&way, 10_000, calls, record),
+        _ => Err(format!("invalid events: {events} (expected plain, full or records)").into()),
+    };
+    let wrong = match queued {
+        Ok(queued) if queued == calls => return ExitCode::SUCCESS,
+        Ok(queued) => format!("{queued} of {calls} events were queued"),
+        Err(error) => error.to_string(),
+    };
+    eprintln!("{wrong}");
+    ExitCode::from(2)
 }

@@ -141,7 +141,7 @@ impl<E: Event> Lanes<E> {
         self.threads.as_ref()
     }
 
-    /// Returns what says what may be evicted for a normal event that finds no free block. Borrowed, it would have to be in memory.
+    /// Returns the function that a push asks what it may evict. It moves what it needs: borrowed, that would have to be in memory.
     #[inline(always)]
     pub(crate) fn eviction(&self, evicts: bool) -> impl Fn() -> Eviction {
         move || match (evicts, self.budget.held() > 0) {
@@ -209,15 +209,29 @@ impl<E: Event> Lanes<E> {
         missing <= reach && u128::from(missing) * events <= u128::from(reach) * evictable
     }
 
-    /// Drops the event that lay in the slot of a push. Where the push has just `evicted` events, and events own bytes, which others may
-    /// need, drops those as well.
-    pub(crate) fn drop_stale(&self, stale: Option<E>, evicted: u64, way: Way<'_, E>) {
-        let is_here = stale.is_none_or(|event| self.release_and_drop(Priority::Normal, event));
-        let Some(pool) = self.threads.as_ref().filter(|_| is_here && evicted > 0) else { return };
-        while self.budget.held() > 0
-            && let Some(event) = pool.next_stale(way.own())
-            && self.release_and_drop(Priority::Normal, event)
-        {}
+    /// Releases the bytes of the event that lay in the slot of a push. Where the push has just `evicted` events, drops the others of
+    /// them as well, because others may need their bytes.
+    #[inline]
+    pub(crate) fn release_stale(&self, stale: &mut Option<E>, evicted: u64, way: Way<'_, E>) {
+        if self.budget.held() > 0 {
+            self.release_stale_bytes(stale, evicted, way);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn release_stale_bytes(&self, stale: &mut Option<E>, evicted: u64, way: Way<'_, E>) {
+        let home = Home::now();
+        if stale.is_some() {
+            self.release_bytes_of(Priority::Normal, stale);
+        }
+        let Some(pool) = self.threads.as_ref().filter(|_| evicted > 0 && !home.is_left()) else { return };
+        while self.budget.held() > 0 {
+            let mut next = pool.next_stale(way.own());
+            if next.is_none() || !self.release_and_drop(Priority::Normal, &mut next) {
+                break;
+            }
+        }
     }
 
     /// Releases the bytes of an event that has left its ring, or never came to it.
@@ -244,38 +258,33 @@ impl<E: Event> Lanes<E> {
         let popped = low.chain(normal).find_map(|(lane, ring)| Some((lane, ring, ring.pop()?)));
         let (lane, ring, event) = popped?;
         ring.count_evicted(thread_index());
-        self.release_and_drop(lane, event);
+        self.release_and_drop(lane, &mut Some(event));
         Some(1)
     }
 
-    /// Releases the bytes of an event that was evicted, and drops it. Returns whether this is still the same process.
-    fn release_and_drop(&self, lane: Priority, event: E) -> bool {
+    /// Releases the bytes of an event that was evicted, and drops it in its place. Returns whether this is still the same process.
+    fn release_and_drop(&self, lane: Priority, event: &mut Option<E>) -> bool {
         let home = Home::now();
         // Every event that owns bytes has reserved them. So without any reserved, no event need be asked.
         if self.budget.held() > 0 {
-            self.release(lane, owned_bytes_or_zero(&event));
+            self.release_bytes_of(lane, event);
         }
-        // The size of the event came from user code, and so does its destructor. If that code has forked, the event
-        // is the parent's.
-        if home.is_left() {
-            std::mem::forget(event);
-        } else {
-            _ = catch_panic(|| drop(event));
-        }
+        _ = catch_panic(|| *event = None);
         !home.is_left()
     }
 
     /// Drops an event that was evicted before, or else a block of the oldest ones.
     fn evict_of_threads(&self, way: Way<'_, E>) -> Option<u64> {
         let pool = self.threads.as_ref()?;
-        if let Some(event) = pool.next_stale(way.own()) {
-            self.release_and_drop(Priority::Normal, event);
+        let mut stale = pool.next_stale(way.own());
+        if stale.is_some() {
+            self.release_and_drop(Priority::Normal, &mut stale);
             return Some(0);
         }
         let mut block = pool.evict_block(way.own())?;
         let events = block.events();
         while let Some(event) = block.next() {
-            if !self.release_and_drop(Priority::Normal, event) {
+            if !self.release_and_drop(Priority::Normal, &mut Some(event)) {
                 std::mem::forget(block);
                 break;
             }
@@ -312,8 +321,7 @@ impl<E: Event> Lanes<E> {
         self.lane(priority).push_evicting(event)
     }
 
-    /// Counts an event that `push_evicting` returned, and releases its bytes. If the code that is asked for them forks, the event is the
-    /// parent's: the child leaves nothing to drop.
+    /// Counts an event that `push_evicting` returned, and releases its bytes.
     #[inline(always)]
     pub(crate) fn count_evicted(&self, priority: Priority, evicted: &mut Option<E>) {
         let stripe = if priority == Priority::Normal { self.normal.stripe() } else { thread_index() };
@@ -324,8 +332,8 @@ impl<E: Event> Lanes<E> {
         }
     }
 
-    /// Releases the bytes that an event owns. Out of line: catching panics of its code inline would slow down a full
-    /// ring of scalars.
+    /// Releases the bytes that an event owns. If the code that is asked for them forks, the event is the parent's: in the child, nothing
+    /// is left to drop. Out of line: catching panics of its code inline would slow down a full ring of scalars.
     #[cold]
     #[inline(never)]
     fn release_bytes_of(&self, priority: Priority, evicted: &mut Option<E>) {

@@ -329,6 +329,7 @@ impl<E: Event> Shared<E> {
             && let Some(place) = way.place(&self.lanes)
         {
             let eviction = self.lanes.eviction(policy.evicts(priority));
+            // Dropped at the end, where it is.
             let mut stale = None;
             return match place.push(event, eviction, &mut stale) {
                 Ok(queued) => {
@@ -413,7 +414,7 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// The same where the slot was not ready. The event is settled first: a destructor may wait for what it says.
+    /// The same where the slot was not ready. The event is settled first: the code of evicted events may wait for the worker.
     #[cold]
     #[inline(never)]
     fn after_lane_push_with_new_space(
@@ -426,7 +427,7 @@ impl<E: Event> Shared<E> {
     ) -> (Outcome, u64) {
         let evictions = evictions + evicted;
         let outcome = self.settle_in_lane(lane, Outcome::of_push(evictions));
-        self.lanes.drop_stale(stale.take(), evicted, way);
+        self.lanes.release_stale(stale, evicted, way);
         (outcome, evictions)
     }
 
@@ -615,12 +616,12 @@ impl<E: Event> Shared<E> {
                 self.lanes.count_evicted(priority, &mut evicted);
                 self.after_push(priority, Outcome::QueuedEvicting)
             }
-            Displaced::OfLane { evicted, stale } => {
+            Displaced::OfLane { evicted, mut stale } => {
                 let outcome = if evicted > 0 { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait };
                 // A push into a lane has no locked instruction: see `load_after_lane_push`.
                 announce_fence();
                 let outcome = self.after_push(priority, outcome);
-                self.lanes.drop_stale(stale, evicted, way);
+                self.lanes.release_stale(&mut stale, evicted, way);
                 outcome
             }
         }

@@ -349,8 +349,7 @@ impl<E: Send + 'static> Pool<E> {
         let known = lane.map(|lane| Owned { pool: self, lane, _not_send: PhantomData });
         let lane = known.or_else(|| self.owned(self.enter()?)).ok_or(Refused::NoLane)?;
         let evicted = if lane.has_space() { 0 } else { lane.next_block(&eviction).ok_or(Refused::Full)? };
-        debug_assert!(stale.is_none(), "its destructor would find a slot that is not filled yet");
-        std::mem::forget(std::mem::replace(stale, lane.clear_next_slot()));
+        lane.clear_next_slot(stale);
         Ok((lane.lane, evicted))
     }
 
@@ -652,9 +651,8 @@ impl<E: Send + 'static> fmt::Debug for Place<'_, E> {
 
 impl<'a, E: Send + 'static> Place<'a, E> {
     /// Pushes an event, or returns it. `eviction` says what may be done where no block is free, and again once a block is evicted; it
-    /// neither pushes nor panics. `stale` gets an event that was
-    /// evicted with its block before, and lay in the slot; the caller drops it. (As part of the result, it would be copied, even
-    /// where there is none.)
+    /// neither pushes nor panics. `stale`, which is `None`, gets an event that was evicted with its block before, and lay in the slot; the
+    /// caller drops it. (As part of the result, it would be copied, even where there is none.)
     #[inline(always)]
     pub fn push(
         self,
@@ -669,22 +667,16 @@ impl<'a, E: Send + 'static> Place<'a, E> {
         // in memory, and not in registers, which costs more than the push. So it would leak.
         let event = ManuallyDrop::new(event);
         // Taken apart, so that they stay in registers.
-        let (next, evicted, why) = match lane.and_then(|lane| owned(lane).ready_slot()) {
-            Some(next) => (Some(next), None, Refused::Full),
+        let (next, evicted) = match lane.and_then(|lane| owned(lane).ready_slot()) {
+            Some(next) => (next, None),
             None => match pool.make_space(lane, eviction, stale) {
-                Ok((lane, evicted)) => (Some(owned(lane).next_slot()), Some(evicted), Refused::Full),
-                Err(why) => (None, None, why),
+                Ok((lane, evicted)) => (owned(lane).next_slot(), Some(evicted)),
+                Err(why) => return Err((ManuallyDrop::into_inner(event), why)),
             },
         };
-        let event = ManuallyDrop::into_inner(event);
-        match next {
-            Some(next) => {
-                // SAFETY: the slot is there, and holds nothing: it was ready, or `make_space` made it so.
-                unsafe { next.append(event) };
-                Ok(Queued { lane: next.owned, evicted })
-            }
-            None => Err((event, why)),
-        }
+        // SAFETY: the slot is there, and holds nothing: it was ready, or `make_space` made it so.
+        unsafe { next.append(ManuallyDrop::into_inner(event)) };
+        Ok(Queued { lane: next.owned, evicted })
     }
 }
 
@@ -695,7 +687,7 @@ struct NextSlot<'a, E> {
     at: u32,
 }
 
-impl<E> NextSlot<'_, E> {
+impl<E: Send + 'static> NextSlot<'_, E> {
     /// Writes an event into the slot.
     ///
     /// # Safety
@@ -703,8 +695,8 @@ impl<E> NextSlot<'_, E> {
     /// The slot is there, and it holds nothing.
     #[inline(always)]
     unsafe fn append(&self, event: E) {
-        // SAFETY: a block is open. `base` points to its first slot, and `at` is one of its slots.
-        let slot = unsafe { &*self.owned.lane.base.get().add(self.at as usize) };
+        // SAFETY: the caller's.
+        let slot = unsafe { self.owned.slot(self.at) };
         // SAFETY: the slot is this lane's until it is committed.
         slot.with_mut(|slot| unsafe { put(slot, event) });
         // Release, paired with `Pool::pin`: who reads the count sees the slot.
@@ -761,6 +753,17 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         self.head().committed.load(Relaxed)
     }
 
+    /// Returns a slot of the open block.
+    ///
+    /// # Safety
+    ///
+    /// A block is open, and `at` is one of its slots.
+    #[inline(always)]
+    unsafe fn slot(self, at: u32) -> &'a Slot<E> {
+        // SAFETY: `base` points to its first slot, in the pool.
+        unsafe { &*self.lane.base.get().add(at as usize) }
+    }
+
     #[inline(always)]
     fn next_slot(self) -> NextSlot<'a, E> {
         NextSlot { owned: self, head: self.head(), at: self.written() }
@@ -782,17 +785,18 @@ impl<'a, E: Send + 'static> Owned<'a, E> {
         self.lane.evicted.store(self.lane.evicted.load(Relaxed) + events, Relaxed);
     }
 
-    /// Takes out what was evicted from the next slot, which is there, and notes up to where the following ones hold nothing.
-    fn clear_next_slot(self) -> Option<E> {
+    /// Moves what was evicted from the next slot, which is there, to `stale`, and notes up to where the following ones hold nothing.
+    fn clear_next_slot(self, stale: &mut Option<E>) {
         let (at, (from, to)) = (self.written(), self.lane.stale.get());
         self.lane.ready_to.set(if at < to { from.max(at) } else { self.pool.block_slots });
-        let is_stale = (from..to).contains(&at);
-        if !is_stale {
-            return None;
+        if (from..to).contains(&at) {
+            self.lane.stale.set((at + 1, to));
+            // SAFETY: there is a next slot.
+            let slot = unsafe { self.slot(at) };
+            // SAFETY: the slot is this lane's until it is committed. The range said that it holds an event that nobody has taken. That
+            // is written, not assigned: no destructor may find the slot before it is filled.
+            slot.with_mut(|slot| unsafe { std::ptr::write(stale, Some((*slot).assume_init_read())) });
         }
-        self.lane.stale.set((at + 1, to));
-        // SAFETY: the slot is this lane's until it is committed. `stale` said that it holds an event that nobody has taken.
-        unsafe { self.pool.move_out(self.lane.block.get() as usize, at) }
     }
 
     /// Opens the next block, and returns how many events were evicted for it. `None`: there is no block.
