@@ -9,8 +9,11 @@
 //! ```
 //!
 //! Every call is timed by itself with the time-stamp counter. What two readings of it cost with nothing between
-//! (their median) is taken off every figure, and printed. All queues have the same room; whoever can choose drops what
+//! (their median) is taken off every figure, and printed. All queues have the same room; those that can choose drop what
 //! does not fit, as a training loop would want it. Events that are dropped or evicted are part of what is timed.
+
+#[path = "peers/src/loss.rs"]
+mod loss;
 
 use std::error::Error;
 use std::hint::black_box;
@@ -24,6 +27,7 @@ use forebay::config::Lanes;
 use forebay::sink::from_fn;
 use forebay::{Batch, Builder, Collector, Event, Record};
 use hdrhistogram::Histogram;
+use loss::Loss;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -300,6 +304,7 @@ fn forebay_local(reader: &Arc<Reader>) -> Outcome<Call> {
     let collector = with_lanes(reader)?;
     Ok(Call::Own(Box::new(move || {
         let producer = collector.local();
+        assert!(producer.has_lane(), "else it times the ring");
         Box::new(move |number| _ = black_box(producer.collect(plain(number))))
     })))
 }
@@ -481,16 +486,6 @@ fn spdlog(reader: &Arc<Reader>) -> Outcome<Call> {
 
 // ---- metrics ----
 
-/// Entry of metrique with the content of the others: a name, a value, a step, a time.
-#[derive(metrique_writer::Entry)]
-struct Loss {
-    #[entry(timestamp)]
-    time: std::time::SystemTime,
-    #[entry(name = "train.loss")]
-    loss: f64,
-    step: u64,
-}
-
 impl metrique_writer::EntryIoStream for Reading {
     fn next(&mut self, entry: &impl metrique_writer::Entry) -> Result<(), metrique_writer::IoStreamError> {
         black_box(entry);
@@ -510,6 +505,6 @@ fn metrique(reader: &Arc<Reader>) -> Outcome<Call> {
     let (queue, handle) = builder.build::<Loss>(Reading(Arc::clone(reader)));
     Ok(shared(move |step| {
         let _ = &handle;
-        queue.append(Loss { time: std::time::SystemTime::now(), loss: black_box(0.5), step });
+        queue.append(Loss::of(step));
     }))
 }

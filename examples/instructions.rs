@@ -97,6 +97,9 @@ fn run<E: Event>(
     has_begun.recv()?;
     let queued = if way == "local" {
         let producer = collector.local();
+        if !producer.has_lane() {
+            return Err("no lane was vacant".into());
+        }
         (0..fill).for_each(|number| _ = producer.collect(make(number)));
         calls_local(&producer, calls, make)
     } else {

@@ -8,10 +8,11 @@
 //! `cpp/run` prints rows of quill and spdlog, which are written in C++.
 //!
 //! Two loads: 8,000 events in a row into a queue that has space for all of them, and a training loop of ten events
-//! every 200 microseconds. The calls alone are timed; whoever reads is given time to catch up in between. All
+//! every 200 microseconds. The calls alone are timed; the reader is given time to catch up in between. All
 //! readers count and throw away. Nobody loses an event, or the run fails.
 
 mod chart;
+mod loss;
 mod peers;
 
 use std::error::Error;

@@ -13,6 +13,7 @@ use forebay::config::Lanes;
 use forebay::sink::from_fn;
 use forebay::{Batch, Builder, Collector, Event, Record};
 
+use crate::loss::Loss;
 use crate::{CAPACITY, Load};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -64,6 +65,20 @@ impl Counter {
     fn complete(&self, before: u64, load: Load) -> Outcome<()> {
         let missing = before + load.events() as u64 - self.get();
         if missing > 0 { Err(format!("{missing} events are missing").into()) } else { Ok(()) }
+    }
+
+    /// Times a load of a collector, which has delivered it when this returns.
+    fn flushed<E: Event>(
+        &self,
+        load: Load,
+        collector: &Collector<E>,
+        push: impl FnMut(u64),
+    ) -> Outcome<Duration> {
+        let before = self.get();
+        let time = load.time(push);
+        let _ = collector.flush()?;
+        self.complete(before, load)?;
+        Ok(time)
     }
 
     /// Runs a load, then waits until it has been read.
@@ -118,74 +133,49 @@ fn rtrb() -> Peer {
 
 // ---- forebay, with its default settings but for the room ----
 
-fn forebay_plain() -> Outcome<Peer> {
+/// Starts a collector, and returns what counts its events as well.
+fn counting<E: Event>(builder: Builder<E>) -> Outcome<(Collector<E>, Counter)> {
     let counter = Counter::default();
     let sink = counter.clone();
-    let sink = from_fn("count", move |batch: &Batch<Plain>| {
+    let sink = from_fn("count", move |batch: &Batch<E>| {
         sink.add(batch.len() as u64);
         Ok(())
     });
-    let collector = Builder::<Plain>::new().capacity(CAPACITY).sink(sink).start()?;
+    Ok((builder.capacity(CAPACITY).sink(sink).start()?, counter))
+}
+
+fn with_lanes() -> Outcome<(Collector<Plain>, Counter)> {
+    counting(Builder::new().lanes(Lanes::PerThread { max: 0 }))
+}
+
+fn forebay_plain() -> Outcome<Peer> {
+    let (collector, counter) = counting(Builder::<Plain>::new())?;
     Ok(Peer::new("forebay", "`collect`, 56 bytes", move |load| {
-        let time = load.time(|n| _ = black_box(collector.collect(plain(n))));
-        let _ = collector.flush()?;
-        Ok(time)
+        counter.flushed(load, &collector, |n| _ = black_box(collector.collect(plain(n))))
     }))
 }
 
 fn forebay_record() -> Outcome<Peer> {
-    let counter = Counter::default();
-    let sink = counter.clone();
-    let sink = from_fn("count", move |batch: &Batch| {
-        sink.add(batch.len() as u64);
-        Ok(())
-    });
-    let collector = forebay::Collector::builder().capacity(CAPACITY).sink(sink).start()?;
+    let (collector, counter) = counting(Collector::builder())?;
     Ok(Peer::new("forebay, record", "`collect` of a scalar with name, step and time stamp", move |load| {
-        let before = counter.get();
-        let collect = |step| collector.collect(Record::scalar("train.loss", black_box(0.5)).with_step(step));
-        let time = load.time(|step| _ = black_box(collect(step)));
-        let _ = collector.flush()?;
-        counter.complete(before, load)?;
-        Ok(time)
+        let record = |step| Record::scalar("train.loss", black_box(0.5)).with_step(step);
+        counter.flushed(load, &collector, |step| _ = black_box(collector.collect(record(step))))
     }))
-}
-
-/// Starts a collector with a lane for each thread, and returns what counts its events as well.
-fn with_lanes() -> Outcome<(Collector<Plain>, Counter)> {
-    let counter = Counter::default();
-    let sink = counter.clone();
-    let sink = from_fn("count", move |batch: &Batch<Plain>| {
-        sink.add(batch.len() as u64);
-        Ok(())
-    });
-    let lanes = Lanes::PerThread { max: 0 };
-    Ok((Builder::<Plain>::new().capacity(CAPACITY).lanes(lanes).sink(sink).start()?, counter))
 }
 
 fn forebay_lanes() -> Outcome<Peer> {
     let (collector, counter) = with_lanes()?;
     Ok(Peer::new("forebay, lanes", "`collect`, 56 bytes, into the lane of the thread", move |load| {
-        let before = counter.get();
-        let time = load.time(|n| _ = black_box(collector.collect(plain(n))));
-        let _ = collector.flush()?;
-        counter.complete(before, load)?;
-        Ok(time)
+        counter.flushed(load, &collector, |n| _ = black_box(collector.collect(plain(n))))
     }))
 }
 
 fn forebay_local() -> Outcome<Peer> {
     let (collector, counter) = with_lanes()?;
     let producer = collector.local();
-    if !producer.has_lane() {
-        return Err("`local` got no lane".into());
-    }
+    assert!(producer.has_lane(), "else it times the ring");
     Ok(Peer::new("forebay, local", "`Producer::collect`, 56 bytes, into a lane of its own", move |load| {
-        let before = counter.get();
-        let time = load.time(|n| _ = black_box(producer.collect(plain(n))));
-        let _ = collector.flush()?;
-        counter.complete(before, load)?;
-        Ok(time)
+        counter.flushed(load, &collector, |n| _ = black_box(producer.collect(plain(n))))
     }))
 }
 
@@ -388,16 +378,6 @@ fn fastrace() -> Peer {
 
 // ---- metrics and traces ----
 
-/// Entry of metrique with the content of the others: a name, a value, a step, a time.
-#[derive(metrique_writer::Entry)]
-struct Loss {
-    #[entry(timestamp)]
-    time: std::time::SystemTime,
-    #[entry(name = "train.loss")]
-    loss: f64,
-    step: u64,
-}
-
 impl metrique_writer::EntryIoStream for Counter {
     fn next(&mut self, entry: &impl metrique_writer::Entry) -> Result<(), metrique_writer::IoStreamError> {
         black_box(entry);
@@ -419,7 +399,7 @@ fn metrique() -> Peer {
     Peer::new("metrique", "`BackgroundQueue::append` of two values and a time stamp", move |load| {
         let _ = &handle;
         counter.around(load, |step| {
-            queue.append(Loss { time: std::time::SystemTime::now(), loss: black_box(0.5), step });
+            queue.append(Loss::of(step));
         })
     })
 }
