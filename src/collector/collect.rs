@@ -409,12 +409,12 @@ impl<E: Event> Shared<E> {
         evictions: u64,
     ) -> (Outcome, u64) {
         match queued.evicted {
-            None => (self.settle_in_lane(queued.lane, Outcome::of_push(evictions)), evictions),
+            None => (self.complete_in_lane(queued.lane, Outcome::of_push(evictions)), evictions),
             Some(evicted) => self.after_lane_push_with_new_space(queued.lane, evicted, stale, way, evictions),
         }
     }
 
-    /// The same where the slot was not ready. The event is settled first: the code of evicted events may wait for the worker.
+    /// Completes a push into a slot that was not ready. The worker learns of it first, because the code of evicted events may wait for it.
     #[cold]
     #[inline(never)]
     fn after_lane_push_with_new_space(
@@ -426,14 +426,14 @@ impl<E: Event> Shared<E> {
         evictions: u64,
     ) -> (Outcome, u64) {
         let evictions = evictions + evicted;
-        let outcome = self.settle_in_lane(lane, Outcome::of_push(evictions));
+        let outcome = self.complete_in_lane(lane, Outcome::of_push(evictions));
         self.lanes.release_stale(stale, evicted, way);
         (outcome, evictions)
     }
 
     /// Completes a push into a lane, as `after_push` does one into a ring.
     #[inline(always)]
-    fn settle_in_lane(&self, lane: Owned<'_, E>, outcome: Outcome) -> Outcome {
+    fn complete_in_lane(&self, lane: Owned<'_, E>, outcome: Outcome) -> Outcome {
         let after = self.phase.load_after_lane_push();
         if after.is_awake() {
             return outcome;
