@@ -99,8 +99,8 @@ pub enum Lanes {
     /// which they were collected.
     #[default]
     Shared,
-    /// Each thread that collects has a lane of its own, so that threads do not wait for each other's cache lines. `collect` has one fence,
-    /// by which a worker that sleeps is not overlooked. What is different from a shared ring:
+    /// Each thread that collects has a lane of its own, so that threads do not wait for each other's cache lines. `collect` has one
+    /// fence, without which a worker that falls asleep at that moment would miss the event. What is different from a shared ring:
     ///
     /// * Events of one thread keep their order. Those of several come in runs of up to 64, unless
     ///   [`ordered_by_time`](crate::Builder::ordered_by_time) merges them.
