@@ -166,10 +166,7 @@ const MAX_IN_SMALL_PAGES: usize = 32 << 20;
 /// Copies the bytes of a buffer, detached: that of a large array takes milliseconds, most of them for pages of memory that are new.
 fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
     let length = data.item_count();
-    // A buffer that is as large as the user's array may be refused. That must not end the process.
-    let mut bytes = reserved(length).map_err(|_| {
-        PyMemoryError::new_err(format!("there is no memory for a copy of an array of {length} bytes"))
-    })?;
+    let mut bytes = space(length)?;
     if !data.is_c_contiguous() {
         bytes.resize(length, 0);
         data.copy_to_slice(py, &mut bytes)?;
@@ -193,22 +190,45 @@ fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
 }
 
 /// The most bytes that are asked for without a look whether there is memory for them.
-pub(crate) const MAX_UNASKED: usize = 1 << 20;
+const MAX_UNASKED: usize = 1 << 20;
 
 /// Returns whether there is memory for so many bytes, by asking for them and giving them back.
 pub(crate) fn has_memory(bytes: usize) -> bool {
     bytes <= MAX_UNASKED || reserved(bytes).is_ok()
 }
 
-/// Raises `MemoryError` where there is no memory for what a call makes, and would end the process for.
+/// Raises `MemoryError` where there is no memory for so many bytes. Without this check, the allocation would end the process.
 pub(crate) fn check_memory(bytes: usize, what: &str) -> PyResult<()> {
+    if has_memory(bytes) {
+        return Ok(());
+    }
+    Err(PyMemoryError::new_err(format!("there is no memory for {what}: it takes up to {bytes} bytes")))
+}
+
+/// Returns a copy of bytes that Python has: whatever a call copies may be as large as the user's data.
+///
+/// # Errors
+///
+/// `MemoryError` where there is no memory for the copy.
+pub(crate) fn copied(bytes: &[u8]) -> PyResult<Vec<u8>> {
+    let mut copy = space(bytes.len())?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
+
+/// Returns space for a copy of so many bytes.
+///
+/// # Errors
+///
+/// `MemoryError` where there is no memory for it.
+pub(crate) fn space(length: usize) -> PyResult<Vec<u8>> {
     let refused =
-        || PyMemoryError::new_err(format!("there is no memory for {what}, which take {bytes} bytes"));
-    has_memory(bytes).then_some(()).ok_or_else(refused)
+        |_| PyMemoryError::new_err(format!("there is no memory for a copy: it takes {length} bytes"));
+    reserved(length).map_err(refused)
 }
 
 /// Returns space for so many bytes, and an error where the system refuses it.
-pub(crate) fn reserved(length: usize) -> Result<Vec<u8>, TryReserveError> {
+fn reserved(length: usize) -> Result<Vec<u8>, TryReserveError> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(length)?;
     Ok(bytes)

@@ -3,10 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay::Record;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyInt};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyString};
+
+use crate::array::{check_memory, copied};
 
 /// Returns the number that a scalar argument is: a number, or a tensor of one element, of any library.
 ///
@@ -41,6 +43,46 @@ pub(crate) fn step(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<i64>> {
             fitting(number.cast::<PyInt>()?)
         }
     }
+}
+
+/// Returns a copy of a text. Surrogates without a partner, which are no characters, become U+FFFD.
+///
+/// # Errors
+///
+/// `MemoryError` where there is no memory for it.
+pub(crate) fn text(text: &Bound<'_, PyString>) -> PyResult<String> {
+    match text.to_str() {
+        Ok(text) => copied_text(text),
+        Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(text.py()) => {
+            let bytes = text.call_method1("encode", ("utf-8", "surrogatepass"))?.cast_into::<PyBytes>()?;
+            let bytes = bytes.as_bytes();
+            // Three bytes become as many, in a text that grows by doubling.
+            check_memory(bytes.len().saturating_mul(3), "a copy of a text")?;
+            Ok(String::from_utf8_lossy(bytes).into_owned())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns a copy of a text that has no surrogates.
+///
+/// # Errors
+///
+/// `MemoryError` where there is no memory for it.
+pub(crate) fn copied_text(text: &str) -> PyResult<String> {
+    Ok(String::from_utf8(copied(text.as_bytes())?)?)
+}
+
+/// Returns bytes as an object of Python.
+///
+/// # Errors
+///
+/// `MemoryError` where there is no memory for it.
+pub(crate) fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, bytes.len(), |space| {
+        space.copy_from_slice(bytes);
+        Ok(())
+    })
 }
 
 /// Adds the step and the moment to a record.

@@ -37,7 +37,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use array::{Array, check_memory};
-use work::pixels::Pixels;
+use work::pixels::{Frames, Grid, Pixels};
 
 /// What `forebay` is built on; import `forebay`.
 ///
@@ -76,9 +76,11 @@ mod _forebay {
         letters: &str,
     ) -> PyResult<(Bound<'py, PyBytes>, usize, usize, usize)> {
         let array = Array::copy(py, &data, code)?;
-        check_memory(Pixels::most_bytes(&array), "the pixels of an image")?;
-        let pixels = py.detach(|| Pixels::of(&array, &shape, letters, 8, false));
-        Ok((PyBytes::new(py, &pixels.bytes), pixels.height, pixels.width, pixels.channels))
+        let grid = Grid::new(&shape, letters, 8, false);
+        // The levels, and the pixels.
+        check_memory(array.len().saturating_add(grid.bytes()), "an image")?;
+        let pixels = py.detach(|| Pixels::of(&array, &grid));
+        Ok((convert::bytes(py, &pixels.bytes)?, pixels.height, pixels.width, pixels.channels))
     }
 
     /// Returns the frames of a video, one after the other, and their number, height, width and channels.
@@ -91,9 +93,11 @@ mod _forebay {
         shape: [usize; 5],
     ) -> PyResult<(Bound<'py, PyBytes>, [usize; 4])> {
         let array = Array::copy(py, &data, code)?;
-        check_memory(Pixels::most_bytes(&array), "the frames of a video")?;
-        let (frame, times) = py.detach(|| Pixels::frames(&array, shape));
-        Ok((PyBytes::new(py, &frame.bytes), [times, frame.height, frame.width, frame.channels]))
+        let frames = Frames::new(shape);
+        // The levels, and the frames.
+        check_memory(array.len().saturating_add(frames.bytes()), "a video")?;
+        let (frame, times) = py.detach(|| Pixels::frames(&array, &frames));
+        Ok((convert::bytes(py, &frame.bytes)?, [times, frame.height, frame.width, frame.channels]))
     }
 
     /// Returns a PNG file of images, tiled into a square with so many in a row.
@@ -107,9 +111,12 @@ mod _forebay {
         columns: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let array = Array::copy(py, &data, code)?;
-        check_memory(Pixels::most_bytes(&array), "the pixels of the images")?;
-        let file = py.detach(|| Pixels::of(&array, &shape, "NCHW", columns, true).squared().png());
-        Ok(PyBytes::new(py, &file.map_err(PyValueError::new_err)?))
+        let grid = Grid::new(&shape, "NCHW", columns, true);
+        // The levels, and the pixels; these as a square, and its file twice.
+        let bytes = array.len().saturating_add(grid.bytes());
+        check_memory(bytes.saturating_add(grid.squared_bytes().saturating_mul(3)), "a sprite")?;
+        let file = py.detach(|| Pixels::of(&array, &grid).squared().png());
+        convert::bytes(py, &file.map_err(PyValueError::new_err)?)
     }
 
     #[pymodule_export]

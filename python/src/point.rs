@@ -61,15 +61,18 @@ impl Point {
     /// Memory that is refused ends the process, wherever it is asked for: in the encoders of images and of messages as well, which are of
     /// other crates. So all of it is asked for before, at once, and given back. What another thread takes in between may still end it.
     pub(crate) fn complete(&mut self) -> bool {
-        let Some(work) = self.work.take() else { return true };
-        let has_memory = has_memory(work.makes);
-        if has_memory {
-            (work.run)(&mut self.record);
-        } else {
+        // A file of an image, or lines of JSON, where a character may take six; and copies of that until it is on the disk.
+        let makes = (self.record.size_hint() - size_of::<Record>()).saturating_mul(8);
+        let work = self.work.take();
+        if !has_memory(work.as_ref().map_or(makes, |work| work.makes.max(makes))) {
             // No sink has it from `collect`, which rejects it.
             self.record.set_value(Value::TooDeep);
+            return false;
         }
-        has_memory
+        if let Some(work) = work {
+            (work.run)(&mut self.record);
+        }
+        true
     }
 }
 
@@ -130,7 +133,11 @@ impl Serialize for Point {
 }
 
 impl fmt::Display for Point {
+    /// Fails for a value that there was no memory for: the console counts it as failed, as the other sinks do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if matches!(self.record.value(), Value::TooDeep) {
+            return Err(fmt::Error);
+        }
         self.record.fmt(f)
     }
 }

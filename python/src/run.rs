@@ -9,7 +9,7 @@ use forebay_sync::sync::{Mutex, Ordering};
 use forebay_sync::unix::{SIGNALS, has_default_effect};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 use crate::collector::PyCollector;
 use crate::convert;
@@ -106,10 +106,12 @@ impl RunGuard {
         &self,
         py: Python<'_>,
         status: String,
-        reason: String,
+        reason: &Bound<'_, PyString>,
         metrics: &Bound<'_, PyDict>,
         timeout: Option<f64>,
     ) -> Option<Work> {
+        // The end is told also where there is no memory for its reason.
+        let reason = convert::text(reason).unwrap_or_default();
         let metrics = value::last_fields(metrics);
         let ended = py.detach(|| self.run.enter().map(|mut run| run.take()));
         let (run, signals) = ended.ok()??;

@@ -1,7 +1,7 @@
 //! Values, from Python's to ours and back.
 
 use forebay::event::List;
-use forebay::{Event, Fields, Histogram, Name, Record, Value};
+use forebay::{Fields, Histogram, Name, Record, Value};
 use forebay_sync::sync::Arc;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -9,10 +9,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::array::{Array, MAX_UNASKED, check_memory};
+use crate::array::{Array, check_memory};
 use crate::convert;
 use crate::point::Point;
-use crate::work::pixels::Pixels;
+use crate::work::pixels::{Grid, Pixels};
 
 /// Most parts of a value: itself, and what is in its lists and dictionaries.
 const MAX_PARTS: usize = 1 << 20;
@@ -51,8 +51,11 @@ impl PyImage {
         let sizes = PyTuple::new(py, &shape)?;
         CHECK.import(py, "forebay._arrays", "check_dataformats")?.call1((sizes, dataformats))?;
         let letters = dataformats.to_uppercase();
-        check_memory(Pixels::most_bytes(&array), "the pixels of an image")?;
-        let pixels = py.detach(|| Pixels::of(&array, &shape, &letters, 8, false).in_color());
+        let grid = Grid::new(&shape, &letters, 8, false);
+        // The levels, and the pixels.
+        let bytes = array.len().saturating_add(grid.bytes());
+        check_memory(bytes.saturating_add(grid.color_bytes()), "an image")?;
+        let pixels = py.detach(|| Pixels::of(&array, &grid).in_color());
         let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let (width, height) = (side(pixels.width), side(pixels.height));
         let image = match pixels.channels {
@@ -132,18 +135,7 @@ impl Given {
     #[inline]
     pub(crate) fn point(self, name: Name) -> Point {
         match self {
-            Self::Value(value @ (Value::Scalar(_) | Value::Integer(_) | Value::Bool(_) | Value::Empty)) => {
-                Point::new(Record::with_value(name, value))
-            }
-            Self::Value(value) => {
-                let record = Record::with_value(name, value);
-                // A file of an image, or lines of JSON, where a character may take six; and copies of that until it is on the disk.
-                let makes = 8 * (Event::size_hint(&record) - size_of::<Record>());
-                match makes <= MAX_UNASKED {
-                    true => Point::new(record),
-                    false => Point::with_work(record, 0, makes, |_| ()),
-                }
-            }
+            Self::Value(value) => Point::new(Record::with_value(name, value)),
             Self::Values(values) => {
                 // What the worker makes of it may be larger: an edge and a count for each bin.
                 let bytes = values.array.byte_len().max(16 * values.bins);
@@ -216,7 +208,7 @@ fn plain_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
         };
     }
     if let Ok(text) = object.cast::<PyString>() {
-        return some(text.to_string_lossy().into_owned().into());
+        return some(convert::text(text)?.into());
     }
     if object.is_none() {
         return some(Value::Empty);
@@ -244,7 +236,7 @@ fn plain_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
         }
         return Ok(None);
     }
-    some(object.str()?.to_string_lossy().into_owned().into())
+    some(convert::text(&object.str()?)?.into())
 }
 
 /// Returns the fields that a dictionary is.
@@ -259,7 +251,7 @@ fn fields_at(dict: &Bound<'_, PyDict>, depth: usize, left: &mut usize) -> PyResu
         let Ok(name) = name.cast::<PyString>() else {
             return Err(PyTypeError::new_err(format!("names must be str, got {}", name.repr()?)));
         };
-        fields.set(name.to_str()?.to_owned(), value_at(&each, depth + 1, left)?);
+        fields.set(convert::copied_text(name.to_str()?)?, value_at(&each, depth + 1, left)?);
     }
     Ok(fields)
 }
@@ -274,7 +266,7 @@ pub(crate) fn check_fields(values: &Bound<'_, PyDict>) -> PyResult<()> {
 /// left who could give another.
 pub(crate) fn last_fields(dict: &Bound<'_, PyDict>) -> Fields {
     let words = |object: &Bound<'_, PyAny>| {
-        object.str().map_or_else(|_| "?".to_owned(), |text| text.to_string_lossy().into_owned())
+        object.str().and_then(|text| convert::text(&text)).unwrap_or_else(|_| "?".to_owned())
     };
     let mut fields = Fields::new();
     for (name, each) in dict.copy().into_iter().flatten() {
@@ -290,7 +282,7 @@ pub(crate) fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py,
         Value::Scalar(number) => number.into_pyobject(py)?.into_any(),
         Value::Integer(number) => number.into_pyobject(py)?.into_any(),
         Value::Bool(truth) => truth.into_pyobject(py)?.to_owned().into_any(),
-        Value::Text(text) => PyString::new(py, text).into_any(),
+        Value::Text(text) => PyString::from_bytes(py, text.as_bytes())?.into_any(),
         Value::List(list) => {
             let objects = list.iter().map(|each| object(py, each)).collect::<PyResult<Vec<_>>>()?;
             PyList::new(py, objects)?.into_any()
@@ -310,10 +302,10 @@ pub(crate) fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py,
             shown.set_item("width", image.width)?;
             shown.set_item("height", image.height)?;
             shown.set_item("format", image.format.to_string())?;
-            shown.set_item("bytes", pyo3::types::PyBytes::new(py, &image.bytes))?;
+            shown.set_item("bytes", convert::bytes(py, &image.bytes)?)?;
             shown.into_any()
         }
-        Value::Encoded(encoded) => pyo3::types::PyBytes::new(py, encoded.bytes()).into_any(),
+        Value::Encoded(encoded) => convert::bytes(py, encoded.bytes())?.into_any(),
         _ => py.None().into_bound(py),
     })
 }

@@ -22,7 +22,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use tfevents::{LAYOUT, Mesh, MeshTensor, Summary};
 
-use crate::array::Array;
+use crate::array::{Array, check_memory, copied, space};
 use crate::convert;
 use crate::names::intern;
 use crate::point::Point;
@@ -32,7 +32,7 @@ use crate::watch::{self, Work};
 use crate::work::histogram::{Histogram, default_edges};
 use crate::work::hparams::{self, SettingRow};
 use crate::work::layout::{self, CategoryRow};
-use crate::work::pixels::Pixels;
+use crate::work::pixels::{Grid, Pixels};
 use crate::work::{self, audio, curve, tensor};
 
 /// Slots of the ring, in events. A loop that logs 20 scalars a millisecond fills them in a second and a half.
@@ -274,10 +274,11 @@ impl Writer {
     fn _add_text(
         slf: &Bound<'_, Self>,
         tag: &str,
-        text: String,
+        text: &str,
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
+        let text = convert::copied_text(text)?;
         Self::add(slf, tag, step, walltime, text.len(), 4 * text.len(), move |record| {
             let tag = format!("{}/text_summary", record.name());
             work::encode(record, &tag, Summary::Texts(&[&text]));
@@ -329,17 +330,17 @@ impl Writer {
         data: PyBuffer<u8>,
         code: &str,
         shape: Vec<usize>,
-        letters: String,
+        letters: &str,
         is_opaque: bool,
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
         let array = Array::copy(slf.py(), &data, code)?;
-        // The levels; the pixels, of three channels where it is gray; its file twice; and three copies of that until it is on the disk.
-        let is_gray = letters.find('C').is_none_or(|place| shape.get(place) == Some(&1));
-        let makes = array.len() * if is_gray { 20 } else { 8 };
+        let grid = Grid::new(&shape, letters, 8, is_opaque);
+        // The levels, and the pixels; their file twice, and three copies of that until it is on the disk.
+        let makes = array.len().saturating_add(grid.bytes().saturating_mul(6));
         Self::add(slf, tag, step, walltime, array.byte_len(), makes, move |record| {
-            let pixels = Pixels::of(&array, &shape, &letters, 8, is_opaque);
+            let pixels = Pixels::of(&array, &grid);
             encode_image(record, &pixels, [pixels.height, pixels.width, pixels.channels]);
         })
     }
@@ -348,13 +349,13 @@ impl Writer {
     fn _add_drawn(
         slf: &Bound<'_, Self>,
         tag: &str,
-        bytes: Vec<u8>,
+        bytes: &[u8],
         size: (usize, usize),
         shown: [usize; 3],
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let pixels = Pixels { bytes, height: size.1, width: size.0, channels: shown[2] };
+        let pixels = Pixels { bytes: copied(bytes)?, height: size.1, width: size.0, channels: shown[2] };
         let bytes = pixels.bytes.len();
         Self::add(slf, tag, step, walltime, bytes, 6 * bytes, move |record| {
             encode_image(record, &pixels, shown)
@@ -365,12 +366,12 @@ impl Writer {
     fn _add_encoded_image(
         slf: &Bound<'_, Self>,
         tag: &str,
-        file: Vec<u8>,
+        file: &[u8],
         shown: [usize; 3],
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let bytes = file.len();
+        let (file, bytes) = (copied(file)?, file.len());
         Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| encode_file(record, &file, shown))
     }
 
@@ -455,7 +456,7 @@ impl Writer {
         slf: &Bound<'_, Self>,
         tag: &str,
         arrays: Vec<(String, PyBuffer<u8>, String, [u64; 3])>,
-        config: String,
+        config: &str,
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
@@ -463,6 +464,7 @@ impl Writer {
             Ok((name.clone(), Array::copy(slf.py(), data, code)?, *shape))
         };
         let arrays = arrays.iter().map(copy).collect::<PyResult<Vec<_>>>()?;
+        let config = convert::copied_text(config)?;
         let bytes = arrays.iter().map(|(_, array, _)| array.byte_len()).sum();
         let numbers: usize = arrays.iter().map(|(_, array, _)| array.len()).sum();
         Self::add(slf, tag, step, walltime, bytes, 20 * numbers, move |record| {
@@ -504,6 +506,8 @@ impl Writer {
     ) -> PyResult<()> {
         let (step, walltime) = Self::place(slf, step, None)?;
         let sub_run = sub_run.map(sub_run_of).transpose()?.map(|name| intern(&name));
+        // Messages grow by doubling.
+        check_memory(hparams::text_bytes(&settings).saturating_mul(3), "the texts of hyper-parameters")?;
         Self::with(slf, |core| {
             let within = |record: Record| {
                 let record = convert::placed(record, step, walltime);
@@ -525,11 +529,11 @@ impl Writer {
     /// Adds an encoded `Summary`.
     fn _add_summary(
         slf: &Bound<'_, Self>,
-        message: Vec<u8>,
+        message: &[u8],
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let bytes = message.len();
+        let (message, bytes) = (copied(message)?, message.len());
         Self::add(slf, "summary", step, walltime, bytes, 3 * bytes, move |record| {
             record.set_value(Encoded::Summary(message.into()));
         })
@@ -542,30 +546,27 @@ impl Writer {
         run_metadata: Option<&[u8]>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let event = |field, message: &[u8]| {
-            let mut event = Vec::with_capacity(message.len() + 8);
+        let add = |field, message: &[u8]| {
+            let mut event = space(message.len() + 16)?;
             work::push_bytes(&mut event, field, message);
-            event
+            Self::add_event(slf, event, None, walltime)
         };
-        Self::_add_event(slf, event(4, graph), None, walltime)?;
+        add(4, graph)?;
         let Some(run_metadata) = run_metadata else { return Ok(()) };
-        let mut tagged = Vec::with_capacity(run_metadata.len() + 16);
+        let mut tagged = space(run_metadata.len() + 32)?;
         work::push_bytes(&mut tagged, 1, b"step1");
         work::push_bytes(&mut tagged, 2, run_metadata);
-        Self::_add_event(slf, event(8, &tagged), None, walltime)
+        add(8, &tagged)
     }
 
     /// Adds an encoded `Event` without its time and its step.
     fn _add_event(
         slf: &Bound<'_, Self>,
-        message: Vec<u8>,
+        message: &[u8],
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let bytes = message.len();
-        Self::add(slf, "event", step, walltime, bytes, 3 * bytes, move |record| {
-            record.set_value(Encoded::Event(message.into()));
-        })
+        Self::add_event(slf, copied(message)?, step, walltime)
     }
 
     /// Waits until everything that was added before is in its file. Returns what there is to say of errors.
@@ -712,6 +713,18 @@ impl Writer {
         }
         let defaults: (Option<i64>, Option<f64>) = slf.getattr("_defaults")?.extract()?;
         Ok((step.or(defaults.0), walltime.or(defaults.1)))
+    }
+
+    fn add_event(
+        slf: &Bound<'_, Self>,
+        message: Vec<u8>,
+        step: Option<&Bound<'_, PyAny>>,
+        walltime: Option<f64>,
+    ) -> PyResult<()> {
+        let bytes = message.len();
+        Self::add(slf, "event", step, walltime, bytes, 3 * bytes, move |record| {
+            record.set_value(Encoded::Event(message.into()));
+        })
     }
 
     /// Adds a point that `run` completes on the worker, from data of so many `bytes`. `makes` is about the most that this takes beside

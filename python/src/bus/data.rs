@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
+use crate::convert;
+
 /// Returns the fields that a dict of Python is; those of an object that `forebay._values.plain` knows, and none of `None`.
 ///
 /// # Errors
@@ -53,9 +55,9 @@ fn dict(place: &Place<'_>, values: &Bound<'_, PyDict>, depth: usize) -> PyResult
                 key.repr().map_or_else(|_| kind(&key), |key| key.to_string_lossy().into_owned())
             )));
         };
-        let key = key.to_string_lossy();
+        let key = convert::text(key)?;
         let it = value(&Place::Key(place, &key), &it, depth)?;
-        fields.set(key.into_owned(), it);
+        fields.set(key, it);
     }
     Ok(fields)
 }
@@ -89,7 +91,7 @@ fn direct(place: &Place<'_>, it: &Bound<'_, PyAny>, depth: usize) -> Option<PyRe
         return Some(number.extract().map(Value::Integer).map_err(unfitting));
     }
     if let Ok(text) = it.cast::<PyString>() {
-        return Some(Ok(Value::from(text.to_string_lossy().into_owned())));
+        return Some(convert::text(text).map(Value::from));
     }
     if let Ok(values) = it.cast::<PyDict>() {
         return Some(dict(place, values, depth + 1).map(Value::from));

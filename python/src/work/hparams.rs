@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay::event::Encoded;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use tfevents::{
     Domain, EXPERIMENT, HparamInfo, HparamType, MetricInfo, SESSION_END, SESSION_START, SessionStatus,
     Setting, Summary,
@@ -16,16 +17,31 @@ pub(crate) type SettingRow = (String, PlainSetting, Option<Vec<PlainSetting>>);
 #[derive(FromPyObject)]
 pub(crate) enum PlainSetting {
     Number(f64),
-    Text(String),
+    /// As Python holds it: it is encoded in the call, and not copied before.
+    Text(PyBackedStr),
 }
 
 impl PlainSetting {
+    fn len(&self) -> usize {
+        match self {
+            Self::Number(_) => 0,
+            Self::Text(text) => text.len(),
+        }
+    }
+
     fn as_setting(&self) -> Setting<'_> {
         match self {
             Self::Number(number) => Setting::Number(*number),
             Self::Text(text) => Setting::Text(text),
         }
     }
+}
+
+/// Returns how many bytes the texts of hyper-parameters have.
+pub(crate) fn text_bytes(settings: &[SettingRow]) -> usize {
+    let texts =
+        settings.iter().flat_map(|(_, value, domain)| [value].into_iter().chain(domain.iter().flatten()));
+    texts.map(PlainSetting::len).sum()
 }
 
 /// Returns the three summaries that TensorBoard's table of hyper-parameters reads: of all runs, of the begin of this one, and of its end.

@@ -11,38 +11,90 @@ pub(crate) struct Pixels {
     pub(crate) channels: usize,
 }
 
-/// Meaning of the dimensions of an array, and how far apart in it the elements of each are.
-struct Layout {
+/// Grid of the images of an array: how they lie in it, and how they are tiled.
+pub(crate) struct Grid {
     /// Size and stride of the dimensions N, C, H and W. One that is not there has size 1.
     dimensions: [(usize, usize); 4],
+    /// Number of images in a row, at least 1.
+    columns: usize,
+    /// Number of channels of the pixels.
+    kept: usize,
 }
 
-impl Layout {
-    /// `letters` are as many as `shape` has dimensions.
-    fn new(shape: &[usize], letters: &str) -> Self {
+impl Grid {
+    /// Creates a grid of the image, or of the images with `columns` in a row, that an array has in the layout of `letters`, such as `CHW`:
+    /// as many as `shape` has dimensions. Gray becomes RGB. Where it `is_opaque`, a fourth channel is left out.
+    pub(crate) fn new(shape: &[usize], letters: &str, columns: usize, is_opaque: bool) -> Self {
         let mut dimensions = [(1, 0); 4];
-        let mut stride = 1;
+        let mut stride = 1_usize;
         for (letter, size) in letters.bytes().zip(shape).rev() {
             if let Some(place) = b"NCHW".iter().position(|known| *known == letter) {
                 dimensions[place] = (*size, stride);
             }
-            stride *= size;
+            stride = stride.saturating_mul(*size);
         }
-        Self { dimensions }
+        let [(images, _), (channels, _), ..] = dimensions;
+        let kept = if channels == 1 || is_opaque { 3 } else { channels };
+        Self { dimensions, columns: columns.clamp(1, images.max(1)), kept }
+    }
+
+    /// Returns the height and the width of all pixels.
+    fn size(&self) -> (usize, usize) {
+        let [(images, _), _, (height, _), (width, _)] = self.dimensions;
+        (images.div_ceil(self.columns).saturating_mul(height), self.columns.saturating_mul(width))
+    }
+
+    /// Returns how many bytes the pixels occupy.
+    pub(crate) fn bytes(&self) -> usize {
+        let (height, width) = self.size();
+        product([height, width, self.kept])
+    }
+
+    /// Returns how many bytes more the pixels occupy while they are made [colored](Pixels::in_color).
+    pub(crate) fn color_bytes(&self) -> usize {
+        if self.kept == 2 { self.bytes().saturating_mul(2) } else { 0 }
+    }
+
+    /// Returns how many bytes the pixels occupy once they are [a square](Pixels::squared).
+    pub(crate) fn squared_bytes(&self) -> usize {
+        let (height, width) = self.size();
+        product([height.max(width), height.max(width), self.kept])
     }
 }
 
+/// Grid of videos: each frame has one frame of each of them.
+pub(crate) struct Frames {
+    shape: [usize; 5],
+    rows: usize,
+    columns: usize,
+}
+
+impl Frames {
+    /// Creates a grid of videos of the shape (videos, time, channels, height, width). Its sides are powers of two.
+    pub(crate) fn new(shape: [usize; 5]) -> Self {
+        let rows = 1 << (shape[0].max(1).ilog2() / 2);
+        Self { shape, rows, columns: shape[0].next_power_of_two() / rows }
+    }
+
+    /// Returns how many bytes all frames occupy.
+    pub(crate) fn bytes(&self) -> usize {
+        let [_, times, channels, height, width] = self.shape;
+        product([self.rows, height, self.columns, width, channels, times])
+    }
+}
+
+/// Returns a product, or the largest number where it is larger.
+fn product<const N: usize>(factors: [usize; N]) -> usize {
+    factors.into_iter().fold(1, usize::saturating_mul)
+}
+
 impl Pixels {
-    /// Returns the image, or the images tiled with `columns` in a row, that an array has in the layout of `letters`, such as `CHW`. Gray
-    /// becomes RGB. Where it `is_opaque`, a fourth channel is left out.
-    pub(crate) fn of(array: &Array, shape: &[usize], letters: &str, columns: usize, is_opaque: bool) -> Self {
-        let Layout { dimensions: [(images, n), (channels, c), (height, h), (width, w)] } =
-            Layout::new(shape, letters);
+    /// Returns the pixels of an array.
+    pub(crate) fn of(array: &Array, grid: &Grid) -> Self {
+        let Grid { dimensions: [(images, n), (channels, c), (height, h), (width, w)], columns, kept } = *grid;
         let levels = levels(array);
-        let columns = columns.clamp(1, images.max(1));
-        let rows = images.div_ceil(columns);
-        let kept = if channels == 1 || is_opaque { 3 } else { channels };
-        let mut pixels = Self::black(rows * height, columns * width, kept);
+        let (grid_height, grid_width) = grid.size();
+        let mut pixels = Self::black(grid_height, grid_width, kept);
         for image in 0..images {
             let (top, left) = (image / columns * height, image % columns * width);
             for y in 0..height {
@@ -59,23 +111,13 @@ impl Pixels {
         pixels
     }
 
-    /// Returns about the most bytes that it takes to make an image, or the frames of a video, of an array: its levels; three channels
-    /// where it is gray, and a grid whose last row is not full; and a copy.
-    pub(crate) fn most_bytes(array: &Array) -> usize {
-        array.len().saturating_mul(8)
-    }
-
-    /// Returns the frames of videos of the shape (videos, time, channels, height, width), one after the other, and how many there are.
-    /// Several videos are tiled, in a grid whose sides are powers of two.
-    pub(crate) fn frames(array: &Array, shape: [usize; 5]) -> (Self, usize) {
-        let [videos, times, channels, height, width] = shape;
+    /// Returns the frames of videos, one after the other, and how many there are.
+    pub(crate) fn frames(array: &Array, frames: &Frames) -> (Self, usize) {
+        let Frames { shape: [videos, times, channels, height, width], rows, columns } = *frames;
         let levels = levels(array);
-        let places = videos.next_power_of_two();
-        let rows = 1 << (videos.max(1).ilog2() / 2);
-        let columns = places / rows;
-        let mut frame = Self::black(rows * height, columns * width, channels);
-        let (row, size) = (frame.width * channels, frame.bytes.len());
-        frame.bytes = vec![0; size * times];
+        let (row, size) = (columns * width * channels, rows * height * columns * width * channels);
+        let bytes = vec![0; size * times];
+        let mut frame = Self { bytes, height: rows * height, width: columns * width, channels };
         let mut from = 0;
         for video in 0..videos {
             let (top, left) = (video / columns * height, video % columns * width);
