@@ -75,14 +75,15 @@ impl PyImage {
 /// The values are copied when it is made, and counted on the worker.
 ///
 /// Args:
-///     values: A tensor or an array of any shape, or numbers in a list or another iterable. Values that are not finite are counted
-///         beside the bins.
+///     values: A tensor or an array of any shape, or numbers in a list or another iterable, also as tensors of one element. Values that
+///         are not finite are counted beside the bins.
 ///     bins: The number of bins, which have the same width.
 ///
 /// Raises:
 ///     MemoryError: There is no memory for the copy.
-///     TypeError: ``values`` are something else.
-///     ValueError: ``bins`` is 0, or more than 65,536; or lists in a list have different lengths.
+///     TypeError: ``values``, or those in a list, are something else.
+///     ValueError: ``bins`` is 0, or more than 65,536; lists in a list have different lengths; or an iterable without a length, such as a
+///         generator, has more than 1,048,576 numbers.
 #[pyclass(frozen, module = "forebay", name = "Histogram")]
 pub(crate) struct PyHistogram(Arc<Values>);
 

@@ -1,5 +1,6 @@
 """Runs, collectors, and what is read back of them."""
 
+import itertools
 import json
 import logging
 import pickle
@@ -418,8 +419,9 @@ def test_arguments_of_a_collector_are_checked(tmp_path):
             rule = "values must be a tensor, an array, or numbers in a list or another iterable, got " + type(values).__name__
             with pytest.raises(TypeError, match=rule):
                 forebay.Histogram(values)
-        with pytest.raises(ValueError, match="could not convert"):
-            forebay.Histogram(["a"])
+        for element in (None, "1", b"3", object()):
+            with pytest.raises(TypeError, match=f"values must be numbers, got {type(element).__name__}"):
+                forebay.Histogram([1, element])
         with pytest.raises(ValueError, match="inhomogeneous"):
             forebay.Histogram([[1, 2], [3]])
     with pytest.raises(FileNotFoundError, match="no file of JSON Lines"):
@@ -440,6 +442,41 @@ def test_a_histogram_of_any_iterable_of_numbers_is_counted(values, tmp_path):
         collector.collect("none", forebay.Histogram([]))
     found = {record.name: record.value["counts"] for record in forebay.read(path)}
     assert found == {"given": [1, 1, 2], "by turns": [1, 1, 2], "none": []}
+
+
+class OnDevice:
+    """A tensor of one element that only `item` moves to the host, as one of PyTorch that needs a gradient or is on a GPU."""
+
+    shape = ()
+
+    def __init__(self, number):
+        self.number = number
+
+    def item(self):
+        return self.number
+
+    def __array__(self, *_args, **_kwargs):
+        raise TypeError("cannot be converted to NumPy")
+
+
+def test_a_histogram_takes_tensors_of_one_element_from_a_list_and_a_generator(tmp_path):
+    path = tmp_path / "events.jsonl"
+    with Collector([sinks.JsonLines(path)]) as collector:
+        collector.collect("list", forebay.Histogram([OnDevice(1.0), OnDevice(2.0), np.float32(3), 4], bins=3))
+        collector.collect("generator", forebay.Histogram((OnDevice(number) for number in (1, 2, 3, 4)), bins=3))
+        collector.collect("arrays", forebay.Histogram([np.array([1, 2]), np.array([3, 4])], bins=3))
+    assert [record.value["counts"] for record in forebay.read(path)] == [[1, 1, 2]] * 3
+
+
+def test_an_iterable_without_a_length_is_bounded(monkeypatch):
+    assert forebay._arrays.MAX_NUMBERS == 1_048_576
+    monkeypatch.setattr(forebay._arrays, "MAX_NUMBERS", 3)
+    allowed = "values must be at most 3 numbers where the iterable has no length, got more: make an array of them"
+    with pytest.raises(ValueError, match=allowed):
+        forebay.Histogram(itertools.repeat(1.0))
+    # What has a length is in memory already.
+    for values in (itertools.repeat(1.0, 3), [1.0] * 4, range(4), {1: 0, 2: 0, 3: 0, 4: 0}.values()):
+        forebay.Histogram(values)
 
 
 def test_an_image_has_one_to_four_channels(tmp_path):

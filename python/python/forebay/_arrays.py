@@ -10,7 +10,8 @@ import math
 import numbers
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from itertools import islice
 from typing import Any
 
 
@@ -40,6 +41,9 @@ def scalar(value: Any) -> float:
 
 #: Data that the extension module copies, the type of its elements as NumPy writes it (``"<f4"``), and its shape.
 Raw = tuple[Any, str, tuple[int, ...]]
+
+#: The most numbers that are taken from an iterable without a length, which may have no end.
+MAX_NUMBERS = 1 << 20
 
 #: The kinds of elements of the buffer protocol.
 _KINDS = {**dict.fromkeys("bhilqn", "i"), **dict.fromkeys("BHILQNc", "u"), **dict.fromkeys("efd", "f"), "?": "b"}
@@ -73,16 +77,21 @@ def native(value: Any, what: str, lists: bool) -> Raw:
     """Returns the elements of an array, as `raw` does; with ``lists``, also numbers in a list or another iterable.
 
     Raises:
-        TypeError: Something else, of which ``what`` tells.
+        TypeError: Something else. ``what`` names it in the message.
+        ValueError: An iterable without a length has more than `MAX_NUMBERS` numbers.
     """
     try:
         return raw(value, lists)
-    except NotImplementedError:
-        pass
-    if lists and isinstance(value, Iterable) and not isinstance(value, (str, Mapping)):
+    except NotImplementedError as error:
+        if not lists or isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+            rule = "a tensor, an array, or numbers in a list or another iterable" if lists else "a tensor or an array"
+            raise TypeError(f"{what} must be {rule}, got {type(value).__name__}") from error
+    if isinstance(value, Sized):
         return raw(list(value), lists)
-    rule = "a tensor, an array, or numbers in a list or another iterable" if lists else "a tensor or an array"
-    raise TypeError(f"{what} must be {rule}, got {type(value).__name__}")
+    found = list(islice(value, MAX_NUMBERS + 1))
+    if len(found) > MAX_NUMBERS:
+        raise ValueError(f"{what} must be at most {MAX_NUMBERS} numbers where the iterable has no length, got more: make an array of them")
+    return raw(found, lists)
 
 
 def _plain(found: Any) -> Any:
@@ -163,7 +172,9 @@ def _host_of_torch(tensor: Any) -> Any:
 
 
 def _host_of_list(value: Sequence[Any]) -> Any:
-    """Returns the numbers of nested lists."""
+    """Returns the numbers of a list, or of nested lists."""
+    if value and not any(map(_has_elements, value)):
+        return memoryview(_flat(value))
     if _has_numpy():
         import numpy as np
 
@@ -180,6 +191,36 @@ def _host_of_list(value: Sequence[Any]) -> Any:
     if math.prod(shape) != len(flat):
         raise ValueError("nested lists must have the same length at each level")
     return view.cast("B").cast("d", shape) if len(flat) else view
+
+
+def _has_elements(value: Any) -> bool:
+    """Returns whether an element of a list is a list, or an array of another number of elements than one."""
+    if type(value) is float or type(value) is int:
+        return False
+    return isinstance(value, (list, tuple)) or math.prod(getattr(value, "shape", ())) != 1
+
+
+def _flat(values: Sequence[Any]) -> array[float]:
+    """Returns the numbers of a list of numbers, and of tensors and arrays of one element, of any library and on any device.
+
+    Raises:
+        TypeError: An element is something else.
+    """
+    if set(map(type, values)) <= {float, int, bool}:
+        return array("d", values)
+    return array("d", map(_number, values))
+
+
+def _number(value: Any) -> float:
+    """Returns the number that an element of a list is."""
+    cause: Exception | None = None
+    # `scalar` takes texts of numbers as well, as PyTorch's writer does.
+    if not isinstance(value, (str, bytes)):
+        try:
+            return scalar(value)
+        except NotImplementedError as error:
+            cause = error
+    raise TypeError(f"values must be numbers, got {type(value).__name__}") from cause
 
 
 def _has_numpy() -> bool:
@@ -261,9 +302,9 @@ def check_dataformats(shape: tuple[int, ...], dataformats: str) -> None:
         raise ValueError(f"dataformats must have the letters HW, CHW or NCHW in any order, got {dataformats!r}")
     sizes = dict(zip(dataformats.upper(), shape, strict=True))
     # As Pillow, which PyTorch's writer calls: two channels are gray and opacity. Its grid of images knows no opacity.
-    allowed, said = ((1, 3), "1 or 3") if "N" in sizes else ((1, 2, 3, 4), "1, 2, 3 or 4")
+    allowed, listed = ((1, 3), "1 or 3") if "N" in sizes else ((1, 2, 3, 4), "1, 2, 3 or 4")
     if sizes.get("C", 1) not in allowed:
         what = "images" if "N" in sizes else "an image"
-        raise ValueError(f"{what} must have {said} channels, got {sizes['C']}: the shape {shape} as {dataformats!r}")
+        raise ValueError(f"{what} must have {listed} channels, got {sizes['C']}: the shape {shape} as {dataformats!r}")
     if 0 in shape:
         raise ValueError(f"an image must have pixels, got the shape {shape}")
