@@ -295,16 +295,24 @@
     if (!observer) load();
   }
 
-  // A text that is long is shown whole to who opens it. A live page asks for it then.
+  // A text that is long is shown whole to who opens it. A live page asks for it then, and leaves it open when there is something new.
+  const opened = new Map();
   function lastOf(run, other) {
     const isCut = other.last.length >= 200 || other.text;
     if (!isCut) return element("td", { className: "long" }, other.last);
-    const whole = element("div", {}, other.text || other.last);
-    const details = element("details", {}, element("summary", {}, other.last.slice(0, 80) + "…"), whole);
+    const key = JSON.stringify([run.id, other.name]);
+    const whole = element("div", {}, other.text || opened.get(key) || other.last);
+    const details = element("details", { open: opened.has(key) }, element("summary", {}, other.last.slice(0, 80) + "…"), whole);
     details.addEventListener("toggle", async () => {
-      if (!isLive || !details.open || other.text) return;
+      // One that a newer one has replaced says nothing.
+      if (!details.isConnected) return;
+      if (!details.open) { opened.delete(key); return; }
+      if (!opened.has(key)) opened.set(key, "");
+      if (!isLive || other.text) return;
       const found = await media(run).catch(() => null);
-      whole.textContent = found?.find(({ name }) => name === other.name)?.text || other.last;
+      const text = found?.find(({ name }) => name === other.name)?.text || other.last;
+      if (opened.has(key)) opened.set(key, text);
+      whole.textContent = text;
     });
     return element("td", { className: "long" }, details);
   }
