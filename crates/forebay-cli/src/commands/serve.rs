@@ -52,7 +52,10 @@ const MAX_MEDIA: usize = 4;
 struct Server {
     title: String,
     paths: Vec<PathBuf>,
-    budget: Mutex<Budget>,
+    /// Points that a curve keeps. The thread that looks at the files alone makes them fewer.
+    ///
+    /// No lock is taken for it: it is asked for while the state of a run is locked.
+    max_points: AtomicUsize,
     token: Option<String>,
     /// Runs stay where they are: their place is their id.
     runs: Mutex<Vec<Arc<Followed>>>,
@@ -115,10 +118,11 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
     // Pages remember versions across a restart of the server, so a new server begins above those of the last one.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let first = u64::try_from(now).unwrap_or(1);
+    let mut budget = Budget::new(asked.points);
     let server = Arc::new(Server {
         title: names.join(", "),
         paths: asked.folders.paths.clone(),
-        budget: Mutex::new(Budget::new(asked.points)),
+        max_points: AtomicUsize::new(budget.max_points),
         token: asked.token.clone(),
         runs: Mutex::new(Vec::new()),
         first,
@@ -133,7 +137,7 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
     let followed = followed.map(|(id, (name, folder))| Arc::new(server.open(id, name, folder)));
     *lock(&server.runs) = followed.collect();
     // Once before anybody can ask.
-    server.look(true, true);
+    server.look(&mut budget, true, true);
     // Where it listens on all addresses, others know it by its name.
     let host = match address.ip().is_unspecified() {
         true => format!("{}:{}", host_name(), address.port()),
@@ -151,7 +155,7 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
         looks = looks.wrapping_add(1);
         let began = Instant::now();
         let has_new = looks.is_multiple_of(LOOKS) && server.add_new();
-        server.look(looks.is_multiple_of(2 * LOOKS), has_new);
+        server.look(&mut budget, looks.is_multiple_of(2 * LOOKS), has_new);
         took = began.elapsed();
     }
 }
@@ -169,14 +173,16 @@ impl Server {
     }
 
     fn max_points(&self) -> usize {
-        lock(&self.budget).max_points
+        // Relaxed: one that is older is as good.
+        self.max_points.load(Ordering::Relaxed)
     }
 
     /// Has all curves keep fewer points, while all together are too many.
-    fn fit(&self, followed: &[Arc<Followed>]) {
+    fn fit(&self, budget: &mut Budget, followed: &[Arc<Followed>]) {
         let kept = || followed.iter().map(|it| lock(&it.state).run.as_ref().map_or(0, Run::kept)).sum();
-        while lock(&self.budget).is_over(kept()) {
-            let max_points = self.max_points();
+        while budget.is_over(kept()) {
+            let max_points = budget.max_points;
+            self.max_points.store(max_points, Ordering::Relaxed);
             followed
                 .iter()
                 .for_each(|it| lock(&it.state).run.iter_mut().for_each(|run| run.limit(max_points)));
@@ -184,7 +190,7 @@ impl Server {
     }
 
     /// Looks at the files of all runs, and tells of what has changed: what a status is, which changes with time alone, if asked to.
-    fn look(&self, with_status: bool, mut has_changed: bool) {
+    fn look(&self, budget: &mut Budget, with_status: bool, mut has_changed: bool) {
         let next = *lock(&self.version) + 1;
         let followed = lock(&self.runs).clone();
         for (id, it) in followed.iter().enumerate() {
@@ -225,7 +231,7 @@ impl Server {
                 }
             }
         }
-        self.fit(&followed);
+        self.fit(budget, &followed);
         if has_changed {
             *lock(&self.version) = next;
             self.changed.notify_all();
