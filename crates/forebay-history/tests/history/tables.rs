@@ -45,9 +45,10 @@ fn is_in(start: WindowStart, window: Window, number: &Number) -> bool {
     match (start, window) {
         (WindowStart::All, _) => true,
         (WindowStart::Step(first), Window::Steps(width)) => number.2.is_some_and(|step| {
-            let end = i128::from(first) + i128::from(width.max(1));
-            // The first window may begin before all steps.
-            step >= first && (i128::from(step) < end || first == i64::MIN)
+            let (first, width) = (i128::from(first), i128::from(width.max(1)));
+            // The first window may begin before all steps, where it has a start of its own.
+            let end = first.div_euclid(width) * width + width;
+            (first..end).contains(&i128::from(step))
         }),
         (WindowStart::Time(first), Window::Time(width)) => {
             number.3 >= first && u128::from(number.3) < u128::from(first) + width.as_nanos().max(1)
