@@ -23,7 +23,8 @@ pub enum MergeOrder {
     Step,
 }
 
-/// Iterator of the merged records: each with the place of its history. It goes on with the others where one ends; an error is the last item.
+/// Iterator of the merged records: each with the place of its history. It goes on with the others where one ends, and where one cannot be
+/// read: that is an item, and the last one of its history.
 pub struct Merged<'a> {
     query: EventQuery,
     order: MergeOrder,
@@ -55,9 +56,7 @@ impl std::fmt::Debug for Merged<'_> {
 /// whole; that the newest come first cannot be asked for, and is not heeded. In memory are the next record of each history, and what
 /// [`History::iter`] says.
 ///
-/// # Errors
-///
-/// A history cannot be read.
+/// A history that cannot be read is an error among the items; the others go on.
 ///
 /// # Examples
 ///
@@ -74,7 +73,7 @@ impl std::fmt::Debug for Merged<'_> {
 /// }
 /// let query = EventQuery::new();
 /// let ranks = ranks.iter().map(|rank| rank as &dyn History);
-/// let merged: Result<Vec<_>, _> = merge(ranks, &query, MergeOrder::Step)?.collect();
+/// let merged: Result<Vec<_>, _> = merge(ranks, &query, MergeOrder::Step).collect();
 /// let steps: Vec<_> = merged?.iter().map(|(rank, record)| (record.step().unwrap(), *rank)).collect();
 /// assert_eq!(steps, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]);
 /// # Ok(())
@@ -84,19 +83,20 @@ pub fn merge<'a>(
     histories: impl IntoIterator<Item = &'a dyn History>,
     query: &EventQuery,
     order: MergeOrder,
-) -> Result<Merged<'a>, HistoryError> {
+) -> Merged<'a> {
     // Where a name or a time is asked for, the begins of generations are not among the answers.
     let wide = match order {
         MergeOrder::Time => EventQuery { limit: None, is_newest_first: false, ..query.clone() },
         MergeOrder::Step => EventQuery { wanted: query.wanted.clone(), ..EventQuery::new() },
     };
     let source = |history: &'a dyn History| {
-        Ok(Source { records: history.iter(&wide)?, head: None, generation: 0, step: i64::MIN })
+        let records = history.iter(&wide).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))));
+        Source { records, head: None, generation: 0, step: i64::MIN }
     };
-    let sources: Vec<Source<'a>> = histories.into_iter().map(source).collect::<Result<_, HistoryError>>()?;
+    let sources: Vec<Source<'a>> = histories.into_iter().map(source).collect();
     let (left, next) = (query.limit.unwrap_or(usize::MAX), BinaryHeap::new());
     let asked = (0..sources.len()).collect();
-    Ok(Merged { query: query.clone(), order, sources, next, left, asked })
+    Merged { query: query.clone(), order, sources, next, left, asked }
 }
 
 impl Source<'_> {
@@ -125,17 +125,18 @@ impl Source<'_> {
 impl Merged<'_> {
     /// Returns the next record, with its key and the place of its history.
     fn next_keyed(&mut self) -> Option<Result<(Key, usize, Record), HistoryError>> {
-        self.left = self.left.checked_sub(1)?;
+        if self.left == 0 {
+            return None;
+        }
         while let Some(place) = self.asked.pop() {
             match self.sources.get_mut(place)?.advance(&self.query, self.order) {
                 Ok(key) => self.next.extend(key.map(|key| Reverse((key, place)))),
-                Err(error) => {
-                    self.left = 0;
-                    return Some(Err(error));
-                }
+                // It has no next record any more, and is not asked again.
+                Err(error) => return Some(Err(error)),
             }
         }
         let Reverse((key, place)) = self.next.pop()?;
+        self.left -= 1;
         self.asked.push(place);
         self.sources.get_mut(place)?.head.take().map(|record| Ok((key, place, record)))
     }
@@ -202,7 +203,7 @@ pub fn stragglers<'a>(
     histories: impl IntoIterator<Item = &'a dyn History>,
     query: &EventQuery,
 ) -> Result<Vec<Straggler>, HistoryError> {
-    let mut merged = merge(histories, query, MergeOrder::Step)?;
+    let mut merged = merge(histories, query, MergeOrder::Step);
     let mut found = vec![Straggler::default(); merged.sources.len()];
     // When each rank reached the step that is looked at.
     let (mut arrived, mut at): (Vec<Option<u64>>, _) = (vec![None; found.len()], None);

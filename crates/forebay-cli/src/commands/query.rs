@@ -137,7 +137,7 @@ fn merged(
         Order::Time => MergeOrder::Time,
         Order::Step => MergeOrder::Step,
     };
-    for record in merge(ranks.histories(), query, order)? {
+    for record in merge(ranks.histories(), query, order) {
         match record {
             Ok((place, record)) => take(ranks.names.get(place).copied().flatten(), record)?,
             Err(error) => complain(error),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use forebay::sink::Sink;
 use forebay::{Batch, Record, Value};
 use forebay_history::{
-    Aggregate, Aggregator, EventQuery, History, LastPerName, MergeOrder, Pivot, Recent, Reduce, Sample,
-    Window, WindowStart, merge, stragglers, values,
+    Aggregate, Aggregator, EventQuery, History, HistoryError, LastPerName, MergeOrder, Pivot, Recent,
+    Records, Reduce, Sample, Window, WindowStart, merge, stragglers, values,
 };
 use proptest::prelude::*;
 
@@ -179,7 +179,7 @@ proptest! {
         for kind in 0..Places::new(&[], 1).histories().len() {
             for order in [MergeOrder::Time, MergeOrder::Step] {
                 let histories: Vec<&dyn History> = written.iter().map(|it| it.histories()[kind].1).collect();
-                let merged: Result<Vec<_>, _> = merge(histories, &query, order).unwrap().collect();
+                let merged: Result<Vec<_>, _> = merge(histories, &query, order).collect();
                 let merged = merged.unwrap();
                 prop_assert_eq!(merged.len(), total.min(limit.unwrap_or(usize::MAX)));
                 let mut given = vec![0; ranks.len()];
@@ -224,7 +224,7 @@ fn ranks_are_merged_by_generation_and_step_though_no_begin_is_asked_for() {
     let slow = recent(vec![begin(1, 0), x(0), Record::scalar("x", 9.0), x(3), begin(2, 1), x(1)]);
     let ranks: [&dyn History; 2] = [&fast, &slow];
     let steps = |query: &EventQuery| -> Vec<(usize, Option<i64>)> {
-        let merged: Result<Vec<_>, _> = merge(ranks, query, MergeOrder::Step).unwrap().collect();
+        let merged: Result<Vec<_>, _> = merge(ranks, query, MergeOrder::Step).collect();
         merged.unwrap().iter().map(|(rank, record)| (*rank, record.signed_step())).collect()
     };
     let all = [
@@ -337,4 +337,38 @@ fn a_table_that_would_be_too_large_is_an_error_that_says_so() {
 
     let many = recent((0..999).map(|step| Record::scalar("x", 1.0).with_step(step)).collect());
     assert_eq!(many.aggregate(&EventQuery::new(), Window::Steps(100)).unwrap().len(), 10);
+}
+
+/// Place that keeps records and cannot be read behind them; or not at all.
+struct Damaged(Option<Vec<Record>>);
+
+impl History for Damaged {
+    fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
+        self.iter(query)?.collect()
+    }
+
+    fn iter<'a>(&'a self, _: &EventQuery) -> Result<Records<'a>, HistoryError> {
+        let error = || HistoryError::new("a rank", "it is damaged");
+        let records = self.0.as_ref().ok_or_else(error)?.iter().cloned().map(Ok);
+        Ok(Box::new(records.chain([Err(error())])))
+    }
+}
+
+#[test]
+fn a_damaged_rank_ends_no_other_and_is_an_error_where_it_ends() {
+    let whole = [recent(vec![x(0), x(1), x(2)]), recent(vec![x(0), x(1), x(2)])];
+    let (cut, none) = (Damaged(Some(vec![x(0), x(1)])), Damaged(None));
+    let ranks = || [&none as &dyn History, &whole[0], &cut, &whole[1]];
+    let merged = |query: &EventQuery| -> Vec<(usize, i64)> {
+        let place = |next: Result<(usize, Record), HistoryError>| {
+            next.map_or((9, 9), |(rank, record)| (rank, record.signed_step().unwrap()))
+        };
+        merge(ranks(), query, MergeOrder::Step).map(place).collect()
+    };
+    let all = [(9, 9), (1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (9, 9), (3, 1), (1, 2), (3, 2)];
+    assert_eq!(merged(&EventQuery::new()), all);
+    // An error is none of the records that a limit counts.
+    assert_eq!(merged(&EventQuery::new().limit(6)), all[..8]);
+    assert!(stragglers(ranks(), &EventQuery::new()).is_err());
+    assert!(stragglers([&whole[0] as &dyn History, &cut], &EventQuery::new()).is_err());
 }
