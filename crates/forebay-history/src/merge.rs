@@ -18,8 +18,9 @@ use crate::{EventQuery, History, HistoryError, Records};
 pub enum MergeOrder {
     /// By the moment, as the clocks of their machines had it.
     Time,
-    /// By generation, and then by step. A record without a step, or with one that is less than the one before it in its history, counts as
-    /// one of the step before it.
+    /// By generation, and then by step. Where no begin of a run was reported, as by ranks of which the first one reports for all, the
+    /// generation is 1. A record without a step, or with one that is less than the one before it in its history, counts as one of the step
+    /// before it.
     Step,
 }
 
@@ -42,6 +43,7 @@ type Key = (u64, i64);
 struct Source<'a> {
     records: Records<'a>,
     head: Option<Record>,
+    /// 0 before the first begin, which counts as 1.
     generation: u64,
     step: i64,
 }
@@ -106,14 +108,18 @@ impl Source<'_> {
             let Some(record) = self.records.next().transpose()? else { return Ok(None) };
             if Event::name(&record) == training::Started::NAME {
                 // A file may have several runs, one after the other.
+                let before = self.generation.max(1);
                 self.generation = generation_of(&record).max(self.generation.saturating_add(1));
-                self.step = i64::MIN;
+                // Else keys would go back.
+                if self.generation > before {
+                    self.step = i64::MIN;
+                }
             }
             self.step = record.signed_step().map_or(self.step, |step| step.max(self.step));
             if query.matches(&record) {
                 let key = match order {
                     MergeOrder::Time => (record.unix_nanos(), 0),
-                    MergeOrder::Step => (self.generation, self.step),
+                    MergeOrder::Step => (self.generation.max(1), self.step),
                 };
                 self.head = Some(record);
                 return Ok(Some(key));

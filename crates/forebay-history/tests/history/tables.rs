@@ -272,6 +272,27 @@ fn a_rank_is_behind_the_first_one_at_each_step() {
     assert!(stragglers([], &query).unwrap().is_empty());
 }
 
+/// One rank of a job may report the run for all.
+#[test]
+fn a_rank_that_reports_no_run_meets_one_that_does() {
+    let at = |step, second: u64| x(step).with_unix_nanos(second * 1_000_000_000);
+    let first = recent(vec![begin(1, 0), at(0, 10), at(1, 20), begin(2, 1), at(1, 30)]);
+    let second = recent(vec![at(0, 11), at(1, 22)]);
+    let ranks: [&dyn History; 2] = [&first, &second];
+    let query = EventQuery::new().name("x");
+    let steps: Vec<_> = merge(ranks, &query, MergeOrder::Step)
+        .map(|next| next.map(|(rank, record)| (rank, record.signed_step().unwrap())).unwrap())
+        .collect();
+    assert_eq!(steps, [(0, 0), (1, 0), (0, 1), (1, 1), (0, 1)]);
+    let found = stragglers(ranks, &query).unwrap();
+    assert_eq!((found[1].steps, found[1].last, found[1].total.as_secs()), (2, 2, 3));
+    // What was written before the begin is of the same generation: the order does not go back there.
+    let early = |second| recent(vec![at(5, second), begin(1, 0), at(1, second + 1), at(7, second + 2)]);
+    let (one, other) = (early(10), early(14));
+    let found = stragglers([&one as &dyn History, &other], &query).unwrap();
+    assert_eq!((found[1].steps, found[1].last, found[1].total.as_secs()), (2, 2, 8));
+}
+
 #[test]
 fn the_numbers_of_all_ranks_are_reduced_to_one_of_each_step() {
     let cell = |reduce| {
