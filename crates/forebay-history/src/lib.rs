@@ -64,7 +64,7 @@ pub use series::{Point, Series};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteHistory;
 pub use tables::{
-    Aggregate, Aggregator, LastPerName, Pivot, PivotRow, PivotTable, Reduce, Sample, TooLarge, Window,
-    WindowStart,
+    Aggregate, AggregateTable, Aggregator, LastPerName, Pivot, PivotRow, PivotTable, Reduce, Sample,
+    TooLarge, Window, WindowStart,
 };
 pub use values::values;

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use forebay::{Event, Name, Pattern, Priority, Record, Value};
 
 use crate::lineage::{Lineage, Wanted};
-use crate::tables::{Aggregate, Aggregator, LastPerName, Pivot, PivotTable, Reduce, TooLarge, Window};
+use crate::tables::{AggregateTable, Aggregator, LastPerName, Pivot, PivotTable, Reduce, TooLarge, Window};
 
 /// Records of a history, one after the other. An error is the last item.
 pub type Records<'a> = Box<dyn Iterator<Item = Result<Record, HistoryError>> + 'a>;
@@ -73,7 +73,7 @@ pub trait History {
     /// # Errors
     ///
     /// As for [`query`](Self::query), or there are more than 1,000,000 rows ([`TooLarge`](crate::TooLarge)).
-    fn aggregate(&self, query: &EventQuery, window: Window) -> Result<Vec<Aggregate>, HistoryError> {
+    fn aggregate(&self, query: &EventQuery, window: Window) -> Result<AggregateTable, HistoryError> {
         let mut rows = Aggregator::new(window);
         rows.is_reversed = query.is_newest_first;
         fill(self.iter(query)?, |record| rows.add(&record))?;
@@ -81,15 +81,15 @@ pub trait History {
     }
 
     /// Returns a table with a row for each step, and a column for each name, sorted: see [`Pivot`], which also takes the records of several
-    /// histories. Of several numbers of one name and step, the last one counts.
+    /// histories. `reduce` makes one of several numbers of one name and step.
     ///
     /// A cell takes 16 bytes.
     ///
     /// # Errors
     ///
     /// As for [`query`](Self::query), or there are more than 4,000,000 cells ([`TooLarge`](crate::TooLarge)).
-    fn pivot(&self, query: &EventQuery) -> Result<PivotTable, HistoryError> {
-        let mut table = Pivot::new(Reduce::Last);
+    fn pivot(&self, query: &EventQuery, reduce: Reduce) -> Result<PivotTable, HistoryError> {
+        let mut table = Pivot::new(reduce);
         table.is_reversed = query.is_newest_first;
         fill(self.iter(query)?, |record| table.add(&record))?;
         Ok(table.finish())

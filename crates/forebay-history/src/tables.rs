@@ -166,6 +166,16 @@ pub struct Aggregate {
     pub last: Sample,
 }
 
+/// Table of [`Aggregator`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct AggregateTable {
+    /// The rows, sorted by name and then by window.
+    pub rows: Vec<Aggregate>,
+    /// How many numbers were left out, since they have no step and windows of steps are asked for.
+    pub left_out: u64,
+}
+
 /// Numbers of one name in one window, so far.
 #[derive(Debug, Clone)]
 struct Sums {
@@ -218,7 +228,7 @@ impl Sums {
 /// for step in 0..250 {
 ///     rows.add(&Record::scalar("loss", step as f64).with_step(step))?;
 /// }
-/// let rows = rows.finish();
+/// let rows = rows.finish().rows;
 /// let means: Vec<_> = rows.iter().map(|row| (row.start, row.mean.unwrap())).collect();
 /// assert_eq!(means[1..], [(WindowStart::Step(100), 149.5), (WindowStart::Step(200), 224.5)]);
 /// assert_eq!((rows[2].count, rows[2].min.unwrap().step), (50, Some(200)));
@@ -284,13 +294,8 @@ impl Aggregator {
         Ok(())
     }
 
-    /// Returns how many numbers were left out, since they have no step and windows of steps are asked for.
-    pub fn left_out(&self) -> u64 {
-        self.left_out
-    }
-
-    /// Returns the rows, sorted by name and then by window.
-    pub fn finish(self) -> Vec<Aggregate> {
+    /// Returns the table.
+    pub fn finish(self) -> AggregateTable {
         let row = |name: &Arc<str>, start, sums: Sums| Aggregate {
             name: Arc::clone(name),
             start,
@@ -305,7 +310,7 @@ impl Aggregator {
         for (name, windows) in self.names {
             rows.extend(windows.into_iter().map(|(start, sums)| row(&name, start, sums)));
         }
-        rows
+        AggregateTable { rows, left_out: self.left_out }
     }
 }
 

@@ -240,20 +240,24 @@ fn aggregate(
     if let Some(order) = asked.merge {
         let mut table = Aggregator::new(window);
         merged(order, query, sources, complain, |_, record| table.add(&record).map_err(too_large))?;
-        let left_out = table.left_out();
-        table.finish().iter().try_for_each(|row| print_aggregate(row, None, &mut rows))?;
-        note_left_out(left_out);
+        let table = table.finish();
+        table.rows.iter().try_for_each(|row| print_aggregate(row, None, &mut rows))?;
+        note_left_out(table.left_out);
         return rows.end();
     }
+    let mut left_out = 0;
     for source in sources {
         let mut broken = Ok(());
         source.ask(complain, |history| {
             let table = history.aggregate(query, window)?;
-            broken = table.iter().try_for_each(|row| print_aggregate(row, source.name.as_deref(), &mut rows));
+            left_out += table.left_out;
+            let name = source.name.as_deref();
+            broken = table.rows.iter().try_for_each(|row| print_aggregate(row, name, &mut rows));
             Ok(())
         });
         broken?;
     }
+    note_left_out(left_out);
     rows.end()
 }
 
@@ -307,15 +311,7 @@ fn pivot(
         let (mut cells, mut is_too_large) = (0, false);
         for source in sources {
             source.ask(complain, |history| {
-                let table = if reduce == Reduce::Last {
-                    history.pivot(query)?
-                } else {
-                    let mut table = Pivot::new(reduce);
-                    for record in history.iter(query)? {
-                        table.add(&record?).map_err(|error| HistoryError::new("the answer", error))?;
-                    }
-                    table.finish()
-                };
+                let table = history.pivot(query, reduce)?;
                 cells += table.names.len() * table.rows.len();
                 is_too_large = cells > MAX_CELLS;
                 tables.push((source.name.as_deref(), table));

@@ -96,7 +96,13 @@ fn a_query_has_a_row_for_each_step_and_a_column_for_each_name() {
         [at("step", 0, 7, 1.0), at("step_2", 0, 7, 2.0), at("loss", 0, 7, 3.0).replace(r#""step":7,"#, "")];
     let output = with_stdin(&["query", "-", "--pivot", "--csv"], &odd.concat());
     assert_eq!(String::from_utf8_lossy(&output.stdout), "step,step_3,step_2\n7,1,2\n");
-    assert_eq!(said(&output), "forebay: 1 number left out: without a step\n");
+    let left_out = "forebay: 1 number left out: without a step\n";
+    assert_eq!(said(&output), left_out);
+    let output = with_stdin(&["query", "-", "--per", "10", "--csv"], &odd.concat());
+    assert_eq!(
+        (String::from_utf8_lossy(&output.stdout).lines().count(), said(&output)),
+        (3, left_out.to_owned())
+    );
 }
 
 #[test]
