@@ -32,7 +32,7 @@ impl Stdin {
     }
 }
 
-impl History for Stdin {
+impl History for &Stdin {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
         self.iter(query)?.collect()
     }

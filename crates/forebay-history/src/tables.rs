@@ -17,9 +17,6 @@ const MAX_NAMES: usize = 10_000;
 /// Rows of aggregates.
 const MAX_ROWS: usize = 1_000_000;
 
-/// Cells of a pivot: 64 MB.
-const MAX_CELLS: usize = 4_000_000;
-
 /// Error of a table that would be too large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the table has more than {max} {what}: ask for fewer names or steps, or for wider windows")]
@@ -389,11 +386,14 @@ pub struct PivotRow {
 }
 
 impl Pivot {
+    /// The largest number of cells of a table by default: 64 MB.
+    pub const MAX_CELLS: usize = 4_000_000;
+
     /// Makes an empty table.
     pub fn new(reduce: Reduce) -> Self {
         Self {
             reduce,
-            max_cells: MAX_CELLS,
+            max_cells: Self::MAX_CELLS,
             columns: BTreeMap::new(),
             rows: BTreeMap::new(),
             left_out: 0,

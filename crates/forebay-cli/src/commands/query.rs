@@ -1,14 +1,14 @@
 //! `forebay query`: the records for which conditions hold, or the answer of SQL.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay::{Event, Record, Value};
 use forebay_history::{
-    Aggregate, Aggregator, EventQuery, History, HistoryError, LastPerName, MergeOrder, Pivot, PivotTable,
-    Reduce, Sample, TooLarge, Window, WindowStart, find_runs, merge, open, stragglers,
+    Aggregate, EventQuery, History, HistoryError, MergeOrder, Merged, Pivot, PivotTable, Records, Reduce,
+    Sample, Window, WindowStart, find_runs, merge, open, stragglers,
 };
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
@@ -23,18 +23,18 @@ use crate::out::{Out, complain, count, note, number};
 
 pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
     let is_stdin = folder::is_stdin(&asked.path);
-    let runs = if is_stdin { vec![asked.path.clone()] } else { find_runs(&asked.path)? };
+    let paths = if is_stdin { vec![asked.path.clone()] } else { find_runs(&asked.path)? };
     let shape = match (asked.json, asked.csv) {
         (true, _) => Shape::Json,
         (_, true) => Shape::Csv,
         _ => asked.shape,
     };
-    if runs.is_empty() {
+    if paths.is_empty() {
         return Err(Error::NotFound(format!("there is no run in {}", asked.path.display())));
     }
     if let Some(sql) = &asked.sql {
-        let [path] = &runs[..] else {
-            let count = runs.len();
+        let [path] = &paths[..] else {
+            let count = paths.len();
             return Err(Error::Asked(format!(
                 "--sql asks one database, {} has {count} runs",
                 asked.path.display()
@@ -42,35 +42,39 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
         };
         return ask(path, sql, shape, out);
     }
-    let (query, stdin) = (query_of(asked)?, Stdin::default());
-    let window = asked.per.as_deref().map(window_of).transpose()?;
-    let several = runs.len() > 1;
-    let mut failed = 0;
-    let mut complain = |error: HistoryError| {
-        complain(&error.into());
-        failed = 2;
+    let (stdin, several) = (Stdin::default(), paths.len() > 1);
+    let source = |path| Source {
+        name: several.then(|| folder::name_of(&asked.path, path, false)),
+        path,
+        stdin: is_stdin.then_some(&stdin),
     };
-    let mut sources: Vec<Source<'_>> = Vec::new();
-    for path in &runs {
-        let name = several.then(|| folder::name_of(&asked.path, path, false));
-        sources.push(Source { name, path, stdin: is_stdin.then_some(&stdin) });
-    }
+    let sources = paths.iter().map(|path| source(path)).collect();
+    let runs = Runs { asked, query: query_of(asked)?, sources, has_failed: Cell::new(false) };
     let code = if asked.stragglers {
-        print_stragglers(&query, &sources, shape, out, &mut complain)
+        print_stragglers(&runs, shape, out)
     } else if asked.pivot {
-        pivot(asked, &query, &sources, shape, out, &mut complain)
-    } else if let Some(window) = window {
-        aggregate(asked, &query, window, &sources, shape, out, &mut complain)
+        pivot(&runs, shape, out)
+    } else if let Some(per) = &asked.per {
+        aggregate(&runs, window_of(per)?, shape, out)
     } else {
-        events(asked, &query, &sources, shape, out, &mut complain)
+        events(&runs, shape, out)
     }?;
     if stdin.is_foreign() {
         return Err(Error::Asked("standard input holds no events of forebay".to_owned()));
     }
-    Ok(code.max(failed))
+    Ok(if runs.has_failed.get() { code.max(2) } else { code })
 }
 
-/// A run that is asked, with its name where there are several.
+/// Runs that are asked: each by itself, or all of them as the ranks of one job.
+struct Runs<'a> {
+    asked: &'a Query,
+    query: EventQuery,
+    sources: Vec<Source<'a>>,
+    /// Whether one of them could not be read.
+    has_failed: Cell<bool>,
+}
+
+/// A run, with its name where there are several.
 struct Source<'a> {
     name: Option<String>,
     path: &'a Path,
@@ -79,93 +83,131 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Opens it, and gives it to `ask`. What is before and behind an error is an answer, too.
-    fn ask(
-        &self,
-        complain: &mut dyn FnMut(HistoryError),
-        ask: impl FnOnce(&dyn History) -> Result<(), HistoryError>,
-    ) {
-        let asked = match self.stdin {
-            Some(stdin) => ask(stdin),
-            None => open(self.path).and_then(|history| ask(&*history)),
-        };
-        asked.unwrap_or_else(complain);
+    fn open(&self) -> Result<Box<dyn History + 'a>, HistoryError> {
+        match self.stdin {
+            Some(stdin) => Ok(Box::new(stdin)),
+            None => open(self.path).map(|history| history as Box<dyn History>),
+        }
     }
 }
 
-/// Ranks of one job, open.
-struct Ranks<'a> {
-    histories: Vec<Box<dyn History>>,
-    names: Vec<Option<&'a str>>,
-    stdin: Option<&'a Stdin>,
-}
+impl Runs<'_> {
+    /// Says that a run cannot be read. The others go on.
+    fn complain(&self, error: HistoryError) {
+        complain(&error.into());
+        self.has_failed.set(true);
+    }
 
-impl<'a> Ranks<'a> {
-    fn open(sources: &'a [Source<'a>], complain: &mut dyn FnMut(HistoryError)) -> Self {
-        let mut ranks = Self { histories: Vec::new(), names: Vec::new(), stdin: None };
-        for source in sources {
-            match source.stdin {
-                Some(stdin) => ranks.stdin = Some(stdin),
-                None => match open(source.path) {
-                    Ok(history) => {
-                        ranks.histories.push(history);
-                        ranks.names.push(source.name.as_deref());
-                    }
-                    Err(error) => complain(error),
-                },
+    /// Returns whether rows come from several runs, each with its name.
+    fn has_names(&self) -> bool {
+        self.sources.len() > 1 && self.asked.merge.is_none()
+    }
+
+    /// Opens the ranks of the job. What cannot be opened is given to `refuse`.
+    fn job(&self, mut refuse: impl FnMut(HistoryError) -> Result<(), Error>) -> Result<Job<'_>, Error> {
+        let order = match self.asked.merge {
+            Some(Order::Time) => MergeOrder::Time,
+            Some(Order::Step) | None => MergeOrder::Step,
+        };
+        let mut job = Job { ranks: Vec::new(), names: Vec::new(), order };
+        for source in &self.sources {
+            match source.open() {
+                Ok(history) => {
+                    job.ranks.push(history);
+                    job.names.push(source.name.as_deref());
+                }
+                Err(error) => refuse(error)?,
             }
         }
-        ranks
+        Ok(job)
     }
 
-    fn histories(&self) -> impl Iterator<Item = &dyn History> {
-        let histories = self.histories.iter().map(|history| &**history);
-        histories.chain(self.stdin.map(|stdin| stdin as &dyn History))
+    /// Opens the ranks of the job, for an answer that is wrong without one of them.
+    fn whole_job(&self) -> Result<Job<'_>, Error> {
+        self.job(|error| Err(error.into()))
+    }
+
+    /// Gives the history of each run, with its name, to `ask`; or that of the whole job. A run that cannot be read is told, and the others
+    /// go on: what came before is an answer, too. A job of which a rank cannot be read is an error.
+    fn each(
+        &self,
+        mut ask: impl FnMut(Option<&str>, &dyn History) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if self.asked.merge.is_some() {
+            return ask(None, &self.whole_job()?);
+        }
+        for source in &self.sources {
+            let history = source.open().map_err(Error::from);
+            match history.and_then(|history| ask(source.name.as_deref(), &*history)) {
+                Err(Error::Read(error)) => self.complain(error),
+                asked => asked?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the events of all runs to `take`, each with the name of its run: of one run after the other, or merged. What cannot be read is
+    /// told, and the others go on.
+    fn events(&self, mut take: impl FnMut(Option<&str>, &Record) -> Result<(), Error>) -> Result<(), Error> {
+        if self.asked.merge.is_none() {
+            return self
+                .each(|run, history| history.iter(&self.query)?.try_for_each(|record| take(run, &record?)));
+        }
+        let job = self.job(|error| {
+            self.complain(error);
+            Ok(())
+        })?;
+        for next in job.merged(&self.query) {
+            match next {
+                Ok((place, record)) => take(job.names.get(place).copied().flatten(), &record)?,
+                Err(error) => self.complain(error),
+            }
+        }
+        Ok(())
     }
 }
 
-/// Gives the events of all runs to `take`, merged as those of ranks, until that breaks off. Each comes with the name of its run.
-fn merged(
-    order: Order,
-    query: &EventQuery,
-    sources: &[Source<'_>],
-    complain: &mut dyn FnMut(HistoryError),
-    mut take: impl FnMut(Option<&str>, Record) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let ranks = Ranks::open(sources, complain);
-    let order = match order {
-        Order::Time => MergeOrder::Time,
-        Order::Step => MergeOrder::Step,
-    };
-    for record in merge(ranks.histories(), query, order) {
-        match record {
-            Ok((place, record)) => take(ranks.names.get(place).copied().flatten(), record)?,
-            Err(error) => complain(error),
-        }
+/// Ranks of one job, as one history: the records of all of them in one order.
+struct Job<'a> {
+    ranks: Vec<Box<dyn History + 'a>>,
+    names: Vec<Option<&'a str>>,
+    order: MergeOrder,
+}
+
+impl Job<'_> {
+    fn ranks(&self) -> impl Iterator<Item = &dyn History> {
+        self.ranks.iter().map(|rank| &**rank as &dyn History)
     }
-    Ok(())
+
+    fn merged(&self, query: &EventQuery) -> Merged<'_> {
+        merge(self.ranks(), query, self.order)
+    }
+}
+
+impl History for Job<'_> {
+    fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError> {
+        self.iter(query)?.collect()
+    }
+
+    fn iter<'a>(&'a self, query: &EventQuery) -> Result<Records<'a>, HistoryError> {
+        Ok(Box::new(self.merged(query).map(|next| next.map(|(_, record)| record))))
+    }
 }
 
 /// Prints how far each run is behind the first one.
-fn print_stragglers(
-    query: &EventQuery,
-    sources: &[Source<'_>],
-    shape: Shape,
-    out: &mut Out,
-    complain: &mut dyn FnMut(HistoryError),
-) -> Result<u8, Error> {
-    let ranks = Ranks::open(sources, complain);
+fn print_stragglers(runs: &Runs<'_>, shape: Shape, out: &mut Out) -> Result<u8, Error> {
+    let job = runs.whole_job()?;
+    let found = stragglers(job.ranks(), &runs.query)?;
     let head = ["run", "steps", "last", "mean", "max", "max_step"].map(str::to_owned);
-    let mut rows = Rows::begin(head.into(), shape, out)?;
-    for (place, it) in stragglers(ranks.histories(), query)?.iter().enumerate() {
-        let name = ranks.names.get(place).copied().flatten().unwrap_or("-");
+    let mut rows = Rows::begin(head.into(), shape, out);
+    for (name, it) in job.names.iter().zip(&found) {
         let cells = [
-            Cell::Text(name.to_owned()),
-            Cell::Count(it.steps),
-            Cell::Count(it.last),
-            Cell::Number(it.mean().as_secs_f64()),
-            it.max.map_or(Cell::None, |(max, _)| Cell::Number(max.as_secs_f64())),
-            it.max.map_or(Cell::None, |(_, step)| Cell::Step(step)),
+            Field::Text(name.unwrap_or("-").to_owned()),
+            Field::Count(it.steps),
+            Field::Count(it.last),
+            Field::Number(it.mean().as_secs_f64()),
+            it.max.map_or(Field::None, |(max, _)| Field::Number(max.as_secs_f64())),
+            it.max.map_or(Field::None, |(_, step)| Field::Step(step)),
         ];
         rows.cells(cells.into_iter())?;
     }
@@ -173,49 +215,23 @@ fn print_stragglers(
 }
 
 /// Prints events: all, or the last one of each name.
-fn events(
-    asked: &Query,
-    query: &EventQuery,
-    sources: &[Source<'_>],
-    shape: Shape,
-    out: &mut Out,
-    complain: &mut dyn FnMut(HistoryError),
-) -> Result<u8, Error> {
+fn events(runs: &Runs<'_>, shape: Shape, out: &mut Out) -> Result<u8, Error> {
     let mut head = vec!["time", "step", "name", "value"];
-    // Of all ranks together, the last one is no run's.
-    let has_run = sources.len() > 1 && !(asked.last && asked.merge.is_some());
+    // The last event of all ranks belongs to no single run.
+    let has_run = if runs.asked.last { runs.has_names() } else { runs.sources.len() > 1 };
     if has_run {
         head.insert(0, "run");
     }
-    let mut rows = Rows::begin(head.into_iter().map(str::to_owned).collect(), shape, out)?;
-    if let Some(order) = asked.merge {
-        let mut last = LastPerName::new();
-        merged(order, query, sources, complain, |run, record| {
-            if asked.last { last.add(record).map_err(too_large) } else { print(&record, run, &mut rows) }
+    let mut rows = Rows::begin(head.into_iter().map(str::to_owned).collect(), shape, out);
+    if runs.asked.last {
+        runs.each(|run, history| {
+            let last = history.last_per_name(&runs.query)?;
+            last.iter().try_for_each(|record| print(record, run, &mut rows))
         })?;
-        last.finish().iter().try_for_each(|record| print(record, None, &mut rows))?;
-        return rows.end();
-    }
-    for source in sources {
-        let (name, mut broken) = (source.name.as_deref(), Ok(()));
-        source.ask(complain, |history| {
-            let mut take = |record: Record| {
-                broken = print(&record, name, &mut rows);
-                if broken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            };
-            if asked.last {
-                _ = history.last_per_name(query)?.into_iter().try_for_each(take);
-                return Ok(());
-            }
-            history.visit(query, &mut take)
-        });
-        broken?;
+    } else {
+        runs.events(|run, record| print(record, run, &mut rows))?;
     }
     rows.end()
-}
-
-fn too_large(error: TooLarge) -> Error {
-    Error::Asked(error.to_string())
 }
 
 /// Columns of aggregates.
@@ -223,40 +239,17 @@ const AGGREGATES: [&str; 11] =
     ["name", "from", "count", "finite", "mean", "min", "min_step", "max", "max_step", "last", "last_step"];
 
 /// Prints a row for each name and window.
-fn aggregate(
-    asked: &Query,
-    query: &EventQuery,
-    window: Window,
-    sources: &[Source<'_>],
-    shape: Shape,
-    out: &mut Out,
-    complain: &mut dyn FnMut(HistoryError),
-) -> Result<u8, Error> {
+fn aggregate(runs: &Runs<'_>, window: Window, shape: Shape, out: &mut Out) -> Result<u8, Error> {
     let mut head: Vec<String> = AGGREGATES.map(str::to_owned).into();
-    if sources.len() > 1 && asked.merge.is_none() {
+    if runs.has_names() {
         head.insert(0, "run".to_owned());
     }
-    let mut rows = Rows::begin(head, shape, out)?;
-    if let Some(order) = asked.merge {
-        let mut table = Aggregator::new(window);
-        merged(order, query, sources, complain, |_, record| table.add(&record).map_err(too_large))?;
-        let table = table.finish();
-        table.rows.iter().try_for_each(|row| print_aggregate(row, None, &mut rows))?;
-        note_left_out(table.left_out);
-        return rows.end();
-    }
-    let mut left_out = 0;
-    for source in sources {
-        let mut broken = Ok(());
-        source.ask(complain, |history| {
-            let table = history.aggregate(query, window)?;
-            left_out += table.left_out;
-            let name = source.name.as_deref();
-            broken = table.rows.iter().try_for_each(|row| print_aggregate(row, name, &mut rows));
-            Ok(())
-        });
-        broken?;
-    }
+    let (mut rows, mut left_out) = (Rows::begin(head, shape, out), 0);
+    runs.each(|run, history| {
+        let table = history.aggregate(&runs.query, window)?;
+        left_out += table.left_out;
+        table.rows.iter().try_for_each(|row| print_aggregate(row, run, &mut rows))
+    })?;
     note_left_out(left_out);
     rows.end()
 }
@@ -264,17 +257,17 @@ fn aggregate(
 fn print_aggregate(row: &Aggregate, run: Option<&str>, rows: &mut Rows<'_>) -> Result<(), Error> {
     let step = |sample: Option<Sample>| sample.and_then(|sample| sample.step);
     let from = match row.start {
-        WindowStart::Step(step) => Cell::Step(step),
-        WindowStart::Time(nanos) => Cell::Time(UNIX_EPOCH + Duration::from_nanos(nanos)),
-        _ => Cell::None,
+        WindowStart::Step(step) => Field::Step(step),
+        WindowStart::Time(nanos) => Field::Time(UNIX_EPOCH + Duration::from_nanos(nanos)),
+        _ => Field::None,
     };
-    let value = |value: Option<f64>| value.map_or(Cell::None, Cell::Number);
-    let place = |step: Option<i64>| step.map_or(Cell::None, Cell::Step);
+    let value = |value: Option<f64>| value.map_or(Field::None, Field::Number);
+    let place = |step: Option<i64>| step.map_or(Field::None, Field::Step);
     let cells = [
-        Cell::Text(row.name.to_string()),
+        Field::Text(row.name.to_string()),
         from,
-        Cell::Count(row.count),
-        Cell::Count(row.finite),
+        Field::Count(row.count),
+        Field::Count(row.finite),
         value(row.mean),
         value(row.min.map(|sample| sample.value)),
         place(step(row.min)),
@@ -283,56 +276,39 @@ fn print_aggregate(row: &Aggregate, run: Option<&str>, rows: &mut Rows<'_>) -> R
         value(Some(row.last.value)),
         place(row.last.step),
     ];
-    rows.cells(run.map(|run| Cell::Text(run.to_owned())).into_iter().chain(cells))
+    rows.cells(run.map(|run| Field::Text(run.to_owned())).into_iter().chain(cells))
 }
 
 /// Prints a row for each step.
-fn pivot(
-    asked: &Query,
-    query: &EventQuery,
-    sources: &[Source<'_>],
-    shape: Shape,
-    out: &mut Out,
-    complain: &mut dyn FnMut(HistoryError),
-) -> Result<u8, Error> {
-    let reduce = match asked.reduce {
+fn pivot(runs: &Runs<'_>, shape: Shape, out: &mut Out) -> Result<u8, Error> {
+    let reduce = match runs.asked.reduce {
         Reduction::Last => Reduce::Last,
         Reduction::Mean => Reduce::Mean,
         Reduction::Min => Reduce::Min,
         Reduction::Max => Reduce::Max,
         Reduction::Sum => Reduce::Sum,
     };
-    let mut tables: Vec<(Option<&str>, PivotTable)> = Vec::new();
-    if let Some(order) = asked.merge {
-        let mut table = Pivot::new(reduce);
-        merged(order, query, sources, complain, |_, record| table.add(&record).map_err(too_large))?;
-        tables.push((None, table.finish()));
-    } else {
-        let (mut cells, mut is_too_large) = (0, false);
-        for source in sources {
-            source.ask(complain, |history| {
-                let table = history.pivot(query, reduce)?;
-                cells += table.names.len() * table.rows.len();
-                is_too_large = cells > MAX_CELLS;
-                tables.push((source.name.as_deref(), table));
-                Ok(())
-            });
-            if is_too_large {
-                return Err(Error::Asked(format!(
-                    "the tables of all runs have more than {MAX_CELLS} cells: ask for fewer runs, names or steps"
-                )));
-            }
+    let mut tables: Vec<(Option<String>, PivotTable)> = Vec::new();
+    let (mut cells, max) = (0, Pivot::MAX_CELLS);
+    runs.each(|run, history| {
+        let table = history.pivot(&runs.query, reduce)?;
+        cells += table.names.len() * table.rows.len();
+        if cells > max {
+            return Err(Error::Asked(format!(
+                "the tables of all runs have more than {max} cells: ask for fewer runs, names or steps"
+            )));
         }
-    }
+        tables.push((run.map(str::to_owned), table));
+        Ok(())
+    })?;
     let names: BTreeSet<&str> =
         tables.iter().flat_map(|(_, table)| &table.names).map(|name| &**name).collect();
     let mut head = vec!["step".to_owned()];
-    let has_run = sources.len() > 1 && asked.merge.is_none();
-    if has_run {
+    if runs.has_names() {
         head.insert(0, "run".to_owned());
     }
     head.extend(names.iter().map(|name| (*name).to_owned()));
-    let mut rows = Rows::begin(head, shape, out)?;
+    let mut rows = Rows::begin(head, shape, out);
     for (run, table) in &tables {
         // Of each column of all tables, that of this one.
         let places: Vec<Option<usize>> =
@@ -341,9 +317,9 @@ fn pivot(
             let values = places.iter().map(|place| {
                 place
                     .and_then(|place| row.values.get(place).copied().flatten())
-                    .map_or(Cell::None, Cell::Number)
+                    .map_or(Field::None, Field::Number)
             });
-            let front = run.map(|run| Cell::Text(run.to_owned())).into_iter().chain([Cell::Step(row.step)]);
+            let front = run.clone().map(Field::Text).into_iter().chain([Field::Step(row.step)]);
             rows.cells(front.chain(values))?;
         }
     }
@@ -357,9 +333,6 @@ fn note_left_out(numbers: u64) {
         note(&format!("{} left out: without a step", count(numbers, "number")));
     }
 }
-
-/// Cells of the tables of all runs: 64 MB.
-const MAX_CELLS: usize = 4_000_000;
 
 /// Reads `100` (steps), `10min`, or `all`.
 fn window_of(text: &str) -> Result<Window, Error> {
@@ -395,7 +368,8 @@ fn print(record: &Record, run: Option<&str>, rows: &mut Rows<'_>) -> Result<(), 
     rows.push(row)
 }
 
-/// Rows on their way out. Those of a table wait for its end, since its columns are as wide as the widest of their cells.
+/// Rows on their way out. Those of a table wait for its end, since its columns are as wide as the widest of their cells. The head comes with
+/// the first row, or at the end: of an answer that is an error from the begin, nothing is printed.
 struct Rows<'a> {
     head: Vec<String>,
     shape: Shape,
@@ -407,8 +381,8 @@ struct Rows<'a> {
 /// Rows of a table that are made wide enough together.
 const MAX_ROWS: usize = 10_000;
 
-/// Cell of a row.
-enum Cell {
+/// Field of a row.
+enum Field {
     None,
     Text(String),
     Count(u64),
@@ -417,7 +391,7 @@ enum Cell {
     Number(f64),
 }
 
-impl Cell {
+impl Field {
     fn as_text(&self, shape: Shape) -> String {
         match self {
             Self::None => String::new(),
@@ -457,16 +431,12 @@ fn unique(names: Vec<String>) -> Vec<String> {
 }
 
 impl<'a> Rows<'a> {
-    fn begin(head: Vec<String>, shape: Shape, out: &'a mut Out) -> Result<Self, Error> {
-        let head = unique(head);
-        if shape == Shape::Csv {
-            out.csv(&head)?;
-        }
-        Ok(Self { head, shape, waiting: Vec::new(), is_empty: true, out })
+    fn begin(head: Vec<String>, shape: Shape, out: &'a mut Out) -> Self {
+        Self { head: unique(head), shape, waiting: Vec::new(), is_empty: true, out }
     }
 
     /// Adds a row, with a cell for each name of the head.
-    fn cells(&mut self, cells: impl Iterator<Item = Cell>) -> Result<(), Error> {
+    fn cells(&mut self, cells: impl Iterator<Item = Field>) -> Result<(), Error> {
         if self.shape == Shape::Json {
             let row = self.head.iter().cloned().zip(cells.map(|cell| cell.as_json())).collect();
             return self.json(&serde_json::Value::Object(row));
@@ -481,8 +451,11 @@ impl<'a> Rows<'a> {
     }
 
     fn push(&mut self, row: Vec<String>) -> Result<(), Error> {
-        self.is_empty = false;
+        let is_first = std::mem::replace(&mut self.is_empty, false);
         if self.shape == Shape::Csv {
+            if is_first {
+                self.out.csv(&self.head)?;
+            }
             return self.out.csv(&row);
         }
         self.waiting.push(row);
@@ -495,6 +468,9 @@ impl<'a> Rows<'a> {
     }
 
     fn end(mut self) -> Result<u8, Error> {
+        if self.is_empty && self.shape == Shape::Csv {
+            self.out.csv(&self.head)?;
+        }
         if !self.waiting.is_empty() {
             self.write()?;
         }
@@ -607,7 +583,7 @@ fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error>
     }
     let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let mut answers = statement.query(()).map_err(failed)?;
-    let mut rows = Rows::begin(names, shape, out)?;
+    let mut rows = Rows::begin(names, shape, out);
     while let Some(row) = answers.next().map_err(failed)? {
         let cell = |place| row.get_ref(place).map_err(failed);
         match shape {

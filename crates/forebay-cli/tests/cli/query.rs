@@ -134,6 +134,44 @@ fn ranks_are_merged_by_step_and_by_time() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// Makes a rank that cannot be read behind its first closed file.
+fn damaged(folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    std::fs::write(folder.join("events.jsonl.000001"), at("loss", 1, 0, 20.0)).unwrap();
+    std::fs::write(folder.join("events.jsonl.000002.zst"), "no zstd").unwrap();
+    std::fs::write(folder.join("events.jsonl"), at("loss", 9, 4, 24.0)).unwrap();
+}
+
+/// Rows are those of all ranks, as far as they can be read; what is made of all ranks would be wrong without one.
+#[test]
+fn a_damaged_rank_ends_no_other_and_no_table_is_made_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = ranks(folder.path());
+    damaged(&folder.path().join("rank-2"));
+    let is_told = |output: &Output| {
+        assert_eq!(output.status.code(), Some(2));
+        let said = said(output);
+        assert!(said.lines().count() == 1 && said.contains("rank-2"), "{said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for more in [&["--merge", "step"][..], &["--merge", "time"], &[]] {
+        let output = forebay(&[&["query", &path, "-n", "loss", "--csv"], more].concat());
+        assert_eq!(is_told(&output).lines().count(), 1 + 4 + 4 + 1, "{more:?}");
+    }
+    let tables = [&["--last"][..], &["--per", "all"], &["--pivot"], &["--per", "2", "--json"]];
+    let tables = tables.map(|table| [table, &["--merge", "step"]].concat());
+    for more in tables.iter().map(Vec::as_slice).chain([&["--stragglers"][..]]) {
+        let output = forebay(&[&["query", &path], more].concat());
+        assert_eq!(is_told(&output), "", "{more:?}");
+        if !more.contains(&"--json") {
+            assert_eq!(is_told(&forebay(&[&["query", &path, "--csv"], more].concat())), "", "{more:?}");
+        }
+    }
+    // Each run by itself has its table.
+    let output = forebay(&["query", &path, "--per", "all", "-n", "loss", "--csv"]);
+    assert_eq!(is_told(&output).lines().count(), 3);
+}
+
 #[test]
 fn standard_input_is_a_file_that_can_be_named() {
     let lines = line(1) + &line(2) + &line(3);
