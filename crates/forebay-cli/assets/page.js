@@ -58,10 +58,10 @@
       element("td", {}, run.took || ""), element("td", {}, run.last_event || ""));
   }
 
-  // Of many runs, those rows alone are in the document that can be seen, and some before and behind them. Each has the same height then.
+  // With many runs, only rows near the visible part are in the document. Each has the same height then.
   const many = 200, spare = 20;
   // The ids of the runs that are searched for; and the rows that are in the document, by id.
-  let found = [], rows = new Map(), first = 0, high = 30;
+  let found = [], rows = new Map(), wished = 0, high = 30;
   const isVirtual = () => found.length > many;
 
   function showRuns() {
@@ -87,9 +87,11 @@
   function showRows(isNew) {
     const box = at("runs-box");
     const count = isVirtual() ? Math.ceil((box.clientHeight || innerHeight) / high) + 2 * spare : found.length;
-    const next = isVirtual() ? Math.max(0, Math.min(Math.floor(box.scrollTop / high) - spare, found.length - count)) : 0;
-    if (!isNew && Math.abs(next - first) < spare / 2) return;
-    first = next;
+    // As the reader has scrolled, whether or not there are rows: at both ends, the first row that is drawn moves less than the reader.
+    const next = isVirtual() ? Math.floor(box.scrollTop / high) - spare : 0;
+    if (!isNew && Math.abs(next - wished) < spare / 2) return;
+    wished = next;
+    const first = Math.max(0, Math.min(wished, found.length - count));
     const focused = document.activeElement?.closest?.("#runs tr")?.dataset.run;
     const before = isNew ? new Map() : rows;
     rows = new Map();
