@@ -263,7 +263,7 @@
     return answer.json();
   }
 
-  // Draws a chart anew, and keeps its zoom.
+  // Draws a chart again, and keeps its zoom.
   function redraw(name) {
     const card = cardOf(name), before = plots.get(name);
     if (!card) return;
@@ -297,7 +297,7 @@
     if (!observer) load();
   }
 
-  // A text that is long is shown whole to who opens it. A live page asks for it then, and leaves it open when there is something new.
+  // A long text is shown whole once it is opened. A live page asks for it then, and leaves it open when there is something new.
   const opened = new Map();
   function lastOf(run, other) {
     const isCut = other.last.length >= 200 || other.text;
@@ -322,7 +322,14 @@
   // What a live page has of a run beyond numbers: asked for once for each of its versions.
   async function media(run) {
     if (run.media?.version !== run.version) run.media = { version: run.version, found: ask("media", `run=${run.id}`) };
-    return run.media.found;
+    const asked = run.media;
+    try {
+      return await asked.found;
+    } catch (error) {
+      // The next one to ask may have an answer.
+      if (run.media === asked) run.media = undefined;
+      throw error;
+    }
   }
 
   function showOthers() {
@@ -364,9 +371,13 @@
   }
 
   // Pictures of a live page are those of one run, which the reader chooses: they may be large.
-  let pictured = null;
+  let pictured = null, offered = null;
   function showLiveMedia() {
     const runs = data.runs.filter((run) => isShown(run) && (run.others || []).length);
+    // The reader may have the choice open.
+    const next = JSON.stringify(runs.map(({ id, name }) => [id, name]));
+    if (next === offered) return;
+    offered = next;
     at("media-part").hidden = runs.length === 0;
     const choice = at("pictured");
     choice.hidden = false;
@@ -383,7 +394,6 @@
       const figures = figuresOf({ ...run, others });
       at("media").replaceChildren(...(figures.length ? figures : [element("p", {}, "It has neither distributions nor pictures.")]));
     } catch {
-      run.media = undefined;
       at("media").replaceChildren(element("p", {}, "forebay serve does not answer."));
     }
   }
