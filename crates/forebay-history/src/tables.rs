@@ -317,7 +317,7 @@ impl Aggregator {
 pub enum Reduce {
     /// The last one that was delivered.
     Last,
-    /// The mean: NaN where one is NaN.
+    /// The mean: infinite where one is, and NaN where one is NaN.
     Mean,
     /// The lowest, without those that are NaN, unless all are.
     Min,
@@ -447,6 +447,8 @@ impl Pivot {
             _ if is_first => value,
             Reduce::Last if self.is_reversed => cell.value,
             Reduce::Last => value,
+            // With an infinity, a share of one would be taken off the other.
+            Reduce::Mean if !(cell.value.is_finite() && value.is_finite()) => cell.value + value,
             Reduce::Mean => cell.value + (value / count - cell.value / count),
             Reduce::Min => cell.value.min(value),
             Reduce::Max => cell.value.max(value),

@@ -319,6 +319,22 @@ fn the_numbers_of_all_ranks_are_reduced_to_one_of_each_step() {
     }
 }
 
+/// An infinity is that of the mean, whether it comes first or later.
+#[test]
+fn the_mean_with_an_infinity_is_infinite_in_any_order() {
+    let mean = |values: &[f64]| {
+        let mut table = Pivot::new(Reduce::Mean);
+        values.iter().for_each(|value| table.add(&Record::scalar("x", *value).with_step(7)).unwrap());
+        table.finish().rows[0].values[0].unwrap()
+    };
+    let inf = f64::INFINITY;
+    for values in [&[inf, 1.0, 2.0][..], &[1.0, inf, 2.0], &[1.0, 2.0, inf], &[inf, inf]] {
+        assert_eq!(mean(values), inf, "{values:?}");
+    }
+    assert_eq!(mean(&[-inf, f64::MAX]), -inf);
+    assert!(mean(&[inf, 1.0, -inf]).is_nan() && mean(&[inf, f64::NAN, 1.0]).is_nan());
+}
+
 /// A mean is one also where a sum would leave what a number can be.
 #[test]
 fn a_mean_of_the_largest_numbers_is_one_of_them() {
