@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::path::Path;
 
+use serde_json::json;
 use unicode_width::UnicodeWidthChar;
 
 use crate::error::Error;
@@ -134,6 +136,30 @@ pub(crate) fn csv(cells: &[impl AsRef<str>]) -> String {
         }
     };
     cells.iter().map(|it| cell(it.as_ref())).collect::<Vec<_>>().join(",")
+}
+
+/// What a command has written.
+pub(crate) struct Written<'a> {
+    pub(crate) path: &'a Path,
+    /// What it consists of, as one of them is called: `event` or `value`.
+    pub(crate) what: &'static str,
+    pub(crate) count: u64,
+    pub(crate) runs: usize,
+    /// What the form that was asked for cannot hold.
+    pub(crate) left_out: u64,
+}
+
+impl Written<'_> {
+    /// Says it, in words or as a JSON object.
+    pub(crate) fn report(&self, is_json: bool, out: &mut Out) -> Result<(), Error> {
+        let Self { path, what, count: number, runs, left_out } = self;
+        if is_json {
+            let all = json!({ "path": path.display().to_string(), format!("{what}s"): number, "runs": runs, "left_out": left_out });
+            return out.json(all);
+        }
+        let (what, of) = (count(*number, what), count(*runs as u64, "run"));
+        out.line(format_args!("{} ({what} of {of})", path.display()))
+    }
 }
 
 /// Returns how many there are of something: `1 run`, `2 runs`.

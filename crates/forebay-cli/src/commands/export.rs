@@ -6,13 +6,12 @@ use std::path::Path;
 use forebay::sink::{BackwardStep, Sink, Tags, TensorBoardSink};
 use forebay::{Batch, Event, Pattern, Record, Value};
 use forebay_history::{Format, RecordFollower, Run, values};
-use serde_json::json;
 
 use crate::args::{Export, To};
 use crate::error::Error;
 use crate::file::Beside;
 use crate::folder;
-use crate::out::{Out, count as count_of, csv, note};
+use crate::out::{Out, Written, csv, note};
 
 /// Records of a batch.
 const BATCH: usize = 1_000;
@@ -40,36 +39,18 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
         return to_tensorboard(&runs, &pattern, asked, out);
     }
     if asked.out == Path::new("-") {
-        return to_lines(&runs, &pattern, form, out).map(|count| u8::from(count == 0));
+        return to_lines(&runs, &pattern, form, out).map(|(count, _)| u8::from(count == 0));
     }
     let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", asked.out.display()));
     let mut file = Beside::of(&asked.out).map_err(failed)?;
-    let count = to_lines(&runs, &pattern, form, &mut file).map_err(|error| match error {
+    let (count, left_out) = to_lines(&runs, &pattern, form, &mut file).map_err(|error| match error {
         Error::Write(error) => failed(error),
         other => other,
     })?;
     file.commit().map_err(failed)?;
     let what = if form == To::Csv { "value" } else { "event" };
-    tell(asked.json, &asked.out, count, what, runs.len(), 0, out)?;
+    Written { path: &asked.out, what, count, runs: runs.len(), left_out }.report(asked.json, out)?;
     Ok(u8::from(count == 0))
-}
-
-/// Says what was written.
-pub(crate) fn tell(
-    is_json: bool,
-    path: &Path,
-    count: u64,
-    what: &str,
-    runs: usize,
-    left_out: u64,
-    out: &mut Out,
-) -> Result<(), Error> {
-    if is_json {
-        let all = json!({ "path": path.display().to_string(), format!("{what}s"): count, "runs": runs, "left_out": left_out });
-        return out.json(all);
-    }
-    let (what, of) = (count_of(count, what), count_of(runs as u64, "run"));
-    out.line(format_args!("{} ({what} of {of})", path.display()))
 }
 
 /// Gives every record of a run that is asked for to `take`, until that fails.
@@ -87,14 +68,14 @@ fn each(
     broken
 }
 
-/// Writes numbers as CSV, or whole events as JSON Lines. Returns how many.
+/// Writes numbers as CSV, or whole events as JSON Lines. Returns how many, and how many values were left out, since they are no numbers.
 fn to_lines(
     runs: &[(String, std::path::PathBuf)],
     pattern: &Pattern,
     form: To,
     out: &mut dyn Write,
-) -> Result<u64, Error> {
-    let mut count = 0_u64;
+) -> Result<(u64, u64), Error> {
+    let (mut count, mut left_out) = (0, 0);
     if form == To::Csv {
         writeln!(out, "run,name,step,time,value")?;
     }
@@ -115,7 +96,10 @@ fn to_lines(
                     Value::Scalar(value) => value.to_string(),
                     Value::Integer(value) => value.to_string(),
                     Value::Bool(value) => u8::from(*value).to_string(),
-                    _ => return,
+                    _ => {
+                        left_out += 1;
+                        return;
+                    }
                 };
                 count += 1;
                 let step = step.map_or_else(String::new, |step| step.to_string());
@@ -126,7 +110,7 @@ fn to_lines(
             Ok(written?)
         })?;
     }
-    Ok(count)
+    Ok((count, left_out))
 }
 
 /// Writes a folder of event files for each run.
@@ -172,7 +156,8 @@ fn to_tensorboard(
     if refused > 0 {
         note(&format!("{refused} events could not be written: TensorBoard has no form for them"));
     }
-    tell(asked.json, to, count, "event", runs.len(), refused, out)?;
+    Written { path: to, what: "event", count, runs: runs.len(), left_out: refused }
+        .report(asked.json, out)?;
     Ok(u8::from(count == 0))
 }
 

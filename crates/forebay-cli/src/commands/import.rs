@@ -9,10 +9,9 @@ use forebay::{Batch, Record, Value};
 use forebay_history::{RecordFollower, find_runs};
 
 use crate::args::{Import, Source};
-use crate::commands::export::tell;
 use crate::error::Error;
 use crate::folder;
-use crate::out::{Out, count, note};
+use crate::out::{Out, Written, count, note};
 
 /// Records of a batch.
 const BATCH: usize = 1_000;
@@ -73,7 +72,8 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
     if left_out > 0 {
         note(&format!("{} left out: neither numbers nor texts", count(left_out, "value")));
     }
-    tell(asked.json, &asked.out, all, "event", runs.len(), left_out, out)?;
+    Written { path: &asked.out, what: "event", count: all, runs: runs.len(), left_out }
+        .report(asked.json, out)?;
     Ok(u8::from(all == 0))
 }
 

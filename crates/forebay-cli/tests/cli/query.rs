@@ -230,10 +230,17 @@ fn what_was_drawn_and_what_was_written_is_told_in_json() {
     assert_eq!(curves[0]["points"], serde_json::json!([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]));
     let to = folder.path().join("all.csv");
     let told = json(text(&forebay(&["export", &path, "-o", to.to_str().unwrap(), "--json"])).trim());
-    assert_eq!((&told["values"], &told["runs"]), (&12.into(), &2.into()));
+    assert_eq!((&told["values"], &told["runs"], &told["left_out"]), (&12.into(), &2.into(), &0.into()));
     let to = folder.path().join("tensorboard");
     let args = ["export", &path, "--to", "tensorboard", "-o", to.to_str().unwrap(), "--json"];
     assert_eq!(json(text(&forebay(&args)).trim())["events"], 12);
+    // A table of numbers has no texts.
+    let path = format!("{path}/rank-0");
+    let mut file = std::fs::OpenOptions::new().append(true).open(format!("{path}/events.jsonl")).unwrap();
+    writeln!(file, "{}", serde_json::to_string(&Record::with_value("note", "a")).unwrap()).unwrap();
+    let to = folder.path().join("more.csv");
+    let told = json(text(&forebay(&["export", &path, "-o", to.to_str().unwrap(), "--json"])).trim());
+    assert_eq!((&told["values"], &told["left_out"]), (&6.into(), &1.into()));
 }
 
 /// Writes a database of ten events.
