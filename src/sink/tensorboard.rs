@@ -26,7 +26,7 @@ use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
 use crate::event::Record;
-use crate::sync::{Arc, Home, catch_panic};
+use crate::sync::{Arc, Home};
 
 pub use settings::{BackwardStep, EarlierPoints, MissingStep, Tags};
 
@@ -247,7 +247,7 @@ impl TensorBoardSink {
     }
 
     /// Sets what becomes of points that earlier files of the folder have. Defaults to [`EarlierPoints::Hide`]. The file that was
-    /// begun is begun anew.
+    /// begun is replaced.
     ///
     /// # Errors
     ///
@@ -255,7 +255,7 @@ impl TensorBoardSink {
     pub fn earlier_points(mut self, what: EarlierPoints) -> io::Result<Self> {
         self.settings.earlier = what;
         self.run.keep_earlier(what == EarlierPoints::Keep);
-        self.begin_anew()
+        self.replace_file()
     }
 
     /// Sets the end of the names of its files, such as `.trainer`. Defaults to none. The file that was begun gets the name.
@@ -271,11 +271,11 @@ impl TensorBoardSink {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         self.settings.suffix = suffix;
-        self.begin_anew()
+        self.replace_file()
     }
 
-    fn begin_anew(mut self) -> io::Result<Self> {
-        let begun = self.run.begin_anew(&self.settings.suffix);
+    fn replace_file(mut self) -> io::Result<Self> {
+        let begun = self.run.replace_file(&self.settings.suffix);
         begun.map_err(|error| cannot_write(self.run.folder(), error))?;
         Ok(self)
     }
@@ -304,8 +304,10 @@ impl TensorBoardSink {
 
     /// Calls `hook` with the path of every file that it begins, also of sub-runs, and now with the path of the file that it has begun.
     ///
-    /// For a program that looks for its own files among those of others. The worker calls it, before a value is in the file. Where it
-    /// panics, the file is written nevertheless.
+    /// For a program that looks for its own files among those of others. The worker calls it, before a value is in the file; for the
+    /// file that is begun already, the thread that builds the sink. Call it last: [`filename_suffix`](Self::filename_suffix) and
+    /// [`earlier_points`](Self::earlier_points) replace the first file, and the hook is called again. Where it panics, the file is
+    /// written nevertheless; the next batch reports the panic as an error of the sink.
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};
@@ -326,9 +328,10 @@ impl TensorBoardSink {
     /// ```
     pub fn on_file(mut self, hook: impl Fn(&Path) + Send + Sync + 'static) -> Self {
         let hook: OnFile = Arc::new(hook);
-        _ = catch_panic(|| hook(self.run.path()));
         self.settings.on_file = Some(Arc::clone(&hook));
         self.run.on_file(Some(hook));
+        // It may fork here, as the program may before.
+        _ = self.run.report_file();
         self
     }
 

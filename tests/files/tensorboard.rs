@@ -752,15 +752,15 @@ fn names_of_files_end_with_the_suffix() {
 }
 
 #[test]
-fn every_file_that_is_begun_is_told() {
+fn the_hook_gets_every_new_file() {
     support::hush();
     let folder = tempfile::tempdir().unwrap();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&told);
-    let mut sink = TensorBoardSink::create(folder.path())
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let hooked = Arc::clone(&reported);
+    let sink = TensorBoardSink::create(folder.path())
         .unwrap()
         .on_file(move |path| {
-            heard.lock().unwrap().push(path.to_owned());
+            hooked.lock().unwrap().push(path.to_owned());
             panic!("on purpose");
         })
         .filename_suffix(".mine")
@@ -772,16 +772,29 @@ fn every_file_that_is_begun_is_told() {
         scalar("b", 1, 3.0).with_sub_run("sub"),
         scalar("a", 8, 4.0),
     ];
-    sink.write_batch(&Batch::from_events(records.to_vec())).unwrap();
-    let told = std::mem::take(&mut *told.lock().unwrap());
+    let collector = Collector::builder().flush(forebay::FlushStrategy::Manual).sink(sink).start().unwrap();
+    for record in records {
+        collector.collect(record);
+    }
+    collector.flush().unwrap();
+    // The panics are reported, and fail no event.
+    let stats = collector.stats();
+    assert_eq!((stats.sinks[0].delivered, stats.sinks[0].failed), (4, 0));
+    assert_eq!(stats.sinks[0].panics, 1);
+    let error = stats.sinks[0].last_error.as_deref().unwrap();
+    assert_eq!(error, "write failed: the hook of on_file panicked: on purpose");
+    support::law(&collector, 4);
+    collector.collect(scalar("a", 9, 5.0));
+    assert_eq!(collector.stop().unwrap().stats.sinks[0].panics, 1);
+    let reported = std::mem::take(&mut *reported.lock().unwrap());
     // The very first one has got its suffix since.
-    let (first, begun) = told.split_first().unwrap();
+    let (first, begun) = reported.split_first().unwrap();
     assert!(!first.exists());
     let mut expected = files(folder.path());
     expected.extend(files(&folder.path().join("sub")));
     let expected: Vec<_> = expected.iter().map(|path| path.canonicalize().unwrap()).collect();
     assert_eq!(begun, expected);
-    assert_eq!(scalars(folder.path())["a"], [(7, 1.0), (6, 2.0), (8, 4.0)]);
+    assert_eq!(scalars(folder.path())["a"], [(7, 1.0), (6, 2.0), (8, 4.0), (9, 5.0)]);
     assert_eq!(scalars(&folder.path().join("sub"))["b"], [(1, 3.0)]);
 }
 

@@ -37,6 +37,8 @@ pub(super) struct RunFolder {
     /// Whether the heads of its files tell no step, so that points of earlier files stay.
     keeps_earlier: bool,
     on_file: Option<OnFile>,
+    /// What the hook said when it panicked, until a batch reports it.
+    hook_panic: Option<String>,
 }
 
 /// State of the file that the next batch goes to.
@@ -117,6 +119,7 @@ impl RunFolder {
             first_step,
             keeps_earlier: false,
             on_file: None,
+            hook_panic: None,
         }
     }
 
@@ -197,15 +200,17 @@ impl RunFolder {
             let _ = fs::remove_file(&self.path);
         }
         self.presence = Some(presence);
-        begun.and_then(|()| self.tell_begun())
+        begun.and_then(|()| self.report_file())
     }
 
-    /// Tells the caller of the file. What a forked child goes on with is an error: the file is its parent's.
-    fn tell_begun(&self) -> io::Result<()> {
+    /// Reports the file to the caller. Fails in a forked child: the file is its parent's.
+    pub(super) fn report_file(&mut self) -> io::Result<()> {
         let Some(hook) = &self.on_file else { return Ok(()) };
         let home = Home::now();
-        // A panic of the hook harms no file.
-        _ = catch_panic(|| hook(&self.path));
+        // A panic of the hook harms no file, and no event.
+        if let Err(said) = catch_panic(|| hook(&self.path)) {
+            self.hook_panic.get_or_insert(said);
+        }
         home.check().map_err(io::Error::other)
     }
 
@@ -223,8 +228,8 @@ impl RunFolder {
         self.append()
     }
 
-    /// Begins the first file anew, as long as it has nothing behind its head.
-    pub(super) fn begin_anew(&mut self, suffix: &str) -> io::Result<()> {
+    /// Replaces the first file, as long as it has nothing behind its head.
+    pub(super) fn replace_file(&mut self, suffix: &str) -> io::Result<()> {
         self.file = Place::Nothing;
         if self.presence.as_ref().is_some_and(|presence| matches!(presence.look(&self.path), Found::Own(_))) {
             fs::remove_file(&self.path)?;
@@ -348,6 +353,13 @@ impl RunFolder {
     /// Writes the batch to its end. A file that was removed meanwhile is left.
     pub(super) fn finish(&mut self) {
         self.write();
+        // What became of events comes first.
+        if self.fates.refusal.is_none()
+            && self.fates.error.is_none()
+            && let Some(said) = self.hook_panic.take()
+        {
+            self.fates.refusal = Some(SinkError::panicked("the hook of on_file", &said));
+        }
         if let Place::Open(file) = &self.file
             && is_unlinked(file)
         {
