@@ -38,7 +38,7 @@ const BINS: usize = 64;
 ///     TypeError: ``pixels`` are no tensor and no array.
 ///     ValueError: No image has this shape.
 #[pyclass(frozen, module = "forebay", name = "Image")]
-pub(crate) struct PyImage(forebay::Image);
+pub(crate) struct PyImage(Arc<forebay::Image>);
 
 #[pymethods]
 impl PyImage {
@@ -62,7 +62,7 @@ impl PyImage {
             4 => forebay::Image::rgba(width, height, pixels.bytes),
             _ => forebay::Image::rgb(width, height, pixels.bytes),
         };
-        image.map(Self).map_err(|error| PyValueError::new_err(error.to_string()))
+        image.map(|image| Self(Arc::new(image))).map_err(|error| PyValueError::new_err(error.to_string()))
     }
 
     fn __repr__(&self) -> String {
@@ -125,10 +125,11 @@ fn raw(array: &Bound<'_, PyAny>, what: &str, lists: bool) -> PyResult<(Array, Ve
     Ok((Array::copy(py, &data, &code)?, shape))
 }
 
-/// Value as Python gives it: ready, or left for the worker to count.
+/// Value as Python gives it: ready, or left for the worker to count or to copy.
 pub(crate) enum Given {
     Value(Value),
     Values(Arc<Values>),
+    Image(Arc<forebay::Image>),
 }
 
 impl Given {
@@ -145,15 +146,26 @@ impl Given {
                 let binned = move |record: &mut Record| record.set_value(values.binned());
                 Point::with_work(Record::new(name), bytes, makes, binned)
             }
+            Self::Image(image) => {
+                let bytes = image.bytes.len();
+                // The copy; a file of it twice, or lines of JSON; and copies of that until it is on the disk.
+                let makes = bytes.saturating_mul(9);
+                let copy = move |record: &mut Record| record.set_value(forebay::Image::clone(&image));
+                Point::with_work(Record::new(name), bytes, makes, copy)
+            }
         }
     }
 
-    /// Returns the value, and counts it here where it is left.
-    fn value(self, py: Python<'_>) -> Value {
-        match self {
+    /// Returns the value, and counts or copies it here where it is left.
+    fn value(self, py: Python<'_>) -> PyResult<Value> {
+        Ok(match self {
             Self::Value(value) => value,
             Self::Values(values) => py.detach(|| values.binned()).into(),
-        }
+            Self::Image(image) => {
+                check_memory(image.bytes.len(), "a copy of an image")?;
+                py.detach(|| forebay::Image::clone(&image)).into()
+            }
+        })
     }
 }
 
@@ -170,7 +182,7 @@ pub(crate) fn given(object: &Bound<'_, PyAny>) -> PyResult<Given> {
 }
 
 fn value_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResult<Value> {
-    Ok(given_at(object, depth, left)?.value(object.py()))
+    given_at(object, depth, left)?.value(object.py())
 }
 
 /// Returns the value of an object that lies so deep in another one, which may have so many parts more: a list that has itself in it twice
@@ -184,6 +196,9 @@ fn given_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
     if let Ok(histogram) = object.cast::<PyHistogram>() {
         return Ok(Given::Values(Arc::clone(&histogram.get().0)));
     }
+    if let Ok(image) = object.cast::<PyImage>() {
+        return Ok(Given::Image(Arc::clone(&image.get().0)));
+    }
     plain_at(object, depth, left).and_then(|value| match value {
         Some(value) => Ok(Given::Value(value)),
         None => {
@@ -193,7 +208,7 @@ fn given_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
     })
 }
 
-/// Returns the value that an object is which is no histogram, or `None` for a tensor of several elements.
+/// Returns the value that an object is which is neither a histogram nor an image, or `None` for a tensor of several elements.
 fn plain_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResult<Option<Value>> {
     let some = |value: Value| Ok(Some(value));
     if let Ok(number) = object.cast::<PyFloat>() {
@@ -213,10 +228,6 @@ fn plain_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
     }
     if object.is_none() {
         return some(Value::Empty);
-    }
-    if let Ok(image) = object.cast::<PyImage>() {
-        check_memory(image.get().0.bytes.len(), "a copy of the pixels of an image")?;
-        return some(image.get().0.clone().into());
     }
     // A list may have itself in it.
     let is_deep = depth > Value::MAX_DEPTH;

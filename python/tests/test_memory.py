@@ -249,6 +249,27 @@ def test_a_text_or_bytes_that_there_is_no_memory_to_copy_are_refused_with_an_err
     assert limited(COPIES, tmp_path)[0] == ["MemoryError"] * 16
 
 
+#: An image, and a process that gets no more than a third of what a copy of it takes.
+IMAGE = """
+import numpy as np
+from forebay import Collector, Image, sinks
+
+image = Image(np.zeros((3, 4096, 4096), np.uint8))
+collector = Collector([sinks.JsonLines(sys.argv[1] + "/events.jsonl")], max_bytes=1 << 30)
+limit(16 << 20)
+print(collector.collect("x", image))
+print(error_of(lambda: collector.collect("x", {"y": image})))
+report = collector.stop()
+print(report.offered, report.processed, sum(report.failed.values()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+def test_an_image_is_copied_on_the_worker_and_in_the_call_only_within_a_dictionary(tmp_path):
+    printed, _ = limited(IMAGE, tmp_path)
+    assert printed == ["queued", f"there is no memory for a copy of an image: it takes up to {3 * 4096**2} bytes", "1 1 1"]
+
+
 #: Values for which there is memory while they are queued, of a run and of `add_hparams`, and a process that gets less than what sinks make
 #: of them.
 UNENCODED_RUN = """
