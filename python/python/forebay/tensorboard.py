@@ -218,8 +218,8 @@ class SummaryWriter(Writer):
         Those of ``add_scalars`` have the key ``<log_dir>/<main_tag>/<key>``, as tensorboardX names them; those of ``add_scalar`` have their
         tag. (TensorboardX exports the former alone.) Nothing is kept in memory for this: the files of the writer are flushed and read back
         here, in Python: 100,000 scalars a second or so, and 10 MB of memory. So the values have the 32 bits of the file, what is not in
-        the file is missing, and a writer with ``write_to_disk=False`` exports nothing. Of what others have written to the same folder,
-        nothing is among them.
+        the file is missing, and a writer with ``write_to_disk=False`` exports nothing. What others have written to the same folder is
+        left out.
 
         Args:
             path: The file.

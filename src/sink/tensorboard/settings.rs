@@ -88,7 +88,7 @@ pub enum BackwardStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EarlierPoints {
-    /// TensorBoard shows none of those at the first step of the new file and later ones: a run that begins anew, or goes on at an
+    /// TensorBoard shows none of those at the first step of the new file and later ones: a run that starts over, or goes on at an
     /// earlier step, takes their place. The default.
     #[default]
     Hide,
