@@ -17,8 +17,8 @@ use crate::series::Point;
 /// What all event files have in their names.
 const MARK: &str = ".tfevents.";
 
-/// Bytes of one file after which a look goes on with the next.
-const MAX_BYTES: u64 = 256 << 20;
+/// Room for the record with which a look ends, in bytes: the reader takes one of up to 64 MB.
+const MAX_RECORD: u64 = 65 << 20;
 
 /// Value of an event file.
 #[derive(Debug)]
@@ -69,12 +69,17 @@ impl EventFiles {
         name.to_str().is_some_and(|name| name.contains(MARK))
     }
 
-    /// Gives every value that is new to `take`, and says how many events there were. A file that cannot be read is damage, and passed over.
+    /// Gives the values that are new to `take`, and says how many events there were. Ends behind the event with which `max_bytes` were read,
+    /// all files together, so that one is read to its end before the next. A file that cannot be read is damage, and passed over.
     ///
     /// # Errors
     ///
     /// The folder cannot be listed.
-    pub(crate) fn look(&mut self, mut take: impl FnMut(Shown<'_>)) -> io::Result<(u64, Look)> {
+    pub(crate) fn look(
+        &mut self,
+        max_bytes: u64,
+        mut take: impl FnMut(Shown<'_>),
+    ) -> io::Result<(u64, Look)> {
         if self.is_one_file {
             self.files.entry(self.path.clone()).or_default();
         } else {
@@ -85,24 +90,28 @@ impl EventFiles {
                 }
             }
         }
-        let (mut events, mut has_more) = (0, false);
+        let (mut events, mut left) = (0, max_bytes);
         for (path, seen) in &mut self.files {
-            match seen.look(path, &mut self.texts, &mut take) {
+            if left == 0 {
+                break;
+            }
+            let before = seen.offset;
+            match seen.look(path, left, &mut self.texts, &mut take) {
                 Ok((_, Look::Replaced)) => {
                     *self = Self::new(std::mem::take(&mut self.path), self.is_one_file);
                     return Ok((0, Look::Replaced));
                 }
-                Ok((more, look)) => {
+                Ok((more, _)) => {
                     seen.cannot_be_read = false;
                     events += more;
-                    has_more |= look == Look::More;
+                    left = left.saturating_sub(seen.offset - before);
                 }
                 // Somebody cleans up.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) => seen.cannot_be_read = true,
             }
         }
-        Ok((events, if has_more { Look::More } else { Look::UpToDate }))
+        Ok((events, if left == 0 { Look::More } else { Look::UpToDate }))
     }
 
     /// Returns how many places of all files were damaged, or files that cannot be read.
@@ -132,6 +141,7 @@ impl Seen {
     fn look(
         &mut self,
         path: &Path,
+        max_bytes: u64,
         texts: &mut HashSet<String>,
         take: &mut impl FnMut(Shown<'_>),
     ) -> io::Result<(u64, Look)> {
@@ -149,9 +159,11 @@ impl Seen {
         }
         let mut file = open_read(path)?;
         file.seek(SeekFrom::Start(self.offset))?;
-        let mut reader = Reader::new(file.take(MAX_BYTES)).on_damage(OnDamage::Resync);
+        // What is damaged is passed over in parts, too.
+        let mut reader =
+            Reader::new(file.take(max_bytes.saturating_add(MAX_RECORD))).on_damage(OnDamage::Resync);
         let mut events = 0;
-        loop {
+        while reader.offset() < max_bytes {
             match reader.next_event() {
                 Ok(Some(event)) => {
                     events += 1;
@@ -170,7 +182,7 @@ impl Seen {
             }
         }
         self.damaged += reader.skipped().places;
-        let has_more = self.offset + MAX_BYTES < data.len() && reader.offset() > 0;
+        let has_more = reader.offset() >= max_bytes;
         self.offset += reader.offset();
         (self.identity, self.length) = (Some(identity), if has_more { 0 } else { data.len() });
         Ok((events, if has_more { Look::More } else { Look::UpToDate }))
@@ -248,4 +260,66 @@ pub(crate) fn record(tag: &str, value: Value, step: i64, unix_nanos: u64) -> Rec
 /// Returns a moment in nanoseconds; 0 for one before 1970, or none.
 fn nanos(seconds: f64) -> u64 {
     (seconds * 1e9).max(0.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay::Batch;
+    use forebay::sink::{Sink, TensorBoardSink};
+
+    use super::*;
+
+    /// Writes the event file of a run: so many points.
+    fn write(folder: &Path, name: &str, steps: std::ops::Range<u64>) {
+        let own = tempfile::tempdir().unwrap();
+        let mut sink = TensorBoardSink::create(own.path()).unwrap();
+        let points = steps.map(|step| Record::scalar("loss", 0.5).with_step(step));
+        sink.write_batch(&Batch::from_events(points.collect())).unwrap();
+        Sink::<Record>::flush(&mut sink).unwrap();
+        let file = fs::read_dir(own.path()).unwrap().next().unwrap().unwrap().path();
+        fs::copy(file, folder.join(format!("{name}.tfevents.1"))).unwrap();
+    }
+
+    /// All files together give no more than so many bytes and an event, and none before the one in front of it is at its end.
+    #[test]
+    fn a_look_ends_after_so_many_bytes_of_all_files_together() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, steps) in [("a", 0..100), ("b", 100..110), ("c", 110..200)] {
+            write(folder.path(), name, steps);
+        }
+        let mut files = EventFiles::new(folder.path().to_owned(), false);
+        let (mut seen, mut looks) = (Vec::new(), 0);
+        loop {
+            let before = seen.len();
+            let take = |shown: Shown<'_>| match shown {
+                Shown::Point(_, point) => seen.push(point.step),
+                Shown::Record(record) => seen.push(record.signed_step().unwrap_or(-1)),
+            };
+            let (_, look) = files.look(1_000, take).unwrap();
+            // A point takes more than 25 bytes.
+            assert!(seen.len() - before <= 1_000 / 25 + 1, "{}", seen.len() - before);
+            looks += 1;
+            if look == Look::UpToDate {
+                break;
+            }
+        }
+        seen.retain(|step| *step >= 0);
+        assert_eq!(seen, Vec::from_iter(0..200));
+        assert!(looks > 5, "{looks}");
+    }
+
+    /// What an iterator has not come to is not read yet: that of a file that is removed meanwhile does not come.
+    #[test]
+    fn an_iterator_reads_a_megabyte_ahead_at_most() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a", 0..40_000);
+        write(folder.path(), "b", 0..10);
+        let size = fs::metadata(folder.path().join("a.tfevents.1")).unwrap().len();
+        assert!(size > 1 << 20, "{size}");
+        let history = crate::open(folder.path()).unwrap();
+        let mut records = history.iter(&crate::EventQuery::new().name("loss")).unwrap();
+        assert_eq!(records.next().unwrap().unwrap().signed_step(), Some(0));
+        fs::remove_file(folder.path().join("b.tfevents.1")).unwrap();
+        assert_eq!(records.count(), 39_999);
+    }
 }

@@ -24,7 +24,8 @@ pub trait History {
     fn query(&self, query: &EventQuery) -> Result<Vec<Record>, HistoryError>;
 
     /// Returns the same records one after the other. An error is the last item. Files and databases hold no more than 2,000 of them in
-    /// memory, but for the newest of files: as many as the [limit](EventQuery::limit), and all of them without one.
+    /// memory, and event files those in 1 MB, but for the newest of files: as many as the [limit](EventQuery::limit), and all of them
+    /// without one.
     ///
     /// # Errors
     ///

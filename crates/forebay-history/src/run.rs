@@ -34,6 +34,9 @@ const DATABASE: &str = "events.db";
 /// Bytes after which a look at one run ends, so that many runs can be looked at in turn.
 const MAX_BYTES: usize = 256 << 20;
 
+/// Bytes of event files of which an iterator holds the records.
+const MAX_ITER_BYTES: usize = 1 << 20;
+
 /// Records that are read from a database at once.
 #[cfg(feature = "sqlite")]
 const MAX_ROWS: usize = 10_000;
@@ -190,7 +193,7 @@ impl History for EventFilesHistory {
         self.iter(query)?.collect()
     }
 
-    /// A part of a file is in memory, 256 MB of it at most, with the records in it.
+    /// In memory are the records of 1 MB of a file, and one more.
     fn iter<'a>(&'a self, query: &EventQuery) -> Result<Records<'a>, HistoryError> {
         // They tell of no runs, so a record is all that a condition asks.
         if query.wanted.run_id.is_some() || query.wanted.generation.is_some() {
@@ -205,7 +208,7 @@ impl History for EventFilesHistory {
         let (query, mut found, mut is_over) = (query.clone(), VecDeque::new(), false);
         Ok(Box::new(std::iter::from_fn(move || {
             while found.is_empty() && left > 0 && !is_over {
-                let look = follower.look(&mut |record| {
+                let look = follower.look(MAX_ITER_BYTES, &mut |record| {
                     if found.len() < left && query.matches(&record) {
                         found.push_back(record);
                     }
@@ -350,17 +353,17 @@ impl RecordFollower {
     ///
     /// A file cannot be read. It can be tried again.
     pub fn poll(&mut self, take: &mut dyn FnMut(Record)) -> Result<(), HistoryError> {
-        while !self.look(take)? {}
+        while !self.look(MAX_BYTES, take)? {}
         Ok(())
     }
 
-    /// Gives a part of what is new to `take`, and says whether that was all.
-    fn look(&mut self, take: &mut dyn FnMut(Record)) -> Result<bool, HistoryError> {
+    /// Gives a part of what is new to `take`, about so many bytes of files, and says whether that was all.
+    fn look(&mut self, max_bytes: usize, take: &mut dyn FnMut(Record)) -> Result<bool, HistoryError> {
         let Self { path, files } = self;
         let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
         match files {
             Files::JsonLines(follower) => {
-                let look = follower.look(MAX_BYTES, |line| {
+                let look = follower.look(max_bytes, |line| {
                     if let Ok(record) = serde_json::from_slice::<Record>(line) {
                         take(record);
                     }
@@ -381,7 +384,7 @@ impl RecordFollower {
                 Ok(is_done)
             }
             Files::TensorBoard(files) => {
-                let events = files.look(|shown| match shown {
+                let events = files.look(max_bytes as u64, |shown| match shown {
                     event_files::Shown::Point(tag, point) => {
                         let value = Value::Scalar(point.value);
                         take(event_files::record(tag, value, point.step, point.unix_nanos));
@@ -694,7 +697,7 @@ impl Run {
                 Ok(records.len() >= MAX_ROWS)
             }
             Files::TensorBoard(files) => {
-                let events = files.look(|shown| {
+                let events = files.look(MAX_BYTES as u64, |shown| {
                     let before = known.last_nanos;
                     match shown {
                         event_files::Shown::Point(tag, point) => {
