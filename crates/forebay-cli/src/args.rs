@@ -182,7 +182,7 @@ pub(crate) struct Query {
     /// Without the steps that a resumed run has made again.
     #[arg(long)]
     pub(crate) current: bool,
-    /// At most so many of each run.
+    /// At most so many events: of each run, or with --merge of all together. For a table, it takes --newest.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     /// The newest first. It takes a --limit.
@@ -201,7 +201,7 @@ pub(crate) struct Query {
     #[arg(long, value_enum, default_value_t = Reduction::Last, requires = "pivot")]
     pub(crate) reduce: Reduction,
     /// Take all runs as ranks of one job: how far each is behind the first one at the same step, in seconds.
-    #[arg(long, conflicts_with_all = ["last", "per", "pivot", "merge", "newest"])]
+    #[arg(long, conflicts_with_all = ["last", "per", "pivot", "merge", "limit"])]
     pub(crate) stragglers: bool,
     /// Take all runs as ranks of one job: merge their events in this order, and make one table of them.
     #[arg(long, value_enum, value_name = "ORDER", conflicts_with = "newest")]

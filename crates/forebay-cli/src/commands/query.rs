@@ -42,6 +42,10 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
         };
         return ask(path, sql, shape, out);
     }
+    if asked.limit.is_some() && !asked.newest && (asked.last || asked.per.is_some() || asked.pivot) {
+        let why = "--limit with a table must come with --newest: it would cut off the newest events";
+        return Err(Error::Asked(why.to_owned()));
+    }
     let (stdin, several) = (Stdin::default(), paths.len() > 1);
     let source = |path| Source {
         name: several.then(|| folder::name_of(&asked.path, path, false)),

@@ -134,6 +134,30 @@ fn ranks_are_merged_by_step_and_by_time() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// A limit counts events: a table of the first ones would look like one of all.
+#[test]
+fn a_table_is_made_of_all_events_or_of_the_newest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = ranks(folder.path());
+    for table in [&["--last"][..], &["--per", "all"], &["--pivot"], &["--pivot", "--merge", "step"]] {
+        let output = forebay(&[&["query", &path, "--limit", "2"], table].concat());
+        let expected =
+            "forebay: --limit with a table must come with --newest: it would cut off the newest events\n";
+        assert_eq!((output.status.code(), said(&output).as_str()), (Some(2), expected), "{table:?}");
+    }
+    assert_eq!(forebay(&["query", &path, "--limit", "2", "--stragglers"]).status.code(), Some(2));
+    let newest = ["query", &path, "--limit", "2", "--newest", "--per", "all", "-n", "loss", "--csv"];
+    let rows = text(&forebay(&newest));
+    let means: Vec<&str> = rows.lines().skip(1).map(|row| row.split(',').nth(5).unwrap()).collect();
+    assert_eq!(means, ["2.5", "12.5"]);
+    // Of rows, those of each run, or of all together.
+    let rows = |more: &[&str]| {
+        let args = [&["query", &path, "--limit", "3", "--csv"], more].concat();
+        text(&forebay(&args)).lines().count() - 1
+    };
+    assert_eq!((rows(&[]), rows(&["--merge", "step"])), (6, 3));
+}
+
 /// Makes a rank that cannot be read behind its first closed file.
 fn damaged(folder: &Path) {
     std::fs::create_dir(folder).unwrap();
