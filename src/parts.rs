@@ -36,7 +36,9 @@ pub use crate::rate::Pace;
 pub use crate::sink::json_lines::{Closed, ClosedFiles, closed, decode};
 pub use crate::sink::panics::Panics;
 #[cfg(feature = "sqlite")]
-pub use crate::sink::sqlite::{Live, inside, refuse_inherited, row_to_record, version};
+pub use crate::sink::sqlite::{
+    Live, inside, open_fixed, open_to_read, refuse_inherited, row_to_record, version,
+};
 pub use crate::sink::target::resolve;
 #[cfg(feature = "tensorboard")]
 pub use crate::sink::tensorboard::check_sub_run;

@@ -24,7 +24,7 @@ use error::failed;
 use files::Left;
 
 pub use child::{inside, refuse_inherited};
-pub use files::Live;
+pub use files::{Live, open_fixed, open_to_read};
 pub use schema::{row_to_record, version};
 
 /// Sink that inserts records into an SQLite database, one transaction a batch.

@@ -6,12 +6,14 @@ mod following;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use forebay::parts::{Live, inside, refuse_inherited, resolve, row_to_record, version};
+use forebay::parts::{
+    Live, inside, open_fixed, open_to_read, refuse_inherited, resolve, row_to_record, version,
+};
 use forebay::{Record, event::catalog::training};
 use forebay_sync::sync::{Home, Mutex, unforked};
 use forebay_sync::unix::let_forks_in;
 use rusqlite::types::Value as Cell;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
 use crate::lineage::Lineage;
 use crate::{EventQuery, History, HistoryError, Records};
@@ -110,15 +112,9 @@ impl Reader {
         let target = resolve(path).map_err(|error| refused(error.into()))?;
         let mut is_fixed = false;
         let live = Live::open_once(&target, || {
-            let database = Connection::open_with_flags(&target, FLAGS)?;
-            match database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
-                Err(error) if is_out_of_reach(&error) && !beside(&target, "-wal").exists() => {
-                    is_fixed = true;
-                    open_fixed(&target)
-                }
-                // Whatever else it is comes again below.
-                _ => Ok(database),
-            }
+            let (database, is_so) = open_to_read(&target)?;
+            is_fixed = is_so;
+            Ok(database)
         })
         .map_err(|error| failed(path, error))?;
         version(&live.connection).map_err(|error| refused(error.into()))?;
@@ -285,26 +281,6 @@ impl Drop for SqliteHistory {
         // With the note that it is open, for which a lock is taken that a child must not find held.
         unforked(|| drop(reader));
     }
-}
-
-const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
-
-/// Returns whether a database in WAL mode cannot be read because the files beside it can be neither found nor made.
-fn is_out_of_reach(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
-}
-
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    PathBuf::from(name)
-}
-
-/// Opens a database that does not change.
-fn open_fixed(path: &Path) -> Result<Connection, rusqlite::Error> {
-    // What has a meaning in a URI (RFC 3986).
-    let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-    Connection::open_with_flags(format!("file:{path}?immutable=1"), FLAGS | OpenFlags::SQLITE_OPEN_URI)
 }
 
 /// Returns the begins of all runs: their ids, and what they tell.

@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::child::Open;
 use crate::sink::SinkError;
@@ -221,4 +221,29 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)
+}
+
+const TO_READ: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
+/// Opens a database for reading alone. Where SQLite can neither find nor make the files that readers and writers share, as on a disk that is
+/// read-only, and no log has anything that is not in the database, opens it as one that does not change. Returns whether it is one of these.
+pub fn open_to_read(path: &Path) -> Result<(Connection, bool), rusqlite::Error> {
+    let database = Connection::open_with_flags(path, TO_READ)?;
+    match database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+        Err(error)
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+                && !fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) =>
+        {
+            Ok((open_fixed(path)?, true))
+        }
+        // Whatever else it is comes again with the first question.
+        _ => Ok((database, false)),
+    }
+}
+
+/// Opens a database that does not change.
+pub fn open_fixed(path: &Path) -> Result<Connection, rusqlite::Error> {
+    // What has a meaning in a URI (RFC 3986).
+    let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    Connection::open_with_flags(format!("file:{path}?immutable=1"), TO_READ | OpenFlags::SQLITE_OPEN_URI)
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use forebay::parts::open_to_read;
 use forebay::run::RunStatus;
 use forebay_history::{Run, TroubleKind};
 use forebay_sync::unix::disk_usage;
 use serde_json::json;
 
 use crate::args::Doctor;
-use crate::commands::query::open_database;
 use crate::error::Error;
 use crate::folder;
 use crate::out::{Out, count};
@@ -141,8 +141,9 @@ const MAX_DATABASE: u64 = 1 << 30;
 fn database_damage(folder: &Path) -> Option<String> {
     let path = folder.join("events.db");
     std::fs::metadata(&path).ok().filter(|data| data.is_file() && data.len() <= MAX_DATABASE)?;
-    let found = open_database(&path)
-        .and_then(|database| database.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
+    let found = open_to_read(&path).and_then(|(database, _)| {
+        database.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+    });
     match found {
         Ok(found) if found == "ok" => None,
         Ok(found) => Some(format!("events.db: {}", found.replace('\n', " "))),

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use forebay::parts::open_to_read;
 use forebay::{Event, Record, Value};
 use forebay_history::{
     Aggregate, EventQuery, History, HistoryError, MergeOrder, Merged, Pivot, PivotTable, Records, Reduce,
@@ -12,7 +13,6 @@ use forebay_history::{
 };
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::args::{Order, Query, Reduction, Shape};
 use crate::commands::runs::as_number;
@@ -578,8 +578,8 @@ fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error>
     if !path.exists() {
         return Err(Error::Asked(format!("--sql asks a database, and there is no {}", path.display())));
     }
-    let database = open_database(&path).map_err(failed)?;
-    // No other file is anybody's answer, and none is made.
+    let (database, _) = open_to_read(&path).map_err(failed)?;
+    // ATTACH could read or create another file.
     database.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0).map_err(failed)?;
     let mut statement = database.prepare(sql).map_err(failed)?;
     if !statement.readonly() {
@@ -605,31 +605,6 @@ fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error>
         }
     }
     rows.end()
-}
-
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
-}
-
-/// Opens a database for reading alone, also on a disk that is read-only.
-pub(crate) fn open_database(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(path, flags)?;
-    match database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
-        // SQLite cannot make the files that readers and writers share: where nobody writes, it needs none.
-        Err(error)
-            if matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
-                && !std::fs::metadata(beside(path, "-wal")).is_ok_and(|data| data.len() > 0) =>
-        {
-            // What has a meaning in a URI (RFC 3986).
-            let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-            let path = format!("file:{path}?immutable=1");
-            Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_URI)
-        }
-        _ => Ok(database),
-    }
 }
 
 fn as_json(cell: ValueRef<'_>) -> serde_json::Value {

@@ -470,3 +470,30 @@ fn what_is_current_is_known_though_the_first_begins_are_gone() {
     let steps: Vec<_> = answer.map(|record| record.unwrap().step().unwrap()).collect();
     assert_eq!(steps, [5, 6]);
 }
+
+/// On a disk that is read-only, SQLite cannot make the file that readers and writers share. A link in its place, which SQLite does not follow,
+/// stands for that: it cannot be made there either.
+#[cfg(all(unix, feature = "sqlite"))]
+#[test]
+fn a_database_where_nothing_can_be_written_is_read_unless_its_log_has_more() {
+    use forebay::sink::SqliteSink;
+    use forebay_history::SqliteHistory;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let mut sink = SqliteSink::create(&path).unwrap();
+    sink.write_batch(&Batch::from_events(vec![Record::scalar("loss", 0.5)])).unwrap();
+    drop(sink);
+    let beside = |end: &str| folder.path().join(format!("events.db{end}"));
+    for end in ["-wal", "-shm"] {
+        _ = std::fs::remove_file(beside(end));
+    }
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), beside("-shm")).unwrap();
+    let count = || SqliteHistory::open(&path)?.query(&EventQuery::new()).map(|records| records.len());
+    assert_eq!(count().unwrap(), 1);
+    // An empty log, which a reader may leave, has nothing more.
+    std::fs::write(beside("-wal"), []).unwrap();
+    assert_eq!(count().unwrap(), 1);
+    std::fs::write(beside("-wal"), [0; 32]).unwrap();
+    assert!(count().is_err());
+}
