@@ -3,7 +3,7 @@
     python loaders.py [--runs 1000] [--points 1000] [--forebay target/release/forebay] [--rounds 3]
 
 The files are written by TensorBoard's own writer: of each run, so many points of two metrics. Each reader is a process of its own, and they take
-turns. Told are the median of the time that passed, of processor time, and of the largest memory. Needs the packages tensorboard and, for
+turns. It prints the medians of the time that passed, of processor time, and of the largest memory. Needs the packages tensorboard and, for
 its fast loader, tensorboard-data-server.
 
     runs           `forebay runs`: last values, status and counts of every run

@@ -19,8 +19,8 @@ const MAX_LINE_BYTES: u64 = 1 << 30;
 /// Reader of the records of a file that a [`JsonLinesSink`](forebay::sink::JsonLinesSink) wrote, one after the other.
 ///
 /// A last line without an end was torn by the death of its writer, or is being written: it is never read as a record, and
-/// counted. So is any other line that is no record, and one of more than 1 GiB ([`max_line_bytes`](Self::max_line_bytes)). After the end, or an error, there is nothing more: to see what was
-/// written since, begin anew.
+/// counted. So is any other line that is no record, and one of more than 1 GiB ([`max_line_bytes`](Self::max_line_bytes)). After the end,
+/// or an error, there is nothing more: to see what was written since, begin again.
 #[derive(Debug)]
 pub struct JsonLinesReader<R = BufReader<File>> {
     lines: R,
@@ -116,7 +116,7 @@ pub struct JsonLinesHistory {
 }
 
 impl JsonLinesHistory {
-    /// Makes a history of the sink that writes to `path`. Its files are opened anew for every query.
+    /// Makes a history of the sink that writes to `path`. Its files are opened again for every query.
     ///
     /// # Errors
     ///

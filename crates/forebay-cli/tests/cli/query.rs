@@ -207,7 +207,7 @@ fn standard_input_is_a_file_that_can_be_named() {
     assert_eq!(json(merged.trim())["count"], 3);
     assert_eq!(text(&with_stdin(&["tail", "-", "-n", "2"], &lines)).lines().count(), 2);
     assert_eq!(text(&with_stdin(&["tail", "-f", "-"], &lines)).lines().count(), 3);
-    // A torn end is none; what is no event at all is told.
+    // A torn end is no event; a file without any event is an error.
     assert_eq!(text(&with_stdin(&["query", "-", "--csv"], &(line(1) + "{\"na"))).lines().count(), 2);
     for command in ["query", "tail"] {
         let output = with_stdin(&[command, "-"], "hello\nworld\n");
@@ -293,7 +293,7 @@ fn sql_asks_one_database_alone_and_every_column_has_a_name_of_its_own() {
 }
 
 /// On a disk that is read-only, SQLite cannot make the file that readers and writers share. A link in its place, which SQLite does not follow,
-/// stands for that: it cannot be made there either, whoever asks.
+/// stands for that: it cannot be made there by anybody.
 #[cfg(unix)]
 #[test]
 fn sql_reads_a_database_where_nothing_can_be_written() {

@@ -75,7 +75,7 @@ fn slow_clients_keep_nobody_waiting_and_lose_their_places() {
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
     slow.read_to_end(&mut answer).unwrap();
     assert!(answer.ends_with(b"</html>\n"));
-    // One more than there are places for is told so, at once. (The server counts a client a moment after it has come.)
+    // One more than there are places for is refused at once. (The server counts a client a moment after it has come.)
     let mut more = vec![connect(), connect()];
     let mut told = false;
     while !told && more.len() < 100 {
