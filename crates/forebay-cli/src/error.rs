@@ -17,7 +17,15 @@ pub(crate) enum Error {
     NotFound(String),
 }
 
+/// What there is in a file of somebody else.
+pub(crate) const FOREIGN: &str = "no events of forebay";
+
 impl Error {
+    /// Makes the error of a file of somebody else.
+    pub(crate) fn foreign(place: impl fmt::Display) -> Self {
+        Self::Asked(format!("{place} holds {FOREIGN}"))
+    }
+
     /// Returns the exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {

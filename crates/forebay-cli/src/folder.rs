@@ -149,7 +149,7 @@ fn read_one(folder: &Path, max_points: usize, with_media: bool) -> Result<Run, E
     while run.poll()? {}
     run.close();
     if is_foreign(&run) {
-        return Err(Error::Asked(foreign(folder)));
+        return Err(Error::foreign(folder.display()));
     }
     Ok(run)
 }
@@ -157,11 +157,6 @@ fn read_one(folder: &Path, max_points: usize, with_media: bool) -> Result<Run, E
 /// Returns whether all that was read of a run is none of forebay's: somebody else's file, or damage.
 pub(crate) fn is_foreign(run: &Run) -> bool {
     run.events() == 0 && run.not_read() > 0
-}
-
-/// Says so.
-pub(crate) fn foreign(path: &Path) -> String {
-    format!("{} holds no events of forebay", path.display())
 }
 
 /// Returns the path of a run as people tell it from others: from where they asked.

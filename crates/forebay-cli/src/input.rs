@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use forebay::Record;
 use forebay_history::{EventQuery, History, HistoryError, JsonLinesReader, Records};
 
+use crate::error::Error;
+
 /// Lines of JSON from standard input. They can be asked once.
 #[derive(Debug, Default)]
 pub(crate) struct Stdin {
@@ -14,10 +16,13 @@ pub(crate) struct Stdin {
 }
 
 impl Stdin {
-    /// Returns whether it had lines, and none of them an event.
-    pub(crate) fn is_foreign(&self) -> bool {
+    /// Returns an error if it had lines, and none of them was an event.
+    pub(crate) fn check(&self) -> Result<(), Error> {
         // Relaxed: it is asked by the thread that has read.
-        self.events.load(Ordering::Relaxed) == 0 && self.skipped.load(Ordering::Relaxed) > 0
+        if self.events.load(Ordering::Relaxed) == 0 && self.skipped.load(Ordering::Relaxed) > 0 {
+            return Err(Error::foreign("standard input"));
+        }
+        Ok(())
     }
 
     /// Reads the events, one after the other. An error is the last item.

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::Path;
 
+use forebay::Record;
 use serde_json::json;
 use unicode_width::UnicodeWidthChar;
 
@@ -136,6 +137,16 @@ pub(crate) fn csv(cells: &[impl AsRef<str>]) -> String {
         }
     };
     cells.iter().map(|it| cell(it.as_ref())).collect::<Vec<_>>().join(",")
+}
+
+/// Returns an event as a line of JSON Lines, with the name of its run where there are several.
+pub(crate) fn json_of(record: &Record, run: Option<&str>) -> String {
+    let Some(run) = run else { return serde_json::to_string(record).unwrap_or_default() };
+    let mut line = serde_json::to_value(record).unwrap_or_default();
+    if let Some(fields) = line.as_object_mut() {
+        fields.insert("run".to_owned(), run.into());
+    }
+    line.to_string()
 }
 
 /// What a command has written.

@@ -101,7 +101,7 @@ pub(crate) fn run_of(
 ) -> Value {
     let run = match run {
         Ok(run) if folder::is_foreign(run) => {
-            let why = folder::foreign(run.path());
+            let why = Error::foreign(run.path().display()).to_string();
             return json!({ "id": id, "name": name, "status": "unreadable", "error": why });
         }
         Ok(run) => run,

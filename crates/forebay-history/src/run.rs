@@ -19,7 +19,7 @@ use crate::runs::{Lives, Trouble, TroubleKind};
 use crate::series::{Point, Series};
 #[cfg(feature = "sqlite")]
 use crate::sqlite::{Seen, SqliteHistory};
-use crate::values::values;
+use crate::values::{number_of, values};
 use crate::{EventQuery, History, HistoryError, JsonLinesHistory, Records};
 
 /// The file of JSON Lines that forebay's runs have.
@@ -545,11 +545,9 @@ impl Known {
             self.settings = settings(record.value().as_fields());
         }
         self.lives.see(record);
-        values(record, &mut |name, value, step| match value {
-            Value::Scalar(number) => self.number(name, *number, step, record.unix_nanos()),
-            Value::Integer(number) => self.number(name, *number as f64, step, record.unix_nanos()),
-            Value::Bool(is) => self.number(name, f64::from(*is), step, record.unix_nanos()),
-            other => self.other(name, other, step),
+        values(record, &mut |name, value, step| match number_of(value) {
+            Some(number) => self.number(name, number, step, record.unix_nanos()),
+            None => self.other(name, value, step),
         });
     }
 

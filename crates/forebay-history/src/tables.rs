@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use forebay::{Event, Record, Value};
+use forebay::{Event, Record};
 use forebay_sync::sync::Arc;
 
-use crate::values::values;
+use crate::values::{number_of, values};
 
 /// Names of which the last record is kept.
 const MAX_NAMES: usize = 10_000;
@@ -30,11 +30,10 @@ pub struct TooLarge {
 
 /// Gives the numbers of a record to `take`, as curves show them: each with its name and step.
 fn numbers(record: &Record, take: &mut dyn FnMut(&str, f64, Option<i64>)) {
-    values(record, &mut |name, value, step| match value {
-        Value::Scalar(number) => take(name, *number, step),
-        Value::Integer(number) => take(name, *number as f64, step),
-        Value::Bool(is) => take(name, f64::from(*is), step),
-        _ => {}
+    values(record, &mut |name, value, step| {
+        if let Some(number) = number_of(value) {
+            take(name, number, step);
+        }
     });
 }
 
@@ -86,7 +85,7 @@ impl LastPerName {
     }
 }
 
-/// Window over whose numbers a row of [`Aggregator`] tells.
+/// Window of numbers that one row of [`Aggregator`] sums up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Window {
@@ -311,7 +310,7 @@ impl Aggregator {
     }
 }
 
-/// What a cell of a pivot tells of several numbers of one name and step.
+/// How a cell of a pivot combines several numbers of one name and step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reduce {
@@ -329,7 +328,7 @@ pub enum Reduce {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Cell {
-    /// 0 for an empty one. No more are told apart than fit.
+    /// 0 for an empty one. Saturates.
     count: u32,
     value: f64,
 }

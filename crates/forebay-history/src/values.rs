@@ -3,6 +3,14 @@
 use forebay::parts::{Shown, shown_of};
 use forebay::{Event, Record, Value};
 
+/// Returns the number that a curve shows of a value: a truth value is 0 or 1.
+pub(crate) fn number_of(value: &Value) -> Option<f64> {
+    match value {
+        Value::Bool(is) => Some(f64::from(*is)),
+        value => value.as_f64(),
+    }
+}
+
 /// Gives what curves and tables show of a record to `take`: names with values and steps. Of fields, each by itself, under the name of the
 /// record; of the events of a run, their metrics, as TensorBoard would show them. What no curve can show has the fields of its record.
 pub fn values(record: &Record, take: &mut dyn FnMut(&str, &Value, Option<i64>)) {

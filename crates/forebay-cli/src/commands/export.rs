@@ -11,7 +11,7 @@ use crate::args::{Export, To};
 use crate::error::Error;
 use crate::file::Beside;
 use crate::folder;
-use crate::out::{Out, Written, csv, note};
+use crate::out::{Out, Written, csv, json_of, note};
 
 /// Records of a batch.
 const BATCH: usize = 1_000;
@@ -82,12 +82,9 @@ fn to_lines(
     for (run, path) in runs {
         each(path, pattern, &mut |record| {
             if form == To::Json {
-                let mut line = serde_json::to_value(&record).unwrap_or_default();
-                if let (true, Some(fields)) = (runs.len() > 1, line.as_object_mut()) {
-                    fields.insert("run".to_owned(), run.as_str().into());
-                }
                 count += 1;
-                return Ok(writeln!(out, "{line}")?);
+                let run = (runs.len() > 1).then_some(run.as_str());
+                return Ok(writeln!(out, "{}", json_of(&record, run))?);
             }
             let time = humantime::format_rfc3339_nanos(record.time()).to_string();
             let mut written = Ok(());

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
+use std::fmt::Display;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +20,7 @@ use crate::commands::runs::as_number;
 use crate::error::Error;
 use crate::folder;
 use crate::input::Stdin;
-use crate::out::{Out, complain, count, note, number};
+use crate::out::{Out, complain, count, json_of, note, number};
 
 pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
     let is_stdin = folder::is_stdin(&asked.path);
@@ -63,9 +64,7 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
     } else {
         events(&runs, shape, out)
     }?;
-    if stdin.is_foreign() {
-        return Err(Error::Asked("standard input holds no events of forebay".to_owned()));
-    }
+    stdin.check()?;
     Ok(if runs.has_failed.get() { code.max(2) } else { code })
 }
 
@@ -359,11 +358,7 @@ fn window_of(text: &str) -> Result<Window, Error> {
 
 fn print(record: &Record, run: Option<&str>, rows: &mut Rows<'_>) -> Result<(), Error> {
     if rows.shape == Shape::Json {
-        let mut line = serde_json::to_value(record).unwrap_or_default();
-        if let (Some(run), Some(fields)) = (run, line.as_object_mut()) {
-            fields.insert("run".to_owned(), run.into());
-        }
-        return rows.json(&line);
+        return rows.json(json_of(record, run));
     }
     let mut row = row_of(record, rows.shape);
     if let Some(run) = run {
@@ -419,7 +414,7 @@ impl Field {
     }
 }
 
-/// Returns names of which each is another: the second one of a name gets a number.
+/// Makes names unique: a repeated one gets a number.
 fn unique(names: Vec<String>) -> Vec<String> {
     let own: HashSet<String> = names.iter().cloned().collect();
     let mut taken = HashSet::new();
@@ -443,13 +438,13 @@ impl<'a> Rows<'a> {
     fn cells(&mut self, cells: impl Iterator<Item = Field>) -> Result<(), Error> {
         if self.shape == Shape::Json {
             let row = self.head.iter().cloned().zip(cells.map(|cell| cell.as_json())).collect();
-            return self.json(&serde_json::Value::Object(row));
+            return self.json(serde_json::Value::Object(row));
         }
         let shape = self.shape;
         self.push(cells.map(|cell| cell.as_text(shape)).collect())
     }
 
-    fn json(&mut self, row: &serde_json::Value) -> Result<(), Error> {
+    fn json(&mut self, row: impl Display) -> Result<(), Error> {
         self.is_empty = false;
         self.out.json(row)
     }
@@ -596,7 +591,7 @@ fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error>
                 for (place, name) in rows.head.iter().enumerate() {
                     line.insert(name.clone(), as_json(cell(place)?));
                 }
-                rows.json(&serde_json::Value::Object(line))?;
+                rows.json(serde_json::Value::Object(line))?;
             }
             _ => {
                 let cells = (0..rows.head.len()).map(|place| Ok(as_text(cell(place)?)));

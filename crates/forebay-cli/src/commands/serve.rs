@@ -8,8 +8,9 @@
 //! | `/media?run=ID` | its pictures, distributions and whole texts |
 //! | `/events` | server-sent events: the version now, and each one that comes |
 //!
-//! `HEAD` gets the same without its body. So a page asks for what it shows and has not. Paths are compared, never opened, so none leads out of the folder. The host that a browser
+//! So a page asks for what it shows and has not. Paths are compared, never opened, so none leads out of the folder. The host that a browser
 //! names must be the one that it was told: else a page of somebody else could ask under a name that it has made lead here (DNS rebinding).
+//! `HEAD` gets the head alone.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -304,12 +305,8 @@ fn media(server: &Server, id: usize) -> String {
     let mut kept = lock(&server.media);
     let known = kept.iter().position(|(known, _)| *known == id).map(|place| kept.remove(place).1);
     // Curves are answered elsewhere.
-    let run = known.map_or_else(|| Run::open(&followed.folder), Ok);
-    let Ok(mut run) =
-        run.map(|run| if run.events() == 0 { run.with_media().with_max_points(0) } else { run })
-    else {
-        return "[]".to_owned();
-    };
+    let open = || Run::open(&followed.folder).map(|run| run.with_media().with_max_points(0));
+    let Ok(mut run) = known.map_or_else(open, Ok) else { return "[]".to_owned() };
     // What cannot be read now may be later.
     while run.poll().unwrap_or(false) {}
     run.release();

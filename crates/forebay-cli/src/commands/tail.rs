@@ -11,7 +11,7 @@ use crate::args::{Form, Tail};
 use crate::error::Error;
 use crate::folder;
 use crate::input::Stdin;
-use crate::out::{Out, harmless, note, number};
+use crate::out::{Out, harmless, json_of, note, number};
 
 /// Time between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -112,9 +112,7 @@ fn of_stdin(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Resul
             last.pop_front();
         }
     }
-    if stdin.is_foreign() {
-        return Err(Error::Asked("standard input holds no events of forebay".to_owned()));
-    }
+    stdin.check()?;
     last.iter().try_for_each(|record| print(record, None, form, out))?;
     Ok(u8::from(is_empty))
 }
@@ -142,10 +140,7 @@ fn matches(pattern: &Pattern, record: &Record) -> bool {
 
 fn print(record: &Record, run: Option<&str>, form: Form, out: &mut Out) -> Result<(), Error> {
     if form == Form::Json {
-        let Some(run) = run else { return out.json(serde_json::to_string(record).unwrap_or_default()) };
-        let mut line = serde_json::to_value(record).unwrap_or_default();
-        line.as_object_mut().into_iter().for_each(|fields| _ = fields.insert("run".to_owned(), run.into()));
-        return out.json(line);
+        return out.json(json_of(record, run));
     }
     let run = run.map_or_else(String::new, |run| format!("{:<16}  ", harmless(run)));
     let time = humantime::format_rfc3339_millis(record.time()).to_string();

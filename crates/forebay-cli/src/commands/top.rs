@@ -9,7 +9,7 @@ use forebay_history::{Run, find_runs};
 use crate::args::{Across, Top};
 use crate::chart::{self, Area, Axes, Curve, Grid, Style};
 use crate::commands::plot::points_of;
-use crate::error::Error;
+use crate::error::{Error, FOREIGN};
 use crate::folder::{self, Budget};
 use crate::out::{Out, count, number, width};
 use crate::screen::Key;
@@ -377,7 +377,7 @@ impl View {
         let Some(it) = self.runs.get(self.chosen) else { return };
         let mut lines = vec![it.name.clone()];
         match &it.run {
-            Ok(run) if folder::is_foreign(run) => lines.push("no events of forebay".to_owned()),
+            Ok(run) if folder::is_foreign(run) => lines.push(FOREIGN.to_owned()),
             Ok(run) => {
                 lines.extend(folder::reason(run).map(str::to_owned));
                 let step =
