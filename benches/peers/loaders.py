@@ -3,8 +3,8 @@
     python loaders.py [--runs 1000] [--points 1000] [--forebay target/release/forebay] [--rounds 3]
 
 The files are written by TensorBoard's own writer: of each run, so many points of two metrics. Each reader is a process of its own, and they take
-turns. It prints the medians of the time that passed, of processor time, and of the largest memory. Needs the packages tensorboard and, for
-its fast loader, tensorboard-data-server.
+turns. It prints the medians of the time that passed, of processor time, and of the largest memory. Needs GNU time, and the packages
+tensorboard and, for its fast loader, tensorboard-data-server.
 
     runs           `forebay runs`: last values, status and counts of every run
     query          `forebay query --per all`: count, mean, lowest, highest and last value of every metric of every run
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,11 +56,17 @@ def write(folder: Path, runs: int, points: int) -> None:
         shutil.copytree(first, folder / f"run-{run:05}")
 
 
-def measured(command: list[str], until: str | None = None) -> tuple[float, float, float]:
-    """Runs a command, or until it says something. Returns seconds, seconds of processor time, and MB."""
+def measured(command: list[str], memory: Path, until: str | None = None) -> tuple[float, float, float]:
+    """Runs a command, or until it says something. Returns seconds, seconds of processor time, and MB.
+
+    A process counts the memory of the one that started it, until it runs its own program: that of GNU time is small, and that of this one
+    is not. It writes what it finds to `memory`.
+    """
     began = time.perf_counter()
     child = subprocess.Popen(
-        command,
+        ["/usr/bin/env", "time", "-f", "%M", "-o", str(memory), *command],
+        # It ignores what ends its command.
+        start_new_session=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if until else subprocess.DEVNULL,
@@ -75,14 +82,15 @@ def measured(command: list[str], until: str | None = None) -> tuple[float, float
         else:
             sys.exit(f"{command[0]} did not say {until!r}, but:\n{said}")
         took = time.perf_counter() - began
-        child.kill()
+        os.killpg(child.pid, signal.SIGINT)
     _, status, usage = os.wait4(child.pid, 0)
     if not until:
         took = time.perf_counter() - began
         if status != 0:
             sys.exit(f"{' '.join(command)} failed")
     child.returncode = 0
-    return took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
+    kilobytes = int(memory.read_text().splitlines()[-1])
+    return took, usage.ru_utime + usage.ru_stime, kilobytes * 1024 / 1e6
 
 
 def main() -> None:
@@ -110,7 +118,7 @@ def main() -> None:
         found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
         for _ in range(asked.rounds):
             for name, (command, until) in commands.items():
-                found[name].append(measured(command, until))
+                found[name].append(measured(command, Path(temporary) / "memory", until))
                 print(name, *(f"{each:.2f}" for each in found[name][-1]), file=sys.stderr, flush=True)
         print(f"{asked.runs} runs, 2 metrics, {asked.points} points of each")
         print("| reader | seconds | processor seconds | MB |\n|---|--:|--:|--:|")
