@@ -130,8 +130,8 @@ impl Runs<'_> {
         self.job(|error| Err(error.into()))
     }
 
-    /// Gives the history of each run, with its name, to `ask`; or that of the whole job. A run that cannot be read is told, and the others
-    /// go on: what came before is an answer, too. A job of which a rank cannot be read is an error.
+    /// Gives the history of each run, with its name, to `ask`; or that of the whole job. A run that cannot be read ends no other, and what
+    /// came before is an answer, too. A job of which a rank cannot be read is an error.
     fn each(
         &self,
         mut ask: impl FnMut(Option<&str>, &dyn History) -> Result<(), Error>,
@@ -149,8 +149,8 @@ impl Runs<'_> {
         Ok(())
     }
 
-    /// Gives the events of all runs to `take`, each with the name of its run: of one run after the other, or merged. What cannot be read is
-    /// told, and the others go on.
+    /// Gives the events of all runs to `take`, each with the name of its run: of one run after the other, or merged. A run that cannot be
+    /// read ends no other.
     fn events(&self, mut take: impl FnMut(Option<&str>, &Record) -> Result<(), Error>) -> Result<(), Error> {
         if self.asked.merge.is_none() {
             return self

@@ -172,7 +172,7 @@ fn a_damaged_rank_ends_no_other_and_no_table_is_made_without_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = ranks(folder.path());
     damaged(&folder.path().join("rank-2"));
-    let is_told = |output: &Output| {
+    let answer_of = |output: &Output| {
         assert_eq!(output.status.code(), Some(2));
         let said = said(output);
         assert!(said.lines().count() == 1 && said.contains("rank-2"), "{said}");
@@ -180,20 +180,20 @@ fn a_damaged_rank_ends_no_other_and_no_table_is_made_without_it() {
     };
     for more in [&["--merge", "step"][..], &["--merge", "time"], &[]] {
         let output = forebay(&[&["query", &path, "-n", "loss", "--csv"], more].concat());
-        assert_eq!(is_told(&output).lines().count(), 1 + 4 + 4 + 1, "{more:?}");
+        assert_eq!(answer_of(&output).lines().count(), 1 + 4 + 4 + 1, "{more:?}");
     }
     let tables = [&["--last"][..], &["--per", "all"], &["--pivot"], &["--per", "2", "--json"]];
     let tables = tables.map(|table| [table, &["--merge", "step"]].concat());
     for more in tables.iter().map(Vec::as_slice).chain([&["--stragglers"][..]]) {
         let output = forebay(&[&["query", &path], more].concat());
-        assert_eq!(is_told(&output), "", "{more:?}");
+        assert_eq!(answer_of(&output), "", "{more:?}");
         if !more.contains(&"--json") {
-            assert_eq!(is_told(&forebay(&[&["query", &path, "--csv"], more].concat())), "", "{more:?}");
+            assert_eq!(answer_of(&forebay(&[&["query", &path, "--csv"], more].concat())), "", "{more:?}");
         }
     }
     // Each run by itself has its table.
     let output = forebay(&["query", &path, "--per", "all", "-n", "loss", "--csv"]);
-    assert_eq!(is_told(&output).lines().count(), 3);
+    assert_eq!(answer_of(&output).lines().count(), 3);
 }
 
 #[test]
