@@ -318,27 +318,31 @@ fn on_signal(signal: i32, first_at: &mut Option<Instant>) {
         Some(listener) => listener.watches.clone(),
         None => Vec::new(),
     });
+    let repeats = first_at.is_some_and(|moment| moment.elapsed() < REPEATS);
     let before = watches.iter().map(|watch| watch.received.load(Ordering::Relaxed)).find(|first| *first != 0);
     if let Some(first) = before {
-        if first_at.is_none_or(|moment| moment.elapsed() >= REPEATS) {
+        if !repeats {
             // The second one: no waiting for anything any more.
             end(first as i32);
         }
         return;
     }
-    *first_at = Some(Instant::now());
     watches.retain(|watch| watch.signals.contains(&signal));
     let plan_of = |watch: Arc<Watch>| {
         let plan = watch.plan.lock().take();
         plan.map(|plan| (watch, plan))
     };
     let plans: Vec<_> = watches.into_iter().filter_map(plan_of).collect();
-    if plans.is_empty()
-        && SIGNALS.iter().any(|slot| slot.signal == signal && slot.had_default.load(Ordering::SeqCst))
-    {
-        // Who watched it was dropped since it came.
-        end(signal);
+    if plans.is_empty() {
+        // Who watched it was dropped since it came. One that repeats the first is answered by what the first began.
+        let had_default =
+            |slot: &SignalSlot| slot.signal == signal && slot.had_default.load(Ordering::SeqCst);
+        if !repeats && SIGNALS.iter().any(had_default) {
+            end(signal);
+        }
+        return;
     }
+    *first_at = Some(Instant::now());
     // How many are not done, and whether one of those who are leaves the process to us.
     let (left, is_ours) = (Arc::new(PlainU64::new(plans.len() as u64)), Arc::new(PlainBool::new(false)));
     let begun = Instant::now();

@@ -118,6 +118,16 @@ fn a_process_that_is_to_be_ended() {
                 }
             }
             run.unwrap().preempted("SIGTERM, more than once").unwrap();
+            drop(signals);
+            // Nobody watches any more when the last of them is looked at.
+            for _ in 0..100 {
+                let signals = Signals::builder(collector).leave_time().grace(LONG).start().unwrap();
+                for _ in 0..3 {
+                    // SAFETY: it takes a number.
+                    unsafe { libc::raise(libc::SIGTERM) };
+                    until("the signal comes", || signals.received().is_some());
+                }
+            }
             return;
         }
         // A thread waits for the signal, and so does a child, for which none comes.
