@@ -194,7 +194,7 @@ const MAX_UNASKED: usize = 1 << 20;
 
 /// Returns whether there is memory for so many bytes, by asking for them and giving them back.
 pub(crate) fn has_memory(bytes: usize) -> bool {
-    bytes <= MAX_UNASKED || reserved(bytes).is_ok()
+    bytes <= MAX_UNASKED || reserved::<u8>(bytes).is_ok()
 }
 
 /// Raises `MemoryError` where there is no memory for so many bytes. Without this check, the allocation would end the process.
@@ -216,22 +216,35 @@ pub(crate) fn copied(bytes: &[u8]) -> PyResult<Vec<u8>> {
     Ok(copy)
 }
 
-/// Returns space for a copy of so many bytes.
+/// Returns a copy of the numbers of an `array.array` of Python.
+///
+/// # Errors
+///
+/// `MemoryError` where there is no memory for the copy.
+pub(crate) fn copied_numbers(py: Python<'_>, numbers: &PyBuffer<f64>) -> PyResult<Vec<f64>> {
+    let mut copy = space(numbers.item_count())?;
+    copy.resize(numbers.item_count(), 0.0);
+    numbers.copy_to_slice(py, &mut copy)?;
+    Ok(copy)
+}
+
+/// Returns space for a copy of so many bytes, or other items.
 ///
 /// # Errors
 ///
 /// `MemoryError` where there is no memory for it.
-pub(crate) fn space(length: usize) -> PyResult<Vec<u8>> {
-    let refused =
-        |_| PyMemoryError::new_err(format!("there is no memory for a copy: it takes {length} bytes"));
-    reserved(length).map_err(refused)
+pub(crate) fn space<T>(length: usize) -> PyResult<Vec<T>> {
+    reserved(length).map_err(|_| {
+        let bytes = length.saturating_mul(size_of::<T>());
+        PyMemoryError::new_err(format!("there is no memory for a copy: it takes {bytes} bytes"))
+    })
 }
 
-/// Returns space for so many bytes, and an error where the system refuses it.
-fn reserved(length: usize) -> Result<Vec<u8>, TryReserveError> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length)?;
-    Ok(bytes)
+/// Returns space for so many items, and an error where the system refuses it.
+fn reserved<T>(length: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut items = Vec::new();
+    items.try_reserve_exact(length)?;
+    Ok(items)
 }
 
 /// Returns the number that 16 bits are: IEEE 754, binary16.

@@ -6,7 +6,7 @@ use forebay::Record;
 use pyo3::exceptions::{PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::array::{check_memory, copied};
 
@@ -71,6 +71,22 @@ pub(crate) fn text(text: &Bound<'_, PyString>) -> PyResult<String> {
 /// `MemoryError` where there is no memory for it.
 pub(crate) fn copied_text(text: &str) -> PyResult<String> {
     Ok(String::from_utf8(copied(text.as_bytes())?)?)
+}
+
+/// Returns about how many bytes a copy of lists and tuples takes that are nested so many `levels` deep, with their texts and numbers. What
+/// lies deeper, in a list that has itself in it, cannot be copied.
+pub(crate) fn copied_bytes(object: &Bound<'_, PyAny>, levels: usize) -> PyResult<usize> {
+    let mut bytes = size_of::<String>();
+    if let Ok(text) = object.cast::<PyString>() {
+        bytes += text.to_str()?.len();
+    } else if let Some(levels) = levels.checked_sub(1)
+        && (object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>())
+    {
+        for each in object.try_iter()? {
+            bytes = bytes.saturating_add(copied_bytes(&each?, levels)?);
+        }
+    }
+    Ok(bytes)
 }
 
 /// Returns bytes as an object of Python.

@@ -22,7 +22,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use tfevents::{LAYOUT, Mesh, MeshTensor, Summary};
 
-use crate::array::{Array, check_memory, copied, space};
+use crate::array::{Array, check_memory, copied, copied_numbers, space};
 use crate::convert;
 use crate::names::intern;
 use crate::point::Point;
@@ -291,15 +291,17 @@ impl Writer {
         tag: &str,
         data: PyBuffer<u8>,
         code: &str,
-        edges: Option<Vec<f64>>,
-        counts: Option<Vec<f64>>,
+        edges: Option<PyBuffer<f64>>,
+        counts: Option<PyBuffer<f64>>,
         max_bins: Option<usize>,
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
         let values = Array::copy(slf.py(), &data, code)?;
-        let of = |numbers: &Option<Vec<f64>>| numbers.as_ref().map_or(0, |numbers| 8 * numbers.len());
-        let bins = of(&edges) + of(&counts);
+        let copy = |numbers: &PyBuffer<f64>| copied_numbers(slf.py(), numbers);
+        let edges = edges.as_ref().map(copy).transpose()?;
+        let counts = counts.as_ref().map(copy).transpose()?;
+        let bins = [&edges, &counts].into_iter().flatten().map(|numbers| 8 * numbers.len()).sum::<usize>();
         Self::add(slf, tag, step, walltime, values.byte_len() + bins, 8 * bins, move |record| {
             let edges = edges.as_deref().unwrap_or_else(|| default_edges());
             let histogram = Histogram::of(&values, edges, counts, max_bins);
@@ -311,13 +313,14 @@ impl Writer {
         slf: &Bound<'_, Self>,
         tag: &str,
         numbers: [f64; 5],
-        limits: Vec<f64>,
-        counts: Vec<f64>,
+        limits: PyBuffer<f64>,
+        counts: PyBuffer<f64>,
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let bytes = 16 * limits.len();
-        let histogram = Histogram::counted(numbers, limits, counts);
+        let copy = |numbers: &PyBuffer<f64>| copied_numbers(slf.py(), numbers);
+        let histogram = Histogram::counted(numbers, copy(&limits)?, copy(&counts)?);
+        let bytes = 16 * limits.item_count();
         Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| {
             encode(record, histogram.summary())
         })
@@ -441,12 +444,16 @@ impl Writer {
     fn _add_pr_curve_raw(
         slf: &Bound<'_, Self>,
         tag: &str,
-        rows: [Vec<f32>; 6],
+        rows: [PyBuffer<f64>; 6],
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let bytes = rows.iter().map(|row| 4 * row.len()).sum();
+        let copy = |row: &PyBuffer<f64>| copied_numbers(slf.py(), row);
+        let rows = rows.iter().map(copy).collect::<PyResult<Vec<_>>>()?;
+        let bytes = rows.iter().map(|row| 8 * row.len()).sum();
         Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| {
+            let Ok(rows) = <[Vec<f64>; 6]>::try_from(rows) else { return };
+            let rows = rows.map(|row| row.into_iter().map(|number| number as f32).collect::<Vec<_>>());
             encode(record, Summary::PrCurve { rows: rows.each_ref().map(Vec::as_slice) });
         })
     }
@@ -490,8 +497,12 @@ impl Writer {
 
     /// Adds the charts of the tab of custom scalars: categories, each with charts, each with its title, whether it is a margin chart, and
     /// its tags.
-    fn _add_layout(slf: &Bound<'_, Self>, categories: Vec<CategoryRow>) -> PyResult<()> {
-        Self::add(slf, LAYOUT, None, None, 0, 0, move |record| {
+    fn _add_layout(slf: &Bound<'_, Self>, categories: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = convert::copied_bytes(categories, 5)?;
+        check_memory(bytes, "a copy of the charts")?;
+        let categories: Vec<CategoryRow> = categories.extract()?;
+        // What borrows from them, and a message that grows by doubling; and copies of that until it is on the disk.
+        Self::add(slf, LAYOUT, None, None, bytes, bytes.saturating_mul(8), move |record| {
             layout::encode(record, &categories);
         })
     }
@@ -500,14 +511,17 @@ impl Writer {
     fn _add_hparams(
         slf: &Bound<'_, Self>,
         sub_run: Option<&str>,
-        settings: Vec<SettingRow>,
-        metrics: Vec<(String, f64)>,
+        settings: &Bound<'_, PyAny>,
+        metrics: &Bound<'_, PyAny>,
         step: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let (step, walltime) = Self::place(slf, step, None)?;
         let sub_run = sub_run.map(sub_run_of).transpose()?.map(|name| intern(&name));
+        let bytes = convert::copied_bytes(settings, 3)?.saturating_add(convert::copied_bytes(metrics, 2)?);
         // Messages grow by doubling.
-        check_memory(hparams::text_bytes(&settings).saturating_mul(3), "the texts of hyper-parameters")?;
+        check_memory(bytes.saturating_mul(3), "the texts of hyper-parameters")?;
+        let settings: Vec<SettingRow> = settings.extract()?;
+        let metrics: Vec<(String, f64)> = metrics.extract()?;
         Self::with(slf, |core| {
             let within = |record: Record| {
                 let record = convert::placed(record, step, walltime);

@@ -12,7 +12,7 @@ import pytest
 from support import events, values
 
 import forebay
-from forebay import SummaryWriter
+from forebay import SummaryWriter, _arrays
 
 
 @pytest.fixture
@@ -196,6 +196,37 @@ def test_a_run_refuses_what_is_wrong_before_it_has_a_folder(tmp_path):
         report = run.collector.stats()
     # None of these calls left half of its values behind.
     assert report.offered == 1
+
+
+@pytest.mark.parametrize("has_numpy", [True, False])
+def test_an_element_of_a_list_that_is_no_number_is_named_with_its_place(has_numpy, writer, tmp_path, monkeypatch):
+    monkeypatch.setattr(_arrays, "_has_numpy", lambda: has_numpy)
+    itself = [1.0]
+    itself.append(itself)
+    for error, said, call in [
+        (TypeError, "values[0][0] must be a number, got NoneType", lambda: forebay.Histogram([[None, 1]])),
+        (TypeError, "values[1][0][2] must be a number, got str", lambda: forebay.Histogram([[[1, 2, 3]], [[4, 5, "6"]]])),
+        (TypeError, "values[1] must be a number, got NoneType", lambda: forebay.Histogram([1, None])),
+        (ValueError, "inhomogeneous" if has_numpy else "values must have the same number", lambda: forebay.Histogram([[1, 2], [3]])),
+        (ValueError, "inhomogeneous" if has_numpy else "values must have the same number", lambda: forebay.Histogram([[1], 2])),
+        (ValueError, "nested lists must have at most 64 levels, got more", lambda: forebay.Histogram(itself)),
+        (TypeError, "bins[1] must be a number, got NoneType", lambda: writer.add_histogram("h", np.ones(2), bins=[0, None])),
+        (TypeError, "bucket_limits[0] must be a number, got NoneType", lambda: writer.add_histogram_raw("h", 0, 1, 1, 1, 1, [None], [1])),
+        (TypeError, "bucket_counts[0] must be a number, got str", lambda: writer.add_histogram_raw("h", 0, 1, 1, 1, 1, [1], ["1"])),
+        (TypeError, "recall[0] must be a number, got NoneType", lambda: writer.add_pr_curve_raw("p", [1], [1], [1], [1], [1], [None])),
+        (TypeError, "vertices[0][1][2] must be a number, got NoneType", lambda: writer.add_mesh("m", [[[1, 2, 3], [1, 2, None]]])),
+        (TypeError, "faces[0][0][0] must be a number, got str", lambda: writer.add_mesh("m", np.ones((1, 3, 3)), faces=[[["1", 2, 0]]])),
+        (TypeError, "mat[1][0] must be a number, got NoneType", lambda: writer.add_embedding([[1.0, 2.0], [None, 3.0]])),
+        (TypeError, "box_tensor[0][3] must be a number, got NoneType", lambda: writer.add_image_with_boxes("b", np.ones((3, 4, 4)), [[1, 2, 3, None]])),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=re.escape(said)):
+            call()
+    writer.default_bins = [0.0, "1"]
+    raises(TypeError, re.escape("default_bins[1] must be a number, got str"), writer.add_histogram, "h", np.ones(2))
+    writer.add_pr_curve_raw("p", *[[np.float32(1), True, decimal.Decimal(1)]] * 6)
+    writer.add_mesh("m", [[[1, np.float32(2), np.array(3)]]])
+    writer.flush()
+    assert [value.tag for value in values(tmp_path)] == ["p", "m_VERTEX"]
 
 
 class OnCuda:

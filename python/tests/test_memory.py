@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_the_edges_of_a_histogram_count_in_the_budget_of_a_writer(tmp_path):
     writer = SummaryWriter(tmp_path / "run")
     disk = Disk(writer, tmp_path / "disk")
     data, code, _ = _arrays.raw(np.zeros(1))
-    edges, added = [0.0] * 1_000_000, 0
+    edges, added = array("d", [0.0]) * 1_000_000, 0
     while not writer.stats()["rejected"]:
         writer._add_histogram("h", data, code, edges, None, None, None, None)
         added += 1
@@ -203,8 +204,9 @@ def test_the_memory_that_is_asked_for_an_image_follows_from_its_layout():
     ]
 
 
-#: Texts and bytes that the loop copies, and a process that gets no more than a quarter of what a copy takes.
+#: Texts, bytes and numbers that the loop copies, and a process that gets no more than a quarter of what a copy takes.
 COPIES = """
+from array import array
 from forebay import Collector, SummaryWriter
 from forebay.bus import EventBus
 
@@ -216,7 +218,7 @@ class Shown:
         return text
 
 writer, collector, bus = SummaryWriter(sys.argv[1]), Collector(), EventBus()
-hparams = {"text": text}
+hparams, one, few, numbers = {"text": text}, bytes(8), array("d", [1.0]), array("d", bytes(size))
 calls = [
     lambda: writer.add_text("x", text),
     lambda: writer.add_hparams(hparams, {}),
@@ -234,6 +236,14 @@ calls = [
     lambda: collector.collect("x", {text: 1}),
     lambda: bus.emit_sync("x", {"y": text}),
     lambda: bus.emit_sync("x", {text: 1}),
+    lambda: writer.add_custom_scalars({"x": {"y": ["Multiline", [text]]}}),
+    lambda: writer.add_custom_scalars({text: {}}),
+    lambda: writer.add_hparams({text: 1.0}, {}),
+    lambda: writer.add_hparams({}, {text: 1.0}),
+    lambda: writer._add_histogram("x", one, "<f8", numbers, None, None, None, None),
+    lambda: writer._add_histogram("x", one, "<f8", None, numbers, None, None, None),
+    lambda: writer._add_histogram_raw("x", [0.0] * 5, numbers, few, None, None),
+    lambda: writer._add_pr_curve_raw("x", [few] * 5 + [numbers], None, None),
 ]
 limit(size // 4)
 for call in calls:
@@ -245,8 +255,8 @@ bus.shutdown()
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
-def test_a_text_or_bytes_that_there_is_no_memory_to_copy_are_refused_with_an_error(tmp_path):
-    assert limited(COPIES, tmp_path)[0] == ["MemoryError"] * 16
+def test_texts_bytes_and_numbers_that_there_is_no_memory_to_copy_are_refused_with_an_error(tmp_path):
+    assert limited(COPIES, tmp_path)[0] == ["MemoryError"] * 24
 
 
 #: An image, and a process that gets no more than a third of what a copy of it takes.

@@ -420,7 +420,7 @@ def test_arguments_of_a_collector_are_checked(tmp_path):
             with pytest.raises(TypeError, match=rule):
                 forebay.Histogram(values)
         for element in (None, "1", b"3", object()):
-            with pytest.raises(TypeError, match=f"values must be numbers, got {type(element).__name__}"):
+            with pytest.raises(TypeError, match=rf"values\[1\] must be a number, got {type(element).__name__}"):
                 forebay.Histogram([1, element])
         with pytest.raises(ValueError, match="inhomogeneous"):
             forebay.Histogram([[1, 2], [3]])

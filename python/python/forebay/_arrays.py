@@ -49,18 +49,19 @@ MAX_NUMBERS = 1 << 20
 _KINDS = {**dict.fromkeys("bhilqn", "i"), **dict.fromkeys("BHILQNc", "u"), **dict.fromkeys("efd", "f"), "?": "b"}
 
 
-def raw(value: Any, lists: bool = False) -> Raw:
+def raw(value: Any, lists: bool = False, what: str = "values") -> Raw:
     """Returns the elements of an array, in order, as bytes.
 
     Args:
         value: A tensor or an array of any library: what has the buffer protocol, ``__array__`` or ``__dlpack__``.
         lists: Whether lists of numbers are taken too.
+        what: The argument that an error names.
 
     Raises:
         NotImplementedError: Something else.
         TypeError: The elements are no numbers, or the data is on a device.
     """
-    found = _host(value, lists)
+    found = _host(value, lists, what)
     if isinstance(found, memoryview):
         return _raw_view(found)
     import numpy as np
@@ -81,17 +82,17 @@ def native(value: Any, what: str, lists: bool) -> Raw:
         ValueError: An iterable without a length has more than `MAX_NUMBERS` numbers.
     """
     try:
-        return raw(value, lists)
+        return raw(value, lists, what)
     except NotImplementedError as error:
         if not lists or isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
             rule = "a tensor, an array, or numbers in a list or another iterable" if lists else "a tensor or an array"
             raise TypeError(f"{what} must be {rule}, got {type(value).__name__}") from error
     if isinstance(value, Sized):
-        return raw(list(value), lists)
+        return raw(list(value), lists, what)
     found = list(islice(value, MAX_NUMBERS + 1))
     if len(found) > MAX_NUMBERS:
         raise ValueError(f"{what} must be at most {MAX_NUMBERS} numbers where the iterable has no length, got more: make an array of them")
-    return raw(found, lists)
+    return raw(found, lists, what)
 
 
 def _plain(found: Any) -> Any:
@@ -116,8 +117,8 @@ def _raw_view(view: memoryview) -> Raw:
     return view.cast("B") if is_plain else view.tobytes(), code, tuple(view.shape or ())
 
 
-def _host(value: Any, lists: bool) -> Any:
-    """Returns the data in the memory of the host: an array of NumPy, or a view of a buffer."""
+def _host(value: Any, lists: bool, what: str = "values") -> Any:
+    """Returns the data in the memory of the host: an array of NumPy, or a view of a buffer. ``what`` names lists in an error."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray):
         return value
@@ -128,7 +129,7 @@ def _host(value: Any, lists: bool) -> Any:
     if isinstance(value, (list, tuple)):
         if not lists:
             raise NotImplementedError(f"Got {type(value)}, but numpy array or torch tensor are expected.")
-        return _host_of_list(value)
+        return _host_of_list(value, what)
     if _is_elsewhere(value):
         raise _on_device(value)
     if (hasattr(value, "__array__") or hasattr(value, "__dlpack__")) and _has_numpy():
@@ -171,10 +172,11 @@ def _host_of_torch(tensor: Any) -> Any:
     return tensor.cpu().numpy()
 
 
-def _host_of_list(value: Sequence[Any]) -> Any:
+def _host_of_list(value: Sequence[Any], what: str) -> Any:
     """Returns the numbers of a list, or of nested lists."""
     if value and not any(map(_has_elements, value)):
-        return memoryview(_flat(value))
+        return memoryview(floats(value, what))
+    _check_numbers(value, what, 1)
     if _has_numpy():
         import numpy as np
 
@@ -186,10 +188,11 @@ def _host_of_list(value: Sequence[Any]) -> Any:
         level = level[0] if level else None
     flat: Any = value
     for _ in shape[1:]:
-        flat = [each for row in flat for each in row]
-    view = memoryview(array("d", [float(each) for each in flat]))
-    if math.prod(shape) != len(flat):
-        raise ValueError("nested lists must have the same length at each level")
+        # A number among lists is as wrong as a list that is shorter.
+        flat = [each for row in flat for each in (row if isinstance(row, (list, tuple)) else ())]
+    if math.prod(shape) != len(flat) or any(isinstance(each, (list, tuple)) for each in flat):
+        raise ValueError(f"{what} must have the same number of elements in all lists of a level")
+    view = memoryview(array("d", map(scalar, flat)))
     return view.cast("B").cast("d", shape) if len(flat) else view
 
 
@@ -200,18 +203,45 @@ def _has_elements(value: Any) -> bool:
     return isinstance(value, (list, tuple)) or math.prod(getattr(value, "shape", ())) != 1
 
 
-def _flat(values: Sequence[Any]) -> array[float]:
+#: The types of what NumPy and `array` take as a number without a doubt.
+_NUMBERS = {float, int, bool}
+
+#: Most levels of nested lists: the dimensions of an array of NumPy.
+_MAX_DEPTH = 64
+
+
+def _check_numbers(value: Sequence[Any], what: str, depth: int) -> None:
+    """Checks that nested lists have nothing but numbers and arrays: NumPy makes NaN of ``None``, and reads texts.
+
+    Raises:
+        TypeError: An element is something else. The message has its place.
+        ValueError: There are more levels than NumPy has dimensions; a list that is within itself has no end of them.
+    """
+    if set(map(type, value)) <= _NUMBERS:
+        return
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested lists must have at most {_MAX_DEPTH} levels, got more")
+    for place, each in enumerate(value):
+        name = f"{what}[{place}]"
+        if isinstance(each, (list, tuple)):
+            _check_numbers(each, name, depth + 1)
+        elif not isinstance(each, numbers.Number) and not hasattr(each, "shape"):
+            raise TypeError(f"{name} must be a number, got {type(each).__name__}")
+
+
+def floats(values: Iterable[Any], what: str) -> array[float]:
     """Returns the numbers of a list of numbers, and of tensors and arrays of one element, of any library and on any device.
 
     Raises:
-        TypeError: An element is something else.
+        TypeError: An element is something else. ``what`` names the list in the message.
     """
-    if set(map(type, values)) <= {float, int, bool}:
-        return array("d", values)
-    return array("d", map(_number, values))
+    found = values.tolist() if hasattr(values, "tolist") else list(values)
+    if all(issubclass(kind, (float, int)) for kind in set(map(type, found))):
+        return array("d", found)
+    return array("d", [_number(value, what, place) for place, value in enumerate(found)])
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, what: str, place: int) -> float:
     """Returns the number that an element of a list is."""
     cause: Exception | None = None
     # `scalar` takes texts of numbers as well, as PyTorch's writer does.
@@ -220,7 +250,7 @@ def _number(value: Any) -> float:
             return scalar(value)
         except NotImplementedError as error:
             cause = error
-    raise TypeError(f"values must be numbers, got {type(value).__name__}") from cause
+    raise TypeError(f"{what}[{place}] must be a number, got {type(value).__name__}") from cause
 
 
 def _has_numpy() -> bool:
@@ -228,11 +258,11 @@ def _has_numpy() -> bool:
     return "numpy" in sys.modules or importlib.util.find_spec("numpy") is not None
 
 
-def rows(value: Any) -> list[list[float]]:
+def rows(value: Any, what: str) -> list[list[float]]:
     """Returns the rows of a matrix."""
-    found = _host(value, lists=True)
+    found = _host(value, lists=True, what=what)
     if found.ndim != 2:
-        raise ValueError(f"expected a matrix, got {found.ndim} dimensions")
+        raise ValueError(f"{what} must be a matrix, got {found.ndim} dimensions")
     matrix: list[list[float]] = found.tolist()
     return matrix
 
@@ -243,10 +273,10 @@ def boxes(value: Any) -> list[list[float]]:
     Raises:
         ValueError: They have another shape.
     """
-    shape = _host(value, lists=True).shape
+    shape = _host(value, lists=True, what="box_tensor").shape
     if len(shape) != 2 or shape[1] != 4:
         raise ValueError(f"box_tensor must have the shape (boxes, 4), got {tuple(shape)}")
-    return rows(value)
+    return rows(value, "box_tensor")
 
 
 def stacked(values: list[Any]) -> Any:
@@ -263,14 +293,15 @@ def transposed(value: Any, order: Sequence[int]) -> Any:
     return np.asarray(_host(value, lists=False)).transpose(order)
 
 
-def numbers_of(value: Any) -> list[float]:
-    """Returns the numbers of an array or a list, in order."""
-    found = _host(value, lists=True)
-    flat = found.reshape(-1).tolist() if hasattr(found, "reshape") else found.cast("B").cast(found.format).tolist()
-    return [float(each) for each in flat]
+def numbers_of(value: Any, what: str) -> array[float]:
+    """Returns the numbers of an array or a list, in order. ``what`` names it in an error."""
+    found = _host(value, lists=True, what=what)
+    if isinstance(found, memoryview):
+        return array("d", found.cast("B").cast(found.format))  # type: ignore[call-overload]
+    return array("d", found.reshape(-1).tolist())
 
 
-def histogram(values: Any, bins: str | int) -> tuple[list[float], list[float]]:
+def histogram(values: Any, bins: str | int) -> tuple[array[float], array[float]]:
     """Returns the edges of bins and the number of values in each, as NumPy chooses and counts them."""
     if not _has_numpy():
         raise ModuleNotFoundError(f"bins={bins!r} needs NumPy: install it, or give the edges of the bins", name="numpy")
@@ -278,7 +309,7 @@ def histogram(values: Any, bins: str | int) -> tuple[list[float], list[float]]:
 
     flat = np.asarray(_host(values, lists=False)).astype(np.float64).reshape(-1)
     counts, edges = np.histogram(flat, bins=bins)
-    return edges.tolist(), counts.tolist()
+    return array("d", edges), array("d", counts)
 
 
 def check_dataformats(shape: tuple[int, ...], dataformats: str) -> None:

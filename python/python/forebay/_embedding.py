@@ -33,7 +33,7 @@ def write(
     elif folder.exists():
         raise NotADirectoryError(f"Path: `{folder}` exists, but is a file. Cannot proceed.")
     try:
-        rows = _arrays.rows(points)
+        rows = _arrays.rows(points, "mat")
     except ValueError:
         raise AssertionError("mat should be 2D, where mat.size(0) is the number of data points") from None
     if metadata is not None and len(metadata) != len(rows):

@@ -1,6 +1,7 @@
 """The extension module: what has to be fast, or happens on the worker thread."""
 
 import os
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, final
@@ -272,8 +273,8 @@ class Writer:
         tag: str,
         data: Buffer,
         code: str,
-        edges: list[float] | None,
-        counts: list[float] | None,
+        edges: array[float] | None,
+        counts: array[float] | None,
         max_bins: int | None,
         step: Any,
         walltime: float | None,
@@ -282,8 +283,8 @@ class Writer:
         self,
         tag: str,
         numbers: Sequence[float],
-        limits: list[float],
-        counts: list[float],
+        limits: array[float],
+        counts: array[float],
         step: Any,
         walltime: float | None,
     ) -> None: ...
@@ -325,7 +326,7 @@ class Writer:
         walltime: float | None,
     ) -> None: ...
     def _add_pr_curve_raw(
-        self, tag: str, rows: list[list[float]], step: Any, walltime: float | None
+        self, tag: str, rows: list[array[float]], step: Any, walltime: float | None
     ) -> None: ...
     def _add_mesh(
         self,

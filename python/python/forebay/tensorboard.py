@@ -316,13 +316,13 @@ class SummaryWriter(Writer):
             raise ValueError(f"max_bins must be 1 or more, got {max_bins}")
         edges, counts = None, None
         if isinstance(bins, str) and bins == "tensorflow":
-            edges = self._edges
+            edges = None if self._edges is None else _arrays.floats(self._edges, "default_bins")
         elif isinstance(bins, (str, int, numbers.Integral)):
             edges, counts = _arrays.histogram(values, bins)
         else:
-            edges = [float(edge) for edge in bins]
+            edges = _arrays.floats(bins, "bins")
             if len(edges) < 2:
-                raise ValueError(f"`bins` must have two edges or more, got {edges}")
+                raise ValueError(f"`bins` must have two edges or more, got {edges.tolist()}")
             if any(later < earlier for earlier, later in pairwise(edges)):
                 raise ValueError("`bins` must increase monotonically, when an array")
         self._add_histogram(tag, data, code, edges, counts, max_bins, global_step, walltime)
@@ -360,8 +360,8 @@ class SummaryWriter(Writer):
         if len(bucket_limits) != len(bucket_counts):
             raise ValueError("len(bucket_limits) != len(bucket_counts), see the document.")
         numbers = (float(min), float(max), float(num), float(sum), float(sum_squares))
-        limits = [float(limit) for limit in bucket_limits]
-        counts = [float(count) for count in bucket_counts]
+        limits = _arrays.floats(bucket_limits, "bucket_limits")
+        counts = _arrays.floats(bucket_counts, "bucket_counts")
         self._add_histogram_raw(tag, numbers, limits, counts, global_step, walltime)
 
     def add_image(
@@ -703,8 +703,12 @@ class SummaryWriter(Writer):
             ValueError: The six do not have the same number of elements.
         """
         del num_thresholds, weights
-        curves = (true_positive_counts, false_positive_counts, true_negative_counts, false_negative_counts, precision, recall)
-        rows = [_arrays.numbers_of(curve) for curve in curves]
+        curves = {
+            "true_positive_counts": true_positive_counts, "false_positive_counts": false_positive_counts,
+            "true_negative_counts": true_negative_counts, "false_negative_counts": false_negative_counts,
+            "precision": precision, "recall": recall,
+        }  # fmt: skip
+        rows = [_arrays.numbers_of(curve, name) for name, curve in curves.items()]
         if len({len(row) for row in rows}) != 1:
             raise ValueError("all input arrays must have the same shape")
         self._add_pr_curve_raw(tag, rows, global_step, walltime)
@@ -785,7 +789,7 @@ class SummaryWriter(Writer):
         arrays: list[tuple[str, Any, str, tuple[int, ...]]] = []
         for name, array in (("vertices", vertices), ("faces", faces), ("colors", colors)):
             if array is not None or name == "vertices":
-                data, code, shape = _arrays.raw(array, lists=True)
+                data, code, shape = _arrays.raw(array, lists=True, what=name)
                 if len(shape) != 3:
                     raise ValueError(f"{name} must have the shape (batch, points, 3), got {tuple(shape)}")
                 arrays.append((name, data, code, shape))

@@ -22,26 +22,12 @@ pub(crate) enum PlainSetting {
 }
 
 impl PlainSetting {
-    fn len(&self) -> usize {
-        match self {
-            Self::Number(_) => 0,
-            Self::Text(text) => text.len(),
-        }
-    }
-
     fn as_setting(&self) -> Setting<'_> {
         match self {
             Self::Number(number) => Setting::Number(*number),
             Self::Text(text) => Setting::Text(text),
         }
     }
-}
-
-/// Returns how many bytes the texts of hyper-parameters have.
-pub(crate) fn text_bytes(settings: &[SettingRow]) -> usize {
-    let texts =
-        settings.iter().flat_map(|(_, value, domain)| [value].into_iter().chain(domain.iter().flatten()));
-    texts.map(PlainSetting::len).sum()
 }
 
 /// Returns the three summaries that TensorBoard's table of hyper-parameters reads: of all runs, of the begin of this one, and of its end.
