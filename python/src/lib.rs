@@ -62,7 +62,7 @@ mod _forebay {
     /// Returns the edges of the default bins of a histogram.
     #[pyfunction]
     fn default_edges() -> Vec<f64> {
-        work::histogram::default_edges().to_vec()
+        work::histogram::default_bins().edges().to_vec()
     }
 
     /// Returns the pixels of an image in the layout of its letters, row by row, and its height, width and channels.

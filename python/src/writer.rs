@@ -29,7 +29,7 @@ use crate::point::Point;
 use crate::run::{SIGTERM, sigterm_is_free};
 use crate::said::Said;
 use crate::watch::{self, Work};
-use crate::work::histogram::{Histogram, default_edges};
+use crate::work::histogram::{Bins, Histogram, default_bins};
 use crate::work::hparams::{self, SettingRow};
 use crate::work::layout::{self, CategoryRow};
 use crate::work::pixels::{Grid, Pixels};
@@ -303,8 +303,9 @@ impl Writer {
         let counts = counts.as_ref().map(copy).transpose()?;
         let bins = [&edges, &counts].into_iter().flatten().map(|numbers| 8 * numbers.len()).sum::<usize>();
         Self::add(slf, tag, step, walltime, values.byte_len() + bins, 8 * bins, move |record| {
-            let edges = edges.as_deref().unwrap_or_else(|| default_edges());
-            let histogram = Histogram::of(&values, edges, counts, max_bins);
+            let bins = edges.map(Bins::of);
+            let bins = bins.as_ref().unwrap_or_else(|| default_bins());
+            let histogram = Histogram::of(&values, bins, counts, max_bins);
             encode(record, histogram.summary());
         })
     }

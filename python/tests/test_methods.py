@@ -12,7 +12,7 @@ from support import events, values
 from tensorboard.util import tensor_util
 
 import forebay
-from forebay import SummaryWriter
+from forebay import SummaryWriter, _forebay
 
 matplotlib.use("Agg")
 
@@ -205,6 +205,22 @@ def test_counts_are_those_of_numpy(size, tmp_path):
     counts = np.histogram(numbers, edges)[0]
     assert list(value.histo.bucket) == [0, *counts]
     assert value.histo.num == len(numbers)
+
+
+@pytest.mark.parametrize("bins", ["tensorflow", "the same, given"])
+def test_a_number_at_an_edge_or_beside_it_is_in_the_bin_that_numpy_finds(bins, tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        edges = np.array(_forebay.default_edges())
+        near = [edges, np.nextafter(edges, np.inf), np.nextafter(edges, -np.inf), edges * 1.05]
+        # Each another number of times than at its neighbours.
+        near = [np.repeat(numbers, (np.arange(len(edges)) + place) % 4) for place, numbers in enumerate(near)]
+        beyond = [0.0, -0.0, 5e-324, -5e-324, 1e-13, -1e-13, 1e20, -1e20, 1e300, -1e300, np.inf, -np.inf, np.nan, -np.nan]
+        numbers = np.concatenate([*near, beyond])
+        writer.add_histogram("h", numbers, bins="tensorflow" if bins == "tensorflow" else edges)
+    (value,) = values(tmp_path)
+    counts = np.histogram(numbers, bins=edges)[0]
+    found = {limit: count for limit, count in zip(value.histo.bucket_limit, value.histo.bucket, strict=True) if count}
+    assert found == {edge: count for edge, count in zip(edges[1:], counts, strict=True) if count}
 
 
 def test_several_threads_share_a_writer(tmp_path):
