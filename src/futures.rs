@@ -195,7 +195,7 @@ impl<E: Event> CollectAsync<E> {
         match shared.retry_push(Way::OfThread, policy, self.priority, event, bytes) {
             Ok(evicted) => {
                 drop(waiting);
-                Poll::Ready(shared.after_waiter_push(Way::OfThread, self.priority, evicted))
+                Poll::Ready(shared.after_waiter_push(Way::OfThread, self.priority, evicted).0)
             }
             // Asked again under the lock: a thread that changes the settings takes the lock afterwards, and finds the
             // waker.

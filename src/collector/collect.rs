@@ -59,7 +59,7 @@ impl<E: Event> Collector<E> {
         let priority = event.priority();
         // It moves: what it borrowed would have to be in memory, also where nothing is refused.
         let refused = move |event, reason, policy, _| {
-            self.shared.collect_refused(way, priority, CollectError { event, reason }, policy)
+            self.shared.collect_refused(way, priority, CollectError { event, reason }, policy).0
         };
         self.shared.offer_from(way, priority, event, |outcome, _| outcome, refused)
     }
@@ -78,13 +78,9 @@ impl<E: Event> Collector<E> {
             event,
             |outcome, evicted| (outcome, evicted),
             |event, reason, policy, evicted| {
-                let outcome = self.shared.collect_refused(
-                    Way::OfThread,
-                    priority,
-                    CollectError { event, reason },
-                    policy,
-                );
-                (outcome, evicted + u64::from(outcome == Outcome::QueuedEvicting))
+                let refused = CollectError { event, reason };
+                let (outcome, later) = self.shared.collect_refused(Way::OfThread, priority, refused, policy);
+                (outcome, evicted + later)
             },
         )
     }
@@ -218,7 +214,7 @@ impl<E: Event> FullLane<'_, E> {
     pub fn wait(mut self) -> Outcome {
         let Some(event) = self.event.take() else { return Outcome::Full };
         let refused = CollectError { event, reason: Refusal::Full };
-        self.collector.shared.collect_refused(Way::OfThread, self.priority, refused, self.policy)
+        self.collector.shared.collect_refused(Way::OfThread, self.priority, refused, self.policy).0
     }
 
     /// Counts the event as rejected, and drops it.
@@ -527,7 +523,8 @@ impl<E: Event> Shared<E> {
         }
     }
 
-    /// Finishes `collect` of an event that was not queued at once: waits where the settings say so, else counts it.
+    /// Finishes `collect` of an event that was not queued at once: waits where the settings say so, else counts it. Also returns how
+    /// many events were evicted for it after a wait.
     #[cold]
     #[inline(never)]
     fn collect_refused(
@@ -536,7 +533,7 @@ impl<E: Event> Shared<E> {
         priority: Priority,
         refused: CollectError<E>,
         before: Policy,
-    ) -> Outcome {
+    ) -> (Outcome, u64) {
         let policy = self.settings.policy();
         // The policy may evict by now, if the settings changed meanwhile. If it could evict before, there was nothing
         // to evict.
@@ -550,7 +547,7 @@ impl<E: Event> Shared<E> {
         outcome.unwrap_or_else(|refused| {
             // Counted before the event is dropped, because its destructor may panic.
             self.count_refusal(refused.reason);
-            refused.reason.into()
+            (refused.reason.into(), 0)
         })
     }
 
@@ -561,7 +558,7 @@ impl<E: Event> Shared<E> {
         way: Way<'_, E>,
         priority: Priority,
         event: E,
-    ) -> Result<Outcome, CollectError<E>> {
+    ) -> Result<(Outcome, u64), CollectError<E>> {
         let begun = Instant::now();
         // The worker alone makes space. It must not wait, whatever the settings come to say.
         let is_worker = self.is_worker();
@@ -602,19 +599,19 @@ impl<E: Event> Shared<E> {
     }
 
     /// Completes the push of a waiter. The caller has released the lock of the waiters, because the destructor of an
-    /// evicted event is user code.
+    /// evicted event is user code. Also returns how many were evicted.
     pub(crate) fn after_waiter_push(
         &self,
         way: Way<'_, E>,
         priority: Priority,
         displaced: Displaced<E>,
-    ) -> Outcome {
+    ) -> (Outcome, u64) {
         match displaced {
-            Displaced::Nothing => self.after_push(priority, Outcome::QueuedAfterWait),
+            Displaced::Nothing => (self.after_push(priority, Outcome::QueuedAfterWait), 0),
             Displaced::OfRing(evicted) => {
                 let mut evicted = Some(evicted);
                 self.lanes.count_evicted(priority, &mut evicted);
-                self.after_push(priority, Outcome::QueuedEvicting)
+                (self.after_push(priority, Outcome::QueuedEvicting), 1)
             }
             Displaced::OfLane { evicted, mut stale } => {
                 let outcome = if evicted > 0 { Outcome::QueuedEvicting } else { Outcome::QueuedAfterWait };
@@ -622,7 +619,7 @@ impl<E: Event> Shared<E> {
                 announce_fence();
                 let outcome = self.after_push(priority, outcome);
                 self.lanes.release_stale(&mut stale, evicted, way);
-                outcome
+                (outcome, evicted)
             }
         }
     }

@@ -351,6 +351,20 @@ fn a_handle_that_waits_stays_in_its_lane() {
 }
 
 #[test]
+fn a_batch_that_waits_counts_all_that_a_change_of_the_policy_has_it_evict() {
+    let collector = lanes(2).capacity(1_000).overflow(Overflow::Block { timeout: LONG }).build().unwrap();
+    let all = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| collector.collect_batch((0..2_000).map(tick)));
+        until("it waits", || collector.stats().waits == 1);
+        collector.update_config(|config| config.overflow = Overflow::DropOldest).unwrap();
+        waiting.join().unwrap()
+    });
+    let stats = law(&collector, 2_000);
+    assert!(stats.evicted > 1, "{stats:?}");
+    assert_eq!((all.queued, all.evicted, all.rejected), (2_000, stats.evicted, 0));
+}
+
+#[test]
 fn a_thread_that_starts_late_gets_its_share() {
     let memory = MemorySink::new();
     let collector = lanes(4).capacity(1_000).sink(memory.clone()).build().unwrap();
