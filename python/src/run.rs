@@ -110,7 +110,7 @@ impl RunGuard {
         metrics: &Bound<'_, PyDict>,
         timeout: Option<f64>,
     ) -> Option<Work> {
-        // The end is told also where there is no memory for its reason.
+        // The end is written also where there is no memory for its reason.
         let reason = convert::text(reason).unwrap_or_default();
         let metrics = value::last_fields(metrics);
         let ended = py.detach(|| self.run.enter().map(|mut run| run.take()));

@@ -118,10 +118,10 @@ class Last:
 
 def work(child):
     global last, kept
-    told = threading.Event()
+    was_called = threading.Event()
     def tell(self, left):
         while threading.current_thread() is not threading.main_thread():
-            told.set()
+            was_called.set()
             time.sleep(0.001)
     _progress.Progress.tell = tell
     writer = SummaryWriter(f"{folder}/{child}")
@@ -135,7 +135,7 @@ def work(child):
     bus.subscribe("a", lambda event: time.sleep(0.01))
     for number in range(3):
         collector.collect("x", number), bus.emit("a")
-    assert told.wait(60)
+    assert was_called.wait(60)
     last, kept = Last(), (writer, collector, bus)
 
 for child in range(times):

@@ -40,8 +40,8 @@ def test_a_record_is_an_event_with_its_fields(logger, tmp_path):
     debug, info, error, critical = (found[f"log.{level}"] for level in ("debug", "info", "error", "critical"))
     assert (debug.name, debug.priority) == ("log.debug", "low")
     assert (info.name, info.priority, info.step) == ("log.info", "normal", 7)
-    told = {name: info.value[name] for name in ("message", "logger", "file", "loss", "note", "where")}
-    assert told == {
+    logged = {name: info.value[name] for name in ("message", "logger", "file", "loss", "note", "where")}
+    assert logged == {
         "message": "the loss is 0.5", "logger": "the.tests", "file": __file__, "loss": 0.5, "note": "x", "where": str(tmp_path),
     }  # fmt: skip
     assert "step" not in info.value

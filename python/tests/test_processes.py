@@ -194,7 +194,7 @@ def test_a_forked_child_ends_by_sigterm_at_once_and_the_parent_keeps_what_it_has
         while True:
             writer.add_scalar("x", 2.0)
     os.read(reading, 1)
-    # A worker that is told to end waits for no disk, which the parent's does.
+    # A worker that is asked to end waits for no disk, which the parent's does.
     os.kill(child, signal.SIGTERM)
     assert os.waitpid(child, 0)[1] == signal.SIGTERM
     disk.let_go()

@@ -104,7 +104,7 @@ pub enum Lanes {
     ///
     /// * Events of one thread keep their order. Those of several come in runs of up to 64, unless
     ///   [`ordered_by_time`](crate::Builder::ordered_by_time) merges them.
-    /// * Events are evicted by the block, up to 64 at once. [`Outcome::QueuedEvicting`](crate::Outcome::QueuedEvicting) is told by the
+    /// * Events are evicted by the block, up to 64 at once. [`Outcome::QueuedEvicting`](crate::Outcome::QueuedEvicting) is the outcome of the
     ///   call that evicts the block. The counts are exact. A thread gives its own oldest events before those of others. An evicted event
     ///   is dropped when its slot is needed, by the thread that needs it, and its bytes count until then.
     /// * Beside `capacity` events there is space for 64 of each lane, and for `capacity` events of threads without a lane.

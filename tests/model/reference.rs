@@ -212,7 +212,7 @@ pub(crate) struct Reference {
     lanes: [VecDeque<Tick>; 3],
     /// Lanes of threads. Then the normal ring is for those who have none.
     threads: Option<Pool>,
-    /// Evictions of rings, and those among them that batches have told.
+    /// Evictions of rings, and those among them that batches have reported.
     evicted_of_rings: u64,
     reported_of_rings: u64,
     /// Number of the batch that is put together, with those that came to nothing.

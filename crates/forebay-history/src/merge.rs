@@ -216,7 +216,7 @@ pub fn stragglers<'a>(
     while let Some(next) = merged.next_keyed() {
         let (key, place, record) = next?;
         if at != Some(key) {
-            settle(&mut found, &mut arrived, at);
+            complete_step(&mut found, &mut arrived, at);
             at = Some(key);
         }
         // Others of the same key came later than their step.
@@ -225,12 +225,12 @@ pub fn stragglers<'a>(
             arrived[place] = Some(arrived[place].map_or(nanos, |before| before.min(nanos)));
         }
     }
-    settle(&mut found, &mut arrived, at);
+    complete_step(&mut found, &mut arrived, at);
     Ok(found)
 }
 
-/// Adds what a step tells, which all ranks that will have reached it by now.
-fn settle(found: &mut [Straggler], arrived: &mut [Option<u64>], key: Option<Key>) {
+/// Adds what a step says, which all ranks that will have reached it by now.
+fn complete_step(found: &mut [Straggler], arrived: &mut [Option<u64>], key: Option<Key>) {
     let all = || arrived.iter().flatten().copied();
     if let (Some((_, step)), Some(first), Some(last), 2..) = (key, all().min(), all().max(), all().count()) {
         for (it, nanos) in found.iter_mut().zip(&*arrived) {

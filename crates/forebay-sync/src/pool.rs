@@ -500,7 +500,7 @@ impl<E: Send + 'static> Pool<E> {
         self.drain.lock().take(self, events, max, batch)
     }
 
-    /// Has evictions told once more, by the next call of `take`.
+    /// Has evictions reported once more, by the next call of `take`.
     pub fn owe(&self, events: u64) {
         self.drain.lock().owe(events);
     }
@@ -1093,7 +1093,7 @@ impl<E: Send + 'static> Drop for Pinned<'_, E> {
 pub struct Taken {
     /// Number of events.
     pub events: usize,
-    /// Number of events that were evicted before these, and not told before.
+    /// Number of events that were evicted before these, and not reported before.
     pub gap: u64,
     /// Whether a gap comes next that lies behind events of the batch.
     pub ends_batch: bool,

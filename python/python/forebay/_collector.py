@@ -195,7 +195,7 @@ def _rows(sinks: Iterable[Sink]) -> list[Row]:
 
 
 def check(sinks: Iterable[Sink], settings: Mapping[str, Any]) -> None:
-    """Raises what :class:`Collector` would, as far as that can be told before a file is made."""
+    """Raises what :class:`Collector` would, as far as that can be known before a file is made."""
     _rows(sinks)
     check_settings(json.dumps(settings))
 

@@ -295,7 +295,7 @@ def _new(
 def _checked(
     name: str | None, config: Mapping[str, Any], sinks: Iterable[Sink] | None, settings: Mapping[str, Any]
 ) -> list[Sink] | None:
-    """Returns the sinks, if nothing is wrong with the arguments, as far as that can be told before a file is made."""
+    """Returns the sinks, if nothing is wrong with the arguments, as far as that can be known before a file is made."""
     if not isinstance(name, str | None):
         raise TypeError(f"name must be a text, got {name!r}")
     if name == "":

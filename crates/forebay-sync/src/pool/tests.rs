@@ -87,7 +87,7 @@ fn threads_that_push_and_end_meet_a_drain() {
             got = (got.0 + numbers.len() as u64, got.1 + gap);
         }
         let queued: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
-        // A gap may be told by the round after the one that meets it.
+        // A gap may be reported by the round after the one that meets it.
         for _ in 0..2 {
             let (numbers, gap) = round(&pool);
             got = (got.0 + numbers.len() as u64, got.1 + gap);

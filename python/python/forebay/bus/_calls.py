@@ -78,7 +78,7 @@ class Calls:
     Args:
         calls: The calls that are to be made.
         workers: The most threads that call functions.
-        report: Is told of every call that fails: the name of the handler, and the error.
+        report: Called for every call that fails, with the name of the handler, and the error.
     """
 
     def __init__(self, calls: BusCalls, workers: int, report: Callable[[str, str], None]) -> None:

@@ -148,13 +148,13 @@ class Session:
 
     def _begin(self, step: int | None) -> Run | _NoRun:
         """Returns the run of the training, and begins it if need be."""
-        self.settle()
+        self.leave_to_parent()
         run = self.run
         if run is not None and (run._report is None or not self.is_ours):
             return run
         place = _rank.joined()
         if not self.is_ours or _rank.is_worker() or place is not None and place[0] != 0:
-            # Other processes that train log nothing by intention, and need not be told.
+            # Other processes that train log nothing by intention, and need no warning.
             return _NoRun(has_warned=self.is_ours and not _rank.is_worker())
         if run is not None and run._pid != os.getpid():
             # It ended before this process was forked. Its folder is the parent's, who may go on in it.
@@ -176,7 +176,7 @@ class Session:
         """Leaves the run to the process that this one was forked from."""
         self.run, self.folder, self.is_apart = None, None, True
 
-    def settle(self) -> None:
+    def leave_to_parent(self) -> None:
         """Leaves the run to the process that this one was forked from, if this one trains by itself."""
         # One that only fetches data was not joined with others since.
         is_joined = not self._was_joined and _rank.joined() is not None and not _rank.is_worker()

@@ -110,7 +110,7 @@ class ForebayLogger(Logger):
 
         A number that was not given is the next one. Its folder is made then, so that no other training gets it.
         """
-        self._session.settle()
+        self._session.leave_to_parent()
         if self._session.is_apart:
             # The run of that version goes on in another process.
             self._session.is_apart, self._version = False, None
