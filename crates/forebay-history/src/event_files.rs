@@ -96,20 +96,17 @@ impl EventFiles {
                 break;
             }
             let before = seen.offset;
-            match seen.look(path, left, &mut self.texts, &mut take) {
-                Ok((_, Look::Replaced)) => {
+            match seen.look(path, left, &mut self.texts, &mut take, &mut events) {
+                Ok(Look::Replaced) => {
                     *self = Self::new(std::mem::take(&mut self.path), self.is_one_file);
                     return Ok((0, Look::Replaced));
                 }
-                Ok((more, _)) => {
-                    seen.cannot_be_read = false;
-                    events += more;
-                    left = left.saturating_sub(seen.offset - before);
-                }
+                Ok(_) => seen.cannot_be_read = false,
                 // Somebody cleans up.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) => seen.cannot_be_read = true,
             }
+            left = left.saturating_sub(seen.offset - before);
         }
         Ok((events, if left == 0 { Look::More } else { Look::UpToDate }))
     }
@@ -138,20 +135,22 @@ impl EventFiles {
 }
 
 impl Seen {
+    /// Gives the values that are new in a file to `take`, and adds the number of their events. An error may come behind some of them.
     fn look(
         &mut self,
         path: &Path,
         max_bytes: u64,
         texts: &mut HashSet<String>,
         take: &mut impl FnMut(Shown<'_>),
-    ) -> io::Result<(u64, Look)> {
+        events: &mut u64,
+    ) -> io::Result<Look> {
         let data = fs::metadata(path)?;
         let identity = Identity::of(&data);
         if self.identity.is_some_and(|known| known != identity) || data.len() < self.offset {
-            return Ok((0, Look::Replaced));
+            return Ok(Look::Replaced);
         }
         if self.identity.is_some() && data.len() == self.length {
-            return Ok((0, Look::UpToDate));
+            return Ok(Look::UpToDate);
         }
         // A pipe or a device is none.
         if !data.is_file() {
@@ -159,14 +158,34 @@ impl Seen {
         }
         let mut file = open_read(path)?;
         file.seek(SeekFrom::Start(self.offset))?;
+        // Until it is read to its end, there is more at the next look.
+        (self.identity, self.length) = (Some(identity), 0);
+        if self.read(file, max_bytes, texts, take, events)? {
+            return Ok(Look::More);
+        }
+        self.length = data.len();
+        Ok(Look::UpToDate)
+    }
+
+    /// Reads a file on from where it is, and says whether there is more. What came before an error is read, and does not come again.
+    fn read(
+        &mut self,
+        file: impl Read,
+        max_bytes: u64,
+        texts: &mut HashSet<String>,
+        take: &mut impl FnMut(Shown<'_>),
+        events: &mut u64,
+    ) -> io::Result<bool> {
         // What is damaged is passed over in parts, too.
         let mut reader =
             Reader::new(file.take(max_bytes.saturating_add(MAX_RECORD))).on_damage(OnDamage::Resync);
-        let mut events = 0;
-        while reader.offset() < max_bytes {
+        let read = loop {
+            if reader.offset() >= max_bytes {
+                break Ok(true);
+            }
             match reader.next_event() {
                 Ok(Some(event)) => {
-                    events += 1;
+                    *events += 1;
                     let EventContent::Summary(values) = event.content else { continue };
                     // Of values alone: a file begins when its writer does, and may have values of another time.
                     let moment = nanos(event.wall_time);
@@ -176,16 +195,14 @@ impl Seen {
                         take(shown_of(&value, texts, event.step, nanos(event.wall_time)));
                     }
                 }
-                Ok(None) => break,
-                Err(ReadError::Io(error)) => return Err(error),
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                Ok(None) => break Ok(false),
+                Err(ReadError::Io(error)) => break Err(error),
+                Err(error) => break Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             }
-        }
+        };
         self.damaged += reader.skipped().places;
-        let has_more = reader.offset() >= max_bytes;
         self.offset += reader.offset();
-        (self.identity, self.length) = (Some(identity), if has_more { 0 } else { data.len() });
-        Ok((events, if has_more { Look::More } else { Look::UpToDate }))
+        read
     }
 }
 
@@ -321,5 +338,53 @@ mod tests {
         assert_eq!(records.next().unwrap().unwrap().signed_step(), Some(0));
         fs::remove_file(folder.path().join("b.tfevents.1")).unwrap();
         assert_eq!(records.count(), 39_999);
+    }
+
+    /// File that cannot be read for once, at a place.
+    struct FailsOnce<'a> {
+        bytes: &'a [u8],
+        at: u64,
+        fails_at: &'a mut Option<u64>,
+    }
+
+    impl Read for FailsOnce<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let rest = &self.bytes[usize::try_from(self.at).unwrap()..];
+            let room = self.fails_at.map_or(rest.len() as u64, |place| place.saturating_sub(self.at));
+            let size = (&rest[..rest.len().min(room as usize)]).read(buffer)?;
+            if size == 0 && self.fails_at.take().is_some() {
+                return Err(io::Error::other("a disk that is away"));
+            }
+            self.at += size as u64;
+            Ok(size)
+        }
+    }
+
+    #[test]
+    fn what_was_read_before_an_error_does_not_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a", 0..100);
+        let bytes = fs::read(folder.path().join("a.tfevents.1")).unwrap();
+        for place in [0, 1, 500, 1_000, bytes.len() as u64 - 1] {
+            let (mut seen, mut texts, mut steps, mut events) =
+                (Seen::default(), HashSet::new(), Vec::new(), 0);
+            let mut fails_at = Some(place);
+            let mut read = |seen: &mut Seen, fails_at: &mut Option<u64>| {
+                let file = FailsOnce { bytes: &bytes, at: seen.offset, fails_at };
+                let mut take = |shown: Shown<'_>| {
+                    if let Shown::Point(_, point) = shown {
+                        steps.push(point.step);
+                    }
+                };
+                seen.read(file, u64::MAX, &mut texts, &mut take, &mut events)
+            };
+            assert!(read(&mut seen, &mut fails_at).is_err(), "{place}");
+            assert!(seen.offset <= place);
+            assert!(!read(&mut seen, &mut fails_at).unwrap());
+            assert_eq!(steps, Vec::from_iter(0..100), "{place}");
+            // Two events in front tell of the file.
+            assert_eq!((events, seen.damaged), (102, 0), "{place}");
+            assert_eq!(seen.offset, bytes.len() as u64);
+        }
     }
 }
