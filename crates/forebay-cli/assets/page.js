@@ -196,7 +196,7 @@
     const plot = new uPlot({
       width: Math.max(240, card.clientWidth - 22), height: 240,
       scales: { x: { time: unit === "wall" }, y: { distr: at("log").checked ? 3 : 1 } },
-      axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) }],
+      axes: [{ ...axis, size: unit === "wall" ? 44 : 30 }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) }],
       series: [
         { label: unit === "step" ? "step" : "time" },
         ...runs.map(({ run, place, series }) => ({
@@ -207,6 +207,48 @@
       ],
     }, joined, card.querySelector(".u-wrap-here"));
     plots.set(name, plot);
+  }
+
+  // The keys of a chart that has the focus: those of `forebay top`, but that arrows move the cursor, whose values are said.
+  function steer(event, name, said) {
+    const plot = plots.get(name);
+    if (!plot || event.ctrlKey || event.metaKey || event.altKey) return;
+    const xs = plot.data[0], first = xs[0], last = xs.at(-1);
+    if (!(first < last)) return;
+    const { min, max } = plot.scales.x;
+    const see = (from, size) => {
+      const begin = Math.max(first, Math.min(from, last - size));
+      plot.setScale("x", { min: begin, max: Math.min(last, begin + size) });
+    };
+    const middle = plot.cursor.idx === null || plot.cursor.idx === undefined ? (min + max) / 2 : xs[plot.cursor.idx];
+    const move = (by) => {
+      // Without a cursor yet, it comes to the middle of what is seen.
+      let place = plot.cursor.idx ?? null;
+      if (place === null) place = xs.findIndex((value) => value >= middle);
+      else {
+        const before = xs[place];
+        // A step that a run has twice has two rows.
+        do place += by; while (xs[place] !== undefined && xs[place] === before);
+      }
+      place = Math.max(0, Math.min(xs.length - 1, place));
+      if (xs[place] < min || xs[place] > max) see(xs[place] - (max - min) / 2, max - min);
+      plot.setCursor({ left: plot.valToPos(xs[place], "x"), top: plot.over.clientHeight / 2 });
+      said.textContent = plot.series.filter(({ show }) => show).map((series) => {
+        const value = plot.data[plot.series.indexOf(series)][place];
+        if (value === undefined || value === null) return "";
+        const isDate = series === plot.series[0] && at("axis").value === "wall";
+        return `${series.label} ${isDate ? new Date(value * 1000).toISOString() : number(value)}`;
+      }).filter(Boolean).join(", ");
+    };
+    switch (event.key) {
+      case "+": case "=": if (max - min > (last - first) * 1e-6) see(middle - (max - min) / 4, (max - min) / 2); break;
+      case "-": see(middle - (max - min), (max - min) * 2); break;
+      case "0": see(first, last - first); break;
+      case "ArrowLeft": move(-1); break;
+      case "ArrowRight": move(1); break;
+      default: return;
+    }
+    event.preventDefault();
   }
 
   // Charts that can be seen. The others are drawn when they come into view.
@@ -288,8 +330,11 @@
       const odd = all.reduce((sum, series) => sum + series.not_finite, 0);
       const said = `${count.toLocaleString("en")} ${count === 1 ? "point" : "points"}` + (odd ? `, ${odd.toLocaleString("en")} of them not finite` : "");
       const card = element("article", { className: "card" }, element("h3", {}, name),
-        element("div", { className: "u-wrap-here", role: "img", "aria-label": `${name}: ${said}` }), element("p", { className: "hint" }, said));
+        element("div", { className: "u-wrap-here", role: "group", tabIndex: 0, "aria-label": `chart of ${name}: ${said}` }),
+        element("p", { className: "hint" }, said), element("output", { className: "unseen" }));
       card.dataset.name = name;
+      const [chart, values] = [card.querySelector(".u-wrap-here"), card.querySelector(".unseen")];
+      chart.addEventListener("keydown", (event) => steer(event, name, values));
       return card;
     });
     at("curves").replaceChildren(...(cards.length ? cards : [element("p", {}, "There is no such curve.")]));
@@ -481,7 +526,10 @@
       showSummary();
       for (const run of next.runs) {
         const row = rows.get(run.id);
-        if (row) row.replaceChildren(row.firstChild, ...[...rowOf(run).children].slice(1));
+        if (!row) continue;
+        // A box that leaves the document, if only for a moment, loses the focus.
+        while (row.children.length > 1) row.lastChild.remove();
+        row.append(...[...rowOf(run).children].slice(1));
       }
     }
     showSettings();
