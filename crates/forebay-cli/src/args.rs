@@ -269,6 +269,9 @@ pub(crate) struct Top {
     /// Print once what it would show, and end.
     #[arg(long)]
     pub(crate) once: bool,
+    /// Print once one JSON object for each run, with its metrics and what its machine did, and end.
+    #[arg(long, conflicts_with_all = ["once", "width", "height"])]
+    pub(crate) json: bool,
     /// Columns of what is printed once; those of the terminal unless it is given.
     #[arg(long, value_name = "N", requires = "once")]
     pub(crate) width: Option<usize>,

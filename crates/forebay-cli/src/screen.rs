@@ -26,6 +26,11 @@ pub(crate) enum Key {
     Tab,
     /// Ctrl-C, Ctrl-D.
     Interrupt,
+    /// The left button of the mouse, pressed at a column and a row from 0 on.
+    Click(usize, usize),
+    /// The wheel of the mouse, turned up or down there.
+    WheelUp(usize, usize),
+    WheelDown(usize, usize),
 }
 
 /// Reads keys from what a terminal sends: <https://www.xfree86.org/current/ctlseqs.html>. Returns how many bytes were read: the rest is not
@@ -54,6 +59,7 @@ pub(crate) fn keys_of(bytes: &[u8], is_over: bool) -> (Vec<Key>, usize) {
                         (_, b'F') | (b"4" | b"8", b'~') => Some(Key::End),
                         (b"5", b'~') => Some(Key::PageUp),
                         (b"6", b'~') => Some(Key::PageDown),
+                        ([b'<', mouse @ ..], b'M') => mouse_of(mouse),
                         _ => None,
                     };
                     (key, 3 + end)
@@ -88,6 +94,19 @@ pub(crate) fn keys_of(bytes: &[u8], is_over: bool) -> (Vec<Key>, usize) {
     (keys, at)
 }
 
+/// Reads what the mouse did: the button and whether Shift or the like is held, the column and the row from 1 on, in the form 1006 (SGR).
+fn mouse_of(text: &[u8]) -> Option<Key> {
+    let mut numbers = std::str::from_utf8(text).ok()?.split(';').map(|number| number.parse::<usize>().ok());
+    let (button, column, row) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    let (column, row) = (column.checked_sub(1)?, row.checked_sub(1)?);
+    match button {
+        0 => Some(Key::Click(column, row)),
+        64 => Some(Key::WheelUp(column, row)),
+        65 => Some(Key::WheelDown(column, row)),
+        _ => None,
+    }
+}
+
 #[cfg(unix)]
 mod unix {
     use std::fmt::Write as _;
@@ -104,9 +123,9 @@ mod unix {
     use super::{Key, keys_of};
     use crate::chart::{Cell, Grid, Style, escape};
 
-    /// Another screen, without a cursor, where a line that is full does not begin the next.
-    const BEGIN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
-    const END: &str = "\x1b[?2026l\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
+    /// Another screen, without a cursor, where a line that is full does not begin the next; the mouse is reported.
+    const BEGIN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[?1000h\x1b[?1006h\x1b[2J";
+    const END: &str = "\x1b[?2026l\x1b[0m\x1b[?1006l\x1b[?1000l\x1b[?7h\x1b[?25h\x1b[?1049l";
 
     /// Reads in a row that end at once with nothing: the terminal is gone.
     const MAX_EMPTY: u32 = 100;
@@ -296,7 +315,7 @@ mod tests {
 
     #[test]
     fn keys_are_read_whole_however_they_come() {
-        let bytes = "q\x1b[A\x1b[5~\x1b[1;5Cé損\x03\r\x7f\x1bOB".as_bytes();
+        let bytes = "q\x1b[A\x1b[5~\x1b[1;5Cé損\x03\r\x7f\x1bOB\x1b[<0;3;200M\x1b[<0;3;200m\x1b[<64;1;1M\x1b[<65;9;9M".as_bytes();
         let all = [
             Key::Letter('q'),
             Key::Up,
@@ -308,6 +327,9 @@ mod tests {
             Key::Enter,
             Key::Backspace,
             Key::Down,
+            Key::Click(2, 199),
+            Key::WheelUp(0, 0),
+            Key::WheelDown(8, 8),
         ];
         assert_eq!(keys_of(bytes, false), (all.to_vec(), bytes.len()));
         for cut in 0..bytes.len() {
@@ -318,5 +340,9 @@ mod tests {
         assert_eq!(keys_of(b"\x1b", false), (vec![], 0));
         assert_eq!(keys_of(b"\x1b", true), (vec![Key::Escape], 1));
         assert_eq!(keys_of(b"\x1b[\xff\xc3", true).1, 4);
+        for odd in ["<0;0;1M", "<0;1M", "<M", "<0;99999999999999999999;1M", "<2;1;1M", "<?;1;1M"] {
+            let bytes = format!("\x1b[{odd}");
+            assert_eq!(keys_of(bytes.as_bytes(), false), (vec![], bytes.len()), "{odd}");
+        }
     }
 }

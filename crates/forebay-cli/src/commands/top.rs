@@ -9,6 +9,8 @@ use forebay_history::{Run, find_runs};
 use crate::args::{Across, Top};
 use crate::chart::{self, Area, Axes, Curve, Grid, Style};
 use crate::commands::plot::points_of;
+#[cfg(unix)]
+use crate::commands::runs::{as_json, as_number};
 use crate::error::{Error, FOREIGN};
 use crate::folder::{self, Budget};
 use crate::out::{Out, count, number, width};
@@ -28,10 +30,16 @@ const MAX_OPEN: usize = 64;
 const MAX_CURVES: usize = 20;
 /// The smallest chart with axes.
 const MIN_CHART: (usize, usize) = (28, 7);
-/// Columns of the list of runs.
+/// Columns of the list of runs, and of the mark in front of each.
 const LIST: usize = 26;
+const MARK: usize = 2;
+/// What the names of metrics begin with that tell of the machine.
+const SYSTEM: &str = "system.";
+/// How much less is seen after a turn of the wheel; and the least part of an axis that is made smaller.
+const ZOOM: f64 = 1.5;
+const MIN_PART: f64 = 1e-4;
 
-const HELP: [&str; 15] = [
+const HELP: [&str; 19] = [
     "up down     choose a run",
     "space       show or hide it",
     "a           show all, or none but it",
@@ -45,6 +53,10 @@ const HELP: [&str; 15] = [
     "s S         smooth more, less",
     "l           logarithmic axis",
     "x           steps, or time since the begin",
+    "wheel       see less or more of the axis there",
+    "click       choose a run or a chart; again: that chart alone",
+    "            on the mark of a run: show or hide it",
+    "shift-drag  select text, in most terminals",
     "h ?         this help",
     "q           end",
 ];
@@ -55,6 +67,13 @@ pub(crate) struct Followed {
     folder: PathBuf,
     run: Result<Run, Error>,
     is_shown: bool,
+}
+
+/// What the mouse may point at, by its place among its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Run(usize),
+    Chart(usize),
 }
 
 /// What is shown, and how.
@@ -74,6 +93,8 @@ pub(crate) struct View {
     /// The part of the axis that is seen: from 0 to 1.
     part: (f64, f64),
     is_help: bool,
+    /// Where the runs and the charts are that were drawn last.
+    targets: Vec<(Area, Target)>,
     budget: Budget,
     /// The run that is looked at next, and whether one before it has more.
     next: usize,
@@ -97,6 +118,10 @@ pub(crate) fn run(asked: &Top, out: &mut Out) -> Result<u8, Error> {
             out.line(line)?;
         }
         return Ok(0);
+    }
+    if asked.json {
+        while view.look() {}
+        return view.print(out);
     }
     let failed = |error: std::io::Error| Error::Asked(format!("the terminal: {error}"));
     let Some(mut screen) = crate::screen::Screen::take(out.has_colours()).map_err(failed)? else {
@@ -152,6 +177,7 @@ impl View {
             is_alone: false,
             part: (0.0, 1.0),
             is_help: false,
+            targets: Vec::new(),
             budget: Budget::new(MAX_POINTS),
             next: 0,
             has_more: false,
@@ -257,7 +283,7 @@ impl View {
                 self.across = if self.across == Across::Step { Across::Time } else { Across::Step };
             }
             // The right end stays: it is where what is new comes.
-            Key::Letter('+' | '=') if size > 1e-4 => self.part.0 = right - size / 2.0,
+            Key::Letter('+' | '=') if size > MIN_PART => self.part.0 = right - size / 2.0,
             Key::Letter('-') => self.part.0 = (right - size * 2.0).max(0.0),
             Key::Letter('0') => self.part = (0.0, 1.0),
             Key::Left => {
@@ -268,23 +294,89 @@ impl View {
                 let by = (size / 4.0).min(1.0 - right);
                 self.part = (left + by, right + by);
             }
+            Key::Click(..) | Key::WheelUp(..) | Key::WheelDown(..) => self.point(key),
             _ => {}
         }
         true
     }
 
-    /// Returns the names of the metrics that are asked for, each with the runs that have it.
-    fn metrics(&self) -> BTreeMap<&str, Vec<usize>> {
-        let mut metrics: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    /// Does what the mouse says.
+    fn point(&mut self, key: Key) {
+        let (Key::Click(column, row) | Key::WheelUp(column, row) | Key::WheelDown(column, row)) = key else {
+            return;
+        };
+        let is_in = |area: &Area| {
+            (area.left..area.left + area.width).contains(&column)
+                && (area.top..area.top + area.height).contains(&row)
+        };
+        let Some((area, target)) = self.targets.iter().find(|(area, _)| is_in(area)).copied() else { return };
+        match (target, key) {
+            (Target::Run(place), Key::Click(..)) => {
+                self.chosen = place;
+                if let Some(it) = self.runs.get_mut(place).filter(|_| column < MARK) {
+                    it.is_shown = !it.is_shown;
+                }
+            }
+            (Target::Run(_), _) => {
+                _ = self.press(if matches!(key, Key::WheelUp(..)) { Key::Up } else { Key::Down })
+            }
+            (Target::Chart(place), Key::Click(..)) => {
+                // The first click chooses, and the next one is as enter.
+                self.is_alone ^= self.is_alone || self.chart == place;
+                self.chart = place;
+            }
+            (Target::Chart(_), _) => {
+                let (left, right) = self.part;
+                let size = right - left;
+                let at = left + size * (column - area.left) as f64 / area.width as f64;
+                let wanted = match key {
+                    Key::WheelUp(..) if size > MIN_PART => size / ZOOM,
+                    Key::WheelUp(..) => size,
+                    _ => (size * ZOOM).min(1.0),
+                };
+                // All but nothing is all of it.
+                let wanted = if wanted > 1.0 - MIN_PART { 1.0 } else { wanted };
+                // What is under the pointer stays there, unless an end of the axis comes in.
+                let left = (at - (at - left) * wanted / size).clamp(0.0, 1.0 - wanted);
+                self.part = (left, left + wanted);
+            }
+        }
+    }
+
+    /// Prints an object for each run.
+    #[cfg(unix)]
+    fn print(&self, out: &mut Out) -> Result<u8, Error> {
+        let (now, filter) = (SystemTime::now(), self.filter.to_lowercase());
+        for it in &self.runs {
+            let error = match &it.run {
+                Ok(run) if !folder::is_foreign(run) => {
+                    let is_asked = |name: &str| name.to_lowercase().contains(&filter);
+                    let mut all = as_json(&it.name, run, now, is_asked);
+                    let system = system_of(run).map(|(name, value)| (name.to_owned(), as_number(value)));
+                    all["system"] = serde_json::Value::Object(system.collect());
+                    out.json(all)?;
+                    continue;
+                }
+                Ok(run) => Error::foreign(run.path().display()).to_string(),
+                Err(error) => error.to_string(),
+            };
+            out.json(serde_json::json!({ "name": it.name, "error": error }))?;
+        }
+        Ok(0)
+    }
+
+    /// Returns the names of the metrics that are asked for, each with the runs that have it. Those of the machine come last.
+    fn metrics(&self) -> Vec<(&str, Vec<usize>)> {
+        let mut metrics: BTreeMap<(bool, &str), Vec<usize>> = BTreeMap::new();
         let filter = self.filter.to_lowercase();
         for (place, it) in self.runs.iter().enumerate() {
             let Some(run) = it.run.as_ref().ok().filter(|_| it.is_shown) else { continue };
             for name in run.names().filter(|name| filter.is_empty() || name.to_lowercase().contains(&filter))
             {
-                metrics.entry(name).or_default().push(place);
+                metrics.entry((name.starts_with(SYSTEM), name)).or_default().push(place);
             }
         }
-        metrics
+        metrics.into_iter().map(|((_, name), runs)| (name, runs)).collect()
     }
 
     /// Draws all of it.
@@ -297,6 +389,8 @@ impl View {
         let (has_head, has_foot) = (rows >= 3, rows >= 5);
         let top = usize::from(has_head);
         let bottom = rows - usize::from(has_foot);
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
         if self.is_help {
             grid.text(0, 0, columns, "forebay top: any key closes this", bold());
             for (row, line) in HELP.iter().enumerate() {
@@ -307,11 +401,11 @@ impl View {
         let has_list = columns > MIN_CHART.0 + LIST && rows >= 10;
         let left = if has_list { LIST + 1 } else { 0 };
         if has_list {
-            self.draw_runs(&mut grid, top, bottom, now);
+            self.draw_runs(&mut grid, top, bottom, now, &mut targets);
         }
         let area = Area { left, top, width: columns - left, height: bottom.saturating_sub(top) };
-        let (page, pages) = self.draw_charts(&mut grid, area);
-        self.page = page;
+        let (page, pages) = self.draw_charts(&mut grid, area, &mut targets);
+        (self.page, self.targets) = (page, targets);
         if has_head {
             let running = self
                 .runs
@@ -351,7 +445,14 @@ impl View {
         grid
     }
 
-    fn draw_runs(&self, grid: &mut Grid, top: usize, bottom: usize, now: SystemTime) {
+    fn draw_runs(
+        &self,
+        grid: &mut Grid,
+        top: usize,
+        bottom: usize,
+        now: SystemTime,
+        targets: &mut Vec<(Area, Target)>,
+    ) {
         let faint = Style::of(245);
         // The chosen run has its details below.
         let details = 6.min((bottom - top) / 2);
@@ -360,7 +461,15 @@ impl View {
         for (row, (place, it)) in self.runs.iter().enumerate().skip(first).take(room).enumerate() {
             let style = Style { is_inverse: place == self.chosen, ..Style::default() };
             let mark = if it.is_shown { "● " } else { "○ " };
-            grid.text(0, top + row, 2, mark, Style { is_inverse: false, ..Style::of(chart::colour(place)) });
+            let area = Area { left: 0, top: top + row, width: LIST, height: 1 };
+            targets.push((area, Target::Run(place)));
+            grid.text(
+                0,
+                top + row,
+                MARK,
+                mark,
+                Style { is_inverse: false, ..Style::of(chart::colour(place)) },
+            );
             let status = match &it.run {
                 Ok(run) if !folder::is_foreign(run) => folder::status(run, now),
                 _ => "unreadable",
@@ -371,7 +480,7 @@ impl View {
                 _ => faint,
             };
             let size = width(status).min(10);
-            grid.text(2, top + row, LIST - 3 - size, &it.name, style);
+            grid.text(MARK, top + row, LIST - 1 - MARK - size, &it.name, style);
             grid.text(LIST - size, top + row, size, status, colour);
         }
         let Some(it) = self.runs.get(self.chosen) else { return };
@@ -392,6 +501,7 @@ impl View {
                 if run.missing() > 0 {
                     lines.push(format!("{} events lost", run.missing()));
                 }
+                lines.extend(system_of(run).map(|(name, value)| format!("{name} {}", number(value))));
                 lines.extend(run.settings().iter().map(|(name, value)| format!("{name} = {value}")));
             }
             Err(error) => lines.push(error.to_string()),
@@ -403,8 +513,8 @@ impl View {
     }
 
     /// Draws the charts of a page. Returns its number, and how many pages there are.
-    fn draw_charts(&self, grid: &mut Grid, area: Area) -> (usize, usize) {
-        let metrics: Vec<(&str, Vec<usize>)> = self.metrics().into_iter().collect();
+    fn draw_charts(&self, grid: &mut Grid, area: Area, targets: &mut Vec<(Area, Target)>) -> (usize, usize) {
+        let metrics = self.metrics();
         if area.width == 0 || area.height == 0 {
             return (0, 1);
         }
@@ -437,6 +547,7 @@ impl View {
                 width: (right - left).saturating_sub(gap),
                 height: bottom - top,
             };
+            targets.push((own, Target::Chart(place)));
             self.draw_chart(grid, own, name, runs, place == chosen && !self.is_alone && metrics.len() > 1);
         }
         (page, pages)
@@ -492,6 +603,11 @@ fn open(folder: &std::path::Path, max_points: usize) -> Result<Run, Error> {
 
 fn bold() -> Style {
     Style { is_bold: true, ..Style::default() }
+}
+
+/// Returns the last values of what a run says of its machine, each under its short name.
+fn system_of(run: &Run) -> impl Iterator<Item = (&str, f64)> {
+    run.names().filter_map(|name| Some((name.strip_prefix(SYSTEM)?, run.series(name)?.last()?.value)))
 }
 
 /// Returns the weight of smoothing after or before another.

@@ -25,6 +25,7 @@ struct Terminal {
     rest: Vec<u8>,
     is_other_screen: bool,
     has_cursor: bool,
+    has_mouse: bool,
     clears: usize,
     frames: usize,
 }
@@ -32,8 +33,9 @@ struct Terminal {
 impl Terminal {
     fn new(columns: usize, rows: usize) -> Self {
         let cells = vec![vec![' '; columns]; rows];
-        let (is_other_screen, has_cursor) = (false, true);
-        Self { cells, at: (0, 0), rest: Vec::new(), is_other_screen, has_cursor, clears: 0, frames: 0 }
+        let (is_other_screen, has_cursor, has_mouse) = (false, true, false);
+        let (at, rest, clears, frames) = ((0, 0), Vec::new(), 0, 0);
+        Self { cells, at, rest, is_other_screen, has_cursor, has_mouse, clears, frames }
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -80,7 +82,9 @@ impl Terminal {
                 self.cells.iter_mut().for_each(|row| row.fill(' '));
             }
             "[?2026l" => self.frames += 1,
-            "[?7l" | "[?7h" | "[?2026h" => {}
+            "[?1000h" => self.has_mouse = true,
+            "[?1000l" => self.has_mouse = false,
+            "[?7l" | "[?7h" | "[?2026h" | "[?1006h" | "[?1006l" => {}
             other if other.ends_with('m') => {}
             other => {
                 let place = other.strip_prefix('[').and_then(|it| it.strip_suffix('H')).unwrap();
@@ -150,6 +154,7 @@ impl Session {
     /// Waits for the end, and checks that the terminal is as it was.
     fn end(mut self, code: i32) {
         self.until("the first screen", |terminal| !terminal.is_other_screen && terminal.has_cursor);
+        assert!(!self.terminal.has_mouse);
         assert_eq!(self.child.wait().unwrap().code(), Some(code));
         let modes = tcgetattr(&self.own).unwrap().local_modes;
         assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
@@ -240,6 +245,75 @@ fn keys_change_what_is_shown_and_what_comes_is_drawn_without_a_flicker() {
     let id = session.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     session.end(0);
+}
+
+#[test]
+fn the_mouse_chooses_runs_and_charts_and_its_wheel_zooms() {
+    let folder = tempfile::tempdir().unwrap();
+    two(folder.path());
+    let mut session = Session::begin(folder.path(), 100, 24);
+    let has = |what: &'static str| move |terminal: &Terminal| terminal.lines().join("\n").contains(what);
+    let lacks = |what: &'static str| move |terminal: &Terminal| !terminal.lines().join("\n").contains(what);
+    session.until("the charts", |terminal| has("acc")(terminal) && has("lr")(terminal));
+    assert!(session.terminal.has_mouse);
+    // The second run is chosen, and then its mark hides it.
+    session.press("\x1b[<0;5;3M\x1b[<0;5;3m");
+    session.until("the other run", |terminal| {
+        let lines = terminal.lines();
+        lines.iter().rposition(|line| line == "b" || line.starts_with("b ")).is_some_and(|row| row > 10)
+    });
+    session.press("\x1b[<0;1;3M");
+    session.until("a run that is hidden", has("○ b"));
+    session.press("\x1b[<0;1;3M");
+    session.until("both runs", lacks("○"));
+    // The wheel over a chart zooms in around the pointer, and out again; beside all charts it does nothing.
+    session.press("\x1b[<64;60;5M");
+    session.until("a part", has("part"));
+    session.press("\x1b[<65;60;5M");
+    session.until("all of it", lacks("part"));
+    // A click chooses a chart, and another one shows it alone.
+    let place = |terminal: &Terminal, what: &str| {
+        let lines = terminal.lines();
+        let row = lines.iter().position(|line| line.contains(what)).unwrap();
+        (lines[row].chars().collect::<String>().find(what).unwrap(), row)
+    };
+    let (_, row) = place(&session.terminal, "loss");
+    // The list of runs is at the left, and each chart has its name at its left end.
+    let column = session.terminal.lines()[row].chars().take_while(|letter| *letter != 'l').count();
+    let click = format!("\x1b[<0;{};{}M", column + 1, row + 1);
+    session.press(&click);
+    session.press(&click);
+    session.until("one chart", |terminal| has("loss")(terminal) && lacks("acc")(terminal));
+    session.press("\x1b[<65;2;2Mq");
+    session.end(0);
+}
+
+#[test]
+fn a_snapshot_is_an_object_for_each_run_with_what_the_machine_did() {
+    let folder = tempfile::tempdir().unwrap();
+    two(folder.path());
+    let usage = r#"{"name":"system.memory_usage","time":"2026-11-21T08:00:00.000000000Z","fields":{"percentage":62.5,"used_mb":100.0}}"#;
+    let mut lines = File::options().append(true).open(folder.path().join("b/events.jsonl")).unwrap();
+    writeln!(lines, "{usage}").unwrap();
+    std::fs::create_dir(folder.path().join("c")).unwrap();
+    std::fs::write(folder.path().join("c/events.jsonl"), "hello\n").unwrap();
+    let path = folder.path().to_str().unwrap();
+    let said = text(&forebay(&["top", path, "--json", "--filter", "LO"]));
+    let runs: Vec<serde_json::Value> = said.lines().map(super::json).collect();
+    assert_eq!(runs.iter().map(|run| run["name"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(runs[0]["metrics"].as_object().unwrap().keys().collect::<Vec<_>>(), ["loss"]);
+    assert_eq!(
+        (&runs[0]["metrics"]["loss"]["last"]["step"], &runs[0]["system"]),
+        (&99.into(), &serde_json::json!({}))
+    );
+    let system = serde_json::json!({"memory_usage/percentage": 62.5, "memory_usage/used_mb": 100.0});
+    assert_eq!(runs[1]["system"], system);
+    assert!(runs[2]["error"].as_str().unwrap().ends_with("no events of forebay"), "{said}");
+    // On the screen, they are with the run that is chosen, and their charts come behind all others.
+    let once = text(&forebay(&["top", &format!("{path}/b"), "--once", "--width", "100", "--height", "40"]));
+    assert!(once.contains("memory_usage/percentage 62.5"), "{once}");
+    let at = |what: &str| once.find(what).unwrap_or_else(|| panic!("no {what} in {once}"));
+    assert!(at("lr") < at("system.memory_usage/percentage"), "{once}");
 }
 
 #[test]
