@@ -50,9 +50,9 @@ pub(crate) enum Command {
     Report(Report),
     /// Show that page live, to the browsers of this machine.
     Serve(Serve),
-    /// Write runs in the form of other programs: CSV, JSON Lines, or event files of TensorBoard.
+    /// Write runs in the form of other programs: CSV, Parquet, JSON Lines, or event files of TensorBoard.
     Export(Export),
-    /// Make runs of what other programs wrote: event files of TensorBoard, CSV, JSON.
+    /// Make runs of what other programs wrote: event files of TensorBoard, files of wandb, CSV, JSON.
     Import(Import),
     /// Find what is wrong with runs, and say what to do. Exits with 1 if it finds something.
     Doctor(Doctor),
@@ -286,7 +286,7 @@ pub(crate) struct Plot {
     pub(crate) metric: String,
     #[command(flatten)]
     pub(crate) folders: Folders,
-    /// Write an image; its name ends in .svg. `-` is standard output.
+    /// Write an image; its name ends in .svg or .png. `-` is standard output, as SVG.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// What the chart has from left to right.
@@ -350,13 +350,15 @@ pub(crate) enum To {
     Csv,
     /// Whole events, one a line.
     Json,
+    /// The same numbers as Parquet, for pandas, polars or DuckDB.
+    Parquet,
     /// Event files, in a folder for each run.
     Tensorboard,
 }
 
 #[derive(Debug, Group)]
 pub(crate) struct Import {
-    /// A folder of TensorBoard (or PyTorch, or tensorboardX), or a file of CSV or JSON. `-` is standard input, which takes --from.
+    /// A folder of TensorBoard (or PyTorch, or tensorboardX) or of wandb, or a file of CSV or JSON. `-` is standard input, which takes --from.
     pub(crate) path: PathBuf,
     /// The folder that the run gets; of several runs, each gets one below it.
     #[arg(long, short, value_name = "FOLDER")]
@@ -378,6 +380,8 @@ pub(crate) enum Source {
     Csv,
     /// Objects, one for each step, in lines or an array: the history of wandb, or what a loop wrote.
     Json,
+    /// Files `run-ID.wandb`, or the folder `wandb` that has them: what offline runs logged, their settings and how they ended.
+    Wandb,
 }
 
 #[derive(Debug, Group)]

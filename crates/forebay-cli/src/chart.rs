@@ -1,4 +1,4 @@
-//! Curves as charts: in cells of a terminal, by the dots of Braille, and as SVG.
+//! Curves as charts in cells of a terminal, by the dots of Braille.
 
 use std::fmt::Write as _;
 
@@ -16,23 +16,28 @@ pub(crate) struct Curve {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Colours of curves, of the 256 of a terminal and for SVG: those of the report, in its order.
-const COLOURS: [(u8, &str); 10] = [
-    (33, "#1f77b4"),
-    (208, "#ff7f0e"),
-    (34, "#2ca02c"),
-    (160, "#d62728"),
-    (134, "#9467bd"),
-    (44, "#17becf"),
-    (176, "#e377c2"),
-    (178, "#bcbd22"),
-    (137, "#8c564b"),
-    (245, "#7f7f7f"),
+/// Colours of curves, of the 256 of a terminal and for images: those of the report, in its order.
+const COLOURS: [(u8, u32); 10] = [
+    (33, 0x1f77b4),
+    (208, 0xff7f0e),
+    (34, 0x2ca02c),
+    (160, 0xd62728),
+    (134, 0x9467bd),
+    (44, 0x17becf),
+    (176, 0xe377c2),
+    (178, 0xbcbd22),
+    (137, 0x8c564b),
+    (245, 0x7f7f7f),
 ];
 
 /// Returns the colour of a curve in a terminal.
 pub(crate) fn colour(place: usize) -> u8 {
     COLOURS[place % COLOURS.len()].0
+}
+
+/// Returns the colour of a curve in an image.
+pub(crate) fn colour_of_image(place: usize) -> u32 {
+    COLOURS[place % COLOURS.len()].1
 }
 
 /// Cell of a screen. The second half of a wide letter is `None`.
@@ -167,18 +172,18 @@ pub(crate) struct Axes {
 
 /// The part of the plane that a chart shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Frame {
-    left: f64,
-    right: f64,
+pub(crate) struct Frame {
+    pub(crate) left: f64,
+    pub(crate) right: f64,
     /// Of the logarithm, on such an axis.
-    low: f64,
-    high: f64,
-    is_log: bool,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    pub(crate) is_log: bool,
 }
 
 impl Frame {
     /// Returns the frame of curves. `None` where there is nothing to show.
-    fn of(curves: &[Curve], axes: Axes) -> Option<Self> {
+    pub(crate) fn of(curves: &[Curve], axes: Axes) -> Option<Self> {
         let is_shown = |across: f64| axes.across.is_none_or(|(left, right)| (left..=right).contains(&across));
         let scale = |value: f64| if axes.is_log { value.log10() } else { value };
         let (mut left, mut right) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -206,7 +211,7 @@ impl Frame {
     }
 
     /// Returns where a point is, from 0 to 1 from left to right and from top to bottom. `None` for a gap.
-    fn place(&self, (across, value): (f64, f64)) -> Option<(f64, f64)> {
+    pub(crate) fn place(&self, (across, value): (f64, f64)) -> Option<(f64, f64)> {
         let value = if self.is_log { value.log10() } else { value };
         // Halves: the difference of two large numbers may have none.
         let part = |value: f64, from: f64, to: f64| (value / 2.0 - from / 2.0) / (to / 2.0 - from / 2.0);
@@ -355,104 +360,6 @@ pub(crate) fn smooth(points: &mut [(f64, f64)], weight: f64) {
     }
 }
 
-/// Returns round numbers between two others, about so many.
-fn ticks(from: f64, to: f64, count: usize) -> Vec<f64> {
-    let raw = (to / count as f64) - (from / count as f64);
-    let size = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * size).into_iter().find(|step| *step >= raw);
-    let Some(step) = step.filter(|step| step.is_normal()) else { return vec![from] };
-    let first = (from / step).ceil();
-    (0..=2 * count).map(|number| (first + number as f64) * step).take_while(|tick| *tick <= to).collect()
-}
-
-/// Returns curves as an SVG image, which follows the dark mode of who looks at it.
-pub(crate) fn svg(title: &str, below: &str, curves: &[Curve], axes: Axes) -> String {
-    let (width, height) = (800.0, 400.0 + 18.0 * curves.len() as f64);
-    let (left, top, right, bottom) = (80.0, 36.0, 780.0, 350.0);
-    let mut svg = format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="system-ui, sans-serif" font-size="12">
-<title>{title}</title>
-<style>.page{{fill:#fff}}.text{{fill:#1c2024}}.faint{{fill:#60656c}}.grid{{stroke:#d9dde2}}.curve{{fill:none;stroke-width:1.5;stroke-linejoin:round}}
-@media(prefers-color-scheme:dark){{.page{{fill:#16181b}}.text{{fill:#e6e8eb}}.faint{{fill:#9ba1a8}}.grid{{stroke:#3a3f45}}}}</style>
-<rect class="page" width="{width}" height="{height}"/>
-<text class="text" x="{left}" y="22" font-size="15">{title}</text>
-"#,
-        title = markup(title)
-    );
-    let Some(frame) = Frame::of(curves, axes) else {
-        _ = writeln!(svg, r#"<text class="faint" x="{left}" y="60">no values</text>"#);
-        svg.push_str("</svg>\n");
-        return svg;
-    };
-    let (across, down) = (right - left, bottom - top);
-    for tick in ticks(frame.low, frame.high, 5) {
-        let y = top + (frame.high - tick) / (frame.high - frame.low) * down;
-        let label = number(if frame.is_log { 10_f64.powf(tick) } else { tick });
-        _ = writeln!(
-            svg,
-            r#"<path class="grid" d="M{left} {y:.1}H{right}"/><text class="faint" x="{}" y="{:.1}" text-anchor="end">{label}</text>"#,
-            left - 8.0,
-            y + 4.0
-        );
-    }
-    for tick in ticks(frame.left, frame.right, 8) {
-        let x = left + (tick - frame.left) / (frame.right - frame.left) * across;
-        _ = writeln!(
-            svg,
-            r#"<path class="grid" d="M{x:.1} {top}V{bottom}"/><text class="faint" x="{x:.1}" y="{}" text-anchor="middle">{}</text>"#,
-            bottom + 16.0,
-            number(tick)
-        );
-    }
-    _ = writeln!(
-        svg,
-        r#"<text class="faint" x="{right}" y="{}" text-anchor="end">{}</text>"#,
-        bottom + 34.0,
-        markup(below)
-    );
-    for (place, curve) in curves.iter().enumerate() {
-        let colour = COLOURS[curve.colour % COLOURS.len()].1;
-        let (mut path, mut is_down) = (String::new(), false);
-        for point in &curve.points {
-            let place = frame.place(*point).filter(|(x, _)| (0.0..=1.0).contains(x));
-            if let Some((x, y)) = place {
-                let (x, y) = (left + x * across, top + y * down);
-                // A point alone is a dot: a line of no length, with round ends.
-                _ = if is_down { write!(path, "L{x:.1} {y:.1}") } else { write!(path, "M{x:.1} {y:.1}h0") };
-            }
-            is_down = place.is_some();
-        }
-        let y = bottom + 50.0 + 18.0 * place as f64;
-        _ = writeln!(
-            svg,
-            r#"<path class="curve" stroke="{colour}" stroke-linecap="round" d="{path}"/>
-<rect x="{left}" y="{}" width="12" height="12" rx="2" fill="{colour}"/><text class="text" x="{}" y="{}">{}</text>"#,
-            y - 10.0,
-            left + 18.0,
-            y,
-            markup(&curve.name)
-        );
-    }
-    svg.push_str("</svg>\n");
-    svg
-}
-
-/// Returns a text as XML has it: <https://www.w3.org/TR/xml/#syntax>. What no XML can have is a sign.
-fn markup(text: &str) -> String {
-    let mut escaped = String::new();
-    for letter in harmless(text).chars() {
-        match letter {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            '"' => escaped.push_str("&quot;"),
-            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
-            letter => escaped.push(letter),
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -501,7 +408,6 @@ mod tests {
                 for (width, height) in [(80, 20), (24, 4), (3, 2), (1, 1), (0, 0)] {
                     _ = drawn(width, height, &[curve(points)], axes);
                 }
-                assert!(svg("t", "step", &[curve(points)], axes).ends_with("</svg>\n"));
             }
         }
     }
@@ -514,26 +420,11 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_round_and_inside() {
-        assert_eq!(ticks(0.0, 1.0, 5), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
-        assert_eq!(ticks(-3.0, 97.0, 5), [0.0, 20.0, 40.0, 60.0, 80.0]);
-        assert_eq!(ticks(1.0, 1.0, 5), [1.0]);
-    }
-
-    #[test]
     fn text_is_cut_to_its_room_and_wide_letters_have_two_cells() {
         let mut grid = Grid::new(6, 3);
         assert_eq!(grid.text(0, 0, 6, "long name", Style::default()), 6);
         assert_eq!(grid.text(0, 1, 6, "損失値", Style::default()), 6);
         assert_eq!(grid.text(0, 2, 4, "損失値", Style::default()), 3);
         assert_eq!(grid.lines(false).collect::<Vec<_>>(), ["long …", "損失値", "損…"]);
-    }
-
-    #[test]
-    fn names_are_only_names_in_an_image() {
-        let hostile =
-            Curve { name: "</text><script>alert(1)</script>&\0".to_owned(), ..curve(&[(0.0, 1.0)]) };
-        let image = svg("<b>", "step", &[hostile], ALL);
-        assert!(!image.contains("<script") && !image.contains("<b>") && !image.contains('\0'));
     }
 }

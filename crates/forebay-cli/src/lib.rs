@@ -11,6 +11,7 @@ mod commands;
 mod error;
 mod file;
 mod folder;
+mod image;
 mod input;
 mod out;
 mod page;

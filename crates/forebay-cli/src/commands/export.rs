@@ -1,5 +1,8 @@
 //! `forebay export`: runs in the forms of other programs.
 
+#[cfg(feature = "parquet")]
+mod parquet;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -22,10 +25,11 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
         (Some(form), _) => form,
         (None, Some("csv")) => To::Csv,
         (None, Some("jsonl" | "json")) => To::Json,
+        (None, Some("parquet" | "pq")) => To::Parquet,
         (None, _) => {
             let path = asked.out.display();
             return Err(Error::Asked(format!(
-                "--to says in which form, unless the file ends in .csv or .jsonl, got {path}"
+                "--to says in which form, unless the file ends in .csv, .jsonl or .parquet, got {path}"
             )));
         }
     };
@@ -38,17 +42,24 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
     if form == To::Tensorboard {
         return to_tensorboard(&runs, &pattern, asked, out);
     }
+    if form == To::Parquet && asked.out == Path::new("-") {
+        return Err(Error::Asked("--out must name a file: one of Parquet is no text".to_owned()));
+    }
     if asked.out == Path::new("-") {
         return to_lines(&runs, &pattern, form, out).map(|(count, _)| u8::from(count == 0));
     }
     let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", asked.out.display()));
     let mut file = Beside::of(&asked.out).map_err(failed)?;
-    let (count, left_out) = to_lines(&runs, &pattern, form, &mut file).map_err(|error| match error {
+    let written = match form {
+        To::Parquet => to_parquet(&runs, &pattern, &mut file),
+        _ => to_lines(&runs, &pattern, form, &mut file),
+    };
+    let (count, left_out) = written.map_err(|error| match error {
         Error::Write(error) => failed(error),
         other => other,
     })?;
     file.commit().map_err(failed)?;
-    let what = if form == To::Csv { "value" } else { "event" };
+    let what = if form == To::Json { "event" } else { "value" };
     Written { path: &asked.out, what, count, runs: runs.len(), left_out }.report(asked.json, out)?;
     Ok(u8::from(count == 0))
 }
@@ -108,6 +119,55 @@ fn to_lines(
         })?;
     }
     Ok((count, left_out))
+}
+
+/// Writes numbers as Parquet. Returns how many, and how many values were left out, since they are no numbers.
+#[cfg(feature = "parquet")]
+fn to_parquet(
+    runs: &[(String, std::path::PathBuf)],
+    pattern: &Pattern,
+    file: &mut (dyn Write + Send),
+) -> Result<(u64, u64), Error> {
+    let failed = |error: ::parquet::errors::ParquetError| Error::Write(std::io::Error::other(error));
+    let (mut numbers, mut count, mut left_out) = (parquet::Numbers::new(file).map_err(failed)?, 0, 0);
+    for (run, path) in runs {
+        let run = ::parquet::data_type::ByteArray::from(run.as_str());
+        each(path, pattern, &mut |record| {
+            let (unix_nanos, mut written) = (record.unix_nanos(), Ok(()));
+            values(&record, &mut |name, value, step| match number_of(value) {
+                None => left_out += 1,
+                Some(value) => {
+                    count += 1;
+                    if written.is_ok() {
+                        written = numbers.push(&run, name, step, unix_nanos, value);
+                    }
+                }
+            });
+            written.map_err(failed)
+        })?;
+    }
+    numbers.end().map_err(failed)?;
+    Ok((count, left_out))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn to_parquet(
+    _: &[(String, std::path::PathBuf)],
+    _: &Pattern,
+    _: &mut dyn Write,
+) -> Result<(u64, u64), Error> {
+    Err(Error::Asked("this forebay was built without its feature `parquet`".to_owned()))
+}
+
+/// Returns the number that a value is, as Parquet has it: of 64 bits. A truth value is 0 or 1.
+#[cfg(feature = "parquet")]
+fn number_of(value: &Value) -> Option<f64> {
+    match value {
+        Value::Scalar(value) => Some(*value),
+        Value::Integer(value) => Some(*value as f64),
+        Value::Bool(value) => Some(f64::from(*value)),
+        _ => None,
+    }
 }
 
 /// Writes a folder of event files for each run.

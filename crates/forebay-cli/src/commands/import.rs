@@ -1,11 +1,13 @@
 //! `forebay import`: what other programs wrote, as runs of JSON Lines.
 
+mod rows;
+mod wandb;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use forebay::sink::{JsonLinesSink, Sink};
-use forebay::{Batch, Record, Value};
+use forebay::Value;
 use forebay_history::{RecordFollower, find_runs};
 
 use crate::args::{Import, Source};
@@ -13,15 +15,10 @@ use crate::error::Error;
 use crate::folder;
 use crate::out::{Out, Written, count, note};
 
-/// Records of a batch.
-const BATCH: usize = 1_000;
+use rows::{STEPS, TIMES, Writer, modified, number, object, seconds, whole, with_words};
 
 /// Longest row, or whole array, that is read.
 const MAX_BYTES: u64 = 1 << 30;
-
-/// Names of columns, in small letters, that have the step or the moment of their row.
-const STEPS: [&str; 6] = ["_step", "step", "global_step", "iteration", "trainer/global_step", "steps"];
-const TIMES: [&str; 6] = ["_timestamp", "timestamp", "wall time", "wall_time", "time", "date"];
 
 pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
     let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", asked.path.display()));
@@ -35,6 +32,9 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
         (Some(from), _) => from,
         (None, "csv") if !is_folder => Source::Csv,
         (None, "json" | "jsonl" | "ndjson") if !is_folder => Source::Json,
+        (None, "wandb") if !is_folder => Source::Wandb,
+        // The folder of a run, or that of all runs.
+        _ if is_folder && find_runs(&asked.path)?.is_empty() => Source::Wandb,
         _ => Source::Tensorboard,
     };
     let mut runs: Vec<(PathBuf, PathBuf)> = Vec::new();
@@ -47,6 +47,13 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
         if runs.is_empty() {
             return Err(Error::Asked(format!("there are no event files in {}", asked.path.display())));
         }
+    } else if from == Source::Wandb {
+        let found = wandb::find(&asked.path).map_err(failed)?;
+        if found.is_empty() {
+            let place = asked.path.display();
+            return Err(Error::Asked(format!("there are neither event files nor files of wandb in {place}")));
+        }
+        runs.extend(found.into_iter().map(|(file, place)| (file, asked.out.join(place))));
     } else {
         runs.push((asked.path.clone(), asked.out.clone()));
     }
@@ -57,13 +64,14 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
             return Err(Error::Asked(format!("--out must have no run yet, {} is there", file.display())));
         }
     }
-    let (mut all, mut left_out) = (0, 0);
+    let (mut all, mut left_out, mut damaged) = (0, 0, 0);
     for (from_path, to) in &runs {
         let mut writer = Writer::new(to)?;
         match from {
             Source::Tensorboard => tensorboard(from_path, &mut writer)?,
             Source::Csv => csv(from_path, &mut writer)?,
             Source::Json => json(from_path, &mut writer)?,
+            Source::Wandb => damaged += wandb::read(from_path, &mut writer)?,
         }
         writer.end()?;
         all += writer.count;
@@ -72,66 +80,12 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
     if left_out > 0 {
         note(&format!("{} left out: neither numbers nor texts", count(left_out, "value")));
     }
+    if damaged > 0 {
+        note(&format!("{} passed over: damaged", count(damaged, "place")));
+    }
     Written { path: &asked.out, what: "event", count: all, runs: runs.len(), left_out }
         .report(asked.json, out)?;
     Ok(u8::from(all == 0))
-}
-
-/// Writer of one run.
-struct Writer {
-    folder: PathBuf,
-    sink: JsonLinesSink,
-    batch: Vec<Record>,
-    count: u64,
-    /// Values that have no form in JSON Lines.
-    left_out: u64,
-    broken: Result<(), Error>,
-}
-
-impl Writer {
-    fn new(folder: &Path) -> Result<Self, Error> {
-        let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", folder.display()));
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        let sink = JsonLinesSink::create(folder.join("events.jsonl")).map_err(failed)?;
-        let folder = folder.to_owned();
-        Ok(Self { folder, sink, batch: Vec::new(), count: 0, left_out: 0, broken: Ok(()) })
-    }
-
-    fn push(&mut self, record: Record) {
-        self.batch.push(record);
-        if self.batch.len() >= BATCH {
-            self.write();
-        }
-    }
-
-    /// Adds a value of a row.
-    fn value(&mut self, name: &str, value: Value, step: Option<i64>, time: SystemTime) {
-        let record = Record::with_value(name.to_owned(), value).with_time(time);
-        self.push(match step {
-            Some(step) => record.with_signed_step(step),
-            None => record,
-        });
-    }
-
-    fn write(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        let count = batch.len() as u64;
-        if self.broken.is_ok() && count > 0 {
-            match self.sink.write_batch(&Batch::from_events(batch)) {
-                Ok(()) => self.count += count,
-                Err(error) => {
-                    self.broken = Err(Error::Asked(format!("{}: {error}", self.folder.display())));
-                }
-            }
-        }
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        self.write();
-        std::mem::replace(&mut self.broken, Ok(()))?;
-        let flushed = Sink::<Record>::flush(&mut self.sink);
-        flushed.map_err(|error| Error::Asked(format!("{}: {error}", self.folder.display())))
-    }
 }
 
 fn tensorboard(path: &Path, writer: &mut Writer) -> Result<(), Error> {
@@ -246,104 +200,6 @@ fn json(path: &Path, writer: &mut Writer) -> Result<(), Error> {
     }
 }
 
-fn object(row: &serde_json::Value, or_time: SystemTime, writer: &mut Writer) -> Result<(), &'static str> {
-    let row = row.as_object().ok_or("an object with the values of a step was expected")?;
-    let of =
-        |names: &[&'static str]| names.iter().find_map(|name| row.get(*name).map(|value| (*name, value)));
-    let (step, time) = (of(&STEPS), of(&TIMES));
-    let step_of = |value: &serde_json::Value| value.as_i64().or_else(|| whole(&value.to_string()));
-    let time_of = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => humantime::parse_rfc3339_weak(text).ok(),
-        value => value.as_f64().map(seconds),
-    };
-    let number = match step {
-        Some((_, value)) => Some(step_of(value).ok_or("a step must be a whole number")?),
-        None => None,
-    };
-    let moment = time.and_then(|(_, value)| time_of(value)).unwrap_or(or_time);
-    let is_own =
-        |name: &str| step.is_some_and(|(own, _)| own == name) || time.is_some_and(|(own, _)| own == name);
-    for (name, value) in row.iter().filter(|(name, _)| !is_own(name) && !name.starts_with('_')) {
-        flat(name, value, number, moment, writer);
-    }
-    Ok(())
-}
-
-fn flat(name: &str, value: &serde_json::Value, step: Option<i64>, time: SystemTime, writer: &mut Writer) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            fields
-                .iter()
-                .for_each(|(inner, value)| flat(&format!("{name}/{inner}"), value, step, time, writer));
-        }
-        serde_json::Value::Bool(is) => writer.value(name, Value::Bool(*is), step, time),
-        serde_json::Value::Number(number) => {
-            let value = number
-                .as_i64()
-                .map_or_else(|| Value::Scalar(number.as_f64().unwrap_or(f64::NAN)), Value::Integer);
-            writer.value(name, value, step, time);
-        }
-        serde_json::Value::String(text) => {
-            let value = self::number(text).unwrap_or_else(|| Value::from(text.as_str()));
-            writer.value(name, value, step, time);
-        }
-        serde_json::Value::Null => {}
-        serde_json::Value::Array(_) => writer.left_out += 1,
-    }
-}
-
-/// Writes what Python has for numbers that JSON lacks as texts.
-fn with_words(text: Vec<u8>) -> Vec<u8> {
-    if !text.windows(3).any(|word| word == b"NaN" || word == b"Inf") {
-        return text;
-    }
-    let (mut fixed, mut at, mut is_text) = (Vec::with_capacity(text.len() + 16), 0, false);
-    while at < text.len() {
-        let words: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
-        match words.iter().find(|word| !is_text && text[at..].starts_with(word)) {
-            Some(word) => {
-                fixed.push(b'"');
-                fixed.extend_from_slice(word);
-                fixed.push(b'"');
-                at += word.len();
-            }
-            None => {
-                // What is behind a backslash ends no text.
-                let size = if is_text && text[at] == b'\\' { 2 } else { 1 };
-                is_text ^= text[at] == b'"';
-                fixed.extend_from_slice(&text[at..text.len().min(at + size)]);
-                at += size;
-            }
-        }
-    }
-    fixed
-}
-
-/// Returns a number of a text, as JSON, Python and spreadsheets write it.
-fn number(text: &str) -> Option<Value> {
-    let text = text.trim();
-    if let Ok(number) = text.parse::<i64>() {
-        return Some(Value::Integer(number));
-    }
-    match text {
-        "true" | "True" | "TRUE" => Some(Value::Bool(true)),
-        "false" | "False" | "FALSE" => Some(Value::Bool(false)),
-        text => text.parse().ok().map(Value::Scalar),
-    }
-}
-
-/// Returns a whole number, also one that is written with a fraction of 0, as tables of pandas are.
-fn whole(text: &str) -> Option<i64> {
-    let as_float = || text.parse::<f64>().ok().filter(|number| number.fract() == 0.0 && number.abs() < 2e15);
-    text.parse().ok().or_else(|| as_float().map(|number| number as i64))
-}
-
-/// Returns a moment: seconds since 1970, or milliseconds, which are larger than seconds will be for a while.
-fn seconds(number: f64) -> SystemTime {
-    let seconds = if number.abs() > 1e11 { number / 1e3 } else { number };
-    UNIX_EPOCH + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()
-}
-
 /// Opens a file, or standard input, and returns when it was written.
 fn lines_of(path: &Path) -> std::io::Result<(Box<dyn BufRead>, SystemTime)> {
     if folder::is_stdin(path) {
@@ -352,10 +208,6 @@ fn lines_of(path: &Path) -> std::io::Result<(Box<dyn BufRead>, SystemTime)> {
     let file = std::fs::File::open(path)?;
     let written = modified(&file);
     Ok((Box::new(BufReader::new(file)), written))
-}
-
-fn modified(file: &std::fs::File) -> SystemTime {
-    file.metadata().and_then(|data| data.modified()).unwrap_or_else(|_| SystemTime::now())
 }
 
 /// Rows of CSV: <https://www.rfc-editor.org/rfc/rfc4180>.
@@ -420,12 +272,5 @@ mod tests {
             all,
             [vec!["a", "b,c", "d \"e\""], vec!["1", "two\nlines", ""], vec![""], vec!["last", "", ""]]
         );
-    }
-
-    #[test]
-    fn words_of_python_are_texts_of_json_outside_of_texts() {
-        let text = br#"{"a":NaN,"NaN":[-Infinity,Infinity],"b":"NaN \" NaN"}"#.to_vec();
-        let fixed = br#"{"a":"NaN","NaN":["-Infinity","Infinity"],"b":"NaN \" NaN"}"#;
-        assert_eq!(with_words(text), fixed);
     }
 }

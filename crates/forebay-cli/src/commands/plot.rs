@@ -10,7 +10,7 @@ use crate::chart::{self, Area, Axes, Curve, Grid, Style};
 use crate::commands::runs::as_number;
 use crate::error::Error;
 use crate::out::{Out, count, note, number};
-use crate::{file, folder, screen};
+use crate::{file, folder, image, screen};
 
 /// Points of a curve that are read: more than a terminal or an image shows.
 const MAX_POINTS: usize = 16_384;
@@ -20,12 +20,7 @@ const MAX_CURVES: usize = 20;
 
 pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(Some(&asked.metric))?;
-    if let Some(path) = &asked.out
-        && path != Path::new("-")
-        && path.extension().is_none_or(|end| !end.eq_ignore_ascii_case("svg"))
-    {
-        return Err(Error::Asked(format!("--out must end in .svg, got {}", path.display())));
-    }
+    let form = asked.out.as_deref().map(form_of).transpose()?;
     let runs = folder::read(&asked.folders.paths, MAX_POINTS, false)?;
     let (mut curves, mut others) = (Vec::new(), std::collections::BTreeSet::new());
     let mut metrics = std::collections::BTreeSet::new();
@@ -79,11 +74,15 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
     };
     let title = if has_names { asked.metric.clone() } else { metrics.into_iter().next().unwrap_or_default() };
     if let Some(path) = &asked.out {
-        let image = chart::svg(&title, below, &curves, axes);
+        let image = match form {
+            Some(Form::Png) => image::png(&title, below, &curves, axes)
+                .map_err(|error| Error::Asked(format!("{}: {error}", path.display())))?,
+            _ => image::svg(&title, below, &curves, axes).into_bytes(),
+        };
         if path == Path::new("-") {
-            std::io::Write::write_all(out, image.as_bytes())?;
+            std::io::Write::write_all(out, &image)?;
         } else {
-            file::replace(path, image.as_bytes())
+            file::replace(path, &image)
                 .map_err(|error| Error::Asked(format!("{}: {error}", path.display())))?;
             out.line(format_args!("{} ({})", path.display(), count(curves.len() as u64, "curve")))?;
         }
@@ -118,6 +117,24 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
         out.line(line)?;
     }
     Ok(0)
+}
+
+/// Form of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Svg,
+    Png,
+}
+
+/// Returns the form that the end of a name stands for.
+fn form_of(path: &Path) -> Result<Form, Error> {
+    let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match end.as_str() {
+        "svg" => Ok(Form::Svg),
+        "png" => Ok(Form::Png),
+        _ if path == Path::new("-") => Ok(Form::Svg),
+        _ => Err(Error::Asked(format!("--out must end in .svg or .png, got {}", path.display()))),
+    }
 }
 
 /// Returns the points of a series, from left to right.

@@ -476,9 +476,13 @@ fn a_chart_is_drawn_in_the_terminal_and_written_as_an_image() {
     assert!(said.ends_with("loss.svg (3 curves)\n"), "{said}");
     let image = std::fs::read_to_string(image).unwrap();
     assert!(image.starts_with("<svg ") && image.matches("class=\"curve\"").count() == 3);
+    let image = folder.path().join("loss.PNG");
+    let said = text(&forebay(&["plot", "loss", &path, "-o", image.to_str().unwrap()]));
+    assert!(said.ends_with("loss.PNG (3 curves)\n"), "{said}");
+    assert!(std::fs::read(image).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
     for (args, code) in [
         (&["plot", "los", &path][..], 1),
-        (&["plot", "loss", &path, "-o", "x.png"], 2),
+        (&["plot", "loss", &path, "-o", "x.gif"], 2),
         (&["plot", "loss", &path, "--smooth", "2"], 2),
         (&["plot", "loss", &path, "--width", "0", "--height", "0"], 0),
     ] {
@@ -525,6 +529,51 @@ fn what_is_exported_and_imported_again_is_the_same_run() {
     let full = forebay(&["export", &of("a"), "--to", "tensorboard", "-o", &of("z")]);
     assert_eq!(full.status.code(), Some(2));
     assert_eq!(forebay(&["export", &of("a"), "-n", "none", "-o", &of("none.csv")]).status.code(), Some(1));
+}
+
+/// What a file of Parquet has is read by the library that wrote it; `docs/command-line.md` says with what else it was read.
+#[test]
+fn parquet_has_the_rows_of_csv() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::RowAccessor;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    // Without a step, a truth value, no number, and a text, which is left out.
+    let odd = [
+        r#""name":"odd","time":"2026-11-21T08:00:00.000000001Z","bool":true"#,
+        r#""name":"odd","time":"2026-11-21T08:00:00.000000002Z","step":-7,"scalar":"NaN""#,
+        r#""name":"odd","time":"2026-11-21T08:00:00.000000003Z","text":"a""#,
+    ];
+    std::fs::create_dir(folder.path().join("d")).unwrap();
+    let lines: String = odd.iter().map(|it| format!("{{{it}}}\n")).collect();
+    std::fs::write(folder.path().join("d/events.jsonl"), lines).unwrap();
+    let of = |end: &str| folder.path().join(format!("out.{end}")).to_str().unwrap().to_owned();
+    let said = text(&forebay(&["export", &path, "-o", &of("csv"), "--json"]));
+    let parquet = text(&forebay(&["export", &path, "-o", &of("parquet"), "--json"]));
+    assert_eq!(json(&said)["values"], json(&parquet)["values"]);
+    assert_eq!(json(&said)["left_out"], json(&parquet)["left_out"]);
+    let file = SerializedFileReader::new(std::fs::File::open(of("parquet")).unwrap()).unwrap();
+    let rows: Vec<String> = file
+        .get_row_iter(None)
+        .unwrap()
+        .map(|row| {
+            let row = row.unwrap();
+            let step = row.get_long(2).map_or_else(|_| String::new(), |step| step.to_string());
+            // A moment of nanoseconds has no form of its own in that reader.
+            let nanos = u64::try_from(row.get_long(3).unwrap()).unwrap();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(nanos);
+            let time = humantime::format_rfc3339_nanos(time);
+            let (run, name) = (row.get_string(0).unwrap(), row.get_string(1).unwrap());
+            format!("{run},{name},{step},{time},{}", row.get_double(4).unwrap())
+        })
+        .collect();
+    let csv = std::fs::read_to_string(of("csv")).unwrap();
+    let as_floats = csv.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(rows, as_floats);
+    assert!(rows.len() > 300 && rows.contains(&"d,odd,,2026-11-21T08:00:00.000000001Z,1".to_owned()));
+    let output = forebay(&["export", &path, "-o", "-", "--to", "parquet"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
@@ -575,6 +624,75 @@ fn tables_and_objects_of_other_programs_are_imported() {
         assert_eq!((code, stderr.lines().count()), (2, 1), "{name}");
         assert!(stderr.contains(line), "{stderr}");
     }
+}
+
+/// The files are those of the real wandb: tests/wandb-writer/make.py.
+#[test]
+fn what_wandb_wrote_is_imported() {
+    let wandb = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wandb-writer");
+    let folder = tempfile::tempdir().unwrap();
+    let to = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let said = json(&text(&forebay(&["import", wandb, "-o", &to("runs"), "--json"])));
+    assert_eq!((&said["runs"], &said["left_out"]), (&2.into(), &0.into()));
+    let runs: Vec<_> = text(&forebay(&["runs", &to("runs"), "--json"])).lines().map(json).collect();
+    let of = |name: &str| runs.iter().find(|run| run["name"] == name).unwrap();
+    let (finished, failed) = (of("finished"), of("failed"));
+    assert_eq!((&finished["status"], &failed["status"]), (&"finished".into(), &"failed".into()));
+    assert_eq!(failed["reason"], "the process ended with exit code 3");
+    let config = serde_json::json!({
+        "lr": 0.02, "layers": [64, 32], "optimizer": {"name": "adam", "betas": [0.9, 0.999]}, "amp": true, "note": "größer",
+        "lr_at_end": 0.002,
+    });
+    assert_eq!(finished["config"], config);
+    let metrics = &finished["metrics"];
+    assert_eq!(
+        (&metrics["train/loss"]["count"], &metrics["train/loss"]["max"]["value"]),
+        (&60.into(), &1.0.into())
+    );
+    assert_eq!(metrics["eval/accuracy"]["last"], serde_json::json!({"step": 100, "value": 0.97}));
+    assert_eq!(metrics["nested/inner/value"]["last"]["value"], 20.0);
+    // Of the summary, what was logged is there already.
+    assert_eq!(metrics["best_accuracy"]["last"]["value"], 0.98);
+    assert!(metrics["system.memory_percent"]["count"].as_u64() > Some(1), "{metrics}");
+    let events = |name: &str| -> Vec<serde_json::Value> {
+        let args = ["query", &to("runs/finished"), "--json", "-n", name];
+        text(&forebay(&args)).lines().map(json).collect()
+    };
+    let weights = events("weights");
+    assert_eq!(weights.len(), 3);
+    assert_eq!(weights[0]["histogram"]["counts"], serde_json::json!([13, 12, 13, 12, 12, 13, 12, 13]));
+    assert_eq!(events("text")[0]["text"], "x".repeat(40_000));
+    assert_eq!(events("train/loss")[45]["scalar"], "NaN");
+    // A run whose process was killed has no end: nobody knows what came of it. A byte that is wrong is damage.
+    let whole = std::fs::read(format!("{wandb}/finished.wandb")).unwrap();
+    let mut wrong = whole.clone();
+    wrong[40_000] ^= 1;
+    for (name, bytes, status, damaged) in
+        [("torn", &whole[..60_000], "vanished", 0), ("wrong", &wrong, "finished", 1)]
+    {
+        let file = to(&format!("{name}.wandb"));
+        std::fs::write(&file, bytes).unwrap();
+        let output = forebay(&["import", &file, "-o", &to(name)]);
+        assert_eq!(
+            (output.status.code(), self::said(&output).contains("damaged")),
+            (Some(0), damaged > 0),
+            "{name}"
+        );
+        let run = json(&text(&forebay(&["runs", &to(name), "--json"])));
+        assert_eq!(run["status"], status, "{name}");
+        assert!(run["metrics"]["train/loss"]["count"].as_u64() > Some(5), "{run}");
+    }
+    // What is none.
+    std::fs::write(to("none.wandb"), "hello").unwrap();
+    let output = forebay(&["import", &to("none.wandb"), "-o", &to("none")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        self::said(&output)
+            .ends_with("none.wandb: it must be a file of wandb (version 0), and begins otherwise\n")
+    );
+    std::fs::create_dir(to("empty")).unwrap();
+    let output = forebay(&["import", &to("empty"), "-o", &to("x")]);
+    assert!(self::said(&output).contains("there are neither event files nor files of wandb in "));
 }
 
 #[test]
