@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay::Config;
-use forebay_bus::{Bus, BusConfig, Delivery, Filter, Handler, Mode, Plugin, Plugins, SubscribeError, Wiring};
+use forebay_bus::{
+    Bus, BusConfig, Delivery, Filter, Handler, HandlerError, Mode, Plugin, Plugins, SubscribeError, Wiring,
+};
 use forebay_loom_tests::Witness;
 use loom::sync::{Arc, Notify};
 use loom::thread::{self, JoinHandle};
@@ -274,4 +276,28 @@ fn an_event_against_a_stop_has_one_fate() {
         seen.saw((stopped.is_ok(), handler.handled, handler.cancelled));
     });
     witness.expect(&["(true, 0, 1)", "(true, 1, 0)"]);
+}
+
+/// Must report `bus-dead-letter-kept-behind-its-count`.
+#[test]
+fn every_dead_letter_that_is_counted_is_kept_once_a_stop_has_returned() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("bus: a dead letter is kept once a stop has returned", 3, 2_000, move || {
+        let bus = bus();
+        let is_called = notifies_first(&bus);
+        let fails = |_: &Delivery| Err::<(), _>(HandlerError::new("cannot").permanent());
+        bus.on("a", fails).unwrap().keep();
+        let emitter = emits(&bus);
+        is_called.wait();
+        let stopped = bus.stop();
+        if let Ok(report) = &stopped {
+            let counted: u64 = report.stats.handlers.iter().map(|stats| stats.dead_lettered).sum();
+            assert_eq!(bus.dead_letters().len() as u64, counted, "a dead letter is counted and not kept");
+            seen.saw(counted);
+        }
+        emitter.join().unwrap();
+        law(&bus, 1);
+    });
+    witness.expect(&["1"]);
 }

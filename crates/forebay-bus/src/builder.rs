@@ -190,7 +190,9 @@ fn start_threads(
     let (parker, unparker) = sync::Parker::new();
     register_scheduler(engine, &unparker);
     let scheduler = Scheduler::new(Arc::clone(engine), Arc::clone(deferred_stop), parker);
-    let thread = sync::spawn("forebay-bus", None, move || scheduler.run()).map_err(StartError::Thread)?;
+    engine.pool.set_scheduler(true);
+    let thread = sync::spawn("forebay-bus", None, move || scheduler.run());
+    let thread = thread.inspect_err(|_| engine.pool.set_scheduler(false)).map_err(StartError::Thread)?;
     // The scheduler ends by itself, and nobody joins it: it may be the thread that stops the bus.
     drop(thread);
     engine.start_workers().map_err(StartError::Thread)?;

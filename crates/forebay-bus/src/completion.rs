@@ -58,6 +58,14 @@ impl Engine {
             mailbox.stats.panics += u64::from(failure.is_panic);
             mailbox.stats.last_error = Some(shortened(failure.text.clone()));
         }
+        if let Err(failure) = &result
+            && end == End::DeadLettered
+        {
+            // Before the call ends: a stop that waits for that, and reads the count, finds the letter.
+            drop(mailbox);
+            self.dead_letter(subscriber, &delivery, &failure.text);
+            mailbox = subscriber.mailbox.lock();
+        }
         if delay.is_some() {
             (delivery.attempt, delivery.begun) = (delivery.attempt + 1, Some(since));
             delivery.detach(&mut remains);
@@ -72,11 +80,6 @@ impl Engine {
         drop(mailbox);
         if was_overdue {
             self.schedule(subscriber);
-        }
-        if let Err(failure) = &result
-            && end == End::DeadLettered
-        {
-            self.dead_letter(subscriber, &delivery, &failure.text);
         }
         if let Some(ticket) = ticket {
             ticket.change(|progress| match result {
@@ -134,18 +137,21 @@ impl Engine {
 
     /// Ends an event whose retry will not be made, because the bus stops or its handler was unsubscribed.
     pub(super) fn give_up(&self, subscriber: &Arc<Subscriber>, mut delivery: Delivery) {
+        // The next call was not made.
+        delivery.attempt -= 1;
         let mut mailbox = subscriber.mailbox.lock();
         let end = if self.retries.is_closed() { mailbox.end_of_failed() } else { End::Cancelled };
+        if end == End::DeadLettered {
+            let text = mailbox.stats.last_error.clone().unwrap_or_default();
+            // As in `complete`.
+            drop(mailbox);
+            self.dead_letter(subscriber, &delivery, &text);
+            mailbox = subscriber.mailbox.lock();
+        }
         mailbox.give_up(&delivery, end);
-        let text = mailbox.stats.last_error.clone().unwrap_or_default();
         self.notify_waiters(subscriber, &mut mailbox);
         drop(mailbox);
         self.schedule(subscriber);
-        // The next call was not made.
-        delivery.attempt -= 1;
-        if end == End::DeadLettered {
-            self.dead_letter(subscriber, &delivery, &text);
-        }
         drop_quietly(delivery);
     }
 

@@ -28,6 +28,15 @@ pub(super) struct Scheduler {
     last_look: Option<(Instant, Duration)>,
 }
 
+/// Mark of a scheduler that runs: its drop says to a stop that it has ended.
+struct Running(Arc<Engine>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.pool.set_scheduler(false);
+    }
+}
+
 impl Scheduler {
     pub(super) fn new(engine: Arc<Engine>, deferred_stop: Arc<DeferredStop>, parker: Parker) -> Self {
         Self { engine, deferred_stop, parker, last_look: None }
@@ -37,6 +46,7 @@ impl Scheduler {
         // This thread makes no calls, which may hang. It is marked as one of the bus all the same: what it drops may hold the
         // last handle, which cannot wait for it.
         let _caller = context::enter(self.engine.address());
+        let _running = Running(Arc::clone(&self.engine));
         while !self.engine.pool.is_closed() {
             // A panic must not end this thread: it is needed again.
             let next = catch_panic(|| self.look()).unwrap_or(None);

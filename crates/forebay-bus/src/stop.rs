@@ -76,7 +76,8 @@ impl Shared {
         let is_drained = is_drained & self.sinks.flush(deadline).is_none();
         ours()?;
         let left_behind = match self.engine.config.mode {
-            Mode::Pooled => self.engine.pool.await_end(deadline),
+            // Of its threads, only the scheduler stops a bus.
+            Mode::Pooled => self.engine.pool.await_end(deadline, self.is_inside()),
             // Calls that other threads make, which emit.
             Mode::Inline => {
                 self.engine.subscribers.everybody().iter().map(|it| it.mailbox.lock().load().0).sum()

@@ -39,6 +39,8 @@ struct Queue {
     stuck: usize,
     /// Handlers that were taken out and are being served.
     serving: usize,
+    /// True while the scheduler runs. It emits events of the bus itself, which a stop must not miss.
+    has_scheduler: bool,
     /// True if the scheduler looks at the calls from time to time. It does so while a handler waits or is served.
     is_watched: bool,
     is_closed: bool,
@@ -239,11 +241,19 @@ impl WorkerPool {
         drop(waiting);
     }
 
-    /// Waits for the end of all workers that are not stuck, and joins their threads. Returns how many are stuck, or still busy at
-    /// the deadline.
-    pub(super) fn await_end(&self, deadline: Option<Instant>) -> usize {
+    /// Notes that the scheduler runs from now on, or has ended.
+    pub(super) fn set_scheduler(&self, is_running: bool) {
+        self.queue.lock().has_scheduler = is_running;
+        self.ended.notify_all();
+    }
+
+    /// Waits for the end of all workers that are not stuck, and joins their threads; and for that of the scheduler, unless it is
+    /// the caller. Returns how many workers are stuck, or still busy at the deadline.
+    pub(super) fn await_end(&self, deadline: Option<Instant>, is_scheduler: bool) -> usize {
         let mut queue = self.queue.lock();
-        while queue.workers > 0 && !self.ended.wait_until(&mut queue, deadline) {}
+        while (queue.workers > 0 || queue.has_scheduler && !is_scheduler)
+            && !self.ended.wait_until(&mut queue, deadline)
+        {}
         let left_behind = queue.workers + queue.stuck;
         drop(queue);
         self.reap();
