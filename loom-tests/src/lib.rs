@@ -7,6 +7,13 @@ compile_error!(
 
 /// Fails to compile where the queue is not the one on loom.
 pub use crossbeam_queue::ON_LOOM;
+/// Fails to compile where the names of loom are not those on shuttle.
+#[cfg(feature = "shuttle")]
+pub use loom::ON_SHUTTLE;
+
+#[cfg_attr(feature = "shuttle", path = "under_shuttle.rs")]
+#[cfg_attr(not(feature = "shuttle"), path = "under_loom.rs")]
+mod visit;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,12 +21,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
 
 use forebay::sink::{Sink, SinkError};
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Priority};
 use loom::cell::UnsafeCell;
 use loom::sync::Notify;
+use visit::visit;
 
 /// An event with a number; numbers from 100 are critical, those from 200 low.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +215,7 @@ impl Witness {
 fn hush() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
+        visit::prepare();
         let tell = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             if !panic.payload().downcast_ref::<&str>().is_some_and(|text| text.starts_with("on purpose")) {
@@ -223,6 +231,7 @@ fn hush() {
 #[track_caller]
 pub fn check(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync + 'static) {
     let extra = std::env::var("FOREBAY_EXTRA").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    hush();
     visit(name, bound + extra, floor, extra == 0, body);
 }
 
@@ -236,6 +245,7 @@ pub fn check_long(
     quick_floor: u64,
     body: impl Fn() + Send + Sync + 'static,
 ) {
+    hush();
     match std::env::var_os("FOREBAY_QUICK") {
         Some(_) => visit(name, bound - 1, quick_floor, true, body),
         None => check(name, bound, floor, body),
@@ -245,44 +255,6 @@ pub fn check_long(
 /// Checks a model at this bound and never deeper: for a model whose next preemption takes hours.
 #[track_caller]
 pub fn check_at(name: &str, bound: usize, floor: u64, body: impl Fn() + Send + Sync + 'static) {
-    visit(name, bound, floor, true, body);
-}
-
-#[track_caller]
-fn visit(name: &str, bound: usize, floor: u64, is_normal: bool, body: impl Fn() + Send + Sync + 'static) {
     hush();
-    let executions = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let begun = Instant::now();
-    limits(bound).check({
-        let executions = executions.clone();
-        move || {
-            executions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            body();
-        }
-    });
-    let executions = executions.load(std::sync::atomic::Ordering::Relaxed);
-    println!(
-        "{name:<58} bound {bound}  {executions:>9} executions  {:>6.1} s",
-        begun.elapsed().as_secs_f64()
-    );
-    assert!(executions >= floor, "{name}: only {executions} executions, expected at least {floor}");
-    let better = executions * 3 / 4;
-    assert!(
-        !is_normal || executions <= 2 * floor,
-        "{name}: {executions} executions, raise the floor to {better}"
-    );
-}
-
-/// Returns loom's settings of a model. Each limit is set here: loom reads those that are left alone from the environment,
-/// and one that ends a model early (LOOM_MAX_PERMUTATIONS, LOOM_MAX_DURATION) ends it as if it had passed.
-fn limits(bound: usize) -> loom::model::Builder {
-    let mut limits = loom::model::Builder::new();
-    limits.preemption_bound = Some(bound);
-    limits.max_threads = 5;
-    limits.max_branches = 100_000;
-    limits.max_permutations = None;
-    limits.max_duration = None;
-    limits.checkpoint_file = None;
-    limits.expect_explicit_explore = false;
-    limits
+    visit(name, bound, floor, true, body);
 }

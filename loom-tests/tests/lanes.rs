@@ -45,7 +45,7 @@ fn wake_the_worker(
     worker: &BareWorker<Tick>,
     events: usize,
     first: impl FnOnce(),
-    second: impl FnOnce() + 'static,
+    second: impl FnOnce() + Send + 'static,
 ) {
     worker.announce(events as u32);
     let second = thread::spawn(second);
