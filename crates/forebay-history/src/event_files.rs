@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use forebay::{Histogram, Image, Record, Value};
 use forebay_sync::unix::open_read;
-use tfevents::{EventContent, OnDamage, ReadError, Reader};
+use tfevents::{EventContent, OnDamage, Position, ReadError, Reader};
 
 use crate::follow::{Identity, Look};
 use crate::series::Point;
@@ -45,12 +45,12 @@ pub(crate) struct EventFiles {
 #[derive(Debug, Default)]
 struct Seen {
     identity: Option<Identity>,
-    /// The first byte that was not read.
-    offset: u64,
-    /// The size at the last look.
+    /// The first byte that was not read, and what came before: it may be within damage.
+    position: Position,
+    /// The size at the last look; 0 if that has not come to the end.
     length: u64,
-    damaged: u64,
-    cannot_be_read: bool,
+    /// Why it could not be read at the last look.
+    error: Option<io::Error>,
     /// The first and the last moment, in nanoseconds since 1970.
     span: Option<(u64, u64)>,
 }
@@ -95,25 +95,32 @@ impl EventFiles {
             if left == 0 {
                 break;
             }
-            let before = seen.offset;
+            let before = seen.position.offset();
             match seen.look(path, left, &mut self.texts, &mut take, &mut events) {
                 Ok(Look::Replaced) => {
                     *self = Self::new(std::mem::take(&mut self.path), self.is_one_file);
                     return Ok((0, Look::Replaced));
                 }
-                Ok(_) => seen.cannot_be_read = false,
+                Ok(_) => seen.error = None,
                 // Somebody cleans up.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(_) => seen.cannot_be_read = true,
+                Err(error) => seen.error = Some(error),
             }
-            left = left.saturating_sub(seen.offset - before);
+            left = left.saturating_sub(seen.position.offset() - before);
         }
         Ok((events, if left == 0 { Look::More } else { Look::UpToDate }))
     }
 
     /// Returns how many places of all files were damaged, or files that cannot be read.
     pub(crate) fn damaged(&self) -> u64 {
-        self.files.values().map(|seen| seen.damaged + u64::from(seen.cannot_be_read)).sum()
+        let damaged =
+            |seen: &Seen| seen.position.skipped().places.saturating_add(u64::from(seen.error.is_some()));
+        self.files.values().map(damaged).sum()
+    }
+
+    /// Returns a file that could not be read at the last look, and why.
+    pub(crate) fn unreadable(&self) -> Option<(&Path, &io::Error)> {
+        self.files.iter().find_map(|(path, seen)| Some((path.as_path(), seen.error.as_ref()?)))
     }
 
     /// Returns whether two files were written at the same time.
@@ -130,7 +137,9 @@ impl EventFiles {
 
     /// Returns whether a file ends within a record: it is being written, or its writer was killed.
     pub(crate) fn is_torn(&self) -> bool {
-        self.files.values().any(|seen| seen.offset < seen.length)
+        self.files.values().any(|seen| {
+            seen.position.offset() < seen.length || seen.length > 0 && seen.position.is_within_record()
+        })
     }
 }
 
@@ -144,20 +153,37 @@ impl Seen {
         take: &mut impl FnMut(Shown<'_>),
         events: &mut u64,
     ) -> io::Result<Look> {
+        let is_plain = |data: &Metadata| match data.is_file() {
+            true => Ok(()),
+            // A pipe or a device is none.
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "an event file must be a plain file")),
+        };
         let data = fs::metadata(path)?;
-        let identity = Identity::of(&data);
-        if self.identity.is_some_and(|known| known != identity) || data.len() < self.offset {
-            return Ok(Look::Replaced);
-        }
-        if self.identity.is_some() && data.len() == self.length {
+        if self.identity == Some(Identity::of(&data)) && data.len() == self.length {
             return Ok(Look::UpToDate);
         }
-        // A pipe or a device is none.
-        if !data.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
+        is_plain(&data)?;
+        let file = open_read(path)?;
+        // By now, another file may be there.
+        is_plain(&file.metadata()?)?;
+        self.look_at(file, max_bytes, texts, take, events)
+    }
+
+    /// Looks at an open file, whatever is at its path by now.
+    fn look_at(
+        &mut self,
+        mut file: File,
+        max_bytes: u64,
+        texts: &mut HashSet<String>,
+        take: &mut impl FnMut(Shown<'_>),
+        events: &mut u64,
+    ) -> io::Result<Look> {
+        let data = file.metadata()?;
+        let identity = Identity::of(&data);
+        if self.identity.is_some_and(|known| known != identity) || data.len() < self.position.offset() {
+            return Ok(Look::Replaced);
         }
-        let mut file = open_read(path)?;
-        file.seek(SeekFrom::Start(self.offset))?;
+        file.seek(SeekFrom::Start(self.position.offset()))?;
         // Until it is read to its end, there is more at the next look.
         (self.identity, self.length) = (Some(identity), 0);
         if self.read(file, max_bytes, texts, take, events)? {
@@ -176,11 +202,13 @@ impl Seen {
         take: &mut impl FnMut(Shown<'_>),
         events: &mut u64,
     ) -> io::Result<bool> {
-        // What is damaged is passed over in parts, too.
-        let mut reader =
-            Reader::new(file.take(max_bytes.saturating_add(MAX_RECORD))).on_damage(OnDamage::Resync);
+        let end = self.position.offset().saturating_add(max_bytes);
+        // What is damaged or too large is passed over in parts, too: a look may end within it.
+        let mut reader = Reader::new(file.take(max_bytes.saturating_add(MAX_RECORD)))
+            .on_damage(OnDamage::Resync)
+            .at(self.position);
         let read = loop {
-            if reader.offset() >= max_bytes {
+            if reader.offset() >= end {
                 break Ok(true);
             }
             match reader.next_event() {
@@ -195,13 +223,13 @@ impl Seen {
                         take(shown_of(&value, texts, event.step, nanos(event.wall_time)));
                     }
                 }
-                Ok(None) => break Ok(false),
+                // Before that, no record is too large for what was read of the file: it is at its end.
+                Ok(None) => break Ok(reader.offset() >= end),
                 Err(ReadError::Io(error)) => break Err(error),
                 Err(error) => break Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             }
         };
-        self.damaged += reader.skipped().places;
-        self.offset += reader.offset();
+        self.position = reader.position();
         read
     }
 }
@@ -370,7 +398,7 @@ mod tests {
                 (Seen::default(), HashSet::new(), Vec::new(), 0);
             let mut fails_at = Some(place);
             let mut read = |seen: &mut Seen, fails_at: &mut Option<u64>| {
-                let file = FailsOnce { bytes: &bytes, at: seen.offset, fails_at };
+                let file = FailsOnce { bytes: &bytes, at: seen.position.offset(), fails_at };
                 let mut take = |shown: Shown<'_>| {
                     if let Shown::Point(_, point) = shown {
                         steps.push(point.step);
@@ -379,12 +407,136 @@ mod tests {
                 seen.read(file, u64::MAX, &mut texts, &mut take, &mut events)
             };
             assert!(read(&mut seen, &mut fails_at).is_err(), "{place}");
-            assert!(seen.offset <= place);
+            assert!(seen.position.offset() <= place);
             assert!(!read(&mut seen, &mut fails_at).unwrap());
             assert_eq!(steps, Vec::from_iter(0..100), "{place}");
             // Two events in front tell of the file.
-            assert_eq!((events, seen.damaged), (102, 0), "{place}");
-            assert_eq!(seen.offset, bytes.len() as u64);
+            assert_eq!((events, seen.position.skipped().places), (102, 0), "{place}");
+            assert_eq!(seen.position.offset(), bytes.len() as u64);
         }
+    }
+
+    /// Reads all there is, in looks of so many bytes. Returns the steps of the points.
+    fn read_all(files: &mut EventFiles, max_bytes: u64) -> Vec<i64> {
+        let mut steps = Vec::new();
+        loop {
+            let take = |shown: Shown<'_>| {
+                if let Shown::Point(_, point) = shown {
+                    steps.push(point.step);
+                }
+            };
+            match files.look(max_bytes, take).unwrap().1 {
+                Look::More => {}
+                look => {
+                    assert_eq!(look, Look::UpToDate);
+                    return steps;
+                }
+            }
+        }
+    }
+
+    /// A look ends within a record of 68 MiB, and what is in there looks like records.
+    #[test]
+    fn what_is_behind_a_record_that_is_too_large_is_read_and_what_is_in_it_is_not() {
+        use std::io::Write;
+
+        let folder = tempfile::tempdir().unwrap();
+        for (name, steps) in [("a", 0..10), ("b", 10..20)] {
+            write(folder.path(), name, steps);
+        }
+        let path = |name: &str| folder.path().join(format!("{name}.tfevents.1"));
+        let (first, behind) = (fs::read(path("a")).unwrap(), fs::read(path("b")).unwrap());
+        let size = 68_u64 << 20;
+        let mut file = File::options().append(true).open(path("a")).unwrap();
+        file.write_all(&size.to_le_bytes()).unwrap();
+        file.write_all(&tfevents::masked_crc32c(&size.to_le_bytes()).to_le_bytes()).unwrap();
+        file.set_len(first.len() as u64 + (64 << 20)).unwrap();
+        file.write_all(&behind.repeat((4 << 20) / behind.len())).unwrap();
+        // Its head and the checksum of its data have 16 bytes.
+        file.set_len(first.len() as u64 + size + 16).unwrap();
+        file.write_all(&behind).unwrap();
+        drop(file);
+        fs::remove_file(path("b")).unwrap();
+        let mut files = EventFiles::new(folder.path().to_owned(), false);
+        assert_eq!(read_all(&mut files, 1_000), Vec::from_iter(0..20));
+        assert_eq!((files.damaged(), files.is_torn()), (1, false));
+        // While it is written, it is torn.
+        File::options()
+            .write(true)
+            .open(path("a"))
+            .unwrap()
+            .set_len(first.len() as u64 + (67 << 20))
+            .unwrap();
+        let mut files = EventFiles::new(folder.path().to_owned(), false);
+        assert_eq!(read_all(&mut files, 1_000), Vec::from_iter(0..10));
+        assert_eq!((files.damaged(), files.is_torn()), (1, true));
+    }
+
+    #[test]
+    fn damage_counts_once_wherever_a_read_within_it_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a", 0..10);
+        write(folder.path(), "b", 10..20);
+        let of = |name: &str| fs::read(folder.path().join(format!("{name}.tfevents.1"))).unwrap();
+        let bytes = [of("a"), vec![0xff; 300], of("b")].concat();
+        for place in 0..bytes.len() as u64 {
+            let (mut seen, mut texts, mut steps, mut events) =
+                (Seen::default(), HashSet::new(), Vec::new(), 0);
+            let mut fails_at = Some(place);
+            let mut read = |seen: &mut Seen, fails_at: &mut Option<u64>| {
+                let file = FailsOnce { bytes: &bytes, at: seen.position.offset(), fails_at };
+                let mut take = |shown: Shown<'_>| {
+                    if let Shown::Point(_, point) = shown {
+                        steps.push(point.step);
+                    }
+                };
+                seen.read(file, u64::MAX, &mut texts, &mut take, &mut events)
+            };
+            assert!(read(&mut seen, &mut fails_at).is_err(), "{place}");
+            assert!(!read(&mut seen, &mut fails_at).unwrap());
+            assert_eq!((steps, seen.position.skipped().places), (Vec::from_iter(0..20), 1), "{place}");
+        }
+    }
+
+    /// What is read is of the file whose identity is kept, also where another one takes its place while it is opened.
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_opened_is_read_and_then_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a", 0..10);
+        write(folder.path(), "b", 10..20);
+        let path = folder.path().join("a.tfevents.1");
+        let open = File::open(&path).unwrap();
+        fs::rename(folder.path().join("b.tfevents.1"), &path).unwrap();
+        let (mut seen, mut texts, mut steps, mut events) = (Seen::default(), HashSet::new(), Vec::new(), 0);
+        let mut take = |shown: Shown<'_>| {
+            if let Shown::Point(_, point) = shown {
+                steps.push(point.step);
+            }
+        };
+        let look = seen.look_at(open, u64::MAX, &mut texts, &mut take, &mut events).unwrap();
+        assert_eq!(look, Look::UpToDate);
+        let look = seen.look(&path, u64::MAX, &mut texts, &mut take, &mut events).unwrap();
+        assert_eq!(look, Look::Replaced);
+        assert_eq!(steps, Vec::from_iter(0..10));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_with_the_reason_until_it_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a", 0..10);
+        let other = folder.path().join("b.tfevents.1");
+        fs::create_dir(&other).unwrap();
+        let mut files = EventFiles::new(folder.path().to_owned(), false);
+        assert_eq!(read_all(&mut files, u64::MAX), Vec::from_iter(0..10));
+        let (path, error) = files.unreadable().unwrap();
+        assert_eq!(
+            (path, error.to_string().as_str()),
+            (other.as_path(), "an event file must be a plain file")
+        );
+        assert_eq!(files.damaged(), 1);
+        fs::remove_dir(&other).unwrap();
+        write(folder.path(), "b", 10..20);
+        assert_eq!(read_all(&mut files, u64::MAX), Vec::from_iter(10..20));
+        assert!(files.unreadable().is_none() && files.damaged() == 0);
     }
 }

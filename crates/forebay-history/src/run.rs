@@ -203,6 +203,9 @@ impl History for EventFilesHistory {
         let mut left = query.limit.unwrap_or(usize::MAX);
         if query.is_newest_first {
             let last = follower.last(left, &mut |record| query.matches(record))?;
+            if let Some(error) = follower.unreadable() {
+                return Err(error);
+            }
             return Ok(Box::new(last.into_iter().rev().map(Ok)));
         }
         let (query, mut found, mut is_over) = (query.clone(), VecDeque::new(), false);
@@ -222,7 +225,11 @@ impl History for EventFilesHistory {
                 }
             }
             left = left.checked_sub(1)?;
-            found.pop_front().map(Ok)
+            // Behind all that could be read.
+            found.pop_front().map(Ok).or_else(|| {
+                left = 0;
+                follower.unreadable().map(Err)
+            })
         })))
     }
 }
@@ -280,6 +287,8 @@ fn is_database(path: &Path) -> io::Result<bool> {
 pub struct RecordFollower {
     path: PathBuf,
     files: Files,
+    /// Lines that are no records.
+    no_records: u64,
 }
 
 impl RecordFollower {
@@ -291,7 +300,7 @@ impl RecordFollower {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HistoryError> {
         let path = path.as_ref();
         let files = Files::open(path)?;
-        Ok(Self { path: path.to_owned(), files })
+        Ok(Self { path: path.to_owned(), files, no_records: 0 })
     }
 
     /// Returns the last `count` records of those that `is_asked` wants, oldest first, and goes on behind the last one there is. JSON Lines
@@ -347,7 +356,27 @@ impl RecordFollower {
         }
     }
 
-    /// Gives all records that are new to `take`. A file that was replaced is read from its begin.
+    /// Returns how many lines, or places in files, were no events so far, and how many of its files could not be read at the last look. JSON Lines
+    /// that [`last`](Self::last) has passed over are not counted.
+    pub fn not_read(&self) -> u64 {
+        match &self.files {
+            Files::JsonLines(follower) => self.no_records + follower.skipped(),
+            #[cfg(feature = "sqlite")]
+            Files::Sqlite { .. } => 0,
+            Files::TensorBoard(files) => files.damaged(),
+        }
+    }
+
+    /// Returns why one of its event files could not be read at the last look, if one could not. The others were read, and it may be read
+    /// later: for who looks once, it is an error.
+    pub fn unreadable(&self) -> Option<HistoryError> {
+        let Files::TensorBoard(files) = &self.files else { return None };
+        let (path, error) = files.unreadable()?;
+        Some(HistoryError::new(path.display().to_string(), io::Error::new(error.kind(), error.to_string())))
+    }
+
+    /// Gives all records that are new to `take`. A file that was replaced is read from its begin. Of several event files, one that cannot be
+    /// read is passed over: [`unreadable`](Self::unreadable).
     ///
     /// # Errors
     ///
@@ -359,16 +388,22 @@ impl RecordFollower {
 
     /// Gives a part of what is new to `take`, about so many bytes of files, and says whether that was all.
     fn look(&mut self, max_bytes: usize, take: &mut dyn FnMut(Record)) -> Result<bool, HistoryError> {
-        let Self { path, files } = self;
+        let Self { path, files, no_records } = self;
         let failed = |error: io::Error| HistoryError::new(path.display().to_string(), error);
         match files {
             Files::JsonLines(follower) => {
                 let look = follower.look(max_bytes, |line| {
-                    if let Ok(record) = serde_json::from_slice::<Record>(line) {
-                        take(record);
+                    match serde_json::from_slice::<Record>(line) {
+                        Ok(record) => take(record),
+                        // The sink closes a torn line that it finds: what follows may be empty.
+                        Err(_) => *no_records += u64::from(!line.is_empty()),
                     }
                 });
-                Ok(look.map_err(failed)? == Look::UpToDate)
+                let look = look.map_err(failed)?;
+                if look == Look::Replaced {
+                    *no_records = 0;
+                }
+                Ok(look == Look::UpToDate)
             }
             #[cfg(feature = "sqlite")]
             Files::Sqlite { history, last } => {

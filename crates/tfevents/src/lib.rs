@@ -44,7 +44,7 @@ pub use event::{
     Settings, Tensor, Value, ValueContent, Values,
 };
 pub use fields::{DecodeError, FieldValue, Fields};
-pub use reader::{Damage, DamageReason, OnDamage, ReadError, Reader, Record, Skipped};
+pub use reader::{Damage, DamageReason, OnDamage, Position, ReadError, Reader, Record, Skipped};
 pub use summary::{
     Category, Chart, ChartContent, DataType, DatasetType, Domain, EXPERIMENT, HparamInfo, HparamType, LAYOUT,
     Margin, Mesh, MeshPart, MeshTensor, MetricInfo, SESSION_END, SESSION_START, SessionStatus, Setting,

@@ -101,6 +101,32 @@ impl Skipped {
     }
 }
 
+/// Place at which a reader has stopped, and another one goes on in the same source: [`Reader::position`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Position {
+    offset: u64,
+    to_pass: u64,
+    gap: Option<Gap>,
+    skipped: Skipped,
+}
+
+impl Position {
+    /// Returns the first byte that was not read, counted from the begin of the source.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Returns what was skipped before it.
+    pub fn skipped(&self) -> Skipped {
+        self.skipped
+    }
+
+    /// Returns whether it is within a record that is too large, of which more is to come.
+    pub fn is_within_record(&self) -> bool {
+        self.to_pass > 0
+    }
+}
+
 /// Record of a file: what its checksums vouch for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -163,6 +189,7 @@ pub struct Reader<R> {
 }
 
 /// Stretch of bytes without a record, so far.
+#[derive(Debug, Clone, Copy)]
 struct Gap {
     damage: Damage,
     /// Bytes that were checked in vain for being the data of a record.
@@ -208,6 +235,42 @@ impl<R: Read> Reader<R> {
         // Sizes are sums with the frame of a record.
         self.max_record_bytes = bytes.min(isize::MAX as usize / 2);
         self
+    }
+
+    /// Goes on where another reader of the same source has stopped, perhaps within damage, which then counts once. The source must begin at the
+    /// [offset](Position::offset) of that place. Places are counted from where the first reader began.
+    ///
+    /// ```
+    /// use tfevents::{Encoder, Reader, Summary};
+    ///
+    /// let mut encoder = Encoder::new();
+    /// encoder.begin_plain_file(1_700_000_000.0);
+    /// for step in 0..3 {
+    ///     encoder.add(1_700_000_000.5, step, "train/loss", Summary::Scalar(0.25))?;
+    /// }
+    /// let file = encoder.take();
+    ///
+    /// let mut reader = Reader::new(&file[..]);
+    /// reader.next_event()?;
+    /// let position = reader.position();
+    ///
+    /// let mut reader = Reader::new(&file[position.offset() as usize..]).at(position);
+    /// let mut events = 0;
+    /// while reader.next_event()?.is_some() {
+    ///     events += 1;
+    /// }
+    /// assert_eq!((events, reader.offset()), (3, file.len() as u64));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn at(mut self, position: Position) -> Self {
+        Position { offset: self.offset, to_pass: self.to_pass, gap: self.gap, skipped: self.skipped } =
+            position;
+        self
+    }
+
+    /// Returns the place of the next record, and what is to be known there of what came before.
+    pub fn position(&self) -> Position {
+        Position { offset: self.offset(), to_pass: self.to_pass, gap: self.gap, skipped: self.skipped }
     }
 
     /// Says that the source grows no more: what is left at its end without being a whole record is damaged.
@@ -468,5 +531,37 @@ mod tests {
         let mut reader = Reader::new(&file[..12]);
         assert!(reader.next_record().unwrap().is_none());
         assert!(reader.buffer.capacity() <= CHUNK);
+    }
+
+    #[test]
+    fn a_reader_that_goes_on_at_a_position_finds_what_one_alone_finds() {
+        let mut file = Vec::new();
+        for size in [10, 300, 20, 150] {
+            // The third is damaged, and the second and the fourth are too large.
+            Frame::default().push_record(&mut file, |data| data.resize(data.len() + size, 7));
+            if size == 20 {
+                *file.last_mut().unwrap() ^= 1;
+                file.extend([0xff; 50]);
+            }
+        }
+        Frame::default().push_record(&mut file, |data| data.resize(data.len() + 30, 9));
+        let read = |reader: &mut Reader<&[u8]>, sizes: &mut Vec<usize>| {
+            while let Some(record) = reader.next_record().unwrap() {
+                sizes.push(record.data().len());
+            }
+        };
+        let new = |bytes| Reader::new(bytes).max_record_bytes(100).on_damage(OnDamage::Resync);
+        let (mut alone, mut expected) = (new(&file[..]), Vec::new());
+        read(&mut alone, &mut expected);
+        assert_eq!((&expected[..], alone.skipped().places), (&[10, 30][..], 3));
+        for cut in 0..file.len() {
+            let (mut first, mut sizes) = (new(&file[..cut]), Vec::new());
+            read(&mut first, &mut sizes);
+            let position = first.position();
+            let mut second = new(&file[position.offset() as usize..]).at(position);
+            read(&mut second, &mut sizes);
+            assert_eq!((sizes, second.skipped()), (expected.clone(), alone.skipped()), "{cut}");
+            assert_eq!(second.position().offset(), file.len() as u64);
+        }
     }
 }
