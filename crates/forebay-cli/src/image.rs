@@ -17,6 +17,14 @@ const FONT: &[u8] = include_bytes!("../assets/DejaVuSans.ttf");
 /// Pixels of PNG for each unit of an image: sharp on the screens of today.
 const SCALE: f64 = 2.0;
 
+/// Letters of a text that are measured and drawn: more than an image has room for.
+const MAX_LETTERS: usize = 1_000;
+
+/// Within so much of its first point, a part of a curve is a dot; and the length of the line that is drawn for it. The drawer leaves out what is
+/// shorter than 0.01, and places of a few hundred have a precision of 0.0001.
+const DOT: f64 = 0.05;
+const DOT_LENGTH: f64 = 0.1;
+
 const WIDTH: f64 = 800.0;
 const LEFT: f64 = 80.0;
 const RIGHT: f64 = 780.0;
@@ -246,9 +254,7 @@ impl Canvas for Pixels {
     fn text(&mut self, (x, y): Place, size: f64, anchor: Anchor, ink: Ink, text: &str) {
         let Some(font) = &self.font else { return };
         let scale = size as f32 / f32::from(font.units_per_em());
-        // The first letter of a font is what it shows for one that it has not.
-        let letters: Vec<GlyphId> =
-            harmless(text).chars().map(|letter| font.glyph_index(letter).unwrap_or(GlyphId(0))).collect();
+        let letters = letters_of(font, text);
         let advance = |letter: &GlyphId| f32::from(font.glyph_hor_advance(*letter).unwrap_or(0)) * scale;
         let width: f32 = letters.iter().map(advance).sum();
         let mut at = match anchor {
@@ -278,12 +284,14 @@ impl Canvas for Pixels {
     fn curve(&mut self, colour: u32, parts: &[Vec<Place>]) {
         let mut path = Vec::new();
         for part in parts {
-            for (place, at) in part.iter().enumerate() {
-                path.push(if place > 0 { Command::LineTo(point(*at)) } else { Command::MoveTo(point(*at)) });
+            let [first @ (x, y), ..] = part[..] else { continue };
+            if part.iter().all(|at| (at.0 - x).abs() <= DOT && (at.1 - y).abs() <= DOT) {
+                path.push(Command::MoveTo(point((x - DOT_LENGTH / 2.0, y))));
+                path.push(Command::LineTo(point((x + DOT_LENGTH / 2.0, y))));
+                continue;
             }
-            if let [(x, y)] = part[..] {
-                path.push(Command::LineTo(point((x + 0.01, y))));
-            }
+            path.push(Command::MoveTo(point(first)));
+            path.extend(part[1..].iter().map(|at| Command::LineTo(point(*at))));
         }
         let mut style = Stroke::new(1.5);
         style.cap(Cap::Round).join(Join::Round);
@@ -298,6 +306,12 @@ impl Canvas for Pixels {
         path.push(Command::Close);
         self.paint(&path, Fill::NonZero, colour);
     }
+}
+
+/// Returns the letters of a text in a font. Its first one is what it shows for a letter that it has not.
+fn letters_of(font: &Face<'_>, text: &str) -> Vec<GlyphId> {
+    let text: String = text.chars().take(MAX_LETTERS).collect();
+    harmless(&text).chars().map(|letter| font.glyph_index(letter).unwrap_or(GlyphId(0))).collect()
 }
 
 fn point((x, y): Place) -> Vector {
@@ -417,6 +431,30 @@ mod tests {
         assert!(is_blue(0.25, 0.5) && is_blue(0.1, 0.8) && is_blue(0.4, 0.2));
         assert!(!is_blue(0.25, 0.4) && !is_blue(0.75, 0.5) && !is_blue(0.6, 0.5));
         assert!(is_blue(1.0, 0.5));
+    }
+
+    #[test]
+    fn points_that_stand_alone_are_dots_at_every_place() {
+        // One at each step, and every third one twice, with gaps between them; and the corners of the image.
+        let alone = (0..=100).flat_map(|step| {
+            let (at, count) = ((f64::from(step), 0.5), if step % 3 == 0 { 2 } else { 1 });
+            std::iter::repeat_n(at, count).chain([(f64::from(step), f64::NAN)])
+        });
+        let corners = [(0.0, 0.0), (0.0, f64::NAN), (100.0, 1.0)];
+        let curves = [curve("", &alone.collect::<Vec<_>>()), curve("", &corners)];
+        let (width, pixels) = pixels_of(&curves, ALL);
+        for step in 0..=100 {
+            let x = (LEFT + (RIGHT - LEFT) * f64::from(step) / 100.0) * SCALE;
+            let [red, _, blue] = pixels[((TOP + BOTTOM) / 2.0 * SCALE) as usize * width + x as usize];
+            assert!(red < 0x60 && blue > 0x90, "{step}");
+        }
+    }
+
+    #[test]
+    fn of_a_long_text_the_begin_alone_is_measured() {
+        let font = Face::parse(FONT, 0).unwrap();
+        assert_eq!(letters_of(&font, &"x".repeat(1_000_000)).len(), MAX_LETTERS);
+        assert_eq!(letters_of(&font, "größer").len(), 6);
     }
 
     #[test]
