@@ -33,19 +33,58 @@ pub(crate) enum Key {
     WheelDown(usize, usize),
 }
 
+/// Longest sequence of a terminal that is read to its end, in bytes. Of a longer one, the begin is kept.
+const MAX_SEQUENCE: usize = 64;
+
+/// Waits after which nobody expects the rest of a sequence any more: a second.
+const MAX_WAITS: u32 = 10;
+
+/// What a terminal sends, read as keys.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    /// The begin of a key that is not complete.
+    rest: Vec<u8>,
+    /// Reads in a row that had nothing.
+    waits: u32,
+}
+
+impl Keys {
+    /// Reads on: what came within a tenth of a second, or nothing.
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Vec<Key> {
+        self.waits = if bytes.is_empty() { self.waits.saturating_add(1) } else { 0 };
+        self.rest.extend_from_slice(bytes);
+        let (keys, read) = keys_of(&self.rest, self.waits);
+        self.rest.drain(..read);
+        if self.rest.len() > MAX_SEQUENCE {
+            // It is a sequence without an end, which it keeps waiting for: its begin says where that is.
+            self.rest.truncate(3);
+        }
+        keys
+    }
+}
+
 /// Reads keys from what a terminal sends: <https://www.xfree86.org/current/ctlseqs.html>. Returns how many bytes were read: the rest is not
-/// complete yet. An escape alone is a key where `is_over`.
-pub(crate) fn keys_of(bytes: &[u8], is_over: bool) -> (Vec<Key>, usize) {
+/// complete yet. An escape alone is a key after a wait, and what is never completed is dropped after a second.
+fn keys_of(bytes: &[u8], waits: u32) -> (Vec<Key>, usize) {
     let (mut keys, mut at) = (Vec::new(), 0);
     while let Some(first) = bytes.get(at) {
         let rest = &bytes[at + 1..];
         let (key, size) = match first {
             0x1b => match rest {
-                [] if !is_over => break,
+                [] if waits == 0 => break,
+                // The form of the mouse before 1006: three bytes behind it.
+                [b'[', b'M', rest @ ..] => match rest {
+                    [button, column, row, ..] => {
+                        let number = |byte: &u8| usize::from(*byte).checked_sub(32);
+                        (mouse_of([number(button), number(column), number(row)]), 6)
+                    }
+                    _ if waits >= MAX_WAITS => return (keys, bytes.len()),
+                    _ => break,
+                },
                 [b'[' | b'O', rest @ ..] => {
                     // Numbers and signs, and a letter that ends it.
                     let Some(end) = rest.iter().position(|byte| (0x40..0x7f).contains(byte)) else {
-                        if is_over {
+                        if waits >= MAX_WAITS {
                             return (keys, bytes.len());
                         }
                         break;
@@ -59,7 +98,7 @@ pub(crate) fn keys_of(bytes: &[u8], is_over: bool) -> (Vec<Key>, usize) {
                         (_, b'F') | (b"4" | b"8", b'~') => Some(Key::End),
                         (b"5", b'~') => Some(Key::PageUp),
                         (b"6", b'~') => Some(Key::PageDown),
-                        ([b'<', mouse @ ..], b'M') => mouse_of(mouse),
+                        ([b'<', mouse @ ..], b'M') => mouse_of_text(mouse),
                         _ => None,
                     };
                     (key, 3 + end)
@@ -83,7 +122,7 @@ pub(crate) fn keys_of(bytes: &[u8], is_over: bool) -> (Vec<Key>, usize) {
                         let letter = std::str::from_utf8(letter).ok().and_then(|text| text.chars().next());
                         (letter.map(Key::Letter), if letter.is_some() { size } else { 1 })
                     }
-                    None if is_over => (None, 1),
+                    None if waits >= MAX_WAITS => (None, 1),
                     None => break,
                 }
             }
@@ -94,11 +133,15 @@ pub(crate) fn keys_of(bytes: &[u8], is_over: bool) -> (Vec<Key>, usize) {
     (keys, at)
 }
 
-/// Reads what the mouse did: the button and whether Shift or the like is held, the column and the row from 1 on, in the form 1006 (SGR).
-fn mouse_of(text: &[u8]) -> Option<Key> {
+/// Reads what the mouse did, in the form 1006 (SGR).
+fn mouse_of_text(text: &[u8]) -> Option<Key> {
     let mut numbers = std::str::from_utf8(text).ok()?.split(';').map(|number| number.parse::<usize>().ok());
-    let (button, column, row) = (numbers.next()??, numbers.next()??, numbers.next()??);
-    let (column, row) = (column.checked_sub(1)?, row.checked_sub(1)?);
+    mouse_of([numbers.next()?, numbers.next()?, numbers.next()?])
+}
+
+/// Reads what the mouse did: the button and whether Shift or the like is held, the column and the row from 1 on.
+fn mouse_of([button, column, row]: [Option<usize>; 3]) -> Option<Key> {
+    let (button, column, row) = (button?, column?.checked_sub(1)?, row?.checked_sub(1)?);
     match button {
         0 => Some(Key::Click(column, row)),
         64 => Some(Key::WheelUp(column, row)),
@@ -120,7 +163,7 @@ mod unix {
         OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
     };
 
-    use super::{Key, keys_of};
+    use super::{Key, Keys};
     use crate::chart::{Cell, Grid, Style, escape};
 
     /// Another screen, without a cursor, where a line that is full does not begin the next; the mouse is reported.
@@ -142,7 +185,7 @@ mod unix {
         /// What it shows; nothing that is known before the first, or after its size has changed.
         shown: Option<Grid>,
         has_colours: bool,
-        rest: Vec<u8>,
+        keys: Keys,
         empty: u32,
         is_ended: Arc<AtomicBool>,
     }
@@ -169,7 +212,7 @@ mod unix {
             raw.special_codes[SpecialCodeIndex::VMIN] = 0;
             raw.special_codes[SpecialCodeIndex::VTIME] = 1;
             tcsetattr(stdin(), OptionalActions::Now, &raw)?;
-            let screen = Self { before, shown: None, has_colours, rest: Vec::new(), empty: 0, is_ended };
+            let screen = Self { before, shown: None, has_colours, keys: Keys::default(), empty: 0, is_ended };
             write(BEGIN)?;
             Ok(Some(screen))
         }
@@ -188,10 +231,7 @@ mod unix {
             if self.is_ended.load(Ordering::Relaxed) || self.empty > MAX_EMPTY {
                 return Ok(None);
             }
-            self.rest.extend_from_slice(&bytes[..size]);
-            let (keys, read) = keys_of(&self.rest, size == 0);
-            self.rest.drain(..read);
-            Ok(Some(keys))
+            Ok(Some(self.keys.read(&bytes[..size])))
         }
 
         /// Shows a grid. What has not changed is not written; what has, in one piece.
@@ -252,7 +292,8 @@ mod unix {
     fn restore(before: &Termios) {
         // There is nobody to say it to where that fails.
         _ = write(END);
-        _ = tcsetattr(stdin(), OptionalActions::Now, before);
+        // What was pressed and not read is not for the shell: reports of the mouse.
+        _ = tcsetattr(stdin(), OptionalActions::Flush, before);
     }
 
     fn write(text: &str) -> io::Result<()> {
@@ -266,23 +307,22 @@ mod unix {
 mod tests {
     use super::*;
 
-    /// What a panic says is read on the screen that was there before. The test runs itself in a terminal, and there it panics.
+    /// The variable that says to a test that it runs in a terminal.
     #[cfg(unix)]
-    #[test]
-    fn a_panic_leaves_the_terminal_as_it_was_and_then_says_why() {
+    const IN_A_TERMINAL: &str = "FOREBAY_TEST_IN_A_TERMINAL";
+
+    /// Runs a test of this program in a terminal, with keys that were pressed before. Returns whether it passed, and what it wrote. The
+    /// terminal is as it was then.
+    #[cfg(unix)]
+    fn run_in_a_terminal(test: &str, keys: &[u8]) -> (bool, String) {
         use std::fs::File;
-        use std::io::Read;
+        use std::io::{Read, Write};
         use std::os::fd::OwnedFd;
         use std::process::{Command, Stdio};
 
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         use rustix::termios::{LocalModes, tcgetattr};
 
-        const NAME: &str = "FOREBAY_TEST_IN_A_TERMINAL";
-        if std::env::var_os(NAME).is_some() {
-            let _screen = Screen::take(false).unwrap().unwrap();
-            panic!("on purpose");
-        }
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -290,32 +330,75 @@ mod tests {
         let own = File::options().read(true).write(true).open(path).unwrap();
         let end = || Stdio::from(OwnedFd::from(own.try_clone().unwrap()));
         let before = tcgetattr(&own).unwrap().local_modes;
-        let test = "screen::tests::a_panic_leaves_the_terminal_as_it_was_and_then_says_why";
+        let mut master = File::from(master);
+        master.write_all(keys).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", test, "--nocapture"]).env(NAME, "").env("RUST_BACKTRACE", "0");
+        let test = format!("screen::tests::{test}");
+        command.args(["--exact", &test, "--nocapture"]).env(IN_A_TERMINAL, "").env("RUST_BACKTRACE", "0");
         let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         drop(command);
         let reader = std::thread::spawn(move || {
-            let (mut master, mut said, mut bytes) = (File::from(master), Vec::new(), [0; 4096]);
+            let (mut said, mut bytes) = (Vec::new(), [0; 4096]);
             // The end of a terminal is an error.
             while let Ok(size @ 1..) = master.read(&mut bytes) {
                 said.extend_from_slice(&bytes[..size]);
             }
             String::from_utf8_lossy(&said).into_owned()
         });
-        assert!(!child.wait().unwrap().success());
+        let has_passed = child.wait().unwrap().success();
         assert_eq!(tcgetattr(&own).unwrap().local_modes, before);
         assert!(before.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
         drop(own);
-        let said = reader.join().unwrap();
+        (has_passed, reader.join().unwrap())
+    }
+
+    /// What a panic says is read on the screen that was there before.
+    #[cfg(unix)]
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was_and_then_says_why() {
+        if std::env::var_os(IN_A_TERMINAL).is_some() {
+            let _screen = Screen::take(false).unwrap().unwrap();
+            panic!("on purpose");
+        }
+        let test = "a_panic_leaves_the_terminal_as_it_was_and_then_says_why";
+        let (has_passed, said) = run_in_a_terminal(test, b"");
+        assert!(!has_passed);
         let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("{what:?} is not in {said:?}"));
         assert!(at("\x1b[?1049h") < at("\x1b[?1049l"));
         assert!(at("\x1b[?25h\x1b[?1049l") < at("on purpose"), "{said:?}");
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn what_was_pressed_and_not_read_is_not_for_the_shell() {
+        use rustix::io::ioctl_fionread;
+        use rustix::stdio::stdin;
+        use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+        if std::env::var_os(IN_A_TERMINAL).is_some() {
+            let screen = Screen::take(false).unwrap().unwrap();
+            assert!(ioctl_fionread(stdin()).unwrap() > 0);
+            drop(screen);
+            // As a shell that edits lines does: it counts what it would read.
+            let before = tcgetattr(stdin()).unwrap();
+            let mut raw = before.clone();
+            raw.make_raw();
+            tcsetattr(stdin(), OptionalActions::Now, &raw).unwrap();
+            let left = ioctl_fionread(stdin()).unwrap();
+            tcsetattr(stdin(), OptionalActions::Now, &before).unwrap();
+            assert_eq!(left, 0);
+            return;
+        }
+        let test = "what_was_pressed_and_not_read_is_not_for_the_shell";
+        let (has_passed, said) = run_in_a_terminal(test, "\x1b[<65;10;5M".repeat(10).as_bytes());
+        assert!(has_passed, "{said}");
+    }
+
     #[test]
     fn keys_are_read_whole_however_they_come() {
-        let bytes = "q\x1b[A\x1b[5~\x1b[1;5Cé損\x03\r\x7f\x1bOB\x1b[<0;3;200M\x1b[<0;3;200m\x1b[<64;1;1M\x1b[<65;9;9M".as_bytes();
+        // The last ones have the form of the mouse before 1006, whose bytes are no text.
+        let sequences = "q\x1b[A\x1b[5~\x1b[1;5Cé損\x03\r\x7f\x1bOB\x1b[<0;3;200M\x1b[<0;3;200m\x1b[<64;1;1M\x1b[<65;9;9M";
+        let bytes = [sequences.as_bytes(), b"\x1b[M q!\x1b[M#q!\x1b[M`\xe9\xff\x1b[M  q"].concat();
         let all = [
             Key::Letter('q'),
             Key::Up,
@@ -330,19 +413,42 @@ mod tests {
             Key::Click(2, 199),
             Key::WheelUp(0, 0),
             Key::WheelDown(8, 8),
+            Key::Click(80, 0),
+            Key::WheelUp(200, 222),
         ];
-        assert_eq!(keys_of(bytes, false), (all.to_vec(), bytes.len()));
-        for cut in 0..bytes.len() {
-            let (mut keys, read) = keys_of(&bytes[..cut], false);
-            keys.extend(keys_of(&bytes[read..], false).0);
-            assert_eq!(keys, all, "{cut}");
+        // With each byte by itself, and the others a moment before or behind.
+        for waits in 0..MAX_WAITS {
+            for cut in 0..=bytes.len() {
+                let mut reader = Keys::default();
+                let mut keys = reader.read(&bytes[..cut]);
+                // A wait is what makes an escape alone a key.
+                if bytes[..cut].last() != Some(&0x1b) {
+                    (0..waits).for_each(|_| keys.extend(reader.read(&[])));
+                }
+                keys.extend(reader.read(&bytes[cut..]));
+                assert_eq!((keys, reader.rest.len()), (all.to_vec(), 0), "{cut}, {waits}");
+            }
         }
-        assert_eq!(keys_of(b"\x1b", false), (vec![], 0));
-        assert_eq!(keys_of(b"\x1b", true), (vec![Key::Escape], 1));
-        assert_eq!(keys_of(b"\x1b[\xff\xc3", true).1, 4);
+        assert_eq!(keys_of(b"\x1b", 0), (vec![], 0));
+        assert_eq!(keys_of(b"\x1b", 1), (vec![Key::Escape], 1));
+        for never in [&b"\x1b[\xff\xc3"[..], b"\x1b[<64;1", b"\x1b[M q", b"\x1b[M", b"\xc3"] {
+            assert_eq!(keys_of(never, MAX_WAITS - 1), (vec![], 0), "{never:?}");
+            assert_eq!(keys_of(never, MAX_WAITS), (vec![], never.len()), "{never:?}");
+        }
         for odd in ["<0;0;1M", "<0;1M", "<M", "<0;99999999999999999999;1M", "<2;1;1M", "<?;1;1M"] {
             let bytes = format!("\x1b[{odd}");
-            assert_eq!(keys_of(bytes.as_bytes(), false), (vec![], bytes.len()), "{odd}");
+            assert_eq!(keys_of(bytes.as_bytes(), 0), (vec![], bytes.len()), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_sequence_without_an_end_takes_little_and_is_no_key() {
+        let mut reader = Keys::default();
+        assert_eq!(reader.read(b"\x1b[<"), []);
+        for _ in 0..1_000 {
+            assert_eq!(reader.read(b"0;7;0"), []);
+            assert!(reader.rest.len() <= MAX_SEQUENCE);
+        }
+        assert_eq!(reader.read(b"mq"), [Key::Letter('q')]);
     }
 }
