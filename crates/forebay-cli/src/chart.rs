@@ -74,7 +74,7 @@ pub(crate) struct Grid {
 }
 
 /// Part of a grid.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Area {
     pub(crate) left: usize,
     pub(crate) top: usize,
@@ -226,12 +226,12 @@ impl Frame {
 }
 
 /// Draws curves into a part of a grid, with values at the left and the ends of the other axis below. Where there is room for neither, the
-/// curves alone. Curves have letters at their ends, if they are to be told apart without colours.
-pub(crate) fn draw(grid: &mut Grid, area: Area, curves: &[Curve], axes: Axes, has_letters: bool) {
+/// curves alone. Curves have letters at their ends, if they are to be told apart without colours. Returns where the curves are.
+pub(crate) fn draw(grid: &mut Grid, area: Area, curves: &[Curve], axes: Axes, has_letters: bool) -> Area {
     let faint = Style::of(245);
     let Some(frame) = Frame::of(curves, axes) else {
         grid.text(area.left, area.top + area.height / 2, area.width, "no values", faint);
-        return;
+        return area;
     };
     let has_axes = area.width >= 24 && area.height >= 4;
     let mut inner = area;
@@ -256,7 +256,7 @@ pub(crate) fn draw(grid: &mut Grid, area: Area, curves: &[Curve], axes: Axes, ha
         }
     }
     if inner.width == 0 || inner.height == 0 {
-        return;
+        return inner;
     }
     for (number, curve) in curves.iter().enumerate() {
         let dots = dots(&frame, curve, inner.width, inner.height);
@@ -278,6 +278,7 @@ pub(crate) fn draw(grid: &mut Grid, area: Area, curves: &[Curve], axes: Axes, ha
             grid.set(inner.left + column, inner.top + row, letter(number), style);
         }
     }
+    inner
 }
 
 /// Returns the letter by which a curve is known without colours.

@@ -18,11 +18,15 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
     let now = SystemTime::now();
     let most = if asked.metric.is_some() { usize::MAX } else { MAX_METRICS };
     if asked.json {
+        let mut is_any = false;
         folder::read_whole(&asked.folders.paths, &mut |name, run| match run {
-            Ok(run) => out.json(as_json(&name, &run, now, |name| pattern.matches(name))),
+            Ok(run) => {
+                is_any = true;
+                out.json(as_json(&name, &run, now, |name| pattern.matches(name)))
+            }
             Err(error) => out.json(json!({"name": name, "error": error.to_string()})),
         })?;
-        return Ok(0);
+        return Ok(if is_any { 0 } else { 2 });
     }
     let row = |name: String, run: Result<Run, Error>| match run {
         Ok(run) => {

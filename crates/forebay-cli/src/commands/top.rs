@@ -66,14 +66,31 @@ pub(crate) struct Followed {
     name: String,
     folder: PathBuf,
     run: Result<Run, Error>,
+    /// Why its files could not be read at the last look.
+    error: Option<Error>,
     is_shown: bool,
+}
+
+impl Followed {
+    /// Returns the run, or why it cannot be read.
+    fn readable(&self) -> Result<&Run, String> {
+        match (&self.run, &self.error) {
+            (Err(error), _) | (Ok(_), Some(error)) => Err(error.to_string()),
+            (Ok(run), None) if folder::is_foreign(run) => Err(FOREIGN.to_owned()),
+            (Ok(run), None) => Ok(run),
+        }
+    }
 }
 
 /// What the mouse may point at, by its place among its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     Run(usize),
-    Chart(usize),
+    Chart {
+        place: usize,
+        /// Where its curves are, beside the labels of its axis.
+        curves: Area,
+    },
 }
 
 /// What is shown, and how.
@@ -108,6 +125,9 @@ pub(crate) fn run(_: &Top, _: &mut Out) -> Result<u8, Error> {
 
 #[cfg(unix)]
 pub(crate) fn run(asked: &Top, out: &mut Out) -> Result<u8, Error> {
+    if asked.json {
+        return print(asked, out);
+    }
     let mut view = View::of(&asked.folders.paths)?;
     view.filter = asked.filter.clone().unwrap_or_default();
     if asked.once {
@@ -118,10 +138,6 @@ pub(crate) fn run(asked: &Top, out: &mut Out) -> Result<u8, Error> {
             out.line(line)?;
         }
         return Ok(0);
-    }
-    if asked.json {
-        while view.look() {}
-        return view.print(out);
     }
     let failed = |error: std::io::Error| Error::Asked(format!("the terminal: {error}"));
     let Some(mut screen) = crate::screen::Screen::take(out.has_colours()).map_err(failed)? else {
@@ -194,7 +210,16 @@ impl View {
             }
             if let Ok(run) = &mut it.run {
                 // What cannot be read now may be later.
-                let more = run.poll().unwrap_or(false);
+                let more = match run.poll() {
+                    Ok(more) => {
+                        it.error = None;
+                        more
+                    }
+                    Err(error) => {
+                        it.error = Some(error.into());
+                        false
+                    }
+                };
                 self.has_more |= more;
                 if count > MAX_OPEN && !more {
                     run.release();
@@ -231,6 +256,9 @@ impl View {
             return false;
         }
         if self.is_typing {
+            if matches!(key, Key::Click(..) | Key::WheelUp(..) | Key::WheelDown(..)) {
+                return true;
+            }
             match key {
                 Key::Letter(letter) if self.filter.len() < 200 => self.filter.push(letter),
                 Key::Backspace => _ = self.filter.pop(),
@@ -309,7 +337,7 @@ impl View {
             (area.left..area.left + area.width).contains(&column)
                 && (area.top..area.top + area.height).contains(&row)
         };
-        let Some((area, target)) = self.targets.iter().find(|(area, _)| is_in(area)).copied() else { return };
+        let Some((_, target)) = self.targets.iter().find(|(area, _)| is_in(area)).copied() else { return };
         match (target, key) {
             (Target::Run(place), Key::Click(..)) => {
                 self.chosen = place;
@@ -320,15 +348,18 @@ impl View {
             (Target::Run(_), _) => {
                 _ = self.press(if matches!(key, Key::WheelUp(..)) { Key::Up } else { Key::Down })
             }
-            (Target::Chart(place), Key::Click(..)) => {
+            (Target::Chart { place, .. }, Key::Click(..)) => {
                 // The first click chooses, and the next one is as enter.
                 self.is_alone ^= self.is_alone || self.chart == place;
                 self.chart = place;
             }
-            (Target::Chart(_), _) => {
+            (Target::Chart { curves, .. }, _) => {
                 let (left, right) = self.part;
                 let size = right - left;
-                let at = left + size * (column - area.left) as f64 / area.width as f64;
+                // The middle of a cell, which has two columns of dots.
+                let dots = (2 * curves.width.max(1) - 1) as f64;
+                let at = ((2 * column.saturating_sub(curves.left)) as f64 + 0.5) / dots;
+                let at = left + size * at.min(1.0);
                 let wanted = match key {
                     Key::WheelUp(..) if size > MIN_PART => size / ZOOM,
                     Key::WheelUp(..) => size,
@@ -341,28 +372,6 @@ impl View {
                 self.part = (left, left + wanted);
             }
         }
-    }
-
-    /// Prints an object for each run.
-    #[cfg(unix)]
-    fn print(&self, out: &mut Out) -> Result<u8, Error> {
-        let (now, filter) = (SystemTime::now(), self.filter.to_lowercase());
-        for it in &self.runs {
-            let error = match &it.run {
-                Ok(run) if !folder::is_foreign(run) => {
-                    let is_asked = |name: &str| name.to_lowercase().contains(&filter);
-                    let mut all = as_json(&it.name, run, now, is_asked);
-                    let system = system_of(run).map(|(name, value)| (name.to_owned(), as_number(value)));
-                    all["system"] = serde_json::Value::Object(system.collect());
-                    out.json(all)?;
-                    continue;
-                }
-                Ok(run) => Error::foreign(run.path().display()).to_string(),
-                Err(error) => error.to_string(),
-            };
-            out.json(serde_json::json!({ "name": it.name, "error": error }))?;
-        }
-        Ok(0)
     }
 
     /// Returns the names of the metrics that are asked for, each with the runs that have it. Those of the machine come last.
@@ -470,10 +479,7 @@ impl View {
                 mark,
                 Style { is_inverse: false, ..Style::of(chart::colour(place)) },
             );
-            let status = match &it.run {
-                Ok(run) if !folder::is_foreign(run) => folder::status(run, now),
-                _ => "unreadable",
-            };
+            let status = it.readable().map_or("unreadable", |run| folder::status(run, now));
             let colour = match status {
                 "failed" | "vanished" | "unreadable" => Style::of(160),
                 "running" => Style::of(34),
@@ -485,8 +491,7 @@ impl View {
         }
         let Some(it) = self.runs.get(self.chosen) else { return };
         let mut lines = vec![it.name.clone()];
-        match &it.run {
-            Ok(run) if folder::is_foreign(run) => lines.push(FOREIGN.to_owned()),
+        match it.readable() {
             Ok(run) => {
                 lines.extend(folder::reason(run).map(str::to_owned));
                 let step =
@@ -501,10 +506,19 @@ impl View {
                 if run.missing() > 0 {
                     lines.push(format!("{} events lost", run.missing()));
                 }
-                lines.extend(system_of(run).map(|(name, value)| format!("{name} {}", number(value))));
-                lines.extend(run.settings().iter().map(|(name, value)| format!("{name} = {value}")));
+                // In turn: there is room for a few lines, and one kind has often dozens.
+                let mut system = system_of(run).map(|(name, value)| format!("{name} {}", number(value)));
+                let mut settings = run.settings().iter().map(|(name, value)| format!("{name} = {value}"));
+                while lines.len() < details {
+                    let before = lines.len();
+                    lines.extend(system.next());
+                    lines.extend(settings.next());
+                    if lines.len() == before {
+                        break;
+                    }
+                }
             }
-            Err(error) => lines.push(error.to_string()),
+            Err(error) => lines.push(error),
         }
         for (row, line) in lines.iter().take(details.saturating_sub(1)).enumerate() {
             let style = if row == 0 { bold() } else { faint };
@@ -547,13 +561,15 @@ impl View {
                 width: (right - left).saturating_sub(gap),
                 height: bottom - top,
             };
-            targets.push((own, Target::Chart(place)));
-            self.draw_chart(grid, own, name, runs, place == chosen && !self.is_alone && metrics.len() > 1);
+            let is_chosen = place == chosen && !self.is_alone && metrics.len() > 1;
+            let curves = self.draw_chart(grid, own, name, runs, is_chosen);
+            targets.push((own, Target::Chart { place, curves }));
         }
         (page, pages)
     }
 
-    fn draw_chart(&self, grid: &mut Grid, area: Area, name: &str, runs: &[usize], is_chosen: bool) {
+    /// Draws a chart, and returns where its curves are.
+    fn draw_chart(&self, grid: &mut Grid, area: Area, name: &str, runs: &[usize], is_chosen: bool) -> Area {
         let mut curves = Vec::new();
         for place in runs.iter().take(MAX_CURVES) {
             let it = &self.runs[*place];
@@ -586,14 +602,32 @@ impl View {
                 axes.across = Some((at(self.part.0), at(self.part.1)));
             }
         }
-        chart::draw(grid, inner, &curves, axes, false);
+        chart::draw(grid, inner, &curves, axes, false)
     }
+}
+
+/// Prints an object for each run: of the last and the best values alone, so one run after the other.
+#[cfg(unix)]
+fn print(asked: &Top, out: &mut Out) -> Result<u8, Error> {
+    let filter = asked.filter.clone().unwrap_or_default().to_lowercase();
+    let (now, mut is_any) = (SystemTime::now(), false);
+    folder::read_whole(&asked.folders.paths, &mut |name, run| match run {
+        Ok(run) => {
+            is_any = true;
+            let mut all = as_json(&name, &run, now, |name| name.to_lowercase().contains(&filter));
+            let system = system_of(&run).map(|(name, value)| (name.to_owned(), as_number(value)));
+            all["system"] = serde_json::Value::Object(system.collect());
+            out.json(all)
+        }
+        Err(error) => out.json(serde_json::json!({ "name": name, "error": error.to_string() })),
+    })?;
+    Ok(if is_any { 0 } else { 2 })
 }
 
 impl Followed {
     fn new(name: String, folder: PathBuf, max_points: usize, is_shown: bool) -> Self {
         let run = open(&folder, max_points);
-        Self { name, folder, run, is_shown }
+        Self { name, folder, run, error: None, is_shown }
     }
 }
 
@@ -615,4 +649,107 @@ fn next(weight: f64, by: isize) -> f64 {
     const WEIGHTS: [f64; 5] = [0.0, 0.6, 0.9, 0.97, 0.99];
     let place = WEIGHTS.iter().position(|it| *it >= weight).unwrap_or(0);
     WEIGHTS[place.saturating_add_signed(by).min(WEIGHTS.len() - 1)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes a view of one run, with a spike at one of 101 steps.
+    fn view(folder: &std::path::Path, spike: usize) -> View {
+        let line = |step: usize| {
+            let value = if step == spike { 12_345.678 } else { 0.0 };
+            format!(
+                "{{\"name\":\"loss\",\"time\":\"2026-11-21T08:00:00Z\",\"step\":{step},\"scalar\":{value:?}}}\n"
+            )
+        };
+        std::fs::write(folder.join("events.jsonl"), (0..=100).map(line).collect::<String>()).unwrap();
+        let mut view = View::of(&[folder.to_owned()]).unwrap();
+        while view.look() {}
+        view
+    }
+
+    /// Returns the column and the row of the dot at the top of the chart.
+    fn top_of(view: &mut View) -> (usize, usize) {
+        let grid = view.draw(60, 14, SystemTime::UNIX_EPOCH);
+        let is_dot = |letter: char| ('\u{2801}'..='\u{28ff}').contains(&letter);
+        let find = |row: usize| grid.row(row).iter().position(|cell| cell.letter.is_some_and(is_dot));
+        (0..grid.height).find_map(|row| Some((find(row)?, row))).unwrap()
+    }
+
+    #[test]
+    fn what_is_under_the_pointer_stays_there_when_the_wheel_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        for spike in [10, 50, 90] {
+            let mut view = view(folder.path(), spike);
+            let (column, row) = top_of(&mut view);
+            // The spike is somewhere in its cell: each turn adds to its distance from the middle of that.
+            for _ in 0..2 {
+                assert!(view.press(Key::WheelUp(column, row)));
+                let now = top_of(&mut view);
+                assert!(now.0.abs_diff(column) <= 1 && now.1 == row, "{spike}: {now:?}, {column}");
+            }
+            assert!(view.part.1 - view.part.0 < 0.5, "{:?}", view.part);
+        }
+    }
+
+    #[test]
+    fn the_mouse_does_nothing_beside_all_targets_or_while_a_filter_is_typed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut view = view(folder.path(), 50);
+        let (column, row) = top_of(&mut view);
+        let state = |view: &View| (view.page, view.chart, view.part, view.chosen, view.is_alone);
+        let before = state(&view);
+        // The lines at the top and at the bottom belong to no chart.
+        for place in [(column, 0), (column, 13), (500, 500)] {
+            for key in [Key::Click(place.0, place.1), Key::WheelUp(place.0, place.1)] {
+                assert!(view.press(key));
+                assert_eq!(state(&view), before, "{key:?}");
+            }
+        }
+        (view.page, view.chart) = (3, 2);
+        let before = state(&view);
+        assert!(view.press(Key::Letter('/')));
+        for key in [Key::Click(column, row), Key::WheelUp(column, row), Key::WheelDown(column, row)] {
+            assert!(view.press(key));
+            assert_eq!(state(&view), before, "{key:?}");
+        }
+        assert!(view.press(Key::Letter('l')) && view.page == 0);
+    }
+
+    #[test]
+    fn settings_are_seen_beside_many_metrics_of_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let system = |number: usize| {
+            format!("{{\"name\":\"system.gpu.{number}\",\"time\":\"2026-11-21T08:00:00Z\",\"scalar\":1.5}}\n")
+        };
+        let begin = "{\"name\":\"training.started\",\"time\":\"2026-11-21T08:00:00Z\",\"fields\":{\"run_id\":\"a\",\"config\":{\"lr\":0.02}}}\n";
+        let lines: String = std::iter::once(begin.to_owned()).chain((0..40).map(system)).collect();
+        std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
+        let mut view = View::of(&[folder.path().to_owned()]).unwrap();
+        while view.look() {}
+        let grid = view.draw(80, 24, SystemTime::UNIX_EPOCH);
+        let text = grid.lines(false).collect::<Vec<_>>().join("\n");
+        assert!(text.contains("lr = 0.02") && text.contains("gpu.0 1.5"), "{text}");
+    }
+
+    /// What cannot be read is a link to memory of no address.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_run_that_cannot_be_read_any_more_is_unreadable_until_it_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("events.jsonl");
+        std::os::unix::fs::symlink("/proc/self/mem", &file).unwrap();
+        let mut view = View::of(&[folder.path().to_owned()]).unwrap();
+        let shown = |view: &mut View| {
+            while view.look() {}
+            view.draw(80, 24, SystemTime::UNIX_EPOCH).lines(false).collect::<Vec<_>>().join("\n")
+        };
+        let text = shown(&mut view);
+        assert!(text.contains("unreadable") && text.contains("cannot read"), "{text}");
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, "{\"name\":\"a\",\"time\":\"2026-11-21T08:00:00Z\",\"scalar\":1.5}\n").unwrap();
+        let text = shown(&mut view);
+        assert!(!text.contains("unreadable"), "{text}");
+    }
 }

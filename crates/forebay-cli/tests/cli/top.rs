@@ -266,7 +266,7 @@ fn the_mouse_chooses_runs_and_charts_and_its_wheel_zooms() {
     session.until("a run that is hidden", has("○ b"));
     session.press("\x1b[<0;1;3M");
     session.until("both runs", lacks("○"));
-    // The wheel over a chart zooms in around the pointer, and out again; beside all charts it does nothing.
+    // The wheel over a chart zooms in around the pointer, and out again.
     session.press("\x1b[<64;60;5M");
     session.until("a part", has("part"));
     session.press("\x1b[<65;60;5M");
@@ -284,7 +284,7 @@ fn the_mouse_chooses_runs_and_charts_and_its_wheel_zooms() {
     session.press(&click);
     session.press(&click);
     session.until("one chart", |terminal| has("loss")(terminal) && lacks("acc")(terminal));
-    session.press("\x1b[<65;2;2Mq");
+    session.press("q");
     session.end(0);
 }
 
@@ -314,6 +314,27 @@ fn a_snapshot_is_an_object_for_each_run_with_what_the_machine_did() {
     assert!(once.contains("memory_usage/percentage 62.5"), "{once}");
     let at = |what: &str| once.find(what).unwrap_or_else(|| panic!("no {what} in {once}"));
     assert!(at("lr") < at("system.memory_usage/percentage"), "{once}");
+}
+
+/// A link to memory of no address can be opened and not read, also by root.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_snapshot_names_what_cannot_be_read_and_is_an_error_where_nothing_can() {
+    let folder = tempfile::tempdir().unwrap();
+    two(folder.path());
+    let file = folder.path().join("a/events.jsonl");
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", &file).unwrap();
+    let path = |run: &str| folder.path().join(run).to_str().unwrap().to_owned();
+    for command in ["top", "runs"] {
+        for (asked, code) in [(path(""), 0), (path("a"), 2), (path("b"), 0)] {
+            let output = forebay(&[command, &asked, "--json"]);
+            assert_eq!(output.status.code(), Some(code), "{command} {asked}");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let broken = said.lines().map(super::json).filter(|run| !run["error"].is_null()).count();
+            assert_eq!(broken, usize::from(asked != path("b")), "{said}");
+        }
+    }
 }
 
 #[test]
