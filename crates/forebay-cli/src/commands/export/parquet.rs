@@ -20,14 +20,16 @@ const COLUMNS: &str = "message numbers {
     required double value;
 }";
 
-/// Rows that are held before they are written, and may be read by themselves later.
+/// Rows that are held before they are written, and may be read by themselves later; and bytes of their names and those of their runs.
 const MAX_ROWS: usize = 100_000;
+const MAX_BYTES: usize = 16 << 20;
 
 /// Writer of one file.
 pub(super) struct Numbers<W: Write + Send> {
     file: SerializedFileWriter<W>,
     runs: Vec<ByteArray>,
     names: Vec<ByteArray>,
+    bytes: usize,
     /// The steps that there are, and of each row whether it has one.
     steps: Vec<i64>,
     has_step: Vec<i16>,
@@ -38,7 +40,7 @@ pub(super) struct Numbers<W: Write + Send> {
 impl<W: Write + Send> Numbers<W> {
     pub(super) fn new(file: W) -> Result<Self> {
         let mut properties = WriterProperties::builder().set_created_by("forebay".to_owned());
-        // Each is about as far from the one before it as that from its own: the differences take a few bits.
+        // Two rows that follow each other differ by about the same number everywhere: the differences take a few bits.
         for column in ["step", "time"] {
             let column = ColumnPath::from(column);
             properties = properties
@@ -49,7 +51,7 @@ impl<W: Write + Send> Numbers<W> {
         let columns = Arc::new(parse_message_type(COLUMNS)?);
         let file = SerializedFileWriter::new(file, columns, Arc::new(properties.build()))?;
         let (runs, names, steps, has_step) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { file, runs, names, steps, has_step, times: Vec::new(), values: Vec::new() })
+        Ok(Self { file, runs, names, bytes: 0, steps, has_step, times: Vec::new(), values: Vec::new() })
     }
 
     pub(super) fn push(
@@ -61,17 +63,15 @@ impl<W: Write + Send> Numbers<W> {
         value: f64,
     ) -> Result<()> {
         self.runs.push(run.clone());
-        // Bytes are shared: a name that is there again takes no more of them.
-        let name = match self.names.last().filter(|last| last.data() == name.as_bytes()) {
-            Some(last) => last.clone(),
-            None => ByteArray::from(name),
-        };
-        self.names.push(name);
+        self.names.push(ByteArray::from(name));
+        // The bytes of a run are shared until they are written.
+        self.bytes += run.len() + name.len();
         self.steps.extend(step);
         self.has_step.push(i16::from(step.is_some()));
+        // What is later than the year 2262 has no form in this type: it is the last moment of it.
         self.times.push(i64::try_from(unix_nanos).unwrap_or(i64::MAX));
         self.values.push(value);
-        if self.values.len() >= MAX_ROWS { self.write() } else { Ok(()) }
+        if self.values.len() >= MAX_ROWS || self.bytes >= MAX_BYTES { self.write() } else { Ok(()) }
     }
 
     /// Writes the rows that are held.
@@ -88,6 +88,7 @@ impl<W: Write + Send> Numbers<W> {
         group.close()?;
         self.runs.clear();
         self.names.clear();
+        self.bytes = 0;
         self.steps.clear();
         self.has_step.clear();
         self.times.clear();
@@ -115,4 +116,27 @@ fn column<T: DataType, W: Write + Send>(
         column.close()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_written_before_their_names_take_much() {
+        let (file, run) = (tempfile::tempfile().unwrap(), ByteArray::from("a"));
+        let mut numbers = Numbers::new(&file).unwrap();
+        let names = ["x".repeat(100_000), "y".repeat(100_000)];
+        for row in 0..400 {
+            numbers.push(&run, &names[row % 2], Some(row as i64), 1, 0.5).unwrap();
+            let held: usize = numbers.names.iter().map(ByteArray::len).sum();
+            assert!(held < MAX_BYTES, "{held}");
+        }
+        numbers.end().unwrap();
+        let file = SerializedFileReader::new(file).unwrap();
+        let rows = file.metadata().row_groups().iter().map(|group| group.num_rows());
+        assert_eq!(rows.collect::<Vec<_>>(), [168, 168, 64]);
+    }
 }
