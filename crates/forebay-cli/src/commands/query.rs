@@ -47,7 +47,7 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
         let why = "--limit with a table must come with --newest: it would cut off the newest events";
         return Err(Error::Asked(why.to_owned()));
     }
-    let (stdin, several) = (Stdin::new(asked.current), paths.len() > 1);
+    let (stdin, several) = (Stdin::default(), paths.len() > 1);
     let source = |path| Source {
         name: several.then(|| folder::name_of(&asked.path, path, false)),
         path,
