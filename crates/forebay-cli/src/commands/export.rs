@@ -14,7 +14,7 @@ use crate::args::{Export, To};
 use crate::error::Error;
 use crate::file::Beside;
 use crate::folder;
-use crate::out::{Out, Written, csv, json_of, note};
+use crate::out::{Out, Written, count, csv, json_of, note};
 
 /// Records of a batch.
 const BATCH: usize = 1_000;
@@ -43,7 +43,9 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
         return to_tensorboard(&runs, &pattern, asked, out);
     }
     if form == To::Parquet && asked.out == Path::new("-") {
-        return Err(Error::Asked("--out must name a file: one of Parquet is no text".to_owned()));
+        return Err(Error::Asked(
+            "--out must name a file for --to parquet, which is no text, got -".to_owned(),
+        ));
     }
     if asked.out == Path::new("-") {
         return to_lines(&runs, &pattern, form, out).map(|(count, _)| u8::from(count == 0));
@@ -64,19 +66,26 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
     Ok(u8::from(count == 0))
 }
 
-/// Gives every record of a run that is asked for to `take`, until that fails.
+/// Gives every record of a run that is asked for to `take`, until that fails. Says how much of its files was passed over.
 fn each(
     path: &Path,
     pattern: &Pattern,
     take: &mut dyn FnMut(Record) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut broken = Ok(());
-    RecordFollower::open(path)?.poll(&mut |record| {
+    let (mut follower, mut broken) = (RecordFollower::open(path)?, Ok(()));
+    follower.poll(&mut |record| {
         if broken.is_ok() && pattern.matches(Event::name(&record)) {
             broken = take(record);
         }
     })?;
-    broken
+    broken?;
+    if let Some(error) = follower.unreadable() {
+        return Err(error.into());
+    }
+    if follower.not_read() > 0 {
+        note(&format!("{}: {} passed over: no events", path.display(), count(follower.not_read(), "place")));
+    }
+    Ok(())
 }
 
 /// Writes numbers as CSV, or whole events as JSON Lines. Returns how many, and how many values were left out, since they are no numbers.
@@ -159,7 +168,7 @@ fn to_parquet(
     Err(Error::Asked("this forebay was built without its feature `parquet`".to_owned()))
 }
 
-/// Returns the number that a value is, as Parquet has it: of 64 bits. A truth value is 0 or 1.
+/// Returns the number that a value is, as Parquet has it: of 64 bits, so that integers beyond 2^53 are rounded. A truth value is 0 or 1.
 #[cfg(feature = "parquet")]
 fn number_of(value: &Value) -> Option<f64> {
     match value {

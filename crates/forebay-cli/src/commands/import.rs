@@ -68,7 +68,7 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
     for (from_path, to) in &runs {
         let mut writer = Writer::new(to)?;
         match from {
-            Source::Tensorboard => tensorboard(from_path, &mut writer)?,
+            Source::Tensorboard => damaged += tensorboard(from_path, &mut writer)?,
             Source::Csv => csv(from_path, &mut writer)?,
             Source::Json => json(from_path, &mut writer)?,
             Source::Wandb => damaged += wandb::read(from_path, &mut writer)?,
@@ -88,12 +88,17 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
     Ok(u8::from(all == 0))
 }
 
-fn tensorboard(path: &Path, writer: &mut Writer) -> Result<(), Error> {
-    RecordFollower::open(path)?.poll(&mut |record| match record.value() {
+/// Reads event files. Returns how many of their places were damaged.
+fn tensorboard(path: &Path, writer: &mut Writer) -> Result<u64, Error> {
+    let mut follower = RecordFollower::open(path)?;
+    follower.poll(&mut |record| match record.value() {
         Value::Empty => writer.left_out += 1,
         _ => writer.push(record),
     })?;
-    Ok(())
+    match follower.unreadable() {
+        Some(error) => Err(error.into()),
+        None => Ok(follower.not_read()),
+    }
 }
 
 /// Reads CSV with a head: a table with a column for each metric, one with `name` and `value`, or that of TensorBoard's download (`Wall time`,

@@ -11,7 +11,7 @@ use crate::args::{Form, Tail};
 use crate::error::Error;
 use crate::folder;
 use crate::input::Stdin;
-use crate::out::{Out, harmless, json_of, note, number};
+use crate::out::{Out, complain, harmless, json_of, note, number};
 
 /// Time between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -46,8 +46,11 @@ pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
         print(record, names[*place].as_deref(), form, out)?;
     }
     out.flush()?;
+    let unreadable: Vec<_> = followers.iter().filter_map(RecordFollower::unreadable).collect();
+    let code = if unreadable.is_empty() { u8::from(last.is_empty()) } else { 2 };
+    unreadable.into_iter().for_each(|error| complain(&error.into()));
     if !asked.follow {
-        return Ok(u8::from(last.is_empty()));
+        return Ok(code);
     }
     drop(last);
     let mut waiting = Vec::new();

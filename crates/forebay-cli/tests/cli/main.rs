@@ -532,6 +532,7 @@ fn what_is_exported_and_imported_again_is_the_same_run() {
 }
 
 /// What a file of Parquet has is read by the library that wrote it; `docs/command-line.md` says with what else it was read.
+#[cfg(feature = "parquet")]
 #[test]
 fn parquet_has_the_rows_of_csv() {
     use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -539,14 +540,21 @@ fn parquet_has_the_rows_of_csv() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = three(folder.path());
-    // Without a step, a truth value, no number, and a text, which is left out.
+    // Without a step, a truth value, no number, and a text, which is left out; a number that 64 bits of a float have no place for, and a moment
+    // that is later than Parquet has.
     let odd = [
+        r#""name":"odd","time":"2026-11-21T08:00:00.000000004Z","integer":9007199254740993"#,
+        r#""name":"odd","time":"2400-01-01T00:00:00.000000000Z","scalar":2"#,
         r#""name":"odd","time":"2026-11-21T08:00:00.000000001Z","bool":true"#,
         r#""name":"odd","time":"2026-11-21T08:00:00.000000002Z","step":-7,"scalar":"NaN""#,
         r#""name":"odd","time":"2026-11-21T08:00:00.000000003Z","text":"a""#,
     ];
     std::fs::create_dir(folder.path().join("d")).unwrap();
-    let lines: String = odd.iter().map(|it| format!("{{{it}}}\n")).collect();
+    // More rows than are in one group.
+    let many = (0..100_000)
+        .map(|step| format!(r#""name":"many","time":"2026-11-21T08:00:00Z","step":{step},"scalar":0.5"#));
+    let lines: String =
+        odd.map(str::to_owned).into_iter().chain(many).map(|it| format!("{{{it}}}\n")).collect();
     std::fs::write(folder.path().join("d/events.jsonl"), lines).unwrap();
     let of = |end: &str| folder.path().join(format!("out.{end}")).to_str().unwrap().to_owned();
     let said = text(&forebay(&["export", &path, "-o", &of("csv"), "--json"]));
@@ -569,11 +577,82 @@ fn parquet_has_the_rows_of_csv() {
         })
         .collect();
     let csv = std::fs::read_to_string(of("csv")).unwrap();
-    let as_floats = csv.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(rows, as_floats);
-    assert!(rows.len() > 300 && rows.contains(&"d,odd,,2026-11-21T08:00:00.000000001Z,1".to_owned()));
+    let as_parquet = |row: &str| {
+        row.replace("9007199254740993", "9007199254740992")
+            .replace("2400-01-01T00:00:00.000000000Z", "2262-04-11T23:47:16.854775807Z")
+    };
+    let as_floats = csv.lines().skip(1).map(as_parquet).collect::<Vec<_>>();
+    assert!(rows == as_floats, "{:?}", rows.iter().zip(&as_floats).find(|(own, wanted)| own != wanted));
+    assert!(
+        file.num_row_groups() == 2
+            && rows.len() > 100_300
+            && rows.contains(&"d,odd,,2026-11-21T08:00:00.000000001Z,1".to_owned())
+    );
     let output = forebay(&["export", &path, "-o", "-", "--to", "parquet"]);
     assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        self::said(&output),
+        "forebay: --out must name a file for --to parquet, which is no text, got -\n"
+    );
+    // Without a row, it is a file all the same.
+    let output = forebay(&["export", &path, "-n", "none", "-o", &of("parquet")]);
+    assert_eq!(output.status.code(), Some(1));
+    let file = SerializedFileReader::new(std::fs::File::open(of("parquet")).unwrap()).unwrap();
+    assert_eq!((file.num_row_groups(), file.metadata().file_metadata().num_rows()), (0, 0));
+}
+
+/// One of two event files is a folder: it cannot be read, also by root.
+#[test]
+fn one_of_several_event_files_that_cannot_be_read_is_an_error_and_damage_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let of = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let made = forebay(&["export", &of("a"), "-n", "loss", "--to", "tensorboard", "-o", &of("tb")]);
+    assert_eq!(made.status.code(), Some(0), "{path}");
+    std::fs::create_dir(folder.path().join("tb/z.tfevents.9")).unwrap();
+    let ask = |to: &str| -> Vec<(Option<i32>, String, usize)> {
+        let (tb, csv, runs) = (of("tb"), of(&format!("{to}.csv")), of(to));
+        let all = [
+            &["query", &tb, "--csv"][..],
+            &["query", &tb, "--csv", "--newest", "--limit", "1000"],
+            &["export", &tb, "-o", "-", "--to", "csv"],
+            &["export", &tb, "-o", &csv],
+            &["import", &tb, "-o", &runs],
+            &["tail", &tb, "-n", "1000"],
+        ];
+        all.iter()
+            .map(|args| {
+                let output = forebay(args);
+                (
+                    output.status.code(),
+                    self::said(&output),
+                    output.stdout.split(|byte| *byte == b'\n').count(),
+                )
+            })
+            .collect()
+    };
+    let asked = ask("x");
+    for (code, said, _) in &asked {
+        assert_eq!(*code, Some(2), "{said}");
+        assert!(said.contains("z.tfevents.9: an event file must be a plain file"), "{said}");
+    }
+    // What the other file has is given.
+    for place in [0, 2, 5] {
+        assert!(asked[place].2 > 100, "{:?}", asked[place]);
+    }
+    assert!(!folder.path().join("x.csv").exists());
+    std::fs::remove_dir(folder.path().join("tb/z.tfevents.9")).unwrap();
+    let file = std::fs::read_dir(of("tb")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let asked = ask("y");
+    for (place, (code, said, _)) in asked.iter().enumerate() {
+        assert_eq!(*code, Some(0), "{said}");
+        let is_said = (2..=4).contains(&place);
+        assert_eq!(said.contains("1 place passed over"), is_said, "{place}: {said}");
+    }
 }
 
 #[test]
