@@ -20,6 +20,9 @@ const MAX_TOTAL: usize = 8 << 20;
 /// Fewer points of a curve show nothing.
 const MIN_POINTS: usize = 32;
 
+/// Names of metrics in an error.
+const MAX_NAMED: usize = 20;
+
 /// How many points each curve may have, so that all runs together keep so many: fewer for all, once they are too many.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -114,6 +117,11 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
     for path in paths {
         if is_stdin(path) {
             let why = "- is standard input, which query, tail and import read; a folder of that name is ./-";
+            return Err(Error::Asked(why.to_owned()));
+        }
+        // That is where runs are looked for unless a place is given.
+        if path == Path::new("runs") && !path.exists() {
+            let why = "there is no folder `runs` here: name the folder of your runs, or that of one";
             return Err(Error::Asked(why.to_owned()));
         }
         let found = find_runs(path)?;
@@ -214,15 +222,44 @@ pub(crate) fn age(then: SystemTime, now: SystemTime) -> String {
     format!("{number} {unit}")
 }
 
-/// Returns how long something took, in the two largest units.
+/// Returns how long something took, in the two largest units; less than a second in milliseconds.
 pub(crate) fn span(span: Duration) -> String {
-    let whole = Duration::from_secs(span.as_secs());
+    let whole = match span.as_secs() {
+        0 => Duration::from_millis(u64::from(span.subsec_millis())),
+        seconds => Duration::from_secs(seconds),
+    };
     humantime::format_duration(whole).to_string().split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Says that no run has a metric, and which ones there are.
+/// Says that no run has a metric, and which ones there are: those first that have it in their names.
 pub(crate) fn unknown(metric: &str, others: &BTreeSet<String>) -> String {
-    let more = if others.len() > 20 { ", ..." } else { "" };
-    let names: Vec<&str> = others.iter().take(20).map(String::as_str).collect();
+    let (part, more) = (metric.to_lowercase(), if others.len() > MAX_NAMED { ", ..." } else { "" });
+    let mut names: Vec<&str> = others.iter().map(String::as_str).collect();
+    names.sort_by_key(|name| !name.to_lowercase().contains(&part));
+    names.truncate(MAX_NAMED);
     format!("no run has the metric {metric:?} (there are: {}{more})", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_metrics_those_are_named_first_that_have_what_was_asked_for_in_their_names() {
+        let others = (0..30)
+            .map(|number| format!("a{number:02}"))
+            .chain(["train.LOSS".to_owned(), "val_loss".to_owned()]);
+        let said = unknown("Loss", &others.collect());
+        assert!(
+            said.starts_with("no run has the metric \"Loss\" (there are: train.LOSS, val_loss, a00, "),
+            "{said}"
+        );
+        assert!(said.ends_with(", a17, ...)"), "{said}");
+    }
+
+    #[test]
+    fn a_short_time_is_no_time_of_nothing() {
+        let said = [0, 7, 412, 1_900, 61_000, 90_061_000].map(|millis| span(Duration::from_millis(millis)));
+        assert_eq!(said, ["0s", "7ms", "412ms", "1s", "1m 1s", "1day 1h"]);
+    }
 }

@@ -93,7 +93,14 @@ fn a_metric_that_is_not_there_is_named_with_those_that_are() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "forebay: no run has the metric \"los\" (there are: accuracy, loss)\n"
+        "forebay: no run has the metric \"los\" (there are: loss, accuracy)\n"
+    );
+    // A new user is somewhere else.
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_forebay")).arg("runs").current_dir(folder.path()).output().unwrap();
+    assert_eq!(
+        (output.status.code(), said(&output).as_str()),
+        (Some(2), "forebay: there is no folder `runs` here: name the folder of your runs, or that of one\n")
     );
 }
 
