@@ -1,6 +1,8 @@
 //! `Array`: a copy of the numbers of an array or a tensor.
 
-use std::collections::TryReserveError;
+use std::hint::black_box;
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
 
 use forebay_sync::unix::advise_huge_pages;
 use pyo3::buffer::PyBuffer;
@@ -9,7 +11,7 @@ use pyo3::prelude::*;
 
 /// Copy of the numbers of an array, in order, as they lie in its memory.
 pub(crate) struct Array {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     kind: Kind,
     /// Whether the most significant byte of a number comes first.
     is_big_endian: bool,
@@ -93,12 +95,11 @@ impl Array {
     }
 
     /// Returns the bytes, the least significant of each number first.
-    pub(crate) fn into_little_endian(self) -> Vec<u8> {
-        let mut bytes = self.bytes;
-        if self.is_big_endian {
-            bytes.chunks_exact_mut(self.kind.size()).for_each(<[u8]>::reverse);
+    pub(crate) fn little_endian(&mut self) -> &[u8] {
+        if std::mem::take(&mut self.is_big_endian) {
+            self.bytes.chunks_exact_mut(self.kind.size()).for_each(<[u8]>::reverse);
         }
-        bytes
+        &self.bytes
     }
 
     /// Calls `each` with every number, in order.
@@ -155,35 +156,93 @@ impl Array {
     }
 }
 
-/// The largest copy that is left to small pages, in bytes.
+/// Bytes of a copy.
+enum Bytes {
+    Few(Vec<u8>),
+    /// As many as the number says, from the begin of the first page on. The vector has space for them, and is empty.
+    Many(Vec<HugePage>, usize),
+}
+
+/// Memory where a huge page of the system fits: of 2 MiB, as most processors have them.
+#[repr(C, align(0x20_0000))]
+struct HugePage {
+    _bytes: [MaybeUninit<u8>; HUGE_PAGE],
+}
+
+const HUGE_PAGE: usize = 2 << 20;
+
+/// The least copy for which huge pages are asked for, in bytes.
 ///
-/// Up to here, the allocator of glibc uses memory again that it has: its first copies alone have new pages. Above, each copy has. With huge
-/// pages, one of 64 MiB takes 16 ms instead of 70 ms on a virtual machine with 2 cores. Where memory is fragmented, the system may have to
-/// make room for each huge page, while the loop waits. (One copy in four took 120 ms there, when the host had to find the memory.) Rejected:
-/// from 2 MiB on. That saves 4 ms once, and a loop that copies a million numbers at each step risks the wait.
-const MAX_IN_SMALL_PAGES: usize = 32 << 20;
+/// The first write to a page of memory that is new costs a fault, and 2,000 faults of small pages take longer than the copy of 10^6 numbers
+/// of 64 bits: 9 ms in all on a virtual machine with 2 cores, and 1.7 ms with huge pages. Such memory is new in the first calls; then the
+/// allocator of glibc uses it again, up to 32 MiB of it. Where memory is fragmented, the system may have to make room for a huge page,
+/// while the loop waits. (One copy of 64 MiB in four took 120 ms there, when the host had to find the memory.)
+///
+/// Rejected: pages that begin where the allocator puts the copy. One in two of a few pages is then no whole one. A thread of ours that writes
+/// to memory before anybody logs: 8 MB for every program. To count in the call, without a copy: 3 ms, and the next call has no memory either.
+const MIN_IN_HUGE_PAGES: usize = 3 << 20;
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Few(bytes) => bytes,
+            // SAFETY: `copy_bytes` has written so many bytes into the space of the vector, which nobody has changed since.
+            #[allow(unsafe_code, reason = "a copy into huge pages")]
+            Self::Many(pages, length) => unsafe {
+                std::slice::from_raw_parts(pages.as_ptr().cast(), *length)
+            },
+        }
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Few(bytes) => bytes,
+            // SAFETY: as above; the vector is borrowed for as long.
+            #[allow(unsafe_code, reason = "a copy into huge pages")]
+            Self::Many(pages, length) => unsafe {
+                std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), *length)
+            },
+        }
+    }
+}
 
 /// Copies the bytes of a buffer, detached: that of a large array takes milliseconds, most of them for pages of memory that are new.
-fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
+fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Bytes> {
     let length = data.item_count();
-    let mut bytes = space(length)?;
     if !data.is_c_contiguous() {
+        let mut bytes = space(length)?;
         bytes.resize(length, 0);
         data.copy_to_slice(py, &mut bytes)?;
-        return Ok(bytes);
+        return Ok(Bytes::Few(bytes));
     }
+    let mut bytes = match length >= MIN_IN_HUGE_PAGES {
+        true => Bytes::Many(reserved(length.div_ceil(HUGE_PAGE)).ok_or_else(|| refused(length))?, length),
+        false => Bytes::Few(space(length)?),
+    };
     let start = data.buf_ptr() as usize;
     py.detach(|| {
-        if length > MAX_IN_SMALL_PAGES {
-            advise_huge_pages(bytes.spare_capacity_mut());
-        }
+        let into = match &mut bytes {
+            Bytes::Few(bytes) => bytes.as_mut_ptr(),
+            Bytes::Many(pages, _) => {
+                // The last one only where half of it is needed.
+                let wanted = (length + HUGE_PAGE / 2) / HUGE_PAGE;
+                advise_huge_pages(&mut pages.spare_capacity_mut()[..wanted]);
+                pages.as_mut_ptr().cast()
+            }
+        };
         // SAFETY: The buffer is exported to us: its owner keeps its `length` bytes at `start` until `data` is released, which the caller
         // holds. They are copied as bytes, into space that is reserved for them and does not overlap. Another thread that writes to the
         // array meanwhile makes these numbers a mixture, as it would for NumPy.
         #[allow(unsafe_code, reason = "a copy without the GIL")]
         unsafe {
-            std::ptr::copy_nonoverlapping(start as *const u8, bytes.as_mut_ptr(), length);
-            bytes.set_len(length);
+            std::ptr::copy_nonoverlapping(start as *const u8, into, length);
+            if let Bytes::Few(bytes) = &mut bytes {
+                bytes.set_len(length);
+            }
         }
     });
     Ok(bytes)
@@ -192,9 +251,17 @@ fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Vec<u8>> {
 /// The most bytes that are asked for without a look whether there is memory for them.
 const MAX_UNASKED: usize = 1 << 20;
 
+/// What must be left behind any larger allocation, in bytes. The small ones that follow do not ask, and there are some on every thread: the
+/// stack of the thread that flushes, tables, buffers of files, messages. One that the system refuses ends the process.
+const MIN_LEFT: usize = 8 << 20;
+
 /// Returns whether there is memory for so many bytes, by asking for them and giving them back.
 pub(crate) fn has_memory(bytes: usize) -> bool {
-    bytes <= MAX_UNASKED || reserved::<u8>(bytes).is_ok()
+    let mut asked = Vec::<u8>::new();
+    let is_there = bytes <= MAX_UNASKED || asked.try_reserve_exact(bytes.saturating_add(MIN_LEFT)).is_ok();
+    // The compiler may leave out an allocation that nobody uses, and assume that it succeeds.
+    black_box(asked);
+    is_there
 }
 
 /// Raises `MemoryError` where there is no memory for so many bytes. Without this check, the allocation would end the process.
@@ -234,17 +301,20 @@ pub(crate) fn copied_numbers(py: Python<'_>, numbers: &PyBuffer<f64>) -> PyResul
 ///
 /// `MemoryError` where there is no memory for it.
 pub(crate) fn space<T>(length: usize) -> PyResult<Vec<T>> {
-    reserved(length).map_err(|_| {
-        let bytes = length.saturating_mul(size_of::<T>());
-        PyMemoryError::new_err(format!("there is no memory for a copy: it takes {bytes} bytes"))
-    })
+    reserved(length).ok_or_else(|| refused(length.saturating_mul(size_of::<T>())))
 }
 
-/// Returns space for so many items, and an error where the system refuses it.
-fn reserved<T>(length: usize) -> Result<Vec<T>, TryReserveError> {
+/// Returns the error for a copy of so many bytes that there is no memory for.
+fn refused(bytes: usize) -> PyErr {
+    PyMemoryError::new_err(format!("there is no memory for a copy: it takes {bytes} bytes"))
+}
+
+/// Returns space for so many items, or `None` where there is no memory for it.
+fn reserved<T>(length: usize) -> Option<Vec<T>> {
     let mut items = Vec::new();
-    items.try_reserve_exact(length)?;
-    Ok(items)
+    let is_there =
+        has_memory(length.saturating_mul(size_of::<T>())) && items.try_reserve_exact(length).is_ok();
+    is_there.then_some(items)
 }
 
 /// Returns the number that 16 bits are: IEEE 754, binary16.

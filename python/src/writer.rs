@@ -415,12 +415,11 @@ impl Writer {
         step: Option<&Bound<'_, PyAny>>,
         walltime: Option<f64>,
     ) -> PyResult<()> {
-        let array = Array::copy(slf.py(), &data, code)?;
+        let mut array = Array::copy(slf.py(), &data, code)?;
         let bytes = array.byte_len();
         Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| {
             let dtype = tensor::dtype(array.kind());
-            let content = array.into_little_endian();
-            encode(record, Summary::Tensor { dtype, shape: &shape, content: &content });
+            encode(record, Summary::Tensor { dtype, shape: &shape, content: array.little_endian() });
         })
     }
 

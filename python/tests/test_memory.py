@@ -29,7 +29,7 @@ import numpy as np
 from forebay import SummaryWriter
 
 writer = SummaryWriter(sys.argv[1])
-values = np.random.default_rng(0).standard_normal(8_000_000)
+values = np.random.default_rng(0).standard_normal({})
 def faults():
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
 before = faults()
@@ -40,9 +40,11 @@ writer.close()
 
 
 @pytest.mark.skipif(not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="the system has no huge pages")
-def test_the_first_histogram_of_eight_million_values_is_copied_into_huge_pages(tmp_path):
-    # Of 4 KiB, there would be 15,625 pages. Those at both ends are small ones, and those for which the system has no huge one.
-    assert run(FAULTS, tmp_path) < 8_000
+def test_the_first_histogram_of_a_million_values_is_copied_into_huge_pages(tmp_path):
+    # Of 4 KiB, there would be 15,625 pages. Small ones are those for which the system has no huge one.
+    assert run(FAULTS.format(8_000_000), tmp_path) < 8_000
+    # And here 1,954.
+    assert run(FAULTS.format(1_000_000), tmp_path) < 1_000
 
 
 #: The bytes by which the process grows while the worker works on an array of a byte for each element.
@@ -202,6 +204,33 @@ def test_the_memory_that_is_asked_for_an_image_follows_from_its_layout():
         f"there is no memory for an image: it takes up to {24_000_000 + 72_000_000} bytes",
         "MemoryError",
     ]
+
+
+#: A process that has memory for a copy, and hardly more: the small allocations that follow do not ask for theirs.
+LAST = """
+import numpy as np
+from forebay import SummaryWriter
+
+size = 4 << 20
+values, text = np.zeros(size, np.uint8), "x" * size
+writer = SummaryWriter(sys.argv[1])
+writer.add_scalar("loss", 0.5, 1)
+writer.flush()
+limit(size + int(sys.argv[2]))
+for call in (lambda: writer.add_histogram("x", values), lambda: writer.add_text("x", text)):
+    print(error_of(call))
+    writer.flush()
+writer.add_scalar("loss", 0.25, 2)
+writer.close()
+print(writer.stats()["processed"])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@pytest.mark.parametrize("more", [1 << 16, 1 << 17, 3 << 16, 1 << 20])
+def test_a_copy_that_would_take_the_last_memory_is_refused(more, tmp_path):
+    printed, _ = limited(LAST, tmp_path, more)
+    assert printed == [f"there is no memory for a copy: it takes {4 << 20} bytes"] * 2 + ["2"]
 
 
 #: Texts, bytes and numbers that the loop copies, and a process that gets no more than a quarter of what a copy takes.

@@ -357,7 +357,7 @@ mod imp {
     /// Asks the system to back memory by huge pages, of 2 MiB instead of 4 KiB. The first write to a page costs a fault, and for a large
     /// buffer the faults of small pages take several times as long as the writes. It is advice: nothing happens where the system has no such
     /// pages, or gives them to nobody.
-    pub fn advise_huge_pages(memory: &mut [std::mem::MaybeUninit<u8>]) {
+    pub fn advise_huge_pages<T>(memory: &mut [std::mem::MaybeUninit<T>]) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if !cfg!(miri) {
             // SAFETY: it takes a number.
@@ -367,7 +367,7 @@ mod imp {
             let start = memory.as_mut_ptr().wrapping_byte_sub(offset);
             // SAFETY: this advice changes neither what is in memory nor what may be done with it, nor does it where other memory lies in
             // the two pages at the ends. An error means that it is not taken.
-            unsafe { libc::madvise(start.cast(), memory.len() + offset, libc::MADV_HUGEPAGE) };
+            unsafe { libc::madvise(start.cast(), size_of_val(memory) + offset, libc::MADV_HUGEPAGE) };
         }
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let _ = memory;
@@ -522,7 +522,7 @@ mod imp {
 
     pub fn at_exit(_: extern "C" fn()) {}
 
-    pub fn advise_huge_pages(_: &mut [std::mem::MaybeUninit<u8>]) {}
+    pub fn advise_huge_pages<T>(_: &mut [std::mem::MaybeUninit<T>]) {}
 
     pub fn hold_sigxfsz() {}
 
