@@ -119,7 +119,8 @@ def test_what_a_record_logs_in_turn_makes_no_event(logger, tmp_path):
     logger.warning("%s", Talkative(), extra={"who": Talkative()})
     (record,) = collected(collector, path, 1)
     assert (record.value["message"], record.value["who"]) == ("talkative", "talkative")
-    assert handler.ignored == 2
+    # Some versions of Python themselves leave out what is logged while a record is handled.
+    assert handler.ignored == (0 if hasattr(logging.Logger, "_is_disabled") else 2)
 
 
 def test_nothing_that_is_wrong_with_a_record_is_raised(logger, tmp_path, capsys):

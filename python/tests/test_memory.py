@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from array import array
 from pathlib import Path
 
@@ -104,6 +105,11 @@ def test_the_edges_of_a_histogram_count_in_the_budget_of_a_writer(tmp_path):
     writer.close()
 
 
+#: Where memory is limited by its addresses. The allocator of a Python without a GIL takes them by the GiB, long before it needs them.
+LIMITED = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists() or bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="needs a limit that Python obeys"
+)
+
 #: Limits the address space of the process to what it has, and so many bytes more.
 LIMIT = """
 import resource, sys
@@ -159,7 +165,7 @@ print(refused)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@LIMITED
 @pytest.mark.parametrize("kind", ["whole", "strided"])
 def test_a_copy_for_which_there_is_no_memory_is_refused_with_an_error(kind, tmp_path):
     assert limited(REFUSED, tmp_path, kind)[0] == ["4"]
@@ -190,7 +196,7 @@ print(type(error_of(lambda: copied(lambda *image: pixels_of(*image, "HW"), 2000,
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@LIMITED
 def test_the_memory_that_is_asked_for_an_image_follows_from_its_layout():
     assert limited(LAYOUTS)[0] == [
         # The levels, the pixels of 14 rows and 15 columns, and three squares of 15,000 pixels a side.
@@ -226,7 +232,7 @@ print(writer.stats()["processed"])
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@LIMITED
 @pytest.mark.parametrize("more", [1 << 16, 1 << 17, 3 << 16, 1 << 20])
 def test_a_copy_that_would_take_the_last_memory_is_refused(more, tmp_path):
     printed, _ = limited(LAST, tmp_path, more)
@@ -283,7 +289,7 @@ bus.shutdown()
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@LIMITED
 def test_texts_bytes_and_numbers_that_there_is_no_memory_to_copy_are_refused_with_an_error(tmp_path):
     assert limited(COPIES, tmp_path)[0] == ["MemoryError"] * 24
 
@@ -303,7 +309,7 @@ print(report.offered, report.processed, sum(report.failed.values()))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@LIMITED
 def test_an_image_is_copied_on_the_worker_and_in_the_call_only_within_a_dictionary(tmp_path):
     printed, _ = limited(IMAGE, tmp_path)
     assert printed == ["queued", f"there is no memory for a copy of an image: it takes up to {3 * 4096**2} bytes", "1 1 1"]
@@ -337,7 +343,7 @@ print(stats.offered, stats.processed, sorted(stats.failed.values()))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@LIMITED
 def test_settings_and_ends_of_runs_that_there_is_no_memory_to_encode_are_counted(tmp_path):
     assert limited(UNENCODED_RUN, tmp_path)[0] == ["4 4 1", "3 3 [2, 2]", "2 2 [1, 1]"]
 
@@ -370,7 +376,7 @@ print(stats["failed"], stats["processed"], stats["offered"])
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@LIMITED
 def test_what_there_is_no_memory_to_encode_is_not_written_and_counted(tmp_path):
     printed, logged = limited(UNENCODED, tmp_path)
     assert printed == ["5 7 7"]
@@ -398,7 +404,7 @@ print(report.offered, report.processed, sorted(report.failed.values()))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a limit that the system obeys")
+@LIMITED
 def test_an_event_that_there_is_no_memory_to_encode_is_not_written_and_counted(tmp_path):
     printed, logged = limited(UNENCODED_EVENTS, tmp_path)
     assert printed == ["there is no memory for an image: it takes up to 268435456 bytes", "5 5 [2, 2, 2]"]

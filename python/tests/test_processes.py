@@ -161,15 +161,20 @@ DROPPED = """
 import os, signal, sys, threading, weakref
 from forebay import SummaryWriter
 folder = sys.argv[1]
-writers = [SummaryWriter(f"{folder}/run")]
 os.mkfifo(f"{folder}/disk")
-writers[0]._hang_on(f"{folder}/disk")
-for step in range(700):
-    writers[0].add_scalar("x", step, step)
-seen = weakref.ref(writers[0])
-threading.Thread(target=writers.clear, daemon=True).start()
-while seen() is not None:
-    pass
+dropped = threading.Event()
+
+# The thread that drops it has made it: without a GIL, another one would leave the drop to that one.
+def drop():
+    global seen
+    writer = SummaryWriter(f"{folder}/run")
+    writer._hang_on(f"{folder}/disk")
+    for step in range(700):
+        writer.add_scalar("x", step, step)
+    seen = weakref.ref(writer, lambda _: dropped.set())
+
+threading.Thread(target=drop, daemon=True).start()
+dropped.wait()
 os.kill(os.getpid(), signal.SIGTERM)
 open(f"{folder}/disk", "w").close()
 sum(iter(int, 1))
