@@ -194,8 +194,8 @@ def stand_in(name, monkeypatch):
         monkeypatch.setitem(sys.modules, each, made)
     monkeypatch.delitem(sys.modules, f"forebay.integrations.{name}", raising=False)
     found = importlib.import_module(f"forebay.integrations.{name}")
-    # Not for a test that comes later.
-    monkeypatch.delitem(sys.modules, f"forebay.integrations.{name}")
+    # Not for a test that comes later: `monkeypatch.delitem` would put it back.
+    del sys.modules[f"forebay.integrations.{name}"]
     return found, sys.modules[name]
 
 

@@ -29,8 +29,10 @@ def test_a_run_goes_on_in_its_folder_as_the_next_generation(tmp_path):
 def test_the_last_run_of_a_folder_is_the_one_that_goes_on(tmp_path):
     first = forebay.init(tmp_path)
     first.finish()
-    runs = [forebay.init(resume=first.folder, first_step=step) for step in (3, 6)]
-    for run in runs:
+    second = forebay.init(resume=first.folder, first_step=3)
+    # The third finds it in the file, where it is a second later at the latest.
+    second.flush()
+    for run in (second, forebay.init(resume=first.folder, first_step=6)):
         run.finish()
     assert [run.generation for run in forebay.runs(tmp_path)] == [1, 2, 3]
     assert len({run.run_id for run in forebay.runs(tmp_path)}) == 1
