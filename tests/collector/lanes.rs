@@ -87,7 +87,7 @@ fn storm(
         });
     }
     let offered = threads * each * rounds;
-    collector.stop().unwrap();
+    collector.stop_timeout(LONG).unwrap();
     let stats = law(&collector, offered);
     assert_eq!(stats.pending_bytes, 0, "{stats:?}");
     assert_eq!(gaps.load(Ordering::Relaxed), stats.evicted);
