@@ -5,7 +5,7 @@
 # those. As many at once as there are processors, four at most (`JOBS`): a model runs on one.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-unset RUSTFLAGS
+unset RUSTFLAGS FOREBAY_SCHEDULES FOREBAY_SEED $(compgen -e SHUTTLE_ || true)
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 targets=${CARGO_TARGET_DIR:-$PWD/loom-tests/target}/mutants
 cores=$(nproc 2>/dev/null || echo 2)

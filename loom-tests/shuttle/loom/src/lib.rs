@@ -17,6 +17,8 @@ pub mod thread {
 pub mod cell {
     use std::cell::Cell;
 
+    use shuttle::sync::atomic::{AtomicBool, Ordering};
+
     /// Memory that its user guards. A thread that accesses it while another one does so is at fault.
     #[derive(Debug)]
     pub struct UnsafeCell<T> {
@@ -49,7 +51,12 @@ pub mod cell {
         fn begin(&self, is_allowed: bool, change: isize) -> Access<'_> {
             assert!(is_allowed, "two threads access a cell at once, and one of them writes");
             self.users.set(self.users.get() + change);
-            Access { users: &self.users, change }
+            let access = Access { users: &self.users, change };
+            // Threads change places where they synchronise, and what accesses a cell does not: without this, nobody could come between.
+            if !std::thread::panicking() {
+                AtomicBool::new(false).load(Ordering::SeqCst);
+            }
+            access
         }
     }
 
