@@ -11,6 +11,15 @@ fn a_worker_that_is_gone_strands_nobody() {
     use crate::collector::{FlushError, StartError, StopError};
     use crate::{Builder, Outcome, Overflow};
 
+    /// Says whether it was woken.
+    struct Woken(PlainBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     let collector = Builder::<Tick>::new()
         .capacity(1)
         // Long, and not for ever: whoever is not released fails, and does not hang.
@@ -27,15 +36,20 @@ fn a_worker_that_is_gone_strands_nobody() {
     std::thread::scope(|scope| {
         let flusher = scope.spawn(|| collector.flush_timeout(Duration::MAX));
         let remover = scope.spawn(|| collector.remove_sink("none"));
-        let stopper = scope.spawn(|| {
-            while collector.stats().waits == 0 {
+        scope.spawn(|| {
+            while shared.space_waiters.len() == 0 {
                 std::thread::yield_now();
             }
+            // A thread and a task wait. A thread that nobody releases goes on by its deadline; a task does not.
+            let woken = std::sync::Arc::new(Woken(PlainBool::new(false)));
+            let _ = shared.space_waiters.lock().register(&mut None, woken.clone().into());
             drop(state);
             abandon(shared);
-            collector.stop_timeout(Duration::MAX)
+            assert!(woken.0.load(Ordering::Relaxed), "it waited for space");
         });
+        // Before the stop, which releases it as well.
         assert_eq!(collector.collect(Tick), Outcome::WorkerGone, "it waited for space");
+        let stopper = scope.spawn(|| collector.stop_timeout(Duration::MAX));
         assert!(matches!(flusher.join().unwrap(), Err(FlushError::WorkerGone)));
         assert!(remover.join().unwrap().is_err());
         assert_eq!(stopper.join().unwrap(), Err(StopError::WorkerGone));
