@@ -429,7 +429,9 @@ mod tests {
             red < 0x60 && (0x50..0xa0).contains(&green) && blue > 0x90
         };
         assert!(is_blue(0.25, 0.5) && is_blue(0.1, 0.8) && is_blue(0.4, 0.2));
-        assert!(!is_blue(0.25, 0.4) && !is_blue(0.75, 0.5) && !is_blue(0.6, 0.5));
+        assert!(!is_blue(0.25, 0.4) && !is_blue(0.75, 0.5));
+        // A line over the gap would be there.
+        assert!(!is_blue(0.75, 0.25) && !is_blue(0.6, 0.1));
         assert!(is_blue(1.0, 0.5));
     }
 
