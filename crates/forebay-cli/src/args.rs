@@ -350,7 +350,7 @@ pub(crate) enum To {
     Csv,
     /// Whole events, one a line.
     Json,
-    /// The same numbers as Parquet, for pandas, polars or DuckDB.
+    /// Numbers as Parquet, with the columns of CSV, for pandas, polars or DuckDB.
     Parquet,
     /// Event files, in a folder for each run.
     Tensorboard,

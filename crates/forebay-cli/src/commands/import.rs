@@ -3,6 +3,7 @@
 mod rows;
 mod wandb;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -34,29 +35,39 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
         (None, "json" | "jsonl" | "ndjson") if !is_folder => Source::Json,
         (None, "wandb") if !is_folder => Source::Wandb,
         // The folder of a run, or that of all runs.
-        _ if is_folder && find_runs(&asked.path)?.is_empty() => Source::Wandb,
+        _ if is_folder => {
+            let has_wandb = wandb::find(&asked.path).is_ok_and(|found| !found.is_empty());
+            match (has_wandb, find_runs(&asked.path)?.is_empty()) {
+                (true, false) => {
+                    let place = asked.path.display();
+                    return Err(Error::Asked(format!(
+                        "--from must be tensorboard or wandb where there are files of both, got none: {place}"
+                    )));
+                }
+                (_, true) => Source::Wandb,
+                (false, false) => Source::Tensorboard,
+            }
+        }
         _ => Source::Tensorboard,
     };
-    let mut runs: Vec<(PathBuf, PathBuf)> = Vec::new();
-    if from == Source::Tensorboard {
-        let found = find_runs(&asked.path)?;
-        for folder in found {
-            let rest = folder.strip_prefix(&asked.path).unwrap_or(Path::new("")).to_owned();
-            runs.push((folder, asked.out.join(rest)));
+    let found: Vec<(PathBuf, PathBuf)> = match from {
+        Source::Tensorboard => {
+            let place = |run: &PathBuf| run.strip_prefix(&asked.path).unwrap_or(Path::new("")).to_owned();
+            find_runs(&asked.path)?.into_iter().map(|run| (run.clone(), place(&run))).collect()
         }
-        if runs.is_empty() {
-            return Err(Error::Asked(format!("there are no event files in {}", asked.path.display())));
-        }
-    } else if from == Source::Wandb {
-        let found = wandb::find(&asked.path).map_err(failed)?;
-        if found.is_empty() {
-            let place = asked.path.display();
-            return Err(Error::Asked(format!("there are neither event files nor files of wandb in {place}")));
-        }
-        runs.extend(found.into_iter().map(|(file, place)| (file, asked.out.join(place))));
-    } else {
-        runs.push((asked.path.clone(), asked.out.clone()));
+        Source::Wandb => wandb::find(&asked.path).map_err(failed)?,
+        Source::Csv | Source::Json => vec![(asked.path.clone(), PathBuf::new())],
+    };
+    if found.is_empty() {
+        let place = asked.path.display();
+        return Err(Error::Asked(match from {
+            Source::Wandb => format!("there are neither event files nor files of wandb in {place}"),
+            _ => format!("there are no event files in {place}"),
+        }));
     }
+    let (paths, places): (Vec<PathBuf>, Vec<PathBuf>) = found.into_iter().unzip();
+    let places = apart(&places).into_iter().map(|place| asked.out.join(place));
+    let runs: Vec<(PathBuf, PathBuf)> = paths.into_iter().zip(places).collect();
     // Before anything is written.
     for (_, to) in &runs {
         let file = to.join("events.jsonl");
@@ -64,7 +75,10 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
             return Err(Error::Asked(format!("--out must have no run yet, {} is there", file.display())));
         }
     }
-    let (mut all, mut left_out, mut damaged) = (0, 0, 0);
+    if from == Source::Wandb {
+        runs.iter().try_for_each(|(file, _)| wandb::check(file))?;
+    }
+    let (mut all, mut written, mut left_out, mut damaged) = (0, 0, 0, 0);
     for (from_path, to) in &runs {
         let mut writer = Writer::new(to)?;
         match from {
@@ -75,6 +89,7 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
         }
         writer.end()?;
         all += writer.count;
+        written += usize::from(writer.count > 0);
         left_out += writer.left_out;
     }
     if left_out > 0 {
@@ -83,9 +98,34 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
     if damaged > 0 {
         note(&format!("{} passed over: damaged", count(damaged, "place")));
     }
-    Written { path: &asked.out, what: "event", count: all, runs: runs.len(), left_out }
+    if written < runs.len() {
+        note(&format!("{} without an event", count((runs.len() - written) as u64, "run")));
+    }
+    Written { path: &asked.out, what: "event", count: all, runs: written, left_out }
         .report(asked.json, out)?;
     Ok(u8::from(all == 0))
+}
+
+/// Returns the places of runs, changed so that none is that of two, or above that of another: what lies below a run is part of it.
+fn apart(places: &[PathBuf]) -> Vec<PathBuf> {
+    let above: BTreeSet<&Path> = places.iter().flat_map(|place| place.ancestors().skip(1)).collect();
+    let mut taken = BTreeSet::new();
+    let mut own = Vec::new();
+    for place in places {
+        let mut place = place.clone();
+        if above.contains(&*place) {
+            place.push("run");
+        }
+        let (name, mut number) = (place.file_name().unwrap_or_default().to_owned(), 1_u64);
+        while above.contains(&*place) || !taken.insert(place.clone()) {
+            number += 1;
+            let mut name = name.clone();
+            name.push(format!("-{number}"));
+            place.set_file_name(name);
+        }
+        own.push(place);
+    }
+    own
 }
 
 /// Reads event files. Returns how many of their places were damaged.
@@ -144,8 +184,9 @@ fn csv(path: &Path, writer: &mut Writer) -> Result<(), Error> {
             },
             None => None,
         };
-        let time_of =
-            |text: &str| text.parse().ok().map(seconds).or_else(|| humantime::parse_rfc3339_weak(text).ok());
+        let time_of = |text: &str| {
+            text.parse().ok().and_then(seconds).or_else(|| humantime::parse_rfc3339_weak(text).ok())
+        };
         let time = time.and_then(|time| time_of(row[time].trim())).unwrap_or(or_time);
         let mut take = |name: &str, text: &str| match number(text) {
             Some(value) => writer.value(name, value, step, time),
@@ -264,6 +305,20 @@ impl<R: BufRead> Rows<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_run_is_in_the_place_of_another_or_above_it() {
+        let of = |places: &[&str]| -> Vec<String> {
+            let places: Vec<PathBuf> = places.iter().map(PathBuf::from).collect();
+            apart(&places).iter().map(|place| place.display().to_string()).collect()
+        };
+        assert_eq!(of(&[""]), [""]);
+        assert_eq!(of(&["a", "b/c"]), ["a", "b/c"]);
+        assert_eq!(of(&["", "eval"]), ["run", "eval"]);
+        assert_eq!(of(&["", "run", "run/x"]), ["run-2", "run/run", "run/x"]);
+        assert_eq!(of(&["a", "b", "a"]), ["a", "b", "a-2"]);
+        assert_eq!(of(&["a", "a", "a-2/x", "a-2"]), ["a", "a-3", "a-2/x", "a-2/run"]);
+    }
 
     #[test]
     fn rows_of_csv_have_quotes_and_ends_of_lines_within_them() {

@@ -703,7 +703,8 @@ fn tables_and_objects_of_other_programs_are_imported() {
         ("b.csv", "step,loss\n1,0.5,9\n", "line 2: it has 3 values, and the head has 2 names"),
         ("c.csv", "", "line 1: a table begins with the names of its columns"),
         ("d.jsonl", "{\"loss\":1}\n{\"loss\":", "line 2: EOF while parsing a value"),
-        ("e.json", "[1]", "line 1: an object with the values of a step was expected"),
+        ("e.json", "[1]", "line 1: a row must be an object with the values of a step, got 1"),
+        ("g.jsonl", "{\"step\":1.5,\"loss\":1}", "line 1: step must be a whole number, got 1.5"),
         ("f.json", "[", "line 1: EOF while parsing a list"),
     ] {
         let (code, _, stderr) = import(name, text);
@@ -774,11 +775,68 @@ fn what_wandb_wrote_is_imported() {
     assert_eq!(output.status.code(), Some(2));
     assert!(
         self::said(&output)
-            .ends_with("none.wandb: it must be a file of wandb (version 0), and begins otherwise\n")
+            .ends_with("none.wandb: it must begin as a file of wandb does (version 0: [3a, 57, 26, 42, e1, be, 00]), got [68, 65, 6c, 6c, 6f]\n")
     );
     std::fs::create_dir(to("empty")).unwrap();
     let output = forebay(&["import", &to("empty"), "-o", &to("x")]);
     assert!(self::said(&output).contains("there are neither event files nor files of wandb in "));
+}
+
+#[test]
+fn files_of_wandb_that_have_just_begun_or_lie_beside_others_end_no_import() {
+    let wandb = |name: &str| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wandb-writer/").to_owned() + name;
+    let folder = tempfile::tempdir().unwrap();
+    let of = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let put = |from: &str, to: &str| {
+        std::fs::create_dir_all(folder.path().join(to).parent().unwrap()).unwrap();
+        std::fs::copy(wandb(from), of(to)).unwrap();
+    };
+    let names = |path: &str| -> Vec<String> {
+        let runs = text(&forebay(&["runs", path, "--json"]));
+        runs.lines().map(|run| json(run)["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // Of one file, a part of the head is there.
+    put("finished.wandb", "w/run-a.wandb");
+    put("failed.wandb", "w/offline-run-1/run-b.wandb");
+    put("failed.wandb", "w/run-a/run-c.wandb");
+    std::fs::write(of("w/run-d.wandb"), b":W&B").unwrap();
+    std::fs::write(of("w/run-e.wandb"), b"").unwrap();
+    let output = forebay(&["import", &of("w"), "-o", &of("runs"), "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(json(&String::from_utf8_lossy(&output.stdout))["runs"], 3);
+    assert_eq!(said(&output), "forebay: 2 runs without an event\n");
+    assert_eq!(names(&of("runs")), ["offline-run-1", "run-a", "run-a-2"]);
+    // What is none is said before anything is written; and what was named is read, whatever its name.
+    std::fs::write(of("w/run-f.wandb"), b":W&C").unwrap();
+    let output = forebay(&["import", &of("w"), "-o", &of("other")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("run-f.wandb: it must begin as") && !folder.path().join("other").exists());
+    put("finished.wandb", "backup.bin");
+    put("finished.wandb", "RUN.WANDB");
+    text(&forebay(&["import", "--from", "wandb", &of("backup.bin"), "-o", &of("backup")]));
+    text(&forebay(&["import", &of("RUN.WANDB"), "-o", &of("RUN")]));
+    // An import that fails in its middle leaves nothing, and can be repeated.
+    std::fs::write(of("t.csv"), "step,loss\n1,0.5\nx,0.5\n").unwrap();
+    assert_eq!(forebay(&["import", &of("t.csv"), "-o", &of("t/u")]).status.code(), Some(2));
+    assert!(!folder.path().join("t").exists());
+    std::fs::write(of("t.csv"), "step,loss\n1,0.5\n2,0.5\n").unwrap();
+    text(&forebay(&["import", &of("t.csv"), "-o", &of("t/u")]));
+    assert_eq!(std::fs::read_dir(of("t/u")).unwrap().count(), 1);
+    // Runs of TensorBoard lie within each other; those of forebay do not.
+    for place in ["tb", "tb/eval"] {
+        text(&forebay(&["export", &of("t/u"), "--to", "tensorboard", "-o", &of("one")]));
+        std::fs::create_dir_all(of(place)).unwrap();
+        let file = std::fs::read_dir(of("one")).unwrap().next().unwrap().unwrap().path();
+        std::fs::rename(&file, folder.path().join(place).join(file.file_name().unwrap())).unwrap();
+    }
+    text(&forebay(&["import", &of("tb"), "-o", &of("from-tb")]));
+    assert_eq!(names(&of("from-tb")), ["eval", "run"]);
+    // A folder with files of both.
+    put("finished.wandb", "tb/run-a.wandb");
+    let output = forebay(&["import", &of("tb"), "-o", &of("both")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("--from must be tensorboard or wandb where there are files of both"));
+    text(&forebay(&["import", "--from", "wandb", &of("tb"), "-o", &of("both")]));
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use forebay::sink::{JsonLinesSink, Sink};
-use forebay::{Batch, Histogram, Record, Value};
+use forebay::{Batch, Event, Histogram, Record, Value};
 
 use crate::error::Error;
+use crate::out::short;
 
 /// Records of a batch.
 const BATCH: usize = 1_000;
@@ -16,11 +17,25 @@ pub(super) const STEPS: [&str; 6] =
     ["_step", "step", "global_step", "iteration", "trainer/global_step", "steps"];
 pub(super) const TIMES: [&str; 6] = ["_timestamp", "timestamp", "wall time", "wall_time", "time", "date"];
 
-/// Writer of one run.
+/// Longest line that readers take, in bytes; and the size of a record in memory from which it is measured: JSON writes a byte as six at most.
+const MAX_LINE: usize = 64 << 20;
+const MAX_UNMEASURED: usize = 10 << 20;
+
+/// Longest name of a value, in bytes.
+pub(super) const MAX_NAME: usize = 10_000;
+
+/// Writer of one run. What is written gets its name at the end: of an import that fails, nothing is left.
 pub(super) struct Writer {
     folder: PathBuf,
-    sink: JsonLinesSink,
+    /// The folders that it has made, the outermost first.
+    made: Vec<PathBuf>,
+    /// The file until its end.
+    part: PathBuf,
+    /// `None` once it is closed.
+    sink: Option<JsonLinesSink>,
     batch: Vec<Record>,
+    /// Of the batch, in memory.
+    bytes: usize,
     pub(super) count: u64,
     /// Values that have no form in JSON Lines.
     pub(super) left_out: u64,
@@ -30,15 +45,40 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(folder: &Path) -> Result<Self, Error> {
         let failed = |error: std::io::Error| Error::Asked(format!("{}: {error}", folder.display()));
+        let mut made: Vec<PathBuf> =
+            folder.ancestors().take_while(|it| !it.exists()).map(Path::to_owned).collect();
+        made.retain(|it| !it.as_os_str().is_empty());
+        made.reverse();
         std::fs::create_dir_all(folder).map_err(failed)?;
-        let sink = JsonLinesSink::create(folder.join("events.jsonl")).map_err(failed)?;
-        let folder = folder.to_owned();
-        Ok(Self { folder, sink, batch: Vec::new(), count: 0, left_out: 0, broken: Ok(()) })
+        let part = folder.join(format!(".import-{}.tmp", std::process::id()));
+        let mut own = Self {
+            folder: folder.to_owned(),
+            made,
+            part,
+            sink: None,
+            batch: Vec::new(),
+            bytes: 0,
+            count: 0,
+            left_out: 0,
+            broken: Ok(()),
+        };
+        // By a process of the same number that was killed.
+        _ = std::fs::remove_file(&own.part);
+        own.sink = Some(JsonLinesSink::create(&own.part).map_err(failed)?);
+        Ok(own)
     }
 
     pub(super) fn push(&mut self, record: Record) {
+        let size = record.size_hint();
+        let is_too_long = size > MAX_UNMEASURED
+            && serde_json::to_string(&record).map_or(usize::MAX, |line| line.len()) >= MAX_LINE;
+        if is_too_long || record.is_too_deep() {
+            self.left_out += 1;
+            return;
+        }
+        self.bytes += size;
         self.batch.push(record);
-        if self.batch.len() >= BATCH {
+        if self.batch.len() >= BATCH || self.bytes >= MAX_UNMEASURED {
             self.write();
         }
     }
@@ -54,9 +94,10 @@ impl Writer {
 
     fn write(&mut self) {
         let batch = std::mem::take(&mut self.batch);
+        self.bytes = 0;
         let count = batch.len() as u64;
-        if self.broken.is_ok() && count > 0 {
-            match self.sink.write_batch(&Batch::from_events(batch)) {
+        if let (Ok(()), Some(sink), 1..) = (&self.broken, &mut self.sink, count) {
+            match sink.write_batch(&Batch::from_events(batch)) {
                 Ok(()) => self.count += count,
                 Err(error) => {
                     self.broken = Err(Error::Asked(format!("{}: {error}", self.folder.display())));
@@ -65,66 +106,111 @@ impl Writer {
         }
     }
 
+    /// Gives the run its name. One without an event is none.
     pub(super) fn end(&mut self) -> Result<(), Error> {
         self.write();
         std::mem::replace(&mut self.broken, Ok(()))?;
-        let flushed = Sink::<Record>::flush(&mut self.sink);
-        flushed.map_err(|error| Error::Asked(format!("{}: {error}", self.folder.display())))
+        let folder = &self.folder;
+        let failed = |error: &dyn std::fmt::Display| Error::Asked(format!("{}: {error}", folder.display()));
+        if let Some(mut sink) = self.sink.take() {
+            Sink::<Record>::flush(&mut sink).map_err(|error| failed(&error))?;
+        }
+        if self.count > 0 {
+            let file = folder.join("events.jsonl");
+            if file.exists() {
+                return Err(failed(&"a run was written there meanwhile"));
+            }
+            std::fs::rename(&self.part, file).map_err(|error| failed(&error))?;
+            self.made.clear();
+        }
+        Ok(())
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.sink = None;
+        // Where it has its name, neither is there to be removed.
+        _ = std::fs::remove_file(&self.part);
+        for folder in self.made.iter().rev() {
+            _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+/// Adds the values of a step.
 pub(super) fn object(
     row: &serde_json::Value,
     or_time: SystemTime,
     writer: &mut Writer,
-) -> Result<(), &'static str> {
-    let row = row.as_object().ok_or("an object with the values of a step was expected")?;
+) -> Result<(), String> {
+    each_of(row, or_time, &mut |name, value, step, time| match value {
+        Some(value) => writer.value(name, value, step, time),
+        None => writer.left_out += 1,
+    })
+}
+
+/// What takes a value: its name, the value, its step and its moment.
+type Take<'a> = dyn FnMut(&str, Option<Value>, Option<i64>, SystemTime) + 'a;
+
+/// Gives each value of a step to `take`, with its name, its step and its moment; none for one that is neither a number nor a text.
+pub(super) fn each_of(
+    row: &serde_json::Value,
+    or_time: SystemTime,
+    take: &mut Take<'_>,
+) -> Result<(), String> {
+    let got = |value: &serde_json::Value| short(&value.to_string(), 40);
+    let row = row
+        .as_object()
+        .ok_or_else(|| format!("a row must be an object with the values of a step, got {}", got(row)))?;
     let of =
         |names: &[&'static str]| names.iter().find_map(|name| row.get(*name).map(|value| (*name, value)));
     let (step, time) = (of(&STEPS), of(&TIMES));
-    let step_of = |value: &serde_json::Value| value.as_i64().or_else(|| whole(&value.to_string()));
     let time_of = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => humantime::parse_rfc3339_weak(text).ok(),
-        value => value.as_f64().map(seconds),
+        value => value.as_f64().and_then(seconds),
     };
     let number = match step {
-        Some((_, value)) => Some(step_of(value).ok_or("a step must be a whole number")?),
+        Some((name, value)) => {
+            Some(step_of(value).ok_or_else(|| format!("{name} must be a whole number, got {}", got(value)))?)
+        }
         None => None,
     };
     let moment = time.and_then(|(_, value)| time_of(value)).unwrap_or(or_time);
     let is_own =
         |name: &str| step.is_some_and(|(own, _)| own == name) || time.is_some_and(|(own, _)| own == name);
     for (name, value) in row.iter().filter(|(name, _)| !is_own(name) && !name.starts_with('_')) {
-        flat(name, value, number, moment, writer);
+        flat(name, value, &mut |name, value| take(name, value, number, moment));
     }
     Ok(())
 }
 
-fn flat(name: &str, value: &serde_json::Value, step: Option<i64>, time: SystemTime, writer: &mut Writer) {
+/// Returns the step that a value is.
+pub(super) fn step_of(value: &serde_json::Value) -> Option<i64> {
+    value.as_i64().or_else(|| whole(&value.to_string()))
+}
+
+/// Gives each value within another to `take`, with the names on the way to it; none for one that is neither a number nor a text.
+pub(super) fn flat(name: &str, value: &serde_json::Value, take: &mut dyn FnMut(&str, Option<Value>)) {
+    if name.len() > MAX_NAME {
+        return take(name, None);
+    }
     match value {
         // What wandb calls media: but for histograms, files beside it.
-        serde_json::Value::Object(fields) if fields.contains_key("_type") => match histogram_of(fields) {
-            Some(histogram) => writer.value(name, histogram, step, time),
-            None => writer.left_out += 1,
-        },
+        serde_json::Value::Object(fields) if fields.contains_key("_type") => take(name, histogram_of(fields)),
         serde_json::Value::Object(fields) => {
-            fields
-                .iter()
-                .for_each(|(inner, value)| flat(&format!("{name}/{inner}"), value, step, time, writer));
+            fields.iter().for_each(|(inner, value)| flat(&format!("{name}/{inner}"), value, take));
         }
-        serde_json::Value::Bool(is) => writer.value(name, Value::Bool(*is), step, time),
+        serde_json::Value::Bool(is) => take(name, Some(Value::Bool(*is))),
         serde_json::Value::Number(number) => {
-            let value = number
-                .as_i64()
-                .map_or_else(|| Value::Scalar(number.as_f64().unwrap_or(f64::NAN)), Value::Integer);
-            writer.value(name, value, step, time);
+            let float = || Value::Scalar(number.as_f64().unwrap_or(f64::NAN));
+            take(name, Some(number.as_i64().map_or_else(float, Value::Integer)));
         }
         serde_json::Value::String(text) => {
-            let value = self::number(text).unwrap_or_else(|| Value::from(text.as_str()));
-            writer.value(name, value, step, time);
+            take(name, Some(self::number(text).unwrap_or_else(|| Value::from(text.as_str()))));
         }
         serde_json::Value::Null => {}
-        serde_json::Value::Array(_) => writer.left_out += 1,
+        serde_json::Value::Array(_) => take(name, None),
     }
 }
 
@@ -193,10 +279,10 @@ pub(super) fn whole(text: &str) -> Option<i64> {
     text.parse().ok().or_else(|| as_float().map(|number| number as i64))
 }
 
-/// Returns a moment: seconds since 1970, or milliseconds, which are larger than seconds will be for a while.
-pub(super) fn seconds(number: f64) -> SystemTime {
+/// Returns a moment: seconds since 1970, or milliseconds, which are larger than seconds will be for a while. None for one that is too far away.
+pub(super) fn seconds(number: f64) -> Option<SystemTime> {
     let seconds = if number.abs() > 1e11 { number / 1e3 } else { number };
-    UNIX_EPOCH + Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()
+    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds.max(0.0)).ok()?)
 }
 
 pub(super) fn modified(file: &std::fs::File) -> SystemTime {
