@@ -14,7 +14,7 @@ import forebay
 pytest.importorskip("torch")
 
 #: The most seconds of a script: a worker that is spawned imports PyTorch, which takes seconds on a machine that is busy.
-WATCHDOG = 300
+WATCHDOG = 900
 
 ITEMS, EPOCHS, WORKERS, BATCHES = 64, 2, 2, 16
 

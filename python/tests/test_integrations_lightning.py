@@ -14,8 +14,9 @@ from support import events, law_of_run, values
 import forebay
 from forebay import SummaryWriter
 
-#: The most seconds of a script whose processes import PyTorch and Lightning.
-WATCHDOG = 300
+#: The most seconds of a script with processes of its own. Five of them import PyTorch and Lightning: 8 s of a processor each, and a minute and
+#: a half where ten other programs want it.
+WATCHDOG = 1200
 
 
 @pytest.fixture
