@@ -98,15 +98,20 @@ impl Engine {
     /// Ends a call that did not begin, because the handler was unsubscribed after the event was taken out for it. The event ends
     /// like those that waited at that time.
     pub(super) fn withdraw(&self, subscriber: &Subscriber, started: StartedCall) {
-        let StartedCall { delivery, number, call } = started;
+        let StartedCall { mut delivery, number, call } = started;
+        let end = subscriber.mailbox.lock().uncalled_end(&delivery);
+        let is_redriven = delivery.redriven.is_some();
+        // As in `complete`.
+        self.keep_uncalled(subscriber, &mut delivery, end);
         let mut mailbox = subscriber.mailbox.lock();
-        let end = mailbox.uncalled_end(&delivery);
         let ended = mailbox.end(number, &delivery, end, self.clock.now(), subscriber.deadline);
         if ended.was_overdue {
             self.pool.set_unstuck();
         }
         drop(mailbox);
-        self.end_closed(subscriber, (Some(call), vec![(delivery, end)]));
+        subscriber.changed.notify_all();
+        drop_uncalled(delivery, is_redriven);
+        drop_quietly(call);
     }
 
     /// Lets an event wait for its retry.
@@ -120,16 +125,19 @@ impl Engine {
         }
     }
 
-    /// Fails events that were rejected and are counted: they become dead letters, unless the handler discards them.
+    /// Fails events that were rejected: they become dead letters, unless the handler discards them, and are counted.
     pub(super) fn fail_all(&self, subscriber: &Subscriber, rejected: Vec<Delivery>, text: &str) {
-        for delivery in rejected {
-            if delivery.redriven.is_some() {
-                self.put_back(subscriber, delivery);
-                continue;
-            }
-            delivery.report(|progress| progress.failed += 1);
-            if !subscriber.is_discarding {
+        let end = if subscriber.is_discarding { End::Failed } else { End::DeadLettered };
+        for mut delivery in rejected {
+            let is_redriven = delivery.redriven.is_some();
+            if is_redriven {
+                self.put_back(subscriber, &mut delivery);
+            } else if end == End::DeadLettered {
                 self.dead_letter(subscriber, &delivery, text);
+            }
+            self.count_uncalled(subscriber, end, is_redriven);
+            if !is_redriven {
+                delivery.report(|progress| progress.failed += 1);
             }
             drop_quietly(delivery);
         }
@@ -172,24 +180,25 @@ impl Engine {
     /// Ends the contents of a mailbox that is closed. No call for them begins any more.
     fn end_closed(&self, subscriber: &Subscriber, (call, out): Closed) {
         subscriber.changed.notify_all();
-        for (delivery, end) in out {
-            if delivery.redriven.is_some() {
-                self.put_back(subscriber, delivery);
-                continue;
-            }
-            if end == End::DeadLettered {
-                let mut letter =
-                    letter_of(subscriber, &delivery, format!("{}: the bus has stopped", subscriber.name));
-                letter.attempts -= 1;
-                self.dead_letters.keep(subscriber.id, vec![letter]);
-            }
-            // An event for which the handler was called before is reported already.
-            if delivery.attempt == 0 {
-                delivery.report(|progress| progress.cancelled += 1);
-            }
-            drop_quietly(delivery);
+        for (mut delivery, end) in out {
+            let is_redriven = delivery.redriven.is_some();
+            self.keep_uncalled(subscriber, &mut delivery, end);
+            self.count_uncalled(subscriber, end, is_redriven);
+            drop_uncalled(delivery, is_redriven);
         }
         drop_quietly(call);
+    }
+
+    /// Keeps the letter of an event that ends because its handler is not called any more, if that is its end.
+    fn keep_uncalled(&self, subscriber: &Subscriber, delivery: &mut Delivery, end: End) {
+        if delivery.redriven.is_some() {
+            self.put_back(subscriber, delivery);
+        } else if end == End::DeadLettered {
+            let mut letter =
+                letter_of(subscriber, delivery, format!("{}: the bus has stopped", subscriber.name));
+            letter.attempts -= 1;
+            self.dead_letters.keep(subscriber.id, vec![letter]);
+        }
     }
 
     /// Unsubscribes a handler. Returns `None` if there is no handler of that number.
@@ -243,6 +252,15 @@ impl Engine {
         // The scheduler ends as well.
         self.retries.wake_scheduler();
     }
+}
+
+/// Reports an event that ended because its handler is not called any more, and drops it.
+fn drop_uncalled(delivery: Delivery, is_redriven: bool) {
+    // An event for which the handler was called before is reported already.
+    if delivery.attempt == 0 && !is_redriven {
+        delivery.report(|progress| progress.cancelled += 1);
+    }
+    drop_quietly(delivery);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use forebay::sink::DeadLetter;
 use super::delivery::{Delivery, EarlierLetter};
 use super::engine::Engine;
 use super::envelope::Envelope;
+use super::mailbox::End;
 use super::subscriber::Subscriber;
 use super::user_code::drop_quietly;
 
@@ -32,14 +33,20 @@ impl Engine {
     }
 
     /// Puts a dead letter back as it was, because it was offered again and the handler was not called.
-    pub(super) fn put_back(&self, subscriber: &Subscriber, mut delivery: Delivery) {
+    pub(super) fn put_back(&self, subscriber: &Subscriber, delivery: &mut Delivery) {
         if let Some(earlier) = delivery.redriven.take() {
             let EarlierLetter { attempts, error, time } = *earlier;
             let letter = DeadLetter::new(delivery.envelope().clone(), attempts, error, time)
                 .of_handler(subscriber.name.clone());
             self.dead_letters.keep(subscriber.id, vec![letter]);
         }
-        drop_quietly(delivery);
+    }
+
+    /// Counts an event that ended without a call, once its letter is kept.
+    pub(super) fn count_uncalled(&self, subscriber: &Subscriber, end: End, is_redriven: bool) {
+        let mut mailbox = subscriber.mailbox.lock();
+        mailbox.end_uncalled(end, is_redriven);
+        self.notify_waiters(subscriber, &mut mailbox);
     }
 
     /// Offers all dead letters again that are due.
@@ -51,6 +58,8 @@ impl Engine {
         let is_ours = |owner| table.subscribers.iter().any(|subscriber| subscriber.id == owner);
         self.dead_letters.leave_unknown(is_ours);
         for subscriber in &self.table().subscribers {
+            // A stop waits meanwhile: else it would miss letters that are on their way.
+            subscriber.mailbox.lock().hold_letter();
             loop {
                 let letters = self.dead_letters.take_due(subscriber.id);
                 if letters.is_empty() {
@@ -58,6 +67,7 @@ impl Engine {
                 }
                 letters.into_iter().for_each(|letter| self.offer_again(subscriber, letter));
             }
+            self.count_uncalled(subscriber, End::Cancelled, true);
             self.schedule(subscriber);
         }
     }
@@ -70,7 +80,11 @@ impl Engine {
         drop(in_flight);
         let mut remains = Vec::new();
         let refused = subscriber.mailbox.lock().put_redriven(delivery, &mut remains);
-        refused.into_iter().for_each(|delivery| self.put_back(subscriber, delivery));
+        if let Some(mut delivery) = refused {
+            self.put_back(subscriber, &mut delivery);
+            self.count_uncalled(subscriber, End::Cancelled, true);
+            drop_quietly(delivery);
+        }
         drop_quietly(remains);
     }
 }

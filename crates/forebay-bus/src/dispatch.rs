@@ -187,14 +187,14 @@ impl Engine {
         let full =
             if mailbox.hangs() { "its queue is full, because a call hangs" } else { "its queue is full" };
         let reason = rejects.then_some(full);
-        let count = if rejects { Mailbox::count_rejected } else { Mailbox::count_after_stop };
+        let count = if rejects { Mailbox::reject } else { Mailbox::count_after_stop };
         others.iter().for_each(|_| count(&mut mailbox));
         drop(mailbox);
         self.schedule(subscriber);
         Rejected { overflow, others, reason, remains }
     }
 
-    /// Ends events that a mailbox rejected and has counted.
+    /// Ends events that a mailbox rejected.
     fn reject(&self, subscriber: &Subscriber, rejected: Rejected) {
         let Rejected { overflow, others, reason, remains } = rejected;
         self.fail_all(subscriber, overflow, TOO_MANY_BEHIND);
@@ -221,3 +221,6 @@ fn expect(event: &Envelope, handlers: u64) {
         ticket.expect(handlers);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,15 @@
 //! together, so that the law of a handler holds at every moment:
 //!
 //! ```text
-//! matched = handled + failed + dead_lettered + cancelled + in flight (queued | running | deferred)
+//! matched = handled + failed + dead_lettered + cancelled + in flight (queued | running | deferred | ending)
 //! ```
 //!
 //! An event is deferred while it waits for a retry, or, where order is kept, behind such a retry. A deferred event takes no
 //! space in the queue, shares no batch, and no flush waits for it. As many events may be deferred as may be queued. An event
 //! for which that leaves no space is rejected at once.
+//!
+//! An event that ends without a call is ending until its dead letter is kept, and is counted then: who waits until nothing is in
+//! flight finds every letter that is counted.
 //!
 //! A worker takes an event out under this lock. Whoever unsubscribes the handler takes the function out under the same lock,
 //! and revokes the permit of the handler. The call comes after the lock is released, and asks the permit first: so no call
@@ -49,6 +52,8 @@ pub(super) struct Mailbox {
     /// Deferred events, and their bytes.
     deferred: usize,
     deferred_bytes: u64,
+    /// Events that end without a call, and are not counted yet.
+    ending: usize,
     /// Dead letters among all of these, which are offered again: the law counts them no second time.
     redriven: usize,
     running: Vec<Running>,
@@ -151,6 +156,7 @@ impl Mailbox {
             bytes: 0,
             deferred: 0,
             deferred_bytes: 0,
+            ending: 0,
             redriven: 0,
             running: Vec::new(),
             next_call: 0,
@@ -197,9 +203,9 @@ impl Mailbox {
         self.is_ordered && held().is_some_and(|held| held.is_deferred)
     }
 
-    /// Returns whether nothing waits, runs or is deferred.
+    /// Returns whether nothing waits, runs, is deferred or ends.
     pub(super) fn is_quiet(&self) -> bool {
-        self.queued == 0 && self.running.is_empty() && self.deferred == 0
+        self.queued == 0 && self.running.is_empty() && self.deferred == 0 && self.ending == 0
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -230,7 +236,7 @@ impl Mailbox {
         !self.lanes[Priority::Critical as usize].is_empty()
     }
 
-    /// Puts an event in. Returns it if it would have to be deferred and there is no space: it is counted as rejected.
+    /// Puts an event in. Returns it if it would have to be deferred and there is no space: it is ending then.
     pub(super) fn put(&mut self, delivery: Delivery, remains: &mut Vec<Arc<InFlight>>) -> Option<Delivery> {
         self.stats.matched += 1;
         self.take_in(delivery, remains)
@@ -246,10 +252,27 @@ impl Mailbox {
         None
     }
 
-    /// Counts an event that was rejected.
-    pub(super) fn count_rejected(&mut self) {
+    /// Takes note of an event that is rejected. [`end_uncalled`](Self::end_uncalled) must follow, once its letter is kept.
+    pub(super) fn reject(&mut self) {
         self.stats.matched += 1;
-        self.count(self.end_of_failed);
+        self.ending += 1;
+    }
+
+    /// Takes note of a dead letter that is taken out of the list. [`end_uncalled`](Self::end_uncalled) must follow, once it is in
+    /// the list again, or in here.
+    pub(super) fn hold_letter(&mut self) {
+        self.redriven += 1;
+        self.ending += 1;
+    }
+
+    /// Counts an event that ended without a call, unless it was a dead letter before, whose first fate is counted already.
+    pub(super) fn end_uncalled(&mut self, end: End, is_redriven: bool) {
+        self.ending -= 1;
+        if is_redriven {
+            self.redriven -= 1;
+        } else {
+            self.count(end);
+        }
     }
 
     fn count(&mut self, end: End) {
@@ -273,13 +296,14 @@ impl Mailbox {
     }
 
     /// Puts a dead letter in again, like any event. Returns it if it would have to be deferred and there is no space, or if the
-    /// mailbox is closed.
+    /// mailbox is closed: it is ending then.
     pub(super) fn put_redriven(
         &mut self,
         delivery: Delivery,
         remains: &mut Vec<Arc<InFlight>>,
     ) -> Option<Delivery> {
         if self.is_over() {
+            self.hold_letter();
             return Some(delivery);
         }
         self.redriven += 1;
@@ -378,7 +402,7 @@ impl Mailbox {
     }
 
     /// Closes the mailbox: takes out the function, and all events that wait but for retries that are not due. No call starts
-    /// from now on. The dead letters among these events are not counted; the caller puts them back.
+    /// from now on. These events are ending: the caller keeps the letters, and puts back those that were some before.
     pub(super) fn close(&mut self, why: CloseReason) -> Closed {
         self.why = Some(why);
         let mut out: Vec<Delivery> = Vec::new();
@@ -390,10 +414,14 @@ impl Mailbox {
             }
             out.extend(held.parked);
         }
-        (self.queued, self.bytes, self.redriven) = (0, 0, 0);
-        let out: Vec<_> = out.into_iter().map(|delivery| (self.uncalled_end(&delivery), delivery)).collect();
-        out.iter().filter(|(_, it)| it.redriven.is_none()).for_each(|(end, _)| self.count(*end));
-        (self.call.take(), out.into_iter().map(|(end, delivery)| (delivery, end)).collect())
+        (self.queued, self.bytes) = (0, 0);
+        self.ending += out.len();
+        let with_end = |delivery: Delivery| {
+            let end = self.uncalled_end(&delivery);
+            (delivery, end)
+        };
+        let out = out.into_iter().map(with_end).collect();
+        (self.call.take(), out)
     }
 
     /// Returns what becomes of an event for which the handler is not called any more.
@@ -432,21 +460,18 @@ impl Mailbox {
 
     pub(super) fn snapshot(&self) -> HandlerStats {
         let running = self.running.iter().filter(|call| !call.is_redriven).count();
-        let in_flight = (self.queued + self.deferred - self.redriven + running) as u64;
+        let in_flight = (self.queued + self.deferred + self.ending - self.redriven + running) as u64;
         HandlerStats { in_flight, ..self.stats.clone() }
     }
 
-    /// Defers an event behind one that waits for a retry. Returns it if there is no space.
+    /// Defers an event behind one that waits for a retry. Returns it if there is no space: it is ending then.
     pub(super) fn defer(
         &mut self,
         mut delivery: Delivery,
         remains: &mut Vec<Arc<InFlight>>,
     ) -> Option<Delivery> {
         if !self.has_room_for_deferred() {
-            match delivery.redriven {
-                Some(_) => self.redriven -= 1,
-                None => self.count(self.end_of_failed),
-            }
+            self.ending += 1;
             return Some(delivery);
         }
         delivery.detach(remains);

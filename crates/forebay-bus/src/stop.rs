@@ -73,6 +73,8 @@ impl Shared {
         }
         let is_drained = is_drained & self.engine.await_quiet(deadline);
         self.engine.close();
+        // Events that came before a mailbox was closed, and those that another stop took out of it, have their ends.
+        let is_drained = is_drained & self.engine.await_quiet(deadline);
         let is_drained = is_drained & self.sinks.flush(deadline).is_none();
         ours()?;
         let left_behind = match self.engine.config.mode {
