@@ -46,11 +46,13 @@ impl Scheduler {
         // This thread makes no calls, which may hang. It is marked as one of the bus all the same: what it drops may hold the
         // last handle, which cannot wait for it.
         let _caller = context::enter(self.engine.address());
-        let _running = Running(Arc::clone(&self.engine));
+        let running = Running(Arc::clone(&self.engine));
         while !self.engine.pool.is_closed() {
             // A panic must not end this thread: it is needed again.
             let next = catch_panic(|| self.look()).unwrap_or(None);
             if let Some(shared) = self.deferred_stop.take() {
+                // This stop cannot wait for the end of its own thread.
+                drop(running);
                 let _ = shared.stop(shared.drop_timeout());
                 return;
             }

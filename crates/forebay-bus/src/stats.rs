@@ -29,11 +29,11 @@ pub struct HandlerStats {
     pub dead_lettered: u64,
     /// Events that it was not called for after all: it was unsubscribed, or the bus stopped by its deadline.
     pub cancelled: u64,
-    /// Events that wait for it, it is busy with, or wait for a retry or behind one.
+    /// Events that wait for it, it is busy with, wait for a retry or behind one, or are about to become dead letters.
     pub in_flight: u64,
     /// Calls that were to be made again, each time.
     pub retries: u64,
-    /// Dead letters that it took after all.
+    /// Dead letters that it took after all. One may count here a moment before it counts as dead-lettered.
     pub redriven: u64,
     /// Calls that panicked.
     pub panics: u64,
@@ -307,7 +307,7 @@ pub enum AlertKind {
 pub struct BusReport {
     /// The account of all events.
     pub stats: BusStats,
-    /// Calls of handlers that had not ended.
+    /// Calls of handlers that had not ended. 0 where something else was late: a sink, or the destructor of an event.
     pub left_behind: u64,
     /// Time that the stop took.
     pub elapsed: Duration,

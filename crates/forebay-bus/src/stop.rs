@@ -9,6 +9,7 @@ use forebay_sync::sync::{Arc, Mutex};
 use super::config::Mode;
 use super::shared::Shared;
 use super::stats::{BusReport, BusStopError};
+use super::worker_pool::LeftBehind;
 
 impl Shared {
     /// Flushes once: covers the events that were emitted before, not those that their handlers emit.
@@ -77,14 +78,18 @@ impl Shared {
         let is_drained = is_drained & self.engine.await_quiet(deadline);
         let is_drained = is_drained & self.sinks.flush(deadline).is_none();
         ours()?;
-        let left_behind = match self.engine.config.mode {
-            // Of its threads, only the scheduler stops a bus.
-            Mode::Pooled => self.engine.pool.await_end(deadline, self.is_inside()),
+        let (left_behind, is_drained) = match self.engine.config.mode {
+            Mode::Pooled => {
+                let LeftBehind { workers, has_scheduler } = self.engine.pool.await_end(deadline);
+                (workers, is_drained & !has_scheduler)
+            }
             // Calls that other threads make, which emit.
             Mode::Inline => {
-                self.engine.subscribers.everybody().iter().map(|it| it.mailbox.lock().load().0).sum()
+                let everybody = self.engine.subscribers.everybody();
+                (everybody.iter().map(|it| it.mailbox.lock().load().0).sum(), is_drained)
             }
-        } as u64;
+        };
+        let left_behind = left_behind as u64;
         let report = BusReport { stats: self.stats(), left_behind, elapsed: begun.elapsed() };
         if is_drained && left_behind == 0 {
             Ok(report)

@@ -59,6 +59,15 @@ pub(super) struct WorkerCounts {
     pub(super) stuck: usize,
 }
 
+/// What had not ended when a stop gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeftBehind {
+    /// Workers that were stuck or busy.
+    pub(super) workers: usize,
+    /// True if the scheduler ran, which runs destructors of events that it evicts or gives up.
+    pub(super) has_scheduler: bool,
+}
+
 /// The most threads that replace others in overdue calls.
 const MAX_STUCK: usize = 64;
 
@@ -247,14 +256,12 @@ impl WorkerPool {
         self.ended.notify_all();
     }
 
-    /// Waits for the end of all workers that are not stuck, and joins their threads; and for that of the scheduler, unless it is
-    /// the caller. Returns how many workers are stuck, or still busy at the deadline.
-    pub(super) fn await_end(&self, deadline: Option<Instant>, is_scheduler: bool) -> usize {
+    /// Waits for the end of all workers that are not stuck, and joins their threads; and for that of the scheduler.
+    pub(super) fn await_end(&self, deadline: Option<Instant>) -> LeftBehind {
         let mut queue = self.queue.lock();
-        while (queue.workers > 0 || queue.has_scheduler && !is_scheduler)
-            && !self.ended.wait_until(&mut queue, deadline)
-        {}
-        let left_behind = queue.workers + queue.stuck;
+        while (queue.workers > 0 || queue.has_scheduler) && !self.ended.wait_until(&mut queue, deadline) {}
+        let left_behind =
+            LeftBehind { workers: queue.workers + queue.stuck, has_scheduler: queue.has_scheduler };
         drop(queue);
         self.reap();
         left_behind

@@ -9,7 +9,7 @@ use crate::support;
 use crate::support::{Gate, until};
 use forebay::collector::FlushError;
 use forebay::event::catalog::system::PerformanceWarning;
-use forebay::{ManualClock, config::HealthConfig, stats::HealthStatus};
+use forebay::{ManualClock, Overflow, Record, config::HealthConfig, stats::HealthStatus};
 use forebay_bus::{AlertKind, Bus, BusConfig, BusStopError, EmitError, Handler};
 
 #[test]
@@ -248,4 +248,54 @@ fn a_sink_that_hangs_is_reported_by_the_health_of_its_bus() {
         });
         bus.stop().unwrap().stats.check_law(1).unwrap();
     }
+}
+
+/// Waits at a gate when it ends.
+#[derive(Clone)]
+struct Held(#[allow(dead_code, reason = "it is there to end")] Arc<PassOnEnd>);
+
+struct PassOnEnd(Gate);
+
+impl Drop for PassOnEnd {
+    fn drop(&mut self) {
+        self.0.pass();
+    }
+}
+
+impl From<Held> for Record {
+    fn from(_: Held) -> Record {
+        Record::new("held.event")
+    }
+}
+
+#[test]
+fn a_stop_says_that_it_gave_up_on_the_scheduler() {
+    let (clock, call, sink, end) = (ManualClock::new(), Gate::closed(), Gate::closed(), Gate::closed());
+    let collector = BusConfig::default().collector.with_capacity(1).with_overflow(Overflow::DropOldest);
+    let config = once().with_workers(1).with_deadline(Duration::from_secs(5)).with_collector(collector);
+    // Without a journal, the last events are remembered.
+    let folder = tempfile::tempdir().unwrap();
+    let builder = Bus::builder().config(config).journal(folder.path().join("events.jsonl")).unwrap();
+    let bus = builder.manual_clock(&clock).sink(sink.sink()).start().unwrap();
+    let own = call.clone();
+    bus.on("hangs.one", move |_| own.pass()).unwrap().keep();
+    sink.open();
+    bus.emit("hangs.one", ()).unwrap();
+    call.await_arrivals(1);
+    sink.close();
+    bus.emit("a.b", ()).unwrap();
+    sink.await_arrivals(2);
+    bus.emit_event(Held(Arc::new(PassOnEnd(end.clone())))).unwrap();
+    // The warning of the call takes the place of that event, which ends on the thread of the scheduler.
+    clock.advance(Duration::from_secs(5));
+    end.await_arrivals(1);
+    sink.open();
+    call.open();
+    until("its worker is back", || bus.worker_stats().stuck == 0);
+    let stopped = bus.stop_timeout(Duration::from_secs(1));
+    end.open();
+    let Err(BusStopError::TimedOut { report }) = stopped else { panic!("{stopped:?}") };
+    assert_eq!(report.left_behind, 0, "no call");
+    bus.stop().unwrap();
+    law(&bus, 3);
 }

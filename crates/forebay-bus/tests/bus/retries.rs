@@ -658,8 +658,12 @@ fn a_retry_that_is_due_at_the_stop_is_made_although_nobody_has_seen_to_it() {
     until("it waits for its retry", || bus.metrics().retry.waiting == 1);
     clock.advance(Duration::from_secs(1));
     busy.open();
-    let stats = bus.stop().unwrap().stats;
-    telling.open();
+    let stats = std::thread::scope(|scope| {
+        let stop = scope.spawn(|| bus.stop().unwrap().stats);
+        until("the stop makes it", || bus.stats().handlers[1].handled == 1);
+        telling.open();
+        stop.join().unwrap()
+    });
     assert_eq!((stats.handlers[1].handled, stats.handlers[1].dead_lettered), (1, 0));
     until("the warning is refused", || bus.stats().own == bus.stats().events.rejected.stopped);
     law(&bus, 2);
