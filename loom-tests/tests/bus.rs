@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay::Config;
+use forebay::sink::RetryPolicy;
 use forebay_bus::{
     Bus, BusConfig, Delivery, Filter, Handler, HandlerError, Mode, Plugin, Plugins, SubscribeError, Wiring,
 };
@@ -16,6 +17,11 @@ use loom::thread::{self, JoinHandle};
 
 /// Returns an inline bus as small as it can be.
 fn bus() -> Bus {
+    bus_with(BusConfig::default())
+}
+
+/// Returns such a bus, with these settings beside those of the collector and the mode.
+fn bus_with(config: BusConfig) -> Bus {
     let collector = Config::default()
         .with_capacity(1)
         .with_critical_capacity(1)
@@ -23,10 +29,7 @@ fn bus() -> Bus {
         .with_session_id(Some("model".to_owned()))
         .with_host(Some("model".to_owned()))
         .with_rank(0);
-    Bus::builder()
-        .config(BusConfig::default().with_collector(collector).with_mode(Mode::Inline))
-        .start()
-        .unwrap()
+    Bus::builder().config(config.with_collector(collector).with_mode(Mode::Inline)).start().unwrap()
 }
 
 /// Starts a thread of the model, with the stack that a bus takes.
@@ -300,4 +303,31 @@ fn every_dead_letter_that_is_counted_is_kept_once_a_stop_has_returned() {
         law(&bus, 1);
     });
     witness.expect(&["1"]);
+}
+
+/// Must report `bus-rejection-counted-before-its-letter`.
+#[test]
+fn every_rejection_that_is_counted_is_kept_once_a_stop_has_returned() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("bus: a rejection is kept once a stop has returned", 3, 1_600, move || {
+        let bus = bus_with(BusConfig::default().with_handler_queue(1));
+        let fails = |_: &Delivery| Err::<(), _>(HandlerError::new("cannot"));
+        let handler = Handler::new("a", fails).ordered().retry(RetryPolicy::fixed(Duration::from_secs(3600), 1));
+        bus.subscribe(handler).unwrap().keep();
+        // It waits for its retry, and there is no space for another one behind it.
+        bus.emit("a", ()).unwrap();
+        let (filter, is_asked) = rings();
+        bus.add_filter(filter);
+        let emitter = emits(&bus);
+        is_asked.wait();
+        if let Ok(report) = bus.stop() {
+            let stats = &report.stats.handlers[0];
+            assert!(bus.dead_letters().len() as u64 >= stats.dead_lettered, "a dead letter is counted and not kept");
+            seen.saw((stats.dead_lettered, stats.in_flight));
+        }
+        emitter.join().unwrap();
+        law(&bus, 2);
+    });
+    witness.expect(&["(1, 0)", "(2, 0)"]);
 }
