@@ -313,7 +313,8 @@ fn every_rejection_that_is_counted_is_kept_once_a_stop_has_returned() {
     check("bus: a rejection is kept once a stop has returned", 3, 1_600, move || {
         let bus = bus_with(BusConfig::default().with_handler_queue(1));
         let fails = |_: &Delivery| Err::<(), _>(HandlerError::new("cannot"));
-        let handler = Handler::new("a", fails).ordered().retry(RetryPolicy::fixed(Duration::from_secs(3600), 1));
+        let handler =
+            Handler::new("a", fails).ordered().retry(RetryPolicy::fixed(Duration::from_secs(3600), 1));
         bus.subscribe(handler).unwrap().keep();
         // It waits for its retry, and there is no space for another one behind it.
         bus.emit("a", ()).unwrap();
@@ -323,7 +324,10 @@ fn every_rejection_that_is_counted_is_kept_once_a_stop_has_returned() {
         is_asked.wait();
         if let Ok(report) = bus.stop() {
             let stats = &report.stats.handlers[0];
-            assert!(bus.dead_letters().len() as u64 >= stats.dead_lettered, "a dead letter is counted and not kept");
+            assert!(
+                bus.dead_letters().len() as u64 >= stats.dead_lettered,
+                "a dead letter is counted and not kept"
+            );
             seen.saw((stats.dead_lettered, stats.in_flight));
         }
         emitter.join().unwrap();
