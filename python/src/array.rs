@@ -219,9 +219,10 @@ fn copy_bytes(py: Python<'_>, data: &PyBuffer<u8>) -> PyResult<Bytes> {
         data.copy_to_slice(py, &mut bytes)?;
         return Ok(Bytes::Few(bytes));
     }
-    let mut bytes = match length >= MIN_IN_HUGE_PAGES {
-        true => Bytes::Many(reserved(length.div_ceil(HUGE_PAGE)).ok_or_else(|| refused(length))?, length),
-        false => Bytes::Few(space(length)?),
+    let mut bytes = if length >= MIN_IN_HUGE_PAGES {
+        Bytes::Many(reserved(length.div_ceil(HUGE_PAGE)).ok_or_else(|| refused(length))?, length)
+    } else {
+        Bytes::Few(space(length)?)
     };
     let start = data.buf_ptr() as usize;
     py.detach(|| {

@@ -226,7 +226,7 @@ impl Frame {
 }
 
 /// Draws curves into a part of a grid, with values at the left and the ends of the other axis below. Where there is room for neither, the
-/// curves alone. Curves have letters at their ends, if they are to be told apart without colours. Returns where the curves are.
+/// curves alone. Curves have letters at their ends, if colours alone must not distinguish them. Returns where the curves are.
 pub(crate) fn draw(grid: &mut Grid, area: Area, curves: &[Curve], axes: Axes, has_letters: bool) -> Area {
     let faint = Style::of(245);
     let Some(frame) = Frame::of(curves, axes) else {
@@ -361,6 +361,17 @@ pub(crate) fn smooth(points: &mut [(f64, f64)], weight: f64) {
     }
 }
 
+/// Points that no axis has room for.
+#[cfg(test)]
+pub(crate) const WITHOUT_ROOM: [&[(f64, f64)]; 6] = [
+    &[(0.0, f64::NAN)],
+    &[(f64::INFINITY, 1.0)],
+    &[(0.0, f64::MAX), (1.0, f64::MIN)],
+    &[(i64::MIN as f64, 1.0), (i64::MAX as f64, 1e-300)],
+    &[(0.0, 5e-324), (1e-320, 0.0)],
+    &[],
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,14 +407,7 @@ mod tests {
 
     #[test]
     fn values_that_no_axis_has_room_for_draw_nothing_and_break_nothing() {
-        for points in [
-            &[(0.0, f64::NAN)][..],
-            &[(f64::INFINITY, 1.0)],
-            &[(0.0, f64::MAX), (1.0, f64::MIN)],
-            &[(i64::MIN as f64, 1.0), (i64::MAX as f64, 1e-300)],
-            &[(0.0, 5e-324), (1e-320, 0.0)],
-            &[],
-        ] {
+        for points in WITHOUT_ROOM {
             for is_log in [false, true] {
                 let axes = Axes { is_log, across: None };
                 for (width, height) in [(80, 20), (24, 4), (3, 2), (1, 1), (0, 0)] {

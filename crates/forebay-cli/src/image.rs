@@ -359,6 +359,7 @@ impl OutlineBuilder for Outline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chart::WITHOUT_ROOM;
 
     const ALL: Axes = Axes { is_log: false, across: None };
 
@@ -395,14 +396,7 @@ mod tests {
 
     #[test]
     fn values_that_no_axis_has_room_for_break_no_image() {
-        for points in [
-            &[(0.0, f64::NAN)][..],
-            &[(f64::INFINITY, 1.0)],
-            &[(0.0, f64::MAX), (1.0, f64::MIN)],
-            &[(i64::MIN as f64, 1.0), (i64::MAX as f64, 1e-300)],
-            &[(0.0, 5e-324), (1e-320, 0.0)],
-            &[],
-        ] {
+        for points in WITHOUT_ROOM {
             for is_log in [false, true] {
                 let (axes, curves) = (Axes { is_log, across: None }, [curve("a", points)]);
                 assert!(svg("t", "step", &curves, axes).ends_with("</svg>\n"));

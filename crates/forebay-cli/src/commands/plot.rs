@@ -15,7 +15,7 @@ use crate::{file, folder, image, screen};
 /// Points of a curve that are read: more than a terminal or an image shows.
 const MAX_POINTS: usize = 16_384;
 
-/// Curves of one chart. More cannot be told apart.
+/// Curves of one chart. More look alike.
 const MAX_CURVES: usize = 20;
 
 pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {

@@ -26,7 +26,7 @@ const LOOKS: u32 = 5;
 const MAX_POINTS: usize = 4_096;
 /// Runs that may have a file open between two looks.
 const MAX_OPEN: usize = 64;
-/// Curves of a chart. More cannot be told apart.
+/// Curves of a chart. More look alike.
 const MAX_CURVES: usize = 20;
 /// The smallest chart with axes.
 const MIN_CHART: (usize, usize) = (28, 7);
