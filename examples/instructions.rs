@@ -1,15 +1,17 @@
-//! Calls `collect` many times while the worker is awake, for a tool that counts instructions: `.ci/instructions`.
+//! Calls `collect` many times, for a tool that counts instructions: `.ci/instructions`.
 //! `instructions WAY EVENTS CALLS`: WAY is `loop` (nothing is called), `queue` (the bare queue), `ring`, `lanes` or `local`; EVENTS is
-//! `plain` (56 bytes), `full` (the same, and each evicts one), or `records` (full of scalars, which have a destructor).
+//! `plain` (56 bytes), `full` (the same, and each evicts one), or `records` (full of scalars, which have a destructor), while the worker
+//! is awake; or `asleep` (56 bytes), while it sleeps and no call wakes it.
 
 #![expect(clippy::print_stderr, reason = "a program")]
 
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use forebay::collector::Producer;
+use forebay::collector::{Producer, State};
 use forebay::config::Lanes;
 use forebay::sink::from_fn;
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Record};
@@ -69,6 +71,7 @@ fn run<E: Event>(
     capacity: usize,
     calls: u64,
     make: impl Fn(u64) -> E + Copy,
+    sleeps: bool,
 ) -> Result<u64, Box<dyn std::error::Error>> {
     // Nothing is full of a million events.
     let fill = if capacity < calls as usize { 3 * capacity as u64 } else { 0 };
@@ -91,10 +94,21 @@ fn run<E: Event>(
         _ = ends.recv();
         Ok(())
     });
-    let every = FlushStrategy::Size { events: 1 };
-    let collector = Builder::<E>::new().capacity(capacity).flush(every).lanes(lanes).sink(sink).start()?;
+    let builder = Builder::<E>::new().capacity(capacity).lanes(lanes);
+    let collector = if sleeps {
+        // Behind the first event, it sleeps until a lane is half full.
+        builder.flush(FlushStrategy::Time { interval: Duration::from_secs(3600) }).start()?
+    } else {
+        builder.flush(FlushStrategy::Size { events: 1 }).sink(sink).start()?
+    };
     collector.collect(make(0));
-    has_begun.recv()?;
+    if sleeps {
+        while collector.state() != State::Asleep {
+            std::thread::yield_now();
+        }
+    } else {
+        has_begun.recv()?;
+    }
     let queued = if way == "local" {
         let producer = collector.local();
         if !producer.has_lane() {
@@ -115,10 +129,11 @@ fn main() -> ExitCode {
     let (way, events) = (arguments.next().unwrap_or_default(), arguments.next().unwrap_or_default());
     let calls = arguments.next().and_then(|calls| calls.parse().ok()).unwrap_or(100_000);
     let queued = match events.as_str() {
-        "plain" => run(&way, 1_000_000, calls, plain),
-        "full" => run(&way, 10_000, calls, plain),
-        "records" => run(&way, 10_000, calls, record),
-        _ => Err(format!("invalid events: {events} (expected plain, full or records)").into()),
+        "plain" => run(&way, 1_000_000, calls, plain, false),
+        "asleep" => run(&way, 1_000_000, calls, plain, true),
+        "full" => run(&way, 10_000, calls, plain, false),
+        "records" => run(&way, 10_000, calls, record, false),
+        _ => Err(format!("invalid events: {events} (expected plain, asleep, full or records)").into()),
     };
     let wrong = match queued {
         Ok(queued) if queued == calls => return ExitCode::SUCCESS,

@@ -345,29 +345,40 @@ impl<E: Event> Lanes<E> {
     }
 
     /// Returns whether a worker that sleeps with threshold `wake_at` must wake after a push to the lane of
-    /// `priority`.
-    #[inline]
+    /// `priority`. A steady loop asks with every push, because its worker naps: so a normal event and one ring have their
+    /// answer here, and all else has it out of line.
+    #[inline(always)]
     pub(crate) fn needs_worker_after_push(&self, priority: Priority, wake_at: u32) -> bool {
+        if priority == Priority::Normal && !self.normal.is_split() && self.threads.is_none() {
+            self.needs_worker_for(self.normal.first(), &self.low, wake_at)
+        } else {
+            self.needs_worker_after_rare_push(priority, wake_at)
+        }
+    }
+
+    /// Answers `needs_worker_after_push` for a push into `lane`. A sleeping worker that producers may wake has left no critical
+    /// event behind, so `lane` and `other` hold all that is pending.
+    #[inline(always)]
+    fn needs_worker_for(&self, lane: &Ring<E>, other: &Ring<E>, wake_at: u32) -> bool {
         if wake_at == NEVER {
             return false;
         }
-        // A sleeping worker that producers may wake has left no critical event behind. So two lanes hold all that is
-        // pending.
-        let (lane, other) = match priority {
-            Priority::Critical => return true,
-            _ if self.threads.is_some() => return self.has_load(wake_at),
-            Priority::Normal if self.normal.is_split() => {
-                return self.needs_worker_after_push_to_shard(wake_at);
-            }
-            Priority::Normal => (self.normal.of_this_thread(), &self.low),
-            Priority::Low if self.normal.is_split() => return self.has_load(wake_at),
-            Priority::Low => (&self.low, self.normal.of_this_thread()),
-        };
         let pending = lane.len();
         pending >= wake_at as usize
             || pending == lane.capacity()
             || self.budget.is_short()
             || !other.is_empty() && pending + other.len() >= wake_at as usize
+    }
+
+    #[inline(never)]
+    fn needs_worker_after_rare_push(&self, priority: Priority, wake_at: u32) -> bool {
+        match priority {
+            Priority::Critical => wake_at != NEVER,
+            _ if self.threads.is_some() => self.has_load(wake_at),
+            Priority::Normal => self.needs_worker_after_push_to_shard(wake_at),
+            Priority::Low if self.normal.is_split() => self.has_load(wake_at),
+            Priority::Low => self.needs_worker_for(&self.low, self.normal.first(), wake_at),
+        }
     }
 
     /// Answers `needs_worker_after_push` after a push into the lane of a thread. Like a producer with a ring of its own, it
@@ -381,13 +392,16 @@ impl<E: Event> Lanes<E> {
         if lane.looks_at_all() {
             return self.has_load(wake_at);
         }
-        lane.load() + self.normal.first().len() + self.low.len() >= wake_at as usize || self.budget.is_short()
+        // Few threads are without a lane, and few events are low: that they are none costs less than to count them.
+        let (without_lane, low) = (self.normal.first(), &self.low);
+        let others =
+            if without_lane.is_empty() && low.is_empty() { 0 } else { without_lane.len() + low.len() };
+        lane.load() + others >= wake_at as usize || self.budget.is_short()
     }
 
     /// Answers `needs_worker_after_push` where the normal lane is several rings. A producer looks at its own ring
     /// alone, and counts the others as if they held as many. The last producer that pushes into the fullest ring or
     /// the low lane sees what `has_load` sees.
-    #[inline(never)]
     fn needs_worker_after_push_to_shard(&self, wake_at: u32) -> bool {
         let ring = self.normal.of_this_thread();
         wake_at != NEVER

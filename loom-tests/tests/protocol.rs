@@ -151,6 +151,37 @@ fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
 }
 
 #[test]
+fn a_low_and_a_normal_event_together_wake_the_worker() {
+    // Neither is enough: whoever comes last must count both lanes.
+    let start = |signal: &Arc<Notify>| {
+        let builder = small(2, FlushStrategy::Size { events: 2 }).low_capacity(2);
+        builder.sink(Log::notifying(signal)).start().unwrap()
+    };
+    check_long("a low event, then a normal one, wake the worker", 2, 14_000, 1700, move || {
+        let signal = Arc::new(Notify::new());
+        let collector = start(&signal);
+        collector.collect(Tick(200));
+        collector.collect(Tick(0));
+        signal.wait();
+        collector.stop().unwrap();
+        law(&collector, 2);
+    });
+    check("a low and a normal event of two producers wake it", 1, 7_700, move || {
+        let signal = Arc::new(Notify::new());
+        let collector = start(&signal);
+        let other = thread::spawn({
+            let collector = collector.clone();
+            move || collector.collect(Tick(200))
+        });
+        collector.collect(Tick(0));
+        signal.wait();
+        other.join().unwrap();
+        collector.stop().unwrap();
+        law(&collector, 2);
+    });
+}
+
+#[test]
 fn new_settings_alone_wake_the_worker() {
     check("new settings alone wake the worker", 3, 4_000, || {
         let signal = Arc::new(Notify::new());

@@ -472,20 +472,27 @@ impl<E: Event> Shared<E> {
     #[inline(always)]
     pub(crate) fn after_push(&self, priority: Priority, outcome: Outcome) -> Outcome {
         let after = self.phase.load_after_push();
-        if after.is_awake() { outcome } else { self.after_push_not_awake(after, priority, outcome) }
+        if after.is_awake() || self.lets_sleep(after, priority) {
+            outcome
+        } else {
+            self.after_push_not_awake(after, outcome)
+        }
     }
 
+    /// Returns whether the worker sleeps and is not needed after a push.
+    #[inline(always)]
+    fn lets_sleep(&self, after: Word, priority: Priority) -> bool {
+        after.wake_at().is_some_and(|wake_at| !self.lanes.needs_worker_after_push(priority, wake_at))
+    }
+
+    #[cold]
     #[inline(never)]
-    fn after_push_not_awake(&self, after: Word, priority: Priority, outcome: Outcome) -> Outcome {
-        match after.wake_at() {
-            Some(wake_at) => {
-                if self.lanes.needs_worker_after_push(priority, wake_at) {
-                    self.wake_for_event();
-                }
-                outcome
-            }
-            None => self.after_push_not_running(after, outcome),
+    fn after_push_not_awake(&self, after: Word, outcome: Outcome) -> Outcome {
+        if after.wake_at().is_none() {
+            return self.after_push_not_running(after, outcome);
         }
+        self.wake_for_event();
+        outcome
     }
 
     /// Wakes the worker, and counts that.
