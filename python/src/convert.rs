@@ -117,6 +117,7 @@ pub(crate) fn placed(record: Record, step: Option<i64>, walltime: Option<f64>) -
 /// Returns the moment of an argument in seconds since 1970, in nanoseconds. Moments before 1970 and NaN become 1970.
 #[inline]
 pub(crate) fn nanos(seconds: f64) -> u64 {
+    let seconds = seconds.max(0.0);
     // By whole seconds first: an `f64` of nanoseconds since 1970 is 256 of them coarse.
     let whole = seconds.floor();
     (whole as u64).saturating_mul(1_000_000_000).saturating_add(((seconds - whole) * 1e9).round() as u64)

@@ -101,3 +101,25 @@ def log_to_a_run(folder, how):
     if how == "sys.exit(0)":
         sys.exit(0)
     end(how)
+
+
+def late(folder, how):
+    """Adds from another thread once the child has done its work and ends."""
+    import multiprocessing.util
+    from concurrent.futures import ThreadPoolExecutor
+
+    global HELD
+    HELD = SummaryWriter(folder)
+    HELD.add_scalar("first", 0.0, 0)
+    ends = threading.Event()
+    multiprocessing.util.Finalize(None, ends.set, exitpriority=200)
+
+    def add_late():
+        ends.wait()
+        for step in range(UNFLUSHED):
+            HELD.add_scalar("x", step, step)
+
+    if how == "pool":
+        ThreadPoolExecutor(1).submit(add_late)
+    else:
+        threading.Thread(target=add_late).start()

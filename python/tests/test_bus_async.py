@@ -88,6 +88,34 @@ def test_an_emission_need_not_be_awaited(bus, recwarn):
     assert not recwarn.list
 
 
+def test_what_may_be_awaited_may_be_given_to_a_task(bus):
+    async def main():
+        released = asyncio.Event()
+
+        async def handler(event):
+            await released.wait()
+
+        subscription = await asyncio.create_task(bus.subscribe("a", handler))
+        waiting = asyncio.create_task(bus.emit("a"))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        released.set()
+        assert (await waiting).handled == 1
+        assert (await asyncio.create_task(bus.emit("b"))).handled == 0
+        assert (await asyncio.gather(bus.emit("a"), bus.emit("a")))[1].handled == 1
+        # A task that is cancelled stops waiting. The event stays.
+        released.clear()
+        waiting = asyncio.create_task(bus.emit("a"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        released.set()
+        assert await asyncio.create_task(bus.unsubscribe(subscription)) is True
+
+    asyncio.run(main())
+
+
 def test_a_handler_without_a_loop_runs_on_one_of_the_bus(bus):
     got = []
 

@@ -201,6 +201,28 @@ def test_a_run_that_raises_reports_it_and_raises(mock):
     mock.assert_not_emitted("training.completed")
 
 
+def test_a_run_whose_exception_has_no_text_reports_it(mock):
+    class Unsaid(Exception):
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    with pytest.raises(Unsaid), TrainingRun(mock, "run-7"):
+        raise Unsaid
+    with pytest.raises(ValueError, match="long"), TrainingRun(mock, "run-8"):
+        raise ValueError("long" * 100_000)
+    unsaid, long = mock.assert_emitted("training.failed", times=2)
+    assert "Unsaid" in unsaid["data"]["error"]
+    # An event has room for 64 KiB.
+    assert long["data"]["error"].startswith("ValueError: long") and len(long["data"]["error"]) < 5_000
+
+
+def test_a_run_with_a_setting_that_no_event_can_have_does_not_begin(mock):
+    with pytest.raises(TypeError), TrainingRun(mock, "run-7", config={"what": object()}):
+        raise AssertionError("it has begun")
+    assert mock.emit("later").outcome == "queued"
+    assert mock.correlated("run-7") == []
+
+
 def test_batches_are_timed(mock):
     assert list(timed(mock, [[1, 2], [3]], threshold=3600)) == [[1, 2], [3]]
     assert [event["data"]["batch_size"] for event in mock.emitted("data.batch_loaded")] == [2, 1]

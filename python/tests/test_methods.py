@@ -159,6 +159,19 @@ def test_an_embedding_has_images_headers_and_several_entries(tmp_path):
     assert 'tensor_name: "default:00007"' in config
 
 
+def test_labels_may_be_arrays(tmp_path):
+    def add(writer):
+        writer.add_embedding(np.eye(3), metadata=np.arange(3))
+        writer.add_embedding(np.eye(2), np.array([["a", "b"], ["c", "d"]]), tag="pairs", metadata_header=np.array(["x", "y"]))
+        boxes = np.array([[1, 1, 3, 3], [0, 0, 2, 2]], np.float32)
+        writer.add_image_with_boxes("boxes", np.zeros((3, 8, 8), np.uint8), boxes, labels=np.array(["one", "two"]))
+
+    written(tmp_path, add)
+    assert (tmp_path / "00000/default/metadata.tsv").read_text() == "0\n1\n2\n"
+    assert (tmp_path / "00000/pairs/metadata.tsv").read_text() == "x\ty\na\tb\nc\td\n"
+    assert [value.tag for value in values(tmp_path)] == ["boxes"]
+
+
 def test_messages_that_others_have_made_are_written(tmp_path):
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary

@@ -368,6 +368,19 @@ def test_an_exception_that_nobody_catches_fails_every_run_that_is_open(how, code
     assert all("no data" in info.reason for info in found if info.status == "failed" and how != "person")
 
 
+def test_a_run_may_fail_with_an_exception(tmp_path):
+    with pytest.raises(TypeError, match="reason must be a text or an exception, got NoneType"):
+        forebay.init(tmp_path, name="first").finish("failed", None)
+    forebay.finish()
+    run = forebay.init(tmp_path, name="second")
+    try:
+        raise ArithmeticError("the reason")
+    except ArithmeticError as error:
+        run.finish("failed", error)
+    (info,) = [info for info in forebay.runs(tmp_path) if info.name == "second"]
+    assert info.status == "failed" and "Traceback" in info.reason and info.reason.rstrip().endswith("ArithmeticError: the reason")
+
+
 def test_two_threads_end_a_run_once(tmp_path):
     for number in range(20):
         run = forebay.init(tmp_path / str(number))

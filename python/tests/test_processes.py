@@ -63,6 +63,17 @@ def test_a_child_loses_nothing_of_its_own_writer_where_its_end_can_be_seen(metho
             assert FLUSHED <= count <= FLUSHED + UNFLUSHED, (holder, how)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_loses_nothing_of_threads_that_outlast_its_work(method, tmp_path):
+    context = multiprocessing.get_context(method)
+    processes = {how: context.Process(target=children.late, args=(tmp_path / how, how)) for how in ("thread", "pool")}
+    for process in processes.values():
+        process.start()
+    assert ended(processes) == {"thread": 0, "pool": 0}
+    for how in processes:
+        assert len(values(tmp_path / how)) == 1 + children.UNFLUSHED, how
+
+
 @pytest.mark.parametrize("in_child", ["ignore", "reopen"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_writer_of_the_parent_is_ignored_or_opened_again_in_a_child(method, in_child, tmp_path):

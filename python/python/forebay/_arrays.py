@@ -35,6 +35,10 @@ def scalar(value: Any) -> float:
             "Tensor should contain one element (0 dimensions).             "
             f"Was given size: {size} and {dimensions} dimensions."
         )
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ma.MaskedArray) and numpy.ma.getmaskarray(value).all():
+        # Its number is not to be seen, such as that of a mean of nothing.
+        return math.nan
     # `item` moves one number from whatever device the tensor is on.
     return float(value.item() if hasattr(value, "item") else value)
 

@@ -50,7 +50,7 @@ def boxes(
     for place, (left, top, right, bottom) in enumerate(edges):
         outline = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
         draw.line(outline, width=2, fill="Red")
-        label = labels[place] if labels else ""
+        label = "" if labels is None else str(labels[place])
         if label:
             x0, y0, x1, y1 = font.getbbox(label)
             width, height = x1 - x0, y1 - y0

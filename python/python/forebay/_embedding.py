@@ -38,7 +38,9 @@ def write(
         raise AssertionError("mat should be 2D, where mat.size(0) is the number of data points") from None
     if metadata is not None and len(metadata) != len(rows):
         raise AssertionError("#labels should equal with #data points")
-    if metadata and header and len(header) != len(metadata[0]):
+    # Arrays have no truth value.
+    has_header = header is not None and len(header) > 0
+    if metadata is not None and header is not None and has_header and len(metadata) and len(header) != len(metadata[0]):
         raise AssertionError("len of header must be equal to the number of columns in metadata")
     sprite: tuple[bytes, int, int] | None = None
     if images is not None:
@@ -52,7 +54,7 @@ def write(
     _write_rows(folder / "tensors.tsv", rows)
     entry = [f'  tensor_name: "{_escaped(f"{tag}:{number}")}"']
     if metadata is not None:
-        table = [header, *metadata] if header else [[label] for label in metadata]
+        table = [header, *metadata] if header is not None and has_header else [[label] for label in metadata]
         _write_rows(folder / "metadata.tsv", table)
         entry.append(f'  metadata_path: "{_escaped(subdir)}/metadata.tsv"')
     if sprite is not None:

@@ -47,7 +47,7 @@ def register(thing: Closable) -> None:
     # Imported in every child of multiprocessing. Elsewhere, `atexit` is enough.
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
-        util.Finalize(None, close_all, exitpriority=100)
+        util.Finalize(None, _close_child, exitpriority=100)
         util.register_after_fork(close_all, _finalize_again)
         # Called when threads are waited for, behind everything that the child does. Of the standard library's own, as
         # `concurrent.futures` uses it; where it is missing, no child is known to have failed.
@@ -87,7 +87,7 @@ def _finalize_again(_: object) -> None:
     """
     util = sys.modules.get("multiprocessing.util")
     if util is not None and _registered_in == os.getpid():
-        util.Finalize(None, close_all, exitpriority=100)
+        util.Finalize(None, _close_child, exitpriority=100)
 
 
 def _forget() -> None:
@@ -98,6 +98,18 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
+
+
+def _close_child() -> None:
+    """Closes everything at the end of a child of ``multiprocessing``, behind the last of its threads.
+
+    From Python 3.13 on, threads are waited for before finalizers run. Before, that comes after them, and nothing runs behind it: what a
+    thread adds then is lost. So it is done here, by the function that ``multiprocessing`` calls, and that does nothing the second time.
+    """
+    processes = sys.modules.get("multiprocessing.process")
+    if sys.version_info < (3, 13) and processes is not None and processes.parent_process() is not None:
+        threading._shutdown()  # type: ignore[attr-defined, unused-ignore]
+    close_all()
 
 
 def close_all() -> None:

@@ -118,7 +118,7 @@ class Run:
         return self.collector.flush(timeout)
 
     def finish(
-        self, status: Literal["finished", "stopped", "failed", "preempted"] = "finished", reason: str = ""
+        self, status: Literal["finished", "stopped", "failed", "preempted"] = "finished", reason: str | BaseException = ""
     ) -> Report:
         """Ends the run, writes what is left, and returns what became of all events. A second call returns the same report.
 
@@ -126,13 +126,18 @@ class Run:
 
         Args:
             status: How the run ended: it completed, ended early on purpose, failed, or was interrupted.
-            reason: Why it failed, or ended early.
+            reason: Why it failed, or ended early. Of an exception, that is its traceback.
 
         Raises:
             ValueError: The status is unknown.
+            TypeError: The reason is neither a text nor an exception.
         """
         if status not in ("finished", "stopped", "failed", "preempted"):
             raise ValueError(f"status must be 'finished', 'stopped', 'failed' or 'preempted', got {status!r}")
+        if isinstance(reason, BaseException):
+            reason = "".join(traceback.format_exception(reason))
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be a text or an exception, got {type(reason).__name__}")
         return self._finish(status, reason, None)
 
     def _finish(self, status: str, reason: str, timeout: float | None) -> Report:
@@ -392,7 +397,7 @@ class _NoRun:
         """Has nothing to write."""
         return True
 
-    def finish(self, status: str = "finished", reason: str = "") -> Report:
+    def finish(self, status: str = "finished", reason: str | BaseException = "") -> Report:
         """Returns what was counted in this process."""
         return Report(_ignored, 0, _ignored, 0, {}, {})
 
@@ -446,7 +451,7 @@ def summary() -> dict[str, Any]:
 
 
 def finish(
-    status: Literal["finished", "stopped", "failed", "preempted"] = "finished", reason: str = ""
+    status: Literal["finished", "stopped", "failed", "preempted"] = "finished", reason: str | BaseException = ""
 ) -> Report:
     """Ends the run that goes on: see :meth:`Run.finish`."""
     return _running().finish(status, reason)

@@ -43,14 +43,15 @@ class Emission:
     """What became of an event that was emitted. It need not be awaited: the event is queued already.
 
     ``await`` waits until its handlers have run, for the ``timeout`` of the bus at most, and returns the emission; in asyncio and trio. In a
-    handler it returns at once, because that may have to end first.
+    handler it returns at once, because that may have to end first. As a coroutine, it may be given to ``asyncio.create_task``.
     """
 
-    __slots__ = ("_bus", "_inner")
+    __slots__ = ("_bus", "_inner", "_steps")
 
     def __init__(self, inner: BusEmission, bus: EventBus) -> None:
         self._inner = inner
         self._bus = bus
+        self._steps: Generator[Any, None, Emission] | None = None
 
     @property
     def outcome(self) -> str:
@@ -100,23 +101,68 @@ class Emission:
             yield from self._bus._calls.wait(self._inner, self._bus.timeout).__await__()
         return self
 
+    # A task takes only what is a coroutine (`collections.abc.Coroutine`).
+
+    def send(self, value: Any) -> Any:
+        """Goes on with the wait of a task."""
+        return self._wait_of_task().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Ends the wait of a task by an exception."""
+        return self._wait_of_task().throw(*error)
+
+    def close(self) -> None:
+        """Ends the wait of a task."""
+        self._wait_of_task().close()
+
+    def _wait_of_task(self) -> Generator[Any, None, Emission]:
+        """Returns the one wait that a task goes through, step by step."""
+        if self._steps is None:
+            self._steps = self.__await__()
+        return self._steps
+
     def __repr__(self) -> str:
         handled, failed, evicted, cancelled = self._inner.counts
         state = "done" if self.done else "on its way"
         return f"<Emission {self.outcome}, {state}: {handled} handled, {failed} failed, {evicted + cancelled} lost>"
 
 
-class Subscription(str):
+class _Ready:
+    """Coroutine without a step: what it is awaited for is there already."""
+
+    __slots__ = ()
+
+    def _result(self) -> Any:
+        """Returns what it is awaited for."""
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        yield from ()
+        return self._result()
+
+    def send(self, _value: Any) -> Any:
+        """Ends at once."""
+        raise StopIteration(self._result())
+
+    def throw(self, *error: Any) -> Any:
+        """Raises what it is given."""
+        return self.__await__().throw(*error)
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+
+class Subscription(_Ready, str):
     """The id of a subscription, a text. It may be awaited, which returns it at once: the handler is subscribed already."""
 
     __slots__ = ()
 
-    def __await__(self) -> Generator[Any, None, Self]:
-        yield from ()
+    def _result(self) -> Self:
+        """Returns the id."""
         return self
 
 
-class Answer:
+class Answer(_Ready):
     """Yes or no. It may be awaited, which returns a ``bool`` at once."""
 
     __slots__ = ("_answer",)
@@ -124,8 +170,8 @@ class Answer:
     def __init__(self, answer: bool) -> None:
         self._answer = answer
 
-    def __await__(self) -> Generator[Any, None, bool]:
-        yield from ()
+    def _result(self) -> bool:
+        """Returns the answer."""
         return self._answer
 
     def __bool__(self) -> bool:

@@ -124,10 +124,12 @@ class TrainingRun:
         self._begun = 0.0
 
     def __enter__(self) -> Self:
+        # It may raise, for a setting that no event can have; then nothing has begun.
+        started = events.training.started(self.run_id, self._config, self._model_type)
         self._scope = correlate(self.run_id)
         self._scope.__enter__()
         self._begun = time.monotonic()
-        self._bus.emit(events.training.started(self.run_id, self._config, self._model_type))
+        self._bus.emit(started)
         return self
 
     def __exit__(
@@ -137,9 +139,11 @@ class TrainingRun:
             if exc_val is None:
                 self._bus.emit(events.training.completed(self.final_metrics, time.monotonic() - self._begun))
             else:
-                # What an event has room for: the end says most.
+                # What an event has room for: the end of a traceback says most, and the beginning of a message. The text of an
+                # exception may raise; `traceback` says so in its place.
                 text = "".join(traceback.format_exception(exc_val))[-16_384:]
-                self._bus.emit(events.training.failed(f"{type(exc_val).__name__}: {exc_val}", text, self.epoch))
+                said = "".join(traceback.format_exception_only(exc_val)).strip()[:4_096]
+                self._bus.emit(events.training.failed(said, text, self.epoch))
         finally:
             self._scope.__exit__(None, None, None)
 
