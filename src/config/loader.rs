@@ -19,6 +19,9 @@ use super::value::{NONE, Parts, candidates, have_one_shape, read_table};
 /// The name of the setting that chooses the preset. It is no field of [`Config`].
 const PRESET: &str = "preset";
 
+/// Ends of the names of variables that the command line reads: `FOREBAY_TOKEN` is the secret of `forebay serve`. They are no settings.
+const OF_COMMAND_LINE: &[&str] = &["TOKEN"];
+
 /// Settings that the loader reads, with a table of keys.
 pub trait Settings: Sized {
     /// Names in a file, and tables of such, that are settings of something else. The loader ignores them.
@@ -164,11 +167,11 @@ pub fn from_full_tree<S: Settings>(mut tree: Value) -> Result<S, Unread> {
 /// 4. the environment, wherever it stands in the chain of calls;
 /// 5. what the program itself sets afterwards, on the [`Config`] or the builder.
 ///
-/// Every key, its variable, its default and what is allowed are in [`docs/configuration.md`][docs]. An unknown key is
-/// an error, and so is a variable that begins with `FOREBAY_` and is no setting. Three kinds of variables are
-/// exceptions. Those of a bus (`FOREBAY_BUS__...`) are ignored. An empty one counts as unset. One that Kubernetes
-/// sets for a service called `forebay` (`FOREBAY_SERVICE_HOST`, `FOREBAY_PORT_80_TCP`) leaves a
-/// [warning](Config::warnings).
+/// Every key, its variable, its default and what is allowed are in `docs/configuration.md` of the repository. An
+/// unknown key is an error, and so is a variable that begins with `FOREBAY_` and is no setting. Four kinds of variables
+/// are exceptions. Those of a bus (`FOREBAY_BUS__...`) and that of the command line (`FOREBAY_TOKEN`) are ignored. An
+/// empty one counts as unset. One that Kubernetes sets for a service called `forebay` (`FOREBAY_SERVICE_HOST`,
+/// `FOREBAY_PORT_80_TCP`) leaves a [warning](Config::warnings).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -192,8 +195,6 @@ pub fn from_full_tree<S: Settings>(mut tree: Value) -> Result<S, Unread> {
 /// # Ok(())
 /// # }
 /// ```
-///
-/// [docs]: https://docs.rs/crate/forebay/latest/source/docs/configuration.md
 #[derive(Debug, Clone, Default)]
 #[must_use = "a loader does nothing until `load`"]
 pub struct ConfigLoader {
@@ -395,6 +396,9 @@ impl Layer {
             }
             let key = keys.iter().find(|key| key.variable() == name);
             if key.is_none() && rest != "PRESET" {
+                if OF_COMMAND_LINE.contains(&rest) {
+                    continue;
+                }
                 if !is_of_kubernetes(rest) {
                     return Err(ConfigError::UnknownKey { place: self.place(&name), key: name });
                 }

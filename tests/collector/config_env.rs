@@ -46,6 +46,16 @@ fn an_empty_variable_counts_as_unset() {
 }
 
 #[test]
+fn the_token_of_the_command_line_is_ignored() {
+    let config =
+        load([("FOREBAY_TOKEN", "a-secret-of-forebay-serve"), ("FOREBAY_CAPACITY", "7000")]).unwrap();
+    assert_eq!((config.warnings(), config), (Vec::new(), Config::default().with_capacity(7_000)));
+    for other in ["FOREBAY_TOKENS", "FOREBAY__TOKEN", "FOREBAY_TOKEN_FILE"] {
+        assert!(matches!(load([(other, "1")]), Err(ConfigError::UnknownKey { .. })), "{other}");
+    }
+}
+
+#[test]
 fn variables_of_a_kubernetes_service_are_ignored_with_a_warning() {
     let injected = [
         "FOREBAY_SERVICE_HOST",

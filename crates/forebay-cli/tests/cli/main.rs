@@ -428,6 +428,12 @@ fn a_server_has_four_pages_its_own_name_and_a_token_beyond_loopback() {
         let output = forebay(&["serve", "--token", token, "--port", "0", &path]);
         assert_eq!(output.status.code(), Some(2), "{token:?}");
     }
+    // The settings of a program ignore a variable of this name, and of no other.
+    let mut with_variable = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let output =
+        with_variable.args(["serve", "--port", "0", &path]).env("FOREBAY_TOKEN", "short").output().unwrap();
+    let said = "forebay: --token must have 16 characters or more, of A-Z a-z 0-9 - _\n";
+    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(2), said));
     let output = forebay(&["serve", "--address", "0.0.0.0", "--port", "0", &path]);
     assert_eq!(output.status.code(), Some(2));
     let said =
