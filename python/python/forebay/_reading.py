@@ -65,7 +65,7 @@ class _Columns(NamedTuple):
 
 
 class Records:
-    """The records of a run, read anew whenever they are asked for. Make it by :func:`read`.
+    """The records of a run, read again whenever they are asked for. Make it by :func:`read`.
 
     A table of them has a row for each record, in the order of the file, and these columns:
 

@@ -244,7 +244,7 @@ def init(
         config: The settings of the run, such as ``{"lr": 0.1}``.
         sinks: Where events go. Defaults to ``events.jsonl`` and TensorBoard's files, both in the folder of the run.
         resume: The folder of an earlier run, which goes on there with its id and its name: ``dir`` has no effect then.
-        first_step: The first step that a resumed run does anew. TensorBoard hides what was written of this step and later ones before.
+        first_step: The first step that a resumed run does. TensorBoard hides what was written of this step and later ones before.
         settings: Settings of the :class:`forebay.Collector`.
 
     Raises:

@@ -42,7 +42,9 @@ class JsonLines(Sink):
 
     Args:
         path: The file. Its folder is created.
-        rotate_at: The size in bytes at which the file is closed and a new one begun. Defaults to no limit.
+        rotate_at: The size in bytes at which the file is closed and a new one begun. Defaults to 100 MiB; ``2**64 - 1`` is no
+            limit. The closed files are ``events.jsonl.000001`` and so on. :func:`forebay.read` reads all of them; a reader of the one file
+            does not.
     """
 
     path: str | os.PathLike[str]

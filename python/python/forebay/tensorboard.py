@@ -53,7 +53,8 @@ class SummaryWriter(Writer):
     Args:
         log_dir: The folder to write to. Defaults to ``runs/<month><day>_<time>_<host><comment>``.
         comment: The end of the default folder's name. Has no effect where ``log_dir`` is given.
-        purge_step: The step at which a run goes on that was interrupted: TensorBoard hides what was written of later steps before.
+        purge_step: The step at which a run goes on that was interrupted: TensorBoard hides what was written of this step and later
+            ones before.
         max_queue: Accepted for PyTorch's sake. The queue is bounded by its own limits.
         flush_secs: The most seconds until data is in the file, at most 1.
         filename_suffix: The end of the names of all files.

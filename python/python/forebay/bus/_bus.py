@@ -199,17 +199,18 @@ class EventBus:
 
     Args:
         max_subscribers: The most subscriptions at once.
-        buffer_size: The most events that wait on their way to the handlers. Then the oldest is lost, and counted.
+        buffer_size: The most events that wait on their way to the handlers. A full queue evicts its oldest event, counted as ``evicted``.
         enable_persistence: Whether all events are written to a file of JSON Lines, and queries read it. Without, they know the last 1,000
             events.
-        persistence_path: The file. One that is there is gone on with.
+        persistence_path: The file. An existing file is continued.
         max_file_size_mb: The size at which a file is closed and numbered, in MiB. Queries read all of them.
-        handler_queue: The most events that wait for one handler. Then its oldest is lost, and counted.
+        handler_queue: The most events that wait for one handler. A full queue evicts its oldest event, counted as ``evicted``.
         workers: The most threads that call handlers.
         timeout: The most seconds that ``emit_sync``, ``await emit``, ``flush`` and ``stop`` wait.
         max_event_bytes: The most bytes of an event.
         max_dead_letters: The most dead letters that are kept.
-        max_depth: The most events that may lead to one another, each emitted by a handler of the one before.
+        max_depth: The longest chain of events, each emitted by a handler of the one before. With 0, a handler cannot emit. ``emit``
+            refuses an event beyond it.
         source: The source of all events that name none.
 
     Raises:
