@@ -326,7 +326,8 @@ impl<E: Event> Builder<E> {
     ///
     /// # Errors
     ///
-    /// A setting is not allowed, a lane does not fit into memory, or two sinks have the same name.
+    /// A setting is not allowed, a lane does not fit into memory, or two sinks have the same name. In a child that a
+    /// sink forks here, [`BuildError::Forked`].
     pub fn build(self) -> Result<Collector<E>, BuildError> {
         let Self { config, sinks, clock, is_ordered, enrich, on_log } = self;
         config.validate()?;
@@ -389,7 +390,7 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// A setting is not allowed, or no thread could be created.
+    /// A setting is not allowed, a lane does not fit into memory, or no thread could be created.
     pub fn new(config: Config) -> Result<Self, StartError> {
         Builder::new().config(config).start()
     }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// * `*` stands for any number of characters, dots included, and for none.
 /// * `?` stands for one character.
-/// * `[abc]`, `[a-z]`, `[!abc]` stand for one character that is, or is not, among them. A `]` that comes first, and a
-///   `-` that comes first or last, stand for themselves.
+/// * `[abc]`, `[a-z]`, `[!abc]` and `[^abc]` stand for one character that is, or is not, among them. A `]` that comes
+///   first, and a `-` that comes first or last, stand for themselves.
 /// * `{a,b}` stands for one of several patterns; braces may be nested.
 /// * Every other character stands for itself; `[*]` is a star.
 ///

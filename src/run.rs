@@ -409,7 +409,7 @@ impl<E: Event + From<Record>> fmt::Debug for TrainingRun<E> {
 /// let memory = MemorySink::new();
 /// let collector = Collector::builder().sink(memory.clone()).start()?;
 /// let run = TrainingRun::builder().start(&collector)?;
-/// let epoch = run.epoch(0, 1);
+/// let epoch = run.epoch(1, 1);
 /// epoch.completed(fields! { "loss": 0.12 });
 /// run.completed(forebay::Fields::new())?;
 /// collector.stop()?;

@@ -1,4 +1,4 @@
-//! Live events for whoever looks: bounded, and no business of the loop or of the sinks.
+//! Live events for subscribers: bounded, and without an effect on the loop or the sinks.
 //!
 //! A subscription is a sink that passes the worker's batches on through a queue. What a slow subscriber loses there is reported
 //! to it.

@@ -21,11 +21,12 @@ use crate::wake::{State, Word};
 impl<E: Event> Collector<E> {
     /// Collects an event, which the worker delivers.
     ///
-    /// It takes no lock, makes no system call but the one that wakes a sleeping worker, allocates nothing, and does
-    /// not wait for a sink. It waits in two cases, both bounded and never on the worker thread. One is a full lane
-    /// under [`Overflow::Block`](crate::Overflow::Block). The other is a full critical lane
-    /// ([`Config::critical_timeout`](crate::Config::critical_timeout)). It never fails: the outcome and the statistics say
-    /// what happened.
+    /// It takes no lock, makes no system call but the one that wakes a sleeping worker, and does not wait for a sink.
+    /// It allocates nothing, except for the first event of a thread under [`Lanes::PerThread`](crate::config::Lanes).
+    /// It waits in two cases, both bounded and never on the worker thread. One is a full lane under
+    /// [`Overflow::Block`](crate::Overflow::Block). The other is a full critical lane
+    /// ([`Config::critical_timeout`](crate::Config::critical_timeout)). It never fails: the outcome and the statistics
+    /// say what happened.
     ///
     /// The destructor of an event that is evicted or rejected runs here. A `stop` may overtake a call between its
     /// push and its end. Then the call takes the event out again. This happens once a stop at most; it takes a lock

@@ -39,8 +39,8 @@ impl<E: Event> Collector<E> {
     /// # Errors
     ///
     /// A setting is not allowed, a setting cannot change, or this is a forked child. Nothing changes then. The
-    /// capacities of the lanes cannot change, because their slots are allocated once; nor can `shards`, the session
-    /// id, and the names of the gate.
+    /// capacities of the lanes cannot change, because their slots are allocated once. Nor can `shards`, `lanes`,
+    /// `session_id`, `source`, `host`, `rank`, and `allow`, `deny`, `rules` and `seed` of the gate.
     pub fn update_config(&self, mut change: impl FnMut(&mut Config)) -> Result<(), ConfigError> {
         let shared = &self.shared;
         loop {

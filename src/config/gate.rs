@@ -13,6 +13,8 @@ use crate::pattern::Pattern;
 /// Settings of the gate, which decides which events are accepted: a part of [`Config`](crate::Config). By default all
 /// are.
 ///
+/// Only [`enabled`](Self::enabled) rejects critical events. Names, sampling, rate and size are not asked for them.
+///
 /// ```
 /// use std::time::Duration;
 /// use forebay::config::{GateConfig, NameRule, Sampling};
@@ -41,11 +43,14 @@ pub struct GateConfig {
     /// The switch. If it is off, all events are rejected, critical ones included. Can change at run time. Defaults to
     /// true.
     pub enabled: bool,
-    /// Patterns of accepted names. If there are any, other names are rejected. Cannot change.
+    /// Patterns of accepted names. If there are any, other names are rejected. Cannot change. Defaults to none, which
+    /// accepts all.
     pub allow: Vec<Pattern>,
-    /// Names that match one of them are rejected, whatever else allows them. Cannot change.
+    /// Names that match one of these patterns are rejected, even if `allow` accepts them. Critical events pass. Cannot
+    /// change. Defaults to none.
     pub deny: Vec<Pattern>,
-    /// Other settings for some names. The first rule that matches a name applies. Cannot change.
+    /// Other settings for some names. The first rule that matches a name applies. 10,000 rules at most. Cannot change.
+    /// Defaults to none.
     pub rules: Vec<NameRule>,
     /// Events of a lower priority are rejected. Can change at run time. Defaults to `Low`, which accepts all.
     pub min_priority: Priority,
@@ -58,7 +63,7 @@ pub struct GateConfig {
     /// Defaults to no limit.
     pub max_event_bytes: Option<usize>,
     /// Seed that makes random decisions the same in every run, for tests. The decisions then cost a counter that all
-    /// threads share. Cannot change.
+    /// threads share. Cannot change. Defaults to none.
     pub seed: Option<u64>,
 }
 

@@ -120,7 +120,7 @@ pub struct Config {
     /// The name of the worker thread, without NUL. Linux shows its first 15 bytes. Defaults to `forebay-worker`.
     pub thread_name: String,
     /// The stack size of the worker thread in bytes; the sinks run on it. Less than half of the address space. `None`
-    /// is the platform's default.
+    /// is the platform's default. Defaults to `None`.
     pub thread_stack_size: Option<usize>,
     /// Variables that begin with `FOREBAY_` and are not ours, as the loader found them. [`warnings`](Self::warnings)
     /// lists them; they have no other effect. Defaults to none.

@@ -105,9 +105,9 @@ impl RunBuilder {
         self
     }
 
-    /// Continues an earlier run, as its next generation. `step` is the first one that is done again or anew. The earlier events of that
-    /// step and later ones stay, but are superseded (`forebay_history::EventQuery::current`). Give the same
-    /// step to [`TensorBoardSink::resume`](crate::sink::TensorBoardSink::resume).
+    /// Continues an earlier run, as its next generation. `step` is the first step that this process does. The earlier events of that step
+    /// and later ones stay, but are superseded (`forebay_history::EventQuery::current`). Give the same step to
+    /// [`TensorBoardSink::resume`](crate::sink::TensorBoardSink::resume).
     ///
     /// [`flush`](Collector::flush) before you save a checkpoint. A process that is killed loses the events of its last interval, and a
     /// resume from that checkpoint does not report those before it again.

@@ -159,7 +159,7 @@ impl<E> DeadLetters<E> {
         shared.letters.iter().map(|kept| kept.letter.clone()).collect()
     }
 
-    /// Takes all letters out; here they are.
+    /// Removes all letters, and returns them, oldest first.
     pub fn purge(&self) -> Vec<DeadLetter<E>> {
         let Ok(mut shared) = self.shared.enter() else { return Vec::new() };
         let letters = std::mem::take(&mut shared.letters);
@@ -168,11 +168,14 @@ impl<E> DeadLetters<E> {
         letters.into_iter().map(|kept| kept.letter).collect()
     }
 
-    /// Offers all letters that are here again to the sink that they come from, oldest first, with its next batches and
-    /// flushes, a hundred at once, at `per_second` letters a second at most; `None` sets no pace. Each leaves the queue when
-    /// the sink has taken it. One that the sink did not take stays, with one more attempt and the new error, until you ask
-    /// again. If the sink says [how many of a batch failed](SinkError::with_failed_events), nobody knows which: those are
-    /// evicted, and counted. Returns how many will be offered: those of a sink that was removed are not.
+    /// Offers all present letters once more to the sink that they come from, and returns how many. Letters of a sink
+    /// that was removed are not offered.
+    ///
+    /// The oldest come first, with the next batches and flushes of the sink, a hundred at once. `per_second` limits the
+    /// pace; `None` sets no limit, and 0 counts as 1. A letter leaves the queue when the sink has taken it. One that
+    /// the sink did not take stays, with one more attempt and the new error, until the next call. If the sink reports
+    /// only [how many of a batch failed](SinkError::with_failed_events), nobody knows which: these are evicted, and
+    /// counted.
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
         let Ok(mut letters) = self.shared.enter() else { return 0 };
         let takers: Vec<u64> = letters.takers().collect();

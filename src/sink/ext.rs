@@ -60,12 +60,14 @@ pub trait SinkExt<E = Record>: Sink<E> + Sized {
         Breaker::new(self, policy)
     }
 
-    /// Limits the events of a second, in the long run: see [`RateLimited`].
+    /// Limits the events to `per_second` a second in the long run, up to a second's worth at once; 0 counts as 1. See
+    /// [`RateLimited`].
     fn rate_limited(self, per_second: u32) -> RateLimited<Self, E> {
         RateLimited::new(self, per_second)
     }
 
-    /// Gives the sink a thread of its own, behind a queue of so many batches: see [`Isolated`].
+    /// Gives the sink a thread of its own, behind a queue of that many batches; 0 counts as 1. A full queue evicts its
+    /// oldest batch by default. See [`Isolated`].
     fn isolated(self, batches: usize) -> Isolated<Self, E>
     where
         E: Event,

@@ -46,10 +46,11 @@ use plain::PlainLines;
 ///   was made.
 /// * An existing file is continued, never overwritten. Should its last line be torn, that line is closed,
 ///   so that it stays the only one that is lost.
-/// * Missing parent folders are created. A file that is removed, moved, hidden or replaced under the sink, alone or with its
-///   folder, is noticed within a second or at a flush: the sink goes on in what is at the path, behind what is there, or
-///   begins the file anew. What was written until then went with the old file. A batch is never left in a file that had been
-///   removed before. A file that cannot be looked at, because the process has dropped its privileges, stays in use.
+/// * Missing parent folders are created. A file that is removed, moved, hidden or replaced under the sink, alone or
+///   with its folder, is noticed within a second or at a flush: the sink continues the file that is at the path, or
+///   creates a new one. What was written until then went with the old file. A batch is never left in a file that had
+///   been removed before. A file that cannot be looked at, because the process has dropped its privileges, stays in
+///   use.
 /// * A symbolic link, at the end of the path or in it, is followed once, by [`create`](Self::create): closed files lie beside the file that it leads to. A pipe, a
 ///   device, a socket, or a descriptor, as `/dev/stdout` is, is written as a stream: never renamed, closed, or cut. A pipe
 ///   must have a reader when the sink is created; one that goes away later is an error of each batch. A file that may be
@@ -77,7 +78,7 @@ use plain::PlainLines;
 /// Any event that implements [`serde::Serialize`] will do. One with a [`Record`] inside can serialise as that record, and is
 /// read back as one. For a `Record` the format is
 /// `{"name": .., "time": .., "step": .., "scalar": ..}`, with the kind of the value for its key (`integer`,
-/// `bool`, `text`, `histogram`, `image`, `list`, `fields`), and it reads back with
+/// `bool`, `text`, `histogram`, `image`, `encoded`, `list`, `fields`), and it reads back with
 /// [`serde_json::from_str`].
 ///
 /// ```

@@ -47,7 +47,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Always the same wait.
+    /// Creates a policy in which all waits are the same. A [`cap`](Self::cap) is not set.
     pub fn fixed(delay: Duration, retries: u32) -> Self {
         Self { factor: 1, cap: Duration::MAX, ..Self::exponential(delay, retries) }
     }
@@ -71,7 +71,7 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets the longest wait.
+    /// Sets the longest wait. Defaults to 30 s for [`exponential`](Self::exponential), and to no limit for the others.
     pub fn cap(mut self, max: Duration) -> Self {
         self.cap = max;
         self

@@ -74,10 +74,10 @@ pub use schema::{row_to_record, version};
 /// * The file is read-only, broken, or not a database of ours, or a text is larger than SQLite allows (a billion bytes):
 ///   permanent.
 /// * The file is removed, moved, hidden or replaced, alone or with its folder: what was committed goes with it, out of the log
-///   into the database, and the sink goes on in the database at the path, or begins one anew. Each batch looks before and
+///   into the database, and the sink goes on in the database at the path, or creates a new one. Each batch looks before and
 ///   after it is inserted. What is at the path and no database of ours is refused and left as it is.
 /// * A symbolic link, at the end of the path or in it, is followed once, by [`create`](Self::create).
-/// * `-wal` or `-shm` beside it is removed or replaced: the database is opened anew, with all that was committed. A file in the
+/// * `-wal` or `-shm` beside it is removed or replaced: the database is opened again, with all that was committed. A file in the
 ///   place of `-wal` that is no log is refused and left as it is.
 /// * In both cases a reader that is in the middle of a query can keep the log from being emptied. Batches fail until it is
 ///   done, which is transient, and a flush is an error. A sink that is dropped meanwhile leaves the log in place.

@@ -27,17 +27,11 @@ const SECOND_NANOS: u64 = 1_000_000_000;
 /// cent (an HDR histogram with two digits).
 ///
 /// A record is measured from the moment at which it was made, even if it is kept, or cloned from a template, and
-/// collected later. Set the moment of such a record by [`Record::with_time`](crate::Record::with_time).
+/// collected later. To leave such a record out, set its moment by [`Record::with_time`](crate::Record::with_time).
 ///
 /// Some events are left out: a record whose moment the caller set, an event that does not say [when it was
 /// made](crate::Event::made_at), one from the future, and one that waited while the system's clock was set. Every
 /// value is zero where no event was measured.
-///
-/// A record is measured from the moment at which it was made, also where it is kept, or cloned from a template, and collected
-/// later: give such a record the present by [`Record::with_time`](crate::Record::with_time). One whose moment the caller set
-/// ([`Record::with_time`](crate::Record::with_time)) is left out, and so is every event that does not tell
-/// [when it was made](crate::Event::made_at), lies in the future, or waited while the system's clock was set. All zero
-/// where no event was measured.
 ///
 /// # Examples
 ///

@@ -90,8 +90,9 @@ impl BusBuilder {
         self
     }
 
-    /// Writes all events to a file of JSON Lines, which is closed at 100 MiB and numbered; [`query`](Bus::query) reads all of
-    /// them. Without, the last 1,000 events can be asked for. A file that is there is gone on with.
+    /// Writes all events to a file of JSON Lines, which is closed at 100 MiB and numbered; [`query`](Bus::query) reads
+    /// all of them. Without a journal, [`query`](Bus::query) finds the last 1,000 events. An existing file is
+    /// continued.
     ///
     /// # Errors
     ///

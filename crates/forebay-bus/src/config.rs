@@ -54,7 +54,8 @@ pub struct BusConfig {
     pub deadline: Duration,
     /// Maximum number of dead letters that are kept, of 50 MiB in all. At least 1. Defaults to 1,000.
     pub dead_letters: usize,
-    /// Maximum number of events that may lead to one another, each emitted by a handler of the one before. Defaults to 16.
+    /// Maximum length of a chain of events, each emitted by a handler of the one before. With 0, a handler cannot emit.
+    /// A longer chain ends with [`EmitError::TooDeep`](super::EmitError::TooDeep). Defaults to 16.
     pub max_depth: u32,
     /// Reaction when threads cannot be started, or the worker of the collector is gone. Defaults to
     /// [`OnWorkerFailure::Inline`].
@@ -83,9 +84,9 @@ setters! {
 #[serde(rename_all = "snake_case")]
 pub enum OnWorkerFailure {
     /// The bus goes on without them, and [`health`](super::Bus::health) reports it: where they cannot be started it is
-    /// [inline](Mode::Inline), and where the worker of the collector has ended by a panic, whoever emits gives events to the
-    /// handlers, and calls those for which no worker has time. The sinks have ended with their worker, but for the last
-    /// 1,000 events, which can be asked for as before.
+    /// [inline](Mode::Inline), and where the worker of the collector has ended by a panic, the emitting thread gives
+    /// events to the handlers, and calls those for which no worker has time. The sinks have ended with their worker,
+    /// but for the last 1,000 events, which can be asked for as before.
     #[default]
     Inline,
     /// The bus does not start, or takes no events any more ([`Outcome::WorkerGone`](forebay::Outcome::WorkerGone)).
@@ -100,7 +101,7 @@ pub enum Mode {
     /// Worker threads, named `forebay-bus`.
     #[default]
     Pooled,
-    /// Whoever emits: `emit` returns when the handlers have run. There is no thread but those of sinks that ask for one
+    /// The thread that emits: `emit` returns when the handlers have run. There is no thread but those of sinks that ask for one
     /// ([isolated](forebay::sink::SinkExt::isolated)); retries that are due are made by the next `emit`, `flush` or `stop`.
     Inline,
 }

@@ -97,9 +97,9 @@ impl Bus {
     /// cancelled; calls that have begun go on. May be called from the handler itself. Returns whether there was a
     /// handler of that number.
     ///
-    /// The last step of a worker before the call asks whether the handler is subscribed. A call that has passed this check has
-    /// begun, although its first statement may run a moment after this has returned, where the system takes the processor
-    /// from the worker just there. Whoever takes apart what the handler uses calls
+    /// The last step of a worker before the call asks whether the handler is subscribed. A call that has passed this
+    /// check has begun, although its first statement may run a moment after this has returned, where the system takes
+    /// the processor from the worker just there. Before you take apart what the handler uses, call
     /// [`unsubscribe_and_wait`](Self::unsubscribe_and_wait): no call runs once that has returned `true`.
     pub fn unsubscribe(&self, id: SubscriptionId) -> bool {
         self.shared.engine.unsubscribe(id).is_some()
@@ -113,7 +113,7 @@ impl Bus {
         self.shared.engine.await_idle(&subscriber, deadline_in(timeout))
     }
 
-    /// Lets in only events that the filter lets in, beside those that were added before. It is asked by whoever emits,
+    /// Lets in only events that the filter lets in, beside those that were added before. The emitting thread asks it,
     /// before the event is queued, also for critical events.
     pub fn add_filter(&self, filter: Filter) -> FilterId {
         // In a forked child, nothing comes in.
@@ -225,10 +225,12 @@ impl Bus {
         &self.shared.engine.dead_letters
     }
 
-    /// Offers all dead letters to the handlers again that they come from, at `per_second` letters a second at most; `None`
-    /// sets no pace. Each is gone once its handler has taken it; one that fails again is a dead letter again. Those of
-    /// handlers that are not subscribed any more stay. How many will be offered. [Inline](Mode::Inline), a pace is kept by calls of
-    /// [`flush`](Self::flush).
+    /// Offers all dead letters once more to the handlers that they come from, and returns how many. Letters of handlers
+    /// that are no longer subscribed stay.
+    ///
+    /// `per_second` limits the pace; `None` sets no limit, and 0 counts as 1. A letter is gone once its handler has
+    /// taken it; one that fails again is a dead letter again. [Inline](Mode::Inline), calls of [`flush`](Self::flush)
+    /// keep the pace.
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
         if self.shared.check().is_err() {
             return 0;

@@ -149,7 +149,7 @@ impl Handler {
         self
     }
 
-    /// Lets go of events that it could not take, instead of keeping them as dead letters: they count as failed.
+    /// Drops events that the handler could not take, instead of keeping them as dead letters. They count as failed.
     pub fn discard_failed(mut self) -> Self {
         self.is_discarding = true;
         self

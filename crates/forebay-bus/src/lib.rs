@@ -25,7 +25,15 @@
 //! # }
 //! ```
 //!
-//! `docs/bus.md` in the repository tells what is delivered when, in which order, and what happens on bad days.
+//! | you want to | look at |
+//! |---|---|
+//! | emit | [`Bus::emit`], [`Bus::emit_sync`], [`Emitter`] |
+//! | handle events | [`Bus::on`], [`Handler`], [`Subscription`] (dropped, it unsubscribes: [`keep`](Subscription::keep) it) |
+//! | choose retries, limits and threads | [`BusConfig`], [`BusBuilder`] |
+//! | see what failed | [`Bus::dead_letters`], [`BusStats`], [`Bus::health`] |
+//! | test | `testing::MockBus` (feature `testing`) |
+//!
+//! `docs/bus.md` in the repository says what is delivered when, in which order, and what happens when something fails.
 
 // From the bottom up: a module imports only from those that stand before it.
 mod context;

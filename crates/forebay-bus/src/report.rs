@@ -88,7 +88,8 @@ impl Shared {
         let is_stopped = self.engine.is_refusing() || !is_inline && !state.is_running();
         let gone = (state == State::WorkerGone).then(|| "the worker of the collector is gone".to_owned());
         let failure = self.engine.failure.get().cloned().or(gone);
-        let message = format!("{}: whoever emits calls the handlers", failure.as_deref().unwrap_or_default());
+        let message =
+            format!("{}: the emitting thread calls the handlers", failure.as_deref().unwrap_or_default());
         alert(AlertKind::WorkersFailed, is_inline && failure.is_some(), message, 0.0, 1.0);
         alert(AlertKind::Stopped, is_stopped, format!("the bus does not run: {state:?}"), 0.0, 1.0);
         let is_alone = !is_inline && !is_stopped && workers.workers == 0;

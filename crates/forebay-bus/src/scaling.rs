@@ -24,8 +24,8 @@ pub enum ScaleError {
     /// The system refused a thread.
     #[error("cannot create a worker thread: {0}")]
     Thread(#[source] io::Error),
-    /// The bus has no workers: whoever emits calls the handlers.
-    #[error("the bus has no workers, because whoever emits calls the handlers")]
+    /// The bus has no workers: the emitting thread calls the handlers.
+    #[error("the bus has no workers, because the emitting thread calls the handlers")]
     Inline,
     /// This process is a forked child; the threads live in the parent.
     #[error("this process is a fork of the one that started the bus")]

@@ -75,7 +75,7 @@ pub struct BusStats {
     pub filtered: u64,
     /// Events that came after the end, [inline](super::Mode::Inline).
     pub stopped: u64,
-    /// Events that were given to their handlers by whoever emitted them.
+    /// Events that were given to their handlers by the thread that emitted them.
     pub inline: u64,
     /// Events that the bus emitted itself, of those above.
     pub own: u64,
@@ -294,7 +294,7 @@ pub enum AlertKind {
     Sink,
     /// Every worker hangs.
     NoWorkers,
-    /// Threads cannot be started, or the worker of the collector is gone: whoever emits calls the handlers
+    /// Threads cannot be started, or the worker of the collector is gone: the emitting thread calls the handlers
     /// ([`OnWorkerFailure`](super::OnWorkerFailure)).
     WorkersFailed,
     /// The bus is stopped, or its collector is gone.

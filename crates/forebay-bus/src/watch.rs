@@ -58,9 +58,10 @@ impl Drop for Watcher {
     }
 }
 
-/// Sums up the last `last` events every `every` (usually 50, and 5 s): how many were of training and of the system, and how
-/// many events a second came over the time that these took; as `metrics.aggregated`. Nothing is emitted when nothing came.
-/// [Inline](super::Mode::Inline), it is emitted by the first `emit` or `flush` that comes after that time.
+/// Emits `metrics.aggregated` at each interval `every`, from the last `last` events: how many were of training and of
+/// the system, and how many came a second in the time that they span. Nothing is emitted when nothing came. Good values
+/// are 5 s and 50 events. [Inline](super::Mode::Inline), it is emitted by the first `emit` or `flush` that comes after
+/// that time.
 ///
 /// # Errors
 ///
@@ -116,8 +117,9 @@ impl Kind {
     }
 }
 
-/// Counts the events `*.error` and `*.failed`, reports when there are `threshold` of them (usually 10) as
-/// `system.error_threshold_exceeded`, and begins anew. The component is that field of the last one, or its name's first word.
+/// Counts the events `*.error` and `*.failed`. When there are `threshold` of them (10 is a good value), it emits
+/// `system.error_threshold_exceeded` and counts from 0 again. The component is the field `component` of the last one,
+/// or the first word of its name.
 ///
 /// # Errors
 ///
@@ -196,7 +198,7 @@ pub fn slow_batches(bus: &Bus, threshold: Duration) -> Result<Watcher, Subscribe
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let bus = Bus::new()?;
-/// let measure = || Some(GpuUsage { utilization: 0.9, memory_used: 4096.0, temperature: 60.0 });
+/// let measure = || Some(GpuUsage { utilization: 90.0, memory_used: 4096.0, temperature: 60.0 });
 /// let watcher = watch::probe(&bus, Duration::from_secs(10), "gpu", measure)?;
 /// # drop(watcher);
 /// # Ok(())
@@ -254,9 +256,9 @@ pub fn disk(bus: &Bus, every: Duration, path: impl Into<PathBuf>) -> Result<Watc
     })
 }
 
-/// Asks how the bus is ([`Bus::health`]) every so often (usually 5 s), and reports each alert once as long as it is up, as
-/// `system.bottleneck_detected`: the component, what is wrong, and what may help. One that comes and goes between two looks is
-/// not seen. [Inline](super::Mode::Inline), as for [`aggregate`].
+/// Asks for the [health](Bus::health) of the bus at each interval `every` (5 s is a good value). Each alert is reported
+/// once while it is up, as `system.bottleneck_detected`: the component, what is wrong, and what may help. One that
+/// comes and goes between two looks is not seen. [Inline](super::Mode::Inline), as for [`aggregate`].
 ///
 /// # Errors
 ///

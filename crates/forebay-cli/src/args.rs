@@ -363,7 +363,7 @@ pub(crate) struct Import {
     /// The folder that the run gets; of several runs, each gets one below it.
     #[arg(long, short, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
-    /// What it is; told by its name unless it is given.
+    /// The kind of the input. By default, its name says it.
     #[arg(long, value_enum)]
     pub(crate) from: Option<Source>,
     /// Say what was written as a JSON object.

@@ -6,6 +6,10 @@
 //! | `SqliteHistory` (feature `sqlite`) | those that a `SqliteSink` wrote |
 //! | [`Recent`] | the last records, in memory |
 //!
+//! `Run` (features `json-lines` and `tensorboard`, both on by default) reads the folder of a run while it grows: its curves,
+//! its status, and what is missing. `find_runs` finds such folders, `open` opens one for queries, and [`runs()`] lists the
+//! training runs of a history.
+//!
 //! A history can be queried while a run goes on and writes. It also answers with tables: the last record of each name, aggregates of
 //! windows of steps or of time, a row for each step; and [`merge`] puts the records of several ranks in order.
 //!

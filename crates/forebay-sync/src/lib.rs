@@ -1,9 +1,10 @@
-//! Internal part of [`forebay`](https://docs.rs/forebay): primitives that synchronise, clocks, and the watch for forks.
+//! Internal part of `forebay`: primitives that synchronise, clocks, and the watch for forks.
 //!
 //! **No promise holds here.** Its version is that of `forebay`, which needs exactly this one; any release may change anything.
 //!
-//! It is the only crate of the workspace that uses [loom] and that has `unsafe` code. All other crates synchronise by
-//! what [`sync`] exports, so that the model checker can replace it by its own primitives.
+//! It is the only crate of the workspace that uses [loom]. With one file of the Python package, it alone has `unsafe`
+//! code. All other crates synchronise by what [`sync`] exports, so that the model checker can replace it by its own
+//! primitives.
 //!
 //! | module | what it has |
 //! |---|---|

@@ -9,7 +9,7 @@ use forebay_sync::sync::{Arc, Home, Mutex, Ordering, PlainU64, Weak};
 /// Tokens form a tree ([`child`](Self::child)): a cancel reaches the children, and never the parent. A task has a child of the token
 /// that its pipeline was given. So one token can stop many tasks, and each of them can be stopped alone.
 ///
-/// In a forked child, a token of the parent is cancelled for whoever asks it there, and reaches no task.
+/// In a forked child, a token of the parent counts as cancelled, and reaches no task.
 ///
 /// ```
 /// use forebay_task::CancelToken;

@@ -34,7 +34,7 @@
 //! * Once [`CancelToken::cancel`] has returned, no worker takes an item, and no call of the handler begins. Items that were begun, one
 //!   (or a batch) per worker, are finished, and their results gathered. Items that a worker has taken and not begun are cancelled.
 //!   Senders are refused from then on, also those that wait.
-//! * Every task has exactly one final event: the [`Final`] for whoever waits, and a record for the collector of
+//! * Every task has exactly one final event: the [`Final`] for the thread that waits, and a record for the collector of
 //!   [`report_to`](Pipeline::report_to), if there is one.
 //! * The threads belong to the task, are named `forebay-task`, and end with it. A thread in a handler or a source that does not return
 //!   ends later.

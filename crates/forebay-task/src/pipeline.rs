@@ -158,7 +158,7 @@ impl<T> Pipeline<T> {
     }
 
     /// Collects one critical record of this name at the end of the task: after its last item, a failure, a cancel or the drop of the
-    /// task. The record has the fields of [`Summary`](crate::Summary). Whoever waits for the task returns after it was collected.
+    /// task. The record has the fields of [`Summary`](crate::Summary). A wait for the task returns after the record was collected.
     ///
     /// The name has two or more words of `a-z`, `0-9` and `_`, joined by dots: `import.files.finished`. The task holds a handle of
     /// the collector. So a task whose source is a subscription to this collector does not end with it: cancel it.
