@@ -20,33 +20,23 @@ for patch in loom-tests/mutants/*.patch; do
     names+=("$name")
 done
 
-check() { # TREE NAME: prints one line; fails unless the bug was reported
-    local tree=$1 name=$2 patch model native under file features expected out status
-    patch=$PWD/loom-tests/mutants/$name.patch
-    model=$(sed -n 's/^# test: //p' "$patch") expected=$(sed -n 's/^# expect: //p' "$patch")
-    native=$(sed -n 's/^# native: //p' "$patch") under=$(sed -n 's/^# under: //p' "$patch")
-    if [ -n "$native" ]; then
-        grep -qr --include=tests.rs "^fn $model()" "$tree/src" "$tree/crates" || { echo "STALE     $name: no $model"; return 1; }
-    else
-        # Two checkers may have a model of one name: a file of its own comes first under shuttle.
-        file=$(cd "$tree/loom-tests/$under" && grep -sl "^fn $model()" tests/*.rs ../tests/*.rs | head -1)
-        [ -n "$file" ] || { echo "STALE     $name: no $model"; return 1; }
-    fi
-    if ! (cd "$tree" && patch -s -p1 --dry-run <"$patch" && patch -s -p1 <"$patch") >/dev/null; then
-        echo "STALE     $name: does not apply"; return 1
-    fi
+# The patch at hand, which the functions below read.
+tree="" name="" patch="" expected="" native="" under=""
+
+report() { # MODEL: prints one line; fails unless it reported the bug
+    local model=$1 file features out status
     if [ -n "$native" ]; then
         # shellcheck disable=SC2086 # arguments
         out=$(cd "$tree" && timeout 300 cargo test --quiet $native "$model" 2>&1)
     else
-        file=$(basename "$file" .rs)
+        # Two checkers may have a model of one name: a file of its own comes first under shuttle.
+        file=$(basename "$(cd "$tree/loom-tests/$under" && grep -sl "^fn $model()" tests/*.rs ../tests/*.rs | head -1)" .rs)
         # Only what the model needs: a bus and a task take longer to build than the core.
         features=$(case $file in bus | task) echo "$file" ;; pooled_bus) echo bus ;; esac)
         out=$(cd "$tree/loom-tests/$under" && timeout 300 cargo test --quiet --profile mutants --no-default-features \
             --features "$features ${under:-}" --test "$file" -- --exact "$model" 2>&1)
     fi
     status=$?
-    (cd "$tree" && patch -s -R -p1 <"$patch") || exit 2
     if grep -q '^error.*could not compile' <<<"$out"; then
         echo "BROKEN    $name: does not compile"; grep -m3 '^error' <<<"$out"; return 1
     elif [ $status -eq 0 ]; then
@@ -58,13 +48,27 @@ check() { # TREE NAME: prints one line; fails unless the bug was reported
     fi
 }
 
+check() { # NAME: fails unless each model that the patch names reported the bug
+    local model failed=0
+    name=$1 patch=$PWD/loom-tests/mutants/$1.patch
+    expected=$(sed -n 's/^# expect: //p' "$patch")
+    native=$(sed -n 's/^# native: //p' "$patch") under=$(sed -n 's/^# under: //p' "$patch")
+    if ! (cd "$tree" && patch -s -p1 --dry-run <"$patch" && patch -s -p1 <"$patch") >/dev/null; then
+        echo "STALE     $name: does not apply"; return 1
+    fi
+    for model in $(sed -n 's/^# test: //p' "$patch"); do report "$model" || failed=1; done
+    (cd "$tree" && patch -s -R -p1 <"$patch") || exit 2
+    return $failed
+}
+
 job() { # NUMBER: every name whose turn it is
-    local number=$1 tree=$work/$1 failed=0 place
+    local number=$1 failed=0 place
+    tree=$work/$1
     mkdir "$tree"
     git ls-files -z | tar --null -T - -c | tar -x -m -C "$tree"
     export CARGO_TARGET_DIR=$targets-$number
     for ((place = number; place < ${#names[@]}; place += jobs)); do
-        check "$tree" "${names[place]}" || failed=1
+        check "${names[place]}" || failed=1
     done
     return $failed
 }

@@ -89,6 +89,7 @@ fn rings() -> (Filter, Arc<Notify>) {
     (filter, signal)
 }
 
+/// Must report `permit-not-asked`.
 #[test]
 fn no_call_begins_once_unsubscribe_has_returned() {
     let witness = Witness::default();
@@ -235,6 +236,7 @@ fn no_filter_is_asked_once_it_is_removed() {
     witness.expect(&["(0, 0)"]);
 }
 
+/// Must report `bus-waiter-unannounced` and `bus-withdrawn-call-wakes-nobody`.
 #[test]
 fn no_call_runs_once_unsubscribe_and_wait_has_returned() {
     let witness = Witness::default();
@@ -258,6 +260,7 @@ fn no_call_runs_once_unsubscribe_and_wait_has_returned() {
     witness.expect(&["(1, 1)", "(2, 0)"]);
 }
 
+/// Must report `bus-closed-events-are-not-ending`.
 #[test]
 fn an_event_against_a_stop_has_one_fate() {
     let witness = Witness::default();

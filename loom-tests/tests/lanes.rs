@@ -55,6 +55,7 @@ fn wake_the_worker(
     assert_eq!(worker.take().len(), events);
 }
 
+/// Must report `lane-in-use-uncounted`, `lane-open-block-is-not-pending` and `lane-push-fence-removed`.
 #[test]
 fn an_event_alone_in_a_lane_wakes_the_worker() {
     check("lanes: an event alone wakes the worker", 3, 800, || {
@@ -68,6 +69,7 @@ fn an_event_alone_in_a_lane_wakes_the_worker() {
     });
 }
 
+/// Must report `lane-push-fence-removed`.
 #[test]
 fn the_event_of_a_lane_that_makes_enough_pending_wakes_the_worker() {
     check("lanes: the second event of a lane wakes the worker", 3, 2700, || {
@@ -80,6 +82,7 @@ fn the_event_of_a_lane_that_makes_enough_pending_wakes_the_worker() {
     });
 }
 
+/// Must report `lane-counts-itself-alone`.
 #[test]
 fn two_lanes_with_an_event_each_wake_the_worker() {
     check("lanes: the second of two producers wakes the worker", 3, 12, || {
@@ -96,6 +99,7 @@ fn two_lanes_with_an_event_each_wake_the_worker() {
     });
 }
 
+/// Must report `lane-that-is-new-does-not-look-at-all`.
 #[test]
 fn a_lane_that_is_new_reckons_with_the_others() {
     check("lanes: a new lane reckons with the others", 3, 1500, || {
@@ -115,6 +119,7 @@ fn a_lane_that_is_new_reckons_with_the_others() {
     });
 }
 
+/// Must report `lane-overlooked-by-low-events` and `lane-overlooks-low-events`.
 #[test]
 fn a_low_event_and_one_of_a_lane_wake_the_worker() {
     check("lanes: a low event and one of a lane wake the worker", 3, 12, || {
@@ -132,6 +137,7 @@ fn a_low_event_and_one_of_a_lane_wake_the_worker() {
     });
 }
 
+/// Must report `lane-full-pool-does-not-wake` and `lane-without-a-free-block-looks-at-itself`.
 #[test]
 fn a_lane_without_a_free_block_wakes_the_worker() {
     check("lanes: no free block wakes the worker", 2, 1000, || {
@@ -144,6 +150,7 @@ fn a_lane_without_a_free_block_wakes_the_worker() {
     });
 }
 
+/// Must report `push-fence-removed`.
 #[test]
 fn an_event_of_a_thread_without_a_lane_wakes_the_worker() {
     check("lanes: an event without a lane wakes the worker", 3, 160, || {
@@ -157,6 +164,7 @@ fn an_event_of_a_thread_without_a_lane_wakes_the_worker() {
     });
 }
 
+/// Must report `lane-late-event-lost`.
 #[test]
 fn a_lane_loses_nothing_while_it_stops() {
     let witness = Witness::default();
@@ -178,6 +186,7 @@ fn a_lane_loses_nothing_while_it_stops() {
     witness.expect(&["(Queued, 1, 0)", "(Stopped, 0, 1)"]);
 }
 
+/// Must report `lane-commits-without-release`.
 #[test]
 fn a_flush_covers_what_a_lane_got_before_it() {
     let witness = Witness::default();
@@ -205,6 +214,7 @@ fn a_flush_covers_what_a_lane_got_before_it() {
     witness.expect(&["(0, 0)", "(1, 1)", "(1, 2)", "(2, 2)"]);
 }
 
+/// Must report `lane-round-goes-on-with-an-old-look`.
 #[test]
 fn a_flush_that_is_asked_for_covers_every_lane() {
     check("lanes: a flush that is asked for covers every lane", 2, 4400, || {
@@ -231,6 +241,7 @@ fn a_flush_that_is_asked_for_covers_every_lane() {
     });
 }
 
+/// Must report `lane-drain-tells-more-than-it-took`.
 #[test]
 fn half_a_lane_ends_a_nap_that_follows_a_delivery() {
     check("lanes: half a lane ends a nap after a delivery", 1, 2300, || {
@@ -247,6 +258,7 @@ fn half_a_lane_ends_a_nap_that_follows_a_delivery() {
     });
 }
 
+/// Must report `lane-of-a-thread-that-ended-stays-taken`.
 #[test]
 fn threads_come_to_their_lanes_by_themselves() {
     let witness = Witness::default();

@@ -145,6 +145,9 @@ fn one_lane(
     witness.expect(evicted);
 }
 
+/// Must report `lane-blocks-in-any-order`, `lane-evicted-events-leak`, `lane-eviction-uncounted`,
+/// `lane-evicts-a-pinned-block`, `lane-frees-without-release`, `lane-no-second-look-for-a-free-block`,
+/// `lane-opens-without-release`, `lane-takes-a-bit-without-acquire` and `lane-words-have-no-version`.
 #[test]
 fn a_lane_overtakes_the_drain() {
     one_lane(
@@ -157,6 +160,7 @@ fn a_lane_overtakes_the_drain() {
     );
 }
 
+/// Must report `lane-gap-told-before-what-precedes-it` and `lane-takes-what-was-opened-later`.
 #[test]
 fn a_lane_overtakes_the_drain_in_more_blocks() {
     one_lane(
@@ -169,6 +173,8 @@ fn a_lane_overtakes_the_drain_in_more_blocks() {
     );
 }
 
+/// Must report `lane-commits-without-release`, `lane-drain-reads-the-count-without-acquire`,
+/// `lane-pin-looks-without-acquire`, `lane-pins-after-a-seal-without-acquire` and `lane-seals-without-release`.
 #[test]
 fn a_lane_overtakes_the_drain_by_blocks() {
     one_lane(
@@ -181,16 +187,20 @@ fn a_lane_overtakes_the_drain_by_blocks() {
     );
 }
 
+/// Must report `lane-looks-before-it-knows-what-is-sealed`, `lane-reads-what-is-sealed-without-acquire` and
+/// `lane-tells-what-is-sealed-without-release`.
 #[test]
 fn a_lane_overtakes_two_rounds() {
     one_lane("pool: one lane overtakes two rounds", (2, 24_000), (2, 1), 3, (2, 9), &["0", "1"]);
 }
 
+/// Must report `lane-eviction-forgets-what-was-taken` and `lane-frees-a-block-taken-in-part`.
 #[test]
 fn a_block_that_was_taken_in_part_is_evicted() {
     one_lane("pool: a block taken in part is evicted", (3, 19_000), (2, 2), 5, (1, 1), &["0", "1", "2"]);
 }
 
+/// Must report `lane-evicted-events-drop-twice`, `lane-evicts-without-acquire` and `lane-unpins-without-release`.
 #[test]
 fn a_sealed_block_that_was_taken_in_part_is_evicted() {
     let witness = Witness::default();
@@ -213,6 +223,7 @@ fn a_sealed_block_that_was_taken_in_part_is_evicted() {
     witness.expect(&["0", "1", "2"]);
 }
 
+/// Must report `lane-eviction-uncounted`.
 #[test]
 fn lanes_evict_from_each_other() {
     let witness = Witness::default();
@@ -236,6 +247,7 @@ fn lanes_evict_from_each_other() {
     witness.expect(&["0", "1"]);
 }
 
+/// Must report `lane-eviction-uncounted`.
 #[test]
 fn two_lanes_and_the_drain() {
     check("pool: two lanes evict, against a round", 1, 660, || {
@@ -252,6 +264,7 @@ fn two_lanes_and_the_drain() {
     });
 }
 
+/// Must report `lane-evicts-a-pinned-block`.
 #[test]
 fn lanes_that_are_merged_are_evicted_meanwhile() {
     let witness = Witness::default();
@@ -276,6 +289,7 @@ fn lanes_that_are_merged_are_evicted_meanwhile() {
     witness.expect(&["0", "2"]);
 }
 
+/// Must report `lane-looks-before-it-knows-what-is-sealed`.
 #[test]
 fn a_round_covers_what_came_before_it() {
     check_long("pool: a round covers what came before it", 3, 26_000, 4200, || {
@@ -306,6 +320,7 @@ fn a_round_covers_what_came_before_it() {
     });
 }
 
+/// Must report `lane-frees-without-release`.
 #[test]
 fn a_lane_goes_from_handle_to_handle() {
     let witness = Witness::default();
@@ -331,6 +346,7 @@ fn a_lane_goes_from_handle_to_handle() {
     witness.expect(&["4", "2"]);
 }
 
+/// Must report `lane-of-a-thread-that-ended-stays-taken` and `lane-thread-changes-sides`.
 #[test]
 fn a_thread_that_ends_leaves_its_lane_to_the_next() {
     let witness = Witness::default();
@@ -366,6 +382,7 @@ fn a_thread_that_ends_leaves_its_lane_to_the_next() {
     witness.expect(&["4", "2"]);
 }
 
+/// Must report `lane-takes-a-bit-without-acquire`.
 #[test]
 fn a_lane_that_may_not_evict_gives_the_event_back() {
     let witness = Witness::default();
@@ -391,6 +408,7 @@ fn a_lane_that_may_not_evict_gives_the_event_back() {
     witness.expect(&["2", "3", "4"]);
 }
 
+/// Must report `lane-looks-before-it-knows-what-is-sealed`.
 #[test]
 fn a_block_is_evicted_for_its_bytes() {
     let witness = Witness::default();
@@ -417,6 +435,7 @@ fn a_block_is_evicted_for_its_bytes() {
     witness.expect(&["0", "1"]);
 }
 
+/// Must report `lane-evicted-block-is-never-free`, `lane-evicts-a-free-block` and `lane-gap-behind-the-last-block-untold`.
 #[test]
 fn a_gap_behind_the_last_event_is_told() {
     let witness = Witness::default();
@@ -440,6 +459,7 @@ fn a_gap_behind_the_last_event_is_told() {
     witness.expect(&["0", "1", "2"]);
 }
 
+/// Must report `lane-frees-without-release`.
 #[test]
 fn blocks_are_evicted_by_a_thread_without_a_lane() {
     let witness = Witness::default();

@@ -20,6 +20,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 // ---- wake-up ----
 
+/// Must report `announce-fence-removed`, `no-second-look-at-the-rings`, `producer-does-not-notify` and `push-fence-removed`.
 #[test]
 fn an_event_alone_wakes_the_worker() {
     check("an event alone wakes the worker", 3, 10_000, || {
@@ -33,6 +34,7 @@ fn an_event_alone_wakes_the_worker() {
     });
 }
 
+/// Must report `producer-does-not-notify`.
 #[test]
 fn the_event_that_makes_enough_pending_wakes_the_worker() {
     check("the second of two producers wakes the worker", 1, 17_000, || {
@@ -51,6 +53,7 @@ fn the_event_that_makes_enough_pending_wakes_the_worker() {
     });
 }
 
+/// Must report `critical-does-not-notify`.
 #[test]
 fn a_critical_event_wakes_the_worker() {
     check("a critical event wakes the worker", 3, 19_000, || {
@@ -65,6 +68,7 @@ fn a_critical_event_wakes_the_worker() {
     });
 }
 
+/// Must report `full-lane-does-not-notify`.
 #[test]
 fn a_full_lane_wakes_the_worker() {
     check("a full lane wakes the worker", 3, 10_000, || {
@@ -79,6 +83,7 @@ fn a_full_lane_wakes_the_worker() {
     });
 }
 
+/// Must report `nap-announces-no-threshold`, `nap-lasts-until-a-lane-is-full` and `nap-looks-for-more-than-it-announced`.
 #[test]
 fn half_a_lane_ends_a_nap() {
     check_long("half a lane ends a nap", 2, 15_000, 740, || {
@@ -104,6 +109,7 @@ fn half_a_lane_ends_a_nap() {
     });
 }
 
+/// Must report `stop-does-not-notify`.
 #[test]
 fn a_stop_ends_a_nap() {
     check("a stop ends a nap", 2, 4_300, || {
@@ -119,6 +125,7 @@ fn a_stop_ends_a_nap() {
     });
 }
 
+/// Must report `split-ring-does-not-notify`.
 #[test]
 fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
     // One event in a ring of two counts as two; the low one is the third.
@@ -150,6 +157,7 @@ fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
     });
 }
 
+/// Must report `ring-overlooks-low-events`.
 #[test]
 fn a_low_and_a_normal_event_together_wake_the_worker() {
     // Neither is enough: whoever comes last must count both lanes.
@@ -181,6 +189,7 @@ fn a_low_and_a_normal_event_together_wake_the_worker() {
     });
 }
 
+/// Must report `new-settings-do-not-notify` and `new-settings-overlooked`.
 #[test]
 fn new_settings_alone_wake_the_worker() {
     check("new settings alone wake the worker", 3, 4_000, || {
@@ -195,6 +204,7 @@ fn new_settings_alone_wake_the_worker() {
     });
 }
 
+/// Must report `new-settings-wake-nobody`.
 #[test]
 fn new_settings_release_who_waits_for_space() {
     let witness = Witness::default();
@@ -216,6 +226,7 @@ fn new_settings_release_who_waits_for_space() {
     witness.expect(&["0", "1"]);
 }
 
+/// Must report `task-does-not-ask-again-under-the-lock`.
 #[test]
 fn new_settings_reach_a_task_that_waits_for_space() {
     let witness = Witness::default();
@@ -239,6 +250,7 @@ fn new_settings_reach_a_task_that_waits_for_space() {
 
 // ---- fates ----
 
+/// Must report `eviction-uncounted`.
 #[test]
 fn accepted_is_delivered_or_evicted_in_order() {
     let witness = Witness::default();
@@ -282,6 +294,7 @@ fn two_producers_keep_their_order() {
     witness.expect(&["[0, 1, 10, 11]", "[10, 11, 0, 1]", "[0, 10, 11, 1]"]);
 }
 
+/// Must report `eviction-uncounted`.
 #[test]
 fn gaps_add_up_to_evictions_after_a_flush() {
     let witness = Witness::default();
@@ -309,6 +322,7 @@ fn gaps_add_up_to_evictions_after_a_flush() {
 
 // ---- flush ----
 
+/// Must report `answer-waited-for-once`, `flush-does-not-notify` and `no-second-look-at-the-mailbox`.
 #[test]
 fn a_flush_covers_what_was_collected_before_it() {
     check("a flush covers, and happens after, what came before", 3, 2_500, || {
@@ -323,6 +337,7 @@ fn a_flush_covers_what_was_collected_before_it() {
     });
 }
 
+/// Must report `flush-does-not-notify`.
 #[test]
 fn a_flush_covers_what_another_thread_collected_before_it() {
     check_long("a flush covers what another thread reported", 1, 16_000, 310, || {
@@ -343,6 +358,7 @@ fn a_flush_covers_what_another_thread_collected_before_it() {
     });
 }
 
+/// Must report `flushers-stranded` and `ticket-after-the-drain`.
 #[test]
 fn two_flushers_are_both_answered() {
     check("two flushers are both answered, each covered", 1, 2_600, || {
@@ -378,7 +394,8 @@ fn two_flushers_are_both_answered() {
     });
 }
 
-/// Must report `last-requests-stranded`, and `last-flush-answered-before-it`: what a flush is answered for has been flushed.
+/// Must report `last-requests-stranded`, `stop-does-not-notify` and `last-flush-answered-before-it`: what a flush is answered for has
+/// been flushed.
 #[test]
 fn a_flush_against_a_stop_is_answered() {
     let witness = Witness::default();
@@ -441,6 +458,7 @@ fn a_flush_covers_a_sink_that_was_added() {
     });
 }
 
+/// Must report `sink-panic-not-caught`.
 #[test]
 fn a_panicking_sink_strands_no_flusher() {
     check("a panicking sink strands no flusher", 3, 3_300, || {
@@ -456,6 +474,7 @@ fn a_panicking_sink_strands_no_flusher() {
 
 // ---- stop ----
 
+/// Must report `pass-skips-a-ring`.
 #[test]
 fn two_rings_lose_nothing_while_it_stops() {
     let witness = Witness::default();
@@ -481,6 +500,7 @@ fn two_rings_lose_nothing_while_it_stops() {
     witness.expect(&["(Queued, 0)", "(Stopped, 1)"]);
 }
 
+/// Must report `late-event-lost`, `no-sweep-after-stopped` and `stopped-before-the-drain`.
 #[test]
 fn what_is_accepted_while_it_stops_is_accounted_for() {
     let witness = Witness::default();
@@ -509,6 +529,7 @@ fn what_is_accepted_while_it_stops_is_accounted_for() {
     witness.expect(&["(Queued, 0)", "(Stopped, 1)"]);
 }
 
+/// Must report `no-sweep-after-stopped`.
 #[test]
 fn two_producers_while_it_stops_are_accounted_for() {
     let witness = Witness::default();
@@ -531,6 +552,7 @@ fn two_producers_while_it_stops_are_accounted_for() {
     witness.expect(&["(0, 2)", "(1, 1)", "(2, 0)"]);
 }
 
+/// Must report `end-wakes-one-who-stops` and `starting-worker-overlooked-by-a-stop`.
 #[test]
 fn two_stops_both_end() {
     check("two stops both end, and tell the same", 2, 1_300, || {
@@ -546,6 +568,7 @@ fn two_stops_both_end() {
     });
 }
 
+/// Must report `late-event-lost`.
 #[test]
 fn a_stop_before_the_start_discards_and_counts() {
     let witness = Witness::default();
@@ -564,6 +587,7 @@ fn a_stop_before_the_start_discards_and_counts() {
     witness.expect(&["(Queued, 1)", "(Stopped, 0)"]);
 }
 
+/// Must report `stop-does-not-notify`.
 #[test]
 fn a_restarted_collector_loses_nothing() {
     check("a restart loses nothing", 2, 1_000, || {
@@ -579,6 +603,7 @@ fn a_restarted_collector_loses_nothing() {
     });
 }
 
+/// Must report `draining-run-taken-for-ended` and `events-of-the-next-run-taken-for-late`.
 #[test]
 fn a_start_against_a_late_event_loses_nothing() {
     let witness = Witness::default();
@@ -603,6 +628,7 @@ fn a_start_against_a_late_event_loses_nothing() {
     witness.expect(&["(Queued, 2)", "(Stopped, 1)"]);
 }
 
+/// Must report `run-read-behind-the-close` and `stop-waits-for-any-run`.
 #[test]
 fn a_stop_does_not_wait_for_a_run_that_was_started_meanwhile() {
     let witness = Witness::default();
@@ -622,6 +648,7 @@ fn a_stop_does_not_wait_for_a_run_that_was_started_meanwhile() {
     witness.expect(&["true", "false"]);
 }
 
+/// Must report `stop-does-not-notify`.
 #[test]
 fn the_last_handle_stops_the_worker() {
     check("dropping the last handle delivers and ends", 3, 680, || {
@@ -635,6 +662,7 @@ fn the_last_handle_stops_the_worker() {
 
 // ---- room ----
 
+/// Must report `no-space-waiter-woken-by-the-drain`, `push-after-space-lock` and `waiting-thread-uncounted`.
 #[test]
 fn a_blocked_producer_is_released_by_the_drain() {
     let witness = Witness::default();
@@ -652,6 +680,7 @@ fn a_blocked_producer_is_released_by_the_drain() {
     witness.expect(&["Queued", "QueuedAfterWait"]);
 }
 
+/// Must report `bytes-kept-by-the-drain`, `bytes-wanted-does-not-notify` and `bytes-wanted-fence-removed`.
 #[test]
 fn who_waits_for_bytes_is_released_by_the_delivery() {
     let witness = Witness::default();
@@ -702,6 +731,7 @@ fn bytes_that_are_given_up_are_evicted_events() {
     witness.expect(&["(1, 1, 0)", "(2, 0, 0)"]);
 }
 
+/// Must report `no-space-waiter-woken-by-stop`.
 #[test]
 fn a_blocked_producer_is_released_by_a_stop_without_a_worker() {
     let witness = Witness::default();
@@ -741,6 +771,7 @@ fn a_blocked_producer_is_released_by_a_stop_of_a_worker_that_delivers_nothing() 
     witness.expect(&["(Stopped, 1)"]);
 }
 
+/// Must report `critical-lane-evicts`.
 #[test]
 fn a_critical_event_waits_for_space_and_is_never_evicted() {
     let witness = Witness::default();
@@ -761,6 +792,7 @@ fn a_critical_event_waits_for_space_and_is_never_evicted() {
 
 // ---- futures ----
 
+/// Must report `waiting-task-not-woken`.
 #[test]
 fn a_waiting_future_is_woken_when_there_is_space() {
     let witness = Witness::default();
@@ -779,6 +811,7 @@ fn a_waiting_future_is_woken_when_there_is_space() {
     witness.expect(&["Queued", "QueuedAfterWait"]);
 }
 
+/// Must report `space-waker-not-replaced`.
 #[test]
 fn a_future_polled_by_another_task_wakes_that_one() {
     let witness = Witness::default();
@@ -800,6 +833,7 @@ fn a_future_polled_by_another_task_wakes_that_one() {
     witness.expect(&["true", "false"]);
 }
 
+/// Must report `waiting-task-not-woken`.
 #[test]
 fn a_dropped_future_disturbs_nobody() {
     let witness = Witness::default();
@@ -825,6 +859,7 @@ fn a_dropped_future_disturbs_nobody() {
     witness.expect(&["(false, false)", "(false, true)", "(true, false)"]);
 }
 
+/// Must report `no-space-waiter-woken-by-stop`.
 #[test]
 fn a_waiting_future_is_woken_by_stop() {
     let witness = Witness::default();
@@ -844,6 +879,7 @@ fn a_waiting_future_is_woken_by_stop() {
     witness.expect(&["0", "1"]);
 }
 
+/// Must report `flush-does-not-notify`.
 #[test]
 fn a_flush_future_covers_and_is_woken() {
     check("FlushAsync covers, and its task is woken", 2, 3_500, || {
@@ -857,6 +893,7 @@ fn a_flush_future_covers_and_is_woken() {
     });
 }
 
+/// Must report `stale-waker-kept`.
 #[test]
 fn a_flush_future_polled_by_another_task_wakes_that_one_and_a_dropped_one_nobody() {
     let witness = Witness::default();
@@ -883,6 +920,7 @@ fn a_flush_future_polled_by_another_task_wakes_that_one_and_a_dropped_one_nobody
 
 // ---- sinks ----
 
+/// Must report `removed-sink-not-flushed` and `sink-admitted-after-dispatch`.
 #[test]
 fn a_sink_gets_what_is_collected_after_it_was_added_and_before_it_is_removed() {
     let witness = Witness::default();
@@ -942,6 +980,7 @@ fn a_sink_that_was_just_added_can_be_removed() {
     });
 }
 
+/// Must report `flush-does-not-notify`.
 #[test]
 fn a_sink_that_collects_does_not_hang_a_flush() {
     check("a sink that collects into its own collector", 2, 400, || {
@@ -969,7 +1008,8 @@ fn a_sink_that_collects_does_not_hang_a_flush() {
 
 // ---- a sink on a thread of its own ----
 
-/// Must report `isolated-flush-covers-less`, and `isolated-flush-answered-before-it`: the log was flushed on its thread.
+/// Must report `isolated-flush-covers-less`, `isolated-flush-does-not-notify` and `isolated-flush-answered-before-it`: the log was
+/// flushed on its thread.
 #[test]
 fn a_flush_covers_the_queue_of_an_isolated_sink() {
     check("a flush covers the queue of an isolated sink", 2, 9_400, || {
@@ -1062,6 +1102,7 @@ fn two_flushers_of_an_isolated_sink_are_both_answered() {
     witness.expect(&["[false, false]"]);
 }
 
+/// Must report `isolated-queue-does-not-notify`.
 #[test]
 fn an_event_alone_reaches_an_isolated_sink() {
     check_long("an event alone reaches an isolated sink", 2, 21_000, 1200, || {
@@ -1075,6 +1116,7 @@ fn an_event_alone_reaches_an_isolated_sink() {
     });
 }
 
+/// Must report `isolated-eviction-unreported`.
 #[test]
 fn a_stop_covers_the_queue_and_what_is_evicted_is_counted_and_reported() {
     let witness = Witness::default();
@@ -1104,6 +1146,7 @@ fn a_stop_covers_the_queue_and_what_is_evicted_is_counted_and_reported() {
     witness.expect(&["0", "1"]);
 }
 
+/// Must report `isolated-end-does-not-notify` and `isolated-end-told-before-it`.
 #[test]
 fn the_last_handle_ends_an_isolated_sink_with_everything_delivered() {
     check("the last handle ends an isolated sink", 2, 1_000, || {
@@ -1116,6 +1159,7 @@ fn the_last_handle_ends_an_isolated_sink_with_everything_delivered() {
     });
 }
 
+/// Must report `removal-does-not-notify`.
 #[test]
 fn a_removed_isolated_sink_gets_its_rest() {
     check("a removed isolated sink gets its rest", 2, 2_200, || {

@@ -68,6 +68,7 @@ fn refused(sender: &Sender<usize>, item: usize) {
 
 // ---- fates ----
 
+/// Must report `task-end-wakes-nobody`.
 #[test]
 fn every_item_gets_one_worker_and_one_fate() {
     let witness = Witness::default();
@@ -93,6 +94,7 @@ fn every_item_gets_one_worker_and_one_fate() {
     witness.expect(&["Completed"]);
 }
 
+/// Must report `task-removed-items-uncounted`.
 #[test]
 fn a_failure_that_stops_the_task_leaves_every_item_one_fate() {
     let witness = Witness::default();
@@ -119,6 +121,7 @@ fn a_failure_that_stops_the_task_leaves_every_item_one_fate() {
 
 // ---- wake-up ----
 
+/// Must report `task-waiter-overlooked`.
 #[test]
 fn an_item_alone_wakes_the_worker_and_the_end_does() {
     check("task: an item alone wakes the worker; so does the end", 5, 1_000, || {
@@ -134,6 +137,7 @@ fn an_item_alone_wakes_the_worker_and_the_end_does() {
     });
 }
 
+/// Must report `task-end-wakes-nobody`.
 #[test]
 fn the_end_alone_wakes_all_workers() {
     check("task: the end alone wakes both workers", 4, 20_000, || {
@@ -162,6 +166,7 @@ fn two_items_get_two_workers() {
     });
 }
 
+/// Must report `task-full-batch-wakes-nobody`.
 #[test]
 fn the_item_that_completes_a_batch_wakes_the_worker() {
     check("task: what completes a batch wakes the worker", 4, 2_800, || {
@@ -185,6 +190,7 @@ fn the_item_that_completes_a_batch_wakes_the_worker() {
 
 // ---- room ----
 
+/// Must report `task-take-wakes-nobody`.
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_a_take() {
     check("task: a take releases who waits for space", 4, 6_300, || {
@@ -214,6 +220,7 @@ fn a_take_of_several_items_releases_several_senders() {
     });
 }
 
+/// Must report `task-stop-wakes-nobody`.
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_a_cancel() {
     let witness = Witness::default();
@@ -236,6 +243,7 @@ fn a_sender_that_waits_for_space_is_released_by_a_cancel() {
     witness.expect(&["(0, 0)", "(1, 0)", "(1, 1)", "(2, 1)"]);
 }
 
+/// Must report `task-take-wakes-nobody`.
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_the_end() {
     let witness = Witness::default();
@@ -257,6 +265,7 @@ fn a_sender_that_waits_for_space_is_released_by_the_end() {
     witness.expect(&["(true, false)", "(false, true)"]);
 }
 
+/// Must report `task-failure-releases-nobody`.
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_a_failure_that_stops() {
     let witness = Witness::default();
@@ -274,6 +283,7 @@ fn a_sender_that_waits_for_space_is_released_by_a_failure_that_stops() {
     witness.expect(&["1", "2"]);
 }
 
+/// Must report `task-larger-bounds-wake-nobody`.
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_more_of_it() {
     check("task: more room releases who waits for it", 3, 3, || {
@@ -290,6 +300,7 @@ fn a_sender_that_waits_for_space_is_released_by_more_of_it() {
     });
 }
 
+/// Must report `task-that-never-begins-releases-nobody`.
 #[test]
 fn a_sender_that_waits_for_space_is_released_by_a_pipeline_that_never_starts() {
     check("task: a pipeline let go releases who waits for space", 3, 9, || {
@@ -306,6 +317,7 @@ fn a_sender_that_waits_for_space_is_released_by_a_pipeline_that_never_starts() {
 
 // ---- cancel ----
 
+/// Must report `task-removed-items-uncounted`.
 #[test]
 fn nothing_is_taken_once_a_cancel_has_returned() {
     let witness = Witness::default();
@@ -332,6 +344,7 @@ fn nothing_is_taken_once_a_cancel_has_returned() {
     witness.expect(&["0", "1", "2", "3"]);
 }
 
+/// Must report `permit-asked-by-a-load` and `task-stop-does-not-revoke`.
 #[test]
 fn no_call_begins_once_a_cancel_has_returned() {
     let witness = Witness::default();
@@ -352,6 +365,7 @@ fn no_call_begins_once_a_cancel_has_returned() {
     witness.expect(&["(0, 2)", "(1, 1)", "(2, 0)"]);
 }
 
+/// Must report `task-stop-does-not-revoke`.
 #[test]
 fn no_retry_begins_once_a_cancel_has_returned() {
     let witness = Witness::default();
@@ -375,6 +389,7 @@ fn no_retry_begins_once_a_cancel_has_returned() {
     witness.expect(&["(0, 0)", "(1, 0)", "(1, 1)"]);
 }
 
+/// Must report `task-cancel-overlooked`.
 #[test]
 fn a_cancel_ends_the_wait_for_a_full_batch() {
     check("task: a cancel ends the wait for a full batch", 3, 100, || {
@@ -389,6 +404,7 @@ fn a_cancel_ends_the_wait_for_a_full_batch() {
     });
 }
 
+/// Must report `task-cancel-asked-before-the-lock`.
 #[test]
 fn a_cancel_against_a_start_is_not_lost() {
     check("task: a cancel against a start is not lost", 2, 140, || {
@@ -424,6 +440,7 @@ fn a_cancel_reaches_all_tasks_of_a_token() {
     });
 }
 
+/// Must report `task-second-cancel-returns-early`.
 #[test]
 fn a_second_cancel_returns_no_sooner_than_all_are_notified() {
     check("task: a second cancel has the promise of the first", 3, 3_700, || {
@@ -444,6 +461,7 @@ fn a_second_cancel_returns_no_sooner_than_all_are_notified() {
     });
 }
 
+/// Must report `task-stop-leaves-workers-asleep`.
 #[test]
 fn a_worker_that_sleeps_is_woken_by_a_cancel() {
     check("task: a cancel wakes workers that sleep", 3, 5_300, || {
@@ -473,6 +491,7 @@ fn keeping() -> forebay::Collector {
     builder.session_id("model").host("model").rank(0).flush(FlushStrategy::Manual).build().unwrap()
 }
 
+/// Must report `task-reported-behind-who-waits`.
 #[test]
 fn the_end_is_reported_once_and_before_who_waits() {
     check("task: one final event, before whoever waits", 3, 12_000, || {
@@ -489,6 +508,7 @@ fn the_end_is_reported_once_and_before_who_waits() {
     });
 }
 
+/// Must report `task-stop-leaves-workers-asleep`.
 #[test]
 fn the_end_of_a_task_that_is_dropped_is_reported_once_by_whoever_comes_first() {
     let witness = Witness::default();
@@ -520,6 +540,7 @@ fn the_end_of_a_task_that_is_dropped_is_reported_once_by_whoever_comes_first() {
 
 // ---- results, one by one ----
 
+/// Must report `task-result-waited-for-once` and `task-results-end-unreported`.
 #[test]
 fn results_wait_for_space_and_their_reader_for_results() {
     check("task: results and their reader wait for each other", 2, 3_000, || {
@@ -532,6 +553,7 @@ fn results_wait_for_space_and_their_reader_for_results() {
     });
 }
 
+/// Must report `task-reader-that-leaves-releases-nobody`.
 #[test]
 fn results_that_nobody_takes_hold_up_no_handler() {
     check("task: a reader that leaves releases handlers", 3, 15_000, || {
@@ -554,6 +576,7 @@ impl Wake for NotifyingWaker {
     }
 }
 
+/// Must report `task-end-wakes-no-task`.
 #[test]
 fn a_task_that_is_polled_is_woken_by_its_end() {
     check("task: a task that is polled is woken by its end", 5, 100, || {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay::sink::RetryPolicy;
-use forebay::{Config, FlushStrategy, ManualClock, Outcome};
-use forebay_bus::{Bus, BusConfig, Calls, Delivery, Handler, HandlerError};
+use forebay::{Config, FlushStrategy, ManualClock, Outcome, Priority};
+use forebay_bus::{Bus, BusConfig, Calls, Delivery, EmitOptions, Filter, Handler, HandlerError};
 use forebay_loom_tests::Witness;
 use loom::sync::{Arc, Notify};
 use loom::thread::{self, JoinHandle};
@@ -101,6 +101,7 @@ impl Counter {
 
 // ---- mailboxes ----
 
+/// Must report `bus-push-wakes-no-worker`.
 #[test]
 fn every_event_is_handled_once_in_order_and_one_at_a_time() {
     let witness = Witness::default();
@@ -127,6 +128,7 @@ fn every_event_is_handled_once_in_order_and_one_at_a_time() {
     witness.expect(&["[0, 1, 10, 11]", "[10, 11, 0, 1]", "[0, 10, 1, 11]"]);
 }
 
+/// Must report `bus-dispatcher-unannounced`.
 #[test]
 fn a_handler_that_is_behind_holds_the_dispatcher_and_is_caught_up_with() {
     check("pooled: a full mailbox is waited for, and then filled", || {
@@ -143,6 +145,7 @@ fn a_handler_that_is_behind_holds_the_dispatcher_and_is_caught_up_with() {
     });
 }
 
+/// Must report `bus-closed-mailbox-takes-events`.
 #[test]
 fn an_unsubscription_releases_the_dispatcher_that_waits_for_the_handler() {
     let witness = Witness::default();
@@ -175,8 +178,51 @@ fn an_unsubscription_releases_the_dispatcher_that_waits_for_the_handler() {
     witness.expect(&["[1, 0, 0]", "[1, 1, 0]"]);
 }
 
+/// Must report `bus-started-call-releases-nobody`.
+#[test]
+fn the_begin_of_a_call_releases_the_dispatcher() {
+    check("pooled: the begin of a call releases the dispatcher", || {
+        let bus = Bus::builder().config(config(2).with_handler_queue(1)).start().unwrap();
+        let may_end = Signal::default();
+        let (end, other) = (may_end.clone(), may_end);
+        // A call ends only once the dispatcher has come to the event that lies behind a full mailbox.
+        bus.subscribe(Handler::new("a", move |_: &Delivery| end.wait()).max_concurrent(1)).unwrap().keep();
+        bus.on("b", move |_: &Delivery| other.set()).unwrap().keep();
+        emits(&bus, 0..2).join().unwrap();
+        bus.emit("b", ()).unwrap();
+        assert_eq!(law(&bus, 3), [3, 0, 0]);
+    });
+}
+
+#[test]
+fn an_unsubscription_releases_the_dispatcher_while_a_call_runs() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("pooled: an unsubscription alone releases the dispatcher", move || {
+        let bus = Bus::builder().config(config(2).with_handler_queue(1)).start().unwrap();
+        let (is_called, may_end) = (Signal::default(), Signal::default());
+        let (call, end, other) = (is_called.clone(), may_end.clone(), may_end);
+        let handler = Handler::new("a", move |_: &Delivery| {
+            call.set();
+            end.wait();
+        });
+        let id = bus.subscribe(handler.max_concurrent(1)).unwrap().keep();
+        bus.on("b", move |_: &Delivery| other.set()).unwrap().keep();
+        let emitter = emits(&bus, 0..3);
+        is_called.wait();
+        emitter.join().unwrap();
+        assert!(bus.unsubscribe(id));
+        // The call ends only once the dispatcher has come to this event.
+        bus.emit("b", ()).unwrap();
+        seen.saw(law(&bus, 4));
+    });
+    // The second event had come to the mailbox, or it had not.
+    witness.expect(&["[2, 0, 0]", "[2, 1, 0]"]);
+}
+
 // ---- the pool of workers ----
 
+/// Must report `bus-push-wakes-one-worker`.
 #[test]
 fn two_events_are_handled_by_two_workers_side_by_side() {
     check("pooled: two events wake two workers, side by side", || {
@@ -216,6 +262,41 @@ fn a_smaller_pool_still_handles_what_waits() {
     });
 }
 
+/// Must report `bus-leaving-worker-wakes-no-other`.
+#[test]
+fn a_worker_that_leaves_wakes_one_that_stays() {
+    check("pooled: a worker that leaves wakes one that stays", || {
+        let clock = ManualClock::new();
+        let bus = Bus::builder().config(config(2)).manual_clock(&clock).start().unwrap();
+        let [hangs, is_replaced, may_end, is_called_again, is_over] = <[Signal; 5]>::default();
+        let own = [hangs.clone(), may_end.clone(), is_called_again.clone(), is_over.clone()];
+        let handler = Handler::new("a", move |delivery: &Delivery| {
+            let [hangs, may_end, is_called_again, is_over] = &own;
+            let (begun, end) = match delivery.value().as_i64() {
+                Some(0) => (hangs, may_end),
+                _ => (is_called_again, is_over),
+            };
+            begun.set();
+            end.wait();
+        });
+        bus.subscribe(handler.max_concurrent(1).deadline(Duration::from_secs(1))).unwrap().keep();
+        let replaced = is_replaced.clone();
+        // Comes once the worker that hangs has been replaced.
+        bus.on("system.performance_warning", move |_: &Delivery| replaced.set()).unwrap().keep();
+        bus.on("b", move |_: &Delivery| is_over.set()).unwrap().keep();
+        emits(&bus, 0..2).join().unwrap();
+        hangs.wait();
+        clock.advance(Duration::from_secs(2));
+        is_replaced.wait();
+        // Now there is one worker too many. The one that hung has the next call, and a worker that the event wakes may leave.
+        may_end.set();
+        is_called_again.wait();
+        bus.emit("b", ()).unwrap();
+        assert_eq!(law(&bus, 3), [4, 0, 0]);
+    });
+}
+
+/// Must report `bus-close-wakes-no-worker` and `bus-end-of-workers-waited-for-once`.
 #[test]
 fn a_stop_handles_what_was_emitted_before_and_ends_every_thread() {
     check("pooled: a stop handles what came before it", || {
@@ -230,6 +311,7 @@ fn a_stop_handles_what_was_emitted_before_and_ends_every_thread() {
     });
 }
 
+/// Must report `bus-stop-drains-no-mailbox`.
 #[test]
 fn an_event_against_a_stop_has_one_fate() {
     let witness = Witness::default();
@@ -247,11 +329,13 @@ fn an_event_against_a_stop_has_one_fate() {
         let outcome = emitter.join().unwrap();
         let [handled, cancelled, _] = law(&bus, 1);
         assert_eq!(handled, counter.calls());
+        assert_eq!(handled, u64::from(outcome.is_queued()), "taken and not handled");
         seen.saw((outcome, handled, cancelled));
     });
     witness.expect(&["(Queued, 1, 0)", "(Stopped, 0, 0)"]);
 }
 
+/// Must report `bus-end-of-a-worker-wakes-one-stop`.
 #[test]
 fn two_stops_are_both_answered() {
     check("pooled: two stops are both answered", || {
@@ -270,6 +354,7 @@ fn two_stops_are_both_answered() {
     });
 }
 
+/// Must report `bus-last-handle-of-a-handler-stops-nobody`.
 #[test]
 fn the_last_handle_dropped_in_a_handler_ends_the_bus() {
     /// Notifies when it is dropped.
@@ -303,6 +388,7 @@ fn the_last_handle_dropped_in_a_handler_ends_the_bus() {
 
 // ---- waits for calls ----
 
+/// Must report `bus-flush-waited-for-once`.
 #[test]
 fn a_flush_covers_what_another_thread_emitted_before_it() {
     check("pooled: two flushes each cover what came before", || {
@@ -327,6 +413,7 @@ fn a_flush_covers_what_another_thread_emitted_before_it() {
     });
 }
 
+/// Must report `bus-handled-event-answers-nobody`.
 #[test]
 fn an_awaited_event_against_a_stop_is_answered() {
     let witness = Witness::default();
@@ -351,6 +438,7 @@ fn an_awaited_event_against_a_stop_is_answered() {
     witness.expect(&["(Queued, 1, 0)", "(Stopped, 0, 0)"]);
 }
 
+/// Must report `bus-ticket-waited-for-once`.
 #[test]
 fn an_awaited_event_is_answered_by_handlers_alone() {
     check("pooled: emit_sync is answered by its two handlers", || {
@@ -367,6 +455,83 @@ fn an_awaited_event_is_answered_by_handlers_alone() {
     });
 }
 
+/// Must report `bus-lost-event-answers-nobody`.
+#[test]
+fn an_awaited_event_that_is_evicted_is_answered() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("pooled: emit_sync of an evicted event is answered", move || {
+        let config = config(1);
+        let collector = config.collector.clone().with_capacity(1);
+        let bus = Bus::builder().config(config.with_collector(collector)).start().unwrap();
+        bus.on("a", |_: &Delivery| {}).unwrap().keep();
+        let other = thread::spawn({
+            let bus = bus.clone();
+            move || (0..2).for_each(|number| assert!(bus.emit("a", number).unwrap().outcome.is_queued()))
+        });
+        let receipt = bus.emit_sync("a", ()).unwrap();
+        other.join().unwrap();
+        law(&bus, 3);
+        seen.saw(receipt.calls.map(|calls| calls.handled));
+    });
+    witness.expect(&["Some(1)", "None"]);
+}
+
+/// Must report `bus-closed-event-answers-nobody` and `bus-refused-event-answers-nobody`.
+#[test]
+fn an_awaited_event_against_an_unsubscription_is_answered() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("pooled: emit_sync against an unsubscription", move || {
+        let bus = bus(1);
+        let id = bus.on("a", |_: &Delivery| {}).unwrap().keep();
+        let emitter = thread::spawn({
+            let bus = bus.clone();
+            move || bus.emit_sync("a", ()).unwrap().calls.unwrap()
+        });
+        assert!(bus.unsubscribe(id));
+        let Calls { handled, failed, cancelled, .. } = emitter.join().unwrap();
+        // What was cancelled at the door of a mailbox that was closed is in no count of that handler.
+        let [was_handled, was_cancelled, _] = law(&bus, 1);
+        assert_eq!((handled, failed), (was_handled, 0));
+        seen.saw((handled, cancelled, was_cancelled));
+    });
+    // It was handled, cancelled in the mailbox or at its door, or had no handler any more.
+    witness.expect(&["(1, 0, 0)", "(0, 1, 1)", "(0, 1, 0)", "(0, 0, 0)"]);
+}
+
+/// Must report `bus-ended-call-releases-nobody`.
+#[test]
+fn who_waits_for_a_call_is_released_by_its_end_alone() {
+    check("pooled: the end of a call releases who waits for it", || {
+        let bus = bus(1);
+        let (is_called, may_end) = (Signal::default(), Signal::default());
+        let (call, end) = (is_called.clone(), may_end.clone());
+        let handler = Handler::new("a", move |_: &Delivery| {
+            call.set();
+            end.wait();
+        });
+        let id = bus.subscribe(handler).unwrap().keep();
+        // The dispatcher asks it right before it gives the event to the handler.
+        let other = Handler::new("b", |_: &Delivery| {}).filter(Filter::new(move |_| {
+            may_end.set();
+            true
+        }));
+        bus.subscribe(other).unwrap().keep();
+        bus.emit("a", ()).unwrap();
+        is_called.wait();
+        let closer = thread::spawn({
+            let bus = bus.clone();
+            move || assert!(bus.unsubscribe_and_wait(id, Duration::MAX))
+        });
+        // The worker goes on with this one, and does not look at the other handler again.
+        bus.emit_with("b", (), EmitOptions::new().with_priority(Priority::Critical)).unwrap();
+        closer.join().unwrap();
+        assert_eq!(law(&bus, 2), [2, 0, 0]);
+    });
+}
+
+/// Must report `bus-idle-waited-for-once`.
 #[test]
 fn no_call_begins_once_unsubscribe_and_wait_has_returned() {
     let witness = Witness::default();
@@ -408,6 +573,7 @@ fn fails_first(policy: RetryPolicy) -> (Handler, Signal) {
     (handler.retry(policy), called)
 }
 
+/// Must report `bus-retry-wakes-no-scheduler`.
 #[test]
 fn a_retry_that_is_due_at_once_wakes_the_scheduler() {
     check("pooled: a retry alone wakes the scheduler", || {
@@ -422,6 +588,7 @@ fn a_retry_that_is_due_at_once_wakes_the_scheduler() {
     });
 }
 
+/// Must report `bus-moved-clock-wakes-nobody`.
 #[test]
 fn a_clock_that_is_moved_sets_off_a_retry() {
     let witness = Witness::default();
@@ -443,24 +610,30 @@ fn a_clock_that_is_moved_sets_off_a_retry() {
     witness.expect(&["1"]);
 }
 
+/// Must report `bus-closed-queue-keeps-a-retry`.
 #[test]
 fn a_retry_against_a_stop_has_one_fate() {
-    let witness = Witness::default();
-    let seen = witness.clone();
-    check("pooled: a retry against a stop has one fate", move || {
-        let bus = bus(1);
-        let (handler, _) = fails_first(RetryPolicy::fixed(Duration::ZERO, 1));
-        bus.subscribe(handler).unwrap().keep();
-        bus.emit("a", ()).unwrap();
-        let report = bus.stop().unwrap();
-        assert_eq!(report.left_behind, 0);
-        let [handled, cancelled, dead] = law(&bus, 1);
-        assert_eq!((handled + dead, cancelled), (1, 0));
-        seen.saw((handled, dead));
-    });
-    witness.expect(&["(1, 0)", "(0, 1)"]);
+    // Due at once, or never.
+    let delays = [(Duration::ZERO, &["(1, 0)", "(0, 1)"][..]), (Duration::from_secs(3600), &["(0, 1)"])];
+    for (delay, fates) in delays {
+        let witness = Witness::default();
+        let seen = witness.clone();
+        check(&format!("pooled: a retry in {delay:?} against a stop"), move || {
+            let bus = bus(1);
+            let (handler, _) = fails_first(RetryPolicy::fixed(delay, 1));
+            bus.subscribe(handler).unwrap().keep();
+            bus.emit("a", ()).unwrap();
+            let report = bus.stop().unwrap();
+            assert_eq!(report.left_behind, 0);
+            let [handled, cancelled, dead] = law(&bus, 1);
+            assert_eq!((handled + dead, cancelled), (1, 0));
+            seen.saw((handled, dead));
+        });
+        witness.expect(fates);
+    }
 }
 
+/// Must report `bus-requeued-retry-is-called-after-all`.
 #[test]
 fn a_retry_against_an_unsubscription_has_one_fate() {
     let witness = Witness::default();
@@ -479,6 +652,34 @@ fn a_retry_against_an_unsubscription_has_one_fate() {
     witness.expect(&["(1, 0)", "(0, 1)"]);
 }
 
+/// Must report `bus-late-retry-outlives-its-handler` and `bus-unsubscription-leaves-its-retries`.
+#[test]
+fn a_retry_against_an_unsubscription_is_given_up() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("pooled: a retry is given up by an unsubscription", move || {
+        let (bus, is_called) = (bus(1), Signal::default());
+        let called = is_called.clone();
+        let handler = Handler::new("a", move |_: &Delivery| {
+            called.set();
+            Err::<(), _>(HandlerError::new("cannot"))
+        });
+        let handler = handler.retry(RetryPolicy::fixed(Duration::from_secs(3600), 1));
+        let id = bus.subscribe(handler).unwrap().keep();
+        bus.emit("a", ()).unwrap();
+        is_called.wait();
+        assert!(bus.unsubscribe_and_wait(id, Duration::MAX));
+        // Whoever comes last gives it up: this thread, or the worker a little later. No stop does that for them.
+        while bus.stats().gone.in_flight > 0 {
+            thread::yield_now();
+        }
+        seen.saw(law(&bus, 1));
+    });
+    // The call failed before it, or after it.
+    witness.expect(&["[0, 1, 0]", "[0, 0, 1]"]);
+}
+
+/// Must report `bus-hanging-worker-not-replaced` and `bus-stop-awaits-no-scheduler`.
 #[test]
 fn a_call_that_hangs_is_replaced() {
     check("pooled: another worker replaces one that hangs", || {
