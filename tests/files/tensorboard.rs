@@ -684,6 +684,28 @@ fn steps_may_be_negative_missing_ones_zero_and_backward_ones_written_as_they_are
 }
 
 #[test]
+fn a_histogram_among_fields_leaves_the_steps_of_the_others_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = TensorBoardSink::create(folder.path()).unwrap();
+    let histogram = Histogram::from_values(&[1.0, f64::NAN], 1);
+    let fields = Fields::new().with("hist", histogram).with("loss", 0.5);
+    let losses = (0..3).map(|_| Record::scalar("loss", 1.0));
+    let records = losses.chain([Record::fields("all", fields.clone()), Record::fields("all", fields)]);
+    sink.write_batch(&Batch::from_events(records.collect())).unwrap();
+    // The histogram of another name is further on than the number beside it.
+    let hist = Record::fields("all", Fields::new().with("hist", Histogram::from_values(&[2.0], 1)));
+    let both = Fields::new().with("hist", Histogram::from_values(&[3.0, f64::NAN], 1)).with("loss", 0.25);
+    sink.write_batch(&Batch::from_events(vec![hist, Record::fields("all", both)])).unwrap();
+    let scalars = scalars(folder.path());
+    assert_eq!(scalars["all/loss"], [(0, 0.5), (1, 0.5), (2, 0.25)]);
+    assert_eq!(
+        scalars["all/hist/non_finite"],
+        [(0, 1.0), (1, 1.0), (3, 1.0)],
+        "at the step of its histogram"
+    );
+}
+
+#[test]
 fn a_missing_step_is_zero_also_where_that_goes_backward_which_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = TensorBoardSink::create(folder.path()).unwrap().missing_steps(MissingStep::Zero);

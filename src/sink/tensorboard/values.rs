@@ -108,13 +108,14 @@ impl<'a> Writer<'a> {
             Value::Bool(is) => self.add(tag, Summary::Scalar(f32::from(*is))),
             Value::Text(text) => self.add(tag, Summary::Text(text)),
             Value::Histogram(histogram) => {
-                // Both at the same step.
-                self.step = Some(self.step_of(tag));
+                // Both at the same step, which is not that of the fields behind them.
+                let step = self.step.replace(self.step_of(tag));
                 self.add(tag, Summary::Histogram { edges: histogram.edges(), counts: histogram.counts() });
                 if histogram.non_finite() > 0 {
                     let count = histogram.non_finite() as f32;
                     self.add(&format!("{tag}/non_finite"), Summary::Scalar(count));
                 }
+                self.step = step;
             }
             Value::Image(image) => match as_file(image) {
                 Ok(file) => {
