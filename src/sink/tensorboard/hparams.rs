@@ -41,7 +41,7 @@ impl<'a> Hparams<'a> {
     }
 }
 
-/// Setting as the table shows it, which knows numbers, truth values and texts. All else is a text: `[64, 32]`.
+/// Setting as the table shows it, which knows finite numbers, truth values and texts. All else is a text: `[64, 32]`, `NaN`.
 #[derive(Debug)]
 enum Shown<'a> {
     Same(Setting<'a>),
@@ -54,8 +54,9 @@ impl<'a> Shown<'a> {
             Value::Bool(is) => Self::Same(Setting::Bool(*is)),
             Value::Text(text) => Self::Same(Setting::Text(text)),
             other => match other.as_f64() {
-                Some(number) => Self::Same(Setting::Number(number)),
-                None => Self::Written(other.to_string()),
+                Some(number) if number.is_finite() => Self::Same(Setting::Number(number)),
+                // TensorBoard's table fails as a whole on a number that is none.
+                _ => Self::Written(other.to_string()),
             },
         }
     }
