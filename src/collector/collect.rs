@@ -547,53 +547,73 @@ impl<E: Event> Shared<E> {
         // to evict.
         let may_stay = policy.evicts(priority) && !before.evicts(priority)
             || !self.settings.wait_timeout(policy, priority).is_zero() && !self.is_worker();
-        let outcome = if refused.reason == Refusal::Full && may_stay {
+        let (outcome, evicted) = if refused.reason == Refusal::Full && may_stay {
             self.wait_for_space(way, priority, refused.event)
         } else {
-            Err(refused)
+            (Err(refused), 0)
         };
-        outcome.unwrap_or_else(|refused| {
+        let outcome = outcome.unwrap_or_else(|refused| {
             // Counted before the event is dropped, because its destructor may panic.
             self.count_refusal(refused.reason);
-            (refused.reason.into(), 0)
-        })
+            refused.reason.into()
+        });
+        (outcome, evicted)
     }
 
     /// Waits for space for as long as the settings say, then returns the event. Settings that change meanwhile apply
-    /// at once.
+    /// at once. Also returns how many events were evicted for it.
     fn wait_for_space(
         &self,
         way: Way<'_, E>,
         priority: Priority,
         event: E,
-    ) -> Result<(Outcome, u64), CollectError<E>> {
+    ) -> (Result<Outcome, CollectError<E>>, u64) {
         let begun = Instant::now();
         // The worker alone makes space. It must not wait, whatever the settings come to say.
         let is_worker = self.is_worker();
         let mut has_waited = false;
         let mut event = event;
         let mut is_late = false;
+        let mut evicted = 0;
         // User code, so it must not run under our lock.
         let bytes = owned_bytes(&event);
         let word = self.phase.load();
         if !word.admits() {
             // The user code may have forked. Then this lock is the parent's.
-            return Err(CollectError { event, reason: Refusal::of(word) });
+            return (Err(CollectError { event, reason: Refusal::of(word) }), 0);
         }
         let mut waiting = self.space_waiters.lock();
-        let evicted = loop {
+        let displaced = loop {
             let policy = self.settings.policy();
             let wait_timeout =
                 if is_worker { Duration::ZERO } else { self.settings.wait_timeout(policy, priority) };
             match self.retry_push(way, policy, priority, event, bytes) {
-                Ok(evicted) => break evicted,
+                Ok(displaced) => break displaced,
+                Err(refused) if refused.reason == Refusal::Full && policy.evicts(priority) => {
+                    // Only its bytes found no space. Others are evicted for them without our lock, because their
+                    // destructors are user code.
+                    drop(waiting);
+                    let (offered, more) = self.offer_after_wait(way, priority, refused.event, has_waited);
+                    evicted += more;
+                    match offered {
+                        Err((refused, policy))
+                            if refused.reason == Refusal::Full && !policy.evicts(priority) =>
+                        {
+                            // The settings have changed again.
+                            event = refused.event;
+                            waiting = self.space_waiters.lock();
+                            continue;
+                        }
+                        offered => return (offered.map_err(|(refused, _)| refused), evicted),
+                    }
+                }
                 Err(refused) if refused.reason == Refusal::Full && !is_late && !wait_timeout.is_zero() => {
                     event = refused.event;
                 }
                 Err(refused) => {
                     // The event will be dropped, and its destructor is user code. It must not run under our lock.
                     drop(waiting);
-                    return Err(refused);
+                    return (Err(refused), evicted);
                 }
             }
             if !has_waited {
@@ -603,7 +623,29 @@ impl<E: Event> Shared<E> {
             is_late = self.space_waiters.wait(&mut waiting, begun.checked_add(wait_timeout));
         };
         drop(waiting);
-        Ok(self.after_waiter_push(way, priority, evicted))
+        let (outcome, more) = self.after_waiter_push(way, priority, displaced);
+        (Ok(outcome), evicted + more)
+    }
+
+    /// Offers the event of a waiter as a new call would, without the lock of the waiters. An event that is refused comes back
+    /// with the policy at that time. Also returns how many events were evicted for it.
+    fn offer_after_wait(
+        &self,
+        way: Way<'_, E>,
+        priority: Priority,
+        event: E,
+        has_waited: bool,
+    ) -> (Result<Outcome, (CollectError<E>, Policy)>, u64) {
+        self.offer_from(
+            way,
+            priority,
+            event,
+            |outcome, evicted| {
+                let queued = if has_waited { Outcome::QueuedAfterWait } else { Outcome::Queued };
+                (Ok(if outcome == Outcome::Queued { queued } else { outcome }), evicted)
+            },
+            |event, reason, policy, evicted| (Err((CollectError { event, reason }, policy)), evicted),
+        )
     }
 
     /// Completes the push of a waiter. The caller has released the lock of the waiters, because the destructor of an

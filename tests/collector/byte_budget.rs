@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
-use forebay::config::ConfigError;
+use forebay::config::{ConfigError, Lanes};
 use forebay::sink::{MemorySink, SinkExt};
 use forebay::{Builder, Collector, Event, FlushStrategy, Outcome, Overflow, Priority, Record};
 
@@ -145,6 +145,35 @@ fn drop_newest_refuses_and_block_waits() {
     collector.stop().unwrap();
     let stats = law(&collector, 4);
     assert_eq!((stats.rejected.full, stats.evicted, stats.pending_bytes), (1, 0, 0));
+}
+
+#[test]
+fn who_waits_for_bytes_evicts_for_them_as_soon_as_the_policy_does() {
+    let block = Overflow::Block { timeout: LONG };
+    for threads in [Lanes::Shared, Lanes::PerThread { max: 2 }] {
+        // Nobody drains it.
+        let collector = builder().lanes(threads).overflow(block).build().unwrap();
+        assert_eq!(collector.collect(of(Priority::Low, 700)), Outcome::Queued);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| collector.collect(heavy(600)));
+            until("it waits", || collector.stats().waits == 1);
+            collector.update_config(|config| config.overflow = Overflow::DropOldest).unwrap();
+            assert_eq!(waits.join().unwrap(), Outcome::QueuedEvicting);
+        });
+        let stats = law(&collector, 2);
+        assert_eq!((stats.evicted, stats.rejected.full, stats.pending_bytes), (1, 0, 600));
+        // Where eviction cannot help either, it is rejected as any other.
+        collector.update_config(|config| config.overflow = block).unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| collector.collect(of(Priority::Low, 600)));
+            until("it waits", || collector.stats().waits == 2);
+            collector.update_config(|config| config.overflow = Overflow::DropOldest).unwrap();
+            assert_eq!(waits.join().unwrap(), Outcome::Full);
+        });
+        let stats = law(&collector, 3);
+        assert_eq!((stats.evicted, stats.rejected.full, stats.pending_bytes), (1, 1, 600));
+        drop(collector);
+    }
 }
 
 #[test]
