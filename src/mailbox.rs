@@ -6,7 +6,7 @@
 //! request without one.
 
 mod requests;
-pub(crate) use requests::{Flush, Flushed, ReportedRange, Requests};
+pub(crate) use requests::{Flush, Flushed, Removal, ReportedRange, Requests};
 
 use crate::dispatch::{LateFlush, Slot};
 use crate::reply::Reply;

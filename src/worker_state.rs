@@ -3,9 +3,9 @@
 use crate::batch::{Batcher, Enrich};
 use crate::dispatch::{LateFlush, Slot, retire};
 use crate::event::Event;
-use crate::mailbox::{Flushed, ReportedRange, Requests};
-use crate::stats::{FlushReport, Registry};
-use crate::sync::{Home, Parker, catch_panic};
+use crate::mailbox::{Flushed, Removal, ReportedRange, Requests};
+use crate::stats::{FlushReport, Registry, SinkTally};
+use crate::sync::{Arc, Home, Parker, catch_panic};
 
 /// Sinks, batcher and parker of the worker, kept from run to run. Between runs they lie in the mailbox.
 pub(crate) struct WorkerState<E> {
@@ -47,8 +47,8 @@ impl<E> WorkerState<E> {
         E: Event,
     {
         while !requests.removed.is_empty() {
-            let (name, reply) = requests.removed.remove(0);
-            let retired = self.take_slot(&name).map(|slot| retire(slot, registry));
+            let Removal { tally, reply } = requests.removed.remove(0);
+            let retired = self.take_slot_of(&tally).map(|slot| retire(slot, registry));
             if self.home.is_left() {
                 std::mem::forget((requests, reply, retired));
                 return false;
@@ -112,6 +112,12 @@ impl<E> WorkerState<E> {
             }
             registry.remove(&tally.name);
         }
+    }
+
+    /// Removes and returns the slot with these counters.
+    pub(crate) fn take_slot_of(&mut self, tally: &Arc<SinkTally>) -> Option<Slot<E>> {
+        let index = self.slots.iter().position(|slot| Arc::ptr_eq(&slot.tally, tally))?;
+        Some(self.slots.remove(index))
     }
 
     /// Removes and returns the slot of that name.

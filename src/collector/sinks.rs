@@ -6,7 +6,7 @@ use super::{Collector, FlushError};
 use crate::clock::deadline_in;
 use crate::dispatch::{NotRegistered, Prepared, Retired, retire};
 use crate::event::Event;
-use crate::mailbox::WorkerSlot;
+use crate::mailbox::{Removal, WorkerSlot};
 use crate::reply::Reply;
 use crate::shared::Shared;
 use crate::sink::Sink;
@@ -109,9 +109,8 @@ impl<E: Event> Collector<E> {
     fn request_removal(&self, name: &str) -> Result<SinkStats, SinkChangeError> {
         let unknown = || SinkChangeError::UnknownSink { name: name.to_owned() };
         self.shared.refuse_waiting()?;
-        if !self.shared.registry.contains(name) {
-            return Err(unknown());
-        }
+        // The sink of this moment: another one may have its name by the time when the request is served.
+        let tally = self.shared.registry.find(name).ok_or_else(unknown)?;
         let timeout = self.config().flush_timeout;
         let deadline = deadline_in(timeout);
         let reply = Reply::new();
@@ -125,7 +124,7 @@ impl<E: Event> Collector<E> {
         }
         match &mut contents.worker {
             WorkerSlot::InMailbox(state) => {
-                let slot = state.take_slot(name);
+                let slot = state.take_slot_of(&tally);
                 // The sink's code runs without our lock.
                 drop(contents);
                 let slot = slot.ok_or_else(unknown)?;
@@ -133,7 +132,8 @@ impl<E: Event> Collector<E> {
             }
             WorkerSlot::Lost => return Err(FlushError::WorkerGone.into()),
             WorkerSlot::Starting(_) | WorkerSlot::WithWorker => {
-                contents.requests.removed.push((name.to_owned(), Arc::clone(&reply)));
+                let removal = Removal { tally: Arc::clone(&tally), reply: Arc::clone(&reply) };
+                contents.requests.removed.push(removal);
             }
         }
         drop(contents);
@@ -142,12 +142,12 @@ impl<E: Event> Collector<E> {
             Some(Some(retired)) => self.shared.await_retired(retired.ok_or_else(unknown)?, deadline),
             Some(None) => Err(FlushError::WorkerGone.into()),
             None => {
-                // The request stays, but only once for a name, so that the mailbox does not grow while the worker
+                // The request stays, but only once for a sink, so that the mailbox does not grow while the worker
                 // hangs.
                 let mut contents = self.shared.mailbox.contents.lock();
-                let is_mine = |asked: &(String, Arc<_>)| Arc::ptr_eq(&asked.1, &reply);
-                if contents.requests.removed.iter().filter(|asked| asked.0 == name).count() > 1 {
-                    contents.requests.removed.retain(|asked| !is_mine(asked));
+                let removed = &mut contents.requests.removed;
+                if removed.iter().filter(|asked| Arc::ptr_eq(&asked.tally, &tally)).count() > 1 {
+                    removed.retain(|asked| !Arc::ptr_eq(&asked.reply, &reply));
                 }
                 drop(contents);
                 Err(self.shared.flush_timed_out(timeout).into())

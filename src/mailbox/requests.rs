@@ -11,18 +11,25 @@ use crate::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Requests {
     pub(crate) flushes: Vec<Flush>,
-    pub(crate) removed: Vec<(String, Arc<Reply<Option<Retired>>>)>,
+    pub(crate) removed: Vec<Removal>,
     /// True if the settings changed since the worker last read them.
     pub(crate) is_reconfigured: bool,
     /// True if the worker has a finished sink, which nobody needs any more.
     pub(crate) has_finished_sinks: bool,
 }
 
+/// Request to remove a sink.
+pub(crate) struct Removal {
+    /// Counters of the sink, by which it is known: a sink that is added later may have its name.
+    pub(crate) tally: Arc<SinkTally>,
+    pub(crate) reply: Arc<Reply<Option<Retired>>>,
+}
+
 impl Drop for Requests {
     /// Answers every caller, even when the worker panics while it holds the request.
     fn drop(&mut self) {
         self.flushes.drain(..).for_each(|reply| _ = reply.answer(None));
-        self.removed.drain(..).for_each(|(_, reply)| _ = reply.answer(None));
+        self.removed.drain(..).for_each(|removal| _ = removal.reply.answer(None));
     }
 }
 

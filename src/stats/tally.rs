@@ -430,9 +430,9 @@ impl Registry {
         Some(tally)
     }
 
-    /// Returns whether a sink has this name.
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.tallies.lock().iter().any(|tally| tally.name == name)
+    /// Returns the counters of the sink that has this name.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<SinkTally>> {
+        self.tallies.lock().iter().find(|tally| tally.name == name).cloned()
     }
 
     /// Removes a name.

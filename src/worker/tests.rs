@@ -266,3 +266,29 @@ fn requests_that_time_out_do_not_fill_the_mailbox() {
     assert_eq!(collector.sinks(), ["a sink"]);
     collector.stats().check_law(0).unwrap();
 }
+
+#[test]
+fn a_removal_that_timed_out_leaves_a_later_sink_of_its_name_alone() {
+    let config = Config { flush_timeout: Duration::ZERO, ..Config::default() };
+    let sink = || crate::sink::from_fn("a sink", |_: &Batch<Tick>| Ok(()));
+    let collector = crate::Builder::<Tick>::new().config(config).sink(sink()).build().unwrap();
+    let shared = &collector.shared;
+    shared.mailbox.prepare_worker();
+    let mut state = shared.mailbox.take_worker().unwrap();
+    shared.phase.open();
+    // One request is served while another one comes in, which times out.
+    assert!(collector.remove_sink("a sink").is_err());
+    let first = shared.mailbox.take_requests();
+    assert!(collector.remove_sink("a sink").is_err());
+    state.answer(first, &FlushReport::default(), &shared.registry);
+    assert!(collector.sinks().is_empty());
+
+    collector.add_sink(sink()).unwrap();
+    shared.mailbox.admit(&mut state.slots);
+    let second = shared.mailbox.take_requests();
+    assert_eq!(second.removed.len(), 1);
+    state.answer(second, &FlushReport::default(), &shared.registry);
+    assert_eq!((collector.sinks().len(), state.slots.len()), (1, 1), "the later sink stays");
+    assert!(shared.mailbox.return_worker(state).is_ok());
+    collector.stats().check_law(0).unwrap();
+}
