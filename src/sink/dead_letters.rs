@@ -1,6 +1,6 @@
 //! Dead letters: events that a sink could not take.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Instant, SystemTime};
 
@@ -86,6 +86,11 @@ struct Letters<E> {
     /// Bytes that all letters own.
     bytes: u64,
     letters: VecDeque<Kept<E>>,
+    /// How many letters each owner has. Those without one are not in it.
+    counts: BTreeMap<u64, Counts>,
+    /// Letters that were looked at in a search for due ones.
+    #[cfg(test)]
+    looks: u64,
     /// Wrappers that put letters here and take them again, by number.
     takers: Vec<(u64, Account)>,
     evicted: u64,
@@ -94,8 +99,21 @@ struct Letters<E> {
     begun: Instant,
 }
 
+/// Number of letters of one owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
+    kept: u64,
+    /// Those of them that are to be offered again.
+    due: u64,
+}
+
 struct Kept<E> {
-    letter: DeadLetter<E>,
+    /// Shared while somebody looks at the letters: a clone of an event is user code, which must not run under the lock.
+    event: Arc<E>,
+    attempts: u32,
+    error: String,
+    time: SystemTime,
+    handler: Option<Name>,
     /// Number by which the letters are in order.
     number: u64,
     /// Bytes that its event owns, and the length of its error.
@@ -116,6 +134,9 @@ impl<E> DeadLetters<E> {
             max_bytes: 50 << 20,
             bytes: 0,
             letters,
+            counts: BTreeMap::new(),
+            #[cfg(test)]
+            looks: 0,
             takers: Vec::new(),
             evicted: 0,
             pace: None,
@@ -156,16 +177,22 @@ impl<E> DeadLetters<E> {
         E: Clone,
     {
         let Ok(shared) = self.shared.enter() else { return Vec::new() };
-        shared.letters.iter().map(|kept| kept.letter.clone()).collect()
+        let shown: Vec<Kept<E>> = shared.letters.iter().map(Kept::share).collect();
+        drop(shared);
+        shown.into_iter().map(Kept::into_letter).collect()
     }
 
-    /// Removes all letters, and returns them, oldest first.
-    pub fn purge(&self) -> Vec<DeadLetter<E>> {
+    /// Removes all letters, and returns them, oldest first. An event that another thread is looking at is cloned.
+    pub fn purge(&self) -> Vec<DeadLetter<E>>
+    where
+        E: Clone,
+    {
         let Ok(mut shared) = self.shared.enter() else { return Vec::new() };
         let letters = std::mem::take(&mut shared.letters);
+        shared.counts.clear();
         shared.bytes = 0;
         drop(shared);
-        letters.into_iter().map(|kept| kept.letter).collect()
+        letters.into_iter().map(Kept::into_letter).collect()
     }
 
     /// Offers all present letters once more to the sink that they come from, and returns how many. Letters of a sink
@@ -179,10 +206,13 @@ impl<E> DeadLetters<E> {
     pub fn redrive(&self, per_second: Option<u32>) -> usize {
         let Ok(mut letters) = self.shared.enter() else { return 0 };
         let takers: Vec<u64> = letters.takers().collect();
-        let mut offered = 0;
         for kept in letters.letters.iter_mut().filter(|kept| takers.contains(&kept.owner)) {
             kept.is_due = true;
-            offered += 1;
+        }
+        let mut offered = 0;
+        for (_, counts) in letters.counts.iter_mut().filter(|(owner, _)| takers.contains(owner)) {
+            counts.due = counts.kept;
+            offered += counts.kept as usize;
         }
         letters.pace = per_second.map(Pace::new);
         letters.begun = Instant::now();
@@ -226,22 +256,34 @@ impl<E: Event> DeadLetters<E> {
 
     /// Takes those out that may be offered again now.
     #[doc(hidden)]
-    pub fn take_due(&self, owner: u64) -> Vec<DeadLetter<E>> {
+    pub fn take_due(&self, owner: u64) -> Vec<DeadLetter<E>>
+    where
+        E: Clone,
+    {
         let due = self.shared.enter().map_or_else(|_| Vec::new(), |mut letters| letters.take_due(owner));
-        due.into_iter().map(|kept| kept.letter).collect()
+        due.into_iter().map(Kept::into_letter).collect()
     }
 
     /// Offers those no more that are of nobody whom `is_known` knows.
     #[doc(hidden)]
     pub fn leave_unknown(&self, is_known: impl Fn(u64) -> bool) {
         let Ok(mut letters) = self.shared.enter() else { return };
-        letters.letters.iter_mut().for_each(|kept| kept.is_due &= is_known(kept.owner));
+        let mut has_changed = false;
+        for (_, counts) in
+            letters.counts.iter_mut().filter(|(owner, counts)| counts.due > 0 && !is_known(**owner))
+        {
+            counts.due = 0;
+            has_changed = true;
+        }
+        if has_changed {
+            letters.letters.iter_mut().for_each(|kept| kept.is_due &= is_known(kept.owner));
+        }
     }
 
     /// Returns whether some are to be offered again.
     #[doc(hidden)]
     pub fn has_due(&self) -> bool {
-        self.shared.enter().is_ok_and(|letters| letters.letters.iter().any(|kept| kept.is_due))
+        self.shared.enter().is_ok_and(|letters| letters.counts.values().any(|counts| counts.due > 0))
     }
 }
 
@@ -251,17 +293,37 @@ const AT_ONCE: usize = 100;
 impl<E: Event> Kept<E> {
     fn new(letter: DeadLetter<E>, owner: u64) -> Self {
         let bytes = owned_bytes(&letter.event).saturating_add(letter.error.len() as u64);
-        Self { letter, number: 0, bytes, owner, is_due: false }
+        let DeadLetter { event, attempts, error, time, handler } = letter;
+        let event = Arc::new(event);
+        Self { event, attempts, error, time, handler, number: 0, bytes, owner, is_due: false }
+    }
+}
+
+impl<E> Kept<E> {
+    /// Returns the same letter, with the same event. Runs no user code.
+    fn share(&self) -> Self {
+        let (event, error, handler) = (Arc::clone(&self.event), self.error.clone(), self.handler.clone());
+        Self { event, error, handler, ..*self }
+    }
+
+    /// Returns the letter. Where the event is shared, this is a clone of it.
+    fn into_letter(self) -> DeadLetter<E>
+    where
+        E: Clone,
+    {
+        let event = Arc::try_unwrap(self.event).unwrap_or_else(|event| (*event).clone());
+        let Self { attempts, error, time, handler, .. } = self;
+        DeadLetter { event, attempts, error, time, handler }
     }
 }
 
 impl<E> Letters<E> {
     /// Puts letters in, in the place of the oldest where there is no space; those come out.
-    fn put(&mut self, new: Vec<Kept<E>>) -> Vec<E> {
+    fn put(&mut self, new: Vec<Kept<E>>) -> Vec<Arc<E>> {
         for mut kept in new {
             kept.number = self.next;
             self.next += 1;
-            self.bytes = self.bytes.saturating_add(kept.bytes);
+            self.add(&kept);
             self.letters.push_back(kept);
         }
         self.make_room()
@@ -278,16 +340,40 @@ impl<E> Letters<E> {
 
     /// Returns how many are of that wrapper.
     fn of(&self, owner: u64) -> u64 {
-        self.letters.iter().filter(|kept| kept.owner == owner).count() as u64
+        self.counts_of(owner).kept
     }
 
-    fn make_room(&mut self) -> Vec<E> {
+    fn counts_of(&self, owner: u64) -> Counts {
+        self.counts.get(&owner).copied().unwrap_or_default()
+    }
+
+    /// Counts a letter that comes in.
+    fn add(&mut self, kept: &Kept<E>) {
+        self.bytes = self.bytes.saturating_add(kept.bytes);
+        let counts = self.counts.entry(kept.owner).or_default();
+        counts.kept += 1;
+        counts.due += u64::from(kept.is_due);
+    }
+
+    /// Counts a letter that has come out.
+    fn subtract(&mut self, kept: &Kept<E>) {
+        self.bytes = self.bytes.saturating_sub(kept.bytes);
+        if let Some(counts) = self.counts.get_mut(&kept.owner) {
+            counts.kept = counts.kept.saturating_sub(1);
+            counts.due = counts.due.saturating_sub(u64::from(kept.is_due));
+            if counts.kept == 0 {
+                self.counts.remove(&kept.owner);
+            }
+        }
+    }
+
+    fn make_room(&mut self) -> Vec<Arc<E>> {
         let mut evicted = Vec::new();
         while (self.letters.len() > self.max_letters || self.bytes > self.max_bytes && self.letters.len() > 1)
             && let Some(oldest) = self.letters.pop_front()
         {
-            self.bytes = self.bytes.saturating_sub(oldest.bytes);
-            evicted.push(oldest.letter.event);
+            self.subtract(&oldest);
+            evicted.push(oldest.event);
         }
         self.evicted += evicted.len() as u64;
         evicted
@@ -298,13 +384,18 @@ impl<E> Letters<E> {
         let now = self.begun.elapsed();
         let mut due = Vec::new();
         let mut place = 0;
-        while due.len() < AT_ONCE && place < self.letters.len() {
+        // None is looked at where none is due, which is so at nearly every batch.
+        while due.len() < AT_ONCE && place < self.letters.len() && self.counts_of(owner).due > 0 {
+            #[cfg(test)]
+            {
+                self.looks += 1;
+            }
             let is_due = self.letters[place].is_due && self.letters[place].owner == owner;
             if !is_due {
                 place += 1;
             } else if self.pace.as_mut().is_none_or(|pace| pace.take(now).is_ok()) {
                 let kept = self.letters.remove(place);
-                self.bytes = self.bytes.saturating_sub(kept.as_ref().map_or(0, |kept| kept.bytes));
+                kept.iter().for_each(|kept| self.subtract(kept));
                 due.extend(kept);
             } else {
                 break;
@@ -314,9 +405,9 @@ impl<E> Letters<E> {
     }
 
     /// Puts those back that were not taken, where they were; those for which there is no space come out.
-    fn put_back(&mut self, letters: Vec<Kept<E>>) -> Vec<E> {
+    fn put_back(&mut self, letters: Vec<Kept<E>>) -> Vec<Arc<E>> {
         for kept in letters.into_iter().rev() {
-            self.bytes = self.bytes.saturating_add(kept.bytes);
+            self.add(&kept);
             let place = self.letters.partition_point(|other| other.number < kept.number);
             self.letters.insert(place, kept);
         }
@@ -414,7 +505,7 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     fn offer_again(&mut self, header: &Batch<E>, due: Vec<Kept<E>>) -> Taken {
         let count = due.len();
         // A clone is user code.
-        let events = catch_panic(|| due.iter().map(|kept| kept.letter.event.clone()).collect());
+        let events = catch_panic(|| due.iter().map(|kept| E::clone(&kept.event)).collect());
         let offered = match events {
             _ if header.check().is_err() => Ok(()),
             Ok(events) => self.catch_panic(&header.redriven(events)),
@@ -427,7 +518,7 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
         }
         let Err(failure) = offered else {
             self.account.note_redriven(count as u64);
-            end_all(due.into_iter().map(|kept| kept.letter.event).collect());
+            end_all(due.into_iter().map(|kept| kept.event).collect());
             return Taken::All;
         };
         failure.error.iter().for_each(|error| self.account.note_error(error));
@@ -436,7 +527,7 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
             if let Ok(mut shared) = self.letters.shared.enter() {
                 shared.evicted += failed;
             }
-            end_all(due.into_iter().map(|kept| kept.letter.event).collect());
+            end_all(due.into_iter().map(|kept| kept.event).collect());
             return Taken::Part;
         }
         if count > 1 && !failure.is_transient {
@@ -473,10 +564,10 @@ impl<S: Sink<E>, E: Event + Clone> DeadLettering<S, E> {
     fn put_back(&self, letters: Vec<Kept<E>>, failure: &Failure) {
         let again = letters.into_iter().map(|mut kept| {
             kept.is_due = false;
-            kept.letter.attempts = kept.letter.attempts.saturating_add(failure.attempts);
-            kept.bytes = kept.bytes.saturating_sub(kept.letter.error.len() as u64);
+            kept.attempts = kept.attempts.saturating_add(failure.attempts);
+            kept.bytes = kept.bytes.saturating_sub(kept.error.len() as u64);
             kept.bytes = kept.bytes.saturating_add(failure.said.len() as u64);
-            kept.letter.error.clone_from(&failure.said);
+            kept.error.clone_from(&failure.said);
             kept
         });
         let again = again.collect();
@@ -528,7 +619,7 @@ struct Failure {
 }
 
 /// Ends events, whose destructors are user code; without a lock.
-fn end_all<E>(mut events: Vec<E>) {
+fn end_all<E>(mut events: Vec<Arc<E>>) {
     destroy(&mut events);
 }
 
@@ -606,5 +697,111 @@ impl<E> fmt::Debug for DeadLetters<E> {
 impl<S, E> fmt::Debug for DeadLettering<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadLettering").field("letters", &self.letters).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    struct Down;
+
+    impl Sink<Record> for Down {
+        fn name(&self) -> &str {
+            "down"
+        }
+
+        fn write_batch(&mut self, _: &Batch<Record>) -> Result<(), SinkError> {
+            Err(SinkError::unavailable("nobody is there"))
+        }
+    }
+
+    /// Checks that what is counted is what a walk counts.
+    fn check(letters: &DeadLetters) {
+        let letters = letters.shared.lock();
+        let mut counts = BTreeMap::<u64, Counts>::new();
+        for kept in &letters.letters {
+            let counts = counts.entry(kept.owner).or_default();
+            counts.kept += 1;
+            counts.due += u64::from(kept.is_due);
+        }
+        assert_eq!(letters.counts, counts);
+        assert_eq!(letters.bytes, letters.letters.iter().map(|kept| kept.bytes).sum::<u64>());
+    }
+
+    fn letter(step: u64) -> DeadLetter {
+        DeadLetter::new(Record::new("a").with_step(step), 1, "down".to_owned(), SystemTime::now())
+    }
+
+    #[test]
+    fn no_letter_is_looked_at_where_none_of_the_owner_is_due() {
+        let letters = DeadLetters::new(1000);
+        let mut sink = DeadLettering::new(Down, &letters);
+        letters.keep(DeadLetters::<Record>::new_owner(), (0..500).map(letter).collect());
+        for step in 0..100 {
+            let batch = Batch::from_events(vec![Record::new("a").with_step(step)]);
+            assert!(sink.write_batch(&batch).is_err());
+        }
+        assert_eq!((letters.len(), letters.shared.lock().of(sink.id)), (600, 100));
+        assert!(!letters.has_due());
+        assert_eq!(letters.shared.lock().looks, 0);
+        // Those of the other owner, which nobody takes, are passed once a letter that is due.
+        assert_eq!(letters.redrive(None), 100);
+        assert!(letters.has_due());
+        assert_eq!(letters.shared.lock().take_due(sink.id).len(), 100);
+        assert_eq!(letters.shared.lock().looks, 600);
+        assert!(letters.shared.lock().take_due(sink.id).is_empty());
+        assert_eq!(letters.shared.lock().looks, 600);
+        check(&letters);
+    }
+
+    #[test]
+    fn the_counts_of_owners_are_those_of_a_walk_whatever_comes_and_goes() {
+        let letters = DeadLetters::new(20).max_bytes(1_000);
+        let owners = [1, 2, 3];
+        letters.add_taker(1);
+        letters.add_taker(2);
+        let mut random = fastrand::Rng::with_seed(7);
+        for step in 0..5_000 {
+            let owner = owners[random.usize(..3)];
+            match random.u8(..8) {
+                0..3 => letters.keep(owner, (0..random.u64(..6)).map(letter).collect()),
+                3 => _ = letters.redrive(random.bool().then_some(3)),
+                4 => _ = letters.take_due(owner),
+                5 => {
+                    let due = letters.shared.lock().take_due(owner);
+                    letters.shared.lock().put_back(due);
+                }
+                6 if step % 50 == 0 => _ = letters.purge(),
+                6 => letters.leave_unknown(|known| known != owner),
+                _ => assert_eq!(letters.entries().len(), letters.len()),
+            }
+            check(&letters);
+        }
+    }
+
+    /// Event whose clone looks at the letters that it is among.
+    struct Looks(DeadLetters<Looks>);
+
+    impl Event for Looks {}
+
+    impl Clone for Looks {
+        fn clone(&self) -> Self {
+            assert!(self.0.shared.try_lock().is_some(), "the lock is held while an event is cloned");
+            Self(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn events_are_cloned_without_the_lock() {
+        let letters = DeadLetters::new(10);
+        let letter = DeadLetter::new(Looks(letters.clone()), 1, String::new(), SystemTime::now());
+        letters.keep(1, vec![letter]);
+        assert_eq!(letters.entries().len(), 1);
+        // Also where somebody looks at it.
+        let looks = letters.shared.lock().letters[0].share();
+        assert_eq!(letters.purge().len(), 1);
+        assert_eq!(Arc::strong_count(&looks.event), 1);
     }
 }
