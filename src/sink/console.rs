@@ -9,7 +9,8 @@ use super::{Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty_text;
 use crate::escape::Escaping;
-use crate::unix::{wait_until_writable, without_sigpipe};
+use crate::sync::unforked;
+use crate::unix::{wait_until_writable, without_sigpipe, write_unlocked};
 
 /// Sink that writes `[prefix] name = value (step n)` for every event, one write a batch.
 ///
@@ -19,6 +20,10 @@ use crate::unix::{wait_until_writable, without_sigpipe};
 /// does so alone.
 ///
 /// Lines stand in the order of delivery: of each batch, critical events come first, and low ones last.
+///
+/// On Unix, lines go to the descriptor of the standard output or error itself, without the lock and the buffer of the standard
+/// library. So nothing that the program prints waits for the sink, not even in a child that is forked while the sink waits for a
+/// full pipe. What `println!` has printed before stands before. What `print!` has begun without a line break may stand behind.
 ///
 /// A reader that went away is an error of each batch, and never the signal SIGPIPE, whatever the program has arranged for that.
 ///
@@ -50,9 +55,33 @@ pub struct ConsoleSink {
 
 /// Destination of the lines.
 enum Out {
-    Stdout(io::Stdout),
-    Stderr(io::Stderr),
+    Stdout(Unlocked<io::Stdout>),
+    Stderr(Unlocked<io::Stderr>),
     Writer(Box<dyn Write + Send>),
+}
+
+/// Standard stream without the lock that the standard library has for it. The worker would hold that lock while a full pipe
+/// makes it wait, and a child that is forked meanwhile would find it locked for ever, in every `println!`.
+struct Unlocked<T>(T);
+
+impl Write for Unlocked<io::Stdout> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_unlocked(&mut self.0, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for Unlocked<io::Stderr> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_unlocked(&mut self.0, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The longest wait for space in which not a byte gets out.
@@ -76,8 +105,8 @@ impl Out {
                         return Err(error);
                     }
                     match self {
-                        Self::Stdout(stdout) => wait_until_writable(Some(stdout), left),
-                        Self::Stderr(stderr) => wait_until_writable(Some(stderr), left),
+                        Self::Stdout(stdout) => wait_until_writable(Some(&stdout.0), left),
+                        Self::Stderr(stderr) => wait_until_writable(Some(&stderr.0), left),
                         // Nobody knows its descriptor.
                         Self::Writer(_) => wait_until_writable(None::<&io::Stdout>, left),
                     }
@@ -103,12 +132,12 @@ impl Out {
 impl ConsoleSink {
     /// Creates a sink named `console` that writes to the standard output.
     pub fn new(prefix: impl Into<String>) -> Self {
-        Self::to(prefix, Out::Stdout(io::stdout()))
+        Self::to(prefix, Out::Stdout(Unlocked(unforked(io::stdout))))
     }
 
     /// Creates a console sink that writes to the standard error, for programs whose output is data.
     pub fn stderr(prefix: impl Into<String>) -> Self {
-        Self::to(prefix, Out::Stderr(io::stderr()))
+        Self::to(prefix, Out::Stderr(Unlocked(io::stderr())))
     }
 
     /// Creates a console sink that writes to any writer.

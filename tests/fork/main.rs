@@ -10,6 +10,7 @@
     allow(dead_code, reason = "forks in user code are tested with files")
 )]
 mod child;
+mod fork_beside_console;
 #[cfg(feature = "json-lines")]
 mod fork_in_user_code;
 mod fork_on_user_thread;

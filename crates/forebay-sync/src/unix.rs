@@ -13,7 +13,7 @@
 
 pub use files::{
     FileId, duplicate, file_id, is_unlinked, open_append, open_handle, open_read, rename_new, sync_folder,
-    without_sigpipe, write_stream,
+    without_sigpipe, write_stream, write_unlocked,
 };
 pub use imp::{
     ForkWatch, Section, advise_huge_pages, at_exit, disk_usage, end_thread, hold_sigxfsz, hook_forks,
@@ -555,7 +555,7 @@ mod files {
 
     use std::fs::{self, File, Metadata, OpenOptions};
     use std::io::{self, Write};
-    use std::os::fd::FromRawFd;
+    use std::os::fd::{AsFd, FromRawFd};
     use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
     use std::path::Path;
 
@@ -675,6 +675,11 @@ mod files {
         }
     }
 
+    /// Writes to the descriptor of a stream, without its buffer and its lock.
+    pub fn write_unlocked(stream: &mut impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(stream, bytes)?)
+    }
+
     /// Calls `write` with SIGPIPE blocked on this thread, and removes the one that it may have raised. Rust ignores
     /// the signal, but a program in another language that embeds this library may not.
     pub fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
@@ -768,6 +773,13 @@ mod files {
 
     pub fn write_stream(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         file.write(bytes)
+    }
+
+    /// Writes to a stream: this system has no forks that could find its lock taken.
+    pub fn write_unlocked(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+        let written = stream.write(bytes)?;
+        stream.flush()?;
+        Ok(written)
     }
 
     pub fn without_sigpipe<R>(write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
