@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::collector::Collector;
 use crate::event::Record;
-use crate::sync::{OnceLock, catch_panic};
+use crate::sync::{OnceLock, catch_panic, unforked};
 use crate::unix;
 
 static GLOBAL: OnceLock<Collector<Record>> = OnceLock::new();
@@ -39,7 +39,8 @@ thread_local! {
 ///
 /// A global collector is installed already. The error returns the new one, still running.
 pub fn init(collector: Collector<Record>) -> Result<(), AlreadyInitialized> {
-    GLOBAL.set(collector).map_err(AlreadyInitialized)?;
+    // A fork waits until it is set. A child could never finish what another thread has begun.
+    unforked(|| GLOBAL.set(collector)).map_err(AlreadyInitialized)?;
     unix::at_exit(stop_global);
     Ok(())
 }
@@ -71,9 +72,11 @@ pub fn get_or_init<F>(
     let made = make()?;
     // If another thread was faster, its collector stays, and ours ends here.
     let mut is_ours = false;
-    let global = GLOBAL.get_or_init(|| {
-        is_ours = true;
-        made
+    let global = unforked(|| {
+        GLOBAL.get_or_init(|| {
+            is_ours = true;
+            made
+        })
     });
     if is_ours {
         unix::at_exit(stop_global);

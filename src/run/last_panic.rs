@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::panic::PanicHookInfo;
 use std::time::Instant;
 
-use crate::sync::{OnceLock, is_panicking};
+use crate::sync::{OnceLock, is_panicking, unforked};
 
 static HOOKED: OnceLock<()> = OnceLock::new();
 
@@ -18,15 +18,18 @@ thread_local! {
 /// Installs a hook in front of the present one, once.
 pub(super) fn listen() {
     // A thread that panics must not touch the hooks.
-    if is_panicking() {
+    if is_panicking() || HOOKED.get().is_some() {
         return;
     }
-    HOOKED.get_or_init(|| {
-        let next = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            remember(panic);
-            next(panic);
-        }));
+    // A fork waits until it is done. A child could never finish what another thread has begun.
+    unforked(|| {
+        HOOKED.get_or_init(|| {
+            let next = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                remember(panic);
+                next(panic);
+            }));
+        });
     });
 }
 
