@@ -232,7 +232,7 @@ impl JsonLinesSink {
     }
 
     /// Removes the oldest closed files, so that this many stay. By default all stay. A file that cannot be removed stays in
-    /// addition, and is reported once.
+    /// addition, and is reported once. Of several sinks on one path, set it for one alone: it removes what the others have closed.
     pub fn keep_closed(mut self, files: usize) -> Self {
         self.keep = Some(files);
         self

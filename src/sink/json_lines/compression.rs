@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use super::super::presence::{Found, Presence};
 use super::JsonLinesSink;
 use super::rotation::{Closed, closed, with};
 use crate::sync::{self, Arc, JoinHandle, Mutex, Ordering, PlainU64};
@@ -19,12 +20,11 @@ impl JsonLinesSink {
     /// new one is whole and synced to the disk: a process that ends meanwhile loses nothing, and the next one compresses
     /// what is left, from its first flush or closed file on. What goes wrong is reported once, as an error of the next flush, or
     /// of the batch that closes the next file, without a failed event; it is tried again when the next file is closed.
+    ///
+    /// Closed files need one writer: of several sinks on one path, in this process or others, one alone may compress or remove
+    /// them. A file that another sink still writes to, or a form that another one has begun, is left as it is, which is such an error.
     pub fn compress_closed(mut self) -> Self {
-        let shared = Arc::new(Shared {
-            is_over: PlainU64::new(0),
-            error: Mutex::new(None),
-            failed: Mutex::new(BTreeSet::new()),
-        });
+        let shared = Arc::new(Shared::new());
         let mut compressor = Compressor { is_cleaned: false, is_blind: false, thread: None, shared };
         self.after_close = Some(Box::new(move |path, what| compressor.start(path, what)));
         self
@@ -93,6 +93,10 @@ impl Drop for Compressor {
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self { is_over: PlainU64::new(0), error: Mutex::new(None), failed: Mutex::new(BTreeSet::new()) }
+    }
+
     /// Compresses all files, those that are closed meanwhile included. It goes on behind one that fails.
     fn compress_all(&self, path: &Path) -> io::Result<()> {
         let mut files = closed(path)?;
@@ -132,52 +136,91 @@ impl Shared {
     }
 
     fn compress(&self, path: &Path) -> io::Result<()> {
+        self.compress_by(path, |plain, compressed| self.write_compressed(plain, compressed))
+    }
+
+    fn compress_by(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&File, &File) -> io::Result<Option<u64>>,
+    ) -> io::Result<()> {
         let (unfinished, compressed) = (with(path, ".zst.new"), with(path, ".zst"));
         let plain = File::open(path)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
+        // Both are open to the end: nobody else's file gets their identity.
+        let (of_plain, of_new) = (Presence::of(&plain)?, Presence::of(&file)?);
+        // Another sink may take the file that an earlier process has left for this one, and make its own.
+        let is_own = || matches!(of_new.look(&unfinished), Found::Own(_) | Found::Unknown);
+        let give_up = |outcome: io::Result<()>| {
+            if is_own() {
+                let _ = fs::remove_file(&unfinished);
+            }
+            outcome
+        };
         // Whoever may not read the one may not read the other.
         let permitted = plain.metadata().and_then(|data| file.set_permissions(data.permissions()));
-        match permitted.and_then(|()| self.write_compressed(plain, file)) {
-            Ok(true) => {
-                if let Err(error) = fs::rename(&unfinished, &compressed) {
-                    let _ = fs::remove_file(unfinished);
-                    return Err(error);
-                }
-                if let Some(folder) = path.parent() {
-                    crate::unix::sync_folder(folder)?;
-                }
-                match fs::remove_file(path) {
-                    // It was one too many, and was removed meanwhile.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(compressed),
-                    removed => removed,
-                }
-            }
+        let bytes = match permitted.and_then(|()| write(&plain, &file)) {
+            Ok(Some(bytes)) => bytes,
             // It was cancelled, which is no error; or on a full disk, where it would be in the way of all others.
-            stopped => {
-                let _ = fs::remove_file(unfinished);
-                stopped.map(|_| ())
-            }
+            stopped => return give_up(stopped.map(drop)),
+        };
+        if let Err(error) = is_whole(&of_plain, path, bytes) {
+            return give_up(Err(error));
+        }
+        if !is_own() {
+            return Err(io::Error::other("another sink compresses it"));
+        }
+        if let Err(error) = fs::rename(&unfinished, &compressed) {
+            return give_up(Err(error));
+        }
+        if let Some(folder) = path.parent() {
+            crate::unix::sync_folder(folder)?;
+        }
+        if let Err(error) = is_whole(&of_plain, path, bytes) {
+            // It was one too many, and was removed meanwhile; or it has grown, and stays.
+            fs::remove_file(compressed)?;
+            return if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(compressed),
+            removed => removed,
         }
     }
 
-    /// Returns whether it came to the end.
-    fn write_compressed(&self, mut plain: File, compressed: File) -> io::Result<bool> {
+    /// Returns how many bytes it has compressed, or `None` if it did not come to the end.
+    fn write_compressed(&self, mut plain: &File, compressed: &File) -> io::Result<Option<u64>> {
         let mut encoder = zstd::Encoder::new(compressed, zstd::DEFAULT_COMPRESSION_LEVEL)?;
         encoder.include_checksum(true)?;
+        let mut bytes = 0;
         loop {
             if self.is_over() {
-                return Ok(false);
+                return Ok(None);
             }
-            if io::copy(&mut (&mut plain).take(PIECE), &mut encoder)? < PIECE {
+            let piece = io::copy(&mut plain.by_ref().take(PIECE), &mut encoder)?;
+            bytes += piece;
+            if piece < PIECE {
                 break;
             }
         }
         encoder.finish()?.sync_all()?;
-        Ok(true)
+        Ok(Some(bytes))
     }
 
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// Fails if the file at the path is not the one that was compressed, or has more in it.
+fn is_whole(plain: &Presence, path: &Path, bytes: u64) -> io::Result<()> {
+    match plain.look(path) {
+        Found::Own(length) if length == bytes => Ok(()),
+        Found::Own(length) => {
+            let said = format!("another sink writes to it: it had {bytes} bytes, and has {length}");
+            Err(io::Error::other(said))
+        }
+        Found::Nothing => Err(io::ErrorKind::NotFound.into()),
+        Found::Other | Found::Unknown => Err(io::Error::other("it was replaced meanwhile")),
     }
 }
 
@@ -187,4 +230,67 @@ const PIECE: u64 = 1 << 20;
 /// Returns the text of a compressed file.
 pub fn decode(file: File) -> io::Result<Box<dyn BufRead + Send>> {
     Ok(Box::new(BufReader::new(zstd::Decoder::new(file)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::io::Write;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn closed_file(folder: &Path) -> PathBuf {
+        let path = folder.join("events.jsonl.000001");
+        fs::write(&path, "{}\n".repeat(1000)).unwrap();
+        path
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_that_another_sink_compresses_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, shared) = (closed_file(folder.path()), Shared::new());
+        let unfinished = with(&path, ".zst.new");
+        let write = |plain: &File, compressed: &File| {
+            let written = shared.write_compressed(plain, compressed);
+            // The other one takes it for one of a process that died, and begins its own.
+            fs::remove_file(&unfinished).unwrap();
+            fs::write(&unfinished, "half").unwrap();
+            written
+        };
+        let error = shared.compress_by(&path, write).unwrap_err();
+        assert_eq!(error.to_string(), "another sink compresses it");
+        assert_eq!(names(folder.path()), ["events.jsonl.000001", "events.jsonl.000001.zst.new"]);
+        assert_eq!(fs::read_to_string(&unfinished).unwrap(), "half");
+        // Also where it cannot be written.
+        let write = |_: &File, _: &File| Err(io::ErrorKind::StorageFull.into());
+        fs::remove_file(&unfinished).unwrap();
+        assert!(shared.compress_by(&path, write).is_err());
+        assert_eq!(names(folder.path()), ["events.jsonl.000001"]);
+    }
+
+    #[test]
+    fn a_file_that_another_sink_writes_to_keeps_its_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, shared) = (closed_file(folder.path()), Shared::new());
+        let write = |plain: &File, compressed: &File| {
+            let written = shared.write_compressed(plain, compressed);
+            OpenOptions::new().append(true).open(&path)?.write_all(b"late\n")?;
+            written
+        };
+        let error = shared.compress_by(&path, write).unwrap_err();
+        assert_eq!(error.to_string(), "another sink writes to it: it had 3000 bytes, and has 3005");
+        assert_eq!(names(folder.path()), ["events.jsonl.000001"]);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 3005);
+        shared.compress(&path).unwrap();
+        assert_eq!(names(folder.path()), ["events.jsonl.000001.zst"]);
+    }
 }
