@@ -549,6 +549,8 @@ impl<E: Serialize + 'static> Sink<E> for JsonLinesSink {
         self.sync_if_due(now);
         match refused {
             Some(error) => Err(error.with_failed_events(refused_events)),
+            // The gap is in the file. An error would be about no event, and whoever tries again would write the gap twice.
+            None if batch.is_empty() => Ok(()),
             // All events are in the file.
             None => {
                 self.trouble.take().map_or(Ok(()), |error| Err(SinkError::from(error).with_failed_events(0)))
@@ -586,5 +588,29 @@ impl fmt::Debug for JsonLinesSink {
             .field("name", &self.name)
             .field("path", &self.path)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_batch_of_a_gap_alone_is_written_once_where_a_closed_file_makes_trouble() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let mut sink = JsonLinesSink::create(&path).unwrap().rotate_at(1);
+        sink.after_close =
+            Some(Box::new(|_, is_closed| if is_closed { Err(io::Error::other("no zstd")) } else { Ok(()) }));
+        sink.write_batch(&Batch::from_events(vec![Record::new("first")])).unwrap();
+        let gap = Batch::<Record>::from_events(Vec::new()).without_events(3);
+        assert_eq!((gap.len(), gap.gap()), (0, 3));
+        sink.write_batch(&gap).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().matches("forebay.gap").count(), 1);
+        // The next one with an event reports it, or a flush.
+        let error = sink.write_batch(&Batch::from_events(vec![Record::new("second")])).unwrap_err();
+        assert_eq!(error.failed_events(), Some(0));
+        assert!(error.to_string().contains("no zstd"), "{error}");
     }
 }
