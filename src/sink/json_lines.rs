@@ -448,7 +448,13 @@ impl JsonLinesSink {
         // Nobody can read what was removed meanwhile.
         self.target.doubt();
         self.open_again()?;
-        self.write_lines()
+        self.write_lines()?;
+        if self.target.is_unlinked() {
+            // Once more. The next batch looks again.
+            self.target.doubt();
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(())
     }
 
     /// Writes the encoded batch, all of it or nothing.

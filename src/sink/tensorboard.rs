@@ -348,7 +348,7 @@ impl TensorBoardSink {
         if self.run.batch() == self.batch && self.run.is_lost() || self.sub_runs.is_any_lost() {
             self.write_pass(batch, true)?;
         }
-        let mut fates = std::mem::take(&mut self.run.fates);
+        let mut fates = self.run.take_fates();
         fates.add(self.sub_runs.take_fates());
         fates.result(batch.len() as u64)
     }

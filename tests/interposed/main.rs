@@ -1,8 +1,10 @@
-//! A program that answers some functions of the C library itself: the clock, and what brings files to the disk.
+//! A program that answers some functions of the C library itself: the clock, and what writes files and brings them to the disk.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, reason = "tests")]
 
 #[cfg(target_os = "linux")]
 mod clock_is_set;
+#[cfg(all(target_os = "linux", feature = "json-lines"))]
+mod removed_again;
 #[cfg(all(target_os = "linux", feature = "json-lines"))]
 mod rotation_sync;
 #[path = "../support/mod.rs"]

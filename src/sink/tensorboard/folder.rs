@@ -173,6 +173,15 @@ impl RunFolder {
         self.is_lost || self.batch == batch
     }
 
+    /// Takes the fates of the events of the batch at hand, which is over. A file that was removed again holds none of them.
+    pub(super) fn take_fates(&mut self) -> Fates {
+        let mut fates = std::mem::take(&mut self.fates);
+        if self.is_lost && fates.written > 0 {
+            fates.fail_written(io::ErrorKind::NotFound.into());
+        }
+        fates
+    }
+
     /// Notes that a record was encoded, as far as it was not refused.
     pub(super) fn note_encoded(&mut self, refused: Option<SinkError>) {
         match refused {

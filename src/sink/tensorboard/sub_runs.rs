@@ -128,7 +128,7 @@ impl SubRuns {
         self.others.lost.clear();
         for name in std::mem::take(&mut self.touched) {
             let Some(folder) = get(&mut self.current, &mut self.others, &name) else { continue };
-            fates.add(std::mem::take(&mut folder.fates));
+            fates.add(folder.take_fates());
             if !folder.has_begun() {
                 // Nothing could be made at its path.
                 self.current.take_if(|current| current.name == name);
