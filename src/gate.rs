@@ -25,8 +25,10 @@ pub(crate) struct Gate {
     seed: Option<u64>,
     /// Number of random decisions so far, where a seed makes them the same in every run.
     decisions: PlainU64,
-    /// Counters of windows and turns, by name. They exist once something is sampled.
+    /// Counters of windows and turns, by name, of what `sampler` samples. They exist once it does.
     windows: OnceLock<Windows>,
+    /// The same of what a rule samples.
+    rule_windows: OnceLock<Windows>,
     is_enabled: PlainU64,
     /// The number of the lowest priority that is accepted; more important priorities have lower numbers.
     lowest: PlainU64,
@@ -76,6 +78,7 @@ impl Gate {
             seed: config.seed,
             decisions: PlainU64::new(0),
             windows: OnceLock::new(),
+            rule_windows: OnceLock::new(),
             is_enabled: PlainU64::new(1),
             lowest: PlainU64::new(0),
             sampler: Sampler::all(),
@@ -92,8 +95,17 @@ impl Gate {
         let max_bytes = config.max_event_bytes.map_or(u64::MAX, |bytes| bytes as u64);
         self.is_enabled.store(u64::from(config.enabled), Ordering::Relaxed);
         self.lowest.store(config.min_priority as u64, Ordering::Relaxed);
-        if config.sampling.is_some() || config.rules.iter().any(|rule| rule.sampling.is_some()) {
+        if config.sampling.is_some() {
             self.windows.get_or_init(Windows::default);
+        }
+        if config.rules.iter().any(|rule| rule.sampling.is_some()) {
+            self.rule_windows.get_or_init(Windows::default);
+        }
+        if self.sampler.is_of_other_kind(config.sampling.as_ref())
+            && let Some(windows) = self.windows.get()
+        {
+            // The number of a window is no number of turns.
+            windows.clear();
         }
         self.sampler.set(config.sampling.as_ref());
         self.per_second.store(config.rate_limit.map_or(0, u64::from), Ordering::Relaxed);
@@ -108,7 +120,7 @@ impl Gate {
         if priority == Priority::Critical {
             return Ok(());
         }
-        let Some((lowest, sampler)) = self.settings_of(event.name()) else { return Err(Refusal::Filtered) };
+        let Some((lowest, of_rule)) = self.settings_of(event.name()) else { return Err(Refusal::Filtered) };
         // 0 is critical, 2 is low.
         if priority as u64 > lowest {
             return Err(Refusal::Filtered);
@@ -117,7 +129,11 @@ impl Gate {
         if max_bytes != u64::MAX && event.size_hint() as u64 > max_bytes {
             return Err(Refusal::Oversize);
         }
-        if let Some(windows) = self.windows.get()
+        let (sampler, windows) = match of_rule {
+            Some(sampler) => (sampler, &self.rule_windows),
+            None => (&self.sampler, &self.windows),
+        };
+        if let Some(windows) = windows.get()
             && !sampler.keeps(
                 || windows.of(hash(event.name())),
                 || self.clock.fast_nanos(),
@@ -139,9 +155,9 @@ impl Gate {
             && self.settings_of(name).is_some_and(|(lowest, _)| Priority::Normal as u64 <= lowest)
     }
 
-    /// Returns the number of the lowest priority that is accepted under that name, and its sampling. Returns `None`
-    /// if nothing is accepted.
-    fn settings_of(&self, name: &str) -> Option<(u64, &Sampler)> {
+    /// Returns the number of the lowest priority that is accepted under that name, and the sampling of its rule, if that has one.
+    /// Returns `None` if nothing is accepted.
+    fn settings_of(&self, name: &str) -> Option<(u64, Option<&Sampler>)> {
         let rule = match self.names.verdict(name) {
             Verdict::Denied => return None,
             Verdict::Allowed => None,
@@ -149,7 +165,7 @@ impl Gate {
         };
         let (lowest, sampler) = rule.map_or((None, None), |(_, lowest, sampler)| (*lowest, sampler.as_ref()));
         let lowest = lowest.map_or_else(|| self.lowest.load(Ordering::Relaxed), |lowest| lowest as u64);
-        Some((lowest, sampler.unwrap_or(&self.sampler)))
+        Some((lowest, sampler))
     }
 
     /// Returns a random number from 0 to 1, without 1.

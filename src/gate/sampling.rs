@@ -20,6 +20,16 @@ const RATE: u64 = 1;
 const CYCLES: u64 = 2;
 const KEYED: u64 = 3;
 
+/// Returns the number of a kind of sampling. Each kind makes something else of the word of a name.
+fn kind_of(sampling: Option<&Sampling>) -> u64 {
+    match sampling {
+        None => ALL,
+        Some(Sampling::Rate { .. }) => RATE,
+        Some(Sampling::Every { .. } | Sampling::FirstThenEvery { .. }) => CYCLES,
+        Some(Sampling::Keyed { .. }) => KEYED,
+    }
+}
+
 impl Sampler {
     pub(super) fn all() -> Self {
         let number = || PlainU64::new(0);
@@ -32,22 +42,25 @@ impl Sampler {
         sampler
     }
 
+    /// Returns whether `sampling` counts by other words than the present one.
+    pub(super) fn is_of_other_kind(&self, sampling: Option<&Sampling>) -> bool {
+        self.kind.load(Ordering::Relaxed) != kind_of(sampling)
+    }
+
     pub(super) fn set(&self, sampling: Option<&Sampling>) {
-        let (kind, rate, first, every) = match sampling {
-            None => (ALL, 0.0, 0, 1),
+        let (rate, first, every) = match sampling {
+            None => (0.0, 0, 1),
             Some(Sampling::Rate { rate, min_per_window, window }) => {
-                (RATE, *rate, u64::from(*min_per_window), window.as_nanos() as u64)
+                (*rate, u64::from(*min_per_window), window.as_nanos() as u64)
             }
-            Some(Sampling::Every { nth }) => (CYCLES, 0.0, 1, u64::from(*nth)),
-            Some(Sampling::FirstThenEvery { first, every }) => {
-                (CYCLES, 0.0, u64::from(*first), u64::from(*every))
-            }
-            Some(Sampling::Keyed { rate }) => (KEYED, *rate, 0, 1),
+            Some(Sampling::Every { nth }) => (0.0, 1, u64::from(*nth)),
+            Some(Sampling::FirstThenEvery { first, every }) => (0.0, u64::from(*first), u64::from(*every)),
+            Some(Sampling::Keyed { rate }) => (*rate, 0, 1),
         };
         self.rate.store(rate.to_bits(), Ordering::Relaxed);
         self.first.store(first, Ordering::Relaxed);
         self.every.store(every, Ordering::Relaxed);
-        self.kind.store(kind, Ordering::Relaxed);
+        self.kind.store(kind_of(sampling), Ordering::Relaxed);
     }
 
     /// Returns whether an event is accepted, by the counter of its name, the time, chance, and its correlation id.

@@ -61,6 +61,11 @@ impl Windows {
     pub(super) fn of(&self, hash: u64) -> &Window {
         &self.0[(hash >> 16) as usize % WINDOWS]
     }
+
+    /// Sets all counters to zero.
+    pub(super) fn clear(&self) {
+        self.0.iter().for_each(|window| window.0.store(0, Ordering::Relaxed));
+    }
 }
 
 /// Counter of one name. The upper 32 bits hold the number of the current window, the lower ones how many events were

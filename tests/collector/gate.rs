@@ -200,6 +200,29 @@ fn turns_and_ids_decide_the_same_each_time() {
     law(&one, 2000);
 }
 
+#[test]
+fn another_kind_of_sampling_begins_to_count_anew_but_for_names_that_a_rule_samples() {
+    let clock = ManualClock::new();
+    let window = Duration::from_secs(60);
+    let rate = Sampling::Rate { rate: 0.0, min_per_window: 3, window };
+    let turns = Sampling::FirstThenEvery { first: 4, every: 1_000 };
+    let rule = NameRule::new("ruled").with_sampling(Some(turns));
+    let gate = GateConfig::default().with_sampling(Some(rate)).with_rules(vec![rule]).with_seed(1);
+    let collector = Collector::builder().gate(gate).flush(HOURLY).manual_clock(&clock).start().unwrap();
+    let change = |sampling| collector.update_config(|config| config.gate.sampling = sampling).unwrap();
+    assert_eq!((let_in(&collector, "a", 10), let_in(&collector, "ruled", 10)), (3, 4));
+    change(Some(turns));
+    assert_eq!(let_in(&collector, "a", 10), 4, "the number of the window is no number of turns");
+    change(None);
+    change(Some(rate));
+    assert_eq!((let_in(&collector, "a", 10), let_in(&collector, "ruled", 10)), (3, 0));
+    // Other numbers of the same kind go on.
+    change(Some(Sampling::Rate { rate: 0.0, min_per_window: 5, window }));
+    assert_eq!(let_in(&collector, "a", 10), 2);
+    collector.stop().unwrap();
+    law(&collector, 60);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..Default::default() })]
 
