@@ -17,8 +17,11 @@ use crate::series::Point;
 /// What all event files have in their names.
 const MARK: &str = ".tfevents.";
 
-/// Room for the record with which a look ends, in bytes: the reader takes one of up to 64 MB.
-const MAX_RECORD: u64 = 65 << 20;
+/// Largest data of a record that is read, in bytes. A writer may make one of nearly 2 GiB, but memory takes it as a whole.
+const MAX_RECORD_BYTES: usize = 1 << 30;
+
+/// Bytes of a record beside its data, and more.
+const FRAME_BYTES: u64 = 1 << 10;
 
 /// Value of an event file.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct EventFiles {
     path: PathBuf,
     is_one_file: bool,
     files: BTreeMap<PathBuf, Seen>,
+    /// [`MAX_RECORD_BYTES`], but in tests.
+    max_record_bytes: usize,
     /// Tags of texts: the first value of a tag alone may say that it is one.
     texts: HashSet<String>,
 }
@@ -44,6 +49,7 @@ pub(crate) struct EventFiles {
 /// What was read of a file.
 #[derive(Debug, Default)]
 struct Seen {
+    max_record_bytes: usize,
     identity: Option<Identity>,
     /// The first byte that was not read, and what came before: it may be within damage.
     position: Position,
@@ -61,7 +67,13 @@ const MAX_OVERLAP: u64 = 10_000_000_000;
 impl EventFiles {
     /// Makes a follower of the event files of a folder, or of one file.
     pub(crate) fn new(path: PathBuf, is_one_file: bool) -> Self {
-        Self { path, is_one_file, files: BTreeMap::new(), texts: HashSet::new() }
+        Self {
+            path,
+            is_one_file,
+            files: BTreeMap::new(),
+            max_record_bytes: MAX_RECORD_BYTES,
+            texts: HashSet::new(),
+        }
     }
 
     /// Returns whether a file has the name of an event file.
@@ -80,13 +92,14 @@ impl EventFiles {
         max_bytes: u64,
         mut take: impl FnMut(Shown<'_>),
     ) -> io::Result<(u64, Look)> {
+        let new = || Seen { max_record_bytes: self.max_record_bytes, ..Seen::default() };
         if self.is_one_file {
-            self.files.entry(self.path.clone()).or_default();
+            self.files.entry(self.path.clone()).or_insert_with(new);
         } else {
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 if Self::is_one(&entry.file_name()) {
-                    self.files.entry(entry.path()).or_default();
+                    self.files.entry(entry.path()).or_insert_with(new);
                 }
             }
         }
@@ -204,7 +217,9 @@ impl Seen {
     ) -> io::Result<bool> {
         let end = self.position.offset().saturating_add(max_bytes);
         // What is damaged or too large is passed over in parts, too: a look may end within it.
-        let mut reader = Reader::new(file.take(max_bytes.saturating_add(MAX_RECORD)))
+        let room = (self.max_record_bytes as u64).saturating_add(FRAME_BYTES);
+        let mut reader = Reader::new(file.take(max_bytes.saturating_add(room)))
+            .max_record_bytes(self.max_record_bytes)
             .on_damage(OnDamage::Resync)
             .at(self.position);
         let read = loop {
@@ -435,6 +450,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_record_of_more_than_the_readers_usual_bound_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut encoder = tfevents::Encoder::new();
+        encoder.begin_plain_file(0.0);
+        let graph = vec![0; 66 << 20];
+        encoder.add_graph(0.0, 0, &graph).unwrap();
+        encoder.add(0.0, 7, "a", tfevents::Summary::Scalar(1.0)).unwrap();
+        fs::write(folder.path().join("a.tfevents.1"), encoder.take()).unwrap();
+        let mut files = EventFiles::new(folder.path().to_owned(), false);
+        assert_eq!(read_all(&mut files, 1_000), [7]);
+        assert_eq!(files.damaged(), 0);
+    }
+
     /// A look ends within a record of 68 MiB, and what is in there looks like records.
     #[test]
     fn what_is_behind_a_record_that_is_too_large_is_read_and_what_is_in_it_is_not() {
@@ -457,7 +486,11 @@ mod tests {
         file.write_all(&behind).unwrap();
         drop(file);
         fs::remove_file(path("b")).unwrap();
-        let mut files = EventFiles::new(folder.path().to_owned(), false);
+        let followed = || {
+            let files = EventFiles::new(folder.path().to_owned(), false);
+            EventFiles { max_record_bytes: 64 << 20, ..files }
+        };
+        let mut files = followed();
         assert_eq!(read_all(&mut files, 1_000), Vec::from_iter(0..20));
         assert_eq!((files.damaged(), files.is_torn()), (1, false));
         // While it is written, it is torn.
@@ -467,7 +500,7 @@ mod tests {
             .unwrap()
             .set_len(first.len() as u64 + (67 << 20))
             .unwrap();
-        let mut files = EventFiles::new(folder.path().to_owned(), false);
+        let mut files = followed();
         assert_eq!(read_all(&mut files, 1_000), Vec::from_iter(0..10));
         assert_eq!((files.damaged(), files.is_torn()), (1, true));
     }

@@ -18,6 +18,10 @@ const MAX_VALUES: usize = 64;
 /// Size in bytes at which an `Event` takes no further value.
 const MAX_EVENT_BYTES: usize = 1 << 20;
 
+/// Largest size in bytes of a value with its tag. An event has such a value, others of less than `MAX_EVENT_BYTES`, and what stands
+/// before them; a protobuf message of 2 GiB cannot be decoded.
+const MAX_VALUE_BYTES: usize = i32::MAX as usize - 2 * MAX_EVENT_BYTES;
+
 /// Capacity in bytes that a buffer keeps when it is cleared. A larger one is given back to the system.
 const KEPT_BYTES: usize = 1 << 20;
 
@@ -83,6 +87,16 @@ pub enum EncodeError {
         /// The tag.
         tag: String,
     },
+    /// The value is too large for any reader: a protobuf message has less than 2 GiB.
+    #[error("the value of tag {tag:?} must have at most {max} bytes, got {bytes}")]
+    TooLarge {
+        /// The tag; empty for an event and a graph.
+        tag: String,
+        /// The size of the refused value, in bytes.
+        bytes: usize,
+        /// The allowed size, in bytes.
+        max: usize,
+    },
     /// The names of all tags would take more bytes than are allowed.
     #[error("tag {tag:?} would bring the names of all tags beyond {max} bytes")]
     TooManyTagBytes {
@@ -116,6 +130,8 @@ pub struct Encoder {
     allows_backward: bool,
     /// How far the time of a value may be from that of the event that takes it, in seconds.
     shared_time: f64,
+    /// [`MAX_VALUE_BYTES`], but in tests.
+    max_value_bytes: usize,
     frame: Frame,
 }
 
@@ -143,6 +159,7 @@ impl Encoder {
             first_step: 0,
             allows_backward: false,
             shared_time: f64::INFINITY,
+            max_value_bytes: MAX_VALUE_BYTES,
             frame: Frame::default(),
         }
     }
@@ -255,6 +272,7 @@ impl Encoder {
             self.values.extend_from_slice(&scalar.to_le_bytes());
             return Ok(());
         }
+        self.check_size(tag, tag.len().saturating_add(summary.payload_bytes()))?;
         if let Summary::Encoded(bytes) = summary {
             let values = count_values(bytes).map_err(|(at, rule)| malformed(tag, at, rule))?;
             if values > 0 {
@@ -281,6 +299,12 @@ impl Encoder {
             summary.push(value);
         });
         Ok(())
+    }
+
+    /// Refuses a value that would make an event too large.
+    fn check_size(&self, tag: &str, bytes: usize) -> Result<(), EncodeError> {
+        let max = self.max_value_bytes;
+        if bytes > max { Err(EncodeError::TooLarge { tag: tag.to_owned(), bytes, max }) } else { Ok(()) }
     }
 
     /// Finds or makes a tag and notes its step. Returns its place, and whether the file does not hold its metadata yet.
@@ -316,8 +340,9 @@ impl Encoder {
     /// # Errors
     ///
     /// [`EncodeError::NotFinite`] for a time that is not finite, and [`EncodeError::Malformed`] where TensorBoard could not decode
-    /// `parts`, or one of them is a time (1) or a step (2). Nothing changes then.
+    /// `parts`, or one of them is a time (1) or a step (2). [`EncodeError::TooLarge`] for 2 GiB. Nothing changes then.
     pub fn add_event(&mut self, wall_time: f64, step: i64, parts: &[u8]) -> Result<(), EncodeError> {
+        self.check_size("", parts.len())?;
         let mut fields = Fields::new(parts);
         loop {
             let at = fields.position();
@@ -338,8 +363,9 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`EncodeError::NotFinite`] for a time that is not finite.
+    /// [`EncodeError::NotFinite`] for a time that is not finite, and [`EncodeError::TooLarge`] for 2 GiB.
     pub fn add_graph(&mut self, wall_time: f64, step: i64, graph_def: &[u8]) -> Result<(), EncodeError> {
+        self.check_size("", graph_def.len())?;
         self.push_event(wall_time, step, "", |event| event.bytes(4, graph_def))
     }
 
@@ -347,7 +373,7 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`EncodeError::NotFinite`] for a time that is not finite.
+    /// [`EncodeError::NotFinite`] for a time that is not finite, and [`EncodeError::TooLarge`] for 2 GiB.
     pub fn add_run_metadata(
         &mut self,
         wall_time: f64,
@@ -355,6 +381,7 @@ impl Encoder {
         tag: &str,
         run_metadata: &[u8],
     ) -> Result<(), EncodeError> {
+        self.check_size(tag, tag.len().saturating_add(run_metadata.len()))?;
         self.push_event(wall_time, step, tag, |event| {
             event.message(8, |tagged| {
                 tagged.bytes(1, tag.as_bytes());
@@ -516,5 +543,42 @@ mod tests {
         assert!(encoder.bytes().len() > 5 << 20);
         encoder.clear();
         assert!(encoder.out.capacity() <= 1 << 20 && encoder.values.capacity() <= 1 << 20);
+    }
+
+    #[test]
+    fn what_no_reader_could_decode_is_refused_and_changes_nothing() {
+        // Less than a reader takes, with the head of an event and the values that share it.
+        const { assert!(MAX_VALUE_BYTES + MAX_EVENT_BYTES + (64 << 10) < i32::MAX as usize) };
+        let mut encoder = Encoder { max_value_bytes: 1_000, ..Encoder::new() };
+        encoder.begin_plain_file(0.0);
+        encoder.clear();
+        let (text, bytes, numbers) = ("x".repeat(1_000), vec![0; 1_001], vec![0.0; 200]);
+        let texts = vec![&*text; 2];
+        let rows = [&[0.0_f32; 100][..]; 6];
+        let vertices = crate::MeshTensor { shape: [1, 100, 3], values: &[0.0; 300] };
+        let mesh = crate::Mesh { name: "m", config: "", vertices, faces: None, colors: None };
+        let settings = [("a", crate::Setting::Text(&text))];
+        for summary in [
+            Summary::Text(&text),
+            Summary::Texts(&texts),
+            Summary::Histogram { edges: &numbers, counts: &[0; 199] },
+            Summary::Image { width: 1, height: 1, encoded: &bytes },
+            Summary::LegacyImage { width: 1, height: 1, colorspace: 1, encoded: &bytes },
+            Summary::Audio { wav: &bytes },
+            Summary::Tensor { dtype: crate::DataType::Uint8, shape: &[1_001], content: &bytes },
+            Summary::PrCurve { rows },
+            Summary::MeshTensor { mesh, part: crate::MeshPart::Vertices },
+            Summary::SessionStart { group: "", settings: &settings, began_at: 0.0 },
+            Summary::Encoded(&bytes),
+        ] {
+            let refused = encoder.add(0.0, 7, "a", summary).unwrap_err();
+            assert!(matches!(refused, EncodeError::TooLarge { max: 1_000, .. }), "{refused}");
+        }
+        assert!(matches!(encoder.add_event(0.0, 7, &bytes), Err(EncodeError::TooLarge { .. })));
+        assert!(matches!(encoder.add_graph(0.0, 7, &bytes), Err(EncodeError::TooLarge { .. })));
+        assert!(matches!(encoder.add_run_metadata(0.0, 7, "a", &bytes), Err(EncodeError::TooLarge { .. })));
+        assert_eq!((encoder.tags(), encoder.bytes().len()), (0, 0));
+        // One byte less is taken, and so is its tag at an earlier step.
+        assert_eq!(encoder.add(0.0, 3, "a", Summary::Text(&text[1..])), Ok(()));
     }
 }

@@ -487,6 +487,32 @@ impl Summary<'_> {
         wrong_length(size, shape, length)
     }
 
+    /// Returns how many bytes the value takes at least, without its tag. Where names of tags and titles are all there is, 0.
+    pub(super) fn payload_bytes(&self) -> usize {
+        match self {
+            Summary::Scalar(_) | Summary::ScalarTensor(_) | Summary::DoubleTensor(_) => 0,
+            Summary::Text(text) => text.len(),
+            Summary::Texts(texts) => texts.iter().fold(0, |all, text| all.saturating_add(text.len() + 2)),
+            Summary::Histogram { counts, .. } => counts.len().saturating_mul(3 * size_of::<f64>()),
+            Summary::LegacyHistogram { counts, .. } => counts.len().saturating_mul(2 * size_of::<f64>()),
+            Summary::Image { encoded, .. }
+            | Summary::LegacyImage { encoded, .. }
+            | Summary::LegacyAudio { encoded, .. } => encoded.len(),
+            Summary::Audio { wav } => wav.len(),
+            Summary::Tensor { content, .. } => content.len(),
+            Summary::PrCurve { rows } => columns(rows).saturating_mul(6 * size_of::<f32>()),
+            Summary::MeshTensor { mesh, part } => {
+                mesh.tensor(*part).map_or(0, |tensor| size_of_val(tensor.values)) + mesh.config.len()
+            }
+            Summary::SessionStart { settings, .. } => settings.iter().fold(0, |all, (name, setting)| {
+                let text = if let Setting::Text(text) = setting { text.len() } else { 0 };
+                all.saturating_add(name.len()).saturating_add(text)
+            }),
+            Summary::Layout(_) | Summary::SessionEnd { .. } | Summary::Experiment { .. } => 0,
+            Summary::Encoded(bytes) => bytes.len(),
+        }
+    }
+
     /// Returns whether every value needs the metadata of its tag, and not only the first in a file.
     pub(super) fn has_metadata_always(&self) -> bool {
         // That of settings holds all that a session has; that of scalars may come behind values without any.
