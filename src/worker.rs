@@ -18,14 +18,12 @@ use crate::self_log::{LogLevel, LogTopic};
 use crate::shared::Shared;
 use crate::stats::FlushReport;
 use crate::sync::{Arc, Ordering, catch_panic};
-use crate::unix::hold_sigxfsz;
 use crate::wake::{NEVER, State};
 use crate::worker_state::WorkerState;
 use pace::Pace;
 
 /// Runs the worker thread.
 pub(crate) fn work<E: Event>(shared: &Shared<E>) {
-    hold_sigxfsz();
     work_with(shared, |worker| worker.run());
 }
 

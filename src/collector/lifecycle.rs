@@ -260,6 +260,8 @@ impl<E: Event> Shared<E> {
                     return Err(forked.into());
                 }
                 let discarded = self.discard(late);
+                // Sinks must not wait for what this thread does in the place of the worker, nor the threads that they begin here.
+                let _mark = self.mark_worker();
                 worker::return_state(self, state, &FlushReport::default());
                 discarded
             }

@@ -128,7 +128,11 @@ impl<E: Event> Collector<E> {
                 // The sink's code runs without our lock.
                 drop(contents);
                 let slot = slot.ok_or_else(unknown)?;
-                return self.shared.await_retired(retire(slot, &self.shared.registry), deadline);
+                // Nor must it wait for what this thread does in the place of the worker.
+                let mark = self.shared.mark_worker();
+                let retired = retire(slot, &self.shared.registry);
+                drop(mark);
+                return self.shared.await_retired(retired, deadline);
             }
             WorkerSlot::Lost => return Err(FlushError::WorkerGone.into()),
             WorkerSlot::Starting(_) | WorkerSlot::WithWorker => {

@@ -156,7 +156,7 @@ impl<S: Sink<E> + 'static, E: Event> Isolated<S, E> {
         let place = Arc::new(Mutex::new(Some(sink)));
         let (inner, shared) = (Arc::clone(&place), Arc::clone(&self.shared));
         let account = self.account.on_thread(&shared.cancel);
-        // This is the worker thread. A flush from inside of the sink would wait for itself here as well as there.
+        // This thread is the worker, or is marked as it. A flush from inside of the sink would wait for itself here as well as there.
         let worker_of = sync::worker_of();
         let body = move || {
             let _mark = WorkerMark::set(worker_of);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use forebay::collector::{FlushError, SinkChangeError, StartError, State, StopError};
-use forebay::sink::{MemorySink, Sink, SinkError, from_fn};
+use forebay::sink::{MemorySink, Sink, SinkError, SinkExt, from_fn};
 use forebay::{Batch, Builder, Collector, Event, FlushStrategy, Outcome};
 
 /// Writes down what is called, and what the collector takes at that moment.
@@ -306,6 +306,50 @@ fn the_worker_cannot_be_made_to_wait_for_itself() {
     assert_eq!(*errors.lock().unwrap(), [true], "no assertion in the sink failed: {:?}", collector.stats());
     collector.stop().unwrap();
     assert_eq!(law(&collector, 1).sink("inside").unwrap().delivered, 1);
+}
+
+/// Sink that asks its collector to flush and to stop, when it is flushed itself.
+struct Asks {
+    handle: Arc<OnceLock<Collector<Tick>>>,
+    answers: Arc<Mutex<Vec<(FlushError, StopError)>>>,
+}
+
+impl Sink<Tick> for Asks {
+    fn name(&self) -> &str {
+        "asks"
+    }
+
+    fn write_batch(&mut self, _: &Batch<Tick>) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        let collector = self.handle.get().unwrap();
+        let answers = (collector.flush().unwrap_err(), collector.stop().unwrap_err());
+        self.answers.lock().unwrap().push(answers);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_of_a_collector_that_was_never_started_cannot_wait_for_it_either() {
+    // A stop flushes such a sink only where it has a thread of its own.
+    for (is_removed, is_isolated) in [(true, true), (true, false), (false, true)] {
+        let (handle, answers) = (Arc::new(OnceLock::new()), Arc::new(Mutex::new(Vec::new())));
+        let sink = Asks { handle: handle.clone(), answers: answers.clone() };
+        let builder = if is_isolated { ticks().sink(sink.isolated(4)) } else { ticks().sink(sink) };
+        let collector = builder.build().unwrap();
+        assert!(handle.set(collector.clone()).is_ok());
+        if is_removed {
+            let _ = collector.remove_sink("asks").unwrap();
+        } else {
+            collector.stop().unwrap();
+        }
+        // On the thread of this caller, or on one that it has begun.
+        let answers = answers.lock().unwrap();
+        assert!(matches!(answers[..], [(FlushError::OnWorker, StopError::OnWorker)]), "{answers:?}");
+        law(&collector, 0);
+    }
 }
 
 #[test]

@@ -478,7 +478,8 @@ mod native {
         }
     }
 
-    /// Starts a named thread. The error is the system's.
+    /// Starts a named thread, on which a file that reaches the limit of the process is an error and no signal. The error is the
+    /// system's.
     pub fn spawn(
         name: &str,
         stack_size: Option<usize>,
@@ -491,6 +492,8 @@ mod native {
         let home = super::Home::here();
         builder.spawn(move || {
             super::THREAD_HOME.set(Some(home));
+            // A thread of ours may be started by one of the user's, whose mask it would inherit.
+            crate::unix::hold_sigxfsz();
             body();
         })
     }

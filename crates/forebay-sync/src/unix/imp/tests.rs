@@ -27,3 +27,22 @@ fn a_fork_between_two_steps_of_a_long_section_loses_no_thread() {
         assert_eq!(status, 0, "the thread is lost");
     });
 }
+
+#[cfg(not(miri))]
+#[test]
+fn a_thread_of_ours_has_no_signal_for_a_full_file_whoever_starts_it() {
+    fn is_held() -> bool {
+        // SAFETY: both calls are given a set of ours, for which zeros are a value like others.
+        unsafe {
+            let mut held: libc::sigset_t = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut held);
+            libc::sigismember(&raw const held, libc::SIGXFSZ) == 1
+        }
+    }
+    assert!(!is_held(), "the harness starts its threads without");
+    let seen = Arc::new(PlainBool::new(false));
+    let shown = Arc::clone(&seen);
+    let thread = crate::sync::spawn("ours", None, move || shown.store(is_held(), Ordering::SeqCst));
+    crate::sync::join(thread.expect("a thread"));
+    assert!(seen.load(Ordering::SeqCst));
+}
