@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::sync::{Arc, Mutex, OnceLock, Ordering, Parker, PlainU64, Unparker, unforked};
+use crate::sync::{Arc, Mutex, OnceLock, Ordering, Parker, PlainU64, Unparker, WeakUnparker, unforked};
 
 /// Longest uninterrupted sleep of a worker. No worker depends on it, because the protocol of `wake.rs` loses no
 /// wake-up. If it did, this would bound the delay, and hide the loss: `.ci/naps` tests without it.
@@ -245,7 +245,8 @@ impl Clock {
         if let Clock::Manual(clock) = self
             && let Ok(mut unparkers) = clock.inner.unparkers.enter()
         {
-            unparkers.push(unparker.clone());
+            unparkers.retain(|known| known.upgrade().is_some());
+            unparkers.push(unparker.downgrade());
         }
     }
 
@@ -275,7 +276,8 @@ struct ManualInner {
     origin: Instant,
     /// Nanoseconds since `origin`.
     elapsed: PlainU64,
-    unparkers: Mutex<Vec<Unparker>>,
+    /// Those of workers that are gone stay until the next one is added.
+    unparkers: Mutex<Vec<WeakUnparker>>,
 }
 
 impl ManualClock {
@@ -297,7 +299,7 @@ impl ManualClock {
         let _ = self.inner.elapsed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
         // In a forked child, only what the child has made uses it, and that looks again by itself.
         if let Ok(unparkers) = self.inner.unparkers.enter() {
-            unparkers.iter().for_each(Unparker::unpark);
+            unparkers.iter().filter_map(WeakUnparker::upgrade).for_each(|unparker| unparker.unpark());
         }
     }
 
@@ -370,6 +372,20 @@ mod tests {
         fn error(&self) -> u64 {
             self.now().abs_diff(self.source.system.load(Ordering::SeqCst))
         }
+    }
+
+    #[test]
+    fn a_clock_keeps_nothing_of_workers_that_are_gone() {
+        let manual = ManualClock::new();
+        let clock = Clock::Manual(manual.clone());
+        let (_parker, alive) = crate::sync::Parker::new();
+        clock.register(&alive);
+        for _ in 0..100 {
+            let (_parker, unparker) = crate::sync::Parker::new();
+            clock.register(&unparker);
+        }
+        assert_eq!(manual.inner.unparkers.lock().len(), 2);
+        manual.advance(Duration::from_secs(1));
     }
 
     #[test]

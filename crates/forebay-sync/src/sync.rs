@@ -356,7 +356,7 @@ mod native {
     pub use std::sync::atomic::{AtomicU32, AtomicU64, fence};
     pub use std::thread::JoinHandle;
 
-    use super::{MARKS, Ordering, PlainU64, PoisonError};
+    use super::{Arc, MARKS, Ordering, PlainU64, PoisonError, Weak};
     use std::any::Any;
     use std::cell::Cell;
     use std::io;
@@ -454,13 +454,17 @@ mod native {
 
     /// Handle that wakes the worker. `unpark` is the one system call that a producer may make.
     #[derive(Debug, Clone)]
-    pub struct Unparker(crossbeam_utils::sync::Unparker);
+    pub struct Unparker(Arc<crossbeam_utils::sync::Unparker>);
+
+    /// Unparker that keeps nothing of a worker that is gone.
+    #[derive(Debug)]
+    pub struct WeakUnparker(Weak<crossbeam_utils::sync::Unparker>);
 
     impl Parker {
         /// Returns both halves.
         pub fn new() -> (Parker, Unparker) {
             let parker = crossbeam_utils::sync::Parker::new();
-            let unparker = Unparker(parker.unparker().clone());
+            let unparker = Unparker(Arc::new(parker.unparker().clone()));
             (Parker(parker), unparker)
         }
 
@@ -475,6 +479,18 @@ mod native {
         #[inline]
         pub fn unpark(&self) {
             self.0.unpark();
+        }
+
+        /// Returns a weak handle.
+        pub fn downgrade(&self) -> WeakUnparker {
+            WeakUnparker(Arc::downgrade(&self.0))
+        }
+    }
+
+    impl WeakUnparker {
+        /// Returns the handle, as long as there is one that is not weak.
+        pub fn upgrade(&self) -> Option<Unparker> {
+            self.0.upgrade().map(Unparker)
         }
     }
 
@@ -530,7 +546,7 @@ mod model {
     use std::any::Any;
     use std::cell::Cell;
     use std::io;
-    use std::sync::Arc;
+    use std::sync::{Arc, Weak};
     use std::time::{Duration, Instant};
 
     loom::thread_local! {
@@ -611,6 +627,9 @@ mod model {
     #[derive(Debug, Clone)]
     pub struct Unparker(Arc<loom::sync::Notify>);
 
+    #[derive(Debug)]
+    pub struct WeakUnparker(Weak<loom::sync::Notify>);
+
     impl Parker {
         pub fn new() -> (Parker, Unparker) {
             let notify = Arc::new(loom::sync::Notify::new());
@@ -625,6 +644,16 @@ mod model {
     impl Unparker {
         pub fn unpark(&self) {
             self.0.notify();
+        }
+
+        pub fn downgrade(&self) -> WeakUnparker {
+            WeakUnparker(Arc::downgrade(&self.0))
+        }
+    }
+
+    impl WeakUnparker {
+        pub fn upgrade(&self) -> Option<Unparker> {
+            self.0.upgrade().map(Unparker)
         }
     }
 
