@@ -289,7 +289,7 @@ impl<E: Event + From<Record>> Life<E> {
             let next = Instant::now().checked_add(self.heartbeat);
             while *stage == Stage::Running && !self.changed.wait_until(&mut stage, next) {}
             if *stage == Stage::Running {
-                // The call may wait, so the lock is not held. Whoever reports the end waits for it: no heartbeat comes behind the
+                // The call runs user code, so the lock is not held. Whoever reports the end waits for it: no heartbeat comes behind the
                 // end.
                 self.is_beating.store(1, Ordering::Relaxed);
                 drop(stage);
@@ -299,7 +299,8 @@ impl<E: Event + From<Record>> Life<E> {
                     .with_field("world_size", self.rank.world_size)
                     .with_field("heartbeat", self.heartbeat)
                     .with_field("uptime", self.began.elapsed());
-                self.report(alive.with_priority(Priority::Critical));
+                // Where the lane is full, the next one may get in.
+                self.try_report(alive.with_priority(Priority::Critical));
                 stage = self.stage.lock();
                 self.is_beating.store(0, Ordering::Relaxed);
                 self.changed.notify_all();
@@ -313,11 +314,27 @@ impl<E: Event + From<Record>> Life<E> {
 
     /// Collects an event at the step that was done last.
     fn report(&self, event: impl Into<Record>) -> Outcome {
-        let record = event.into();
-        self.collector.collect(match self.next_step.load(Ordering::Relaxed).checked_sub(1) {
+        self.collector.collect(self.at_last_step(event.into()))
+    }
+
+    /// Collects an event as `report` does, but never waits for space.
+    fn try_report(&self, event: impl Into<Record>) -> Outcome {
+        let tried = self.collector.try_collect(self.at_last_step(event.into()));
+        tried.unwrap_or_else(|refused| refused.reason.into())
+    }
+
+    /// Collects an event as `report` does, but waits for space only where that ends by the deadline.
+    fn report_by(&self, event: impl Into<Record>, deadline: Option<Instant>) -> Outcome {
+        let wait_end = Instant::now().checked_add(self.collector.config().critical_timeout);
+        let is_in_time = deadline.is_none_or(|deadline| wait_end.is_some_and(|end| end <= deadline));
+        if is_in_time { self.report(event) } else { self.try_report(event) }
+    }
+
+    fn at_last_step(&self, record: Record) -> Record {
+        match self.next_step.load(Ordering::Relaxed).checked_sub(1) {
             Some(step) => record.with_step(step),
             None => record,
-        })
+        }
     }
 
     /// Reports the end, once.
@@ -346,7 +363,7 @@ impl<E: Event + From<Record>> Life<E> {
         // The end is critical, and would overtake what was collected before it.
         let before = self.flush(deadline);
         // With its run, because the collector may work on another one by now.
-        let outcome = self.report(with_id(event.into(), &self.identity));
+        let outcome = self.report_by(with_id(event.into(), &self.identity), deadline);
         let after = self.flush(deadline);
         *self.stage.lock() = Stage::Reported;
         self.changed.notify_all();
@@ -382,7 +399,7 @@ impl<E: Event + From<Record>> Drop for TrainingRun<E> {
             let _ = self.life.end_timeout(event, self.life.collector.config().drop_timeout);
         }
         if let Some(thread) = self.heartbeat_thread.take() {
-            // It was notified, and waits for space in a full lane at most.
+            // It was notified, and waits for nothing.
             sync::join(thread);
         }
     }
@@ -442,6 +459,30 @@ impl<E: Event + From<Record>> fmt::Debug for Epoch<E> {
 mod tests {
     use super::*;
     use crate::sink::MemorySink;
+
+    #[test]
+    fn neither_the_end_of_a_run_nor_a_heartbeat_waits_longer_for_a_full_lane_than_the_end_may_take() {
+        // Nobody drains it, and a critical event would wait for ever.
+        let build = || {
+            let builder = Collector::builder().critical_capacity(1).critical_timeout(Duration::MAX);
+            builder.flush_timeout(Duration::ZERO).drop_timeout(Duration::ZERO).build().unwrap()
+        };
+        let collector = build();
+        let run = TrainingRun::builder().heartbeat(Duration::from_millis(1)).start(&collector).unwrap();
+        while collector.stats().rejected.full == 0 {
+            std::hint::spin_loop();
+        }
+        let error = run.completed(Fields::new()).unwrap_err();
+        assert!(matches!(error, RunError::EndNotCollected(Outcome::Full)), "{error}");
+        let stats = collector.stats();
+        stats.check_law(stats.rejected.full + 1).unwrap();
+
+        let collector = build();
+        drop(TrainingRun::builder().start(&collector).unwrap());
+        let stats = collector.stats();
+        assert_eq!(stats.rejected.full, 1);
+        stats.check_law(2).unwrap();
+    }
 
     #[test]
     fn no_heartbeat_comes_behind_the_end() {
