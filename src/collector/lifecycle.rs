@@ -190,6 +190,9 @@ impl<E: Event> Collector<E> {
     /// Every call reports the same end, also from several threads. The collector can be started again. One that was
     /// never started discards what is queued and counts it as rejected.
     ///
+    /// The worker thread is joined. Where the code of a sink has left a thread-local value there whose destructor takes long, the
+    /// stop takes as long, beyond its deadline.
+    ///
     /// # Errors
     ///
     /// The deadline passed, the worker is gone, this is a forked child, or this is the worker thread. After the
