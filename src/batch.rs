@@ -250,13 +250,13 @@ struct Buffer<E> {
     /// The process in which the events may be dropped.
     process: Home,
     /// The pool of the vector; `None` for a batch that was made by hand.
-    home: Option<Arc<Pool<E>>>,
+    pool: Option<Arc<BufferPool<E>>>,
 }
 
 impl<E> Buffer<E> {
     /// Creates a buffer that belongs to no pool.
     fn alone(events: Vec<E>, process: Home) -> Arc<Self> {
-        Arc::new(Self { events, process, home: None })
+        Arc::new(Self { events, process, pool: None })
     }
 }
 
@@ -269,18 +269,18 @@ impl<E> Drop for Buffer<E> {
         }
         destroy(&mut self.events);
         empty(&mut self.events);
-        if let Some(home) = self.home.take().filter(|_| self.events.capacity() > 0) {
-            home.put(std::mem::take(&mut self.events));
+        if let Some(pool) = self.pool.take().filter(|_| self.events.capacity() > 0) {
+            pool.put(std::mem::take(&mut self.events));
         }
     }
 }
 
 /// Empty buffers of one collector, for reuse. A lock suffices: it is taken at most once a batch, for a push or a pop.
-struct Pool<E> {
+struct BufferPool<E> {
     buffers: PlainMutex<Vec<Vec<E>>>,
 }
 
-impl<E> Pool<E> {
+impl<E> BufferPool<E> {
     fn new() -> Self {
         Self { buffers: PlainMutex::new(Vec::with_capacity(SPARE_BUFFERS)) }
     }
@@ -323,7 +323,7 @@ pub(crate) fn destroy<E>(events: &mut Vec<E>) {
 /// Maker of batches: takes events out of the lanes, numbers them and stamps the gaps. The worker owns it. It is kept
 /// from run to run, so that the numbers go on.
 pub(crate) struct Batcher<E> {
-    pool: Arc<Pool<E>>,
+    pool: Arc<BufferPool<E>>,
     /// The buffer of the last batch, if no sink has kept it. The next batch reuses it.
     spare: Option<Arc<Buffer<E>>>,
     spare_events: Vec<E>,
@@ -345,7 +345,7 @@ pub(crate) struct Batcher<E> {
 impl<E: Event> Batcher<E> {
     pub(crate) fn new(origin: Arc<Origin>, run: CurrentRun) -> Self {
         Self {
-            pool: Arc::new(Pool::new()),
+            pool: Arc::new(BufferPool::new()),
             spare: None,
             spare_events: Vec::new(),
             origin,
@@ -423,7 +423,7 @@ impl<E: Event> Batcher<E> {
             buffer.events = events;
             return spare;
         }
-        Arc::new(Buffer { events, process: Home::here(), home: Some(Arc::clone(&self.pool)) })
+        Arc::new(Buffer { events, process: Home::here(), pool: Some(Arc::clone(&self.pool)) })
     }
 
     /// Takes back a batch that every sink has seen. Drops its events unless a sink has kept them.

@@ -107,8 +107,8 @@ impl Account {
         }
     }
 
-    /// Completes a batch of which all events were kept: that many were delivered, and failed; who kept
-    /// the rest again completes it.
+    /// Completes a batch of which all events were kept: so many were delivered, and so many failed. A wrapper that has kept the
+    /// rest completes that.
     pub(crate) fn complete_written(&self, begun: u64, events: u64, (delivered, failed): (u64, u64)) {
         self.tally.write_nanos.add(clock::nanos().saturating_sub(begun));
         self.tally.delivered.add(delivered);
@@ -116,7 +116,7 @@ impl Account {
         self.tally.kept.lower_by(events);
     }
 
-    /// Notes since when a call goes on, on the thread of an isolated sink; when that was, and what it returned.
+    /// Runs a call on the thread of an isolated sink, and notes since when it has been running. Returns that moment and the result.
     pub(crate) fn on_own_thread<R>(&self, call: impl FnOnce() -> R) -> (u64, R) {
         let begun = clock::nanos();
         self.tally.own_thread_since.store(begun, Ordering::Relaxed);

@@ -1294,7 +1294,11 @@ impl Drain {
         for (view, lane) in self.lanes.iter_mut().zip(&pool.lanes) {
             let gap = view.sealed.saturating_sub(view.expected);
             if gap > 0 {
-                *(if view.last_batch == batch { &mut self.owed } else { &mut taken.gap }) += gap;
+                if view.last_batch == batch {
+                    self.owed += gap;
+                } else {
+                    taken.gap += gap;
+                }
                 view.expected = view.sealed;
                 lane.taken_up_to.store(view.sealed, Relaxed);
             }
