@@ -159,7 +159,7 @@ def test_scalars_and_metrics_have_one_element_each(writer):
     raises(AssertionError, "one element", writer.add_scalars, "x", {"a": np.zeros(3)})
     raises(NotImplementedError, "numpy array or torch tensor", writer.add_scalars, "x", {"a": None})
     raises(AssertionError, "one element", writer.add_hparams, {"lr": 0.1}, {"loss": np.zeros(3)})
-    raises(AssertionError, "one element", writer.add_hparams, {"lr": np.zeros(3)}, {"loss": 0.1})
+    raises(ValueError, "should be one of int, float, str, bool", writer.add_hparams, {"lr": np.zeros(3)}, {"loss": 0.1})
     raises((TypeError, AttributeError), None, writer.add_scalars, "x", [1.0])
 
 

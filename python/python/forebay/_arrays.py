@@ -11,7 +11,7 @@ import numbers
 import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 
@@ -245,6 +245,36 @@ def floats(values: Iterable[Any], what: str) -> array[float]:
     return array("d", [_number(value, what, place) for place, value in enumerate(found)])
 
 
+def aligned(found: array[float]) -> Any:
+    """Returns numbers as the extension module takes them: the buffer of an array without any has no address of numbers."""
+    return found if found else memoryview(array("d", [0.0]))[:0]
+
+
+def edges(values: Iterable[Any], what: str) -> array[float]:
+    """Returns the edges of bins.
+
+    Raises:
+        TypeError: One of them is no number.
+        ValueError: There are fewer than two, they do not grow, or they have more than one dimension.
+    """
+    shape = getattr(values, "shape", (0,))
+    if len(shape) != 1:
+        raise ValueError(f"`{what}` must be 1d, when an array, got the shape {tuple(shape)}")
+    found = floats(values, what)
+    if len(found) < 2:
+        raise ValueError(f"`{what}` must have two edges or more, got {found.tolist()}")
+    if any(later < earlier for earlier, later in pairwise(found)):
+        raise ValueError(f"`{what}` must increase monotonically, when an array")
+    return found
+
+
+def number_of(value: Any, what: str) -> float:
+    """Returns the number that an argument is: a number, or a tensor of one element, and no text."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    return float(value)
+
+
 def _number(value: Any, what: str, place: int) -> float:
     """Returns the number that an element of a list is."""
     cause: Exception | None = None
@@ -272,15 +302,15 @@ def rows(value: Any, what: str) -> list[list[float]]:
 
 
 def boxes(value: Any) -> list[list[float]]:
-    """Returns boxes, each with its four edges.
+    """Returns boxes, each with its four edges; what comes behind these, such as the score of a detector, is left out.
 
     Raises:
         ValueError: They have another shape.
     """
     shape = _host(value, lists=True, what="box_tensor").shape
-    if len(shape) != 2 or shape[1] != 4:
+    if len(shape) != 2 or shape[1] < 4:
         raise ValueError(f"box_tensor must have the shape (boxes, 4), got {tuple(shape)}")
-    return rows(value, "box_tensor")
+    return [row[:4] for row in rows(value, "box_tensor")]
 
 
 def stacked(values: list[Any]) -> Any:

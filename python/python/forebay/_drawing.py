@@ -16,6 +16,9 @@ def figure(shown: Any, close: bool) -> Any:
     """Draws a figure, and returns its pixels: height, width, and four bytes a pixel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    # Of `None`, Matplotlib would draw an empty figure.
+    if not hasattr(shown, "set_canvas"):
+        raise TypeError(f"figure must be a figure of Matplotlib or a list of them, got {type(shown).__name__}")
     canvas: Any = FigureCanvasAgg(shown)
     canvas.draw()
     pixels = canvas.buffer_rgba()
@@ -38,7 +41,7 @@ def boxes(
     size: tuple[int, int],
     channels: int,
     edges: Sequence[Sequence[float]],
-    labels: Sequence[str] | None,
+    labels: Sequence[str | None] | None,
     rescale: float,
 ) -> tuple[bytes, tuple[int, int]]:
     """Draws boxes into an image, and returns its pixels and its new size: width and height."""
@@ -50,8 +53,8 @@ def boxes(
     for place, (left, top, right, bottom) in enumerate(edges):
         outline = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
         draw.line(outline, width=2, fill="Red")
-        label = "" if labels is None else str(labels[place])
-        if label:
+        label = None if labels is None else labels[place]
+        if label is not None and (label := str(label)):
             x0, y0, x1, y1 = font.getbbox(label)
             width, height = x1 - x0, y1 - y0
             # A twentieth of the height, in whole pixels.

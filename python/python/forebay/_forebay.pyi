@@ -283,8 +283,8 @@ class Writer:
         self,
         tag: str,
         numbers: Sequence[float],
-        limits: array[float],
-        counts: array[float],
+        limits: Buffer,
+        counts: Buffer,
         step: Any,
         walltime: float | None,
     ) -> None: ...
@@ -326,7 +326,7 @@ class Writer:
         walltime: float | None,
     ) -> None: ...
     def _add_pr_curve_raw(
-        self, tag: str, rows: list[array[float]], step: Any, walltime: float | None
+        self, tag: str, rows: Sequence[Buffer], step: Any, walltime: float | None
     ) -> None: ...
     def _add_mesh(
         self,

@@ -18,7 +18,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -135,7 +134,10 @@ class SummaryWriter(Writer):
         if comet_config is not None and not comet_config.get("disabled", False):
             logger.warning("comet_config has no effect: nothing is sent to Comet")
         if write_to_disk:
-            self._begin(in_child, None if purge_step is None else int(purge_step), is_copy=False)
+            first = None if purge_step is None else int(purge_step)
+            if first is not None and not -1 << 63 <= first < 1 << 63:
+                raise ValueError(f"purge_step must be in -2**63..=2**63-1, got {purge_step}")
+            self._begin(in_child, first, is_copy=False)
         else:
             # What a copy of another process's writer is: it counts, and writes nothing.
             self._begin("ignore", None, is_copy=True)
@@ -282,7 +284,13 @@ class SummaryWriter(Writer):
         Raises:
             ValueError: A tensor of 2 GiB or more, or of a type that has no place in a file.
         """
-        data, code, shape = _arrays.raw(tensor)
+        try:
+            data, code, shape = _arrays.raw(tensor)
+        except TypeError as error:
+            # PyTorch's own word for types that NumPy does not have, such as numbers of eight bits.
+            if not str(error).startswith("Got unsupported ScalarType"):
+                raise
+            raise ValueError(f"{tag} has unsupported tensor dtype {tensor.dtype}") from error
         if len(data) >= 1 << 31:
             raise ValueError("tensor is bigger than protocol buffer's hard limit of 2GB in size")
         self._add_tensor(tag, data, code, shape, global_step, walltime)
@@ -313,19 +321,18 @@ class SummaryWriter(Writer):
         data, code, shape = _arrays.raw(values)
         if not len(data):
             raise ValueError("The input has no element.")
-        if max_bins is not None and max_bins < 1:
-            raise ValueError(f"max_bins must be 1 or more, got {max_bins}")
+        if max_bins is not None:
+            if max_bins < 1:
+                raise ValueError(f"max_bins must be 1 or more, got {max_bins}")
+            # No histogram has more.
+            max_bins = min(max_bins, 1 << 31)
         edges, counts = None, None
         if isinstance(bins, str) and bins == "tensorflow":
-            edges = None if self._edges is None else _arrays.floats(self._edges, "default_bins")
+            edges = None if self._edges is None else _arrays.edges(self._edges, "default_bins")
         elif isinstance(bins, (str, int, numbers.Integral)):
             edges, counts = _arrays.histogram(values, bins)
         else:
-            edges = _arrays.floats(bins, "bins")
-            if len(edges) < 2:
-                raise ValueError(f"`bins` must have two edges or more, got {edges.tolist()}")
-            if any(later < earlier for earlier, later in pairwise(edges)):
-                raise ValueError("`bins` must increase monotonically, when an array")
+            edges = _arrays.edges(bins, "bins")
         self._add_histogram(tag, data, code, edges, counts, max_bins, global_step, walltime)
 
     def add_histogram_raw(
@@ -360,10 +367,12 @@ class SummaryWriter(Writer):
         """
         if len(bucket_limits) != len(bucket_counts):
             raise ValueError("len(bucket_limits) != len(bucket_counts), see the document.")
-        numbers = (float(min), float(max), float(num), float(sum), float(sum_squares))
+        given = {"min": min, "max": max, "num": num, "sum": sum, "sum_squares": sum_squares}
+        # What is not known, as in a message of TensorBoard.
+        numbers = [0.0 if each is None else _arrays.number_of(each, name) for name, each in given.items()]
         limits = _arrays.floats(bucket_limits, "bucket_limits")
         counts = _arrays.floats(bucket_counts, "bucket_counts")
-        self._add_histogram_raw(tag, numbers, limits, counts, global_step, walltime)
+        self._add_histogram_raw(tag, numbers, _arrays.aligned(limits), _arrays.aligned(counts), global_step, walltime)
 
     def add_image(
         self,
@@ -435,7 +444,7 @@ class SummaryWriter(Writer):
         Args:
             tag: The name.
             img_tensor: The image; see ``add_image``.
-            box_tensor: The boxes, each with its left, upper, right and lower edge in pixels.
+            box_tensor: The boxes, each with its left, upper, right and lower edge in pixels. Further columns have no effect.
             global_step: The step.
             walltime: The moment, in seconds since 1970. Defaults to now.
             rescale: The factor by which the image is made larger.
@@ -445,7 +454,7 @@ class SummaryWriter(Writer):
         Raises:
             AssertionError: ``dataformats`` does not fit the shape.
             ModuleNotFoundError: Pillow is not installed.
-            ValueError: The boxes do not have the shape (boxes, 4).
+            ValueError: The boxes do not have the shape (boxes, 4), or more columns.
         """
         data, code, shape = _arrays.raw(img_tensor)
         _arrays.check_dataformats(shape, dataformats)
@@ -665,7 +674,7 @@ class SummaryWriter(Writer):
             raise ValueError(f"num_thresholds must be 2 or more, got {num_thresholds}")
         arrays = [_arrays.raw(labels), _arrays.raw(predictions)]
         if weights is not None:
-            arrays.append(_arrays.raw(weights))
+            arrays.append(_arrays.raw(weights, lists=True, what="weights"))
         sizes = [math.prod(shape) for _, _, shape in arrays]
         if sizes[0] != sizes[1] or sizes[2:] not in ([], [1], sizes[:1]):
             raise ValueError(f"labels, predictions and weights must have the same number of elements, got {sizes}")
@@ -712,7 +721,7 @@ class SummaryWriter(Writer):
         rows = [_arrays.numbers_of(curve, name) for name, curve in curves.items()]
         if len({len(row) for row in rows}) != 1:
             raise ValueError("all input arrays must have the same shape")
-        self._add_pr_curve_raw(tag, rows, global_step, walltime)
+        self._add_pr_curve_raw(tag, [_arrays.aligned(row) for row in rows], global_step, walltime)
 
     def add_custom_scalars_multilinechart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
@@ -923,9 +932,15 @@ def _hparams(hparams: dict[str, Any], domains: dict[str, list[Any]] | None) -> l
         """Returns a hyper-parameter as a number or a text."""
         if isinstance(value, str):
             return value
-        if isinstance(value, (int, float)) or hasattr(value, "shape"):
+        if isinstance(value, (int, float)):
             return _arrays.scalar(value)
-        raise ValueError("value should be one of int, float, str, bool, or torch.Tensor")
+        cause: Exception | None = None
+        if hasattr(value, "shape"):
+            try:
+                return _arrays.scalar(value)
+            except (AssertionError, TypeError) as error:
+                cause = error
+        raise ValueError("value should be one of int, float, str, bool, or torch.Tensor") from cause
 
     return [
         (name, plain(value), [plain(each) for each in domains[name]] if name in domains else None)

@@ -40,7 +40,11 @@ pub(crate) fn precision_recall(
         }
     }
     let (positives, negatives) = (tp.first().copied().unwrap_or(0.0), fp.first().copied().unwrap_or(0.0));
-    let share = |part: f64, rest: f64| (part / (part + rest).max(1e-7)) as f32;
+    let share = |part: f64, rest: f64| {
+        let all = part + rest;
+        // NaN stays, as in NumPy.
+        (part / if all < 1e-7 { 1e-7 } else { all }) as f32
+    };
     let rows = tp.iter().zip(&fp);
     let narrow = |numbers: &[f64]| numbers.iter().map(|number| *number as f32).collect();
     [
