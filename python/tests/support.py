@@ -101,3 +101,20 @@ def full_pipe():
         os.dup2(kept, 2)
         for descriptor in (kept, reader, writer):
             os.close(descriptor)
+
+
+@contextmanager
+def handling(handler):
+    """Has a function handle SIGUSR1. What hangs in it is ended by an exception after a minute."""
+
+    def fail(*_):
+        raise AssertionError("the handler of the signal hangs")
+
+    before = signal.signal(signal.SIGUSR1, handler), signal.signal(signal.SIGALRM, fail)
+    signal.alarm(60)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGALRM, before[1])

@@ -874,3 +874,36 @@ def test_data_may_change_while_it_is_read(bus):
     bus.subscribe_sync("a", got.append)
     bus.emit_sync("a", data)
     assert [event.data["a"] for event in got] == ["path"]
+
+
+def test_a_filter_that_is_taken_out_meanwhile_has_no_other_passed_over(bus):
+    def leaves(event):
+        assert bus.remove_filter(leaves)
+        return True
+
+    bus.add_filter(leaves)
+    bus.add_filter(EventFilter.deny("secret.*"))
+    assert [bus.emit("secret.a").outcome for _ in range(2)] == ["filtered"] * 2
+
+
+def test_times_of_numpy_are_texts_and_seconds(bus):
+    class Place(enum.Enum):
+        HERE = Path("here")
+
+    got = []
+    bus.subscribe("a", got.append)
+    data = {f"us_{unit}": np.datetime64("2026-11-30T12:30:01", unit) for unit in ("s", "ms", "us", "ns")}
+    data |= {"day": np.datetime64("2026-11-30"), "none": np.datetime64("NaT"), "span": np.timedelta64(1_500_000_000, "ns"), "place": Place.HERE}
+    bus.emit_sync("a", data)
+    times = dict.fromkeys((name for name in data if name.startswith("us_")), "2026-11-30T12:30:01")
+    assert got[0].data == times | {"day": "2026-11-30T00:00:00", "none": None, "span": 1.5, "place": "here"}
+
+
+def test_negative_numbers_are_named():
+    for name in ("buffer_size", "max_subscribers", "max_event_bytes", "max_depth", "max_dead_letters"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0, got -1"):
+            EventBus(**{name: -1})
+    with pytest.raises(ValueError, match=r"events must be from 0 to 2\*\*63 - 1, got -1"):
+        EventQuery().limit(-1)
+    with pytest.raises(TypeError, match="events must be a whole number, got '1'"):
+        EventQuery().limit("1")

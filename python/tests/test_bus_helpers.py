@@ -1,6 +1,7 @@
 """What comes with the event bus: the mock, and the monitors."""
 
 import asyncio
+import re
 import threading
 from unittest.mock import AsyncMock
 
@@ -229,3 +230,60 @@ def test_batches_are_timed(mock):
     mock.assert_not_emitted("data.performance_warning")
     assert list(timed(mock, [5], threshold=-1)) == [5]
     mock.assert_emitted("data.performance_warning", {"component": "data_loader", "metric": "load_time", "threshold": -1}, times=1)
+
+
+class Tensor:
+    """A tensor, as far as its size is asked for. One without dimensions has no length, as in PyTorch."""
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+    def __len__(self):
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [
+        (Tensor(32, 3, 8, 8), 32),
+        (Tensor(), 1),
+        ([Tensor(32, 3), Tensor(32)], 32),
+        ((Tensor(32, 3), [1] * 32), 32),
+        ({"image": Tensor(32, 3), "label": Tensor(32)}, 32),
+        ({"ids": [[1, 2], [3], [4]]}, 3),
+        ([Tensor(), Tensor()], 2),
+        ([1, 2, 3], 3),
+        (["a", "b"], 2),
+        ("text", 1),
+        ([], 0),
+        ({}, 0),
+        (7, 1),
+    ],
+)
+def test_the_size_of_a_batch_is_its_first_dimension(mock, batch, size):
+    assert list(timed(mock, [batch])) == [batch]
+    mock.assert_emitted("data.batch_loaded", {"batch_size": size}, times=1)
+
+
+def test_the_caller_may_say_how_large_a_batch_is(mock):
+    assert list(timed(mock, [{"texts": "a b c"}], size=lambda batch: len(batch["texts"].split()))) == [{"texts": "a b c"}]
+    mock.assert_emitted("data.batch_loaded", {"batch_size": 3}, times=1)
+
+
+def test_a_bus_does_not_keep_watchers_that_are_closed(bus):
+    for _ in range(3):
+        with monitor.error_budget(bus) as watcher:
+            assert len(bus._watchers) == 1
+        watcher.close()
+    assert bus._watchers == []
+
+
+def test_negative_numbers_of_a_monitor_are_named(bus):
+    for said, call in [
+        ("threshold must be from 0 to 2**63 - 1, got -1", lambda: monitor.error_budget(bus, threshold=-1)),
+        ("last must be from 0 to 2**63 - 1, got -1", lambda: monitor.aggregate(bus, last=-1)),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            call()

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import math
 import os
 import signal
 import threading
@@ -11,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bus_support import bus, law, until, watchdog  # noqa: F401
-from forebay.bus import EventBus
+from forebay.bus import EventBus, _calls, _loops
+from support import handling
 
 PIPE = 4096
 
@@ -450,3 +452,71 @@ def test_a_shutdown_whose_task_is_cancelled_goes_on_and_nobody_waits(library):
     assert emission.handled == 1
     assert bus.stop(60)
     law(bus)
+
+
+def test_a_bus_without_a_timeout_stops():
+    bus = EventBus(timeout=math.inf)
+    got = []
+    bus.subscribe("a", got.append)
+
+    async def wait():
+        await bus.emit("a")
+        return await bus.shutdown()
+
+    assert bus.emit_sync("a").wait()
+    assert bus.flush()
+    assert asyncio.run(wait())
+    assert len(got) == 2
+    law(bus)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_call_that_cannot_be_made_is_cancelled_and_ends_no_thread(bus, caplog, monkeypatch, is_async):
+    got = []
+
+    async def handle(event):
+        got.append(event)
+
+    def fail(*arguments):
+        raise MemoryError
+
+    bus.subscribe("a", handle if is_async else got.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(_calls, "_event", fail)
+        if is_async:
+            patch.setattr(_loops, "call_soon", fail)
+        refused = bus.emit_sync("a")
+    taken = bus.emit_sync("a")
+    assert [(it.done, it.handled, it.lost) for it in (refused, taken)] == [(True, 0, 1), (True, 1, 0)]
+    assert len(got) == 1
+    assert caplog.messages == ["a call of a handler of the event bus could not be made, and is cancelled"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_handler_of_a_signal_may_subscribe_while_a_subscription_begins_a_thread(bus, monkeypatch, is_async):
+    start, got, done = _calls._start, [], []
+
+    async def handle(event):
+        got.append(event.name)
+
+    def subscribe(name):
+        bus.subscribe(name, handle if is_async else lambda event: got.append(event.name))
+
+    def start_and_interrupt(*arguments):
+        thread = start(*arguments)
+        if not done:
+            done.append(False)
+            signal.raise_signal(signal.SIGUSR1)
+            until(lambda: done[0])
+        return thread
+
+    def interrupt(*_):
+        subscribe("b")
+        done[0] = True
+
+    monkeypatch.setattr(_calls, "_start", start_and_interrupt)
+    with handling(interrupt):
+        subscribe("a")
+    for name in ("a", "b"):
+        bus.emit_sync(name)
+    assert got == ["a", "b"]

@@ -5,12 +5,13 @@ import json
 import math
 import os
 import pickle
+import signal
 import threading
 import time
 
 import numpy as np
 import pytest
-from support import all_events, events, forked, values
+from support import all_events, events, forked, handling, values
 from tensorboard.compat.proto import event_pb2, graph_pb2, summary_pb2
 
 import forebay.tensorboard
@@ -435,3 +436,24 @@ def test_arguments_that_tensorboardx_takes_as_none_are_taken(tmp_path):
     with SummaryWriter(tmp_path / "b", write_to_disk=None) as writer:
         writer.add_scalar("x", 1.0)
     assert writer.stats()["ignored"] == 1 and not (tmp_path / "b").exists()
+
+
+@pytest.mark.usefixtures("no_global_writer")
+def test_the_handler_of_a_signal_gets_the_writer_of_the_process_while_it_is_made(monkeypatch):
+    made, got = [], []
+
+    class Interrupted(SummaryWriter):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            made.append(self)
+            if len(made) == 1:
+                signal.raise_signal(signal.SIGUSR1)
+                while not got:
+                    time.sleep(0.001)
+
+    monkeypatch.setattr(_global_writer, "SummaryWriter", Interrupted)
+    with handling(lambda *_: got.append(GlobalSummaryWriter.getSummaryWriter())):
+        writer = GlobalSummaryWriter.getSummaryWriter()
+    assert writer is got[0] is GlobalSummaryWriter.getSummaryWriter()
+    assert [each._is_open for each in made] == [False, True]
+    writer.close()

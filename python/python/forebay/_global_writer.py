@@ -92,7 +92,13 @@ class GlobalSummaryWriter:
         # Without the lock once it is there.
         if _writer is None:
             with _making:
-                _writer = _writer or GlobalSummaryWriter()
+                if _writer is None:
+                    made = GlobalSummaryWriter()
+                    # A handler of a signal may have made one meanwhile.
+                    if _writer is None:
+                        _writer = made
+                    else:
+                        made.close()
         return _writer
 
     @property
@@ -107,8 +113,8 @@ class GlobalSummaryWriter:
 
 _writer: GlobalSummaryWriter | None = None
 
-#: Held while the writer of the process is made.
-_making = threading.Lock()
+#: Held while the writer of the process is made. A handler of a signal may ask for it within.
+_making = threading.RLock()
 
 #: Held while a step is counted. A handler of a signal may count within.
 _counting = threading.RLock()
@@ -117,7 +123,7 @@ _counting = threading.RLock()
 def _free() -> None:
     """Replaces the locks in a forked child: a thread that does not exist there may hold them."""
     global _making, _counting
-    _making, _counting = threading.Lock(), threading.RLock()
+    _making, _counting = threading.RLock(), threading.RLock()
 
 
 os.register_at_fork(after_in_child=_free)

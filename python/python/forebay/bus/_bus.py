@@ -254,6 +254,10 @@ class EventBus:
             ("handler_queue", handler_queue, 1),
             ("workers", workers, 1),
             ("max_dead_letters", max_dead_letters, 0),
+            ("max_subscribers", max_subscribers, 0),
+            ("buffer_size", buffer_size, 0),
+            ("max_event_bytes", max_event_bytes, 0),
+            ("max_depth", max_depth, 0),
         ):
             if not number >= least:
                 raise ValueError(f"{name} must be at least {least}, got {number!r}")
@@ -375,7 +379,8 @@ class EventBus:
 
     def _lets_in(self, event: Event) -> bool:
         """Returns whether all filters let an event in. A filter that raises lets it in, and is reported once."""
-        for event_filter in self._filters:
+        # Of a copy: a filter that another thread takes out meanwhile must not have the next one passed over.
+        for event_filter in tuple(self._filters):
             try:
                 if not event_filter.should_process(event):
                     return False
@@ -479,7 +484,7 @@ class EventBus:
         return subscriber.attach(self)
 
     def add_filter(self, event_filter: EventFilter | Callable[[Event], bool]) -> None:
-        """Lets in only events that the filter lets in, beside those that were added before."""
+        """Lets in only events that the filter lets in, beside those that were added before. Counts for events that are emitted later."""
         if isinstance(event_filter, EventFilter):
             self._filters.append(event_filter)
         elif callable(event_filter):
@@ -489,10 +494,12 @@ class EventBus:
 
     def remove_filter(self, event_filter: EventFilter | Callable[[Event], bool]) -> bool:
         """Takes a filter out. Returns whether it was in."""
-        for index, added in enumerate(self._filters):
+        for added in tuple(self._filters):
             if event_filter in (added, getattr(added, "_lets_in", None)):
-                del self._filters[index]
-                return True
+                # Another thread may have taken it out meanwhile.
+                with contextlib.suppress(ValueError):
+                    self._filters.remove(added)
+                    return True
         return False
 
     # Ask

@@ -86,7 +86,8 @@ class Calls:
         self._calls = calls
         self._workers = workers
         self._report = report
-        self._lock = threading.Lock()
+        # A handler of a signal may subscribe as well, within the lock.
+        self._lock = threading.RLock()
         self._makers: list[threading.Thread] = []
         self._notifier: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,7 +118,7 @@ class Calls:
                 runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
                 loop = runner.get_loop()
                 try:
-                    self._loop_thread = _start("forebay-bus-loop", _loops.run, runner)
+                    thread = _start("forebay-bus-loop", _loops.run, runner)
                 except RuntimeError:
                     # The system refuses the thread.
                     runner.close()
@@ -126,7 +127,11 @@ class Calls:
                     # The user has interrupted the wait for its begin. The thread closes what it runs.
                     _loops.stop(loop)
                     raise
-                self._loop = loop
+                if self._loop is not None:
+                    # A handler of a signal has begun one meanwhile.
+                    _loops.stop(loop)
+                    return self._loop
+                self._loop, self._loop_thread = loop, thread
                 weakref.finalize(self, _loops.stop, self._loop).atexit = False
             return self._loop
 
@@ -138,7 +143,8 @@ class Calls:
         threads = [*self._makers, self._notifier, self._loop_thread]
         for thread in threads:
             if thread is not None and thread is not threading.current_thread():
-                thread.join(max(0.0, until - time.monotonic()))
+                # A thread takes no longer wait, and no infinite one.
+                thread.join(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
         return not any(thread is not None and thread.is_alive() for thread in threads)
 
     def stranded(self) -> list[tuple[int, Handler]]:
@@ -303,7 +309,10 @@ def make_calls(calls: BusCalls, owner: weakref.ref[Calls]) -> None:
         if handlers is None:
             call.cancel()
             return
-        handlers.call(call)
+        try:
+            handlers.call(call)
+        except BaseException:  # noqa: BLE001 - the thread has other calls to make
+            _give_up(call)
         del handlers, call
 
 
@@ -316,8 +325,19 @@ def notify_loops(calls: BusCalls, owner: weakref.ref[Calls]) -> None:
         if isinstance(notice, int):
             handlers.wake(notice)
         else:
-            handlers.hand_over(notice)
+            try:
+                handlers.hand_over(notice)
+            except BaseException:  # noqa: BLE001 - the thread has other loops to notify
+                _give_up(notice)
         del handlers, notice
+
+
+def _give_up(call: BusCall) -> None:
+    """Cancels a call that could not be made, as where no memory is left, and logs the exception that is handled."""
+    call.cancel()
+    # What handles the log is user code as well.
+    with contextlib.suppress(Exception):
+        logger.exception("a call of a handler of the event bus could not be made, and is cancelled")
 
 
 #: The longest text of an error that is kept: a batch may have a dead letter for each of its events.

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 from forebay._forebay import matches
+from forebay._values import whole
 
 # A union, as `mypy.stubtest` takes it for.
 Priority = Literal["critical"] | Literal["normal"] | Literal["low"]
@@ -154,8 +155,8 @@ class EventQuery:
         return self
 
     def limit(self, events: int) -> Self:
-        """Limits the answer to the first so many events."""
-        self._arguments["limit"] = events
+        """Limits the answer to the first so many events. Raises ``ValueError`` for a negative number."""
+        self._arguments["limit"] = whole("events", events)
         return self
 
     def newest_first(self) -> Self:

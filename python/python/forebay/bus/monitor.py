@@ -5,15 +5,18 @@ What watches emits standard events, and is the bus's own: see ``Watcher``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import traceback
+import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from forebay._forebay import BusWatcher
+from forebay._values import whole
 from forebay.bus import events
 from forebay.bus._bus import EventBus, EventSubscriber, correlate
 from forebay.bus._event import Event
@@ -53,12 +56,18 @@ class Watcher:
 
     def __init__(self, bus: EventBus, inner: BusWatcher) -> None:
         self._inner = inner
-        # As long as the bus.
+        self._bus = weakref.ref(bus)
+        # As long as the bus, unless it is closed before.
         bus._watchers.append(inner)
 
     def close(self) -> None:
         """Ends it."""
         self._inner.close()
+        bus = self._bus()
+        if bus is not None:
+            # It may be closed already.
+            with contextlib.suppress(ValueError):
+                bus._watchers.remove(self._inner)
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +80,7 @@ class Watcher:
 
 def error_budget(bus: EventBus, threshold: int = 10) -> Watcher:
     """Emits ``system.error_threshold_exceeded`` for every so many events of ``*.error`` and ``*.failed``."""
-    return Watcher(bus, bus._core.watch_errors(threshold))
+    return Watcher(bus, bus._core.watch_errors(whole("threshold", threshold)))
 
 
 def threshold(bus: EventBus, topics: str | Iterable[str], field: str, threshold: float) -> Watcher:
@@ -83,7 +92,7 @@ def threshold(bus: EventBus, topics: str | Iterable[str], field: str, threshold:
 def aggregate(bus: EventBus, every: float = 5.0, last: int = 50) -> Watcher:
     """Emits ``metrics.aggregated`` every so many seconds: how many of the last events were of ``training.*`` and ``system.*``, and how many
     came a second. Nothing is emitted where nothing came."""
-    return Watcher(bus, bus._core.watch_rates(every, last))
+    return Watcher(bus, bus._core.watch_rates(every, whole("last", last)))
 
 
 def memory(bus: EventBus, every: float = 10.0) -> Watcher:
@@ -148,11 +157,25 @@ class TrainingRun:
             self._scope.__exit__(None, None, None)
 
 
-def timed(bus: EventBus, batches: Iterable[_Item], *, threshold: float | None = None, component: str = "data_loader") -> Iterator[_Item]:
-    """Goes through batches, and emits ``data.batch_loaded`` for each, with the seconds that it took to come.
+def timed(
+    bus: EventBus,
+    batches: Iterable[_Item],
+    *,
+    threshold: float | None = None,
+    component: str = "data_loader",
+    size: Callable[[_Item], int] | None = None,
+) -> Iterator[_Item]:
+    """Goes through batches, and emits ``data.batch_loaded`` for each, with its size and the seconds that it took to come.
 
-    One that takes more than ``threshold`` seconds is a ``data.performance_warning`` as well.
+    Args:
+        bus: Where it is emitted.
+        batches: The batches.
+        threshold: A batch that takes more seconds is a ``data.performance_warning`` as well.
+        component: Who that warning is about.
+        size: Returns the size of a batch. Defaults to the first dimension of a tensor: the batch itself, the first of a list or a tuple, or
+            the first value of a dict; else to the length of the batch, or of the first value of a dict. What has no length has the size 1.
     """
+    size_of = _size if size is None else size
     iterator = iter(batches)
     while True:
         begun = time.perf_counter()
@@ -161,8 +184,20 @@ def timed(bus: EventBus, batches: Iterable[_Item], *, threshold: float | None = 
         except StopIteration:
             return
         seconds = time.perf_counter() - begun
-        size = len(batch) if hasattr(batch, "__len__") else 1
-        bus.emit(events.data.batch_loaded(size, seconds))
+        bus.emit(events.data.batch_loaded(size_of(batch), seconds))
         if threshold is not None and seconds > threshold:
             bus.emit(events.data.performance_warning(component, "load_time", seconds, threshold))
         yield batch
+
+
+def _size(batch: Any) -> int:
+    """Returns the size of a batch, as far as its shape or its length tells it."""
+    first = batch
+    if isinstance(batch, Mapping):
+        batch = first = next(iter(batch.values()), ())
+    elif isinstance(batch, (list, tuple)) and batch:
+        first = batch[0]
+    shape = getattr(first, "shape", None)
+    if isinstance(shape, tuple) and (shape or first is batch):
+        return int(shape[0]) if shape else 1
+    return len(batch) if isinstance(batch, Sized) and not isinstance(batch, (str, bytes)) else 1
