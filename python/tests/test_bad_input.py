@@ -103,6 +103,9 @@ def test_arguments_of_the_other_methods_are_checked(writer):
     raises(ValueError, "letters HW, CHW or NCHW", writer.add_image, "i", np.ones((3, 2, 2)), dataformats="CHX")
     raises(ValueError, "must have pixels", writer.add_image, "i", np.ones((3, 0, 2)))
     raises(ValueError, "5 dimensions", writer.add_video, "v", np.ones((3, 2, 2)))
+    raises(ValueError, r"a video must have 1, 3 or 4 channels, got 2: \(1, 1, 2, 4, 4\)", writer.add_video, "v", np.ones((1, 1, 2, 4, 4)))
+    for shape in ((0, 1, 3, 4, 4), (1, 0, 3, 4, 4), (1, 1, 3, 0, 4)):
+        raises(ValueError, "a video must have frames with pixels, got none", writer.add_video, "v", np.ones(shape))
     raises(AssertionError, "input tensor should be 1 dimensional.", writer.add_audio, "a", np.ones((2, 5)))
     raises(AssertionError, "Expected 3 tags, got 1.", writer.add_custom_scalars_marginchart, ["a"])
     raises(AssertionError, "len(.tags.) != 3", writer.add_custom_scalars, {"c": {"t": ["Margin", ["a"]]}})
@@ -251,7 +254,43 @@ class OnDeviceByDLPack(OnDevice):
         return 2, 1
 
 
-@pytest.mark.parametrize(("kind", "where"), [(OnCuda, "a device"), (OnDevice, "gpu:1"), (OnDeviceByDLPack, "gpu:1")])
+class OnCudaAndRefused(OnCuda):
+    """An array of CuPy, whole: it has the method, and that raises."""
+
+    def __array__(self, *arguments, **options):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+
+class OnCudaAndCopied(OnCuda):
+    """An array of JAX on a GPU: it copies itself to the host."""
+
+    def __array__(self, *arguments, **options):
+        return np.array([1.0, 3.0])
+
+
+def test_an_array_on_a_device_that_copies_itself_is_taken(writer, tmp_path):
+    writer.add_histogram("h", OnCudaAndCopied())
+    writer.add_tensor("t", OnCudaAndCopied())
+    writer.flush()
+    histogram, tensor = values(tmp_path)
+    assert histogram.histo.sum == 4
+    assert np.frombuffer(tensor.tensor.tensor_content) == pytest.approx([1.0, 3.0])
+    assert repr(forebay.Histogram(OnCudaAndCopied())) == "<Histogram of 2 values in 64 bins>"
+
+
+def test_what_cannot_become_an_array_says_why(writer):
+    class Wrong:
+        shape = (2,)
+
+        def __array__(self, *arguments, **options):
+            raise TypeError("no data yet")
+
+    raises(TypeError, "no data yet", writer.add_tensor, "t", Wrong())
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"), [(OnCuda, "a device"), (OnCudaAndRefused, "a device"), (OnDevice, "gpu:1"), (OnDeviceByDLPack, "gpu:1")]
+)
 def test_data_on_a_device_is_refused_with_what_to_do(writer, kind, where):
     match = f"data must be in the memory of the host, got <class '.*{kind.__name__}'> on {where}: copy it to the host first"
     raises(TypeError, match, writer.add_histogram, "h", kind())

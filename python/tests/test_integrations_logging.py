@@ -222,3 +222,27 @@ logging.info("x")
     (info,) = forebay.runs(tmp_path)
     said = [record.value["message"] for record in forebay.read(info.folder, "log.*")]
     assert said == ["x", "at the end"]
+
+
+def test_records_that_become_no_event_are_counted_under_the_lock(logger):
+    class Handler(ForebayHandler):
+        """One that notes whether it holds its lock where it counts."""
+
+        counts = ()
+
+        @property
+        def ignored(self):
+            return len(self.counts) - 1
+
+        @ignored.setter
+        def ignored(self, count):
+            self.counts = (*self.counts, self.lock._is_owned())
+            assert self.ignored == count
+
+    handler = Handler()
+    logger.addHandler(handler)
+    logger.info("without a run")
+    handler.addFilter(lambda record: record.nothing)
+    logger.info("a filter that raises")
+    # The first is where it is made, and nobody else has it.
+    assert handler.counts == (False, True, True)

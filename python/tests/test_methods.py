@@ -2,6 +2,7 @@
 
 import io
 import logging
+import pickle
 import threading
 
 import matplotlib
@@ -297,6 +298,24 @@ def test_a_derived_class_has_arguments_of_its_own(tmp_path):
     assert len(values(tmp_path)) == 1
     with pytest.raises(RuntimeError, match="__init__"):
         Mine.__new__(Mine).add_scalar("x", 1.0)
+
+
+class Named(SummaryWriter):
+    """A derived class whose attributes lead back to it."""
+
+    def __init__(self, folder, prefix):
+        super().__init__(folder, purge_step=3, flush_secs=0.5)
+        self.prefix = prefix
+        self.owners = [self]
+        self._lock = threading.Lock()
+
+
+def test_a_copy_of_a_derived_class_has_its_attributes_but_for_private_ones(tmp_path):
+    with Named(tmp_path, "a") as writer:
+        copied = pickle.loads(pickle.dumps(writer))
+    assert (copied.prefix, copied.flush_secs, copied.log_dir) == ("a", 0.5, str(tmp_path))
+    assert copied.owners[0] is copied
+    assert not hasattr(copied, "_lock")
 
 
 def test_the_module_is_importable_under_the_name_of_the_library_it_replaces():

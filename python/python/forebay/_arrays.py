@@ -134,12 +134,22 @@ def _host(value: Any, lists: bool, what: str = "values") -> Any:
         if not lists:
             raise NotImplementedError(f"Got {type(value)}, but numpy array or torch tensor are expected.")
         return _host_of_list(value, what)
-    if _is_elsewhere(value):
-        raise _on_device(value)
-    if (hasattr(value, "__array__") or hasattr(value, "__dlpack__")) and _has_numpy():
+    if hasattr(value, "__array__") and _has_numpy():
         import numpy as np
 
-        return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+        try:
+            # JAX copies to the host what is on a device; CuPy refuses it.
+            return np.asarray(value)
+        except TypeError as error:
+            if not _is_elsewhere(value):
+                raise
+            raise _on_device(value) from error
+    if _is_elsewhere(value):
+        raise _on_device(value)
+    if hasattr(value, "__dlpack__") and _has_numpy():
+        import numpy as np
+
+        return np.from_dlpack(value)
     try:
         return memoryview(value)
     except TypeError:
@@ -150,10 +160,10 @@ def _host(value: Any, lists: bool, what: str = "values") -> Any:
 
 
 def _is_elsewhere(value: Any) -> bool:
-    """Whether an array says that its data is on a device, and leaves it to the caller to copy it."""
+    """Returns whether an array says that its data is on a device."""
     if hasattr(value, "__cuda_array_interface__"):
         return True
-    if hasattr(value, "__array__") or not hasattr(value, "__dlpack_device__"):
+    if not hasattr(value, "__dlpack_device__"):
         return False
     # What DLPack calls the CPU, and memory of the host that a device reads as well: of CUDA and of ROCm.
     return int(value.__dlpack_device__()[0]) not in (1, 3, 11)

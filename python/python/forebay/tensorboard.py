@@ -47,7 +47,8 @@ class SummaryWriter(Writer):
     a wait, until half of the queue is free.
 
     A writer that was closed opens a new file when something is added to it. In a forked child, a writer of the parent writes nothing, and
-    never hangs; see ``in_child``. It can be pickled: the copy is like a writer in a forked child.
+    never hangs; see ``in_child``. It can be pickled: the copy is like a writer in a forked child. It has the attributes of a class that is
+    derived from this one, but for those whose names begin with ``_``.
 
     Args:
         log_dir: The folder to write to. Defaults to ``runs/<month><day>_<time>_<host><comment>``.
@@ -511,7 +512,8 @@ class SummaryWriter(Writer):
             dataformats: The meaning of the dimensions, as tensorboardX has it. Another than the default needs NumPy.
 
         Raises:
-            ValueError: Another number of dimensions, or of channels; other letters; or ``fps`` is not more than 0.
+            ValueError: Another number of dimensions; other than 1, 3 or 4 channels; no frames or no pixels; other letters; or ``fps`` is
+                not more than 0.
         """
         if not fps > 0:
             raise ValueError(f"fps must be more than 0, got {fps}")
@@ -522,6 +524,10 @@ class SummaryWriter(Writer):
             data, code, shape = _arrays.raw(_arrays.transposed(vid_tensor, [dataformats.index(each) for each in "NTCHW"]))
         if len(shape) != 5:
             raise ValueError(f"a video must have 5 dimensions (N, T, C, H, W), got {len(shape)}: {tuple(shape)}")
+        if shape[2] not in (1, 3, 4):
+            raise ValueError(f"a video must have 1, 3 or 4 channels, got {shape[2]}: {tuple(shape)}")
+        if 0 in shape:
+            raise ValueError(f"a video must have frames with pixels, got none: {tuple(shape)}")
         frames, (times, height, width, channels) = frames_of(data, code, shape)
         gif = _drawing.gif(frames, times, (width, height), channels, fps)
         if gif is not None:
@@ -821,7 +827,8 @@ class SummaryWriter(Writer):
         """Returns what became of everything that was added since the writer was opened last, also after it was closed.
 
         ``offered`` is the sum of ``processed``, ``pending``, ``evicted`` and ``rejected``. ``failed`` could not be written; ``ignored``
-        was added in a child, to a copy, or to a writer that could not be opened again. ``waits`` is the number of calls that waited for space. PyTorch's writer has no such method.
+        was added in a child, to a copy, or to a writer that could not be opened again. ``waits`` is the number of calls that waited for
+        space. PyTorch's writer has no such method.
         """
         return self._stats()
 
@@ -845,7 +852,8 @@ class SummaryWriter(Writer):
         finally:
             progress.end()
 
-    def __setstate__(self, arguments: dict[str, Any]) -> None:
+    def _restore(self, arguments: dict[str, Any]) -> None:
+        """Begins as a copy of another process's writer."""
         for name in ("log_dir", "max_queue", "flush_secs", "filename_suffix", "_flush_on_sigterm"):
             setattr(self, name, arguments[name])
         self._begin(arguments["in_child"], None, is_copy=True)
@@ -900,7 +908,9 @@ class SummaryWriter(Writer):
             "in_child": self._in_child,
             "_flush_on_sigterm": self._flush_on_sigterm,
         }
-        return (_unpickled, (type(self), arguments))
+        # Attributes of a class that is derived from this one. They come behind the writer, which they may have within.
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_") and name not in (*arguments, "purge_step")}
+        return (_unpickled, (type(self), arguments), own or None)
 
 
 def _log(said: list[str]) -> None:
@@ -912,7 +922,7 @@ def _log(said: list[str]) -> None:
 def _unpickled(kind: type[SummaryWriter], arguments: dict[str, Any]) -> SummaryWriter:
     """Makes a writer that stands for one of another process: see ``SummaryWriter``."""
     writer = kind.__new__(kind)
-    writer.__setstate__(arguments)
+    writer._restore(arguments)
     return writer
 
 

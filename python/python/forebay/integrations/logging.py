@@ -60,13 +60,21 @@ class ForebayHandler(logging.Handler):
         if name == "forebay" or name.startswith("forebay."):
             return False
         if getattr(self._emitting, "is_in", False):
-            self.ignored += 1
+            self._ignore()
             return False
         try:
             return super().filter(record)
         except Exception:  # noqa: BLE001 - a filter of anybody, which must end no training either
-            self.ignored += 1
+            self._ignore()
             return False
+
+    def _ignore(self) -> None:
+        """Counts a record that becomes no event. ``logging`` calls ``filter`` without the lock."""
+        self.acquire()
+        try:
+            self.ignored += 1
+        finally:
+            self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Collects a record."""
@@ -74,14 +82,14 @@ class ForebayHandler(logging.Handler):
         try:
             collector = self._collector()
             if collector is None:
-                self.ignored += 1
+                self._ignore()
                 return
             step = _step(record)
             name = f"log.{record.levelname.lower()[:64]}"
             fields, priority = _fields(record, step), _priority(record.levelno)
             collector.try_collect(name, fields, step=step, priority=priority, walltime=record.created)
         except Exception:  # noqa: BLE001 - a log record ends no training
-            self.ignored += 1
+            self._ignore()
         finally:
             self._emitting.is_in = False
 
