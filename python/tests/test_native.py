@@ -615,3 +615,28 @@ except KeyboardInterrupt:
     print("interrupted")
 """
     assert run_script(script).stdout == "interrupted\n"
+
+
+def test_the_run_before_goes_on_when_the_last_one_ends(tmp_path):
+    outer = forebay.init(tmp_path, name="outer")
+    middle = forebay.init(tmp_path, name="middle")
+    with forebay.init(tmp_path, name="inner") as inner:
+        forebay.log({"x": 1.0})
+        # It is not the last one, and is passed over later.
+        middle.finish()
+        forebay.log({"x": 2.0})
+    forebay.log({"x": 3.0})
+    forebay.finish()
+    with pytest.raises(RuntimeError, match="there is no run"):
+        forebay.log({"x": 4.0})
+    logged = {run.name: forebay.read(run.folder).scalars("x")[1] for run in (outer, middle, inner)}
+    assert logged == {"outer": [3.0], "middle": [], "inner": [1.0, 2.0]}
+    assert {info.name: info.status for info in forebay.runs(tmp_path)} == dict.fromkeys(logged, "finished")
+
+
+def test_a_run_that_nobody_holds_does_not_go_on(tmp_path):
+    forebay.init(tmp_path, name="lost")
+    forebay.init(tmp_path, name="last").finish()
+    with pytest.raises(RuntimeError, match="there is no run"):
+        forebay.log({"x": 1.0})
+    assert {info.name: info.status for info in forebay.runs(tmp_path)} == {"lost": "failed", "last": "finished"}

@@ -57,7 +57,7 @@ def frames_of(data: Buffer, code: str, shape: Sequence[int]) -> tuple[bytes, lis
 def sprite_of(data: Buffer, code: str, shape: Sequence[int], columns: int) -> bytes:
     """Returns a PNG file of images, tiled into a square with so many in a row."""
 
-def run_folder(runs: str, name: str | None) -> str:
+def run_folder(runs: str, name: str | None) -> Path:
     """Creates a new folder for a run, named after the time and the run."""
 
 def read_columns(path: str, pattern: str | None = None) -> tuple[list[str], int, list[bytearray]]:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,6 +224,10 @@ def _last_error() -> BaseException | None:
 
 #: The run of `forebay.log` and the other functions: the one that was begun last and has not ended.
 _current: Run | None = None
+
+#: The runs that were begun before it, the oldest first. A run that nobody holds any more ends, and is none of them.
+_earlier: list[weakref.ref[Run]] = []
+
 _has_hook = False
 
 
@@ -256,6 +261,12 @@ def init(
 
     What is wrong with the arguments is raised before a file is made, and a run that cannot begin leaves no folder.
 
+    ``forebay.log`` and the other functions work on the run that was begun last. When that ends, they work on the one before, as long as the
+    program holds it. A run that nobody holds any more, and that is not the last, ends as failed.
+
+    Processes that resume one run at once, such as the ranks of a training, all read which generation was the last, and get the same next
+    one: ``forebay.runs`` tells them apart by their ranks.
+
     A run that is open when its process ends says how that ended. ``sys.exit(1)`` outside of the ``with`` of a run looks like a success
     there, because Python does not report the exit code: call :meth:`Run.finish` with ``"failed"`` before. From Python 3.13 on, a child of
     ``multiprocessing`` knows of an exception, also of Ctrl-C, the exit code alone: its run is failed, with that as the reason.
@@ -288,7 +299,7 @@ def _new(
 ) -> Run:
     """Begins a run in a new folder."""
     sinks = _checked(name, config, sinks, settings)
-    folder = Path(run_folder(local("dir", dir), name))
+    folder = run_folder(local("dir", dir), name)
     try:
         return _begin(folder, name, config, sinks, settings, rank)
     except BaseException:
@@ -324,11 +335,17 @@ def _begin(
     global _current, _has_hook
     if sinks is None:
         sinks = [JsonLines(folder / EVENTS), TensorBoard(folder, None if resumed is None else resumed[1])]
-    _current = Run(folder, name, config, sinks, settings, rank, resumed)
+    run = Run(folder, name, config, sinks, settings, rank, resumed)
+    # A handler of a signal may begin and end runs as well.
+    with _lock:
+        before = _current
+        if before is not None:
+            _earlier[:] = [*(each for each in _earlier if each() is not None), weakref.ref(before)]
+        _current = run
     if not _has_hook:
         _has_hook = True
         _hook()
-    return _current
+    return run
 
 
 def _hook() -> None:
@@ -346,10 +363,14 @@ def _hook() -> None:
 
 
 def _end(run: Run) -> None:
-    """Has no run go on, if it is this one."""
+    """Has the run go on that was begun last of those that are left, if it was this one."""
     global _current
-    if _current is run:
-        _current = None
+    with _lock:
+        _earlier[:] = [each for each in _earlier if each() not in (None, run)]
+        if _current is run:
+            _current = None
+            while _earlier and _current is None:
+                _current = _earlier.pop()()
 
 
 class _NoRun:
