@@ -354,6 +354,7 @@ impl BusCore {
             ("pending_bytes", metrics.queue.memory_bytes),
             ("evicted", stats.events.evicted),
             ("oversize", stats.events.oversize),
+            ("rejected", stats.events.rejected.total() + stats.stopped),
             ("filtered", of(&self.filtered)),
             ("too_deep", of(&self.too_deep) + stats.too_deep),
             ("forked", of(&self.forked)),

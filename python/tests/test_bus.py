@@ -907,3 +907,40 @@ def test_negative_numbers_are_named():
         EventQuery().limit(-1)
     with pytest.raises(TypeError, match="events must be a whole number, got '1'"):
         EventQuery().limit("1")
+
+
+def test_dead_letters_own_50_mib_at_most_but_for_one():
+    def fail(event):
+        raise ValueError("no")
+
+    with EventBus(timeout=60, max_event_bytes=60 << 20) as bus:
+        bus.subscribe("a", fail)
+        for _ in range(20):
+            bus.emit_sync("a", {"text": "x" * (3 << 20)})
+        metrics = bus.metrics()
+        assert (metrics.dead_letters, metrics.evicted_dead_letters) == (16, 4)
+        assert len(bus.dead_letters()) == 16
+        # They are given again, and come back one by one.
+        assert bus.redrive() == 16 and bus.flush()
+        assert (bus.metrics().dead_letters, bus.metrics().evicted_dead_letters) == (16, 4)
+        assert bus.clear_dead_letters() == 16
+        bus.emit_sync("a", {"text": "x"})
+        assert bus.metrics().dead_letters == 1
+    law(bus)
+
+
+def test_the_limit_of_an_event_is_none_for_critical_ones():
+    with EventBus(timeout=60, max_event_bytes=1_000) as bus:
+        text = {"text": "x" * 2_000}
+        assert bus.emit("a", text).outcome == "oversize"
+        assert bus.emit("a", text, priority="critical").outcome == "queued"
+    law(bus)
+
+
+def test_what_is_rejected_is_counted(bus):
+    bus.emit_sync("a")
+    assert bus.metrics().rejected == 0
+    bus.stop()
+    assert [bus.emit("a").outcome for _ in range(3)] == ["stopped"] * 3
+    metrics = bus.metrics()
+    assert (metrics.emitted, metrics.total_events, metrics.rejected) == (4, 1, 3)

@@ -220,12 +220,19 @@ pub(crate) struct DeadLetter {
     pub(crate) time: SystemTime,
 }
 
+impl DeadLetter {
+    fn owned_bytes(&self) -> usize {
+        let texts = self.handler.len().saturating_add(self.error.len());
+        Event::size_hint(&self.record).saturating_add(texts)
+    }
+}
+
 /// Limits of the queues.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
     /// The most events that wait for one handler.
     pub(crate) events: usize,
-    /// The most bytes that these own, but for one event.
+    /// The most bytes that these own, but for one event; and the most that the dead letters own, but for one.
     pub(crate) bytes: usize,
     /// The most dead letters that are kept.
     pub(crate) dead_letters: usize,
@@ -313,18 +320,30 @@ impl State {
 #[derive(Default)]
 struct Letters {
     kept: VecDeque<DeadLetter>,
+    /// Bytes that these own.
+    bytes: usize,
     evicted: u64,
 }
 
 impl Letters {
-    /// Keeps a letter. Returns the one that goes for it.
-    fn keep(&mut self, letter: DeadLetter, max: usize) -> Option<DeadLetter> {
+    /// Keeps a letter. Returns those that go for it.
+    fn keep(&mut self, letter: DeadLetter, limits: Limits) -> Vec<DeadLetter> {
+        self.bytes = self.bytes.saturating_add(letter.owned_bytes());
         self.kept.push_back(letter);
-        if self.kept.len() <= max {
-            return None;
+        let mut evicted = Vec::new();
+        while self.kept.len() > limits.dead_letters || self.bytes > limits.bytes && self.kept.len() > 1 {
+            let Some(oldest) = self.kept.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(oldest.owned_bytes());
+            self.evicted += 1;
+            evicted.push(oldest);
         }
-        self.evicted += 1;
-        self.kept.pop_front()
+        evicted
+    }
+
+    /// Takes all of them out.
+    fn take(&mut self) -> VecDeque<DeadLetter> {
+        self.bytes = 0;
+        std::mem::take(&mut self.kept)
     }
 }
 
@@ -433,7 +452,7 @@ impl Queues {
             let letter = is_critical.then(|| {
                 let error = "its queue is full of critical events".to_owned();
                 queue.counts.last_error = Some(error.clone());
-                letters.keep(item.letter(key, &queue.name, error), self.limits.dead_letters)
+                letters.keep(item.letter(key, &queue.name, error), self.limits)
             });
             drop(state);
             drop((item, letter, evicted));
@@ -524,7 +543,6 @@ impl Queues {
         }
         let first = first(&items);
         let (mut ready, mut handler) = (None, String::new());
-        let max = self.limits.dead_letters;
         let State { queues, gone, gone_running, .. } = &mut *state;
         let counts = match queues.get_mut(&key) {
             Some(queue) => {
@@ -549,7 +567,7 @@ impl Queues {
         if let Some(error) = error {
             counts.last_error = Some(error.clone());
             for item in &items {
-                remains.extend(state.letters.keep(item.letter(key, &handler, error.clone()), max));
+                remains.extend(state.letters.keep(item.letter(key, &handler, error.clone()), self.limits));
             }
         }
         let mut next = None;
@@ -646,9 +664,7 @@ impl Queues {
 
     /// Takes all dead letters out.
     pub(crate) fn take_dead_letters(&self) -> VecDeque<DeadLetter> {
-        self.state
-            .enter()
-            .map_or_else(|_| VecDeque::new(), |mut state| std::mem::take(&mut state.letters.kept))
+        self.state.enter().map_or_else(|_| VecDeque::new(), |mut state| state.letters.take())
     }
 
     /// Offers all dead letters again to the handlers that they come from. Those of handlers that are gone stay.
@@ -659,7 +675,7 @@ impl Queues {
             if self.push(letter.key, &letter.record, None) {
                 offered += 1;
             } else if let Ok(mut state) = self.state.enter() {
-                let evicted = state.letters.keep(letter, self.limits.dead_letters);
+                let evicted = state.letters.keep(letter, self.limits);
                 drop(state);
                 drop(evicted);
             }

@@ -81,7 +81,10 @@ class Emission:
 
     @property
     def lost(self) -> int:
-        """Number of handlers that were too far behind, were unsubscribed, or were stopped before they had it."""
+        """Number of handlers that were too far behind, were unsubscribed, or were stopped before they had it.
+
+        None of an event that was evicted on its way to the handlers: see ``EventMetrics.evicted``.
+        """
         return self._inner.counts[2] + self._inner.counts[3]
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -207,8 +210,8 @@ class EventBus:
         handler_queue: The most events that wait for one handler. A full queue evicts its oldest event, counted as ``evicted``.
         workers: The most threads that call handlers.
         timeout: The most seconds that ``emit_sync``, ``await emit``, ``flush`` and ``stop`` wait.
-        max_event_bytes: The most bytes of an event.
-        max_dead_letters: The most dead letters that are kept.
+        max_event_bytes: The most bytes of an event that is not critical.
+        max_dead_letters: The most dead letters that are kept, within 50 MiB.
         max_depth: The longest chain of events, each emitted by a handler of the one before. With 0, a handler cannot emit. ``emit``
             refuses an event beyond it.
         source: The source of all events that name none.

@@ -217,6 +217,8 @@ class EventMetrics:
     filtered: int
     #: Events that are larger than ``max_event_bytes``.
     oversize: int
+    #: Events that found no room, and were not worth the oldest ones; and those that were emitted after the bus had stopped.
+    rejected: int
     #: Events at the end of too long a chain of handlers.
     too_deep: int
     #: Events that were emitted in a forked child, where nobody handles them.
