@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use forebay::sink::{ConsoleSink, JsonLinesSink, Sink, TensorBoardSink};
 use forebay::subscription::{RecvError, Subscription};
 use forebay::{Builder, Config, Event, Outcome, Pattern, Priority, Record, Value};
+use forebay_sync::sync::{Arc, Ordering, PlainU64};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -21,7 +22,12 @@ use crate::watch::{self, Work};
 pub(crate) struct PyCollector {
     pub(crate) inner: forebay::Collector<Point>,
     said: Said,
+    /// Number of events since the last flush that were larger than the queue. Relaxed: it guards no other data.
+    too_large: Arc<PlainU64>,
 }
+
+/// An event that owns no more is not looked at closely: the queue has room for it.
+const SMALL: usize = 4096;
 
 /// Sink as it comes from Python: its kind, its path, and a number: the size in bytes at which a file of JSON Lines is closed, or the step
 /// at which TensorBoard's files go on.
@@ -46,7 +52,7 @@ impl PyCollector {
             let sinks = sinks.into_iter().map(sink).collect::<PyResult<Vec<_>>>()?;
             builder.sinks(sinks).start().map_err(|error| PyValueError::new_err(error.to_string()))
         })?;
-        Ok(Self { inner, said })
+        Ok(Self { inner, said, too_large: Arc::new(PlainU64::new(0)) })
     }
 
     /// Collects an event, and returns what became of it: ``"queued"``, ``"full"``, ``"filtered"`` and others.
@@ -68,7 +74,7 @@ impl PyCollector {
         priority: &str,
         walltime: Option<f64>,
     ) -> PyResult<Bound<'py, PyString>> {
-        let point = point(name, value, step, priority, walltime)?;
+        let point = self.point(py, name, value, step, priority, walltime)?;
         Ok(match self.offer(py, point) {
             Outcome::Queued => pyo3::intern!(py, "queued").clone(),
             other => PyString::new(py, outcome(other)),
@@ -86,16 +92,18 @@ impl PyCollector {
     #[pyo3(signature = (name, value = None, *, step = None, priority = "normal", walltime = None))]
     fn try_collect(
         &self,
+        py: Python<'_>,
         name: &str,
         value: Option<&Bound<'_, PyAny>>,
         step: Option<&Bound<'_, PyAny>>,
         priority: &str,
         walltime: Option<f64>,
     ) -> PyResult<&'static str> {
-        let point = point(name, value, step, priority, walltime)?;
+        let point = self.point(py, name, value, step, priority, walltime)?;
+        let large = self.too_large(&point);
         Ok(match self.inner.try_collect(point) {
             Ok(taken) => outcome(taken),
-            Err(refused) => outcome(refused.reason.into()),
+            Err(refused) => outcome(self.note(refused.reason.into(), large)),
         })
     }
 
@@ -114,17 +122,20 @@ impl PyCollector {
         self.log_at(py, values, convert::step(step)?)
     }
 
-    /// Delivers everything that was collected before, and returns a report as JSON.
+    /// Delivers everything that was collected before, and returns a report as JSON; none where an event was too large, which nobody
+    /// delivers.
     #[pyo3(signature = (timeout = None))]
     fn _flush(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<(Option<String>, Vec<String>)> {
         let (collector, said) = (self.inner.clone(), self.said.clone());
+        let has_all = self.too_large.swap(0, Ordering::Relaxed) == 0;
         watch::interruptible(py, move || {
             let flushed = match timeout {
                 Some(seconds) => collector.flush_timeout(convert::duration(seconds)),
                 None => collector.flush(),
             };
             let report = flushed.map_err(|error| said.push(error.to_string()));
-            (report.ok().and_then(|report| serde_json::to_string(&report).ok()), said.take())
+            let report = report.ok().filter(|_| has_all);
+            (report.and_then(|report| serde_json::to_string(&report).ok()), said.take())
         })
     }
 
@@ -137,10 +148,12 @@ impl PyCollector {
                 Some(seconds) => collector.stop_timeout(convert::duration(seconds)),
                 None => collector.stop(),
             };
-            if let Err(error) = stopped {
-                said.push(error.to_string());
+            let statistics = statistics(&collector);
+            match stopped {
+                Ok(_) => end_subscriptions(&collector),
+                Err(error) => said.push(error.to_string()),
             }
-            (statistics(&collector), said.take())
+            (statistics, said.take())
         })
     }
 
@@ -172,6 +185,10 @@ impl PyCollector {
         let pattern = Pattern::new(pattern).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let subscribed = py.detach(|| self.inner.subscribe_with(pattern, capacity));
         let inner = subscribed.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        // A stop that came before has not ended this one.
+        if !self.inner.is_running() {
+            py.detach(|| end_subscriptions(&self.inner));
+        }
         Ok(PySubscription { inner })
     }
 
@@ -215,7 +232,8 @@ impl PyCollector {
             let Ok(name) = name.cast::<PyString>() else {
                 return Err(PyTypeError::new_err(format!("names must be str, got {}", name.repr()?)));
             };
-            let point = value::given(&value)?.point(intern(name.to_str()?));
+            let given = value::given(&value)?.fitting(py, || self.max_owned(Priority::Normal));
+            let point = given.point(intern(name.to_str()?));
             points.push(point.map(|record| convert::placed(record, step, None)));
         }
         Ok(points.into_iter().map(|point| usize::from(self.offer(py, point).is_queued())).sum())
@@ -224,16 +242,77 @@ impl PyCollector {
     /// Collects a point. Where that waits for space, other threads of Python run meanwhile.
     #[inline]
     fn offer(&self, py: Python<'_>, point: Point) -> Outcome {
-        match self.inner.collect_unless_full(point) {
+        let large = self.too_large(&point);
+        let outcome = match self.inner.collect_unless_full(point) {
             Ok(outcome) => outcome,
             Err(full) => py.detach(|| full.wait()),
+        };
+        self.note(outcome, large)
+    }
+
+    /// Returns the event of these arguments.
+    #[inline]
+    fn point(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        value: Option<&Bound<'_, PyAny>>,
+        step: Option<&Bound<'_, PyAny>>,
+        priority: &str,
+        walltime: Option<f64>,
+    ) -> PyResult<Point> {
+        let priority = priority_of(priority)?;
+        let value = value.map_or(Ok(Given::Value(Value::Empty)), value::given)?;
+        let value = value.fitting(py, || self.max_owned(priority));
+        let step = convert::step(step)?;
+        let place = |record: Record| convert::placed(record.with_priority(priority), step, walltime);
+        Ok(value.point(intern(name)).map(place))
+    }
+
+    /// Returns the most bytes that an event of this priority may own: of those of the queue, one in eight is for critical events alone.
+    fn max_owned(&self, priority: Priority) -> usize {
+        let max = self.inner.config().max_bytes.unwrap_or(usize::MAX);
+        if priority == Priority::Critical { max } else { max - max / 8 }
+    }
+
+    /// Returns the name of an event that the queue never has room for, its bytes, and the most that it may have.
+    #[inline]
+    fn too_large(&self, point: &Point) -> Option<(String, usize, usize)> {
+        let bytes = Event::size_hint(point) - size_of::<Point>();
+        if bytes <= SMALL { None } else { self.larger_than_queue(point, bytes) }
+    }
+
+    #[cold]
+    fn larger_than_queue(&self, point: &Point, bytes: usize) -> Option<(String, usize, usize)> {
+        let max = self.max_owned(Event::priority(point));
+        (bytes > max && !point.is_too_deep()).then(|| (point.name().to_owned(), bytes, max))
+    }
+
+    /// Counts an event that was refused because it is too large, and says the first since the last flush.
+    #[inline]
+    fn note(&self, outcome: Outcome, large: Option<(String, usize, usize)>) -> Outcome {
+        if outcome == Outcome::Oversize
+            && let Some((name, bytes, max)) = large
+            && self.too_large.fetch_add(1, Ordering::Relaxed) == 0
+        {
+            self.said.refuse(&name, bytes, max);
         }
+        outcome
     }
 }
 
 /// Returns the statistics of a collector as JSON.
 fn statistics(collector: &forebay::Collector<Point>) -> String {
     serde_json::to_string(&collector.stats()).unwrap_or_default()
+}
+
+/// Ends the subscriptions of a collector that has stopped: from Python, none starts again. What they have can be received still.
+fn end_subscriptions(collector: &forebay::Collector<Point>) {
+    // Other sinks from Python have other names.
+    for name in collector.sinks().iter().filter(|name| name.starts_with("subscription-")) {
+        // Where it is gone meanwhile, it has ended.
+        let _ = collector.remove_sink(name);
+    }
 }
 
 impl Drop for PyCollector {
@@ -243,22 +322,6 @@ impl Drop for PyCollector {
         let timeout = self.inner.config().drop_timeout;
         Python::try_attach(|py| py.detach(|| drop(self.inner.stop_timeout(timeout))));
     }
-}
-
-/// Returns the event of these arguments.
-#[inline]
-fn point(
-    name: &str,
-    value: Option<&Bound<'_, PyAny>>,
-    step: Option<&Bound<'_, PyAny>>,
-    priority: &str,
-    walltime: Option<f64>,
-) -> PyResult<Point> {
-    let priority = priority_of(priority)?;
-    let value = value.map_or(Ok(Given::Value(Value::Empty)), value::given)?;
-    let step = convert::step(step)?;
-    let place = |record: Record| convert::placed(record.with_priority(priority), step, walltime);
-    Ok(value.point(intern(name)).map(place))
 }
 
 /// Makes the sink that Python asks for.
@@ -323,7 +386,8 @@ pub(crate) fn outcome(outcome: Outcome) -> &'static str {
 
 /// Subscription: an iterator of the events that match, as they come.
 ///
-/// It ends with its collector. A subscriber that lags loses its own oldest events, and never delays anybody: see ``evicted``.
+/// It ends when its collector or its run has stopped, and what was delivered before is received. A subscriber that lags loses its own
+/// oldest events, and never delays anybody: see ``evicted``.
 #[pyclass(frozen, module = "forebay._forebay", name = "Subscription")]
 pub(crate) struct PySubscription {
     inner: Subscription<Point>,
@@ -336,17 +400,26 @@ impl PySubscription {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<PyRecord>> {
+        // A handler of a signal runs on the main thread alone: no other has to look for one.
+        let mut looks = true;
         loop {
-            match py.detach(|| self.inner.recv_timeout(watch::SIGNALS)) {
+            let receive = || match looks {
+                true => self.inner.recv_timeout(watch::SIGNALS),
+                false => self.inner.recv(),
+            };
+            match py.detach(receive) {
                 Ok(point) => return Ok(Some(PyRecord { record: point.into_record() })),
                 Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Empty) => py.check_signals()?,
+                Err(RecvError::Empty) => {
+                    py.check_signals()?;
+                    looks = watch::is_main_thread(py)?;
+                }
                 Err(_) => return Ok(None),
             }
         }
     }
 
-    /// Returns the next event, or ``None`` where none comes in time or the collector is gone.
+    /// Returns the next event, or ``None`` where none comes in time or the collector has stopped.
     ///
     /// Args:
     ///     timeout: Seconds to wait.

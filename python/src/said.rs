@@ -28,6 +28,13 @@ impl Said {
         self.push(format!("there is no memory to encode {name:?}: it is not written"));
     }
 
+    /// Says that an event is not written because it is too large.
+    pub(crate) fn refuse(&self, name: &str, bytes: usize, max: usize) {
+        self.push(format!(
+            "{name:?} has {bytes} bytes, and an event may have {max}: it is not written; others that are too large are counted only"
+        ));
+    }
+
     pub(crate) fn push(&self, what: String) {
         if let Ok(mut messages) = self.0.enter() {
             if messages.len() == Self::MAX {

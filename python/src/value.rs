@@ -20,6 +20,9 @@ const MAX_PARTS: usize = 1 << 20;
 /// Most bins of a histogram.
 const MAX_BINS: usize = 65_536;
 
+/// More than an event owns beside the data of its value.
+pub(crate) const SPACE: usize = 4096;
+
 /// Number of bins of an array that is logged without a word about them.
 const BINS: usize = 64;
 
@@ -94,6 +97,11 @@ pub(crate) struct Values {
 }
 
 impl Values {
+    /// Returns how many bytes it occupies. What the worker makes of it may be larger: an edge and a count for each bin.
+    fn bytes(&self) -> usize {
+        self.array.byte_len().max(16 * self.bins)
+    }
+
     fn binned(&self) -> Histogram {
         Histogram::from_numbers(self.array.numbers(), self.bins)
     }
@@ -133,14 +141,24 @@ pub(crate) enum Given {
 }
 
 impl Given {
+    /// Counts values here for which the queue never has room, and leaves all else as it is.
+    pub(crate) fn fitting(self, py: Python<'_>, max_bytes: impl FnOnce() -> usize) -> Self {
+        match self {
+            // The work for the worker owns a few bytes more.
+            Self::Values(values) if values.bytes().saturating_add(SPACE) > max_bytes() => {
+                Self::Value(py.detach(|| values.binned()).into())
+            }
+            fits => fits,
+        }
+    }
+
     /// Returns an event of this value.
     #[inline]
     pub(crate) fn point(self, name: Name) -> Point {
         match self {
             Self::Value(value) => Point::new(Record::with_value(name, value)),
             Self::Values(values) => {
-                // What the worker makes of it may be larger: an edge and a count for each bin.
-                let bytes = values.array.byte_len().max(16 * values.bins);
+                let bytes = values.bytes();
                 // These, and both as text; and copies of that until it is on the disk.
                 let makes = 250 * values.bins;
                 let binned = move |record: &mut Record| record.set_value(values.binned());

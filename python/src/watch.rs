@@ -18,6 +18,13 @@ use crate::convert;
 /// Time between two looks for a signal, while a thread waits.
 pub(crate) const SIGNALS: Duration = Duration::from_millis(100);
 
+/// Returns whether this is the thread of Python that handles signals.
+pub(crate) fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
+    let threading = py.import("threading")?;
+    let main = threading.call_method0("main_thread")?.getattr("ident")?;
+    threading.call_method0("get_ident")?.eq(main)
+}
+
 /// Does work that loses nothing when nobody waits for it any more. Raises what a handler of a signal raises; the work goes on then.
 pub(crate) fn interruptible<R: Send + 'static>(
     py: Python<'_>,

@@ -28,6 +28,7 @@ use crate::names::intern;
 use crate::point::Point;
 use crate::run::{SIGTERM, sigterm_is_free};
 use crate::said::Said;
+use crate::value::SPACE;
 use crate::watch::{self, Work};
 use crate::work::histogram::{Bins, Histogram, default_bins};
 use crate::work::hparams::{self, SettingRow};
@@ -40,6 +41,9 @@ const CAPACITY: usize = 32_768;
 
 /// Bytes that queued events may own: histograms, images, texts.
 const MAX_BYTES: usize = 256 << 20;
+
+/// Bytes that one event may own: one part in eight is for critical events alone, of which there are none.
+const MAX_EVENT_BYTES: usize = MAX_BYTES - MAX_BYTES / 8;
 
 /// The longest wait for space. Once a call has waited that long in vain, none waits until half of the queue is free.
 const MAX_WAIT: Duration = Duration::from_secs(1);
@@ -122,6 +126,8 @@ struct Core {
     /// Whether a call has waited for space in vain, and the queue has not been half empty since. Any thread that collects writes it. It
     /// guards no other data, so that Relaxed suffices.
     is_stalled: PlainBool,
+    /// Whether it was said since the last flush that an event is too large. Relaxed: it guards no other data.
+    has_said_too_large: PlainBool,
     said: Said,
     /// Kept until the collector has stopped: SIGTERM has it stop, and then ends the process.
     _signals: Option<Signals>,
@@ -302,12 +308,21 @@ impl Writer {
         let edges = edges.as_ref().map(copy).transpose()?;
         let counts = counts.as_ref().map(copy).transpose()?;
         let bins = [&edges, &counts].into_iter().flatten().map(|numbers| 8 * numbers.len()).sum::<usize>();
-        Self::add(slf, tag, step, walltime, values.byte_len() + bins, 8 * bins, move |record| {
+        let held = values.byte_len() + bins;
+        let count = move || {
             let bins = edges.map(Bins::of);
             let bins = bins.as_ref().unwrap_or_else(|| default_bins());
-            let histogram = Histogram::of(&values, bins, counts, max_bins);
-            encode(record, histogram.summary());
-        })
+            Histogram::of(&values, bins, counts, max_bins)
+        };
+        if held.saturating_add(SPACE) > MAX_EVENT_BYTES {
+            // The queue never has room for the values. It may have room for the bins.
+            let histogram = slf.py().detach(count);
+            let bytes = histogram.byte_len();
+            return Self::add(slf, tag, step, walltime, bytes, 4 * bytes, move |record| {
+                encode(record, histogram.summary());
+            });
+        }
+        Self::add(slf, tag, step, walltime, held, 8 * bins, move |record| encode(record, count().summary()))
     }
 
     fn _add_histogram_raw(
@@ -589,6 +604,7 @@ impl Writer {
         let Some(core) = self.core.load_full().filter(|core| !core.home.is_left()) else {
             return Ok(Vec::new());
         };
+        core.has_said_too_large.store(false, Ordering::Relaxed);
         watch::interruptible(py, move || {
             match core.collector.flush() {
                 Ok(_) | Err(FlushError::Forked) => {}
@@ -756,6 +772,9 @@ impl Writer {
         Self::with(slf, |core| {
             let record = convert::placed(Record::new(intern(tag)), step, walltime);
             let point = Point::with_work(record, bytes, makes, run);
+            if bytes.saturating_add(SPACE) > MAX_EVENT_BYTES {
+                core.note_size(&point);
+            }
             core.collect(slf.py(), point);
         })?;
         Ok(())
@@ -878,7 +897,8 @@ impl Core {
         // Where the system refuses it, SIGTERM costs the last second.
         let watch = || Signals::builder(&collector).only(SIGTERM).start().ok();
         let signals = if watches && sigterm_is_free() { watch() } else { None };
-        Ok(Self { collector, home: Home::here(), is_stalled: PlainBool::new(false), said, _signals: signals })
+        let (is_stalled, has_said_too_large) = (PlainBool::new(false), PlainBool::new(false));
+        Ok(Self { collector, home: Home::here(), is_stalled, has_said_too_large, said, _signals: signals })
     }
 
     /// Returns what became of everything that was added.
@@ -902,6 +922,15 @@ impl Core {
             Ok(_) if self.is_stalled.load(Ordering::Relaxed) => self.end_stall(),
             Ok(_) => {}
             Err(full) => self.collect_full(py, full),
+        }
+    }
+
+    /// Says of the first event since the last flush that the queue never has room for it.
+    #[cold]
+    fn note_size(&self, point: &Point) {
+        let bytes = Event::size_hint(point) - size_of::<Point>();
+        if bytes > MAX_EVENT_BYTES && !self.has_said_too_large.swap(true, Ordering::Relaxed) {
+            self.said.refuse(point.name(), bytes, MAX_EVENT_BYTES);
         }
     }
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,10 @@ import threading
 
 import numpy as np
 import pytest
-from support import law, values
+from support import law, law_of_run, values
 
 import forebay
-from forebay import Collector, sinks
+from forebay import Collector, SummaryWriter, sinks
 
 
 def run_script(script, *arguments, code=0):
@@ -640,3 +641,72 @@ def test_a_run_that_nobody_holds_does_not_go_on(tmp_path):
     with pytest.raises(RuntimeError, match="there is no run"):
         forebay.log({"x": 1.0})
     assert {info.name: info.status for info in forebay.runs(tmp_path)} == {"lost": "failed", "last": "finished"}
+
+
+def test_an_event_that_is_larger_than_the_queue_is_said_once_and_fails_the_flush(tmp_path, caplog):
+    collector = Collector([sinks.JsonLines(tmp_path / "events.jsonl")], max_bytes=100_000, gate={"max_event_bytes": 95_000})
+    large = "x" * 90_000
+    assert [collector.collect("a", large), collector.try_collect("b", large)] == ["oversize", "oversize"]
+    # The last eighth is for critical events; and those that the gate keeps out are kept out on purpose.
+    assert collector.collect("critical", large, priority="critical") == "queued"
+    assert not collector.flush()
+    (message,) = caplog.messages
+    assert re.match(
+        r'"a" has 9\d{4} bytes, and an event may have 87500: it is not written; others that are too large are counted only', message
+    )
+    assert collector.collect("small", "x" * 5_000) == "queued"
+    assert collector.flush()
+    assert len(caplog.messages) == 1
+    law(collector.stop(), 4)
+    collector = Collector(gate={"max_event_bytes": 5_000})
+    assert collector.collect("gate", "x" * 6_000) == "oversize"
+    assert collector.flush()
+
+
+def test_an_array_that_is_larger_than_the_queue_is_counted_in_the_call(tmp_path):
+    run = forebay.init(tmp_path, max_bytes=100_000)
+    run.log({"a": np.arange(20_000.0)})
+    run.collector.collect("b", forebay.Histogram(np.arange(20_000.0), bins=10))
+    assert run.flush()
+    law_of_run(run, 4)
+    found = {record.name: record.value for record in forebay.read(run.folder)}
+    assert {name: (len(found[name]["counts"]), sum(found[name]["counts"])) for name in "ab"} == {"a": (64, 20_000), "b": (10, 20_000)}
+
+
+def test_a_writer_counts_a_large_histogram_in_the_call_and_says_what_else_is_too_large(tmp_path, caplog):
+    # 224 MiB and a little more.
+    numbers = np.zeros(29_400_000)
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_histogram("h", numbers)
+        for _ in range(2):
+            writer.add_tensor("t", numbers)
+        writer.flush()
+        (message,) = caplog.messages
+        assert re.match(r'"t" has 235200\d{3} bytes, and an event may have 234881024: it is not written', message)
+        stats = writer.stats()
+        assert (stats["offered"], stats["processed"], stats["rejected"]) == (3, 1, 2)
+    (value,) = values(tmp_path)
+    assert (value.tag, value.histo.num) == ("h", 29_400_000)
+
+
+@pytest.mark.parametrize("kind", ["run", "collector"])
+def test_a_subscription_ends_when_its_collector_has_stopped(tmp_path, kind):
+    run = forebay.init(tmp_path) if kind == "run" else None
+    collector = run.collector if run else Collector()
+    before, heard, read = set(threading.enumerate()), [], []
+    subscription = collector.subscribe("x")
+    reader = threading.Thread(target=lambda: read.extend(record.value for record in subscription))
+    reader.start()
+    # Its thread holds it.
+    collector.subscribe("x", lambda record: heard.append(record.value))
+    (caller,) = {thread for thread in threading.enumerate() if thread.name == "forebay-subscriber"} - before
+    mine = collector.subscribe("x")
+    collector.collect("x", 1)
+    (run.finish if run else collector.stop)()
+    for thread in (reader, caller):
+        thread.join(60)
+        assert not thread.is_alive()
+    assert heard == read == [record.value for record in mine] == [1]
+    late = collector.subscribe()
+    assert list(late) == []
+    assert late.receive(60) is None

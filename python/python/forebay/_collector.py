@@ -14,6 +14,7 @@ from typing import Any, Self
 from forebay import _lifecycle
 from forebay._forebay import CollectorBase, Record, Subscription, check_settings
 from forebay._progress import Progress
+from forebay._values import whole
 from forebay.sinks import Row, Sink
 
 logger = logging.getLogger("forebay")
@@ -96,6 +97,8 @@ class Collector(CollectorBase):
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until everything that was collected before is delivered, and returns whether it is. Ctrl-C interrupts it.
 
+        It is not where an event was larger than seven eighths of ``max_bytes``: the queue had no room for it, and it is logged.
+
         Args:
             timeout: The most seconds to wait. Defaults to the setting ``flush_timeout``, which is 10 s.
         """
@@ -140,7 +143,7 @@ class Collector(CollectorBase):
         *,
         capacity: int = 1000,
     ) -> Subscription:
-        """Watches events as they are delivered.
+        """Watches events as they are delivered, until the collector has stopped.
 
         Args:
             pattern: The names to watch, such as ``"train.*"``; ``*`` stands for all.
@@ -149,9 +152,9 @@ class Collector(CollectorBase):
             capacity: The events that are kept for a subscriber that lags, before the oldest are evicted.
 
         Raises:
-            ValueError: The pattern is none.
+            ValueError: The pattern is none, or ``capacity`` is negative.
         """
-        subscription = self._subscribe(pattern, capacity)
+        subscription = self._subscribe(pattern, whole("capacity", capacity))
         if callback is not None:
             arguments = (subscription, callback)
             threading.Thread(target=_call, args=arguments, name="forebay-subscriber", daemon=True).start()

@@ -111,7 +111,7 @@ class Run:
             self.collector.collect(name, time.perf_counter() - began, step=step)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Waits until everything that was logged before is written, and returns whether it is.
+        """Waits until everything that was logged before is written, and returns whether it is: see :meth:`Collector.flush`.
 
         Args:
             timeout: The most seconds to wait. Defaults to 10.

@@ -138,6 +138,11 @@ impl Histogram {
         Self { min, max, num, sum, sum_squares, limits, counts }
     }
 
+    /// Returns how many bytes its bins occupy.
+    pub(crate) fn byte_len(&self) -> usize {
+        size_of_val(&*self.limits).saturating_add(size_of_val(&*self.counts))
+    }
+
     /// Returns what is written of it.
     pub(crate) fn summary(&self) -> Summary<'_> {
         let Self { min, max, num, sum, sum_squares, ref limits, ref counts } = *self;
