@@ -61,8 +61,8 @@ pub(crate) struct Writer {
     begun: ArcSwap<Begun>,
     /// Number of calls that added nothing, because the writer is a copy or cannot be opened.
     ignored: Arc<PlainU64>,
-    /// What became of everything that was added before the last close.
-    closed: Arc<Mutex<Account>>,
+    /// What became of everything that was added before the last close in this process.
+    closed: ArcSwap<Mutex<Account>>,
     /// The moment, in nanoseconds since 1970, until which no call tries to open it: it could not be opened a moment before. 0 where it
     /// could. Relaxed: it guards no other data.
     retry_at: PlainU64,
@@ -96,8 +96,13 @@ impl Begun {
 /// What became of everything that was added, by its fate.
 type Account = HashMap<&'static str, u64>;
 
+/// Returns the account of a writer to which nothing was added.
+fn no_account() -> Account {
+    ["offered", "processed", "pending", "evicted", "rejected", "failed", "waits"].map(|fate| (fate, 0)).into()
+}
+
 struct Settings {
-    /// That of the process that made it.
+    /// That of the process that made it, absolute: the program may go to another folder.
     folder: PathBuf,
     /// Time between deliveries while little happens.
     interval: Duration,
@@ -160,7 +165,7 @@ impl Writer {
             opening: Mutex::new(()),
             begun: ArcSwap::default(),
             ignored: Arc::new(PlainU64::new(0)),
-            closed: Arc::new(Mutex::new(Account::new())),
+            closed: ArcSwap::from_pointee(Mutex::new(no_account())),
             retry_at: PlainU64::new(0),
             has_defaults: PlainBool::new(false),
         }
@@ -181,6 +186,7 @@ impl Writer {
         }
         // At most a second: what a killed process loses.
         let interval = Duration::from_secs_f64(interval.clamp(0.01, 1.0));
+        let folder = std::path::absolute(folder)?;
         let settings = Settings { folder, interval, filename_suffix, reopens_in_child, is_copy };
         let this = slf.get();
         if this.settings.set(settings).is_err() {
@@ -235,8 +241,7 @@ impl Writer {
                 work::encode_described(&mut record, tag, summary, display_name, summary_description);
             }
             core.collect(slf.py(), Point::new(record));
-        })?;
-        Ok(())
+        })
     }
 
     /// Adds several scalars to be shown in one chart: each as a run of its own, in the folder ``<log_dir>/<main_tag>_<key>``.
@@ -551,8 +556,7 @@ impl Writer {
             for (tag, value) in &metrics {
                 core.collect(slf.py(), within(Record::scalar(intern(tag), *value)));
             }
-        })?;
-        Ok(())
+        })
     }
 
     /// Adds an encoded `Summary`.
@@ -617,12 +621,13 @@ impl Writer {
     /// Writes what is left, and closes the files. The result is what there is to say of errors and losses. Returns `None` if it is closed.
     fn _close(&self, py: Python<'_>, timeout: f64) -> Option<Work> {
         let core = self.core.swap(None)?;
+        let closed = self.closed.load_full();
         // Of a close that takes long, this is the account meanwhile.
-        if let Ok(mut closed) = self.closed.enter() {
+        if let Ok(mut closed) = closed.enter() {
             *closed = core.account();
         }
         let collector = core.collector.clone();
-        let (ignored, closed) = (Arc::clone(&self.ignored), Arc::clone(&self.closed));
+        let ignored = Arc::clone(&self.ignored);
         let close = move || {
             match core.collector.stop_timeout(convert::duration(timeout)) {
                 Ok(report) if report.stats.processed < report.stats.offered => {
@@ -632,7 +637,6 @@ impl Writer {
                 Err(error) => core.said.push(error.to_string()),
             }
             ignored.fetch_add(core.collector.stats().rejected.forked, Ordering::Relaxed);
-            // A child does not have the account of its parent.
             if let Ok(mut closed) = closed.enter() {
                 *closed = core.account();
             }
@@ -647,9 +651,11 @@ impl Writer {
         let mut account = match &*self.core.load() {
             Some(core) => {
                 ignored += core.collector.stats().rejected.forked;
-                core.account()
+                // A child does not have the account of its parent.
+                if core.home.is_left() { no_account() } else { core.account() }
             }
-            None => self.closed.enter().map(|closed| closed.clone()).unwrap_or_default(),
+            // Of a child that has opened none, it is the parent's.
+            None => self.closed.load().enter().map_or_else(|_| no_account(), |closed| closed.clone()),
         };
         account.insert("ignored", ignored);
         account
@@ -660,14 +666,12 @@ impl Writer {
         Self::add(slf, "hang", None, None, 0, 0, move |_| drop(std::fs::File::open(path)))
     }
 
-    /// Opens it if it is closed. Returns the folder that this process writes to, or `None`, counted as ignored, where it writes nothing.
+    /// Opens it if it is closed. Returns the folder that this process writes to, or `None` where it writes nothing, which counts nothing.
     fn _reopen(slf: &Bound<'_, Self>) -> PyResult<Option<PathBuf>> {
-        match Self::with(slf, |core| core.home.is_left())? {
-            Some(false) => return slf.get()._folder(),
-            Some(true) => slf.get()._ignore(),
-            None => {}
+        match Self::opened(slf)? {
+            Some(core) if !core.home.is_left() => slf.get()._folder(),
+            _ => Ok(None),
         }
-        Ok(None)
     }
 
     /// Counts a call that adds nothing.
@@ -681,6 +685,12 @@ impl Writer {
         let settings = self.settings()?;
         let is_elsewhere = self.is_elsewhere()?;
         Ok((!is_elsewhere || settings.reopens_in_child).then(|| settings.folder_in(is_elsewhere)))
+    }
+
+    /// The folder of the process that made it, as an absolute path.
+    #[getter]
+    fn _root(&self) -> PyResult<PathBuf> {
+        Ok(self.settings()?.folder.clone())
     }
 
     /// Returns whether this writer began a file in this process. The path has no symbolic links.
@@ -721,12 +731,24 @@ fn encode_file(record: &mut Record, encoded: &[u8], shown: [usize; 3]) {
 }
 
 impl Writer {
-    /// Calls `body` with what it works with. Opens the writer first where it is closed. Returns `None` for a copy that writes nothing.
+    /// Calls `body` with what it works with. Opens the writer first where it is closed. Where it writes nothing, that is counted.
     #[inline]
-    fn with<R>(slf: &Bound<'_, Self>, body: impl FnOnce(&Core) -> R) -> PyResult<Option<R>> {
+    fn with(slf: &Bound<'_, Self>, body: impl FnOnce(&Core)) -> PyResult<()> {
         match &*slf.get().core.load() {
-            Some(core) if !core.home.is_left() => Ok(Some(body(core))),
-            core => Ok(slf.get().reopened(slf, core.as_ref())?.map(|core| body(&core))),
+            Some(core) if !core.home.is_left() => body(core),
+            core => match slf.get().reopened(slf, core.as_ref())? {
+                Some(core) => body(&core),
+                None => slf.get()._ignore(),
+            },
+        }
+        Ok(())
+    }
+
+    /// Returns what it works with. Opens the writer first where it is closed. Returns `None` for a copy that writes nothing.
+    fn opened(slf: &Bound<'_, Self>) -> PyResult<Option<Arc<Core>>> {
+        match slf.get().core.load_full() {
+            Some(core) if !core.home.is_left() => Ok(Some(core)),
+            core => slf.get().reopened(slf, core.as_ref()),
         }
     }
 
@@ -776,18 +798,14 @@ impl Writer {
                 core.note_size(&point);
             }
             core.collect(slf.py(), point);
-        })?;
-        Ok(())
+        })
     }
 
-    /// Returns what a writer works with that is closed, or was opened by another process. Where it cannot be opened, what is added is
-    /// counted, and the first time logged: a loop does not end for that.
+    /// Returns what a writer works with that is closed, or was opened by another process. Returns `None` where it cannot be opened, and logs
+    /// that the first time: a loop does not end for that.
     #[cold]
     fn reopened(&self, slf: &Bound<'_, Self>, left: Option<&Arc<Core>>) -> PyResult<Option<Arc<Core>>> {
         if self.is_elsewhere()? && !self.settings()?.reopens_in_child {
-            if left.is_none() {
-                self._ignore();
-            }
             // The collector of the parent counts what is given to it.
             return Ok(left.cloned());
         }
@@ -807,7 +825,6 @@ impl Writer {
                 Err(error) => Some(error),
             },
         };
-        self._ignore();
         if let Some(error) = error {
             let is_first = self.retry_at.swap(now.saturating_add(pause), Ordering::Relaxed) == 0;
             if is_first && let Err(error) = slf.call_method1("_not_opened", (error.to_string(),)) {
@@ -842,6 +859,9 @@ impl Writer {
             if self.begun.load().0.check().is_err() {
                 // Those are the parent's.
                 self.begun.store(Arc::default());
+            }
+            if self.closed.load().check().is_err() {
+                self.closed.store(Arc::new(Mutex::new(no_account())));
             }
             let begun = self.begun.load_full();
             let core = Arc::new(Core::open(settings, purge_step, is_elsewhere, watches, begun)?);

@@ -695,7 +695,7 @@ def test_a_subscription_ends_when_its_collector_has_stopped(tmp_path, kind):
     collector = run.collector if run else Collector()
     before, heard, read = set(threading.enumerate()), [], []
     subscription = collector.subscribe("x")
-    reader = threading.Thread(target=lambda: read.extend(record.value for record in subscription))
+    reader = threading.Thread(target=lambda: read.extend(record.value for record in subscription), daemon=True)
     reader.start()
     # Its thread holds it.
     collector.subscribe("x", lambda record: heard.append(record.value))

@@ -25,6 +25,7 @@ _HEAD = struct.Struct("<qq")
 def export(
     path: str | os.PathLike[str],
     folder: os.PathLike[str] | None,
+    shown: str,
     has_begun: Callable[[str], bool],
     exported: dict[str, int],
 ) -> None:
@@ -36,6 +37,7 @@ def export(
     Args:
         path: The file of JSON.
         folder: The folder of the run, or ``None`` if it has none.
+        shown: That folder, as keys have it.
         has_begun: Tells whether the writer began a file, by its path without symbolic links.
         exported: How many bytes of each file are left out. They are set to what was read.
     """
@@ -46,7 +48,7 @@ def export(
         count = 0
         for file, sub_run in _files(folder, has_begun):
             for tag, point in _scalars(file, exported, ends):
-                rows.setdefault(_key(folder, sub_run, tag), bytearray()).extend(point)
+                rows.setdefault(_key(shown, sub_run, tag), bytearray()).extend(point)
                 count += 1
                 if count % MAX_POINTS == 0:
                     _put(spool, rows, last)
@@ -71,13 +73,13 @@ def _files(folder: os.PathLike[str] | None, has_begun: Callable[[str], bool]) ->
                 yield path, os.path.relpath(parent, folder)
 
 
-def _key(folder: os.PathLike[str] | None, sub_run: str, tag: str) -> str:
+def _key(folder: str, sub_run: str, tag: str) -> str:
     """Returns the key of a scalar: its tag, or for one of a sub-run the path that tensorboardX would write it to."""
     if sub_run == os.curdir:
         return tag
     prefix = tag.replace("/", "_") + "_"
     parts = (tag, sub_run[len(prefix) :]) if sub_run.startswith(prefix) else (sub_run, tag)
-    return os.path.join(folder or "", *parts)
+    return os.path.join(folder, *parts)
 
 
 def _put(spool: IO[bytes], rows: dict[str, bytearray], last: dict[str, int]) -> None:

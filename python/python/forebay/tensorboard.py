@@ -51,7 +51,8 @@ class SummaryWriter(Writer):
     derived from this one, but for those whose names begin with ``_``.
 
     Args:
-        log_dir: The folder to write to. Defaults to ``runs/<month><day>_<time>_<host><comment>``.
+        log_dir: The folder to write to, also when the program goes to another directory. Defaults to
+            ``runs/<month><day>_<time>_<host><comment>``.
         comment: The end of the default folder's name. Has no effect where ``log_dir`` is given.
         purge_step: The step at which a run goes on that was interrupted: TensorBoard hides what was written of this step and later
             ones before.
@@ -233,7 +234,10 @@ class SummaryWriter(Writer):
         """
         if self._is_open:
             self.flush()
-        _export.export(path, self._folder, self._has_begun, self._exported)
+        folder = self._folder
+        # Keys have the folder as it was given.
+        shown = os.fspath(self.log_dir) if folder in (None, self._root) else os.path.join(self.log_dir, folder.name)
+        _export.export(path, folder, shown, self._has_begun, self._exported)
 
     def add_hparams(
         self,
@@ -268,7 +272,7 @@ class SummaryWriter(Writer):
 
     def _sub_run(self, run_name: str | os.PathLike[str]) -> str | None:
         """Returns the name of a folder within ``log_dir``, or ``None`` for that itself."""
-        name = os.path.relpath(os.path.join(self.log_dir, run_name), self.log_dir)
+        name = os.path.relpath(os.path.join(self._root, run_name), self._root)
         if name == os.pardir or name.startswith(os.pardir + os.sep):
             raise ValueError(f"run_name must be a folder within {os.fspath(self.log_dir)!r}, got {os.fspath(run_name)!r}")
         return None if name == os.curdir else name
@@ -638,6 +642,7 @@ class SummaryWriter(Writer):
         """
         folder = self._reopen()
         if folder is None:
+            self._ignore()
             return
         step = self._defaults[0] if global_step is None else global_step
         try:
@@ -824,7 +829,7 @@ class SummaryWriter(Writer):
         self._close_within(CLOSE_TIMEOUT)
 
     def stats(self) -> dict[str, int]:
-        """Returns what became of everything that was added since the writer was opened last, also after it was closed.
+        """Returns what became of everything that was added in this process since the writer was opened last, also after it was closed.
 
         ``offered`` is the sum of ``processed``, ``pending``, ``evicted`` and ``rejected``. ``failed`` could not be written; ``ignored``
         was added in a child, to a copy, or to a writer that could not be opened again. ``waits`` is the number of calls that waited for
@@ -856,10 +861,12 @@ class SummaryWriter(Writer):
         """Begins as a copy of another process's writer."""
         for name in ("log_dir", "max_queue", "flush_secs", "filename_suffix", "_flush_on_sigterm"):
             setattr(self, name, arguments[name])
-        self._begin(arguments["in_child"], None, is_copy=True)
+        self._begin(arguments["_in_child"], None, is_copy=True, folder=arguments["_root"])
 
-    def _begin(self, in_child: Literal["ignore", "reopen"], purge_step: int | None, is_copy: bool) -> None:
-        """Begins with nothing, and opens it unless it is a copy."""
+    def _begin(
+        self, in_child: Literal["ignore", "reopen"], purge_step: int | None, is_copy: bool, folder: str | None = None
+    ) -> None:
+        """Begins with nothing, and opens it unless it is a copy, whose folder is that of the original as an absolute path."""
         self._in_child = in_child
         self._file_writer = None
         self._edges = None
@@ -868,7 +875,12 @@ class SummaryWriter(Writer):
         # How much of each file the last export has read.
         self._exported: dict[str, int] = {}
         self._setup(
-            os.fspath(self.log_dir), float(self.flush_secs), purge_step, self.filename_suffix, in_child == "reopen", is_copy
+            folder or os.fspath(self.log_dir),
+            float(self.flush_secs),
+            purge_step,
+            self.filename_suffix,
+            in_child == "reopen",
+            is_copy,
         )
         # As PyTorch does: a file that is opened later goes on where this one ends.
         self.purge_step = None
@@ -887,9 +899,9 @@ class SummaryWriter(Writer):
     def __repr__(self) -> str:
         stats = self._stats()
         state = "open" if self._is_open else "closed"
-        if "offered" in stats:
-            lost = stats["evicted"] + stats["rejected"] + stats["failed"]
-            state += f": {stats['offered']:,} added, {stats['pending']:,} pending, {lost:,} lost"
+        lost = stats["evicted"] + stats["rejected"] + stats["failed"]
+        state += f": {stats['offered']:,} added, {stats['pending']:,} pending, {lost:,} lost"
+        state += f", {stats['ignored']:,} ignored" if stats["ignored"] else ""
         return f"<{type(self).__name__} of {os.fspath(self.log_dir)!r}, {state}>"
 
     def __copy__(self) -> Self:
@@ -905,7 +917,8 @@ class SummaryWriter(Writer):
             "max_queue": self.max_queue,
             "flush_secs": self.flush_secs,
             "filename_suffix": self.filename_suffix,
-            "in_child": self._in_child,
+            "_in_child": self._in_child,
+            "_root": os.fspath(self._root),
             "_flush_on_sigterm": self._flush_on_sigterm,
         }
         # Attributes of a class that is derived from this one. They come behind the writer, which they may have within.
