@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use forebay::collector::StartError;
 use forebay::sink::{ConsoleSink, JsonLinesSink, Sink, TensorBoardSink};
 use forebay::subscription::{RecvError, Subscription};
 use forebay::{Builder, Config, Event, Outcome, Pattern, Priority, Record, Value};
@@ -50,7 +51,11 @@ impl PyCollector {
                 }
             });
             let sinks = sinks.into_iter().map(sink).collect::<PyResult<Vec<_>>>()?;
-            builder.sinks(sinks).start().map_err(|error| PyValueError::new_err(error.to_string()))
+            builder.sinks(sinks).start().map_err(|error| match error {
+                StartError::Build(error) => PyValueError::new_err(error.to_string()),
+                // The system refuses the thread.
+                error => PyOSError::new_err(error.to_string()),
+            })
         })?;
         Ok(Self { inner, said, too_large: Arc::new(PlainU64::new(0)) })
     }

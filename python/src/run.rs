@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use forebay::Config;
-use forebay::run::{Rank, RunBuilder, RunEnd, RunInfo, RunStatus, Signals, TrainingRun};
+use forebay::run::{Rank, RunBuilder, RunEnd, RunError, RunInfo, RunStatus, Signals, TrainingRun};
 use forebay_history::JsonLinesHistory;
 use forebay_sync::sync::{Mutex, Ordering};
 use forebay_sync::unix::{SIGNALS, has_default_effect};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -25,6 +25,15 @@ pub(crate) struct RunGuard {
     run_id: String,
     /// Kept until the run has ended, also where Python drops the collector first.
     collector: Py<PyCollector>,
+}
+
+/// Returns the error of a run that cannot begin.
+fn not_begun(error: RunError) -> PyErr {
+    match error {
+        // The system refuses the thread.
+        RunError::Thread(_) => PyOSError::new_err(error.to_string()),
+        error => PyValueError::new_err(error.to_string()),
+    }
 }
 
 /// Creates a new folder for a run, named after the time and the run.
@@ -65,11 +74,11 @@ impl RunGuard {
         let held = collector.clone().unbind();
         let collector = &collector.get().inner;
         let (run, run_id) = py.detach(|| {
-            let run = run.start(collector).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            let run = run.start(collector).map_err(not_begun)?;
             let run_id = run.run_id().to_owned();
-            let watches = watches && sigterm_is_free();
-            let signals = watches.then(|| Signals::builder(collector).run(&run).only(SIGTERM).start());
-            let signals = signals.transpose().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+            // Where the system refuses it, SIGTERM costs the last second and the end of the run.
+            let watch = || Signals::builder(collector).run(&run).only(SIGTERM).start().ok();
+            let signals = if watches && sigterm_is_free() { watch() } else { None };
             PyResult::Ok(((run, signals), run_id))
         })?;
         Ok(Self { run: Mutex::new(Some(run)), run_id, collector: held })

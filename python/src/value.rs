@@ -111,10 +111,10 @@ impl Values {
 impl PyHistogram {
     #[new]
     #[pyo3(signature = (values, bins = 64))]
-    fn new(values: &Bound<'_, PyAny>, bins: usize) -> PyResult<Self> {
-        if !(1..=MAX_BINS).contains(&bins) {
-            return Err(PyValueError::new_err(format!("bins must be 1..={MAX_BINS}, got {bins}")));
-        }
+    fn new(values: &Bound<'_, PyAny>, bins: i64) -> PyResult<Self> {
+        let wrong = || PyValueError::new_err(format!("bins must be 1..={MAX_BINS}, got {bins}"));
+        let bins =
+            usize::try_from(bins).ok().filter(|bins| (1..=MAX_BINS).contains(bins)).ok_or_else(wrong)?;
         let (array, _) = raw(values, "values", true)?;
         Ok(Self(Arc::new(Values { array, bins })))
     }
@@ -190,7 +190,8 @@ impl Given {
 /// Returns the value that an object of Python is.
 ///
 /// Numbers, texts, truth values, lists and dictionaries are themselves. A tensor of one element is a number, a larger one a histogram.
-/// Anything else is its `str`. A histogram is left for the worker, but for those inside of lists and dictionaries.
+/// Anything else is its `str`, also a time or a complex number of NumPy, which have a shape. A histogram is left for the worker, but for those
+/// inside of lists and dictionaries.
 #[inline]
 pub(crate) fn given(object: &Bound<'_, PyAny>) -> PyResult<Given> {
     match object.cast::<PyFloat>() {
@@ -219,10 +220,14 @@ fn given_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
     }
     plain_at(object, depth, left).and_then(|value| match value {
         Some(value) => Ok(Given::Value(value)),
-        None => {
-            let (array, _) = raw(object, "a value", false)?;
-            Ok(Given::Values(Arc::new(Values { array, bins: BINS })))
-        }
+        None => match raw(object, "a value", false) {
+            Ok((array, _)) => Ok(Given::Values(Arc::new(Values { array, bins: BINS }))),
+            // It has a shape, and is no tensor all the same: a space of Gymnasium is its text.
+            Err(error) if error.is_instance_of::<PyTypeError>(object.py()) && !is_array(object)? => {
+                Ok(Given::Value(convert::text(&object.str()?)?.into()))
+            }
+            Err(error) => Err(error),
+        },
     })
 }
 
@@ -259,14 +264,25 @@ fn plain_at(object: &Bound<'_, PyAny>, depth: usize, left: &mut usize) -> PyResu
         let values = object.try_iter()?.map(|each| value_at(&each?, depth + 1, left));
         return some(values.collect::<PyResult<List>>()?.into());
     }
-    if object.hasattr("shape")? {
-        let shape: Vec<usize> = object.getattr("shape")?.extract()?;
-        if shape.iter().product::<usize>() == 1 {
-            return some(convert::scalar(object)?.into());
+    if let Some(shape) = object.getattr_opt("shape")?
+        && let Ok(shape) = shape.extract::<Vec<usize>>()
+    {
+        if shape.iter().product::<usize>() != 1 {
+            return Ok(None);
         }
-        return Ok(None);
+        static NUMBER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let number = NUMBER.import(object.py(), "forebay._arrays", "number")?.call1((object,))?;
+        if let Some(number) = number.extract::<Option<f64>>()? {
+            return some(number.into());
+        }
     }
     some(convert::text(&object.str()?)?.into())
+}
+
+/// Returns whether an object has data of an array, here or on a device.
+fn is_array(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static IS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    IS_ARRAY.import(object.py(), "forebay._arrays", "is_array")?.call1((object,))?.extract()
 }
 
 /// Returns the fields that a dictionary is.

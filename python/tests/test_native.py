@@ -297,6 +297,9 @@ def test_a_config_that_cannot_be_kept_is_refused_before_there_is_a_folder(tmp_pa
         (TypeError, "not JSON serializable", {"capacity": object()}),
         (TypeError, "sinks must be of forebay.sinks, got 'events.jsonl'", {"sinks": ["events.jsonl"]}),
         (ValueError, "must be on a local file system", {"sinks": [sinks.JsonLines("s3://bucket/events.jsonl")]}),
+        (ValueError, r"rotate_at must be from 0 to 2\*\*63 - 1, got -1", {"sinks": [sinks.JsonLines("events.jsonl", rotate_at=-1)]}),
+        (TypeError, "rotate_at must be a whole number, got 0.5", {"sinks": [sinks.JsonLines("events.jsonl", rotate_at=0.5)]}),
+        (ValueError, r"resume must be from 0 to 2\*\*63 - 1, got -1", {"sinks": [sinks.TensorBoard("run", resume=-1)]}),
         (ValueError, "name must be a text that is not empty", {"name": ""}),
         (TypeError, "name must be a text, got 5", {"name": 5}),
         # What is known only once there is a folder.
@@ -421,10 +424,14 @@ def test_arguments_of_a_collector_are_checked(tmp_path):
             collector.collect("x", {1: 2})
         with pytest.raises(ValueError, match="pattern"):
             collector.subscribe("a{")
+        with pytest.raises(ValueError, match=r"capacity must be from 0 to 2\*\*63 - 1, got -1"):
+            collector.subscribe(capacity=-1)
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(collector)
         with pytest.raises(ValueError, match="bins must be 1..=65536, got 0"):
             forebay.Histogram(np.ones(2), bins=0)
+        with pytest.raises(ValueError, match="bins must be 1..=65536, got -1"):
+            forebay.Histogram(np.ones(2), bins=-1)
         with pytest.raises(AssertionError, match="input format"):
             forebay.Image(np.ones(2))
         with pytest.raises(TypeError, match="pixels must be a tensor or an array, got list"):
@@ -710,3 +717,80 @@ def test_a_subscription_ends_when_its_collector_has_stopped(tmp_path, kind):
     late = collector.subscribe()
     assert list(late) == []
     assert late.receive(60) is None
+
+
+def test_what_has_a_shape_and_is_no_tensor_is_its_text(tmp_path):
+    class Space:
+        """A space of Gymnasium."""
+
+        dtype = np.dtype("f4")
+
+        def __init__(self, shape):
+            self.shape = shape
+
+        def __repr__(self):
+            return f"Space({self.shape})"
+
+    given = {
+        "seconds": np.datetime64("2026-11-30T12:30:01"),
+        "nanoseconds": np.datetime64("2026-11-30T12:30:01", "ns"),
+        "span": np.timedelta64(5, "ns"),
+        "bytes": np.bytes_(b"1.5"),
+        "complex": np.complex64(1 + 2j),
+        "array": np.array([1 + 2j]),
+        "box": Space((4,)),
+        "discrete": Space(()),
+        "dict": Space(None),
+        "number": np.float32(0.5),
+    }
+    with forebay.init(tmp_path, config=given) as run:
+        run.log(given)
+    expected = {name: str(value) for name, value in given.items()} | {"number": 0.5}
+    found = {record.name: record.value for record in forebay.read(run.folder)}
+    assert found["training.started"]["config"] == expected
+    assert {name: found[name] for name in given} == expected
+    with pytest.raises(TypeError, match="values must be real numbers, got complex128"):
+        forebay.init(tmp_path, config={"x": np.array([1 + 2j, 3])})
+
+
+def test_runs_are_found_at_any_depth(tmp_path):
+    made = [forebay.init(tmp_path / name) for name in (".", "digits/version_0", "digits/a/b/c")]
+    for run in made:
+        run.finish()
+    (tmp_path / "digits" / "text.txt").write_text("")
+    # What lies below a run is a part of it.
+    inner = forebay.init(made[0].folder / "part")
+    inner.finish()
+    # Links that lead back, or to what is found without them, count for nothing.
+    (tmp_path / "digits" / "back").symlink_to(tmp_path)
+    (tmp_path / "latest").symlink_to(made[2].folder)
+    assert [info.folder for info in forebay.runs(tmp_path)] == [run.folder for run in made]
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "elsewhere" / name).symlink_to(tmp_path / "digits")
+    linked = [tmp_path / "elsewhere" / "a" / run.folder.relative_to(tmp_path / "digits") for run in made[1:]]
+    assert [info.folder for info in forebay.runs(tmp_path / "elsewhere")] == linked
+    assert [info.folder for info in forebay.runs(made[1].folder)] == [made[1].folder]
+    assert forebay.runs(tmp_path / "none") == []
+
+
+REFUSED_THREAD = """
+import resource, sys
+import forebay
+
+with open("/proc/self/statm") as sizes:
+    used = int(sizes.read().split()[0]) * resource.getpagesize()
+# There is no room for the stack of the worker, and some for all else.
+resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)
+for begin in (lambda **settings: forebay.init(sys.argv[1], **settings), forebay.Collector):
+    try:
+        begin(thread_stack_size=1 << 30)
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_a_thread_that_the_system_refuses_is_an_error_of_the_system(tmp_path):
+    lines = run_script(REFUSED_THREAD, tmp_path).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["cannot create the worker thread"] * 2
+    assert list(tmp_path.iterdir()) == []

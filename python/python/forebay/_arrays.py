@@ -43,6 +43,29 @@ def scalar(value: Any) -> float:
     return float(value.item() if hasattr(value, "item") else value)
 
 
+def number(value: Any) -> float | None:
+    """Returns the number that a value with a shape and one element is, or ``None`` where it is none: a time, bytes, a complex number."""
+    # `float` would take the nanoseconds of a time for a number, and leave out an imaginary part.
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if isinstance(value, bytes) or kind in ("c", "m", "M", "S"):
+        return None
+    try:
+        return scalar(value)
+    except (AssertionError, NotImplementedError, TypeError, ValueError):
+        return None
+
+
+def is_array(value: Any) -> bool:
+    """Returns whether a value has data as arrays have it, here or on a device, beside its shape."""
+    if any(hasattr(value, name) for name in ("__array__", "__dlpack__", "__cuda_array_interface__", "detach", "device")):
+        return True
+    try:
+        memoryview(value)
+    except TypeError:
+        return False
+    return True
+
+
 #: Data that the extension module copies, the type of its elements as NumPy writes it (``"<f4"``), and its shape.
 Raw = tuple[Any, str, tuple[int, ...]]
 

@@ -239,15 +239,39 @@ class RunInfo:
 
 
 def runs(dir: str | os.PathLike[str] = "runs") -> list[RunInfo]:  # noqa: A002 - the word that users know
-    """Returns all runs in a folder, oldest first. Folders without a file of JSON Lines are passed over.
+    """Returns all runs in a folder, and at any depth below it, oldest first. Folders without a file of JSON Lines are passed over; what lies
+    below the folder of a run belongs to that run.
 
     Args:
         dir: The folder of all runs, or that of one run.
 
     Raises:
+        OSError: A file cannot be read.
         ValueError: It is an address of a remote file system.
     """
     folder = Path(local("dir", dir))
-    files = [folder / EVENTS, *sorted(folder.glob(f"*/{EVENTS}"))]
-    found = [RunInfo(folder=file.parent, **run) for file in files if file.exists() for run in runs_of(os.fspath(file))]
+    found = [RunInfo(folder=each, **run) for each in _folders(folder) for run in runs_of(os.fspath(each / EVENTS))]
     return sorted(found, key=lambda run: run.began)
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Returns the folders of runs at any depth, sorted within a folder, as the command line finds them. Those that cannot be listed are left
+    out."""
+    real = os.path.realpath(root)
+
+    def is_new(path: str) -> bool:
+        """Returns whether a folder is not found without a link as well, and leads not back."""
+        if not os.path.islink(path):
+            return True
+        target = os.path.realpath(path)
+        is_known = target in links or os.path.commonpath((target, real)) in (target, real)
+        links.add(target)
+        return not is_known
+
+    links: set[str] = set()
+    for parent, folders, names in os.walk(root, followlinks=True):
+        if EVENTS in names:
+            # What lies below belongs to the run.
+            folders.clear()
+            yield Path(parent)
+        folders[:] = [name for name in sorted(folders) if is_new(os.path.join(parent, name))]

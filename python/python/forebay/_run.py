@@ -82,7 +82,7 @@ class Run:
 
         Args:
             values: Values by name: numbers, texts, truth values, lists, dictionaries, :class:`forebay.Histogram`,
-                :class:`forebay.Image`, and tensors: one of one element is a number, a larger one a histogram.
+                :class:`forebay.Image`, and tensors: one of one element is a number, a larger one a histogram. Anything else is its text.
             step: The step. TensorBoard shows a value without one a step after the last of its name.
         """
         self._guard.log(values, step)

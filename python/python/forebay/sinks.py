@@ -6,6 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from forebay._values import whole
+
 __all__ = ["Console", "JsonLines", "Sink", "TensorBoard"]
 
 #: A sink as the extension module takes it: kind, path, and the size in bytes at which its file is closed, or the step at which it goes on.
@@ -52,7 +54,8 @@ class JsonLines(Sink):
 
     def _row(self) -> Row:
         """Returns it as the extension module takes it."""
-        return ("json_lines", local("path", self.path), self.rotate_at)
+        rotate_at = None if self.rotate_at is None else whole("rotate_at", self.rotate_at)
+        return ("json_lines", local("path", self.path), rotate_at)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class TensorBoard(Sink):
 
     def _row(self) -> Row:
         """Returns it as the extension module takes it."""
-        return ("tensorboard", local("folder", self.folder), self.resume)
+        resume = None if self.resume is None else whole("resume", self.resume)
+        return ("tensorboard", local("folder", self.folder), resume)
 
 
 @dataclass(frozen=True)
