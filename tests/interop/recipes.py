@@ -67,6 +67,9 @@ def main(folder):
     missing = [tool for tool in ("jq", "sqlite3") if not shutil.which(tool)]
     if missing:
         print(f"skipped: recipes that need {' and '.join(missing)}")
+        # As for the tests in Rust: in CI, that is a failure.
+        if os.environ.get("FOREBAY_NO_SKIPS"):
+            sys.exit(1)
     # The README reads the newest run of its first program, and not that of its second, which is newer.
     readme = os.path.join(folder, "readme")
     os.makedirs(os.path.join(readme, "runs/2"))
