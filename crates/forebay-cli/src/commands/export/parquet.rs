@@ -68,7 +68,7 @@ impl<W: Write + Send> Numbers<W> {
         self.bytes += run.len() + name.len();
         self.steps.extend(step);
         self.has_step.push(i16::from(step.is_some()));
-        // What is later than the year 2262 has no form in this type: it is the last moment of it.
+        // A record's moment has 62 bits.
         self.times.push(i64::try_from(unix_nanos).unwrap_or(i64::MAX));
         self.values.push(value);
         if self.values.len() >= MAX_ROWS || self.bytes >= MAX_BYTES { self.write() } else { Ok(()) }
