@@ -209,17 +209,24 @@
     plots.set(name, plot);
   }
 
+  // The nearest that a reader comes, as a part of the whole axis.
+  const nearest = 1e-6;
+
+  // Shows a part of the axis from left to right, as far as there are points.
+  function see(plot, from, size) {
+    const first = plot.data[0][0], last = plot.data[0].at(-1);
+    if (!(first < last)) return;
+    const wide = Math.min(last - first, Math.max(size, (last - first) * nearest));
+    const begin = Math.max(first, Math.min(from, last - wide));
+    plot.setScale("x", { min: begin, max: Math.min(last, begin + wide) });
+  }
+
   // The keys of a chart that has the focus: those of `forebay top`, but that arrows move the cursor, whose values are said.
   function steer(event, name, said) {
     const plot = plots.get(name);
     if (!plot || event.ctrlKey || event.metaKey || event.altKey) return;
     const xs = plot.data[0], first = xs[0], last = xs.at(-1);
-    if (!(first < last)) return;
     const { min, max } = plot.scales.x;
-    const see = (from, size) => {
-      const begin = Math.max(first, Math.min(from, last - size));
-      plot.setScale("x", { min: begin, max: Math.min(last, begin + size) });
-    };
     const middle = plot.cursor.idx === null || plot.cursor.idx === undefined ? (min + max) / 2 : xs[plot.cursor.idx];
     const move = (by) => {
       // Without a cursor yet, it comes to the middle of what is seen.
@@ -231,7 +238,7 @@
         do place += by; while (xs[place] !== undefined && xs[place] === before);
       }
       place = Math.max(0, Math.min(xs.length - 1, place));
-      if (xs[place] < min || xs[place] > max) see(xs[place] - (max - min) / 2, max - min);
+      if (xs[place] < min || xs[place] > max) see(plot, xs[place] - (max - min) / 2, max - min);
       plot.setCursor({ left: plot.valToPos(xs[place], "x"), top: plot.over.clientHeight / 2 });
       said.textContent = plot.series.filter(({ show }) => show).map((series) => {
         const value = plot.data[plot.series.indexOf(series)][place];
@@ -241,14 +248,71 @@
       }).filter(Boolean).join(", ");
     };
     switch (event.key) {
-      case "+": case "=": if (max - min > (last - first) * 1e-6) see(middle - (max - min) / 4, (max - min) / 2); break;
-      case "-": see(middle - (max - min), (max - min) * 2); break;
-      case "0": see(first, last - first); break;
+      case "+": case "=": see(plot, middle - (max - min) / 4, (max - min) / 2); break;
+      case "-": see(plot, middle - (max - min), (max - min) * 2); break;
+      case "0": see(plot, first, last - first); break;
       case "ArrowLeft": move(-1); break;
       case "ArrowRight": move(1); break;
       default: return;
     }
     event.preventDefault();
+  }
+
+  // Fingers on a chart: two zoom, one moves what is seen and has its values shown, and two short touches of one place show all again. To
+  // the browser they are left where they move up or down, since that scrolls the page (`touch-action` in the style). The listeners are
+  // those of the card, since a live page makes a new chart when something new comes, also under a finger.
+  const tap = { time: 300, distance: 24 };
+  function touch(chart, name) {
+    const fingers = new Map();
+    // What the fingers hold: the value of the axis between them, how far they are from each other, and how much of the axis is seen.
+    let held = null, wasTap = null, canBeTap = false;
+    const placeOf = (plot, { clientX, clientY }) => {
+      const box = plot.over.getBoundingClientRect();
+      return { left: clientX - box.left, top: clientY - box.top };
+    };
+    const distance = (one, other) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+    const now = (plot) => {
+      const [one, other = one] = [...fingers.values()].map(({ last }) => last);
+      return { left: (placeOf(plot, one).left + placeOf(plot, other).left) / 2, apart: distance(one, other) };
+    };
+    const hold = (plot) => {
+      if (fingers.size === 0) { held = null; return; }
+      const { left, apart } = now(plot), { min, max } = plot.scales.x;
+      held = { value: plot.posToVal(left, "x"), apart, size: max - min };
+    };
+    chart.addEventListener("pointerdown", (event) => {
+      const plot = plots.get(name);
+      if (event.pointerType !== "touch" || !plot || fingers.size === 2 || !plot.over.contains(event.target)) return;
+      fingers.set(event.pointerId, { began: event, last: event });
+      chart.setPointerCapture(event.pointerId);
+      canBeTap = fingers.size === 1;
+      hold(plot);
+    });
+    chart.addEventListener("pointermove", (event) => {
+      const plot = plots.get(name), finger = fingers.get(event.pointerId);
+      if (!finger) return;
+      finger.last = event;
+      if (!plot || !held) return;
+      const { left, apart } = now(plot);
+      // One finger has no distance that could grow.
+      const size = held.apart > 0 ? held.size * held.apart / Math.max(apart, 1) : held.size;
+      see(plot, held.value - left / plot.over.clientWidth * size, size);
+      if (fingers.size === 1) plot.setCursor(placeOf(plot, event));
+    });
+    const lift = (event) => {
+      const plot = plots.get(name), finger = fingers.get(event.pointerId);
+      if (!fingers.delete(event.pointerId) || !plot) return;
+      const isTap = event.type === "pointerup" && canBeTap && distance(event, finger.began) < tap.distance
+        && event.timeStamp - finger.began.timeStamp < tap.time;
+      if (isTap && wasTap && distance(event, wasTap) < tap.distance && event.timeStamp - wasTap.timeStamp < 2 * tap.time) {
+        see(plot, plot.data[0][0], Infinity);
+        wasTap = null;
+      } else wasTap = isTap ? event : null;
+      if (isTap) plot.setCursor(placeOf(plot, event));
+      hold(plot);
+    };
+    chart.addEventListener("pointerup", lift);
+    chart.addEventListener("pointercancel", lift);
   }
 
   // Charts that can be seen. The others are drawn when they come into view.
@@ -335,6 +399,7 @@
       card.dataset.name = name;
       const [chart, values] = [card.querySelector(".u-wrap-here"), card.querySelector(".unseen")];
       chart.addEventListener("keydown", (event) => steer(event, name, values));
+      touch(chart, name);
       return card;
     });
     at("curves").replaceChildren(...(cards.length ? cards : [element("p", {}, "There is no such curve.")]));

@@ -6,16 +6,24 @@ The pipe needs no WebSocket, and so no package. A command is a JSON object with 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 #: Longest time that a page needs for what it is to do, in seconds.
 PATIENCE = 30.0
+
+
+class BrowserGone(Exception):
+    """Chromium hangs, or has ended: no page can be asked any more."""
+
 
 #: Runs in every page before its own scripts: counts what is drawn, and notes what should not happen.
 WATCH = """
@@ -44,13 +52,14 @@ class Browser:
             "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--force-color-profile=srgb",
         ]  # fmt: skip
-        # It reads commands from descriptor 3, and answers to 4.
+        # It reads commands from descriptor 3, and answers to 4. All its processes are one group, which can be killed.
         shell = ["bash", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "bash", *command]
         with open(profile / "log", "wb") as log:
-            self._process = subprocess.Popen(shell, pass_fds=(commands, answers), stdout=log, stderr=log)
+            self._process = subprocess.Popen(shell, pass_fds=(commands, answers), stdout=log, stderr=log, start_new_session=True)
         self._log = profile / "log"
         os.close(commands)
         os.close(answers)
+        os.set_blocking(self._out, False)
         self._rest, self._number, self._answers = b"", 0, {}
         #: What has happened, and was not looked at yet.
         self.events: list[dict[str, Any]] = []
@@ -62,10 +71,8 @@ class Browser:
         command = {"id": number, "method": method, "params": params}
         if session is not None:
             command["sessionId"] = session
-        message = json.dumps(command).encode() + b"\0"
-        while message:
-            message = message[os.write(self._out, message) :]
         until = time.monotonic() + PATIENCE
+        self._write(json.dumps(command).encode() + b"\0", until, method)
         while number not in self._answers:
             self._read(until, method)
         answer = self._answers.pop(number)
@@ -73,18 +80,43 @@ class Browser:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
 
+    def _write(self, message: bytes, until: float, what: str) -> None:
+        while message:
+            _, ready, _ = select.select([], [self._out], [], max(0.0, until - time.monotonic()))
+            if not ready:
+                raise self._gone(f"reads no command for {PATIENCE:g} s", what)
+            try:
+                message = message[os.write(self._out, message) :]
+            except BrokenPipeError:
+                raise self._gone("has ended", what) from None
+
     def _read(self, until: float, what: str) -> None:
         ready, _, _ = select.select([self._in], [], [], max(0.0, until - time.monotonic()))
-        piece = os.read(self._in, 1 << 20) if ready else b""
+        if not ready:
+            raise self._gone(f"does not answer for {PATIENCE:g} s", what)
+        piece = os.read(self._in, 1 << 20)
         if not piece:
-            log = self._log.read_text(errors="replace")[-2000:]
-            raise TimeoutError(f"Chromium {'does not answer' if not ready else 'has ended'}: {what}\n{log}")
+            raise self._gone("has ended", what)
         *messages, self._rest = (self._rest + piece).split(b"\0")
         for message in map(json.loads, messages):
             if "id" in message:
                 self._answers[message["id"]] = message
             else:
                 self.events.append(message)
+
+    def _gone(self, how: str, what: str) -> BrowserGone:
+        """Kills it, and returns the error that says why."""
+        self.kill()
+        log = self._log.read_text(errors="replace")[-2000:].strip()
+        return BrowserGone(f"Chromium {how} and was killed: {what}" + (f"\n{log}" if log else ""))
+
+    def kill(self) -> None:
+        """Ends it with all its processes, whatever they do."""
+        # The first of them is not waited for yet, so that its number is that of no other group.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def open(self, address: str, **size: Any) -> Page:
         """Opens a page and waits until it is loaded."""
@@ -102,12 +134,21 @@ class Browser:
     def close(self) -> None:
         """Ends it."""
         try:
-            self.call("Browser.close")
+            if self._process.returncode is None:
+                self.call("Browser.close")
         finally:
-            self._process.terminate()
-            self._process.wait(PATIENCE)
+            self.kill()
             os.close(self._out)
             os.close(self._in)
+
+
+#: Places of a way at which a mouse or a finger is seen.
+PARTS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+def between(begin: tuple[float, float], end: tuple[float, float], part: float) -> tuple[float, float]:
+    """Returns the place behind a part of a way."""
+    return (begin[0] + (end[0] - begin[0]) * part, begin[1] + (end[1] - begin[1]) * part)
 
 
 class Page:
@@ -141,7 +182,7 @@ class Page:
         """Sets the size of the window in pixels."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile}
         self.call("Emulation.setDeviceMetricsOverride", **metrics)
-        self.call("Emulation.setTouchEmulationEnabled", enabled=mobile)
+        self.call("Emulation.setTouchEmulationEnabled", enabled=mobile, maxTouchPoints=2)
 
     def scheme(self, name: str) -> None:
         """Prefers a colour scheme: light or dark."""
@@ -159,14 +200,33 @@ class Page:
             self.mouse("Pressed", place, "left", click)
             self.mouse("Released", place, "left", click)
 
-    def drag(self, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    def drag(self, begin: tuple[float, float], end: tuple[float, float], before_release: Callable[[], None] = lambda: None) -> None:
         """Drags."""
         self.mouse("Moved", begin)
         self.mouse("Pressed", begin, "left", 1)
-        for part in (0.3, 0.7, 1.0):
-            at = tuple(one + (other - one) * part for one, other in zip(begin, end))
-            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1], button="left", buttons=1)
+        for part in PARTS:
+            x, y = between(begin, end, part)
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
+        before_release()
         self.mouse("Released", end, "left", 1)
+
+    def touch(self, kind: str, *places: tuple[float, float]) -> None:
+        """Puts fingers on the page (Start), moves them (Move), or lifts those that are not named (End)."""
+        points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(places)]
+        self.call("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=points)
+
+    def swipe(self, *ways: tuple[tuple[float, float], tuple[float, float]]) -> None:
+        """Moves fingers over the page: each from one place to another, all at once."""
+        self.touch("Start", *(begin for begin, _ in ways))
+        for part in PARTS:
+            self.touch("Move", *(between(begin, end, part) for begin, end in ways))
+        self.touch("End")
+
+    def tap(self, place: tuple[float, float], times: int = 1) -> None:
+        """Touches a place shortly."""
+        for _ in range(times):
+            self.touch("Start", place)
+            self.touch("End")
 
     def press(self, *keys: str) -> None:
         """Presses keys, one after the other: letters, or names such as Tab."""

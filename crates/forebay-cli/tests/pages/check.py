@@ -4,20 +4,25 @@ texts are only texts. Called by .ci/pages: check.py FOREBAY CHROMIUM FOLDER-FOR-
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import runs
-from browser import Browser, Page
+from browser import Browser, BrowserGone, Page
 
 #: Points of the largest run, and the place of the one that is far above the others.
 POINTS, SPIKE = 1_000_000, 654_321
+
+#: Longest time that a check takes, in seconds. It takes seconds, unless the machine does other things.
+LIMIT = 300.0
 
 CHECKS: list[Callable[[Context], None]] = []
 
@@ -152,6 +157,64 @@ def the_mouse_zooms_and_shows_values(it: Context) -> None:
     page.value(f"{plot}.root.querySelectorAll('.u-legend .u-series')[1].querySelector('.u-label, .u-marker').click()")
     page.until(f"{plot}.series[1].show === false")
     assert pixels(page, plot, BLUE) == []
+    is_clean(page)
+    page.close()
+
+
+@check
+def fingers_zoom_move_and_show_values(it: Context) -> None:
+    page = it.open("trained", width=390, height=844, scale=2, mobile=True)
+    plot = chart(page, "train.loss")
+    assert range_of(page, plot) == [0, 399]
+    # One finger on a chart that is seen whole moves nothing: it has the values shown.
+    page.swipe((place(page, plot, 0.3), place(page, plot, 0.5)))
+    page.until(f"{plot}.cursor.idx !== null && Math.abs({plot}.cursor.idx - 199.5) < 10")
+    assert range_of(page, plot) == [0, 399]
+    # Two fingers that part zoom, and what they are on stays below them. One of them is lifted last, and moves nothing.
+    ways = [(place(page, plot, 0.4), place(page, plot, 0.2)), (place(page, plot, 0.6), place(page, plot, 0.8))]
+    page.swipe(*ways)
+    page.until(f"{plot}.scales.x.max < 399")
+    low, high = range_of(page, plot)
+    assert abs(low - 133) < 4 and abs(high - 266) < 4, (low, high)
+    assert min(len(pixels(page, plot, colour)) for colour in [BLUE, ORANGE]) > 10
+    page.shoot(it.shots / "phone-zoomed.png", whole=False)
+    # One finger moves what is seen by as much as it moves: half of the chart.
+    page.swipe((place(page, plot, 0.75), place(page, plot, 0.25)))
+    page.until(f"{plot}.scales.x.min > {low + 50}")
+    moved = range_of(page, plot)
+    assert abs(moved[0] - low - (high - low) / 2) < 4 and abs(moved[1] - moved[0] - (high - low)) < 1e-6, (low, high, moved)
+    # No finger moves it beyond its points.
+    for _ in range(4):
+        page.swipe((place(page, plot, 0.9), place(page, plot, 0.1)))
+    page.until(f"{plot}.scales.x.max === 399")
+    assert abs(range_of(page, plot)[0] - (399 - (high - low))) < 1e-6, range_of(page, plot)
+    # Fingers one above the other zoom as well, and those that meet zoom back.
+    before = range_of(page, plot)
+    page.swipe((place(page, plot, 0.5, 0.1), place(page, plot, 0.5, 0.3)), (place(page, plot, 0.5, 0.9), place(page, plot, 0.5, 0.7)))
+    page.until(f"Math.abs({plot}.scales.x.max - {plot}.scales.x.min - {(before[1] - before[0]) * 2}) < 4")
+    # A finger that lifts while another stays moves nothing.
+    page.touch("Start", place(page, plot, 0.3), place(page, plot, 0.7))
+    before = range_of(page, plot)
+    page.touch("End", place(page, plot, 0.3))
+    page.touch("End")
+    page.frames()
+    assert range_of(page, plot) == before, (before, range_of(page, plot))
+    # A tap shows the values of its place, and moves nothing. Two show all again, also in a browser that makes no mouse of fingers.
+    page.value("for (const it of ['dblclick', 'mousemove', 'mousedown']) addEventListener(it, (event) => event.stopImmediatePropagation(), true)")
+    page.tap(place(page, plot, 0.25))
+    page.until(f"Math.abs({plot}.cursor.left / {plot}.over.clientWidth - 0.25) < 0.05")
+    assert range_of(page, plot) == before, (before, range_of(page, plot))
+    page.frames(60)
+    page.tap(place(page, plot, 0.5), times=2)
+    page.until(f"{plot}.scales.x.min === 0 && {plot}.scales.x.max === 399")
+    # Up and down, a finger scrolls the page and leaves the chart; and the browser enlarges no page of which a chart is zoomed.
+    page.swipe(*ways)
+    page.until(f"{plot}.scales.x.max < 399")
+    before, scrolled = range_of(page, plot), page.value("scrollY")
+    page.swipe((place(page, plot, 0.5, 0.9), place(page, plot, 0.5, -0.3)))
+    page.until(f"scrollY > {scrolled + 50}")
+    assert range_of(page, plot) == before, (before, range_of(page, plot))
+    assert page.value("visualViewport.scale") == 1
     is_clean(page)
     page.close()
 
@@ -381,8 +444,21 @@ def a_million_points_stay_within_a_budget_of_calls_and_a_spike_is_seen(it: Conte
     budget = 4 * width + 200
     whole = calls(lambda: page.value(f"{plot}.redraw(true)"))
     assert 0 < whole <= budget, (whole, budget)
-    assert calls(lambda: page.drag(place(page, plot, 0.6), place(page, plot, 0.7))) <= budget
-    page.until(f"{plot}.scales.x.max < {POINTS - 1}")
+    # To drag draws no curve again before the button is released, and then once.
+    dragged: list[int] = []
+
+    def note() -> None:
+        page.frames()
+        dragged.append(page.value("seen.lines"))
+
+    def drag() -> None:
+        page.drag(place(page, plot, 0.6), place(page, plot, 0.7), before_release=note)
+        page.until(f"{plot}.scales.x.max < {POINTS - 1}")
+
+    zoomed = calls(drag)
+    assert dragged == [0] and 0 < zoomed <= budget, (dragged, zoomed, budget)
+    low, high = range_of(page, plot)
+    assert abs(low / POINTS - 0.6) < 0.02 and abs(high / POINTS - 0.7) < 0.02, (low, high)
     # To move the mouse draws no curve again.
     hovered = calls(lambda: [page.mouse("Moved", place(page, plot, part / 40)) for part in range(5, 35)] and None)
     assert hovered == 0, hovered
@@ -391,6 +467,25 @@ def a_million_points_stay_within_a_budget_of_calls_and_a_spike_is_seen(it: Conte
     is_clean(page)
     page.shoot(it.shots / "report-million.png")
     page.close()
+
+
+class Late(Exception):
+    """A check has taken too long, whatever it waits for."""
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Ends what is done in it by `Late` after some time."""
+
+    def end(*_: object) -> None:
+        raise Late(f"not done after {seconds:g} s")
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def main() -> int:
@@ -406,26 +501,35 @@ def main() -> int:
         profile.mkdir()
         browser = Browser(chromium, profile)
         context, failed, count = Context(forebay, browser, folder, Path(shots)), 0, 0
+        # What was ended in the middle of something, or is gone, cannot be asked any more: no other check follows.
+        is_over = False
+        checks = [it for it in CHECKS if not part or part[0] in it.__name__]
         # An unoptimized program takes seconds for it.
-        context.begin("large")
+        if a_million_points_stay_within_a_budget_of_calls_and_a_spike_is_seen in checks:
+            context.begin("large")
         try:
-            for function in CHECKS:
-                if part and part[0] not in function.__name__:
-                    continue
+            for function in checks:
+                if is_over:
+                    break
                 count, began = count + 1, time.monotonic()
                 try:
-                    function(context)
+                    with limited(LIMIT):
+                        function(context)
                     print(f"{time.monotonic() - began:5.1f} s  {function.__name__}", flush=True)
-                except (AssertionError, RuntimeError) as error:
+                except (AssertionError, RuntimeError, BrowserGone, Late) as error:
                     failed += 1
+                    is_over = isinstance(error, (BrowserGone, Late))
                     line = error.__traceback__
                     while line is not None and line.tb_next is not None and line.tb_next.tb_frame.f_code.co_filename == __file__:
                         line = line.tb_next
                     print(f"FAILED {function.__name__}, line {line.tb_lineno if line else '?'}: {error}", flush=True)
         finally:
             context.end()
+            if is_over:
+                browser.kill()
             browser.close()
-    print(f"{count} checks of the pages, {failed} failed; screenshots are in {shots}")
+    left = ", the others were not begun" if is_over else ""
+    print(f"{count} checks of the pages, {failed} failed{left}; screenshots are in {shots}")
     return 1 if failed or count == 0 else 0
 
 
