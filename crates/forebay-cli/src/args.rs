@@ -66,12 +66,22 @@ pub(crate) enum Command {
 /// Runs that are asked for.
 #[derive(Debug, Group)]
 pub(crate) struct Folders {
-    /// Folders of runs, or folders that have such in them.
+    /// Folders of runs, or folders that have such in them; also patterns.
     #[arg(default_value = "runs")]
     pub(crate) paths: Vec<PathBuf>,
 }
 
+const RUNS: &str = "\
+Examples:
+  forebay runs                                those in the folder `runs`
+  forebay runs logs 'old/2026-*' -m '*loss*'  of several places, with the last values of these metrics
+  forebay runs --json > runs.json             an object for each run, with settings and metrics
+
+Status: running, finished, failed, preempted, vanished (three heartbeats are missing), unclear (its last
+sign of life is in the future), or - where the files do not say, as those of TensorBoard.";
+
 #[derive(Debug, Group)]
+#[command(after_help = RUNS)]
 pub(crate) struct Runs {
     #[command(flatten)]
     pub(crate) folders: Folders,
@@ -83,7 +93,14 @@ pub(crate) struct Runs {
     pub(crate) metric: Option<String>,
 }
 
+const BESTS: &str = "\
+Examples:
+  forebay best val_loss                   the lowest is best, as of every loss
+  forebay best accuracy runs/a runs/b --max
+  forebay best val_loss --json | head -1  the best run alone";
+
 #[derive(Debug, Group)]
+#[command(after_help = BESTS)]
 pub(crate) struct Best {
     /// The name of the metric.
     pub(crate) metric: String,
@@ -100,9 +117,15 @@ pub(crate) struct Best {
     pub(crate) json: bool,
 }
 
+const COMPARISONS: &str = "\
+Examples:
+  forebay compare runs/a runs/b   settings that differ, how each ended, values, curves
+  forebay compare runs -m 'val*'  all runs of a folder, by these metrics";
+
 #[derive(Debug, Group)]
+#[command(after_help = COMPARISONS)]
 pub(crate) struct Compare {
-    /// Folders of runs, or folders that have such in them.
+    /// Folders of runs, or folders that have such in them; also patterns.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
     /// Compare these metrics alone (a pattern such as `*loss*`).
@@ -113,7 +136,15 @@ pub(crate) struct Compare {
     pub(crate) json: bool,
 }
 
+const TAILS: &str = "\
+Examples:
+  forebay tail -f                            what comes, from the run that was written to last
+  forebay tail -n 50 -p 'training.*' runs/a  the last 50 events of these names
+  forebay tail --merge -f runs/job           those of all ranks, by time
+  forebay tail -n 100 runs/a --json          as JSON Lines";
+
 #[derive(Debug, Group)]
+#[command(after_help = TAILS)]
 pub(crate) struct Tail {
     /// The folder of a run, or its file of JSON Lines. `-` is standard input.
     #[arg(default_value = "runs")]
@@ -259,7 +290,14 @@ pub(crate) enum Form {
     Json,
 }
 
+const TOPS: &str = "\
+Examples:
+  forebay top                                 all runs of the folder `runs`; h shows the keys
+  forebay top -f loss runs/a logs             metrics with these letters in their names
+  forebay top --once --width 100 --height 30  one look, for a log";
+
 #[derive(Debug, Group)]
+#[command(after_help = TOPS)]
 pub(crate) struct Top {
     #[command(flatten)]
     pub(crate) folders: Folders,
@@ -280,7 +318,14 @@ pub(crate) struct Top {
     pub(crate) height: Option<usize>,
 }
 
+const PLOTS: &str = "\
+Examples:
+  forebay plot val_loss --log        one curve for each run, in the terminal
+  forebay plot '*loss*' runs/a --smooth 0.9 --across time
+  forebay plot val_loss -o loss.png  an image (or .svg)";
+
 #[derive(Debug, Group)]
+#[command(after_help = PLOTS)]
 pub(crate) struct Plot {
     /// The name of the metric, or a pattern such as `*loss*`: a curve for each that fits.
     pub(crate) metric: String,
@@ -325,7 +370,15 @@ pub(crate) enum Across {
     Time,
 }
 
+const EXPORTS: &str = "\
+Examples:
+  forebay export runs -o runs.csv                   run, name, step, time and value of each number
+  forebay export runs -o runs.parquet -n 'val*'     these metrics alone
+  forebay export runs/a --to tensorboard -o logs/a  event files, for TensorBoard
+  forebay export runs/a -o - --to json              whole events, to a pipe";
+
 #[derive(Debug, Group)]
+#[command(after_help = EXPORTS)]
 pub(crate) struct Export {
     #[command(flatten)]
     pub(crate) folders: Folders,
@@ -356,7 +409,14 @@ pub(crate) enum To {
     Tensorboard,
 }
 
+const IMPORTS: &str = "\
+Examples:
+  forebay import logs -o runs/logs      a folder of TensorBoard
+  forebay import wandb -o runs/wandb    what wandb left when it was offline
+  forebay import history.csv -o runs/a  a table: a column for each metric, or name and value";
+
 #[derive(Debug, Group)]
+#[command(after_help = IMPORTS)]
 pub(crate) struct Import {
     /// A folder of TensorBoard (or PyTorch, or tensorboardX) or of wandb, or a file of CSV or JSON. `-` is standard input, which takes --from.
     pub(crate) path: PathBuf,
@@ -384,7 +444,14 @@ pub(crate) enum Source {
     Wandb,
 }
 
+const REPORTS: &str = "\
+Examples:
+  forebay report  report.html, of the folder `runs`
+  forebay report runs/a runs/b -o two.html
+  forebay report runs -o - | gzip > report.html.gz";
+
 #[derive(Debug, Group)]
+#[command(after_help = REPORTS)]
 pub(crate) struct Report {
     #[command(flatten)]
     pub(crate) folders: Folders,
@@ -394,9 +461,19 @@ pub(crate) struct Report {
     /// At most so many points of each curve: of more, the extremes.
     #[arg(long, default_value_t = 2_000, value_name = "N")]
     pub(crate) points: usize,
+    /// Say what was written as a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
+const SERVES: &str = "\
+Examples:
+  forebay serve                                   http://127.0.0.1:6007, until Ctrl-C
+  forebay serve runs logs --port 0                at a port that is free
+  forebay serve --address 0.0.0.0 --token SECRET  for other machines as well";
+
 #[derive(Debug, Group)]
+#[command(after_help = SERVES)]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) folders: Folders,
@@ -412,6 +489,9 @@ pub(crate) struct Serve {
     /// At most so many points of each curve: of more, the extremes.
     #[arg(long, default_value_t = 2_000, value_name = "N")]
     pub(crate) points: usize,
+    /// Say where it listens as a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 fn address(text: &str) -> Result<std::net::IpAddr, String> {
@@ -421,11 +501,51 @@ fn address(text: &str) -> Result<std::net::IpAddr, String> {
     }
 }
 
+const DOCTORS: &str = "\
+Examples:
+  forebay doctor                all runs of the folder `runs`
+  forebay doctor runs/a --json  an object for each finding";
+
 #[derive(Debug, Group)]
+#[command(after_help = DOCTORS)]
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) folders: Folders,
     /// Print one JSON object for each finding.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Returns the words of a line, as a shell has them, up to two spaces: behind them is what it does.
+    fn words(line: &str) -> Vec<String> {
+        let (command, _) = line.split_once("  ").unwrap_or((line, ""));
+        let (command, _) = command.split_once(['|', '>']).unwrap_or((command, ""));
+        command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect()
+    }
+
+    #[test]
+    fn every_command_is_taught_by_examples_that_it_understands() {
+        for command in Args::command().get_subcommands() {
+            if command.get_name() == "completions" {
+                continue;
+            }
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<_> = help.lines().filter_map(|line| line.split_once("forebay ")).collect();
+            assert!(examples.len() >= 2, "{}: {help:?}", command.get_name());
+            for (_, example) in examples {
+                let args = words(&format!("forebay {example}"));
+                assert_eq!(args[1], command.get_name());
+                assert!(Args::try_parse_from(&args).is_ok(), "{example:?} is no command");
+            }
+        }
+        for line in EXAMPLES.lines().filter(|line| line.starts_with("  forebay")) {
+            assert!(Args::try_parse_from(words(line.trim())).is_ok(), "{line:?} is no command");
+        }
+    }
 }

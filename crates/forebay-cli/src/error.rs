@@ -54,6 +54,25 @@ impl fmt::Display for Error {
     }
 }
 
+/// Returns what is wrong with arguments in one line, from the paragraphs that clap makes of it: what it is, tips, the usage, and where help
+/// is.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut said = Vec::new();
+    let mut help = "forebay".to_owned();
+    for paragraph in text.trim().split("\n\n") {
+        if let Some(usage) = paragraph.strip_prefix("Usage: ") {
+            // The command without its arguments.
+            let command = usage.split_whitespace().take_while(|word| word.starts_with(char::is_alphabetic));
+            help = command.collect::<Vec<_>>().join(" ");
+        } else if !paragraph.starts_with("For more information") {
+            let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
+            said.push(lines.join(" "));
+        }
+    }
+    let said = said.join("; ");
+    format!("{} (see `{help} --help`)", said.strip_prefix("error: ").unwrap_or(&said))
+}
+
 impl From<HistoryError> for Error {
     fn from(error: HistoryError) -> Self {
         Self::Read(error)
@@ -63,5 +82,30 @@ impl From<HistoryError> for Error {
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Write(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_arguments_is_one_line() {
+        for (text, line) in [
+            (
+                "error: unrecognized subcommand 'run'\n\n  tip: a similar subcommand exists: 'runs'\n\nUsage: forebay <COMMAND>\n\nFor more information, try '--help'.\n",
+                "unrecognized subcommand 'run'; tip: a similar subcommand exists: 'runs' (see `forebay --help`)",
+            ),
+            (
+                "error: the following required arguments were not provided:\n  <METRIC>\n\nUsage: forebay best <METRIC> [PATHS]...\n",
+                "the following required arguments were not provided: <METRIC> (see `forebay best --help`)",
+            ),
+            (
+                "error: invalid value 'x' for '--form <FORM>'\n  [possible values: text, json]\n\nFor more information, try '--help'.\n",
+                "invalid value 'x' for '--form <FORM>' [possible values: text, json] (see `forebay --help`)",
+            ),
+        ] {
+            assert_eq!(one_line(text), line);
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! Runs of the paths that were asked for, read.
 
-use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use forebay::Pattern;
 use forebay::run::{RunEnd, RunStatus};
 use forebay_history::{Run, find_runs};
 
 use crate::error::Error;
+use crate::progress::Progress;
 
 /// A run with a name that tells it from the others, or why it cannot be read.
 pub(crate) type Named = (String, Result<Run, Error>);
@@ -55,11 +55,10 @@ impl Budget {
 /// Returns the runs of all paths, each read to its end. `max_points` are kept of each series, and fewer of many; pictures and
 /// distributions, if they are asked for.
 pub(crate) fn read(paths: &[PathBuf], max_points: usize, with_media: bool) -> Result<Vec<Named>, Error> {
-    let (mut runs, mut progress) = (Vec::new(), Progress::default());
-    let folders = find(paths)?;
-    let (count, mut budget) = (folders.len(), Budget::new(max_points));
+    let (mut runs, folders) = (Vec::new(), find(paths)?);
+    let (progress, mut budget) = (of(&folders), Budget::new(max_points));
     for (name, folder) in folders {
-        progress.step(count);
+        progress.step();
         runs.push((name, read_one(&folder, budget.max_points, with_media)));
         budget.fit(&mut runs);
     }
@@ -71,50 +70,24 @@ pub(crate) fn read_whole(
     paths: &[PathBuf],
     take: &mut dyn FnMut(String, Result<Run, Error>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (folders, mut progress) = (find(paths)?, Progress::default());
-    let count = folders.len();
+    let folders = find(paths)?;
+    let progress = of(&folders);
     for (name, folder) in folders {
-        progress.step(count);
+        progress.step();
         take(name, read_one(&folder, 0, false))?;
     }
     Ok(())
 }
 
-/// Line on the terminal that says how far a command is, if it takes more than a second.
-struct Progress {
-    began: Instant,
-    done: usize,
-    is_shown: bool,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { began: Instant::now(), done: 0, is_shown: false }
-    }
-}
-
-impl Progress {
-    fn step(&mut self, of: usize) {
-        self.done += 1;
-        if self.began.elapsed() > Duration::from_secs(1) && io::stderr().is_terminal() {
-            self.is_shown = true;
-            _ = write!(io::stderr(), "\r\x1b[Kreading run {} of {of}", self.done);
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.is_shown {
-            _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
+/// Begins to read runs.
+fn of(folders: &[(String, PathBuf)]) -> Progress {
+    Progress::of(folders.iter().map(|(_, folder)| folder))
 }
 
 /// Returns the folders of the runs of all paths, each with the name that tells it from the others.
 pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
     let (mut runs, mut seen) = (Vec::new(), BTreeSet::new());
-    for path in paths {
+    for path in &expand(paths)? {
         if is_stdin(path) {
             let why = "- is standard input, which query, tail and import read; a folder of that name is ./-";
             return Err(Error::Asked(why.to_owned()));
@@ -137,10 +110,83 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, Error> {
             found
                 .into_iter()
                 .filter(|folder| seen.insert(folder.clone()))
-                .map(|folder| (name_of(path, &folder, paths.len() > 1), folder)),
+                .map(|folder| (name_of(path, &folder, are_several(paths)), folder)),
         );
     }
     Ok(runs)
+}
+
+/// Returns the runs of all paths that are not known yet. What cannot be listed now may be later.
+pub(crate) fn find_new(paths: &[PathBuf], known: &HashSet<PathBuf>) -> Vec<(String, PathBuf)> {
+    let places = paths.iter().flat_map(|path| expand(std::slice::from_ref(path)).unwrap_or_default());
+    let runs = places.flat_map(|place| {
+        let found = find_runs(&place).unwrap_or_default();
+        found.into_iter().map(move |run| (name_of(&place, &run, are_several(paths)), run))
+    });
+    runs.filter(|(_, run)| !known.contains(run)).collect()
+}
+
+fn are_several(paths: &[PathBuf]) -> bool {
+    paths.len() > 1 || paths.iter().any(|path| is_pattern(path))
+}
+
+/// What a pattern for paths has in it: those of [`Pattern`].
+const WILD: [char; 4] = ['*', '?', '[', '{'];
+
+/// Returns whether a path is a pattern, and that of no file.
+fn is_pattern(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.contains(WILD)) && std::fs::symlink_metadata(path).is_err()
+}
+
+/// Returns the paths that were asked for. In the place of a pattern, which a shell may have left as it is, there are those that fit it, sorted;
+/// but no folder without a run.
+pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut all = Vec::new();
+    for path in paths {
+        if !is_pattern(path) {
+            all.push(path.clone());
+            continue;
+        }
+        let mut found = fitting(path)?;
+        found.retain(|path| !path.is_dir() || find_runs(path).map_or(true, |runs| !runs.is_empty()));
+        if found.is_empty() {
+            return Err(Error::NotFound(format!("there is no run that fits the pattern {}", path.display())));
+        }
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// Returns the paths that fit a pattern: part by part, as a shell has it.
+fn fitting(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = vec![PathBuf::new()];
+    for part in path.components() {
+        let wild = part.as_os_str().to_str().filter(|text| text.contains(WILD));
+        let Some(text) = wild else {
+            found.iter_mut().for_each(|path| path.push(part));
+            continue;
+        };
+        let pattern = pattern(Some(text))?;
+        let fits = |name: &str| pattern.matches(name) && (text.starts_with('.') || !name.starts_with('.'));
+        let mut next = Vec::new();
+        for folder in found {
+            let place = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+            let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+            next.extend(names.filter(|name| fits(name)).map(|name| folder.join(name)));
+        }
+        next.sort();
+        found = next;
+    }
+    found.retain(|path| path.exists());
+    Ok(found)
+}
+
+/// Returns the runs of a path, or of those that fit a pattern.
+pub(crate) fn runs_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let places = expand(&[path.to_owned()])?;
+    let runs = places.iter().map(find_runs).collect::<Result<Vec<_>, _>>()?;
+    Ok(runs.concat())
 }
 
 /// Returns whether a path stands for standard input.

@@ -15,6 +15,7 @@ mod image;
 mod input;
 mod out;
 mod page;
+mod progress;
 mod screen;
 
 use std::ffi::OsString;
@@ -31,8 +32,13 @@ pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
-            // Help is what was asked for. A pipe that is closed wants no more of it.
-            _ = error.print();
+            use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
+            if error.use_stderr() && error.kind() != NoCommand {
+                out::complain(&Error::Asked(error::one_line(&error.render().to_string())));
+            } else {
+                // Help is what was asked for. A pipe that is closed wants no more of it.
+                _ = error.print();
+            }
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };

@@ -9,17 +9,39 @@ use serde_json::json;
 use unicode_width::UnicodeWidthChar;
 
 use crate::error::Error;
+use crate::progress;
 
 /// Standard output.
 pub(crate) struct Out {
-    stdout: BufWriter<Stdout>,
+    stdout: BufWriter<Answer>,
     is_terminal: bool,
+}
+
+/// Standard output, before which the line of progress goes away where people read both.
+struct Answer {
+    stdout: Stdout,
+    is_file: bool,
+}
+
+impl Write for Answer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_file {
+            progress::end();
+        }
+        self.stdout.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdout.flush()
+    }
 }
 
 impl Out {
     pub(crate) fn new(stdout: Stdout) -> Self {
         let is_terminal = stdout.is_terminal();
-        Self { stdout: BufWriter::new(stdout), is_terminal }
+        // A pager is behind a pipe.
+        let is_file = !is_terminal && std::fs::metadata("/dev/stdout").is_ok_and(|data| data.is_file());
+        Self { stdout: BufWriter::new(Answer { stdout, is_file }), is_terminal }
     }
 
     /// Writes a line.
@@ -107,13 +129,12 @@ pub(crate) fn width(text: &str) -> usize {
 
 /// Writes an error to standard error, in one line.
 pub(crate) fn complain(error: &Error) {
-    // Nobody is left to say it to where that fails.
-    _ = writeln!(io::stderr(), "forebay: {}", harmless(&error.to_string()));
+    note(&error.to_string());
 }
 
 /// Writes a remark to standard error: the answer is on standard output.
 pub(crate) fn note(remark: &str) {
-    _ = writeln!(io::stderr(), "forebay: {}", harmless(remark));
+    progress::aside(&format!("forebay: {}", harmless(remark)));
 }
 
 /// Returns a text without what moves a cursor, begins a line, or turns the direction of what stands behind it.

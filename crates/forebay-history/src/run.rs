@@ -886,8 +886,13 @@ fn format_of(folder: &Path) -> io::Result<Option<Format>> {
         let has_size = || std::fs::metadata(entry.path()).is_ok_and(|data| data.len() > 0);
         if name == EVENTS {
             lines = Some(lines == Some(true) || has_size());
-        } else if name.to_str().is_some_and(|name| name.starts_with(CLOSED)) {
-            lines = lines.map(|_| true);
+        } else if name
+            .to_str()
+            .and_then(|name| name.strip_prefix(CLOSED))
+            .is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_digit()))
+        {
+            // Between two files of a rotation, or where the last one was taken away, there is no other.
+            lines = Some(true);
         } else if name == DATABASE {
             database = Some(has_size());
         }

@@ -48,6 +48,7 @@ pub struct Series {
     min: Option<Point>,
     max: Option<Point>,
     non_finite: u64,
+    first_non_finite: Option<Point>,
     backward: u64,
 }
 
@@ -120,6 +121,7 @@ impl Series {
             min: None,
             max: None,
             non_finite: 0,
+            first_non_finite: None,
             backward: 0,
         }
     }
@@ -135,6 +137,7 @@ impl Series {
             higher(&mut self.max, point);
         } else {
             self.non_finite += 1;
+            self.first_non_finite.get_or_insert(point);
         }
         if self.max_points == 0 {
             return;
@@ -242,6 +245,11 @@ impl Series {
         self.non_finite
     }
 
+    /// Returns the first of the numbers that are infinite, or none.
+    pub fn first_non_finite(&self) -> Option<Point> {
+        self.first_non_finite
+    }
+
     /// Returns how often a step was lower than the one before.
     pub fn backward_steps(&self) -> u64 {
         self.backward
@@ -277,6 +285,7 @@ mod tests {
         }
         assert!(series.points().iter().any(|point| point.value.is_nan() && point.step == 70_001));
         assert_eq!(series.non_finite(), 1);
+        assert!(series.first_non_finite().is_some_and(|point| point.step == 70_001));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! `forebay compare`: settings that differ, last and best values.
+//! `forebay compare`: settings that differ, last and best values, and the curves.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use forebay_history::Run;
+use forebay_history::{Point, Run, Series};
 
 use crate::args::Compare;
 use crate::commands::runs::as_json;
@@ -11,11 +11,18 @@ use crate::error::Error;
 use crate::folder;
 use crate::out::{Out, complain, number};
 
+/// Points of a series that are read: enough for a curve in a cell.
+const MAX_POINTS: usize = 512;
+
+/// Columns of a curve, and its levels.
+const COLUMNS: usize = 20;
+const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
 pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.metric.as_deref())?;
     let now = SystemTime::now();
     let (mut runs, mut code): (Vec<(String, Run)>, u8) = (Vec::new(), 0);
-    folder::read_whole(&asked.paths, &mut |name, run| {
+    for (name, run) in folder::read(&asked.paths, MAX_POINTS, false)? {
         match run {
             Ok(run) => runs.push((name, run)),
             Err(error) => {
@@ -23,8 +30,7 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
                 code = error.code();
             }
         }
-        Ok(())
-    })?;
+    }
     if runs.is_empty() {
         return Ok(code);
     }
@@ -51,18 +57,54 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
     }
     for name in all(&runs, |run| run.names().map(str::to_owned).collect()) {
         if pattern.matches(&name) {
-            let of = |run: &Run, point: fn(&forebay_history::Series) -> Option<forebay_history::Point>| {
+            let of = |run: &Run, point: fn(&Series) -> Option<Point>| {
                 run.series(&name)
                     .and_then(point)
                     .map(|point| format!("{} @ {}", number(point.value), point.step))
             };
-            rows.push(line(&format!("{name} (last)"), &runs, |run| of(run, forebay_history::Series::last)));
-            rows.push(line(&format!("{name} (min)"), &runs, |run| of(run, forebay_history::Series::min)));
-            rows.push(line(&format!("{name} (max)"), &runs, |run| of(run, forebay_history::Series::max)));
+            rows.push(line(&format!("{name} (last)"), &runs, |run| of(run, Series::last)));
+            rows.push(line(&format!("{name} (min)"), &runs, |run| of(run, Series::min)));
+            rows.push(line(&format!("{name} (max)"), &runs, |run| of(run, Series::max)));
+            rows.push(curves(&name, &runs));
         }
     }
     out.table(&head, 1, rows)?;
     Ok(code)
+}
+
+/// Returns the row with the curves of a metric: all have the same axes, so that they compare.
+fn curves(name: &str, runs: &[(String, Run)]) -> Vec<String> {
+    let all = || runs.iter().filter_map(|(_, run)| run.series(name));
+    let ends =
+        |of: fn(f64, f64) -> f64, value: fn(&Series) -> Option<f64>| all().filter_map(value).reduce(of);
+    let steps =
+        ends(f64::min, |series| series.points().iter().map(|point| point.step as f64).reduce(f64::min)).zip(
+            ends(f64::max, |series| series.points().iter().map(|point| point.step as f64).reduce(f64::max)),
+        );
+    let values = ends(f64::min, |series| series.min().map(|point| point.value))
+        .zip(ends(f64::max, |series| series.max().map(|point| point.value)));
+    line(&format!("{name} (curve)"), runs, |run| {
+        let (series, steps, values) = (run.series(name)?, steps?, values?);
+        Some(curve(&series.points(), steps, values))
+    })
+}
+
+/// Draws a curve in one line. A column has the mean of its lowest and highest value; one without a value is empty.
+fn curve(points: &[Point], steps: (f64, f64), values: (f64, f64)) -> String {
+    let part = |value: f64, (low, high): (f64, f64)| {
+        if low < high { (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0) } else { 0.5 }
+    };
+    let place = |part: f64, count: usize| ((part * count as f64) as usize).min(count - 1);
+    let mut columns: [Option<(f64, f64)>; COLUMNS] = [None; COLUMNS];
+    for point in points.iter().filter(|point| point.value.is_finite()) {
+        let column = &mut columns[place(part(point.step as f64, steps), COLUMNS)];
+        let (low, high) = column.unwrap_or((point.value, point.value));
+        *column = Some((low.min(point.value), high.max(point.value)));
+    }
+    let letter = |column: Option<(f64, f64)>| {
+        column.map_or(' ', |(low, high)| LEVELS[place(part(low / 2.0 + high / 2.0, values), LEVELS.len())])
+    };
+    columns.into_iter().map(letter).collect()
 }
 
 fn all(runs: &[(String, Run)], names: impl Fn(&Run) -> Vec<String>) -> BTreeSet<String> {
@@ -72,4 +114,33 @@ fn all(runs: &[(String, Run)], names: impl Fn(&Run) -> Vec<String>) -> BTreeSet<
 fn line(what: &str, runs: &[(String, Run)], value: impl Fn(&Run) -> Option<String>) -> Vec<String> {
     let values = runs.iter().map(|(_, run)| value(run).unwrap_or_else(|| "-".to_owned()));
     std::iter::once(what.to_owned()).chain(values).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(values: &[f64]) -> Vec<Point> {
+        values
+            .iter()
+            .enumerate()
+            .map(|(step, value)| Point { step: step as i64, value: *value, unix_nanos: 0 })
+            .collect()
+    }
+
+    #[test]
+    fn a_curve_has_a_column_for_each_stretch_of_steps_and_none_where_there_is_no_value() {
+        let falling: Vec<f64> = (0..COLUMNS).map(|step| (COLUMNS - step) as f64).collect();
+        let (steps, values) = ((0.0, 19.0), (1.0, 20.0));
+        assert_eq!(curve(&points(&falling), steps, values), "███▇▇▆▆▆▅▅▄▄▃▃▃▂▂▁▁▁");
+        // A run that is shorter than the others; a number that is none; a curve that is flat; values that are too far from each other.
+        assert_eq!(curve(&points(&falling[..3]), steps, values), "███                 ");
+        assert_eq!(curve(&points(&[1.0, f64::NAN, 20.0]), (0.0, 2.0), values), "▁                  █");
+        assert_eq!(curve(&points(&[3.0, 3.0]), (0.0, 1.0), (3.0, 3.0)), "▅                  ▅");
+        assert_eq!(
+            curve(&points(&[f64::MIN, f64::MAX]), (0.0, 1.0), (f64::MIN, f64::MAX)),
+            "▁                  █"
+        );
+        assert_eq!(curve(&[], steps, values), " ".repeat(COLUMNS));
+    }
 }

@@ -127,6 +127,9 @@ fn holes(folder: &Path) -> Vec<u64> {
 /// Time for which a run that tells of no status counts as one that goes on, behind its last change.
 const LIVE: Duration = Duration::from_secs(120);
 
+/// How far the clocks of two machines may differ before it is worth a word.
+const AHEAD: Duration = Duration::from_secs(60);
+
 /// Returns when one of the files of a run was changed last.
 fn last_change(path: &Path) -> Option<SystemTime> {
     let of = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
@@ -234,23 +237,25 @@ fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
             find("failed", what, "`forebay tail` shows what came before");
         }
         Some(RunStatus::Vanished) => {
-            let what = run
-                .last_event()
-                .map_or_else(String::new, |last| format!("nothing for {}", folder::age(last, now)));
+            // One in the future is no sign of life.
+            let last_seen = run.lives().last().map(|life| life.last_seen);
+            let last = run.last_event().filter(|last| *last <= now).or(last_seen);
+            let what =
+                last.map_or_else(String::new, |last| format!("nothing for {}", folder::age(last, now)));
             find(
                 "vanished",
                 what,
                 "its process is gone and said nothing: look for the OOM killer, and at the scheduler's log",
             );
         }
-        Some(RunStatus::Unclear) => {
-            find(
-                "clock",
-                "its last event is in the future".to_owned(),
-                "a clock was set back, or those of two machines differ",
-            );
-        }
         _ => {}
+    }
+    if status == Some(RunStatus::Unclear) || run.last_event().is_some_and(|last| last > now + AHEAD) {
+        find(
+            "clock",
+            "its last event is in the future".to_owned(),
+            "a clock was set back, or those of two machines differ",
+        );
     }
     for name in run.names().filter(|name| run.others().contains_key(*name)) {
         let what = format!("{name} is a number in some events and none in others");
@@ -259,7 +264,9 @@ fn look(run: &Run, now: SystemTime) -> Vec<Finding> {
     for name in run.names() {
         let Some(series) = run.series(name) else { continue };
         if series.non_finite() > 0 {
-            let what = format!("{name} has {} not finite", count(series.non_finite(), "number"));
+            let first = series.first_non_finite().map(|point| format!(", the first at step {}", point.step));
+            let number = count(series.non_finite(), "number");
+            let what = format!("{name} has {number} not finite{}", first.unwrap_or_default());
             find(
                 "not finite",
                 what,

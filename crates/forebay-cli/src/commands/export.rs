@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::file::Beside;
 use crate::folder;
 use crate::out::{Out, Written, count, csv, json_of, note};
+use crate::progress::Progress;
 
 /// Records of a batch.
 const BATCH: usize = 1_000;
@@ -34,6 +35,7 @@ pub(crate) fn run(asked: &Export, out: &mut Out) -> Result<u8, Error> {
         }
     };
     let runs = folder::find(&asked.folders.paths)?;
+    let _progress = Progress::of(runs.iter().map(|(_, path)| path));
     if asked.json && asked.out == Path::new("-") && form != To::Tensorboard {
         return Err(Error::Asked(
             "--json says what was written, and --out - has that on standard output".to_owned(),

@@ -15,6 +15,7 @@ use crate::args::{Import, Source};
 use crate::error::Error;
 use crate::folder;
 use crate::out::{Out, Written, count, note};
+use crate::progress::Progress;
 
 use rows::{STEPS, TIMES, Writer, modified, number, object, seconds, whole, with_words};
 
@@ -79,7 +80,9 @@ pub(crate) fn run(asked: &Import, out: &mut Out) -> Result<u8, Error> {
         runs.iter().try_for_each(|(file, _)| wandb::check(file))?;
     }
     let (mut all, mut written, mut left_out, mut damaged) = (0, 0, 0, 0);
+    let progress = Progress::of(runs.iter().map(|(from, _)| from));
     for (from_path, to) in &runs {
+        progress.step();
         let mut writer = Writer::new(to)?;
         match from {
             Source::Tensorboard => damaged += tensorboard(from_path, &mut writer)?,

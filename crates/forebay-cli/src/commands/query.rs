@@ -10,7 +10,7 @@ use forebay::parts::open_to_read;
 use forebay::{Event, Record, Value};
 use forebay_history::{
     Aggregate, EventQuery, History, HistoryError, MergeOrder, Merged, Pivot, PivotTable, Records, Reduce,
-    Sample, Window, WindowStart, find_runs, merge, open, stragglers,
+    Sample, Window, WindowStart, merge, open, stragglers,
 };
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
@@ -21,10 +21,11 @@ use crate::error::Error;
 use crate::folder;
 use crate::input::Stdin;
 use crate::out::{Out, complain, count, json_of, note, number};
+use crate::progress::Progress;
 
 pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
     let is_stdin = folder::is_stdin(&asked.path);
-    let paths = if is_stdin { vec![asked.path.clone()] } else { find_runs(&asked.path)? };
+    let paths = if is_stdin { vec![asked.path.clone()] } else { folder::runs_of(&asked.path)? };
     let shape = match (asked.json, asked.csv) {
         (true, _) => Shape::Json,
         (_, true) => Shape::Csv,
@@ -47,14 +48,14 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
         let why = "--limit with a table must come with --newest: it would cut off the newest events";
         return Err(Error::Asked(why.to_owned()));
     }
-    let (stdin, several) = (Stdin::default(), paths.len() > 1);
+    let (stdin, several, progress) = (Stdin::default(), paths.len() > 1, Progress::of(&paths));
     let source = |path| Source {
         name: several.then(|| folder::name_of(&asked.path, path, false)),
         path,
         stdin: is_stdin.then_some(&stdin),
     };
     let sources = paths.iter().map(|path| source(path)).collect();
-    let runs = Runs { asked, query: query_of(asked)?, sources, has_failed: Cell::new(false) };
+    let runs = Runs { asked, query: query_of(asked)?, sources, progress, has_failed: Cell::new(false) };
     let code = if asked.stragglers {
         print_stragglers(&runs, shape, out)
     } else if asked.pivot {
@@ -73,6 +74,7 @@ struct Runs<'a> {
     asked: &'a Query,
     query: EventQuery,
     sources: Vec<Source<'a>>,
+    progress: Progress,
     /// Whether one of them could not be read.
     has_failed: Cell<bool>,
 }
@@ -140,6 +142,7 @@ impl Runs<'_> {
             return ask(None, &self.whole_job()?);
         }
         for source in &self.sources {
+            self.progress.step();
             let history = source.open().map_err(Error::from);
             match history.and_then(|history| ask(source.name.as_deref(), &*history)) {
                 Err(Error::Read(error)) => self.complain(error),
@@ -570,12 +573,16 @@ fn moment(text: &str) -> Result<SystemTime, Error> {
 fn ask(path: &Path, sql: &str, shape: Shape, out: &mut Out) -> Result<u8, Error> {
     let path = if path.is_dir() { path.join("events.db") } else { path.to_owned() };
     let failed = |error: rusqlite::Error| Error::Asked(format!("{}: {error}", path.display()));
+    let _progress = Progress::of([&path]);
     if !path.exists() {
         return Err(Error::Asked(format!("--sql asks a database, and there is no {}", path.display())));
     }
     let (database, _) = open_to_read(&path).map_err(failed)?;
     // ATTACH could read or create another file.
     database.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0).map_err(failed)?;
+    if sql.trim().is_empty() {
+        return Err(Error::Asked("--sql must be a question, got an empty text".to_owned()));
+    }
     let mut statement = database.prepare(sql).map_err(failed)?;
     if !statement.readonly() {
         return Err(Error::Asked("--sql is for questions: this one would change the database".to_owned()));
@@ -606,7 +613,7 @@ fn as_json(cell: ValueRef<'_>) -> serde_json::Value {
     match cell {
         ValueRef::Null => serde_json::Value::Null,
         ValueRef::Integer(number) => number.into(),
-        ValueRef::Real(number) => number.into(),
+        ValueRef::Real(number) => as_number(number),
         ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
         ValueRef::Blob(bytes) => format!("{} bytes", bytes.len()).into(),
     }

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde_json::json;
+
 use crate::args::Report;
 use crate::error::Error;
 use crate::out::{Out, count, note};
@@ -16,6 +18,11 @@ const MAX_BYTES: usize = 20_000_000;
 const MIN_POINTS: usize = 64;
 
 pub(crate) fn run(asked: &Report, out: &mut Out) -> Result<u8, Error> {
+    if asked.out == Path::new("-") && asked.json {
+        return Err(Error::Asked(
+            "--json says what was written, and --out - has that on standard output".to_owned(),
+        ));
+    }
     let runs = folder::read(&asked.folders.paths, asked.points, true)?;
     let names: Vec<String> = asked.folders.paths.iter().map(|path| path.display().to_string()).collect();
     let now = SystemTime::now();
@@ -37,6 +44,12 @@ pub(crate) fn run(asked: &Report, out: &mut Out) -> Result<u8, Error> {
     }
     file::replace(&asked.out, page.as_bytes())
         .map_err(|error| Error::Asked(format!("{}: {error}", asked.out.display())))?;
+    if asked.json {
+        let (path, unreadable) =
+            (asked.out.display().to_string(), runs.iter().filter(|(_, run)| run.is_err()).count());
+        out.json(json!({ "path": path, "runs": runs.len(), "unreadable": unreadable, "bytes": page.len() }))?;
+        return Ok(0);
+    }
     let of = count(runs.len() as u64, "run");
     out.line(format_args!("{} ({of}, {} kB)", asked.out.display(), page.len() / 1000))?;
     Ok(0)

@@ -20,13 +20,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use forebay_history::{Run, find_runs};
+use forebay_history::Run;
 use forebay_sync::unix::host_name;
 
 use crate::args::Serve;
 use crate::error::Error;
 use crate::folder::Budget;
 use crate::out::Out;
+use crate::progress::Progress;
 use crate::{folder, page};
 
 /// Clients at once.
@@ -134,18 +135,24 @@ pub(crate) fn run(asked: &Serve, out: &mut Out) -> Result<u8, Error> {
         media: Mutex::new(Vec::new()),
     });
     let folders = folder::find(&asked.folders.paths)?;
+    let progress = Progress::of(folders.iter().map(|(_, folder)| folder));
     let followed = folders.into_iter().enumerate();
     let followed = followed.map(|(id, (name, folder))| Arc::new(server.open(id, name, folder)));
     *lock(&server.runs) = followed.collect();
     // Once before anybody can ask.
     server.look(&mut budget, true, true);
+    drop(progress);
     // Where it listens on all addresses, others know it by its name.
     let host = match address.ip().is_unspecified() {
         true => format!("{}:{}", host_name(), address.port()),
         false => address.to_string(),
     };
     let query = asked.token.as_ref().map_or_else(String::new, |token| format!("?token={token}"));
-    out.line(format_args!("http://{host}/{query}  (Ctrl-C ends it)"))?;
+    let place = format!("http://{host}/{query}");
+    match asked.json {
+        true => out.json(serde_json::json!({ "address": place }))?,
+        false => out.line(format_args!("{place}  (Ctrl-C ends it)"))?,
+    }
     out.flush()?;
     let for_clients = Arc::clone(&server);
     std::thread::Builder::new().spawn(move || accept(&listener, &for_clients)).map_err(refused)?;
@@ -241,20 +248,14 @@ impl Server {
 
     /// Adds the runs that were not there before. Returns whether there are any.
     fn add_new(&self) -> bool {
-        let mut has_new = false;
         let known: HashSet<PathBuf> = lock(&self.runs).iter().map(|it| it.folder.clone()).collect();
-        for path in &self.paths {
-            for folder in find_runs(path).unwrap_or_default() {
-                if known.contains(&folder) {
-                    continue;
-                }
-                let name = folder::name_of(path, &folder, self.paths.len() > 1);
-                // This thread alone adds runs.
-                let id = lock(&self.runs).len();
-                let followed = Arc::new(self.open(id, name, folder));
-                lock(&self.runs).push(followed);
-                has_new = true;
-            }
+        let new = folder::find_new(&self.paths, &known);
+        let has_new = !new.is_empty();
+        for (name, folder) in new {
+            // This thread alone adds runs.
+            let id = lock(&self.runs).len();
+            let followed = Arc::new(self.open(id, name, folder));
+            lock(&self.runs).push(followed);
         }
         has_new
     }

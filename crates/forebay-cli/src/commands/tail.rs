@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use forebay::{Event, Pattern, Record, Value};
-use forebay_history::{RecordFollower, find_runs};
+use forebay_history::RecordFollower;
 
 use crate::args::{Form, Tail};
 use crate::error::Error;
 use crate::folder;
 use crate::input::Stdin;
 use crate::out::{Out, complain, harmless, json_of, note, number};
+use crate::progress::Progress;
 
 /// Time between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -25,7 +26,7 @@ pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
     if folder::is_stdin(&asked.path) {
         return of_stdin(asked, &pattern, form, out);
     }
-    let runs = if asked.merge { find_runs(&asked.path)? } else { vec![last_run(&asked.path)?] };
+    let runs = if asked.merge { folder::runs_of(&asked.path)? } else { vec![last_run(&asked.path)?] };
     if runs.is_empty() {
         return Err(none_in(&asked.path));
     }
@@ -35,11 +36,12 @@ pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
     let name = |run: &PathBuf| (runs.len() > 1).then(|| folder::name_of(&asked.path, run, false));
     let names: Vec<Option<String>> = runs.iter().map(name).collect();
     let mut followers = runs.iter().map(RecordFollower::open).collect::<Result<Vec<_>, _>>()?;
-    let mut last = Vec::new();
+    let (mut last, progress) = (Vec::new(), Progress::of(&runs));
     for (place, follower) in followers.iter_mut().enumerate() {
         let own = follower.last(asked.lines, &mut |record| matches(&pattern, record))?;
         last.extend(own.into_iter().map(|record| (place, record)));
     }
+    drop(progress);
     let count = last.len();
     sort(&mut last, followers.len());
     for (place, record) in &last[count.saturating_sub(asked.lines)..] {
@@ -99,6 +101,8 @@ fn write(
 /// Prints the last events of standard input; or with -f all, as they come.
 fn of_stdin(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Result<u8, Error> {
     let (stdin, mut last, mut is_empty) = (Stdin::default(), VecDeque::new(), true);
+    // What is followed has no end.
+    let _progress = (!asked.follow).then(|| Progress::of([&asked.path]));
     for record in stdin.records() {
         let record = record?;
         if !matches(pattern, &record) {
@@ -126,7 +130,7 @@ fn none_in(path: &Path) -> Error {
 
 /// Returns the run at a path, or the one below it that was written to last.
 fn last_run(path: &Path) -> Result<PathBuf, Error> {
-    let runs = find_runs(path)?;
+    let runs = folder::runs_of(path)?;
     let of = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
     let modified = |path: &PathBuf| {
         let files = std::fs::read_dir(path).into_iter().flatten().flatten().map(|file| of(&file.path()));

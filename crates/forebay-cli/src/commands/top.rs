@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use forebay_history::{Run, find_runs};
+use forebay_history::Run;
 
 use crate::args::{Across, Top};
 use crate::chart::{self, Area, Axes, Curve, Grid, Style};
@@ -240,13 +240,9 @@ impl View {
 
     fn add_new(&mut self, paths: &[PathBuf]) {
         let known: HashSet<PathBuf> = self.runs.iter().map(|it| it.folder.clone()).collect();
-        for path in paths {
-            for folder in find_runs(path).unwrap_or_default() {
-                if !known.contains(&folder) {
-                    let (count, name) = (self.runs.len(), folder::name_of(path, &folder, paths.len() > 1));
-                    self.runs.push(Followed::new(name, folder, self.budget.max_points, count < MAX_CURVES));
-                }
-            }
+        for (name, folder) in folder::find_new(paths, &known) {
+            let is_shown = self.runs.len() < MAX_CURVES;
+            self.runs.push(Followed::new(name, folder, self.budget.max_points, is_shown));
         }
     }
 

@@ -89,7 +89,7 @@ fn database(folder: &Path) {
 
 type Damage = (&'static str, &'static str, fn(&Path));
 
-const DAMAGES: [Damage; 19] = [
+const DAMAGES: [Damage; 21] = [
     ("a line without an end", "torn", |folder| {
         let mut lines = well();
         lines.push(loss(21, 21)[..30].to_owned());
@@ -113,6 +113,14 @@ const DAMAGES: [Damage; 19] = [
         lines.pop();
         let lines: Vec<String> = lines.iter().map(|line| line.replace("2026-", "2126-")).collect();
         write(folder, &lines);
+    }),
+    ("an event of the future behind the end of a run", "clock", |folder| {
+        let mut lines = well();
+        lines.push(loss(30, 30).replace("2026-", "2096-"));
+        write(folder, &lines);
+    }),
+    ("event files of the future", "clock", |folder| {
+        event_file(folder, "events.out.tfevents.1.a", 2_000_000_000..2_000_000_050);
     }),
     ("a clock that was set while it ran", "clock", |folder| {
         with(folder, &[beat(9, 9, 1), beat(600, 10, 1), beat(11, 11, 1)])
@@ -196,11 +204,14 @@ fn each_damage_is_found_and_nothing_beside_it() {
 #[test]
 fn the_places_of_a_damage_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    with(folder.path(), &[at(8, "forebay.gap", r#""integer":20"#), at(9, "forebay.gap", r#""integer":3"#)]);
+    let diverged = loss(9, 9).replace("0.5", "\"NaN\"");
+    let gaps = [at(8, "forebay.gap", r#""integer":20"#), at(9, "forebay.gap", r#""integer":3"#)];
+    with(folder.path(), &[&gaps[..], &[diverged.clone(), diverged]].concat());
     let said = String::from_utf8(forebay(&["doctor", folder.path().to_str().unwrap()]).stdout).unwrap();
     let line = "  gap: 23 events were evicted before they were written: \
                 20 behind step 8, at 2026-11-21T08:00:08Z; 3 behind step 8, at 2026-11-21T08:00:09Z\n";
     assert!(said.contains(line), "{said}");
+    assert!(said.contains("  not finite: loss has 2 numbers not finite, the first at step 9\n"), "{said}");
 }
 
 #[test]

@@ -116,6 +116,10 @@ fn a_comparison_has_the_settings_that_differ_and_the_reasons() {
     assert_eq!(row("reason"), Some(vec!["-", "out of memory"]));
     assert_eq!(row("lr"), Some(vec!["0.1", "0.2"]));
     assert_eq!(row("loss (min)"), Some(vec!["0.25 @ 50", "0.125 @ 50"]));
+    // Both fall and rise again, the other one an eighth lower.
+    let curves = row("loss (curve)").unwrap();
+    let ends = |curve: &str| [0, 10, 19].map(|place| curve.chars().nth(place).unwrap());
+    assert_eq!((curves.len(), ends(curves[0]), ends(curves[1])), (2, ['█', '▂', '█'], ['▇', '▁', '▇']));
     let same = text(&forebay(&["compare", &of("a"), &of("c")]));
     assert!(!cells(&same).iter().any(|row| row[0] == "lr"), "{same}");
 }
@@ -448,13 +452,19 @@ fn wrong_arguments_and_missing_folders_are_one_line_and_status_2() {
             &["runs", "/no/such/folder"][..],
             "forebay: cannot read /no/such/folder: No such file or directory (os error 2)",
         ),
-        (&["best"], "error: the following required arguments were not provided:"),
-        (&["frobnicate"], "error: unrecognized subcommand 'frobnicate'"),
+        (
+            &["best"],
+            "forebay: the following required arguments were not provided: <METRIC> (see `forebay best --help`)",
+        ),
+        (&["frobnicate"], "forebay: unrecognized subcommand 'frobnicate' (see `forebay --help`)"),
+        (
+            &["tail", "--form", "x\ny"],
+            "forebay: invalid value 'x y' for '--form <FORM>' [possible values: text, json] (see `forebay --help`)",
+        ),
     ] {
         let output = forebay(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(stderr.lines().next(), Some(line));
+        assert_eq!(said(&output), format!("{line}\n"));
     }
     let empty = tempfile::tempdir().unwrap();
     let output = forebay(&["runs", empty.path().to_str().unwrap()]);
@@ -544,7 +554,7 @@ fn what_is_exported_and_imported_again_is_the_same_run() {
     assert_eq!(forebay(&["export", &of("a"), "-n", "none", "-o", &of("none.csv")]).status.code(), Some(1));
 }
 
-/// What a file of Parquet has is read by the library that wrote it; `docs/command-line.md` says with what else it was read.
+/// What a file of Parquet has is read by the library that wrote it here, and by pyarrow and polars in `tests/interop/parquet.py`.
 #[cfg(feature = "parquet")]
 #[test]
 fn parquet_has_the_rows_of_csv() {
@@ -554,7 +564,7 @@ fn parquet_has_the_rows_of_csv() {
     let folder = tempfile::tempdir().unwrap();
     let path = three(folder.path());
     // Without a step, a truth value, no number, and a text, which is left out; a number that 64 bits of a float have no place for, and a moment
-    // that is later than Parquet has.
+    // that is later than a record has.
     let odd = [
         r#""name":"odd","time":"2026-11-21T08:00:00.000000004Z","integer":9007199254740993"#,
         r#""name":"odd","time":"2400-01-01T00:00:00.000000000Z","scalar":2"#,
@@ -590,10 +600,8 @@ fn parquet_has_the_rows_of_csv() {
         })
         .collect();
     let csv = std::fs::read_to_string(of("csv")).unwrap();
-    let as_parquet = |row: &str| {
-        row.replace("9007199254740993", "9007199254740992")
-            .replace("2400-01-01T00:00:00.000000000Z", "2262-04-11T23:47:16.854775807Z")
-    };
+    assert!(csv.contains("d,odd,,2116-02-20T23:53:38.427387903Z,2"), "the last moment of a record");
+    let as_parquet = |row: &str| row.replace("9007199254740993", "9007199254740992");
     let as_floats = csv.lines().skip(1).map(as_parquet).collect::<Vec<_>>();
     assert!(rows == as_floats, "{:?}", rows.iter().zip(&as_floats).find(|(own, wanted)| own != wanted));
     assert!(
@@ -1050,4 +1058,60 @@ fn a_report_has_the_pictures_and_distributions_of_runs_of_any_program() {
     text(&forebay(&["import", from.to_str().unwrap(), "-o", to.to_str().unwrap()]));
     let lines = std::fs::read_to_string(to.join("events.jsonl")).unwrap();
     assert!(lines.contains("\"histogram\"") && lines.contains("\"image\""), "{lines}");
+}
+
+#[test]
+fn a_pattern_stands_for_the_runs_that_fit_it_where_no_shell_has_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["logs/one", "logs/two", "logs/other", "logs/.hidden"] {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join(name).join("events.jsonl"), line(1)).unwrap();
+    }
+    std::fs::create_dir_all(folder.path().join("logs/oak")).unwrap();
+    std::fs::create_dir_all(folder.path().join("logs/a*")).unwrap();
+    std::fs::write(folder.path().join("logs/a*/events.jsonl"), line(7)).unwrap();
+    let path = |pattern: &str| folder.path().join(pattern).to_str().unwrap().to_owned();
+    let names = |args: &[&str]| -> Vec<String> {
+        let lines = text(&forebay(args));
+        let name = |line: &str| json(line)["name"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        lines.lines().map(name).collect()
+    };
+    assert_eq!(names(&["runs", "--json", &path("logs/o*")]), ["one", "other"]);
+    assert_eq!(names(&["runs", "--json", &path("l*/{one,two}"), &path("logs/one")]), ["one", "two"]);
+    assert_eq!(names(&["runs", "--json", &path("logs/*")]), ["a*", "one", "other", "two"]);
+    // A file of that name is that file.
+    assert_eq!(names(&["runs", "--json", &path("logs/a*")]), ["a*"]);
+    assert_eq!(text(&forebay(&["query", &path("logs/t?o"), "--last", "--csv"])).lines().count(), 2);
+    assert_eq!(text(&forebay(&["tail", "--merge", &path("logs/o*")])).lines().count(), 2);
+    for command in ["runs", "query", "tail"] {
+        let output = forebay(&[command, &path("logs/x*")]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert_eq!(
+            said(&output),
+            format!("forebay: there is no run that fits the pattern {}\n", path("logs/x*"))
+        );
+    }
+    let output = forebay(&["runs", &path("logs/[")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).starts_with("forebay: invalid pattern: \"[\""), "{}", said(&output));
+}
+
+#[test]
+fn what_was_written_and_where_it_listens_is_said_in_json_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = three(folder.path());
+    let page = folder.path().join("page.html");
+    let answer = json(&text(&forebay(&["report", &runs, "-o", page.to_str().unwrap(), "--json"])));
+    assert_eq!(answer["bytes"], std::fs::metadata(&page).unwrap().len());
+    assert_eq!((&answer["runs"], &answer["path"]), (&3.into(), &page.to_str().unwrap().into()));
+    let output = forebay(&["report", &runs, "-o", "-", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(["serve", &runs, "--port", "0", "--json"]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut answer = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(json(&answer)["address"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{answer}");
 }

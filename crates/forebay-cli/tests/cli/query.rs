@@ -290,6 +290,12 @@ fn sql_asks_one_database_alone_and_every_column_has_a_name_of_its_own() {
     let answer = text(&forebay(&["query", path, "--sql", sql, "--json"]));
     assert_eq!(json(answer.trim()), serde_json::json!({"a": 1, "a_3": 2, "a_2": 3, "a_4": 4}));
     assert_eq!(text(&forebay(&["query", path, "--sql", sql, "--csv"])), "a,a_3,a_2,a_4\n1,2,3,4\n");
+    // JSON has no infinity; and nothing is no question.
+    let answer = text(&forebay(&["query", path, "--sql", "SELECT 1e999 AS a, -1e999 AS b", "--json"]));
+    assert_eq!(json(answer.trim()), serde_json::json!({"a": "Infinity", "b": "-Infinity"}));
+    let output = forebay(&["query", path, "--sql", " "]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(said(&output), "forebay: --sql must be a question, got an empty text\n");
 }
 
 /// On a disk that is read-only, SQLite cannot make the file that readers and writers share. A link in its place, which SQLite does not follow,

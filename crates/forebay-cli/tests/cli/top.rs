@@ -1,4 +1,4 @@
-//! `forebay top` in a pseudo-terminal, as a person sees it.
+//! `forebay top`, and what other commands say on the way, in a pseudo-terminal, as a person sees it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -48,8 +48,15 @@ impl Terminal {
         let mut text = whole;
         while let Some(letter) = text.chars().next() {
             if letter != '\x1b' {
-                assert!(!letter.is_control(), "{letter:?}");
-                self.put(letter);
+                match letter {
+                    // A screen is drawn by places alone.
+                    '\r' if !self.is_other_screen => self.at.1 = 0,
+                    '\n' if !self.is_other_screen => self.at.0 += 1,
+                    _ => {
+                        assert!(!letter.is_control(), "{letter:?}");
+                        self.put(letter);
+                    }
+                }
                 text = &text[letter.len_utf8()..];
                 continue;
             }
@@ -81,6 +88,10 @@ impl Terminal {
                 self.clears += 1;
                 self.cells.iter_mut().for_each(|row| row.fill(' '));
             }
+            "[K" => {
+                let (row, column) = self.at;
+                self.cells[row][column..].fill(' ');
+            }
             "[?2026l" => self.frames += 1,
             "[?1000h" => self.has_mouse = true,
             "[?1000l" => self.has_mouse = false,
@@ -100,7 +111,7 @@ impl Terminal {
     }
 }
 
-/// `forebay top` in a pseudo-terminal.
+/// A command in a pseudo-terminal.
 struct Session {
     child: Child,
     keys: File,
@@ -111,7 +122,13 @@ struct Session {
 }
 
 impl Session {
+    /// Begins `forebay top`.
     fn begin(folder: &Path, columns: u16, rows: u16) -> Self {
+        Self::of(&["top", folder.to_str().unwrap()], columns, rows, None)
+    }
+
+    /// Begins a command; its input is the terminal unless another one is given.
+    fn of(args: &[&str], columns: u16, rows: u16, input: Option<Stdio>) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -121,7 +138,7 @@ impl Session {
         let own = File::options().read(true).write(true).open(name).unwrap();
         let end = || Stdio::from(OwnedFd::from(own.try_clone().unwrap()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-        command.arg("top").arg(folder).stdin(end()).stdout(end()).stderr(end());
+        command.args(args).stdin(input.unwrap_or_else(end)).stdout(end()).stderr(end());
         let child = command.spawn().unwrap();
         let keys = File::from(master);
         let (mut from, (send, output)) = (keys.try_clone().unwrap(), channel());
@@ -345,4 +362,18 @@ fn top_without_a_terminal_says_so() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(said, "forebay: top needs a terminal: --once prints what it would show\n");
+}
+
+#[test]
+fn what_takes_more_than_a_second_says_so_on_the_terminal_until_it_answers() {
+    // Standard input has no end yet: the program waits.
+    let mut session = Session::of(&["query", "-", "--last"], 80, 10, Some(Stdio::piped()));
+    let mut input = session.child.stdin.take().unwrap();
+    input.write_all(line(1).as_bytes()).unwrap();
+    session.until("what is read", |terminal| terminal.lines()[0].starts_with("reading: 0.0 MB"));
+    drop(input);
+    session.until("the answer", |terminal| terminal.lines()[1].contains("loss"));
+    let lines = session.terminal.lines();
+    assert!(lines[0].starts_with("time ") && !lines.join("\n").contains("reading"), "{lines:?}");
+    assert_eq!(session.child.wait().unwrap().code(), Some(0));
 }

@@ -184,6 +184,8 @@ fn runs_are_found_below_a_folder_and_sub_runs_belong_to_theirs() {
         ("a/eval", "events.out.tfevents.1.x"),
         ("b/deep", "events.out.tfevents.1.x"),
         ("b/deep/below", "events.out.tfevents.1.x"),
+        ("c", "events.jsonl.000001.zst"),
+        ("c-not", "events.jsonl.lock"),
         ("none", "notes.txt"),
     ] {
         std::fs::create_dir_all(folder.path().join(path)).unwrap();
@@ -192,7 +194,7 @@ fn runs_are_found_below_a_folder_and_sub_runs_belong_to_theirs() {
     let found = find_runs(folder.path()).unwrap();
     let found: Vec<_> =
         found.iter().map(|path| path.strip_prefix(folder.path()).unwrap().to_str().unwrap()).collect();
-    assert_eq!(found, ["a", "b/deep", "b/deep/below"]);
+    assert_eq!(found, ["a", "b/deep", "b/deep/below", "c"]);
 }
 
 #[test]
