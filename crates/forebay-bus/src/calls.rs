@@ -63,8 +63,9 @@ impl Engine {
         let mut service = self.serving(subscriber);
         let mut now = self.clock.now();
         for left in (0..BURST).rev() {
-            let max_calls = self.max_calls(subscriber);
             let mut mailbox = subscriber.mailbox.lock();
+            // Under the lock: with a number from before `scale_to`, the turn might end although that lets another call begin.
+            let max_calls = self.max_calls(subscriber);
             let started = mailbox.start_call(max_calls, now);
             self.notify_waiters(subscriber, &mut mailbox);
             let Some(started) = started else {

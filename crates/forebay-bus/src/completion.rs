@@ -177,9 +177,9 @@ impl Engine {
         }
     }
 
-    /// Ends the contents of a mailbox that is closed. No call for them begins any more.
+    /// Ends the contents of a mailbox that is closed. No call for them begins any more. The first that is counted releases whoever waits
+    /// for space: where there was none, something is in there.
     fn end_closed(&self, subscriber: &Subscriber, (call, out): Closed) {
-        subscriber.changed.notify_all();
         for (mut delivery, end) in out {
             let is_redriven = delivery.redriven.is_some();
             self.keep_uncalled(subscriber, &mut delivery, end);

@@ -134,8 +134,8 @@ impl Engine {
 
     /// Queues a handler for as many workers as it has use for.
     pub(super) fn schedule(&self, subscriber: &Arc<Subscriber>) {
-        let max_calls = self.max_calls(subscriber);
         let mut mailbox = subscriber.mailbox.lock();
+        let max_calls = self.max_calls(subscriber);
         let is_urgent = mailbox.is_urgent();
         let mut turns = mailbox.take_turns(max_calls);
         if is_urgent && turns == 0 && mailbox.turns <= max_calls && mailbox.is_ready(max_calls) {
