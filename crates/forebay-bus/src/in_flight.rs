@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use forebay::Batch;
-use forebay_sync::sync::{Arc, Condvar, Mutex, Ordering, PlainU64, Weak, announce_fence};
+use forebay_sync::sync::{Arc, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, announce_fence};
 
 use super::envelope::Envelope;
 
@@ -12,14 +12,36 @@ use super::envelope::Envelope;
 pub(super) struct InFlight {
     /// Catches the panics of its events' destructors itself.
     batch: Batch<Envelope>,
-    /// Set where its end is waited for; `None` if nobody waits for it.
-    set: Option<Arc<InFlightSet>>,
+    /// `None` if nobody waits for its end.
+    tracked: Option<Tracked>,
+}
+
+/// What a batch has whose end is waited for.
+struct Tracked {
+    set: Arc<InFlightSet>,
+    end: Arc<BatchEnd>,
+}
+
+/// Mark of the end of a batch: 0 until the last reference to the batch is gone, then 1 for ever. Written by the thread that drops that reference;
+/// read by threads that wait.
+#[derive(Default)]
+struct BatchEnd(AtomicU32);
+
+impl BatchEnd {
+    fn note(&self) {
+        // Release pairs with the Acquire of `has_come`: without it, whoever has waited might not see what the handlers did.
+        self.0.store(1, Ordering::Release);
+    }
+
+    fn has_come(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
 }
 
 impl InFlight {
     /// Wraps a batch that no flush waits for.
     pub(super) fn untracked(batch: Batch<Envelope>) -> Arc<Self> {
-        Arc::new(Self { batch, set: None })
+        Arc::new(Self { batch, tracked: None })
     }
 
     pub(super) fn batch(&self) -> &Batch<Envelope> {
@@ -29,9 +51,12 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(set) = &self.set {
-            // The last reference to this batch is gone. Whoever starts to wait either sees that, or is counted here.
+        if let Some(Tracked { set, end }) = &self.tracked {
+            end.note();
+            // Whoever starts to wait either sees that, or is counted here: without this fence, or that of `await_all`, each of the two
+            // threads might miss what the other one wrote, and the waiter would sleep for ever.
             announce_fence();
+            // Relaxed: the fences order it, and what it reads is a number alone.
             if set.waiting.load(Ordering::Relaxed) > 0 {
                 set.notify();
             }
@@ -42,37 +67,39 @@ impl Drop for InFlight {
 /// Set of all batches that a flush waits for.
 #[derive(Default)]
 pub(super) struct InFlightSet {
-    /// Batches that may not have ended, oldest first.
-    batches: Mutex<VecDeque<Weak<InFlight>>>,
+    /// The ends of batches that may not have ended, oldest first.
+    ends: Mutex<VecDeque<Arc<BatchEnd>>>,
     /// Held by a waiter between its check and its wait.
     check: Mutex<()>,
     ended: Condvar,
-    /// The number of waiting threads.
-    waiting: PlainU64,
+    /// Number of threads that wait, or are about to. Each counts itself; read by whoever ends a batch.
+    waiting: AtomicU64,
 }
 
 impl InFlightSet {
     /// Adds a batch, whose end is waited for from now on.
     pub(super) fn add(self: &Arc<Self>, batch: Batch<Envelope>) -> Arc<InFlight> {
-        let in_flight = Arc::new(InFlight { batch, set: Some(Arc::clone(self)) });
-        let mut batches = self.batches.lock();
+        let end = Arc::<BatchEnd>::default();
+        let mut ends = self.ends.lock();
         // Batches that have ended are only searched for when the list would grow.
-        if batches.len() == batches.capacity() {
-            batches.retain(|batch| batch.strong_count() > 0);
+        if ends.len() == ends.capacity() {
+            ends.retain(|end| !end.has_come());
         }
-        batches.push_back(Arc::downgrade(&in_flight));
-        in_flight
+        ends.push_back(Arc::clone(&end));
+        drop(ends);
+        Arc::new(InFlight { batch, tracked: Some(Tracked { set: Arc::clone(self), end }) })
     }
 
     /// Waits until all batches that were added before this call have ended. Returns `false` when the deadline came first.
     pub(super) fn await_all(&self, deadline: Option<Instant>) -> bool {
-        let batches: Vec<_> = {
-            let mut batches = self.batches.lock();
-            batches.retain(|batch| batch.strong_count() > 0);
-            batches.iter().cloned().collect()
+        let ends: Vec<_> = {
+            let mut ends = self.ends.lock();
+            ends.retain(|end| !end.has_come());
+            ends.iter().cloned().collect()
         };
-        let have_ended = || batches.iter().all(|batch| batch.strong_count() == 0);
+        let have_ended = || ends.iter().all(|end| end.has_come());
         let mut check = self.check.lock();
+        // Relaxed: the fence orders it before the look at the ends.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // See `InFlight::drop`.
         announce_fence();
