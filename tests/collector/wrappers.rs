@@ -688,7 +688,8 @@ fn late(name: &str, collector: &Arc<OnceLock<Collector>>, mut memory: MemorySink
     from_fn(name, move |batch: &Batch| {
         let flushes = || collector.get().map_or(0, |collector| collector.stats().flushes);
         until("the worker has flushed", || flushes() > written);
-        (0..1000).for_each(|_| std::thread::yield_now());
+        // A busy machine takes milliseconds for each.
+        (0..100).for_each(|_| std::thread::yield_now());
         written += 1;
         memory.write_batch(batch)
     })
