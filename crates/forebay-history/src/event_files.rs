@@ -47,7 +47,7 @@ pub(crate) struct EventFiles {
 }
 
 /// What was read of a file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     max_record_bytes: usize,
     identity: Option<Identity>,
@@ -92,7 +92,7 @@ impl EventFiles {
         max_bytes: u64,
         mut take: impl FnMut(Shown<'_>),
     ) -> io::Result<(u64, Look)> {
-        let new = || Seen { max_record_bytes: self.max_record_bytes, ..Seen::default() };
+        let new = || Seen::new(self.max_record_bytes);
         if self.is_one_file {
             self.files.entry(self.path.clone()).or_insert_with(new);
         } else {
@@ -157,6 +157,18 @@ impl EventFiles {
 }
 
 impl Seen {
+    /// Begins at the start of a file.
+    fn new(max_record_bytes: usize) -> Self {
+        Self {
+            max_record_bytes,
+            identity: None,
+            position: Position::default(),
+            length: 0,
+            error: None,
+            span: None,
+        }
+    }
+
     /// Gives the values that are new in a file to `take`, and adds the number of their events. An error may come behind some of them.
     fn look(
         &mut self,
@@ -410,7 +422,7 @@ mod tests {
         let bytes = fs::read(folder.path().join("a.tfevents.1")).unwrap();
         for place in [0, 1, 500, 1_000, bytes.len() as u64 - 1] {
             let (mut seen, mut texts, mut steps, mut events) =
-                (Seen::default(), HashSet::new(), Vec::new(), 0);
+                (Seen::new(MAX_RECORD_BYTES), HashSet::new(), Vec::new(), 0);
             let mut fails_at = Some(place);
             let mut read = |seen: &mut Seen, fails_at: &mut Option<u64>| {
                 let file = FailsOnce { bytes: &bytes, at: seen.position.offset(), fails_at };
@@ -514,7 +526,7 @@ mod tests {
         let bytes = [of("a"), vec![0xff; 300], of("b")].concat();
         for place in 0..bytes.len() as u64 {
             let (mut seen, mut texts, mut steps, mut events) =
-                (Seen::default(), HashSet::new(), Vec::new(), 0);
+                (Seen::new(MAX_RECORD_BYTES), HashSet::new(), Vec::new(), 0);
             let mut fails_at = Some(place);
             let mut read = |seen: &mut Seen, fails_at: &mut Option<u64>| {
                 let file = FailsOnce { bytes: &bytes, at: seen.position.offset(), fails_at };
@@ -540,7 +552,8 @@ mod tests {
         let path = folder.path().join("a.tfevents.1");
         let open = File::open(&path).unwrap();
         fs::rename(folder.path().join("b.tfevents.1"), &path).unwrap();
-        let (mut seen, mut texts, mut steps, mut events) = (Seen::default(), HashSet::new(), Vec::new(), 0);
+        let (mut seen, mut texts, mut steps, mut events) =
+            (Seen::new(MAX_RECORD_BYTES), HashSet::new(), Vec::new(), 0);
         let mut take = |shown: Shown<'_>| {
             if let Shown::Point(_, point) = shown {
                 steps.push(point.step);
