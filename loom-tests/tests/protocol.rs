@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay::collector::{FlushError, StopError};
 use forebay::sink::{Sink, SinkError, SinkExt, from_fn};
-use forebay::{Batch, FlushStrategy, Outcome, Overflow};
+use forebay::{Batch, Collector, FlushStrategy, Outcome, Overflow};
 use forebay_loom_tests::{
     EAGER, Heavy, Log, Tick, Witness, check, check_at, check_long, law, poll_once, signal_waker, small,
     small_of, wait_for,
@@ -125,15 +125,10 @@ fn a_stop_ends_a_nap() {
     });
 }
 
-/// Must report `split-ring-does-not-notify`.
-#[test]
-fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
-    // One event in a ring of two counts as two; the low one is the third.
-    let start = |signal: &Arc<Notify>| {
-        let builder = small(4, FlushStrategy::Size { events: 3 }).shards(2).low_capacity(2);
-        builder.sink(Log::notifying(signal)).start().unwrap()
-    };
-    check_long("two rings: a low event, then a normal one, wake it", 2, 14_000, 1700, move || {
+/// Checks that a low and a normal event wake the worker together, of one thread and of two. `start` makes a collector for which neither is
+/// enough.
+fn check_low_and_normal(names: [&'static str; 2], start: fn(&Arc<Notify>) -> Collector<Tick>) {
+    check_long(names[0], 2, 14_000, 1700, move || {
         let signal = Arc::new(Notify::new());
         let collector = start(&signal);
         collector.collect(Tick(200));
@@ -142,7 +137,7 @@ fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
         collector.stop().unwrap();
         law(&collector, 2);
     });
-    check("two rings: a low and a normal event of two producers", 1, 7_700, move || {
+    check(names[1], 1, 7_700, move || {
         let signal = Arc::new(Notify::new());
         let collector = start(&signal);
         let other = thread::spawn({
@@ -157,35 +152,28 @@ fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
     });
 }
 
+/// Must report `split-ring-does-not-notify`.
+#[test]
+fn the_fullest_of_two_rings_and_the_low_lane_together_wake_the_worker() {
+    let names = [
+        "two rings: a low event, then a normal one, wake it",
+        "two rings: a low and a normal event of two producers",
+    ];
+    // One event in a ring of two counts as two; the low one is the third.
+    check_low_and_normal(names, |signal| {
+        let builder = small(4, FlushStrategy::Size { events: 3 }).shards(2).low_capacity(2);
+        builder.sink(Log::notifying(signal)).start().unwrap()
+    });
+}
+
 /// Must report `ring-overlooks-low-events`.
 #[test]
 fn a_low_and_a_normal_event_together_wake_the_worker() {
-    // Neither is enough: whoever comes last must count both lanes.
-    let start = |signal: &Arc<Notify>| {
+    let names =
+        ["a low event, then a normal one, wake the worker", "a low and a normal event of two producers wake it"];
+    check_low_and_normal(names, |signal| {
         let builder = small(2, FlushStrategy::Size { events: 2 }).low_capacity(2);
         builder.sink(Log::notifying(signal)).start().unwrap()
-    };
-    check_long("a low event, then a normal one, wake the worker", 2, 14_000, 1700, move || {
-        let signal = Arc::new(Notify::new());
-        let collector = start(&signal);
-        collector.collect(Tick(200));
-        collector.collect(Tick(0));
-        signal.wait();
-        collector.stop().unwrap();
-        law(&collector, 2);
-    });
-    check("a low and a normal event of two producers wake it", 1, 7_700, move || {
-        let signal = Arc::new(Notify::new());
-        let collector = start(&signal);
-        let other = thread::spawn({
-            let collector = collector.clone();
-            move || collector.collect(Tick(200))
-        });
-        collector.collect(Tick(0));
-        signal.wait();
-        other.join().unwrap();
-        collector.stop().unwrap();
-        law(&collector, 2);
     });
 }
 

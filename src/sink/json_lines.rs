@@ -555,7 +555,7 @@ impl<E: Serialize + 'static> Sink<E> for JsonLinesSink {
         self.sync_if_due(now);
         match refused {
             Some(error) => Err(error.with_failed_events(refused_events)),
-            // The gap is in the file. An error would be about no event, and whoever tries again would write the gap twice.
+            // The gap is in the file. An error would be about no event, and a retry would write the gap twice.
             None if batch.is_empty() => Ok(()),
             // All events are in the file.
             None => {

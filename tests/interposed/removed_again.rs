@@ -1,4 +1,4 @@
-//! Tests of a file that is removed by whoever watches for it, as often as it is made. This program answers `write` itself, to
+//! Tests of a file that is removed by another program, as often as it is made. This program answers `write` itself, to
 //! remove the file right behind every write.
 #![allow(unsafe_code, reason = "interposed functions of the C library")]
 
