@@ -19,7 +19,7 @@ use crate::unix::{wait_until_writable, without_sigpipe, write_unlocked};
 /// reading are escaped inside an event: it stays one line, and shows what it holds. An event whose `Display` fails or panics
 /// does so alone.
 ///
-/// Lines stand in the order of delivery: of each batch, critical events come first, and low ones last.
+/// Lines stand in the order of delivery: of each batch, critical events come first, and low ones take turns with normal ones.
 ///
 /// On Unix, lines go to the descriptor of the standard output or error itself, without the lock and the buffer of the standard
 /// library. So nothing that the program prints waits for the sink, not even in a child that is forked while the sink waits for a
