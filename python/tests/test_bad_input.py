@@ -1,6 +1,7 @@
 """Arguments that are wrong, each with its error; and data of every kind that is right."""
 
 import array
+import ctypes
 import decimal
 import fractions
 import os
@@ -47,8 +48,10 @@ class Tensor:
 @pytest.mark.parametrize(
     "value",
     [2, 2.0, True + 1, np.float32(2), np.int8(2), np.float64(2), np.array(2), np.array([[2.0]]), "2.0",
-     decimal.Decimal(2), fractions.Fraction(4, 2), Tensor(np.array(2.0)), Tensor(np.array([2.0]))],
-    ids=repr,
+     decimal.Decimal(2), fractions.Fraction(4, 2), Tensor(np.array(2.0)), Tensor(np.array([2.0])),
+     memoryview(bytes([2])), memoryview(np.array([[2.0]])), memoryview(np.array(2.0)),
+     memoryview(ctypes.c_double(2.0)), memoryview(bytes([2])).cast("c")],
+    ids=str,
 )  # fmt: skip
 def test_a_scalar_may_be_any_number(writer, tmp_path, value):
     writer.add_scalar("x", value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import numbers
+import struct
 import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -39,6 +40,8 @@ def scalar(value: Any) -> float:
     if numpy is not None and isinstance(value, numpy.ma.MaskedArray) and numpy.ma.getmaskarray(value).all():
         # Its number is not to be seen, such as that of a mean of nothing.
         return math.nan
+    if isinstance(value, memoryview):
+        return _element(value)
     # `item` moves one number from whatever device the tensor is on.
     return float(value.item() if hasattr(value, "item") else value)
 
@@ -133,11 +136,25 @@ def _plain(found: Any) -> Any:
     return found.astype(wanted)
 
 
+def _format(view: memoryview) -> tuple[str, str]:
+    """Returns the order of the bytes of a buffer, and the kind of its elements."""
+    order, kind = ("@", view.format) if len(view.format) == 1 else (view.format[0], view.format[1:])
+    if kind not in _KINDS or order not in "@=<>!":
+        raise TypeError(f"values must be real numbers, got a buffer of the format {view.format!r}")
+    return order, kind
+
+
+def _element(view: memoryview) -> float:
+    """Returns the one element of a buffer."""
+    order, kind = _format(view)
+    # A byte, and no text.
+    (element,) = struct.unpack(order + ("B" if kind == "c" else kind), view.tobytes())
+    return float(element)
+
+
 def _raw_view(view: memoryview) -> Raw:
     """Returns the elements of a buffer."""
-    order, kind = ("=", view.format) if len(view.format) == 1 else (view.format[0], view.format[1:])
-    if kind not in _KINDS:
-        raise TypeError(f"values must be numbers, got a buffer of the format {view.format!r}")
+    order, kind = _format(view)
     big = order in ">!" or (order in "=@" and sys.byteorder == "big")
     code = f"{'>' if big else '<'}{_KINDS[kind]}{view.itemsize}"
     is_plain = view.c_contiguous and view.nbytes and len(view.format) == 1
