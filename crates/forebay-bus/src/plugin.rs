@@ -192,23 +192,29 @@ impl Plugins {
         }
         running.push(entry);
         drop(running);
-        let version = plugin.version();
+        let panicked = |said| PluginError::Panicked { name: plugin_name.clone(), said };
+        let give_up = |error: &PluginError| {
+            let refused = take(&mut self.running.lock(), &name);
+            drop(refused);
+            let (plugin_name, said) = (plugin_name.clone(), error.to_string());
+            shared.engine.emit_own(plugin::Error { plugin_name, error: said });
+        };
+        let version = catch_panic(|| plugin.version()).map_err(panicked).inspect_err(give_up)?;
         shared.engine.emit_own(plugin::Loaded {
             plugin_name: plugin_name.clone(),
             version: version.clone().unwrap_or_default(),
         });
         let emitter = Emitter(Weak::clone(&self.shared));
         let mut wiring = Wiring { engine: &shared.engine, emitter, name: name.clone(), ids: Vec::new() };
-        let panicked = |said| PluginError::Panicked { name: plugin_name.clone(), said };
-        let started = catch_panic(|| plugin.start(&mut wiring)).map_err(panicked);
-        if let Err(error) = started.and_then(|started| Ok(started?)) {
+        let start = || {
+            plugin.start(&mut wiring)?;
+            Ok::<_, SubscribeError>((plugin.config(), plugin.capabilities()))
+        };
+        let started = catch_panic(start).map_err(panicked).and_then(|started| Ok(started?));
+        let (config, capabilities) = started.inspect_err(|error| {
             wiring.ids.iter().for_each(|id| _ = shared.engine.unsubscribe(*id));
-            let refused = take(&mut self.running.lock(), &name);
-            drop(refused);
-            let said = error.to_string();
-            shared.engine.emit_own(plugin::Error { plugin_name, error: said });
-            return Err(error);
-        }
+            give_up(error);
+        })?;
         let ids = wiring.ids;
         let mut was_refused = false;
         if let Some(own) = self.running.lock().iter_mut().find(|it| it.name == name) {
@@ -219,9 +225,7 @@ impl Plugins {
             self.stop(&name);
             return Ok(());
         }
-        let config = plugin.config();
         shared.engine.emit_own(plugin::Initialized { plugin_name: plugin_name.clone(), config });
-        let capabilities = plugin.capabilities();
         shared.engine.emit_own(plugin::Activated { plugin_name, version, capabilities });
         Ok(())
     }

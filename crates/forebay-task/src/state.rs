@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use forebay::{Name, Record};
 use forebay_sync::clock::Clock;
-use forebay_sync::sync::Unparker;
+use forebay_sync::sync::{Unparker, catch_panic};
 
 use crate::adaptive::{Controller, Load};
 use crate::strategy::{Plan, Strategy};
@@ -105,8 +105,10 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Collects the final event. To make it, and to evict another for it, runs code of the user's events: a panic of that must not keep
+    /// the task from its end.
     pub(crate) fn send(&self, summary: &Summary) {
-        (self.collect)(summary.record(self.name.clone()));
+        let _ = catch_panic(|| (self.collect)(summary.record(self.name.clone())));
     }
 }
 

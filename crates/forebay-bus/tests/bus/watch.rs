@@ -132,10 +132,20 @@ impl Plugin for Broken {
         self.0
     }
 
+    fn version(&self) -> Option<String> {
+        assert!(self.0 != "has no version", "on purpose");
+        None
+    }
+
+    fn config(&self) -> Fields {
+        assert!(self.0 != "has no config", "on purpose");
+        Fields::new()
+    }
+
     fn start(&self, wiring: &mut Wiring<'_>) -> Result<(), SubscribeError> {
         wiring.on("a.b", |_| ())?;
         assert!(self.0 != "panics", "on purpose");
-        wiring.on("no name", |_| ())
+        if self.0 == "refused" { wiring.on("no name", |_| ()) } else { Ok(()) }
     }
 }
 
@@ -146,8 +156,14 @@ fn a_plugin_that_cannot_start_leaves_nothing_behind() {
         let plugins = Plugins::new(&bus);
         assert!(matches!(plugins.start(Broken("refused")).unwrap_err(), PluginError::Subscribe(_)));
         assert!(matches!(plugins.start(Broken("panics")).unwrap_err(), PluginError::Panicked { .. }));
+        for name in ["has no version", "has no config"] {
+            // Its name is free again each time.
+            for _ in 0..2 {
+                assert!(matches!(plugins.start(Broken(name)).unwrap_err(), PluginError::Panicked { .. }));
+            }
+        }
         assert!(bus.stats().handlers.is_empty() && plugins.names().is_empty());
-        assert_eq!(reported(&bus, "plugin.error").len(), 2);
+        assert_eq!(reported(&bus, "plugin.error").len(), 6);
         assert!(reported(&bus, "plugin.activated").is_empty());
         bus.stop().unwrap();
         let late = plugins.start(Counter::default()).unwrap_err();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use forebay::sink::{MemorySink, from_fn};
-use forebay::{Batch, Collector, ManualClock, Record, config::ConfigError};
+use forebay::{Batch, Builder, Collector, Event, ManualClock, Record, config::ConfigError};
 use forebay_bus::{Bus, Envelope};
 use forebay_task::{
     self as task, CancelToken, Decision, ErrorPolicy, Failure, Final, Gather, ItemKind, Pipeline,
@@ -132,6 +132,29 @@ fn every_item_is_handled_once_and_dropped_once() {
         assert_eq!((outcome, handled), (TaskOutcome::Completed, 500), "{strategy:?}");
         assert_eq!(final_event(&collector, &memory), ("completed".to_owned(), [500, 500, 0, 0, 0]));
     }
+}
+
+/// Cannot be made of a record.
+#[derive(Debug)]
+struct Unmade;
+
+impl Event for Unmade {}
+
+impl From<Record> for Unmade {
+    fn from(_: Record) -> Self {
+        panic!("on purpose")
+    }
+}
+
+#[test]
+fn a_report_that_panics_keeps_no_task_from_its_end() {
+    hush();
+    let collector = Builder::<Unmade>::new().start().unwrap();
+    let pipeline = task::from_iter(0..3).report_to(&collector, "test.task.finished");
+    let end = end(pipeline.map(|number| *number).start().unwrap());
+    assert_eq!((end.summary.outcome, end.summary.handled), (TaskOutcome::Completed, 3));
+    collector.stop().unwrap();
+    collector.stats().check_law(0).unwrap();
 }
 
 #[test]
