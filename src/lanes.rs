@@ -610,19 +610,47 @@ impl<E: Event> Lanes<E> {
     /// Removes all queued events and releases their bytes. For callers that find events in the rings of a collector
     /// without a worker.
     pub(crate) fn take_all(&self) -> Vec<E> {
-        let mut taken = Vec::new();
-        let mut cursor = LaneCursor { batch: NO_WORKERS_BATCH, ..LaneCursor::default() };
-        let mut pass = self.begin_pass(&mut cursor);
-        let home = Home::now();
-        while !pass.is_over() && !home.is_left() {
-            let bytes = self.take(&mut pass, &mut cursor, &mut taken, usize::MAX);
-            self.budget.release(bytes);
-        }
-        if let Some(pool) = self.threads.as_ref().filter(|_| !home.is_left()) {
+        self.release_removed(self.remove_all())
+    }
+
+    /// Removes all queued events, and runs no code of theirs, so that the caller may hold a lock. Their bytes still count until
+    /// [`release_removed`](Self::release_removed). Those of several threads are not merged.
+    pub(crate) fn remove_all(&self) -> Removed<E> {
+        // At most as many as a ring holds, because others may go on pushing.
+        let all = |ring: &Ring<E>| std::iter::from_fn(|| ring.pop()).take(ring.capacity()).collect();
+        let critical = all(&self.critical);
+        let mut normal = Vec::new();
+        if let Some(pool) = &self.threads {
+            pool.begin_unmerged_round();
+            let (mut gap, mut batch, mut is_over) = (0, NO_WORKERS_BATCH, false);
+            while !is_over {
+                batch += 1;
+                let taken = pool.take(&mut normal, usize::MAX, batch);
+                (gap, is_over) = (gap + taken.gap, taken.is_over);
+            }
             // Nobody sees these as a batch, so that the next one tells of it.
-            pool.owe(cursor.gap);
+            pool.owe(gap);
         }
-        taken
+        self.normal.iter().for_each(|ring| normal.append(&mut all(ring)));
+        let low = all(&self.low);
+        Removed([(Priority::Critical, critical), (Priority::Normal, normal), (Priority::Low, low)])
+    }
+
+    /// Releases the bytes of events that were removed, and returns the events. If the code that tells their bytes forks, they are the
+    /// parent's: the child gets none.
+    pub(crate) fn release_removed(&self, removed: Removed<E>) -> Vec<E> {
+        let home = Home::now();
+        let mut all = Vec::new();
+        for (priority, mut events) in removed.0 {
+            if !home.is_left() {
+                self.release(priority, self.owned_bytes_of(&events));
+            }
+            all.append(&mut events);
+        }
+        if home.is_left() {
+            std::mem::forget(std::mem::take(&mut all));
+        }
+        all
     }
 
     #[inline(always)]
@@ -632,6 +660,16 @@ impl<E: Event> Lanes<E> {
             Priority::Normal => self.normal.of_this_thread(),
             Priority::Low => &self.low,
         }
+    }
+}
+
+/// Events that were removed from their lanes, and whose bytes still count.
+#[derive(Debug)]
+pub(crate) struct Removed<E>([(Priority, Vec<E>); 3]);
+
+impl<E> Default for Removed<E> {
+    fn default() -> Self {
+        Self([Priority::Critical, Priority::Normal, Priority::Low].map(|priority| (priority, Vec::new())))
     }
 }
 

@@ -31,7 +31,7 @@ use crate::event::catalog::training;
 use crate::event::{Event, Fields, Priority, Record};
 use crate::outcome::Outcome;
 use crate::reply::Reply;
-use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, is_panicking};
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainU64, catch_panic, is_panicking};
 use crate::wake::State;
 
 /// Guard of a training run. It reports the begin of the run, its epochs and batches, and its end.
@@ -299,8 +299,8 @@ impl<E: Event + From<Record>> Life<E> {
                     .with_field("world_size", self.rank.world_size)
                     .with_field("heartbeat", self.heartbeat)
                     .with_field("uptime", self.began.elapsed());
-                // Where the lane is full, the next one may get in.
-                self.try_report(alive.with_priority(Priority::Critical));
+                // Where the lane is full, or the code of an event panics, the next one may get in.
+                let _ = catch_panic(|| self.try_report(alive.with_priority(Priority::Critical)));
                 stage = self.stage.lock();
                 self.is_beating.store(0, Ordering::Relaxed);
                 self.changed.notify_all();

@@ -148,19 +148,29 @@ fn the_end_alone_wakes_all_workers() {
     });
 }
 
+/// Must report `task-busy-worker-keeps-others-asleep`.
 #[test]
 fn two_items_get_two_workers() {
     check("task: two items wake two workers, side by side", 2, 6_300, || {
         let (sender, pipeline) = task::channel(2);
         let signals = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        let met = Arc::new(Notify::new());
         // Each handler waits for the other: one worker alone would never end.
-        let work = move |item: &usize| {
-            signals[1 - item].notify();
-            signals[*item].wait();
+        let work = {
+            let met = met.clone();
+            move |item: &usize| {
+                signals[1 - item].notify();
+                signals[*item].wait();
+                if *item == 0 {
+                    met.notify();
+                }
+            }
         };
         let task = pipeline.strategy(PAIR).map(work).start().unwrap();
         sender.send(0).unwrap();
         sender.send(1).unwrap();
+        // The end of the task would wake both.
+        met.wait();
         drop(sender);
         assert_eq!(end(task, 2).handled, 2);
     });

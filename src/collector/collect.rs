@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Collector;
 use crate::event::{Event, Name, Priority, Record, Value};
 use crate::gate::Gate;
-use crate::lanes::{Way, owned_bytes};
+use crate::lanes::{Removed, Way, owned_bytes};
 use crate::outcome::{BatchOutcome, CollectError, Outcome, Refusal};
 use crate::pool::{self, Owned, Queued};
 use crate::settings::Policy;
@@ -521,14 +521,25 @@ impl<E: Event> Shared<E> {
                 // event as well.
                 let held = self.mailbox.hold();
                 let is_over = matches!(self.phase.load().state(), State::Stopped | State::WorkerGone);
-                let late = if is_over { self.lanes.take_all() } else { Vec::new() };
+                let late = if is_over { self.lanes.remove_all() } else { Removed::default() };
                 drop(held);
-                match self.discard(late) {
+                // What an event owns and how it is dropped is user code, which must not run under our lock.
+                match self.discard_removed(late) {
                     0 => outcome,
                     _ => Refusal::of(after).into(),
                 }
             }
         }
+    }
+
+    /// Releases, counts and drops events that came too late. Returns how many there were.
+    fn discard_removed(&self, late: Removed<E>) -> u64 {
+        let discarded = self.discard(self.lanes.release_removed(late));
+        // The next run may have begun meanwhile, and somebody in it wait for these bytes. In a forked child, nobody does.
+        if discarded > 0 && self.mailbox.contents.check().is_ok() {
+            self.space_waiters.wake_all();
+        }
+        discarded
     }
 
     /// Finishes `collect` of an event that was not queued at once: waits where the settings say so, else counts it. Also returns how

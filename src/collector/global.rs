@@ -70,15 +70,10 @@ pub fn get_or_init<F>(
         return Ok(collector);
     }
     let made = make()?;
-    // If another thread was faster, its collector stays, and ours ends here.
-    let mut is_ours = false;
-    let global = unforked(|| {
-        GLOBAL.get_or_init(|| {
-            is_ours = true;
-            made
-        })
-    });
-    if is_ours {
+    // If another thread was faster, its collector stays, and ours stops at the end, where a fork need not wait for it.
+    let mut own = Some(made.clone());
+    let global = unforked(|| GLOBAL.get_or_init(|| own.take().unwrap_or(made)));
+    if own.is_none() {
         unix::at_exit(stop_global);
     }
     Ok(global)

@@ -257,14 +257,14 @@ impl<E: Event> Shared<E> {
         let (state, run) = self.close();
         let discarded = match state {
             Some(state) => {
+                // Events and sinks must not wait for what this thread does in the place of the worker, nor the threads that they begin here.
+                let _mark = self.mark_worker();
                 let late = self.lanes.take_all();
                 if let Err(forked) = self.mailbox.contents.check() {
                     std::mem::forget((late, state));
                     return Err(forked.into());
                 }
                 let discarded = self.discard(late);
-                // Sinks must not wait for what this thread does in the place of the worker, nor the threads that they begin here.
-                let _mark = self.mark_worker();
                 worker::return_state(self, state, &FlushReport::default());
                 discarded
             }

@@ -16,7 +16,7 @@ use crate::config::{ConfigError, check};
 use crate::event::catalog::training;
 use crate::event::{Event, Record};
 use crate::reply::Reply;
-use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64};
+use crate::sync::{self, Arc, Condvar, JoinHandle, Mutex, Ordering, PlainBool, PlainU64, catch_panic};
 use crate::unix::{SIGNALS, SignalSlot, has_default_effect, hook_forks};
 
 /// Watch for SIGTERM and SIGINT, on a thread of its own (feature `signals`, Unix).
@@ -398,17 +398,18 @@ impl Watch {
     fn finish(&self, signal: i32, plan: SignalsBuilder, begun: Instant) -> bool {
         let left = || plan.grace.saturating_sub(begun.elapsed());
         if plan.leaves_time {
-            (plan.flush)(left());
+            let _ = catch_panic(|| (plan.flush)(left()));
             // A tenth of the time is for the end.
             if self.waits_for_drop(begun.checked_add(plan.grace - plan.grace / 10)) {
                 // The program ends by itself.
                 return false;
             }
         }
+        // Each runs code of the user's events. Whatever of it panics, the process ends in time, and what can be delivered is.
         if let Some(preempt) = &plan.preempt {
-            preempt(name(signal), left() / 2);
+            let _ = catch_panic(|| preempt(name(signal), left() / 2));
         }
-        (plan.stop)(left().max(Duration::from_millis(50)));
+        let _ = catch_panic(|| (plan.stop)(left().max(Duration::from_millis(50))));
         true
     }
 

@@ -172,11 +172,11 @@ pub struct SinkTally {
 #[derive(Default)]
 struct Shown {
     /// The state of each of its breakers.
-    breakers: Vec<Box<dyn Fn() -> BreakerState + Send + Sync>>,
+    breakers: Vec<Arc<dyn Fn() -> BreakerState + Send + Sync>>,
     /// True if the sink is a live subscription, which cannot fail.
     is_tap: bool,
     /// The number of dead letters, for each queue of them.
-    letters: Vec<Box<dyn Fn() -> u64 + Send + Sync>>,
+    letters: Vec<Arc<dyn Fn() -> u64 + Send + Sync>>,
     /// Path that an earlier run has written to.
     earlier_run: Option<String>,
 }
@@ -353,7 +353,7 @@ impl SinkTally {
     }
 
     pub(crate) fn show_breaker(&self, state: impl Fn() -> BreakerState + Send + Sync + 'static) {
-        self.shown.lock().breakers.push(Box::new(state));
+        self.shown.lock().breakers.push(Arc::new(state));
     }
 
     pub(crate) fn show_tap(&self) {
@@ -365,7 +365,7 @@ impl SinkTally {
     }
 
     pub(crate) fn count_letters_with(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.shown.lock().letters.push(Box::new(count));
+        self.shown.lock().letters.push(Arc::new(count));
     }
 
     /// Returns the state of the breaker that is furthest from closed, if there is one.
@@ -375,12 +375,15 @@ impl SinkTally {
             BreakerState::HalfOpen => 1,
             BreakerState::Open => 2,
         };
-        self.shown.lock().breakers.iter().map(|state| state()).max_by_key(severity)
+        let breakers = self.shown.lock().breakers.clone();
+        breakers.iter().map(|state| state()).max_by_key(severity)
     }
 
     /// Returns how many dead letters wait.
     pub(crate) fn letters(&self) -> u64 {
-        self.shown.lock().letters.iter().map(|count| count()).fold(0, u64::saturating_add)
+        // Without the lock: who asks last drops the letters, and the code of their events may ask for statistics.
+        let letters = self.shown.lock().letters.clone();
+        letters.iter().map(|count| count()).fold(0, u64::saturating_add)
     }
 
     pub(crate) fn snapshot(&self) -> SinkStats {
@@ -442,7 +445,7 @@ impl Registry {
 
     pub(crate) fn snapshot(&self) -> Vec<SinkStats> {
         // In a forked child the sinks are the parent's.
-        let Ok(tallies) = self.tallies.enter() else { return Vec::new() };
+        let Ok(tallies) = self.tallies.enter().map(|tallies| tallies.clone()) else { return Vec::new() };
         tallies.iter().map(|tally| tally.snapshot()).collect()
     }
 

@@ -553,3 +553,135 @@ fn an_evicted_event_whose_size_panics_stops_neither_the_count_nor_the_new_one() 
         law(&collector, 6);
     }
 }
+
+/// The first stops the collector when it is evicted; the second when it is asked for its size once more.
+struct Stops {
+    collector: std::sync::Arc<std::sync::OnceLock<Collector<Stops>>>,
+    priority: Priority,
+    bytes: usize,
+    asked: AtomicU64,
+}
+
+impl Stops {
+    fn stop(&self) {
+        if let Some(collector) = self.collector.get() {
+            collector.stop().unwrap();
+        }
+    }
+}
+
+impl Event for Stops {
+    fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    fn size_hint(&self) -> usize {
+        if self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
+            self.stop();
+        }
+        size_of::<Self>() + self.bytes
+    }
+
+    fn made_at(&self) -> Option<u64> {
+        self.stop();
+        Some(0)
+    }
+}
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[test]
+fn an_event_that_comes_too_late_may_use_the_collector_when_it_is_asked() {
+    let of = |lanes, by_time: bool, priority| {
+        let handle = std::sync::Arc::new(std::sync::OnceLock::new());
+        let builder = Builder::<Stops>::new().max_bytes(1_000).lanes(lanes).flush(FlushStrategy::Manual);
+        let builder = if by_time { builder.ordered_by_time() } else { builder };
+        let collector = builder.start().unwrap();
+        let owning =
+            |priority, bytes| Stops { collector: handle.clone(), priority, bytes, asked: AtomicU64::new(0) };
+        assert_eq!(collector.collect(owning(Priority::Low, 700)), Outcome::Queued);
+        handle.set(collector.clone()).ok().unwrap();
+        // Admitted before it makes space by the first, and queued after the stop.
+        assert_eq!(collector.collect(owning(priority, 800)), Outcome::Stopped);
+        let stats = law(&collector, 2);
+        assert_eq!((stats.evicted, stats.rejected.stopped, stats.pending_bytes), (1, 1, 0));
+    };
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for priority in [Priority::Normal, Priority::Low] {
+            of(Lanes::Shared, false, priority);
+            of(Lanes::PerThread { max: 4 }, false, priority);
+            of(Lanes::PerThread { max: 4 }, true, priority);
+        }
+        done.send(())
+    });
+    assert_eq!(ended.recv_timeout(LONG), Ok(()), "it waits for itself, or a promise is broken");
+}
+
+/// Calls `again` when it is asked for its size once more, and `dropped` in its destructor.
+struct Calls {
+    bytes: usize,
+    asked: AtomicU64,
+    again: Box<dyn Fn() + Send + Sync>,
+    dropped: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Calls {
+    fn new(
+        bytes: usize,
+        again: impl Fn() + Send + Sync + 'static,
+        dropped: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self { bytes, asked: AtomicU64::new(0), again: Box::new(again), dropped: Box::new(dropped) }
+    }
+}
+
+impl Event for Calls {
+    fn size_hint(&self) -> usize {
+        if self.asked.fetch_add(1, Ordering::SeqCst) == 1 {
+            (self.again)();
+        }
+        size_of::<Self>() + self.bytes
+    }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        (self.dropped)();
+    }
+}
+
+#[test]
+fn bytes_of_a_late_event_are_free_for_who_waits_in_the_next_run() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let collector = Builder::<Calls>::new().max_bytes(1_000).flush(FlushStrategy::Manual).start().unwrap();
+    let stops = {
+        let collector = collector.clone();
+        Calls::new(700, || (), move || drop(collector.stop().unwrap()))
+    };
+    assert_eq!(collector.collect(stops), Outcome::Queued);
+    let waiting = std::sync::Arc::new(std::sync::Mutex::new(None));
+    // Asked for its bytes while they count still: the next run begins, and somebody waits for them.
+    let again = {
+        let (collector, waiting) = (collector.clone(), waiting.clone());
+        move || {
+            collector.start().unwrap();
+            collector.update_config(|config| config.overflow = Overflow::Block { timeout: DAY }).unwrap();
+            let waits = collector.clone();
+            let thread = std::thread::spawn(move || waits.collect(Calls::new(800, || (), || ())));
+            *waiting.lock().unwrap() = Some(thread);
+            until("it waits", || collector.stats().waits == 1);
+        }
+    };
+    assert_eq!(collector.collect(Calls::new(800, again, || ())), Outcome::Stopped);
+    let thread = waiting.lock().unwrap().take().unwrap();
+    until("somebody wakes it", || thread.is_finished());
+    assert_eq!(thread.join().unwrap(), Outcome::QueuedAfterWait);
+    collector.stop().unwrap();
+    let stats = law(&collector, 3);
+    assert_eq!((stats.evicted, stats.rejected.stopped, stats.processed, stats.pending_bytes), (1, 1, 1, 0));
+}

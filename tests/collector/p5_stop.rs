@@ -132,24 +132,31 @@ fn a_hung_sink_does_not_hold_stop_past_its_deadline() {
 
 #[test]
 fn stop_runs_destructors_and_wakers_that_come_back_into_the_collector() {
-    /// An event whose destructor flushes, as a log line about its own loss might.
-    struct Chatty(Arc<OnceLock<Collector<Chatty>>>);
+    /// An event whose destructor flushes and stops, as a log line about its own loss might.
+    struct Chatty(Arc<OnceLock<Collector<Chatty>>>, Arc<AtomicU64>);
     impl Event for Chatty {}
     impl Drop for Chatty {
         fn drop(&mut self) {
             if let Some(collector) = self.0.get() {
                 let _ = collector.flush_timeout(Duration::ZERO);
                 let _ = collector.stats();
+                let stopped = collector.stop_timeout(LONG);
+                self.1.fetch_add(u64::from(matches!(stopped, Err(StopError::OnWorker))), Ordering::SeqCst);
             }
         }
     }
-    let handle = Arc::new(OnceLock::new());
+    let (handle, refused) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
     let collector = Builder::<Chatty>::new().build().unwrap();
     assert!(handle.set(collector.clone()).is_ok());
     for _ in 0..3 {
-        collector.collect(Chatty(handle.clone()));
+        collector.collect(Chatty(handle.clone(), refused.clone()));
     }
     assert_eq!(collector.stop().unwrap().left_behind, 3);
+    assert_eq!(
+        refused.load(Ordering::SeqCst),
+        3,
+        "this thread stands for the worker, and must not wait for itself"
+    );
     collector.start().unwrap();
     collector.stop().unwrap();
     law(&collector, 3);

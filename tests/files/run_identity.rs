@@ -1,12 +1,13 @@
 //! A training run has one identity, in every file and report: its id, its name and its generation.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::support;
+use crate::support::{self, hush, law, until};
 use forebay::run::{RunEnd, RunIdentity, RunStatus, TrainingRun};
 use forebay::sink::{JsonLinesSink, SqliteSink, from_fn};
-use forebay::{Batch, Collector, Record};
+use forebay::{Batch, Builder, Collector, Event, Fields, Record};
 use forebay_history::{EventQuery, History, JsonLinesHistory, SqliteHistory, runs};
 use rusqlite::Connection;
 use serde_json::Value as Json;
@@ -286,4 +287,28 @@ fn the_view_tells_a_run_that_vanished_and_one_from_the_future() {
         table(&database, sql),
         ["vanished", "running", "unclear"].map(|status| format!("{status} 10000000000"))
     );
+}
+
+#[test]
+fn a_heartbeat_that_panics_is_not_the_last() {
+    /// Counts how often it was to be made of a heartbeat, and cannot be made of the first.
+    struct Beat;
+    static BEATS: AtomicU64 = AtomicU64::new(0);
+    impl Event for Beat {}
+    impl From<Record> for Beat {
+        fn from(record: Record) -> Self {
+            let is_beat = record.name() == forebay::run::HEARTBEAT;
+            assert!(!is_beat || BEATS.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+            Self
+        }
+    }
+    hush();
+    let collector = Builder::<Beat>::new().start().unwrap();
+    let run =
+        TrainingRun::builder().heartbeat(std::time::Duration::from_millis(1)).start(&collector).unwrap();
+    until("another follows", || BEATS.load(Ordering::SeqCst) > 1);
+    run.completed(Fields::new()).unwrap();
+    let beats = BEATS.load(Ordering::SeqCst) - 1;
+    collector.stop().unwrap();
+    law(&collector, beats + 2);
 }

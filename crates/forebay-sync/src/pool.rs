@@ -492,7 +492,12 @@ impl<E: Send + 'static> Pool<E> {
 
     /// Begins a round, which covers everything that was pushed before it.
     pub fn begin_round(&self) {
-        self.drain.lock().look(self);
+        self.drain.lock().look(self, self.time.is_some());
+    }
+
+    /// Begins a round that takes block after block, also where lanes are merged: it asks no event for its time.
+    pub fn begin_unmerged_round(&self) {
+        self.drain.lock().look(self, false);
     }
 
     /// Takes at most `max` events of the round into `events`, for a batch of this number. A batch may take several times.
@@ -1151,8 +1156,8 @@ impl Drain {
         self.owed += events;
     }
 
-    /// Looks at what is there: begins a round.
-    fn look<E: Send + 'static>(&mut self, pool: &Pool<E>) {
+    /// Looks at what is there: begins a round, in which lanes are merged by time or not.
+    fn look<E: Send + 'static>(&mut self, pool: &Pool<E>, merges: bool) {
         for (view, lane) in self.lanes.iter_mut().zip(&pool.lanes) {
             // Acquire: see `Owned::seal`.
             view.sealed = lane.sealed_up_to.load(Acquire);
@@ -1177,6 +1182,8 @@ impl Drain {
                 view.run.clear();
                 view.next = None;
             }
+        }
+        if merges {
             for seen in self.seen.drain(..) {
                 if let Some(view) = self.lanes.get_mut(seen.lane as usize) {
                     view.run.push(seen);
