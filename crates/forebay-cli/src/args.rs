@@ -126,7 +126,7 @@ Examples:
 #[command(after_help = COMPARISONS)]
 pub(crate) struct Compare {
     /// Folders of runs, or folders that have such in them; also patterns.
-    #[arg(required = true)]
+    #[arg(default_value = "runs")]
     pub(crate) paths: Vec<PathBuf>,
     /// Compare these metrics alone (a pattern such as `*loss*`).
     #[arg(long, short, value_name = "PATTERN")]

@@ -1,12 +1,13 @@
 //! Runs of the paths that were asked for, read.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use forebay::Pattern;
 use forebay::run::{RunEnd, RunStatus};
-use forebay_history::{Run, find_runs};
+use forebay::{Event, Pattern};
+use forebay_history::{EventQuery, Format, Run, find_runs, open, values};
 
 use crate::error::Error;
 use crate::progress::Progress;
@@ -240,6 +241,11 @@ pub(crate) fn status(run: &Run, now: SystemTime) -> &'static str {
     }
 }
 
+/// Returns how many events of a run are lost, where its files tell: TensorBoard's do not.
+pub(crate) fn lost(run: &Run) -> Option<u64> {
+    (run.format() != Format::TensorBoard || run.missing() > 0).then(|| run.missing())
+}
+
 /// Returns why a run ended, where it said so.
 pub(crate) fn reason(run: &Run) -> Option<&str> {
     match run.lives().last()?.end.as_ref()? {
@@ -279,12 +285,57 @@ pub(crate) fn span(span: Duration) -> String {
 
 /// Says that no run has a metric, and which ones there are: those first that have it in their names.
 pub(crate) fn unknown(metric: &str, others: &BTreeSet<String>) -> String {
-    let (part, more) = (metric.to_lowercase(), if others.len() > MAX_NAMED { ", ..." } else { "" });
-    let mut names: Vec<&str> = others.iter().map(String::as_str).collect();
+    format!("no run has the metric {metric:?} (there are: {})", some(metric, others))
+}
+
+/// Returns some of many names, those first that have a part of what was asked for.
+fn some(asked: &str, names: &BTreeSet<String>) -> String {
+    let part = asked.trim_matches(|letter| WILD.contains(&letter)).to_lowercase();
+    let more = if names.len() > MAX_NAMED { ", ..." } else { "" };
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.sort_by_key(|name| !name.to_lowercase().contains(&part));
     names.truncate(MAX_NAMED);
-    format!("no run has the metric {metric:?} (there are: {}{more})", names.join(", "))
+    format!("{}{more}", names.join(", "))
 }
+
+/// Says why no event of these runs has a name that fits: in which events a metric of this name is, or which names there are. Returns none
+/// where an event has such a name, or nothing can be read.
+pub(crate) fn unnamed(asked: &str, runs: &[PathBuf]) -> Option<String> {
+    let pattern = pattern(Some(asked)).ok()?;
+    let (mut names, mut of_events, mut is_named) = (BTreeSet::new(), BTreeSet::new(), false);
+    for run in runs {
+        let visited = open(run).and_then(|history| {
+            history.visit(&EventQuery::new(), &mut |record| {
+                let name = Event::name(&record);
+                is_named = pattern.matches(name);
+                if names.len() < MAX_NAMES && !names.contains(name) {
+                    names.insert(name.to_owned());
+                }
+                if of_events.len() < MAX_NAMES && !of_events.contains(name) {
+                    values(&record, &mut |metric, _, _| {
+                        if pattern.matches(metric) {
+                            of_events.insert(name.to_owned());
+                        }
+                    });
+                }
+                if is_named { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        });
+        if is_named || visited.is_err() {
+            return None;
+        }
+    }
+    if names.is_empty() {
+        return None;
+    }
+    Some(match of_events.is_empty() {
+        true => format!("no event is named {asked:?} (there are: {})", some(asked, &names)),
+        false => format!("no event is named {asked:?}: it is in the events {}", some(asked, &of_events)),
+    })
+}
+
+/// Names of events that are gathered for an error.
+const MAX_NAMES: usize = 10_000;
 
 #[cfg(test)]
 mod tests {

@@ -7,12 +7,16 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use forebay::{Histogram, Image, Record, Value};
+use forebay::{Fields, Histogram, Image, Record, Value};
 use forebay_sync::unix::open_read;
-use tfevents::{EventContent, OnDamage, Position, ReadError, Reader};
+use tfevents::{EventContent, Hparams, OnDamage, Position, ReadError, Reader, SessionStatus, Setting};
 
 use crate::follow::{Identity, Look};
 use crate::series::Point;
+
+/// How a session of hyper-parameters ended, as the value of the event that tells it.
+pub(crate) const SUCCESS: &str = "success";
+pub(crate) const FAILURE: &str = "failure";
 
 /// What all event files have in their names.
 const MARK: &str = ".tfevents.";
@@ -61,6 +65,16 @@ struct Seen {
     span: Option<(u64, u64)>,
 }
 
+/// Returns whether a folder below that of a run has the name that PyTorch and tensorboardX give a session of `add_hparams`: the time, as
+/// Python writes it. Its settings and last metrics belong to the run.
+pub(crate) fn is_session(name: &OsStr) -> bool {
+    let parts = name.to_str().and_then(|name| name.split_once('.'));
+    parts.is_some_and(|(seconds, rest)| {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        seconds.len() >= 9 && is_number(seconds) && is_number(rest)
+    })
+}
+
 /// How long two files may be written at once: one that takes the place of another begins while that ends.
 const MAX_OVERLAP: u64 = 10_000_000_000;
 
@@ -100,6 +114,11 @@ impl EventFiles {
                 let entry = entry?;
                 if Self::is_one(&entry.file_name()) {
                     self.files.entry(entry.path()).or_insert_with(new);
+                } else if is_session(&entry.file_name()) {
+                    let below = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+                    for entry in below.filter(|entry| Self::is_one(&entry.file_name())) {
+                        self.files.entry(entry.path()).or_insert_with(new);
+                    }
                 }
             }
         }
@@ -136,9 +155,11 @@ impl EventFiles {
         self.files.iter().find_map(|(path, seen)| Some((path.as_path(), seen.error.as_ref()?)))
     }
 
-    /// Returns whether two files were written at the same time.
+    /// Returns whether two files were written at the same time. Those of a session are written beside the others.
     pub(crate) fn overlap(&self) -> bool {
-        let mut spans: Vec<(u64, u64)> = self.files.values().filter_map(|seen| seen.span).collect();
+        let own =
+            self.files.iter().filter(|(file, _)| self.is_one_file || file.parent() == Some(&*self.path));
+        let mut spans: Vec<(u64, u64)> = own.filter_map(|(_, seen)| seen.span).collect();
         spans.sort_unstable();
         let mut end = 0;
         spans.into_iter().any(|(first, last)| {
@@ -283,10 +304,26 @@ fn shown_of<'a>(
     }
 }
 
-/// Returns a distribution or a picture. All else has no form of ours.
+/// Returns a distribution or a picture; of hyper-parameters, the settings of a session or how it ended. All else has no form of ours.
 fn value_of(value: &tfevents::Value<'_>) -> Value {
     if value.plugin() == Some("hparams") {
-        return Value::Empty;
+        let told = value.metadata.and_then(|metadata| metadata.hparams().ok().flatten());
+        return match told {
+            Some(Hparams::SessionStart { settings, .. }) => {
+                let setting = |setting| match setting {
+                    Setting::Number(number) => Value::from(number),
+                    Setting::Bool(is) => Value::from(is),
+                    Setting::Text(text) => Value::from(text),
+                };
+                Value::from(settings.map(|(name, own)| (name.to_owned(), setting(own))).collect::<Fields>())
+            }
+            Some(Hparams::SessionEnd { status: Some(status), .. }) => Value::from(match status {
+                SessionStatus::Failure => FAILURE,
+                SessionStatus::Running => "running",
+                _ => SUCCESS,
+            }),
+            _ => Value::Empty,
+        };
     }
     if let Some(image) = value.image() {
         let file = image.encoded;

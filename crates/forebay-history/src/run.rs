@@ -455,6 +455,8 @@ struct Known {
     media_bytes: usize,
     lives: Lives,
     settings: Fields,
+    /// How it ended, by the hyper-parameters of TensorBoard.
+    session_end: Option<RunStatus>,
     events: u64,
     missing: u64,
     /// Lines that are no records.
@@ -580,10 +582,24 @@ impl Known {
             self.settings = settings(record.value().as_fields());
         }
         self.lives.see(record);
+        self.session(name, record.value());
         values(record, &mut |name, value, step| match number_of(value) {
             Some(number) => self.number(name, number, step, record.unix_nanos()),
             None => self.other(name, value, step),
         });
+    }
+
+    /// Sees what the hyper-parameters of TensorBoard tell of a run.
+    fn session(&mut self, name: &str, value: &Value) {
+        if name == tfevents::SESSION_START && self.settings.is_empty() {
+            self.settings = value.as_fields().cloned().unwrap_or_default();
+        } else if name == tfevents::SESSION_END {
+            self.session_end = match value.as_str() {
+                Some(event_files::SUCCESS) => Some(RunStatus::Finished),
+                Some(event_files::FAILURE) => Some(RunStatus::Failed),
+                _ => None,
+            };
+        }
     }
 
     fn other(&mut self, name: &str, value: &Value, step: Option<i64>) {
@@ -738,7 +754,9 @@ impl Run {
                         }
                         event_files::Shown::Record(record) => known.record(&record),
                     }
-                    // Several files are read one behind the other.
+                    // Several files are read one behind the other. No event tells when the run began.
+                    let began = known.began_nanos.unwrap_or(u64::MAX);
+                    known.began_nanos = Some(began.min(known.last_nanos));
                     known.last_nanos = known.last_nanos.max(before);
                 });
                 let (events, look) = events.map_err(failed)?;
@@ -825,9 +843,9 @@ impl Run {
         }
     }
 
-    /// Returns its status, if its files tell of its life.
+    /// Returns its status, if its files tell of its life: events of forebay, or the end of a session of TensorBoard's hyper-parameters.
     pub fn status(&self, now: SystemTime) -> Option<RunStatus> {
-        let mut life = self.lives().last()?.clone();
+        let Some(mut life) = self.lives().last().cloned() else { return self.known.session_end };
         // All its events show that it lives, not heartbeats alone.
         if let Some(last) = self.last_event()
             && let Ok(later) = last.duration_since(life.last_seen)
@@ -839,7 +857,7 @@ impl Run {
     }
 
     /// Returns how long its processes took, from the begin of each to its last event, if its files tell of them: the pause before it was resumed
-    /// is none of it.
+    /// is none of it. TensorBoard's files do not tell: from the first event to the last.
     pub fn took(&self) -> Option<Duration> {
         self.known.took()
     }
@@ -956,6 +974,9 @@ pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
                     return Err(failed(io::Error::other(why)));
                 }
                 let below = entry.path();
+                if format == Some(Format::TensorBoard) && event_files::is_session(&entry.file_name()) {
+                    continue;
+                }
                 if let Ok(format) = format_of(&below) {
                     folders.push((below, format));
                 }

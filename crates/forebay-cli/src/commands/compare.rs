@@ -47,7 +47,7 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
         rows.push(line("reason", &runs, |run| folder::short_reason(run, 60)));
     }
     rows.push(line("took", &runs, |run| run.took().map(folder::span)));
-    rows.push(line("lost", &runs, |run| Some(run.missing().to_string())));
+    rows.push(line("lost", &runs, |run| folder::lost(run).map(|lost| lost.to_string())));
     for name in all(&runs, |run| run.settings().iter().map(|(name, _)| name.to_string()).collect()) {
         let row = line(&name, &runs, |run| run.settings().get(&name).map(ToString::to_string));
         // What is the same everywhere explains nothing.
@@ -55,7 +55,12 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
             rows.push(row);
         }
     }
-    for name in all(&runs, |run| run.names().map(str::to_owned).collect()) {
+    let metrics = all(&runs, |run| run.names().map(str::to_owned).collect());
+    if let Some(asked) = asked.metric.as_deref().filter(|_| !metrics.iter().any(|name| pattern.matches(name)))
+    {
+        return Err(Error::NotFound(folder::unknown(asked, &metrics)));
+    }
+    for name in metrics {
         if pattern.matches(&name) {
             let of = |run: &Run, point: fn(&Series) -> Option<Point>| {
                 run.series(&name)

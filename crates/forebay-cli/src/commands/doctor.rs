@@ -41,11 +41,12 @@ pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
             }
             return Ok(());
         }
-        out.line(format_args!(
-            "{}: {}",
-            crate::out::harmless(&name),
-            if findings.is_empty() { "well" } else { "not well" }
-        ))?;
+        let said = match (findings.is_empty(), &run) {
+            (false, _) => "not well".to_owned(),
+            (true, Ok(run)) => well(run, now),
+            (true, Err(_)) => "well".to_owned(),
+        };
+        out.line(format_args!("{}: {said}", crate::out::harmless(&name)))?;
         for finding in findings {
             // A reason may be a traceback.
             let mut lines = finding.what.lines();
@@ -59,6 +60,20 @@ pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
         Ok(())
     })?;
     Ok(u8::from(!is_well))
+}
+
+/// Says that nothing is wrong, and what that does not cover.
+fn well(run: &Run, now: SystemTime) -> String {
+    match (run.status(now), run.last_event()) {
+        // It may have died since.
+        (Some(RunStatus::Running), Some(last)) => {
+            format!("well, and running: its last event came {} ago", folder::age(last, now))
+        }
+        (None, _) => {
+            "well, as far as it tells: its files do not say how it ended, nor what was lost".to_owned()
+        }
+        _ => "well".to_owned(),
+    }
 }
 
 /// Returns whether a trouble is of a kind.

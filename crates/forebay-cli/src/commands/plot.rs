@@ -37,6 +37,13 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
                 continue;
             }
             metrics.insert(name.to_owned());
+            if let Some(first) = series.first_non_finite().filter(|_| !asked.json) {
+                let values = count(series.non_finite(), "value");
+                note(&format!(
+                    "{run_name}: {name} has {values} not finite, from step {} on: they are left out",
+                    first.step
+                ));
+            }
             let mut points = points_of(series, run, asked.across);
             chart::smooth(&mut points, asked.smooth);
             curves.push((run_name.as_str(), name, points));

@@ -66,6 +66,12 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
         events(&runs, shape, out)
     }?;
     stdin.check()?;
+    if code == 1
+        && !is_stdin
+        && let Some(why) = asked.name.as_deref().and_then(|name| folder::unnamed(name, &paths))
+    {
+        note(&why);
+    }
     Ok(if runs.has_failed.get() { code.max(2) } else { code })
 }
 

@@ -1,5 +1,6 @@
 //! `forebay runs`: the table of runs.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_history::Run;
@@ -10,8 +11,11 @@ use crate::error::Error;
 use crate::folder;
 use crate::out::{Out, number, short};
 
-/// Metrics that the table shows unless others are asked for.
+/// Metrics that the table shows unless others are asked for: those of a validation first, then losses and accuracies.
 const MAX_METRICS: usize = 3;
+
+/// Names of metrics that are gathered for an error.
+const MAX_OTHERS: usize = 10_000;
 
 pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
     let pattern = folder::pattern(asked.metric.as_deref())?;
@@ -32,9 +36,10 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
         Ok(run) => {
             let last_step =
                 run.names().filter_map(|name| run.series(name)?.last()).map(|point| point.step).max();
-            let values: Vec<_> = run
-                .names()
-                .filter(|name| pattern.matches(name))
+            let mut names: Vec<&str> = run.names().filter(|name| pattern.matches(name)).collect();
+            names.sort_by_key(|name| rank(name));
+            let values: Vec<_> = names
+                .into_iter()
                 .filter_map(|name| Some(format!("{name} {}", number(run.series(name)?.last()?.value))))
                 .take(most)
                 .collect();
@@ -43,7 +48,7 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
                 folder::status(&run, now).to_owned(),
                 last_step.map_or_else(|| "-".to_owned(), |step| step.to_string()),
                 run.events().to_string(),
-                run.missing().to_string(),
+                folder::lost(&run).map_or_else(|| "-".to_owned(), |lost| lost.to_string()),
                 if run.not_read() > 0 { run.not_read().to_string() } else { String::new() },
                 run.last_event().map_or_else(|| "-".to_owned(), |last| folder::age(last, now)),
                 folder::reason(&run).map(last_line).unwrap_or_default(),
@@ -57,11 +62,20 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
     };
     let mut rows = Vec::new();
     let (mut count, mut readable) = (0, 0);
+    let (mut others, mut is_known) = (BTreeSet::new(), false);
     folder::read_whole(&asked.folders.paths, &mut |name, run| {
         (count, readable) = (count + 1, readable + usize::from(run.is_ok()));
+        let names = run.iter().flat_map(Run::names);
+        for name in names.take(MAX_OTHERS.saturating_sub(others.len())) {
+            is_known |= pattern.matches(name);
+            others.insert(name.to_owned());
+        }
         rows.push(row(name, run));
         Ok(())
     })?;
+    if let Some(asked) = asked.metric.as_deref().filter(|_| !is_known && !others.is_empty()) {
+        return Err(Error::NotFound(folder::unknown(asked, &others)));
+    }
     let mut head = vec!["run", "status", "step", "events", "lost", "not read", "age", "why", "last values"];
     // Where no run has something to say there, there is no column.
     for column in MAY_BE_EMPTY {
@@ -72,6 +86,19 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
     }
     out.table(&head, usize::MAX, rows)?;
     Ok(if count > 0 && readable == 0 { 2 } else { 0 })
+}
+
+/// Returns the place of a metric in the table, of which the first ones are shown.
+fn rank(name: &str) -> usize {
+    let name = name.to_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    let (is_validated, is_result) = (has(&["val", "eval", "test"]), has(&["loss", "acc"]));
+    match (is_validated, is_result) {
+        (true, true) => 0,
+        (false, true) => 1,
+        (true, false) => 2,
+        (false, false) => 3,
+    }
 }
 
 /// The places of the columns that say why a run ended, and how much of it was not read: the last one first.
@@ -112,7 +139,7 @@ pub(crate) fn as_json(name: &str, run: &Run, now: SystemTime, is_asked: impl Fn(
         "began": run.lives().first().map(|life| seconds(life.began)),
         "last_event": run.last_event().map(seconds),
         "events": run.events(),
-        "lost": run.missing(),
+        "lost": folder::lost(run),
         "not_read": run.not_read(),
         "config": run.settings(),
         "metrics": metrics,

@@ -154,6 +154,79 @@ fn a_folder_of_another_program_is_read_as_well() {
     assert_eq!(cells(&text).len(), 2, "{text}");
 }
 
+/// Copies what PyTorch wrote: a run, and a session of its hyper-parameters in a folder of this name.
+fn of_pytorch(folder: &Path, session: &str) -> String {
+    let torch = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tfevents/tests/torch-writer");
+    let run = folder.join("a");
+    std::fs::create_dir_all(run.join(session)).unwrap();
+    for (from, to) in [("scalar", run.clone()), ("hparams/r1", run.join(session))] {
+        for file in std::fs::read_dir(torch.join(from)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    }
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_session_that_pytorch_named_after_the_time_belongs_to_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = of_pytorch(folder.path(), "1795892296.5192404");
+    let output = text(&forebay(&["runs", "--json", &path]));
+    let run: serde_json::Value = serde_json::from_str(output.trim()).unwrap();
+    assert_eq!((&run["name"], &run["status"], &run["lost"]), (&"a".into(), &"finished".into(), &().into()));
+    // A truth value is a number for PyTorch.
+    let config = serde_json::json!({"bsize": 3.0, "amp": 1.0, "lr": 0.1, "opt": "sgd"});
+    assert_eq!(run["config"], config);
+    assert!(run["metrics"]["hparam/acc"]["last"]["value"].is_number(), "{output}");
+    let compared = text(&forebay(&["compare", &path]));
+    let compared = cells(&compared);
+    let took = compared.iter().find(|row| row[0] == "took").unwrap();
+    assert!(took[1].ends_with('s'), "from its first event to its last: {took:?}");
+    let found = text(&forebay(&["query", &path, "-n", "_hparams_/session_start_info", "--json"]));
+    assert!(found.contains("\"lr\":0.1"), "{found}");
+}
+
+#[test]
+fn a_session_of_another_name_is_a_run_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = of_pytorch(folder.path(), "r1");
+    let output = text(&forebay(&["runs", "--json", &path]));
+    let runs: Vec<serde_json::Value> =
+        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |run: usize| (runs[run]["name"].as_str().unwrap(), runs[run]["status"].as_str().unwrap());
+    assert_eq!((runs.len(), of(0), of(1)), (2, ("a", "-"), ("a/r1", "finished")));
+}
+
+#[test]
+fn a_name_that_no_event_has_is_said_with_those_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&folder.path().join("a"), 0.1, 0.25, |run| run.completed([("val_loss", 0.5)]).unwrap());
+    let path = folder.path().to_str().unwrap();
+    for (args, why) in [
+        (vec!["query", path, "-n", "lost"], "forebay: no event is named \"lost\" (there are: "),
+        (
+            vec!["query", path, "-n", "val_loss", "--last"],
+            "is named \"val_loss\": it is in the events training.completed\n",
+        ),
+        (vec!["tail", path, "-p", "val*"], "is named \"val*\": it is in the events training.completed\n"),
+        (vec!["compare", path, "-m", "lost"], "no run has the metric \"lost\" (there are: loss"),
+        (vec!["runs", path, "-m", "lost"], "no run has the metric \"lost\" (there are: loss"),
+    ] {
+        let output = forebay(&args);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "{args:?}");
+        assert!(said(&output).contains(why), "{args:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_plot_says_which_values_it_cannot_draw() {
+    let torch = concat!(env!("CARGO_MANIFEST_DIR"), "/../tfevents/tests/torch-writer/scalar");
+    let output = forebay(&["plot", "*", torch]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(said(&output).contains(" not finite, from step "), "{}", said(&output));
+}
+
 #[test]
 fn the_last_events_are_printed_in_their_order_and_gaps_where_they_are() {
     let folder = tempfile::tempdir().unwrap();
