@@ -189,6 +189,8 @@ def test_a_run_refuses_what_is_wrong_before_it_has_a_folder(tmp_path):
     raises(ValueError, "dir must be on a local file system, got 'gs://bucket/runs'", forebay.init, "gs://bucket/runs")
     assert not runs.exists()
     raises(ValueError, "unknown|capasity", forebay.init, runs, capasity=5)
+    raises(ValueError, "unknown setting: bus", forebay.init, runs, bus={"workers": 2})
+    raises(ValueError, "unknown setting: workerCount", forebay.Collector, workerCount=2)
     (tmp_path / "file").write_text("")
     raises(OSError, "file", forebay.init, tmp_path / "file")
     for sink in (forebay.sinks.JsonLines("s3://bucket/x"), forebay.sinks.TensorBoard("s3://bucket/x")):

@@ -87,7 +87,7 @@ class Collector(CollectorBase):
     _exit_turn = 2
 
     def __new__(cls, sinks: Iterable[Sink] = (), **settings: Any) -> Self:
-        collector = super().__new__(cls, _rows(sinks), json.dumps(settings))
+        collector = super().__new__(cls, _rows(sinks), _encoded(settings))
         _lifecycle.register(collector)
         return collector
 
@@ -197,10 +197,22 @@ def _rows(sinks: Iterable[Sink]) -> list[Row]:
     return rows
 
 
+#: Settings of a bus, which may stand in one file with those of a collector.
+_OF_A_BUS = ("bus", "workerCount", "maxSubscribers", "retryDelays", "retryAttempts", "fallbackToSync")
+
+
+def _encoded(settings: Mapping[str, Any]) -> str:
+    """Returns settings as JSON."""
+    for name in _OF_A_BUS:
+        if name in settings:
+            raise ValueError(f"unknown setting: {name} (it is one of a bus, not of a collector)")
+    return json.dumps(settings)
+
+
 def check(sinks: Iterable[Sink], settings: Mapping[str, Any]) -> None:
     """Raises what :class:`Collector` would, as far as that can be known before a file is made."""
     _rows(sinks)
-    check_settings(json.dumps(settings))
+    check_settings(_encoded(settings))
 
 
 def _call(subscription: Subscription, callback: Callable[[Record], object]) -> None:
