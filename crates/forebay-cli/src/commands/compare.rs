@@ -86,12 +86,29 @@ fn curves(name: &str, runs: &[(String, Run)]) -> Vec<String> {
         ends(f64::min, |series| series.points().iter().map(|point| point.step as f64).reduce(f64::min)).zip(
             ends(f64::max, |series| series.points().iter().map(|point| point.step as f64).reduce(f64::max)),
         );
-    let values = ends(f64::min, |series| series.min().map(|point| point.value))
-        .zip(ends(f64::max, |series| series.max().map(|point| point.value)));
+    let ranges: Vec<_> =
+        all().filter_map(|series| Some((series.min()?.value, series.max()?.value))).collect();
+    let is_usual = |(low, high): &&(f64, f64)| high - low <= usual_range(&ranges);
+    let values =
+        ranges.iter().filter(is_usual).copied().reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
     line(&format!("{name} (curve)"), runs, |run| {
         let (series, steps, values) = (run.series(name)?, steps?, values?);
         Some(curve(&series.points(), steps, values))
     })
+}
+
+/// How much wider than most the range of a curve may be.
+const MAX_WIDTH: f64 = 20.0;
+
+/// Returns the widest range of curves that share an axis. That of a run that diverged would leave a flat line of all others: its own curve ends
+/// at the edge.
+pub(crate) fn usual_range(ranges: &[(f64, f64)]) -> f64 {
+    let mut widths: Vec<f64> = ranges.iter().map(|(low, high)| high - low).collect();
+    widths.sort_unstable_by(f64::total_cmp);
+    match widths.get(widths.len().saturating_sub(1) / 2) {
+        Some(middle) if *middle > 0.0 => middle * MAX_WIDTH,
+        _ => f64::INFINITY,
+    }
 }
 
 /// Draws a curve in one line. A column has the mean of its lowest and highest value; one without a value is empty.
@@ -124,6 +141,16 @@ fn line(what: &str, runs: &[(String, Run)], value: impl Fn(&Run) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_curve_that_is_far_wider_than_most_does_not_choose_the_axis() {
+        let usual = |ranges: &[(f64, f64)]| usual_range(ranges);
+        assert_eq!(usual(&[(0.0, 1.0), (0.5, 8e7), (0.0, 1.0)]), 20.0);
+        assert_eq!(usual(&[(0.0, 8e7), (0.0, 1.0)]), 20.0, "of two, the narrower one");
+        // One alone, those that are flat, and none.
+        assert!(usual(&[(0.0, 3.0)]) > 3.0 && usual(&[(1.0, 1.0), (0.0, 9.0)]).is_infinite());
+        assert!(usual(&[]).is_infinite());
+    }
 
     fn points(values: &[f64]) -> Vec<Point> {
         values

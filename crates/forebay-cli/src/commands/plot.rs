@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::args::{Across, Plot};
 use crate::chart::{self, Area, Axes, Curve, Grid, Style};
+use crate::commands::compare::usual_range;
 use crate::commands::runs::as_number;
 use crate::error::Error;
 use crate::out::{Out, count, note, number};
@@ -64,6 +65,24 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
             out.json(json!({ "run": run, "name": name, "across": across, "points": points(own) }))?;
         }
         return Ok(0);
+    }
+    let range = |points: &[(f64, f64)]| {
+        let values = points.iter().map(|(_, value)| *value).filter(|value| value.is_finite());
+        values
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+    };
+    let ranges: Vec<_> =
+        curves.iter().map(|(.., points)| range(points)).filter(|(low, high)| low <= high).collect();
+    let usual = usual_range(&ranges);
+    for (run, name, points) in &curves {
+        let (low, high) = range(points);
+        if !asked.log && high - low > usual {
+            note(&format!(
+                "{run}: {name} goes from {} to {}, far wider than most: name the other runs, or try --log",
+                number(low),
+                number(high)
+            ));
+        }
     }
     let has_names = metrics.len() > 1;
     let curves: Vec<Curve> = curves

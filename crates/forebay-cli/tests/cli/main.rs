@@ -220,6 +220,22 @@ fn a_name_that_no_event_has_is_said_with_those_that_there_are() {
 }
 
 #[test]
+fn a_run_that_diverged_does_not_flatten_the_curves_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = three(folder.path());
+    let far = JsonLinesSink::create(folder.path().join("c/events.jsonl")).unwrap();
+    let collector = Collector::builder().sink(far).start().unwrap();
+    collector.collect(Record::scalar("loss", 1e9).with_step(99));
+    collector.stop().unwrap().stats.check_law(1).unwrap();
+    let compared = text(&forebay(&["compare", &path, "-m", "loss"]));
+    let compared = cells(&compared);
+    let curve = compared.iter().find(|row| row[0] == "loss (curve)").unwrap();
+    assert!(curve[1].starts_with('█') && curve[2].contains('▁'), "{curve:?}");
+    let plotted = forebay(&["plot", "loss", &path]);
+    assert!(said(&plotted).contains("to 1.0000e9, far wider than most"), "{}", said(&plotted));
+}
+
+#[test]
 fn a_plot_says_which_values_it_cannot_draw() {
     let torch = concat!(env!("CARGO_MANIFEST_DIR"), "/../tfevents/tests/torch-writer/scalar");
     let output = forebay(&["plot", "*", torch]);
