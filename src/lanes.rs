@@ -618,10 +618,12 @@ impl<E: Event> Lanes<E> {
     pub(crate) fn remove_all(&self) -> Removed<E> {
         // At most as many as a ring holds, because others may go on pushing.
         let all = |ring: &Ring<E>| std::iter::from_fn(|| ring.pop()).take(ring.capacity()).collect();
+        if let Some(pool) = &self.threads {
+            pool.begin_unmerged_round();
+        }
         let critical = all(&self.critical);
         let mut normal = Vec::new();
         if let Some(pool) = &self.threads {
-            pool.begin_unmerged_round();
             let (mut gap, mut batch, mut is_over) = (0, NO_WORKERS_BATCH, false);
             while !is_over {
                 batch += 1;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use forebay::{Builder, FlushStrategy, Record};
-use forebay_loom_tests::{Witness, check};
+use forebay_loom_tests::{Witness, check, check_long};
 use forebay_task::{
     self as task, CancelToken, Decision, ErrorPolicy, Final, Gather, SendRefusal, Sender, Strategy, Summary,
     Task, TaskError, TaskOutcome,
@@ -151,7 +151,7 @@ fn the_end_alone_wakes_all_workers() {
 /// Must report `task-busy-worker-keeps-others-asleep`.
 #[test]
 fn two_items_get_two_workers() {
-    check("task: two items wake two workers, side by side", 2, 6_300, || {
+    check_long("task: two items wake two workers, side by side", 2, 86_000, 2_200, || {
         let (sender, pipeline) = task::channel(2);
         let signals = [Arc::new(Notify::new()), Arc::new(Notify::new())];
         let met = Arc::new(Notify::new());
