@@ -299,13 +299,17 @@ fn some(asked: &str, names: &BTreeSet<String>) -> String {
 }
 
 /// Says why no event of these runs has a name that fits: in which events a metric of this name is, or which names there are. Returns none
-/// where an event has such a name, or nothing can be read.
+/// where an event has such a name, nothing can be read, or there is more to read than it is worth.
 pub(crate) fn unnamed(asked: &str, runs: &[PathBuf]) -> Option<String> {
     let pattern = pattern(Some(asked)).ok()?;
-    let (mut names, mut of_events, mut is_named) = (BTreeSet::new(), BTreeSet::new(), false);
+    let (mut names, mut of_events, mut is_named, mut count) = (BTreeSet::new(), BTreeSet::new(), false, 0);
     for run in runs {
         let visited = open(run).and_then(|history| {
             history.visit(&EventQuery::new(), &mut |record| {
+                count += 1;
+                if count > MAX_VISITED {
+                    return ControlFlow::Break(());
+                }
                 let name = Event::name(&record);
                 is_named = pattern.matches(name);
                 if names.len() < MAX_NAMES && !names.contains(name) {
@@ -321,7 +325,7 @@ pub(crate) fn unnamed(asked: &str, runs: &[PathBuf]) -> Option<String> {
                 if is_named { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         });
-        if is_named || visited.is_err() {
+        if is_named || visited.is_err() || count > MAX_VISITED {
             return None;
         }
     }
@@ -333,6 +337,9 @@ pub(crate) fn unnamed(asked: &str, runs: &[PathBuf]) -> Option<String> {
         false => format!("no event is named {asked:?}: it is in the events {}", some(asked, &of_events)),
     })
 }
+
+/// Events that are looked at for an error: a second.
+const MAX_VISITED: u64 = 500_000;
 
 /// Names of events that are gathered for an error.
 const MAX_NAMES: usize = 10_000;

@@ -133,7 +133,7 @@ pub(crate) fn run_of(
         "reason": folder::reason(run),
         "step": run.names().filter_map(|name| run.series(name)?.last()).map(|point| point.step).max(),
         "events": run.events(),
-        "lost": run.missing(),
+        "lost": folder::lost(run),
         "not_read": run.not_read(),
         "took": run.took().map(folder::span),
         "last_event": run.last_event().map(date),

@@ -9,14 +9,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use forebay::{Fields, Histogram, Image, Record, Value};
 use forebay_sync::unix::open_read;
-use tfevents::{EventContent, Hparams, OnDamage, Position, ReadError, Reader, SessionStatus, Setting};
+use tfevents::{EventContent, Hparams, OnDamage, Position, ReadError, Reader, Setting};
 
 use crate::follow::{Identity, Look};
 use crate::series::Point;
-
-/// How a session of hyper-parameters ended, as the value of the event that tells it.
-pub(crate) const SUCCESS: &str = "success";
-pub(crate) const FAILURE: &str = "failure";
 
 /// What all event files have in their names.
 const MARK: &str = ".tfevents.";
@@ -32,6 +28,10 @@ const FRAME_BYTES: u64 = 1 << 10;
 pub(crate) enum Shown<'a> {
     /// A number of a tag.
     Point(&'a str, Point),
+    /// A number that a session of hyper-parameters ended with. The run may have a curve of that tag.
+    Metric(&'a str, Point),
+    /// The settings with which a session of hyper-parameters began.
+    Settings(Fields),
     /// What is no number.
     Record(Record),
 }
@@ -66,12 +66,12 @@ struct Seen {
 }
 
 /// Returns whether a folder below that of a run has the name that PyTorch and tensorboardX give a session of `add_hparams`: the time, as
-/// Python writes it. Its settings and last metrics belong to the run.
+/// Python writes it. Where there is one alone, its settings and last metrics are those of the run; several are runs of their own.
 pub(crate) fn is_session(name: &OsStr) -> bool {
     let parts = name.to_str().and_then(|name| name.split_once('.'));
     parts.is_some_and(|(seconds, rest)| {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        seconds.len() >= 9 && is_number(seconds) && is_number(rest)
+        seconds.len() == 10 && is_number(seconds) && is_number(rest)
     })
 }
 
@@ -110,24 +110,35 @@ impl EventFiles {
         if self.is_one_file {
             self.files.entry(self.path.clone()).or_insert_with(new);
         } else {
+            let (mut session, mut sessions) = (None, 0);
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 if Self::is_one(&entry.file_name()) {
                     self.files.entry(entry.path()).or_insert_with(new);
                 } else if is_session(&entry.file_name()) {
-                    let below = fs::read_dir(entry.path()).into_iter().flatten().flatten();
-                    for entry in below.filter(|entry| Self::is_one(&entry.file_name())) {
-                        self.files.entry(entry.path()).or_insert_with(new);
-                    }
+                    (session, sessions) = (Some(entry.path()), sessions + 1);
+                }
+            }
+            let session = session.filter(|_| sessions == 1).and_then(|session| fs::read_dir(session).ok());
+            for entry in session.into_iter().flatten().flatten() {
+                if Self::is_one(&entry.file_name()) {
+                    self.files.entry(entry.path()).or_insert_with(new);
                 }
             }
         }
         let (mut events, mut left) = (0, max_bytes);
-        for (path, seen) in &mut self.files {
+        // The files of the run itself first: what a session ended with comes behind their curves.
+        let is_below = |path: &Path| !self.is_one_file && path.parent() != Some(&*self.path);
+        let (below, own): (Vec<_>, Vec<_>) = self.files.iter_mut().partition(|(path, _)| is_below(path));
+        for (path, seen) in own.into_iter().chain(below) {
             if left == 0 {
                 break;
             }
             let before = seen.position.offset();
+            let mut take = |shown: Shown<'_>| match shown {
+                Shown::Point(tag, point) if is_below(path) => take(Shown::Metric(tag, point)),
+                shown => take(shown),
+            };
             match seen.look(path, left, &mut self.texts, &mut take, &mut events) {
                 Ok(Look::Replaced) => {
                     *self = Self::new(std::mem::take(&mut self.path), self.is_one_file);
@@ -268,6 +279,9 @@ impl Seen {
                     let (first, last) = self.span.unwrap_or((moment, moment));
                     self.span = Some((first.min(moment), last.max(moment)));
                     for value in values {
+                        if let Some(settings) = settings_of(&value) {
+                            take(Shown::Settings(settings));
+                        }
                         take(shown_of(&value, texts, event.step, nanos(event.wall_time)));
                     }
                 }
@@ -304,26 +318,22 @@ fn shown_of<'a>(
     }
 }
 
-/// Returns a distribution or a picture; of hyper-parameters, the settings of a session or how it ended. All else has no form of ours.
+/// Returns the settings with which a session of hyper-parameters begins, if a value tells them.
+fn settings_of(value: &tfevents::Value<'_>) -> Option<Fields> {
+    let told = value.metadata.filter(|metadata| metadata.plugin == "hparams")?.hparams().ok().flatten();
+    let Some(Hparams::SessionStart { settings, .. }) = told else { return None };
+    let setting = |setting| match setting {
+        Setting::Number(number) => Value::from(number),
+        Setting::Bool(is) => Value::from(is),
+        Setting::Text(text) => Value::from(text),
+    };
+    Some(settings.map(|(name, own)| (name.to_owned(), setting(own))).collect())
+}
+
+/// Returns a distribution or a picture. All else has no form of ours.
 fn value_of(value: &tfevents::Value<'_>) -> Value {
     if value.plugin() == Some("hparams") {
-        let told = value.metadata.and_then(|metadata| metadata.hparams().ok().flatten());
-        return match told {
-            Some(Hparams::SessionStart { settings, .. }) => {
-                let setting = |setting| match setting {
-                    Setting::Number(number) => Value::from(number),
-                    Setting::Bool(is) => Value::from(is),
-                    Setting::Text(text) => Value::from(text),
-                };
-                Value::from(settings.map(|(name, own)| (name.to_owned(), setting(own))).collect::<Fields>())
-            }
-            Some(Hparams::SessionEnd { status: Some(status), .. }) => Value::from(match status {
-                SessionStatus::Failure => FAILURE,
-                SessionStatus::Running => "running",
-                _ => SUCCESS,
-            }),
-            _ => Value::Empty,
-        };
+        return Value::Empty;
     }
     if let Some(image) = value.image() {
         let file = image.encoded;
@@ -403,6 +413,7 @@ mod tests {
             let take = |shown: Shown<'_>| match shown {
                 Shown::Point(_, point) => seen.push(point.step),
                 Shown::Record(record) => seen.push(record.signed_step().unwrap_or(-1)),
+                Shown::Metric(..) | Shown::Settings(_) => panic!("there is no session"),
             };
             let (_, look) = files.look(1_000, take).unwrap();
             // A point takes more than 25 bytes.

@@ -420,7 +420,8 @@ impl RecordFollower {
             }
             Files::TensorBoard(files) => {
                 let events = files.look(max_bytes as u64, |shown| match shown {
-                    event_files::Shown::Point(tag, point) => {
+                    event_files::Shown::Settings(_) => {}
+                    event_files::Shown::Point(tag, point) | event_files::Shown::Metric(tag, point) => {
                         let value = Value::Scalar(point.value);
                         take(event_files::record(tag, value, point.step, point.unix_nanos));
                     }
@@ -455,8 +456,6 @@ struct Known {
     media_bytes: usize,
     lives: Lives,
     settings: Fields,
-    /// How it ended, by the hyper-parameters of TensorBoard.
-    session_end: Option<RunStatus>,
     events: u64,
     missing: u64,
     /// Lines that are no records.
@@ -582,24 +581,10 @@ impl Known {
             self.settings = settings(record.value().as_fields());
         }
         self.lives.see(record);
-        self.session(name, record.value());
         values(record, &mut |name, value, step| match number_of(value) {
             Some(number) => self.number(name, number, step, record.unix_nanos()),
             None => self.other(name, value, step),
         });
-    }
-
-    /// Sees what the hyper-parameters of TensorBoard tell of a run.
-    fn session(&mut self, name: &str, value: &Value) {
-        if name == tfevents::SESSION_START && self.settings.is_empty() {
-            self.settings = value.as_fields().cloned().unwrap_or_default();
-        } else if name == tfevents::SESSION_END {
-            self.session_end = match value.as_str() {
-                Some(event_files::SUCCESS) => Some(RunStatus::Finished),
-                Some(event_files::FAILURE) => Some(RunStatus::Failed),
-                _ => None,
-            };
-        }
     }
 
     fn other(&mut self, name: &str, value: &Value, step: Option<i64>) {
@@ -752,11 +737,14 @@ impl Run {
                         event_files::Shown::Point(tag, point) => {
                             known.number(tag, point.value, Some(point.step), point.unix_nanos);
                         }
+                        event_files::Shown::Metric(tag, _) if known.places.contains_key(tag) => {}
+                        event_files::Shown::Metric(tag, point) => {
+                            known.number(tag, point.value, Some(point.step), point.unix_nanos);
+                        }
+                        event_files::Shown::Settings(settings) => known.settings = settings,
                         event_files::Shown::Record(record) => known.record(&record),
                     }
-                    // Several files are read one behind the other. No event tells when the run began.
-                    let began = known.began_nanos.unwrap_or(u64::MAX);
-                    known.began_nanos = Some(began.min(known.last_nanos));
+                    // Several files are read one behind the other.
                     known.last_nanos = known.last_nanos.max(before);
                 });
                 let (events, look) = events.map_err(failed)?;
@@ -843,9 +831,9 @@ impl Run {
         }
     }
 
-    /// Returns its status, if its files tell of its life: events of forebay, or the end of a session of TensorBoard's hyper-parameters.
+    /// Returns its status, if its files tell of its life. (`add_hparams` of PyTorch says "success" whenever it is called.)
     pub fn status(&self, now: SystemTime) -> Option<RunStatus> {
-        let Some(mut life) = self.lives().last().cloned() else { return self.known.session_end };
+        let mut life = self.lives().last()?.clone();
         // All its events show that it lives, not heartbeats alone.
         if let Some(last) = self.last_event()
             && let Ok(later) = last.duration_since(life.last_seen)
@@ -857,7 +845,7 @@ impl Run {
     }
 
     /// Returns how long its processes took, from the begin of each to its last event, if its files tell of them: the pause before it was resumed
-    /// is none of it. TensorBoard's files do not tell: from the first event to the last.
+    /// is none of it.
     pub fn took(&self) -> Option<Duration> {
         self.known.took()
     }
@@ -964,7 +952,11 @@ pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
         if !matches!(format, None | Some(Format::TensorBoard)) {
             continue;
         }
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let entries: Vec<_> = std::fs::read_dir(&folder).into_iter().flatten().flatten().collect();
+        let is_session = |entry: &&std::fs::DirEntry| event_files::is_session(&entry.file_name());
+        let has_one_session =
+            format == Some(Format::TensorBoard) && entries.iter().filter(is_session).count() == 1;
+        for entry in entries {
             let kind = entry.file_type();
             if kind.is_ok_and(|kind| kind.is_dir() || kind.is_symlink() && is_new(&entry.path())) {
                 seen += 1;
@@ -974,11 +966,11 @@ pub fn find_runs(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, HistoryError> {
                     return Err(failed(io::Error::other(why)));
                 }
                 let below = entry.path();
-                if format == Some(Format::TensorBoard) && event_files::is_session(&entry.file_name()) {
-                    continue;
-                }
                 if let Ok(format) = format_of(&below) {
-                    folders.push((below, format));
+                    // A session belongs to this run. What lies below it is looked for all the same.
+                    let is_part =
+                        has_one_session && is_session(&&entry) && format == Some(Format::TensorBoard);
+                    folders.push((below, format.filter(|_| !is_part)));
                 }
             }
         }

@@ -58,7 +58,8 @@ pub(crate) fn run(asked: &Compare, out: &mut Out) -> Result<u8, Error> {
     let metrics = all(&runs, |run| run.names().map(str::to_owned).collect());
     if let Some(asked) = asked.metric.as_deref().filter(|_| !metrics.iter().any(|name| pattern.matches(name)))
     {
-        return Err(Error::NotFound(folder::unknown(asked, &metrics)));
+        complain(&Error::NotFound(folder::unknown(asked, &metrics)));
+        return Ok(code.max(1));
     }
     for name in metrics {
         if pattern.matches(&name) {
@@ -88,25 +89,32 @@ fn curves(name: &str, runs: &[(String, Run)]) -> Vec<String> {
         );
     let ranges: Vec<_> =
         all().filter_map(|series| Some((series.min()?.value, series.max()?.value))).collect();
-    let is_usual = |(low, high): &&(f64, f64)| high - low <= usual_range(&ranges);
-    let values =
-        ranges.iter().filter(is_usual).copied().reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+    let usual = usual_size(&ranges);
+    let values = ranges
+        .into_iter()
+        .filter(|range| size(*range) <= usual)
+        .reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
     line(&format!("{name} (curve)"), runs, |run| {
         let (series, steps, values) = (run.series(name)?, steps?, values?);
         Some(curve(&series.points(), steps, values))
     })
 }
 
-/// How much wider than most the range of a curve may be.
-const MAX_WIDTH: f64 = 20.0;
+/// How much larger than those of most curves the values of one may be.
+const MAX_SIZE: f64 = 20.0;
 
-/// Returns the widest range of curves that share an axis. That of a run that diverged would leave a flat line of all others: its own curve ends
-/// at the edge.
-pub(crate) fn usual_range(ranges: &[(f64, f64)]) -> f64 {
-    let mut widths: Vec<f64> = ranges.iter().map(|(low, high)| high - low).collect();
-    widths.sort_unstable_by(f64::total_cmp);
-    match widths.get(widths.len().saturating_sub(1) / 2) {
-        Some(middle) if *middle > 0.0 => middle * MAX_WIDTH,
+/// Returns the largest absolute value of a curve, of its lowest and highest one.
+pub(crate) fn size((low, high): (f64, f64)) -> f64 {
+    low.abs().max(high.abs())
+}
+
+/// Returns the largest absolute value of curves that share an axis. That of a run that diverged would leave a flat line of all others: its own
+/// curve ends at the edge.
+pub(crate) fn usual_size(ranges: &[(f64, f64)]) -> f64 {
+    let mut sizes: Vec<f64> = ranges.iter().copied().map(size).collect();
+    sizes.sort_unstable_by(f64::total_cmp);
+    match sizes.get(sizes.len().saturating_sub(1) / 2) {
+        Some(middle) if *middle > 0.0 => middle * MAX_SIZE,
         _ => f64::INFINITY,
     }
 }
@@ -143,13 +151,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_curve_that_is_far_wider_than_most_does_not_choose_the_axis() {
-        let usual = |ranges: &[(f64, f64)]| usual_range(ranges);
-        assert_eq!(usual(&[(0.0, 1.0), (0.5, 8e7), (0.0, 1.0)]), 20.0);
-        assert_eq!(usual(&[(0.0, 8e7), (0.0, 1.0)]), 20.0, "of two, the narrower one");
-        // One alone, those that are flat, and none.
-        assert!(usual(&[(0.0, 3.0)]) > 3.0 && usual(&[(1.0, 1.0), (0.0, 9.0)]).is_infinite());
-        assert!(usual(&[]).is_infinite());
+    fn a_curve_with_far_larger_values_than_most_does_not_choose_the_axis() {
+        assert_eq!(usual_size(&[(0.0, 1.0), (0.5, 8e7), (-1.0, 0.0)]), 20.0);
+        assert_eq!(usual_size(&[(8e7, 8e7), (0.0, 1.0)]), 20.0, "of two, the smaller one");
+        // A run that has just begun beside one that is done.
+        assert!(size((0.2, 2.31)) <= usual_size(&[(2.30, 2.31), (0.2, 2.31)]));
+        assert!(usual_size(&[(0.0, 0.0), (0.0, 9.0)]).is_infinite() && usual_size(&[]).is_infinite());
     }
 
     fn points(values: &[f64]) -> Vec<Point> {

@@ -69,7 +69,7 @@ fn well(run: &Run, now: SystemTime) -> String {
         (Some(RunStatus::Running), Some(last)) => {
             format!("well, and running: its last event came {} ago", folder::age(last, now))
         }
-        (None, _) => {
+        _ if folder::lost(run).is_none() => {
             "well, as far as it tells: its files do not say how it ended, nor what was lost".to_owned()
         }
         _ => "well".to_owned(),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::args::{Across, Plot};
 use crate::chart::{self, Area, Axes, Curve, Grid, Style};
-use crate::commands::compare::usual_range;
+use crate::commands::compare::{size, usual_size};
 use crate::commands::runs::as_number;
 use crate::error::Error;
 use crate::out::{Out, count, note, number};
@@ -73,14 +73,14 @@ pub(crate) fn run(asked: &Plot, out: &mut Out) -> Result<u8, Error> {
     };
     let ranges: Vec<_> =
         curves.iter().map(|(.., points)| range(points)).filter(|(low, high)| low <= high).collect();
-    let usual = usual_range(&ranges);
-    for (run, name, points) in &curves {
+    let usual = usual_size(&ranges);
+    // Curves of several metrics are of several sizes.
+    for (run, name, points) in curves.iter().filter(|_| metrics.len() == 1 && !asked.log) {
         let (low, high) = range(points);
-        if !asked.log && high - low > usual {
+        if low <= high && size((low, high)) > usual {
+            let (low, high) = (number(low), number(high));
             note(&format!(
-                "{run}: {name} goes from {} to {}, far wider than most: name the other runs, or try --log",
-                number(low),
-                number(high)
+                "{run}: {name} goes from {low} to {high}, far beyond most: name the other runs, or try --log"
             ));
         }
     }

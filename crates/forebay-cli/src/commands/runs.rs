@@ -65,15 +65,16 @@ pub(crate) fn run(asked: &Runs, out: &mut Out) -> Result<u8, Error> {
     let (mut others, mut is_known) = (BTreeSet::new(), false);
     folder::read_whole(&asked.folders.paths, &mut |name, run| {
         (count, readable) = (count + 1, readable + usize::from(run.is_ok()));
-        let names = run.iter().flat_map(Run::names);
-        for name in names.take(MAX_OTHERS.saturating_sub(others.len())) {
+        for name in run.iter().flat_map(Run::names) {
             is_known |= pattern.matches(name);
-            others.insert(name.to_owned());
+            if others.len() < MAX_OTHERS {
+                others.insert(name.to_owned());
+            }
         }
         rows.push(row(name, run));
         Ok(())
     })?;
-    if let Some(asked) = asked.metric.as_deref().filter(|_| !is_known && !others.is_empty()) {
+    if let Some(asked) = asked.metric.as_deref().filter(|_| !is_known && readable == count && count > 0) {
         return Err(Error::NotFound(folder::unknown(asked, &others)));
     }
     let mut head = vec!["run", "status", "step", "events", "lost", "not read", "age", "why", "last values"];

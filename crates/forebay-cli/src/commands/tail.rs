@@ -52,6 +52,7 @@ pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
     let code = if unreadable.is_empty() { u8::from(last.is_empty()) } else { 2 };
     unreadable.into_iter().for_each(|error| complain(&error.into()));
     if code == 1
+        && !asked.follow
         && let Some(why) = asked.pattern.as_deref().and_then(|name| folder::unnamed(name, &runs))
     {
         note(&why);

@@ -174,17 +174,14 @@ fn a_session_that_pytorch_named_after_the_time_belongs_to_its_run() {
     let path = of_pytorch(folder.path(), "1795892296.5192404");
     let output = text(&forebay(&["runs", "--json", &path]));
     let run: serde_json::Value = serde_json::from_str(output.trim()).unwrap();
-    assert_eq!((&run["name"], &run["status"], &run["lost"]), (&"a".into(), &"finished".into(), &().into()));
+    assert_eq!((&run["name"], &run["status"], &run["lost"]), (&"a".into(), &"-".into(), &().into()));
     // A truth value is a number for PyTorch.
     let config = serde_json::json!({"bsize": 3.0, "amp": 1.0, "lr": 0.1, "opt": "sgd"});
     assert_eq!(run["config"], config);
     assert!(run["metrics"]["hparam/acc"]["last"]["value"].is_number(), "{output}");
-    let compared = text(&forebay(&["compare", &path]));
-    let compared = cells(&compared);
-    let took = compared.iter().find(|row| row[0] == "took").unwrap();
-    assert!(took[1].ends_with('s'), "from its first event to its last: {took:?}");
-    let found = text(&forebay(&["query", &path, "-n", "_hparams_/session_start_info", "--json"]));
-    assert!(found.contains("\"lr\":0.1"), "{found}");
+    assert!(!output.contains("_hparams_/"), "settings are no metrics: {output}");
+    let doctor = text(&forebay(&["runs", "--json", &path, "-m", "*"]));
+    assert_eq!(doctor, output);
 }
 
 #[test]
@@ -195,7 +192,24 @@ fn a_session_of_another_name_is_a_run_of_its_own() {
     let runs: Vec<serde_json::Value> =
         output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |run: usize| (runs[run]["name"].as_str().unwrap(), runs[run]["status"].as_str().unwrap());
-    assert_eq!((runs.len(), of(0), of(1)), (2, ("a", "-"), ("a/r1", "finished")));
+    assert_eq!((runs.len(), of(0), of(1)), (2, ("a", "-"), ("a/r1", "-")));
+    assert_eq!((&runs[0]["config"], &runs[1]["config"]["opt"]), (&serde_json::json!({}), &"sgd".into()));
+}
+
+#[test]
+fn several_sessions_of_a_run_and_what_lies_in_one_are_runs_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = of_pytorch(folder.path(), "1795892296.5192404");
+    let names = || {
+        let output = text(&forebay(&["runs", "--json", &path]));
+        let name = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["name"].to_string();
+        output.lines().map(name).collect::<Vec<String>>()
+    };
+    let session = folder.path().join("a/1795892296.5192404");
+    run(&session.join("below"), 0.1, 0.25, |run| run.completed([("a", 0.5)]).unwrap());
+    assert_eq!(names(), ["\"a\"", "\"a/1795892296.5192404/below\""]);
+    of_pytorch(folder.path(), "1795892297.25");
+    assert_eq!(names().len(), 4);
 }
 
 #[test]
@@ -232,7 +246,7 @@ fn a_run_that_diverged_does_not_flatten_the_curves_of_others() {
     let curve = compared.iter().find(|row| row[0] == "loss (curve)").unwrap();
     assert!(curve[1].starts_with('█') && curve[2].contains('▁'), "{curve:?}");
     let plotted = forebay(&["plot", "loss", &path]);
-    assert!(said(&plotted).contains("to 1.0000e9, far wider than most"), "{}", said(&plotted));
+    assert!(said(&plotted).contains("to 1.0000e9, far beyond most"), "{}", said(&plotted));
 }
 
 #[test]
