@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use forebay::{Builder, FlushStrategy, Record};
 use forebay_loom_tests::{Witness, check, check_long};
+use forebay_sync::permit::Permit;
 use forebay_task::{
     self as task, CancelToken, Decision, ErrorPolicy, Final, Gather, SendRefusal, Sender, Strategy, Summary,
     Task, TaskError, TaskOutcome,
@@ -604,4 +605,26 @@ fn a_task_that_is_polled_is_woken_by_its_end() {
         };
         ending.summary.check_law(0).unwrap();
     });
+}
+
+/// Must report `permit-refusal-without-acquire`.
+#[test]
+fn who_is_refused_a_call_sees_what_came_before() {
+    let witness = Witness::default();
+    let seen = witness.clone();
+    check("task: who is refused a call sees what came before", 3, 4, move || {
+        let (permit, done) = (Arc::new(Permit::new()), Arc::new(AtomicBool::new(false)));
+        let other = thread::spawn({
+            let (permit, done) = (permit.clone(), done.clone());
+            move || {
+                done.store(true, Ordering::Relaxed);
+                permit.revoke();
+            }
+        });
+        let begins = permit.begin();
+        assert!(begins || done.load(Ordering::Relaxed), "refused, and saw nothing of why");
+        other.join().unwrap();
+        seen.saw(begins);
+    });
+    witness.expect(&["true", "false"]);
 }
