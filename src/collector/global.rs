@@ -70,10 +70,15 @@ pub fn get_or_init<F>(
         return Ok(collector);
     }
     let made = make()?;
-    // If another thread was faster, its collector stays, and ours stops at the end, where a fork need not wait for it.
-    let mut own = Some(made.clone());
-    let global = unforked(|| GLOBAL.get_or_init(|| own.take().unwrap_or(made)));
-    if own.is_none() {
+    // If another thread was faster, its collector stays, and ours stops at the end, where no fork has to wait for it.
+    let mut is_ours = false;
+    let global = unforked(|| {
+        GLOBAL.get_or_init(|| {
+            is_ours = true;
+            made.clone()
+        })
+    });
+    if is_ours {
         unix::at_exit(stop_global);
     }
     Ok(global)

@@ -42,8 +42,8 @@ use plain::PlainLines;
 ///
 /// * Every batch is one `write` to the system. A process that is killed loses nothing that was written;
 ///   only the very last line can be torn.
-/// * Lines stand in the order of delivery: of each batch, critical events come first, and low ones take turns with normal ones. `time` tells when each
-///   was made.
+/// * Lines stand in the order of delivery: of each batch, critical events come first, and low ones take turns with
+///   normal ones. `time` tells when each was made.
 /// * An existing file is continued, never overwritten. Should its last line be torn, that line is closed,
 ///   so that it stays the only one that is lost.
 /// * Missing parent folders are created. A file that is removed, moved, hidden or replaced under the sink, alone or

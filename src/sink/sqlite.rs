@@ -33,8 +33,8 @@ pub use schema::{row_to_record, version};
 /// that is killed loses nothing that was delivered, and a power cut may lose the last batches but leaves no broken file.
 /// One writer a file; give every rank a file of its own.
 ///
-/// Records stand in the order of delivery: of each batch, critical ones come first, and low ones take turns with normal ones. `time` tells when each was
-/// made.
+/// Records stand in the order of delivery: of each batch, critical ones come first, and low ones take turns with normal
+/// ones. `time` tells when each was made.
 ///
 /// It takes every event that has a [`Record`] inside: `AsRef<Record>`. An event whose `AsRef` panics fails alone.
 ///

@@ -75,8 +75,8 @@ pub use settings::{BackwardStep, EarlierPoints, MissingStep, Tags};
 /// What is refused is counted as failed; everything else in the batch is written. Names that make the same tag (`a.b` and
 /// `a/b`) share it. Events that were evicted leave no mark here.
 ///
-/// Of each batch, critical records are written first, and low ones take turns with normal ones. So a tag whose records have several priorities meets
-/// steps that go backward.
+/// Of each batch, critical records are written first, and low ones take turns with normal ones. So a tag whose
+/// records have several priorities meets steps that go backward.
 ///
 /// # Sub-runs
 ///

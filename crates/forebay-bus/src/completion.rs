@@ -177,7 +177,7 @@ impl Engine {
         }
     }
 
-    /// Ends the contents of a mailbox that is closed. No call for them begins any more. The first that is counted releases whoever waits
+    /// Ends the contents of a mailbox that is closed. No call for them begins any more. The first that is counted releases all who wait
     /// for space: where there was none, something is in there.
     fn end_closed(&self, subscriber: &Subscriber, (call, out): Closed) {
         for (mut delivery, end) in out {

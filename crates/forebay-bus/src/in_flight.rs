@@ -29,7 +29,7 @@ struct BatchEnd(AtomicU32);
 
 impl BatchEnd {
     fn note(&self) {
-        // Release pairs with the Acquire of `has_come`: without it, whoever has waited might not see what the handlers did.
+        // Release pairs with the Acquire of `has_come`: without it, a thread that has waited might not see what the handlers did.
         self.0.store(1, Ordering::Release);
     }
 
@@ -53,7 +53,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(Tracked { set, end }) = &self.tracked {
             end.note();
-            // Whoever starts to wait either sees that, or is counted here: without this fence, or that of `await_all`, each of the two
+            // A thread that starts to wait either sees that, or is counted here: without this fence, or that of `await_all`, each of the two
             // threads might miss what the other one wrote, and the waiter would sleep for ever.
             announce_fence();
             // Relaxed: the fences order it, and what it reads is a number alone.
@@ -72,7 +72,7 @@ pub(super) struct InFlightSet {
     /// Held by a waiter between its check and its wait.
     check: Mutex<()>,
     ended: Condvar,
-    /// Number of threads that wait, or are about to. Each counts itself; read by whoever ends a batch.
+    /// Number of threads that wait, or are about to. Each counts itself; read by the thread that ends a batch.
     waiting: AtomicU64,
 }
 

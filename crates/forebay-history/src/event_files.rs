@@ -75,6 +75,11 @@ pub(crate) fn is_session(name: &OsStr) -> bool {
     })
 }
 
+/// Returns whether a file lies in the folder of a session, and not in that of the run.
+fn is_below(run: &Path, file: &Path) -> bool {
+    file.parent().and_then(Path::parent) == Some(run)
+}
+
 /// How long two files may be written at once: one that takes the place of another begins while that ends.
 const MAX_OVERLAP: u64 = 10_000_000_000;
 
@@ -128,7 +133,7 @@ impl EventFiles {
         }
         let (mut events, mut left) = (0, max_bytes);
         // The files of the run itself first: what a session ended with comes behind their curves.
-        let is_below = |path: &Path| !self.is_one_file && path.parent() != Some(&*self.path);
+        let is_below = |file: &Path| is_below(&self.path, file);
         let (below, own): (Vec<_>, Vec<_>) = self.files.iter_mut().partition(|(path, _)| is_below(path));
         for (path, seen) in own.into_iter().chain(below) {
             if left == 0 {
@@ -168,8 +173,7 @@ impl EventFiles {
 
     /// Returns whether two files were written at the same time. Those of a session are written beside the others.
     pub(crate) fn overlap(&self) -> bool {
-        let own =
-            self.files.iter().filter(|(file, _)| self.is_one_file || file.parent() == Some(&*self.path));
+        let own = self.files.iter().filter(|(file, _)| !is_below(&self.path, file));
         let mut spans: Vec<(u64, u64)> = own.filter_map(|(_, seen)| seen.span).collect();
         spans.sort_unstable();
         let mut end = 0;

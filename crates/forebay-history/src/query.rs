@@ -16,7 +16,8 @@ pub type Records<'a> = Box<dyn Iterator<Item = Result<Record, HistoryError>> + '
 /// Place that keeps records and answers queries.
 pub trait History {
     /// Returns the records that the query asks for, in the order in which they were delivered, or the other way round. Of each
-    /// batch, critical records were delivered first, and low ones took turns with normal ones: for the order of time, sort by [`Record::time`].
+    /// batch, critical records were delivered first, and low ones took turns with normal ones: for the order of time, sort by
+    /// [`Record::time`].
     ///
     /// # Errors
     ///

@@ -41,10 +41,9 @@ pub(crate) fn run(asked: &Doctor, out: &mut Out) -> Result<u8, Error> {
             }
             return Ok(());
         }
-        let said = match (findings.is_empty(), &run) {
-            (false, _) => "not well".to_owned(),
-            (true, Ok(run)) => well(run, now),
-            (true, Err(_)) => "well".to_owned(),
+        let said = match &run {
+            Ok(run) if findings.is_empty() => well(run, now),
+            _ => "not well".to_owned(),
         };
         out.line(format_args!("{}: {said}", crate::out::harmless(&name)))?;
         for finding in findings {
