@@ -13,9 +13,9 @@ mod shards;
 use crate::config::Config;
 use crate::event::{Event, Priority};
 use crate::outcome::Refusal;
-use crate::pool::{self, Eviction, OwnLane, Owned, Place, Pool};
+use crate::pool::{self, Eviction, Numbered, OwnLane, Owned, Place, Pool};
 use crate::ring::{self, Ring};
-use crate::sync::{Arc, Home, catch_panic, thread_index};
+use crate::sync::{Home, catch_panic, thread_index};
 use crate::wake::NEVER;
 use byte_budget::ByteBudget;
 pub use byte_budget::owned_bytes;
@@ -90,7 +90,7 @@ pub(crate) struct Lanes<E> {
     critical: Ring<E>,
     normal: Shards<E>,
     /// Lanes of threads, if that is how normal events travel. Then `normal` is for threads that have none.
-    threads: Option<Arc<Pool<E>>>,
+    threads: Option<Numbered<E>>,
     low: Ring<E>,
     budget: ByteBudget,
 }
@@ -129,7 +129,8 @@ impl<E: Event> Lanes<E> {
             normal: Shards::new(config.capacity, config.shards),
             threads: config
                 .lane_count()
-                .map(|lanes| Pool::new(config.capacity, lanes, is_ordered.then_some(made_at::<E>))),
+                .map(|lanes| Pool::new(config.capacity, lanes, is_ordered.then_some(made_at::<E>)))
+                .map(Numbered::new),
             low: Ring::new(config.low_capacity),
             budget: ByteBudget::new(config.max_bytes),
         })
@@ -137,7 +138,7 @@ impl<E: Event> Lanes<E> {
 
     /// Returns the lanes of threads, if there are any.
     #[inline(always)]
-    pub(crate) fn threads(&self) -> Option<&Arc<Pool<E>>> {
+    pub(crate) fn threads(&self) -> Option<&Numbered<E>> {
         self.threads.as_ref()
     }
 

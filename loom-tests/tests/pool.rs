@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use forebay_loom_tests::{Witness, check, check_long};
-use forebay_sync::pool::{Eviction, OwnLane, Pool, Refused};
+use forebay_sync::pool::{Eviction, Numbered, OwnLane, Pool, Refused};
 use loom::thread;
 
 /// Number of tokens that are alive. Never freed, so that a token that is dropped twice does no other harm.
@@ -353,7 +353,7 @@ fn a_thread_that_ends_leaves_its_lane_to_the_next() {
     let seen = witness.clone();
     check("pool: a thread that ends leaves its lane to the next", 3, 5900, move || {
         let tokens = Tokens::new(2, 2, 1);
-        let push = |tokens: &Tokens, number| match tokens.pool.place().push(
+        let push = |tokens: &Tokens, number| match Numbered::new(tokens.pool.clone()).place().push(
             tokens.token(number),
             || Eviction::AndDrop,
             &mut None,

@@ -46,6 +46,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::Deref;
 use std::ptr::NonNull;
 
 use crate::clock;
@@ -331,12 +332,6 @@ impl<E: Send + 'static> Pool<E> {
 
     // ---- a push ----
 
-    /// Returns the place of the calling thread.
-    #[inline(always)]
-    pub fn place(self: &Arc<Self>) -> Place<'_, E> {
-        Place { pool: self, own: None, _not_send: PhantomData }
-    }
-
     /// Returns the lane with a slot for an event, and how many events were evicted for that. `stale` gets what lay in the slot.
     #[cold]
     #[inline(never)]
@@ -356,9 +351,20 @@ impl<E: Send + 'static> Pool<E> {
     /// Returns the lane of the calling thread, where that is known at once.
     #[inline(always)]
     fn near(&self) -> Option<&Lane<E>> {
+        // SAFETY: it is the number of this pool.
+        unsafe { self.near_by(self.id) }
+    }
+
+    /// The same, for a caller that has the number of this pool at hand.
+    ///
+    /// # Safety
+    ///
+    /// `id` is the number of this pool.
+    #[inline(always)]
+    unsafe fn near_by(&self, id: u64) -> Option<&Lane<E>> {
         // SAFETY: under the number of this pool, `enter` notes its lanes, which stay where they are. A thread that gives its lane back
         // forgets it.
-        threads::near(self.id).map(|lane| unsafe { lane.cast::<Lane<E>>().as_ref() })
+        threads::near(id).map(|lane| unsafe { lane.cast::<Lane<E>>().as_ref() })
     }
 
     /// Returns a lane that the caller has: its bit was taken out of `vacant` for this thread, or for the [`OwnLane`] that it holds.
@@ -640,17 +646,63 @@ impl<E> fmt::Debug for Pool<E> {
     }
 }
 
+/// Pool with its number at hand. A push of a thread begins with that number, and would have to wait for it behind a pointer.
+pub struct Numbered<E> {
+    /// The number of `pool`.
+    id: u64,
+    pool: Arc<Pool<E>>,
+}
+
+impl<E: Send + 'static> Numbered<E> {
+    /// Reads the number of a pool.
+    pub fn new(pool: Arc<Pool<E>>) -> Self {
+        Self { id: pool.id, pool }
+    }
+
+    /// Returns the place of the calling thread.
+    #[inline(always)]
+    pub fn place(&self) -> Place<'_, E> {
+        Place { pool: &self.pool, way: Lookup::Thread { id: self.id }, _not_send: PhantomData }
+    }
+}
+
+impl<E> Deref for Numbered<E> {
+    type Target = Arc<Pool<E>>;
+
+    fn deref(&self) -> &Arc<Pool<E>> {
+        &self.pool
+    }
+}
+
+impl<E> fmt::Debug for Numbered<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pool.fmt(f)
+    }
+}
+
+/// Which lane a push looks up.
+enum Lookup<'a, E: Send + 'static> {
+    /// That of the thread, in the pool of this number.
+    Thread {
+        id: u64,
+    },
+    Own(&'a OwnLane<E>),
+}
+
 /// Where the calling thread pushes: into the lane of the thread, or of a handle that it borrows. It stays on the thread.
 pub struct Place<'a, E: Send + 'static> {
     pool: &'a Arc<Pool<E>>,
-    /// `None`: that of the thread.
-    own: Option<&'a OwnLane<E>>,
+    way: Lookup<'a, E>,
     _not_send: PhantomData<*const ()>,
 }
 
 impl<E: Send + 'static> fmt::Debug for Place<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("own", &self.own).finish_non_exhaustive()
+        let own = match self.way {
+            Lookup::Own(own) => Some(own),
+            Lookup::Thread { .. } => None,
+        };
+        f.debug_struct("Place").field("own", &own).finish_non_exhaustive()
     }
 }
 
@@ -665,8 +717,12 @@ impl<'a, E: Send + 'static> Place<'a, E> {
         eviction: impl Fn() -> Eviction,
         stale: &mut Option<E>,
     ) -> Result<Queued<'a, E>, (E, Refused)> {
-        let Self { pool, own, .. } = self;
-        let lane = own.map_or_else(|| pool.near(), |own| Some(own.lane()));
+        let Self { pool, way, .. } = self;
+        let lane = match way {
+            // SAFETY: `Numbered` has read the number from the pool.
+            Lookup::Thread { id } => unsafe { pool.near_by(id) },
+            Lookup::Own(own) => Some(own.lane()),
+        };
         let owned = |lane| Owned { pool, lane, _not_send: PhantomData };
         // What is called meanwhile may unwind, as far as the compiler knows. An event that had to be dropped then would have to lie
         // in memory, and not in registers, which costs more than the push. So it would leak.
@@ -734,7 +790,11 @@ impl<E> fmt::Debug for Owned<'_, E> {
 impl<'a, E: Send + 'static> Owned<'a, E> {
     /// Returns whether the next look has to be at all lanes, and forgets it.
     pub fn looks_at_all(self) -> bool {
-        self.lane.looks_at_all.replace(false)
+        let looks = self.lane.looks_at_all.get();
+        if looks {
+            self.lane.looks_at_all.set(false);
+        }
+        looks
     }
 
     /// Returns how many events would be pending if every lane held as many as this one.
@@ -944,7 +1004,7 @@ impl<E: Send + 'static> OwnLane<E> {
     /// Returns the place of this handle.
     #[inline(always)]
     pub fn place(&self) -> Place<'_, E> {
-        Place { pool: &self.pool, own: Some(self), _not_send: PhantomData }
+        Place { pool: &self.pool, way: Lookup::Own(self), _not_send: PhantomData }
     }
 
     #[inline(always)]

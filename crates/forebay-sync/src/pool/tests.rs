@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Eviction, OwnLane, Pool};
+use super::{Eviction, Numbered, OwnLane, Pool};
 use crate::sync::Arc;
 
 /// Event that owns memory, and counts those that are alive.
@@ -99,7 +99,7 @@ fn threads_that_push_and_end_meet_a_drain() {
 }
 
 fn is_queued(pool: &Arc<Pool<Counted>>, event: Counted) -> bool {
-    pool.place().push(event, || Eviction::AndDrop, &mut None).is_ok()
+    Numbered::new(Arc::clone(pool)).place().push(event, || Eviction::AndDrop, &mut None).is_ok()
 }
 
 #[test]
