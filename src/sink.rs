@@ -48,6 +48,7 @@ pub use isolated::Isolated;
 pub use json_lines::{JsonLinesSink, SyncPolicy};
 pub use map::Map;
 pub use memory::MemorySink;
+pub use missing::Missing;
 pub(crate) use panics::Panics;
 pub use rate_limited::RateLimited;
 pub use retry::{Retry, RetryPolicy};

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 #[cfg(feature = "sqlite")]
 use std::path::Path;
+use std::time::Duration;
 
 use crate::sync::Forked;
 
@@ -30,6 +31,10 @@ pub struct SinkError {
     /// Somebody else's code panicked at some of the events, and was caught.
     is_panic: bool,
     failed_events: Option<u64>,
+    /// The sink remembers which events failed, until it gets another batch.
+    is_resumable: bool,
+    /// Wait that the destination asks for.
+    retry_after: Option<Duration>,
     /// Number of events, if a part of a batch was offered. All of them failed unless `failed_events` says otherwise.
     part: Option<u64>,
     attempts: u32,
@@ -98,6 +103,30 @@ impl SinkError {
         self
     }
 
+    /// Says that the sink remembers which events failed: offered the same batch again, before any other, it goes on with these. A
+    /// [`Retry`](crate::sink::Retry) then tries again although only a part has failed.
+    pub fn resumable(mut self) -> Self {
+        self.is_resumable = true;
+        self
+    }
+
+    /// Returns whether the sink would go on with the events that failed: see [`resumable`](Self::resumable).
+    pub fn is_resumable(&self) -> bool {
+        self.is_resumable
+    }
+
+    /// Adds how long the destination asks to be left alone, such as by `Retry-After` of HTTP. A
+    /// [`Retry`](crate::sink::Retry) waits that long at least. Bound what comes from outside.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Returns how long the destination asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// Marks the error as that of so many events of a larger batch.
     pub(super) fn of_part(mut self, events: u64) -> Self {
         self.part.get_or_insert(events);
@@ -154,6 +183,8 @@ impl SinkError {
             is_transient: true,
             is_panic: false,
             failed_events: None,
+            is_resumable: false,
+            retry_after: None,
             part: None,
             attempts: 1,
         }

@@ -4,10 +4,50 @@ use std::time::SystemTime;
 
 use crate::batch::Batch;
 
-/// The account of a sink that marks what is missing. A batch that is offered again, by whoever tries again, is counted
-/// once. A batch of which nothing was said before the next one comes did not get in: its write has panicked.
+/// Account of a sink that marks in its output where events are missing, as those for files do by a record named `forebay.gap`. It adds
+/// up the [gaps](Batch::gap) of batches and the events that the sink itself could not deliver, until the output has said so.
+///
+/// Call [`before`](Self::before) at the begin of every `write_batch`, and then one of the other two. A batch that is offered again, by
+/// whoever tries again, is counted once. A batch of which nothing was said before the next one comes did not get in: its write has
+/// panicked.
+///
+/// ```
+/// use forebay::sink::{Missing, Sink, SinkError};
+/// use forebay::{Batch, Record};
+///
+/// #[derive(Default)]
+/// struct Lines { output: Vec<String>, missing: Missing, is_full: bool }
+///
+/// impl Sink for Lines {
+///     fn name(&self) -> &str {
+///         "lines"
+///     }
+///     fn write_batch(&mut self, batch: &Batch<Record>) -> Result<(), SinkError> {
+///         let missing = self.missing.before(batch);
+///         if self.is_full {
+///             self.missing.add(batch);
+///             return Err(SinkError::unavailable("full"));
+///         }
+///         if missing > 0 {
+///             self.output.push(format!("{missing} events are missing here"));
+///         }
+///         self.output.extend(batch.iter().map(Record::to_string));
+///         self.missing.mark_reported(0);
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<(), SinkError> {
+/// let mut lines = Lines { is_full: true, ..Lines::default() };
+/// assert!(lines.write_batch(&Batch::from_events(vec![Record::new("a"), Record::new("b")])).is_err());
+/// lines.is_full = false;
+/// lines.write_batch(&Batch::from_events(vec![Record::new("c")]))?;
+/// assert_eq!(lines.output, ["2 events are missing here", "c"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default)]
-pub(super) struct Missing {
+pub struct Missing {
     events: u64,
     /// The batch that is being written.
     at_hand: Option<AtHand>,
@@ -34,7 +74,7 @@ impl AtHand {
 
 impl Missing {
     /// Returns how many events to tell of before those of this batch.
-    pub(super) fn before<E>(&mut self, batch: &Batch<E>) -> u64 {
+    pub fn before<E>(&mut self, batch: &Batch<E>) -> u64 {
         self.fail();
         let at_hand = AtHand::of(batch);
         if !at_hand.is_redriven
@@ -48,13 +88,13 @@ impl Missing {
     }
 
     /// Notes that the batch did not get in.
-    pub(super) fn add<E>(&mut self, batch: &Batch<E>) {
+    pub fn add<E>(&mut self, batch: &Batch<E>) {
         self.at_hand = Some(AtHand::of(batch));
         self.fail();
     }
 
     /// Notes that it was reported, and the batch got in, but for that many of its events.
-    pub(super) fn mark_reported(&mut self, refused: u64) {
+    pub fn mark_reported(&mut self, refused: u64) {
         let is_redriven = self.at_hand.is_some_and(|batch| batch.is_redriven);
         *self = Self { events: if is_redriven { 0 } else { refused }, ..Self::default() };
     }

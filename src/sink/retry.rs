@@ -124,15 +124,23 @@ impl RetryPolicy {
     /// Returns the delay with jitter, so long after the first try; `None` if that would take too long.
     #[doc(hidden)]
     pub fn next_delay_after(&self, retry: u32, elapsed: Duration) -> Option<Duration> {
-        let delay = self.next_delay(retry)?;
+        self.delay_unless_later(retry, elapsed, None)
+    }
+
+    /// Returns that delay, or a longer one that the destination asks for.
+    fn delay_unless_later(&self, retry: u32, elapsed: Duration, asked: Option<Duration>) -> Option<Duration> {
+        let delay = self.next_delay(retry)?.max(asked.unwrap_or_default());
         self.max_elapsed.is_none_or(|max| elapsed.saturating_add(delay) <= max).then_some(delay)
     }
 }
 
 /// Sink that is offered a batch again after it failed. Made by [`SinkExt::retry`](crate::sink::SinkExt::retry).
 ///
-/// * Only a batch that failed as a whole, by an error that is [transient](SinkError::is_transient), is tried again: of one
-///   that failed in part, nobody knows which events would be delivered twice. Nor is one that panicked.
+/// * Only a batch that failed by an error that is [transient](SinkError::is_transient) is tried again, and only if it failed as a
+///   whole or the sink [remembers](SinkError::resumable) which events failed: of others that failed in part, nobody knows which
+///   events would be delivered twice. Nor is one that panicked.
+/// * Where the destination asks for a [longer wait](SinkError::retry_after) than the policy has, that is waited. The policy alone says
+///   how often, and for how long in all ([`RetryPolicy::max_elapsed`]).
 /// * It waits on a thread of its own: a chain with a retry is [`isolated`](crate::sink::SinkExt::isolated), by a queue of 64 batches unless
 ///   it says otherwise outside of the retry. Other sinks go on meanwhile.
 /// * A `flush` or `stop` does not shorten the waits; it ends by its own deadline, and tells that this sink was not flushed.
@@ -165,10 +173,11 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
             // The sink may have forked.
             batch.check()?;
             let error = error.with_attempts(retry.saturating_add(1));
-            if !error.is_transient() || error.is_partial(batch.len()) {
+            let is_unknown = error.is_partial(batch.len()) && !error.is_resumable();
+            if !error.is_transient() || is_unknown {
                 return Err(error);
             }
-            let delay = self.policy.next_delay_after(retry, begun.elapsed());
+            let delay = self.policy.delay_unless_later(retry, begun.elapsed(), error.retry_after());
             if !delay.is_some_and(|delay| self.account.wait(delay)) {
                 return Err(error);
             }
@@ -194,5 +203,27 @@ impl<S: Sink<E>, E> Sink<E> for Retry<S, E> {
 impl<S, E> fmt::Debug for Retry<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Retry").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_makes_waits_longer_and_not_more_or_shorter() {
+        let seconds = Duration::from_secs;
+        let policy = RetryPolicy::list([seconds(1), seconds(4)]).max_elapsed(seconds(100));
+        let wait = |retry, elapsed, asked: Option<u64>| {
+            policy.delay_unless_later(retry, seconds(elapsed), asked.map(seconds)).map(|wait| wait.as_secs())
+        };
+        assert_eq!([wait(0, 0, None), wait(0, 0, Some(0)), wait(0, 0, Some(3))], [Some(1), Some(1), Some(3)]);
+        assert_eq!([wait(1, 0, Some(3)), wait(1, 0, Some(5))], [Some(4), Some(5)]);
+        assert_eq!(
+            [wait(1, 90, Some(10)), wait(1, 90, Some(11))],
+            [Some(10), None],
+            "it would take too long"
+        );
+        assert_eq!(wait(2, 0, Some(1)), None, "there is no third retry");
     }
 }

@@ -300,6 +300,34 @@ fn others_go_on_while_one_waits_to_try_again_and_its_end_ends_the_wait() {
 }
 
 #[test]
+fn a_batch_that_failed_in_part_is_tried_again_if_the_sink_remembers_which_events_failed() {
+    for is_resumable in [true, false] {
+        let calls = Arc::new(AtomicU64::new(0));
+        let calling = Arc::clone(&calls);
+        let sink = from_fn("sink", move |batch: &Batch<Tick>| {
+            assert_eq!(batch.len(), 5);
+            if calling.fetch_add(1, Ordering::Relaxed) > 0 {
+                return Ok(());
+            }
+            let error = SinkError::unavailable("busy").with_failed_events(2);
+            Err(if is_resumable { error.resumable() } else { error })
+        });
+        let policy = RetryPolicy::fixed(Duration::ZERO, 3);
+        let collector = ticks().flush(HOURLY).sink(sink.retry(policy)).start().unwrap();
+        for number in 0..5 {
+            collector.collect(tick(number));
+        }
+        collector.stop().unwrap();
+        let stats = law(&collector, 5);
+        let expected = if is_resumable { (2, 5, 0) } else { (1, 3, 2) };
+        assert_eq!(
+            (calls.load(Ordering::Relaxed), stats.sinks[0].delivered, stats.sinks[0].failed),
+            expected
+        );
+    }
+}
+
+#[test]
 fn retries_end_by_number_and_by_time() {
     let tries = |policy: RetryPolicy| {
         let (inner, _, calls) = flaky(|_| Some(nobody()));
