@@ -1,0 +1,87 @@
+//! Values of headers appear nowhere: not in logs of ours or of the client, not in errors, not in `Debug`.
+
+use std::sync::Mutex;
+
+use forebay::sink::{Sink, SinkExt};
+use forebay::{Batch, Collector, Record};
+use forebay_otlp::{OtlpBuilder, OtlpSink};
+
+use crate::server::{Server, ok, reply};
+use crate::support;
+
+const SECRET: &str = "Bearer 5ecret-t0ken";
+
+/// Logger of everything that this process has to say.
+struct Everything(Mutex<Vec<String>>);
+
+static LOGGER: Everything = Everything(Mutex::new(Vec::new()));
+
+impl log::Log for Everything {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(format!("{} {}", record.target(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn no_secret_of_a_header_is_in_a_log_an_error_or_debug() {
+    log::set_logger(&LOGGER).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    // It repeats what it was sent, as some do.
+    let echo = reply("403 Forbidden", &[], format!("authorization: {SECRET} is not 5ecret-t0ken").as_bytes());
+    // partial_success { error_message: "5ecret-t0ken" }
+    let warning = reply("200 OK", &[], b"\x0a\x0e\x12\x0c5ecret-t0ken");
+    let server = Server::start(vec![ok(), echo, warning]);
+    let vars = |name: &str| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(server.url()),
+        "OTEL_EXPORTER_OTLP_HEADERS" => Some("authorization=Bearer%205ecret-t0ken".to_owned()),
+        _ => None,
+    };
+    let builder = OtlpBuilder::from_vars(vars).unwrap();
+    let mut said = vec![format!("{builder:?}")];
+    let sink = builder.build().unwrap();
+    said.push(format!("{sink:?}"));
+    let hook = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let entries = std::sync::Arc::clone(&hook);
+    let collector = Collector::builder()
+        .on_log(move |entry| entries.lock().unwrap().push(format!("{entry} {entry:?}")))
+        .sink(sink.isolated(4))
+        .start()
+        .unwrap();
+    for _ in 0..3 {
+        collector.collect(Record::new("a"));
+        _ = collector.flush();
+    }
+    let report = collector.stop().unwrap();
+    support::law(&collector, 3);
+    said.push(format!("{report:?}"));
+    said.extend(hook.lock().unwrap().drain(..));
+    for _ in 0..3 {
+        assert_eq!(server.request().header("authorization"), Some(SECRET));
+    }
+    let errors = report.stats.sink("otlp").unwrap();
+    assert_eq!((errors.errors, errors.failed), (2, 1));
+
+    // Where it cannot be sent at all.
+    let mut unreachable =
+        OtlpSink::builder().endpoint("http://127.0.0.1:1").header("a", SECRET).build().unwrap();
+    let error = unreachable.write_batch(&Batch::from_events(vec![Record::new("a")])).unwrap_err();
+    said.push(format!("{error} {error:?}"));
+    for header in [("bad name", SECRET), ("a", "5ecret-t0ken\n")] {
+        let error = OtlpSink::builder().header(header.0, header.1).build().unwrap_err();
+        said.push(format!("{error} {error:?}"));
+    }
+    let logged = std::mem::take(&mut *LOGGER.0.lock().unwrap());
+    assert!(logged.iter().any(|line| line.starts_with("ureq::")), "the client has said something");
+    // At the level trace, this one of the client shows every byte: the page says so.
+    let logged = logged.iter().filter(|line| !line.starts_with("ureq_proto::util "));
+    for line in said.iter().chain(logged) {
+        assert!(!line.contains("5ecret"), "{line}");
+    }
+    assert!(said.iter().any(|line| line.contains("***")), "{said:?}");
+}
