@@ -5,6 +5,7 @@
 pub mod catalog;
 mod encoded;
 pub(crate) mod event_trait;
+mod formatted;
 mod id;
 pub(crate) mod image;
 #[cfg(feature = "json-lines")]
@@ -17,6 +18,7 @@ pub(crate) mod value;
 
 pub use crate::pattern::PatternError;
 pub use encoded::Encoded;
+pub use formatted::Formatted;
 pub use id::{EventId, EventIdError};
 pub use image::{ImageError, ImageFormat};
 pub use record::Extra;

@@ -149,10 +149,11 @@ impl Gate {
         Ok(())
     }
 
-    /// Returns whether an event of that name and normal priority may be accepted.
-    pub(crate) fn enabled(&self, name: &str) -> bool {
+    /// Returns whether an event of that name and priority may be accepted.
+    pub(crate) fn enabled(&self, name: &str, priority: Priority) -> bool {
         self.is_enabled.load(Ordering::Relaxed) != 0
-            && self.settings_of(name).is_some_and(|(lowest, _)| Priority::Normal as u64 <= lowest)
+            && (priority == Priority::Critical
+                || self.settings_of(name).is_some_and(|(lowest, _)| priority as u64 <= lowest))
     }
 
     /// Returns the number of the lowest priority that is accepted under that name, and the sampling of its rule, if that has one.

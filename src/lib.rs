@@ -41,6 +41,7 @@
 //! | watch events live | [`Collector::subscribe`], [`Subscription`](subscription::Subscription); `Collector::subscribe_channel` for `select!` |
 //! | read files back | the crate `forebay-history` |
 //! | record a training run | [`TrainingRun`](run::TrainingRun), [`Rank`](run::Rank), `Signals` (feature `signals`) |
+//! | take in what `tracing` or `log` says | the crates `forebay-tracing` and `forebay-log`; [`bridge`] for one of your own |
 //! | call functions for events | the crate `forebay-bus` |
 //! | run many items through handlers | the crate `forebay-task` |
 //! | read settings from a file or the environment | [`Config`], `ConfigLoader` (feature `config`), [`Preset`](config::Preset) |
@@ -138,6 +139,8 @@ pub mod log {
 }
 
 // What stands on the collector.
+pub mod bridge;
+
 #[cfg(feature = "futures")]
 pub mod futures;
 

@@ -8,7 +8,7 @@ use std::fmt;
 use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::collector::Collector;
-use crate::event::{Event, Record};
+use crate::event::{Event, Priority, Record};
 use crate::health::Health;
 use crate::outcome::Refusal;
 use crate::run::RunInfo;
@@ -128,7 +128,7 @@ impl<'a, E: Event> Inside<'a, E> {
 
     /// Returns whether the gate lets in events of that name.
     pub fn is_enabled(&self, name: &str) -> bool {
-        self.0.settings.gate().is_none_or(|gate| gate.enabled(name))
+        self.0.settings.gate().is_none_or(|gate| gate.enabled(name, Priority::Normal))
     }
 
     /// Notes for rate and latency that the caller has delivered an event in the place of the worker; `delivered`

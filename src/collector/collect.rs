@@ -180,7 +180,48 @@ impl<E: Event> Collector<E> {
     /// Returns whether the collector accepts an event of that name and normal priority at present. A caller can skip
     /// making an event that would be rejected. Sampling and limits are not asked.
     pub fn enabled(&self, name: &str) -> bool {
-        self.shared.phase.load().admits() && self.shared.settings.gate().is_none_or(|gate| gate.enabled(name))
+        self.accepts(name, Priority::Normal)
+    }
+
+    /// Returns whether the collector accepts an event of that name and priority at present, as [`enabled`](Self::enabled) does.
+    pub fn accepts(&self, name: &str, priority: Priority) -> bool {
+        let gate = self.shared.settings.gate();
+        self.shared.phase.load().admits() && gate.is_none_or(|gate| gate.enabled(name, priority))
+    }
+
+    /// Collects the event that `make` returns, unless an event of that name and priority would be rejected at present: then `make` is
+    /// not called, and the refusal is counted.
+    ///
+    /// For events that are costly to make. Sampling, limits and the size are asked of the event itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use forebay::{Collector, Outcome, Priority, Record};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let collector = Collector::builder().start()?;
+    /// collector.stop()?;
+    /// let outcome = collector.collect_with("layer.norms", Priority::Normal, || unreachable!("nobody wants it"));
+    /// assert_eq!((outcome, collector.stats().rejected.stopped), (Outcome::Stopped, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn collect_with(&self, name: &str, priority: Priority, make: impl FnOnce() -> E) -> Outcome {
+        let word = self.shared.phase.load();
+        let refusal = if !word.admits() {
+            Some(Refusal::of(word))
+        } else {
+            let is_wanted = self.shared.settings.gate().is_none_or(|gate| gate.enabled(name, priority));
+            (!is_wanted).then_some(Refusal::Filtered)
+        };
+        match refusal {
+            None => self.collect(make()),
+            Some(reason) => {
+                self.shared.count_refusal(reason);
+                reason.into()
+            }
+        }
     }
 
     /// Collects several events in order, as `collect` would one by one.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::time::Duration;
 
 use super::{Encoded, Image, Name};
+use crate::sync::Arc;
 
 /// Value of a record or of one of its fields. It has 16 bytes; numbers and booleans cost no allocation.
 ///
@@ -128,7 +130,7 @@ impl Value {
     pub(crate) fn heap_size(&self) -> usize {
         match self {
             Value::Empty | Value::Scalar(_) | Value::Integer(_) | Value::Bool(_) => 0,
-            Value::Text(text) => text.len() + size_of::<Box<str>>(),
+            Value::Text(text) => text.heap_size(),
             Value::Histogram(h) => size_of::<Histogram>() + 8 * (h.edges.len() + h.counts.len()),
             Value::Image(image) => size_of::<Image>() + image.bytes.len(),
             Value::Encoded(encoded) => size_of::<Encoded>() + encoded.bytes().len(),
@@ -233,38 +235,110 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
-/// Text behind one thin pointer, so that a [`Value`] stays small.
+/// Text behind one thin pointer, so that a [`Value`] stays small. It is its own, or shared, or a literal.
 ///
 /// # Examples
 ///
 /// ```
+/// use forebay::Value;
 /// use forebay::event::Text;
 ///
 /// let text = Text::from("loss is NaN");
 /// assert!(text.starts_with("loss"));
-/// assert_eq!(size_of::<Text>(), size_of::<usize>());
+/// assert_eq!(text, Text::from_static(&"loss is NaN")); // allocates nothing
+/// assert_eq!(size_of::<Value>(), 16);
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Text(Box<Box<str>>);
+#[derive(Clone)]
+pub struct Text(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Own(Box<Box<str>>),
+    Static(&'static &'static str),
+    Shared(Arc<Box<str>>),
+}
+
+impl Text {
+    /// Makes a text of a literal, without an allocation: `Text::from_static(&"INFO")`.
+    pub const fn from_static(text: &'static &'static str) -> Self {
+        Self(Repr::Static(text))
+    }
+
+    /// Returns the text so that its clones share it: for a text that goes into many records.
+    ///
+    /// ```
+    /// use forebay::event::Text;
+    ///
+    /// let user = Text::from("ada").into_shared();
+    /// let clone = user.clone(); // allocates nothing
+    /// assert_eq!((&*clone, user.as_ptr()), ("ada", clone.as_ptr()));
+    /// ```
+    pub fn into_shared(self) -> Self {
+        match self.0 {
+            Repr::Own(text) => Self(Repr::Shared(Arc::new(*text))),
+            repr => Self(repr),
+        }
+    }
+
+    /// Returns about how many bytes it owns on the heap. What is shared counts for each of its clones.
+    #[inline]
+    fn heap_size(&self) -> usize {
+        match &self.0 {
+            Repr::Own(text) => text.len() + size_of::<Box<str>>(),
+            Repr::Shared(text) => text.len() + size_of::<Box<str>>(),
+            Repr::Static(_) => 0,
+        }
+    }
+}
 
 impl Deref for Text {
     type Target = str;
 
     #[inline]
     fn deref(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Repr::Own(text) => text,
+            Repr::Static(text) => text,
+            Repr::Shared(text) => text,
+        }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Self(Box::new(text.into()))
+        Self(Repr::Own(Box::new(text.into())))
     }
 }
 
 impl From<String> for Text {
     fn from(text: String) -> Self {
-        Self(Box::new(text.into_boxed_str()))
+        Self(Repr::Own(Box::new(text.into_boxed_str())))
     }
 }
 
@@ -473,6 +547,11 @@ impl Fields {
     /// Creates empty fields.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Creates empty fields with space for that many.
+    pub fn with_capacity(fields: usize) -> Self {
+        Self { entries: Vec::with_capacity(fields), ..Self::default() }
     }
 
     /// Returns the number of levels, at least 1. It is more than [`Value::MAX_DEPTH`] where one was cut off.

@@ -1,0 +1,323 @@
+//! `Bridge`, `Guard` and `Report`: what a bridge from another library of logs stands on.
+//!
+//! A bridge gets events from code that knows nothing of a collector. Such code logs from within a sink, and from within a `Debug` that
+//! is being formatted for an earlier event. Either may go on without an end, so both are bounded here, and counted.
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::Duration;
+
+use crate::collector::{Collector, StopError};
+use crate::event::{Event, Formatted, Record, Text};
+use crate::stats::{Stats, StopReport};
+use crate::sync::{Arc, Ordering, PlainU64, catch_panic};
+
+/// Number of events that may be within each other.
+const MAX_DEPTH: u32 = 4;
+
+thread_local! {
+    /// Number of events that this thread is in. It has no destructor, so that it can be read for as long as the thread lives.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Handle of a collector for a bridge from another library: what comes by [`enter`](Self::enter) cannot go in circles.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::bridge::Bridge;
+/// use forebay::{Collector, Priority, Record, sink::MemorySink};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = MemorySink::new();
+/// let bridge = Bridge::new(Collector::builder().sink(memory.clone()).start()?);
+/// let guard = bridge.guard();
+/// let log = |error: &dyn std::fmt::Debug| {
+///     let Some(_entered) = bridge.enter() else { return };
+///     let make = || Record::new("log").with_field("error", bridge.text(100, format_args!("{error:?}")));
+///     bridge.collector().collect_with("log", Priority::Normal, make);
+/// };
+/// log(&"no space");
+/// assert_eq!(guard.stop().lost(), 0);
+/// assert_eq!(memory.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Bridge<E: Event = Record> {
+    collector: Collector<E>,
+    counters: Arc<Counters>,
+}
+
+/// Counters of what does not reach the collector, or reaches it changed. Nothing depends on them: they are only read for a report.
+#[derive(Debug, Default)]
+struct Counters {
+    own_thread: PlainU64,
+    too_deep: PlainU64,
+    ignored: PlainU64,
+    panicked: PlainU64,
+    cut: PlainU64,
+}
+
+impl<E: Event> Bridge<E> {
+    /// Makes a bridge to a collector.
+    pub fn new(collector: Collector<E>) -> Self {
+        Self { collector, counters: Arc::default() }
+    }
+
+    /// Returns the collector.
+    #[inline]
+    pub fn collector(&self) -> &Collector<E> {
+        &self.collector
+    }
+
+    /// Makes a guard that stops the collector.
+    pub fn guard(&self) -> Guard<E> {
+        let timeout = self.collector.config().stop_timeout;
+        Guard { bridge: self.clone(), timeout, on_stop: None, is_stopped: false }
+    }
+
+    /// Begins an event, which ends when the value is dropped. Returns `None`, and counts the event, on a thread that delivers, and
+    /// within four other events.
+    #[inline]
+    pub fn enter(&self) -> Option<Entered> {
+        let depth = DEPTH.get();
+        if self.collector.is_worker_thread() {
+            add(&self.counters.own_thread);
+            return None;
+        }
+        if depth >= MAX_DEPTH {
+            add(&self.counters.too_deep);
+            return None;
+        }
+        DEPTH.set(depth + 1);
+        Some(Entered(()))
+    }
+
+    /// Formats a value, as [`Formatted::of`] does, and counts a panic and a cut.
+    pub fn text(&self, max_bytes: usize, arguments: fmt::Arguments<'_>) -> Text {
+        let formatted = Formatted::of(max_bytes, arguments);
+        if formatted.is_cut {
+            add(&self.counters.cut);
+        }
+        if formatted.has_panicked {
+            add(&self.counters.panicked);
+        }
+        formatted.text
+    }
+
+    /// Counts an event that the bridge leaves out, because it was asked to.
+    pub fn count_ignored(&self) {
+        add(&self.counters.ignored);
+    }
+
+    /// Returns the counts so far.
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &PlainU64| counter.load(Ordering::Relaxed);
+        let Counters { own_thread, too_deep, ignored, panicked, cut } = &*self.counters;
+        Counts {
+            own_thread: get(own_thread),
+            too_deep: get(too_deep),
+            ignored: get(ignored),
+            panicked: get(panicked),
+            cut: get(cut),
+        }
+    }
+}
+
+fn add(counter: &PlainU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl<E: Event> Clone for Bridge<E> {
+    fn clone(&self) -> Self {
+        Self { collector: self.collector.clone(), counters: Arc::clone(&self.counters) }
+    }
+}
+
+impl<E: Event> fmt::Debug for Bridge<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+/// Event that the calling thread is in: what [`Bridge::enter`] returns.
+#[derive(Debug)]
+#[must_use = "dropped at once, it marks nothing"]
+pub struct Entered(());
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get().saturating_sub(1));
+    }
+}
+
+/// Counts of what a bridge kept away from its collector (the first three), or changed.
+///
+/// Everything else was offered to the collector, whose [`Stats`] say what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Events of the threads that deliver: a sink, or a library that it uses, has logged. They would lead to one another without an end.
+    pub own_thread: u64,
+    /// Events within four other events: a `Debug` that logs itself.
+    pub too_deep: u64,
+    /// Events that the bridge was asked to ignore.
+    pub ignored: u64,
+    /// Values whose `Debug` or `Display` panicked. Their field says `(panicked: MESSAGE)`.
+    pub panicked: u64,
+    /// Texts that were cut, because they were longer than allowed.
+    pub cut: u64,
+}
+
+/// Guard that stops a collector when it is dropped: keep it until the end of `main`.
+///
+/// The drop waits for at most [`timeout`](Self::timeout). [`stop`](Self::stop) does the same at once, and reports. A program
+/// that ends by `std::process::exit` drops nothing: call `stop` before.
+///
+/// It stops the collector with all of its handles.
+#[must_use = "dropped at once, it stops the collector at once"]
+pub struct Guard<E: Event = Record> {
+    bridge: Bridge<E>,
+    timeout: Duration,
+    /// User code that gets the report. `None` once it was called.
+    on_stop: Option<Box<OnStop>>,
+    is_stopped: bool,
+}
+
+type OnStop = dyn FnOnce(&Report) + Send + Sync;
+
+impl<E: Event> Guard<E> {
+    /// Sets how long the stop may take. Defaults to [`Config::stop_timeout`](crate::Config::stop_timeout) of the collector.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Calls a function with the report when the collector was stopped, also by a drop. Its panic is caught.
+    pub fn on_stop(mut self, report: impl FnOnce(&Report) + Send + Sync + 'static) -> Self {
+        self.on_stop = Some(Box::new(report));
+        self
+    }
+
+    /// Stops the collector, delivers what is pending, and reports what was lost.
+    pub fn stop(mut self) -> Report {
+        self.end()
+    }
+
+    /// Returns the collector: for its statistics, its health, or a flush.
+    pub fn collector(&self) -> &Collector<E> {
+        &self.bridge.collector
+    }
+
+    /// Returns what the bridge kept away or changed so far.
+    pub fn counts(&self) -> Counts {
+        self.bridge.counts()
+    }
+
+    fn end(&mut self) -> Report {
+        self.is_stopped = true;
+        let collector = &self.bridge.collector;
+        let stop = collector.stop_timeout(self.timeout);
+        let report = Report { stats: collector.stats(), stop, counts: self.counts() };
+        if let Some(on_stop) = self.on_stop.take() {
+            // Nobody is left to be told of its panic.
+            _ = catch_panic(|| on_stop(&report));
+        }
+        report
+    }
+}
+
+impl<E: Event> Drop for Guard<E> {
+    fn drop(&mut self) {
+        if !self.is_stopped {
+            drop(self.end());
+        }
+    }
+}
+
+impl<E: Event> fmt::Debug for Guard<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// Report of a [`Guard`]: what became of all events.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// The report of the collector, or why it did not stop in time.
+    pub stop: Result<StopReport, StopError>,
+    /// The account of the collector at that moment.
+    pub stats: Stats,
+    /// What the bridge kept away or changed.
+    pub counts: Counts,
+}
+
+impl Report {
+    /// Returns how many events were lost: evicted, rejected, too large, left behind, failed in a sink (once for each sink), or kept away
+    /// by the bridge lest they go in circles. What the gate or an ignored target kept out was not wanted, and is not lost.
+    pub fn lost(&self) -> u64 {
+        self.reasons().map(|(count, _)| count).sum()
+    }
+
+    fn reasons(&self) -> impl Iterator<Item = (u64, &'static str)> {
+        let (stats, counts) = (&self.stats, &self.counts);
+        [
+            (stats.evicted, "evicted"),
+            (stats.rejected.full, "rejected as full"),
+            (stats.rejected.stopped, "after the stop"),
+            (stats.rejected.worker_gone, "without a worker"),
+            (stats.rejected.forked, "of a forked child"),
+            (stats.oversize, "too large"),
+            (stats.sinks.iter().map(|sink| sink.failed).sum(), "failed in a sink"),
+            (stats.pending, "left behind"),
+            (counts.own_thread, "of the threads that deliver"),
+            (counts.too_deep, "too deep in each other"),
+        ]
+        .into_iter()
+    }
+}
+
+impl fmt::Display for Report {
+    /// Writes one line: how many were delivered, and how many were lost, by reason.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} delivered, {} lost", self.stats.processed, self.lost())?;
+        for (place, (count, reason)) in self.reasons().filter(|(count, _)| *count > 0).enumerate() {
+            write!(f, "{} {count} {reason}", if place == 0 { ":" } else { "," })?;
+        }
+        match &self.stop {
+            Ok(_) => Ok(()),
+            Err(error) => write!(f, " ({error})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::PlainMutex;
+
+    #[test]
+    fn the_report_of_a_guard_names_each_loss_by_its_reason() {
+        let bridge = Bridge::new(Collector::builder().capacity(2).build().unwrap());
+        let guard = bridge.guard();
+        for _ in 0..3 {
+            bridge.collector().collect(Record::new("tick"));
+        }
+        let entered: Vec<_> = (0..6).filter_map(|_| bridge.enter()).collect();
+        assert_eq!(entered.len(), 4);
+        drop(entered);
+        assert!(bridge.enter().is_some(), "an event that ended is not counted");
+        bridge.text(3, format_args!("long"));
+        let heard = Arc::new(PlainMutex::new(String::new()));
+        let said = Arc::clone(&heard);
+        let guard = guard.on_stop(move |report| *said.lock() = report.to_string());
+        // It never ran: what is queued is discarded.
+        let report = guard.stop();
+        assert_eq!(
+            report.to_string(),
+            "0 delivered, 5 lost: 1 evicted, 2 after the stop, 2 too deep in each other"
+        );
+        assert_eq!((heard.lock().clone(), report.counts.cut), (report.to_string(), 1));
+    }
+}

@@ -1,0 +1,136 @@
+//! `Formatted`: the text of something that user code formats, bounded, and without its panics.
+
+use std::cell::Cell;
+use std::fmt::{self, Write};
+
+use super::Text;
+use crate::buffer::empty_text;
+use crate::sync::catch_panic;
+
+thread_local! {
+    /// The buffer that the next text is written to. Code that formats may come back here: then it is empty, and a new one is made.
+    static SCRATCH: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Text of something that user code formats: for a bridge that gets values it knows nothing of, as loggers do.
+///
+/// A `Debug` or `Display` that panics ends here, and one that writes without an end is stopped. One allocation of the length of
+/// the text is made, and one for the [`Text`] itself.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::event::Formatted;
+///
+/// let whole = Formatted::of(100, format_args!("loss is {}", f64::NAN));
+/// assert_eq!((&*whole.text, whole.is_cut, whole.has_panicked), ("loss is NaN", false, false));
+/// let cut = Formatted::of(4, format_args!("loss is {}", f64::NAN));
+/// assert_eq!((&*cut.text, cut.is_cut), ("loss…", true));
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Formatted {
+    /// The text. A panic leaves `(panicked: MESSAGE)`.
+    pub text: Text,
+    /// True if it was longer than allowed. A `…` stands at its end.
+    pub is_cut: bool,
+    /// True if it panicked.
+    pub has_panicked: bool,
+}
+
+impl Formatted {
+    /// Formats `arguments` into at most `max_bytes`, not counting the mark of a cut.
+    pub fn of(max_bytes: usize, arguments: fmt::Arguments<'_>) -> Self {
+        let mut text = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        let mut bounded = Bounded { text: &mut text, left: max_bytes, is_cut: false };
+        let outcome = catch_panic(|| bounded.write_fmt(arguments));
+        let is_cut = bounded.is_cut;
+        // Code that takes an error of its own for a panic has been stopped here.
+        let said = outcome.err().filter(|_| !is_cut);
+        if is_cut {
+            text.push('…');
+        }
+        let has_panicked = said.is_some();
+        if let Some(said) = said {
+            text.clear();
+            let mut bounded = Bounded { text: &mut text, left: max_bytes, is_cut: false };
+            // What does not fit is cut.
+            _ = write!(bounded, "(panicked: {said})");
+        }
+        let formatted = Self { text: Text::from(&*text), is_cut, has_panicked };
+        empty_text(&mut text);
+        _ = SCRATCH.try_with(|scratch| scratch.set(text));
+        formatted
+    }
+}
+
+/// Writer that ends with an error where the text would be too long.
+struct Bounded<'a> {
+    text: &'a mut String,
+    left: usize,
+    is_cut: bool,
+}
+
+impl Write for Bounded<'_> {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        if more.len() <= self.left {
+            self.text.push_str(more);
+            self.left -= more.len();
+            return Ok(());
+        }
+        let end = (0..=self.left).rev().find(|end| more.is_char_boundary(*end)).unwrap_or(0);
+        self.text.push_str(&more[..end]);
+        (self.left, self.is_cut) = (0, true);
+        Err(fmt::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Shown<F>(F);
+
+    impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for Shown<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            (self.0)(f)
+        }
+    }
+
+    fn of(max_bytes: usize, shown: impl Fn(&mut fmt::Formatter<'_>) -> fmt::Result) -> (String, bool, bool) {
+        let formatted = Formatted::of(max_bytes, format_args!("{}", Shown(shown)));
+        (formatted.text.to_string(), formatted.is_cut, formatted.has_panicked)
+    }
+
+    #[test]
+    fn a_panic_leaves_its_message_and_nothing_of_what_was_written() {
+        let formatted = of(100, |f| {
+            f.write_str("half")?;
+            panic!("no {}", "way")
+        });
+        assert_eq!(formatted, ("(panicked: no way)".to_owned(), false, true));
+        assert_eq!(of(100, |f| f.write_str("whole")), ("whole".to_owned(), false, false));
+    }
+
+    #[test]
+    fn what_writes_without_an_end_is_stopped_between_two_characters() {
+        let endless = of(7, |f| {
+            loop {
+                f.write_str("äöü")?;
+            }
+        });
+        assert_eq!(endless, ("äöü…".to_owned(), true, false));
+        // Code that cannot live with an error.
+        let (text, is_cut, has_panicked) = of(2, |f| {
+            f.write_str("long").unwrap();
+            Ok(())
+        });
+        assert_eq!((&*text, is_cut, has_panicked), ("lo…", true, false));
+    }
+
+    #[test]
+    fn code_that_formats_may_format() {
+        let nested = of(100, |f| write!(f, "<{}>", of(3, |f| f.write_str("inner")).0));
+        assert_eq!(nested.0, "<inn…>");
+    }
+}
