@@ -1,0 +1,27 @@
+//! Bridge from [`log`] to [`forebay`]: a logger that makes a record of every line and never waits for a file.
+//!
+//! What is lost when a sink is too slow is counted by its reason, and marked at its place in the output. [`Logger`] has an example.
+//!
+//! # What happens when
+//!
+//! | when | then |
+//! |---|---|
+//! | a sink is too slow | the oldest records are evicted, as [`Overflow`](forebay::Overflow) of the collector says; a record `forebay.gap` stands where they are missing |
+//! | a sink, or a library that it uses, logs | on the threads that deliver, the line is left out and counted ([`Counts::own_thread`]); for threads of its own, see [`Logger::ignore`] |
+//! | a `Debug` or `Display` panics | its field says `(panicked: MESSAGE)`; the line is counted and goes on (with `panic = "abort"` the process ends) |
+//! | a `Debug` logs | its line is collected; more than four within each other are left out and counted |
+//! | a text is longer than 1 MiB | it is cut, ends with `…`, and is counted ([`Logger::max_text_bytes`]) |
+//! | [`log::Log::flush`] is called | it waits for what was logged before, and ends by [`Logger::flush_timeout`] |
+//! | the process forks | in the child, every line is refused at once and counted |
+//! | the guard is dropped | the collector stops by its deadline; [`Guard::on_stop`] gets the report. `std::process::exit` drops nothing |
+//!
+//! A line of more than 2,048 different targets and keys costs one allocation more.
+
+mod sync;
+
+mod logger;
+mod names;
+
+#[doc(inline)]
+pub use forebay::bridge::{Counts, Guard, Report};
+pub use logger::{FilterError, Logger};

@@ -1,0 +1,217 @@
+//! What logs within itself, panics, or is too much.
+
+use std::fmt;
+use std::time::Duration;
+
+use forebay::sink::{MemorySink, SinkExt, from_fn};
+use forebay::{Batch, Collector, FlushStrategy};
+use tracing_subscriber::prelude::*;
+
+use crate::support::{Gate, alone, hush, law};
+use crate::{field, messages, records, records_by};
+
+#[test]
+fn what_a_sink_logs_does_not_come_back_to_it() {
+    alone!();
+    let memory = MemorySink::new();
+    let talks = |name: &str| {
+        from_fn(name, |batch: &Batch| {
+            tracing::info!(events = batch.len(), "a sink logs");
+            Ok(())
+        })
+    };
+    let collector = Collector::builder()
+        .sink(memory.clone())
+        .sink(talks("worker"))
+        .sink(talks("thread").isolated(8))
+        .start()
+        .unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer)).unwrap();
+    tracing::info!("from the loop");
+    collector.flush().unwrap();
+    let report = guard.stop();
+    law(&collector, 1);
+    assert_eq!(messages(&memory.events()), ["from the loop"]);
+    assert_eq!(report.counts.own_thread, 2);
+    assert_eq!(report.to_string(), "1 delivered, 2 lost: 2 of the threads that deliver");
+}
+
+#[test]
+fn targets_that_are_ignored_are_left_out_with_the_modules_below_them() {
+    let (records, report) = records_by(
+        |layer| layer.ignore(["ureq", "rustls::client"]),
+        || {
+            tracing::info!(target: "ureq", "ignored");
+            tracing::info!(target: "ureq::pool", "ignored");
+            tracing::info!(target: "ureq_proto", "another crate");
+            tracing::info!(target: "rustls", "above");
+            drop(tracing::info_span!(target: "ureq", "request").entered());
+        },
+    );
+    assert_eq!(messages(&records), ["another crate", "above"]);
+    assert_eq!((report.counts.ignored, report.lost()), (3, 0));
+}
+
+struct Panics;
+
+impl fmt::Debug for Panics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("half")?;
+        std::panic::panic_any("on purpose")
+    }
+}
+
+#[test]
+fn a_debug_that_panics_leaves_its_message_in_the_place_of_its_value() {
+    hush();
+    let (records, report) = records_by(
+        |layer| layer,
+        || {
+            let _span = tracing::info_span!("span", of = ?Panics).entered();
+            tracing::info!(value = ?Panics, number = 1, "{:?}", Panics);
+        },
+    );
+    for name in ["message", "value", "of"] {
+        assert_eq!(field(&records[0], name).as_str(), Some("(panicked: on purpose)"), "{name}");
+    }
+    assert_eq!((field(&records[0], "number").as_i64(), report.counts.panicked), (Some(1), 3));
+}
+
+/// Logs when it is formatted, and formats such a value for that, so many times.
+struct Within(u32);
+
+impl fmt::Debug for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 0 {
+            tracing::info!(value = ?Within(self.0 - 1), "inner");
+        }
+        write!(f, "logs {}", self.0)
+    }
+}
+
+#[test]
+fn a_debug_that_logs_is_collected_four_deep_and_counted_beyond() {
+    // tracing hands no event to the default of a thread while it hands another one to it. It does so with that of the process.
+    alone!();
+    let memory = MemorySink::new();
+    let collector = Collector::builder().sink(memory.clone()).start().unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer)).unwrap();
+    // A span is not locked while its fields are formatted.
+    let span = tracing::info_span!("span", of = ?Within(1), later = tracing::field::Empty);
+    let entered = span.enter();
+    span.record("later", tracing::field::debug(Within(1)));
+    drop(entered);
+    assert_eq!(collector.stats().offered, 2);
+    tracing::info!(value = ?Within(10), "outer");
+    let report = guard.stop();
+    law(&collector, 6);
+    assert_eq!(messages(&memory.events()), ["inner", "inner", "inner", "inner", "inner", "outer"]);
+    assert_eq!(report.counts.too_deep, 1, "the fifth, within which nothing is formatted");
+}
+
+#[test]
+fn a_long_text_is_cut_and_counted_and_a_megabyte_passes() {
+    let (long, far) = ("x".repeat(1_000_000), "y".repeat(3 << 20));
+    let (records, report) = records_by(
+        |layer| layer,
+        || {
+            tracing::info!("{long}");
+            tracing::info!(text = &*far, bytes = far.as_bytes(), "far too long");
+        },
+    );
+    assert_eq!(field(&records[0], "message").as_str().map(str::len), Some(1_000_000));
+    let text = field(&records[1], "text").as_str().unwrap();
+    assert_eq!((text.len(), text.ends_with("y…")), ((1 << 20) + '…'.len_utf8(), true));
+    assert_eq!(report.counts.cut, 2);
+}
+
+#[test]
+fn messages_of_a_megabyte_stay_within_the_byte_budget() {
+    let gate = Gate::closed();
+    let collector = Collector::builder()
+        .flush(FlushStrategy::Size { events: 1 })
+        .max_bytes(4 << 20)
+        .sink(gate.sink())
+        .start()
+        .unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    let long = "x".repeat(1_000_000);
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        tracing::info!("first");
+        gate.await_arrivals(1);
+        for _ in 0..20 {
+            tracing::info!("{long}");
+        }
+    });
+    assert!(collector.pending_bytes() <= 4 << 20, "{}", collector.pending_bytes());
+    gate.open();
+    let report = guard.stop();
+    let stats = law(&collector, 21);
+    assert!(stats.evicted >= 16 && report.lost() == stats.evicted + stats.oversize, "{report}");
+}
+
+#[test]
+fn a_guard_reports_at_its_drop_and_ends_by_its_deadline() {
+    let gate = Gate::closed();
+    let collector =
+        Collector::builder().flush(FlushStrategy::Size { events: 1 }).sink(gate.sink()).start().unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    let (said, heard) = std::sync::mpsc::channel();
+    let guard =
+        guard.timeout(Duration::from_millis(1)).on_stop(move |report| said.send(report.clone()).unwrap());
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        tracing::info!("it hangs");
+        drop(guard);
+        tracing::info!("late");
+    });
+    let report = heard.recv().unwrap();
+    assert_eq!(report.stats.pending, 1);
+    assert!(
+        report.to_string().starts_with("0 delivered, 1 lost: 1 left behind (stop did not end within"),
+        "{report}"
+    );
+    gate.open();
+    collector.stop().unwrap();
+    let stats = law(&collector, 2);
+    assert_eq!((stats.processed, stats.rejected.stopped), (1, 1));
+}
+
+#[test]
+fn a_program_may_have_any_number_of_places_that_log() {
+    const PLACES: usize = 20_000;
+    let records = records(|| {
+        for place in 0..PLACES {
+            callsite(place);
+        }
+    });
+    assert_eq!(records.len(), PLACES);
+    for (place, record) in records.iter().enumerate() {
+        assert_eq!(record.name(), format!("many.place.{place}"));
+    }
+}
+
+/// Makes a place that logs, as a macro does, and logs there once.
+fn callsite(place: usize) {
+    use tracing::callsite::{Callsite, Identifier};
+    use tracing::field::FieldSet;
+    use tracing::metadata::Kind;
+    use tracing::subscriber::Interest;
+    use tracing::{Event, Level, Metadata};
+
+    struct Place(std::sync::OnceLock<Metadata<'static>>);
+    impl Callsite for Place {
+        fn set_interest(&self, _: Interest) {}
+        fn metadata(&self) -> &Metadata<'_> {
+            self.0.get().unwrap()
+        }
+    }
+    let callsite: &'static Place = Box::leak(Box::new(Place(std::sync::OnceLock::new())));
+    let target: &'static str = format!("many::place::{place}").leak();
+    let fields = FieldSet::new(&[], Identifier(callsite));
+    let metadata = Metadata::new("event here", target, Level::INFO, None, None, None, fields, Kind::EVENT);
+    callsite.0.set(metadata).ok().unwrap();
+    let metadata = callsite.0.get().unwrap();
+    Event::dispatch(metadata, &metadata.fields().value_set(&[]));
+}

@@ -1,0 +1,131 @@
+//! The writer for formatters: the lines of tracing-appender, and a line where some are missing.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use forebay::{Builder, FlushStrategy};
+use forebay_tracing::{Line, LinesSink};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::prelude::*;
+
+use crate::support::{Gate, LONG, law};
+
+/// Bytes that a test reads back.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// Logs through a formatter without time, to that writer.
+fn log_to(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static, body: impl FnOnce()) {
+    let format = tracing_subscriber::fmt::layer().without_time().with_ansi(false).with_writer(writer);
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(format), body);
+}
+
+fn workload() {
+    let _span = tracing::info_span!("epoch", epoch = 3).entered();
+    for number in 0..100 {
+        tracing::info!(number, text = "a\u{1b}\nb", "line {number}");
+    }
+    tracing::error!("the last");
+}
+
+#[test]
+fn the_lines_are_those_of_tracing_appender() {
+    let folder = tempfile::tempdir().unwrap();
+    let (theirs, ours) = (folder.path().join("theirs.log"), folder.path().join("ours.log"));
+    let create = |path| std::fs::File::create(path).unwrap();
+    {
+        let (writer, _guard) = tracing_appender::non_blocking(create(&theirs));
+        log_to(writer, workload);
+    }
+    let (writer, guard) = forebay_tracing::non_blocking(create(&ours)).unwrap();
+    log_to(writer, workload);
+    let collector = guard.collector().clone();
+    assert_eq!(guard.stop().lost(), 0);
+    law(&collector, 101);
+    let [theirs, ours] = [theirs, ours].map(|path| std::fs::read_to_string(path).unwrap());
+    assert_eq!(ours, theirs);
+    assert_eq!(ours.lines().count(), 101);
+}
+
+#[test]
+fn lines_that_are_missing_leave_one_at_their_place_with_their_number() {
+    let (out, gate) = (Shared::default(), Gate::closed());
+    let collector = Builder::<Line>::new()
+        .capacity(4)
+        .flush(FlushStrategy::Size { events: 1 })
+        .sink(LinesSink::new(out.clone()))
+        .sink(gate.sink())
+        .start()
+        .unwrap();
+    let (mut writer, guard) = forebay_tracing::lines(collector.clone());
+    writeln!(writer, "first").unwrap();
+    gate.await_arrivals(1);
+    for number in 0..10 {
+        writer.write_all(format!("{number}\n").as_bytes()).unwrap();
+    }
+    gate.open();
+    collector.flush_timeout(LONG).unwrap();
+    writeln!(writer, "last").unwrap();
+    let report = guard.stop();
+    let stats = law(&collector, report.stats.offered);
+    assert_eq!((stats.evicted, report.lost()), (6, 6));
+    let text = out.text();
+    assert_eq!(text, "first\nforebay: 6 lines were lost here\n6\n7\n8\n9\nlast\n");
+}
+
+/// A writer that takes so many bytes, and fails once then.
+struct Fails {
+    out: Shared,
+    left: usize,
+}
+
+impl Write for Fails {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            self.left = usize::MAX;
+            return Err(io::Error::other("disk full"));
+        }
+        let taken = bytes.len().min(self.left);
+        self.left -= taken;
+        self.out.write(&bytes[..taken])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_write_that_fails_half_way_loses_the_lines_that_did_not_get_out_and_marks_them() {
+    let out = Shared::default();
+    let sink = LinesSink::new(Fails { out: out.clone(), left: 9 }).gap_line(|lost| format!("{lost} lost\n"));
+    let collector = Builder::<Line>::new().sink(sink).build().unwrap();
+    let (mut writer, guard) = forebay_tracing::lines(collector.clone());
+    for number in 0..4 {
+        writer.write_all(format!("one {number}\n").as_bytes()).unwrap();
+    }
+    // In one batch.
+    collector.start().unwrap();
+    collector.flush_timeout(LONG).unwrap();
+    writer.write_all(b"after\n").unwrap();
+    let report = guard.stop();
+    law(&collector, 5);
+    assert_eq!(report.lost(), 3);
+    assert_eq!(out.text(), "one 0\none\n3 lost\nafter\n");
+}
