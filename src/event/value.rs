@@ -797,6 +797,12 @@ impl Histogram {
         }
     }
 
+    /// Sets how many further values were NaN or infinite, for a histogram that was [counted elsewhere](Self::from_counts).
+    pub fn with_non_finite(mut self, values: u64) -> Self {
+        self.non_finite = values;
+        self
+    }
+
     const MAX_BINS: usize = 65_536;
 
     /// Returns the borders of the bins, ascending: one more than there are bins, or none.

@@ -5,10 +5,11 @@ use metrics::{counter, gauge};
 use super::Stats;
 
 impl Stats {
-    /// Publishes these statistics to the recorder of the [`metrics`] crate, under the names of
+    /// Publishes these statistics, which are forebay's own, to the recorder of the [`metrics`] crate, under the names of
     /// `Stats::to_prometheus`. The time in writes is a gauge here, because counters of the facade are whole numbers.
     /// With several collectors in one process, each needs its own recorder or prefix. Without a recorder nothing
-    /// happens. Call it every few seconds.
+    /// happens. Call it every few seconds. (The crate `forebay-metrics` goes the other way: it is a recorder, and makes events of what a
+    /// program counts.)
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

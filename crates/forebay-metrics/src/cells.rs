@@ -1,0 +1,298 @@
+//! Values of series, changed by any thread and read by the sampler. All orderings are relaxed: a value is a number by itself, and nothing is
+//! published by it.
+
+use forebay::Histogram;
+use metrics::{CounterFn, GaugeFn, HistogramFn};
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Number that stands for none: no counter comes to it, and as a gauge it is one of many NaN.
+const NONE: u64 = u64::MAX;
+
+/// A number, and the one that was last sampled.
+#[derive(Debug)]
+struct Sampled {
+    now: AtomicU64,
+    /// Written by samplers alone.
+    sampled: AtomicU64,
+}
+
+impl Sampled {
+    /// Returns the number, unless it is the one that was sampled.
+    fn changed(&self) -> Option<u64> {
+        let now = self.now.load(Ordering::Relaxed);
+        (now != self.sampled.load(Ordering::Relaxed)).then_some(now)
+    }
+
+    fn mark_sampled(&self, number: u64) {
+        self.sampled.store(number, Ordering::Relaxed);
+    }
+}
+
+impl Default for Sampled {
+    /// Returns zero, of which no sample was taken.
+    fn default() -> Self {
+        Self { now: AtomicU64::new(0), sampled: AtomicU64::new(NONE) }
+    }
+}
+
+/// Counter: the total since it was registered.
+#[derive(Debug, Default)]
+pub(crate) struct CounterCell(Sampled);
+
+impl CounterCell {
+    /// Returns the total, unless it is the one that was sampled.
+    pub(crate) fn changed(&self) -> Option<u64> {
+        self.0.changed()
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_sampled(&self, total: u64) {
+        self.0.mark_sampled(total);
+    }
+}
+
+impl CounterFn for CounterCell {
+    fn increment(&self, value: u64) {
+        self.0.now.fetch_add(value, Ordering::Relaxed);
+    }
+
+    fn absolute(&self, value: u64) {
+        self.0.now.fetch_max(value, Ordering::Relaxed);
+    }
+}
+
+/// Gauge: the bits of its number.
+#[derive(Debug, Default)]
+pub(crate) struct GaugeCell(Sampled);
+
+impl GaugeCell {
+    /// Returns the bits of the number, unless they are those that were sampled.
+    pub(crate) fn changed(&self) -> Option<u64> {
+        self.0.changed()
+    }
+
+    pub(crate) fn mark_sampled(&self, bits: u64) {
+        self.0.mark_sampled(bits);
+    }
+}
+
+impl GaugeFn for GaugeCell {
+    fn increment(&self, value: f64) {
+        add(&self.0.now, value);
+    }
+
+    fn decrement(&self, value: f64) {
+        add(&self.0.now, -value);
+    }
+
+    fn set(&self, value: f64) {
+        self.0.now.store(value.to_bits(), Ordering::Relaxed);
+    }
+}
+
+/// Adds to a floating-point number.
+fn add(cell: &AtomicU64, value: f64) {
+    change(cell, |number| number + value);
+}
+
+/// Changes a floating-point number, if that makes a difference.
+fn change(cell: &AtomicU64, change: impl Fn(f64) -> f64) {
+    let mut now = cell.load(Ordering::Relaxed);
+    loop {
+        let new = change(f64::from_bits(now)).to_bits();
+        if new == now {
+            return;
+        }
+        match cell.compare_exchange_weak(now, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(other) => now = other,
+        }
+    }
+}
+
+/// Bins between a number and its double.
+const BINS_OF_OCTAVE: u64 = 8;
+/// The bits of a floating-point number below those that choose its bin.
+const SHIFT: u32 = 52 - BINS_OF_OCTAVE.trailing_zeros();
+/// Powers of two between which numbers have bins: a picosecond in seconds, and a petabyte in bytes. What lies below is in the first bin, and
+/// what lies above in the last.
+const SMALLEST: f64 = 1.0 / (1_u64 << 40) as f64;
+const LARGEST: f64 = (1_u64 << 50) as f64;
+/// Number of bins from the smallest to the largest.
+const BINS: usize = 90 * BINS_OF_OCTAVE as usize;
+
+/// Histogram of the numbers since the last sample, in bins whose width is at most an eighth of their lower edge: 720 of them, 6 KB. Numbers
+/// below zero are in one bin.
+#[derive(Debug)]
+pub(crate) struct HistogramCell {
+    negative: AtomicU64,
+    /// From zero up to the smallest that has a bin.
+    small: AtomicU64,
+    bins: Box<[AtomicU64]>,
+    large: AtomicU64,
+    non_finite: AtomicU64,
+    /// Bits of floating-point numbers.
+    sum: AtomicU64,
+    sum_of_squares: AtomicU64,
+    min: AtomicU64,
+    max: AtomicU64,
+}
+
+impl Default for HistogramCell {
+    fn default() -> Self {
+        let of = |number: f64| AtomicU64::new(number.to_bits());
+        Self {
+            negative: AtomicU64::new(0),
+            small: AtomicU64::new(0),
+            bins: (0..BINS).map(|_| AtomicU64::new(0)).collect(),
+            large: AtomicU64::new(0),
+            non_finite: AtomicU64::new(0),
+            sum: of(0.0),
+            sum_of_squares: of(0.0),
+            min: of(f64::INFINITY),
+            max: of(f64::NEG_INFINITY),
+        }
+    }
+}
+
+/// Returns the place of a bin in the order of numbers, from the bits of a number in it.
+fn bin_of(number: f64) -> usize {
+    ((number.to_bits() >> SHIFT) - (SMALLEST.to_bits() >> SHIFT)) as usize
+}
+
+/// Returns the lower edge of a bin.
+fn edge_of(bin: usize) -> f64 {
+    f64::from_bits(((SMALLEST.to_bits() >> SHIFT) + bin as u64) << SHIFT)
+}
+
+impl HistogramCell {
+    /// Takes the numbers since the last sample out of it; `None` if there are none. A number that another thread records meanwhile is in
+    /// this sample or in the next, and its part of the sum may be in the other.
+    pub(crate) fn take(&self) -> Option<Histogram> {
+        let taken = |cell: &AtomicU64| {
+            if cell.load(Ordering::Relaxed) == 0 { 0 } else { cell.swap(0, Ordering::Relaxed) }
+        };
+        let non_finite = taken(&self.non_finite);
+        let bits_of =
+            |cell: &AtomicU64, empty: f64| f64::from_bits(cell.swap(empty.to_bits(), Ordering::Relaxed));
+        // The lower and the upper edge, and the count.
+        let mut filled: Vec<(f64, f64, u64)> = Vec::new();
+        let mut push = |lower: f64, upper: f64, count: u64| {
+            if count > 0 {
+                filled.push((lower, upper, count));
+            }
+        };
+        push(f64::NEG_INFINITY, 0.0, taken(&self.negative));
+        push(0.0, SMALLEST, taken(&self.small));
+        for (bin, cell) in self.bins.iter().enumerate() {
+            push(edge_of(bin), edge_of(bin + 1), taken(cell));
+        }
+        push(LARGEST, f64::INFINITY, taken(&self.large));
+        if filled.is_empty() && non_finite == 0 {
+            return None;
+        }
+        let (sum, sum_of_squares) = (bits_of(&self.sum, 0.0), bits_of(&self.sum_of_squares, 0.0));
+        let (min, max) = (bits_of(&self.min, f64::INFINITY), bits_of(&self.max, f64::NEG_INFINITY));
+        Some(histogram(&filled, min, max, sum, sum_of_squares).with_non_finite(non_finite))
+    }
+
+    fn add(&self, value: f64, count: u64) {
+        if !value.is_finite() {
+            self.non_finite.fetch_add(count, Ordering::Relaxed);
+            return;
+        }
+        let cell = if value < 0.0 {
+            &self.negative
+        } else if value < SMALLEST {
+            &self.small
+        } else {
+            self.bins.get(bin_of(value)).unwrap_or(&self.large)
+        };
+        cell.fetch_add(count, Ordering::Relaxed);
+        let times = count as f64;
+        add(&self.sum, value * times);
+        add(&self.sum_of_squares, value * value * times);
+        change(&self.min, |min| min.min(value));
+        change(&self.max, |max| max.max(value));
+    }
+}
+
+/// Makes a histogram of bins in order. Where none is filled between two, one empty bin takes their place. The outer edges are the smallest and
+/// the largest number, as far as they lie in these bins: another thread may have recorded one that is in the next sample.
+fn histogram(filled: &[(f64, f64, u64)], min: f64, max: f64, sum: f64, sum_of_squares: f64) -> Histogram {
+    let (Some((lower, upper, _)), Some((last_lower, last_upper, _))) = (filled.first(), filled.last()) else {
+        return Histogram::default();
+    };
+    let min = if (*lower..*upper).contains(&min) { min } else { lower.max(f64::MIN) };
+    let max = if (*last_lower..*last_upper).contains(&max) { max } else { last_upper.min(f64::MAX) };
+    let (mut edges, mut counts) = (vec![min], Vec::new());
+    for (lower, upper, count) in filled {
+        if !counts.is_empty() && edges.last() != Some(lower) {
+            edges.push(*lower);
+            counts.push(0);
+        }
+        edges.push(upper.min(max));
+        counts.push(*count);
+    }
+    Histogram::from_counts(edges, counts, sum, sum_of_squares).unwrap_or_default()
+}
+
+impl HistogramFn for HistogramCell {
+    fn record(&self, value: f64) {
+        self.add(value, 1);
+    }
+
+    fn record_many(&self, value: f64, count: usize) {
+        if count > 0 {
+            self.add(value, count as u64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_in_the_bin_whose_edges_are_around_them() {
+        assert_eq!((bin_of(SMALLEST), edge_of(0)), (0, SMALLEST));
+        assert_eq!(edge_of(BINS), LARGEST);
+        assert_eq!(bin_of(LARGEST), BINS);
+        let mut number = SMALLEST;
+        while number < LARGEST {
+            let bin = bin_of(number);
+            assert!(edge_of(bin) <= number && number < edge_of(bin + 1), "{number}");
+            assert!(edge_of(bin + 1) - edge_of(bin) <= edge_of(bin) / 8.0);
+            number *= 1.0123;
+        }
+    }
+
+    #[test]
+    fn a_histogram_has_every_number_and_its_smallest_and_largest() {
+        let cell = HistogramCell::default();
+        assert!(cell.take().is_none());
+        let numbers = [0.5, 0.5, 3.0, -2.0, -7.0, 0.0, 1e-30, 1e30, f64::MAX, 0.51, f64::MIN_POSITIVE];
+        numbers.iter().for_each(|number| cell.record(*number));
+        cell.record_many(100.0, 1000);
+        cell.record_many(1.0, 0);
+        cell.record(f64::NAN);
+        cell.record(f64::NEG_INFINITY);
+        let histogram = cell.take().unwrap();
+        assert_eq!((histogram.count(), histogram.non_finite()), (1011, 2));
+        assert_eq!((histogram.min(), histogram.max()), (-7.0, f64::MAX));
+        assert!(histogram.edges().is_sorted());
+        assert!(cell.take().is_none(), "they were taken");
+
+        cell.record_many(0.25, 4);
+        let histogram = cell.take().unwrap();
+        assert_eq!((histogram.min(), histogram.max(), histogram.count()), (0.25, 0.25, 4));
+        assert_eq!((histogram.sum(), histogram.sum_of_squares()), (1.0, 0.25));
+        cell.record(f64::INFINITY);
+        let histogram = cell.take().unwrap();
+        assert_eq!((histogram.count(), histogram.non_finite()), (0, 1));
+    }
+}

@@ -1,0 +1,42 @@
+//! Recorder for the [`metrics`] facade: what a program counts, as events of [`forebay`], once an interval.
+//!
+//! `counter!("requests").increment(1)` adds to an atomic number. Every 10 s, a thread collects one record for each series that has changed.
+//! So a counter that is bumped ten million times a second is one event in 10 s. [`Builder`] has an example.
+//!
+//! | metric | record, once an interval |
+//! |---|---|
+//! | counter | its name with the total, if that has changed. One that was just registered is 0 |
+//! | gauge | its name with the number, if that has changed |
+//! | histogram | its name with a [`Histogram`](forebay::Histogram) of the numbers since the last sample, if there were any. A bin is as wide as an eighth of its lower edge at most |
+//! | label | metadata of its name |
+//! | unit | metadata `metric.unit`, as a code of UCUM: `s`, `By`, `1` |
+//! | description | one record `metrics.described`, with the fields `name`, `kind`, `unit` and `description` |
+//! | kind | metadata `metric.kind`: `counter`, `gauge` or `histogram` |
+//! | begin | metadata `metric.since`, in nanoseconds since 1970: of a counter when it was zero, of a histogram the last sample |
+//!
+//! `forebay-otlp` sends such records as sums, gauges and histograms. A total that gets lost on the way is made good by the next one.
+//!
+//! # Not to be confused
+//!
+//! The feature `metrics` of the crate `forebay` goes the other way: `Stats::publish` gives forebay's *own* statistics to the recorder of the
+//! program, whichever that is. This crate *is* a recorder. Both work together: what `publish` gives to this recorder becomes events.
+//!
+//! # What holds
+//!
+//! * A call takes no lock, makes no system call, and allocates only when a series is new.
+//! * Memory is bounded by [`Builder::max_series`]. Handles for more series do nothing; how often is counted, and is an event of its own.
+//! * A sample that the collector does not take is taken again at the next interval, except for histograms.
+//! * In a forked child, nothing hangs and nothing is collected: the collector is the parent's.
+
+// From the bottom up: a module imports only from those that stand before it.
+mod sync;
+
+mod cells;
+mod registry;
+
+mod recorder;
+
+mod builder;
+
+pub use builder::{Builder, InstallError, Sampler};
+pub use recorder::MetricsRecorder;

@@ -1,0 +1,302 @@
+//! `MetricsRecorder`: the recorder of the facade, and the samples of its series.
+
+use std::fmt;
+
+use forebay::{Collector, Event, Name, Record, Value};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+use crate::cells::{CounterCell, GaugeCell, HistogramCell};
+use crate::registry::{Bound, Registry};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+
+/// Kind of a metric. A name may be of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Series with its name and labels as records have them, made once.
+#[derive(Debug, Default)]
+struct Series<C> {
+    name: Name,
+    labels: Vec<(Name, Value)>,
+    cell: C,
+}
+
+/// What the facade says of a name.
+#[derive(Debug, Default)]
+struct Description {
+    unit: Option<Unit>,
+    text: String,
+    is_reported: AtomicBool,
+}
+
+/// Everything that a recorder knows.
+pub(crate) struct Shared {
+    counters: Registry<Key, Series<CounterCell>>,
+    gauges: Registry<Key, Series<GaugeCell>>,
+    histograms: Registry<Key, Series<HistogramCell>>,
+    descriptions: Registry<(Kind, KeyName), Description>,
+    /// Series of all kinds.
+    series: Bound,
+    /// Descriptions: as many as there may be series.
+    described: Bound,
+    refused: Series<CounterCell>,
+    /// A sample is being taken. Two at a time could collect the totals of a counter in the wrong order.
+    is_sampling: AtomicBool,
+    /// Time of the last sample of histograms, in nanoseconds since 1970.
+    sampled: AtomicU64,
+    /// Time when the counters began at zero.
+    begun: i64,
+    collect: Box<dyn Fn(Record) -> bool + Send + Sync>,
+}
+
+/// Recorder for the [`metrics`] facade: it keeps counters, gauges and histograms in atomic numbers, and a [`Sampler`](crate::Sampler)
+/// collects them as events once an interval. Made by [`Builder::start`](crate::Builder::start). A clone is the same recorder.
+///
+/// A call such as `counter!("requests").increment(1)` takes no lock and collects no event. It hashes the key; keep the handle where that is
+/// too dear.
+#[derive(Clone)]
+pub struct MetricsRecorder(Arc<Shared>);
+
+impl MetricsRecorder {
+    pub(crate) fn new<E: Event + From<Record>>(collector: &Collector<E>, max_series: usize) -> Self {
+        let begun = Record::new("").unix_nanos();
+        let collector = collector.clone();
+        Self(Arc::new(Shared {
+            counters: Registry::new(),
+            gauges: Registry::new(),
+            histograms: Registry::new(),
+            descriptions: Registry::new(),
+            series: Bound::new(max_series),
+            described: Bound::new(max_series),
+            refused: Series { name: Name::from_static("forebay.metrics.refused"), ..Series::default() },
+            is_sampling: AtomicBool::new(false),
+            sampled: AtomicU64::new(begun),
+            begun: i64::try_from(begun).unwrap_or(i64::MAX),
+            collect: Box::new(move |record| collector.collect(record).is_queued()),
+        }))
+    }
+
+    /// Returns the number of series: pairs of a kind, a name and labels.
+    pub fn series(&self) -> u64 {
+        self.0.series.entries()
+    }
+
+    /// Returns how often a handle was asked for whose series is one too many. Such a handle does nothing.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.cell.total()
+    }
+
+    /// Collects what has changed since the last sample. Returns the number of records that the collector took: 0 as well where another thread is
+    /// just sampling.
+    pub fn sample(&self) -> u64 {
+        // Acquire and Release: a sample sees what the one before it has marked.
+        if self.0.is_sampling.swap(true, Ordering::Acquire) {
+            return 0;
+        }
+        let _guard = IsSampling(&self.0.is_sampling);
+        self.0.sample()
+    }
+
+    fn register<C: Default>(&self, key: &Key, among: &Registry<Key, Series<C>>) -> Option<Arc<Series<C>>> {
+        let make = || Series {
+            name: Name::from(key.name().to_owned()),
+            labels: key
+                .labels()
+                .map(|label| (Name::from(label.key().to_owned()), label.value().into()))
+                .collect(),
+            cell: C::default(),
+        };
+        let series = among.get_or_add(key, &self.0.series, make);
+        if series.is_none() {
+            metrics::CounterFn::increment(&self.0.refused.cell, 1);
+        }
+        series
+    }
+
+    fn describe(&self, kind: Kind, name: KeyName, unit: Option<Unit>, text: &SharedString) {
+        let make = || Description { unit, text: text.to_string(), is_reported: AtomicBool::new(false) };
+        _ = self.0.descriptions.get_or_add(&(kind, name), &self.0.described, make);
+    }
+}
+
+/// Mark of a sample that is being taken. It goes also if user code panics, such as the destructor of an event.
+struct IsSampling<'a>(&'a AtomicBool);
+
+impl Drop for IsSampling<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Shared {
+    fn sample(&self) -> u64 {
+        let mut taken = 0;
+        let mut collect = |record| {
+            let is_taken = (self.collect)(record);
+            taken += u64::from(is_taken);
+            is_taken
+        };
+        self.descriptions.for_each(|(kind, name), description| {
+            if !description.is_reported.load(Ordering::Relaxed) {
+                let mut record = Record::new("metrics.described").with_field("name", name.as_str());
+                record = record
+                    .with_field("kind", kind.name())
+                    .with_field("description", description.text.as_str());
+                if let Some(unit) = description.unit {
+                    record = record.with_field("unit", ucum(unit));
+                }
+                description.is_reported.store(collect(record), Ordering::Relaxed);
+            }
+        });
+        let counter = |series: &Series<CounterCell>, collect: &mut dyn FnMut(Record) -> bool| {
+            if let Some(total) = series.cell.changed() {
+                let record = self.record(series, Kind::Counter, total.into());
+                // What was not taken is sampled again.
+                if collect(record.with_metadata("metric.since", self.begun)) {
+                    series.cell.mark_sampled(total);
+                }
+            }
+        };
+        self.counters.for_each(|_, series| counter(series, &mut collect));
+        if self.refused.cell.total() > 0 {
+            counter(&self.refused, &mut collect);
+        }
+        self.gauges.for_each(|_, series| {
+            if let Some(bits) = series.cell.changed()
+                && collect(self.record(series, Kind::Gauge, f64::from_bits(bits).into()))
+            {
+                series.cell.mark_sampled(bits);
+            }
+        });
+        let now = Record::new("").unix_nanos();
+        let since = self.sampled.swap(now, Ordering::Relaxed);
+        let since = i64::try_from(since).unwrap_or(i64::MAX);
+        self.histograms.for_each(|_, series| {
+            if let Some(histogram) = series.cell.take() {
+                let record = self.record(series, Kind::Histogram, histogram.into());
+                _ = collect(record.with_metadata("metric.since", since));
+            }
+        });
+        taken
+    }
+
+    /// Makes the record of a series. Its labels are metadata, beside what it is.
+    fn record<C>(&self, series: &Series<C>, kind: Kind, value: Value) -> Record {
+        let mut record = Record::with_value(series.name.clone(), value);
+        for (name, value) in &series.labels {
+            record = record.with_metadata(name.clone(), value.clone());
+        }
+        record = record.with_metadata("metric.kind", kind.name());
+        let description = self.descriptions.get(&(kind, KeyName::from(series.name.as_str().to_owned())));
+        match description.and_then(|description| description.unit) {
+            Some(unit) => record.with_metadata("metric.unit", ucum(unit)),
+            None => record,
+        }
+    }
+}
+
+/// Returns the code of a unit in the Unified Code for Units of Measure, which OpenTelemetry uses.
+fn ucum(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Count => "1",
+        Unit::Percent => "%",
+        Unit::Seconds => "s",
+        Unit::Milliseconds => "ms",
+        Unit::Microseconds => "us",
+        Unit::Nanoseconds => "ns",
+        Unit::Tebibytes => "TiBy",
+        Unit::Gibibytes => "GiBy",
+        Unit::Mebibytes => "MiBy",
+        Unit::Kibibytes => "KiBy",
+        Unit::Bytes => "By",
+        Unit::TerabitsPerSecond => "Tbit/s",
+        Unit::GigabitsPerSecond => "Gbit/s",
+        Unit::MegabitsPerSecond => "Mbit/s",
+        Unit::KilobitsPerSecond => "kbit/s",
+        Unit::BitsPerSecond => "bit/s",
+        Unit::CountPerSecond => "1/s",
+    }
+}
+
+impl Recorder for MetricsRecorder {
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.describe(Kind::Counter, name, unit, &text);
+    }
+
+    fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.describe(Kind::Gauge, name, unit, &text);
+    }
+
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.describe(Kind::Histogram, name, unit, &text);
+    }
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        self.register(key, &self.0.counters).map_or_else(Counter::noop, Counter::from_arc)
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        self.register(key, &self.0.gauges).map_or_else(Gauge::noop, Gauge::from_arc)
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.register(key, &self.0.histograms).map_or_else(Histogram::noop, Histogram::from_arc)
+    }
+}
+
+impl metrics::CounterFn for Series<CounterCell> {
+    fn increment(&self, value: u64) {
+        metrics::CounterFn::increment(&self.cell, value);
+    }
+
+    fn absolute(&self, value: u64) {
+        metrics::CounterFn::absolute(&self.cell, value);
+    }
+}
+
+impl metrics::GaugeFn for Series<GaugeCell> {
+    fn increment(&self, value: f64) {
+        metrics::GaugeFn::increment(&self.cell, value);
+    }
+
+    fn decrement(&self, value: f64) {
+        metrics::GaugeFn::decrement(&self.cell, value);
+    }
+
+    fn set(&self, value: f64) {
+        metrics::GaugeFn::set(&self.cell, value);
+    }
+}
+
+impl metrics::HistogramFn for Series<HistogramCell> {
+    fn record(&self, value: f64) {
+        metrics::HistogramFn::record(&self.cell, value);
+    }
+
+    fn record_many(&self, value: f64, count: usize) {
+        metrics::HistogramFn::record_many(&self.cell, value, count);
+    }
+}
+
+impl fmt::Debug for MetricsRecorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricsRecorder")
+            .field("series", &self.series())
+            .field("refused", &self.refused())
+            .finish_non_exhaustive()
+    }
+}
