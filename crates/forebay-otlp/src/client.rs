@@ -8,10 +8,13 @@ use std::time::{Duration, SystemTime};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ureq::http::{HeaderMap, Response, StatusCode, Uri, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 use crate::endpoint::without_secrets;
 use crate::error::{OtlpError, shown};
+use crate::secret::SecretHeaders;
 use crate::wire::{Read, read};
 
 /// The most bytes of an answer that are read. An answer of a collector has a few.
@@ -36,7 +39,10 @@ pub(crate) struct Destination {
 pub(crate) struct Client {
     agent: Agent,
     uri: Uri,
+    /// As they are sent.
     headers: HeaderMap,
+    /// As the agent has them: [`SecretHeaders`] knows their values.
+    masked: HeaderMap,
     gzip: bool,
 }
 
@@ -79,7 +85,10 @@ pub(crate) fn connect(to: Destination) -> Result<Client, OtlpError> {
         .max_idle_connections(1)
         .proxy(to.proxy.clone());
     let config = tls(config, &to)?;
-    Ok(Client { agent: config.build().new_agent(), uri: to.uri, headers: to.headers, gzip: to.gzip })
+    let (secrets, masked) = SecretHeaders::of(&to.headers);
+    let connector = DefaultConnector::new().chain(secrets);
+    let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
+    Ok(Client { agent, uri: to.uri, headers: to.headers, masked, gzip: to.gzip })
 }
 
 type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
@@ -168,7 +177,7 @@ impl Client {
     pub(crate) fn post(&self, body: &[u8]) -> Result<Answer, Failure> {
         let mut request =
             self.agent.post(self.uri.clone()).header(header::CONTENT_TYPE, "application/x-protobuf");
-        for (name, value) in &self.headers {
+        for (name, value) in &self.masked {
             request = request.header(name, value);
         }
         let sent = if self.gzip {

@@ -29,6 +29,8 @@ mod logs;
 mod metrics;
 mod request;
 
+mod secret;
+
 mod client;
 
 mod sink;

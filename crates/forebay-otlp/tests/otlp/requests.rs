@@ -7,7 +7,7 @@ use flate2::read::GzDecoder;
 use forebay::sink::{Sink, SinkError};
 use forebay::{Batch, Record};
 use forebay_otlp::OtlpSink;
-use opentelemetry_proto::tonic::common::v1::any_value::Value::IntValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value::{IntValue, StringValue};
 
 use crate::mapping::{logs, metrics};
 use crate::server::{Reply, Server, ok, reply};
@@ -28,6 +28,30 @@ fn a_request_has_the_headers_of_the_standard_and_mine() {
     assert_eq!(request.header("content-encoding"), None);
     assert!(request.header("user-agent").is_some_and(|agent| agent.starts_with("forebay-otlp/")));
     assert_eq!(names(&request.body), ["a"]);
+}
+
+#[test]
+fn headers_of_any_length_arrive_on_a_connection_that_is_used_again_and_the_body_is_as_it_was() {
+    let long = "long ".repeat(2000);
+    let server = Server::start(vec![Reply::KeepAlive]);
+    let builder =
+        OtlpSink::builder().endpoint(server.url()).header("x-long", long.trim()).header("x-short", "1");
+    let mut sink = builder.header("x-empty", "").build().unwrap();
+    for round in 0..3 {
+        // It looks like the head of a request in which a value is to be put.
+        let text = format!("POST / HTTP/1.1\r\nx-short: *\r\n\r\n{round}");
+        sink.write_batch(&Batch::from_events(vec![Record::text("a", text.clone())])).unwrap();
+        let request = server.request();
+        assert_eq!(request.header("x-long"), Some(long.trim()));
+        assert_eq!((request.header("x-short"), request.header("x-empty")), (Some("1"), Some("")));
+        assert_eq!(logs(&request.body)[0].body.clone().unwrap().value, Some(StringValue(text)));
+    }
+    drop(sink);
+    // More than the client's buffer has.
+    let huge = "h".repeat(200_000);
+    let mut sink = OtlpSink::builder().endpoint(server.url()).header("x-huge", huge).build().unwrap();
+    let error = sink.write_batch(&Batch::from_events(vec![Record::new("a")])).unwrap_err();
+    assert!(!error.is_transient(), "{error}");
 }
 
 #[test]

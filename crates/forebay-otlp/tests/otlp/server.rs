@@ -13,6 +13,8 @@ use crate::support::LONG;
 pub(crate) enum Reply {
     /// It writes these bytes and closes.
     Raw(Vec<u8>),
+    /// It takes the request, and leaves the connection open for more.
+    KeepAlive,
     /// It waits until the gate opens, and then takes the request.
     Gate(Arc<Gate>),
 }
@@ -96,10 +98,13 @@ impl Server {
                 // Somebody who connects and says nothing does not keep the test waiting.
                 stream.set_read_timeout(Some(LONG)).unwrap();
                 let Some(mut connection) = accept(stream) else { continue };
-                if let Some(request) =
-                    serve(&mut connection, &replies[number.min(replies.len() - 1)], &sender)
-                {
-                    number += request;
+                loop {
+                    let reply = &replies[number.min(replies.len() - 1)];
+                    let is_served = serve(&mut connection, reply, &sender).is_some();
+                    number += usize::from(is_served);
+                    if !is_served || !matches!(reply, Reply::KeepAlive) {
+                        break;
+                    }
                 }
             }
         });
@@ -131,8 +136,8 @@ impl Drop for Server {
     }
 }
 
-/// Reads one request and answers it. Returns 1 if there was one.
-fn serve(connection: &mut Box<dyn Connection>, reply: &Reply, sender: &Sender<Request>) -> Option<usize> {
+/// Reads one request and answers it. Returns `None` if there was none.
+fn serve(connection: &mut Box<dyn Connection>, reply: &Reply, sender: &Sender<Request>) -> Option<()> {
     let mut reader = BufReader::new(&mut *connection);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
@@ -152,6 +157,7 @@ fn serve(connection: &mut Box<dyn Connection>, reply: &Reply, sender: &Sender<Re
     _ = sender.send(Request { line: line.trim().to_owned(), headers, body });
     let answer = match reply {
         Reply::Raw(bytes) => bytes,
+        Reply::KeepAlive => &b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec(),
         Reply::Gate(gate) => {
             gate.wait();
             let Reply::Raw(bytes) = ok() else { return None };
@@ -161,5 +167,5 @@ fn serve(connection: &mut Box<dyn Connection>, reply: &Reply, sender: &Sender<Re
     // The client may be gone.
     _ = connection.write_all(answer);
     _ = connection.flush();
-    Some(1)
+    Some(())
 }
