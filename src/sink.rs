@@ -45,7 +45,7 @@ pub use filter::Filter;
 pub use function::{FnSink, from_fn};
 pub use isolated::Isolated;
 #[cfg(feature = "json-lines")]
-pub use json_lines::{JsonLinesSink, SyncPolicy};
+pub use json_lines::{JsonLinesSink, LineEncoder, SyncPolicy};
 pub use map::Map;
 pub use memory::MemorySink;
 pub use missing::Missing;

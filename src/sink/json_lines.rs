@@ -11,13 +11,14 @@ mod compression;
 #[cfg(not(feature = "zstd"))]
 #[path = "json_lines/no_compression.rs"]
 mod compression;
+mod encoder;
 mod plain;
 mod rotation;
 
 pub use compression::decode;
+pub use encoder::LineEncoder;
 pub use rotation::{Closed, ClosedFiles, closed};
 
-use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -33,10 +34,7 @@ use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
 use crate::buffer::empty;
 use crate::event::Record;
-use crate::origin::{Origin, RunIdentity};
-use crate::sync::catch_panic;
 use age::Age;
-use plain::PlainLines;
 
 /// Sink that appends events to a file, one JSON object a line.
 ///
@@ -114,13 +112,7 @@ pub struct JsonLinesSink {
     has_earlier_run: bool,
     /// The encoded batch.
     lines: Vec<u8>,
-    plain: PlainLines,
-    /// User code that finds the record inside of an event. `None` takes events that are records alone.
-    record_in: Option<fn(&dyn Any) -> Option<&Record>>,
-    /// True if every line shows its origin.
-    has_origin: bool,
-    /// Text that goes into every line of the batch at hand, from the comma to the end of the object. Empty if nothing does.
-    suffix: Vec<u8>,
+    encoder: LineEncoder,
     /// `None` never closes a file.
     max_bytes: Option<u64>,
     max_age: Option<Duration>,
@@ -195,10 +187,7 @@ impl JsonLinesSink {
             is_torn,
             has_earlier_run,
             lines: Vec::new(),
-            plain: PlainLines::default(),
-            has_origin: false,
-            record_in: None,
-            suffix: Vec::new(),
+            encoder: LineEncoder::new(),
             max_bytes: Some(MAX_BYTES),
             max_age: None,
             keep: None,
@@ -263,62 +252,15 @@ impl JsonLinesSink {
     /// processes that end up in one place. Some hundred bytes a line. An event that is no object has none;
     /// one that has a key `origin` of its own has two.
     pub fn with_origin(mut self) -> Self {
-        self.has_origin = true;
+        self.encoder = self.encoder.with_origin();
         self
     }
 
     /// Looks for the record inside of events of this type, which must serialise as that record. Most records have no more than a number,
     /// and their lines are written without serde, in a fraction of the time. Defaults to events that are records.
     pub fn records_in<E: AsRef<Record> + 'static>(mut self) -> Self {
-        self.record_in = Some(|event| event.downcast_ref::<E>().map(AsRef::as_ref));
+        self.encoder = self.encoder.records_in::<E>();
         self
-    }
-
-    /// Encodes one line; an event that fails leaves nothing behind.
-    fn encode<E: Serialize + 'static>(&mut self, event: &E) -> Result<(), SinkError> {
-        let begin = self.lines.len();
-        let record = match self.record_in {
-            None => (event as &dyn Any).downcast_ref(),
-            Some(record_in) => catch_panic(|| record_in(event))
-                .map_err(|said| SinkError::panicked("an event's AsRef<Record>", &said))?,
-        };
-        if record.is_none_or(|record| !self.plain.push(&mut self.lines, record)) {
-            let encoded = match catch_panic(|| serde_json::to_writer(&mut self.lines, event)) {
-                Ok(encoded) => encoded.map_err(not_serialised),
-                Err(said) => Err(SinkError::panicked("an event's Serialize", &said)),
-            };
-            if encoded.is_err() {
-                self.lines.truncate(begin);
-                return encoded;
-            }
-        }
-        if !self.suffix.is_empty() && self.lines.pop_if(|last| *last == b'}').is_some() {
-            let is_first = self.lines.last() == Some(&b'{');
-            let suffix = self.suffix.get(usize::from(is_first)..).unwrap_or_default();
-            self.lines.extend_from_slice(suffix);
-        }
-        self.lines.push(b'\n');
-        Ok(())
-    }
-
-    /// Puts together what goes into every line of a batch.
-    fn set_suffix(&mut self, origin: &Origin, run: Option<&RunIdentity>) {
-        let text = &mut self.suffix;
-        text.clear();
-        // Numbers and text cannot fail.
-        if let Some(run) = run {
-            text.extend_from_slice(b",\"run_id\":");
-            _ = serde_json::to_writer(&mut *text, &run.run_id);
-            text.extend_from_slice(b",\"generation\":");
-            _ = serde_json::to_writer(&mut *text, &run.generation);
-        }
-        if self.has_origin {
-            text.extend_from_slice(b",\"origin\":");
-            _ = serde_json::to_writer(&mut *text, origin);
-        }
-        if !text.is_empty() {
-            text.push(b'}');
-        }
     }
 
     /// Goes on in what is at the path, if that is not the file that is open.
@@ -518,16 +460,12 @@ impl<E: Serialize + 'static> Sink<E> for JsonLinesSink {
         self.lines.clear();
         // In case that a torn line is to be closed.
         self.lines.push(b'\n');
-        self.set_suffix(batch.origin(), batch.run());
-        if missing > 0 {
-            let missing = i64::try_from(missing).unwrap_or(i64::MAX);
-            let gap = Record::integer("forebay.gap", missing).with_time(batch.time());
-            self.encode(&gap)?;
-        }
+        self.encoder.begin(batch);
+        self.encoder.push_gap(&mut self.lines, missing)?;
         let mut refused = None;
         let mut refused_events = 0;
         for event in batch {
-            if let Err(error) = self.encode(event) {
+            if let Err(error) = self.encoder.push(&mut self.lines, event) {
                 refused_events += 1;
                 refused.get_or_insert(error);
             }
@@ -582,10 +520,6 @@ impl<E: Serialize + 'static> Sink<E> for JsonLinesSink {
             .take()
             .map_or(Ok(()), |error| Err(SinkError::flush_failed(error.to_string()).with_source(error)))
     }
-}
-
-fn not_serialised(error: serde_json::Error) -> SinkError {
-    SinkError::write_failed(format!("event not serialised: {error}")).with_source(error).permanent()
 }
 
 impl fmt::Debug for JsonLinesSink {
