@@ -1,0 +1,10 @@
+//! Promises of the sink and the history, each against a real server on a port of its own.
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "tests")]
+
+#[path = "../../../../tests/support/mod.rs"]
+mod support;
+
+mod delivery;
+mod kills;
+mod server;
+mod trouble;

@@ -1,0 +1,217 @@
+//! Servers that refuse, and what that means for a batch: one outcome each.
+
+use std::time::Duration;
+
+use forebay::sink::{Sink, SinkError, SinkExt};
+use forebay::{Collector, FlushStrategy, Record};
+use forebay_history::{EventQuery, History};
+use forebay_redis::{RedisHistory, RedisSink};
+
+use crate::delivery::batches;
+use crate::kills::patient;
+use crate::server::RedisServer;
+use crate::support::{law, until};
+
+/// Offers a batch, which must be refused.
+fn refusal(sink: &mut RedisSink) -> SinkError {
+    sink.write_batch(&batches(3, 3)[0]).unwrap_err()
+}
+
+#[test]
+fn a_url_that_cannot_be_used_is_refused_without_its_password() {
+    for url in
+        ["", "127.0.0.1", "http://:secret@host/", "redis://:secret@host:port/", "redis://:secret@host/db"]
+    {
+        let error = RedisSink::open(url).unwrap_err().to_string();
+        assert!(error.starts_with("invalid url") && error.contains("expected redis://"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_fails_the_batch_for_now() {
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+    server.kill();
+    let error = refusal(&mut sink);
+    assert!(error.is_transient(), "{error}");
+    assert!(error.to_string().contains(&server.port().to_string()), "{error}");
+    server.restart();
+    sink.write_batch(&batches(3, 3)[0]).unwrap();
+    // A connection that broke meanwhile is made again at once.
+    server.kill();
+    server.restart();
+    sink.write_batch(&batches(3, 3)[0]).unwrap();
+}
+
+#[test]
+fn a_wrong_password_fails_for_good_and_is_not_shown() {
+    let Some(server) = RedisServer::start(&["--requirepass", "right"]) else { return };
+    let url = server.url();
+    for url in [url.replace("//", "//:wrong-secret@"), url] {
+        let mut sink = RedisSink::open(&url).unwrap().stream("s");
+        let error = refusal(&mut sink);
+        assert!(!error.is_transient(), "{error}");
+        let shown = format!("{error} {error:?} {sink:?}");
+        assert!(!shown.contains("wrong-secret"), "{shown}");
+    }
+}
+
+#[test]
+fn a_key_of_another_type_fails_for_good() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    server.run(&["SET", "s", "text"]);
+    let error = refusal(&mut RedisSink::open(&server.url()).unwrap().stream("s"));
+    assert!(!error.is_transient() && error.to_string().contains("WRONGTYPE"), "{error}");
+    assert_eq!(error.failed_events(), Some(3));
+}
+
+#[test]
+fn a_server_without_memory_or_that_may_not_write_fails_the_batch_for_now() {
+    let Some(server) = RedisServer::start(&["--maxmemory-policy", "noeviction"]) else { return };
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s").max_entry_bytes(100);
+    for (begins, ends, said) in [
+        (&["CONFIG", "SET", "maxmemory", "1"][..], &["CONFIG", "SET", "maxmemory", "0"][..], "memory"),
+        (&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"], "read only"),
+        (
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            "replicas",
+        ),
+    ] {
+        server.run(begins);
+        let error = refusal(&mut sink);
+        assert!(error.is_transient(), "{error}");
+        assert!(error.to_string().to_lowercase().contains(said), "{said}: {error}");
+        server.run(ends);
+    }
+    assert_eq!(server.length("s"), 0);
+    sink.write_batch(&batches(3, 3)[0]).unwrap();
+    assert_eq!(RedisHistory::open(&server.url(), "s").unwrap().account().unwrap().events, 3);
+}
+
+#[test]
+fn another_producer_is_named() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let all = batches(20, 10);
+    let mut first = RedisSink::open(&server.url()).unwrap();
+    first.write_batch(&all[1]).unwrap();
+    // The same session, and so the same stream: the id that is there, and one before it.
+    let mut second = RedisSink::open(&server.url()).unwrap();
+    for batch in [&all[1], &all[0]] {
+        let error = second.write_batch(batch).unwrap_err();
+        assert!(!error.is_transient(), "{error}");
+        let pid = format!("\"pid\":{}", std::process::id());
+        assert!(
+            error.to_string().contains("another producer") && error.to_string().contains(&pid),
+            "{error}"
+        );
+    }
+    let stream = format!("forebay:{}", all[0].session());
+    assert_eq!((server.length(&stream), server.length(&format!("{stream}:late"))), (1, 0));
+}
+
+#[test]
+fn the_place_of_a_batch_that_failed_is_marked() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let all = batches(30, 10);
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+    sink.write_batch(&all[0]).unwrap();
+    server.run(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    sink.write_batch(&all[1]).unwrap_err();
+    server.run(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    sink.write_batch(&all[2]).unwrap();
+    let history = RedisHistory::open(&server.url(), "s").unwrap();
+    let records = history.query(&EventQuery::new()).unwrap();
+    assert_eq!((records[10].name(), records[10].value()), ("forebay.gap", &forebay::Value::Integer(10)));
+    assert_eq!((records.len(), history.account().unwrap().absent), (21, 10));
+}
+
+#[test]
+fn a_stream_that_was_deleted_begins_again() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let all = batches(30, 10);
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+    sink.write_batch(&all[0]).unwrap();
+    server.run(&["DEL", "s"]);
+    sink.write_batch(&all[1]).unwrap();
+    sink.write_batch(&all[2]).unwrap();
+    let account = RedisHistory::open(&server.url(), "s").unwrap().account().unwrap();
+    assert_eq!((account.events, account.removed, account.absent), (20, 10, 0));
+}
+
+#[test]
+fn a_server_that_does_not_answer_holds_up_neither_the_loop_nor_what_comes_after() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let sink = RedisSink::open(&server.url()).unwrap().timeout(Duration::from_millis(50)).retry(patient());
+    let builder = Collector::builder().session_id("s").flush(FlushStrategy::Size { events: 10 });
+    let other = forebay::sink::MemorySink::new();
+    let collector = builder.sink(sink).sink(other.clone()).start().unwrap();
+    let collect = |steps: std::ops::Range<i64>| {
+        steps.for_each(|step| _ = collector.collect(Record::integer("tick", step).with_step(step as u64)));
+    };
+    collect(0..100);
+    until("the first are there", || server.length("forebay:s") > 0);
+    server.signal(libc::SIGSTOP);
+    collect(100..200);
+    // The other sink gets all of them meanwhile.
+    until("the other sink has all", || other.len() == 200);
+    server.signal(libc::SIGCONT);
+    collector.stop_timeout(crate::support::LONG).unwrap();
+    assert_eq!(law(&collector, 200).processed, 200);
+    let history = RedisHistory::open(&server.url(), "forebay:s").unwrap();
+    let found: Vec<_> = history.query(&EventQuery::new()).unwrap().iter().filter_map(Record::step).collect();
+    assert_eq!(found, (0..200).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_entry_of_somebody_else_is_an_error_with_its_id() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    server.run(&["XADD", "s", "5-1", "temperature", "20"]);
+    let history = RedisHistory::open(&server.url(), "s").unwrap();
+    let error = history.query(&EventQuery::new()).unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("entry 5-1"), "{error:?}");
+    assert_eq!(history.query(&EventQuery::new().limit(0)).unwrap().len(), 0);
+}
+
+/// A server for TLS with a certificate of its own, and that certificate.
+#[cfg(feature = "tls")]
+fn with_tls() -> Option<(RedisServer, String, String)> {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, certified.cert.pem()).unwrap();
+    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let port = crate::server::free_port();
+    let server = RedisServer::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        cert.to_str().unwrap(),
+        "--tls-key-file",
+        key.to_str().unwrap(),
+        "--tls-ca-cert-file",
+        cert.to_str().unwrap(),
+        "--tls-auth-clients",
+        "no",
+    ])?;
+    Some((server, format!("rediss://localhost:{port}/"), certified.cert.pem()))
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_server_whose_certificate_is_trusted_gets_the_batch_and_no_other_does() {
+    let Some((_server, url, pem)) = with_tls() else { return };
+    let mut sink = RedisSink::open(&url).unwrap().stream("s").root_certificate(&pem).unwrap();
+    sink.write_batch(&batches(3, 3)[0]).unwrap();
+    let history = RedisHistory::open(&url, "s").unwrap().root_certificate(pem).unwrap();
+    assert_eq!(history.account().unwrap().events, 3);
+    // By the roots of the system, and by another root.
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.pem();
+    let sinks =
+        [RedisSink::open(&url).unwrap(), RedisSink::open(&url).unwrap().root_certificate(other).unwrap()];
+    for mut sink in sinks {
+        let error = refusal(&mut sink);
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+}
