@@ -4,6 +4,7 @@
 //! panic there without reaching the loop that collects.
 
 mod account;
+mod append;
 mod breaker;
 mod catch_panics;
 mod console;
@@ -30,6 +31,7 @@ pub(crate) mod sqlite;
 pub(crate) mod target;
 #[cfg(feature = "tensorboard")]
 pub(crate) mod tensorboard;
+mod text_lines;
 
 #[doc(hidden)]
 pub use account::{Account, Fate, Hook, PendingFlush};
@@ -57,6 +59,7 @@ pub use route::Route;
 pub use sqlite::SqliteSink;
 #[cfg(feature = "tensorboard")]
 pub use tensorboard::{BackwardStep, EarlierPoints, MissingStep, Tags, TensorBoardSink};
+pub use text_lines::TextLinesSink;
 
 use crate::batch::Batch;
 use crate::event::Record;

@@ -27,8 +27,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::append::Append;
 use super::missing::Missing;
-use super::presence::Found;
 use super::target::Target;
 use super::{Hook, Sink, SinkError};
 use crate::batch::Batch;
@@ -99,15 +99,11 @@ use age::Age;
 /// ```
 pub struct JsonLinesSink {
     name: String,
-    /// Path as it was given: the target may lie elsewhere.
+    /// Path as it was given: the file may lie elsewhere.
     path: PathBuf,
-    target: Target,
-    /// The length of the file after our last write, as far as we know: where a failed write began.
-    length: u64,
+    file: Append,
     /// Events that were lost on the way into this file and are not marked in it yet.
     missing: Missing,
-    /// A failed write could not be cut off: the next one closes the torn line first.
-    is_torn: bool,
     /// True if the file had events when the sink was created.
     has_earlier_run: bool,
     /// The encoded batch.
@@ -125,8 +121,6 @@ pub struct JsonLinesSink {
     age: Age,
     /// Time when closing the file failed last.
     not_closed: Option<u64>,
-    /// The file was left, and another could not be opened: nothing is written to it any more.
-    is_left: bool,
     sync: SyncPolicy,
     /// Time when it was synced last, by the worker's clock; from the first batch on.
     synced: Option<u64>,
@@ -174,17 +168,14 @@ impl JsonLinesSink {
         let about_path = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot write to {}: {error}", path.display()))
         };
-        let target = Target::open(&path).map_err(about_path)?;
-        let (length, is_torn) = target.examine().map_err(about_path)?;
+        let file = Append::open(&path).map_err(about_path)?;
         // What is in a shared file, such as that behind `/dev/stdout`, may be anybody's.
-        let has_earlier_run = target.is_own_file()
-            && (length > 0 || closed(target.path()).is_ok_and(|closed| !closed.files.is_empty()));
+        let has_earlier_run = file.target().is_own_file()
+            && (file.length() > 0 || closed(file.path()).is_ok_and(|closed| !closed.files.is_empty()));
         Ok(Self {
             name: "json_lines".to_owned(),
-            target,
-            length,
+            file,
             missing: Missing::default(),
-            is_torn,
             has_earlier_run,
             lines: Vec::new(),
             encoder: LineEncoder::new(),
@@ -195,7 +186,6 @@ impl JsonLinesSink {
             after_close: None,
             age: Age::default(),
             not_closed: None,
-            is_left: false,
             sync: SyncPolicy::default(),
             synced: None,
             is_folder_dirty: true,
@@ -232,7 +222,7 @@ impl JsonLinesSink {
         self.sync = when;
         if when != SyncPolicy::Never {
             // Now, because the folder may be out of reach later. Should that fail, it is tried again, and reported.
-            self.is_folder_dirty = self.target.sync_name().is_err();
+            self.is_folder_dirty = self.file.target().sync_name().is_err();
         }
         self
     }
@@ -265,49 +255,36 @@ impl JsonLinesSink {
 
     /// Goes on in what is at the path, if that is not the file that is open.
     fn find_again(&mut self, now: u64) -> io::Result<()> {
-        if self.is_left || self.target.is_look_due(now) && !self.is_found() {
-            // Should the rest fail, the next batch looks again.
-            self.target.doubt();
-            self.sync_left();
-            self.open_again()?;
-        }
-        Ok(())
+        let (sync, trouble) = (self.sync, &mut self.trouble);
+        let found = self.file.find_again(now, |left| sync_left(left, sync, trouble));
+        self.note_change();
+        found
     }
 
-    /// Looks whether what is written is found at the path.
-    fn is_found(&mut self) -> bool {
-        match self.target.look() {
-            Found::Own(length) => {
-                if self.target.is_own_file() && length != self.length {
-                    // Others append to it, or have cut it, maybe in the middle of a line.
-                    (self.length, self.is_torn) = self.target.examine().unwrap_or((length, true));
-                }
-                true
-            }
-            Found::Unknown => true,
-            Found::Other | Found::Nothing => false,
-        }
-    }
-
+    /// Leaves the file, and opens what is at its path.
     fn open_again(&mut self) -> io::Result<()> {
-        self.is_left = true;
-        self.target = Target::open(self.target.path())?;
-        (self.length, self.is_torn) = self.target.examine()?;
-        self.age = Age::default();
-        self.is_folder_dirty = true;
-        self.is_left = false;
-        Ok(())
+        let opened = self.file.open_again();
+        self.note_change();
+        opened
+    }
+
+    /// Takes note that another file is open.
+    fn note_change(&mut self) {
+        if self.file.take_change() {
+            self.age = Age::default();
+            self.is_folder_dirty = true;
+        }
     }
 
     /// Returns whether it is time to close the file.
     fn is_over(&mut self, now: u64) -> bool {
-        if !self.target.is_own_file() || self.length == 0 {
+        if !self.file.target().is_own_file() || self.file.length() == 0 {
             return false;
         }
         // Without the first byte, which closes a torn line.
-        let length = self.length.saturating_add(self.lines.len() as u64 - 1);
+        let length = self.file.length().saturating_add(self.lines.len() as u64 - 1);
         let is_full = self.max_bytes.is_some_and(|max| length > max);
-        is_full || self.max_age.is_some_and(|max| self.age.is_over(max, now, &self.target))
+        is_full || self.max_age.is_some_and(|max| self.age.is_over(max, now, self.file.target()))
     }
 
     /// Closes the file and begins a new one, if it is time for that.
@@ -318,7 +295,7 @@ impl JsonLinesSink {
             return Ok(());
         }
         // What is not ours is not renamed.
-        if !self.is_found() {
+        if !self.file.is_found() {
             self.sync_left();
             self.open_again()?;
             return Err(io::Error::other("the file was removed or replaced before it could be closed"));
@@ -329,11 +306,11 @@ impl JsonLinesSink {
         }
         self.sync_left();
         self.not_closed = Some(now);
-        let is_closed = rotation::close(self.target.path(), self.target.presence())?;
+        let is_closed = rotation::close(self.file.path(), self.file.presence())?;
         self.not_closed = None;
         self.open_again()?;
         if is_closed {
-            let path = self.target.path();
+            let path = self.file.path();
             let retained = self.keep.map_or(Ok(()), |keep| rotation::retain(path, keep, &mut self.kept_back));
             let after = self.after_close.as_mut().map_or(Ok(()), |after_close| after_close(path, true));
             self.note(retained);
@@ -351,20 +328,17 @@ impl JsonLinesSink {
 
     /// Syncs the file before another takes its place, unless that was never asked for.
     fn sync_left(&mut self) {
-        if self.sync != SyncPolicy::Never {
-            let synced = self.target.sync();
-            self.note(synced);
-        }
+        sync_left(self.file.target(), self.sync, &mut self.trouble);
     }
 
     /// Syncs the file, and its name where that is new.
     fn sync_now(&mut self) -> io::Result<()> {
-        self.target.sync()?;
+        self.file.target().sync()?;
         if !self.is_folder_dirty {
             return Ok(());
         }
         // Where that fails, it is tried again, and reported once.
-        let synced = self.target.sync_name();
+        let synced = self.file.target().sync_name();
         self.is_folder_dirty = synced.is_err();
         if std::mem::replace(&mut self.is_folder_reported, synced.is_err()) { Ok(()) } else { synced }
     }
@@ -379,60 +353,6 @@ impl JsonLinesSink {
             let synced = self.sync_now();
             self.note(synced);
         }
-    }
-
-    /// Writes the encoded batch so that somebody can find it.
-    fn write_found(&mut self) -> io::Result<()> {
-        self.write_lines()?;
-        if !self.target.is_unlinked() {
-            return Ok(());
-        }
-        // Nobody can read what was removed meanwhile.
-        self.target.doubt();
-        self.open_again()?;
-        self.write_lines()?;
-        if self.target.is_unlinked() {
-            // Once more. The next batch looks again.
-            self.target.doubt();
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(())
-    }
-
-    /// Writes the encoded batch, all of it or nothing.
-    fn write_lines(&mut self) -> io::Result<()> {
-        // The first byte closes a torn line.
-        let begin = usize::from(!self.is_torn);
-        let mut written = begin;
-        while written < self.lines.len() {
-            match self.target.write(&self.lines[written..]) {
-                Ok(0) => return self.cut_back(written - begin, io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => written += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.cut_back(written - begin, error),
-            }
-        }
-        self.is_torn = false;
-        self.length = self.length.saturating_add((written - begin) as u64);
-        Ok(())
-    }
-
-    /// Cuts the file back after a write that failed after `written` bytes: they would stay as a torn line in the
-    /// middle of the file.
-    fn cut_back(&mut self, written: usize, error: io::Error) -> io::Result<()> {
-        // Another file may be at the path by now.
-        self.target.doubt();
-        let file = self.target.file();
-        let length = file.metadata().map(|data| data.len());
-        let is_ours = self.target.is_own_file()
-            && matches!(length, Ok(length) if length == self.length + written as u64);
-        // Should the file be of another length than we left it with, somebody else writes to it or has cut
-        // it: then nothing is cut off, lest it be theirs.
-        if written > 0 && !(is_ours && file.set_len(self.length).is_ok()) {
-            self.is_torn = true;
-        }
-        self.length = file.metadata().map_or(self.length, |data| data.len());
-        Err(error)
     }
 }
 
@@ -473,17 +393,18 @@ impl<E: Serialize + 'static> Sink<E> for JsonLinesSink {
         // Serialised by user code, which may have forked.
         batch.check()?;
         let rotated = self.rotate(now);
-        if self.is_left {
+        if self.file.is_left() {
             // The file that is open was closed, and the compressor may remove it.
             self.missing.add(batch);
             empty(&mut self.lines);
             return Err(rotated.err().unwrap_or_else(|| io::ErrorKind::NotFound.into()).into());
         }
         self.note(rotated);
-        if self.length == 0 {
+        if self.file.length() == 0 {
             self.age = Age::begins(now);
         }
-        let written = self.write_found();
+        let written = self.file.write_found(&self.lines);
+        self.note_change();
         empty(&mut self.lines);
         if let Err(error) = written {
             self.missing.add(batch);
@@ -503,13 +424,13 @@ impl<E: Serialize + 'static> Sink<E> for JsonLinesSink {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        let is_found = self.is_found();
+        let is_found = self.file.is_found();
         if !is_found {
             self.sync_left();
         }
         // Whatever happens behind this look: the next batch looks again.
-        self.target.doubt();
-        let path = self.target.path();
+        self.file.doubt();
+        let path = self.file.path();
         let after = self.after_close.as_mut().map_or(Ok(()), |after_close| after_close(path, false));
         if is_found && self.sync != SyncPolicy::Never {
             let synced = self.sync_now();
@@ -519,6 +440,15 @@ impl<E: Serialize + 'static> Sink<E> for JsonLinesSink {
         self.trouble
             .take()
             .map_or(Ok(()), |error| Err(SinkError::flush_failed(error.to_string()).with_source(error)))
+    }
+}
+
+/// Syncs a file that is left, unless that was never asked for, and keeps the first error.
+fn sync_left(file: &Target, sync: SyncPolicy, trouble: &mut Option<io::Error>) {
+    if sync != SyncPolicy::Never
+        && let Err(error) = file.sync()
+    {
+        trouble.get_or_insert(error);
     }
 }
 

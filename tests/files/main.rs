@@ -29,3 +29,4 @@ mod sub_runs;
 mod support;
 #[cfg(feature = "tensorboard")]
 mod tensorboard;
+mod text_lines;

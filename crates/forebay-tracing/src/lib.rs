@@ -68,10 +68,12 @@ pub use forebay::bridge::{Counts, Guard, Report};
 pub use layer::CollectorLayer;
 pub use lines::{Line, LineWriter, LineWriterRef, LinesSink};
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 
 use forebay::Collector;
 use forebay::collector::StartError;
+use forebay::sink::TextLinesSink;
 
 /// Makes a layer that hands every event to `collector`, and the guard that stops it.
 pub fn layer(collector: Collector) -> (CollectorLayer, Guard) {
@@ -92,6 +94,38 @@ pub fn gate(collector: &Collector) -> GateFilter {
 /// The system refused a thread.
 pub fn non_blocking(out: impl Write + Send + 'static) -> Result<(LineWriter, Guard<Line>), StartError> {
     lines::start(LinesSink::new(out))
+}
+
+/// Makes a sink that appends lines to a file: by [`daily`](TextLinesSink::daily), to a file a day.
+///
+/// # Errors
+///
+/// The file cannot be opened.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use forebay::Builder;
+/// use tracing_subscriber::prelude::*;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("logs/app.log");
+/// let file = forebay_tracing::file(&path)?.daily()?.keep(7); // path: "logs/app.log", which becomes "logs/app.2026-11-30.log"
+/// # let today = file.path().to_owned();
+/// let (writer, guard) = forebay_tracing::lines(Builder::new().sink(file).start()?);
+/// let format = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+/// tracing::subscriber::with_default(tracing_subscriber::registry().with(format), || tracing::info!("ready"));
+/// assert_eq!(guard.stop().lost(), 0);
+/// # assert!(std::fs::read_to_string(today)?.ends_with("ready\n"));
+/// # Ok(())
+/// # }
+/// ```
+pub fn file(path: impl AsRef<Path>) -> io::Result<TextLinesSink<Line>> {
+    TextLinesSink::create_with(path, |line: &Line, out| {
+        out.extend_from_slice(line);
+        Ok(())
+    })
 }
 
 /// Makes the writer of a collector of lines that was set up already, with a [`LinesSink`] or another sink, and the guard that stops it.

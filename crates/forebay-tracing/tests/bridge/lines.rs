@@ -64,6 +64,34 @@ fn the_lines_are_those_of_tracing_appender() {
 }
 
 #[test]
+fn the_file_of_today_is_that_of_tracing_appender_with_the_same_lines() {
+    use tracing_appender::rolling::{RollingFileAppender, Rotation};
+    // Once more, should midnight come between the two.
+    let is_same = (0..2).any(|_| {
+        let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        {
+            let rolling = RollingFileAppender::builder().rotation(Rotation::DAILY);
+            let rolling = rolling.filename_prefix("app").filename_suffix("log").build(theirs.path()).unwrap();
+            let (writer, _guard) = tracing_appender::non_blocking(rolling);
+            log_to(writer, workload);
+        }
+        let file = forebay_tracing::file(ours.path().join("app.log")).unwrap().daily().unwrap().keep(7);
+        let collector = Builder::new().sink(file).start().unwrap();
+        let (writer, guard) = forebay_tracing::lines(collector.clone());
+        log_to(writer, workload);
+        assert_eq!(guard.stop().lost(), 0);
+        law(&collector, 101);
+        let [theirs, ours] = [theirs, ours].map(|folder| {
+            let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+            let files = files.map(|file| (file.file_name(), std::fs::read_to_string(file.path()).unwrap()));
+            files.collect::<Vec<_>>()
+        });
+        ours.len() == 1 && ours == theirs
+    });
+    assert!(is_same);
+}
+
+#[test]
 fn lines_that_are_missing_leave_one_at_their_place_with_their_number() {
     let (out, gate) = (Shared::default(), Gate::closed());
     let collector = Builder::<Line>::new()

@@ -1,0 +1,346 @@
+//! Lines of text, in a file or in one a day.
+//!
+//! Files are begun and never renamed: the name of a file tells its day and its part, so what is open has its name for good. A batch is
+//! formatted into one buffer and handed to the system in one call, as lines of JSON are.
+
+mod files;
+
+use std::fmt::{self, Display, Write as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::append::Append;
+use super::missing::Missing;
+use super::panics::Panics;
+use super::{Hook, Sink, SinkError};
+use crate::batch::Batch;
+use crate::buffer::empty;
+use crate::escape::Escaping;
+use crate::event::Record;
+use files::{Files, Place};
+
+/// Sink that appends events to a file, one line of text each; by [`daily`](Self::daily), to a file a day.
+///
+/// * A line is the event's `Display`, with control characters escaped. [`create_with`](Self::create_with) writes something else.
+/// * Every batch is one `write` to the system. A process that is killed loses nothing that was written; only the very last line can be
+///   torn. An existing file is continued, never overwritten. Missing parent folders are created.
+/// * A file that is removed, moved, hidden or replaced is noticed within a second or at a flush: see
+///   [`JsonLinesSink`](crate::sink::JsonLinesSink), which treats its file in the same way. So is a pipe or a device.
+/// * Lines that are missing leave one in their place: `forebay: 17 lines were lost here`. They were evicted, or an earlier write failed.
+///   [`gap_line`](Self::gap_line) writes something else.
+/// * A file of a day has the day in its name: `app.log` becomes `app.2026-11-30.log`. **The day is that of UTC**, as in
+///   tracing-appender; [`dated_by`](Self::dated_by) sets another clock, for local days. A batch goes into the file of the day on which it
+///   is written, as a whole. Should the clock go back, lines stay in the later file.
+/// * A file that would grow beyond [`roll_at`](Self::roll_at) is followed by another part: `app.2026-11-30.1.log`, `app.2026-11-30.2.log`,
+///   and without days `app.1.log`. Part 0 has no number. A restart goes on in the last part.
+/// * [`keep`](Self::keep) removes the oldest files. A file of another name is somebody else's, and is never removed.
+///
+/// # Examples
+///
+/// ```
+/// use forebay::sink::TextLinesSink;
+/// use forebay::{Collector, Record};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("logs/app.log");
+/// let sink = TextLinesSink::create(&path)?.daily()?.keep(7); // path: "logs/app.log"
+/// let today = sink.path().to_owned(); // "logs/app.2026-11-30.log"
+/// let collector = Collector::builder().sink(sink).start()?;
+/// collector.collect(Record::text("app.started", "version 1\n").with_step(3));
+/// collector.stop()?;
+/// assert_eq!(std::fs::read_to_string(today)?, "app.started = version 1\\n (step 3)\n");
+/// # Ok(())
+/// # }
+/// ```
+pub struct TextLinesSink<E = Record> {
+    name: String,
+    files: Files,
+    /// What is open.
+    place: Place,
+    file: Append,
+    has_earlier_run: bool,
+    /// True if the file that is open was not there before.
+    is_new: bool,
+    format: Box<Format<E>>,
+    gap_line: Box<dyn FnMut(u64) -> String + Send>,
+    clock: Box<dyn FnMut() -> SystemTime + Send>,
+    max_bytes: Option<u64>,
+    keep: Option<usize>,
+    /// Events that were lost on the way into this file and are not marked in it yet.
+    missing: Missing,
+    /// The formatted batch.
+    lines: Vec<u8>,
+    /// Error beside the events that was not reported yet.
+    trouble: Option<io::Error>,
+}
+
+/// User code that formats an event. A line break at its end is added where there is none.
+type Format<E> = dyn FnMut(&E, &mut Vec<u8>) -> fmt::Result + Send;
+
+impl<E: Display> TextLinesSink<E> {
+    /// Creates a sink named `text_lines` that appends to the file at `path`, which is created if it is missing, with its parent folders.
+    ///
+    /// # Errors
+    ///
+    /// The system's, with the path in its text.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let mut text = String::new();
+        Self::create_with(path, move |event: &E, line| {
+            text.clear();
+            write!(Escaping(&mut text), "{event}")?;
+            line.extend_from_slice(text.as_bytes());
+            Ok(())
+        })
+    }
+}
+
+impl<E> TextLinesSink<E> {
+    /// Creates a sink whose lines `format` appends to the bytes that it is given. What it appends is written as it is. An event whose
+    /// `format` fails or panics fails alone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use forebay::sink::TextLinesSink;
+    /// use forebay::{Collector, Record};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("names.txt");
+    /// let sink = TextLinesSink::create_with(&path, |event: &Record, line| {
+    ///     line.extend_from_slice(event.name().as_bytes());
+    ///     Ok(())
+    /// })?;
+    /// let collector = Collector::builder().sink(sink).start()?;
+    /// collector.collect(Record::new("app.started"));
+    /// collector.stop()?;
+    /// assert_eq!(std::fs::read_to_string(&path)?, "app.started\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn create_with(
+        path: impl AsRef<Path>,
+        format: impl FnMut(&E, &mut Vec<u8>) -> fmt::Result + Send + 'static,
+    ) -> io::Result<Self> {
+        let files = Files::of(path.as_ref())?;
+        let place = Place::default();
+        let is_new = files.is_free(&place);
+        let file = files.open(&place)?;
+        Ok(Self {
+            name: "text_lines".to_owned(),
+            has_earlier_run: file.target().is_own_file() && file.length() > 0,
+            is_new,
+            files,
+            place,
+            file,
+            format: Box::new(format),
+            gap_line: Box::new(|lost| format!("forebay: {lost} lines were lost here\n")),
+            clock: Box::new(SystemTime::now),
+            max_bytes: None,
+            keep: None,
+            missing: Missing::default(),
+            lines: Vec::new(),
+            trouble: None,
+        })
+    }
+
+    /// Writes a file a day, with the day in its name.
+    ///
+    /// # Errors
+    ///
+    /// The file of today cannot be opened.
+    pub fn daily(mut self) -> io::Result<Self> {
+        self.files.is_daily = true;
+        self.reopen()?;
+        Ok(self)
+    }
+
+    /// Reads the time that tells the day elsewhere: for local days, or for a test.
+    ///
+    /// # Errors
+    ///
+    /// The file of that day cannot be opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use forebay::Record;
+    /// use forebay::sink::TextLinesSink;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.log");
+    /// let five_hours = Duration::from_secs(5 * 3600); // days of a zone that is five hours ahead of UTC
+    /// let sink = TextLinesSink::<Record>::create(&path)?.dated_by(move || SystemTime::now() + five_hours)?.daily()?;
+    /// # drop(sink);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dated_by(mut self, clock: impl FnMut() -> SystemTime + Send + 'static) -> io::Result<Self> {
+        self.clock = Box::new(clock);
+        if self.files.is_daily {
+            self.reopen()?;
+        }
+        Ok(self)
+    }
+
+    /// Begins another part before a file would grow beyond that many bytes. A batch is never split. Defaults to no limit.
+    pub fn roll_at(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// Keeps that many files, the one that is open among them, and removes the oldest when another is begun. Defaults to all. A file
+    /// that cannot be removed stays, and is reported.
+    pub fn keep(mut self, files: usize) -> Self {
+        self.keep = Some(files.max(1));
+        self
+    }
+
+    /// Sets the name that it is counted under, `text_lines` by default.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets what is written where lines are missing, with the line break at its end.
+    pub fn gap_line(mut self, line: impl FnMut(u64) -> String + Send + 'static) -> Self {
+        self.gap_line = Box::new(line);
+        self
+    }
+
+    /// Returns the path of the file that is open.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Opens the last part of today.
+    fn reopen(&mut self) -> io::Result<()> {
+        let day = self.files.day((self.clock)());
+        let place = self.files.last_part(day)?;
+        if place == self.place {
+            return Ok(());
+        }
+        let is_new = self.files.is_free(&place);
+        let file = self.files.open(&place)?;
+        if self.is_new && self.file.is_found() && self.file.length() == 0 {
+            // Ours, and begun for nothing. One that cannot be removed does no harm.
+            _ = std::fs::remove_file(self.file.path());
+        }
+        self.has_earlier_run = file.target().is_own_file() && file.length() > 0;
+        (self.file, self.place, self.is_new) = (file, place, is_new);
+        Ok(())
+    }
+
+    /// Begins the file of the next day or the next part, if it is time for that.
+    fn roll(&mut self) -> io::Result<()> {
+        let day = self.files.day((self.clock)());
+        // Without the first byte, which closes a torn line.
+        let length = self.file.length().saturating_add(self.lines.len() as u64 - 1);
+        let is_full = self.file.length() > 0
+            && self.file.target().is_own_file()
+            && self.max_bytes.is_some_and(|max| length > max);
+        let next = if day > self.place.day {
+            self.files.last_part(day)?
+        } else if is_full {
+            Place { day: self.place.day.clone(), part: self.place.part.saturating_add(1) }
+        } else {
+            return Ok(());
+        };
+        self.file = self.files.open(&next)?;
+        self.place = next;
+        let removed = self.keep.map_or(Ok(()), |keep| self.files.retain(keep));
+        if let Err(error) = removed {
+            self.trouble.get_or_insert(error);
+        }
+        Ok(())
+    }
+}
+
+impl<E> Sink<E> for TextLinesSink<E> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn hook(&mut self, hook: Hook<'_>) {
+        if let Hook::Open(account) = hook
+            && self.has_earlier_run
+        {
+            account.note_earlier_run(self.file.path());
+        }
+    }
+
+    fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        batch.check()?;
+        let missing = self.missing.before(batch);
+        if let Err(error) = self.file.find_again(batch.moment(), |_| {}) {
+            self.missing.add(batch);
+            return Err(error.into());
+        }
+        self.lines.clear();
+        // In case that a torn line is to be closed.
+        self.lines.push(b'\n');
+        if missing > 0 {
+            self.lines.extend_from_slice((self.gap_line)(missing).as_bytes());
+        }
+        let (mut refused, mut panics) = (0, Panics::of("an event's format"));
+        for event in batch {
+            let begin = self.lines.len();
+            let formatted = panics.catch(|| (self.format)(event, &mut self.lines));
+            if matches!(formatted, Some(Ok(()))) {
+                if self.lines.last() != Some(&b'\n') || self.lines.len() == begin {
+                    self.lines.push(b'\n');
+                }
+            } else {
+                self.lines.truncate(begin);
+                refused += 1;
+            }
+        }
+        // Formatted by user code, which may have forked.
+        batch.check()?;
+        let written = self.roll().and_then(|()| self.file.write_found(&self.lines));
+        empty(&mut self.lines);
+        if let Err(error) = written {
+            self.missing.add(batch);
+            return Err(error.into());
+        }
+        self.missing.mark_reported(refused);
+        match refused {
+            // An error would be about no event, and a retry would write the gap twice.
+            0 if batch.is_empty() => Ok(()),
+            // All events are in the file.
+            0 => {
+                self.trouble.take().map_or(Ok(()), |error| Err(SinkError::from(error).with_failed_events(0)))
+            }
+            _ if !panics.is_none() => Err(panics.error().with_failed_events(refused)),
+            _ => {
+                let error = SinkError::write_failed("an event's format failed").permanent();
+                Err(error.with_failed_events(refused))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        // Whatever happens behind this look: the next batch looks again.
+        self.file.doubt();
+        self.trouble
+            .take()
+            .map_or(Ok(()), |error| Err(SinkError::flush_failed(error.to_string()).with_source(error)))
+    }
+}
+
+impl<E> fmt::Debug for TextLinesSink<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextLinesSink")
+            .field("name", &self.name)
+            .field("path", &PathBuf::from(self.file.path()))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,209 @@
+//! Lines of text: in one file, in one a day, in parts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::support::*;
+use forebay::sink::{Sink, TextLinesSink};
+use forebay::{Batch, Collector, Record};
+
+fn text(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+/// Returns the names of the files in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+/// A clock that a test moves: seconds since 1970.
+#[derive(Clone)]
+struct Time(Arc<AtomicU64>);
+
+/// 2026-11-30T23:59:50Z.
+const EVENING: u64 = 1_796_083_190;
+
+impl Time {
+    fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(EVENING)))
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    fn clock(&self) -> impl FnMut() -> SystemTime + Send + 'static {
+        let time = self.clone();
+        move || SystemTime::UNIX_EPOCH + Duration::from_secs(time.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Returns a daily sink by that clock.
+fn daily(folder: &Path, time: &Time) -> TextLinesSink {
+    TextLinesSink::create(folder.join("app.log")).unwrap().dated_by(time.clock()).unwrap().daily().unwrap()
+}
+
+/// Delivers one event.
+#[track_caller]
+fn deliver(collector: &Collector, name: &'static str) {
+    collector.collect(Record::new(name));
+    let report = collector.flush().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[test]
+fn a_file_of_each_day_in_utc_begins_with_its_first_batch_and_so_many_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, time) = (folder.path(), Time::new());
+    let others = ["app.log.1", "app.2026-11-28.txt", "other.2026-11-01.log"];
+    for other in others {
+        fs::write(path.join(other), "somebody else's").unwrap();
+    }
+    fs::write(path.join("app.2026-11-01.log"), "an earlier run\n").unwrap();
+    let sink = daily(path, &time).keep(2);
+    assert_eq!(sink.path().file_name().unwrap(), "app.2026-11-30.log");
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    deliver(&collector, "evening");
+    time.advance(10);
+    deliver(&collector, "midnight");
+    deliver(&collector, "later");
+    // The clock goes back.
+    time.0.store(EVENING, Ordering::Relaxed);
+    deliver(&collector, "earlier");
+    time.0.store(EVENING + 3 * 86_400, Ordering::Relaxed);
+    deliver(&collector, "third");
+    collector.stop().unwrap();
+    law(&collector, 5);
+    let ours = ["app.2026-12-01.log", "app.2026-12-03.log"];
+    assert_eq!(names(path), [others[1], ours[0], ours[1], others[0], others[2]]);
+    assert_eq!(text(path.join(ours[0])), "midnight\nlater\nearlier\n");
+    assert_eq!(text(path.join(ours[1])), "third\n");
+    assert!(others.iter().all(|other| text(path.join(other)) == "somebody else's"));
+}
+
+#[test]
+fn a_file_without_an_event_is_not_left_behind_and_one_of_somebody_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, time) = (folder.path(), Time::new());
+    drop(daily(path, &time));
+    assert_eq!(names(path), ["app.2026-11-30.log"], "neither app.log nor that of the real day");
+    fs::write(path.join("app.log"), "").unwrap();
+    drop(daily(path, &time));
+    assert_eq!(names(path), ["app.2026-11-30.log", "app.log"]);
+}
+
+#[test]
+fn a_file_that_would_grow_too_large_is_followed_by_another_part_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, time) = (folder.path(), Time::new());
+    let run = |batches: usize| {
+        let mut sink = daily(path, &time).roll_at(20).keep(3);
+        for _ in 0..batches {
+            sink.write_batch(&Batch::from_events(vec![Record::new("123456789")])).unwrap();
+        }
+    };
+    run(2);
+    assert_eq!(names(path), ["app.2026-11-30.log"]);
+    run(3);
+    assert_eq!(names(path), ["app.2026-11-30.1.log", "app.2026-11-30.2.log", "app.2026-11-30.log"]);
+    run(1);
+    assert_eq!(text(path.join("app.2026-11-30.2.log")), "123456789\n123456789\n");
+    time.advance(10);
+    run(1);
+    // A daily file begins without a number, and the sink that has begun it removes the oldest.
+    assert_eq!(names(path).last().unwrap(), "app.2026-12-01.log");
+}
+
+#[test]
+fn a_file_that_is_replaced_moved_or_removed_is_left_and_what_is_at_the_path_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("logs/app.log");
+    let collector = Collector::builder().sink(TextLinesSink::create(&path).unwrap()).start().unwrap();
+    deliver(&collector, "first");
+    let moved = folder.path().join("moved");
+    fs::rename(&path, &moved).unwrap();
+    deliver(&collector, "after the move");
+    assert_eq!((text(&moved), text(&path)), ("first\n".into(), "after the move\n".into()));
+    fs::remove_file(&path).unwrap();
+    deliver(&collector, "after the removal");
+    assert_eq!(text(&path), "after the removal\n");
+    let other = folder.path().join("other");
+    fs::write(&other, "theirs\ntorn").unwrap();
+    fs::rename(&other, &path).unwrap();
+    deliver(&collector, "after another took its place");
+    assert_eq!(text(&path), "theirs\ntorn\nafter another took its place\n");
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    deliver(&collector, "after the folder went");
+    assert_eq!(text(&path), "after the folder went\n");
+    collector.stop().unwrap();
+    law(&collector, 5);
+}
+
+#[test]
+fn an_event_that_cannot_be_formatted_fails_alone_and_is_marked_with_what_was_evicted() {
+    hush();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.log");
+    let mut sink = TextLinesSink::create_with(&path, |event: &u32, line| {
+        line.extend_from_slice(format!("{event}").as_bytes());
+        match event {
+            3 => std::panic::panic_any("on purpose"),
+            4 => Err(std::fmt::Error),
+            _ => Ok(()),
+        }
+    })
+    .unwrap();
+    let error = sink.write_batch(&Batch::from_events(vec![1, 2, 3, 4, 5])).unwrap_err();
+    assert_eq!(error.failed_events(), Some(2));
+    assert_eq!(text(&path), "1\n2\n5\n");
+    sink.write_batch(&Batch::from_events(vec![6])).unwrap();
+    assert_eq!(text(&path), "1\n2\n5\nforebay: 2 lines were lost here\n6\n");
+}
+
+#[test]
+fn a_batch_that_a_full_disk_refuses_is_missing_where_it_was() {
+    // What is left of the files, on any file system: a folder at the path of the next part.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.log");
+    let mut sink = TextLinesSink::create(&path).unwrap().roll_at(1).gap_line(|lost| format!("{lost} lost\n"));
+    let batch = |name: &'static str| Batch::from_events(vec![Record::new(name), Record::new(name)]);
+    sink.write_batch(&batch("first")).unwrap();
+    let next: PathBuf = folder.path().join("app.1.log");
+    fs::create_dir(&next).unwrap();
+    for _ in 0..2 {
+        let error = sink.write_batch(&batch("refused")).unwrap_err();
+        assert!(error.to_string().contains("app.1.log") && error.failed_events().is_none(), "{error}");
+    }
+    fs::remove_dir(&next).unwrap();
+    sink.write_batch(&batch("last")).unwrap();
+    assert_eq!((text(&path), text(&next)), ("first\nfirst\n".into(), "4 lost\nlast\nlast\n".into()));
+}
+
+#[test]
+fn lines_of_gaps_stand_where_events_were_evicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, gate) = (folder.path().join("app.log"), Gate::closed());
+    let collector = Collector::builder()
+        .capacity(4)
+        .flush(forebay::FlushStrategy::Size { events: 1 })
+        .sink(TextLinesSink::create(&path).unwrap())
+        .sink(gate.sink())
+        .start()
+        .unwrap();
+    collector.collect(Record::new("first"));
+    gate.await_arrivals(1);
+    for step in 0..10 {
+        collector.collect(Record::new("number").with_step(step));
+    }
+    gate.open();
+    collector.stop().unwrap();
+    law(&collector, 11);
+    let lines = "first\nforebay: 6 lines were lost here\nnumber (step 6)\nnumber (step 7)\nnumber (step 8)\nnumber (step 9)\n";
+    assert_eq!(text(&path), lines);
+}
