@@ -1,6 +1,6 @@
 //! Attributes: named values of OpenTelemetry, made of ours.
 
-use forebay::event::{ImageFormat, List};
+use forebay::event::ImageFormat;
 use forebay::{Fields, Histogram, Record, Value};
 
 use crate::wire::Wire;
@@ -40,27 +40,46 @@ fn double(out: &mut Vec<u8>, value: f64) {
     out.fixed64(4, value.to_bits());
 }
 
-/// Appends the fields of an `AnyValue`. An empty value is one without a field. Values are nested 100 levels deep at most.
+/// Levels of lists and fields that are encoded as such. What lies deeper is text. Decoders of protocol buffers in C++, Java and Rust refuse a whole
+/// request in which messages are nested more than 100 deep, and a level of fields has three.
+const MAX_LEVELS: usize = 24;
+
+/// Appends the fields of an `AnyValue`. An empty value is one without a field.
 pub(crate) fn any_value(out: &mut Vec<u8>, value: &Value) {
+    nested(out, value, MAX_LEVELS);
+}
+
+fn nested(out: &mut Vec<u8>, value: &Value, levels: usize) {
+    let Some(below) = levels.checked_sub(1) else {
+        return match value {
+            Value::List(_) | Value::Fields(_) => text(out, &value.to_string()),
+            value => plain(out, value),
+        };
+    };
+    match value {
+        Value::List(values) => out.message(5, |out| {
+            values.iter().for_each(|value| out.message(1, |out| nested(out, value, below)));
+        }),
+        Value::Fields(fields) => out.message(6, |out| {
+            fields.iter().for_each(|(name, value)| put(out, 1, name, |out| nested(out, value, below)));
+        }),
+        value => plain(out, value),
+    }
+}
+
+/// Appends a value without levels.
+fn plain(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Empty => {}
         Value::Scalar(value) => double(out, *value),
         Value::Integer(value) => integer(out, *value),
         Value::Bool(value) => out.varint(2, u64::from(*value)),
         Value::Text(value) => text(out, value),
-        Value::List(values) => array(out, values),
-        Value::Fields(fields) => out.message(6, |out| {
-            fields.iter().for_each(|(name, value)| put(out, 1, name, |out| any_value(out, value)));
-        }),
         Value::Histogram(value) => out.message(6, |out| histogram(out, value)),
         Value::Image(image) => out.bytes(7, &image.bytes),
         Value::Encoded(encoded) => out.bytes(7, encoded.bytes()),
         other => text(out, &other.to_string()),
     }
-}
-
-fn array(out: &mut Vec<u8>, values: &List) {
-    out.message(5, |out| values.iter().for_each(|value| out.message(1, |out| any_value(out, value))));
 }
 
 fn histogram(out: &mut Vec<u8>, value: &Histogram) {

@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value as Any};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point::Value as Number};
+use proptest::prelude::*;
 use prost::Message;
 
 use crate::server::{Server, ok};
@@ -122,6 +123,88 @@ fn a_value_of_every_kind_becomes_a_log_record() {
     assert_eq!((&attributes["message"], &attributes["answer"]), (&text("hello"), &Any::IntValue(42)));
     let Any::KvlistValue(inner) = &attributes["inner"] else { panic!("{attributes:?}") };
     assert_eq!(named(&inner.values)["a"], Any::IntValue(1));
+}
+
+#[test]
+fn no_value_is_nested_so_deep_that_a_decoder_refuses_the_request() {
+    let (mut list, mut fields) = (Value::from(1), Value::from(1));
+    for _ in 0..Value::MAX_DEPTH - 1 {
+        list = List::from_iter([list]).into();
+        fields = Fields::new().with("f", fields).into();
+    }
+    let fields =
+        Record::with_value("fields", Fields::new().with("f", fields)).with_metadata("list", list.clone());
+    let logs = sent_as_logs(vec![Record::with_value("list", list), fields]);
+    let mut value = logs[0].body.clone().unwrap();
+    let mut levels = 0;
+    while let Some(Any::ArrayValue(mut array)) = value.value {
+        (value, levels) = (array.values.remove(0), levels + 1);
+    }
+    assert_eq!(levels, 24);
+    let Some(Any::StringValue(rest)) = value.value else { panic!("{value:?}") };
+    assert!(rest.starts_with("[[[") && rest.contains('1'), "{rest}");
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let plain = prop_oneof![
+        Just(Value::Empty),
+        any::<f64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        prop::collection::vec(any::<f64>(), 0..50).prop_map(|numbers| Histogram::from_values(
+            &numbers,
+            numbers.len()
+        )
+        .into()),
+        prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| Encoded::Event(bytes.into()).into()),
+    ];
+    plain.prop_recursive(6, 50, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec((any::<String>(), inner), 0..5).prop_map(|pairs| {
+                let with = |fields: Fields, (name, value): (String, Value)| fields.with(name, value);
+                pairs.into_iter().fold(Fields::new(), with).into()
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..Default::default() })]
+
+    #[test]
+    fn any_records_are_decoded_each_once(
+        records in prop::collection::vec((any::<String>(), any_value(), any::<i64>(), any_value()), 1..20),
+        limit in 4096..20_000_usize,
+    ) {
+        let server = Server::start(vec![ok()]);
+        let builder = OtlpSink::builder().endpoint(server.url()).metrics(true).max_request_bytes(limit);
+        let records = records.into_iter().map(|(name, value, step, metadata)| {
+            Record::with_value(name, value).with_signed_step(step).with_metadata("m", metadata)
+        });
+        let records: Vec<_> = records.collect();
+        let count = records.len();
+        let result = builder.build().unwrap().write_batch(&Batch::from_events(records));
+        let refused = result.err().map_or(0, |error| error.failed_events().unwrap() as usize);
+        let mut decoded = 0;
+        while decoded < count - refused {
+            let request = server.request();
+            prop_assert!(request.body.len() <= limit);
+            decoded += if request.line.contains("logs") {
+                logs(&request.body).len()
+            } else {
+                let points = metrics(&request.body).into_iter().map(|metric| match metric.data.unwrap() {
+                    Data::Gauge(gauge) => gauge.data_points.len(),
+                    Data::Histogram(histogram) => histogram.data_points.len(),
+                    other => panic!("{other:?}"),
+                });
+                points.sum()
+            };
+        }
+        prop_assert_eq!(decoded, count - refused);
+        prop_assert!(server.has_no_request());
+    }
 }
 
 #[test]

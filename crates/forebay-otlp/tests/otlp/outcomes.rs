@@ -8,6 +8,7 @@ use std::time::Duration;
 use forebay::sink::{Sink, SinkError};
 use forebay::{Batch, Record};
 use forebay_otlp::OtlpSink;
+use proptest::prelude::*;
 
 use crate::server::{Gate, Reply, Server, ok, reply};
 use crate::support::LONG;
@@ -189,4 +190,22 @@ fn what_a_collector_rejects_is_lost_with_its_reason_and_the_rest_is_delivered() 
     let error = outcome(reply("200 OK", &[], b"\x0a\x06\x12\x04slow")).unwrap_err();
     assert_eq!((error.is_transient(), error.failed_events()), (false, Some(0)));
     assert!(error.to_string().contains("warns: \"slow\""), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 200, ..Default::default() })]
+
+    #[test]
+    fn whatever_is_answered_there_is_one_outcome(
+        status in "HTTP/1\\.[019] [0-9]{3} [a-z]{0,3}\r\n|[ -~]{0,20}",
+        headers in "(content-length: [0-9]{1,3}\r\n|transfer-encoding: chunked\r\n|retry-after: [ -~]{0,9}\r\n){0,2}",
+        body in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let answer = [status.as_bytes(), headers.as_bytes(), b"\r\n", &body].concat();
+        if let Err(error) = outcome(Reply::Raw(answer)) {
+            // All failed, or as many as it says.
+            prop_assert!(error.failed_events().is_none_or(|failed| failed <= 3));
+            prop_assert!(!error.to_string().chars().any(char::is_control), "{}", error);
+        }
+    }
 }
