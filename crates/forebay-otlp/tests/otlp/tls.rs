@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use forebay::sink::Sink;
 use forebay::{Batch, Record};
-use forebay_otlp::OtlpSink;
+use forebay_otlp::{OtlpBuilder, OtlpSink};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::mapping::logs;
 use crate::server::{Server, ok};
@@ -15,12 +16,23 @@ use crate::support::LONG;
 
 /// Starts a server with a certificate for this name. Returns the certificate as well.
 fn start(name: &str) -> (Server, String) {
+    start_for(name, None)
+}
+
+/// Starts a server that serves only those who show that certificate.
+fn start_for(name: &str, client: Option<&CertificateDer<'static>>) -> (Server, String) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = client.map_or_else(WebPkiClientVerifier::no_client_auth, |client| {
+        let mut roots = RootCertStore::empty();
+        roots.add(client.clone()).unwrap();
+        WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider)).build().unwrap()
+    });
+    let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
     let config = Arc::new(config);
@@ -69,6 +81,39 @@ fn a_certificate_that_nobody_has_signed_is_refused_and_one_that_is_given_is_trus
     let error = sink.write_batch(&Batch::from_events(vec![Record::new("a")])).unwrap_err();
     assert!(!error.is_transient() && error.to_string().contains("is not to be trusted"), "{error}");
     assert!(server.has_no_request());
+}
+
+#[test]
+fn a_server_that_asks_who_the_client_is_gets_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["client".to_owned()]).unwrap();
+    let (server, pem) = start_for("localhost", Some(cert.der()));
+    let file = |name: &str, content: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (trusted, shown, key) = (
+        file("ca.pem", pem),
+        file("client.pem", cert.pem()),
+        file("client.key", signing_key.serialize_pem()),
+    );
+    let url = format!("https://localhost:{}", server.address.port());
+    let write = |with_client: bool| {
+        let value_of = |name: &str| match name {
+            "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(url.clone()),
+            "OTEL_EXPORTER_OTLP_CERTIFICATE" => Some(trusted.clone()),
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE" if with_client => Some(shown.clone()),
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY" if with_client => Some(key.clone()),
+            _ => None,
+        };
+        let mut sink = OtlpBuilder::from_vars(value_of).unwrap().build().unwrap();
+        sink.write_batch(&Batch::from_events(vec![Record::new("a")]))
+    };
+    assert!(write(false).is_err());
+    assert!(server.has_no_request());
+    write(true).unwrap();
+    assert_eq!(logs(&server.request().body).len(), 1);
 }
 
 #[test]
