@@ -74,7 +74,7 @@ impl Stats {
     /// | `forebay_pending_events`, `forebay_pending_bytes` | gauge | |
     /// | `forebay_batches_total`, `forebay_flushes_total`, `forebay_wakes_total`, `forebay_waits_total` | counter | |
     /// | `forebay_events_per_second` | gauge | |
-    /// | `forebay_latency_seconds` | gauge | `quantile`: 0.5, 0.95, 0.99; of the last one to two minutes |
+    /// | `forebay_latency_seconds` | summary, without a sum | `quantile`: 0.5, 0.95, 0.99; of the last one to two minutes |
     /// | `forebay_sink_events_total` | counter | `sink`; `fate`: delivered, failed, dead_lettered, evicted, rejected |
     /// | `forebay_sink_errors_total`, `forebay_sink_panics_total`, `forebay_sink_retries_total`, `forebay_sink_write_seconds_total` | counter | `sink` |
     /// | `forebay_sink_in_flight_events`, `forebay_sink_dead_letters` | gauge | `sink` |
@@ -106,7 +106,7 @@ impl Stats {
         let help = "Events a second that all sinks have seen.";
         out.begin("forebay_events_per_second", "gauge", help)?.value(&[], self.rate)?;
         let help = "From the collection of an event until all sinks had seen it.";
-        let mut latency = out.begin("forebay_latency_seconds", "gauge", help)?;
+        let mut latency = out.begin("forebay_latency_seconds", "summary", help)?;
         let latency_stats = &self.latency;
         for (quantile, time) in
             [("0.5", latency_stats.p50), ("0.95", latency_stats.p95), ("0.99", latency_stats.p99)]

@@ -38,13 +38,15 @@ fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
             assert!(helped.insert(name.to_owned()) && !words.is_empty(), "{line}");
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').unwrap();
-            assert!(["counter", "gauge"].contains(&kind) && helped.contains(name), "{line}");
+            assert!(["counter", "gauge", "summary"].contains(&kind) && helped.contains(name), "{line}");
             assert!(types.insert(name.to_owned(), kind.to_owned()).is_none(), "{line}");
         } else {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let name = series.split('{').next().unwrap();
             assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{line}");
             assert!(types.contains_key(name), "a value before its type: {line}");
+            // promtool takes this label in a summary alone.
+            assert_eq!(series.contains("quantile="), types[name] == "summary", "{line}");
             assert!(values.insert(series.to_owned(), value.parse().unwrap()).is_none(), "twice: {line}");
         }
     }
