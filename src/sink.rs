@@ -89,7 +89,10 @@ pub use crate::unix::ignore_sigxfsz;
 ///   panic ends the process.
 /// * While a call runs, no other sink gets anything: this is what the deadline of `flush` and `stop` is
 ///   for.
-/// * A batch may carry no event, only a [`gap`](Batch::gap).
+/// * A batch may carry no event, only a [`gap`](Batch::gap). [`Missing`] adds up what is to be marked in the output.
+/// * A batch that takes several requests may fail in the middle. Keep where it stopped, say so by [`SinkError::resumable`], and a
+///   [`retry`](SinkExt::retry) offers it again for the rest. Where the destination says when it wants to be asked again, pass that on
+///   ([`SinkError::with_retry_after`]).
 /// * `collect` may be called from here. `flush`, `stop` and `remove_sink` refuse at once, because the
 ///   worker would wait for itself.
 ///

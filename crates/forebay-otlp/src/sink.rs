@@ -190,11 +190,9 @@ impl OtlpSink {
             if self.buffers.request.is_empty() {
                 return Ok(());
             }
-            let client = match state.signal {
-                Signal::Logs => &self.logs,
-                Signal::Metrics => self.metrics.as_ref().unwrap_or(&self.logs),
-            };
-            match client.post(&self.buffers.request) {
+            // (Nothing is a metric without a client for metrics.)
+            let metrics = self.metrics.as_ref().filter(|_| state.signal == Signal::Metrics);
+            match metrics.unwrap_or(&self.logs).post(&self.buffers.request) {
                 Ok(answer) => {
                     let rejected = answer.rejected.min(taken);
                     state.failed += rejected;
