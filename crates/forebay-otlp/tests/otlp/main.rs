@@ -11,4 +11,5 @@ mod server;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod under_load;
 mod variables;

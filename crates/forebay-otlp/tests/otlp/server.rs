@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -67,6 +68,8 @@ impl Request {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     requests: Receiver<Request>,
+    /// Number of requests that came.
+    came: Arc<AtomicUsize>,
     end: Arc<Mutex<bool>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -87,6 +90,8 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, requests) = channel();
+        let came = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&came);
         let end = Arc::new(Mutex::new(false));
         let is_over = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
@@ -102,13 +107,14 @@ impl Server {
                     let reply = &replies[number.min(replies.len() - 1)];
                     let is_served = serve(&mut connection, reply, &sender).is_some();
                     number += usize::from(is_served);
+                    counted.store(number, Ordering::SeqCst);
                     if !is_served || !matches!(reply, Reply::KeepAlive) {
                         break;
                     }
                 }
             }
         });
-        Self { address, requests, end, thread: Some(thread) }
+        Self { address, requests, came, end, thread: Some(thread) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -118,6 +124,11 @@ impl Server {
     /// Returns the next request that came, or waits for it.
     pub(crate) fn request(&self) -> Request {
         self.requests.recv_timeout(LONG).expect("no request came")
+    }
+
+    /// Returns how many requests were answered.
+    pub(crate) fn answered(&self) -> usize {
+        self.came.load(Ordering::SeqCst)
     }
 
     /// Returns whether no request is left.
