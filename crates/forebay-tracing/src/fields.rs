@@ -6,6 +6,7 @@ use std::fmt::{self, Debug, Write};
 use forebay::bridge::Bridge;
 use forebay::event::{List, Text};
 use forebay::{Fields, Name, Value};
+use tracing_core::Event;
 use tracing_core::field::{Field, Visit};
 
 /// Most causes of an error that are kept.
@@ -15,8 +16,6 @@ const MAX_SOURCES: usize = 16;
 pub(crate) struct Visitor<'a> {
     pub(crate) fields: Fields,
     pub(crate) step: Option<i64>,
-    /// Target of an event of the crate `log`.
-    pub(crate) log_target: Option<String>,
     pub(crate) is_of_log: bool,
     pub(crate) max_text_bytes: usize,
     pub(crate) bridge: &'a Bridge,
@@ -85,16 +84,9 @@ impl Visit for Visitor<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if self.is_of_log {
-            match field.name() {
-                "log.target" => {
-                    self.log_target = Some(value.to_owned());
-                    return;
-                }
-                // What a reader of logs does not ask for, and what other events do not have.
-                "log.module_path" | "log.file" => return,
-                _ => {}
-            }
+        // The target is in the name. The others no reader of logs asks for, and other events do not have them.
+        if self.is_of_log && matches!(field.name(), "log.target" | "log.module_path" | "log.file") {
+            return;
         }
         let text = if value.len() <= self.max_text_bytes {
             Text::from(value)
@@ -123,6 +115,27 @@ impl Visit for Visitor<'_> {
         let text = self.text(format_args!("{value:?}"));
         self.set(field, text);
     }
+}
+
+/// Target of an event of the crate `log`, which stands in a field. It is read before all else, so that no value is formatted for it.
+pub(crate) struct LogTarget(Option<String>);
+
+impl LogTarget {
+    pub(crate) fn of(event: &Event<'_>) -> Option<String> {
+        let mut target = Self(None);
+        event.record(&mut target);
+        target.0
+    }
+}
+
+impl Visit for LogTarget {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "log.target" {
+            self.0 = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
 }
 
 /// Bytes as digits.

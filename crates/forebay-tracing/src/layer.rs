@@ -1,6 +1,5 @@
 //! `CollectorLayer`: what tracing says, as records.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Instant;
 
@@ -13,8 +12,8 @@ use tracing_core::{Event, Interest, Level, Metadata, Subscriber, span};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
-use crate::callsites::{self, Callsite, dotted};
-use crate::fields::Visitor;
+use crate::callsites::{self, dotted};
+use crate::fields::{LogTarget, Visitor};
 
 /// 1 MiB.
 const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -146,7 +145,6 @@ impl CollectorLayer {
         Visitor {
             fields: Fields::with_capacity(capacity),
             step: None,
-            log_target: None,
             is_of_log,
             max_text_bytes: self.max_text_bytes,
             bridge: &self.bridge,
@@ -157,13 +155,13 @@ impl CollectorLayer {
         self.inherits || self.has_durations
     }
 
-    /// Returns what is known of a place, unless its target is ignored.
-    fn callsite(&self, metadata: &'static Metadata<'static>) -> Option<Cow<'static, Callsite>> {
-        if !self.ignored.is_empty() && is_within(metadata.target(), &self.ignored) {
+    /// Returns whether a target is one of those that are ignored, and counts it.
+    fn ignores(&self, target: &str) -> bool {
+        let ignores = !self.ignored.is_empty() && is_within(target, &self.ignored);
+        if ignores {
             self.bridge.count_ignored();
-            return None;
         }
-        Some(callsites::of(metadata))
+        ignores
     }
 
     /// Makes the record of an event or of a span that closes, if the collector wants it.
@@ -184,8 +182,7 @@ impl CollectorLayer {
             }
             record_own(&mut visitor);
             scope(&mut visitor);
-            let Visitor { fields, step, log_target, .. } = visitor;
-            let name = log_target.map_or(name, |target| Name::from(dotted(&target)));
+            let Visitor { fields, step, .. } = visitor;
             let record = Record::fields(name, fields).with_priority(priority);
             match step {
                 Some(step) => record.with_signed_step(step),
@@ -246,7 +243,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
         }
         let Some(_entered) = self.bridge.enter() else { return };
         let metadata = attributes.metadata();
-        if self.callsite(metadata).is_none() {
+        if self.ignores(metadata.target()) {
             return;
         }
         let Some(span) = context.span(id) else { return };
@@ -288,7 +285,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let Some(_entered) = self.bridge.enter() else { return };
         let metadata = event.metadata();
-        let Some(callsite) = self.callsite(metadata) else { return };
+        let callsite = callsites::of(metadata);
+        let of_log = if callsite.is_of_log { LogTarget::of(event) } else { None };
+        if self.ignores(of_log.as_deref().unwrap_or(metadata.target())) {
+            return;
+        }
+        let name = of_log.map_or_else(|| callsite.name.clone(), |target| Name::from(dotted(&target)));
         let scope = |visitor: &mut Visitor<'_>| {
             if self.inherits
                 && let Some(scope) = context.event_scope(event)
@@ -296,13 +298,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
                 inherit_all(scope, visitor);
             }
         };
-        self.collect(
-            metadata,
-            callsite.is_of_log,
-            callsite.name.clone(),
-            |visitor| event.record(visitor),
-            scope,
-        );
+        self.collect(metadata, callsite.is_of_log, name, |visitor| event.record(visitor), scope);
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
@@ -311,7 +307,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
         }
         let Some(_entered) = self.bridge.enter() else { return };
         let Some(span) = context.span(&id) else { return };
-        let Some(callsite) = self.callsite(span.metadata()) else { return };
+        if self.ignores(span.metadata().target()) {
+            return;
+        }
+        let callsite = callsites::of(span.metadata());
         let duration = span.extensions().get::<SpanFields>().map(|data| data.begun.elapsed());
         // It was made before the layer came, or while the collector was stopped.
         let Some(duration) = duration else { return };

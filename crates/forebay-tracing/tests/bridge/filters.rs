@@ -107,3 +107,21 @@ fn a_layer_and_its_filter_can_be_reloaded() {
     assert_eq!(messages(&after.events()), ["debug 3"]);
     assert_eq!(crate::field(&after.events()[0], "id").as_i64(), Some(7));
 }
+
+#[test]
+fn events_of_the_crate_log_are_kept_out_by_the_target_that_they_had() {
+    let (collector, memory) = collector(GateConfig::default().with_deny(vec!["noisy.*".into()]));
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    let layer = layer.ignore(["ureq"]);
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        for target in ["ureq::pool", "noisy::part", "other"] {
+            let text: &dyn std::fmt::Debug = if target == "other" { &"wanted" } else { &Unwanted };
+            let mut line = log::Record::builder();
+            line.target(target).level(log::Level::Info);
+            tracing_log::format_trace(&line.args(format_args!("{text:?}")).build()).unwrap();
+        }
+    });
+    let report = guard.stop();
+    assert_eq!((law(&collector, 2).filtered, report.counts.ignored, report.counts.panicked), (1, 1, 0));
+    assert_eq!(messages(&memory.events()), ["\"wanted\""]);
+}
