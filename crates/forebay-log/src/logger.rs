@@ -99,11 +99,12 @@ impl Logger {
         }
     }
 
-    /// Takes what a filter says, in the place of `Info` and above: `warn,train=debug`, as env_logger has it.
+    /// Takes what a filter says, in the place of `Info` and above: `warn,train=debug`, as env_logger has it. Its `/TEXT`, a filter by the
+    /// text of lines, is refused: every line would be formatted for it, before anything bounds it.
     ///
     /// # Errors
     ///
-    /// The filter cannot be read.
+    /// The filter cannot be read, or has a `/`.
     ///
     /// # Examples
     ///
@@ -118,13 +119,13 @@ impl Logger {
     /// # }
     /// ```
     pub fn filter(mut self, filter: &str) -> Result<Self, FilterError> {
+        let refused = |message: String| FilterError { variable: None, filter: filter.to_owned(), message };
+        if filter.contains('/') {
+            return Err(refused("it has a `/`, and lines are not filtered by their text".to_owned()));
+        }
         let mut builder = env_filter::Builder::new();
         let parsed = builder.try_parse(filter).map(|builder| builder.build());
-        self.filter = parsed.map_err(|error| FilterError {
-            variable: None,
-            filter: filter.to_owned(),
-            message: error.to_string(),
-        })?;
+        self.filter = parsed.map_err(|error| refused(error.to_string()))?;
         Ok(self)
     }
 
@@ -133,7 +134,7 @@ impl Logger {
     ///
     /// # Errors
     ///
-    /// The filter cannot be read.
+    /// As for [`filter`](Self::filter).
     pub fn env(self, variable: &str) -> Result<Self, FilterError> {
         let Some(filter) = std::env::var_os(variable).filter(|filter| !filter.is_empty()) else {
             return Ok(self);
@@ -223,7 +224,8 @@ impl Log for Logger {
     }
 
     fn log(&self, line: &log::Record<'_>) {
-        if !self.filter.matches(line) {
+        // Not `matches`, which formats the line for a filter of its text.
+        if !self.filter.enabled(line.metadata()) {
             return;
         }
         if self.is_ignored(line.target()) {

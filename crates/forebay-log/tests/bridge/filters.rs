@@ -66,6 +66,13 @@ fn a_variable_of_the_environment_is_read_and_names_itself_where_it_cannot_be() {
         ),
         "{error}"
     );
+    // The filter of env_logger for texts would format every line, before anything bounds it.
+    set("info/needle");
+    let error = logger().env("FOREBAY_TEST_LOG").err().map(|error| error.to_string());
+    assert!(
+        error.as_ref().is_some_and(|error| error.ends_with("lines are not filtered by their text")),
+        "{error:?}"
+    );
 }
 
 #[test]
