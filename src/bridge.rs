@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::collector::{Collector, StopError};
 use crate::event::{Event, Formatted, Record, Text};
-use crate::stats::{Stats, StopReport};
+use crate::stats::{SinkStats, Stats, StopReport};
 use crate::sync::{Arc, Ordering, PlainU64, catch_panic};
 
 /// Number of events that may be within each other.
@@ -218,7 +218,8 @@ impl<E: Event> Guard<E> {
         self.is_stopped = true;
         let collector = &self.bridge.collector;
         let stop = collector.stop_timeout(self.timeout);
-        let report = Report { stats: collector.stats(), stop, counts: self.counts() };
+        let left_in_sinks = collector.shared.registry.kept();
+        let report = Report { stats: collector.stats(), stop, left_in_sinks, counts: self.counts() };
         if let Some(on_stop) = self.on_stop.take() {
             // Nobody is left to be told of its panic.
             _ = catch_panic(|| on_stop(&report));
@@ -249,19 +250,26 @@ pub struct Report {
     pub stop: Result<StopReport, StopError>,
     /// The account of the collector at that moment.
     pub stats: Stats,
+    /// Events that sinks still had in queues of their own, as [isolated](crate::sink::Isolated) ones have, once for each sink.
+    pub left_in_sinks: u64,
     /// What the bridge kept away or changed.
     pub counts: Counts,
 }
 
 impl Report {
-    /// Returns how many events were lost: evicted, rejected, too large, left behind, failed in a sink (once for each sink), or kept away
-    /// by the bridge lest they go in circles. What the gate or an ignored target kept out was not wanted, and is not lost.
+    /// Returns how many events were lost: evicted, rejected, too large, left behind, or kept away by the bridge lest they go in circles.
+    /// An event that a sink did not take is lost there, once for each sink: it failed, the queue of the sink was full, it is still in that
+    /// queue, or it is a dead letter that was not delivered after all. What the gate or an ignored target kept out was not wanted, and is
+    /// not lost.
     pub fn lost(&self) -> u64 {
-        self.reasons().map(|(count, _)| count).sum()
+        self.reasons().map(|(count, _)| count).fold(0, u64::saturating_add)
     }
 
     fn reasons(&self) -> impl Iterator<Item = (u64, &'static str)> {
         let (stats, counts) = (&self.stats, &self.counts);
+        // Saturating: a sink may give its account any number.
+        let in_sinks =
+            |count: fn(&SinkStats) -> u64| stats.sinks.iter().map(count).fold(0, u64::saturating_add);
         [
             (stats.evicted, "evicted"),
             (stats.rejected.full, "rejected as full"),
@@ -269,7 +277,11 @@ impl Report {
             (stats.rejected.worker_gone, "without a worker"),
             (stats.rejected.forked, "of a forked child"),
             (stats.oversize, "too large"),
-            (stats.sinks.iter().map(|sink| sink.failed).sum(), "failed in a sink"),
+            (in_sinks(|sink| sink.failed), "failed in a sink"),
+            (in_sinks(|sink| sink.evicted), "evicted by the queue of a sink"),
+            (in_sinks(|sink| sink.rejected), "rejected by the queue of a sink"),
+            (in_sinks(|sink| sink.dead_lettered.saturating_sub(sink.redriven)), "dead letters"),
+            (self.left_in_sinks, "left in the queue of a sink"),
             (stats.pending, "left behind"),
             (counts.own_thread, "of the threads that deliver"),
             (counts.too_deep, "too deep in each other"),
@@ -279,9 +291,9 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// Writes one line: how many were delivered, and how many were lost, by reason.
+    /// Writes one line: how many the collector has processed, and how many were lost on the way or in a sink, by reason.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} delivered, {} lost", self.stats.processed, self.lost())?;
+        write!(f, "{} processed, {} lost", self.stats.processed, self.lost())?;
         for (place, (count, reason)) in self.reasons().filter(|(count, _)| *count > 0).enumerate() {
             write!(f, "{} {count} {reason}", if place == 0 { ":" } else { "," })?;
         }
@@ -316,7 +328,7 @@ mod tests {
         let report = guard.stop();
         assert_eq!(
             report.to_string(),
-            "0 delivered, 5 lost: 1 evicted, 2 after the stop, 2 too deep in each other"
+            "0 processed, 5 lost: 1 evicted, 2 after the stop, 2 too deep in each other"
         );
         assert_eq!((heard.lock().clone(), report.counts.cut), (report.to_string(), 1));
     }

@@ -449,6 +449,13 @@ impl Registry {
         tallies.iter().map(|tally| tally.snapshot()).collect()
     }
 
+    /// Returns how many events the queues of the sinks hold.
+    pub(crate) fn kept(&self) -> u64 {
+        // In a forked child the sinks are the parent's.
+        let Ok(tallies) = self.tallies.enter() else { return 0 };
+        tallies.iter().map(|tally| tally.kept.get()).fold(0, u64::saturating_add)
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<SinkTally>> {
         self.tallies.lock().clone()
     }

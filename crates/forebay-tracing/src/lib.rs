@@ -18,7 +18,7 @@
 //!     // .init()
 //! # ();
 //! tracing::info!(target: "train", step = 7, loss = 0.5, "step done");
-//! println!("{}", guard.stop()); // 1 delivered, 0 lost
+//! println!("{}", guard.stop()); // 1 processed, 0 lost
 //! # assert!(std::fs::read_to_string(&path)?.contains(r#""step":7,"fields":{"level":"INFO","message":"step done","loss":0.5}"#));
 //! # Ok(())
 //! # }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use forebay::sink::{MemorySink, SinkExt, from_fn};
+use forebay::sink::{DeadLetters, MemorySink, SinkExt, from_fn};
 use forebay::{Batch, Collector, FlushStrategy};
 use tracing_subscriber::prelude::*;
 
-use crate::support::{Gate, alone, hush, law};
+use crate::support::{Gate, alone, failing, hush, law, until};
 use crate::{field, messages, records, records_by};
 
 #[test]
@@ -34,7 +34,7 @@ fn what_a_sink_logs_does_not_come_back_to_it() {
     law(&collector, 1);
     assert_eq!(messages(&memory.events()), ["from the loop"]);
     assert_eq!(report.counts.own_thread, 2);
-    assert_eq!(report.to_string(), "1 delivered, 2 lost: 2 of the threads that deliver");
+    assert_eq!(report.to_string(), "1 processed, 2 lost: 2 of the threads that deliver");
 }
 
 #[test]
@@ -169,13 +169,39 @@ fn a_guard_reports_at_its_drop_and_ends_by_its_deadline() {
     let report = heard.recv().unwrap();
     assert_eq!(report.stats.pending, 1);
     assert!(
-        report.to_string().starts_with("0 delivered, 1 lost: 1 left behind (stop did not end within"),
+        report.to_string().starts_with("0 processed, 1 lost: 1 left behind (stop did not end within"),
         "{report}"
     );
     gate.open();
     collector.stop().unwrap();
     let stats = law(&collector, 2);
     assert_eq!((stats.processed, stats.rejected.stopped), (1, 1));
+}
+
+#[test]
+fn a_report_counts_what_a_sink_lost_in_its_queue_and_what_is_still_there() {
+    let (memory, gate) = (MemorySink::new(), Gate::closed());
+    let collector = Collector::builder()
+        .flush(FlushStrategy::Size { events: 1 })
+        .sink(gate.sink().isolated(2).flush_timeout(Duration::ZERO))
+        .sink(failing("letters").dead_letters(&DeadLetters::new(100)))
+        .sink(memory.clone())
+        .start()
+        .unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        tracing::info!("first");
+        gate.await_arrivals(1);
+        for number in 1..6 {
+            tracing::info!(number, "more");
+            until("the queue has got a batch of it", || memory.len() == number + 1);
+        }
+    });
+    let report = guard.stop();
+    let lost = "12 lost: 3 evicted by the queue of a sink, 6 dead letters, 3 left in the queue of a sink";
+    assert!(report.to_string().starts_with(&format!("6 processed, {lost} (stop did not end")), "{report}");
+    gate.open();
+    law(&collector, 6);
 }
 
 #[test]
