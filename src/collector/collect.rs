@@ -185,8 +185,13 @@ impl<E: Event> Collector<E> {
 
     /// Returns whether the collector accepts an event of that name and priority at present, as [`enabled`](Self::enabled) does.
     pub fn accepts(&self, name: &str, priority: Priority) -> bool {
-        let gate = self.shared.settings.gate();
-        self.shared.phase.load().admits() && gate.is_none_or(|gate| gate.enabled(name, priority))
+        self.shared.phase.load().admits() && self.passes_gate(name, priority)
+    }
+
+    /// Returns whether the [gate](crate::config::GateConfig) alone would let an event of that name and priority pass: also before the
+    /// start, after the stop and in a forked child. Sampling and limits are not asked.
+    pub fn passes_gate(&self, name: &str, priority: Priority) -> bool {
+        self.shared.settings.gate().is_none_or(|gate| gate.enabled(name, priority))
     }
 
     /// Collects the event that `make` returns, unless an event of that name and priority would be rejected at present: then `make` is
@@ -212,8 +217,7 @@ impl<E: Event> Collector<E> {
         let refusal = if !word.admits() {
             Some(Refusal::of(word))
         } else {
-            let is_wanted = self.shared.settings.gate().is_none_or(|gate| gate.enabled(name, priority));
-            (!is_wanted).then_some(Refusal::Filtered)
+            (!self.passes_gate(name, priority)).then_some(Refusal::Filtered)
         };
         match refusal {
             None => self.collect(make()),

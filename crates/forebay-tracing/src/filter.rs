@@ -11,7 +11,8 @@ use crate::layer::{PRIORITIES, place_of};
 ///
 /// The layer asks the collector itself, when an event comes, and the collector counts what it rejects. With this filter, tracing asks
 /// before: events that are kept out count nowhere. Given to [`with_filter`](Layer::with_filter), it keeps them from that layer; added as a
-/// layer, it keeps them from all of them, and what the expressions in their fields cost is saved.
+/// layer, it keeps them from all of them, and what the expressions in their fields cost is saved. Spans pass, for the sake of their events,
+/// and so does everything after a stop that passes the gate: other layers go on.
 ///
 /// The gate may change at any time, so no answer is cached. Where that costs too much, use a `LevelFilter` beside it.
 ///
@@ -55,14 +56,17 @@ impl GateFilter {
 }
 
 impl GateFilter {
-    fn accepts(&self, metadata: &Metadata<'_>) -> bool {
-        self.collector.accepts(&callsites::name(metadata), self.priorities[place_of(metadata.level())])
+    /// Asks the gate alone: what a stopped collector, or one of a parent process, refuses, other layers may want. Spans pass, because
+    /// events in them have their fields.
+    fn passes(&self, metadata: &Metadata<'_>) -> bool {
+        let priority = self.priorities[place_of(metadata.level())];
+        metadata.is_span() || self.collector.passes_gate(&callsites::name(metadata), priority)
     }
 }
 
 impl<S> Filter<S> for GateFilter {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        self.accepts(metadata)
+        self.passes(metadata)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
@@ -73,7 +77,7 @@ impl<S> Filter<S> for GateFilter {
 
 impl<S: Subscriber> Layer<S> for GateFilter {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        self.accepts(metadata)
+        self.passes(metadata)
     }
 
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {

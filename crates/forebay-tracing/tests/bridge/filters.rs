@@ -125,3 +125,24 @@ fn events_of_the_crate_log_are_kept_out_by_the_target_that_they_had() {
     assert_eq!((law(&collector, 2).filtered, report.counts.ignored, report.counts.panicked), (1, 1, 0));
     assert_eq!(messages(&memory.events()), ["\"wanted\""]);
 }
+
+#[test]
+fn the_gate_as_a_filter_lets_spans_pass_and_everything_that_it_takes_after_a_stop() {
+    let gate = GateConfig::default().with_min_priority(Priority::Normal);
+    let ((stopped, _), (other, memory)) = (collector(gate), collector(GateConfig::default()));
+    let everywhere = forebay_tracing::gate(&stopped);
+    let (layer, guard) = forebay_tracing::layer(other.clone());
+    let subscriber = tracing_subscriber::registry().with(layer).with(everywhere);
+    tracing::subscriber::with_default(subscriber, || {
+        let _epoch = tracing::debug_span!("epoch", epoch = 3).entered();
+        tracing::debug!("low");
+        tracing::info!("before");
+        stopped.stop().unwrap();
+        tracing::info!("after");
+    });
+    assert_eq!(guard.stop().lost(), 0);
+    law(&stopped, 0);
+    law(&other, 2);
+    assert_eq!(messages(&memory.events()), ["before", "after"]);
+    assert!(memory.events().iter().all(|record| crate::field(record, "epoch").as_i64() == Some(3)));
+}
