@@ -89,6 +89,12 @@ impl<E> Batch<E> {
         self.header.process.check()
     }
 
+    /// Returns whether this process is a forked child of the one that delivers the batch. Its events are then the parent's. A sink that
+    /// runs code of its users, as their `Serialize`, asks before it touches what it shares with the parent: a connection, a file.
+    pub fn is_forked(&self) -> bool {
+        self.check().is_err()
+    }
+
     /// Returns a batch of other events with the same header.
     #[doc(hidden)]
     pub fn with_events<T>(&self, events: Vec<T>) -> Batch<T> {
@@ -111,8 +117,9 @@ impl<E> Batch<E> {
         batch
     }
 
-    /// Returns whether its events were offered before, and failed. Earlier batches have reported them as missing.
-    pub(crate) fn is_redriven(&self) -> bool {
+    /// Returns whether these are dead letters, which are offered again: they failed before, and earlier batches have reported them as
+    /// missing. The [first event](Self::first_event) is then none of theirs.
+    pub fn is_redriven(&self) -> bool {
         self.header.is_redriven
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Id of an entry: the generation, and one more than the number of its first event.
+/// Id of an entry: the generation, and as a rule one more than the number of its first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Id {
     pub(crate) generation: u64,
@@ -39,6 +39,7 @@ pub(crate) const WRITER: &str = "writer";
 pub(crate) const FIRST: &str = "first";
 pub(crate) const COUNT: &str = "count";
 pub(crate) const GAP: &str = "gap";
+pub(crate) const REDRIVEN: &str = "redriven";
 pub(crate) const ORIGIN: &str = "origin";
 pub(crate) const EVENTS: &str = "events";
 

@@ -29,49 +29,63 @@ const LATER: [&str; 10] = [
     "TRYAGAIN",
 ];
 
-/// Returns the error of a sink for one of the client, or of the server.
-pub(crate) fn sink_error(place: &str, error: &RedisError) -> SinkError {
-    let said = match refusals(error).next() {
-        Some((code, detail)) => format!("{place}: {code} {detail}"),
-        None => format!("{place}: {error}"),
-    };
-    let of_batch = SinkError::unavailable(said);
-    if is_transient(error) { of_batch } else { of_batch.permanent() }
+/// Codes after which another connection may lead to a server that accepts it: the name may mean another one, or the password be new.
+const ELSEWHERE: [&str; 4] = ["LOADING", "MASTERDOWN", "NOAUTH", "READONLY"];
+
+/// Error of a connection, or of a command.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    error: RedisError,
+    is_of_connection: bool,
 }
 
-/// Returns code and text of what the server said. Of a transaction, what it said to its commands comes before that it broke off.
-fn refusals(error: &RedisError) -> impl Iterator<Item = (String, String)> {
-    let of_commands = error.clone().into_server_errors();
-    let of_commands: Vec<_> = of_commands
-        .iter()
-        .flat_map(|all| all.iter())
-        .map(|(_, error)| (error.code().to_owned(), error.details().unwrap_or_default().to_owned()))
-        .collect();
-    let alone = of_commands
-        .is_empty()
-        .then(|| Some((error.code()?.to_owned(), error.detail().unwrap_or_default().to_owned())));
-    of_commands.into_iter().chain(alone.flatten())
-}
-
-/// Returns whether the same batch may be accepted later.
-pub(crate) fn is_transient(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => false,
-        _ if refusals(error).next().is_some() => {
-            refusals(error).any(|(code, _)| LATER.contains(&code.as_str()))
-        }
-        _ => breaks_connection(error),
+impl Failure {
+    pub(crate) fn of_connection(error: RedisError) -> Self {
+        Self { error, is_of_connection: true }
     }
-}
 
-/// Returns whether the connection is of no more use.
-pub(crate) fn breaks_connection(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_unrecoverable_error()
-        || matches!(error.code(), Some("READONLY" | "MASTERDOWN" | "LOADING"))
-}
+    pub(crate) fn of_command(error: RedisError) -> Self {
+        Self { error, is_of_connection: false }
+    }
 
-/// Returns whether the server refused an id because the stream has come to it, or beyond.
-pub(crate) fn is_behind(error: &RedisError) -> bool {
-    error.detail().is_some_and(|detail| detail.contains("equal or smaller"))
+    /// Returns whether the connection was closed from the other side.
+    pub(crate) fn is_dropped(&self) -> bool {
+        !self.is_of_connection && self.error.is_connection_dropped()
+    }
+
+    pub(crate) fn asks_for_connection(&self) -> bool {
+        self.error.code().is_some_and(|code| ELSEWHERE.contains(&code))
+    }
+
+    /// Returns whether the same batch may be accepted later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self.error.kind() {
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => false,
+            _ if self.is_of_connection => true,
+            _ => match self.error.code() {
+                Some(code) => LATER.contains(&code),
+                None => self.error.is_io_error() || self.error.is_unrecoverable_error(),
+            },
+        }
+    }
+
+    /// Returns whether the server refused an id because the stream has come to it, or beyond.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.error.detail().is_some_and(|detail| detail.contains("equal or smaller"))
+    }
+
+    /// Returns whether the server has nothing under the key.
+    pub(crate) fn is_of_no_key(&self) -> bool {
+        self.error.detail().is_some_and(|detail| detail.contains("no such key"))
+    }
+
+    /// Returns the error of a sink, or of a history, about the server at `place`.
+    pub(crate) fn at(&self, place: &str) -> SinkError {
+        let said = match (self.error.code(), self.error.detail()) {
+            (Some(code), detail) => format!("{place}: {code} {}", detail.unwrap_or_default()),
+            (None, _) => format!("{place}: {}", self.error),
+        };
+        let of_batch = SinkError::unavailable(said);
+        if self.is_transient() { of_batch } else { of_batch.permanent() }
+    }
 }

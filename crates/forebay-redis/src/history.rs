@@ -1,24 +1,19 @@
 //! `RedisHistory` and `RedisReader`: the records of a stream, read page by page.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use forebay::Record;
 use forebay_history::{EventQuery, History, HistoryError, Records};
 use redis::streams::{StreamId, StreamRangeReply};
-use redis::{RedisError, cmd};
+use redis::{Cmd, FromRedisValue, Value, cmd};
 
 use crate::connection::Server;
-use crate::entry::{COUNT, EVENTS, FIRST, GAP, Id};
-use crate::error::{UrlError, sink_error};
-use crate::sink::late;
+use crate::entry::{COUNT, EVENTS, FIRST, GAP, Id, REDRIVEN, WRITER};
+use crate::error::UrlError;
 
-/// Entries that are read at once.
-const PAGE: usize = 64;
-
-/// History of a stream that a [`RedisSink`](crate::RedisSink) writes, from its oldest entry on; what came late is read last.
+/// History of a stream that a [`RedisSink`](crate::RedisSink) writes, from its oldest entry to the one that is its last when the query begins.
 ///
 /// ```no_run
 /// use forebay_history::{EventQuery, History};
@@ -83,15 +78,21 @@ impl RedisHistory {
         Ok(reader)
     }
 
-    /// Reads the whole stream, and returns what is in it and what is missing.
+    /// Reads the stream up to the entry that is its last one now, and returns what is in it and what is missing.
     ///
     /// # Errors
     ///
     /// The server does not answer, or what is in the stream is none of forebay's.
     pub fn account(&self) -> Result<Account, HistoryError> {
-        let mut reader = self.reader().map_err(|error| HistoryError::new(&self.stream, error))?;
+        let mut reader = self.reader_up_to_now()?;
         while reader.poll()?.is_some() {}
         Ok(reader.account())
+    }
+
+    fn reader_up_to_now(&self) -> Result<RedisReader, HistoryError> {
+        let mut reader = self.reader().map_err(|error| HistoryError::new(&self.stream, error))?;
+        reader.end = Some(reader.last()?);
+        Ok(reader)
     }
 }
 
@@ -101,15 +102,13 @@ impl History for RedisHistory {
     }
 
     fn iter<'a>(&'a self, query: &EventQuery) -> Result<Records<'a>, HistoryError> {
-        let reader = self.reader().map_err(|error| HistoryError::new(&self.stream, error))?;
-        let reader = RefCell::new((reader, false));
+        let (mut reader, mut is_over) = (self.reader_up_to_now()?, false);
         let records = std::iter::from_fn(move || {
-            let (reader, is_over) = &mut *reader.borrow_mut();
-            if *is_over {
+            if is_over {
                 return None;
             }
             let next = reader.poll().transpose();
-            *is_over = !matches!(next, Some(Ok(_)));
+            is_over = !matches!(next, Some(Ok(_)));
             next
         });
         Ok(query.select(records))
@@ -129,32 +128,44 @@ impl fmt::Debug for RedisHistory {
 pub struct Account {
     /// Number of entries.
     pub entries: u64,
-    /// Number of events in them.
+    /// Number of events in them, dead letters included.
     pub events: u64,
     /// Events that were evicted before they came to the sink.
     pub evicted: u64,
-    /// Numbers before the first entry: what the server has removed, by its limit or because somebody deleted it.
+    /// Numbers before the first entry of a stream from which the server has removed entries: by its limit, or because somebody deleted
+    /// them. Servers before Redis 7 do not say whether they have; there, all such numbers count here.
     pub removed: u64,
-    /// Numbers between two entries, beyond those that were evicted: batches that failed, or that a filter before the sink left out.
+    /// Other numbers that no entry has, beyond those that were evicted: batches that failed, that a filter before the sink left out, or
+    /// that somebody deleted from the middle.
     pub absent: u64,
-    /// Events that came late, as dead letters do. They may fill a part of `absent`.
-    pub late: u64,
+    /// Dead letters, delivered after all. They are among `events`, and fill a part of `absent`.
+    pub redriven: u64,
+    /// Number of sinks that wrote the entries, one after the other.
+    pub writers: u64,
 }
 
-/// Reader of a stream that remembers its place, so that it can go on as the stream grows.
+/// Most entries that are read at once, and about how many bytes of them.
+const PAGE: u64 = 64;
+const PAGE_BYTES: u64 = 4 << 20;
+
+/// Reader of a stream that remembers its place, so that it can go on as the stream grows. A page of entries is in memory, of about 4 MiB where
+/// they are of about one size, and the records of one entry.
 #[derive(Debug)]
 pub struct RedisReader {
     server: Server,
     stream: String,
-    /// The next id to ask for, in the stream and in that of what came late.
-    next: [Id; 2],
-    /// Which of the two is being read.
-    at: usize,
-    /// Records that were read and not given yet.
+    /// The next id to ask for.
+    next: Id,
+    /// The last one to ask for.
+    end: Option<Id>,
+    /// Number of entries to ask for.
+    page: u64,
+    entries: VecDeque<StreamId>,
+    /// Records of an entry that were not given yet.
     records: VecDeque<Record>,
     account: Account,
-    /// Number of the event that should come next.
-    expected: Option<u64>,
+    /// The sink whose entries are being read, and the number of the event that should come next.
+    expected: Option<(String, u64)>,
 }
 
 impl RedisReader {
@@ -167,8 +178,10 @@ impl RedisReader {
         Ok(Self {
             server: Server::open(url)?,
             stream: stream.into(),
-            next: [Id::default(); 2],
-            at: 0,
+            next: Id::default(),
+            end: None,
+            page: 8,
+            entries: VecDeque::new(),
             records: VecDeque::new(),
             account: Account::default(),
             expected: None,
@@ -185,20 +198,22 @@ impl RedisReader {
     ///
     /// # Errors
     ///
-    /// The server does not answer, or an entry is none of forebay's. The next call tries again, behind such an entry.
+    /// The server does not answer: the next call tries again. Or an entry is none of forebay's: all records before it were given, and the
+    /// next call goes on behind it.
     pub fn poll(&mut self) -> Result<Option<Record>, HistoryError> {
-        let begun_at = self.at;
-        while self.records.is_empty() {
-            if !self.read_page()? {
-                self.at = (self.at + 1) % 2;
-                if self.at == begun_at {
-                    // Both were looked at; the next call begins with the stream.
-                    self.at = 0;
-                    return Ok(None);
-                }
+        loop {
+            if let Some(record) = self.records.pop_front() {
+                return Ok(Some(record));
+            }
+            if let Some(entry) = self.entries.pop_front() {
+                let refused =
+                    |why: String| HistoryError::new(&self.stream, format!("entry {}: {why}", entry.id));
+                self.records = records_of(&entry).map_err(refused)?;
+                self.count(&entry)?;
+            } else if !self.read_page()? {
+                return Ok(None);
             }
         }
-        Ok(self.records.pop_front())
     }
 
     /// Returns what was read so far.
@@ -206,52 +221,94 @@ impl RedisReader {
         self.account
     }
 
-    /// Reads some entries. Returns `false` if there are none.
-    fn read_page(&mut self) -> Result<bool, HistoryError> {
-        let key = if self.at == 0 { self.stream.clone() } else { late(&self.stream) };
-        let from = self.next[self.at];
-        let command = || {
-            let mut command = cmd("XRANGE");
-            command.arg(&key).arg(from.to_string()).arg("+").arg("COUNT").arg(PAGE);
-            command
-        };
-        let page: Result<StreamRangeReply, RedisError> =
-            self.server.run(|connection| command().query(connection));
-        let page = page.map_err(|error| HistoryError::new(&key, sink_error(self.server.place(), &error)))?;
-        for entry in &page.ids {
-            let Ok(id) = entry.id.parse::<Id>() else {
-                return Err(HistoryError::new(&key, format!("entry id {:?} is none of a stream", entry.id)));
-            };
-            self.next[self.at] = id.next();
-            self.take(entry).map_err(|why| HistoryError::new(&key, format!("entry {}: {why}", entry.id)))?;
-        }
-        Ok(!page.ids.is_empty())
+    /// Returns the id of the last entry.
+    fn last(&mut self) -> Result<Id, HistoryError> {
+        let top: StreamRangeReply =
+            self.ask(cmd("XREVRANGE").arg(self.stream.clone()).arg("+").arg("-").arg("COUNT").arg(1))?;
+        Ok(top.ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default())
     }
 
-    fn take(&mut self, entry: &StreamId) -> Result<(), String> {
-        let number = |field: &str| {
-            entry.get::<u64>(field).ok_or_else(|| format!("field {field:?} must be a number, and is not"))
-        };
-        let (first, count, gap) = (number(FIRST)?, number(COUNT)?, number(GAP)?);
-        let lines: Vec<u8> = entry.get(EVENTS).ok_or_else(|| format!("field {EVENTS:?} is missing"))?;
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let record = serde_json::from_slice(line).map_err(|error| format!("not a record: {error}"))?;
-            self.records.push_back(record);
+    fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, HistoryError> {
+        let answer = self.server.query(command);
+        answer.map_err(|failure| HistoryError::new(&self.stream, failure.at(self.server.place())))
+    }
+
+    /// Reads some entries. Returns `false` if there are none.
+    fn read_page(&mut self) -> Result<bool, HistoryError> {
+        if self.end.is_some_and(|end| self.next > end) {
+            return Ok(false);
         }
-        let account = &mut self.account;
-        account.entries += 1;
-        account.events += count;
-        if self.at == 1 {
-            account.late += count;
+        let end = self.end.map_or("+".to_owned(), |end| end.to_string());
+        let mut command = cmd("XRANGE");
+        command.arg(&self.stream).arg(self.next.to_string()).arg(end).arg("COUNT").arg(self.page);
+        let page: StreamRangeReply = self.ask(&command)?;
+        let last = page.ids.last().map(|entry| entry.id.parse::<Id>());
+        match last {
+            None => return Ok(false),
+            Some(Ok(last)) => self.next = last.next(),
+            Some(Err(())) => return Err(HistoryError::new(&self.stream, "an id that is none of a stream")),
+        }
+        let bytes: u64 = page.ids.iter().filter_map(|entry| Some(bytes_of(entry)?.len() as u64)).sum();
+        self.page = (PAGE_BYTES * page.ids.len() as u64 / bytes.max(1)).clamp(1, PAGE);
+        self.entries = page.ids.into();
+        Ok(true)
+    }
+
+    /// Counts an entry that was read, and what is missing before it.
+    fn count(&mut self, entry: &StreamId) -> Result<(), HistoryError> {
+        let number = |field: &str| entry.get::<u64>(field).unwrap_or_default();
+        let (first, count, gap) = (number(FIRST), number(COUNT), number(GAP));
+        self.account.entries += 1;
+        self.account.events += count;
+        self.account.evicted += gap;
+        if entry.contains_key(REDRIVEN) {
+            self.account.redriven += count;
             return Ok(());
         }
-        let begin = first.saturating_sub(if count == 0 { gap.saturating_sub(1) } else { gap });
-        match self.expected {
-            None => account.removed += begin,
-            Some(expected) => account.absent += begin.saturating_sub(expected),
+        let writer: String = entry.get(WRITER).unwrap_or_default();
+        let begin = first.saturating_sub(gap);
+        match &self.expected {
+            Some((known, expected)) if *known == writer => {
+                self.account.absent += begin.saturating_sub(*expected);
+            }
+            known => {
+                let is_oldest = known.is_none() && self.account.entries == 1;
+                self.account.writers += 1;
+                if begin > 0 && is_oldest && self.has_lost_entries()? {
+                    self.account.removed += begin;
+                } else {
+                    self.account.absent += begin;
+                }
+            }
         }
-        account.evicted += gap;
-        self.expected = Some(first + count.max(1));
+        self.expected = Some((writer, first + count));
         Ok(())
     }
+
+    /// Returns whether the stream has had more entries than it has, as far as the server says.
+    fn has_lost_entries(&mut self) -> Result<bool, HistoryError> {
+        let info: HashMap<String, Value> = self.ask(cmd("XINFO").arg("STREAM").arg(self.stream.clone()))?;
+        let number = |field: &str| match info.get(field) {
+            Some(Value::Int(number)) => Some(*number),
+            _ => None,
+        };
+        Ok(number("entries-added").is_none_or(|added| Some(added) > number("length")))
+    }
+}
+
+fn bytes_of(entry: &StreamId) -> Option<&[u8]> {
+    match entry.map.get(EVENTS) {
+        Some(Value::BulkString(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// Returns the records of an entry.
+fn records_of(entry: &StreamId) -> Result<VecDeque<Record>, String> {
+    for field in [FIRST, COUNT, GAP] {
+        entry.get::<u64>(field).ok_or_else(|| format!("field {field:?} must be a number, and is not"))?;
+    }
+    let lines = bytes_of(entry).ok_or_else(|| format!("field {EVENTS:?} is missing"))?;
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).map_err(|error| format!("not a record: {error}"))).collect()
 }

@@ -5,21 +5,22 @@
 //! | | |
 //! |---|---|
 //! | delivered | a batch counts as delivered once the server has answered that it is in the stream |
-//! | twice | never: each entry has an id that follows from its first event, so that the server refuses it the second time. But for [dead letters](#dead-letters) |
+//! | twice | never: a batch that is tried again has the ids that it had, and the server refuses them the second time. [Dead letters](forebay::sink::DeadLetters) are new entries: where the answer to every try was lost, they are there twice |
 //! | order | that of the producer, within its stream. Across streams, none |
 //! | not promised | what was still in the ring when the process died; what the server loses (`appendfsync everysec`: a second) |
 //!
 //! # Entries
 //!
 //! One stream for each session of a collector, `forebay:SESSION` unless [`stream`](RedisSink::stream) names it; one entry a
-//! batch, with the id `GENERATION-NUMBER`: the generation of the training run (0 without one), and the number of the
-//! first event, counted from 1, because Redis has no entry `0-0`.
+//! batch, with the id `GENERATION-NUMBER`: the generation of the training run (1 without one), or a higher one where another sink has
+//! written to the stream before; and the number of the first event, counted from 1, or the next higher one behind dead letters.
 //!
 //! | field | content |
 //! |---|---|
-//! | `writer` | an id of the sink that wrote the entry. Two that write to one stream are found by it |
+//! | `writer` | an id of the sink that wrote the entry |
 //! | `first`, `count` | number of the first event, and of events |
 //! | `gap` | number of events that were evicted before the first |
+//! | `redriven` | 1 if they are dead letters, of which `first` says nothing |
 //! | `origin` | session, source, host, process and rank, as JSON |
 //! | `events` | the events as JSON Lines, as a [`JsonLinesSink`](forebay::sink::JsonLinesSink) writes them: a record `forebay.gap` stands where events are missing, by an eviction or because a batch failed |
 //!
@@ -27,23 +28,22 @@
 //!
 //! | | outcome |
 //! |---|---|
-//! | server down, restarting, loading, without an answer in [`timeout`](RedisSink::timeout) | transient; the next attempt connects again |
-//! | out of memory, disk full, read-only replica, master down, too few replicas | transient |
-//! | wrong certificate | transient, as every connection that cannot be made |
-//! | wrong password, no permission, key of another type | permanent; the error has the server's words |
-//! | another producer writes to the stream | permanent; the error names its host and process |
+//! | server down, restarting, loading, wrong certificate | transient; the next attempt connects again |
+//! | no answer | transient after [`timeout`](RedisSink::timeout) for the whole batch, and at most as much again for the answer at hand; beside that, as long for a connection |
+//! | out of memory, disk full, too few replicas | transient |
+//! | the server has become a replica, or its master is down | transient; the next attempt connects again, and may be led elsewhere |
+//! | wrong password, no permission, key of another type | permanent |
+//! | another producer begins to write to the stream | its entries have a higher generation: all batches of the earlier one fail for good, and the error names host and process of the later one |
 //! | stream deleted, or the server restarted empty | the stream begins again; the reader sees by the numbers what is gone |
+//! | entries removed by a limit or by a reader before a lost answer is asked for | delivered |
 //! | batch above [`max_entry_bytes`](RedisSink::max_entry_bytes) | split into several entries, of one transaction |
 //! | an event above it | an entry of its own: the server may refuse it (512 MB at most, `proto-max-bulk-len`) |
+//! | forked child | refused, before the connection of the parent is touched |
 //!
 //! A transient failure is tried again by [`retry`](forebay::sink::SinkExt::retry), which also runs the sink on a thread of its own.
 //! Without it, the batch fails, and a slow server delays the other sinks: so put it around.
 //!
-//! # Dead letters
-//!
-//! A batch that failed for good and is delivered later finds higher ids in the stream. It is then appended behind them with an id of the
-//! server's choice, unless it is found in its place. Should the answer to that get lost, it may be appended twice; its
-//! field `first` tells.
+//! A user of the server needs the rights `+xadd +xrange +xrevrange +xinfo +multi +exec`.
 //!
 //! # Examples
 //!

@@ -1,18 +1,18 @@
 //! `RedisSink`: a batch becomes an entry, and never two.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
+use std::time::{Duration, SystemTime};
 
 use forebay::Batch;
 use forebay::sink::{LineEncoder, Missing, Sink, SinkError};
-use redis::streams::{StreamId, StreamRangeReply};
-use redis::{Cmd, Connection, RedisError, TypedCommands, cmd, pipe};
+use redis::streams::{StreamId, StreamInfoStreamReply, StreamRangeReply};
+use redis::{Cmd, cmd};
 use serde::Serialize;
 
 use crate::connection::Server;
-use crate::entry::{COUNT, EVENTS, FIRST, GAP, Id, ORIGIN, Part, WRITER};
-use crate::error::{UrlError, is_behind, is_transient, sink_error};
+use crate::entry::{COUNT, EVENTS, FIRST, GAP, Id, ORIGIN, Part, REDRIVEN, WRITER};
+use crate::error::{Failure, UrlError};
 
 /// 1 MiB.
 const MAX_ENTRY_BYTES: usize = 1 << 20;
@@ -27,15 +27,21 @@ pub struct RedisSink {
     stream: Option<String>,
     /// Id of this sink, in every entry that it writes.
     writer: String,
-    /// Left half of ids without a training run.
-    generation: u64,
-    /// The highest id that was appended.
-    last: Id,
+    /// Left half of the ids. `None` before the stream was looked at.
+    generation: Option<u64>,
+    /// The highest id that was ever tried.
+    tried: Id,
+    /// The batch that was tried last and not acknowledged: it is tried with the same ids again.
+    at_hand: Option<AtHand>,
+    /// Who has taken the stream over. Nothing is appended to it any more.
+    fenced: Option<String>,
     max_len: Option<u64>,
     max_entry_bytes: usize,
     is_by_event: bool,
     encoder: LineEncoder,
     lines: Vec<u8>,
+    /// Where the lines of events begin, behind that of a gap.
+    events_begin: usize,
     missing: Missing,
 }
 
@@ -52,23 +58,24 @@ impl RedisSink {
             server: Server::open(url)?,
             stream: None,
             writer: new_writer(),
-            generation: 0,
-            last: Id::default(),
+            generation: None,
+            tried: Id::default(),
+            at_hand: None,
+            fenced: None,
             max_len: None,
             max_entry_bytes: MAX_ENTRY_BYTES,
             is_by_event: false,
             encoder: LineEncoder::new(),
             lines: Vec::new(),
+            events_begin: 0,
             missing: Missing::default(),
         })
     }
 
-    /// Sets the stream. Defaults to `forebay:SESSION`. A process that goes on with a training run appends to its stream; of others, use
-    /// a stream for training runs alone, or for none.
+    /// Sets the stream. Defaults to `forebay:SESSION`. A process that goes on with a training run, or comes after another one, appends
+    /// behind what is there.
     pub fn stream(mut self, key: impl Into<String>) -> Self {
         self.stream = Some(key.into());
-        // A session without a training run goes on behind the one before it.
-        self.generation = unix_millis(SystemTime::now());
         self
     }
 
@@ -113,10 +120,6 @@ impl RedisSink {
         Ok(self)
     }
 
-    fn key<E>(&self, batch: &Batch<E>) -> String {
-        self.stream.clone().unwrap_or_else(|| format!("forebay:{}", batch.session()))
-    }
-
     /// Encodes a batch. Returns its parts, how many of its events cannot be encoded, and the first error of those.
     fn encode<E: Serialize + 'static>(
         &mut self,
@@ -126,6 +129,7 @@ impl RedisSink {
         self.encoder.begin(batch);
         let missing = self.missing.before(batch);
         self.encoder.push_gap(&mut self.lines, missing)?;
+        self.events_begin = self.lines.len();
         let (mut parts, mut refused, mut error) = (Vec::<Part>::new(), 0, None);
         for (number, event) in (batch.first_event()..).zip(batch) {
             let begin = self.lines.len();
@@ -145,114 +149,185 @@ impl RedisSink {
                 Some(_) => parts.push(Part { first: number, count: 1, gap: 0, lines: (begin, end) }),
             }
         }
-        if parts.is_empty() && batch.gap() > 0 {
-            // The place of the last evicted event, which has no entry. The next batch may begin with the number of this one.
-            let first = batch.first_event().saturating_sub(1);
-            parts.push(Part { first, count: 0, gap: batch.gap(), lines: (0, self.lines.len()) });
+        if parts.is_empty() && missing > 0 {
+            parts.push(Part {
+                first: batch.first_event(),
+                count: 0,
+                gap: batch.gap(),
+                lines: (0, self.lines.len()),
+            });
         }
         Ok((parts, refused, error))
     }
 
-    fn append(&self, key: &str, id: &str, part: &Part, origin: &str) -> Cmd {
+    fn append(&self, key: &str, id: Id, part: &Part, origin: &str, is_redriven: bool) -> Cmd {
         let mut command = cmd("XADD");
         command.arg(key);
         if let Some(entries) = self.max_len {
             command.arg("MAXLEN").arg("~").arg(entries);
         }
-        command.arg(id).arg(WRITER).arg(&self.writer).arg(FIRST).arg(part.first).arg(COUNT).arg(part.count);
-        command.arg(GAP).arg(part.gap).arg(ORIGIN).arg(origin);
+        command.arg(id.to_string()).arg(WRITER).arg(&self.writer);
+        command.arg(FIRST).arg(part.first).arg(COUNT).arg(part.count).arg(GAP).arg(part.gap);
+        if is_redriven {
+            command.arg(REDRIVEN).arg(1);
+        }
+        command.arg(ORIGIN).arg(origin);
         command.arg(EVENTS).arg(self.lines.get(part.lines.0..part.lines.1).unwrap_or_default());
         command
     }
 
-    /// Finds out what became of an entry whose id the server refused.
-    fn find(&mut self, key: &str, id: Id) -> Result<Refused, RedisError> {
-        let last = self.last;
-        let (found, top) = self.server.run(|connection: &mut Connection| {
-            let found: StreamRangeReply = connection.xrange(key, id.to_string(), id.to_string())?;
-            let top: StreamRangeReply =
-                cmd("XREVRANGE").arg(key).arg("+").arg("-").arg("COUNT").arg(1).query(connection)?;
-            Ok((found.ids.into_iter().next(), top.ids.into_iter().next()))
-        })?;
-        Ok(match (found, top) {
-            (Some(entry), _) if entry.get::<String>(WRITER).is_some_and(|writer| writer == self.writer) => {
-                Refused::IsThere
-            }
-            (Some(entry), _) => Refused::ByOther(who_wrote(&entry)),
-            _ if id <= last => Refused::Late,
-            (None, Some(entry)) => Refused::ByOther(who_wrote(&entry)),
-            // All entries were deleted, and this is the last id that the stream has had, or an earlier one.
-            (None, None) => Refused::Late,
-        })
-    }
-
-    /// Appends to the stream of what comes late, where the server chooses the id.
-    fn append_late(&mut self, key: &str, part: &Part, origin: &str) -> Result<(), RedisError> {
-        let command = self.append(&late(key), "*", part, origin);
-        self.server.run(|connection| command.query(connection))
-    }
-
-    fn deliver<E>(&mut self, batch: &Batch<E>, parts: &[Part]) -> Result<(), (u64, SinkError)> {
-        let key = self.key(batch);
-        let whole = batch.len() as u64;
-        let Some(last_part) = parts.last() else { return Ok(()) };
-        // It never falls: a run that begins after another one may have a lower generation.
-        let generation = batch.run().map_or(self.generation, |run| run.generation).max(self.last.generation);
-        let id_of = |part: &Part| Id { generation, number: part.first.saturating_add(1) };
-        let origin = serde_json::to_string(batch.origin()).unwrap_or_default();
-        let mut pipeline = pipe();
-        for part in parts {
-            pipeline.add_command(self.append(&key, &id_of(part).to_string(), part, &origin));
-        }
-        if parts.len() > 1 {
-            // Otherwise the second one might be appended and the first one not.
-            pipeline.atomic();
-        }
-        pipeline.ignore_errors();
-        let answers: Result<Vec<Result<String, RedisError>>, _> =
-            self.server.run(|connection| pipeline.query(connection));
-        let answers = match answers {
-            Ok(answers) => answers,
-            Err(error) => return Err((whole, sink_error(self.server.place(), &error))),
+    /// Returns the generation for a batch. It never falls; the first one is above that of every other writer, whose ids are then refused.
+    fn generation(&mut self, key: &str, wanted: u64) -> Result<u64, Failure> {
+        let least = match self.generation {
+            Some(generation) => generation,
+            None => match last_of(&mut self.server, key)? {
+                Some(last) if last.writer.as_deref() != Some(&self.writer) => {
+                    last.id.generation.saturating_add(1)
+                }
+                Some(last) => last.id.generation,
+                None => 1,
+            },
         };
-        let (mut failed, mut first_error) = (0, None);
-        for (part, answer) in parts.iter().zip(answers) {
-            let outcome = match answer {
-                Ok(_) => Ok(()),
-                Err(error) if is_behind(&error) => self.resolve(&key, id_of(part), part, &origin),
-                Err(error) if is_transient(&error) => {
-                    return Err((whole, sink_error(self.server.place(), &error)));
-                }
-                Err(error) => Err(sink_error(self.server.place(), &error)),
-            };
-            if let Err(error) = outcome {
-                if error.is_transient() {
-                    return Err((whole, error));
-                }
-                failed += part.count;
-                first_error.get_or_insert(error);
-            }
-        }
-        if first_error.is_none() {
-            self.last = self.last.max(id_of(last_part));
-        }
-        first_error.map_or(Ok(()), |error| Err((failed, error)))
+        let generation = least.max(wanted);
+        self.generation = Some(generation);
+        Ok(generation)
     }
 
-    fn resolve(&mut self, key: &str, id: Id, part: &Part, origin: &str) -> Result<(), SinkError> {
+    /// Chooses the ids of a batch: those with which it was tried before, or ids that were never tried. They follow from the numbers of
+    /// the events, unless dead letters came between.
+    fn ids(&mut self, generation: u64, batch: BatchId, parts: &[Part]) -> (Vec<Id>, bool) {
+        if let Some(at_hand) =
+            self.at_hand.take_if(|at_hand| at_hand.batch == batch && at_hand.ids.len() == parts.len())
+        {
+            return (at_hand.ids, true);
+        }
+        let mut ids = Vec::with_capacity(parts.len());
+        for part in parts {
+            let wanted = Id { generation, number: part.first.saturating_add(1) };
+            self.tried = if wanted > self.tried { wanted } else { self.tried.next() };
+            ids.push(self.tried);
+        }
+        (ids, false)
+    }
+
+    /// Appends the parts of a batch: all of them, or none.
+    fn deliver<E>(&mut self, batch: &Batch<E>, parts: &[Part]) -> Result<(), SinkError> {
+        if parts.is_empty() {
+            return Ok(());
+        }
         let place = self.server.place().to_owned();
-        match self.find(key, id) {
-            Ok(Refused::IsThere) => Ok(()),
-            Ok(Refused::Late) => {
-                self.append_late(key, part, origin).map_err(|error| sink_error(&place, &error))
+        let key = self.stream.clone().unwrap_or_else(|| format!("forebay:{}", batch.session()));
+        if let Some(who) = &self.fenced {
+            return Err(fenced(&place, &key, who));
+        }
+        let wanted = batch.run().map_or(1, |run| run.generation);
+        let generation = self.generation(&key, wanted).map_err(|failure| failure.at(&place))?;
+        let id = BatchId {
+            number: batch.number(),
+            time: batch.time(),
+            lines: BuildHasherDefault::<DefaultHasher>::default()
+                .hash_one(self.lines.get(self.events_begin..)),
+        };
+        let (ids, is_retry) = self.ids(generation, id, parts);
+        let origin = serde_json::to_string(batch.origin()).unwrap_or_default();
+        let append = |(part, id): (&Part, &Id)| self.append(&key, *id, part, &origin, batch.is_redriven());
+        let commands: Vec<Cmd> = parts.iter().zip(&ids).map(append).collect();
+        let first = ids[0];
+        self.at_hand = Some(AtHand { batch: id, ids });
+        let answers = self.server.run(&commands).map_err(|failure| failure.at(&place))?;
+        let is_retry = is_retry || self.server.has_sent_twice();
+        // One for all: a transaction, whose commands differ by their ids alone.
+        let outcome = match answers.into_iter().find_map(Result::err) {
+            None => Ok(()),
+            Some(failure) if failure.is_behind() => self.resolve(&key, first, is_retry),
+            Some(failure) => Err(failure.at(&place)),
+        };
+        if outcome.is_ok() {
+            self.at_hand = None;
+        }
+        outcome
+    }
+
+    /// Finds out why the server refused an id: the batch was appended before and the answer was lost, or another producer is here.
+    fn resolve(&mut self, key: &str, id: Id, is_retry: bool) -> Result<(), SinkError> {
+        let place = self.server.place().to_owned();
+        let range = |first: &str, last: &str, name: &str| {
+            let mut command = cmd(name);
+            command.arg(key).arg(first).arg(last).arg("COUNT").arg(1);
+            command
+        };
+        let id = id.to_string();
+        let found: StreamRangeReply =
+            self.server.query(&range(&id, &id, "XRANGE")).map_err(|failure| failure.at(&place))?;
+        if found
+            .ids
+            .first()
+            .and_then(|entry| entry.get::<String>(WRITER))
+            .is_some_and(|writer| writer == self.writer)
+        {
+            return Ok(());
+        }
+        let top: StreamRangeReply =
+            self.server.query(&range("+", "-", "XREVRANGE")).map_err(|failure| failure.at(&place))?;
+        let top = top.ids.first();
+        let is_own =
+            |entry: &StreamId| entry.get::<String>(WRITER).is_some_and(|writer| writer == self.writer);
+        match top {
+            // It was appended, and is gone: removed by the limit, or by a reader that has taken it. (No id is tried for two batches.)
+            Some(entry) if is_own(entry) => Ok(()),
+            None if is_retry => Ok(()),
+            Some(entry) => {
+                let who = who_wrote(entry);
+                let error = fenced(&place, key, &who);
+                self.fenced = Some(who);
+                Err(error)
             }
-            Ok(Refused::ByOther(who)) => {
-                let said = format!("{place}: another producer writes to stream {key:?}: {who}");
-                Err(SinkError::write_failed(said).permanent())
+            None => {
+                let who = "its entries are gone".to_owned();
+                let error = fenced(&place, key, &who);
+                self.fenced = Some(who);
+                Err(error)
             }
-            Err(error) => Err(sink_error(&place, &error)),
         }
     }
+}
+
+/// What tells one batch from another, also where dead letters have the number of the batch in which they failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BatchId {
+    number: u64,
+    time: SystemTime,
+    lines: u64,
+}
+
+/// Batch that was tried, with its ids.
+struct AtHand {
+    batch: BatchId,
+    ids: Vec<Id>,
+}
+
+/// The highest id that a stream has had, and who wrote the entry with it.
+struct Last {
+    id: Id,
+    writer: Option<String>,
+}
+
+/// Looks at the end of a stream. `None`: there is no stream.
+fn last_of(server: &mut Server, key: &str) -> Result<Option<Last>, Failure> {
+    let info: Result<StreamInfoStreamReply, Failure> = server.query(cmd("XINFO").arg("STREAM").arg(key));
+    let info = match info {
+        Ok(info) => info,
+        Err(failure) if failure.is_of_no_key() => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    Ok(Some(Last {
+        id: info.last_generated_id.parse().unwrap_or_default(),
+        writer: info.last_entry.get(WRITER),
+    }))
+}
+
+fn fenced(place: &str, key: &str, who: &str) -> SinkError {
+    SinkError::write_failed(format!("{place}: another producer writes to stream {key:?}: {who}")).permanent()
 }
 
 /// Returns a new id: random bits of the system, with the process and the time, because a forked child has the bits of its parent.
@@ -260,26 +335,8 @@ fn new_writer() -> String {
     format!("{:016x}", RandomState::new().hash_one((std::process::id(), SystemTime::now())))
 }
 
-/// Returns the stream of what comes late.
-pub(crate) fn late(key: &str) -> String {
-    format!("{key}:late")
-}
-
-/// Why the server refused an id.
-enum Refused {
-    /// The entry was appended before, and the answer was lost.
-    IsThere,
-    /// This sink has appended later ones.
-    Late,
-    ByOther(String),
-}
-
 fn who_wrote(entry: &StreamId) -> String {
     entry.get::<String>(ORIGIN).unwrap_or_else(|| format!("entry {} is none of forebay's", entry.id))
-}
-
-fn unix_millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl<E: Serialize + Send + Sync + 'static> Sink<E> for RedisSink {
@@ -288,22 +345,33 @@ impl<E: Serialize + Send + Sync + 'static> Sink<E> for RedisSink {
     }
 
     fn write_batch(&mut self, batch: &Batch<E>) -> Result<(), SinkError> {
+        if batch.is_forked() {
+            return Err(forked());
+        }
         let (parts, refused, not_encoded) = self.encode(batch)?;
+        // Serialised by user code, which may have forked: the connection is the parent's.
+        if batch.is_forked() {
+            return Err(forked());
+        }
         let delivered = self.deliver(batch, &parts);
         if self.lines.capacity() > 4 * MAX_ENTRY_BYTES {
             self.lines = Vec::new();
         }
-        match delivered {
-            Ok(()) => self.missing.mark_reported(refused),
-            Err(_) => self.missing.add(batch),
+        if delivered.is_ok() && !parts.is_empty() {
+            self.missing.mark_reported(refused);
+        } else {
+            self.missing.add(batch);
         }
         match (delivered, not_encoded) {
-            (Err((_, error)), _) if error.is_transient() => Err(error),
-            (Err((failed, error)), _) => Err(error.with_failed_events(failed + refused)),
+            (Err(error), _) => Err(error),
             (Ok(()), Some(error)) => Err(error.with_failed_events(refused)),
             (Ok(()), None) => Ok(()),
         }
     }
+}
+
+fn forked() -> SinkError {
+    SinkError::unavailable("this is a forked child, and the batch is its parent's").permanent()
 }
 
 impl fmt::Debug for RedisSink {

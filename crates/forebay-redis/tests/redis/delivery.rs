@@ -1,7 +1,8 @@
 //! What is delivered is in the stream, once, in order, and reads back.
 
-use forebay::sink::{MemorySink, Sink};
-use forebay::{Batch, Collector, FlushStrategy, Record};
+use forebay::run::TrainingRun;
+use forebay::sink::{DeadLetters, MemorySink, Sink, SinkExt};
+use forebay::{Batch, Collector, Fields, FlushStrategy, Record};
 use forebay_history::{EventQuery, History};
 use forebay_redis::{RedisHistory, RedisSink};
 
@@ -44,38 +45,19 @@ fn what_is_collected_reads_back_in_order() {
     assert_eq!(steps(&last), [999, 998]);
     let account = history.account().unwrap();
     assert_eq!((account.events, account.removed, account.absent, account.evicted), (1000, 0, 0, 0));
+    assert_eq!(account.writers, 1);
     assert_eq!(account.entries, server.length("forebay:s"));
     // An entry says who wrote it, and its id follows from its first event.
     let redis::streams::StreamRangeReply { ids } =
         redis::cmd("XRANGE").arg("forebay:s").arg("-").arg("+").query(&mut server.connect()).unwrap();
     for entry in ids {
-        assert_eq!(entry.id, format!("0-{}", entry.get::<u64>("first").unwrap() + 1));
+        assert_eq!(entry.id, format!("1-{}", entry.get::<u64>("first").unwrap() + 1));
         assert!(entry.get::<String>("origin").unwrap().contains("\"source\":\"trainer\""));
     }
 }
 
 #[test]
-fn a_batch_that_is_offered_again_is_appended_once() {
-    let Some(server) = RedisServer::start(&[]) else { return };
-    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
-    for batch in &batches(30, 10) {
-        sink.write_batch(batch).unwrap();
-        sink.write_batch(batch).unwrap();
-    }
-    assert_eq!(server.length("s"), 3);
-    let history = RedisHistory::open(&server.url(), "s").unwrap();
-    assert_eq!(steps(&history.query(&EventQuery::new()).unwrap()), (0..30).collect::<Vec<_>>());
-    // Entries of single events are found one by one.
-    let mut sink = RedisSink::open(&server.url()).unwrap().stream("single").entry_per_event();
-    for batch in &batches(30, 10) {
-        sink.write_batch(batch).unwrap();
-        sink.write_batch(batch).unwrap();
-    }
-    assert_eq!((server.length("single"), server.length("single:late")), (30, 0));
-}
-
-#[test]
-fn a_batch_that_comes_late_is_not_lost() {
+fn dead_letters_take_no_place_of_others() {
     let Some(server) = RedisServer::start(&[]) else { return };
     for is_by_event in [false, true] {
         let stream = if is_by_event { "events" } else { "batches" };
@@ -83,18 +65,102 @@ fn a_batch_that_comes_late_is_not_lost() {
         if is_by_event {
             sink = sink.entry_per_event();
         }
-        let batches = batches(30, 10);
-        for place in [0, 2, 1] {
-            sink.write_batch(&batches[place]).unwrap();
-        }
+        let letters = DeadLetters::new(1000);
+        let builder = Collector::builder().flush(FlushStrategy::Manual).batch_size(10);
+        let collector = builder.sink(sink.dead_letters(&letters)).start().unwrap();
+        let collect = |steps: std::ops::Range<u64>| {
+            steps.for_each(|step| _ = collector.collect(tick(step)));
+            _ = collector.flush();
+        };
+        collect(0..10);
+        server.run(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        // Letters of more than one offer, and of several batches.
+        collect(10..250);
+        assert_eq!(letters.len(), 240);
+        server.run(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        letters.redrive(None);
+        // They go before the next batch, and after it.
+        collect(250..260);
+        collect(260..300);
+        collector.stop().unwrap();
+        let sinks = law(&collector, 300).sinks;
+        assert_eq!((sinks[0].delivered, sinks[0].redriven, letters.len()), (60, 240, 0));
+
         let history = RedisHistory::open(&server.url(), stream).unwrap();
-        let mut found = steps(&history.query(&EventQuery::new()).unwrap());
-        assert_eq!(found[10..20], (20..30).collect::<Vec<_>>());
+        let mut found = steps(&history.query(&EventQuery::new().name("tick")).unwrap());
+        assert_eq!(found.len(), 300);
         found.sort_unstable();
-        assert_eq!(found, (0..30).collect::<Vec<_>>());
+        assert_eq!(found, (0..300).collect::<Vec<_>>());
         let account = history.account().unwrap();
-        assert_eq!((account.events, account.late, account.absent), (30, 10, 10));
+        assert_eq!((account.events, account.redriven, account.absent), (300, 240, 240));
     }
+}
+
+#[test]
+fn a_process_that_comes_after_another_one_appends_behind_it() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    // A stream that somebody else has begun, whose ids are moments.
+    server.run(&["XADD", "s", "1796067929000-0", "temperature", "20"]);
+    server.run(&["XDEL", "s", "1796067929000-0"]);
+    for life in 0..3 {
+        let sink = RedisSink::open(&server.url()).unwrap().stream("s");
+        let collector = Collector::builder().session_id("same").sink(sink).start().unwrap();
+        (0..30).for_each(|step| _ = collector.collect(tick(100 * life + step)));
+        collector.stop().unwrap();
+        law(&collector, 30);
+    }
+    let history = RedisHistory::open(&server.url(), "s").unwrap();
+    let all = (0..3).flat_map(|life| (0..30).map(move |step| 100 * life + step));
+    assert_eq!(steps(&history.query(&EventQuery::new()).unwrap()), all.collect::<Vec<_>>());
+    let account = history.account().unwrap();
+    assert_eq!((account.writers, account.events, account.absent, account.removed), (3, 90, 0, 0));
+}
+
+#[test]
+fn a_run_has_its_generation_in_the_ids_and_is_found_in_the_stream() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let to = |stream: &str| {
+        let sink = RedisSink::open(&server.url()).unwrap().stream(stream);
+        Collector::builder().sink(sink).start().unwrap()
+    };
+    let history = |stream: &str| RedisHistory::open(&server.url(), stream).unwrap();
+    let collector = to("first");
+    let run = TrainingRun::builder().run_id("r").start(&collector).unwrap();
+    run.completed(Fields::new()).unwrap();
+    collector.stop().unwrap();
+    let earlier = forebay_history::runs(&history("first")).unwrap().remove(0);
+    assert_eq!((earlier.run_id.as_str(), earlier.generation), ("r", 1));
+
+    let collector = to("second");
+    // It goes on when events were delivered already.
+    collector.collect(tick(0));
+    collector.flush().unwrap();
+    let run = TrainingRun::builder().resume(&earlier, 1).start(&collector).unwrap();
+    collector.collect(tick(1));
+    run.completed(Fields::new()).unwrap();
+    collector.stop().unwrap();
+    let redis::streams::StreamRangeReply { ids } =
+        redis::cmd("XRANGE").arg("second").arg("-").arg("+").query(&mut server.connect()).unwrap();
+    let generations: Vec<_> = ids.iter().map(|entry| entry.id.split_once('-').unwrap().0).collect();
+    assert_eq!((generations[0], generations.last()), ("1", Some(&"2")));
+    assert_eq!(steps(&history("second").query(&EventQuery::new().name("tick")).unwrap()), [0, 1]);
+}
+
+#[test]
+fn a_query_ends_where_the_stream_ended_when_it_began() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+    let all = batches(300, 10);
+    all[..20].iter().for_each(|batch| sink.write_batch(batch).unwrap());
+    let history = RedisHistory::open(&server.url(), "s").unwrap();
+    let query = EventQuery::new();
+    let mut records = history.iter(&query).unwrap();
+    assert!(records.next().is_some());
+    all[20..].iter().for_each(|batch| sink.write_batch(batch).unwrap());
+    assert_eq!(records.count(), 199);
+    // A reader goes on.
+    let mut reader = history.reader().unwrap();
+    assert_eq!(std::iter::from_fn(|| reader.poll().unwrap()).count(), 300);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_key_of_another_type_fails_for_good() {
     server.run(&["SET", "s", "text"]);
     let error = refusal(&mut RedisSink::open(&server.url()).unwrap().stream("s"));
     assert!(!error.is_transient() && error.to_string().contains("WRONGTYPE"), "{error}");
-    assert_eq!(error.failed_events(), Some(3));
+    assert_eq!(error.failed_events(), None, "the whole batch");
 }
 
 #[test]
@@ -91,24 +91,45 @@ fn a_server_without_memory_or_that_may_not_write_fails_the_batch_for_now() {
 }
 
 #[test]
-fn another_producer_is_named() {
+fn of_two_producers_the_later_one_stays_and_the_other_is_told_who_it_is() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let all = batches(20, 10);
+    let all = batches(40, 10);
+    // The same session, and so the same stream.
     let mut first = RedisSink::open(&server.url()).unwrap();
-    first.write_batch(&all[1]).unwrap();
-    // The same session, and so the same stream: the id that is there, and one before it.
     let mut second = RedisSink::open(&server.url()).unwrap();
-    for batch in [&all[1], &all[0]] {
-        let error = second.write_batch(batch).unwrap_err();
+    first.write_batch(&all[0]).unwrap();
+    second.write_batch(&all[0]).unwrap();
+    for batch in &all[1..] {
+        let error = first.write_batch(batch).unwrap_err();
         assert!(!error.is_transient(), "{error}");
         let pid = format!("\"pid\":{}", std::process::id());
         assert!(
             error.to_string().contains("another producer") && error.to_string().contains(&pid),
             "{error}"
         );
+        second.write_batch(batch).unwrap();
     }
     let stream = format!("forebay:{}", all[0].session());
-    assert_eq!((server.length(&stream), server.length(&format!("{stream}:late"))), (1, 0));
+    let account = RedisHistory::open(&server.url(), &*stream).unwrap().account().unwrap();
+    assert_eq!((account.writers, account.events, account.absent), (2, 50, 0));
+    // It does not come back where the other one's entries are gone.
+    server.run(&["DEL", &stream]);
+    first.write_batch(&all[0]).unwrap_err();
+    second.write_batch(&all[0]).unwrap();
+}
+
+#[test]
+fn a_user_who_may_use_no_transaction_gets_each_part_counted_once() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    server.run(&["ACL", "SETUSER", "u", "on", ">p", "~*", "+xadd", "+xrange", "+xrevrange", "+xinfo"]);
+    let url = server.url().replace("//", "//u:p@");
+    let mut sink = RedisSink::open(&url).unwrap().stream("s").entry_per_event();
+    sink.write_batch(&batches(30, 30)[0]).unwrap();
+    assert_eq!(server.length("s"), 30);
+    // And one who may not even append is refused for good, in the server's words.
+    server.run(&["ACL", "SETUSER", "u", "-xadd"]);
+    let error = refusal(&mut sink);
+    assert!(!error.is_transient() && error.to_string().contains("NOPERM"), "{error}");
 }
 
 #[test]
@@ -137,7 +158,8 @@ fn a_stream_that_was_deleted_begins_again() {
     sink.write_batch(&all[1]).unwrap();
     sink.write_batch(&all[2]).unwrap();
     let account = RedisHistory::open(&server.url(), "s").unwrap().account().unwrap();
-    assert_eq!((account.events, account.removed, account.absent), (20, 10, 0));
+    // The server has forgotten that it had entries.
+    assert_eq!((account.events, account.removed, account.absent), (20, 0, 10));
 }
 
 #[test]
@@ -165,13 +187,25 @@ fn a_server_that_does_not_answer_holds_up_neither_the_loop_nor_what_comes_after(
 }
 
 #[test]
-fn an_entry_of_somebody_else_is_an_error_with_its_id() {
+fn an_entry_of_somebody_else_is_an_error_in_its_place() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    server.run(&["XADD", "s", "5-1", "temperature", "20"]);
-    let history = RedisHistory::open(&server.url(), "s").unwrap();
-    let error = history.query(&EventQuery::new()).unwrap_err();
-    assert!(std::error::Error::source(&error).unwrap().to_string().contains("entry 5-1"), "{error:?}");
-    assert_eq!(history.query(&EventQuery::new().limit(0)).unwrap().len(), 0);
+    let all = batches(20, 10);
+    let mut sink = RedisSink::open(&server.url()).unwrap().stream("s");
+    sink.write_batch(&all[0]).unwrap();
+    server.run(&["XADD", "s", "1-5", "temperature", "20"]);
+    let mut reader = RedisHistory::open(&server.url(), "s").unwrap().reader().unwrap();
+    for _ in 0..10 {
+        assert!(reader.poll().unwrap().is_some());
+    }
+    let error = reader.poll().unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("entry 1-5"), "{error:?}");
+    // It goes on behind it, as the stream grows.
+    assert!(reader.poll().unwrap().is_none());
+    sink.write_batch(&all[1]).unwrap();
+    for _ in 0..10 {
+        assert!(reader.poll().unwrap().is_some());
+    }
+    assert_eq!((reader.poll().unwrap(), reader.account().events), (None, 20));
 }
 
 /// A server for TLS with a certificate of its own, and that certificate.
