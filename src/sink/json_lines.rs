@@ -238,7 +238,7 @@ impl JsonLinesSink {
         &self.path
     }
 
-    /// Gives every line a key `origin` that tells where the event comes from, as [`Origin`] has it: for lines of many
+    /// Gives every line a key `origin` that tells where the event comes from, as [`Origin`](crate::collector::Origin) has it: for lines of many
     /// processes that end up in one place. Some hundred bytes a line. An event that is no object has none;
     /// one that has a key `origin` of its own has two.
     pub fn with_origin(mut self) -> Self {
