@@ -95,7 +95,17 @@ impl<E: Event> Bridge<E> {
 
     /// Formats a value, as [`Formatted::of`] does, and counts a panic and a cut.
     pub fn text(&self, max_bytes: usize, arguments: fmt::Arguments<'_>) -> Text {
-        let formatted = Formatted::of(max_bytes, arguments);
+        self.text_known(max_bytes, arguments, None)
+    }
+
+    /// Formats a value, as [`Formatted::of_known`] does, and counts a panic and a cut.
+    pub fn text_known(
+        &self,
+        max_bytes: usize,
+        arguments: fmt::Arguments<'_>,
+        known: Option<&'static &'static str>,
+    ) -> Text {
+        let formatted = Formatted::of_known(max_bytes, arguments, known);
         if formatted.is_cut {
             add(&self.counters.cut);
         }

@@ -206,6 +206,11 @@ impl Logger {
         Ok(bridge.guard())
     }
 
+    fn message(&self, arguments: fmt::Arguments<'_>) -> Text {
+        let literal = arguments.as_str().and_then(names::of_message);
+        literal.map_or_else(|| self.bridge.text(self.max_text_bytes, arguments), Text::from_static)
+    }
+
     fn is_ignored(&self, target: &str) -> bool {
         self.ignored.iter().any(|ignored| {
             target
@@ -239,7 +244,7 @@ impl Log for Logger {
         self.bridge.collector().collect_with(&shown, priority, || {
             let mut fields = Fields::with_capacity(4);
             fields.set("level", level_text(line.level()));
-            fields.set("message", self.bridge.text(self.max_text_bytes, *line.args()));
+            fields.set("message", self.message(*line.args()));
             let step = self.add_pairs(line, &mut fields);
             let record = Record::fields(name, fields).with_priority(priority);
             match step {

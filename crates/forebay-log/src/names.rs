@@ -45,30 +45,47 @@ pub(crate) fn of_key(key: &str) -> Name {
     if key.contains("::") { Name::from(key.to_owned()) } else { find(key, |key| Cow::Borrowed(key)) }
 }
 
+/// Returns a message as a text. A literal is kept.
+pub(crate) fn of_message(message: &'static str) -> Option<&'static &'static str> {
+    // One that has a path in it might be kept as a target.
+    if message.contains("::") { None } else { kept_of(message, |message| Cow::Borrowed(message)) }
+}
+
 fn find(text: &str, make: impl for<'a> Fn(&'a str) -> Cow<'a, str>) -> Name {
+    match kept_of(text, &make) {
+        Some(name) => Name::from_static(name),
+        None => Name::from(make(text).into_owned()),
+    }
+}
+
+/// Returns what is kept of a text, and keeps it if there is space.
+fn kept_of(text: &str, make: impl for<'a> Fn(&'a str) -> Cow<'a, str>) -> Option<&'static &'static str> {
     if text.len() > MAX_BYTES {
-        return Name::from(make(text).into_owned());
+        return None;
     }
     // FNV-1a (Fowler, Noll, Vo). 0 stands for a free slot.
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv) | 1;
     let first = (hash >> 40) as usize;
     for slot in (0..PROBES).filter_map(|probe| TABLE.get((first + probe) % SLOTS)) {
-        // Relaxed: the hash says whose slot it is, and what is in there is published by `OnceLock`.
-        match slot.hash.compare_exchange(0, hash, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => {
-                let (_, name) = slot.name.get_or_init(|| kept(text, make(text)));
-                return Name::from_static(name);
-            }
-            Err(other) if other == hash => match slot.name.get() {
-                Some((known, name)) if *known == text => return Name::from_static(name),
-                // Another text with this hash, or one that is just being put there.
-                _ => {}
-            },
-            Err(_) => {}
+        // Loaded first, so that threads share its line. Relaxed: the hash says whose slot it is, and what is in there is published by
+        // `OnceLock`.
+        let mut owner = slot.hash.load(Ordering::Relaxed);
+        if owner == 0 {
+            owner = match slot.hash.compare_exchange(0, hash, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(&slot.name.get_or_init(|| kept(text, make(text))).1),
+                Err(owner) => owner,
+            };
+        }
+        // Another text may have this hash, or it is just being put there.
+        if owner == hash
+            && let Some((known, name)) = slot.name.get()
+            && *known == text
+        {
+            return Some(name);
         }
     }
-    Name::from(make(text).into_owned())
+    None
 }
 
 /// Keeps a text and its name for ever.

@@ -9,6 +9,8 @@ use forebay::{Fields, Name, Value};
 use tracing_core::Event;
 use tracing_core::field::{Field, Visit};
 
+use crate::callsites::Found;
+
 /// Most causes of an error that are kept.
 const MAX_SOURCES: usize = 16;
 
@@ -16,6 +18,8 @@ const MAX_SOURCES: usize = 16;
 pub(crate) struct Visitor<'a> {
     pub(crate) fields: Fields,
     pub(crate) step: Option<i64>,
+    /// The place, where it is that of an event.
+    pub(crate) callsite: Option<&'a Found>,
     pub(crate) is_of_log: bool,
     pub(crate) max_text_bytes: usize,
     pub(crate) bridge: &'a Bridge,
@@ -112,7 +116,12 @@ impl Visit for Visitor<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let text = self.text(format_args!("{value:?}"));
+        let callsite = self.callsite.filter(|_| field.name() == "message");
+        let known = callsite.and_then(Found::message);
+        let text = self.bridge.text_known(self.max_text_bytes, format_args!("{value:?}"), known);
+        if let Some(callsite) = callsite.filter(|_| known.is_none()) {
+            callsite.keep_message(&text);
+        }
         self.set(field, text);
     }
 }

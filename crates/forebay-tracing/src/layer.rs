@@ -12,7 +12,7 @@ use tracing_core::{Event, Interest, Level, Metadata, Subscriber, span};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
-use crate::callsites::{self, dotted};
+use crate::callsites::{self, Found, dotted};
 use crate::fields::{LogTarget, Visitor};
 
 /// 1 MiB.
@@ -141,11 +141,12 @@ impl CollectorLayer {
         self.bridge.counts()
     }
 
-    fn visitor(&self, capacity: usize, is_of_log: bool) -> Visitor<'_> {
+    fn visitor<'a>(&'a self, capacity: usize, callsite: Option<&'a Found>) -> Visitor<'a> {
         Visitor {
             fields: Fields::with_capacity(capacity),
             step: None,
-            is_of_log,
+            is_of_log: callsite.is_some_and(|callsite| callsite.is_of_log),
+            callsite,
             max_text_bytes: self.max_text_bytes,
             bridge: &self.bridge,
         }
@@ -168,7 +169,7 @@ impl CollectorLayer {
     fn collect(
         &self,
         metadata: &'static Metadata<'static>,
-        is_of_log: bool,
+        callsite: &Found,
         name: Name,
         record_own: impl FnOnce(&mut Visitor<'_>),
         scope: impl FnOnce(&mut Visitor<'_>),
@@ -176,7 +177,7 @@ impl CollectorLayer {
         let priority = self.priorities[place_of(metadata.level())];
         let shown = name.clone();
         self.bridge.collector().collect_with(&shown, priority, || {
-            let mut visitor = self.visitor(metadata.fields().len() + MORE_FIELDS, is_of_log);
+            let mut visitor = self.visitor(metadata.fields().len() + MORE_FIELDS, Some(callsite));
             if self.has_level {
                 visitor.fields.set("level", level_text(metadata.level()));
             }
@@ -252,7 +253,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
             return;
         }
         // Formatted before the lock is taken: a `Debug` may log, and would wait for it.
-        let mut visitor = self.visitor(metadata.fields().len(), false);
+        let mut visitor = self.visitor(metadata.fields().len(), None);
         attributes.record(&mut visitor);
         let data = SpanFields {
             name: Text::from(metadata.name()).into_shared(),
@@ -272,7 +273,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
         }
         let Some(_entered) = self.bridge.enter() else { return };
         let Some(span) = context.span(id) else { return };
-        let mut visitor = self.visitor(0, false);
+        let mut visitor = self.visitor(0, None);
         values.record(&mut visitor);
         let (fields, step) = (shared(visitor.fields), visitor.step);
         let mut extensions = span.extensions_mut();
@@ -298,7 +299,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
                 inherit_all(scope, visitor);
             }
         };
-        self.collect(metadata, callsite.is_of_log, name, |visitor| event.record(visitor), scope);
+        self.collect(metadata, &callsite, name, |visitor| event.record(visitor), scope);
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
@@ -329,7 +330,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
             }
             visitor.fields.set("duration", Value::from(duration));
         };
-        self.collect(span.metadata(), false, callsite.name.clone(), own, scope);
+        self.collect(span.metadata(), &callsite, callsite.name.clone(), own, scope);
     }
 }
 
