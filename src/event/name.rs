@@ -42,6 +42,7 @@ impl Name {
     }
 
     /// Returns the name as text.
+    #[inline]
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Repr::Static(name) => name,
@@ -81,6 +82,7 @@ impl From<String> for Name {
 impl Deref for Name {
     type Target = str;
 
+    #[inline]
     fn deref(&self) -> &str {
         self.as_str()
     }
@@ -99,6 +101,7 @@ impl Borrow<str> for Name {
 }
 
 impl PartialEq for Name {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.as_str() == other.as_str()
     }

@@ -583,10 +583,23 @@ impl Fields {
 
     /// Sets `name`, and replaces an earlier value of that name. A value that would be nested too deep becomes
     /// [`Value::TooDeep`].
+    #[inline]
     pub fn set(&mut self, name: impl Into<Name>, value: impl Into<Value>) {
-        let name = name.into();
+        let (name, value) = (name.into(), value.into());
+        // Most fields: a plain value under a new name, among few.
+        let is_plain = value.levels() == 0 && self.entries.len() < MAX_UNINDEXED && self.index.is_none();
+        if is_plain && !self.entries.iter().any(|(other, _)| *other == name) {
+            self.depth = self.depth.max(self.own_levels(&name));
+            self.entries.push((name, value));
+        } else {
+            self.set_any(name, value);
+        }
+    }
+
+    /// Sets a field of any kind.
+    fn set_any(&mut self, name: Name, value: Value) {
         let own = self.own_levels(&name);
-        let value = value.into().beneath(own);
+        let value = value.beneath(own);
         let levels = value.levels();
         match (self.place(&name), &mut self.index) {
             (Some(place), index) => {
