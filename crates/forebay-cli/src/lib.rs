@@ -6,6 +6,7 @@
 //! and files that cannot be read.
 
 mod args;
+mod broker;
 mod chart;
 mod commands;
 mod error;

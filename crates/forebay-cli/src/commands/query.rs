@@ -16,6 +16,7 @@ use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 
 use crate::args::{Order, Query, Reduction, Shape};
+use crate::broker;
 use crate::commands::runs::as_number;
 use crate::error::Error;
 use crate::folder;
@@ -24,8 +25,8 @@ use crate::out::{Out, complain, count, json_of, note, number};
 use crate::progress::Progress;
 
 pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
-    let is_stdin = folder::is_stdin(&asked.path);
-    let paths = if is_stdin { vec![asked.path.clone()] } else { folder::runs_of(&asked.path)? };
+    let (is_stdin, is_stream) = (folder::is_stdin(&asked.path), broker::is_stream(&asked.path));
+    let paths = if is_stdin || is_stream { vec![asked.path.clone()] } else { folder::runs_of(&asked.path)? };
     let shape = match (asked.json, asked.csv) {
         (true, _) => Shape::Json,
         (_, true) => Shape::Csv,
@@ -42,6 +43,9 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
                 asked.path.display()
             )));
         };
+        if is_stream {
+            return Err(Error::Asked("--sql asks a database, and not a stream".to_owned()));
+        }
         return ask(path, sql, shape, out);
     }
     if asked.limit.is_some() && !asked.newest && (asked.last || asked.per.is_some() || asked.pivot) {
@@ -68,6 +72,7 @@ pub(crate) fn run(asked: &Query, out: &mut Out) -> Result<u8, Error> {
     stdin.check()?;
     if code == 1
         && !is_stdin
+        && !is_stream
         && let Some(why) = asked.name.as_deref().and_then(|name| folder::unnamed(name, &paths))
     {
         note(&why);
@@ -97,6 +102,9 @@ impl<'a> Source<'a> {
     fn open(&self) -> Result<Box<dyn History + 'a>, HistoryError> {
         match self.stdin {
             Some(stdin) => Ok(Box::new(stdin)),
+            None if broker::is_stream(self.path) => {
+                broker::open(self.path).map_err(|error| HistoryError::new("the stream", error.to_string()))
+            }
             None => open(self.path).map(|history| history as Box<dyn History>),
         }
     }

@@ -8,6 +8,7 @@ use forebay::{Event, Pattern, Record, Value};
 use forebay_history::RecordFollower;
 
 use crate::args::{Form, Tail};
+use crate::broker;
 use crate::error::Error;
 use crate::folder;
 use crate::input::Stdin;
@@ -25,6 +26,9 @@ pub(crate) fn run(asked: &Tail, out: &mut Out) -> Result<u8, Error> {
     let form = if asked.json { Form::Json } else { asked.form };
     if folder::is_stdin(&asked.path) {
         return of_stdin(asked, &pattern, form, out);
+    }
+    if broker::is_stream(&asked.path) {
+        return of_stream(asked, &pattern, form, out);
     }
     let runs = if asked.merge { folder::runs_of(&asked.path)? } else { vec![last_run(&asked.path)?] };
     if runs.is_empty() {
@@ -128,6 +132,35 @@ fn of_stdin(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Resul
     stdin.check()?;
     last.iter().try_for_each(|record| print(record, None, form, out))?;
     Ok(u8::from(is_empty))
+}
+
+/// Prints the last events of a stream; and with -f what comes.
+fn of_stream(asked: &Tail, pattern: &Pattern, form: Form, out: &mut Out) -> Result<u8, Error> {
+    let (mut poll, mut last, mut is_empty) = (broker::follow(&asked.path)?, VecDeque::new(), true);
+    while let Some(record) = poll()? {
+        if matches(pattern, &record) {
+            is_empty = false;
+            last.push_back(record);
+            if last.len() > asked.lines {
+                last.pop_front();
+            }
+        }
+    }
+    last.iter().try_for_each(|record| print(record, None, form, out))?;
+    out.flush()?;
+    if !asked.follow {
+        return Ok(u8::from(is_empty));
+    }
+    drop(last);
+    loop {
+        while let Some(record) = poll()? {
+            if matches(pattern, &record) {
+                print(&record, None, form, out)?;
+            }
+        }
+        out.flush()?;
+        std::thread::sleep(INTERVAL);
+    }
 }
 
 fn none_in(path: &Path) -> Error {

@@ -1,9 +1,18 @@
 //! The commands, as a person runs them: the program, with its output captured.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[cfg(feature = "redis")]
+mod broker;
 mod doctor;
 mod query;
 mod serve;
+#[cfg(feature = "redis")]
+#[path = "../../../forebay-redis/tests/redis/server.rs"]
+#[allow(unreachable_pub, dead_code, reason = "shared with the tests of that crate")]
+mod server;
+#[cfg(feature = "redis")]
+#[path = "../../../../tests/support/mod.rs"]
+mod support;
 #[cfg(unix)]
 mod top;
 

@@ -1,0 +1,65 @@
+//! Streams of a server in the place of a run.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use forebay::{Collector, Record};
+use forebay_redis::RedisSink;
+
+use crate::server::RedisServer;
+use crate::support::law;
+use crate::{forebay, said, text};
+
+fn collect(server: &RedisServer, steps: std::ops::Range<u64>) {
+    let sink = RedisSink::open(&server.url()).unwrap().stream("forebay:job/0");
+    let collector = Collector::builder().sink(sink).start().unwrap();
+    let count = steps.end - steps.start;
+    for step in steps {
+        collector.collect(Record::scalar("loss", 1.0 / (step + 1) as f64).with_step(step));
+    }
+    collector.stop().unwrap();
+    law(&collector, count);
+}
+
+#[test]
+fn a_stream_is_queried_and_followed_as_a_run_is() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    collect(&server, 0..100);
+    let url = format!("{}forebay:job/0", server.url());
+    let lines = text(&forebay(&["query", &url, "--steps", "10..20", "--json"]));
+    assert_eq!(lines.lines().count(), 10, "{lines}");
+    assert!(lines.starts_with("{\"name\":\"loss\""), "{lines}");
+    let last = text(&forebay(&["query", &url, "--last"]));
+    assert!(last.contains("99") && last.contains("0.01"), "{last}");
+    assert_eq!(text(&forebay(&["tail", &url, "-n", "3"])).lines().count(), 3);
+    assert_eq!(forebay(&["tail", &url, "-p", "nothing"]).status.code(), Some(1));
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let mut tail =
+        command.args(["tail", "-f", "-n", "1", "--json", &url]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("\"step\":99"));
+    // Of another process, as far as the stream knows.
+    collect(&server, 100..102);
+    let found: Vec<String> = lines.take(2).map(Result::unwrap).collect();
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert!(found[0].contains("\"step\":100") && found[1].contains("\"step\":101"), "{found:?}");
+}
+
+#[test]
+fn a_stream_that_cannot_be_read_is_one_line_without_its_password() {
+    let Some(mut server) = RedisServer::start(&[]) else { return };
+    let url = server.url().replace("//", "//:secret@");
+    server.kill();
+    for (command, url) in
+        [("query", format!("{url}s")), ("tail", format!("{url}s")), ("query", url.clone()), ("tail", url)]
+    {
+        let output = forebay(&[command, &url]);
+        let said = said(&output);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+        assert!(!said.contains("secret") && output.stdout.is_empty(), "{said}");
+    }
+    let output = forebay(&["query", "redis://127.0.0.1/s", "--sql", "SELECT 1"]);
+    assert!(said(&output).contains("--sql asks a database"), "{}", said(&output));
+}
