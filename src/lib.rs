@@ -35,6 +35,8 @@
 //! | choose when events are delivered | [`FlushStrategy`] |
 //! | keep some events out | [`GateConfig`](config::GateConfig), [`Sampling`](config::Sampling) |
 //! | write files | [`TextLinesSink`](sink::TextLinesSink), [`JsonLinesSink`](sink::JsonLinesSink) (feature `json-lines`), `TensorBoardSink` (feature `tensorboard`), `SqliteSink` (feature `sqlite`) |
+//! | send to a collector of OpenTelemetry | the crate `forebay-otlp` |
+//! | collect what the facade `metrics` counts | the crate `forebay-metrics` |
 //! | write somewhere else | [`Sink`](sink::Sink), [`from_fn`](sink::from_fn) |
 //! | survive a sink that fails or hangs | [`retry`](sink::SinkExt::retry), [`breaker`](sink::SinkExt::breaker), [`DeadLetters`](sink::DeadLetters), [`isolated`](sink::SinkExt::isolated) |
 //! | know how it is | [`Stats`], [`Health`], [`Builder::on_log`] |
