@@ -6,9 +6,12 @@ use std::ops::Deref;
 
 use forebay::bridge::{Bridge, Guard};
 use forebay::collector::StartError;
-use forebay::sink::{Sink, SinkError};
+use forebay::sink::{Missing, Sink, SinkError};
 use forebay::{Batch, Builder, Collector, Event};
 use tracing_subscriber::fmt::MakeWriter;
+
+/// Most bytes of a buffer that are kept from one batch to the next.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// What a formatter has written at once: the event of a collector of lines.
 ///
@@ -109,7 +112,7 @@ impl<'a> MakeWriter<'a> for LineWriter {
 /// Sink that writes lines to a writer, one write a batch.
 ///
 /// Lines that are missing leave one in their place: `forebay: 17 lines were lost here`. They were evicted, or an earlier write
-/// failed. [`gap_line`](Self::gap_line) writes something else, for a formatter of JSON, say.
+/// failed. A batch that is offered again, as by [`retry`](forebay::sink::SinkExt::retry), and gets in then is not missing. [`gap_line`](Self::gap_line) writes something else, for a formatter of JSON, say.
 ///
 /// # Examples
 ///
@@ -131,9 +134,11 @@ pub struct LinesSink<W> {
     name: String,
     out: W,
     gap_line: GapLine,
+    /// The lines of a batch. It keeps [`KEPT_BYTES`] at most.
     text: Vec<u8>,
-    /// Lines that an earlier write lost, and that are not marked yet.
-    missing: u64,
+    missing: Missing,
+    /// How many of those in `missing` the output has reported already, before a write in which every line failed.
+    marked: u64,
     /// True if a write ended within a line.
     is_torn: bool,
 }
@@ -144,7 +149,8 @@ impl<W: Write + Send> LinesSink<W> {
     /// Creates a sink named `lines`.
     pub fn new(out: W) -> Self {
         let gap_line = Box::new(|lost| format!("forebay: {lost} lines were lost here\n"));
-        Self { name: "lines".to_owned(), out, gap_line, text: Vec::new(), missing: 0, is_torn: false }
+        let (name, missing) = ("lines".to_owned(), Missing::default());
+        Self { name, out, gap_line, text: Vec::new(), missing, marked: 0, is_torn: false }
     }
 
     /// Sets the name that it is counted under, `lines` by default.
@@ -180,35 +186,45 @@ impl<W: Write + Send> Sink<Line> for LinesSink<W> {
     }
 
     fn write_batch(&mut self, batch: &Batch<Line>) -> Result<(), SinkError> {
+        // A panic of the writer has left it as it was.
         self.text.clear();
         if self.is_torn {
             self.text.push(b'\n');
         }
-        let lost = self.missing.saturating_add(batch.gap());
+        let lost = self.missing.before(batch).saturating_sub(self.marked);
         if lost > 0 {
             self.text.extend_from_slice((self.gap_line)(lost).as_bytes());
         }
         let begin = self.text.len();
         batch.iter().for_each(|line| self.text.extend_from_slice(line));
         let (written, outcome) = self.write_text();
-        // A panic of the writer leaves the rest as it was.
-        if written >= begin {
-            self.missing = 0;
-        } else {
-            self.missing = lost;
-        }
-        let last = self.text[..written].last();
-        if let Some(last) = last {
+        if let Some(last) = self.text[..written].last() {
             self.is_torn = *last != b'\n';
         }
-        let Err(error) = outcome else { return Ok(()) };
+        self.text.clear();
+        self.text.shrink_to(KEPT_BYTES);
+        let Err(error) = outcome else {
+            self.missing.mark_reported(0);
+            self.marked = 0;
+            return Ok(());
+        };
         let mut end = begin;
         let whole = batch.iter().take_while(|line| {
             end += line.len();
             end <= written
         });
         let failed = batch.len() as u64 - whole.count() as u64;
-        self.missing = self.missing.saturating_add(failed);
+        if failed < batch.len() as u64 {
+            self.missing.mark_reported(failed);
+            self.marked = 0;
+        } else {
+            // The batch may be offered again: then nothing of it is missing, and its mark stands there.
+            if written >= begin {
+                self.missing.mark_reported(0);
+                self.marked = batch.gap();
+            }
+            self.missing.add(batch);
+        }
         Err(SinkError::from(error).with_failed_events(failed))
     }
 

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use forebay::sink::{RetryPolicy, SinkExt};
 use forebay::{Builder, FlushStrategy};
 use forebay_tracing::{Line, LinesSink};
 use tracing_subscriber::fmt::MakeWriter;
@@ -136,6 +138,31 @@ impl Write for Fails {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[test]
+fn a_batch_that_gets_in_by_a_retry_is_marked_once_and_none_of_its_lines_as_missing() {
+    for (left, expected) in [
+        (0, "6 lost\none 6\none 7\none 8\none 9\n"),
+        (4, "6 lo\n6 lost\none 6\none 7\none 8\none 9\n"),
+        // The mark got out.
+        (9, "6 lost\non\none 6\none 7\none 8\none 9\n"),
+    ] {
+        let out = Shared::default();
+        let sink = LinesSink::new(Fails { out: out.clone(), left }).gap_line(|lost| format!("{lost} lost\n"));
+        let sink = sink.retry(RetryPolicy::list([Duration::ZERO]));
+        let collector = Builder::<Line>::new().capacity(4).sink(sink).build().unwrap();
+        let (mut writer, guard) = forebay_tracing::lines(collector.clone());
+        for number in 0..10 {
+            writer.write_all(format!("one {number}\n").as_bytes()).unwrap();
+        }
+        // In one batch.
+        collector.start().unwrap();
+        let report = guard.stop();
+        law(&collector, 10);
+        assert_eq!((report.lost(), report.stats.sinks[0].retries), (6, 1));
+        assert_eq!(out.text(), expected, "{left}");
     }
 }
 
