@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::collector::{Collector, StopError};
-use crate::event::{Event, Formatted, Record, Text};
+use crate::event::{Event, Formatted, Priority, Record, Text};
 use crate::stats::{SinkStats, Stats, StopReport};
 use crate::sync::{Arc, Ordering, PlainU64, catch_panic};
 
@@ -80,13 +80,35 @@ impl<E: Event> Bridge<E> {
     /// within four other events.
     #[inline]
     pub fn enter(&self) -> Option<Entered> {
+        self.enter_or(add)
+    }
+
+    /// Begins an event of that name and priority, as [`enter`](Self::enter) does. One that the [gate](Collector::passes_gate) would
+    /// reject is not counted as kept away: nobody wants it.
+    #[inline]
+    pub fn enter_as(&self, name: &str, priority: Priority) -> Option<Entered> {
+        self.enter_or(|counter| {
+            if self.collector.passes_gate(name, priority) {
+                add(counter);
+            }
+        })
+    }
+
+    /// Begins something that formats values and is no event, such as a span. It is refused as an event is, and not counted.
+    #[inline]
+    pub fn enter_uncounted(&self) -> Option<Entered> {
+        self.enter_or(|_| ())
+    }
+
+    #[inline]
+    fn enter_or(&self, refuse: impl FnOnce(&PlainU64)) -> Option<Entered> {
         let depth = DEPTH.get();
         if self.collector.is_worker_thread() {
-            add(&self.counters.own_thread);
+            refuse(&self.counters.own_thread);
             return None;
         }
         if depth >= MAX_DEPTH {
-            add(&self.counters.too_deep);
+            refuse(&self.counters.too_deep);
             return None;
         }
         DEPTH.set(depth + 1);

@@ -237,9 +237,9 @@ impl Log for Logger {
             self.bridge.count_ignored();
             return;
         }
-        let Some(_entered) = self.bridge.enter() else { return };
         let priority = self.priorities[place_of(line.level())];
         let name = names::of_target(line.target());
+        let Some(_entered) = self.bridge.enter_as(&name, priority) else { return };
         let shown = name.clone();
         self.bridge.collector().collect_with(&shown, priority, || {
             let mut fields = Fields::with_capacity(4);

@@ -156,13 +156,13 @@ impl CollectorLayer {
         self.inherits || self.has_durations
     }
 
-    /// Returns whether a target is one of those that are ignored, and counts it.
+    /// Returns whether a target is one of those that are ignored.
     fn ignores(&self, target: &str) -> bool {
-        let ignores = !self.ignored.is_empty() && is_within(target, &self.ignored);
-        if ignores {
-            self.bridge.count_ignored();
-        }
-        ignores
+        !self.ignored.is_empty() && is_within(target, &self.ignored)
+    }
+
+    fn priority_of(&self, metadata: &Metadata<'_>) -> Priority {
+        self.priorities[place_of(metadata.level())]
     }
 
     /// Makes the record of an event or of a span that closes, if the collector wants it.
@@ -174,7 +174,7 @@ impl CollectorLayer {
         record_own: impl FnOnce(&mut Visitor<'_>),
         scope: impl FnOnce(&mut Visitor<'_>),
     ) {
-        let priority = self.priorities[place_of(metadata.level())];
+        let priority = self.priority_of(metadata);
         let shown = name.clone();
         self.bridge.collector().collect_with(&shown, priority, || {
             let mut visitor = self.visitor(metadata.fields().len() + MORE_FIELDS, Some(callsite));
@@ -242,11 +242,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
         if !self.wants_spans() || !self.bridge.collector().is_running() {
             return;
         }
-        let Some(_entered) = self.bridge.enter() else { return };
         let metadata = attributes.metadata();
         if self.ignores(metadata.target()) {
             return;
         }
+        let Some(_entered) = self.bridge.enter_uncounted() else { return };
         let Some(span) = context.span(id) else { return };
         if span.extensions().get::<SpanFields>().is_some() {
             // Another layer of ours has noted them.
@@ -271,7 +271,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
         if !self.wants_spans() || !self.bridge.collector().is_running() {
             return;
         }
-        let Some(_entered) = self.bridge.enter() else { return };
+        let Some(_entered) = self.bridge.enter_uncounted() else { return };
         let Some(span) = context.span(id) else { return };
         let mut visitor = self.visitor(0, None);
         values.record(&mut visitor);
@@ -284,14 +284,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let Some(_entered) = self.bridge.enter() else { return };
         let metadata = event.metadata();
         let callsite = callsites::of(metadata);
         let of_log = if callsite.is_of_log { LogTarget::of(event) } else { None };
         if self.ignores(of_log.as_deref().unwrap_or(metadata.target())) {
+            self.bridge.count_ignored();
             return;
         }
         let name = of_log.map_or_else(|| callsite.name.clone(), |target| Name::from(dotted(&target)));
+        let Some(_entered) = self.bridge.enter_as(&name, self.priority_of(metadata)) else { return };
         let scope = |visitor: &mut Visitor<'_>| {
             if self.inherits
                 && let Some(scope) = context.event_scope(event)
@@ -306,15 +307,18 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
         if !self.has_durations || self.bridge.collector().state() == State::Forked {
             return;
         }
-        let Some(_entered) = self.bridge.enter() else { return };
         let Some(span) = context.span(&id) else { return };
-        if self.ignores(span.metadata().target()) {
+        let metadata = span.metadata();
+        if self.ignores(metadata.target()) {
+            self.bridge.count_ignored();
             return;
         }
-        let callsite = callsites::of(span.metadata());
         let duration = span.extensions().get::<SpanFields>().map(|data| data.begun.elapsed());
-        // It was made before the layer came, or while the collector was stopped.
+        // It was made before the layer came, or on a thread that delivers.
         let Some(duration) = duration else { return };
+        let callsite = callsites::of(metadata);
+        let entered = self.bridge.enter_as(&callsite.name, self.priority_of(metadata));
+        let Some(_entered) = entered else { return };
         let own = |visitor: &mut Visitor<'_>| {
             if let Some(data) = span.extensions().get::<SpanFields>() {
                 data.inherit(visitor);
@@ -330,7 +334,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
             }
             visitor.fields.set("duration", Value::from(duration));
         };
-        self.collect(span.metadata(), &callsite, callsite.name.clone(), own, scope);
+        self.collect(metadata, &callsite, callsite.name.clone(), own, scope);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use forebay::config::GateConfig;
 use forebay::sink::{DeadLetters, MemorySink, SinkExt, from_fn};
-use forebay::{Batch, Collector, FlushStrategy};
+use forebay::{Batch, Collector, FlushStrategy, Priority};
 use tracing_subscriber::prelude::*;
 
 use crate::support::{Gate, alone, failing, hush, law, until};
@@ -50,7 +51,30 @@ fn targets_that_are_ignored_are_left_out_with_the_modules_below_them() {
         },
     );
     assert_eq!(messages(&records), ["another crate", "above"]);
-    assert_eq!((report.counts.ignored, report.lost()), (3, 0));
+    assert_eq!((report.counts.ignored, report.lost()), (2, 0), "a span is no event");
+}
+
+#[test]
+fn on_a_thread_that_delivers_only_events_that_somebody_wants_count_as_kept_away() {
+    alone!();
+    let talks = from_fn("talks", |_: &Batch| {
+        let span = tracing::info_span!("write", later = tracing::field::Empty).entered();
+        span.record("later", 1);
+        tracing::info!(target: "ureq", "ignored");
+        tracing::debug!("the gate rejects it");
+        tracing::info!(target: "denied", "so it does this one");
+        Ok(())
+    });
+    let gate = GateConfig::default().with_min_priority(Priority::Normal).with_deny(vec!["denied".into()]);
+    let collector = Collector::builder().gate(gate).sink(talks).start().unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    let layer = layer.ignore(["ureq"]);
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer)).unwrap();
+    tracing::info!("from the loop");
+    let report = guard.stop();
+    law(&collector, 1);
+    let counts = report.counts;
+    assert_eq!((counts.own_thread, counts.ignored, report.lost()), (0, 1, 0));
 }
 
 struct Panics;
