@@ -152,8 +152,11 @@ impl CollectorLayer {
         }
     }
 
+    /// Returns whether the fields of spans are wanted: also before the start and while the collector is stopped, because an event in the
+    /// span may come after a start.
     fn wants_spans(&self) -> bool {
-        self.inherits || self.has_durations
+        (self.inherits || self.has_durations)
+            && !matches!(self.bridge.collector().state(), State::Forked | State::WorkerGone)
     }
 
     /// Returns whether a target is one of those that are ignored.
@@ -239,7 +242,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if !self.wants_spans() || !self.bridge.collector().is_running() {
+        if !self.wants_spans() {
             return;
         }
         let metadata = attributes.metadata();
@@ -268,7 +271,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CollectorLayer {
     }
 
     fn on_record(&self, id: &Id, values: &span::Record<'_>, context: Context<'_, S>) {
-        if !self.wants_spans() || !self.bridge.collector().is_running() {
+        if !self.wants_spans() {
             return;
         }
         let Some(_entered) = self.bridge.enter_uncounted() else { return };

@@ -85,6 +85,23 @@ fn a_span_that_closes_is_a_record_of_its_duration_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_span_that_is_made_before_the_start_has_its_fields_in_the_events_after_it() {
+    let memory = forebay::sink::MemorySink::new();
+    let collector = forebay::Collector::builder().sink(memory.clone()).build().unwrap();
+    let (layer, guard) = forebay_tracing::layer(collector.clone());
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let span = tracing::info_span!("run", user = "ada", rank = tracing::field::Empty).entered();
+        span.record("rank", 1);
+        collector.start().unwrap();
+        tracing::info!("started");
+    });
+    assert_eq!(guard.stop().lost(), 0);
+    crate::support::law(&collector, 1);
+    let record = &memory.events()[0];
+    assert_eq!((field(record, "user").as_str(), field(record, "rank").as_i64()), (Some("ada"), Some(1)));
+}
+
+#[test]
 fn two_layers_have_the_fields_of_a_span_both() {
     let outer = forebay::sink::MemorySink::new();
     let collector = forebay::Collector::builder().sink(outer.clone()).start().unwrap();
