@@ -87,7 +87,8 @@ pub fn gate(collector: &Collector) -> GateFilter {
 
 /// Makes a writer for formatters that hands each line to another thread, which writes it to `out`, and the guard that stops it.
 ///
-/// The oldest lines are evicted when 65,536 wait, and marked in the output. For other settings, see [`lines()`].
+/// The oldest lines are evicted when 10,000 wait, or lines of 50 MiB, and marked in the output: those are the defaults of
+/// [`Config`](forebay::Config). For other settings, see [`lines()`].
 ///
 /// # Errors
 ///

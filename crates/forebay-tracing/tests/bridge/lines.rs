@@ -119,6 +119,14 @@ fn lines_that_are_missing_leave_one_at_their_place_with_their_number() {
     assert_eq!(text, "first\nforebay: 6 lines were lost here\n6\n7\n8\n9\nlast\n");
 }
 
+#[test]
+fn a_writer_with_default_settings_holds_ten_thousand_lines_or_fifty_mebibytes() {
+    let (_writer, guard) = forebay_tracing::non_blocking(io::sink()).unwrap();
+    let config = guard.collector().config();
+    assert_eq!((config.capacity, config.max_bytes), (10_000, Some(50 << 20)));
+    law(guard.collector(), 0);
+}
+
 /// A writer that takes so many bytes, and fails once then.
 struct Fails {
     out: Shared,
